@@ -1,0 +1,9 @@
+//! Pure domain logic of Spiderpool: everything that decides, nothing that acts.
+//!
+//! Decisions are functions of data (`plan_*`); the crates above apply the plans. This crate must not know
+//! tokio, kube, netlink or logging.
+#![forbid(unsafe_code)]
+
+pub mod ip;
+pub mod mac;
+pub mod names;
