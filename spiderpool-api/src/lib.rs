@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What Spiderpool's processes and its users exchange: custom resources, annotation keys, the agent's HTTP API.
+#![forbid(unsafe_code)]
+
+pub mod agent;

@@ -1,0 +1,123 @@
+//! The coordinator registers a pod's NICs, the agent gives them ids and owns the map entries:
+//! bodies of `/v1/dataplane/nics`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use spiderpool_core::mac::MacAddr;
+use spiderpool_core::names::IfName;
+
+/// Body of PUT `/v1/dataplane/nics`. Registering the same NICs again is not an error and gives the same ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisterNics {
+    /// The pod and the attachment that asks.
+    #[serde(flatten)]
+    pub attachment: Attachment,
+    /// Namespace of the pod.
+    pub pod_namespace: String,
+    /// Name of the pod.
+    pub pod_name: String,
+    /// UID of the pod; may be empty.
+    #[serde(default, rename = "podUID")]
+    pub pod_uid: String,
+    /// Path of the pod's network namespace on the node, from which the agent re-attaches after a restart.
+    pub netns: String,
+    /// The NIC that keeps the default route.
+    pub default_route_nic: IfName,
+    /// Every NIC of the pod that programs are attached to, the cluster NIC and the node link included.
+    pub nics: Vec<Nic>,
+    /// What the pod's own routes say and the cluster's CIDRs must not overrule: connected subnets, pool
+    /// routes, policyRoutes.
+    #[serde(default)]
+    pub stay: Vec<IpNet>,
+    /// CIDRs to steer; the agent's own, from SpiderCoordinator, unless the network's configuration names others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steer: Option<Vec<IpNet>>,
+    /// Whether the agent keeps route hints in the pod's main table.
+    pub route_hints: RouteHints,
+}
+
+/// One CNI attachment of one sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// `CNI_CONTAINERID`.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// `name` of the CNI configuration.
+    pub network: String,
+    /// `CNI_IFNAME`.
+    pub if_name: IfName,
+}
+
+/// What a NIC is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NicRole {
+    /// eth0 in overlay mode: Services, overlay pods and the node.
+    Cluster,
+    /// Reaches the underlay.
+    Underlay,
+    /// sp0: the node reaches the pod's underlay addresses.
+    NodeLink,
+}
+
+/// Whether plain routes are kept in the pod's main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RouteHints {
+    /// Where the default route is on an underlay NIC, or an underlay subnet covers a cluster destination.
+    #[default]
+    Auto,
+    /// Never: the programs translate instead.
+    Never,
+}
+
+/// One NIC of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Nic {
+    /// Name in the pod.
+    pub name: IfName,
+    /// What it is for.
+    pub role: NicRole,
+    /// Index in the pod's network namespace.
+    pub ifindex: u32,
+    /// Its own MAC address.
+    pub mac: MacAddr,
+    /// MAC address of the other end, for the cluster NIC and the node link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_mac: Option<MacAddr>,
+    /// In bytes.
+    pub mtu: u32,
+    /// Its addresses with prefix lengths, link-local ones left out.
+    pub addresses: Vec<IpNet>,
+    /// Gateways by which the pod reaches beyond the NIC's subnets.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+}
+
+/// Answer of PUT `/v1/dataplane/nics`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisteredNics {
+    /// The id of each NIC: the classid of its filters, the index of its counters.
+    pub nics: Vec<NicId>,
+    /// Directory in bpffs with the pinned programs.
+    pub programs: String,
+}
+
+/// The id of one NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicId {
+    /// Name in the pod.
+    pub name: IfName,
+    /// 1 to 65535, unique on the node.
+    pub id: u16,
+}
+
+/// Body of DELETE `/v1/dataplane/nics`: the attachment's NIC goes; the cluster NIC and the node link go with
+/// the pod's last underlay NIC. Unknown attachments are not an error.
+pub type UnregisterNics = Attachment;

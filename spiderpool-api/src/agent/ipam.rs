@@ -1,0 +1,144 @@
+//! Allocate and release: bodies of `/v1/ipam/*`.
+
+use serde::{Deserialize, Serialize};
+
+/// Body of POST `/v1/ipam/ip`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpamAddArgs {
+    /// `CNI_CONTAINERID`: the pod sandbox.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// `CNI_IFNAME`: the NIC that is being set up.
+    pub if_name: String,
+    /// `CNI_NETNS`.
+    pub net_namespace: String,
+    /// Namespace of the pod.
+    pub pod_namespace: String,
+    /// Name of the pod.
+    pub pod_name: String,
+    /// UID of the pod; empty when the runtime does not pass it.
+    #[serde(rename = "podUID")]
+    pub pod_uid: String,
+    /// The CNI network's name (`name` of the configuration). Our addition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// IPv4 pools of the CNI configuration.
+    #[serde(default, rename = "defaultIPv4IPPool", skip_serializing_if = "Option::is_none")]
+    pub default_ipv4_ip_pool: Option<Vec<String>>,
+    /// IPv6 pools of the CNI configuration.
+    #[serde(default, rename = "defaultIPv6IPPool", skip_serializing_if = "Option::is_none")]
+    pub default_ipv6_ip_pool: Option<Vec<String>>,
+    /// No default route for this NIC.
+    #[serde(default)]
+    pub clean_gateway: bool,
+    /// Take a pool whose subnet fits the master NIC (SR-IOV).
+    #[serde(default)]
+    pub match_master_subnet: bool,
+}
+
+/// Answer of POST `/v1/ipam/ip`: what the pod holds, over all its NICs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpamAddResponse {
+    /// Addresses; `null` is accepted as none.
+    #[serde(default, deserialize_with = "super::ipam::null_as_default")]
+    pub ips: Vec<IpConfig>,
+    /// Routes.
+    #[serde(default, deserialize_with = "super::ipam::null_as_default")]
+    pub routes: Vec<Route>,
+}
+
+/// One address of one NIC.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpConfig {
+    /// 4 or 6.
+    pub version: i64,
+    /// The address with its prefix length.
+    pub address: String,
+    /// The NIC it is for.
+    pub nic: String,
+    /// The pool it comes from.
+    #[serde(default)]
+    pub ip_pool: String,
+    /// The pool's gateway.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub gateway: String,
+    /// VLAN id, 0 for none.
+    #[serde(default)]
+    pub vlan: i64,
+    /// MAC address wanted by an IaaS provider.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mac: String,
+    /// Probe the gateway before use.
+    #[serde(default)]
+    pub enable_gateway_detection: bool,
+    /// Probe for a conflicting address before use.
+    #[serde(default, rename = "enableIPConflictDetection")]
+    pub enable_ip_conflict_detection: bool,
+}
+
+/// One route of one NIC.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// The NIC.
+    #[serde(default, deserialize_with = "super::ipam::null_as_default")]
+    pub if_name: String,
+    /// Destination in CIDR form.
+    pub dst: String,
+    /// Next hop.
+    pub gw: String,
+}
+
+/// Body of DELETE `/v1/ipam/ip`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpamDelArgs {
+    /// `CNI_CONTAINERID`: the pod sandbox that goes away.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub if_name: String,
+    /// `CNI_NETNS`, may be empty.
+    #[serde(default)]
+    pub net_namespace: String,
+    /// Namespace of the pod.
+    pub pod_namespace: String,
+    /// Name of the pod.
+    pub pod_name: String,
+    /// UID of the pod; empty when the runtime does not pass it.
+    #[serde(rename = "podUID")]
+    pub pod_uid: String,
+}
+
+/// Body of DELETE `/v1/ipam/ips`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpamBatchDelArgs {
+    /// `CNI_CONTAINERID`.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// `CNI_NETNS`, may be empty.
+    #[serde(default)]
+    pub net_namespace: String,
+    /// Namespace of the pod.
+    pub pod_namespace: String,
+    /// Name of the pod.
+    pub pod_name: String,
+    /// UID of the pod; empty when the runtime does not pass it.
+    #[serde(rename = "podUID")]
+    pub pod_uid: String,
+    /// The release is asked for because of an address conflict.
+    #[serde(default, rename = "isReleaseConflictIPs")]
+    pub is_release_conflict_ips: bool,
+}
+
+/// Go's encoder writes `null` for an empty slice or string pointer.
+pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
