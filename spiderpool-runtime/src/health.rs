@@ -1,0 +1,160 @@
+//! Whether the process has started, is ready and is alive: conditions that its parts set, served for the kubelet.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+
+/// Which probes a condition counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Must have held once, and must hold for the process to be ready.
+    Startup,
+    /// Must hold for the process to be ready. May come and go with the outside world.
+    Readiness,
+    /// The process is beyond repair without it; also counts for readiness.
+    Liveness,
+}
+
+#[derive(Debug)]
+struct Standing {
+    scope: Scope,
+    /// Why it does not hold.
+    missing: Option<String>,
+    held_once: bool,
+}
+
+/// All conditions of the process. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<BTreeMap<&'static str, Standing>>>);
+
+/// One condition, held by the part that knows about it.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    health: Health,
+    name: &'static str,
+}
+
+impl Health {
+    /// A new condition that does not hold yet. The name is unique in the process.
+    pub fn condition(&self, name: &'static str, scope: Scope) -> Condition {
+        let state = Standing { scope, missing: Some("not yet".to_owned()), held_once: false };
+        self.with(|conditions| conditions.insert(name, state));
+        Condition { health: self.clone(), name }
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<&'static str, Standing>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn missing(&self, counts: impl Fn(&Standing) -> bool) -> Result<(), Vec<String>> {
+        let missing: Vec<String> = self.with(|conditions| {
+            let failing = conditions.iter().filter(|(_, state)| counts(state));
+            failing.filter_map(|(name, state)| Some(format!("{name}: {}", state.missing.as_ref()?))).collect()
+        });
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
+    }
+
+    /// Whether every startup condition has held once.
+    pub fn started(&self) -> Result<(), Vec<String>> {
+        self.missing(|state| state.scope == Scope::Startup && !state.held_once)
+    }
+
+    /// Whether every condition holds.
+    pub fn ready(&self) -> Result<(), Vec<String>> {
+        self.missing(|_| true)
+    }
+
+    /// Whether every liveness condition holds.
+    pub fn alive(&self) -> Result<(), Vec<String>> {
+        self.missing(|state| state.scope == Scope::Liveness)
+    }
+
+    /// `/v1/runtime/{startup,readiness,liveness}`: 200, or 500 with what is missing.
+    pub fn router(&self) -> Router {
+        type Probe = fn(&Health) -> Result<(), Vec<String>>;
+        let probe = |probe: Probe| {
+            get(move |State(health): State<Health>| async move {
+                probe(&health).map_err(|missing| (StatusCode::INTERNAL_SERVER_ERROR, Json(missing)))
+            })
+        };
+        Router::new()
+            .route("/v1/runtime/startup", probe(Health::started))
+            .route("/v1/runtime/readiness", probe(Health::ready))
+            .route("/v1/runtime/liveness", probe(Health::alive))
+            .with_state(self.clone())
+    }
+}
+
+impl Condition {
+    /// The condition holds.
+    pub fn met(&self) {
+        self.set(None);
+    }
+
+    /// The condition does not hold, and why.
+    pub fn unmet(&self, why: impl Into<String>) {
+        self.set(Some(why.into()));
+    }
+
+    fn set(&self, missing: Option<String>) {
+        self.health.with(|conditions| {
+            if let Some(state) = conditions.get_mut(self.name) {
+                state.held_once |= missing.is_none();
+                state.missing = missing;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(health: &Health, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = health.router().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_probe_tells_what_is_missing() {
+        let health = Health::default();
+        let synced = health.condition("watches", Scope::Startup);
+        let server = health.condition("API server", Scope::Readiness);
+        assert_eq!(ask(&health, "/v1/runtime/liveness").await, (StatusCode::OK, String::new()));
+        assert_eq!(ask(&health, "/v1/runtime/startup").await.1, r#"["watches: not yet"]"#);
+
+        synced.met();
+        server.unmet("connection refused");
+        assert_eq!(ask(&health, "/v1/runtime/startup").await.0, StatusCode::OK);
+        let (status, body) = ask(&health, "/v1/runtime/readiness").await;
+        assert_eq!(
+            (status, body.as_str()),
+            (StatusCode::INTERNAL_SERVER_ERROR, r#"["API server: connection refused"]"#)
+        );
+
+        server.met();
+        assert_eq!(ask(&health, "/v1/runtime/readiness").await.0, StatusCode::OK);
+    }
+
+    #[test]
+    fn startup_stays_passed_readiness_does_not() {
+        let health = Health::default();
+        let synced = health.condition("watches", Scope::Startup);
+        synced.met();
+        synced.unmet("lost");
+        assert_eq!(health.started(), Ok(()));
+        assert_eq!(health.ready(), Err(vec!["watches: lost".to_owned()]));
+    }
+}
