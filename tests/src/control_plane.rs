@@ -1,0 +1,158 @@
+//! etcd and kube-apiserver as a test needs them: started in seconds, killed and restarted at will, gone with the test.
+
+mod access;
+mod certificates;
+mod etcd;
+mod server;
+
+use std::path::Path;
+use std::process;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::process::Process;
+use crate::state_dir::StateDir;
+use certificates::Authority;
+
+/// How long etcd and the API server may take to become ready.
+const START_LIMIT: Duration = Duration::from_mins(1);
+/// How long they may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Whether etcd waits for the disk. Only benchmarks want it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Every write is on disk before it is acknowledged, as in production.
+    Fsync,
+    /// Writes survive a killed process, not a power cut.
+    NoFsync,
+}
+
+/// Whether our custom resource definitions are applied at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Definitions {
+    /// Apply `charts/spiderpool/crds` and wait until they are served.
+    Apply,
+    /// A bare Kubernetes API.
+    None,
+}
+
+/// How a control plane is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// etcd's durability.
+    pub durability: Durability,
+    /// Our custom resources.
+    pub definitions: Definitions,
+    /// Service CIDRs, IPv4 first.
+    pub service_cidrs: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            durability: Durability::NoFsync,
+            definitions: Definitions::Apply,
+            service_cidrs: vec!["10.96.0.0/16".into(), "fd96::/112".into()],
+        }
+    }
+}
+
+/// A running control plane. Dropping it kills both processes and removes their state.
+#[derive(Debug)]
+pub struct ControlPlane {
+    options: Options,
+    address: String,
+    ports: Ports,
+    authority: Authority,
+    admin: std::path::PathBuf,
+    api_server: Option<Process>,
+    etcd: Option<Process>,
+    state: StateDir,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    api: u16,
+    etcd_client: u16,
+    etcd_peer: u16,
+}
+
+impl ControlPlane {
+    /// Starts etcd and kube-apiserver on a loopback address of their own and waits until they serve.
+    ///
+    /// The address is 127.64.0.0/10 plus the process id, so that runs at the same time never meet.
+    pub fn start(options: Options) -> Result<Self> {
+        static INSTANCES: AtomicU16 = AtomicU16::new(0);
+        let id = process::id();
+        let address = format!("127.{}.{}.{}", 64 + (id >> 16 & 0x3f), id >> 8 & 0xff, id & 0xff);
+        let base = 6440 + INSTANCES.fetch_add(1, Ordering::Relaxed) * 10;
+        let ports = Ports { api: base + 3, etcd_client: base, etcd_peer: base + 1 };
+        Self::start_at(options, address, ports)
+    }
+
+    fn start_at(options: Options, address: String, ports: Ports) -> Result<Self> {
+        let state = StateDir::create()?;
+        let authority = Authority::create(&state.path().join("pki"))?;
+        let url = format!("https://{address}:{}", ports.api);
+        let admin = authority.kubeconfig(&url, "admin", Some("system:masters"))?;
+        let mut plane =
+            Self { options, address, ports, authority, admin, api_server: None, etcd: None, state };
+        plane.start_etcd()?;
+        plane.start_api_server()?;
+        plane.set_up()?;
+        Ok(plane)
+    }
+
+    /// The one instance of this test binary. Tests keep apart by names of their own.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Result<ControlPlane>> = OnceLock::new();
+        match SHARED.get_or_init(|| Self::start(Options::default())) {
+            Ok(plane) => plane,
+            Err(error) => panic!("control plane: {error:#}"),
+        }
+    }
+
+    /// `https://ADDRESS:PORT`.
+    pub fn url(&self) -> String {
+        format!("https://{}:{}", self.address, self.ports.api)
+    }
+
+    /// The kubeconfig file of a cluster administrator.
+    pub fn admin(&self) -> &Path {
+        &self.admin
+    }
+
+    /// Starts etcd on the data it had, if any.
+    pub fn start_etcd(&mut self) -> Result<()> {
+        let process = etcd::start(self).context("etcd")?;
+        self.etcd = Some(process);
+        Ok(())
+    }
+
+    /// Starts kube-apiserver and waits until it is ready.
+    pub fn start_api_server(&mut self) -> Result<()> {
+        let process = server::start(self).context("kube-apiserver")?;
+        self.api_server = Some(process);
+        self.wait_ready()
+    }
+
+    /// Asks kube-apiserver to end and waits for it.
+    pub fn stop_api_server(&mut self) -> Result<()> {
+        self.api_server.take().context("kube-apiserver is not running")?.terminate(STOP_LIMIT)?;
+        Ok(())
+    }
+
+    /// Kills kube-apiserver where it stands.
+    pub fn kill_api_server(&mut self) -> Result<()> {
+        self.api_server.take().context("kube-apiserver is not running")?.kill()
+    }
+
+    /// Kills etcd where it stands.
+    pub fn kill_etcd(&mut self) -> Result<()> {
+        self.etcd.take().context("etcd is not running")?.kill()
+    }
+}

@@ -1,0 +1,111 @@
+//! Ways to talk to the control plane: a client, kubectl, identities of agents.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use super::{ControlPlane, Definitions, START_LIMIT};
+use crate::{poll, process, tools};
+
+/// What an agent may do, for the group that [`ControlPlane::agent`] puts its identities in.
+const AGENT_RIGHTS: &str = include_str!("agent_rights.yaml");
+/// The group of the agents' identities.
+const AGENTS: &str = "spiderpool-agents";
+
+impl ControlPlane {
+    /// An administrator's client. It belongs to the tokio runtime that it is made in.
+    pub async fn client(&self) -> Result<Client> {
+        let kubeconfig = Kubeconfig::read_from(self.admin())?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Client::try_from(config)?)
+    }
+
+    /// Runs `work` with a client on a thread and a runtime of its own, for callers that are not asynchronous.
+    pub fn with_client<T: Send>(&self, work: impl AsyncFnOnce(Client) -> Result<T> + Send) -> Result<T> {
+        let talk = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { work(self.client().await?).await })
+        };
+        thread::scope(|scope| scope.spawn(talk).join())
+            .map_err(|_| anyhow!("the client's thread panicked"))?
+    }
+
+    /// A kubeconfig file with the rights of the agent of `node`.
+    pub fn agent(&self, node: &str) -> Result<PathBuf> {
+        self.authority.kubeconfig(&self.url(), &format!("spiderpool-agent:{node}"), Some(AGENTS))
+    }
+
+    /// A kubeconfig file of `user`, for components of Kubernetes itself (`system:kube-proxy`).
+    pub fn identity(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
+        self.authority.kubeconfig(&self.url(), user, group)
+    }
+
+    /// Runs kubectl as administrator.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        process::output(self.kubectl_command()?.args(arguments))
+    }
+
+    /// Applies manifests (YAML or JSON) by server-side apply.
+    pub fn apply(&self, manifests: &str) -> Result<String> {
+        self.kubectl_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], manifests)
+    }
+
+    /// Runs kubectl with `input` on its standard input.
+    pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut command = self.kubectl_command()?;
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        child.stdin.take().context("kubectl has no standard input")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn kubectl_command(&self) -> Result<Command> {
+        let mut command = Command::new(tools::kubernetes("kubectl")?);
+        command
+            .arg("--kubeconfig")
+            .arg(self.admin())
+            .arg("--cache-dir")
+            .arg(self.state.path().join("kubectl"));
+        Ok(command)
+    }
+
+    /// Waits for `/readyz`; fails early when one of the processes ends.
+    pub(super) fn wait_ready(&mut self) -> Result<()> {
+        poll::until("kube-apiserver's /readyz", START_LIMIT, || {
+            for process in [&mut self.etcd, &mut self.api_server].into_iter().flatten() {
+                if let Err(ended) = process.check_running() {
+                    return Ok(Err(ended));
+                }
+            }
+            self.with_client(async |client| {
+                let request = http::Request::get("/readyz").body(Vec::new())?;
+                Ok(client.request_text(request).await?)
+            })
+            .map(|_| Ok(()))
+        })?
+    }
+
+    /// Gives agents their rights and applies our definitions.
+    pub(super) fn set_up(&self) -> Result<()> {
+        let mut arguments = vec!["apply", "--server-side", "-f", "-"];
+        let folder;
+        if self.options.definitions == Definitions::Apply {
+            folder = tools::crds()?.display().to_string();
+            arguments.extend(["-f", &folder]);
+        }
+        self.kubectl_with_input(&arguments, AGENT_RIGHTS)?;
+        if self.options.definitions == Definitions::Apply {
+            self.kubectl(&["wait", "--for", "condition=Established", "crd", "--all", "--timeout=30s"])?;
+        }
+        Ok(())
+    }
+}
