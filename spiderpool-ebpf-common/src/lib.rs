@@ -1,1 +1,11 @@
-//! Placeholder.
+//! What the eBPF programs and their userspace share: the maps' keys and values, and the programs' logic.
+//!
+//! The logic is plain functions over two traits, [`packet::Packet`] and [`state::State`]. The programs
+//! implement them by kernel helpers and maps, the [`model`] by bytes and hash tables, so that the same
+//! code runs under `cargo test` and in the kernel. Nothing here does I/O or knows aya's programs.
+#![cfg_attr(not(any(test, feature = "model", feature = "user")), no_std)]
+
+pub mod addr;
+pub mod life;
+pub mod maps;
+pub mod reason;

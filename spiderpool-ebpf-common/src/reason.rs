@@ -1,0 +1,112 @@
+//! Why a packet went where it went. Every packet that a program sees is counted under one reason, and under
+//! [`Reason::MtuExceeded`] besides where that applies.
+//!
+//! The table below is the only place that names them: the enum, the counters' field names (which bpftool
+//! prints) and the metric labels come from it. Order is layout: add at the end.
+
+/// How often, and how many bytes (whole frames, as the NIC sees them).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Packets (an aggregated one counts once).
+    pub packets: u64,
+    /// Bytes, link header included.
+    pub bytes: u64,
+}
+
+macro_rules! reasons {
+    ($($variant:ident $field:ident $text:literal;)*) => {
+        /// Why a packet was treated as it was.
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $(#[doc = $text] $variant,)*
+        }
+
+        /// One NIC's counters on one CPU: the value of the map `stats`.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $(#[doc = $text] pub $field: Counter,)*
+        }
+
+        impl Reason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+            /// The names, in the same order.
+            const NAMES: &[&str] = &[$(stringify!($field),)*];
+            /// What each means, in the same order.
+            const TEXTS: &[&str] = &[$($text,)*];
+        }
+    };
+}
+
+reasons! {
+    NotOurs not_ours "Nothing to do: destination not in the cluster and source of this NIC (egress), or nothing to record (ingress).";
+    NotIp not_ip "Neither IPv4 nor IPv6.";
+    Malformed malformed "Headers that cannot be read.";
+    LinkScope link_scope "Multicast, broadcast, IPv6 link-local or neighbour discovery: never routed.";
+    NodeLink node_link "Leaves by the node link, where only the programs send.";
+    ForeignSource foreign_source "Source is no address of this pod (a VM, a forwarded packet): passes.";
+    ArpAnswered arp_answered "ARP request for an address of this node, answered by the program.";
+    NdpAnswered ndp_answered "Neighbour solicitation for an address of this node, answered by the program.";
+    ReplyHere reply_here "Reply of a flow that came in by this NIC: passes.";
+    ReplyRedirected reply_redirected "Reply of a flow that came in by another NIC: sent there.";
+    ReplySource reply_source "Reply of a UDP server on the wildcard address: source set to the address that was called.";
+    BySource by_source "Source is another NIC's address: leaves by that NIC.";
+    ClusterDirect cluster_direct "Cluster destination by the cluster NIC with its own address: passes.";
+    Steered steered "Cluster destination with the cluster NIC's address: moved to the cluster NIC.";
+    Translated translated "Cluster destination with an underlay address: translated, by the cluster NIC.";
+    TranslatedBack translated_back "Answer of a translated flow: translated back.";
+    NatNew nat_new "First packet of a translated flow (steered as translated).";
+    NatPort nat_port "As nat_new, with another source port because the flow's own was taken.";
+    NatFull nat_full "No room for a translation: kept off the cluster NIC.";
+    NatNoPort nat_no_port "No free source port found for a translation: kept off the cluster NIC.";
+    NatUnknown nat_unknown "Underlay source, cluster destination, but no flow that was seen to start: kept off the cluster NIC.";
+    NatConflict nat_conflict "The pod starts a flow whose tuple a live translation uses: passes.";
+    Fragment fragment "IP fragment: not looked up, kept off the cluster NIC when its source is an underlay address.";
+    IcmpError icmp_error "ICMP error: not looked up, kept off the cluster NIC when its source is an underlay address.";
+    OtherProtocol other_protocol "Neither TCP, UDP nor ICMP echo: kept off the cluster NIC when its source is an underlay address.";
+    ArrivalNew arrival_new "Flow that the other side started: recorded.";
+    ArrivalSeen arrival_seen "Packet of a recorded flow.";
+    MtuExceeded mtu_exceeded "Moved to the cluster NIC although longer than its MTU (counted besides the other reason).";
+    MssClamped mss_clamped "Segment size of a moved TCP SYN lowered to the cluster NIC's MTU (counted besides the other reason).";
+    Failed failed "A kernel helper or a map refused: passes, or is kept off the cluster NIC.";
+}
+
+/// How many reasons there are.
+pub const REASONS: usize = Reason::ALL.len();
+
+const _: () = assert!(size_of::<Counters>() == REASONS * size_of::<Counter>());
+
+impl Reason {
+    /// The name that metrics, logs and bpftool show.
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// One sentence for people.
+    pub const fn text(self) -> &'static str {
+        Self::TEXTS[self as usize]
+    }
+}
+
+impl core::fmt::Display for Reason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Counters {
+    /// The counters in the order of [`Reason::ALL`].
+    pub const fn as_array(&self) -> &[Counter; REASONS] {
+        // SAFETY: repr(C), REASONS fields of one type, size asserted above.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// The same, to count in.
+    pub const fn as_array_mut(&mut self) -> &mut [Counter; REASONS] {
+        // SAFETY: repr(C), REASONS fields of one type, size asserted above.
+        unsafe { &mut *core::ptr::from_mut(self).cast() }
+    }
+}
