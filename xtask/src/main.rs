@@ -1,1 +1,68 @@
-fn main(){}
+//! `cargo xtask VERB`: the one tool of a developer of this project.
+//!
+//! Each verb is a file of its own. What takes long or talks to a cluster is not
+//! here but in the crate `spiderpool-tests`, whose binaries the verbs start.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod build;
+mod build_ebpf;
+mod ci;
+mod crds;
+mod demo;
+mod elf;
+mod lint;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// The developer tool of Spiderpool: what a verb needs it installs first.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find or install what the other verbs need
+    Setup(setup::Options),
+    /// Build everything: eBPF programs, agent, CNI plugins
+    Build,
+    /// Build the eBPF programs and list what is in the object
+    BuildEbpf,
+    /// Write the custom resource definitions of the Helm chart from the Rust types
+    Crds(crds::Options),
+    /// Check formatting, clippy, generated files, bans and licences
+    Lint,
+    /// Run all tests, or those whose name contains FILTER
+    Test(test::Options),
+    /// What continuous integration runs: lint, then test
+    Ci,
+    /// Show two nodes, their pods and the eBPF dataplane at work (needs root)
+    Demo(demo::Options),
+    /// Measure address allocation, the CNI plugins or the dataplane
+    Bench(bench::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    let Cli { verb } = Cli::parse();
+    let workspace = Workspace::find()?;
+    match verb {
+        Verb::Setup(options) => setup::run(&workspace, &options),
+        Verb::Build => build::run(&workspace),
+        Verb::BuildEbpf => build_ebpf::run(&workspace),
+        Verb::Crds(options) => crds::run(&workspace, &options),
+        Verb::Lint => lint::run(&workspace),
+        Verb::Test(options) => test::run(&workspace, &options),
+        Verb::Ci => ci::run(&workspace),
+        Verb::Demo(options) => demo::run(&workspace, &options),
+        Verb::Bench(options) => bench::run(&workspace, &options),
+    }
+}

@@ -1,0 +1,76 @@
+//! `bench`: builds everything and starts the benchmarks, a binary of `spiderpool-tests`.
+
+use std::{os::unix::process::CommandExt as _, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    build, process,
+    setup::{self, Component},
+    workspace::Workspace,
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What to measure
+    what: Subject,
+    /// Another agent of the same interface, measured in alternation
+    #[arg(long, value_name = "PATH")]
+    peer_agent: Option<PathBuf>,
+    /// Another coordinator plugin of the same interface, measured in alternation
+    #[arg(long, value_name = "PATH")]
+    peer_coordinator: Option<PathBuf>,
+    /// Print an array of results as JSON
+    #[arg(long)]
+    json: bool,
+    /// What follows `--` goes to the benchmark program
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Subject {
+    /// Addresses from one pool by many agents on a real API server
+    Ipam,
+    /// ADD and DEL of the CNI plugins, whole processes
+    Cni,
+    /// Latency and throughput of the eBPF dataplane
+    Dataplane,
+}
+
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let subject = options.what.to_possible_value().context("every subject has a name")?;
+    let mut arguments = vec![subject.get_name().to_owned()];
+    for (flag, path) in
+        [("--peer-agent", &options.peer_agent), ("--peer-coordinator", &options.peer_coordinator)]
+    {
+        if let Some(path) = path {
+            let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
+            arguments.extend([flag.to_owned(), path.display().to_string()]);
+        }
+    }
+    arguments.extend(options.json.then(|| "--json".to_owned()));
+    arguments.extend(options.arguments.iter().cloned());
+    start(workspace, "bench", &arguments)
+}
+
+/// Builds what the program needs and becomes it: it gets Ctrl-C itself, and its exit code is ours.
+pub(crate) fn start(workspace: &Workspace, name: &str, arguments: &[String]) -> Result<()> {
+    ensure!(
+        setup::is_root(),
+        "it makes network namespaces and loads eBPF programs, which only root may do. Run\n\n    \
+         sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME cargo xtask {name} {}",
+        arguments.join(" ")
+    );
+    setup::ensure(workspace, Component::RUN)?;
+    build::build(workspace)?;
+    let mut cargo = process::cargo(workspace);
+    cargo.args(["build", "--release", "--package", "spiderpool-tests", "--bin", name]);
+    let programs = build::executables(&mut cargo)?;
+    let program = programs.first().with_context(|| format!("spiderpool-tests has no binary {name}"))?;
+    let mut command = process::command(program);
+    workspace.export(&mut command);
+    let error = command.args(arguments).exec();
+    Err(error).with_context(|| format!("cannot start {}", program.display()))
+}

@@ -1,0 +1,98 @@
+//! `build`: everything that runs on a node. The agent is an ordinary release
+//! binary; the CNI plugins are static, because they run on hosts with any libc.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{
+    build_ebpf, elf, process,
+    setup::{self, Component},
+    workspace::Workspace,
+};
+
+const HOST: &str = env!("XTASK_HOST");
+
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    setup::ensure(workspace, Component::BUILD)?;
+    build(workspace)?;
+    show(workspace, &workspace.bpf_object())?;
+    let mut programs: Vec<_> = fs::read_dir(workspace.bin())?.flatten().map(|entry| entry.path()).collect();
+    programs.sort();
+    programs.iter().try_for_each(|program| show(workspace, program))
+}
+
+fn show(workspace: &Workspace, path: &Path) -> Result<()> {
+    let size = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
+    println!("{:<32} {:>7.2} MB", workspace.shown(path).display(), size as f64 / 1e6);
+    Ok(())
+}
+
+/// Builds the eBPF object, the agent and the plugins.
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    build_ebpf::build(workspace)?;
+    let bin = workspace.bin();
+    fs::create_dir_all(&bin).with_context(|| format!("cannot create {}", bin.display()))?;
+    for plugin in plugins(workspace)? {
+        ensure!(
+            elf::is_static(&plugin)?,
+            "{} needs a dynamic loader: is the C library of this target available as static library?",
+            plugin.display()
+        );
+        install(&plugin, &bin)?;
+    }
+    for program in agent(workspace)? {
+        install(&program, &bin)?;
+    }
+    Ok(())
+}
+
+fn agent(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let mut cargo = process::cargo(workspace);
+    cargo.args(["build", "--release", "--package", "spiderpool-agent", "--bins"]);
+    executables(&mut cargo)
+}
+
+fn plugins(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let mut cargo = process::cargo(workspace);
+    cargo
+        .args(["build", "--profile", "plugin", "--package", "spiderpool-cni", "--bins", "--target", HOST])
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        // Its own directory: other flags would make cargo rebuild what is shared with everything else.
+        .env("CARGO_TARGET_DIR", workspace.target().join("static"));
+    executables(&mut cargo)
+}
+
+/// Runs a `cargo build` that shows its progress, and answers with the executables it made.
+pub(crate) fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
+    cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    let output = cargo
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start `{}`", process::typed(cargo)))?;
+    if !output.status.success() {
+        bail!("`{}` failed with {}; its output is above", process::typed(cargo), output.status);
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let executables: Vec<PathBuf> = messages
+        .lines()
+        .filter_map(|line| {
+            serde_json::from_str::<Value>(line).ok()?["executable"].as_str().map(PathBuf::from)
+        })
+        .collect();
+    ensure!(!executables.is_empty(), "`{}` made no executable", process::typed(cargo));
+    Ok(executables)
+}
+
+/// Puts `program` into `folder` by renaming, because the old one may be running.
+fn install(program: &Path, folder: &Path) -> Result<()> {
+    let name = program.file_name().context("a program has no name")?;
+    let (fresh, to) = (folder.join(".new"), folder.join(name));
+    fs::copy(program, &fresh).with_context(|| format!("cannot copy {}", program.display()))?;
+    fs::rename(&fresh, &to).with_context(|| format!("cannot write {}", to.display()))
+}

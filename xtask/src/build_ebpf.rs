@@ -1,0 +1,85 @@
+//! `build-ebpf`: the eBPF programs, compiled for the BPF target by a toolchain
+//! of their own, at a path that everything else relies on.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    build::executables,
+    elf::{self, Entry},
+    process,
+    setup::{self, Compiler, Component, Toolchain},
+    workspace::Workspace,
+};
+
+const TARGET: &str = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
+
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    setup::ensure(workspace, Component::BUILD)?;
+    build(workspace)?;
+    let object = workspace.bpf_object();
+    let size = fs::metadata(&object).with_context(|| format!("cannot read {}", object.display()))?.len();
+    println!("{}  {size} bytes", workspace.shown(&object).display());
+    let listing = elf::list(&object)?;
+    print("programs", &listing.programs);
+    print("maps", &listing.maps);
+    Ok(())
+}
+
+fn print(title: &str, entries: &[Entry]) {
+    println!("{title} ({})", entries.len());
+    for Entry { section, name } in entries {
+        println!("  {section:<18} {name}");
+    }
+}
+
+/// Builds the object and puts it where [`Workspace::bpf_object`] says.
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    let toolchain =
+        Toolchain::find(workspace).context("no toolchain for eBPF: run `cargo xtask setup ebpf`")?;
+    let mut cargo = cargo(workspace, &toolchain);
+    cargo.args(["build", "-Zbuild-std=core", "--release", "--target", TARGET]);
+    let built = executables(&mut cargo)?;
+    let built = built.first().context("the crate spiderpool-ebpf has no binary")?;
+    publish(built, &workspace.bpf_object())
+}
+
+/// The cargo that compiles for BPF, in the eBPF crate and with its own target directory.
+pub(crate) fn cargo(workspace: &Workspace, toolchain: &Toolchain) -> Command {
+    let mut cargo = match toolchain.compiler {
+        Compiler::Rustup => {
+            let mut rustup = process::other_toolchain("rustup");
+            rustup.args(["run", "nightly", "cargo"]);
+            rustup
+        }
+        Compiler::Debian => {
+            let mut cargo = process::other_toolchain("/usr/bin/cargo");
+            // Debian's compiler is a stable one; build-std is not stable yet.
+            cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
+            cargo
+        }
+    };
+    let linker = format!("-Clinker={}", toolchain.linker.display());
+    // One flag per field, so that a path with spaces stays one. BTF gives bpftool the names of fields.
+    let flags = [linker.as_str(), "-Clink-arg=--btf", "-Cdebuginfo=2"].join("\u{1f}");
+    cargo
+        .current_dir(workspace.root().join("spiderpool-ebpf"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .env("CARGO_TARGET_DIR", workspace.target().join("ebpf"));
+    cargo
+}
+
+/// Replaces `to` at once, and only if its contents change: who watches or loads it never sees half a file.
+fn publish(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let fresh = to.with_extension("new");
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::write(&fresh, bytes).with_context(|| format!("cannot write {}", fresh.display()))?;
+    fs::rename(&fresh, to).with_context(|| format!("cannot write {}", to.display()))
+}

@@ -1,0 +1,39 @@
+//! `crds`: the chart's custom resource definitions, generated from the types of spiderpool-api.
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::{process, workspace::Workspace};
+
+const FOLDER: &str = "charts/spiderpool/crds";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Write nothing, fail if the files differ from the types
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    if options.check { check(workspace) } else { generate(workspace, &[FOLDER]) }
+}
+
+/// Fails if a file differs from the types.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    generate(workspace, &["--check", FOLDER]).context("run `cargo xtask crds` and commit what it writes")
+}
+
+fn generate(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    let mut cargo = process::cargo(workspace);
+    cargo.args([
+        "run",
+        "--quiet",
+        "--package",
+        "spiderpool-api",
+        "--all-features",
+        "--example",
+        "crds",
+        "--",
+    ]);
+    process::show(cargo.args(arguments))
+}

@@ -1,0 +1,116 @@
+//! `setup`: finds what the other verbs need, installs what is missing, and
+//! refuses with the commands to type where it cannot.
+
+mod cargo_deny;
+mod ebpf;
+mod go;
+mod lookup;
+mod packages;
+mod stamp;
+
+use std::{
+    fs::{self, File},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+
+pub(crate) use self::{
+    ebpf::{Compiler, Toolchain},
+    packages::is_root,
+};
+use crate::workspace::Workspace;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What to set up; everything if nothing is named
+    what: Vec<Component>,
+}
+
+/// Something that can be missing on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Component {
+    /// Programs of the distribution: ip, nft, bpftool, a C compiler and others
+    Packages,
+    /// A Rust compiler for the BPF target, and bpf-linker
+    Ebpf,
+    /// etcd
+    Etcd,
+    /// kube-apiserver, kube-proxy, kubectl
+    Kubernetes,
+    /// The CNI reference plugins: macvlan, host-local, ptp and others
+    CniPlugins,
+    /// cargo-deny
+    CargoDeny,
+}
+
+impl Component {
+    const ALL: &[Self] =
+        &[Self::Packages, Self::Ebpf, Self::Etcd, Self::Kubernetes, Self::CniPlugins, Self::CargoDeny];
+    /// What compiles everything.
+    pub(crate) const BUILD: &[Self] = &[Self::Packages, Self::Ebpf];
+    /// What runs the result: tests, demo, benchmarks.
+    pub(crate) const RUN: &[Self] =
+        &[Self::Packages, Self::Ebpf, Self::Etcd, Self::Kubernetes, Self::CniPlugins];
+
+    /// The programs that the component consists of, as shown to the user; installs what is missing.
+    fn ensure(self, workspace: &Workspace) -> Result<String> {
+        match self {
+            Self::Packages => packages::describe(),
+            Self::Ebpf => ebpf::ensure(workspace),
+            Self::Etcd => go::ensure(workspace, &go::ETCD),
+            Self::Kubernetes => go::ensure(workspace, &go::KUBERNETES),
+            Self::CniPlugins => go::ensure(workspace, &go::CNI_PLUGINS),
+            Self::CargoDeny => cargo_deny::ensure(workspace),
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let start = Instant::now();
+    let what = if options.what.is_empty() { Component::ALL } else { &options.what };
+    for (component, found) in install(workspace, what)? {
+        println!("{:<12} {found}", component.name());
+    }
+    println!("all there, {:.1} s", start.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// Makes sure of `what`; says nothing when nothing is missing.
+pub(crate) fn ensure(workspace: &Workspace, what: &[Component]) -> Result<()> {
+    install(workspace, what).map(drop)
+}
+
+fn install(workspace: &Workspace, what: &[Component]) -> Result<Vec<(Component, String)>> {
+    let _lock = lock(workspace)?;
+    let mut missing = Vec::new();
+    if what.contains(&Component::Packages) {
+        missing.extend(packages::missing_programs());
+    }
+    if what.contains(&Component::Ebpf) {
+        missing.extend(ebpf::missing_packages(workspace));
+    }
+    packages::install(&missing)?;
+    what.iter()
+        .map(|component| {
+            let found =
+                component.ensure(workspace).with_context(|| format!("cannot set up {}", component.name()))?;
+            Ok((*component, found))
+        })
+        .collect()
+}
+
+/// Two setups at a time would build and replace the same files.
+fn lock(workspace: &Workspace) -> Result<File> {
+    let tools = workspace.tools();
+    fs::create_dir_all(tools.join("bin")).with_context(|| format!("cannot create {}", tools.display()))?;
+    let path = tools.join(".lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}

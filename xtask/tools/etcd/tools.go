@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package tools names the command that `cargo xtask setup` builds from the
+// pinned modules of this folder's go.mod and go.sum.
+package tools
+
+import (
+	_ "go.etcd.io/etcd/server/v3"
+)
