@@ -1,0 +1,252 @@
+//! Many pods on many nodes want an address from one pool at once: a real API server with fsync, one agent per node.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use futures::stream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use http::Method;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
+use kube::api::{Api, DeleteParams, PostParams};
+use serde_json::json;
+use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamDelArgs};
+use spiderpool_api::agent::path;
+use spiderpool_tests::control_plane::{ControlPlane, Durability, Options};
+use spiderpool_tests::tools;
+use tokio::sync::Semaphore;
+
+use crate::IpamArguments;
+use crate::agents::{Agents, node};
+use crate::samples::{Pair, Report, Samples, Side};
+use crate::socket::request;
+
+/// How long a kubelet waits before it tries a failed sandbox again.
+const RETRY: Duration = Duration::from_secs(10);
+/// After this many failed tries of one pod the run is given up.
+const TRIES: usize = 30;
+const NAMESPACE: &str = "default";
+
+/// A pod that wants an address.
+#[derive(Debug, Clone)]
+struct Want {
+    node: usize,
+    name: String,
+    uid: String,
+}
+
+/// What one round measured.
+#[derive(Debug, Default)]
+struct Round {
+    wall_s: f64,
+    latencies_ms: Samples,
+    failed: usize,
+    resident_mib: Vec<f64>,
+}
+
+pub(crate) fn measure(arguments: &IpamArguments, report: &mut Report) -> Result<()> {
+    let plane = ControlPlane::start(Options { durability: Durability::Fsync, ..Options::default() })?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ours = tools::spiderpool("spiderpool-agent")?;
+    for (title, spare) in [("roomy pool", 3), ("tight pool", 0)] {
+        let mut rows = Rows::default();
+        for round in 0..arguments.rounds {
+            for (side, agent) in [(Side::Ours, Some(&ours)), (Side::Peer, arguments.peer_agent.as_ref())] {
+                let Some(agent) = agent else { continue };
+                let pool = format!("bench-{}-{round}-{side:?}", title.replace(' ', "-")).to_lowercase();
+                let result = runtime
+                    .block_on(run(&plane, agent, arguments, &pool, arguments.pods * (spare + 1)))
+                    .with_context(|| format!("{side:?}, {title}, round {round}"))?;
+                rows.add(side, &result);
+            }
+        }
+        rows.report(title, arguments, report);
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Rows {
+    wall: Pair,
+    p50: Pair,
+    p99: Pair,
+    failed: Pair,
+    resident: Pair,
+}
+
+impl Rows {
+    fn add(&mut self, side: Side, round: &Round) {
+        self.wall.side(side).push(round.wall_s);
+        self.failed.side(side).push(round.failed as f64);
+        for (pair, share) in [(&mut self.p50, 0.5), (&mut self.p99, 0.99)] {
+            if let Some(value) = round.latencies_ms.quantile(share) {
+                pair.side(side).push(value);
+            }
+        }
+        for value in &round.resident_mib {
+            self.resident.side(side).push(*value);
+        }
+    }
+
+    fn report(&self, title: &str, arguments: &IpamArguments, report: &mut Report) {
+        let name = |what: &str| format!("{} ADDs, {title}: {what}", arguments.pods);
+        report.add(name("all have one"), "s", &self.wall);
+        report.add(name("p50"), "ms", &self.p50);
+        report.add(name("p99"), "ms", &self.p99);
+        report.add(name("failed"), "", &self.failed);
+        report.add(name("agent memory after"), "MiB", &self.resident);
+    }
+}
+
+/// One round: pool and pods are made, agents started, every pod gets its address; then all is removed.
+async fn run(
+    plane: &ControlPlane,
+    agent: &Path,
+    arguments: &IpamArguments,
+    pool: &str,
+    size: usize,
+) -> Result<Round> {
+    let client = plane.client().await?;
+    plane.apply(&pool_manifest(pool, size).to_string())?;
+    let wants = create_pods(&client, arguments, pool).await?;
+    let agents = Agents::start(plane, agent, arguments.agents).await?;
+
+    let start = Instant::now();
+    let adds = wants.chunk_by(|a, b| a.node == b.node).map(|wants| {
+        let socket = agents.sockets[wants[0].node].clone();
+        tokio::spawn(add_all(socket, wants.to_vec(), pool.to_owned(), arguments.in_flight))
+    });
+    let mut round = Round::default();
+    let mut addresses = BTreeSet::new();
+    for add in adds.collect::<Vec<_>>() {
+        for got in add.await?? {
+            round.failed += got.failed;
+            round.latencies_ms.push(got.latency.as_secs_f64() * 1000.0);
+            ensure!(addresses.insert(got.address.clone()), "{} was given out twice", got.address);
+        }
+    }
+    round.wall_s = start.elapsed().as_secs_f64();
+    ensure!(addresses.len() == wants.len(), "{} of {} pods have an address", addresses.len(), wants.len());
+    round.resident_mib = agents.resident_mib()?;
+
+    release_all(&client, &agents, &wants).await?;
+    drop(agents);
+    plane.kubectl(&["delete", "--wait=false", "spiderippool", pool])?;
+    Ok(round)
+}
+
+fn pool_manifest(pool: &str, size: usize) -> serde_json::Value {
+    let last = Ipv4Addr::from(0x0a40_0001 + size as u32 - 1);
+    json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool", "metadata": {"name": pool},
+        "spec": {"ipVersion": 4, "subnet": "10.64.0.0/16", "ips": [format!("10.64.0.1-{last}")]},
+    })
+}
+
+/// The pods as API objects, bound to their nodes; ordered by node.
+async fn create_pods(client: &Client, arguments: &IpamArguments, prefix: &str) -> Result<Vec<Want>> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    for index in 0..arguments.agents {
+        let object = serde_json::from_value(json!({"metadata": {"name": node(index)}}))?;
+        match nodes.create(&PostParams::default(), &object).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            other => drop(other?),
+        }
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let created = stream::iter(0..arguments.pods).map(|index| {
+        let (pods, node_index) = (&pods, index * arguments.agents / arguments.pods);
+        async move {
+            let name = format!("{prefix}-{index}");
+            let object = serde_json::from_value(json!({
+                "metadata": {"name": name},
+                "spec": {
+                    "nodeName": node(node_index), "automountServiceAccountToken": false,
+                    "containers": [{"name": "main", "image": "none"}],
+                },
+            }))?;
+            let pod = pods.create(&PostParams::default(), &object).await?;
+            let uid = pod.metadata.uid.context("the API server gave no UID")?;
+            Ok::<_, anyhow::Error>(Want { node: node_index, name, uid })
+        }
+    });
+    created.buffered(16).try_collect().await
+}
+
+/// One pod that has got its address.
+struct Got {
+    address: String,
+    /// Since its first try.
+    latency: Duration,
+    failed: usize,
+}
+
+/// All pods of one node, at most `in_flight` at a time, failed ones again after [`RETRY`] as a kubelet does.
+async fn add_all(socket: PathBuf, wants: Vec<Want>, pool: String, in_flight: usize) -> Result<Vec<Got>> {
+    let slots = Semaphore::new(in_flight);
+    let wants_at_once = wants.len();
+    let add = |want: Want| {
+        let (slots, socket, pool) = (&slots, &socket, &pool);
+        async move {
+            let mut first = None;
+            let mut error = String::new();
+            for failed in 0..TRIES {
+                if failed > 0 {
+                    tokio::time::sleep(RETRY).await;
+                }
+                let _slot = slots.acquire().await?;
+                let start = *first.get_or_insert_with(Instant::now);
+                match add_one(socket, &want, pool).await {
+                    Ok(address) => return Ok(Got { address, latency: start.elapsed(), failed }),
+                    Err(reason) => error = format!("{reason:#}"),
+                }
+            }
+            anyhow::bail!("pod {} got no address in {TRIES} tries: {error}", want.name)
+        }
+    };
+    stream::iter(wants).map(add).buffer_unordered(wants_at_once).try_collect().await
+}
+
+async fn add_one(socket: &Path, want: &Want, pool: &str) -> Result<String> {
+    let arguments = IpamAddArgs {
+        container_id: want.uid.clone(),
+        if_name: "net1".into(),
+        net_namespace: "/proc/self/ns/net".into(),
+        pod_namespace: NAMESPACE.into(),
+        pod_name: want.name.clone(),
+        pod_uid: want.uid.clone(),
+        default_ipv4_ip_pool: Some(vec![pool.to_owned()]),
+        ..IpamAddArgs::default()
+    };
+    let (status, body) = request(socket, Method::POST, path::IP, &arguments).await?;
+    ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+    let answer: IpamAddResponse = serde_json::from_slice(&body)?;
+    Ok(answer.ips.into_iter().next().context("no address in the answer")?.address)
+}
+
+/// Deletes the pods and releases their addresses as a kubelet does.
+async fn release_all(client: &Client, agents: &Agents, wants: &[Want]) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let release = |want: &Want| {
+        let (pods, socket, want) = (pods.clone(), agents.sockets[want.node].clone(), want.clone());
+        async move {
+            pods.delete(&want.name, &DeleteParams::default().grace_period(0)).await?;
+            let arguments = IpamDelArgs {
+                container_id: want.uid.clone(),
+                if_name: "net1".into(),
+                pod_namespace: NAMESPACE.into(),
+                pod_name: want.name.clone(),
+                pod_uid: want.uid.clone(),
+                ..IpamDelArgs::default()
+            };
+            let (status, body) = request(&socket, Method::DELETE, path::IP, &arguments).await?;
+            ensure!(status.is_success(), "release {}: {}", want.name, String::from_utf8_lossy(&body));
+            Ok(())
+        }
+    };
+    let releases: Vec<_> = wants.iter().map(release).collect();
+    stream::iter(releases).buffer_unordered(16).try_collect().await
+}

@@ -1,0 +1,73 @@
+//! `cargo xtask bench`: how fast, how much memory, and compared with what.
+//!
+//! A benchmark that is given a peer (another binary with the same interface) alternates the two in one run, because
+//! machines are shared and noisy: only the ratio is worth quoting.
+#![forbid(unsafe_code)]
+
+mod agents;
+mod allocation;
+mod call;
+mod instant_agent;
+mod plugin;
+mod samples;
+mod socket;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use samples::Report;
+
+#[derive(Parser)]
+#[command(name = "bench", about = "Benchmarks; medians with their spread")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    /// Print JSON: an array of {name, unit, n, min, median, max, peer_median, ratio}.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The IPAM plugin as a whole process, and allocations from one pool by many agents on a real API server.
+    Ipam(IpamArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct IpamArguments {
+    /// Another agent with the same socket API, configuration and custom resources, measured in alternating rounds.
+    #[arg(long)]
+    peer_agent: Option<PathBuf>,
+    /// Another IPAM plugin with the same configuration, measured in alternating calls.
+    #[arg(long)]
+    peer_plugin: Option<PathBuf>,
+    /// Rounds of the allocation benchmark.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Pods that want an address each.
+    #[arg(long, default_value_t = 1000)]
+    pods: usize,
+    /// Agents, each for its own node.
+    #[arg(long, default_value_t = 10)]
+    agents: usize,
+    /// ADDs in flight per agent.
+    #[arg(long, default_value_t = 10)]
+    in_flight: usize,
+    /// Calls of the plugin.
+    #[arg(long, default_value_t = 100)]
+    calls: usize,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut report = Report::default();
+    match &arguments.what {
+        What::Ipam(ipam) => {
+            plugin::measure(ipam, &mut report)?;
+            allocation::measure(ipam, &mut report)?;
+        }
+    }
+    report.print(arguments.json)
+}
