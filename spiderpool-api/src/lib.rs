@@ -2,3 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod annotations;
+#[cfg(feature = "crd")]
+pub mod crd;
+pub mod labels;

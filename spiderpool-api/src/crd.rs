@@ -1,0 +1,39 @@
+//! The custom resources, one file per kind.
+//!
+//! Fields that hold addresses, ranges or names are texts here: one bad object in the store must not make a whole
+//! list undecodable. `spiderpool_core` parses them, object by object.
+
+mod coordinator;
+mod definition;
+mod endpoint;
+mod ip_address;
+mod ip_pool;
+mod ip_pool_usage;
+mod multus_config;
+mod reserved_ip;
+mod schema;
+mod subnet;
+
+pub use coordinator::{
+    CoordinatorMode, CoordinatorPhase, CoordinatorSpec, Dataplane, EbpfOptions, PodCidrType, RouteHints,
+    SpiderCoordinator, SpiderCoordinatorStatus,
+};
+pub use definition::{definitions, file_name};
+pub use endpoint::{EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, SpiderEndpointStatus};
+pub use ip_address::{AddressState, Quarantine, SpiderIPAddress, SpiderIPAddressSpec};
+pub use ip_pool::{IPPoolStatus, SpiderIPPool, SpiderIPPoolSpec};
+pub use ip_pool_usage::{SpiderIPPoolUsage, SpiderIPPoolUsageSpec};
+pub use multus_config::{
+    Bond, CniType, IbSriovConfig, IpoibConfig, LinkState, MultusPools, OvsConfig, SpiderMultusConfig,
+    SpiderMultusConfigSpec, SriovConfig, Trunk, VlanConfig, VlanMode, VlanNicConfig,
+};
+pub use reserved_ip::{SpiderReservedIP, SpiderReservedIPSpec};
+pub use schema::Route;
+pub use subnet::{SpiderSubnet, SpiderSubnetSpec, SubnetStatus};
+
+/// API group of every kind.
+pub const GROUP: &str = "spiderpool.spidernet.io";
+/// The one version, served and stored.
+pub const VERSION: &str = "v2beta1";
+/// The one finalizer, on pools, subnets, endpoints and coordinators.
+pub const FINALIZER: &str = "spiderpool.spidernet.io";
