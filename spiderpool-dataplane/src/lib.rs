@@ -1,1 +1,30 @@
-//! Placeholder.
+//! Userspace side of the eBPF programs: loads and pins them, and reads and writes their maps with types.
+//!
+//! The only crate that links aya. It does not attach anything (spiderpool-net does, by netlink) and does not
+//! decide what goes into the maps (the agent does). docs/dataplane.md explains every map.
+
+mod btf;
+mod cidrs;
+mod error;
+mod flows;
+mod load;
+mod logs;
+mod maps;
+mod nics;
+mod pins;
+mod programs;
+mod stats;
+mod sys;
+
+pub use error::{LoadError, MapError, OpenError};
+pub use flows::Expired;
+pub use load::{Dataplane, Replaced, Sizes};
+pub use logs::Logs;
+pub use programs::Programs;
+pub use spiderpool_ebpf_common::maps::{
+    CidrAction, CidrKind, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY, SIBLINGS,
+};
+pub use spiderpool_ebpf_common::reason::Reason;
+
+/// Where maps and programs are pinned on a node.
+pub const PIN_DIR: &str = "/sys/fs/bpf/spiderpool/v1";

@@ -1,0 +1,94 @@
+//! The map `cluster_cidrs`: what is steered to the cluster NIC, by profile.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use aya::maps::lpm_trie::Key;
+use ipnet::IpNet;
+use spiderpool_ebpf_common::addr::Addr;
+use spiderpool_ebpf_common::maps::{CidrAction, CidrEntry, CidrKey, CidrKind, names};
+
+use crate::error::MapError;
+use crate::load::Dataplane;
+
+fn addr(ip: IpAddr) -> Addr {
+    match ip {
+        IpAddr::V4(ip) => Addr::v4(ip.octets()),
+        IpAddr::V6(ip) => Addr::v6(ip.octets()),
+    }
+}
+
+fn key(profile: u16, net: IpNet) -> Key<CidrKey> {
+    let network = addr(net.network());
+    Key::new(CidrKey::prefix_len(network, net.prefix_len()), CidrKey::new(profile, network))
+}
+
+/// The network of a key; `None` for one that this crate did not write.
+fn net(key: &Key<CidrKey>) -> Option<IpNet> {
+    let bytes = key.data().addr;
+    let (ip, head) = match std::net::Ipv6Addr::from(bytes) {
+        v6 if Addr::v6(bytes).is_v4() => (IpAddr::V4(v6.to_ipv4_mapped()?), 32 + 96),
+        v6 => (IpAddr::V6(v6), 32),
+    };
+    IpNet::new(ip, u8::try_from(key.prefix_len().checked_sub(head)?).ok()?).ok()
+}
+
+impl Dataplane {
+    /// Makes the entries of a profile exactly `want` (of two for one network the later counts): what is new
+    /// or different is written first, then what is gone is deleted; what is equal is not touched.
+    pub fn cidrs_set(
+        &mut self,
+        profile: u16,
+        want: &[(IpNet, CidrAction, CidrKind)],
+    ) -> Result<(), MapError> {
+        let want: BTreeMap<IpNet, (CidrAction, CidrKind)> =
+            want.iter().map(|&(net, action, kind)| (net.trunc(), (action, kind))).collect();
+        let have: BTreeMap<IpNet, (CidrAction, CidrKind)> =
+            self.cidrs(profile)?.into_iter().map(|(net, action, kind)| (net, (action, kind))).collect();
+        for (net, &(action, kind)) in &want {
+            if have.get(net) != Some(&(action, kind)) {
+                let entry = CidrEntry::new(action, kind);
+                self.maps
+                    .cidrs
+                    .insert(&key(profile, *net), entry, 0)
+                    .map_err(MapError::of(names::CLUSTER_CIDRS))?;
+            }
+        }
+        for net in have.keys().filter(|net| !want.contains_key(net)) {
+            self.maps.cidrs.remove(&key(profile, *net)).map_err(MapError::of(names::CLUSTER_CIDRS))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes all entries of a profile.
+    pub fn cidrs_remove_profile(&mut self, profile: u16) -> Result<(), MapError> {
+        self.cidrs_set(profile, &[])
+    }
+
+    /// The entries of a profile, sorted.
+    pub fn cidrs(&self, profile: u16) -> Result<Vec<(IpNet, CidrAction, CidrKind)>, MapError> {
+        let mut out = Vec::new();
+        for item in &self.maps.cidrs {
+            let (key, entry) = item.map_err(MapError::of(names::CLUSTER_CIDRS))?;
+            let parts = (net(&key), CidrAction::from_value(entry.action), CidrKind::from_value(entry.kind));
+            if let (true, (Some(net), Some(action), Some(kind))) = (key.data().profile == profile, parts) {
+                out.push((net, action, kind));
+            }
+        }
+        out.sort_unstable();
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{key, net};
+
+    #[test]
+    fn keys_round_trip() {
+        for s in ["0.0.0.0/0", "10.96.0.0/12", "10.6.1.1/32", "::/0", "fd00:10:96::/112", "fd00::1/128"] {
+            assert_eq!(net(&key(7, s.parse().unwrap())), Some(s.parse().unwrap()));
+        }
+        assert_eq!(key(7, "10.96.0.0/12".parse().unwrap()).prefix_len(), 32 + 96 + 12);
+    }
+}

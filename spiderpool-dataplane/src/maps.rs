@@ -1,0 +1,39 @@
+//! The maps with their types, as the loader hands them over.
+
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
+use spiderpool_ebpf_common::maps::{
+    ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry, names,
+};
+use spiderpool_ebpf_common::reason::Counters;
+
+use crate::error::MapError;
+
+/// Every map of the dataplane but the log's ring buffer.
+pub(crate) struct Maps {
+    pub(crate) nics: Array<MapData, NicEntry>,
+    pub(crate) cidrs: LpmTrie<MapData, CidrKey, CidrEntry>,
+    pub(crate) arrivals: HashMap<MapData, ArrivalKey, ArrivalEntry>,
+    pub(crate) nat: HashMap<MapData, NatKey, NatEntry>,
+    pub(crate) stats: PerCpuArray<MapData, Counters>,
+}
+
+impl std::fmt::Debug for Maps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Maps").field("nics", &self.nics.len()).finish_non_exhaustive()
+    }
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(crate) fn take(ebpf: &mut aya::Ebpf) -> Result<Self, MapError> {
+        let mut map = |name| ebpf.take_map(name).ok_or(MapError::Missing { map: name });
+        Ok(Self {
+            nics: Array::try_from(map(names::NICS)?).map_err(MapError::of(names::NICS))?,
+            cidrs: LpmTrie::try_from(map(names::CLUSTER_CIDRS)?)
+                .map_err(MapError::of(names::CLUSTER_CIDRS))?,
+            arrivals: HashMap::try_from(map(names::ARRIVALS)?).map_err(MapError::of(names::ARRIVALS))?,
+            nat: HashMap::try_from(map(names::NAT)?).map_err(MapError::of(names::NAT))?,
+            stats: PerCpuArray::try_from(map(names::STATS)?).map_err(MapError::of(names::STATS))?,
+        })
+    }
+}
