@@ -7,3 +7,4 @@
 pub mod ip;
 pub mod mac;
 pub mod names;
+pub mod net;

@@ -1,0 +1,170 @@
+//! Links, addresses, routes and neighbours as plain data: what plans are made from and made of.
+//!
+//! `D` is how a device is named: by its name in plans, by its index where the kernel is asked.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::ip::Family;
+use crate::mac::MacAddr;
+use crate::names::IfName;
+
+/// `proto` of every route that Spiderpool adds, so that it finds and removes its own only.
+pub const ROUTE_PROTOCOL: u8 = 0x53;
+/// `proto kernel` in the kernel's numbering.
+pub const PROTOCOL_KERNEL: u8 = 2;
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Index in its network namespace.
+    pub index: u32,
+    /// Name.
+    pub name: IfName,
+    /// Ethernet address; `None` for devices without one.
+    pub mac: Option<MacAddr>,
+    /// In bytes.
+    pub mtu: u32,
+    /// IFF_UP.
+    pub up: bool,
+    /// `IFLA_INFO_KIND`: `veth`, `macvlan`, ...; empty for physical devices.
+    pub kind: String,
+    /// What the device carries.
+    pub medium: Medium,
+    /// `IFLA_LINK`: the veth's other end or the macvlan's master; an index in another namespace as a rule.
+    pub peer: Option<u32>,
+}
+
+/// What a device carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// Ethernet frames.
+    Ethernet,
+    /// InfiniBand: no programs are attached.
+    Infiniband,
+    /// The loopback device.
+    Loopback,
+    /// Tunnels and other things without an Ethernet header.
+    Other,
+}
+
+/// An address of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address<D = u32> {
+    /// The device.
+    pub dev: D,
+    /// Address and prefix length.
+    pub net: IpNet,
+}
+
+/// A unicast route of the main table; a multipath route is several of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route<D = IfName> {
+    /// Destination; `0.0.0.0/0` or `::/0` is the default route.
+    pub dst: IpNet,
+    /// The device it leaves by.
+    pub dev: D,
+    /// Next hop.
+    pub gateway: Option<IpAddr>,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    /// Lower wins; the kernel reads 0 as 1024 for IPv6.
+    pub metric: u32,
+    /// Who made it.
+    pub protocol: u8,
+    /// The next hop is reachable on the device, whatever the addresses say.
+    pub onlink: bool,
+    /// `mtu` of the route, where one is set.
+    pub mtu: Option<u32>,
+}
+
+impl<D> Route<D> {
+    /// A route with our protocol and nothing optional.
+    pub fn new(dst: IpNet, dev: D) -> Self {
+        Self {
+            dst: dst.trunc(),
+            dev,
+            gateway: None,
+            source: None,
+            metric: 0,
+            protocol: ROUTE_PROTOCOL,
+            onlink: false,
+            mtu: None,
+        }
+    }
+
+    /// Its address family.
+    pub fn family(&self) -> Family {
+        Family::of_net(&self.dst)
+    }
+
+    /// Whether it is a default route.
+    pub fn is_default(&self) -> bool {
+        self.dst.prefix_len() == 0
+    }
+
+    /// Whether Spiderpool made it.
+    pub fn is_ours(&self) -> bool {
+        self.protocol == ROUTE_PROTOCOL
+    }
+
+    /// The same route with its device named otherwise; `None` if the device is not known.
+    pub fn with_dev<T>(&self, name: impl FnOnce(&D) -> Option<T>) -> Option<Route<T>> {
+        Some(Route {
+            dst: self.dst,
+            dev: name(&self.dev)?,
+            gateway: self.gateway,
+            source: self.source,
+            metric: self.metric,
+            protocol: self.protocol,
+            onlink: self.onlink,
+            mtu: self.mtu,
+        })
+    }
+}
+
+impl<D: fmt::Display> fmt::Display for Route<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_default() {
+            write!(f, "default")?;
+        } else {
+            write!(f, "{}", self.dst)?;
+        }
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        write!(f, " dev {}", self.dev)?;
+        if let Some(source) = self.source {
+            write!(f, " src {source}")?;
+        }
+        if self.metric != 0 {
+            write!(f, " metric {}", self.metric)?;
+        }
+        if self.onlink {
+            write!(f, " onlink")?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, " mtu {mtu}")?;
+        }
+        write!(f, " proto {:#x}", self.protocol)
+    }
+}
+
+/// A permanent neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbor<D = IfName> {
+    /// The device.
+    pub dev: D,
+    /// The neighbour's address.
+    pub address: IpAddr,
+    /// Where frames for it go.
+    pub mac: MacAddr,
+}
+
+impl<D: fmt::Display> fmt::Display for Neighbor<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} lladdr {} dev {}", self.address, self.mac, self.dev)
+    }
+}

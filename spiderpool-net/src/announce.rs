@@ -1,0 +1,136 @@
+//! Tells the neighbours of a link which MAC an address has now: gratuitous ARP, unsolicited neighbour
+//! advertisement.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use spiderpool_core::mac::MacAddr;
+use thiserror::Error;
+
+/// An address could not be announced.
+#[derive(Debug, Error)]
+#[error("announce {address} on link {index}: {source}")]
+pub struct AnnounceError {
+    /// The address.
+    pub address: IpAddr,
+    /// The link.
+    pub index: u32,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Sends one announcement from the calling thread's namespace. The link must be up.
+pub fn announce(index: u32, mac: MacAddr, address: IpAddr) -> Result<(), AnnounceError> {
+    let frame = match address {
+        IpAddr::V4(v4) => gratuitous_arp(mac, v4),
+        IpAddr::V6(v6) => unsolicited_advertisement(mac, v6),
+    };
+    send(index, &frame).map_err(|source| AnnounceError { address, index, source })
+}
+
+/// RFC 5227 section 3: an ARP request with sender and target protocol address the same, to everyone.
+pub fn gratuitous_arp(mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(42);
+    frame.extend([0xff; 6]);
+    frame.extend(mac.0);
+    frame.extend(0x0806u16.to_be_bytes());
+    // Ethernet, IPv4, their lengths, request
+    frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(mac.0);
+    frame.extend(address.octets());
+    frame.extend([0; 6]);
+    frame.extend(address.octets());
+    frame
+}
+
+/// RFC 4861 section 7.2.6: a neighbour advertisement with the override flag, to all nodes.
+pub fn unsolicited_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
+    const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    const ICMPV6: u8 = 58;
+    let mut message = Vec::with_capacity(32);
+    message.extend([136, 0, 0, 0, 0x20, 0, 0, 0]);
+    message.extend(address.octets());
+    message.extend([2, 1]); // target link-layer address, 8 bytes
+    message.extend(mac.0);
+    let mut pseudo = Vec::with_capacity(72);
+    pseudo.extend(address.octets());
+    pseudo.extend(ALL_NODES.octets());
+    pseudo.extend((message.len() as u32).to_be_bytes());
+    pseudo.extend([0, 0, 0, ICMPV6]);
+    pseudo.extend(&message);
+    message[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+
+    let mut frame = Vec::with_capacity(14 + 40 + message.len());
+    frame.extend([0x33, 0x33, 0, 0, 0, 1]);
+    frame.extend(mac.0);
+    frame.extend(0x86ddu16.to_be_bytes());
+    frame.extend([0x60, 0, 0, 0]);
+    frame.extend((message.len() as u16).to_be_bytes());
+    frame.extend([ICMPV6, 255]); // a hop limit below 255 makes it invalid
+    frame.extend(address.octets());
+    frame.extend(ALL_NODES.octets());
+    frame.extend(message);
+    frame
+}
+
+/// The Internet checksum (RFC 1071) of an even number of bytes.
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// A packet socket sends the frame as it is; protocol 0 means that it receives nothing.
+fn send(index: u32, frame: &[u8]) -> io::Result<()> {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)?;
+    // SAFETY: sockaddr_ll is a plain C struct for which all zeroes is a valid value.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = index as i32;
+    to.sll_halen = 6;
+    to.sll_addr[..6].copy_from_slice(&frame[..6]);
+    // SAFETY: the frame and the address outlive the call, and their lengths are given.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: MacAddr = MacAddr([0x0a, 0x1b, 0x0a, 6, 0xd4, 0x91]);
+
+    #[test]
+    fn gratuitous_arp_names_the_address_twice() {
+        let frame = gratuitous_arp(MAC, Ipv4Addr::new(10, 6, 212, 145));
+        assert_eq!(frame.len(), 42);
+        assert_eq!(frame[..6], [0xff; 6]);
+        assert_eq!(frame[28..32], [10, 6, 212, 145]);
+        assert_eq!(frame[38..42], [10, 6, 212, 145]);
+    }
+
+    #[test]
+    fn advertisement_has_a_correct_checksum() {
+        let frame = unsolicited_advertisement(MAC, "fd00:10:6::91".parse().unwrap());
+        assert_eq!(frame.len(), 14 + 40 + 32);
+        // Summing everything with the checksum in place gives zero.
+        let mut pseudo = frame[22..54].to_vec();
+        pseudo.extend([0, 0, 0, 32, 0, 0, 0, 58]);
+        pseudo.extend(&frame[54..]);
+        assert_eq!(checksum(&pseudo), 0);
+    }
+}

@@ -1,0 +1,186 @@
+//! Links: find, create a veth pair, change, delete.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
+    LinkMessage,
+};
+use nix::libc;
+use spiderpool_core::mac::MacAddr;
+use spiderpool_core::names::IfName;
+use spiderpool_core::net::{Link, Medium};
+
+use super::{Netlink, NetlinkError};
+
+/// A veth pair to be created: this end where the socket is, the peer in another namespace.
+///
+/// Both MACs are explicit, otherwise systemd-udevd rewrites the host end's later (`MACAddressPolicy=persistent`)
+/// and the pod's neighbour entry for it goes stale.
+#[derive(Debug)]
+pub struct NewVeth<'a, F: AsFd> {
+    /// Name of this end.
+    pub name: &'a IfName,
+    /// MAC of this end.
+    pub mac: MacAddr,
+    /// Name of the other end.
+    pub peer_name: &'a IfName,
+    /// MAC of the other end.
+    pub peer_mac: MacAddr,
+    /// Namespace of the other end.
+    pub peer_netns: &'a F,
+    /// MTU of both ends, in bytes.
+    pub mtu: u32,
+}
+
+impl Netlink {
+    /// All links of the namespace, by index.
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.dump("list links", "", &RouteNetlinkMessage::GetLink(message), read)
+    }
+
+    /// The link of this name, if there is one.
+    pub fn link_by_name(&mut self, name: &IfName) -> Result<Option<Link>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        self.find_link(message, name.to_string())
+    }
+
+    /// The link of this index, if there is one.
+    pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.find_link(message, format!("index {index}"))
+    }
+
+    fn find_link(&mut self, mut message: LinkMessage, object: String) -> Result<Option<Link>, NetlinkError> {
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        match self.get("get link", object, RouteNetlinkMessage::GetLink(message), read) {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            result => result,
+        }
+    }
+
+    /// Creates a veth pair, both ends down.
+    pub fn add_veth<F: AsFd>(&mut self, veth: &NewVeth<'_, F>) -> Result<(), NetlinkError> {
+        let mut peer = LinkMessage::default();
+        peer.attributes = vec![
+            LinkAttribute::IfName(veth.peer_name.to_string()),
+            LinkAttribute::Address(veth.peer_mac.0.to_vec()),
+            LinkAttribute::Mtu(veth.mtu),
+            LinkAttribute::NetNsFd(veth.peer_netns.as_fd().as_raw_fd()),
+        ];
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(veth.name.to_string()),
+            LinkAttribute::Address(veth.mac.0.to_vec()),
+            LinkAttribute::Mtu(veth.mtu),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+            ]),
+        ];
+        let object = format!("{} with peer {}", veth.name, veth.peer_name);
+        self.execute("add veth", object, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(message))
+    }
+
+    /// Sets the link up.
+    pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
+        self.set_flags("set up link", index, LinkFlags::Up)
+    }
+
+    /// Sets the link down: its routes go with it.
+    pub fn set_down(&mut self, index: u32) -> Result<(), NetlinkError> {
+        self.set_flags("set down link", index, LinkFlags::empty())
+    }
+
+    fn set_flags(
+        &mut self,
+        operation: &'static str,
+        index: u32,
+        flags: LinkFlags,
+    ) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = flags;
+        message.header.change_mask = LinkFlags::Up;
+        self.execute(operation, index, 0, RouteNetlinkMessage::SetLink(message))
+    }
+
+    /// Sets the Ethernet address.
+    pub fn set_mac(&mut self, index: u32, mac: MacAddr) -> Result<(), NetlinkError> {
+        self.set_attribute("set MAC of link", index, LinkAttribute::Address(mac.0.to_vec()))
+    }
+
+    /// Sets the MTU, in bytes.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), NetlinkError> {
+        self.set_attribute("set MTU of link", index, LinkAttribute::Mtu(mtu))
+    }
+
+    /// Sets the transmit queue's length, in packets.
+    pub fn set_tx_queue_len(&mut self, index: u32, length: u32) -> Result<(), NetlinkError> {
+        self.set_attribute("set txqueuelen of link", index, LinkAttribute::TxQueueLen(length))
+    }
+
+    fn set_attribute(
+        &mut self,
+        operation: &'static str,
+        index: u32,
+        attribute: LinkAttribute,
+    ) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(attribute);
+        self.execute(operation, index, 0, RouteNetlinkMessage::SetLink(message))
+    }
+
+    /// Deletes a link; one that is not there is not an error.
+    pub fn delete_link(&mut self, name: &IfName) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        match self.execute("delete link", name, 0, RouteNetlinkMessage::DelLink(message)) {
+            Err(error) if error.is_gone() => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// `None` for a link whose name is not one, which no kernel makes.
+pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Link> {
+    let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) = message else {
+        return None;
+    };
+    let (mut name, mut mac, mut mtu, mut kind, mut peer) = (None, None, 0, String::new(), None);
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = text.parse().ok(),
+            LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr),
+            LinkAttribute::Mtu(bytes) => mtu = bytes,
+            LinkAttribute::Link(index) => peer = Some(index),
+            LinkAttribute::LinkInfo(infos) => {
+                let found = infos.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k) } else { None });
+                kind = found.map(ToString::to_string).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    Some(Link {
+        index: message.header.index,
+        name: name?,
+        mac,
+        mtu,
+        up: message.header.flags.contains(LinkFlags::Up),
+        kind,
+        medium: match message.header.link_layer_type {
+            LinkLayerType::Ether => Medium::Ethernet,
+            LinkLayerType::Infiniband => Medium::Infiniband,
+            LinkLayerType::Loopback => Medium::Loopback,
+            _ => Medium::Other,
+        },
+        peer,
+    })
+}

@@ -1,0 +1,174 @@
+//! Unicast routes of the main table. There are no others: Spiderpool makes no further tables.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+    RouteNextHopFlags, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use spiderpool_core::ip::Family;
+use spiderpool_core::net::Route;
+
+use super::{Netlink, NetlinkError};
+
+impl Netlink {
+    /// The unicast routes of the main table, IPv4 then IPv6; each next hop of a multipath route is one.
+    pub fn routes(&mut self) -> Result<Vec<Route<u32>>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in Family::ALL {
+            found.extend(self.routes_of(family, None)?);
+        }
+        Ok(found)
+    }
+
+    /// The unicast routes of one family, only those by link `index` if one is given.
+    pub fn routes_of(&mut self, family: Family, index: Option<u32>) -> Result<Vec<Route<u32>>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = address_family(family);
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.attributes.extend(index.map(RouteAttribute::Oif));
+        let object = format!("of {family}");
+        match self.dump("list routes", object, &RouteNetlinkMessage::GetRoute(message), |m| Some(read(m))) {
+            // The kernel answers so to a filtered dump of a family whose main table it has not made yet.
+            Err(error) if error.is_gone() => Ok(Vec::new()),
+            result => {
+                Ok(result?.into_iter().flatten().filter(|r| index.is_none_or(|i| i == r.dev)).collect())
+            }
+        }
+    }
+
+    /// Adds a route. One with the same destination and metric is an error (EEXIST).
+    pub fn add_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+        self.execute(
+            "add route",
+            route,
+            NLM_F_CREATE | NLM_F_EXCL,
+            RouteNetlinkMessage::NewRoute(message(route)),
+        )
+    }
+
+    /// Adds a route in place of one with the same destination and metric, if there is one.
+    pub fn replace_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::NewRoute(message(route));
+        self.execute("replace route", route, NLM_F_CREATE | NLM_F_REPLACE, message)
+    }
+
+    /// Deletes a route, exactly this one; a route that is not there is not an error.
+    pub fn delete_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+        match self.execute("delete route", route, 0, RouteNetlinkMessage::DelRoute(message(route))) {
+            Err(error) if error.is_gone() => Ok(()),
+            result => result,
+        }
+    }
+}
+
+fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+fn message(route: &Route<u32>) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(route.family());
+    message.header.destination_prefix_length = route.dst.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = route.protocol.into();
+    message.header.kind = RouteType::Unicast;
+    // IPv6 has no scopes; an IPv4 route without a next hop ends on the link.
+    let on_link = route.gateway.is_none() && route.family() == Family::V4;
+    message.header.scope = if on_link { RouteScope::Link } else { RouteScope::Universe };
+    if route.onlink {
+        message.header.flags = RouteFlags::Onlink;
+    }
+    let attributes = &mut message.attributes;
+    if !route.is_default() {
+        attributes.push(RouteAttribute::Destination(RouteAddress::from(route.dst.network())));
+    }
+    attributes.extend(route.gateway.map(|a| RouteAttribute::Gateway(RouteAddress::from(a))));
+    attributes.extend(route.source.map(|a| RouteAttribute::PrefSource(RouteAddress::from(a))));
+    attributes.push(RouteAttribute::Oif(route.dev));
+    if route.metric != 0 {
+        attributes.push(RouteAttribute::Priority(route.metric));
+    }
+    attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    message
+}
+
+fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
+    let RouteNetlinkMessage::NewRoute(message) = message else { return Vec::new() };
+    let header = &message.header;
+    // Redirects and path MTUs that the kernel caches are dumped as clones.
+    if header.kind != RouteType::Unicast || header.flags.contains(RouteFlags::Cloned) {
+        return Vec::new();
+    }
+    let Some(family) = (match header.address_family {
+        AddressFamily::Inet => Some(Family::V4),
+        AddressFamily::Inet6 => Some(Family::V6),
+        _ => None,
+    }) else {
+        return Vec::new();
+    };
+    let mut route = Route {
+        dst: family.default_route(),
+        dev: 0,
+        gateway: None,
+        source: None,
+        metric: 0,
+        protocol: u8::from(header.protocol),
+        onlink: header.flags.contains(RouteFlags::Onlink),
+        mtu: None,
+    };
+    let mut table = u32::from(header.table);
+    let mut hops = Vec::new();
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(dst) => {
+                let Some(dst) = addr(&dst).and_then(|a| IpNet::new(a, header.destination_prefix_length).ok())
+                else {
+                    return Vec::new();
+                };
+                route.dst = dst;
+            }
+            RouteAttribute::Oif(index) => route.dev = index,
+            RouteAttribute::Gateway(gateway) => route.gateway = addr(&gateway),
+            RouteAttribute::PrefSource(source) => route.source = addr(&source),
+            RouteAttribute::Priority(metric) => route.metric = metric,
+            RouteAttribute::Table(id) => table = id,
+            RouteAttribute::MultiPath(found) => hops = found,
+            RouteAttribute::Metrics(metrics) => {
+                route.mtu =
+                    metrics.iter().find_map(|m| if let RouteMetric::Mtu(v) = m { Some(*v) } else { None });
+            }
+            _ => {}
+        }
+    }
+    if table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+        return Vec::new();
+    }
+    if hops.is_empty() {
+        return vec![route];
+    }
+    hops.iter().map(|hop| of_hop(&route, hop)).collect()
+}
+
+fn of_hop(route: &Route<u32>, hop: &RouteNextHop) -> Route<u32> {
+    let gateway = hop.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Gateway(gateway) => addr(gateway),
+        _ => None,
+    });
+    let onlink = hop.flags.contains(RouteNextHopFlags::Onlink);
+    Route { dev: hop.interface_index, gateway, onlink, ..route.clone() }
+}
+
+fn addr(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}

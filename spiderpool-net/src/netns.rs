@@ -1,0 +1,137 @@
+//! Network namespaces: open one by its path, know it again, run code in it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
+use thiserror::Error;
+
+use crate::netlink::{Netlink, NetlinkError};
+
+/// An open network namespace. It lives as long as this does, also when its path is removed.
+#[derive(Debug)]
+pub struct NetNs {
+    path: PathBuf,
+    file: File,
+}
+
+/// What tells one namespace from another while both live: the path may come back for a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NetNsId {
+    /// Device of the nsfs file.
+    pub dev: u64,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// A namespace cannot be opened or entered.
+#[derive(Debug, Error)]
+pub enum NetNsError {
+    /// Nothing is at the path.
+    #[error("network namespace {} is gone", path.display())]
+    Gone {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path cannot be opened.
+    #[error("network namespace {} cannot be opened: {source}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The path is a file, but not of a network namespace: the runtime unmounted it.
+    #[error("{} is not a network namespace", path.display())]
+    NotANamespace {
+        /// The path.
+        path: PathBuf,
+    },
+    /// `setns` or the thread for it failed.
+    #[error("network namespace {} cannot be entered: {source}", path.display())]
+    Enter {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// `NSFS_MAGIC` of linux/magic.h.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+/// `PROC_SUPER_MAGIC`: kernels before 3.19 had the namespaces in procfs.
+const PROC_MAGIC: i64 = 0x9fa0;
+
+impl NetNs {
+    /// Opens the namespace at `path`, for example `/var/run/netns/NAME` or `/proc/PID/ns/net`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, NetNsError> {
+        let path = path.as_ref().to_path_buf();
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NetNsError::Gone { path }),
+            Err(source) => return Err(NetNsError::Open { path, source }),
+        };
+        let magic = nix::sys::statfs::fstatfs(&file)
+            .map_err(|errno| NetNsError::Open { path: path.clone(), source: errno.into() })?
+            .filesystem_type()
+            .0;
+        if magic == NSFS_MAGIC || magic == PROC_MAGIC {
+            Ok(Self { path, file })
+        } else {
+            Err(NetNsError::NotANamespace { path })
+        }
+    }
+
+    /// The calling thread's own namespace.
+    pub fn current() -> Result<Self, NetNsError> {
+        Self::open("/proc/thread-self/ns/net")
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> Result<NetNsId, NetNsError> {
+        let metadata =
+            self.file.metadata().map_err(|source| NetNsError::Open { path: self.path.clone(), source })?;
+        Ok(NetNsId { dev: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// Runs `f` in the namespace, on a thread of its own that ends with it: the caller's thread never changes
+    /// its namespace, so nothing can be left in the wrong one.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, NetNsError> {
+        let enter = |source| NetNsError::Enter { path: self.path.clone(), source };
+        thread::scope(|scope| {
+            thread::Builder::new()
+                .name("netns".to_owned())
+                .spawn_scoped(scope, || {
+                    setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+                    Ok(f())
+                })
+                .map_err(enter)?
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                .map_err(|errno: nix::Error| enter(errno.into()))
+        })
+    }
+
+    /// A netlink socket of this namespace: it stays there, whoever uses it.
+    pub fn netlink(&self) -> Result<Netlink, NetlinkError> {
+        match self.run(Netlink::open) {
+            Ok(result) => result,
+            Err(error) => Err(NetlinkError::Namespace(error.to_string())),
+        }
+    }
+}
+
+impl AsFd for NetNs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

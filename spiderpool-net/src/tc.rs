@@ -1,0 +1,172 @@
+//! clsact and direct-action eBPF filters by plain netlink.
+//!
+//! One filter per direction: priority 1, handle 1, all protocols. Its classid is the NIC's id, of which the
+//! program sees the low 16 bits. The qdisc is added once, before traffic, and never deleted: both lose packets
+//! on a link that is up. A filter is replaced in place instead, which loses none.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+use nix::libc;
+
+use crate::netlink::{Netlink, NetlinkError};
+
+/// `TC_H_CLSACT`; linux/pkt_sched.h.
+const CLSACT: u32 = 0xffff_fff1;
+/// `TC_H_MAKE(TC_H_CLSACT, 0)`: the qdisc's own handle.
+const CLSACT_HANDLE: u32 = 0xffff_0000;
+const PRIORITY: u32 = 1;
+const HANDLE: u32 = 1;
+
+/// The side of a link that a filter is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// What the link receives.
+    Ingress,
+    /// What the link sends.
+    Egress,
+}
+
+impl Direction {
+    /// Both sides.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS` of clsact.
+    fn parent(self) -> u32 {
+        match self {
+            Self::Ingress => 0xffff_fff2,
+            Self::Egress => 0xffff_fff3,
+        }
+    }
+}
+
+impl std::fmt::Display for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+/// What to do if there is a filter already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// It is an error (EEXIST).
+    Create,
+    /// It is replaced, atomically.
+    Replace,
+}
+
+/// An eBPF filter as the kernel reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// 1 for ours.
+    pub priority: u16,
+    /// 1 for ours.
+    pub handle: u32,
+    /// The NIC's id.
+    pub classid: u32,
+    /// The name given when it was attached.
+    pub name: String,
+    /// The program's id.
+    pub program: u32,
+}
+
+impl Netlink {
+    /// Adds the clsact qdisc; one that is there already is kept.
+    pub fn add_clsact(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mut message = TcMessage::with_index(index as i32);
+        message.header.parent = TcHandle::from(CLSACT);
+        message.header.handle = TcHandle::from(CLSACT_HANDLE);
+        message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
+        let message = RouteNetlinkMessage::NewQueueDiscipline(message);
+        match self.execute("add clsact to link", index, NLM_F_CREATE | NLM_F_EXCL, message) {
+            Err(error) if error.is_exists() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Attaches a program with the NIC's id as classid.
+    pub fn attach_filter(
+        &mut self,
+        index: u32,
+        direction: Direction,
+        program: impl AsFd,
+        name: &str,
+        classid: u16,
+        attach: Attach,
+    ) -> Result<(), NetlinkError> {
+        let mut message = filter(index, direction);
+        message.attributes = vec![
+            TcAttribute::Kind("bpf".to_owned()),
+            TcAttribute::Options(vec![
+                TcOption::Bpf(TcFilterBpfOption::ClassId(u32::from(classid).into())),
+                TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_fd().as_raw_fd() as u32)),
+                TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+                TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+            ]),
+        ];
+        let flags = NLM_F_CREATE | if attach == Attach::Create { NLM_F_EXCL } else { NLM_F_REPLACE };
+        let object = format!("{name} to {direction} of link {index}");
+        self.execute("attach", object, flags, RouteNetlinkMessage::NewTrafficFilter(message))
+    }
+
+    /// Detaches our filter; one that is not there is not an error.
+    pub fn detach_filter(&mut self, index: u32, direction: Direction) -> Result<(), NetlinkError> {
+        let mut message = filter(index, direction);
+        message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
+        let object = format!("{direction} of link {index}");
+        match self.execute("detach filter from", object, 0, RouteNetlinkMessage::DelTrafficFilter(message)) {
+            // EINVAL: the link has no clsact, so it has no filter.
+            Err(error) if error.is_gone() || error.errno() == Some(libc::EINVAL) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The eBPF filters on one side of a link; none if it has no clsact.
+    pub fn filters(&mut self, index: u32, direction: Direction) -> Result<Vec<Filter>, NetlinkError> {
+        let mut message = TcMessage::with_index(index as i32);
+        message.header.parent = TcHandle::from(direction.parent());
+        let object = format!("of {direction} of link {index}");
+        match self.dump("list filters", object, &RouteNetlinkMessage::GetTrafficFilter(message), read) {
+            Err(error) if error.is_gone() || error.errno() == Some(libc::EINVAL) => Ok(Vec::new()),
+            result => result,
+        }
+    }
+}
+
+fn filter(index: u32, direction: Direction) -> TcMessage {
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle::from(direction.parent());
+    message.header.handle = TcHandle::from(HANDLE);
+    message.header.info = PRIORITY << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+    message
+}
+
+fn read(message: RouteNetlinkMessage) -> Option<Filter> {
+    let RouteNetlinkMessage::NewTrafficFilter(message) = message else { return None };
+    let options = message.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    })?;
+    let mut filter = Filter {
+        priority: (message.header.info >> 16) as u16,
+        handle: message.header.handle.into(),
+        classid: 0,
+        name: String::new(),
+        program: 0,
+    };
+    for option in options {
+        match option {
+            TcOption::Bpf(TcFilterBpfOption::ClassId(id)) => filter.classid = (*id).into(),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => filter.name.clone_from(name),
+            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => filter.program = *id,
+            _ => {}
+        }
+    }
+    // The first entry of a dump is the priority itself, without a filter.
+    (filter.program != 0).then_some(filter)
+}
