@@ -38,35 +38,60 @@ fn print(title: &str, entries: &[Entry]) {
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     let toolchain =
         Toolchain::find(workspace).context("no toolchain for eBPF: run `cargo xtask setup ebpf`")?;
-    let mut cargo = cargo(workspace, &toolchain);
-    cargo.args(["build", "-Zbuild-std=core", "--release", "--target", TARGET]);
+    let mut cargo = cargo(workspace, &toolchain, Subcommand::Build);
     let built = executables(&mut cargo)?;
     let built = built.first().context("the crate spiderpool-ebpf has no binary")?;
     publish(built, &workspace.bpf_object())
 }
 
-/// The cargo that compiles for BPF, in the eBPF crate and with its own target directory.
-pub(crate) fn cargo(workspace: &Workspace, toolchain: &Toolchain) -> Command {
+/// Clippy on the programs, as the compiler that builds them sees them.
+pub(crate) fn clippy(workspace: &Workspace, toolchain: &Toolchain) -> Command {
+    cargo(workspace, toolchain, Subcommand::Clippy)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subcommand {
+    Build,
+    Clippy,
+}
+
+/// A cargo that compiles for BPF, in the eBPF crate and with its own target directory.
+fn cargo(workspace: &Workspace, toolchain: &Toolchain, subcommand: Subcommand) -> Command {
     let mut cargo = match toolchain.compiler {
         Compiler::Rustup => {
             let mut rustup = process::other_toolchain("rustup");
             rustup.args(["run", "nightly", "cargo"]);
             rustup
         }
-        Compiler::Debian => {
-            let mut cargo = process::other_toolchain("/usr/bin/cargo");
-            // Debian's compiler is a stable one; build-std is not stable yet.
-            cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
-            cargo
-        }
+        Compiler::Debian => debian_cargo(subcommand),
     };
+    cargo.arg(match subcommand {
+        Subcommand::Build => "build",
+        Subcommand::Clippy => "clippy",
+    });
     let linker = format!("-Clinker={}", toolchain.linker.display());
     // One flag per field, so that a path with spaces stays one. BTF gives bpftool the names of fields.
     let flags = [linker.as_str(), "-Clink-arg=--btf", "-Cdebuginfo=2"].join("\u{1f}");
     cargo
+        .args(["-Zbuild-std=core", "--release", "--target", TARGET])
         .current_dir(workspace.root().join("spiderpool-ebpf"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env("CARGO_TARGET_DIR", workspace.target().join("ebpf"));
+    cargo
+}
+
+fn debian_cargo(subcommand: Subcommand) -> Command {
+    let mut cargo = match subcommand {
+        Subcommand::Build => process::other_toolchain("/usr/bin/cargo"),
+        Subcommand::Clippy => {
+            // By its path: `cargo clippy` would find rustup's on PATH.
+            let mut clippy = process::other_toolchain("/usr/bin/cargo-clippy");
+            clippy.env("CARGO", "/usr/bin/cargo");
+            clippy
+        }
+    };
+    // Debian's compiler is a stable one; build-std is not stable yet.
+    cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
     cargo
 }
 

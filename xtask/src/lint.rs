@@ -1,34 +1,54 @@
 //! `lint`: what can be said about a change without running it.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
 
 use crate::{
-    crds, process,
-    setup::{self, Component},
+    build_ebpf, crds, process,
+    setup::{self, Component, Toolchain},
     workspace::Workspace,
 };
 
+const EBPF_MANIFEST: &str = "spiderpool-ebpf/Cargo.toml";
+
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    setup::ensure(workspace, &[Component::Packages, Component::Ebpf, Component::CargoDeny])?;
+    setup::ensure(workspace, Component::LINT)?;
     format(workspace)?;
     clippy(workspace)?;
+    clippy_ebpf(workspace)?;
     crds::check(workspace)?;
-    deny(workspace)
+    deny(workspace, None)?;
+    deny(workspace, Some(EBPF_MANIFEST.as_ref()))
 }
 
 fn format(workspace: &Workspace) -> Result<()> {
-    process::show(process::cargo(workspace).args(["fmt", "--all", "--check"]))?;
-    let mut ebpf = process::cargo(workspace);
-    process::show(ebpf.args(["fmt", "--manifest-path", "spiderpool-ebpf/Cargo.toml", "--check"]))
+    let fmt = |arguments: &[&str]| {
+        process::show(process::cargo(workspace).args(["fmt", "--check"]).args(arguments))
+            .context("run `cargo fmt --all`, also in spiderpool-ebpf")
+    };
+    fmt(&["--all"])?;
+    fmt(&["--manifest-path", EBPF_MANIFEST])
 }
 
 fn clippy(workspace: &Workspace) -> Result<()> {
     let mut cargo = process::cargo(workspace);
-    process::show(cargo.args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"]))
+    process::show(cargo.args(["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"]))
 }
 
-fn deny(workspace: &Workspace) -> Result<()> {
+fn clippy_ebpf(workspace: &Workspace) -> Result<()> {
+    let toolchain =
+        Toolchain::find(workspace).context("no toolchain for eBPF: run `cargo xtask setup ebpf`")?;
+    let mut cargo = build_ebpf::clippy(workspace, &toolchain);
+    process::show(cargo.args(["--", "-Dwarnings"]))
+}
+
+/// Checks a dependency tree; that of the eBPF programs is a workspace of its own.
+fn deny(workspace: &Workspace, manifest: Option<&Path>) -> Result<()> {
     let mut deny = process::command(workspace.tools().join("bin/cargo-deny"));
-    deny.current_dir(workspace.root());
-    process::show(deny.args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
+    deny.current_dir(workspace.root()).args(["--log-level", "error", "--config", "deny.toml"]);
+    if let Some(manifest) = manifest {
+        deny.arg("--manifest-path").arg(manifest);
+    }
+    process::show(deny.args(["check", "bans", "licenses", "sources"]))
 }

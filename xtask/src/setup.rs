@@ -1,9 +1,9 @@
 //! `setup`: finds what the other verbs need, installs what is missing, and
 //! refuses with the commands to type where it cannot.
 
-mod cargo_deny;
 mod ebpf;
 mod go;
+mod linters;
 mod lookup;
 mod packages;
 mod stamp;
@@ -41,15 +41,17 @@ pub(crate) enum Component {
     Kubernetes,
     /// The CNI reference plugins: macvlan, host-local, ptp and others
     CniPlugins,
-    /// cargo-deny
-    CargoDeny,
+    /// cargo-deny, and clippy for the eBPF programs
+    Linters,
 }
 
 impl Component {
     const ALL: &[Self] =
-        &[Self::Packages, Self::Ebpf, Self::Etcd, Self::Kubernetes, Self::CniPlugins, Self::CargoDeny];
+        &[Self::Packages, Self::Ebpf, Self::Etcd, Self::Kubernetes, Self::CniPlugins, Self::Linters];
     /// What compiles everything.
     pub(crate) const BUILD: &[Self] = &[Self::Packages, Self::Ebpf];
+    /// What checks the sources.
+    pub(crate) const LINT: &[Self] = &[Self::Packages, Self::Ebpf, Self::Linters];
     /// What runs the result: tests, demo, benchmarks.
     pub(crate) const RUN: &[Self] =
         &[Self::Packages, Self::Ebpf, Self::Etcd, Self::Kubernetes, Self::CniPlugins];
@@ -62,7 +64,7 @@ impl Component {
             Self::Etcd => go::ensure(workspace, &go::ETCD),
             Self::Kubernetes => go::ensure(workspace, &go::KUBERNETES),
             Self::CniPlugins => go::ensure(workspace, &go::CNI_PLUGINS),
-            Self::CargoDeny => cargo_deny::ensure(workspace),
+            Self::Linters => linters::ensure(workspace),
         }
     }
 
@@ -95,6 +97,9 @@ fn install(workspace: &Workspace, what: &[Component]) -> Result<Vec<(Component, 
     if what.contains(&Component::Ebpf) {
         missing.extend(ebpf::missing_packages(workspace));
     }
+    if what.contains(&Component::Linters) {
+        missing.extend(linters::missing_packages(workspace));
+    }
     packages::install(&missing)?;
     what.iter()
         .map(|component| {
@@ -111,6 +116,9 @@ fn lock(workspace: &Workspace) -> Result<File> {
     fs::create_dir_all(tools.join("bin")).with_context(|| format!("cannot create {}", tools.display()))?;
     let path = tools.join(".lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    if file.try_lock().is_err() {
+        eprintln!("setup: waiting for another one to finish");
+    }
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
 }

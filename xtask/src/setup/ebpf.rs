@@ -205,6 +205,7 @@ fn download_linker(workspace: &Workspace) -> Result<()> {
     stamp(workspace, None).write("release")
 }
 
-fn is_debian() -> bool {
+/// Whether this is Debian itself, whose package names these are.
+pub(super) fn is_debian() -> bool {
     fs::read_to_string("/etc/os-release").is_ok_and(|text| text.lines().any(|line| line == "ID=debian"))
 }
