@@ -59,8 +59,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 pub(crate) fn start(workspace: &Workspace, name: &str, arguments: &[String]) -> Result<()> {
     ensure!(
         setup::is_root(),
-        "it makes network namespaces and loads eBPF programs, which only root may do. Run\n\n    \
-         sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME cargo xtask {name} {}",
+        "{name} makes network namespaces and loads eBPF programs, which only root may do. Run\n\n    \
+         sudo -E env \"PATH=$PATH\" cargo xtask {name} {}",
         arguments.join(" ")
     );
     setup::ensure(workspace, Component::RUN)?;
