@@ -2,6 +2,7 @@
 //! binary; the CNI plugins are static, because they run on hosts with any libc.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -37,19 +38,22 @@ fn show(workspace: &Workspace, path: &Path) -> Result<()> {
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     build_ebpf::build(workspace)?;
     let bin = workspace.bin();
-    fs::create_dir_all(&bin).with_context(|| format!("cannot create {}", bin.display()))?;
     for plugin in plugins(workspace)? {
         ensure!(
             elf::is_static(&plugin)?,
             "{} needs a dynamic loader: is the C library of this target available as static library?",
             plugin.display()
         );
-        install(&plugin, &bin)?;
+        publish(&plugin, &bin.join(file_name(&plugin)?))?;
     }
     for program in agent(workspace)? {
-        install(&program, &bin)?;
+        publish(&program, &bin.join(file_name(&program)?))?;
     }
     Ok(())
+}
+
+fn file_name(program: &Path) -> Result<&OsStr> {
+    program.file_name().with_context(|| format!("{} has no name", program.display()))
 }
 
 fn agent(workspace: &Workspace) -> Result<Vec<PathBuf>> {
@@ -89,10 +93,12 @@ pub(crate) fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
     Ok(executables)
 }
 
-/// Puts `program` into `folder` by renaming, because the old one may be running.
-fn install(program: &Path, folder: &Path) -> Result<()> {
-    let name = program.file_name().context("a program has no name")?;
-    let (fresh, to) = (folder.join(".new"), folder.join(name));
-    fs::copy(program, &fresh).with_context(|| format!("cannot copy {}", program.display()))?;
-    fs::rename(&fresh, &to).with_context(|| format!("cannot write {}", to.display()))
+/// Replaces `to` at once: who runs or loads the old file keeps it, and nobody sees half a new one.
+pub(crate) fn publish(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    let fresh = to.with_extension(format!("new-{}", std::process::id()));
+    fs::copy(from, &fresh).with_context(|| format!("cannot copy {}", from.display()))?;
+    fs::rename(&fresh, to).with_context(|| format!("cannot write {}", to.display()))
 }

@@ -1,12 +1,12 @@
 //! `build-ebpf`: the eBPF programs, compiled for the BPF target by a toolchain
 //! of their own, at a path that everything else relies on.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build::executables,
+    build::{executables, publish},
     elf::{self, Entry},
     process,
     setup::{self, Compiler, Component, Toolchain},
@@ -93,18 +93,4 @@ fn debian_cargo(subcommand: Subcommand) -> Command {
     // Debian's compiler is a stable one; build-std is not stable yet.
     cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
     cargo
-}
-
-/// Replaces `to` at once, and only if its contents change: who watches or loads it never sees half a file.
-fn publish(from: &Path, to: &Path) -> Result<()> {
-    let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-    if fs::read(to).is_ok_and(|old| old == bytes) {
-        return Ok(());
-    }
-    let fresh = to.with_extension("new");
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    }
-    fs::write(&fresh, bytes).with_context(|| format!("cannot write {}", fresh.display()))?;
-    fs::rename(&fresh, to).with_context(|| format!("cannot write {}", to.display()))
 }

@@ -1,6 +1,6 @@
 //! `lint`: what can be said about a change without running it.
 
-use std::path::Path;
+use std::{path::Path, process::Stdio};
 
 use anyhow::{Context as _, Result};
 
@@ -14,12 +14,23 @@ const EBPF_MANIFEST: &str = "spiderpool-ebpf/Cargo.toml";
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     setup::ensure(workspace, Component::LINT)?;
+    lock_files(workspace)?;
     format(workspace)?;
     clippy(workspace)?;
     clippy_ebpf(workspace)?;
     crds::check(workspace)?;
     deny(workspace, None)?;
     deny(workspace, Some(EBPF_MANIFEST.as_ref()))
+}
+
+/// Cargo would repair an outdated Cargo.lock silently, and build something else than was committed.
+fn lock_files(workspace: &Workspace) -> Result<()> {
+    for manifest in ["Cargo.toml", EBPF_MANIFEST] {
+        let mut cargo = process::cargo(workspace);
+        cargo.args(["metadata", "--locked", "--format-version=1", "--manifest-path", manifest]);
+        process::show(cargo.stdout(Stdio::null())).context("run `cargo check` and commit Cargo.lock")?;
+    }
+    Ok(())
 }
 
 fn format(workspace: &Workspace) -> Result<()> {
