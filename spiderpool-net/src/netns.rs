@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use thiserror::Error;
 
 use crate::netlink::{Netlink, NetlinkError};
@@ -89,6 +89,21 @@ impl NetNs {
     /// The calling thread's own namespace.
     pub fn current() -> Result<Self, NetNsError> {
         Self::open("/proc/thread-self/ns/net")
+    }
+
+    /// A new, empty namespace that only this value holds: it is gone when this is dropped.
+    pub fn create() -> Result<Self, NetNsError> {
+        let path = PathBuf::from("/proc/thread-self/ns/net");
+        let enter = |source| NetNsError::Enter { path: path.clone(), source };
+        let create = || {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| enter(errno.into()))?;
+            Self::current()
+        };
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("netns".to_owned());
+            let thread = thread.spawn_scoped(scope, create).map_err(enter)?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// The path it was opened by.

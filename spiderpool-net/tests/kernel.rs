@@ -1,0 +1,419 @@
+//! Every request against the real kernel, in namespaces of its own; iproute2 says what came of it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the functions it calls")]
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::process::Command;
+
+use ipnet::IpNet;
+use nix::libc;
+use serde_json::Value;
+use spiderpool_core::ip::Family;
+use spiderpool_core::mac::MacAddr;
+use spiderpool_core::names::IfName;
+use spiderpool_core::net::{Medium, Neighbor, Route};
+use spiderpool_net::announce::announce;
+use spiderpool_net::events::{Event, Events};
+use spiderpool_net::netlink::{Netlink, NewVeth};
+use spiderpool_net::netns::{NetNs, NetNsError};
+use spiderpool_net::sysctl::{self, SysctlError};
+use spiderpool_net::tc::{Attach, Direction, Filter};
+
+const NEAR: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const FAR: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+/// Namespaces need root; without it a test is skipped, except where nobody would notice.
+macro_rules! root_or_skip {
+    () => {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("skipped: needs root");
+            return;
+        }
+    };
+}
+
+fn name(text: &str) -> IfName {
+    text.parse().unwrap()
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Two namespaces with a veth pair `near` and `far` between them, both up.
+struct Pair {
+    near: NetNs,
+    far: NetNs,
+    netlink: Netlink,
+    index: u32,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (near, far) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+        let mut netlink = near.netlink().unwrap();
+        netlink
+            .add_veth(&NewVeth {
+                name: &name("near"),
+                mac: NEAR,
+                peer_name: &name("far"),
+                peer_mac: FAR,
+                peer_netns: &far,
+                mtu: 1450,
+            })
+            .unwrap();
+        let index = netlink.link_by_name(&name("near")).unwrap().unwrap().index;
+        netlink.set_up(index).unwrap();
+        let mut other = far.netlink().unwrap();
+        let far_index = other.link_by_name(&name("far")).unwrap().unwrap().index;
+        other.set_up(far_index).unwrap();
+        Self { near, far, netlink, index }
+    }
+
+    fn json(&self, program: &str, arguments: &str) -> Value {
+        json(&self.near, program, arguments)
+    }
+}
+
+fn json(netns: &NetNs, program: &str, arguments: &str) -> Value {
+    let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd());
+    let output = Command::new("nsenter")
+        .arg(format!("--net={path}"))
+        .args([program, "-j"])
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Array(Vec::new()))
+}
+
+#[test]
+fn veth_pairs_have_the_macs_and_mtu_asked_for() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    for (netns, name, mac) in
+        [(&pair.near, "near", "02:00:00:00:00:01"), (&pair.far, "far", "02:00:00:00:00:02")]
+    {
+        let link = &json(netns, "ip", &format!("link show {name}"))[0];
+        assert_eq!(link["address"], mac);
+        assert_eq!(link["mtu"], 1450);
+        assert!(link["flags"].as_array().unwrap().contains(&"UP".into()), "{link}");
+    }
+    let links = pair.netlink.links().unwrap();
+    let near = links.iter().find(|l| l.name.as_str() == "near").unwrap();
+    assert_eq!((near.mac, near.mtu, near.up, near.kind.as_str()), (Some(NEAR), 1450, true, "veth"));
+    assert_eq!(near.medium, Medium::Ethernet);
+    let far = pair.far.netlink().unwrap().link_by_name(&name("far")).unwrap().unwrap();
+    assert_eq!((near.peer, far.peer), (Some(far.index), Some(near.index)));
+    assert_eq!(links.iter().find(|l| l.name.as_str() == "lo").unwrap().medium, Medium::Loopback);
+}
+
+#[test]
+fn a_second_link_of_the_same_name_is_refused_with_the_kernels_words() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    let veth = NewVeth {
+        name: &name("near"),
+        mac: NEAR,
+        peer_name: &name("other"),
+        peer_mac: FAR,
+        peer_netns: &pair.far,
+        mtu: 1500,
+    };
+    let error = pair.netlink.add_veth(&veth).unwrap_err();
+    assert!(error.is_exists(), "{error}");
+    assert!(error.to_string().starts_with("add veth near with peer other: File exists"), "{error}");
+}
+
+#[test]
+fn links_change_and_go() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    let mac = MacAddr([2, 9, 9, 9, 9, 9]);
+    pair.netlink.set_mac(pair.index, mac).unwrap();
+    pair.netlink.set_mtu(pair.index, 1400).unwrap();
+    pair.netlink.set_tx_queue_len(pair.index, 77).unwrap();
+    pair.netlink.set_down(pair.index).unwrap();
+    let link = &pair.json("ip", "link show near")[0];
+    assert_eq!(
+        (&link["address"], &link["mtu"], &link["txqlen"]),
+        (&mac.to_string().into(), &1400.into(), &77.into())
+    );
+    assert!(!link["flags"].as_array().unwrap().contains(&"UP".into()));
+    pair.netlink.delete_link(&name("near")).unwrap();
+    pair.netlink.delete_link(&name("near")).unwrap();
+    assert_eq!(pair.netlink.link_by_name(&name("near")).unwrap(), None);
+    assert_eq!(pair.netlink.link_by_index(pair.index).unwrap(), None);
+}
+
+#[test]
+fn addresses_come_and_go_in_both_families() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    let nets = [net("10.6.0.5/16"), net("169.254.77.2/32"), net("fd00:10:6::5/64"), net("fe80::5/64")];
+    for net in nets {
+        pair.netlink.add_address(pair.index, net).unwrap();
+        pair.netlink.add_address(pair.index, net).unwrap();
+    }
+    let listed = pair.netlink.addresses(Some(pair.index)).unwrap();
+    for net in nets {
+        assert!(listed.iter().any(|a| a.net == net && a.dev == pair.index), "{net} in {listed:?}");
+    }
+    let shown = &pair.json("ip", "addr show near")[0]["addr_info"];
+    let v6 = shown.as_array().unwrap().iter().find(|a| a["local"] == "fd00:10:6::5").unwrap();
+    assert_eq!(v6["tentative"], Value::Null, "usable at once: {v6}");
+    pair.netlink.delete_address(pair.index, nets[0]).unwrap();
+    pair.netlink.delete_address(pair.index, nets[0]).unwrap();
+    assert!(!pair.netlink.addresses(None).unwrap().iter().any(|a| a.net == nets[0]));
+}
+
+#[test]
+fn routes_are_listed_as_they_were_added() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    for (address, gateway, dst) in
+        [("10.6.0.5/16", "10.6.0.1", "10.96.0.0/12"), ("fd00:6::5/64", "fd00:6::1", "fd00:96::/108")]
+    {
+        pair.netlink.add_address(pair.index, net(address)).unwrap();
+        let family = Family::of_net(&net(dst));
+        let hint = Route {
+            gateway: Some(ip(gateway)),
+            source: Some(net(address).addr()),
+            metric: 300,
+            ..Route::new(net(dst), pair.index)
+        };
+        let default = Route {
+            gateway: Some(ip(gateway)),
+            metric: 4096,
+            ..Route::new(family.default_route(), pair.index)
+        };
+        for route in [&hint, &default] {
+            pair.netlink.add_route(route).unwrap();
+            assert!(pair.netlink.add_route(route).unwrap_err().is_exists());
+            assert!(pair.netlink.routes().unwrap().contains(route), "{route}");
+        }
+        let other = Route { mtu: Some(1400), ..hint.clone() };
+        pair.netlink.replace_route(&other).unwrap();
+        let listed = pair.netlink.routes_of(family, Some(pair.index)).unwrap();
+        assert!(listed.contains(&other) && !listed.contains(&hint), "{listed:?}");
+        let flag = if family == Family::V4 { "-4" } else { "-6" };
+        let shown = pair.json("ip", &format!("{flag} route show {dst}"));
+        assert_eq!(
+            (&shown[0]["protocol"], &shown[0]["prefsrc"]),
+            (&"83".into(), &net(address).addr().to_string().into())
+        );
+        pair.netlink.delete_route(&other).unwrap();
+        pair.netlink.delete_route(&other).unwrap();
+        assert!(!pair.netlink.routes().unwrap().iter().any(|r| r.dst == net(dst)));
+    }
+}
+
+#[test]
+fn onlink_and_device_routes_need_no_subnet() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    pair.netlink.add_address(pair.index, net("10.233.64.5/32")).unwrap();
+    let device = Route::new(net("10.6.0.7/32"), pair.index);
+    let onlink =
+        Route { gateway: Some(ip("169.254.1.1")), onlink: true, ..Route::new(net("0.0.0.0/0"), pair.index) };
+    let device6 = Route { metric: 1024, ..Route::new(net("fd00::7/128"), pair.index) };
+    for route in [&device, &onlink, &device6] {
+        pair.netlink.add_route(route).unwrap();
+        assert!(pair.netlink.routes().unwrap().contains(route), "{route} in {:?}", pair.netlink.routes());
+    }
+}
+
+#[test]
+fn a_route_without_a_way_to_its_gateway_is_refused_with_the_kernels_words() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    let route = Route { gateway: Some(ip("10.6.0.1")), ..Route::new(net("10.96.0.0/12"), pair.index) };
+    let error = pair.netlink.add_route(&route).unwrap_err().to_string();
+    assert!(
+        error.contains("Network is unreachable") && error.contains("Nexthop has invalid gateway"),
+        "{error}"
+    );
+}
+
+#[test]
+fn ipv6_defaults_that_the_kernel_merged_are_listed_and_deleted_one_by_one() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    pair.netlink.add_address(pair.index, net("fd00:6::5/64")).unwrap();
+    for gateway in ["fd00:6::1", "fd00:6::2"] {
+        let arguments = format!("-6 route append default via {gateway} dev near");
+        json(&pair.near, "ip", &arguments);
+    }
+    let defaults = |netlink: &mut Netlink| -> Vec<_> {
+        netlink.routes().unwrap().into_iter().filter(Route::is_default).collect()
+    };
+    let found = defaults(&mut pair.netlink);
+    assert_eq!(found.len(), 2, "{found:?}");
+    pair.netlink.delete_route(&found[0]).unwrap();
+    assert_eq!(defaults(&mut pair.netlink), found[1..]);
+}
+
+#[test]
+fn neighbours_are_permanent() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    for address in [ip("10.6.0.9"), ip("fd00::9")] {
+        for mac in [NEAR, FAR] {
+            pair.netlink.set_neighbor(&Neighbor { dev: pair.index, address, mac }).unwrap();
+        }
+        let listed = pair.netlink.permanent_neighbors(pair.index).unwrap();
+        assert!(listed.contains(&Neighbor { dev: pair.index, address, mac: FAR }), "{listed:?}");
+        let shown = pair.json("ip", &format!("neigh show {address} dev near"));
+        assert_eq!(
+            (&shown[0]["lladdr"], &shown[0]["state"][0]),
+            (&FAR.to_string().into(), &"PERMANENT".into())
+        );
+        pair.netlink.delete_neighbor(pair.index, address).unwrap();
+        pair.netlink.delete_neighbor(pair.index, address).unwrap();
+        assert_eq!(pair.netlink.permanent_neighbors(pair.index).unwrap(), []);
+    }
+}
+
+#[test]
+fn clsact_is_added_once_and_kept() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    assert_eq!(pair.netlink.filters(pair.index, Direction::Egress).unwrap(), []);
+    pair.netlink.detach_filter(pair.index, Direction::Egress).unwrap();
+    pair.netlink.add_clsact(pair.index).unwrap();
+    pair.netlink.add_clsact(pair.index).unwrap();
+    let shown = pair.json("tc", "qdisc show dev near");
+    assert!(shown.as_array().unwrap().iter().any(|q| q["kind"] == "clsact"), "{shown}");
+    assert_eq!(pair.netlink.filters(pair.index, Direction::Ingress).unwrap(), []);
+    pair.netlink.detach_filter(pair.index, Direction::Ingress).unwrap();
+}
+
+/// A classifier that returns TC_ACT_UNSPEC, loaded without any library.
+fn unspec_program() -> OwnedFd {
+    const BPF_PROG_LOAD: libc::c_long = 5;
+    const SCHED_CLS: u32 = 3;
+    // r0 = -1; exit
+    let code: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+    let licence = c"GPL";
+    let mut attr = [0u8; 128];
+    attr[0..4].copy_from_slice(&SCHED_CLS.to_ne_bytes());
+    attr[4..8].copy_from_slice(&2u32.to_ne_bytes());
+    attr[8..16].copy_from_slice(&(code.as_ptr() as u64).to_ne_bytes());
+    attr[16..24].copy_from_slice(&(licence.as_ptr() as u64).to_ne_bytes());
+    // SAFETY: the attribute block is as large as said, what it points to lives until the call returns.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, attr.as_ptr(), attr.len()) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel just made this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+#[test]
+fn filters_carry_the_classid_and_are_replaced_in_place() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    let program = unspec_program();
+    pair.netlink.add_clsact(pair.index).unwrap();
+    for (direction, classid) in [(Direction::Ingress, 7), (Direction::Egress, 65535)] {
+        let mut attach =
+            |id, how| pair.netlink.attach_filter(pair.index, direction, &program, "sp_test", id, how);
+        attach(classid - 1, Attach::Create).unwrap();
+        assert!(attach(classid, Attach::Create).unwrap_err().is_exists());
+        attach(classid, Attach::Replace).unwrap();
+        let found = pair.netlink.filters(pair.index, direction).unwrap();
+        let [Filter { priority: 1, handle: 1, classid: seen, name, program }] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!((*seen, name.as_str()), (u32::from(classid), "sp_test"));
+        let shown = pair.json("tc", &format!("filter show dev near {direction}"));
+        let options = &shown.as_array().unwrap().last().unwrap()["options"];
+        assert_eq!(
+            (&options["direct-action"], &options["prog"]["id"]),
+            (&true.into(), &(*program).into()),
+            "{shown}"
+        );
+        pair.netlink.detach_filter(pair.index, direction).unwrap();
+        pair.netlink.detach_filter(pair.index, direction).unwrap();
+        assert_eq!(pair.netlink.filters(pair.index, direction).unwrap(), []);
+    }
+}
+
+#[test]
+fn sysctls_belong_to_the_namespace_and_missing_ones_are_told_apart() {
+    root_or_skip!();
+    let pair = Pair::new();
+    let key = "net/ipv4/conf/near/arp_announce";
+    pair.near
+        .run(|| {
+            assert_eq!(sysctl::write(key, "2").unwrap(), "0");
+            assert_eq!(sysctl::write(key, "2").unwrap(), "2");
+            assert_eq!(sysctl::read(key).unwrap(), "2");
+            let missing = sysctl::write("net/ipv4/conf/nosuch/arp_announce", "2").unwrap_err();
+            assert!(matches!(missing, SysctlError::Missing { .. }), "{missing}");
+            let refused = sysctl::write(key, "many").unwrap_err();
+            assert!(matches!(refused, SysctlError::Io { .. }), "{refused}");
+        })
+        .unwrap();
+    assert!(matches!(sysctl::read(key), Err(SysctlError::Missing { .. })), "not in the caller's namespace");
+}
+
+#[test]
+fn namespaces_are_told_apart_and_the_caller_never_moves() {
+    root_or_skip!();
+    let (one, two) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    let home = NetNs::current().unwrap().id().unwrap();
+    assert_ne!(one.id().unwrap(), two.id().unwrap());
+    let inside = one.run(|| NetNs::current().unwrap().id().unwrap()).unwrap();
+    assert_eq!(inside, one.id().unwrap());
+    assert_eq!(NetNs::current().unwrap().id().unwrap(), home);
+    assert!(matches!(NetNs::open("/no/such/netns"), Err(NetNsError::Gone { .. })));
+    assert!(matches!(NetNs::open("/etc/hostname"), Err(NetNsError::NotANamespace { .. })));
+}
+
+#[test]
+fn an_announcement_changes_the_neighbours_entry() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    pair.netlink.add_address(pair.index, net("10.6.0.5/16")).unwrap();
+    let mut far = pair.far.netlink().unwrap();
+    let far_index = far.link_by_name(&name("far")).unwrap().unwrap().index;
+    far.add_address(far_index, net("10.6.0.6/16")).unwrap();
+    json(&pair.far, "ip", "neigh replace 10.6.0.5 lladdr 02:aa:aa:aa:aa:aa dev far nud stale");
+    pair.near.run(|| announce(pair.index, NEAR, ip("10.6.0.5"))).unwrap().unwrap();
+    // The kernel handles a frame that crosses a veth before the sender's call returns, or soon after.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    loop {
+        let shown = json(&pair.far, "ip", "neigh show 10.6.0.5 dev far");
+        if shown[0]["lladdr"] == NEAR.to_string() {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{shown}");
+    }
+}
+
+#[test]
+fn events_tell_of_addresses_and_links() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    let mut events = pair.near.run(Events::open).unwrap().unwrap();
+    let address = net("10.6.0.5/16");
+    pair.netlink.add_address(pair.index, address).unwrap();
+    pair.netlink.delete_address(pair.index, address).unwrap();
+    pair.netlink.delete_link(&name("near")).unwrap();
+    let mut seen = Vec::new();
+    for event in &mut events {
+        let event = event.unwrap();
+        let last = matches!(&event, Event::LinkGone(link) if link.name.as_str() == "near");
+        seen.push(event);
+        if last {
+            break;
+        }
+    }
+    assert!(seen.iter().any(|e| matches!(e, Event::Address(a) if a.net == address)), "{seen:?}");
+    assert!(seen.iter().any(|e| matches!(e, Event::AddressGone(a) if a.net == address)), "{seen:?}");
+}
