@@ -70,7 +70,22 @@ fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<ElfFile64<'a, Endianness>> 
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+
     use super::*;
+
+    #[test]
+    fn programs_and_maps_of_the_built_object_are_listed() {
+        let Some(object) = env::var_os("SPIDERPOOL_BPF_OBJECT") else {
+            assert!(env::var("CI").as_deref() != Ok("true"), "SPIDERPOOL_BPF_OBJECT is not set");
+            eprintln!("skipped: SPIDERPOOL_BPF_OBJECT is not set, `cargo xtask test` does it");
+            return;
+        };
+        let Listing { programs, maps } = list(object.as_ref()).unwrap();
+        assert!(programs.iter().all(|program| program.section != ".text"), "{programs:?}");
+        assert!(programs.iter().any(|program| program.section.starts_with("classifier")), "{programs:?}");
+        assert!(maps.iter().any(|map| map.name == "nics"), "{maps:?}");
+    }
 
     #[test]
     fn test_program_itself_is_dynamic() {

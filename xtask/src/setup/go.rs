@@ -190,7 +190,15 @@ fn build(pinned: &Pinned<'_>, command: &str, program: &Path) -> Result<String> {
         .env("GOWORK", "off")
         .env_remove("GOOS")
         .env_remove("GOARCH")
-        .args(["build", "-trimpath", "-mod=readonly", "-ldflags", &pinned.ldflags()?, "-o"]);
+        .args([
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-mod=readonly",
+            "-ldflags",
+            &pinned.ldflags()?,
+            "-o",
+        ]);
     // Beside the old one, then renamed over it: that one may be running.
     let fresh = program.with_extension("new");
     let title =
