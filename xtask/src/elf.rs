@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn test_program_itself_is_dynamic() {
-        let own = std::env::current_exe().unwrap();
+        let own = env::current_exe().unwrap();
         assert!(!is_static(&own).unwrap(), "the test program is linked to the C library");
     }
 
