@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ip;
+pub mod ipam;
 pub mod mac;
 pub mod names;
 pub mod net;

@@ -21,8 +21,11 @@ impl IpSet {
 
     /// The union of ranges; ranges of the other family are left out.
     pub fn from_ranges(family: Family, ranges: impl IntoIterator<Item = IpRange>) -> Self {
-        let mut intervals: Vec<_> =
-            ranges.into_iter().filter(|range| range.family() == family).map(|range| range.numbers()).collect();
+        let mut intervals: Vec<_> = ranges
+            .into_iter()
+            .filter(|range| range.family() == family)
+            .map(|range| range.numbers())
+            .collect();
         intervals.sort_unstable();
         let mut set = Self::empty(family);
         for (first, last) in intervals {
@@ -51,7 +54,9 @@ impl IpSet {
 
     /// The number of members; the whole IPv6 space counts as `u128::MAX`.
     pub fn len(&self) -> u128 {
-        self.intervals.iter().fold(0u128, |sum, (first, last)| sum.saturating_add(last - first).saturating_add(1))
+        self.intervals
+            .iter()
+            .fold(0u128, |sum, (first, last)| sum.saturating_add(last - first).saturating_add(1))
     }
 
     /// The canonical form: sorted, maximal ranges.

@@ -1,0 +1,27 @@
+//! Address management: which pools a NIC may draw from, which address it gets, what is answered.
+//!
+//! The order of an ADD: [`annotations`] and the plugin's request give [`candidates`]; [`plan`] compares them with
+//! what the pod holds; [`filter`] says which pools remain for what must be allocated; [`pick`] chooses addresses;
+//! [`response`] tells the plugin. Nothing here reads a clock, a store or a random source.
+
+pub mod address_name;
+pub mod alive;
+pub mod annotations;
+pub mod candidates;
+pub mod error;
+pub mod filter;
+pub mod multus;
+pub mod owner;
+pub mod pick;
+pub mod plan;
+pub mod pool;
+pub mod response;
+pub mod usage;
+
+pub use annotations::PodAnnotations;
+pub use candidates::{Candidate, CandidateRequest, DefaultRoute, plan_candidates};
+pub use error::{IpamError, PoolFailure, Rejection};
+pub use filter::{PodPlace, PoolTable, filter_pools};
+pub use plan::{AllocationPlan, Held, Step, plan_allocation};
+pub use pool::{Pool, PoolError, PoolFields};
+pub use response::{Allocated, Response, Route, build_response};

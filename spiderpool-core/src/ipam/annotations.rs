@@ -1,0 +1,244 @@
+//! The annotations of a pod, parsed. JSON as Go reads it: member names in any case, unknown members ignored,
+//! `null` as absent.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::candidates::DefaultRoute;
+use super::error::IpamError;
+use super::response::{Route, RouteError};
+use crate::ip::Family;
+use crate::names::{IfName, NameError, PoolName};
+
+/// The keys.
+pub mod key {
+    /// Pools of every NIC.
+    pub const IPPOOLS: &str = "ipam.spidernet.io/ippools";
+    /// Pools of whichever NIC is being added.
+    pub const IPPOOL: &str = "ipam.spidernet.io/ippool";
+    /// Subnets of every NIC, from which pools are made.
+    pub const SUBNETS: &str = "ipam.spidernet.io/subnets";
+    /// Subnets of one NIC, from which pools are made.
+    pub const SUBNET: &str = "ipam.spidernet.io/subnet";
+    /// Further routes.
+    pub const ROUTES: &str = "ipam.spidernet.io/routes";
+    /// The NIC that keeps the default route.
+    pub const DEFAULT_ROUTE_NIC: &str = "ipam.spidernet.io/default-route-nic";
+    /// On namespaces: IPv4 pools of its pods.
+    pub const NAMESPACE_IPV4_POOLS: &str = "ipam.spidernet.io/default-ipv4-ippool";
+    /// On namespaces: IPv6 pools of its pods.
+    pub const NAMESPACE_IPV6_POOLS: &str = "ipam.spidernet.io/default-ipv6-ippool";
+    /// Multus: the networks of the NICs behind the first, in order.
+    pub const MULTUS_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+}
+
+/// What a pod's annotations ask of IPAM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodAnnotations {
+    /// A subnet annotation is present.
+    pub wants_subnet: bool,
+    /// `ippools`, with names for all NICs.
+    pub ippools: Option<Vec<NicPools>>,
+    /// `ippool`; not looked at when `ippools` is there.
+    pub ippool: Option<PoolLists>,
+    /// `routes`.
+    pub routes: Vec<Route>,
+}
+
+/// Pools by family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolLists {
+    /// IPv4 pools, best first.
+    pub ipv4: Vec<PoolName>,
+    /// IPv6 pools, best first.
+    pub ipv6: Vec<PoolName>,
+}
+
+impl PoolLists {
+    /// The pools of a family.
+    pub fn of(&self, family: Family) -> &[PoolName] {
+        match family {
+            Family::V4 => &self.ipv4,
+            Family::V6 => &self.ipv6,
+        }
+    }
+
+    /// Names as they come; a wildcard is refused as not supported, so that it never means another pool.
+    pub(super) fn parse(
+        ipv4: &[String],
+        ipv6: &[String],
+        place: &str,
+        invalid: impl Fn(String) -> IpamError,
+    ) -> Result<Self, IpamError> {
+        let parse = |names: &[String]| {
+            names
+                .iter()
+                .map(|name| {
+                    if has_wildcard(name) {
+                        let what = format!("the wildcard {name:?} in {place}");
+                        return Err(IpamError::NotSupported { what, advice: "list the IPPools by name" });
+                    }
+                    name.parse::<PoolName>().map_err(|e| invalid(e.to_string()))
+                })
+                .collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self { ipv4: parse(ipv4)?, ipv6: parse(ipv6)? })
+    }
+}
+
+/// Pools of one NIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicPools {
+    /// The NIC.
+    pub nic: IfName,
+    /// Its pools.
+    pub pools: PoolLists,
+    /// Whether it gets a default route.
+    pub default_route: DefaultRoute,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct IppoolsItem {
+    interface: String,
+    ipv4: Vec<String>,
+    ipv6: Vec<String>,
+    cleangateway: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RouteItem {
+    dst: String,
+    gw: String,
+}
+
+impl PodAnnotations {
+    /// Parses what is there. The first annotation that does not parse fails the pod.
+    pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Self, IpamError> {
+        let get = |key: &str| annotations.get(key).map(String::as_str);
+        let ippools =
+            get(key::IPPOOLS).map(|text| parse_ippools(text, get(key::MULTUS_NETWORKS))).transpose()?;
+        let ippool = get(key::IPPOOL).filter(|_| ippools.is_none()).map(parse_ippool).transpose()?;
+        Ok(Self {
+            wants_subnet: get(key::SUBNETS).or(get(key::SUBNET)).is_some(),
+            ippools,
+            ippool,
+            routes: get(key::ROUTES).map(parse_routes).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+/// The NIC that shall keep the default route, by the pod's annotation.
+pub fn default_route_nic(annotations: &BTreeMap<String, String>) -> Result<Option<IfName>, IpamError> {
+    annotations
+        .get(key::DEFAULT_ROUTE_NIC)
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().map_err(|e: NameError| invalid(key::DEFAULT_ROUTE_NIC, &e)))
+        .transpose()
+}
+
+fn invalid(key: &'static str, cause: &impl ToString) -> IpamError {
+    IpamError::Annotation { key, cause: cause.to_string() }
+}
+
+fn parse_ippool(text: &str) -> Result<PoolLists, IpamError> {
+    let item: IppoolsItem = from_go_json(text).map_err(|e| invalid(key::IPPOOL, &e))?;
+    lists(&item, key::IPPOOL)
+}
+
+fn lists(item: &IppoolsItem, key: &'static str) -> Result<PoolLists, IpamError> {
+    PoolLists::parse(&item.ipv4, &item.ipv6, &format!("the Pod annotation '{key}'"), |cause| {
+        invalid(key, &cause)
+    })
+}
+
+fn parse_ippools(text: &str, networks: Option<&str>) -> Result<Vec<NicPools>, IpamError> {
+    let wrong = |cause: &str| invalid(key::IPPOOLS, &cause);
+    let items: Vec<IppoolsItem> =
+        from_go_json::<Option<_>>(text).map_err(|e| invalid(key::IPPOOLS, &e))?.unwrap_or_default();
+    if items.is_empty() {
+        return Err(wrong("value requires at least one item"));
+    }
+    let unnamed = items.iter().filter(|item| item.interface.is_empty()).count();
+    if unnamed != 0 && unnamed != items.len() {
+        return Err(wrong("NIC should be either all specified or all unspecified"));
+    }
+    let names = if unnamed == 0 {
+        items
+            .iter()
+            .map(|item| item.interface.parse().map_err(|e| invalid(key::IPPOOLS, &e)))
+            .collect::<Result<Vec<IfName>, _>>()?
+    } else {
+        nics_in_order(networks)?
+    };
+    if names.len() < items.len() {
+        return Err(wrong(&format!(
+            "it has {} items without interface, but the pod has {} NICs by its annotation '{}'",
+            items.len(),
+            names.len(),
+            key::MULTUS_NETWORKS
+        )));
+    }
+    let mut result: Vec<NicPools> = Vec::with_capacity(items.len());
+    for (item, nic) in items.iter().zip(names) {
+        if result.iter().any(|earlier| earlier.nic == nic) {
+            return Err(wrong(&format!("duplicate interface {nic}")));
+        }
+        let default_route = if item.cleangateway { DefaultRoute::Clean } else { DefaultRoute::Keep };
+        result.push(NicPools { nic, pools: lists(item, key::IPPOOLS)?, default_route });
+    }
+    Ok(result)
+}
+
+/// The pod's NICs as Multus makes them: eth0, then one per network.
+fn nics_in_order(networks: Option<&str>) -> Result<Vec<IfName>, IpamError> {
+    let first = "eth0".parse().map_err(|e| invalid(key::IPPOOLS, &e))?;
+    let rest = networks
+        .map(super::multus::interfaces)
+        .transpose()
+        .map_err(|e| invalid(key::MULTUS_NETWORKS, &e))?
+        .unwrap_or_default();
+    Ok([first].into_iter().chain(rest).collect())
+}
+
+fn parse_routes(text: &str) -> Result<Vec<Route>, IpamError> {
+    let items: Vec<RouteItem> =
+        from_go_json::<Option<_>>(text).map_err(|e| invalid(key::ROUTES, &e))?.unwrap_or_default();
+    items
+        .iter()
+        .map(|item| {
+            Route::parse(&item.dst, &item.gw)
+                .map_err(|e: RouteError| invalid(key::ROUTES, &format!("invalid route format, {e}")))
+        })
+        .collect()
+}
+
+/// Whether upstream would take a name in a list of pools for a pattern.
+pub fn has_wildcard(name: &str) -> bool {
+    name.contains(['?', '*']) || (name.contains('[') && name.contains(']'))
+}
+
+/// Decodes JSON as Go's `encoding/json` does, as far as our shapes go.
+pub(super) fn from_go_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_value(fold(serde_json::from_str(text)?))
+}
+
+/// Member names in lower case, members that are `null` left out.
+fn fold(value: Value) -> Value {
+    match value {
+        Value::Object(members) => members
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.to_ascii_lowercase(), fold(value)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(fold).collect(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

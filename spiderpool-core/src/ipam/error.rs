@@ -1,0 +1,288 @@
+//! Why a pod gets no address. The texts reach the user in the pod's events; tools look for their beginnings.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use super::PoolError;
+use crate::ip::Family;
+use crate::names::{IfName, PoolName};
+
+/// Why no address is given.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum IpamError {
+    /// An annotation of the pod does not parse, or contradicts itself.
+    #[error("wrong input, invalid format of Pod annotation '{key}': {cause}")]
+    Annotation {
+        /// The annotation.
+        key: &'static str,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A pool's name in the CNI configuration is not one.
+    #[error("wrong input, the CNI configuration of NIC {nic} names an IPPool: {cause}")]
+    CniPools {
+        /// The NIC.
+        nic: IfName,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A pool is listed twice.
+    #[error("wrong input, duplicate IPPool {pool} specified for NIC {nic}")]
+    DuplicatePool {
+        /// The pool.
+        pool: PoolName,
+        /// The NIC.
+        nic: IfName,
+    },
+    /// Subnet annotations without the feature that serves them.
+    #[error(
+        "it's invalid to use 'ipam.spidernet.io/subnets' or 'ipam.spidernet.io/subnet' annotation when Auto-Pool \
+         feature is disabled"
+    )]
+    AutoPoolDisabled,
+    /// Something that this version does not do.
+    #[error("{what} is not supported yet: {advice}")]
+    NotSupported {
+        /// What was asked for, and where.
+        what: String,
+        /// What to do instead.
+        advice: &'static str,
+    },
+    /// Nobody names a pool, and no pool is a default one.
+    #[error(
+        "no IPPool available, no pool selection rules of any type are specified: name a pool in the Pod annotation \
+         'ipam.spidernet.io/ippool' or in the CNI configuration, or set spec.default of a pool"
+    )]
+    NoSource,
+    /// Pools are named, but for no enabled address family.
+    #[error("no IPPool available, {source_name} names no IPPool of an enabled address family for NIC {nic}")]
+    NoPoolOfFamily {
+        /// The source that was taken.
+        source_name: String,
+        /// The NIC.
+        nic: IfName,
+    },
+    /// A pool that is named does not exist.
+    #[error("failed to get original IPPool {pool}: it does not exist, but is named for NIC {nic}")]
+    PoolMissing {
+        /// The pool.
+        pool: PoolName,
+        /// The NIC.
+        nic: IfName,
+    },
+    /// No pool of a family remains for a NIC.
+    #[error(
+        "no IPPool available, all {family} IPPools [{}] of {nic} filtered out: {}",
+        spaced(pools),
+        List(rejections)
+    )]
+    AllFiltered {
+        /// The family.
+        family: Family,
+        /// The NIC.
+        nic: IfName,
+        /// The candidates.
+        pools: Vec<PoolName>,
+        /// Why each of them is out.
+        rejections: Vec<Rejection>,
+    },
+    /// Every pool that remained for a NIC and family failed.
+    #[error(
+        "failed to allocate any {family} IP address to NIC {nic} from IPPools [{}]: {}",
+        spaced(pools),
+        List(failures)
+    )]
+    AllFailed {
+        /// The family.
+        family: Family,
+        /// The NIC.
+        nic: IfName,
+        /// The pools that were tried.
+        pools: Vec<PoolName>,
+        /// How each of them failed.
+        failures: Vec<PoolFailure>,
+    },
+    /// The pod is finished, terminating or gone.
+    #[error("dead Pod {namespace}/{name}, we cannot allocate IP addresees to it")]
+    DeadPod {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl IpamError {
+    /// A short word for metrics, events and the HTTP status.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Annotation { .. } | Self::CniPools { .. } | Self::DuplicatePool { .. } => "wrong_input",
+            Self::AutoPoolDisabled => "auto_pool_disabled",
+            Self::NotSupported { .. } => "not_supported",
+            Self::NoSource | Self::NoPoolOfFamily { .. } | Self::AllFiltered { .. } => "no_available_pool",
+            Self::PoolMissing { .. } => "pool_missing",
+            Self::AllFailed { failures, .. } => {
+                failures.first().map_or("no_available_pool", PoolFailure::reason)
+            }
+            Self::DeadPod { .. } => "dead_pod",
+        }
+    }
+
+    /// Whether the same request may succeed later without a change by the user.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::AllFailed { .. })
+    }
+}
+
+/// Why a pool does not serve a NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Rejection {
+    /// The pool is being deleted.
+    #[error("terminating IPPool {0}")]
+    Terminating(PoolName),
+    /// `spec.disable`.
+    #[error("disabled IPPool {0}")]
+    Disabled(PoolName),
+    /// The pool is of the other family.
+    #[error("expect an {expected} IPPool, but the version of the IPPool {pool} is {found}")]
+    Family {
+        /// The pool.
+        pool: PoolName,
+        /// The family wanted.
+        expected: Family,
+        /// The pool's.
+        found: Family,
+    },
+    /// `spec.nodeName` does not list the pod's node.
+    #[error("unmatched Node name of IPPool {0}")]
+    NodeName(PoolName),
+    /// `spec.namespaceName` does not list the pod's namespace.
+    #[error("unmatched Namespace name of IPPool {0}")]
+    NamespaceName(PoolName),
+    /// A rule that this version cannot decide.
+    #[error("spec.{field} of IPPool {pool} is not supported yet")]
+    NotSupported {
+        /// The pool.
+        pool: PoolName,
+        /// The field.
+        field: &'static str,
+    },
+    /// The pool's spec does not make sense.
+    #[error(transparent)]
+    Invalid(PoolError),
+}
+
+/// Why one pool gave no address.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PoolFailure {
+    /// Nothing is free.
+    #[error(
+        "all IP addresses used out of IPPool {pool}: {usable} usable, {reserved} of them reserved, none is free"
+    )]
+    Exhausted {
+        /// The pool.
+        pool: PoolName,
+        /// `ips` without `excludeIPs`.
+        usable: u128,
+        /// Taken out by SpiderReservedIPs.
+        reserved: u128,
+    },
+    /// The time was over before a free address was found.
+    #[error("exhaust all retries ({tries} times), failed to allocate IP from IPPool {pool}")]
+    Retries {
+        /// The pool.
+        pool: PoolName,
+        /// How many addresses were tried.
+        tries: u32,
+    },
+    /// The API server refused or did not answer.
+    #[error("failed to write an address of IPPool {pool}: {cause}")]
+    Store {
+        /// The pool.
+        pool: PoolName,
+        /// What it said.
+        cause: String,
+    },
+}
+
+impl PoolFailure {
+    /// A short word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Exhausted { .. } => "ip_used_out",
+            Self::Retries { .. } => "retries_exhausted",
+            Self::Store { .. } => "store",
+        }
+    }
+}
+
+fn spaced(names: &[PoolName]) -> String {
+    names.iter().map(PoolName::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// Several causes as `[a, b]`, one as itself, equal ones once: as Kubernetes renders aggregated errors.
+struct List<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut texts: Vec<String> = Vec::new();
+        for cause in self.0 {
+            let text = cause.to_string();
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        match texts.as_slice() {
+            [one] => f.write_str(one),
+            several => write!(f, "[{}]", several.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pools(names: &[&str]) -> Vec<PoolName> {
+        names.iter().map(|n| n.parse().unwrap()).collect()
+    }
+
+    fn exhausted(pool: &str) -> PoolFailure {
+        PoolFailure::Exhausted { pool: pool.parse().unwrap(), usable: 3, reserved: 1 }
+    }
+
+    /// What tools and upstream's own tests look for.
+    #[test]
+    fn texts_start_as_upstreams() {
+        let failed = IpamError::AllFailed {
+            family: Family::V4,
+            nic: "eth0".parse().unwrap(),
+            pools: pools(&["p1", "p2"]),
+            failures: vec![exhausted("p1"), exhausted("p2"), exhausted("p2")],
+        };
+        assert_eq!(
+            failed.to_string(),
+            "failed to allocate any IPv4 IP address to NIC eth0 from IPPools [p1 p2]: [all IP addresses used out of \
+             IPPool p1: 3 usable, 1 of them reserved, none is free, all IP addresses used out of IPPool p2: 3 \
+             usable, 1 of them reserved, none is free]"
+        );
+        assert_eq!((failed.reason(), failed.is_retryable()), ("ip_used_out", true));
+        let filtered = IpamError::AllFiltered {
+            family: Family::V6,
+            nic: "net1".parse().unwrap(),
+            pools: pools(&["p6"]),
+            rejections: vec![Rejection::NodeName("p6".parse().unwrap())],
+        };
+        assert_eq!(
+            filtered.to_string(),
+            "no IPPool available, all IPv6 IPPools [p6] of net1 filtered out: unmatched Node name of IPPool p6"
+        );
+        assert_eq!((filtered.reason(), filtered.is_retryable()), ("no_available_pool", false));
+        assert!(
+            IpamError::NoSource
+                .to_string()
+                .starts_with("no IPPool available, no pool selection rules of any type are specified")
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! The `k8s.v1.cni.cncf.io/networks` annotation, as far as the order of a pod's NICs needs it.
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::annotations::from_go_json;
+use crate::names::{IfName, NameError};
+
+/// Why the annotation does not name NICs.
+#[derive(Debug, Error)]
+pub enum MultusError {
+    /// It looks like JSON and is none.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// A network's name is not one.
+    #[error("network {0:?} is invalid: write [NAMESPACE/]NAME[@INTERFACE], comma separated")]
+    Network(String),
+    /// A NIC's name is not one.
+    #[error(transparent)]
+    Interface(#[from] NameError),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Selection {
+    name: String,
+    interface: String,
+}
+
+/// The NICs that Multus makes beside the first: as named, or `net1`, `net2` by position.
+pub fn interfaces(text: &str) -> Result<Vec<IfName>, MultusError> {
+    let text = text.trim();
+    let selections = if text.contains(['[', '{', '"']) {
+        from_go_json::<Option<Vec<Selection>>>(text)?.unwrap_or_default()
+    } else {
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(short_form)
+            .collect::<Result<_, _>>()?
+    };
+    selections
+        .iter()
+        .enumerate()
+        .map(|(index, selection)| {
+            if !is_label(&selection.name) {
+                return Err(MultusError::Network(selection.name.clone()));
+            }
+            match selection.interface.as_str() {
+                "" => Ok(format!("net{}", index + 1).parse()?),
+                name => Ok(name.parse()?),
+            }
+        })
+        .collect()
+}
+
+/// `[NAMESPACE/]NAME[@INTERFACE]`.
+fn short_form(part: &str) -> Result<Selection, MultusError> {
+    let (path, interface) = part.split_once('@').unwrap_or((part, ""));
+    let (namespace, name) = path.split_once('/').unwrap_or(("default", path));
+    if !is_label(namespace) || !is_label(name) || (part.contains('@') && interface.is_empty()) {
+        return Err(MultusError::Network(part.to_owned()));
+    }
+    Ok(Selection { name: name.to_owned(), interface: interface.to_owned() })
+}
+
+/// `^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`, the grammar that Multus documents.
+fn is_label(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expect: Result<&[&str], &str>) {
+        let got = interfaces(text)
+            .map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .map_err(|e| e.to_string());
+        match expect {
+            Ok(names) => assert_eq!(got, Ok(names.iter().map(ToString::to_string).collect()), "{text}"),
+            Err(part) => assert!(got.as_ref().is_err_and(|e| e.contains(part)), "{text}: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn both_forms() {
+        check("macvlan-ens192", Ok(&["net1"]));
+        check("a, kube-system/b@data0 ,c", Ok(&["net1", "data0", "net3"]));
+        check("", Ok(&[]));
+        check(r#"[{"name":"a"},{"Name":"b","namespace":"x","interface":"data0"}]"#, Ok(&["net1", "data0"]));
+        check("Upper", Err("invalid"));
+        check("a/b/c", Err("invalid"));
+        check("a@", Err("invalid"));
+        check("a@abcdefghijklmnop", Err("15 characters"));
+        check("[{", Err("EOF"));
+        check("[{}]", Err("invalid"));
+    }
+}

@@ -1,0 +1,117 @@
+use super::*;
+
+fn texts(items: &[&str]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+fn pool(
+    name: &str,
+    subnet: &str,
+    ips: &[&str],
+    exclude: &[&str],
+    gateway: Option<&str>,
+) -> Result<Pool, PoolError> {
+    let (ips, exclude_ips) = (texts(ips), texts(exclude));
+    let fields =
+        PoolFields { name, subnet, ips: &ips, exclude_ips: &exclude_ips, gateway, ..PoolFields::default() };
+    Pool::parse(fields, [])
+}
+
+#[track_caller]
+fn check(subnet: &str, ips: &[&str], exclude: &[&str], gateway: Option<&str>, expect: Result<&str, &str>) {
+    let got = pool("p", subnet, ips, exclude, gateway)
+        .map(|p| p.usable.ranges().map(|r| r.to_string()).collect::<Vec<_>>().join(" "))
+        .map_err(|e| e.to_string());
+    match expect {
+        Ok(usable) => assert_eq!(got.as_deref(), Ok(usable)),
+        Err(part) => assert!(
+            got.as_ref().is_err_and(|e| e.starts_with("IPPool p is invalid: ") && e.contains(part)),
+            "{got:?}"
+        ),
+    }
+}
+
+#[test]
+fn usable_is_ips_without_excluded() {
+    check(
+        "10.6.0.0/16",
+        &["10.6.0.1-10.6.0.9", "10.6.0.5-10.6.0.20"],
+        &["10.6.0.7"],
+        Some("10.6.0.7"),
+        Ok("10.6.0.1-10.6.0.6 10.6.0.8-10.6.0.20"),
+    );
+    check("10.6.0.0/16", &[], &[], None, Ok(""));
+    check(
+        "fd00::/64",
+        &["fd00::-fd00::ffff:ffff:ffff:ffff"],
+        &["fd00::1"],
+        Some("fd00::1"),
+        Ok("fd00:: fd00::2-fd00::ffff:ffff:ffff:ffff"),
+    );
+}
+
+#[test]
+fn what_makes_no_sense_is_said() {
+    check(
+        "10.6.1.0/16",
+        &[],
+        &[],
+        None,
+        Err("unformatted spec.subnet 10.6.1.0/16, please change it to 10.6.0.0/16"),
+    );
+    check("10.6.0.0", &[], &[], None, Err("spec.subnet \"10.6.0.0\" is not a network"));
+    check(
+        "10.6.0.0/16",
+        &["10.7.0.1"],
+        &[],
+        None,
+        Err("spec.ips: 10.7.0.1 is not inside of spec.subnet 10.6.0.0/16"),
+    );
+    check("10.6.0.0/16", &["10.6.0.1-10.7.0.1"], &[], None, Err("is not inside of"));
+    check("10.6.0.0/16", &["fd00::1"], &[], None, Err("is not inside of"));
+    check("10.6.0.0/16", &[], &["10.7.0.1"], None, Err("spec.excludeIPs: 10.7.0.1 is not inside of"));
+    check(
+        "10.6.0.0/16",
+        &["10.6.0.9-10.6.0.1"],
+        &[],
+        None,
+        Err("spec.ips: IP range \"10.6.0.9-10.6.0.1\" is reversed"),
+    );
+    check("10.6.0.0/16", &["10.6.0.0/24"], &[], None, Err("is a CIDR"));
+    check("10.6.0.0/16", &["10.6.0.1-10.6.0.9"], &[], Some("10.6.0.1"), Err("add it to spec.excludeIPs"));
+    check("10.6.0.0/16", &[], &[], Some("10.7.0.1"), Err("spec.gateway 10.7.0.1 is not an address of"));
+    check("10.6.0.0/16", &[], &[], Some("x"), Err("spec.gateway x is not an address of"));
+}
+
+#[test]
+fn version_and_routes_are_checked() {
+    let fields =
+        PoolFields { name: "p", subnet: "10.6.0.0/16", ip_version: Some(6), ..PoolFields::default() };
+    let error = Pool::parse(fields, []).unwrap_err().to_string();
+    assert!(error.contains("spec.ipVersion is 6, but spec.subnet 10.6.0.0/16 is IPv4"), "{error}");
+    let fields = PoolFields { ip_version: Some(4), ..fields };
+    assert_eq!(Pool::parse(fields, [("10.0.0.0/8", "10.6.0.1")]).unwrap().routes.len(), 1);
+    let error = Pool::parse(fields, [("10.0.0.0/8", "fd00::1")]).unwrap_err().to_string();
+    assert!(error.contains("spec.routes: "), "{error}");
+}
+
+#[test]
+fn pools_must_not_share_an_address() {
+    let a = pool("a", "10.6.0.0/16", &["10.6.0.1-10.6.0.9"], &[], None).unwrap();
+    let b = pool("b", "10.6.0.0/16", &["10.6.0.8-10.6.0.20"], &[], None).unwrap();
+    let c = pool("c", "10.6.0.0/16", &["10.6.0.8-10.6.0.20"], &["10.6.0.8-10.6.0.9"], None).unwrap();
+    let d = pool("d", "fd00::/64", &["fd00::1"], &[], None).unwrap();
+    let overlap = find_overlap(&a, [&a, &d, &c, &b]).unwrap();
+    assert_eq!(overlap.to_string(), "IPPools a and b overlap in 10.6.0.8-10.6.0.9");
+    assert_eq!(find_overlap(&a, [&a, &c, &d]), None);
+}
+
+#[test]
+fn free_is_what_nobody_has() {
+    let pool = pool("a", "10.6.0.0/16", &["10.6.0.1-10.6.0.9"], &[], None).unwrap();
+    let reserved = parse_reserved(Family::V4, ["10.6.0.1-10.6.0.3", "fd00::1"]).unwrap();
+    let in_use = parse_reserved(Family::V4, ["10.6.0.9"]).unwrap();
+    let free: Vec<_> = pool.free(&reserved, &in_use).ranges().map(|r| r.to_string()).collect();
+    assert_eq!(free, ["10.6.0.4-10.6.0.8"]);
+    assert_eq!(pool.with_prefix("10.6.0.4".parse().unwrap()).unwrap().to_string(), "10.6.0.4/16");
+}

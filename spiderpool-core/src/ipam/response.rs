@@ -1,0 +1,182 @@
+//! What the plugin is told: addresses, gateways and routes of the pod's NICs.
+
+use std::fmt;
+use std::net::{AddrParseError, IpAddr};
+
+use ipnet::{AddrParseError as NetParseError, IpNet};
+use thiserror::Error;
+
+use super::candidates::DefaultRoute;
+use crate::ip::Family;
+use crate::names::{IfName, PoolName};
+
+/// A route of a pool or of the pod's annotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Destination.
+    pub dst: IpNet,
+    /// Next hop.
+    pub gw: IpAddr,
+}
+
+/// Why two texts are not a route.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RouteError {
+    /// The destination.
+    #[error("destination {0:?} is not a network in CIDR form: {1}")]
+    Destination(String, NetParseError),
+    /// The next hop.
+    #[error("gateway {0:?} is not an address: {1}")]
+    Gateway(String, AddrParseError),
+    /// One IPv4 and one IPv6 member.
+    #[error("destination {0} and gateway {1} are not of one family")]
+    Mixed(IpNet, IpAddr),
+}
+
+impl Route {
+    /// Parses both members.
+    pub fn parse(dst: &str, gw: &str) -> Result<Self, RouteError> {
+        let dst: IpNet = dst.parse().map_err(|e| RouteError::Destination(dst.to_owned(), e))?;
+        let gw: IpAddr = gw.parse().map_err(|e| RouteError::Gateway(gw.to_owned(), e))?;
+        if Family::of_net(&dst) == Family::of(gw) {
+            Ok(Self { dst: dst.trunc(), gw })
+        } else {
+            Err(RouteError::Mixed(dst, gw))
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} via {}", self.dst, self.gw)
+    }
+}
+
+/// An address that the pod has, with what its pool says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allocated {
+    /// The NIC.
+    pub nic: IfName,
+    /// The address with the prefix length of its subnet.
+    pub address: IpNet,
+    /// The pool.
+    pub pool: PoolName,
+    /// The pool's gateway.
+    pub gateway: Option<IpAddr>,
+    /// The pool's routes.
+    pub routes: Vec<Route>,
+    /// Whether the NIC gets a default route by that gateway.
+    pub default_route: DefaultRoute,
+}
+
+/// A route with the NIC that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicRoute {
+    /// The NIC.
+    pub nic: IfName,
+    /// The route.
+    pub route: Route,
+}
+
+/// What the plugin is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Response {
+    /// The addresses, each with the routes of its NIC and family except the default route: as an endpoint records
+    /// them.
+    pub addresses: Vec<Allocated>,
+    /// All routes, default routes among them.
+    pub routes: Vec<NicRoute>,
+    /// Routes of the pod's annotation whose next hop is in no subnet of the pod; to be warned about.
+    pub unplaced: Vec<Route>,
+}
+
+/// Puts together what the pod has. A route of the annotation goes to the first address in whose subnet its next
+/// hop is.
+pub fn build_response(mut addresses: Vec<Allocated>, custom: &[Route]) -> Response {
+    let mut unplaced = Vec::new();
+    for route in custom {
+        match addresses.iter_mut().find(|allocated| allocated.address.contains(&route.gw)) {
+            Some(allocated) => allocated.routes.push(*route),
+            None => unplaced.push(*route),
+        }
+    }
+    let routes = addresses.iter().flat_map(all_routes).collect();
+    Response { addresses, routes, unplaced }
+}
+
+fn all_routes(allocated: &Allocated) -> impl Iterator<Item = NicRoute> {
+    let gateway = allocated.gateway.filter(|_| allocated.default_route == DefaultRoute::Keep);
+    let default = gateway.map(|gw| Route { dst: Family::of(gw).default_route(), gw });
+    let routes = allocated.routes.iter().copied().chain(default);
+    routes.map(|route| NicRoute { nic: allocated.nic.clone(), route })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allocated(nic: &str, address: &str, gateway: Option<&str>, default_route: DefaultRoute) -> Allocated {
+        Allocated {
+            nic: nic.parse().unwrap(),
+            address: address.parse().unwrap(),
+            pool: "p".parse().unwrap(),
+            gateway: gateway.map(|g| g.parse().unwrap()),
+            routes: Vec::new(),
+            default_route,
+        }
+    }
+
+    fn route(dst: &str, gw: &str) -> Route {
+        Route::parse(dst, gw).unwrap()
+    }
+
+    fn texts(response: &Response) -> Vec<String> {
+        response.routes.iter().map(|r| format!("{} {}", r.nic, r.route)).collect()
+    }
+
+    #[test]
+    fn a_default_route_needs_a_gateway_and_leave() {
+        let response = build_response(
+            vec![
+                allocated("eth0", "10.6.0.9/16", Some("10.6.0.1"), DefaultRoute::Keep),
+                allocated("eth0", "fd06::9/64", Some("fd06::1"), DefaultRoute::Keep),
+                allocated("net1", "10.7.0.9/16", Some("10.7.0.1"), DefaultRoute::Clean),
+                allocated("net2", "10.8.0.9/16", None, DefaultRoute::Keep),
+            ],
+            &[],
+        );
+        assert_eq!(texts(&response), ["eth0 0.0.0.0/0 via 10.6.0.1", "eth0 ::/0 via fd06::1"]);
+    }
+
+    #[test]
+    fn routes_go_to_the_nic_that_reaches_their_next_hop() {
+        let mut second = allocated("net1", "10.7.0.9/16", Some("10.7.0.1"), DefaultRoute::Clean);
+        second.routes.push(route("10.9.0.0/16", "10.7.0.2"));
+        let first = allocated("eth0", "10.6.0.9/16", Some("10.6.0.1"), DefaultRoute::Keep);
+        let custom = [
+            route("192.168.0.0/16", "10.7.0.3"),
+            route("172.16.0.0/12", "10.6.0.3"),
+            route("fd00::/8", "fd99::1"),
+        ];
+        let response = build_response(vec![first, second], &custom);
+        assert_eq!(
+            texts(&response),
+            [
+                "eth0 172.16.0.0/12 via 10.6.0.3",
+                "eth0 0.0.0.0/0 via 10.6.0.1",
+                "net1 10.9.0.0/16 via 10.7.0.2",
+                "net1 192.168.0.0/16 via 10.7.0.3",
+            ]
+        );
+        assert_eq!(response.unplaced, [custom[2]]);
+        assert_eq!(response.addresses[1].routes.len(), 2);
+    }
+
+    #[test]
+    fn routes_that_are_none() {
+        let error = |dst, gw| Route::parse(dst, gw).unwrap_err().to_string();
+        assert!(error("10.0.0.0", "10.0.0.1").contains("destination \"10.0.0.0\""));
+        assert!(error("10.0.0.0/8", "x").contains("gateway \"x\""));
+        assert!(error("10.0.0.0/8", "fd00::1").contains("not of one family"));
+    }
+}
