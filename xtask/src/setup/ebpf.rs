@@ -22,8 +22,8 @@ const LINKER_VERSION: &str = "0.13.0";
 const DEBIAN_LLVM: u32 = 22;
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 const DEBIAN_LINKER: &[&str] = &["g++", "llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "zlib1g-dev"];
-/// What aya-ebpf wants.
-const OLDEST_COMPILER: Version = Version::new(1, 87, 0);
+/// As the Cargo.toml of the programs says.
+const OLDEST_COMPILER: Version = Version::new(1, 95, 0);
 
 const CORE: &str = "lib/rustlib/src/rust/library/core/src/lib.rs";
 const HOW: &str = "install a nightly with its sources and bpf-linker yourself:\n\n    \
