@@ -4,6 +4,8 @@
 //! tokio, kube, netlink or logging.
 #![forbid(unsafe_code)]
 
+pub mod coordinator;
+pub mod dataplane;
 pub mod ip;
 pub mod ipam;
 pub mod mac;

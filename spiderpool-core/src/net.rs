@@ -27,6 +27,8 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// In bytes.
     pub mtu: u32,
+    /// Transmit queue, in packets.
+    pub tx_queue_len: u32,
     /// IFF_UP.
     pub up: bool,
     /// `IFLA_INFO_KIND`: `veth`, `macvlan`, ...; empty for physical devices.

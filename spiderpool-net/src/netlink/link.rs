@@ -154,12 +154,14 @@ pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Link> {
     let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) = message else {
         return None;
     };
-    let (mut name, mut mac, mut mtu, mut kind, mut peer) = (None, None, 0, String::new(), None);
+    let (mut name, mut mac, mut mtu, mut tx_queue_len, mut kind, mut peer) =
+        (None, None, 0, 0, String::new(), None);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = text.parse().ok(),
             LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr),
             LinkAttribute::Mtu(bytes) => mtu = bytes,
+            LinkAttribute::TxQueueLen(packets) => tx_queue_len = packets,
             LinkAttribute::Link(index) => peer = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 let found = infos.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k) } else { None });
@@ -173,6 +175,7 @@ pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Link> {
         name: name?,
         mac,
         mtu,
+        tx_queue_len,
         up: message.header.flags.contains(LinkFlags::Up),
         kind,
         medium: match message.header.link_layer_type {

@@ -1,0 +1,22 @@
+//! What the coordinator does to a pod, as plans: lists of steps that know their own undoing.
+//!
+//! Inputs are plain data that the plugin read from the kernel and the agent; nothing here reads or writes
+//! anything. A plan holds only what is not yet so: planning again after applying gives an empty plan.
+
+mod default_route;
+mod error;
+mod link;
+mod mode;
+mod overlay;
+mod settings;
+mod state;
+mod step;
+
+pub use default_route::{LOW_METRIC, plan_default_routes};
+pub use error::{PlanError, SettingsError};
+pub use link::{MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
+pub use mode::{Mode, Setup, decide_setup};
+pub use overlay::{Inputs, Plan, plan_overlay, stays};
+pub use settings::{Config, Dataplane, EbpfSettings, PolicyRoute, PolicyRouteText, Settings};
+pub use state::{HostEnd, Namespace, project};
+pub use step::{Place, Step};

@@ -1,0 +1,97 @@
+//! What can be wrong with a configuration or a pod.
+
+use thiserror::Error;
+
+use crate::names::IfName;
+
+/// A value of the configuration is not usable. Field names are those of the CNI configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SettingsError {
+    /// Not a mode.
+    #[error("mode {0:?} is unknown: use auto, underlay, overlay or disabled")]
+    Mode(String),
+    /// Not a dataplane.
+    #[error("dataplane {0:?} is unknown: use ebpf or policy")]
+    Dataplane(String),
+    /// Not a value of routeHints.
+    #[error("ebpf.routeHints {0:?} is unknown: use auto or never")]
+    RouteHints(String),
+    /// Not a CIDR.
+    #[error("{field} {text:?} is not a CIDR, like 10.96.0.0/12 or fd00::/108")]
+    Cidr {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        text: String,
+    },
+    /// Not a device name.
+    #[error("{field} {text:?} is not an interface name")]
+    Nic {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        text: String,
+    },
+    /// A route of policyRoutes is wrong.
+    #[error("policyRoutes entry dst {dst:?} gw {gw:?}: {reason}")]
+    PolicyRoute {
+        /// Its destination.
+        dst: String,
+        /// Its next hop.
+        gw: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The MAC prefix is malformed or of a multicast address.
+    #[error("podMACPrefix {0:?} must be two hex bytes of a unicast address joined by ':', like 0a:1b")]
+    MacPrefix(String),
+    /// rp_filter knows three values.
+    #[error("podRPFilter {0} must be 0, 1, 2, or negative to leave it alone")]
+    RpFilter(i64),
+    /// Not an MTU.
+    #[error("vethMTU {0} must be from 68 to 65535")]
+    Mtu(i64),
+    /// Not a queue length.
+    #[error("txQueueLen {0} must not be negative")]
+    TxQueueLen(i64),
+}
+
+/// The pod is not in a state that can be set up.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// Overlay mode is for further NICs only.
+    #[error(
+        "mode overlay was asked for the pod's first NIC {0}: run coordinator for the Multus attachments only, or \
+         use mode underlay"
+    )]
+    OverlayOnFirstNic(IfName),
+    /// veth0 shows that the first NIC is an underlay NIC.
+    #[error(
+        "mode overlay was asked for {0}, but the pod has veth0: its first NIC was set up in mode underlay"
+    )]
+    OverlayAfterUnderlay(IfName),
+    /// The first NIC did not run coordinator.
+    #[error(
+        "mode underlay was asked for {0}, but veth0 is missing: the pod's first NIC did not run coordinator"
+    )]
+    UnderlayWithoutVeth(IfName),
+    /// There is no such NIC.
+    #[error("the pod has no interface {0}")]
+    NoNic(IfName),
+    /// There is no cluster NIC.
+    #[error(
+        "the pod has no interface {0}, which mode overlay needs for Services and the node (podDefaultCniNic)"
+    )]
+    NoClusterNic(IfName),
+    /// Nothing to do with a NIC without addresses.
+    #[error("no usable IP addresses on {0}: check that the NIC's IPAM gave it one")]
+    NoAddress(IfName),
+    /// Something that is not built yet.
+    #[error("{0} is not supported yet")]
+    Unsupported(String),
+    /// The child of an ipvlan shares its master's MAC.
+    #[error(
+        "podMACPrefix cannot be applied to {0}: an ipvlan has the MAC of its master; leave podMACPrefix empty"
+    )]
+    IpvlanMac(IfName),
+}

@@ -1,0 +1,247 @@
+//! Plans for pods of a Calico-like node, as snapshots.
+
+use super::*;
+use crate::coordinator::Settings;
+use crate::net::{Address, PROTOCOL_KERNEL};
+
+const EE: MacAddr = MacAddr([0xee; 6]);
+
+fn nic(text: &str) -> IfName {
+    text.parse().unwrap()
+}
+
+fn link(index: u32, name: &str, kind: &str) -> Link {
+    let medium = if name == "lo" { Medium::Loopback } else { Medium::Ethernet };
+    let mac = (name != "lo").then_some(MacAddr([2, 0, 0, 0, 0, index as u8]));
+    Link {
+        index,
+        name: nic(name),
+        mac,
+        mtu: 1500,
+        tx_queue_len: 1000,
+        up: true,
+        kind: kind.to_owned(),
+        medium,
+        peer: None,
+    }
+}
+
+fn route(dst: &str, dev: &str, gateway: Option<&str>, metric: u32) -> Route {
+    let protocol = if gateway.is_some() { 3 } else { PROTOCOL_KERNEL };
+    let gateway = gateway.map(|g| g.parse().unwrap());
+    Route { gateway, metric, protocol, ..Route::new(dst.parse().unwrap(), nic(dev)) }
+}
+
+struct Pod {
+    namespace: Namespace,
+    host_end: HostEnd,
+    config: Config,
+    nodes: Vec<IpAddr>,
+}
+
+impl Pod {
+    /// eth0 as Calico makes it, net1 as the macvlan plugin makes it, dual stack.
+    fn new(settings: &str) -> Self {
+        let addresses = [
+            ("eth0", "10.233.73.210/32"),
+            ("eth0", "fd00:233::210/128"),
+            ("net1", "10.6.212.145/16"),
+            ("net1", "fd00:10:6::145/64"),
+        ];
+        let agent = r#"{"mode":"auto","overlayPodCIDR":["10.233.64.0/18","fd00:233::/64"],
+            "serviceCIDR":["10.233.0.0/18","fd00:96::/108"],"hijackCIDR":["169.254.0.0/16"],"podRPFilter":0,
+            "dataplane":"ebpf"}"#;
+        let [own, agent]: [Settings; 2] = [settings, agent].map(|json| serde_json::from_str(json).unwrap());
+        Self {
+            namespace: Namespace {
+                links: vec![link(1, "lo", ""), link(2, "eth0", "veth"), link(3, "net1", "macvlan")],
+                addresses: addresses
+                    .map(|(dev, net)| Address { dev: nic(dev), net: net.parse().unwrap() })
+                    .to_vec(),
+                routes: vec![
+                    route("0.0.0.0/0", "net1", Some("10.6.0.1"), 0),
+                    route("0.0.0.0/0", "eth0", Some("169.254.1.1"), 0),
+                    route("169.254.1.1/32", "eth0", None, 0),
+                    route("10.6.0.0/16", "net1", None, 0),
+                    route("::/0", "eth0", Some("fe80::ecee:eeff:feee:eeee"), 1024),
+                    route("::/0", "net1", Some("fd00:10:6::1"), 1024),
+                    route("fd00:10:6::/64", "net1", None, 256),
+                ],
+                neighbors: Vec::new(),
+            },
+            host_end: HostEnd::default(),
+            config: own.merge(agent).unwrap(),
+            nodes: ["10.6.212.132", "fd00:10:6::132", "172.18.0.3"].map(|a| a.parse().unwrap()).to_vec(),
+        }
+    }
+
+    fn inputs<'a>(&'a self, nic: &'a IfName) -> Inputs<'a> {
+        Inputs {
+            container_id: "c0ffee",
+            nic,
+            config: &self.config,
+            pod: &self.namespace,
+            host_end: &self.host_end,
+            cluster_peer: EE,
+            nodes: &self.nodes,
+        }
+    }
+
+    fn plan(&self, name: &str) -> Result<Plan, PlanError> {
+        plan_overlay(&self.inputs(&nic(name)))
+    }
+
+    /// What the kernel would show after the plan.
+    fn apply(&mut self, plan: &Plan) {
+        let pod = &mut self.namespace;
+        for step in plan.links.iter().chain(&plan.routes) {
+            match step.clone() {
+                Step::AddNodeLink { pod: name, pod_mac, mtu, .. } => {
+                    pod.links.push(Link {
+                        mac: Some(pod_mac),
+                        mtu,
+                        up: false,
+                        ..link(9, name.as_str(), "veth")
+                    });
+                }
+                Step::SetUp { place: Place::Pod, dev } => {
+                    pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.up = true);
+                }
+                Step::SetMac { dev, mac, .. } => {
+                    pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.mac = Some(mac));
+                }
+                Step::SetTxQueueLen { dev, length, .. } => {
+                    pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.tx_queue_len = length);
+                }
+                Step::AddAddress { dev, net } => pod.addresses.push(Address { dev, net }),
+                Step::SetNeighbor { place: Place::Pod, neighbor } => pod.neighbors.push(neighbor),
+                Step::SetNeighbor { place: Place::Node, neighbor } => self.host_end.neighbors.push(neighbor),
+                Step::ReplaceRoute { place: Place::Node, route } => self.host_end.routes.push(route),
+                _ => {}
+            }
+        }
+        pod.routes = project(&pod.routes, &plan.routes);
+    }
+
+    /// Writing a kernel parameter again changes nothing, so it may stay in a repeated plan.
+    fn check_settled(&self, name: &str) {
+        let plan = self.plan(name).unwrap();
+        let rest: Vec<_> = plan.links.iter().filter(|s| !matches!(s, Step::SetSysctl { .. })).collect();
+        assert_eq!((rest, &plan.routes), (vec![], &vec![]));
+    }
+}
+
+#[test]
+fn the_default_route_stays_on_eth0() {
+    let mut pod = Pod::new("{}");
+    let plan = pod.plan("net1").unwrap();
+    insta::assert_snapshot!("default_on_eth0", plan);
+    pod.apply(&plan);
+    pod.check_settled("net1");
+}
+
+#[test]
+fn the_default_route_moves_to_net1() {
+    let mut pod = Pod::new(r#"{"podDefaultRouteNic":"net1"}"#);
+    let plan = pod.plan("net1").unwrap();
+    insta::assert_snapshot!("default_on_net1", plan);
+    pod.apply(&plan);
+    pod.check_settled("net1");
+}
+
+#[test]
+fn everything_that_can_be_configured() {
+    let mut pod = Pod::new(
+        r#"{"podMACPrefix":"0a:1b","txQueueLen":2000,"vethMTU":9000,"podRPFilter":-1,"podDefaultRouteNic":"net1",
+            "policyRoutes":[{"dst":"192.168.3.0/24","gw":"10.6.0.9"}],"ebpf":{"routeHints":"never"}}"#,
+    );
+    pod.namespace.links[2].up = false;
+    let plan = pod.plan("net1").unwrap();
+    insta::assert_snapshot!("everything", plan);
+    assert_eq!(plan.announce.len(), 2);
+    pod.apply(&plan);
+    pod.check_settled("net1");
+    assert!(stays(&pod.namespace.routes, &nic("eth0")).contains(&"192.168.3.0/24".parse().unwrap()));
+}
+
+#[test]
+fn an_ipv4_pod_is_not_given_ipv6() {
+    let mut pod = Pod::new("{}");
+    pod.namespace.addresses.retain(|a| a.net.addr().is_ipv4());
+    pod.namespace.routes.retain(|r| r.family() == Family::V4);
+    let text = pod.plan("net1").unwrap().to_string();
+    assert!(!text.contains("fd00") && !text.contains("fe80") && !text.contains("disable_ipv6"), "{text}");
+}
+
+#[test]
+fn a_second_underlay_nic_shares_the_node_link() {
+    let mut pod = Pod::new("{}");
+    let plan = pod.plan("net1").unwrap();
+    pod.apply(&plan);
+    pod.namespace.links.push(link(10, "net2", "macvlan"));
+    pod.namespace.addresses.push(Address { dev: nic("net2"), net: "10.7.0.5/16".parse().unwrap() });
+    pod.namespace.routes.push(route("10.7.0.0/16", "net2", None, 0));
+    pod.namespace.routes.push(route("0.0.0.0/0", "net2", Some("10.7.0.1"), 0));
+    let plan = pod.plan("net2").unwrap();
+    insta::assert_snapshot!("second_nic", plan);
+    pod.apply(&plan);
+    pod.check_settled("net2");
+    pod.check_settled("net1");
+}
+
+#[test]
+fn undoing_goes_back_to_what_was() {
+    let pod = Pod::new(r#"{"podMACPrefix":"0a:1b","podDefaultRouteNic":"net1"}"#);
+    let plan = pod.plan("net1").unwrap();
+    let undo: Vec<_> = plan.routes.iter().rev().filter_map(|step| step.inverse(None)).collect();
+    let mut routes = project(&project(&pod.namespace.routes, &plan.routes), &undo);
+    let mut before = pod.namespace.routes.clone();
+    for list in [&mut routes, &mut before] {
+        list.sort_by_key(ToString::to_string);
+    }
+    assert_eq!(routes, before);
+    let mac = plan.links.iter().find(|s| matches!(s, Step::SetMac { .. })).unwrap();
+    assert_eq!(
+        mac.inverse(None),
+        Some(Step::SetMac {
+            dev: nic("net1"),
+            mac: MacAddr([2, 0, 0, 0, 0, 3]),
+            before: Some("0a:1b:0a:06:d4:91".parse().unwrap())
+        })
+    );
+}
+
+#[test]
+fn a_sysctl_is_undone_only_if_it_changed() {
+    let step = sysctl(Place::Pod, Family::V4, "eth0", "arp_announce", 2);
+    assert_eq!(step.inverse(Some("2")), None);
+    let undo = step.inverse(Some("0")).unwrap();
+    assert_eq!(undo.to_string(), "pod: sysctl net/ipv4/conf/eth0/arp_announce = 0");
+}
+
+#[test]
+fn connected_subnets_and_pool_routes_stay() {
+    let mut pod = Pod::new("{}");
+    pod.namespace.routes.push(route("192.168.0.0/16", "net1", Some("10.6.0.9"), 0));
+    pod.namespace.routes.push(route("fe80::/64", "net1", None, 256));
+    let found: Vec<_> = stays(&pod.namespace.routes, &nic("eth0")).iter().map(ToString::to_string).collect();
+    assert_eq!(found, ["10.6.0.0/16", "192.168.0.0/16", "fd00:10:6::/64"]);
+}
+
+#[test]
+fn pods_that_cannot_be_set_up_are_told_apart() {
+    let pod = Pod::new("{}");
+    assert_eq!(pod.plan("net9"), Err(PlanError::NoNic(nic("net9"))));
+    let mut pod = Pod::new("{}");
+    pod.namespace.addresses.retain(|a| a.dev.as_str() != "net1");
+    assert_eq!(pod.plan("net1"), Err(PlanError::NoAddress(nic("net1"))));
+    let mut pod = Pod::new("{}");
+    pod.namespace.links.remove(1);
+    assert_eq!(pod.plan("net1"), Err(PlanError::NoClusterNic(nic("eth0"))));
+    let mut pod = Pod::new(r#"{"podMACPrefix":"0a:1b"}"#);
+    pod.namespace.links[2].kind = "ipvlan".to_owned();
+    assert_eq!(pod.plan("net1"), Err(PlanError::IpvlanMac(nic("net1"))));
+    let mut pod = Pod::new("{}");
+    pod.namespace.links[2].medium = Medium::Infiniband;
+    assert!(matches!(pod.plan("net1"), Err(PlanError::Unsupported(_))));
+}

@@ -1,0 +1,80 @@
+//! What the plugin found in the kernel before it planned.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Place, Step};
+use crate::ip::Family;
+use crate::names::IfName;
+use crate::net::{Address, Link, Neighbor, Route};
+
+/// The pod's network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its links.
+    pub links: Vec<Link>,
+    /// Their addresses.
+    pub addresses: Vec<Address<IfName>>,
+    /// Unicast routes of the main table.
+    pub routes: Vec<Route>,
+    /// Permanent neighbours.
+    pub neighbors: Vec<Neighbor>,
+}
+
+/// The node link's host end, where it is there already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostEnd {
+    /// Unicast routes of the node's main table by it.
+    pub routes: Vec<Route>,
+    /// Permanent neighbours on it.
+    pub neighbors: Vec<Neighbor>,
+}
+
+impl Namespace {
+    /// The link of this name.
+    pub fn link(&self, name: &IfName) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == *name)
+    }
+
+    /// The link of this name, for a name that is a constant.
+    pub fn has_link(&self, name: &str) -> bool {
+        self.links.iter().any(|link| link.name.as_str() == name)
+    }
+
+    /// A link's addresses, IPv4 first, without link-local and multicast ones.
+    pub fn usable_addresses(&self, name: &IfName) -> Vec<IpNet> {
+        let mut found: Vec<_> = self
+            .addresses
+            .iter()
+            .filter(|a| a.dev == *name && is_usable(a.net.addr()))
+            .map(|a| a.net)
+            .collect();
+        found.sort_by_key(Family::of_net);
+        found
+    }
+}
+
+fn is_usable(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => !(v4.is_link_local() || v4.is_multicast() || v4.is_loopback()),
+        IpAddr::V6(v6) => !(v6.is_unicast_link_local() || v6.is_multicast() || v6.is_loopback()),
+    }
+}
+
+/// The pod's routes as they are after `steps`.
+pub fn project(routes: &[Route], steps: &[Step]) -> Vec<Route> {
+    let mut routes = routes.to_vec();
+    for step in steps {
+        match step {
+            Step::AddRoute { place: Place::Pod, route } => routes.push(route.clone()),
+            Step::ReplaceRoute { place: Place::Pod, route } => {
+                routes.retain(|r| (r.dst, r.metric) != (route.dst, route.metric));
+                routes.push(route.clone());
+            }
+            Step::DeleteRoute { place: Place::Pod, route } => routes.retain(|r| r != route),
+            _ => {}
+        }
+    }
+    routes
+}

@@ -1,0 +1,196 @@
+//! One change to the pod or the node, and its inverse.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use crate::mac::MacAddr;
+use crate::names::IfName;
+use crate::net::{Neighbor, Route};
+
+/// Where a step is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// In the pod's network namespace.
+    Pod,
+    /// In the node's.
+    Node,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Creates the veth pair between pod and node.
+    AddNodeLink {
+        /// Name of the node's end.
+        host: IfName,
+        /// Its MAC.
+        host_mac: MacAddr,
+        /// Name of the pod's end.
+        pod: IfName,
+        /// Its MAC.
+        pod_mac: MacAddr,
+        /// Of both ends.
+        mtu: u32,
+    },
+    /// Deletes the pair.
+    DeleteNodeLink {
+        /// Name of the node's end.
+        host: IfName,
+    },
+    /// Sets a link up.
+    SetUp {
+        /// Where.
+        place: Place,
+        /// The link.
+        dev: IfName,
+    },
+    /// Sets a link down.
+    SetDown {
+        /// Where.
+        place: Place,
+        /// The link.
+        dev: IfName,
+    },
+    /// Changes a MAC in the pod.
+    SetMac {
+        /// The link.
+        dev: IfName,
+        /// The new MAC.
+        mac: MacAddr,
+        /// What it is now.
+        before: Option<MacAddr>,
+    },
+    /// Changes a transmit queue in the pod.
+    SetTxQueueLen {
+        /// The link.
+        dev: IfName,
+        /// The new length.
+        length: u32,
+        /// What it is now.
+        before: u32,
+    },
+    /// Writes a kernel parameter.
+    SetSysctl {
+        /// Where.
+        place: Place,
+        /// Path below /proc/sys.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// Adds an address in the pod.
+    AddAddress {
+        /// The link.
+        dev: IfName,
+        /// The address.
+        net: IpNet,
+    },
+    /// Deletes an address in the pod.
+    DeleteAddress {
+        /// The link.
+        dev: IfName,
+        /// The address.
+        net: IpNet,
+    },
+    /// Makes a neighbour permanent.
+    SetNeighbor {
+        /// Where.
+        place: Place,
+        /// The neighbour.
+        neighbor: Neighbor,
+    },
+    /// Deletes a neighbour.
+    DeleteNeighbor {
+        /// Where.
+        place: Place,
+        /// The neighbour.
+        neighbor: Neighbor,
+    },
+    /// Adds a route.
+    AddRoute {
+        /// Where.
+        place: Place,
+        /// The route.
+        route: Route,
+    },
+    /// Adds a route in place of one with the same destination and metric.
+    ReplaceRoute {
+        /// Where.
+        place: Place,
+        /// The route.
+        route: Route,
+    },
+    /// Deletes a route.
+    DeleteRoute {
+        /// Where.
+        place: Place,
+        /// The route.
+        route: Route,
+    },
+}
+
+impl Step {
+    /// The step that undoes this one; `before` is what a kernel parameter was. `None`: nothing to undo.
+    pub fn inverse(&self, before: Option<&str>) -> Option<Self> {
+        Some(match self.clone() {
+            Self::AddNodeLink { host, .. } => Self::DeleteNodeLink { host },
+            Self::SetUp { place, dev } => Self::SetDown { place, dev },
+            Self::SetMac { dev, mac, before } => Self::SetMac { dev, mac: before?, before: Some(mac) },
+            Self::SetTxQueueLen { dev, length, before } => {
+                Self::SetTxQueueLen { dev, length: before, before: length }
+            }
+            Self::SetSysctl { place, key, value } => {
+                let before = before.filter(|before| *before != value)?.to_owned();
+                Self::SetSysctl { place, key, value: before }
+            }
+            Self::AddAddress { dev, net } => Self::DeleteAddress { dev, net },
+            Self::SetNeighbor { place, neighbor } => Self::DeleteNeighbor { place, neighbor },
+            Self::AddRoute { place, route } | Self::ReplaceRoute { place, route } => {
+                Self::DeleteRoute { place, route }
+            }
+            Self::DeleteRoute { place, route } => Self::AddRoute { place, route },
+            Self::DeleteNodeLink { .. }
+            | Self::SetDown { .. }
+            | Self::DeleteAddress { .. }
+            | Self::DeleteNeighbor { .. } => return None,
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pod => "pod",
+            Self::Node => "node",
+        })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddNodeLink { host, host_mac, pod, pod_mac, mtu } => {
+                write!(
+                    f,
+                    "node: link add {host} address {host_mac} mtu {mtu} type veth peer {pod} address {pod_mac}"
+                )
+            }
+            Self::DeleteNodeLink { host } => write!(f, "node: link del {host}"),
+            Self::SetUp { place, dev } => write!(f, "{place}: link set {dev} up"),
+            Self::SetDown { place, dev } => write!(f, "{place}: link set {dev} down"),
+            Self::SetMac { dev, mac, .. } => write!(f, "pod: link set {dev} address {mac}"),
+            Self::SetTxQueueLen { dev, length, .. } => write!(f, "pod: link set {dev} txqueuelen {length}"),
+            Self::SetSysctl { place, key, value } => write!(f, "{place}: sysctl {key} = {value}"),
+            Self::AddAddress { dev, net } => write!(f, "pod: addr add {net} dev {dev}"),
+            Self::DeleteAddress { dev, net } => write!(f, "pod: addr del {net} dev {dev}"),
+            Self::SetNeighbor { place, neighbor } => {
+                write!(f, "{place}: neigh replace {neighbor} nud permanent")
+            }
+            Self::DeleteNeighbor { place, neighbor } => write!(f, "{place}: neigh del {neighbor}"),
+            Self::AddRoute { place, route } => write!(f, "{place}: route add {route}"),
+            Self::ReplaceRoute { place, route } => write!(f, "{place}: route replace {route}"),
+            Self::DeleteRoute { place, route } => write!(f, "{place}: route del {route}"),
+        }
+    }
+}

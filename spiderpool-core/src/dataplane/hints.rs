@@ -1,0 +1,228 @@
+//! Route hints: plain routes in the pod's main table by the cluster NIC.
+//!
+//! They decide nothing, the programs do. They make the kernel choose the right source address, MTU and
+//! neighbour up front, so that there is nothing to translate and nothing waits for the underlay's gateway.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::coordinator::{Place, Step};
+use crate::ip::Family;
+use crate::names::IfName;
+use crate::net::{Address, Route};
+
+/// What the hints depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct HintInputs<'a> {
+    /// The NIC that reaches Services and the node.
+    pub cluster_nic: &'a IfName,
+    /// The pod's addresses.
+    pub addresses: &'a [Address<IfName>],
+    /// The pod's unicast routes of the main table.
+    pub routes: &'a [Route],
+    /// Where to hint at: CIDRs of Services and overlay pods. None of these and no nodes: hints are removed.
+    pub cidrs: &'a [IpNet],
+    /// Addresses of the pod's node.
+    pub nodes: &'a [IpAddr],
+}
+
+/// Whether a route is a hint.
+pub fn is_hint(route: &Route, cluster_nic: &IfName) -> bool {
+    route.is_ours() && route.dev == *cluster_nic && !route.is_default()
+}
+
+/// Adds the hints that are needed and removes those that are not any more.
+///
+/// A destination needs one if the pod's other routes send it by another NIC: the default route is there, or a
+/// subnet or route that covers it. A route to exactly the destination is somebody's decision and stays.
+pub fn plan_route_hints(inputs: &HintInputs<'_>) -> Vec<Step> {
+    let (present, others): (Vec<_>, Vec<_>) =
+        inputs.routes.iter().partition(|r| is_hint(r, inputs.cluster_nic));
+    let mut wanted: Vec<Route> = Vec::new();
+    for dst in inputs.cidrs.iter().copied().chain(inputs.nodes.iter().copied().map(IpNet::from)) {
+        let Some(hint) = hint(inputs, &others, dst.trunc()) else { continue };
+        if !wanted.contains(&hint) {
+            wanted.push(hint);
+        }
+    }
+    let gone = present.iter().filter(|r| !wanted.contains(r));
+    let gone = gone.map(|r| Step::DeleteRoute { place: Place::Pod, route: (**r).clone() });
+    let new = wanted.iter().filter(|r| !present.contains(r));
+    let new = new.map(|r| Step::AddRoute { place: Place::Pod, route: r.clone() });
+    // What changes its gateway or source has the same destination and metric: out first, then in.
+    gone.chain(new).collect()
+}
+
+fn hint(inputs: &HintInputs<'_>, others: &[&Route], dst: IpNet) -> Option<Route> {
+    let family = Family::of_net(&dst);
+    if others.iter().any(|r| r.dst == dst) {
+        return None;
+    }
+    let covering = others.iter().filter(|r| r.family() == family && r.dst.contains(&dst));
+    let best = covering.max_by_key(|r| (r.dst.prefix_len(), std::cmp::Reverse(r.metric)))?;
+    if best.dev == *inputs.cluster_nic {
+        return None;
+    }
+    let default = others
+        .iter()
+        .filter(|r| r.is_default() && r.family() == family && r.dev == *inputs.cluster_nic)
+        .min_by_key(|r| r.metric)?;
+    let source = inputs.addresses.iter().find(|a| {
+        a.dev == *inputs.cluster_nic && Family::of_net(&a.net) == family && !is_link_local(a.net.addr())
+    })?;
+    let metric = if family == Family::V6 { 1024 } else { 0 }; // as the kernel lists it
+    Some(Route {
+        gateway: default.gateway,
+        onlink: default.onlink,
+        source: Some(source.net.addr()),
+        metric,
+        ..Route::new(dst, inputs.cluster_nic.clone())
+    })
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::{plan_default_routes, project};
+
+    fn nic(text: &str) -> IfName {
+        text.parse().unwrap()
+    }
+
+    fn route(dst: &str, dev: &str, gateway: Option<&str>) -> Route {
+        let gateway = gateway.map(|g| g.parse().unwrap());
+        Route { protocol: 2, gateway, ..Route::new(dst.parse().unwrap(), nic(dev)) }
+    }
+
+    /// A pod of a Calico-like node with a macvlan NIC, dual stack, the default route on `owner`.
+    fn pod(owner: &str) -> (Vec<Address<IfName>>, Vec<Route>) {
+        let addresses =
+            [("eth0", "10.233.73.210/32"), ("eth0", "fd00:233::210/128"), ("net1", "10.6.212.145/16")];
+        let addresses =
+            addresses.map(|(dev, net)| Address { dev: nic(dev), net: net.parse().unwrap() }).to_vec();
+        let mut routes = vec![
+            route("0.0.0.0/0", "eth0", Some("169.254.1.1")),
+            Route { metric: 1024, ..route("::/0", "eth0", Some("fe80::ecee:eeff:feee:eeee")) },
+            route("169.254.1.1/32", "eth0", None),
+            route("0.0.0.0/0", "net1", Some("10.6.0.1")),
+            route("10.6.0.0/16", "net1", None),
+        ];
+        let steps = plan_default_routes(&routes, &nic(owner), &nic("eth0"));
+        routes = project(&routes, &steps);
+        (addresses, routes)
+    }
+
+    #[track_caller]
+    fn check(owner: &str, extra: &[Route], cidrs: &[&str], nodes: &[&str], expect: &[&str]) {
+        let (addresses, mut routes) = pod(owner);
+        routes.extend_from_slice(extra);
+        let (cidrs, nodes): (Vec<_>, Vec<_>) = (
+            cidrs.iter().map(|c| c.parse().unwrap()).collect(),
+            nodes.iter().map(|n| n.parse().unwrap()).collect(),
+        );
+        let eth0 = nic("eth0");
+        let mut inputs = HintInputs {
+            cluster_nic: &eth0,
+            addresses: &addresses,
+            routes: &routes,
+            cidrs: &cidrs,
+            nodes: &nodes,
+        };
+        let steps = plan_route_hints(&inputs);
+        let shown: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, expect);
+        let after = project(&routes, &steps);
+        inputs.routes = &after;
+        assert_eq!(plan_route_hints(&inputs), [], "planning again changes nothing");
+        inputs.cidrs = &[];
+        inputs.nodes = &[];
+        let none = project(&after, &plan_route_hints(&inputs));
+        assert!(!none.iter().any(|r| is_hint(r, &eth0)), "all hints are found again");
+    }
+
+    #[test]
+    fn with_the_default_on_net1_every_destination_is_hinted() {
+        check(
+            "net1",
+            &[],
+            &["10.233.0.0/18", "10.233.64.0/18"],
+            &["10.6.212.132"],
+            &[
+                "pod: route add 10.233.0.0/18 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53",
+                "pod: route add 10.233.64.0/18 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53",
+                "pod: route add 10.6.212.132/32 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53",
+            ],
+        );
+    }
+
+    #[test]
+    fn with_the_default_on_eth0_only_what_the_underlay_subnet_covers() {
+        check(
+            "eth0",
+            &[],
+            &["10.233.0.0/18", "10.6.64.0/18", "10.0.0.0/8"],
+            &["10.6.212.132", "172.18.0.3"],
+            &[
+                "pod: route add 10.6.64.0/18 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53",
+                "pod: route add 10.6.212.132/32 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53",
+            ],
+        );
+    }
+
+    #[test]
+    fn ipv6_is_hinted_where_its_default_is_on_net1() {
+        let extra = [Route { metric: 512, ..route("::/0", "net1", Some("fd00:6::1")) }];
+        check(
+            "eth0",
+            &extra,
+            &["fd00:96::/108"],
+            &[],
+            &[
+                "pod: route add fd00:96::/108 via fe80::ecee:eeff:feee:eeee dev eth0 src fd00:233::210 metric 1024 proto 0x53",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_pool_route_to_the_same_destination_stays() {
+        check("net1", &[route("10.233.0.0/18", "net1", Some("10.6.0.9"))], &["10.233.0.0/18"], &[], &[]);
+    }
+
+    #[test]
+    fn a_wider_route_by_net1_is_hinted_against() {
+        check(
+            "eth0",
+            &[route("10.0.0.0/8", "net1", Some("10.6.0.9"))],
+            &["10.233.0.0/18"],
+            &[],
+            &["pod: route add 10.233.0.0/18 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53"],
+        );
+    }
+
+    #[test]
+    fn a_changed_service_cidr_replaces_the_old_hint() {
+        let old = Route {
+            source: Some("10.233.73.210".parse().unwrap()),
+            protocol: crate::net::ROUTE_PROTOCOL,
+            ..route("10.96.0.0/12", "eth0", Some("169.254.1.1"))
+        };
+        check(
+            "net1",
+            &[old],
+            &["10.112.0.0/12"],
+            &[],
+            &[
+                "pod: route del 10.96.0.0/12 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53",
+                "pod: route add 10.112.0.0/12 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53",
+            ],
+        );
+    }
+}
