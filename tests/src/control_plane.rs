@@ -5,14 +5,16 @@ mod certificates;
 mod etcd;
 mod server;
 
+use std::net::IpAddr;
 use std::path::Path;
-use std::process;
-use std::sync::OnceLock;
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::place::Place;
 use crate::process::Process;
 use crate::state_dir::StateDir;
 use certificates::Authority;
@@ -65,13 +67,14 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct ControlPlane {
     options: Options,
+    place: Option<Place>,
     address: String,
     ports: Ports,
     authority: Authority,
     admin: std::path::PathBuf,
     api_server: Option<Process>,
     etcd: Option<Process>,
-    state: StateDir,
+    state: Arc<StateDir>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,16 +94,27 @@ impl ControlPlane {
         let address = format!("127.{}.{}.{}", 64 + (id >> 16 & 0x3f), id >> 8 & 0xff, id & 0xff);
         let base = 6440 + INSTANCES.fetch_add(1, Ordering::Relaxed) * 10;
         let ports = Ports { api: base + 3, etcd_client: base, etcd_peer: base + 1 };
-        Self::start_at(options, address, ports)
+        Self::start_at(options, None, address, ports, Arc::new(StateDir::create()?))
     }
 
-    fn start_at(options: Options, address: String, ports: Ports) -> Result<Self> {
-        let state = StateDir::create()?;
+    /// Starts it in a machine, which has `address`, with the usual ports.
+    pub fn start_in(options: Options, place: &Place, address: IpAddr, state: Arc<StateDir>) -> Result<Self> {
+        let ports = Ports { api: 6443, etcd_client: 2379, etcd_peer: 2380 };
+        Self::start_at(options, Some(place.clone()), address.to_string(), ports, state)
+    }
+
+    fn start_at(
+        options: Options,
+        place: Option<Place>,
+        address: String,
+        ports: Ports,
+        state: Arc<StateDir>,
+    ) -> Result<Self> {
         let authority = Authority::create(&state.path().join("pki"))?;
         let url = format!("https://{address}:{}", ports.api);
         let admin = authority.kubeconfig(&url, "admin", Some("system:masters"))?;
         let mut plane =
-            Self { options, address, ports, authority, admin, api_server: None, etcd: None, state };
+            Self { options, place, address, ports, authority, admin, api_server: None, etcd: None, state };
         plane.start_etcd()?;
         plane.start_api_server()?;
         plane.set_up()?;
@@ -124,6 +138,11 @@ impl ControlPlane {
     /// The kubeconfig file of a cluster administrator.
     pub fn admin(&self) -> &Path {
         &self.admin
+    }
+
+    /// A command in the control plane's namespaces.
+    fn command(&self, program: &Path) -> Command {
+        self.place.as_ref().map_or_else(|| Command::new(program), |place| place.command(program))
     }
 
     /// Starts etcd on the data it had, if any.

@@ -1,6 +1,7 @@
 //! Child processes that cannot outlive this one, and commands whose failure tells what was run.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -126,6 +127,26 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("{command:?} ({}, {:?}): {}{}", output.status, started.elapsed(), stderr.trim(), stdout.trim());
     }
     Ok(stdout)
+}
+
+/// As [`output`], with `input` on standard input.
+pub fn output_with_input(command: &mut Command, input: &str) -> Result<String> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {command:?}"))?;
+    let mut pipe = child.stdin.take().context("no standard input")?;
+    // A command that ends without reading all of its input tells why on standard error.
+    drop(pipe.write_all(input.as_bytes()));
+    drop(pipe);
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?} ({}): {}", output.status, stderr.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// As [`output`], from words.

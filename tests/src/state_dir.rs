@@ -17,9 +17,9 @@ use crate::tools;
 const JANITOR: &str = r#"
 trap '' INT TERM HUP
 cat >/dev/null
-mkdir -p "$2"
+rm -rf "$2"; mkdir -p "$2"
 for attempt in 1 2 3 4 5 6 7 8 9 10; do
-    cp "$1"/logs/* "$2"/ 2>/dev/null
+    cp -r "$1"/logs/* "$2"/ 2>/dev/null
     rm -rf "$1" 2>/dev/null && break
     sleep 0.1
 done

@@ -1,11 +1,10 @@
 //! Ways to talk to the control plane: a client, kubectl, identities of agents.
 
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
@@ -28,6 +27,9 @@ impl ControlPlane {
     /// Runs `work` with a client on a thread and a runtime of its own, for callers that are not asynchronous.
     pub fn with_client<T: Send>(&self, work: impl AsyncFnOnce(Client) -> Result<T> + Send) -> Result<T> {
         let talk = || {
+            if let Some(place) = &self.place {
+                place.enter()?;
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async { work(self.client().await?).await })
         };
@@ -57,19 +59,11 @@ impl ControlPlane {
 
     /// Runs kubectl with `input` on its standard input.
     pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let mut command = self.kubectl_command()?;
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        child.stdin.take().context("kubectl has no standard input")?.write_all(input.as_bytes())?;
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            bail!("kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8(output.stdout)?)
+        process::output_with_input(self.kubectl_command()?.args(arguments), input)
     }
 
     fn kubectl_command(&self) -> Result<Command> {
-        let mut command = Command::new(tools::kubernetes("kubectl")?);
+        let mut command = self.command(&tools::kubernetes("kubectl")?);
         command
             .arg("--kubeconfig")
             .arg(self.admin())

@@ -1,7 +1,5 @@
 //! etcd's command line.
 
-use std::process::Command;
-
 use anyhow::Result;
 
 use super::{ControlPlane, Durability};
@@ -11,7 +9,7 @@ use crate::tools;
 pub(super) fn start(plane: &ControlPlane) -> Result<Process> {
     let client = format!("http://{}:{}", plane.address, plane.ports.etcd_client);
     let peer = format!("http://{}:{}", plane.address, plane.ports.etcd_peer);
-    let mut command = Command::new(tools::kubernetes("etcd")?);
+    let mut command = plane.command(&tools::kubernetes("etcd")?);
     command
         .arg("--data-dir")
         .arg(plane.state.path().join("etcd"))

@@ -1,7 +1,6 @@
 //! kube-apiserver's command line.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::Result;
 
@@ -13,7 +12,7 @@ pub(super) fn start(plane: &ControlPlane) -> Result<Process> {
     let addresses = [plane.address.clone(), "localhost".into(), "kubernetes.default.svc".into()];
     let serving = plane.authority.sign("kube-apiserver", None, &addresses)?;
     let (token_key, token_public_key) = plane.authority.token_keys();
-    let mut command = Command::new(tools::kubernetes("kube-apiserver")?);
+    let mut command = plane.command(&tools::kubernetes("kube-apiserver")?);
     let mut file = |flag: &str, path: &Path| {
         command.arg(format!("--{flag}={}", path.display()));
     };

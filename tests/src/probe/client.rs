@@ -1,0 +1,92 @@
+//! The sending side: one request, one answer, one deadline.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, recv,
+    send as send_bytes, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use super::{Answer, LIMIT, PORT, Protocol};
+use crate::place::Place;
+
+/// One request to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    /// How.
+    pub protocol: Protocol,
+    /// Where to.
+    pub to: IpAddr,
+    /// The address that the socket is bound to, if any.
+    pub bound: Option<IpAddr>,
+}
+
+/// Sends a probe from `place` and waits for its answer.
+pub fn send(place: &Place, probe: Probe) -> Result<Answer> {
+    place.run(|| match probe.protocol {
+        Protocol::Tcp => tcp(probe),
+        Protocol::Udp => udp(probe),
+        Protocol::Ping => ping(probe),
+    })
+}
+
+/// A connected socket with the deadline set; `connect` waits no longer than that.
+fn connected(probe: Probe, kind: SockType, protocol: Option<SockProtocol>, port: u16) -> Result<OwnedFd> {
+    let family = if probe.to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
+    let limit = TimeVal::new(0, LIMIT.subsec_micros().into());
+    setsockopt(&fd, sockopt::SendTimeout, &limit)?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
+    let address = |ip, port| SockaddrStorage::from(SocketAddr::new(ip, port));
+    if let Some(bound) = probe.bound {
+        bind(fd.as_raw_fd(), &address(bound, 0)).with_context(|| format!("bind to {bound}"))?;
+    }
+    connect(fd.as_raw_fd(), &address(probe.to, port)).map_err(|error| match error {
+        // What Linux says when SO_SNDTIMEO ends a blocking connect.
+        Errno::EINPROGRESS => anyhow!("no answer to the connection request"),
+        error => anyhow!("connect: {error}"),
+    })?;
+    Ok(fd)
+}
+
+fn tcp(probe: Probe) -> Result<Answer> {
+    let mut stream = TcpStream::from(connected(probe, SockType::Stream, None, PORT)?);
+    stream.write_all(b"who?")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).context("connected, no answer")?;
+    parse(&text)
+}
+
+/// Connected, so that an answer from another address than the one asked does not count.
+fn udp(probe: Probe) -> Result<Answer> {
+    let socket = UdpSocket::from(connected(probe, SockType::Datagram, None, PORT)?);
+    socket.send(b"who?")?;
+    let mut text = [0; 128];
+    let length = socket.recv(&mut text).context("no answer")?;
+    parse(&String::from_utf8_lossy(&text[..length]))
+}
+
+fn parse(text: &str) -> Result<Answer> {
+    let (seen, server) = text.split_once(' ').with_context(|| format!("answer {text:?}"))?;
+    Ok(Answer { seen: Some(seen.parse()?), server: server.to_owned() })
+}
+
+/// By a ping socket: the kernel chooses the identifier and computes the checksum.
+fn ping(probe: Probe) -> Result<Answer> {
+    let (protocol, request, reply) =
+        if probe.to.is_ipv4() { (SockProtocol::Icmp, 8, 0) } else { (SockProtocol::IcmpV6, 128, 129) };
+    let fd = connected(probe, SockType::Datagram, Some(protocol), 0)?;
+    let mut packet = [0; 64];
+    packet[0] = request;
+    packet[7] = 1;
+    send_bytes(fd.as_raw_fd(), &packet, MsgFlags::empty())?;
+    let length = recv(fd.as_raw_fd(), &mut packet, MsgFlags::empty()).context("no echo reply")?;
+    ensure!(length >= 8 && packet[0] == reply, "not an echo reply: type {}", packet[0]);
+    Ok(Answer { seen: None, server: String::new() })
+}

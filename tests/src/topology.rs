@@ -1,0 +1,150 @@
+//! Two nodes and the networks between them.
+//!
+//! ```text
+//!            management 172.30.0.0/24                underlay 10.66.0.0/16
+//!  fabric .0.1 (API server, both bridges)
+//!  node1  .0.11 eth0 ---------------+      eth1 1.11 (parent of macvlan) ---+
+//!  node2  .0.12 eth0 ---------------+      eth1 1.12 -----------------------+
+//!  gateway .0.254 ------------------+      0.1 -----------------------------+
+//!     +---- 10.77.0.0/24 ---- outside 10.77.0.2
+//! ```
+//!
+//! Pods of node N have 10.244.N.0/24 on eth0, which the nodes route to each other over the management network.
+
+pub mod addresses;
+mod node;
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+
+use crate::control_plane::{ControlPlane, Options};
+use crate::machine::Machine;
+use crate::state_dir::StateDir;
+pub use node::Node;
+
+/// The machines and the control plane. Fields drop in order: what runs in a machine before the machine.
+#[derive(Debug)]
+pub struct Topology {
+    /// etcd and kube-apiserver, in `fabric`.
+    pub plane: ControlPlane,
+    /// The nodes, with their agents and proxies.
+    pub nodes: Vec<Node>,
+    /// A client behind the gateway.
+    pub outside: Machine,
+    /// The router of underlay and management network.
+    pub gateway: Machine,
+    /// Both switches.
+    pub fabric: Machine,
+    /// Where state and logs are.
+    pub state: Arc<StateDir>,
+}
+
+impl Topology {
+    /// Builds the networks and starts the control plane and `nodes` nodes, each with kube-proxy.
+    pub fn start(options: Options, nodes: u8) -> Result<Self> {
+        let state = Arc::new(StateDir::create()?);
+        let fabric = start_fabric(&state)?;
+        let plane =
+            ControlPlane::start_in(options, &fabric, addresses::API_SERVER.v4.into(), Arc::clone(&state))?;
+        let (gateway, outside) = start_gateway(&state, &fabric)?;
+        let nodes = (1..=nodes)
+            .map(|index| {
+                Node::start(index, nodes, &fabric, &plane, &state).with_context(|| format!("node{index}"))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { plane, nodes, outside, gateway, fabric, state })
+    }
+
+    /// Cuts the gateway off from the underlay, or connects it again.
+    pub fn set_underlay_gateway(&self, state: Gateway) -> Result<()> {
+        let state = match state {
+            Gateway::Dead => 0,
+            Gateway::Alive => 3,
+        };
+        self.fabric.ip(&format!("link set gateway-ul type bridge_slave state {state}"))
+    }
+}
+
+/// Whether the underlay's gateway answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gateway {
+    /// Its switch port forwards.
+    Alive,
+    /// Its switch port is disabled.
+    Dead,
+}
+
+fn start_fabric(state: &StateDir) -> Result<Machine> {
+    let fabric = Machine::start("fabric", state)?;
+    let api_server = addresses::API_SERVER;
+    fabric.ip(&format!(
+        "link add management type bridge mcast_snooping 0
+        link add underlay type bridge mcast_snooping 0
+        addr add {}/24 dev management
+        addr add {}/64 dev management nodad
+        link set management address 02:53:00:00:00:01 up
+        link set underlay address 02:53:00:00:00:02 up",
+        api_server.v4, api_server.v6
+    ))?;
+    Ok(fabric)
+}
+
+/// Connects a machine's NIC to one of the fabric's bridges.
+fn plug(fabric: &Machine, machine: &Machine, nic: &str, bridge: &str) -> Result<()> {
+    let port = format!("{}-{nic}", machine.name);
+    fabric.ip(&format!(
+        "link add {port} type veth peer name {nic} netns {}
+        link set {port} address {} master {bridge} up",
+        machine.process(),
+        addresses::mac(&port),
+    ))?;
+    machine.ip(&format!("link set {nic} address {} up", addresses::mac(&format!("{} {nic}", machine.name))))
+}
+
+fn start_gateway(state: &StateDir, fabric: &Machine) -> Result<(Machine, Machine)> {
+    let gateway = Machine::start("gateway", state)?;
+    let outside = Machine::start("outside", state)?;
+    plug(fabric, &gateway, "mgmt", "management")?;
+    plug(fabric, &gateway, "ul", "underlay")?;
+    let (management, underlay, far) =
+        (addresses::MANAGEMENT_GATEWAY, addresses::UNDERLAY_GATEWAY, addresses::FAR_GATEWAY);
+    gateway.ip(&format!(
+        "link add far address 02:53:00:00:00:03 type veth peer name eth0 address 02:53:00:00:00:04 netns {}
+        link set far up
+        addr add {}/24 dev mgmt
+        addr add {}/64 dev mgmt nodad
+        addr add {}/16 dev ul
+        addr add {}/64 dev ul nodad
+        addr add {}/24 dev far
+        addr add {}/64 dev far nodad",
+        outside.process(),
+        management.v4,
+        management.v6,
+        underlay.v4,
+        underlay.v6,
+        far.v4,
+        far.v6
+    ))?;
+    // Two routers in one: they share the way to the outside and nothing else, or a packet that took the wrong NIC
+    // would still arrive.
+    gateway.nft(
+        "table inet separation {
+            chain forward {
+                type filter hook forward priority filter;
+                iifname ul oifname mgmt drop
+                iifname mgmt oifname ul drop
+            }
+        }",
+    )?;
+    let own = addresses::OUTSIDE;
+    outside.ip(&format!(
+        "link set eth0 up
+        addr add {}/24 dev eth0
+        addr add {}/64 dev eth0 nodad
+        route add default via {}
+        route add ::/0 via {}",
+        own.v4, own.v6, far.v4, far.v6
+    ))?;
+    Ok((gateway, outside))
+}

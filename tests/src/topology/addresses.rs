@@ -1,0 +1,60 @@
+//! Who has which address in the topology.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::dual::Dual;
+
+/// The API server, on the management network.
+pub const API_SERVER: Dual = management(1);
+/// The router's leg in the management network: the nodes' default gateway.
+pub const MANAGEMENT_GATEWAY: Dual = management(254);
+/// The underlay's gateway.
+pub const UNDERLAY_GATEWAY: Dual = underlay(0, 1);
+/// The router's leg towards the outside.
+pub const FAR_GATEWAY: Dual = far(1);
+/// A client behind the router.
+pub const OUTSIDE: Dual = far(2);
+
+/// CIDRs of all overlay pods.
+pub const OVERLAY: [&str; 2] = ["10.244.0.0/16", "fd44::/48"];
+/// The underlay's subnets.
+pub const UNDERLAY: [&str; 2] = ["10.66.0.0/16", "fd66::/64"];
+/// CIDRs of ClusterIPs.
+pub const SERVICES: [&str; 2] = ["10.96.0.0/16", "fd96::/112"];
+
+const fn management(host: u8) -> Dual {
+    Dual::new(Ipv4Addr::new(172, 30, 0, host), Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, host as u16))
+}
+
+const fn far(host: u8) -> Dual {
+    Dual::new(Ipv4Addr::new(10, 77, 0, host), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, host as u16))
+}
+
+const fn underlay(block: u8, host: u8) -> Dual {
+    let v6 = Ipv6Addr::new(0xfd66, 0, 0, 0, 0, 0, block as u16, host as u16);
+    Dual::new(Ipv4Addr::new(10, 66, block, host), v6)
+}
+
+/// A node's address in the management network: its node IP.
+pub const fn node(index: u8) -> Dual {
+    management(10 + index)
+}
+
+/// A node's own address in the underlay, on the NIC that is the parent of its pods' macvlan NICs.
+pub const fn node_underlay(index: u8) -> Dual {
+    underlay(1, 10 + index)
+}
+
+/// The subnets of a node's overlay pods.
+pub fn pod_cidrs(index: u8) -> [String; 2] {
+    [format!("10.244.{index}.0/24"), format!("fd44:0:0:{index}::/64")]
+}
+
+/// A MAC address that is the same in every run, so that nothing depends on chance.
+pub fn mac(name: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let bytes = hasher.finish().to_be_bytes();
+    bytes[..5].iter().fold("02".to_owned(), |mac, byte| format!("{mac}:{byte:02x}"))
+}

@@ -1,0 +1,95 @@
+//! The bench itself, without anything of ours in it: what works without a coordinator and what does not.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use serde_json::json;
+use spiderpool_core::ip::Family;
+use spiderpool_tests::cni::Network;
+use spiderpool_tests::control_plane::{Definitions, Options};
+use spiderpool_tests::place::Place;
+use spiderpool_tests::pod::{Pod, PodSpec};
+use spiderpool_tests::probe::{Probe, Protocol, Server, send};
+use spiderpool_tests::service;
+use spiderpool_tests::topology::{Topology, addresses};
+
+fn plain_macvlan() -> Network {
+    Network {
+        name: "plain".into(),
+        version: "1.0.0".into(),
+        plugins: vec![json!({
+            "type": "macvlan", "master": "eth1", "mode": "bridge",
+            "ipam": {
+                "type": "host-local", "dataDir": "/run/plain",
+                "ranges": [
+                    [{"subnet": "10.66.0.0/16", "rangeStart": "10.66.2.10", "rangeEnd": "10.66.2.20"}],
+                    [{"subnet": "fd66::/64", "rangeStart": "fd66::2:10", "rangeEnd": "fd66::2:20"}],
+                ],
+            },
+        })],
+    }
+}
+
+/// The rows of the flow matrix for "no coordinator": only what macvlan and the overlay do by themselves works.
+#[test]
+fn without_a_coordinator_the_pod_reaches_neither_services_nor_its_node_from_net1() {
+    let topology =
+        Topology::start(Options { definitions: Definitions::None, ..Options::default() }, 2).unwrap();
+    let (plane, [node1, node2]) = (&topology.plane, topology.nodes.as_slice()) else { panic!("two nodes") };
+    let spec = |name: &str, networks| PodSpec { name: name.into(), networks, ..PodSpec::default() };
+    let overlay = Pod::add(plane, node1, &spec("overlay", vec![])).unwrap();
+    let two = Pod::add(plane, node1, &spec("two", vec![plain_macvlan()])).unwrap();
+    let backend = Pod::add(plane, node2, &spec("backend", vec![])).unwrap();
+    let mut servers = vec![node1.start_server().unwrap()];
+    for place in [&two.place, &backend.place, &topology.outside] {
+        servers.push(Server::start(place).unwrap());
+    }
+    let cluster_ip = service::create(plane, "web", &[backend.eth0]).unwrap();
+    service::wait_for_proxy(node1, cluster_ip, &[backend.eth0]).unwrap();
+
+    for family in Family::ALL {
+        let net1 = two.net1().unwrap().get(family);
+        let works = |from: &Place, to: IpAddr, bound, source: IpAddr| {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let answer = send(from, Probe { protocol, to, bound })
+                    .unwrap_or_else(|error| panic!("{protocol} from {} to {to}: {error:#}", from.name));
+                assert_eq!(answer.seen, Some(source), "{protocol} to {to}");
+            }
+        };
+        let fails = |from, to: IpAddr, bound| {
+            let answer = send(from, Probe { protocol: Protocol::Tcp, to, bound });
+            assert!(answer.is_err(), "tcp to {to} bound to {bound:?} gave {answer:?}");
+        };
+        let eth0 = overlay.eth0.get(family);
+        let (service, node, remote) =
+            (cluster_ip.get(family), node1.address.get(family), backend.eth0.get(family));
+        works(&overlay.place, service, None, eth0);
+        works(&overlay.place, remote, None, eth0);
+        works(&overlay.place, node, None, eth0);
+        works(&two.place, service, None, two.eth0.get(family));
+        fails(&two.place, service, Some(net1));
+        fails(&two.place, node, Some(net1));
+        fails(node1, net1, None);
+        fails(&topology.outside, net1, None);
+
+        let gateway = addresses::UNDERLAY_GATEWAY.get(family);
+        let any = family.default_route();
+        two.place.ip(&format!("route replace {any} via {gateway} dev net1")).unwrap();
+        works(&topology.outside, net1, None, addresses::OUTSIDE.get(family));
+        works(&two.place, addresses::OUTSIDE.get(family), None, net1);
+        send(&two.place, Probe { protocol: Protocol::Ping, to: gateway, bound: None }).unwrap();
+        fails(&two.place, service, None);
+        fails(&two.place, remote, None);
+        fails(node1, two.eth0.get(family), None);
+    }
+    drop(servers);
+    for (pod, node) in [(overlay, node1), (two, node1), (backend, node2)] {
+        pod.del(plane, node).unwrap();
+    }
+    for node in [node1, node2] {
+        let left = node.output("ip", &["-br", "link"]).unwrap();
+        assert!(!left.contains("cali"), "{left}");
+        assert_eq!(node.output("ls", &["/run/netns"]).unwrap(), "");
+        assert_eq!(node.felix.deleted(), Vec::<String>::new());
+    }
+}
