@@ -10,6 +10,7 @@ mod ip_address;
 mod ip_pool;
 mod ip_pool_usage;
 mod multus_config;
+mod parsed;
 mod reserved_ip;
 mod schema;
 mod subnet;
@@ -27,6 +28,7 @@ pub use multus_config::{
     Bond, CniType, IbSriovConfig, IpoibConfig, LinkState, MultusPools, OvsConfig, SpiderMultusConfig,
     SpiderMultusConfigSpec, SriovConfig, Trunk, VlanConfig, VlanMode, VlanNicConfig,
 };
+pub use parsed::reserved_addresses;
 pub use reserved_ip::{SpiderReservedIP, SpiderReservedIPSpec};
 pub use schema::Route;
 pub use subnet::{SpiderSubnet, SpiderSubnetSpec, SubnetStatus};

@@ -88,7 +88,38 @@ impl IpSet {
         if Family::of(addr) != self.family || self.contains(addr) {
             return false;
         }
-        *self = self.union(&Self::from_ranges(self.family, [IpRange::single(addr)]));
+        let number = Family::number(addr);
+        let at = self.intervals.partition_point(|(first, _)| *first < number);
+        let joins_next = self.intervals.get(at).is_some_and(|(first, _)| *first - 1 == number);
+        let joins_last = at > 0 && self.intervals[at - 1].1 + 1 == number;
+        match (joins_last, joins_next) {
+            (true, true) => self.intervals[at - 1].1 = self.intervals.remove(at).1,
+            (true, false) => self.intervals[at - 1].1 = number,
+            (false, true) => self.intervals[at].0 = number,
+            (false, false) => self.intervals.insert(at, (number, number)),
+        }
+        true
+    }
+
+    /// Takes an address out; `false` when it was no member.
+    pub fn remove(&mut self, addr: IpAddr) -> bool {
+        if !self.contains(addr) {
+            return false;
+        }
+        let number = Family::number(addr);
+        let at = self.intervals.partition_point(|(first, _)| *first <= number) - 1;
+        let (first, last) = self.intervals[at];
+        match (first == number, last == number) {
+            (true, true) => {
+                self.intervals.remove(at);
+            }
+            (true, false) => self.intervals[at].0 = number + 1,
+            (false, true) => self.intervals[at].1 = number - 1,
+            (false, false) => {
+                self.intervals[at].1 = number - 1;
+                self.intervals.insert(at + 1, (number + 1, last));
+            }
+        }
         true
     }
 
@@ -208,9 +239,16 @@ mod tests {
         }
 
         #[test]
-        fn insert_adds_one((mut a, mut model) in small_set(), number in 0u32..64) {
-            let number = BASE + number;
-            prop_assert_eq!(a.insert(Family::V4.addr(number.into())), model.insert(number));
+        fn insert_and_remove_change_one((mut a, mut model) in small_set(), steps in proptest::collection::vec((any::<bool>(), 0u32..64), 0..20)) {
+            for (adds, number) in steps {
+                let addr = Family::V4.addr((BASE + number).into());
+                if adds {
+                    prop_assert_eq!(a.insert(addr), model.insert(BASE + number));
+                } else {
+                    prop_assert_eq!(a.remove(addr), model.remove(&(BASE + number)));
+                }
+                prop_assert_eq!(&a, &IpSet::from_ranges(Family::V4, a.ranges()));
+            }
             prop_assert_eq!(members(&a), model.iter().copied().collect::<Vec<_>>());
         }
 
