@@ -20,7 +20,9 @@ pub use coordinator::{
     SpiderCoordinator, SpiderCoordinatorStatus,
 };
 pub use definition::{definitions, file_name};
-pub use endpoint::{EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, SpiderEndpointStatus};
+pub use endpoint::{
+    EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, SpiderEndpointStatus, endpoint_ips,
+};
 pub use ip_address::{AddressState, Quarantine, SpiderIPAddress, SpiderIPAddressSpec};
 pub use ip_pool::{IPPoolStatus, SpiderIPPool, SpiderIPPoolSpec};
 pub use ip_pool_usage::{SpiderIPPoolUsage, SpiderIPPoolUsageSpec};

@@ -56,3 +56,6 @@ fn refuse_null(value: &mut Value) {
 pub fn file_name(definition: &CustomResourceDefinition) -> String {
     format!("{}_{}.yaml", definition.spec.group, definition.spec.names.plural)
 }
+
+#[cfg(test)]
+mod tests;
