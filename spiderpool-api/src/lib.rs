@@ -1,7 +1,6 @@
 //! What Spiderpool's processes and its users exchange: custom resources, annotation keys, the agent's HTTP API.
 #![forbid(unsafe_code)]
 
-pub mod address;
 pub mod agent;
 pub mod annotations;
 #[cfg(feature = "crd")]
