@@ -4,18 +4,25 @@
 //! What is started dies with the process that started it, also after `kill -9`.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod calico_like;
 pub mod capture;
 pub mod cni;
 pub mod control_plane;
+pub mod counters;
 pub mod dual;
+pub mod flow;
 pub mod machine;
+pub mod matrix;
 pub mod place;
 pub mod pod;
 pub mod poll;
+pub mod privilege;
 pub mod probe;
 pub mod process;
+pub mod scenario;
 pub mod service;
 pub mod state_dir;
+pub mod teardown;
 pub mod tools;
 pub mod topology;

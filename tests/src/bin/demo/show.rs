@@ -1,0 +1,103 @@
+//! What one looks at to understand a running system: objects, NICs, rules, maps, counters.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use spiderpool_tests::counters::{self, PINS};
+use spiderpool_tests::pod::Pod;
+use spiderpool_tests::poll;
+use spiderpool_tests::scenario::Scenario;
+use spiderpool_tests::topology::addresses;
+
+/// A change of SpiderCoordinator's status must be in the map of a running pod after that.
+const LIVE_LIMIT: Duration = Duration::from_secs(1);
+/// Another Service CIDR, for the change at run time.
+const NEW_CIDR: &str = "10.112.0.0/16";
+/// The kernel's own rules.
+const KERNEL_RULES: [&str; 2] = [
+    "0:\tfrom all lookup local\n32766:\tfrom all lookup main\n32767:\tfrom all lookup default\n",
+    "0:\tfrom all lookup local\n32766:\tfrom all lookup main\n",
+];
+
+/// Shows everything for the pods; false if the change at run time came too late.
+pub(crate) fn all(scenario: &Scenario, pods: &[Pod]) -> Result<bool> {
+    let node = scenario.node();
+    title("kubectl get sip,sp");
+    print!("{}", scenario.topology.plane.kubectl(&["get", "sip,sp"])?);
+    for pod in pods {
+        check_rules(pod)?;
+    }
+    let pod = pods.get(1).context("a pod with the default route on net1")?;
+    title(&format!("{}: ip -br address; ip route; ip rule", pod.name));
+    print!("{}", pod.place.output("ip", &["-br", "address"])?);
+    for arguments in [&["-4", "route"][..], &["-6", "route"], &["-4", "rule"], &["-6", "rule"]] {
+        print!("{}", pod.place.output("ip", arguments)?);
+    }
+    println!("(every pod's rules are the kernel's, and no table but the kernel's has a route)");
+    title("bpftool map dump pinned .../cluster_cidrs, on the pod's node");
+    print!("{}", node.output("bpftool", &["map", "dump", "pinned", &format!("{PINS}/cluster_cidrs")])?);
+    title(&format!("{}: packets by NIC and reason", pod.name));
+    for (name, packets) in counters::read(node, &counters::nic_ids(pod)?)? {
+        println!("{name:32} {packets}");
+    }
+    change_service_cidr(scenario)
+}
+
+fn title(text: &str) {
+    println!("\n--- {text}");
+}
+
+/// Rules and tables of a pod hold nothing of ours.
+fn check_rules(pod: &Pod) -> Result<()> {
+    for (family, kernel) in ["-4", "-6"].into_iter().zip(KERNEL_RULES) {
+        let rules = pod.place.output("ip", &[family, "rule"])?;
+        ensure!(rules == kernel, "{}: ip {family} rule shows\n{rules}", pod.name);
+        let routes = pod.place.output("ip", &[family, "route", "show", "table", "all"])?;
+        let foreign = routes.lines().find(|line| {
+            let table = line.split(" table ").nth(1).and_then(|rest| rest.split_whitespace().next());
+            table.is_some_and(|table| table != "local" && table != "main")
+        });
+        ensure!(foreign.is_none(), "{}: a route in a table of its own: {foreign:?}", pod.name);
+    }
+    Ok(())
+}
+
+/// Adds a Service CIDR in SpiderCoordinator's status and waits for it in the map that running pods use.
+fn change_service_cidr(scenario: &Scenario) -> Result<bool> {
+    title(&format!("SpiderCoordinator.status.serviceCIDR gets {NEW_CIDR}"));
+    let node = scenario.node();
+    let dump = || node.output("bpftool", &["map", "dump", "pinned", &format!("{PINS}/cluster_cidrs")]);
+    let before = dump()?;
+    let [v4, v6] = addresses::SERVICES;
+    scenario.set_service_cidrs(&[v4, v6, NEW_CIDR])?;
+    let changed = Instant::now();
+    let seen = poll::until("the new CIDR in the map", LIVE_LIMIT, || {
+        ensure!(dump()? != before, "the map is as before");
+        Ok(())
+    });
+    match &seen {
+        Ok(()) => println!("in the map of the running pods after {:.0?}", changed.elapsed()),
+        Err(error) => println!("FAIL {error:#}"),
+    }
+    scenario.set_service_cidrs(&addresses::SERVICES)?;
+    Ok(seen.is_ok())
+}
+
+/// How to enter what is left running.
+pub(crate) fn how_to_look_around(scenario: &Scenario, pods: &[Pod]) {
+    let topology = &scenario.topology;
+    println!("\nStill up; Ctrl-C removes everything. To look around:");
+    for machine in topology.nodes.iter().map(|node| &**node).chain([&topology.gateway, &topology.outside]) {
+        println!("  {:24} {}", machine.name, machine.shell());
+    }
+    for pod in pods {
+        println!("  {:24} {}", pod.name, pod.place.shell());
+    }
+    println!(
+        "  {:24} {} env KUBECONFIG={} bash",
+        "kubectl",
+        topology.fabric.shell(),
+        topology.plane.admin().display()
+    );
+    println!("  {:24} {}", "logs", topology.state.path().join("logs").display());
+}

@@ -1,0 +1,62 @@
+//! The dataplane's counters and maps as bpftool shows them, which is what people look at.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::place::Place;
+use crate::pod::Pod;
+
+/// Where the agent pins maps and programs.
+pub const PINS: &str = "/sys/fs/bpf/spiderpool/v1";
+
+/// Packets by `NIC reason`, zeros left out.
+pub type Counters = BTreeMap<String, u64>;
+
+/// The ids of a pod's NICs: the classid of their filters.
+pub fn nic_ids(pod: &Pod) -> Result<BTreeMap<String, u16>> {
+    let links: Value = serde_json::from_str(&pod.place.output("ip", &["-j", "link"])?)?;
+    let mut ids = BTreeMap::new();
+    for link in links.as_array().into_iter().flatten() {
+        let name = link["ifname"].as_str().context("a link without name")?;
+        let filters = pod.place.output("tc", &["filter", "show", "dev", name, "egress"])?;
+        // `... bpf chain 0 handle 0x1 classid :2a egress direct-action ...`
+        let mut words = filters.split_whitespace();
+        let classid = words.find(|word| *word == "classid").and_then(|_| words.next());
+        if let Some((_, minor)) = classid.and_then(|classid| classid.split_once(':')) {
+            ids.insert(name.to_owned(), u16::from_str_radix(minor, 16)?);
+        }
+    }
+    Ok(ids)
+}
+
+/// What was counted so far for the pod's NICs.
+pub fn read(node: &Place, ids: &BTreeMap<String, u16>) -> Result<Counters> {
+    let mut counters = Counters::new();
+    for (nic, id) in ids {
+        let [low, high] = id.to_le_bytes().map(|byte| byte.to_string());
+        let map = format!("{PINS}/stats");
+        let entry =
+            node.output("bpftool", &["-j", "map", "lookup", "pinned", &map, "key", &low, &high, "0", "0"])?;
+        let entry: Value = serde_json::from_str(&entry)?;
+        for cpu in entry["formatted"]["values"].as_array().context("stats without BTF")? {
+            for (reason, counter) in cpu["value"].as_object().into_iter().flatten() {
+                let packets = counter["packets"].as_u64().unwrap_or(0);
+                if packets > 0 {
+                    *counters.entry(format!("{nic} {reason}")).or_default() += packets;
+                }
+            }
+        }
+    }
+    Ok(counters)
+}
+
+/// What moved from `before` to `after`.
+pub fn moved(before: &Counters, after: &Counters) -> Counters {
+    after
+        .iter()
+        .map(|(name, count)| (name.clone(), count - before.get(name).copied().unwrap_or(0)))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}

@@ -1,0 +1,210 @@
+//! The flow matrix: every flow that must work for a pod with an overlay eth0 and an underlay net1.
+//!
+//! To add a flow, add a line to [`Parties::flows`].
+
+use std::net::IpAddr;
+
+use spiderpool_core::ip::Family;
+
+use crate::dual::Dual;
+use crate::flow::{Expected, Flow};
+use crate::place::Place;
+use crate::probe::{Probe, Protocol};
+use crate::topology::addresses;
+
+use Protocol::{Ping, Tcp, Udp};
+
+/// Which NIC keeps the pod's default route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultRoute {
+    /// The overlay NIC.
+    Eth0,
+    /// The underlay NIC.
+    Net1,
+}
+
+impl DefaultRoute {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Eth0, Self::Net1];
+
+    /// The NIC's name.
+    pub fn nic(self) -> &'static str {
+        match self {
+            Self::Eth0 => "eth0",
+            Self::Net1 => "net1",
+        }
+    }
+}
+
+/// Somebody with addresses.
+#[derive(Debug, Clone)]
+pub struct Party {
+    /// Where it sends from.
+    pub place: Place,
+    /// The overlay address of a pod, the node IP of a node.
+    pub main: Dual,
+    /// The address in the underlay.
+    pub underlay: Dual,
+}
+
+/// Who takes part.
+#[derive(Debug, Clone)]
+pub struct Parties {
+    /// The pod whose flows are tested.
+    pub pod: Party,
+    /// Where its default route is.
+    pub default_route: DefaultRoute,
+    /// Its node.
+    pub node: Party,
+    /// Another node.
+    pub other_node: Party,
+    /// A pod on the same node that has eth0 only.
+    pub neighbour: (Place, Dual),
+    /// A pod on the other node that has eth0 only; an endpoint of the Service.
+    pub overlay_pod: (Place, Dual),
+    /// A pod on the other node with net1, whose net1 address is an endpoint of the Service.
+    pub underlay_pod: Party,
+    /// A client behind the underlay's gateway.
+    pub outside: Place,
+    /// The Service of both pods.
+    pub cluster_ip: Dual,
+}
+
+impl Parties {
+    /// All flows of one family.
+    pub fn flows(&self, family: Family) -> Vec<Flow> {
+        let address = |dual: &Dual| dual.get(family);
+        let (eth0, net1) = (address(&self.pod.main), address(&self.pod.underlay));
+        let (pod, node, other) = (&self.pod.place, &self.node, &self.other_node);
+        let (node_ip, node_net1) = (address(&node.main), address(&node.underlay));
+        let (remote, remote_ip) = (&self.overlay_pod.0, address(&self.overlay_pod.1));
+        let outside_ip = address(&addresses::OUTSIDE);
+        let outward = match self.default_route {
+            DefaultRoute::Eth0 => node_ip,
+            DefaultRoute::Net1 => net1,
+        };
+        let mut list = self.services(family);
+        let mut add = |flows: Vec<Flow>| list.extend(flows);
+
+        add(flow("pod to own node", pod, node_ip).seen_by(&node.place, &[eth0]).by(&[Tcp, Udp, Ping]));
+        add(flow("net1 socket to own node", pod, node_ip)
+            .bound(net1)
+            .seen_by(&node.place, &[eth0])
+            .by(&[Tcp, Udp, Ping]));
+        add(flow("pod to own node's underlay address", pod, node_net1)
+            .seen_by(&node.place, &[eth0])
+            .by(&[Tcp, Udp, Ping]));
+        add(flow("pod to remote pod", pod, remote_ip).seen_by(remote, &[eth0]).by(&[Tcp, Udp, Ping]));
+        add(flow("net1 socket to remote pod", pod, remote_ip)
+            .bound(net1)
+            .seen_by(remote, &[eth0])
+            .by(&[Tcp, Udp, Ping]));
+        add(flow("pod to outside", pod, outside_ip).seen_by(&self.outside, &[outward]).by(&[Tcp, Udp, Ping]));
+
+        let node_ips = [node_ip, node_net1];
+        add(flow("node to eth0", &node.place, eth0)
+            .seen_by(pod, &node_ips)
+            .replies(pod, "eth0")
+            .by(&[Tcp, Ping]));
+        add(flow("node to net1", &node.place, net1)
+            .seen_by(pod, &node_ips)
+            .replies(pod, "sp0")
+            .by(&[Tcp, Udp, Ping]));
+        add(flow("neighbour pod to net1", &self.neighbour.0, net1)
+            .seen_by(pod, &node_ips)
+            .replies(pod, "sp0")
+            .by(&[Tcp, Udp, Ping]));
+        add(flow("other node to net1", &other.place, net1)
+            .seen_by(pod, &[address(&other.underlay)])
+            .replies(pod, "net1")
+            .by(&[Tcp, Udp, Ping]));
+        add(flow("remote pod to eth0", remote, eth0)
+            .seen_by(pod, &[remote_ip])
+            .replies(pod, "eth0")
+            .by(&[Tcp, Udp, Ping]));
+        let underlay_ip = address(&self.underlay_pod.underlay);
+        add(flow("remote net1 to net1", &self.underlay_pod.place, net1)
+            .bound(underlay_ip)
+            .seen_by(pod, &[underlay_ip])
+            .replies(pod, "net1")
+            .by(&[Tcp, Udp, Ping]));
+        add(flow("outside to net1", &self.outside, net1)
+            .seen_by(pod, &[outside_ip])
+            .replies(pod, "net1")
+            .by(&[Tcp, Udp, Ping]));
+        list
+    }
+
+    /// The flows to the Service: what leaves the overlay for its underlay endpoint carries the node's address.
+    fn services(&self, family: Family) -> Vec<Flow> {
+        let (eth0, net1) = (self.pod.main.get(family), self.pod.underlay.get(family));
+        let masqueraded = self.node.underlay.get(family);
+        let (pod, service) = (&self.pod.place, self.cluster_ip.get(family));
+        let to_service = |name: &str| {
+            flow(name, pod, service)
+                .seen_by(&self.overlay_pod.0, &[eth0])
+                .seen_by(&self.underlay_pod.place, &[masqueraded])
+        };
+        [
+            to_service("pod to ClusterIP").by(&[Tcp, Udp]),
+            to_service("net1 socket to ClusterIP").bound(net1).by(&[Tcp, Udp]),
+        ]
+        .concat()
+    }
+
+    /// The flows that need no underlay gateway, for when it is dead.
+    pub fn flows_without_gateway(&self, family: Family) -> Vec<Flow> {
+        let kept = ["pod to ClusterIP", "pod to own node", "pod to remote pod", "node to net1"];
+        let mut flows = self.flows(family);
+        flows.retain(|flow| kept.contains(&flow.name.as_str()));
+        for flow in &mut flows {
+            flow.name.push_str(", underlay gateway dead");
+        }
+        flows
+    }
+}
+
+/// A flow in the making, for one protocol after the other.
+struct Draft(Flow);
+
+fn flow(name: &str, from: &Place, to: IpAddr) -> Draft {
+    Draft(Flow {
+        name: name.to_owned(),
+        from: from.clone(),
+        probe: Probe { protocol: Tcp, to, bound: None },
+        servers: Vec::new(),
+        replies: None,
+    })
+}
+
+impl Draft {
+    fn bound(mut self, address: IpAddr) -> Self {
+        self.0.probe.bound = Some(address);
+        self
+    }
+
+    fn seen_by(mut self, server: &Place, sources: &[IpAddr]) -> Self {
+        self.0.servers.push(Expected { server: server.name.clone(), sources: sources.to_vec() });
+        self
+    }
+
+    /// The pod's answers must leave by `nic`. The pod is who answers.
+    fn replies(mut self, pod: &Place, nic: &'static str) -> Self {
+        self.0.replies = Some((pod.clone(), nic));
+        self
+    }
+
+    fn by(self, protocols: &[Protocol]) -> Vec<Flow> {
+        protocols
+            .iter()
+            .map(|protocol| {
+                let mut flow = self.0.clone();
+                flow.probe.protocol = *protocol;
+                if *protocol == Ping {
+                    flow.servers.clear();
+                }
+                flow
+            })
+            .collect()
+    }
+}
