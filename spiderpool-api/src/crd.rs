@@ -20,9 +20,7 @@ pub use coordinator::{
     SpiderCoordinator, SpiderCoordinatorStatus,
 };
 pub use definition::{definitions, file_name};
-pub use endpoint::{
-    EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, SpiderEndpointStatus, endpoint_ips,
-};
+pub use endpoint::{EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, SpiderEndpointStatus};
 pub use ip_address::{AddressState, Quarantine, SpiderIPAddress, SpiderIPAddressSpec};
 pub use ip_pool::{IPPoolStatus, SpiderIPPool, SpiderIPPoolSpec};
 pub use ip_pool_usage::{SpiderIPPoolUsage, SpiderIPPoolUsageSpec};
@@ -30,7 +28,6 @@ pub use multus_config::{
     Bond, CniType, IbSriovConfig, IpoibConfig, LinkState, MultusPools, OvsConfig, SpiderMultusConfig,
     SpiderMultusConfigSpec, SriovConfig, Trunk, VlanConfig, VlanMode, VlanNicConfig,
 };
-pub use parsed::reserved_addresses;
 pub use reserved_ip::{SpiderReservedIP, SpiderReservedIPSpec};
 pub use schema::Route;
 pub use subnet::{SpiderSubnet, SpiderSubnetSpec, SubnetStatus};

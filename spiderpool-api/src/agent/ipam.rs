@@ -1,8 +1,6 @@
 //! Allocate and release: bodies of `/v1/ipam/*`.
 
 use serde::{Deserialize, Serialize};
-use spiderpool_core::ip::Family;
-use spiderpool_core::ipam::{Allocated, Response, response::NicRoute};
 
 /// Body of POST `/v1/ipam/ip`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,35 +89,6 @@ pub struct Route {
     pub dst: String,
     /// Next hop.
     pub gw: String,
-}
-
-impl From<&Response> for IpamAddResponse {
-    fn from(response: &Response) -> Self {
-        Self {
-            ips: response.addresses.iter().map(IpConfig::from).collect(),
-            routes: response.routes.iter().map(Route::from).collect(),
-        }
-    }
-}
-
-impl From<&Allocated> for IpConfig {
-    /// Without detection: that is the agent's configuration.
-    fn from(allocated: &Allocated) -> Self {
-        Self {
-            version: Family::of_net(&allocated.address).version(),
-            address: allocated.address.to_string(),
-            nic: allocated.nic.to_string(),
-            ip_pool: allocated.pool.to_string(),
-            gateway: allocated.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
-            ..Self::default()
-        }
-    }
-}
-
-impl From<&NicRoute> for Route {
-    fn from(NicRoute { nic, route }: &NicRoute) -> Self {
-        Self { if_name: nic.to_string(), dst: route.dst.to_string(), gw: route.gw.to_string() }
-    }
 }
 
 /// Body of DELETE `/v1/ipam/ip`.

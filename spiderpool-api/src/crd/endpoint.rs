@@ -5,8 +5,6 @@
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use spiderpool_core::ip::Family;
-use spiderpool_core::ipam::{Allocated, DefaultRoute};
 
 use super::schema::Route;
 
@@ -95,72 +93,11 @@ pub struct EndpointIp {
     pub mac: Option<String>,
 }
 
-/// What an endpoint records: one entry per NIC, in the order of the first address of each. The default route is not
-/// recorded, it follows from gateway and `cleanGateway`.
-pub fn endpoint_ips(addresses: &[Allocated]) -> Vec<EndpointIp> {
-    let mut entries: Vec<EndpointIp> = Vec::new();
-    for allocated in addresses {
-        let nic = allocated.nic.as_str();
-        let at = entries.iter().position(|entry| entry.interface == nic).unwrap_or_else(|| {
-            entries.push(EndpointIp { interface: nic.to_owned(), ..EndpointIp::default() });
-            entries.len() - 1
-        });
-        entries[at].record(allocated);
-    }
-    entries
-}
-
-impl EndpointIp {
-    fn record(&mut self, allocated: &Allocated) {
-        let (address, pool, gateway) = match Family::of_net(&allocated.address) {
-            Family::V4 => (&mut self.ipv4, &mut self.ipv4_pool, &mut self.ipv4_gateway),
-            Family::V6 => (&mut self.ipv6, &mut self.ipv6_pool, &mut self.ipv6_gateway),
-        };
-        *address = Some(allocated.address.to_string());
-        *pool = Some(allocated.pool.to_string());
-        *gateway = allocated.gateway.map(|gateway| gateway.to_string());
-        if allocated.gateway.is_some() {
-            self.clean_gateway = Some(allocated.default_route == DefaultRoute::Clean);
-        }
-        let routes = allocated.routes.iter();
-        self.routes
-            .extend(routes.map(|route| Route { dst: route.dst.to_string(), gw: route.gw.to_string() }));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn allocated(nic: &str, address: &str, gateway: Option<&str>, default_route: DefaultRoute) -> Allocated {
-        Allocated {
-            nic: nic.parse().unwrap(),
-            address: address.parse().unwrap(),
-            pool: "p".parse().unwrap(),
-            gateway: gateway.map(|g| g.parse().unwrap()),
-            routes: Vec::new(),
-            default_route,
-        }
-    }
-
-    #[test]
-    fn both_families_of_a_nic_share_an_entry() {
-        let addresses = [
-            allocated("eth0", "10.6.1.9/16", Some("10.6.0.1"), DefaultRoute::Keep),
-            allocated("net1", "10.7.1.9/16", None, DefaultRoute::Clean),
-            allocated("eth0", "fd06::9/64", None, DefaultRoute::Keep),
-        ];
-        assert_eq!(
-            serde_json::to_value(endpoint_ips(&addresses)).unwrap(),
-            json!([
-                { "interface": "eth0", "ipv4": "10.6.1.9/16", "ipv4Pool": "p", "ipv4Gateway": "10.6.0.1",
-                  "cleanGateway": false, "ipv6": "fd06::9/64", "ipv6Pool": "p", "vlan": 0 },
-                { "interface": "net1", "ipv4": "10.7.1.9/16", "ipv4Pool": "p", "vlan": 0 },
-            ])
-        );
-    }
 
     /// A derive that adds `spec` to the wire, or a subresource to the definition, would lose the status on create.
     #[test]

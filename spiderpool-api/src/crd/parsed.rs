@@ -1,9 +1,8 @@
 //! From the texts of custom resources to what `spiderpool_core` decides on.
 
-use spiderpool_core::ip::{Family, IpRangeError, IpSet};
-use spiderpool_core::ipam::pool::{self, Pool, PoolError, PoolFields, Selectors};
+use spiderpool_core::ipam::pool::{Pool, PoolError, PoolFields, Selectors};
 
-use super::{SpiderIPPool, SpiderReservedIP};
+use super::SpiderIPPool;
 
 impl TryFrom<&SpiderIPPool> for Pool {
     type Error = PoolError;
@@ -31,22 +30,6 @@ impl TryFrom<&SpiderIPPool> for Pool {
         };
         Self::parse(fields, spec.routes.iter().map(|route| (route.dst.as_str(), route.gw.as_str())))
     }
-}
-
-/// The addresses of a family that no pod gets. An object that is being deleted reserves nothing any more; one that
-/// does not parse is returned by name, because ignoring it would hand out what it reserves.
-pub fn reserved_addresses<'a>(
-    family: Family,
-    objects: impl IntoIterator<Item = &'a SpiderReservedIP>,
-) -> Result<IpSet, (String, IpRangeError)> {
-    let mut all = IpSet::empty(family);
-    for object in objects.into_iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
-        let texts = object.spec.ips.iter().map(String::as_str);
-        let set = pool::parse_reserved(family, texts)
-            .map_err(|error| (object.metadata.name.clone().unwrap_or_default(), error))?;
-        all = all.union(&set);
-    }
-    Ok(all)
 }
 
 #[cfg(test)]
@@ -86,24 +69,5 @@ mod tests {
             error,
             "IPPool p is invalid: unformatted spec.subnet 10.6.1.0/16, please change it to 10.6.0.0/16"
         );
-    }
-
-    #[test]
-    fn reserved_addresses_of_all_objects() {
-        let object = |value| serde_json::from_value::<SpiderReservedIP>(value).unwrap();
-        let mut objects = vec![
-            object(json!({ "metadata": { "name": "a" }, "spec": { "ips": ["10.6.0.1-10.6.0.3"] } })),
-            object(
-                json!({ "metadata": { "name": "b" }, "spec": { "ips": ["10.6.0.3-10.6.0.4", "fd00::1"] } }),
-            ),
-            object(json!({
-                "metadata": { "name": "c", "deletionTimestamp": "2026-01-01T00:00:00Z" },
-                "spec": { "ips": ["10.6.0.9"] },
-            })),
-        ];
-        assert_eq!(reserved_addresses(Family::V4, &objects).unwrap().len(), 4);
-        assert_eq!(reserved_addresses(Family::V6, &objects).unwrap().len(), 1);
-        objects.push(object(json!({ "metadata": { "name": "bad" }, "spec": { "ips": ["x"] } })));
-        assert_eq!(reserved_addresses(Family::V4, &objects).unwrap_err().0, "bad");
     }
 }

@@ -11,7 +11,7 @@ use super::candidates::DefaultRoute;
 use super::error::IpamError;
 use super::response::{Route, RouteError};
 use crate::ip::Family;
-use crate::names::{IfName, NameError, PoolName};
+use crate::names::{IfName, PoolName};
 
 /// The keys.
 pub mod key {
@@ -130,15 +130,6 @@ impl PodAnnotations {
             routes: get(key::ROUTES).map(parse_routes).transpose()?.unwrap_or_default(),
         })
     }
-}
-
-/// The NIC that shall keep the default route, by the pod's annotation.
-pub fn default_route_nic(annotations: &BTreeMap<String, String>) -> Result<Option<IfName>, IpamError> {
-    annotations
-        .get(key::DEFAULT_ROUTE_NIC)
-        .filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(|e: NameError| invalid(key::DEFAULT_ROUTE_NIC, &e)))
-        .transpose()
 }
 
 fn invalid(key: &'static str, cause: &impl ToString) -> IpamError {

@@ -243,15 +243,6 @@ fn parse_gateway(text: &str, subnet: IpNet, usable: &IpSet) -> Result<IpAddr, Po
     if usable.contains(gateway) { Err(PoolFault::GatewayUsable(gateway)) } else { Ok(gateway) }
 }
 
-/// The set that SpiderReservedIPs of a family take away; their other elements are left out.
-pub fn parse_reserved<'a>(
-    family: Family,
-    texts: impl IntoIterator<Item = &'a str>,
-) -> Result<IpSet, IpRangeError> {
-    let ranges = texts.into_iter().map(str::parse).collect::<Result<Vec<IpRange>, _>>()?;
-    Ok(IpSet::from_ranges(family, ranges))
-}
-
 /// Two pools that both hold an address. An address must belong to one pool: its object is named by it alone.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("IPPools {first} and {second} overlap in {}", join(.ranges))]

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn parse(pairs: &[(&str, &str)]) -> Result<PodAnnotations, String> {
@@ -111,10 +113,14 @@ fn routes_are_pairs_of_one_family() {
     }
 }
 
-#[test]
-fn the_default_route_nic_is_a_nic() {
-    let nic = |text: &str| default_route_nic(&[(key::DEFAULT_ROUTE_NIC.to_owned(), text.to_owned())].into());
-    assert_eq!(nic("net1"), Ok(Some("net1".parse().unwrap())));
-    assert_eq!(nic(""), Ok(None));
-    assert!(nic("a/b").is_err());
+proptest! {
+    /// Whatever a user writes gives pools or a message.
+    #[test]
+    fn any_text_is_answered(text in ".{0,40}|[\\[{\"}\\],:a-z0-9 @/]{0,40}", networks in "[a-z0-9,@/\\[{\" ]{0,30}") {
+        for key in [key::IPPOOLS, key::IPPOOL, key::ROUTES] {
+            if let Err(error) = parse(&[(key, &text), (key::MULTUS_NETWORKS, &networks)]) {
+                prop_assert!(error.starts_with("wrong input, ") || error.contains("not supported yet"), "{}", error);
+            }
+        }
+    }
 }

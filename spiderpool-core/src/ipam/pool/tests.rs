@@ -109,8 +109,9 @@ fn pools_must_not_share_an_address() {
 #[test]
 fn free_is_what_nobody_has() {
     let pool = pool("a", "10.6.0.0/16", &["10.6.0.1-10.6.0.9"], &[], None).unwrap();
-    let reserved = parse_reserved(Family::V4, ["10.6.0.1-10.6.0.3", "fd00::1"]).unwrap();
-    let in_use = parse_reserved(Family::V4, ["10.6.0.9"]).unwrap();
+    let set = |range: &str| IpSet::from_ranges(Family::V4, [range.parse().unwrap()]);
+    let reserved = set("10.6.0.1-10.6.0.3");
+    let in_use = set("10.6.0.9");
     let free: Vec<_> = pool.free(&reserved, &in_use).ranges().map(|r| r.to_string()).collect();
     assert_eq!(free, ["10.6.0.4-10.6.0.8"]);
     assert_eq!(pool.with_prefix("10.6.0.4".parse().unwrap()).unwrap().to_string(), "10.6.0.4/16");
