@@ -7,11 +7,13 @@
 pub mod agent;
 pub mod calico_like;
 pub mod capture;
+pub mod cluster;
 pub mod cni;
 pub mod control_plane;
 pub mod counters;
 pub mod dual;
 pub mod flow;
+pub mod kernel_state;
 pub mod machine;
 pub mod matrix;
 pub mod place;

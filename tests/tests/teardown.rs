@@ -1,5 +1,6 @@
 //! What the bench starts ends with the process that started it, also when that is killed.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::env;

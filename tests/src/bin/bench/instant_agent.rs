@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::Result;
 
 /// The address that every request gets.
-const ANSWER: &str = r#"{"ips":[{"version":4,"address":"10.6.212.145/16","nic":"net1","ipPool":"bench","gateway":"10.6.0.1"}],"routes":[{"ifName":"net1","dst":"0.0.0.0/0","gw":"10.6.0.1"}]}"#;
+const ANSWER: &str = r#"{"ips":[{"version":4,"address":"10.6.212.145/16","nic":"lo","ipPool":"bench","gateway":"10.6.0.1"}],"routes":[{"ifName":"lo","dst":"0.0.0.0/0","gw":"10.6.0.1"}]}"#;
 
 /// Serves on `socket` until the process ends.
 pub(crate) fn serve(socket: &Path) -> Result<()> {

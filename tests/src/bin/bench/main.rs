@@ -7,6 +7,7 @@
 mod agents;
 mod allocation;
 mod call;
+mod coordinator;
 mod instant_agent;
 mod plugin;
 mod samples;
@@ -33,6 +34,8 @@ struct Arguments {
 enum What {
     /// The IPAM plugin as a whole process, and allocations from one pool by many agents on a real API server.
     Ipam(IpamArguments),
+    /// The coordinator plugin as a whole process, programs attached.
+    Cni(coordinator::CniArguments),
 }
 
 #[derive(Args)]
@@ -68,6 +71,7 @@ fn main() -> Result<()> {
             plugin::measure(ipam, &mut report)?;
             allocation::measure(ipam, &mut report)?;
         }
+        What::Cni(cni) => coordinator::measure(cni, &mut report)?,
     }
     report.print(arguments.json)
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use spiderpool_core::ip::Family;
+use spiderpool_tests::cluster::RouteHints;
 use spiderpool_tests::counters;
 use spiderpool_tests::flow::Flow;
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::place::Place;
 use spiderpool_tests::pod::Pod;
-use spiderpool_tests::scenario::RouteHints;
 
 const COLUMNS: usize = 6;
 /// The columns with the programs attached come first; only they decide.

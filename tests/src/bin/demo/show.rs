@@ -23,7 +23,7 @@ const KERNEL_RULES: [&str; 2] = [
 pub(crate) fn all(scenario: &Scenario, pods: &[Pod]) -> Result<bool> {
     let node = scenario.node();
     title("kubectl get sip,sp");
-    print!("{}", scenario.topology.plane.kubectl(&["get", "sip,sp"])?);
+    print!("{}", scenario.topology().plane.kubectl(&["get", "sip,sp"])?);
     for pod in pods {
         check_rules(pod)?;
     }
@@ -69,7 +69,7 @@ fn change_service_cidr(scenario: &Scenario) -> Result<bool> {
     let dump = || node.output("bpftool", &["map", "dump", "pinned", &format!("{PINS}/cluster_cidrs")]);
     let before = dump()?;
     let [v4, v6] = addresses::SERVICES;
-    scenario.set_service_cidrs(&[v4, v6, NEW_CIDR])?;
+    scenario.cluster.set_service_cidrs(&[v4, v6, NEW_CIDR])?;
     let changed = Instant::now();
     let seen = poll::until("the new CIDR in the map", LIVE_LIMIT, || {
         ensure!(dump()? != before, "the map is as before");
@@ -79,13 +79,13 @@ fn change_service_cidr(scenario: &Scenario) -> Result<bool> {
         Ok(()) => println!("in the map of the running pods after {:.0?}", changed.elapsed()),
         Err(error) => println!("FAIL {error:#}"),
     }
-    scenario.set_service_cidrs(&addresses::SERVICES)?;
+    scenario.cluster.set_service_cidrs(&addresses::SERVICES)?;
     Ok(seen.is_ok())
 }
 
 /// How to enter what is left running.
 pub(crate) fn how_to_look_around(scenario: &Scenario, pods: &[Pod]) {
-    let topology = &scenario.topology;
+    let topology = scenario.topology();
     println!("\nStill up; Ctrl-C removes everything. To look around:");
     for machine in topology.nodes.iter().map(|node| &**node).chain([&topology.gateway, &topology.outside]) {
         println!("  {:24} {}", machine.name, machine.shell());

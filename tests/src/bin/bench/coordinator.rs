@@ -1,0 +1,82 @@
+//! `coordinator` as a whole process: a real agent, a real pod with eth0 and macvlan net1, programs attached.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use spiderpool_tests::cluster::{Cluster, spec};
+use spiderpool_tests::cni::Network;
+use spiderpool_tests::matrix::DefaultRoute;
+use spiderpool_tests::pod::{Pod, PodSpec};
+use spiderpool_tests::tools;
+
+use crate::call::Call;
+use crate::samples::{Pair, Report, Samples, Side};
+
+#[derive(Args)]
+pub(crate) struct CniArguments {
+    /// Another coordinator with the same configuration and socket API, measured in alternating calls.
+    #[arg(long)]
+    peer_coordinator: Option<PathBuf>,
+    /// Pods per side, each with one ADD and one DEL.
+    #[arg(long, default_value_t = 40)]
+    pods: usize,
+}
+
+#[derive(Default)]
+struct Rows {
+    add: Pair,
+    del: Pair,
+    peak: Pair,
+}
+
+pub(crate) fn measure(arguments: &CniArguments, report: &mut Report) -> Result<()> {
+    let cluster = Cluster::start(1, &|step| eprintln!("{step}"))?;
+    let ours = tools::spiderpool("coordinator")?;
+    let mut rows = Rows::default();
+    for index in 0..arguments.pods {
+        for (side, plugin) in [(Side::Ours, Some(&ours)), (Side::Peer, arguments.peer_coordinator.as_ref())] {
+            let Some(plugin) = plugin else { continue };
+            let name = format!("bench-{index}-{side:?}").to_lowercase();
+            one_pod(&cluster, &name, plugin, rows.sides(side)).with_context(|| name)?;
+        }
+    }
+    report.add("coordinator ADD, whole process", "ms", &rows.add);
+    report.add("coordinator DEL, whole process", "ms", &rows.del);
+    report.add("coordinator ADD, peak memory", "MiB", &rows.peak);
+    Ok(())
+}
+
+impl Rows {
+    fn sides(&mut self, side: Side) -> [&mut Samples; 3] {
+        [self.add.side(side), self.del.side(side), self.peak.side(side)]
+    }
+}
+
+/// Makes a pod with the plugins before the coordinator, then times the coordinator alone. The second ADD and DEL are
+/// for memory: tracing slows them.
+fn one_pod(cluster: &Cluster, name: &str, plugin: &Path, [add, del, peak]: [&mut Samples; 3]) -> Result<()> {
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let PodSpec { networks, .. } = spec(name, DefaultRoute::Eth0);
+    let network = networks.into_iter().next().context("the pod has no second network")?;
+    let (coordinator, before) = network.plugins.split_last().context("an empty network")?;
+    let (coordinator, before) =
+        (coordinator.clone(), Network { plugins: before.to_vec(), ..network.clone() });
+    let mut pod = Pod::add(plane, node, &PodSpec { name: name.into(), ..PodSpec::default() })?;
+    pod.attach(node, "net1", &before)?;
+    let (_, attachment, result) = pod.attachments.last().context("no attachment")?;
+    let config = network.config(&coordinator, result)?;
+    let environment = [
+        ("CNI_CONTAINERID", attachment.container.as_str()),
+        ("CNI_IFNAME", "net1"),
+        ("CNI_NETNS", attachment.netns.to_str().context("netns path")?),
+        ("CNI_PATH", "/nonexistent"),
+        ("CNI_ARGS", attachment.arguments.as_str()),
+    ];
+    let call = |command| Call { plugin, command, environment: &environment, config: &config };
+    add.push(node.run(|| call("ADD").wall_ms())?);
+    del.push(node.run(|| call("DEL").wall_ms())?);
+    peak.push(node.run(|| call("ADD").peak_mib())?);
+    node.run(|| call("DEL").wall_ms())?;
+    pod.del(plane, node)
+}

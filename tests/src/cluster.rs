@@ -1,0 +1,140 @@
+//! Nodes with agents, pools and a coordinator: what every test of the whole chain starts from.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::agent::Agent;
+use crate::cni::Network;
+use crate::control_plane::Options;
+use crate::matrix::DefaultRoute;
+use crate::pod::PodSpec;
+use crate::poll;
+use crate::topology::{Node, Topology, addresses};
+
+/// How long an agent may take to see a change of SpiderCoordinator.
+const WATCH_LIMIT: Duration = Duration::from_secs(5);
+
+/// The annotation that names the NIC with the default route.
+const DEFAULT_ROUTE_NIC: &str = "ipam.spidernet.io/default-route-nic";
+
+/// SpiderCoordinator's `spec.ebpf.routeHints`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteHints {
+    /// Pods whose default route is on net1 get them.
+    Auto,
+    /// Nobody gets them.
+    Never,
+}
+
+impl RouteHints {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Auto, Self::Never];
+
+    /// The value in the custom resource.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// A topology with an agent on each node.
+#[derive(Debug)]
+pub struct Cluster {
+    /// One per node.
+    pub agents: Vec<Agent>,
+    /// Nodes and control plane.
+    pub topology: Topology,
+}
+
+impl Cluster {
+    /// Starts everything; `progress` hears of each step.
+    pub fn start(nodes: u8, progress: impl Fn(&str)) -> Result<Self> {
+        let topology = Topology::start(Options::default(), nodes)?;
+        progress("etcd, kube-apiserver, nodes with kube-proxy, switches, gateway, outside client");
+        topology.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": pools()}).to_string())?;
+        let mut cluster = Self { agents: Vec::new(), topology };
+        cluster.set_coordinator(RouteHints::Auto)?;
+        progress("SpiderIPPools, SpiderCoordinator and its status");
+        for node in &cluster.topology.nodes {
+            cluster.agents.push(Agent::start(&cluster.topology.plane, node)?);
+        }
+        progress("spiderpool-agent on each node");
+        Ok(cluster)
+    }
+
+    /// Writes SpiderCoordinator, and its status as the controller does.
+    pub fn set_coordinator(&self, hints: RouteHints) -> Result<()> {
+        let coordinator = json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderCoordinator",
+            "metadata": {"name": "default"},
+            "spec": {"mode": "auto", "podCIDRType": "calico", "ebpf": {"routeHints": hints.name()}},
+        });
+        self.topology.plane.apply(&coordinator.to_string())?;
+        self.set_service_cidrs(&addresses::SERVICES)
+    }
+
+    /// Writes the Service CIDRs into SpiderCoordinator's status.
+    pub fn set_service_cidrs(&self, cidrs: &[&str]) -> Result<()> {
+        let status = json!({"phase": "Synced", "overlayPodCIDR": addresses::OVERLAY, "serviceCIDR": cidrs});
+        let patch = json!({"status": status}).to_string();
+        let target =
+            ["patch", "spidercoordinator", "default", "--subresource=status", "--type=merge", "-p", &patch];
+        self.topology.plane.kubectl(&target)?;
+        Ok(())
+    }
+}
+
+/// Waits until the agent of `node` hands out `hints` for a pod that exists.
+pub fn wait_for_hints(node: &Node, pod: &str, hints: RouteHints) -> Result<()> {
+    poll::until(&format!("route hints {} on {}", hints.name(), node.name), WATCH_LIMIT, || {
+        let config = Agent::coordinator_config(node, pod)?;
+        ensure!(config["routeHints"] == hints.name(), "the agent hands out {config}");
+        Ok(())
+    })
+}
+
+/// A pod with an underlay NIC.
+pub fn spec(name: &str, default_route: DefaultRoute) -> PodSpec {
+    PodSpec {
+        name: name.into(),
+        annotations: vec![(DEFAULT_ROUTE_NIC.into(), default_route.nic().into())],
+        networks: vec![macvlan("underlay-v4", "underlay-v6")],
+    }
+}
+
+/// A network as SpiderMultusConfig's controller renders it.
+pub fn macvlan(pool_v4: &str, pool_v6: &str) -> Network {
+    Network {
+        name: "macvlan-eth1".into(),
+        version: "0.3.1".into(),
+        plugins: vec![
+            json!({
+                "type": "macvlan", "master": "eth1", "mode": "bridge", "mtu": 0,
+                "ipam": {
+                    "type": "spiderpool",
+                    "default_ipv4_ippool": [pool_v4], "default_ipv6_ippool": [pool_v6],
+                },
+            }),
+            json!({"type": "coordinator", "mode": "overlay"}),
+        ],
+    }
+}
+
+/// A SpiderIPPool of the underlay's subnet of the family of `ips`.
+pub fn pool(name: &str, ips: &[&str]) -> Value {
+    let ([v4, v6], gateway) = (addresses::UNDERLAY, addresses::UNDERLAY_GATEWAY);
+    let (subnet, gateway) =
+        if name.ends_with("v6") { (v6, gateway.v6.to_string()) } else { (v4, gateway.v4.to_string()) };
+    json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool", "metadata": {"name": name},
+        "spec": {"subnet": subnet, "ips": ips, "gateway": gateway},
+    })
+}
+
+fn pools() -> [Value; 2] {
+    [pool("underlay-v4", &["10.66.10.1-10.66.10.200"]), pool("underlay-v6", &["fd66::a:1-fd66::a:c8"])]
+}

@@ -1,0 +1,42 @@
+//! What a node or a pod has in the kernel, as lines, to be compared before and after.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use crate::place::Place;
+
+const LOOKS: &[(&str, &[&str])] = &[
+    ("ip", &["-o", "link"]),
+    ("ip", &["-o", "address"]),
+    ("ip", &["-4", "route", "show", "table", "all"]),
+    ("ip", &["-6", "route", "show", "table", "all"]),
+    ("ip", &["-4", "neighbour", "show", "nud", "permanent"]),
+    ("ip", &["-6", "neighbour", "show", "nud", "permanent"]),
+    ("ip", &["-4", "rule"]),
+    ("ip", &["-6", "rule"]),
+    ("tc", &["qdisc", "show"]),
+    ("find", &["/sys/fs/bpf", "/run/netns"]),
+];
+
+/// Lines of links, addresses, routes, permanent neighbours, rules, qdiscs, pins and namespaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelState(BTreeSet<String>);
+
+impl KernelState {
+    /// Looks now.
+    pub fn of(place: &Place) -> Result<Self> {
+        let mut lines = BTreeSet::new();
+        for (program, arguments) in LOOKS {
+            let output = place.output(program, arguments)?;
+            lines.extend(output.lines().map(|line| format!("{program}: {}", line.trim())));
+        }
+        Ok(Self(lines))
+    }
+
+    /// What came (`+`) and went (`-`) since `before`.
+    pub fn changes(&self, before: &Self) -> Vec<String> {
+        let came = self.0.difference(&before.0).map(|line| format!("+ {line}"));
+        came.chain(before.0.difference(&self.0).map(|line| format!("- {line}"))).collect()
+    }
+}

@@ -1,0 +1,225 @@
+//! Bad input and a broken environment: each gives one clear CNI error (code, message, details), exit code 1, and
+//! leaves nothing behind but addresses that the pod keeps by design.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use serde_json::{Value, json};
+use spiderpool_tests::agent::Agent;
+use spiderpool_tests::cluster::{Cluster, macvlan, pool, spec};
+use spiderpool_tests::cni::{self, Attachment, Failure, Network};
+use spiderpool_tests::kernel_state::KernelState;
+use spiderpool_tests::matrix::DefaultRoute;
+use spiderpool_tests::pod::{Pod, PodSpec};
+use spiderpool_tests::topology::Node;
+use spiderpool_tests::{privilege, process};
+
+/// One cluster for all tests, one test at a time: some of them break it for a while.
+fn cluster() -> Option<MutexGuard<'static, Cluster>> {
+    static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
+    if !privilege::root_or_skip("bad input") {
+        return None;
+    }
+    let start = || {
+        let cluster = Cluster::start(1, |_| ()).unwrap();
+        let mut disabled = pool("disabled-v4", &["10.66.20.1-10.66.20.9"]);
+        disabled["spec"]["disable"] = json!(true);
+        let mut elsewhere = pool("elsewhere-v4", &["10.66.21.1-10.66.21.9"]);
+        elsewhere["spec"]["nodeName"] = json!(["another-node"]);
+        let items = [disabled, elsewhere, pool("empty-v4", &[])];
+        cluster
+            .topology
+            .plane
+            .apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
+            .unwrap();
+        Mutex::new(cluster)
+    };
+    Some(CLUSTER.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A pod with eth0 only, for plugins to be run on.
+fn plain_pod(cluster: &Cluster, name: &str) -> Pod {
+    let spec = PodSpec { name: name.into(), ..PodSpec::default() };
+    Pod::add(&cluster.topology.plane, &cluster.topology.nodes[0], &spec).unwrap()
+}
+
+fn failure(error: &anyhow::Error) -> Failure {
+    error.downcast_ref::<Failure>().unwrap_or_else(|| panic!("not a plugin's failure: {error:#}")).clone()
+}
+
+/// The plugin's ADD must fail with `code`, name `names` in its error, and change nothing on the node and in the pod.
+fn refused(
+    node: &Node,
+    pod: &Pod,
+    plugin: &str,
+    attachment: &Attachment,
+    config: &[u8],
+    code: u64,
+    names: &str,
+) {
+    let look = || (KernelState::of(node).unwrap(), KernelState::of(&pod.place).unwrap());
+    let before = look();
+    let failed =
+        cni::execute_type(node, plugin, "ADD", attachment, config).expect_err("the plugin succeeded");
+    check(&failure(&failed), code, names);
+    let after = look();
+    assert_eq!(after.0.changes(&before.0), Vec::<String>::new(), "on the node");
+    assert_eq!(after.1.changes(&before.1), Vec::<String>::new(), "in the pod");
+}
+
+fn check(failed: &Failure, code: u64, names: &str) {
+    assert_eq!(failed.exit, Some(1), "{failed}");
+    assert_eq!(failed.code(), code, "{failed}");
+    let error = failed.error.as_ref().unwrap_or_else(|| panic!("no error object: {failed}"));
+    for key in ["cniVersion", "msg", "details"] {
+        assert!(error[key].as_str().is_some_and(|text| !text.is_empty()), "{key} is missing: {failed}");
+    }
+    assert!(failed.message().contains(names), "{names:?} is not named: {failed}");
+}
+
+fn config(network: &Network, plugin: usize, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let mut config: Value =
+        serde_json::from_slice(&network.config(&network.plugins[plugin], &Value::Null).unwrap()).unwrap();
+    change(&mut config);
+    serde_json::to_vec(&config).unwrap()
+}
+
+#[test]
+fn malformed_configuration() {
+    let Some(cluster) = cluster() else { return };
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = plain_pod(&cluster, "malformed");
+    let (attachment, network) = (pod.attachment("net1"), macvlan("underlay-v4", "underlay-v6"));
+    for plugin in ["spiderpool", "coordinator"] {
+        refused(node, &pod, plugin, &attachment, b"{\"cniVersion\": \"1.0.0\", \"name\":", 6, "EOF");
+        let version = config(&network, 0, |config| config["cniVersion"] = json!("9.9.9"));
+        refused(node, &pod, plugin, &attachment, &version, 1, "9.9.9");
+    }
+    let wrong_type = config(&network, 0, |config| config["ipam"]["clean_gateway"] = json!("yes"));
+    refused(node, &pod, "spiderpool", &attachment, &wrong_type, 6, "yes");
+    let wrong_type = config(&network, 1, |config| config["hijackCIDR"] = json!("10.0.0.0/8"));
+    refused(node, &pod, "coordinator", &attachment, &wrong_type, 6, "10.0.0.0/8");
+    let wrong_value = config(&network, 1, |config| config["mode"] = json!("sideways"));
+    refused(node, &pod, "coordinator", &attachment, &wrong_value, 7, "sideways");
+    pod.del(plane, node).unwrap();
+}
+
+#[test]
+fn pools_that_cannot_give_an_address() {
+    let Some(cluster) = cluster() else { return };
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = plain_pod(&cluster, "no-address");
+    let attachment = pod.attachment("net1");
+    for name in ["missing-v4", "disabled-v4", "elsewhere-v4", "empty-v4"] {
+        let network = macvlan(name, "underlay-v6");
+        let config = network.config(&network.plugins[0], &Value::Null).unwrap();
+        refused(node, &pod, "spiderpool", &attachment, &config, 100, name);
+    }
+    pod.del(plane, node).unwrap();
+}
+
+#[test]
+fn an_annotation_that_does_not_parse() {
+    let Some(cluster) = cluster() else { return };
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let before = KernelState::of(node).unwrap();
+    let mut spec = spec("annotated", DefaultRoute::Eth0);
+    spec.annotations.push(("ipam.spidernet.io/ippool".into(), "{\"ipv4\": [".into()));
+    let failed = Pod::add(plane, node, &spec).expect_err("the chain succeeded");
+    check(&failure(&failed), 100, "ipam.spidernet.io/ippool");
+    assert_eq!(KernelState::of(node).unwrap().changes(&before), Vec::<String>::new());
+}
+
+#[test]
+fn a_namespace_that_is_gone() {
+    let Some(cluster) = cluster() else { return };
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = plain_pod(&cluster, "no-namespace");
+    let attachment = Attachment { netns: "/run/netns/gone".into(), ..pod.attachment("net1") };
+    let network = macvlan("underlay-v4", "underlay-v6");
+    for (plugin, name) in ["spiderpool", "coordinator"].iter().enumerate() {
+        let config = network.config(&network.plugins[plugin], &Value::Null).unwrap();
+        refused(node, &pod, name, &attachment, &config, 4, "/run/netns/gone");
+    }
+    pod.del(plane, node).unwrap();
+}
+
+/// macvlan and IPAM worked, then the coordinator fails: it undoes its own steps, the runtime's DEL does the rest.
+fn coordinator_refused(cluster: &Cluster, name: &str, code: u64, names: &str) {
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let before = KernelState::of(node).unwrap();
+    let pod = plain_pod(cluster, name);
+    let (attachment, network) = (pod.attachment("net1"), macvlan("underlay-v4", "underlay-v6"));
+    let alone = Network { plugins: network.plugins[..1].to_vec(), ..network.clone() };
+    let result = alone.add(node, &attachment).unwrap();
+    let config = network.config(&network.plugins[1], &result).unwrap();
+    refused(node, &pod, "coordinator", &attachment, &config, code, names);
+    network.del(node, &attachment, &result).unwrap();
+    pod.del(plane, node).unwrap();
+    assert_eq!(KernelState::of(node).unwrap().changes(&before), Vec::<String>::new());
+}
+
+#[test]
+fn programs_are_missing() {
+    let Some(cluster) = cluster() else { return };
+    let node = &cluster.topology.nodes[0];
+    let shell = |script: &str| node.output("sh", &["-c", script]).unwrap();
+    shell("mkdir /run/pins; for p in /sys/fs/bpf/spiderpool/v1/*gress; do mv $p /sys/fs/bpf/${p##*/}; done");
+    coordinator_refused(&cluster, "no-programs", 105, "spiderpool-agent");
+    shell("for p in /sys/fs/bpf/*gress; do mv $p /sys/fs/bpf/spiderpool/v1/; done; rmdir /run/pins");
+}
+
+#[test]
+fn bpffs_is_not_mounted() {
+    let Some(cluster) = cluster() else { return };
+    let node = &cluster.topology.nodes[0];
+    node.output("mount", &["-t", "tmpfs", "tmpfs", "/sys/fs/bpf"]).unwrap();
+    coordinator_refused(&cluster, "no-bpffs", 105, "mount -t bpf");
+    node.output("umount", &["/sys/fs/bpf"]).unwrap();
+}
+
+#[test]
+fn the_agent_is_down() {
+    let Some(mut cluster) = cluster() else { return };
+    cluster.agents.remove(0).stop().unwrap();
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = plain_pod(&cluster, "no-agent");
+    let (attachment, network) = (pod.attachment("net1"), macvlan("underlay-v4", "underlay-v6"));
+    for (plugin, name) in ["spiderpool", "coordinator"].iter().enumerate() {
+        let config = network.config(&network.plugins[plugin], &Value::Null).unwrap();
+        refused(node, &pod, name, &attachment, &config, 11, "spiderpool.sock");
+    }
+    pod.del(plane, node).unwrap();
+    let agent = Agent::start(plane, node).unwrap();
+    cluster.agents.push(agent);
+}
+
+#[test]
+fn the_api_server_is_down() {
+    let Some(mut cluster) = cluster() else { return };
+    let pod = plain_pod(&cluster, "no-api-server");
+    let (attachment, network) = (pod.attachment("net1"), macvlan("underlay-v4", "underlay-v6"));
+    let config = network.config(&network.plugins[0], &Value::Null).unwrap();
+    cluster.topology.plane.kill_api_server().unwrap();
+    refused(&cluster.topology.nodes[0], &pod, "spiderpool", &attachment, &config, 11, "API server");
+    cluster.topology.plane.start_api_server().unwrap();
+    let node = &cluster.topology.nodes[0];
+    let again = cni::execute_type(node, "spiderpool", "ADD", &attachment, &config);
+    again.expect("the API server is back");
+    pod.del(&cluster.topology.plane, node).unwrap();
+}
+
+/// What the plugins print is for the runtime; what people need is also in their log files.
+#[test]
+fn errors_are_logged() {
+    let Some(cluster) = cluster() else { return };
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = plain_pod(&cluster, "logged");
+    let network = macvlan("nowhere-v4", "underlay-v6");
+    let config = network.config(&network.plugins[0], &Value::Null).unwrap();
+    refused(node, &pod, "spiderpool", &pod.attachment("net1"), &config, 100, "nowhere-v4");
+    let log = node.run(|| process::run("cat", &["/var/log/spidernet/spiderpool.log"])).unwrap();
+    assert!(log.lines().any(|line| line.contains("nowhere-v4") && line.contains("logged")), "{log}");
+    pod.del(plane, node).unwrap();
+}

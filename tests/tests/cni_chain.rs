@@ -1,0 +1,136 @@
+//! The CNI chain as a runtime runs it, with a real agent: ADD, a repeated ADD, CHECK, DEL in every order of failure.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::Value;
+use spiderpool_tests::agent::Agent;
+use spiderpool_tests::cluster::{Cluster, spec};
+use spiderpool_tests::kernel_state::KernelState;
+use spiderpool_tests::matrix::DefaultRoute;
+use spiderpool_tests::pod::Pod;
+use spiderpool_tests::{cni, counters, poll, privilege};
+
+/// What the agent does after its answer, it does within a second; a busy machine gets more.
+const LATER: Duration = Duration::from_secs(10);
+
+/// One cluster for all tests, one test at a time: they compare the state of the node.
+fn cluster() -> MutexGuard<'static, Cluster> {
+    static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
+    CLUSTER
+        .get_or_init(|| Mutex::new(Cluster::start(1, |_| ()).unwrap()))
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn del_undoes_what_add_did() {
+    if !privilege::root_or_skip("del_undoes_what_add_did") {
+        return;
+    }
+    let cluster = cluster();
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let before = KernelState::of(node).unwrap();
+    let pod = Pod::add(plane, node, &spec("undone", DefaultRoute::Net1)).unwrap();
+    assert_ne!(KernelState::of(node).unwrap(), before);
+    let held = plane.kubectl(&["get", "sip", "-o", "name"]).unwrap();
+    assert_eq!(held.lines().count(), 2, "{held}");
+    poll::until("the endpoint", LATER, || plane.kubectl(&["get", "spiderendpoint", "undone"])).unwrap();
+
+    pod.del(plane, node).unwrap();
+    assert_eq!(KernelState::of(node).unwrap().changes(&before), Vec::<String>::new());
+    poll::until("the end of addresses and endpoint", LATER, || {
+        let left = plane.kubectl(&["get", "sip,spiderendpoints", "-A", "-o", "name"])?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_repeated_add_changes_nothing() {
+    if !privilege::root_or_skip("a_repeated_add_changes_nothing") {
+        return;
+    }
+    let cluster = cluster();
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &spec("twice", DefaultRoute::Eth0)).unwrap();
+    let (network, attachment, result) = &pod.attachments[0];
+    let look = || (KernelState::of(&pod.place).unwrap(), counters::nic_ids(&pod).unwrap());
+    let before = look();
+    assert_eq!(before.1.len(), 3, "programs on eth0, net1 and sp0: {:?}", before.1);
+
+    let [macvlan, coordinator] = network.plugins.as_slice() else { panic!("two plugins") };
+    let config = network.config(macvlan, &Value::Null).unwrap();
+    let again = cni::execute_type(node, "spiderpool", "ADD", attachment, &config).unwrap();
+    let addresses = |result: &Value| -> Vec<String> {
+        let mut list: Vec<String> =
+            result["ips"].as_array().unwrap().iter().map(|ip| ip["address"].to_string()).collect();
+        list.sort();
+        list
+    };
+    assert_eq!(addresses(&again), addresses(result));
+    let config = network.config(coordinator, result).unwrap();
+    cni::execute(node, "ADD", attachment, &config).unwrap();
+    let after = look();
+    assert_eq!(after.0.changes(&before.0), Vec::<String>::new());
+    assert_eq!(after.1, before.1);
+    network.check(node, attachment, result).unwrap();
+    pod.del(plane, node).unwrap();
+}
+
+#[test]
+fn del_needs_neither_result_nor_netns_nor_agent() {
+    if !privilege::root_or_skip("del_needs_neither_result_nor_netns_nor_agent") {
+        return;
+    }
+    let mut cluster = cluster();
+    let agent = cluster.agents.remove(0);
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let before = KernelState::of(node).unwrap();
+    let pod = Pod::add(plane, node, &spec("forgotten", DefaultRoute::Net1)).unwrap();
+    agent.kill().unwrap();
+    let (network, attachment, _) = &pod.attachments[0];
+    let gone = cni::Attachment { netns: "".into(), ..attachment.clone() };
+    // macvlan's own DEL is not ours to judge; without a namespace it has nothing to do.
+    for plugin in ["coordinator", "spiderpool"] {
+        let [macvlan, coordinator] = network.plugins.as_slice() else { panic!("two plugins") };
+        let config = if plugin == "coordinator" { coordinator } else { macvlan };
+        for attachment in [attachment, &gone, &gone] {
+            let config = network.config(config, &Value::Null).unwrap();
+            cni::execute_type(node, plugin, "DEL", attachment, &config).unwrap();
+        }
+    }
+    pod.del(plane, node).unwrap();
+    assert_eq!(KernelState::of(node).unwrap().changes(&before), Vec::<String>::new());
+    let agent = Agent::start(plane, node).unwrap();
+    cluster.agents.push(agent);
+}
+
+#[test]
+fn a_restarted_agent_attaches_again_what_is_missing() {
+    if !privilege::root_or_skip("a_restarted_agent_attaches_again_what_is_missing") {
+        return;
+    }
+    let mut cluster = cluster();
+    let agent = cluster.agents.remove(0);
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &spec("lasting", DefaultRoute::Net1)).unwrap();
+    let before = counters::nic_ids(&pod).unwrap();
+    agent.kill().unwrap();
+    pod.place.output("tc", &["qdisc", "del", "dev", "net1", "clsact"]).unwrap();
+    assert_ne!(counters::nic_ids(&pod).unwrap(), before);
+
+    let agent = Agent::start(plane, node).unwrap();
+    poll::until("programs on net1", LATER, || {
+        let ids = counters::nic_ids(&pod)?;
+        ensure!(ids == before, "ids are {ids:?}, were {before:?}");
+        Ok(())
+    })
+    .unwrap();
+    pod.del(plane, node).unwrap();
+    cluster.agents.push(agent);
+}
