@@ -31,7 +31,7 @@ struct Rows {
 }
 
 pub(crate) fn measure(arguments: &CniArguments, report: &mut Report) -> Result<()> {
-    let cluster = Cluster::start(1, &|step: &str| eprintln!("{step}"))?;
+    let cluster = Cluster::start(1, |step: &str| eprintln!("{step}"))?;
     let ours = tools::spiderpool("coordinator")?;
     let mut rows = Rows::default();
     for index in 0..arguments.pods {
