@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The CNI plugins `spiderpool` and `coordinator`, one process per request.
+//!
+//! They live for milliseconds: no async runtime, no Kubernetes client, no eBPF loader. What is decided comes
+//! from spiderpool-core, what is done to the kernel goes through spiderpool-net.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod coordinator;
+pub mod env;
+pub mod error;
+pub mod ipam;
+pub mod log;
+pub mod run;
+pub mod spec;

@@ -1,0 +1,9 @@
+//! The IPAM plugin.
+
+use std::process::ExitCode;
+
+use spiderpool_cni::{ipam::Ipam, run::run};
+
+fn main() -> ExitCode {
+    run::<Ipam>()
+}

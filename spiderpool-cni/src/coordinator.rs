@@ -1,0 +1,49 @@
+//! The plugin `coordinator`: runs after the main plugin and makes a pod with several NICs reach everything.
+
+mod add;
+mod apply;
+mod attach;
+mod check;
+mod config;
+mod del;
+mod register;
+mod state;
+
+use serde_json::Value;
+
+pub use config::NetConf;
+
+use crate::env::{Command, Request};
+use crate::error::PluginError;
+use crate::log::LogOptions;
+use crate::run::Plugin;
+use crate::spec::Version;
+
+/// The plugin.
+pub struct Coordinator;
+
+impl Plugin for Coordinator {
+    type Config = NetConf;
+    const NAME: &'static str = "coordinator";
+
+    fn parse(bytes: &[u8], command: Command) -> Result<NetConf, PluginError> {
+        NetConf::parse(bytes, command)
+    }
+
+    fn log_options(config: &NetConf) -> LogOptions {
+        config.log_options()
+    }
+
+    fn add(request: &Request, config: NetConf, version: Version) -> Result<Value, PluginError> {
+        add::add(request, config, version)
+    }
+
+    fn del(request: &Request, config: NetConf) -> Result<(), PluginError> {
+        del::del(request, &config);
+        Ok(())
+    }
+
+    fn check(request: &Request, config: NetConf) -> Result<(), PluginError> {
+        check::check(request, &config)
+    }
+}

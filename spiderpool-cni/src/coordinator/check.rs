@@ -1,0 +1,86 @@
+//! CHECK: plans again; what the plan would still do is missing.
+
+use spiderpool_core::coordinator::{
+    Dataplane, Inputs, NODE_LINK, Namespace, Place, Setup, Step, decide_setup, host_end_name, plan_overlay,
+};
+use spiderpool_core::names::IfName;
+use spiderpool_net::netlink::Netlink;
+use spiderpool_net::netns::NetNs;
+use spiderpool_net::sysctl;
+use spiderpool_net::tc::Direction;
+
+use super::NetConf;
+use super::attach::our_filter;
+use super::register::node_addresses;
+use super::state::{cluster_peer, read_host_end, read_pod};
+use crate::env::Request;
+use crate::error::PluginError;
+
+pub(super) fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError> {
+    let netns = NetNs::open(&request.netns)?;
+    let (config, answer) = conf.merge(request)?;
+    let (mut pod_netlink, mut host) = (netns.netlink()?, Netlink::open()?);
+    let pod = read_pod(&mut pod_netlink)?;
+    let setup = decide_setup(config.mode, &request.nic, &config.first_nic, pod.has_link("veth0"))?;
+    if setup != Setup::Overlay || config.dataplane != Dataplane::Ebpf {
+        return Ok(()); // ADD refuses these or does nothing
+    }
+    let host_end = host_end_name(&request.container_id).map_err(|e| PluginError::Config(e.to_string()))?;
+    let plan = plan_overlay(&Inputs {
+        container_id: &request.container_id,
+        nic: &request.nic,
+        config: &config,
+        pod: &pod,
+        host_end: &read_host_end(&mut host, &host_end)?,
+        cluster_peer: cluster_peer(&mut host, &pod, &config.first_nic)?,
+        nodes: &node_addresses(&answer),
+    })?;
+    // Hints and the default route in the pod follow the cluster and the application: the agent's business.
+    let node_routes =
+        plan.routes.iter().filter(|step| matches!(step, Step::ReplaceRoute { place: Place::Node, .. }));
+    let mut missing = Vec::new();
+    for step in plan.links.iter().chain(node_routes) {
+        if !is_set(&netns, step)? {
+            missing.push(step.to_string());
+        }
+    }
+    for nic in [config.first_nic.as_str(), NODE_LINK, request.nic.as_str()] {
+        missing.extend(missing_filters(&mut pod_netlink, &pod, nic)?);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(PluginError::Check { nic: request.nic.clone(), missing })
+}
+
+/// A kernel parameter is in every plan; the others are there only if something is to be done.
+fn is_set(netns: &NetNs, step: &Step) -> Result<bool, PluginError> {
+    match step {
+        Step::SetSysctl { place: Place::Pod, key, value } => {
+            Ok(netns.run(|| sysctl::read(key))?.is_ok_and(|now| now == *value))
+        }
+        Step::SetSysctl { place: Place::Node, .. } => Ok(true),
+        _ => Ok(false),
+    }
+}
+
+fn missing_filters(netlink: &mut Netlink, pod: &Namespace, nic: &str) -> Result<Vec<String>, PluginError> {
+    let name: Option<IfName> = nic.parse().ok();
+    let Some(link) = name.and_then(|name| pod.link(&name)) else {
+        return Ok(vec![format!("pod: link {nic}")]);
+    };
+    let mut missing = Vec::new();
+    let mut ids = Vec::new();
+    for direction in Direction::ALL {
+        match our_filter(netlink, link.index, direction)? {
+            Some(filter) => ids.push(filter.classid),
+            None => missing.push(format!("pod: program {direction} on {nic}")),
+        }
+    }
+    if let [ingress, egress] = ids[..]
+        && ingress != egress
+    {
+        missing.push(format!("pod: one id for both programs on {nic} (ingress {ingress}, egress {egress})"));
+    }
+    Ok(missing)
+}

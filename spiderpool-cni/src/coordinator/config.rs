@@ -1,0 +1,184 @@
+//! The network configuration as the coordinator reads it.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::Value;
+use spiderpool_api::agent::DEFAULT_SOCKET;
+use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
+use spiderpool_core::coordinator::{Config, EbpfSettings, PolicyRouteText, Settings};
+
+use crate::client::Client;
+use crate::env::{Command, Request};
+use crate::error::PluginError;
+use crate::log::LogOptions;
+
+/// The configuration: what every plugin has, and our settings beside it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NetConf {
+    /// What is not a setting.
+    pub base: Base,
+    /// The settings as written.
+    pub settings: Settings,
+}
+
+/// What every plugin has, and where to log.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Base {
+    /// The network's name.
+    pub name: String,
+    /// Of the plugins before.
+    pub prev_result: Value,
+    /// Where to log.
+    pub log_options: LogConf,
+    /// The agent's socket; our addition.
+    pub ipam_unix_socket_path: Option<PathBuf>,
+}
+
+/// `logOptions` of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LogConf {
+    #[serde(rename = "logLevel")]
+    level: String,
+    #[serde(rename = "logFile")]
+    file: Option<PathBuf>,
+    #[serde(rename = "logMaxSize")]
+    max_size: u64,
+    #[serde(rename = "logMaxAge")]
+    max_age: u64,
+    #[serde(rename = "logMaxCount")]
+    max_count: usize,
+}
+
+impl NetConf {
+    /// Parses it. Values are checked when they are merged with the agent's, names of fields are not: fields of
+    /// older releases are ignored.
+    pub fn parse(bytes: &[u8], command: Command) -> Result<Self, PluginError> {
+        let base: Base = serde_json::from_slice(bytes).map_err(PluginError::Decode)?;
+        // What cannot be read now could not be read at ADD either: there is little to delete, and it is found
+        // by its names.
+        let settings = match (serde_json::from_slice(bytes), command) {
+            (Ok(settings), _) => settings,
+            (Err(_), Command::Del) => Settings::default(),
+            (Err(error), _) => return Err(PluginError::Decode(error)),
+        };
+        if base.name.is_empty() && command != Command::Del {
+            return Err(PluginError::Config("name is missing".to_owned()));
+        }
+        if command != Command::Del && !base.prev_result.is_object() {
+            let reason = "prevResult is missing: coordinator must come after a main plugin in the list";
+            return Err(PluginError::Config(reason.to_owned()));
+        }
+        Ok(Self { base, settings })
+    }
+
+    /// Where to log.
+    pub fn log_options(&self) -> LogOptions {
+        let conf = &self.base.log_options;
+        let default = LogOptions::new("coordinator");
+        LogOptions {
+            level: if conf.level.is_empty() { default.level } else { conf.level.clone() },
+            path: conf.file.clone().unwrap_or(default.path),
+            max_size: conf.max_size,
+            max_age: conf.max_age,
+            max_count: conf.max_count,
+        }
+    }
+
+    /// The agent of this node.
+    pub fn client(&self) -> Client {
+        Client::new(self.base.ipam_unix_socket_path.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()))
+    }
+
+    /// The settings merged with the agent's, and the agent's answer.
+    pub fn merge(&self, request: &Request) -> Result<(Config, CoordinatorConfig), PluginError> {
+        let args = GetCoordinatorArgs {
+            pod_name: request.pod.name.clone(),
+            pod_namespace: request.pod.namespace.clone(),
+        };
+        let answer = self
+            .client()
+            .coordinator_config(&args)
+            .map_err(|e| PluginError::of_client(e, PluginError::CoordinatorConfig))?;
+        let config = self.settings.clone().merge(settings_of(&answer))?;
+        Ok((config, answer))
+    }
+}
+
+fn settings_of(answer: &CoordinatorConfig) -> Settings {
+    let policy_routes = &answer.policy_routes;
+    Settings {
+        mode: answer.mode.clone(),
+        pod_default_cni_nic: String::new(),
+        pod_default_route_nic: answer.pod_default_route_nic.clone(),
+        overlay_pod_cidr: answer.overlay_pod_cidr.clone(),
+        service_cidr: answer.service_cidr.clone(),
+        hijack_cidr: answer.hijack_cidr.clone(),
+        policy_routes: policy_routes
+            .iter()
+            .map(|route| PolicyRouteText { dst: route.dst.clone(), gw: route.gw.clone() })
+            .collect(),
+        tune_pod_routes: Some(answer.tune_pod_routes),
+        pod_mac_prefix: answer.pod_mac_prefix.clone(),
+        veth_mtu: Some(answer.veth_mtu),
+        pod_rp_filter: Some(answer.pod_rp_filter),
+        tx_queue_len: Some(answer.tx_queue_len),
+        dataplane: answer.dataplane.clone(),
+        ebpf: EbpfSettings { route_hints: answer.route_hints.clone() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(json: &str, command: Command) -> Result<NetConf, PluginError> {
+        NetConf::parse(json.as_bytes(), command)
+    }
+
+    const MINIMAL: &str = r#"{"cniVersion":"0.3.1","name":"n","type":"coordinator","prevResult":{"ips":[]}}"#;
+
+    #[test]
+    fn a_generated_configuration_is_read() {
+        let json = r#"{"cniVersion":"0.3.1","name":"n","type":"coordinator","prevResult":{},"mode":"auto",
+            "podDefaultRouteNic":"net1","detectGateway":false,"hostRPFilter":0,"multusNicPrefix":"net",
+            "logOptions":{"logLevel":"info","logFile":"/tmp/c.log"}}"#;
+        let config = parse(json, Command::Add).unwrap();
+        assert_eq!(config.settings.pod_default_route_nic, "net1");
+        assert_eq!(config.log_options().path, PathBuf::from("/tmp/c.log"));
+        assert_eq!(parse(MINIMAL, Command::Add).unwrap().log_options().level, "debug");
+    }
+
+    #[test]
+    fn bad_configurations_are_named() {
+        for (json, code, part) in [
+            ("", 6, "decode"),
+            (r#"{"name":"n"}"#, 7, "prevResult is missing"),
+            (r#"{"prevResult":{}}"#, 7, "name is missing"),
+            (r#"{"name":"n","prevResult":{},"serviceCIDR":"10.0.0.0/8"}"#, 6, "expected a sequence"),
+            (r#"{"name":"n","prevResult":{},"vethMTU":"1500"}"#, 6, "invalid type: string"),
+            (r#"{"name":"n","prevResult":{},"logOptions":[1]}"#, 6, "decode"),
+        ] {
+            let object = parse(json, Command::Add).unwrap_err().to_object("1.0.0");
+            assert_eq!(object.code, code, "{json}");
+            assert!(format!("{} {}", object.msg, object.details).contains(part), "{object:?}");
+        }
+    }
+
+    #[test]
+    fn deleting_needs_no_more_than_names() {
+        assert!(parse(r#"{"serviceCIDR":"wrong"}"#, Command::Del).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = NetConf::parse(&bytes, Command::Add);
+            let _ = NetConf::parse(&bytes, Command::Del);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Tells the agent of the pod's NICs.
+
+use spiderpool_api::agent::coordinator::CoordinatorConfig;
+use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
+use spiderpool_core::coordinator::{Config, NODE_LINK, Namespace, node_link_macs, stays};
+use spiderpool_core::mac::MacAddr;
+use spiderpool_core::names::IfName;
+use spiderpool_core::net::Link;
+
+use crate::env::Request;
+use crate::error::PluginError;
+
+/// What the registration is made from.
+pub(super) struct Registration<'a> {
+    pub(super) request: &'a Request,
+    pub(super) network: &'a str,
+    pub(super) config: &'a Config,
+    /// The pod with its node link.
+    pub(super) pod: &'a Namespace,
+    pub(super) cluster_peer: MacAddr,
+    /// NICs of earlier attachments that have programs.
+    pub(super) others: &'a [IfName],
+}
+
+/// The attachment, by which it is deleted again.
+pub(super) fn attachment(request: &Request, network: &str) -> Attachment {
+    Attachment {
+        container_id: request.container_id.clone(),
+        network: network.to_owned(),
+        if_name: request.nic.clone(),
+    }
+}
+
+impl Registration<'_> {
+    pub(super) fn body(&self) -> Result<RegisterNics, PluginError> {
+        let config = self.config;
+        let wanted = config.default_route_nic.as_ref().filter(|nic| self.pod.link(nic).is_some());
+        let node_link: IfName = NODE_LINK.parse().map_err(|e| PluginError::Config(format!("{e}")))?;
+        let (host_mac, _) = node_link_macs(&self.request.container_id);
+        let mut nics = vec![
+            self.nic(&config.first_nic, NicRole::Cluster, Some(self.cluster_peer))?,
+            self.nic(&node_link, NicRole::NodeLink, Some(host_mac))?,
+            self.nic(&self.request.nic, NicRole::Underlay, None)?,
+        ];
+        for other in self.others {
+            nics.push(self.nic(other, NicRole::Underlay, None)?);
+        }
+        let mut stay = stays(&self.pod.routes, &config.first_nic);
+        stay.extend(
+            config
+                .policy_routes
+                .iter()
+                .map(|route| route.dst)
+                .filter(|dst| !stay.contains(dst))
+                .collect::<Vec<_>>(),
+        );
+        Ok(RegisterNics {
+            attachment: attachment(self.request, self.network),
+            pod_namespace: self.request.pod.namespace.clone(),
+            pod_name: self.request.pod.name.clone(),
+            pod_uid: self.request.pod.uid.clone(),
+            netns: self.request.netns.clone(),
+            default_route_nic: wanted.unwrap_or(&config.first_nic).clone(),
+            nics,
+            stay,
+            steer: config.own_cidrs.then(|| config.cluster_cidrs.clone()),
+            route_hints: if config.route_hints { RouteHints::Auto } else { RouteHints::Never },
+        })
+    }
+
+    fn nic(&self, name: &IfName, role: NicRole, peer_mac: Option<MacAddr>) -> Result<Nic, PluginError> {
+        let link: &Link = self.pod.link(name).ok_or_else(|| PluginError::NoDevice(name.clone()))?;
+        let mut routes: Vec<_> = self.pod.routes.iter().filter(|route| route.dev == *name).collect();
+        routes.sort_by_key(|route| !route.is_default());
+        let mut gateways: Vec<_> = routes.iter().filter_map(|route| route.gateway).collect();
+        let mut seen = Vec::new();
+        gateways.retain(|gateway| {
+            !seen.contains(gateway) && {
+                seen.push(*gateway);
+                true
+            }
+        });
+        Ok(Nic {
+            name: name.clone(),
+            role,
+            ifindex: link.index,
+            mac: link.mac.ok_or_else(|| {
+                PluginError::Unsupported(format!("{name}: a NIC without an Ethernet address"))
+            })?,
+            peer_mac,
+            mtu: link.mtu,
+            addresses: self.pod.usable_addresses(name),
+            gateways,
+        })
+    }
+}
+
+/// The agent's answer for the plan: its node addresses without duplicates, in its order.
+pub(super) fn node_addresses(answer: &CoordinatorConfig) -> Vec<std::net::IpAddr> {
+    let mut nodes = Vec::new();
+    for address in &answer.node_addresses {
+        if !nodes.contains(address) {
+            nodes.push(*address);
+        }
+    }
+    nodes
+}

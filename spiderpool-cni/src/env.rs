@@ -1,0 +1,260 @@
+//! The request as the runtime passes it: `CNI_*` variables and `CNI_ARGS`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use spiderpool_core::names::IfName;
+use thiserror::Error;
+
+/// A CNI operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Set up.
+    Add,
+    /// Tear down.
+    Del,
+    /// Compare with what was set up.
+    Check,
+    /// Tell the versions spoken.
+    Version,
+    /// Since 1.1.0: whether ADD would work.
+    Status,
+    /// Since 1.1.0: tear down what is not in a list.
+    Gc,
+}
+
+/// Who is to be set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_NETNS`; may be empty at DEL.
+    pub netns: String,
+    /// `CNI_IFNAME`.
+    pub nic: IfName,
+    /// `CNI_ARGS`.
+    pub pod: PodArgs,
+}
+
+/// The pod, from `CNI_ARGS`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodArgs {
+    /// `K8S_POD_NAMESPACE`.
+    pub namespace: String,
+    /// `K8S_POD_NAME`.
+    pub name: String,
+    /// `K8S_POD_UID`; empty where the runtime does not pass it.
+    pub uid: String,
+}
+
+/// A variable is missing or wrong; the message names it, as the specification asks.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum EnvError {
+    /// Not set.
+    #[error("required env variables [{}] missing", .0.join(","))]
+    Missing(Vec<&'static str>),
+    /// Not a command.
+    #[error("CNI_COMMAND {0:?} is unknown")]
+    Command(String),
+    /// Not a container ID.
+    #[error(
+        "CNI_CONTAINERID {0:?} is invalid: it must begin with a letter or digit and hold letters, digits, '_', '.', '-'"
+    )]
+    ContainerId(String),
+    /// Not an interface name.
+    #[error("CNI_IFNAME is invalid: {0}")]
+    IfName(#[from] spiderpool_core::names::NameError),
+    /// `CNI_ARGS` cannot be understood.
+    #[error("failed to load CNI ENV args: CNI_ARGS {text:?}: {reason}")]
+    Args {
+        /// Its value.
+        text: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl FromStr for Command {
+    type Err = EnvError;
+
+    fn from_str(text: &str) -> Result<Self, EnvError> {
+        Ok(match text {
+            "ADD" => Self::Add,
+            "DEL" => Self::Del,
+            "CHECK" => Self::Check,
+            "VERSION" => Self::Version,
+            "STATUS" => Self::Status,
+            "GC" => Self::Gc,
+            "" => return Err(EnvError::Missing(vec!["CNI_COMMAND"])),
+            _ => return Err(EnvError::Command(text.to_owned())),
+        })
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Version => "VERSION",
+            Self::Status => "STATUS",
+            Self::Gc => "GC",
+        })
+    }
+}
+
+impl Request {
+    /// Reads the variables that `command` needs through `variable`.
+    pub fn read(command: Command, variable: impl Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
+        let get = |name| variable(name).unwrap_or_default();
+        let (container_id, netns, nic) = (get("CNI_CONTAINERID"), get("CNI_NETNS"), get("CNI_IFNAME"));
+        let needed = [
+            ("CNI_CONTAINERID", container_id.is_empty()),
+            ("CNI_NETNS", netns.is_empty() && command != Command::Del),
+            ("CNI_IFNAME", nic.is_empty()),
+        ];
+        let missing: Vec<_> =
+            needed.into_iter().filter(|(_, missing)| *missing).map(|(name, _)| name).collect();
+        if !missing.is_empty() {
+            return Err(EnvError::Missing(missing));
+        }
+        if !is_container_id(&container_id) {
+            return Err(EnvError::ContainerId(container_id));
+        }
+        let pod = match (PodArgs::parse(&get("CNI_ARGS")), command) {
+            (Ok(pod), _) => pod,
+            // Deleting must not fail for an argument that nobody needs.
+            (Err(_), Command::Del) => PodArgs::parse_known(&get("CNI_ARGS")),
+            (Err(error), _) => return Err(error),
+        };
+        Ok(Self { container_id, netns, nic: nic.parse()?, pod })
+    }
+}
+
+impl PodArgs {
+    /// Parses `KEY=VALUE;KEY=VALUE`. A key that is not known is an error unless `IgnoreUnknown` is 1 or true.
+    pub fn parse(text: &str) -> Result<Self, EnvError> {
+        let error = |reason: String| EnvError::Args { text: text.to_owned(), reason };
+        let mut ignore_unknown = false;
+        let mut unknown = None;
+        let mut pod = Self::default();
+        for pair in text.split(';').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').ok_or_else(|| error(format!("{pair:?} has no '='")))?;
+            if key == "IgnoreUnknown" {
+                ignore_unknown = match value {
+                    "1" | "true" | "True" | "TRUE" => true,
+                    "0" | "false" | "False" | "FALSE" => false,
+                    _ => return Err(error(format!("IgnoreUnknown {value:?} is neither true nor false"))),
+                };
+            } else if !pod.set(key, value) {
+                unknown.get_or_insert(key);
+            }
+        }
+        match unknown {
+            Some(key) if !ignore_unknown => {
+                Err(error(format!("unknown key {key:?} without IgnoreUnknown=1")))
+            }
+            _ => Ok(pod),
+        }
+    }
+
+    fn parse_known(text: &str) -> Self {
+        let mut pod = Self::default();
+        for (key, value) in text.split(';').filter_map(|pair| pair.split_once('=')) {
+            pod.set(key, value);
+        }
+        pod
+    }
+
+    /// Whether the key is known.
+    fn set(&mut self, key: &str, value: &str) -> bool {
+        match key {
+            "K8S_POD_NAMESPACE" => value.clone_into(&mut self.namespace),
+            "K8S_POD_NAME" => value.clone_into(&mut self.name),
+            "K8S_POD_UID" => value.clone_into(&mut self.uid),
+            "K8S_POD_INFRA_CONTAINER_ID" | "IP" => {}
+            _ => return false,
+        }
+        true
+    }
+}
+
+fn is_container_id(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(command: Command, pairs: &[(&str, &str)]) -> Result<Request, EnvError> {
+        Request::read(command, |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+    }
+
+    const ADD: [(&str, &str); 4] = [
+        ("CNI_CONTAINERID", "c0ffee"),
+        ("CNI_NETNS", "/var/run/netns/x"),
+        ("CNI_IFNAME", "net1"),
+        ("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod;K8S_POD_UID=u;MULTUS=x"),
+    ];
+
+    #[test]
+    fn a_kubelets_request() {
+        let request = read(Command::Add, &ADD).unwrap();
+        assert_eq!(request.container_id, "c0ffee");
+        assert_eq!(
+            request.pod,
+            PodArgs { namespace: "ns".to_owned(), name: "pod".to_owned(), uid: "u".to_owned() }
+        );
+    }
+
+    #[test]
+    fn missing_variables_are_all_named() {
+        let error = read(Command::Add, &[]).unwrap_err().to_string();
+        assert_eq!(error, "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME] missing");
+        assert!(read(Command::Del, &[ADD[0], ADD[2]]).is_ok(), "DEL needs no CNI_NETNS");
+        assert!(read(Command::Check, &[ADD[0], ADD[2]]).is_err());
+    }
+
+    #[test]
+    fn wrong_variables_are_named() {
+        for (name, value) in
+            [("CNI_CONTAINERID", "../x"), ("CNI_IFNAME", "a/b"), ("CNI_ARGS", "K8S_POD_NAME")]
+        {
+            let pairs: Vec<_> = ADD.iter().map(|p| if p.0 == name { (name, value) } else { *p }).collect();
+            let error = read(Command::Add, &pairs).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(matches!("".parse::<Command>(), Err(EnvError::Missing(_))));
+        assert!(matches!("add".parse::<Command>(), Err(EnvError::Command(_))));
+    }
+
+    #[test]
+    fn unknown_arguments_need_leave() {
+        let error = PodArgs::parse("K8S_POD_NAME=a;FOO=b").unwrap_err().to_string();
+        assert!(error.contains("failed to load CNI ENV args") && error.contains("\"FOO\""), "{error}");
+        assert_eq!(PodArgs::parse("FOO=b;IgnoreUnknown=true;K8S_POD_NAME=a").unwrap().name, "a");
+        assert!(PodArgs::parse("IgnoreUnknown=maybe").is_err());
+        let args = ("CNI_ARGS", "FOO=b;K8S_POD_NAME=a");
+        assert_eq!(read(Command::Del, &[ADD[0], ADD[2], args]).unwrap().pod.name, "a", "DEL does not mind");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in any::<String>()) {
+            let _ = PodArgs::parse(&text);
+            let _ = text.parse::<Command>();
+            let _ = read(Command::Del, &[("CNI_CONTAINERID", &text), ("CNI_IFNAME", &text), ("CNI_ARGS", &text)]);
+        }
+
+        #[test]
+        fn values_may_hold_anything_but_separators(name in "[^;]*") {
+            let parsed = PodArgs::parse(&format!("K8S_POD_NAME={name}")).unwrap();
+            prop_assert_eq!(parsed.name, name);
+        }
+    }
+}

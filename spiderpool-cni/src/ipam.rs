@@ -1,0 +1,129 @@
+//! The plugin `spiderpool`: asks the agent for a NIC's addresses and hands them to the main plugin.
+
+mod config;
+mod result;
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+use spiderpool_api::agent::ipam::{IpamAddArgs, IpamDelArgs};
+use spiderpool_core::names::IfName;
+use spiderpool_net::announce::announce;
+use spiderpool_net::netlink::{Netlink, NetlinkError};
+use spiderpool_net::netns::NetNs;
+use tracing::{debug, info, warn};
+
+pub use config::NetConf;
+
+use crate::client::Client;
+use crate::env::{Command, Request};
+use crate::error::PluginError;
+use crate::log::LogOptions;
+use crate::run::Plugin;
+use crate::spec::{Version, result_addresses};
+
+/// The plugin.
+pub struct Ipam;
+
+impl Plugin for Ipam {
+    type Config = NetConf;
+    const NAME: &'static str = "spiderpool";
+
+    fn parse(bytes: &[u8], command: Command) -> Result<NetConf, PluginError> {
+        NetConf::parse(bytes, command)
+    }
+
+    fn log_options(config: &NetConf) -> LogOptions {
+        config.log_options()
+    }
+
+    fn add(request: &Request, config: NetConf, version: Version) -> Result<Value, PluginError> {
+        // Before the agent allocates for a sandbox that is gone.
+        let netns = NetNs::open(&request.netns)?;
+        let args = IpamAddArgs {
+            container_id: request.container_id.clone(),
+            if_name: request.nic.to_string(),
+            net_namespace: request.netns.clone(),
+            pod_namespace: request.pod.namespace.clone(),
+            pod_name: request.pod.name.clone(),
+            pod_uid: request.pod.uid.clone(),
+            network: Some(config.name),
+            default_ipv4_ip_pool: config.ipam.default_ipv4_ippool,
+            default_ipv6_ip_pool: config.ipam.default_ipv6_ippool,
+            clean_gateway: config.ipam.clean_gateway,
+            match_master_subnet: config.ipam.match_master_subnet,
+        };
+        let answer = Client::new(config.ipam.ipam_unix_socket_path)
+            .allocate(&args)
+            .map_err(|e| PluginError::of_client(e, PluginError::Allocation))?;
+        debug!(answer = ?answer, "agent answered");
+        let result = result::of_answer(&answer, &request.nic)?;
+        info!(addresses = ?result.ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(), "addresses allocated");
+        announce_all(
+            &netns,
+            &request.nic,
+            &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>(),
+        );
+        Ok(result.to_json(version))
+    }
+
+    fn del(request: &Request, config: NetConf) -> Result<(), PluginError> {
+        let args = IpamDelArgs {
+            container_id: request.container_id.clone(),
+            if_name: request.nic.to_string(),
+            net_namespace: request.netns.clone(),
+            pod_namespace: request.pod.namespace.clone(),
+            pod_name: request.pod.name.clone(),
+            pod_uid: request.pod.uid.clone(),
+        };
+        // Garbage collection frees what is not released here; the end of a pod waits for nobody.
+        if let Err(error) = Client::new(config.ipam.ipam_unix_socket_path).release(&args) {
+            warn!(%error, "addresses are left to garbage collection");
+        }
+        Ok(())
+    }
+
+    /// The addresses of the result are on the NIC.
+    fn check(request: &Request, config: NetConf) -> Result<(), PluginError> {
+        let netns = NetNs::open(&request.netns)?;
+        let mut netlink = netns.netlink()?;
+        let link =
+            netlink.link_by_name(&request.nic)?.ok_or_else(|| PluginError::NoDevice(request.nic.clone()))?;
+        let present: Vec<IpAddr> =
+            netlink.addresses(Some(link.index))?.iter().map(|a| a.net.addr()).collect();
+        let expected = result_addresses(&config.prev_result, request.nic.as_str());
+        let missing: Vec<_> =
+            expected.iter().map(ipnet::IpNet::addr).filter(|a| !present.contains(a)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(PluginError::MissingAddresses { nic: request.nic.clone(), missing })
+    }
+}
+
+/// Tells the neighbours. Main plugins ask for addresses before they set the NIC up; a NIC that is not there,
+/// or does not send, is no reason to fail.
+fn announce_all(netns: &NetNs, nic: &IfName, addresses: &[IpAddr]) {
+    let announced = netns.run(|| -> Result<(), NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        let Some(link) = netlink.link_by_name(nic)? else {
+            debug!("NIC is not there yet, nothing announced");
+            return Ok(());
+        };
+        let Some(mac) = link.mac else { return Ok(()) };
+        if !link.up {
+            netlink.set_up(link.index)?;
+        }
+        for address in addresses {
+            if let Err(error) = announce(link.index, mac, *address) {
+                debug!(%error, "address not announced");
+            }
+        }
+        Ok(())
+    });
+    match announced {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "addresses not announced"),
+        Err(error) => debug!(%error, "addresses not announced"),
+    }
+}

@@ -1,0 +1,143 @@
+//! The network configuration as the IPAM plugin reads it: `name` and `ipam`, the rest is the main plugin's.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::Value;
+use spiderpool_api::agent::DEFAULT_SOCKET;
+
+use crate::env::Command;
+use crate::error::PluginError;
+use crate::log::LogOptions;
+
+/// The configuration.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NetConf {
+    /// The network's name.
+    pub name: String,
+    /// Our part.
+    pub ipam: IpamConf,
+    /// Of the main plugin, at CHECK and DEL.
+    pub prev_result: Value,
+}
+
+/// `ipam` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct IpamConf {
+    /// debug, info, warn, error, fatal, panic.
+    pub log_level: String,
+    /// The log file.
+    pub log_file_path: PathBuf,
+    /// In MiB.
+    pub log_file_max_size: u64,
+    /// In days.
+    pub log_file_max_age: u64,
+    /// Renamed files.
+    pub log_file_max_count: usize,
+    /// Candidate pools.
+    pub default_ipv4_ippool: Option<Vec<String>>,
+    /// Candidate pools.
+    pub default_ipv6_ippool: Option<Vec<String>>,
+    /// No default route for this NIC.
+    pub clean_gateway: bool,
+    /// Take a pool of the master's subnet.
+    pub match_master_subnet: bool,
+    /// The agent's socket.
+    pub ipam_unix_socket_path: PathBuf,
+}
+
+impl Default for IpamConf {
+    fn default() -> Self {
+        let log = LogOptions::new("spiderpool");
+        Self {
+            log_level: log.level,
+            log_file_path: log.path,
+            log_file_max_size: 0,
+            log_file_max_age: 0,
+            log_file_max_count: 0,
+            default_ipv4_ippool: None,
+            default_ipv6_ippool: None,
+            clean_gateway: false,
+            match_master_subnet: false,
+            ipam_unix_socket_path: DEFAULT_SOCKET.into(),
+        }
+    }
+}
+
+impl NetConf {
+    /// Parses and checks it.
+    pub fn parse(bytes: &[u8], command: Command) -> Result<Self, PluginError> {
+        let config: Self = serde_json::from_slice(bytes).map_err(PluginError::Decode)?;
+        if config.name.is_empty() && command != Command::Del {
+            return Err(PluginError::Config("name is missing".to_owned()));
+        }
+        Ok(config)
+    }
+
+    /// Where to log.
+    pub fn log_options(&self) -> LogOptions {
+        LogOptions {
+            level: self.ipam.log_level.clone(),
+            path: self.ipam.log_file_path.clone(),
+            max_size: self.ipam.log_file_max_size,
+            max_age: self.ipam.log_file_max_age,
+            max_count: self.ipam.log_file_max_count,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_error(json: &str, part: &str) {
+        let error = NetConf::parse(json.as_bytes(), Command::Add).unwrap_err().to_object("1.0.0");
+        let text = format!("{} {}: {}", error.code, error.msg, error.details);
+        assert!(text.contains(part), "{text}");
+    }
+
+    #[test]
+    fn defaults_are_upstreams() {
+        let config =
+            NetConf::parse(br#"{"name":"n","type":"macvlan","ipam":{"type":"spiderpool"}}"#, Command::Add);
+        let config = config.unwrap();
+        assert_eq!(config.ipam, IpamConf::default());
+        assert_eq!(config.ipam.ipam_unix_socket_path, PathBuf::from("/var/run/spidernet/spiderpool.sock"));
+        assert_eq!(config.log_options().path, PathBuf::from("/var/log/spidernet/spiderpool.log"));
+    }
+
+    #[test]
+    fn everything_that_can_be_set() {
+        let json =
+            br#"{"name":"n","ipam":{"type":"spiderpool","log_level":"INFO","log_file_path":"/tmp/x.log",
+            "log_file_max_size":1,"log_file_max_age":2,"log_file_max_count":3,"default_ipv4_ippool":["a","b"],
+            "default_ipv6_ippool":[],"clean_gateway":true,"match_master_subnet":true,
+            "ipam_unix_socket_path":"/tmp/x.sock","later":{"fields":"are ignored"}}}"#;
+        let config = NetConf::parse(json, Command::Add).unwrap();
+        assert_eq!(config.ipam.default_ipv4_ippool.as_deref(), Some(&["a".to_owned(), "b".to_owned()][..]));
+        assert_eq!(config.ipam.default_ipv6_ippool.as_deref(), Some(&[][..]));
+        assert!(config.ipam.clean_gateway && config.ipam.match_master_subnet);
+        assert_eq!(config.log_options().max_count, 3);
+    }
+
+    #[test]
+    fn bad_configurations_are_named() {
+        check_error("{", "6 failed to decode");
+        check_error(r#"{"ipam":{}}"#, "7 invalid network configuration: name is missing");
+        check_error(r#"{"name":"n","ipam":{"default_ipv4_ippool":"pool"}}"#, "expected a sequence");
+        check_error(r#"{"name":"n","ipam":{"log_file_max_size":"100"}}"#, "invalid type: string");
+        check_error(r#"{"name":"n","ipam":{"clean_gateway":"yes"}}"#, "expected a boolean");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = NetConf::parse(&bytes, Command::Add);
+        }
+    }
+}

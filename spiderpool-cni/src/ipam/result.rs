@@ -1,0 +1,108 @@
+//! The agent's answer, which covers all of the pod's NICs, as the result for one of them.
+
+use std::str::FromStr;
+
+use spiderpool_api::agent::ipam::{IpConfig, IpamAddResponse, Route};
+use spiderpool_core::names::IfName;
+
+use crate::error::PluginError;
+use crate::spec::{AddResult, IpEntry, RouteEntry};
+
+/// What is `nic`'s of the answer. Addresses of other NICs are neither returned nor announced.
+pub(super) fn of_answer(answer: &IpamAddResponse, nic: &IfName) -> Result<AddResult, PluginError> {
+    let own: Vec<_> = answer.ips.iter().filter(|ip| ip.nic == nic.as_str()).collect();
+    if own.is_empty() {
+        return Err(PluginError::NoAllocation(nic.clone()));
+    }
+    for ip in &own {
+        refuse_unsupported(ip)?;
+    }
+    Ok(AddResult {
+        ips: own.iter().map(|ip| ip_entry(ip)).collect::<Result<_, _>>()?,
+        routes: answer
+            .routes
+            .iter()
+            .filter(|route| route.if_name == nic.as_str())
+            .map(route_entry)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// What was asked for and is not done must not look as if it were.
+fn refuse_unsupported(ip: &IpConfig) -> Result<(), PluginError> {
+    let unsupported = |what: &str| Err(PluginError::Unsupported(format!("{what} of {}", ip.address)));
+    if ip.enable_ip_conflict_detection {
+        return unsupported("IP conflict detection (enableIPConflictDetection)");
+    }
+    if ip.enable_gateway_detection {
+        return unsupported("gateway detection (enableGatewayDetection)");
+    }
+    if !ip.mac.is_empty() {
+        return unsupported("a MAC address chosen by the address's provider");
+    }
+    Ok(())
+}
+
+fn ip_entry(ip: &IpConfig) -> Result<IpEntry, PluginError> {
+    Ok(IpEntry {
+        address: parse("address", &ip.address)?,
+        gateway: (!ip.gateway.is_empty()).then(|| parse("gateway", &ip.gateway)).transpose()?,
+    })
+}
+
+fn route_entry(route: &Route) -> Result<RouteEntry, PluginError> {
+    Ok(RouteEntry {
+        dst: parse("route destination", &route.dst)?,
+        gw: (!route.gw.is_empty()).then(|| parse("route gateway", &route.gw)).transpose()?,
+    })
+}
+
+fn parse<T: FromStr>(what: &'static str, text: &str) -> Result<T, PluginError> {
+    text.parse().map_err(|_| PluginError::AllocationAnswer { what, text: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Version;
+
+    fn answer(json: &str) -> IpamAddResponse {
+        serde_json::from_str(json).unwrap()
+    }
+
+    const TWO_NICS: &str = r#"{"ips":[
+        {"version":4,"address":"10.6.212.145/16","gateway":"10.6.0.1","nic":"net1","ipPool":"p4","vlan":0},
+        {"version":6,"address":"fd00:10:6::145/64","nic":"net1","ipPool":"p6"},
+        {"version":4,"address":"10.7.0.5/16","gateway":"10.7.0.1","nic":"net2","ipPool":"q","enableGatewayDetection":true}],
+        "routes":[{"ifName":"net1","dst":"0.0.0.0/0","gw":"10.6.0.1"},{"ifName":"net2","dst":"0.0.0.0/0","gw":"10.7.0.1"}]}"#;
+
+    #[test]
+    fn only_this_nics_addresses_are_returned() {
+        let result = of_answer(&answer(TWO_NICS), &"net1".parse().unwrap()).unwrap();
+        insta::assert_json_snapshot!("net1_of_two", result.to_json(Version::V1_0_0));
+    }
+
+    #[track_caller]
+    fn check_error(nic: &str, json: &str, part: &str) {
+        let error = of_answer(&answer(json), &nic.parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    }
+
+    #[test]
+    fn answers_that_cannot_be_used() {
+        check_error("net3", TWO_NICS, "no Interface net3 IP allocation found");
+        check_error("net1", r#"{"ips":null,"routes":null}"#, "no Interface net1");
+        check_error(
+            "net2",
+            TWO_NICS,
+            "gateway detection (enableGatewayDetection) of 10.7.0.5/16 is not supported yet",
+        );
+        let conflict = r#"{"ips":[{"version":4,"address":"10.6.0.5/16","nic":"net1","enableIPConflictDetection":true}]}"#;
+        check_error("net1", conflict, "is not supported yet");
+        check_error(
+            "net1",
+            r#"{"ips":[{"version":4,"address":"10.6.0.5","nic":"net1"}]}"#,
+            "address \"10.6.0.5\"",
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! From the process's environment and standard input to its standard output and exit code.
+
+use std::io::{self, Read, Write};
+use std::panic;
+use std::process::{self, ExitCode};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+use tracing::{error, info, info_span};
+
+use crate::env::{Command, EnvError, Request};
+use crate::error::{PanicText, PluginError};
+use crate::log::{self, LogOptions};
+use crate::spec::{Version, versions_json};
+
+/// One of our plugins.
+pub trait Plugin {
+    /// The parsed network configuration.
+    type Config;
+    /// Name of the binary.
+    const NAME: &'static str;
+
+    /// Parses the configuration for `command`.
+    fn parse(bytes: &[u8], command: Command) -> Result<Self::Config, PluginError>;
+    /// Where to log.
+    fn log_options(config: &Self::Config) -> LogOptions;
+    /// ADD; the result in `version`.
+    fn add(request: &Request, config: Self::Config, version: Version) -> Result<Value, PluginError>;
+    /// DEL.
+    fn del(request: &Request, config: Self::Config) -> Result<(), PluginError>;
+    /// CHECK.
+    fn check(request: &Request, config: Self::Config) -> Result<(), PluginError>;
+}
+
+/// `cniVersion` of the request, for errors of whatever comes later.
+static CNI_VERSION: OnceLock<String> = OnceLock::new();
+
+/// Runs the plugin: one request, one answer.
+pub fn run<P: Plugin>() -> ExitCode {
+    panic::set_hook(Box::new(|info| {
+        let error = PluginError::Panic(PanicText(info.to_string()));
+        error!(error = %info, "plugin panicked");
+        print_error(&error);
+        process::exit(1);
+    }));
+    match answer::<P>() {
+        Ok(Some(json)) => {
+            print(&json);
+            ExitCode::SUCCESS
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer<P: Plugin>() -> Result<Option<Value>, PluginError> {
+    let command: Command = variable("CNI_COMMAND").unwrap_or_default().parse()?;
+    let mut input = Vec::new();
+    io::stdin().lock().read_to_end(&mut input).map_err(PluginError::Stdin)?;
+    if command == Command::Version {
+        return Ok(Some(versions_json(&cni_version(&input).unwrap_or_default())));
+    }
+    let text = cni_version(&input)?;
+    let version: Version = text.parse().map_err(PluginError::Version)?;
+    drop(CNI_VERSION.set(text));
+    match command {
+        Command::Status | Command::Gc if version < Version::V1_1_0 => {
+            return Err(EnvError::Command(command.to_string()).into());
+        }
+        Command::Status | Command::Gc => {
+            return Err(PluginError::Unsupported(format!("CNI command {command}")));
+        }
+        _ => {}
+    }
+    let request = Request::read(command, variable)?;
+    let config = P::parse(&input, command)?;
+    let options = P::log_options(&config);
+    log::start(&options);
+    if options.filter().is_none() {
+        return Err(PluginError::Config(format!("unsupported log level {:?}", options.level)));
+    }
+    serve::<P>(command, &request, config, version)
+}
+
+fn serve<P: Plugin>(
+    command: Command,
+    request: &Request,
+    config: P::Config,
+    version: Version,
+) -> Result<Option<Value>, PluginError> {
+    let started = Instant::now();
+    let span = info_span!(
+        "cni",
+        plugin = P::NAME,
+        %command,
+        container = request.container_id,
+        netns = request.netns,
+        nic = %request.nic,
+        pod_namespace = request.pod.namespace,
+        pod = request.pod.name,
+        pod_uid = request.pod.uid,
+    );
+    let _entered = span.enter();
+    let result = match command {
+        Command::Add => P::add(request, config, version).map(Some),
+        Command::Check => P::check(request, config).map(|()| None),
+        _ => P::del(request, config).map(|()| None),
+    };
+    let micros = started.elapsed().as_micros() as u64;
+    match &result {
+        Ok(_) => info!(micros, "request done"),
+        Err(e) => {
+            let object = e.to_object("");
+            error!(
+                micros,
+                reason = e.reason(),
+                code = object.code,
+                error = object.msg,
+                details = object.details,
+                "request failed"
+            );
+        }
+    }
+    result
+}
+
+/// Decides how the rest is read; a configuration without one is of a version before ours.
+fn cni_version(input: &[u8]) -> Result<String, PluginError> {
+    let object: Map<String, Value> = serde_json::from_slice(input).map_err(PluginError::Decode)?;
+    Ok(object.get("cniVersion").and_then(Value::as_str).unwrap_or("0.1.0").to_owned())
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn print_error(error: &PluginError) {
+    let version = CNI_VERSION.get().map_or(Version::V1_0_0.as_str(), String::as_str);
+    print(&error.to_object(version));
+}
+
+/// Nobody is left to tell if standard output is closed.
+fn print(json: &impl serde::Serialize) {
+    let mut text = serde_json::to_vec(json).unwrap_or_default();
+    text.push(b'\n');
+    let mut out = io::stdout().lock();
+    drop(out.write_all(&text).and_then(|()| out.flush()));
+}
