@@ -21,9 +21,9 @@ pub fn nic_ids(pod: &Pod) -> Result<BTreeMap<String, u16>> {
     for link in links.as_array().into_iter().flatten() {
         let name = link["ifname"].as_str().context("a link without name")?;
         let filters = pod.place.output("tc", &["filter", "show", "dev", name, "egress"])?;
-        // `... bpf chain 0 handle 0x1 classid :2a egress direct-action ...`
+        // `filter protocol all pref 1 bpf chain 0 handle 0x1 flowid :2a egress direct-action ...`
         let mut words = filters.split_whitespace();
-        let classid = words.find(|word| *word == "classid").and_then(|_| words.next());
+        let classid = words.find(|word| *word == "flowid").and_then(|_| words.next());
         if let Some((_, minor)) = classid.and_then(|classid| classid.split_once(':')) {
             ids.insert(name.to_owned(), u16::from_str_radix(minor, 16)?);
         }

@@ -1,6 +1,6 @@
 //! The CNI chain as a runtime runs it, with a real agent: ADD, a repeated ADD, CHECK, DEL in every order of failure.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
