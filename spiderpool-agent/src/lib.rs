@@ -1,1 +1,12 @@
-//! Placeholder.
+//! `spiderpool-agent`: allocates addresses for the pods of its node and owns the node's dataplane.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod coordinator;
+pub mod daemon;
+pub mod dataplane;
+mod http;
+pub mod ipam;
+pub mod kubernetes;
+mod sysctl;
+pub mod watches;

@@ -1,0 +1,114 @@
+//! Command line and environment. Values are trimmed; an empty one counts as not given.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use spiderpool_core::names::NodeName;
+use spiderpool_runtime::logging::Level;
+
+/// Arguments of `spiderpool-agent daemon`.
+#[derive(Debug, Clone, Args)]
+pub struct Daemon {
+    /// The configuration file, YAML.
+    #[arg(long, value_name = "FILE", default_value = "/tmp/spiderpool/config-map/conf.yml")]
+    pub config_path: PathBuf,
+    /// What the DaemonSet gives by environment.
+    #[command(flatten)]
+    pub environment: Environment,
+}
+
+/// The environment. Every variable is a flag as well, for running by hand.
+#[derive(Debug, Clone, Args)]
+pub struct Environment {
+    /// debug, info, warn, error, fatal or panic.
+    #[arg(long, env = "SPIDERPOOL_LOG_LEVEL", default_value = "info", value_parser = trimmed::<Level>)]
+    pub log_level: Level,
+    /// Whether metrics are served.
+    #[arg(long, env = "SPIDERPOOL_ENABLED_METRIC", default_value = "false", value_parser = switch, action = clap::ArgAction::Set)]
+    pub enabled_metric: bool,
+    /// Namespace of the agent's own pod.
+    #[arg(long, env = "SPIDERPOOL_POD_NAMESPACE", value_parser = required)]
+    pub pod_namespace: String,
+    /// Name of the agent's own pod.
+    #[arg(long, env = "SPIDERPOOL_POD_NAME", value_parser = required)]
+    pub pod_name: String,
+    /// The node that the agent serves.
+    #[arg(long, env = "SPIDERPOOL_NODE_NAME", value_parser = trimmed::<NodeName>)]
+    pub node_name: NodeName,
+    /// Port of the health probes.
+    #[arg(long, env = "SPIDERPOOL_HEALTH_PORT", default_value = "5710", value_parser = trimmed::<u16>)]
+    pub health_port: u16,
+    /// Port of the metrics.
+    #[arg(long, env = "SPIDERPOOL_METRIC_HTTP_PORT", default_value = "5711", value_parser = trimmed::<u16>)]
+    pub metric_http_port: u16,
+    /// Whether addresses that conflict on the wire are released.
+    #[arg(long, env = "SPIDERPOOL_ENABLED_RELEASE_CONFLICT_IPS", default_value = "true", value_parser = switch, action = clap::ArgAction::Set)]
+    pub enabled_release_conflict_ips: bool,
+    /// The network of every pod's first NIC, `NAMESPACE/NAME`.
+    #[arg(long, env = "MULTUS_CLUSTER_NETWORK", default_value = "", value_parser = trimmed::<String>)]
+    pub multus_cluster_network: String,
+    /// The eBPF object with programs and maps.
+    #[arg(long, env = "SPIDERPOOL_BPF_OBJECT", default_value = "/usr/lib/spiderpool/spiderpool.o")]
+    pub bpf_object: PathBuf,
+    /// Where programs and maps are pinned; must be on a mounted bpffs.
+    #[arg(long, env = "SPIDERPOOL_BPF_DIR", default_value = "/sys/fs/bpf/spiderpool/v1")]
+    pub bpf_dir: PathBuf,
+    /// Where the inventory of the node's pods is kept. Must survive the agent's container, not a reboot.
+    #[arg(long, env = "SPIDERPOOL_STATE_DIR", default_value = "/var/run/spidernet")]
+    pub state_dir: PathBuf,
+}
+
+fn trimmed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn required(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("it must not be empty".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// The spellings that the chart and its users write.
+fn switch(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" | "" => Ok(false),
+        other => Err(format!("{other:?} is neither true nor false")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Probe {
+        #[command(flatten)]
+        daemon: Daemon,
+    }
+
+    fn parse(extra: &[&str]) -> Result<Environment, String> {
+        let required = ["probe", "--pod-namespace", "kube-system", "--pod-name", "a", "--node-name", "n1"];
+        let probe = Probe::try_parse_from(required.iter().chain(extra)).map_err(|error| error.to_string())?;
+        Ok(probe.daemon.environment)
+    }
+
+    #[test]
+    fn defaults_are_upstreams() {
+        let environment = parse(&[]).unwrap();
+        assert_eq!((environment.health_port, environment.metric_http_port), (5710, 5711));
+        assert!(!environment.enabled_metric && environment.enabled_release_conflict_ips);
+    }
+
+    #[test]
+    fn values_are_trimmed_and_checked() {
+        assert!(parse(&["--enabled-metric", " true "]).unwrap().enabled_metric);
+        assert!(parse(&["--enabled-metric", "yes"]).unwrap_err().contains("neither true nor false"));
+        assert!(parse(&["--health-port", "70000"]).is_err());
+        assert!(parse(&["--log-level", "loud"]).unwrap_err().contains("loud"));
+    }
+}

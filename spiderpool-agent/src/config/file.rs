@@ -1,0 +1,174 @@
+//! The configuration file, `conf.yml` of the ConfigMap `spiderpool-conf`.
+//!
+//! A missing key has the type's zero value, not the chart's default; unknown keys are ignored. The file is shared
+//! with the controller: keys that only it reads are not listed here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer};
+use spiderpool_api::agent::DEFAULT_SOCKET;
+use thiserror::Error;
+
+/// What the agent reads of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigFile {
+    /// The unix socket; empty means the default one.
+    #[serde(rename = "ipamUnixSocketPath", deserialize_with = "null_as_default")]
+    socket: String,
+    /// Whether pods get IPv4 addresses.
+    #[serde(rename = "enableIPv4", deserialize_with = "null_as_default")]
+    pub enable_ipv4: bool,
+    /// Whether pods get IPv6 addresses.
+    #[serde(rename = "enableIPv6", deserialize_with = "null_as_default")]
+    pub enable_ipv6: bool,
+    /// Whether the pods of StatefulSets keep their addresses.
+    #[serde(deserialize_with = "null_as_default")]
+    pub enable_stateful_set: bool,
+    /// Whether virtual machines keep their addresses.
+    #[serde(rename = "enableKubevirtStaticIP", deserialize_with = "null_as_default")]
+    pub enable_kubevirt_static_ip: bool,
+    /// Whether SpiderSubnets are in use.
+    #[serde(deserialize_with = "null_as_default")]
+    pub enable_spider_subnet: bool,
+    /// Whether pools are made from subnets automatically.
+    #[serde(deserialize_with = "null_as_default")]
+    pub enable_auto_pool_for_application: bool,
+    /// Whether the plugin probes for conflicting addresses.
+    #[serde(rename = "enableIPConflictDetection", deserialize_with = "null_as_default")]
+    pub enable_ip_conflict_detection: bool,
+    /// Whether the plugin probes the gateway.
+    #[serde(deserialize_with = "null_as_default")]
+    pub enable_gateway_detection: bool,
+    /// Whether the agent sets the node's sysctls.
+    #[serde(deserialize_with = "null_as_default")]
+    pub tune_sysctl_config: bool,
+    /// A cloud that must be asked for each address.
+    #[serde(deserialize_with = "null_as_default")]
+    iaas_network_provider: IaasNetworkProvider,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct IaasNetworkProvider {
+    #[serde(deserialize_with = "null_as_default")]
+    server_url: String,
+}
+
+/// Why the agent cannot run with this file.
+#[derive(Debug, Error)]
+pub enum ConfigFileError {
+    /// It cannot be read.
+    #[error("configuration file {path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("configuration file {path} is invalid: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_norway::Error,
+    },
+    /// It asks for what is not built.
+    #[error("configuration file {path}: {key} is not supported yet: {cure}")]
+    NotSupported {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What to write instead.
+        cure: &'static str,
+    },
+}
+
+impl ConfigFile {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigFileError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })?;
+        let file =
+            Self::parse(&text).map_err(|source| ConfigFileError::Parse { path: path.to_owned(), source })?;
+        match file.not_supported() {
+            None => Ok(file),
+            Some((key, cure)) => Err(ConfigFileError::NotSupported { path: path.to_owned(), key, cure }),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, serde_norway::Error> {
+        Ok(serde_norway::from_str::<Option<Self>>(text)?.unwrap_or_default())
+    }
+
+    fn not_supported(&self) -> Option<(&'static str, &'static str)> {
+        if self.enable_ip_conflict_detection {
+            return Some(("enableIPConflictDetection", "set it to false"));
+        }
+        if self.enable_gateway_detection {
+            return Some(("enableGatewayDetection", "set it to false"));
+        }
+        if !self.iaas_network_provider.server_url.is_empty() {
+            return Some(("iaasNetworkProvider.serverUrl", "leave it empty"));
+        }
+        None
+    }
+
+    /// Where the agent listens.
+    pub fn socket(&self) -> &Path {
+        Path::new(if self.socket.is_empty() { DEFAULT_SOCKET } else { &self.socket })
+    }
+}
+
+fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_keys_are_zero_and_unknown_ones_ignored() {
+        let file = ConfigFile::parse("enableIPv4: true\nclusterSubnetDefaultFlexibleIPNumber: 1\n").unwrap();
+        assert!(file.enable_ipv4 && !file.enable_ipv6 && !file.enable_stateful_set);
+        assert_eq!(file.socket(), Path::new("/var/run/spidernet/spiderpool.sock"));
+        assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
+    }
+
+    #[test]
+    fn a_whole_document_as_the_chart_writes_it() {
+        let file = ConfigFile::parse(
+            "ipamUnixSocketPath: /run/x.sock\nenableIPv4: true\nenableIPv6: true\nenableStatefulSet: true\n\
+             enableKubevirtStaticIP: true\nenableSpiderSubnet: false\nenableAutoPoolForApplication: false\n\
+             enableIPConflictDetection: false\nenableGatewayDetection: false\ntuneSysctlConfig: true\n\
+             podResourceInject:\n  enabled: false\n  namespacesExclude: [kube-system]\n\
+             iaasNetworkProvider:\n  serverUrl: \"\"\n  httpRequestTimeout: 30s\nagent:\n  networkResourcePlugin:\n",
+        )
+        .unwrap();
+        assert_eq!(file.socket(), Path::new("/run/x.sock"));
+        assert_eq!(file.not_supported(), None);
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_key() {
+        let refused = |text: &str| ConfigFile::parse(text).unwrap().not_supported().map(|(key, _)| key);
+        assert_eq!(refused("enableGatewayDetection: true"), Some("enableGatewayDetection"));
+        assert_eq!(refused("enableIPConflictDetection: true"), Some("enableIPConflictDetection"));
+        assert_eq!(
+            refused("iaasNetworkProvider: {serverUrl: http://x}"),
+            Some("iaasNetworkProvider.serverUrl")
+        );
+    }
+
+    #[test]
+    fn a_wrong_type_names_its_key() {
+        let error = ConfigFile::parse("enableIPv4: [1]").unwrap_err().to_string();
+        assert!(error.contains("enableIPv4"), "{error}");
+    }
+}

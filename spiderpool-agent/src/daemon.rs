@@ -1,0 +1,163 @@
+//! The agent as a process: what is started in which order, and how it ends.
+
+mod watching;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use prometheus_client::registry::Registry;
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::candidates::AutoPool;
+use spiderpool_runtime::health::{Health, Scope};
+use spiderpool_runtime::shutdown::{self, Shutdown};
+use spiderpool_runtime::{http as server, logging, metrics};
+use tracing::{error, info};
+
+use crate::config::{ConfigFile, Daemon, Environment};
+use crate::dataplane::{self, DataplaneMetrics};
+use crate::ipam::{Indexes, Ipam, IpamMetrics};
+use crate::kubernetes::Kubernetes;
+use crate::watches::{CoordinatorIndex, Shared};
+use crate::{http, ipam, sysctl};
+
+/// How long the shutdown waits for endpoints that are not written yet.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// What serves requests.
+pub struct Agent {
+    /// Allocates and releases.
+    pub ipam: Arc<Ipam>,
+    /// The owner of programs and maps.
+    pub dataplane: dataplane::Handle,
+    /// How pods are wired up.
+    pub coordinators: Shared<CoordinatorIndex>,
+    /// The node's own addresses.
+    pub node_addresses: Shared<Vec<IpAddr>>,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
+    let Daemon { config_path, environment } = daemon;
+    logging::init(environment.log_level);
+    let file = ConfigFile::load(&config_path)?;
+    let families = families(&file);
+    info!(node = %environment.node_name, ?families, socket = %file.socket().display(), "spiderpool-agent starts");
+    if file.tune_sysctl_config {
+        sysctl::tune(&families);
+    }
+    let kube =
+        Kubernetes::connect().await.context("no way to the API server: set KUBECONFIG or run in a pod")?;
+    let (trigger, shutdown) = shutdown::channel();
+    trigger.on_signals()?;
+
+    let (health, mut registry) = (Health::default(), Registry::default());
+    let indexes = Indexes::default();
+    let settings = settings(&environment, &file, families);
+    let metrics = IpamMetrics::register(&mut registry);
+    let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics);
+    let dataplane_metrics = DataplaneMetrics::register(&mut registry);
+    let dataplane = start_dataplane(&environment, dataplane_metrics, &health)?;
+    let agent = Arc::new(Agent {
+        ipam,
+        dataplane: dataplane.clone(),
+        coordinators: Shared::default(),
+        node_addresses: Shared::default(),
+    });
+    follow_node_addresses(&agent)?;
+    let watching = watching::start(&agent, &kube, &indexes, &environment.node_name, &health, &shutdown);
+    let serving = serve(&agent, &environment, &file, &health, registry, &shutdown).await?;
+    let endpoints = tokio::spawn({
+        let (agent, shutdown) = (Arc::clone(&agent), shutdown.clone());
+        async move { agent.ipam.endpoints().run(&shutdown, FLUSH).await }
+    });
+
+    shutdown.requested().await;
+    // Requests first: they may still put endpoints into the queue.
+    for task in serving {
+        task.await.context("server")?;
+    }
+    endpoints.await.context("endpoints")?;
+    for task in watching {
+        task.await.context("watch")?;
+    }
+    dataplane.stop();
+    info!("spiderpool-agent ends");
+    Ok(())
+}
+
+fn families(file: &ConfigFile) -> Vec<Family> {
+    let enabled = [(Family::V4, file.enable_ipv4), (Family::V6, file.enable_ipv6)];
+    enabled.into_iter().filter_map(|(family, enabled)| enabled.then_some(family)).collect()
+}
+
+fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>) -> ipam::Settings {
+    let auto_pool = file.enable_spider_subnet && file.enable_auto_pool_for_application;
+    ipam::Settings {
+        node: environment.node_name.clone(),
+        families,
+        auto_pool: if auto_pool { AutoPool::Enabled } else { AutoPool::Disabled },
+        stateful_set: file.enable_stateful_set,
+        release_conflicts: environment.enabled_release_conflict_ips,
+    }
+}
+
+fn start_dataplane(
+    environment: &Environment,
+    metrics: DataplaneMetrics,
+    health: &Health,
+) -> anyhow::Result<dataplane::Handle> {
+    let settings = dataplane::Settings {
+        object: environment.bpf_object.clone(),
+        pin_dir: environment.bpf_dir.clone(),
+        state: dataplane::state_path(&environment.state_dir),
+    };
+    dataplane::start(settings, metrics, health.condition("dataplane", Scope::Readiness))
+        .context("dataplane thread")
+}
+
+fn follow_node_addresses(agent: &Arc<Agent>) -> anyhow::Result<()> {
+    let agent = Arc::clone(agent);
+    dataplane::follow_nodes(move |addresses| {
+        agent.node_addresses.write(|known| known.clone_from(&addresses));
+        agent.dataplane.set_nodes(addresses);
+    })
+    .context("thread for node addresses")
+}
+
+type Task = tokio::task::JoinHandle<()>;
+
+/// The unix socket, the probes and the metrics.
+async fn serve(
+    agent: &Arc<Agent>,
+    environment: &Environment,
+    file: &ConfigFile,
+    health: &Health,
+    registry: Registry,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Vec<Task>> {
+    let socket = http::bind(file.socket())?;
+    let probes = server::bind(environment.health_port).await;
+    let probes = probes.with_context(|| format!("port {} of the health probes", environment.health_port))?;
+    let mut tasks = vec![
+        spawn("unix socket", server::serve(socket, http::router(Arc::clone(agent)), shutdown.clone())),
+        spawn("health probes", server::serve(probes, health.router(), shutdown.clone())),
+    ];
+    if environment.enabled_metric {
+        let port = environment.metric_http_port;
+        let listener = server::bind(port).await.with_context(|| format!("port {port} of the metrics"))?;
+        let router: Router = metrics::router(Arc::new(registry));
+        tasks.push(spawn("metrics", server::serve(listener, router, shutdown.clone())));
+    }
+    Ok(tasks)
+}
+
+fn spawn(what: &'static str, serving: impl Future<Output = std::io::Result<()>> + Send + 'static) -> Task {
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            error!(what, %error, "server failed");
+        }
+    })
+}

@@ -1,0 +1,133 @@
+//! The agent's watches and its first look at what the node holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use spiderpool_core::names::NodeName;
+use spiderpool_runtime::health::{Condition, Health, Scope};
+use spiderpool_runtime::shutdown::Shutdown;
+use tracing::{Instrument, info_span};
+
+use super::{Agent, Task};
+use crate::dataplane::ClusterCidrs;
+use crate::ipam::Indexes;
+use crate::kubernetes::Kubernetes;
+use crate::watches::{CoordinatorIndex, Index, Shared, follow};
+
+/// How often the API server is asked whether it is there.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// Starts all watches, the probe of the API server and the comparison with what the node holds.
+pub(super) fn start(
+    agent: &Arc<Agent>,
+    kube: &Kubernetes,
+    indexes: &Indexes,
+    node: &NodeName,
+    health: &Health,
+    shutdown: &Shutdown,
+) -> Vec<Task> {
+    let client = kube.client();
+    let of_node = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let pods = Watch::new("watch of pods", health, shutdown);
+    let namespaces = Watch::new("watch of namespaces", health, shutdown);
+    let pools = Watch::new("watch of pools", health, shutdown);
+    let reserved = Watch::new("watch of reserved addresses", health, shutdown);
+    let coordinators = Watch::new("watch of coordinators", health, shutdown);
+    let on_coordinator = {
+        let agent = Arc::clone(agent);
+        move || renew_cluster(&agent)
+    };
+    let namespace_events =
+        watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default());
+    vec![
+        pods.start(watcher(Api::<Pod>::all(client.clone()), of_node), &indexes.pods, || {}),
+        namespaces.start(namespace_events, &indexes.namespaces, || {}),
+        pools.start(all(&client), &indexes.pools, || {}),
+        reserved.start(all(&client), &indexes.reserved, || {}),
+        coordinators.start(all(&client), &agent.coordinators, on_coordinator),
+        tokio::spawn(probe(kube.clone(), health.condition("API server", Scope::Readiness), shutdown.clone())),
+        tokio::spawn(look(
+            Arc::clone(agent),
+            health.clone(),
+            health.condition("addresses of the node", Scope::Startup),
+            shutdown.clone(),
+        )),
+    ]
+}
+
+/// Everything of a cluster-scoped kind.
+fn all<K>(client: &Client) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
+{
+    watcher(Api::all(client.clone()), watcher::Config::default())
+}
+
+struct Watch {
+    name: &'static str,
+    synced: Condition,
+    shutdown: Shutdown,
+}
+
+impl Watch {
+    fn new(name: &'static str, health: &Health, shutdown: &Shutdown) -> Self {
+        Self { name, synced: health.condition(name, Scope::Startup), shutdown: shutdown.clone() }
+    }
+
+    fn start<K, I>(
+        self,
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        index: &Shared<I>,
+        changed: impl Fn() + Send + Sync + 'static,
+    ) -> Task
+    where
+        K: Send + 'static,
+        I: Index<K>,
+    {
+        let span = info_span!("watch", name = self.name);
+        tokio::spawn(follow(events, index.clone(), self.synced, self.shutdown, changed).instrument(span))
+    }
+}
+
+/// Tells the dataplane what the coordinator says, if its status may be used.
+fn renew_cluster(agent: &Agent) {
+    let coordinator = agent.coordinators.read(CoordinatorIndex::chosen);
+    let ready = coordinator.filter(|coordinator| crate::coordinator::check_ready(coordinator).is_ok());
+    if let Some(coordinator) = ready {
+        agent.dataplane.set_cluster(ClusterCidrs::of(&coordinator));
+    }
+}
+
+async fn probe(kube: Kubernetes, reachable: Condition, shutdown: Shutdown) {
+    loop {
+        match kube.probe().await {
+            Ok(()) => reachable.met(),
+            Err(failure) => reachable.unmet(failure.to_string()),
+        }
+        if !shutdown.sleep(PROBE).await {
+            return;
+        }
+    }
+}
+
+/// Lists what the node holds, and compares it once the watches are there.
+async fn look(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: Shutdown) {
+    agent.ipam.load(&shutdown).await;
+    listed.met();
+    while health.started().is_err() {
+        if !shutdown.sleep(Duration::from_millis(100)).await {
+            return;
+        }
+    }
+    agent.ipam.compare(&shutdown).await;
+}

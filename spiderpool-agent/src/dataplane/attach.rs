@@ -1,0 +1,120 @@
+//! A pod's NICs in the kernel: filters attached again after a restart, route hints renewed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use spiderpool_api::agent::dataplane::NicRole;
+use spiderpool_core::coordinator::Step;
+use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
+use spiderpool_core::names::IfName;
+use spiderpool_core::net::{Address, Route};
+use spiderpool_dataplane::Programs;
+use spiderpool_net::netlink::{Netlink, NetlinkError};
+use spiderpool_net::netns::{NetNs, NetNsError};
+use spiderpool_net::tc::{Attach, Direction};
+use thiserror::Error;
+use tracing::debug;
+
+use super::inventory::{NetnsIdentity, PodRecord};
+
+/// A pod's namespace cannot be worked on.
+#[derive(Debug, Error)]
+pub(crate) enum AttachError {
+    /// It cannot be entered.
+    #[error(transparent)]
+    Netns(#[from] NetNsError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// The identity of the namespace at a path.
+pub(super) fn identity(netns: &NetNs) -> Result<NetnsIdentity, NetNsError> {
+    let id = netns.id()?;
+    Ok(NetnsIdentity { dev: id.dev, inode: id.inode })
+}
+
+/// The pod's namespace, if it is still the one that was registered.
+pub(super) fn open(pod: &PodRecord) -> Result<Option<NetNs>, NetNsError> {
+    match NetNs::open(&pod.netns) {
+        Ok(netns) => Ok((identity(&netns)? == pod.netns_identity).then_some(netns)),
+        Err(NetNsError::Gone { .. } | NetNsError::NotANamespace { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts the programs on every NIC of the pod, in place of those that are there. NICs that are gone are skipped.
+pub(super) fn attach(netns: &NetNs, pod: &PodRecord, programs: &Programs) -> Result<(), AttachError> {
+    let mut netlink = netns.netlink()?;
+    for record in &pod.nics {
+        let Some(link) = netlink.link_by_name(&record.nic.name)? else {
+            debug!(nic = %record.nic.name, container = pod.container_id, "registered NIC is gone");
+            continue;
+        };
+        netlink.add_clsact(link.index)?;
+        for direction in Direction::ALL {
+            let program = match direction {
+                Direction::Egress => programs.egress_fd(),
+                Direction::Ingress => programs.ingress_fd(),
+            };
+            netlink.attach_filter(
+                link.index,
+                direction,
+                program,
+                &direction.to_string(),
+                record.id,
+                Attach::Replace,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the route hints what they should be for these destinations; answers how many routes changed.
+pub(super) fn refresh_hints(
+    netns: &NetNs,
+    pod: &PodRecord,
+    cidrs: &[IpNet],
+    nodes: &[IpAddr],
+) -> Result<usize, AttachError> {
+    let Some(cluster) = pod.nic(NicRole::Cluster) else { return Ok(0) };
+    let mut netlink = netns.netlink()?;
+    let names: BTreeMap<u32, IfName> =
+        netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+    let (addresses, routes) = read(&mut netlink, &names)?;
+    let steps = plan_route_hints(&HintInputs {
+        cluster_nic: &cluster.nic.name,
+        addresses: &addresses,
+        routes: &routes,
+        cidrs,
+        nodes,
+    });
+    let indexed = |route: &Route| {
+        route.with_dev(|name| names.iter().find(|(_, known)| *known == name).map(|(index, _)| *index))
+    };
+    for step in &steps {
+        debug!(container = pod.container_id, %step, "route hint changes");
+        match step {
+            Step::AddRoute { route, .. } => {
+                indexed(route).map_or(Ok(()), |route| netlink.add_route(&route))?
+            }
+            Step::DeleteRoute { route, .. } => {
+                indexed(route).map_or(Ok(()), |route| netlink.delete_route(&route))?
+            }
+            _ => {}
+        }
+    }
+    Ok(steps.len())
+}
+
+type Known = (Vec<Address<IfName>>, Vec<Route>);
+
+fn read(netlink: &mut Netlink, names: &BTreeMap<u32, IfName>) -> Result<Known, NetlinkError> {
+    let addresses = netlink.addresses(None)?.into_iter();
+    let addresses =
+        addresses.filter_map(|a| Some(Address { dev: names.get(&a.dev)?.clone(), net: a.net })).collect();
+    let routes =
+        netlink.routes()?.iter().filter_map(|route| route.with_dev(|dev| names.get(dev).cloned())).collect();
+    Ok((addresses, routes))
+}

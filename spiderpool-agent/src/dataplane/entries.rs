@@ -1,0 +1,98 @@
+//! What the programs know of a pod's NICs: the entries of the map `nics`.
+
+use std::net::IpAddr;
+
+use spiderpool_api::agent::dataplane::NicRole;
+use spiderpool_dataplane::{NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
+
+use super::inventory::{NicRecord, PodRecord};
+
+/// The entries of all NICs of a pod, by id.
+pub(super) fn entries(pod: &PodRecord) -> Vec<(u16, NicEntry)> {
+    pod.nics.iter().map(|record| (record.id, entry(pod, record))).collect()
+}
+
+fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
+    let nic = &record.nic;
+    let mut siblings = [0; SIBLINGS];
+    let others = pod.nics.iter().filter(|other| other.nic.role == NicRole::Underlay && other.id != record.id);
+    for (place, other) in siblings.iter_mut().zip(others) {
+        *place = other.id;
+    }
+    let mut entry = NicEntry {
+        role: match nic.role {
+            NicRole::Cluster => ROLE_CLUSTER,
+            NicRole::Underlay => ROLE_UNDERLAY,
+            NicRole::NodeLink => ROLE_NODE_LINK,
+        },
+        pod: pod.id(),
+        profile: pod.profile,
+        node_link: pod.nic(NicRole::NodeLink).map_or(0, |link| link.id),
+        ifindex: nic.ifindex,
+        mtu: nic.mtu,
+        mac: nic.mac.0,
+        peer_mac: nic.peer_mac.map_or([0; 6], |mac| mac.0),
+        siblings,
+        ..NicEntry::default()
+    };
+    // The first address of each family.
+    for address in nic.addresses.iter().rev() {
+        match address.addr() {
+            IpAddr::V4(v4) => entry.addr4 = v4.octets(),
+            IpAddr::V6(v6) => entry.addr6 = v6.octets(),
+        }
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use spiderpool_api::agent::dataplane::Nic;
+
+    use super::super::inventory::NetnsIdentity;
+    use super::*;
+
+    fn record(id: u16, name: &str, role: NicRole, addresses: &[&str]) -> NicRecord {
+        let nic = Nic {
+            name: name.parse().unwrap(),
+            role,
+            ifindex: u32::from(id) + 10,
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            peer_mac: (role == NicRole::Cluster).then(|| "ee:ee:ee:ee:ee:ee".parse().unwrap()),
+            mtu: 1450,
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            gateways: vec![],
+        };
+        NicRecord { id, nic }
+    }
+
+    #[test]
+    fn every_nic_knows_the_others() {
+        let pod = PodRecord {
+            container_id: "c".into(),
+            netns: PathBuf::new(),
+            netns_identity: NetnsIdentity { dev: 0, inode: 0 },
+            pod_namespace: String::new(),
+            pod_name: String::new(),
+            pod_uid: String::new(),
+            profile: 7,
+            attachments: vec![],
+            nics: vec![
+                record(5, "eth0", NicRole::Cluster, &["10.244.0.2/32", "10.244.0.3/32", "fd44::2/128"]),
+                record(6, "sp0", NicRole::NodeLink, &[]),
+                record(8, "net1", NicRole::Underlay, &["10.6.0.2/16"]),
+                record(9, "net2", NicRole::Underlay, &["10.7.0.2/16"]),
+            ],
+        };
+        let entries = entries(&pod);
+        assert!(entries.iter().all(|(_, entry)| (entry.pod, entry.node_link, entry.profile) == (5, 6, 7)));
+        let eth0 = entries[0].1;
+        assert_eq!((eth0.role, eth0.addr4, eth0.peer_mac), (ROLE_CLUSTER, [10, 244, 0, 2], [0xee; 6]));
+        assert_eq!(eth0.addr6[15], 2);
+        assert_eq!((eth0.siblings[0], eth0.siblings[1], eth0.siblings[2]), (8, 9, 0));
+        let net1 = entries[2].1;
+        assert_eq!((net1.siblings[0], net1.siblings[1], net1.ifindex), (9, 0, 18));
+    }
+}

@@ -1,0 +1,148 @@
+use super::*;
+
+const NETNS: NetnsIdentity = NetnsIdentity { dev: 4, inode: 1 };
+
+fn nic(name: &str, role: NicRole, address: &str) -> Nic {
+    Nic {
+        name: name.parse().unwrap(),
+        role,
+        ifindex: 2,
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        peer_mac: None,
+        mtu: 1500,
+        addresses: vec![address.parse().unwrap()],
+        gateways: vec![],
+    }
+}
+
+/// eth0, sp0 and one underlay NIC of this name.
+fn request(container: &str, underlay: &str, host: u8) -> RegisterNics {
+    RegisterNics {
+        attachment: attachment(container, underlay),
+        pod_namespace: "ns".into(),
+        pod_name: "pod".into(),
+        pod_uid: "u".into(),
+        netns: "/run/netns/x".into(),
+        default_route_nic: "eth0".parse().unwrap(),
+        nics: vec![
+            nic("eth0", NicRole::Cluster, &format!("10.244.0.{host}/32")),
+            nic("sp0", NicRole::NodeLink, "169.254.77.2/32"),
+            nic(underlay, NicRole::Underlay, &format!("10.6.0.{host}/16")),
+        ],
+        stay: vec!["10.6.0.0/16".parse().unwrap()],
+        steer: None,
+        route_hints: RouteHints::Auto,
+    }
+}
+
+fn attachment(container: &str, underlay: &str) -> Attachment {
+    Attachment {
+        container_id: container.into(),
+        network: "macvlan".into(),
+        if_name: underlay.parse().unwrap(),
+    }
+}
+
+fn register(inventory: &mut Inventory, request: &RegisterNics) -> Retired {
+    inventory.register(request, NETNS, &BTreeSet::new(), 100).unwrap()
+}
+
+fn ids(inventory: &Inventory, container: &str) -> Vec<(String, u16)> {
+    let nics = &inventory.pod(container).unwrap().nics;
+    nics.iter().map(|record| (record.nic.name.to_string(), record.id)).collect()
+}
+
+#[test]
+fn registering_again_gives_the_same_ids() {
+    let mut inventory = Inventory::default();
+    register(&mut inventory, &request("a", "net1", 1));
+    let before = inventory.clone();
+    assert_eq!(register(&mut inventory, &request("a", "net1", 1)), Retired::default());
+    assert_eq!(inventory, before);
+}
+
+#[test]
+fn a_second_nic_joins_the_first_ones() {
+    let mut inventory = Inventory::default();
+    register(&mut inventory, &request("a", "net1", 1));
+    register(&mut inventory, &request("a", "net2", 2));
+    let names: Vec<_> = ids(&inventory, "a").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["eth0", "sp0", "net1", "net2"]);
+    assert_eq!(inventory.unregister(&attachment("a", "net1")), Retired { nics: vec![3], pods: vec![] });
+    assert_eq!(
+        inventory.unregister(&attachment("a", "net2")),
+        Retired { nics: vec![1, 2, 4], pods: vec![1] }
+    );
+    assert!(inventory.pod("a").is_none());
+}
+
+#[test]
+fn a_late_removal_of_an_old_sandbox_hits_nothing() {
+    let mut inventory = Inventory::default();
+    register(&mut inventory, &request("old", "net1", 1));
+    register(&mut inventory, &request("new", "net1", 1));
+    inventory.unregister(&attachment("old", "net1"));
+    assert_eq!(inventory.unregister(&attachment("old", "net1")), Retired::default());
+    assert_eq!(ids(&inventory, "new").len(), 3);
+}
+
+#[test]
+fn another_namespace_under_the_same_container_is_another_pod() {
+    let mut inventory = Inventory::default();
+    register(&mut inventory, &request("a", "net1", 1));
+    let other = NetnsIdentity { inode: 2, ..NETNS };
+    let retired = inventory.register(&request("a", "net1", 1), other, &BTreeSet::new(), 100).unwrap();
+    assert_eq!(retired, Retired { nics: vec![1, 2, 3], pods: vec![1] });
+    assert_eq!(inventory.ids(), [4, 5, 6].into());
+}
+
+#[test]
+fn ids_come_again_as_late_as_possible_and_run_out() {
+    let mut inventory = Inventory::default();
+    register(&mut inventory, &request("a", "net1", 1));
+    inventory.remove("a");
+    register(&mut inventory, &request("b", "net1", 1));
+    assert_eq!(inventory.ids(), [4, 5, 6].into());
+    let full = inventory.clone();
+    let taken = [1].into();
+    assert_eq!(inventory.register(&request("c", "net1", 1), NETNS, &taken, 6), Err(InventoryError::Full(6)));
+    assert_eq!(inventory, full, "a refused registration changes nothing");
+    inventory.register(&request("c", "net1", 1), NETNS, &taken, 8).unwrap();
+    assert_eq!(inventory.ids(), (2..=8).filter(|id| *id != 3).collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn pods_that_want_the_same_share_a_profile() {
+    let mut inventory = Inventory::default();
+    register(&mut inventory, &request("a", "net1", 1));
+    let mut own_address = request("b", "net1", 2);
+    own_address.stay.push("10.6.0.2/32".parse().unwrap());
+    register(&mut inventory, &own_address);
+    let mut different = request("c", "net1", 3);
+    different.stay.push("192.0.2.0/24".parse().unwrap());
+    register(&mut inventory, &different);
+    let profile = |container: &str| inventory.pod(container).unwrap().profile;
+    assert_eq!((profile("a"), profile("b"), profile("c")), (1, 1, 2));
+    inventory.remove("a");
+    inventory.remove("b");
+    register(&mut inventory, &request("d", "net1", 4));
+    assert_eq!(inventory.pod("d").unwrap().profile, 1);
+}
+
+#[test]
+fn without_a_cluster_nic_nothing_is_registered() {
+    let mut inventory = Inventory::default();
+    let mut request = request("a", "net1", 1);
+    request.nics.remove(0);
+    let refused = inventory.register(&request, NETNS, &BTreeSet::new(), 100);
+    assert_eq!(refused, Err(InventoryError::NoClusterNic("a".into())));
+    assert_eq!(inventory, Inventory::default());
+}
+
+#[test]
+fn survives_the_disk() {
+    let mut inventory = Inventory::default();
+    register(&mut inventory, &request("a", "net1", 1));
+    let text = serde_json::to_string(&inventory).unwrap();
+    assert_eq!(serde_json::from_str::<Inventory>(&text).unwrap(), inventory);
+}

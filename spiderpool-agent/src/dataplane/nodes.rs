@@ -1,0 +1,181 @@
+//! The addresses of this node that pods must reach by their cluster NIC, followed as they change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use spiderpool_core::net::{Address, Link};
+use spiderpool_net::events::{Event, Events};
+use spiderpool_net::netlink::{Netlink, NetlinkError};
+use tracing::{debug, error};
+
+/// Devices of pods, bridges of container runtimes and holders of virtual addresses: their addresses are not the
+/// node's own. By the beginning of the name; `lo` only as a whole.
+const OTHERS: [&str; 12] = [
+    "docker",
+    "cbr",
+    "dummy",
+    "virbr",
+    "lxcbr",
+    "veth",
+    "cali",
+    "flannel",
+    "kube-ipvs",
+    "cni",
+    "vx-submariner",
+    "cilium",
+];
+
+/// The node's own addresses among all that its devices have, in order.
+pub fn node_addresses<'a>(
+    links: impl IntoIterator<Item = &'a Link>,
+    addresses: impl IntoIterator<Item = &'a Address>,
+) -> Vec<IpAddr> {
+    let own: BTreeSet<u32> =
+        links.into_iter().filter(|link| is_own(link.name.as_str())).map(|link| link.index).collect();
+    let found: BTreeSet<IpAddr> = addresses
+        .into_iter()
+        .filter(|address| own.contains(&address.dev))
+        .map(|address| address.net.addr())
+        .filter(|ip| !is_local(*ip))
+        .collect();
+    found.into_iter().collect()
+}
+
+fn is_own(name: &str) -> bool {
+    name != "lo" && !OTHERS.iter().any(|other| name.starts_with(other))
+}
+
+fn is_local(ip: IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    link_local || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified()
+}
+
+/// Links and addresses of the node as the kernel tells them.
+#[derive(Debug, Default)]
+struct Seen {
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeSet<(u32, ipnet::IpNet)>,
+}
+
+impl Seen {
+    fn list() -> Result<Self, NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        let links = netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
+        let addresses =
+            netlink.addresses(None)?.into_iter().map(|address| (address.dev, address.net)).collect();
+        Ok(Self { links, addresses })
+    }
+
+    fn apply(&mut self, event: Event) -> Result<(), NetlinkError> {
+        match event {
+            Event::Link(link) => drop(self.links.insert(link.index, link)),
+            Event::LinkGone(link) => {
+                self.links.remove(&link.index);
+                self.addresses.retain(|(dev, _)| *dev != link.index);
+            }
+            Event::Address(address) => drop(self.addresses.insert((address.dev, address.net))),
+            Event::AddressGone(address) => drop(self.addresses.remove(&(address.dev, address.net))),
+            Event::Lost => *self = Self::list()?,
+        }
+        Ok(())
+    }
+
+    fn own(&self) -> Vec<IpAddr> {
+        let addresses: Vec<Address> =
+            self.addresses.iter().map(|(dev, net)| Address { dev: *dev, net: *net }).collect();
+        node_addresses(self.links.values(), &addresses)
+    }
+}
+
+/// Calls `changed` with the node's addresses now and whenever they change, until it says that nobody listens.
+/// Blocks its thread for good.
+pub(super) fn follow(mut changed: impl FnMut(Vec<IpAddr>) -> bool) -> Result<(), NetlinkError> {
+    let events = Events::open()?;
+    let mut seen = Seen::list()?;
+    let mut known = seen.own();
+    debug!(addresses = ?known, "node addresses listed");
+    if !changed(known.clone()) {
+        return Ok(());
+    }
+    for event in events {
+        match event {
+            Ok(event) => seen.apply(event)?,
+            Err(error) => {
+                error!(%error, "node address events failed, listing again");
+                seen = Seen::list()?;
+            }
+        }
+        let now = seen.own();
+        if now != known {
+            debug!(addresses = ?now, "node addresses changed");
+            known.clone_from(&now);
+            if !changed(now) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_core::net::Medium;
+
+    use super::*;
+
+    fn check(name: &str, address: &str, counts: bool) {
+        let seen =
+            Seen { links: [(7, link(name))].into(), addresses: [(7, address.parse().unwrap())].into() };
+        assert_eq!(!seen.own().is_empty(), counts, "{address} on {name}");
+    }
+
+    fn link(name: &str) -> Link {
+        Link {
+            name: name.parse().unwrap(),
+            index: 7,
+            mac: None,
+            mtu: 1500,
+            tx_queue_len: 0,
+            up: true,
+            kind: String::new(),
+            medium: Medium::Ethernet,
+            peer: None,
+        }
+    }
+
+    #[test]
+    fn the_nodes_own_devices_count_tunnels_and_bonds_included() {
+        for name in ["eth0", "bond0.100", "tunl0", "vxlan.calico", "lo1", "enp3s0"] {
+            check(name, "10.6.0.1/16", true);
+        }
+        for name in
+            ["lo", "docker0", "cali123", "veth0", "cni0", "kube-ipvs0", "cilium_host", "flannel.1", "dummy1"]
+        {
+            check(name, "10.6.0.1/16", false);
+        }
+    }
+
+    #[test]
+    fn only_addresses_that_others_can_use_count() {
+        check("eth0", "fd00::1/64", true);
+        for address in ["169.254.20.10/32", "fe80::1/64", "127.0.0.1/8", "::1/128"] {
+            check("eth0", address, false);
+        }
+    }
+
+    #[test]
+    fn a_link_takes_its_addresses_along() {
+        let mut seen = Seen {
+            links: [(7, link("eth0"))].into(),
+            addresses: [(7, "10.6.0.1/16".parse().unwrap())].into(),
+        };
+        seen.apply(Event::LinkGone(link("eth0"))).unwrap();
+        seen.apply(Event::Link(link("eth0"))).unwrap();
+        assert!(seen.own().is_empty());
+        seen.apply(Event::Address(Address { dev: 7, net: "10.6.0.2/16".parse().unwrap() })).unwrap();
+        assert_eq!(seen.own(), ["10.6.0.2".parse::<IpAddr>().unwrap()]);
+    }
+}

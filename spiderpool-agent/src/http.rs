@@ -1,0 +1,44 @@
+//! The HTTP API on the unix socket.
+
+mod body;
+mod coordinator;
+mod dataplane;
+mod endpoint;
+mod error;
+mod ipam;
+mod socket;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{get, post, put};
+use spiderpool_api::agent::path;
+
+use crate::daemon::Agent;
+use error::Problem;
+
+pub(crate) use socket::bind;
+
+/// All operations.
+pub(crate) fn router(agent: Arc<Agent>) -> Router {
+    Router::new()
+        .route(path::HEALTHY, get(ipam::healthy))
+        .route(path::IP, post(ipam::allocate).delete(ipam::release))
+        .route(path::IPS, post(ipam::nothing).delete(ipam::release_all))
+        .route(path::COORDINATOR_CONFIG, get(coordinator::config))
+        .route(path::WORKLOAD_ENDPOINT, get(endpoint::of_pod))
+        .route(path::DATAPLANE_NICS, put(dataplane::register).delete(dataplane::unregister))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(agent)
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, 404, format!("path {} was not found", uri.path()))
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Problem {
+    let message = format!("method {method} is not allowed for path {}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, 405, message)
+}

@@ -1,0 +1,93 @@
+//! JSON bodies, also on GET and DELETE, with upstream's answers to bad ones.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use serde::de::DeserializeOwned;
+
+use super::error::Problem;
+
+/// A required member is missing.
+const REQUIRED: u16 = 602;
+/// A member has the wrong type or form.
+const INVALID: u16 = 601;
+
+/// The decoded body.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request<Body>, state: &S) -> Result<Self, Problem> {
+        let content_type = request.headers().get(CONTENT_TYPE).cloned();
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, 400, error.to_string()))?;
+        if let Some(media) =
+            content_type.as_ref().and_then(|value| value.to_str().ok()).filter(|m| !is_json(m))
+        {
+            let message = format!("unsupported media type {media:?}, only [application/json] are allowed");
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, 415, message));
+        }
+        decode(&bytes).map(Self)
+    }
+}
+
+fn is_json(media: &str) -> bool {
+    media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.is_empty() {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, "body is required"));
+    }
+    let value: serde_json::Value = serde_json::from_slice(bytes)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, 400, format!("body is not JSON: {error}")))?;
+    serde_json::from_value(value).map_err(|error| {
+        let text = error.to_string();
+        let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let (code, message) = match missing {
+            Some(field) => (REQUIRED, format!("{field} in body is required")),
+            None => (INVALID, format!("body is invalid: {text}")),
+        };
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+    use spiderpool_api::agent::ipam::IpamDelArgs;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(body: &str, status: u16) {
+        let problem = decode::<IpamDelArgs>(body.as_bytes()).unwrap_err();
+        assert_eq!(problem.into_response().status().as_u16(), status, "{body}");
+    }
+
+    #[test]
+    fn bad_bodies_are_told_apart() {
+        check("", 422);
+        check("{", 400);
+        check("{}", 422);
+        check("[]", 422);
+        check(r#"{"containerID":1,"ifName":"e","podNamespace":"n","podName":"p","podUID":""}"#, 422);
+        check(r#"{"containerID":null,"ifName":"e","podNamespace":"n","podName":"p","podUID":""}"#, 422);
+    }
+
+    #[test]
+    fn empty_values_and_unknown_members_are_accepted() {
+        let body =
+            r#"{"containerID":"c","ifName":"e","podNamespace":"n","podName":"p","podUID":"","more":1}"#;
+        assert_eq!(decode::<IpamDelArgs>(body.as_bytes()).unwrap().container_id, "c");
+    }
+
+    #[test]
+    fn charset_is_no_other_type() {
+        assert!(is_json("application/json; charset=utf-8"));
+        assert!(!is_json("text/plain"));
+    }
+}

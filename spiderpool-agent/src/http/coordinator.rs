@@ -1,0 +1,28 @@
+//! GET `/v1/coordinator/config`, with a body.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
+
+use super::body::JsonBody;
+use super::error::Failed;
+use crate::coordinator::{self, CoordinatorError};
+use crate::daemon::Agent;
+
+pub(super) async fn config(
+    State(agent): State<Arc<Agent>>,
+    JsonBody(args): JsonBody<GetCoordinatorArgs>,
+) -> Result<Json<CoordinatorConfig>, Failed> {
+    let coordinator = agent.coordinators.read(crate::watches::CoordinatorIndex::chosen);
+    let coordinator = coordinator.ok_or(CoordinatorError::Missing)?;
+    coordinator::check_ready(&coordinator)?;
+    let pod = agent.ipam.pod(&args.pod_namespace, &args.pod_name).await.map_err(|why| {
+        let text = format!("failed to get pod {}/{}: {why}", args.pod_namespace, args.pod_name);
+        Failed::with_status(StatusCode::INTERNAL_SERVER_ERROR, text)
+    })?;
+    let nodes = agent.node_addresses.read(Clone::clone);
+    Ok(Json(coordinator::config(&coordinator, &pod, nodes)?))
+}

@@ -1,0 +1,25 @@
+//! `/v1/dataplane/nics`: our own addition to upstream's API.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use spiderpool_api::agent::dataplane::{RegisterNics, RegisteredNics, UnregisterNics};
+
+use super::body::JsonBody;
+use super::error::Failed;
+use crate::daemon::Agent;
+
+pub(super) async fn register(
+    State(agent): State<Arc<Agent>>,
+    JsonBody(request): JsonBody<RegisterNics>,
+) -> Result<Json<RegisteredNics>, Failed> {
+    Ok(Json(agent.dataplane.register(request).await?))
+}
+
+pub(super) async fn unregister(
+    State(agent): State<Arc<Agent>>,
+    JsonBody(attachment): JsonBody<UnregisterNics>,
+) -> Result<(), Failed> {
+    Ok(agent.dataplane.unregister(attachment).await?)
+}

@@ -1,0 +1,60 @@
+//! How failures look on the wire: a handler's is a JSON string, a bad request's is an object with code and message.
+
+use std::fmt::Display;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// A request that never reached its handler.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    body: ProblemBody,
+}
+
+#[derive(Debug, Serialize)]
+struct ProblemBody {
+    code: u16,
+    message: String,
+}
+
+impl Problem {
+    /// `code` is the status, or one of the 600s for a violated schema.
+    pub(super) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
+        Self { status, body: ProblemBody { code, message: message.into() } }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body)).into_response()
+    }
+}
+
+/// A handler's failure: the plugin shows the text to the user.
+#[derive(Debug)]
+pub(super) struct Failed {
+    status: StatusCode,
+    text: String,
+}
+
+impl Failed {
+    /// With another status than 500.
+    pub(super) fn with_status(status: StatusCode, error: impl Display) -> Self {
+        Self { status, text: error.to_string() }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::with_status(StatusCode::INTERNAL_SERVER_ERROR, error)
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.text)).into_response()
+    }
+}

@@ -1,0 +1,38 @@
+//! `/v1/ipam/*`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamBatchDelArgs, IpamDelArgs};
+
+use super::body::JsonBody;
+use super::error::Failed;
+use crate::daemon::Agent;
+
+/// The agent answers.
+pub(super) async fn healthy() {}
+
+/// POST `/ipam/ips`: part of upstream's API, without effect there too.
+pub(super) async fn nothing() {}
+
+pub(super) async fn allocate(
+    State(agent): State<Arc<Agent>>,
+    JsonBody(args): JsonBody<IpamAddArgs>,
+) -> Result<Json<IpamAddResponse>, Failed> {
+    Ok(Json(agent.ipam.allocate(args).await?))
+}
+
+pub(super) async fn release(
+    State(agent): State<Arc<Agent>>,
+    JsonBody(args): JsonBody<IpamDelArgs>,
+) -> Result<(), Failed> {
+    agent.ipam.release(args).await.map_err(|error| Failed::with_status(error.status(), error))
+}
+
+pub(super) async fn release_all(
+    State(agent): State<Arc<Agent>>,
+    JsonBody(args): JsonBody<IpamBatchDelArgs>,
+) -> Result<(), Failed> {
+    agent.ipam.release_all(args).await.map_err(|error| Failed::with_status(error.status(), error))
+}

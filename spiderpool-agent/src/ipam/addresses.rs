@@ -1,0 +1,203 @@
+//! SpiderIPAddress objects on the API server: create one, take one over, free one, list them.
+
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::json;
+use spiderpool_api::crd::{SpiderIPAddress, SpiderIPAddressSpec, SpiderIPPoolUsage};
+use spiderpool_api::labels;
+use spiderpool_core::ip::{Family, IpRange, IpSet};
+use spiderpool_core::ipam::address_name::{label_value, parse_object_name};
+use spiderpool_core::ipam::usage;
+use tracing::{debug, warn};
+
+use super::held::Held;
+use crate::kubernetes::{Failure, Kubernetes};
+
+/// Pauses before a request whose outcome is unknown is sent again.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// What came of an attempt to take an address.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// It is ours.
+    Ours(Box<Held>),
+    /// It is somebody else's.
+    Theirs,
+}
+
+/// How fresh a list must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// What the API server has in memory.
+    Cached,
+    /// As of now.
+    Exact,
+}
+
+/// The objects, through the API server.
+#[derive(Clone)]
+pub(super) struct Addresses {
+    kube: Kubernetes,
+    api: Api<SpiderIPAddress>,
+    usages: Api<SpiderIPPoolUsage>,
+}
+
+impl Addresses {
+    /// By this connection.
+    pub(super) fn new(kube: Kubernetes) -> Self {
+        Self { api: Api::all(kube.client()), usages: Api::all(kube.client()), kube }
+    }
+
+    /// Creates the object. An answer that was lost does no harm: an object that says the same is ours.
+    pub(super) async fn create(&self, object: &SpiderIPAddress) -> Result<Taken, Failure> {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let mut pauses = PAUSES.iter();
+        loop {
+            let failure = match self.kube.write(self.api.create(&PostParams::default(), object)).await {
+                Ok(created) => return Ok(Taken::of(Held::from_object(&created))),
+                Err(failure) => failure,
+            };
+            if failure.is_already_exists() {
+                match self.kube.read(self.api.get_opt(&name)).await {
+                    Ok(Some(found)) if is_same(&found.spec, &object.spec) => {
+                        return Ok(Taken::of(Held::from_object(&found)));
+                    }
+                    // None: freed between the two requests. Whoever looks next may take it.
+                    Ok(_) => return Ok(Taken::Theirs),
+                    Err(read) if !read.is_retryable() => return Err(read),
+                    Err(_) => {}
+                }
+            } else if !failure.is_retryable() {
+                return Err(failure);
+            }
+            let Some(pause) = pauses.next() else { return Err(failure) };
+            debug!(address = name, error = %failure, "creating an address failed, trying again");
+            tokio::time::sleep(*pause).await;
+        }
+    }
+
+    /// Writes the sandbox and the network that now use the address. `None`: the object is not the one that was known.
+    pub(super) async fn adopt(
+        &self,
+        held: &Held,
+        container_id: &str,
+        network: &str,
+    ) -> Result<Option<Held>, Failure> {
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": held.uid, "resourceVersion": held.version},
+            "spec": {"containerID": container_id, "network": network},
+        }));
+        let parameters = PatchParams::default();
+        match self.kube.write(self.api.patch(&held.name, &parameters, &patch)).await {
+            Ok(object) => Ok(Held::from_object(&object)),
+            Err(failure) if failure.is_not_found() || failure.is_conflict() => self.reread(held).await,
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The object of this name, whoever has it.
+    pub(super) async fn find(&self, name: &str) -> Result<Option<Held>, Failure> {
+        Ok(self.kube.read(self.api.get_opt(name)).await?.as_ref().and_then(Held::from_object))
+    }
+
+    /// The object as it is now, if it is still the pod's.
+    pub(super) async fn reread(&self, held: &Held) -> Result<Option<Held>, Failure> {
+        Ok(self.find(&held.name).await?.filter(|now| {
+            (&now.uid, &now.pod_uid, &now.interface) == (&held.uid, &held.pod_uid, &held.interface)
+        }))
+    }
+
+    /// Deletes the object if it is still the one that is known; `false` if it has changed meanwhile.
+    pub(super) async fn delete(&self, held: &Held) -> Result<bool, Failure> {
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(held.uid.clone()),
+                resource_version: Some(held.version.clone()),
+            }),
+            ..DeleteParams::default()
+        };
+        match self.kube.write(self.api.delete(&held.name, &parameters)).await {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_not_found() => Ok(true),
+            Err(failure) if failure.is_conflict() => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// All addresses of a node.
+    pub(super) async fn of_node(&self, node: &str) -> Result<Vec<Held>, Failure> {
+        let selector = format!("{}={}", labels::ADDRESS_NODE, label_value(node));
+        let list = self.kube.read(self.api.list(&ListParams::default().labels(&selector))).await?;
+        let held = list.items.iter().filter_map(|object| {
+            let held = Held::from_object(object);
+            if held.is_none() {
+                warn!(name = ?object.metadata.name, address = object.spec.address, "address object is unreadable");
+            }
+            held
+        });
+        Ok(held.filter(|held| held.node == node).collect())
+    }
+
+    /// The addresses of a pool that are in use.
+    pub(super) async fn of_pool(
+        &self,
+        pool: &str,
+        family: Family,
+        freshness: Freshness,
+    ) -> Result<IpSet, Failure> {
+        let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(pool));
+        let mut parameters = ListParams::default().labels(&selector);
+        if freshness == Freshness::Cached {
+            if let Some(used) = self.usage(pool, family, &parameters).await? {
+                return Ok(used);
+            }
+            parameters = parameters.match_any();
+        }
+        // Names alone: the name is the address.
+        let list = self.kube.read(self.api.list_metadata(&parameters)).await?;
+        let names = list.items.iter().filter_map(|object| object.metadata.name.as_deref());
+        let addresses = names.filter_map(|name| parse_object_name(name).ok());
+        Ok(IpSet::from_ranges(family, addresses.map(IpRange::single)))
+    }
+
+    /// What the leader has written about a pool's usage, if it has.
+    async fn usage(&self, pool: &str, family: Family, pools: &ListParams) -> Result<Option<IpSet>, Failure> {
+        let list = self.kube.read(self.usages.list(&pools.clone().match_any())).await?;
+        let mut used = None;
+        for block in list.items.iter().map(|object| &object.spec).filter(|spec| spec.pool == pool) {
+            let decoded = block
+                .base
+                .parse()
+                .map_err(|_| "base is not an address".to_owned())
+                .and_then(|base| usage::decode(base, &block.bitmap).map_err(|error| error.to_string()));
+            match decoded {
+                Ok(block) => used = Some(used.unwrap_or_else(|| IpSet::empty(family)).union(&block)),
+                Err(error) => warn!(pool, base = block.base, error, "usage of a pool is unreadable"),
+            }
+        }
+        Ok(used)
+    }
+}
+
+impl Taken {
+    fn of(held: Option<Held>) -> Self {
+        held.map_or(Self::Theirs, |held| Self::Ours(Box::new(held)))
+    }
+}
+
+/// Whether the object says what we wanted to write: then an earlier attempt of ours made it.
+fn is_same(found: &SpiderIPAddressSpec, wanted: &SpiderIPAddressSpec) -> bool {
+    let identity = |spec: &SpiderIPAddressSpec| {
+        let family = spec.address.parse().ok().map(|net| Family::of_net(&net));
+        (spec.pod_uid.clone(), spec.interface.clone(), spec.node.clone(), family)
+    };
+    identity(found) == identity(wanted)
+}

@@ -1,0 +1,179 @@
+//! Why a request to allocate or release fails, in words for the pod's events.
+
+use axum::http::StatusCode;
+use spiderpool_core::ipam::IpamError;
+use thiserror::Error;
+
+use crate::kubernetes::Failure;
+
+/// Why a pod gets no answer to ADD.
+#[derive(Debug, Error)]
+pub enum AllocateError {
+    /// The addresses of the node are not known yet.
+    #[error(
+        "spiderpool-agent is starting and does not know the addresses of its node yet: is the API server reachable?"
+    )]
+    Starting,
+    /// The request names what is not a NIC.
+    #[error("wrong input, {0}")]
+    Request(String),
+    /// The pod cannot be read.
+    #[error("failed to get Pod {pod}: {source}")]
+    ReadPod {
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: Failure,
+    },
+    /// There is no such pod.
+    #[error("failed to get Pod {0}: it does not exist")]
+    NoPod(String),
+    /// Another pod has the name now.
+    #[error("Pod {pod} was replaced: the request is for UID {wanted}, the API server has UID {found}")]
+    Replaced {
+        /// namespace/name.
+        pod: String,
+        /// The request's.
+        wanted: String,
+        /// The API server's.
+        found: String,
+    },
+    /// The pod is bound to another node.
+    #[error("Pod {pod} is bound to node {found:?}, this is the agent of node {node}")]
+    OtherNode {
+        /// namespace/name.
+        pod: String,
+        /// The pod's.
+        found: String,
+        /// Ours.
+        node: String,
+    },
+    /// A pool cannot be read.
+    #[error("failed to get original IPPool {pool}: {source}")]
+    ReadPool {
+        /// The pool.
+        pool: String,
+        /// Why.
+        source: Failure,
+    },
+    /// The workload above the pod cannot be read.
+    #[error("failed to get pod '{pod}' owner: {source}")]
+    Owner {
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: Failure,
+    },
+    /// The pod is dead.
+    #[error(transparent)]
+    Dead(IpamError),
+    /// No address is given.
+    #[error("failed to allocate IP addresses in standard mode: {}", list(.0))]
+    Standard(Vec<IpamError>),
+    /// The sandbox cannot be written into an address that the pod holds.
+    #[error("failed to write container {container} into the pod's address {address}: {source}")]
+    Adopt {
+        /// The address.
+        address: String,
+        /// The sandbox.
+        container: String,
+        /// Why.
+        source: Failure,
+    },
+    /// Addresses of the pod were taken away while it was being served.
+    #[error("addresses of Pod {0} changed while it was being served: try again")]
+    Restless(String),
+    /// The caller is gone: nobody reads this.
+    #[error("nobody waits for the addresses of Pod {0} any more")]
+    Abandoned(String),
+    /// The work ended without an answer.
+    #[error("spiderpool-agent failed while it served the request: see its log")]
+    Broken,
+}
+
+impl AllocateError {
+    /// A short word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Standard(errors) => errors.first().map_or("internal", IpamError::reason),
+            Self::Dead(error) => error.reason(),
+            _ => "internal",
+        }
+    }
+}
+
+/// Why a pod is not known.
+#[derive(Debug, Error)]
+pub enum PodError {
+    /// There is none.
+    #[error("it does not exist")]
+    Missing,
+    /// It cannot be read.
+    #[error(transparent)]
+    Unread(Failure),
+}
+
+/// Several causes as `[a, b]`, one as itself.
+fn list(errors: &[IpamError]) -> String {
+    match errors {
+        [one] => one.to_string(),
+        several => format!("[{}]", several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Why addresses are not released now.
+#[derive(Debug, Error)]
+pub enum ReleaseError {
+    /// The addresses of the node are not known yet.
+    #[error(
+        "spiderpool-agent is starting and does not know the addresses of its node yet: is the API server reachable?"
+    )]
+    Starting,
+    /// The pod cannot be read, so nobody knows whether it is alive.
+    #[error("failed to get Pod {pod}: {source}")]
+    ReadPod {
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: Failure,
+    },
+    /// An address cannot be freed.
+    #[error("failed to release {address} of Pod {pod}: {source}")]
+    Address {
+        /// The address.
+        address: String,
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: Failure,
+    },
+    /// The endpoint cannot be removed.
+    #[error("failed to remove SpiderEndpoint {pod}: {source}")]
+    Endpoint {
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: Failure,
+    },
+    /// The configuration forbids it.
+    #[error("forbid releasing IPs for stateless workload")]
+    Stateless,
+    /// The workload keeps its addresses.
+    #[error("forbid releasing IPs for stateful workload ")]
+    Stateful,
+    /// The work ended without an answer.
+    #[error("spiderpool-agent failed while it served the request: see its log")]
+    Broken,
+}
+
+impl ReleaseError {
+    /// The answer's status.
+    pub fn status(&self) -> StatusCode {
+        let code = match self {
+            Self::Stateless => 521,
+            Self::Stateful => 522,
+            _ => 500,
+        };
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}

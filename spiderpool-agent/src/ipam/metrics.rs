@@ -1,0 +1,104 @@
+//! Counts and durations of allocation and release, under the names that the dashboards know.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use spiderpool_runtime::metrics::Durations;
+
+use super::error::{AllocateError, ReleaseError};
+
+/// What is exported.
+#[derive(Debug, Clone)]
+pub struct IpamMetrics {
+    allocations: Counter,
+    allocation_failures: Counter,
+    internal: Counter,
+    no_available_pool: Counter,
+    retries_exhausted: Counter,
+    used_out: Counter,
+    /// Addresses that somebody else had taken first.
+    pub collisions: Counter,
+    /// Time of an allocation.
+    pub allocation_time: Durations,
+    /// Time that a request waited for others of its pod.
+    pub allocation_wait: Durations,
+    releases: Counter,
+    release_failures: Counter,
+    release_internal: Counter,
+    /// Time of a release.
+    pub release_time: Durations,
+    /// Time that a release waited for others of its pod.
+    pub release_wait: Durations,
+}
+
+impl IpamMetrics {
+    /// Registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(format!("spiderpool_ipam_{name}"), help, counter.clone());
+            counter
+        };
+        let allocations = counter("allocation_counts", "Requests to allocate");
+        let allocation_failures = counter("allocation_failure_counts", "Requests to allocate that failed");
+        let internal = counter("allocation_err_internal_counts", "Allocations that failed for other reasons");
+        let no_available_pool =
+            counter("allocation_err_no_available_pool_counts", "Allocations that found no pool");
+        let retries_exhausted =
+            counter("allocation_err_retries_exhausted_counts", "Allocations whose time was over");
+        let used_out = counter("allocation_err_ip_used_out_counts", "Allocations that found no free address");
+        let collisions = counter(
+            "allocation_update_ippool_conflict_counts",
+            "Addresses that somebody else had taken first",
+        );
+        let releases = counter("release_counts", "Requests to release");
+        let release_failures = counter("release_failure_counts", "Requests to release that failed");
+        let release_internal = counter("release_err_internal_counts", "Releases that failed");
+        let mut durations = |operation: &str, suffix: &str, help: &str| {
+            Durations::register(registry, &format!("spiderpool_ipam_{operation}"), suffix, help)
+        };
+        Self {
+            allocation_time: durations("allocation", "duration_seconds", "Time of an allocation"),
+            allocation_wait: durations("allocation", "limit_duration_seconds", "Time an allocation waited"),
+            release_time: durations("release", "duration_seconds", "Time of a release"),
+            release_wait: durations("release", "limit_duration_seconds", "Time a release waited"),
+            allocations,
+            allocation_failures,
+            internal,
+            no_available_pool,
+            retries_exhausted,
+            used_out,
+            collisions,
+            releases,
+            release_failures,
+            release_internal,
+        }
+    }
+
+    /// A request to allocate has come.
+    pub fn allocation_begins(&self) {
+        self.allocations.inc();
+    }
+
+    /// It failed.
+    pub fn allocation_failed(&self, error: &AllocateError) {
+        self.allocation_failures.inc();
+        match error.reason() {
+            "no_available_pool" | "pool_missing" => self.no_available_pool.inc(),
+            "retries_exhausted" => self.retries_exhausted.inc(),
+            "ip_used_out" => self.used_out.inc(),
+            "wrong_input" | "not_supported" | "auto_pool_disabled" | "dead_pod" => 0,
+            _ => self.internal.inc(),
+        };
+    }
+
+    /// A request to release has come.
+    pub fn release_begins(&self) {
+        self.releases.inc();
+    }
+
+    /// It failed.
+    pub fn release_failed(&self, _error: &ReleaseError) {
+        self.release_failures.inc();
+        self.release_internal.inc();
+    }
+}

@@ -1,0 +1,78 @@
+//! The workload at the top of a pod, looked up once per owner.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::batch::v1::Job;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use spiderpool_core::ipam::owner::{OwnerRef, OwnerStep, above, of_pod};
+
+use crate::kubernetes::{Failure, Kubernetes};
+use crate::watches::Pod;
+
+/// Remembered owners; a ReplicaSet's Deployment does not change.
+const REMEMBERED: usize = 4096;
+
+/// Looks owners up.
+pub(super) struct Owners {
+    kube: Kubernetes,
+    known: Mutex<HashMap<String, OwnerRef>>,
+}
+
+impl Owners {
+    /// By this connection.
+    pub(super) fn new(kube: Kubernetes) -> Self {
+        Self { kube, known: Mutex::default() }
+    }
+
+    /// The workload at the top of the pod.
+    pub(super) async fn top(&self, pod: &Pod) -> Result<OwnerRef, Failure> {
+        let owner = match of_pod(&pod.name, &pod.uid, pod.owner.clone()) {
+            OwnerStep::Top(top) => return Ok(top),
+            OwnerStep::Fetch(owner) => owner,
+        };
+        if let Some(known) = self.with(|known| known.get(&owner.uid).cloned()) {
+            return Ok(known);
+        }
+        let controller = if owner.kind == "Job" {
+            self.controller::<Job>(pod, &owner.name).await?
+        } else {
+            self.controller::<ReplicaSet>(pod, &owner.name).await?
+        };
+        let uid = owner.uid.clone();
+        let top = above(owner, controller);
+        self.with(|known| {
+            if known.len() >= REMEMBERED {
+                known.clear();
+            }
+            known.insert(uid, top.clone());
+        });
+        Ok(top)
+    }
+
+    /// What controls the named object, which may be gone already.
+    async fn controller<K>(&self, pod: &Pod, name: &str) -> Result<Option<OwnerRef>, Failure>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api = Api::<K>::namespaced(self.kube.client(), &pod.namespace);
+        let object = self.kube.read(api.get_metadata_opt(name)).await?;
+        let owners = object.and_then(|object| object.metadata.owner_references).unwrap_or_default();
+        Ok(owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| OwnerRef {
+            api_version: owner.api_version,
+            kind: owner.kind,
+            name: owner.name,
+            uid: owner.uid,
+        }))
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut HashMap<String, OwnerRef>) -> T) -> T {
+        f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

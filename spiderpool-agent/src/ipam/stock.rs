@@ -1,0 +1,318 @@
+//! Takes addresses out of pools and gives them back. It knows what the agent holds, what it believes of each pool,
+//! and which requests have no known outcome.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use ipnet::IpNet;
+use prometheus_client::metrics::counter::Counter;
+use spiderpool_api::crd::SpiderIPAddressSpec;
+use spiderpool_core::ip::{Family, IpSet};
+use spiderpool_core::ipam::address_name::object_name;
+use spiderpool_core::ipam::pick::Asker;
+use spiderpool_core::ipam::{Candidate, IpamError, Pool, PoolFailure};
+use spiderpool_core::names::IfName;
+use tracing::{debug, warn};
+
+use super::addresses::{Addresses, Freshness, Taken};
+use super::caller::Caller;
+use super::held::{Held, HeldIndex};
+use super::object;
+use super::turns::Turns;
+use super::view::PoolView;
+use crate::kubernetes::Failure;
+use crate::watches::{ReservedIndex, Shared};
+
+/// What an address is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Purpose {
+    pod_uid: String,
+    nic: IfName,
+    family: Family,
+}
+
+/// For whom addresses are taken.
+#[derive(Debug, Clone)]
+pub(super) struct Taker {
+    /// What every address of the request says, but for address, pool and NIC.
+    pub spec: SpiderIPAddressSpec,
+    /// The NIC that is being added, and its network.
+    pub network: Option<(IfName, String)>,
+    /// Whether it still wants them.
+    pub caller: Caller,
+}
+
+/// The node's stock of addresses.
+pub(super) struct Stock {
+    addresses: Addresses,
+    held: Shared<HeldIndex>,
+    reserved: Shared<ReservedIndex>,
+    node: String,
+    views: Mutex<HashMap<String, PoolView>>,
+    /// Addresses that were asked for and may be ours or not.
+    unsettled: Mutex<HashMap<Purpose, (IpNet, String)>>,
+    lists: Turns<String>,
+    collisions: Counter,
+}
+
+impl Stock {
+    /// Empty until [`Stock::load`]. `collisions` counts addresses that somebody else had taken first.
+    pub(super) fn new(
+        addresses: Addresses,
+        held: Shared<HeldIndex>,
+        reserved: Shared<ReservedIndex>,
+        node: String,
+        collisions: Counter,
+    ) -> Self {
+        Self {
+            addresses,
+            held,
+            reserved,
+            node,
+            views: Mutex::default(),
+            unsettled: Mutex::default(),
+            lists: Turns::default(),
+            collisions,
+        }
+    }
+
+    /// Reads what the node holds.
+    pub(super) async fn load(&self) -> Result<usize, Failure> {
+        let held = self.addresses.of_node(&self.node).await?;
+        let count = held.len();
+        self.held.write(|index| index.reset(held));
+        Ok(count)
+    }
+
+    /// What the node holds.
+    pub(super) fn held(&self) -> &Shared<HeldIndex> {
+        &self.held
+    }
+
+    /// Takes one address for a NIC and family: from the first of the pools that has one.
+    pub(super) async fn take(
+        &self,
+        taker: &Taker,
+        candidate: &Candidate,
+        pools: &[Pool],
+    ) -> Result<Arc<Held>, IpamError> {
+        let mut failures = Vec::new();
+        if let Some(held) = self.settle(taker, candidate).await {
+            return Ok(held);
+        }
+        for pool in pools {
+            match self.take_from(taker, candidate, pool).await {
+                Ok(held) => return Ok(held),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        Err(IpamError::AllFailed {
+            family: candidate.family,
+            nic: candidate.nic.clone(),
+            pools: pools.iter().map(|pool| pool.name.clone()).collect(),
+            failures,
+        })
+    }
+
+    async fn take_from(
+        &self,
+        taker: &Taker,
+        candidate: &Candidate,
+        pool: &Pool,
+    ) -> Result<Arc<Held>, PoolFailure> {
+        let reserved = self.reserved.read(|index| index.of(pool.family()));
+        let usable = pool.usable.difference(&reserved);
+        for attempt in 0.. {
+            if taker.caller.is_gone() {
+                return Err(PoolFailure::Retries { pool: pool.name.clone(), tries: attempt });
+            }
+            let seed = Asker {
+                node: &self.node,
+                pod_uid: &taker.spec.pod_uid,
+                nic: candidate.nic.as_str(),
+                pool: pool.name.as_str(),
+                attempt,
+            };
+            let Some(ip) = self.find(pool, &usable, seed.seed()).await? else { break };
+            let net = pool.with_prefix(ip).map_err(|error| store(pool, error))?;
+            if let Some(held) = self
+                .create(taker, &candidate.nic, pool.name.as_str(), net)
+                .await
+                .map_err(|error| store(pool, error))?
+            {
+                return Ok(held);
+            }
+            debug!(address = %ip, pool = %pool.name, attempt, "somebody else has the address, picking again");
+        }
+        Err(PoolFailure::Exhausted {
+            pool: pool.name.clone(),
+            usable: pool.usable.len(),
+            reserved: pool.usable.len() - usable.len(),
+        })
+    }
+
+    /// An address that seems free; `None` only after an exact list, now or a moment ago.
+    async fn find(&self, pool: &Pool, usable: &IpSet, seed: u64) -> Result<Option<IpAddr>, PoolFailure> {
+        if self.view(pool, |view| view.is_exhausted(Instant::now())) {
+            return Ok(None);
+        }
+        if self.view(pool, |view| view.is_stale(Instant::now())) {
+            let _turn = self.lists.take(pool.name.to_string()).await;
+            if self.view(pool, |view| view.is_stale(Instant::now()))
+                && let Err(error) = self.renew(pool, Freshness::Cached).await
+            {
+                warn!(pool = %pool.name, %error, "usage of the pool cannot be read, picking without");
+            }
+        }
+        if let Some(ip) = self.pick(pool, usable, seed) {
+            return Ok(Some(ip));
+        }
+        let _turn = self.lists.take(pool.name.to_string()).await;
+        if self.view(pool, |view| view.is_exhausted(Instant::now())) {
+            return Ok(None);
+        }
+        self.renew(pool, Freshness::Exact).await.map_err(|error| store(pool, error))?;
+        let found = self.pick(pool, usable, seed);
+        if found.is_none() {
+            self.view(pool, |view| view.exhaust(Instant::now()));
+        }
+        Ok(found)
+    }
+
+    fn pick(&self, pool: &Pool, usable: &IpSet, seed: u64) -> Option<IpAddr> {
+        let own = self.held.read(|index| index.of_pool(pool.name.as_str()));
+        self.view(pool, |view| view.pick(usable, &own, seed, Instant::now()))
+    }
+
+    async fn renew(&self, pool: &Pool, freshness: Freshness) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let used = self.addresses.of_pool(pool.name.as_str(), pool.family(), freshness).await?;
+        debug!(pool = %pool.name, used = used.len(), ?freshness, "usage of the pool read");
+        self.view(pool, |view| view.learn(used, begun));
+        Ok(())
+    }
+
+    /// `None`: somebody else has it.
+    async fn create(
+        &self,
+        taker: &Taker,
+        nic: &IfName,
+        pool: &str,
+        net: IpNet,
+    ) -> Result<Option<Arc<Held>>, Failure> {
+        let network = taker.network.as_ref().filter(|(of, _)| of == nic).map(|(_, network)| network.clone());
+        let spec = SpiderIPAddressSpec {
+            interface: nic.to_string(),
+            pool: pool.to_owned(),
+            network: network.unwrap_or_default(),
+            ..taker.spec.clone()
+        };
+        let purpose =
+            Purpose { pod_uid: spec.pod_uid.clone(), nic: nic.clone(), family: Family::of_net(&net) };
+        match self.addresses.create(&object::of_spec(net, spec)).await {
+            Ok(Taken::Ours(held)) => {
+                let held = self.held.write(|index| index.apply(*held));
+                self.known(pool, |view| view.settle(net.addr()));
+                Ok(Some(held))
+            }
+            Ok(Taken::Theirs) => {
+                self.collisions.inc();
+                self.known(pool, |view| view.collide(net.addr(), Instant::now()));
+                Ok(None)
+            }
+            Err(failure) => {
+                self.known(pool, |view| view.give_back(net.addr()));
+                if failure.is_ambiguous() {
+                    self.unsettled(|unsettled| unsettled.insert(purpose, (net, pool.to_owned())));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Finishes an earlier attempt whose outcome is unknown.
+    async fn settle(&self, taker: &Taker, candidate: &Candidate) -> Option<Arc<Held>> {
+        let purpose = Purpose {
+            pod_uid: taker.spec.pod_uid.clone(),
+            nic: candidate.nic.clone(),
+            family: candidate.family,
+        };
+        let (net, pool) = self.unsettled(|unsettled| unsettled.remove(&purpose))?;
+        self.create(taker, &candidate.nic, &pool, net).await.ok().flatten()
+    }
+
+    /// Learns of what a pod may hold without our knowing, before it is freed.
+    pub(super) async fn settle_pod(&self, pod_uid: &str) -> Result<(), Failure> {
+        let open: Vec<(Purpose, IpNet)> = self.unsettled(|unsettled| {
+            let of_pod = unsettled.iter().filter(|(purpose, _)| purpose.pod_uid == pod_uid);
+            of_pod.map(|(purpose, (net, _))| (purpose.clone(), *net)).collect()
+        });
+        for (purpose, net) in open {
+            let found = self.addresses.find(&object_name(net.addr())).await?;
+            if let Some(held) = found.filter(|held| held.pod_uid == pod_uid && held.node == self.node) {
+                self.held.write(|index| index.apply(held));
+            }
+            self.unsettled(|unsettled| unsettled.remove(&purpose));
+        }
+        Ok(())
+    }
+
+    /// Writes the sandbox and network that use the address now. `None`: the pod does not hold it any more.
+    pub(super) async fn adopt(
+        &self,
+        held: &Held,
+        container_id: &str,
+        network: &str,
+    ) -> Result<Option<Arc<Held>>, Failure> {
+        let adopted = self.addresses.adopt(held, container_id, network).await?;
+        Ok(self.held.write(|index| match adopted {
+            // A conflict was read again, and may still name the old sandbox: what is known is then right for the next try.
+            Some(now) => {
+                let done = now.container_id == container_id && now.network == network;
+                let now = index.apply(now);
+                done.then_some(now)
+            }
+            None => {
+                index.delete(held.ip());
+                None
+            }
+        }))
+    }
+
+    /// Frees the address, unless its object has become something else meanwhile.
+    pub(super) async fn free(&self, held: &Held) -> Result<(), Failure> {
+        let mut known = Some(held.clone());
+        while let Some(held) = known {
+            if self.addresses.delete(&held).await? {
+                break;
+            }
+            let container_id = held.container_id.clone();
+            known = self.addresses.reread(&held).await?.filter(|now| now.container_id == container_id);
+        }
+        self.held.write(|index| index.delete(held.ip()));
+        self.known(&held.pool, |view| view.release(held.ip(), Instant::now()));
+        Ok(())
+    }
+
+    fn view<T>(&self, pool: &Pool, look: impl FnOnce(&mut PoolView) -> T) -> T {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        look(views.entry(pool.name.to_string()).or_insert_with(|| PoolView::new(pool.family())))
+    }
+
+    /// Changes the view of a pool if there is one.
+    fn known(&self, pool: &str, change: impl FnOnce(&mut PoolView)) {
+        if let Some(view) = self.views.lock().unwrap_or_else(PoisonError::into_inner).get_mut(pool) {
+            change(view);
+        }
+    }
+
+    fn unsettled<T>(&self, f: impl FnOnce(&mut HashMap<Purpose, (IpNet, String)>) -> T) -> T {
+        f(&mut self.unsettled.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn store(pool: &Pool, error: impl std::fmt::Display) -> PoolFailure {
+    PoolFailure::Store { pool: pool.name.clone(), cause: error.to_string() }
+}

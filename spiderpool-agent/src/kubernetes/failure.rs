@@ -1,0 +1,105 @@
+//! What a failed request means for the one who asked.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// A request that did not succeed.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The API server answered with a refusal.
+    #[error("API server: {0}")]
+    Refused(#[source] Box<kube::core::Status>),
+    /// There was no usable answer: whether the request took effect is unknown.
+    #[error("API server unreachable: {0}")]
+    Unreachable(String),
+    /// There was no answer in time: whether the request took effect is unknown.
+    #[error("API server did not answer within {0:?}")]
+    Silence(Duration),
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused(status),
+            other => Self::Unreachable(chain(&other)),
+        }
+    }
+}
+
+impl Failure {
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused(status) => Some(status.code),
+            Self::Unreachable(_) | Self::Silence(_) => None,
+        }
+    }
+
+    /// The object does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// The name is taken.
+    pub fn is_already_exists(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.is_already_exists())
+    }
+
+    /// The object is not what the precondition says.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409) && !self.is_already_exists()
+    }
+
+    /// The request may have taken effect although there was no good answer.
+    pub fn is_ambiguous(&self) -> bool {
+        self.code().is_none_or(|code| code >= 500)
+    }
+
+    /// The same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        self.is_ambiguous() || self.code() == Some(429)
+    }
+}
+
+/// The error with its sources, each said once: "error trying to connect" alone helps nobody.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let part = cause.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn refused(code: u16, reason: &str) -> Failure {
+        Failure::Refused(Status::failure("no", reason).with_code(code).boxed())
+    }
+
+    #[test]
+    fn a_taken_name_is_not_a_conflict() {
+        assert!(refused(409, "AlreadyExists").is_already_exists());
+        assert!(!refused(409, "AlreadyExists").is_conflict());
+        assert!(refused(409, "Conflict").is_conflict());
+    }
+
+    #[test]
+    fn only_an_answer_of_the_server_is_certain() {
+        assert!(Failure::Silence(Duration::from_secs(1)).is_ambiguous());
+        assert!(refused(504, "Timeout").is_ambiguous());
+        assert!(!refused(403, "Forbidden").is_ambiguous());
+        assert!(
+            refused(429, "TooManyRequests").is_retryable() && !refused(429, "TooManyRequests").is_ambiguous()
+        );
+    }
+}

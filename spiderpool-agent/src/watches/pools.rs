@@ -1,0 +1,99 @@
+//! SpiderIPPools, parsed once per generation.
+
+use std::collections::BTreeMap;
+
+use spiderpool_api::crd::SpiderIPPool;
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::{Pool, PoolError};
+use spiderpool_core::names::PoolName;
+
+use super::Index;
+
+/// SpiderIPPools by name.
+#[derive(Debug, Default)]
+pub struct PoolIndex(BTreeMap<String, Known>);
+
+#[derive(Debug)]
+struct Known {
+    generation: Option<i64>,
+    terminating: bool,
+    pool: Result<Pool, PoolError>,
+}
+
+impl PoolIndex {
+    /// The pool of this name, or what is wrong with it; `None` if there is none.
+    pub fn get(&self, name: &PoolName) -> Option<&Result<Pool, PoolError>> {
+        self.0.get(name.as_str()).map(|known| &known.pool)
+    }
+
+    /// The pools with `spec.default`, and their families.
+    pub fn defaults(&self) -> Vec<(PoolName, Family)> {
+        let pools = self.0.values().filter_map(|known| known.pool.as_ref().ok());
+        pools.filter(|pool| pool.default).map(|pool| (pool.name.clone(), pool.family())).collect()
+    }
+}
+
+impl Index<SpiderIPPool> for PoolIndex {
+    fn apply(&mut self, pool: SpiderIPPool) {
+        let name = pool.metadata.name.clone().unwrap_or_default();
+        let (generation, terminating) =
+            (pool.metadata.generation, pool.metadata.deletion_timestamp.is_some());
+        let is_known = self.0.get(&name).is_some_and(|known| {
+            known.generation.is_some() && (known.generation, known.terminating) == (generation, terminating)
+        });
+        // Status changes often, and nothing here depends on it.
+        if !is_known {
+            self.0.insert(name, Known { generation, terminating, pool: Pool::try_from(&pool) });
+        }
+    }
+
+    fn delete(&mut self, pool: &SpiderIPPool) {
+        self.0.remove(pool.metadata.name.as_deref().unwrap_or_default());
+    }
+
+    fn reset(&mut self, pools: Vec<SpiderIPPool>) {
+        self.0.clear();
+        pools.into_iter().for_each(|pool| self.apply(pool));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool(generation: i64, ips: &str, default: bool) -> SpiderIPPool {
+        serde_json::from_value(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+            "metadata": {"name": "p", "generation": generation},
+            "spec": {"subnet": "10.6.0.0/16", "ips": [ips], "default": default},
+        }))
+        .unwrap()
+    }
+
+    fn usable(index: &PoolIndex) -> u128 {
+        index.get(&"p".parse().unwrap()).unwrap().as_ref().unwrap().usable.len()
+    }
+
+    #[test]
+    fn a_new_generation_counts_a_new_status_does_not() {
+        let mut index = PoolIndex::default();
+        index.apply(pool(1, "10.6.0.1-10.6.0.9", true));
+        assert_eq!((usable(&index), index.defaults().len()), (9, 1));
+        index.apply(pool(1, "10.6.0.1", true));
+        assert_eq!(usable(&index), 9);
+        index.apply(pool(2, "10.6.0.1", false));
+        assert_eq!((usable(&index), index.defaults().len()), (1, 0));
+        index.delete(&pool(2, "10.6.0.1", false));
+        assert!(index.get(&"p".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_pool_that_makes_no_sense_is_known_as_such() {
+        let mut index = PoolIndex::default();
+        index.reset(vec![pool(1, "10.7.0.1", true)]);
+        assert!(index.get(&"p".parse().unwrap()).unwrap().is_err());
+        assert!(index.defaults().is_empty());
+    }
+}
