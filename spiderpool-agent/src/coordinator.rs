@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    fn coordinator(spec: serde_json::Value, status: serde_json::Value) -> SpiderCoordinator {
+    fn coordinator(spec: &serde_json::Value, status: &serde_json::Value) -> SpiderCoordinator {
         serde_json::from_value(json!({
             "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderCoordinator",
             "metadata": {"name": "default"}, "spec": spec, "status": status,
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn unknown_service_cidrs_do_not_cost_the_overlay_cidrs() {
         let coordinator =
-            coordinator(json!({}), json!({"phase": "Synced", "overlayPodCIDR": ["10.244.0.0/16"]}));
+            coordinator(&json!({}), &json!({"phase": "Synced", "overlayPodCIDR": ["10.244.0.0/16"]}));
         let config = config(&coordinator, &pod(&[]), vec![]).unwrap();
         assert_eq!(config.overlay_pod_cidr, ["10.244.0.0/16"]);
         assert!(config.service_cidr.is_empty());
@@ -106,7 +106,8 @@ mod tests {
     /// Upstream crashes on objects that were stored before these fields existed.
     #[test]
     fn fields_that_an_old_object_lacks_have_their_defaults() {
-        let config = config(&coordinator(json!({}), json!({"phase": "Synced"})), &pod(&[]), vec![]).unwrap();
+        let config =
+            config(&coordinator(&json!({}), &json!({"phase": "Synced"})), &pod(&[]), vec![]).unwrap();
         assert_eq!((config.host_rule_table, config.pod_rp_filter, config.tx_queue_len), (500, 0, 0));
         assert_eq!((config.dataplane.as_str(), config.route_hints.as_str()), ("ebpf", "auto"));
         assert!(config.tune_pod_routes);
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_pods_annotation_wins_even_when_empty() {
-        let coordinator = coordinator(json!({"podDefaultRouteNIC": "net1"}), json!({"phase": "Synced"}));
+        let coordinator = coordinator(&json!({"podDefaultRouteNIC": "net1"}), &json!({"phase": "Synced"}));
         let nic = |pod: &Pod| config(&coordinator, pod, vec![]).unwrap().pod_default_route_nic;
         assert_eq!(nic(&pod(&[])), "net1");
         assert_eq!(nic(&pod(&[(DEFAULT_ROUTE_NIC, "eth0")])), "eth0");
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn not_ready_says_why() {
         let text =
-            |status| config(&coordinator(json!({}), status), &pod(&[]), vec![]).unwrap_err().to_string();
+            |status| config(&coordinator(&json!({}), &status), &pod(&[]), vec![]).unwrap_err().to_string();
         let status = json!({"phase": "NotReady", "reason": "no CIDR found"});
         assert_eq!(text(status), "spidercoordinator: default no ready: no CIDR found");
         assert!(text(json!(null)).contains("default no ready"));

@@ -74,10 +74,7 @@ pub async fn follow<K, I>(
         };
         match event {
             None => return,
-            Some(Err(error)) => {
-                warn!(%error, "watch failed, trying again");
-                continue;
-            }
+            Some(Err(error)) => warn!(%error, "watch failed, trying again"),
             Some(Ok(Event::Init)) => listed.clear(),
             Some(Ok(Event::InitApply(object))) => listed.push(object),
             Some(Ok(Event::InitDone)) => {

@@ -20,7 +20,7 @@ use super::inventory::{NetnsIdentity, PodRecord};
 
 /// A pod's namespace cannot be worked on.
 #[derive(Debug, Error)]
-pub(crate) enum AttachError {
+pub enum AttachError {
     /// It cannot be entered.
     #[error(transparent)]
     Netns(#[from] NetNsError),
@@ -97,10 +97,10 @@ pub(super) fn refresh_hints(
         debug!(container = pod.container_id, %step, "route hint changes");
         match step {
             Step::AddRoute { route, .. } => {
-                indexed(route).map_or(Ok(()), |route| netlink.add_route(&route))?
+                indexed(route).map_or(Ok(()), |route| netlink.add_route(&route))?;
             }
             Step::DeleteRoute { route, .. } => {
-                indexed(route).map_or(Ok(()), |route| netlink.delete_route(&route))?
+                indexed(route).map_or(Ok(()), |route| netlink.delete_route(&route))?;
             }
             _ => {}
         }

@@ -80,13 +80,12 @@ pub fn plan_cidrs(
     let stay =
         |nets: &BTreeSet<IpNet>, kind| nets.clone().into_iter().map(move |net| (net, CidrAction::Stay, kind));
     let mut plan = Vec::new();
-    match &profile.steer {
-        Some(nets) => plan.extend(steer(nets.iter().copied().collect(), CidrKind::Hijack)),
-        None => {
-            plan.extend(steer(cluster.hijack.clone(), CidrKind::Hijack));
-            plan.extend(steer(cluster.pod.clone(), CidrKind::Pod));
-            plan.extend(steer(cluster.service.clone(), CidrKind::Service));
-        }
+    if let Some(nets) = &profile.steer {
+        plan.extend(steer(nets.iter().copied().collect(), CidrKind::Hijack));
+    } else {
+        plan.extend(steer(cluster.hijack.clone(), CidrKind::Hijack));
+        plan.extend(steer(cluster.pod.clone(), CidrKind::Pod));
+        plan.extend(steer(cluster.service.clone(), CidrKind::Service));
     }
     plan.extend(stay(&profile.connected, CidrKind::Connected));
     plan.extend(stay(&profile.routes, CidrKind::PoolRoute));

@@ -76,7 +76,7 @@ pub(super) struct NicRecord {
 
 /// Why a registration is refused.
 #[derive(Debug, PartialEq, Eq, Error)]
-pub(crate) enum InventoryError {
+pub enum InventoryError {
     /// All ids are in use.
     #[error("all {0} NIC ids of this node are in use: raise the size of the map nics")]
     Full(u16),

@@ -14,7 +14,7 @@ const VERSION: u32 = 1;
 
 /// The file cannot be read or written.
 #[derive(Debug, Error)]
-pub(crate) enum StateFileError {
+pub enum StateFileError {
     /// Input or output failed.
     #[error("inventory {} of the node's pods: {source}", path.display())]
     Io {

@@ -1,12 +1,12 @@
 //! GET `/v1/workloadendpoint`: what is recorded of a pod.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use spiderpool_api::crd::{EndpointIp, SpiderEndpointStatus};
 
@@ -16,24 +16,32 @@ use crate::daemon::Agent;
 /// A required parameter is missing.
 const REQUIRED: u16 = 602;
 
+/// Both are needed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Parameters {
+    pod_namespace: String,
+    pod_name: String,
+}
+
 pub(super) async fn of_pod(
     State(agent): State<Arc<Agent>>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Result<Json<Value>, Response> {
-    let parameter = |name: &str| {
-        let missing = || {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, format!("{name} in query is required"))
-        };
-        query.get(name).filter(|value| !value.is_empty()).cloned().ok_or_else(|| missing().into_response())
-    };
-    let (namespace, name) = (parameter("podNamespace")?, parameter("podName")?);
-    let found = agent.ipam.endpoints().get(&namespace, &name).await;
-    let found = found.map_err(|failure| Failed::from(failure).into_response())?;
-    let status = found.and_then(|endpoint| endpoint.status).ok_or_else(|| {
-        let text = format!("SpiderEndpoint not found for pod {namespace}/{name}");
-        Failed::with_status(StatusCode::NOT_FOUND, text).into_response()
-    })?;
-    Ok(Json(document(&namespace, &name, &status)))
+    Query(Parameters { pod_namespace, pod_name }): Query<Parameters>,
+) -> Response {
+    for (name, value) in [("podNamespace", &pod_namespace), ("podName", &pod_name)] {
+        if value.is_empty() {
+            let message = format!("{name} in query is required");
+            return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message).into_response();
+        }
+    }
+    match agent.ipam.endpoints().get(&pod_namespace, &pod_name).await.map(|found| found?.status) {
+        Ok(Some(status)) => Json(document(&pod_namespace, &pod_name, &status)).into_response(),
+        Ok(None) => {
+            let text = format!("SpiderEndpoint not found for pod {pod_namespace}/{pod_name}");
+            Failed::with_status(StatusCode::NOT_FOUND, text).into_response()
+        }
+        Err(failure) => Failed::from(failure).into_response(),
+    }
 }
 
 fn document(namespace: &str, name: &str, status: &SpiderEndpointStatus) -> Value {

@@ -22,7 +22,7 @@ use super::error::AllocateError;
 use super::held::Held;
 use super::stock::Taker;
 use super::{Ipam, record};
-use crate::watches::Pod;
+use crate::watches::{Pod, PoolIndex};
 
 /// How often a pod's addresses may change under a request before it gives up.
 const ROUNDS: usize = 3;
@@ -198,7 +198,7 @@ impl Ipam {
             cni_default_route: if args.clean_gateway { DefaultRoute::Clean } else { DefaultRoute::Keep },
             match_master_subnet: args.match_master_subnet,
             auto_pool: self.settings.auto_pool,
-            default_pools: &self.indexes.pools.read(|pools| pools.defaults()),
+            default_pools: &self.indexes.pools.read(PoolIndex::defaults),
         })
         .map_err(|error| AllocateError::Standard(vec![error]))
     }
@@ -210,7 +210,7 @@ impl Ipam {
         for step in steps {
             match step {
                 Step::Keep { candidate, held } => {
-                    all.push(Wanted { candidate, held: Some(held), pools: Vec::new() })
+                    all.push(Wanted { candidate, held: Some(held), pools: Vec::new() });
                 }
                 Step::Allocate(candidate) => {
                     let table = self.pool_table(&candidate.pools).await?;
@@ -296,10 +296,10 @@ impl Ipam {
             tokio::spawn(async move {
                 match ipam.stock.free(&held).await {
                     Ok(()) => {
-                        info!(address = %held.net, pool = held.pool, "surplus address of the pod freed")
+                        info!(address = %held.net, pool = held.pool, "surplus address of the pod freed");
                     }
                     Err(error) => {
-                        warn!(address = %held.net, %error, "surplus address of the pod is not freed yet")
+                        warn!(address = %held.net, %error, "surplus address of the pod is not freed yet");
                     }
                 }
             });

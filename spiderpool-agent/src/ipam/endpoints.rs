@@ -73,7 +73,7 @@ pub struct Endpoints {
 
 impl Endpoints {
     /// Empty.
-    pub fn new(kube: Kubernetes, held: Shared<HeldIndex>) -> Self {
+    pub(crate) fn new(kube: Kubernetes, held: Shared<HeldIndex>) -> Self {
         Self { kube, held, waiting: Mutex::default(), wake: Notify::new(), turns: Turns::default() }
     }
 

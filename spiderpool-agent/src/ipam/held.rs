@@ -131,16 +131,6 @@ impl HeldIndex {
         let first = self.by_pod.values().filter_map(BTreeSet::first);
         first.filter_map(|ip| self.by_ip.get(ip).cloned()).collect()
     }
-
-    /// How many addresses are held.
-    pub(crate) fn len(&self) -> usize {
-        self.by_ip.len()
-    }
-
-    /// Whether none is held.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_ip.is_empty()
-    }
 }
 
 #[cfg(test)]

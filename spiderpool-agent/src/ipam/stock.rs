@@ -267,17 +267,15 @@ impl Stock {
         network: &str,
     ) -> Result<Option<Arc<Held>>, Failure> {
         let adopted = self.addresses.adopt(held, container_id, network).await?;
-        Ok(self.held.write(|index| match adopted {
-            // A conflict was read again, and may still name the old sandbox: what is known is then right for the next try.
-            Some(now) => {
-                let done = now.container_id == container_id && now.network == network;
-                let now = index.apply(now);
-                done.then_some(now)
-            }
-            None => {
+        Ok(self.held.write(|index| {
+            let Some(now) = adopted else {
                 index.delete(held.ip());
-                None
-            }
+                return None;
+            };
+            // After a conflict it may still name the old sandbox: what is known is then right for the next try.
+            let done = now.container_id == container_id && now.network == network;
+            let now = index.apply(now);
+            done.then_some(now)
         }))
     }
 

@@ -89,7 +89,7 @@ impl PoolView {
 
     /// An address of ours is free again.
     pub(super) fn release(&mut self, ip: IpAddr, now: Instant) {
-        self.used = self.used.difference(&set(self.used.family(), [&ip]));
+        self.used.remove(ip);
         self.collided.remove(&ip);
         self.released.insert(ip, now);
         self.exhausted = None;

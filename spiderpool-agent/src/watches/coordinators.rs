@@ -32,7 +32,9 @@ impl Index<SpiderCoordinator> for CoordinatorIndex {
 
     fn reset(&mut self, coordinators: Vec<SpiderCoordinator>) {
         self.0.clear();
-        coordinators.into_iter().for_each(|coordinator| self.apply(coordinator));
+        for coordinator in coordinators {
+            self.apply(coordinator);
+        }
     }
 }
 

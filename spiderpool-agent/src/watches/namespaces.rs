@@ -37,6 +37,8 @@ impl Index<PartialObjectMeta<Namespace>> for NamespaceIndex {
 
     fn reset(&mut self, namespaces: Vec<PartialObjectMeta<Namespace>>) {
         self.0.clear();
-        namespaces.into_iter().for_each(|namespace| self.apply(namespace));
+        for namespace in namespaces {
+            self.apply(namespace);
+        }
     }
 }

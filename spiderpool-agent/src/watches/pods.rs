@@ -88,7 +88,9 @@ impl Index<core::Pod> for PodIndex {
 
     fn reset(&mut self, pods: Vec<core::Pod>) {
         self.0.clear();
-        pods.into_iter().for_each(|pod| self.apply(pod));
+        for pod in pods {
+            self.apply(pod);
+        }
     }
 }
 

@@ -53,7 +53,9 @@ impl Index<SpiderIPPool> for PoolIndex {
 
     fn reset(&mut self, pools: Vec<SpiderIPPool>) {
         self.0.clear();
-        pools.into_iter().for_each(|pool| self.apply(pool));
+        for pool in pools {
+            self.apply(pool);
+        }
     }
 }
 

@@ -42,7 +42,9 @@ impl Index<SpiderReservedIP> for ReservedIndex {
 
     fn reset(&mut self, objects: Vec<SpiderReservedIP>) {
         self.0.clear();
-        objects.into_iter().for_each(|object| self.apply(object));
+        for object in objects {
+            self.apply(object);
+        }
     }
 }
 
