@@ -1,53 +1,73 @@
 //! Addresses as the programs compare them: 16 bytes, IPv4 mapped into IPv6, one code path for both.
 
-/// An address in network byte order, as four words in memory order (`::ffff:a.b.c.d` for IPv4).
-///
-/// Words, because the BPF target compares bytes one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Addr(pub [u32; 4]);
+/// An address in network byte order (`::ffff:a.b.c.d` for IPv4), aligned so that it is handled by words: the BPF
+/// target would go byte by byte.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Eq)]
+pub struct Addr {
+    /// The 16 bytes.
+    pub bytes: [u8; 16],
+}
 
 /// The third word of an IPv4-mapped address.
 const MAPPED: u32 = 0xffff_u32.to_be();
 
+impl PartialEq for Addr {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (self.words(), other.words());
+        a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0]
+    }
+}
+
+impl core::hash::Hash for Addr {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
+}
+
 impl Addr {
     /// `::`, which stands for "any address".
-    pub const ANY: Self = Self([0; 4]);
+    pub const ANY: Self = Self { bytes: [0; 16] };
 
     /// From the bytes of an IPv4 address.
     #[inline(always)]
     pub const fn v4(bytes: [u8; 4]) -> Self {
-        Self([0, 0, MAPPED, u32::from_ne_bytes(bytes)])
+        Self::from_words([0, 0, MAPPED, u32::from_ne_bytes(bytes)])
     }
 
     /// From the 16 bytes of an IPv6 (or IPv4-mapped) address.
     #[inline(always)]
-    pub const fn v6(b: [u8; 16]) -> Self {
-        Self([
-            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
-            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
-            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
-        ])
+    pub const fn v6(bytes: [u8; 16]) -> Self {
+        Self { bytes }
     }
 
-    /// The 16 bytes, as map keys hold them.
+    /// From words in memory order.
     #[inline(always)]
-    pub const fn bytes(self) -> [u8; 16] {
-        let [a, b, c, d] = self.0;
-        let (a, b, c, d) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes(), d.to_ne_bytes());
-        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        // SAFETY: both are 16 bytes aligned to 4, and any bits are valid for both.
+        unsafe { core::mem::transmute(words) }
+    }
+
+    /// As words in memory order.
+    #[inline(always)]
+    pub const fn words(self) -> [u32; 4] {
+        // SAFETY: both are 16 bytes aligned to 4, and any bits are valid for both.
+        unsafe { core::mem::transmute(self) }
     }
 
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(self) -> bool {
-        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
+        let words = self.words();
+        words[0] == 0 && words[1] == 0 && words[2] == MAPPED
     }
 
     /// `0.0.0.0` or `::`.
     #[inline(always)]
     pub const fn is_unspecified(self) -> bool {
-        self.0[0] == 0 && self.0[1] == 0 && self.0[3] == 0 && (self.0[2] == 0 || self.0[2] == MAPPED)
+        let words = self.words();
+        words[0] == 0 && words[1] == 0 && words[3] == 0 && (words[2] == 0 || words[2] == MAPPED)
     }
 
     /// Multicast, IPv4's limited broadcast, or IPv6 link-local: never routed, so never ours.
@@ -56,11 +76,10 @@ impl Addr {
     #[inline(always)]
     pub const fn is_link_scope(self) -> bool {
         if self.is_v4() {
-            let first = self.0[3].to_ne_bytes()[0];
-            (first >= 224 && first < 240) || self.0[3] == u32::MAX
+            let first = self.bytes[12];
+            (first >= 224 && first < 240) || self.words()[3] == u32::MAX
         } else {
-            let [first, second, ..] = self.0[0].to_ne_bytes();
-            first == 0xff || (first == 0xfe && second & 0xc0 == 0x80)
+            self.bytes[0] == 0xff || (self.bytes[0] == 0xfe && self.bytes[1] & 0xc0 == 0x80)
         }
     }
 }
@@ -81,7 +100,7 @@ mod tests {
     #[test]
     fn ipv4_is_mapped() {
         let mapped: Ipv6Addr = "::ffff:10.6.212.145".parse().unwrap();
-        assert_eq!(addr("10.6.212.145").bytes(), mapped.octets());
+        assert_eq!(addr("10.6.212.145").bytes, mapped.octets());
         assert_eq!(Addr::v6(mapped.octets()), addr("10.6.212.145"));
         assert!(addr("10.6.212.145").is_v4() && !addr("fd00::1").is_v4());
     }

@@ -6,6 +6,26 @@
 #![cfg_attr(not(any(test, feature = "model", feature = "user")), no_std)]
 
 pub mod addr;
+mod arrivals;
+mod egress;
+pub mod headers;
+mod ingress;
 pub mod life;
 pub mod maps;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
+mod mss;
+pub mod nat;
+pub mod neighbour;
+pub mod packet;
+mod pod;
 pub mod reason;
+mod rewrite;
+pub mod state;
+pub mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+pub use egress::egress;
+pub use ingress::ingress;

@@ -111,7 +111,7 @@ pub struct CidrKey {
     #[doc(hidden)]
     pub _pad: u16,
     /// Network address.
-    pub addr: [u8; 16],
+    pub addr: Addr,
 }
 
 /// Prefix length of a key that must match entirely.
@@ -149,9 +149,9 @@ pub struct ArrivalKey {
     /// The other side's port, host byte order.
     pub remote_port: u16,
     /// The pod's address.
-    pub local: [u8; 16],
+    pub local: Addr,
     /// The other side's address.
-    pub remote: [u8; 16],
+    pub remote: Addr,
 }
 
 /// Value of `arrivals`: where the flow's packets come in.
@@ -161,7 +161,7 @@ pub struct ArrivalEntry {
     /// CLOCK_MONOTONIC, ns; at most a second behind.
     pub last_seen: u64,
     /// The address that the other side called.
-    pub local: [u8; 16],
+    pub local: Addr,
     /// NIC id.
     pub nic: u16,
     /// MAC of who handed the last packet to us.
@@ -192,9 +192,9 @@ pub struct NatKey {
     /// The other side's port, host byte order.
     pub remote_port: u16,
     /// The pod's address.
-    pub local: [u8; 16],
+    pub local: Addr,
     /// The other side's address.
-    pub remote: [u8; 16],
+    pub remote: Addr,
 }
 
 /// Value of `nat`. The [`OUT`] entry holds the flow's state; a [`BACK`] entry counts only while the `OUT`
@@ -205,7 +205,7 @@ pub struct NatEntry {
     /// CLOCK_MONOTONIC, ns ([`OUT`]: at most a second behind; [`BACK`]: when it was made).
     pub last_seen: u64,
     /// What the local address becomes.
-    pub addr: [u8; 16],
+    pub addr: Addr,
     /// What the local port becomes, host byte order.
     pub port: u16,
     /// Bits of [`crate::life`].
@@ -240,7 +240,7 @@ impl CidrKey {
     /// Key of an address or a network address.
     #[inline(always)]
     pub const fn new(profile: u16, addr: Addr) -> Self {
-        Self { profile, _pad: 0, addr: addr.bytes() }
+        Self { profile, _pad: 0, addr }
     }
 
     /// Prefix length in the trie of a prefix of `len` bits (IPv4: of 32, IPv6: of 128).

@@ -1,0 +1,225 @@
+//! The map `arrivals`: what came in by which NIC, and replies that go back there.
+
+use crate::addr::Addr;
+use crate::headers::{ACK, FIN, Headers, Kind, RST};
+use crate::life;
+use crate::maps::{
+    ANY_LOCAL, ArrivalEntry, ArrivalKey, EXACT, NicEntry, ROLE_CLUSTER, ROLE_NONE, ROLE_UNDERLAY,
+};
+use crate::packet::Packet;
+use crate::reason::Reason;
+use crate::rewrite;
+use crate::state::State;
+use crate::verdict::Outcome;
+
+/// Key of the flow of a packet that leaves.
+#[inline(always)]
+fn leaving(pod: u16, h: &Headers) -> ArrivalKey {
+    ArrivalKey {
+        pod,
+        protocol: h.protocol,
+        wildcard: EXACT,
+        local_port: h.src_port | h.echo_id,
+        remote_port: h.dst_port,
+        local: h.src,
+        remote: h.dst,
+    }
+}
+
+/// Key of the flow of a packet that comes in.
+#[inline(always)]
+fn coming(pod: u16, h: &Headers) -> ArrivalKey {
+    ArrivalKey {
+        pod,
+        protocol: h.protocol,
+        wildcard: EXACT,
+        local_port: h.dst_port | h.echo_id,
+        remote_port: h.src_port,
+        local: h.dst,
+        remote: h.src,
+    }
+}
+
+/// Sends a packet back where its flow came in; undecided if it is no reply.
+#[inline(never)]
+pub(crate) fn reply<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
+    if matches!(h.kind, Kind::EchoRequest) {
+        return Outcome::undecided(Reason::NotOurs);
+    }
+    let key = leaving(nic.pod, h);
+    match s.arrival(&key, |e| touch_leaving(e, h, s)) {
+        Some(Some(to)) => send(p, id, nic, h, &to, s),
+        Some(None) => {
+            if h.is_syn() {
+                s.arrival_remove(&key);
+            }
+            Outcome::undecided(Reason::NotOurs)
+        }
+        None if matches!(h.kind, Kind::Udp) && s.wildcard_socket() => reply_any_local(p, id, nic, h, s),
+        None => Outcome::undecided(Reason::NotOurs),
+    }
+}
+
+/// Where a reply goes.
+struct To {
+    local: Addr,
+    nic: u16,
+    mac: [u8; 6],
+}
+
+/// `None`: the entry is of an older flow.
+#[inline(always)]
+fn touch_leaving<S: State>(e: &mut ArrivalEntry, h: &Headers, s: &S) -> Option<To> {
+    if h.is_syn() || life::is_over(h.protocol, e.state, e.last_seen, s.now()) {
+        return None;
+    }
+    let mut state = e.state;
+    if matches!(h.kind, Kind::Tcp) {
+        if h.flags & FIN != 0 {
+            state |= life::FIN_OUT;
+        }
+        if h.flags & RST != 0 {
+            state |= life::RESET;
+        }
+    } else {
+        state |= life::ASSURED;
+    }
+    if state != e.state {
+        e.state = state;
+    }
+    Some(To { local: e.local, nic: e.nic, mac: e.mac })
+}
+
+/// A UDP server on the wildcard address answers with the address that the route gives it.
+#[inline(never)]
+fn reply_any_local<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
+    let key = ArrivalKey { wildcard: ANY_LOCAL, local: Addr::ANY, ..leaving(nic.pod, h) };
+    let Some(Some(to)) = s.arrival(&key, |e| touch_leaving(e, h, s)) else {
+        return Outcome::undecided(Reason::NotOurs);
+    };
+    let Some(target) = target(nic, to.nic, to.local, s) else { return Outcome::undecided(Reason::NotOurs) };
+    if !rewrite::set_source(p, h, &to.local, h.src_port) {
+        return Outcome::pass(Reason::Failed);
+    }
+    if to.nic == id {
+        return Outcome::pass(Reason::ReplySource);
+    }
+    forward(p, target, to.mac, Reason::ReplySource)
+}
+
+#[inline(always)]
+fn send<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &Headers, to: &To, s: &S) -> Outcome {
+    if to.nic == id {
+        return Outcome::pass(Reason::ReplyHere);
+    }
+    match target(nic, to.nic, h.src, s) {
+        Some(target) => forward(p, target, to.mac, Reason::ReplyRedirected),
+        None => Outcome::undecided(Reason::NotOurs),
+    }
+}
+
+/// The NIC that a reply leaves by, if it is still this pod's and may carry that source.
+#[inline(always)]
+fn target<'s, S: State>(nic: &NicEntry, id: u16, src: Addr, s: &'s S) -> Option<&'s NicEntry> {
+    let target = s.nic(id)?;
+    let ours = target.role != ROLE_NONE && target.pod == nic.pod;
+    (ours && (target.role != ROLE_CLUSTER || target.owns(src))).then_some(target)
+}
+
+/// On an underlay NIC the flow's last sender gets the reply, elsewhere the one host end there is.
+#[inline(always)]
+fn forward<P: Packet>(p: &mut P, target: &NicEntry, mac: [u8; 6], reason: Reason) -> Outcome {
+    let to = if target.role == ROLE_UNDERLAY { mac } else { target.peer_mac };
+    if rewrite::set_macs(p, target, to) {
+        Outcome::redirect(target.ifindex, reason)
+    } else {
+        Outcome::pass(Reason::Failed)
+    }
+}
+
+/// Remembers by which NIC, and from whom, a flow of the other side comes in.
+#[inline(never)]
+pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Reason {
+    // An underlay address that is called by the cluster NIC cannot be answered there.
+    if matches!(h.kind, Kind::EchoReply) || (nic.role == ROLE_CLUSTER && !nic.owns(h.dst)) {
+        return Reason::NotOurs;
+    }
+    let key = coming(nic.pod, h);
+    let seen = s.arrival(&key, |e| touch_coming(e, id, h, s));
+    match seen {
+        Some(Seen::Fresh) => Reason::ArrivalSeen,
+        Some(Seen::Renewed) => {
+            if matches!(h.kind, Kind::Udp) {
+                put(id, key, h, s);
+            }
+            Reason::ArrivalSeen
+        }
+        None if h.can_start() => put(id, key, h, s),
+        Some(Seen::Older) | None => Reason::NotOurs,
+    }
+}
+
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Nothing of note.
+    Fresh,
+    /// Time, NIC or MAC were written.
+    Renewed,
+    /// The entry is not this flow's.
+    Older,
+}
+
+#[inline(always)]
+fn touch_coming<S: State>(e: &mut ArrivalEntry, id: u16, h: &Headers, s: &S) -> Seen {
+    let now = s.now();
+    let over = life::is_over(h.protocol, e.state, e.last_seen, now);
+    let mut state = e.state;
+    if h.can_start() {
+        if over || h.is_syn() {
+            state = 0;
+        }
+    } else if over || e.nic != id {
+        return Seen::Older;
+    } else {
+        state = tcp_coming(state, h.flags);
+    }
+    if state != e.state {
+        e.state = state;
+    }
+    if e.nic == id && e.mac == h.mac && now.saturating_sub(e.last_seen) < life::REFRESH {
+        return Seen::Fresh;
+    }
+    e.last_seen = now;
+    e.nic = id;
+    e.mac = h.mac;
+    Seen::Renewed
+}
+
+/// State of a TCP flow after a segment from the other side.
+#[inline(always)]
+pub(crate) const fn tcp_coming(state: u8, flags: u8) -> u8 {
+    if flags & RST != 0 {
+        return state | life::RESET;
+    }
+    let state = state & !life::RESET;
+    let state = if flags & ACK != 0 { state | life::ASSURED } else { state };
+    if flags & FIN != 0 { state | life::FIN_BACK } else { state }
+}
+
+/// Writes the entry, for UDP also the one without local address.
+#[inline(never)]
+fn put<S: State>(id: u16, key: ArrivalKey, h: &Headers, s: &S) -> Reason {
+    let local = key.local;
+    let entry = ArrivalEntry { last_seen: s.now(), local, nic: id, mac: h.mac, state: 0, _pad: [0; 7] };
+    let mut key = key;
+    if !s.arrival_put(&key, &entry) {
+        return Reason::Failed;
+    }
+    if matches!(h.kind, Kind::Udp) {
+        key.wildcard = ANY_LOCAL;
+        key.local = Addr::ANY;
+        s.arrival_put(&key, &entry);
+    }
+    Reason::ArrivalNew
+}

@@ -1,0 +1,215 @@
+//! Reads the headers that decide: Ethernet source, IP (with IPv6 extension headers), transport ports.
+
+use crate::addr::Addr;
+use crate::life::protocol::{ICMP, ICMP6, TCP, UDP};
+use crate::packet::{ETH, IPV4, Packet};
+
+/// FIN flag of TCP.
+pub const FIN: u8 = 0x01;
+/// SYN flag of TCP.
+pub const SYN: u8 = 0x02;
+/// RST flag of TCP.
+pub const RST: u8 = 0x04;
+/// ACK flag of TCP.
+pub const ACK: u8 = 0x10;
+
+/// How many IPv6 extension headers are walked.
+const EXTENSIONS: u32 = 4;
+
+/// What a packet is to the logic.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP segment.
+    Tcp,
+    /// UDP datagram.
+    Udp,
+    /// ICMP or ICMPv6 echo request.
+    EchoRequest,
+    /// ICMP or ICMPv6 echo reply.
+    EchoReply,
+    /// ICMP or ICMPv6 error.
+    IcmpError,
+    /// IPv6 neighbour discovery: neighbour solicitation.
+    Solicitation,
+    /// IPv6 neighbour discovery: anything else.
+    Discovery,
+    /// A fragment, first or not.
+    Fragment,
+    /// Another protocol.
+    Other,
+}
+
+/// The headers of a packet. In the kernel they lie in map memory, not on the stack: the verifier does not track
+/// what is there, so the many ways through the parser end in one state instead of multiplying.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// IP source.
+    pub src: Addr,
+    /// IP destination.
+    pub dst: Addr,
+    /// Offset of the transport header.
+    pub l4: u32,
+    /// Source port, host byte order; 0 without ports.
+    pub src_port: u16,
+    /// Destination port, host byte order; 0 without ports.
+    pub dst_port: u16,
+    /// Identifier of an ICMP echo; 0 otherwise.
+    pub echo_id: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// TCP flags; 0 otherwise.
+    pub flags: u8,
+    /// What it is.
+    pub kind: Kind,
+    /// Who sent the frame.
+    pub mac: [u8; 6],
+}
+
+impl Default for Headers {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            src: Addr::ANY,
+            dst: Addr::ANY,
+            l4: 0,
+            src_port: 0,
+            dst_port: 0,
+            echo_id: 0,
+            protocol: 0,
+            flags: 0,
+            kind: Kind::Other,
+            mac: [0; 6],
+        }
+    }
+}
+
+impl Headers {
+    /// Whether the packet belongs to a flow that can be looked up.
+    #[inline(always)]
+    pub const fn is_flow(&self) -> bool {
+        matches!(self.kind, Kind::Tcp | Kind::Udp | Kind::EchoRequest | Kind::EchoReply)
+    }
+
+    /// Whether this is the first segment of a TCP connection.
+    #[inline(always)]
+    pub const fn is_syn(&self) -> bool {
+        matches!(self.kind, Kind::Tcp) && self.flags & (SYN | ACK) == SYN
+    }
+
+    /// Whether the packet can be the first of a flow.
+    #[inline(always)]
+    pub const fn can_start(&self) -> bool {
+        self.is_syn() || matches!(self.kind, Kind::Udp | Kind::EchoRequest)
+    }
+}
+
+/// Reads the headers of an IPv4 or IPv6 packet; `false` if they are cut short or wrong.
+#[inline(never)]
+pub fn parse<P: Packet>(p: &P, h: &mut Headers) -> bool {
+    *h = Headers::default();
+    let read = if p.protocol() == IPV4 { parse_v4(p, h) } else { parse_v6(p, h) };
+    read.is_some() && (matches!(h.kind, Kind::Fragment) || parse_transport(p, h).is_some())
+}
+
+#[inline(always)]
+fn parse_transport<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
+    match h.protocol {
+        TCP => {
+            let b: [u8; 14] = p.load(h.l4)?;
+            set_ports(h, b[0], b[1], b[2], b[3]);
+            h.flags = b[13];
+            h.kind = Kind::Tcp;
+        }
+        UDP => {
+            let b: [u8; 8] = p.load(h.l4)?;
+            set_ports(h, b[0], b[1], b[2], b[3]);
+            h.kind = Kind::Udp;
+        }
+        ICMP | ICMP6 => {
+            let b: [u8; 8] = p.load(h.l4)?;
+            h.kind = icmp_kind(h.protocol, b[0], h.src.is_v4());
+            if matches!(h.kind, Kind::EchoRequest | Kind::EchoReply) {
+                h.echo_id = u16::from_be_bytes([b[4], b[5]]);
+            }
+        }
+        _ => {}
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn set_ports(h: &mut Headers, s0: u8, s1: u8, d0: u8, d1: u8) {
+    h.src_port = u16::from_be_bytes([s0, s1]);
+    h.dst_port = u16::from_be_bytes([d0, d1]);
+}
+
+#[inline(always)]
+const fn icmp_kind(protocol: u8, ty: u8, v4: bool) -> Kind {
+    match (v4, protocol, ty) {
+        (true, ICMP, 8) | (false, ICMP6, 128) => Kind::EchoRequest,
+        (true, ICMP, 0) | (false, ICMP6, 129) => Kind::EchoReply,
+        (true, ICMP, 3 | 4 | 5 | 11 | 12) | (false, ICMP6, 1..=4) => Kind::IcmpError,
+        (false, ICMP6, 135) => Kind::Solicitation,
+        (false, ICMP6, 133 | 134 | 136 | 137) => Kind::Discovery,
+        _ => Kind::Other,
+    }
+}
+
+#[inline(always)]
+fn parse_v4<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
+    let b: [u8; 34] = p.load(0)?;
+    let header = u32::from(b[14] & 0x0f) * 4;
+    if b[14] >> 4 != 4 || header < 20 {
+        return None;
+    }
+    if u16::from_be_bytes([b[20], b[21]]) & 0x3fff != 0 {
+        h.kind = Kind::Fragment;
+    }
+    h.mac = [b[6], b[7], b[8], b[9], b[10], b[11]];
+    h.src = Addr::v4([b[26], b[27], b[28], b[29]]);
+    h.dst = Addr::v4([b[30], b[31], b[32], b[33]]);
+    h.protocol = b[23];
+    h.l4 = ETH + header;
+    Some(())
+}
+
+#[inline(always)]
+fn parse_v6<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
+    let b: [u8; 22] = p.load(0)?;
+    if b[14] >> 4 != 6 {
+        return None;
+    }
+    h.mac = [b[6], b[7], b[8], b[9], b[10], b[11]];
+    h.src = Addr::v6(p.load(22)?);
+    h.dst = Addr::v6(p.load(38)?);
+    h.protocol = b[20];
+    h.l4 = ETH + 40;
+    skip_extensions(p, h)
+}
+
+/// Walks to the first header that is no extension.
+#[inline(always)]
+fn skip_extensions<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
+    for _ in 0..EXTENSIONS {
+        match h.protocol {
+            0 | 43 | 60 => {
+                let b: [u8; 2] = p.load(h.l4)?;
+                h.protocol = b[0];
+                h.l4 += (u32::from(b[1]) + 1) * 8;
+            }
+            44 => {
+                let b: [u8; 4] = p.load(h.l4)?;
+                h.protocol = b[0];
+                h.l4 += 8;
+                if u16::from_be_bytes([b[2], b[3]]) & 0xfff9 != 0 {
+                    h.kind = Kind::Fragment;
+                    return Some(());
+                }
+            }
+            _ => return Some(()),
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,226 @@
+//! The logic's surroundings on the host: a packet as bytes, the maps as hash tables. What the kernel's helpers
+//! do is done here as they do it, to the bit, so that the programs can be compared with this.
+
+pub mod frames;
+pub mod pod;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::addr::Addr;
+use crate::maps::{
+    ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, NatEntry, NatKey,
+    NicEntry,
+};
+use crate::packet::{Packet, Sum};
+use crate::reason::{Counter, Reason};
+use crate::state::{Event, NotPut, Put, State};
+
+/// A frame in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// From the Ethernet header on.
+    pub bytes: Vec<u8>,
+    /// As [`Packet::is_aggregate`].
+    pub aggregate: bool,
+}
+
+impl Frame {
+    /// A frame that is no aggregate.
+    pub const fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, aggregate: false }
+    }
+
+    fn slice(&mut self, at: u32, len: usize) -> Option<&mut [u8]> {
+        self.bytes.get_mut(at as usize..at as usize + len)
+    }
+
+    fn replace(&mut self, at: u32, from: u32, to: u32, keep_zero: bool) -> bool {
+        let Some(field) = self.slice(at, 2) else { return false };
+        let old = u16::from_ne_bytes([field[0], field[1]]);
+        if keep_zero && old == 0 {
+            return true;
+        }
+        let sum = csum_add(csum_add(!u32::from(old), !from), to);
+        let new = match fold(sum) {
+            0 if keep_zero => 0xffff,
+            new => new,
+        };
+        field.copy_from_slice(&new.to_ne_bytes());
+        true
+    }
+}
+
+/// One's complement addition, as the kernel's `csum_add`.
+const fn csum_add(a: u32, b: u32) -> u32 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u32
+}
+
+/// As the kernel's `csum_fold`.
+const fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}
+
+impl Packet for Frame {
+    fn len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    fn is_aggregate(&self) -> bool {
+        self.aggregate
+    }
+
+    fn protocol(&self) -> u16 {
+        self.load(12).map_or(0, u16::from_be_bytes)
+    }
+
+    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        self.bytes.get(at as usize..at as usize + N)?.try_into().ok()
+    }
+
+    fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
+        self.slice(at, N).map(|slice| slice.copy_from_slice(bytes)).is_some()
+    }
+
+    fn replace_l3(&mut self, at: u32, from: u32, to: u32) -> bool {
+        self.replace(at, from, to, false)
+    }
+
+    fn replace_l4(&mut self, at: u32, from: u32, to: u32, sum: Sum) -> bool {
+        self.replace(at, from, to, sum.udp)
+    }
+
+    fn replace_l4_half(&mut self, at: u32, from: u16, to: u16, sum: Sum) -> bool {
+        self.replace(at, u32::from(from), u32::from(to), sum.udp)
+    }
+}
+
+/// The maps and facts.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// Map `nics`.
+    pub nics: BTreeMap<u16, NicEntry>,
+    /// Map `cluster_cidrs`, with prefix lengths as in the trie.
+    pub cidrs: Vec<(u32, CidrKey, CidrEntry)>,
+    /// Map `arrivals`.
+    pub arrivals: RefCell<HashMap<ArrivalKey, ArrivalEntry>>,
+    /// Map `nat`.
+    pub nat: RefCell<HashMap<NatKey, NatEntry>>,
+    /// How many entries `nat` takes; 0: any number.
+    pub nat_size: usize,
+    /// Map `stats`.
+    pub stats: RefCell<BTreeMap<(u16, Reason), Counter>>,
+    /// What was reported.
+    pub events: RefCell<Vec<(u16, Event)>>,
+    /// Tuples that sockets have ([`State::socket_has`]).
+    pub sockets: HashSet<NatKey>,
+    /// [`State::wildcard_socket`].
+    pub wildcard: bool,
+    /// [`State::now`].
+    pub now: u64,
+    /// What [`State::random`] comes from.
+    pub seed: u32,
+}
+
+impl Tables {
+    /// Adds a prefix.
+    pub fn cidr(&mut self, profile: u16, net: Addr, len: u8, action: CidrAction, kind: CidrKind) {
+        let key = CidrKey::new(profile, net);
+        self.cidrs.push((CidrKey::prefix_len(net, len), key, CidrEntry::new(action, kind)));
+    }
+
+    /// How often a reason was counted on a NIC.
+    pub fn packets(&self, nic: u16, reason: Reason) -> u64 {
+        self.stats.borrow().get(&(nic, reason)).map_or(0, |c| c.packets)
+    }
+}
+
+fn bits(key: &CidrKey) -> [u8; 20] {
+    let mut out = [0; 20];
+    out[..2].copy_from_slice(&key.profile.to_ne_bytes());
+    out[4..].copy_from_slice(&key.addr.bytes);
+    out
+}
+
+fn prefix_matches(a: &[u8; 20], b: &[u8; 20], len: u32) -> bool {
+    (0..len.min(CIDR_KEY_BITS)).all(|bit| {
+        let (byte, mask) = ((bit / 8) as usize, 0x80 >> (bit % 8));
+        a[byte] & mask == b[byte] & mask
+    })
+}
+
+impl State for Tables {
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn random(&self, attempt: u32) -> u32 {
+        crate::nat::dice(self.seed, attempt)
+    }
+
+    fn nic(&self, id: u16) -> Option<&NicEntry> {
+        self.nics.get(&id)
+    }
+
+    fn cidr(&self, key: &CidrKey) -> Option<CidrEntry> {
+        let wanted = bits(key);
+        let matching = self.cidrs.iter().filter(|(len, key, _)| prefix_matches(&bits(key), &wanted, *len));
+        matching.max_by_key(|(len, ..)| *len).map(|(.., entry)| *entry)
+    }
+
+    fn arrival<R>(&self, key: &ArrivalKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R> {
+        self.arrivals.borrow_mut().get_mut(key).map(f)
+    }
+
+    fn arrival_put(&self, key: &ArrivalKey, entry: &ArrivalEntry) -> bool {
+        self.arrivals.borrow_mut().insert(*key, *entry);
+        true
+    }
+
+    fn arrival_remove(&self, key: &ArrivalKey) {
+        self.arrivals.borrow_mut().remove(key);
+    }
+
+    fn nat<R>(&self, key: &NatKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+        self.nat.borrow_mut().get_mut(key).map(f)
+    }
+
+    fn nat_put(&self, key: &NatKey, entry: &NatEntry, put: Put) -> Result<(), NotPut> {
+        let mut nat = self.nat.borrow_mut();
+        let exists = nat.contains_key(key);
+        if exists && put == Put::New {
+            return Err(NotPut::Exists);
+        }
+        if !exists && self.nat_size != 0 && nat.len() >= self.nat_size {
+            return Err(NotPut::Full);
+        }
+        nat.insert(*key, *entry);
+        Ok(())
+    }
+
+    fn nat_remove(&self, key: &NatKey) {
+        self.nat.borrow_mut().remove(key);
+    }
+
+    fn socket_has(&self, key: &NatKey) -> bool {
+        self.sockets.contains(key)
+    }
+
+    fn wildcard_socket(&self) -> bool {
+        self.wildcard
+    }
+
+    fn count(&self, nic: u16, reason: Reason, bytes: u32) {
+        let mut stats = self.stats.borrow_mut();
+        let counter = stats.entry((nic, reason)).or_default();
+        counter.packets += 1;
+        counter.bytes += u64::from(bytes);
+    }
+
+    fn report(&self, nic: u16, event: Event) {
+        self.events.borrow_mut().push((nic, event));
+    }
+}

@@ -1,0 +1,53 @@
+//! A packet as the logic sees it: bounds-checked loads and stores from the Ethernet header on, and checksum
+//! replacement that also holds for packets whose checksum is still to be computed by the device.
+
+/// EtherType of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const IPV6: u16 = 0x86dd;
+/// EtherType of ARP.
+pub const ARP: u16 = 0x0806;
+/// Length of the Ethernet header.
+pub const ETH: u32 = 14;
+
+/// What a replaced word is to a transport checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sum {
+    /// The word belongs to the pseudo header (an address), not to the transport header.
+    pub pseudo: bool,
+    /// UDP: a checksum of 0 means none and stays; a computed 0 is written as 0xffff.
+    pub udp: bool,
+}
+
+/// A packet, starting at its Ethernet header. All offsets are from there. `None` or `false`: out of bounds, or
+/// the kernel refused; the packet is then as it was.
+pub trait Packet {
+    /// Length in bytes, Ethernet header included.
+    fn len(&self) -> u32;
+
+    /// Whether it is empty (it never is).
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether this is several segments in one, to be cut up later.
+    fn is_aggregate(&self) -> bool;
+
+    /// EtherType, host byte order.
+    fn protocol(&self) -> u16;
+
+    /// Reads bytes.
+    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]>;
+
+    /// Writes bytes. Does not touch checksums.
+    fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
+
+    /// Adapts the IPv4 header checksum at `at` to a changed word (both in memory order).
+    fn replace_l3(&mut self, at: u32, from: u32, to: u32) -> bool;
+
+    /// Adapts the transport checksum at `at` to a changed word of 4 bytes (in memory order).
+    fn replace_l4(&mut self, at: u32, from: u32, to: u32, sum: Sum) -> bool;
+
+    /// The same for a word of 2 bytes, which is never part of the pseudo header.
+    fn replace_l4_half(&mut self, at: u32, from: u16, to: u16, sum: Sum) -> bool;
+}

@@ -1,0 +1,53 @@
+//! Questions about the pod that a NIC belongs to.
+
+use crate::addr::Addr;
+use crate::maps::{CidrAction, CidrEntry, CidrKey, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY};
+use crate::state::State;
+
+/// The pod's cluster NIC.
+#[inline(always)]
+pub(crate) fn cluster<'s, S: State>(nic: &'s NicEntry, s: &'s S) -> Option<&'s NicEntry> {
+    if nic.role == ROLE_CLUSTER {
+        return Some(nic);
+    }
+    s.nic(nic.pod).filter(|c| c.role == ROLE_CLUSTER)
+}
+
+/// The pod's node link.
+#[inline(always)]
+pub(crate) fn node_link<'s, S: State>(nic: &'s NicEntry, s: &'s S) -> Option<&'s NicEntry> {
+    if nic.node_link == 0 {
+        return None;
+    }
+    s.nic(nic.node_link).filter(|l| l.role == ROLE_NODE_LINK && l.pod == nic.pod)
+}
+
+/// The id of the underlay NIC of the same pod, other than `nic`, that has the address; 0 if there is none.
+#[inline(never)]
+pub(crate) fn underlay_with<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16 {
+    for id in nic.siblings {
+        if id == 0 {
+            continue;
+        }
+        if let Some(other) = s.nic(id)
+            && other.role == ROLE_UNDERLAY
+            && other.pod == nic.pod
+            && other.owns(*addr)
+        {
+            return id;
+        }
+    }
+    0
+}
+
+/// What `cluster_cidrs` says about a destination.
+#[inline(always)]
+pub(crate) fn cidr<S: State>(nic: &NicEntry, dst: Addr, s: &S) -> Option<CidrEntry> {
+    s.cidr(&CidrKey::new(nic.profile, dst))
+}
+
+/// Whether a destination is to be reached by the cluster NIC.
+#[inline(always)]
+pub(crate) fn is_steered<S: State>(nic: &NicEntry, dst: Addr, s: &S) -> bool {
+    matches!(cidr(nic, dst, s), Some(entry) if entry.action == CidrAction::Steer as u8)
+}

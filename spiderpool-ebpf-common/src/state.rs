@@ -1,0 +1,79 @@
+//! Everything besides the packet that the logic reads and writes: maps, clock, dice, sockets.
+
+use crate::maps::{ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry};
+use crate::reason::Reason;
+
+/// How a map entry is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// Only if there is none.
+    New,
+    /// Whether there is one or not.
+    Any,
+}
+
+/// Why a map entry was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotPut {
+    /// There is one ([`Put::New`]).
+    Exists,
+    /// No room.
+    Full,
+}
+
+/// Something rare, told to the agent's log now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A neighbour request was answered.
+    NeighbourAnswered,
+    /// The map of translations is full.
+    NatFull,
+    /// No free port for a translation.
+    NatNoPort,
+}
+
+/// Maps and facts. Entries are changed in place by closures, because that is how map memory works.
+pub trait State {
+    /// CLOCK_MONOTONIC in ns.
+    fn now(&self) -> u64;
+
+    /// A random number; `attempt` tells calls for one packet apart.
+    fn random(&self, attempt: u32) -> u32;
+
+    /// Entry of a NIC id.
+    fn nic(&self, id: u16) -> Option<&NicEntry>;
+
+    /// Longest prefix that holds the address of the key.
+    fn cidr(&self, key: &CidrKey) -> Option<CidrEntry>;
+
+    /// Works on an entry of `arrivals`.
+    fn arrival<R>(&self, key: &ArrivalKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R>;
+
+    /// Writes an entry of `arrivals`.
+    fn arrival_put(&self, key: &ArrivalKey, entry: &ArrivalEntry) -> bool;
+
+    /// Removes an entry of `arrivals`.
+    fn arrival_remove(&self, key: &ArrivalKey);
+
+    /// Works on an entry of `nat`.
+    fn nat<R>(&self, key: &NatKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R>;
+
+    /// Writes an entry of `nat`.
+    fn nat_put(&self, key: &NatKey, entry: &NatEntry, put: Put) -> Result<(), NotPut>;
+
+    /// Removes an entry of `nat`.
+    fn nat_remove(&self, key: &NatKey);
+
+    /// Whether a TCP or UDP socket of the pod has the local address and port of this key towards its remote
+    /// one; sockets that only listen do not count.
+    fn socket_has(&self, key: &NatKey) -> bool;
+
+    /// Whether the packet comes from a socket of the pod that is bound to no local address.
+    fn wildcard_socket(&self) -> bool;
+
+    /// Counts a packet.
+    fn count(&self, nic: u16, reason: Reason, bytes: u32);
+
+    /// Tells the log, not more often than every few seconds.
+    fn report(&self, nic: u16, event: Event);
+}

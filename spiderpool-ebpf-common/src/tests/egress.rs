@@ -1,0 +1,191 @@
+//! Egress without state: who is steered, who is not, and what is kept off eth0.
+
+use super::out;
+use crate::headers::{ACK, SYN};
+use crate::model::Frame;
+use crate::model::frames::{self, Ends};
+use crate::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, SP0, at, mac, peer, tables};
+use crate::reason::Reason;
+use crate::verdict::Verdict;
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+type Make = fn(Ends) -> Frame;
+
+fn ends(src: Place, dst: Place, family: Family) -> Ends {
+    Ends { src: at(src, family), sport: 40_000, dst: at(dst, family), dport: 80 }
+}
+
+fn by(nic: u16) -> Verdict {
+    Verdict::Redirect { ifindex: IFINDEX + u32::from(nic) }
+}
+
+fn neigh(nic: u16) -> Verdict {
+    Verdict::RedirectNeigh { ifindex: IFINDEX + u32::from(nic) }
+}
+
+fn macs(frame: &Frame) -> ([u8; 6], [u8; 6]) {
+    let part = |at: usize| <[u8; 6]>::try_from(&frame.bytes[at..at + 6]).unwrap();
+    (part(0), part(6))
+}
+
+#[test]
+fn connections_by_source_and_destination() {
+    let net1 = Place::Nic(NET1);
+    let eth0 = Place::Nic(ETH0);
+    let table = [
+        (NET1, net1, Place::Outside, Verdict::Pass, Reason::NotOurs),
+        (NET1, net1, Place::Neighbour, Verdict::Pass, Reason::NotOurs),
+        (NET1, net1, Place::Service, by(ETH0), Reason::NatNew),
+        (NET1, net1, Place::Node, by(ETH0), Reason::NatNew),
+        (NET1, eth0, Place::Service, by(ETH0), Reason::Steered),
+        (NET1, eth0, Place::Outside, by(ETH0), Reason::BySource),
+        (NET1, Place::Nic(NET2), Place::Service, by(ETH0), Reason::NatNew),
+        (NET1, Place::Nic(NET2), Place::Outside, neigh(NET2), Reason::BySource),
+        (NET1, Place::Foreign, Place::Service, Verdict::Pass, Reason::ForeignSource),
+        (NET1, Place::Foreign, Place::Outside, Verdict::Pass, Reason::ForeignSource),
+        (ETH0, eth0, Place::Service, Verdict::Pass, Reason::ClusterDirect),
+        (ETH0, eth0, Place::Outside, Verdict::Pass, Reason::NotOurs),
+        (ETH0, net1, Place::Service, Verdict::Pass, Reason::NatNew),
+        (ETH0, net1, Place::Outside, neigh(NET1), Reason::BySource),
+        (ETH0, Place::Foreign, Place::Service, Verdict::Pass, Reason::ForeignSource),
+        (SP0, net1, Place::Node, Verdict::Pass, Reason::NodeLink),
+    ];
+    for family in FAMILIES {
+        for (nic, src, dst, verdict, reason) in table {
+            let tables = tables();
+            let frame = frames::tcp(ends(src, dst, family), SYN, b"");
+            let done = out(&tables, nic, &frame);
+            assert_eq!((done.verdict, done.reason), (verdict, reason), "{nic} {src:?} {dst:?} {family:?}");
+            assert!(frames::sums_are_right(&done.frame), "{src:?} {dst:?} {family:?}");
+            if done.verdict == by(ETH0) {
+                assert_eq!(macs(&done.frame), (peer(ETH0), mac(ETH0)));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_looked_up_is_kept_off_eth0() {
+    let kinds: [(Reason, Make); 4] = [
+        (Reason::Fragment, |e| frames::fragment(frames::udp(e, &[1; 64]), true)),
+        (Reason::Fragment, |e| frames::fragment(frames::udp(e, &[1; 64]), false)),
+        (Reason::IcmpError, frames::icmp_error),
+        (Reason::OtherProtocol, |e| frames::other(e, 132, &[0; 12])),
+    ];
+    let net1 = Place::Nic(NET1);
+    let table = [
+        (ETH0, net1, Place::Node, by(SP0)),
+        (ETH0, net1, Place::Service, by(SP0)),
+        (ETH0, net1, Place::Outside, neigh(NET1)),
+        (ETH0, Place::Nic(ETH0), Place::Service, Verdict::Pass),
+        (NET1, net1, Place::Node, by(SP0)),
+        (NET1, net1, Place::Outside, Verdict::Pass),
+        (NET1, Place::Nic(ETH0), Place::Outside, by(ETH0)),
+        (NET1, Place::Foreign, Place::Service, Verdict::Pass),
+    ];
+    for family in FAMILIES {
+        for (reason, make) in kinds {
+            for (nic, src, dst, verdict) in table {
+                let tables = tables();
+                let done = out(&tables, nic, &make(ends(src, dst, family)));
+                let what = format!("{reason} on {nic} from {src:?} to {dst:?} {family:?}");
+                assert_eq!((done.verdict, done.reason), (verdict, reason), "{what}");
+                assert!(tables.nat.borrow().is_empty() && tables.arrivals.borrow().is_empty(), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_segment_of_no_known_flow_is_kept_off_eth0() {
+    for family in FAMILIES {
+        let e = ends(Place::Nic(NET1), Place::Service, family);
+        for nic in [ETH0, NET1] {
+            for frame in
+                [frames::tcp(e, ACK, b"x"), frames::tcp(e, SYN | ACK, b""), frames::echo(e, false, 9, b"x")]
+            {
+                let tables = tables();
+                let done = out(&tables, nic, &frame);
+                assert_eq!((done.verdict, done.reason), (by(SP0), Reason::NatUnknown));
+                assert_eq!(done.frame.bytes[12..], frame.bytes[12..], "only MACs change");
+                assert!(tables.nat.borrow().is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn without_node_link_the_underlay_nic_is_used() {
+    let mut tables = tables();
+    for nic in tables.nics.values_mut() {
+        nic.node_link = 0;
+    }
+    let frame = frames::tcp(ends(Place::Nic(NET1), Place::Service, Family::V4), ACK, b"x");
+    assert_eq!(out(&tables, ETH0, &frame).verdict, neigh(NET1));
+    assert_eq!(out(&tables, NET1, &frame).verdict, Verdict::Pass);
+}
+
+#[test]
+fn a_pod_without_ipv6_on_eth0_is_not_steered_by_ipv6() {
+    let mut tables = tables();
+    tables.nics.get_mut(&ETH0).unwrap().addr6 = [0; 16];
+    let frame = frames::tcp(ends(Place::Nic(NET1), Place::Service, Family::V6), SYN, b"");
+    let done = out(&tables, NET1, &frame);
+    assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
+}
+
+#[test]
+fn link_scope_and_malformed_packets_pass_untouched() {
+    let tables = tables();
+    let multicast =
+        Ends { dst: "224.0.0.251".parse().unwrap(), ..ends(Place::Nic(NET1), Place::Service, Family::V4) };
+    let link =
+        Ends { src: at(Place::Nic(NET1), Family::V6), dst: "fe80::1".parse().unwrap(), sport: 1, dport: 2 };
+    let mut short = frames::udp(ends(Place::Nic(NET1), Place::Service, Family::V4), b"");
+    short.bytes.truncate(40);
+    let mut options = frames::udp(ends(Place::Nic(NET1), Place::Service, Family::V4), b"");
+    options.bytes[14] = 0x44;
+    for (frame, reason) in [
+        (frames::udp(multicast, b"x"), Reason::LinkScope),
+        (frames::udp(link, b"x"), Reason::LinkScope),
+        (short, Reason::Malformed),
+        (options, Reason::Malformed),
+        (Frame::new(vec![0xff; 60]), Reason::NotIp),
+    ] {
+        let done = out(&tables, NET1, &frame);
+        assert_eq!((done.verdict, done.reason, &done.frame), (Verdict::Pass, reason, &frame));
+    }
+}
+
+#[test]
+fn nics_without_entry_are_left_alone() {
+    let tables = tables();
+    for id in [0, 9] {
+        let mut frame = frames::udp(ends(Place::Nic(NET1), Place::Service, Family::V4), b"x");
+        let before = frame.clone();
+        let mut memory = crate::headers::Headers::default();
+        assert_eq!(crate::egress(&mut frame, id, &mut memory, &tables), Verdict::Pass);
+        assert_eq!(crate::ingress(&mut frame, id, &mut memory, &tables), Verdict::Pass);
+        assert_eq!(frame, before);
+    }
+    assert!(tables.stats.borrow().is_empty());
+}
+
+#[test]
+fn segment_sizes_and_long_packets() {
+    for (family, mss) in [(Family::V4, 1450 - 40), (Family::V6, 1450 - 60)] {
+        let tables = tables();
+        let e = ends(Place::Nic(NET1), Place::Service, family);
+        let done = out(&tables, NET1, &frames::tcp(e, SYN, b""));
+        let at = done.frame.bytes.len() - 2;
+        assert_eq!(done.frame.bytes[at..], u16::to_be_bytes(mss));
+        assert!(frames::sums_are_right(&done.frame));
+        assert_eq!(tables.packets(NET1, Reason::MssClamped), 1);
+        out(&tables, NET1, &frames::tcp(e, ACK, &[0; 1440]));
+        assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
+        let aggregate = Frame { aggregate: true, ..frames::tcp(e, ACK, &[0; 9000]) };
+        assert_eq!(out(&tables, NET1, &aggregate).reason, Reason::Translated);
+        assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
+    }
+}

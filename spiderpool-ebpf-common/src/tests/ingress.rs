@@ -1,0 +1,179 @@
+//! Arrivals: replies go back by the NIC and to the MAC that the request came from.
+
+use super::{into, out};
+use crate::headers::{ACK, FIN, RST, SYN};
+use crate::life::SECOND;
+use crate::model::Frame;
+use crate::model::frames::{self, Ends};
+use crate::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, SP0, at, mac, peer, tables};
+use crate::reason::Reason;
+use crate::verdict::Verdict;
+
+const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0x99, 1];
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// From outside to the pod's address on `nic`.
+fn to_pod(nic: u16, family: Family) -> Ends {
+    Ends { src: at(Place::Outside, family), sport: 33_000, dst: at(Place::Nic(nic), family), dport: 80 }
+}
+
+fn from(mac: [u8; 6], mut frame: Frame) -> Frame {
+    frame.bytes[6..12].copy_from_slice(&mac);
+    frame
+}
+
+fn to_by(done: &super::Done) -> ([u8; 6], Verdict) {
+    (<[u8; 6]>::try_from(&done.frame.bytes[..6]).unwrap(), done.verdict)
+}
+
+fn redirect(nic: u16) -> Verdict {
+    Verdict::Redirect { ifindex: IFINDEX + u32::from(nic) }
+}
+
+#[test]
+fn replies_go_back_by_nic_and_mac() {
+    for family in FAMILIES {
+        // Arrival, address called, NIC that the routing table chose for the reply.
+        for (came, called, leaves) in
+            [(NET1, NET1, ETH0), (NET1, NET1, NET2), (SP0, NET1, ETH0), (ETH0, ETH0, NET1)]
+        {
+            let e = to_pod(called, family);
+            let flows: [(Frame, Frame); 3] = [
+                (frames::tcp(e, SYN, b""), frames::tcp(e.back(), SYN | ACK, b"")),
+                (frames::udp(e, b"q"), frames::udp(e.back(), b"a")),
+                (frames::echo(e, true, 5, b"x"), frames::echo(e.back(), false, 5, b"x")),
+            ];
+            for (request, reply) in flows {
+                let tables = tables();
+                let arrived = into(&tables, came, &from(GATEWAY, request));
+                assert_eq!((arrived.verdict, arrived.reason), (Verdict::Pass, Reason::ArrivalNew));
+                let done = out(&tables, leaves, &reply);
+                assert_eq!(done.reason, Reason::ReplyRedirected);
+                let mac_of = if came == NET1 { GATEWAY } else { peer(came) };
+                assert_eq!(to_by(&done), (mac_of, redirect(came)));
+                assert_eq!(done.frame.bytes[6..12], mac(came));
+                assert_eq!(done.frame.bytes[12..], reply.bytes[12..], "only MACs change");
+                let here = out(&tables, came, &reply);
+                let want = if came == SP0 { Reason::NodeLink } else { Reason::ReplyHere };
+                assert_eq!((here.verdict, here.reason, here.frame), (Verdict::Pass, want, reply));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_flow_of_the_pod_is_no_reply() {
+    let tables = tables();
+    let e = to_pod(NET1, Family::V4);
+    into(&tables, NET1, &from(GATEWAY, frames::tcp(e, SYN, b"")));
+    let done = out(&tables, ETH0, &frames::tcp(e.back(), SYN, b""));
+    assert_eq!(done.reason, Reason::BySource);
+    assert!(tables.arrivals.borrow().is_empty(), "the old entry is gone");
+    into(&tables, NET1, &from(GATEWAY, frames::echo(e, true, 5, b"x")));
+    let done = out(&tables, ETH0, &frames::echo(e.back(), true, 5, b"x"));
+    assert_eq!(done.reason, Reason::BySource);
+}
+
+#[test]
+fn only_a_syn_starts_a_tcp_flow() {
+    let tables = tables();
+    for flags in [ACK, SYN | ACK, FIN | ACK, RST, 0] {
+        let done = into(&tables, NET1, &frames::tcp(to_pod(NET1, Family::V4), flags, b""));
+        assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
+    }
+    assert!(tables.arrivals.borrow().is_empty());
+}
+
+#[test]
+fn the_gateway_may_change_but_not_the_nic() {
+    let other = [2, 0, 0, 0, 0x99, 2];
+    let tables = tables();
+    let e = to_pod(NET1, Family::V4);
+    into(&tables, NET1, &from(GATEWAY, frames::tcp(e, SYN, b"")));
+    into(&tables, NET1, &from(other, frames::tcp(e, ACK, b"")));
+    let reply = frames::tcp(e.back(), ACK, b"x");
+    assert_eq!(to_by(&out(&tables, ETH0, &reply)), (other, redirect(NET1)));
+    let elsewhere = into(&tables, NET2, &from(GATEWAY, frames::tcp(e, ACK, b"")));
+    assert_eq!(elsewhere.reason, Reason::NotOurs);
+    assert_eq!(to_by(&out(&tables, ETH0, &reply)), (other, redirect(NET1)));
+}
+
+#[test]
+fn udp_servers_on_the_wildcard_address_answer_by_the_address_that_was_called() {
+    for family in FAMILIES {
+        for (came, leaves) in [(NET1, ETH0), (SP0, ETH0), (NET1, NET1)] {
+            let mut tables = tables();
+            let e = to_pod(NET1, family);
+            into(&tables, came, &from(GATEWAY, frames::udp(e, b"q")));
+            // The kernel took the address of the NIC that it routed by.
+            let wrong = if leaves == ETH0 { ETH0 } else { NET2 };
+            let reply = frames::udp(Ends { src: at(Place::Nic(wrong), family), ..e.back() }, b"a");
+            let bound = out(&tables, leaves, &reply);
+            assert_ne!(bound.reason, Reason::ReplySource, "a bound socket means what it says");
+            tables.wildcard = true;
+            let done = out(&tables, leaves, &reply);
+            assert_eq!(done.reason, Reason::ReplySource);
+            let want = if came == leaves { Verdict::Pass } else { redirect(came) };
+            assert_eq!(done.verdict, want);
+            assert_eq!(frames::ends(&done.frame), Some(e.back()));
+            assert!(frames::sums_are_right(&done.frame));
+        }
+    }
+}
+
+#[test]
+fn an_underlay_address_called_by_eth0_is_not_recorded() {
+    let tables = tables();
+    let done = into(&tables, ETH0, &frames::tcp(to_pod(NET1, Family::V4), SYN, b""));
+    assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
+    assert!(tables.arrivals.borrow().is_empty());
+}
+
+#[test]
+fn flows_end() {
+    let e = to_pod(NET1, Family::V4);
+    let reply = frames::tcp(e.back(), ACK, b"x");
+    // Packets that come in (true) or go out by net1, then idle seconds that end the flow.
+    let table: [(&[(bool, u8)], u64); 5] = [
+        (&[(true, SYN)], 60),
+        (&[(true, SYN), (true, ACK)], 86_400),
+        (&[(true, SYN), (true, ACK), (true, FIN | ACK)], 3600),
+        (&[(true, SYN), (true, ACK), (true, FIN | ACK), (false, FIN | ACK)], 60),
+        (&[(true, SYN), (true, ACK), (true, RST)], 10),
+    ];
+    for (packets, limit) in table {
+        let mut tables = tables();
+        for &(inbound, flags) in packets {
+            if inbound {
+                into(&tables, NET1, &frames::tcp(e, flags, b""));
+            } else {
+                out(&tables, NET1, &frames::tcp(e.back(), flags, b""));
+            }
+        }
+        tables.now += limit * SECOND;
+        assert_eq!(out(&tables, ETH0, &reply).reason, Reason::ReplyRedirected, "{packets:?}");
+        tables.now += 1;
+        assert_eq!(out(&tables, ETH0, &reply).reason, Reason::BySource, "{packets:?}");
+    }
+}
+
+#[test]
+fn a_forged_reset_does_not_cut_a_flow() {
+    let mut tables = tables();
+    let e = to_pod(NET1, Family::V4);
+    for flags in [SYN, ACK, RST, ACK] {
+        into(&tables, NET1, &frames::tcp(e, flags, b""));
+    }
+    tables.now += 1000 * SECOND;
+    assert_eq!(out(&tables, ETH0, &frames::tcp(e.back(), ACK, b"x")).reason, Reason::ReplyRedirected);
+}
+
+#[test]
+fn replies_survive_a_nic_that_is_gone() {
+    let mut tables = tables();
+    let e = to_pod(NET1, Family::V4);
+    into(&tables, NET1, &frames::tcp(e, SYN, b""));
+    tables.nics.remove(&NET1);
+    let done = out(&tables, ETH0, &frames::tcp(e.back(), SYN | ACK, b""));
+    assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::ForeignSource));
+}

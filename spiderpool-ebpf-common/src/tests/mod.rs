@@ -1,0 +1,45 @@
+//! The logic against the model: what each kind of packet becomes, and what holds for all packets.
+
+mod egress;
+mod ingress;
+mod neighbours;
+mod properties;
+mod translation;
+
+use crate::headers::Headers;
+use crate::model::Frame;
+use crate::model::Tables;
+use crate::reason::Reason;
+use crate::verdict::Verdict;
+
+/// What happened to a packet that left or came in.
+pub(crate) struct Done {
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: Reason,
+    pub(crate) frame: Frame,
+}
+
+fn reason(before: &Tables, after: &Tables, nic: u16) -> Reason {
+    let besides = [Reason::MtuExceeded, Reason::MssClamped];
+    let counted: Vec<_> = Reason::ALL
+        .iter()
+        .copied()
+        .filter(|&r| !besides.contains(&r) && after.packets(nic, r) > before.packets(nic, r))
+        .collect();
+    assert_eq!(counted.len(), 1, "one reason per packet, not {counted:?}");
+    counted[0]
+}
+
+/// A packet leaves by a NIC.
+pub(crate) fn out(tables: &Tables, nic: u16, frame: &Frame) -> Done {
+    let (mut frame, before) = (frame.clone(), tables.clone());
+    let verdict = crate::egress(&mut frame, nic, &mut Headers::default(), tables);
+    Done { verdict, reason: reason(&before, tables, nic), frame }
+}
+
+/// A packet comes in by a NIC.
+pub(crate) fn into(tables: &Tables, nic: u16, frame: &Frame) -> Done {
+    let (mut frame, before) = (frame.clone(), tables.clone());
+    let verdict = crate::ingress(&mut frame, nic, &mut Headers::default(), tables);
+    Done { verdict, reason: reason(&before, tables, nic), frame }
+}

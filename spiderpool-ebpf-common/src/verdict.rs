@@ -1,0 +1,98 @@
+//! What becomes of a packet, and why.
+
+use crate::reason::Reason;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes on as if the program were not there (`TC_ACT_UNSPEC`).
+    Pass,
+    /// Leaves by this NIC; its MACs are right.
+    Redirect {
+        /// Interface index.
+        ifindex: u32,
+    },
+    /// Comes in by this NIC.
+    RedirectIngress {
+        /// Interface index.
+        ifindex: u32,
+    },
+    /// Leaves by this NIC; the kernel finds route and neighbour.
+    RedirectNeigh {
+        /// Interface index.
+        ifindex: u32,
+    },
+}
+
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Undecided,
+    Pass,
+    Redirect,
+    RedirectIngress,
+    RedirectNeigh,
+}
+
+/// A verdict with its reason, in one register.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    ifindex: u32,
+    action: Action,
+    /// Why.
+    pub reason: Reason,
+}
+
+const _: () = assert!(size_of::<Outcome>() == 8);
+
+impl Outcome {
+    /// [`Verdict::Pass`].
+    #[inline(always)]
+    pub const fn pass(reason: Reason) -> Self {
+        Self { ifindex: 0, action: Action::Pass, reason }
+    }
+
+    /// [`Verdict::Redirect`].
+    #[inline(always)]
+    pub const fn redirect(ifindex: u32, reason: Reason) -> Self {
+        Self { ifindex, action: Action::Redirect, reason }
+    }
+
+    /// [`Verdict::RedirectIngress`].
+    #[inline(always)]
+    pub const fn redirect_ingress(ifindex: u32, reason: Reason) -> Self {
+        Self { ifindex, action: Action::RedirectIngress, reason }
+    }
+
+    /// [`Verdict::RedirectNeigh`].
+    #[inline(always)]
+    pub const fn redirect_neigh(ifindex: u32, reason: Reason) -> Self {
+        Self { ifindex, action: Action::RedirectNeigh, reason }
+    }
+
+    /// Nothing was decided. Calls that are not inlined return this instead of an `Option`, whose debug
+    /// information the kernel does not accept.
+    #[inline(always)]
+    pub(crate) const fn undecided(reason: Reason) -> Self {
+        Self { ifindex: 0, action: Action::Undecided, reason }
+    }
+
+    /// `None` for [`Self::undecided`].
+    #[inline(always)]
+    pub(crate) const fn decided(self) -> Option<Self> {
+        if matches!(self.action, Action::Undecided) { None } else { Some(self) }
+    }
+
+    /// The verdict.
+    #[inline(always)]
+    pub const fn verdict(self) -> Verdict {
+        let Self { ifindex, action, .. } = self;
+        match action {
+            Action::Undecided | Action::Pass => Verdict::Pass,
+            Action::Redirect => Verdict::Redirect { ifindex },
+            Action::RedirectIngress => Verdict::RedirectIngress { ifindex },
+            Action::RedirectNeigh => Verdict::RedirectNeigh { ifindex },
+        }
+    }
+}
