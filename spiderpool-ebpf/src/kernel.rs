@@ -1,0 +1,327 @@
+//! The state trait over maps and helpers, and what the kernel is told in the end.
+//!
+//! Test runs (`TEST_RUN` set by the loader, otherwise compiled away by the verifier): the kernel accepts no
+//! classid there, and clock and dice differ, so these come from `skb->cb`: `[id | wildcard << 16, time low,
+//! time high, seed]`, and the verdict goes to `cb[4]`.
+
+use core::cell::UnsafeCell;
+use core::ptr;
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_NOEXIST, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple,
+    bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::generated::{
+    bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_sk_lookup_udp,
+    bpf_sk_release, bpf_skc_lookup_tcp,
+};
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::{info, warn};
+use spiderpool_ebpf_common::addr::Addr;
+use spiderpool_ebpf_common::life::{SECOND, protocol};
+use spiderpool_ebpf_common::maps::{
+    ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+};
+use spiderpool_ebpf_common::reason::{Counter, REASONS, Reason};
+use spiderpool_ebpf_common::state::{Event, NotPut, Put, State};
+use spiderpool_ebpf_common::verdict::Verdict;
+
+use crate::maps::{ARRIVALS, CLUSTER_CIDRS, NAT, NICS, STATS};
+
+/// Set by the loader for `BPF_PROG_TEST_RUN`.
+#[unsafe(no_mangle)]
+static TEST_RUN: Global<u8> = Global::new(0);
+
+/// When something was told to the log last.
+static REPORTED: Time = Time(UnsafeCell::new(0));
+
+/// A time in a global variable. (The BPF target has no atomic loads.)
+struct Time(UnsafeCell<u64>);
+
+// SAFETY: an aligned word, read and written whole; two CPUs that report at once do no harm.
+unsafe impl Sync for Time {}
+
+/// Time between two records.
+const REPORT_EVERY: u64 = 5 * SECOND;
+
+/// Look sockets up in the namespace of the NIC (`BPF_F_CURRENT_NETNS`).
+const OWN_NETNS: u64 = u64::MAX;
+/// State of a TCP socket that listens.
+const TCP_LISTEN: u32 = 10;
+const AF_INET6: u32 = 10;
+const EEXIST: i32 = -17;
+
+/// One run's context.
+pub(crate) struct Kernel {
+    skb: *mut __sk_buff,
+}
+
+#[inline(always)]
+fn is_test() -> bool {
+    TEST_RUN.load() != 0
+}
+
+impl Kernel {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self { skb: ctx.skb.skb }
+    }
+
+    #[inline(always)]
+    fn cb(&self, index: usize) -> u32 {
+        // SAFETY: the context of this run; constant indexes below 5.
+        unsafe { ptr::read_volatile(&raw const (*self.skb).cb[index]) }
+    }
+
+    /// The id that the filter carries as its classid (its low 16 bits arrive).
+    #[inline(always)]
+    pub(crate) fn nic_id(&self) -> u16 {
+        if is_test() {
+            return self.cb(0) as u16;
+        }
+        // SAFETY: the context of this run.
+        unsafe { (*self.skb).tc_classid as u16 }
+    }
+
+    /// Carries the verdict out. Never `TC_ACT_OK`, which would leak the classid into `skb->tc_index`.
+    #[inline(always)]
+    pub(crate) fn finish(&self, verdict: Verdict) -> i32 {
+        if is_test() {
+            let code = match verdict {
+                Verdict::Pass => 0,
+                Verdict::Redirect { ifindex } => 1 << 28 | ifindex,
+                Verdict::RedirectIngress { ifindex } => 2 << 28 | ifindex,
+                Verdict::RedirectNeigh { ifindex } => 3 << 28 | ifindex,
+            };
+            // SAFETY: the context of this run.
+            unsafe { ptr::write_volatile(&raw mut (*self.skb).cb[4], code) };
+        }
+        // SAFETY: helpers that take plain numbers.
+        unsafe {
+            match verdict {
+                Verdict::Pass => TC_ACT_UNSPEC,
+                Verdict::Redirect { ifindex } => bpf_redirect(ifindex, 0) as i32,
+                Verdict::RedirectIngress { ifindex } => {
+                    bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32
+                }
+                Verdict::RedirectNeigh { ifindex } => {
+                    bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) as i32
+                }
+            }
+        }
+    }
+}
+
+impl State for Kernel {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        if is_test() {
+            return u64::from(self.cb(2)) << 32 | u64::from(self.cb(1));
+        }
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn random(&self, attempt: u32) -> u32 {
+        if is_test() {
+            return spiderpool_ebpf_common::nat::dice(self.cb(3), attempt);
+        }
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn nic(&self, id: u16) -> Option<&NicEntry> {
+        NICS.get(u32::from(id))
+    }
+
+    #[inline(always)]
+    fn cidr(&self, key: &CidrKey) -> Option<CidrEntry> {
+        CLUSTER_CIDRS.get(&Key::new(CIDR_KEY_BITS, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn arrival<R>(&self, key: &ArrivalKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R> {
+        // SAFETY: map memory, valid during the run; other CPUs write it too, each field by itself.
+        ARRIVALS.get_ptr_mut(key).map(|entry| f(unsafe { &mut *entry }))
+    }
+
+    #[inline(always)]
+    fn arrival_put(&self, key: &ArrivalKey, entry: &ArrivalEntry) -> bool {
+        ARRIVALS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn arrival_remove(&self, key: &ArrivalKey) {
+        let _ = ARRIVALS.remove(key);
+    }
+
+    #[inline(always)]
+    fn nat<R>(&self, key: &NatKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+        // SAFETY: map memory, valid during the run; other CPUs write it too, each field by itself.
+        NAT.get_ptr_mut(key).map(|entry| f(unsafe { &mut *entry }))
+    }
+
+    #[inline(always)]
+    fn nat_put(&self, key: &NatKey, entry: &NatEntry, put: Put) -> Result<(), NotPut> {
+        let flags = if matches!(put, Put::New) { BPF_NOEXIST } else { BPF_ANY };
+        match NAT.insert(key, entry, u64::from(flags)) {
+            Ok(()) => Ok(()),
+            Err(EEXIST) => Err(NotPut::Exists),
+            Err(_) => Err(NotPut::Full),
+        }
+    }
+
+    #[inline(always)]
+    fn nat_remove(&self, key: &NatKey) {
+        let _ = NAT.remove(key);
+    }
+
+    #[inline(always)]
+    fn socket_has(&self, key: &NatKey) -> bool {
+        match key.protocol {
+            protocol::TCP => has_tcp(self.skb, key),
+            protocol::UDP => has_udp(self.skb, key),
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
+    fn wildcard_socket(&self) -> bool {
+        if is_test() {
+            return self.cb(0) >> 16 != 0;
+        }
+        // SAFETY: the context of this run; a null pointer is checked for.
+        unsafe {
+            let sk = (*self.skb).__bindgen_anon_2.sk;
+            !sk.is_null() && is_unbound(sk)
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, nic: u16, reason: Reason, bytes: u32) {
+        let Some(counters) = STATS.get_ptr_mut(u32::from(nic)) else { return };
+        let reason = reason as u32;
+        // SAFETY: a local variable. Read anew so that the bound below is not optimized away: the verifier does
+        // not know how many reasons there are.
+        let index = unsafe { ptr::read_volatile(&raw const reason) } as usize;
+        if index >= REASONS {
+            return;
+        }
+        // SAFETY: one of the counters of this CPU's element.
+        unsafe {
+            let counter = counters.cast::<Counter>().add(index);
+            (*counter).packets += 1;
+            (*counter).bytes += u64::from(bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn report(&self, nic: u16, event: Event) {
+        report(self.skb, nic, event);
+    }
+}
+
+/// Whether a socket has no local address.
+///
+/// # Safety
+///
+/// `sk` is a socket that the verifier knows.
+#[inline(always)]
+unsafe fn is_unbound(sk: *mut bpf_sock) -> bool {
+    // SAFETY: see above; the kernel offers these fields word by word.
+    unsafe {
+        if (*sk).family != AF_INET6 {
+            return (*sk).src_ip4 == 0;
+        }
+        let words = [
+            ptr::read_volatile(&raw const (*sk).src_ip6[0]),
+            ptr::read_volatile(&raw const (*sk).src_ip6[1]),
+            ptr::read_volatile(&raw const (*sk).src_ip6[2]),
+            ptr::read_volatile(&raw const (*sk).src_ip6[3]),
+        ];
+        Addr::from_words(words).is_unspecified()
+    }
+}
+
+/// The socket that would get a packet from the key's remote to its local address.
+#[inline(always)]
+fn tuple(key: &NatKey) -> (bpf_sock_tuple, u32) {
+    let (local, remote) = (key.local, key.remote);
+    let (sport, dport) = (key.remote_port.to_be(), key.local_port.to_be());
+    let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: remote.words(), daddr: local.words(), sport, dport };
+    if !local.is_v4() {
+        return (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } }, 36);
+    }
+    let ipv4 =
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: remote.words()[3], daddr: local.words()[3], sport, dport };
+    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
+    tuple.__bindgen_anon_1.ipv4 = ipv4;
+    (tuple, 12)
+}
+
+#[inline(never)]
+fn has_tcp(skb: *mut __sk_buff, key: &NatKey) -> bool {
+    let (mut tuple, len) = tuple(key);
+    // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
+    unsafe {
+        let sk = if len == 12 {
+            bpf_skc_lookup_tcp(skb.cast(), &raw mut tuple, 12, OWN_NETNS, 0)
+        } else {
+            bpf_skc_lookup_tcp(skb.cast(), &raw mut tuple, 36, OWN_NETNS, 0)
+        };
+        if sk.is_null() {
+            return false;
+        }
+        let listens = (*sk).state == TCP_LISTEN;
+        bpf_sk_release(sk.cast());
+        !listens
+    }
+}
+
+#[inline(never)]
+fn has_udp(skb: *mut __sk_buff, key: &NatKey) -> bool {
+    let (mut tuple, len) = tuple(key);
+    // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
+    unsafe {
+        let sk = if len == 12 {
+            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 12, OWN_NETNS, 0)
+        } else {
+            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 36, OWN_NETNS, 0)
+        };
+        if sk.is_null() {
+            return false;
+        }
+        // A socket without local address is most likely the one that sends: the kernel chose the source.
+        let unbound = is_unbound(sk);
+        bpf_sk_release(sk.cast());
+        !unbound
+    }
+}
+
+#[inline(never)]
+fn report(skb: *mut __sk_buff, nic: u16, event: Event) {
+    // SAFETY: a helper without arguments; a global variable, see `Time`.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        let last = REPORTED.0.get();
+        if now.wrapping_sub(ptr::read_volatile(last)) < REPORT_EVERY {
+            return;
+        }
+        ptr::write_volatile(last, now);
+    }
+    let ctx = TcContext::new(skb);
+    match event {
+        Event::NeighbourAnswered => {
+            info!(&ctx, "neighbour request for a node address answered on NIC {}", nic)
+        }
+        Event::NatFull => {
+            warn!(&ctx, "no room for a translation on NIC {}: raise the size of the map nat", nic)
+        }
+        Event::NatNoPort => warn!(&ctx, "no free source port for a translation on NIC {}", nic),
+    }
+}

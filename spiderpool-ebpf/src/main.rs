@@ -1,0 +1,37 @@
+//! The two tc programs. All that they decide is in `spiderpool-ebpf-common`; here are the entry points, the maps
+//! and the kernel's helpers.
+#![no_std]
+#![no_main]
+
+mod kernel;
+mod maps;
+mod skb;
+
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+
+/// Egress of every NIC of a pod.
+#[classifier]
+pub fn egress(ctx: TcContext) -> i32 {
+    let (mut packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
+    let Some(memory) = maps::scratch() else { return TC_ACT_UNSPEC };
+    kernel.finish(spiderpool_ebpf_common::egress(&mut packet, kernel.nic_id(), memory, &kernel))
+}
+
+/// Ingress of every NIC of a pod.
+#[classifier]
+pub fn ingress(ctx: TcContext) -> i32 {
+    let (mut packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
+    let Some(memory) = maps::scratch() else { return TC_ACT_UNSPEC };
+    kernel.finish(spiderpool_ebpf_common::ingress(&mut packet, kernel.nic_id(), memory, &kernel))
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

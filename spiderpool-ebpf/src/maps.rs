@@ -1,0 +1,39 @@
+//! The maps, typed by BTF so that bpftool prints their fields. Sizes here are defaults; the agent sets them.
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use spiderpool_ebpf_common::headers::Headers;
+use spiderpool_ebpf_common::maps::{
+    ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+};
+use spiderpool_ebpf_common::reason::Counters;
+
+#[btf_map(name = "nics")]
+pub(crate) static NICS: Array<NicEntry, 1024> = Array::new();
+
+#[btf_map(name = "cluster_cidrs")]
+pub(crate) static CLUSTER_CIDRS: LpmTrie<CidrKey, CidrEntry, 16384> = LpmTrie::new();
+
+#[btf_map(name = "arrivals")]
+pub(crate) static ARRIVALS: LruHashMap<ArrivalKey, ArrivalEntry, 65536> = LruHashMap::new();
+
+/// Not preallocated: most nodes translate few flows, and the slot of a removed entry is not reused under a
+/// program that still reads it.
+#[btf_map(name = "nat")]
+pub(crate) static NAT: HashMap<NatKey, NatEntry, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+#[btf_map(name = "stats")]
+pub(crate) static STATS: PerCpuArray<Counters, 1024> = PerCpuArray::new();
+
+/// Memory of one run: a tc program is not interrupted by another on its CPU.
+#[btf_map(name = "scratch")]
+static SCRATCH: PerCpuArray<[u8; size_of::<Headers>()], 1> = PerCpuArray::new();
+
+/// The memory of this run.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Headers> {
+    // SAFETY: elements are aligned to 8 bytes and live as long as the program; every value is written by
+    // `headers::parse` before it is read.
+    SCRATCH.get_ptr_mut(0).map(|memory| unsafe { &mut *memory.cast::<Headers>() })
+}

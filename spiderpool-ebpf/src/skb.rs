@@ -1,0 +1,78 @@
+//! The packet trait over the kernel's helpers, which handle non-linear packets and pending checksums.
+
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::helpers::generated::{
+    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+use spiderpool_ebpf_common::packet::{Packet, Sum};
+
+/// A packet in the kernel.
+pub(crate) struct Skb {
+    skb: *mut __sk_buff,
+}
+
+impl Skb {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self { skb: ctx.skb.skb }
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, at: u32, from: u64, to: u64, size: u32, sum: Sum) -> bool {
+        let pseudo = if sum.pseudo { BPF_F_PSEUDO_HDR } else { 0 };
+        let udp = if sum.udp { BPF_F_MARK_MANGLED_0 } else { 0 };
+        // SAFETY: the context of this run; the helper checks the offset.
+        unsafe { bpf_l4_csum_replace(self.skb, at, from, to, u64::from(size | pseudo | udp)) == 0 }
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the context of this run.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn is_aggregate(&self) -> bool {
+        // SAFETY: the context of this run.
+        unsafe { (*self.skb).gso_size != 0 }
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u16 {
+        // SAFETY: the context of this run.
+        u16::from_be(unsafe { (*self.skb).protocol } as u16)
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: the helper writes N bytes into the array or fails.
+        let ret = unsafe { bpf_skb_load_bytes(self.skb.cast(), at, bytes.as_mut_ptr().cast(), N as u32) };
+        if ret == 0 { Some(bytes) } else { None }
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
+        // SAFETY: the helper reads N bytes from the array.
+        unsafe { bpf_skb_store_bytes(self.skb, at, bytes.as_ptr().cast(), N as u32, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn replace_l3(&mut self, at: u32, from: u32, to: u32) -> bool {
+        // SAFETY: the context of this run; the helper checks the offset.
+        unsafe { bpf_l3_csum_replace(self.skb, at, u64::from(from), u64::from(to), 4) == 0 }
+    }
+
+    #[inline(always)]
+    fn replace_l4(&mut self, at: u32, from: u32, to: u32, sum: Sum) -> bool {
+        self.replace(at, u64::from(from), u64::from(to), 4, sum)
+    }
+
+    #[inline(always)]
+    fn replace_l4_half(&mut self, at: u32, from: u16, to: u16, sum: Sum) -> bool {
+        self.replace(at, u64::from(from), u64::from(to), 2, sum)
+    }
+}
