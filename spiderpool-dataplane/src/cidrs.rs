@@ -25,7 +25,7 @@ fn key(profile: u16, net: IpNet) -> Key<CidrKey> {
 
 /// The network of a key; `None` for one that this crate did not write.
 fn net(key: &Key<CidrKey>) -> Option<IpNet> {
-    let bytes = key.data().addr;
+    let bytes = key.data().addr.bytes;
     let (ip, head) = match std::net::Ipv6Addr::from(bytes) {
         v6 if Addr::v6(bytes).is_v4() => (IpAddr::V4(v6.to_ipv4_mapped()?), 32 + 96),
         v6 => (IpAddr::V6(v6), 32),

@@ -1,0 +1,67 @@
+//! A private BPF file system and the programs' object, for tests that need root.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub mod frames;
+pub mod run;
+
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use spiderpool_dataplane::{Dataplane, Sizes};
+
+/// A BPF file system that only this thread sees; it goes with the thread.
+pub struct BpfFs {
+    dir: tempfile::TempDir,
+}
+
+/// Small maps: a test makes many.
+pub const SIZES: Sizes = Sizes { nics: 64, cidrs: 256, arrivals: 1024, nat: 1024 };
+
+/// The object under test.
+pub fn object() -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/spiderpool.o");
+    std::env::var_os("SPIDERPOOL_BPF_OBJECT").map_or_else(default, PathBuf::from)
+}
+
+/// Whether the test can run here. If not: says why, and fails where `CI=true`.
+pub fn can_run() -> bool {
+    let why = if !nix::unistd::geteuid().is_root() {
+        "it needs root".to_owned()
+    } else if !object().exists() {
+        format!("{} is missing: cargo xtask build-ebpf", object().display())
+    } else {
+        return true;
+    };
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "cannot run in CI: {why}");
+    eprintln!("skipped: {why}");
+    false
+}
+
+impl BpfFs {
+    /// Mounts it in a mount namespace of this thread.
+    pub fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("bpf"), dir.path(), Some("bpf"), MsFlags::empty(), none).unwrap();
+        Self { dir }
+    }
+
+    /// Where the dataplane pins.
+    pub fn pins(&self) -> PathBuf {
+        self.dir.path().join("spiderpool/v1")
+    }
+
+    /// Loads the dataplane as the agent does.
+    pub fn load(&self) -> Dataplane {
+        Dataplane::load(&object(), &self.pins(), &SIZES).unwrap()
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.dir.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
