@@ -67,6 +67,14 @@ pub enum PluginError {
     /// The kernel refused.
     #[error("the kernel refused")]
     Netlink(#[from] NetlinkError),
+    /// A step of the plan failed; those before it are undone.
+    #[error("failed to set up the pod: {step}")]
+    Step {
+        /// The step.
+        step: String,
+        /// Why.
+        source: Box<Self>,
+    },
     /// A kernel parameter cannot be set.
     #[error("the kernel refused")]
     Sysctl(#[from] SysctlError),
@@ -124,6 +132,7 @@ impl PluginError {
             Self::Plan(PlanError::Unsupported(_)) | Self::Unsupported(_) => 102,
             Self::Plan(_) => 103,
             Self::Netlink(_) | Self::Sysctl(_) | Self::NoDevice(_) => 104,
+            Self::Step { source, .. } => source.code(),
             Self::Programs(_) => 105,
             Self::Check { .. } | Self::MissingAddresses { .. } => 106,
             Self::Panic(_) => 199,
@@ -144,6 +153,7 @@ impl PluginError {
             Self::Plan(_) => "plan",
             Self::Unsupported(_) => "unsupported",
             Self::Netlink(_) | Self::Sysctl(_) | Self::NoDevice(_) => "kernel",
+            Self::Step { source, .. } => source.reason(),
             Self::Programs(_) => "programs",
             Self::Check { .. } | Self::MissingAddresses { .. } => "check",
             Self::Panic(_) => "panic",
@@ -159,7 +169,7 @@ impl PluginError {
             source = error.source();
         }
         // Errors that quote their source in full need not repeat it.
-        details.dedup_by(|inner, outer| outer.ends_with(inner.as_str()));
+        details.dedup_by(|inner, outer| outer.contains(inner.as_str()));
         ErrorObject {
             cni_version: cni_version.to_owned(),
             code: self.code(),

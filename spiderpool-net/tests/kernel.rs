@@ -257,6 +257,23 @@ fn ipv6_defaults_that_the_kernel_merged_are_listed_and_deleted_one_by_one() {
     assert_eq!(found.len(), 2, "{found:?}");
     pair.netlink.delete_route(&found[0]).unwrap();
     assert_eq!(defaults(&mut pair.netlink), found[1..]);
+    assert!(pair.netlink.add_route(&found[0]).unwrap_err().is_exists());
+    pair.netlink.append_route(&found[0]).unwrap();
+    assert_eq!(defaults(&mut pair.netlink).len(), 2, "merged again");
+}
+
+#[test]
+fn ipv4_defaults_with_the_same_metric_can_be_put_back() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    pair.netlink.add_address(pair.index, net("10.6.0.5/16")).unwrap();
+    let routes = ["10.6.0.1", "10.6.0.2"]
+        .map(|gateway| Route { gateway: Some(ip(gateway)), ..Route::new(net("0.0.0.0/0"), pair.index) });
+    pair.netlink.add_route(&routes[0]).unwrap();
+    assert!(pair.netlink.add_route(&routes[1]).unwrap_err().is_exists());
+    pair.netlink.append_route(&routes[1]).unwrap();
+    let listed = pair.netlink.routes().unwrap();
+    assert!(routes.iter().all(|route| listed.contains(route)), "{listed:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use spiderpool_core::coordinator::{
-    Config, Dataplane, Inputs, Plan, Setup, decide_setup, host_end_name, plan_overlay,
+    Config, Dataplane, Inputs, Mode, Plan, Setup, decide_setup, host_end_name, plan_overlay,
 };
 use spiderpool_core::mac::MacAddr;
 use spiderpool_net::announce::announce;
@@ -22,11 +22,14 @@ pub(super) fn add(request: &Request, conf: NetConf, version: Version) -> Result<
     let netns = NetNs::open(&request.netns)?;
     let (config, answer) = conf.merge(request)?;
     debug!(?config, nodes = ?answer.node_addresses, "configuration");
+    if config.mode == Mode::Underlay {
+        return Err(unsupported_underlay());
+    }
     let mut applier = Applier::new(&netns)?;
     let pod = read_pod(&mut applier.pod_netlink)?;
     match decide_setup(config.mode, &request.nic, &config.first_nic, pod.has_link("veth0"))? {
         Setup::Nothing => return Ok(convert_result(conf.base.prev_result, version)),
-        Setup::Underlay => return Err(PluginError::Unsupported("coordinator mode underlay".to_owned())),
+        Setup::Underlay => return Err(unsupported_underlay()),
         Setup::Overlay => {}
     }
     if config.dataplane == Dataplane::Policy {
@@ -57,6 +60,12 @@ pub(super) fn add(request: &Request, conf: NetConf, version: Version) -> Result<
     }
     info!(steps = plan.links.len() + plan.routes.len(), "NIC is set up");
     Ok(convert_result(conf.base.prev_result, version))
+}
+
+fn unsupported_underlay() -> PluginError {
+    PluginError::Unsupported(
+        "coordinator mode underlay (a pod whose first NIC is on the underlay)".to_owned(),
+    )
 }
 
 struct Transaction<'a> {

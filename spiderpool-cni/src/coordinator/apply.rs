@@ -44,7 +44,7 @@ impl<'a> Applier<'a> {
                 continue;
             }
             debug!(step = %first, "step");
-            let before = self.execute(first)?;
+            let before = self.execute(first).map_err(|error| of_step(first, error))?;
             self.done.extend(first.inverse(before.as_deref()));
             rest = &rest[1..];
         }
@@ -70,7 +70,8 @@ impl<'a> Applier<'a> {
     fn set_pod_sysctls(&mut self, steps: &[Step]) -> Result<(), PluginError> {
         for (step, before) in steps.iter().zip(self.write_pod_sysctls(steps)?) {
             debug!(%step, "step");
-            self.done.extend(step.inverse(Some(&before?)));
+            let before = before.map_err(|error| of_step(step, error.into()))?;
+            self.done.extend(step.inverse(Some(&before)));
         }
         Ok(())
     }
@@ -138,6 +139,7 @@ impl<'a> Applier<'a> {
             }
             Step::AddRoute { place, route } => self.with_route(*place, route, Netlink::add_route)?,
             Step::ReplaceRoute { place, route } => self.with_route(*place, route, Netlink::replace_route)?,
+            Step::RestoreRoute { place, route } => self.with_route(*place, route, Netlink::append_route)?,
             Step::DeleteRoute { place, route } => self.with_route(*place, route, Netlink::delete_route)?,
         }
         Ok(None)
@@ -190,6 +192,10 @@ impl<'a> Applier<'a> {
             None => Ok(()),
         })
     }
+}
+
+fn of_step(step: &Step, error: PluginError) -> PluginError {
+    PluginError::Step { step: step.to_string(), source: Box::new(error) }
 }
 
 fn is_pod_sysctl(step: &Step) -> bool {

@@ -80,6 +80,7 @@ fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Rest, P
     if let Some(link) = pod.link(&request.nic).filter(|_| request.nic != first_nic) {
         // Once its address is free, nobody may answer for it on the wire.
         applier.pod_netlink.set_down(link.index)?;
+        detach(&mut applier.pod_netlink, link.index)?;
     }
     let others = other_underlay_nics(&mut applier.pod_netlink, &pod, &request.nic, &first_nic)?;
     if others.is_empty() {
@@ -98,9 +99,7 @@ fn first_nic(conf: &NetConf) -> IfName {
 fn restore_cluster_nic(applier: &mut Applier<'_>, first_nic: &IfName) -> Result<(), PluginError> {
     let pod: Namespace = read_pod(&mut applier.pod_netlink)?;
     let Some(link) = pod.link(first_nic) else { return Ok(()) };
-    for direction in Direction::ALL {
-        applier.pod_netlink.detach_filter(link.index, direction)?;
-    }
+    detach(&mut applier.pod_netlink, link.index)?;
     let mut steps: Vec<Step> = plan_route_hints(&HintInputs {
         cluster_nic: first_nic,
         addresses: &pod.addresses,
@@ -110,6 +109,11 @@ fn restore_cluster_nic(applier: &mut Applier<'_>, first_nic: &IfName) -> Result<
     });
     steps.extend(plan_default_routes(&pod.routes, first_nic, first_nic));
     applier.apply(&steps)
+}
+
+/// A NIC without our filters is not counted when the next one goes.
+fn detach(netlink: &mut Netlink, index: u32) -> Result<(), NetlinkError> {
+    Direction::ALL.into_iter().try_for_each(|direction| netlink.detach_filter(index, direction))
 }
 
 fn remove_from_host_end(

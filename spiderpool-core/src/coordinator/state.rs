@@ -67,7 +67,9 @@ pub fn project(routes: &[Route], steps: &[Step]) -> Vec<Route> {
     let mut routes = routes.to_vec();
     for step in steps {
         match step {
-            Step::AddRoute { place: Place::Pod, route } => routes.push(route.clone()),
+            Step::AddRoute { place: Place::Pod, route } | Step::RestoreRoute { place: Place::Pod, route } => {
+                routes.push(route.clone());
+            }
             Step::ReplaceRoute { place: Place::Pod, route } => {
                 routes.retain(|r| (r.dst, r.metric) != (route.dst, route.metric));
                 routes.push(route.clone());

@@ -121,6 +121,13 @@ pub enum Step {
         /// The route.
         route: Route,
     },
+    /// Puts a deleted route back, beside others with the same destination and metric.
+    RestoreRoute {
+        /// Where.
+        place: Place,
+        /// The route.
+        route: Route,
+    },
     /// Deletes a route.
     DeleteRoute {
         /// Where.
@@ -146,10 +153,10 @@ impl Step {
             }
             Self::AddAddress { dev, net } => Self::DeleteAddress { dev, net },
             Self::SetNeighbor { place, neighbor } => Self::DeleteNeighbor { place, neighbor },
-            Self::AddRoute { place, route } | Self::ReplaceRoute { place, route } => {
-                Self::DeleteRoute { place, route }
-            }
-            Self::DeleteRoute { place, route } => Self::AddRoute { place, route },
+            Self::AddRoute { place, route }
+            | Self::ReplaceRoute { place, route }
+            | Self::RestoreRoute { place, route } => Self::DeleteRoute { place, route },
+            Self::DeleteRoute { place, route } => Self::RestoreRoute { place, route },
             Self::DeleteNodeLink { .. }
             | Self::SetDown { .. }
             | Self::DeleteAddress { .. }
@@ -190,6 +197,7 @@ impl fmt::Display for Step {
             Self::DeleteNeighbor { place, neighbor } => write!(f, "{place}: neigh del {neighbor}"),
             Self::AddRoute { place, route } => write!(f, "{place}: route add {route}"),
             Self::ReplaceRoute { place, route } => write!(f, "{place}: route replace {route}"),
+            Self::RestoreRoute { place, route } => write!(f, "{place}: route append {route}"),
             Self::DeleteRoute { place, route } => write!(f, "{place}: route del {route}"),
         }
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
     RouteNextHopFlags, RouteScope, RouteType,
@@ -48,6 +48,12 @@ impl Netlink {
             NLM_F_CREATE | NLM_F_EXCL,
             RouteNetlinkMessage::NewRoute(message(route)),
         )
+    }
+
+    /// Adds a route after those with the same destination and metric, if there are any.
+    pub fn append_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::NewRoute(message(route));
+        self.execute("append route", route, NLM_F_CREATE | NLM_F_APPEND, message)
     }
 
     /// Adds a route in place of one with the same destination and metric, if there is one.
