@@ -21,13 +21,14 @@ mod turns;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::names::NodeName;
-use tokio::sync::OnceCell;
+use tokio::sync::SetOnce;
 
 use crate::kubernetes::{Failure, Kubernetes};
 use crate::watches::{NamespaceIndex, Pod, PodIndex, PoolIndex, ReservedIndex, Shared};
@@ -41,6 +42,9 @@ pub use endpoints::Endpoints;
 pub use error::{AllocateError, PodError, ReleaseError};
 pub use metrics::IpamMetrics;
 use stock::Stock;
+
+/// How long a request waits for the agent's start.
+const START_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is configured.
 #[derive(Debug, Clone)]
@@ -79,12 +83,12 @@ pub struct Ipam {
     owners: Owners,
     endpoints: Arc<Endpoints>,
     pods: Turns<(String, String)>,
-    listed: OnceCell<()>,
+    open: SetOnce<()>,
     metrics: IpamMetrics,
 }
 
 impl Ipam {
-    /// Serves nothing before [`Ipam::start`].
+    /// Serves nothing before [`Ipam::open`].
     pub fn new(settings: Settings, kube: Kubernetes, indexes: Indexes, metrics: IpamMetrics) -> Arc<Self> {
         let held = Shared::<HeldIndex>::default();
         Arc::new(Self {
@@ -98,12 +102,23 @@ impl Ipam {
             endpoints: Arc::new(Endpoints::new(kube.clone(), held)),
             owners: Owners::new(kube.clone()),
             pods: Turns::default(),
-            listed: OnceCell::new(),
+            open: SetOnce::new(),
             settings,
             kube,
             indexes,
             metrics,
         })
+    }
+
+    /// Serves requests from now on: what the node holds is listed, and the watches know what there is.
+    pub fn open(&self) {
+        // A second time changes nothing.
+        let _already = self.open.set(());
+    }
+
+    /// Waits for [`Ipam::open`], not for ever; whether it has happened.
+    async fn is_open(&self) -> bool {
+        tokio::time::timeout(START_LIMIT, self.open.wait()).await.is_ok()
     }
 
     /// The pod as the API server has it now.

@@ -125,9 +125,10 @@ async fn look(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: Sh
     agent.ipam.load(&shutdown).await;
     listed.met();
     while health.started().is_err() {
-        if !shutdown.sleep(Duration::from_millis(100)).await {
+        if !shutdown.sleep(Duration::from_millis(10)).await {
             return;
         }
     }
+    agent.ipam.open();
     agent.ipam.compare(&shutdown).await;
 }

@@ -67,7 +67,7 @@ impl Ipam {
         args: &IpamAddArgs,
         caller: Caller,
     ) -> Result<IpamAddResponse, AllocateError> {
-        if !self.listed.initialized() {
+        if !self.is_open().await {
             return Err(AllocateError::Starting);
         }
         let key = (args.pod_namespace.clone(), args.pod_name.clone());

@@ -11,7 +11,7 @@ use crate::kubernetes::Failure;
 pub enum AllocateError {
     /// The addresses of the node are not known yet.
     #[error(
-        "spiderpool-agent is starting and does not know the addresses of its node yet: is the API server reachable?"
+        "spiderpool-agent is starting and does not know pools, pods and addresses yet: is the API server reachable?"
     )]
     Starting,
     /// The request names what is not a NIC.
@@ -126,7 +126,7 @@ fn list(errors: &[IpamError]) -> String {
 pub enum ReleaseError {
     /// The addresses of the node are not known yet.
     #[error(
-        "spiderpool-agent is starting and does not know the addresses of its node yet: is the API server reachable?"
+        "spiderpool-agent is starting and does not know pools, pods and addresses yet: is the API server reachable?"
     )]
     Starting,
     /// The pod cannot be read, so nobody knows whether it is alive.

@@ -71,7 +71,7 @@ impl Ipam {
 
     async fn release_in_turn(&self, args: &IpamDelArgs) -> Result<(), ReleaseError> {
         let pod = PodRef { namespace: &args.pod_namespace, name: &args.pod_name };
-        if !self.listed.initialized() {
+        if !self.is_open().await {
             return Err(ReleaseError::Starting);
         }
         let waiting = Instant::now();
@@ -89,7 +89,7 @@ impl Ipam {
 
     async fn release_all_in_turn(&self, args: &IpamBatchDelArgs) -> Result<(), ReleaseError> {
         let pod = PodRef { namespace: &args.pod_namespace, name: &args.pod_name };
-        if !self.listed.initialized() {
+        if !self.is_open().await {
             return Err(ReleaseError::Starting);
         }
         if args.is_release_conflict_ips {

@@ -21,14 +21,12 @@ use crate::watches::Pod;
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Ipam {
-    /// Reads what the node holds, as often as it takes; from then on requests are served.
+    /// Reads what the node holds, as often as it takes.
     pub async fn load(&self, shutdown: &Shutdown) {
         loop {
             match self.stock.load().await {
                 Ok(addresses) => {
                     info!(addresses, "addresses of the node listed");
-                    // Nobody else sets it.
-                    let _first = self.listed.set(());
                     return;
                 }
                 Err(error) => warn!(%error, "addresses of the node cannot be listed, trying again"),
