@@ -110,7 +110,7 @@ fn bad_ids_and_full_maps_are_named() {
     for id in [0, 64, u16::MAX] {
         assert!(matches!(dataplane.nic_put(id, &nic()), Err(MapError::NicId { .. })), "{id}");
     }
-    let many: Vec<_> = (0..SIZES.cidrs + 1)
+    let many: Vec<_> = (0..=SIZES.cidrs)
         .map(|i| {
             let net = format!("10.{}.{}.0/24", i / 256, i % 256).parse().unwrap();
             (net, CidrAction::Steer, CidrKind::Pod)

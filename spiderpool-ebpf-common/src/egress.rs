@@ -146,7 +146,8 @@ fn keep_off<P: Packet, S: State>(p: &mut P, nic: &NicEntry, h: &Headers, s: &S, 
     {
         return by_mac(p, cluster, reason);
     }
-    let underlay = if owned { Some(nic) } else { s.nic(pod::underlay_with(nic, &h.src, s)) };
+    let sibling = if owned { 0 } else { pod::underlay_with(nic, &h.src, s) };
+    let underlay = if owned { Some(nic) } else { s.nic(sibling).filter(|_| sibling != 0) };
     let Some(underlay) = underlay else { return Outcome::pass(foreign(reason)) };
     if is_for_cluster(nic, h.dst, s)
         && let Some(link) = pod::node_link(nic, s)

@@ -1,8 +1,8 @@
 //! A private BPF file system and the programs' object, for tests that need root.
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
-pub mod frames;
-pub mod run;
+pub(crate) mod run;
 
 use std::path::{Path, PathBuf};
 
@@ -11,21 +11,21 @@ use nix::sched::{CloneFlags, unshare};
 use spiderpool_dataplane::{Dataplane, Sizes};
 
 /// A BPF file system that only this thread sees; it goes with the thread.
-pub struct BpfFs {
+pub(crate) struct BpfFs {
     dir: tempfile::TempDir,
 }
 
 /// Small maps: a test makes many.
-pub const SIZES: Sizes = Sizes { nics: 64, cidrs: 256, arrivals: 1024, nat: 1024 };
+pub(crate) const SIZES: Sizes = Sizes { nics: 64, cidrs: 256, arrivals: 1024, nat: 1024 };
 
 /// The object under test.
-pub fn object() -> PathBuf {
+pub(crate) fn object() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/spiderpool.o");
     std::env::var_os("SPIDERPOOL_BPF_OBJECT").map_or_else(default, PathBuf::from)
 }
 
 /// Whether the test can run here. If not: says why, and fails where `CI=true`.
-pub fn can_run() -> bool {
+pub(crate) fn can_run() -> bool {
     let why = if !nix::unistd::geteuid().is_root() {
         "it needs root".to_owned()
     } else if !object().exists() {
@@ -40,7 +40,7 @@ pub fn can_run() -> bool {
 
 impl BpfFs {
     /// Mounts it in a mount namespace of this thread.
-    pub fn mount() -> Self {
+    pub(crate) fn mount() -> Self {
         let dir = tempfile::tempdir().unwrap();
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let none = None::<&str>;
@@ -50,12 +50,12 @@ impl BpfFs {
     }
 
     /// Where the dataplane pins.
-    pub fn pins(&self) -> PathBuf {
+    pub(crate) fn pins(&self) -> PathBuf {
         self.dir.path().join("spiderpool/v1")
     }
 
     /// Loads the dataplane as the agent does.
-    pub fn load(&self) -> Dataplane {
+    pub(crate) fn load(&self) -> Dataplane {
         Dataplane::load(&object(), &self.pins(), &SIZES).unwrap()
     }
 }

@@ -1,1 +1,192 @@
+//! Runs the programs on single packets in the kernel (`BPF_PROG_TEST_RUN`), with map contents from the model,
+//! and reads back what they did.
 
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use aya::EbpfLoader;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use spiderpool_dataplane::{Dataplane, Reason, Sizes};
+use spiderpool_ebpf_common::maps::{
+    ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+};
+use spiderpool_ebpf_common::model::{Frame, Tables};
+use spiderpool_ebpf_common::reason::{Counter, Counters};
+use spiderpool_ebpf_common::verdict::Verdict;
+
+use super::{BpfFs, object};
+
+/// Size of `struct __sk_buff`, and offsets of two of its fields.
+const CTX: usize = 192;
+const CB: usize = 48;
+const GSO_SIZE: usize = 176;
+
+/// The loaded programs with their maps.
+pub(crate) struct Bench {
+    egress: SchedClassifier,
+    ingress: SchedClassifier,
+    nics: Array<MapData, NicEntry>,
+    cidrs: LpmTrie<MapData, CidrKey, CidrEntry>,
+    arrivals: aya::maps::HashMap<MapData, ArrivalKey, ArrivalEntry>,
+    nat: aya::maps::HashMap<MapData, NatKey, NatEntry>,
+    stats: PerCpuArray<MapData, Counters>,
+    _dataplane: Dataplane,
+    _fs: BpfFs,
+}
+
+/// What flows and counters the maps hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) arrivals: HashMap<ArrivalKey, ArrivalEntry>,
+    pub(crate) nat: HashMap<NatKey, NatEntry>,
+    pub(crate) stats: BTreeMap<(u16, Reason), Counter>,
+}
+
+impl Contents {
+    /// Those of the model.
+    pub(crate) fn of(tables: &Tables) -> Self {
+        Self {
+            arrivals: tables.arrivals.borrow().clone(),
+            nat: tables.nat.borrow().clone(),
+            stats: tables.stats.borrow().clone(),
+        }
+    }
+}
+
+fn map(pins: &Path, name: &str) -> Map {
+    Map::from_map_data(MapData::from_pin(pins.join(name)).unwrap()).unwrap()
+}
+
+impl Bench {
+    /// Loads the programs in test mode and fills the maps of configuration.
+    pub(crate) fn new(tables: &Tables, sizes: &Sizes) -> Self {
+        let fs = BpfFs::mount();
+        let pins: PathBuf = fs.pins();
+        let mut loader = EbpfLoader::new();
+        loader.override_global("TEST_RUN", &1u8, true);
+        let dataplane = Dataplane::load_with(&object(), &pins, sizes, &mut loader).unwrap();
+        let program = |name| SchedClassifier::from_pin(pins.join(name)).unwrap();
+        let mut bench = Self {
+            egress: program("egress"),
+            ingress: program("ingress"),
+            nics: map(&pins, "nics").try_into().unwrap(),
+            cidrs: map(&pins, "cluster_cidrs").try_into().unwrap(),
+            arrivals: map(&pins, "arrivals").try_into().unwrap(),
+            nat: map(&pins, "nat").try_into().unwrap(),
+            stats: map(&pins, "stats").try_into().unwrap(),
+            _dataplane: dataplane,
+            _fs: fs,
+        };
+        for (&id, nic) in &tables.nics {
+            bench.nics.set(u32::from(id), nic, 0).unwrap();
+        }
+        for &(len, key, entry) in &tables.cidrs {
+            bench.cidrs.insert(&Key::new(len, key), entry, 0).unwrap();
+        }
+        bench
+    }
+
+    /// Makes the flows those of the model and the counters zero.
+    pub(crate) fn reset(&mut self, tables: &Tables) {
+        let old: Vec<_> = self.arrivals.keys().map(Result::unwrap).collect();
+        old.iter().for_each(|key| self.arrivals.remove(key).unwrap());
+        let old: Vec<_> = self.nat.keys().map(Result::unwrap).collect();
+        old.iter().for_each(|key| self.nat.remove(key).unwrap());
+        for (key, entry) in tables.arrivals.borrow().iter() {
+            self.arrivals.insert(key, entry, 0).unwrap();
+        }
+        for (key, entry) in tables.nat.borrow().iter() {
+            self.nat.insert(key, entry, 0).unwrap();
+        }
+        let cpus = self.stats.get(&0, 0).unwrap().len();
+        for id in 0..self.stats.len() {
+            let zero = vec![Counters::default(); cpus].try_into().unwrap();
+            self.stats.set(id, zero, 0).unwrap();
+        }
+    }
+
+    /// What the maps hold now.
+    pub(crate) fn contents(&self) -> Contents {
+        let mut stats = BTreeMap::new();
+        for id in 0..16u16 {
+            for counters in self.stats.get(&u32::from(id), 0).unwrap().iter() {
+                for (&reason, counter) in Reason::ALL.iter().zip(counters.as_array()) {
+                    if counter.packets != 0 {
+                        let sum: &mut Counter = stats.entry((id, reason)).or_default();
+                        sum.packets += counter.packets;
+                        sum.bytes += counter.bytes;
+                    }
+                }
+            }
+        }
+        Contents {
+            arrivals: self.arrivals.iter().map(Result::unwrap).collect(),
+            nat: self.nat.iter().map(Result::unwrap).collect(),
+            stats,
+        }
+    }
+
+    /// Runs a program on a packet with the model's clock, dice and socket. `None`: the kernel makes no test
+    /// run of a packet that is shorter than its IP header.
+    pub(crate) fn run(
+        &self,
+        outbound: bool,
+        nic: u16,
+        frame: &Frame,
+        tables: &Tables,
+    ) -> Option<(Verdict, Vec<u8>)> {
+        let program = if outbound { &self.egress } else { &self.ingress };
+        let mut ctx = [0u8; CTX];
+        let cb = [
+            u32::from(nic) | u32::from(tables.wildcard) << 16,
+            tables.now as u32,
+            (tables.now >> 32) as u32,
+            tables.seed,
+        ];
+        for (slot, value) in ctx[CB..].chunks_mut(4).zip(cb) {
+            slot.copy_from_slice(&value.to_ne_bytes());
+        }
+        if frame.aggregate {
+            ctx[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&1000u32.to_ne_bytes());
+        }
+        let (mut data, mut after) = (vec![0; frame.bytes.len() + 256], [0u8; CTX]);
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(&frame.bytes),
+            data_out: Some(&mut data),
+            ctx_in: Some(&ctx),
+            ctx_out: Some(&mut after),
+            ..TestRunOptions::new()
+        });
+        if result.is_err() && is_cut_short(frame) {
+            return None;
+        }
+        let result = result.unwrap();
+        data.truncate(result.data_size_out as usize);
+        let code = u32::from_ne_bytes(after[CB + 16..CB + 20].try_into().unwrap());
+        let verdict = verdict(code);
+        let action = if verdict == Verdict::Pass { -1 } else { 7 };
+        assert_eq!(result.return_value as i32, action, "TC_ACT_UNSPEC or TC_ACT_REDIRECT for {verdict:?}");
+        Some((verdict, data))
+    }
+}
+
+fn is_cut_short(frame: &Frame) -> bool {
+    match frame.bytes.get(12..14) {
+        Some([8, 0]) => frame.bytes.len() < 34,
+        Some([0x86, 0xdd]) => frame.bytes.len() < 54,
+        _ => false,
+    }
+}
+
+fn verdict(code: u32) -> Verdict {
+    let ifindex = code & 0x0fff_ffff;
+    match code >> 28 {
+        0 => Verdict::Pass,
+        1 => Verdict::Redirect { ifindex },
+        2 => Verdict::RedirectIngress { ifindex },
+        3 => Verdict::RedirectNeigh { ifindex },
+        other => panic!("no such verdict: {other}"),
+    }
+}

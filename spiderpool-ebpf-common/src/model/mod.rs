@@ -3,6 +3,7 @@
 
 pub mod frames;
 pub mod pod;
+pub mod steps;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::addr::Addr;
 use crate::maps::{
     ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, NatEntry, NatKey,
-    NicEntry,
+    NicEntry, ROLE_NONE, SIBLINGS,
 };
 use crate::packet::{Packet, Sum};
 use crate::reason::{Counter, Reason};
@@ -98,6 +99,25 @@ impl Packet for Frame {
     }
 }
 
+/// Ids below this have an entry, as in the kernel's array.
+const SIZE: u16 = 64;
+/// The entry of an id that is not in use.
+static UNUSED: NicEntry = NicEntry {
+    role: ROLE_NONE,
+    flags: 0,
+    pod: 0,
+    profile: 0,
+    node_link: 0,
+    ifindex: 0,
+    mtu: 0,
+    mac: [0; 6],
+    peer_mac: [0; 6],
+    addr4: [0; 4],
+    addr6: [0; 16],
+    siblings: [0; SIBLINGS],
+    _pad: [0; 4],
+};
+
 /// The maps and facts.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
@@ -162,7 +182,7 @@ impl State for Tables {
     }
 
     fn nic(&self, id: u16) -> Option<&NicEntry> {
-        self.nics.get(&id)
+        self.nics.get(&id).or_else(|| (id < SIZE).then_some(&UNUSED))
     }
 
     fn cidr(&self, key: &CidrKey) -> Option<CidrEntry> {

@@ -161,7 +161,7 @@ fn link_scope_and_malformed_packets_pass_untouched() {
 #[test]
 fn nics_without_entry_are_left_alone() {
     let tables = tables();
-    for id in [0, 9] {
+    for id in [0, 9, 9999] {
         let mut frame = frames::udp(ends(Place::Nic(NET1), Place::Service, Family::V4), b"x");
         let before = frame.clone();
         let mut memory = crate::headers::Headers::default();

@@ -1,0 +1,105 @@
+//! The compiled programs in the kernel against the same logic on the host: equal verdict, equal bytes, equal
+//! changes of the maps.
+
+mod support;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use spiderpool_ebpf_common::headers::Headers;
+use spiderpool_ebpf_common::life::SECOND;
+use spiderpool_ebpf_common::model::steps::Step;
+use spiderpool_ebpf_common::model::{Frame, Tables, pod};
+use spiderpool_ebpf_common::verdict::Verdict;
+use support::run::{Bench, Contents};
+use support::{SIZES, can_run};
+
+fn on_host(tables: &Tables, outbound: bool, nic: u16, frame: &Frame) -> (Verdict, Vec<u8>) {
+    let (mut frame, mut memory) = (frame.clone(), Headers::default());
+    let run = if outbound { spiderpool_ebpf_common::egress } else { spiderpool_ebpf_common::ingress };
+    let verdict = run(&mut frame, nic, &mut memory, tables);
+    (verdict, frame.bytes)
+}
+
+fn config(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+#[test]
+fn sequences_of_packets() {
+    if !can_run() {
+        return;
+    }
+    let base = pod::tables();
+    let bench = std::cell::RefCell::new(Bench::new(&base, &SIZES));
+    let numbers = prop::collection::vec(any::<u64>(), 1..25);
+    let result = TestRunner::new(config(400)).run(&numbers, |numbers| {
+        let mut tables = base.clone();
+        bench.borrow_mut().reset(&tables);
+        for step in numbers.into_iter().map(Step::from_number) {
+            tables.now += step.pause * SECOND;
+            tables.seed = tables.seed.wrapping_add(1);
+            tables.wildcard = step.wildcard;
+            let kernel = bench.borrow().run(step.outbound, step.nic, &step.frame, &tables);
+            let Some(kernel) = kernel else { continue };
+            let host = on_host(&tables, step.outbound, step.nic, &step.frame);
+            prop_assert_eq!(&kernel, &host, "verdict and bytes of {:?}", step);
+            prop_assert_eq!(bench.borrow().contents(), Contents::of(&tables), "maps after {:?}", step);
+        }
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn any_bytes() {
+    if !can_run() {
+        return;
+    }
+    let base = pod::tables();
+    let bench = std::cell::RefCell::new(Bench::new(&base, &SIZES));
+    let inputs = (
+        prop::collection::vec(any::<u8>(), 14..160),
+        prop::sample::select(&[[8, 0], [0x86, 0xdd], [8, 6], [0x88, 0xa8]][..]),
+        // Version, header length and protocol that let a random packet get further.
+        prop::sample::select(&[0x45, 0x46, 0x60, 0x40][..]),
+        prop::sample::select(&[1, 6, 17, 58, 0, 44, 60][..]),
+        (any::<bool>(), 0..6u16, any::<bool>()),
+    );
+    let result = TestRunner::new(config(2000)).run(&inputs, |input| {
+        let (mut bytes, ethertype, version, protocol, (outbound, nic, aggregate)) = input;
+        bytes[12..14].copy_from_slice(&ethertype);
+        if bytes.len() > 24 {
+            bytes[14] = version;
+            bytes[if ethertype == [8, 0] { 23 } else { 20 }] = protocol;
+        }
+        let frame = Frame { bytes, aggregate };
+        let tables = base.clone();
+        bench.borrow_mut().reset(&tables);
+        let Some(kernel) = bench.borrow().run(outbound, nic, &frame, &tables) else { return Ok(()) };
+        prop_assert_eq!(&kernel, &on_host(&tables, outbound, nic, &frame));
+        prop_assert_eq!(bench.borrow().contents(), Contents::of(&tables));
+        Ok(())
+    });
+    result.unwrap();
+}
+
+/// A packet of each length from nothing to whole: what is cut short is seen alike by both.
+#[test]
+fn truncated_packets() {
+    if !can_run() {
+        return;
+    }
+    let base = pod::tables();
+    let mut bench = Bench::new(&base, &SIZES);
+    for number in 0..4000u64 {
+        let step = Step::from_number(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        for len in (14..step.frame.bytes.len().min(100)).step_by(7) {
+            let tables = base.clone();
+            bench.reset(&tables);
+            let frame = Frame::new(step.frame.bytes[..len].to_vec());
+            let Some(kernel) = bench.run(step.outbound, step.nic, &frame, &tables) else { continue };
+            assert_eq!(kernel, on_host(&tables, step.outbound, step.nic, &frame), "{len} bytes of {step:?}");
+            assert_eq!(bench.contents(), Contents::of(&tables), "{len} bytes of {step:?}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Random traffic of the test pod: a number becomes a packet, so that any generator of numbers will do.
+
+use super::Frame;
+use super::frames::{self, Ends};
+use super::pod::{ETH0, Family, NET1, NET2, NICS, Place, SP0, at};
+use crate::headers::{ACK, FIN, RST, SYN};
+
+/// One packet that leaves or comes in.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// It leaves the pod.
+    pub outbound: bool,
+    /// By this NIC.
+    pub nic: u16,
+    /// The packet.
+    pub frame: Frame,
+    /// Its socket has no local address.
+    pub wildcard: bool,
+    /// Seconds before it.
+    pub pause: u64,
+}
+
+const SOURCES: [Place; 5] =
+    [Place::Nic(ETH0), Place::Nic(NET1), Place::Nic(NET2), Place::Nic(SP0), Place::Foreign];
+const REMOTES: [Place; 5] =
+    [Place::Service, Place::OverlayPod, Place::Node, Place::Neighbour, Place::Outside];
+const FLAGS: [u8; 6] = [SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK];
+const PAUSES: [u64; 7] = [0, 1, 5, 61, 200, 4000, 100_000];
+
+/// Takes choices off a number.
+struct Choices(u64);
+
+impl Choices {
+    fn below(&mut self, n: u64) -> u64 {
+        let choice = self.0 % n;
+        self.0 /= n;
+        choice
+    }
+
+    fn of<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+impl Step {
+    /// The step that a number stands for. There are few addresses and ports, so that flows meet.
+    pub fn from_number(number: u64) -> Self {
+        let mut choices = Choices(number);
+        let outbound = choices.below(2) == 0;
+        let nic = choices.of(&NICS);
+        let family = choices.of(&[Family::V4, Family::V6]);
+        let ends = Ends {
+            src: at(choices.of(&SOURCES), family),
+            sport: choices.of(&[40_000, 40_001]),
+            dst: at(choices.of(&REMOTES), family),
+            dport: choices.of(&[53, 80]),
+        };
+        let ends = if outbound { ends } else { ends.back() };
+        let frame = frame(&mut choices, ends);
+        Self { outbound, nic, frame, wildcard: choices.below(2) == 1, pause: choices.of(&PAUSES) }
+    }
+}
+
+fn frame(choices: &mut Choices, e: Ends) -> Frame {
+    let id = e.sport.max(e.dport);
+    let mut frame = match choices.below(14) {
+        0..=3 => frames::tcp(e, choices.of(&FLAGS), b"payload"),
+        4..=5 => frames::udp(e, b"payload"),
+        6 => frames::echo(e, true, id, b"x"),
+        7 => frames::echo(e, false, id, b"x"),
+        8 => frames::icmp_error(e),
+        9 => frames::fragment(frames::udp(e, &[7; 40]), choices.below(2) == 0),
+        10 => frames::other(e, 132, &[0; 16]),
+        11 => frames::udp(e, &[0; 1460]),
+        12 if e.src.is_ipv6() => frames::with_extension(frames::udp(e, b"payload")),
+        _ => neighbour(e),
+    };
+    frame.bytes[11] = choices.below(3) as u8;
+    frame
+}
+
+fn neighbour(e: Ends) -> Frame {
+    match (e.src, e.dst) {
+        (std::net::IpAddr::V4(src), std::net::IpAddr::V4(dst)) => frames::arp(src.octets(), dst.octets()),
+        (std::net::IpAddr::V6(src), std::net::IpAddr::V6(dst)) => {
+            frames::solicitation(src.octets(), dst.octets())
+        }
+        _ => unreachable!("both ends are of one family"),
+    }
+}
