@@ -1,9 +1,12 @@
 //! The dataplane's counters and maps as bpftool shows them, which is what people look at.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
+
+use spiderpool_ebpf_common::maps::{CidrAction, CidrKind};
 
 use crate::place::Place;
 use crate::pod::Pod;
@@ -59,4 +62,40 @@ pub fn moved(before: &Counters, after: &Counters) -> Counters {
         .map(|(name, count)| (name.clone(), count - before.get(name).copied().unwrap_or(0)))
         .filter(|(_, count)| *count > 0)
         .collect()
+}
+
+/// An entry of the map `cluster_cidrs`.
+#[derive(Debug)]
+pub struct CidrEntry {
+    /// The destinations, `ADDRESS/LENGTH`.
+    pub cidr: String,
+    /// What is done with them and why, in words.
+    pub meaning: String,
+    /// The entry as bpftool prints it.
+    pub raw: Value,
+}
+
+/// The map `cluster_cidrs` of a node.
+pub fn cidrs(node: &Place) -> Result<Vec<CidrEntry>> {
+    let dump = node.output("bpftool", &["-j", "map", "dump", "pinned", &format!("{PINS}/cluster_cidrs")])?;
+    let dump: Vec<Value> = serde_json::from_str(&dump)?;
+    dump.iter().map(|entry| cidr(&entry["formatted"])).collect()
+}
+
+fn cidr(entry: &Value) -> Result<CidrEntry> {
+    let data = &entry["key"]["data"];
+    let bytes: Vec<u8> =
+        serde_json::from_value(data["addr"]["bytes"].clone()).context("a key without BTF")?;
+    let address = Ipv6Addr::from(<[u8; 16]>::try_from(bytes.as_slice())?).to_canonical();
+    // The prefix counts the profile and its padding (32 bits), and 96 bits that say that it is IPv4.
+    let length = entry["key"]["prefix_len"].as_u64().context("prefix_len")?;
+    let length = length - if matches!(address, IpAddr::V4(_)) { 128 } else { 32 };
+    let value = |field: &str| entry["value"][field].as_u64().and_then(|value| u8::try_from(value).ok());
+    let action = value("action").and_then(CidrAction::from_value).context("an action that is none")?;
+    let kind = value("kind").and_then(CidrKind::from_value).context("a kind that is none")?;
+    Ok(CidrEntry {
+        cidr: format!("{address}/{length}"),
+        meaning: format!("{action:?} {kind:?}").to_lowercase(),
+        raw: entry.clone(),
+    })
 }

@@ -23,10 +23,11 @@ pub fn until<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Result<T
 }
 
 /// As [`until`], for futures.
-pub async fn until_async<T, F>(what: &str, limit: Duration, mut check: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
+pub async fn until_async<T>(
+    what: &str,
+    limit: Duration,
+    mut check: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         let error = match check().await {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use spiderpool_tests::counters::{self, PINS};
+use spiderpool_tests::counters;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::poll;
 use spiderpool_tests::scenario::Scenario;
@@ -22,8 +22,10 @@ const KERNEL_RULES: [&str; 2] = [
 /// Shows everything for the pods; false if the change at run time came too late.
 pub(crate) fn all(scenario: &Scenario, pods: &[Pod]) -> Result<bool> {
     let node = scenario.node();
-    title("kubectl get sip,sp");
-    print!("{}", scenario.topology().plane.kubectl(&["get", "sip,sp"])?);
+    for kind in ["sip", "sp"] {
+        title(&format!("kubectl get {kind}"));
+        print!("{}", scenario.topology().plane.kubectl(&["get", kind])?);
+    }
     for pod in pods {
         check_rules(pod)?;
     }
@@ -34,8 +36,11 @@ pub(crate) fn all(scenario: &Scenario, pods: &[Pod]) -> Result<bool> {
         print!("{}", pod.place.output("ip", arguments)?);
     }
     println!("(every pod's rules are the kernel's, and no table but the kernel's has a route)");
-    title("bpftool map dump pinned .../cluster_cidrs, on the pod's node");
-    print!("{}", node.output("bpftool", &["map", "dump", "pinned", &format!("{PINS}/cluster_cidrs")])?);
+    title("bpftool -j map dump pinned .../cluster_cidrs, on the pods' node; what it means before it");
+    for entry in counters::cidrs(node)? {
+        let meaning = format!("{}: {}", entry.cidr, entry.meaning);
+        println!("{meaning:32} {}", entry.raw);
+    }
     title(&format!("{}: packets by NIC and reason", pod.name));
     for (name, packets) in counters::read(node, &counters::nic_ids(pod)?)? {
         println!("{name:32} {packets}");
@@ -66,13 +71,12 @@ fn check_rules(pod: &Pod) -> Result<()> {
 fn change_service_cidr(scenario: &Scenario) -> Result<bool> {
     title(&format!("SpiderCoordinator.status.serviceCIDR gets {NEW_CIDR}"));
     let node = scenario.node();
-    let dump = || node.output("bpftool", &["map", "dump", "pinned", &format!("{PINS}/cluster_cidrs")]);
-    let before = dump()?;
     let [v4, v6] = addresses::SERVICES;
     scenario.cluster.set_service_cidrs(&[v4, v6, NEW_CIDR])?;
     let changed = Instant::now();
     let seen = poll::until("the new CIDR in the map", LIVE_LIMIT, || {
-        ensure!(dump()? != before, "the map is as before");
+        let cidrs = counters::cidrs(node)?;
+        ensure!(cidrs.iter().any(|entry| entry.cidr == NEW_CIDR), "it is not there");
         Ok(())
     });
     match &seen {
