@@ -8,6 +8,7 @@ mod agents;
 mod allocation;
 mod call;
 mod coordinator;
+mod dataplane;
 mod instant_agent;
 mod plugin;
 mod samples;
@@ -36,6 +37,8 @@ enum What {
     Ipam(IpamArguments),
     /// The coordinator plugin as a whole process, programs attached.
     Cni(coordinator::CniArguments),
+    /// Round trips of packets with and without the programs.
+    Dataplane(dataplane::DataplaneArguments),
 }
 
 #[derive(Args)]
@@ -72,6 +75,7 @@ fn main() -> Result<()> {
             allocation::measure(ipam, &mut report)?;
         }
         What::Cni(cni) => coordinator::measure(cni, &mut report)?,
+        What::Dataplane(dataplane) => dataplane::measure(dataplane, &mut report)?,
     }
     report.print(arguments.json)
 }
