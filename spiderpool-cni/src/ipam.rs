@@ -7,10 +7,12 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamDelArgs};
+use spiderpool_core::ip::Family;
 use spiderpool_core::names::IfName;
 use spiderpool_net::announce::announce;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
+use spiderpool_net::sysctl;
 use tracing::{debug, info, warn};
 
 pub use config::NetConf;
@@ -101,19 +103,19 @@ impl Plugin for Ipam {
     }
 }
 
-/// Tells the neighbours. Main plugins ask for addresses before they set the NIC up; a NIC that is not there,
-/// or does not send, is no reason to fail.
+/// Lets the neighbours know. Main plugins ask for addresses while the NIC is down or not there: then the kernel
+/// announces them as soon as they are on it. A NIC that is up has to be announced by us, as the kernel speaks up
+/// only when a NIC comes up or its MAC changes. Nothing of this is a reason to fail.
 fn announce_all(netns: &NetNs, nic: &IfName, addresses: &[IpAddr]) {
     let announced = netns.run(|| -> Result<(), NetlinkError> {
-        let mut netlink = Netlink::open()?;
-        let Some(link) = netlink.link_by_name(nic)? else {
-            debug!("NIC is not there yet, nothing announced");
-            return Ok(());
-        };
-        let Some(mac) = link.mac else { return Ok(()) };
-        if !link.up {
-            netlink.set_up(link.index)?;
+        for (family, name) in [(Family::V4, "arp_notify"), (Family::V6, "ndisc_notify")] {
+            if let Err(error) = sysctl::write(&format!("net/ipv{}/conf/{nic}/{name}", family.version()), "1")
+            {
+                debug!(%error, "the kernel will not announce the addresses");
+            }
         }
+        let Some(link) = Netlink::open()?.link_by_name(nic)?.filter(|link| link.up) else { return Ok(()) };
+        let Some(mac) = link.mac else { return Ok(()) };
         for address in addresses {
             if let Err(error) = announce(link.index, mac, *address) {
                 debug!(%error, "address not announced");

@@ -23,6 +23,9 @@ pub struct AnnounceError {
 }
 
 /// Sends one announcement from the calling thread's namespace. The link must be up.
+///
+/// Closing the packet socket waits for an RCU grace period, about 10 ms: where the kernel's own `arp_notify` and
+/// `ndisc_notify` do, they are cheaper.
 pub fn announce(index: u32, mac: MacAddr, address: IpAddr) -> Result<(), AnnounceError> {
     let frame = match address {
         IpAddr::V4(v4) => gratuitous_arp(mac, v4),

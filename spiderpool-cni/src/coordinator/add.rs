@@ -5,7 +5,6 @@ use spiderpool_core::coordinator::{
     Config, Dataplane, Inputs, Mode, Plan, Setup, decide_setup, host_end_name, plan_overlay,
 };
 use spiderpool_core::mac::MacAddr;
-use spiderpool_net::announce::announce;
 use spiderpool_net::netns::NetNs;
 use tracing::{debug, info, warn};
 
@@ -53,7 +52,7 @@ pub(super) fn add(request: &Request, conf: NetConf, version: Version) -> Result<
     })?;
     let mut transaction =
         Transaction { request, conf: &conf, config: &config, peer, applier, attached: Attached::default() };
-    if let Err(error) = transaction.run(&netns, &plan) {
+    if let Err(error) = transaction.run(&plan) {
         warn!(%error, "undo");
         transaction.undo();
         return Err(error);
@@ -78,9 +77,8 @@ struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    fn run(&mut self, netns: &NetNs, plan: &Plan) -> Result<(), PluginError> {
+    fn run(&mut self, plan: &Plan) -> Result<(), PluginError> {
         self.applier.apply(&plan.links)?;
-        self.announce(netns, plan);
         // With the node link, and with the MACs as they are now.
         let pod = read_pod(&mut self.applier.pod_netlink)?;
         let first = &self.config.first_nic;
@@ -102,22 +100,6 @@ impl Transaction<'_> {
         self.attached.attach(&mut self.applier.pod_netlink, &body.nics, &answer)?;
         // Routes bring the traffic: they come last.
         self.applier.apply(&plan.routes)
-    }
-
-    /// Neighbours that knew the NIC by its old MAC learn the new one.
-    fn announce(&mut self, netns: &NetNs, plan: &Plan) {
-        if plan.announce.is_empty() {
-            return;
-        }
-        let Ok(Some(link)) = self.applier.pod_netlink.link_by_name(&self.request.nic) else { return };
-        let Some(mac) = link.mac else { return };
-        let announced =
-            netns.run(|| plan.announce.iter().try_for_each(|address| announce(link.index, mac, *address)));
-        match announced {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "address not announced"),
-            Err(error) => warn!(%error, "address not announced"),
-        }
     }
 
     fn undo(&mut self) {

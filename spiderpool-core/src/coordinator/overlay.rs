@@ -38,8 +38,6 @@ pub struct Plan {
     pub links: Vec<Step>,
     /// Routes: they bring the traffic.
     pub routes: Vec<Step>,
-    /// Addresses to announce after `links`, because their MAC changed.
-    pub announce: Vec<IpAddr>,
 }
 
 impl std::fmt::Display for Plan {
@@ -70,7 +68,7 @@ pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         macs: node_link_macs(inputs.container_id),
     };
     let mut plan = Plan::default();
-    plan_nic(inputs, nic, &addresses, &mut plan)?;
+    plan_nic(inputs, nic, &addresses, &mut plan.links)?;
     plan_sysctls(inputs, &addresses, &mut plan.links);
     plan_node_link(inputs, &node_link, &addresses, &mut plan.links);
     plan_neighbors(inputs, &node_link, &addresses, &mut plan.links);
@@ -106,21 +104,31 @@ fn has(addresses: &[IpNet], family: Family) -> bool {
     addresses.iter().any(|net| Family::of_net(net) == family)
 }
 
-fn plan_nic(inputs: &Inputs<'_>, nic: &Link, addresses: &[IpNet], plan: &mut Plan) -> Result<(), PlanError> {
+fn plan_nic(
+    inputs: &Inputs<'_>,
+    nic: &Link,
+    addresses: &[IpNet],
+    steps: &mut Vec<Step>,
+) -> Result<(), PlanError> {
     let dev = nic.name.clone();
     if !nic.up {
-        plan.links.push(Step::SetUp { place: Place::Pod, dev: dev.clone() });
+        steps.push(Step::SetUp { place: Place::Pod, dev: dev.clone() });
     }
     let wanted = inputs.config.mac_prefix.zip(addresses.first()).map(|(prefix, net)| prefix.mac(net.addr()));
     if let Some(mac) = wanted.filter(|mac| nic.mac != Some(*mac)) {
         if nic.kind == "ipvlan" {
             return Err(PlanError::IpvlanMac(dev));
         }
-        plan.links.push(Step::SetMac { dev: dev.clone(), mac, before: nic.mac });
-        plan.announce = addresses.iter().map(IpNet::addr).collect();
+        // The kernel announces the addresses with the new MAC.
+        for (family, name) in [(Family::V4, "arp_notify"), (Family::V6, "ndisc_notify")] {
+            if has(addresses, family) {
+                steps.push(sysctl(Place::Pod, family, dev.as_str(), name, 1));
+            }
+        }
+        steps.push(Step::SetMac { dev: dev.clone(), mac, before: nic.mac });
     }
     if let Some(length) = inputs.config.tx_queue_len.filter(|length| nic.tx_queue_len != *length) {
-        plan.links.push(Step::SetTxQueueLen { dev, length, before: nic.tx_queue_len });
+        steps.push(Step::SetTxQueueLen { dev, length, before: nic.tx_queue_len });
     }
     Ok(())
 }
