@@ -1,0 +1,154 @@
+//! A proxy before the API server that counts writes and strikes at the n-th: kills the agent before the request
+//! reaches the server or after the server has committed it, or loses the answer.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use kube::Client;
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What happens to the chosen write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The agent is killed before the server sees the request.
+    KillBefore,
+    /// The agent is killed when the server has committed and answered.
+    KillAfter,
+    /// The server commits, but the connection breaks before its answer arrives.
+    LoseAnswer,
+}
+
+#[derive(Debug)]
+struct State {
+    client: DebugClient,
+    fault: Fault,
+    /// Which write is hit, from 1.
+    at: usize,
+    writes: AtomicUsize,
+    /// The agent to kill; 0 while there is none.
+    victim: AtomicI32,
+    struck: AtomicBool,
+}
+
+struct DebugClient(Client);
+
+impl std::fmt::Debug for DebugClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// The running proxy. It speaks plain HTTP, and the identity of one agent towards the server.
+#[derive(Debug)]
+pub struct FaultProxy {
+    state: Arc<State>,
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl FaultProxy {
+    /// Starts a proxy that strikes once, at the write number `at`.
+    pub async fn start(identity: &Path, fault: Fault, at: usize) -> Result<Self> {
+        let kubeconfig = Kubeconfig::read_from(identity)?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let state = Arc::new(State {
+            client: DebugClient(Client::try_from(config)?),
+            fault,
+            at,
+            writes: AtomicUsize::new(0),
+            victim: AtomicI32::new(0),
+            struck: AtomicBool::new(false),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
+        Ok(Self { state, address, accepting })
+    }
+
+    /// A kubeconfig that leads to the proxy.
+    pub fn kubeconfig(&self, folder: &Path) -> Result<PathBuf> {
+        fs::create_dir_all(folder)?;
+        let path = folder.join("kubeconfig");
+        let content = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
+            "clusters": [{"name": "proxy", "cluster": {"server": format!("http://{}", self.address)}}],
+            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "agent"}}],
+            "users": [{"name": "agent", "user": {}}],
+        });
+        fs::write(&path, content.to_string()).with_context(|| path.display().to_string())?;
+        Ok(path)
+    }
+
+    /// The agent that is killed.
+    pub fn aim(&self, process: u32) {
+        self.state.victim.store(process.cast_signed(), Ordering::SeqCst);
+    }
+
+    /// Whether the write has come and the fault has happened.
+    pub fn has_struck(&self) -> bool {
+        self.state.struck.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(serve(stream, Arc::clone(&state)));
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<State>) {
+    let answer = service_fn(move |request| {
+        let state = Arc::clone(&state);
+        async move { forward(&state, request).await }
+    });
+    // An error here is the broken connection that the test wants, or the agent's end.
+    drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
+}
+
+async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<Body>> {
+    let is_write = ![Method::GET, Method::HEAD].contains(request.method());
+    let hit = is_write && state.writes.fetch_add(1, Ordering::SeqCst) + 1 == state.at;
+    if hit && state.fault == Fault::KillBefore {
+        return strike(state);
+    }
+    let (mut parts, body) = request.into_parts();
+    parts.headers.remove("host");
+    let body = Body::from(body.collect().await?.to_bytes().to_vec());
+    let response = state.client.0.send(Request::from_parts(parts, body)).await?;
+    if hit {
+        return strike(state);
+    }
+    Ok(response)
+}
+
+/// Ends in an error, which closes the connection without an answer.
+fn strike(state: &State) -> Result<Response<Body>> {
+    if state.fault != Fault::LoseAnswer {
+        let victim = state.victim.load(Ordering::SeqCst);
+        anyhow::ensure!(victim > 0, "nobody to kill");
+        kill(Pid::from_raw(victim), Signal::SIGKILL)?;
+    }
+    state.struck.store(true, Ordering::SeqCst);
+    anyhow::bail!("struck")
+}

@@ -1,0 +1,145 @@
+//! spiderpool-agent without a node: only what it does with the API server. Its dataplane is not loaded.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+
+use crate::poll;
+use crate::process::Process;
+use crate::tools;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running agent; dropping it kills it. Its folder stays for the next one of the same node.
+#[derive(Debug)]
+pub struct SoloAgent {
+    process: Process,
+    socket: PathBuf,
+}
+
+/// An answer of the agent.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// The body, if it is JSON; else null.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The body of an answer 200.
+    pub fn ok(self) -> Result<Value> {
+        ensure!(self.status == StatusCode::OK, "{}: {}", self.status, self.body);
+        Ok(self.body)
+    }
+
+    /// The text of a failed request.
+    pub fn failure(&self) -> &str {
+        self.body.as_str().unwrap_or_default()
+    }
+}
+
+impl SoloAgent {
+    /// Starts the agent of `node` in `folder` with access by `kubeconfig`, and waits for its socket.
+    pub async fn start(folder: &Path, node: &str, kubeconfig: &Path) -> Result<Self> {
+        let mut agent = Self::spawn(folder, node, kubeconfig)?;
+        poll::until_async(&format!("agent of {node}"), START_LIMIT, async || {
+            let answer = agent.ask(Method::GET, "/v1/ipam/healthy", &Value::Null).await?;
+            ensure!(answer.status == StatusCode::OK, "{}", answer.status);
+            Ok(())
+        })
+        .await
+        .with_context(|| agent.process.tail())?;
+        agent.process.check_running()?;
+        Ok(agent)
+    }
+
+    fn spawn(folder: &Path, node: &str, kubeconfig: &Path) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let (socket, config) = (folder.join("agent.sock"), folder.join("conf.yml"));
+        let content = json!({"ipamUnixSocketPath": socket, "enableIPv4": true, "enableIPv6": true});
+        // JSON is YAML.
+        fs::write(&config, content.to_string())?;
+        let mut command = Command::new(tools::spiderpool("spiderpool-agent")?);
+        command
+            .args(["daemon", "--config-path"])
+            .arg(&config)
+            .env("KUBECONFIG", kubeconfig)
+            .env("SPIDERPOOL_NODE_NAME", node)
+            .env("SPIDERPOOL_POD_NAME", format!("spiderpool-agent-{node}"))
+            .env("SPIDERPOOL_POD_NAMESPACE", "kube-system")
+            .env("SPIDERPOOL_LOG_LEVEL", "debug")
+            // Any free port.
+            .env("SPIDERPOOL_HEALTH_PORT", "0")
+            .env("SPIDERPOOL_STATE_DIR", folder)
+            .env("SPIDERPOOL_BPF_DIR", folder.join("no-bpffs"));
+        let process = Process::start(&format!("agent of {node}"), &command, &folder.join("agent.log"))?;
+        Ok(Self { process, socket })
+    }
+
+    /// One request on a connection of its own, as the plugins do. `Null` is no body.
+    pub async fn ask(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Answer> {
+        let body = serde_json::to_vec(body)?;
+        self.ask_raw(method, path, if body == b"null" { Vec::new() } else { body }).await
+    }
+
+    /// One request with any body.
+    pub async fn ask_raw(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Answer> {
+        let stream =
+            UnixStream::connect(&self.socket).await.with_context(|| self.socket.display().to_string())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        drop(sender);
+        driver.await?.context("connection to the agent")?;
+        Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits for the end of the process, which somebody else has brought about.
+    pub fn wait_ended(&mut self) -> Result<()> {
+        poll::until("the agent's end", START_LIMIT, || {
+            ensure!(self.process.check_running().is_err(), "it runs");
+            Ok(())
+        })
+    }
+
+    /// Asks it to end and waits for it.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.process.terminate(START_LIMIT)?;
+        ensure!(status.success(), "the agent ended with {status}: {}", self.process.tail());
+        Ok(())
+    }
+
+    /// Kills it where it stands.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// The end of its log.
+    pub fn tail(&self) -> String {
+        self.process.tail()
+    }
+}

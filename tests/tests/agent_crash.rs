@@ -1,0 +1,207 @@
+//! The agent dies, or an answer is lost, at every write to the API server. Whatever the point: the repeated request
+//! gives the same addresses, nothing is held twice, and nothing is left of a pod that is gone.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use anyhow::ensure;
+use http::Method;
+use serde_json::{Value, json};
+use spiderpool_api::agent::path;
+use spiderpool_tests::fault_proxy::{Fault, FaultProxy};
+use spiderpool_tests::poll;
+use spiderpool_tests::solo_agent::SoloAgent;
+use support::{Bench, LIMIT, TestPod, addresses};
+
+/// More writes than any request here makes.
+const MOST: usize = 30;
+
+/// Two NICs, one of them with both families: three addresses and an endpoint.
+const WANTED: usize = 3;
+
+async fn bench(prefix: &str, number: u8) -> Bench<'static> {
+    let bench = Bench::new(prefix).await;
+    bench.pool(
+        "a4",
+        &format!("10.{number}.0.0/24"),
+        &[&format!("10.{number}.0.2-10.{number}.0.99")],
+        &json!({}),
+    );
+    bench.pool("a6", &format!("fd{number}::/64"), &[&format!("fd{number}::2-fd{number}::99")], &json!({}));
+    bench
+}
+
+fn pod(bench: &Bench<'_>, name: &str) -> TestPod {
+    let pools = json!([
+        {"interface": "eth0", "ipv4": [bench.name("a4")], "ipv6": [bench.name("a6")]},
+        {"interface": "net1", "ipv4": [bench.name("a4")]},
+    ]);
+    bench.pod(name, "n1", &[("ipam.spidernet.io/ippools", &pools.to_string())])
+}
+
+/// An agent behind a proxy that strikes at the write number `at`.
+async fn agent(bench: &Bench<'_>, fault: Fault, at: usize) -> (SoloAgent, FaultProxy) {
+    let proxy = FaultProxy::start(&bench.identity("n1"), fault, at).await.unwrap();
+    let kubeconfig = proxy.kubeconfig(&bench.folder("n1")).unwrap();
+    let agent = bench.agent_by("n1", kubeconfig).await;
+    proxy.aim(agent.id());
+    (agent, proxy)
+}
+
+fn held(bench: &Bench<'_>, pod: &TestPod) -> BTreeSet<String> {
+    bench.held(pod).iter().map(|object| object["spec"]["address"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Waits until the pod holds exactly what the answer says, and its endpoint says so too.
+async fn settled(bench: &Bench<'_>, pod: &TestPod, answer: &Value) {
+    let given = addresses(answer);
+    assert_eq!(given.len(), WANTED, "{answer}");
+    poll::until_async("what the pod holds", LIMIT, || async {
+        let held = held(bench, pod);
+        ensure!(held == given, "held {held:?}, given {given:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let endpoint = bench.endpoint(pod).await;
+    let recorded: BTreeSet<String> = endpoint["status"]["current"]["ips"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|ip| [&ip["ipv4"], &ip["ipv6"]])
+        .filter_map(|address| address.as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(recorded, given);
+}
+
+/// Strikes at every write of an ADD in turn; answers how many there were.
+async fn strike_adds(bench: &Bench<'_>, fault: Fault) -> usize {
+    for at in 1..=MOST {
+        let pod = pod(bench, &format!("{fault:?}-{at}").to_lowercase());
+        let (mut hurt, proxy) = agent(bench, fault, at).await;
+        let first = hurt.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await;
+        if let Ok(answer) = &first {
+            // The endpoint is written behind the answer, and may be what is hit.
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let written = poll::until_async("endpoint or fault", LIMIT, || async {
+                ensure!(proxy.has_struck() || bench.find_endpoint(&pod).is_some(), "neither");
+                Ok(())
+            });
+            written.await.unwrap();
+        }
+        let struck = proxy.has_struck();
+        if struck {
+            hurt.wait_ended().unwrap();
+        } else {
+            hurt.kill().unwrap();
+        }
+        let before = held(bench, &pod);
+
+        let agent = bench.agent("n1").await;
+        let again = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c2")).await.unwrap().ok().unwrap();
+        if let Ok(answer) = first {
+            assert_eq!(addresses(&again), addresses(&answer.body), "the answer changed, write {at}");
+        }
+        assert!(before.is_subset(&addresses(&again)), "{before:?} is not part of {again}, write {at}");
+        settled(bench, &pod, &again).await;
+        agent.stop().unwrap();
+        if !struck {
+            return at - 1;
+        }
+    }
+    panic!("more than {MOST} writes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_a_write_of_an_add() {
+    let bench = bench("add-before", 40).await;
+    assert_eq!(strike_adds(&bench, Fault::KillBefore).await, WANTED + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_a_write_of_an_add() {
+    let bench = bench("add-after", 41).await;
+    assert_eq!(strike_adds(&bench, Fault::KillAfter).await, WANTED + 1);
+}
+
+/// Strikes at every write of a DEL in turn: the runtime does not repeat it, so the next start must see to the rest.
+async fn strike_dels(bench: &Bench<'_>, fault: Fault) -> usize {
+    for at in 1..=MOST {
+        let pod = pod(bench, &format!("{fault:?}-{at}").to_lowercase());
+        let agent_alone = bench.agent("n1").await;
+        let answer =
+            agent_alone.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+        settled(bench, &pod, &answer).await;
+        agent_alone.stop().unwrap();
+
+        let (mut hurt, proxy) = agent(bench, fault, at).await;
+        bench.delete_pod(&pod);
+        let outcome = hurt.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await;
+        let struck = proxy.has_struck();
+        assert_eq!(struck, outcome.is_err(), "{outcome:?}");
+        if struck {
+            hurt.wait_ended().unwrap();
+        } else {
+            hurt.kill().unwrap();
+        }
+
+        let agent = bench.agent("n1").await;
+        poll::until_async("nothing left", LIMIT, || async {
+            let left = held(bench, &pod);
+            ensure!(left.is_empty(), "held {left:?}");
+            ensure!(bench.find_endpoint(&pod).is_none(), "the endpoint is there");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        agent.stop().unwrap();
+        if !struck {
+            return at - 1;
+        }
+    }
+    panic!("more than {MOST} writes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_a_write_of_a_del() {
+    let bench = bench("del-before", 42).await;
+    // The endpoint's finalizer, the endpoint, the addresses.
+    assert_eq!(strike_dels(&bench, Fault::KillBefore).await, WANTED + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_a_write_of_a_del() {
+    let bench = bench("del-after", 43).await;
+    assert_eq!(strike_dels(&bench, Fault::KillAfter).await, WANTED + 2);
+}
+
+/// The agent lives on: it must recognise what it made without knowing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_lost() {
+    let bench = bench("lost", 44).await;
+    for at in 1..=WANTED {
+        let pod = pod(&bench, &format!("lost-{at}"));
+        let (agent, proxy) = agent(&bench, Fault::LoseAnswer, at).await;
+        let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+        assert!(proxy.has_struck());
+        settled(&bench, &pod, &answer).await;
+    }
+}
+
+/// Whoever asked goes away while the server is being written to: what was begun is finished and known.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_caller_goes_away() {
+    let bench = bench("gone", 45).await;
+    let agent = bench.agent("n1").await;
+    for patience_us in [0, 100, 500, 1000, 2000, 4000, 8000, 16000] {
+        let pod = pod(&bench, &format!("gone-{patience_us}"));
+        let patience = std::time::Duration::from_micros(patience_us);
+        // Breaking off is the point, whether or not an answer came first.
+        drop(tokio::time::timeout(patience, agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1"))).await);
+        let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+        settled(&bench, &pod, &answer).await;
+    }
+}

@@ -1,0 +1,206 @@
+//! The agent against a real API server: what it allocates, keeps and frees, alone and among others.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use http::Method;
+use serde_json::{Value, json};
+use spiderpool_api::agent::path;
+use spiderpool_tests::control_plane::{ControlPlane, Options};
+use spiderpool_tests::poll;
+use support::{Bench, LIMIT, addresses, failure};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_families_of_several_nics_come_with_gateway_routes_and_endpoint() {
+    let bench = Bench::new("several").await;
+    bench.pool("a4", "10.10.0.0/24", &["10.10.0.2-10.10.0.9"], &json!({"gateway": "10.10.0.1"}));
+    bench.pool(
+        "a6",
+        "fd10::/64",
+        &["fd10::2-fd10::9"],
+        &json!({"routes": [{"dst": "fd99::/64", "gw": "fd10::f"}]}),
+    );
+    bench.pool("b4", "10.11.0.0/24", &["10.11.0.2-10.11.0.9"], &json!({"gateway": "10.11.0.1"}));
+    let pools = json!([
+        {"interface": "eth0", "ipv4": [bench.name("a4")], "ipv6": [bench.name("a6")]},
+        {"interface": "net1", "ipv4": [bench.name("b4")], "cleangateway": true},
+    ]);
+    let pod = bench.pod("p", "n1", &[("ipam.spidernet.io/ippools", &pools.to_string())]);
+    let agent = bench.agent("n1").await;
+
+    let first = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(first["ips"].as_array().unwrap().len(), 3);
+    let routes: BTreeSet<String> =
+        first["routes"].as_array().unwrap().iter().map(|r| format!("{} {}", r["ifName"], r["dst"])).collect();
+    assert_eq!(routes, [r#""eth0" "0.0.0.0/0""#.to_owned(), r#""eth0" "fd99::/64""#.to_owned()].into());
+
+    // The second NIC's request, and the first one again, find what is there.
+    for (nic, container) in [("net1", "c1"), ("eth0", "c1")] {
+        let again = agent.ask(Method::POST, path::IP, &pod.add(nic, container)).await.unwrap().ok().unwrap();
+        assert_eq!(addresses(&again), addresses(&first));
+    }
+    assert_eq!(bench.held(&pod).len(), 3);
+
+    let endpoint = bench.endpoint(&pod).await;
+    let ips = endpoint["status"]["current"]["ips"].as_array().unwrap();
+    assert_eq!(ips.len(), 2);
+    assert_eq!(endpoint["status"]["current"]["uid"], json!(pod.uid));
+    assert_eq!(endpoint["metadata"]["finalizers"], json!(["spiderpool.spidernet.io"]));
+    let query = format!("{}?podNamespace={}&podName={}", path::WORKLOAD_ENDPOINT, pod.namespace, pod.name);
+    let recorded = agent.ask(Method::GET, &query, &Value::Null).await.unwrap().ok().unwrap();
+    assert_eq!(recorded["interfaces"][0]["interface"], json!("eth0"));
+
+    // Alive: kept. Dead: freed, endpoint included.
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(bench.held(&pod).len(), 3);
+    bench.delete_pod(&pod);
+    for _ in 0..2 {
+        agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    }
+    assert_eq!(bench.held(&pod), Vec::<Value>::new());
+    assert_eq!(bench.find_endpoint(&pod), None);
+    agent.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nics_on_one_pool_get_two_addresses() {
+    let bench = Bench::new("one-pool").await;
+    bench.pool("p", "10.12.0.0/24", &["10.12.0.2-10.12.0.3"], &json!({}));
+    let pools = json!([{"interface": "eth0", "ipv4": [bench.name("p")]}, {"interface": "net1", "ipv4": [bench.name("p")]}]);
+    let pod = bench.pod("p", "n1", &[("ipam.spidernet.io/ippools", &pools.to_string())]);
+    let agent = bench.agent("n1").await;
+    let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&answer), ["10.12.0.2/24".to_owned(), "10.12.0.3/24".to_owned()].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_del_of_an_old_sandbox_frees_nothing_of_the_new_one() {
+    let bench = Bench::new("late-del").await;
+    bench.pool("p", "10.13.0.0/24", &["10.13.0.2-10.13.0.9"], &json!({}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    let first = agent.ask(Method::POST, path::IP, &pod.add("eth0", "old")).await.unwrap().ok().unwrap();
+    let second = agent.ask(Method::POST, path::IP, &pod.add("eth0", "new")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&first), addresses(&second));
+    assert_eq!(bench.held(&pod)[0]["spec"]["containerID"], json!("new"));
+    bench.delete_pod(&pod);
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "old")).await.unwrap().ok().unwrap();
+    assert_eq!(bench.held(&pod).len(), 1);
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "new")).await.unwrap().ok().unwrap();
+    assert_eq!(bench.held(&pod).len(), 0);
+}
+
+/// Upstream's case A00016.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_pod_keeps_what_it_got_and_takes_no_more() {
+    let bench = Bench::new("keeps").await;
+    bench.pool("eth", "10.14.0.0/24", &["10.14.0.2"], &json!({}));
+    bench.pool("net", "10.15.0.0/24", &["10.15.0.2-10.15.0.9"], &json!({}));
+    let pools = json!([{"interface": "eth0", "ipv4": [bench.name("eth")]}, {"interface": "net1", "ipv4": [bench.name("net")]}]);
+    let annotation = [("ipam.spidernet.io/ippools", pools.to_string())];
+    let annotation = [(annotation[0].0, annotation[0].1.as_str())];
+    let (lucky, other) = (bench.pod("lucky", "n1", &annotation), bench.pod("other", "n1", &annotation));
+    let agent = bench.agent("n1").await;
+    agent.ask(Method::POST, path::IP, &lucky.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    for attempt in ["c2", "c3", "c4"] {
+        let answer = agent.ask(Method::POST, path::IP, &other.add("eth0", attempt)).await.unwrap();
+        assert!(answer.failure().contains("all IP addresses used out"), "{answer:?}");
+        assert_eq!(bench.held(&other).len(), 1);
+    }
+    let kept = bench.held(&other)[0]["spec"]["address"].clone();
+    bench.delete_pod(&lucky);
+    agent.ask(Method::DELETE, path::IP, &lucky.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    let answer = agent.ask(Method::POST, path::IP, &other.add("eth0", "c5")).await.unwrap().ok().unwrap();
+    assert!(addresses(&answer).contains(kept.as_str().unwrap()), "{kept} is not in {answer}");
+    assert_eq!(bench.held(&other).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reserved_and_excluded_addresses_are_never_given() {
+    let bench = Bench::new("reserved").await;
+    bench.pool("p", "10.16.0.0/24", &["10.16.0.2-10.16.0.5"], &json!({"excludeIPs": ["10.16.0.3"]}));
+    bench.apply(&json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderReservedIP",
+        "metadata": {"name": bench.name("r")}, "spec": {"ips": ["10.16.0.4-10.16.0.5"]},
+    }));
+    let agent = bench.agent("n1").await;
+    let (one, two) = (bench.pod_with_pool("one", "n1", "p"), bench.pod_with_pool("two", "n1", "p"));
+    let answer = agent.ask(Method::POST, path::IP, &one.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&answer), ["10.16.0.2/24".to_owned()].into());
+    let refused = agent.ask(Method::POST, path::IP, &two.add("eth0", "c2")).await.unwrap();
+    assert!(refused.failure().contains("3 usable, 2 of them reserved"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tight_pool_serves_four_agents_to_the_last_address() {
+    const PODS: usize = 200;
+    let bench = Bench::new("tight").await;
+    bench.pool("p", "10.20.0.0/22", &["10.20.0.1-10.20.0.200"], &json!({}));
+    let nodes = ["t1", "t2", "t3", "t4"];
+    let pods: Vec<_> = (0..=PODS)
+        .map(|i| bench.pod_object(&format!("p{i}"), nodes[i % nodes.len()], &bench.pool_annotation("p")))
+        .collect();
+    let pods = bench.create_pods(pods).await;
+    let agents = join_all(nodes.iter().map(|node| bench.agent(node))).await;
+    let adds = pods[..PODS].iter().enumerate().map(|(i, pod)| {
+        let agent = &agents[i % nodes.len()];
+        async move {
+            agent.ask(Method::POST, path::IP, &pod.add("eth0", &format!("c{i}"))).await.unwrap().ok().unwrap()
+        }
+    });
+    let given: Vec<Value> = join_all(adds).await;
+    let distinct: BTreeSet<String> = given.iter().flat_map(addresses).collect();
+    assert_eq!(distinct.len(), PODS, "an address was given twice");
+
+    let last = &pods[PODS];
+    let refused = agents[0].ask(Method::POST, path::IP, &last.add("eth0", "last")).await.unwrap();
+    assert_eq!(refused.status, 500);
+    assert!(refused.failure().contains("all IP addresses used out"), "{refused:?}");
+    assert!(refused.failure().contains(&bench.name("p")), "{refused:?}");
+
+    // Another agent frees one; the pool is not believed to be exhausted for long.
+    bench.delete_pod(&pods[1]);
+    agents[1].ask(Method::DELETE, path::IP, &pods[1].del("eth0", "c1")).await.unwrap().ok().unwrap();
+    poll::until_async("the freed address is found", LIMIT, || async {
+        agents[0].ask(Method::POST, path::IP, &last.add("eth0", "last")).await?.ok()
+    })
+    .await
+    .unwrap();
+    for pod in &pods[..4] {
+        if pod.name != pods[1].name {
+            bench.endpoint(pod).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_api_server_the_answer_says_so_and_comes_soon() {
+    let mut plane = ControlPlane::start(Options::default()).unwrap();
+    let bench = Bench::on(&plane, "down").await;
+    bench.pool("p", "10.30.0.0/24", &["10.30.0.2-10.30.0.9"], &json!({}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    let first = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    let parts = bench.into_parts();
+
+    plane.kill_api_server().unwrap();
+    let refused = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c2")).await.unwrap();
+    assert!(refused.failure().contains("API server"), "{refused:?}");
+    plane.start_api_server().unwrap();
+    let bench = Bench::from_parts(&plane, parts);
+    let again = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c2")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&again), addresses(&first));
+    assert_eq!(bench.held(&pod).len(), 1);
+    agent.stop().unwrap();
+    let parts = bench.into_parts();
+
+    // An agent that starts meanwhile answers, too.
+    plane.kill_api_server().unwrap();
+    let bench = Bench::from_parts(&plane, parts);
+    let agent = bench.agent("n1").await;
+    failure(&agent, &pod.add("eth0", "c2"), "spiderpool-agent is starting").await;
+}

@@ -1,0 +1,207 @@
+//! What the tests of the agent share: pools, pods and agents with names of their own on the shared control plane.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1 as core;
+use kube::Client;
+use kube::api::{Api, DeleteParams, PostParams};
+use serde_json::{Value, json};
+use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::poll;
+use spiderpool_tests::solo_agent::SoloAgent;
+
+/// For everything that follows by itself.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// One test's share of the control plane.
+pub(crate) struct Bench<'a> {
+    plane: &'a ControlPlane,
+    client: Client,
+    parts: Parts,
+}
+
+/// What of it survives a restart of the API server.
+pub(crate) struct Parts {
+    prefix: String,
+    folder: tempfile::TempDir,
+}
+
+/// A pod as the runtime knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct TestPod {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
+impl TestPod {
+    pub(crate) fn add(&self, nic: &str, container: &str) -> Value {
+        json!({
+            "containerID": container, "ifName": nic, "netNamespace": "/none", "podNamespace": self.namespace,
+            "podName": self.name, "podUID": self.uid, "network": format!("network-{nic}"),
+        })
+    }
+
+    pub(crate) fn del(&self, nic: &str, container: &str) -> Value {
+        json!({
+            "containerID": container, "ifName": nic, "podNamespace": self.namespace, "podName": self.name,
+            "podUID": self.uid,
+        })
+    }
+}
+
+impl Bench<'static> {
+    /// On the control plane that all tests of the binary share. `prefix` is the test's own.
+    pub(crate) async fn new(prefix: &str) -> Self {
+        Self::on(ControlPlane::shared(), prefix).await
+    }
+}
+
+impl<'a> Bench<'a> {
+    pub(crate) async fn on(plane: &'a ControlPlane, prefix: &str) -> Self {
+        let parts = Parts { prefix: prefix.to_owned(), folder: tempfile::tempdir().unwrap() };
+        let client = plane.client().await.unwrap();
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": prefix}});
+        plane.apply(&namespace.to_string()).unwrap();
+        Self { plane, client, parts }
+    }
+
+    pub(crate) fn into_parts(self) -> (Parts, Client) {
+        (self.parts, self.client)
+    }
+
+    pub(crate) fn from_parts(plane: &'a ControlPlane, (parts, client): (Parts, Client)) -> Self {
+        Self { plane, client, parts }
+    }
+
+    /// The full name of something that the test calls by a short one.
+    pub(crate) fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.parts.prefix)
+    }
+
+    pub(crate) fn apply(&self, object: &Value) {
+        self.plane.apply(&object.to_string()).unwrap();
+    }
+
+    pub(crate) fn pool(&self, name: &str, subnet: &str, ips: &[&str], more: &Value) {
+        let mut spec = json!({"subnet": subnet, "ips": ips});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.apply(&json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+            "metadata": {"name": self.name(name)}, "spec": spec,
+        }));
+    }
+
+    pub(crate) fn pool_annotation(&self, pool: &str) -> Vec<(String, String)> {
+        vec![("ipam.spidernet.io/ippool".to_owned(), json!({"ipv4": [self.name(pool)]}).to_string())]
+    }
+
+    pub(crate) fn pod_object(&self, name: &str, node: &str, annotations: &[(String, String)]) -> Value {
+        let annotations: serde_json::Map<String, Value> =
+            annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        json!({
+            "metadata": {"namespace": self.parts.prefix, "name": name, "annotations": annotations},
+            "spec": {
+                "nodeName": self.name(node), "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "c", "image": "none"}],
+            },
+        })
+    }
+
+    pub(crate) async fn create_pods(&self, objects: Vec<Value>) -> Vec<TestPod> {
+        let api = Api::<core::Pod>::namespaced(self.client.clone(), &self.parts.prefix);
+        join_all(objects.into_iter().map(|object| {
+            let api = api.clone();
+            async move {
+                let pod = serde_json::from_value(object).unwrap();
+                let meta = api.create(&PostParams::default(), &pod).await.unwrap().metadata;
+                TestPod {
+                    namespace: meta.namespace.unwrap(),
+                    name: meta.name.unwrap(),
+                    uid: meta.uid.unwrap(),
+                }
+            }
+        }))
+        .await
+    }
+
+    /// A pod bound to a node of this test.
+    pub(crate) fn pod(&self, name: &str, node: &str, annotations: &[(&str, &str)]) -> TestPod {
+        let annotations: Vec<_> =
+            annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let object = self.pod_object(name, node, &annotations);
+        self.wait(self.create_pods(vec![object])).remove(0)
+    }
+
+    pub(crate) fn pod_with_pool(&self, name: &str, node: &str, pool: &str) -> TestPod {
+        let object = self.pod_object(name, node, &self.pool_annotation(pool));
+        self.wait(self.create_pods(vec![object])).remove(0)
+    }
+
+    pub(crate) fn delete_pod(&self, pod: &TestPod) {
+        let api = Api::<core::Pod>::namespaced(self.client.clone(), &pod.namespace);
+        let parameters = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        self.wait(async { api.delete(&pod.name, &parameters).await }).unwrap();
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as the bench's own")]
+    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
+    }
+
+    /// The folder of a node's agent, the same for each agent of the node.
+    pub(crate) fn folder(&self, node: &str) -> PathBuf {
+        self.parts.folder.path().join(node)
+    }
+
+    pub(crate) fn identity(&self, node: &str) -> PathBuf {
+        self.plane.agent(&self.name(node)).unwrap()
+    }
+
+    pub(crate) async fn agent(&self, node: &str) -> SoloAgent {
+        self.agent_by(node, self.identity(node)).await
+    }
+
+    pub(crate) async fn agent_by(&self, node: &str, kubeconfig: PathBuf) -> SoloAgent {
+        SoloAgent::start(&self.folder(node), &self.name(node), &kubeconfig).await.unwrap()
+    }
+
+    /// The addresses that a pod holds, as objects.
+    pub(crate) fn held(&self, pod: &TestPod) -> Vec<Value> {
+        let selector = format!("ipam.spidernet.io/pod-uid={}", pod.uid);
+        let list = self.plane.kubectl(&["get", "spideripaddresses", "-l", &selector, "-o", "json"]).unwrap();
+        serde_json::from_str::<Value>(&list).unwrap()["items"].as_array().unwrap().clone()
+    }
+
+    pub(crate) fn find_endpoint(&self, pod: &TestPod) -> Option<Value> {
+        let arguments =
+            ["get", "spiderendpoint", "-n", &pod.namespace, &pod.name, "-o", "json", "--ignore-not-found"];
+        let text = self.plane.kubectl(&arguments).unwrap();
+        (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
+    }
+
+    /// The endpoint, which follows the answer.
+    pub(crate) async fn endpoint(&self, pod: &TestPod) -> Value {
+        poll::until_async("the pod's SpiderEndpoint", LIMIT, || async {
+            self.find_endpoint(pod).ok_or_else(|| anyhow::anyhow!("there is none"))
+        })
+        .await
+        .unwrap()
+    }
+}
+
+/// The addresses of an answer.
+pub(crate) fn addresses(answer: &Value) -> BTreeSet<String> {
+    answer["ips"].as_array().unwrap().iter().map(|ip| ip["address"].as_str().unwrap().to_owned()).collect()
+}
+
+/// ADD must fail with 500 and a text that contains `part`.
+pub(crate) async fn failure(agent: &SoloAgent, add: &Value, part: &str) {
+    let answer = agent.ask(http::Method::POST, spiderpool_api::agent::path::IP, add).await.unwrap();
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert!(answer.failure().contains(part), "{part:?} is not in {answer:?}");
+}
