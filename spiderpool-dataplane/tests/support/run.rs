@@ -91,9 +91,13 @@ impl Bench {
     /// Makes the flows those of the model and the counters zero.
     pub(crate) fn reset(&mut self, tables: &Tables) {
         let old: Vec<_> = self.arrivals.keys().map(Result::unwrap).collect();
-        old.iter().for_each(|key| self.arrivals.remove(key).unwrap());
+        for key in &old {
+            self.arrivals.remove(key).unwrap();
+        }
         let old: Vec<_> = self.nat.keys().map(Result::unwrap).collect();
-        old.iter().for_each(|key| self.nat.remove(key).unwrap());
+        for key in &old {
+            self.nat.remove(key).unwrap();
+        }
         for (key, entry) in tables.arrivals.borrow().iter() {
             self.arrivals.insert(key, entry, 0).unwrap();
         }

@@ -1,0 +1,287 @@
+//! Each reason by a packet that leads to it, in the kernel; and what only the kernel knows: sockets.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use spiderpool_dataplane::{Reason, Sizes};
+use spiderpool_ebpf_common::headers::{ACK, FIN, SYN};
+use spiderpool_ebpf_common::maps::{BACK, NatEntry, NatKey, OUT};
+use spiderpool_ebpf_common::model::frames::{self, Ends};
+use spiderpool_ebpf_common::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, SP0, at};
+use spiderpool_ebpf_common::model::{Frame, Tables, pod};
+use spiderpool_ebpf_common::nat::{PORT_COUNT, PORT_FIRST, dice};
+use spiderpool_ebpf_common::verdict::Verdict;
+use support::run::{Bench, Contents};
+use support::{SIZES, can_run};
+
+const PASS: Verdict = Verdict::Pass;
+
+const fn by(nic: u16) -> Verdict {
+    Verdict::Redirect { ifindex: IFINDEX + nic as u32 }
+}
+
+fn ends(src: Place, dst: Place) -> Ends {
+    Ends { src: at(src, Family::V4), sport: 40_000, dst: at(dst, Family::V4), dport: 53 }
+}
+
+/// What a packet was counted as, and what became of it.
+fn run(bench: &Bench, out: bool, nic: u16, frame: &Frame, tables: &Tables) -> (Verdict, Vec<Reason>, Frame) {
+    let before = bench.contents().stats;
+    let (verdict, bytes) = bench.run(out, nic, frame, tables).unwrap();
+    let after = bench.contents().stats;
+    let packets = |stats: &std::collections::BTreeMap<_, spiderpool_ebpf_common::reason::Counter>, r| {
+        stats.get(&(nic, r)).map_or((0, 0), |c| (c.packets, c.bytes))
+    };
+    let mut reasons = Vec::new();
+    for &reason in Reason::ALL {
+        let (was, is) = (packets(&before, reason), packets(&after, reason));
+        if was != is {
+            assert_eq!(is, (was.0 + 1, was.1 + frame.bytes.len() as u64), "{reason}");
+            reasons.push(reason);
+        }
+    }
+    (verdict, reasons, Frame::new(bytes))
+}
+
+#[test]
+fn every_reason() {
+    if !can_run() {
+        return;
+    }
+    let mut tables = pod::tables();
+    let mut bench = Bench::new(&tables, &SIZES);
+    bench.reset(&tables);
+    let (net1, eth0) = (Place::Nic(NET1), Place::Nic(ETH0));
+    let to_service = ends(net1, Place::Service);
+    let seen = ends(eth0, Place::Service);
+    let call = ends(Place::Outside, net1);
+    let v4 = |place| match at(place, Family::V4) {
+        IpAddr::V4(ip) => ip.octets(),
+        IpAddr::V6(_) => unreachable!(),
+    };
+    let v6 = |place| match at(place, Family::V6) {
+        IpAddr::V6(ip) => ip.octets(),
+        IpAddr::V4(_) => unreachable!(),
+    };
+    let multicast = Ends { dst: "224.0.0.251".parse().unwrap(), ..to_service };
+    let own = Verdict::RedirectIngress { ifindex: IFINDEX + u32::from(NET1) };
+    let mut short = frames::udp(to_service, b"");
+    short.bytes.truncate(40);
+    // In order: later packets meet what earlier ones left in the maps.
+    let table: Vec<(bool, u16, Frame, Verdict, Vec<Reason>)> = vec![
+        (true, NET1, frames::tcp(ends(net1, Place::Outside), SYN, b""), PASS, vec![Reason::NotOurs]),
+        (true, ETH0, Frame::new(vec![0xff; 60]), PASS, vec![Reason::NotIp]),
+        (true, NET1, short, PASS, vec![Reason::Malformed]),
+        (true, NET1, frames::udp(multicast, b"x"), PASS, vec![Reason::LinkScope]),
+        (true, SP0, frames::udp(to_service, b"x"), PASS, vec![Reason::NodeLink]),
+        (
+            true,
+            NET1,
+            frames::udp(ends(Place::Foreign, Place::Service), b"x"),
+            PASS,
+            vec![Reason::ForeignSource],
+        ),
+        (true, NET1, frames::arp(v4(net1), v4(Place::Node)), own, vec![Reason::ArpAnswered]),
+        (true, NET1, frames::solicitation(v6(net1), v6(Place::Node)), own, vec![Reason::NdpAnswered]),
+        (true, ETH0, frames::tcp(seen, SYN, b""), PASS, vec![Reason::ClusterDirect]),
+        (true, NET1, frames::tcp(seen, ACK, b""), by(ETH0), vec![Reason::Steered]),
+        (true, NET1, frames::tcp(ends(eth0, Place::Outside), SYN, b""), by(ETH0), vec![Reason::BySource]),
+        (true, NET1, frames::tcp(to_service, ACK, b""), by(SP0), vec![Reason::NatUnknown]),
+        (true, NET1, frames::tcp(to_service, SYN, b""), by(ETH0), vec![Reason::NatNew, Reason::MssClamped]),
+        (false, ETH0, frames::tcp(seen.back(), SYN | ACK, b""), PASS, vec![Reason::TranslatedBack]),
+        (true, NET1, frames::tcp(to_service, ACK, b"x"), by(ETH0), vec![Reason::Translated]),
+        (
+            true,
+            NET1,
+            frames::tcp(to_service, ACK, &[0; 1440]),
+            by(ETH0),
+            vec![Reason::Translated, Reason::MtuExceeded],
+        ),
+        (true, ETH0, frames::tcp(seen, SYN, b""), PASS, vec![Reason::NatConflict]),
+        (
+            true,
+            NET2,
+            frames::tcp(ends(Place::Nic(NET2), Place::Service), SYN, b""),
+            by(ETH0),
+            vec![Reason::NatPort, Reason::MssClamped],
+        ),
+        (false, NET1, frames::tcp(call, SYN, b""), PASS, vec![Reason::ArrivalNew]),
+        (false, NET1, frames::tcp(call, ACK, b""), PASS, vec![Reason::ArrivalSeen]),
+        (true, NET1, frames::tcp(call.back(), SYN | ACK, b""), PASS, vec![Reason::ReplyHere]),
+        (true, ETH0, frames::tcp(call.back(), FIN | ACK, b""), by(NET1), vec![Reason::ReplyRedirected]),
+        (true, ETH0, frames::icmp_error(ends(net1, Place::Node)), by(SP0), vec![Reason::IcmpError]),
+        (
+            true,
+            ETH0,
+            frames::fragment(frames::udp(ends(net1, Place::Node), &[0; 64]), true),
+            by(SP0),
+            vec![Reason::Fragment],
+        ),
+        (
+            true,
+            ETH0,
+            frames::other(ends(net1, Place::Node), 132, &[0; 12]),
+            by(SP0),
+            vec![Reason::OtherProtocol],
+        ),
+        (false, SP0, frames::udp(ends(Place::Node, net1), b"q"), PASS, vec![Reason::ArrivalNew]),
+    ];
+    let mut covered = BTreeSet::new();
+    for (number, (out, nic, frame, verdict, reasons)) in table.into_iter().enumerate() {
+        let (got, counted, _) = run(&bench, out, nic, &frame, &tables);
+        assert_eq!((got, &counted), (verdict, &reasons), "packet {number}");
+        covered.extend(counted);
+    }
+    tables.wildcard = true;
+    let answer = frames::udp(Ends { src: at(eth0, Family::V4), ..ends(Place::Node, net1).back() }, b"a");
+    let (got, counted, frame) = run(&bench, true, ETH0, &answer, &tables);
+    assert_eq!((got, &counted[..]), (by(SP0), &[Reason::ReplySource][..]));
+    assert_eq!(frames::ends(&frame), Some(ends(Place::Node, net1).back()));
+    covered.extend(counted);
+    // The next two have tests of their own; helpers do not fail on purpose.
+    covered.extend([Reason::NatFull, Reason::NatNoPort, Reason::Failed]);
+    let missing: Vec<_> = Reason::ALL.iter().filter(|r| !covered.contains(r)).collect();
+    assert!(missing.is_empty(), "no packet for {missing:?}");
+}
+
+#[test]
+fn a_full_map_is_counted_and_leaves_no_half() {
+    if !can_run() {
+        return;
+    }
+    let tables = pod::tables();
+    for room in [1, 2] {
+        let mut bench = Bench::new(&tables, &Sizes { nat: room, ..SIZES });
+        bench.reset(&tables);
+        let e = ends(Place::Nic(NET1), Place::Service);
+        let (verdict, reasons, _) = run(&bench, true, NET1, &frames::udp(e, b"q"), &tables);
+        let (want, left) =
+            if room == 1 { ((by(SP0), Reason::NatFull), 0) } else { ((by(ETH0), Reason::NatNew), 2) };
+        assert_eq!((verdict, reasons), (want.0, vec![want.1]));
+        assert_eq!(bench.contents().nat.len(), left);
+        let other = frames::udp(Ends { sport: 40_001, ..e }, b"q");
+        let (verdict, reasons, frame) = run(&bench, true, NET1, &other, &tables);
+        assert_eq!((verdict, reasons), (by(SP0), vec![Reason::NatFull]));
+        assert_eq!(frame.bytes[12..], other.bytes[12..], "only MACs change");
+    }
+}
+
+/// A live translation of another NIC of the pod that has `port` towards the remote side of `e`.
+fn occupy(tables: &Tables, e: Ends, port: u16) {
+    let (local, remote) = (frames::addr(at(Place::Nic(NET2), Family::V4)), frames::addr(e.dst));
+    let cluster = frames::addr(at(Place::Nic(ETH0), Family::V4));
+    let key = |direction, local, local_port| NatKey {
+        pod: ETH0,
+        protocol: 17,
+        direction,
+        local_port,
+        remote_port: e.dport,
+        local,
+        remote,
+    };
+    let entry = |addr, port| NatEntry { last_seen: tables.now, addr, port, state: 0, _pad: [0; 5] };
+    let mut nat = tables.nat.borrow_mut();
+    nat.insert(key(OUT, local, port), entry(cluster, port));
+    nat.insert(key(BACK, cluster, port), entry(local, port));
+}
+
+#[test]
+fn no_free_port_is_counted() {
+    if !can_run() {
+        return;
+    }
+    let tables = pod::tables();
+    let e = ends(Place::Nic(NET1), Place::Service);
+    occupy(&tables, e, e.sport);
+    for attempt in 1..=4 {
+        occupy(&tables, e, PORT_FIRST + (dice(tables.seed, attempt) % PORT_COUNT) as u16);
+    }
+    let mut bench = Bench::new(&tables, &SIZES);
+    bench.reset(&tables);
+    let (verdict, reasons, _) = run(&bench, true, NET1, &frames::udp(e, b"q"), &tables);
+    assert_eq!((verdict, reasons), (by(SP0), vec![Reason::NatNoPort]));
+    assert_eq!(bench.contents().nat, Contents::of(&tables).nat);
+}
+
+fn ip(args: &str) {
+    let status = Command::new("ip").args(args.split_whitespace()).status().unwrap();
+    assert!(status.success(), "ip {args}");
+}
+
+/// A socket that has eth0's address and port 40000 towards `remote`, or only listens there.
+fn tcp_socket(local: &str, remote: Option<&str>) -> impl AsRawFd {
+    let addr = |s: &str| SockaddrStorage::from(s.parse::<std::net::SocketAddr>().unwrap());
+    let family = if local.contains('[') { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    setsockopt(&fd, sockopt::ReuseAddr, &true).unwrap();
+    bind(fd.as_raw_fd(), &addr(local)).unwrap();
+    match remote {
+        Some(remote) => {
+            let error = connect(fd.as_raw_fd(), &addr(remote)).unwrap_err();
+            assert_eq!(error, nix::errno::Errno::EINPROGRESS);
+        }
+        None => nix::sys::socket::listen(&fd, nix::sys::socket::Backlog::new(1).unwrap()).unwrap(),
+    }
+    fd
+}
+
+#[test]
+fn ports_of_sockets_are_not_taken() {
+    if !can_run() {
+        return;
+    }
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    for command in [
+        "link set lo up",
+        "addr add 10.244.1.5/32 dev lo",
+        "addr add fd00:244:1::5/128 dev lo nodad",
+        "route add default dev lo",
+        "-6 route add default dev lo",
+    ] {
+        ip(command);
+    }
+    let tables = pod::tables();
+    let mut bench = Bench::new(&tables, &SIZES);
+    for (family, local, any, remote) in [
+        (Family::V4, "10.244.1.5:40000", "0.0.0.0:40000", "10.96.0.10:53"),
+        (Family::V6, "[fd00:244:1::5]:40000", "[::]:40000", "[fd00:96::a]:53"),
+    ] {
+        let e = Ends {
+            src: at(Place::Nic(NET1), family),
+            sport: 40_000,
+            dst: at(Place::Service, family),
+            dport: 53,
+        };
+        let mut reasons = |frame: Frame| {
+            bench.reset(&tables);
+            run(&bench, true, NET1, &frame, &tables).1
+        };
+        let syn = || frames::tcp(e, SYN, b"");
+        let listener = tcp_socket(any, None);
+        assert_eq!(reasons(syn()), [Reason::NatNew, Reason::MssClamped], "a listener has no tuple");
+        drop(listener);
+        let connecting = tcp_socket(local, Some(remote));
+        assert_eq!(reasons(syn()), [Reason::NatPort, Reason::MssClamped]);
+        drop(connecting);
+        assert_eq!(reasons(syn()), [Reason::NatNew, Reason::MssClamped]);
+        let wildcard = UdpSocket::bind(any).unwrap();
+        assert_eq!(reasons(frames::udp(e, b"q")), [Reason::NatNew], "most likely the sender itself");
+        drop(wildcard);
+        let bound = UdpSocket::bind(local).unwrap();
+        assert_eq!(reasons(frames::udp(e, b"q")), [Reason::NatPort]);
+        bound.connect(remote).unwrap();
+        assert_eq!(reasons(frames::udp(e, b"q")), [Reason::NatPort]);
+        let elsewhere = Ends { dport: 80, ..e };
+        assert_eq!(reasons(frames::udp(elsewhere, b"q")), [Reason::NatNew], "connected to somebody else");
+    }
+}
