@@ -81,6 +81,7 @@ impl SoloAgent {
             .env("SPIDERPOOL_LOG_LEVEL", "debug")
             // Any free port.
             .env("SPIDERPOOL_HEALTH_PORT", "0")
+            .env("SPIDERPOOL_BPF_OBJECT", tools::bpf_object()?)
             .env("SPIDERPOOL_STATE_DIR", folder)
             .env("SPIDERPOOL_BPF_DIR", folder.join("no-bpffs"));
         let process = Process::start(&format!("agent of {node}"), &command, &folder.join("agent.log"))?;

@@ -148,6 +148,45 @@ impl<'a> Bench<'a> {
         self.wait(async { api.delete(&pod.name, &parameters).await }).unwrap();
     }
 
+    /// The pod ends and will not be restarted.
+    pub(crate) fn end_pod(&self, pod: &TestPod) {
+        let patch = r#"{"status": {"phase": "Failed", "reason": "Evicted"}}"#;
+        let arguments = [
+            "patch",
+            "pod",
+            "-n",
+            &pod.namespace,
+            &pod.name,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            patch,
+        ];
+        self.plane.kubectl(&arguments).unwrap();
+    }
+
+    /// A SpiderCoordinator with a status, as the controller writes it.
+    pub(crate) fn coordinator(&self, name: &str, status: &Value) {
+        self.apply(&json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderCoordinator",
+            "metadata": {"name": name}, "spec": {},
+        }));
+        let patch = json!({"status": status}).to_string();
+        let arguments =
+            ["patch", "spidercoordinator", name, "--subresource=status", "--type=merge", "-p", &patch];
+        self.plane.kubectl(&arguments).unwrap();
+    }
+
+    /// Waits for what follows by itself.
+    pub(crate) async fn until(&self, what: &str, check: impl AsyncFn() -> bool) {
+        poll::until_async(what, LIMIT, || async {
+            anyhow::ensure!(check().await, "not so");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
     #[expect(clippy::unused_self, reason = "reads as the bench's own")]
     fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))

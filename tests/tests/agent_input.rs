@@ -1,0 +1,180 @@
+//! Requests that the agent must refuse: each gets one clear text, and takes nothing.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use spiderpool_api::agent::path;
+use spiderpool_tests::solo_agent::SoloAgent;
+use support::{Bench, TestPod, failure};
+
+/// A pod with this annotation is refused with a text that contains `part`, and holds nothing.
+async fn refused(bench: &Bench<'_>, agent: &SoloAgent, name: &str, annotation: (&str, &str), part: &str) {
+    let pod = bench.pod(name, "n1", &[annotation]);
+    failure(agent, &pod.add("eth0", "c"), part).await;
+    assert!(bench.held(&pod).is_empty(), "{name}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn annotations_and_pools_that_cannot_serve() {
+    let bench = Bench::new("input").await;
+    bench.pool("off", "10.50.0.0/24", &["10.50.0.2"], &json!({"disable": true}));
+    bench.pool("elsewhere", "10.51.0.0/24", &["10.51.0.2"], &json!({"nodeName": ["other"]}));
+    bench.pool("foreign", "10.52.0.0/24", &["10.52.0.2"], &json!({"namespaceName": ["other"]}));
+    bench.pool("empty", "10.53.0.0/24", &[], &json!({}));
+    bench.pool("broken", "10.54.0.0/24", &["10.99.0.1"], &json!({}));
+    bench.pool(
+        "chosen",
+        "10.55.0.0/24",
+        &["10.55.0.2"],
+        &json!({"podAffinity": {"matchLabels": {"a": "b"}}}),
+    );
+    let agent = bench.agent("n1").await;
+    let ippool = "ipam.spidernet.io/ippool";
+    let of = |pool: &str| json!({"ipv4": [bench.name(pool)]}).to_string();
+    let cases = [
+        ("off", format!("disabled IPPool {}", bench.name("off"))),
+        ("elsewhere", format!("unmatched Node name of IPPool {}", bench.name("elsewhere"))),
+        ("foreign", format!("unmatched Namespace name of IPPool {}", bench.name("foreign"))),
+        ("empty", "all IP addresses used out".to_owned()),
+        ("broken", "10.99.0.1 is not inside of spec.subnet 10.54.0.0/24".to_owned()),
+        ("chosen", "podAffinity".to_owned()),
+        ("missing", format!("failed to get original IPPool {}", bench.name("missing"))),
+    ];
+    for (pool, part) in &cases {
+        refused(&bench, &agent, pool, (ippool, &of(pool)), part).await;
+    }
+    let more = [
+        ("json", ippool, "{", "wrong input, invalid format of Pod annotation 'ipam.spidernet.io/ippool'"),
+        ("wildcard", ippool, r#"{"ipv4": ["in*"]}"#, "is not supported yet"),
+        ("twice", ippool, r#"{"ipv4": ["a", "a"]}"#, "duplicate IPPool a specified for NIC eth0"),
+        ("items", "ipam.spidernet.io/ippools", "[]", "value requires at least one item"),
+        (
+            "nic",
+            "ipam.spidernet.io/ippools",
+            r#"[{"interface": "net1", "ipv4": ["a"]}]"#,
+            "interface eth0 must be specified",
+        ),
+        ("subnet", "ipam.spidernet.io/subnet", "{}", "when Auto-Pool feature is disabled"),
+        ("routes", "ipam.spidernet.io/routes", r#"[{"dst": "x", "gw": "10.0.0.1"}]"#, "invalid route format"),
+    ];
+    for (name, key, value, part) in more {
+        refused(&bench, &agent, name, (key, value), part).await;
+    }
+    let unnamed = bench.pod("none", "n1", &[]);
+    failure(&agent, &unnamed.add("eth0", "c"), "no IPPool available").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_must_not_get_addresses() {
+    let bench = Bench::new("pods").await;
+    bench.pool("p", "10.56.0.0/24", &["10.56.0.2-10.56.0.9"], &json!({}));
+    let agent = bench.agent("n1").await;
+
+    let unknown = TestPod { namespace: "pods".into(), name: "unknown".into(), uid: "u".into() };
+    failure(&agent, &unknown.add("eth0", "c"), "failed to get Pod pods/unknown: it does not exist").await;
+
+    let replaced = TestPod { uid: "older".into(), ..bench.pod_with_pool("replaced", "n1", "p") };
+    failure(&agent, &replaced.add("eth0", "c"), "was replaced").await;
+
+    let elsewhere = bench.pod_with_pool("elsewhere", "n2", "p");
+    failure(&agent, &elsewhere.add("eth0", "c"), "is bound to node").await;
+
+    let alive = bench.pod_with_pool("ending", "n1", "p");
+    bench.end_pod(&alive);
+    failure(&agent, &alive.add("eth0", "c"), "dead Pod pods/ending").await;
+
+    let pod = bench.pod_with_pool("nic", "n1", "p");
+    failure(&agent, &pod.add("much-too-long-a-name", "c"), "interface name").await;
+    assert!(bench.held(&pod).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_none() {
+    let bench = Bench::new("requests").await;
+    let agent = bench.agent("n1").await;
+    let pod = TestPod { namespace: "n".into(), name: "p".into(), uid: String::new() };
+    let mut incomplete = pod.add("eth0", "c");
+    incomplete.as_object_mut().unwrap().remove("containerID");
+    let mut mistyped = pod.add("eth0", "c");
+    mistyped["cleanGateway"] = json!("yes");
+    let cases: [(Method, &str, Vec<u8>, u16, &str); 8] = [
+        (Method::POST, path::IP, b"{".to_vec(), 400, "not JSON"),
+        (Method::POST, path::IP, Vec::new(), 422, "body is required"),
+        (Method::POST, path::IP, incomplete.to_string().into(), 422, "containerID in body is required"),
+        (Method::POST, path::IP, mistyped.to_string().into(), 422, "body is invalid"),
+        (Method::PUT, path::IP, Vec::new(), 405, "PUT"),
+        (Method::GET, "/v1/nothing", Vec::new(), 404, "path /v1/nothing was not found"),
+        (Method::GET, path::WORKLOAD_ENDPOINT, Vec::new(), 422, "podNamespace in query is required"),
+        (Method::PUT, path::DATAPLANE_NICS, b"{}".to_vec(), 422, "in body is required"),
+    ];
+    for (method, path, body, status, part) in cases {
+        let answer = agent.ask_raw(method, path, body).await.unwrap();
+        assert_eq!(answer.status.as_u16(), status, "{answer:?}");
+        assert!(
+            answer.body["message"].as_str().is_some_and(|text| text.contains(part)),
+            "{part}: {answer:?}"
+        );
+        assert!(answer.body["code"].is_u64(), "{answer:?}");
+    }
+    let nothing = agent.ask(Method::POST, path::IPS, &Value::Null).await.unwrap();
+    assert_eq!(nothing.status, StatusCode::OK);
+    let absent = format!("{}?podNamespace=n&podName=p", path::WORKLOAD_ENDPOINT);
+    let answer = agent.ask(Method::GET, &absent, &Value::Null).await.unwrap();
+    assert_eq!(answer.failure(), "SpiderEndpoint not found for pod n/p");
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coordinator_is_asked_for_in_vain() {
+    let plane = spiderpool_tests::control_plane::ControlPlane::start(
+        spiderpool_tests::control_plane::Options::default(),
+    )
+    .unwrap();
+    let bench = Bench::on(&plane, "coordinator").await;
+    let agent = bench.agent("n1").await;
+    let ask = |name: &str| {
+        let body = json!({"podNamespace": "coordinator", "podName": name});
+        let agent = &agent;
+        async move { agent.ask(Method::GET, path::COORDINATOR_CONFIG, &body).await.unwrap() }
+    };
+    assert!(ask("p").await.failure().contains("coordinator config not found"));
+
+    bench.coordinator("z", &json!({"phase": "NotReady", "reason": "no CIDR"}));
+    bench
+        .until("not ready", async || ask("p").await.failure() == "spidercoordinator: z no ready: no CIDR")
+        .await;
+
+    let status =
+        json!({"phase": "Synced", "serviceCIDR": ["10.96.0.0/16"], "overlayPodCIDR": ["10.244.0.0/16"]});
+    bench.coordinator("default", &status);
+    bench
+        .until("the pod is missing", async || {
+            ask("p").await.failure().contains("failed to get pod coordinator/p")
+        })
+        .await;
+
+    bench.pod("p", "n1", &[("ipam.spidernet.io/default-route-nic", "net1")]);
+    let config = ask("p").await.ok().unwrap();
+    assert_eq!(config["serviceCIDR"], json!(["10.96.0.0/16"]));
+    assert_eq!((&config["podDefaultRouteNIC"], &config["dataplane"]), (&json!("net1"), &json!("ebpf")));
+}
+
+/// What a request for the dataplane is told on a node whose bpffs is not mounted; addresses are still given.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_bpffs_still_allocates() {
+    let bench = Bench::new("no-bpffs").await;
+    bench.pool("p", "10.57.0.0/24", &["10.57.0.2"], &json!({}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    let request = json!({
+        "containerID": "c", "network": "n", "ifName": "net1", "podNamespace": pod.namespace, "podName": pod.name,
+        "netns": "/none", "defaultRouteNic": "eth0", "nics": [], "routeHints": "auto",
+    });
+    let answer = agent.ask(Method::PUT, path::DATAPLANE_NICS, &request).await.unwrap();
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(answer.failure().contains("mount -t bpf bpf /sys/fs/bpf"), "{answer:?}");
+    agent.ask(Method::POST, path::IP, &pod.add("eth0", "c")).await.unwrap().ok().unwrap();
+}
