@@ -170,12 +170,14 @@ impl PluginError {
         }
         // Errors that quote their source in full need not repeat it.
         details.dedup_by(|inner, outer| outer.contains(inner.as_str()));
-        ErrorObject {
-            cni_version: cni_version.to_owned(),
-            code: self.code(),
-            msg: self.to_string(),
-            details: details.join(": "),
-        }
+        let (msg, details) = (self.to_string(), details.join(": "));
+        // An error without a source says why behind its first colon, or all in one.
+        let (msg, details) = match msg.split_once(": ") {
+            _ if !details.is_empty() => (msg, details),
+            Some((what, why)) => (what.to_owned(), why.to_owned()),
+            None => (msg.clone(), msg),
+        };
+        ErrorObject { cni_version: cni_version.to_owned(), code: self.code(), msg, details }
     }
 
     /// An agent that cannot be reached is told apart from one that refuses.
