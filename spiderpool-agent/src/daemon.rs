@@ -14,6 +14,7 @@ use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::shutdown::{self, Shutdown};
 use spiderpool_runtime::{http as server, logging, metrics};
+use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::config::{ConfigFile, Daemon, Environment};
@@ -59,7 +60,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let metrics = IpamMetrics::register(&mut registry);
     let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics);
     let dataplane_metrics = DataplaneMetrics::register(&mut registry);
-    let dataplane = start_dataplane(&environment, dataplane_metrics, &health)?;
+    let (dataplane, first_try) = start_dataplane(&environment, dataplane_metrics, &health)?;
     let agent = Arc::new(Agent {
         ipam,
         dataplane: dataplane.clone(),
@@ -68,6 +69,8 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     });
     follow_node_addresses(&agent)?;
     let watching = watching::start(&agent, &kube, &indexes, &environment.node_name, &health, &shutdown);
+    // Who finds the socket finds pods that are served, or is told why they are not.
+    first_try.await.context("dataplane thread")?;
     let serving = serve(&agent, &environment, &file, &health, registry, &shutdown).await?;
     let endpoints = tokio::spawn({
         let (agent, shutdown) = (Arc::clone(&agent), shutdown.clone());
@@ -108,7 +111,7 @@ fn start_dataplane(
     environment: &Environment,
     metrics: DataplaneMetrics,
     health: &Health,
-) -> anyhow::Result<dataplane::Handle> {
+) -> anyhow::Result<(dataplane::Handle, oneshot::Receiver<()>)> {
     let settings = dataplane::Settings {
         object: environment.bpf_object.clone(),
         pin_dir: environment.bpf_dir.clone(),

@@ -82,12 +82,21 @@ impl Handle {
     }
 }
 
-/// Starts the owner's thread. `loaded` is met while the programs are.
-pub fn start(settings: Settings, metrics: DataplaneMetrics, loaded: Condition) -> std::io::Result<Handle> {
+/// Starts the owner's thread. `loaded` is met while the programs are. The receiver hears when it has tried once to
+/// load them, and to take the pods of the node back into service.
+pub fn start(
+    settings: Settings,
+    metrics: DataplaneMetrics,
+    loaded: Condition,
+) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let (sender, orders) = channel();
+    let (tried, first_try) = oneshot::channel();
     thread::Builder::new().name("dataplane".to_owned()).spawn(move || {
         let mut owner = Owner::new(settings, metrics, loaded);
-        let mut sweep = Instant::now();
+        owner.sweep();
+        // The one who waits may have given up.
+        let _gone = tried.send(());
+        let mut sweep = Instant::now() + SWEEP;
         loop {
             if Instant::now() >= sweep {
                 owner.sweep();
@@ -100,7 +109,7 @@ pub fn start(settings: Settings, metrics: DataplaneMetrics, loaded: Condition) -
             }
         }
     })?;
-    Ok(Handle(sender))
+    Ok((Handle(sender), first_try))
 }
 
 fn obey(owner: &mut Owner, order: Order) {
