@@ -108,7 +108,11 @@ impl Headers {
 /// Reads the headers of an IPv4 or IPv6 packet; `false` if they are cut short or wrong.
 #[inline(never)]
 pub fn parse<P: Packet>(p: &P, h: &mut Headers) -> bool {
-    *h = Headers::default();
+    h.src_port = 0;
+    h.dst_port = 0;
+    h.echo_id = 0;
+    h.flags = 0;
+    h.kind = Kind::Other;
     let read = if p.protocol() == IPV4 { parse_v4(p, h) } else { parse_v6(p, h) };
     read.is_some() && (matches!(h.kind, Kind::Fragment) || parse_transport(p, h).is_some())
 }
@@ -117,21 +121,21 @@ pub fn parse<P: Packet>(p: &P, h: &mut Headers) -> bool {
 fn parse_transport<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
     match h.protocol {
         TCP => {
-            let b: [u8; 14] = p.load(h.l4)?;
-            set_ports(h, b[0], b[1], b[2], b[3]);
-            h.flags = b[13];
+            let words: [u32; 4] = p.load_words(h.l4)?;
+            set_ports(h, words[0]);
+            h.flags = words[3].to_ne_bytes()[1];
             h.kind = Kind::Tcp;
         }
         UDP => {
-            let b: [u8; 8] = p.load(h.l4)?;
-            set_ports(h, b[0], b[1], b[2], b[3]);
+            let words: [u32; 2] = p.load_words(h.l4)?;
+            set_ports(h, words[0]);
             h.kind = Kind::Udp;
         }
         ICMP | ICMP6 => {
-            let b: [u8; 8] = p.load(h.l4)?;
-            h.kind = icmp_kind(h.protocol, b[0], h.src.is_v4());
+            let words: [u32; 2] = p.load_words(h.l4)?;
+            h.kind = icmp_kind(h.protocol, words[0].to_ne_bytes()[0], h.src.is_v4());
             if matches!(h.kind, Kind::EchoRequest | Kind::EchoReply) {
-                h.echo_id = u16::from_be_bytes([b[4], b[5]]);
+                h.echo_id = (u32::from_be(words[1]) >> 16) as u16;
             }
         }
         _ => {}
@@ -140,9 +144,10 @@ fn parse_transport<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
 }
 
 #[inline(always)]
-fn set_ports(h: &mut Headers, s0: u8, s1: u8, d0: u8, d1: u8) {
-    h.src_port = u16::from_be_bytes([s0, s1]);
-    h.dst_port = u16::from_be_bytes([d0, d1]);
+fn set_ports(h: &mut Headers, word: u32) {
+    let word = u32::from_be(word);
+    h.src_port = (word >> 16) as u16;
+    h.dst_port = word as u16;
 }
 
 #[inline(always)]
@@ -157,36 +162,46 @@ const fn icmp_kind(protocol: u8, ty: u8, v4: bool) -> Kind {
     }
 }
 
+/// Where reading starts, so that the IP header is aligned: its first word is the fourth.
+const START: u32 = 2;
+
 #[inline(always)]
 fn parse_v4<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
-    let b: [u8; 34] = p.load(0)?;
-    let header = u32::from(b[14] & 0x0f) * 4;
-    if b[14] >> 4 != 4 || header < 20 {
+    let w: [u32; 8] = p.load_words(START)?;
+    let [version, ..] = w[3].to_ne_bytes();
+    let header = u32::from(version & 0x0f) * 4;
+    if version >> 4 != 4 || header < 20 {
         return None;
     }
-    if u16::from_be_bytes([b[20], b[21]]) & 0x3fff != 0 {
+    if u32::from_be(w[4]) & 0x3fff != 0 {
         h.kind = Kind::Fragment;
     }
-    h.mac = [b[6], b[7], b[8], b[9], b[10], b[11]];
-    h.src = Addr::v4([b[26], b[27], b[28], b[29]]);
-    h.dst = Addr::v4([b[30], b[31], b[32], b[33]]);
-    h.protocol = b[23];
+    h.mac = mac(w[1], w[2]);
+    h.src = Addr::v4(w[6].to_ne_bytes());
+    h.dst = Addr::v4(w[7].to_ne_bytes());
+    h.protocol = w[5].to_ne_bytes()[1];
     h.l4 = ETH + header;
     Some(())
 }
 
 #[inline(always)]
 fn parse_v6<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
-    let b: [u8; 22] = p.load(0)?;
-    if b[14] >> 4 != 6 {
+    let w: [u32; 13] = p.load_words(START)?;
+    if w[3].to_ne_bytes()[0] >> 4 != 6 {
         return None;
     }
-    h.mac = [b[6], b[7], b[8], b[9], b[10], b[11]];
-    h.src = Addr::v6(p.load(22)?);
-    h.dst = Addr::v6(p.load(38)?);
-    h.protocol = b[20];
+    h.mac = mac(w[1], w[2]);
+    h.src = Addr::from_words([w[5], w[6], w[7], w[8]]);
+    h.dst = Addr::from_words([w[9], w[10], w[11], w[12]]);
+    h.protocol = w[4].to_ne_bytes()[2];
     h.l4 = ETH + 40;
     skip_extensions(p, h)
+}
+
+#[inline(always)]
+const fn mac(first: u32, second: u32) -> [u8; 6] {
+    let (a, b) = (first.to_ne_bytes(), second.to_ne_bytes());
+    [a[0], a[1], a[2], a[3], b[0], b[1]]
 }
 
 /// Walks to the first header that is no extension.

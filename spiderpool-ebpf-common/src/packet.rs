@@ -39,6 +39,9 @@ pub trait Packet {
     /// Reads bytes.
     fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]>;
 
+    /// Reads words in memory order: aligned, so that the BPF target does not take them apart.
+    fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]>;
+
     /// Writes bytes. Does not touch checksums.
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
 

@@ -253,12 +253,21 @@ unsafe fn is_unbound(sk: *mut bpf_sock) -> bool {
 fn tuple(key: &NatKey) -> (bpf_sock_tuple, u32) {
     let (local, remote) = (key.local, key.remote);
     let (sport, dport) = (key.remote_port.to_be(), key.local_port.to_be());
-    let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: remote.words(), daddr: local.words(), sport, dport };
+    let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+        saddr: remote.words(),
+        daddr: local.words(),
+        sport,
+        dport,
+    };
     if !local.is_v4() {
         return (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } }, 36);
     }
-    let ipv4 =
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: remote.words()[3], daddr: local.words()[3], sport, dport };
+    let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+        saddr: remote.words()[3],
+        daddr: local.words()[3],
+        sport,
+        dport,
+    };
     let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
     tuple.__bindgen_anon_1.ipv4 = ipv4;
     (tuple, 12)
@@ -317,10 +326,10 @@ fn report(skb: *mut __sk_buff, nic: u16, event: Event) {
     let ctx = TcContext::new(skb);
     match event {
         Event::NeighbourAnswered => {
-            info!(&ctx, "neighbour request for a node address answered on NIC {}", nic)
+            info!(&ctx, "neighbour request for a node address answered on NIC {}", nic);
         }
         Event::NatFull => {
-            warn!(&ctx, "no room for a translation on NIC {}: raise the size of the map nat", nic)
+            warn!(&ctx, "no room for a translation on NIC {}: raise the size of the map nat", nic);
         }
         Event::NatNoPort => warn!(&ctx, "no free source port for a translation on NIC {}", nic),
     }

@@ -2,6 +2,7 @@
 //! and the kernel's helpers.
 #![no_std]
 #![no_main]
+#![expect(clippy::needless_pass_by_value, reason = "the attribute `classifier` calls them by value")]
 
 mod kernel;
 mod maps;

@@ -28,7 +28,7 @@ pub(crate) static STATS: PerCpuArray<Counters, 1024> = PerCpuArray::new();
 
 /// Memory of one run: a tc program is not interrupted by another on its CPU.
 #[btf_map(name = "scratch")]
-static SCRATCH: PerCpuArray<[u8; size_of::<Headers>()], 1> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<[u32; size_of::<Headers>() / 4], 1> = PerCpuArray::new();
 
 /// The memory of this run.
 #[inline(always)]

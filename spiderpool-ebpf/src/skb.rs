@@ -55,6 +55,14 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        // SAFETY: the helper writes N words into the array or fails.
+        let ret = unsafe { bpf_skb_load_bytes(self.skb.cast(), at, words.as_mut_ptr().cast(), 4 * N as u32) };
+        if ret == 0 { Some(words) } else { None }
+    }
+
+    #[inline(always)]
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
         // SAFETY: the helper reads N bytes from the array.
         unsafe { bpf_skb_store_bytes(self.skb, at, bytes.as_ptr().cast(), N as u32, 0) == 0 }

@@ -82,6 +82,15 @@ impl Packet for Frame {
         self.bytes.get(at as usize..at as usize + N)?.try_into().ok()
     }
 
+    fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        let bytes = self.bytes.get(at as usize..at as usize + 4 * N)?;
+        let mut words = [0; N];
+        for (word, b) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
+        }
+        Some(words)
+    }
+
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
         self.slice(at, N).map(|slice| slice.copy_from_slice(bytes)).is_some()
     }
