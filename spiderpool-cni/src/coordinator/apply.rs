@@ -109,7 +109,7 @@ impl<'a> Applier<'a> {
                 )?;
             }
             Step::DeleteNodeLink { host } => {
-                self.indexes.remove(&(Place::Node, host.clone()));
+                self.indexes.clear(); // both ends go
                 self.node_netlink.delete_link(host)?;
             }
             Step::SetUp { place, dev } => self.with(*place, dev, Netlink::set_up)?,
@@ -201,6 +201,9 @@ fn of_step(step: &Step, error: PluginError) -> PluginError {
 fn is_pod_sysctl(step: &Step) -> bool {
     matches!(step, Step::SetSysctl { place: Place::Pod, .. })
 }
+
+#[cfg(test)]
+mod tests;
 
 /// A node without IPv6 has no such parameter, and needs none.
 fn set_node_sysctl(key: &str, value: &str) -> Result<Option<String>, PluginError> {

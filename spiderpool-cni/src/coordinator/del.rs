@@ -9,6 +9,7 @@ use spiderpool_core::coordinator::{
 };
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_core::names::IfName;
+use spiderpool_core::net::{PROTOCOL_KERNEL, Route};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::tc::Direction;
@@ -32,27 +33,20 @@ pub(super) fn del(request: &Request, conf: &NetConf) {
     }
 }
 
+/// The node link is deleted only if its pod end cannot be seen: otherwise it goes with the namespace, which the
+/// runtime removes after this. Deleting it here would wait for several RCU grace periods, 15 to 25 ms, and so
+/// would setting the NIC down. If the pod goes on living instead, the link idles until the next ADD.
 fn clean(request: &Request, conf: &NetConf) -> Result<(), PluginError> {
     // Named by the container: a late DEL of an old sandbox finds nothing of the new one's.
     let host_end = host_end_name(&request.container_id).map_err(|e| PluginError::Config(e.to_string()))?;
-    let rest = match open_own(request) {
-        Some(netns) => clean_pod(&netns, request, conf)?,
-        None => Rest::Nothing,
-    };
     let mut host = Netlink::open()?;
-    match rest {
-        Rest::Nothing => host.delete_link(&host_end)?,
-        Rest::OtherNics(addresses) => remove_from_host_end(&mut host, &host_end, &addresses)?,
-    }
-    Ok(())
-}
-
-/// What remains of the pod.
-enum Rest {
-    /// No NIC of ours: the node link goes.
-    Nothing,
-    /// Other NICs of ours; these addresses go.
-    OtherNics(Vec<IpAddr>),
+    let Some(netns) = open_own(request) else { return Ok(host.delete_link(&host_end)?) };
+    let addresses = clean_pod(&netns, request, conf);
+    let mut gone = result_addresses(&conf.base.prev_result, request.nic.as_str());
+    gone.extend(addresses.iter().flatten());
+    let gone: Vec<_> = gone.iter().map(IpNet::addr).collect();
+    remove_from_host_end(&mut host, &host_end, &gone)?;
+    addresses.map(drop)
 }
 
 /// The sandbox's namespace, if it is there and the node link in it says that it is this sandbox's: the path may
@@ -71,23 +65,23 @@ fn open_own(request: &Request) -> Option<NetNs> {
     Some(netns)
 }
 
-fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Rest, PluginError> {
+/// The addresses that the NIC had.
+fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Vec<IpNet>, PluginError> {
     let mut applier = Applier::new(netns)?;
     let pod = read_pod(&mut applier.pod_netlink)?;
     let first_nic = first_nic(conf);
-    let mut addresses: Vec<_> = pod.usable_addresses(&request.nic);
-    addresses.extend(result_addresses(&conf.base.prev_result, request.nic.as_str()));
+    let addresses = pod.usable_addresses(&request.nic);
     if let Some(link) = pod.link(&request.nic).filter(|_| request.nic != first_nic) {
         // Once its address is free, nobody may answer for it on the wire.
-        applier.pod_netlink.set_down(link.index)?;
+        for net in &addresses {
+            applier.pod_netlink.delete_address(link.index, *net)?;
+        }
         detach(&mut applier.pod_netlink, link.index)?;
     }
-    let others = other_underlay_nics(&mut applier.pod_netlink, &pod, &request.nic, &first_nic)?;
-    if others.is_empty() {
-        restore_cluster_nic(&mut applier, &first_nic)?;
-        return Ok(Rest::Nothing);
+    if other_underlay_nics(&mut applier.pod_netlink, &pod, &request.nic, &first_nic)?.is_empty() {
+        restore(&mut applier, &request.nic, &first_nic)?;
     }
-    Ok(Rest::OtherNics(addresses.iter().map(IpNet::addr).collect()))
+    Ok(addresses)
 }
 
 fn first_nic(conf: &NetConf) -> IfName {
@@ -96,18 +90,22 @@ fn first_nic(conf: &NetConf) -> IfName {
 }
 
 /// A pod that goes on living has its first NIC as the main CNI plugin made it.
-fn restore_cluster_nic(applier: &mut Applier<'_>, first_nic: &IfName) -> Result<(), PluginError> {
+fn restore(applier: &mut Applier<'_>, nic: &IfName, first_nic: &IfName) -> Result<(), PluginError> {
     let pod: Namespace = read_pod(&mut applier.pod_netlink)?;
-    let Some(link) = pod.link(first_nic) else { return Ok(()) };
-    detach(&mut applier.pod_netlink, link.index)?;
-    let mut steps: Vec<Step> = plan_route_hints(&HintInputs {
+    for link in pod.links.iter().filter(|l| l.name == *first_nic || l.name.as_str() == NODE_LINK) {
+        detach(&mut applier.pod_netlink, link.index)?;
+    }
+    let (gone, routes): (Vec<Route>, Vec<Route>) = pod.routes.into_iter().partition(|r| r.dev == *nic);
+    let gone = gone.into_iter().filter(|r| r.protocol != PROTOCOL_KERNEL);
+    let mut steps: Vec<Step> = gone.map(|route| Step::DeleteRoute { place: Place::Pod, route }).collect();
+    steps.extend(plan_route_hints(&HintInputs {
         cluster_nic: first_nic,
         addresses: &pod.addresses,
-        routes: &pod.routes,
+        routes: &routes,
         cidrs: &[],
         nodes: &[],
-    });
-    steps.extend(plan_default_routes(&pod.routes, first_nic, first_nic));
+    }));
+    steps.extend(plan_default_routes(&routes, first_nic, first_nic));
     applier.apply(&steps)
 }
 
