@@ -20,3 +20,17 @@ impl Dataplane {
             .collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_ebpf_common::reason::Reason;
+
+    #[test]
+    fn the_documentation_has_every_reason() {
+        let doc = include_str!("../../docs/dataplane.md");
+        for &reason in Reason::ALL {
+            let row = format!("| `{}` | {} |", reason.name(), reason.text());
+            assert!(doc.contains(&row), "docs/dataplane.md lacks the row: {row}");
+        }
+    }
+}
