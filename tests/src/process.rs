@@ -54,17 +54,7 @@ impl Process {
     pub fn start(name: &str, command: &Command, log: &Path) -> Result<Self> {
         let output =
             File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
-        let mut guarded = Command::new("setpriv");
-        guarded.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
-        for (key, value) in command.get_envs() {
-            match value {
-                Some(value) => guarded.env(key, value),
-                None => guarded.env_remove(key),
-            };
-        }
-        if let Some(folder) = command.get_current_dir() {
-            guarded.current_dir(folder);
-        }
+        let mut guarded = guarded(command);
         guarded.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         Ok(Self { name: name.to_owned(), child: spawn(guarded)?, log: log.to_owned() })
     }
@@ -117,10 +107,26 @@ impl Drop for Process {
     }
 }
 
+/// The command with the order to be killed when the thread that starts it ends.
+fn guarded(command: &Command) -> Command {
+    let mut guarded = Command::new("setpriv");
+    guarded.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => guarded.env(key, value),
+            None => guarded.env_remove(key),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        guarded.current_dir(folder);
+    }
+    guarded
+}
+
 /// Runs a command to its end; its standard output, or an error with the command line and what it printed.
-pub fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &Command) -> Result<String> {
     let started = Instant::now();
-    let output = command.output().with_context(|| format!("start {command:?}"))?;
+    let output = guarded(command).output().with_context(|| format!("start {command:?}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -130,8 +136,8 @@ pub fn output(command: &mut Command) -> Result<String> {
 }
 
 /// As [`output`], with `input` on standard input.
-pub fn output_with_input(command: &mut Command, input: &str) -> Result<String> {
-    let mut child = command
+pub fn output_with_input(command: &Command, input: &str) -> Result<String> {
+    let mut child = guarded(command)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -115,7 +115,8 @@ fn set_up_routes(machine: &Machine, index: u8, nodes: u8) -> Result<()> {
 }
 
 /// Calico's rules: what leaves the overlay carries the node's address (natOutgoing), and a host end drops what does not
-/// come from its endpoint. For IPv4 that is rp_filter, for IPv6, where the kernel has none, a rule as here.
+/// come from its endpoint. For IPv4 that is rp_filter, for IPv6, where the kernel has none, a rule as here. What
+/// connection tracking cannot place is dropped, as kube-proxy's iptables mode does and its nftables mode does not.
 fn set_up_rules(machine: &Machine) -> Result<()> {
     let [v4, v6] = addresses::OVERLAY;
     machine.nft(&format!(
@@ -123,6 +124,10 @@ fn set_up_rules(machine: &Machine) -> Result<()> {
             chain prerouting {{
                 type filter hook prerouting priority raw;
                 iifname \"cali*\" fib saddr . iif oif missing drop
+            }}
+            chain forward {{
+                type filter hook forward priority filter;
+                ct state invalid drop
             }}
             chain postrouting {{
                 type nat hook postrouting priority srcnat;

@@ -70,7 +70,7 @@ fn run() -> Result<bool> {
     println!("\n{report}");
     let passed = report.passed() && live_change;
     if keep {
-        show::how_to_look_around(&scenario, &pods);
+        show::how_to_look_around(&scenario, &pods)?;
         loop {
             thread::park();
         }

@@ -128,3 +128,55 @@ fn mark(worked: Option<bool>) -> &'static str {
         None => " ",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_tests::probe::{Probe, Protocol};
+
+    use super::*;
+
+    fn flow() -> Flow {
+        Flow {
+            name: "pod to nowhere".into(),
+            from: Place::of_process("pod", 1),
+            probe: Probe { protocol: Protocol::Tcp, to: [192, 0, 2, 1].into(), bound: None },
+            servers: Vec::new(),
+            replies: None,
+        }
+    }
+
+    fn report(column: Column) -> Report {
+        let mut report = Report::default();
+        report.enter(Column::attached(DefaultRoute::Eth0, RouteHints::Auto), &flow(), true, Duration::ZERO);
+        report.enter(column, &flow(), false, Duration::ZERO);
+        report
+    }
+
+    #[test]
+    fn one_failed_cell_fails_its_row_and_the_report() {
+        let failed = report(Column::attached(DefaultRoute::Net1, RouteHints::Never));
+        assert!(!failed.passed());
+        assert!(failed.to_string().contains("FAIL"), "{failed}");
+    }
+
+    #[test]
+    fn without_programs_nothing_is_decided() {
+        assert!(report(Column::detached(DefaultRoute::Net1)).passed());
+    }
+
+    #[test]
+    fn nothing_run_is_not_a_pass() {
+        assert!(!Report::default().passed());
+    }
+
+    #[test]
+    fn columns_are_distinct() {
+        let mut all: Vec<usize> = RouteHints::ALL
+            .iter()
+            .flat_map(|hints| DefaultRoute::ALL.map(|route| Column::attached(route, *hints).0))
+            .chain(DefaultRoute::ALL.map(|route| Column::detached(route).0))
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3, 4, 5]);
+    }
+}

@@ -7,6 +7,7 @@ use spiderpool_tests::counters;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::poll;
 use spiderpool_tests::scenario::Scenario;
+use spiderpool_tests::tools;
 use spiderpool_tests::topology::addresses;
 
 /// A change of SpiderCoordinator's status must be in the map of a running pod after that.
@@ -88,20 +89,25 @@ fn change_service_cidr(scenario: &Scenario) -> Result<bool> {
 }
 
 /// How to enter what is left running.
-pub(crate) fn how_to_look_around(scenario: &Scenario, pods: &[Pod]) {
+pub(crate) fn how_to_look_around(scenario: &Scenario, pods: &[Pod]) -> Result<()> {
     let topology = scenario.topology();
-    println!("\nStill up; Ctrl-C removes everything. To look around:");
+    println!(
+        "\nStill up; Ctrl-C removes everything. Put one of these before a command, or run it alone for a shell:"
+    );
     for machine in topology.nodes.iter().map(|node| &**node).chain([&topology.gateway, &topology.outside]) {
         println!("  {:24} {}", machine.name, machine.shell());
     }
     for pod in pods {
         println!("  {:24} {}", pod.name, pod.place.shell());
     }
+    let (kubectl, admin) = (tools::kubernetes("kubectl")?, topology.plane.admin());
     println!(
-        "  {:24} {} env KUBECONFIG={} bash",
+        "  {:24} {} {} --kubeconfig {}",
         "kubectl",
         topology.fabric.shell(),
-        topology.plane.admin().display()
+        kubectl.display(),
+        admin.display()
     );
-    println!("  {:24} {}", "logs", topology.state.path().join("logs").display());
+    println!("  {:24} {}", "logs are in", topology.state.path().join("logs").display());
+    Ok(())
 }
