@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
+use std::thread;
 
 use serde_json::json;
 use spiderpool_core::ip::Family;
@@ -30,6 +31,27 @@ fn plain_macvlan() -> Network {
     }
 }
 
+/// TCP and UDP are answered, and the server sees `source`.
+fn works(from: &Place, to: IpAddr, source: IpAddr) {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let answer = send(from, Probe { protocol, to, bound: None })
+            .unwrap_or_else(|error| panic!("{protocol} from {} to {to}: {error:#}", from.name));
+        assert_eq!(answer.seen, Some(source), "{protocol} to {to}");
+    }
+}
+
+/// No connection is answered. At the same time, because each waits for its deadline.
+fn all_fail(connections: &[(&Place, IpAddr, Option<IpAddr>)]) {
+    thread::scope(|scope| {
+        for (from, to, bound) in connections {
+            scope.spawn(move || {
+                let answer = send(from, Probe { protocol: Protocol::Tcp, to: *to, bound: *bound });
+                assert!(answer.is_err(), "tcp from {} to {to} bound to {bound:?} gave {answer:?}", from.name);
+            });
+        }
+    });
+}
+
 /// The rows of the flow matrix for "no coordinator": only what macvlan and the overlay do by themselves works.
 #[test]
 fn without_a_coordinator_the_pod_reaches_neither_services_nor_its_node_from_net1() {
@@ -49,38 +71,31 @@ fn without_a_coordinator_the_pod_reaches_neither_services_nor_its_node_from_net1
 
     for family in Family::ALL {
         let net1 = two.net1().unwrap().get(family);
-        let works = |from: &Place, to: IpAddr, bound, source: IpAddr| {
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                let answer = send(from, Probe { protocol, to, bound })
-                    .unwrap_or_else(|error| panic!("{protocol} from {} to {to}: {error:#}", from.name));
-                assert_eq!(answer.seen, Some(source), "{protocol} to {to}");
-            }
-        };
-        let fails = |from, to: IpAddr, bound| {
-            let answer = send(from, Probe { protocol: Protocol::Tcp, to, bound });
-            assert!(answer.is_err(), "tcp to {to} bound to {bound:?} gave {answer:?}");
-        };
         let eth0 = overlay.eth0.get(family);
         let (service, node, remote) =
             (cluster_ip.get(family), node1.address.get(family), backend.eth0.get(family));
-        works(&overlay.place, service, None, eth0);
-        works(&overlay.place, remote, None, eth0);
-        works(&overlay.place, node, None, eth0);
-        works(&two.place, service, None, two.eth0.get(family));
-        fails(&two.place, service, Some(net1));
-        fails(&two.place, node, Some(net1));
-        fails(node1, net1, None);
-        fails(&topology.outside, net1, None);
+        works(&overlay.place, service, eth0);
+        works(&overlay.place, remote, eth0);
+        works(&overlay.place, node, eth0);
+        works(&two.place, service, two.eth0.get(family));
+        all_fail(&[
+            (&two.place, service, Some(net1)),
+            (&two.place, node, Some(net1)),
+            (node1, net1, None),
+            (&topology.outside, net1, None),
+        ]);
 
         let gateway = addresses::UNDERLAY_GATEWAY.get(family);
         let any = family.default_route();
         two.place.ip(&format!("route replace {any} via {gateway} dev net1")).unwrap();
-        works(&topology.outside, net1, None, addresses::OUTSIDE.get(family));
-        works(&two.place, addresses::OUTSIDE.get(family), None, net1);
+        works(&topology.outside, net1, addresses::OUTSIDE.get(family));
+        works(&two.place, addresses::OUTSIDE.get(family), net1);
         send(&two.place, Probe { protocol: Protocol::Ping, to: gateway, bound: None }).unwrap();
-        fails(&two.place, service, None);
-        fails(&two.place, remote, None);
-        fails(node1, two.eth0.get(family), None);
+        all_fail(&[
+            (&two.place, service, None),
+            (&two.place, remote, None),
+            (node1, two.eth0.get(family), None),
+        ]);
     }
     drop(servers);
     for (pod, node) in [(overlay, node1), (two, node1), (backend, node2)] {
