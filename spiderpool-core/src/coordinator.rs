@@ -17,6 +17,8 @@ pub use error::{PlanError, SettingsError};
 pub use link::{MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
 pub use mode::{Mode, Setup, decide_setup};
 pub use overlay::{Inputs, Plan, plan_overlay, stays};
-pub use settings::{Config, Dataplane, EbpfSettings, PolicyRoute, PolicyRouteText, Settings};
+pub use settings::{
+    Config, DEFAULT_FIRST_NIC, Dataplane, EbpfSettings, PolicyRoute, PolicyRouteText, Settings,
+};
 pub use state::{HostEnd, Namespace, project};
 pub use step::{Place, Step};

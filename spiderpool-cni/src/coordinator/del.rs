@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_core::coordinator::{
-    NODE_LINK, Namespace, Place, Step, host_end_name, node_link_macs, plan_default_routes,
+    DEFAULT_FIRST_NIC, NODE_LINK, Namespace, Place, Step, host_end_name, node_link_macs, plan_default_routes,
 };
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_core::names::IfName;
@@ -69,7 +69,7 @@ fn open_own(request: &Request) -> Option<NetNs> {
 fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Vec<IpNet>, PluginError> {
     let mut applier = Applier::new(netns)?;
     let pod = read_pod(&mut applier.pod_netlink)?;
-    let first_nic = first_nic(conf);
+    let first_nic = first_nic(conf)?;
     let addresses = pod.usable_addresses(&request.nic);
     if let Some(link) = pod.link(&request.nic).filter(|_| request.nic != first_nic) {
         // Once its address is free, nobody may answer for it on the wire.
@@ -84,9 +84,10 @@ fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Vec<IpN
     Ok(addresses)
 }
 
-fn first_nic(conf: &NetConf) -> IfName {
-    let named = conf.settings.pod_default_cni_nic.parse().ok();
-    named.or_else(|| "eth0".parse().ok()).unwrap_or_else(|| unreachable!("eth0 is an interface name"))
+fn first_nic(conf: &NetConf) -> Result<IfName, PluginError> {
+    let named = conf.settings.pod_default_cni_nic.as_str();
+    let name = if named.is_empty() { DEFAULT_FIRST_NIC } else { named };
+    name.parse().map_err(|error| PluginError::Config(format!("podDefaultCniNic: {error}")))
 }
 
 /// A pod that goes on living has its first NIC as the main CNI plugin made it.

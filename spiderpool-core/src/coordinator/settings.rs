@@ -117,7 +117,8 @@ pub struct Config {
     pub route_hints: bool,
 }
 
-const DEFAULT_FIRST_NIC: &str = "eth0";
+/// The NIC that the main CNI plugin makes, unless `podDefaultCniNic` says otherwise.
+pub const DEFAULT_FIRST_NIC: &str = "eth0";
 const DEFAULT_MTU: i64 = 1500;
 
 impl Settings {

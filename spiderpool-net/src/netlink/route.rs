@@ -34,8 +34,10 @@ impl Netlink {
         match self.dump("list routes", object, &RouteNetlinkMessage::GetRoute(message), |m| Some(read(m))) {
             // The kernel answers so to a filtered dump of a family whose main table it has not made yet.
             Err(error) if error.is_gone() => Ok(Vec::new()),
+            // A kernel without IPv6 answers with what it has.
             result => {
-                Ok(result?.into_iter().flatten().filter(|r| index.is_none_or(|i| i == r.dev)).collect())
+                let wanted = |r: &Route<u32>| r.family() == family && index.is_none_or(|i| i == r.dev);
+                Ok(result?.into_iter().flatten().filter(wanted).collect())
             }
         }
     }
