@@ -10,6 +10,7 @@ use spiderpool_tests::cni::Network;
 use spiderpool_tests::control_plane::{Definitions, Options};
 use spiderpool_tests::place::Place;
 use spiderpool_tests::pod::{Pod, PodSpec};
+use spiderpool_tests::privilege;
 use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::service;
 use spiderpool_tests::topology::{Topology, addresses};
