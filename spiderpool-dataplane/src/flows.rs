@@ -55,10 +55,10 @@ impl Dataplane {
         let now = now()?;
         let all: Vec<(NatKey, NatEntry)> = self.maps.nat.iter().filter_map(Result::ok).collect();
         let mut result = Expired::default();
-        for (key, entry) in &all {
+        for (key, _) in &all {
             if key.direction == OUT {
                 result.removed += usize::from(self.expire_pair(key, now)?);
-            } else if self.is_orphan(key, entry, now) {
+            } else if self.is_orphan(key, now) {
                 gone_is_fine(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
                 result.orphans += 1;
             }
@@ -81,9 +81,11 @@ impl Dataplane {
         Ok(true)
     }
 
-    /// The `BACK` entry is made first, so a young one may just be waiting for its `OUT` entry.
-    fn is_orphan(&self, key: &NatKey, entry: &NatEntry, now: u64) -> bool {
-        let out = partner(key, entry);
+    /// The `BACK` entry is made first, so a young one may just be waiting for its `OUT` entry. One that went with
+    /// its `OUT` entry since the listing is none.
+    fn is_orphan(&self, key: &NatKey, now: u64) -> bool {
+        let Ok(entry) = self.maps.nat.get(key, 0) else { return false };
+        let out = partner(key, &entry);
         let named = self.maps.nat.get(&out, 0).is_ok_and(|o| partner(&out, &o) == *key);
         !named && now.saturating_sub(entry.last_seen) > life::SECOND
     }

@@ -6,16 +6,17 @@
 mod support;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, socket,
 };
-use spiderpool_dataplane::{CidrAction, CidrKind, Dataplane, Reason};
+use spiderpool_dataplane::{CidrAction, CidrKind, Dataplane, Logs, Reason};
 use spiderpool_ebpf_common::model::pod::{self, ETH0, Family, IFINDEX, NET1, Place, SP0, at};
 use support::{BpfFs, can_run};
 
@@ -328,11 +329,17 @@ fn flows_to_the_outside(lab: &Lab, default: Default) {
     }
 }
 
+fn readable(logs: &Logs) -> bool {
+    let mut fds = [PollFd::new(logs.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
+}
+
 fn all_flows(default: Default) {
     if !can_run() {
         return;
     }
-    let lab = Lab::new(default);
+    let mut lab = Lab::new(default);
+    let mut logs = lab.dataplane.take_logs().unwrap();
     flows_of_the_pod(&lab, default);
     flows_to_the_pod(&lab, default);
     flows_to_the_outside(&lab, default);
@@ -340,9 +347,11 @@ fn all_flows(default: Default) {
     assert_eq!(failed, 0);
     let leaves = if default == Default::OnEth0 { ETH0 } else { NET1 };
     assert!(lab.packets(leaves, Reason::NatNew) > 0 && lab.packets(ETH0, Reason::TranslatedBack) > 0);
-    if default == Default::OnNet1 {
-        assert!(lab.packets(NET1, Reason::ArpAnswered) > 0 && lab.packets(NET1, Reason::NdpAnswered) > 0);
-    }
+    // The node's address is in net1's subnet, so it is asked for there whatever the default route.
+    assert!(lab.packets(NET1, Reason::ArpAnswered) > 0 && lab.packets(NET1, Reason::NdpAnswered) > 0);
+    assert!(readable(&logs), "an answered neighbour request is told to the log");
+    logs.flush();
+    assert!(!readable(&logs));
 }
 
 #[test]

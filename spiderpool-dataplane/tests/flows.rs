@@ -1,0 +1,153 @@
+//! The agent's side of flows: sweep, flush, counters, and maps that do not fit.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use spiderpool_dataplane::{Expired, NicEntry, ROLE_CLUSTER, Reason};
+use spiderpool_ebpf_common::addr::Addr;
+use spiderpool_ebpf_common::life::{ASSURED, FIN_BACK, FIN_OUT, SECOND, protocol};
+use spiderpool_ebpf_common::maps::{ArrivalEntry, ArrivalKey, BACK, EXACT, NatEntry, NatKey, OUT};
+use spiderpool_ebpf_common::reason::{Counter, Counters};
+use support::{BpfFs, can_run};
+
+type Nat = HashMap<MapData, NatKey, NatEntry>;
+
+const UNDERLAY: Addr = Addr::v4([172, 18, 55, 180]);
+const CLUSTER: Addr = Addr::v4([10, 244, 1, 5]);
+const REMOTE: Addr = Addr::v4([10, 96, 0, 10]);
+
+fn map(fs: &BpfFs, name: &str) -> Map {
+    Map::from_map_data(MapData::from_pin(fs.pins().join(name)).unwrap()).unwrap()
+}
+
+fn now() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    time.tv_sec() as u64 * SECOND + time.tv_nsec() as u64
+}
+
+fn keys(pod: u16, protocol: u8, port: u16) -> (NatKey, NatKey) {
+    let key = |direction, local| NatKey {
+        pod,
+        protocol,
+        direction,
+        local_port: port,
+        remote_port: 53,
+        local,
+        remote: REMOTE,
+    };
+    (key(OUT, UNDERLAY), key(BACK, CLUSTER))
+}
+
+fn entry(addr: Addr, port: u16, state: u8, last_seen: u64) -> NatEntry {
+    NatEntry { last_seen, addr, port, state, _pad: [0; 5] }
+}
+
+fn pair(nat: &mut Nat, pod: u16, protocol: u8, port: u16, state: u8, idle: u64) {
+    let (out, back) = keys(pod, protocol, port);
+    let seen = now().saturating_sub(idle * SECOND);
+    nat.insert(out, entry(CLUSTER, port, state, seen), 0).unwrap();
+    nat.insert(back, entry(UNDERLAY, port, 0, seen), 0).unwrap();
+}
+
+#[test]
+fn the_sweep_removes_what_is_over_and_halves() {
+    if !can_run() {
+        return;
+    }
+    if now() < 100 * SECOND {
+        eprintln!("skipped: the machine has not been up long enough for a flow to be over");
+        return;
+    }
+    let fs = BpfFs::mount();
+    let mut dataplane = fs.load();
+    let mut nat: Nat = map(&fs, "nat").try_into().unwrap();
+    let closed = ASSURED | FIN_OUT | FIN_BACK;
+    pair(&mut nat, 1, protocol::TCP, 1, ASSURED, 90);
+    pair(&mut nat, 1, protocol::TCP, 2, closed, 61);
+    pair(&mut nat, 1, protocol::TCP, 3, closed, 50);
+    pair(&mut nat, 1, protocol::UDP, 4, 0, 61);
+    pair(&mut nat, 1, protocol::UDP, 5, ASSURED, 61);
+    pair(&mut nat, 1, protocol::ICMP, 6, ASSURED, 31);
+    // Halves: without the other, named by one of another port, and one that was made just now.
+    let (_, lonely) = keys(1, protocol::UDP, 7);
+    nat.insert(lonely, entry(UNDERLAY, 7, 0, now() - 2 * SECOND), 0).unwrap();
+    let (_, other) = keys(1, protocol::UDP, 8);
+    nat.insert(other, entry(UNDERLAY, 5, 0, now() - 2 * SECOND), 0).unwrap();
+    let (_, young) = keys(1, protocol::UDP, 9);
+    nat.insert(young, entry(UNDERLAY, 9, 0, now()), 0).unwrap();
+    assert_eq!(dataplane.expire().unwrap(), Expired { removed: 3, orphans: 2, left: 7 });
+    let mut left: Vec<_> = nat.keys().map(|key| key.unwrap().local_port).collect();
+    left.sort_unstable();
+    assert_eq!(left, [1, 1, 3, 3, 5, 5, 9]);
+}
+
+#[test]
+fn a_pods_flows_go_with_it() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let mut dataplane = fs.load();
+    let mut nat: Nat = map(&fs, "nat").try_into().unwrap();
+    let mut arrivals: HashMap<MapData, ArrivalKey, ArrivalEntry> = map(&fs, "arrivals").try_into().unwrap();
+    for pod in [3, 4] {
+        pair(&mut nat, pod, protocol::UDP, 4, 0, 0);
+        let key = ArrivalKey {
+            pod,
+            protocol: protocol::TCP,
+            wildcard: EXACT,
+            local_port: 80,
+            remote_port: 1,
+            local: UNDERLAY,
+            remote: REMOTE,
+        };
+        let entry =
+            ArrivalEntry { last_seen: 0, local: UNDERLAY, nic: pod, mac: [0; 6], state: 0, _pad: [0; 7] };
+        arrivals.insert(key, entry, 0).unwrap();
+    }
+    dataplane.pod_flush(3).unwrap();
+    assert!(nat.keys().all(|key| key.unwrap().pod == 4) && nat.keys().count() == 2);
+    assert!(arrivals.keys().all(|key| key.unwrap().pod == 4) && arrivals.keys().count() == 1);
+    dataplane.pod_flush(3).unwrap();
+}
+
+#[test]
+fn counters_are_summed_and_end_with_the_nic() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let mut dataplane = fs.load();
+    let mut stats: PerCpuArray<MapData, Counters> = map(&fs, "stats").try_into().unwrap();
+    dataplane.nic_put(5, &NicEntry { role: ROLE_CLUSTER, pod: 5, ..NicEntry::default() }).unwrap();
+    let cpus = stats.get(&5, 0).unwrap().len();
+    let each = Counters { steered: Counter { packets: 2, bytes: 120 }, ..Counters::default() };
+    stats.set(5, vec![each; cpus].try_into().unwrap(), 0).unwrap();
+    let of = |dataplane: &spiderpool_dataplane::Dataplane, id, reason| {
+        let all = dataplane.stats(id).unwrap();
+        all.into_iter().find(|s| s.0 == reason).map(|s| (s.1, s.2)).unwrap()
+    };
+    assert_eq!(of(&dataplane, 5, Reason::Steered), (2 * cpus as u64, 120 * cpus as u64));
+    assert_eq!(of(&dataplane, 5, Reason::Translated), (0, 0));
+    dataplane.nic_remove(5).unwrap();
+    assert_eq!(of(&dataplane, 5, Reason::Steered), (0, 0));
+    assert_eq!(dataplane.nic(5).unwrap(), None);
+}
+
+#[test]
+fn a_map_of_another_layout_is_replaced() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    drop(fs.load());
+    std::fs::remove_file(fs.pins().join("nat")).unwrap();
+    // Type, sizes and flags are right; only BTF tells that key and value are not.
+    let stranger = HashMap::<MapData, [u64; 5], [u64; 4]>::create(support::SIZES.nat, 1).unwrap();
+    stranger.pin(fs.pins().join("nat")).unwrap();
+    let replaced: Vec<_> = fs.load().replaced().iter().map(|r| r.0).collect();
+    assert_eq!(replaced, ["nat"]);
+    assert_eq!(fs.load().replaced(), []);
+}
