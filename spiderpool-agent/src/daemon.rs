@@ -144,6 +144,7 @@ async fn serve(
     let socket = http::bind(file.socket())?;
     let probes = server::bind(environment.health_port).await;
     let probes = probes.with_context(|| format!("port {} of the health probes", environment.health_port))?;
+    info!(address = %probes.local_addr()?, "health probes are served");
     let mut tasks = vec![
         spawn("unix socket", server::serve(socket, http::router(Arc::clone(agent)), shutdown.clone())),
         spawn("health probes", server::serve(probes, health.router(), shutdown.clone())),
@@ -151,6 +152,7 @@ async fn serve(
     if environment.enabled_metric {
         let port = environment.metric_http_port;
         let listener = server::bind(port).await.with_context(|| format!("port {port} of the metrics"))?;
+        info!(address = %listener.local_addr()?, "metrics are served");
         let router: Router = metrics::router(Arc::new(registry));
         tasks.push(spawn("metrics", server::serve(listener, router, shutdown.clone())));
     }

@@ -21,6 +21,7 @@ use super::endpoints::Record;
 use super::error::AllocateError;
 use super::held::Held;
 use super::stock::Taker;
+use super::turns::Turn;
 use super::{Ipam, record};
 use crate::watches::{Pod, PoolIndex};
 
@@ -63,7 +64,7 @@ impl Ipam {
     }
 
     async fn allocate_in_turn(
-        self: Arc<Self>,
+        self: &Arc<Self>,
         args: &IpamAddArgs,
         caller: Caller,
     ) -> Result<IpamAddResponse, AllocateError> {
@@ -73,7 +74,7 @@ impl Ipam {
         let key = (args.pod_namespace.clone(), args.pod_name.clone());
         let name = || format!("{}/{}", args.pod_namespace, args.pod_name);
         let waiting = Instant::now();
-        let Some(_turn) = caller.unless_gone(self.pods.take(key)).await else {
+        let Some(turn) = caller.unless_gone(self.pods.take(key)).await else {
             return Err(AllocateError::Abandoned(name()));
         };
         self.metrics.allocation_wait.observe(waiting.elapsed());
@@ -82,7 +83,8 @@ impl Ipam {
         let top = top.map_err(|source| AllocateError::Owner { pod: name(), source })?;
         let taker = self.taker(args, &pod, &top, caller);
         for _ in 0..ROUNDS {
-            if let Some(answer) = self.serve(args, &pod, &top, &taker).await? {
+            if let Some((answer, surplus)) = self.serve(args, &pod, &top, &taker).await? {
+                self.free_surplus(surplus, turn);
                 return Ok(answer);
             }
         }
@@ -132,14 +134,14 @@ impl Ipam {
         Taker { spec, network: network_of(args), caller }
     }
 
-    /// One round; `None` if what the pod holds changed meanwhile.
+    /// One round: the answer and what the pod holds beyond it; `None` if what it holds changed meanwhile.
     async fn serve(
         self: &Arc<Self>,
         args: &IpamAddArgs,
         pod: &Pod,
         top: &OwnerRef,
         taker: &Taker,
-    ) -> Result<Option<IpamAddResponse>, AllocateError> {
+    ) -> Result<Option<(IpamAddResponse, Vec<Arc<Held>>)>, AllocateError> {
         let standard = |error| AllocateError::Standard(vec![error]);
         let annotations = PodAnnotations::parse(&pod.annotations).map_err(standard)?;
         let candidates = self.candidates(args, pod, &annotations)?;
@@ -174,8 +176,9 @@ impl Ipam {
             warn!(%route, "route of the pod's annotation has its next hop in no subnet of the pod and is left out");
         }
         self.endpoints.put(Record::new(pod, top, record::endpoint_ips(&response.addresses)));
-        self.free_surplus(plan.surplus, &held);
-        Ok(Some(record::answer(&response)))
+        let is_surplus = |held: &&Arc<Held>| plan.surplus.iter().any(|surplus| surplus.address == held.ip());
+        let surplus = held.iter().filter(is_surplus).cloned().collect();
+        Ok(Some((record::answer(&response), surplus)))
     }
 
     fn candidates(
@@ -288,22 +291,26 @@ impl Ipam {
         Ok(allocated)
     }
 
-    /// Gives back what attempts that broke off have left, now that one has succeeded.
-    fn free_surplus(self: &Arc<Self>, surplus: Vec<Known>, held: &[Arc<Held>]) {
-        for surplus in surplus {
-            let Some(held) = held.iter().find(|held| held.ip() == surplus.address).cloned() else { continue };
-            let ipam = Arc::clone(self);
-            tokio::spawn(async move {
+    /// Gives back what attempts that broke off have left, now that one has succeeded, while it is the pod's turn.
+    fn free_surplus(self: &Arc<Self>, surplus: Vec<Arc<Held>>, turn: Turn<(String, String)>) {
+        if surplus.is_empty() {
+            return;
+        }
+        let ipam = Arc::clone(self);
+        let work = async move {
+            let _turn = turn;
+            for held in surplus {
                 match ipam.stock.free(&held).await {
                     Ok(()) => {
-                        info!(address = %held.net, pool = held.pool, "surplus address of the pod freed");
+                        info!(address = %held.net, pool = held.pool, "surplus address of the pod freed")
                     }
                     Err(error) => {
-                        warn!(address = %held.net, %error, "surplus address of the pod is not freed yet");
+                        warn!(address = %held.net, %error, "surplus address of the pod is not freed yet")
                     }
                 }
-            });
-        }
+            }
+        };
+        tokio::spawn(work.in_current_span());
     }
 }
 

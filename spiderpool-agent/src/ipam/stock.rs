@@ -13,7 +13,7 @@ use spiderpool_core::ip::{Family, IpSet};
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::pick::Asker;
 use spiderpool_core::ipam::{Candidate, IpamError, Pool, PoolFailure};
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{IfName, PoolName};
 use tracing::{debug, warn};
 
 use super::addresses::{Addresses, Freshness, Taken};
@@ -44,6 +44,12 @@ pub(super) struct Taker {
     pub caller: Caller,
 }
 
+impl Purpose {
+    fn of(taker: &Taker, candidate: &Candidate) -> Self {
+        Self { pod_uid: taker.spec.pod_uid.clone(), nic: candidate.nic.clone(), family: candidate.family }
+    }
+}
+
 /// The node's stock of addresses.
 pub(super) struct Stock {
     addresses: Addresses,
@@ -52,7 +58,7 @@ pub(super) struct Stock {
     node: String,
     views: Mutex<HashMap<String, PoolView>>,
     /// Addresses that were asked for and may be ours or not.
-    unsettled: Mutex<HashMap<Purpose, (IpNet, String)>>,
+    unsettled: Mutex<HashMap<Purpose, (IpNet, PoolName)>>,
     lists: Turns<String>,
     collisions: Counter,
 }
@@ -98,22 +104,28 @@ impl Stock {
         candidate: &Candidate,
         pools: &[Pool],
     ) -> Result<Arc<Held>, IpamError> {
-        let mut failures = Vec::new();
-        if let Some(held) = self.settle(taker, candidate).await {
+        let failed = |failures| IpamError::AllFailed {
+            family: candidate.family,
+            nic: candidate.nic.clone(),
+            pools: pools.iter().map(|pool| pool.name.clone()).collect(),
+            failures,
+        };
+        if let Some(held) = self.settle(taker, candidate).await.map_err(|failure| failed(vec![failure]))? {
             return Ok(held);
         }
+        let purpose = Purpose::of(taker, candidate);
+        let mut failures = Vec::new();
         for pool in pools {
             match self.take_from(taker, candidate, pool).await {
                 Ok(held) => return Ok(held),
                 Err(failure) => failures.push(failure),
             }
+            // The pod may have an address of this pool; another one must not give it a second.
+            if self.unsettled(|unsettled| unsettled.contains_key(&purpose)) {
+                break;
+            }
         }
-        Err(IpamError::AllFailed {
-            family: candidate.family,
-            nic: candidate.nic.clone(),
-            pools: pools.iter().map(|pool| pool.name.clone()).collect(),
-            failures,
-        })
+        Err(failed(failures))
     }
 
     async fn take_from(
@@ -138,7 +150,7 @@ impl Stock {
             let Some(ip) = self.find(pool, &usable, seed.seed()).await? else { break };
             let net = pool.with_prefix(ip).map_err(|error| store(pool, error))?;
             if let Some(held) = self
-                .create(taker, &candidate.nic, pool.name.as_str(), net)
+                .create(taker, &candidate.nic, &pool.name, net)
                 .await
                 .map_err(|error| store(pool, error))?
             {
@@ -199,13 +211,13 @@ impl Stock {
         &self,
         taker: &Taker,
         nic: &IfName,
-        pool: &str,
+        pool: &PoolName,
         net: IpNet,
     ) -> Result<Option<Arc<Held>>, Failure> {
         let network = taker.network.as_ref().filter(|(of, _)| of == nic).map(|(_, network)| network.clone());
         let spec = SpiderIPAddressSpec {
             interface: nic.to_string(),
-            pool: pool.to_owned(),
+            pool: pool.to_string(),
             network: network.unwrap_or_default(),
             ..taker.spec.clone()
         };
@@ -214,33 +226,32 @@ impl Stock {
         match self.addresses.create(&object::of_spec(net, spec)).await {
             Ok(Taken::Ours(held)) => {
                 let held = self.held.write(|index| index.apply(*held));
-                self.known(pool, |view| view.settle(net.addr()));
+                self.known(pool.as_str(), |view| view.settle(net.addr()));
                 Ok(Some(held))
             }
             Ok(Taken::Theirs) => {
                 self.collisions.inc();
-                self.known(pool, |view| view.collide(net.addr(), Instant::now()));
+                self.known(pool.as_str(), |view| view.collide(net.addr(), Instant::now()));
                 Ok(None)
             }
             Err(failure) => {
-                self.known(pool, |view| view.give_back(net.addr()));
+                self.known(pool.as_str(), |view| view.give_back(net.addr()));
                 if failure.is_ambiguous() {
-                    self.unsettled(|unsettled| unsettled.insert(purpose, (net, pool.to_owned())));
+                    self.unsettled(|unsettled| unsettled.insert(purpose, (net, pool.clone())));
                 }
                 Err(failure)
             }
         }
     }
 
-    /// Finishes an earlier attempt whose outcome is unknown.
-    async fn settle(&self, taker: &Taker, candidate: &Candidate) -> Option<Arc<Held>> {
-        let purpose = Purpose {
-            pod_uid: taker.spec.pod_uid.clone(),
-            nic: candidate.nic.clone(),
-            family: candidate.family,
+    /// Finishes an earlier attempt whose outcome is unknown; `None` if there was none or it came to nothing.
+    async fn settle(&self, taker: &Taker, candidate: &Candidate) -> Result<Option<Arc<Held>>, PoolFailure> {
+        let purpose = Purpose::of(taker, candidate);
+        let Some((net, pool)) = self.unsettled(|unsettled| unsettled.remove(&purpose)) else {
+            return Ok(None);
         };
-        let (net, pool) = self.unsettled(|unsettled| unsettled.remove(&purpose))?;
-        self.create(taker, &candidate.nic, &pool, net).await.ok().flatten()
+        let outcome = self.create(taker, &candidate.nic, &pool, net).await;
+        outcome.map_err(|failure| PoolFailure::Store { pool: pool.clone(), cause: failure.to_string() })
     }
 
     /// Learns of what a pod may hold without our knowing, before it is freed.
@@ -306,7 +317,7 @@ impl Stock {
         }
     }
 
-    fn unsettled<T>(&self, f: impl FnOnce(&mut HashMap<Purpose, (IpNet, String)>) -> T) -> T {
+    fn unsettled<T>(&self, f: impl FnOnce(&mut HashMap<Purpose, (IpNet, PoolName)>) -> T) -> T {
         f(&mut self.unsettled.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
