@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::poll;
 use crate::process::Process;
@@ -25,6 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 pub struct SoloAgent {
     process: Process,
     socket: PathBuf,
+    log: PathBuf,
 }
 
 /// An answer of the agent.
@@ -81,11 +82,47 @@ impl SoloAgent {
             .env("SPIDERPOOL_LOG_LEVEL", "debug")
             // Any free port.
             .env("SPIDERPOOL_HEALTH_PORT", "0")
+            .env("SPIDERPOOL_ENABLED_METRIC", "true")
+            .env("SPIDERPOOL_METRIC_HTTP_PORT", "0")
             .env("SPIDERPOOL_BPF_OBJECT", tools::bpf_object()?)
             .env("SPIDERPOOL_STATE_DIR", folder)
             .env("SPIDERPOOL_BPF_DIR", folder.join("no-bpffs"));
-        let process = Process::start(&format!("agent of {node}"), &command, &folder.join("agent.log"))?;
-        Ok(Self { process, socket })
+        let log = folder.join("agent.log");
+        // The log of an earlier agent names ports that are nobody's any more.
+        drop(fs::remove_file(&log));
+        let process = Process::start(&format!("agent of {node}"), &command, &log)?;
+        Ok(Self { process, socket, log })
+    }
+
+    /// GET on the port of the probes.
+    pub async fn probe(&self, path: &str) -> Result<(StatusCode, String)> {
+        self.get("health probes are served", path).await
+    }
+
+    /// The metrics as text.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(self.get("metrics are served", "/metrics").await?.1)
+    }
+
+    /// GET on a port that the agent's log names.
+    async fn get(&self, message: &str, path: &str) -> Result<(StatusCode, String)> {
+        let log = fs::read_to_string(&self.log)?;
+        let line = log
+            .lines()
+            .find(|line| line.contains(message))
+            .with_context(|| format!("{message:?} in the log"))?;
+        let address = serde_json::from_str::<Value>(line)?["address"].as_str().context("address")?.to_owned();
+        let port = address.rsplit(':').next().context("port")?.parse::<u16>()?;
+        let stream = TcpStream::connect(("localhost", port)).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let request = Request::get(path).header("host", "localhost").body(Full::<Bytes>::default())?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        drop(sender);
+        driver.await?.context("connection to the agent")?;
+        Ok((status, String::from_utf8(bytes.to_vec())?))
     }
 
     /// One request on a connection of its own, as the plugins do. `Null` is no body.

@@ -191,6 +191,32 @@ async fn an_answer_is_lost() {
     }
 }
 
+/// Two attempts that broke off left two addresses; one of them is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_surplus_address_is_freed_after_the_next_add() {
+    let bench = bench("surplus", 46).await;
+    let pod = pod(&bench, "surplus");
+    let taken = ["10.46.0.7", "10.46.0.8"];
+    for address in taken {
+        bench.apply(&json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress",
+            "metadata": {"name": address, "labels": {
+                "ipam.spidernet.io/node": bench.name("n1"), "ipam.spidernet.io/pod-uid": pod.uid,
+                "ipam.spidernet.io/ippool": bench.name("a4"),
+            }},
+            "spec": {
+                "address": format!("{address}/24"), "pool": bench.name("a4"), "node": bench.name("n1"),
+                "interface": "eth0", "podNamespace": pod.namespace, "podName": pod.name, "podUID": pod.uid,
+            },
+        }));
+    }
+    let agent = bench.agent("n1").await;
+    let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    let kept = taken.iter().filter(|address| addresses(&answer).contains(&format!("{address}/24")));
+    assert_eq!(kept.count(), 1);
+    settled(&bench, &pod, &answer).await;
+}
+
 /// Whoever asked goes away while the server is being written to: what was begun is finished and known.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_caller_goes_away() {

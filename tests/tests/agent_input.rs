@@ -63,8 +63,23 @@ async fn annotations_and_pools_that_cannot_serve() {
     for (name, key, value, part) in more {
         refused(&bench, &agent, name, (key, value), part).await;
     }
+    bench
+        .annotate_namespace("ipam.spidernet.io/default-ipv4-ippool", &json!([bench.name("off")]).to_string());
+    let chosen = bench.pod("namespace", "n1", &[]);
+    bench
+        .until("the annotated namespace", async || {
+            let answer = agent.ask(Method::POST, path::IP, &chosen.add("eth0", "c")).await.unwrap();
+            answer.failure().contains("the Namespace annotation")
+        })
+        .await;
+    bench.annotate_namespace("ipam.spidernet.io/default-ipv4-ippool", "[]");
     let unnamed = bench.pod("none", "n1", &[]);
-    failure(&agent, &unnamed.add("eth0", "c"), "no IPPool available").await;
+    bench
+        .until("no pool is named any more", async || {
+            let answer = agent.ask(Method::POST, path::IP, &unnamed.add("eth0", "c")).await.unwrap();
+            answer.failure().contains("no IPPool available")
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

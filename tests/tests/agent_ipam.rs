@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
+use anyhow::ensure;
 use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
@@ -53,6 +54,13 @@ async fn both_families_of_several_nics_come_with_gateway_routes_and_endpoint() {
     let query = format!("{}?podNamespace={}&podName={}", path::WORKLOAD_ENDPOINT, pod.namespace, pod.name);
     let recorded = agent.ask(Method::GET, &query, &Value::Null).await.unwrap().ok().unwrap();
     assert_eq!(recorded["interfaces"][0]["interface"], json!("eth0"));
+
+    let metrics = agent.metrics().await.unwrap();
+    for line in
+        ["spiderpool_ipam_allocation_counts_total 3", "spiderpool_ipam_allocation_failure_counts_total 0"]
+    {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
 
     // Alive: kept. Dead: freed, endpoint included.
     agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
@@ -186,10 +194,22 @@ async fn without_an_api_server_the_answer_says_so_and_comes_soon() {
     let agent = bench.agent("n1").await;
     let first = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
     let parts = bench.into_parts();
+    assert_eq!(agent.probe("/v1/runtime/startup").await.unwrap().0, 200);
 
     plane.kill_api_server().unwrap();
     let refused = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c2")).await.unwrap();
     assert!(refused.failure().contains("API server"), "{refused:?}");
+    poll::until_async("the readiness probe tells", LIMIT, || async {
+        let (status, missing) = agent.probe("/v1/runtime/readiness").await?;
+        ensure!(
+            status == 500 && missing.contains("API server: API server unreachable"),
+            "{status} {missing}"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(agent.probe("/v1/runtime/liveness").await.unwrap().0, 200);
     plane.start_api_server().unwrap();
     let bench = Bench::from_parts(&plane, parts);
     let again = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c2")).await.unwrap().ok().unwrap();

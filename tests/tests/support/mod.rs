@@ -148,6 +148,12 @@ impl<'a> Bench<'a> {
         self.wait(async { api.delete(&pod.name, &parameters).await }).unwrap();
     }
 
+    pub(crate) fn annotate_namespace(&self, key: &str, value: &str) {
+        let annotation = format!("{key}={value}");
+        let arguments = ["annotate", "namespace", &self.parts.prefix, "--overwrite", &annotation];
+        self.plane.kubectl(&arguments).unwrap();
+    }
+
     /// The pod ends and will not be restarted.
     pub(crate) fn end_pod(&self, pod: &TestPod) {
         let patch = r#"{"status": {"phase": "Failed", "reason": "Evicted"}}"#;
