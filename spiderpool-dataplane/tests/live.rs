@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
@@ -41,6 +42,23 @@ fn sh(script: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// As `ethtool -K DEV tx off`.
+fn compute_checksums(device: &str) {
+    const SIOCETHTOOL: u32 = 0x8946;
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    let mut value = [ETHTOOL_STXCSUM, 0];
+    // SAFETY: a struct of integers and pointers; all zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // SAFETY: the kernel reads the name and the two words, which outlive the call.
+    let ret = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+    assert_eq!(ret, 0, "{device}: {}", std::io::Error::last_os_error());
+}
+
 fn text(mac: [u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
@@ -57,7 +75,12 @@ impl Lab {
         sh(&script.concat());
         configure(&mut dataplane);
         sh(&attach(&name, fs.pins().to_str().unwrap()));
-        Self { name, dataplane, _fs: fs }
+        let lab = Self { name, dataplane, _fs: fs };
+        // On the way to the other node checksums are computed, in both directions, and not left to a device:
+        // a packet that was translated wrongly is dropped there.
+        lab.within("node", || compute_checksums("far0")).join().unwrap();
+        lab.within("far", || compute_checksums("far1")).join().unwrap();
+        lab
     }
 
     /// Runs something in one of the namespaces.
@@ -81,6 +104,7 @@ impl Lab {
 
 fn topology(s: &mut Vec<String>, name: &str, default: Default) {
     let (node, pod_ns, wan) = (format!("{name}-node"), format!("{name}-pod"), format!("{name}-wan"));
+    let far = format!("{name}-far");
     let link = |id: u16, dev: &str, peer: &str, peer_ns: &str| {
         format!(
             "ip -n {pod_ns} link add {dev} index {} address {} type veth peer name {peer} netns {peer_ns} address {}\n",
@@ -89,7 +113,7 @@ fn topology(s: &mut Vec<String>, name: &str, default: Default) {
             text(pod::peer(id)),
         )
     };
-    for ns in [&node, &pod_ns, &wan] {
+    for ns in [&node, &pod_ns, &wan, &far] {
         s.push(format!("ip netns add {ns}\nip -n {ns} link set lo up\n"));
         s.push(format!(
             "ip netns exec {ns} sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
@@ -100,10 +124,15 @@ fn topology(s: &mut Vec<String>, name: &str, default: Default) {
     s.push(link(ETH0, "eth0", "cali0", &node));
     s.push(link(NET1, "net1", "u0", &wan));
     s.push(link(SP0, "sp0", "spnode", &node));
+    // The way to another node.
+    s.push(format!("ip -n {node} link add far0 type veth peer name far1 netns {far}\n"));
     s.push(format!("ip -n {pod_ns} link set eth0 mtu 1450\nip -n {node} link set cali0 mtu 1450\n"));
-    for (ns, devs) in
-        [(&pod_ns, vec!["eth0", "net1", "sp0"]), (&node, vec!["cali0", "spnode"]), (&wan, vec!["u0"])]
-    {
+    for (ns, devs) in [
+        (&pod_ns, vec!["eth0", "net1", "sp0"]),
+        (&node, vec!["cali0", "spnode", "far0"]),
+        (&far, vec!["far1"]),
+        (&wan, vec!["u0"]),
+    ] {
         for dev in devs {
             s.push(format!("ip -n {ns} link set {dev} up\n"));
         }
@@ -128,8 +157,18 @@ fn topology(s: &mut Vec<String>, name: &str, default: Default) {
         let from =
             if family == Family::V6 && second > first { format!("from {net1}") } else { String::new() };
         s.push(format!("ip -n {pod_ns} route add default {from} via {gw} dev net1 metric {second}\n"));
-        for place in [Place::Service, Place::OverlayPod, Place::Node] {
+        for place in [Place::Service, Place::Node] {
             s.push(format!("ip -n {node} addr add {}/{bits} dev lo {nodad}\n", a(place)));
+        }
+        let overlay = a(Place::OverlayPod);
+        s.push(format!("ip -n {far} addr add {overlay}/{bits} dev far1 {nodad}\n"));
+        s.push(format!("ip -n {far} route add {eth0}/{bits} dev far1\n"));
+        s.push(format!("ip -n {node} route add {overlay}/{bits} dev far0\n"));
+        for (ns, dst, dev, peer) in [(&node, overlay, "far0", "far1"), (&far, eth0, "far1", "far0")] {
+            let of = if ns == &node { &far } else { &node };
+            s.push(format!(
+                "ip -n {ns} neigh add {dst} lladdr $(ip -n {of} -br link show {peer} | awk '{{print $3}}') dev {dev}\n"
+            ));
         }
         for (dst, dev, mac) in [(eth0, "cali0", pod::mac(ETH0)), (net1, "spnode", pod::mac(SP0))] {
             s.push(format!("ip -n {node} route add {dst}/{bits} dev {dev} src {}\n", a(Place::Node)));
@@ -274,7 +313,8 @@ fn flows_of_the_pod(lab: &Lab, default: Default) {
             for (name, serve, ask) in PROTOCOLS {
                 port += 1;
                 // A server on the address itself: what it answers with is not in question here.
-                serve(lab, "node", SocketAddr::new(at(dst, family), port), sources.len());
+                let ns = if dst == Place::OverlayPod { "far" } else { "node" };
+                serve(lab, ns, SocketAddr::new(at(dst, family), port), sources.len());
                 for from in sources {
                     let to = SocketAddr::new(at(dst, family), port);
                     let seen = lab.within("pod", move || ask(from, to)).join().unwrap();
