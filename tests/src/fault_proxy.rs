@@ -31,6 +31,8 @@ pub enum Fault {
     KillAfter,
     /// The server commits, but the connection breaks before its answer arrives.
     LoseAnswer,
+    /// The same for this write and all that follow, until [`FaultProxy::heal`].
+    LoseAnswers,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,7 @@ struct State {
     /// The agent to kill; 0 while there is none.
     victim: AtomicI32,
     struck: AtomicBool,
+    healed: AtomicBool,
 }
 
 struct DebugClient(Client);
@@ -73,6 +76,7 @@ impl FaultProxy {
             writes: AtomicUsize::new(0),
             victim: AtomicI32::new(0),
             struck: AtomicBool::new(false),
+            healed: AtomicBool::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -97,6 +101,11 @@ impl FaultProxy {
     /// The agent that is killed.
     pub fn aim(&self, process: u32) {
         self.state.victim.store(process.cast_signed(), Ordering::SeqCst);
+    }
+
+    /// No answer is lost any more.
+    pub fn heal(&self) {
+        self.state.healed.store(true, Ordering::SeqCst);
     }
 
     /// Whether the write has come and the fault has happened.
@@ -128,7 +137,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
 
 async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<Body>> {
     let is_write = ![Method::GET, Method::HEAD].contains(request.method());
-    let hit = is_write && state.writes.fetch_add(1, Ordering::SeqCst) + 1 == state.at;
+    let hit = is_write && is_hit(state, state.writes.fetch_add(1, Ordering::SeqCst) + 1);
     if hit && state.fault == Fault::KillBefore {
         return strike(state);
     }
@@ -142,9 +151,16 @@ async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<B
     Ok(response)
 }
 
+fn is_hit(state: &State, write: usize) -> bool {
+    match state.fault {
+        Fault::LoseAnswers => write >= state.at && !state.healed.load(Ordering::SeqCst),
+        _ => write == state.at,
+    }
+}
+
 /// Ends in an error, which closes the connection without an answer.
 fn strike(state: &State) -> Result<Response<Body>> {
-    if state.fault != Fault::LoseAnswer {
+    if [Fault::KillBefore, Fault::KillAfter].contains(&state.fault) {
         let victim = state.victim.load(Ordering::SeqCst);
         anyhow::ensure!(victim > 0, "nobody to kill");
         kill(Pid::from_raw(victim), Signal::SIGKILL)?;

@@ -191,6 +191,31 @@ async fn an_answer_is_lost() {
     }
 }
 
+/// So many answers are lost that the request fails: the next one finishes what it began.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_answers_are_lost_for_a_while() {
+    let bench = bench("silence", 47).await;
+    let pod = pod(&bench, "silence");
+    let (agent, proxy) = agent(&bench, Fault::LoseAnswers, 1).await;
+    support::failure(&agent, &pod.add("eth0", "c1"), "API server unreachable").await;
+    let before = held(&bench, &pod);
+    assert_eq!(before.len(), WANTED, "the server has taken all of them");
+    proxy.heal();
+    let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&answer), before);
+    settled(&bench, &pod, &answer).await;
+    agent.stop().unwrap();
+
+    // The same, but the pod is gone before it is asked for again.
+    let gone = self::pod(&bench, "gone");
+    let (agent, proxy) = self::agent(&bench, Fault::LoseAnswers, 1).await;
+    support::failure(&agent, &gone.add("eth0", "c1"), "API server unreachable").await;
+    proxy.heal();
+    bench.delete_pod(&gone);
+    agent.ask(Method::DELETE, path::IP, &gone.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert!(held(&bench, &gone).is_empty());
+}
+
 /// Two attempts that broke off left two addresses; one of them is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_surplus_address_is_freed_after_the_next_add() {
