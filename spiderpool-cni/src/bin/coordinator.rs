@@ -1,4 +1,5 @@
 //! The meta plugin that sets up a pod's NICs.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
 //! The IPAM plugin.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -23,6 +23,9 @@ pub(crate) struct CniArguments {
     pods: usize,
 }
 
+/// Pods whose calls are measured for memory: it does not vary.
+const MEMORY_PODS: usize = 3;
+
 #[derive(Default)]
 struct Rows {
     add: Pair,
@@ -34,11 +37,12 @@ pub(crate) fn measure(arguments: &CniArguments, report: &mut Report) -> Result<(
     let cluster = Cluster::start(1, |step: &str| eprintln!("{step}"))?;
     let ours = tools::spiderpool("coordinator")?;
     let mut rows = Rows::default();
-    for index in 0..arguments.pods {
+    for index in 0..arguments.pods + MEMORY_PODS {
         for (side, plugin) in [(Side::Ours, Some(&ours)), (Side::Peer, arguments.peer_coordinator.as_ref())] {
             let Some(plugin) = plugin else { continue };
             let name = format!("bench-{index}-{side:?}").to_lowercase();
-            one_pod(&cluster, &name, plugin, rows.sides(side)).with_context(|| name)?;
+            let what = if index < MEMORY_PODS { What::Memory } else { What::Time };
+            one_pod(&cluster, &name, plugin, what, rows.sides(side)).with_context(|| name)?;
         }
     }
     report.add("coordinator ADD, whole process", "ms", &rows.add);
@@ -53,9 +57,21 @@ impl Rows {
     }
 }
 
-/// Makes a pod with the plugins before the coordinator, then times the coordinator alone. The second ADD and DEL are
-/// for memory: tracing slows them.
-fn one_pod(cluster: &Cluster, name: &str, plugin: &Path, [add, del, peak]: [&mut Samples; 3]) -> Result<()> {
+/// What is measured on a pod: tracing for memory slows the calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Time,
+    Memory,
+}
+
+/// Makes a pod with the plugins before the coordinator, then measures the coordinator alone.
+fn one_pod(
+    cluster: &Cluster,
+    name: &str,
+    plugin: &Path,
+    what: What,
+    [add, del, peak]: [&mut Samples; 3],
+) -> Result<()> {
     let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
     let PodSpec { networks, .. } = spec(name, DefaultRoute::Eth0);
     let network = networks.into_iter().next().context("the pod has no second network")?;
@@ -74,9 +90,15 @@ fn one_pod(cluster: &Cluster, name: &str, plugin: &Path, [add, del, peak]: [&mut
         ("CNI_ARGS", attachment.arguments.as_str()),
     ];
     let call = |command| Call { plugin, command, environment: &environment, config: &config };
-    add.push(node.run(|| call("ADD").wall_ms())?);
-    del.push(node.run(|| call("DEL").wall_ms())?);
-    peak.push(node.run(|| call("ADD").peak_mib())?);
-    node.run(|| call("DEL").wall_ms())?;
+    match what {
+        What::Time => {
+            add.push(node.run(|| call("ADD").wall_ms())?);
+            del.push(node.run(|| call("DEL").wall_ms())?);
+        }
+        What::Memory => {
+            peak.push(node.run(|| call("ADD").peak_mib())?);
+            node.run(|| call("DEL").wall_ms())?;
+        }
+    }
     pod.del(plane, node)
 }
