@@ -9,6 +9,7 @@ mod inventory;
 mod metrics;
 mod nodes;
 mod owner;
+mod recover;
 mod state_file;
 
 use std::net::IpAddr;

@@ -9,6 +9,7 @@ mod allocate;
 mod caller;
 mod endpoints;
 mod error;
+mod find;
 mod held;
 mod metrics;
 mod object;
@@ -19,6 +20,7 @@ mod restart;
 mod stock;
 mod turns;
 mod view;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics, RouteHints};
-use spiderpool_dataplane::{Dataplane, LoadError, MapError, Sizes};
+use spiderpool_dataplane::{Dataplane, MapError};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use spiderpool_runtime::health::Condition;
 use thiserror::Error;
@@ -61,19 +61,19 @@ pub enum DataplaneError {
 
 /// Keeps programs, maps and inventory in agreement.
 pub struct Owner {
-    settings: Settings,
-    metrics: DataplaneMetrics,
-    growth: Growth,
-    loaded: Condition,
-    dataplane: Option<Dataplane>,
-    failure: String,
-    inventory: Inventory,
+    pub(super) settings: Settings,
+    pub(super) metrics: DataplaneMetrics,
+    pub(super) growth: Growth,
+    pub(super) loaded: Condition,
+    pub(super) dataplane: Option<Dataplane>,
+    pub(super) failure: String,
+    pub(super) inventory: Inventory,
     /// Ids that the maps know and the inventory does not: their pods may still run, so they are left alone.
-    strangers: BTreeSet<u16>,
-    cluster: Option<ClusterCidrs>,
-    nodes: Vec<IpAddr>,
+    pub(super) strangers: BTreeSet<u16>,
+    pub(super) cluster: Option<ClusterCidrs>,
+    pub(super) nodes: Vec<IpAddr>,
     /// Profiles as they were last written.
-    written: BTreeMap<u16, ProfileKey>,
+    pub(super) written: BTreeMap<u16, ProfileKey>,
 }
 
 impl Owner {
@@ -116,100 +116,11 @@ impl Owner {
         self.count();
     }
 
-    fn count(&self) {
+    pub(super) fn count(&self) {
         self.metrics.nics.set(i64::try_from(self.inventory.ids().len()).unwrap_or(i64::MAX));
     }
 
-    fn load(&mut self) {
-        match self.try_load() {
-            Ok(()) => {
-                self.failure.clear();
-                self.loaded.met();
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if text != self.failure {
-                    error!(error = text, "eBPF dataplane cannot be loaded, trying again");
-                }
-                self.loaded.unmet(&text);
-                self.failure = text;
-            }
-        }
-    }
-
-    fn try_load(&mut self) -> Result<(), LoadError> {
-        let Settings { object, pin_dir, .. } = &self.settings;
-        let mut dataplane = Dataplane::load(object, pin_dir, &Sizes::default())?;
-        info!(pins = %pin_dir.display(), replaced = ?dataplane.replaced(), "eBPF dataplane loaded");
-        follow_logs(&mut dataplane);
-        self.dataplane = Some(dataplane);
-        self.recover();
-        Ok(())
-    }
-
-    /// After a restart: takes the pods that are still there back into service, and drops the others.
-    fn recover(&mut self) {
-        let known = match state_file::read(&self.settings.state) {
-            Ok(known) => known,
-            Err(error) => {
-                error!(%error, "inventory is lost, NICs that the maps know are left as they are");
-                None
-            }
-        };
-        let lost = known.is_none();
-        self.inventory = known.unwrap_or_default();
-        let in_maps = self.ids_in_maps();
-        if lost {
-            self.strangers = in_maps;
-            return;
-        }
-        let mut retired =
-            Retired { nics: in_maps.difference(&self.inventory.ids()).copied().collect(), pods: vec![] };
-        let pods: Vec<PodRecord> = self.inventory.pods().cloned().collect();
-        for pod in &pods {
-            match self.serve_again(pod) {
-                Ok(true) => {}
-                Ok(false) => {
-                    let gone = self.inventory.remove(&pod.container_id);
-                    retired.nics.extend(gone.nics);
-                    retired.pods.extend(gone.pods);
-                }
-                Err(error) => {
-                    error!(%error, container = pod.container_id, pod = pod.pod_name, "pod cannot be served again");
-                }
-            }
-        }
-        info!(pods = pods.len(), dropped = retired.pods.len(), "inventory compared with the kernel");
-        let outcome = self.retire(&retired).and_then(|()| self.save());
-        if let Err(error) = outcome {
-            error!(%error, "what is gone cannot be removed");
-        }
-        self.count();
-    }
-
-    fn ids_in_maps(&self) -> BTreeSet<u16> {
-        let nics = self.dataplane.as_ref().map(Dataplane::nics);
-        match nics {
-            Some(Ok(nics)) => nics.into_iter().map(|(id, _)| id).collect(),
-            Some(Err(error)) => {
-                error!(%error, "map nics cannot be listed");
-                BTreeSet::new()
-            }
-            None => BTreeSet::new(),
-        }
-    }
-
-    /// `false`: its namespace is gone.
-    fn serve_again(&mut self, pod: &PodRecord) -> Result<bool, DataplaneError> {
-        let Some(netns) = attach::open(pod)? else { return Ok(false) };
-        self.put_entries(pod)?;
-        if let Some(dataplane) = &self.dataplane {
-            attach::attach(&netns, pod, dataplane.programs())?;
-        }
-        Ok(true)
-    }
-
-    fn put_entries(&mut self, pod: &PodRecord) -> Result<(), DataplaneError> {
+    pub(super) fn put_entries(&mut self, pod: &PodRecord) -> Result<(), DataplaneError> {
         let dataplane =
             self.dataplane.as_mut().ok_or_else(|| DataplaneError::NotLoaded(self.failure.clone()))?;
         for (id, entry) in entries(pod) {
@@ -261,7 +172,7 @@ impl Owner {
         self.save()
     }
 
-    fn retire(&mut self, retired: &Retired) -> Result<(), DataplaneError> {
+    pub(super) fn retire(&mut self, retired: &Retired) -> Result<(), DataplaneError> {
         let Some(dataplane) = &mut self.dataplane else { return Ok(()) };
         for id in &retired.nics {
             if let Ok(stats) = dataplane.stats(*id) {
@@ -276,7 +187,7 @@ impl Owner {
         Ok(())
     }
 
-    fn save(&self) -> Result<(), DataplaneError> {
+    pub(super) fn save(&self) -> Result<(), DataplaneError> {
         Ok(state_file::write(&self.settings.state, &self.inventory)?)
     }
 
@@ -353,23 +264,3 @@ impl Owner {
 }
 
 static NO_CIDRS: ClusterCidrs = ClusterCidrs { service: Vec::new(), pod: Vec::new(), hijack: Vec::new() };
-
-/// Hands on what the programs say, on a thread of its own that ends with the ring buffer.
-fn follow_logs(dataplane: &mut Dataplane) {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
-
-    let Some(mut logs) = dataplane.take_logs() else { return };
-    let follow = move || {
-        loop {
-            let mut ready = [PollFd::new(logs.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut ready, PollTimeout::NONE) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => logs.flush(),
-                Err(error) => return error!(%error, "log of the programs cannot be read"),
-            }
-        }
-    };
-    if let Err(error) = std::thread::Builder::new().name("bpf-log".to_owned()).spawn(follow) {
-        error!(%error, "log of the programs is not followed");
-    }
-}

@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::join_all;
-use kube::Api;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse};
-use spiderpool_api::crd::{AddressState, SpiderIPAddressSpec, SpiderIPPool};
-use spiderpool_core::ipam::candidates::DefaultRoute;
+use spiderpool_api::crd::{AddressState, SpiderIPAddressSpec};
 use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::{
-    Allocated, Candidate, CandidateRequest, Held as Known, IpamError, PodAnnotations, PodPlace, Pool,
-    PoolTable, Step, build_response, filter_pools, plan_allocation, plan_candidates,
+    Allocated, Held as Known, IpamError, PodAnnotations, PoolTable, build_response, plan_allocation,
 };
 use spiderpool_core::names::{IfName, PoolName};
 use tracing::{Instrument, info, info_span, warn};
@@ -22,18 +19,12 @@ use super::error::AllocateError;
 use super::held::Held;
 use super::stock::Taker;
 use super::turns::Turn;
+use super::wanted::Wanted;
 use super::{Ipam, record};
-use crate::watches::{Pod, PoolIndex};
+use crate::watches::Pod;
 
 /// How often a pod's addresses may change under a request before it gives up.
 const ROUNDS: usize = 3;
-
-/// An address that is wanted, with the pools that may serve it; none for one that is held.
-struct Wanted {
-    candidate: Candidate,
-    held: Option<Known>,
-    pools: Vec<Pool>,
-}
 
 impl Ipam {
     /// Serves POST `/ipam/ip`. The work goes on when the caller is gone.
@@ -181,74 +172,6 @@ impl Ipam {
         Ok(Some((record::answer(&response), surplus)))
     }
 
-    fn candidates(
-        &self,
-        args: &IpamAddArgs,
-        pod: &Pod,
-        annotations: &PodAnnotations,
-    ) -> Result<Vec<Candidate>, AllocateError> {
-        let nic: IfName = args
-            .if_name
-            .parse()
-            .map_err(|error: spiderpool_core::names::NameError| AllocateError::Request(error.to_string()))?;
-        plan_candidates(&CandidateRequest {
-            nic: &nic,
-            families: &self.settings.families,
-            annotations,
-            namespace_annotations: &self.indexes.namespaces.read(|index| index.annotations(&pod.namespace)),
-            cni_ipv4: args.default_ipv4_ip_pool.as_deref().unwrap_or_default(),
-            cni_ipv6: args.default_ipv6_ip_pool.as_deref().unwrap_or_default(),
-            cni_default_route: if args.clean_gateway { DefaultRoute::Clean } else { DefaultRoute::Keep },
-            match_master_subnet: args.match_master_subnet,
-            auto_pool: self.settings.auto_pool,
-            default_pools: &self.indexes.pools.read(PoolIndex::defaults),
-        })
-        .map_err(|error| AllocateError::Standard(vec![error]))
-    }
-
-    /// Finds the pools for what must be taken, before anything is.
-    async fn wanted(&self, steps: Vec<Step>, pod: &Pod) -> Result<Vec<Wanted>, AllocateError> {
-        let place = PodPlace { node: self.settings.node.as_str(), namespace: &pod.namespace };
-        let (mut all, mut errors) = (Vec::new(), Vec::new());
-        for step in steps {
-            match step {
-                Step::Keep { candidate, held } => {
-                    all.push(Wanted { candidate, held: Some(held), pools: Vec::new() });
-                }
-                Step::Allocate(candidate) => {
-                    let table = self.pool_table(&candidate.pools).await?;
-                    match filter_pools(&candidate, &table, place) {
-                        Ok(pools) => {
-                            let pools = pools.into_iter().cloned().collect();
-                            all.push(Wanted { candidate, held: None, pools });
-                        }
-                        Err(error) => errors.push(error),
-                    }
-                }
-            }
-        }
-        if errors.is_empty() { Ok(all) } else { Err(AllocateError::Standard(errors)) }
-    }
-
-    /// The named pools; one that the watch does not know yet is read.
-    async fn pool_table(&self, names: &[PoolName]) -> Result<PoolTable, AllocateError> {
-        let mut table = PoolTable::new();
-        for name in names {
-            let mut pool = self.indexes.pools.read(|pools| pools.get(name).cloned());
-            if pool.is_none() {
-                let api = Api::<SpiderIPPool>::all(self.kube.client());
-                let found = self.kube.read(api.get_opt(name.as_str())).await;
-                let found =
-                    found.map_err(|source| AllocateError::ReadPool { pool: name.to_string(), source })?;
-                pool = found.as_ref().map(Pool::try_from);
-            }
-            if let Some(pool) = pool {
-                table.insert(name.clone(), pool);
-            }
-        }
-        Ok(table)
-    }
-
     /// Writes this sandbox into addresses that an earlier one had; `false` if one of them is not the pod's any more.
     async fn adopt(&self, args: &IpamAddArgs, all: &[Arc<Held>]) -> Result<bool, AllocateError> {
         let outcomes = join_all(all.iter().map(|held| async move {
@@ -302,10 +225,10 @@ impl Ipam {
             for held in surplus {
                 match ipam.stock.free(&held).await {
                     Ok(()) => {
-                        info!(address = %held.net, pool = held.pool, "surplus address of the pod freed")
+                        info!(address = %held.net, pool = held.pool, "surplus address of the pod freed");
                     }
                     Err(error) => {
-                        warn!(address = %held.net, %error, "surplus address of the pod is not freed yet")
+                        warn!(address = %held.net, %error, "surplus address of the pod is not freed yet");
                     }
                 }
             }

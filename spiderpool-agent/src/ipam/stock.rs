@@ -2,22 +2,22 @@
 //! and which requests have no known outcome.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
 use spiderpool_api::crd::SpiderIPAddressSpec;
-use spiderpool_core::ip::{Family, IpSet};
+use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::pick::Asker;
 use spiderpool_core::ipam::{Candidate, IpamError, Pool, PoolFailure};
 use spiderpool_core::names::{IfName, PoolName};
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::addresses::{Addresses, Freshness, Taken};
+use super::addresses::{Addresses, Taken};
 use super::caller::Caller;
+use super::find::store;
 use super::held::{Held, HeldIndex};
 use super::object;
 use super::turns::Turns;
@@ -52,14 +52,14 @@ impl Purpose {
 
 /// The node's stock of addresses.
 pub(super) struct Stock {
-    addresses: Addresses,
-    held: Shared<HeldIndex>,
+    pub(super) addresses: Addresses,
+    pub(super) held: Shared<HeldIndex>,
     reserved: Shared<ReservedIndex>,
     node: String,
-    views: Mutex<HashMap<String, PoolView>>,
+    pub(super) views: Mutex<HashMap<String, PoolView>>,
     /// Addresses that were asked for and may be ours or not.
     unsettled: Mutex<HashMap<Purpose, (IpNet, PoolName)>>,
-    lists: Turns<String>,
+    pub(super) lists: Turns<String>,
     collisions: Counter,
 }
 
@@ -165,47 +165,6 @@ impl Stock {
         })
     }
 
-    /// An address that seems free; `None` only after an exact list, now or a moment ago.
-    async fn find(&self, pool: &Pool, usable: &IpSet, seed: u64) -> Result<Option<IpAddr>, PoolFailure> {
-        if self.view(pool, |view| view.is_exhausted(Instant::now())) {
-            return Ok(None);
-        }
-        if self.view(pool, |view| view.is_stale(Instant::now())) {
-            let _turn = self.lists.take(pool.name.to_string()).await;
-            if self.view(pool, |view| view.is_stale(Instant::now()))
-                && let Err(error) = self.renew(pool, Freshness::Cached).await
-            {
-                warn!(pool = %pool.name, %error, "usage of the pool cannot be read, picking without");
-            }
-        }
-        if let Some(ip) = self.pick(pool, usable, seed) {
-            return Ok(Some(ip));
-        }
-        let _turn = self.lists.take(pool.name.to_string()).await;
-        if self.view(pool, |view| view.is_exhausted(Instant::now())) {
-            return Ok(None);
-        }
-        self.renew(pool, Freshness::Exact).await.map_err(|error| store(pool, error))?;
-        let found = self.pick(pool, usable, seed);
-        if found.is_none() {
-            self.view(pool, |view| view.exhaust(Instant::now()));
-        }
-        Ok(found)
-    }
-
-    fn pick(&self, pool: &Pool, usable: &IpSet, seed: u64) -> Option<IpAddr> {
-        let own = self.held.read(|index| index.of_pool(pool.name.as_str()));
-        self.view(pool, |view| view.pick(usable, &own, seed, Instant::now()))
-    }
-
-    async fn renew(&self, pool: &Pool, freshness: Freshness) -> Result<(), Failure> {
-        let begun = Instant::now();
-        let used = self.addresses.of_pool(pool.name.as_str(), pool.family(), freshness).await?;
-        debug!(pool = %pool.name, used = used.len(), ?freshness, "usage of the pool read");
-        self.view(pool, |view| view.learn(used, begun));
-        Ok(())
-    }
-
     /// `None`: somebody else has it.
     async fn create(
         &self,
@@ -305,11 +264,6 @@ impl Stock {
         Ok(())
     }
 
-    fn view<T>(&self, pool: &Pool, look: impl FnOnce(&mut PoolView) -> T) -> T {
-        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        look(views.entry(pool.name.to_string()).or_insert_with(|| PoolView::new(pool.family())))
-    }
-
     /// Changes the view of a pool if there is one.
     fn known(&self, pool: &str, change: impl FnOnce(&mut PoolView)) {
         if let Some(view) = self.views.lock().unwrap_or_else(PoisonError::into_inner).get_mut(pool) {
@@ -320,8 +274,4 @@ impl Stock {
     fn unsettled<T>(&self, f: impl FnOnce(&mut HashMap<Purpose, (IpNet, PoolName)>) -> T) -> T {
         f(&mut self.unsettled.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-fn store(pool: &Pool, error: impl std::fmt::Display) -> PoolFailure {
-    PoolFailure::Store { pool: pool.name.clone(), cause: error.to_string() }
 }
