@@ -31,11 +31,11 @@ fn sequences_of_packets() {
     }
     let base = pod::tables();
     let bench = std::cell::RefCell::new(Bench::new(&base, &SIZES));
-    let numbers = prop::collection::vec(any::<u64>(), 1..25);
-    let result = TestRunner::new(config(400)).run(&numbers, |numbers| {
+    let numbers = (any::<u64>(), prop::collection::vec(any::<u64>(), 1..25));
+    let result = TestRunner::new(config(400)).run(&numbers, |(theme, numbers)| {
         let mut tables = base.clone();
         bench.borrow_mut().reset(&tables);
-        for step in numbers.into_iter().map(Step::from_number) {
+        for step in Step::sequence(theme, &numbers) {
             tables.now += step.pause * SECOND;
             tables.seed = tables.seed.wrapping_add(1);
             tables.wildcard = step.wildcard;
@@ -92,7 +92,7 @@ fn truncated_packets() {
     let base = pod::tables();
     let mut bench = Bench::new(&base, &SIZES);
     for number in 0..4000u64 {
-        let step = Step::from_number(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let step = Step::from_number(number, number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         for len in (14..step.frame.bytes.len().min(100)).step_by(7) {
             let tables = base.clone();
             bench.reset(&tables);

@@ -25,7 +25,7 @@ const SOURCES: [Place; 5] =
 const REMOTES: [Place; 5] =
     [Place::Service, Place::OverlayPod, Place::Node, Place::Neighbour, Place::Outside];
 const FLAGS: [u8; 6] = [SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK];
-const PAUSES: [u64; 7] = [0, 1, 5, 61, 200, 4000, 100_000];
+const PAUSES: [u64; 12] = [0, 0, 0, 0, 0, 0, 1, 5, 61, 200, 4000, 100_000];
 
 /// Takes choices off a number.
 struct Choices(u64);
@@ -42,18 +42,36 @@ impl Choices {
     }
 }
 
+fn ends(choices: &mut Choices) -> Ends {
+    let family = choices.of(&[Family::V4, Family::V6]);
+    Ends {
+        src: at(choices.of(&SOURCES), family),
+        sport: choices.of(&[40_000, 40_001]),
+        dst: at(choices.of(&REMOTES), family),
+        dport: choices.of(&[53, 80]),
+    }
+}
+
 impl Step {
-    /// The step that a number stands for. There are few addresses and ports, so that flows meet.
-    pub fn from_number(number: u64) -> Self {
+    /// The steps that numbers stand for. Most packets are of one pair of addresses, the theme's, which a pod's
+    /// sockets use from its own address or from eth0's: so flows meet.
+    pub fn sequence(theme: u64, numbers: &[u64]) -> Vec<Self> {
+        numbers.iter().map(|&number| Self::from_number(theme, number)).collect()
+    }
+
+    /// The step that a number stands for.
+    pub fn from_number(theme: u64, number: u64) -> Self {
         let mut choices = Choices(number);
         let outbound = choices.below(2) == 0;
         let nic = choices.of(&NICS);
-        let family = choices.of(&[Family::V4, Family::V6]);
-        let ends = Ends {
-            src: at(choices.of(&SOURCES), family),
-            sport: choices.of(&[40_000, 40_001]),
-            dst: at(choices.of(&REMOTES), family),
-            dport: choices.of(&[53, 80]),
+        let ends = match choices.below(8) {
+            0 => ends(&mut choices),
+            1 | 2 => {
+                let theme = ends(&mut Choices(theme));
+                let family = if theme.dst.is_ipv4() { Family::V4 } else { Family::V6 };
+                Ends { src: at(Place::Nic(ETH0), family), ..theme }
+            }
+            _ => ends(&mut Choices(theme)),
         };
         let ends = if outbound { ends } else { ends.back() };
         let frame = frame(&mut choices, ends);
@@ -63,7 +81,7 @@ impl Step {
 
 fn frame(choices: &mut Choices, e: Ends) -> Frame {
     let id = e.sport.max(e.dport);
-    let mut frame = match choices.below(14) {
+    let mut frame = match choices.below(16) {
         0..=3 => frames::tcp(e, choices.of(&FLAGS), b"payload"),
         4..=5 => frames::udp(e, b"payload"),
         6 => frames::echo(e, true, id, b"x"),
@@ -72,10 +90,18 @@ fn frame(choices: &mut Choices, e: Ends) -> Frame {
         9 => frames::fragment(frames::udp(e, &[7; 40]), choices.below(2) == 0),
         10 => frames::other(e, 132, &[0; 16]),
         11 => frames::udp(e, &[0; 1460]),
-        12 if e.src.is_ipv6() => frames::with_extension(frames::udp(e, b"payload")),
+        12 => without_checksum(frames::udp(e, b"payload")),
+        13 if e.src.is_ipv6() => frames::with_extension(frames::udp(e, b"payload")),
         _ => neighbour(e),
     };
     frame.bytes[11] = choices.below(3) as u8;
+    frame
+}
+
+/// UDP over IPv4 may go without; the field is the last but the payload.
+fn without_checksum(mut frame: Frame) -> Frame {
+    let at = frame.bytes.len() - b"payload".len() - 2;
+    frame.bytes[at..at + 2].copy_from_slice(&[0, 0]);
     frame
 }
 

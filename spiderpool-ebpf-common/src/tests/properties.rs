@@ -79,12 +79,12 @@ fn pairs_are_whole(tables: &Tables) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_sequence_of_packets(numbers in prop::collection::vec(any::<u64>(), 1..40)) {
+    fn any_sequence_of_packets(theme in any::<u64>(), numbers in prop::collection::vec(any::<u64>(), 1..40)) {
         let mut tables = tables();
-        for step in numbers.into_iter().map(Step::from_number) {
+        for step in Step::sequence(theme, &numbers) {
             tables.now += step.pause * crate::life::SECOND;
             tables.seed = tables.seed.wrapping_add(1);
             tables.wildcard = step.wildcard;
