@@ -66,15 +66,21 @@ async fn settled(bench: &Bench<'_>, pod: &TestPod, answer: &Value) {
     })
     .await
     .unwrap();
-    let endpoint = bench.endpoint(pod).await;
-    let recorded: BTreeSet<String> = endpoint["status"]["current"]["ips"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|ip| [&ip["ipv4"], &ip["ipv6"]])
-        .filter_map(|address| address.as_str().map(str::to_owned))
-        .collect();
-    assert_eq!(recorded, given);
+    // A start may have written what the pod held then: the rest follows.
+    poll::until_async("what the endpoint says", LIMIT, || async {
+        let recorded = recorded(&bench.endpoint(pod).await);
+        ensure!(recorded == given, "recorded {recorded:?}, given {given:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// The addresses that an endpoint names.
+fn recorded(endpoint: &Value) -> BTreeSet<String> {
+    let ips = endpoint["status"]["current"]["ips"].as_array().unwrap();
+    let addresses = ips.iter().flat_map(|ip| [&ip["ipv4"], &ip["ipv6"]]);
+    addresses.filter_map(|address| address.as_str().map(str::to_owned)).collect()
 }
 
 /// Strikes at every write of an ADD in turn; answers how many there were.
