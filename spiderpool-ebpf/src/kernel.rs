@@ -8,19 +8,11 @@ use core::cell::UnsafeCell;
 use core::ptr;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{
-    __sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_NOEXIST, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple,
-    bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
-    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
-};
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_NOEXIST, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::generated::{
-    bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_sk_lookup_udp,
-    bpf_sk_release, bpf_skc_lookup_tcp,
-};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::{info, warn};
-use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::life::{SECOND, protocol};
 use spiderpool_ebpf_common::maps::{
     ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
@@ -30,6 +22,7 @@ use spiderpool_ebpf_common::state::{Event, NotPut, Put, State};
 use spiderpool_ebpf_common::verdict::Verdict;
 
 use crate::maps::{ARRIVALS, CLUSTER_CIDRS, NAT, NICS, STATS};
+use crate::sockets;
 
 /// Set by the loader for `BPF_PROG_TEST_RUN`.
 #[unsafe(no_mangle)]
@@ -47,11 +40,6 @@ unsafe impl Sync for Time {}
 /// Time between two records.
 const REPORT_EVERY: u64 = 5 * SECOND;
 
-/// Look sockets up in the namespace of the NIC (`BPF_F_CURRENT_NETNS`).
-const OWN_NETNS: u64 = u64::MAX;
-/// State of a TCP socket that listens.
-const TCP_LISTEN: u32 = 10;
-const AF_INET6: u32 = 10;
 const EEXIST: i32 = -17;
 
 /// One run's context.
@@ -184,8 +172,8 @@ impl State for Kernel {
     #[inline(always)]
     fn socket_has(&self, key: &NatKey) -> bool {
         match key.protocol {
-            protocol::TCP => has_tcp(self.skb, key),
-            protocol::UDP => has_udp(self.skb, key),
+            protocol::TCP => sockets::has_tcp(self.skb, key),
+            protocol::UDP => sockets::has_udp(self.skb, key),
             _ => false,
         }
     }
@@ -198,7 +186,7 @@ impl State for Kernel {
         // SAFETY: the context of this run; a null pointer is checked for.
         unsafe {
             let sk = (*self.skb).__bindgen_anon_2.sk;
-            !sk.is_null() && is_unbound(sk)
+            !sk.is_null() && sockets::is_unbound(sk)
         }
     }
 
@@ -223,92 +211,6 @@ impl State for Kernel {
     #[inline(always)]
     fn report(&self, nic: u16, event: Event) {
         report(self.skb, nic, event);
-    }
-}
-
-/// Whether a socket has no local address.
-///
-/// # Safety
-///
-/// `sk` is a socket that the verifier knows.
-#[inline(always)]
-unsafe fn is_unbound(sk: *mut bpf_sock) -> bool {
-    // SAFETY: see above; the kernel offers these fields word by word.
-    unsafe {
-        if (*sk).family != AF_INET6 {
-            return (*sk).src_ip4 == 0;
-        }
-        let words = [
-            ptr::read_volatile(&raw const (*sk).src_ip6[0]),
-            ptr::read_volatile(&raw const (*sk).src_ip6[1]),
-            ptr::read_volatile(&raw const (*sk).src_ip6[2]),
-            ptr::read_volatile(&raw const (*sk).src_ip6[3]),
-        ];
-        Addr::from_words(words).is_unspecified()
-    }
-}
-
-/// The socket that would get a packet from the key's remote to its local address.
-#[inline(always)]
-fn tuple(key: &NatKey) -> (bpf_sock_tuple, u32) {
-    let (local, remote) = (key.local, key.remote);
-    let (sport, dport) = (key.remote_port.to_be(), key.local_port.to_be());
-    let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-        saddr: remote.words(),
-        daddr: local.words(),
-        sport,
-        dport,
-    };
-    if !local.is_v4() {
-        return (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } }, 36);
-    }
-    let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-        saddr: remote.words()[3],
-        daddr: local.words()[3],
-        sport,
-        dport,
-    };
-    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
-    tuple.__bindgen_anon_1.ipv4 = ipv4;
-    (tuple, 12)
-}
-
-#[inline(never)]
-fn has_tcp(skb: *mut __sk_buff, key: &NatKey) -> bool {
-    let (mut tuple, len) = tuple(key);
-    // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
-    unsafe {
-        let sk = if len == 12 {
-            bpf_skc_lookup_tcp(skb.cast(), &raw mut tuple, 12, OWN_NETNS, 0)
-        } else {
-            bpf_skc_lookup_tcp(skb.cast(), &raw mut tuple, 36, OWN_NETNS, 0)
-        };
-        if sk.is_null() {
-            return false;
-        }
-        let listens = (*sk).state == TCP_LISTEN;
-        bpf_sk_release(sk.cast());
-        !listens
-    }
-}
-
-#[inline(never)]
-fn has_udp(skb: *mut __sk_buff, key: &NatKey) -> bool {
-    let (mut tuple, len) = tuple(key);
-    // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
-    unsafe {
-        let sk = if len == 12 {
-            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 12, OWN_NETNS, 0)
-        } else {
-            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 36, OWN_NETNS, 0)
-        };
-        if sk.is_null() {
-            return false;
-        }
-        // A socket without local address is most likely the one that sends: the kernel chose the source.
-        let unbound = is_unbound(sk);
-        bpf_sk_release(sk.cast());
-        !unbound
     }
 }
 

@@ -7,6 +7,7 @@
 mod kernel;
 mod maps;
 mod skb;
+mod sockets;
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::classifier;
