@@ -1,4 +1,4 @@
-//! Command line and environment. Values are trimmed; an empty one counts as not given.
+//! Command line and environment. Values are trimmed; one that is needed may not be empty.
 
 use std::path::PathBuf;
 use std::str::FromStr;
