@@ -160,11 +160,12 @@ fn is_hit(state: &State, write: usize) -> bool {
 
 /// Ends in an error, which closes the connection without an answer.
 fn strike(state: &State) -> Result<Response<Body>> {
+    // First: who sees the agent's end must find this said.
+    state.struck.store(true, Ordering::SeqCst);
     if [Fault::KillBefore, Fault::KillAfter].contains(&state.fault) {
         let victim = state.victim.load(Ordering::SeqCst);
         anyhow::ensure!(victim > 0, "nobody to kill");
         kill(Pid::from_raw(victim), Signal::SIGKILL)?;
     }
-    state.struck.store(true, Ordering::SeqCst);
     anyhow::bail!("struck")
 }
