@@ -1,10 +1,14 @@
 //! What a node or a pod has in the kernel, as lines, to be compared before and after.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::place::Place;
+use crate::poll;
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 const LOOKS: &[(&str, &[&str])] = &[
     ("ip", &["-o", "link"]),
@@ -29,9 +33,21 @@ impl KernelState {
         let mut lines = BTreeSet::new();
         for (program, arguments) in LOOKS {
             let output = place.output(program, arguments)?;
-            lines.extend(output.lines().map(|line| format!("{program}: {}", line.trim())));
+            // A new link-local address is tentative for a moment, also without duplicate address detection.
+            lines.extend(
+                output.lines().map(|line| format!("{program}: {}", line.replace(" tentative", "").trim())),
+            );
         }
         Ok(Self(lines))
+    }
+
+    /// Waits until `place` is as it was at this look: the kernel removes a namespace's links in its own time.
+    pub fn wait_for_return(&self, place: &Place) -> Result<()> {
+        poll::until(&format!("{} as it was before", place.name), LIMIT, || {
+            let changes = Self::of(place)?.changes(self);
+            ensure!(changes.is_empty(), "{changes:#?}");
+            Ok(())
+        })
     }
 
     /// What came (`+`) and went (`-`) since `before`.

@@ -1,6 +1,8 @@
 //! The scenario of the demo and of the flow tests: a Service with an endpoint on each kind of network, and pods with
 //! eth0 and net1 whose flows are run.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::{Cluster, RouteHints, spec, wait_for_hints};
@@ -8,9 +10,12 @@ use crate::dual::Dual;
 use crate::flow::Flow;
 use crate::matrix::{DefaultRoute, Parties, Party};
 use crate::pod::{Pod, PodSpec};
+use crate::poll;
 use crate::probe::Server;
 use crate::service;
 use crate::topology::{Gateway, Node, Topology};
+
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that runs. Fields drop in order: servers first, so that their threads leave the namespaces.
 #[derive(Debug)]
@@ -114,7 +119,8 @@ impl Scenario {
             pod.del(plane, &nodes[1])?;
         }
         for node in nodes {
-            check_nothing_left(node)?;
+            // A node link goes with its pod's namespace, which the kernel removes in its own time.
+            poll::until("the end of the pods", END_LIMIT, || check_nothing_left(node))?;
         }
         let held = plane.kubectl(&["get", "spideripaddresses", "-o", "name"])?;
         ensure!(held.is_empty(), "addresses are still held: {held}");

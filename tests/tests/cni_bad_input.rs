@@ -146,7 +146,7 @@ fn an_annotation_that_does_not_parse() {
     spec.annotations.push(("ipam.spidernet.io/ippool".into(), "{\"ipv4\": [".into()));
     let failed = Pod::add(plane, node, &spec).expect_err("the chain succeeded");
     check(&failure(&failed), 100, "ipam.spidernet.io/ippool");
-    assert_eq!(KernelState::of(node).unwrap().changes(&before), Vec::<String>::new());
+    before.wait_for_return(node).unwrap();
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn coordinator_refused(cluster: &Cluster, name: &str, code: u64, names: &str) {
     refused(node, &pod, "coordinator", &attachment, &config, code, names);
     network.del(node, &attachment, &result).unwrap();
     pod.del(plane, node).unwrap();
-    assert_eq!(KernelState::of(node).unwrap().changes(&before), Vec::<String>::new());
+    before.wait_for_return(node).unwrap();
 }
 
 #[test]

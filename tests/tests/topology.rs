@@ -56,6 +56,9 @@ fn all_fail(connections: &[(&Place, IpAddr, Option<IpAddr>)]) {
 /// The rows of the flow matrix for "no coordinator": only what macvlan and the overlay do by themselves works.
 #[test]
 fn without_a_coordinator_the_pod_reaches_neither_services_nor_its_node_from_net1() {
+    if !privilege::root_or_skip("without_a_coordinator") {
+        return;
+    }
     let topology =
         Topology::start(Options { definitions: Definitions::None, ..Options::default() }, 2).unwrap();
     let (plane, [node1, node2]) = (&topology.plane, topology.nodes.as_slice()) else { panic!("two nodes") };
