@@ -1,5 +1,6 @@
 //! From the texts of custom resources to what `spiderpool_core` decides on.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use spiderpool_core::ipam::pool::{Pool, PoolError, PoolFields, Selectors};
 
 use super::SpiderIPPool;
@@ -19,9 +20,9 @@ impl TryFrom<&SpiderIPPool> for Pool {
             node_names: &spec.node_name,
             namespace_names: &spec.namespace_name,
             selectors: Selectors {
-                pod: spec.pod_affinity.is_some(),
-                node: spec.node_affinity.is_some(),
-                namespace: spec.namespace_affinity.is_some(),
+                pod: selects(spec.pod_affinity.as_ref()),
+                node: selects(spec.node_affinity.as_ref()),
+                namespace: selects(spec.namespace_affinity.as_ref()),
                 multus: !spec.multus_name.is_empty(),
             },
             default: spec.default,
@@ -30,6 +31,14 @@ impl TryFrom<&SpiderIPPool> for Pool {
         };
         Self::parse(fields, spec.routes.iter().map(|route| (route.dst.as_str(), route.gw.as_str())))
     }
+}
+
+/// A selector without a requirement matches everything, as one that is not there.
+fn selects(selector: Option<&LabelSelector>) -> bool {
+    selector.is_some_and(|selector| {
+        let labels = selector.match_labels.as_ref().is_some_and(|labels| !labels.is_empty());
+        labels || selector.match_expressions.as_ref().is_some_and(|expressions| !expressions.is_empty())
+    })
 }
 
 #[cfg(test)]
@@ -49,7 +58,7 @@ mod tests {
         let pool = pool(&json!({
             "subnet": "10.6.0.0/16", "ips": ["10.6.0.1-10.6.0.9"], "excludeIPs": ["10.6.0.1"], "gateway": "10.6.0.1",
             "routes": [{ "dst": "10.0.0.0/8", "gw": "10.6.0.2" }], "nodeName": ["n"], "namespaceName": ["ns"],
-            "nodeAffinity": {}, "multusName": ["m"], "default": true, "disable": true,
+            "nodeAffinity": { "matchLabels": { "a": "b" } }, "multusName": ["m"], "default": true, "disable": true,
         }))
         .unwrap();
         assert_eq!((pool.name.as_str(), pool.usable.len(), pool.routes.len()), ("p", 8, 1));
@@ -60,6 +69,17 @@ mod tests {
         assert_eq!(pool.selectors, Selectors { node: true, multus: true, ..Selectors::default() });
         assert!(pool.default && pool.disabled && !pool.terminating);
         assert_eq!(pool.gateway, Some("10.6.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_empty_selector_is_none() {
+        for selector in [json!({}), json!({ "matchLabels": {}, "matchExpressions": [] })] {
+            let pool = pool(&json!({
+                "subnet": "10.6.0.0/16", "podAffinity": selector, "nodeAffinity": selector,
+                "namespaceAffinity": selector,
+            }));
+            assert_eq!(pool.unwrap().selectors, Selectors::default(), "{selector}");
+        }
     }
 
     #[test]
