@@ -174,15 +174,23 @@ enum Seen {
 fn touch_coming<S: State>(e: &mut ArrivalEntry, id: u16, h: &Headers, s: &S) -> Seen {
     let now = s.now();
     let over = life::is_over(h.protocol, e.state, e.last_seen, now);
+    let established = !over && e.state & life::ASSURED != 0 && !life::is_closing(e.state);
     let mut state = e.state;
-    if h.can_start() {
-        if over || h.is_syn() {
-            state = 0;
+    if h.is_syn() {
+        // A forged one would divert an open connection for good. If it is a peer that has restarted, the pod's
+        // answer makes it send a RST, and its next SYN is let in.
+        if established {
+            return Seen::Fresh;
         }
-    } else if over || e.nic != id {
-        return Seen::Older;
-    } else {
+        state = 0;
+    } else if matches!(h.kind, Kind::Tcp) {
+        // Until the handshake is over, who ends it is right.
+        if over || (e.nic != id && established) {
+            return Seen::Older;
+        }
         state = tcp_coming(state, h.flags);
+    } else if over {
+        state = 0;
     }
     if state != e.state {
         e.state = state;

@@ -169,6 +169,52 @@ fn a_forged_reset_does_not_cut_a_flow() {
 }
 
 #[test]
+fn a_forged_syn_does_not_divert_an_open_connection() {
+    for family in FAMILIES {
+        for (mac, nic) in [([2, 0, 0, 0, 0x66, 6], NET1), (GATEWAY, NET2)] {
+            let tables = tables();
+            let e = to_pod(NET1, family);
+            for flags in [SYN, ACK] {
+                into(&tables, NET1, &from(GATEWAY, frames::tcp(e, flags, b"")));
+            }
+            let before = tables.arrivals.borrow().clone();
+            into(&tables, nic, &from(mac, frames::tcp(e, SYN, b"")));
+            assert_eq!(*tables.arrivals.borrow(), before);
+            let reply = frames::tcp(e.back(), ACK, b"x");
+            assert_eq!(to_by(&out(&tables, ETH0, &reply)), (GATEWAY, redirect(NET1)));
+        }
+    }
+}
+
+/// A peer that lost its connection answers the pod's segment by a RST, and then calls again.
+#[test]
+fn a_peer_that_has_restarted_is_let_in() {
+    let e = to_pod(NET1, Family::V4);
+    let other = [2, 0, 0, 0, 0x99, 2];
+    for closing in [&[RST][..], &[FIN | ACK, ACK]] {
+        let tables = tables();
+        for flags in [SYN, ACK].iter().chain(closing) {
+            into(&tables, NET1, &from(GATEWAY, frames::tcp(e, *flags, b"")));
+        }
+        out(&tables, NET1, &frames::tcp(e.back(), FIN | ACK, b""));
+        into(&tables, NET1, &from(other, frames::tcp(e, SYN, b"")));
+        let answer = frames::tcp(e.back(), SYN | ACK, b"");
+        assert_eq!(to_by(&out(&tables, ETH0, &answer)), (other, redirect(NET1)));
+    }
+}
+
+#[test]
+fn who_ends_the_handshake_gets_the_replies() {
+    let tables = tables();
+    let e = to_pod(NET1, Family::V4);
+    into(&tables, NET1, &from(GATEWAY, frames::tcp(e, SYN, b"")));
+    into(&tables, NET2, &from([2, 0, 0, 0, 0x66, 6], frames::tcp(e, SYN, b"")));
+    into(&tables, NET1, &from(GATEWAY, frames::tcp(e, ACK, b"")));
+    let reply = frames::tcp(e.back(), ACK, b"x");
+    assert_eq!(to_by(&out(&tables, ETH0, &reply)), (GATEWAY, redirect(NET1)));
+}
+
+#[test]
 fn replies_survive_a_nic_that_is_gone() {
     let mut tables = tables();
     let e = to_pod(NET1, Family::V4);
