@@ -79,7 +79,7 @@ fn touch_leaving<S: State>(e: &mut ArrivalEntry, h: &Headers, s: &S) -> Option<T
             state |= life::FIN_OUT;
         }
         if h.flags & RST != 0 {
-            state |= life::RESET;
+            state |= life::RESET | life::RESET_OUT;
         }
     } else {
         state |= life::ASSURED;
@@ -174,18 +174,17 @@ enum Seen {
 fn touch_coming<S: State>(e: &mut ArrivalEntry, id: u16, h: &Headers, s: &S) -> Seen {
     let now = s.now();
     let over = life::is_over(h.protocol, e.state, e.last_seen, now);
-    let established = !over && e.state & life::ASSURED != 0 && !life::is_closing(e.state);
     let mut state = e.state;
     if h.is_syn() {
-        // A forged one would divert an open connection for good. If it is a peer that has restarted, the pod's
-        // answer makes it send a RST, and its next SYN is let in.
-        if established {
+        // A forged one would divert an open connection for good. What a peer that has
+        // restarted is answered goes where it always went; it is heard when the old flow is over.
+        if !over && life::is_open(e.state) {
             return Seen::Fresh;
         }
         state = 0;
     } else if matches!(h.kind, Kind::Tcp) {
         // Until the handshake is over, who ends it is right.
-        if over || (e.nic != id && established) {
+        if over || (e.nic != id && e.state & life::ASSURED != 0) {
             return Seen::Older;
         }
         state = tcp_coming(state, h.flags);

@@ -23,6 +23,8 @@ pub const FIN_OUT: u8 = 2;
 pub const FIN_BACK: u8 = 4;
 /// The last packet that told anything was a RST.
 pub const RESET: u8 = 8;
+/// The pod sent a RST: for it the connection is no more. (One that comes in may be forged.)
+pub const RESET_OUT: u8 = 16;
 
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
@@ -59,6 +61,12 @@ pub const fn is_over(proto: u8, state: u8, last_seen: u64, now: u64) -> bool {
 #[inline(always)]
 pub const fn is_closing(state: u8) -> bool {
     state & RESET != 0 || (state & FIN_OUT != 0 && state & FIN_BACK != 0)
+}
+
+/// Whether a TCP connection is open as far as the pod is concerned: no SYN of the other side is to be believed.
+#[inline(always)]
+pub const fn is_open(state: u8) -> bool {
+    state & ASSURED != 0 && state & RESET_OUT == 0 && !(state & FIN_OUT != 0 && state & FIN_BACK != 0)
 }
 
 #[cfg(test)]

@@ -180,23 +180,30 @@ fn a_forged_syn_does_not_divert_an_open_connection() {
             let before = tables.arrivals.borrow().clone();
             into(&tables, nic, &from(mac, frames::tcp(e, SYN, b"")));
             assert_eq!(*tables.arrivals.borrow(), before);
+            for flags in [RST, SYN, ACK] {
+                into(&tables, NET2, &from(mac, frames::tcp(e, flags, b"")));
+            }
+            assert_eq!(*tables.arrivals.borrow(), before, "nor together with a RST and an ACK");
             let reply = frames::tcp(e.back(), ACK, b"x");
             assert_eq!(to_by(&out(&tables, ETH0, &reply)), (GATEWAY, redirect(NET1)));
         }
     }
 }
 
-/// A peer that lost its connection answers the pod's segment by a RST, and then calls again.
 #[test]
-fn a_peer_that_has_restarted_is_let_in() {
+fn a_closed_connection_makes_room_for_the_next() {
     let e = to_pod(NET1, Family::V4);
     let other = [2, 0, 0, 0, 0x99, 2];
-    for closing in [&[RST][..], &[FIN | ACK, ACK]] {
+    let endings: [&[(bool, u8)]; 2] = [&[(false, RST)], &[(true, FIN | ACK), (false, FIN | ACK)]];
+    for ending in endings {
         let tables = tables();
-        for flags in [SYN, ACK].iter().chain(closing) {
-            into(&tables, NET1, &from(GATEWAY, frames::tcp(e, *flags, b"")));
+        for &(inbound, flags) in [(true, SYN), (true, ACK)].iter().chain(ending) {
+            if inbound {
+                into(&tables, NET1, &from(GATEWAY, frames::tcp(e, flags, b"")));
+            } else {
+                out(&tables, NET1, &frames::tcp(e.back(), flags, b""));
+            }
         }
-        out(&tables, NET1, &frames::tcp(e.back(), FIN | ACK, b""));
         into(&tables, NET1, &from(other, frames::tcp(e, SYN, b"")));
         let answer = frames::tcp(e.back(), SYN | ACK, b"");
         assert_eq!(to_by(&out(&tables, ETH0, &answer)), (other, redirect(NET1)));
