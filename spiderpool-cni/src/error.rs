@@ -8,6 +8,7 @@ use spiderpool_dataplane::OpenError;
 use spiderpool_net::netlink::NetlinkError;
 use spiderpool_net::netns::NetNsError;
 use spiderpool_net::sysctl::SysctlError;
+use spiderpool_net::tc::Direction;
 use thiserror::Error;
 
 use crate::client::ClientError;
@@ -87,6 +88,17 @@ pub enum PluginError {
          runs on this node with dataplane ebpf"
     )]
     Programs(#[source] OpenError),
+    /// Somebody else's filter is where ours belongs.
+    #[error(
+        "{direction} of {nic} has another tc filter at priority 1 handle 1: remove it \
+         (tc filter del dev {nic} {direction} pref 1) or use another priority for it"
+    )]
+    ForeignFilter {
+        /// The NIC.
+        nic: IfName,
+        /// Its side.
+        direction: Direction,
+    },
     /// Something that is not built yet.
     #[error("{0} is not supported yet")]
     Unsupported(String),
@@ -133,7 +145,7 @@ impl PluginError {
             Self::Plan(_) => 103,
             Self::Netlink(_) | Self::Sysctl(_) | Self::NoDevice(_) => 104,
             Self::Step { source, .. } => source.code(),
-            Self::Programs(_) => 105,
+            Self::Programs(_) | Self::ForeignFilter { .. } => 105,
             Self::Check { .. } | Self::MissingAddresses { .. } => 106,
             Self::Panic(_) => 199,
         }
@@ -154,7 +166,7 @@ impl PluginError {
             Self::Unsupported(_) => "unsupported",
             Self::Netlink(_) | Self::Sysctl(_) | Self::NoDevice(_) => "kernel",
             Self::Step { source, .. } => source.reason(),
-            Self::Programs(_) => "programs",
+            Self::Programs(_) | Self::ForeignFilter { .. } => "programs",
             Self::Check { .. } | Self::MissingAddresses { .. } => "check",
             Self::Panic(_) => "panic",
         }

@@ -80,6 +80,8 @@ pub struct Route<D = IfName> {
     pub onlink: bool,
     /// `mtu` of the route, where one is set.
     pub mtu: Option<u32>,
+    /// One next hop of an IPv4 multipath route: the kernel deletes all of them or none.
+    pub is_hop: bool,
 }
 
 impl<D> Route<D> {
@@ -94,6 +96,7 @@ impl<D> Route<D> {
             protocol: ROUTE_PROTOCOL,
             onlink: false,
             mtu: None,
+            is_hop: false,
         }
     }
 
@@ -123,6 +126,7 @@ impl<D> Route<D> {
             protocol: self.protocol,
             onlink: self.onlink,
             mtu: self.mtu,
+            is_hop: self.is_hop,
         })
     }
 }

@@ -75,6 +75,25 @@ pub struct Filter {
     pub program: u32,
 }
 
+/// What became of a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// There was none.
+    Created,
+    /// It took the place of one of ours, which loses no packet.
+    Replaced,
+    /// Somebody else's filter has its place and was left alone.
+    Taken,
+}
+
+impl Filter {
+    /// Whether it is one of ours for `direction`, by place, name and id.
+    pub fn is_ours(&self, direction: Direction) -> bool {
+        let place = (u32::from(self.priority), self.handle) == (PRIORITY, HANDLE);
+        place && self.classid != 0 && self.name == direction.to_string()
+    }
+}
+
 impl Netlink {
     /// Adds the clsact qdisc; one that is there already is kept.
     pub fn add_clsact(&mut self, index: u32) -> Result<(), NetlinkError> {
@@ -89,33 +108,58 @@ impl Netlink {
         }
     }
 
-    /// Attaches a program with the NIC's id as classid.
+    /// Attaches a program with the NIC's id as classid, named as its direction. [`Attach::Replace`] takes the place
+    /// of any eBPF filter there: see [`Netlink::own_filter`].
     pub fn attach_filter(
         &mut self,
         index: u32,
         direction: Direction,
         program: impl AsFd,
-        name: &str,
         classid: u16,
         attach: Attach,
     ) -> Result<(), NetlinkError> {
+        let name = direction.to_string();
         let mut message = filter(index, direction);
         message.attributes = vec![
             TcAttribute::Kind("bpf".to_owned()),
             TcAttribute::Options(vec![
                 TcOption::Bpf(TcFilterBpfOption::ClassId(u32::from(classid).into())),
                 TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_fd().as_raw_fd() as u32)),
-                TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+                TcOption::Bpf(TcFilterBpfOption::ProgName(name)),
                 TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
             ]),
         ];
         let flags = NLM_F_CREATE | if attach == Attach::Create { NLM_F_EXCL } else { NLM_F_REPLACE };
-        let object = format!("{name} to {direction} of link {index}");
-        self.execute("attach", object, flags, RouteNetlinkMessage::NewTrafficFilter(message))
+        let object = format!("to {direction} of link {index}");
+        self.execute("attach filter", object, flags, RouteNetlinkMessage::NewTrafficFilter(message))
     }
 
-    /// Detaches our filter; one that is not there is not an error.
+    /// Attaches a program, in place of one of ours if there is one.
+    pub fn put_filter(
+        &mut self,
+        index: u32,
+        direction: Direction,
+        program: impl AsFd,
+        classid: u16,
+    ) -> Result<Put, NetlinkError> {
+        match self.attach_filter(index, direction, &program, classid, Attach::Create) {
+            Ok(()) => Ok(Put::Created),
+            Err(error) if error.is_exists() => {
+                if self.own_filter(index, direction)?.is_none() {
+                    return Ok(Put::Taken);
+                }
+                self.attach_filter(index, direction, &program, classid, Attach::Replace)?;
+                Ok(Put::Replaced)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Detaches our filter; one that is not there is not an error, another's stays.
     pub fn detach_filter(&mut self, index: u32, direction: Direction) -> Result<(), NetlinkError> {
+        if self.own_filter(index, direction)?.is_none() {
+            return Ok(());
+        }
         let mut message = filter(index, direction);
         message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
         let object = format!("{direction} of link {index}");
@@ -124,6 +168,11 @@ impl Netlink {
             Err(error) if error.is_gone() || error.errno() == Some(libc::EINVAL) => Ok(()),
             result => result,
         }
+    }
+
+    /// Our filter on one side of a link.
+    pub fn own_filter(&mut self, index: u32, direction: Direction) -> Result<Option<Filter>, NetlinkError> {
+        Ok(self.filters(index, direction)?.into_iter().find(|filter| filter.is_ours(direction)))
     }
 
     /// The eBPF filters on one side of a link; none if it has no clsact.

@@ -18,7 +18,7 @@ use spiderpool_net::events::{Event, Events};
 use spiderpool_net::netlink::{Netlink, NewVeth};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use spiderpool_net::sysctl::{self, SysctlError};
-use spiderpool_net::tc::{Attach, Direction, Filter};
+use spiderpool_net::tc::{Attach, Direction, Filter, Put};
 
 const NEAR: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const FAR: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -263,6 +263,74 @@ fn ipv6_defaults_that_the_kernel_merged_are_listed_and_deleted_one_by_one() {
 }
 
 #[test]
+fn hops_of_an_ipv4_multipath_route_are_marked() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    for address in ["10.6.0.5/16", "fd00:6::5/64"] {
+        pair.netlink.add_address(pair.index, net(address)).unwrap();
+    }
+    json(&pair.near, "ip", "route add default nexthop via 10.6.0.1 dev near nexthop via 10.6.0.2 dev near");
+    json(
+        &pair.near,
+        "ip",
+        "-6 route add default nexthop via fd00:6::1 dev near nexthop via fd00:6::2 dev near",
+    );
+    let routes = pair.netlink.routes().unwrap();
+    let hops: Vec<_> = routes.iter().filter(|route| route.is_default()).map(|route| route.is_hop).collect();
+    assert_eq!(hops, [true, true, false, false], "{routes:?}");
+    assert!(routes.iter().filter(|route| !route.is_default()).all(|route| !route.is_hop));
+}
+
+#[test]
+fn an_ipv4_route_by_an_ipv6_next_hop_is_read_and_written() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    pair.netlink.add_address(pair.index, net("10.6.0.5/16")).unwrap();
+    json(&pair.near, "ip", "route add default via inet6 fe80::1 dev near");
+    let defaults = |netlink: &mut Netlink| -> Vec<_> {
+        netlink.routes().unwrap().into_iter().filter(Route::is_default).collect()
+    };
+    let found = defaults(&mut pair.netlink);
+    assert_eq!(found[0].gateway, Some(ip("fe80::1")));
+    pair.netlink.delete_route(&found[0]).unwrap();
+    assert_eq!(defaults(&mut pair.netlink), []);
+    pair.netlink.add_route(&found[0]).unwrap();
+    assert_eq!(defaults(&mut pair.netlink), found);
+}
+
+#[test]
+fn the_very_route_of_somebody_faster_is_enough_another_is_not() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    for (address, gateways, dst) in [
+        ("10.6.0.5/16", ["10.6.0.1", "10.6.0.2"], "10.96.0.0/12"),
+        ("fd00:6::5/64", ["fd00:6::1", "fd00:6::2"], "fd00:96::/108"),
+    ] {
+        pair.netlink.add_address(pair.index, net(address)).unwrap();
+        let [one, other] =
+            gateways.map(|gateway| Route { gateway: Some(ip(gateway)), ..Route::new(net(dst), pair.index) });
+        pair.netlink.ensure_route(&one).unwrap();
+        assert!(pair.netlink.add_route(&one).unwrap_err().is_exists());
+        pair.netlink.ensure_route(&one).unwrap();
+        assert!(pair.netlink.ensure_route(&other).unwrap_err().is_exists());
+    }
+}
+
+#[test]
+fn the_source_for_an_address_is_the_kernels_choice() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    let netlink = &mut pair.netlink;
+    assert_eq!(netlink.source_for(ip("10.6.0.9")).unwrap(), None);
+    for address in ["10.1.0.1/32", "10.6.0.5/16", "fd00:1::1/128", "fd00:6::5/64"] {
+        netlink.add_address(pair.index, net(address)).unwrap();
+    }
+    assert_eq!(netlink.source_for(ip("10.6.0.9")).unwrap(), Some(ip("10.6.0.5")));
+    assert_eq!(netlink.source_for(ip("fd00:6::9")).unwrap(), Some(ip("fd00:6::5")));
+    assert_eq!(netlink.source_for(ip("192.0.2.1")).unwrap(), None);
+}
+
+#[test]
 fn ipv4_defaults_with_the_same_metric_can_be_put_back() {
     root_or_skip!();
     let mut pair = Pair::new();
@@ -337,8 +405,7 @@ fn filters_carry_the_classid_and_are_replaced_in_place() {
     let program = unspec_program();
     pair.netlink.add_clsact(pair.index).unwrap();
     for (direction, classid) in [(Direction::Ingress, 7), (Direction::Egress, 65535)] {
-        let mut attach =
-            |id, how| pair.netlink.attach_filter(pair.index, direction, &program, "sp_test", id, how);
+        let mut attach = |id, how| pair.netlink.attach_filter(pair.index, direction, &program, id, how);
         attach(classid - 1, Attach::Create).unwrap();
         assert!(attach(classid, Attach::Create).unwrap_err().is_exists());
         attach(classid, Attach::Replace).unwrap();
@@ -346,7 +413,7 @@ fn filters_carry_the_classid_and_are_replaced_in_place() {
         let [Filter { priority: 1, handle: 1, classid: seen, name, program }] = found.as_slice() else {
             panic!("{found:?}")
         };
-        assert_eq!((*seen, name.as_str()), (u32::from(classid), "sp_test"));
+        assert_eq!((*seen, name.as_str()), (u32::from(classid), direction.to_string().as_str()));
         let shown = pair.json("tc", &format!("filter show dev near {direction}"));
         let options = &shown.as_array().unwrap().last().unwrap()["options"];
         assert_eq!(
@@ -358,6 +425,25 @@ fn filters_carry_the_classid_and_are_replaced_in_place() {
         pair.netlink.detach_filter(pair.index, direction).unwrap();
         assert_eq!(pair.netlink.filters(pair.index, direction).unwrap(), []);
     }
+}
+
+#[test]
+fn a_filter_of_somebody_else_is_told_apart_and_stays() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    let program = unspec_program();
+    pair.netlink.add_clsact(pair.index).unwrap();
+    let mut put = |id| pair.netlink.put_filter(pair.index, Direction::Egress, &program, id).unwrap();
+    assert_eq!([put(7), put(7)], [Put::Created, Put::Replaced]);
+    assert!(pair.netlink.own_filter(pair.index, Direction::Egress).unwrap().is_some());
+    pair.netlink.detach_filter(pair.index, Direction::Egress).unwrap();
+    // No id: it is not ours, whatever its name.
+    pair.netlink.attach_filter(pair.index, Direction::Egress, &program, 0, Attach::Create).unwrap();
+    assert_eq!(pair.netlink.own_filter(pair.index, Direction::Egress).unwrap(), None);
+    pair.netlink.detach_filter(pair.index, Direction::Egress).unwrap();
+    assert_eq!(pair.netlink.put_filter(pair.index, Direction::Egress, &program, 7).unwrap(), Put::Taken);
+    let left = pair.netlink.filters(pair.index, Direction::Egress).unwrap();
+    assert_eq!(left.iter().map(|filter| filter.classid).collect::<Vec<_>>(), [0]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use spiderpool_core::net::{Address, Route};
 use spiderpool_dataplane::Programs;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::{NetNs, NetNsError};
-use spiderpool_net::tc::{Attach, Direction};
+use spiderpool_net::tc::{Direction, Put};
 use thiserror::Error;
 use tracing::debug;
 
@@ -27,6 +27,14 @@ pub enum AttachError {
     /// The kernel refused.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// Somebody else's filter is where ours belongs.
+    #[error("{direction} of {nic} has another tc filter at priority 1 handle 1: remove it")]
+    ForeignFilter {
+        /// The NIC.
+        nic: IfName,
+        /// Its side.
+        direction: Direction,
+    },
 }
 
 /// The identity of the namespace at a path.
@@ -58,14 +66,9 @@ pub(super) fn attach(netns: &NetNs, pod: &PodRecord, programs: &Programs) -> Res
                 Direction::Egress => programs.egress_fd(),
                 Direction::Ingress => programs.ingress_fd(),
             };
-            netlink.attach_filter(
-                link.index,
-                direction,
-                program,
-                &direction.to_string(),
-                record.id,
-                Attach::Replace,
-            )?;
+            if netlink.put_filter(link.index, direction, program, record.id)? == Put::Taken {
+                return Err(AttachError::ForeignFilter { nic: record.nic.name.clone(), direction });
+            }
         }
     }
     Ok(())
@@ -97,7 +100,7 @@ pub(super) fn refresh_hints(
         debug!(container = pod.container_id, %step, "route hint changes");
         match step {
             Step::AddRoute { route, .. } => {
-                indexed(route).map_or(Ok(()), |route| netlink.add_route(&route))?;
+                indexed(route).map_or(Ok(()), |route| netlink.ensure_route(&route))?;
             }
             Step::DeleteRoute { route, .. } => {
                 indexed(route).map_or(Ok(()), |route| netlink.delete_route(&route))?;

@@ -8,7 +8,7 @@ use spiderpool_core::names::IfName;
 use spiderpool_core::net::Medium;
 use spiderpool_dataplane::Programs;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
-use spiderpool_net::tc::{Attach, Direction, Filter};
+use spiderpool_net::tc::{Direction, Put};
 use tracing::{debug, warn};
 
 use crate::error::PluginError;
@@ -33,7 +33,7 @@ impl Attached {
             debug!(nic = %nic.name, id, "attach");
             netlink.add_clsact(nic.ifindex)?;
             for direction in Direction::ALL {
-                self.attach_one(netlink, nic.ifindex, direction, &programs, id)?;
+                self.attach_one(netlink, nic, direction, &programs, id)?;
             }
         }
         Ok(())
@@ -42,27 +42,22 @@ impl Attached {
     fn attach_one(
         &mut self,
         netlink: &mut Netlink,
-        index: u32,
+        nic: &Nic,
         direction: Direction,
         programs: &Programs,
         id: u16,
-    ) -> Result<(), NetlinkError> {
+    ) -> Result<(), PluginError> {
         let program = match direction {
             Direction::Ingress => programs.ingress_fd(),
             Direction::Egress => programs.egress_fd(),
         };
-        let name = direction.to_string();
-        match netlink.attach_filter(index, direction, program, &name, id, Attach::Create) {
-            // A NIC of an earlier attachment, or ADD again: replaced in place, which loses nothing.
-            Err(error) if error.is_exists() => {
-                netlink.attach_filter(index, direction, program, &name, id, Attach::Replace)
-            }
-            Ok(()) => {
-                self.0.push((index, direction));
-                Ok(())
-            }
-            result => result,
+        match netlink.put_filter(nic.ifindex, direction, program, id)? {
+            Put::Created => self.0.push((nic.ifindex, direction)),
+            // A NIC of an earlier attachment, or ADD again.
+            Put::Replaced => {}
+            Put::Taken => return Err(PluginError::ForeignFilter { nic: nic.name.clone(), direction }),
         }
+        Ok(())
     }
 
     /// Takes off what was put on.
@@ -73,16 +68,6 @@ impl Attached {
             }
         }
     }
-}
-
-/// Our filter on one side of a link.
-pub(super) fn our_filter(
-    netlink: &mut Netlink,
-    index: u32,
-    direction: Direction,
-) -> Result<Option<Filter>, NetlinkError> {
-    let filters = netlink.filters(index, direction)?;
-    Ok(filters.into_iter().find(|f| f.priority == 1 && f.classid != 0 && f.name == direction.to_string()))
 }
 
 /// The underlay NICs, but `nic`, that have our programs.
@@ -98,7 +83,7 @@ pub(super) fn other_underlay_nics(
             && link.name != *nic
             && link.name != *cluster_nic
             && link.name.as_str() != NODE_LINK;
-        if is_candidate && our_filter(netlink, link.index, Direction::Egress)?.is_some() {
+        if is_candidate && netlink.own_filter(link.index, Direction::Egress)?.is_some() {
             found.push(link.name.clone());
         }
     }

@@ -10,7 +10,6 @@ use spiderpool_net::sysctl;
 use spiderpool_net::tc::Direction;
 
 use super::NetConf;
-use super::attach::our_filter;
 use super::register::node_addresses;
 use super::state::{cluster_peer, read_host_end, read_pod};
 use crate::env::Request;
@@ -72,7 +71,7 @@ fn missing_filters(netlink: &mut Netlink, pod: &Namespace, nic: &str) -> Result<
     let mut missing = Vec::new();
     let mut ids = Vec::new();
     for direction in Direction::ALL {
-        match our_filter(netlink, link.index, direction)? {
+        match netlink.own_filter(link.index, direction)? {
             Some(filter) => ids.push(filter.classid),
             None => missing.push(format!("pod: program {direction} on {nic}")),
         }

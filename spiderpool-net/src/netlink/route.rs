@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
-    RouteNextHopFlags, RouteScope, RouteType,
+    RouteNextHopFlags, RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use spiderpool_core::ip::Family;
@@ -50,6 +50,38 @@ impl Netlink {
             NLM_F_CREATE | NLM_F_EXCL,
             RouteNetlinkMessage::NewRoute(message(route)),
         )
+    }
+
+    /// Adds a route, unless exactly this one is there: somebody else may have been faster.
+    pub fn ensure_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+        let Err(error) = self.add_route(route) else { return Ok(()) };
+        // As the kernel lists it.
+        let metric = if route.family() == Family::V6 && route.metric == 0 { 1024 } else { route.metric };
+        let listed = Route { metric, ..route.clone() };
+        if error.is_exists() && self.routes_of(route.family(), Some(route.dev))?.contains(&listed) {
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    /// The source address with which this host reaches `address`; `None` if it has no way to it.
+    pub fn source_for(&mut self, address: IpAddr) -> Result<Option<IpAddr>, NetlinkError> {
+        let family = Family::of(address);
+        let mut message = RouteMessage::default();
+        message.header.address_family = address_family(family);
+        message.header.destination_prefix_length = IpNet::from(address).prefix_len();
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(address)));
+        let source = |message| {
+            let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+            message.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::PrefSource(source) => addr(source),
+                _ => None,
+            })
+        };
+        match self.get("look up route to", address, RouteNetlinkMessage::GetRoute(message), source) {
+            Err(error) if error.is_unreachable() => Ok(None),
+            result => result,
+        }
     }
 
     /// Adds a route after those with the same destination and metric, if there are any.
@@ -97,7 +129,7 @@ fn message(route: &Route<u32>) -> RouteMessage {
     if !route.is_default() {
         attributes.push(RouteAttribute::Destination(RouteAddress::from(route.dst.network())));
     }
-    attributes.extend(route.gateway.map(|a| RouteAttribute::Gateway(RouteAddress::from(a))));
+    attributes.extend(route.gateway.map(|a| gateway(route.family(), a)));
     attributes.extend(route.source.map(|a| RouteAttribute::PrefSource(RouteAddress::from(a))));
     attributes.push(RouteAttribute::Oif(route.dev));
     if route.metric != 0 {
@@ -105,6 +137,15 @@ fn message(route: &Route<u32>) -> RouteMessage {
     }
     attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
     message
+}
+
+/// An IPv4 route by an IPv6 next hop has it in an attribute of its own.
+fn gateway(family: Family, gateway: IpAddr) -> RouteAttribute {
+    if Family::of(gateway) == family {
+        RouteAttribute::Gateway(RouteAddress::from(gateway))
+    } else {
+        RouteAttribute::Via(RouteVia::from(gateway))
+    }
 }
 
 fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
@@ -130,6 +171,7 @@ fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
         protocol: u8::from(header.protocol),
         onlink: header.flags.contains(RouteFlags::Onlink),
         mtu: None,
+        is_hop: false,
     };
     let mut table = u32::from(header.table);
     let mut hops = Vec::new();
@@ -143,7 +185,7 @@ fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
                 route.dst = dst;
             }
             RouteAttribute::Oif(index) => route.dev = index,
-            RouteAttribute::Gateway(gateway) => route.gateway = addr(&gateway),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => route.gateway = next_hop(&attribute),
             RouteAttribute::PrefSource(source) => route.source = addr(&source),
             RouteAttribute::Priority(metric) => route.metric = metric,
             RouteAttribute::Table(id) => table = id,
@@ -165,12 +207,19 @@ fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
 }
 
 fn of_hop(route: &Route<u32>, hop: &RouteNextHop) -> Route<u32> {
-    let gateway = hop.attributes.iter().find_map(|a| match a {
-        RouteAttribute::Gateway(gateway) => addr(gateway),
-        _ => None,
-    });
+    let gateway = hop.attributes.iter().find_map(next_hop);
     let onlink = hop.flags.contains(RouteNextHopFlags::Onlink);
-    Route { dev: hop.interface_index, gateway, onlink, ..route.clone() }
+    let is_hop = route.family() == Family::V4;
+    Route { dev: hop.interface_index, gateway, onlink, is_hop, ..route.clone() }
+}
+
+fn next_hop(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(gateway) => addr(gateway),
+        RouteAttribute::Via(RouteVia::Inet(v4)) => Some((*v4).into()),
+        RouteAttribute::Via(RouteVia::Inet6(v6)) => Some((*v6).into()),
+        _ => None,
+    }
 }
 
 fn addr(address: &RouteAddress) -> Option<IpAddr> {

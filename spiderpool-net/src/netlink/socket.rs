@@ -71,6 +71,12 @@ impl NetlinkError {
         self.errno() == Some(libc::EEXIST)
     }
 
+    /// There is no way to an address: no route to it, or none to a next hop.
+    pub fn is_unreachable(&self) -> bool {
+        let errnos = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL];
+        matches!(self, Self::Refused { source, .. } if source.raw_os_error().is_some_and(|e| errnos.contains(&e)))
+    }
+
     /// The object, or the device it is on, is not there.
     pub fn is_gone(&self) -> bool {
         matches!(self.errno(), Some(libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::EADDRNOTAVAIL))
