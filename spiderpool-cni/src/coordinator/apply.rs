@@ -137,7 +137,7 @@ impl<'a> Applier<'a> {
                     netlink.delete_neighbor(index, neighbor.address)
                 })?;
             }
-            Step::AddRoute { place, route } => self.with_route(*place, route, Netlink::add_route)?,
+            Step::AddRoute { place, route } => self.with_route(*place, route, Netlink::ensure_route)?,
             Step::ReplaceRoute { place, route } => self.with_route(*place, route, Netlink::replace_route)?,
             Step::RestoreRoute { place, route } => self.with_route(*place, route, Netlink::append_route)?,
             Step::DeleteRoute { place, route } => self.with_route(*place, route, Netlink::delete_route)?,

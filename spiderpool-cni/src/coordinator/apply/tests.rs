@@ -139,3 +139,17 @@ fn a_failure_at_any_step_can_be_undone() {
         }
     });
 }
+
+/// The agent renews hints at any time after the registration.
+#[test]
+fn hints_that_the_agent_added_first_do_not_fail_the_add() {
+    in_a_node(|| {
+        let netns = pod();
+        let mut applier = Applier::new(&netns).unwrap();
+        let steps = plan(&mut applier, SETTINGS);
+        let is_hint = |step: &&Step| step.to_string().starts_with("pod: route add 10.233.0.0/18");
+        let hint = steps.iter().find(is_hint).unwrap().clone();
+        Applier::new(&netns).unwrap().apply(&[hint]).unwrap();
+        applier.apply(&steps).unwrap();
+    });
+}
