@@ -4,9 +4,11 @@ use crate::addr::Addr;
 use crate::headers::{ACK, FIN, Headers, Kind, RST};
 use crate::life;
 use crate::maps::{
-    ANY_LOCAL, ArrivalEntry, ArrivalKey, EXACT, NicEntry, ROLE_CLUSTER, ROLE_NONE, ROLE_UNDERLAY,
+    ANY_LOCAL, ArrivalEntry, ArrivalKey, CidrAction, CidrKind, EXACT, NicEntry, ROLE_CLUSTER, ROLE_NONE,
+    ROLE_UNDERLAY,
 };
 use crate::packet::Packet;
+use crate::pod;
 use crate::reason::Reason;
 use crate::rewrite;
 use crate::state::State;
@@ -145,16 +147,16 @@ pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) -> R
         return Reason::NotOurs;
     }
     let key = coming(nic.pod, h);
-    let seen = s.arrival(&key, |e| touch_coming(e, id, h, s));
+    let seen = s.arrival(&key, |e| touch_coming(e, id, nic, h, s));
     match seen {
         Some(Seen::Fresh) => Reason::ArrivalSeen,
         Some(Seen::Renewed) => {
             if matches!(h.kind, Kind::Udp) {
-                put(id, key, h, s);
+                put(id, nic, &key, h, s);
             }
             Reason::ArrivalSeen
         }
-        None if h.can_start() => put(id, key, h, s),
+        None if h.can_start() => put(id, nic, &key, h, s),
         Some(Seen::Older) | None => Reason::NotOurs,
     }
 }
@@ -171,9 +173,13 @@ enum Seen {
 }
 
 #[inline(always)]
-fn touch_coming<S: State>(e: &mut ArrivalEntry, id: u16, h: &Headers, s: &S) -> Seen {
+fn touch_coming<S: State>(e: &mut ArrivalEntry, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Seen {
     let now = s.now();
     let over = life::is_over(h.protocol, e.state, e.last_seen, now);
+    // What the node hands over it would not send by the underlay too: somebody else does.
+    if !over && nic.role == ROLE_UNDERLAY && (e.nic == nic.node_link || e.nic == nic.pod) {
+        return Seen::Older;
+    }
     let mut state = e.state;
     if h.is_syn() {
         // A forged one would divert an open connection for good. What a peer that has
@@ -215,18 +221,23 @@ pub(crate) const fn tcp_coming(state: u8, flags: u8) -> u8 {
 }
 
 /// Writes the entry, for UDP also the one without local address.
+///
+/// On an underlay NIC anybody can claim any source. No Service calls from there; and of the cluster's other
+/// addresses no entry without local address is made, because it would take the pod's own queries for replies.
 #[inline(never)]
-fn put<S: State>(id: u16, key: ArrivalKey, h: &Headers, s: &S) -> Reason {
-    let local = key.local;
-    let entry = ArrivalEntry { last_seen: s.now(), local, nic: id, mac: h.mac, state: 0, _pad: [0; 7] };
-    let mut key = key;
-    if !s.arrival_put(&key, &entry) {
+fn put<S: State>(id: u16, nic: &NicEntry, key: &ArrivalKey, h: &Headers, s: &S) -> Reason {
+    let claims = if nic.role == ROLE_UNDERLAY { pod::cidr(nic, h.src, s) } else { None };
+    let steered = matches!(claims, Some(entry) if entry.action == CidrAction::Steer as u8);
+    if steered && matches!(claims, Some(entry) if entry.kind == CidrKind::Service as u8) {
+        return Reason::NotOurs;
+    }
+    let entry =
+        ArrivalEntry { last_seen: s.now(), local: key.local, nic: id, mac: h.mac, state: 0, _pad: [0; 7] };
+    if !s.arrival_put(key, &entry) {
         return Reason::Failed;
     }
-    if matches!(h.kind, Kind::Udp) {
-        key.wildcard = ANY_LOCAL;
-        key.local = Addr::ANY;
-        s.arrival_put(&key, &entry);
+    if matches!(h.kind, Kind::Udp) && !steered {
+        s.arrival_put(&ArrivalKey { wildcard: ANY_LOCAL, local: Addr::ANY, ..*key }, &entry);
     }
     Reason::ArrivalNew
 }

@@ -190,6 +190,50 @@ fn a_forged_syn_does_not_divert_an_open_connection() {
     }
 }
 
+/// A datagram of a forger on net1 from `place`, then the pod's own query to there by a wildcard socket.
+fn forged_then_asked(place: Place, family: Family, by: u16) -> Reason {
+    let mut tables = tables();
+    tables.wildcard = true;
+    let e = Ends { src: at(place, family), sport: 53, dst: at(Place::Nic(NET1), family), dport: 40_000 };
+    into(&tables, NET1, &frames::udp(e, b"forged"));
+    out(&tables, NET1, &frames::udp(Ends { src: at(Place::Nic(by), family), ..e.back() }, b"q")).reason
+}
+
+#[test]
+fn a_forged_datagram_does_not_steal_queries_to_the_cluster() {
+    for family in FAMILIES {
+        assert_eq!(forged_then_asked(Place::Service, family, ETH0), Reason::Steered);
+        assert_eq!(forged_then_asked(Place::Service, family, NET1), Reason::NatNew);
+        for place in [Place::OverlayPod, Place::Node] {
+            assert_eq!(forged_then_asked(place, family, ETH0), Reason::Steered, "{place:?}");
+        }
+        let e = Ends { src: at(Place::Service, family), ..to_pod(NET1, family) };
+        for frame in [frames::tcp(e, SYN, b""), frames::udp(e, b"x"), frames::echo(e, true, 5, b"x")] {
+            let tables = tables();
+            assert_eq!(into(&tables, NET1, &frame).reason, Reason::NotOurs);
+            assert!(tables.arrivals.borrow().is_empty(), "a Service does not call");
+        }
+    }
+}
+
+#[test]
+fn what_the_node_hands_over_is_not_diverted_to_the_underlay() {
+    for family in FAMILIES {
+        let e = Ends { src: at(Place::OverlayPod, family), ..to_pod(NET1, family) };
+        let flows = [
+            (frames::udp(e, b"q"), frames::udp(e.back(), b"a")),
+            (frames::tcp(e, SYN, b""), frames::tcp(e.back(), SYN | ACK, b"")),
+            (frames::echo(e, true, 5, b"x"), frames::echo(e.back(), false, 5, b"x")),
+        ];
+        for (request, answer) in flows {
+            let tables = tables();
+            into(&tables, SP0, &request);
+            assert_eq!(into(&tables, NET1, &from(GATEWAY, request)).reason, Reason::NotOurs);
+            assert_eq!(to_by(&out(&tables, ETH0, &answer)), (peer(SP0), redirect(SP0)));
+        }
+    }
+}
+
 #[test]
 fn a_closed_connection_makes_room_for_the_next() {
     let e = to_pod(NET1, Family::V4);
