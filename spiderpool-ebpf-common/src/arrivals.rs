@@ -4,8 +4,7 @@ use crate::addr::Addr;
 use crate::headers::{ACK, FIN, Headers, Kind, RST};
 use crate::life;
 use crate::maps::{
-    ANY_LOCAL, ArrivalEntry, ArrivalKey, CidrAction, CidrKind, EXACT, NicEntry, ROLE_CLUSTER, ROLE_NONE,
-    ROLE_UNDERLAY,
+    ANY_LOCAL, ArrivalEntry, ArrivalKey, CidrKind, EXACT, NicEntry, ROLE_CLUSTER, ROLE_NONE, ROLE_UNDERLAY,
 };
 use crate::packet::Packet;
 use crate::pod;
@@ -226,9 +225,8 @@ pub(crate) const fn tcp_coming(state: u8, flags: u8) -> u8 {
 /// addresses no entry without local address is made, because it would take the pod's own queries for replies.
 #[inline(never)]
 fn put<S: State>(id: u16, nic: &NicEntry, key: &ArrivalKey, h: &Headers, s: &S) -> Reason {
-    let claims = if nic.role == ROLE_UNDERLAY { pod::cidr(nic, h.src, s) } else { None };
-    let steered = matches!(claims, Some(entry) if entry.action == CidrAction::Steer as u8);
-    if steered && matches!(claims, Some(entry) if entry.kind == CidrKind::Service as u8) {
+    let claims = if nic.role == ROLE_UNDERLAY { pod::steered_kind(nic, &h.src, s) } else { 0 };
+    if claims == CidrKind::Service as u8 {
         return Reason::NotOurs;
     }
     let entry =
@@ -236,7 +234,7 @@ fn put<S: State>(id: u16, nic: &NicEntry, key: &ArrivalKey, h: &Headers, s: &S) 
     if !s.arrival_put(key, &entry) {
         return Reason::Failed;
     }
-    if matches!(h.kind, Kind::Udp) && !steered {
+    if matches!(h.kind, Kind::Udp) && claims == 0 {
         s.arrival_put(&ArrivalKey { wildcard: ANY_LOCAL, local: Addr::ANY, ..*key }, &entry);
     }
     Reason::ArrivalNew

@@ -251,6 +251,9 @@ impl CidrKey {
 }
 
 impl CidrEntry {
+    /// No prefix holds the address: left where the routing table sends it.
+    pub const NONE: Self = Self { action: CidrAction::Stay as u8, kind: 0, _pad: [0; 2] };
+
     /// Value for an action and a kind.
     pub const fn new(action: CidrAction, kind: CidrKind) -> Self {
         Self { action: action as u8, kind: kind as u8, _pad: [0; 2] }

@@ -20,7 +20,7 @@ const NDP: u32 = ETH + 40;
 
 #[inline(always)]
 fn is_node<S: State>(nic: &NicEntry, addr: Addr, s: &S) -> bool {
-    matches!(pod::cidr(nic, addr, s), Some(entry) if entry.kind == CidrKind::Node as u8)
+    pod::cidr(nic, addr, s).kind == CidrKind::Node as u8
 }
 
 /// Turns an ARP request for a node address into its answer.

@@ -42,12 +42,19 @@ pub(crate) fn underlay_with<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16
 
 /// What `cluster_cidrs` says about a destination.
 #[inline(always)]
-pub(crate) fn cidr<S: State>(nic: &NicEntry, dst: Addr, s: &S) -> Option<CidrEntry> {
+pub(crate) fn cidr<S: State>(nic: &NicEntry, dst: Addr, s: &S) -> CidrEntry {
     s.cidr(&CidrKey::new(nic.profile, dst))
 }
 
 /// Whether a destination is to be reached by the cluster NIC.
 #[inline(always)]
 pub(crate) fn is_steered<S: State>(nic: &NicEntry, dst: Addr, s: &S) -> bool {
-    matches!(cidr(nic, dst, s), Some(entry) if entry.action == CidrAction::Steer as u8)
+    cidr(nic, dst, s).action == CidrAction::Steer as u8
+}
+
+/// The kind of a destination that is to be reached by the cluster NIC; 0 for any other.
+#[inline(never)]
+pub(crate) fn steered_kind<S: State>(nic: &NicEntry, dst: &Addr, s: &S) -> u8 {
+    let entry = cidr(nic, *dst, s);
+    if entry.action == CidrAction::Steer as u8 { entry.kind } else { 0 }
 }

@@ -43,8 +43,10 @@ pub trait State {
     /// Entry of a NIC id.
     fn nic(&self, id: u16) -> Option<&NicEntry>;
 
-    /// Longest prefix that holds the address of the key.
-    fn cidr(&self, key: &CidrKey) -> Option<CidrEntry>;
+    /// Longest prefix that holds the address of the key, or [`CidrEntry::NONE`].
+    ///
+    /// (Not an `Option`: the BPF compiler reads its value before it knows that there is one.)
+    fn cidr(&self, key: &CidrKey) -> CidrEntry;
 
     /// Works on an entry of `arrivals`.
     fn arrival<R>(&self, key: &ArrivalKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R>;

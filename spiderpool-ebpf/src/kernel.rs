@@ -128,8 +128,11 @@ impl State for Kernel {
     }
 
     #[inline(always)]
-    fn cidr(&self, key: &CidrKey) -> Option<CidrEntry> {
-        CLUSTER_CIDRS.get(&Key::new(CIDR_KEY_BITS, *key)).copied()
+    fn cidr(&self, key: &CidrKey) -> CidrEntry {
+        match CLUSTER_CIDRS.get(&Key::new(CIDR_KEY_BITS, *key)) {
+            Some(entry) => *entry,
+            None => CidrEntry::NONE,
+        }
     }
 
     #[inline(always)]

@@ -194,10 +194,10 @@ impl State for Tables {
         self.nics.get(&id).or_else(|| (id < SIZE).then_some(&UNUSED))
     }
 
-    fn cidr(&self, key: &CidrKey) -> Option<CidrEntry> {
+    fn cidr(&self, key: &CidrKey) -> CidrEntry {
         let wanted = bits(key);
         let matching = self.cidrs.iter().filter(|(len, key, _)| prefix_matches(&bits(key), &wanted, *len));
-        matching.max_by_key(|(len, ..)| *len).map(|(.., entry)| *entry)
+        matching.max_by_key(|(len, ..)| *len).map_or(CidrEntry::NONE, |(.., entry)| *entry)
     }
 
     fn arrival<R>(&self, key: &ArrivalKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R> {
