@@ -71,6 +71,7 @@ const fn no_flow(kind: Kind) -> Reason {
     match kind {
         Kind::Fragment => Reason::Fragment,
         Kind::IcmpError => Reason::IcmpError,
+        Kind::Malformed => Reason::Malformed,
         _ => Reason::OtherProtocol,
     }
 }

@@ -38,6 +38,8 @@ pub enum Kind {
     Fragment,
     /// Another protocol.
     Other,
+    /// Its addresses can be read, but what follows them is wrong or cut short.
+    Malformed,
 }
 
 /// The headers of a packet. In the kernel they lie in map memory, not on the stack: the verifier does not track
@@ -105,7 +107,7 @@ impl Headers {
     }
 }
 
-/// Reads the headers of an IPv4 or IPv6 packet; `false` if they are cut short or wrong.
+/// Reads the headers of an IPv4 or IPv6 packet; `false` if not even its addresses can be read.
 #[inline(never)]
 pub fn parse<P: Packet>(p: &P, h: &mut Headers) -> bool {
     h.src_port = 0;
@@ -114,7 +116,10 @@ pub fn parse<P: Packet>(p: &P, h: &mut Headers) -> bool {
     h.flags = 0;
     h.kind = Kind::Other;
     let read = if p.protocol() == IPV4 { parse_v4(p, h) } else { parse_v6(p, h) };
-    read.is_some() && (matches!(h.kind, Kind::Fragment) || parse_transport(p, h).is_some())
+    if read && matches!(h.kind, Kind::Other) && parse_transport(p, h).is_none() {
+        h.kind = Kind::Malformed;
+    }
+    read
 }
 
 #[inline(always)]
@@ -166,14 +171,13 @@ const fn icmp_kind(protocol: u8, ty: u8, v4: bool) -> Kind {
 const START: u32 = 2;
 
 #[inline(always)]
-fn parse_v4<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
-    let w: [u32; 8] = p.load_words(START)?;
+fn parse_v4<P: Packet>(p: &P, h: &mut Headers) -> bool {
+    let Some(w) = p.load_words::<8>(START) else { return false };
     let [version, ..] = w[3].to_ne_bytes();
     let header = u32::from(version & 0x0f) * 4;
     if version >> 4 != 4 || header < 20 {
-        return None;
-    }
-    if u32::from_be(w[4]) & 0x3fff != 0 {
+        h.kind = Kind::Malformed;
+    } else if u32::from_be(w[4]) & 0x3fff != 0 {
         h.kind = Kind::Fragment;
     }
     h.mac = mac(w[1], w[2]);
@@ -181,21 +185,21 @@ fn parse_v4<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
     h.dst = Addr::v4(w[7].to_ne_bytes());
     h.protocol = w[5].to_ne_bytes()[1];
     h.l4 = ETH + header;
-    Some(())
+    true
 }
 
 #[inline(always)]
-fn parse_v6<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
-    let w: [u32; 13] = p.load_words(START)?;
-    if w[3].to_ne_bytes()[0] >> 4 != 6 {
-        return None;
-    }
+fn parse_v6<P: Packet>(p: &P, h: &mut Headers) -> bool {
+    let Some(w) = p.load_words::<13>(START) else { return false };
     h.mac = mac(w[1], w[2]);
     h.src = Addr::from_words([w[5], w[6], w[7], w[8]]);
     h.dst = Addr::from_words([w[9], w[10], w[11], w[12]]);
     h.protocol = w[4].to_ne_bytes()[2];
     h.l4 = ETH + 40;
-    skip_extensions(p, h)
+    if w[3].to_ne_bytes()[0] >> 4 != 6 || skip_extensions(p, h).is_none() {
+        h.kind = Kind::Malformed;
+    }
+    true
 }
 
 #[inline(always)]

@@ -39,6 +39,7 @@ fn decide<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &mut Heade
         return Outcome::pass(match h.kind {
             Kind::Fragment => Reason::Fragment,
             Kind::IcmpError => Reason::IcmpError,
+            Kind::Malformed => Reason::Malformed,
             _ => Reason::OtherProtocol,
         });
     }

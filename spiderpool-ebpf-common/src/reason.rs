@@ -44,7 +44,7 @@ macro_rules! reasons {
 reasons! {
     NotOurs not_ours "Nothing to do: destination not in the cluster and source of this NIC (egress), or nothing to record (ingress).";
     NotIp not_ip "Neither IPv4 nor IPv6.";
-    Malformed malformed "Headers that cannot be read.";
+    Malformed malformed "Headers that cannot be read: kept off the cluster NIC when the source is an underlay address.";
     LinkScope link_scope "Multicast, broadcast, IPv6 link-local or neighbour discovery: never routed.";
     NodeLink node_link "Leaves by the node link, where only the programs send.";
     ForeignSource foreign_source "Source is no address of this pod (a VM, a forwarded packet): passes.";

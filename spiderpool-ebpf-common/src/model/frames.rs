@@ -212,7 +212,7 @@ fn transport_sum(src: &IpAddr, dst: &IpAddr, protocol: u8, l4: &[u8]) -> u16 {
 /// Whether the checksums of an unfragmented packet are right, recomputed from nothing.
 pub fn sums_are_right(frame: &Frame) -> bool {
     let mut h = Headers::default();
-    if !headers::parse(frame, &mut h) || matches!(h.kind, Kind::Fragment) {
+    if !headers::parse(frame, &mut h) || matches!(h.kind, Kind::Fragment | Kind::Malformed) {
         return false;
     }
     if h.src.is_v4() && folded(words(&frame.bytes[14..34])) != 0xffff {

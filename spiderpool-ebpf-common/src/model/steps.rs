@@ -92,6 +92,7 @@ fn frame(choices: &mut Choices, e: Ends) -> Frame {
         11 => frames::udp(e, &[0; 1460]),
         12 => without_checksum(frames::udp(e, b"payload")),
         13 if e.src.is_ipv6() => frames::with_extension(frames::udp(e, b"payload")),
+        14 => cut_short(frames::tcp(e, choices.of(&FLAGS), b""), choices.of(&[34, 37, 48, 54, 57, 62])),
         _ => neighbour(e),
     };
     frame.bytes[11] = choices.below(3) as u8;
@@ -102,6 +103,11 @@ fn frame(choices: &mut Choices, e: Ends) -> Frame {
 fn without_checksum(mut frame: Frame) -> Frame {
     let at = frame.bytes.len() - b"payload".len() - 2;
     frame.bytes[at..at + 2].copy_from_slice(&[0, 0]);
+    frame
+}
+
+fn cut_short(mut frame: Frame, len: usize) -> Frame {
+    frame.bytes.truncate(len);
     frame
 }
 

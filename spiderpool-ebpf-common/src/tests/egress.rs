@@ -143,18 +143,37 @@ fn link_scope_and_malformed_packets_pass_untouched() {
     let link =
         Ends { src: at(Place::Nic(NET1), Family::V6), dst: "fe80::1".parse().unwrap(), sport: 1, dport: 2 };
     let mut short = frames::udp(ends(Place::Nic(NET1), Place::Service, Family::V4), b"");
-    short.bytes.truncate(40);
-    let mut options = frames::udp(ends(Place::Nic(NET1), Place::Service, Family::V4), b"");
-    options.bytes[14] = 0x44;
+    short.bytes.truncate(32);
     for (frame, reason) in [
         (frames::udp(multicast, b"x"), Reason::LinkScope),
         (frames::udp(link, b"x"), Reason::LinkScope),
         (short, Reason::Malformed),
-        (options, Reason::Malformed),
         (Frame::new(vec![0xff; 60]), Reason::NotIp),
     ] {
         let done = out(&tables, NET1, &frame);
         assert_eq!((done.verdict, done.reason, &done.frame), (Verdict::Pass, reason, &frame));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_to_its_end_is_kept_off_eth0() {
+    let cut = |family, len: usize| {
+        let mut frame = frames::tcp(ends(Place::Nic(NET1), Place::Outside, family), SYN, b"");
+        frame.bytes.truncate(len);
+        frame
+    };
+    let mut options = cut(Family::V4, 60);
+    options.bytes[14] = 0x44;
+    let mut version = cut(Family::V6, 70);
+    version.bytes[14] = 0x50;
+    let mut extension = cut(Family::V6, 54);
+    extension.bytes[20] = 60;
+    for frame in [cut(Family::V4, 34), cut(Family::V4, 48), cut(Family::V6, 60), options, version, extension]
+    {
+        let done = out(&tables(), ETH0, &frame);
+        assert_eq!((done.verdict, done.reason), (neigh(NET1), Reason::Malformed));
+        let done = out(&tables(), NET1, &frame);
+        assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::Malformed));
     }
 }
 

@@ -17,6 +17,15 @@ fn is_underlay(ip: std::net::IpAddr) -> bool {
     [NET1, NET2].iter().any(|&nic| [Family::V4, Family::V6].iter().any(|&f| at(Place::Nic(nic), f) == ip))
 }
 
+/// The source where an IP header has it, however wrong the rest may be.
+fn raw_source(frame: &Frame) -> Option<std::net::IpAddr> {
+    match frame.bytes.get(12..14)? {
+        [8, 0] => frame.bytes.get(14..34).map(|b| <[u8; 4]>::try_from(&b[12..16]).unwrap().into()),
+        [0x86, 0xdd] => frame.bytes.get(14..54).map(|b| <[u8; 16]>::try_from(&b[8..24]).unwrap().into()),
+        _ => None,
+    }
+}
+
 fn check_egress(nic: u16, before: &Frame, done: &super::Done) {
     let leaves_by = match done.verdict {
         Verdict::Pass => IFINDEX + u32::from(nic),
@@ -24,13 +33,16 @@ fn check_egress(nic: u16, before: &Frame, done: &super::Done) {
         | Verdict::RedirectIngress { ifindex }
         | Verdict::RedirectNeigh { ifindex } => ifindex,
     };
+    let addressed = done.reason != Reason::LinkScope && done.reason != Reason::NdpAnswered;
+    if let (true, true, Some(src)) =
+        (leaves_by == IFINDEX + u32::from(ETH0), addressed, raw_source(&done.frame))
+    {
+        assert!(!is_underlay(src), "{src} left by eth0 ({})", done.reason);
+    }
     let (Some(ends), Some(old)) = (frames::ends(&done.frame), frames::ends(before)) else { return };
     // Neighbour discovery belongs to the link, whatever source the kernel gave it.
     if matches!(done.reason, Reason::NdpAnswered | Reason::LinkScope) {
         return;
-    }
-    if leaves_by == IFINDEX + u32::from(ETH0) {
-        assert!(!is_underlay(ends.src), "{} left by eth0 ({})", ends.src, done.reason);
     }
     assert_eq!((ends.dst, ends.dport), (old.dst, old.dport), "a destination is never changed on egress");
     let may_change = [Reason::Translated, Reason::NatNew, Reason::NatPort, Reason::ReplySource];
