@@ -72,7 +72,7 @@ fn any_bytes() {
             bytes[14] = version;
             bytes[if ethertype == [8, 0] { 23 } else { 20 }] = protocol;
         }
-        let frame = Frame { bytes, aggregate };
+        let frame = Frame { aggregate, ..Frame::new(bytes) };
         let tables = base.clone();
         bench.borrow_mut().reset(&tables);
         let Some(kernel) = bench.borrow().run(outbound, nic, &frame, &tables) else { return Ok(()) };

@@ -219,12 +219,16 @@ pub(crate) const fn tcp_coming(state: u8, flags: u8) -> u8 {
     if flags & FIN != 0 { state | life::FIN_BACK } else { state }
 }
 
-/// Writes the entry, for UDP also the one without local address.
+/// Writes the entry, for UDP also the one without local address. What is for an address that is not the pod's (a
+/// VM's, or somebody else's whom the pod routes for) is none of the programs' business.
 ///
 /// On an underlay NIC anybody can claim any source. No Service calls from there; and of the cluster's other
 /// addresses no entry without local address is made, because it would take the pod's own queries for replies.
 #[inline(never)]
 fn put<S: State>(id: u16, nic: &NicEntry, key: &ArrivalKey, h: &Headers, s: &S) -> Reason {
+    if !pod::has(nic, &key.local, s) {
+        return Reason::NotOurs;
+    }
     let claims = if nic.role == ROLE_UNDERLAY { pod::steered_kind(nic, &h.src, s) } else { 0 };
     if claims == CidrKind::Service as u8 {
         return Reason::NotOurs;

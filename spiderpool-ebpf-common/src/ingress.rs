@@ -48,5 +48,8 @@ fn decide<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &mut Heade
     {
         return outcome;
     }
+    if p.is_for_others() {
+        return Outcome::pass(Reason::NotOurs);
+    }
     Outcome::pass(arrivals::record(id, nic, h, s))
 }

@@ -33,6 +33,9 @@ pub trait Packet {
     /// Whether this is several segments in one, to be cut up later.
     fn is_aggregate(&self) -> bool;
 
+    /// Whether the frame is for another machine: flooded, or seen by a NIC that listens to all.
+    fn is_for_others(&self) -> bool;
+
     /// EtherType, host byte order.
     fn protocol(&self) -> u16;
 

@@ -40,6 +40,14 @@ pub(crate) fn underlay_with<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16
     0
 }
 
+/// Whether an address is one of the pod's.
+#[inline(always)]
+pub(crate) fn has<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> bool {
+    nic.owns(*addr)
+        || underlay_with(nic, addr, s) != 0
+        || matches!(cluster(nic, s), Some(cluster) if cluster.owns(*addr))
+}
+
 /// What `cluster_cidrs` says about a destination.
 #[inline(always)]
 pub(crate) fn cidr<S: State>(nic: &NicEntry, dst: Addr, s: &S) -> CidrEntry {

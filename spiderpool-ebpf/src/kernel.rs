@@ -1,8 +1,8 @@
 //! The state trait over maps and helpers, and what the kernel is told in the end.
 //!
 //! Test runs (`TEST_RUN` set by the loader, otherwise compiled away by the verifier): the kernel accepts no
-//! classid there, and clock and dice differ, so these come from `skb->cb`: `[id | wildcard << 16, time low,
-//! time high, seed]`, and the verdict goes to `cb[4]`.
+//! classid there, and clock, dice and addressee differ, so these come from `skb->cb`: `[id | wildcard << 16 |
+//! for others << 17, time low, time high, seed]`, and the verdict goes to `cb[4]`.
 
 use core::cell::UnsafeCell;
 use core::ptr;
@@ -47,8 +47,13 @@ pub(crate) struct Kernel {
     skb: *mut __sk_buff,
 }
 
+/// In the first word of `cb`: the packet's socket has no local address.
+const TEST_WILDCARD: u32 = 1 << 16;
+/// In the first word of `cb`: the packet is for another machine.
+pub(crate) const TEST_FOR_OTHERS: u32 = 1 << 17;
+
 #[inline(always)]
-fn is_test() -> bool {
+pub(crate) fn is_test() -> bool {
     TEST_RUN.load() != 0
 }
 
@@ -184,7 +189,7 @@ impl State for Kernel {
     #[inline(always)]
     fn wildcard_socket(&self) -> bool {
         if is_test() {
-            return self.cb(0) >> 16 != 0;
+            return self.cb(0) & TEST_WILDCARD != 0;
         }
         // SAFETY: the context of this run; a null pointer is checked for.
         unsafe {

@@ -7,6 +7,11 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 use spiderpool_ebpf_common::packet::{Packet, Sum};
 
+use crate::kernel::{TEST_FOR_OTHERS, is_test};
+
+/// `pkt_type` of what is for another machine (include/uapi/linux/if_packet.h).
+const PACKET_OTHERHOST: u32 = 3;
+
 /// A packet in the kernel.
 pub(crate) struct Skb {
     skb: *mut __sk_buff,
@@ -38,6 +43,16 @@ impl Packet for Skb {
     fn is_aggregate(&self) -> bool {
         // SAFETY: the context of this run.
         unsafe { (*self.skb).gso_size != 0 }
+    }
+
+    #[inline(always)]
+    fn is_for_others(&self) -> bool {
+        if is_test() {
+            // SAFETY: the context of this run.
+            return unsafe { (*self.skb).cb[0] } & TEST_FOR_OTHERS != 0;
+        }
+        // SAFETY: the context of this run.
+        unsafe { (*self.skb).pkt_type == PACKET_OTHERHOST }
     }
 
     #[inline(always)]

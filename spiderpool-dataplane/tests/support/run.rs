@@ -144,7 +144,7 @@ impl Bench {
         let program = if outbound { &self.egress } else { &self.ingress };
         let mut ctx = [0u8; CTX];
         let cb = [
-            u32::from(nic) | u32::from(tables.wildcard) << 16,
+            u32::from(nic) | u32::from(tables.wildcard) << 16 | u32::from(frame.for_others) << 17,
             tables.now as u32,
             (tables.now >> 32) as u32,
             tables.seed,

@@ -24,12 +24,14 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// As [`Packet::is_aggregate`].
     pub aggregate: bool,
+    /// As [`Packet::is_for_others`].
+    pub for_others: bool,
 }
 
 impl Frame {
     /// A frame that is no aggregate.
     pub const fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, aggregate: false }
+        Self { bytes, aggregate: false, for_others: false }
     }
 
     fn slice(&mut self, at: u32, len: usize) -> Option<&mut [u8]> {
@@ -72,6 +74,10 @@ impl Packet for Frame {
 
     fn is_aggregate(&self) -> bool {
         self.aggregate
+    }
+
+    fn is_for_others(&self) -> bool {
+        self.for_others
     }
 
     fn protocol(&self) -> u16 {

@@ -96,6 +96,7 @@ fn frame(choices: &mut Choices, e: Ends) -> Frame {
         _ => neighbour(e),
     };
     frame.bytes[11] = choices.below(3) as u8;
+    frame.for_others = choices.below(8) == 0;
     frame
 }
 

@@ -235,6 +235,31 @@ fn what_the_node_hands_over_is_not_diverted_to_the_underlay() {
 }
 
 #[test]
+fn what_is_for_others_is_not_recorded() {
+    for family in FAMILIES {
+        let e = to_pod(NET1, family);
+        let makes: [fn(Ends) -> Frame; 3] =
+            [|e| frames::tcp(e, SYN, b""), |e| frames::udp(e, b"q"), |e| frames::echo(e, true, 5, b"x")];
+        for make in makes {
+            for nic in [NET1, SP0] {
+                let tables = tables();
+                let flooded = Frame { for_others: true, ..make(e) };
+                assert_eq!(into(&tables, nic, &flooded).reason, Reason::NotOurs, "another machine's MAC");
+                for dst in [Place::Neighbour, Place::Foreign] {
+                    let done = into(&tables, nic, &make(Ends { dst: at(dst, family), ..e }));
+                    assert_eq!(done.reason, Reason::NotOurs, "{dst:?} is not the pod's");
+                }
+                assert!(tables.arrivals.borrow().is_empty());
+                for dst in [NET1, NET2] {
+                    let done = into(&tables, nic, &make(Ends { dst: at(Place::Nic(dst), family), ..e }));
+                    assert_eq!(done.reason, Reason::ArrivalNew);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_closed_connection_makes_room_for_the_next() {
     let e = to_pod(NET1, Family::V4);
     let other = [2, 0, 0, 0, 0x99, 2];
