@@ -81,7 +81,7 @@ fn every_reason() {
     let table: Vec<(bool, u16, Frame, Verdict, Vec<Reason>)> = vec![
         (true, NET1, frames::tcp(ends(net1, Place::Outside), SYN, b""), PASS, vec![Reason::NotOurs]),
         (true, ETH0, Frame::new(vec![0xff; 60]), PASS, vec![Reason::NotIp]),
-        (true, NET1, short, PASS, vec![Reason::Malformed]),
+        (true, NET1, short, by(SP0), vec![Reason::Malformed]),
         (true, NET1, frames::udp(multicast, b"x"), PASS, vec![Reason::LinkScope]),
         (true, SP0, frames::udp(to_service, b"x"), PASS, vec![Reason::NodeLink]),
         (
@@ -95,10 +95,22 @@ fn every_reason() {
         (true, NET1, frames::solicitation(v6(net1), v6(Place::Node)), own, vec![Reason::NdpAnswered]),
         (true, ETH0, frames::tcp(seen, SYN, b""), PASS, vec![Reason::ClusterDirect]),
         (true, NET1, frames::tcp(seen, ACK, b""), by(ETH0), vec![Reason::Steered]),
-        (true, NET1, frames::tcp(ends(eth0, Place::Outside), SYN, b""), by(ETH0), vec![Reason::BySource]),
+        (
+            true,
+            NET1,
+            frames::tcp(ends(eth0, Place::Outside), SYN, b""),
+            by(ETH0),
+            vec![Reason::BySource, Reason::MssClamped],
+        ),
         (true, NET1, frames::tcp(to_service, ACK, b""), by(SP0), vec![Reason::NatUnknown]),
         (true, NET1, frames::tcp(to_service, SYN, b""), by(ETH0), vec![Reason::NatNew, Reason::MssClamped]),
-        (false, ETH0, frames::tcp(seen.back(), SYN | ACK, b""), PASS, vec![Reason::TranslatedBack]),
+        (
+            false,
+            ETH0,
+            frames::tcp(seen.back(), SYN | ACK, b""),
+            PASS,
+            vec![Reason::TranslatedBack, Reason::MssClamped],
+        ),
         (true, NET1, frames::tcp(to_service, ACK, b"x"), by(ETH0), vec![Reason::Translated]),
         (
             true,

@@ -132,7 +132,7 @@ fn target<'s, S: State>(nic: &NicEntry, id: u16, src: Addr, s: &'s S) -> Option<
 fn forward<P: Packet>(p: &mut P, target: &NicEntry, mac: [u8; 6], reason: Reason) -> Outcome {
     let to = if target.role == ROLE_UNDERLAY { mac } else { target.peer_mac };
     if rewrite::set_macs(p, target, to) {
-        Outcome::redirect(target.ifindex, reason)
+        Outcome::redirect(target.ifindex, reason).onto(target.mtu)
     } else {
         Outcome::pass(Reason::Failed)
     }

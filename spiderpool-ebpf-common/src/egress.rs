@@ -9,7 +9,7 @@ use crate::maps::{NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERL
 use crate::mss;
 use crate::nat;
 use crate::neighbour;
-use crate::packet::{ARP, ETH, IPV4, IPV6, Packet};
+use crate::packet::{ARP, IPV4, IPV6, Packet};
 use crate::pod;
 use crate::reason::Reason;
 use crate::rewrite;
@@ -25,6 +25,9 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, h: &mut Headers, s: &S) -
     }
     let bytes = p.len();
     let outcome = decide(p, id, nic, h, s);
+    if outcome.mtu() != 0 {
+        mss::fit(p, id, h, outcome.mtu(), s);
+    }
     s.count(id, outcome.reason, bytes);
     outcome.verdict()
 }
@@ -91,7 +94,7 @@ fn steer<P: Packet, S: State>(
             let reason = if h.is_syn() { nat::make_room(nic, h, s) } else { Reason::ClusterDirect };
             return Outcome::pass(reason);
         }
-        return to_cluster(p, id, nic, cluster, h, s, Reason::Steered);
+        return to_cluster(p, nic, cluster, Reason::Steered);
     }
     if !(nic.role == ROLE_UNDERLAY && nic.owns(h.src)) && pod::underlay_with(nic, &h.src, s) == 0 {
         return Outcome::pass(Reason::ForeignSource);
@@ -103,34 +106,15 @@ fn steer<P: Packet, S: State>(
     if !rewrite::set_source(p, h, &cluster.addr(h.src), flow.port) {
         return keep_off(p, nic, h, s, Reason::Failed);
     }
-    to_cluster(p, id, nic, cluster, h, s, flow.reason)
+    to_cluster(p, nic, cluster, flow.reason)
 }
 
 #[inline(always)]
-fn to_cluster<P: Packet, S: State>(
-    p: &mut P,
-    id: u16,
-    nic: &NicEntry,
-    cluster: &NicEntry,
-    h: &Headers,
-    s: &S,
-    reason: Reason,
-) -> Outcome {
-    let bytes = p.len();
-    if cluster.mtu != 0 && bytes > cluster.mtu + ETH && !p.is_aggregate() {
-        s.count(id, Reason::MtuExceeded, bytes);
-    }
-    if h.is_syn() && mss::clamp(p, h, cluster.mtu) {
-        s.count(id, Reason::MssClamped, bytes);
-    }
+fn to_cluster<P: Packet>(p: &mut P, nic: &NicEntry, cluster: &NicEntry, reason: Reason) -> Outcome {
     if nic.role == ROLE_CLUSTER {
-        return Outcome::pass(reason);
+        return Outcome::pass(reason).onto(cluster.mtu);
     }
-    if rewrite::set_macs(p, cluster, cluster.peer_mac) {
-        Outcome::redirect(cluster.ifindex, reason)
-    } else {
-        Outcome::pass(Reason::Failed)
-    }
+    by_mac(p, cluster, reason)
 }
 
 /// Sends a packet by the NIC whose address it carries; but what carries an underlay address and is for the
@@ -155,7 +139,11 @@ fn keep_off<P: Packet, S: State>(p: &mut P, nic: &NicEntry, h: &Headers, s: &S, 
     {
         return by_mac(p, link, reason);
     }
-    if owned { Outcome::pass(reason) } else { Outcome::redirect_neigh(underlay.ifindex, reason) }
+    if owned {
+        Outcome::pass(reason)
+    } else {
+        Outcome::redirect_neigh(underlay.ifindex, reason).onto(underlay.mtu)
+    }
 }
 
 #[inline(always)]
@@ -171,7 +159,7 @@ const fn foreign(reason: Reason) -> Reason {
 #[inline(always)]
 fn by_mac<P: Packet>(p: &mut P, to: &NicEntry, reason: Reason) -> Outcome {
     if rewrite::set_macs(p, to, to.peer_mac) {
-        Outcome::redirect(to.ifindex, reason)
+        Outcome::redirect(to.ifindex, reason).onto(to.mtu)
     } else {
         Outcome::pass(Reason::Failed)
     }

@@ -100,6 +100,12 @@ impl Headers {
         matches!(self.kind, Kind::Tcp) && self.flags & (SYN | ACK) == SYN
     }
 
+    /// Whether this segment tells the other side how long segments may be: SYN or SYN-ACK.
+    #[inline(always)]
+    pub const fn is_handshake(&self) -> bool {
+        matches!(self.kind, Kind::Tcp) && self.flags & SYN != 0
+    }
+
     /// Whether the packet can be the first of a flow.
     #[inline(always)]
     pub const fn can_start(&self) -> bool {

@@ -4,6 +4,7 @@
 use crate::arrivals;
 use crate::headers::{self, Headers, Kind};
 use crate::maps::{NicEntry, ROLE_CLUSTER, ROLE_NONE};
+use crate::mss;
 use crate::nat;
 use crate::packet::{IPV4, IPV6, Packet};
 use crate::reason::Reason;
@@ -43,13 +44,23 @@ fn decide<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &mut Heade
             _ => Reason::OtherProtocol,
         });
     }
+    if p.is_for_others() {
+        return Outcome::pass(Reason::NotOurs);
+    }
+    let outcome = known(p, id, nic, h, s);
+    let ours = nic.owns(h.dst) || matches!(outcome.reason, Reason::ArrivalNew | Reason::ArrivalSeen);
+    if h.is_handshake() && ours && mss::clamp(p, h, nic.mtu) {
+        s.count(id, Reason::MssClamped, p.len());
+    }
+    outcome
+}
+
+#[inline(always)]
+fn known<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
     if nic.role == ROLE_CLUSTER
         && let Some(outcome) = nat::translate_back(p, nic, h, s).decided()
     {
         return outcome;
-    }
-    if p.is_for_others() {
-        return Outcome::pass(Reason::NotOurs);
     }
     Outcome::pass(arrivals::record(id, nic, h, s))
 }

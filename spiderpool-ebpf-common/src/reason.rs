@@ -1,5 +1,5 @@
 //! Why a packet went where it went. Every packet that a program sees is counted under one reason, and under
-//! [`Reason::MtuExceeded`] besides where that applies.
+//! [`Reason::MtuExceeded`] or [`Reason::MssClamped`] besides where that applies.
 //!
 //! The table below is the only place that names them: the enum, the counters' field names (which bpftool
 //! prints) and the metric labels come from it. Order is layout: add at the end.
@@ -69,8 +69,8 @@ reasons! {
     OtherProtocol other_protocol "Neither TCP, UDP nor ICMP echo: kept off the cluster NIC when its source is an underlay address.";
     ArrivalNew arrival_new "Flow that the other side started: recorded.";
     ArrivalSeen arrival_seen "Packet of a recorded flow.";
-    MtuExceeded mtu_exceeded "Moved to the cluster NIC although longer than its MTU (counted besides the other reason).";
-    MssClamped mss_clamped "Segment size of a moved TCP SYN lowered to the cluster NIC's MTU (counted besides the other reason).";
+    MtuExceeded mtu_exceeded "Moved to another NIC although longer than its MTU (counted besides the other reason).";
+    MssClamped mss_clamped "Segment size in a TCP SYN or SYN-ACK lowered to the MTU of the NIC that it leaves or comes in by (counted besides the other reason).";
     Failed failed "A kernel helper or a map refused: passes, or is kept off the cluster NIC.";
 }
 

@@ -39,6 +39,7 @@ enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     ifindex: u32,
+    mtu: u16,
     action: Action,
     /// Why.
     pub reason: Reason,
@@ -50,32 +51,45 @@ impl Outcome {
     /// [`Verdict::Pass`].
     #[inline(always)]
     pub const fn pass(reason: Reason) -> Self {
-        Self { ifindex: 0, action: Action::Pass, reason }
+        Self { ifindex: 0, mtu: 0, action: Action::Pass, reason }
     }
 
     /// [`Verdict::Redirect`].
     #[inline(always)]
     pub const fn redirect(ifindex: u32, reason: Reason) -> Self {
-        Self { ifindex, action: Action::Redirect, reason }
+        Self { ifindex, mtu: 0, action: Action::Redirect, reason }
     }
 
     /// [`Verdict::RedirectIngress`].
     #[inline(always)]
     pub const fn redirect_ingress(ifindex: u32, reason: Reason) -> Self {
-        Self { ifindex, action: Action::RedirectIngress, reason }
+        Self { ifindex, mtu: 0, action: Action::RedirectIngress, reason }
     }
 
     /// [`Verdict::RedirectNeigh`].
     #[inline(always)]
     pub const fn redirect_neigh(ifindex: u32, reason: Reason) -> Self {
-        Self { ifindex, action: Action::RedirectNeigh, reason }
+        Self { ifindex, mtu: 0, action: Action::RedirectNeigh, reason }
+    }
+
+    /// By a NIC of this MTU, which is not the one that the packet was made for.
+    #[inline(always)]
+    pub(crate) const fn onto(mut self, mtu: u32) -> Self {
+        self.mtu = if mtu > 0xffff { 0xffff } else { mtu as u16 };
+        self
+    }
+
+    /// The MTU of the NIC that the packet is moved to; 0 if it is not moved.
+    #[inline(always)]
+    pub(crate) const fn mtu(self) -> u32 {
+        self.mtu as u32
     }
 
     /// Nothing was decided. Calls that are not inlined return this instead of an `Option`, whose debug
     /// information the kernel does not accept.
     #[inline(always)]
     pub(crate) const fn undecided(reason: Reason) -> Self {
-        Self { ifindex: 0, action: Action::Undecided, reason }
+        Self { ifindex: 0, mtu: 0, action: Action::Undecided, reason }
     }
 
     /// `None` for [`Self::undecided`].

@@ -1,6 +1,6 @@
 //! Egress without state: who is steered, who is not, and what is kept off eth0.
 
-use super::out;
+use super::{into, out, with_large_mtu};
 use crate::headers::{ACK, SYN};
 use crate::model::Frame;
 use crate::model::frames::{self, Ends};
@@ -105,7 +105,7 @@ fn a_segment_of_no_known_flow_is_kept_off_eth0() {
             for frame in
                 [frames::tcp(e, ACK, b"x"), frames::tcp(e, SYN | ACK, b""), frames::echo(e, false, 9, b"x")]
             {
-                let tables = tables();
+                let tables = with_large_mtu();
                 let done = out(&tables, nic, &frame);
                 assert_eq!((done.verdict, done.reason), (by(SP0), Reason::NatUnknown));
                 assert_eq!(done.frame.bytes[12..], frame.bytes[12..], "only MACs change");
@@ -189,6 +189,40 @@ fn nics_without_entry_are_left_alone() {
         assert_eq!(frame, before);
     }
     assert!(tables.stats.borrow().is_empty());
+}
+
+fn mss(frame: &Frame) -> u16 {
+    u16::from_be_bytes(frame.bytes[frame.bytes.len() - 2..].try_into().unwrap())
+}
+
+/// Both sides of a connection learn the smaller MTU, whoever calls, whatever the source.
+#[test]
+fn segment_sizes_in_both_directions() {
+    for (family, want) in [(Family::V4, 1450 - 40), (Family::V6, 1450 - 60)] {
+        let (net1, eth0) = (Place::Nic(NET1), Place::Nic(ETH0));
+        let reply = SYN | ACK;
+        for src in [net1, eth0] {
+            let (tables, e) = (tables(), ends(src, Place::Service, family));
+            let seen = ends(eth0, Place::Service, family);
+            assert_eq!(mss(&out(&tables, NET1, &frames::tcp(e, SYN, b"")).frame), want);
+            let back = into(&tables, ETH0, &frames::tcp(seen.back(), reply, b""));
+            assert_eq!(mss(&back.frame), want, "the pod's segments, from {src:?}");
+            assert!(frames::sums_are_right(&back.frame));
+            assert_eq!(tables.packets(ETH0, Reason::MssClamped), 1);
+        }
+        for (called, came) in [(eth0, ETH0), (net1, SP0)] {
+            let (tables, call) = (tables(), ends(Place::OverlayPod, called, family));
+            assert_eq!(mss(&into(&tables, came, &frames::tcp(call, SYN, b"")).frame), want);
+            let done = out(&tables, NET1, &frames::tcp(call.back(), reply, b""));
+            assert_eq!((done.reason, mss(&done.frame)), (Reason::ReplyRedirected, want));
+            out(&tables, NET1, &frames::tcp(call.back(), ACK, &[0; 1440]));
+            assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
+        }
+        let (tables, direct) = (tables(), ends(eth0, Place::Outside, family));
+        assert_eq!(mss(&out(&tables, NET1, &frames::tcp(direct, SYN, b"")).frame), want);
+        let foreign = ends(Place::Outside, Place::Foreign, family);
+        assert_eq!(mss(&into(&tables, ETH0, &frames::tcp(foreign, SYN, b"")).frame), 1460, "not the pod's");
+    }
 }
 
 #[test]

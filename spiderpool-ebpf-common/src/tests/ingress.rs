@@ -1,6 +1,6 @@
 //! Arrivals: replies go back by the NIC and to the MAC that the request came from.
 
-use super::{into, out};
+use super::{into, out, with_large_mtu};
 use crate::headers::{ACK, FIN, RST, SYN};
 use crate::life::SECOND;
 use crate::model::Frame;
@@ -44,7 +44,7 @@ fn replies_go_back_by_nic_and_mac() {
                 (frames::echo(e, true, 5, b"x"), frames::echo(e.back(), false, 5, b"x")),
             ];
             for (request, reply) in flows {
-                let tables = tables();
+                let tables = with_large_mtu();
                 let arrived = into(&tables, came, &from(GATEWAY, request));
                 assert_eq!((arrived.verdict, arrived.reason), (Verdict::Pass, Reason::ArrivalNew));
                 let done = out(&tables, leaves, &reply);

@@ -12,6 +12,13 @@ use crate::model::Tables;
 use crate::reason::Reason;
 use crate::verdict::Verdict;
 
+/// The test pod with NICs that carry any segment, so that none is clamped.
+pub(crate) fn with_large_mtu() -> Tables {
+    let mut tables = crate::model::pod::tables();
+    tables.nics.values_mut().for_each(|nic| nic.mtu = 9000);
+    tables
+}
+
 /// What happened to a packet that left or came in.
 pub(crate) struct Done {
     pub(crate) verdict: Verdict,
