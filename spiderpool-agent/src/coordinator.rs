@@ -5,7 +5,11 @@ use std::net::IpAddr;
 use spiderpool_api::agent::coordinator::{CoordinatorConfig, PolicyRoute};
 use spiderpool_api::annotations::DEFAULT_ROUTE_NIC;
 use spiderpool_api::crd::{CoordinatorPhase, SpiderCoordinator};
+use spiderpool_core::ipam::annotations::key::MULTUS_NETWORKS as NETWORKS;
+use spiderpool_core::ipam::multus;
+use spiderpool_core::names::IfName;
 use thiserror::Error;
+use tracing::warn;
 
 use crate::watches::Pod;
 
@@ -53,7 +57,7 @@ pub fn config(
         mode: spec.mode.as_str().to_owned(),
         overlay_pod_cidr: status.map(|status| status.overlay_pod_cidr.clone()).unwrap_or_default(),
         service_cidr: status.map(|status| status.service_cidr.clone()).unwrap_or_default(),
-        tune_pod_routes: spec.tune_pod_routes,
+        tune_pod_routes: Some(spec.tune_pod_routes),
         hijack_cidr: spec.hijack_cidr.clone(),
         policy_routes: spec
             .policy_routes
@@ -70,7 +74,16 @@ pub fn config(
         dataplane: spec.dataplane.as_str().to_owned(),
         route_hints: spec.ebpf.route_hints.as_str().to_owned(),
         node_addresses,
+        expected_nics: expected_nics(pod),
     })
+}
+
+/// The NICs that Multus makes, so that the plugin tells a NIC that comes later from one that never comes.
+fn expected_nics(pod: &Pod) -> Option<Vec<IfName>> {
+    let text = pod.annotations.get(NETWORKS).map_or("", String::as_str);
+    let nics = multus::interfaces(text);
+    nics.inspect_err(|error| warn!(namespace = pod.namespace, pod = pod.name, %error, "annotation k8s.v1.cni.cncf.io/networks is invalid"))
+        .ok()
 }
 
 #[cfg(test)]
@@ -110,7 +123,7 @@ mod tests {
             config(&coordinator(&json!({}), &json!({"phase": "Synced"})), &pod(&[]), vec![]).unwrap();
         assert_eq!((config.host_rule_table, config.pod_rp_filter, config.tx_queue_len), (500, 0, 0));
         assert_eq!((config.dataplane.as_str(), config.route_hints.as_str()), ("ebpf", "auto"));
-        assert!(config.tune_pod_routes);
+        assert_eq!(config.tune_pod_routes, Some(true));
     }
 
     #[test]
@@ -120,6 +133,18 @@ mod tests {
         assert_eq!(nic(&pod(&[])), "net1");
         assert_eq!(nic(&pod(&[(DEFAULT_ROUTE_NIC, "eth0")])), "eth0");
         assert_eq!(nic(&pod(&[(DEFAULT_ROUTE_NIC, "")])), "");
+    }
+
+    #[test]
+    fn the_plugin_is_told_which_nics_will_come() {
+        let coordinator = coordinator(&json!({}), &json!({"phase": "Synced"}));
+        let nics = |pod: &Pod| {
+            let nics = config(&coordinator, pod, vec![]).unwrap().expected_nics;
+            nics.map(|nics| nics.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(nics(&pod(&[])), Some(vec![]));
+        assert_eq!(nics(&pod(&[(NETWORKS, "a, kube-system/b@data0")])).unwrap(), ["net1", "data0"]);
+        assert_eq!(nics(&pod(&[(NETWORKS, "[{")])), None);
     }
 
     #[test]

@@ -6,6 +6,8 @@ pub mod coordinator;
 pub mod dataplane;
 pub mod ipam;
 
+pub use ipam::null_as_default;
+
 /// Where the agent listens unless `ipamUnixSocketPath` says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/spidernet/spiderpool.sock";
 

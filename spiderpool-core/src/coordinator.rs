@@ -7,16 +7,20 @@ mod default_route;
 mod error;
 mod link;
 mod mode;
+mod node_link;
 mod overlay;
 mod settings;
 mod state;
 mod step;
 
-pub use default_route::{LOW_METRIC, plan_default_routes};
+pub use default_route::{LOW_METRIC, Preference, plan_default_routes};
 pub use error::{PlanError, SettingsError};
 pub use link::{MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
 pub use mode::{Mode, Setup, decide_setup};
-pub use overlay::{Inputs, Plan, plan_overlay, stays};
+pub use node_link::{
+    NodeLink, plan_host_neighbors, plan_host_routes, plan_pod_neighbors, plan_stale_neighbors, pod_neighbors,
+};
+pub use overlay::{Inputs, Plan, own_policy_routes, plan_overlay, stays};
 pub use settings::{
     Config, DEFAULT_FIRST_NIC, Dataplane, EbpfSettings, PolicyRoute, PolicyRouteText, Settings,
 };

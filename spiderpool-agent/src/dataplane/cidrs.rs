@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_api::crd::SpiderCoordinator;
+use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_dataplane::{CidrAction, CidrKind};
 use tracing::warn;
 
@@ -13,20 +14,20 @@ use tracing::warn;
 pub struct ProfileKey {
     connected: BTreeSet<IpNet>,
     routes: BTreeSet<IpNet>,
-    steer: Option<BTreeSet<IpNet>>,
+    own: OwnCidrs,
 }
 
 impl ProfileKey {
-    /// From what must stay (told apart by whether it is a subnet of a NIC) and what must be steered, if the
+    /// From what must stay (told apart by whether it is a subnet of a NIC) and what must be steered, as far as the
     /// pod's network says that itself.
-    pub fn new(stay: BTreeSet<IpNet>, connected: &BTreeSet<IpNet>, steer: Option<BTreeSet<IpNet>>) -> Self {
+    pub fn new(stay: BTreeSet<IpNet>, connected: &BTreeSet<IpNet>, own: OwnCidrs) -> Self {
         let (connected, routes) = stay.into_iter().partition(|net| connected.contains(net));
-        Self { connected, routes, steer }
+        Self { connected, routes, own }
     }
 
     /// Whether the cluster's own CIDRs are part of it.
     pub fn needs_cluster(&self) -> bool {
-        self.steer.is_none()
+        self.own.needs_cluster()
     }
 }
 
@@ -53,9 +54,10 @@ impl ClusterCidrs {
         }
     }
 
-    /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.service.iter().chain(&self.pod).chain(&self.hijack).copied()
+    /// All of them, but those in whose place a pod's network names its own.
+    pub fn with(&self, own: &OwnCidrs) -> Vec<IpNet> {
+        let cidrs = plan_kinds(self, own).into_iter();
+        cidrs.flat_map(|(nets, _)| nets).collect()
     }
 }
 
@@ -70,6 +72,18 @@ fn parse(texts: &[String], field: &'static str) -> Vec<IpNet> {
     texts.iter().filter_map(|text| net(text).ok()).map(|net| net.trunc()).collect()
 }
 
+/// What is steered, by kind: the network's own where it names some, else the cluster's.
+fn plan_kinds(cluster: &ClusterCidrs, own: &OwnCidrs) -> [(Vec<IpNet>, CidrKind); 3] {
+    let choose = |own: &Option<BTreeSet<IpNet>>, cluster: &Vec<IpNet>| {
+        own.as_ref().map_or_else(|| cluster.clone(), |own| own.iter().copied().collect())
+    };
+    [
+        (choose(&own.hijack, &cluster.hijack), CidrKind::Hijack),
+        (choose(&own.pod, &cluster.pod), CidrKind::Pod),
+        (choose(&own.service, &cluster.service), CidrKind::Service),
+    ]
+}
+
 /// The entries of one profile. Where two name the same network, the later counts: what must stay wins.
 pub fn plan_cidrs(
     cluster: &ClusterCidrs,
@@ -80,12 +94,8 @@ pub fn plan_cidrs(
     let stay =
         |nets: &BTreeSet<IpNet>, kind| nets.clone().into_iter().map(move |net| (net, CidrAction::Stay, kind));
     let mut plan = Vec::new();
-    if let Some(nets) = &profile.steer {
-        plan.extend(steer(nets.iter().copied().collect(), CidrKind::Hijack));
-    } else {
-        plan.extend(steer(cluster.hijack.clone(), CidrKind::Hijack));
-        plan.extend(steer(cluster.pod.clone(), CidrKind::Pod));
-        plan.extend(steer(cluster.service.clone(), CidrKind::Service));
+    for (nets, kind) in plan_kinds(cluster, &profile.own) {
+        plan.extend(steer(nets, kind));
     }
     plan.extend(stay(&profile.connected, CidrKind::Connected));
     plan.extend(stay(&profile.routes, CidrKind::PoolRoute));
@@ -117,7 +127,11 @@ mod tests {
 
     #[test]
     fn the_clusters_and_the_nodes_are_steered_the_pods_own_stay() {
-        let profile = ProfileKey::new(nets(&["10.6.0.0/16", "192.0.2.0/24"]), &nets(&["10.6.0.0/16"]), None);
+        let profile = ProfileKey::new(
+            nets(&["10.6.0.0/16", "192.0.2.0/24"]),
+            &nets(&["10.6.0.0/16"]),
+            OwnCidrs::default(),
+        );
         assert_eq!(
             texts(&profile),
             [
@@ -131,11 +145,23 @@ mod tests {
         );
     }
 
+    /// Upstream's merge is per field: naming one kind leaves the others to SpiderCoordinator.
     #[test]
-    fn a_network_may_name_its_own() {
-        let profile = ProfileKey::new(nets(&[]), &nets(&[]), Some(nets(&["172.16.0.0/12"])));
-        assert_eq!(texts(&profile), ["172.16.0.0/12 Steer Hijack", "10.6.0.1/32 Steer Node"]);
-        assert!(!profile.needs_cluster());
+    fn a_network_may_name_its_own_of_one_kind() {
+        let own = OwnCidrs { hijack: Some(nets(&["172.16.0.0/12"])), ..OwnCidrs::default() };
+        let profile = ProfileKey::new(nets(&[]), &nets(&[]), own.clone());
+        assert_eq!(
+            texts(&profile),
+            [
+                "172.16.0.0/12 Steer Hijack",
+                "10.244.0.0/16 Steer Pod",
+                "10.96.0.0/12 Steer Service",
+                "10.6.0.1/32 Steer Node",
+            ]
+        );
+        assert!(profile.needs_cluster());
+        let all: Vec<_> = cluster().with(&own).iter().map(ToString::to_string).collect();
+        assert_eq!(all, ["172.16.0.0/12", "10.244.0.0/16", "10.96.0.0/12"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
+use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::names::IfName;
 use thiserror::Error;
 
@@ -59,8 +60,9 @@ pub(super) struct AttachmentRecord {
     pub default_route_nic: IfName,
     /// What must not be steered.
     pub stay: Vec<IpNet>,
-    /// What must be steered, unless the agent decides.
-    pub steer: Option<Vec<IpNet>>,
+    /// What must be steered, where the agent does not decide.
+    #[serde(default)]
+    pub own_cidrs: OwnCidrs,
     /// Whether the pod gets route hints.
     pub route_hints: RouteHints,
 }
@@ -123,12 +125,16 @@ impl PodRecord {
             .collect();
         let connected = self.nics.iter().flat_map(|record| &record.nic.addresses).map(IpNet::trunc).collect();
         let stay = self.attachments.iter().flat_map(|attachment| &attachment.stay).map(IpNet::trunc);
-        let steer: BTreeSet<IpNet> =
-            self.attachments.iter().flat_map(|a| a.steer.iter().flatten()).copied().collect();
-        let asks = self.attachments.iter().any(|attachment| attachment.steer.is_some());
         // A pod's own addresses never differ from one pod to the next in what they decide.
         let stay = stay.filter(|net| !own.contains(net)).collect();
-        ProfileKey::new(stay, &connected, asks.then_some(steer))
+        ProfileKey::new(stay, &connected, self.own_cidrs())
+    }
+
+    /// The CIDRs that its networks name.
+    pub(super) fn own_cidrs(&self) -> OwnCidrs {
+        let mut own = OwnCidrs::default();
+        self.attachments.iter().for_each(|attachment| own.join(&attachment.own_cidrs));
+        own
     }
 
     fn retire(&self) -> Retired {
@@ -176,7 +182,9 @@ impl Inventory {
         let mut last_id = self.last_id;
         for nic in &request.nics {
             if let Some(record) = pod.nics.iter_mut().find(|record| record.nic.name == nic.name) {
-                record.nic = nic.clone();
+                // Only the attachment of a NIC knows which of its addresses came from IPAM.
+                let known = (nic.name != request.attachment.if_name).then(|| record.nic.addresses.clone());
+                record.nic = in_order(nic, &known.unwrap_or_default());
                 continue;
             }
             let id = next_id(last_id, &used, max_id).ok_or(InventoryError::Full(max_id))?;
@@ -238,6 +246,13 @@ impl Inventory {
     }
 }
 
+/// The NIC with the addresses that were known before in front, in their order.
+fn in_order(nic: &Nic, known: &[IpNet]) -> Nic {
+    let mut nic = nic.clone();
+    nic.addresses.sort_by_key(|net| known.iter().position(|k| k == net).unwrap_or(usize::MAX));
+    nic
+}
+
 fn new_pod(request: &RegisterNics, netns_identity: NetnsIdentity) -> PodRecord {
     PodRecord {
         container_id: request.attachment.container_id.clone(),
@@ -258,7 +273,7 @@ fn put_attachment(pod: &mut PodRecord, request: &RegisterNics) {
         if_name: request.attachment.if_name.clone(),
         default_route_nic: request.default_route_nic.clone(),
         stay: request.stay.clone(),
-        steer: request.steer.clone(),
+        own_cidrs: request.own_cidrs.clone(),
         route_hints: request.route_hints,
     };
     pod.attachments

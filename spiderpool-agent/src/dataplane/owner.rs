@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics, RouteHints};
 use spiderpool_dataplane::{Dataplane, MapError};
 use spiderpool_net::netns::{NetNs, NetNsError};
@@ -134,7 +133,7 @@ impl Owner {
         let Some(dataplane) = &self.dataplane else {
             return Err(DataplaneError::NotLoaded(self.failure.clone()));
         };
-        if request.steer.is_none() && self.cluster.is_none() {
+        if request.own_cidrs.needs_cluster() && self.cluster.is_none() {
             return Err(DataplaneError::NoCluster);
         }
         let identity = attach::identity(&NetNs::open(&request.netns)?)?;
@@ -229,8 +228,7 @@ impl Owner {
             return Ok(());
         }
         let Some(netns) = attach::open(pod)? else { return Ok(()) };
-        let own: Option<Vec<IpNet>> = pod.attachments.iter().find_map(|attachment| attachment.steer.clone());
-        let cidrs = own.unwrap_or_else(|| cluster.all().collect());
+        let cidrs = cluster.with(&pod.own_cidrs());
         let changed = attach::refresh_hints(&netns, pod, &cidrs, &self.nodes)?;
         if changed > 0 {
             info!(container = pod.container_id, pod = pod.pod_name, changed, "route hints renewed");

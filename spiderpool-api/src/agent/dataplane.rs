@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 
@@ -32,9 +33,9 @@ pub struct RegisterNics {
     /// routes, policyRoutes.
     #[serde(default)]
     pub stay: Vec<IpNet>,
-    /// CIDRs to steer; the agent's own, from SpiderCoordinator, unless the network's configuration names others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub steer: Option<Vec<IpNet>>,
+    /// CIDRs that the network's configuration names itself; of the other kinds the agent's are steered.
+    #[serde(default)]
+    pub own_cidrs: OwnCidrs,
     /// Whether the agent keeps route hints in the pod's main table.
     pub route_hints: RouteHints,
 }
@@ -92,7 +93,7 @@ pub struct Nic {
     pub peer_mac: Option<MacAddr>,
     /// In bytes.
     pub mtu: u32,
-    /// Its addresses with prefix lengths, link-local ones left out.
+    /// Its addresses with prefix lengths, link-local ones left out; those that IPAM gave come first.
     pub addresses: Vec<IpNet>,
     /// Gateways by which the pod reaches beyond the NIC's subnets.
     #[serde(default)]

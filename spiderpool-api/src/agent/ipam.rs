@@ -135,7 +135,7 @@ pub struct IpamBatchDelArgs {
 }
 
 /// Go's encoder writes `null` for an empty slice or string pointer.
-pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

@@ -11,7 +11,7 @@ use spiderpool_net::tc::Direction;
 
 use super::NetConf;
 use super::register::node_addresses;
-use super::state::{cluster_peer, read_host_end, read_pod};
+use super::state::{cluster_peer, read_host_end, read_pod_of, sources};
 use crate::env::Request;
 use crate::error::PluginError;
 
@@ -19,7 +19,7 @@ pub(super) fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError
     let netns = NetNs::open(&request.netns)?;
     let (config, answer) = conf.merge(request)?;
     let (mut pod_netlink, mut host) = (netns.netlink()?, Netlink::open()?);
-    let pod = read_pod(&mut pod_netlink)?;
+    let pod = read_pod_of(&mut pod_netlink, request, conf)?;
     let setup = decide_setup(config.mode, &request.nic, &config.first_nic, pod.has_link("veth0"))?;
     if setup != Setup::Overlay || config.dataplane != Dataplane::Ebpf {
         return Ok(()); // ADD refuses these or does nothing
@@ -33,6 +33,8 @@ pub(super) fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError
         host_end: &read_host_end(&mut host, &host_end)?,
         cluster_peer: cluster_peer(&mut host, &pod, &config.first_nic)?,
         nodes: &node_addresses(&answer),
+        sources: &sources(&mut host, &pod, &request.nic),
+        expected: answer.expected_nics.as_deref(),
     })?;
     // Hints and the default route in the pod follow the cluster and the application: the agent's business.
     let node_routes =

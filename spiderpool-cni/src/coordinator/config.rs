@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::Value;
-use spiderpool_api::agent::DEFAULT_SOCKET;
 use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
+use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
 use spiderpool_core::coordinator::{Config, EbpfSettings, PolicyRouteText, Settings};
 
 use crate::client::Client;
@@ -27,10 +27,12 @@ pub struct NetConf {
 #[serde(rename_all = "camelCase", default)]
 pub struct Base {
     /// The network's name.
+    #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// Of the plugins before.
     pub prev_result: Value,
     /// Where to log.
+    #[serde(deserialize_with = "null_as_default")]
     pub log_options: LogConf,
     /// The agent's socket; our addition.
     pub ipam_unix_socket_path: Option<PathBuf>,
@@ -40,15 +42,15 @@ pub struct Base {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct LogConf {
-    #[serde(rename = "logLevel")]
+    #[serde(rename = "logLevel", deserialize_with = "null_as_default")]
     level: String,
     #[serde(rename = "logFile")]
     file: Option<PathBuf>,
-    #[serde(rename = "logMaxSize")]
+    #[serde(rename = "logMaxSize", deserialize_with = "null_as_default")]
     max_size: u64,
-    #[serde(rename = "logMaxAge")]
+    #[serde(rename = "logMaxAge", deserialize_with = "null_as_default")]
     max_age: u64,
-    #[serde(rename = "logMaxCount")]
+    #[serde(rename = "logMaxCount", deserialize_with = "null_as_default")]
     max_count: usize,
 }
 
@@ -120,7 +122,7 @@ fn settings_of(answer: &CoordinatorConfig) -> Settings {
             .iter()
             .map(|route| PolicyRouteText { dst: route.dst.clone(), gw: route.gw.clone() })
             .collect(),
-        tune_pod_routes: Some(answer.tune_pod_routes),
+        tune_pod_routes: answer.tune_pod_routes,
         pod_mac_prefix: answer.pod_mac_prefix.clone(),
         veth_mtu: Some(answer.veth_mtu),
         pod_rp_filter: Some(answer.pod_rp_filter),
@@ -151,6 +153,17 @@ mod tests {
         assert_eq!(config.settings.pod_default_route_nic, "net1");
         assert_eq!(config.log_options().path, PathBuf::from("/tmp/c.log"));
         assert_eq!(parse(MINIMAL, Command::Add).unwrap().log_options().level, "debug");
+    }
+
+    #[test]
+    fn null_is_nothing() {
+        let json = r#"{"name":"n","prevResult":{},"mode":null,"policyRoutes":null,"podDefaultRouteNIC":"net1",
+            "ipamUnixSocketPath":null,"logOptions":{"logLevel":null,"logFile":null,"logMaxSize":null}}"#;
+        let config = parse(json, Command::Add).unwrap();
+        assert_eq!(config.settings.pod_default_route_nic, "net1");
+        assert_eq!(config.log_options(), LogOptions::new("coordinator"));
+        assert!(parse(r#"{"name":"n","prevResult":{},"logOptions":null}"#, Command::Add).is_ok());
+        assert!(parse(r#"{"name":null,"prevResult":null}"#, Command::Del).is_ok());
     }
 
     #[test]

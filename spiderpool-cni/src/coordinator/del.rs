@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_core::coordinator::{
-    DEFAULT_FIRST_NIC, NODE_LINK, Namespace, Place, Step, host_end_name, node_link_macs, plan_default_routes,
+    DEFAULT_FIRST_NIC, NODE_LINK, Namespace, Place, Preference, Step, host_end_name, node_link_macs,
+    plan_default_routes,
 };
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_core::names::IfName;
@@ -106,7 +107,8 @@ fn restore(applier: &mut Applier<'_>, nic: &IfName, first_nic: &IfName) -> Resul
         cidrs: &[],
         nodes: &[],
     }));
-    steps.extend(plan_default_routes(&routes, first_nic, first_nic));
+    let preference = Preference { wanted: Some(first_nic), nic, first_nic };
+    steps.extend(plan_default_routes(&routes, &preference)?);
     applier.apply(&steps)
 }
 

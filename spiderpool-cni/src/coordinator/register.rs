@@ -2,7 +2,8 @@
 
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
-use spiderpool_core::coordinator::{Config, NODE_LINK, Namespace, node_link_macs, stays};
+use spiderpool_core::coordinator::{Config, NODE_LINK, Namespace, node_link_macs, own_policy_routes, stays};
+use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Link;
@@ -34,7 +35,6 @@ pub(super) fn attachment(request: &Request, network: &str) -> Attachment {
 impl Registration<'_> {
     pub(super) fn body(&self) -> Result<RegisterNics, PluginError> {
         let config = self.config;
-        let wanted = config.default_route_nic.as_ref().filter(|nic| self.pod.link(nic).is_some());
         let node_link: IfName = NODE_LINK.parse().map_err(|e| PluginError::Config(format!("{e}")))?;
         let (host_mac, _) = node_link_macs(&self.request.container_id);
         let mut nics = vec![
@@ -46,24 +46,23 @@ impl Registration<'_> {
             nics.push(self.nic(other, NicRole::Underlay, None)?);
         }
         let mut stay = stays(&self.pod.routes, &config.first_nic);
-        stay.extend(
-            config
-                .policy_routes
-                .iter()
-                .map(|route| route.dst)
-                .filter(|dst| !stay.contains(dst))
-                .collect::<Vec<_>>(),
-        );
+        for route in own_policy_routes(config, self.pod, &self.request.nic) {
+            if !stay.contains(&route.dst) {
+                stay.push(route.dst);
+            }
+        }
+        let preference = config.preference(&self.request.nic);
+        let owner = Family::ALL.into_iter().find_map(|family| preference.owner(&self.pod.routes, family));
         Ok(RegisterNics {
             attachment: attachment(self.request, self.network),
             pod_namespace: self.request.pod.namespace.clone(),
             pod_name: self.request.pod.name.clone(),
             pod_uid: self.request.pod.uid.clone(),
             netns: self.request.netns.clone(),
-            default_route_nic: wanted.unwrap_or(&config.first_nic).clone(),
+            default_route_nic: owner.unwrap_or(&config.first_nic).clone(),
             nics,
             stay,
-            steer: config.own_cidrs.then(|| config.cluster_cidrs.clone()),
+            own_cidrs: config.own_cidrs.clone(),
             route_hints: if config.route_hints { RouteHints::Auto } else { RouteHints::Never },
         })
     }

@@ -1,15 +1,21 @@
 //! Reads what plans are made from.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use spiderpool_core::coordinator::{HostEnd, Namespace, PlanError};
 use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Address, Link, Medium, Neighbor};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
+use tracing::debug;
 
+use super::NetConf;
+use crate::env::Request;
 use crate::error::PluginError;
+use crate::spec::result_addresses;
 
 /// Everything of the pod's namespace.
 pub(super) fn read_pod(netlink: &mut Netlink) -> Result<Namespace, NetlinkError> {
@@ -31,6 +37,27 @@ pub(super) fn read_pod(netlink: &mut Netlink) -> Result<Namespace, NetlinkError>
         neighbors: neighbors.iter().filter_map(|n| named(n, name(&n.dev))).collect(),
         links,
     })
+}
+
+/// The pod's namespace, with the NIC's addresses in the order in which the main plugin's result names them.
+pub(super) fn read_pod_of(
+    netlink: &mut Netlink,
+    request: &Request,
+    conf: &NetConf,
+) -> Result<Namespace, NetlinkError> {
+    let mut pod = read_pod(netlink)?;
+    pod.put_first(&request.nic, &result_addresses(&conf.base.prev_result, request.nic.as_str()));
+    Ok(pod)
+}
+
+/// With which source the node reaches each of the NIC's addresses.
+pub(super) fn sources(host: &mut Netlink, pod: &Namespace, nic: &IfName) -> Vec<(IpAddr, IpAddr)> {
+    let source = |net: &IpNet| {
+        let found = host.source_for(net.addr());
+        let found = found.inspect_err(|error| debug!(%error, "the kernel tells no source for an address"));
+        Some((net.addr(), found.ok()??))
+    };
+    pod.usable_addresses(nic).iter().filter_map(source).collect()
 }
 
 /// What there is on the node link's host end; nothing if it is not there.

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use spiderpool_api::agent::DEFAULT_SOCKET;
+use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
+use spiderpool_core::go_json;
 
 use crate::env::Command;
 use crate::error::PluginError;
@@ -15,8 +17,10 @@ use crate::log::LogOptions;
 #[serde(rename_all = "camelCase", default)]
 pub struct NetConf {
     /// The network's name.
+    #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// Our part.
+    #[serde(deserialize_with = "as_go_does")]
     pub ipam: IpamConf,
     /// Of the main plugin, at CHECK and DEL.
     pub prev_result: Value,
@@ -46,6 +50,15 @@ pub struct IpamConf {
     pub match_master_subnet: bool,
     /// The agent's socket.
     pub ipam_unix_socket_path: PathBuf,
+}
+
+/// Names of fields in any case, `null` as nothing.
+fn as_go_does<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpamConf, D::Error> {
+    let value = Option::<Value>::deserialize(deserializer)?;
+    value.map_or_else(
+        || Ok(IpamConf::default()),
+        |value| serde_json::from_value(go_json::fold(value)).map_err(D::Error::custom),
+    )
 }
 
 impl Default for IpamConf {
@@ -123,6 +136,17 @@ mod tests {
         assert_eq!(config.ipam.default_ipv6_ippool.as_deref(), Some(&[][..]));
         assert!(config.ipam.clean_gateway && config.ipam.match_master_subnet);
         assert_eq!(config.log_options().max_count, 3);
+    }
+
+    #[test]
+    fn fields_are_read_as_go_reads_them() {
+        let json = br#"{"name":"n","prevResult":null,"ipam":{"log_level":null,"log_file_max_size":null,
+            "Default_IPv4_IPPool":["a"],"clean_gateway":null,"ipam_unix_socket_path":null}}"#;
+        let pools = Some(vec!["a".to_owned()]);
+        let expect = IpamConf { default_ipv4_ippool: pools, ..IpamConf::default() };
+        assert_eq!(NetConf::parse(json, Command::Add).unwrap().ipam, expect);
+        let nothing = NetConf::parse(br#"{"name":"n","ipam":null}"#, Command::Add).unwrap();
+        assert_eq!(nothing.ipam, IpamConf::default());
     }
 
     #[test]

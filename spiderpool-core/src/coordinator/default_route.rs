@@ -3,7 +3,7 @@
 //! The others keep theirs with a low priority: a socket that is bound to such a NIC, and `bpf_redirect_neigh`
 //! without a next hop, find their way by it. No further table, no rule.
 
-use super::{Place, Step};
+use super::{Place, PlanError, Step};
 use crate::ip::Family;
 use crate::names::IfName;
 use crate::net::Route;
@@ -12,33 +12,59 @@ use crate::net::Route;
 /// refused (IPv4) or be one multipath route (IPv6), so each has its own.
 pub const LOW_METRIC: u32 = 4096;
 
-/// Gives the default route to `wanted`, or to `first_nic` where `wanted` has none of the family.
-pub fn plan_default_routes(routes: &[Route], wanted: &IfName, first_nic: &IfName) -> Vec<Step> {
-    Family::ALL.iter().flat_map(|family| plan_family(routes, *family, wanted, first_nic)).collect()
+/// Who should have the default route.
+#[derive(Debug, Clone, Copy)]
+pub struct Preference<'a> {
+    /// The NIC that the configuration names; where it has none of a family, nothing moves.
+    pub wanted: Option<&'a IfName>,
+    /// The NIC that is being set up: its default route is new and takes nobody's place unasked.
+    pub nic: &'a IfName,
+    /// The NIC that the main CNI plugin made.
+    pub first_nic: &'a IfName,
 }
 
-fn plan_family(routes: &[Route], family: Family, wanted: &IfName, first_nic: &IfName) -> Vec<Step> {
+impl Preference<'_> {
+    /// The NIC that shall have the default route of a family; `None` if no NIC has one.
+    ///
+    /// Without a word in the configuration it stays where it is: a NIC that an earlier attachment named keeps it.
+    pub fn owner<'r>(&self, routes: &'r [Route], family: Family) -> Option<&'r IfName> {
+        let defaults = || routes.iter().filter(|r| r.is_default() && r.family() == family);
+        let named = self.wanted.and_then(|wanted| defaults().find(|r| r.dev == *wanted));
+        // One that stepped back has lost it, the new one comes behind those that were there.
+        let rank =
+            |r: &&Route| (r.metric >= LOW_METRIC, r.dev == *self.nic, r.metric, r.dev != *self.first_nic);
+        named.or_else(|| defaults().min_by_key(rank)).map(|r| &r.dev)
+    }
+}
+
+/// Gives the default route of each family to its owner.
+pub fn plan_default_routes(routes: &[Route], preference: &Preference<'_>) -> Result<Vec<Step>, PlanError> {
+    let mut steps = Vec::new();
+    for family in Family::ALL {
+        plan_family(routes, family, preference, &mut steps)?;
+    }
+    Ok(steps)
+}
+
+fn plan_family(
+    routes: &[Route],
+    family: Family,
+    preference: &Preference<'_>,
+    steps: &mut Vec<Step>,
+) -> Result<(), PlanError> {
+    let Some(owner) = preference.owner(routes, family) else { return Ok(()) };
     let defaults: Vec<_> = routes.iter().filter(|r| r.is_default() && r.family() == family).collect();
-    let has = |nic: &IfName| defaults.iter().any(|r| r.dev == *nic);
-    let Some(owner) = [wanted, first_nic]
-        .into_iter()
-        .find(|nic| has(nic))
-        .or_else(|| defaults.iter().min_by_key(|r| r.metric).map(|r| &r.dev))
-    else {
-        return Vec::new();
-    };
     let (own, others): (Vec<&Route>, Vec<&Route>) = defaults.iter().copied().partition(|r| r.dev == *owner);
     let mut metrics: Vec<u32> = defaults.iter().map(|r| r.metric).collect();
-    let mut steps = Vec::new();
     for route in others.into_iter().filter(|r| r.metric < LOW_METRIC) {
         let metric = (LOW_METRIC..u32::MAX).find(|m| !metrics.contains(m)).unwrap_or(LOW_METRIC);
         metrics.push(metric);
-        replace(route, metric, &mut steps);
+        replace(route, metric, steps)?;
     }
     if let Some(low) = own.iter().min_by_key(|r| r.metric).filter(|r| is_low(r)) {
-        replace(low, normal_metric(family), &mut steps);
+        replace(low, normal_metric(family), steps)?;
     }
-    steps
+    Ok(())
 }
 
 /// Whether the route is one that stepped back.
@@ -54,12 +80,20 @@ fn normal_metric(family: Family) -> u32 {
     }
 }
 
-fn replace(route: &Route, metric: u32, steps: &mut Vec<Step>) {
+fn replace(route: &Route, metric: u32, steps: &mut Vec<Step>) -> Result<(), PlanError> {
+    if route.is_hop {
+        return Err(PlanError::Unsupported(format!(
+            "moving the default route off {}: it is a next hop of a multipath route, which goes as a whole; give \
+             the NIC a default route of its own, or set tunePodRoutes to false;",
+            route.dev
+        )));
+    }
     let new = Route { metric, ..Route::new(route.dst, route.dev.clone()) };
     let new =
         Route { gateway: route.gateway, source: route.source, onlink: route.onlink, mtu: route.mtu, ..new };
     steps.push(Step::AddRoute { place: Place::Pod, route: new });
     steps.push(Step::DeleteRoute { place: Place::Pod, route: route.clone() });
+    Ok(())
 }
 
 #[cfg(test)]
@@ -86,9 +120,17 @@ mod tests {
     /// The defaults after the plan, lowest metric first; planning again changes nothing.
     #[track_caller]
     fn check(routes: &[Route], wanted: &str, expect: &[&str]) -> Vec<Route> {
-        let plan = plan_default_routes(routes, &nic(wanted), &nic("eth0"));
+        check_add(routes, "net1", Some(wanted), expect)
+    }
+
+    /// ADD of `added`, whose configuration names `wanted`.
+    #[track_caller]
+    fn check_add(routes: &[Route], added: &str, wanted: Option<&str>, expect: &[&str]) -> Vec<Route> {
+        let (added, wanted, first_nic) = (nic(added), wanted.map(nic), nic("eth0"));
+        let preference = Preference { wanted: wanted.as_ref(), nic: &added, first_nic: &first_nic };
+        let plan = plan_default_routes(routes, &preference).unwrap();
         let mut after = project(routes, &plan);
-        assert_eq!(plan_default_routes(&after, &nic(wanted), &nic("eth0")), []);
+        assert_eq!(plan_default_routes(&after, &preference), Ok(vec![]));
         after.sort_by_key(|r| r.metric);
         let shown: Vec<_> = after.iter().map(|r| format!("{} {}", r.dev, r.metric)).collect();
         assert_eq!(shown, expect);
@@ -118,6 +160,29 @@ mod tests {
         let after = check(&routes, "net2", &["eth0 0", "net1 4096"]);
         let routes = [after, vec![default("net2", "10.7.0.1", 0)]].concat();
         check(&routes, "net2", &["net2 0", "net1 4096", "eth0 4097"]);
+    }
+
+    /// The configurations of two attachments differ: the one that says nothing changes nothing.
+    #[test]
+    fn without_a_word_the_nic_that_has_it_keeps_it() {
+        let routes = [default("net1", "10.6.0.1", 0), default("eth0", "169.254.1.1", 0)];
+        check_add(&routes, "net1", None, &["eth0 0", "net1 4096"]);
+        let routes = check_add(&routes, "net1", Some("net1"), &["net1 0", "eth0 4096"]);
+        let routes = [vec![default("net2", "10.7.0.1", 0)], routes].concat();
+        let routes = check_add(&routes, "net2", None, &["net1 0", "eth0 4096", "net2 4097"]);
+        check_add(&routes, "net1", None, &["net1 0", "eth0 4096", "net2 4097"]);
+        check_add(&routes, "net2", Some("net9"), &["net1 0", "eth0 4096", "net2 4097"]);
+    }
+
+    #[test]
+    fn a_hop_of_a_multipath_route_is_not_moved_alone() {
+        let hop = |gateway| Route { is_hop: true, ..default("net1", gateway, 0) };
+        let routes = [default("eth0", "169.254.1.1", 100), hop("10.6.0.1"), hop("10.6.0.2")];
+        check(&routes, "net1", &["net1 0", "net1 0", "eth0 4096"]);
+        let (eth0, net1) = (nic("eth0"), nic("net1"));
+        let preference = Preference { wanted: Some(&eth0), nic: &net1, first_nic: &eth0 };
+        let error = plan_default_routes(&routes, &preference).unwrap_err().to_string();
+        assert!(error.contains("net1") && error.contains("multipath"), "{error}");
     }
 
     #[test]

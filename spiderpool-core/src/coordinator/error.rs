@@ -86,6 +86,13 @@ pub enum PlanError {
     /// Nothing to do with a NIC without addresses.
     #[error("no usable IP addresses on {0}: check that the NIC's IPAM gave it one")]
     NoAddress(IfName),
+    /// The NIC that shall have the default route is neither there nor expected.
+    #[error(
+        "podDefaultRouteNIC: {0} don't exist in pod, and no network of its annotation \
+         k8s.v1.cni.cncf.io/networks makes it: correct podDefaultRouteNIC or the annotation \
+         ipam.spidernet.io/default-route-nic"
+    )]
+    DefaultRouteNic(IfName),
     /// Something that is not built yet.
     #[error("{0} is not supported yet")]
     Unsupported(String),

@@ -4,13 +4,16 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::link::{NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
-use super::{Config, HostEnd, Namespace, Place, PlanError, Step, plan_default_routes, project};
+use super::link::NODE_LINK;
+use super::node_link::{
+    NodeLink, plan_host_neighbors, plan_host_routes, plan_node_link, plan_pod_neighbors, pod_neighbors,
+};
+use super::{Config, HostEnd, Namespace, Place, PlanError, PolicyRoute, Step, plan_default_routes, project};
 use crate::dataplane::{HintInputs, is_hint, plan_route_hints};
 use crate::ip::Family;
 use crate::mac::MacAddr;
 use crate::names::IfName;
-use crate::net::{Link, Medium, Neighbor, Route};
+use crate::net::{Link, Medium, Route};
 
 /// What the plan depends on.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +32,10 @@ pub struct Inputs<'a> {
     pub cluster_peer: MacAddr,
     /// Addresses of the node.
     pub nodes: &'a [IpAddr],
+    /// With which source the node reaches the NIC's addresses, as the kernel says.
+    pub sources: &'a [(IpAddr, IpAddr)],
+    /// The NICs that the pod will have beside the first; `None` if nobody knows.
+    pub expected: Option<&'a [IfName]>,
 }
 
 /// What to do, in two parts: programs are attached between them, before there is traffic.
@@ -61,18 +68,16 @@ pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     if addresses.is_empty() {
         return Err(PlanError::NoAddress(inputs.nic.clone()));
     }
-    let unsupported = |error: crate::names::NameError| PlanError::Unsupported(error.to_string());
-    let node_link = NodeLink {
-        host: host_end_name(inputs.container_id).map_err(unsupported)?,
-        pod: NODE_LINK.parse().map_err(unsupported)?,
-        macs: node_link_macs(inputs.container_id),
-    };
+    let node_link =
+        NodeLink::of(inputs.container_id).map_err(|error| PlanError::Unsupported(error.to_string()))?;
     let mut plan = Plan::default();
     plan_nic(inputs, nic, &addresses, &mut plan.links)?;
     plan_sysctls(inputs, &addresses, &mut plan.links);
     plan_node_link(inputs, &node_link, &addresses, &mut plan.links);
-    plan_neighbors(inputs, &node_link, &addresses, &mut plan.links);
-    plan_routes(inputs, &node_link, &addresses, &mut plan.routes);
+    plan.links.extend(plan_host_neighbors(&node_link, inputs.host_end, &addresses));
+    let wanted = pod_neighbors(&node_link, &[(inputs.nic, &addresses)], inputs.cluster_peer, inputs.nodes);
+    plan.links.extend(plan_pod_neighbors(&inputs.pod.neighbors, wanted));
+    plan_routes(inputs, &node_link, &addresses, &mut plan.routes)?;
     Ok(plan)
 }
 
@@ -94,13 +99,7 @@ pub fn stays(routes: &[Route], cluster_nic: &IfName) -> Vec<IpNet> {
 #[cfg(test)]
 mod tests;
 
-struct NodeLink {
-    host: IfName,
-    pod: IfName,
-    macs: (MacAddr, MacAddr),
-}
-
-fn has(addresses: &[IpNet], family: Family) -> bool {
+pub(super) fn has(addresses: &[IpNet], family: Family) -> bool {
     addresses.iter().any(|net| Family::of_net(net) == family)
 }
 
@@ -133,7 +132,7 @@ fn plan_nic(
     Ok(())
 }
 
-fn sysctl(place: Place, family: Family, dev: &str, name: &str, value: u8) -> Step {
+pub(super) fn sysctl(place: Place, family: Family, dev: &str, name: &str, value: u8) -> Step {
     let key = format!("net/ipv{}/conf/{dev}/{name}", family.version());
     Step::SetSysctl { place, key, value: value.to_string() }
 }
@@ -158,88 +157,71 @@ fn plan_sysctls(inputs: &Inputs<'_>, addresses: &[IpNet], steps: &mut Vec<Step>)
     steps.push(sysctl(Place::Pod, Family::V4, inputs.config.first_nic.as_str(), "arp_announce", 2));
 }
 
-fn plan_node_link(inputs: &Inputs<'_>, link: &NodeLink, addresses: &[IpNet], steps: &mut Vec<Step>) {
-    let (host_mac, pod_mac) = link.macs;
-    let present = inputs.pod.link(&link.pod);
-    if present.is_none() {
-        let (host, pod) = (link.host.clone(), link.pod.clone());
-        steps.push(Step::AddNodeLink { host, host_mac, pod, pod_mac, mtu: inputs.config.mtu });
-        steps.push(sysctl(Place::Node, Family::V6, link.host.as_str(), "accept_ra", 0));
-        steps.push(Step::SetUp { place: Place::Node, dev: link.host.clone() });
-        if has(addresses, Family::V6) {
-            steps.push(sysctl(Place::Pod, Family::V6, NODE_LINK, "accept_dad", 0));
-        }
-        if let Some(value) = inputs.config.rp_filter {
-            steps.push(sysctl(Place::Pod, Family::V4, NODE_LINK, "rp_filter", value));
-        }
-    }
-    if !present.is_some_and(|l| l.up) {
-        steps.push(Step::SetUp { place: Place::Pod, dev: link.pod.clone() });
-    }
-    let mut wanted = vec![NODE_LINK_V4];
-    if has(addresses, Family::V6) {
-        wanted.push(link_local(pod_mac));
-    }
-    for net in wanted {
-        if !inputs.pod.addresses.iter().any(|a| a.dev == link.pod && a.net.addr() == net.addr()) {
-            steps.push(Step::AddAddress { dev: link.pod.clone(), net });
-        }
-    }
-}
-
-fn plan_neighbors(inputs: &Inputs<'_>, link: &NodeLink, addresses: &[IpNet], steps: &mut Vec<Step>) {
-    let (host_mac, pod_mac) = link.macs;
-    let mut add = |place, present: &[Neighbor], neighbor: Neighbor| {
-        if !present.contains(&neighbor) {
-            steps.push(Step::SetNeighbor { place, neighbor });
-        }
-    };
-    for net in addresses {
-        let neighbor = Neighbor { dev: link.host.clone(), address: net.addr(), mac: pod_mac };
-        add(Place::Node, &inputs.host_end.neighbors, neighbor);
-    }
-    for node in inputs.nodes.iter().filter(|node| has(addresses, Family::of(**node))) {
-        let neighbor = Neighbor { dev: link.pod.clone(), address: *node, mac: host_mac };
-        add(Place::Pod, &inputs.pod.neighbors, neighbor);
-        // A macvlan never hears the node answer; without an entry no packet for it reaches the program.
-        if addresses.iter().any(|net| net.contains(node)) {
-            let neighbor = Neighbor { dev: inputs.nic.clone(), address: *node, mac: inputs.cluster_peer };
-            add(Place::Pod, &inputs.pod.neighbors, neighbor);
-        }
-    }
-}
-
-fn plan_routes(inputs: &Inputs<'_>, link: &NodeLink, addresses: &[IpNet], steps: &mut Vec<Step>) {
-    let config = inputs.config;
-    for net in addresses {
-        let family = Family::of_net(net);
-        let source = inputs.nodes.iter().copied().find(|node| Family::of(*node) == family);
-        let metric = if family == Family::V6 { 1024 } else { 0 }; // as the kernel lists it
-        let route = Route { source, metric, ..Route::new(IpNet::from(net.addr()), link.host.clone()) };
-        if !inputs.host_end.routes.contains(&route) {
-            steps.push(Step::ReplaceRoute { place: Place::Node, route });
-        }
-    }
+fn plan_routes(
+    inputs: &Inputs<'_>,
+    link: &NodeLink,
+    addresses: &[IpNet],
+    steps: &mut Vec<Step>,
+) -> Result<(), PlanError> {
+    let (config, pod) = (inputs.config, inputs.pod);
+    steps.extend(plan_host_routes(link, inputs.host_end, inputs.nodes, inputs.sources, addresses));
     let mut pod_steps = Vec::new();
     if config.tune_pod_routes {
-        let wanted = config.default_route_nic.as_ref().unwrap_or(&config.first_nic);
-        pod_steps = plan_default_routes(&inputs.pod.routes, wanted, &config.first_nic);
+        check_default_route_nic(inputs)?;
+        pod_steps = plan_default_routes(&pod.routes, &config.preference(inputs.nic))?;
     }
-    for policy in config.policy_routes.iter().filter(|p| has(addresses, Family::of(p.gw))) {
-        let present = inputs.pod.routes.iter().any(|r| r.dst == policy.dst && r.dev == *inputs.nic);
-        if !present {
+    for policy in own_policy_routes(config, pod, inputs.nic) {
+        let (hints, others): (Vec<&Route>, Vec<&Route>) =
+            pod.routes.iter().filter(|r| r.dst == policy.dst).partition(|r| is_hint(r, &config.first_nic));
+        // Another NIC of the same subnet has it, or the NIC's pool.
+        if others.is_empty() {
+            pod_steps.extend(
+                hints.iter().map(|hint| Step::DeleteRoute { place: Place::Pod, route: (*hint).clone() }),
+            );
             let route = Route { gateway: Some(policy.gw), ..Route::new(policy.dst, inputs.nic.clone()) };
             pod_steps.push(Step::AddRoute { place: Place::Pod, route });
         }
     }
     let hints = config.route_hints;
-    let routes = project(&inputs.pod.routes, &pod_steps);
+    let routes = project(&pod.routes, &pod_steps);
     pod_steps.extend(plan_route_hints(&HintInputs {
         cluster_nic: &config.first_nic,
-        addresses: &inputs.pod.addresses,
+        addresses: &pod.addresses,
         routes: &routes,
         cidrs: if hints { &config.cluster_cidrs } else { &[] },
         nodes: if hints { inputs.nodes } else { &[] },
     }));
     steps.extend(pod_steps);
+    Ok(())
+}
+
+/// A NIC that never comes is a mistake; one that Multus will still add is not.
+fn check_default_route_nic(inputs: &Inputs<'_>) -> Result<(), PlanError> {
+    let (Some(wanted), Some(expected)) = (&inputs.config.default_route_nic, inputs.expected) else {
+        return Ok(());
+    };
+    if inputs.pod.link(wanted).is_some() || expected.contains(wanted) {
+        return Ok(());
+    }
+    Err(PlanError::DefaultRouteNic(wanted.clone()))
+}
+
+/// Those of the policyRoutes that a NIC can have: the others' gateways are in no subnet of it.
+pub fn own_policy_routes<'a>(
+    config: &'a Config,
+    pod: &'a Namespace,
+    nic: &'a IfName,
+) -> impl Iterator<Item = &'a PolicyRoute> {
+    let is_link_local = |gw: IpAddr| matches!(gw, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let on_link = move |gw: &IpAddr| {
+        let routes = pod.routes.iter().filter(|r| r.dev == *nic && r.gateway.is_none() && !r.is_default());
+        routes.map(|r| r.dst).any(|net| net.contains(gw))
+    };
+    config.policy_routes.iter().filter(move |policy| {
+        let addresses = pod.usable_addresses(nic);
+        has(&addresses, Family::of(policy.gw))
+            && (addresses.iter().any(|net| net.contains(&policy.gw))
+                || on_link(&policy.gw)
+                || is_link_local(policy.gw))
+    })
 }

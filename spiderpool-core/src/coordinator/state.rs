@@ -42,6 +42,16 @@ impl Namespace {
         self.links.iter().any(|link| link.name.as_str() == name)
     }
 
+    /// Puts a link's addresses in the order of `named`, which its IPAM gave, before all others: the kernel lists the
+    /// newest first for IPv6, for example one that a router advertised.
+    pub fn put_first(&mut self, name: &IfName, named: &[IpNet]) {
+        let place = |a: &Address<IfName>| {
+            let position = named.iter().position(|net| a.dev == *name && net.addr() == a.net.addr());
+            position.unwrap_or(usize::MAX)
+        };
+        self.addresses.sort_by_key(place);
+    }
+
     /// A link's addresses, IPv4 first, without link-local and multicast ones.
     pub fn usable_addresses(&self, name: &IfName) -> Vec<IpNet> {
         let mut found: Vec<_> = self
@@ -79,4 +89,28 @@ pub fn project(routes: &[Route], steps: &[Step]) -> Vec<Route> {
         }
     }
     routes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_that_ipam_gave_come_first() {
+        let address = |dev: &str, net: &str| Address { dev: dev.parse().unwrap(), net: net.parse().unwrap() };
+        let mut pod = Namespace {
+            addresses: vec![
+                address("eth0", "10.6.0.5/32"),
+                address("net1", "fd00:6::ff:fe00:1/64"),
+                address("net1", "fd00:6::5/64"),
+                address("net1", "10.6.0.9/16"),
+                address("net1", "10.6.0.5/16"),
+            ],
+            ..Namespace::default()
+        };
+        let net1 = "net1".parse().unwrap();
+        pod.put_first(&net1, &["10.6.0.5/16", "fd00:6::5/64"].map(|net| net.parse().unwrap()));
+        let found: Vec<_> = pod.usable_addresses(&net1).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.6.0.5/16", "10.6.0.9/16", "fd00:6::5/64", "fd00:6::ff:fe00:1/64"]);
+    }
 }

@@ -91,7 +91,7 @@ fn is_link_local(addr: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordinator::{plan_default_routes, project};
+    use crate::coordinator::{Preference, plan_default_routes, project};
 
     fn nic(text: &str) -> IfName {
         text.parse().unwrap()
@@ -115,7 +115,9 @@ mod tests {
             route("0.0.0.0/0", "net1", Some("10.6.0.1")),
             route("10.6.0.0/16", "net1", None),
         ];
-        let steps = plan_default_routes(&routes, &nic(owner), &nic("eth0"));
+        let (wanted, net1, first_nic) = (nic(owner), nic("net1"), nic("eth0"));
+        let preference = Preference { wanted: Some(&wanted), nic: &net1, first_nic: &first_nic };
+        let steps = plan_default_routes(&routes, &preference).unwrap();
         routes = project(&routes, &steps);
         (addresses, routes)
     }

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::candidates::DefaultRoute;
 use super::error::IpamError;
 use super::response::{Route, RouteError};
+use crate::go_json::from_go_json;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
 
@@ -211,24 +210,6 @@ fn parse_routes(text: &str) -> Result<Vec<Route>, IpamError> {
 /// Whether upstream would take a name in a list of pools for a pattern.
 pub fn has_wildcard(name: &str) -> bool {
     name.contains(['?', '*']) || (name.contains('[') && name.contains(']'))
-}
-
-/// Decodes JSON as Go's `encoding/json` does, as far as our shapes go.
-pub(super) fn from_go_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
-    serde_json::from_value(fold(serde_json::from_str(text)?))
-}
-
-/// Member names in lower case, members that are `null` left out.
-fn fold(value: Value) -> Value {
-    match value {
-        Value::Object(members) => members
-            .into_iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(name, value)| (name.to_ascii_lowercase(), fold(value)))
-            .collect(),
-        Value::Array(items) => items.into_iter().map(fold).collect(),
-        other => other,
-    }
 }
 
 #[cfg(test)]

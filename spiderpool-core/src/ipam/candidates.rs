@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::annotations::{PodAnnotations, PoolLists, from_go_json, key};
+use super::annotations::{PodAnnotations, PoolLists, key};
 use super::error::IpamError;
+use crate::go_json::from_go_json;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
 

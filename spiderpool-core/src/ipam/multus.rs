@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::annotations::from_go_json;
+use crate::go_json::from_go_json;
 use crate::names::{IfName, NameError};
 
 /// Why the annotation does not name NICs.

@@ -30,7 +30,7 @@ fn request(container: &str, underlay: &str, host: u8) -> RegisterNics {
             nic(underlay, NicRole::Underlay, &format!("10.6.0.{host}/16")),
         ],
         stay: vec!["10.6.0.0/16".parse().unwrap()],
-        steer: None,
+        own_cidrs: OwnCidrs::default(),
         route_hints: RouteHints::Auto,
     }
 }
@@ -74,6 +74,24 @@ fn a_second_nic_joins_the_first_ones() {
         Retired { nics: vec![1, 2, 4], pods: vec![1] }
     );
     assert!(inventory.pod("a").is_none());
+}
+
+/// The kernel lists the newest first for IPv6; net2's registration knows nothing of net1's IPAM.
+#[test]
+fn the_order_of_addresses_is_the_one_of_the_nics_own_registration() {
+    let mut inventory = Inventory::default();
+    let [ipam, advertised] = ["fd00:6::5/64", "fd00:6::ff:fe00:1/64"].map(|net| net.parse().unwrap());
+    let mut first = request("a", "net1", 1);
+    first.nics[2].addresses = vec![ipam];
+    register(&mut inventory, &first);
+    let mut second = request("a", "net2", 2);
+    second.nics.push(Nic { addresses: vec![advertised, ipam], ..first.nics[2].clone() });
+    register(&mut inventory, &second);
+    let net1 = |inventory: &Inventory| inventory.pod("a").unwrap().nics[2].nic.addresses.clone();
+    assert_eq!(net1(&inventory), [ipam, advertised]);
+    first.nics[2].addresses = vec![advertised];
+    register(&mut inventory, &first);
+    assert_eq!(net1(&inventory), [advertised]);
 }
 
 #[test]

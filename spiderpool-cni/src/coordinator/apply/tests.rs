@@ -9,7 +9,7 @@ use spiderpool_core::mac::MacAddr;
 use spiderpool_core::net::Link;
 
 use super::*;
-use crate::coordinator::state::{cluster_peer, read_host_end, read_pod};
+use crate::coordinator::state::{cluster_peer, read_host_end, read_pod, sources};
 
 const CONTAINER: &str = "c0ffee";
 const NODES: [&str; 2] = ["10.6.212.132/16", "fd00:10:6::132/64"];
@@ -87,6 +87,8 @@ fn plan(applier: &mut Applier<'_>, settings: &str) -> Vec<Step> {
         host_end: &read_host_end(&mut applier.node_netlink, &host_end_name(CONTAINER).unwrap()).unwrap(),
         cluster_peer: cluster_peer(&mut applier.node_netlink, &pod, &name("eth0")).unwrap(),
         nodes: &NODES.map(|net| net.parse::<IpNet>().unwrap().addr()),
+        sources: &sources(&mut applier.node_netlink, &pod, &name("net1")),
+        expected: None,
     });
     let plan = plan.unwrap();
     [plan.links, plan.routes].concat()

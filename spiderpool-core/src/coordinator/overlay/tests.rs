@@ -37,6 +37,7 @@ struct Pod {
     host_end: HostEnd,
     config: Config,
     nodes: Vec<IpAddr>,
+    expected: Option<Vec<IfName>>,
 }
 
 impl Pod {
@@ -72,6 +73,7 @@ impl Pod {
             host_end: HostEnd::default(),
             config: own.merge(agent).unwrap(),
             nodes: ["10.6.212.132", "fd00:10:6::132", "172.18.0.3"].map(|a| a.parse().unwrap()).to_vec(),
+            expected: None,
         }
     }
 
@@ -84,6 +86,8 @@ impl Pod {
             host_end: &self.host_end,
             cluster_peer: EE,
             nodes: &self.nodes,
+            sources: &[],
+            expected: self.expected.as_deref(),
         }
     }
 
@@ -225,6 +229,70 @@ fn connected_subnets_and_pool_routes_stay() {
     pod.namespace.routes.push(route("fe80::/64", "net1", None, 256));
     let found: Vec<_> = stays(&pod.namespace.routes, &nic("eth0")).iter().map(ToString::to_string).collect();
     assert_eq!(found, ["10.6.0.0/16", "192.168.0.0/16", "fd00:10:6::/64"]);
+}
+
+/// Upstream fails where a second NIC cannot have a route of policyRoutes, or the first has it already.
+#[test]
+fn policy_routes_are_for_the_nics_that_reach_their_gateways() {
+    let mut pod = Pod::new(
+        r#"{"policyRoutes":[{"dst":"192.168.3.0/24","gw":"10.6.0.9"},{"dst":"192.168.4.0/24","gw":"10.8.0.9"},
+            {"dst":"10.233.0.0/18","gw":"10.6.0.9"}]}"#,
+    );
+    let policy = |plan: &Plan| {
+        let steps = plan.routes.iter().map(ToString::to_string);
+        steps.filter(|step| step.contains("route add") && step.contains(".0.9")).collect::<Vec<_>>()
+    };
+    let plan = pod.plan("net1").unwrap();
+    assert_eq!(
+        policy(&plan),
+        [
+            "pod: route add 192.168.3.0/24 via 10.6.0.9 dev net1 proto 0x53",
+            "pod: route add 10.233.0.0/18 via 10.6.0.9 dev net1 proto 0x53",
+        ]
+    );
+    pod.apply(&plan);
+    for (position, (name, address)) in
+        [("net2", "10.6.0.77/16"), ("net3", "10.7.0.5/16")].into_iter().enumerate()
+    {
+        pod.namespace.links.push(link(10 + position as u32, name, "macvlan"));
+        pod.namespace.addresses.push(Address { dev: nic(name), net: address.parse().unwrap() });
+        assert_eq!(policy(&pod.plan(name).unwrap()), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn a_policy_route_takes_the_place_of_a_hint() {
+    let settings = r#"{"podDefaultRouteNic":"net1"}"#;
+    let mut pod = Pod::new(settings);
+    let plan = pod.plan("net1").unwrap();
+    pod.apply(&plan);
+    let policy = r#"{"podDefaultRouteNic":"net1","policyRoutes":[{"dst":"10.233.0.0/18","gw":"10.6.0.9"}]}"#;
+    pod.config = Pod::new(policy).config;
+    let shown: Vec<_> = pod.plan("net1").unwrap().routes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "pod: route del 10.233.0.0/18 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53",
+            "pod: route add 10.233.0.0/18 via 10.6.0.9 dev net1 proto 0x53",
+        ]
+    );
+}
+
+#[test]
+fn a_default_route_nic_that_never_comes_is_an_error() {
+    let mut pod = Pod::new(r#"{"podDefaultRouteNic":"net9"}"#);
+    assert!(pod.plan("net1").is_ok(), "nobody knows what comes");
+    pod.expected = Some(vec![nic("net1"), nic("net9")]);
+    assert!(pod.plan("net1").is_ok(), "it comes later");
+    pod.expected = Some(vec![nic("net1")]);
+    let error = pod.plan("net1").unwrap_err();
+    assert_eq!(error, PlanError::DefaultRouteNic(nic("net9")));
+    assert!(error.to_string().contains("podDefaultRouteNIC: net9 don't exist in pod"), "{error}");
+    pod.config.tune_pod_routes = false;
+    assert!(pod.plan("net1").is_ok(), "no route is tuned");
+    let mut pod = Pod::new(r#"{"podDefaultRouteNic":"net1"}"#);
+    pod.expected = Some(vec![]);
+    assert!(pod.plan("net1").is_ok(), "the NIC that is added is there");
 }
 
 #[test]

@@ -1,0 +1,232 @@
+//! The node link: the veth pair by which the node reaches the underlay addresses of its own pods.
+//!
+//! The plugin makes it; the agent keeps its routes and neighbours right while the node's addresses change.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::link::{NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
+use super::overlay::{has, sysctl};
+use super::{HostEnd, Inputs, Place, Step};
+use crate::ip::Family;
+use crate::mac::MacAddr;
+use crate::names::{IfName, NameError};
+use crate::net::{Neighbor, Route};
+
+/// The pair of one sandbox: everything follows from the container's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeLink {
+    /// Name of the node's end.
+    pub host: IfName,
+    /// Name of the pod's end.
+    pub pod: IfName,
+    /// MAC of the node's end.
+    pub host_mac: MacAddr,
+    /// MAC of the pod's end.
+    pub pod_mac: MacAddr,
+}
+
+impl NodeLink {
+    /// Of the sandbox with this id.
+    pub fn of(container_id: &str) -> Result<Self, NameError> {
+        let (host_mac, pod_mac) = node_link_macs(container_id);
+        Ok(Self { host: host_end_name(container_id)?, pod: NODE_LINK.parse()?, host_mac, pod_mac })
+    }
+}
+
+/// Makes the pair, if it is not there, and gives its pod end what it lacks.
+pub(super) fn plan_node_link(
+    inputs: &Inputs<'_>,
+    link: &NodeLink,
+    addresses: &[IpNet],
+    steps: &mut Vec<Step>,
+) {
+    let (host_mac, pod_mac) = (link.host_mac, link.pod_mac);
+    let present = inputs.pod.link(&link.pod);
+    if present.is_none() {
+        let (host, pod) = (link.host.clone(), link.pod.clone());
+        steps.push(Step::AddNodeLink { host, host_mac, pod, pod_mac, mtu: inputs.config.mtu });
+        steps.push(sysctl(Place::Node, Family::V6, link.host.as_str(), "accept_ra", 0));
+        steps.push(Step::SetUp { place: Place::Node, dev: link.host.clone() });
+        if has(addresses, Family::V6) {
+            steps.push(sysctl(Place::Pod, Family::V6, NODE_LINK, "accept_dad", 0));
+        }
+        if let Some(value) = inputs.config.rp_filter {
+            steps.push(sysctl(Place::Pod, Family::V4, NODE_LINK, "rp_filter", value));
+        }
+    }
+    if !present.is_some_and(|l| l.up) {
+        steps.push(Step::SetUp { place: Place::Pod, dev: link.pod.clone() });
+    }
+    let mut wanted = vec![NODE_LINK_V4];
+    if has(addresses, Family::V6) {
+        wanted.push(link_local(pod_mac));
+    }
+    for net in wanted {
+        if !inputs.pod.addresses.iter().any(|a| a.dev == link.pod && a.net.addr() == net.addr()) {
+            steps.push(Step::AddAddress { dev: link.pod.clone(), net });
+        }
+    }
+}
+
+/// The host end's neighbours: the pod's underlay addresses.
+pub fn plan_host_neighbors(link: &NodeLink, present: &HostEnd, addresses: &[IpNet]) -> Vec<Step> {
+    let wanted = addresses.iter().map(|net| Neighbor {
+        dev: link.host.clone(),
+        address: net.addr(),
+        mac: link.pod_mac,
+    });
+    let missing = wanted.filter(|neighbor| !present.neighbors.contains(neighbor));
+    missing.map(|neighbor| Step::SetNeighbor { place: Place::Node, neighbor }).collect()
+}
+
+/// The host end's routes to the pod's underlay addresses, each with the source that the node itself would take.
+///
+/// The kernel deletes a route with its source address, so one that comes and goes (a virtual address) must not be
+/// taken just because it is the first of a list. A source that is still the node's is kept.
+pub fn plan_host_routes(
+    link: &NodeLink,
+    present: &HostEnd,
+    nodes: &[IpAddr],
+    sources: &[(IpAddr, IpAddr)],
+    addresses: &[IpNet],
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for net in addresses {
+        let (address, family) = (net.addr(), Family::of_net(net));
+        let dst = IpNet::from(address);
+        let kept = present.routes.iter().find(|route| route.dst == dst).and_then(|route| route.source);
+        let kernels = sources.iter().find(|(of, _)| *of == address).map(|(_, source)| *source);
+        let source = [kept, kernels]
+            .into_iter()
+            .flatten()
+            .find(|source| nodes.contains(source))
+            .or_else(|| nodes.iter().copied().find(|node| Family::of(*node) == family));
+        let metric = if family == Family::V6 { 1024 } else { 0 }; // as the kernel lists it
+        let route = Route { source, metric, ..Route::new(dst, link.host.clone()) };
+        if !present.routes.contains(&route) {
+            steps.push(Step::ReplaceRoute { place: Place::Node, route });
+        }
+    }
+    steps
+}
+
+/// The node's addresses as neighbours in the pod: on the node link, and on each of these underlay NICs whose subnet
+/// has them, by the cluster NIC's host end: a macvlan never hears the node answer, and without an entry no packet
+/// for it reaches the program.
+pub fn pod_neighbors(
+    link: &NodeLink,
+    underlay: &[(&IfName, &[IpNet])],
+    cluster_peer: MacAddr,
+    nodes: &[IpAddr],
+) -> Vec<Neighbor> {
+    let mut wanted = Vec::new();
+    for node in nodes {
+        let family = Family::of(*node);
+        if underlay.iter().any(|(_, addresses)| has(addresses, family)) {
+            wanted.push(Neighbor { dev: link.pod.clone(), address: *node, mac: link.host_mac });
+        }
+        for (nic, addresses) in underlay {
+            if addresses.iter().any(|net| net.contains(node)) {
+                wanted.push(Neighbor { dev: (*nic).clone(), address: *node, mac: cluster_peer });
+            }
+        }
+    }
+    wanted
+}
+
+/// Adds the neighbours that are missing.
+pub fn plan_pod_neighbors(present: &[Neighbor], wanted: Vec<Neighbor>) -> Vec<Step> {
+    let missing = wanted.into_iter().filter(|neighbor| !present.contains(neighbor));
+    missing.map(|neighbor| Step::SetNeighbor { place: Place::Pod, neighbor }).collect()
+}
+
+/// Deletes the neighbours that were a node's address and are not any more: those with a MAC of ours.
+pub fn plan_stale_neighbors(
+    link: &NodeLink,
+    cluster_peer: MacAddr,
+    present: &[Neighbor],
+    wanted: &[Neighbor],
+) -> Vec<Step> {
+    let is_ours = |neighbor: &&Neighbor| {
+        let mac = if neighbor.dev == link.pod { link.host_mac } else { cluster_peer };
+        neighbor.mac == mac && !wanted.contains(neighbor)
+    };
+    let stale = present.iter().filter(is_ours);
+    stale.map(|neighbor| Step::DeleteNeighbor { place: Place::Pod, neighbor: neighbor.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: MacAddr = MacAddr([0xee; 6]);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn link() -> NodeLink {
+        NodeLink::of("c0ffee").unwrap()
+    }
+
+    #[track_caller]
+    fn check_source(present: Option<&str>, nodes: &[&str], kernels: Option<&str>, expect: Option<&str>) {
+        let address: IpNet = "10.6.0.9/16".parse().unwrap();
+        let route = present.map(|source| Route {
+            source: Some(ip(source)),
+            ..Route::new(IpNet::from(address.addr()), link().host)
+        });
+        let present = HostEnd { routes: route.into_iter().collect(), ..HostEnd::default() };
+        let nodes: Vec<_> = nodes.iter().map(|node| ip(node)).collect();
+        let sources: Vec<_> = kernels.map(|source| (address.addr(), ip(source))).into_iter().collect();
+        let steps = plan_host_routes(&link(), &present, &nodes, &sources, &[address]);
+        let got = steps.first().map(|step| match step {
+            Step::ReplaceRoute { route, .. } => route.source.unwrap().to_string(),
+            other => panic!("{other}"),
+        });
+        assert_eq!(got.as_deref(), expect);
+    }
+
+    #[test]
+    fn the_source_is_the_kernels_choice_not_the_first_address() {
+        let nodes = ["10.1.0.1", "10.6.0.1"];
+        check_source(None, &nodes, Some("10.6.0.1"), Some("10.6.0.1"));
+        check_source(None, &nodes, None, Some("10.1.0.1"));
+        // Of a device that is not the node's own.
+        check_source(None, &nodes, Some("172.17.0.1"), Some("10.1.0.1"));
+    }
+
+    #[test]
+    fn a_source_is_kept_while_it_is_the_nodes() {
+        check_source(Some("10.1.0.1"), &["10.1.0.1", "10.6.0.1"], Some("10.6.0.1"), None);
+        check_source(Some("10.1.0.1"), &["10.6.0.1"], Some("10.6.0.1"), Some("10.6.0.1"));
+    }
+
+    #[test]
+    fn neighbours_follow_the_nodes_addresses() {
+        let (net1, other) = ("net1".parse().unwrap(), MacAddr([2; 6]));
+        let addresses: [IpNet; 1] = ["10.6.0.9/16".parse().unwrap()];
+        let neighbors = |nodes: &[&str]| {
+            let nodes: Vec<_> = nodes.iter().map(|node| ip(node)).collect();
+            pod_neighbors(&link(), &[(&net1, &addresses)], PEER, &nodes)
+        };
+        let mut before = neighbors(&["10.6.0.1", "172.18.0.3"]);
+        before.push(Neighbor { dev: net1.clone(), address: ip("10.6.0.7"), mac: other });
+        let wanted = neighbors(&["10.6.0.2"]);
+        let mut steps = plan_stale_neighbors(&link(), PEER, &before, &wanted);
+        steps.extend(plan_pod_neighbors(&before, wanted));
+        let shown: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "pod: neigh del 10.6.0.1 lladdr 0a:13:a3:6b:99:ec dev sp0",
+                "pod: neigh del 10.6.0.1 lladdr ee:ee:ee:ee:ee:ee dev net1",
+                "pod: neigh del 172.18.0.3 lladdr 0a:13:a3:6b:99:ec dev sp0",
+                "pod: neigh replace 10.6.0.2 lladdr 0a:13:a3:6b:99:ec dev sp0 nud permanent",
+                "pod: neigh replace 10.6.0.2 lladdr ee:ee:ee:ee:ee:ee dev net1 nud permanent",
+            ]
+        );
+    }
+}
