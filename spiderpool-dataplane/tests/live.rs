@@ -369,6 +369,37 @@ fn flows_to_the_outside(lab: &Lab, default: Default) {
     }
 }
 
+/// The pod's segments fit eth0, although its route is net1's and the other side takes longer ones. Without
+/// offloads each is a packet of its own on eth0, which is dropped if it is too long.
+fn full_segments(lab: &Lab, default: Default) {
+    const BYTES: usize = 100_000;
+    lab.within("pod", || compute_checksums("eth0")).join().unwrap();
+    for (family, port) in FAMILIES.into_iter().zip(9500..) {
+        let to = SocketAddr::new(at(Place::OverlayPod, family), port);
+        let (ready, wait) = mpsc::channel();
+        let server = lab.within("far", move || {
+            let listener = TcpListener::bind(to).unwrap();
+            ready.send(()).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+            std::io::copy(&mut stream, &mut std::io::sink()).map_err(|e| e.to_string())
+        });
+        wait.recv_timeout(TIMEOUT).unwrap();
+        let from = at(Place::Nic(NET1), family);
+        let kind = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let client = lab.within("pod", move || {
+            let fd = socket(kind, SockType::Stream, SockFlag::empty(), None).unwrap();
+            bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0))).unwrap();
+            connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
+            let mut stream = std::net::TcpStream::from(fd);
+            stream.set_write_timeout(Some(TIMEOUT)).unwrap();
+            std::io::Write::write_all(&mut stream, &[7; BYTES]).map_err(|e| e.to_string())
+        });
+        assert_eq!(client.join().unwrap(), Ok(()), "{default:?}: upload to {to}");
+        assert_eq!(server.join().unwrap(), Ok(BYTES as u64), "{default:?}: upload to {to}");
+    }
+}
+
 fn readable(logs: &Logs) -> bool {
     let mut fds = [PollFd::new(logs.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
@@ -383,6 +414,7 @@ fn all_flows(default: Default) {
     flows_of_the_pod(&lab, default);
     flows_to_the_pod(&lab, default);
     flows_to_the_outside(&lab, default);
+    full_segments(&lab, default);
     let failed: u64 = [ETH0, NET1, SP0].iter().map(|&nic| lab.packets(nic, Reason::Failed)).sum();
     assert_eq!(failed, 0);
     let leaves = if default == Default::OnEth0 { ETH0 } else { NET1 };
