@@ -4,7 +4,8 @@ use crate::addr::Addr;
 use crate::headers::{ACK, FIN, Headers, Kind, RST};
 use crate::life;
 use crate::maps::{
-    ANY_LOCAL, ArrivalEntry, ArrivalKey, CidrKind, EXACT, NicEntry, ROLE_CLUSTER, ROLE_NONE, ROLE_UNDERLAY,
+    ANY_LOCAL, ArrivalEntry, ArrivalKey, CidrKind, EXACT, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
+    ROLE_UNDERLAY,
 };
 use crate::packet::Packet;
 use crate::pod;
@@ -71,7 +72,8 @@ struct To {
 /// `None`: the entry is of an older flow.
 #[inline(always)]
 fn touch_leaving<S: State>(e: &mut ArrivalEntry, h: &Headers, s: &S) -> Option<To> {
-    if h.is_syn() || life::is_over(h.protocol, e.state, e.last_seen, s.now()) {
+    let now = s.now();
+    if h.is_syn() || life::is_over(h.protocol, e.state, e.last_seen, now) {
         return None;
     }
     let mut state = e.state;
@@ -87,6 +89,10 @@ fn touch_leaving<S: State>(e: &mut ArrivalEntry, h: &Headers, s: &S) -> Option<T
     }
     if state != e.state {
         e.state = state;
+    }
+    // The other side may be a receiver that never answers. A RST is no sign of life.
+    if state & life::RESET == 0 && now.saturating_sub(e.last_seen) >= life::REFRESH {
+        e.last_seen = now;
     }
     Some(To { local: e.local, nic: e.nic, mac: e.mac })
 }
@@ -155,8 +161,8 @@ pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) -> R
             }
             Reason::ArrivalSeen
         }
-        None if h.can_start() => put(id, nic, &key, h, s),
-        Some(Seen::Older) | None => Reason::NotOurs,
+        None | Some(Seen::Over) if h.can_start() || is_from_node(nic, h) => put(id, nic, &key, h, s),
+        Some(Seen::Elsewhere | Seen::Over) | None => Reason::NotOurs,
     }
 }
 
@@ -167,8 +173,17 @@ enum Seen {
     Fresh,
     /// Time, NIC or MAC were written.
     Renewed,
-    /// The entry is not this flow's.
-    Older,
+    /// The entry is of an older flow.
+    Over,
+    /// The flow comes in by another NIC.
+    Elsewhere,
+}
+
+/// A segment of a connection whose entry was lost. By the node link comes only what the other side started, and
+/// only the node sends there, so it may make the entry anew; on the cluster NIC replies need none.
+#[inline(always)]
+fn is_from_node(nic: &NicEntry, h: &Headers) -> bool {
+    nic.role == ROLE_NODE_LINK && matches!(h.kind, Kind::Tcp) && h.flags & RST == 0
 }
 
 #[inline(always)]
@@ -177,7 +192,7 @@ fn touch_coming<S: State>(e: &mut ArrivalEntry, id: u16, nic: &NicEntry, h: &Hea
     let over = life::is_over(h.protocol, e.state, e.last_seen, now);
     // What the node hands over it would not send by the underlay too: somebody else does.
     if !over && nic.role == ROLE_UNDERLAY && (e.nic == nic.node_link || e.nic == nic.pod) {
-        return Seen::Older;
+        return Seen::Elsewhere;
     }
     let mut state = e.state;
     if h.is_syn() {
@@ -189,8 +204,11 @@ fn touch_coming<S: State>(e: &mut ArrivalEntry, id: u16, nic: &NicEntry, h: &Hea
         state = 0;
     } else if matches!(h.kind, Kind::Tcp) {
         // Until the handshake is over, who ends it is right.
-        if over || (e.nic != id && e.state & life::ASSURED != 0) {
-            return Seen::Older;
+        if over {
+            return Seen::Over;
+        }
+        if e.nic != id && e.state & life::ASSURED != 0 {
+            return Seen::Elsewhere;
         }
         state = tcp_coming(state, h.flags);
     } else if over {
@@ -233,8 +251,9 @@ fn put<S: State>(id: u16, nic: &NicEntry, key: &ArrivalKey, h: &Headers, s: &S) 
     if claims == CidrKind::Service as u8 {
         return Reason::NotOurs;
     }
+    let state = if matches!(h.kind, Kind::Tcp) && !h.is_syn() { tcp_coming(0, h.flags) } else { 0 };
     let entry =
-        ArrivalEntry { last_seen: s.now(), local: key.local, nic: id, mac: h.mac, state: 0, _pad: [0; 7] };
+        ArrivalEntry { last_seen: s.now(), local: key.local, nic: id, mac: h.mac, state, _pad: [0; 7] };
     if !s.arrival_put(key, &entry) {
         return Reason::Failed;
     }

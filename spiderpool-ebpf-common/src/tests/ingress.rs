@@ -151,9 +151,73 @@ fn flows_end() {
             }
         }
         tables.now += limit * SECOND;
-        assert_eq!(out(&tables, ETH0, &reply).reason, Reason::ReplyRedirected, "{packets:?}");
+        assert_eq!(out(&tables.clone(), ETH0, &reply).reason, Reason::ReplyRedirected, "{packets:?}");
         tables.now += 1;
         assert_eq!(out(&tables, ETH0, &reply).reason, Reason::BySource, "{packets:?}");
+    }
+}
+
+#[test]
+fn a_stream_without_answers_keeps_its_way() {
+    for family in FAMILIES {
+        let mut tables = tables();
+        let e = to_pod(NET1, family);
+        into(&tables, NET1, &from(GATEWAY, frames::udp(e, b"subscribe")));
+        for second in 0..400 {
+            tables.now += SECOND;
+            let done = out(&tables, ETH0, &frames::udp(e.back(), b"news"));
+            assert_eq!(to_by(&done), (GATEWAY, redirect(NET1)), "after {second} s");
+        }
+        tables.now += 181 * SECOND;
+        assert_eq!(out(&tables, ETH0, &frames::udp(e.back(), b"news")).reason, Reason::BySource);
+    }
+}
+
+#[test]
+fn a_lost_entry_of_the_node_link_heals() {
+    for family in FAMILIES {
+        for called in [NET1, NET2] {
+            let e = Ends { src: at(Place::Node, family), ..to_pod(called, family) };
+            let mut tables = tables();
+            for flags in [SYN, ACK] {
+                into(&tables, SP0, &frames::tcp(e, flags, b""));
+            }
+            let reply = frames::tcp(e.back(), ACK, b"x");
+            let whole = tables.arrivals.borrow().clone();
+            // Pushed out by others, then idle for too long.
+            for pause in [0, 90_000] {
+                if pause == 0 {
+                    tables.arrivals.borrow_mut().clear();
+                }
+                tables.now += pause * SECOND;
+                into(&tables, SP0, &frames::tcp(e, RST, b""));
+                assert_ne!(
+                    out(&tables, ETH0, &reply).reason,
+                    Reason::ReplyRedirected,
+                    "a RST starts nothing"
+                );
+                assert_eq!(into(&tables, SP0, &frames::tcp(e, ACK, b"x")).reason, Reason::ArrivalNew);
+                assert_eq!(to_by(&out(&tables, ETH0, &reply)), (peer(SP0), redirect(SP0)));
+                let states = |map: &std::collections::HashMap<_, crate::maps::ArrivalEntry>| {
+                    map.values().map(|entry| entry.state).collect::<Vec<_>>()
+                };
+                assert_eq!(states(&tables.arrivals.borrow()), states(&whole));
+            }
+        }
+    }
+}
+
+/// So eth0 records no answers to what the pod started.
+#[test]
+fn replies_by_eth0_need_no_entry() {
+    for family in FAMILIES {
+        for place in [Place::OverlayPod, Place::Outside] {
+            let e = Ends { src: at(place, family), ..to_pod(ETH0, family) };
+            let tables = tables();
+            assert_eq!(into(&tables, ETH0, &frames::tcp(e, ACK, b"x")).reason, Reason::NotOurs);
+            let done = out(&tables, NET1, &frames::tcp(e.back(), ACK, b"x"));
+            assert_eq!(to_by(&done), (peer(ETH0), redirect(ETH0)));
+        }
     }
 }
 
