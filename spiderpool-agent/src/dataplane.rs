@@ -7,6 +7,7 @@ mod cidrs;
 mod entries;
 mod inventory;
 mod metrics;
+mod node_link;
 mod nodes;
 mod owner;
 mod recover;

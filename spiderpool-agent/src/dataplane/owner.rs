@@ -16,6 +16,7 @@ use super::cidrs::{ClusterCidrs, ProfileKey, plan_cidrs};
 use super::entries::entries;
 use super::inventory::{Inventory, InventoryError, PodRecord, Retired};
 use super::metrics::{DataplaneMetrics, Growth};
+use super::node_link::{self, Leaving};
 use super::state_file::{self, StateFileError};
 
 /// Where things are.
@@ -73,6 +74,7 @@ pub struct Owner {
     pub(super) nodes: Vec<IpAddr>,
     /// Profiles as they were last written.
     pub(super) written: BTreeMap<u16, ProfileKey>,
+    pub(super) leaving: Leaving,
 }
 
 impl Owner {
@@ -90,11 +92,13 @@ impl Owner {
             cluster: None,
             nodes: Vec::new(),
             written: BTreeMap::new(),
+            leaving: Leaving::default(),
         }
     }
 
     /// Expires flows and reads counters; loads what is not loaded.
     pub fn sweep(&mut self) {
+        self.leaving.delete_links();
         if self.dataplane.is_none() {
             self.load();
         }
@@ -136,6 +140,7 @@ impl Owner {
         if request.own_cidrs.needs_cluster() && self.cluster.is_none() {
             return Err(DataplaneError::NoCluster);
         }
+        self.leaving.cancel(&request.attachment.container_id);
         let identity = attach::identity(&NetNs::open(&request.netns)?)?;
         let max_id = dataplane.max_id();
         let before = self.inventory.clone();
@@ -162,6 +167,9 @@ impl Owner {
     /// Takes an attachment out: first of the maps, then of the disk.
     pub fn unregister(&mut self, attachment: &Attachment) -> Result<(), DataplaneError> {
         let retired = self.inventory.unregister(attachment);
+        if !retired.pods.is_empty() {
+            self.leaving.add(&attachment.container_id);
+        }
         self.retire(&retired)?;
         if let Some(pod) = self.inventory.pod(&attachment.container_id).cloned() {
             self.put_entries(&pod)?;
@@ -209,17 +217,32 @@ impl Owner {
     }
 
     /// Carries new destinations into the maps first, then into the pods' routes.
-    fn renew(&mut self) {
+    pub(super) fn renew(&mut self) {
         self.written.clear();
         if let Err(error) = self.write_profiles() {
             error!(%error, "CIDRs cannot be written");
         }
         let pods: Vec<PodRecord> = self.inventory.pods().cloned().collect();
         for pod in &pods {
+            if let Err(error) = self.renew_node_link(pod) {
+                warn!(%error, container = pod.container_id, pod = pod.pod_name, "node link cannot be renewed");
+            }
             if let Err(error) = self.renew_hints(pod) {
                 warn!(%error, container = pod.container_id, pod = pod.pod_name, "route hints cannot be renewed");
             }
         }
+    }
+
+    fn renew_node_link(&self, pod: &PodRecord) -> Result<(), DataplaneError> {
+        if self.nodes.is_empty() {
+            return Ok(()); // nobody has listed them yet
+        }
+        let Some(netns) = attach::open(pod)? else { return Ok(()) };
+        let changed = node_link::refresh(&netns, pod, &self.nodes)?;
+        if changed > 0 {
+            info!(container = pod.container_id, pod = pod.pod_name, changed, "node link renewed");
+        }
+        Ok(())
     }
 
     fn renew_hints(&self, pod: &PodRecord) -> Result<(), DataplaneError> {

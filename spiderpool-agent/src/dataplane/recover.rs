@@ -79,6 +79,8 @@ impl Owner {
         if let Err(error) = outcome {
             error!(%error, "what is gone cannot be removed");
         }
+        // What was learned before the programs could be loaded.
+        self.renew();
         self.count();
     }
 

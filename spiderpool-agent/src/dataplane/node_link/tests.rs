@@ -1,0 +1,141 @@
+//! Against the kernel, in namespaces of their own.
+
+use std::path::PathBuf;
+
+use spiderpool_api::agent::dataplane::Nic;
+use spiderpool_core::mac::MacAddr;
+use spiderpool_net::netlink::NewVeth;
+
+use super::super::inventory::{NetnsIdentity, NicRecord};
+use super::*;
+
+const PEER: MacAddr = MacAddr([0xee; 6]);
+
+fn name(text: &str) -> IfName {
+    text.parse().unwrap()
+}
+
+fn ips(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn record(id: u16, nic: &str, role: NicRole, addresses: &[&str]) -> NicRecord {
+    let nic = Nic {
+        name: name(nic),
+        role,
+        ifindex: 0,
+        mac: MacAddr([2; 6]),
+        peer_mac: (role == NicRole::Cluster).then_some(PEER),
+        mtu: 1500,
+        addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+        gateways: vec![],
+    };
+    NicRecord { id, nic }
+}
+
+fn pod() -> PodRecord {
+    PodRecord {
+        container_id: "c0ffee".into(),
+        netns: PathBuf::new(),
+        netns_identity: NetnsIdentity { dev: 0, inode: 0 },
+        pod_namespace: String::new(),
+        pod_name: String::new(),
+        pod_uid: String::new(),
+        profile: 1,
+        attachments: vec![],
+        nics: vec![
+            record(1, "eth0", NicRole::Cluster, &["10.244.0.2/32"]),
+            record(2, "sp0", NicRole::NodeLink, &[]),
+            record(3, "net1", NicRole::Underlay, &["10.6.0.9/16", "fd00:6::9/64"]),
+        ],
+    }
+}
+
+/// The node link and net1, whose host end has the node's addresses.
+fn links(netns: &NetNs, node_addresses: &[&str]) -> Netlink {
+    let mut node = Netlink::open().unwrap();
+    let link = NodeLink::of("c0ffee").unwrap();
+    for (host, nic, mac) in [(&link.host, "sp0", link.host_mac), (&name("br0"), "net1", PEER)] {
+        let veth = NewVeth {
+            name: host,
+            mac,
+            peer_name: &name(nic),
+            peer_mac: link.pod_mac,
+            peer_netns: netns,
+            mtu: 1500,
+        };
+        node.add_veth(&veth).unwrap();
+        let index = node.link_by_name(host).unwrap().unwrap().index;
+        node.set_up(index).unwrap();
+        let mut pod = netns.netlink().unwrap();
+        let index = pod.link_by_name(&name(nic)).unwrap().unwrap().index;
+        pod.set_up(index).unwrap();
+    }
+    let index = node.link_by_name(&name("br0")).unwrap().unwrap().index;
+    for address in node_addresses {
+        node.add_address(index, address.parse().unwrap()).unwrap();
+    }
+    node
+}
+
+fn in_a_node(test: impl FnOnce() + Send) {
+    if nix::unistd::geteuid().is_root() {
+        NetNs::create().unwrap().run(test).unwrap();
+    } else {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+        eprintln!("skipped: needs root");
+    }
+}
+
+/// A virtual address moves to another node: the kernel takes the routes with it along.
+#[test]
+fn routes_that_went_with_a_node_address_come_back() {
+    in_a_node(|| {
+        let netns = NetNs::create().unwrap();
+        let mut node = links(&netns, &["10.6.0.1/16", "10.6.0.2/16", "fd00:6::1/64"]);
+        let (pod, link) = (pod(), NodeLink::of("c0ffee").unwrap());
+        let before = ips(&["10.6.0.1", "10.6.0.2", "fd00:6::1"]);
+        // Two neighbours and two routes of the host end, and each node address on sp0 and on net1.
+        assert_eq!(refresh(&netns, &pod, &before).unwrap(), 4 + 6);
+        assert_eq!(refresh(&netns, &pod, &before).unwrap(), 0);
+        let host = node.link_by_name(&link.host).unwrap().unwrap().index;
+        let sources = |node: &mut Netlink| -> Vec<_> {
+            let routes = node.routes_of(Family::V4, Some(host)).unwrap();
+            routes.iter().filter(|r| r.is_ours()).map(|r| r.source.unwrap().to_string()).collect()
+        };
+        assert_eq!(sources(&mut node), ["10.6.0.1"]);
+
+        let underlay = node.link_by_name(&name("br0")).unwrap().unwrap().index;
+        node.add_address(underlay, "10.6.0.3/32".parse().unwrap()).unwrap();
+        node.delete_address(underlay, "10.6.0.1/16".parse().unwrap()).unwrap();
+        assert_eq!(sources(&mut node), Vec::<String>::new(), "the kernel deletes a route with its source");
+        let after = ips(&["10.6.0.3", "fd00:6::1"]);
+        assert!(refresh(&netns, &pod, &after).unwrap() > 0);
+        assert_eq!(sources(&mut node), ["10.6.0.3"]);
+        let mut inside = netns.netlink().unwrap();
+        for nic in ["sp0", "net1"] {
+            let index = inside.link_by_name(&name(nic)).unwrap().unwrap().index;
+            let mut known: Vec<_> =
+                inside.permanent_neighbors(index).unwrap().iter().map(|n| n.address).collect();
+            known.sort();
+            assert_eq!(known, after, "{nic}");
+        }
+        assert_eq!(refresh(&netns, &pod, &after).unwrap(), 0);
+    });
+}
+
+#[test]
+fn the_idle_link_of_a_pod_that_lives_on_is_deleted_unless_it_is_used_again() {
+    in_a_node(|| {
+        let netns = NetNs::create().unwrap();
+        let mut node = links(&netns, &[]);
+        let host = NodeLink::of("c0ffee").unwrap().host;
+        let mut leaving = Leaving::default();
+        leaving.add("c0ffee");
+        leaving.cancel("c0ffee");
+        assert!(leaving.0.is_empty());
+        delete_links(std::slice::from_ref(&host)).unwrap();
+        assert_eq!(node.link_by_name(&host).unwrap(), None);
+        delete_links(&[host]).unwrap();
+    });
+}
