@@ -175,14 +175,20 @@ enum Holder {
     Dead,
     /// The flow in question.
     Flow,
-    /// Another live flow.
+    /// Another live flow, or one that is just being made.
     Other,
 }
 
 /// `mine` is the `OUT` key of the flow in question.
 #[inline(never)]
 fn holder<S: State>(back: &NatKey, mine: &NatKey, s: &S) -> Holder {
-    let Some(out) = s.nat(back, |b| partner(back, b.addr, b.port)) else { return Holder::Nobody };
+    let mut made = 0;
+    let Some(out) = s.nat(back, |b| {
+        made = b.last_seen;
+        partner(back, b.addr, b.port)
+    }) else {
+        return Holder::Nobody;
+    };
     if out.local_port == mine.local_port && out.local == mine.local {
         return Holder::Flow;
     }
@@ -191,7 +197,12 @@ fn holder<S: State>(back: &NatKey, mine: &NatKey, s: &S) -> Holder {
             && o.addr == back.local
             && !life::is_over(back.protocol, o.state, o.last_seen, s.now())
     });
-    if live == Some(true) { Holder::Other } else { Holder::Dead }
+    // A young one may belong to another CPU, which is about to write its other half.
+    if live == Some(true) || s.now().saturating_sub(made) < life::SECOND {
+        Holder::Other
+    } else {
+        Holder::Dead
+    }
 }
 
 /// Translates an answer back; undecided if it is none.

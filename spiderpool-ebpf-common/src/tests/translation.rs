@@ -131,6 +131,31 @@ fn when_all_tried_ports_are_taken_the_packet_is_kept_off_eth0() {
     assert!(tables.nat.borrow().is_empty());
 }
 
+/// The entry that another CPU has made first, a moment ago.
+#[test]
+fn a_half_that_is_being_made_is_not_taken() {
+    for (age, reason) in [(0, Reason::NatPort), (SECOND - 1, Reason::NatPort), (SECOND, Reason::NatNew)] {
+        let mut tables = tables();
+        let (mine, other) = (flow(NET1, Family::V4), flow(NET2, Family::V4));
+        out(&tables, NET2, &frames::udp(other, b"q"));
+        tables.nat.borrow_mut().retain(|key, _| key.direction == BACK);
+        tables.now += age;
+        let done = out(&tables, NET1, &frames::udp(mine, b"q"));
+        assert_eq!(done.reason, reason, "{age} ns old");
+        let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..mine };
+        let half = tables
+            .nat
+            .borrow()
+            .iter()
+            .filter(|(key, _)| key.direction == BACK && key.local_port == mine.sport)
+            .map(|(_, e)| e.addr)
+            .next();
+        let owner = if reason == Reason::NatNew { mine } else { other };
+        assert_eq!(half, Some(frames::addr(owner.src)));
+        assert_eq!(frames::ends(&done.frame).map(|e| e.sport == seen.sport), Some(reason == Reason::NatNew));
+    }
+}
+
 #[test]
 fn a_full_map_leaves_nothing_behind() {
     let e = flow(NET1, Family::V4);
