@@ -55,40 +55,47 @@ impl Dataplane {
         let now = now()?;
         let all: Vec<(NatKey, NatEntry)> = self.maps.nat.iter().filter_map(Result::ok).collect();
         let mut result = Expired::default();
+        let mut entries = 0;
         for (key, _) in &all {
             if key.direction == OUT {
-                result.removed += usize::from(self.expire_pair(key, now)?);
-            } else if self.is_orphan(key, now) {
+                let removed = self.expire_pair(key, now)?;
+                entries += removed;
+                result.removed += usize::from(removed > 0);
+            } else if is_orphan(key, now, |key| self.maps.nat.get(key, 0).ok()) {
                 gone_is_fine(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
+                entries += 1;
                 result.orphans += 1;
             }
         }
-        result.left = all.len().saturating_sub(2 * result.removed + result.orphans);
+        result.left = all.len().saturating_sub(entries);
         Ok(result)
     }
 
-    /// Reads the entry again, because a packet may have come since the listing.
-    fn expire_pair(&mut self, key: &NatKey, now: u64) -> Result<bool, MapError> {
-        let Ok(entry) = self.maps.nat.get(key, 0) else { return Ok(false) };
+    /// How many entries of a flow were removed. Reads the entry again, because a packet may have come since the
+    /// listing.
+    fn expire_pair(&mut self, key: &NatKey, now: u64) -> Result<usize, MapError> {
+        let Ok(entry) = self.maps.nat.get(key, 0) else { return Ok(0) };
         if !life::is_over(key.protocol, entry.state, entry.last_seen, now) {
-            return Ok(false);
+            return Ok(0);
         }
         gone_is_fine(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
         let back = partner(key, &entry);
         if self.maps.nat.get(&back, 0).is_ok_and(|b| partner(&back, &b) == *key) {
             gone_is_fine(self.maps.nat.remove(&back)).map_err(MapError::of(names::NAT))?;
+            return Ok(2);
         }
-        Ok(true)
+        Ok(1)
     }
+}
 
-    /// The `BACK` entry is made first, so a young one may just be waiting for its `OUT` entry. One that went with
-    /// its `OUT` entry since the listing is none.
-    fn is_orphan(&self, key: &NatKey, now: u64) -> bool {
-        let Ok(entry) = self.maps.nat.get(key, 0) else { return false };
-        let out = partner(key, &entry);
-        let named = self.maps.nat.get(&out, 0).is_ok_and(|o| partner(&out, &o) == *key);
-        !named && now.saturating_sub(entry.last_seen) > life::SECOND
-    }
+/// Whether a `BACK` entry has no other half. It is made first, so a young one may just be waiting for its `OUT`
+/// entry; one that went with its `OUT` entry since the listing is none; and one that a new flow has taken over
+/// between the two reads is none either, which is why it is read once more at the end.
+fn is_orphan(key: &NatKey, now: u64, mut read: impl FnMut(&NatKey) -> Option<NatEntry>) -> bool {
+    let Some(entry) = read(key) else { return false };
+    let out = partner(key, &entry);
+    let named = read(&out).is_some_and(|o| partner(&out, &o) == *key);
+    !named && now.saturating_sub(entry.last_seen) > life::SECOND && read(key) == Some(entry)
 }
 
 /// Another CPU, the LRU or the program may have removed the entry first.
@@ -99,5 +106,35 @@ fn gone_is_fine(result: Result<(), aya::maps::MapError>) -> Result<(), aya::maps
             Ok(())
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_ebpf_common::addr::Addr;
+    use spiderpool_ebpf_common::life::{SECOND, protocol};
+    use spiderpool_ebpf_common::maps::{BACK, NatEntry, NatKey};
+
+    use super::is_orphan;
+
+    #[test]
+    fn a_half_that_a_new_flow_takes_over_meanwhile_is_no_orphan() {
+        let key = NatKey {
+            pod: 1,
+            protocol: protocol::UDP,
+            direction: BACK,
+            local_port: 40_000,
+            remote_port: 53,
+            local: Addr::v4([10, 244, 1, 5]),
+            remote: Addr::v4([10, 96, 0, 10]),
+        };
+        let (now, addr) = (100 * SECOND, Addr::v4([172, 18, 55, 180]));
+        let old = NatEntry { last_seen: 0, addr, port: 40_000, state: 0, _pad: [0; 5] };
+        assert!(is_orphan(&key, now, |asked| (*asked == key).then_some(old)));
+        let new = NatEntry { last_seen: now, ..old };
+        let mut reads = [Some(old), None, Some(new)].into_iter();
+        assert!(!is_orphan(&key, now, |_| reads.next().flatten()));
+        let mut reads = [Some(old), None, None].into_iter();
+        assert!(!is_orphan(&key, now, |_| reads.next().flatten()), "gone meanwhile");
     }
 }

@@ -77,7 +77,10 @@ fn the_sweep_removes_what_is_over_and_halves() {
     nat.insert(other, entry(UNDERLAY, 5, 0, now() - 2 * SECOND), 0).unwrap();
     let (_, young) = keys(1, protocol::UDP, 9);
     nat.insert(young, entry(UNDERLAY, 9, 0, now()), 0).unwrap();
-    assert_eq!(dataplane.expire().unwrap(), Expired { removed: 3, orphans: 2, left: 7 });
+    // And the first half of a flow that is over.
+    let (first, _) = keys(1, protocol::UDP, 10);
+    nat.insert(first, entry(CLUSTER, 10, 0, now() - 61 * SECOND), 0).unwrap();
+    assert_eq!(dataplane.expire().unwrap(), Expired { removed: 4, orphans: 2, left: 7 });
     let mut left: Vec<_> = nat.keys().map(|key| key.unwrap().local_port).collect();
     left.sort_unstable();
     assert_eq!(left, [1, 1, 3, 3, 5, 5, 9]);
