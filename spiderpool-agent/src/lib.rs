@@ -1,6 +1,7 @@
 //! `spiderpool-agent`: allocates addresses for the pods of its node and owns the node's dataplane.
 #![forbid(unsafe_code)]
 
+mod announce;
 pub mod config;
 pub mod coordinator;
 pub mod daemon;

@@ -9,8 +9,6 @@ use serde_json::Value;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamDelArgs};
 use spiderpool_core::ip::Family;
 use spiderpool_core::names::IfName;
-use spiderpool_net::announce::announce;
-use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::sysctl;
 use tracing::{debug, info, warn};
@@ -61,11 +59,7 @@ impl Plugin for Ipam {
         debug!(answer = ?answer, "agent answered");
         let result = result::of_answer(&answer, &request.nic)?;
         info!(addresses = ?result.ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(), "addresses allocated");
-        announce_all(
-            &netns,
-            &request.nic,
-            &result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>(),
-        );
+        let_the_kernel_announce(&netns, &request.nic);
         Ok(result.to_json(version))
     }
 
@@ -103,29 +97,19 @@ impl Plugin for Ipam {
     }
 }
 
-/// Lets the neighbours know. Main plugins ask for addresses while the NIC is down or not there: then the kernel
-/// announces them as soon as they are on it. A NIC that is up has to be announced by us, as the kernel speaks up
-/// only when a NIC comes up or its MAC changes. Nothing of this is a reason to fail.
-fn announce_all(netns: &NetNs, nic: &IfName, addresses: &[IpAddr]) {
-    let announced = netns.run(|| -> Result<(), NetlinkError> {
+/// Has the kernel let the neighbours know as soon as the addresses are on a NIC that comes up: main plugins ask for
+/// addresses before that. A NIC that is up already is announced by the agent: closing a packet socket takes longer
+/// than all the rest here. Nothing of this is a reason to fail.
+fn let_the_kernel_announce(netns: &NetNs, nic: &IfName) {
+    let written = netns.run(|| {
         for (family, name) in [(Family::V4, "arp_notify"), (Family::V6, "ndisc_notify")] {
             if let Err(error) = sysctl::write(&format!("net/ipv{}/conf/{nic}/{name}", family.version()), "1")
             {
                 debug!(%error, "the kernel will not announce the addresses");
             }
         }
-        let Some(link) = Netlink::open()?.link_by_name(nic)?.filter(|link| link.up) else { return Ok(()) };
-        let Some(mac) = link.mac else { return Ok(()) };
-        for address in addresses {
-            if let Err(error) = announce(link.index, mac, *address) {
-                debug!(%error, "address not announced");
-            }
-        }
-        Ok(())
     });
-    match announced {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "addresses not announced"),
-        Err(error) => debug!(%error, "addresses not announced"),
+    if let Err(error) = written {
+        debug!(%error, "the kernel will not announce the addresses");
     }
 }

@@ -8,6 +8,7 @@ use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamBatchDelArgs
 
 use super::body::JsonBody;
 use super::error::Failed;
+use crate::announce::Announcement;
 use crate::daemon::Agent;
 
 /// The agent answers.
@@ -20,7 +21,12 @@ pub(super) async fn allocate(
     State(agent): State<Arc<Agent>>,
     JsonBody(args): JsonBody<IpamAddArgs>,
 ) -> Result<Json<IpamAddResponse>, Failed> {
-    Ok(Json(agent.ipam.allocate(args).await?))
+    let answer = agent.ipam.allocate(args.clone()).await?;
+    if let Some(announcement) = Announcement::new(&args, &answer.ips) {
+        // Nobody waits for it.
+        drop(tokio::task::spawn_blocking(move || announcement.send()));
+    }
+    Ok(Json(answer))
 }
 
 pub(super) async fn release(
