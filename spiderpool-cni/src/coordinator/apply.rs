@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use spiderpool_core::coordinator::{Place, Step};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Neighbor, Route};
-use spiderpool_net::netlink::{Netlink, NewVeth};
+use spiderpool_net::netlink::{Netlink, NetlinkError, NewVeth};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::sysctl::{self, SysctlError};
 use tracing::{debug, warn};
@@ -137,9 +137,13 @@ impl<'a> Applier<'a> {
                     netlink.delete_neighbor(index, neighbor.address)
                 })?;
             }
-            Step::AddRoute { place, route } => self.with_route(*place, route, Netlink::ensure_route)?,
+            Step::AddRoute { place, route } => {
+                self.with_route(*place, route, |n, r| put(n, r, Netlink::ensure_route))?
+            }
             Step::ReplaceRoute { place, route } => self.with_route(*place, route, Netlink::replace_route)?,
-            Step::RestoreRoute { place, route } => self.with_route(*place, route, Netlink::append_route)?,
+            Step::RestoreRoute { place, route } => {
+                self.with_route(*place, route, |n, r| put(n, r, Netlink::append_route))?
+            }
             Step::DeleteRoute { place, route } => self.with_route(*place, route, Netlink::delete_route)?,
         }
         Ok(None)
@@ -191,6 +195,21 @@ impl<'a> Applier<'a> {
             Some(route) => act(netlink, &route).map_err(Into::into),
             None => Ok(()),
         })
+    }
+}
+
+/// A route may outlive the subnet of its next hop; it is moved, and put back, all the same.
+fn put(
+    netlink: &mut Netlink,
+    route: &Route<u32>,
+    act: impl Fn(&mut Netlink, &Route<u32>) -> Result<(), NetlinkError>,
+) -> Result<(), NetlinkError> {
+    match act(netlink, route) {
+        Err(error) if error.is_unreachable() && route.gateway.is_some() && !route.onlink => {
+            debug!(%error, "next hop is assumed to be on the link");
+            act(netlink, &Route { onlink: true, ..route.clone() }).map_err(|_| error)
+        }
+        result => result,
     }
 }
 

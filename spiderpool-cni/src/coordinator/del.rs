@@ -26,28 +26,35 @@ use crate::error::PluginError;
 use crate::spec::result_addresses;
 
 pub(super) fn del(request: &Request, conf: &NetConf) {
-    if let Err(error) = clean(request, conf) {
-        warn!(%error, "not everything could be removed");
-    }
-    if let Err(error) = conf.client().unregister_nics(&attachment(request, &conf.base.name)) {
-        warn!(%error, "registration is left to the agent's comparison");
+    let cleaned = clean(request, conf).inspect_err(|error| warn!(%error, "not everything could be removed"));
+    let Err(error) = conf.client().unregister_nics(&attachment(request, &conf.base.name)) else { return };
+    warn!(%error, "registration is left to the agent's comparison");
+    if let Ok(Some(idle)) = cleaned
+        && let Err(error) = Netlink::open().and_then(|mut host| host.delete_link(&idle))
+    {
+        warn!(%error, "idle node link is left");
     }
 }
 
-/// The node link is deleted only if its pod end cannot be seen: otherwise it goes with the namespace, which the
-/// runtime removes after this. Deleting it here would wait for several RCU grace periods, 15 to 25 ms, and so
-/// would setting the NIC down. If the pod goes on living instead, the link idles until the next ADD.
-fn clean(request: &Request, conf: &NetConf) -> Result<(), PluginError> {
+/// The node link that is idle now, for the agent to delete. If its pod end cannot be seen, it is deleted here.
+///
+/// As a rule it goes with the namespace, which the runtime removes after this. Deleting it would wait for several
+/// RCU grace periods, 15 to 25 ms, and so would setting the NIC down. If the pod goes on living instead, the agent
+/// deletes it later.
+fn clean(request: &Request, conf: &NetConf) -> Result<Option<IfName>, PluginError> {
     // Named by the container: a late DEL of an old sandbox finds nothing of the new one's.
     let host_end = host_end_name(&request.container_id).map_err(|e| PluginError::Config(e.to_string()))?;
     let mut host = Netlink::open()?;
-    let Some(netns) = open_own(request) else { return Ok(host.delete_link(&host_end)?) };
-    let addresses = clean_pod(&netns, request, conf);
+    let Some(netns) = open_own(request) else {
+        host.delete_link(&host_end)?;
+        return Ok(None);
+    };
+    let left = clean_pod(&netns, request, conf);
     let mut gone = result_addresses(&conf.base.prev_result, request.nic.as_str());
-    gone.extend(addresses.iter().flatten());
+    gone.extend(left.iter().flat_map(|left| &left.addresses));
     let gone: Vec<_> = gone.iter().map(IpNet::addr).collect();
     remove_from_host_end(&mut host, &host_end, &gone)?;
-    addresses.map(drop)
+    Ok(left?.is_last.then_some(host_end))
 }
 
 /// The sandbox's namespace, if it is there and the node link in it says that it is this sandbox's: the path may
@@ -66,8 +73,15 @@ fn open_own(request: &Request) -> Option<NetNs> {
     Some(netns)
 }
 
-/// The addresses that the NIC had.
-fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Vec<IpNet>, PluginError> {
+/// What was found of the NIC.
+struct Left {
+    /// The addresses that it had.
+    addresses: Vec<IpNet>,
+    /// Whether the pod has no other underlay NIC.
+    is_last: bool,
+}
+
+fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Left, PluginError> {
     let mut applier = Applier::new(netns)?;
     let pod = read_pod(&mut applier.pod_netlink)?;
     let first_nic = first_nic(conf)?;
@@ -79,10 +93,11 @@ fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Vec<IpN
         }
         detach(&mut applier.pod_netlink, link.index)?;
     }
-    if other_underlay_nics(&mut applier.pod_netlink, &pod, &request.nic, &first_nic)?.is_empty() {
+    let is_last = other_underlay_nics(&mut applier.pod_netlink, &pod, &request.nic, &first_nic)?.is_empty();
+    if is_last {
         restore(&mut applier, &request.nic, &first_nic)?;
     }
-    Ok(addresses)
+    Ok(Left { addresses, is_last })
 }
 
 fn first_nic(conf: &NetConf) -> Result<IfName, PluginError> {

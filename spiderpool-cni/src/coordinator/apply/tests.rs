@@ -155,3 +155,43 @@ fn hints_that_the_agent_added_first_do_not_fail_the_add() {
         applier.apply(&steps).unwrap();
     });
 }
+
+/// The address that made the gateway reachable is gone, the route is still there.
+#[test]
+fn a_default_route_whose_gateway_is_out_of_reach_is_moved_and_put_back() {
+    in_a_node(|| {
+        let netns = pod();
+        let mut applier = Applier::new(&netns).unwrap();
+        let netlink = &mut applier.pod_netlink;
+        let eth0 = netlink.link_by_name(&name("eth0")).unwrap().unwrap().index;
+        for (address, gateway) in [("10.99.0.2/24", "10.99.0.1"), ("fd00:99::2/64", "fd00:99::1")] {
+            let (address, gateway): (IpNet, IpAddr) = (address.parse().unwrap(), gateway.parse().unwrap());
+            let family = spiderpool_core::ip::Family::of(gateway);
+            let default = family.default_route();
+            for route in netlink.routes_of(family, Some(eth0)).unwrap() {
+                if route.is_default() {
+                    netlink.delete_route(&route).unwrap();
+                }
+            }
+            netlink.add_address(eth0, address).unwrap();
+            let route = Route { gateway: Some(gateway), protocol: 3, ..Route::new(default, eth0) };
+            netlink.append_route(&route).unwrap();
+            netlink.delete_address(eth0, address).unwrap();
+            assert!(netlink.routes_of(family, Some(eth0)).unwrap().iter().any(Route::is_default), "{family}");
+        }
+        let before = look(&mut applier);
+        let steps = plan(&mut applier, SETTINGS);
+        applier.apply(&steps).unwrap();
+        let rest = plan(&mut applier, SETTINGS);
+        let rest: Vec<_> = rest.iter().filter(|step| !matches!(step, Step::SetSysctl { .. })).collect();
+        assert_eq!(rest, Vec::<&Step>::new());
+        applier.undo();
+        let after = look(&mut applier);
+        let without_flag = |lines: &[String]| {
+            let mut lines: Vec<_> = lines.iter().map(|line| line.replace(" onlink", "")).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(without_flag(&after.1), without_flag(&before.1));
+    });
+}
