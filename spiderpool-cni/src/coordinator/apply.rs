@@ -138,11 +138,11 @@ impl<'a> Applier<'a> {
                 })?;
             }
             Step::AddRoute { place, route } => {
-                self.with_route(*place, route, |n, r| put(n, r, Netlink::ensure_route))?
+                self.with_route(*place, route, |n, r| put(n, r, Netlink::ensure_route))?;
             }
             Step::ReplaceRoute { place, route } => self.with_route(*place, route, Netlink::replace_route)?,
             Step::RestoreRoute { place, route } => {
-                self.with_route(*place, route, |n, r| put(n, r, Netlink::append_route))?
+                self.with_route(*place, route, |n, r| put(n, r, Netlink::append_route))?;
             }
             Step::DeleteRoute { place, route } => self.with_route(*place, route, Netlink::delete_route)?,
         }
