@@ -35,8 +35,8 @@ pub const ROLE_UNDERLAY: u8 = 2;
 /// The private link to the node: sp0.
 pub const ROLE_NODE_LINK: u8 = 3;
 
-/// How many other underlay NICs a pod can have.
-pub const SIBLINGS: usize = 6;
+/// How many underlay NICs a pod can have.
+pub const SIBLINGS: usize = 15;
 
 /// What the programs know about one NIC of a pod. A NIC id is never 0.
 #[repr(C, align(8))]
@@ -67,7 +67,7 @@ pub struct NicEntry {
     /// NIC ids of the pod's (other) underlay NICs; 0 where there is none.
     pub siblings: [u16; SIBLINGS],
     #[doc(hidden)]
-    pub _pad: [u8; 4],
+    pub _pad: [u8; 2],
 }
 
 /// What to do with a destination.
@@ -214,7 +214,7 @@ pub struct NatEntry {
     pub _pad: [u8; 5],
 }
 
-const _: () = assert!(size_of::<NicEntry>() == 64);
+const _: () = assert!(size_of::<NicEntry>() == 80);
 const _: () = assert!(size_of::<CidrKey>() == 20);
 const _: () = assert!(size_of::<CidrEntry>() == 4);
 const _: () = assert!(size_of::<ArrivalKey>() == 40);

@@ -130,7 +130,7 @@ static UNUSED: NicEntry = NicEntry {
     addr4: [0; 4],
     addr6: [0; 16],
     siblings: [0; SIBLINGS],
-    _pad: [0; 4],
+    _pad: [0; 2],
 };
 
 /// The maps and facts.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::Tables;
 use crate::addr::Addr;
 use crate::life::SECOND;
-use crate::maps::{CidrAction, CidrKind, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY};
+use crate::maps::{CidrAction, CidrKind, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
 
 /// NIC id of eth0, and the pod's id.
 pub const ETH0: u16 = 1;
@@ -88,6 +88,10 @@ pub fn tables() -> Tables {
             SP0 => ROLE_NODE_LINK,
             _ => ROLE_UNDERLAY,
         };
+        // The last places count too.
+        let mut siblings = [0; SIBLINGS];
+        siblings[0] = NET1;
+        siblings[SIBLINGS - 1] = NET2;
         let underlay = role == ROLE_UNDERLAY;
         let bytes4 = |ip| if let IpAddr::V4(ip) = ip { ip.octets() } else { [0; 4] };
         let bytes6 = |ip| if let IpAddr::V6(ip) = ip { ip.octets() } else { [0; 16] };
@@ -102,7 +106,7 @@ pub fn tables() -> Tables {
             peer_mac: if underlay { [0; 6] } else { peer(id) },
             addr4: bytes4(at(Place::Nic(id), Family::V4)),
             addr6: bytes6(at(Place::Nic(id), Family::V6)),
-            siblings: [NET1, NET2, 0, 0, 0, 0],
+            siblings,
             ..NicEntry::default()
         };
         tables.nics.insert(id, entry);
