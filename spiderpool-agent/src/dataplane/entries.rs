@@ -4,8 +4,30 @@ use std::net::IpAddr;
 
 use spiderpool_api::agent::dataplane::NicRole;
 use spiderpool_dataplane::{NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
+use thiserror::Error;
 
 use super::inventory::{NicRecord, PodRecord};
+
+/// The pod has more underlay NICs than the programs can tell apart.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error(
+    "container {container} has {count} underlay NICs, the eBPF dataplane serves at most {SIBLINGS}: use fewer, or the dataplane \"policy\" for this pod"
+)]
+pub struct TooManyNics {
+    /// Its container ID.
+    pub container: String,
+    /// How many it has, the new one included.
+    pub count: usize,
+}
+
+/// Refuses a pod that has more underlay NICs than an entry can name.
+pub(super) fn check(pod: &PodRecord) -> Result<(), TooManyNics> {
+    let count = pod.nics.iter().filter(|record| record.nic.role == NicRole::Underlay).count();
+    if count > SIBLINGS {
+        return Err(TooManyNics { container: pod.container_id.clone(), count });
+    }
+    Ok(())
+}
 
 /// The entries of all NICs of a pod, by id.
 pub(super) fn entries(pod: &PodRecord) -> Vec<(u16, NicEntry)> {
@@ -68,9 +90,8 @@ mod tests {
         NicRecord { id, nic }
     }
 
-    #[test]
-    fn every_nic_knows_the_others() {
-        let pod = PodRecord {
+    fn pod(nics: Vec<NicRecord>) -> PodRecord {
+        PodRecord {
             container_id: "c".into(),
             netns: PathBuf::new(),
             netns_identity: NetnsIdentity { dev: 0, inode: 0 },
@@ -79,13 +100,34 @@ mod tests {
             pod_uid: String::new(),
             profile: 7,
             attachments: vec![],
-            nics: vec![
-                record(5, "eth0", NicRole::Cluster, &["10.244.0.2/32", "10.244.0.3/32", "fd44::2/128"]),
-                record(6, "sp0", NicRole::NodeLink, &[]),
-                record(8, "net1", NicRole::Underlay, &["10.6.0.2/16"]),
-                record(9, "net2", NicRole::Underlay, &["10.7.0.2/16"]),
-            ],
+            nics,
+        }
+    }
+
+    #[test]
+    fn no_underlay_nic_is_left_out_without_a_word() {
+        let names: Vec<String> = (1..=16).map(|n| format!("net{n}")).collect();
+        let nics = |count: u16| {
+            let underlay = (1..=count).zip(&names);
+            let underlay = underlay.map(|(n, name)| record(n + 1, name, NicRole::Underlay, &[]));
+            std::iter::once(record(1, "eth0", NicRole::Cluster, &[])).chain(underlay).collect()
         };
+        let most = pod(nics(15));
+        assert_eq!(check(&most), Ok(()));
+        let siblings = entries(&most)[0].1.siblings;
+        assert_eq!(siblings.to_vec(), (2..=16).collect::<Vec<u16>>());
+        let error = check(&pod(nics(16))).unwrap_err();
+        assert_eq!(error, TooManyNics { container: "c".into(), count: 16 });
+    }
+
+    #[test]
+    fn every_nic_knows_the_others() {
+        let pod = pod(vec![
+            record(5, "eth0", NicRole::Cluster, &["10.244.0.2/32", "10.244.0.3/32", "fd44::2/128"]),
+            record(6, "sp0", NicRole::NodeLink, &[]),
+            record(8, "net1", NicRole::Underlay, &["10.6.0.2/16"]),
+            record(9, "net2", NicRole::Underlay, &["10.7.0.2/16"]),
+        ]);
         let entries = entries(&pod);
         assert!(entries.iter().all(|(_, entry)| (entry.pod, entry.node_link, entry.profile) == (5, 6, 7)));
         let eth0 = entries[0].1;

@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::attach::{self, AttachError};
 use super::cidrs::{ClusterCidrs, ProfileKey, plan_cidrs};
-use super::entries::entries;
+use super::entries::{self, TooManyNics, entries};
 use super::inventory::{Inventory, InventoryError, PodRecord, Retired};
 use super::metrics::{DataplaneMetrics, Growth};
 use super::node_link::{self, Leaving};
@@ -48,6 +48,9 @@ pub enum DataplaneError {
     /// The registration makes no sense or does not fit.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
+    /// The pod does not fit the programs.
+    #[error(transparent)]
+    TooManyNics(#[from] TooManyNics),
     /// The inventory cannot be written.
     #[error(transparent)]
     State(#[from] StateFileError),
@@ -145,6 +148,10 @@ impl Owner {
         let max_id = dataplane.max_id();
         let before = self.inventory.clone();
         let retired = self.inventory.register(request, identity, &self.strangers, max_id)?;
+        if let Some(Err(error)) = self.inventory.pod(&request.attachment.container_id).map(entries::check) {
+            self.inventory = before;
+            return Err(error.into());
+        }
         if let Err(error) = self.save() {
             self.inventory = before;
             return Err(error);
