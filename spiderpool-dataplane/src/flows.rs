@@ -99,7 +99,7 @@ fn is_orphan(key: &NatKey, now: u64, mut read: impl FnMut(&NatKey) -> Option<Nat
 }
 
 /// Another CPU, the LRU or the program may have removed the entry first.
-fn gone_is_fine(result: Result<(), aya::maps::MapError>) -> Result<(), aya::maps::MapError> {
+pub(crate) fn gone_is_fine(result: Result<(), aya::maps::MapError>) -> Result<(), aya::maps::MapError> {
     match result {
         Err(aya::maps::MapError::KeyNotFound) => Ok(()),
         Err(aya::maps::MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(nix::libc::ENOENT) => {

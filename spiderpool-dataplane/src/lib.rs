@@ -3,6 +3,7 @@
 //! The only crate that links aya. It does not attach anything (spiderpool-net does, by netlink) and does not
 //! decide what goes into the maps (the agent does). docs/dataplane.md explains every map.
 
+mod addresses;
 mod btf;
 mod cidrs;
 mod error;

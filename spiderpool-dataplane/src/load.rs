@@ -20,14 +20,18 @@ const RING_IN_OBJECT: &str = "AYA_LOGS";
 /// Name of its pin.
 const RING_PIN: &str = "events";
 /// The maps as named in the object, with the names of their pins.
-const PINS: [(&str, &str); 6] = [
+const PINS: [(&str, &str); 7] = [
     (names::NICS, names::NICS),
+    (names::ADDRESSES, names::ADDRESSES),
     (names::CLUSTER_CIDRS, names::CLUSTER_CIDRS),
     (names::ARRIVALS, names::ARRIVALS),
     (names::NAT, names::NAT),
     (names::STATS, names::STATS),
     (RING_IN_OBJECT, RING_PIN),
 ];
+
+/// Entries of `addresses` for each NIC id.
+const ADDRESSES_PER_NIC: u32 = 4;
 
 /// How many entries the maps have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +121,7 @@ fn set_sizes(loader: &mut EbpfLoader<'_>, sizes: &Sizes) {
     loader
         .map_max_entries(names::NICS, sizes.nics)
         .map_max_entries(names::STATS, sizes.nics)
+        .map_max_entries(names::ADDRESSES, sizes.nics.saturating_mul(ADDRESSES_PER_NIC))
         .map_max_entries(names::CLUSTER_CIDRS, sizes.cidrs)
         .map_max_entries(names::ARRIVALS, sizes.arrivals)
         .map_max_entries(names::NAT, sizes.nat);

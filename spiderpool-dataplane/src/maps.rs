@@ -2,7 +2,7 @@
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use spiderpool_ebpf_common::maps::{
-    ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry, names,
+    AddressEntry, AddressKey, ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry, names,
 };
 use spiderpool_ebpf_common::reason::Counters;
 
@@ -11,6 +11,7 @@ use crate::error::MapError;
 /// Every map of the dataplane but the log's ring buffer.
 pub(crate) struct Maps {
     pub(crate) nics: Array<MapData, NicEntry>,
+    pub(crate) addresses: HashMap<MapData, AddressKey, AddressEntry>,
     pub(crate) cidrs: LpmTrie<MapData, CidrKey, CidrEntry>,
     pub(crate) arrivals: HashMap<MapData, ArrivalKey, ArrivalEntry>,
     pub(crate) nat: HashMap<MapData, NatKey, NatEntry>,
@@ -29,6 +30,7 @@ impl Maps {
         let mut map = |name| ebpf.take_map(name).ok_or(MapError::Missing { map: name });
         Ok(Self {
             nics: Array::try_from(map(names::NICS)?).map_err(MapError::of(names::NICS))?,
+            addresses: HashMap::try_from(map(names::ADDRESSES)?).map_err(MapError::of(names::ADDRESSES))?,
             cidrs: LpmTrie::try_from(map(names::CLUSTER_CIDRS)?)
                 .map_err(MapError::of(names::CLUSTER_CIDRS))?,
             arrivals: HashMap::try_from(map(names::ARRIVALS)?).map_err(MapError::of(names::ARRIVALS))?,

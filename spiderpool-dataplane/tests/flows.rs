@@ -8,7 +8,10 @@ use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use spiderpool_dataplane::{Expired, NicEntry, ROLE_CLUSTER, Reason};
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::life::{ASSURED, FIN_BACK, FIN_OUT, SECOND, protocol};
-use spiderpool_ebpf_common::maps::{ArrivalEntry, ArrivalKey, BACK, EXACT, NatEntry, NatKey, OUT};
+use spiderpool_ebpf_common::maps::{
+    AddressEntry, AddressKey, ArrivalEntry, ArrivalKey, BACK, EXACT, NatEntry, NatKey, OUT,
+};
+use spiderpool_ebpf_common::model::frames;
 use spiderpool_ebpf_common::reason::{Counter, Counters};
 use support::{BpfFs, can_run};
 
@@ -114,6 +117,33 @@ fn a_pods_flows_go_with_it() {
     assert!(nat.keys().all(|key| key.unwrap().pod == 4) && nat.keys().count() == 2);
     assert!(arrivals.keys().all(|key| key.unwrap().pod == 4) && arrivals.keys().count() == 1);
     dataplane.pod_flush(3).unwrap();
+}
+
+#[test]
+fn further_addresses_are_replaced_and_end_with_the_nic() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let mut dataplane = fs.load();
+    let map: HashMap<MapData, AddressKey, AddressEntry> = map(&fs, "addresses").try_into().unwrap();
+    let held = |id| {
+        let held = map.iter().map(Result::unwrap).filter(|(_, entry)| entry.nic == id);
+        let mut held: Vec<_> = held.map(|(key, _)| (key.pod, frames::ip(key.addr).to_string())).collect();
+        held.sort();
+        held
+    };
+    let set = |dataplane: &mut spiderpool_dataplane::Dataplane, id, ips: &[&str]| {
+        let ips: Vec<_> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        dataplane.addresses_set(id, 5, &ips).unwrap();
+    };
+    set(&mut dataplane, 6, &["172.18.0.9", "fd00:18::9"]);
+    set(&mut dataplane, 7, &["172.19.0.9"]);
+    assert_eq!(held(6), [(5, "172.18.0.9".into()), (5, "fd00:18::9".into())]);
+    set(&mut dataplane, 6, &["172.18.0.10", "fd00:18::9"]);
+    assert_eq!(held(6), [(5, "172.18.0.10".into()), (5, "fd00:18::9".into())]);
+    dataplane.nic_remove(6).unwrap();
+    assert_eq!((held(6), held(7)), (vec![], vec![(5, "172.19.0.9".into())]));
 }
 
 #[test]

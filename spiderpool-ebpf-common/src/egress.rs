@@ -89,15 +89,22 @@ fn steer<P: Packet, S: State>(
     h: &Headers,
     s: &S,
 ) -> Outcome {
-    if cluster.owns(h.src) {
+    let owner = if cluster.owns(h.src) {
+        nic.pod
+    } else if nic.role == ROLE_UNDERLAY && nic.owns(h.src) {
+        id
+    } else {
+        pod::owner(nic, &h.src, s)
+    };
+    if owner == 0 {
+        return Outcome::pass(Reason::ForeignSource);
+    }
+    if owner == nic.pod {
         if nic.role == ROLE_CLUSTER {
             let reason = if h.is_syn() { nat::make_room(nic, h, s) } else { Reason::ClusterDirect };
             return Outcome::pass(reason);
         }
         return to_cluster(p, nic, cluster, Reason::Steered);
-    }
-    if !(nic.role == ROLE_UNDERLAY && nic.owns(h.src)) && pod::underlay_with(nic, &h.src, s) == 0 {
-        return Outcome::pass(Reason::ForeignSource);
     }
     let flow = nat::find(id, cluster, h, s);
     if !flow.found {
@@ -125,30 +132,39 @@ fn keep_off<P: Packet, S: State>(p: &mut P, nic: &NicEntry, h: &Headers, s: &S, 
     if owned && nic.role == ROLE_CLUSTER {
         return Outcome::pass(reason);
     }
-    if !owned
-        && let Some(cluster) = pod::cluster(nic, s)
+    let cluster = if owned { None } else { pod::cluster(nic, s) };
+    if let Some(cluster) = cluster
         && cluster.owns(h.src)
     {
         return by_mac(p, cluster, reason);
     }
-    let sibling = if owned { 0 } else { pod::underlay_with(nic, &h.src, s) };
-    let underlay = if owned { Some(nic) } else { s.nic(sibling).filter(|_| sibling != 0) };
-    let Some(underlay) = underlay else { return Outcome::pass(foreign(reason)) };
+    let owner = if owned { 0 } else { pod::owner(nic, &h.src, s) };
+    let holder = if owned { Some(nic) } else { s.nic(owner).filter(|_| owner != 0) };
+    let Some(holder) = holder else { return Outcome::pass(foreign(reason)) };
+    let here = holder.ifindex == nic.ifindex;
+    if holder.role == ROLE_CLUSTER {
+        return if here { Outcome::pass(own(reason)) } else { by_mac(p, holder, reason) };
+    }
     if is_for_cluster(nic, h.dst, s)
         && let Some(link) = pod::node_link(nic, s)
     {
         return by_mac(p, link, reason);
     }
-    if owned {
-        Outcome::pass(reason)
+    if here {
+        Outcome::pass(own(reason))
     } else {
-        Outcome::redirect_neigh(underlay.ifindex, reason).onto(underlay.mtu)
+        Outcome::redirect_neigh(holder.ifindex, reason).onto(holder.mtu)
     }
 }
 
 #[inline(always)]
 fn is_for_cluster<S: State>(nic: &NicEntry, dst: Addr, s: &S) -> bool {
     pod::is_steered(nic, dst, s)
+}
+
+/// A further address of the NIC itself.
+const fn own(reason: Reason) -> Reason {
+    if matches!(reason, Reason::BySource) { Reason::NotOurs } else { reason }
 }
 
 const fn foreign(reason: Reason) -> Reason {

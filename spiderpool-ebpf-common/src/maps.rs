@@ -12,6 +12,8 @@ pub mod names {
     pub const NICS: &str = "nics";
     /// LPM trie: [`super::CidrKey`] after a prefix length, to [`super::CidrEntry`].
     pub const CLUSTER_CIDRS: &str = "cluster_cidrs";
+    /// Hash: [`super::AddressKey`] to [`super::AddressEntry`].
+    pub const ADDRESSES: &str = "addresses";
     /// LRU hash: [`super::ArrivalKey`] to [`super::ArrivalEntry`].
     pub const ARRIVALS: &str = "arrivals";
     /// Hash: [`super::NatKey`] to [`super::NatEntry`].
@@ -60,14 +62,36 @@ pub struct NicEntry {
     pub mac: [u8; 6],
     /// MAC of the host end (cluster NIC and node link; zero for underlay NICs).
     pub peer_mac: [u8; 6],
-    /// IPv4 address; zero if it has none.
+    /// First IPv4 address; zero if it has none.
     pub addr4: [u8; 4],
-    /// IPv6 address; zero if it has none.
+    /// First IPv6 address; zero if it has none.
     pub addr6: [u8; 16],
     /// NIC ids of the pod's (other) underlay NICs; 0 where there is none.
     pub siblings: [u16; SIBLINGS],
     #[doc(hidden)]
     pub _pad: [u8; 2],
+}
+
+/// Key of `addresses`: an address of a pod that is not the first of its NIC and family.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddressKey {
+    /// The pod's id.
+    pub pod: u16,
+    #[doc(hidden)]
+    pub _pad: u16,
+    /// The address.
+    pub addr: Addr,
+}
+
+/// Value of `addresses`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressEntry {
+    /// Id of the NIC that has the address.
+    pub nic: u16,
+    #[doc(hidden)]
+    pub _pad: u16,
 }
 
 /// What to do with a destination.
@@ -215,6 +239,8 @@ pub struct NatEntry {
 }
 
 const _: () = assert!(size_of::<NicEntry>() == 80);
+const _: () = assert!(size_of::<AddressKey>() == 20);
+const _: () = assert!(size_of::<AddressEntry>() == 4);
 const _: () = assert!(size_of::<CidrKey>() == 20);
 const _: () = assert!(size_of::<CidrEntry>() == 4);
 const _: () = assert!(size_of::<ArrivalKey>() == 40);
@@ -229,10 +255,18 @@ impl NicEntry {
         if like.is_v4() { Addr::v4(self.addr4) } else { Addr::v6(self.addr6) }
     }
 
-    /// Whether `addr` is this NIC's. An address that is not set belongs to nobody.
+    /// Whether `addr` is this NIC's first of its family. An address that is not set belongs to nobody.
     #[inline(always)]
     pub fn owns(&self, addr: Addr) -> bool {
         self.addr(addr) == addr && !addr.is_unspecified()
+    }
+}
+
+impl AddressKey {
+    /// Key of an address of a pod.
+    #[inline(always)]
+    pub const fn new(pod: u16, addr: Addr) -> Self {
+        Self { pod, _pad: 0, addr }
     }
 }
 
@@ -289,7 +323,9 @@ impl CidrAction {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry};
+    use super::{
+        AddressEntry, AddressKey, ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+    };
     use crate::reason::Counters;
 
     macro_rules! pod {
@@ -298,5 +334,16 @@ mod pod {
             unsafe impl aya::Pod for $t {}
         )* };
     }
-    pod!(NicEntry, CidrKey, CidrEntry, ArrivalKey, ArrivalEntry, NatKey, NatEntry, Counters);
+    pod!(
+        NicEntry,
+        AddressKey,
+        AddressEntry,
+        CidrKey,
+        CidrEntry,
+        ArrivalKey,
+        ArrivalEntry,
+        NatKey,
+        NatEntry,
+        Counters
+    );
 }

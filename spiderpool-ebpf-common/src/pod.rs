@@ -1,7 +1,9 @@
 //! Questions about the pod that a NIC belongs to.
 
 use crate::addr::Addr;
-use crate::maps::{CidrAction, CidrEntry, CidrKey, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY};
+use crate::maps::{
+    AddressKey, CidrAction, CidrEntry, CidrKey, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY,
+};
 use crate::state::State;
 
 /// The pod's cluster NIC.
@@ -22,9 +24,10 @@ pub(crate) fn node_link<'s, S: State>(nic: &'s NicEntry, s: &'s S) -> Option<&'s
     s.nic(nic.node_link).filter(|l| l.role == ROLE_NODE_LINK && l.pod == nic.pod)
 }
 
-/// The id of the underlay NIC of the same pod, other than `nic`, that has the address; 0 if there is none.
+/// The id of the NIC of the same pod that has an address which is not `nic`'s own first one; 0 if none has. (`nic`
+/// itself and the cluster NIC are among them by their further addresses only.)
 #[inline(never)]
-pub(crate) fn underlay_with<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16 {
+pub(crate) fn owner<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16 {
     for id in nic.siblings {
         if id == 0 {
             continue;
@@ -37,14 +40,18 @@ pub(crate) fn underlay_with<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16
             return id;
         }
     }
-    0
+    let id = s.address(&AddressKey::new(nic.pod, *addr));
+    match s.nic(id) {
+        Some(other) if other.pod == nic.pod && matches!(other.role, ROLE_CLUSTER | ROLE_UNDERLAY) => id,
+        _ => 0,
+    }
 }
 
 /// Whether an address is one of the pod's.
 #[inline(always)]
 pub(crate) fn has<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> bool {
     nic.owns(*addr)
-        || underlay_with(nic, addr, s) != 0
+        || owner(nic, addr, s) != 0
         || matches!(cluster(nic, s), Some(cluster) if cluster.owns(*addr))
 }
 

@@ -1,6 +1,6 @@
 //! Everything besides the packet that the logic reads and writes: maps, clock, dice, sockets.
 
-use crate::maps::{ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry};
+use crate::maps::{AddressKey, ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry};
 use crate::reason::Reason;
 
 /// How a map entry is written.
@@ -42,6 +42,9 @@ pub trait State {
 
     /// Entry of a NIC id.
     fn nic(&self, id: u16) -> Option<&NicEntry>;
+
+    /// Entry of `addresses`: a NIC id, 0 if there is none.
+    fn address(&self, key: &AddressKey) -> u16;
 
     /// Longest prefix that holds the address of the key, or [`CidrEntry::NONE`].
     ///

@@ -15,13 +15,13 @@ use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::{info, warn};
 use spiderpool_ebpf_common::life::{SECOND, protocol};
 use spiderpool_ebpf_common::maps::{
-    ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+    AddressKey, ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
 };
 use spiderpool_ebpf_common::reason::{Counter, REASONS, Reason};
 use spiderpool_ebpf_common::state::{Event, NotPut, Put, State};
 use spiderpool_ebpf_common::verdict::Verdict;
 
-use crate::maps::{ARRIVALS, CLUSTER_CIDRS, NAT, NICS, STATS};
+use crate::maps::{ADDRESSES, ARRIVALS, CLUSTER_CIDRS, NAT, NICS, STATS};
 use crate::sockets;
 
 /// Set by the loader for `BPF_PROG_TEST_RUN`.
@@ -130,6 +130,15 @@ impl State for Kernel {
     #[inline(always)]
     fn nic(&self, id: u16) -> Option<&NicEntry> {
         NICS.get(u32::from(id))
+    }
+
+    #[inline(always)]
+    fn address(&self, key: &AddressKey) -> u16 {
+        // SAFETY: map memory, valid during the run; the value is one word.
+        match unsafe { ADDRESSES.get(key) } {
+            Some(entry) => entry.nic,
+            None => 0,
+        }
     }
 
     #[inline(always)]

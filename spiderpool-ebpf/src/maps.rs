@@ -5,12 +5,16 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use spiderpool_ebpf_common::headers::Headers;
 use spiderpool_ebpf_common::maps::{
-    ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+    AddressEntry, AddressKey, ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
 };
 use spiderpool_ebpf_common::reason::Counters;
 
 #[btf_map(name = "nics")]
 pub(crate) static NICS: Array<NicEntry, 1024> = Array::new();
+
+#[btf_map(name = "addresses")]
+pub(crate) static ADDRESSES: HashMap<AddressKey, AddressEntry, 4096, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 #[btf_map(name = "cluster_cidrs")]
 pub(crate) static CLUSTER_CIDRS: LpmTrie<CidrKey, CidrEntry, 16384> = LpmTrie::new();

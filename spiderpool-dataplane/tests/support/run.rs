@@ -10,7 +10,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use spiderpool_dataplane::{Dataplane, Reason, Sizes};
 use spiderpool_ebpf_common::maps::{
-    ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+    AddressEntry, AddressKey, ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
 };
 use spiderpool_ebpf_common::model::{Frame, Tables};
 use spiderpool_ebpf_common::reason::{Counter, Counters};
@@ -81,6 +81,11 @@ impl Bench {
         };
         for (&id, nic) in &tables.nics {
             bench.nics.set(u32::from(id), nic, 0).unwrap();
+        }
+        let mut addresses: aya::maps::HashMap<MapData, AddressKey, AddressEntry> =
+            map(&pins, "addresses").try_into().unwrap();
+        for (key, &nic) in &tables.addresses {
+            addresses.insert(key, AddressEntry { nic, _pad: 0 }, 0).unwrap();
         }
         for &(len, key, entry) in &tables.cidrs {
             bench.cidrs.insert(&Key::new(len, key), entry, 0).unwrap();

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::addr::Addr;
 use crate::maps::{
-    ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, NatEntry, NatKey,
-    NicEntry, ROLE_NONE, SIBLINGS,
+    AddressKey, ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, NatEntry,
+    NatKey, NicEntry, ROLE_NONE, SIBLINGS,
 };
 use crate::packet::{Packet, Sum};
 use crate::reason::{Counter, Reason};
@@ -138,6 +138,8 @@ static UNUSED: NicEntry = NicEntry {
 pub struct Tables {
     /// Map `nics`.
     pub nics: BTreeMap<u16, NicEntry>,
+    /// Map `addresses`.
+    pub addresses: HashMap<AddressKey, u16>,
     /// Map `cluster_cidrs`, with prefix lengths as in the trie.
     pub cidrs: Vec<(u32, CidrKey, CidrEntry)>,
     /// Map `arrivals`.
@@ -198,6 +200,10 @@ impl State for Tables {
 
     fn nic(&self, id: u16) -> Option<&NicEntry> {
         self.nics.get(&id).or_else(|| (id < SIZE).then_some(&UNUSED))
+    }
+
+    fn address(&self, key: &AddressKey) -> u16 {
+        self.addresses.get(key).copied().unwrap_or(0)
     }
 
     fn cidr(&self, key: &CidrKey) -> CidrEntry {

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use super::Tables;
 use crate::addr::Addr;
 use crate::life::SECOND;
-use crate::maps::{CidrAction, CidrKind, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
+use crate::maps::{
+    AddressKey, CidrAction, CidrKind, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS,
+};
 
 /// NIC id of eth0, and the pod's id.
 pub const ETH0: u16 = 1;
@@ -37,6 +39,8 @@ pub enum Family {
 pub enum Place {
     /// Address of a NIC.
     Nic(u16),
+    /// Second address of a NIC.
+    Second(u16),
     /// A ClusterIP.
     Service,
     /// An overlay pod.
@@ -58,6 +62,9 @@ pub fn at(place: Place, family: Family) -> IpAddr {
         Place::Nic(NET1) => ("172.18.55.180", "fd00:18::b4"),
         Place::Nic(NET2) => ("172.19.55.180", "fd00:19::b4"),
         Place::Nic(_) => ("169.254.77.2", "fd00:77::2"),
+        Place::Second(ETH0) => ("10.244.1.6", "fd00:244:1::6"),
+        Place::Second(NET1) => ("172.18.55.181", "fd00:18::b5"),
+        Place::Second(_) => ("172.19.55.181", "fd00:19::b5"),
         Place::Service => ("10.96.0.10", "fd00:96::a"),
         Place::OverlayPod => ("10.244.2.9", "fd00:244:2::9"),
         Place::Node => ("172.18.0.3", "fd00:18::3"),
@@ -110,6 +117,12 @@ pub fn tables() -> Tables {
             ..NicEntry::default()
         };
         tables.nics.insert(id, entry);
+        if id != SP0 {
+            for family in [Family::V4, Family::V6] {
+                let second = super::frames::addr(at(Place::Second(id), family));
+                tables.addresses.insert(AddressKey::new(ETH0, second), id);
+            }
+        }
     }
     cidrs(&mut tables);
     tables

@@ -20,8 +20,16 @@ pub struct Step {
     pub pause: u64,
 }
 
-const SOURCES: [Place; 5] =
-    [Place::Nic(ETH0), Place::Nic(NET1), Place::Nic(NET2), Place::Nic(SP0), Place::Foreign];
+const SOURCES: [Place; 8] = [
+    Place::Nic(ETH0),
+    Place::Nic(NET1),
+    Place::Nic(NET2),
+    Place::Nic(SP0),
+    Place::Second(ETH0),
+    Place::Second(NET1),
+    Place::Second(NET2),
+    Place::Foreign,
+];
 const REMOTES: [Place; 5] =
     [Place::Service, Place::OverlayPod, Place::Node, Place::Neighbour, Place::Outside];
 const FLAGS: [u8; 6] = [SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK];

@@ -50,6 +50,15 @@ fn connections_by_source_and_destination() {
         (ETH0, net1, Place::Outside, neigh(NET1), Reason::BySource),
         (ETH0, Place::Foreign, Place::Service, Verdict::Pass, Reason::ForeignSource),
         (SP0, net1, Place::Node, Verdict::Pass, Reason::NodeLink),
+        (NET1, Place::Second(NET1), Place::Service, by(ETH0), Reason::NatNew),
+        (NET1, Place::Second(NET1), Place::Outside, Verdict::Pass, Reason::NotOurs),
+        (ETH0, Place::Second(NET1), Place::Service, Verdict::Pass, Reason::NatNew),
+        (ETH0, Place::Second(NET1), Place::Outside, neigh(NET1), Reason::BySource),
+        (NET2, Place::Second(NET1), Place::Outside, neigh(NET1), Reason::BySource),
+        (ETH0, Place::Second(ETH0), Place::Service, Verdict::Pass, Reason::ClusterDirect),
+        (ETH0, Place::Second(ETH0), Place::Outside, Verdict::Pass, Reason::NotOurs),
+        (NET1, Place::Second(ETH0), Place::Service, by(ETH0), Reason::Steered),
+        (NET1, Place::Second(ETH0), Place::Outside, by(ETH0), Reason::BySource),
     ];
     for family in FAMILIES {
         for (nic, src, dst, verdict, reason) in table {

@@ -62,6 +62,19 @@ fn replies_go_back_by_nic_and_mac() {
 }
 
 #[test]
+fn replies_of_a_second_address_go_back_by_nic_and_mac() {
+    for family in FAMILIES {
+        for came in [NET1, SP0] {
+            let e = Ends { dst: at(Place::Second(NET1), family), ..to_pod(NET1, family) };
+            let tables = tables();
+            into(&tables, came, &from(GATEWAY, frames::tcp(e, SYN, b"")));
+            let done = out(&tables, ETH0, &frames::tcp(e.back(), SYN | ACK, b""));
+            assert_eq!(to_by(&done), (if came == NET1 { GATEWAY } else { peer(came) }, redirect(came)));
+        }
+    }
+}
+
+#[test]
 fn a_new_flow_of_the_pod_is_no_reply() {
     let tables = tables();
     let e = to_pod(NET1, Family::V4);

@@ -14,7 +14,8 @@ use crate::reason::Reason;
 use crate::verdict::Verdict;
 
 fn is_underlay(ip: std::net::IpAddr) -> bool {
-    [NET1, NET2].iter().any(|&nic| [Family::V4, Family::V6].iter().any(|&f| at(Place::Nic(nic), f) == ip))
+    let places = [NET1, NET2].into_iter().flat_map(|nic| [Place::Nic(nic), Place::Second(nic)]);
+    places.into_iter().any(|place| [Family::V4, Family::V6].iter().any(|&family| at(place, family) == ip))
 }
 
 /// The source where an IP header has it, however wrong the rest may be.
