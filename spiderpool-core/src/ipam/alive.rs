@@ -15,13 +15,16 @@ pub struct PodLife<'a> {
 
 /// A pod that is there, not terminating, not finished for good and not evicted. Pending and Unknown are alive.
 pub fn is_alive(pod: Option<&PodLife<'_>>) -> bool {
-    let Some(pod) = pod else { return false };
-    let finished = match pod.phase {
+    pod.is_some_and(|pod| !pod.terminating && !is_finished(pod))
+}
+
+/// Finished for good or evicted: nothing of it runs. A terminating pod still runs until its grace period is over.
+pub fn is_finished(pod: &PodLife<'_>) -> bool {
+    match pod.phase {
         "Succeeded" => !matches!(pod.restart_policy, "Always" | ""),
         "Failed" => pod.restart_policy == "Never" || pod.reason == "Evicted",
         _ => false,
-    };
-    !pod.terminating && !finished
+    }
 }
 
 #[cfg(test)]
@@ -32,7 +35,9 @@ mod tests {
     fn check(phase: &str, restart_policy: &str, reason: &str, alive: bool) {
         let pod = PodLife { terminating: false, phase, reason, restart_policy };
         assert_eq!(is_alive(Some(&pod)), alive, "{pod:?}");
-        assert!(!is_alive(Some(&PodLife { terminating: true, ..pod })), "{pod:?} terminating");
+        let terminating = PodLife { terminating: true, ..pod };
+        assert!(!is_alive(Some(&terminating)), "{terminating:?}");
+        assert_eq!(is_finished(&terminating), !alive, "{terminating:?}");
     }
 
     #[test]
