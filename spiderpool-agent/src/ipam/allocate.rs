@@ -137,7 +137,7 @@ impl Ipam {
         let annotations = PodAnnotations::parse(&pod.annotations).map_err(standard)?;
         let candidates = self.candidates(args, pod, &annotations)?;
         let held = self.stock.held().read(|index| index.of_pod(&pod.uid));
-        let plan = plan_allocation(&candidates, &known(&held));
+        let plan = plan_allocation(&candidates, &known(&held), &args.if_name);
         let wanted = self.wanted(plan.steps, pod).await?;
         let taken = join_all(wanted.iter().map(|wanted| async move {
             match &wanted.held {

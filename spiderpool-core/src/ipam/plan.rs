@@ -36,16 +36,17 @@ pub enum Step {
 pub struct AllocationPlan {
     /// One step per NIC and family, in the order of the candidates.
     pub steps: Vec<Step>,
-    /// Addresses of the same NICs that nothing wants; to be freed once all steps have succeeded, never before.
+    /// Addresses of the NIC that is being added which nothing wants; to be freed once all steps have succeeded,
+    /// never before. Those of another NIC wait for its own ADD: it may be up with any of them.
     pub surplus: Vec<Held>,
 }
 
-/// Compares what is wanted with what the pod holds.
+/// Compares what is wanted with what the pod holds, while the NIC `adding` is being added.
 ///
 /// An address is kept although its pool is disabled or not named any more: the pod may be using it. Of two for the
 /// same NIC and family (left by an attempt that broke off) the one from the pool that is named first is kept.
 /// Addresses of NICs that no candidate speaks of are left alone.
-pub fn plan_allocation(candidates: &[Candidate], held: &[Held]) -> AllocationPlan {
+pub fn plan_allocation(candidates: &[Candidate], held: &[Held], adding: &str) -> AllocationPlan {
     let mut plan = AllocationPlan::default();
     let mut kept: Vec<IpAddr> = Vec::new();
     for candidate in candidates {
@@ -62,8 +63,9 @@ pub fn plan_allocation(candidates: &[Candidate], held: &[Held]) -> AllocationPla
             None => Step::Allocate(candidate.clone()),
         });
     }
-    let spoken_of = |nic: &IfName| candidates.iter().any(|candidate| candidate.nic == *nic);
-    plan.surplus = held.iter().filter(|h| spoken_of(&h.nic) && !kept.contains(&h.address)).cloned().collect();
+    let spoken_of = candidates.iter().any(|candidate| candidate.nic.as_str() == adding);
+    let is_surplus = |h: &&Held| spoken_of && h.nic.as_str() == adding && !kept.contains(&h.address);
+    plan.surplus = held.iter().filter(is_surplus).cloned().collect();
     plan
 }
 
@@ -102,7 +104,7 @@ mod tests {
 
     #[track_caller]
     fn check(candidates: &[Candidate], held: &[Held], steps: &[&str], surplus: &[&str]) {
-        let (got_steps, got_surplus) = texts(&plan_allocation(candidates, held));
+        let (got_steps, got_surplus) = texts(&plan_allocation(candidates, held, "eth0"));
         assert_eq!(
             (got_steps, got_surplus),
             (
@@ -137,6 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn the_surplus_of_a_nic_waits_for_its_own_add() {
+        let wanted = [candidate("eth0", Family::V4, &["a"]), candidate("net1", Family::V4, &["a"])];
+        let holds =
+            [held("eth0", "10.6.0.9", "a"), held("net1", "10.6.0.10", "a"), held("net1", "10.6.0.11", "a")];
+        check(&wanted, &holds, &["eth0 IPv4 keep 10.6.0.9", "net1 IPv4 keep 10.6.0.10"], &[]);
+        let surplus = plan_allocation(&wanted, &holds, "net1").surplus;
+        assert_eq!(surplus, [held("net1", "10.6.0.11", "a")]);
+    }
+
+    #[test]
     fn an_address_of_a_pool_that_is_not_named_any_more_is_kept() {
         let wanted = [candidate("eth0", Family::V4, &["new"])];
         check(&wanted, &[held("eth0", "10.6.0.9", "old")], &["eth0 IPv4 keep 10.6.0.9"], &[]);
@@ -152,7 +164,7 @@ mod tests {
         let mut in_use = IpSet::empty(Family::V4);
         let mut holds: Vec<Held> = Vec::new();
         for round in 0..2 {
-            for step in plan_allocation(&wanted, &holds).steps {
+            for step in plan_allocation(&wanted, &holds, "eth0").steps {
                 let Step::Allocate(candidate) = step else { continue };
                 assert_eq!(round, 0, "the second ADD must keep both");
                 let asker =
@@ -186,7 +198,7 @@ mod tests {
                     pool: format!("p{pool}").parse().unwrap(),
                 })
                 .collect();
-            let plan = plan_allocation(&candidates, &holds);
+            let plan = plan_allocation(&candidates, &holds, "net0");
             prop_assert_eq!(plan.steps.len(), candidates.len());
             let kept: Vec<_> = plan.steps.iter().filter_map(|step| match step {
                 Step::Keep { held, .. } => Some(held.clone()),
@@ -200,7 +212,9 @@ mod tests {
             }
             for held in &holds {
                 let spoken_of = candidates.iter().any(|c| c.nic == held.nic);
-                prop_assert_eq!(spoken_of, kept.contains(held) || plan.surplus.contains(held));
+                prop_assert!(spoken_of || !kept.contains(held));
+                let may_go = spoken_of && held.nic.as_str() == "net0" && !kept.contains(held);
+                prop_assert_eq!(may_go, plan.surplus.contains(held));
             }
         }
     }
