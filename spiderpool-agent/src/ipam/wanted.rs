@@ -4,9 +4,10 @@ use kube::Api;
 use spiderpool_api::agent::ipam::IpamAddArgs;
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_core::ipam::candidates::DefaultRoute;
+use spiderpool_core::ipam::pool::find_overlap;
 use spiderpool_core::ipam::{
-    Candidate, CandidateRequest, Held as Known, PodAnnotations, PodPlace, Pool, PoolTable, Step,
-    filter_pools, plan_candidates,
+    Candidate, CandidateRequest, Held as Known, IpamError, PodAnnotations, PodPlace, Pool, PoolTable,
+    Rejection, Step, filter_pools, plan_candidates,
 };
 use spiderpool_core::names::{IfName, NameError, PoolName};
 
@@ -60,9 +61,9 @@ impl Ipam {
                 }
                 Step::Allocate(candidate) => {
                     let table = self.pool_table(&candidate.pools).await?;
-                    match filter_pools(&candidate, &table, place) {
+                    let pools = filter_pools(&candidate, &table, place);
+                    match pools.and_then(|pools| self.without_overlaps(&candidate, pools)) {
                         Ok(pools) => {
-                            let pools = pools.into_iter().cloned().collect();
                             all.push(Wanted { candidate, held: None, pools });
                         }
                         Err(error) => errors.push(error),
@@ -71,6 +72,22 @@ impl Ipam {
             }
         }
         if errors.is_empty() { Ok(all) } else { Err(AllocateError::Standard(errors)) }
+    }
+
+    /// The pools that share no address with another one: of two that do, neither can say what is free.
+    fn without_overlaps(&self, candidate: &Candidate, pools: Vec<&Pool>) -> Result<Vec<Pool>, IpamError> {
+        let (mut kept, mut rejections) = (Vec::with_capacity(pools.len()), Vec::new());
+        for pool in pools {
+            match self.indexes.pools.read(|index| find_overlap(pool, index.serving())) {
+                None => kept.push(pool.clone()),
+                Some(overlap) => rejections.push(Rejection::Overlap(overlap)),
+            }
+        }
+        if !kept.is_empty() {
+            return Ok(kept);
+        }
+        let Candidate { nic, family, pools, .. } = candidate.clone();
+        Err(IpamError::AllFiltered { family, nic, pools, rejections })
     }
 
     /// The named pools; one that the watch does not know yet is read.

@@ -26,6 +26,17 @@ impl PoolIndex {
         self.0.get(name.as_str()).map(|known| &known.pool)
     }
 
+    /// The pools that hand out addresses.
+    pub fn serving(&self) -> impl Iterator<Item = &Pool> {
+        let pools = self.0.values().filter_map(|known| known.pool.as_ref().ok());
+        pools.filter(|pool| !pool.disabled && !pool.terminating)
+    }
+
+    /// Whether there is a pool of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// The pools with `spec.default`, and their families.
     pub fn defaults(&self) -> Vec<(PoolName, Family)> {
         let pools = self.0.values().filter_map(|known| known.pool.as_ref().ok());

@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::PoolError;
+use super::pool::Overlap;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
 
@@ -171,6 +172,9 @@ pub enum Rejection {
     /// The pool's spec does not make sense.
     #[error(transparent)]
     Invalid(PoolError),
+    /// Another pool holds some of its addresses.
+    #[error("{0}: change spec.ips or spec.excludeIPs of one of them, or disable it")]
+    Overlap(Overlap),
 }
 
 /// Why one pool gave no address.

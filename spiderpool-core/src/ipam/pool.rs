@@ -261,16 +261,17 @@ fn join(ranges: &[IpRange]) -> String {
 
 /// Whether a pool shares an address with another one.
 pub fn find_overlap<'a>(pool: &Pool, others: impl IntoIterator<Item = &'a Pool>) -> Option<Overlap> {
-    others.into_iter().filter(|other| other.name != pool.name && other.family() == pool.family()).find_map(
-        |other| {
-            let shared = pool.usable.intersection(&other.usable);
-            (!shared.is_empty()).then(|| Overlap {
-                first: pool.name.clone(),
-                second: other.name.clone(),
-                ranges: shared.ranges().collect(),
-            })
-        },
-    )
+    let meets = |other: &Pool| {
+        pool.subnet.contains(&other.subnet.network()) || other.subnet.contains(&pool.subnet.network())
+    };
+    others.into_iter().filter(|other| other.name != pool.name && meets(other)).find_map(|other| {
+        let shared = pool.usable.intersection(&other.usable);
+        (!shared.is_empty()).then(|| Overlap {
+            first: pool.name.clone(),
+            second: other.name.clone(),
+            ranges: shared.ranges().collect(),
+        })
+    })
 }
 
 #[cfg(test)]
