@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
@@ -35,6 +36,8 @@ type Key = (String, String);
 pub struct Record {
     namespace: String,
     name: String,
+    /// The UID of the pod's object, which is not that of a static pod.
+    object_uid: String,
     status: SpiderEndpointStatus,
 }
 
@@ -45,6 +48,7 @@ impl Record {
         Self {
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
+            object_uid: pod.object_uid.clone(),
             status: SpiderEndpointStatus {
                 current,
                 owner_controller_type: top.kind.clone(),
@@ -59,6 +63,14 @@ impl Record {
 
     fn uid(&self) -> &str {
         &self.status.current.uid
+    }
+
+    /// With what a newer record says of further NICs. One of another pod replaces it.
+    fn joined_by(self, mut newer: Self) -> Self {
+        if self.uid() == newer.uid() {
+            newer.status.current.ips = merge(self.status.current.ips, &newer.status.current.ips);
+        }
+        newer
     }
 }
 
@@ -78,13 +90,12 @@ impl Endpoints {
     }
 
     /// Has the endpoint written soon. Later NICs of the same pod join what still waits.
-    pub fn put(&self, mut record: Record) {
+    pub fn put(&self, record: Record) {
         self.with(|waiting| {
-            if let Some(earlier) =
-                waiting.remove(&record.key()).filter(|earlier| earlier.uid() == record.uid())
-            {
-                record.status.current.ips = merge(earlier.status.current.ips, &record.status.current.ips);
-            }
+            let record = match waiting.remove(&record.key()) {
+                Some(earlier) => earlier.joined_by(record),
+                None => record,
+            };
             waiting.insert(record.key(), record);
         });
         self.wake.notify_one();
@@ -96,6 +107,7 @@ impl Endpoints {
         futures::future::join_all(writers).await;
         let flush = async {
             while let Some(record) = self.take() {
+                let _turn = self.turns.take(record.key()).await;
                 if let Err(error) = self.write(&record).await {
                     warn!(endpoint = ?record.key(), %error, "endpoint is left to the next start");
                 }
@@ -117,11 +129,14 @@ impl Endpoints {
             };
             // Others may wait too: this one does not serve them all.
             self.wake.notify_one();
+            let turn = self.turns.take(record.key()).await;
             match self.write(&record).await {
                 Ok(()) => pause = PAUSE,
                 Err(error) => {
                     warn!(endpoint = ?record.key(), %error, "endpoint is not written yet, trying again");
+                    // Before the next turn: a removal must find it.
                     self.put_back(record);
+                    drop(turn);
                     shutdown.sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -136,10 +151,14 @@ impl Endpoints {
         })
     }
 
-    /// Unless something newer has come.
+    /// Joined by what has come meanwhile.
     fn put_back(&self, record: Record) {
         self.with(|waiting| {
-            waiting.entry(record.key()).or_insert(record);
+            let record = match waiting.remove(&record.key()) {
+                Some(newer) => record.joined_by(newer),
+                None => record,
+            };
+            waiting.insert(record.key(), record);
         });
     }
 
@@ -151,9 +170,8 @@ impl Endpoints {
         Api::namespaced(self.kube.client(), namespace)
     }
 
-    /// Makes the endpoint say what the record says.
+    /// Makes the endpoint say what the record says. It must be the endpoint's turn.
     async fn write(&self, record: &Record) -> Result<(), Failure> {
-        let _turn = self.turns.take(record.key()).await;
         if self.held.read(|index| index.of_pod(record.uid()).is_empty()) {
             debug!(endpoint = ?record.key(), "the pod holds nothing any more, no endpoint is written");
             return Ok(());
@@ -169,6 +187,10 @@ impl Endpoints {
         };
         let known = found.status.as_ref().filter(|status| status.current.uid == record.uid());
         let Some(known) = known else {
+            if !self.is_of(record).await? {
+                info!(endpoint = ?record.key(), "the pod's name is another pod's now, no endpoint is written");
+                return Ok(());
+            }
             info!(endpoint = ?record.key(), "endpoint of an older pod of this name is removed");
             self.delete(&found).await?;
             return self.create(record).await;
@@ -182,6 +204,13 @@ impl Endpoints {
         }
         let merged = SpiderEndpoint { metadata: found.metadata.clone(), ..wanted };
         self.kube.write(api.replace(&record.name, &PostParams::default(), &merged)).await.map(|_| ())
+    }
+
+    /// Whether the record's pod still has its name: a newer one may live on another node.
+    async fn is_of(&self, record: &Record) -> Result<bool, Failure> {
+        let pods = Api::<k8s::Pod>::namespaced(self.kube.client(), &record.namespace);
+        let found = self.kube.read(pods.get_opt(&record.name)).await?;
+        Ok(found.is_some_and(|found| Pod::from(found).uid == record.uid()))
     }
 
     async fn create(&self, record: &Record) -> Result<(), Failure> {
@@ -237,7 +266,7 @@ fn object(record: &Record) -> SpiderEndpoint {
         api_version: "v1".to_owned(),
         kind: "Pod".to_owned(),
         name: record.name.clone(),
-        uid: record.uid().to_owned(),
+        uid: record.object_uid.clone(),
         controller: None,
         block_owner_deletion: None,
     };
@@ -251,5 +280,34 @@ fn object(record: &Record) -> SpiderEndpoint {
         },
         spec: NoSpec {},
         status: Some(record.status.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(uid: &str, nics: &[&str]) -> Record {
+        let ips = nics.iter().map(|nic| EndpointIp { interface: (*nic).to_owned(), ..EndpointIp::default() });
+        let pod = Pod { namespace: "n".into(), name: "p".into(), uid: uid.into(), ..Pod::default() };
+        let top =
+            OwnerRef { api_version: "v1".into(), kind: "Pod".into(), name: "p".into(), uid: uid.into() };
+        Record::new(&pod, &top, ips.collect())
+    }
+
+    fn nics(record: &Record) -> Vec<&str> {
+        record.status.current.ips.iter().map(|ip| ip.interface.as_str()).collect()
+    }
+
+    #[test]
+    fn a_write_that_failed_joins_what_came_meanwhile() {
+        let joined = record("u", &["eth0", "net1"]).joined_by(record("u", &["net2"]));
+        assert_eq!(nics(&joined), ["eth0", "net1", "net2"]);
+    }
+
+    #[test]
+    fn only_another_pod_replaces() {
+        let joined = record("old", &["eth0"]).joined_by(record("new", &["net1"]));
+        assert_eq!((joined.uid(), nics(&joined)), ("new", vec!["net1"]));
     }
 }
