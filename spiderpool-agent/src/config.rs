@@ -3,5 +3,5 @@
 mod environment;
 mod file;
 
-pub use environment::{Daemon, Environment};
+pub use environment::{Daemon, Environment, MapSizes};
 pub use file::{ConfigFile, ConfigFileError};

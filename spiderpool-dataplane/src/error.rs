@@ -3,11 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use spiderpool_ebpf_common::maps::names;
+
 /// Loading and pinning failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The object with the programs cannot be read.
-    #[error("cannot read the eBPF object {path}: {source}; build it with `cargo xtask build-ebpf`")]
+    #[error("cannot read the eBPF object {path}: {source}; SPIDERPOOL_BPF_OBJECT of the agent names it")]
     Object {
         /// The object.
         path: PathBuf,
@@ -79,7 +81,7 @@ pub enum LoadError {
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
     /// Id 0, or beyond the array.
-    #[error("NIC id {id} is not between 1 and {max}; raise the number of NICs per node")]
+    #[error("NIC id {id} is not between 1 and {max}; give the agent a larger SPIDERPOOL_BPF_NICS")]
     NicId {
         /// The id.
         id: u16,
@@ -87,7 +89,7 @@ pub enum MapError {
         max: u32,
     },
     /// No room for another entry.
-    #[error("map {map} is full; raise its size")]
+    #[error("map {map} is full; give the agent a larger {}", setting(map))]
     Full {
         /// Map name.
         map: &'static str,
@@ -162,5 +164,15 @@ impl MapError {
                 if matches!(e.io_error.raw_os_error(), Some(nix::libc::E2BIG | nix::libc::ENOSPC)));
             if full { Self::Full { map } } else { Self::Map { map, source: Box::new(source) } }
         }
+    }
+}
+
+/// What the map's size is called in the agent's environment.
+fn setting(map: &str) -> &'static str {
+    match map {
+        names::CLUSTER_CIDRS => "SPIDERPOOL_BPF_CIDRS",
+        names::ARRIVALS => "SPIDERPOOL_BPF_ARRIVALS",
+        names::NAT => "SPIDERPOOL_BPF_NAT",
+        _ => "SPIDERPOOL_BPF_NICS",
     }
 }

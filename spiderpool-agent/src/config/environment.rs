@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use spiderpool_core::names::NodeName;
+use spiderpool_dataplane::Sizes;
 use spiderpool_runtime::logging::Level;
 
 /// Arguments of `spiderpool-agent daemon`.
@@ -57,6 +58,46 @@ pub struct Environment {
     /// Where the inventory of the node's pods is kept. Must survive the agent's container, not a reboot.
     #[arg(long, env = "SPIDERPOOL_STATE_DIR", default_value = "/var/run/spidernet")]
     pub state_dir: PathBuf,
+    /// How many entries the maps have.
+    #[command(flatten)]
+    pub map_sizes: MapSizes,
+}
+
+/// Sizes of the maps. A map whose size changes is replaced by an empty one: the node's translated flows end.
+#[derive(Debug, Clone, Args)]
+pub struct MapSizes {
+    /// NICs of all pods of the node, eth0 and sp0 included.
+    #[arg(long, env = "SPIDERPOOL_BPF_NICS", default_value = "1023", value_parser = number(1, 65_535))]
+    pub bpf_nics: u32,
+    /// CIDRs that are steered or stay, of all profiles together.
+    #[arg(long, env = "SPIDERPOOL_BPF_CIDRS", default_value = "16384", value_parser = number(64, 1 << 24))]
+    pub bpf_cidrs: u32,
+    /// Flows that came in by an underlay NIC or the node link; the least recently used give way.
+    #[arg(long, env = "SPIDERPOOL_BPF_ARRIVALS", default_value = "65536", value_parser = number(64, 1 << 24))]
+    pub bpf_arrivals: u32,
+    /// Entries for translated flows, two per flow.
+    #[arg(long, env = "SPIDERPOOL_BPF_NAT", default_value = "65536", value_parser = number(64, 1 << 24))]
+    pub bpf_nat: u32,
+}
+
+impl MapSizes {
+    /// As the maps are made; id 0 is no NIC's.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            nics: self.bpf_nics + 1,
+            cidrs: self.bpf_cidrs,
+            arrivals: self.bpf_arrivals,
+            nat: self.bpf_nat,
+        }
+    }
+}
+
+fn number(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
+    move |text| {
+        let number = trimmed::<u32>(text)?;
+        let fits = (least..=most).contains(&number);
+        fits.then_some(number).ok_or_else(|| format!("it must be from {least} to {most}"))
+    }
 }
 
 fn trimmed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
@@ -102,6 +143,16 @@ mod tests {
         let environment = parse(&[]).unwrap();
         assert_eq!((environment.health_port, environment.metric_http_port), (5710, 5711));
         assert!(!environment.enabled_metric && environment.enabled_release_conflict_ips);
+    }
+
+    #[test]
+    fn map_sizes_are_the_dataplanes_unless_given() {
+        assert_eq!(parse(&[]).unwrap().map_sizes.sizes(), Sizes::default());
+        let given =
+            ["--bpf-nics", "65535", "--bpf-cidrs", " 64 ", "--bpf-arrivals", "100", "--bpf-nat", "200"];
+        let sizes = Sizes { nics: 65_536, cidrs: 64, arrivals: 100, nat: 200 };
+        assert_eq!(parse(&given).unwrap().map_sizes.sizes(), sizes);
+        assert!(parse(&["--bpf-nics", "65536"]).unwrap_err().contains("from 1 to 65535"));
     }
 
     #[test]
