@@ -116,6 +116,7 @@ fn start_dataplane(
         object: environment.bpf_object.clone(),
         pin_dir: environment.bpf_dir.clone(),
         state: dataplane::state_path(&environment.state_dir),
+        sizes: environment.map_sizes.sizes(),
     };
     dataplane::start(settings, metrics, health.condition("dataplane", Scope::Readiness))
         .context("dataplane thread")

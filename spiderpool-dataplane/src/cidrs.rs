@@ -1,6 +1,6 @@
 //! The map `cluster_cidrs`: what is steered to the cluster NIC, by profile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use aya::maps::lpm_trie::Key;
@@ -63,6 +63,12 @@ impl Dataplane {
     /// Deletes all entries of a profile.
     pub fn cidrs_remove_profile(&mut self, profile: u16) -> Result<(), MapError> {
         self.cidrs_set(profile, &[])
+    }
+
+    /// The profiles that have entries.
+    pub fn cidr_profiles(&self) -> Result<BTreeSet<u16>, MapError> {
+        let keys = self.maps.cidrs.keys();
+        keys.map(|key| Ok(key.map_err(MapError::of(names::CLUSTER_CIDRS))?.data().profile)).collect()
     }
 
     /// The entries of a profile, sorted.

@@ -28,6 +28,11 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent of `node` and waits until it answers.
     pub fn start(plane: &ControlPlane, node: &Node) -> Result<Self> {
+        Self::start_with_object(plane, node, &tools::bpf_object()?)
+    }
+
+    /// As [`Self::start`], with the programs from another file, which may come later.
+    pub fn start_with_object(plane: &ControlPlane, node: &Node, object: &Path) -> Result<Self> {
         let config = node.folder()?.join("conf.yml");
         fs::write(&config, json!({"enableIPv4": true, "enableIPv6": true}).to_string())?;
         let mut command = node.command(&tools::spiderpool("spiderpool-agent")?);
@@ -39,7 +44,7 @@ impl Agent {
             .env("SPIDERPOOL_POD_NAMESPACE", "kube-system")
             .env("SPIDERPOOL_POD_NAME", format!("spiderpool-agent-{}", node.name))
             .env("SPIDERPOOL_LOG_LEVEL", "debug")
-            .env("SPIDERPOOL_BPF_OBJECT", tools::bpf_object()?);
+            .env("SPIDERPOOL_BPF_OBJECT", object);
         let mut agent = Self { process: node.start_daemon("spiderpool-agent", &command)? };
         poll::until(&format!("agent of {}", node.name), START_LIMIT, || {
             if let Err(ended) = agent.process.check_running() {

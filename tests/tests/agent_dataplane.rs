@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -16,9 +16,11 @@ use spiderpool_tests::counters;
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::topology::{Node, addresses};
-use spiderpool_tests::{poll, privilege};
+use spiderpool_tests::{poll, privilege, tools};
 
 const LIMIT: Duration = Duration::from_secs(10);
+/// The agent's inventory of the node's pods, in the node's mount namespace.
+const STATE: &str = "/run/spidernet/dataplane.json";
 /// What a changed Service CIDR may take, kubectl included.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,41 @@ fn in_use(node: &Node, ids: &BTreeMap<String, u16>) -> usize {
         entry["formatted"]["value"]["role"].as_u64().unwrap()
     };
     ids.values().filter(|id| role(id) != 0).count()
+}
+
+/// What the agent of a node keeps of its pods.
+fn inventory(node: &Node) -> Value {
+    let text = node.output("cat", &[STATE]).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()
+}
+
+fn set_inventory(node: &Node, inventory: &Value) {
+    let text = inventory.to_string();
+    node.run(|| Ok(std::fs::write(STATE, text)?)).unwrap();
+}
+
+/// The profiles of the NIC ids in use, and those that have CIDRs.
+fn profiles(node: &Node) -> [BTreeSet<u64>; 2] {
+    let map = format!("{}/nics", counters::PINS);
+    let dump = node.output("bpftool", &["-j", "map", "dump", "pinned", &map]).unwrap();
+    let dump: Vec<Value> = serde_json::from_str(&dump).unwrap();
+    let entries = dump.iter().map(|entry| &entry["formatted"]["value"]);
+    let used = entries.filter(|entry| entry["role"] != 0).map(|entry| entry["profile"].as_u64().unwrap());
+    let cidrs = counters::cidrs(node).unwrap();
+    let filled = cidrs.iter().map(|entry| entry.raw["key"]["data"]["profile"].as_u64().unwrap());
+    [used.collect(), filled.collect()]
+}
+
+/// A CIDR of a profile, written past the agent.
+fn put_cidr(node: &Node, profile: u8) {
+    let map = format!("{}/cluster_cidrs", counters::PINS);
+    let mut key = [0; 24];
+    (key[0], key[4], key[8]) = (160, profile, 0xfd);
+    let key = key.map(|byte: u8| byte.to_string());
+    let mut arguments = vec!["map", "update", "pinned", &map, "key"];
+    arguments.extend(key.iter().map(String::as_str));
+    arguments.extend(["value", "1", "1", "0", "0"]);
+    node.output("bpftool", &arguments).unwrap();
 }
 
 fn until(what: &str, limit: Duration, check: impl Fn() -> bool) {
@@ -119,5 +156,111 @@ fn a_restart_keeps_what_lives_and_drops_what_is_gone() {
 
     lives.del(plane, node).unwrap();
     assert_eq!(in_use(node, &kept), 0);
+    cluster.agents.push(agent);
+}
+
+/// The first start after the loss may not take the pods for gone, and the second neither.
+#[test]
+fn a_lost_inventory_costs_no_running_pod_its_entries() {
+    let Some(mut cluster) = cluster("a_lost_inventory") else { return };
+    let agent = cluster.agents.remove(0);
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &spec("stranger", DefaultRoute::Net1)).unwrap();
+    let ids = counters::nic_ids(&pod).unwrap();
+    agent.kill().unwrap();
+    node.run(|| Ok(std::fs::remove_file(STATE)?)).unwrap();
+    let first = Agent::start(plane, node).unwrap();
+    assert_eq!(in_use(node, &ids), 3, "after the loss");
+    first.kill().unwrap();
+    let second = Agent::start(plane, node).unwrap();
+    assert_eq!(in_use(node, &ids), 3, "after the next start");
+    assert!(has_cidr(node, addresses::SERVICES[0]), "the CIDRs of the pod that lives");
+    let later = Pod::add(plane, node, &spec("later", DefaultRoute::Net1)).unwrap();
+    let others = counters::nic_ids(&later).unwrap();
+    assert!(others.values().all(|id| !ids.values().any(|known| known == id)), "{others:?} {ids:?}");
+    later.del(plane, node).unwrap();
+    pod.del(plane, node).unwrap();
+    cluster.agents.push(second);
+}
+
+/// A node whose programs could not be loaded for a while, with what changed in the meantime.
+#[test]
+fn maps_that_load_late_hold_what_became_known_before() {
+    let Some(mut cluster) = cluster("maps_that_load_late") else { return };
+    let agent = cluster.agents.remove(0);
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &spec("late", DefaultRoute::Net1)).unwrap();
+    let [v4, v6] = addresses::SERVICES;
+    let new = "10.198.0.0/16";
+    agent.kill().unwrap();
+    cluster.set_service_cidrs(&[v4, v6, new]).unwrap();
+    let object = node.folder().unwrap().join("late.o");
+    drop(std::fs::remove_file(&object));
+    let agent = Agent::start_with_object(plane, node, &object).unwrap();
+    until("the new coordinator", LIMIT, || {
+        let config = Agent::coordinator_config(node, "late").unwrap();
+        config["serviceCIDR"].as_array().is_some_and(|cidrs| cidrs.contains(&json!(new)))
+    });
+    assert!(!has_cidr(node, new), "nobody can write it");
+    std::fs::copy(tools::bpf_object().unwrap(), &object).unwrap();
+    until("the new CIDR", LIMIT, || has_cidr(node, new) && has_route(&pod, new));
+    cluster.set_service_cidrs(&[v4, v6]).unwrap();
+    until("the old CIDRs", LIMIT, || !has_cidr(node, new) && !has_route(&pod, new));
+    pod.del(plane, node).unwrap();
+    cluster.agents.push(agent);
+}
+
+/// The kernel gives inodes of namespaces again, and a runtime may give paths again.
+#[test]
+fn a_namespace_that_came_again_under_path_and_inode_is_another_pods() {
+    let Some(mut cluster) = cluster("a_namespace_that_came_again") else { return };
+    let agent = cluster.agents.remove(0);
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let (earlier, later) = (
+        Pod::add(plane, node, &spec("earlier", DefaultRoute::Net1)).unwrap(),
+        Pod::add(plane, node, &spec("zlater", DefaultRoute::Net1)).unwrap(),
+    );
+    let (old, new) = (counters::nic_ids(&earlier).unwrap(), counters::nic_ids(&later).unwrap());
+    agent.kill().unwrap();
+    earlier.del(plane, node).unwrap();
+    let mut state = inventory(node);
+    let pods = state["inventory"]["pods"].as_object_mut().unwrap();
+    let of = |name: &str, pods: &serde_json::Map<String, Value>| {
+        pods.iter()
+            .find(|(_, pod)| pod["podName"] == name)
+            .map(|(id, pod)| (id.clone(), pod.clone()))
+            .unwrap()
+    };
+    let (id, mut gone) = of("earlier", pods);
+    let (_, there) = of("zlater", pods);
+    for member in ["netns", "netnsIdentity"] {
+        gone[member] = there[member].clone();
+    }
+    pods.insert(id, gone);
+    set_inventory(node, &state);
+    let agent = Agent::start(plane, node).unwrap();
+    until("the old pod's end", LIMIT, || in_use(node, &old) == 0);
+    assert_eq!(counters::nic_ids(&later).unwrap(), new, "the filters are the later pod's");
+    assert_eq!(in_use(node, &new), 3);
+    later.del(plane, node).unwrap();
+    cluster.agents.push(agent);
+}
+
+#[test]
+fn a_restart_empties_the_profiles_that_nobody_uses() {
+    let Some(mut cluster) = cluster("a_restart_empties_the_profiles") else { return };
+    let agent = cluster.agents.remove(0);
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &spec("profile", DefaultRoute::Net1)).unwrap();
+    let [used, filled] = profiles(node);
+    assert_eq!(used, filled);
+    agent.kill().unwrap();
+    // As if it had died between the last pod of a profile and the profile's end.
+    put_cidr(node, 77);
+    assert!(profiles(node)[1].contains(&77));
+    let agent = Agent::start(plane, node).unwrap();
+    until("the stale profile's end", LIMIT, || !profiles(node)[1].contains(&77));
+    assert_eq!(profiles(node)[0], used);
+    pod.del(plane, node).unwrap();
     cluster.agents.push(agent);
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use spiderpool_api::agent::dataplane::NicRole;
-use spiderpool_core::coordinator::Step;
+use spiderpool_api::agent::dataplane::{Nic, NicRole};
+use spiderpool_core::coordinator::{Step, host_end_name, node_link_macs};
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Address, Route};
@@ -43,20 +43,36 @@ pub(super) fn identity(netns: &NetNs) -> Result<NetnsIdentity, NetNsError> {
     Ok(NetnsIdentity { dev: id.dev, inode: id.inode })
 }
 
-/// The pod's namespace, if it is still the one that was registered.
-pub(super) fn open(pod: &PodRecord) -> Result<Option<NetNs>, NetNsError> {
-    match NetNs::open(&pod.netns) {
-        Ok(netns) => Ok((identity(&netns)? == pod.netns_identity).then_some(netns)),
-        Err(NetNsError::Gone { .. } | NetNsError::NotANamespace { .. }) => Ok(None),
-        Err(error) => Err(error),
+/// The pod's namespace, if it is still the one that was registered. Path and inode may both have come again for a
+/// later sandbox: the NIC by which a sandbox is known tells them apart.
+pub(super) fn open(pod: &PodRecord) -> Result<Option<NetNs>, AttachError> {
+    let netns = match NetNs::open(&pod.netns) {
+        Ok(netns) => netns,
+        Err(NetNsError::Gone { .. } | NetNsError::NotANamespace { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if identity(&netns)? != pod.netns_identity {
+        return Ok(None);
     }
+    let known = pod.nic(NicRole::NodeLink).or_else(|| pod.nic(NicRole::Cluster));
+    let Some(Nic { name, ifindex, mac, .. }) = known.map(|record| &record.nic) else { return Ok(None) };
+    let link = netns.netlink()?.link_by_name(name)?;
+    Ok(link.is_some_and(|link| link.index == *ifindex && link.mac == Some(*mac)).then_some(netns))
+}
+
+/// Whether the node's end of the pod's node link is there, which ends with the pod's namespace.
+pub(super) fn has_host_end(pod: &PodRecord) -> Result<bool, AttachError> {
+    let Ok(name) = host_end_name(&pod.container_id) else { return Ok(false) };
+    let (mac, _) = node_link_macs(&pod.container_id);
+    Ok(Netlink::open()?.link_by_name(&name)?.is_some_and(|link| link.mac == Some(mac)))
 }
 
 /// Puts the programs on every NIC of the pod, in place of those that are there. NICs that are gone are skipped.
 pub(super) fn attach(netns: &NetNs, pod: &PodRecord, programs: &Programs) -> Result<(), AttachError> {
     let mut netlink = netns.netlink()?;
     for record in &pod.nics {
-        let Some(link) = netlink.link_by_name(&record.nic.name)? else {
+        let link = netlink.link_by_name(&record.nic.name)?;
+        let Some(link) = link.filter(|link| link.index == record.nic.ifindex) else {
             debug!(nic = %record.nic.name, container = pod.container_id, "registered NIC is gone");
             continue;
         };

@@ -80,7 +80,7 @@ pub(super) struct NicRecord {
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum InventoryError {
     /// All ids are in use.
-    #[error("all {0} NIC ids of this node are in use: raise the size of the map nics")]
+    #[error("all {0} NIC ids of this node are in use: give the agent a larger SPIDERPOOL_BPF_NICS")]
     Full(u16),
     /// The pod has no NIC to steer to.
     #[error("the registration of container {0} names no cluster NIC")]
@@ -93,15 +93,27 @@ pub enum InventoryError {
 pub(super) struct Inventory {
     pods: BTreeMap<String, PodRecord>,
     last_id: u16,
+    /// Ids that were in use when the inventory was lost, with their profiles. Their pods may still run, so ids and
+    /// profiles are left alone.
+    #[serde(default)]
+    pub(super) strangers: BTreeMap<u16, u16>,
 }
 
 /// Ids that are no longer in use, and whose flows must be forgotten.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Retired {
     /// NIC ids.
     pub nics: Vec<u16>,
     /// Pod ids, for the flows.
     pub pods: Vec<u16>,
+}
+
+impl Retired {
+    /// These too.
+    pub(super) fn join(&mut self, other: Self) {
+        self.nics.extend(other.nics);
+        self.pods.extend(other.pods);
+    }
 }
 
 impl PodRecord {
@@ -179,6 +191,7 @@ impl Inventory {
             None => (new_pod(request, netns_identity), known.map(PodRecord::retire).unwrap_or_default()),
         };
         let mut used: BTreeSet<u16> = self.ids().union(taken).copied().collect();
+        used.extend(self.strangers.keys());
         let mut last_id = self.last_id;
         for nic in &request.nics {
             if let Some(record) = pod.nics.iter_mut().find(|record| record.nic.name == nic.name) {
@@ -241,7 +254,8 @@ impl Inventory {
         if let Some(same) = others().find(|other| other.profile_key() == key) {
             return same.profile;
         }
-        let used: BTreeSet<u16> = others().map(|other| other.profile).collect();
+        let strangers = self.strangers.values().copied();
+        let used: BTreeSet<u16> = others().map(|other| other.profile).chain(strangers).collect();
         (1..=u16::MAX).find(|profile| !used.contains(profile)).unwrap_or(u16::MAX)
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics, RouteHints};
-use spiderpool_dataplane::{Dataplane, MapError};
+use spiderpool_dataplane::{Dataplane, LoadError, MapError, Sizes};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use spiderpool_runtime::health::Condition;
 use thiserror::Error;
@@ -28,6 +28,8 @@ pub struct Settings {
     pub pin_dir: PathBuf,
     /// The inventory's file.
     pub state: PathBuf,
+    /// How many entries the maps have.
+    pub sizes: Sizes,
 }
 
 /// Why the dataplane does not serve a pod.
@@ -54,6 +56,9 @@ pub enum DataplaneError {
     /// The inventory cannot be written.
     #[error(transparent)]
     State(#[from] StateFileError),
+    /// Programs and maps cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// A map cannot be written.
     #[error(transparent)]
     Map(#[from] MapError),
@@ -71,12 +76,16 @@ pub struct Owner {
     pub(super) dataplane: Option<Dataplane>,
     pub(super) failure: String,
     pub(super) inventory: Inventory,
-    /// Ids that the maps know and the inventory does not: their pods may still run, so they are left alone.
-    pub(super) strangers: BTreeSet<u16>,
+    /// What could not be removed from the maps yet.
+    pub(super) unretired: Retired,
+    /// Sandboxes whose NICs could not be looked at after a restart.
+    pub(super) unseen: BTreeSet<String>,
     pub(super) cluster: Option<ClusterCidrs>,
     pub(super) nodes: Vec<IpAddr>,
     /// Profiles as they were last written.
     pub(super) written: BTreeMap<u16, ProfileKey>,
+    /// Profiles that may have entries in the map.
+    pub(super) filled: BTreeSet<u16>,
     pub(super) leaving: Leaving,
 }
 
@@ -91,10 +100,12 @@ impl Owner {
             dataplane: None,
             failure: "not yet".to_owned(),
             inventory: Inventory::default(),
-            strangers: BTreeSet::new(),
+            unretired: Retired::default(),
+            unseen: BTreeSet::new(),
             cluster: None,
             nodes: Vec::new(),
             written: BTreeMap::new(),
+            filled: BTreeSet::new(),
             leaving: Leaving::default(),
         }
     }
@@ -105,6 +116,8 @@ impl Owner {
         if self.dataplane.is_none() {
             self.load();
         }
+        self.look_again();
+        self.retire(Retired::default());
         let Some(dataplane) = &mut self.dataplane else { return };
         match dataplane.expire() {
             Ok(expired) => {
@@ -132,6 +145,9 @@ impl Owner {
         for (id, entry) in entries(pod) {
             dataplane.nic_put(id, &entry)?;
         }
+        for record in &pod.nics {
+            dataplane.addresses_set(record.id, pod.id(), &entries::further_addresses(record))?;
+        }
         Ok(())
     }
 
@@ -147,7 +163,8 @@ impl Owner {
         let identity = attach::identity(&NetNs::open(&request.netns)?)?;
         let max_id = dataplane.max_id();
         let before = self.inventory.clone();
-        let retired = self.inventory.register(request, identity, &self.strangers, max_id)?;
+        let taken = self.unretired.nics.iter().copied().collect();
+        let retired = self.inventory.register(request, identity, &taken, max_id)?;
         if let Some(Err(error)) = self.inventory.pod(&request.attachment.container_id).map(entries::check) {
             self.inventory = before;
             return Err(error.into());
@@ -156,11 +173,12 @@ impl Owner {
             self.inventory = before;
             return Err(error);
         }
-        self.retire(&retired)?;
+        self.retire(retired);
         self.write_profiles()?;
         let pod = self.inventory.pod(&request.attachment.container_id).cloned();
         let pod = pod.ok_or(DataplaneError::Stopped)?;
         self.put_entries(&pod)?;
+        self.drop_profiles()?;
         self.count();
         debug!(container = pod.container_id, pod = pod.pod_name, id = pod.id(), "NICs registered");
         let wanted = |name| request.nics.iter().any(|nic| nic.name == name);
@@ -173,32 +191,53 @@ impl Owner {
 
     /// Takes an attachment out: first of the maps, then of the disk.
     pub fn unregister(&mut self, attachment: &Attachment) -> Result<(), DataplaneError> {
+        if self.dataplane.is_none() {
+            return self.refuse_known(attachment);
+        }
         let retired = self.inventory.unregister(attachment);
         if !retired.pods.is_empty() {
             self.leaving.add(&attachment.container_id);
         }
-        self.retire(&retired)?;
+        self.retire(retired);
+        self.write_profiles()?;
         if let Some(pod) = self.inventory.pod(&attachment.container_id).cloned() {
             self.put_entries(&pod)?;
         }
-        self.write_profiles()?;
+        self.drop_profiles()?;
         self.count();
         self.save()
     }
 
-    pub(super) fn retire(&mut self, retired: &Retired) -> Result<(), DataplaneError> {
-        let Some(dataplane) = &mut self.dataplane else { return Ok(()) };
-        for id in &retired.nics {
-            if let Ok(stats) = dataplane.stats(*id) {
-                self.growth.add(&self.metrics, *id, &stats);
-            }
-            dataplane.nic_remove(*id)?;
-            self.growth.forget(*id);
-        }
-        for pod in &retired.pods {
-            dataplane.pod_flush(*pod)?;
+    /// Before the maps are there the inventory is only read: what it knows is compared when they are.
+    fn refuse_known(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
+        let known = state_file::read(&self.settings.state)?;
+        if known.is_some_and(|inventory| inventory.pod(&attachment.container_id).is_some()) {
+            return Err(DataplaneError::NotLoaded(self.failure.clone()));
         }
         Ok(())
+    }
+
+    /// Removes these from the maps, and what could not be removed before. Their ids are not given out until then.
+    pub(super) fn retire(&mut self, retired: Retired) {
+        self.unretired.join(retired);
+        let Some(dataplane) = &mut self.dataplane else { return };
+        let Retired { nics, pods } = std::mem::take(&mut self.unretired);
+        for id in nics {
+            if let Ok(stats) = dataplane.stats(id) {
+                self.growth.add(&self.metrics, id, &stats);
+            }
+            if let Err(error) = dataplane.nic_remove(id) {
+                error!(%error, nic = id, "NIC that is gone cannot be removed, trying again");
+                self.unretired.nics.push(id);
+            }
+            self.growth.forget(id);
+        }
+        for pod in pods {
+            if let Err(error) = dataplane.pod_flush(pod) {
+                error!(%error, pod, "flows of a pod that is gone cannot be removed, trying again");
+                self.unretired.pods.push(pod);
+            }
+        }
     }
 
     pub(super) fn save(&self) -> Result<(), DataplaneError> {
@@ -226,7 +265,7 @@ impl Owner {
     /// Carries new destinations into the maps first, then into the pods' routes.
     pub(super) fn renew(&mut self) {
         self.written.clear();
-        if let Err(error) = self.write_profiles() {
+        if let Err(error) = self.write_profiles().and_then(|()| self.drop_profiles()) {
             error!(%error, "CIDRs cannot be written");
         }
         let pods: Vec<PodRecord> = self.inventory.pods().cloned().collect();
@@ -266,7 +305,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Makes the CIDRs of every profile in use what they should be, and empties those that are not.
+    /// Makes the CIDRs of every profile in use what they should be.
     fn write_profiles(&mut self) -> Result<(), DataplaneError> {
         let Some(dataplane) = &mut self.dataplane else { return Ok(()) };
         let wanted = self.inventory.profiles();
@@ -278,17 +317,28 @@ impl Owner {
             let Some(cluster) = self.cluster.as_ref().or((!key.needs_cluster()).then_some(&NO_CIDRS)) else {
                 continue;
             };
+            self.filled.insert(*profile);
             dataplane.cidrs_set(*profile, &plan_cidrs(cluster, &self.nodes, key))?;
             self.written.insert(*profile, key.clone());
         }
-        let unused: Vec<u16> =
-            self.written.keys().filter(|profile| !wanted.contains_key(profile)).copied().collect();
-        for profile in unused {
-            dataplane.cidrs_remove_profile(profile)?;
-            self.written.remove(&profile);
+        Ok(())
+    }
+
+    /// Empties the profiles that no NIC refers to any more; a predecessor's too.
+    fn drop_profiles(&mut self) -> Result<(), DataplaneError> {
+        let Some(dataplane) = &mut self.dataplane else { return Ok(()) };
+        let mut used: BTreeSet<u16> = self.inventory.profiles().into_keys().collect();
+        used.extend(self.inventory.strangers.values());
+        for profile in self.filled.difference(&used) {
+            dataplane.cidrs_remove_profile(*profile)?;
+            self.written.remove(profile);
         }
+        self.filled.retain(|profile| used.contains(profile));
         Ok(())
     }
 }
 
 static NO_CIDRS: ClusterCidrs = ClusterCidrs { service: Vec::new(), pod: Vec::new(), hijack: Vec::new() };
+
+#[cfg(test)]
+mod tests;

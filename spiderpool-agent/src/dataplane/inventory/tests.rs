@@ -157,6 +157,17 @@ fn without_a_cluster_nic_nothing_is_registered() {
     assert_eq!(inventory, Inventory::default());
 }
 
+/// What an agent whose inventory was lost finds in the maps belongs to pods that may still run.
+#[test]
+fn ids_and_profiles_of_strangers_are_not_given_out() {
+    let mut inventory = Inventory { strangers: [(1, 1), (3, 2)].into(), ..Inventory::default() };
+    register(&mut inventory, &request("a", "net1", 1));
+    assert_eq!(inventory.ids(), [2, 4, 5].into());
+    assert_eq!(inventory.pod("a").unwrap().profile, 3);
+    let text = serde_json::to_string(&inventory).unwrap();
+    assert_eq!(serde_json::from_str::<Inventory>(&text).unwrap().strangers, inventory.strangers);
+}
+
 #[test]
 fn survives_the_disk() {
     let mut inventory = Inventory::default();
