@@ -18,7 +18,9 @@ mod record;
 mod release;
 mod restart;
 mod stock;
+mod sweep;
 mod turns;
+mod unsettled;
 mod view;
 mod wanted;
 
@@ -30,7 +32,7 @@ use kube::Api;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::names::NodeName;
-use tokio::sync::SetOnce;
+use tokio::sync::{Notify, SetOnce};
 
 use crate::kubernetes::{Failure, Kubernetes};
 use crate::watches::{NamespaceIndex, Pod, PodIndex, PoolIndex, ReservedIndex, Shared};
@@ -86,6 +88,7 @@ pub struct Ipam {
     endpoints: Arc<Endpoints>,
     pods: Turns<(String, String)>,
     open: SetOnce<()>,
+    wake: Notify,
     metrics: IpamMetrics,
 }
 
@@ -105,6 +108,7 @@ impl Ipam {
             owners: Owners::new(kube.clone()),
             pods: Turns::default(),
             open: SetOnce::new(),
+            wake: Notify::new(),
             settings,
             kube,
             indexes,

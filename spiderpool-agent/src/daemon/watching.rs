@@ -42,10 +42,14 @@ pub(super) fn start(
         let agent = Arc::clone(agent);
         move || renew_cluster(&agent)
     };
+    let on_pods = {
+        let agent = Arc::clone(agent);
+        move || agent.ipam.pods_changed()
+    };
     let namespace_events =
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default());
     vec![
-        pods.start(watcher(Api::<Pod>::all(client.clone()), of_node), &indexes.pods, || {}),
+        pods.start(watcher(Api::<Pod>::all(client.clone()), of_node), &indexes.pods, on_pods),
         namespaces.start(namespace_events, &indexes.namespaces, || {}),
         pools.start(all(&client), &indexes.pools, || {}),
         reserved.start(all(&client), &indexes.reserved, || {}),
@@ -130,5 +134,5 @@ async fn look(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: Sh
         }
     }
     agent.ipam.open();
-    agent.ipam.compare(&shutdown).await;
+    agent.ipam.sweep(&shutdown).await;
 }

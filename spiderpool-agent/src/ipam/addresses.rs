@@ -24,13 +24,27 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(2),
 ];
 
+/// How many of them a deletion makes: the sweep comes later.
+const DELETE_PAUSES: usize = 3;
+
 /// What came of an attempt to take an address.
 #[derive(Debug)]
 pub(super) enum Taken {
     /// It is ours.
     Ours(Box<Held>),
     /// It is somebody else's.
-    Theirs,
+    Theirs(Listing),
+    /// It may be ours: no answer was certain.
+    Unknown(Failure),
+}
+
+/// Whether a list of the pool shows an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listing {
+    /// It does.
+    Shown,
+    /// Its object is labelled with another pool.
+    Hidden,
 }
 
 /// How fresh a list must be.
@@ -56,29 +70,38 @@ impl Addresses {
         Self { api: Api::all(kube.client()), usages: Api::all(kube.client()), kube }
     }
 
-    /// Creates the object. An answer that was lost does no harm: an object that says the same is ours.
+    /// Creates the object. An answer that was lost does no harm: an object that says the same is ours. An error
+    /// says that it was certainly not created.
     pub(super) async fn create(&self, object: &SpiderIPAddress) -> Result<Taken, Failure> {
         let name = object.metadata.name.clone().unwrap_or_default();
         let mut pauses = PAUSES.iter();
+        let mut certain = true;
         loop {
             let failure = match self.kube.write(self.api.create(&PostParams::default(), object)).await {
-                Ok(created) => return Ok(Taken::of(Held::from_object(&created))),
-                Err(failure) => failure,
-            };
-            if failure.is_already_exists() {
-                match self.kube.read(self.api.get_opt(&name)).await {
-                    Ok(Some(found)) if is_same(&found.spec, &object.spec) => {
-                        return Ok(Taken::of(Held::from_object(&found)));
+                Ok(created) => return Ok(Taken::of(&created)),
+                Err(failure) if failure.is_already_exists() => {
+                    match self.kube.read(self.api.get_opt(&name)).await {
+                        Ok(Some(found)) if is_same(&found.spec, &object.spec) => {
+                            return Ok(Taken::of(&found));
+                        }
+                        Ok(Some(found)) => return Ok(Taken::Theirs(listing(&found, &object.spec.pool))),
+                        // Freed between the two requests. Whoever looks next may take it.
+                        Ok(None) => return Ok(Taken::Theirs(Listing::Shown)),
+                        Err(failure) => {
+                            // An earlier attempt of ours may have made what cannot be looked at.
+                            certain = false;
+                            failure
+                        }
                     }
-                    // None: freed between the two requests. Whoever looks next may take it.
-                    Ok(_) => return Ok(Taken::Theirs),
-                    Err(read) if !read.is_retryable() => return Err(read),
-                    Err(_) => {}
                 }
-            } else if !failure.is_retryable() {
-                return Err(failure);
-            }
-            let Some(pause) = pauses.next() else { return Err(failure) };
+                Err(failure) => {
+                    certain &= !failure.is_ambiguous();
+                    failure
+                }
+            };
+            let Some(pause) = pauses.next().filter(|_| failure.is_retryable()) else {
+                return if certain { Err(failure) } else { Ok(Taken::Unknown(failure)) };
+            };
             debug!(address = name, error = %failure, "creating an address failed, trying again");
             tokio::time::sleep(*pause).await;
         }
@@ -116,6 +139,7 @@ impl Addresses {
     }
 
     /// Deletes the object if it is still the one that is known; `false` if it has changed meanwhile.
+    /// The preconditions make it safe to ask again.
     pub(super) async fn delete(&self, held: &Held) -> Result<bool, Failure> {
         let parameters = DeleteParams {
             preconditions: Some(Preconditions {
@@ -124,11 +148,17 @@ impl Addresses {
             }),
             ..DeleteParams::default()
         };
-        match self.kube.write(self.api.delete(&held.name, &parameters)).await {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is_not_found() => Ok(true),
-            Err(failure) if failure.is_conflict() => Ok(false),
-            Err(failure) => Err(failure),
+        let mut pauses = PAUSES.iter().take(DELETE_PAUSES);
+        loop {
+            let failure = match self.kube.write(self.api.delete(&held.name, &parameters)).await {
+                Ok(_) => return Ok(true),
+                Err(failure) if failure.is_not_found() => return Ok(true),
+                Err(failure) if failure.is_conflict() => return Ok(false),
+                Err(failure) => failure,
+            };
+            let Some(pause) = pauses.next().filter(|_| failure.is_retryable()) else { return Err(failure) };
+            debug!(address = held.name, error = %failure, "deleting an address failed, trying again");
+            tokio::time::sleep(*pause).await;
         }
     }
 
@@ -188,9 +218,15 @@ impl Addresses {
 }
 
 impl Taken {
-    fn of(held: Option<Held>) -> Self {
-        held.map_or(Self::Theirs, |held| Self::Ours(Box::new(held)))
+    fn of(object: &SpiderIPAddress) -> Self {
+        Held::from_object(object).map_or(Self::Theirs(Listing::Hidden), |held| Self::Ours(Box::new(held)))
     }
+}
+
+/// Whether lists of the pool show the object.
+fn listing(object: &SpiderIPAddress, pool: &str) -> Listing {
+    let label = object.metadata.labels.as_ref().and_then(|labels| labels.get(labels::ADDRESS_POOL));
+    if label.is_some_and(|label| *label == label_value(pool)) { Listing::Shown } else { Listing::Hidden }
 }
 
 /// Whether the object says what we wanted to write: then an earlier attempt of ours made it.

@@ -21,7 +21,7 @@ impl Stock {
         usable: &IpSet,
         seed: u64,
     ) -> Result<Option<IpAddr>, PoolFailure> {
-        if self.view(pool, |view| view.is_exhausted(Instant::now())) {
+        if self.view(pool, |view| view.is_exhausted(usable, Instant::now())) {
             return Ok(None);
         }
         if self.view(pool, |view| view.is_stale(Instant::now())) {
@@ -36,13 +36,13 @@ impl Stock {
             return Ok(Some(ip));
         }
         let _turn = self.lists.take(pool.name.to_string()).await;
-        if self.view(pool, |view| view.is_exhausted(Instant::now())) {
+        if self.view(pool, |view| view.is_exhausted(usable, Instant::now())) {
             return Ok(None);
         }
         self.renew(pool, Freshness::Exact).await.map_err(|error| store(pool, error))?;
         let found = self.pick(pool, usable, seed);
         if found.is_none() {
-            self.view(pool, |view| view.exhaust(Instant::now()));
+            self.view(pool, |view| view.exhaust(usable, Instant::now()));
         }
         Ok(found)
     }

@@ -35,6 +35,33 @@ pub(crate) struct Held {
     pub pod_name: String,
     /// The pod's UID.
     pub pod_uid: String,
+    /// The kind of the workload above the pod.
+    pub owner_kind: String,
+}
+
+/// A pod that holds addresses, or may.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Holder {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Whether the kubelet runs it from a manifest of its own, and the pod on the API server is a mirror.
+    pub is_static: bool,
+}
+
+impl Holder {
+    /// `owner_kind`: of the workload above the pod; a static pod is its node's.
+    pub(crate) fn new(namespace: &str, name: &str, uid: &str, owner_kind: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            is_static: owner_kind == "Node",
+        }
+    }
 }
 
 impl Held {
@@ -54,12 +81,18 @@ impl Held {
             pod_namespace: spec.pod_namespace.clone(),
             pod_name: spec.pod_name.clone(),
             pod_uid: spec.pod_uid.clone(),
+            owner_kind: spec.owner_kind.clone(),
         })
     }
 
     /// The address alone.
     pub(crate) fn ip(&self) -> IpAddr {
         self.net.addr()
+    }
+
+    /// The pod.
+    pub(crate) fn holder(&self) -> Holder {
+        Holder::new(&self.pod_namespace, &self.pod_name, &self.pod_uid, &self.owner_kind)
     }
 
     /// Its family.
@@ -126,10 +159,10 @@ impl HeldIndex {
         self.by_ip.values().filter(|held| held.pool == pool).map(|held| held.ip()).collect()
     }
 
-    /// One address of each pod that holds something.
-    pub(crate) fn pods(&self) -> Vec<Arc<Held>> {
+    /// The pods that hold something.
+    pub(crate) fn holders(&self) -> Vec<Holder> {
         let first = self.by_pod.values().filter_map(BTreeSet::first);
-        first.filter_map(|ip| self.by_ip.get(ip).cloned()).collect()
+        first.filter_map(|ip| Some(self.by_ip.get(ip)?.holder())).collect()
     }
 }
 
@@ -151,6 +184,7 @@ mod tests {
             pod_namespace: "ns".into(),
             pod_name: "pod".into(),
             pod_uid: pod_uid.into(),
+            owner_kind: String::new(),
         }
     }
 
@@ -173,6 +207,6 @@ mod tests {
         index.reset(vec![held("10.0.0.1/24", "old", "c1"), held("10.0.0.2/24", "new", "c2")]);
         assert_eq!(index.owners("ns", "pod", "c1"), ["old".to_owned()].into());
         assert_eq!(index.owners("ns", "other", "c1"), [].into());
-        assert_eq!(index.pods().len(), 2);
+        assert_eq!(index.holders().len(), 2);
     }
 }

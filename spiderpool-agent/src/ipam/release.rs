@@ -1,5 +1,5 @@
-//! DEL: frees what belongs to a pod that is not alive any more. The endpoint goes first: while there is an endpoint
-//! there are its addresses, which the next start of the agent finds.
+//! DEL: frees what belongs to a NIC of a pod that is not alive any more. The endpoint goes before the last address:
+//! while there is an endpoint there are addresses, which the sweep finds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,8 +16,15 @@ use super::held::Held;
 /// Which of a pod's addresses are meant.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Scope<'a> {
-    /// Those that this sandbox uses.
+    /// Those that this sandbox uses, on all its NICs.
     Sandbox(&'a str),
+    /// Those that this sandbox uses on this NIC: others may still be up.
+    Nic {
+        /// The sandbox.
+        container_id: &'a str,
+        /// The NIC.
+        interface: &'a str,
+    },
     /// All of them.
     Pod,
 }
@@ -64,7 +71,8 @@ impl Ipam {
         self.metrics.release_time.observe(begun.elapsed());
         if let Err(error) = &outcome {
             self.metrics.release_failed(error);
-            warn!(%error, "release failed");
+            warn!(%error, "release failed, the sweep tries again");
+            self.wake.notify_one();
         }
         outcome
     }
@@ -82,7 +90,8 @@ impl Ipam {
                 debug!(uid, "the pod is alive and keeps its addresses");
                 continue;
             }
-            self.free(pod, &uid, Scope::Sandbox(&args.container_id)).await?;
+            let scope = Scope::Nic { container_id: &args.container_id, interface: &args.if_name };
+            self.free(pod, &uid, scope).await?;
         }
         Ok(())
     }
@@ -125,7 +134,7 @@ impl Ipam {
         self.stock.held().read(|index| index.owners(pod.namespace, pod.name, container_id))
     }
 
-    /// Whether the pod with this UID is alive. Death is for ever, so the watch is believed if it says so.
+    /// Whether the pod with this UID is alive; one in its grace period is not, to a DEL. Death is for ever, so the watch is believed if it says so.
     pub(super) async fn is_alive(&self, pod: PodRef<'_>, uid: &str) -> Result<bool, ReleaseError> {
         let known = self.indexes.pods.read(|pods| pods.get(pod.namespace, pod.name));
         if known.is_some_and(|known| known.uid == uid && !known.alive) {
@@ -153,7 +162,10 @@ impl Ipam {
         let held = self.stock.held().read(|index| index.of_pod(uid));
         let (mine, others): (Vec<_>, Vec<_>) = held.into_iter().partition(|held| match scope {
             Scope::Pod => true,
-            Scope::Sandbox(container_id) => held.container_id == container_id,
+            Scope::Sandbox(of) => held.container_id == of,
+            Scope::Nic { container_id, interface } => {
+                held.container_id == container_id && held.interface == interface
+            }
         });
         if mine.is_empty() {
             debug!(uid, others = others.len(), "nothing to free");

@@ -1,4 +1,4 @@
-//! What a start finds: addresses of pods that died meanwhile are freed, missing endpoints are written.
+//! What a start finds: the addresses of the node, and endpoints that were not written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,6 @@ use super::Ipam;
 use super::endpoints::Record;
 use super::held::Held;
 use super::record;
-use super::release::{PodRef, Scope};
 use crate::watches::Pod;
 
 /// Pause before the list is asked for again.
@@ -37,29 +36,12 @@ impl Ipam {
         }
     }
 
-    /// Compares every pod that holds something with the API server. Wants [`Ipam::load`] and synced watches.
-    pub async fn compare(&self, shutdown: &Shutdown) {
-        for held in self.stock.held().read(super::held::HeldIndex::pods) {
-            if shutdown.is_requested() {
-                return;
-            }
-            let pod = PodRef { namespace: &held.pod_namespace, name: &held.pod_name };
-            if let Err(error) = self.compare_pod(pod, &held.pod_uid).await {
-                warn!(%pod, %error, "what the pod holds is not compared");
-            }
-        }
-    }
-
-    async fn compare_pod(&self, pod: PodRef<'_>, uid: &str) -> anyhow::Result<()> {
-        let _turn = self.pods.take((pod.namespace.to_owned(), pod.name.to_owned())).await;
-        if !self.is_alive(pod, uid).await? {
-            info!(%pod, uid, "the pod is gone, what it held is freed");
-            return Ok(self.free(pod, uid, Scope::Pod).await?);
-        }
-        let Some(found) = self.read_pod(pod.namespace, pod.name).await? else { return Ok(()) };
-        let endpoint = self.endpoints.get(pod.namespace, pod.name).await?;
-        let status = endpoint.and_then(|endpoint| endpoint.status).filter(|status| status.current.uid == uid);
-        let ips = self.recorded(&found)?;
+    /// Has the endpoint of a pod that is alive written if it lacks something.
+    pub(super) async fn restore_endpoint(&self, found: &Pod) -> anyhow::Result<()> {
+        let endpoint = self.endpoints.get(&found.namespace, &found.name).await?;
+        let status =
+            endpoint.and_then(|endpoint| endpoint.status).filter(|status| status.current.uid == found.uid);
+        let ips = self.recorded(found)?;
         let lacks = |entry: &EndpointIp| {
             let known = status
                 .iter()
@@ -68,8 +50,8 @@ impl Ipam {
             known.is_none_or(|known| (&known.ipv4, &known.ipv6) != (&entry.ipv4, &entry.ipv6))
         };
         if ips.iter().any(lacks) {
-            let top = self.owners.top(&found).await?;
-            self.endpoints.put(Record::new(&found, &top, ips));
+            let top = self.owners.top(found).await?;
+            self.endpoints.put(Record::new(found, &top, ips));
         }
         Ok(())
     }

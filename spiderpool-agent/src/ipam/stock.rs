@@ -1,9 +1,9 @@
 //! Takes addresses out of pools and gives them back. It knows what the agent holds, what it believes of each pool,
 //! and which requests have no known outcome.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
@@ -18,20 +18,21 @@ use tracing::debug;
 use super::addresses::{Addresses, Taken};
 use super::caller::Caller;
 use super::find::store;
-use super::held::{Held, HeldIndex};
+use super::held::{Held, HeldIndex, Holder};
 use super::object;
 use super::turns::Turns;
+use super::unsettled::{Attempt, Purpose, Unsettled};
 use super::view::PoolView;
 use crate::kubernetes::Failure;
 use crate::watches::{ReservedIndex, Shared};
 
-/// What an address is for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Purpose {
-    pod_uid: String,
-    nic: IfName,
-    family: Family,
-}
+/// Addresses that are tried for a NIC and family in one request.
+const ATTEMPTS: u32 = 256;
+/// So many of them without a pause.
+const HASTY_ATTEMPTS: u32 = 16;
+/// Pause after each further one, growing up to the limit.
+const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// For whom addresses are taken.
 #[derive(Debug, Clone)]
@@ -44,9 +45,14 @@ pub(super) struct Taker {
     pub caller: Caller,
 }
 
-impl Purpose {
-    fn of(taker: &Taker, candidate: &Candidate) -> Self {
-        Self { pod_uid: taker.spec.pod_uid.clone(), nic: candidate.nic.clone(), family: candidate.family }
+impl Taker {
+    fn purpose(&self, nic: &IfName, family: Family) -> Purpose {
+        Purpose { pod_uid: self.spec.pod_uid.clone(), nic: nic.clone(), family }
+    }
+
+    fn holder(&self) -> Holder {
+        let spec = &self.spec;
+        Holder::new(&spec.pod_namespace, &spec.pod_name, &spec.pod_uid, &spec.owner_kind)
     }
 }
 
@@ -57,8 +63,7 @@ pub(super) struct Stock {
     reserved: Shared<ReservedIndex>,
     node: String,
     pub(super) views: Mutex<HashMap<String, PoolView>>,
-    /// Addresses that were asked for and may be ours or not.
-    unsettled: Mutex<HashMap<Purpose, (IpNet, PoolName)>>,
+    unsettled: Unsettled,
     pub(super) lists: Turns<String>,
     collisions: Counter,
 }
@@ -78,7 +83,7 @@ impl Stock {
             reserved,
             node,
             views: Mutex::default(),
-            unsettled: Mutex::default(),
+            unsettled: Unsettled::default(),
             lists: Turns::default(),
             collisions,
         }
@@ -113,7 +118,7 @@ impl Stock {
         if let Some(held) = self.settle(taker, candidate).await.map_err(|failure| failed(vec![failure]))? {
             return Ok(held);
         }
-        let purpose = Purpose::of(taker, candidate);
+        let purpose = taker.purpose(&candidate.nic, candidate.family);
         let mut failures = Vec::new();
         for pool in pools {
             match self.take_from(taker, candidate, pool).await {
@@ -121,7 +126,7 @@ impl Stock {
                 Err(failure) => failures.push(failure),
             }
             // The pod may have an address of this pool; another one must not give it a second.
-            if self.unsettled(|unsettled| unsettled.contains_key(&purpose)) {
+            if self.unsettled.get(&purpose).is_some() {
                 break;
             }
         }
@@ -137,7 +142,7 @@ impl Stock {
         let reserved = self.reserved.read(|index| index.of(pool.family()));
         let usable = pool.usable.difference(&reserved);
         for attempt in 0.. {
-            if taker.caller.is_gone() {
+            if taker.caller.is_gone() || attempt >= ATTEMPTS {
                 return Err(PoolFailure::Retries { pool: pool.name.clone(), tries: attempt });
             }
             let seed = Asker {
@@ -157,6 +162,9 @@ impl Stock {
                 return Ok(held);
             }
             debug!(address = %ip, pool = %pool.name, attempt, "somebody else has the address, picking again");
+            // Bad luck on a tight pool passes soon; what does not pass must not keep the API server busy.
+            let beyond = attempt.saturating_sub(HASTY_ATTEMPTS);
+            tokio::time::sleep((PAUSE * beyond).min(LONGEST_PAUSE)).await;
         }
         Err(PoolFailure::Exhausted {
             pool: pool.name.clone(),
@@ -180,51 +188,63 @@ impl Stock {
             network: network.unwrap_or_default(),
             ..taker.spec.clone()
         };
-        let purpose =
-            Purpose { pod_uid: spec.pod_uid.clone(), nic: nic.clone(), family: Family::of_net(&net) };
         match self.addresses.create(&object::of_spec(net, spec)).await {
             Ok(Taken::Ours(held)) => {
                 let held = self.held.write(|index| index.apply(*held));
                 self.known(pool.as_str(), |view| view.settle(net.addr()));
                 Ok(Some(held))
             }
-            Ok(Taken::Theirs) => {
+            Ok(Taken::Theirs(listing)) => {
                 self.collisions.inc();
-                self.known(pool.as_str(), |view| view.collide(net.addr(), Instant::now()));
+                self.known(pool.as_str(), |view| view.collide(net.addr(), listing, Instant::now()));
                 Ok(None)
+            }
+            Ok(Taken::Unknown(failure)) => {
+                self.known(pool.as_str(), |view| view.give_back(net.addr()));
+                let attempt = Attempt { net, pool: pool.clone(), holder: taker.holder() };
+                self.unsettled.insert(taker.purpose(nic, Family::of_net(&net)), attempt);
+                Err(failure)
             }
             Err(failure) => {
                 self.known(pool.as_str(), |view| view.give_back(net.addr()));
-                if failure.is_ambiguous() {
-                    self.unsettled(|unsettled| unsettled.insert(purpose, (net, pool.clone())));
-                }
                 Err(failure)
             }
         }
     }
 
-    /// Finishes an earlier attempt whose outcome is unknown; `None` if there was none or it came to nothing.
+    /// Finishes an earlier attempt whose outcome is unknown; `None` if there was none or it came to nothing. It is
+    /// forgotten only when the API server has said whose the address is.
     async fn settle(&self, taker: &Taker, candidate: &Candidate) -> Result<Option<Arc<Held>>, PoolFailure> {
-        let purpose = Purpose::of(taker, candidate);
-        let Some((net, pool)) = self.unsettled(|unsettled| unsettled.remove(&purpose)) else {
-            return Ok(None);
+        let purpose = taker.purpose(&candidate.nic, candidate.family);
+        let Some(Attempt { net, pool, .. }) = self.unsettled.get(&purpose) else { return Ok(None) };
+        let outcome = match self.create(taker, &candidate.nic, &pool, net).await {
+            Ok(held) => {
+                self.unsettled.remove(&purpose);
+                return Ok(held);
+            }
+            // Refused: what the first attempt has done is still to be seen.
+            Err(failure) if !failure.is_retryable() => self.look(&purpose, net).await,
+            Err(failure) => Err(failure),
         };
-        let outcome = self.create(taker, &candidate.nic, &pool, net).await;
-        outcome.map_err(|failure| PoolFailure::Store { pool: pool.clone(), cause: failure.to_string() })
+        outcome.map_err(|failure| PoolFailure::Store { pool, cause: failure.to_string() })
+    }
+
+    /// Reads whose the address of an attempt is; the pod's own is known from then on.
+    async fn look(&self, purpose: &Purpose, net: IpNet) -> Result<Option<Arc<Held>>, Failure> {
+        let found = self.addresses.find(&object_name(net.addr())).await?;
+        let ours = found.filter(|held| {
+            (held.pod_uid.as_str(), held.interface.as_str()) == (&purpose.pod_uid, purpose.nic.as_str())
+                && held.node == self.node
+        });
+        let held = ours.map(|held| self.held.write(|index| index.apply(held)));
+        self.unsettled.remove(purpose);
+        Ok(held)
     }
 
     /// Learns of what a pod may hold without our knowing, before it is freed.
     pub(super) async fn settle_pod(&self, pod_uid: &str) -> Result<(), Failure> {
-        let open: Vec<(Purpose, IpNet)> = self.unsettled(|unsettled| {
-            let of_pod = unsettled.iter().filter(|(purpose, _)| purpose.pod_uid == pod_uid);
-            of_pod.map(|(purpose, (net, _))| (purpose.clone(), *net)).collect()
-        });
-        for (purpose, net) in open {
-            let found = self.addresses.find(&object_name(net.addr())).await?;
-            if let Some(held) = found.filter(|held| held.pod_uid == pod_uid && held.node == self.node) {
-                self.held.write(|index| index.apply(held));
-            }
-            self.unsettled(|unsettled| unsettled.remove(&purpose));
+        for (purpose, attempt) in self.unsettled.of_pod(pod_uid) {
+            self.look(&purpose, attempt.net).await?;
         }
         Ok(())
     }
@@ -271,7 +291,14 @@ impl Stock {
         }
     }
 
-    fn unsettled<T>(&self, f: impl FnOnce(&mut HashMap<Purpose, (IpNet, PoolName)>) -> T) -> T {
-        f(&mut self.unsettled.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The pods that hold something, or may.
+    pub(super) fn holders(&self) -> BTreeSet<Holder> {
+        self.held.read(HeldIndex::holders).into_iter().chain(self.unsettled.holders()).collect()
+    }
+
+    /// Forgets what is believed of pools that do not exist any more.
+    pub(super) fn forget_pools(&self, exists: impl Fn(&str) -> bool) {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        views.retain(|name, _| exists(name));
     }
 }

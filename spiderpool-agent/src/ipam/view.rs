@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::pick::pick;
 
+use super::addresses::Listing;
+
 /// A view older than this is renewed before the next pick, if it has been wrong since.
 const FRESH: Duration = Duration::from_secs(1);
 /// A collision is believed for this long without another sign.
@@ -23,10 +25,11 @@ pub(super) struct PoolView {
     used: IpSet,
     listed: Option<Instant>,
     wrong: bool,
-    collided: BTreeMap<IpAddr, Instant>,
+    collided: BTreeMap<IpAddr, (Instant, Listing)>,
     picked: BTreeSet<IpAddr>,
     released: BTreeMap<IpAddr, Instant>,
-    exhausted: Option<Instant>,
+    /// When an exact list left none of these.
+    exhausted: Option<(Instant, IpSet)>,
 }
 
 impl PoolView {
@@ -53,13 +56,14 @@ impl PoolView {
         self.used = used;
         self.listed = Some(begun);
         self.wrong = false;
-        self.collided.retain(|_, since| *since >= begun);
+        // What lists do not show is no less taken.
+        self.collided.retain(|_, (since, listing)| *since >= begun || *listing == Listing::Hidden);
     }
 
     /// Takes one of the addresses that may be handed out and seem free; `own` are the agent's own. The caller
     /// settles what becomes of it.
     pub(super) fn pick(&mut self, usable: &IpSet, own: &[IpAddr], seed: u64, now: Instant) -> Option<IpAddr> {
-        self.collided.retain(|_, since| now.duration_since(*since) < COLLISION);
+        self.collided.retain(|_, (since, _)| now.duration_since(*since) < COLLISION);
         self.released.retain(|_, since| now.duration_since(*since) < COOLING);
         let family = usable.family();
         let known = set(family, self.collided.keys().chain(&self.picked).chain(own));
@@ -76,15 +80,16 @@ impl PoolView {
     }
 
     /// The picked address is somebody else's.
-    pub(super) fn collide(&mut self, ip: IpAddr, now: Instant) {
+    pub(super) fn collide(&mut self, ip: IpAddr, listing: Listing, now: Instant) {
         self.picked.remove(&ip);
-        self.collided.insert(ip, now);
-        self.wrong = true;
+        self.collided.insert(ip, (now, listing));
+        self.wrong |= listing == Listing::Shown;
     }
 
     /// The picked address was not taken.
     pub(super) fn give_back(&mut self, ip: IpAddr) {
         self.picked.remove(&ip);
+        self.exhausted = None;
     }
 
     /// An address of ours is free again.
@@ -95,14 +100,15 @@ impl PoolView {
         self.exhausted = None;
     }
 
-    /// An exact list left nothing to pick.
-    pub(super) fn exhaust(&mut self, now: Instant) {
-        self.exhausted = Some(now);
+    /// An exact list left nothing of `usable` to pick.
+    pub(super) fn exhaust(&mut self, usable: &IpSet, now: Instant) {
+        self.exhausted = Some((now, usable.clone()));
     }
 
-    /// Whether that was so a moment ago and nothing was released since.
-    pub(super) fn is_exhausted(&self, now: Instant) -> bool {
-        self.exhausted.is_some_and(|since| now.duration_since(since) < EXHAUSTED)
+    /// Whether that was so of the same addresses a moment ago, and none has come back since.
+    pub(super) fn is_exhausted(&self, usable: &IpSet, now: Instant) -> bool {
+        let verdict = self.exhausted.as_ref();
+        verdict.is_some_and(|(since, of)| now.duration_since(*since) < EXHAUSTED && of == usable)
     }
 }
 
@@ -140,7 +146,7 @@ mod tests {
     fn what_is_known_to_be_taken_is_left_alone() {
         let (mut view, now) = new();
         view.learn(set(Family::V4, &[ip(1), ip(2)]), now);
-        view.collide(ip(3), now);
+        view.collide(ip(3), Listing::Shown, now);
         assert_eq!(view.pick(&usable(5), &[ip(4)], 99, now), Some(ip(5)));
         view.settle(ip(5));
         assert_eq!(view.pick(&usable(5), &[ip(4)], 99, now), None);
@@ -164,17 +170,45 @@ mod tests {
         assert!(view.is_stale(now));
         view.learn(IpSet::empty(Family::V4), now);
         assert!(!view.is_stale(now + FRESH * 9));
-        view.collide(ip(1), now);
+        view.collide(ip(1), Listing::Shown, now);
         assert!(!view.is_stale(now + FRESH / 2));
         assert!(view.is_stale(now + FRESH));
     }
 
     #[test]
+    fn a_collision_that_lists_do_not_show_outlives_them() {
+        let (mut view, now) = new();
+        view.collide(ip(1), Listing::Hidden, now);
+        view.collide(ip(2), Listing::Shown, now);
+        view.learn(IpSet::empty(Family::V4), now + FRESH);
+        assert_eq!(view.pick(&usable(2), &[], 0, now + FRESH), Some(ip(2)));
+        assert_eq!(view.pick(&usable(2), &[], 0, now + FRESH), None);
+        assert_eq!(view.pick(&usable(2), &[], 0, now + COLLISION), Some(ip(1)));
+    }
+
+    #[test]
     fn exhaustion_ends_by_time_or_release() {
         let (mut view, now) = new();
-        view.exhaust(now);
-        assert!(view.is_exhausted(now) && !view.is_exhausted(now + EXHAUSTED));
+        let all = usable(9);
+        view.exhaust(&all, now);
+        assert!(view.is_exhausted(&all, now) && !view.is_exhausted(&all, now + EXHAUSTED));
         view.release(ip(1), now);
-        assert!(!view.is_exhausted(now));
+        assert!(!view.is_exhausted(&all, now));
+    }
+
+    #[test]
+    fn exhaustion_ends_with_what_was_picked_and_not_taken() {
+        let (mut view, now) = new();
+        assert_eq!(view.pick(&usable(1), &[], 0, now), Some(ip(1)));
+        view.exhaust(&usable(1), now);
+        view.give_back(ip(1));
+        assert!(!view.is_exhausted(&usable(1), now));
+    }
+
+    #[test]
+    fn exhaustion_is_of_the_addresses_that_were_usable() {
+        let (mut view, now) = new();
+        view.exhaust(&usable(3), now);
+        assert!(!view.is_exhausted(&usable(4), now), "the pool has grown");
     }
 }
