@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
 use spiderpool_dataplane::{NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
 use thiserror::Error;
@@ -65,6 +66,21 @@ fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
         }
     }
     entry
+}
+
+/// The addresses of a NIC beyond the first of each family, which its entry has. Link-local ones are of no NIC alone.
+pub(super) fn further_addresses(record: &NicRecord) -> Vec<IpAddr> {
+    if record.nic.role == NicRole::NodeLink {
+        return Vec::new();
+    }
+    let of = |v4: bool| {
+        let family = record.nic.addresses.iter().map(IpNet::addr).filter(move |ip| ip.is_ipv4() == v4);
+        family.skip(1)
+    };
+    of(true)
+        .chain(of(false))
+        .filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -133,6 +149,9 @@ mod tests {
         let eth0 = entries[0].1;
         assert_eq!((eth0.role, eth0.addr4, eth0.peer_mac), (ROLE_CLUSTER, [10, 244, 0, 2], [0xee; 6]));
         assert_eq!(eth0.addr6[15], 2);
+        let further = |index: usize| further_addresses(&pod.nics[index]);
+        assert_eq!(further(0), ["10.244.0.3".parse::<IpAddr>().unwrap()]);
+        assert!(further(1).is_empty() && further(2).is_empty());
         assert_eq!((eth0.siblings[0], eth0.siblings[1], eth0.siblings[2]), (8, 9, 0));
         let net1 = entries[2].1;
         assert_eq!((net1.siblings[0], net1.siblings[1], net1.ifindex), (9, 0, 18));

@@ -148,6 +148,9 @@ impl Owner {
         for record in &pod.nics {
             dataplane.addresses_set(record.id, pod.id(), &entries::further_addresses(record))?;
         }
+        for record in &pod.nics {
+            dataplane.addresses_set(record.id, pod.id(), &entries::further_addresses(record))?;
+        }
         Ok(())
     }
 
