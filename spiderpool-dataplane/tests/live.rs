@@ -393,7 +393,7 @@ fn full_segments(lab: &Lab, default: Default) {
             connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
             let mut stream = std::net::TcpStream::from(fd);
             stream.set_write_timeout(Some(TIMEOUT)).unwrap();
-            std::io::Write::write_all(&mut stream, &[7; BYTES]).map_err(|e| e.to_string())
+            std::io::Write::write_all(&mut stream, &vec![7; BYTES]).map_err(|e| e.to_string())
         });
         assert_eq!(client.join().unwrap(), Ok(()), "{default:?}: upload to {to}");
         assert_eq!(server.join().unwrap(), Ok(BYTES as u64), "{default:?}: upload to {to}");
