@@ -1,0 +1,126 @@
+//! Attachments that come, fail and go while the pod lives on.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use spiderpool_core::coordinator::host_end_name;
+use spiderpool_tests::agent::Agent;
+use spiderpool_tests::cluster::{Cluster, spec};
+use spiderpool_tests::kernel_state::KernelState;
+use spiderpool_tests::matrix::DefaultRoute;
+use spiderpool_tests::pod::Pod;
+use spiderpool_tests::topology::Node;
+use spiderpool_tests::{cni, counters, poll, privilege};
+
+/// The agent deletes idle links every five seconds; a busy machine gets more.
+const LATER: Duration = Duration::from_secs(20);
+
+/// One cluster for all tests, one test at a time.
+fn cluster(test: &str) -> Option<MutexGuard<'static, Cluster>> {
+    static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
+    if !privilege::root_or_skip(test) {
+        return None;
+    }
+    let start = || Mutex::new(Cluster::start(1, |_| ()).unwrap());
+    let mut cluster = CLUSTER.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner);
+    if cluster.agents.is_empty() {
+        // The test that stopped it failed.
+        let agent = Agent::start(&cluster.topology.plane, &cluster.topology.nodes[0]).unwrap();
+        cluster.agents.push(agent);
+    }
+    Some(cluster)
+}
+
+fn has_node_link(node: &Node, pod: &Pod) -> bool {
+    let host = host_end_name(&pod.attachments[0].1.container).unwrap();
+    node.output("ip", &["-o", "link"]).unwrap().contains(host.as_str())
+}
+
+/// Hot-unplug of net1: DEL of its network, and the pod lives on.
+fn unplug(node: &Node, pod: &Pod) {
+    let (network, attachment, result) = &pod.attachments[0];
+    network.del(node, attachment, result).unwrap();
+}
+
+#[test]
+fn the_node_link_of_a_pod_that_lives_on_is_deleted() {
+    let Some(mut cluster) = cluster("the_node_link_of_a_pod_that_lives_on") else { return };
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let before = KernelState::of(node).unwrap();
+    let pod = Pod::add(plane, node, &spec("unplugged", DefaultRoute::Net1)).unwrap();
+    assert!(has_node_link(node, &pod));
+    unplug(node, &pod);
+    poll::until("the end of the node link", LATER, || {
+        ensure!(!has_node_link(node, &pod), "it is there");
+        Ok(())
+    })
+    .unwrap();
+    pod.del(plane, node).unwrap();
+    before.wait_for_return(node).unwrap();
+
+    let pod = Pod::add(plane, node, &spec("unplugged-alone", DefaultRoute::Net1)).unwrap();
+    cluster.agents.remove(0).kill().unwrap();
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    unplug(node, &pod);
+    assert!(!has_node_link(node, &pod), "without an agent the plugin deletes it at once");
+    pod.del(plane, node).unwrap();
+    before.wait_for_return(node).unwrap();
+    let agent = Agent::start(plane, node).unwrap();
+    cluster.agents.push(agent);
+}
+
+/// Whether the pod's NICs have entries in the map `nics`.
+fn are_known(node: &Node, pod: &Pod) -> bool {
+    let ids = counters::nic_ids(pod).unwrap();
+    let map = format!("{}/nics", counters::PINS);
+    ids.len() == 3
+        && ids.values().all(|id| {
+            let [low, high] = id.to_le_bytes().map(|byte| byte.to_string());
+            let arguments = ["-j", "map", "lookup", "pinned", &map, "key", &low, &high, "0", "0"];
+            let entry: Value = serde_json::from_str(&node.output("bpftool", &arguments).unwrap()).unwrap();
+            entry["formatted"]["value"]["role"].as_u64().unwrap() != 0
+        })
+}
+
+#[test]
+fn a_repeated_add_that_fails_undoes_only_its_own_part() {
+    let Some(cluster) = cluster("a_repeated_add_that_fails") else { return };
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &spec("again", DefaultRoute::Eth0)).unwrap();
+    assert!(are_known(node, &pod));
+    let before = KernelState::of(&pod.place).unwrap();
+
+    let (network, attachment, result) = &pod.attachments[0];
+    // The subnet's broadcast address is no gateway: the kernel refuses the route, after everything else was done.
+    let mut broken = network.plugins[1].clone();
+    broken["policyRoutes"] = json!([{"dst": "192.0.2.0/24", "gw": "10.66.255.255"}]);
+    let config = network.config(&broken, result).unwrap();
+    let error = cni::execute(node, "ADD", attachment, &config).unwrap_err().to_string();
+    assert!(error.contains("192.0.2.0/24"), "{error}");
+    assert_eq!(KernelState::of(&pod.place).unwrap().changes(&before), Vec::<String>::new());
+    assert!(are_known(node, &pod), "the earlier registration stays with the earlier filters");
+    pod.del(plane, node).unwrap();
+}
+
+#[test]
+fn a_misspelt_default_route_nic_fails_the_add() {
+    let Some(cluster) = cluster("a_misspelt_default_route_nic") else { return };
+    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let before = KernelState::of(node).unwrap();
+    let mut misspelt = spec("misspelt", DefaultRoute::Net1);
+    misspelt.annotations[0].1 = "net9".into();
+    let error = format!("{:#}", Pod::add(plane, node, &misspelt).unwrap_err());
+    assert!(error.contains("podDefaultRouteNIC: net9 don't exist in pod"), "{error}");
+    before.wait_for_return(node).unwrap();
+
+    // Multus will still make it.
+    let mut later = misspelt.clone();
+    later.name = "spelt".into();
+    later.annotations.push(("k8s.v1.cni.cncf.io/networks".into(), "a, b@net9".into()));
+    let pod = Pod::add(plane, node, &later).unwrap();
+    pod.del(plane, node).unwrap();
+}
