@@ -33,6 +33,10 @@ pub enum Fault {
     LoseAnswer,
     /// The same for this write and all that follow, until [`FaultProxy::heal`].
     LoseAnswers,
+    /// The answer of this write is lost, and all that follow are refused with 403, until [`FaultProxy::heal`].
+    LoseAnswerThenRefuse,
+    /// This write and all that follow are refused with 403, until [`FaultProxy::heal`].
+    Refuse,
 }
 
 #[derive(Debug)]
@@ -137,7 +141,12 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
 
 async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<Body>> {
     let is_write = ![Method::GET, Method::HEAD].contains(request.method());
-    let hit = is_write && is_hit(state, state.writes.fetch_add(1, Ordering::SeqCst) + 1);
+    let write = if is_write { state.writes.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
+    let hit = is_write && is_hit(state, write);
+    if hit && (state.fault == Fault::Refuse || state.fault == Fault::LoseAnswerThenRefuse && write > state.at)
+    {
+        return refuse(state);
+    }
     if hit && state.fault == Fault::KillBefore {
         return strike(state);
     }
@@ -153,9 +162,22 @@ async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<B
 
 fn is_hit(state: &State, write: usize) -> bool {
     match state.fault {
-        Fault::LoseAnswers => write >= state.at && !state.healed.load(Ordering::SeqCst),
+        Fault::LoseAnswers | Fault::LoseAnswerThenRefuse | Fault::Refuse => {
+            write >= state.at && !state.healed.load(Ordering::SeqCst)
+        }
         _ => write == state.at,
     }
+}
+
+/// The answer of a server that forbids the request.
+fn refuse(state: &State) -> Result<Response<Body>> {
+    state.struck.store(true, Ordering::SeqCst);
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
+        "message": "refused by the test",
+    });
+    let response = Response::builder().status(403).header("content-type", "application/json");
+    Ok(response.body(Body::from(status.to_string().into_bytes()))?)
 }
 
 /// Ends in an error, which closes the connection without an answer.

@@ -145,7 +145,10 @@ async fn strike_dels(bench: &Bench<'_>, fault: Fault) -> usize {
 
         let (mut hurt, proxy) = agent(bench, fault, at).await;
         bench.delete_pod(&pod);
-        let outcome = hurt.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await;
+        let mut outcome = hurt.ask(Method::DELETE, path::IP, &pod.del("net1", "c1")).await;
+        if !proxy.has_struck() {
+            outcome = hurt.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await;
+        }
         let struck = proxy.has_struck();
         assert_eq!(struck, outcome.is_err(), "{outcome:?}");
         if struck {
@@ -174,7 +177,7 @@ async fn strike_dels(bench: &Bench<'_>, fault: Fault) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_a_write_of_a_del() {
     let bench = bench("del-before", 42).await;
-    // The endpoint's finalizer, the endpoint, the addresses.
+    // The address of net1; the endpoint's finalizer, the endpoint, the addresses of eth0.
     assert_eq!(strike_dels(&bench, Fault::KillBefore).await, WANTED + 2);
 }
 
@@ -218,8 +221,119 @@ async fn all_answers_are_lost_for_a_while() {
     support::failure(&agent, &gone.add("eth0", "c1"), "API server unreachable").await;
     proxy.heal();
     bench.delete_pod(&gone);
+    for nic in ["net1", "eth0"] {
+        agent.ask(Method::DELETE, path::IP, &gone.del(nic, "c1")).await.unwrap().ok().unwrap();
+    }
+    assert!(held(&bench, &gone).is_empty());
+}
+
+/// The last answer is certain, but it speaks of the last attempt alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_lost_and_the_next_attempt_refused() {
+    let bench = bench("refused", 48).await;
+    let pod = bench.pod_with_pool("refused", "n1", "a4");
+    let (agent, proxy) = agent(&bench, Fault::LoseAnswerThenRefuse, 1).await;
+    support::failure(&agent, &pod.add("eth0", "c1"), "refused by the test").await;
+    let before = held(&bench, &pod);
+    assert_eq!(before.len(), 1, "the server has taken it");
+    // The repetition is refused too, but whose the address is can be read.
+    let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&answer), before);
+    agent.stop().unwrap();
+    drop(proxy);
+
+    // The pod is gone before it is asked for again.
+    let gone = bench.pod_with_pool("gone", "n1", "a4");
+    let (agent, proxy) = self::agent(&bench, Fault::LoseAnswerThenRefuse, 1).await;
+    support::failure(&agent, &gone.add("eth0", "c1"), "refused by the test").await;
+    proxy.heal();
+    bench.delete_pod(&gone);
     agent.ask(Method::DELETE, path::IP, &gone.del("eth0", "c1")).await.unwrap().ok().unwrap();
     assert!(held(&bench, &gone).is_empty());
+}
+
+/// A start frees nothing of a pod whose containers still have their grace period.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_leaves_a_terminating_pod_its_addresses() {
+    let bench = bench("grace", 49).await;
+    let pod = bench.pod_with_pool("ending", "n1", "a4");
+    let gone = bench.pod_with_pool("gone", "n1", "a4");
+    let agent = bench.agent("n1").await;
+    for pod in [&pod, &gone] {
+        agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+        bench.endpoint(pod).await;
+    }
+    agent.stop().unwrap();
+    bench.terminate_pod(&pod);
+    bench.delete_pod(&gone);
+
+    let agent = bench.agent("n1").await;
+    bench.until("the pod that is gone is freed", async || held(&bench, &gone).is_empty()).await;
+    // Pods are compared in the order of their names: the other one has had its turn.
+    assert_eq!(held(&bench, &pod).len(), 1);
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert!(held(&bench, &pod).is_empty());
+}
+
+/// No DEL comes, or one that speaks of another sandbox: what is left goes when the pod does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_del_has_freed_goes_with_the_pod() {
+    let bench = bench("sweep", 50).await;
+    let (silent, half) = (pod(&bench, "silent"), pod(&bench, "half"));
+    let agent = bench.agent("n1").await;
+    for pod in [&silent, &half] {
+        agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    }
+    bench.terminate_pod(&half);
+    agent.ask(Method::DELETE, path::IP, &half.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(held(&bench, &half).len(), 1, "net1 is still up");
+    agent.ask(Method::DELETE, path::IP, &half.del("net1", "newer")).await.unwrap().ok().unwrap();
+    assert_eq!(held(&bench, &half).len(), 1, "net1 is another sandbox's");
+    for pod in [&silent, &half] {
+        bench.delete_pod(pod);
+        bench
+            .until("nothing left", async || {
+                held(&bench, pod).is_empty() && bench.find_endpoint(pod).is_none()
+            })
+            .await;
+    }
+}
+
+/// The API server refuses the deletion and takes it later; the runtime does not ask again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_failed_is_tried_again() {
+    let bench = bench("again", 51).await;
+    let pod = bench.pod_with_pool("again", "n1", "a4");
+    let agent = bench.agent("n1").await;
+    agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    bench.endpoint(&pod).await;
+    agent.stop().unwrap();
+    let (agent, proxy) = self::agent(&bench, Fault::Refuse, 1).await;
+    bench.delete_pod(&pod);
+    let refused = agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap();
+    assert!(refused.failure().contains("refused by the test"), "{refused:?}");
+    assert_eq!(held(&bench, &pod).len(), 1);
+    proxy.heal();
+    bench.until("nothing left", async || held(&bench, &pod).is_empty()).await;
+}
+
+/// The endpoint of a newer pod of the same name, which runs on another node, is not this agent's to replace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_endpoint_leaves_that_of_a_newer_pod_alone() {
+    let bench = bench("newer", 52).await;
+    let old = bench.pod_with_pool("web", "n1", "a4");
+    let (agent, proxy) = agent(&bench, Fault::Refuse, 2).await;
+    agent.ask(Method::POST, path::IP, &old.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    bench.until("the endpoint is refused", async || proxy.has_struck()).await;
+    bench.delete_pod(&old);
+    let new = bench.pod_with_pool("web", "n2", "a4");
+    let other = bench.agent("n2").await;
+    other.ask(Method::POST, path::IP, &new.add("eth0", "c2")).await.unwrap().ok().unwrap();
+    let uid = |endpoint: Value| endpoint["metadata"]["uid"].clone();
+    let before = uid(bench.endpoint(&new).await);
+    proxy.heal();
+    bench.until("the old pod is freed", async || held(&bench, &old).is_empty()).await;
+    assert_eq!(uid(bench.endpoint(&new).await), before);
 }
 
 /// Two attempts that broke off left two addresses; one of them is kept.

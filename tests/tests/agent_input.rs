@@ -31,6 +31,8 @@ async fn annotations_and_pools_that_cannot_serve() {
         &["10.55.0.2"],
         &json!({"podAffinity": {"matchLabels": {"a": "b"}}}),
     );
+    bench.pool("lower", "10.58.0.0/16", &["10.58.0.2-10.58.0.9"], &json!({}));
+    bench.pool("upper", "10.58.0.0/24", &["10.58.0.9"], &json!({}));
     let agent = bench.agent("n1").await;
     let ippool = "ipam.spidernet.io/ippool";
     let of = |pool: &str| json!({"ipv4": [bench.name(pool)]}).to_string();
@@ -41,6 +43,7 @@ async fn annotations_and_pools_that_cannot_serve() {
         ("empty", "all IP addresses used out".to_owned()),
         ("broken", "10.99.0.1 is not inside of spec.subnet 10.54.0.0/24".to_owned()),
         ("chosen", "podAffinity".to_owned()),
+        ("upper", format!("{} overlap in 10.58.0.9", bench.name("lower"))),
         ("missing", format!("failed to get original IPPool {}", bench.name("missing"))),
     ];
     for (pool, part) in &cases {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use spiderpool_api::agent::path;
 use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::poll;
-use support::{Bench, LIMIT, addresses, failure};
+use support::{Bench, LIMIT, TestPod, addresses, failure};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_families_of_several_nics_come_with_gateway_routes_and_endpoint() {
@@ -66,10 +66,10 @@ async fn both_families_of_several_nics_come_with_gateway_routes_and_endpoint() {
     agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
     assert_eq!(bench.held(&pod).len(), 3);
     bench.delete_pod(&pod);
-    for _ in 0..2 {
-        agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    for (nic, left) in [("eth0", 1), ("eth0", 1), ("net1", 0)] {
+        agent.ask(Method::DELETE, path::IP, &pod.del(nic, "c1")).await.unwrap().ok().unwrap();
+        assert_eq!(bench.held(&pod).len(), left, "{nic}");
     }
-    assert_eq!(bench.held(&pod), Vec::<Value>::new());
     assert_eq!(bench.find_endpoint(&pod), None);
     agent.stop().unwrap();
 }
@@ -121,7 +121,9 @@ async fn a_failed_pod_keeps_what_it_got_and_takes_no_more() {
     }
     let kept = bench.held(&other)[0]["spec"]["address"].clone();
     bench.delete_pod(&lucky);
-    agent.ask(Method::DELETE, path::IP, &lucky.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    for nic in ["eth0", "net1"] {
+        agent.ask(Method::DELETE, path::IP, &lucky.del(nic, "c1")).await.unwrap().ok().unwrap();
+    }
     let answer = agent.ask(Method::POST, path::IP, &other.add("eth0", "c5")).await.unwrap().ok().unwrap();
     assert!(addresses(&answer).contains(kept.as_str().unwrap()), "{kept} is not in {answer}");
     assert_eq!(bench.held(&other).len(), 2);
@@ -223,4 +225,67 @@ async fn without_an_api_server_the_answer_says_so_and_comes_soon() {
     let bench = Bench::from_parts(&plane, parts);
     let agent = bench.agent("n1").await;
     failure(&agent, &pod.add("eth0", "c2"), "spiderpool-agent is starting").await;
+}
+
+/// The kubelet tells the runtime the hash of the manifest; the API server has only a mirror with a UID of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_pod_is_known_by_its_manifest() {
+    let bench = Bench::new("static").await;
+    bench.pool("p", "10.17.0.0/24", &["10.17.0.2-10.17.0.9"], &json!({}));
+    let mut annotations = bench.pool_annotation("p");
+    let hash = format!("{:032x}", 0x5eed);
+    annotations.push(("kubernetes.io/config.mirror".to_owned(), hash.clone()));
+    let mirror = bench.create_pods(vec![bench.pod_object("web-n1", "n1", &annotations)]).await.remove(0);
+    let pod = TestPod { uid: hash, ..mirror.clone() };
+    let agent = bench.agent("n1").await;
+    let first = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(bench.held(&pod).len(), 1);
+    let endpoint = bench.endpoint(&pod).await;
+    assert_eq!(endpoint["status"]["current"]["uid"], json!(pod.uid));
+    assert_eq!(endpoint["metadata"]["ownerReferences"][0]["uid"], json!(mirror.uid), "else it is collected");
+
+    // It lives: a new sandbox keeps the address.
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    let second = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c2")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&first), addresses(&second));
+    bench.delete_pod(&mirror);
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c2")).await.unwrap().ok().unwrap();
+    assert!(bench.held(&pod).is_empty());
+}
+
+/// An address whose object is labelled with another pool is taken all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_the_pools_list_does_not_show_ends_the_search() {
+    let bench = Bench::new("hidden").await;
+    bench.pool("p", "10.18.0.0/24", &["10.18.0.2"], &json!({}));
+    bench.apply(&json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress",
+        "metadata": {"name": "10.18.0.2", "labels": {"ipam.spidernet.io/ippool": "another"}},
+        "spec": {
+            "address": "10.18.0.2/24", "pool": "another", "node": "another", "interface": "eth0",
+            "podNamespace": "n", "podName": "p", "podUID": "u",
+        },
+    }));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    let add = pod.add("eth0", "c1");
+    let refused =
+        tokio::time::timeout(LIMIT, agent.ask(Method::POST, path::IP, &add)).await.unwrap().unwrap();
+    assert!(refused.failure().contains("all IP addresses used out"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_grows_is_not_exhausted_any_more() {
+    let bench = Bench::new("grows").await;
+    bench.pool("p", "10.19.0.0/24", &["10.19.0.2"], &json!({}));
+    let (one, two) = (bench.pod_with_pool("one", "n1", "p"), bench.pod_with_pool("two", "n1", "p"));
+    let agent = bench.agent("n1").await;
+    agent.ask(Method::POST, path::IP, &one.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    failure(&agent, &two.add("eth0", "c2"), "all IP addresses used out").await;
+    bench.pool("p", "10.19.0.0/24", &["10.19.0.2-10.19.0.3"], &json!({}));
+    poll::until_async("the new address", std::time::Duration::from_secs(2), || async {
+        agent.ask(Method::POST, path::IP, &two.add("eth0", "c2")).await?.ok()
+    })
+    .await
+    .unwrap();
 }

@@ -148,6 +148,13 @@ impl<'a> Bench<'a> {
         self.wait(async { api.delete(&pod.name, &parameters).await }).unwrap();
     }
 
+    /// The pod begins its grace period, which is long.
+    pub(crate) fn terminate_pod(&self, pod: &TestPod) {
+        let api = Api::<core::Pod>::namespaced(self.client.clone(), &pod.namespace);
+        let parameters = DeleteParams { grace_period_seconds: Some(600), ..DeleteParams::default() };
+        self.wait(async { api.delete(&pod.name, &parameters).await }).unwrap();
+    }
+
     pub(crate) fn annotate_namespace(&self, key: &str, value: &str) {
         let annotation = format!("{key}={value}");
         let arguments = ["annotate", "namespace", &self.parts.prefix, "--overwrite", &annotation];
