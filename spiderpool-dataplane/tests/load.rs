@@ -132,5 +132,5 @@ fn failures_say_what_to_do() {
     let fs = BpfFs::mount();
     let error = Dataplane::load(Path::new("/nowhere/x.o"), &fs.pins(), &SIZES).unwrap_err();
     assert!(matches!(error, LoadError::Object { .. }), "{error}");
-    assert!(error.to_string().contains("build-ebpf"), "{error}");
+    assert!(error.to_string().contains("SPIDERPOOL_BPF_OBJECT"), "{error}");
 }
