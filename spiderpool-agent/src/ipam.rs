@@ -24,7 +24,7 @@ mod unsettled;
 mod view;
 mod wanted;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as k8s;
@@ -32,6 +32,7 @@ use kube::Api;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::names::NodeName;
+use spiderpool_runtime::health::Health;
 use tokio::sync::{Notify, SetOnce};
 
 use crate::kubernetes::{Failure, Kubernetes};
@@ -88,6 +89,7 @@ pub struct Ipam {
     endpoints: Arc<Endpoints>,
     pods: Turns<(String, String)>,
     open: SetOnce<()>,
+    health: OnceLock<Health>,
     wake: Notify,
     metrics: IpamMetrics,
 }
@@ -108,6 +110,7 @@ impl Ipam {
             owners: Owners::new(kube.clone()),
             pods: Turns::default(),
             open: SetOnce::new(),
+            health: OnceLock::new(),
             wake: Notify::new(),
             settings,
             kube,
@@ -122,9 +125,20 @@ impl Ipam {
         let _already = self.open.set(());
     }
 
-    /// Waits for [`Ipam::open`], not for ever; whether it has happened.
-    async fn is_open(&self) -> bool {
-        tokio::time::timeout(START_LIMIT, self.open.wait()).await.is_ok()
+    /// Requests that come before [`Ipam::open`] are told what the start still lacks.
+    pub fn starts_with(&self, health: Health) {
+        // A second time changes nothing.
+        let _already = self.health.set(health);
+    }
+
+    /// Waits for [`Ipam::open`], not for ever; what is missing if it has not happened.
+    async fn is_open(&self) -> Result<(), Vec<String>> {
+        let waited = tokio::time::timeout(START_LIMIT, self.open.wait()).await;
+        if waited.is_ok() {
+            return Ok(());
+        }
+        let missing = self.health.get().and_then(|health| health.started().err());
+        Err(missing.unwrap_or_else(|| vec!["addresses of the node".to_owned()]))
     }
 
     /// The pod as the API server has it now.

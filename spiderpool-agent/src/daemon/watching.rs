@@ -126,6 +126,7 @@ async fn probe(kube: Kubernetes, reachable: Condition, shutdown: Shutdown) {
 
 /// Lists what the node holds, and compares it once the watches are there.
 async fn look(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: Shutdown) {
+    agent.ipam.starts_with(health.clone());
     agent.ipam.load(&shutdown).await;
     listed.met();
     while health.started().is_err() {

@@ -59,9 +59,7 @@ impl Ipam {
         args: &IpamAddArgs,
         caller: Caller,
     ) -> Result<IpamAddResponse, AllocateError> {
-        if !self.is_open().await {
-            return Err(AllocateError::Starting);
-        }
+        self.is_open().await.map_err(AllocateError::Starting)?;
         let key = (args.pod_namespace.clone(), args.pod_name.clone());
         let name = || format!("{}/{}", args.pod_namespace, args.pod_name);
         let waiting = Instant::now();

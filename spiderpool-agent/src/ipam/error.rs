@@ -10,10 +10,8 @@ use crate::kubernetes::Failure;
 #[derive(Debug, Error)]
 pub enum AllocateError {
     /// The addresses of the node are not known yet.
-    #[error(
-        "spiderpool-agent is starting and does not know pools, pods and addresses yet: is the API server reachable?"
-    )]
-    Starting,
+    #[error("spiderpool-agent is starting, is the API server reachable? Still missing: {}", .0.join(", "))]
+    Starting(Vec<String>),
     /// The request names what is not a NIC.
     #[error("wrong input, {0}")]
     Request(String),
@@ -125,10 +123,8 @@ fn list(errors: &[IpamError]) -> String {
 #[derive(Debug, Error)]
 pub enum ReleaseError {
     /// The addresses of the node are not known yet.
-    #[error(
-        "spiderpool-agent is starting and does not know pools, pods and addresses yet: is the API server reachable?"
-    )]
-    Starting,
+    #[error("spiderpool-agent is starting, is the API server reachable? Still missing: {}", .0.join(", "))]
+    Starting(Vec<String>),
     /// The pod cannot be read, so nobody knows whether it is alive.
     #[error("failed to get Pod {pod}: {source}")]
     ReadPod {

@@ -79,9 +79,7 @@ impl Ipam {
 
     async fn release_in_turn(&self, args: &IpamDelArgs) -> Result<(), ReleaseError> {
         let pod = PodRef { namespace: &args.pod_namespace, name: &args.pod_name };
-        if !self.is_open().await {
-            return Err(ReleaseError::Starting);
-        }
+        self.is_open().await.map_err(ReleaseError::Starting)?;
         let waiting = Instant::now();
         let _turn = self.pods.take((args.pod_namespace.clone(), args.pod_name.clone())).await;
         self.metrics.release_wait.observe(waiting.elapsed());
@@ -98,9 +96,7 @@ impl Ipam {
 
     async fn release_all_in_turn(&self, args: &IpamBatchDelArgs) -> Result<(), ReleaseError> {
         let pod = PodRef { namespace: &args.pod_namespace, name: &args.pod_name };
-        if !self.is_open().await {
-            return Err(ReleaseError::Starting);
-        }
+        self.is_open().await.map_err(ReleaseError::Starting)?;
         if args.is_release_conflict_ips {
             self.may_release_conflicts(pod).await?;
         }
