@@ -13,7 +13,7 @@ mod settings;
 mod state;
 mod step;
 
-pub use default_route::{LOW_METRIC, Preference, plan_default_routes};
+pub use default_route::{LOW_METRIC, Preference, plan_default_routes, plan_sourced_defaults};
 pub use error::{PlanError, SettingsError};
 pub use link::{MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
 pub use mode::{Mode, Setup, decide_setup};

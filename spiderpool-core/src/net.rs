@@ -80,6 +80,8 @@ pub struct Route<D = IfName> {
     pub onlink: bool,
     /// `mtu` of the route, where one is set.
     pub mtu: Option<u32>,
+    /// Only for packets with this source address; IPv6 alone has such routes in the main table.
+    pub from: Option<IpAddr>,
     /// One next hop of an IPv4 multipath route: the kernel deletes all of them or none.
     pub is_hop: bool,
 }
@@ -96,6 +98,7 @@ impl<D> Route<D> {
             protocol: ROUTE_PROTOCOL,
             onlink: false,
             mtu: None,
+            from: None,
             is_hop: false,
         }
     }
@@ -105,9 +108,9 @@ impl<D> Route<D> {
         Family::of_net(&self.dst)
     }
 
-    /// Whether it is a default route.
+    /// Whether it is a default route, for whatever source.
     pub fn is_default(&self) -> bool {
-        self.dst.prefix_len() == 0
+        self.dst.prefix_len() == 0 && self.from.is_none()
     }
 
     /// Whether Spiderpool made it.
@@ -126,6 +129,7 @@ impl<D> Route<D> {
             protocol: self.protocol,
             onlink: self.onlink,
             mtu: self.mtu,
+            from: self.from,
             is_hop: self.is_hop,
         })
     }
@@ -133,10 +137,13 @@ impl<D> Route<D> {
 
 impl<D: fmt::Display> fmt::Display for Route<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_default() {
+        if self.dst.prefix_len() == 0 {
             write!(f, "default")?;
         } else {
             write!(f, "{}", self.dst)?;
+        }
+        if let Some(from) = self.from {
+            write!(f, " from {from}")?;
         }
         if let Some(gateway) = self.gateway {
             write!(f, " via {gateway}")?;

@@ -230,6 +230,22 @@ fn onlink_and_device_routes_need_no_subnet() {
 }
 
 #[test]
+fn an_ipv6_default_for_one_source_stands_beside_the_one_for_all() {
+    root_or_skip!();
+    let mut pair = Pair::new();
+    pair.netlink.add_address(pair.index, net("fd66::5/64")).unwrap();
+    let all = Route { gateway: Some(ip("fd66::1")), metric: 4096, ..Route::new(net("::/0"), pair.index) };
+    let sourced = Route { from: Some(ip("fd66::5")), ..all.clone() };
+    for route in [&all, &sourced] {
+        pair.netlink.add_route(route).unwrap();
+        assert!(pair.netlink.routes().unwrap().contains(route), "{route} in {:?}", pair.netlink.routes());
+    }
+    pair.netlink.delete_route(&sourced).unwrap();
+    let left = pair.netlink.routes().unwrap();
+    assert!(left.contains(&all) && !left.contains(&sourced), "{left:?}");
+}
+
+#[test]
 fn a_route_without_a_way_to_its_gateway_is_refused_with_the_kernels_words() {
     root_or_skip!();
     let mut pair = Pair::new();

@@ -100,6 +100,10 @@ impl Parties {
             .seen_by(remote, &[eth0])
             .by(&[Tcp, Udp, Ping]));
         add(flow("pod to outside", pod, outside_ip).seen_by(&self.outside, &[outward]).by(&[Tcp, Udp, Ping]));
+        add(flow("net1 socket to outside", pod, outside_ip)
+            .bound(net1)
+            .seen_by(&self.outside, &[net1])
+            .by(&[Tcp, Udp, Ping]));
 
         let node_ips = [node_ip, node_net1];
         add(flow("node to eth0", &node.place, eth0)

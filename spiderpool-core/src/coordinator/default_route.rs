@@ -3,10 +3,12 @@
 //! The others keep theirs with a low priority: a socket that is bound to such a NIC, and `bpf_redirect_neigh`
 //! without a next hop, find their way by it. No further table, no rule.
 
+use std::net::IpAddr;
+
 use super::{Place, PlanError, Step};
 use crate::ip::Family;
 use crate::names::IfName;
-use crate::net::Route;
+use crate::net::{Address, Route};
 
 /// Metric from which on a default route of ours is one that steps back. Two with the same metric would be
 /// refused (IPv4) or be one multipath route (IPv6), so each has its own.
@@ -65,6 +67,35 @@ fn plan_family(
         replace(low, normal_metric(family), steps)?;
     }
     Ok(())
+}
+
+/// Default routes of underlay NICs that stepped back, for packets with such a NIC's own IPv6 address.
+///
+/// `bpf_redirect_neigh` looks an IPv6 destination up without regard to the device where the packet has a source
+/// (`ip6_route_output_flags()` in net/ipv6/route.c asks for the device only then), so it would find the owner's
+/// default route. These it finds, and so does the kernel for a socket that is bound to the address.
+pub fn plan_sourced_defaults(
+    routes: &[Route],
+    addresses: &[Address<IfName>],
+    first_nic: &IfName,
+) -> Vec<Step> {
+    let of = |dev: &IfName| {
+        let own = addresses.iter().filter(|a| a.dev == *dev).map(|a| a.net.addr()).collect::<Vec<_>>();
+        own.into_iter().filter(|a| matches!(a, IpAddr::V6(v6) if !v6.is_unicast_link_local()))
+    };
+    let low = routes.iter().filter(|r| r.is_default() && r.family() == Family::V6 && is_low(r));
+    let wanted: Vec<Route> = low
+        .filter(|r| r.dev != *first_nic)
+        .flat_map(|r| of(&r.dev).map(|from| Route { from: Some(from), ..r.clone() }))
+        .collect();
+    let present: Vec<&Route> = routes.iter().filter(|r| r.from.is_some() && r.is_ours()).collect();
+    let gone = present
+        .iter()
+        .filter(|r| !wanted.contains(r))
+        .map(|r| Step::DeleteRoute { place: Place::Pod, route: (**r).clone() });
+    let new = wanted.iter().filter(|r| !present.contains(r));
+    let new = new.map(|r| Step::AddRoute { place: Place::Pod, route: r.clone() });
+    gone.chain(new).collect()
 }
 
 /// Whether the route is one that stepped back.
@@ -135,6 +166,31 @@ mod tests {
         let shown: Vec<_> = after.iter().map(|r| format!("{} {}", r.dev, r.metric)).collect();
         assert_eq!(shown, expect);
         after
+    }
+
+    /// A net1-bound IPv6 socket to the outside hung: the redirect found eth0's default route.
+    #[test]
+    fn an_ipv6_default_that_stepped_back_is_there_for_the_nics_own_addresses() {
+        let address = |dev: &str, net: &str| Address { dev: nic(dev), net: net.parse().unwrap() };
+        let addresses = [
+            address("eth0", "fd44::2/128"),
+            address("net1", "fe80::1/64"),
+            address("net1", "fd66::a:1/64"),
+            address("net1", "10.6.0.9/16"),
+        ];
+        let low = Route { protocol: crate::net::ROUTE_PROTOCOL, ..default("net1", "fd66::1", LOW_METRIC) };
+        let routes = [default("eth0", "fe80::ecee:eeff:feee:eeee", 1024), low];
+        let plan = |routes: &[Route]| plan_sourced_defaults(routes, &addresses, &nic("eth0"));
+        let steps = plan(&routes);
+        let shown: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            ["pod: route add default from fd66::a:1 via fd66::1 dev net1 metric 4096 proto 0x53"]
+        );
+        let after = project(&routes, &steps);
+        assert_eq!(plan(&after), [], "planning again changes nothing");
+        let without = [after[0].clone(), after[2].clone()];
+        assert_eq!(plan(&without).len(), 1, "it goes with the route that it stands for");
     }
 
     #[test]

@@ -8,7 +8,10 @@ use super::link::NODE_LINK;
 use super::node_link::{
     NodeLink, plan_host_neighbors, plan_host_routes, plan_node_link, plan_pod_neighbors, pod_neighbors,
 };
-use super::{Config, HostEnd, Namespace, Place, PlanError, PolicyRoute, Step, plan_default_routes, project};
+use super::{
+    Config, HostEnd, Namespace, Place, PlanError, PolicyRoute, Step, plan_default_routes,
+    plan_sourced_defaults, project,
+};
 use crate::dataplane::{HintInputs, is_hint, plan_route_hints};
 use crate::ip::Family;
 use crate::mac::MacAddr;
@@ -88,7 +91,7 @@ pub fn stays(routes: &[Route], cluster_nic: &IfName) -> Vec<IpNet> {
         .iter()
         .filter(|r| !r.is_default() && r.dev != *cluster_nic && r.dev.as_str() != NODE_LINK)
         .filter(|r| !matches!(r.dst, IpNet::V6(v6) if v6.addr().is_unicast_link_local() || v6.addr().is_multicast()))
-        .filter(|r| !is_hint(r, cluster_nic))
+        .filter(|r| r.from.is_none() && !is_hint(r, cluster_nic))
         .map(|r| r.dst)
         .collect();
     found.sort();
@@ -169,6 +172,8 @@ fn plan_routes(
     if config.tune_pod_routes {
         check_default_route_nic(inputs)?;
         pod_steps = plan_default_routes(&pod.routes, &config.preference(inputs.nic))?;
+        let routes = project(&pod.routes, &pod_steps);
+        pod_steps.extend(plan_sourced_defaults(&routes, &pod.addresses, &config.first_nic));
     }
     for policy in own_policy_routes(config, pod, inputs.nic) {
         let (hints, others): (Vec<&Route>, Vec<&Route>) =

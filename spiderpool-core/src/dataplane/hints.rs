@@ -38,7 +38,7 @@ pub fn is_hint(route: &Route, cluster_nic: &IfName) -> bool {
 /// subnet or route that covers it. A route to exactly the destination is somebody's decision and stays.
 pub fn plan_route_hints(inputs: &HintInputs<'_>) -> Vec<Step> {
     let (present, others): (Vec<_>, Vec<_>) =
-        inputs.routes.iter().partition(|r| is_hint(r, inputs.cluster_nic));
+        inputs.routes.iter().filter(|r| r.from.is_none()).partition(|r| is_hint(r, inputs.cluster_nic));
     let mut wanted: Vec<Route> = Vec::new();
     for dst in inputs.cidrs.iter().copied().chain(inputs.nodes.iter().copied().map(IpNet::from)) {
         let Some(hint) = hint(inputs, &others, dst.trunc()) else { continue };

@@ -125,9 +125,13 @@ fn message(route: &Route<u32>) -> RouteMessage {
     if route.onlink {
         message.header.flags = RouteFlags::Onlink;
     }
-    let attributes = &mut message.attributes;
+    let (header, attributes) = (&mut message.header, &mut message.attributes);
     if !route.is_default() {
         attributes.push(RouteAttribute::Destination(RouteAddress::from(route.dst.network())));
+    }
+    if let Some(from) = route.from {
+        header.source_prefix_length = IpNet::from(from).prefix_len();
+        attributes.push(RouteAttribute::Source(RouteAddress::from(from)));
     }
     attributes.extend(route.gateway.map(|a| gateway(route.family(), a)));
     attributes.extend(route.source.map(|a| RouteAttribute::PrefSource(RouteAddress::from(a))));
@@ -171,6 +175,7 @@ fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
         protocol: u8::from(header.protocol),
         onlink: header.flags.contains(RouteFlags::Onlink),
         mtu: None,
+        from: None,
         is_hop: false,
     };
     let mut table = u32::from(header.table);
@@ -187,6 +192,7 @@ fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
             RouteAttribute::Oif(index) => route.dev = index,
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => route.gateway = next_hop(&attribute),
             RouteAttribute::PrefSource(source) => route.source = addr(&source),
+            RouteAttribute::Source(from) => route.from = addr(&from),
             RouteAttribute::Priority(metric) => route.metric = metric,
             RouteAttribute::Table(id) => table = id,
             RouteAttribute::MultiPath(found) => hops = found,
