@@ -35,6 +35,8 @@ pub enum Fault {
     LoseAnswers,
     /// The answer of this write is lost, and all that follow are refused with 403, until [`FaultProxy::heal`].
     LoseAnswerThenRefuse,
+    /// The answer of this write is lost, and nobody can read an address after it, until [`FaultProxy::heal`].
+    LoseAnswerThenSight,
     /// This write and all that follow are refused with 403, until [`FaultProxy::heal`].
     Refuse,
 }
@@ -150,6 +152,9 @@ async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<B
     if hit && state.fault == Fault::KillBefore {
         return strike(state);
     }
+    if is_hidden(state, &request) {
+        anyhow::bail!("nothing to see");
+    }
     let (mut parts, body) = request.into_parts();
     parts.headers.remove("host");
     let body = Body::from(body.collect().await?.to_bytes().to_vec());
@@ -167,6 +172,14 @@ fn is_hit(state: &State, write: usize) -> bool {
         }
         _ => write == state.at,
     }
+}
+
+fn is_hidden(state: &State, request: &Request<Incoming>) -> bool {
+    state.fault == Fault::LoseAnswerThenSight
+        && state.struck.load(Ordering::SeqCst)
+        && !state.healed.load(Ordering::SeqCst)
+        && request.method() == Method::GET
+        && request.uri().path().contains("/spideripaddresses/")
 }
 
 /// The answer of a server that forbids the request.

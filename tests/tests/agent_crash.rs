@@ -252,6 +252,20 @@ async fn an_answer_is_lost_and_the_next_attempt_refused() {
     assert!(held(&bench, &gone).is_empty());
 }
 
+/// The name is taken, but by whom cannot be read: it may be by the first attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_lost_and_the_address_cannot_be_read() {
+    let bench = bench("unseen", 53).await;
+    let gone = bench.pod_with_pool("gone", "n1", "a4");
+    let (agent, proxy) = agent(&bench, Fault::LoseAnswerThenSight, 1).await;
+    support::failure(&agent, &gone.add("eth0", "c1"), "API server unreachable").await;
+    assert_eq!(held(&bench, &gone).len(), 1, "the server has taken it");
+    proxy.heal();
+    bench.delete_pod(&gone);
+    agent.ask(Method::DELETE, path::IP, &gone.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert!(held(&bench, &gone).is_empty());
+}
+
 /// A start frees nothing of a pod whose containers still have their grace period.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_leaves_a_terminating_pod_its_addresses() {

@@ -224,7 +224,7 @@ async fn without_an_api_server_the_answer_says_so_and_comes_soon() {
     plane.kill_api_server().unwrap();
     let bench = Bench::from_parts(&plane, parts);
     let agent = bench.agent("n1").await;
-    failure(&agent, &pod.add("eth0", "c2"), "spiderpool-agent is starting").await;
+    failure(&agent, &pod.add("eth0", "c2"), "Still missing: addresses of the node: not yet").await;
 }
 
 /// The kubelet tells the runtime the hash of the manifest; the API server has only a mirror with a UID of its own.
