@@ -28,7 +28,7 @@ const OLDEST_COMPILER: Version = Version::new(1, 95, 0);
 const CORE: &str = "lib/rustlib/src/rust/library/core/src/lib.rs";
 const HOW: &str = "install a nightly with its sources and bpf-linker yourself:\n\n    \
     rustup toolchain install nightly --profile minimal --component rust-src\n    \
-    cargo binstall bpf-linker     # or its release from github.com/aya-rs/bpf-linker, on PATH\n\n\
+    cargo install bpf-linker      # with the LLVM that its README asks for; or its release, on PATH\n\n\
     and then run the same verb again";
 
 /// A Rust compiler that can build for the BPF target.
@@ -91,11 +91,13 @@ pub(super) fn ensure(workspace: &Workspace) -> Result<String> {
     let Some(found) = found.first() else {
         bail!("no Rust compiler that can build for BPF; {HOW}");
     };
-    if llvm_folder(found.llvm).join("bin/llvm-config").exists() {
-        build_linker(workspace, found.llvm)?;
-    } else {
-        download_linker(workspace).with_context(|| format!("cannot have bpf-linker; {HOW}"))?;
+    let llvm = found.llvm;
+    if !llvm_folder(llvm).join("bin/llvm-config").exists() {
+        bail!(
+            "bpf-linker cannot be built here: the compiler has LLVM {llvm}, whose development files are missing; {HOW}"
+        );
     }
+    build_linker(workspace, llvm)?;
     let toolchain = Toolchain::find(workspace).context("the compiler just installed is not found")?;
     Ok(describe(&toolchain))
 }
@@ -147,9 +149,9 @@ fn nightly_has_sources() -> bool {
 /// A linker for this compiler: what is on PATH for rustup's, else our own build.
 fn linker(workspace: &Workspace, found: &Found) -> Option<PathBuf> {
     let program = linker_path(workspace);
-    let fits = (found.llvm..=DEBIAN_LLVM.max(found.llvm))
-        .any(|llvm| stamp(workspace, Some(llvm)).origin().is_some());
-    if fits || stamp(workspace, None).origin().is_some() {
+    let fits =
+        (found.llvm..=DEBIAN_LLVM.max(found.llvm)).any(|llvm| stamp(workspace, llvm).origin().is_some());
+    if fits {
         return Some(program);
     }
     if found.compiler == Compiler::Debian {
@@ -162,10 +164,9 @@ fn linker_path(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("bin/bpf-linker")
 }
 
-/// The stamp of our own bpf-linker, built with an LLVM or downloaded (`None`).
-fn stamp(workspace: &Workspace, llvm: Option<u32>) -> Stamp {
-    let llvm = llvm.map_or_else(|| "release".to_owned(), |major| format!("llvm-{major}"));
-    Stamp::new(workspace, &linker_path(workspace), format!("{LINKER_VERSION} {llvm}"))
+/// The stamp of our own bpf-linker, built with an LLVM.
+fn stamp(workspace: &Workspace, llvm: u32) -> Stamp {
+    Stamp::new(workspace, &linker_path(workspace), format!("{LINKER_VERSION} llvm-{llvm}"))
 }
 
 fn llvm_folder(major: u32) -> PathBuf {
@@ -187,22 +188,7 @@ fn build_linker(workspace: &Workspace, llvm: u32) -> Result<()> {
     cargo.env("LLVM_PREFIX", llvm_folder(llvm));
     cargo.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
     process::step(&format!("bpf-linker {LINKER_VERSION} with LLVM {llvm} (about 1 minute)"), &mut cargo)?;
-    stamp(workspace, Some(llvm)).write("cargo install")
-}
-
-/// The project's own static build, for machines without a fitting LLVM.
-fn download_linker(workspace: &Workspace) -> Result<()> {
-    let name = format!("bpf-linker-{}-unknown-linux-musl.tar.zst", env::consts::ARCH);
-    let url = format!("https://github.com/aya-rs/bpf-linker/releases/download/v{LINKER_VERSION}/{name}");
-    let archive = workspace.tools().join(&name);
-    let mut curl = process::command("curl");
-    curl.args(["--fail", "--location", "--silent", "--show-error", "--max-time", "300", "--output"]);
-    process::step(&format!("bpf-linker {LINKER_VERSION} from {url}"), curl.arg(&archive).arg(&url))?;
-    let mut tar = process::command("tar");
-    tar.arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(workspace.tools().join("bin"));
-    process::step("unpack bpf-linker", &mut tar)?;
-    fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))?;
-    stamp(workspace, None).write("release")
+    stamp(workspace, llvm).write("cargo install")
 }
 
 /// Whether this is Debian itself, whose package names these are.
