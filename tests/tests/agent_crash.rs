@@ -266,6 +266,22 @@ async fn an_answer_is_lost_and_the_address_cannot_be_read() {
     assert!(held(&bench, &gone).is_empty());
 }
 
+/// The agent does not know whether the pod holds an address, and no DEL names the pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_may_hold_goes_with_it() {
+    let bench = bench("perhaps", 54).await;
+    let pod = bench.pod_with_pool("perhaps", "n1", "a4");
+    let (agent, proxy) = agent(&bench, Fault::LoseAnswerThenRefuse, 1).await;
+    support::failure(&agent, &pod.add("eth0", "c1"), "refused by the test").await;
+    assert_eq!(held(&bench, &pod).len(), 1, "the server has taken it");
+    proxy.heal();
+    bench.delete_pod(&pod);
+    let mut nameless = pod.del("eth0", "c1");
+    nameless["podUID"] = json!("");
+    agent.ask(Method::DELETE, path::IP, &nameless).await.unwrap().ok().unwrap();
+    bench.until("nothing left", async || held(&bench, &pod).is_empty()).await;
+}
+
 /// A start frees nothing of a pod whose containers still have their grace period.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_leaves_a_terminating_pod_its_addresses() {
