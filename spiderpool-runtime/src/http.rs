@@ -2,12 +2,23 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tracing::{debug, warn};
 
 use crate::shutdown::Shutdown;
+
+/// How long the head of a request may take.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long the shutdown waits for requests that have begun.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// Binds a port on all addresses: both families where the host has IPv6, otherwise IPv4.
 pub async fn bind(port: u16) -> io::Result<TcpListener> {
@@ -19,11 +30,93 @@ pub async fn bind(port: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// Serves until the shutdown is requested; requests that have begun are answered first.
-pub async fn serve<L>(listener: L, router: Router, shutdown: Shutdown) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.requested().await }).await
+/// Serves until the shutdown is requested; requests that have begun are answered first, within a limit.
+pub async fn serve<L: Listener>(listener: L, router: Router, shutdown: Shutdown) -> io::Result<()> {
+    serve_within(listener, router, shutdown, GRACE).await;
+    Ok(())
+}
+
+async fn serve_within<L: Listener>(mut listener: L, router: Router, shutdown: Shutdown, grace: Duration) {
+    let connections = GracefulShutdown::new();
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.requested() => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "connection failed");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(grace, connections.shutdown()).await.is_err() {
+        warn!("requests that do not end are given up");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::shutdown;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A probe that stops in the middle of its request is enough for it.
+    #[tokio::test]
+    async fn half_a_request_does_not_hold_up_the_shutdown() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (trigger, shutdown) = shutdown::channel();
+        let router = Router::new().route("/", get(|| async { "whole" }));
+        let serving = tokio::spawn(serve_within(listener, router, shutdown, Duration::from_millis(50)));
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+        // Whoever comes later has been accepted later.
+        let mut whole = TcpStream::connect(address).await.unwrap();
+        whole.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        whole.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("whole"), "{answer}");
+        trigger.request();
+        tokio::time::timeout(LIMIT, serving).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_begun_is_answered() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (trigger, shutdown) = shutdown::channel();
+        let (begun, go_on) = (std::sync::Arc::new(Notify::new()), std::sync::Arc::new(Notify::new()));
+        let handler = {
+            let (begun, go_on) = (begun.clone(), go_on.clone());
+            move || async move {
+                begun.notify_one();
+                go_on.notified().await;
+                "late"
+            }
+        };
+        let serving =
+            tokio::spawn(serve_within(listener, Router::new().route("/", get(handler)), shutdown, LIMIT));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        begun.notified().await;
+        trigger.request();
+        go_on.notify_one();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("late"), "{answer}");
+        tokio::time::timeout(LIMIT, serving).await.unwrap().unwrap();
+    }
 }
