@@ -5,6 +5,10 @@ use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use spiderpool_api::agent::coordinator::GetCoordinatorArgs;
+use spiderpool_api::agent::dataplane::{RegisterNics, UnregisterNics};
+use spiderpool_api::agent::ipam::{IpamAddArgs, IpamBatchDelArgs, IpamDelArgs};
 
 use super::error::Problem;
 
@@ -16,7 +20,37 @@ const INVALID: u16 = 601;
 /// The decoded body.
 pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+/// What a body is called where something is wrong with it.
+pub(super) trait Parameter {
+    /// As in upstream's description of the API.
+    const NAME: &'static str;
+}
+
+impl Parameter for IpamAddArgs {
+    const NAME: &'static str = "ipam-add-args";
+}
+
+impl Parameter for IpamDelArgs {
+    const NAME: &'static str = "ipam-del-args";
+}
+
+impl Parameter for IpamBatchDelArgs {
+    const NAME: &'static str = "ipam-batch-del-args";
+}
+
+impl Parameter for GetCoordinatorArgs {
+    const NAME: &'static str = "get-coordinator-config";
+}
+
+impl Parameter for RegisterNics {
+    const NAME: &'static str = "register-nics";
+}
+
+impl Parameter for UnregisterNics {
+    const NAME: &'static str = "unregister-nics";
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Parameter> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, state: &S) -> Result<Self, Problem> {
@@ -38,29 +72,41 @@ fn is_json(media: &str) -> bool {
     media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+fn decode<T: DeserializeOwned + Parameter>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.is_empty() {
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, "body is required"));
+        let message = format!("{} in body is required", T::NAME);
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message));
     }
-    let value: serde_json::Value = serde_json::from_slice(bytes)
+    let mut value: Value = serde_json::from_slice(bytes)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, 400, format!("body is not JSON: {error}")))?;
+    remove_nulls(&mut value);
     serde_json::from_value(value).map_err(|error| {
         let text = error.to_string();
         let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
         let (code, message) = match missing {
-            Some(field) => (REQUIRED, format!("{field} in body is required")),
-            None => (INVALID, format!("body is invalid: {text}")),
+            Some(field) => (REQUIRED, format!("{}.{field} in body is required", T::NAME)),
+            None => (INVALID, format!("{} in body is invalid: {text}", T::NAME)),
         };
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
     })
 }
 
+/// A member that is null is as good as missing.
+fn remove_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(remove_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_nulls),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use axum::response::IntoResponse;
-    use spiderpool_api::agent::ipam::IpamDelArgs;
-
     use super::*;
+    use axum::response::IntoResponse;
 
     #[track_caller]
     fn check(body: &str, status: u16) {
@@ -76,6 +122,15 @@ mod tests {
         check("[]", 422);
         check(r#"{"containerID":1,"ifName":"e","podNamespace":"n","podName":"p","podUID":""}"#, 422);
         check(r#"{"containerID":null,"ifName":"e","podNamespace":"n","podName":"p","podUID":""}"#, 422);
+    }
+
+    #[test]
+    fn what_is_missing_or_null_is_named_with_its_body() {
+        for body in ["{}", r#"{"containerID":null}"#] {
+            let problem = decode::<IpamDelArgs>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.code(), REQUIRED);
+            assert_eq!(problem.message(), "ipam-del-args.containerID in body is required", "{body}");
+        }
     }
 
     #[test]

@@ -25,6 +25,16 @@ impl Problem {
     pub(super) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
         Self { status, body: ProblemBody { code, message: message.into() } }
     }
+
+    #[cfg(test)]
+    pub(super) fn code(&self) -> u16 {
+        self.body.code
+    }
+
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.body.message
+    }
 }
 
 impl IntoResponse for Problem {
