@@ -1,5 +1,6 @@
 //! The agent as a process: what is started in which order, and how it ends.
 
+mod own_socket;
 mod watching;
 
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use axum::Router;
 use prometheus_client::registry::Registry;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
-use spiderpool_runtime::health::{Health, Scope};
+use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::shutdown::{self, Shutdown};
 use spiderpool_runtime::{http as server, logging, metrics};
 use tokio::sync::oneshot;
@@ -67,14 +68,15 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         coordinators: Shared::default(),
         node_addresses: Shared::default(),
     });
-    follow_node_addresses(&agent)?;
+    follow_node_addresses(&agent, health.condition("node addresses", Scope::Readiness))?;
     let watching = watching::start(&agent, &kube, &indexes, &environment.node_name, &health, &shutdown);
     // Who finds the socket finds pods that are served, or is told why they are not.
     first_try.await.context("dataplane thread")?;
     let serving = serve(&agent, &environment, &file, &health, registry, &shutdown).await?;
+    let (served, all_served) = shutdown::channel();
     let endpoints = tokio::spawn({
-        let (agent, shutdown) = (Arc::clone(&agent), shutdown.clone());
-        async move { agent.ipam.endpoints().run(&shutdown, FLUSH).await }
+        let agent = Arc::clone(&agent);
+        async move { agent.ipam.endpoints().run(&all_served, FLUSH).await }
     });
 
     shutdown.requested().await;
@@ -82,6 +84,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     for task in serving {
         task.await.context("server")?;
     }
+    served.request();
     endpoints.await.context("endpoints")?;
     for task in watching {
         task.await.context("watch")?;
@@ -122,9 +125,9 @@ fn start_dataplane(
         .context("dataplane thread")
 }
 
-fn follow_node_addresses(agent: &Arc<Agent>) -> anyhow::Result<()> {
+fn follow_node_addresses(agent: &Arc<Agent>, followed: Condition) -> anyhow::Result<()> {
     let agent = Arc::clone(agent);
-    dataplane::follow_nodes(move |addresses| {
+    dataplane::follow_nodes(followed, move |addresses| {
         agent.node_addresses.write(|known| known.clone_from(&addresses));
         agent.dataplane.set_nodes(addresses);
     })
@@ -142,17 +145,25 @@ async fn serve(
     registry: Registry,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Vec<Task>> {
-    let socket = http::bind(file.socket())?;
     let probes = server::bind(environment.health_port).await;
     let probes = probes.with_context(|| format!("port {} of the health probes", environment.health_port))?;
+    let mut listener = None;
+    if environment.enabled_metric {
+        let port = environment.metric_http_port;
+        listener = Some(server::bind(port).await.with_context(|| format!("port {port} of the metrics"))?);
+    }
+    // Last: a second agent that must end for want of a port leaves the first one its socket.
+    let socket = http::bind(file.socket())?;
     info!(address = %probes.local_addr()?, "health probes are served");
+    let answers = health.condition("own socket", Scope::Liveness);
+    // It is listened at: who asks now is answered when it is served.
+    answers.met();
     let mut tasks = vec![
         spawn("unix socket", server::serve(socket, http::router(Arc::clone(agent)), shutdown.clone())),
         spawn("health probes", server::serve(probes, health.router(), shutdown.clone())),
+        tokio::spawn(own_socket::watch(file.socket().to_owned(), answers, shutdown.clone())),
     ];
-    if environment.enabled_metric {
-        let port = environment.metric_http_port;
-        let listener = server::bind(port).await.with_context(|| format!("port {port} of the metrics"))?;
+    if let Some(listener) = listener {
         info!(address = %listener.local_addr()?, "metrics are served");
         let router: Router = metrics::router(Arc::new(registry));
         tasks.push(spawn("metrics", server::serve(listener, router, shutdown.clone())));

@@ -16,13 +16,14 @@ mod state_file;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
 use spiderpool_runtime::health::Condition;
 use tokio::sync::oneshot;
-use tracing::{error, info};
+use tracing::error;
 
 pub use cidrs::{ClusterCidrs, ProfileKey, plan_cidrs};
 pub use metrics::DataplaneMetrics;
@@ -37,14 +38,24 @@ type Answer<T> = oneshot::Sender<Result<T, DataplaneError>>;
 enum Order {
     Register(Box<RegisterNics>, Answer<RegisteredNics>),
     Unregister(Attachment, Answer<()>),
-    Cluster(ClusterCidrs),
-    Nodes(Vec<IpAddr>),
+    /// What is in [`News`].
+    Renew,
     Stop,
+}
+
+/// What is to be steered now. Only the latest counts: carrying it into all pods takes longer than it lasts.
+#[derive(Debug, Default)]
+struct News {
+    cluster: Option<ClusterCidrs>,
+    nodes: Option<Vec<IpAddr>>,
 }
 
 /// Talks to the owner. Cheap to clone.
 #[derive(Clone)]
-pub struct Handle(Sender<Order>);
+pub struct Handle {
+    orders: Sender<Order>,
+    news: Arc<Mutex<News>>,
+}
 
 impl Handle {
     /// Gives a pod's NICs their ids and fills the maps.
@@ -59,12 +70,12 @@ impl Handle {
 
     /// What SpiderCoordinator says now.
     pub fn set_cluster(&self, cidrs: ClusterCidrs) {
-        self.tell(Order::Cluster(cidrs));
+        self.renew(|news| news.cluster = Some(cidrs));
     }
 
     /// The node's addresses now.
     pub fn set_nodes(&self, addresses: Vec<IpAddr>) {
-        self.tell(Order::Nodes(addresses));
+        self.renew(|news| news.nodes = Some(addresses));
     }
 
     /// Ends the owner's thread. Programs and maps stay.
@@ -72,9 +83,14 @@ impl Handle {
         self.tell(Order::Stop);
     }
 
+    fn renew(&self, change: impl FnOnce(&mut News)) {
+        change(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner));
+        self.tell(Order::Renew);
+    }
+
     fn tell(&self, order: Order) {
         // The thread ends by `Stop` alone; what comes after it is not wanted any more.
-        let _ended = self.0.send(order);
+        let _ended = self.orders.send(order);
     }
 
     async fn ask<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, DataplaneError> {
@@ -93,6 +109,8 @@ pub fn start(
 ) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let (sender, orders) = channel();
     let (tried, first_try) = oneshot::channel();
+    let news = Arc::<Mutex<News>>::default();
+    let heard = Arc::clone(&news);
     thread::Builder::new().name("dataplane".to_owned()).spawn(move || {
         let mut owner = Owner::new(settings, metrics, loaded);
         owner.sweep();
@@ -106,35 +124,44 @@ pub fn start(
             }
             match orders.recv_timeout(sweep.saturating_duration_since(Instant::now())) {
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(order) => obey(&mut owner, order),
+                Ok(order) => obey(&mut owner, &heard, order),
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
     })?;
-    Ok((Handle(sender), first_try))
+    Ok((Handle { orders: sender, news }, first_try))
 }
 
-fn obey(owner: &mut Owner, order: Order) {
+fn obey(owner: &mut Owner, news: &Mutex<News>, order: Order) {
     match order {
         // The one who asked may have gone; what was done stays done.
         Order::Register(request, answer) => drop(answer.send(owner.register(&request))),
         Order::Unregister(attachment, answer) => drop(answer.send(owner.unregister(&attachment))),
-        Order::Cluster(cidrs) => owner.set_cluster(cidrs),
-        Order::Nodes(addresses) => owner.set_nodes(addresses),
+        Order::Renew => {
+            let News { cluster, nodes } =
+                std::mem::take(&mut *news.lock().unwrap_or_else(PoisonError::into_inner));
+            owner.set(cluster, nodes);
+        }
         Order::Stop => {}
     }
 }
 
-/// Follows the node's addresses on a thread of its own, for ever.
-pub fn follow_nodes(mut changed: impl FnMut(Vec<IpAddr>) + Send + 'static) -> std::io::Result<()> {
+/// Follows the node's addresses on a thread of its own, for ever. `followed` is met while it can.
+pub fn follow_nodes(
+    followed: Condition,
+    mut changed: impl FnMut(Vec<IpAddr>) + Send + 'static,
+) -> std::io::Result<()> {
     thread::Builder::new().name("addresses".to_owned()).spawn(move || {
-        let outcome = nodes::follow(|addresses| {
-            changed(addresses);
-            true
-        });
-        match outcome {
-            Ok(()) => info!("node addresses are not followed any more"),
-            Err(error) => error!(%error, "node addresses cannot be followed"),
+        loop {
+            let outcome = nodes::follow(|addresses| {
+                followed.met();
+                changed(addresses);
+            });
+            let why =
+                outcome.err().map_or_else(|| "the events have ended".to_owned(), |error| error.to_string());
+            error!(error = why, "node addresses cannot be followed, trying again");
+            followed.unmet(why);
+            thread::sleep(SWEEP);
         }
     })?;
     Ok(())

@@ -7,19 +7,24 @@ mod pools;
 mod reserved;
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use spiderpool_runtime::health::Condition;
 use spiderpool_runtime::shutdown::Shutdown;
-use tracing::{debug, warn};
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
 
 pub use coordinators::CoordinatorIndex;
 pub use namespaces::NamespaceIndex;
 pub use pods::{Pod, PodIndex};
 pub use pools::PoolIndex;
 pub use reserved::ReservedIndex;
+
+/// How long a watch must not fail for it to be taken to work again: longer than its longest pause.
+const QUIET: Duration = Duration::from_secs(45);
 
 /// An in-memory view that a watch keeps up to date.
 pub trait Index<K>: Send + Sync + 'static {
@@ -67,20 +72,44 @@ pub async fn follow<K, I>(
 {
     let mut events = events.default_backoff().boxed();
     let mut listed = Vec::new();
+    let mut ever_listed = false;
+    // A watch that works again does not say so before something changes.
+    let mut failed = None;
     loop {
+        let quiet = async {
+            match failed {
+                Some(at) => tokio::time::sleep_until(at + QUIET).await,
+                None => std::future::pending().await,
+            }
+        };
         let event = tokio::select! {
             () = shutdown.requested() => return,
             event = events.next() => event,
+            () = quiet => {
+                failed = None;
+                if ever_listed {
+                    synced.met();
+                }
+                continue;
+            }
         };
         match event {
-            None => return,
-            Some(Err(error)) => warn!(%error, "watch failed, trying again"),
+            None => {
+                error!("watch has ended");
+                return synced.unmet("it has ended");
+            }
+            Some(Err(error)) => {
+                warn!(%error, "watch failed, trying again");
+                synced.unmet(error.to_string());
+                failed = Some(Instant::now());
+            }
             Some(Ok(Event::Init)) => listed.clear(),
             Some(Ok(Event::InitApply(object))) => listed.push(object),
             Some(Ok(Event::InitDone)) => {
                 let objects = std::mem::take(&mut listed);
                 debug!(objects = objects.len(), "watch has listed");
                 index.write(|index| index.reset(objects));
+                (ever_listed, failed) = (true, None);
                 synced.met();
                 changed();
             }
@@ -93,5 +122,70 @@ pub async fn follow<K, I>(
                 changed();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use kube::runtime::watcher::Error;
+    use spiderpool_runtime::health::{Health, Scope};
+    use spiderpool_runtime::shutdown;
+
+    use super::*;
+
+    impl Index<u8> for Vec<u8> {
+        fn apply(&mut self, object: u8) {
+            self.push(object);
+        }
+
+        fn delete(&mut self, object: &u8) {
+            self.retain(|known| known != object);
+        }
+
+        fn reset(&mut self, objects: Vec<u8>) {
+            *self = objects;
+        }
+    }
+
+    /// What readiness says while a watch has heard these events and waits for more.
+    async fn standing(events: Vec<watcher::Result<Event<u8>>>) -> Result<(), Vec<String>> {
+        let (_trigger, shutdown) = shutdown::channel();
+        let health = Health::default();
+        let synced = health.condition("watch", Scope::Startup);
+        let (told, heard) = tokio::sync::oneshot::channel();
+        let end = stream::once(async move {
+            let _heard = told.send(());
+            std::future::pending().await
+        });
+        let index = Shared::<Vec<u8>>::default();
+        let events = stream::iter(events).chain(end);
+        tokio::select! {
+            () = follow(events, index, synced, shutdown, || {}) => {}
+            _ = heard => {}
+        }
+        health.ready()
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_fails_is_not_ready_until_it_has_listed_again() {
+        let listed = || vec![Ok(Event::Init), Ok(Event::InitApply(1)), Ok(Event::InitDone)];
+        let failed = || Err(Error::NoResourceVersion);
+        assert_eq!(standing(listed()).await, Ok(()));
+        let mut then_failed = listed();
+        then_failed.push(failed());
+        assert!(standing(then_failed).await.unwrap_err()[0].contains("watch"));
+        let again: Vec<_> = std::iter::once(failed()).chain(listed()).collect();
+        assert_eq!(standing(again).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_is_not_ready() {
+        let (_trigger, shutdown) = shutdown::channel();
+        let health = Health::default();
+        let synced = health.condition("watch", Scope::Startup);
+        let events = stream::iter([Ok(Event::Init), Ok(Event::<u8>::InitDone)]);
+        follow(events, Shared::<Vec<u8>>::default(), synced, shutdown, || {}).await;
+        assert_eq!(health.ready(), Err(vec!["watch: it has ended".to_owned()]));
     }
 }

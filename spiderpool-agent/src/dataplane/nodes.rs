@@ -90,16 +90,13 @@ impl Seen {
     }
 }
 
-/// Calls `changed` with the node's addresses now and whenever they change, until it says that nobody listens.
-/// Blocks its thread for good.
-pub(super) fn follow(mut changed: impl FnMut(Vec<IpAddr>) -> bool) -> Result<(), NetlinkError> {
+/// Calls `changed` with the node's addresses now and whenever they change. Blocks its thread until it fails.
+pub(super) fn follow(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<(), NetlinkError> {
     let events = Events::open()?;
     let mut seen = Seen::list()?;
     let mut known = seen.own();
     debug!(addresses = ?known, "node addresses listed");
-    if !changed(known.clone()) {
-        return Ok(());
-    }
+    changed(known.clone());
     for event in events {
         match event {
             Ok(event) => seen.apply(event)?,
@@ -112,9 +109,7 @@ pub(super) fn follow(mut changed: impl FnMut(Vec<IpAddr>) -> bool) -> Result<(),
         if now != known {
             debug!(addresses = ?now, "node addresses changed");
             known.clone_from(&now);
-            if !changed(now) {
-                return Ok(());
-            }
+            changed(now);
         }
     }
     Ok(())

@@ -148,9 +148,6 @@ impl Owner {
         for record in &pod.nics {
             dataplane.addresses_set(record.id, pod.id(), &entries::further_addresses(record))?;
         }
-        for record in &pod.nics {
-            dataplane.addresses_set(record.id, pod.id(), &entries::further_addresses(record))?;
-        }
         Ok(())
     }
 
@@ -247,20 +244,20 @@ impl Owner {
         Ok(state_file::write(&self.settings.state, &self.inventory)?)
     }
 
-    /// SpiderCoordinator has changed.
-    pub fn set_cluster(&mut self, cidrs: ClusterCidrs) {
-        if self.cluster.as_ref() != Some(&cidrs) {
+    /// SpiderCoordinator or the node's addresses have changed.
+    pub fn set(&mut self, cluster: Option<ClusterCidrs>, nodes: Option<Vec<IpAddr>>) {
+        let mut changed = false;
+        if let Some(cidrs) = cluster.filter(|cidrs| self.cluster.as_ref() != Some(cidrs)) {
             info!(service = ?cidrs.service, pod = ?cidrs.pod, hijack = ?cidrs.hijack, "cluster CIDRs changed");
             self.cluster = Some(cidrs);
-            self.renew();
+            changed = true;
         }
-    }
-
-    /// The node's addresses have changed.
-    pub fn set_nodes(&mut self, addresses: Vec<IpAddr>) {
-        if self.nodes != addresses {
+        if let Some(addresses) = nodes.filter(|addresses| self.nodes != *addresses) {
             info!(?addresses, "node addresses changed");
             self.nodes = addresses;
+            changed = true;
+        }
+        if changed {
             self.renew();
         }
     }

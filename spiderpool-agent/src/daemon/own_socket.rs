@@ -1,0 +1,75 @@
+//! Whether the agent's own socket is answered: what the plugins see, asked as they ask.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use spiderpool_api::agent::path;
+use spiderpool_runtime::health::Condition;
+use spiderpool_runtime::shutdown::Shutdown;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tracing::warn;
+
+/// How often it is asked.
+const PERIOD: Duration = Duration::from_secs(5);
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Asks until shutdown.
+pub(super) async fn watch(socket: PathBuf, answers: Condition, shutdown: Shutdown) {
+    while shutdown.sleep(PERIOD).await {
+        let outcome = tokio::time::timeout(LIMIT, ask(&socket)).await;
+        match outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(()) => answers.met(),
+            Err(error) => {
+                warn!(socket = %socket.display(), %error, "own socket is not answered");
+                answers.unmet(format!("{}: {error}", socket.display()));
+            }
+        }
+    }
+}
+
+async fn ask(socket: &Path) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(format!("GET {} HTTP/1.0\r\nHost: agent\r\n\r\n", path::HEALTHY).as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(1024).read_to_end(&mut answer).await?;
+    let line = String::from_utf8_lossy(&answer);
+    let line = line.lines().next().unwrap_or_default();
+    if line.split(' ').nth(1) == Some("200") {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("it answers {line:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    async fn answer(listener: &UnixListener, answer: &str) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+        }
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_a_good_answer_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        assert_eq!(ask(&path).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        let listener = UnixListener::bind(&path).unwrap();
+        let good = "HTTP/1.0 200 OK\r\n\r\n";
+        tokio::join!(answer(&listener, good), ask(&path)).1.unwrap();
+        let bad = tokio::join!(answer(&listener, "HTTP/1.0 500 no\r\n\r\n"), ask(&path)).1.unwrap_err();
+        assert!(bad.to_string().contains("500"), "{bad}");
+        drop(listener);
+        assert_eq!(ask(&path).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
