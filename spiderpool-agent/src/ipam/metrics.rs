@@ -53,6 +53,14 @@ impl IpamMetrics {
         let releases = counter("release_counts", "Requests to release");
         let release_failures = counter("release_failure_counts", "Requests to release that failed");
         let release_internal = counter("release_err_internal_counts", "Releases that failed");
+        // Nothing here can count in these; dashboards and alerts ask for them.
+        counter("release_update_ippool_conflict_counts", "Releases that met another writer");
+        counter("release_err_retries_exhausted_counts", "Releases whose time was over");
+        registry.register(
+            "spiderpool_debug_auto_pool_waited_for_available_counts",
+            "Allocations that waited for an automatic pool",
+            Counter::<u64>::default(),
+        );
         let mut durations = |operation: &str, suffix: &str, help: &str| {
             Durations::register(registry, &format!("spiderpool_ipam_{operation}"), suffix, help)
         };
@@ -100,5 +108,30 @@ impl IpamMetrics {
     pub fn release_failed(&self, _error: &ReleaseError) {
         self.release_failures.inc();
         self.release_internal.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn every_counter_of_the_dashboards_is_there_from_the_start() {
+        let mut registry = Registry::default();
+        IpamMetrics::register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let allocation =
+            ["", "failure_", "update_ippool_conflict_", "err_internal_", "err_no_available_pool_"];
+        let more = ["err_retries_exhausted_", "err_ip_used_out_"];
+        let release = ["", "failure_", "update_ippool_conflict_", "err_internal_", "err_retries_exhausted_"];
+        let names = allocation.iter().chain(&more).map(|part| format!("ipam_allocation_{part}counts"));
+        let names = names.chain(release.iter().map(|part| format!("ipam_release_{part}counts")));
+        for name in names.chain(["debug_auto_pool_waited_for_available_counts".to_owned()]) {
+            let line = format!("spiderpool_{name}_total 0");
+            assert!(text.lines().any(|found| found == line), "{line} is missing");
+        }
     }
 }
