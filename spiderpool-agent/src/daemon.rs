@@ -16,7 +16,7 @@ use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::shutdown::{self, Shutdown};
 use spiderpool_runtime::{http as server, logging, metrics};
 use tokio::sync::oneshot;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::{ConfigFile, Daemon, Environment};
 use crate::dataplane::{self, DataplaneMetrics};
@@ -47,6 +47,9 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let file = ConfigFile::load(&config_path)?;
     let families = families(&file);
     info!(node = %environment.node_name, ?families, socket = %file.socket().display(), "spiderpool-agent starts");
+    for key in file.without_effect() {
+        warn!(key, "configured, but not supported yet: addresses are not kept for pods that come again");
+    }
     if file.tune_sysctl_config {
         sysctl::tune(&families);
     }

@@ -117,6 +117,15 @@ impl ConfigFile {
         None
     }
 
+    /// What is asked for and has no effect yet. The chart's defaults ask for it, so it is no reason not to start.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let keys = [
+            ("enableStatefulSet", self.enable_stateful_set),
+            ("enableKubevirtStaticIP", self.enable_kubevirt_static_ip),
+        ];
+        keys.into_iter().filter_map(|(key, wanted)| wanted.then_some(key)).collect()
+    }
+
     /// Where the agent listens.
     pub fn socket(&self) -> &Path {
         Path::new(if self.socket.is_empty() { DEFAULT_SOCKET } else { &self.socket })
@@ -153,6 +162,7 @@ mod tests {
         .unwrap();
         assert_eq!(file.socket(), Path::new("/run/x.sock"));
         assert_eq!(file.not_supported(), None);
+        assert_eq!(file.without_effect(), ["enableStatefulSet", "enableKubevirtStaticIP"]);
     }
 
     #[test]
