@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use spiderpool_core::ip::Family;
 use spiderpool_tests::cluster::{Cluster, spec};
 use spiderpool_tests::matrix::DefaultRoute;
@@ -41,6 +43,10 @@ pub(crate) fn measure(arguments: &DataplaneArguments, report: &mut Report) -> Re
     let pod = |name, node| Pod::add(plane, node, &spec(name, DefaultRoute::Eth0));
     let (with, without, far) = (pod("with", node1)?, pod("without", node1)?, pod("far", node2)?);
     detach(&without)?;
+    // One CPU for both ends: which CPUs the scheduler picks changes a round trip threefold.
+    let mut cpu = CpuSet::new();
+    cpu.set(0)?;
+    sched_setaffinity(Pid::from_raw(0), &cpu)?;
     let server = Server::start(&far.place)?;
     let cluster_ip = service::create(plane, "bench", &[far.eth0])?;
     service::wait_for_proxy(node1, cluster_ip, &[far.eth0])?;
