@@ -7,7 +7,6 @@
 pub mod agent;
 pub mod calico_like;
 pub mod capture;
-pub mod cluster;
 pub mod cni;
 pub mod control_plane;
 pub mod counters;
@@ -15,6 +14,7 @@ pub mod dual;
 pub mod fault_proxy;
 pub mod flow;
 pub mod kernel_state;
+pub mod lab;
 pub mod machine;
 pub mod matrix;
 pub mod place;

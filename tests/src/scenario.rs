@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cluster::{Cluster, RouteHints, spec, wait_for_hints};
 use crate::dual::Dual;
 use crate::flow::Flow;
+use crate::lab::{Lab, RouteHints, spec, wait_for_hints};
 use crate::matrix::{DefaultRoute, Parties, Party};
 use crate::pod::{Pod, PodSpec};
 use crate::poll;
@@ -27,17 +27,15 @@ pub struct Scenario {
     /// The Service's addresses.
     pub cluster_ip: Dual,
     /// Nodes, agents and control plane.
-    pub cluster: Cluster,
+    pub lab: Lab,
 }
 
 impl Scenario {
     /// Sets everything up, from nothing. `progress` hears of each step.
     pub fn start(progress: impl Fn(&str)) -> Result<Self> {
-        let cluster = Cluster::start(2, &progress)?;
-        let plane = &cluster.topology.plane;
-        let [node1, node2] = cluster.topology.nodes.as_slice() else {
-            unreachable!("two nodes were asked for")
-        };
+        let lab = Lab::start(2, &progress)?;
+        let plane = &lab.topology.plane;
+        let [node1, node2] = lab.topology.nodes.as_slice() else { unreachable!("two nodes were asked for") };
         let plain = |name: &str| PodSpec { name: name.into(), ..PodSpec::default() };
         let neighbour = Pod::add(plane, node1, &plain("neighbour"))?;
         let overlay_pod = Pod::add(plane, node2, &plain("overlay"))?;
@@ -46,16 +44,16 @@ impl Scenario {
         let cluster_ip = service::create(plane, "web", &endpoints)?;
         service::wait_for_proxy(node1, cluster_ip, &endpoints)?;
         let mut servers = vec![node1.start_server()?];
-        for place in [&overlay_pod.place, &underlay_pod.place, &cluster.topology.outside] {
+        for place in [&overlay_pod.place, &underlay_pod.place, &lab.topology.outside] {
             servers.push(Server::start(place)?);
         }
         progress("a Service with an overlay and an underlay endpoint, and the pods behind it");
-        Ok(Self { servers, neighbour, overlay_pod, underlay_pod, cluster_ip, cluster })
+        Ok(Self { servers, neighbour, overlay_pod, underlay_pod, cluster_ip, lab })
     }
 
     /// Nodes and control plane.
     pub fn topology(&self) -> &Topology {
-        &self.cluster.topology
+        &self.lab.topology
     }
 
     /// The node of the pods under test.
@@ -65,7 +63,7 @@ impl Scenario {
 
     /// Sets route hints for pods to come and waits until the agent of [`Self::node`] knows.
     pub fn set_route_hints(&self, hints: RouteHints) -> Result<()> {
-        self.cluster.set_coordinator(hints)?;
+        self.lab.set_coordinator(hints)?;
         wait_for_hints(self.node(), &self.neighbour.name, hints)
     }
 
@@ -111,7 +109,7 @@ impl Scenario {
     /// nothing of them any more.
     pub fn finish(self, pods: Vec<Pod>) -> Result<()> {
         drop(self.servers);
-        let Topology { plane, nodes, .. } = &self.cluster.topology;
+        let Topology { plane, nodes, .. } = &self.lab.topology;
         for pod in pods.into_iter().chain([self.neighbour]) {
             pod.del(plane, &nodes[0])?;
         }
@@ -124,7 +122,7 @@ impl Scenario {
         }
         let held = plane.kubectl(&["get", "spideripaddresses", "-o", "name"])?;
         ensure!(held.is_empty(), "addresses are still held: {held}");
-        for agent in self.cluster.agents {
+        for agent in self.lab.agents {
             agent.stop()?;
         }
         Ok(())

@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 use spiderpool_tests::agent::Agent;
-use spiderpool_tests::cluster::{Cluster, spec};
 use spiderpool_tests::counters;
+use spiderpool_tests::lab::{Lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::topology::{Node, addresses};
@@ -24,14 +24,14 @@ const STATE: &str = "/run/spidernet/dataplane.json";
 /// What a changed Service CIDR may take, kubectl included.
 const SOON: Duration = Duration::from_secs(1);
 
-/// One cluster for all tests, one test at a time: some of them restart its agent.
-fn cluster(test: &str) -> Option<MutexGuard<'static, Cluster>> {
-    static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
+/// One lab for all tests, one test at a time: some of them restart its agent.
+fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
+    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
     if !privilege::root_or_skip(test) {
         return None;
     }
-    let start = || Mutex::new(Cluster::start(1, |_| ()).unwrap());
-    Some(CLUSTER.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner))
+    let start = || Mutex::new(Lab::start(1, |_| ()).unwrap());
+    Some(LAB.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn has_cidr(node: &Node, cidr: &str) -> bool {
@@ -99,16 +99,16 @@ fn until(what: &str, limit: Duration, check: impl Fn() -> bool) {
 
 #[test]
 fn a_changed_service_cidr_reaches_map_and_routes_of_a_running_pod() {
-    let Some(cluster) = cluster("a_changed_service_cidr") else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(lab) = lab("a_changed_service_cidr") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("services", DefaultRoute::Net1)).unwrap();
     let [v4, v6] = addresses::SERVICES;
     let new = "10.199.0.0/16";
     assert!(has_cidr(node, v4) && has_route(&pod, v4));
     assert!(!has_cidr(node, new));
-    cluster.set_service_cidrs(&[v4, v6, new]).unwrap();
+    lab.set_service_cidrs(&[v4, v6, new]).unwrap();
     until("the new CIDR", SOON, || has_cidr(node, new) && has_route(&pod, new));
-    cluster.set_service_cidrs(&[v4, v6]).unwrap();
+    lab.set_service_cidrs(&[v4, v6]).unwrap();
     until("the old CIDRs", SOON, || !has_cidr(node, new) && !has_route(&pod, new));
     assert!(has_cidr(node, v4) && has_route(&pod, v4));
     pod.del(plane, node).unwrap();
@@ -116,8 +116,8 @@ fn a_changed_service_cidr_reaches_map_and_routes_of_a_running_pod() {
 
 #[test]
 fn a_new_address_of_the_node_is_steered_too() {
-    let Some(cluster) = cluster("a_new_address_of_the_node") else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(lab) = lab("a_new_address_of_the_node") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("addresses", DefaultRoute::Net1)).unwrap();
     let address: IpAddr = "198.18.77.1".parse().unwrap();
     node.ip(&format!("address add {address}/32 dev eth0")).unwrap();
@@ -135,9 +135,9 @@ fn a_new_address_of_the_node_is_steered_too() {
 
 #[test]
 fn a_restart_keeps_what_lives_and_drops_what_is_gone() {
-    let Some(mut cluster) = cluster("a_restart_keeps_what_lives") else { return };
-    let agent = cluster.agents.remove(0);
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(mut lab) = lab("a_restart_keeps_what_lives") else { return };
+    let agent = lab.agents.remove(0);
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let (lives, goes) = (
         Pod::add(plane, node, &spec("lives", DefaultRoute::Net1)).unwrap(),
         Pod::add(plane, node, &spec("goes", DefaultRoute::Net1)).unwrap(),
@@ -156,15 +156,15 @@ fn a_restart_keeps_what_lives_and_drops_what_is_gone() {
 
     lives.del(plane, node).unwrap();
     assert_eq!(in_use(node, &kept), 0);
-    cluster.agents.push(agent);
+    lab.agents.push(agent);
 }
 
 /// The first start after the loss may not take the pods for gone, and the second neither.
 #[test]
 fn a_lost_inventory_costs_no_running_pod_its_entries() {
-    let Some(mut cluster) = cluster("a_lost_inventory") else { return };
-    let agent = cluster.agents.remove(0);
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(mut lab) = lab("a_lost_inventory") else { return };
+    let agent = lab.agents.remove(0);
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("stranger", DefaultRoute::Net1)).unwrap();
     let ids = counters::nic_ids(&pod).unwrap();
     agent.kill().unwrap();
@@ -180,20 +180,20 @@ fn a_lost_inventory_costs_no_running_pod_its_entries() {
     assert!(others.values().all(|id| !ids.values().any(|known| known == id)), "{others:?} {ids:?}");
     later.del(plane, node).unwrap();
     pod.del(plane, node).unwrap();
-    cluster.agents.push(second);
+    lab.agents.push(second);
 }
 
 /// A node whose programs could not be loaded for a while, with what changed in the meantime.
 #[test]
 fn maps_that_load_late_hold_what_became_known_before() {
-    let Some(mut cluster) = cluster("maps_that_load_late") else { return };
-    let agent = cluster.agents.remove(0);
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(mut lab) = lab("maps_that_load_late") else { return };
+    let agent = lab.agents.remove(0);
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("late", DefaultRoute::Net1)).unwrap();
     let [v4, v6] = addresses::SERVICES;
     let new = "10.198.0.0/16";
     agent.kill().unwrap();
-    cluster.set_service_cidrs(&[v4, v6, new]).unwrap();
+    lab.set_service_cidrs(&[v4, v6, new]).unwrap();
     let object = node.folder().unwrap().join("late.o");
     drop(std::fs::remove_file(&object));
     let agent = Agent::start_with_object(plane, node, &object).unwrap();
@@ -204,18 +204,18 @@ fn maps_that_load_late_hold_what_became_known_before() {
     assert!(!has_cidr(node, new), "nobody can write it");
     std::fs::copy(tools::bpf_object().unwrap(), &object).unwrap();
     until("the new CIDR", LIMIT, || has_cidr(node, new) && has_route(&pod, new));
-    cluster.set_service_cidrs(&[v4, v6]).unwrap();
+    lab.set_service_cidrs(&[v4, v6]).unwrap();
     until("the old CIDRs", LIMIT, || !has_cidr(node, new) && !has_route(&pod, new));
     pod.del(plane, node).unwrap();
-    cluster.agents.push(agent);
+    lab.agents.push(agent);
 }
 
 /// The kernel gives inodes of namespaces again, and a runtime may give paths again.
 #[test]
 fn a_namespace_that_came_again_under_path_and_inode_is_another_pods() {
-    let Some(mut cluster) = cluster("a_namespace_that_came_again") else { return };
-    let agent = cluster.agents.remove(0);
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(mut lab) = lab("a_namespace_that_came_again") else { return };
+    let agent = lab.agents.remove(0);
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let (earlier, later) = (
         Pod::add(plane, node, &spec("earlier", DefaultRoute::Net1)).unwrap(),
         Pod::add(plane, node, &spec("zlater", DefaultRoute::Net1)).unwrap(),
@@ -243,14 +243,14 @@ fn a_namespace_that_came_again_under_path_and_inode_is_another_pods() {
     assert_eq!(counters::nic_ids(&later).unwrap(), new, "the filters are the later pod's");
     assert_eq!(in_use(node, &new), 3);
     later.del(plane, node).unwrap();
-    cluster.agents.push(agent);
+    lab.agents.push(agent);
 }
 
 #[test]
 fn a_restart_empties_the_profiles_that_nobody_uses() {
-    let Some(mut cluster) = cluster("a_restart_empties_the_profiles") else { return };
-    let agent = cluster.agents.remove(0);
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(mut lab) = lab("a_restart_empties_the_profiles") else { return };
+    let agent = lab.agents.remove(0);
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("profile", DefaultRoute::Net1)).unwrap();
     let [used, filled] = profiles(node);
     assert_eq!(used, filled);
@@ -262,5 +262,5 @@ fn a_restart_empties_the_profiles_that_nobody_uses() {
     until("the stale profile's end", LIMIT, || !profiles(node)[1].contains(&77));
     assert_eq!(profiles(node)[0], used);
     pod.del(plane, node).unwrap();
-    cluster.agents.push(agent);
+    lab.agents.push(agent);
 }

@@ -9,8 +9,8 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use spiderpool_core::coordinator::host_end_name;
 use spiderpool_tests::agent::Agent;
-use spiderpool_tests::cluster::{Cluster, spec};
 use spiderpool_tests::kernel_state::KernelState;
+use spiderpool_tests::lab::{Lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::topology::Node;
@@ -19,20 +19,20 @@ use spiderpool_tests::{cni, counters, poll, privilege};
 /// The agent deletes idle links every five seconds; a busy machine gets more.
 const LATER: Duration = Duration::from_secs(20);
 
-/// One cluster for all tests, one test at a time.
-fn cluster(test: &str) -> Option<MutexGuard<'static, Cluster>> {
-    static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
+/// One lab for all tests, one test at a time.
+fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
+    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
     if !privilege::root_or_skip(test) {
         return None;
     }
-    let start = || Mutex::new(Cluster::start(1, |_| ()).unwrap());
-    let mut cluster = CLUSTER.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner);
-    if cluster.agents.is_empty() {
+    let start = || Mutex::new(Lab::start(1, |_| ()).unwrap());
+    let mut lab = LAB.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner);
+    if lab.agents.is_empty() {
         // The test that stopped it failed.
-        let agent = Agent::start(&cluster.topology.plane, &cluster.topology.nodes[0]).unwrap();
-        cluster.agents.push(agent);
+        let agent = Agent::start(&lab.topology.plane, &lab.topology.nodes[0]).unwrap();
+        lab.agents.push(agent);
     }
-    Some(cluster)
+    Some(lab)
 }
 
 fn has_node_link(node: &Node, pod: &Pod) -> bool {
@@ -48,8 +48,8 @@ fn unplug(node: &Node, pod: &Pod) {
 
 #[test]
 fn the_node_link_of_a_pod_that_lives_on_is_deleted() {
-    let Some(mut cluster) = cluster("the_node_link_of_a_pod_that_lives_on") else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(mut lab) = lab("the_node_link_of_a_pod_that_lives_on") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let before = KernelState::of(node).unwrap();
     let pod = Pod::add(plane, node, &spec("unplugged", DefaultRoute::Net1)).unwrap();
     assert!(has_node_link(node, &pod));
@@ -63,14 +63,14 @@ fn the_node_link_of_a_pod_that_lives_on_is_deleted() {
     before.wait_for_return(node).unwrap();
 
     let pod = Pod::add(plane, node, &spec("unplugged-alone", DefaultRoute::Net1)).unwrap();
-    cluster.agents.remove(0).kill().unwrap();
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    lab.agents.remove(0).kill().unwrap();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     unplug(node, &pod);
     assert!(!has_node_link(node, &pod), "without an agent the plugin deletes it at once");
     pod.del(plane, node).unwrap();
     before.wait_for_return(node).unwrap();
     let agent = Agent::start(plane, node).unwrap();
-    cluster.agents.push(agent);
+    lab.agents.push(agent);
 }
 
 /// Whether the pod's NICs have entries in the map `nics`.
@@ -88,8 +88,8 @@ fn are_known(node: &Node, pod: &Pod) -> bool {
 
 #[test]
 fn a_repeated_add_that_fails_undoes_only_its_own_part() {
-    let Some(cluster) = cluster("a_repeated_add_that_fails") else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(lab) = lab("a_repeated_add_that_fails") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("again", DefaultRoute::Eth0)).unwrap();
     assert!(are_known(node, &pod));
     let before = KernelState::of(&pod.place).unwrap();
@@ -108,8 +108,8 @@ fn a_repeated_add_that_fails_undoes_only_its_own_part() {
 
 #[test]
 fn a_misspelt_default_route_nic_fails_the_add() {
-    let Some(cluster) = cluster("a_misspelt_default_route_nic") else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(lab) = lab("a_misspelt_default_route_nic") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let before = KernelState::of(node).unwrap();
     let mut misspelt = spec("misspelt", DefaultRoute::Net1);
     misspelt.annotations[0].1 = "net9".into();

@@ -7,47 +7,46 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
 use spiderpool_tests::agent::Agent;
-use spiderpool_tests::cluster::{Cluster, macvlan, pool, spec};
 use spiderpool_tests::cni::{self, Attachment, Failure, Network};
 use spiderpool_tests::kernel_state::KernelState;
+use spiderpool_tests::lab::{Lab, macvlan, pool, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::topology::Node;
 use spiderpool_tests::{privilege, process};
 
-/// One cluster for all tests, one test at a time: some of them break it for a while.
-fn cluster() -> Option<MutexGuard<'static, Cluster>> {
-    static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
+/// One lab for all tests, one test at a time: some of them break it for a while.
+fn lab() -> Option<MutexGuard<'static, Lab>> {
+    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
     if !privilege::root_or_skip("bad input") {
         return None;
     }
     let start = || {
-        let cluster = Cluster::start(1, |_| ()).unwrap();
+        let lab = Lab::start(1, |_| ()).unwrap();
         let mut disabled = pool("disabled-v4", &["10.66.20.1-10.66.20.9"]);
         disabled["spec"]["disable"] = json!(true);
         let mut elsewhere = pool("elsewhere-v4", &["10.66.21.1-10.66.21.9"]);
         elsewhere["spec"]["nodeName"] = json!(["another-node"]);
         let items = [disabled, elsewhere, pool("empty-v4", &[])];
-        cluster
-            .topology
+        lab.topology
             .plane
             .apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
             .unwrap();
-        Mutex::new(cluster)
+        Mutex::new(lab)
     };
-    let mut cluster = CLUSTER.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner);
-    if cluster.agents.is_empty() {
+    let mut lab = LAB.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner);
+    if lab.agents.is_empty() {
         // The test that stopped it failed.
-        let agent = Agent::start(&cluster.topology.plane, &cluster.topology.nodes[0]).unwrap();
-        cluster.agents.push(agent);
+        let agent = Agent::start(&lab.topology.plane, &lab.topology.nodes[0]).unwrap();
+        lab.agents.push(agent);
     }
-    Some(cluster)
+    Some(lab)
 }
 
 /// A pod with eth0 only, for plugins to be run on.
-fn plain_pod(cluster: &Cluster, name: &str) -> Pod {
+fn plain_pod(lab: &Lab, name: &str) -> Pod {
     let spec = PodSpec { name: name.into(), ..PodSpec::default() };
-    Pod::add(&cluster.topology.plane, &cluster.topology.nodes[0], &spec).unwrap()
+    Pod::add(&lab.topology.plane, &lab.topology.nodes[0], &spec).unwrap()
 }
 
 fn failure(error: &anyhow::Error) -> Failure {
@@ -103,9 +102,9 @@ fn config(network: &Network, plugin: usize, change: impl FnOnce(&mut Value)) -> 
 
 #[test]
 fn malformed_configuration() {
-    let Some(cluster) = cluster() else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
-    let pod = plain_pod(&cluster, "malformed");
+    let Some(lab) = lab() else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let pod = plain_pod(&lab, "malformed");
     let (attachment, network) = (pod.attachment("net1"), macvlan("underlay-v4", "underlay-v6"));
     for plugin in ["spiderpool", "coordinator"] {
         refused(node, &pod, plugin, &attachment, b"{\"cniVersion\": \"1.0.0\", \"name\":", 6, "EOF");
@@ -125,9 +124,9 @@ fn malformed_configuration() {
 
 #[test]
 fn pools_that_cannot_give_an_address() {
-    let Some(cluster) = cluster() else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
-    let pod = plain_pod(&cluster, "no-address");
+    let Some(lab) = lab() else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let pod = plain_pod(&lab, "no-address");
     let attachment = pod.attachment("net1");
     for name in ["missing-v4", "disabled-v4", "elsewhere-v4", "empty-v4"] {
         let network = macvlan(name, "underlay-v6");
@@ -139,8 +138,8 @@ fn pools_that_cannot_give_an_address() {
 
 #[test]
 fn an_annotation_that_does_not_parse() {
-    let Some(cluster) = cluster() else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let Some(lab) = lab() else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let before = KernelState::of(node).unwrap();
     let mut spec = spec("annotated", DefaultRoute::Eth0);
     spec.annotations.push(("ipam.spidernet.io/ippool".into(), "{\"ipv4\": [".into()));
@@ -151,9 +150,9 @@ fn an_annotation_that_does_not_parse() {
 
 #[test]
 fn a_namespace_that_is_gone() {
-    let Some(cluster) = cluster() else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
-    let pod = plain_pod(&cluster, "no-namespace");
+    let Some(lab) = lab() else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let pod = plain_pod(&lab, "no-namespace");
     let attachment = Attachment { netns: "/run/netns/gone".into(), ..pod.attachment("net1") };
     let network = macvlan("underlay-v4", "underlay-v6");
     for (plugin, name) in ["spiderpool", "coordinator"].iter().enumerate() {
@@ -164,10 +163,10 @@ fn a_namespace_that_is_gone() {
 }
 
 /// macvlan and IPAM worked, then the coordinator fails: it undoes its own steps, the runtime's DEL does the rest.
-fn coordinator_refused(cluster: &Cluster, name: &str, code: u64, names: &str) {
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+fn coordinator_refused(lab: &Lab, name: &str, code: u64, names: &str) {
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let before = KernelState::of(node).unwrap();
-    let pod = plain_pod(cluster, name);
+    let pod = plain_pod(lab, name);
     let (attachment, network) = (pod.attachment("net1"), macvlan("underlay-v4", "underlay-v6"));
     let alone = Network { plugins: network.plugins[..1].to_vec(), ..network.clone() };
     let result = alone.add(node, &attachment).unwrap();
@@ -180,29 +179,29 @@ fn coordinator_refused(cluster: &Cluster, name: &str, code: u64, names: &str) {
 
 #[test]
 fn programs_are_missing() {
-    let Some(cluster) = cluster() else { return };
-    let node = &cluster.topology.nodes[0];
+    let Some(lab) = lab() else { return };
+    let node = &lab.topology.nodes[0];
     let shell = |script: &str| node.output("sh", &["-c", script]).unwrap();
     shell("mkdir /run/pins; for p in /sys/fs/bpf/spiderpool/v1/*gress; do mv $p /sys/fs/bpf/${p##*/}; done");
-    coordinator_refused(&cluster, "no-programs", 105, "spiderpool-agent");
+    coordinator_refused(&lab, "no-programs", 105, "spiderpool-agent");
     shell("for p in /sys/fs/bpf/*gress; do mv $p /sys/fs/bpf/spiderpool/v1/; done; rmdir /run/pins");
 }
 
 #[test]
 fn bpffs_is_not_mounted() {
-    let Some(cluster) = cluster() else { return };
-    let node = &cluster.topology.nodes[0];
+    let Some(lab) = lab() else { return };
+    let node = &lab.topology.nodes[0];
     node.output("mount", &["-t", "tmpfs", "tmpfs", "/sys/fs/bpf"]).unwrap();
-    coordinator_refused(&cluster, "no-bpffs", 105, "mount -t bpf");
+    coordinator_refused(&lab, "no-bpffs", 105, "mount -t bpf");
     node.output("umount", &["/sys/fs/bpf"]).unwrap();
 }
 
 #[test]
 fn the_agent_is_down() {
-    let Some(mut cluster) = cluster() else { return };
-    cluster.agents.remove(0).stop().unwrap();
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
-    let pod = plain_pod(&cluster, "no-agent");
+    let Some(mut lab) = lab() else { return };
+    lab.agents.remove(0).stop().unwrap();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let pod = plain_pod(&lab, "no-agent");
     let (attachment, network) = (pod.attachment("net1"), macvlan("underlay-v4", "underlay-v6"));
     for (plugin, name) in ["spiderpool", "coordinator"].iter().enumerate() {
         let config = config(&network, plugin, |_| ());
@@ -210,38 +209,30 @@ fn the_agent_is_down() {
     }
     pod.del(plane, node).unwrap();
     let agent = Agent::start(plane, node).unwrap();
-    cluster.agents.push(agent);
+    lab.agents.push(agent);
 }
 
 #[test]
 fn the_api_server_is_down() {
-    let Some(mut cluster) = cluster() else { return };
-    let pod = plain_pod(&cluster, "no-api-server");
+    let Some(mut lab) = lab() else { return };
+    let pod = plain_pod(&lab, "no-api-server");
     let (attachment, network) = (pod.attachment("net1"), macvlan("underlay-v4", "underlay-v6"));
     let config = network.config(&network.plugins[0], &Value::Null).unwrap();
-    cluster.topology.plane.kill_api_server().unwrap();
-    refused(
-        &cluster.topology.nodes[0],
-        &pod,
-        "spiderpool",
-        &attachment,
-        &config,
-        100,
-        "API server unreachable",
-    );
-    cluster.topology.plane.start_api_server().unwrap();
-    let node = &cluster.topology.nodes[0];
+    lab.topology.plane.kill_api_server().unwrap();
+    refused(&lab.topology.nodes[0], &pod, "spiderpool", &attachment, &config, 100, "API server unreachable");
+    lab.topology.plane.start_api_server().unwrap();
+    let node = &lab.topology.nodes[0];
     let again = cni::execute_type(node, "spiderpool", "ADD", &attachment, &config);
     again.expect("the API server is back");
-    pod.del(&cluster.topology.plane, node).unwrap();
+    pod.del(&lab.topology.plane, node).unwrap();
 }
 
 /// What the plugins print is for the runtime; what people need is also in their log files.
 #[test]
 fn errors_are_logged() {
-    let Some(cluster) = cluster() else { return };
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
-    let pod = plain_pod(&cluster, "logged");
+    let Some(lab) = lab() else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let pod = plain_pod(&lab, "logged");
     let network = macvlan("nowhere-v4", "underlay-v6");
     let config = network.config(&network.plugins[0], &Value::Null).unwrap();
     refused(node, &pod, "spiderpool", &pod.attachment("net1"), &config, 100, "nowhere-v4");

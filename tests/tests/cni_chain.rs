@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::Value;
 use spiderpool_tests::agent::Agent;
-use spiderpool_tests::cluster::{Cluster, spec};
 use spiderpool_tests::kernel_state::KernelState;
+use spiderpool_tests::lab::{Lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::{cni, counters, poll, privilege};
@@ -17,17 +17,17 @@ use spiderpool_tests::{cni, counters, poll, privilege};
 /// What the agent does after its answer, it does within a second; a busy machine gets more.
 const LATER: Duration = Duration::from_secs(10);
 
-/// One cluster for all tests, one test at a time: they compare the state of the node.
-fn cluster() -> MutexGuard<'static, Cluster> {
-    static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
-    let cluster = CLUSTER.get_or_init(|| Mutex::new(Cluster::start(1, |_| ()).unwrap()));
-    let mut cluster = cluster.lock().unwrap_or_else(PoisonError::into_inner);
-    if cluster.agents.is_empty() {
+/// One lab for all tests, one test at a time: they compare the state of the node.
+fn lab() -> MutexGuard<'static, Lab> {
+    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
+    let lab = LAB.get_or_init(|| Mutex::new(Lab::start(1, |_| ()).unwrap()));
+    let mut lab = lab.lock().unwrap_or_else(PoisonError::into_inner);
+    if lab.agents.is_empty() {
         // The test that stopped it failed.
-        let agent = Agent::start(&cluster.topology.plane, &cluster.topology.nodes[0]).unwrap();
-        cluster.agents.push(agent);
+        let agent = Agent::start(&lab.topology.plane, &lab.topology.nodes[0]).unwrap();
+        lab.agents.push(agent);
     }
-    cluster
+    lab
 }
 
 #[test]
@@ -35,8 +35,8 @@ fn del_undoes_what_add_did() {
     if !privilege::root_or_skip("del_undoes_what_add_did") {
         return;
     }
-    let cluster = cluster();
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let lab = lab();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let before = KernelState::of(node).unwrap();
     let pod = Pod::add(plane, node, &spec("undone", DefaultRoute::Net1)).unwrap();
     assert_ne!(KernelState::of(node).unwrap(), before);
@@ -65,8 +65,8 @@ fn a_repeated_add_changes_nothing() {
     if !privilege::root_or_skip("a_repeated_add_changes_nothing") {
         return;
     }
-    let cluster = cluster();
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let lab = lab();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let mut spec = spec("twice", DefaultRoute::Eth0);
     // The first version that has CHECK is 0.4.0.
     spec.networks[0].version = "1.0.0".into();
@@ -100,9 +100,9 @@ fn del_needs_neither_result_nor_netns_nor_agent() {
     if !privilege::root_or_skip("del_needs_neither_result_nor_netns_nor_agent") {
         return;
     }
-    let mut cluster = cluster();
-    let agent = cluster.agents.remove(0);
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let mut lab = lab();
+    let agent = lab.agents.remove(0);
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let before = KernelState::of(node).unwrap();
     let pod = Pod::add(plane, node, &spec("forgotten", DefaultRoute::Net1)).unwrap();
     agent.kill().unwrap();
@@ -120,7 +120,7 @@ fn del_needs_neither_result_nor_netns_nor_agent() {
     pod.del(plane, node).unwrap();
     before.wait_for_return(node).unwrap();
     let agent = Agent::start(plane, node).unwrap();
-    cluster.agents.push(agent);
+    lab.agents.push(agent);
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn a_restarted_agent_attaches_again_what_is_missing() {
     if !privilege::root_or_skip("a_restarted_agent_attaches_again_what_is_missing") {
         return;
     }
-    let mut cluster = cluster();
-    let agent = cluster.agents.remove(0);
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let mut lab = lab();
+    let agent = lab.agents.remove(0);
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("lasting", DefaultRoute::Net1)).unwrap();
     let before = counters::nic_ids(&pod).unwrap();
     agent.kill().unwrap();
@@ -145,5 +145,5 @@ fn a_restarted_agent_attaches_again_what_is_missing() {
     })
     .unwrap();
     pod.del(plane, node).unwrap();
-    cluster.agents.push(agent);
+    lab.agents.push(agent);
 }

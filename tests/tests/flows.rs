@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use spiderpool_core::ip::Family;
-use spiderpool_tests::cluster::RouteHints;
 use spiderpool_tests::counters;
 use spiderpool_tests::flow::Flow;
+use spiderpool_tests::lab::RouteHints;
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::privilege;

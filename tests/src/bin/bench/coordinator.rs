@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use spiderpool_tests::cluster::{Cluster, spec};
 use spiderpool_tests::cni::Network;
+use spiderpool_tests::lab::{Lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::tools;
@@ -34,7 +34,7 @@ struct Rows {
 }
 
 pub(crate) fn measure(arguments: &CniArguments, report: &mut Report) -> Result<()> {
-    let cluster = Cluster::start(1, |step: &str| eprintln!("{step}"))?;
+    let lab = Lab::start(1, |step: &str| eprintln!("{step}"))?;
     let ours = tools::spiderpool("coordinator")?;
     let mut rows = Rows::default();
     for index in 0..arguments.pods + MEMORY_PODS {
@@ -42,7 +42,7 @@ pub(crate) fn measure(arguments: &CniArguments, report: &mut Report) -> Result<(
             let Some(plugin) = plugin else { continue };
             let name = format!("bench-{index}-{side:?}").to_lowercase();
             let what = if index < MEMORY_PODS { What::Memory } else { What::Time };
-            one_pod(&cluster, &name, plugin, what, rows.sides(side)).with_context(|| name)?;
+            one_pod(&lab, &name, plugin, what, rows.sides(side)).with_context(|| name)?;
         }
     }
     report.add("coordinator ADD, whole process", "ms", &rows.add);
@@ -66,13 +66,13 @@ enum What {
 
 /// Makes a pod with the plugins before the coordinator, then measures the coordinator alone.
 fn one_pod(
-    cluster: &Cluster,
+    lab: &Lab,
     name: &str,
     plugin: &Path,
     what: What,
     [add, del, peak]: [&mut Samples; 3],
 ) -> Result<()> {
-    let (plane, node) = (&cluster.topology.plane, &cluster.topology.nodes[0]);
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let PodSpec { networks, .. } = spec(name, DefaultRoute::Eth0);
     let network = networks.into_iter().next().context("the pod has no second network")?;
     let (coordinator, before) = network.plugins.split_last().context("an empty network")?;

@@ -8,7 +8,7 @@ use clap::Args;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use spiderpool_core::ip::Family;
-use spiderpool_tests::cluster::{Cluster, spec};
+use spiderpool_tests::lab::{Lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::place::Place;
 use spiderpool_tests::pod::Pod;
@@ -37,8 +37,8 @@ struct Way {
 }
 
 pub(crate) fn measure(arguments: &DataplaneArguments, report: &mut Report) -> Result<()> {
-    let cluster = Cluster::start(2, |step: &str| eprintln!("{step}"))?;
-    let topology = &cluster.topology;
+    let lab = Lab::start(2, |step: &str| eprintln!("{step}"))?;
+    let topology = &lab.topology;
     let (plane, node1, node2) = (&topology.plane, &topology.nodes[0], &topology.nodes[1]);
     let pod = |name, node| Pod::add(plane, node, &spec(name, DefaultRoute::Eth0));
     let (with, without, far) = (pod("with", node1)?, pod("without", node1)?, pod("far", node2)?);

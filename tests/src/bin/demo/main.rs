@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use spiderpool_core::ip::Family;
-use spiderpool_tests::cluster::RouteHints;
 use spiderpool_tests::flow::Flow;
+use spiderpool_tests::lab::RouteHints;
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::scenario::{Scenario, run_in_parallel};

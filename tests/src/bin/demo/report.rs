@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use spiderpool_core::ip::Family;
-use spiderpool_tests::cluster::RouteHints;
 use spiderpool_tests::counters;
 use spiderpool_tests::flow::Flow;
+use spiderpool_tests::lab::RouteHints;
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::place::Place;
 use spiderpool_tests::pod::Pod;

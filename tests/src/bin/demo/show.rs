@@ -73,7 +73,7 @@ fn change_service_cidr(scenario: &Scenario) -> Result<bool> {
     title(&format!("SpiderCoordinator.status.serviceCIDR gets {NEW_CIDR}"));
     let node = scenario.node();
     let [v4, v6] = addresses::SERVICES;
-    scenario.cluster.set_service_cidrs(&[v4, v6, NEW_CIDR])?;
+    scenario.lab.set_service_cidrs(&[v4, v6, NEW_CIDR])?;
     let changed = Instant::now();
     let seen = poll::until("the new CIDR in the map", LIVE_LIMIT, || {
         let cidrs = counters::cidrs(node)?;
@@ -84,7 +84,7 @@ fn change_service_cidr(scenario: &Scenario) -> Result<bool> {
         Ok(()) => println!("in the map of the running pods after {:.0?}", changed.elapsed()),
         Err(error) => println!("FAIL {error:#}"),
     }
-    scenario.cluster.set_service_cidrs(&addresses::SERVICES)?;
+    scenario.lab.set_service_cidrs(&addresses::SERVICES)?;
     Ok(seen.is_ok())
 }
 

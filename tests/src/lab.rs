@@ -1,4 +1,5 @@
-//! Nodes with agents, pools and a coordinator: what every test of the whole chain starts from.
+//! The lab: namespaces as nodes, with agents, pools and a coordinator. What every test of the whole chain starts from
+//! that needs no kubelet.
 
 use std::time::Duration;
 
@@ -43,27 +44,27 @@ impl RouteHints {
 
 /// A topology with an agent on each node.
 #[derive(Debug)]
-pub struct Cluster {
+pub struct Lab {
     /// One per node.
     pub agents: Vec<Agent>,
     /// Nodes and control plane.
     pub topology: Topology,
 }
 
-impl Cluster {
+impl Lab {
     /// Starts everything; `progress` hears of each step.
     pub fn start(nodes: u8, progress: impl Fn(&str)) -> Result<Self> {
         let topology = Topology::start(Options::default(), nodes)?;
         progress("etcd, kube-apiserver, nodes with kube-proxy, switches, gateway, outside client");
         topology.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": pools()}).to_string())?;
-        let mut cluster = Self { agents: Vec::new(), topology };
-        cluster.set_coordinator(RouteHints::Auto)?;
+        let mut lab = Self { agents: Vec::new(), topology };
+        lab.set_coordinator(RouteHints::Auto)?;
         progress("SpiderIPPools, SpiderCoordinator and its status");
-        for node in &cluster.topology.nodes {
-            cluster.agents.push(Agent::start(&cluster.topology.plane, node)?);
+        for node in &lab.topology.nodes {
+            lab.agents.push(Agent::start(&lab.topology.plane, node)?);
         }
         progress("spiderpool-agent on each node");
-        Ok(cluster)
+        Ok(lab)
     }
 
     /// Writes SpiderCoordinator, and its status as the controller does.
