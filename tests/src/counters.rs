@@ -9,7 +9,6 @@ use serde_json::Value;
 use spiderpool_ebpf_common::maps::{CidrAction, CidrKind};
 
 use crate::place::Place;
-use crate::pod::Pod;
 
 /// Where the agent pins maps and programs.
 pub const PINS: &str = "/sys/fs/bpf/spiderpool/v1";
@@ -18,12 +17,12 @@ pub const PINS: &str = "/sys/fs/bpf/spiderpool/v1";
 pub type Counters = BTreeMap<String, u64>;
 
 /// The ids of a pod's NICs: the classid of their filters.
-pub fn nic_ids(pod: &Pod) -> Result<BTreeMap<String, u16>> {
-    let links: Value = serde_json::from_str(&pod.place.output("ip", &["-j", "link"])?)?;
+pub fn nic_ids(pod: &Place) -> Result<BTreeMap<String, u16>> {
+    let links: Value = serde_json::from_str(&pod.output("ip", &["-j", "link"])?)?;
     let mut ids = BTreeMap::new();
     for link in links.as_array().into_iter().flatten() {
         let name = link["ifname"].as_str().context("a link without name")?;
-        let filters = pod.place.output("tc", &["filter", "show", "dev", name, "egress"])?;
+        let filters = pod.output("tc", &["filter", "show", "dev", name, "egress"])?;
         // `filter protocol all pref 1 bpf chain 0 handle 0x1 flowid :2a egress direct-action ...`
         let mut words = filters.split_whitespace();
         let classid = words.find(|word| *word == "flowid").and_then(|_| words.next());

@@ -1,6 +1,8 @@
 //! The lab: namespaces as nodes, with agents, pools and a coordinator. What every test of the whole chain starts from
 //! that needs no kubelet.
 
+mod stage;
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -12,35 +14,15 @@ use crate::control_plane::Options;
 use crate::matrix::DefaultRoute;
 use crate::pod::PodSpec;
 use crate::poll;
+use crate::stage::RouteHints;
 use crate::topology::{Node, Topology, addresses};
+pub use stage::LabStage;
 
 /// How long an agent may take to see a change of SpiderCoordinator.
 const WATCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The annotation that names the NIC with the default route.
 const DEFAULT_ROUTE_NIC: &str = "ipam.spidernet.io/default-route-nic";
-
-/// SpiderCoordinator's `spec.ebpf.routeHints`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteHints {
-    /// Pods whose default route is on net1 get them.
-    Auto,
-    /// Nobody gets them.
-    Never,
-}
-
-impl RouteHints {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Auto, Self::Never];
-
-    /// The value in the custom resource.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Never => "never",
-        }
-    }
-}
 
 /// A topology with an agent on each node.
 #[derive(Debug)]

@@ -4,68 +4,64 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use spiderpool_core::ip::Family;
 
-use crate::control_plane::ControlPlane;
 use crate::dual::Dual;
+use crate::kubectl::Kubectl;
+use crate::place::Place;
 use crate::poll;
 use crate::probe::PORT;
-use crate::topology::Node;
 
-const PROXY_LIMIT: Duration = Duration::from_secs(10);
+const PROXY_LIMIT: Duration = Duration::from_secs(20);
 
-/// Creates a Service with `endpoints` in both families; its ClusterIPs.
-pub fn create(plane: &ControlPlane, name: &str, endpoints: &[Dual]) -> Result<Dual> {
+/// Creates a Service in the namespace `default` with `endpoints` in both families; its ClusterIPs.
+pub fn create(cluster: &impl Kubectl, name: &str, endpoints: &[Dual]) -> Result<Dual> {
+    cluster.apply(&manifest(name, endpoints).to_string())?;
+    let created = cluster.kubectl(&["get", "service", name, "-o", "json"])?;
+    let created: Value = serde_json::from_str(&created)?;
+    let addresses = created["spec"]["clusterIPs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let addresses: Vec<IpAddr> =
+        addresses.iter().filter_map(|address| address.as_str()?.parse().ok()).collect();
+    Dual::from_addresses(&addresses).with_context(|| format!("service {name} got {addresses:?}"))
+}
+
+fn manifest(name: &str, endpoints: &[Dual]) -> Value {
     let ports = [("tcp", "TCP"), ("udp", "UDP")];
-    let ports: Vec<_> =
-        ports.map(|(name, protocol)| json!({"name": name, "protocol": protocol, "port": PORT})).into();
-    let service: core::Service = serde_json::from_value(json!({
-        "metadata": {"name": name},
+    let ports = ports.map(|(name, protocol)| json!({"name": name, "protocol": protocol, "port": PORT}));
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"], "ports": ports},
-    }))?;
-    let slice = |family: Family| -> Result<EndpointSlice> {
+    });
+    let slices = Family::ALL.into_iter().map(|family| {
         let addresses: Vec<_> =
             endpoints.iter().map(|endpoint| json!({"addresses": [endpoint.get(family)]})).collect();
-        Ok(serde_json::from_value(json!({
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {
                 "name": format!("{name}-v{}", family.version()),
                 "labels": {"kubernetes.io/service-name": name},
             },
             "addressType": format!("IPv{}", family.version()), "endpoints": addresses, "ports": ports,
-        }))?)
-    };
-    let slices = [slice(Family::V4)?, slice(Family::V6)?];
-    let created = plane.with_client(async |client| {
-        for slice in &slices {
-            Api::default_namespaced(client.clone()).create(&PostParams::default(), slice).await?;
-        }
-        Ok(Api::default_namespaced(client).create(&PostParams::default(), &service).await?)
-    })?;
-    let addresses: Vec<IpAddr> = created
-        .spec
-        .and_then(|spec| spec.cluster_ips)
-        .into_iter()
-        .flatten()
-        .filter_map(|address| address.parse().ok())
-        .collect();
-    Dual::from_addresses(&addresses).with_context(|| format!("service {name} got {addresses:?}"))
+        })
+    });
+    let items: Vec<Value> = slices.chain([service]).collect();
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
-/// Waits until kube-proxy of `node` has written the rules for the Service.
-pub fn wait_for_proxy(node: &Node, cluster_ip: Dual, endpoints: &[Dual]) -> Result<()> {
-    for family in Family::ALL {
-        let table = if family == Family::V4 { "ip" } else { "ip6" };
-        poll::until(&format!("rules of kube-proxy on {}", node.name), PROXY_LIMIT, || {
-            let rules = node.output("nft", &["list", "table", table, "kube-proxy"])?;
-            for address in endpoints.iter().chain([&cluster_ip]).map(|address| address.get(family)) {
+/// Waits until kube-proxy of `node` has written the rules for the Service, in whatever mode it runs.
+pub fn wait_for_proxy(node: &Place, cluster_ip: Dual, endpoints: &[Dual]) -> Result<()> {
+    poll::until(&format!("rules of kube-proxy on {}", node.name), PROXY_LIMIT, || {
+        let mut rules = node.output("nft", &["list", "ruleset"])?;
+        for save in ["iptables-save", "ip6tables-save"] {
+            rules.push_str(&node.output(save, &[])?);
+        }
+        for address in endpoints.iter().chain([&cluster_ip]) {
+            for family in Family::ALL {
+                let address = address.get(family);
                 ensure!(rules.contains(&address.to_string()), "no rule names {address}");
             }
-            Ok(())
-        })?;
-    }
-    Ok(())
+        }
+        Ok(())
+    })
 }

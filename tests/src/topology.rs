@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result};
 
 use crate::control_plane::{ControlPlane, Options};
 use crate::machine::Machine;
+use crate::stage::Gateway;
 use crate::state_dir::StateDir;
 pub use node::Node;
 
@@ -64,15 +65,6 @@ impl Topology {
         };
         self.fabric.ip(&format!("link set gateway-ul type bridge_slave state {state}"))
     }
-}
-
-/// Whether the underlay's gateway answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gateway {
-    /// Its switch port forwards.
-    Alive,
-    /// Its switch port is disabled.
-    Dead,
 }
 
 fn start_fabric(state: &StateDir) -> Result<Machine> {

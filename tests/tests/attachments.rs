@@ -75,7 +75,7 @@ fn the_node_link_of_a_pod_that_lives_on_is_deleted() {
 
 /// Whether the pod's NICs have entries in the map `nics`.
 fn are_known(node: &Node, pod: &Pod) -> bool {
-    let ids = counters::nic_ids(pod).unwrap();
+    let ids = counters::nic_ids(&pod.place).unwrap();
     let map = format!("{}/nics", counters::PINS);
     ids.len() == 3
         && ids.values().all(|id| {

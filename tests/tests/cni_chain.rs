@@ -72,7 +72,7 @@ fn a_repeated_add_changes_nothing() {
     spec.networks[0].version = "1.0.0".into();
     let pod = Pod::add(plane, node, &spec).unwrap();
     let (network, attachment, result) = &pod.attachments[0];
-    let look = || (KernelState::of(&pod.place).unwrap(), counters::nic_ids(&pod).unwrap());
+    let look = || (KernelState::of(&pod.place).unwrap(), counters::nic_ids(&pod.place).unwrap());
     let before = look();
     assert_eq!(before.1.len(), 3, "programs on eth0, net1 and sp0: {:?}", before.1);
 
@@ -132,14 +132,14 @@ fn a_restarted_agent_attaches_again_what_is_missing() {
     let agent = lab.agents.remove(0);
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("lasting", DefaultRoute::Net1)).unwrap();
-    let before = counters::nic_ids(&pod).unwrap();
+    let before = counters::nic_ids(&pod.place).unwrap();
     agent.kill().unwrap();
     pod.place.output("tc", &["qdisc", "del", "dev", "net1", "clsact"]).unwrap();
-    assert_ne!(counters::nic_ids(&pod).unwrap(), before);
+    assert_ne!(counters::nic_ids(&pod.place).unwrap(), before);
 
     let agent = Agent::start(plane, node).unwrap();
     poll::until("programs on net1", LATER, || {
-        let ids = counters::nic_ids(&pod)?;
+        let ids = counters::nic_ids(&pod.place)?;
         ensure!(ids == before, "ids are {ids:?}, were {before:?}");
         Ok(())
     })

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::kubectl::Kubectl as _;
 
 /// A manifest of our group as JSON.
 fn manifest(kind: &str, name: &str, members: &Value) -> String {

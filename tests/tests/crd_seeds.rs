@@ -11,6 +11,7 @@ use spiderpool_api::crd::{
 };
 use spiderpool_core::ipam::Pool;
 use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::kubectl::Kubectl as _;
 
 /// What a document has, and what became of it in `fixtures/seeds`.
 struct Correction {

@@ -9,12 +9,19 @@ use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::{ControlPlane, Definitions, START_LIMIT};
+use crate::kubectl::Kubectl;
 use crate::{poll, process, tools};
 
 /// What an agent may do, for the group that [`ControlPlane::agent`] puts its identities in.
 const AGENT_RIGHTS: &str = include_str!("agent_rights.yaml");
 /// The group of the agents' identities.
 const AGENTS: &str = "spiderpool-agents";
+
+impl Kubectl for ControlPlane {
+    fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        process::output_with_input(self.kubectl_command()?.args(arguments), input)
+    }
+}
 
 impl ControlPlane {
     /// An administrator's client. It belongs to the tokio runtime that it is made in.
@@ -49,17 +56,12 @@ impl ControlPlane {
 
     /// Runs kubectl as administrator.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        process::output(self.kubectl_command()?.args(arguments))
+        Kubectl::kubectl(self, arguments)
     }
 
     /// Applies manifests (YAML or JSON) by server-side apply.
     pub fn apply(&self, manifests: &str) -> Result<String> {
-        self.kubectl_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], manifests)
-    }
-
-    /// Runs kubectl with `input` on its standard input.
-    pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
-        process::output_with_input(self.kubectl_command()?.args(arguments), input)
+        Kubectl::apply(self, manifests)
     }
 
     fn kubectl_command(&self) -> Result<Command> {

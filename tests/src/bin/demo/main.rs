@@ -1,6 +1,6 @@
 //! The demo: the whole system at work, from a custom resource to a packet, with nothing imitated.
 //!
-//! `cargo xtask demo [--keep]` builds everything and starts this.
+//! `cargo xtask demo [--lab] [--keep]` builds everything and starts this.
 #![forbid(unsafe_code)]
 
 mod report;
@@ -10,19 +10,30 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
 use spiderpool_core::ip::Family;
-use spiderpool_tests::flow::Flow;
-use spiderpool_tests::lab::RouteHints;
-use spiderpool_tests::matrix::DefaultRoute;
-use spiderpool_tests::pod::Pod;
-use spiderpool_tests::scenario::{Scenario, run_in_parallel};
+use spiderpool_tests::flow::{Flow, run_in_parallel};
+use spiderpool_tests::lab::LabStage;
+use spiderpool_tests::matrix::{DefaultRoute, Party};
+use spiderpool_tests::stage::{RouteHints, Stage, without_gateway, works_without_gateway};
 use spiderpool_tests::{privilege, teardown};
 
 use report::{Column, Report};
 
+#[derive(Parser)]
+#[command(name = "demo", about = "The whole system at work, with a verdict for every flow")]
+struct Arguments {
+    /// Leave everything up at the end, and print how to look around.
+    #[arg(long)]
+    keep: bool,
+    /// Without kubelets: nodes and pods are namespaces, the CNI chain is executed by the demo.
+    #[arg(long)]
+    lab: bool,
+}
+
 fn main() -> ExitCode {
-    match run() {
+    match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -32,12 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<bool> {
-    let keep = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        [flag] if flag == "--keep" => true,
-        other => bail!("unknown arguments {other:?}; the only one is --keep"),
-    };
+fn run(arguments: &Arguments) -> Result<bool> {
     ensure!(
         privilege::is_root(),
         "the demo makes network namespaces and loads eBPF programs: run it as root"
@@ -47,35 +53,17 @@ fn run() -> Result<bool> {
     let started = Instant::now();
     let step = |text: &str| println!("[{:5.1} s] {text}", started.elapsed().as_secs_f32());
 
-    let mut scenario = Scenario::start(step)?;
-    let mut report = Report::default();
-    let mut pods = Vec::new();
-    for hints in RouteHints::ALL {
-        scenario.set_route_hints(hints)?;
-        for default_route in DefaultRoute::ALL {
-            let name = format!("app-{}-hints-{}", default_route.nic(), hints.name());
-            let begun = Instant::now();
-            let pod = scenario.add_pod(&name, default_route)?;
-            step(&format!("pod {name}: CNI ADD of eth0 and net1 in {:.0?}", begun.elapsed()));
-            run_flows(&scenario, &pod, default_route, hints, &mut report)?;
-            pods.push(pod);
-        }
-    }
-    step("flows of all four pods");
-    let live_change = show::all(&scenario, &pods)?;
-    for (pod, default_route) in pods[2..].iter().zip(DefaultRoute::ALL) {
-        compare_without_programs(&scenario, pod, default_route, &mut report)?;
-    }
-    step("the same flows with the programs detached");
+    let mut stage: Box<dyn Stage> = Box::new(LabStage::start(step)?);
+    let (report, live_change) = perform(&mut *stage, step)?;
     println!("\n{report}");
     let passed = report.passed() && live_change;
-    if keep {
-        show::how_to_look_around(&scenario, &pods)?;
+    if arguments.keep {
+        show::how_to_look_around(&*stage, "Ctrl-C removes everything")?;
         loop {
             thread::park();
         }
     }
-    scenario.finish(pods)?;
+    stage.finish()?;
     before.check_nothing_left().context("after the demo")?;
     step("everything removed, nothing left");
     println!("demo: {}", if passed { "pass" } else { "FAIL" });
@@ -96,36 +84,59 @@ fn stop_on_interrupt() -> Result<()> {
     Ok(())
 }
 
+/// Runs all flows, shows what one looks at, and whether a change at run time reached the pods in time.
+fn perform(stage: &mut dyn Stage, step: impl Fn(&str)) -> Result<(Report, bool)> {
+    let mut report = Report::default();
+    let mut pods = Vec::new();
+    for hints in RouteHints::ALL {
+        stage.set_route_hints(hints)?;
+        for default_route in DefaultRoute::ALL {
+            let name = format!("app-{}-hints-{}", default_route.nic(), hints.name());
+            let begun = Instant::now();
+            let pod = stage.add_pod(&name, default_route)?;
+            step(&format!("pod {name}: there with eth0 and net1 after {:.0?}", begun.elapsed()));
+            run_flows(stage, &pod, default_route, hints, &mut report)?;
+            pods.push(pod);
+        }
+    }
+    step("flows of all four pods");
+    let live_change = show::all(stage, &pods)?;
+    for (pod, default_route) in pods[2..].iter().zip(DefaultRoute::ALL) {
+        compare_without_programs(stage, pod, default_route, &mut report)?;
+    }
+    step("the same flows with the programs detached");
+    Ok((report, live_change))
+}
+
 fn run_flows(
-    scenario: &Scenario,
-    pod: &Pod,
+    stage: &dyn Stage,
+    pod: &Party,
     default_route: DefaultRoute,
     hints: RouteHints,
     report: &mut Report,
 ) -> Result<()> {
-    let parties = scenario.parties(pod, default_route)?;
+    let parties = stage.parties(pod, default_route);
     let column = Column::attached(default_route, hints);
-    let node = scenario.node();
+    let node = stage.node();
     let mut flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| parties.flows(family)).collect();
-    report.run(column, &flows, node, pod)?;
-    // Without hints a packet whose next hop does not resolve never reaches a program.
-    if hints == RouteHints::Auto || default_route == DefaultRoute::Eth0 {
+    report.run(column, &flows, node, &pod.place)?;
+    if works_without_gateway(hints, default_route) {
         flows = Family::ALL.into_iter().flat_map(|family| parties.flows_without_gateway(family)).collect();
-        scenario.without_gateway(pod, || report.run(column, &flows, node, pod))??;
+        without_gateway(stage, &pod.place, || report.run(column, &flows, node, &pod.place))??;
     }
     Ok(())
 }
 
 fn compare_without_programs(
-    scenario: &Scenario,
-    pod: &Pod,
+    stage: &dyn Stage,
+    pod: &Party,
     default_route: DefaultRoute,
     report: &mut Report,
 ) -> Result<()> {
     for nic in ["eth0", "net1", "sp0"] {
         pod.place.output("tc", &["qdisc", "del", "dev", nic, "clsact"])?;
     }
-    let parties = scenario.parties(pod, default_route)?;
+    let parties = stage.parties(pod, default_route);
     let flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| parties.flows(family)).collect();
     report.compare(Column::detached(default_route), &flows, &run_in_parallel(&flows)?);
     Ok(())

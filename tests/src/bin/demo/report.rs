@@ -7,10 +7,9 @@ use anyhow::Result;
 use spiderpool_core::ip::Family;
 use spiderpool_tests::counters;
 use spiderpool_tests::flow::Flow;
-use spiderpool_tests::lab::RouteHints;
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::place::Place;
-use spiderpool_tests::pod::Pod;
+use spiderpool_tests::stage::RouteHints;
 
 const COLUMNS: usize = 6;
 /// The columns with the programs attached come first; only they decide.
@@ -47,7 +46,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// Runs flows one after the other. One that fails is run again to see which counters it moves.
-    pub(crate) fn run(&mut self, column: Column, flows: &[Flow], node: &Place, pod: &Pod) -> Result<()> {
+    pub(crate) fn run(&mut self, column: Column, flows: &[Flow], node: &Place, pod: &Place) -> Result<()> {
         for flow in flows {
             let outcome = flow.run();
             self.enter(column, flow, outcome.result.is_ok(), outcome.time);

@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use spiderpool_tests::counters;
-use spiderpool_tests::pod::Pod;
+use spiderpool_tests::matrix::Party;
+use spiderpool_tests::place::Place;
 use spiderpool_tests::poll;
-use spiderpool_tests::scenario::Scenario;
-use spiderpool_tests::tools;
-use spiderpool_tests::topology::addresses;
+use spiderpool_tests::stage::Stage;
 
 /// A change of SpiderCoordinator's status must be in the map of a running pod after that.
 const LIVE_LIMIT: Duration = Duration::from_secs(1);
@@ -21,20 +20,21 @@ const KERNEL_RULES: [&str; 2] = [
 ];
 
 /// Shows everything for the pods; false if the change at run time came too late.
-pub(crate) fn all(scenario: &Scenario, pods: &[Pod]) -> Result<bool> {
-    let node = scenario.node();
+pub(crate) fn all(stage: &dyn Stage, pods: &[Party]) -> Result<bool> {
+    let node = stage.node();
     for kind in ["sip", "sp"] {
         title(&format!("kubectl get {kind}"));
-        print!("{}", scenario.topology().plane.kubectl(&["get", kind])?);
+        print!("{}", stage.kubectl(&["get", kind])?);
     }
     for pod in pods {
-        check_rules(pod)?;
+        check_rules(&pod.place)?;
     }
     let pod = pods.get(1).context("a pod with the default route on net1")?;
+    let pod = &pod.place;
     title(&format!("{}: ip -br address; ip route; ip rule", pod.name));
-    print!("{}", pod.place.output("ip", &["-br", "address"])?);
+    print!("{}", pod.output("ip", &["-br", "address"])?);
     for arguments in [&["-4", "route"][..], &["-6", "route"], &["-4", "rule"], &["-6", "rule"]] {
-        print!("{}", pod.place.output("ip", arguments)?);
+        print!("{}", pod.output("ip", arguments)?);
     }
     println!("(every pod's rules are the kernel's, and no table but the kernel's has a route)");
     title("bpftool -j map dump pinned .../cluster_cidrs, on the pods' node; what it means before it");
@@ -46,7 +46,7 @@ pub(crate) fn all(scenario: &Scenario, pods: &[Pod]) -> Result<bool> {
     for (name, packets) in counters::read(node, &counters::nic_ids(pod)?)? {
         println!("{name:32} {packets}");
     }
-    change_service_cidr(scenario)
+    change_service_cidr(stage)
 }
 
 fn title(text: &str) {
@@ -54,11 +54,11 @@ fn title(text: &str) {
 }
 
 /// Rules and tables of a pod hold nothing of ours.
-fn check_rules(pod: &Pod) -> Result<()> {
+fn check_rules(pod: &Place) -> Result<()> {
     for (family, kernel) in ["-4", "-6"].into_iter().zip(KERNEL_RULES) {
-        let rules = pod.place.output("ip", &[family, "rule"])?;
+        let rules = pod.output("ip", &[family, "rule"])?;
         ensure!(rules == kernel, "{}: ip {family} rule shows\n{rules}", pod.name);
-        let routes = pod.place.output("ip", &[family, "route", "show", "table", "all"])?;
+        let routes = pod.output("ip", &[family, "route", "show", "table", "all"])?;
         let foreign = routes.lines().find(|line| {
             let table = line.split(" table ").nth(1).and_then(|rest| rest.split_whitespace().next());
             table.is_some_and(|table| table != "local" && table != "main")
@@ -69,11 +69,10 @@ fn check_rules(pod: &Pod) -> Result<()> {
 }
 
 /// Adds a Service CIDR in SpiderCoordinator's status and waits for it in the map that running pods use.
-fn change_service_cidr(scenario: &Scenario) -> Result<bool> {
+fn change_service_cidr(stage: &dyn Stage) -> Result<bool> {
     title(&format!("SpiderCoordinator.status.serviceCIDR gets {NEW_CIDR}"));
-    let node = scenario.node();
-    let [v4, v6] = addresses::SERVICES;
-    scenario.lab.set_service_cidrs(&[v4, v6, NEW_CIDR])?;
+    let node = stage.node();
+    stage.add_service_cidr(NEW_CIDR)?;
     let changed = Instant::now();
     let seen = poll::until("the new CIDR in the map", LIVE_LIMIT, || {
         let cidrs = counters::cidrs(node)?;
@@ -84,30 +83,15 @@ fn change_service_cidr(scenario: &Scenario) -> Result<bool> {
         Ok(()) => println!("in the map of the running pods after {:.0?}", changed.elapsed()),
         Err(error) => println!("FAIL {error:#}"),
     }
-    scenario.lab.set_service_cidrs(&addresses::SERVICES)?;
+    stage.remove_service_cidr(NEW_CIDR)?;
     Ok(seen.is_ok())
 }
 
 /// How to enter what is left running.
-pub(crate) fn how_to_look_around(scenario: &Scenario, pods: &[Pod]) -> Result<()> {
-    let topology = scenario.topology();
-    println!(
-        "\nStill up; Ctrl-C removes everything. Put one of these before a command, or run it alone for a shell:"
-    );
-    for machine in topology.nodes.iter().map(|node| &**node).chain([&topology.gateway, &topology.outside]) {
-        println!("  {:24} {}", machine.name, machine.shell());
+pub(crate) fn how_to_look_around(stage: &dyn Stage, end: &str) -> Result<()> {
+    println!("\nStill up; {end}. Put one of these before a command, or run it alone for a shell:");
+    for (name, way) in stage.ways_in()? {
+        println!("  {name:24} {way}");
     }
-    for pod in pods {
-        println!("  {:24} {}", pod.name, pod.place.shell());
-    }
-    let (kubectl, admin) = (tools::kubernetes("kubectl")?, topology.plane.admin());
-    println!(
-        "  {:24} {} {} --kubeconfig {}",
-        "kubectl",
-        topology.fabric.shell(),
-        kubectl.display(),
-        admin.display()
-    );
-    println!("  {:24} {}", "logs are in", topology.state.path().join("logs").display());
     Ok(())
 }

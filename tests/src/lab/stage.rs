@@ -1,36 +1,39 @@
-//! The scenario of the demo and of the flow tests: a Service with an endpoint on each kind of network, and pods with
-//! eth0 and net1 whose flows are run.
+//! The lab as a [`Stage`]: a Service with an endpoint on each kind of network, and pods with eth0 and net1 whose flows
+//! are run.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
+use super::{Lab, spec, wait_for_hints};
 use crate::dual::Dual;
-use crate::flow::Flow;
-use crate::lab::{Lab, RouteHints, spec, wait_for_hints};
 use crate::matrix::{DefaultRoute, Parties, Party};
+use crate::place::Place;
 use crate::pod::{Pod, PodSpec};
 use crate::poll;
 use crate::probe::Server;
 use crate::service;
-use crate::topology::{Gateway, Node, Topology};
+use crate::stage::{Gateway, RouteHints, Stage};
+use crate::tools;
+use crate::topology::{Node, Topology, addresses};
 
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that runs. Fields drop in order: servers first, so that their threads leave the namespaces.
 #[derive(Debug)]
-pub struct Scenario {
+pub struct LabStage {
     servers: Vec<Server>,
+    /// The pods under test.
+    pods: Vec<Pod>,
     neighbour: Pod,
     overlay_pod: Pod,
     underlay_pod: Pod,
-    /// The Service's addresses.
-    pub cluster_ip: Dual,
-    /// Nodes, agents and control plane.
-    pub lab: Lab,
+    underlay_party: Party,
+    cluster_ip: Dual,
+    lab: Lab,
 }
 
-impl Scenario {
+impl LabStage {
     /// Sets everything up, from nothing. `progress` hears of each step.
     pub fn start(progress: impl Fn(&str)) -> Result<Self> {
         let lab = Lab::start(2, &progress)?;
@@ -40,7 +43,8 @@ impl Scenario {
         let neighbour = Pod::add(plane, node1, &plain("neighbour"))?;
         let overlay_pod = Pod::add(plane, node2, &plain("overlay"))?;
         let underlay_pod = Pod::add(plane, node2, &spec("underlay", DefaultRoute::Eth0))?;
-        let endpoints = [overlay_pod.eth0, underlay_pod.net1()?];
+        let underlay_party = party(&underlay_pod)?;
+        let endpoints = [overlay_pod.eth0, underlay_party.underlay];
         let cluster_ip = service::create(plane, "web", &endpoints)?;
         service::wait_for_proxy(node1, cluster_ip, &endpoints)?;
         let mut servers = vec![node1.start_server()?];
@@ -48,69 +52,93 @@ impl Scenario {
             servers.push(Server::start(place)?);
         }
         progress("a Service with an overlay and an underlay endpoint, and the pods behind it");
-        Ok(Self { servers, neighbour, overlay_pod, underlay_pod, cluster_ip, lab })
+        let pods = Vec::new();
+        Ok(Self { servers, pods, neighbour, overlay_pod, underlay_pod, underlay_party, cluster_ip, lab })
     }
 
-    /// Nodes and control plane.
-    pub fn topology(&self) -> &Topology {
+    fn topology(&self) -> &Topology {
         &self.lab.topology
     }
+}
 
-    /// The node of the pods under test.
-    pub fn node(&self) -> &Node {
+/// A pod with eth0 and net1, as a participant of flows.
+fn party(pod: &Pod) -> Result<Party> {
+    Ok(Party { place: pod.place.clone(), main: pod.eth0, underlay: pod.net1()? })
+}
+
+impl Stage for LabStage {
+    fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.topology().plane.kubectl(arguments)
+    }
+
+    fn node(&self) -> &Place {
         &self.topology().nodes[0]
     }
 
-    /// Sets route hints for pods to come and waits until the agent of [`Self::node`] knows.
-    pub fn set_route_hints(&self, hints: RouteHints) -> Result<()> {
+    fn set_route_hints(&mut self, hints: RouteHints) -> Result<()> {
         self.lab.set_coordinator(hints)?;
-        wait_for_hints(self.node(), &self.neighbour.name, hints)
+        wait_for_hints(&self.topology().nodes[0], &self.neighbour.name, hints)
     }
 
-    /// Makes a pod with eth0 and net1 on [`Self::node`], with a server in it.
-    pub fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Pod> {
-        let pod = Pod::add(&self.topology().plane, self.node(), &spec(name, default_route))?;
+    fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Party> {
+        let topology = self.topology();
+        let pod = Pod::add(&topology.plane, &topology.nodes[0], &spec(name, default_route))?;
         self.servers.push(Server::start(&pod.place)?);
-        Ok(pod)
+        let party = party(&pod)?;
+        self.pods.push(pod);
+        Ok(party)
     }
 
-    /// Who takes part in the flows of a pod.
-    pub fn parties(&self, pod: &Pod, default_route: DefaultRoute) -> Result<Parties> {
+    fn parties(&self, pod: &Party, default_route: DefaultRoute) -> Parties {
         let node =
             |node: &Node| Party { place: (**node).clone(), main: node.address, underlay: node.underlay };
-        let party = |pod: &Pod| -> Result<Party> {
-            Ok(Party { place: pod.place.clone(), main: pod.eth0, underlay: pod.net1()? })
-        };
         let topology = self.topology();
-        Ok(Parties {
-            pod: party(pod)?,
+        Parties {
+            pod: pod.clone(),
             default_route,
             node: node(&topology.nodes[0]),
             other_node: node(&topology.nodes[1]),
             neighbour: (self.neighbour.place.clone(), self.neighbour.eth0),
             overlay_pod: (self.overlay_pod.place.clone(), self.overlay_pod.eth0),
-            underlay_pod: party(&self.underlay_pod)?,
+            underlay_pod: self.underlay_party.clone(),
             outside: (*topology.outside).clone(),
             cluster_ip: self.cluster_ip,
-        })
+        }
     }
 
-    /// Runs `work` with the underlay's gateway dead: silent, and forgotten by the pod.
-    pub fn without_gateway<T>(&self, pod: &Pod, work: impl FnOnce() -> T) -> Result<T> {
-        self.topology().set_underlay_gateway(Gateway::Dead)?;
-        // Permanent entries stay.
-        pod.place.ip("neigh flush dev net1")?;
-        let result = work();
-        self.topology().set_underlay_gateway(Gateway::Alive)?;
-        Ok(result)
+    fn set_underlay_gateway(&self, state: Gateway) -> Result<()> {
+        self.topology().set_underlay_gateway(state)
     }
 
-    /// Deletes the pods under test and all that [`Self::start`] made, and checks that nodes and API server hold
-    /// nothing of them any more.
-    pub fn finish(self, pods: Vec<Pod>) -> Result<()> {
+    /// The lab has no controller: what that would write is written here.
+    fn add_service_cidr(&self, cidr: &str) -> Result<()> {
+        let [v4, v6] = addresses::SERVICES;
+        self.lab.set_service_cidrs(&[v4, v6, cidr])
+    }
+
+    fn remove_service_cidr(&self, _cidr: &str) -> Result<()> {
+        self.lab.set_service_cidrs(&addresses::SERVICES)
+    }
+
+    fn ways_in(&self) -> Result<Vec<(String, String)>> {
+        let topology = self.topology();
+        let machines = topology.nodes.iter().map(|node| &***node);
+        let machines = machines.chain([&*topology.gateway, &*topology.outside]);
+        let places = machines.chain(self.pods.iter().map(|pod| &pod.place));
+        let mut ways: Vec<_> = places.map(|place| (place.name.clone(), place.shell())).collect();
+        let (kubectl, admin) = (tools::kubernetes("kubectl")?, topology.plane.admin());
+        let kubectl =
+            format!("{} {} --kubeconfig {}", topology.fabric.shell(), kubectl.display(), admin.display());
+        ways.push(("kubectl".into(), kubectl));
+        ways.push(("logs are in".into(), topology.state.path().join("logs").display().to_string()));
+        Ok(ways)
+    }
+
+    /// Deletes the pods and checks that nodes and API server hold nothing of them any more.
+    fn finish(self: Box<Self>) -> Result<()> {
         drop(self.servers);
         let Topology { plane, nodes, .. } = &self.lab.topology;
-        for pod in pods.into_iter().chain([self.neighbour]) {
+        for pod in self.pods.into_iter().chain([self.neighbour]) {
             pod.del(plane, &nodes[0])?;
         }
         for pod in [self.overlay_pod, self.underlay_pod] {
@@ -146,18 +174,4 @@ fn check_nothing_left(node: &Node) -> Result<()> {
     let deleted = node.felix.deleted();
     ensure!(deleted.is_empty(), "{}: routes were put on cali*: {deleted:?}", node.name);
     Ok(())
-}
-
-/// Runs flows in parallel, without looking at replies: for comparison, where many fail and each failure takes time.
-pub fn run_in_parallel(flows: &[Flow]) -> Result<Vec<bool>> {
-    std::thread::scope(|scope| {
-        let running: Vec<_> = flows
-            .iter()
-            .map(|flow| {
-                let flow = Flow { replies: None, ..flow.clone() };
-                scope.spawn(move || flow.run().result.is_ok())
-            })
-            .collect();
-        running.into_iter().map(|flow| flow.join().ok().context("a flow panicked")).collect()
-    })
 }
