@@ -1,16 +1,14 @@
 //! The plugin `spiderpool`: asks the agent for a NIC's addresses and hands them to the main plugin.
 
 mod config;
+mod nic;
 mod result;
 
 use std::net::IpAddr;
 
 use serde_json::Value;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamDelArgs};
-use spiderpool_core::ip::Family;
-use spiderpool_core::names::IfName;
 use spiderpool_net::netns::NetNs;
-use spiderpool_net::sysctl;
 use tracing::{debug, info, warn};
 
 pub use config::NetConf;
@@ -59,7 +57,8 @@ impl Plugin for Ipam {
         debug!(answer = ?answer, "agent answered");
         let result = result::of_answer(&answer, &request.nic)?;
         info!(addresses = ?result.ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(), "addresses allocated");
-        let_the_kernel_announce(&netns, &request.nic);
+        let families = result.families();
+        nic::prepare(&netns, &request.nic, &families, result::duplicate_detection(&answer));
         Ok(result.to_json(version))
     }
 
@@ -94,22 +93,5 @@ impl Plugin for Ipam {
             return Ok(());
         }
         Err(PluginError::MissingAddresses { nic: request.nic.clone(), missing })
-    }
-}
-
-/// Has the kernel let the neighbours know as soon as the addresses are on a NIC that comes up: main plugins ask for
-/// addresses before that. A NIC that is up already is announced by the agent: closing a packet socket takes longer
-/// than all the rest here. Nothing of this is a reason to fail.
-fn let_the_kernel_announce(netns: &NetNs, nic: &IfName) {
-    let written = netns.run(|| {
-        for (family, name) in [(Family::V4, "arp_notify"), (Family::V6, "ndisc_notify")] {
-            if let Err(error) = sysctl::write(&format!("net/ipv{}/conf/{nic}/{name}", family.version()), "1")
-            {
-                debug!(%error, "the kernel will not announce the addresses");
-            }
-        }
-    });
-    if let Err(error) = written {
-        debug!(%error, "the kernel will not announce the addresses");
     }
 }

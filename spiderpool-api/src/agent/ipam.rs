@@ -46,6 +46,10 @@ pub struct IpamAddResponse {
     /// Routes.
     #[serde(default, deserialize_with = "super::ipam::null_as_default")]
     pub routes: Vec<Route>,
+    /// Whether the kernel probes the link for another owner of an IPv6 address before the NIC uses it. `None`, as
+    /// from upstream's agent, leaves that to the node. Our addition.
+    #[serde(default, rename = "enableDuplicateAddressDetection", skip_serializing_if = "Option::is_none")]
+    pub enable_duplicate_address_detection: Option<bool>,
 }
 
 /// One address of one NIC.

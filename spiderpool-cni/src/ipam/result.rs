@@ -5,6 +5,7 @@ use std::str::FromStr;
 use spiderpool_api::agent::ipam::{IpConfig, IpamAddResponse, Route};
 use spiderpool_core::names::IfName;
 
+use super::nic::DuplicateDetection;
 use crate::error::PluginError;
 use crate::spec::{AddResult, IpEntry, RouteEntry};
 
@@ -26,6 +27,14 @@ pub(super) fn of_answer(answer: &IpamAddResponse, nic: &IfName) -> Result<AddRes
             .map(route_entry)
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// An agent that does not speak of it, as upstream's, leaves it to the node.
+pub(super) fn duplicate_detection(answer: &IpamAddResponse) -> DuplicateDetection {
+    match answer.enable_duplicate_address_detection {
+        Some(false) => DuplicateDetection::Off,
+        Some(true) | None => DuplicateDetection::AsConfigured,
+    }
 }
 
 /// What was asked for and is not done must not look as if it were.
@@ -80,6 +89,14 @@ mod tests {
     fn only_this_nics_addresses_are_returned() {
         let result = of_answer(&answer(TWO_NICS), &"net1".parse().unwrap()).unwrap();
         insta::assert_json_snapshot!("net1_of_two", result.to_json(Version::V1_0_0));
+    }
+
+    #[test]
+    fn only_an_agent_that_says_so_has_detection_turned_off() {
+        let said = |json: &str| duplicate_detection(&answer(json));
+        assert_eq!(said(TWO_NICS), DuplicateDetection::AsConfigured);
+        assert_eq!(said(r#"{"enableDuplicateAddressDetection":true}"#), DuplicateDetection::AsConfigured);
+        assert_eq!(said(r#"{"enableDuplicateAddressDetection":false}"#), DuplicateDetection::Off);
     }
 
     #[track_caller]

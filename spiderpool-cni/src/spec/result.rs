@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::{Value, json};
+use spiderpool_core::ip::Family;
 
 use super::Version;
 
@@ -41,6 +42,12 @@ impl AddResult {
     /// As JSON of one version.
     pub fn to_json(&self, version: Version) -> Value {
         convert_result(json!({ "ips": self.ips, "routes": self.routes, "dns": {} }), version)
+    }
+
+    /// The families of its addresses, each once.
+    pub fn families(&self) -> Vec<Family> {
+        let has = |family: &Family| self.ips.iter().any(|ip| Family::of_net(&ip.address) == *family);
+        Family::ALL.into_iter().filter(has).collect()
     }
 }
 
@@ -102,6 +109,12 @@ mod tests {
     fn ipam_result_in_both_shapes() {
         insta::assert_json_snapshot!("ipam_0_3_1", ipam().to_json(Version::V0_3_1));
         insta::assert_json_snapshot!("ipam_1_1_0", ipam().to_json(Version::V1_1_0));
+    }
+
+    #[test]
+    fn families_are_those_of_the_addresses() {
+        assert_eq!(ipam().families(), Family::ALL);
+        assert_eq!(AddResult::default().families(), []);
     }
 
     #[test]

@@ -19,6 +19,17 @@ impl Netlink {
         self.dump("list addresses", "", &RouteNetlinkMessage::GetAddress(message), read)
     }
 
+    /// The IPv6 addresses of a link whose duplicate address detection goes on.
+    pub fn tentative_addresses(&mut self, index: u32) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet6;
+        message.header.index = index;
+        let tentative = |message| is_tentative(&message).then(|| read(message)).flatten();
+        let all = self.dump("list addresses", "", &RouteNetlinkMessage::GetAddress(message), tentative)?;
+        // Kernels before 4.20 do not look at the index.
+        Ok(all.into_iter().filter(|address| address.dev == index).map(|address| address.net).collect())
+    }
+
     /// Adds an address, or keeps it as it is. IPv6 addresses are usable at once, without duplicate detection.
     pub fn add_address(&mut self, index: u32, net: IpNet) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewAddress(message(index, net));
@@ -65,6 +76,15 @@ fn is_link_local(addr: IpAddr) -> bool {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
+}
+
+fn is_tentative(message: &RouteNetlinkMessage) -> bool {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return false };
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    flags.is_some_and(|flags| flags.contains(AddressFlags::Tentative))
 }
 
 pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Address> {
