@@ -189,11 +189,51 @@ impl PluginError {
             Some((what, why)) => (what.to_owned(), why.to_owned()),
             None => (msg.clone(), msg),
         };
+        let (msg, details) = (one_line(&msg), one_line(&details));
         ErrorObject { cni_version: cni_version.to_owned(), code: self.code(), msg, details }
     }
 
     /// An agent that cannot be reached is told apart from one that refuses.
     pub fn of_client(error: ClientError, refused: impl FnOnce(ClientError) -> Self) -> Self {
         if error.is_unreachable() { Self::AgentDown(error) } else { refused(error) }
+    }
+}
+
+/// What runtimes and `kubectl describe pod` show is one line: a verifier's log or a quoted object is not.
+fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_control()).map(str::trim).filter(|part| !part.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> ErrorObject {
+        PluginError::Allocation(ClientError::Refused { status: 500, text: text.to_owned() })
+            .to_object("1.0.0")
+    }
+
+    /// Multus and containerd put both members behind their own words, as `MSG; DETAILS`.
+    #[test]
+    fn an_exhausted_pool_is_one_line_with_one_prefix() {
+        let agent = "failed to allocate any IPv4 IP address to NIC net1 from IPPools [p]: all IP addresses used out of \
+                     IPPool p (3 usable, 1 of them reserved): add some to its spec.ips or name another one";
+        let error = refused(agent);
+        assert_eq!((error.code, error.msg.as_str()), (100, "spiderpool IP allocation error"));
+        assert_eq!(error.details, agent);
+    }
+
+    #[test]
+    fn several_lines_become_one() {
+        let error =
+            refused("the kernel refused the program egress:\n  0: (b7) r0 = 0\r\n\n\t1: exit\u{1b}[0m\n");
+        assert_eq!(error.details, "the kernel refused the program egress: 0: (b7) r0 = 0 1: exit [0m");
+    }
+
+    #[test]
+    fn an_agent_without_api_server_is_asked_again() {
+        let refused = ClientError::Refused { status: 503, text: "API server unreachable".to_owned() };
+        assert_eq!(PluginError::Allocation(refused).code(), 11);
     }
 }
