@@ -1,4 +1,5 @@
-//! Why a pod gets no address. The texts reach the user in the pod's events; tools look for their beginnings.
+//! Why a pod gets no address. The texts reach the user in the pod's events, wrapped by every plugin on the way: one
+//! line that names the pool and what to do. Tools look for their beginnings.
 
 use std::fmt;
 
@@ -57,7 +58,10 @@ pub enum IpamError {
     )]
     NoSource,
     /// Pools are named, but for no enabled address family.
-    #[error("no IPPool available, {source_name} names no IPPool of an enabled address family for NIC {nic}")]
+    #[error(
+        "no IPPool available, {source_name} names no IPPool of an enabled address family for NIC {nic}: name one, or \
+         set enableIPv4 or enableIPv6 in the ConfigMap spiderpool-conf"
+    )]
     NoPoolOfFamily {
         /// The source that was taken.
         source_name: String,
@@ -65,7 +69,9 @@ pub enum IpamError {
         nic: IfName,
     },
     /// A pool that is named does not exist.
-    #[error("failed to get original IPPool {pool}: it does not exist, but is named for NIC {nic}")]
+    #[error(
+        "failed to get original IPPool {pool}: it does not exist, but is named for NIC {nic}: create it or name another one"
+    )]
     PoolMissing {
         /// The pool.
         pool: PoolName,
@@ -130,9 +136,10 @@ impl IpamError {
         }
     }
 
-    /// Whether the same request may succeed later without a change by the user.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::AllFailed { .. })
+    /// Whether the API server is why: the same request succeeds when it is back.
+    pub fn is_outage(&self) -> bool {
+        let is_outage = |failure: &PoolFailure| matches!(failure, PoolFailure::NoStore { .. });
+        matches!(self, Self::AllFailed { failures, .. } if failures.iter().any(is_outage))
     }
 }
 
@@ -140,13 +147,13 @@ impl IpamError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Rejection {
     /// The pool is being deleted.
-    #[error("terminating IPPool {0}")]
+    #[error("terminating IPPool {0}: name another one")]
     Terminating(PoolName),
     /// `spec.disable`.
-    #[error("disabled IPPool {0}")]
+    #[error("disabled IPPool {0}: set its spec.disable to false or name another one")]
     Disabled(PoolName),
     /// The pool is of the other family.
-    #[error("expect an {expected} IPPool, but the version of the IPPool {pool} is {found}")]
+    #[error("expect an {expected} IPPool, but the version of the IPPool {pool} is {found}: name another one")]
     Family {
         /// The pool.
         pool: PoolName,
@@ -156,13 +163,23 @@ pub enum Rejection {
         found: Family,
     },
     /// `spec.nodeName` does not list the pod's node.
-    #[error("unmatched Node name of IPPool {0}")]
-    NodeName(PoolName),
+    #[error("unmatched Node name of IPPool {pool}: its spec.nodeName does not list {node}")]
+    NodeName {
+        /// The pool.
+        pool: PoolName,
+        /// The pod's.
+        node: String,
+    },
     /// `spec.namespaceName` does not list the pod's namespace.
-    #[error("unmatched Namespace name of IPPool {0}")]
-    NamespaceName(PoolName),
+    #[error("unmatched Namespace name of IPPool {pool}: its spec.namespaceName does not list {namespace}")]
+    NamespaceName {
+        /// The pool.
+        pool: PoolName,
+        /// The pod's.
+        namespace: String,
+    },
     /// A rule that this version cannot decide.
-    #[error("spec.{field} of IPPool {pool} is not supported yet")]
+    #[error("spec.{field} of IPPool {pool} is not supported yet: remove it or name another IPPool")]
     NotSupported {
         /// The pool.
         pool: PoolName,
@@ -182,7 +199,8 @@ pub enum Rejection {
 pub enum PoolFailure {
     /// Nothing is free.
     #[error(
-        "all IP addresses used out of IPPool {pool}: {usable} usable, {reserved} of them reserved, none is free"
+        "all IP addresses used out of IPPool {pool} ({usable} usable, {reserved} of them reserved): add some to its \
+         spec.ips or name another one"
     )]
     Exhausted {
         /// The pool.
@@ -193,19 +211,29 @@ pub enum PoolFailure {
         reserved: u128,
     },
     /// The time was over before a free address was found.
-    #[error("exhaust all retries ({tries} times), failed to allocate IP from IPPool {pool}")]
+    #[error(
+        "exhaust all retries ({tries} times), failed to allocate IP from IPPool {pool}: other Pods were faster"
+    )]
     Retries {
         /// The pool.
         pool: PoolName,
         /// How many addresses were tried.
         tries: u32,
     },
-    /// The API server refused or did not answer.
+    /// The API server refused.
     #[error("failed to write an address of IPPool {pool}: {cause}")]
     Store {
         /// The pool.
         pool: PoolName,
         /// What it said.
+        cause: String,
+    },
+    /// The API server did not answer, or is too busy.
+    #[error("failed to write an address of IPPool {pool}: {cause}")]
+    NoStore {
+        /// The pool.
+        pool: PoolName,
+        /// What is known of it.
         cause: String,
     },
 }
@@ -216,7 +244,7 @@ impl PoolFailure {
         match self {
             Self::Exhausted { .. } => "ip_used_out",
             Self::Retries { .. } => "retries_exhausted",
-            Self::Store { .. } => "store",
+            Self::Store { .. } | Self::NoStore { .. } => "store",
         }
     }
 }
@@ -268,25 +296,40 @@ mod tests {
         assert_eq!(
             failed.to_string(),
             "failed to allocate any IPv4 IP address to NIC eth0 from IPPools [p1 p2]: [all IP addresses used out of \
-             IPPool p1: 3 usable, 1 of them reserved, none is free, all IP addresses used out of IPPool p2: 3 \
-             usable, 1 of them reserved, none is free]"
+             IPPool p1 (3 usable, 1 of them reserved): add some to its spec.ips or name another one, all IP addresses \
+             used out of IPPool p2 (3 usable, 1 of them reserved): add some to its spec.ips or name another one]"
         );
-        assert_eq!((failed.reason(), failed.is_retryable()), ("ip_used_out", true));
+        assert_eq!((failed.reason(), failed.is_outage()), ("ip_used_out", false));
         let filtered = IpamError::AllFiltered {
             family: Family::V6,
             nic: "net1".parse().unwrap(),
             pools: pools(&["p6"]),
-            rejections: vec![Rejection::NodeName("p6".parse().unwrap())],
+            rejections: vec![Rejection::NodeName { pool: "p6".parse().unwrap(), node: "n1".to_owned() }],
         };
         assert_eq!(
             filtered.to_string(),
-            "no IPPool available, all IPv6 IPPools [p6] of net1 filtered out: unmatched Node name of IPPool p6"
+            "no IPPool available, all IPv6 IPPools [p6] of net1 filtered out: unmatched Node name of IPPool p6: its \
+             spec.nodeName does not list n1"
         );
-        assert_eq!((filtered.reason(), filtered.is_retryable()), ("no_available_pool", false));
+        assert_eq!((filtered.reason(), filtered.is_outage()), ("no_available_pool", false));
         assert!(
             IpamError::NoSource
                 .to_string()
                 .starts_with("no IPPool available, no pool selection rules of any type are specified")
         );
+    }
+
+    #[test]
+    fn one_pool_that_the_api_server_kept_from_being_tried_is_an_outage() {
+        let failed = IpamError::AllFailed {
+            family: Family::V4,
+            nic: "eth0".parse().unwrap(),
+            pools: pools(&["p1", "p2"]),
+            failures: vec![
+                exhausted("p1"),
+                PoolFailure::NoStore { pool: "p2".parse().unwrap(), cause: "silence".to_owned() },
+            ],
+        };
+        assert!(failed.is_outage());
     }
 }

@@ -69,14 +69,15 @@ fn check(pool: &Pool, family: Family, place: PodPlace<'_>) -> Result<(), Rejecti
     }
     if !pool.node_names.is_empty() {
         if !lists(&pool.node_names, place.node) {
-            return Err(Rejection::NodeName(name()));
+            return Err(Rejection::NodeName { pool: name(), node: place.node.to_owned() });
         }
     } else if pool.selectors.node {
         return unsupported("nodeAffinity");
     }
     if !pool.namespace_names.is_empty() {
         if !lists(&pool.namespace_names, place.namespace) {
-            return Err(Rejection::NamespaceName(name()));
+            let namespace = place.namespace.to_owned();
+            return Err(Rejection::NamespaceName { pool: name(), namespace });
         }
     } else if pool.selectors.namespace {
         return unsupported("namespaceAffinity");
@@ -136,29 +137,32 @@ mod tests {
     #[track_caller]
     fn check_rejected(change: impl FnOnce(&mut Pool), family: Family, expect: &str) {
         let error = filter(&[pool("p", change)].into(), &["p"], family).unwrap_err();
-        assert_eq!(
-            error,
-            format!("no IPPool available, all {family} IPPools [p] of eth0 filtered out: {expect}")
-        );
+        let start = format!("no IPPool available, all {family} IPPools [p] of eth0 filtered out: {expect}");
+        assert!(error.starts_with(&start), "{error}");
     }
 
     #[test]
     fn each_rule_says_why() {
         use Family::{V4, V6};
-        check_rejected(|p| p.terminating = true, V4, "terminating IPPool p");
-        check_rejected(|p| p.disabled = true, V4, "disabled IPPool p");
-        check_rejected(|_| {}, V6, "expect an IPv6 IPPool, but the version of the IPPool p is IPv4");
-        check_rejected(|p| p.node_names = vec!["n2".into()], V4, "unmatched Node name of IPPool p");
-        check_rejected(|p| p.namespace_names = vec!["x".into()], V4, "unmatched Namespace name of IPPool p");
-        check_rejected(|p| p.selectors.node = true, V4, "spec.nodeAffinity of IPPool p is not supported yet");
+        check_rejected(|p| p.terminating = true, V4, "terminating IPPool p: ");
+        check_rejected(|p| p.disabled = true, V4, "disabled IPPool p: set its spec.disable to false");
+        check_rejected(|_| {}, V6, "expect an IPv6 IPPool, but the version of the IPPool p is IPv4: ");
         check_rejected(
-            |p| p.selectors.namespace = true,
+            |p| p.node_names = vec!["n2".into()],
             V4,
-            "spec.namespaceAffinity of IPPool p is not supported yet",
+            "unmatched Node name of IPPool p: its spec.nodeName does not list n1",
         );
-        check_rejected(|p| p.selectors.pod = true, V4, "spec.podAffinity of IPPool p is not supported yet");
-        check_rejected(|p| p.selectors.multus = true, V4, "spec.multusName of IPPool p is not supported yet");
-        check_rejected(|p| (p.disabled, p.terminating) = (true, true), V4, "terminating IPPool p");
+        check_rejected(
+            |p| p.namespace_names = vec!["x".into()],
+            V4,
+            "unmatched Namespace name of IPPool p: its spec.namespaceName does not list shop",
+        );
+        let unsupported = |field: &str| format!("spec.{field} of IPPool p is not supported yet: remove it");
+        check_rejected(|p| p.selectors.node = true, V4, &unsupported("nodeAffinity"));
+        check_rejected(|p| p.selectors.namespace = true, V4, &unsupported("namespaceAffinity"));
+        check_rejected(|p| p.selectors.pod = true, V4, &unsupported("podAffinity"));
+        check_rejected(|p| p.selectors.multus = true, V4, &unsupported("multusName"));
+        check_rejected(|p| (p.disabled, p.terminating) = (true, true), V4, "terminating IPPool p: ");
     }
 
     #[test]
