@@ -76,15 +76,25 @@ pub struct NicRoute {
     pub nic: IfName,
     /// The route.
     pub route: Route,
+    /// Why the pod has it.
+    pub origin: RouteOrigin,
+}
+
+/// Why a pod has a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteOrigin {
+    /// The pool's gateway.
+    Gateway,
+    /// The pool's routes, or the pod's annotation.
+    Listed,
 }
 
 /// What the plugin is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
-    /// The addresses, each with the routes of its NIC and family except the default route: as an endpoint records
-    /// them.
+    /// The addresses.
     pub addresses: Vec<Allocated>,
-    /// All routes, default routes among them.
+    /// All routes, in the order of the addresses.
     pub routes: Vec<NicRoute>,
     /// Routes of the pod's annotation whose next hop is in no subnet of the pod; to be warned about.
     pub unplaced: Vec<Route>,
@@ -92,23 +102,24 @@ pub struct Response {
 
 /// Puts together what the pod has. A route of the annotation goes to the first address in whose subnet its next
 /// hop is.
-pub fn build_response(mut addresses: Vec<Allocated>, custom: &[Route]) -> Response {
-    let mut unplaced = Vec::new();
-    for route in custom {
-        match addresses.iter_mut().find(|allocated| allocated.address.contains(&route.gw)) {
-            Some(allocated) => allocated.routes.push(*route),
-            None => unplaced.push(*route),
-        }
+pub fn build_response(addresses: Vec<Allocated>, custom: &[Route]) -> Response {
+    let place = |route: &Route| addresses.iter().position(|allocated| allocated.address.contains(&route.gw));
+    let placed: Vec<_> = custom.iter().map(|route| (place(route), *route)).collect();
+    let mut routes = Vec::new();
+    for (index, allocated) in addresses.iter().enumerate() {
+        let own = placed.iter().filter(|(place, _)| *place == Some(index)).map(|(_, route)| *route);
+        let listed = allocated.routes.iter().copied().chain(own).map(|route| (route, RouteOrigin::Listed));
+        let gateway = default_route(allocated).map(|route| (route, RouteOrigin::Gateway));
+        let nic = |(route, origin)| NicRoute { nic: allocated.nic.clone(), route, origin };
+        routes.extend(listed.chain(gateway).map(nic));
     }
-    let routes = addresses.iter().flat_map(all_routes).collect();
+    let unplaced = placed.iter().filter(|(place, _)| place.is_none()).map(|(_, route)| *route).collect();
     Response { addresses, routes, unplaced }
 }
 
-fn all_routes(allocated: &Allocated) -> impl Iterator<Item = NicRoute> {
+fn default_route(allocated: &Allocated) -> Option<Route> {
     let gateway = allocated.gateway.filter(|_| allocated.default_route == DefaultRoute::Keep);
-    let default = gateway.map(|gw| Route { dst: Family::of(gw).default_route(), gw });
-    let routes = allocated.routes.iter().copied().chain(default);
-    routes.map(|route| NicRoute { nic: allocated.nic.clone(), route })
+    gateway.map(|gw| Route { dst: Family::of(gw).default_route(), gw })
 }
 
 #[cfg(test)]
@@ -169,7 +180,11 @@ mod tests {
             ]
         );
         assert_eq!(response.unplaced, [custom[2]]);
-        assert_eq!(response.addresses[1].routes.len(), 2);
+        let origins: Vec<_> = response.routes.iter().map(|route| route.origin).collect();
+        assert_eq!(
+            origins,
+            [RouteOrigin::Listed, RouteOrigin::Gateway, RouteOrigin::Listed, RouteOrigin::Listed]
+        );
     }
 
     #[test]
