@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_runtime::health::{Condition, Health, Scope};
+use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::shutdown::{self, Shutdown};
 use spiderpool_runtime::{http as server, logging, metrics};
 use tokio::sync::oneshot;
@@ -21,7 +22,6 @@ use tracing::{error, info, warn};
 use crate::config::{ConfigFile, Daemon, Environment};
 use crate::dataplane::{self, DataplaneMetrics};
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
-use crate::kubernetes::Kubernetes;
 use crate::watches::{CoordinatorIndex, Shared};
 use crate::{http, ipam, sysctl};
 
@@ -53,8 +53,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     if file.tune_sysctl_config {
         sysctl::tune(&families);
     }
-    let kube =
-        Kubernetes::connect().await.context("no way to the API server: set KUBECONFIG or run in a pod")?;
+    let kube = Kubernetes::connect().await?;
     let (trigger, shutdown) = shutdown::channel();
     trigger.on_signals()?;
 

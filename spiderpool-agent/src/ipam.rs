@@ -33,9 +33,9 @@ use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::names::NodeName;
 use spiderpool_runtime::health::Health;
+use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
 use tokio::sync::{Notify, SetOnce};
 
-use crate::kubernetes::{Failure, Kubernetes};
 use crate::watches::{NamespaceIndex, Pod, PodIndex, PoolIndex, ReservedIndex, Shared};
 use addresses::Addresses;
 use held::HeldIndex;

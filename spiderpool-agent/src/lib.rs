@@ -8,6 +8,5 @@ pub mod daemon;
 pub mod dataplane;
 mod http;
 pub mod ipam;
-pub mod kubernetes;
 mod sysctl;
 pub mod watches;

@@ -5,4 +5,8 @@ pub mod agent;
 pub mod annotations;
 #[cfg(feature = "crd")]
 pub mod crd;
+#[cfg(feature = "crd")]
+pub mod endpoint;
 pub mod labels;
+#[cfg(feature = "crd")]
+pub mod pod;

@@ -100,6 +100,11 @@ impl Condition {
         self.set(Some(why.into()));
     }
 
+    /// The condition counts no more: its part has ended as it should.
+    pub fn retire(&self) {
+        self.health.with(|conditions| conditions.remove(self.name));
+    }
+
     fn set(&self, missing: Option<String>) {
         self.health.with(|conditions| {
             if let Some(state) = conditions.get_mut(self.name) {
@@ -146,6 +151,16 @@ mod tests {
 
         server.met();
         assert_eq!(ask(&health, "/v1/runtime/readiness").await.0, StatusCode::OK);
+    }
+
+    #[test]
+    fn a_part_that_has_ended_is_not_missed() {
+        let health = Health::default();
+        let watch = health.condition("watch", Scope::Readiness);
+        assert!(health.ready().is_err());
+        watch.retire();
+        assert_eq!(health.ready(), Ok(()));
+        watch.met();
     }
 
     #[test]

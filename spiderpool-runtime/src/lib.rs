@@ -1,10 +1,16 @@
-//! What Spiderpool's long-running processes share: logging, health and metrics over HTTP, orderly shutdown.
+//! What Spiderpool's long-running processes share: the way to the API server and what they both write there, watches,
+//! leader election, logging, health and metrics over HTTP, orderly shutdown.
 //!
-//! It knows nothing of Spiderpool's objects.
+//! It decides nothing about pods and addresses: that is in `spiderpool_core`.
 #![forbid(unsafe_code)]
 
+pub mod endpoints;
+pub mod environment;
 pub mod health;
 pub mod http;
+pub mod kubernetes;
+pub mod leader;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;
+pub mod watch;

@@ -1,11 +1,11 @@
 //! Command line and environment. Values are trimmed; one that is needed may not be empty.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Args;
 use spiderpool_core::names::NodeName;
 use spiderpool_dataplane::Sizes;
+use spiderpool_runtime::environment::{required, switch, trimmed};
 use spiderpool_runtime::logging::Level;
 
 /// Arguments of `spiderpool-agent daemon`.
@@ -97,26 +97,6 @@ fn number(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone
         let number = trimmed::<u32>(text)?;
         let fits = (least..=most).contains(&number);
         fits.then_some(number).ok_or_else(|| format!("it must be from {least} to {most}"))
-    }
-}
-
-fn trimmed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
-    text.trim().parse().map_err(|error: T::Err| error.to_string())
-}
-
-fn required(text: &str) -> Result<String, String> {
-    match text.trim() {
-        "" => Err("it must not be empty".to_owned()),
-        text => Ok(text.to_owned()),
-    }
-}
-
-/// The spellings that the chart and its users write.
-fn switch(text: &str) -> Result<bool, String> {
-    match text.trim() {
-        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
-        "0" | "f" | "F" | "false" | "False" | "FALSE" | "" => Ok(false),
-        other => Err(format!("{other:?} is neither true nor false")),
     }
 }
 

@@ -10,13 +10,13 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use spiderpool_core::names::NodeName;
 use spiderpool_runtime::health::{Condition, Health, Scope};
+use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::shutdown::Shutdown;
 use tracing::{Instrument, info_span};
 
 use super::{Agent, Task};
 use crate::dataplane::ClusterCidrs;
 use crate::ipam::Indexes;
-use crate::kubernetes::Kubernetes;
 use crate::watches::{CoordinatorIndex, Index, Shared, follow};
 
 /// How often the API server is asked whether it is there.

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use spiderpool_api::crd::{SpiderIPAddress, SpiderIPAddressSpec, SpiderIPPoolUsage};
 use spiderpool_api::labels;
 use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::address_name::{label_value, parse_object_name};
 use spiderpool_core::ipam::usage;
+use spiderpool_runtime::kubernetes::{Deletion, Exactly, Failure, Kubernetes};
 use tracing::{debug, warn};
 
 use super::held::Held;
-use crate::kubernetes::{Failure, Kubernetes};
 
 /// Pauses before a request whose outcome is unknown is sent again.
 const PAUSES: [Duration; 5] = [
@@ -141,19 +141,11 @@ impl Addresses {
     /// Deletes the object if it is still the one that is known; `false` if it has changed meanwhile.
     /// The preconditions make it safe to ask again.
     pub(super) async fn delete(&self, held: &Held) -> Result<bool, Failure> {
-        let parameters = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(held.uid.clone()),
-                resource_version: Some(held.version.clone()),
-            }),
-            ..DeleteParams::default()
-        };
+        let what = Exactly { name: &held.name, uid: &held.uid, version: Some(&held.version) };
         let mut pauses = PAUSES.iter().take(DELETE_PAUSES);
         loop {
-            let failure = match self.kube.write(self.api.delete(&held.name, &parameters)).await {
-                Ok(_) => return Ok(true),
-                Err(failure) if failure.is_not_found() => return Ok(true),
-                Err(failure) if failure.is_conflict() => return Ok(false),
+            let failure = match self.kube.delete(&self.api, &what).await {
+                Ok(deletion) => return Ok(deletion == Deletion::Done),
                 Err(failure) => failure,
             };
             let Some(pause) = pauses.next().filter(|_| failure.is_retryable()) else { return Err(failure) };

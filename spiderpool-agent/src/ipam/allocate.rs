@@ -6,6 +6,8 @@ use std::time::Instant;
 use futures::future::join_all;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse};
 use spiderpool_api::crd::{AddressState, SpiderIPAddressSpec};
+use spiderpool_api::endpoint::{Record, endpoint_ips};
+use spiderpool_core::ipam::alive::Stage;
 use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::{
     Allocated, Held as Known, IpamError, PodAnnotations, PoolTable, build_response, plan_allocation,
@@ -14,7 +16,6 @@ use spiderpool_core::names::{IfName, PoolName};
 use tracing::{Instrument, info, info_span, warn};
 
 use super::caller::Caller;
-use super::endpoints::Record;
 use super::error::AllocateError;
 use super::held::Held;
 use super::stock::Taker;
@@ -97,7 +98,7 @@ impl Ipam {
             let (wanted, found) = (args.pod_uid.clone(), pod.uid.clone());
             return Err(AllocateError::Replaced { pod: name, wanted, found });
         }
-        if !pod.alive {
+        if pod.stage != Stage::Alive {
             let (namespace, name) = (args.pod_namespace.clone(), args.pod_name.clone());
             return Err(AllocateError::Dead(IpamError::DeadPod { namespace, name }));
         }
@@ -164,7 +165,7 @@ impl Ipam {
         for route in &response.unplaced {
             warn!(%route, "route of the pod's annotation has its next hop in no subnet of the pod and is left out");
         }
-        self.endpoints.put(Record::new(pod, top, record::endpoint_ips(&response.addresses)));
+        self.endpoints.put(Record::new(pod, (&top.kind, &top.name), endpoint_ips(&response)));
         let is_surplus = |held: &&Arc<Held>| plan.surplus.iter().any(|surplus| surplus.address == held.ip());
         let surplus = held.iter().filter(is_surplus).cloned().collect();
         Ok(Some((record::answer(&response), surplus)))

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use spiderpool_core::ipam::IpamError;
 use thiserror::Error;
 
-use crate::kubernetes::Failure;
+use spiderpool_runtime::kubernetes::Failure;
 
 /// Why a pod gets no answer to ADD.
 #[derive(Debug, Error)]

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use spiderpool_core::ip::IpSet;
 use spiderpool_core::ipam::{Pool, PoolFailure};
+use spiderpool_runtime::kubernetes::Failure;
 use tracing::{debug, warn};
 
 use super::addresses::Freshness;
 use super::stock::Stock;
 use super::view::PoolView;
-use crate::kubernetes::Failure;
 
 impl Stock {
     /// An address that seems free; `None` only after an exact list, now or a moment ago.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use spiderpool_api::crd::SpiderIPAddress;
-use spiderpool_core::ip::Family;
 
 /// One address in use, as its object says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,11 +92,6 @@ impl Held {
     /// The pod.
     pub(crate) fn holder(&self) -> Holder {
         Holder::new(&self.pod_namespace, &self.pod_name, &self.pod_uid, &self.owner_kind)
-    }
-
-    /// Its family.
-    pub(crate) fn family(&self) -> Family {
-        Family::of_net(&self.net)
     }
 }
 

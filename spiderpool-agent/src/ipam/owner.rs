@@ -9,8 +9,8 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use spiderpool_core::ipam::owner::{OwnerRef, OwnerStep, above, of_pod};
+use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
 
-use crate::kubernetes::{Failure, Kubernetes};
 use crate::watches::Pod;
 
 /// Remembered owners; a ReplicaSet's Deployment does not change.

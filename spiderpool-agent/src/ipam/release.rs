@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use futures::future::join_all;
 use spiderpool_api::agent::ipam::{IpamBatchDelArgs, IpamDelArgs};
+use spiderpool_core::ipam::alive::Stage;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::Ipam;
@@ -133,12 +134,12 @@ impl Ipam {
     /// Whether the pod with this UID is alive; one in its grace period is not, to a DEL. Death is for ever, so the watch is believed if it says so.
     pub(super) async fn is_alive(&self, pod: PodRef<'_>, uid: &str) -> Result<bool, ReleaseError> {
         let known = self.indexes.pods.read(|pods| pods.get(pod.namespace, pod.name));
-        if known.is_some_and(|known| known.uid == uid && !known.alive) {
+        if known.is_some_and(|known| known.uid == uid && known.stage != Stage::Alive) {
             return Ok(false);
         }
         let found = self.read_pod(pod.namespace, pod.name).await;
         let found = found.map_err(|source| ReleaseError::ReadPod { pod: pod.to_string(), source })?;
-        Ok(found.is_some_and(|found| found.uid == uid && found.alive))
+        Ok(found.is_some_and(|found| found.uid == uid && found.stage == Stage::Alive))
     }
 
     /// Frees addresses of a pod, and its endpoint if nothing is left.

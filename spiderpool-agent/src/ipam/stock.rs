@@ -13,6 +13,7 @@ use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::pick::Asker;
 use spiderpool_core::ipam::{Candidate, IpamError, Pool, PoolFailure};
 use spiderpool_core::names::{IfName, PoolName};
+use spiderpool_runtime::kubernetes::Failure;
 use tracing::debug;
 
 use super::addresses::{Addresses, Taken};
@@ -23,7 +24,6 @@ use super::object;
 use super::turns::Turns;
 use super::unsettled::{Attempt, Purpose, Unsettled};
 use super::view::PoolView;
-use crate::kubernetes::Failure;
 use crate::watches::{ReservedIndex, Shared};
 
 /// Addresses that are tried for a NIC and family in one request.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use spiderpool_core::ipam::alive::{Fate, Stage, fate};
 use spiderpool_runtime::shutdown::Shutdown;
 use tracing::{debug, info, warn};
 
@@ -19,30 +20,6 @@ const INTERVAL: Duration = Duration::from_mins(3);
 /// Pause after a comparison that failed, doubled each time up to the limit.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
-
-/// What becomes of a pod's addresses if nobody asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// They are in use.
-    Kept,
-    /// They may be in use: DEL frees them.
-    Left,
-    /// Nothing uses them.
-    Freed,
-}
-
-impl Fate {
-    /// By what the API server has under the pod's name.
-    fn of(holder: &Holder, found: Option<&Pod>) -> Self {
-        match found {
-            Some(pod) if pod.uid == holder.uid && pod.alive => Self::Kept,
-            Some(pod) if pod.uid == holder.uid && !pod.finished => Self::Left,
-            // Deleting the mirror of a static pod does not stop the pod.
-            None if holder.is_static => Self::Left,
-            _ => Self::Freed,
-        }
-    }
-}
 
 impl Ipam {
     /// A pod of the node has changed or gone.
@@ -99,7 +76,8 @@ impl Ipam {
         let _turn = self.pods.take((holder.namespace.clone(), holder.name.clone())).await;
         let found = self.read_pod(&holder.namespace, &holder.name).await?;
         let (pod, uid) = (PodRef { namespace: &holder.namespace, name: &holder.name }, &holder.uid);
-        match (Fate::of(holder, found.as_deref()), found) {
+        let standing = found.as_deref().map(Pod::standing);
+        match (fate(uid, holder.is_static, standing), found) {
             (Fate::Freed, _) => {
                 info!(%pod, uid, "the pod is gone, what it held is freed");
                 Ok(self.free(pod, uid, Scope::Pod).await?)
@@ -116,35 +94,5 @@ impl Ipam {
 /// Whether the watch knows the pod and does not call it finished.
 fn is_running(pods: &PodIndex, holder: &Holder) -> bool {
     let known = pods.get(&holder.namespace, &holder.name);
-    known.is_some_and(|pod| pod.uid == holder.uid && !pod.finished)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn holder() -> Holder {
-        Holder { namespace: "n".into(), name: "p".into(), uid: "u".into(), is_static: false }
-    }
-
-    fn pod(uid: &str, alive: bool, finished: bool) -> Pod {
-        Pod { uid: uid.into(), alive, finished, ..Pod::default() }
-    }
-
-    #[test]
-    fn only_what_is_gone_replaced_or_finished_is_freed() {
-        let fate = |found: Option<Pod>| Fate::of(&holder(), found.as_ref());
-        assert_eq!(fate(Some(pod("u", true, false))), Fate::Kept);
-        assert_eq!(fate(Some(pod("u", false, false))), Fate::Left, "the grace period");
-        assert_eq!(fate(Some(pod("u", false, true))), Fate::Freed);
-        assert_eq!(fate(Some(pod("other", true, false))), Fate::Freed);
-        assert_eq!(fate(None), Fate::Freed);
-    }
-
-    #[test]
-    fn a_static_pod_outlives_its_mirror() {
-        let holder = Holder { is_static: true, ..holder() };
-        assert_eq!(Fate::of(&holder, None), Fate::Left);
-        assert_eq!(Fate::of(&holder, Some(&pod("other", true, false))), Fate::Freed);
-    }
+    known.is_some_and(|pod| pod.uid == holder.uid && pod.stage != Stage::Finished)
 }

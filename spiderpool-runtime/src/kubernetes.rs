@@ -1,7 +1,7 @@
 //! The way to the API server.
 //!
 //! Built by hand where kube's own client would cost: without TCP_NODELAY a POST takes 45 ms instead of 3, and more
-//! than a few writes in flight per agent make the API server answer 429.
+//! than a few writes in flight per process make the API server answer 429.
 
 mod failure;
 
@@ -10,22 +10,37 @@ use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use kube::api::{DeleteParams, Preconditions};
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt};
-use kube::{Client, Config};
+use kube::core::ObjectMeta;
+use kube::{Api, Client, Config};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
 use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower::retry::RetryLayer;
 
 pub use failure::Failure;
 
-/// Writes in flight per agent.
+/// Writes in flight per process.
 const WRITES: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection whose peer is gone is given up after this time: watches would wait for ever.
 const SILENCE: Duration = Duration::from_secs(20);
 /// How long one request may take before its outcome is counted as unknown.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// There is no way to the API server.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// Neither a kubeconfig file nor a service account is there.
+    #[error("no way to the API server: set KUBECONFIG or run in a pod: {0}")]
+    Config(#[from] kube::config::InferConfigError),
+    /// What is there cannot be used.
+    #[error("the access to the API server cannot be used: {0}")]
+    Client(#[from] kube::Error),
+}
 
 /// A client and the permission to write. Cheap to clone.
 #[derive(Clone)]
@@ -36,7 +51,7 @@ pub struct Kubernetes {
 
 impl Kubernetes {
     /// From `KUBECONFIG`, or from the pod's service account.
-    pub async fn connect() -> anyhow::Result<Self> {
+    pub async fn connect() -> Result<Self, ConnectError> {
         let config = Config::infer().await?;
         Ok(Self { client: client(config)?, writes: Arc::new(Semaphore::new(WRITES)) })
     }
@@ -61,6 +76,76 @@ impl Kubernetes {
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;
         limited(request).await
+    }
+}
+
+impl Kubernetes {
+    /// One write that does not wait for others: what a leader stands on.
+    pub async fn write_at_once<T>(
+        &self,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Failure> {
+        limited(request).await
+    }
+}
+
+/// What became of a deletion with preconditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// The object is gone, or going.
+    Done,
+    /// It is not the object that was decided upon any more: look again.
+    Changed,
+}
+
+/// Which state of an object a deletion is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exactly<'a> {
+    /// The object's name.
+    pub name: &'a str,
+    /// Its UID.
+    pub uid: &'a str,
+    /// Its resourceVersion; absent means any.
+    pub version: Option<&'a str>,
+}
+
+impl<'a> Exactly<'a> {
+    /// The object as it was read.
+    pub fn of(meta: &'a ObjectMeta) -> Self {
+        Self {
+            name: meta.name.as_deref().unwrap_or_default(),
+            uid: meta.uid.as_deref().unwrap_or_default(),
+            version: meta.resource_version.as_deref(),
+        }
+    }
+
+    /// Whatever has been written to the object since.
+    #[must_use]
+    pub fn at_any_version(self) -> Self {
+        Self { version: None, ..self }
+    }
+}
+
+impl Kubernetes {
+    /// Deletes an object if it is still the one that was decided upon: its name may be another's meanwhile. That
+    /// makes it safe to ask again.
+    pub async fn delete<K>(&self, api: &Api<K>, what: &Exactly<'_>) -> Result<Deletion, Failure>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(what.uid.to_owned()),
+                resource_version: what.version.map(ToOwned::to_owned),
+            }),
+            ..DeleteParams::default()
+        };
+        match self.write(api.delete(what.name, &parameters)).await {
+            Ok(_) => Ok(Deletion::Done),
+            Err(failure) if failure.is_not_found() => Ok(Deletion::Done),
+            Err(failure) if failure.is_conflict() => Ok(Deletion::Changed),
+            Err(failure) => Err(failure),
+        }
     }
 }
 

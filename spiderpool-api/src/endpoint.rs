@@ -1,0 +1,294 @@
+//! A pod's SpiderEndpoint, from what the pod holds. Agent and controller write the same one.
+
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::core::ObjectMeta;
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::candidates::DefaultRoute;
+use spiderpool_core::ipam::response::{NicRoute, RouteOrigin};
+use spiderpool_core::ipam::{Allocated, PodAnnotations, Pool, Response, build_response};
+use spiderpool_core::names::PoolName;
+
+use crate::crd::{
+    EndpointAllocation, EndpointIp, FINALIZER, NoSpec, Route as CrdRoute, SpiderEndpoint,
+    SpiderEndpointStatus,
+};
+use crate::pod::Pod;
+
+/// What an endpoint should say of some NICs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    namespace: String,
+    name: String,
+    /// The UID of the pod's object, which is not that of a static pod.
+    object_uid: String,
+    status: SpiderEndpointStatus,
+}
+
+impl Record {
+    /// For a pod and its top controller's kind and name.
+    pub fn new(pod: &Pod, top: (&str, &str), ips: Vec<EndpointIp>) -> Self {
+        let current = EndpointAllocation { uid: pod.uid.clone(), node: pod.node.clone(), ips };
+        Self {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            object_uid: pod.object_uid.clone(),
+            status: SpiderEndpointStatus {
+                current,
+                owner_controller_type: top.0.to_owned(),
+                owner_controller_name: top.1.to_owned(),
+            },
+        }
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pod's UID.
+    pub fn uid(&self) -> &str {
+        &self.status.current.uid
+    }
+
+    /// With what a newer record says of further NICs. One of another pod replaces it.
+    #[must_use]
+    pub fn joined_by(self, mut newer: Self) -> Self {
+        if self.uid() == newer.uid() {
+            newer.status.current.ips = merge(self.status.current.ips, &newer.status.current.ips);
+        }
+        newer
+    }
+
+    /// The object to create.
+    pub fn object(&self) -> SpiderEndpoint {
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: self.name.clone(),
+            uid: self.object_uid.clone(),
+            controller: None,
+            block_owner_deletion: None,
+        };
+        SpiderEndpoint {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: Some(self.namespace.clone()),
+                finalizers: Some(vec![FINALIZER.to_owned()]),
+                owner_references: Some(vec![owner]),
+                ..ObjectMeta::default()
+            },
+            spec: NoSpec {},
+            status: Some(self.status.clone()),
+        }
+    }
+
+    /// What to write over the endpoint that is there, if it is the same pod's: it keeps what this record does not
+    /// speak of. `None`: it says it all already.
+    pub fn over(&self, found: &SpiderEndpoint, known: &SpiderEndpointStatus) -> Option<SpiderEndpoint> {
+        let mut wanted = self.object();
+        if let Some(status) = &mut wanted.status {
+            status.current.ips = merge(known.current.ips.clone(), &status.current.ips);
+        }
+        let differs = wanted.status.as_ref() != Some(known);
+        differs.then(|| SpiderEndpoint { metadata: found.metadata.clone(), ..wanted })
+    }
+}
+
+/// One address that a pod holds, as its object says.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldAddress<'a> {
+    /// The NIC.
+    pub interface: &'a str,
+    /// The address with its prefix length.
+    pub net: IpNet,
+    /// The pool.
+    pub pool: &'a str,
+}
+
+/// The entries of a pod's endpoint, from what the pod holds; `find_pool` gives what is known of a pool.
+pub fn restore<'a>(
+    held: impl IntoIterator<Item = HeldAddress<'a>>,
+    annotations: &PodAnnotations,
+    find_pool: impl Fn(&PoolName) -> Option<Pool>,
+) -> Vec<EndpointIp> {
+    let mut allocated: Vec<Allocated> = Vec::new();
+    for held in held {
+        let (Ok(nic), Ok(pool)) = (held.interface.parse(), held.pool.parse()) else { continue };
+        let family = Family::of_net(&held.net);
+        // Two for one NIC and family: only the next ADD knows which one stays.
+        if allocated.iter().any(|other| other.nic == nic && Family::of_net(&other.address) == family) {
+            continue;
+        }
+        let found = find_pool(&pool);
+        let named = annotations.ippools.iter().flatten().find(|entry| entry.nic == nic);
+        allocated.push(Allocated {
+            default_route: named.map_or(DefaultRoute::Keep, |entry| entry.default_route),
+            nic,
+            address: held.net,
+            pool,
+            gateway: found.as_ref().and_then(|pool| pool.gateway),
+            routes: found.map(|pool| pool.routes).unwrap_or_default(),
+        });
+    }
+    endpoint_ips(&build_response(allocated, &annotations.routes))
+}
+
+/// Whether an endpoint lacks an address that it should name.
+pub fn lacks(known: &[EndpointIp], wanted: &[EndpointIp]) -> bool {
+    wanted.iter().any(|entry| {
+        let same = known.iter().find(|known| known.interface == entry.interface);
+        same.is_none_or(|known| (&known.ipv4, &known.ipv6) != (&entry.ipv4, &entry.ipv6))
+    })
+}
+
+/// The endpoint's entries, one per NIC in the order of the addresses. Default routes are told by the gateways.
+pub fn endpoint_ips(response: &Response) -> Vec<EndpointIp> {
+    let mut entries: Vec<EndpointIp> = Vec::new();
+    for allocated in &response.addresses {
+        let name = allocated.nic.as_str();
+        let place = entries.iter().position(|entry| entry.interface == name).unwrap_or_else(|| {
+            entries.push(EndpointIp { interface: name.to_owned(), ..EndpointIp::default() });
+            entries.len() - 1
+        });
+        add(&mut entries[place], allocated);
+    }
+    for NicRoute { nic, route, origin } in &response.routes {
+        let entry = entries.iter_mut().find(|entry| entry.interface == nic.as_str());
+        if let Some(entry) = entry.filter(|_| *origin == RouteOrigin::Listed) {
+            entry.routes.push(CrdRoute { dst: route.dst.to_string(), gw: route.gw.to_string() });
+        }
+    }
+    entries
+}
+
+fn add(entry: &mut EndpointIp, allocated: &Allocated) {
+    let (address, pool) = (Some(allocated.address.to_string()), Some(allocated.pool.to_string()));
+    let gateway = allocated.gateway.map(|gateway| gateway.to_string());
+    if gateway.is_some() && entry.clean_gateway.is_none() {
+        entry.clean_gateway = Some(allocated.default_route == DefaultRoute::Clean);
+    }
+    match Family::of_net(&allocated.address) {
+        Family::V4 => (entry.ipv4, entry.ipv4_pool, entry.ipv4_gateway) = (address, pool, gateway),
+        Family::V6 => (entry.ipv6, entry.ipv6_pool, entry.ipv6_gateway) = (address, pool, gateway),
+    }
+}
+
+/// Entries of an endpoint after an ADD that spoke of some of its NICs.
+pub fn merge(mut known: Vec<EndpointIp>, new: &[EndpointIp]) -> Vec<EndpointIp> {
+    for entry in new {
+        match known.iter_mut().find(|old| old.interface == entry.interface) {
+            Some(old) => old.clone_from(entry),
+            None => known.push(entry.clone()),
+        }
+    }
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_core::ipam::PoolFields;
+
+    use super::*;
+
+    fn allocated(nic: &str, address: &str, gateway: Option<&str>, default_route: DefaultRoute) -> Allocated {
+        Allocated {
+            nic: nic.parse().unwrap(),
+            address: address.parse().unwrap(),
+            pool: "p".parse().unwrap(),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            routes: vec![],
+            default_route,
+        }
+    }
+
+    #[test]
+    fn both_families_of_a_nic_share_an_entry() {
+        let addresses = vec![
+            allocated("eth0", "10.6.0.9/16", Some("10.6.0.1"), DefaultRoute::Keep),
+            allocated("net1", "10.7.0.9/16", None, DefaultRoute::Keep),
+            allocated("eth0", "fd00::9/64", Some("fd00::1"), DefaultRoute::Keep),
+        ];
+        let entries = endpoint_ips(&build_response(addresses, &[]));
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].ipv4.as_deref(), Some("10.6.0.9/16"));
+        assert_eq!(entries[0].ipv6_gateway.as_deref(), Some("fd00::1"));
+        assert_eq!((entries[0].clean_gateway, entries[1].clean_gateway), (Some(false), None));
+    }
+
+    #[test]
+    fn a_later_nic_joins_the_entry_of_the_first() {
+        let entries = |nic: &str, address: &str| {
+            endpoint_ips(&build_response(vec![allocated(nic, address, None, DefaultRoute::Keep)], &[]))
+        };
+        let (first, second) = (entries("eth0", "10.6.0.9/16"), entries("net1", "10.7.0.9/16"));
+        let both = merge(first, &second);
+        assert_eq!(both.len(), 2);
+        assert_eq!(merge(both.clone(), &second), both);
+    }
+
+    fn record(uid: &str, nics: &[&str]) -> Record {
+        let ips = nics.iter().map(|nic| EndpointIp { interface: (*nic).to_owned(), ..EndpointIp::default() });
+        let pod = Pod { namespace: "n".into(), name: "p".into(), uid: uid.into(), ..Pod::default() };
+        Record::new(&pod, ("Pod", "p"), ips.collect())
+    }
+
+    fn nics(record: &Record) -> Vec<&str> {
+        record.status.current.ips.iter().map(|ip| ip.interface.as_str()).collect()
+    }
+
+    #[test]
+    fn a_write_that_failed_joins_what_came_meanwhile() {
+        let joined = record("u", &["eth0", "net1"]).joined_by(record("u", &["net2"]));
+        assert_eq!(nics(&joined), ["eth0", "net1", "net2"]);
+    }
+
+    #[test]
+    fn only_another_pod_replaces() {
+        let joined = record("old", &["eth0"]).joined_by(record("new", &["net1"]));
+        assert_eq!((joined.uid(), nics(&joined)), ("new", vec!["net1"]));
+    }
+
+    #[test]
+    fn an_endpoint_is_restored_from_addresses() {
+        let pool: Pool = Pool::parse(
+            PoolFields {
+                name: "p",
+                subnet: "10.6.0.0/16",
+                gateway: Some("10.6.0.1"),
+                ..PoolFields::default()
+            },
+            [("192.0.2.0/24", "10.6.0.2")],
+        )
+        .unwrap();
+        let held = |interface, net: &str| HeldAddress { interface, net: net.parse().unwrap(), pool: "p" };
+        let ips = restore(
+            [held("net1", "10.6.0.9/16"), held("net1", "10.6.0.10/16"), held("net1", "fd00::9/64")],
+            &PodAnnotations::default(),
+            |name| (name.as_str() == "p").then(|| pool.clone()),
+        );
+        assert_eq!(ips.len(), 1);
+        assert_eq!(
+            (ips[0].ipv4.as_deref(), ips[0].ipv6.as_deref()),
+            (Some("10.6.0.9/16"), Some("fd00::9/64"))
+        );
+        assert_eq!(ips[0].ipv4_gateway.as_deref(), Some("10.6.0.1"));
+        assert!(lacks(&[], &ips) && !lacks(&ips, &ips));
+    }
+
+    #[test]
+    fn what_an_endpoint_says_is_not_written_again() {
+        let mut found = record("u", &["eth0", "net1"]).object();
+        found.metadata.resource_version = Some("7".into());
+        let known = found.status.clone().unwrap();
+        assert_eq!(record("u", &["net1"]).over(&found, &known), None);
+        let more = record("u", &["net2"]).over(&found, &known).unwrap();
+        assert_eq!(more.metadata.resource_version.as_deref(), Some("7"));
+        assert_eq!(more.status.unwrap().current.ips.len(), 3);
+    }
+}

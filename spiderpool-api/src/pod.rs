@@ -1,0 +1,145 @@
+//! A pod, reduced to what allocation and release ask of it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use spiderpool_core::ipam::alive::{PodLife, Stage};
+use spiderpool_core::ipam::owner::OwnerRef;
+
+/// The annotation by which the kubelet marks the mirror of a static pod: the hash of its manifest.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Phases of a pod of which nothing runs. Its kubelet may still start it again, if it is not terminating.
+pub const STOPPED: [&str; 2] = ["Succeeded", "Failed"];
+
+/// The pod's UID as the runtime knows it, by its object's metadata.
+pub fn uid(meta: &ObjectMeta) -> &str {
+    let mirrored = meta.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR));
+    let uid = mirrored.filter(|hash| !hash.is_empty()).or(meta.uid.as_ref());
+    uid.map(String::as_str).unwrap_or_default()
+}
+
+/// What allocation asks of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID as the runtime knows it. For a static pod that is the hash of its manifest, which its mirror on the
+    /// API server names.
+    pub uid: String,
+    /// The UID of the object.
+    pub object_uid: String,
+    /// The node that it is bound to; empty before that.
+    pub node: String,
+    /// Whether it may still get and keep addresses, or has ended.
+    pub stage: Stage,
+    /// When its grace period ends.
+    pub deletion: Option<Timestamp>,
+    /// Whether its phase says that all its containers have stopped.
+    pub has_stopped: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its controller.
+    pub owner: Option<OwnerRef>,
+}
+
+impl Pod {
+    /// Its UID and stage, as [`fate`](spiderpool_core::ipam::alive::fate) asks for them.
+    pub fn standing(&self) -> (&str, Stage) {
+        (&self.uid, self.stage)
+    }
+}
+
+impl From<core::Pod> for Pod {
+    fn from(pod: core::Pod) -> Self {
+        let stage = Stage::of(&life(&pod));
+        let has_stopped = STOPPED.contains(&life(&pod).phase);
+        let meta = pod.metadata;
+        let uid = uid(&meta).to_owned();
+        let object_uid = meta.uid.unwrap_or_default();
+        let owners = meta.owner_references.unwrap_or_default();
+        Self {
+            namespace: meta.namespace.unwrap_or_default(),
+            name: meta.name.unwrap_or_default(),
+            uid,
+            object_uid,
+            node: pod.spec.and_then(|spec| spec.node_name).unwrap_or_default(),
+            stage,
+            deletion: meta.deletion_timestamp.map(|Time(at)| at),
+            has_stopped,
+            labels: meta.labels.unwrap_or_default(),
+            annotations: meta.annotations.unwrap_or_default(),
+            owner: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| OwnerRef {
+                api_version: owner.api_version,
+                kind: owner.kind,
+                name: owner.name,
+                uid: owner.uid,
+            }),
+        }
+    }
+}
+
+fn life(pod: &core::Pod) -> PodLife<'_> {
+    let status = pod.status.as_ref();
+    PodLife {
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        phase: status.and_then(|status| status.phase.as_deref()).unwrap_or_default(),
+        reason: status.and_then(|status| status.reason.as_deref()).unwrap_or_default(),
+        restart_policy: pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(value: Value) -> core::Pod {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn life_is_read_from_all_its_places() {
+        let with = |restart: &str, status: Value| {
+            let spec = json!({"containers": [], "restartPolicy": restart});
+            Pod::from(pod(json!({"metadata": {"name": "a"}, "spec": spec, "status": status}))).stage
+        };
+        assert_eq!(with("Always", json!({"phase": "Pending"})), Stage::Alive);
+        assert_eq!(with("OnFailure", json!({"phase": "Succeeded"})), Stage::Finished);
+        assert_eq!(with("Always", json!({"phase": "Failed", "reason": "Evicted"})), Stage::Finished);
+        let deleted = json!({"metadata": {"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        let terminating = Pod::from(pod(deleted));
+        assert_eq!(terminating.stage, Stage::Terminating);
+        assert_eq!(terminating.deletion.unwrap().to_string(), "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_static_pod_is_its_manifest() {
+        let with = |annotations: Value| {
+            Pod::from(pod(json!({"metadata": {"name": "a", "uid": "u", "annotations": annotations}})))
+        };
+        let mirror = with(json!({"kubernetes.io/config.mirror": "d41d8cd98f00b204e9800998ecf8427e"}));
+        assert_eq!(
+            (mirror.uid.as_str(), mirror.object_uid.as_str()),
+            ("d41d8cd98f00b204e9800998ecf8427e", "u")
+        );
+        assert_eq!(with(json!({"kubernetes.io/config.mirror": ""})).uid, "u");
+        assert_eq!(with(json!({})).uid, "u");
+    }
+
+    #[test]
+    fn only_a_controller_is_the_owner() {
+        let owner = |name: &str, controller: bool| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": "u", "controller": controller});
+        let pod = Pod::from(pod(
+            json!({"metadata": {"name": "a", "ownerReferences": [owner("x", false), owner("y", true)]}}),
+        ));
+        assert_eq!(pod.owner.unwrap().name, "y");
+    }
+}

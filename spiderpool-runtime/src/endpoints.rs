@@ -1,0 +1,103 @@
+//! SpiderEndpoints on the API server, as agent and controller write and remove them.
+
+use k8s_openapi::api::core::v1 as k8s;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use spiderpool_api::crd::{FINALIZER, SpiderEndpoint};
+use spiderpool_api::endpoint::Record;
+use spiderpool_api::pod::Pod;
+use tracing::info;
+
+use crate::kubernetes::{Exactly, Failure, Kubernetes};
+
+/// The objects, through the API server.
+#[derive(Clone)]
+pub struct EndpointStore {
+    kube: Kubernetes,
+}
+
+impl EndpointStore {
+    /// By this connection.
+    pub fn new(kube: Kubernetes) -> Self {
+        Self { kube }
+    }
+
+    fn api(&self, namespace: &str) -> Api<SpiderEndpoint> {
+        Api::namespaced(self.kube.client(), namespace)
+    }
+
+    /// The recorded endpoint of a pod.
+    pub async fn get(&self, namespace: &str, name: &str) -> Result<Option<SpiderEndpoint>, Failure> {
+        self.kube.read(self.api(namespace).get_opt(name)).await
+    }
+
+    /// Makes the endpoint say what the record says. Nobody else in this process may do so at the same time.
+    pub async fn write(&self, record: &Record) -> Result<(), Failure> {
+        let api = self.api(record.namespace());
+        match self.create(record).await {
+            Err(failure) if failure.is_already_exists() => {}
+            other => return other,
+        }
+        let Some(found) = self.kube.read(api.get_opt(record.name())).await? else {
+            return self.create(record).await;
+        };
+        let known = found.status.as_ref().filter(|status| status.current.uid == record.uid());
+        let Some(known) = known else {
+            let (namespace, name) = (record.namespace(), record.name());
+            if !self.is_of(record).await? {
+                info!(namespace, name, "the pod's name is another pod's now, no endpoint is written");
+                return Ok(());
+            }
+            info!(namespace, name, "endpoint of an older pod of this name is removed");
+            self.delete(&found).await?;
+            return self.create(record).await;
+        };
+        match record.over(&found, known) {
+            Some(wanted) => {
+                self.kube.write(api.replace(record.name(), &PostParams::default(), &wanted)).await.map(|_| ())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the record's pod still has its name: a newer one may live on another node.
+    async fn is_of(&self, record: &Record) -> Result<bool, Failure> {
+        let pods = Api::<k8s::Pod>::namespaced(self.kube.client(), record.namespace());
+        let found = self.kube.read(pods.get_opt(record.name())).await?;
+        Ok(found.is_some_and(|found| Pod::from(found).uid == record.uid()))
+    }
+
+    async fn create(&self, record: &Record) -> Result<(), Failure> {
+        let api = self.api(record.namespace());
+        self.kube.write(api.create(&PostParams::default(), &record.object())).await.map(|_| ())
+    }
+
+    /// Removes the endpoint of this pod. Another pod's stays.
+    pub async fn remove(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Failure> {
+        let found = self.get(namespace, name).await?;
+        let is_its =
+            |found: &SpiderEndpoint| found.status.as_ref().is_some_and(|status| status.current.uid == uid);
+        match found.filter(is_its) {
+            Some(found) => self.delete(&found).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The finalizer goes first: a deletion that is broken off behind it leaves nothing that hangs. Whatever becomes
+    /// of the object meanwhile, another one under its name stays.
+    pub async fn delete(&self, endpoint: &SpiderEndpoint) -> Result<(), Failure> {
+        let meta = &endpoint.metadata;
+        let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return Ok(()) };
+        let api = self.api(namespace);
+        if meta.finalizers.as_ref().is_some_and(|finalizers| finalizers.iter().any(|f| f == FINALIZER)) {
+            let left: Vec<&String> = meta.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
+            let patch = Patch::Merge(json!({"metadata": {"uid": meta.uid, "finalizers": left}}));
+            match self.kube.write(api.patch(name, &PatchParams::default(), &patch)).await {
+                Err(failure) if !failure.is_not_found() && !failure.is_conflict() => return Err(failure),
+                _ => {}
+            }
+        }
+        self.kube.delete(&api, &Exactly::of(meta).at_any_version()).await.map(|_| ())
+    }
+}
