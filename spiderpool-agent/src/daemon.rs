@@ -109,6 +109,7 @@ fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>)
         auto_pool: if auto_pool { AutoPool::Enabled } else { AutoPool::Disabled },
         stateful_set: file.enable_stateful_set,
         release_conflicts: environment.enabled_release_conflict_ips,
+        duplicate_address_detection: file.enable_duplicate_address_detection,
     }
 }
 

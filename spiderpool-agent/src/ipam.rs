@@ -64,6 +64,8 @@ pub struct Settings {
     pub stateful_set: bool,
     /// Whether addresses are released because of a conflict.
     pub release_conflicts: bool,
+    /// Whether the kernel probes for other owners of a pod's IPv6 addresses.
+    pub duplicate_address_detection: bool,
 }
 
 /// What the watches know.

@@ -41,6 +41,9 @@ pub struct ConfigFile {
     /// Whether the plugin probes the gateway.
     #[serde(deserialize_with = "null_as_default")]
     pub enable_gateway_detection: bool,
+    /// Whether the kernel probes for other owners of a pod's IPv6 addresses, for 1 to 2 s, before the pod uses them.
+    #[serde(deserialize_with = "null_as_default")]
+    pub enable_duplicate_address_detection: bool,
     /// Whether the agent sets the node's sysctls.
     #[serde(deserialize_with = "null_as_default")]
     pub tune_sysctl_config: bool,
@@ -146,6 +149,7 @@ mod tests {
     fn missing_keys_are_zero_and_unknown_ones_ignored() {
         let file = ConfigFile::parse("enableIPv4: true\nclusterSubnetDefaultFlexibleIPNumber: 1\n").unwrap();
         assert!(file.enable_ipv4 && !file.enable_ipv6 && !file.enable_stateful_set);
+        assert!(!file.enable_duplicate_address_detection);
         assert_eq!(file.socket(), Path::new("/var/run/spidernet/spiderpool.sock"));
         assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
     }
@@ -156,12 +160,14 @@ mod tests {
             "ipamUnixSocketPath: /run/x.sock\nenableIPv4: true\nenableIPv6: true\nenableStatefulSet: true\n\
              enableKubevirtStaticIP: true\nenableSpiderSubnet: false\nenableAutoPoolForApplication: false\n\
              enableIPConflictDetection: false\nenableGatewayDetection: false\ntuneSysctlConfig: true\n\
+             enableDuplicateAddressDetection: true\n\
              podResourceInject:\n  enabled: false\n  namespacesExclude: [kube-system]\n\
              iaasNetworkProvider:\n  serverUrl: \"\"\n  httpRequestTimeout: 30s\nagent:\n  networkResourcePlugin:\n",
         )
         .unwrap();
         assert_eq!(file.socket(), Path::new("/run/x.sock"));
         assert_eq!(file.not_supported(), None);
+        assert!(file.enable_duplicate_address_detection);
         assert_eq!(file.without_effect(), ["enableStatefulSet", "enableKubevirtStaticIP"]);
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
 
 use super::body::JsonBody;
@@ -21,7 +20,7 @@ pub(super) async fn config(
     coordinator::check_ready(&coordinator)?;
     let pod = agent.ipam.pod(&args.pod_namespace, &args.pod_name).await.map_err(|why| {
         let text = format!("failed to get pod {}/{}: {why}", args.pod_namespace, args.pod_name);
-        Failed::with_status(StatusCode::INTERNAL_SERVER_ERROR, text)
+        Failed::with_status(why.status(), text)
     })?;
     let nodes = agent.node_addresses.read(Clone::clone);
     Ok(Json(coordinator::config(&coordinator, &pod, nodes)?))

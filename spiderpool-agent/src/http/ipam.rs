@@ -21,7 +21,8 @@ pub(super) async fn allocate(
     State(agent): State<Arc<Agent>>,
     JsonBody(args): JsonBody<IpamAddArgs>,
 ) -> Result<Json<IpamAddResponse>, Failed> {
-    let answer = agent.ipam.allocate(args.clone()).await?;
+    let answer = agent.ipam.allocate(args.clone()).await;
+    let answer = answer.map_err(|error| Failed::with_status(error.status(), error))?;
     if let Some(announcement) = Announcement::new(&args, &answer.ips) {
         // Nobody waits for it.
         drop(tokio::task::spawn_blocking(move || announcement.send()));

@@ -168,7 +168,11 @@ impl Ipam {
         self.endpoints.put(Record::new(pod, (&top.kind, &top.name), endpoint_ips(&response)));
         let is_surplus = |held: &&Arc<Held>| plan.surplus.iter().any(|surplus| surplus.address == held.ip());
         let surplus = held.iter().filter(is_surplus).cloned().collect();
-        Ok(Some((record::answer(&response), surplus)))
+        let answer = IpamAddResponse {
+            enable_duplicate_address_detection: Some(self.settings.duplicate_address_detection),
+            ..record::answer(&response)
+        };
+        Ok(Some((answer, surplus)))
     }
 
     /// Writes this sandbox into addresses that an earlier one had; `false` if one of them is not the pod's any more.

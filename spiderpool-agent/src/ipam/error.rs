@@ -66,7 +66,7 @@ pub enum AllocateError {
     #[error(transparent)]
     Dead(IpamError),
     /// No address is given.
-    #[error("failed to allocate IP addresses in standard mode: {}", list(.0))]
+    #[error("{}", list(.0))]
     Standard(Vec<IpamError>),
     /// The sandbox cannot be written into an address that the pod holds.
     #[error("failed to write container {container} into the pod's address {address}: {source}")]
@@ -98,6 +98,20 @@ impl AllocateError {
             _ => "internal",
         }
     }
+
+    /// The answer's status: 503 tells the plugin that the same request may succeed later, without anybody's doing.
+    pub fn status(&self) -> StatusCode {
+        let later = match self {
+            Self::Starting(_) | Self::Restless(_) => true,
+            Self::ReadPod { source, .. }
+            | Self::ReadPool { source, .. }
+            | Self::Owner { source, .. }
+            | Self::Adopt { source, .. } => source.is_retryable(),
+            Self::Standard(errors) => errors.iter().any(IpamError::is_outage),
+            _ => false,
+        };
+        if later { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
+    }
 }
 
 /// Why a pod is not known.
@@ -109,6 +123,16 @@ pub enum PodError {
     /// It cannot be read.
     #[error(transparent)]
     Unread(Failure),
+}
+
+impl PodError {
+    /// The answer's status, as [`AllocateError::status`].
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Unread(failure) if failure.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
 }
 
 /// Several causes as `[a, b]`, one as itself.
@@ -171,5 +195,49 @@ impl ReleaseError {
             _ => 500,
         };
         StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use spiderpool_core::ip::Family;
+    use spiderpool_core::ipam::PoolFailure;
+
+    use super::*;
+
+    fn failed(failure: PoolFailure) -> AllocateError {
+        AllocateError::Standard(vec![IpamError::AllFailed {
+            family: Family::V4,
+            nic: "net1".parse().unwrap(),
+            pools: vec!["p".parse().unwrap()],
+            failures: vec![failure],
+        }])
+    }
+
+    #[test]
+    fn an_api_server_that_is_away_is_a_reason_to_try_later() {
+        let silence = || Failure::Silence(Duration::from_secs(10));
+        let pool = "p".parse().unwrap();
+        for error in [
+            failed(PoolFailure::NoStore { pool, cause: silence().to_string() }),
+            AllocateError::ReadPod { pod: "n/p".into(), source: silence() },
+            AllocateError::Starting(vec!["watch of pools".into()]),
+        ] {
+            assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pool_that_is_exhausted_is_not() {
+        let pool = "p".parse().unwrap();
+        let error = failed(PoolFailure::Exhausted { pool, usable: 3, reserved: 1 });
+        assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(
+            error.to_string(),
+            "failed to allocate any IPv4 IP address to NIC net1 from IPPools [p]: all IP addresses used out of IPPool \
+             p (3 usable, 1 of them reserved): add some to its spec.ips or name another one"
+        );
     }
 }

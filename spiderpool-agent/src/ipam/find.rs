@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use spiderpool_core::ip::IpSet;
 use spiderpool_core::ipam::{Pool, PoolFailure};
+use spiderpool_core::names::PoolName;
 use spiderpool_runtime::kubernetes::Failure;
 use tracing::{debug, warn};
 
@@ -39,7 +40,7 @@ impl Stock {
         if self.view(pool, |view| view.is_exhausted(usable, Instant::now())) {
             return Ok(None);
         }
-        self.renew(pool, Freshness::Exact).await.map_err(|error| store(pool, error))?;
+        self.renew(pool, Freshness::Exact).await.map_err(|error| store(&pool.name, &error))?;
         let found = self.pick(pool, usable, seed);
         if found.is_none() {
             self.view(pool, |view| view.exhaust(usable, Instant::now()));
@@ -67,6 +68,11 @@ impl Stock {
 }
 
 /// The pool gave nothing because of the API server.
-pub(super) fn store(pool: &Pool, error: impl std::fmt::Display) -> PoolFailure {
-    PoolFailure::Store { pool: pool.name.clone(), cause: error.to_string() }
+pub(super) fn store(pool: &PoolName, failure: &Failure) -> PoolFailure {
+    let (pool, cause) = (pool.clone(), failure.to_string());
+    if failure.is_retryable() {
+        PoolFailure::NoStore { pool, cause }
+    } else {
+        PoolFailure::Store { pool, cause }
+    }
 }

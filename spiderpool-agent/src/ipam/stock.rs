@@ -153,12 +153,11 @@ impl Stock {
                 attempt,
             };
             let Some(ip) = self.find(pool, &usable, seed.seed()).await? else { break };
-            let net = pool.with_prefix(ip).map_err(|error| store(pool, error))?;
-            if let Some(held) = self
-                .create(taker, &candidate.nic, &pool.name, net)
-                .await
-                .map_err(|error| store(pool, error))?
-            {
+            let net = pool
+                .with_prefix(ip)
+                .map_err(|error| PoolFailure::Store { pool: pool.name.clone(), cause: error.to_string() })?;
+            let created = self.create(taker, &candidate.nic, &pool.name, net).await;
+            if let Some(held) = created.map_err(|error| store(&pool.name, &error))? {
                 return Ok(held);
             }
             debug!(address = %ip, pool = %pool.name, attempt, "somebody else has the address, picking again");
@@ -226,7 +225,7 @@ impl Stock {
             Err(failure) if !failure.is_retryable() => self.look(&purpose, net).await,
             Err(failure) => Err(failure),
         };
-        outcome.map_err(|failure| PoolFailure::Store { pool, cause: failure.to_string() })
+        outcome.map_err(|failure| store(&pool, &failure))
     }
 
     /// Reads whose the address of an attempt is; the pod's own is known from then on.
