@@ -1,8 +1,4 @@
-//! A stand-in for Calico's CNI plugin: eth0 with a /32 and a /128 behind a strict host end, addresses by host-local.
-//!
-//! What the dataplane has to cope with: the pod's next hop is 169.254.1.1, answered by proxy ARP of the host end
-//! `cali*`; the host end drops what does not come from the endpoint's own address (rp_filter 1) and bears no route
-//! but the endpoint's own.
+//! A stand-in for Calico's CNI plugin in the lab: [`spiderpool_testbox::calico`], called as a function.
 
 mod felix;
 
@@ -11,6 +7,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use spiderpool_testbox::calico::{self, HOST_LINK_LOCAL, HOST_MAC, HOST_V4};
 
 use crate::cni::{self, Attachment};
 use crate::dual::Dual;
@@ -21,13 +18,6 @@ pub use felix::Felix;
 /// Name and version of the default network's configuration, as Calico installs it.
 const NETWORK: &str = "k8s-pod-network";
 const VERSION: &str = "1.0.0";
-/// Room for the overlay's header.
-const MTU: u32 = 1450;
-/// The MAC address of every host end, and the link-local address that follows from it: the pod's IPv6 next hop.
-const HOST_MAC: &str = "ee:ee:ee:ee:ee:ee";
-const HOST_LINK_LOCAL: &str = "fe80::ecee:eeff:feee:eeee";
-const HOST_V4: &str = "169.254.1.1";
-
 fn ipam(node: &Node) -> Result<Vec<u8>> {
     let ranges: Vec<Value> =
         addresses::pod_cidrs(node.index).iter().map(|subnet| json!([{"subnet": subnet}])).collect();
@@ -76,33 +66,15 @@ pub fn add(node: &Node, pod: &Place, attachment: &Attachment) -> Result<(Dual, V
 }
 
 fn connect(node: &Node, pod: &Place, attachment: &Attachment, host_end: &str, address: Dual) -> Result<()> {
-    let nic = &attachment.interface;
+    let (nic, mtu) = (&attachment.interface, calico::MTU);
     let netns = attachment.netns.display();
     node.ip(&format!(
-        "link add {host_end} address {HOST_MAC} type veth peer name {nic} mtu {MTU} netns {netns}
-        link set {host_end} mtu {MTU} up"
+        "link add {host_end} address {HOST_MAC} type veth peer name {nic} mtu {mtu} netns {netns}
+        link set {host_end} mtu {mtu} up"
     ))?;
-    node.sysctl(&[
-        &format!("ipv4/conf/{host_end}/proxy_arp=1"),
-        &format!("ipv4/conf/{host_end}/rp_filter=1"),
-        &format!("ipv4/neigh/{host_end}/proxy_delay=0"),
-        &format!("ipv6/conf/{host_end}/proxy_ndp=1"),
-        &format!("ipv6/neigh/{host_end}/proxy_delay=0"),
-    ])?;
-    let Dual { v4, v6 } = address;
-    pod.ip(&format!(
-        "link set {nic} up
-        addr add {v4}/32 dev {nic}
-        addr add {v6}/128 dev {nic} nodad
-        route add {HOST_V4} dev {nic} scope link
-        route add default via {HOST_V4} dev {nic}
-        route add {HOST_LINK_LOCAL} dev {nic}
-        route add ::/0 via {HOST_LINK_LOCAL} dev {nic}"
-    ))?;
-    node.ip(&format!(
-        "route add {v4}/32 dev {host_end} scope link
-        route add {v6}/128 dev {host_end}"
-    ))
+    node.sysctl(&calico::host_sysctls(host_end).each_ref().map(String::as_str))?;
+    pod.ip(&calico::pod_script(nic, address.v4, address.v6))?;
+    node.ip(&calico::host_routes(host_end, address.v4, address.v6))
 }
 
 /// DEL: removes eth0 and gives its addresses back.

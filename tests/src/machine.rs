@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
+use spiderpool_testbox::sysctl;
 
 use crate::place::Place;
 use crate::poll;
@@ -17,18 +18,6 @@ use crate::process::Process;
 use crate::state_dir::StateDir;
 
 const START_LIMIT: Duration = Duration::from_secs(5);
-
-/// What holds in every machine: it forwards, new links are usable at once, and bridges do not call iptables.
-const SYSCTLS: &[&str] = &[
-    "ipv4/ip_forward=1",
-    "ipv6/conf/all/forwarding=1",
-    "ipv4/conf/all/rp_filter=0",
-    "ipv4/conf/default/rp_filter=0",
-    "ipv6/conf/all/accept_dad=0",
-    "ipv6/conf/default/accept_dad=0",
-    "ipv6/conf/default/accept_ra=0",
-    "ipv4/ping_group_range=0 0",
-];
 
 /// A running machine, used as the [`Place`] that it is.
 #[derive(Debug)]
@@ -59,7 +48,7 @@ impl Machine {
         let logs = state.path().join("logs").join(name);
         fs::create_dir_all(logs.join("spidernet"))?;
         machine.place.run(|| set_up_mounts(&logs)).with_context(|| format!("mounts of {name}"))?;
-        machine.sysctl(SYSCTLS)?;
+        machine.sysctl(sysctl::MACHINE)?;
         machine.ip("link set lo up")?;
         Ok(machine)
     }

@@ -1,4 +1,5 @@
-//! A place in the network: a network namespace together with the mount namespace that it is seen from.
+//! A place in the network: a network namespace together with the mount namespace that it is seen from, and for machines
+//! of a cluster their other namespaces.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, anyhow};
 use nix::sched::{CloneFlags, setns, unshare};
+use spiderpool_testbox::sysctl;
 
 use crate::process;
 
@@ -15,43 +17,79 @@ use crate::process;
 pub struct Place {
     /// What reports call it.
     pub name: String,
-    mounts: PathBuf,
+    mounts: Option<PathBuf>,
     network: PathBuf,
+    /// Host name, IPC and cgroups.
+    others: Vec<(PathBuf, CloneFlags)>,
+    /// For commands only: threads cannot change theirs.
+    processes: Option<PathBuf>,
 }
 
 impl Place {
     /// The namespaces of a process.
     pub fn of_process(name: &str, id: u32) -> Self {
         let folder = PathBuf::from(format!("/proc/{id}/ns"));
-        Self { name: name.to_owned(), mounts: folder.join("mnt"), network: folder.join("net") }
+        let mounts = Some(folder.join("mnt"));
+        Self { name: name.to_owned(), mounts, network: folder.join("net"), others: Vec::new(), processes: None }
+    }
+
+    /// All namespaces of a process; commands see its processes only.
+    pub fn of_machine(name: &str, id: u32) -> Self {
+        let folder = PathBuf::from(format!("/proc/{id}/ns"));
+        let others = [
+            ("uts", CloneFlags::CLONE_NEWUTS),
+            ("ipc", CloneFlags::CLONE_NEWIPC),
+            ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+        ];
+        let others = others.map(|(file, flag)| (folder.join(file), flag)).to_vec();
+        Self { others, processes: Some(folder.join("pid")), ..Self::of_process(name, id) }
+    }
+
+    /// The network of a process, with the files of this one.
+    pub fn network_of(name: &str, id: u32) -> Self {
+        Self { mounts: None, ..Self::of_process(name, id) }
     }
 
     /// A network namespace bound to `path` in this place's mount namespace.
     #[must_use]
     pub fn with_network(&self, name: &str, path: &Path) -> Self {
-        Self { name: name.to_owned(), mounts: self.mounts.clone(), network: path.to_owned() }
+        Self { name: name.to_owned(), network: path.to_owned(), ..self.clone() }
     }
 
     /// Moves the calling thread here, for the rest of its life.
     ///
     /// The network namespace is opened after the mount namespace was entered, because its path is valid there.
     pub fn enter(&self) -> Result<()> {
-        let open =
-            |path: &Path| File::open(path).with_context(|| format!("{}: {}", self.name, path.display()));
         // A thread that shares its root and working directory with others may not change its mount namespace.
         unshare(CloneFlags::CLONE_FS)?;
-        setns(open(&self.mounts)?, CloneFlags::CLONE_NEWNS)
-            .with_context(|| format!("{}: mounts", self.name))?;
-        setns(open(&self.network)?, CloneFlags::CLONE_NEWNET)
-            .with_context(|| format!("{}: network", self.name))?;
-        Ok(())
+        for (path, flag) in &self.others {
+            self.enter_one(path, *flag)?;
+        }
+        if let Some(mounts) = &self.mounts {
+            self.enter_one(mounts, CloneFlags::CLONE_NEWNS)?;
+        }
+        self.enter_one(&self.network, CloneFlags::CLONE_NEWNET)
+    }
+
+    fn enter_one(&self, path: &Path, kind: CloneFlags) -> Result<()> {
+        let file = File::open(path).with_context(|| format!("{}: {}", self.name, path.display()))?;
+        setns(file, kind).with_context(|| format!("{}: {kind:?}", self.name))
+    }
+
+    /// As [`Self::run`], for work that starts commands and no threads.
+    fn run_commands<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let here = || {
+            if let Some(processes) = &self.processes {
+                self.enter_one(processes, CloneFlags::CLONE_NEWPID)?;
+            }
+            self.enter().and_then(|()| work())
+        };
+        run_on_thread(&self.name, here)
     }
 
     /// Runs `work` here, on a thread of its own, and waits for it.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let here = || self.enter().and_then(|()| work());
-        thread::scope(|scope| scope.spawn(here).join())
-            .map_err(|_| anyhow!("a thread in {} panicked", self.name))?
+        run_on_thread(&self.name, || self.enter().and_then(|()| work()))
     }
 
     /// Starts a thread here.
@@ -65,51 +103,57 @@ impl Place {
 
     /// Runs a command here to its end; its output.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        self.run(|| process::run(program, arguments)).with_context(|| self.name.clone())
+        self.run_commands(|| process::run(program, arguments)).with_context(|| self.name.clone())
+    }
+
+    /// Runs a command here to its end, with `input` on standard input; its output.
+    pub fn output_with_input(&self, command: &Command, input: &str) -> Result<String> {
+        self.run_commands(|| process::output_with_input(command, input)).with_context(|| self.name.clone())
     }
 
     /// Runs the lines of `script` as arguments of ip(8), in one process.
     pub fn ip(&self, script: &str) -> Result<()> {
-        self.run(|| process::output_with_input(Command::new("ip").args(["-batch", "-"]), script))
+        self.run_commands(|| process::output_with_input(Command::new("ip").args(["-batch", "-"]), script))
             .with_context(|| format!("{}: ip -batch:\n{script}", self.name))?;
         Ok(())
     }
 
     /// Loads nftables rules.
     pub fn nft(&self, rules: &str) -> Result<()> {
-        self.run(|| process::output_with_input(Command::new("nft").args(["-f", "-"]), rules))
+        self.run_commands(|| process::output_with_input(Command::new("nft").args(["-f", "-"]), rules))
             .with_context(|| format!("{}: {rules}", self.name))?;
         Ok(())
     }
 
     /// Sets sysctls below `/proc/sys/net`, given as `path=value`.
     pub fn sysctl(&self, settings: &[&str]) -> Result<()> {
-        self.run(|| {
-            for setting in settings {
-                let (path, value) = setting.split_once('=').with_context(|| (*setting).to_owned())?;
-                std::fs::write(Path::new("/proc/sys/net").join(path), value)
-                    .with_context(|| format!("{}: sysctl {setting}", self.name))?;
-            }
-            Ok(())
-        })
+        self.run(|| sysctl::write(settings)).with_context(|| self.name.clone())
     }
 
     /// A command line that opens a shell here.
     pub fn shell(&self) -> String {
         // A pod's path exists in its node's mount namespace only, hence the second nsenter.
-        let enter = format!("nsenter --mount={}", self.mounts.display());
-        let nested = if self.network.starts_with("/proc") { "" } else { " nsenter" };
-        format!("{enter}{nested} --net={}", self.network.display())
+        let enter = self.mounts.as_ref().map_or_else(
+            || "nsenter".to_owned(),
+            |mounts| {
+                let nested = if self.network.starts_with("/proc") { "" } else { " nsenter" };
+                format!("nsenter --mount={}{nested}", mounts.display())
+            },
+        );
+        format!("{enter} --net={}", self.network.display())
     }
 
-    /// A command to be run here by [`crate::process::Process`], whose threads cannot enter.
+    /// A command to be run here by [`crate::process::Process`], whose threads cannot enter. It gets mounts and network.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--mount={}", self.mounts.display()))
-            .arg(format!("--net={}", self.network.display()))
-            .arg("--")
-            .arg(program);
+        if let Some(mounts) = &self.mounts {
+            command.arg(format!("--mount={}", mounts.display()));
+        }
+        command.arg(format!("--net={}", self.network.display())).arg("--").arg(program);
         command
     }
+}
+
+fn run_on_thread<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| scope.spawn(work).join()).map_err(|_| anyhow!("a thread in {name} panicked"))?
 }

@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "spiderpool-runtime",
         ],
     ),
+    ("spiderpool-testbox", &[]),
     ("xtask", &[]),
 ];
 

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use spiderpool_testbox::calico;
 
 use crate::dual::Dual;
 use crate::machine::Machine;
@@ -89,27 +90,14 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 fn enforce(line: &str, state: &Mutex<State>) {
-    let Some((prefix, device)) = foreign_route(line) else { return };
+    let Some((prefix, device)) = calico::foreign_route(line) else { return };
     let mut state = lock(state);
-    let address: Option<IpAddr> = prefix.split('/').next().and_then(|address| address.parse().ok());
-    let own = state.endpoints.get(device).zip(address);
-    if own.is_some_and(|(endpoint, address)| address == endpoint.v4 || address == endpoint.v6) {
+    let endpoint = state.endpoints.get(device).map(|own| [IpAddr::from(own.v4), own.v6.into()]);
+    if endpoint.is_some_and(|endpoint| calico::is_own(prefix, &endpoint)) {
         return;
     }
     let family = if prefix.contains(':') { "-6" } else { "-4" };
     // It may have gone with its device meanwhile.
     drop(process::run("ip", &[family, "route", "del", prefix, "dev", device]));
     state.deleted.push(line.to_owned());
-}
-
-/// Prefix and device of a line that says that somebody, not the kernel, added a route on `cali*`.
-fn foreign_route(line: &str) -> Option<(&str, &str)> {
-    let mut words = line.split_whitespace();
-    let prefix = words.next()?;
-    let kernels = ["Deleted", "local", "broadcast", "multicast", "anycast", "unreachable"];
-    if kernels.contains(&prefix) || line.contains("proto kernel") {
-        return None;
-    }
-    let device = words.skip_while(|word| *word != "dev").nth(1)?;
-    device.starts_with("cali").then_some((prefix, device))
 }

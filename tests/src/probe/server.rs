@@ -1,16 +1,14 @@
-//! Tells each client by which address it came, by TCP and UDP.
+//! A server on a thread of its own.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use anyhow::{Result, anyhow, bail};
 use nix::unistd::pipe;
+use spiderpool_testbox::probe::Listener;
 
-use super::{LIMIT, PORT};
 use crate::place::Place;
 
 /// A running server; dropping it stops it, so that its thread does not hold the namespace.
@@ -32,12 +30,9 @@ impl Server {
         let (ready, listening) = channel();
         let (name, addresses) = (place.name.clone(), addresses.to_owned());
         let thread = place.spawn(move || {
-            let sockets = addresses
-                .iter()
-                .map(|address| Ok((TcpListener::bind((*address, PORT))?, UdpSocket::bind((*address, PORT))?)))
-                .collect::<Result<Vec<_>>>()?;
+            let listener = Listener::bind(&addresses)?;
             ready.send(())?;
-            serve(&name, &sockets, &stopped)
+            listener.serve(&name, Some(stopped.as_fd()))
         });
         if listening.recv().is_err() {
             thread.join().map_err(|_| anyhow!("the server panicked"))??;
@@ -56,42 +51,4 @@ impl Drop for Server {
             eprintln!("a server failed");
         }
     }
-}
-
-fn serve(name: &str, sockets: &[(TcpListener, UdpSocket)], stopped: &OwnedFd) -> Result<()> {
-    loop {
-        let descriptors = sockets.iter().flat_map(|(tcp, udp)| [tcp.as_fd(), udp.as_fd()]);
-        let mut watched: Vec<PollFd> =
-            descriptors.chain([stopped.as_fd()]).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        poll(&mut watched, PollTimeout::NONE)?;
-        let ready: Vec<bool> = watched.iter().map(|socket| socket.any().unwrap_or(true)).collect();
-        if ready.last() == Some(&true) {
-            return Ok(());
-        }
-        for ((tcp, udp), ready) in sockets.iter().zip(ready.chunks(2)) {
-            // One client's failure is that client's to report.
-            if ready[0] {
-                drop(answer_connection(tcp, name));
-            }
-            if ready[1] {
-                drop(answer_datagram(udp, name));
-            }
-        }
-    }
-}
-
-fn answer_connection(tcp: &TcpListener, name: &str) -> Result<()> {
-    let (mut stream, peer) = tcp.accept()?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
-    let mut request = [0; 4];
-    stream.read_exact(&mut request).context("request")?;
-    stream.write_all(format!("{} {name}", peer.ip().to_canonical()).as_bytes())?;
-    Ok(())
-}
-
-fn answer_datagram(udp: &UdpSocket, name: &str) -> Result<()> {
-    let (_, peer) = udp.recv_from(&mut [0; 16])?;
-    udp.send_to(format!("{} {name}", peer.ip().to_canonical()).as_bytes(), peer)?;
-    Ok(())
 }

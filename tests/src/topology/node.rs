@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api, PostParams};
 use serde_json::json;
+use spiderpool_testbox::calico;
 
 use super::{addresses, plug};
 use crate::calico_like::Felix;
@@ -49,7 +50,7 @@ impl Node {
         plug(fabric, &machine, "eth0", "management")?;
         plug(fabric, &machine, "eth1", "underlay")?;
         set_up_routes(&machine, index, nodes)?;
-        set_up_rules(&machine)?;
+        machine.nft(&calico::rules(addresses::OVERLAY))?;
         register(plane, &machine.name, index)?;
         Ok(Self {
             index,
@@ -112,30 +113,6 @@ fn set_up_routes(machine: &Machine, index: u8, nodes: u8) -> Result<()> {
         writeln!(script, "route add {v4} via {}\nroute add {v6} via {}", via.v4, via.v6)?;
     }
     machine.ip(&script)
-}
-
-/// Calico's rules: what leaves the overlay carries the node's address (natOutgoing), and a host end drops what does not
-/// come from its endpoint. For IPv4 that is rp_filter, for IPv6, where the kernel has none, a rule as here. What
-/// connection tracking cannot place is dropped, as kube-proxy's iptables mode does and its nftables mode does not.
-fn set_up_rules(machine: &Machine) -> Result<()> {
-    let [v4, v6] = addresses::OVERLAY;
-    machine.nft(&format!(
-        "table inet calico-like {{
-            chain prerouting {{
-                type filter hook prerouting priority raw;
-                iifname \"cali*\" fib saddr . iif oif missing drop
-            }}
-            chain forward {{
-                type filter hook forward priority filter;
-                ct state invalid drop
-            }}
-            chain postrouting {{
-                type nat hook postrouting priority srcnat;
-                ip saddr {v4} ip daddr != {v4} masquerade
-                ip6 saddr {v6} ip6 daddr != {v6} masquerade
-            }}
-        }}"
-    ))
 }
 
 /// Creates the Node object as a kubelet would.

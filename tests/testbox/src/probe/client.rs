@@ -14,7 +14,6 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use super::{Answer, LIMIT, PORT, Protocol};
-use crate::place::Place;
 
 /// One request to be sent.
 #[derive(Debug, Clone, Copy)]
@@ -27,13 +26,13 @@ pub struct Probe {
     pub bound: Option<IpAddr>,
 }
 
-/// Sends a probe from `place` and waits for its answer.
-pub fn send(place: &Place, probe: Probe) -> Result<Answer> {
-    place.run(|| match probe.protocol {
+/// Sends a probe and waits for its answer.
+pub fn send(probe: Probe) -> Result<Answer> {
+    match probe.protocol {
         Protocol::Tcp => tcp(probe),
         Protocol::Udp => udp(probe),
         Protocol::Ping => ping(probe),
-    })
+    }
 }
 
 /// A connected socket with the deadline set; `connect` waits no longer than that.

@@ -1,0 +1,114 @@
+//! What Calico sets up for a pod and on a node: eth0 with a /32 and a /128 behind a strict host end.
+//!
+//! What a dataplane has to cope with: the pod's next hop is 169.254.1.1, answered by proxy ARP of the host end
+//! `cali*`; the host end drops what does not come from the endpoint's own address (rp_filter 1) and bears no route
+//! but the endpoint's own.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The first letters of host ends.
+pub const PREFIX: &str = "cali";
+/// Room for the overlay's header.
+pub const MTU: u32 = 1450;
+/// The MAC address of every host end, and the link-local address that follows from it: the pod's IPv6 next hop.
+pub const HOST_MAC: &str = "ee:ee:ee:ee:ee:ee";
+/// See [`HOST_MAC`].
+pub const HOST_LINK_LOCAL: &str = "fe80::ecee:eeff:feee:eeee";
+/// The pod's IPv4 next hop, which nobody has.
+pub const HOST_V4: &str = "169.254.1.1";
+
+/// Sysctls of a host end.
+pub fn host_sysctls(host_end: &str) -> [String; 5] {
+    [
+        format!("ipv4/conf/{host_end}/proxy_arp=1"),
+        format!("ipv4/conf/{host_end}/rp_filter=1"),
+        format!("ipv4/neigh/{host_end}/proxy_delay=0"),
+        format!("ipv6/conf/{host_end}/proxy_ndp=1"),
+        format!("ipv6/neigh/{host_end}/proxy_delay=0"),
+    ]
+}
+
+/// What ip(8) does in the pod.
+pub fn pod_script(nic: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> String {
+    format!(
+        "link set lo up
+        link set {nic} up
+        addr add {v4}/32 dev {nic}
+        addr add {v6}/128 dev {nic} nodad
+        route add {HOST_V4} dev {nic} scope link
+        route add default via {HOST_V4} dev {nic}
+        route add {HOST_LINK_LOCAL} dev {nic}
+        route add ::/0 via {HOST_LINK_LOCAL} dev {nic}"
+    )
+}
+
+/// What ip(8) does on the node, once the pod has its addresses.
+pub fn host_routes(host_end: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> String {
+    format!(
+        "route add {v4}/32 dev {host_end} scope link
+        route add {v6}/128 dev {host_end}"
+    )
+}
+
+/// Rules of a node: what leaves the overlay carries the node's address (natOutgoing), and a host end drops what does
+/// not come from its endpoint. For IPv4 that is rp_filter, for IPv6, where the kernel has none, a rule as here. What
+/// connection tracking cannot place is dropped, as kube-proxy's iptables mode does and its nftables mode does not.
+pub fn rules([v4, v6]: [&str; 2]) -> String {
+    format!(
+        "table inet calico-like {{
+            chain prerouting {{
+                type filter hook prerouting priority raw;
+                iifname \"{PREFIX}*\" fib saddr . iif oif missing drop
+            }}
+            chain forward {{
+                type filter hook forward priority filter;
+                ct state invalid drop
+            }}
+            chain postrouting {{
+                type nat hook postrouting priority srcnat;
+                ip saddr {v4} ip daddr != {v4} masquerade
+                ip6 saddr {v6} ip6 daddr != {v6} masquerade
+            }}
+        }}"
+    )
+}
+
+/// Prefix and device of a line of `ip -o monitor route` that says that somebody, not the kernel, added a route on a
+/// host end.
+pub fn foreign_route(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace();
+    let prefix = words.next()?;
+    let kernels = ["Deleted", "local", "broadcast", "multicast", "anycast", "unreachable"];
+    if kernels.contains(&prefix) || line.contains("proto kernel") {
+        return None;
+    }
+    let device = words.skip_while(|word| *word != "dev").nth(1)?;
+    device.starts_with(PREFIX).then_some((prefix, device))
+}
+
+/// Whether a route to `prefix` is one to an endpoint with these addresses.
+pub fn is_own(prefix: &str, endpoint: &[IpAddr]) -> bool {
+    let address = prefix.split('/').next().and_then(|address| address.parse().ok());
+    address.is_some_and(|address| endpoint.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_of_others_on_host_ends_are_noticed() {
+        let foreign = |line| foreign_route(line);
+        assert_eq!(foreign("10.66.10.1 dev cali0123 scope link "), Some(("10.66.10.1", "cali0123")));
+        assert_eq!(
+            foreign("fd66::a:1 dev cali0123 metric 1024 pref medium"),
+            Some(("fd66::a:1", "cali0123"))
+        );
+        assert_eq!(foreign("Deleted 10.66.10.1 dev cali0123 scope link"), None);
+        assert_eq!(foreign("fe80::/64 dev cali0123 proto kernel metric 256"), None);
+        assert_eq!(foreign("10.66.10.1 dev veth0 scope link"), None);
+        let endpoint = ["10.244.1.2".parse().unwrap(), "fd44:0:0:1::2".parse().unwrap()];
+        assert!(is_own("10.244.1.2", &endpoint) && is_own("fd44:0:0:1::2/128", &endpoint));
+        assert!(!is_own("10.66.10.1", &endpoint) && !is_own("default", &endpoint));
+    }
+}

@@ -1,0 +1,254 @@
+//! The stand-ins for the CNI plugins of Calico and Cilium, as executables that a container runtime calls. Which one
+//! it is the file's name tells. Addresses are given by host-local.
+
+use std::env;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::{calico, cilium, command, sysctl};
+
+/// Where a node remembers whose routes may be on which host end: one file each, with the addresses.
+pub const ENDPOINTS: &str = "/run/calico-like";
+
+/// Whom the plugin stands in for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Calico
+    Calico,
+    /// Cilium
+    Cilium,
+}
+
+impl Kind {
+    /// By the name of the executable.
+    pub fn of_program(name: &str) -> Option<Self> {
+        match name {
+            "calico-like" => Some(Self::Calico),
+            "cilium-like" => Some(Self::Cilium),
+            _ => None,
+        }
+    }
+}
+
+/// Does what `CNI_COMMAND` says; whether it went well. Prints the result or the error object.
+pub fn run(kind: Kind) -> bool {
+    let mut config = Value::Null;
+    match answer(kind, &mut config) {
+        Ok(answer) => {
+            if let Some(answer) = answer {
+                println!("{answer}");
+            }
+            true
+        }
+        Err(error) => {
+            println!(
+                "{}",
+                json!({"cniVersion": config["cniVersion"], "code": 100, "msg": format!("{error:#}")})
+            );
+            false
+        }
+    }
+}
+
+fn answer(kind: Kind, config: &mut Value) -> Result<Option<Value>> {
+    let command = variable("CNI_COMMAND")?;
+    if command == "VERSION" {
+        let versions = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+        return Ok(Some(json!({"cniVersion": "1.1.0", "supportedVersions": versions})));
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    *config = serde_json::from_str(&text).context("the configuration is not JSON")?;
+    match command.as_str() {
+        "ADD" => {
+            let nic = Nic::from_environment(kind)?;
+            let leased = host_local(config, "ADD")?;
+            nic.add(config, &leased).map(Some).inspect_err(|_| {
+                // The ADD's error is the one to report.
+                drop(nic.remove());
+                drop(host_local(config, "DEL"));
+            })
+        }
+        "DEL" => {
+            let nic = Nic::from_environment(kind)?;
+            nic.remove()?;
+            host_local(config, "DEL")?;
+            Ok(None)
+        }
+        _ => Ok(None), // CHECK, STATUS and GC find nothing to complain of
+    }
+}
+
+fn variable(name: &str) -> Result<String> {
+    env::var(name).with_context(|| format!("{name} is not set"))
+}
+
+/// Executes host-local with the plugin's own configuration and environment.
+fn host_local(config: &Value, command: &str) -> Result<Value> {
+    let plugin = config["ipam"]["type"].as_str().context("no ipam.type in the configuration")?;
+    let path = variable("CNI_PATH")?;
+    let program = env::split_paths(&path).map(|folder| folder.join(plugin)).find(|program| program.exists());
+    let program = program.with_context(|| format!("{plugin} is in none of {path}"))?;
+    let output = command::output(Command::new(program).env("CNI_COMMAND", command), &config.to_string())?;
+    Ok(serde_json::from_str(&output).unwrap_or_default())
+}
+
+/// The NIC to be made or removed.
+struct Nic {
+    kind: Kind,
+    name: String,
+    netns: PathBuf,
+    host_end: String,
+}
+
+impl Nic {
+    fn from_environment(kind: Kind) -> Result<Self> {
+        let (container, name) = (variable("CNI_CONTAINERID")?, variable("CNI_IFNAME")?);
+        let mut hasher = DefaultHasher::new();
+        (&container, &name).hash(&mut hasher);
+        let prefix = match kind {
+            Kind::Calico => calico::PREFIX,
+            Kind::Cilium => cilium::PREFIX,
+        };
+        let host_end = format!("{prefix}{:011x}", hasher.finish() >> 20);
+        // DEL may come without it, when the namespace is gone already.
+        let netns = env::var_os("CNI_NETNS").map(PathBuf::from).unwrap_or_default();
+        Ok(Self { kind, name, netns, host_end })
+    }
+
+    fn add(&self, config: &Value, leased: &Value) -> Result<Value> {
+        let list = leased["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let addresses = |key: &str| pair(list.iter().filter_map(|ip| ip[key].as_str()));
+        let (v4, v6) =
+            addresses("address").with_context(|| format!("not one address per family: {leased}"))?;
+        let routers = addresses("gateway").map(|(v4, v6)| [v4.into(), v6.into()]);
+        let (host_end, nic) = (&self.host_end, &self.name);
+        let mtu = calico::MTU;
+        let mac = match self.kind {
+            Kind::Calico => calico::HOST_MAC.to_owned(),
+            Kind::Cilium => mac(host_end),
+        };
+        self.remember(&[v4.into(), v6.into()])?;
+        ip(&format!(
+            "link add {host_end} address {mac} type veth peer name {nic} mtu {mtu} netns {}
+            link set {host_end} mtu {mtu} up",
+            self.netns.display()
+        ))?;
+        let hops = match self.kind {
+            Kind::Calico => {
+                sysctl::write(&calico::host_sysctls(host_end))?;
+                self.ip_in_pod(&calico::pod_script(nic, v4, v6))?;
+                ip(&calico::host_routes(host_end, v4, v6))?;
+                [calico::HOST_V4.to_owned(), calico::HOST_LINK_LOCAL.to_owned()]
+            }
+            Kind::Cilium => {
+                let routers: [IpAddr; 2] = routers.context("host-local names no gateways")?;
+                sysctl::write(&cilium::host_sysctls(host_end))?;
+                self.ip_in_pod(&cilium::pod_script(nic, [v4.into(), v6.into()], routers))?;
+                ip(&cilium::host_routes(host_end, v4, v6, routers[1]))?;
+                routers.map(|router| router.to_string())
+            }
+        };
+        let pod_mac = self.pod_mac()?;
+        Ok(json!({
+            "cniVersion": config["cniVersion"],
+            "interfaces": [
+                {"name": host_end, "mac": mac},
+                {"name": nic, "mac": pod_mac, "sandbox": self.netns},
+            ],
+            "ips": [
+                {"address": format!("{v4}/32"), "interface": 1},
+                {"address": format!("{v6}/128"), "interface": 1},
+            ],
+            "routes": [{"dst": "0.0.0.0/0", "gw": hops[0]}, {"dst": "::/0", "gw": hops[1]}],
+            "dns": {},
+        }))
+    }
+
+    fn pod_mac(&self) -> Result<Value> {
+        let mut show = self.in_pod("ip");
+        let links = command::output(show.args(["-j", "link", "show", "dev", &self.name]), "")?;
+        let links: Value = serde_json::from_str(&links)?;
+        Ok(links[0]["address"].clone())
+    }
+
+    /// Before the routes are there: whoever watches them asks at once.
+    fn remember(&self, addresses: &[IpAddr; 2]) -> Result<()> {
+        let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+        fs::create_dir_all(ENDPOINTS)?;
+        fs::write(self.record(), text)?;
+        if self.kind == Kind::Cilium {
+            self.change_rules("add", addresses)?;
+        }
+        Ok(())
+    }
+
+    fn record(&self) -> PathBuf {
+        Path::new(ENDPOINTS).join(&self.host_end)
+    }
+
+    fn change_rules(&self, change: &str, addresses: &[IpAddr]) -> Result<()> {
+        let rules: String =
+            addresses.iter().map(|address| cilium::endpoint(change, &self.host_end, *address)).collect();
+        command::output(Command::new("nft").args(["-f", "-"]), &rules)?;
+        Ok(())
+    }
+
+    /// Removes what is there of it.
+    fn remove(&self) -> Result<()> {
+        if Path::new("/sys/class/net").join(&self.host_end).exists() {
+            ip(&format!("link del {}", self.host_end))?;
+        }
+        let Ok(addresses) = fs::read_to_string(self.record()) else { return Ok(()) };
+        if self.kind == Kind::Cilium {
+            let addresses: Vec<IpAddr> = addresses.lines().filter_map(|line| line.parse().ok()).collect();
+            self.change_rules("delete", &addresses)?;
+        }
+        Ok(fs::remove_file(self.record())?)
+    }
+
+    fn in_pod(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.netns.display())).arg(program);
+        command
+    }
+
+    fn ip_in_pod(&self, script: &str) -> Result<()> {
+        command::output(self.in_pod("ip").args(["-batch", "-"]), script)
+            .with_context(|| format!("in the pod:\n{script}"))
+            .map(drop)
+    }
+}
+
+fn ip(script: &str) -> Result<()> {
+    command::output(Command::new("ip").args(["-batch", "-"]), script)
+        .with_context(|| script.to_owned())
+        .map(drop)
+}
+
+/// One address of each family out of a list of CIDRs or addresses.
+fn pair<'a>(list: impl Iterator<Item = &'a str>) -> Option<(Ipv4Addr, Ipv6Addr)> {
+    let (mut v4, mut v6) = (None, None);
+    for address in list.filter_map(|text| text.split('/').next()?.parse().ok()) {
+        match address {
+            IpAddr::V4(address) => v4 = Some(address),
+            IpAddr::V6(address) => v6 = Some(address),
+        }
+    }
+    Some((v4?, v6?))
+}
+
+/// The same for the same name, so that nothing depends on chance.
+fn mac(name: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let bytes = hasher.finish().to_be_bytes();
+    bytes[..5].iter().fold("02".to_owned(), |mac, byte| format!("{mac}:{byte:02x}"))
+}

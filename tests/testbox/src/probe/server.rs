@@ -1,0 +1,64 @@
+//! Tells each client by which address it came, by TCP and UDP.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use anyhow::{Context as _, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{LIMIT, PORT};
+
+/// The sockets of a server.
+#[derive(Debug)]
+pub struct Listener {
+    sockets: Vec<(TcpListener, UdpSocket)>,
+}
+
+impl Listener {
+    /// Listens on each address. By which of them a datagram to the wildcard address is answered, the kernel chooses.
+    pub fn bind(addresses: &[IpAddr]) -> Result<Self> {
+        let bind =
+            |address: &IpAddr| Ok((TcpListener::bind((*address, PORT))?, UdpSocket::bind((*address, PORT))?));
+        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_>>()? })
+    }
+
+    /// Serves under `name` until `stopped` becomes readable or is closed at its other end; without it for ever.
+    pub fn serve(&self, name: &str, stopped: Option<BorrowedFd<'_>>) -> Result<()> {
+        loop {
+            let descriptors = self.sockets.iter().flat_map(|(tcp, udp)| [tcp.as_fd(), udp.as_fd()]);
+            let mut watched: Vec<PollFd> =
+                descriptors.chain(stopped).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            poll(&mut watched, PollTimeout::NONE)?;
+            let ready: Vec<bool> = watched.iter().map(|socket| socket.any().unwrap_or(true)).collect();
+            if stopped.is_some() && ready.last() == Some(&true) {
+                return Ok(());
+            }
+            for ((tcp, udp), ready) in self.sockets.iter().zip(ready.chunks(2)) {
+                // One client's failure is that client's to report.
+                if ready[0] {
+                    drop(answer_connection(tcp, name));
+                }
+                if ready[1] {
+                    drop(answer_datagram(udp, name));
+                }
+            }
+        }
+    }
+}
+
+fn answer_connection(tcp: &TcpListener, name: &str) -> Result<()> {
+    let (mut stream, peer) = tcp.accept()?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    let mut request = [0; 4];
+    stream.read_exact(&mut request).context("request")?;
+    stream.write_all(format!("{} {name}", peer.ip().to_canonical()).as_bytes())?;
+    Ok(())
+}
+
+fn answer_datagram(udp: &UdpSocket, name: &str) -> Result<()> {
+    let (_, peer) = udp.recv_from(&mut [0; 16])?;
+    udp.send_to(format!("{} {name}", peer.ip().to_canonical()).as_bytes(), peer)?;
+    Ok(())
+}
