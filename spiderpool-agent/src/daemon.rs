@@ -23,7 +23,7 @@ use crate::config::{ConfigFile, Daemon, Environment};
 use crate::dataplane::{self, DataplaneMetrics};
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
 use crate::watches::{CoordinatorIndex, Shared};
-use crate::{http, ipam, sysctl};
+use crate::{http, ipam};
 
 /// How long the shutdown waits for endpoints that are not written yet.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -45,13 +45,10 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let Daemon { config_path, environment } = daemon;
     logging::init(environment.log_level);
     let file = ConfigFile::load(&config_path)?;
-    let families = families(&file);
+    let families = file.families();
     info!(node = %environment.node_name, ?families, socket = %file.socket().display(), "spiderpool-agent starts");
     for key in file.without_effect() {
         warn!(key, "configured, but not supported yet: addresses are not kept for pods that come again");
-    }
-    if file.tune_sysctl_config {
-        sysctl::tune(&families);
     }
     let kube = Kubernetes::connect().await?;
     let (trigger, shutdown) = shutdown::channel();
@@ -94,11 +91,6 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     dataplane.stop();
     info!("spiderpool-agent ends");
     Ok(())
-}
-
-fn families(file: &ConfigFile) -> Vec<Family> {
-    let enabled = [(Family::V4, file.enable_ipv4), (Family::V6, file.enable_ipv6)];
-    enabled.into_iter().filter_map(|(family, enabled)| enabled.then_some(family)).collect()
 }
 
 fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>) -> ipam::Settings {

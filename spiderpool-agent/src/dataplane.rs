@@ -6,6 +6,7 @@ mod attach;
 mod cidrs;
 mod entries;
 mod inventory;
+mod leftovers;
 mod metrics;
 mod node_link;
 mod nodes;
@@ -26,6 +27,7 @@ use tokio::sync::oneshot;
 use tracing::error;
 
 pub use cidrs::{ClusterCidrs, ProfileKey, plan_cidrs};
+pub use leftovers::{NodeLeftovers, leftovers};
 pub use metrics::DataplaneMetrics;
 pub use nodes::node_addresses;
 pub use owner::{DataplaneError, Owner, Settings};

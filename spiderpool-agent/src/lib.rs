@@ -8,5 +8,5 @@ pub mod daemon;
 pub mod dataplane;
 mod http;
 pub mod ipam;
-mod sysctl;
+pub mod node;
 pub mod watches;

@@ -1,8 +1,12 @@
-//! `spiderpool-agent daemon`.
+//! `spiderpool-agent`: the daemon, and what is done to a node before and after it.
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
 use spiderpool_agent::config::Daemon;
+use spiderpool_agent::node::clean::{self, CleanNode};
+use spiderpool_agent::node::plugins::{self, InstallPlugins};
+use spiderpool_agent::node::prepare::{self, PrepareNode};
+use spiderpool_agent::node::wait;
 
 #[derive(Debug, Parser)]
 #[command(name = "spiderpool-agent", version, about = "Spiderpool's agent: one per node")]
@@ -15,12 +19,23 @@ struct Arguments {
 enum Command {
     /// Serves the node until SIGTERM.
     Daemon(Box<Daemon>),
+    /// Mounts the BPF file system and writes kernel parameters, which needs privileges.
+    PrepareNode(PrepareNode),
+    /// Puts the CNI plugins into the node's folder.
+    InstallPlugins(InstallPlugins),
+    /// At uninstall: removes what agents have left on the node and no pod needs.
+    CleanNode(Box<CleanNode>),
+    /// Does nothing until SIGTERM.
+    Wait,
 }
 
-fn main() -> anyhow::Result<()> {
-    let Command::Daemon(daemon) = Arguments::parse().command;
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(spiderpool_agent::daemon::run(*daemon))
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Daemon(daemon) => spiderpool_agent::daemon::run(*daemon).await,
+        Command::PrepareNode(options) => prepare::run(&options),
+        Command::InstallPlugins(options) => plugins::run(&options),
+        Command::CleanNode(options) => clean::run(*options).await,
+        Command::Wait => wait::run().await,
+    }
 }

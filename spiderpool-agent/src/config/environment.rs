@@ -12,7 +12,7 @@ use spiderpool_runtime::logging::Level;
 #[derive(Debug, Clone, Args)]
 pub struct Daemon {
     /// The configuration file, YAML.
-    #[arg(long, value_name = "FILE", default_value = "/tmp/spiderpool/config-map/conf.yml")]
+    #[arg(long, value_name = "FILE", default_value = super::DEFAULT_CONFIG)]
     pub config_path: PathBuf,
     /// What the DaemonSet gives by environment.
     #[command(flatten)]

@@ -1,0 +1,50 @@
+//! What the dataplane of an agent that has ended left on its node. Changes nothing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use spiderpool_core::coordinator::NodeLink;
+use spiderpool_core::names::IfName;
+use spiderpool_core::net::Link;
+use spiderpool_net::netlink::Netlink;
+
+use super::attach::AttachError;
+use super::owner::DataplaneError;
+use super::state_file;
+
+/// Pods that live, and links that belong to none of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeLeftovers {
+    /// `NAMESPACE/NAME` of pods of the inventory whose network namespace lives.
+    pub pods: BTreeSet<String>,
+    /// Host ends of node links that no such pod has.
+    pub idle_links: Vec<IfName>,
+    /// NICs in use by pods that the inventory has lost.
+    pub unknown_nics: usize,
+}
+
+/// Reads the inventory and compares it with the node's links.
+pub fn leftovers(state: &Path) -> Result<NodeLeftovers, DataplaneError> {
+    let inventory = state_file::read(state)?.unwrap_or_default();
+    let links = Netlink::open().and_then(|mut netlink| netlink.links()).map_err(AttachError::from)?;
+    let mut found = NodeLeftovers { unknown_nics: inventory.strangers.len(), ..NodeLeftovers::default() };
+    let mut in_use = BTreeSet::new();
+    for pod in inventory.pods() {
+        let Ok(ends) = NodeLink::of(&pod.container_id) else { continue };
+        // It ends with the pod's network namespace.
+        if links.iter().any(|link| link.name == ends.host && link.mac == Some(ends.host_mac)) {
+            found.pods.insert(format!("{}/{}", pod.pod_namespace, pod.pod_name));
+            in_use.insert(ends.host);
+        }
+    }
+    let idle = links.into_iter().filter(is_host_end).map(|link| link.name);
+    found.idle_links = idle.filter(|name| !in_use.contains(name)).collect();
+    Ok(found)
+}
+
+/// By its name and the form of its MAC, which are made up together.
+fn is_host_end(link: &Link) -> bool {
+    let digits = link.name.as_str().strip_prefix("sp").unwrap_or_default();
+    let is_digit = |digit: char| digit.is_ascii_hexdigit() && !digit.is_ascii_uppercase();
+    digits.len() == 13 && digits.chars().all(is_digit) && link.mac.is_some_and(|mac| mac.0[0] == 0x0a)
+}

@@ -1,0 +1,44 @@
+//! The BPF file system, where programs and maps outlive the agent.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount as mount_fs};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use thiserror::Error;
+
+/// The BPF file system cannot be had.
+#[derive(Debug, Error)]
+#[error("BPF file system at {}: {operation}: {source}", path.display())]
+pub struct BpffsError {
+    path: PathBuf,
+    operation: &'static str,
+    source: io::Error,
+}
+
+/// Whether there was something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mounted {
+    /// It was there.
+    Before,
+    /// It was mounted now.
+    Now,
+}
+
+/// Mounts it at `path`, unless it is there.
+pub fn mount(path: &Path) -> Result<Mounted, BpffsError> {
+    let failed = |operation| {
+        move |errno: nix::Error| BpffsError { path: path.to_owned(), operation, source: errno.into() }
+    };
+    let is_there = || {
+        Ok(statfs(path).map_err(failed("statfs (is the kernel built with BPF?)"))?.filesystem_type()
+            == BPF_FS_MAGIC)
+    };
+    if is_there()? {
+        return Ok(Mounted::Before);
+    }
+    // As systemd mounts it.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount_fs(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700")).map_err(failed("mount"))?;
+    Ok(Mounted::Now)
+}

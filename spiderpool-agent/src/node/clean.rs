@@ -1,0 +1,97 @@
+//! `spiderpool-agent clean-node`: at uninstall, takes away what agents have left on the node.
+//!
+//! What running pods still need stays: their runtime executes the plugins when they end, and their NICs have the
+//! pinned programs.
+
+mod in_use;
+mod plan;
+mod remove;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use clap::Args;
+use spiderpool_core::names::NodeName;
+use spiderpool_runtime::logging::{self, Level};
+use tracing::{error, info, warn};
+
+use super::plugins::IN_IMAGE;
+use crate::config::{ConfigFile, DEFAULT_CONFIG};
+use crate::dataplane;
+use plan::{Plan, plan};
+use remove::Leftovers;
+
+/// Arguments of `spiderpool-agent clean-node`.
+#[derive(Debug, Clone, Args)]
+pub struct CleanNode {
+    /// The agent's configuration file.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config_path: PathBuf,
+    /// This node.
+    #[arg(long, env = "SPIDERPOOL_NODE_NAME")]
+    node_name: NodeName,
+    /// Where the node's own folders are mounted.
+    #[arg(long, value_name = "FOLDER", default_value = "/host")]
+    host: PathBuf,
+    /// The folder with the plugins that were installed.
+    #[arg(long, value_name = "FOLDER", default_value = IN_IMAGE)]
+    plugins: PathBuf,
+    /// The node's folder for plugins, as the node names it.
+    #[arg(long, value_name = "FOLDER", default_value = "/opt/cni/bin")]
+    cni_bin: PathBuf,
+    /// Where the plugins log, as the node names it.
+    #[arg(long, value_name = "FOLDER", default_value = "/var/log/spidernet")]
+    logs: PathBuf,
+    /// Where programs and maps are pinned, as this container sees it.
+    #[arg(
+        long,
+        env = "SPIDERPOOL_BPF_DIR",
+        value_name = "FOLDER",
+        default_value = "/sys/fs/bpf/spiderpool/v1"
+    )]
+    bpf_dir: PathBuf,
+    /// Where the inventory of the node's pods is, as the node names it.
+    #[arg(long, env = "SPIDERPOOL_STATE_DIR", value_name = "FOLDER", default_value = "/var/run/spidernet")]
+    state_dir: PathBuf,
+}
+
+impl CleanNode {
+    fn on_host(&self, path: &Path) -> PathBuf {
+        self.host.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+/// Cleans; fails if something that nobody uses cannot be removed.
+pub async fn run(options: CleanNode) -> anyhow::Result<()> {
+    logging::init(Level::Info);
+    let socket = ConfigFile::load(&options.config_path)?.socket().to_owned();
+    let state = dataplane::state_path(&options.on_host(&options.state_dir));
+    let in_kernel = dataplane::leftovers(&state).map_err(|error| error.to_string());
+    let in_api = in_use::pods_with_addresses(&options.node_name).await;
+    let Plan { idle_links, keep } = plan(in_kernel, in_api);
+    let leftovers = Leftovers {
+        plugins: super::plugins::list(&options.plugins)?,
+        cni_bin: options.on_host(&options.cni_bin),
+        logs: options.on_host(&options.logs),
+        pins: options.bpf_dir.clone(),
+        state,
+        socket: options.on_host(&socket),
+    };
+    let mut failures = leftovers.links(&idle_links);
+    failures.extend(leftovers.socket());
+    if keep.is_empty() {
+        failures.extend(leftovers.everything());
+    } else {
+        for why in &keep {
+            warn!(node = %options.node_name, why, "something on this node is in use and stays");
+        }
+        let (bin, pins) = (options.cni_bin.display(), options.bpf_dir.display());
+        warn!(%bin, %pins, state = %leftovers.state.display(), "CNI plugins, pinned programs and the list of pods stay until these pods have ended; then remove them, or install Spiderpool again");
+    }
+    for failure in &failures {
+        error!(failure, "something cannot be removed");
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("; "));
+    info!(node = %options.node_name, "node is clean");
+    Ok(())
+}

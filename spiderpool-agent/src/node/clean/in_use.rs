@@ -1,0 +1,40 @@
+//! The node's pods that hold addresses, as the API server knows them.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use spiderpool_api::crd::SpiderIPAddress;
+use spiderpool_api::labels;
+use spiderpool_core::ipam::address_name::label_value;
+use spiderpool_core::names::NodeName;
+use spiderpool_runtime::kubernetes::Kubernetes;
+
+/// `NAMESPACE/NAME` of every pod of this node that runs and holds an address.
+pub(super) async fn pods_with_addresses(node: &NodeName) -> Result<BTreeSet<String>, String> {
+    let kube = Kubernetes::connect().await.map_err(|error| error.to_string())?;
+    let addresses = Api::<SpiderIPAddress>::all(kube.client());
+    let selector = format!("{}={}", labels::ADDRESS_NODE, label_value(node.as_str()));
+    let parameters = ListParams::default().labels(&selector);
+    let held = match kube.read(addresses.list(&parameters)).await {
+        Ok(list) => list.items,
+        // The kind is gone, and with it all addresses.
+        Err(failure) if failure.is_not_found() => return Ok(BTreeSet::new()),
+        Err(failure) => return Err(format!("SpiderIPAddresses of {node}: {failure}")),
+    };
+    let mut pods = BTreeSet::new();
+    for spec in held.into_iter().map(|address| address.spec) {
+        let name = format!("{}/{}", spec.pod_namespace, spec.pod_name);
+        if pods.contains(&name) {
+            continue;
+        }
+        let api = Api::<Pod>::namespaced(kube.client(), &spec.pod_namespace);
+        let pod = kube.read(api.get_metadata_opt(&spec.pod_name)).await;
+        let pod = pod.map_err(|failure| format!("pod {name}: {failure}"))?;
+        if pod.is_some_and(|pod| pod.metadata.uid.as_deref() == Some(spec.pod_uid.as_str())) {
+            pods.insert(name);
+        }
+    }
+    Ok(pods)
+}

@@ -1,0 +1,79 @@
+//! What may go and what must stay.
+
+use std::collections::BTreeSet;
+
+use spiderpool_core::names::IfName;
+
+use crate::dataplane::NodeLeftovers;
+
+/// What is to be done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Node links without a pod.
+    pub(super) idle_links: Vec<IfName>,
+    /// Why everything else must stay; empty if nothing must.
+    pub(super) keep: Vec<String>,
+}
+
+/// Decides from what the kernel shows and from the pods (`NAMESPACE/NAME`) that hold addresses by the API server.
+/// Who cannot be asked counts as in use: a plugin that is missing keeps pods from ending.
+pub(super) fn plan(
+    in_kernel: Result<NodeLeftovers, String>,
+    in_api: Result<BTreeSet<String>, String>,
+) -> Plan {
+    let mut keep = Vec::new();
+    let kernel = in_kernel.unwrap_or_else(|error| {
+        keep.push(format!("NICs of pods are not known: {error}"));
+        NodeLeftovers::default()
+    });
+    let api = in_api.unwrap_or_else(|error| {
+        keep.push(format!("pods with addresses are not known: {error}"));
+        BTreeSet::new()
+    });
+    // A pod that the inventory does not know may own any of the links that it does not know.
+    let all_known = keep.is_empty() && kernel.unknown_nics == 0 && api.is_subset(&kernel.pods);
+    keep.extend(kernel.pods.union(&api).map(|pod| format!("pod {pod} runs with NICs or addresses of ours")));
+    if kernel.unknown_nics > 0 {
+        keep.push(format!("{} NICs are of pods that are not known", kernel.unknown_nics));
+    }
+    Plan { idle_links: if all_known { kernel.idle_links } else { Vec::new() }, keep }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pods(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn kernel(names: &[&str]) -> NodeLeftovers {
+        NodeLeftovers { pods: pods(names), idle_links: vec!["sp0".parse().unwrap()], unknown_nics: 0 }
+    }
+
+    #[test]
+    fn nothing_stays_where_nobody_is() {
+        let plan = plan(Ok(kernel(&[])), Ok(pods(&[])));
+        assert_eq!((plan.idle_links.len(), plan.keep.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_running_pod_keeps_everything_but_links_of_others() {
+        let plan = plan(Ok(kernel(&["d/a"])), Ok(pods(&["d/a"])));
+        assert_eq!((plan.idle_links.len(), plan.keep.len()), (1, 1));
+        assert!(plan.keep[0].contains("d/a"));
+    }
+
+    #[test]
+    fn a_pod_that_only_the_api_server_knows_may_own_any_link() {
+        let plan = plan(Ok(kernel(&[])), Ok(pods(&["d/b"])));
+        assert_eq!((plan.idle_links.len(), plan.keep.len()), (0, 1));
+    }
+
+    #[test]
+    fn who_cannot_be_asked_counts_as_in_use() {
+        assert!(!plan(Err("unreadable".into()), Ok(pods(&[]))).keep.is_empty());
+        let plan = plan(Ok(kernel(&[])), Err("no answer".into()));
+        assert!(plan.keep[0].contains("no answer") && plan.idle_links.is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! The removal itself. Goes on after a failure; what is not there is no failure.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use spiderpool_core::names::IfName;
+use spiderpool_net::netlink::{Netlink, NetlinkError};
+use tracing::info;
+
+/// Where what was left is, as this container sees it.
+pub(super) struct Leftovers {
+    /// The plugins in the image, which name those on the node.
+    pub(super) plugins: Vec<PathBuf>,
+    pub(super) cni_bin: PathBuf,
+    pub(super) logs: PathBuf,
+    pub(super) pins: PathBuf,
+    pub(super) state: PathBuf,
+    pub(super) socket: PathBuf,
+}
+
+impl Leftovers {
+    /// Removes node links.
+    pub(super) fn links(&self, hosts: &[IfName]) -> Vec<String> {
+        let remove = |host: &IfName| -> Result<(), NetlinkError> {
+            let mut netlink = Netlink::open()?;
+            if netlink.link_by_name(host)?.is_some() {
+                netlink.delete_link(host)?;
+                info!(link = %host, "idle node link removed");
+            }
+            Ok(())
+        };
+        hosts.iter().filter_map(|host| remove(host).err().map(|error| error.to_string())).collect()
+    }
+
+    /// Removes the socket, which nobody listens at any more.
+    pub(super) fn socket(&self) -> Vec<String> {
+        collect([file(&self.socket)])
+    }
+
+    /// Removes plugins, pins, state and logs, and folders that are empty then.
+    pub(super) fn everything(&self) -> Vec<String> {
+        let names: Vec<&str> =
+            self.plugins.iter().filter_map(|plugin| plugin.file_name()?.to_str()).collect();
+        let mut outcomes = Vec::new();
+        for name in &names {
+            outcomes.push(file(&self.cni_bin.join(name)));
+            outcomes.push(file(&self.cni_bin.join(format!(".{name}.spiderpool-new"))));
+        }
+        outcomes.push(tree(&self.pins));
+        outcomes.push(file(&self.state));
+        outcomes.push(file(&self.state.with_extension("new")));
+        outcomes.extend(logs(&self.logs, &names).iter().map(|log| file(log)));
+        for folder in [self.pins.parent(), self.state.parent(), self.socket.parent(), Some(&self.logs)] {
+            outcomes.extend(folder.map(empty_folder));
+        }
+        collect(outcomes)
+    }
+}
+
+/// The plugins' logs, also those that were renamed for their size.
+fn logs(folder: &Path, plugins: &[&str]) -> Vec<PathBuf> {
+    let is_ours = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.ends_with(".log") && plugins.iter().any(|plugin| name.starts_with(plugin))
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| is_ours(path)).collect()
+}
+
+type Outcome = Result<(), String>;
+
+fn collect(outcomes: impl IntoIterator<Item = Outcome>) -> Vec<String> {
+    outcomes.into_iter().filter_map(Result::err).collect()
+}
+
+fn file(path: &Path) -> Outcome {
+    removed(path, fs::remove_file(path))
+}
+
+fn tree(path: &Path) -> Outcome {
+    removed(path, fs::remove_dir_all(path))
+}
+
+/// A folder that holds something else is not ours alone.
+fn empty_folder(path: &Path) -> Outcome {
+    match fs::remove_dir(path) {
+        // A mount point is busy: whoever mounted it removes it.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) =>
+        {
+            Ok(())
+        }
+        outcome => removed(path, outcome),
+    }
+}
+
+fn removed(path: &Path, outcome: io::Result<()>) -> Outcome {
+    match outcome {
+        Ok(()) => {
+            info!(path = %path.display(), "removed");
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ours_goes_and_what_is_not_stays() {
+        let host = tempfile::tempdir().unwrap();
+        let at = |path: &str| host.path().join(path);
+        for file in [
+            "opt/cni/bin/coordinator",
+            "opt/cni/bin/.coordinator.spiderpool-new",
+            "opt/cni/bin/macvlan",
+            "bpf/spiderpool/v1/nics",
+            "run/spidernet/dataplane.json",
+            "run/spidernet/spiderpool.sock",
+            "log/spidernet/coordinator.log",
+            "log/spidernet/coordinator-2026-01-02T03-04-05.log",
+            "log/spidernet/other.log",
+        ] {
+            fs::create_dir_all(at(file).parent().unwrap()).unwrap();
+            fs::write(at(file), "").unwrap();
+        }
+        let leftovers = Leftovers {
+            plugins: vec!["/image/coordinator".into(), "/image/spiderpool".into()],
+            cni_bin: at("opt/cni/bin"),
+            logs: at("log/spidernet"),
+            pins: at("bpf/spiderpool/v1"),
+            state: at("run/spidernet/dataplane.json"),
+            socket: at("run/spidernet/spiderpool.sock"),
+        };
+        assert_eq!(leftovers.socket(), Vec::<String>::new());
+        assert_eq!(leftovers.everything(), Vec::<String>::new());
+        let left = |folder: &str| fs::read_dir(at(folder)).map(|entries| entries.count()).ok();
+        assert_eq!((left("opt/cni/bin"), left("log/spidernet")), (Some(1), Some(1)));
+        assert_eq!((left("bpf/spiderpool"), left("run/spidernet")), (None, None));
+        assert_eq!(leftovers.everything(), Vec::<String>::new(), "a second time as well");
+    }
+}

@@ -1,0 +1,128 @@
+//! The CNI plugins in the node's folder, where a container runtime may execute them at any moment.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use spiderpool_runtime::logging::{self, Level};
+use thiserror::Error;
+use tracing::info;
+
+/// Where the image has them.
+pub(super) const IN_IMAGE: &str = "/usr/lib/spiderpool/cni";
+
+/// Arguments of `spiderpool-agent install-plugins`.
+#[derive(Debug, Clone, Args)]
+pub struct InstallPlugins {
+    /// The folder with the plugins.
+    #[arg(long, value_name = "FOLDER", default_value = IN_IMAGE)]
+    from: PathBuf,
+    /// The node's folder for plugins, as this container sees it.
+    #[arg(long, value_name = "FOLDER", default_value = "/host/opt/cni/bin")]
+    to: PathBuf,
+}
+
+/// A plugin cannot be installed or removed.
+#[derive(Debug, Error)]
+#[error("CNI plugin {}: {operation}: {source}", path.display())]
+pub struct PluginsError {
+    path: PathBuf,
+    operation: &'static str,
+    source: io::Error,
+}
+
+fn failed(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> PluginsError {
+    move |source| PluginsError { path: path.to_owned(), operation, source }
+}
+
+/// Installs all plugins.
+pub fn run(options: &InstallPlugins) -> anyhow::Result<()> {
+    logging::init(Level::Info);
+    for plugin in list(&options.from)? {
+        let outcome = install(&plugin, &options.to)?;
+        info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin is installed");
+    }
+    Ok(())
+}
+
+/// What an installation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The same was there.
+    Unchanged,
+    /// It is new, or in the place of another version.
+    Written,
+}
+
+/// The plugins of a folder, by name.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
+    let entries = fs::read_dir(folder).map_err(failed(folder, "read"))?;
+    let mut plugins: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    plugins.sort();
+    Ok(plugins)
+}
+
+/// Puts a plugin into the folder in one step: who executes it meanwhile gets the old or the new one, whole.
+pub fn install(plugin: &Path, folder: &Path) -> Result<Outcome, PluginsError> {
+    let content = fs::read(plugin).map_err(failed(plugin, "read"))?;
+    let name = plugin.file_name().unwrap_or_default();
+    let to = folder.join(name);
+    if fs::read(&to).is_ok_and(|there| there == content) {
+        return Ok(Outcome::Unchanged);
+    }
+    // Always the same name, so that what a crash leaves is taken away by the next try.
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(".spiderpool-new");
+    let beside = folder.join(beside);
+    write(&beside, &content).map_err(failed(&beside, "write"))?;
+    fs::rename(&beside, &to).map_err(failed(&to, "rename"))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder, "sync"))?;
+    Ok(Outcome::Written)
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(path)?;
+    file.write_all(content)?;
+    file.set_permissions(Permissions::from_mode(0o755))?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_plugin_is_replaced_and_nothing_is_left_beside() {
+        let (image, node) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let plugin = image.path().join("coordinator");
+        fs::write(&plugin, "one").unwrap();
+        assert_eq!(install(&plugin, node.path()).unwrap(), Outcome::Written);
+        assert_eq!(install(&plugin, node.path()).unwrap(), Outcome::Unchanged);
+        let installed = node.path().join("coordinator");
+        let running = File::open(&installed).unwrap();
+        fs::write(&plugin, "two").unwrap();
+        // As after a crash in the middle.
+        fs::write(node.path().join(".coordinator.spiderpool-new"), "half").unwrap();
+        assert_eq!(install(&plugin, node.path()).unwrap(), Outcome::Written);
+        assert_eq!(io::read_to_string(running).unwrap(), "one");
+        assert_eq!(fs::read_to_string(&installed).unwrap(), "two");
+        assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_dir(node.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let image = tempfile::tempdir().unwrap();
+        let plugin = image.path().join("spiderpool");
+        fs::write(&plugin, "x").unwrap();
+        let error = install(&plugin, Path::new("/nowhere/bin")).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/bin"), "{error}");
+    }
+}

@@ -1,0 +1,93 @@
+//! Kernel parameters of the node, where the configuration wants them (`tuneSysctlConfig`).
+
+use std::fs;
+use std::path::Path;
+
+use spiderpool_core::ip::Family;
+use spiderpool_net::sysctl::{self, SysctlError};
+use tracing::{debug, info, warn};
+
+const FORWARDING_V6: &str = "net/ipv6/conf/all/forwarding";
+
+/// Key below /proc/sys, value, and the family that it is for.
+const WANTED: [(&str, &str, Family); 6] = [
+    ("net/ipv4/neigh/default/gc_thresh3", "28160", Family::V4),
+    ("net/ipv6/neigh/default/gc_thresh3", "28160", Family::V6),
+    ("net/ipv4/conf/all/arp_notify", "1", Family::V4),
+    ("net/ipv4/conf/all/forwarding", "1", Family::V4),
+    (FORWARDING_V6, "1", Family::V6),
+    ("net/ipv4/conf/all/rp_filter", "0", Family::V4),
+];
+
+/// What of IPv6 the node has now.
+#[derive(Debug, Default)]
+struct Ipv6 {
+    forwards: bool,
+    /// NICs with `accept_ra` 1: they follow router advertisements as long as the node does not forward.
+    follow_routers: Vec<String>,
+}
+
+/// Writes what is wanted for the families; a parameter that this kernel does not have is none to worry about.
+pub(super) fn tune(families: &[Family]) {
+    for (key, value) in plan(families, &look()) {
+        match sysctl::write(&key, value) {
+            Ok(before) if before == value => debug!(key, value, "kernel parameter is so"),
+            Ok(before) => info!(key, value, before, "kernel parameter written"),
+            Err(error @ SysctlError::Missing { .. }) => debug!(%error, "kernel parameter left out"),
+            Err(error) => warn!(key, value, %error, "kernel parameter cannot be written"),
+        }
+    }
+}
+
+/// A node that begins to forward stops listening to routers, and loses its default route when that expires. NICs
+/// that do listen are told first to go on.
+fn plan(families: &[Family], ipv6: &Ipv6) -> Vec<(String, &'static str)> {
+    let mut changes = Vec::new();
+    if families.contains(&Family::V6) && !ipv6.forwards {
+        let key = |nic: &String| (format!("net/ipv6/conf/{nic}/accept_ra"), "2");
+        changes.extend(ipv6.follow_routers.iter().map(key));
+    }
+    let wanted = WANTED.iter().filter(|(_, _, family)| families.contains(family));
+    changes.extend(wanted.map(|(key, value, _)| ((*key).to_owned(), *value)));
+    changes
+}
+
+fn look() -> Ipv6 {
+    let is = |key: &str, value: &str| sysctl::read(key).is_ok_and(|found| found == value);
+    let nics = fs::read_dir(Path::new("/proc/sys/net/ipv6/conf")).into_iter().flatten().flatten();
+    let follow_routers = nics
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|nic| nic != "all" && nic != "default")
+        .filter(|nic| is(&format!("net/ipv6/conf/{nic}/accept_ra"), "1"))
+        .collect();
+    Ipv6 { forwards: is(FORWARDING_V6, "1"), follow_routers }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(families: &[Family], ipv6: &Ipv6) -> Vec<String> {
+        plan(families, ipv6).into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+    }
+
+    #[test]
+    fn each_family_has_its_own_parameters() {
+        let of_v4 = keys(&[Family::V4], &Ipv6::default());
+        assert!(of_v4.iter().all(|key| key.starts_with("net/ipv4/")), "{of_v4:?}");
+        assert!(of_v4.contains(&"net/ipv4/conf/all/rp_filter=0".to_owned()));
+        assert_eq!(keys(&Family::ALL, &Ipv6::default()).len(), WANTED.len());
+        assert_eq!(keys(&[], &Ipv6::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_follows_routers_still_does_when_the_node_begins_to_forward() {
+        let ipv6 = |forwards| Ipv6 { forwards, follow_routers: vec!["eth0".to_owned()] };
+        let begins = keys(&[Family::V6], &ipv6(false));
+        let place = |key: &str| begins.iter().position(|found| found == key);
+        let (listen, forward) =
+            (place("net/ipv6/conf/eth0/accept_ra=2"), place("net/ipv6/conf/all/forwarding=1"));
+        assert!(listen.is_some() && listen < forward, "{begins:?}");
+        assert!(!keys(&[Family::V6], &ipv6(true)).iter().any(|key| key.contains("accept_ra")));
+    }
+}

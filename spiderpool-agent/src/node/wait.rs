@@ -1,0 +1,11 @@
+//! `spiderpool-agent wait`: a container that shows, by being ready, that those before it are done.
+
+use spiderpool_runtime::shutdown;
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn run() -> anyhow::Result<()> {
+    let (trigger, shutdown) = shutdown::channel();
+    trigger.on_signals()?;
+    shutdown.requested().await;
+    Ok(())
+}
