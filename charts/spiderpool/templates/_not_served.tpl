@@ -1,0 +1,137 @@
+{{/*
+What this version does not do. A row: the value, what it may be today, what it would do, what to do instead.
+Take a row out together with the words "Not served yet" in values.yaml when the feature is there.
+*/}}
+{{- define "spiderpool.notServed" -}}
+- value: ipam.enableStatefulSet
+  may: [false]
+  would: keep the addresses of a StatefulSet's pods for the pods that come again under the same names
+  instead: set it to false; where a pod needs a fixed address, name a pool of that one address in its annotation
+- value: ipam.enableKubevirtStaticIP
+  may: [false]
+  would: keep the addresses of virtual machines while they restart or migrate
+  instead: set it to false
+- value: ipam.enableIPConflictDetection
+  may: [false]
+  would: probe whether somebody outside the cluster uses an address before a pod gets it
+  instead: set it to false; exclude such addresses with spec.excludeIPs of the pool or with a SpiderReservedIP
+- value: ipam.enableGatewayDetection
+  may: [false]
+  would: refuse to start pods whose gateway does not answer
+  instead: set it to false
+- value: ipam.enableCleanOutdatedEndpoint
+  may: [false]
+  would: remove SpiderEndpoints whose addresses no pool knows
+  instead: set it to false; endpoints go with the addresses of their pods
+- value: ipam.spiderSubnet.enable
+  may: [false]
+  would: cut pools from SpiderSubnets
+  instead: set it to false, and create SpiderIPPools
+- value: ipam.spiderSubnet.autoPool.enable
+  may: [false]
+  would: make a pool for each application
+  instead: set it to false, and name a pool in the annotation ipam.spidernet.io/ippool
+- value: coordinator.mode
+  may: [auto, overlay, disabled, disable]
+  would: wire up pods whose first NIC is an underlay NIC
+  instead: use auto, with a cluster network (Calico, Cilium, Flannel, ...) as the first NIC and underlay NICs as further ones
+- value: coordinator.podCIDRType
+  may: [cluster, none]
+  would: find out the cluster's pod CIDRs from its network plugin
+  instead: use cluster where the ConfigMap kube-system/kubeadm-config names them, else none with all pod CIDRs in coordinator.hijackCIDR
+- value: coordinator.dataplane
+  may: [ebpf]
+  would: steer packets by ip rules and routing tables
+  instead: use ebpf, which needs Linux 5.10 or later
+- value: coordinator.detectGateway
+  may: [false]
+  would: in older versions, do what ipam.enableGatewayDetection does
+  instead: set it to false
+- value: coordinator.detectIPConflict
+  may: [false]
+  would: in older versions, do what ipam.enableIPConflictDetection does
+  instead: set it to false
+- value: multus.enableMultusConfig
+  may: [false]
+  would: make a NetworkAttachmentDefinition of each SpiderMultusConfig
+  instead: set it to false, and create NetworkAttachmentDefinitions; docs/install.md shows one
+- value: multus.multusCNI.install
+  may: [false]
+  would: install Multus
+  instead: set it to false, and install Multus with its own manifest, before or after this chart
+- value: multus.multusCNI.uninstall
+  may: [false]
+  would: remove Multus from the nodes
+  instead: set it to false
+{{- range $plugins := list "installCNI" "installRdmaCNI" "installOvsCNI" "installSriovCNI" "installibSriovCNI" "installIpoibCNI" "installVlanCNI" }}
+- value: plugins.{{ $plugins }}
+  may: [false]
+  would: install further CNI plugins on the nodes
+  instead: set it to false; packages (containernetworking-plugins) or the projects' archives bring them to {{ $.Values.global.cniBinHostPath }}
+{{- end }}
+- value: spiderpoolAgent.networkResourcePlugin.enabled
+  may: [false]
+  would: offer network interfaces as resources of the node
+  instead: set it to false
+- value: spiderpoolAgent.prometheus.enabledRdmaMetric
+  may: [false]
+  would: show the counters of RDMA devices
+  instead: set it to false
+- value: spiderpoolController.enableValidatingResourcesDeletedWebhook
+  may: [false]
+  would: refuse the deletion of objects that are in use
+  instead: set it to false
+- value: spiderpoolController.podResourceInject.enabled
+  may: [false]
+  would: add network resources to pods as they are created
+  instead: set it to false, and write the resources into the pods
+- value: spiderpoolController.tls.method
+  may: [auto]
+  would: choose where the webhooks' certificate comes from
+  instead: use auto; there are no webhooks yet, and no certificate is made
+{{- range $component := list "spiderpoolAgent" "spiderpoolController" }}
+- value: {{ $component }}.prometheus.enabledDebugMetric
+  may: [false]
+  would: show further metrics, for debugging
+  instead: set it to false
+- value: {{ $component }}.prometheus.prometheusRule.install
+  may: [false]
+  would: install alerts for the Prometheus operator
+  instead: set it to false, and write alerts on the metrics that docs/install.md names
+{{- end }}
+- value: grafanaDashboard.install
+  may: [false]
+  would: install dashboards for the Grafana operator
+  instead: set it to false
+- value: rdma.rdmaSharedDevicePlugin.install
+  may: [false]
+  would: install the device plugin for shared RDMA devices
+  instead: set it to false, and install it with its own manifest
+- value: sriov.install
+  may: [false]
+  would: install the SR-IOV network operator
+  instead: set it to false, and install the operator with its own chart
+- value: iaasNetworkProvider.serverUrl
+  may: [""]
+  would: ask a cloud for each address
+  instead: leave it empty
+{{- end }}
+
+{{/* From the chart of Spiderpool 0.4 and older: what became of `feature`. */}}
+{{- define "spiderpool.feature" -}}
+{{- range $key, $value := .Values.feature }}
+{{- if not (has $key (list "enableIPv4" "enableIPv6")) }}
+- feature.{{ $key }} is of an older chart; the values below ipam have taken the place of feature.
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "spiderpool.enableIPv4" -}}
+{{- $feature := .Values.feature | default dict -}}
+{{- if hasKey $feature "enableIPv4" -}}{{ $feature.enableIPv4 }}{{- else -}}{{ .Values.ipam.enableIPv4 }}{{- end -}}
+{{- end }}
+
+{{- define "spiderpool.enableIPv6" -}}
+{{- $feature := .Values.feature | default dict -}}
+{{- if hasKey $feature "enableIPv6" -}}{{ $feature.enableIPv6 }}{{- else -}}{{ .Values.ipam.enableIPv6 }}{{- end -}}
+{{- end }}

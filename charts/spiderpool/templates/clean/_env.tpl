@@ -1,0 +1,9 @@
+{{- define "spiderpool.clean.env" -}}
+{{ include "spiderpool.env.field" (dict "name" "SPIDERPOOL_POD_NAMESPACE" "path" "metadata.namespace") }}
+{{- include "spiderpool.env.values" (dict
+  "SPIDERPOOL_LOG_LEVEL" .Values.spiderpoolController.debug.logLevel
+  "SPIDERPOOL_AGENT_NAME" .Values.spiderpoolAgent.name
+  "SPIDERPOOL_INIT_NAME" .Values.spiderpoolInit.name
+  "SPIDERPOOL_CLEAN_NODE_MANIFEST" "/etc/spiderpool/clean-node.yaml"
+) }}
+{{- end }}

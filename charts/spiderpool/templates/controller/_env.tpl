@@ -1,0 +1,21 @@
+{{/* The daemon's environment. The name with DEAFULT is spelled as Spiderpool 1.x spells it. */}}
+{{- define "spiderpool.controller.env" -}}
+{{- $controller := .Values.spiderpoolController -}}
+{{- $gc := .Values.ipam.gc -}}
+{{ include "spiderpool.env.field" (dict "name" "SPIDERPOOL_POD_NAME" "path" "metadata.name") }}
+{{ include "spiderpool.env.field" (dict "name" "SPIDERPOOL_POD_NAMESPACE" "path" "metadata.namespace") }}
+{{- include "spiderpool.env.values" (dict
+  "SPIDERPOOL_LOG_LEVEL" $controller.debug.logLevel
+  "SPIDERPOOL_HEALTH_PORT" ($controller.httpPort | int)
+  "SPIDERPOOL_ENABLED_METRIC" $controller.prometheus.enabled
+  "SPIDERPOOL_METRIC_HTTP_PORT" ($controller.prometheus.port | int)
+  "SPIDERPOOL_COORDINATOR_ENABLED" .Values.coordinator.enabled
+  "SPIDERPOOL_COORDINATOR_DEAFULT_NAME" .Values.coordinator.name
+  "SPIDERPOOL_GC_IP_ENABLED" $gc.enabled
+  "SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION" ($gc.gcAll.intervalInSecond | int)
+  "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED" $gc.statelessPod.zombieOnReadyNode
+  "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED" $gc.statelessPod.zombieOnNotReadyNode
+  "SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS" $gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs
+  "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY" ($gc.gcDeletingTimeOutPodDelay | int)
+) }}
+{{- end }}
