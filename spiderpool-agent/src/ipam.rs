@@ -27,8 +27,8 @@ mod wanted;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
+use spiderpool_api::pod::PodObject;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::names::NodeName;
@@ -145,7 +145,7 @@ impl Ipam {
 
     /// The pod as the API server has it now.
     async fn read_pod(&self, namespace: &str, name: &str) -> Result<Option<Arc<Pod>>, Failure> {
-        let api = Api::<k8s::Pod>::namespaced(self.kube.client(), namespace);
+        let api = Api::<PodObject>::namespaced(self.kube.client(), namespace);
         let pod = self.kube.read(api.get_opt(name)).await?;
         Ok(pod.map(|pod| Arc::new(Pod::from(pod))))
     }

@@ -1,10 +1,14 @@
 //! A pod, reduced to what allocation and release ask of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use serde::Deserialize;
 use spiderpool_core::ipam::alive::{PodLife, Stage};
 use spiderpool_core::ipam::owner::OwnerRef;
 
@@ -19,6 +23,60 @@ pub fn uid(meta: &ObjectMeta) -> &str {
     let mirrored = meta.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR));
     let uid = mirrored.filter(|hash| !hash.is_empty()).or(meta.uid.as_ref());
     uid.map(String::as_str).unwrap_or_default()
+}
+
+/// A pod as it is read from the API server: the few members that count. The whole object takes tens of kilobytes of
+/// memory, and megabytes of code to decode.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PodObject {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    spec: PodSpec,
+    status: PodStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    node_name: String,
+    restart_policy: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct PodStatus {
+    phase: String,
+    reason: String,
+}
+
+impl Resource for PodObject {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        core::Pod::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        core::Pod::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        core::Pod::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        core::Pod::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
 }
 
 /// What allocation asks of a pod.
@@ -56,8 +114,8 @@ impl Pod {
     }
 }
 
-impl From<core::Pod> for Pod {
-    fn from(pod: core::Pod) -> Self {
+impl From<PodObject> for Pod {
+    fn from(pod: PodObject) -> Self {
         let stage = Stage::of(&life(&pod));
         let has_stopped = STOPPED.contains(&life(&pod).phase);
         let meta = pod.metadata;
@@ -69,7 +127,7 @@ impl From<core::Pod> for Pod {
             name: meta.name.unwrap_or_default(),
             uid,
             object_uid,
-            node: pod.spec.and_then(|spec| spec.node_name).unwrap_or_default(),
+            node: pod.spec.node_name,
             stage,
             deletion: meta.deletion_timestamp.map(|Time(at)| at),
             has_stopped,
@@ -85,13 +143,12 @@ impl From<core::Pod> for Pod {
     }
 }
 
-fn life(pod: &core::Pod) -> PodLife<'_> {
-    let status = pod.status.as_ref();
+fn life(pod: &PodObject) -> PodLife<'_> {
     PodLife {
         terminating: pod.metadata.deletion_timestamp.is_some(),
-        phase: status.and_then(|status| status.phase.as_deref()).unwrap_or_default(),
-        reason: status.and_then(|status| status.reason.as_deref()).unwrap_or_default(),
-        restart_policy: pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or_default(),
+        phase: &pod.status.phase,
+        reason: &pod.status.reason,
+        restart_policy: &pod.spec.restart_policy,
     }
 }
 
@@ -101,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(value: Value) -> core::Pod {
+    fn pod(value: Value) -> PodObject {
         serde_json::from_value(value).unwrap()
     }
 
@@ -118,6 +175,12 @@ mod tests {
         let terminating = Pod::from(pod(deleted));
         assert_eq!(terminating.stage, Stage::Terminating);
         assert_eq!(terminating.deletion.unwrap().to_string(), "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_read_is_a_pod_to_the_api_server() {
+        assert_eq!(PodObject::url_path(&(), Some("shop")), "/api/v1/namespaces/shop/pods");
+        assert_eq!(PodObject::api_version(&()), "v1");
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! SpiderEndpoints on the API server, as agent and controller write and remove them.
 
-use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use spiderpool_api::crd::{FINALIZER, SpiderEndpoint};
 use spiderpool_api::endpoint::Record;
-use spiderpool_api::pod::Pod;
+use spiderpool_api::pod::{Pod, PodObject};
 use tracing::info;
 
 use crate::kubernetes::{Exactly, Failure, Kubernetes};
@@ -63,7 +62,7 @@ impl EndpointStore {
 
     /// Whether the record's pod still has its name: a newer one may live on another node.
     async fn is_of(&self, record: &Record) -> Result<bool, Failure> {
-        let pods = Api::<k8s::Pod>::namespaced(self.kube.client(), record.namespace());
+        let pods = Api::<PodObject>::namespaced(self.kube.client(), record.namespace());
         let found = self.kube.read(pods.get_opt(record.name())).await?;
         Ok(found.is_some_and(|found| Pod::from(found).uid == record.uid()))
     }

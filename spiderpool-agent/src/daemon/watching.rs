@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use spiderpool_api::pod::PodObject;
 use spiderpool_core::names::NodeName;
 use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::kubernetes::Kubernetes;
@@ -49,7 +50,7 @@ pub(super) fn start(
     let namespace_events =
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default());
     vec![
-        pods.start(watcher(Api::<Pod>::all(client.clone()), of_node), &indexes.pods, on_pods),
+        pods.start(watcher(Api::<PodObject>::all(client.clone()), of_node), &indexes.pods, on_pods),
         namespaces.start(namespace_events, &indexes.namespaces, || {}),
         pools.start(all(&client), &indexes.pools, || {}),
         reserved.start(all(&client), &indexes.reserved, || {}),

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1 as core;
-use spiderpool_api::pod::Pod;
+use spiderpool_api::pod::{Pod, PodObject};
 
 use super::Index;
 
@@ -19,19 +18,19 @@ impl PodIndex {
     }
 }
 
-impl Index<core::Pod> for PodIndex {
-    fn apply(&mut self, pod: core::Pod) {
+impl Index<PodObject> for PodIndex {
+    fn apply(&mut self, pod: PodObject) {
         let pod = Pod::from(pod);
         self.0.insert((pod.namespace.clone(), pod.name.clone()), Arc::new(pod));
     }
 
-    fn delete(&mut self, pod: &core::Pod) {
+    fn delete(&mut self, pod: &PodObject) {
         let meta = &pod.metadata;
         let key = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         self.0.remove(&key);
     }
 
-    fn reset(&mut self, pods: Vec<core::Pod>) {
+    fn reset(&mut self, pods: Vec<PodObject>) {
         self.0.clear();
         for pod in pods {
             self.apply(pod);
@@ -48,7 +47,7 @@ mod tests {
     #[test]
     fn reset_forgets_what_the_list_lacks() {
         let mut index = PodIndex::default();
-        let named = |name: &str, uid: &str| -> core::Pod {
+        let named = |name: &str, uid: &str| -> PodObject {
             serde_json::from_value(json!({"metadata": {"namespace": "n", "name": name, "uid": uid}})).unwrap()
         };
         index.apply(named("a", "1"));
