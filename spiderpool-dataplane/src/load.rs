@@ -14,6 +14,7 @@ use crate::logs::Logs;
 use crate::maps::Maps;
 use crate::pins;
 use crate::programs::Programs;
+use crate::sys;
 
 /// Name of the ring buffer in the object, which aya-log chose.
 const RING_IN_OBJECT: &str = "AYA_LOGS";
@@ -72,7 +73,12 @@ impl Dataplane {
     /// The programs' pins are replaced by a rename, so that a plugin always finds one. Programs that are
     /// attached already go on with their maps until their filters are replaced.
     pub fn load(object: &Path, pin_dir: &Path, sizes: &Sizes) -> Result<Self, LoadError> {
-        Self::load_with(object, pin_dir, sizes, &mut EbpfLoader::new())
+        let bytes = read(object)?;
+        pins::make_dir(pin_dir)?;
+        // Not earlier: the loader parses the types of the whole kernel, tens of MiB, whether they are needed or not.
+        let loaded = Self::load_bytes(object, &bytes, pin_dir, sizes, EbpfLoader::new().btf(None));
+        sys::give_back_memory();
+        loaded
     }
 
     /// As [`Self::load`], with a loader whose globals are set: for test runs of the programs.
@@ -83,15 +89,24 @@ impl Dataplane {
         sizes: &Sizes,
         loader: &mut EbpfLoader<'a>,
     ) -> Result<Self, LoadError> {
-        let bytes =
-            fs::read(object).map_err(|source| LoadError::Object { path: object.to_owned(), source })?;
+        let bytes = read(object)?;
         pins::make_dir(pin_dir)?;
+        Self::load_bytes(object, &bytes, pin_dir, sizes, loader)
+    }
+
+    fn load_bytes<'a>(
+        object: &Path,
+        bytes: &[u8],
+        pin_dir: &'a Path,
+        sizes: &Sizes,
+        loader: &mut EbpfLoader<'a>,
+    ) -> Result<Self, LoadError> {
         set_sizes(loader, sizes);
-        let replaced = remove_unfit(loader, object, &bytes, pin_dir)?;
+        let replaced = remove_unfit(loader, object, bytes, pin_dir)?;
         for (map, pin) in PINS {
             loader.map_pin_path(map, pin_dir.join(pin));
         }
-        let mut ebpf = loader.load(&bytes).map_err(|e| load_error(object, e))?;
+        let mut ebpf = loader.load(bytes).map_err(|e| load_error(object, e))?;
         let egress = load_program(&mut ebpf, object, names::EGRESS)?;
         let ingress = load_program(&mut ebpf, object, names::INGRESS)?;
         pins::replace(egress.as_fd(), &pin_dir.join(names::EGRESS))?;
@@ -115,6 +130,10 @@ impl Dataplane {
     pub const fn take_logs(&mut self) -> Option<Logs> {
         self.logs.take()
     }
+}
+
+fn read(object: &Path) -> Result<Vec<u8>, LoadError> {
+    fs::read(object).map_err(|source| LoadError::Object { path: object.to_owned(), source })
 }
 
 fn set_sizes(loader: &mut EbpfLoader<'_>, sizes: &Sizes) {

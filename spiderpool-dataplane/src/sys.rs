@@ -1,4 +1,5 @@
-//! The few bpf(2) calls that aya does not offer: opening pins without a loader, and a map's BTF.
+//! The few bpf(2) calls that aya does not offer: opening pins without a loader, and a map's BTF; and the way back to
+//! the kernel for the memory that loading takes.
 //!
 //! What is opened here is closed on drop, with `O_CLOEXEC`, as everywhere.
 
@@ -82,4 +83,13 @@ pub(crate) fn btf_blob(id: u32) -> io::Result<Vec<u8>> {
     with.btf_size = blob.len() as u32;
     info(fd, &mut with)?;
     Ok(blob)
+}
+
+/// Hands unused memory of the heap back to the kernel, which glibc does by itself only at the heap's end.
+pub(crate) fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes the allocator's own locks; may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
