@@ -185,6 +185,8 @@ fn a_full_map_is_counted_and_leaves_no_half() {
         let (verdict, reasons, frame) = run(&bench, true, NET1, &other, &tables);
         assert_eq!((verdict, reasons), (by(SP0), vec![Reason::NatFull]));
         assert_eq!(frame.bytes[12..], other.bytes[12..], "only MACs change");
+        let said = bench.said();
+        assert!(said.contains("WARN") && said.contains("a larger SPIDERPOOL_BPF_NAT"), "{said}");
     }
 }
 

@@ -2,7 +2,9 @@
 //! and reads back what they did.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::EbpfLoader;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -32,7 +34,7 @@ pub(crate) struct Bench {
     arrivals: aya::maps::HashMap<MapData, ArrivalKey, ArrivalEntry>,
     nat: aya::maps::HashMap<MapData, NatKey, NatEntry>,
     stats: PerCpuArray<MapData, Counters>,
-    _dataplane: Dataplane,
+    dataplane: Dataplane,
     _fs: BpfFs,
 }
 
@@ -60,6 +62,17 @@ fn map(pins: &Path, name: &str) -> Map {
 }
 
 impl Bench {
+    /// What the programs have said so far, as the agent's log has it.
+    pub(crate) fn said(&mut self) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let file = Arc::new(File::create(&path).unwrap());
+        let log = tracing_subscriber::fmt().with_writer(file).with_ansi(false).finish();
+        let mut logs = self.dataplane.take_logs().unwrap();
+        tracing::subscriber::with_default(log, || logs.flush());
+        fs::read_to_string(path).unwrap()
+    }
+
     /// Loads the programs in test mode and fills the maps of configuration.
     pub(crate) fn new(tables: &Tables, sizes: &Sizes) -> Self {
         let fs = BpfFs::mount();
@@ -76,7 +89,7 @@ impl Bench {
             arrivals: map(&pins, "arrivals").try_into().unwrap(),
             nat: map(&pins, "nat").try_into().unwrap(),
             stats: map(&pins, "stats").try_into().unwrap(),
-            _dataplane: dataplane,
+            dataplane,
             _fs: fs,
         };
         for (&id, nic) in &tables.nics {
