@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("spiderpool-testbox", &[]),
+    ("spiderpool-controller", &["spiderpool-core", "spiderpool-api", "spiderpool-runtime"]),
     ("xtask", &[]),
 ];
 

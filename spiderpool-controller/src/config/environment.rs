@@ -1,0 +1,180 @@
+//! Command line and environment of `spiderpool-controller daemon`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+use spiderpool_core::ipam::alive::OverdueRules;
+use spiderpool_runtime::environment::{any_seconds, required, seconds, switch, trimmed};
+use spiderpool_runtime::leader::Terms;
+use spiderpool_runtime::logging::Level;
+
+use crate::gc;
+
+/// Arguments of `spiderpool-controller daemon`.
+#[derive(Debug, Clone, Args)]
+pub struct Daemon {
+    /// The configuration file, YAML.
+    #[arg(long, value_name = "FILE", default_value = "/tmp/spiderpool/config-map/conf.yml")]
+    pub config_path: PathBuf,
+    /// What the Deployment gives by environment.
+    #[command(flatten)]
+    pub environment: Environment,
+}
+
+/// The environment. Every variable is a flag as well, for running by hand.
+#[derive(Debug, Clone, Args)]
+pub struct Environment {
+    /// debug, info, warn, error, fatal or panic.
+    #[arg(long, env = "SPIDERPOOL_LOG_LEVEL", default_value = "info", value_parser = trimmed::<Level>)]
+    pub log_level: Level,
+    /// Whether metrics are served.
+    #[arg(long, env = "SPIDERPOOL_ENABLED_METRIC", default_value = "false", value_parser = switch, action = ArgAction::Set)]
+    pub enabled_metric: bool,
+    /// Port of the metrics.
+    #[arg(long, env = "SPIDERPOOL_METRIC_HTTP_PORT", default_value = "5721", value_parser = trimmed::<u16>)]
+    pub metric_http_port: u16,
+    /// Port of the health probes.
+    #[arg(long, env = "SPIDERPOOL_HEALTH_PORT", default_value = "5720", value_parser = trimmed::<u16>)]
+    pub health_port: u16,
+    /// Namespace of the controller's own pod; the Lease of the leader is there.
+    #[arg(long, env = "SPIDERPOOL_POD_NAMESPACE", value_parser = required)]
+    pub pod_namespace: String,
+    /// Name of the controller's own pod: its identity in the election.
+    #[arg(long, env = "SPIDERPOOL_POD_NAME", value_parser = required)]
+    pub pod_name: String,
+    /// Freeing of addresses.
+    #[command(flatten)]
+    pub collection: Collection,
+    /// The coordinator.
+    #[command(flatten)]
+    pub coordinator: Coordinator,
+    /// The election.
+    #[command(flatten)]
+    pub election: ElectionTerms,
+}
+
+/// Freeing of addresses.
+#[derive(Debug, Clone, Args)]
+pub struct Collection {
+    /// Whether the leader frees addresses. The agents free those of their nodes in any case.
+    #[arg(long, env = "SPIDERPOOL_GC_IP_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
+    pub gc_ip_enabled: bool,
+    /// Whether a terminating pod on a node that answers is over once its grace period is and it has stopped.
+    #[arg(long, env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
+    pub gc_terminating_on_ready_node: bool,
+    /// Whether a terminating pod on a node that does not answer is over once its grace period is.
+    #[arg(long, env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
+    pub gc_terminating_on_not_ready_node: bool,
+    /// Not supported yet: only false is accepted.
+    #[arg(long, env = "SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS", default_value = "false", value_parser = not_yet, action = ArgAction::Set)]
+    pub gc_running_without_ips: bool,
+    /// Seconds that are added to every grace period.
+    #[arg(long, env = "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY", default_value = "0", value_parser = any_seconds)]
+    pub gc_additional_grace_delay: Duration,
+    /// Seconds between two full comparisons.
+    #[arg(long, env = "SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", default_value = "600", value_parser = seconds)]
+    pub gc_interval: Duration,
+}
+
+impl Collection {
+    /// As the collector takes it.
+    pub fn settings(&self) -> gc::Settings {
+        gc::Settings {
+            enabled: self.gc_ip_enabled,
+            rules: OverdueRules {
+                on_ready_nodes: self.gc_terminating_on_ready_node,
+                on_dead_nodes: self.gc_terminating_on_not_ready_node,
+            },
+            additional: self.gc_additional_grace_delay,
+            interval: self.gc_interval,
+        }
+    }
+}
+
+/// The coordinator.
+#[derive(Debug, Clone, Args)]
+pub struct Coordinator {
+    /// Whether the status of the SpiderCoordinator is written.
+    #[arg(long, env = "SPIDERPOOL_COORDINATOR_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
+    pub coordinator_enabled: bool,
+    /// Its name.
+    #[arg(long, env = "SPIDERPOOL_COORDINATOR_DEAFULT_NAME", default_value = "default", value_parser = required)]
+    pub coordinator_name: String,
+}
+
+/// The election.
+#[derive(Debug, Clone, Args)]
+pub struct ElectionTerms {
+    /// Seconds after which the Lease of a silent leader is taken.
+    #[arg(long, env = "SPIDERPOOL_LEADER_DURATION", default_value = "15", value_parser = seconds)]
+    pub leader_duration: Duration,
+    /// Seconds after which a leader that cannot renew its Lease stops; fewer than the duration.
+    #[arg(long, env = "SPIDERPOOL_LEADER_RENEW_DEADLINE", default_value = "10", value_parser = seconds)]
+    pub leader_renew_deadline: Duration,
+    /// Seconds between two looks at the Lease; fewer than the deadline.
+    #[arg(long, env = "SPIDERPOOL_LEADER_RETRY_PERIOD", default_value = "2", value_parser = seconds)]
+    pub leader_retry_period: Duration,
+}
+
+impl ElectionTerms {
+    /// As the election takes them.
+    pub fn terms(&self) -> anyhow::Result<Terms> {
+        anyhow::ensure!(
+            self.leader_retry_period < self.leader_renew_deadline
+                && self.leader_renew_deadline < self.leader_duration,
+            "SPIDERPOOL_LEADER_RETRY_PERIOD ({:?}), _RENEW_DEADLINE ({:?}) and _DURATION ({:?}) must ascend",
+            self.leader_retry_period,
+            self.leader_renew_deadline,
+            self.leader_duration
+        );
+        Ok(Terms {
+            duration: self.leader_duration,
+            renew_deadline: self.leader_renew_deadline,
+            retry: self.leader_retry_period,
+        })
+    }
+}
+
+fn not_yet(text: &str) -> Result<bool, String> {
+    if switch(text)? { Err("this is not supported yet: set it to false".to_owned()) } else { Ok(false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Probe {
+        #[command(flatten)]
+        daemon: Daemon,
+    }
+
+    fn parse(extra: &[&str]) -> Result<Environment, String> {
+        let required = ["probe", "--pod-namespace", "kube-system", "--pod-name", "a"];
+        let probe = Probe::try_parse_from(required.iter().chain(extra)).map_err(|error| error.to_string())?;
+        Ok(probe.daemon.environment)
+    }
+
+    #[test]
+    fn defaults_are_upstreams() {
+        let environment = parse(&[]).unwrap();
+        assert_eq!((environment.health_port, environment.metric_http_port), (5720, 5721));
+        assert_eq!(environment.election.terms().unwrap(), Terms::default());
+        let settings = environment.collection.settings();
+        assert!(settings.enabled && settings.rules.on_ready_nodes && settings.rules.on_dead_nodes);
+        assert_eq!((settings.interval.as_secs(), settings.additional.as_secs()), (600, 0));
+        assert_eq!(environment.coordinator.coordinator_name, "default");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let error = parse(&["--gc-running-without-ips", "true"]).unwrap_err();
+        assert!(error.contains("not supported yet"), "{error}");
+        let terms = parse(&["--leader-renew-deadline", "20"]).unwrap().election.terms();
+        assert!(terms.unwrap_err().to_string().contains("must ascend"));
+        assert!(parse(&["--pod-name", " "]).is_err());
+    }
+}

@@ -1,0 +1,172 @@
+//! Server-side apply that keeps what others have set since.
+
+use std::time::{Duration, Instant};
+
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use kube::core::{DynamicObject, Status};
+use serde_json::Value;
+use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::objects::Wanted;
+
+/// The owner of the fields that the values set.
+pub(super) const MANAGER: &str = "spiderpool-init";
+/// Pause before an attempt that failed is made again.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+/// Rounds of conflicts: each takes fields out.
+const ROUNDS: usize = 5;
+
+/// Why an object is not applied.
+#[derive(Debug, Error)]
+pub(super) enum ApplyError {
+    /// The API server refuses it.
+    #[error("{object} is refused: {source}")]
+    Refused {
+        /// Kind and name.
+        object: String,
+        /// Why.
+        source: Failure,
+    },
+    /// Time is over.
+    #[error(
+        "{object} could not be applied in time, the deadline (SPIDERPOOL_INIT_DEADLINE) is over: {source}"
+    )]
+    Deadline {
+        /// Kind and name.
+        object: String,
+        /// The last failure.
+        source: Failure,
+    },
+}
+
+/// A field that somebody else has set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Conflict {
+    /// `.spec.mode`
+    field: String,
+    /// Who has set it.
+    manager: String,
+}
+
+/// Applies objects until a deadline.
+pub(super) struct Applier {
+    kube: Kubernetes,
+    deadline: Instant,
+}
+
+impl Applier {
+    /// By this connection.
+    pub(super) fn new(kube: Kubernetes, deadline: Instant) -> Self {
+        Self { kube, deadline }
+    }
+
+    /// Applies one object; a field that was changed by hand since stays as it is.
+    pub(super) async fn apply(&self, wanted: &Wanted) -> Result<(), ApplyError> {
+        loop {
+            let failure = match self.attempt(wanted).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            // A kind that is not there yet is 404.
+            if !failure.is_retryable() && !failure.is_not_found() {
+                return Err(ApplyError::Refused { object: wanted.to_string(), source: failure });
+            }
+            if Instant::now() + RETRY >= self.deadline {
+                return Err(ApplyError::Deadline { object: wanted.to_string(), source: failure });
+            }
+            warn!(object = %wanted, error = %failure, "not applied yet, trying again");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn attempt(&self, wanted: &Wanted) -> Result<(), Failure> {
+        let api = Api::<DynamicObject>::all_with(self.kube.client(), &wanted.resource);
+        let mut object = wanted.object.clone();
+        let mut parameters = PatchParams::apply(MANAGER);
+        for round in 0.. {
+            let patch = Patch::Apply(&object);
+            let failure = match self.kube.write(api.patch(&wanted.name, &parameters, &patch)).await {
+                Ok(_) => {
+                    info!(object = %wanted, "applied");
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            let conflicts = match &failure {
+                Failure::Refused(status) => conflicts(status),
+                _ => Vec::new(),
+            };
+            if conflicts.is_empty() || round == ROUNDS {
+                return Err(failure);
+            }
+            let (own, others): (Vec<_>, Vec<_>) =
+                conflicts.into_iter().partition(|conflict| conflict.manager == MANAGER);
+            for Conflict { field, manager } in others {
+                warn!(object = %wanted, field, manager, "was changed by somebody else since and is kept");
+                drop_field(&mut object, &field);
+            }
+            // What an older version of this program has created is not somebody else's.
+            parameters.force = !own.is_empty();
+        }
+        Ok(())
+    }
+}
+
+/// The fields that the API server names in its refusal.
+fn conflicts(status: &Status) -> Vec<Conflict> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .filter(|cause| cause.reason == "FieldManagerConflict")
+        .map(|cause| Conflict {
+            field: cause.field.clone(),
+            // conflict with "kubectl-edit" using v1
+            manager: cause.message.split('"').nth(1).unwrap_or_default().to_owned(),
+        })
+        .collect()
+}
+
+/// Takes `.spec.a.b` out. Of a list's element the whole list: it is applied as one.
+fn drop_field(object: &mut Value, field: &str) {
+    let path = field.split('[').next().unwrap_or_default();
+    let mut names: Vec<&str> = path.split('.').filter(|name| !name.is_empty()).collect();
+    let Some(last) = names.pop() else { return };
+    let parent = names.into_iter().try_fold(object, |value, name| value.get_mut(name));
+    if let Some(members) = parent.and_then(Value::as_object_mut) {
+        members.remove(last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn conflicts_are_read_from_the_refusal() {
+        let status: Status = serde_json::from_value(json!({
+            "status": "Failure", "code": 409, "reason": "Conflict", "message": "Apply failed with 1 conflict",
+            "details": {"causes": [
+                {"reason": "FieldManagerConflict", "message": "conflict with \"kubectl-edit\" using v1", "field": ".spec.mode"},
+            ]},
+        }))
+        .unwrap();
+        assert_eq!(
+            conflicts(&status),
+            [Conflict { field: ".spec.mode".into(), manager: "kubectl-edit".into() }]
+        );
+    }
+
+    #[test]
+    fn a_field_is_taken_out_wherever_it_is() {
+        let mut object = json!({"spec": {"mode": "auto", "ebpf": {"routeHints": "auto"}, "ips": ["a"]}});
+        drop_field(&mut object, ".spec.mode");
+        drop_field(&mut object, ".spec.ebpf.routeHints");
+        drop_field(&mut object, ".spec.ips[0]");
+        drop_field(&mut object, ".spec.none.deeper");
+        assert_eq!(object, json!({"spec": {"ebpf": {}}}));
+    }
+}

@@ -1,0 +1,16 @@
+//! `spiderpool-controller`: what is done once per cluster. One replica leads and works, the others wait.
+//!
+//! `spiderpool-init` is in here too: default objects and definitions, at install and upgrade.
+#![forbid(unsafe_code)]
+
+pub mod clean;
+pub mod config;
+pub mod coordinator;
+pub mod daemon;
+pub mod gc;
+pub mod init;
+mod lead;
+pub mod metrics;
+pub mod pools;
+pub mod schedule;
+pub mod world;

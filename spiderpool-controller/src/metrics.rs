@@ -1,0 +1,148 @@
+//! What the controller counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+use crate::world::Cause;
+
+/// Upper bounds, in seconds, of the lag of a view.
+const BOUNDS: [f64; 7] = [0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// How long it took from a change to the write that shows it.
+#[derive(Debug, Clone)]
+pub struct Lag(Histogram);
+
+impl Lag {
+    /// Counts one more.
+    pub fn observe(&self, duration: Duration) {
+        self.0.observe(duration.as_secs_f64());
+    }
+}
+
+/// What is exported. The names that dashboards know come first.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    collected: Counter,
+    /// Looks that failed.
+    pub failures: Counter,
+    /// Pools.
+    pub pools: Gauge,
+    /// Addresses in use.
+    pub addresses: Gauge,
+    /// Pods that are known.
+    pub pods: Gauge,
+    /// 1 on the leader.
+    pub leader: Gauge,
+    by_reason: Family<Reason, Counter>,
+    /// Endpoints that their agents did not write.
+    pub endpoints_written: Counter,
+    /// Writes of a pool's status.
+    pub view_writes: Counter,
+    /// Writes of a pool's bitmaps.
+    pub usage_writes: Counter,
+    /// Writes of either that failed.
+    pub view_failures: Counter,
+    /// Age of the news that a view was written for.
+    pub view_lag: Lag,
+    /// Changes of the coordinator's status.
+    pub coordinator_writes: Counter,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            collected: Counter::default(),
+            failures: Counter::default(),
+            pools: Gauge::default(),
+            addresses: Gauge::default(),
+            pods: Gauge::default(),
+            leader: Gauge::default(),
+            by_reason: Family::default(),
+            endpoints_written: Counter::default(),
+            view_writes: Counter::default(),
+            usage_writes: Counter::default(),
+            view_failures: Counter::default(),
+            view_lag: Lag(Histogram::new(BOUNDS)),
+            coordinator_writes: Counter::default(),
+        };
+        for (name, help, counter) in [
+            ("ip_gc_counts", "Addresses freed", &metrics.collected),
+            ("ip_gc_failure_counts", "Attempts to free that failed", &metrics.failures),
+            (
+                "controller_endpoints_written",
+                "Endpoints that agents did not write",
+                &metrics.endpoints_written,
+            ),
+            ("controller_pool_status_writes", "Writes of the status of pools", &metrics.view_writes),
+            ("controller_pool_usage_writes", "Writes of the bitmaps of pools", &metrics.usage_writes),
+            ("controller_pool_write_failures", "Writes of either that failed", &metrics.view_failures),
+            (
+                "controller_coordinator_writes",
+                "Changes of the coordinator's status",
+                &metrics.coordinator_writes,
+            ),
+        ] {
+            registry.register(format!("spiderpool_{name}"), help, counter.clone());
+        }
+        for (name, help, gauge) in [
+            ("total_ippool_counts", "Pools", &metrics.pools),
+            ("controller_addresses", "Addresses in use, as the leader knows them", &metrics.addresses),
+            ("controller_pods", "Pods, as the leader knows them", &metrics.pods),
+            ("controller_leader", "1 on the leader, 0 elsewhere", &metrics.leader),
+        ] {
+            registry.register(format!("spiderpool_{name}"), help, gauge.clone());
+        }
+        registry.register(
+            "spiderpool_controller_freed",
+            "Addresses freed, by reason",
+            metrics.by_reason.clone(),
+        );
+        registry.register(
+            "spiderpool_controller_view_lag_seconds",
+            "Time from a change to the write that shows it",
+            metrics.view_lag.0.clone(),
+        );
+        metrics
+    }
+
+    /// An address was freed.
+    pub fn freed(&self, cause: Cause) {
+        self.collected.inc();
+        self.by_reason.get_or_create(&Reason { reason: cause.as_str() }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_dashboards() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.freed(Cause::Gone);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            "spiderpool_ip_gc_counts_total 1",
+            "spiderpool_ip_gc_failure_counts_total 0",
+            "spiderpool_total_ippool_counts 0",
+            "spiderpool_controller_freed_total{reason=\"gone\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A pool's status, from the addresses in use.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use spiderpool_api::crd::IPPoolStatus;
+use spiderpool_core::ip::IpSet;
+
+use crate::world::{Address, KnownPool, ViewPrint, World};
+
+/// With more addresses in use only the counts are shown: an object of etcd has its limits.
+pub(super) const RECORDS: usize = 5000;
+/// Pause between two writes of the same pool's status.
+const PAUSE: Duration = Duration::from_millis(500);
+/// So many records are worth one pause: a bigger status is written less often.
+const RECORDS_PER_PAUSE: usize = 1000;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    pod: String,
+    pod_uid: &'a str,
+}
+
+/// How long a status of so many records is left alone.
+pub(super) fn pause(in_use: usize) -> Duration {
+    let records = if in_use > RECORDS { 0 } else { in_use };
+    PAUSE * (records.div_ceil(RECORDS_PER_PAUSE).max(1) as u32)
+}
+
+/// What the status should say.
+fn status<'a>(
+    usable: &IpSet,
+    in_use: impl Iterator<Item = (IpAddr, &'a Address)>,
+    count: usize,
+) -> IPPoolStatus {
+    let records = || {
+        // Keys are sorted as texts.
+        let records: BTreeMap<String, Record<'_>> = in_use
+            .map(|(ip, address)| {
+                let pod = address.holder.to_string();
+                (ip.to_string(), Record { pod, pod_uid: &address.holder.uid })
+            })
+            .collect();
+        serde_json::to_string(&records).ok()
+    };
+    IPPoolStatus {
+        allocated_ips: if (1..=RECORDS).contains(&count) { records() } else { None },
+        total_ip_count: Some(i64::try_from(usable.len()).unwrap_or(i64::MAX)),
+        allocated_ip_count: Some(i64::try_from(count).unwrap_or(i64::MAX)),
+    }
+}
+
+/// The patch that makes the pool's status true; `None` if it is, or if the pool makes no sense.
+pub(super) fn plan(world: &World, name: &str, known: &KnownPool) -> Option<Value> {
+    let pool = known.pool.as_ref().ok()?;
+    let wanted = status(&pool.usable, world.addresses.of_pool(name), world.addresses.count(name));
+    if ViewPrint::from(&wanted) == known.shown {
+        return None;
+    }
+    // `null` removes the field: absent says that nothing is in use.
+    Some(json!({
+        "metadata": {"uid": known.uid},
+        "status": {
+            "allocatedIPs": wanted.allocated_ips,
+            "totalIPCount": wanted.total_ip_count,
+            "allocatedIPCount": wanted.allocated_ip_count,
+        },
+    }))
+}
+
+/// The patch that says of which IP version the pool is, if its author has not.
+pub(super) fn plan_version(known: &KnownPool) -> Option<Value> {
+    let pool = known.pool.as_ref().ok().filter(|pool| !known.has_version && !pool.terminating)?;
+    Some(json!({"metadata": {"uid": known.uid}, "spec": {"ipVersion": pool.family().version()}}))
+}
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPool};
+    use spiderpool_runtime::watch::Index;
+
+    use super::*;
+    use crate::world::SlimAddress;
+
+    fn world(spec: &Value, status: &Value) -> World {
+        let mut world = World::default();
+        let pool: SpiderIPPool = serde_json::from_value(
+            json!({"metadata": {"name": "p", "uid": "u", "generation": 1}, "spec": spec, "status": status}),
+        )
+        .unwrap();
+        world.apply(pool);
+        world
+    }
+
+    fn take(world: &mut World, name: &str, net: &str, pod: &str) {
+        let address: SpiderIPAddress = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {"address": net, "pool": "p", "interface": "net1", "podNamespace": "ns1", "podName": pod, "podUID": format!("uid-{pod}")},
+        }))
+        .unwrap();
+        world.apply(SlimAddress::from(address));
+    }
+
+    fn planned(world: &World) -> Option<Value> {
+        plan(world, "p", world.pools.get("p").unwrap())
+    }
+
+    /// The shape is read by other tools: no blanks, keys sorted as texts, exactly two members.
+    #[test]
+    fn records_are_upstreams_to_the_byte() {
+        let mut world =
+            world(&json!({"subnet": "172.18.40.0/24", "ips": ["172.18.40.2-172.18.40.30"]}), &Value::Null);
+        take(&mut world, "172.18.40.9", "172.18.40.9/24", "web-1");
+        take(&mut world, "172.18.40.10", "172.18.40.10/24", "web-0");
+        let patch = planned(&world).unwrap();
+        assert_eq!(
+            patch["status"]["allocatedIPs"],
+            r#"{"172.18.40.10":{"pod":"ns1/web-0","podUid":"uid-web-0"},"172.18.40.9":{"pod":"ns1/web-1","podUid":"uid-web-1"}}"#
+        );
+        assert_eq!(
+            (&patch["status"]["allocatedIPCount"], &patch["status"]["totalIPCount"]),
+            (&json!(2), &json!(29))
+        );
+        assert_eq!(patch["metadata"]["uid"], "u");
+    }
+
+    #[test]
+    fn ipv6_keys_are_short() {
+        let mut world = world(&json!({"subnet": "fd00::/64", "ips": ["fd00::1-fd00::9"]}), &Value::Null);
+        take(&mut world, "fd00-0000-0000-0000-0000-0000-0000-0001", "fd00::1/64", "a");
+        let patch = planned(&world).unwrap();
+        assert_eq!(patch["status"]["allocatedIPs"], r#"{"fd00::1":{"pod":"ns1/a","podUid":"uid-a"}}"#);
+    }
+
+    #[test]
+    fn an_unused_pool_has_no_records_and_a_true_status_is_not_written() {
+        let spec = json!({"subnet": "10.0.0.0/24", "ips": ["10.0.0.1"]});
+        let patch = planned(&world(&spec, &Value::Null)).unwrap();
+        assert_eq!(patch["status"], json!({"allocatedIPs": null, "totalIPCount": 1, "allocatedIPCount": 0}));
+        assert_eq!(planned(&world(&spec, &json!({"totalIPCount": 1, "allocatedIPCount": 0}))), None);
+        let stale = json!({"allocatedIPs": "{}", "totalIPCount": 1, "allocatedIPCount": 0});
+        assert!(planned(&world(&spec, &stale)).is_some());
+    }
+
+    /// Upstream's case D00017.
+    #[test]
+    fn the_total_ends_at_the_largest_int64() {
+        let spec = json!({"subnet": "fd00::/32", "ips": ["fd00::-fd00:0:ffff:ffff:ffff:ffff:ffff:ffff"]});
+        let patch = planned(&world(&spec, &Value::Null)).unwrap();
+        assert_eq!(patch["status"]["totalIPCount"], json!(9_223_372_036_854_775_807_i64));
+    }
+
+    #[test]
+    fn a_pool_that_makes_no_sense_is_left_alone() {
+        let world = world(&json!({"subnet": "10.0.0.1/24"}), &Value::Null);
+        assert_eq!(planned(&world), None);
+        assert_eq!(plan_version(world.pools.get("p").unwrap()), None);
+    }
+
+    #[test]
+    fn the_version_is_derived_where_it_is_not_said() {
+        let version = |spec: &Value| plan_version(world(spec, &Value::Null).pools.get("p").unwrap());
+        let derived = version(&json!({"subnet": "fd00::/64"})).unwrap();
+        assert_eq!(derived["spec"], json!({"ipVersion": 6}));
+        assert_eq!(version(&json!({"subnet": "fd00::/64", "ipVersion": 6})), None);
+    }
+
+    #[test]
+    fn many_records_are_written_less_often_and_too_many_not_at_all() {
+        assert_eq!(pause(0), PAUSE);
+        assert_eq!(pause(1000), PAUSE);
+        assert_eq!(pause(5000), PAUSE * 5);
+        assert_eq!(pause(5001), PAUSE);
+        let usable = IpSet::empty(spiderpool_core::ip::Family::V4);
+        let over = status(&usable, std::iter::empty(), RECORDS + 1);
+        assert_eq!((over.allocated_ips, over.allocated_ip_count), (None, Some(5001)));
+    }
+}

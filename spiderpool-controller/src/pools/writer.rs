@@ -1,0 +1,263 @@
+//! Writes the views of pools: the first change at once, then at a pace.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use spiderpool_api::crd::{SpiderIPPool, SpiderIPPoolUsage};
+use spiderpool_runtime::kubernetes::{Exactly, Failure, Kubernetes};
+use spiderpool_runtime::shutdown::Shutdown;
+use spiderpool_runtime::watch::{Index as _, Shared};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::usage::{Step, Stored};
+use super::{release, view};
+use crate::metrics::Metrics;
+use crate::schedule::{Schedule, wait};
+use crate::world::World;
+
+/// Pause between two writes of a pool's bitmaps.
+const USAGE_PAUSE: Duration = Duration::from_millis(500);
+/// Pools that are written at the same time.
+const WRITERS: usize = 4;
+/// Pause before a job is looked at again that is still running.
+const BUSY: Duration = Duration::from_millis(100);
+/// Pause after a write that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What is written of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Job {
+    /// Its bitmaps; agents wait for them.
+    Usage(Arc<str>),
+    /// Its status, and what its object lacks.
+    View(Arc<str>),
+}
+
+/// The writer of views.
+pub struct Writer {
+    kube: Kubernetes,
+    world: Shared<World>,
+    pools: Api<SpiderIPPool>,
+    usages: Api<SpiderIPPoolUsage>,
+    metrics: Metrics,
+    jobs: Schedule<Job>,
+    /// When a job may run again.
+    not_before: HashMap<Job, Instant>,
+    noticed: HashMap<Job, Instant>,
+    busy: HashSet<Job>,
+}
+
+impl Writer {
+    /// By this connection.
+    pub fn new(kube: Kubernetes, world: Shared<World>, metrics: Metrics) -> Self {
+        Self {
+            pools: Api::all(kube.client()),
+            usages: Api::all(kube.client()),
+            kube,
+            world,
+            metrics,
+            jobs: Schedule::default(),
+            not_before: HashMap::new(),
+            noticed: HashMap::new(),
+            busy: HashSet::new(),
+        }
+    }
+
+    /// These pools may have changed.
+    fn notice(&mut self, pools: impl IntoIterator<Item = Arc<str>>) {
+        let now = Instant::now();
+        for pool in pools {
+            for job in [Job::Usage(Arc::clone(&pool)), Job::View(pool)] {
+                let at = self.not_before.get(&job).copied().filter(|at| *at > now).unwrap_or(now);
+                self.noticed.entry(job.clone()).or_insert(now);
+                self.jobs.put(job, at);
+            }
+        }
+    }
+
+    /// Writes until shutdown; `changed` tells of changes. Wants watches that have listed.
+    pub async fn run(mut self, changed: Arc<Notify>, shutdown: Shutdown) {
+        let Some(stored) = self.load(&shutdown).await else { return };
+        let stored = Shared::new(stored);
+        self.notice(stored.read(|stored| stored.pools().collect::<Vec<_>>()));
+        let mut running = FuturesUnordered::new();
+        loop {
+            let pools = self.world.write(World::take_pools);
+            self.notice(pools);
+            while running.len() < WRITERS {
+                let Some(job) = self.jobs.take(Instant::now()) else { break };
+                if !self.busy.insert(job.clone()) {
+                    // What it writes may be older than the news.
+                    self.jobs.put(job, Instant::now() + BUSY);
+                    continue;
+                }
+                self.not_before.insert(job.clone(), Instant::now() + self.pause(&job));
+                let noticed = self.noticed.remove(&job);
+                running.push(self.write(job, noticed, stored.clone()));
+            }
+            let next = self.jobs.next().filter(|_| running.len() < WRITERS);
+            tokio::select! {
+                () = shutdown.requested() => break,
+                () = changed.notified() => {}
+                () = wait(next) => {}
+                Some((job, outcome)) = running.next() => self.done(job, outcome),
+            }
+        }
+        // What has begun is finished: it is not known otherwise what came of it.
+        while running.next().await.is_some() {}
+    }
+
+    fn pause(&self, job: &Job) -> Duration {
+        match job {
+            Job::Usage(_) => USAGE_PAUSE,
+            Job::View(pool) => view::pause(self.world.read(|world| world.addresses.count(pool))),
+        }
+    }
+
+    fn done(&mut self, job: Job, outcome: Result<(), Failure>) {
+        self.busy.remove(&job);
+        let (Job::Usage(pool) | Job::View(pool)) = &job;
+        if self.world.read(|world| world.pools.get(pool).is_none()) {
+            self.not_before.remove(&job);
+        }
+        let Err(error) = outcome else { return };
+        if error.is_conflict() || error.is_not_found() {
+            debug!(%pool, %error, "the pool has changed meanwhile");
+        } else {
+            warn!(%pool, %error, "the view of the pool is not written yet, trying again");
+        }
+        self.metrics.view_failures.inc();
+        self.jobs.put(job, Instant::now() + RETRY);
+    }
+
+    /// What an earlier leader has left.
+    async fn load(&self, shutdown: &Shutdown) -> Option<Stored> {
+        loop {
+            match self.kube.read(self.usages.list(&ListParams::default())).await {
+                Ok(list) => return Some(Stored::new(&list.items)),
+                Err(error) => warn!(%error, "the bitmaps of pools cannot be listed, trying again"),
+            }
+            if !shutdown.sleep(RETRY).await {
+                return None;
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        job: Job,
+        noticed: Option<Instant>,
+        stored: Shared<Stored>,
+    ) -> impl Future<Output = (Job, Result<(), Failure>)> + use<> {
+        let work = Work {
+            kube: self.kube.clone(),
+            world: self.world.clone(),
+            pools: self.pools.clone(),
+            usages: self.usages.clone(),
+            metrics: self.metrics.clone(),
+        };
+        async move {
+            let outcome = match &job {
+                Job::Usage(pool) => work.usage(pool, &stored).await,
+                Job::View(pool) => work.view(pool).await,
+            };
+            if let (Ok(()), Some(noticed)) = (&outcome, noticed) {
+                work.metrics.view_lag.observe(noticed.elapsed());
+            }
+            (job, outcome)
+        }
+    }
+}
+
+/// What a write needs.
+struct Work {
+    kube: Kubernetes,
+    world: Shared<World>,
+    pools: Api<SpiderIPPool>,
+    usages: Api<SpiderIPPoolUsage>,
+    metrics: Metrics,
+}
+
+impl Work {
+    async fn view(&self, pool: &str) -> Result<(), Failure> {
+        let (status, version, held_back) = self.world.read(|world| {
+            let Some(known) = world.pools.get(pool) else { return (None, None, None) };
+            let unused = known.is_held_back && world.addresses.count(pool) == 0;
+            let held_back = unused.then(|| known.uid.clone());
+            (view::plan(world, pool, known), view::plan_version(known), held_back)
+        });
+        if let Some(patch) = version {
+            self.patch(pool, patch, Part::Spec).await?;
+        }
+        if let Some(patch) = status {
+            self.patch(pool, patch, Part::Status).await?;
+            self.metrics.view_writes.inc();
+        }
+        match held_back {
+            Some(uid) => release::release(&self.kube, pool, &uid).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn patch(&self, pool: &str, patch: Value, part: Part) -> Result<(), Failure> {
+        let (patch, parameters) = (Patch::Merge(patch), PatchParams::default());
+        let request = async {
+            match part {
+                Part::Spec => self.pools.patch(pool, &parameters, &patch).await,
+                Part::Status => self.pools.patch_status(pool, &parameters, &patch).await,
+            }
+        };
+        let written = self.kube.write(request).await?;
+        self.world.write(|world| world.apply(written));
+        Ok(())
+    }
+
+    async fn usage(&self, pool: &str, stored: &Shared<Stored>) -> Result<(), Failure> {
+        let steps = self.world.read(|world| stored.read(|stored| stored.plan(world, pool)));
+        for step in steps {
+            match step {
+                Step::Put(object) => {
+                    self.put(&object).await?;
+                    stored.write(|stored| stored.put(&object));
+                }
+                Step::Delete(name) => {
+                    self.delete(&name).await?;
+                    stored.write(|stored| stored.delete(pool, &name));
+                }
+            }
+            self.metrics.usage_writes.inc();
+        }
+        Ok(())
+    }
+
+    async fn put(&self, object: &SpiderIPPoolUsage) -> Result<(), Failure> {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        let patch =
+            Patch::Merge(json!({"metadata": {"labels": object.metadata.labels}, "spec": object.spec}));
+        match self.kube.write(self.usages.patch(name, &PatchParams::default(), &patch)).await {
+            Err(failure) if failure.is_not_found() => {
+                self.kube.write(self.usages.create(&PostParams::default(), object)).await.map(|_| ())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Failure> {
+        let Some(found) = self.kube.read(self.usages.get_opt(name)).await? else { return Ok(()) };
+        self.kube.delete(&self.usages, &Exactly::of(&found.metadata)).await.map(|_| ())
+    }
+}
+
+/// Which part of a pool is written.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Spec,
+    Status,
+}

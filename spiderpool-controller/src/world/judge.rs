@@ -1,0 +1,145 @@
+//! What is to be done about a pod that holds addresses or has an endpoint. Pure: the same rule as the agents'
+//! (`spiderpool_core::ipam::alive`), and what only somebody outside of the node can say.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::alive::{Ending, Fate, OverdueRules, Stage, fate};
+
+use super::{PodId, World};
+
+/// The time, and what is believed of pods whose time is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Now.
+    pub now: Timestamp,
+    /// Added to every grace period.
+    pub additional: Duration,
+    /// Whether overdue pods are finished.
+    pub rules: OverdueRules,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Fine,
+    /// Nothing before this time.
+    Later(Timestamp),
+    /// The pod runs, and its endpoint lacks an address.
+    WriteEndpoint,
+    /// Nothing of the pod runs: what it holds is freed, its endpoint removed.
+    Free(Cause),
+}
+
+/// Why a pod's addresses are freed; also the label of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// There is no such pod.
+    Gone,
+    /// The pod has ended or was evicted.
+    Finished,
+    /// Its grace period is over, and its node does not answer or says that it has stopped.
+    Overdue,
+}
+
+impl Cause {
+    /// A word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Finished => "finished",
+            Self::Overdue => "overdue",
+        }
+    }
+}
+
+/// How a pod stands, from the index or from the API server.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
+    /// The UID of the pod that has the name.
+    pub uid: &'a str,
+    /// Its stage.
+    pub stage: Stage,
+    /// Whether all its containers have stopped.
+    pub has_stopped: bool,
+    /// When its grace period ends.
+    pub deletion: Option<Timestamp>,
+    /// Its node.
+    pub node: &'a str,
+}
+
+impl World {
+    /// By what the watches say.
+    pub fn judge(&self, id: &PodId, clock: Clock) -> Verdict {
+        let standing = self.pods.get(&id.uid).map(|pod| Standing {
+            uid: &id.uid,
+            stage: pod.stage,
+            has_stopped: pod.has_stopped,
+            deletion: pod.deletion,
+            node: &pod.node,
+        });
+        match self.judge_pod(id, standing, clock) {
+            Verdict::Fine
+                if standing.is_some_and(|pod| pod.stage == Stage::Alive) && self.lacks_endpoint(id) =>
+            {
+                Verdict::WriteEndpoint
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// By what is said of the pod that has the name now; never asks for an endpoint.
+    pub fn judge_pod(&self, id: &PodId, found: Option<Standing<'_>>, clock: Clock) -> Verdict {
+        let holder = self.addresses.holder(id);
+        let has_bound = holder.is_some() && !self.addresses.bound(id).is_empty();
+        // An endpoint that was made to outlive its pod, and has no addresses here, is not ours to judge.
+        let has_endpoint = self.endpoints.of(id).is_some_and(|endpoint| endpoint.is_owned);
+        if !has_bound && !has_endpoint {
+            return Verdict::Fine;
+        }
+        let grace_end = |pod: Standing<'_>| {
+            let additional = SignedDuration::try_from(clock.additional).unwrap_or_default();
+            pod.deletion.and_then(|at| at.checked_add(additional).ok())
+        };
+        let is_over = |pod: Standing<'_>| {
+            clock.rules.is_over(Ending {
+                grace_is_over: grace_end(pod).is_some_and(|end| clock.now >= end),
+                has_stopped: pod.has_stopped,
+                node_is_ready: self.nodes.is_ready(pod.node),
+            })
+        };
+        let overdue = found.is_some_and(|pod| pod.stage == Stage::Terminating && is_over(pod));
+        let stage = |pod: Standing<'_>| if overdue { Stage::Finished } else { pod.stage };
+        let is_static = holder.is_some_and(super::Holder::is_static);
+        match fate(&id.uid, is_static, found.map(|pod| (pod.uid, stage(pod)))) {
+            Fate::Kept => Verdict::Fine,
+            Fate::Left => match found.and_then(grace_end).filter(|end| clock.now < *end) {
+                Some(end) => Verdict::Later(end),
+                None => Verdict::Fine,
+            },
+            Fate::Freed => Verdict::Free(match found {
+                Some(pod) if overdue && pod.uid == &*id.uid => Cause::Overdue,
+                Some(pod) if pod.uid == &*id.uid => Cause::Finished,
+                _ => Cause::Gone,
+            }),
+        }
+    }
+
+    /// Whether the endpoint lacks an address. Of several for one NIC and family it names one.
+    fn lacks_endpoint(&self, id: &PodId) -> bool {
+        let held = self.addresses.held(id);
+        let endpoint = self.endpoints.of(id);
+        held.iter().any(|one| {
+            let same = held.iter().filter(|other| {
+                other.interface == one.interface && Family::of_net(&other.net) == Family::of_net(&one.net)
+            });
+            let mut same = same.map(|other| (other.interface, other.net));
+            !same.any(|(interface, net)| endpoint.is_some_and(|endpoint| endpoint.names(interface, net)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! Whether nodes answer.
+
+use std::collections::HashMap;
+
+use spiderpool_runtime::watch::Index;
+
+use super::World;
+use super::slim::SlimNode;
+
+/// Nodes by name, and whether they are ready.
+#[derive(Debug, Default)]
+pub struct NodeIndex(HashMap<Box<str>, bool>);
+
+impl NodeIndex {
+    /// Whether the node is there and ready.
+    pub fn is_ready(&self, name: &str) -> bool {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+}
+
+impl World {
+    /// The pods of a node whose answer has changed are judged anew.
+    fn suspect_node(&mut self, name: &str) {
+        let of_node = self.addresses.holders().filter(|(_, holder)| &*holder.node == name);
+        self.changes.pods.extend(of_node.map(|(id, _)| id.clone()));
+    }
+}
+
+impl Index<SlimNode> for World {
+    fn apply(&mut self, node: SlimNode) {
+        let before = self.nodes.0.insert(node.name.as_str().into(), node.is_ready);
+        if before != Some(node.is_ready) {
+            self.suspect_node(&node.name);
+        }
+    }
+
+    fn delete(&mut self, node: &SlimNode) {
+        self.nodes.0.remove(node.name.as_str());
+        self.suspect_node(&node.name);
+    }
+
+    fn reset(&mut self, nodes: Vec<SlimNode>) {
+        self.nodes.0 = nodes.into_iter().map(|node| (node.name.into(), node.is_ready)).collect();
+        self.suspect_all();
+    }
+}
