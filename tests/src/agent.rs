@@ -1,15 +1,16 @@
 //! spiderpool-agent on a node, as its DaemonSet runs it: identity, configuration file, environment.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
+use crate::exchange::{ask_socket, json_body};
+use crate::place::Place;
 use crate::poll;
 use crate::process::Process;
 use crate::tools;
@@ -33,8 +34,22 @@ impl Agent {
 
     /// As [`Self::start`], with the programs from another file, which may come later.
     pub fn start_with_object(plane: &ControlPlane, node: &Node, object: &Path) -> Result<Self> {
+        Self::run(plane, node, object, &json!({}))
+    }
+
+    /// As [`Self::start`], with more keys in its configuration file.
+    pub fn start_with_config(plane: &ControlPlane, node: &Node, more: &Value) -> Result<Self> {
+        Self::run(plane, node, &tools::bpf_object()?, more)
+    }
+
+    fn run(plane: &ControlPlane, node: &Node, object: &Path, more: &Value) -> Result<Self> {
         let config = node.folder()?.join("conf.yml");
-        fs::write(&config, json!({"enableIPv4": true, "enableIPv6": true}).to_string())?;
+        let mut content = json!({"enableIPv4": true, "enableIPv6": true});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            content[key] = value.clone();
+        }
+        // JSON is YAML.
+        fs::write(&config, content.to_string())?;
         let mut command = node.command(&tools::spiderpool("spiderpool-agent")?);
         command
             .args(["daemon", "--config-path"])
@@ -56,7 +71,7 @@ impl Agent {
     }
 
     /// The coordinator configuration that the agent hands out for a pod.
-    pub fn coordinator_config(node: &Node, pod: &str) -> Result<Value> {
+    pub fn coordinator_config(node: &Place, pod: &str) -> Result<Value> {
         request(node, "/v1/coordinator/config", &json!({"podName": pod, "podNamespace": "default"}))
     }
 
@@ -78,23 +93,16 @@ impl Agent {
     }
 }
 
-/// GET on the agent's socket, which is in the node's /run. HTTP/1.0, so that the answer ends with the connection.
-fn request(node: &Node, path: &str, body: &Value) -> Result<Value> {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let answer = node.run(|| {
-        let mut stream = UnixStream::connect(Path::new(SOCKET)).context("the agent's socket")?;
-        stream.set_read_timeout(Some(STOP_LIMIT))?;
-        let length = body.len();
-        write!(
-            stream,
-            "GET {path} HTTP/1.0\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+/// GET on the agent's socket, which is in the node's /run.
+fn request(node: &Place, path: &str, body: &Value) -> Result<Value> {
+    let body = json_body(body)?;
+    let (status, answer) = node.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let asked = ask_socket(Path::new(SOCKET), Method::GET, path, body);
+            tokio::time::timeout(STOP_LIMIT, asked).await.context("no answer")?
+        })
     })?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("answer {answer:?}"))?;
-    let status = head.split_whitespace().nth(1).unwrap_or_default();
-    ensure!(status == "200", "GET {path}: {head} {body}");
-    Ok(serde_json::from_str(body).unwrap_or_default())
+    ensure!(status == StatusCode::OK, "GET {path}: {status} {}", String::from_utf8_lossy(&answer));
+    Ok(serde_json::from_slice(&answer).unwrap_or_default())
 }

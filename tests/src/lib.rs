@@ -11,6 +11,7 @@ pub mod cni;
 pub mod control_plane;
 pub mod counters;
 pub mod dual;
+pub mod exchange;
 pub mod fault_proxy;
 pub mod flow;
 pub mod kernel_state;

@@ -6,14 +6,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
+use crate::exchange::{self, ask_socket, json_body};
 use crate::poll;
 use crate::process::Process;
 use crate::tools;
@@ -114,40 +112,18 @@ impl SoloAgent {
         let address = serde_json::from_str::<Value>(line)?["address"].as_str().context("address")?.to_owned();
         let port = address.rsplit(':').next().context("port")?.parse::<u16>()?;
         let stream = TcpStream::connect(("localhost", port)).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let driver = tokio::spawn(connection);
-        let request = Request::get(path).header("host", "localhost").body(Full::<Bytes>::default())?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let bytes = response.into_body().collect().await?.to_bytes();
-        drop(sender);
-        driver.await?.context("connection to the agent")?;
+        let (status, bytes) = exchange::ask(stream, Method::GET, path, Vec::new()).await?;
         Ok((status, String::from_utf8(bytes.to_vec())?))
     }
 
     /// One request on a connection of its own, as the plugins do. `Null` is no body.
     pub async fn ask(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Answer> {
-        let body = serde_json::to_vec(body)?;
-        self.ask_raw(method, path, if body == b"null" { Vec::new() } else { body }).await
+        self.ask_raw(method, path, json_body(body)?).await
     }
 
     /// One request with any body.
     pub async fn ask_raw(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Answer> {
-        let stream =
-            UnixStream::connect(&self.socket).await.with_context(|| self.socket.display().to_string())?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let driver = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let bytes = response.into_body().collect().await?.to_bytes();
-        drop(sender);
-        driver.await?.context("connection to the agent")?;
+        let (status, bytes) = ask_socket(&self.socket, method, path, body).await?;
         Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
     }
 

@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use serde_json::json;
+use spiderpool_api::agent::path;
 use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::exchange::ask_socket;
 use spiderpool_tests::poll;
 use spiderpool_tests::process::Process;
 
-use crate::socket::request;
+use crate::memory::Memory;
 
 const READY_LIMIT: Duration = Duration::from_mins(1);
 
@@ -37,7 +39,7 @@ impl Agents {
         }
         for (socket, process) in agents.sockets.iter().zip(&mut agents.processes) {
             poll::until_async("agent", READY_LIMIT, async || {
-                let (status, _) = request(socket, Method::GET, "/v1/ipam/healthy", &()).await?;
+                let (status, _) = ask_socket(socket, Method::GET, path::HEALTHY, Vec::new()).await?;
                 ensure!(status.is_success(), "unhealthy: {status}");
                 Ok(())
             })
@@ -77,15 +79,8 @@ impl Agents {
         Ok(())
     }
 
-    /// Resident memory of all agents, now.
-    pub(crate) fn resident_mib(&self) -> Result<Vec<f64>> {
-        self.processes.iter().map(|process| resident_mib(process.id())).collect()
+    /// Memory of all agents, now.
+    pub(crate) fn memory(&self) -> Result<Vec<Memory>> {
+        self.processes.iter().map(|process| Memory::of(process.id())).collect()
     }
-}
-
-fn resident_mib(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib / 1024.0)
 }

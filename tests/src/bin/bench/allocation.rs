@@ -16,13 +16,14 @@ use serde_json::json;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamDelArgs};
 use spiderpool_api::agent::path;
 use spiderpool_tests::control_plane::{ControlPlane, Durability, Options};
+use spiderpool_tests::exchange::{ask_socket, json_body};
 use spiderpool_tests::tools;
 use tokio::sync::Semaphore;
 
 use crate::IpamArguments;
 use crate::agents::{Agents, node};
+use crate::memory::{Memory, MemoryRows};
 use crate::samples::{Pair, Report, Samples, Side};
-use crate::socket::request;
 
 /// How long a kubelet waits before it tries a failed sandbox again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -44,7 +45,7 @@ struct Round {
     wall_s: f64,
     latencies_ms: Samples,
     failed: usize,
-    resident_mib: Vec<f64>,
+    memory: Vec<Memory>,
 }
 
 pub(crate) fn measure(arguments: &IpamArguments, report: &mut Report) -> Result<()> {
@@ -74,7 +75,7 @@ struct Rows {
     p50: Pair,
     p99: Pair,
     failed: Pair,
-    resident: Pair,
+    memory: MemoryRows,
 }
 
 impl Rows {
@@ -86,8 +87,8 @@ impl Rows {
                 pair.side(side).push(value);
             }
         }
-        for value in &round.resident_mib {
-            self.resident.side(side).push(*value);
+        for memory in &round.memory {
+            self.memory.add(side, *memory);
         }
     }
 
@@ -97,7 +98,7 @@ impl Rows {
         report.add(name("p50"), "ms", &self.p50);
         report.add(name("p99"), "ms", &self.p99);
         report.add(name("failed"), "", &self.failed);
-        report.add(name("agent memory after"), "MiB", &self.resident);
+        self.memory.report(report, &name("agent memory after"));
     }
 }
 
@@ -130,7 +131,7 @@ async fn run(
     }
     round.wall_s = start.elapsed().as_secs_f64();
     ensure!(addresses.len() == wants.len(), "{} of {} pods have an address", addresses.len(), wants.len());
-    round.resident_mib = agents.resident_mib()?;
+    round.memory = agents.memory()?;
 
     release_all(&client, &agents, &wants).await?;
     drop(agents);
@@ -221,7 +222,7 @@ async fn add_one(socket: &Path, want: &Want, pool: &str) -> Result<String> {
         default_ipv4_ip_pool: Some(vec![pool.to_owned()]),
         ..IpamAddArgs::default()
     };
-    let (status, body) = request(socket, Method::POST, path::IP, &arguments).await?;
+    let (status, body) = ask_socket(socket, Method::POST, path::IP, json_body(&arguments)?).await?;
     ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
     let answer: IpamAddResponse = serde_json::from_slice(&body)?;
     Ok(answer.ips.into_iter().next().context("no address in the answer")?.address)
@@ -242,7 +243,7 @@ async fn release_all(client: &Client, agents: &Agents, wants: &[Want]) -> Result
                 pod_uid: want.uid.clone(),
                 ..IpamDelArgs::default()
             };
-            let (status, body) = request(&socket, Method::DELETE, path::IP, &arguments).await?;
+            let (status, body) = ask_socket(&socket, Method::DELETE, path::IP, json_body(&arguments)?).await?;
             ensure!(status.is_success(), "release {}: {}", want.name, String::from_utf8_lossy(&body));
             Ok(())
         }

@@ -11,6 +11,8 @@ use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::tools;
 
 use crate::call::Call;
+use crate::macvlan;
+use crate::memory::{Memory, MemoryRows};
 use crate::samples::{Pair, Report, Samples, Side};
 
 #[derive(Args)]
@@ -34,7 +36,7 @@ struct Rows {
 }
 
 pub(crate) fn measure(arguments: &CniArguments, report: &mut Report) -> Result<()> {
-    let lab = Lab::start(1, |step: &str| eprintln!("{step}"))?;
+    let mut lab = Lab::start(1, |step: &str| eprintln!("{step}"))?;
     let ours = tools::spiderpool("coordinator")?;
     let mut rows = Rows::default();
     for index in 0..arguments.pods + MEMORY_PODS {
@@ -48,7 +50,12 @@ pub(crate) fn measure(arguments: &CniArguments, report: &mut Report) -> Result<(
     report.add("coordinator ADD, whole process", "ms", &rows.add);
     report.add("coordinator DEL, whole process", "ms", &rows.del);
     report.add("coordinator ADD, peak memory", "MiB", &rows.peak);
-    Ok(())
+    let mut memory = MemoryRows::default();
+    for agent in &lab.agents {
+        memory.add(Side::Ours, Memory::of(agent.id())?);
+    }
+    memory.report(report, &format!("agent memory after {} pods", arguments.pods + MEMORY_PODS));
+    macvlan::measure(&mut lab, report)
 }
 
 impl Rows {

@@ -10,9 +10,10 @@ mod call;
 mod coordinator;
 mod dataplane;
 mod instant_agent;
+mod macvlan;
+mod memory;
 mod plugin;
 mod samples;
-mod socket;
 
 use std::path::PathBuf;
 
@@ -35,7 +36,7 @@ struct Arguments {
 enum What {
     /// The IPAM plugin as a whole process, and allocations from one pool by many agents on a real API server.
     Ipam(IpamArguments),
-    /// The coordinator plugin as a whole process, programs attached.
+    /// The coordinator plugin as a whole process, programs attached; macvlan with and without address detection.
     Cni(coordinator::CniArguments),
     /// Round trips of packets with and without the programs.
     Dataplane(dataplane::DataplaneArguments),

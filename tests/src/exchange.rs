@@ -1,4 +1,4 @@
-//! HTTP over an agent's unix socket.
+//! One HTTP request on a connection of its own, as the plugins and the kubelet's probes send it.
 
 use std::path::Path;
 
@@ -8,16 +8,27 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
-/// Sends one request on a connection of its own, as the plugins do.
-pub(crate) async fn request(
+/// Asks at a unix socket.
+pub async fn ask_socket(
     socket: &Path,
     method: Method,
     path: &str,
-    body: &impl Serialize,
+    body: Vec<u8>,
 ) -> Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(socket).await.with_context(|| socket.display().to_string())?;
+    ask(stream, method, path, body).await
+}
+
+/// Asks on a fresh connection.
+pub async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Bytes)> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let request = Request::builder()
@@ -25,11 +36,17 @@ pub(crate) async fn request(
         .uri(path)
         .header("host", "localhost")
         .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
+        .body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
+    let bytes = response.into_body().collect().await?.to_bytes();
     drop(sender);
-    driver.await?.context("connection to the agent")?;
-    Ok((status, body))
+    driver.await?.context("connection")?;
+    Ok((status, bytes))
+}
+
+/// A body; `null` is none.
+pub fn json_body(value: &impl Serialize) -> Result<Vec<u8>> {
+    let body = serde_json::to_vec(value)?;
+    Ok(if body == b"null" { Vec::new() } else { body })
 }
