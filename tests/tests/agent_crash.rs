@@ -206,7 +206,7 @@ async fn all_answers_are_lost_for_a_while() {
     let bench = bench("silence", 47).await;
     let pod = pod(&bench, "silence");
     let (agent, proxy) = agent(&bench, Fault::LoseAnswers, 1).await;
-    support::failure(&agent, &pod.add("eth0", "c1"), "API server unreachable").await;
+    support::outage(&agent, &pod.add("eth0", "c1"), "API server unreachable").await;
     let before = held(&bench, &pod);
     assert_eq!(before.len(), WANTED, "the server has taken all of them");
     proxy.heal();
@@ -218,7 +218,7 @@ async fn all_answers_are_lost_for_a_while() {
     // The same, but the pod is gone before it is asked for again.
     let gone = self::pod(&bench, "gone");
     let (agent, proxy) = self::agent(&bench, Fault::LoseAnswers, 1).await;
-    support::failure(&agent, &gone.add("eth0", "c1"), "API server unreachable").await;
+    support::outage(&agent, &gone.add("eth0", "c1"), "API server unreachable").await;
     proxy.heal();
     bench.delete_pod(&gone);
     for nic in ["net1", "eth0"] {
@@ -258,7 +258,7 @@ async fn an_answer_is_lost_and_the_address_cannot_be_read() {
     let bench = bench("unseen", 53).await;
     let gone = bench.pod_with_pool("gone", "n1", "a4");
     let (agent, proxy) = agent(&bench, Fault::LoseAnswerThenSight, 1).await;
-    support::failure(&agent, &gone.add("eth0", "c1"), "API server unreachable").await;
+    support::outage(&agent, &gone.add("eth0", "c1"), "API server unreachable").await;
     assert_eq!(held(&bench, &gone).len(), 1, "the server has taken it");
     proxy.heal();
     bench.delete_pod(&gone);

@@ -3,44 +3,31 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::MutexGuard;
 
 use serde_json::{Value, json};
 use spiderpool_tests::agent::Agent;
 use spiderpool_tests::cni::{self, Attachment, Failure, Network};
 use spiderpool_tests::kernel_state::KernelState;
-use spiderpool_tests::lab::{Lab, macvlan, pool, spec};
+use spiderpool_tests::lab::{Lab, macvlan, pool, spec, take_turn};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::topology::Node;
 use spiderpool_tests::{privilege, process};
 
-/// One lab for all tests, one test at a time: some of them break it for a while.
 fn lab() -> Option<MutexGuard<'static, Lab>> {
-    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
-    if !privilege::root_or_skip("bad input") {
-        return None;
-    }
-    let start = || {
-        let lab = Lab::start(1, |_| ()).unwrap();
-        let mut disabled = pool("disabled-v4", &["10.66.20.1-10.66.20.9"]);
-        disabled["spec"]["disable"] = json!(true);
-        let mut elsewhere = pool("elsewhere-v4", &["10.66.21.1-10.66.21.9"]);
-        elsewhere["spec"]["nodeName"] = json!(["another-node"]);
-        let items = [disabled, elsewhere, pool("empty-v4", &[])];
-        lab.topology
-            .plane
-            .apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
-            .unwrap();
-        Mutex::new(lab)
-    };
-    let mut lab = LAB.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner);
-    if lab.agents.is_empty() {
-        // The test that stopped it failed.
-        let agent = Agent::start(&lab.topology.plane, &lab.topology.nodes[0]).unwrap();
-        lab.agents.push(agent);
-    }
-    Some(lab)
+    privilege::root_or_skip("bad input").then(|| take_turn(add_pools).unwrap())
+}
+
+/// Pools that give no address, each for a reason of its own.
+fn add_pools(lab: &Lab) -> anyhow::Result<()> {
+    let mut disabled = pool("disabled-v4", &["10.66.20.1-10.66.20.9"]);
+    disabled["spec"]["disable"] = json!(true);
+    let mut elsewhere = pool("elsewhere-v4", &["10.66.21.1-10.66.21.9"]);
+    elsewhere["spec"]["nodeName"] = json!(["another-node"]);
+    let items = [disabled, elsewhere, pool("empty-v4", &[])];
+    lab.topology.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
+    Ok(())
 }
 
 /// A pod with eth0 only, for plugins to be run on.
@@ -82,6 +69,9 @@ fn check(failed: &Failure, code: u64, names: &str) {
         if failed.plugin == "macvlan" { &["msg", "details"][..] } else { &["cniVersion", "msg", "details"] };
     for key in keys {
         assert!(error[key].as_str().is_some_and(|text| !text.is_empty()), "{key} is missing: {failed}");
+        // It is one line of the pod's events.
+        let is_one_line = |text: &str| !text.contains(char::is_control);
+        assert!(error[key].as_str().is_some_and(is_one_line), "{key}: {failed}");
     }
     assert!(failed.message().contains(names), "{names:?} is not named: {failed}");
 }
@@ -128,10 +118,16 @@ fn pools_that_cannot_give_an_address() {
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = plain_pod(&lab, "no-address");
     let attachment = pod.attachment("net1");
-    for name in ["missing-v4", "disabled-v4", "elsewhere-v4", "empty-v4"] {
+    for (name, remedy) in [
+        ("missing-v4", "create it or name another one"),
+        ("disabled-v4", "set its spec.disable to false"),
+        ("elsewhere-v4", "its spec.nodeName does not list"),
+        ("empty-v4", "add some to its spec.ips"),
+    ] {
         let network = macvlan(name, "underlay-v6");
         let config = network.config(&network.plugins[0], &Value::Null).unwrap();
         refused(node, &pod, "spiderpool", &attachment, &config, 100, name);
+        refused(node, &pod, "spiderpool", &attachment, &config, 100, remedy);
     }
     pod.del(plane, node).unwrap();
 }

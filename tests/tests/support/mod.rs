@@ -253,7 +253,16 @@ pub(crate) fn addresses(answer: &Value) -> BTreeSet<String> {
 
 /// ADD must fail with 500 and a text that contains `part`.
 pub(crate) async fn failure(agent: &SoloAgent, add: &Value, part: &str) {
+    refused(agent, add, 500, part).await;
+}
+
+/// ADD must fail with 503, which the plugin takes for "try again later", and a text that contains `part`.
+pub(crate) async fn outage(agent: &SoloAgent, add: &Value, part: &str) {
+    refused(agent, add, 503, part).await;
+}
+
+async fn refused(agent: &SoloAgent, add: &Value, status: u16, part: &str) {
     let answer = agent.ask(http::Method::POST, spiderpool_api::agent::path::IP, add).await.unwrap();
-    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_eq!(answer.status, status, "{answer:?}");
     assert!(answer.failure().contains(part), "{part:?} is not in {answer:?}");
 }
