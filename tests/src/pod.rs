@@ -18,10 +18,8 @@ use crate::dual::Dual;
 use crate::place::Place;
 use crate::topology::Node;
 
-/// Ping sockets are allowed, and a new address is usable at once: duplicate address detection costs two seconds per
-/// pod, and the bench has no duplicates.
-const SYSCTLS: &[&str] =
-    &["ipv4/ping_group_range=0 0", "ipv6/conf/all/accept_dad=0", "ipv6/conf/default/accept_dad=0"];
+/// Ping sockets are allowed, as runtimes do.
+const SYSCTLS: &[&str] = &["ipv4/ping_group_range=0 0"];
 
 /// What a pod is made from.
 #[derive(Debug, Clone, Default)]

@@ -2,14 +2,14 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use anyhow::ensure;
-use serde_json::Value;
+use serde_json::{Value, json};
 use spiderpool_tests::agent::Agent;
 use spiderpool_tests::kernel_state::KernelState;
-use spiderpool_tests::lab::{Lab, spec};
+use spiderpool_tests::lab::{Lab, spec, take_turn};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::{cni, counters, poll, privilege};
@@ -17,17 +17,8 @@ use spiderpool_tests::{cni, counters, poll, privilege};
 /// What the agent does after its answer, it does within a second; a busy machine gets more.
 const LATER: Duration = Duration::from_secs(10);
 
-/// One lab for all tests, one test at a time: they compare the state of the node.
 fn lab() -> MutexGuard<'static, Lab> {
-    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
-    let lab = LAB.get_or_init(|| Mutex::new(Lab::start(1, |_| ()).unwrap()));
-    let mut lab = lab.lock().unwrap_or_else(PoisonError::into_inner);
-    if lab.agents.is_empty() {
-        // The test that stopped it failed.
-        let agent = Agent::start(&lab.topology.plane, &lab.topology.nodes[0]).unwrap();
-        lab.agents.push(agent);
-    }
-    lab
+    take_turn(|_| Ok(())).unwrap()
 }
 
 #[test]
@@ -93,6 +84,37 @@ fn a_repeated_add_changes_nothing() {
     assert_eq!(after.1, before.1);
     network.check(node, attachment, result).unwrap();
     pod.del(plane, node).unwrap();
+}
+
+/// The main plugin waits until no address of the NIC is tentative, link-local ones included.
+#[test]
+fn duplicate_address_detection_is_as_configured() {
+    if !privilege::root_or_skip("duplicate_address_detection_is_as_configured") {
+        return;
+    }
+    let mut lab = lab();
+    lab.agents.remove(0).stop().unwrap();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    for (name, enabled, expect) in [("detected", true, "1"), ("undetected", false, "0")] {
+        let config = json!({"enableDuplicateAddressDetection": enabled});
+        let agent = Agent::start_with_config(plane, node, &config).unwrap();
+        let pod = Pod::add(plane, node, &spec(name, DefaultRoute::Net1)).unwrap();
+        let detection = |nic: &str| {
+            let key = format!("/proc/sys/net/ipv6/conf/{nic}/accept_dad");
+            pod.place.output("cat", &[&key]).unwrap().trim().to_owned()
+        };
+        assert_eq!(detection("net1"), expect, "{name}");
+        let others = [detection("all"), detection("default"), detection("eth0")];
+        assert_eq!(others, ["0", "1", "1"], "as in every new namespace: {name}");
+        let addresses = pod.place.output("ip", &["-6", "address", "show", "dev", "net1"]).unwrap();
+        let global = pod.net1().unwrap().v6.to_string();
+        assert!(addresses.contains(&global) && addresses.contains("inet6 fe80:"), "{addresses}");
+        assert!(!addresses.contains("tentative") && !addresses.contains("dadfailed"), "{addresses}");
+        pod.del(plane, node).unwrap();
+        agent.stop().unwrap();
+    }
+    let agent = Agent::start(plane, node).unwrap();
+    lab.agents.push(agent);
 }
 
 #[test]
