@@ -243,7 +243,8 @@ async fn release_all(client: &Client, agents: &Agents, wants: &[Want]) -> Result
                 pod_uid: want.uid.clone(),
                 ..IpamDelArgs::default()
             };
-            let (status, body) = ask_socket(&socket, Method::DELETE, path::IP, json_body(&arguments)?).await?;
+            let (status, body) =
+                ask_socket(&socket, Method::DELETE, path::IP, json_body(&arguments)?).await?;
             ensure!(status.is_success(), "release {}: {}", want.name, String::from_utf8_lossy(&body));
             Ok(())
         }

@@ -18,7 +18,8 @@ impl Memory {
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let mib = |name: &str| -> Result<f64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
+            let line =
+                status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
             let kib: f64 = line.trim_start_matches(':').trim_end_matches("kB").trim().parse()?;
             Ok(kib / 1024.0)
         };
