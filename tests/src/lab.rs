@@ -2,6 +2,7 @@
 //! that needs no kubelet.
 
 mod stage;
+mod turn;
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use crate::pod::PodSpec;
 use crate::poll;
 use crate::stage::RouteHints;
 use crate::topology::{Node, Topology, addresses};
-pub use stage::LabStage;
+pub use stage::{LabStage, wait_for_no_pods};
+pub use turn::take_turn;
 
 /// How long an agent may take to see a change of SpiderCoordinator.
 const WATCH_LIMIT: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use spiderpool_core::coordinator::host_end_name;
 use spiderpool_tests::agent::Agent;
 use spiderpool_tests::kernel_state::KernelState;
-use spiderpool_tests::lab::{Lab, spec};
+use spiderpool_tests::lab::{Lab, spec, take_turn};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::topology::Node;
@@ -19,20 +19,8 @@ use spiderpool_tests::{cni, counters, poll, privilege};
 /// The agent deletes idle links every five seconds; a busy machine gets more.
 const LATER: Duration = Duration::from_secs(20);
 
-/// One lab for all tests, one test at a time.
 fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
-    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
-    if !privilege::root_or_skip(test) {
-        return None;
-    }
-    let start = || Mutex::new(Lab::start(1, |_| ()).unwrap());
-    let mut lab = LAB.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner);
-    if lab.agents.is_empty() {
-        // The test that stopped it failed.
-        let agent = Agent::start(&lab.topology.plane, &lab.topology.nodes[0]).unwrap();
-        lab.agents.push(agent);
-    }
-    Some(lab)
+    privilege::root_or_skip(test).then(|| take_turn(|_| Ok(())).unwrap())
 }
 
 fn has_node_link(node: &Node, pod: &Pod) -> bool {

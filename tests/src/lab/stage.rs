@@ -145,8 +145,7 @@ impl Stage for LabStage {
             pod.del(plane, &nodes[1])?;
         }
         for node in nodes {
-            // A node link goes with its pod's namespace, which the kernel removes in its own time.
-            poll::until("the end of the pods", END_LIMIT, || check_nothing_left(node))?;
+            wait_for_no_pods(node)?;
         }
         let held = plane.kubectl(&["get", "spideripaddresses", "-o", "name"])?;
         ensure!(held.is_empty(), "addresses are still held: {held}");
@@ -155,6 +154,12 @@ impl Stage for LabStage {
         }
         Ok(())
     }
+}
+
+/// Waits until no pod has left anything on the node. The kernel removes a namespace's links in its own time, also those
+/// of a pod that is deleted already.
+pub fn wait_for_no_pods(node: &Node) -> Result<()> {
+    poll::until("the end of the pods", END_LIMIT, || check_nothing_left(node))
 }
 
 /// Pods are gone: no host end of ours or of the other plugin, no route of ours, no namespace.
