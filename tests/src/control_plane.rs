@@ -1,9 +1,9 @@
 //! etcd and kube-apiserver as a test needs them: started in seconds, killed and restarted at will, gone with the test.
 
-mod access;
+pub(crate) mod access;
 mod certificates;
-mod etcd;
-mod server;
+pub(crate) mod etcd;
+pub(crate) mod server;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use crate::place::Place;
 use crate::process::Process;
 use crate::state_dir::StateDir;
-use certificates::Authority;
+pub(crate) use certificates::{Authority, Identity};
 
 /// How long etcd and the API server may take to become ready.
 const START_LIMIT: Duration = Duration::from_mins(1);

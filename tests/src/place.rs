@@ -19,6 +19,8 @@ pub struct Place {
     pub name: String,
     mounts: Option<PathBuf>,
     network: PathBuf,
+    /// Whether the path of the network is one in the mount namespace.
+    is_inside: bool,
     /// Host name, IPC and cgroups.
     others: Vec<(PathBuf, CloneFlags)>,
     /// For commands only: threads cannot change theirs.
@@ -30,7 +32,14 @@ impl Place {
     pub fn of_process(name: &str, id: u32) -> Self {
         let folder = PathBuf::from(format!("/proc/{id}/ns"));
         let mounts = Some(folder.join("mnt"));
-        Self { name: name.to_owned(), mounts, network: folder.join("net"), others: Vec::new(), processes: None }
+        Self {
+            name: name.to_owned(),
+            mounts,
+            network: folder.join("net"),
+            is_inside: false,
+            others: Vec::new(),
+            processes: None,
+        }
     }
 
     /// All namespaces of a process; commands see its processes only.
@@ -53,26 +62,29 @@ impl Place {
     /// A network namespace bound to `path` in this place's mount namespace.
     #[must_use]
     pub fn with_network(&self, name: &str, path: &Path) -> Self {
-        Self { name: name.to_owned(), network: path.to_owned(), ..self.clone() }
+        Self { name: name.to_owned(), network: path.to_owned(), is_inside: true, ..self.clone() }
     }
 
     /// Moves the calling thread here, for the rest of its life.
-    ///
-    /// The network namespace is opened after the mount namespace was entered, because its path is valid there.
     pub fn enter(&self) -> Result<()> {
         // A thread that shares its root and working directory with others may not change its mount namespace.
         unshare(CloneFlags::CLONE_FS)?;
-        for (path, flag) in &self.others {
-            self.enter_one(path, *flag)?;
+        for (path, kind) in &self.others {
+            self.set(&self.open(path)?, *kind)?;
         }
+        let outside = if self.is_inside { None } else { Some(self.open(&self.network)?) };
         if let Some(mounts) = &self.mounts {
-            self.enter_one(mounts, CloneFlags::CLONE_NEWNS)?;
+            self.set(&self.open(mounts)?, CloneFlags::CLONE_NEWNS)?;
         }
-        self.enter_one(&self.network, CloneFlags::CLONE_NEWNET)
+        let network = outside.map_or_else(|| self.open(&self.network), Ok)?;
+        self.set(&network, CloneFlags::CLONE_NEWNET)
     }
 
-    fn enter_one(&self, path: &Path, kind: CloneFlags) -> Result<()> {
-        let file = File::open(path).with_context(|| format!("{}: {}", self.name, path.display()))?;
+    fn open(&self, path: &Path) -> Result<File> {
+        File::open(path).with_context(|| format!("{}: {}", self.name, path.display()))
+    }
+
+    fn set(&self, file: &File, kind: CloneFlags) -> Result<()> {
         setns(file, kind).with_context(|| format!("{}: {kind:?}", self.name))
     }
 
@@ -80,7 +92,7 @@ impl Place {
     fn run_commands<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let here = || {
             if let Some(processes) = &self.processes {
-                self.enter_one(processes, CloneFlags::CLONE_NEWPID)?;
+                self.set(&self.open(processes)?, CloneFlags::CLONE_NEWPID)?;
             }
             self.enter().and_then(|()| work())
         };
@@ -136,7 +148,7 @@ impl Place {
         let enter = self.mounts.as_ref().map_or_else(
             || "nsenter".to_owned(),
             |mounts| {
-                let nested = if self.network.starts_with("/proc") { "" } else { " nsenter" };
+                let nested = if self.is_inside { " nsenter" } else { "" };
                 format!("nsenter --mount={}{nested}", mounts.display())
             },
         );

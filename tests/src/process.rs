@@ -155,6 +155,16 @@ pub fn output_with_input(command: &Command, input: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// As [`output`], with a file as standard input.
+pub fn output_from_file(command: &Command, input: File) -> Result<String> {
+    let output = guarded(command).stdin(input).output().with_context(|| format!("start {command:?}"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?} ({}): {}", output.status, stderr.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// As [`output`], from words.
 pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S]) -> Result<String> {
     output(Command::new(program).args(arguments))

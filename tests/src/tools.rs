@@ -2,8 +2,11 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
+
+use crate::images;
 
 /// The workspace's root folder.
 pub fn workspace() -> PathBuf {
@@ -25,9 +28,28 @@ fn existing(path: &Path, remedy: &str) -> Result<PathBuf> {
     Ok(path.canonicalize()?)
 }
 
-/// A control plane program (`etcd`, `kube-apiserver`, `kube-proxy`, `kubectl`), below `$SPIDERPOOL_TOOLS/bin`.
+/// A program of Kubernetes (`etcd`, `kube-apiserver`, `kubelet`, `kubectl`, `helm`), below `$SPIDERPOOL_TOOLS/bin`.
 pub fn kubernetes(name: &str) -> Result<PathBuf> {
     existing(&folder("SPIDERPOOL_TOOLS", "tools").join("bin").join(name), "setup")
+}
+
+/// The folder that [`kubernetes`] and [`cni_plugins`] are in.
+pub fn folder_of_programs() -> Result<PathBuf> {
+    existing(&folder("SPIDERPOOL_TOOLS", "tools"), "setup")
+}
+
+/// The folder of the folders of clusters; made if it is not there.
+pub fn clusters() -> Result<PathBuf> {
+    let path = target().join("clusters");
+    std::fs::create_dir_all(&path)?;
+    Ok(path.canonicalize()?)
+}
+
+/// The folder of the images that clusters start with; made if it is not there.
+pub fn cluster_images() -> Result<PathBuf> {
+    let path = target().join("cluster-images");
+    std::fs::create_dir_all(&path)?;
+    Ok(path.canonicalize()?)
 }
 
 /// The folder of the CNI reference plugins, `$SPIDERPOOL_TOOLS/cni`.
@@ -35,7 +57,7 @@ pub fn cni_plugins() -> Result<PathBuf> {
     existing(&folder("SPIDERPOOL_TOOLS", "tools").join("cni"), "setup")
 }
 
-/// One of our own binaries (`spiderpool`, `coordinator`, `spiderpool-agent`), below `$SPIDERPOOL_BIN`.
+/// One of our own binaries (`spiderpool`, `spiderpool-agent`, `testbox`), below `$SPIDERPOOL_BIN`.
 pub fn spiderpool(name: &str) -> Result<PathBuf> {
     existing(&folder("SPIDERPOOL_BIN", "bin").join(name), "build")
 }
@@ -48,6 +70,22 @@ pub fn bpf_object() -> Result<PathBuf> {
 /// The folder of our custom resource definitions.
 pub fn crds() -> Result<PathBuf> {
     existing(&workspace().join("charts/spiderpool/crds"), "crds")
+}
+
+/// The Helm chart.
+pub fn chart() -> Result<PathBuf> {
+    existing(&workspace().join("charts/spiderpool"), "crds")
+}
+
+/// The file of one of our images (`spiderpool-agent`, `spiderpool-controller`), packed from what is built now.
+pub fn image(name: &str) -> Result<PathBuf> {
+    static PACKED: OnceLock<Result<(), String>> = OnceLock::new();
+    let pack = || images::write(&target().join("images"), images::TAG).map(drop);
+    PACKED
+        .get_or_init(|| pack().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|error| anyhow!("images cannot be packed: {error}"))?;
+    existing(&target().join("images").join(name).with_extension("tar"), "image")
 }
 
 /// Where the logs of the last run of each test binary are kept.

@@ -65,8 +65,13 @@ pub(crate) fn start(workspace: &Workspace, name: &str, arguments: &[String]) -> 
     );
     setup::ensure(workspace, Component::RUN)?;
     build::build(workspace)?;
-    let mut cargo = process::cargo(workspace);
-    cargo.args(["build", "--release", "--package", "spiderpool-tests", "--bin", name]);
+    become_program(workspace, name, arguments)
+}
+
+/// Becomes a binary of `spiderpool-tests`; what it starts is there already.
+pub(crate) fn become_program(workspace: &Workspace, name: &str, arguments: &[String]) -> Result<()> {
+    let mut cargo = build::release(workspace);
+    cargo.args(["--package", "spiderpool-tests", "--bin", name]);
     let programs = build::executables(&mut cargo)?;
     let program = programs.first().with_context(|| format!("spiderpool-tests has no binary {name}"))?;
     let mut command = process::command(program);

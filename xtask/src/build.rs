@@ -1,5 +1,5 @@
-//! `build`: everything that runs on a node. The agent is an ordinary release
-//! binary; the CNI plugins are static, because they run on hosts with any libc.
+//! `build`: everything that runs on a node or in an image. All of it is static:
+//! plugins run on hosts with any libc, the others in images with none.
 
 use std::{
     ffi::OsStr,
@@ -34,19 +34,34 @@ fn show(workspace: &Workspace, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the eBPF object, the agent and the plugins.
+/// Builds the eBPF object, the programs of the images and the plugins.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     build_ebpf::build(workspace)?;
+    let mut daemons = release(workspace);
+    daemons.args(["--package", "spiderpool-agent", "--package", "spiderpool-controller", "--bins"]);
+    let mut plugins = static_build(workspace, "plugin");
+    plugins.args(["--package", "spiderpool-cni", "--bins"]);
+    publish_all(workspace, &mut daemons)?;
+    publish_all(workspace, &mut plugins)?;
+    testbox(workspace)
+}
+
+/// Builds what tests put into machines and pods.
+pub(crate) fn testbox(workspace: &Workspace) -> Result<()> {
+    let mut cargo = static_build(workspace, "plugin");
+    cargo.args(["--package", "spiderpool-testbox", "--bins"]);
+    publish_all(workspace, &mut cargo)
+}
+
+/// Builds static programs and puts them where everything looks for them.
+fn publish_all(workspace: &Workspace, cargo: &mut Command) -> Result<()> {
     let bin = workspace.bin();
-    for plugin in plugins(workspace)? {
+    for program in executables(cargo)? {
         ensure!(
-            elf::is_static(&plugin)?,
+            elf::is_static(&program)?,
             "{} needs a dynamic loader: is the C library of this target available as static library?",
-            plugin.display()
+            program.display()
         );
-        publish(&plugin, &bin.join(file_name(&plugin)?))?;
-    }
-    for program in agent(workspace)? {
         publish(&program, &bin.join(file_name(&program)?))?;
     }
     Ok(())
@@ -56,20 +71,19 @@ fn file_name(program: &Path) -> Result<&OsStr> {
     program.file_name().with_context(|| format!("{} has no name", program.display()))
 }
 
-fn agent(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    let mut cargo = process::cargo(workspace);
-    cargo.args(["build", "--release", "--package", "spiderpool-agent", "--bins"]);
-    executables(&mut cargo)
+/// A `cargo build` of static release binaries; what to build follows.
+pub(crate) fn release(workspace: &Workspace) -> Command {
+    static_build(workspace, "release")
 }
 
-fn plugins(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+fn static_build(workspace: &Workspace, profile: &str) -> Command {
     let mut cargo = process::cargo(workspace);
     cargo
-        .args(["build", "--profile", "plugin", "--package", "spiderpool-cni", "--bins", "--target", HOST])
+        .args(["build", "--profile", profile, "--target", HOST])
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         // Its own directory: other flags would make cargo rebuild what is shared with everything else.
         .env("CARGO_TARGET_DIR", workspace.target().join("static"));
-    executables(&mut cargo)
+    cargo
 }
 
 /// Runs a `cargo build` that shows its progress, and answers with the executables it made.

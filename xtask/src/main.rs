@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod ci;
+mod cluster;
 mod crds;
 mod demo;
 mod elf;
@@ -49,6 +50,8 @@ enum Verb {
     Ci,
     /// Show two nodes, their pods and the eBPF dataplane at work (needs root)
     Demo(demo::Options),
+    /// Start, show or end a cluster with kubelets on this machine (needs root)
+    Cluster(cluster::Options),
     /// Measure address allocation, the CNI plugins or the dataplane
     Bench(bench::Options),
 }
@@ -76,6 +79,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Test(options) => test::run(&workspace, &options),
         Verb::Ci => ci::run(&workspace),
         Verb::Demo(options) => demo::run(&workspace, &options),
+        Verb::Cluster(options) => cluster::run(&workspace, &options),
         Verb::Bench(options) => bench::run(&workspace, &options),
     }
 }

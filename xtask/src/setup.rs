@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
+use self::packages::Group;
 pub(crate) use self::{
     ebpf::{Compiler, Toolchain},
     packages::is_root,
@@ -41,13 +42,31 @@ pub(crate) enum Component {
     Kubernetes,
     /// The CNI reference plugins: macvlan, host-local, ptp and others
     CniPlugins,
+    /// containerd and runc
+    Containers,
+    /// kubelet, kube-controller-manager, kube-scheduler
+    KubernetesNode,
+    /// Multus, the plugin that attaches further networks
+    Multus,
+    /// Helm
+    Helm,
     /// cargo-deny, and clippy for the eBPF programs
     Linters,
 }
 
 impl Component {
-    const ALL: &[Self] =
-        &[Self::Packages, Self::Ebpf, Self::Etcd, Self::Kubernetes, Self::CniPlugins, Self::Linters];
+    const ALL: &[Self] = &[
+        Self::Packages,
+        Self::Ebpf,
+        Self::Etcd,
+        Self::Kubernetes,
+        Self::CniPlugins,
+        Self::Containers,
+        Self::KubernetesNode,
+        Self::Multus,
+        Self::Helm,
+        Self::Linters,
+    ];
     /// What compiles everything.
     pub(crate) const BUILD: &[Self] = &[Self::Packages, Self::Ebpf];
     /// What checks the sources.
@@ -56,14 +75,21 @@ impl Component {
     pub(crate) const RUN: &[Self] =
         &[Self::Packages, Self::Ebpf, Self::Etcd, Self::Kubernetes, Self::CniPlugins];
 
+    /// What runs a cluster with kubelets, beside [`Self::RUN`].
+    pub(crate) const CLUSTER: &[Self] = &[Self::Containers, Self::KubernetesNode, Self::Multus, Self::Helm];
+
     /// The programs that the component consists of, as shown to the user; installs what is missing.
     fn ensure(self, workspace: &Workspace) -> Result<String> {
         match self {
-            Self::Packages => packages::describe(),
+            Self::Packages => packages::describe(Group::Common),
+            Self::Containers => packages::describe(Group::Containers),
             Self::Ebpf => ebpf::ensure(workspace),
             Self::Etcd => go::ensure(workspace, &go::ETCD),
             Self::Kubernetes => go::ensure(workspace, &go::KUBERNETES),
             Self::CniPlugins => go::ensure(workspace, &go::CNI_PLUGINS),
+            Self::KubernetesNode => go::ensure(workspace, &go::KUBERNETES_NODE),
+            Self::Multus => go::ensure(workspace, &go::MULTUS),
+            Self::Helm => go::ensure(workspace, &go::HELM),
             Self::Linters => linters::ensure(workspace),
         }
     }
@@ -77,7 +103,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let start = Instant::now();
     let what = if options.what.is_empty() { Component::ALL } else { &options.what };
     for (component, found) in install(workspace, what)? {
-        println!("{:<12} {found}", component.name());
+        println!("{:<15} {found}", component.name());
     }
     println!("all there, {:.1} s", start.elapsed().as_secs_f32());
     Ok(())
@@ -92,7 +118,10 @@ fn install(workspace: &Workspace, what: &[Component]) -> Result<Vec<(Component, 
     let _lock = lock(workspace)?;
     let mut missing = Vec::new();
     if what.contains(&Component::Packages) {
-        missing.extend(packages::missing_programs());
+        missing.extend(packages::missing_programs(Group::Common));
+    }
+    if what.contains(&Component::Containers) {
+        missing.extend(packages::missing_programs(Group::Containers));
     }
     if what.contains(&Component::Ebpf) {
         missing.extend(ebpf::missing_packages(workspace));

@@ -1,6 +1,6 @@
 //! Ways to talk to the control plane: a client, kubectl, identities of agents.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
@@ -10,6 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::{ControlPlane, Definitions, START_LIMIT};
 use crate::kubectl::Kubectl;
+use crate::place::Place;
 use crate::{poll, process, tools};
 
 /// What an agent may do, for the group that [`ControlPlane::agent`] puts its identities in.
@@ -26,22 +27,12 @@ impl Kubectl for ControlPlane {
 impl ControlPlane {
     /// An administrator's client. It belongs to the tokio runtime that it is made in.
     pub async fn client(&self) -> Result<Client> {
-        let kubeconfig = Kubeconfig::read_from(self.admin())?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        Ok(Client::try_from(config)?)
+        client(self.admin()).await
     }
 
     /// Runs `work` with a client on a thread and a runtime of its own, for callers that are not asynchronous.
     pub fn with_client<T: Send>(&self, work: impl AsyncFnOnce(Client) -> Result<T> + Send) -> Result<T> {
-        let talk = || {
-            if let Some(place) = &self.place {
-                place.enter()?;
-            }
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async { work(self.client().await?).await })
-        };
-        thread::scope(|scope| scope.spawn(talk).join())
-            .map_err(|_| anyhow!("the client's thread panicked"))?
+        with_client(self.place.as_ref(), self.admin(), work)
     }
 
     /// A kubeconfig file with the rights of the agent of `node`.
@@ -104,4 +95,27 @@ impl ControlPlane {
         }
         Ok(())
     }
+}
+
+/// A client with the rights of a kubeconfig file.
+pub(crate) async fn client(kubeconfig: &Path) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// Runs `work` with a client in `place`, on a thread and a runtime of its own.
+pub(crate) fn with_client<T: Send>(
+    place: Option<&Place>,
+    kubeconfig: &Path,
+    work: impl AsyncFnOnce(Client) -> Result<T> + Send,
+) -> Result<T> {
+    let talk = || {
+        if let Some(place) = place {
+            place.enter()?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { work(client(kubeconfig).await?).await })
+    };
+    thread::scope(|scope| scope.spawn(talk).join()).map_err(|_| anyhow!("the client's thread panicked"))?
 }

@@ -16,6 +16,9 @@ pub const FAR_GATEWAY: Dual = far(1);
 /// A client behind the router.
 pub const OUTSIDE: Dual = far(2);
 
+/// A client in the underlay.
+pub const CLIENT: Dual = underlay(0, 250);
+
 /// CIDRs of all overlay pods.
 pub const OVERLAY: [&str; 2] = ["10.244.0.0/16", "fd44::/48"];
 /// The underlay's subnets.
@@ -44,6 +47,15 @@ pub const fn node(index: u8) -> Dual {
 /// A node's own address in the underlay, on the NIC that is the parent of its pods' macvlan NICs.
 pub const fn node_underlay(index: u8) -> Dual {
     underlay(1, 10 + index)
+}
+
+/// An address in one of a cluster's underlays, counted from 1: 10.66.0.0/16 and fd66::/64, 10.67.0.0/16 and fd67::/64.
+pub fn further_underlay(number: u8, block: u8, host: u8) -> Dual {
+    let net = 65 + number;
+    // The prefix reads like the IPv4 one: fd67 for 67.
+    let prefix = 0xfd00 + u16::from(net / 10) * 16 + u16::from(net % 10);
+    let v6 = Ipv6Addr::new(prefix, 0, 0, 0, 0, 0, block.into(), host.into());
+    Dual::new(Ipv4Addr::new(10, net, block, host), v6)
 }
 
 /// The subnets of a node's overlay pods.

@@ -1,8 +1,8 @@
 //! Programs written in Go: taken from `$KUBEBUILDER_ASSETS` or PATH where their
 //! version fits, otherwise built from the modules pinned in `xtask/tools`.
 //!
-//! Each folder there is one Go module: go.mod names the version, tools.go the
-//! commands, go.sum the contents.
+//! Each folder there is one Go module: go.mod names the version, tools.go (or
+//! another file beside it) the commands, go.sum the contents.
 
 use std::{
     env, fs,
@@ -21,6 +21,8 @@ use crate::{process, workspace::Workspace};
 /// One module folder of `xtask/tools`.
 pub(super) struct Module {
     folder: &'static str,
+    /// The file that names the commands.
+    commands: &'static str,
     /// The pinned module, as go.mod names it.
     path: &'static str,
     /// Where its programs go, below the tools folder.
@@ -34,6 +36,7 @@ pub(super) struct Module {
 
 pub(super) const ETCD: Module = Module {
     folder: "etcd",
+    commands: "tools.go",
     path: "go.etcd.io/etcd/server/v3",
     destination: "bin",
     oldest: Version::new(3, 5, 13),
@@ -43,6 +46,7 @@ pub(super) const ETCD: Module = Module {
 
 pub(super) const KUBERNETES: Module = Module {
     folder: "kubernetes",
+    commands: "tools.go",
     path: "k8s.io/kubernetes",
     destination: "bin",
     oldest: Version::new(1, 30, 0),
@@ -57,13 +61,37 @@ pub(super) const KUBERNETES: Module = Module {
     hint: "up to 3 minutes",
 };
 
+/// kubelet and controllers, of the same module.
+pub(super) const KUBERNETES_NODE: Module = Module { commands: "node.go", ..KUBERNETES };
+
 pub(super) const CNI_PLUGINS: Module = Module {
     folder: "cni-plugins",
+    commands: "tools.go",
     path: "github.com/containernetworking/plugins",
     destination: "cni",
     oldest: Version::new(1, 4, 0),
     stamping: &["github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=VERSION"],
     hint: "seconds to half a minute",
+};
+
+pub(super) const MULTUS: Module = Module {
+    folder: "multus",
+    commands: "tools.go",
+    path: "gopkg.in/k8snetworkplumbingwg/multus-cni.v4",
+    destination: "bin",
+    oldest: Version::new(4, 0, 0),
+    stamping: &["gopkg.in/k8snetworkplumbingwg/multus-cni.v4/pkg/multus.version=VERSION"],
+    hint: "up to a minute",
+};
+
+pub(super) const HELM: Module = Module {
+    folder: "helm",
+    commands: "tools.go",
+    path: "helm.sh/helm/v4",
+    destination: "bin",
+    oldest: Version::new(4, 0, 0),
+    stamping: &["helm.sh/helm/v4/internal/version.version=VERSION"],
+    hint: "up to 2 minutes",
 };
 
 /// A module with what its files say.
@@ -118,7 +146,7 @@ impl<'a> Pinned<'a> {
             let path = folder.join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
-        let (go_mod, go_sum, tools) = (read("go.mod")?, read("go.sum")?, read("tools.go")?);
+        let (go_mod, go_sum, tools) = (read("go.mod")?, read("go.sum")?, read(module.commands)?);
         let version = required_version(&go_mod, module.path)
             .with_context(|| format!("{}/go.mod does not require {}", folder.display(), module.path))?;
         let digest = stamp::digest(&[&go_mod, &go_sum, &module.stamping.join(" ")]);
@@ -164,7 +192,11 @@ fn existing(pinned: &Pinned<'_>, own: &Path) -> Option<PathBuf> {
     let on_path = lookup::on_path(name).or_else(cni);
     [(assets, Place::Assets), (on_path, Place::Path)].into_iter().find_map(|(program, place)| {
         let program = program.filter(|program| program != own)?;
-        let arguments: &[&str] = if name == "kubectl" { &["version", "--client"] } else { &["--version"] };
+        let arguments: &[&str] = match name {
+            "kubectl" => &["version", "--client"],
+            "helm" => &["version", "--short"],
+            _ => &["--version"],
+        };
         let version = Version::find(&process::output(process::command(&program).args(arguments))?)?;
         pinned.fits(version, place).then_some(program)
     })
@@ -216,7 +248,7 @@ fn required_version<'a>(go_mod: &'a str, path: &str) -> Option<&'a str> {
     })
 }
 
-/// The commands that a tools.go imports.
+/// The commands that a file imports.
 fn commands(tools: &str) -> Vec<String> {
     let import = |line: &str| Some(line.trim().strip_prefix("_ \"")?.strip_suffix('"')?.to_owned());
     tools.lines().filter_map(import).collect()
@@ -247,6 +279,9 @@ mod tests {
         };
         check(&ETCD, &["etcd"]);
         check(&KUBERNETES, &["kube-apiserver", "kube-proxy", "kubectl"]);
+        check(&KUBERNETES_NODE, &["kubelet", "kube-controller-manager", "kube-scheduler"]);
+        check(&MULTUS, &["multus"]);
+        check(&HELM, &["helm"]);
         check(&CNI_PLUGINS, &["macvlan", "host-local", "loopback", "ptp", "bridge"]);
     }
 

@@ -31,6 +31,28 @@ const PROGRAMS: &[Program] = &[
     Program { name: "bpftool", debian: "bpftool", ubuntu: "linux-tools-common linux-tools-generic" },
 ];
 
+/// What a node of a cluster runs beside Kubernetes.
+const CONTAINER_PROGRAMS: &[Program] =
+    &[program("containerd", "containerd"), program("ctr", "containerd"), program("runc", "runc")];
+
+/// Programs that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// What everything needs.
+    Common,
+    /// What runs containers.
+    Containers,
+}
+
+impl Group {
+    fn programs(self) -> &'static [Program] {
+        match self {
+            Self::Common => PROGRAMS,
+            Self::Containers => CONTAINER_PROGRAMS,
+        }
+    }
+}
+
 /// Something that is missing, and the packages that bring it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Missing {
@@ -45,9 +67,9 @@ impl Missing {
 }
 
 /// The programs that are not on this machine.
-pub(super) fn missing_programs() -> Vec<Missing> {
+pub(super) fn missing_programs(group: Group) -> Vec<Missing> {
     let ubuntu = is_ubuntu();
-    let missing = PROGRAMS.iter().filter(|program| lookup::on_path(program.name).is_none());
+    let missing = group.programs().iter().filter(|program| lookup::on_path(program.name).is_none());
     missing
         .map(|program| {
             let packages = if ubuntu { program.ubuntu } else { program.debian };
@@ -57,12 +79,12 @@ pub(super) fn missing_programs() -> Vec<Missing> {
 }
 
 /// One line about the programs; an error if some are missing still.
-pub(super) fn describe() -> Result<String> {
-    let missing: Vec<_> = missing_programs().into_iter().map(|missing| missing.what).collect();
+pub(super) fn describe(group: Group) -> Result<String> {
+    let missing: Vec<_> = missing_programs(group).into_iter().map(|missing| missing.what).collect();
     if !missing.is_empty() {
         bail!("{} not found on PATH although the packages are installed", missing.join(", "));
     }
-    Ok(PROGRAMS.iter().map(|program| program.name).collect::<Vec<_>>().join(" "))
+    Ok(group.programs().iter().map(|program| program.name).collect::<Vec<_>>().join(" "))
 }
 
 /// Installs what is missing; the error names the commands where that is impossible.

@@ -1,0 +1,69 @@
+//! The default network of a node: CNI configuration, plugin, and what the network's daemon does on the node.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use spiderpool_testbox::{calico, cilium};
+
+use super::{DefaultCni, Machine, testbox};
+use crate::topology::addresses;
+
+/// The configuration's file.
+pub(super) const FILE: &str = "/etc/cni/net.d/10-default.conflist";
+const VERSION: &str = "1.0.0";
+
+/// Sets up what the network's daemon would: rules and its own NICs. Runs Felix where there is one.
+pub(super) fn start(machine: &Machine, cni: DefaultCni, index: u8) -> Result<()> {
+    let place = machine.place();
+    match cni {
+        DefaultCni::CalicoLike => {
+            place.nft(&calico::rules(addresses::OVERLAY))?;
+            let felix = [testbox()?.display().to_string(), "felix".to_owned()];
+            machine.start("felix", felix.to_vec())
+        }
+        DefaultCni::CiliumLike => {
+            place.ip(&cilium::router_script(router(index)))?;
+            place.nft(&cilium::rules(addresses::OVERLAY))
+        }
+        DefaultCni::Ptp => Ok(()),
+    }
+}
+
+/// The node's own address in its pod CIDR: the first, which host-local keeps for a gateway.
+fn router(index: u8) -> [IpAddr; 2] {
+    let v6 = Ipv6Addr::new(0xfd44, 0, 0, index.into(), 0, 0, 0, 1);
+    [Ipv4Addr::new(10, 244, index, 1).into(), v6.into()]
+}
+
+/// Writes the configuration and the plugins' files. To be run on the node.
+pub(super) fn install(cni: DefaultCni, index: u8, reference_plugins: &Path, testbox: &Path) -> Result<()> {
+    let folder = Path::new("/opt/cni/bin");
+    for plugin in fs::read_dir(reference_plugins)?.flatten() {
+        fs::copy(plugin.path(), folder.join(plugin.file_name()))?;
+    }
+    for name in ["calico-like", "cilium-like"] {
+        fs::copy(testbox, folder.join(name))?;
+    }
+    Ok(fs::write(FILE, serde_json::to_vec_pretty(&configuration(cni, index))?)?)
+}
+
+fn configuration(cni: DefaultCni, index: u8) -> Value {
+    let ranges: Vec<Value> =
+        addresses::pod_cidrs(index).iter().map(|subnet| json!([{"subnet": subnet}])).collect();
+    let mut ipam = json!({"type": "host-local", "dataDir": "/var/lib/cni/networks", "ranges": ranges});
+    // Names as the real ones install them: others recognise the network by it.
+    let (name, mut plugin) = match cni {
+        DefaultCni::CalicoLike => ("k8s-pod-network", json!({"type": "calico-like"})),
+        DefaultCni::CiliumLike => ("cilium", json!({"type": "cilium-like"})),
+        DefaultCni::Ptp => {
+            ipam["routes"] = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+            ("default", json!({"type": "ptp", "ipMasq": true, "mtu": calico::MTU}))
+        }
+    };
+    plugin["ipam"] = ipam;
+    let port_mapping = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    json!({"cniVersion": VERSION, "name": name, "plugins": [plugin, port_mapping]})
+}

@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package tools names the commands that `cargo xtask setup` builds from the
+// pinned modules of this folder's go.mod and go.sum.
+package tools
+
+import (
+	_ "helm.sh/helm/v4/cmd/helm"
+)
