@@ -30,6 +30,7 @@ pub mod probe;
 pub mod process;
 pub mod service;
 pub mod solo_agent;
+pub mod solo_controller;
 pub mod stage;
 pub mod state_dir;
 pub mod teardown;

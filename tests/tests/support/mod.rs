@@ -150,9 +150,28 @@ impl<'a> Bench<'a> {
 
     /// The pod begins its grace period, which is long.
     pub(crate) fn terminate_pod(&self, pod: &TestPod) {
+        self.terminate_pod_in(pod, 600);
+    }
+
+    /// The pod begins its grace period of so many seconds.
+    pub(crate) fn terminate_pod_in(&self, pod: &TestPod, seconds: u32) {
         let api = Api::<core::Pod>::namespaced(self.client.clone(), &pod.namespace);
-        let parameters = DeleteParams { grace_period_seconds: Some(600), ..DeleteParams::default() };
+        let parameters = DeleteParams { grace_period_seconds: Some(seconds), ..DeleteParams::default() };
         self.wait(async { api.delete(&pod.name, &parameters).await }).unwrap();
+    }
+
+    /// A node of this test, and whether it says that it is ready.
+    pub(crate) fn node(&self, name: &str, is_ready: bool) {
+        let (name, status) = (self.name(name), if is_ready { "True" } else { "Unknown" });
+        self.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
+        let patch = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}}).to_string();
+        let arguments = ["patch", "node", &name, "--subresource=status", "--type=merge", "-p", &patch];
+        self.plane.kubectl(&arguments).unwrap();
+    }
+
+    /// The test's own namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.parts.prefix
     }
 
     pub(crate) fn annotate_namespace(&self, key: &str, value: &str) {

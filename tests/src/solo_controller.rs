@@ -1,0 +1,132 @@
+//! spiderpool-controller as a process beside a control plane, with the rights that it needs and no more.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::control_plane::ControlPlane;
+use crate::exchange;
+use crate::process::Process;
+use crate::{poll, tools};
+
+/// What a controller may do, for the group of the controllers' identities.
+const RIGHTS: &str = include_str!("solo_controller/rights.yaml");
+const GROUP: &str = "spiderpool-controllers";
+const START_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// How a controller is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Where its configuration and log are.
+    pub folder: &'a Path,
+    /// Its pod's namespace: controllers of one namespace compete.
+    pub namespace: &'a str,
+    /// Its pod's name.
+    pub name: &'a str,
+    /// Further environment.
+    pub environment: &'a [(&'a str, &'a str)],
+}
+
+/// A running controller; dropping it kills it.
+#[derive(Debug)]
+pub struct SoloController {
+    process: Process,
+    log: PathBuf,
+}
+
+impl SoloController {
+    /// Starts a controller and waits until it is ready.
+    pub async fn start(plane: &ControlPlane, start: Start<'_>) -> Result<Self> {
+        plane.apply(RIGHTS)?;
+        let kubeconfig = plane.identity(&format!("spiderpool-controller:{}", start.name), Some(GROUP))?;
+        let mut controller = Self::spawn(&kubeconfig, start)?;
+        poll::until_async(&format!("controller {}", start.name), START_LIMIT, async || {
+            let (status, body) = controller.probe("/v1/runtime/readiness").await?;
+            ensure!(status == StatusCode::OK, "{body}");
+            Ok(())
+        })
+        .await
+        .with_context(|| controller.process.tail())?;
+        controller.process.check_running()?;
+        Ok(controller)
+    }
+
+    fn spawn(kubeconfig: &Path, start: Start<'_>) -> Result<Self> {
+        let folder = start.folder.join(start.name);
+        fs::create_dir_all(&folder)?;
+        let (config, log) = (folder.join("conf.yml"), folder.join("controller.log"));
+        fs::write(&config, json!({"enableIPv4": true, "enableIPv6": true}).to_string())?;
+        drop(fs::remove_file(&log));
+        let mut command = Command::new(tools::spiderpool("spiderpool-controller")?);
+        command
+            .args(["daemon", "--config-path"])
+            .arg(&config)
+            .env("KUBECONFIG", kubeconfig)
+            .env("SPIDERPOOL_POD_NAME", start.name)
+            .env("SPIDERPOOL_POD_NAMESPACE", start.namespace)
+            .env("SPIDERPOOL_LOG_LEVEL", "debug")
+            .env("SPIDERPOOL_HEALTH_PORT", "0")
+            .env("SPIDERPOOL_ENABLED_METRIC", "true")
+            .env("SPIDERPOOL_METRIC_HTTP_PORT", "0")
+            .envs(start.environment.iter().copied());
+        let process = Process::start(&format!("controller {}", start.name), &command, &log)?;
+        Ok(Self { process, log })
+    }
+
+    /// GET on the port of the probes.
+    pub async fn probe(&self, path: &str) -> Result<(StatusCode, String)> {
+        self.get("health probes are served", path).await
+    }
+
+    /// The value of a metric.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let (_, text) = self.get("metrics are served", "/metrics").await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("{name} in the metrics"))?.parse()?)
+    }
+
+    /// GET on a port that the controller's log names.
+    async fn get(&self, message: &str, path: &str) -> Result<(StatusCode, String)> {
+        let log = fs::read_to_string(&self.log)?;
+        let line = log.lines().find(|line| line.contains(message)).with_context(|| format!("{message:?}"))?;
+        let address = serde_json::from_str::<Value>(line)?["address"].as_str().context("address")?.to_owned();
+        let port = address.rsplit(':').next().context("port")?.parse::<u16>()?;
+        let stream = TcpStream::connect(("localhost", port)).await?;
+        let (status, bytes) = exchange::ask(stream, Method::GET, path, Vec::new()).await?;
+        Ok((status, String::from_utf8(bytes.to_vec())?))
+    }
+
+    /// Whether it leads.
+    pub async fn leads(&self) -> Result<bool> {
+        Ok(self.metric("spiderpool_controller_leader").await? > 0.5)
+    }
+
+    /// What it has written to its log.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Asks it to end and waits for it.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.process.terminate(STOP_LIMIT)?;
+        ensure!(status.success(), "the controller ended with {status}: {}", self.process.tail());
+        Ok(())
+    }
+
+    /// Kills it where it stands.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+}

@@ -1,0 +1,295 @@
+//! The controller against a real API server: who leads, what it shows of pools, what it frees and what it never frees.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use http::Method;
+use serde_json::{Value, json};
+use spiderpool_api::agent::path;
+use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::poll;
+use spiderpool_tests::solo_agent::SoloAgent;
+use spiderpool_tests::solo_controller::{SoloController, Start};
+use support::{Bench, TestPod, addresses};
+
+/// What a deleted pod held must be free after this time.
+const FREED: Duration = Duration::from_secs(5);
+
+/// Short terms, so that nobody waits long for a killed leader.
+const TERMS: [(&str, &str); 3] = [
+    ("SPIDERPOOL_LEADER_DURATION", "3"),
+    ("SPIDERPOOL_LEADER_RENEW_DEADLINE", "2"),
+    ("SPIDERPOOL_LEADER_RETRY_PERIOD", "1"),
+];
+
+/// A controller of the test's own namespace.
+async fn controller(bench: &Bench<'_>, name: &str, environment: &[(&str, &str)]) -> SoloController {
+    let (folder, namespace) = (bench.folder("controllers"), bench.namespace());
+    let start = Start { folder: &folder, namespace, name, environment };
+    SoloController::start(ControlPlane::shared(), start).await.unwrap()
+}
+
+fn object(kind: &str, name: &str) -> Option<Value> {
+    let text =
+        ControlPlane::shared().kubectl(&["get", kind, name, "-o", "json", "--ignore-not-found"]).unwrap();
+    (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
+}
+
+async fn add(agent: &SoloAgent, pod: &TestPod) -> Value {
+    agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap()
+}
+
+/// Polls with the deadline of a deleted pod.
+async fn soon(what: &str, check: impl AsyncFn() -> bool) {
+    poll::until_async(what, FREED, async || {
+        anyhow::ensure!(check().await, "not so");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leads_and_another_takes_over() {
+    let bench = Bench::new("election").await;
+    let first = controller(&bench, "first", &TERMS).await;
+    let second = controller(&bench, "second", &TERMS).await;
+    assert!(first.leads().await.unwrap() && !second.leads().await.unwrap());
+    first.kill().unwrap();
+    bench.until("the other one leads", async || second.leads().await.unwrap()).await;
+
+    // Whoever ends in order leaves nothing to wait for, and nothing behind.
+    let third = controller(&bench, "third", &[]).await;
+    second.stop().unwrap();
+    bench.until("the third one leads", async || third.leads().await.unwrap()).await;
+    third.stop().unwrap();
+    let leases = ControlPlane::shared().kubectl(&["get", "leases", "-n", bench.namespace(), "-o", "name"]);
+    assert_eq!(leases.unwrap(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_the_lease_stops_working_and_comes_back() {
+    let bench = Bench::new("deposed").await;
+    let one = controller(&bench, "one", &TERMS).await;
+    let lease = json!({"spec": {"holderIdentity": "stranger", "leaseDurationSeconds": 3}}).to_string();
+    let namespace = bench.namespace().to_owned();
+    let depose =
+        ["patch", "lease", "-n", &namespace, "spiderpool-controller-leases", "--type=merge", "-p", &lease];
+    ControlPlane::shared().kubectl(&depose).unwrap();
+    bench.until("it has stopped", async || !one.leads().await.unwrap()).await;
+    bench.until("the stranger is silent, it leads again", async || one.leads().await.unwrap()).await;
+    bench
+        .until("and is ready", async || one.probe("/v1/runtime/readiness").await.unwrap().0.is_success())
+        .await;
+    one.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_right_after_a_hundred_addresses() {
+    let bench = Bench::new("views").await;
+    bench.pool("p", "10.40.0.0/16", &["10.40.0.2-10.40.3.255"], &json!({}));
+    let controller = controller(&bench, "a", &[]).await;
+    let agent = bench.agent("n1").await;
+    let annotations = bench.pool_annotation("p");
+    let pods = (0..100).map(|number| bench.pod_object(&format!("p{number}"), "n1", &annotations)).collect();
+    let pods = bench.create_pods(pods).await;
+    let answers = join_all(pods.iter().map(|pod| add(&agent, pod))).await;
+
+    let mut expected = BTreeMap::new();
+    for (pod, answer) in pods.iter().zip(&answers) {
+        for address in addresses(answer) {
+            let record = format!(r#"{{"pod":"{}/{}","podUid":"{}"}}"#, pod.namespace, pod.name, pod.uid);
+            expected.insert(address.split('/').next().unwrap().to_owned(), record);
+        }
+    }
+    let records: Vec<_> = expected.iter().map(|(ip, record)| format!("{ip:?}:{record}")).collect();
+    let text = format!("{{{}}}", records.join(","));
+    let name = bench.name("p");
+    soon("the status names them all", async || {
+        let status = object("spiderippool", &name).unwrap()["status"].clone();
+        status == json!({"allocatedIPs": text, "allocatedIPCount": 100, "totalIPCount": 1022})
+    })
+    .await;
+    assert_eq!(object("spiderippool", &name).unwrap()["spec"]["ipVersion"], json!(4));
+    let block = format!("{name}.10.40.0.0");
+    soon("the bitmap too", async || {
+        object("spiderippoolusage", &block).is_some_and(|usage| usage["spec"]["inUse"] == json!(100))
+    })
+    .await;
+    assert!(controller.metric("spiderpool_controller_pool_status_writes_total").await.unwrap() < 60.0);
+
+    // Nothing is left of views when nothing is in use.
+    for pod in &pods {
+        bench.delete_pod(pod);
+    }
+    bench
+        .until("nothing is in use", async || {
+            let status = object("spiderippool", &name).unwrap()["status"].clone();
+            status == json!({"allocatedIPCount": 0, "totalIPCount": 1022})
+                && object("spiderippoolusage", &block).is_none()
+        })
+        .await;
+    agent.stop().unwrap();
+    controller.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_a_deleted_pod_are_freed_although_its_agent_is_dead() {
+    let bench = Bench::new("dead-agent").await;
+    bench.pool("p", "10.41.0.0/24", &["10.41.0.2-10.41.0.9"], &json!({}));
+    let (gone, stays) = (bench.pod_with_pool("gone", "n1", "p"), bench.pod_with_pool("stays", "n1", "p"));
+    let controller = controller(&bench, "a", &[]).await;
+    let agent = bench.agent("n1").await;
+    for pod in [&gone, &stays] {
+        add(&agent, pod).await;
+        bench.endpoint(pod).await;
+    }
+    agent.kill().unwrap();
+    bench.delete_pod(&gone);
+    soon("the address is free", async || bench.held(&gone).is_empty()).await;
+    soon("the endpoint is gone", async || bench.find_endpoint(&gone).is_none()).await;
+    // Another one of the same name is another one.
+    let again = bench.pod_with_pool("gone", "n1", "p");
+    let agent = bench.agent("n1").await;
+    add(&agent, &again).await;
+    agent.kill().unwrap();
+    bench.end_pod(&again);
+    bench.until("an evicted pod's address is free", async || bench.held(&again).is_empty()).await;
+    assert_eq!(bench.held(&stays).len(), 1);
+    assert!(bench.find_endpoint(&stays).is_some());
+    assert!(controller.metric("spiderpool_ip_gc_counts_total").await.unwrap() > 0.5);
+    controller.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_frees_what_went_while_nobody_led() {
+    let bench = Bench::new("interregnum").await;
+    bench.pool("p", "10.42.0.0/24", &["10.42.0.2-10.42.0.9"], &json!({}));
+    let (old, stays) = (bench.pod_with_pool("old", "n1", "p"), bench.pod_with_pool("stays", "n1", "p"));
+    let agent = bench.agent("n1").await;
+    for pod in [&old, &stays] {
+        add(&agent, pod).await;
+    }
+    agent.kill().unwrap();
+    bench.delete_pod(&old);
+    let replaced = bench.pod_with_pool("old", "n1", "p");
+    let controller = controller(&bench, "a", &[]).await;
+    soon("the replaced pod's address is free", async || bench.held(&old).is_empty()).await;
+    assert!(bench.held(&replaced).is_empty());
+    assert_eq!(bench.held(&stays).len(), 1);
+    controller.stop().unwrap();
+}
+
+/// Terminating, in any stage of its grace period, on a node that answers: its kubelet is at work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_in_its_grace_period_keeps_what_it_has_until_its_node_is_dead() {
+    let bench = Bench::new("grace").await;
+    bench.pool("p", "10.43.0.0/24", &["10.43.0.2-10.43.0.9"], &json!({}));
+    bench.node("n1", true);
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let controller = controller(&bench, "a", &[]).await;
+    let agent = bench.agent("n1").await;
+    add(&agent, &pod).await;
+    agent.kill().unwrap();
+    bench.terminate_pod_in(&pod, 1);
+    let terminated = Instant::now();
+    bench.until("the grace period is over", async || terminated.elapsed() > Duration::from_secs(3)).await;
+    assert_eq!(bench.held(&pod).len(), 1, "the node is alive");
+    bench.node("n1", false);
+    soon("the node is dead, the address free", async || bench.held(&pod).is_empty()).await;
+    controller.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_a_dead_agent_did_not_write_is_written() {
+    let bench = Bench::new("endpoint").await;
+    bench.pool("p", "10.44.0.0/24", &["10.44.0.2-10.44.0.9"], &json!({"gateway": "10.44.0.1"}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    add(&agent, &pod).await;
+    let written = bench.endpoint(&pod).await;
+    agent.kill().unwrap();
+    let delete = r#"{"metadata": {"finalizers": null}}"#;
+    let plane = ControlPlane::shared();
+    plane
+        .kubectl(&["patch", "spiderendpoint", "-n", &pod.namespace, &pod.name, "--type=merge", "-p", delete])
+        .unwrap();
+    plane.kubectl(&["delete", "spiderendpoint", "-n", &pod.namespace, &pod.name]).unwrap();
+    let controller = controller(&bench, "a", &[]).await;
+    let again = bench.endpoint(&pod).await;
+    assert_eq!(again["status"], written["status"]);
+    for field in ["finalizers", "ownerReferences"] {
+        assert_eq!(again["metadata"][field], written["metadata"][field]);
+    }
+    controller.stop().unwrap();
+}
+
+/// Upstream removes it only with a switch that is off by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_whose_pod_is_gone_is_removed() {
+    let bench = Bench::new("orphan").await;
+    bench.apply(&json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderEndpoint",
+        "metadata": {
+            "namespace": bench.namespace(), "name": "p", "finalizers": ["spiderpool.spidernet.io"],
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}],
+        },
+        "status": {
+            "current": {"uid": "u", "node": "n", "ips": []}, "ownerControllerType": "Pod", "ownerControllerName": "p",
+        },
+    }));
+    let pod = TestPod { namespace: bench.namespace().to_owned(), name: "p".into(), uid: "u".into() };
+    let controller = controller(&bench, "a", &[]).await;
+    soon("it is gone", async || bench.find_endpoint(&pod).is_none()).await;
+    controller.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_is_deleted_goes_when_nothing_of_it_is_in_use() {
+    let bench = Bench::new("pool-goes").await;
+    bench.pool("p", "10.45.0.0/24", &["10.45.0.2-10.45.0.9"], &json!({}));
+    let name = bench.name("p");
+    let plane = ControlPlane::shared();
+    let finalizer = r#"{"metadata": {"finalizers": ["spiderpool.spidernet.io"]}}"#;
+    plane.kubectl(&["patch", "spiderippool", &name, "--type=merge", "-p", finalizer]).unwrap();
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    add(&agent, &pod).await;
+    agent.kill().unwrap();
+    let controller = controller(&bench, "a", &[]).await;
+    plane.kubectl(&["delete", "spiderippool", &name, "--wait=false"]).unwrap();
+    bench
+        .until("its use is shown", async || {
+            object("spiderippool", &name).unwrap()["status"]["allocatedIPCount"] == json!(1)
+        })
+        .await;
+    bench.delete_pod(&pod);
+    bench.until("it is gone", async || object("spiderippool", &name).is_none()).await;
+    controller.stop().unwrap();
+}
+
+/// The comparison does not rely on the watches.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_full_comparison_frees_nothing_of_a_pod_that_lives() {
+    let bench = Bench::new("compare").await;
+    bench.pool("p", "10.46.0.0/24", &["10.46.0.2-10.46.0.9"], &json!({}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    add(&agent, &pod).await;
+    bench.endpoint(&pod).await;
+    let every_second = [("SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", "1")];
+    let controller = controller(&bench, "a", &every_second).await;
+    bench
+        .until("it was compared twice", async || {
+            controller.log().unwrap().matches("full comparison done").count() >= 2
+        })
+        .await;
+    assert_eq!(bench.held(&pod).len(), 1);
+    agent.stop().unwrap();
+    controller.stop().unwrap();
+}
