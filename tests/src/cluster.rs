@@ -16,6 +16,7 @@ mod node;
 mod options;
 mod plane;
 mod pods;
+mod stage;
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -33,9 +34,10 @@ pub use machine::Machine;
 use network::Network;
 pub use node::Node;
 pub use options::{DefaultCni, Lifetime, Options, ProxyMode};
+pub use stage::ClusterStage;
 
 /// How long nodes may take to become ready.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 
 /// A running cluster. Dropping it leaves it running unless its lifetime is this process's.
 #[derive(Debug)]
@@ -115,7 +117,11 @@ impl Cluster {
         let options = folder.options()?;
         let authority = Authority::load(&folder.pki())?;
         let network = Network::find(&folder)?;
-        let nodes = folder.nodes()?.into_iter().map(|index| Node::find(index, &folder, &network.fabric)).collect::<Result<_>>()?;
+        let nodes = folder
+            .nodes()?
+            .into_iter()
+            .map(|index| Node::find(index, &folder, &network.fabric))
+            .collect::<Result<_>>()?;
         Ok(Self { options, nodes, network, authority, folder, janitor: None })
     }
 
@@ -135,10 +141,7 @@ impl Cluster {
     /// Removes a cluster by its name, also one that did not come up or whose tool was killed.
     pub fn remove(name: &str) -> Result<()> {
         let folder = Folder::of(name)?;
-        ensure!(
-            folder.path().exists() || cgroup::exists(folder.group())?,
-            "there is no cluster {name} here"
-        );
+        ensure!(folder.path().exists() || cgroup::exists(folder.group())?, "there is no cluster {name} here");
         remains::remove(folder.group(), folder.path())
     }
 
@@ -189,9 +192,9 @@ impl Cluster {
         self.network.set_underlay_gateway(state)
     }
 
-    /// Stops kube-apiserver, as its node's kubelet would.
+    /// Takes kube-apiserver away at once: when asked, it waits for its clients' watches for up to a minute.
     pub fn stop_api_server(&self) -> Result<()> {
-        self.network.fabric.stop(plane::API_SERVER)
+        self.network.fabric.remove(plane::API_SERVER)
     }
 
     /// Starts kube-apiserver again and waits until it is ready.

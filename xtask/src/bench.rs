@@ -37,6 +37,17 @@ enum Subject {
     Cni,
     /// Latency and throughput of the eBPF dataplane
     Dataplane,
+    /// A cluster with kubelets: installation, the start of many pods, memory
+    Cluster,
+}
+
+/// Where something takes place, which says what must be installed for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nodes are namespaces.
+    Lab,
+    /// Nodes have kubelets.
+    Cluster,
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -52,11 +63,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     arguments.extend(options.json.then(|| "--json".to_owned()));
     arguments.extend(options.arguments.iter().cloned());
-    start(workspace, "bench", &arguments)
+    let stage = if matches!(options.what, Subject::Cluster) { Stage::Cluster } else { Stage::Lab };
+    start(workspace, "bench", stage, &arguments)
 }
 
 /// Builds what the program needs and becomes it: it gets Ctrl-C itself, and its exit code is ours.
-pub(crate) fn start(workspace: &Workspace, name: &str, arguments: &[String]) -> Result<()> {
+pub(crate) fn start(workspace: &Workspace, name: &str, stage: Stage, arguments: &[String]) -> Result<()> {
     ensure!(
         setup::is_root(),
         "{name} makes network namespaces and loads eBPF programs, which only root may do. Run\n\n    \
@@ -64,6 +76,9 @@ pub(crate) fn start(workspace: &Workspace, name: &str, arguments: &[String]) -> 
         arguments.join(" ")
     );
     setup::ensure(workspace, Component::RUN)?;
+    if stage == Stage::Cluster {
+        setup::ensure(workspace, Component::CLUSTER)?;
+    }
     build::build(workspace)?;
     become_program(workspace, name, arguments)
 }

@@ -3,20 +3,25 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::{bench, workspace::Workspace};
+use crate::{
+    bench::{self, Stage},
+    workspace::Workspace,
+};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Leave nodes and pods up at the end, and print how to look around
+    /// Leave everything up at the end, and print how to look around
     #[arg(long)]
     keep: bool,
-    /// What follows `--` goes to the demo program
-    #[arg(last = true)]
-    arguments: Vec<String>,
+    /// Without kubelets: nodes and pods are namespaces, for quick work on the dataplane
+    #[arg(long)]
+    lab: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let keep = options.keep.then(|| "--keep".to_owned());
-    let arguments: Vec<String> = keep.into_iter().chain(options.arguments.iter().cloned()).collect();
-    bench::start(workspace, "demo", &arguments)
+    let flags = [("--keep", options.keep), ("--lab", options.lab)];
+    let arguments: Vec<String> =
+        flags.into_iter().filter_map(|(flag, is_set)| is_set.then(|| flag.to_owned())).collect();
+    let stage = if options.lab { Stage::Lab } else { Stage::Cluster };
+    bench::start(workspace, "demo", stage, &arguments)
 }

@@ -25,6 +25,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// Builds what the tests start, then runs them.
 pub(crate) fn test(workspace: &Workspace, filter: Option<&str>, arguments: &[String]) -> Result<()> {
     setup::ensure(workspace, Component::RUN)?;
+    setup::ensure(workspace, Component::CLUSTER)?;
     build::build(workspace)?;
     let mut cargo = process::cargo(workspace);
     workspace.export(&mut cargo);

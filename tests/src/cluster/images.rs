@@ -55,7 +55,8 @@ fn write(folder: &Path) -> Result<(Vec<PathBuf>, String)> {
     for (file, image) in [("pause.tar", image(PAUSE, "pause")), ("probe.tar", image(PROBE, "serve"))] {
         let path = folder.join(file);
         let digest = image.write(&path)?;
-        key += &format!("-{}", digest.trim_start_matches("sha256:").get(..12).unwrap_or_default());
+        key.push('-');
+        key.push_str(digest.trim_start_matches("sha256:").get(..12).unwrap_or_default());
         archives.push(path);
     }
     Ok((archives, key))

@@ -119,6 +119,11 @@ impl Machine {
         self.request(&Request::Kill(service.to_owned()))
     }
 
+    /// SIGKILL, and it is not restarted.
+    pub(super) fn remove(&self, service: &str) -> Result<()> {
+        self.request(&Request::Remove(service.to_owned()))
+    }
+
     fn request(&self, request: &Request) -> Result<()> {
         control::send(self.process(), request).map(drop).with_context(|| self.spec.name.clone())
     }
@@ -143,7 +148,8 @@ impl Machine {
         let mut text = format!("the logs of {} in {} end so:", self.spec.name, self.spec.folder.display());
         for entry in fs::read_dir(&self.spec.folder).into_iter().flatten().flatten() {
             if entry.path().extension().is_some_and(|extension| extension == "log") {
-                text += &format!("\n--- {}\n{}", entry.file_name().display(), tail(&entry.path()));
+                let name = entry.file_name().display().to_string();
+                text.extend(["\n--- ", &name, "\n", &tail(&entry.path())]);
             }
         }
         text

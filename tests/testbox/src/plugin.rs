@@ -181,7 +181,7 @@ impl Nic {
 
     /// Before the routes are there: whoever watches them asks at once.
     fn remember(&self, addresses: &[IpAddr; 2]) -> Result<()> {
-        let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+        let text = addresses.iter().map(|address| format!("{address}\n")).collect::<Vec<_>>().concat();
         fs::create_dir_all(ENDPOINTS)?;
         fs::write(self.record(), text)?;
         if self.kind == Kind::Cilium {

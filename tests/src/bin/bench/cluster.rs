@@ -167,4 +167,3 @@ fn mebibytes(status: &str, key: &str) -> Result<f64> {
     let kibibytes: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
     Ok(kibibytes / 1024.0)
 }
-

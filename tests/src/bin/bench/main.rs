@@ -7,6 +7,7 @@
 mod agents;
 mod allocation;
 mod call;
+mod cluster;
 mod coordinator;
 mod dataplane;
 mod instant_agent;
@@ -40,6 +41,8 @@ enum What {
     Cni(coordinator::CniArguments),
     /// Round trips of packets with and without the programs.
     Dataplane(dataplane::DataplaneArguments),
+    /// A whole cluster: installation, the start of many pods, memory.
+    Cluster(cluster::ClusterArguments),
 }
 
 #[derive(Args)]
@@ -77,6 +80,7 @@ fn main() -> Result<()> {
         }
         What::Cni(cni) => coordinator::measure(cni, &mut report)?,
         What::Dataplane(dataplane) => dataplane::measure(dataplane, &mut report)?,
+        What::Cluster(cluster) => cluster::measure(cluster, &mut report)?,
     }
     report.print(arguments.json)
 }

@@ -13,13 +13,18 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use spiderpool_core::ip::Family;
+use spiderpool_tests::cluster::{Cluster, ClusterStage, Lifetime, Options};
 use spiderpool_tests::flow::{Flow, run_in_parallel};
+use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::lab::LabStage;
 use spiderpool_tests::matrix::{DefaultRoute, Party};
 use spiderpool_tests::stage::{RouteHints, Stage, without_gateway, works_without_gateway};
-use spiderpool_tests::{privilege, teardown};
+use spiderpool_tests::{privilege, release, teardown};
 
 use report::{Column, Report};
+
+/// The name of the demo's cluster.
+const CLUSTER: &str = "demo";
 
 #[derive(Parser)]
 #[command(name = "demo", about = "The whole system at work, with a verdict for every flow")]
@@ -53,20 +58,57 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let started = Instant::now();
     let step = |text: &str| println!("[{:5.1} s] {text}", started.elapsed().as_secs_f32());
 
-    let mut stage: Box<dyn Stage> = Box::new(LabStage::start(step)?);
-    let (report, live_change) = perform(&mut *stage, step)?;
-    println!("\n{report}");
-    let passed = report.passed() && live_change;
-    if arguments.keep {
+    let passed =
+        if arguments.lab { in_lab(arguments.keep, step)? } else { on_cluster(arguments.keep, step)? };
+    before.check_nothing_left().context("after the demo")?;
+    step("everything removed, nothing left");
+    println!("demo: {}", if passed { "pass" } else { "FAIL" });
+    Ok(passed)
+}
+
+/// Nodes and pods are namespaces.
+fn in_lab(keep: bool, step: impl Fn(&str) + Copy) -> Result<bool> {
+    let mut stage = Box::new(LabStage::start(step)?);
+    let passed = perform(&mut *stage, step)?;
+    if keep {
         show::how_to_look_around(&*stage, "Ctrl-C removes everything")?;
         loop {
             thread::park();
         }
     }
     stage.finish()?;
-    before.check_nothing_left().context("after the demo")?;
-    step("everything removed, nothing left");
-    println!("demo: {}", if passed { "pass" } else { "FAIL" });
+    Ok(passed)
+}
+
+/// Nodes have kubelets, Spiderpool is installed by Helm.
+fn on_cluster(keep: bool, step: impl Fn(&str) + Copy) -> Result<bool> {
+    let lifetime = if keep { Lifetime::UntilDown } else { Lifetime::Process };
+    let cluster = Cluster::up_with_progress(
+        &Options { lifetime, name: CLUSTER.to_owned(), ..Options::default() },
+        step,
+    )?;
+    release::load_images(&cluster)?;
+    step("images of agent and controller on the nodes");
+    println!("\n$ {}\n", release::command_line("install"));
+    release::install(&cluster, &[])?;
+    step("helm: everything ready");
+    print!("\n{}\n", cluster.kubectl(&["get", "pods", "--namespace", release::NAMESPACE, "-o", "wide"])?);
+    release::apply_network(&cluster)?;
+    let mut stage = Box::new(ClusterStage::start(&cluster, step)?);
+    let passed = perform(&mut *stage, step)?;
+    if keep {
+        show::how_to_look_around(
+            &*stage,
+            &format!("`cargo xtask cluster down --name {CLUSTER}` removes it"),
+        )?;
+        // Not this process's any more.
+        std::process::exit(i32::from(!passed));
+    }
+    stage.finish()?;
+    step("pods deleted, their addresses free");
+    release::uninstall(&cluster)?;
+    step("helm uninstall");
+    cluster.down()?;
     Ok(passed)
 }
 
@@ -84,8 +126,8 @@ fn stop_on_interrupt() -> Result<()> {
     Ok(())
 }
 
-/// Runs all flows, shows what one looks at, and whether a change at run time reached the pods in time.
-fn perform(stage: &mut dyn Stage, step: impl Fn(&str)) -> Result<(Report, bool)> {
+/// Runs all flows and shows what one looks at. Whether everything worked.
+fn perform(stage: &mut dyn Stage, step: impl Fn(&str)) -> Result<bool> {
     let mut report = Report::default();
     let mut pods = Vec::new();
     for hints in RouteHints::ALL {
@@ -105,7 +147,8 @@ fn perform(stage: &mut dyn Stage, step: impl Fn(&str)) -> Result<(Report, bool)>
         compare_without_programs(stage, pod, default_route, &mut report)?;
     }
     step("the same flows with the programs detached");
-    Ok((report, live_change))
+    println!("\n{report}");
+    Ok(report.passed() && live_change)
 }
 
 fn run_flows(

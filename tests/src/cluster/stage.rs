@@ -1,0 +1,194 @@
+//! A cluster as a [`Stage`]: Spiderpool installed by Helm, pods made by kubelets, NICs by Multus.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use super::Cluster;
+use crate::agent::Agent;
+use crate::dual::Dual;
+use crate::kubectl::Kubectl;
+use crate::matrix::{DefaultRoute, Parties, Party};
+use crate::place::Place;
+use crate::poll;
+use crate::probe::Server;
+use crate::release::NETWORK;
+use crate::service;
+use crate::stage::{Gateway, RouteHints, Stage};
+use crate::topology::addresses;
+use crate::workload::{Deployment, RunningPod, check_addresses};
+
+/// How long an agent may take to see a change of SpiderCoordinator.
+const WATCH_LIMIT: Duration = Duration::from_secs(5);
+/// After that the addresses of deleted pods must be free.
+const FREED_LIMIT: Duration = Duration::from_secs(5);
+/// The Service of both kinds of pods.
+const SERVICE: &str = "web";
+
+/// What runs on the cluster. Fields drop in order: servers first, so that their threads leave the namespaces.
+#[derive(Debug)]
+pub struct ClusterStage<'a> {
+    servers: Vec<Server>,
+    deployments: Vec<Deployment>,
+    places: Vec<Place>,
+    node: Party,
+    other_node: Party,
+    neighbour: (Place, Dual),
+    overlay_pod: (Place, Dual),
+    underlay_pod: Party,
+    outside: Place,
+    cluster_ip: Dual,
+    cluster: &'a Cluster,
+}
+
+impl<'a> ClusterStage<'a> {
+    /// Makes the Service and its pods on a cluster with two nodes, Spiderpool and the network of the pods' net1.
+    pub fn start(cluster: &'a Cluster, progress: impl Fn(&str)) -> Result<Self> {
+        let party = |index: u8| -> Result<Party> {
+            let node = cluster.nodes().get(usize::from(index) - 1).context("two nodes are needed")?;
+            Ok(Party {
+                place: node.place(),
+                main: addresses::node(index),
+                underlay: addresses::node_underlay(index),
+            })
+        };
+        let (node, other_node) = (party(1)?, party(2)?);
+        let deployments = vec![
+            Deployment::plain("neighbour").on(&node.place.name),
+            Deployment::plain("overlay").on(&other_node.place.name),
+            Deployment::underlay("underlay", NETWORK).on(&other_node.place.name),
+        ];
+        for deployment in &deployments {
+            cluster.apply(&deployment.manifest().to_string())?;
+        }
+        let mut pods = Vec::new();
+        for deployment in &deployments {
+            let pod = deployment.wait_running(cluster)?.pop().context("a Deployment without pod")?;
+            pods.push((place(cluster, &deployment.name, &pod)?, pod));
+        }
+        let [neighbour, overlay, underlay] = pods.as_slice() else { unreachable!("three Deployments") };
+        let underlay_pod =
+            Party { place: underlay.0.clone(), main: underlay.1.eth0, underlay: underlay.1.net1()? };
+        let endpoints = [overlay.1.eth0, underlay_pod.underlay];
+        let cluster_ip = service::create(cluster, SERVICE, &endpoints)?;
+        service::wait_for_proxy(&node.place, cluster_ip, &endpoints)?;
+        let own = [node.main, node.underlay].map(|address| [address.v4.into(), address.v6.into()]);
+        let mut servers = vec![Server::start_at(&node.place, own.as_flattened())?];
+        let outside = cluster.outside();
+        for place in [&overlay.0, &underlay.0, &outside] {
+            servers.push(Server::start(place)?);
+        }
+        progress("a Service with an overlay and an underlay endpoint, and the pods behind it");
+        Ok(Self {
+            servers,
+            deployments,
+            places: Vec::new(),
+            node,
+            other_node,
+            neighbour: (neighbour.0.clone(), neighbour.1.eth0),
+            overlay_pod: (overlay.0.clone(), overlay.1.eth0),
+            underlay_pod,
+            outside,
+            cluster_ip,
+            cluster,
+        })
+    }
+}
+
+/// The network of a pod, under the name of its Deployment, ready for pings by sockets.
+fn place(cluster: &Cluster, name: &str, pod: &RunningPod) -> Result<Place> {
+    let mut place = cluster.pod_place("default", &pod.name)?;
+    name.clone_into(&mut place.name);
+    place.sysctl(&["ipv4/ping_group_range=0 0"])?;
+    Ok(place)
+}
+
+impl Stage for ClusterStage<'_> {
+    fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.cluster.kubectl(arguments)
+    }
+
+    fn node(&self) -> &Place {
+        &self.node.place
+    }
+
+    fn set_route_hints(&mut self, hints: RouteHints) -> Result<()> {
+        let patch = json!({"spec": {"ebpf": {"routeHints": hints.name()}}}).to_string();
+        self.cluster.kubectl(&["patch", "spidercoordinator", "default", "--type=merge", "-p", &patch])?;
+        let pod = crate::workload::pods(self.cluster, &self.neighbour.0.name)?;
+        let pod = pod.first().and_then(|pod| pod.metadata.name.clone()).context("the neighbour is gone")?;
+        poll::until(&format!("route hints {}", hints.name()), WATCH_LIMIT, || {
+            let config = Agent::coordinator_config(&self.node.place, &pod)?;
+            ensure!(config["routeHints"] == hints.name(), "the agent hands out {config}");
+            Ok(())
+        })
+    }
+
+    fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Party> {
+        let deployment = Deployment {
+            default_route: Some(default_route),
+            ..Deployment::underlay(name, NETWORK).on(&self.node.place.name)
+        };
+        let pod = deployment.start(self.cluster)?.pop().context("a Deployment without pod")?;
+        let place = place(self.cluster, name, &pod)?;
+        self.servers.push(Server::start(&place)?);
+        self.deployments.push(deployment);
+        self.places.push(place.clone());
+        Ok(Party { place, main: pod.eth0, underlay: pod.net1()? })
+    }
+
+    fn parties(&self, pod: &Party, default_route: DefaultRoute) -> Parties {
+        Parties {
+            pod: pod.clone(),
+            default_route,
+            node: self.node.clone(),
+            other_node: self.other_node.clone(),
+            neighbour: self.neighbour.clone(),
+            overlay_pod: self.overlay_pod.clone(),
+            underlay_pod: self.underlay_pod.clone(),
+            outside: self.outside.clone(),
+            cluster_ip: self.cluster_ip,
+        }
+    }
+
+    fn set_underlay_gateway(&self, state: Gateway) -> Result<()> {
+        self.cluster.set_underlay_gateway(state)
+    }
+
+    /// A ServiceCIDR, as an administrator adds one; the controller carries it into SpiderCoordinator's status.
+    fn add_service_cidr(&self, cidr: &str) -> Result<()> {
+        let object = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": {"name": service_cidr_name(cidr)}, "spec": {"cidrs": [cidr]},
+        });
+        self.cluster.apply(&object.to_string()).map(drop)
+    }
+
+    fn remove_service_cidr(&self, cidr: &str) -> Result<()> {
+        self.cluster.kubectl(&["delete", "servicecidr", &service_cidr_name(cidr)]).map(drop)
+    }
+
+    fn ways_in(&self) -> Result<Vec<(String, String)>> {
+        let machines = [&self.node.place, &self.other_node.place, &self.outside];
+        let places = machines.into_iter().chain(&self.places);
+        Ok(places.map(|place| (place.name.clone(), place.shell())).collect())
+    }
+
+    /// Deletes the pods; their addresses must be free a moment later.
+    fn finish(self: Box<Self>) -> Result<()> {
+        drop(self.servers);
+        self.cluster.kubectl(&["delete", "service", SERVICE])?;
+        for deployment in &self.deployments {
+            self.cluster.kubectl(&["delete", "deployment", &deployment.name, "--wait=false"])?;
+        }
+        for deployment in &self.deployments {
+            deployment.wait_gone(self.cluster)?;
+        }
+        poll::until("free addresses", FREED_LIMIT, || check_addresses(self.cluster, &[]))
+    }
+}
+
+fn service_cidr_name(cidr: &str) -> String {
+    cidr.replace(['.', ':', '/'], "-")
+}

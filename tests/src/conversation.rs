@@ -1,0 +1,101 @@
+//! A TCP connection that is used all the time, to show that what happens meanwhile does not cut or stall it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+
+use crate::place::Place;
+use crate::poll;
+
+/// The pause between two exchanges.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long a connection may take to be set up.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// An exchange that takes longer is a failure: TCP repeats a lost segment after 0.2 s, then 0.4, 0.8 and 1.6 s.
+const STALL_LIMIT: Duration = Duration::from_secs(3);
+
+/// A connection under way.
+#[derive(Debug)]
+pub struct Conversation {
+    over: Arc<AtomicBool>,
+    client: JoinHandle<Result<Summary>>,
+    server: JoinHandle<Result<()>>,
+}
+
+/// What happened on the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Summary {
+    /// Completed exchanges.
+    pub exchanges: u64,
+    /// The slowest of them.
+    pub slowest: Duration,
+}
+
+impl Conversation {
+    /// Connects `from` with a server in `at`, which is reached by `address`. It listens on a port of its own, so `port`
+    /// must be free there.
+    pub fn start(from: &Place, at: &Place, address: IpAddr, port: u16) -> Result<Self> {
+        let (ready, listening) = channel();
+        let server = at.spawn(move || {
+            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
+            ready.send(())?;
+            // With a deadline: a thread that waits for ever would hold the namespace of its pod.
+            listener.set_nonblocking(true)?;
+            let (mut stream, _) =
+                poll::until("the client's connection", CONNECT_LIMIT * 2, || Ok(listener.accept()?))?;
+            stream.set_nonblocking(false)?;
+            let mut number = [0; 8];
+            // The client's end of the connection is the end of the conversation.
+            while stream.read_exact(&mut number).is_ok() {
+                stream.write_all(&number)?;
+            }
+            Ok(())
+        });
+        listening.recv().with_context(|| format!("no server in {}", at.name))?;
+        let over = Arc::new(AtomicBool::new(false));
+        let (stop, (ready, connected)) = (Arc::clone(&over), channel());
+        let client = from.spawn(move || {
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), CONNECT_LIMIT)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(STALL_LIMIT))?;
+            ready.send(())?;
+            talk(&mut stream, &stop)
+        });
+        if connected.recv().is_err() {
+            client.join().map_err(|_| anyhow!("the client panicked"))?.context("connect")?;
+            bail!("the client ended before it was connected");
+        }
+        Ok(Self { over, client, server })
+    }
+
+    /// Ends it; fails if it was cut or stalled.
+    pub fn finish(self) -> Result<Summary> {
+        self.over.store(true, Ordering::Relaxed);
+        let summary = self.client.join().map_err(|_| anyhow!("the client panicked"))??;
+        self.server.join().map_err(|_| anyhow!("the server panicked"))??;
+        ensure!(summary.exchanges > 0, "nothing was exchanged");
+        Ok(summary)
+    }
+}
+
+fn talk(stream: &mut TcpStream, stop: &AtomicBool) -> Result<Summary> {
+    let mut summary = Summary { exchanges: 0, slowest: Duration::ZERO };
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let (sent, mut received) = (summary.exchanges.to_be_bytes(), [0; 8]);
+        let stage = |what| move || format!("{what} after {} exchanges", summary.exchanges);
+        stream.write_all(&sent).with_context(stage("cut"))?;
+        stream.read_exact(&mut received).with_context(stage("stalled"))?;
+        ensure!(sent == received, "another number came back");
+        summary.exchanges += 1;
+        summary.slowest = summary.slowest.max(begun.elapsed());
+        thread::sleep(PAUSE);
+    }
+    Ok(summary)
+}
