@@ -1,12 +1,137 @@
-//! `spiderpool-controller clean`: takes Spiderpool from the cluster before its chart is uninstalled.
+//! `spiderpool-controller clean`: takes Spiderpool from the nodes and from the API, before its chart is uninstalled.
+//!
+//! What can be removed is removed whatever else fails; what could not be is said together at the end. What running
+//! pods still need stays, and that is no failure.
 
+mod agents;
+mod definitions;
+mod nodes;
+mod objects;
+mod plan;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::bail;
 use clap::Args;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::DeleteParams;
+use spiderpool_runtime::environment::{required, seconds, trimmed};
+use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::logging::{self, Level};
+use spiderpool_runtime::{kubernetes, leader};
+use tracing::{error, info};
+
+use crate::daemon::LEASE;
+
+/// Who holds the Lease meanwhile.
+const IDENTITY: &str = "spiderpool-controller-clean";
+/// How long no controller leads, if this ends before it has finished.
+const NO_LEADER: Duration = Duration::from_mins(10);
 
 /// Arguments of `spiderpool-controller clean`.
 #[derive(Debug, Clone, Args)]
-pub struct Clean {}
+pub struct Clean {
+    /// debug, info, warn, error, fatal or panic.
+    #[arg(long, env = "SPIDERPOOL_LOG_LEVEL", default_value = "info", value_parser = trimmed::<Level>)]
+    log_level: Level,
+    /// Spiderpool's namespace.
+    #[arg(long, env = "SPIDERPOOL_POD_NAMESPACE", value_parser = required)]
+    pod_namespace: String,
+    /// The agents' DaemonSet.
+    #[arg(long, env = "SPIDERPOOL_AGENT_NAME", value_parser = required)]
+    agent_name: String,
+    /// The Job of spiderpool-init; empty if there is none.
+    #[arg(long, env = "SPIDERPOOL_INIT_NAME", default_value = "")]
+    init_name: String,
+    /// Manifest of the DaemonSet whose pods clean the nodes; without it the nodes are not cleaned.
+    #[arg(long = "clean-node-manifest", env = "SPIDERPOOL_CLEAN_NODE_MANIFEST", value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Seconds that each step may wait.
+    #[arg(long, env = "SPIDERPOOL_CLEAN_STEP_LIMIT", default_value = "60", value_parser = seconds)]
+    step_limit: Duration,
+}
+
+/// What the steps need.
+struct Cleaner {
+    kube: Kubernetes,
+    namespace: String,
+    limit: Duration,
+    problems: Vec<String>,
+}
+
+impl Cleaner {
+    /// Remembers what a step could not do.
+    fn note(&mut self, step: &str, outcome: anyhow::Result<()>) {
+        if let Err(problem) = outcome {
+            error!(step, problem = format!("{problem:#}"), "not done");
+            self.problems.push(format!("{step}: {problem:#}"));
+        }
+    }
+}
 
 /// Runs to the end.
-pub async fn run(_clean: Clean) -> anyhow::Result<()> {
-    anyhow::bail!("clean is not supported yet")
+pub async fn run(clean: Clean) -> anyhow::Result<()> {
+    logging::init(clean.log_level);
+    let kube = Kubernetes::connect().await?;
+    let namespace = clean.pod_namespace.clone();
+    let mut cleaner = Cleaner {
+        kube: kube.clone(),
+        namespace: namespace.clone(),
+        limit: clean.step_limit,
+        problems: Vec::new(),
+    };
+
+    // A leader would write again what is deleted here.
+    let seized = leader::seize(&kube, &namespace, LEASE, IDENTITY, NO_LEADER).await;
+    cleaner.note("the leader's lease", seized.map_err(Into::into));
+    let outcome = cleaner.remove_agents(&clean.agent_name).await;
+    cleaner.note("the agents", outcome);
+    let outcome = cleaner.clean_nodes(clean.manifest.as_deref()).await;
+    cleaner.note("the nodes", outcome);
+    let outcome = cleaner.remove_objects().await;
+    cleaner.note("the objects", outcome);
+    let kept = cleaner.remove_addresses().await;
+    let keep_addresses = !matches!(kept, Ok(0));
+    cleaner.note("the addresses", kept.map(|_| ()));
+    let outcome = cleaner.remove_definitions(keep_addresses).await;
+    cleaner.note("the definitions", outcome);
+    let outcome = cleaner.remove_job(&clean.init_name).await;
+    cleaner.note("the init Job", outcome);
+    let outcome = cleaner.remove_lease().await;
+    cleaner.note("the leader's lease", outcome);
+
+    if !cleaner.problems.is_empty() {
+        bail!("not everything could be removed: {}", cleaner.problems.join("; "));
+    }
+    info!("Spiderpool is removed");
+    Ok(())
+}
+
+impl Cleaner {
+    async fn remove_job(&self, name: &str) -> anyhow::Result<()> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        let jobs = Api::<Job>::namespaced(self.kube.client(), &self.namespace);
+        gone_is_fine(self.kube.write(jobs.delete(name, &DeleteParams::background())).await)?;
+        Ok(())
+    }
+
+    async fn remove_lease(&self) -> anyhow::Result<()> {
+        let leases = Api::<Lease>::namespaced(self.kube.client(), &self.namespace);
+        let Some(lease) = self.kube.read(leases.get_opt(LEASE)).await? else { return Ok(()) };
+        self.kube.delete(&leases, &kubernetes::Exactly::of(&lease.metadata)).await?;
+        Ok(())
+    }
+}
+
+/// What is not there need not be removed.
+fn gone_is_fine<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
+    match outcome {
+        Err(failure) if !failure.is_not_found() => Err(failure),
+        _ => Ok(()),
+    }
 }

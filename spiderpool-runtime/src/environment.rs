@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn seconds_are_whole_and_not_none() {
-        assert_eq!(seconds(" 600 "), Ok(Duration::from_secs(600)));
+        assert_eq!(seconds(" 600 "), Ok(Duration::from_mins(10)));
         assert_eq!(seconds("5s"), Ok(Duration::from_secs(5)));
         assert!(seconds("0").is_err() && seconds("-1").is_err() && seconds("").is_err());
         assert_eq!(any_seconds("0"), Ok(Duration::ZERO));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::api::{DeleteParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::core::ObjectMeta;
@@ -30,6 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20);
 /// How long one request may take before its outcome is counted as unknown.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Objects of a page of a list.
+const PAGE: u32 = 500;
 
 /// There is no way to the API server.
 #[derive(Debug, Error)]
@@ -127,6 +130,23 @@ impl<'a> Exactly<'a> {
 }
 
 impl Kubernetes {
+    /// All objects of a kind, page by page, each reduced before the next page comes.
+    pub async fn pages<K, S>(&self, api: &Api<K>, reduce: impl Fn(K) -> S) -> Result<Vec<S>, Failure>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let mut parameters = ListParams::default().limit(PAGE);
+        let mut all = Vec::new();
+        loop {
+            let page = self.read(api.list(&parameters)).await?;
+            all.extend(page.items.into_iter().map(&reduce));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters.continue_token = Some(token),
+                None => return Ok(all),
+            }
+        }
+    }
+
     /// Deletes an object if it is still the one that was decided upon: its name may be another's meanwhile. That
     /// makes it safe to ask again.
     pub async fn delete<K>(&self, api: &Api<K>, what: &Exactly<'_>) -> Result<Deletion, Failure>

@@ -58,36 +58,36 @@ pub struct Environment {
 #[derive(Debug, Clone, Args)]
 pub struct Collection {
     /// Whether the leader frees addresses. The agents free those of their nodes in any case.
-    #[arg(long, env = "SPIDERPOOL_GC_IP_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
-    pub gc_ip_enabled: bool,
+    #[arg(long = "gc-ip-enabled", env = "SPIDERPOOL_GC_IP_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
+    pub enabled: bool,
     /// Whether a terminating pod on a node that answers is over once its grace period is and it has stopped.
-    #[arg(long, env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
-    pub gc_terminating_on_ready_node: bool,
+    #[arg(long = "gc-terminating-on-ready-node", env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
+    pub terminating_on_ready_node: bool,
     /// Whether a terminating pod on a node that does not answer is over once its grace period is.
-    #[arg(long, env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
-    pub gc_terminating_on_not_ready_node: bool,
+    #[arg(long = "gc-terminating-on-not-ready-node", env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
+    pub terminating_on_not_ready_node: bool,
     /// Not supported yet: only false is accepted.
-    #[arg(long, env = "SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS", default_value = "false", value_parser = not_yet, action = ArgAction::Set)]
-    pub gc_running_without_ips: bool,
+    #[arg(long = "gc-running-without-ips", env = "SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS", default_value = "false", value_parser = not_yet, action = ArgAction::Set)]
+    pub running_without_ips: bool,
     /// Seconds that are added to every grace period.
-    #[arg(long, env = "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY", default_value = "0", value_parser = any_seconds)]
-    pub gc_additional_grace_delay: Duration,
+    #[arg(long = "gc-additional-grace-delay", env = "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY", default_value = "0", value_parser = any_seconds)]
+    pub additional_grace_delay: Duration,
     /// Seconds between two full comparisons.
-    #[arg(long, env = "SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", default_value = "600", value_parser = seconds)]
-    pub gc_interval: Duration,
+    #[arg(long = "gc-interval", env = "SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", default_value = "600", value_parser = seconds)]
+    pub interval: Duration,
 }
 
 impl Collection {
     /// As the collector takes it.
     pub fn settings(&self) -> gc::Settings {
         gc::Settings {
-            enabled: self.gc_ip_enabled,
+            enabled: self.enabled,
             rules: OverdueRules {
-                on_ready_nodes: self.gc_terminating_on_ready_node,
-                on_dead_nodes: self.gc_terminating_on_not_ready_node,
+                on_ready_nodes: self.terminating_on_ready_node,
+                on_dead_nodes: self.terminating_on_not_ready_node,
             },
-            additional: self.gc_additional_grace_delay,
-            interval: self.gc_interval,
+            additional: self.additional_grace_delay,
+            interval: self.interval,
         }
     }
 }
@@ -107,32 +107,27 @@ pub struct Coordinator {
 #[derive(Debug, Clone, Args)]
 pub struct ElectionTerms {
     /// Seconds after which the Lease of a silent leader is taken.
-    #[arg(long, env = "SPIDERPOOL_LEADER_DURATION", default_value = "15", value_parser = seconds)]
-    pub leader_duration: Duration,
+    #[arg(long = "leader-duration", env = "SPIDERPOOL_LEADER_DURATION", default_value = "15", value_parser = seconds)]
+    pub duration: Duration,
     /// Seconds after which a leader that cannot renew its Lease stops; fewer than the duration.
-    #[arg(long, env = "SPIDERPOOL_LEADER_RENEW_DEADLINE", default_value = "10", value_parser = seconds)]
-    pub leader_renew_deadline: Duration,
+    #[arg(long = "leader-renew-deadline", env = "SPIDERPOOL_LEADER_RENEW_DEADLINE", default_value = "10", value_parser = seconds)]
+    pub renew_deadline: Duration,
     /// Seconds between two looks at the Lease; fewer than the deadline.
-    #[arg(long, env = "SPIDERPOOL_LEADER_RETRY_PERIOD", default_value = "2", value_parser = seconds)]
-    pub leader_retry_period: Duration,
+    #[arg(long = "leader-retry-period", env = "SPIDERPOOL_LEADER_RETRY_PERIOD", default_value = "2", value_parser = seconds)]
+    pub retry_period: Duration,
 }
 
 impl ElectionTerms {
     /// As the election takes them.
     pub fn terms(&self) -> anyhow::Result<Terms> {
         anyhow::ensure!(
-            self.leader_retry_period < self.leader_renew_deadline
-                && self.leader_renew_deadline < self.leader_duration,
+            self.retry_period < self.renew_deadline && self.renew_deadline < self.duration,
             "SPIDERPOOL_LEADER_RETRY_PERIOD ({:?}), _RENEW_DEADLINE ({:?}) and _DURATION ({:?}) must ascend",
-            self.leader_retry_period,
-            self.leader_renew_deadline,
-            self.leader_duration
+            self.retry_period,
+            self.renew_deadline,
+            self.duration
         );
-        Ok(Terms {
-            duration: self.leader_duration,
-            renew_deadline: self.leader_renew_deadline,
-            retry: self.leader_retry_period,
-        })
+        Ok(Terms { duration: self.duration, renew_deadline: self.renew_deadline, retry: self.retry_period })
     }
 }
 

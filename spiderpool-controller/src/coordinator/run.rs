@@ -23,7 +23,7 @@ use super::source::{self, KUBEADM, ServiceCidr};
 use crate::metrics::Metrics;
 
 /// Without an event it is looked again this often: not everything that changes tells.
-const RENEW: Duration = Duration::from_secs(60);
+const RENEW: Duration = Duration::from_mins(1);
 /// Pause after a failure, doubled each time up to the limit.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -80,9 +80,9 @@ impl Keeper {
         let services = async {
             match services {
                 Some(api) => {
-                    ring(watcher(api.clone(), watcher::Config::default()), "ServiceCIDRs", bell).await
+                    ring(watcher(api.clone(), watcher::Config::default()), "ServiceCIDRs", bell).await;
                 }
-                None => std::future::pending().await,
+                None => std::future::pending::<()>().await,
             }
         };
         futures::join!(

@@ -1,10 +1,6 @@
 //! The full comparison: everything is listed anew, apart from the watches, and what nothing uses is freed.
 
-use std::fmt::Debug;
-
 use kube::Api;
-use kube::api::ListParams;
-use serde::de::DeserializeOwned;
 use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::kubernetes::Failure;
@@ -14,9 +10,6 @@ use tracing::{info, warn};
 
 use super::act::Actor;
 use crate::world::{SlimAddress, SlimEndpoint, SlimNode, SlimPod, Verdict, World, slim};
-
-/// Objects of a page.
-const PAGE: u32 = 500;
 
 /// Compares at the configured interval until shutdown.
 pub(super) async fn run(actor: Actor, shutdown: Shutdown) {
@@ -54,27 +47,10 @@ async fn compare(actor: &Actor, shutdown: &Shutdown) -> Result<usize, Failure> {
 async fn list(actor: &Actor) -> Result<World, Failure> {
     let client = actor.kube.client();
     let mut world = World::default();
-    world.reset(pages(actor, Api::<SpiderIPAddress>::all(client.clone()), SlimAddress::from).await?);
-    world.reset(pages(actor, Api::<SpiderEndpoint>::all(client.clone()), SlimEndpoint::from).await?);
-    world.reset(pages(actor, Api::<PodObject>::all(client.clone()), SlimPod::from).await?);
-    world.reset(pages(actor, slim::nodes(client), SlimNode::from).await?);
+    world.reset(actor.kube.pages(&Api::<SpiderIPAddress>::all(client.clone()), SlimAddress::from).await?);
+    world.reset(actor.kube.pages(&Api::<SpiderEndpoint>::all(client.clone()), SlimEndpoint::from).await?);
+    world.reset(actor.kube.pages(&Api::<PodObject>::all(client.clone()), SlimPod::from).await?);
+    world.reset(actor.kube.pages(&slim::nodes(client), SlimNode::from).await?);
     world.pools = actor.world.read(|known| known.pools.clone());
     Ok(world)
-}
-
-/// All objects of a kind, page by page, each reduced before the next page comes.
-async fn pages<K, S>(actor: &Actor, api: Api<K>, reduce: impl Fn(K) -> S) -> Result<Vec<S>, Failure>
-where
-    K: Clone + DeserializeOwned + Debug,
-{
-    let mut parameters = ListParams::default().limit(PAGE);
-    let mut all = Vec::new();
-    loop {
-        let page = actor.kube.read(api.list(&parameters)).await?;
-        all.extend(page.items.into_iter().map(&reduce));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => parameters.continue_token = Some(token),
-            None => return Ok(all),
-        }
-    }
 }

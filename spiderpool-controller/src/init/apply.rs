@@ -88,12 +88,10 @@ impl Applier {
         let mut parameters = PatchParams::apply(MANAGER);
         for round in 0.. {
             let patch = Patch::Apply(&object);
-            let failure = match self.kube.write(api.patch(&wanted.name, &parameters, &patch)).await {
-                Ok(_) => {
-                    info!(object = %wanted, "applied");
-                    return Ok(());
-                }
-                Err(failure) => failure,
+            let written = self.kube.write(api.patch(&wanted.name, &parameters, &patch)).await;
+            let Err(failure) = written else {
+                info!(object = %wanted, "applied");
+                return Ok(());
             };
             let conflicts = match &failure {
                 Failure::Refused(status) => conflicts(status),

@@ -103,7 +103,7 @@ fn a_grace_period_is_waited_for_once_and_ends_on_a_dead_node() {
     assert_eq!(world.judge(&id("u"), after), Verdict::Free(Cause::Overdue));
     world.delete(&SlimNode { name: "n1".into(), is_ready: false });
     assert_eq!(world.judge(&id("u"), after), Verdict::Free(Cause::Overdue));
-    let additional = Clock { additional: Duration::from_secs(60), ..after };
+    let additional = Clock { additional: Duration::from_mins(1), ..after };
     assert!(matches!(world.judge(&id("u"), additional), Verdict::Later(_)));
 }
 

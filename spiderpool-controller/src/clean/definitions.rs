@@ -1,0 +1,55 @@
+//! The definitions of our kinds.
+
+use std::time::Instant;
+
+use anyhow::{bail, ensure};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use spiderpool_api::crd::definitions;
+use spiderpool_runtime::kubernetes::Exactly;
+use tracing::info;
+
+use super::Cleaner;
+use super::agents::LOOK;
+use super::objects::ADDRESSES;
+
+impl Cleaner {
+    /// Deletes them, that of addresses only if none stays, and waits until they are gone.
+    pub(super) async fn remove_definitions(&self, keep_addresses: bool) -> anyhow::Result<()> {
+        let api = Api::<CustomResourceDefinition>::all(self.kube.client());
+        let (mut deleted, mut problems) = (Vec::new(), Vec::new());
+        for definition in definitions()? {
+            if keep_addresses && definition.spec.names.plural == ADDRESSES {
+                continue;
+            }
+            let name = definition.metadata.name.unwrap_or_default();
+            let outcome = match self.kube.read(api.get_opt(&name)).await {
+                Ok(None) => continue,
+                Ok(Some(found)) => {
+                    self.kube.delete(&api, &Exactly::of(&found.metadata).at_any_version()).await
+                }
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(_) => deleted.push(name),
+                Err(error) => problems.push(format!("{name}: {error}")),
+            }
+        }
+        let end = Instant::now() + self.limit;
+        for name in &deleted {
+            while self.kube.read(api.get_opt(name)).await?.is_some() {
+                ensure!(
+                    Instant::now() < end,
+                    "{name} is not gone after {:?}: an object of it has a finalizer of somebody else",
+                    self.limit
+                );
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        info!(deleted = deleted.len(), "definitions deleted");
+        if !problems.is_empty() {
+            bail!("{}", problems.join(", "));
+        }
+        Ok(())
+    }
+}

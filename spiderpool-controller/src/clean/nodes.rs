@@ -1,0 +1,72 @@
+//! Has the nodes cleaned, by pods on them.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::api::{Patch, PatchParams};
+use serde_json::Value;
+use tracing::{info, warn};
+
+use super::Cleaner;
+use super::agents::LOOK;
+use super::plan::{Progress, unfinished};
+
+impl Cleaner {
+    /// Applies the manifest, waits until its pods are ready, and deletes it.
+    pub(super) async fn clean_nodes(&self, manifest: Option<&Path>) -> anyhow::Result<()> {
+        let Some(path) = manifest else {
+            warn!("SPIDERPOOL_CLEAN_NODE_MANIFEST is not set, the nodes are not cleaned");
+            return Ok(());
+        };
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let manifest: Value =
+            serde_norway::from_str(&text).with_context(|| format!("{} is no manifest", path.display()))?;
+        let name =
+            manifest["metadata"]["name"].as_str().context("the manifest has no metadata.name")?.to_owned();
+        let sets = self.daemon_sets();
+        let parameters = PatchParams::apply("spiderpool-controller").force();
+        self.kube
+            .write(sets.patch(&name, &parameters, &Patch::Apply(&manifest)))
+            .await
+            .with_context(|| format!("DaemonSet {name} cannot be applied"))?;
+        let waited = self.wait_ready(&name).await;
+        // It goes, whether it has finished or not.
+        let removed = self.remove_daemon_set(&name).await;
+        waited?;
+        removed?;
+        Ok(())
+    }
+
+    async fn wait_ready(&self, name: &str) -> anyhow::Result<()> {
+        let sets = self.daemon_sets();
+        let end = Instant::now() + self.limit;
+        loop {
+            let set = self.kube.read(sets.get(name)).await?;
+            let uid = set.metadata.uid.clone().unwrap_or_default();
+            let dead = self.dead_nodes().await?;
+            let Some(why) = unfinished(progress(&set), &self.pods_of(&uid).await?, &dead) else {
+                info!(skipped = ?dead, "the nodes are clean");
+                if !dead.is_empty() {
+                    warn!(nodes = ?dead, "these nodes do not answer and are not cleaned: after a reboot nothing of ours is on them but the plugins in the CNI folder");
+                }
+                return Ok(());
+            };
+            ensure!(
+                Instant::now() < end,
+                "DaemonSet {name} did not finish within {:?}, {why}: see the logs of its init container clean-node",
+                self.limit
+            );
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+fn progress(set: &DaemonSet) -> Progress {
+    let Some(status) = &set.status else { return Progress::default() };
+    Progress {
+        is_current: status.observed_generation >= set.metadata.generation,
+        wanted: usize::try_from(status.desired_number_scheduled).unwrap_or_default(),
+    }
+}

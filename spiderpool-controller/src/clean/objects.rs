@@ -1,0 +1,126 @@
+//! Our objects, but for what running pods still use.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, bail};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
+use serde_json::json;
+use spiderpool_api::crd::{FINALIZER, GROUP, SpiderIPAddress, VERSION, definitions};
+use spiderpool_api::pod::{Pod, PodObject};
+use spiderpool_runtime::kubernetes::{Exactly, Failure};
+use tracing::{debug, info, warn};
+
+use super::plan::{HeldBy, Living, stays};
+use super::{Cleaner, gone_is_fine};
+
+/// The kind that is looked at address by address.
+pub(super) const ADDRESSES: &str = "spideripaddresses";
+/// How many problems are said.
+const SAID: usize = 5;
+
+impl Cleaner {
+    /// Deletes all objects of all kinds but addresses.
+    pub(super) async fn remove_objects(&self) -> anyhow::Result<()> {
+        let mut problems = Vec::new();
+        for definition in definitions()?.into_iter().filter(|one| one.spec.names.plural != ADDRESSES) {
+            let names = definition.spec.names;
+            let kind = GroupVersionKind::gvk(GROUP, VERSION, &names.kind);
+            let resource = ApiResource::from_gvk_with_plural(&kind, &names.plural);
+            if let Err(error) = self.remove_kind(&resource, &mut problems).await {
+                problems.push(format!("{}: {error}", names.plural));
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let more = problems.len().saturating_sub(SAID);
+        problems.truncate(SAID);
+        bail!("{}{}", problems.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
+    }
+
+    async fn remove_kind(&self, resource: &ApiResource, problems: &mut Vec<String>) -> Result<(), Failure> {
+        let all = Api::<DynamicObject>::all_with(self.kube.client(), resource);
+        let found = match self.kube.pages(&all, |object| object.metadata).await {
+            // The definition is not there.
+            Err(failure) if failure.is_not_found() => return Ok(()),
+            found => found?,
+        };
+        for meta in &found {
+            if let Err(error) = self.remove(resource, meta).await {
+                let name = meta.name.as_deref().unwrap_or_default();
+                problems.push(format!("{} {name}: {error}", resource.kind));
+            }
+        }
+        debug!(kind = resource.kind, objects = found.len(), "objects deleted");
+        Ok(())
+    }
+
+    async fn remove(&self, resource: &ApiResource, meta: &ObjectMeta) -> Result<(), Failure> {
+        let client = self.kube.client();
+        let api: Api<DynamicObject> = match &meta.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, resource),
+            None => Api::all_with(client, resource),
+        };
+        let name = meta.name.as_deref().unwrap_or_default();
+        let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+        if finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+            let left: Vec<&String> = finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+            let patch = Patch::Merge(json!({"metadata": {"uid": meta.uid, "finalizers": left}}));
+            gone_is_fine(self.kube.write(api.patch(name, &PatchParams::default(), &patch)).await)?;
+        }
+        self.kube.delete(&api, &Exactly::of(meta).at_any_version()).await.map(|_| ())
+    }
+
+    /// Deletes the addresses that nothing uses; how many stay.
+    pub(super) async fn remove_addresses(&self) -> anyhow::Result<usize> {
+        let api = Api::<SpiderIPAddress>::all(self.kube.client());
+        let held = match self.kube.pages(&api, |address| (address.metadata.clone(), held_by(&address))).await
+        {
+            Err(failure) if failure.is_not_found() => return Ok(0),
+            held => held.context("they cannot be listed")?,
+        };
+        if held.is_empty() {
+            return Ok(0);
+        }
+        let pods = Api::<PodObject>::all(self.kube.client());
+        let pods = self.kube.pages(&pods, |pod| Living::from(Pod::from(pod))).await;
+        let pods = pods.context("pods cannot be listed, so nobody knows which addresses are in use")?;
+        let pods: HashMap<_, _> = pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), pod)).collect();
+        let mut kept = Vec::new();
+        for (meta, holder) in &held {
+            let pod = pods.get(&(&*holder.namespace, &*holder.name)).copied();
+            if stays(holder, pod) {
+                kept.push(format!(
+                    "{} ({}/{})",
+                    meta.name.as_deref().unwrap_or_default(),
+                    holder.namespace,
+                    holder.name
+                ));
+                continue;
+            }
+            self.kube.delete(&api, &Exactly::of(meta)).await?;
+        }
+        if !kept.is_empty() {
+            let examples: Vec<&str> = kept.iter().take(SAID).map(String::as_str).collect();
+            warn!(
+                addresses = kept.len(),
+                examples = examples.join(", "),
+                "running pods still use these addresses: they stay, so that a new installation does not give them to others. Delete them with the definition when the pods are gone: kubectl delete crd spideripaddresses.spiderpool.spidernet.io"
+            );
+        }
+        info!(deleted = held.len() - kept.len(), kept = kept.len(), "addresses deleted");
+        Ok(kept.len())
+    }
+}
+
+fn held_by(address: &SpiderIPAddress) -> HeldBy {
+    let spec = &address.spec;
+    HeldBy {
+        namespace: spec.pod_namespace.clone(),
+        name: spec.pod_name.clone(),
+        uid: spec.pod_uid.clone(),
+        is_static: spec.owner_kind == "Node",
+    }
+}

@@ -1,0 +1,109 @@
+//! What stays, and which nodes are done. Pure.
+
+use std::collections::BTreeSet;
+
+use spiderpool_api::pod::Pod;
+use spiderpool_core::ipam::alive::{Fate, Stage, fate};
+
+/// An address, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HeldBy {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) is_static: bool,
+}
+
+/// Pods by name, as far as addresses need them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Living {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) stage: Stage,
+}
+
+impl From<Pod> for Living {
+    fn from(pod: Pod) -> Self {
+        Self { namespace: pod.namespace, name: pod.name, uid: pod.uid, stage: pod.stage }
+    }
+}
+
+/// Whether a pod may still use the address: then nobody else may ever get it, also not after a new installation.
+pub(super) fn stays(held: &HeldBy, found: Option<&Living>) -> bool {
+    let found = found.map(|pod| (pod.uid.as_str(), pod.stage));
+    fate(&held.uid, held.is_static, found) != Fate::Freed
+}
+
+/// A pod of a DaemonSet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DaemonPod {
+    /// Its node.
+    pub(super) node: String,
+    /// Whether it is ready.
+    pub(super) is_ready: bool,
+}
+
+/// The nodes that answer and still have a pod of the DaemonSet.
+pub(super) fn still_there(pods: &[DaemonPod], dead: &BTreeSet<String>) -> Vec<String> {
+    let nodes = pods.iter().map(|pod| &pod.node).filter(|node| !dead.contains(*node));
+    nodes.cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What the DaemonSet's status says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Whether the status is about the DaemonSet as it is now.
+    pub(super) is_current: bool,
+    /// On how many nodes it is to run.
+    pub(super) wanted: usize,
+}
+
+/// Why the DaemonSet has not finished on all nodes that answer; `None` if it has.
+pub(super) fn unfinished(progress: Progress, pods: &[DaemonPod], dead: &BTreeSet<String>) -> Option<String> {
+    if !progress.is_current {
+        return Some("nobody has looked at the DaemonSet yet".to_owned());
+    }
+    if pods.len() < progress.wanted {
+        return Some(format!("{} of {} pods exist", pods.len(), progress.wanted));
+    }
+    let waiting = pods.iter().filter(|pod| !pod.is_ready && !dead.contains(&pod.node));
+    let waiting: Vec<&str> = waiting.map(|pod| pod.node.as_str()).collect();
+    (!waiting.is_empty()).then(|| format!("not done on {}", waiting.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(is_static: bool) -> HeldBy {
+        HeldBy { namespace: "n".into(), name: "p".into(), uid: "u".into(), is_static }
+    }
+
+    fn living(uid: &str, stage: Stage) -> Living {
+        Living { namespace: "n".into(), name: "p".into(), uid: uid.into(), stage }
+    }
+
+    #[test]
+    fn what_a_pod_may_still_use_stays() {
+        assert!(stays(&held(false), Some(&living("u", Stage::Alive))));
+        assert!(stays(&held(false), Some(&living("u", Stage::Terminating))));
+        assert!(!stays(&held(false), Some(&living("u", Stage::Finished))));
+        assert!(!stays(&held(false), Some(&living("other", Stage::Alive))));
+        assert!(!stays(&held(false), None));
+        assert!(stays(&held(true), None));
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_holds_nobody_up() {
+        let dead = BTreeSet::from(["n2".to_owned()]);
+        let pod = |node: &str, is_ready| DaemonPod { node: node.into(), is_ready };
+        let pods = [pod("n1", false), pod("n2", false)];
+        assert_eq!(still_there(&pods, &dead), ["n1"]);
+        let progress = Progress { is_current: true, wanted: 2 };
+        assert!(unfinished(progress, &pods, &dead).unwrap().contains("n1"));
+        assert_eq!(unfinished(progress, &[pod("n1", true), pod("n2", false)], &dead), None);
+        assert!(unfinished(progress, &pods[..1], &dead).unwrap().contains("1 of 2"));
+        assert!(unfinished(Progress::default(), &[], &dead).is_some());
+    }
+}

@@ -1,0 +1,183 @@
+//! spiderpool-init and `spiderpool-controller clean` against a real API server: twice, with changed values, over what
+//! users have edited and what older versions have left.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use spiderpool_tests::control_plane::{ControlPlane, Definitions, Options};
+use spiderpool_tests::{process, tools};
+use support::Bench;
+
+/// Runs a program with the administrator's rights.
+fn run(
+    plane: &ControlPlane,
+    program: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> anyhow::Result<String> {
+    let mut command = Command::new("sh");
+    // What it says goes to standard error.
+    command
+        .args(["-c", "exec \"$0\" \"$@\" 2>&1"])
+        .arg(tools::spiderpool(program)?)
+        .args(arguments)
+        .env("KUBECONFIG", plane.admin())
+        .envs(environment.iter().copied());
+    process::output(&command)
+}
+
+fn get(plane: &ControlPlane, arguments: &[&str]) -> Value {
+    let text = plane.kubectl(&[&["get", "-o", "json"], arguments].concat()).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+const POOL: &str = "SPIDERPOOL_INIT_DEFAULT_IPV4_IPPOOL_NAME";
+const SUBNET: &str = "SPIDERPOOL_INIT_DEFAULT_IPV4_IPPOOL_SUBNET";
+const RANGES: &str = "SPIDERPOOL_INIT_DEFAULT_IPV4_IPPOOL_IPRANGES";
+const GATEWAY: &str = "SPIDERPOOL_INIT_DEFAULT_IPV4_IPPOOL_GATEWAY";
+const COORDINATOR: &str = "SPIDERPOOL_INIT_DEFAULT_COORDINATOR_NAME";
+const MODE: &str = "SPIDERPOOL_INIT_DEFAULT_COORDINATOR_MODE";
+const HIJACK: &str = "SPIDERPOOL_INIT_DEFAULT_COORDINATOR_HIJACK_CIDR";
+const DEADLINE: &str = "SPIDERPOOL_INIT_DEADLINE";
+
+/// Upstream takes an object that exists for success: an upgrade changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_applies_changed_values_but_not_over_a_users() {
+    let plane = ControlPlane::shared();
+    let name = "init-pool";
+    let values = |ranges, mode| {
+        [
+            (POOL, name),
+            (SUBNET, "10.50.0.0/16"),
+            (RANGES, ranges),
+            (GATEWAY, "10.50.0.1"),
+            (COORDINATOR, "init-scc"),
+            (MODE, mode),
+            (HIJACK, r#"["169.254.0.0/16"]"#),
+        ]
+    };
+    let first = values(r#"["10.50.1.1-10.50.1.9"]"#, "auto");
+    run(plane, "spiderpool-init", &[], &first).unwrap();
+    let made = get(plane, &["spiderippool", name]);
+    assert_eq!(
+        made["spec"],
+        json!({
+            "ipVersion": 4, "subnet": "10.50.0.0/16", "ips": ["10.50.1.1-10.50.1.9"], "gateway": "10.50.0.1",
+            "default": true, "disable": false,
+        })
+    );
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    run(plane, "spiderpool-init", &[], &first).unwrap();
+    assert_eq!(
+        version(&get(plane, &["spiderippool", name])),
+        version(&made),
+        "the second time changes nothing"
+    );
+
+    // By hand: what the user has changed stays, the rest follows the values.
+    let edit = r#"{"spec": {"mode": "overlay"}}"#;
+    plane.kubectl(&["patch", "spidercoordinator", "init-scc", "--type=merge", "-p", edit]).unwrap();
+    let mut second = values(r#"["10.50.1.1-10.50.1.99"]"#, "underlay");
+    second[6] = (HIJACK, "1.2.3.4");
+    let said = run(plane, "spiderpool-init", &[], &second).unwrap();
+    assert!(said.contains(".spec.mode") && said.contains("is kept"), "{said}");
+    let coordinator = get(plane, &["spidercoordinator", "init-scc"]);
+    assert_eq!(coordinator["spec"]["mode"], "overlay");
+    assert_eq!(coordinator["spec"]["hijackCIDR"], json!(["1.2.3.4/32"]));
+    assert_eq!(get(plane, &["spiderippool", name])["spec"]["ips"], json!(["10.50.1.1-10.50.1.99"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_fails_at_once_and_says_why() {
+    let plane = ControlPlane::shared();
+    let refused = |environment: &[(&str, &str)], part: &str| {
+        let error = run(plane, "spiderpool-init", &[], environment).unwrap_err().to_string();
+        assert!(error.contains(part), "{part:?} is not in {error}");
+    };
+    let v6 = "SPIDERPOOL_INIT_DEFAULT_IPV6_IPPOOL_NAME";
+    refused(&[(POOL, "same"), (v6, "same"), (SUBNET, "10.51.0.0/16")], "both named");
+    refused(&[(COORDINATOR, "init-bad"), (MODE, "sideways")], "Unsupported value");
+    refused(&[("SPIDERPOOL_INIT_DEFAULT_IPV4_SUBNET_NAME", "s")], "not supported yet");
+    refused(&[("SPIDERPOOL_INIT_ENABLE_MULTUS_CONFIG", "true")], "not supported yet");
+}
+
+/// Upstream waits without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wait_for_definitions_has_an_end() {
+    let options = Options { definitions: Definitions::None, ..Options::default() };
+    let plane = ControlPlane::start(options).unwrap();
+    let begun = Instant::now();
+    let environment = [(COORDINATOR, "default"), (DEADLINE, "3")];
+    let error = run(&plane, "spiderpool-init", &[], &environment).unwrap_err().to_string();
+    assert!(
+        error.contains("SpiderCoordinator default") && error.contains("SPIDERPOOL_INIT_DEADLINE"),
+        "{error}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(10));
+
+    // Definitions of an older version, which lack fields and have what ours must not have.
+    run(&plane, "spiderpool-init", &["apply-crds"], &[]).unwrap();
+    let endpoint = "spiderendpoints.spiderpool.spidernet.io";
+    let wanted = get(&plane, &["crd", endpoint])["spec"].clone();
+    let mut older = wanted.clone();
+    older["versions"][0]["subresources"] = json!({"status": {}});
+    older["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["old"] = json!({"type": "string"});
+    older["names"]["shortNames"] = json!([]);
+    let patch = json!({"spec": older, "metadata": {"labels": {"user": "label"}}}).to_string();
+    plane.kubectl(&["patch", "crd", endpoint, "--type=merge", "-p", &patch]).unwrap();
+    run(&plane, "spiderpool-init", &["apply-crds"], &[]).unwrap();
+    let now = get(&plane, &["crd", endpoint]);
+    assert_eq!(now["spec"], wanted);
+    assert_eq!(now["metadata"]["labels"]["user"], "label");
+    run(&plane, "spiderpool-init", &[], &[(COORDINATOR, "default")]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clean_leaves_nothing_but_what_running_pods_use() {
+    let plane = ControlPlane::start(Options::default()).unwrap();
+    let bench = Bench::on(&plane, "clean").await;
+    let environment = [("SPIDERPOOL_POD_NAMESPACE", "clean"), ("SPIDERPOOL_AGENT_NAME", "spiderpool-agent")];
+    bench.pool("p", "10.52.0.0/24", &["10.52.0.2-10.52.0.9"], &json!({}));
+    let finalizer = r#"{"metadata": {"finalizers": ["spiderpool.spidernet.io"]}}"#;
+    plane.kubectl(&["patch", "spiderippool", &bench.name("p"), "--type=merge", "-p", finalizer]).unwrap();
+    let (runs, gone) = (bench.pod_with_pool("runs", "n1", "p"), bench.pod_with_pool("gone", "n1", "p"));
+    let agent = bench.agent("n1").await;
+    for pod in [&runs, &gone] {
+        let add = pod.add("eth0", "c1");
+        agent.ask(http::Method::POST, spiderpool_api::agent::path::IP, &add).await.unwrap().ok().unwrap();
+        bench.endpoint(pod).await;
+    }
+    agent.kill().unwrap();
+    bench.delete_pod(&gone);
+    let held = bench.held(&runs)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+
+    let said = run(&plane, "spiderpool-controller", &["clean"], &environment).unwrap();
+    assert!(said.contains("running pods still use these addresses") && said.contains(&held), "{said}");
+    let definitions = || plane.kubectl(&["get", "crd", "-o", "name"]).unwrap();
+    assert_eq!(
+        definitions().trim(),
+        "customresourcedefinition.apiextensions.k8s.io/spideripaddresses.spiderpool.spidernet.io"
+    );
+    let left = get(&plane, &["spideripaddresses"]);
+    assert_eq!(left["items"].as_array().unwrap().len(), 1);
+    assert_eq!(left["items"][0]["metadata"]["name"], json!(held));
+    assert_eq!(plane.kubectl(&["get", "leases", "-n", "clean", "-o", "name"]).unwrap(), "");
+
+    // A new installation does not give that address to others.
+    run(&plane, "spiderpool-init", &["apply-crds"], &[]).unwrap();
+    bench.pool("p", "10.52.0.0/24", &[&held], &json!({}));
+    let other = bench.pod_with_pool("other", "n1", "p");
+    let agent = bench.agent("n1").await;
+    support::failure(&agent, &other.add("eth0", "c2"), &bench.name("p")).await;
+    agent.stop().unwrap();
+
+    // And when the pod is gone nothing stays.
+    bench.delete_pod(&runs);
+    run(&plane, "spiderpool-controller", &["clean"], &environment).unwrap();
+    assert_eq!(definitions(), "");
+}
