@@ -12,7 +12,7 @@ use super::{DefaultCni, Machine, testbox};
 use crate::topology::addresses;
 
 /// The configuration's file.
-pub(super) const FILE: &str = "/etc/cni/net.d/10-default.conflist";
+const FILE: &str = "/etc/cni/net.d/10-default.conflist";
 const VERSION: &str = "1.0.0";
 
 /// Sets up what the network's daemon would: rules and its own NICs. Runs Felix where there is one.
@@ -39,7 +39,7 @@ fn router(index: u8) -> [IpAddr; 2] {
 }
 
 /// Writes the configuration and the plugins' files. To be run on the node.
-pub(super) fn install(cni: DefaultCni, index: u8, reference_plugins: &Path, testbox: &Path) -> Result<()> {
+pub(super) fn install(configuration: &Value, reference_plugins: &Path, testbox: &Path) -> Result<()> {
     let folder = Path::new("/opt/cni/bin");
     for plugin in fs::read_dir(reference_plugins)?.flatten() {
         fs::copy(plugin.path(), folder.join(plugin.file_name()))?;
@@ -47,10 +47,11 @@ pub(super) fn install(cni: DefaultCni, index: u8, reference_plugins: &Path, test
     for name in ["calico-like", "cilium-like"] {
         fs::copy(testbox, folder.join(name))?;
     }
-    Ok(fs::write(FILE, serde_json::to_vec_pretty(&configuration(cni, index))?)?)
+    Ok(fs::write(FILE, serde_json::to_vec_pretty(configuration)?)?)
 }
 
-fn configuration(cni: DefaultCni, index: u8) -> Value {
+/// The configuration of a node's default network.
+pub(super) fn configuration(cni: DefaultCni, index: u8) -> Value {
     let ranges: Vec<Value> =
         addresses::pod_cidrs(index).iter().map(|subnet| json!([{"subnet": subnet}])).collect();
     let mut ipam = json!({"type": "host-local", "dataDir": "/var/lib/cni/networks", "ranges": ranges});

@@ -120,12 +120,12 @@ impl Node {
     }
 
     fn install(&self, options: &super::Options) -> Result<()> {
-        let (cni, index) = (options.cni, self.index);
+        let network = default_network::configuration(options.cni, self.index);
         let (plugins, testbox) = (tools::cni_plugins()?, super::testbox()?);
         let (multus, kubeconfig) = (tools::kubernetes("multus")?, self.kubeconfig(multus::USER));
         self.place().run(|| {
-            default_network::install(cni, index, &plugins, &testbox)?;
-            multus::install(&multus, &kubeconfig)
+            default_network::install(&network, &plugins, &testbox)?;
+            multus::install(&multus, &kubeconfig, &network)
         })
     }
 

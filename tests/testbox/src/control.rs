@@ -41,6 +41,8 @@ pub enum Request {
     Stop(String),
     /// SIGKILL; the service is then restarted.
     Kill(String),
+    /// SIGKILL, and the service is not restarted.
+    Remove(String),
     /// Lists the services.
     Services,
 }

@@ -63,6 +63,7 @@ fn answer(supervisor: &Arc<Supervisor>, mut stream: &UnixStream) -> Result<()> {
         Request::Start(service) => supervisor.start(service),
         Request::Stop(name) => supervisor.stop(&name),
         Request::Kill(name) => supervisor.kill(&name),
+        Request::Remove(name) => supervisor.remove(&name),
         Request::Services => Ok(()),
     };
     let answer: crate::control::Answer =

@@ -26,6 +26,8 @@ const IDLE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 struct Entry {
     service: Service,
+    /// Whether it is restarted when it ends.
+    is_wanted: bool,
     process: Option<Pid>,
     restarts: u32,
 }
@@ -49,22 +51,38 @@ impl Supervisor {
         // The lock is held over the start: the reaper cannot see the end of a process that has no entry yet.
         let mut entries = self.lock();
         let process = spawn(&service)?;
-        entries.insert(service.name.clone(), Entry { service, process: Some(process), restarts: 0 });
+        entries.insert(
+            service.name.clone(),
+            Entry { service, is_wanted: true, process: Some(process), restarts: 0 },
+        );
         Ok(())
     }
 
     pub(super) fn stop(&self, name: &str) -> Result<()> {
-        let mut entries = self.lock();
-        let entry = entries.remove(name).with_context(|| format!("no service {name} here"))?;
-        let Some(process) = entry.process else { return Ok(()) };
-        signal(process, Signal::SIGTERM)?;
-        let waited = self.ended.wait_timeout_while(entries, STOP_LIMIT, |_| kill(process, None).is_ok());
-        drop(waited);
-        if kill(process, None).is_ok() {
-            signal(process, Signal::SIGKILL)?;
+        if !self.end(name, Signal::SIGTERM)? {
+            self.remove(name)?;
             bail!("{name} did not end within {STOP_LIMIT:?} and was killed");
         }
+        self.lock().remove(name);
         Ok(())
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        self.end(name, Signal::SIGKILL)?;
+        self.lock().remove(name);
+        Ok(())
+    }
+
+    /// Ends a service that stays in the list, unwanted; whether it has ended in time.
+    fn end(&self, name: &str, how: Signal) -> Result<bool> {
+        let mut entries = self.lock();
+        let entry = entries.get_mut(name).with_context(|| format!("no service {name} here"))?;
+        entry.is_wanted = false;
+        let Some(process) = entry.process else { return Ok(true) };
+        signal(process, how)?;
+        let waited = self.ended.wait_timeout_while(entries, STOP_LIMIT, |_| kill(process, None).is_ok());
+        drop(waited);
+        Ok(kill(process, None).is_err())
     }
 
     pub(super) fn kill(&self, name: &str) -> Result<()> {
@@ -97,7 +115,9 @@ impl Supervisor {
             let ended = entries.values_mut().find(|entry| entry.process == Some(process));
             if let (Ok(status), Some(entry)) = (status, ended) {
                 entry.process = None;
-                self.restart_later(&entry.service, status);
+                if entry.is_wanted {
+                    self.restart_later(&entry.service, status);
+                }
             }
             drop(entries);
             self.ended.notify_all();
@@ -110,7 +130,11 @@ impl Supervisor {
         thread::spawn(move || {
             thread::sleep(PAUSE);
             let mut entries = supervisor.lock();
-            let Some(entry) = entries.get_mut(&name).filter(|entry| entry.process.is_none()) else { return };
+            let Some(entry) =
+                entries.get_mut(&name).filter(|entry| entry.is_wanted && entry.process.is_none())
+            else {
+                return;
+            };
             entry.restarts += 1;
             match spawn(&entry.service) {
                 Ok(process) => entry.process = Some(process),
