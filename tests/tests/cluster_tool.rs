@@ -1,4 +1,6 @@
 //! The cluster tool itself: what it starts works, and what it ends is gone.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::env;
@@ -20,7 +22,7 @@ use spiderpool_tests::process::Process;
 use spiderpool_tests::teardown::Snapshot;
 use spiderpool_tests::{poll, privilege, tools};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// Names the cluster that the program below starts.
 const CHILD: &str = "SPIDERPOOL_TESTS_CLUSTER";
 
@@ -66,7 +68,7 @@ impl Traces {
                 for namespace in fs::read_dir(process.path().join("ns")).into_iter().flatten().flatten() {
                     let Ok(target) = fs::read_link(namespace.path()) else { continue };
                     let target = target.display().to_string();
-                    ensure!(!self.namespaces.contains(&target), "{target} of {:?}", process.file_name());
+                    ensure!(!self.namespaces.contains(&target), "{target} of process {}", process.file_name().display());
                 }
             }
             let mounts = fs::read_to_string("/proc/self/mountinfo")?;

@@ -128,7 +128,8 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Status(OptionalName { name }) => {
             let names = name.map_or_else(Cluster::names, |name| Ok(vec![name]))?;
-            show::status(&names)
+            show::status(&names);
+            Ok(())
         }
         Verb::Shell(options) => shell(&options),
         Verb::LoadImage(LoadImage { file, name }) => {

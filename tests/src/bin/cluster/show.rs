@@ -5,7 +5,7 @@ use spiderpool_tests::cluster::Cluster;
 use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::tools;
 
-pub(crate) fn status(names: &[String]) -> Result<()> {
+pub(crate) fn status(names: &[String]) {
     if names.is_empty() {
         println!("no cluster; `cargo xtask cluster up` starts one");
     }
@@ -15,7 +15,6 @@ pub(crate) fn status(names: &[String]) -> Result<()> {
             Err(error) => println!("cluster {name}: {error:#}"),
         }
     }
-    Ok(())
 }
 
 fn one(cluster: &Cluster) {
