@@ -3,12 +3,14 @@
 mod coordinators;
 mod namespaces;
 mod pods;
+mod pool_specs;
 mod pools;
 mod reserved;
 
 pub use coordinators::CoordinatorIndex;
 pub use namespaces::NamespaceIndex;
 pub use pods::PodIndex;
+pub use pool_specs::pool_specs;
 pub use pools::PoolIndex;
 pub use reserved::ReservedIndex;
 pub use spiderpool_api::pod::Pod;

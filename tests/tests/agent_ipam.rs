@@ -11,6 +11,8 @@ use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use spiderpool_api::agent::path;
+use spiderpool_core::ip::{Family, IpSet};
+use spiderpool_core::ipam::usage;
 use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::poll;
 use support::{Bench, LIMIT, TestPod, addresses, failure, outage};
@@ -287,4 +289,28 @@ async fn a_pool_that_grows_is_not_exhausted_any_more() {
     })
     .await
     .unwrap();
+}
+
+/// The leader's bitmap is read before an address is picked: what it marks is not tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_leader_shows_as_used_is_not_tried() {
+    let bench = Bench::new("bitmap").await;
+    bench.pool("p", "10.39.0.0/24", &["10.39.0.1-10.39.0.200"], &json!({}));
+    // All but .77. There is no leader here that would correct it.
+    let ranges = ["10.39.0.1-10.39.0.76", "10.39.0.78-10.39.0.200"].map(|range| range.parse().unwrap());
+    let block = usage::encode(&IpSet::from_ranges(Family::V4, ranges)).next().unwrap();
+    bench.apply(&json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPoolUsage",
+        "metadata": {"name": bench.name("p.10.39.0.0"), "labels": {"ipam.spidernet.io/ippool": bench.name("p")}},
+        "spec": {
+            "pool": bench.name("p"), "base": block.base, "inUse": block.in_use, "bitmap": block.bitmap,
+        },
+    }));
+    let (one, two) = (bench.pod_with_pool("one", "n1", "p"), bench.pod_with_pool("two", "n1", "p"));
+    let agent = bench.agent("n1").await;
+    let first = agent.ask(Method::POST, path::IP, &one.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&first), ["10.39.0.77/24".to_owned()].into());
+    // It is a hint: the pool is not called exhausted by it.
+    agent.ask(Method::POST, path::IP, &two.add("eth0", "c2")).await.unwrap().ok().unwrap();
+    agent.stop().unwrap();
 }

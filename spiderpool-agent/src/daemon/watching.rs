@@ -18,7 +18,7 @@ use tracing::{Instrument, info_span};
 use super::{Agent, Task};
 use crate::dataplane::ClusterCidrs;
 use crate::ipam::Indexes;
-use crate::watches::{CoordinatorIndex, Index, Shared, follow};
+use crate::watches::{CoordinatorIndex, Index, Shared, follow, pool_specs};
 
 /// How often the API server is asked whether it is there.
 const PROBE: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ pub(super) fn start(
     vec![
         pods.start(watcher(Api::<PodObject>::all(client.clone()), of_node), &indexes.pods, on_pods),
         namespaces.start(namespace_events, &indexes.namespaces, || {}),
-        pools.start(all(&client), &indexes.pools, || {}),
+        pools.start(pool_specs(kube, &indexes.pools), &indexes.pools, || {}),
         reserved.start(all(&client), &indexes.reserved, || {}),
         coordinators.start(all(&client), &agent.coordinators, on_coordinator),
         tokio::spawn(probe(kube.clone(), health.condition("API server", Scope::Readiness), shutdown.clone())),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kube::core::ObjectMeta;
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::{Pool, PoolError};
@@ -32,6 +33,15 @@ impl PoolIndex {
         pools.filter(|pool| !pool.disabled && !pool.terminating)
     }
 
+    /// Whether the spec of this generation of a pool is known.
+    pub fn has(&self, meta: &ObjectMeta) -> bool {
+        let known = meta.name.as_deref().and_then(|name| self.0.get(name));
+        known.is_some_and(|known| {
+            let state = (meta.generation, meta.deletion_timestamp.is_some());
+            known.generation.is_some() && (known.generation, known.terminating) == state
+        })
+    }
+
     /// Whether there is a pool of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)
@@ -49,11 +59,8 @@ impl Index<SpiderIPPool> for PoolIndex {
         let name = pool.metadata.name.clone().unwrap_or_default();
         let (generation, terminating) =
             (pool.metadata.generation, pool.metadata.deletion_timestamp.is_some());
-        let is_known = self.0.get(&name).is_some_and(|known| {
-            known.generation.is_some() && (known.generation, known.terminating) == (generation, terminating)
-        });
         // Status changes often, and nothing here depends on it.
-        if !is_known {
+        if !self.has(&pool.metadata) {
             self.0.insert(name, Known { generation, terminating, pool: Pool::try_from(&pool) });
         }
     }
