@@ -23,8 +23,8 @@ tolerations:
 - apiGroups: [apiextensions.k8s.io]
   resources: [customresourcedefinitions]
   resourceNames:
-    {{- include "spiderpool.crds" . | nindent 4 }}
-  verbs: [get, update, patch]
+    {{- include "spiderpool.crds" . | trim | nindent 4 }}
+  verbs: [get, update]
 {{- end }}
 
 {{/* The names of the definitions. */}}

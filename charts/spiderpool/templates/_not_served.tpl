@@ -31,6 +31,10 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [false]
   would: make a pool for each application
   instead: set it to false, and name a pool in the annotation ipam.spidernet.io/ippool
+- value: ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs
+  may: [false]
+  would: free the addresses of running pods whose status shows none
+  instead: set it to false; addresses of pods that are gone or finished are freed
 - value: coordinator.mode
   may: [auto, overlay, disabled, disable]
   would: wire up pods whose first NIC is an underlay NIC

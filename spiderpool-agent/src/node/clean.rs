@@ -92,6 +92,6 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
         error!(failure, "something cannot be removed");
     }
     ensure!(failures.is_empty(), "{}", failures.join("; "));
-    info!(node = %options.node_name, "node is clean");
+    info!(node = %options.node_name, in_use = keep.len(), "node is cleaned");
     Ok(())
 }

@@ -18,7 +18,9 @@ spec:
       labels:
         {{- include "spiderpool.labels" $component | nindent 8 }}
     spec:
-      {{- include "spiderpool.pullSecrets" $agent.image | nindent 6 }}
+      {{- with include "spiderpool.pullSecrets" $agent.image }}
+      {{- . | nindent 6 }}
+      {{- end }}
       serviceAccountName: {{ $agent.name }}
       hostNetwork: true
       dnsPolicy: ClusterFirstWithHostNet

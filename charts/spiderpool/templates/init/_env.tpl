@@ -3,9 +3,7 @@
 {{- $coordinator := .Values.coordinator -}}
 {{- $pool := .Values.clusterDefaultPool -}}
 {{- include "spiderpool.env.values" (dict
-  "SPIDERPOOL_NAMESPACE" .Release.Namespace
-  "SPIDERPOOL_CONTROLLER_NAME" .Values.spiderpoolController.name
-  "SPIDERPOOL_AGENT_NAME" .Values.spiderpoolAgent.name
+  "SPIDERPOOL_LOG_LEVEL" .Values.spiderpoolController.debug.logLevel
   "SPIDERPOOL_INIT_DEADLINE" 120
   "SPIDERPOOL_INIT_ENABLE_MULTUS_CONFIG" .Values.multus.enableMultusConfig
 ) }}

@@ -1,0 +1,17 @@
+//! The Helm chart: what it renders is taken by a real API server, asks for no more than it needs, and refuses what is
+//! not served.
+#![forbid(unsafe_code)]
+
+#[path = "chart/render.rs"]
+mod render;
+
+#[path = "chart/environment.rs"]
+mod environment;
+#[path = "chart/hooks.rs"]
+mod hooks;
+#[path = "chart/refusals.rs"]
+mod refusals;
+#[path = "chart/rights.rs"]
+mod rights;
+#[path = "chart/value_sets.rs"]
+mod value_sets;

@@ -1,0 +1,115 @@
+//! Values that cannot be used are refused, by name and with a way out.
+
+use crate::render::template;
+
+/// The message with which helm refuses.
+fn refusal(values: &[&str]) -> String {
+    match template(values) {
+        Ok(_) => panic!("{values:?} is taken"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+const NOT_SERVED: &[&str] = &[
+    "ipam.enableStatefulSet=true",
+    "ipam.enableKubevirtStaticIP=true",
+    "ipam.enableIPConflictDetection=true",
+    "ipam.enableGatewayDetection=true",
+    "ipam.enableCleanOutdatedEndpoint=true",
+    "ipam.spiderSubnet.enable=true",
+    "ipam.spiderSubnet.autoPool.enable=true",
+    "ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs=true",
+    "coordinator.mode=underlay",
+    "coordinator.podCIDRType=calico",
+    "coordinator.dataplane=policy",
+    "coordinator.detectGateway=true",
+    "multus.enableMultusConfig=true",
+    "multus.multusCNI.install=true",
+    "plugins.installCNI=true",
+    "plugins.installSriovCNI=true",
+    "spiderpoolAgent.networkResourcePlugin.enabled=true",
+    "spiderpoolAgent.prometheus.enabledRdmaMetric=true",
+    "spiderpoolAgent.prometheus.prometheusRule.install=true",
+    "spiderpoolController.enableValidatingResourcesDeletedWebhook=true",
+    "spiderpoolController.podResourceInject.enabled=true",
+    "spiderpoolController.tls.method=certmanager",
+    "grafanaDashboard.install=true",
+    "rdma.rdmaSharedDevicePlugin.install=true",
+    "sriov.install=true",
+    "iaasNetworkProvider.serverUrl=https://cloud.test",
+];
+
+#[test]
+fn what_is_not_served_fails_with_its_name_and_a_way_out() {
+    for value in NOT_SERVED {
+        let message = refusal(&[&format!("--set={value}")]);
+        assert!(message.contains(&format!("* {value} is not served yet")), "{message}");
+        assert!(message.contains("Instead: "), "{message}");
+        assert_eq!(message.matches("\n  * ").count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let all = NOT_SERVED.iter().map(|value| format!("--set={value}")).collect::<Vec<_>>();
+    let mut values: Vec<&str> = all.iter().map(String::as_str).collect();
+    values.push("--set=clusterDefaultPool.installIPv4IPPool=true");
+    let message = refusal(&values);
+    assert_eq!(message.matches("\n  * ").count(), NOT_SERVED.len() + 1, "{message}");
+}
+
+#[test]
+fn options_below_a_switch_that_is_off_are_taken() {
+    template(&[
+        "--set=sriov.image.registry=x,rdma.rdmaSharedDevicePlugin.name=y,plugins.image.tag=z",
+        "--set=multus.multusCNI.log.logLevel=debug,spiderpoolController.tls.auto.caExpiration=1",
+        "--set=grafanaDashboard.namespace=g",
+    ])
+    .unwrap();
+}
+
+#[test]
+fn contradictions_are_explained() {
+    for (values, part) in [
+        (vec!["--set=ipam.enableIPv4=false,ipam.enableIPv6=false"], "are both false"),
+        (vec!["--set=clusterDefaultPool.installIPv6IPPool=true"], "needs clusterDefaultPool.ipv6Subnet"),
+        (
+            vec![
+                "--set=clusterDefaultPool.installIPv4IPPool=true,clusterDefaultPool.ipv4Subnet=10.0.0.0/8",
+                "--set=ipam.enableIPv4=false",
+            ],
+            "a family that ipam.enableIPv4 switches off",
+        ),
+        (vec!["--set=spiderpoolController.httpPort=5710"], "are both 5710"),
+        (vec!["--set=global.ipamUNIXSocketHostPath=/var/run/a.sock"], "a folder of its own"),
+        (vec!["--set=global.cniBinHostPath=opt"], "must be an absolute path"),
+        (
+            vec![
+                "--set=spiderpoolAgent.extraEnv[0].name=SPIDERPOOL_LOG_LEVEL",
+                "--set=spiderpoolAgent.extraEnv[0].value=x",
+            ],
+            "SPIDERPOOL_LOG_LEVEL, which the chart sets itself",
+        ),
+        (vec!["--set=feature.enableSpiderSubnet=true"], "feature.enableSpiderSubnet is of an older chart"),
+    ] {
+        let message = refusal(&values);
+        assert!(message.contains(part), "{part:?} is not in {message}");
+    }
+}
+
+#[test]
+fn slips_are_found_by_the_schema_and_shown_by_path() {
+    for (value, parts) in [
+        ("ipam.enableIPv4=maybe", vec!["/ipam/enableIPv4", "boolean"]),
+        ("ipam.enableIPV4=true", vec!["/ipam", "enableIPV4"]),
+        ("coordinator.mode=overley", vec!["/coordinator/mode", "overlay"]),
+        ("coordinator.ebpf.maps.nics=70000", vec!["/coordinator/ebpf/maps/nics", "65,535"]),
+        ("spiderpoolAgent.httpPort=0", vec!["/spiderpoolAgent/httpPort"]),
+        ("spiderpolAgent.name=x", vec!["spiderpolAgent"]),
+    ] {
+        let message = refusal(&[&format!("--set={value}")]);
+        for part in parts {
+            assert!(message.contains(part), "{part:?} is not in {message}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Running helm, and reading what it prints.
+
+use std::process::Command;
+
+use anyhow::Result;
+use serde::Deserialize as _;
+use serde_json::Value;
+use spiderpool_tests::{process, tools};
+
+/// Where the releases of these tests go.
+pub(crate) const NAMESPACE: &str = "spiderpool";
+
+/// helm with the chart's folder behind the verb.
+pub(crate) fn helm(verb: &[&str], more: &[&str]) -> Result<String> {
+    let home = tempfile::tempdir()?;
+    let mut helm = Command::new(tools::kubernetes("helm")?);
+    helm.args(verb).arg(tools::chart()?).args(more);
+    // Not the settings of the one who runs the tests.
+    helm.env("HELM_CACHE_HOME", home.path())
+        .env("HELM_CONFIG_HOME", home.path())
+        .env("HELM_DATA_HOME", home.path());
+    process::output(&helm)
+}
+
+/// The rendered text, hooks included, without the definitions.
+pub(crate) fn template(arguments: &[&str]) -> Result<String> {
+    helm(&["template", "spiderpool", "--namespace", NAMESPACE], arguments)
+}
+
+/// All objects that values render to.
+pub(crate) fn objects(arguments: &[&str]) -> Vec<Value> {
+    parse(&template(arguments).unwrap())
+}
+
+/// Objects of a YAML stream.
+pub(crate) fn parse(text: &str) -> Vec<Value> {
+    let documents = serde_norway::Deserializer::from_str(text);
+    documents.map(|document| Value::deserialize(document).unwrap()).filter(|value| !value.is_null()).collect()
+}
+
+/// The one of this kind and name.
+pub(crate) fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|o| o["kind"] == kind && o["metadata"]["name"] == name);
+    let object = found.next().unwrap_or_else(|| panic!("no {kind} {name}"));
+    assert!(found.next().is_none(), "two of {kind} {name}");
+    object
+}
+
+/// `KIND NAME`.
+pub(crate) fn title(object: &Value) -> String {
+    format!("{} {}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
+}
+
+/// The pod that an object starts, if it starts one; also of the manifest within the clean Job's ConfigMap.
+pub(crate) fn pods(objects: &[Value]) -> Vec<(String, Value)> {
+    let inner = objects.iter().filter_map(|o| o["data"]["clean-node.yaml"].as_str()).flat_map(parse);
+    let all = objects.iter().cloned().chain(inner);
+    all.filter_map(|o| {
+        let pod = o["spec"]["template"]["spec"].clone();
+        pod.is_object().then(|| (title(&o), pod))
+    })
+    .collect()
+}
+
+/// Containers of a pod, init containers first.
+pub(crate) fn containers(pod: &Value) -> Vec<&Value> {
+    let list = |key: &str| pod[key].as_array().into_iter().flatten();
+    list("initContainers").chain(list("containers")).collect()
+}

@@ -1,0 +1,137 @@
+//! Rights: of the service accounts in the API, and of the containers on the node.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::render::{containers, find, objects, parse, pods, title};
+
+/// What agents have in the tests.
+const AGENT_RIGHTS: &str = include_str!("../../src/control_plane/agent_rights.yaml");
+/// What controllers have in the tests.
+const CONTROLLER_RIGHTS: &str = include_str!("../../src/solo_controller/rights.yaml");
+
+fn roles(objects: &[Value]) -> impl Iterator<Item = &Value> {
+    objects.iter().filter(|o| o["kind"] == "ClusterRole" || o["kind"] == "Role")
+}
+
+#[test]
+fn no_role_has_a_wildcard_or_reads_secrets() {
+    let objects = objects(&[]);
+    assert!(roles(&objects).count() > 4);
+    for role in roles(&objects) {
+        for rule in role["rules"].as_array().unwrap() {
+            let text = rule.to_string();
+            assert!(!text.contains('*') && !text.contains("secrets"), "{}: {text}", title(role));
+            for verb in rule["verbs"].as_array().unwrap() {
+                let known =
+                    ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+                assert!(known.contains(&verb.as_str().unwrap()), "{}: {verb}", title(role));
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_uninstallation_may_delete_definitions() {
+    for role in roles(&objects(&[])) {
+        let deletes = role["rules"].as_array().unwrap().iter().any(|rule| {
+            let has = |key: &str, word: &str| rule[key].as_array().unwrap().contains(&json!(word));
+            has("resources", "customresourcedefinitions") && has("verbs", "delete")
+        });
+        assert_eq!(
+            deletes,
+            title(role) == "ClusterRole spiderpool-controller-hook-pre-delete",
+            "{}",
+            title(role)
+        );
+    }
+}
+
+/// Else the tests would show an agent at work that no user has.
+#[test]
+fn agents_have_the_rights_that_the_tests_give_them() {
+    let tested = parse(AGENT_RIGHTS);
+    let rendered = objects(&[]);
+    let rules = |objects: &[Value]| find(objects, "ClusterRole", "spiderpool-agent")["rules"].clone();
+    assert_eq!(rules(&rendered), rules(&tested));
+}
+
+/// What the tests give in one role, the chart gives where it is needed: leases in the release's namespace, kubeadm's
+/// ConfigMap in its own.
+#[test]
+fn controllers_have_the_rights_that_the_tests_give_them() {
+    let granted = |rules: &mut BTreeSet<String>, role: &Value| {
+        for rule in role["rules"].as_array().unwrap() {
+            for (resource, verb) in product(&rule["resources"], &rule["verbs"]) {
+                rules.insert(format!("{} {resource} {verb}", rule["apiGroups"]));
+            }
+        }
+    };
+    let (mut tested, mut rendered) = (BTreeSet::new(), BTreeSet::new());
+    granted(&mut tested, find(&parse(CONTROLLER_RIGHTS), "ClusterRole", "spiderpool-controller"));
+    let objects = objects(&[]);
+    for (kind, name) in [
+        ("ClusterRole", "spiderpool-controller"),
+        ("Role", "spiderpool-controller"),
+        ("Role", "spiderpool-controller-cidrs"),
+    ] {
+        granted(&mut rendered, find(&objects, kind, name));
+    }
+    assert_eq!(rendered, tested);
+}
+
+fn product(resources: &Value, verbs: &Value) -> Vec<(String, String)> {
+    let words = |list: &Value| list.as_array().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let verbs = words(verbs);
+    let pair = |resource: String| {
+        verbs.iter().map(|verb| (resource.clone(), verb.clone())).collect::<Vec<_>>()
+    };
+    words(resources).into_iter().flat_map(pair).collect()
+}
+
+#[test]
+fn one_container_is_privileged_and_all_are_read_only() {
+    let pods = pods(&objects(&[]));
+    let mut privileged = Vec::new();
+    for (owner, pod) in &pods {
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{owner}");
+        for container in containers(pod) {
+            let (name, context) = (&container["name"], &container["securityContext"]);
+            assert_eq!(context["readOnlyRootFilesystem"], true, "{owner} {name}");
+            if context["privileged"] == true {
+                privileged.push(name.as_str().unwrap());
+            } else {
+                assert_eq!(context["allowPrivilegeEscalation"], false, "{owner} {name}");
+                assert_eq!(context["capabilities"]["drop"], json!(["ALL"]), "{owner} {name}");
+            }
+        }
+    }
+    assert_eq!(privileged, ["prepare-node"]);
+}
+
+#[test]
+fn the_agent_has_named_capabilities_and_others_than_it_and_the_cleaner_have_none() {
+    for (owner, pod) in pods(&objects(&[])) {
+        for container in containers(&pod) {
+            let added = &container["securityContext"]["capabilities"]["add"];
+            let expected = match container["name"].as_str().unwrap() {
+                "agent" => json!(["BPF", "NET_ADMIN", "NET_RAW", "PERFMON", "SYS_ADMIN"]),
+                "clean-node" => json!(["NET_ADMIN"]),
+                _ => Value::Null,
+            };
+            assert_eq!(*added, expected, "{owner} {}", container["name"]);
+        }
+    }
+}
+
+#[test]
+fn what_needs_no_root_does_not_run_as_root() {
+    for (owner, pod) in pods(&objects(&[])) {
+        for container in containers(&pod) {
+            let name = container["name"].as_str().unwrap();
+            let root = ["prepare-node", "install-plugins", "agent", "clean-node"].contains(&name);
+            assert_eq!(container["securityContext"]["runAsUser"] == 0, root, "{owner} {name}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Many value sets, rendered and shown to the API server.
+
+use std::collections::BTreeSet;
+
+use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::{images, kubectl::Kubectl as _};
+
+use crate::render::{NAMESPACE, containers, find, helm, objects, parse, pods, template, title};
+
+const POOLS: &[&str] = &[
+    "--set=clusterDefaultPool.installIPv4IPPool=true,clusterDefaultPool.ipv4Subnet=10.66.0.0/16",
+    "--set=clusterDefaultPool.ipv4IPRanges={10.66.0.10-10.66.0.20,10.66.0.30}",
+    "--set=clusterDefaultPool.ipv4Gateway=10.66.0.1",
+    "--set=clusterDefaultPool.installIPv6IPPool=true,clusterDefaultPool.ipv6Subnet=fd66::/64",
+];
+
+const DRESSED: &[&str] = &[
+    "--set=global.imageRegistryOverride=registry.test,global.nameOverride=renamed",
+    "--set=global.commonLabels.team=net",
+    "--set-literal=global.commonAnnotations.of={{ .Release.Name }}",
+    "--set=spiderpoolAgent.podLabels.a=b,spiderpoolAgent.podAnnotations.c=d",
+    "--set=spiderpoolAgent.extraArgs={--bpf-dir=/sys/fs/bpf/x}",
+    "--set=spiderpoolAgent.extraEnv[0].name=RUST_LOG,spiderpoolAgent.extraEnv[0].value=debug",
+    "--set=spiderpoolAgent.extraVolumes[0].name=v,spiderpoolAgent.extraVolumes[0].emptyDir.medium=Memory",
+    "--set=spiderpoolAgent.extraVolumeMounts[0].name=v,spiderpoolAgent.extraVolumeMounts[0].mountPath=/v",
+    "--set=spiderpoolAgent.securityContext.privileged=true,spiderpoolAgent.securityContext.allowPrivilegeEscalation=true",
+    "--set=spiderpoolAgent.image.tag=v9,spiderpoolAgent.image.imagePullSecrets={one,two}",
+    "--set=spiderpoolController.image.digest=sha256:0000000000000000000000000000000000000000000000000000000000000000",
+    "--set=spiderpoolController.extraVolumes[0].name=w,spiderpoolController.extraVolumes[0].emptyDir.medium=Memory",
+    "--set=spiderpoolController.extraVolumeMounts[0].name=w,spiderpoolController.extraVolumeMounts[0].mountPath=/w",
+    "--set=spiderpoolController.replicas=3,spiderpoolController.podDisruptionBudget.enabled=true",
+    "--set=spiderpoolController.image.imagePullSecrets={one},spiderpoolInit.image.imagePullSecrets={one}",
+    "--set=spiderpoolInit.extraEnv[0].name=RUST_LOG,spiderpoolInit.extraEnv[0].value=debug",
+];
+
+const METRICS: &[&str] = &[
+    "--set=spiderpoolAgent.prometheus.enabled=true,spiderpoolAgent.prometheus.serviceMonitor.install=true",
+    "--set=spiderpoolController.prometheus.enabled=true,spiderpoolController.prometheus.serviceMonitor.install=true",
+    "--set=spiderpoolController.prometheus.serviceMonitor.labels.release=prometheus",
+];
+
+const SETS: &[(&str, &[&str])] = &[
+    ("defaults", &[]),
+    ("an upgrade", &["--is-upgrade"]),
+    ("default pools", POOLS),
+    ("everything dressed up", DRESSED),
+    ("metrics", METRICS),
+    ("IPv6 only", &["--set=ipam.enableIPv4=false"]),
+    ("as older charts say it", &["--set=feature.enableIPv4=true,feature.enableIPv6=false"]),
+    ("controller without the node's network", &["--set=spiderpoolController.hostnetwork=false"]),
+    (
+        "accounts of others",
+        &[
+            "--set=spiderpoolAgent.serviceAccount.create=false,spiderpoolController.serviceAccount.create=false",
+        ],
+    ),
+    ("no coordinator", &["--set=coordinator.enabled=false"]),
+    ("no clean-up", &["--set=spiderpoolController.cleanup.enable=false"]),
+    (
+        "a cluster of another shape",
+        &[
+            "--set=global.cniBinHostPath=/usr/libexec/cni,global.ipamUNIXSocketHostPath=/run/sp/a.sock",
+            "--set=coordinator.podCIDRType=none,coordinator.hijackCIDR={10.0.0.0/8}",
+            "--set=coordinator.policyRoutes[0].dst=10.1.0.0/16,coordinator.policyRoutes[0].gw=10.6.0.1",
+            "--set=coordinator.ebpf.routeHints=never,coordinator.ebpf.maps.nat=131072",
+            "--set=multus.multusCNI.defaultCniCRName=default-network",
+        ],
+    ),
+];
+
+const MONITORS: &str = r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: servicemonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  names: {kind: ServiceMonitor, plural: servicemonitors}
+  scope: Namespaced
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+"#;
+
+#[test]
+fn lint_has_nothing_to_say() {
+    helm(&["lint", "--strict"], &[]).unwrap();
+    helm(&["lint", "--strict"], POOLS).unwrap();
+}
+
+#[test]
+fn the_api_server_takes_what_every_value_set_renders_to() {
+    let plane = ControlPlane::shared();
+    let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n");
+    plane.apply(&format!("{namespace}---{MONITORS}")).unwrap();
+    plane
+        .kubectl(&["wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com"])
+        .unwrap();
+    let dry_run = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"];
+    for (what, values) in SETS {
+        let text = template(values).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        let cleaner =
+            parse(&text).iter().find_map(|o| Some(o["data"]["clean-node.yaml"].as_str()?.to_owned()));
+        let all = format!("{text}\n---\n{}", cleaner.unwrap_or_default());
+        plane.kubectl_with_input(&dry_run, &all).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    }
+}
+
+#[test]
+fn the_same_values_render_to_the_same_text() {
+    assert_eq!(template(DRESSED).unwrap(), template(DRESSED).unwrap());
+}
+
+#[test]
+fn images_are_those_that_the_image_verb_makes() {
+    let expected: BTreeSet<String> = ["spiderpool-agent", "spiderpool-controller"]
+        .map(|name| format!("{}/{name}:{}", images::REPOSITORY, images::TAG))
+        .into();
+    let pods = pods(&objects(&[]));
+    let used: BTreeSet<String> = pods
+        .iter()
+        .flat_map(|(_, pod)| containers(pod))
+        .map(|container| container["image"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(used, expected);
+}
+
+#[test]
+fn common_labels_and_annotations_are_on_every_object() {
+    for object in objects(DRESSED) {
+        let (labels, annotations) = (&object["metadata"]["labels"], &object["metadata"]["annotations"]);
+        assert_eq!(
+            (&labels["team"], &annotations["of"]),
+            (&"net".into(), &"spiderpool".into()),
+            "{}",
+            title(&object)
+        );
+        assert_eq!(labels["app.kubernetes.io/name"], "renamed");
+    }
+}
+
+/// Upstream's chart swaps them.
+#[test]
+fn extra_volumes_are_volumes_and_their_mounts_are_mounts() {
+    let objects = objects(DRESSED);
+    for (kind, name, volume) in
+        [("DaemonSet", "spiderpool-agent", "v"), ("Deployment", "spiderpool-controller", "w")]
+    {
+        let pod = &find(&objects, kind, name)["spec"]["template"]["spec"];
+        let named = |list: &serde_json::Value| {
+            list.as_array().unwrap().iter().filter(|entry| entry["name"] == volume).count()
+        };
+        assert_eq!((named(&pod["volumes"]), named(&pod["containers"][0]["volumeMounts"])), (1, 1), "{name}");
+    }
+}
+
+#[test]
+fn probes_ask_where_somebody_listens() {
+    let host = |values: &[&str], kind: &str, name: &str| {
+        let objects = objects(values);
+        let container = find(&objects, kind, name)["spec"]["template"]["spec"]["containers"][0].clone();
+        container["readinessProbe"]["httpGet"]["host"].as_str().map(ToOwned::to_owned)
+    };
+    assert_eq!(host(&[], "DaemonSet", "spiderpool-agent").as_deref(), Some("127.0.0.1"));
+    assert_eq!(
+        host(&["--set=ipam.enableIPv4=false"], "DaemonSet", "spiderpool-agent").as_deref(),
+        Some("::1")
+    );
+    let own_network = ["--set=spiderpoolController.hostnetwork=false"];
+    assert_eq!(host(&own_network, "Deployment", "spiderpool-controller"), None);
+}
+
+/// What older charts call `feature` is carried over, and the user is told.
+#[test]
+fn switches_of_older_charts_are_carried_over() {
+    let objects = objects(&["--set=feature.enableIPv6=false"]);
+    let file = find(&objects, "ConfigMap", "spiderpool-conf")["data"]["conf.yml"].as_str().unwrap();
+    assert!(file.contains("enableIPv6: false") && file.contains("enableIPv4: true"), "{file}");
+}

@@ -1,0 +1,46 @@
+//! The images that `cargo xtask image` writes: small, reproducible, and with programs that run in an empty root.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::process::Command;
+
+use spiderpool_tests::{images, privilege, process, tools};
+
+const LIMIT: u64 = 40 << 20;
+
+#[test]
+fn twice_the_same_and_below_40_mib() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, second) =
+        (images::write(one.path(), "v1").unwrap(), images::write(two.path(), "v1").unwrap());
+    assert_eq!(first.len(), 2);
+    for (first, second) in first.iter().zip(&second) {
+        assert_eq!((&first.name, &first.digest), (&second.name, &second.digest));
+        assert_eq!(fs::read(&first.path).unwrap(), fs::read(&second.path).unwrap(), "{}", first.name);
+        let size = fs::metadata(&first.path).unwrap().len();
+        assert!(size < LIMIT, "{} has {size} bytes", first.name);
+    }
+}
+
+/// No loader, no library, no /proc: as a container from scratch.
+#[test]
+fn programs_run_in_an_empty_root() {
+    if !privilege::root_or_skip("programs_run_in_an_empty_root") {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    for program in
+        ["spiderpool-agent", "spiderpool-controller", "spiderpool-init", "spiderpool", "coordinator"]
+    {
+        fs::copy(tools::spiderpool(program).unwrap(), root.path().join(program)).unwrap();
+        let mut chroot = Command::new("chroot");
+        chroot.arg(root.path()).arg(format!("/{program}"));
+        if program.starts_with("spiderpool-") {
+            chroot.arg("--help");
+        } else {
+            chroot.env("CNI_COMMAND", "VERSION");
+        }
+        let output = process::output(&chroot).unwrap();
+        assert!(!output.is_empty(), "{program}");
+    }
+}

@@ -1,0 +1,68 @@
+//! What the agent's short-lived commands do to a node, in namespaces of their own.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use spiderpool_tests::{privilege, process, tools};
+
+/// Runs a shell script in a new mount and network namespace, with the agent as `$AGENT` and its file as `$CONF`.
+fn on_a_node(folder: &Path, script: &str) -> String {
+    let config = folder.join("conf.yml");
+    fs::write(&config, r#"{"enableIPv4": true, "enableIPv6": true, "tuneSysctlConfig": true}"#).unwrap();
+    let mut shell = Command::new("unshare");
+    shell
+        .args(["--mount", "--net", "--propagation", "private", "sh", "-euc", script])
+        .current_dir(folder)
+        .env("AGENT", tools::spiderpool("spiderpool-agent").unwrap())
+        .env("CONF", config)
+        // Nobody is to be found by it.
+        .env("KUBECONFIG", folder.join("none"));
+    process::output(&shell).unwrap()
+}
+
+#[test]
+fn a_node_is_prepared_once_and_goes_on_following_its_routers() {
+    if !privilege::root_or_skip("a_node_is_prepared_once_and_goes_on_following_its_routers") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let said = on_a_node(
+        folder.path(),
+        r#"
+        mkdir bpf
+        ip link add up0 type veth peer name up1
+        prepare() { $AGENT prepare-node --config-path $CONF --bpffs $PWD/bpf 2>>log; }
+        prepare
+        prepare
+        stat --file-system --format %T bpf
+        grep -c " $PWD/bpf bpf " /proc/mounts
+        cd /proc/sys/net
+        cat ipv4/conf/all/forwarding ipv6/conf/all/forwarding ipv4/conf/all/rp_filter ipv6/conf/up0/accept_ra
+        "#,
+    );
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["bpf_fs", "1", "1", "1", "0", "2"]);
+}
+
+/// Without the API server nobody can say whether pods run: then plugins and programs stay.
+#[test]
+fn a_node_is_not_cleaned_while_pods_may_run() {
+    if !privilege::root_or_skip("a_node_is_not_cleaned_while_pods_may_run") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let said = on_a_node(
+        folder.path(),
+        r#"
+        mkdir -p image host/opt/cni/bin host/var/run/spidernet
+        echo new >image/coordinator
+        $AGENT install-plugins --from image --to host/opt/cni/bin 2>log
+        touch host/var/run/spidernet/spiderpool.sock
+        $AGENT clean-node --config-path $CONF --node-name n --plugins image --host host --bpf-dir $PWD/none 2>>log
+        find host -type f
+        grep -c 'pods with addresses are not known' log
+        "#,
+    );
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["host/opt/cni/bin/coordinator", "1"]);
+}
