@@ -62,7 +62,10 @@ fn named(program: &str, tag: &str, layer: Layer) -> Image {
 /// What a static program may ask for: names of users, and a place for temporary files where the root is writable.
 fn base() -> Layer {
     Layer::default()
-        .file("/etc/passwd", "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n")
+        .file(
+            "/etc/passwd",
+            "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n",
+        )
         .file("/etc/group", "root:x:0:\nnonroot:x:65532:\n")
         .folder("/tmp", 0o1777)
 }

@@ -12,6 +12,7 @@ mod cluster;
 mod crds;
 mod demo;
 mod elf;
+mod image;
 mod lint;
 mod process;
 mod setup;
@@ -40,6 +41,8 @@ enum Verb {
     Build,
     /// Build the eBPF programs and list what is in the object
     BuildEbpf,
+    /// Pack agent and controller into container images
+    Image(image::Options),
     /// Write the custom resource definitions of the Helm chart from the Rust types
     Crds(crds::Options),
     /// Check formatting, clippy, generated files, bans and licences
@@ -48,11 +51,11 @@ enum Verb {
     Test(test::Options),
     /// What continuous integration runs: lint, then test
     Ci,
-    /// Show two nodes, their pods and the eBPF dataplane at work (needs root)
+    /// Show Spiderpool at work on a cluster: two nodes, their pods, every flow (needs root)
     Demo(demo::Options),
     /// Start, show or end a cluster with kubelets on this machine (needs root)
     Cluster(cluster::Options),
-    /// Measure address allocation, the CNI plugins or the dataplane
+    /// Measure address allocation, the CNI plugins, the dataplane or a whole cluster
     Bench(bench::Options),
 }
 
@@ -74,6 +77,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Setup(options) => setup::run(&workspace, &options),
         Verb::Build => build::run(&workspace),
         Verb::BuildEbpf => build_ebpf::run(&workspace),
+        Verb::Image(options) => image::run(&workspace, &options),
         Verb::Crds(options) => crds::run(&workspace, &options),
         Verb::Lint => lint::run(&workspace),
         Verb::Test(options) => test::run(&workspace, &options),
