@@ -215,7 +215,7 @@ fn the_api_server_is_down() {
     let (attachment, network) = (pod.attachment("net1"), macvlan("underlay-v4", "underlay-v6"));
     let config = network.config(&network.plugins[0], &Value::Null).unwrap();
     lab.topology.plane.kill_api_server().unwrap();
-    refused(&lab.topology.nodes[0], &pod, "spiderpool", &attachment, &config, 100, "API server unreachable");
+    refused(&lab.topology.nodes[0], &pod, "spiderpool", &attachment, &config, 11, "API server unreachable");
     lab.topology.plane.start_api_server().unwrap();
     let node = &lab.topology.nodes[0];
     let again = cni::execute_type(node, "spiderpool", "ADD", &attachment, &config);
