@@ -14,3 +14,10 @@ pub mod metrics;
 pub mod pools;
 pub mod schedule;
 pub mod world;
+
+use kube::api::PatchParams;
+
+/// Patches are the controller's, as an object's `managedFields` show.
+fn patch_parameters() -> PatchParams {
+    PatchParams { field_manager: Some("spiderpool-controller".to_owned()), ..PatchParams::default() }
+}

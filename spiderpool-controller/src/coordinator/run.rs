@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::plan::plan;
 use super::source::{self, KUBEADM, ServiceCidr};
 use crate::metrics::Metrics;
+use crate::patch_parameters;
 
 /// Without an event it is looked again this often: not everything that changes tells.
 const RENEW: Duration = Duration::from_mins(1);
@@ -154,7 +155,7 @@ impl Keeper {
                 "serviceCIDR": wanted.service_cidr,
             },
         }));
-        let parameters = PatchParams::default();
+        let parameters = patch_parameters();
         self.kube.write(self.coordinators.patch_status(&self.name, &parameters, &patch)).await.map(|_| ())
     }
 
@@ -184,7 +185,7 @@ impl Keeper {
         }
         let left: Vec<_> = finalizers.into_iter().filter(|finalizer| finalizer != FINALIZER).collect();
         let patch = Patch::Merge(json!({"metadata": {"uid": coordinator.metadata.uid, "finalizers": left}}));
-        match self.kube.write(self.coordinators.patch(&self.name, &PatchParams::default(), &patch)).await {
+        match self.kube.write(self.coordinators.patch(&self.name, &patch_parameters(), &patch)).await {
             Err(failure) if !failure.is_not_found() && !failure.is_conflict() => Err(failure),
             _ => Ok(()),
         }

@@ -1,13 +1,15 @@
 //! A pool that is being deleted goes when nothing of it is in use.
 
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch};
 use serde_json::json;
 use spiderpool_api::crd::{FINALIZER, SpiderIPAddress, SpiderIPPool};
 use spiderpool_api::labels;
 use spiderpool_core::ipam::address_name::label_value;
 use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
 use tracing::info;
+
+use crate::patch_parameters;
 
 /// Takes our finalizer from a pool that is being deleted, if the API server has no address of it.
 pub(super) async fn release(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), Failure> {
@@ -27,7 +29,7 @@ pub(super) async fn release(kube: &Kubernetes, name: &str, uid: &str) -> Result<
     let version = &meta.resource_version;
     let patch =
         Patch::Merge(json!({"metadata": {"uid": uid, "resourceVersion": version, "finalizers": left}}));
-    match kube.write(pools.patch(name, &PatchParams::default(), &patch)).await {
+    match kube.write(pools.patch(name, &patch_parameters(), &patch)).await {
         Err(failure) if !failure.is_not_found() => Err(failure),
         _ => {
             info!(pool = name, "the pool is not in use any more and goes");

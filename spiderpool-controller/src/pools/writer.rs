@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PostParams};
 use serde_json::{Value, json};
 use spiderpool_api::crd::{SpiderIPPool, SpiderIPPoolUsage};
 use spiderpool_runtime::kubernetes::{Exactly, Failure, Kubernetes};
@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use super::usage::{Step, Stored};
 use super::{release, view};
 use crate::metrics::Metrics;
+use crate::patch_parameters;
 use crate::schedule::{Schedule, wait};
 use crate::world::World;
 
@@ -207,7 +208,7 @@ impl Work {
     }
 
     async fn patch(&self, pool: &str, patch: Value, part: Part) -> Result<(), Failure> {
-        let (patch, parameters) = (Patch::Merge(patch), PatchParams::default());
+        let (patch, parameters) = (Patch::Merge(patch), patch_parameters());
         let request = async {
             match part {
                 Part::Spec => self.pools.patch(pool, &parameters, &patch).await,
@@ -241,7 +242,7 @@ impl Work {
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let patch =
             Patch::Merge(json!({"metadata": {"labels": object.metadata.labels}, "spec": object.spec}));
-        match self.kube.write(self.usages.patch(name, &PatchParams::default(), &patch)).await {
+        match self.kube.write(self.usages.patch(name, &patch_parameters(), &patch)).await {
             Err(failure) if failure.is_not_found() => {
                 self.kube.write(self.usages.create(&PostParams::default(), object)).await.map(|_| ())
             }
