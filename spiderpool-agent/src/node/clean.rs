@@ -86,7 +86,8 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
             warn!(node = %options.node_name, why, "something on this node is in use and stays");
         }
         let (bin, pins) = (options.cni_bin.display(), options.bpf_dir.display());
-        warn!(%bin, %pins, state = %leftovers.state.display(), "CNI plugins, pinned programs and the list of pods stay until these pods have ended; then remove them, or install Spiderpool again");
+        let state = dataplane::state_path(&options.state_dir);
+        warn!(%bin, %pins, state = %state.display(), "CNI plugins, pinned programs and the list of pods stay until these pods have ended; then remove them, or install Spiderpool again");
     }
     for failure in &failures {
         error!(failure, "something cannot be removed");
