@@ -84,9 +84,8 @@ fn controllers_have_the_rights_that_the_tests_give_them() {
 fn product(resources: &Value, verbs: &Value) -> Vec<(String, String)> {
     let words = |list: &Value| list.as_array().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
     let verbs = words(verbs);
-    let pair = |resource: String| {
-        verbs.iter().map(|verb| (resource.clone(), verb.clone())).collect::<Vec<_>>()
-    };
+    let pair =
+        |resource: String| verbs.iter().map(|verb| (resource.clone(), verb.clone())).collect::<Vec<_>>();
     words(resources).into_iter().flat_map(pair).collect()
 }
 
