@@ -11,11 +11,11 @@ use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use spiderpool_api::agent::path;
-use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::poll;
 use spiderpool_tests::solo_agent::SoloAgent;
 use spiderpool_tests::solo_controller::{SoloController, Start};
-use support::{Bench, TestPod, addresses};
+use support::{Bench, LIMIT, TestPod, addresses};
 
 /// What a deleted pod held must be free after this time.
 const FREED: Duration = Duration::from_secs(5);
@@ -29,9 +29,18 @@ const TERMS: [(&str, &str); 3] = [
 
 /// A controller of the test's own namespace.
 async fn controller(bench: &Bench<'_>, name: &str, environment: &[(&str, &str)]) -> SoloController {
+    controller_on(ControlPlane::shared(), bench, name, environment).await
+}
+
+async fn controller_on(
+    plane: &ControlPlane,
+    bench: &Bench<'_>,
+    name: &str,
+    environment: &[(&str, &str)],
+) -> SoloController {
     let (folder, namespace) = (bench.folder("controllers"), bench.namespace());
     let start = Start { folder: &folder, namespace, name, environment };
-    SoloController::start(ControlPlane::shared(), start).await.unwrap()
+    SoloController::start(plane, start).await.unwrap()
 }
 
 fn object(kind: &str, name: &str) -> Option<Value> {
@@ -291,5 +300,34 @@ async fn the_full_comparison_frees_nothing_of_a_pod_that_lives() {
         .await;
     assert_eq!(bench.held(&pod).len(), 1);
     agent.stop().unwrap();
+    controller.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_comes_back_after_an_outage_of_the_api_server() {
+    let mut plane = ControlPlane::start(Options::default()).unwrap();
+    let bench = Bench::on(&plane, "outage").await;
+    bench.pool("p", "10.47.0.0/24", &["10.47.0.2-10.47.0.9"], &json!({}));
+    let (gone, stays) = (bench.pod_with_pool("gone", "n1", "p"), bench.pod_with_pool("stays", "n1", "p"));
+    let controller = controller_on(&plane, &bench, "a", &TERMS).await;
+    let agent = bench.agent("n1").await;
+    for pod in [&gone, &stays] {
+        add(&agent, pod).await;
+        bench.endpoint(pod).await;
+    }
+    agent.kill().unwrap();
+    let parts = bench.into_parts();
+    plane.kill_api_server().unwrap();
+    let leads = async || controller.leads().await.unwrap();
+    poll::until_async("it leads no more", LIMIT, async || Ok(anyhow::ensure!(!leads().await, "it does")))
+        .await
+        .unwrap();
+    assert!(controller.probe("/v1/runtime/liveness").await.unwrap().0.is_success());
+    plane.start_api_server().unwrap();
+    let bench = Bench::from_parts(&plane, parts);
+    bench.until("it leads again", leads).await;
+    bench.delete_pod(&gone);
+    bench.until("the address is free", async || bench.held(&gone).is_empty()).await;
+    assert_eq!(bench.held(&stays).len(), 1);
     controller.stop().unwrap();
 }
