@@ -17,10 +17,10 @@ use spiderpool_tests::cluster::{Cluster, DefaultCni, Node, Options, ProxyMode};
 use spiderpool_tests::dual::Dual;
 use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::place::Place;
-use spiderpool_tests::probe::{Probe, Protocol, send};
+use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::process::Process;
 use spiderpool_tests::teardown::Snapshot;
-use spiderpool_tests::{poll, privilege, tools};
+use spiderpool_tests::{poll, privilege, tools, topology};
 
 const LIMIT: Duration = Duration::from_mins(1);
 /// Names the cluster that the program below starts.
@@ -68,7 +68,11 @@ impl Traces {
                 for namespace in fs::read_dir(process.path().join("ns")).into_iter().flatten().flatten() {
                     let Ok(target) = fs::read_link(namespace.path()) else { continue };
                     let target = target.display().to_string();
-                    ensure!(!self.namespaces.contains(&target), "{target} of process {}", process.file_name().display());
+                    ensure!(
+                        !self.namespaces.contains(&target),
+                        "{target} of process {}",
+                        process.file_name().display()
+                    );
                 }
             }
             let mounts = fs::read_to_string("/proc/self/mountinfo")?;
@@ -218,6 +222,7 @@ fn pods_work_through_changes_of_the_cluster_and_nothing_is_left_after_it() {
         cluster.nodes()[0].place().output("ip", &["address", "show", "eth2"]).unwrap().contains("10.67.1.11")
     );
     found_by_its_name(&cluster);
+    default_network_is_like_calico(&cluster);
     proxy_mode_changes(&cluster);
     kubelet_comes_back(&cluster);
     api_server_goes_and_comes(&cluster);
@@ -234,6 +239,30 @@ fn found_by_its_name(cluster: &Cluster) {
     let again = Cluster::up(&Options { name: cluster.options().name.clone(), ..Options::default() });
     let error = again.unwrap_err().to_string();
     assert!(error.contains("is up already"), "{error}");
+}
+
+/// What leaves the overlay has the node's address, and a foreign route on a host end does not stay.
+fn default_network_is_like_calico(cluster: &Cluster) {
+    let node = &cluster.nodes()[0];
+    let pod = cluster.pod_place("default", "first").unwrap();
+    let server = Server::start(&cluster.outside()).unwrap();
+    for family in Family::ALL {
+        let seen = reaches(&pod, topology::addresses::OUTSIDE.get(family));
+        assert_eq!(seen, node.address().get(family), "masqueraded");
+    }
+    drop(server);
+    let own = addresses(&pod, "eth0").v4;
+    let route = node.place().output("ip", &["-o", "route", "show", &own.to_string()]).unwrap();
+    let host_end = route.split_whitespace().find(|word| word.starts_with("cali")).unwrap().to_owned();
+    let foreign = ["route", "add", "10.66.99.99/32", "dev", &host_end];
+    node.place().output("ip", &foreign).unwrap();
+    poll::until("the foreign route gone", LIMIT, || {
+        let routes = node.place().output("ip", &["route", "show", "dev", &host_end])?;
+        ensure!(!routes.contains("10.66.99.99"), "{routes}");
+        assert!(routes.contains(&own.to_string()), "{routes}");
+        Ok(())
+    })
+    .unwrap();
 }
 
 fn proxy_mode_changes(cluster: &Cluster) {
@@ -315,8 +344,8 @@ fn two_clusters_side_by_side_do_not_meet() {
     apply_network(&ptp);
     start_pod(&ptp, &ptp.nodes()[0], "lonely");
     let pod = wait_for_pod(&ptp, "lonely");
-    let outside = spiderpool_tests::probe::Server::start(&ptp.outside()).unwrap();
-    let seen = reaches(&pod, "10.77.0.2".parse().unwrap());
+    let outside = Server::start(&ptp.outside()).unwrap();
+    let seen = reaches(&pod, topology::addresses::OUTSIDE.v4.into());
     assert_eq!(seen, IpAddr::from(ptp.nodes()[0].address().v4), "masqueraded");
     drop(outside);
     cilium.down().unwrap();

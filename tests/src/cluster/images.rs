@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 
@@ -25,6 +25,8 @@ const PROBE: &str = "spiderpool.test/probe:1";
 pub(super) const DISABLED_PLUGINS: &str = r#""io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp""#;
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// A store that nobody has used for that long is removed.
+const UNUSED: Duration = Duration::from_hours(1);
 
 /// A folder with all images imported; made if there is none of these images yet.
 pub(super) fn store() -> Result<PathBuf> {
@@ -41,7 +43,21 @@ pub(super) fn store() -> Result<PathBuf> {
         import(&archives, &fresh).context("import the images of the cluster")?;
         fs::rename(&fresh, &store)?;
     }
+    // Its age is the time since its last use.
+    fs::File::open(&store)?.set_modified(SystemTime::now())?;
+    remove_unused(&folder)?;
     Ok(store)
+}
+
+/// Removes stores of former builds, but not one that a cluster may be copying from.
+fn remove_unused(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if entry.path().is_dir() && age > UNUSED {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the archives, and answers with a key for their contents and containerd's version.

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -17,6 +19,9 @@ const KERNEL_SYSCTLS: &[(&str, &str)] = &[
     ("kernel/panic", "10"),
     ("kernel/panic_on_oops", "1"),
 ];
+
+/// How long the controllers of version 2 may be busy.
+const DELEGATION_LIMIT: Duration = Duration::from_secs(2);
 
 /// Folders of the real machine that would look like this machine's own.
 const EMPTY: &[&str] = &["etc/cni/net.d", "opt/cni/bin", "var/lib/cni", "var/log/pods", "etc/kubernetes"];
@@ -94,7 +99,14 @@ fn mount_cgroups(hierarchies: &[Hierarchy], root: &Path) -> Result<()> {
         let top = root.join("sys/fs/cgroup");
         fs::create_dir_all(top.join("init"))?;
         fs::write(top.join("init/cgroup.procs"), "0")?;
-        cgroup::delegate(&top)?;
+        // Who started this process is in the directory for a moment still.
+        let deadline = Instant::now() + DELEGATION_LIMIT;
+        while let Err(error) = cgroup::delegate(&top) {
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
     Ok(())
 }
