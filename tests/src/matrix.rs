@@ -56,6 +56,9 @@ pub struct Parties {
     pub default_route: DefaultRoute,
     /// Its node.
     pub node: Party,
+    /// The node's address among its overlay pods, if it has one: which one it comes to eth0 by is the default network's
+    /// choice.
+    pub node_router: Dual,
     /// Another node.
     pub other_node: Party,
     /// A pod on the same node that has eth0 only.
@@ -106,8 +109,9 @@ impl Parties {
             .by(&[Tcp, Udp, Ping]));
 
         let node_ips = [node_ip, node_net1];
+        let to_eth0 = [node_ip, node_net1, address(&self.node_router)];
         add(flow("node to eth0", &node.place, eth0)
-            .seen_by(pod, &node_ips)
+            .seen_by(pod, &to_eth0)
             .replies(pod, "eth0")
             .by(&[Tcp, Ping]));
         add(flow("node to net1", &node.place, net1)

@@ -16,8 +16,9 @@ use crate::poll;
 
 /// Where Multus writes what the networks answered.
 const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
-/// How long pods may take to run.
-const START_LIMIT: Duration = Duration::from_mins(1);
+/// How long pods may take to run: Kubernetes' own components wait up to half a minute before they look again for an
+/// API server that was away, one after the other.
+const START_LIMIT: Duration = Duration::from_mins(2);
 
 /// What a Deployment is made from; its pods are in the namespace `default`.
 #[derive(Debug, Clone)]

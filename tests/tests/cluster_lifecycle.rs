@@ -252,7 +252,9 @@ fn describe_says_why_a_pod_gets_no_address() {
         let (first, second) = (wanting("lucky", "tiny"), wanting("late", "tiny"));
         first.start(cluster)?;
         let missing = wanting("lost", "no-such-pool");
-        for (deployment, words) in [(&second, ["tiny", "exhausted"]), (&missing, ["no-such-pool", "not"])] {
+        for (deployment, words) in
+            [(&second, ["tiny", "all IP addresses used out"]), (&missing, ["no-such-pool", "does not exist"])]
+        {
             cluster.apply(&deployment.manifest().to_string())?;
             let selector = format!("app={}", deployment.name);
             poll::until(&format!("the reason for {}", deployment.name), LIMIT, || {

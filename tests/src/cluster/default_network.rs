@@ -1,7 +1,6 @@
 //! The default network of a node: CNI configuration, plugin, and what the network's daemon does on the node.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::Result;
@@ -25,17 +24,12 @@ pub(super) fn start(machine: &Machine, cni: DefaultCni, index: u8) -> Result<()>
             machine.start("felix", felix.to_vec())
         }
         DefaultCni::CiliumLike => {
-            place.ip(&cilium::router_script(router(index)))?;
+            let router = addresses::node_router(index);
+            place.ip(&cilium::router_script([router.v4.into(), router.v6.into()]))?;
             place.nft(&cilium::rules(addresses::OVERLAY))
         }
         DefaultCni::Ptp => Ok(()),
     }
-}
-
-/// The node's own address in its pod CIDR: the first, which host-local keeps for a gateway.
-fn router(index: u8) -> [IpAddr; 2] {
-    let v6 = Ipv6Addr::new(0xfd44, 0, 0, index.into(), 0, 0, 0, 1);
-    [Ipv4Addr::new(10, 244, index, 1).into(), v6.into()]
 }
 
 /// Writes the configuration and the plugins' files. To be run on the node.

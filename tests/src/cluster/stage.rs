@@ -142,6 +142,7 @@ impl Stage for ClusterStage<'_> {
         Parties {
             pod: pod.clone(),
             default_route,
+            node_router: addresses::node_router(1),
             node: self.node.clone(),
             other_node: self.other_node.clone(),
             neighbour: self.neighbour.clone(),

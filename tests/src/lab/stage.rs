@@ -96,6 +96,7 @@ impl Stage for LabStage {
         Parties {
             pod: pod.clone(),
             default_route,
+            node_router: addresses::node_router(1),
             node: node(&topology.nodes[0]),
             other_node: node(&topology.nodes[1]),
             neighbour: (self.neighbour.place.clone(), self.neighbour.eth0),

@@ -58,6 +58,12 @@ pub fn further_underlay(number: u8, block: u8, host: u8) -> Dual {
     Dual::new(Ipv4Addr::new(10, net, block, host), v6)
 }
 
+/// A node's address among its overlay pods, where the default network gives it one: the first, which host-local keeps.
+pub const fn node_router(index: u8) -> Dual {
+    let v6 = Ipv6Addr::new(0xfd44, 0, 0, index as u16, 0, 0, 0, 1);
+    Dual::new(Ipv4Addr::new(10, 244, index, 1), v6)
+}
+
 /// The subnets of a node's overlay pods.
 pub fn pod_cidrs(index: u8) -> [String; 2] {
     [format!("10.244.{index}.0/24"), format!("fd44:0:0:{index}::/64")]
