@@ -319,9 +319,12 @@ async fn the_leader_comes_back_after_an_outage_of_the_api_server() {
     let parts = bench.into_parts();
     plane.kill_api_server().unwrap();
     let leads = async || controller.leads().await.unwrap();
-    poll::until_async("it leads no more", LIMIT, async || Ok(anyhow::ensure!(!leads().await, "it does")))
-        .await
-        .unwrap();
+    poll::until_async("it leads no more", LIMIT, async || {
+        anyhow::ensure!(!leads().await, "it does");
+        Ok(())
+    })
+    .await
+    .unwrap();
     assert!(controller.probe("/v1/runtime/liveness").await.unwrap().0.is_success());
     plane.start_api_server().unwrap();
     let bench = Bench::from_parts(&plane, parts);
