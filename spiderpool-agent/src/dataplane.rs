@@ -122,6 +122,8 @@ pub fn start(
         loop {
             if Instant::now() >= sweep {
                 owner.sweep();
+                // A burst of pods leaves holes in the heap, some MiB of it: lists, connections, tasks.
+                spiderpool_dataplane::give_back_memory();
                 sweep = Instant::now() + SWEEP;
             }
             match orders.recv_timeout(sweep.saturating_duration_since(Instant::now())) {

@@ -26,6 +26,7 @@ pub use spiderpool_ebpf_common::maps::{
     CidrAction, CidrKind, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY, SIBLINGS,
 };
 pub use spiderpool_ebpf_common::reason::Reason;
+pub use sys::give_back_memory;
 
 /// Where maps and programs are pinned on a node.
 pub const PIN_DIR: &str = "/sys/fs/bpf/spiderpool/v1";

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
+use serde::Deserialize;
 use serde_json::json;
 use spiderpool_api::crd::{SpiderIPAddress, SpiderIPAddressSpec, SpiderIPPoolUsage};
 use spiderpool_api::labels;
@@ -14,6 +15,22 @@ use spiderpool_runtime::kubernetes::{Deletion, Exactly, Failure, Kubernetes};
 use tracing::{debug, warn};
 
 use super::held::Held;
+
+/// A list of objects, as far as it is read.
+#[derive(Debug, Deserialize)]
+struct Names {
+    items: Vec<NamedItem>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedItem {
+    metadata: Named,
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    name: String,
+}
 
 /// Pauses before a request whose outcome is unknown is sent again.
 const PAUSES: [Duration; 5] = [
@@ -183,11 +200,16 @@ impl Addresses {
             }
             parameters = parameters.match_any();
         }
-        // Names alone: the name is the address.
-        let list = self.kube.read(self.api.list_metadata(&parameters)).await?;
-        let names = list.items.iter().filter_map(|object| object.metadata.name.as_deref());
-        let addresses = names.filter_map(|name| parse_object_name(name).ok());
+        let names = self.kube.read(self.names(&parameters)).await?;
+        let addresses = names.items.iter().filter_map(|item| parse_object_name(&item.metadata.name).ok());
         Ok(IpSet::from_ranges(family, addresses.map(IpRange::single)))
+    }
+
+    /// The names alone: the name is the address. Of the rest of thousands of objects nothing is kept while they are
+    /// read.
+    async fn names(&self, parameters: &ListParams) -> kube::Result<Names> {
+        let request = Request::new(self.api.resource_url()).list_metadata(parameters);
+        self.kube.client().request(request.map_err(kube::Error::BuildRequest)?).await
     }
 
     /// What the leader has written about a pool's usage, if it has.

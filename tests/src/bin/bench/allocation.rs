@@ -30,6 +30,8 @@ const RETRY: Duration = Duration::from_secs(10);
 /// After this many failed tries of one pod the run is given up.
 const TRIES: usize = 30;
 const NAMESPACE: &str = "default";
+/// After a burst, agents hand memory back within so much time.
+const SETTLE: Duration = Duration::from_secs(12);
 
 /// A pod that wants an address.
 #[derive(Debug, Clone)]
@@ -131,6 +133,7 @@ async fn run(
     }
     round.wall_s = start.elapsed().as_secs_f64();
     ensure!(addresses.len() == wants.len(), "{} of {} pods have an address", addresses.len(), wants.len());
+    tokio::time::sleep(SETTLE).await;
     round.memory = agents.memory()?;
 
     release_all(&client, &agents, &wants).await?;
