@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use k8s_openapi::api::core::v1 as core;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use super::{Cluster, Node};
@@ -11,18 +13,19 @@ use crate::poll;
 use crate::topology::addresses;
 
 const LIMIT: Duration = Duration::from_secs(30);
+const NETWORKS: &str = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions";
 const MULTUS: &str = include_str!("manifests/multus.yaml");
 
 pub(super) fn apply(cluster: &Cluster) -> Result<()> {
     // The API server makes kube-system a moment after it is ready.
     let manifests = format!("{MULTUS}---\n{}", kubeadm());
     poll::until("the namespace kube-system", LIMIT, || cluster.apply(&manifests))?;
-    cluster.kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        "crd/network-attachment-definitions.k8s.cni.cncf.io",
-        "--timeout=30s",
-    ])?;
+    poll::until("the definition of NetworkAttachmentDefinition", LIMIT, || {
+        cluster.with_client(async |client| {
+            let request = http::Request::get(NETWORKS).body(Vec::new())?;
+            Ok(client.request_text(request).await?)
+        })
+    })?;
     Ok(())
 }
 
@@ -48,14 +51,20 @@ data:
 /// Writes a node's pod CIDRs, whose numbers are those of the node: the controller would give them in order of arrival.
 pub(super) fn assign_pod_cidrs(cluster: &Cluster, node: &Node) -> Result<()> {
     let cidrs = addresses::pod_cidrs(node.index);
-    let patch = json!({"spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs}}).to_string();
-    cluster.kubectl(&["patch", "node", &node.name, "--type=merge", "-p", &patch])?;
-    Ok(())
+    let patch = json!({"spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs}});
+    cluster.with_client(async |client| {
+        let nodes: Api<core::Node> = Api::all(client);
+        nodes.patch(&node.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    })
 }
 
 /// Pods of the default namespace are refused before it is there.
 pub(super) fn wait_for_service_account(cluster: &Cluster) -> Result<()> {
     poll::until("the default service account", LIMIT, || {
-        cluster.kubectl(&["get", "serviceaccount", "default"]).map(drop)
+        cluster.with_client(async |client| {
+            Api::<core::ServiceAccount>::default_namespaced(client).get("default").await?;
+            Ok(())
+        })
     })
 }

@@ -7,12 +7,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1 as core;
+use kube::api::Api;
 
 use super::folder::Folder;
 use super::{Cluster, Machine, ProxyMode, default_network, images, multus, network, plane, program};
 use crate::control_plane::{Authority, Identity};
 use crate::dual::Dual;
-use crate::kubectl::Kubectl as _;
 use crate::place::Place;
 use crate::topology::addresses;
 use crate::{poll, process, tools};
@@ -222,11 +223,14 @@ impl Node {
         Ok(())
     }
 
-    /// Fails if its kubelet has not told the API server, since it runs, that it is ready.
+    /// Fails if the API server does not call it ready.
     pub(super) fn check_ready(&self, cluster: &Cluster) -> Result<()> {
-        let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
-        let ready = cluster.kubectl(&["get", "node", &self.name, "-o", path])?;
-        ensure!(ready == "True", "condition Ready is {ready:?}");
+        let node =
+            cluster.with_client(async |client| Ok(Api::<core::Node>::all(client).get(&self.name).await?))?;
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let ready =
+            conditions.iter().find(|condition| condition.type_ == "Ready").context("no condition Ready")?;
+        ensure!(ready.status == "True", "condition Ready is {}: {:?}", ready.status, ready.message);
         Ok(())
     }
 }
