@@ -6,6 +6,7 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
 use serde::Deserialize;
 use serde_json::json;
+use spiderpool_api::agent::null_as_default;
 use spiderpool_api::crd::{SpiderIPAddress, SpiderIPAddressSpec, SpiderIPPoolUsage};
 use spiderpool_api::labels;
 use spiderpool_core::ip::{Family, IpRange, IpSet};
@@ -19,6 +20,8 @@ use super::held::Held;
 /// A list of objects, as far as it is read.
 #[derive(Debug, Deserialize)]
 struct Names {
+    /// `null` if there are none.
+    #[serde(deserialize_with = "null_as_default")]
     items: Vec<NamedItem>,
 }
 
