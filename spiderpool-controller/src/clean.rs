@@ -4,6 +4,7 @@
 //! pods still need stays, and that is no failure.
 
 mod agents;
+mod controller;
 mod definitions;
 mod nodes;
 mod objects;
@@ -43,6 +44,9 @@ pub struct Clean {
     /// The agents' DaemonSet.
     #[arg(long, env = "SPIDERPOOL_AGENT_NAME", value_parser = required)]
     agent_name: String,
+    /// The controllers' Deployment; empty if there is none.
+    #[arg(long, env = "SPIDERPOOL_CONTROLLER_NAME", default_value = "")]
+    controller_name: String,
     /// The Job of spiderpool-init; empty if there is none.
     #[arg(long, env = "SPIDERPOOL_INIT_NAME", default_value = "")]
     init_name: String,
@@ -84,7 +88,9 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
         problems: Vec::new(),
     };
 
-    // A leader would write again what is deleted here.
+    // A leader would write again what is deleted here. If one cannot be ended, it loses its Lease at least.
+    let outcome = cleaner.remove_controller(&clean.controller_name).await;
+    cleaner.note("the controllers", outcome);
     let seized = leader::seize(&kube, &namespace, LEASE, IDENTITY, NO_LEADER).await;
     cleaner.note("the leader's lease", seized.map_err(Into::into));
     let outcome = cleaner.remove_agents(&clean.agent_name).await;

@@ -296,30 +296,35 @@ fn uninstall_with_running_pods_and_install_again() {
 fn uninstall_leaves_nothing() {
     lifecycle("uninstall_leaves_nothing", |cluster| {
         release::uninstall(cluster)?;
-        for node in cluster.nodes() {
-            // find fails on a folder that is not there, which is as it should be; what it finds it prints all the same.
-            let find =
-                "find /sys/fs/bpf /run/spidernet /opt/cni/bin -name '*spider*' -o -name coordinator; true";
-            let left = node.place().output("sh", &["-c", find])?;
-            ensure!(left.is_empty(), "{} keeps {left}", node.name);
-            let routes = node.place().output("ip", &["route", "show", "table", "all", "proto", "0x53"])?;
-            ensure!(routes.is_empty(), "{} keeps the routes {routes}", node.name);
-        }
-        let kinds = "crds,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations";
-        let objects = cluster.kubectl(&["get", kinds, "-o", "name"])?;
-        let ours: Vec<&str> = objects.lines().filter(|name| name.contains("spider")).collect();
-        ensure!(ours.is_empty(), "left: {ours:?}");
-        let inside = cluster.kubectl(&[
-            "get",
-            "all,configmaps,secrets,serviceaccounts,leases,roles,rolebindings",
-            "--namespace",
-            NAMESPACE,
-            "-o",
-            "name",
-        ])?;
-        let kubernetes_own = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
-        let ours: Vec<&str> = inside.lines().filter(|name| !kubernetes_own.contains(name)).collect();
-        ensure!(ours.is_empty(), "left in {NAMESPACE}: {ours:?}");
-        release::install(cluster, &[])
+        let left = what_is_left(cluster);
+        // First of all: the tests after this one need it.
+        release::install(cluster, &[])?;
+        let left = left?;
+        ensure!(left.is_empty(), "left: {left:#?}");
+        Ok(())
     });
+}
+
+/// Everything of Spiderpool on nodes without pods, and in the API.
+fn what_is_left(cluster: &Cluster) -> Result<Vec<String>> {
+    // find fails on a folder that is not there, which is as it should be; what it finds it prints all the same.
+    const FIND: &str =
+        "find /sys/fs/bpf /run/spidernet /opt/cni/bin -name '*spider*' -o -name coordinator; true";
+    const CLUSTER_WIDE: &str =
+        "crds,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations";
+    const NAMESPACED: &str = "all,configmaps,secrets,serviceaccounts,leases,roles,rolebindings";
+    const KUBERNETES_OWN: [&str; 2] = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
+    let mut left = Vec::new();
+    for node in cluster.nodes() {
+        let place = node.place();
+        let routes = ["route", "show", "table", "all", "proto", "0x53"];
+        for found in [place.output("sh", &["-c", FIND])?, place.output("ip", &routes)?] {
+            left.extend(found.lines().map(|line| format!("{}: {line}", node.name)));
+        }
+    }
+    let objects = cluster.kubectl(&["get", CLUSTER_WIDE, "-o", "name"])?;
+    left.extend(objects.lines().filter(|name| name.contains("spider")).map(str::to_owned));
+    let objects = cluster.kubectl(&["get", NAMESPACED, "--namespace", NAMESPACE, "-o", "name"])?;
+    left.extend(objects.lines().filter(|name| !KUBERNETES_OWN.contains(name)).map(str::to_owned));
+    Ok(left)
 }

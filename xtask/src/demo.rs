@@ -21,7 +21,7 @@ pub(crate) struct Options {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let flags = [("--keep", options.keep), ("--lab", options.lab)];
     let arguments: Vec<String> =
-        flags.into_iter().filter_map(|(flag, is_set)| is_set.then(|| flag.to_owned())).collect();
+        flags.into_iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag.to_owned()).collect();
     let stage = if options.lab { Stage::Lab } else { Stage::Cluster };
     bench::start(workspace, "demo", stage, &arguments)
 }

@@ -3,6 +3,7 @@
 {{- include "spiderpool.env.values" (dict
   "SPIDERPOOL_LOG_LEVEL" .Values.spiderpoolController.debug.logLevel
   "SPIDERPOOL_AGENT_NAME" .Values.spiderpoolAgent.name
+  "SPIDERPOOL_CONTROLLER_NAME" .Values.spiderpoolController.name
   "SPIDERPOOL_INIT_NAME" .Values.spiderpoolInit.name
   "SPIDERPOOL_CLEAN_NODE_MANIFEST" "/etc/spiderpool/clean-node.yaml"
 ) }}
