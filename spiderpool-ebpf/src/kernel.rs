@@ -248,7 +248,10 @@ fn report(skb: *mut __sk_buff, nic: u16, event: Event) {
             info!(&ctx, "neighbour request for a node address answered on NIC {}", nic);
         }
         Event::NatFull => {
-            warn!(&ctx, "no room for a translation on NIC {}: give the agent a larger SPIDERPOOL_BPF_NAT", nic);
+            warn!(
+                &ctx,
+                "no room for a translation on NIC {}: give the agent a larger SPIDERPOOL_BPF_NAT", nic
+            );
         }
         Event::NatNoPort => warn!(&ctx, "no free source port for a translation on NIC {}", nic),
     }
