@@ -1,6 +1,5 @@
 //! The flow matrix in the lab: every flow, default route on either NIC, IPv4 and IPv6, hints and none.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use spiderpool_tests::lab::LabStage;
 use spiderpool_tests::privilege;

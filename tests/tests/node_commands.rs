@@ -1,5 +1,6 @@
 //! What the agent's short-lived commands do to a node, in namespaces of their own.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;
@@ -54,7 +55,7 @@ fn a_node_is_not_cleaned_while_pods_may_run() {
     let folder = tempfile::tempdir().unwrap();
     let said = on_a_node(
         folder.path(),
-        r#"
+        r"
         mkdir -p image host/opt/cni/bin host/var/run/spidernet
         echo new >image/coordinator
         $AGENT install-plugins --from image --to host/opt/cni/bin 2>log
@@ -62,7 +63,7 @@ fn a_node_is_not_cleaned_while_pods_may_run() {
         $AGENT clean-node --config-path $CONF --node-name n --plugins image --host host --bpf-dir $PWD/none 2>>log
         find host -type f
         grep -c 'pods with addresses are not known' log
-        "#,
+        ",
     );
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["host/opt/cni/bin/coordinator", "1"]);
 }

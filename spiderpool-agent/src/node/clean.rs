@@ -77,7 +77,7 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
         state,
         socket: options.on_host(&socket),
     };
-    let mut failures = leftovers.links(&idle_links);
+    let mut failures = remove::links(&idle_links);
     failures.extend(leftovers.socket());
     if keep.is_empty() {
         failures.extend(leftovers.everything());

@@ -68,7 +68,7 @@ const SETS: &[(&str, &[&str])] = &[
     ),
 ];
 
-const MONITORS: &str = r#"
+const MONITORS: &str = r"
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: servicemonitors.monitoring.coreos.com}
@@ -81,7 +81,7 @@ spec:
       served: true
       storage: true
       schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-"#;
+";
 
 #[test]
 fn lint_has_nothing_to_say() {

@@ -19,20 +19,20 @@ pub(super) struct Leftovers {
     pub(super) socket: PathBuf,
 }
 
-impl Leftovers {
-    /// Removes node links.
-    pub(super) fn links(&self, hosts: &[IfName]) -> Vec<String> {
-        let remove = |host: &IfName| -> Result<(), NetlinkError> {
-            let mut netlink = Netlink::open()?;
-            if netlink.link_by_name(host)?.is_some() {
-                netlink.delete_link(host)?;
-                info!(link = %host, "idle node link removed");
-            }
-            Ok(())
-        };
-        hosts.iter().filter_map(|host| remove(host).err().map(|error| error.to_string())).collect()
-    }
+/// Removes node links.
+pub(super) fn links(hosts: &[IfName]) -> Vec<String> {
+    let remove = |host: &IfName| -> Result<(), NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        if netlink.link_by_name(host)?.is_some() {
+            netlink.delete_link(host)?;
+            info!(link = %host, "idle node link removed");
+        }
+        Ok(())
+    };
+    hosts.iter().filter_map(|host| remove(host).err().map(|error| error.to_string())).collect()
+}
 
+impl Leftovers {
     /// Removes the socket, which nobody listens at any more.
     pub(super) fn socket(&self) -> Vec<String> {
         collect([file(&self.socket)])
@@ -62,7 +62,8 @@ impl Leftovers {
 fn logs(folder: &Path, plugins: &[&str]) -> Vec<PathBuf> {
     let is_ours = |path: &Path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.ends_with(".log") && plugins.iter().any(|plugin| name.starts_with(plugin))
+        path.extension().is_some_and(|extension| extension == "log")
+            && plugins.iter().any(|plugin| name.starts_with(plugin))
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| is_ours(path)).collect()
@@ -138,7 +139,7 @@ mod tests {
         };
         assert_eq!(leftovers.socket(), Vec::<String>::new());
         assert_eq!(leftovers.everything(), Vec::<String>::new());
-        let left = |folder: &str| fs::read_dir(at(folder)).map(|entries| entries.count()).ok();
+        let left = |folder: &str| fs::read_dir(at(folder)).map(Iterator::count).ok();
         assert_eq!((left("opt/cni/bin"), left("log/spidernet")), (Some(1), Some(1)));
         assert_eq!((left("bpf/spiderpool"), left("run/spidernet")), (None, None));
         assert_eq!(leftovers.everything(), Vec::<String>::new(), "a second time as well");
