@@ -375,7 +375,7 @@ fn cluster_of_a_killed_program_is_removed() {
     let name = format!("killed-{}", std::process::id());
     let log = tools::clusters().unwrap().join("..").join(format!("{name}.log"));
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", "program_with_a_cluster", "--ignored", "--nocapture"]).env(CHILD, &name);
+    command.args(["--exact", "program_with_a_cluster", "--nocapture"]).env(CHILD, &name);
     let mut child = Process::start("program with a cluster", &command, &log).unwrap();
     let cluster = poll::until("cluster of another program", LIMIT, || {
         if let Err(ended) = child.check_running() {
@@ -391,15 +391,13 @@ fn cluster_of_a_killed_program_is_removed() {
     fs::remove_file(&log).unwrap();
 }
 
-/// Started by the test before it, and killed.
+/// Runs in a child of the test before it, which kills it.
 #[test]
-#[ignore = "a part of cluster_of_a_killed_program_is_removed"]
 fn program_with_a_cluster() {
-    let name = env::var(CHILD).unwrap();
-    let cluster = start(&Options { name, nodes: 1, ..Options::default() });
+    let Ok(name) = env::var(CHILD) else { return };
+    let _cluster = start(&Options { name, nodes: 1, ..Options::default() });
     println!("cluster is up");
     loop {
-        std::thread::sleep(Duration::from_secs(1));
-        assert_eq!(cluster.nodes().len(), 1);
+        std::thread::park();
     }
 }

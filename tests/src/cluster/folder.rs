@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use spiderpool_testbox::machine::Spec;
 
+use super::options::check_name;
 use super::{Options, network, testbox};
 use crate::tools;
 
@@ -25,6 +26,7 @@ pub(super) struct Folder {
 impl Folder {
     /// The folder of the cluster of this name, existing or not.
     pub(super) fn of(name: &str) -> Result<Self> {
+        check_name(name)?;
         let path = tools::clusters()?.join(name);
         // Another clone of the repository may have one of the same name.
         let mut hasher = DefaultHasher::new();
@@ -157,6 +159,18 @@ impl Drop for Janitor {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
             eprintln!("{error:#}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        for name in ["", ".", "..", "/", "a/b", "../..", "/home/somebody"] {
+            assert!(Folder::of(name).is_err(), "{name:?} would be removed by `down`");
         }
     }
 }

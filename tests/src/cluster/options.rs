@@ -90,11 +90,7 @@ impl Default for Options {
 impl Options {
     pub(super) fn check(&self) -> Result<()> {
         let Self { name, nodes, underlays, .. } = self;
-        let letters = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        ensure!(
-            letters && (1..=MAX_NAME).contains(&name.len()),
-            "{name:?} is no name for a cluster: up to {MAX_NAME} of a-z, 0-9 and -"
-        );
+        check_name(name)?;
         ensure!((1..=MAX_NODES).contains(nodes), "{nodes} nodes: from 1 to {MAX_NODES} are possible");
         ensure!(
             (1..=MAX_UNDERLAYS).contains(underlays),
@@ -102,6 +98,16 @@ impl Options {
         );
         Ok(())
     }
+}
+
+/// The name becomes that of a folder, which is removed in the end: it must not lead elsewhere.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let letters = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    ensure!(
+        letters && (1..=MAX_NAME).contains(&name.len()),
+        "{name:?} is no name for a cluster: up to {MAX_NAME} of a-z, 0-9 and -"
+    );
+    Ok(())
 }
 
 #[cfg(test)]
