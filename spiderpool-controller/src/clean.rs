@@ -53,8 +53,8 @@ pub struct Clean {
     /// Manifest of the DaemonSet whose pods clean the nodes; without it the nodes are not cleaned.
     #[arg(long = "clean-node-manifest", env = "SPIDERPOOL_CLEAN_NODE_MANIFEST", value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// Seconds that each step may wait.
-    #[arg(long, env = "SPIDERPOOL_CLEAN_STEP_LIMIT", default_value = "60", value_parser = seconds)]
+    /// Seconds that each step may wait; five do, and the chart's Job ends after 270 seconds.
+    #[arg(long, env = "SPIDERPOOL_CLEAN_STEP_LIMIT", default_value = "40", value_parser = seconds)]
     step_limit: Duration,
 }
 
@@ -94,13 +94,15 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
     let seized = leader::seize(&kube, &namespace, LEASE, IDENTITY, NO_LEADER).await;
     cleaner.note("the leader's lease", seized.map_err(Into::into));
     let outcome = cleaner.remove_agents(&clean.agent_name).await;
+    // One that is left may take an address after the last look.
+    let agents_are_left = outcome.is_err();
     cleaner.note("the agents", outcome);
     let outcome = cleaner.clean_nodes(clean.manifest.as_deref()).await;
     cleaner.note("the nodes", outcome);
     let outcome = cleaner.remove_objects().await;
     cleaner.note("the objects", outcome);
     let kept = cleaner.remove_addresses().await;
-    let keep_addresses = !matches!(kept, Ok(0));
+    let keep_addresses = agents_are_left || !matches!(kept, Ok(0));
     cleaner.note("the addresses", kept.map(|_| ()));
     let outcome = cleaner.remove_definitions(keep_addresses).await;
     cleaner.note("the definitions", outcome);

@@ -9,7 +9,7 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
 use serde_json::json;
 use spiderpool_api::crd::{FINALIZER, GROUP, SpiderIPAddress, VERSION, definitions};
 use spiderpool_api::pod::{Pod, PodObject};
-use spiderpool_runtime::kubernetes::{Exactly, Failure};
+use spiderpool_runtime::kubernetes::{Deletion, Exactly, Failure};
 use tracing::{debug, info, warn};
 
 use super::plan::{HeldBy, Living, stays};
@@ -88,19 +88,24 @@ impl Cleaner {
         let pods = self.kube.pages(&pods, |pod| Living::from(Pod::from(pod))).await;
         let pods = pods.context("pods cannot be listed, so nobody knows which addresses are in use")?;
         let pods: HashMap<_, _> = pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), pod)).collect();
-        let mut kept = Vec::new();
+        let (mut kept, mut failed) = (Vec::new(), Ok(()));
         for (meta, holder) in &held {
             let pod = pods.get(&(&*holder.namespace, &*holder.name)).copied();
-            if stays(holder, pod) {
-                kept.push(format!(
+            let outcome = match stays(holder, pod) {
+                true => Ok(Deletion::Changed),
+                false => self.kube.delete(&api, &Exactly::of(meta)).await,
+            };
+            match outcome {
+                Ok(Deletion::Done) => {}
+                // Somebody has taken it since it was listed: it is in use.
+                Ok(Deletion::Changed) => kept.push(format!(
                     "{} ({}/{})",
                     meta.name.as_deref().unwrap_or_default(),
                     holder.namespace,
                     holder.name
-                ));
-                continue;
+                )),
+                Err(failure) => failed = Err(failure),
             }
-            self.kube.delete(&api, &Exactly::of(meta)).await?;
         }
         if !kept.is_empty() {
             let examples: Vec<&str> = kept.iter().take(SAID).map(String::as_str).collect();
@@ -110,6 +115,7 @@ impl Cleaner {
                 "running pods still use these addresses: they stay, so that a new installation does not give them to others. Delete them with the definition when the pods are gone: kubectl delete crd spideripaddresses.spiderpool.spidernet.io"
             );
         }
+        failed?;
         info!(deleted = held.len() - kept.len(), kept = kept.len(), "addresses deleted");
         Ok(kept.len())
     }
