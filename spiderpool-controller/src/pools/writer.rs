@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use spiderpool_api::crd::{SpiderIPPool, SpiderIPPoolUsage};
 use spiderpool_runtime::kubernetes::{Exactly, Failure, Kubernetes};
 use spiderpool_runtime::shutdown::Shutdown;
-use spiderpool_runtime::watch::{Index as _, Shared};
+use spiderpool_runtime::watch::Shared;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
@@ -216,7 +216,7 @@ impl Work {
             }
         };
         let written = self.kube.write(request).await?;
-        self.world.write(|world| world.apply(written));
+        self.world.write(|world| world.apply_written(written));
         Ok(())
     }
 

@@ -77,6 +77,23 @@ impl PoolIndex {
     }
 }
 
+impl World {
+    /// What we wrote, as the answer has it. The watch may be ahead of the answer: what it knows of a pool that is gone,
+    /// another or of a later generation stays.
+    pub fn apply_written(&mut self, object: SpiderIPPool) {
+        let meta = &object.metadata;
+        let name = meta.name.as_deref().unwrap_or_default();
+        let is_current = self.pools.get(name).is_some_and(|known| {
+            Some(&known.uid) == meta.uid.as_ref()
+                && known.terminating == meta.deletion_timestamp.is_some()
+                && known.generation <= meta.generation
+        });
+        if is_current {
+            self.apply(object);
+        }
+    }
+}
+
 impl Index<SpiderIPPool> for World {
     fn apply(&mut self, object: SpiderIPPool) {
         let meta = &object.metadata;
