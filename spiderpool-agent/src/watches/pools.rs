@@ -16,6 +16,7 @@ pub struct PoolIndex(BTreeMap<String, Known>);
 
 #[derive(Debug)]
 struct Known {
+    uid: Option<String>,
     generation: Option<i64>,
     terminating: bool,
     pool: Result<Pool, PoolError>,
@@ -38,7 +39,10 @@ impl PoolIndex {
         let known = meta.name.as_deref().and_then(|name| self.0.get(name));
         known.is_some_and(|known| {
             let state = (meta.generation, meta.deletion_timestamp.is_some());
-            known.generation.is_some() && (known.generation, known.terminating) == state
+            // Generations begin at 1 again in a pool that was deleted and made anew.
+            known.generation.is_some()
+                && known.uid == meta.uid
+                && (known.generation, known.terminating) == state
         })
     }
 
@@ -61,7 +65,8 @@ impl Index<SpiderIPPool> for PoolIndex {
             (pool.metadata.generation, pool.metadata.deletion_timestamp.is_some());
         // Status changes often, and nothing here depends on it.
         if !self.has(&pool.metadata) {
-            self.0.insert(name, Known { generation, terminating, pool: Pool::try_from(&pool) });
+            let uid = pool.metadata.uid.clone();
+            self.0.insert(name, Known { uid, generation, terminating, pool: Pool::try_from(&pool) });
         }
     }
 
@@ -94,6 +99,21 @@ mod tests {
 
     fn usable(index: &PoolIndex) -> u128 {
         index.get(&"p".parse().unwrap()).unwrap().as_ref().unwrap().usable.len()
+    }
+
+    #[test]
+    fn a_pool_that_was_made_anew_is_another() {
+        let with_uid = |uid: &str, ips| {
+            let mut pool = pool(1, ips, false);
+            pool.metadata.uid = Some(uid.to_owned());
+            pool
+        };
+        let mut index = PoolIndex::default();
+        index.apply(with_uid("u-1", "10.6.0.1-10.6.0.9"));
+        let anew = with_uid("u-2", "10.6.0.1");
+        assert!(!index.has(&anew.metadata));
+        index.apply(anew);
+        assert_eq!(usable(&index), 1);
     }
 
     #[test]
