@@ -230,8 +230,9 @@ pub async fn seize(
             _ => kube.write_at_once(api.replace(lease, &parameters, &wanted)).await,
         };
         match written {
-            Err(failure)
-                if failure.is_conflict() || failure.is_already_exists() || failure.is_not_found() => {}
+            Err(failure) if failure.is_conflict() || failure.is_already_exists() => {}
+            // It has gone since it was read. Where it cannot be created for want of its namespace, that is an error.
+            Err(failure) if failure.is_not_found() && candidate.lease.is_some() => {}
             other => return other.map(|_| ()),
         }
     }

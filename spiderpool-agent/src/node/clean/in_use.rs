@@ -32,7 +32,7 @@ pub(super) async fn pods_with_addresses(node: &NodeName) -> Result<BTreeSet<Stri
         let api = Api::<Pod>::namespaced(kube.client(), &spec.pod_namespace);
         let pod = kube.read(api.get_metadata_opt(&spec.pod_name)).await;
         let pod = pod.map_err(|failure| format!("pod {name}: {failure}"))?;
-        if pod.is_some_and(|pod| pod.metadata.uid.as_deref() == Some(spec.pod_uid.as_str())) {
+        if pod.is_some_and(|pod| spiderpool_api::pod::uid(&pod.metadata) == spec.pod_uid) {
             pods.insert(name);
         }
     }
