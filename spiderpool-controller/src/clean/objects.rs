@@ -91,13 +91,14 @@ impl Cleaner {
         let (mut kept, mut failed) = (Vec::new(), Ok(()));
         for (meta, holder) in &held {
             let pod = pods.get(&(&*holder.namespace, &*holder.name)).copied();
-            let outcome = match stays(holder, pod) {
-                true => Ok(Deletion::Changed),
-                false => self.kube.delete(&api, &Exactly::of(meta)).await,
+            // What somebody has taken since it was listed is in use as well.
+            let outcome = if stays(holder, pod) {
+                Ok(Deletion::Changed)
+            } else {
+                self.kube.delete(&api, &Exactly::of(meta)).await
             };
             match outcome {
                 Ok(Deletion::Done) => {}
-                // Somebody has taken it since it was listed: it is in use.
                 Ok(Deletion::Changed) => kept.push(format!(
                     "{} ({}/{})",
                     meta.name.as_deref().unwrap_or_default(),
