@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::config::{ConfigFile, Daemon, Environment};
 use crate::dataplane::{self, DataplaneMetrics};
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
+use crate::start::Start;
 use crate::watches::{CoordinatorIndex, Shared};
 use crate::{http, ipam};
 
@@ -34,6 +35,8 @@ pub struct Agent {
     pub ipam: Arc<Ipam>,
     /// The owner of programs and maps.
     pub dataplane: dataplane::Handle,
+    /// Whether requests are answered already.
+    pub start: Start,
     /// How pods are wired up.
     pub coordinators: Shared<CoordinatorIndex>,
     /// The node's own addresses.
@@ -58,12 +61,15 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let indexes = Indexes::default();
     let settings = settings(&environment, &file, families);
     let metrics = IpamMetrics::register(&mut registry);
-    let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics);
+    let start = Start::default();
+    start.told_by(health.clone());
+    let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics, start.clone());
     let dataplane_metrics = DataplaneMetrics::register(&mut registry);
     let (dataplane, first_try) = start_dataplane(&environment, dataplane_metrics, &health)?;
     let agent = Arc::new(Agent {
         ipam,
         dataplane: dataplane.clone(),
+        start,
         coordinators: Shared::default(),
         node_addresses: Shared::default(),
     });

@@ -24,18 +24,17 @@ mod unsettled;
 mod view;
 mod wanted;
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use kube::Api;
 use spiderpool_api::pod::PodObject;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::names::NodeName;
-use spiderpool_runtime::health::Health;
 use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
-use tokio::sync::{Notify, SetOnce};
+use tokio::sync::Notify;
 
+use crate::start::Start;
 use crate::watches::{NamespaceIndex, Pod, PodIndex, PoolIndex, ReservedIndex, Shared};
 use addresses::Addresses;
 use held::HeldIndex;
@@ -47,9 +46,6 @@ pub use endpoints::Endpoints;
 pub use error::{AllocateError, PodError, ReleaseError};
 pub use metrics::IpamMetrics;
 use stock::Stock;
-
-/// How long a request waits for the agent's start.
-const START_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is configured.
 #[derive(Debug, Clone)]
@@ -90,15 +86,20 @@ pub struct Ipam {
     owners: Owners,
     endpoints: Arc<Endpoints>,
     pods: Turns<(String, String)>,
-    open: SetOnce<()>,
-    health: OnceLock<Health>,
+    start: Start,
     wake: Notify,
     metrics: IpamMetrics,
 }
 
 impl Ipam {
-    /// Serves nothing before [`Ipam::open`].
-    pub fn new(settings: Settings, kube: Kubernetes, indexes: Indexes, metrics: IpamMetrics) -> Arc<Self> {
+    /// Serves nothing before `start` is done.
+    pub fn new(
+        settings: Settings,
+        kube: Kubernetes,
+        indexes: Indexes,
+        metrics: IpamMetrics,
+        start: Start,
+    ) -> Arc<Self> {
         let held = Shared::<HeldIndex>::default();
         Arc::new(Self {
             stock: Stock::new(
@@ -111,36 +112,13 @@ impl Ipam {
             endpoints: Arc::new(Endpoints::new(kube.clone(), held)),
             owners: Owners::new(kube.clone()),
             pods: Turns::default(),
-            open: SetOnce::new(),
-            health: OnceLock::new(),
+            start,
             wake: Notify::new(),
             settings,
             kube,
             indexes,
             metrics,
         })
-    }
-
-    /// Serves requests from now on: what the node holds is listed, and the watches know what there is.
-    pub fn open(&self) {
-        // A second time changes nothing.
-        let _already = self.open.set(());
-    }
-
-    /// Requests that come before [`Ipam::open`] are told what the start still lacks.
-    pub fn starts_with(&self, health: Health) {
-        // A second time changes nothing.
-        let _already = self.health.set(health);
-    }
-
-    /// Waits for [`Ipam::open`], not for ever; what is missing if it has not happened.
-    async fn is_open(&self) -> Result<(), Vec<String>> {
-        let waited = tokio::time::timeout(START_LIMIT, self.open.wait()).await;
-        if waited.is_ok() {
-            return Ok(());
-        }
-        let missing = self.health.get().and_then(|health| health.started().err());
-        Err(missing.unwrap_or_else(|| vec!["addresses of the node".to_owned()]))
     }
 
     /// The pod as the API server has it now.

@@ -9,4 +9,5 @@ pub mod dataplane;
 mod http;
 pub mod ipam;
 pub mod node;
+pub mod start;
 pub mod watches;

@@ -226,6 +226,11 @@ async fn without_an_api_server_the_answer_says_so_and_comes_soon() {
     let bench = Bench::from_parts(&plane, parts);
     let agent = bench.agent("n1").await;
     outage(&agent, &pod.add("eth0", "c2"), "Still missing: addresses of the node: not yet").await;
+    // It cannot know whether there is a coordinator.
+    let asked = json!({"podNamespace": "down", "podName": "p"});
+    let answer = agent.ask(Method::GET, path::COORDINATOR_CONFIG, &asked).await.unwrap();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.failure().contains("watch of coordinators"), "{answer:?}");
 }
 
 /// The kubelet tells the runtime the hash of the manifest; the API server has only a mirror with a UID of its own.

@@ -127,7 +127,6 @@ async fn probe(kube: Kubernetes, reachable: Condition, shutdown: Shutdown) {
 
 /// Lists what the node holds, and compares it once the watches are there.
 async fn look(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: Shutdown) {
-    agent.ipam.starts_with(health.clone());
     agent.ipam.load(&shutdown).await;
     listed.met();
     while health.started().is_err() {
@@ -135,6 +134,6 @@ async fn look(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: Sh
             return;
         }
     }
-    agent.ipam.open();
+    agent.start.done();
     agent.ipam.sweep(&shutdown).await;
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
 
 use super::body::JsonBody;
@@ -15,6 +16,8 @@ pub(super) async fn config(
     State(agent): State<Arc<Agent>>,
     JsonBody(args): JsonBody<GetCoordinatorArgs>,
 ) -> Result<Json<CoordinatorConfig>, Failed> {
+    let started = agent.start.wait().await;
+    started.map_err(|starting| Failed::with_status(StatusCode::SERVICE_UNAVAILABLE, starting))?;
     let coordinator = agent.coordinators.read(crate::watches::CoordinatorIndex::chosen);
     let coordinator = coordinator.ok_or(CoordinatorError::Missing)?;
     coordinator::check_ready(&coordinator)?;

@@ -60,7 +60,7 @@ impl Ipam {
         args: &IpamAddArgs,
         caller: Caller,
     ) -> Result<IpamAddResponse, AllocateError> {
-        self.is_open().await.map_err(AllocateError::Starting)?;
+        self.start.wait().await?;
         let key = (args.pod_namespace.clone(), args.pod_name.clone());
         let name = || format!("{}/{}", args.pod_namespace, args.pod_name);
         let waiting = Instant::now();

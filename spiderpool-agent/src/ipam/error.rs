@@ -6,12 +6,14 @@ use thiserror::Error;
 
 use spiderpool_runtime::kubernetes::Failure;
 
+use crate::start::Starting;
+
 /// Why a pod gets no answer to ADD.
 #[derive(Debug, Error)]
 pub enum AllocateError {
-    /// The addresses of the node are not known yet.
-    #[error("spiderpool-agent is starting, is the API server reachable? Still missing: {}", .0.join(", "))]
-    Starting(Vec<String>),
+    /// The agent does not know enough yet.
+    #[error(transparent)]
+    Starting(#[from] Starting),
     /// The request names what is not a NIC.
     #[error("wrong input, {0}")]
     Request(String),
@@ -146,9 +148,9 @@ fn list(errors: &[IpamError]) -> String {
 /// Why addresses are not released now.
 #[derive(Debug, Error)]
 pub enum ReleaseError {
-    /// The addresses of the node are not known yet.
-    #[error("spiderpool-agent is starting, is the API server reachable? Still missing: {}", .0.join(", "))]
-    Starting(Vec<String>),
+    /// The agent does not know enough yet.
+    #[error(transparent)]
+    Starting(#[from] Starting),
     /// The pod cannot be read, so nobody knows whether it is alive.
     #[error("failed to get Pod {pod}: {source}")]
     ReadPod {
@@ -223,7 +225,7 @@ mod tests {
         for error in [
             failed(PoolFailure::NoStore { pool, cause: silence().to_string() }),
             AllocateError::ReadPod { pod: "n/p".into(), source: silence() },
-            AllocateError::Starting(vec!["watch of pools".into()]),
+            AllocateError::Starting(Starting(vec!["watch of pools".into()])),
         ] {
             assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE, "{error}");
         }

@@ -80,7 +80,7 @@ impl Ipam {
 
     async fn release_in_turn(&self, args: &IpamDelArgs) -> Result<(), ReleaseError> {
         let pod = PodRef { namespace: &args.pod_namespace, name: &args.pod_name };
-        self.is_open().await.map_err(ReleaseError::Starting)?;
+        self.start.wait().await?;
         let waiting = Instant::now();
         let _turn = self.pods.take((args.pod_namespace.clone(), args.pod_name.clone())).await;
         self.metrics.release_wait.observe(waiting.elapsed());
@@ -97,7 +97,7 @@ impl Ipam {
 
     async fn release_all_in_turn(&self, args: &IpamBatchDelArgs) -> Result<(), ReleaseError> {
         let pod = PodRef { namespace: &args.pod_namespace, name: &args.pod_name };
-        self.is_open().await.map_err(ReleaseError::Starting)?;
+        self.start.wait().await?;
         if args.is_release_conflict_ips {
             self.may_release_conflicts(pod).await?;
         }
