@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1 as core;
@@ -11,9 +12,13 @@ use kube::Resource;
 use serde::Deserialize;
 use spiderpool_core::ipam::alive::{PodLife, Stage};
 use spiderpool_core::ipam::owner::OwnerRef;
+use spiderpool_core::ipam::vanished::may_run_for;
 
 /// The annotation by which the kubelet marks the mirror of a static pod: the hash of its manifest.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The grace period of a pod that names none (`DefaultTerminationGracePeriodSeconds`).
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// Phases of a pod of which nothing runs. Its kubelet may still start it again, if it is not terminating.
 pub const STOPPED: [&str; 2] = ["Succeeded", "Failed"];
@@ -41,6 +46,7 @@ pub struct PodObject {
 struct PodSpec {
     node_name: String,
     restart_policy: String,
+    termination_grace_period_seconds: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -99,6 +105,8 @@ pub struct Pod {
     pub deletion: Option<Timestamp>,
     /// Whether its phase says that all its containers have stopped.
     pub has_stopped: bool,
+    /// How long its containers are given to stop, as its spec says.
+    pub grace: Duration,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
@@ -112,12 +120,19 @@ impl Pod {
     pub fn standing(&self) -> (&str, Stage) {
         (&self.uid, self.stage)
     }
+
+    /// How long it may run on if the API server has just forgotten it; `None` if nothing of it can run.
+    pub fn may_run_for(&self) -> Option<Duration> {
+        (!self.has_stopped && !self.node.is_empty()).then(|| may_run_for(self.grace))
+    }
 }
 
 impl From<PodObject> for Pod {
     fn from(pod: PodObject) -> Self {
         let stage = Stage::of(&life(&pod));
         let has_stopped = STOPPED.contains(&life(&pod).phase);
+        let grace = pod.spec.termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let grace = grace.map_or(DEFAULT_GRACE, Duration::from_secs);
         let meta = pod.metadata;
         let uid = uid(&meta).to_owned();
         let object_uid = meta.uid.unwrap_or_default();
@@ -131,6 +146,7 @@ impl From<PodObject> for Pod {
             stage,
             deletion: meta.deletion_timestamp.map(|Time(at)| at),
             has_stopped,
+            grace,
             labels: meta.labels.unwrap_or_default(),
             annotations: meta.annotations.unwrap_or_default(),
             owner: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| OwnerRef {
@@ -181,6 +197,18 @@ mod tests {
     fn what_is_read_is_a_pod_to_the_api_server() {
         assert_eq!(PodObject::url_path(&(), Some("shop")), "/api/v1/namespaces/shop/pods");
         assert_eq!(PodObject::api_version(&()), "v1");
+    }
+
+    #[test]
+    fn a_pod_that_vanishes_may_run_on_unless_it_has_stopped() {
+        let with = |spec: Value, phase: &str| {
+            Pod::from(pod(json!({"spec": spec, "status": {"phase": phase}}))).may_run_for()
+        };
+        let bound = json!({"nodeName": "n1", "terminationGracePeriodSeconds": 300});
+        assert!(with(bound.clone(), "Running").unwrap() > Duration::from_mins(5));
+        assert!(with(json!({"nodeName": "n1"}), "Pending").unwrap() > DEFAULT_GRACE);
+        assert_eq!(with(bound, "Failed"), None, "its kubelet says so before it deletes it");
+        assert_eq!(with(json!({}), "Pending"), None, "no kubelet has it");
     }
 
     #[test]

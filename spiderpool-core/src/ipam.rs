@@ -17,6 +17,7 @@ pub mod plan;
 pub mod pool;
 pub mod response;
 pub mod usage;
+pub mod vanished;
 
 pub use annotations::PodAnnotations;
 pub use candidates::{Candidate, CandidateRequest, DefaultRoute, plan_candidates};

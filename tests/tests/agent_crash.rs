@@ -282,6 +282,27 @@ async fn what_a_pod_may_hold_goes_with_it() {
     bench.until("nothing left", async || held(&bench, &pod).is_empty()).await;
 }
 
+/// Its kubelet hears of it last, and then asks for its DEL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_was_deleted_by_force_keeps_its_address_until_del() {
+    let bench = bench("force", 57).await;
+    let forced = bench.pod_with_grace("forced", "n1", "a4", 600);
+    let gone = bench.pod_with_pool("gone", "n1", "a4");
+    let agent = bench.agent("n1").await;
+    for pod in [&forced, &gone] {
+        agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+        bench.endpoint(pod).await;
+    }
+    bench.force_delete_pod(&forced);
+    bench.delete_pod(&gone);
+    // Pods are compared in the order of their names: the other one has had its turn.
+    bench.until("the pod that is gone is freed", async || held(&bench, &gone).is_empty()).await;
+    assert_eq!(held(&bench, &forced).len(), 1);
+    agent.ask(Method::DELETE, path::IP, &forced.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert!(held(&bench, &forced).is_empty());
+    agent.stop().unwrap();
+}
+
 /// A start frees nothing of a pod whose containers still have their grace period.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_leaves_a_terminating_pod_its_addresses() {

@@ -175,6 +175,31 @@ async fn addresses_of_a_deleted_pod_are_freed_although_its_agent_is_dead() {
     controller.stop().unwrap();
 }
 
+/// Its kubelet hears of it last and grants it its grace period all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_was_deleted_by_force_keeps_its_address_while_its_node_may_run_it() {
+    let bench = Bench::new("force").await;
+    bench.pool("p", "10.49.0.0/24", &["10.49.0.2-10.49.0.9"], &json!({}));
+    bench.node("n1", true);
+    let forced = bench.pod_with_grace("forced", "n1", "p", 600);
+    let gone = bench.pod_with_pool("gone", "n1", "p");
+    let controller = controller(&bench, "a", &[]).await;
+    let agent = bench.agent("n1").await;
+    for pod in [&forced, &gone] {
+        add(&agent, pod).await;
+        bench.endpoint(pod).await;
+    }
+    agent.kill().unwrap();
+    bench.force_delete_pod(&forced);
+    bench.delete_pod(&gone);
+    bench.until("the other one's address is free", async || bench.held(&gone).is_empty()).await;
+    assert_eq!(bench.held(&forced).len(), 1);
+    // With the node its last process is gone.
+    bench.node("n1", false);
+    soon("the address is free", async || bench.held(&forced).is_empty()).await;
+    controller.stop().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_leader_frees_what_went_while_nobody_led() {
     let bench = Bench::new("interregnum").await;

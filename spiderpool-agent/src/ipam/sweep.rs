@@ -2,7 +2,7 @@
 //! address from a pod in its grace period: the runtime's DEL says when that pod's network is down.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spiderpool_core::ipam::alive::{Fate, Stage, fate};
 use spiderpool_runtime::shutdown::Shutdown;
@@ -21,6 +21,14 @@ const INTERVAL: Duration = Duration::from_mins(3);
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
+/// What a comparison of several pods left to be done.
+#[derive(Debug, Default)]
+struct Comparison {
+    failed: bool,
+    /// When the first pod must have ended that may run although the API server does not have it any more.
+    waits_until: Option<Instant>,
+}
+
 impl Ipam {
     /// A pod of the node has changed or gone.
     pub fn pods_changed(&self) {
@@ -33,14 +41,17 @@ impl Ipam {
         let mut holders = self.stock.holders();
         let mut retry = RETRY;
         while !shutdown.is_requested() {
-            let pause = if self.compare(&holders, shutdown).await {
-                retry = RETRY;
-                INTERVAL
-            } else {
+            let Comparison { failed, waits_until } = self.compare(&holders, shutdown).await;
+            let pause = if failed {
                 let pause = retry;
                 retry = (retry * 2).min(LONGEST_RETRY);
                 pause
+            } else {
+                retry = RETRY;
+                INTERVAL
             };
+            let pause = waits_until
+                .map_or(pause, |until| pause.min(until.saturating_duration_since(Instant::now()).max(RETRY)));
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -56,38 +67,48 @@ impl Ipam {
         }
     }
 
-    /// Whether all could be compared.
-    async fn compare(&self, holders: &BTreeSet<Holder>, shutdown: &Shutdown) -> bool {
-        let mut done = true;
+    async fn compare(&self, holders: &BTreeSet<Holder>, shutdown: &Shutdown) -> Comparison {
+        let mut comparison = Comparison::default();
         for holder in holders {
             if shutdown.is_requested() {
-                return done;
+                break;
             }
-            if let Err(error) = self.compare_pod(holder).await {
-                let (namespace, name) = (&holder.namespace, &holder.name);
-                warn!(namespace, name, %error, "what the pod holds is not compared yet, trying again");
-                done = false;
+            match self.compare_pod(holder).await {
+                Ok(None) => {}
+                Ok(Some(until)) => {
+                    let earliest = comparison.waits_until.map_or(until, |known| known.min(until));
+                    comparison.waits_until = Some(earliest);
+                }
+                Err(error) => {
+                    let (namespace, name) = (&holder.namespace, &holder.name);
+                    warn!(namespace, name, %error, "what the pod holds is not compared yet, trying again");
+                    comparison.failed = true;
+                }
             }
         }
-        done
+        comparison
     }
 
-    async fn compare_pod(&self, holder: &Holder) -> anyhow::Result<()> {
+    /// When the pod is to be compared again, if nothing changes before.
+    async fn compare_pod(&self, holder: &Holder) -> anyhow::Result<Option<Instant>> {
         let _turn = self.pods.take((holder.namespace.clone(), holder.name.clone())).await;
         let found = self.read_pod(&holder.namespace, &holder.name).await?;
         let (pod, uid) = (PodRef { namespace: &holder.namespace, name: &holder.name }, &holder.uid);
         let standing = found.as_deref().map(Pod::standing);
         match (fate(uid, holder.is_static, standing), found) {
             (Fate::Freed, _) => {
+                let runs_until = |pods: &PodIndex| pods.may_run_until(&holder.namespace, &holder.name, uid);
+                if let Some(until) = self.indexes.pods.read(runs_until) {
+                    debug!(%pod, uid, "the pod was deleted while it ran, its kubelet may not have stopped it yet");
+                    return Ok(Some(until));
+                }
                 info!(%pod, uid, "the pod is gone, what it held is freed");
-                Ok(self.free(pod, uid, Scope::Pod).await?)
+                self.free(pod, uid, Scope::Pod).await?;
             }
-            (Fate::Kept, Some(found)) => self.restore_endpoint(&found).await,
-            (Fate::Kept | Fate::Left, _) => {
-                debug!(%pod, uid, "the pod may still use what it holds");
-                Ok(())
-            }
+            (Fate::Kept, Some(found)) => self.restore_endpoint(&found).await?,
+            (Fate::Kept | Fate::Left, _) => debug!(%pod, uid, "the pod may still use what it holds"),
         }
+        Ok(None)
     }
 }
 

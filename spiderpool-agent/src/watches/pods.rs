@@ -1,39 +1,71 @@
 //! The pods of this node.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
 use spiderpool_api::pod::{Pod, PodObject};
+use spiderpool_core::ipam::vanished::Vanished;
 
 use super::Index;
 
-/// Pods by namespace and name.
+/// Pods by namespace and name, and those that vanished while they ran.
 #[derive(Debug, Default)]
-pub struct PodIndex(HashMap<(String, String), Arc<Pod>>);
+pub struct PodIndex {
+    pods: HashMap<(String, String), Arc<Pod>>,
+    vanished: Vanished<Instant>,
+}
 
 impl PodIndex {
     /// The pod of this name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.0.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// Until when a pod may run that the API server does not have any more.
+    pub fn may_run_until(&self, namespace: &str, name: &str, uid: &str) -> Option<Instant> {
+        let now = Instant::now();
+        // The watch may be behind.
+        let known = self.get(namespace, name).filter(|pod| pod.uid == uid);
+        let until = known.and_then(|pod| now.checked_add(pod.may_run_for()?));
+        until.or_else(|| self.vanished.until(uid, now))
+    }
+
+    fn vanish(&mut self, pod: &Pod) {
+        let now = Instant::now();
+        if let Some(until) = pod.may_run_for().and_then(|time| now.checked_add(time)) {
+            self.vanished.insert(&pod.uid, until, now);
+        }
     }
 }
 
 impl Index<PodObject> for PodIndex {
     fn apply(&mut self, pod: PodObject) {
         let pod = Pod::from(pod);
-        self.0.insert((pod.namespace.clone(), pod.name.clone()), Arc::new(pod));
+        self.vanished.remove(&pod.uid);
+        let before = self.pods.insert((pod.namespace.clone(), pod.name.clone()), Arc::new(pod.clone()));
+        if let Some(before) = before.filter(|before| before.uid != pod.uid) {
+            self.vanish(&before);
+        }
     }
 
     fn delete(&mut self, pod: &PodObject) {
-        let meta = &pod.metadata;
-        let key = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-        self.0.remove(&key);
+        let pod = Pod::from(pod.clone());
+        self.pods.remove(&(pod.namespace.clone(), pod.name.clone()));
+        self.vanish(&pod);
     }
 
     fn reset(&mut self, pods: Vec<PodObject>) {
-        self.0.clear();
+        let before = mem::take(&mut self.pods);
         for pod in pods {
             self.apply(pod);
+        }
+        // Nobody has seen them go.
+        for (name, pod) in before {
+            if self.pods.get(&name).is_none_or(|now| now.uid != pod.uid) {
+                self.vanish(&pod);
+            }
         }
     }
 }
@@ -57,5 +89,29 @@ mod tests {
         assert_eq!(index.get("n", "b").unwrap().uid, "3");
         index.delete(&named("b", "3"));
         assert_eq!(index.get("n", "b"), None);
+    }
+
+    #[test]
+    fn a_pod_that_vanishes_while_it_runs_may_run_on() {
+        let mut index = PodIndex::default();
+        let named = |name: &str, uid: &str, phase: &str| -> PodObject {
+            serde_json::from_value(json!({
+                "metadata": {"namespace": "n", "name": name, "uid": uid},
+                "spec": {"nodeName": "n1"}, "status": {"phase": phase},
+            }))
+            .unwrap()
+        };
+        for name in ["seen", "missed", "replaced", "stopped"] {
+            index.apply(named(name, name, "Running"));
+        }
+        index.delete(&named("seen", "seen", "Running"));
+        index.delete(&named("stopped", "stopped", "Succeeded"));
+        index.apply(named("replaced", "new", "Running"));
+        index.reset(vec![named("replaced", "new", "Running")]);
+        for (uid, expected) in
+            [("seen", true), ("missed", true), ("replaced", true), ("stopped", false), ("new", false)]
+        {
+            assert_eq!(index.may_run_until("n", uid, uid).is_some(), expected, "{uid}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::Settings;
 use crate::metrics::Metrics;
-use crate::world::{Cause, PodId, Standing, Verdict, World};
+use crate::world::{Cause, PodId, SlimNode, Standing, Verdict, World, slim};
 
 /// Why something is not freed or written now.
 #[derive(Debug, Error)]
@@ -28,6 +28,14 @@ pub(super) enum ActError {
     ReadPod {
         /// namespace/name.
         pod: String,
+        /// Why.
+        source: Failure,
+    },
+    /// The node cannot be read, so nobody knows whether it answers.
+    #[error("failed to get Node {node}: {source}")]
+    ReadNode {
+        /// Its name.
+        node: String,
         /// Why.
         source: Failure,
     },
@@ -85,14 +93,25 @@ impl Actor {
         Ok(found.map(Pod::from))
     }
 
+    /// A node that has just come back may still run what was overdue.
+    async fn node_is_ready(&self, name: &str) -> Result<bool, ActError> {
+        let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name)).await;
+        let found = found.map_err(|source| ActError::ReadNode { node: name.to_owned(), source })?;
+        Ok(found.map(SlimNode::from).is_some_and(|node| node.is_ready()))
+    }
+
     async fn free(&self, id: &PodId) -> Result<(), ActError> {
         let found = self.read_pod(id).await?;
+        let node_is_ready = match &found {
+            Some(pod) if pod.stage == Stage::Terminating => self.node_is_ready(&pod.node).await?,
+            _ => false,
+        };
         let standing = found.as_ref().map(|pod| Standing {
             uid: &pod.uid,
             stage: pod.stage,
             has_stopped: pod.has_stopped,
             deletion: pod.deletion,
-            node: &pod.node,
+            node_is_ready,
         });
         let (verdict, addresses) = self
             .world

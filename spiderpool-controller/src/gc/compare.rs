@@ -49,6 +49,8 @@ async fn list(actor: &Actor) -> Result<World, Failure> {
     let mut world = World::default();
     world.reset(actor.kube.pages(&Api::<SpiderIPAddress>::all(client.clone()), SlimAddress::from).await?);
     world.reset(actor.kube.pages(&Api::<SpiderEndpoint>::all(client.clone()), SlimEndpoint::from).await?);
+    // A pod that is known and not listed has vanished, though the watch may not have said so yet.
+    world.pods = actor.world.read(|known| known.pods.clone());
     world.reset(actor.kube.pages(&Api::<PodObject>::all(client.clone()), SlimPod::from).await?);
     world.reset(actor.kube.pages(&slim::nodes(client), SlimNode::from).await?);
     world.pools = actor.world.read(|known| known.pools.clone());

@@ -66,8 +66,8 @@ pub struct Standing<'a> {
     pub has_stopped: bool,
     /// When its grace period ends.
     pub deletion: Option<Timestamp>,
-    /// Its node.
-    pub node: &'a str,
+    /// Whether its node answers.
+    pub node_is_ready: bool,
 }
 
 impl World {
@@ -78,7 +78,7 @@ impl World {
             stage: pod.stage,
             has_stopped: pod.has_stopped,
             deletion: pod.deletion,
-            node: &pod.node,
+            node_is_ready: self.nodes.is_ready(&pod.node),
         });
         match self.judge_pod(id, standing, clock) {
             Verdict::Fine
@@ -107,7 +107,7 @@ impl World {
             clock.rules.is_over(Ending {
                 grace_is_over: grace_end(pod).is_some_and(|end| clock.now >= end),
                 has_stopped: pod.has_stopped,
-                node_is_ready: self.nodes.is_ready(pod.node),
+                node_is_ready: pod.node_is_ready,
             })
         };
         let overdue = found.is_some_and(|pod| pod.stage == Stage::Terminating && is_over(pod));
@@ -119,12 +119,19 @@ impl World {
                 Some(end) => Verdict::Later(end),
                 None => Verdict::Fine,
             },
-            Fate::Freed => Verdict::Free(match found {
-                Some(pod) if overdue && pod.uid == &*id.uid => Cause::Overdue,
-                Some(pod) if pod.uid == &*id.uid => Cause::Finished,
-                _ => Cause::Gone,
-            }),
+            Fate::Freed => match self.runs_on(id, found, clock) {
+                Some(end) => Verdict::Later(end),
+                None => Verdict::Free(cause(id, found, overdue)),
+            },
         }
+    }
+
+    /// Until when a pod may run that has vanished: what it holds is its node's to free, as long as the node answers.
+    fn runs_on(&self, id: &PodId, found: Option<Standing<'_>>, clock: Clock) -> Option<Timestamp> {
+        let holder = self.addresses.holder(id)?;
+        let is_gone = found.is_none_or(|pod| pod.uid != &*id.uid);
+        let until = self.pods.may_run_until(&id.uid, clock.now)?;
+        (is_gone && self.nodes.is_ready(&holder.node)).then_some(until)
     }
 
     /// Whether the endpoint lacks an address. Of several for one NIC and family it names one.
@@ -138,6 +145,15 @@ impl World {
             let mut same = same.map(|other| (other.interface, other.net));
             !same.any(|(interface, net)| endpoint.is_some_and(|endpoint| endpoint.names(interface, net)))
         })
+    }
+}
+
+/// Why what the pod holds is freed.
+fn cause(id: &PodId, found: Option<Standing<'_>>, overdue: bool) -> Cause {
+    match found {
+        Some(pod) if pod.uid == &*id.uid && overdue => Cause::Overdue,
+        Some(pod) if pod.uid == &*id.uid => Cause::Finished,
+        _ => Cause::Gone,
     }
 }
 

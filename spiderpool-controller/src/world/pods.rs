@@ -1,10 +1,14 @@
 //! Pods by their UID.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use spiderpool_api::pod::DEFAULT_GRACE;
 use spiderpool_core::ipam::alive::Stage;
+use spiderpool_core::ipam::vanished::{Vanished, may_run_for};
 use spiderpool_runtime::watch::Index;
 
 use super::slim::SlimPod;
@@ -21,26 +25,43 @@ pub struct KnownPod {
     pub deletion: Option<Timestamp>,
     /// The node that it is bound to; empty before that.
     pub node: Arc<str>,
+    /// How long it may run on if the API server forgets it now.
+    pub may_run_for: Option<Duration>,
 }
 
-/// The pods.
-#[derive(Debug, Default)]
-pub struct PodIndex(HashMap<Box<str>, KnownPod>);
+/// The pods, and those that vanished while they ran.
+#[derive(Debug, Clone, Default)]
+pub struct PodIndex {
+    pods: HashMap<Box<str>, KnownPod>,
+    vanished: Vanished<Timestamp>,
+    /// When they were listed for the first time: what vanished shortly before that is not known.
+    known_since: Option<Timestamp>,
+}
 
 impl PodIndex {
     /// The pod of this UID.
     pub fn get(&self, uid: &str) -> Option<&KnownPod> {
-        self.0.get(uid)
+        self.pods.get(uid)
+    }
+
+    /// Until when a pod may run that the API server does not have any more.
+    pub fn may_run_until(&self, uid: &str, now: Timestamp) -> Option<Timestamp> {
+        if let Some(known) = self.pods.get(uid) {
+            // The watch is behind.
+            return known.may_run_for.and_then(|time| after(now, time));
+        }
+        let unknown = self.known_since.and_then(|since| after(since, may_run_for(DEFAULT_GRACE)));
+        self.vanished.until(uid, now).or(unknown.filter(|until| *until > now))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.pods.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pods.is_empty()
     }
 }
 
@@ -55,9 +76,27 @@ impl World {
 
     fn insert_pod(&mut self, pod: &SlimPod) {
         let node = self.names.get(&pod.node);
-        let known = KnownPod { stage: pod.stage, has_stopped: pod.has_stopped, deletion: pod.deletion, node };
-        self.pods.0.insert(pod.uid.as_str().into(), known);
+        let known = KnownPod {
+            stage: pod.stage,
+            has_stopped: pod.has_stopped,
+            deletion: pod.deletion,
+            node,
+            may_run_for: pod.may_run_for,
+        };
+        self.pods.pods.insert(pod.uid.as_str().into(), known);
+        self.pods.vanished.remove(&pod.uid);
     }
+
+    fn vanish(&mut self, uid: &str, may_run_for: Option<Duration>) {
+        let now = Timestamp::now();
+        if let Some(until) = may_run_for.and_then(|time| after(now, time)) {
+            self.pods.vanished.insert(uid, until, now);
+        }
+    }
+}
+
+fn after(at: Timestamp, time: Duration) -> Option<Timestamp> {
+    at.checked_add(SignedDuration::try_from(time).ok()?).ok()
 }
 
 impl Index<SlimPod> for World {
@@ -73,15 +112,23 @@ impl Index<SlimPod> for World {
 
     fn delete(&mut self, pod: &SlimPod) {
         let id = self.id(pod);
-        self.pods.0.remove(pod.uid.as_str());
+        self.pods.pods.remove(pod.uid.as_str());
+        self.vanish(&pod.uid, pod.may_run_for);
         self.suspect(id);
     }
 
     fn reset(&mut self, pods: Vec<SlimPod>) {
-        self.pods.0.clear();
+        let before = mem::take(&mut self.pods.pods);
         for pod in pods {
             self.insert_pod(&pod);
         }
+        // Nobody has seen them go.
+        for (uid, pod) in before {
+            if !self.pods.pods.contains_key(&uid) {
+                self.vanish(&uid, pod.may_run_for);
+            }
+        }
+        self.pods.known_since.get_or_insert_with(Timestamp::now);
         self.suspect_all();
     }
 }

@@ -1,6 +1,7 @@
 //! Objects as the watches decode them: only what is kept of them.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as k8s;
@@ -50,12 +51,15 @@ pub struct SlimPod {
     pub(super) stage: Stage,
     pub(super) has_stopped: bool,
     pub(super) deletion: Option<Timestamp>,
+    /// How long it may run on if the API server forgets it now.
+    pub(super) may_run_for: Option<Duration>,
 }
 
 impl From<PodObject> for SlimPod {
     fn from(object: PodObject) -> Self {
         let pod = Pod::from(object);
         Self {
+            may_run_for: pod.may_run_for(),
             namespace: pod.namespace,
             name: pod.name,
             uid: pod.uid,
@@ -72,6 +76,13 @@ impl From<PodObject> for SlimPod {
 pub struct SlimNode {
     pub(super) name: String,
     pub(super) is_ready: bool,
+}
+
+impl SlimNode {
+    /// Whether it answers.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
 }
 
 impl From<WireNode> for SlimNode {

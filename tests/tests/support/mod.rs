@@ -137,12 +137,26 @@ impl<'a> Bench<'a> {
         self.wait(self.create_pods(vec![object])).remove(0)
     }
 
+    /// The same, with this grace period.
+    pub(crate) fn pod_with_grace(&self, name: &str, node: &str, pool: &str, seconds: u32) -> TestPod {
+        let mut object = self.pod_object(name, node, &self.pool_annotation(pool));
+        object["spec"]["terminationGracePeriodSeconds"] = json!(seconds);
+        self.wait(self.create_pods(vec![object])).remove(0)
+    }
+
     pub(crate) fn pod_with_pool(&self, name: &str, node: &str, pool: &str) -> TestPod {
         let object = self.pod_object(name, node, &self.pool_annotation(pool));
         self.wait(self.create_pods(vec![object])).remove(0)
     }
 
+    /// As a kubelet ends it: first it says that nothing of the pod runs, then it deletes it.
     pub(crate) fn delete_pod(&self, pod: &TestPod) {
+        self.pod_status(pod, &json!({"phase": "Failed"}));
+        self.force_delete_pod(pod);
+    }
+
+    /// As `kubectl delete --force` does it: its kubelet has not heard of it yet.
+    pub(crate) fn force_delete_pod(&self, pod: &TestPod) {
         let api = Api::<core::Pod>::namespaced(self.client.clone(), &pod.namespace);
         let parameters = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         self.wait(async { api.delete(&pod.name, &parameters).await }).unwrap();
@@ -182,7 +196,11 @@ impl<'a> Bench<'a> {
 
     /// The pod ends and will not be restarted.
     pub(crate) fn end_pod(&self, pod: &TestPod) {
-        let patch = r#"{"status": {"phase": "Failed", "reason": "Evicted"}}"#;
+        self.pod_status(pod, &json!({"phase": "Failed", "reason": "Evicted"}));
+    }
+
+    fn pod_status(&self, pod: &TestPod, status: &Value) {
+        let patch = json!({"status": status}).to_string();
         let arguments = [
             "patch",
             "pod",
@@ -192,7 +210,7 @@ impl<'a> Bench<'a> {
             "--subresource=status",
             "--type=merge",
             "-p",
-            patch,
+            &patch,
         ];
         self.plane.kubectl(&arguments).unwrap();
     }

@@ -11,7 +11,8 @@ fn clock(now: &str) -> Clock {
     }
 }
 
-const NOW: &str = "2026-01-01T00:01:00Z";
+/// Long after the pods were listed, and vanished.
+const NOW: &str = "2100-01-01T00:01:00Z";
 
 fn pod(uid: &str, stage: Stage) -> SlimPod {
     SlimPod {
@@ -21,7 +22,8 @@ fn pod(uid: &str, stage: Stage) -> SlimPod {
         node: "n1".into(),
         stage,
         has_stopped: false,
-        deletion: (stage == Stage::Terminating).then(|| "2026-01-01T00:01:30Z".parse().unwrap()),
+        deletion: (stage == Stage::Terminating).then(|| "2100-01-01T00:01:30Z".parse().unwrap()),
+        may_run_for: None,
     }
 }
 
@@ -89,13 +91,37 @@ fn what_is_gone_replaced_or_finished_is_freed() {
     assert_eq!(finished.judge(&id("u"), clock(NOW)), Verdict::Free(Cause::Finished));
 }
 
+/// As `kubectl delete --force` does it: the API server forgets the pod before its kubelet has heard of it.
+#[test]
+fn a_pod_that_vanishes_while_it_runs_keeps_all_for_its_grace_period() {
+    let running = SlimPod { may_run_for: Some(Duration::from_secs(35)), ..pod("u", Stage::Alive) };
+    let now = || Clock { now: Timestamp::now(), ..clock(NOW) };
+    let after = || Clock { now: now().now + SignedDuration::from_secs(36), ..now() };
+    let mut seen = world(vec![running.clone()], vec![address("10.0.0.1/24", "u")]);
+    seen.delete(&running);
+    let mut missed = world(vec![running.clone()], vec![address("10.0.0.1/24", "u")]);
+    Index::<SlimPod>::reset(&mut missed, vec![pod("other", Stage::Alive)]);
+    for world in [&mut seen, &mut missed] {
+        assert!(matches!(world.judge(&id("u"), now()), Verdict::Later(_)));
+        assert_eq!(world.judge(&id("u"), after()), Verdict::Free(Cause::Gone));
+        world.delete(&SlimNode { name: "n1".into(), is_ready: true });
+        assert_eq!(world.judge(&id("u"), now()), Verdict::Free(Cause::Gone), "nobody runs it");
+    }
+    let mut stopped = world(vec![pod("u", Stage::Terminating)], vec![address("10.0.0.1/24", "u")]);
+    stopped.delete(&pod("u", Stage::Terminating));
+    assert_eq!(stopped.judge(&id("u"), clock(NOW)), Verdict::Free(Cause::Gone));
+    let stranger = world(vec![], vec![address("10.0.0.1/24", "u")]);
+    assert!(matches!(stranger.judge(&id("u"), now()), Verdict::Later(_)), "it may have vanished just before");
+    assert_eq!(stranger.judge(&id("u"), after()), Verdict::Free(Cause::Gone));
+}
+
 /// Upstream waits the grace period twice.
 #[test]
 fn a_grace_period_is_waited_for_once_and_ends_on_a_dead_node() {
     let mut world = world(vec![pod("u", Stage::Terminating)], vec![address("10.0.0.1/24", "u")]);
-    let end: Timestamp = "2026-01-01T00:01:30Z".parse().unwrap();
+    let end: Timestamp = "2100-01-01T00:01:30Z".parse().unwrap();
     assert_eq!(world.judge(&id("u"), clock(NOW)), Verdict::Later(end));
-    let after = clock("2026-01-01T00:01:30Z");
+    let after = clock("2100-01-01T00:01:30Z");
     assert_eq!(world.judge(&id("u"), after), Verdict::Fine, "its kubelet is at work");
     world.take_changes();
     world.apply(SlimNode { name: "n1".into(), is_ready: false });
