@@ -3,12 +3,11 @@
 //! What can be removed is removed whatever else fails; what could not be is said together at the end. What running
 //! pods still need stays, and that is no failure.
 
-mod agents;
-mod controller;
 mod definitions;
 mod nodes;
 mod objects;
 mod plan;
+mod workloads;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,6 +40,12 @@ pub struct Clean {
     /// Spiderpool's namespace.
     #[arg(long, env = "SPIDERPOOL_POD_NAMESPACE", value_parser = required)]
     pod_namespace: String,
+    /// This pod: what it makes goes with it. Both or none.
+    #[arg(long, env = "SPIDERPOOL_POD_NAME", requires = "pod_uid")]
+    pod_name: Option<String>,
+    /// Its UID.
+    #[arg(long, env = "SPIDERPOOL_POD_UID", requires = "pod_name")]
+    pod_uid: Option<String>,
     /// The agents' DaemonSet.
     #[arg(long, env = "SPIDERPOOL_AGENT_NAME", value_parser = required)]
     agent_name: String,
@@ -56,6 +61,19 @@ pub struct Clean {
     /// Seconds that each step may wait; five do, and the chart's Job ends after 270 seconds.
     #[arg(long, env = "SPIDERPOOL_CLEAN_STEP_LIMIT", default_value = "40", value_parser = seconds)]
     step_limit: Duration,
+}
+
+impl Clean {
+    fn own_pod(&self) -> Option<OwnPod<'_>> {
+        Some(OwnPod { name: self.pod_name.as_deref()?, uid: self.pod_uid.as_deref()? })
+    }
+}
+
+/// The pod that this runs in.
+#[derive(Debug, Clone, Copy)]
+struct OwnPod<'a> {
+    name: &'a str,
+    uid: &'a str,
 }
 
 /// What the steps need.
@@ -93,11 +111,11 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
     cleaner.note("the controllers", outcome);
     let seized = leader::seize(&kube, &namespace, LEASE, IDENTITY, NO_LEADER).await;
     cleaner.note("the leader's lease", seized.map_err(Into::into));
-    let outcome = cleaner.remove_agents(&clean.agent_name).await;
+    let outcome = cleaner.remove_daemon_set(&clean.agent_name).await;
     // One that is left may take an address after the last look.
     let agents_are_left = outcome.is_err();
     cleaner.note("the agents", outcome);
-    let outcome = cleaner.clean_nodes(clean.manifest.as_deref()).await;
+    let outcome = cleaner.clean_nodes(clean.manifest.as_deref(), clean.own_pod()).await;
     cleaner.note("the nodes", outcome);
     let outcome = cleaner.remove_objects().await;
     cleaner.note("the objects", outcome);

@@ -181,3 +181,45 @@ async fn clean_leaves_nothing_but_what_running_pods_use() {
     run(&plane, "spiderpool-controller", &["clean"], &environment).unwrap();
     assert_eq!(definitions(), "");
 }
+
+/// An earlier try deleted the agents' DaemonSet and ended before their pods did; and a node is dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn clean_waits_for_pods_without_owner_but_not_for_dead_nodes() {
+    let plane = ControlPlane::start(Options::default()).unwrap();
+    let _bench = Bench::on(&plane, "left").await;
+    let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    let pod = |component: &str, node: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": format!("{component}-{node}"), "namespace": "left",
+                "labels": {"app.kubernetes.io/component": component},
+            },
+            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "none.test/none"}]},
+        })
+    };
+    for object in [
+        node("answers"),
+        node("dead"),
+        pod("spiderpool-controller", "dead"),
+        pod("spiderpool-agent", "dead"),
+        pod("spiderpool-agent", "answers"),
+    ] {
+        plane.apply(&object.to_string()).unwrap();
+    }
+    let ready = r#"{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}"#;
+    plane
+        .kubectl(&["patch", "node", "answers", "--subresource=status", "--type=merge", "-p", ready])
+        .unwrap();
+    let environment = [
+        ("SPIDERPOOL_POD_NAMESPACE", "left"),
+        ("SPIDERPOOL_AGENT_NAME", "spiderpool-agent"),
+        ("SPIDERPOOL_CONTROLLER_NAME", "spiderpool-controller"),
+        ("SPIDERPOOL_CLEAN_STEP_LIMIT", "1"),
+    ];
+    let failed = run(&plane, "spiderpool-controller", &["clean"], &environment).unwrap_err().to_string();
+    assert!(failed.contains("pods of spiderpool-agent are still on answers after 1s"), "{failed}");
+    assert!(!failed.contains("pods of spiderpool-controller"), "{failed}");
+    plane.kubectl(&["delete", "pod", "spiderpool-agent-answers", "-n", "left", "--force"]).unwrap();
+    run(&plane, "spiderpool-controller", &["clean"], &environment).unwrap();
+}

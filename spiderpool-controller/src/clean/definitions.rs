@@ -10,8 +10,8 @@ use spiderpool_runtime::kubernetes::Exactly;
 use tracing::info;
 
 use super::Cleaner;
-use super::agents::LOOK;
 use super::objects::ADDRESSES;
+use super::workloads::LOOK;
 
 impl Cleaner {
     /// Deletes them, that of addresses only if none stays, and waits until they are gone.

@@ -6,25 +6,34 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::api::{Patch, PatchParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::Cleaner;
-use super::agents::LOOK;
 use super::plan::{Progress, unfinished};
+use super::workloads::LOOK;
+use super::{Cleaner, OwnPod};
 
 impl Cleaner {
-    /// Applies the manifest, waits until its pods are ready, and deletes it.
-    pub(super) async fn clean_nodes(&self, manifest: Option<&Path>) -> anyhow::Result<()> {
+    /// Applies the manifest, waits until its pods are ready, and deletes it. If `own` is killed before that, the garbage
+    /// collector deletes it: left alone, it would clean the nodes of the next installation.
+    pub(super) async fn clean_nodes(
+        &self,
+        manifest: Option<&Path>,
+        own: Option<OwnPod<'_>>,
+    ) -> anyhow::Result<()> {
         let Some(path) = manifest else {
             warn!("SPIDERPOOL_CLEAN_NODE_MANIFEST is not set, the nodes are not cleaned");
             return Ok(());
         };
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let manifest: Value =
+        let mut manifest: Value =
             serde_norway::from_str(&text).with_context(|| format!("{} is no manifest", path.display()))?;
         let name =
             manifest["metadata"]["name"].as_str().context("the manifest has no metadata.name")?.to_owned();
+        if let Some(OwnPod { name, uid }) = own {
+            let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid});
+            manifest["metadata"]["ownerReferences"] = json!([owner]);
+        }
         let sets = self.daemon_sets();
         let parameters = PatchParams::apply("spiderpool-controller").force();
         self.kube

@@ -1,5 +1,7 @@
 {{- define "spiderpool.clean.env" -}}
 {{ include "spiderpool.env.field" (dict "name" "SPIDERPOOL_POD_NAMESPACE" "path" "metadata.namespace") }}
+{{ include "spiderpool.env.field" (dict "name" "SPIDERPOOL_POD_NAME" "path" "metadata.name") }}
+{{ include "spiderpool.env.field" (dict "name" "SPIDERPOOL_POD_UID" "path" "metadata.uid") }}
 {{- include "spiderpool.env.values" (dict
   "SPIDERPOOL_LOG_LEVEL" .Values.spiderpoolController.debug.logLevel
   "SPIDERPOOL_AGENT_NAME" .Values.spiderpoolAgent.name
