@@ -6,7 +6,7 @@ mod file;
 use spiderpool_core::ip::Family;
 
 pub use environment::{Daemon, Environment, MapSizes};
-pub use file::{ConfigFile, ConfigFileError};
+pub use file::ConfigFile;
 
 /// Where the chart mounts the configuration file.
 pub const DEFAULT_CONFIG: &str = "/tmp/spiderpool/config-map/conf.yml";

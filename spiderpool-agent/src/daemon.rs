@@ -12,6 +12,7 @@ use axum::Router;
 use prometheus_client::registry::Registry;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
+use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::shutdown::{self, Shutdown};

@@ -4,4 +4,4 @@ mod environment;
 mod file;
 
 pub use environment::{Daemon, Environment};
-pub use file::{ConfigFile, ConfigFileError};
+pub use file::ConfigFile;

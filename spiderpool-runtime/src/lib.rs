@@ -4,6 +4,7 @@
 //! It decides nothing about pods and addresses: that is in `spiderpool_core`.
 #![forbid(unsafe_code)]
 
+pub mod config_file;
 pub mod endpoints;
 pub mod environment;
 pub mod health;

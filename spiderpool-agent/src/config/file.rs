@@ -1,14 +1,12 @@
 //! The configuration file, `conf.yml` of the ConfigMap `spiderpool-conf`.
 //!
-//! A missing key has the type's zero value, not the chart's default; unknown keys are ignored. The file is shared
-//! with the controller: keys that only it reads are not listed here.
+//! Keys that only the controller reads are not listed here.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use spiderpool_api::agent::DEFAULT_SOCKET;
-use thiserror::Error;
+use spiderpool_runtime::config_file::{Content, null_as_default};
 
 /// What the agent reads of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -59,67 +57,7 @@ struct IaasNetworkProvider {
     server_url: String,
 }
 
-/// Why the agent cannot run with this file.
-#[derive(Debug, Error)]
-pub enum ConfigFileError {
-    /// It cannot be read.
-    #[error("configuration file {path} cannot be read: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// It is not what it should be.
-    #[error("configuration file {path} is invalid: {source}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        source: serde_norway::Error,
-    },
-    /// It asks for what is not built.
-    #[error("configuration file {path}: {key} is not supported yet: {cure}")]
-    NotSupported {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// What to write instead.
-        cure: &'static str,
-    },
-}
-
 impl ConfigFile {
-    /// Reads and checks the file.
-    pub fn load(path: &Path) -> Result<Self, ConfigFileError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })?;
-        let file =
-            Self::parse(&text).map_err(|source| ConfigFileError::Parse { path: path.to_owned(), source })?;
-        match file.not_supported() {
-            None => Ok(file),
-            Some((key, cure)) => Err(ConfigFileError::NotSupported { path: path.to_owned(), key, cure }),
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, serde_norway::Error> {
-        Ok(serde_norway::from_str::<Option<Self>>(text)?.unwrap_or_default())
-    }
-
-    fn not_supported(&self) -> Option<(&'static str, &'static str)> {
-        if self.enable_ip_conflict_detection {
-            return Some(("enableIPConflictDetection", "set it to false"));
-        }
-        if self.enable_gateway_detection {
-            return Some(("enableGatewayDetection", "set it to false"));
-        }
-        if !self.iaas_network_provider.server_url.is_empty() {
-            return Some(("iaasNetworkProvider.serverUrl", "leave it empty"));
-        }
-        None
-    }
-
     /// What is asked for and has no effect yet. The chart's defaults ask for it, so it is no reason not to start.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let keys = [
@@ -135,10 +73,19 @@ impl ConfigFile {
     }
 }
 
-fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+impl Content for ConfigFile {
+    fn not_supported(&self) -> Option<(&'static str, &'static str)> {
+        if self.enable_ip_conflict_detection {
+            return Some(("enableIPConflictDetection", "set it to false"));
+        }
+        if self.enable_gateway_detection {
+            return Some(("enableGatewayDetection", "set it to false"));
+        }
+        if !self.iaas_network_provider.server_url.is_empty() {
+            return Some(("iaasNetworkProvider.serverUrl", "leave it empty"));
+        }
+        None
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::ensure;
 use clap::Args;
 use spiderpool_core::names::NodeName;
+use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::logging::{self, Level};
 use tracing::{error, info, warn};
 

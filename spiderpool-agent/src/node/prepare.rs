@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::logging::{self, Level};
 use tracing::info;
 

@@ -1,11 +1,8 @@
 //! The configuration file, `conf.yml` of the ConfigMap `spiderpool-conf`, as far as the controller reads it. Keys that
 //! only the agent reads are not listed here.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Deserializer};
-use thiserror::Error;
+use serde::Deserialize;
+use spiderpool_runtime::config_file::{Content, null_as_default};
 
 /// What the controller reads of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -23,80 +20,26 @@ struct PodResourceInject {
     enabled: bool,
 }
 
-/// Why the controller cannot run with this file.
-#[derive(Debug, Error)]
-pub enum ConfigFileError {
-    /// It cannot be read.
-    #[error("configuration file {path} cannot be read: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// It is not what it should be.
-    #[error("configuration file {path} is invalid: {source}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        source: serde_norway::Error,
-    },
-    /// It asks for what is not built.
-    #[error("configuration file {path}: {key} is not supported yet: set it to false")]
-    NotSupported {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-    },
-}
-
-impl ConfigFile {
-    /// Reads and checks the file.
-    pub fn load(path: &Path) -> Result<Self, ConfigFileError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })?;
-        let file: Option<Self> = serde_norway::from_str(&text)
-            .map_err(|source| ConfigFileError::Parse { path: path.to_owned(), source })?;
-        let file = file.unwrap_or_default();
-        match file.not_supported() {
-            None => Ok(file),
-            Some(key) => Err(ConfigFileError::NotSupported { path: path.to_owned(), key }),
-        }
-    }
-
-    fn not_supported(&self) -> Option<&'static str> {
+impl Content for ConfigFile {
+    fn not_supported(&self) -> Option<(&'static str, &'static str)> {
         let keys = [
             ("enableSpiderSubnet", self.enable_spider_subnet),
             ("podResourceInject.enabled", self.pod_resource_inject.enabled),
         ];
-        keys.into_iter().find_map(|(key, wanted)| wanted.then_some(key))
+        keys.into_iter().find_map(|(key, wanted)| wanted.then_some((key, "set it to false")))
     }
-}
-
-fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn load(text: &str) -> Result<ConfigFile, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("conf.yml");
-        fs::write(&path, text).unwrap();
-        ConfigFile::load(&path).map_err(|error| error.to_string())
-    }
-
     #[test]
     fn other_keys_are_the_agents() {
-        assert!(load("").is_ok());
         let text = "enableIPv4: true\nenableSpiderSubnet: false\npodResourceInject:\n  enabled: false\n  namespacesExclude: [a]\n";
-        assert_eq!(load(text), Ok(ConfigFile::default()));
+        for text in ["", text] {
+            assert_eq!(ConfigFile::parse(text).unwrap().not_supported(), None);
+        }
     }
 
     #[test]
@@ -105,9 +48,8 @@ mod tests {
             ("enableSpiderSubnet: true", "enableSpiderSubnet"),
             ("podResourceInject: {enabled: true}", "podResourceInject.enabled"),
         ] {
-            let error = load(text).unwrap_err();
-            assert!(error.contains(key) && error.contains("not supported yet"), "{error}");
+            let refused = ConfigFile::parse(text).unwrap().not_supported();
+            assert_eq!(refused.map(|(key, _)| key), Some(key));
         }
-        assert!(ConfigFile::load(Path::new("/none")).unwrap_err().to_string().contains("/none"));
     }
 }
