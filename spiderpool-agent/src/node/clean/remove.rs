@@ -60,10 +60,17 @@ impl Leftovers {
 
 /// The plugins' logs, also those that were renamed for their size.
 fn logs(folder: &Path, plugins: &[&str]) -> Vec<PathBuf> {
+    // PLUGIN.log and PLUGIN-TIME.log.
+    let is_of = |name: &str, plugin: &str| {
+        let rest = name.strip_suffix(".log").and_then(|name| name.strip_prefix(plugin));
+        rest.is_some_and(|rest| {
+            rest.is_empty()
+                || rest.strip_prefix('-').is_some_and(|time| time.starts_with(|c: char| c.is_ascii_digit()))
+        })
+    };
     let is_ours = |path: &Path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        path.extension().is_some_and(|extension| extension == "log")
-            && plugins.iter().any(|plugin| name.starts_with(plugin))
+        plugins.iter().any(|plugin| is_of(name, plugin))
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| is_ours(path)).collect()
@@ -125,6 +132,7 @@ mod tests {
             "log/spidernet/coordinator.log",
             "log/spidernet/coordinator-2026-01-02T03-04-05.log",
             "log/spidernet/other.log",
+            "log/spidernet/spiderpool-other.log",
         ] {
             fs::create_dir_all(at(file).parent().unwrap()).unwrap();
             fs::write(at(file), "").unwrap();
@@ -140,7 +148,7 @@ mod tests {
         assert_eq!(leftovers.socket(), Vec::<String>::new());
         assert_eq!(leftovers.everything(), Vec::<String>::new());
         let left = |folder: &str| fs::read_dir(at(folder)).map(Iterator::count).ok();
-        assert_eq!((left("opt/cni/bin"), left("log/spidernet")), (Some(1), Some(1)));
+        assert_eq!((left("opt/cni/bin"), left("log/spidernet")), (Some(1), Some(2)));
         assert_eq!((left("bpf/spiderpool"), left("run/spidernet")), (None, None));
         assert_eq!(leftovers.everything(), Vec::<String>::new(), "a second time as well");
     }
