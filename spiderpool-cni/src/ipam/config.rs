@@ -82,7 +82,12 @@ impl Default for IpamConf {
 impl NetConf {
     /// Parses and checks it.
     pub fn parse(bytes: &[u8], command: Command) -> Result<Self, PluginError> {
-        let config: Self = serde_json::from_slice(bytes).map_err(PluginError::Decode)?;
+        let config = match (serde_json::from_slice::<Self>(bytes), command) {
+            (Ok(config), _) => config,
+            // What cannot be read now could not be read at ADD either: the runtime cleans up after its failure.
+            (Err(_), Command::Del) => Self::default(),
+            (Err(error), _) => return Err(PluginError::Decode(error)),
+        };
         if config.name.is_empty() && command != Command::Del {
             return Err(PluginError::Config("name is missing".to_owned()));
         }
@@ -156,6 +161,15 @@ mod tests {
         check_error(r#"{"name":"n","ipam":{"default_ipv4_ippool":"pool"}}"#, "expected a sequence");
         check_error(r#"{"name":"n","ipam":{"log_file_max_size":"100"}}"#, "invalid type: string");
         check_error(r#"{"name":"n","ipam":{"clean_gateway":"yes"}}"#, "expected a boolean");
+    }
+
+    #[test]
+    fn del_takes_what_add_refused() {
+        for ipam in [r#"{"default_ipv4_ippool":"p"}"#, r#"{"log_file_max_size":"100"}"#, "7"] {
+            let json = format!(r#"{{"name":"n","ipam":{ipam}}}"#);
+            assert!(NetConf::parse(json.as_bytes(), Command::Add).is_err(), "{ipam}");
+            assert_eq!(NetConf::parse(json.as_bytes(), Command::Del).unwrap().ipam, IpamConf::default());
+        }
     }
 
     proptest! {

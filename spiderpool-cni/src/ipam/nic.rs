@@ -1,6 +1,8 @@
 //! Kernel parameters of the NIC that gets the addresses. Main plugins ask for addresses when the NIC is in the pod's
 //! namespace under its name, and put them on it afterwards; what is set here is in force by then.
 
+use std::net::IpAddr;
+
 use spiderpool_core::ip::Family;
 use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
@@ -104,11 +106,21 @@ fn end_detection(nic: &IfName) -> Result<(), NetlinkError> {
     let mut netlink = Netlink::open()?;
     let Some(link) = netlink.link_by_name(nic)?.filter(|link| link.up) else { return Ok(()) };
     for address in netlink.tentative_addresses(link.index)? {
+        // One that a router has announced has a lifetime, which would be lost.
+        if !is_link_local(address.addr()) {
+            continue;
+        }
         debug!(%address, "address is added again, without duplicate address detection");
         netlink.delete_address(link.index, address)?;
-        netlink.add_address(link.index, address)?;
+        if let Err(error) = netlink.add_address(link.index, address) {
+            warn!(%error, %address, "the NIC has lost its link-local address: set the NIC down and up");
+        }
     }
     Ok(())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 #[cfg(test)]

@@ -84,7 +84,10 @@ fn is_tentative(message: &RouteNetlinkMessage) -> bool {
         AddressAttribute::Flags(flags) => Some(*flags),
         _ => None,
     });
-    flags.is_some_and(|flags| flags.contains(AddressFlags::Tentative))
+    // The kernel leaves the flag on an address that it found to be somebody else's.
+    flags.is_some_and(|flags| {
+        flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed)
+    })
 }
 
 pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Address> {
