@@ -22,6 +22,25 @@ fn twice_the_same_and_below_40_mib() {
     }
 }
 
+/// Who builds from the same sources in another folder gets the same images.
+#[test]
+fn no_program_knows_where_it_was_built() {
+    let home = std::env::var("HOME").unwrap();
+    let root = tools::chart().unwrap().join("../..").canonicalize().unwrap();
+    let places = [home.as_str(), root.to_str().unwrap(), "/registry/src/"].map(str::as_bytes);
+    let programs =
+        ["spiderpool-agent", "spiderpool-controller", "spiderpool-init", "spiderpool", "coordinator"];
+    let programs = programs.map(|program| tools::spiderpool(program).unwrap());
+    for path in programs.into_iter().chain([tools::bpf_object().unwrap()]) {
+        let bytes = fs::read(&path).unwrap();
+        for place in places.iter().filter(|place| place.len() > 1) {
+            let found = bytes.windows(place.len()).position(|window| window == *place);
+            let around = found.map(|at| String::from_utf8_lossy(&bytes[at..(at + 80).min(bytes.len())]));
+            assert_eq!(around, None, "{}", path.display());
+        }
+    }
+}
+
 /// No loader, no library, no /proc: as a container from scratch.
 #[test]
 fn programs_run_in_an_empty_root() {

@@ -2,6 +2,7 @@
 //! plugins run on hosts with any libc, the others in images with none.
 
 use std::{
+    env,
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -78,12 +79,34 @@ pub(crate) fn release(workspace: &Workspace) -> Command {
 
 fn static_build(workspace: &Workspace, profile: &str) -> Command {
     let mut cargo = process::cargo(workspace);
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    flags.extend(without_places());
     cargo
         .args(["build", "--profile", profile, "--target", HOST])
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         // Its own directory: other flags would make cargo rebuild what is shared with everything else.
         .env("CARGO_TARGET_DIR", workspace.target().join("static"));
     cargo
+}
+
+/// Flags by which a program does not depend on where this machine keeps the sources of its dependencies: panics name
+/// files. Those of the workspace are relative already.
+pub(crate) fn without_places() -> Vec<String> {
+    let home = env::home_dir();
+    let cargo_home =
+        env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(home.as_deref()?.join(".cargo")));
+    // One folder per registry.
+    let registries = cargo_home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    let mut sources: Vec<_> = registries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    sources.sort();
+    // Of several that fit, the last one counts (the rustc book, "Remap source paths").
+    let places = home.into_iter().chain(sources).filter(|place| place.parent().is_some());
+    places.map(|place| remap(&place)).collect()
+}
+
+/// The flag by which files below `place` are named without it.
+pub(crate) fn remap(place: &Path) -> String {
+    format!("--remap-path-prefix={}=", place.display())
 }
 
 /// Runs a `cargo build` that shows its progress, and answers with the executables it made.

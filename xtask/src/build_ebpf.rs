@@ -6,7 +6,7 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build::{executables, publish},
+    build::{executables, publish, remap, without_places},
     elf::{self, Entry},
     process,
     setup::{self, Compiler, Component, Toolchain},
@@ -71,11 +71,14 @@ fn cargo(workspace: &Workspace, toolchain: &Toolchain, subcommand: Subcommand) -
     });
     let linker = format!("-Clinker={}", toolchain.linker.display());
     // One flag per field, so that a path with spaces stays one. BTF gives bpftool the names of fields.
-    let flags = [linker.as_str(), "-Clink-arg=--btf", "-Cdebuginfo=2"].join("\u{1f}");
+    let mut flags = vec![linker, "-Clink-arg=--btf".to_owned(), "-Cdebuginfo=2".to_owned()];
+    flags.extend(without_places());
+    // What debug information calls the folder of the compilation.
+    flags.push(remap(workspace.root()));
     cargo
         .args(["-Zbuild-std=core", "--release", "--target", TARGET])
         .current_dir(workspace.root().join("spiderpool-ebpf"))
-        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("CARGO_TARGET_DIR", workspace.target().join("ebpf"));
     cargo
 }
