@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::{process, workspace::Workspace};
+use crate::{build, process, workspace::Workspace};
 
 const FOLDER: &str = "charts/spiderpool/crds";
 
@@ -25,15 +25,10 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 
 fn generate(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let mut cargo = process::cargo(workspace);
-    cargo.args([
-        "run",
-        "--quiet",
-        "--package",
-        "spiderpool-api",
-        "--all-features",
-        "--example",
-        "crds",
-        "--",
-    ]);
-    process::show(cargo.args(arguments))
+    // With the features that the whole workspace asks for, so that the tests find their dependencies built.
+    cargo.args(["build", "--quiet", "--workspace", "--example", "crds"]);
+    for program in build::executables(&mut cargo)? {
+        process::show(process::command(program).current_dir(workspace.root()).args(arguments))?;
+    }
+    Ok(())
 }
