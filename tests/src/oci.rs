@@ -63,7 +63,8 @@ impl Image {
         let manifest = Blob::json(layout::MANIFEST, &manifest)?;
         let digest = manifest.digest().to_owned();
         let index = self.index(&manifest);
-        let bytes = Layout { index, blobs: vec![layer, config, manifest] }.tar()?;
+        let docker = json!([{"Config": config.path(), "RepoTags": [self.name], "Layers": [layer.path()]}]);
+        let bytes = Layout { index, docker, blobs: vec![layer, config, manifest] }.tar()?;
         publish(path, &bytes).with_context(|| format!("image {}: {}", self.name, path.display()))?;
         Ok(digest)
     }
@@ -110,9 +111,14 @@ fn publish(path: &Path, bytes: &[u8]) -> Result<()> {
         fs::create_dir_all(folder)?;
     }
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    File::create(&fresh)?.write_all(bytes)?;
-    fs::rename(&fresh, path)?;
-    Ok(())
+    let written = File::create(&fresh)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&fresh, path));
+    if written.is_err() {
+        // Half an image helps nobody, and a full disk least.
+        let _left = fs::remove_file(&fresh);
+    }
+    Ok(written?)
 }
 
 #[cfg(test)]

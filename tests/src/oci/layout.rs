@@ -1,4 +1,5 @@
-//! The tar around an image: `oci-layout`, `index.json` and the blobs by their digests.
+//! The tar around an image: `oci-layout`, `index.json` and the blobs by their digests, and the `manifest.json` that
+//! Docker's older image store reads in their place.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -38,6 +39,11 @@ impl Blob {
         &self.digest
     }
 
+    /// Where it is in the tar.
+    pub(super) fn path(&self) -> String {
+        format!("blobs/{}", self.digest.replace(':', "/"))
+    }
+
     pub(super) fn descriptor(&self) -> Value {
         json!({"mediaType": self.media_type, "digest": self.digest, "size": self.bytes.len()})
     }
@@ -46,6 +52,8 @@ impl Blob {
 /// All of it.
 pub(super) struct Layout {
     pub(super) index: Value,
+    /// The same in the form of `docker save`.
+    pub(super) docker: Value,
     pub(super) blobs: Vec<Blob>,
 }
 
@@ -59,9 +67,10 @@ impl Layout {
             append(&mut tar, Path::new(path), EntryType::Regular, 0o644, content)
         };
         for blob in &self.blobs {
-            file(&format!("blobs/{}", blob.digest.replace(':', "/")), &blob.bytes)?;
+            file(&blob.path(), &blob.bytes)?;
         }
         file("index.json", &serde_json::to_vec(&self.index)?)?;
+        file("manifest.json", &serde_json::to_vec(&self.docker)?)?;
         file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(tar.into_inner()?)
     }

@@ -57,6 +57,14 @@ fn every_reference_leads_to_a_blob_of_that_size_and_digest() {
     assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
     assert_eq!(config["config"]["Entrypoint"], json!(["/usr/bin/thing"]));
     let files = entries(&blob(&manifest["layers"][0]));
+    // What Docker's older store reads.
+    let docker = &parse(&outer["manifest.json"].1)[0];
+    assert_eq!(docker["RepoTags"], json!(["example.test/thing:1"]));
+    for (path, descriptor) in
+        [(&docker["Config"], &manifest["config"]), (&docker["Layers"][0], &manifest["layers"][0])]
+    {
+        assert_eq!(outer[path.as_str().unwrap()].1, blob(descriptor));
+    }
     assert_eq!(files.keys().collect::<Vec<_>>(), ["etc", "etc/a", "etc/b", "tmp"]);
     assert_eq!((files["tmp"].0, files["etc/b"].1.as_slice()), (0o1777, b"x".as_slice()));
 }
