@@ -6,7 +6,8 @@
 {{- range splitList "." $row.value -}}
 {{- if kindIs "map" $at -}}{{- $at = index $at . -}}{{- end -}}
 {{- end -}}
-{{- if not (or (kindIs "invalid" $at) (has $at $row.may)) -}}
+{{- /* As text: numbers of a values file and of the command line are of different types. */ -}}
+{{- if not (or (kindIs "invalid" $at) (has (toString $at) (toStrings $row.may))) -}}
 {{- $wrong = append $wrong (printf "%s=%v is not served yet. It would %s. Instead: %s." $row.value $at $row.would $row.instead) -}}
 {{- end -}}
 {{- end -}}
@@ -36,13 +37,20 @@
 - "clusterDefaultPool.ipv4IPPoolName and ipv6IPPoolName are both {{ .ipv4IPPoolName }}: two pools cannot have one name."
 {{- end }}
 {{- end }}
-{{- range $path := list "cniBinHostPath" "cniConfHostPath" "ipamUNIXSocketHostPath" }}
+{{- range $path := list "cniBinHostPath" "ipamUNIXSocketHostPath" }}
 {{- if not (hasPrefix "/" (index $.Values.global $path)) }}
 - "global.{{ $path }} must be an absolute path on the node, and is {{ index $.Values.global $path }}."
 {{- end }}
 {{- end }}
-{{- if has (dir .Values.global.ipamUNIXSocketHostPath) (list "/" "." "/run" "/var/run") }}
+{{- if has (dir .Values.global.ipamUNIXSocketHostPath) (list "/" "." "/run" "/var/run" "/var" "/var/log") }}
 - "global.ipamUNIXSocketHostPath must be in a folder of its own, like /var/run/spidernet: that folder is mounted into the agent."
+{{- end }}
+{{- if eq (dir (dir .Values.global.ipamUNIXSocketHostPath)) "/" }}
+- "global.ipamUNIXSocketHostPath must be two folders below / or deeper, like /var/run/spidernet/spiderpool.sock: the folder above the socket's is mounted when the node is cleaned."
+{{- end }}
+{{- $names := list .Values.spiderpoolAgent.name .Values.spiderpoolController.name .Values.spiderpoolInit.name "spiderpool-clean-node" }}
+{{- if ne (len (uniq $names)) (len $names) }}
+- "spiderpoolAgent.name, spiderpoolController.name and spiderpoolInit.name must differ from each other and from spiderpool-clean-node: they are {{ join ", " (initial $names) }}."
 {{- end }}
 {{- include "spiderpool.ports" . }}
 {{- include "spiderpool.taken" . }}

@@ -39,7 +39,7 @@ of AppArmor and SELinux forbid writes below /sys/fs/bpf and to the node's folder
 
 {{/* Where a process with all addresses of its host is asked by the kubelet. */}}
 {{- define "spiderpool.loopback" -}}
-{{- ternary "127.0.0.1" "::1" .Values.ipam.enableIPv4 -}}
+{{- ternary "127.0.0.1" "::1" (eq (include "spiderpool.enableIPv4" .) "true") -}}
 {{- end }}
 
 {{/* A variable from the pod itself: {name, path}. */}}

@@ -3,6 +3,18 @@ What this version does not do. A row: the value, what it may be today, what it w
 Take a row out together with the words "Not served yet" in values.yaml when the feature is there.
 */}}
 {{- define "spiderpool.notServed" -}}
+- value: global.clusterDnsDomain
+  may: [cluster.local]
+  would: be a part of the names in the webhooks' certificate
+  instead: leave it out, whatever domain your cluster has; there are no webhooks yet, and nothing else needs the domain
+- value: global.cniConfHostPath
+  may: [/etc/cni/net.d]
+  would: be where the configuration of the cluster's network plugin is read, for coordinator.podCIDRType=auto
+  instead: leave it out, wherever the node has that folder; nothing reads it yet
+- value: global.ciliumConfigMap
+  may: [kube-system/cilium-config]
+  would: be where Cilium's pod CIDRs are read, for coordinator.podCIDRType=cilium
+  instead: leave it out, wherever Cilium has its ConfigMap; nothing reads it yet
 - value: ipam.enableStatefulSet
   may: [false]
   would: keep the addresses of a StatefulSet's pods for the pods that come again under the same names
@@ -47,6 +59,10 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [ebpf]
   would: steer packets by ip rules and routing tables
   instead: use ebpf, which needs Linux 5.10 or later
+- value: coordinator.vethLinkAddress
+  may: [""]
+  would: be the address of veth0 in underlay mode
+  instead: leave it empty; coordinator.mode=underlay is not served, and the other modes do not use it
 - value: coordinator.detectGateway
   may: [false]
   would: in older versions, do what ipam.enableGatewayDetection does
@@ -73,6 +89,12 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   would: install further CNI plugins on the nodes
   instead: set it to false; packages (containernetworking-plugins) or the projects' archives bring them to {{ $.Values.global.cniBinHostPath }}
 {{- end }}
+{{- range $family := list "4" "6" }}
+- value: clusterDefaultPool.ipv{{ $family }}SubnetName
+  may: [default-v{{ $family }}-subnet, ""]
+  would: name the SpiderSubnet of the default pool
+  instead: leave it out; clusterDefaultPool.ipv{{ $family }}Subnet and ipv{{ $family }}IPRanges say which addresses the pool has
+{{- end }}
 - value: spiderpoolAgent.networkResourcePlugin.enabled
   may: [false]
   would: offer network interfaces as resources of the node
@@ -81,6 +103,10 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [false]
   would: show the counters of RDMA devices
   instead: set it to false
+- value: spiderpoolController.webhookPort
+  may: [5722]
+  would: be the port of the webhooks
+  instead: leave it out; there are no webhooks yet, and the port is free
 - value: spiderpoolController.enableValidatingResourcesDeletedWebhook
   may: [false]
   would: refuse the deletion of objects that are in use
@@ -93,7 +119,11 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [auto]
   would: choose where the webhooks' certificate comes from
   instead: use auto; there are no webhooks yet, and no certificate is made
-{{- range $component := list "spiderpoolAgent" "spiderpoolController" }}
+{{- range $component, $port := dict "spiderpoolAgent" 5712 "spiderpoolController" 5724 }}
+- value: {{ $component }}.debug.gopsPort
+  may: [{{ $port }}]
+  would: be the port for gops, a debugger of Go programs
+  instead: leave it out; these are no Go programs, and the port is free
 - value: {{ $component }}.prometheus.enabledDebugMetric
   may: [false]
   would: show further metrics, for debugging

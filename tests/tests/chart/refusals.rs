@@ -11,6 +11,9 @@ fn refusal(values: &[&str]) -> String {
 }
 
 const NOT_SERVED: &[&str] = &[
+    "global.clusterDnsDomain=cluster.test",
+    "global.cniConfHostPath=/etc/cni",
+    "global.ciliumConfigMap=cilium/cilium-config",
     "ipam.enableStatefulSet=true",
     "ipam.enableKubevirtStaticIP=true",
     "ipam.enableIPConflictDetection=true",
@@ -22,14 +25,20 @@ const NOT_SERVED: &[&str] = &[
     "coordinator.mode=underlay",
     "coordinator.podCIDRType=calico",
     "coordinator.dataplane=policy",
+    "coordinator.vethLinkAddress=169.254.100.1",
     "coordinator.detectGateway=true",
     "multus.enableMultusConfig=true",
     "multus.multusCNI.install=true",
     "plugins.installCNI=true",
     "plugins.installSriovCNI=true",
+    "clusterDefaultPool.ipv4SubnetName=subnet",
+    "clusterDefaultPool.ipv6SubnetName=subnet",
     "spiderpoolAgent.networkResourcePlugin.enabled=true",
     "spiderpoolAgent.prometheus.enabledRdmaMetric=true",
     "spiderpoolAgent.prometheus.prometheusRule.install=true",
+    "spiderpoolAgent.debug.gopsPort=5713",
+    "spiderpoolController.debug.gopsPort=5713",
+    "spiderpoolController.webhookPort=5723",
     "spiderpoolController.enableValidatingResourcesDeletedWebhook=true",
     "spiderpoolController.podResourceInject.enabled=true",
     "spiderpoolController.tls.method=certmanager",
@@ -62,8 +71,24 @@ fn all_that_is_wrong_is_said_at_once() {
 fn options_below_a_switch_that_is_off_are_taken() {
     template(&[
         "--set=sriov.image.registry=x,rdma.rdmaSharedDevicePlugin.name=y,plugins.image.tag=z",
+        "--set=rdma.rdmaSharedDevicePlugin.deviceConfig.configList[0].resourceName=r",
         "--set=multus.multusCNI.log.logLevel=debug,spiderpoolController.tls.auto.caExpiration=1",
+        "--set=multus.multusCNI.name=m,multus.multusCNI.securityContext.privileged=true",
+        "--set=spiderpoolController.tls.certmanager.issuerName=i,spiderpoolController.tls.provided.tlsCa=c",
+        "--set=spiderpoolAgent.networkResourcePlugin.resourceAdvertisement.subENI.rules[0].name=r",
+        "--set=spiderpoolAgent.prometheus.prometheusRule.enableWarningIPAMReleaseFailure=false",
         "--set=grafanaDashboard.namespace=g",
+    ])
+    .unwrap();
+}
+
+/// A number of the command line is of another type than one of the values file.
+#[test]
+fn defaults_may_be_said_again() {
+    template(&[
+        "--set=spiderpoolController.webhookPort=5722,spiderpoolController.debug.gopsPort=5724",
+        "--set=global.clusterDnsDomain=cluster.local,coordinator.vethLinkAddress=",
+        "--set=clusterDefaultPool.ipv4SubnetName=,clusterDefaultPool.ipv6SubnetName=default-v6-subnet",
     ])
     .unwrap();
 }
@@ -82,6 +107,9 @@ fn contradictions_are_explained() {
         ),
         (vec!["--set=spiderpoolController.httpPort=5710"], "are both 5710"),
         (vec!["--set=global.ipamUNIXSocketHostPath=/var/run/a.sock"], "a folder of its own"),
+        (vec!["--set=global.ipamUNIXSocketHostPath=/var/log/a.sock"], "a folder of its own"),
+        (vec!["--set=global.ipamUNIXSocketHostPath=/spidernet/a.sock"], "two folders below /"),
+        (vec!["--set=spiderpoolAgent.name=a,spiderpoolController.name=a"], "must differ from each other"),
         (vec!["--set=global.cniBinHostPath=opt"], "must be an absolute path"),
         (
             vec![
@@ -106,6 +134,15 @@ fn slips_are_found_by_the_schema_and_shown_by_path() {
         ("coordinator.ebpf.maps.nics=70000", vec!["/coordinator/ebpf/maps/nics", "65,535"]),
         ("spiderpoolAgent.httpPort=0", vec!["/spiderpoolAgent/httpPort"]),
         ("spiderpolAgent.name=x", vec!["spiderpolAgent"]),
+        ("global.imageRegistyOverride=x", vec!["/global", "imageRegistyOverride"]),
+        ("multus.multusCNI.instal=true", vec!["/multus/multusCNI", "instal"]),
+        ("plugins.installCni=true", vec!["/plugins", "installCni"]),
+        ("rdma.sharedDevicePlugin.install=true", vec!["/rdma", "sharedDevicePlugin"]),
+        ("spiderpoolController.tls.methd=auto", vec!["/spiderpoolController/tls", "methd"]),
+        (
+            "spiderpoolAgent.networkResourcePlugin.enable=true",
+            vec!["/spiderpoolAgent/networkResourcePlugin", "enable"],
+        ),
     ] {
         let message = refusal(&[&format!("--set={value}")]);
         for part in parts {

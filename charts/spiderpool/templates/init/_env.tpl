@@ -4,7 +4,7 @@
 {{- $pool := .Values.clusterDefaultPool -}}
 {{- include "spiderpool.env.values" (dict
   "SPIDERPOOL_LOG_LEVEL" .Values.spiderpoolController.debug.logLevel
-  "SPIDERPOOL_INIT_DEADLINE" 120
+  "SPIDERPOOL_INIT_DEADLINE" 110
   "SPIDERPOOL_INIT_ENABLE_MULTUS_CONFIG" .Values.multus.enableMultusConfig
 ) }}
 {{- if $coordinator.enabled }}
