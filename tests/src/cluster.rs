@@ -223,6 +223,19 @@ impl Cluster {
         Ok(node)
     }
 
+    /// Switches a node on again and waits until it is ready.
+    pub fn power_on(&self, node: &Node) -> Result<()> {
+        let before = node.last_sign(self)?;
+        node.power_on()?;
+        // The API server takes some time to notice that a node is off, and calls it ready until then.
+        poll::until(&format!("a sign of life of {}", node.name), READY_LIMIT, || {
+            ensure!(node.last_sign(self)? != before, "the last one is of the time before");
+            Ok(())
+        })
+        .with_context(|| node.machine().diagnosis())?;
+        self.wait_for(node)
+    }
+
     /// Waits until a node's kubelet has told the API server that it is ready, and containerd runs.
     pub fn wait_for(&self, node: &Node) -> Result<()> {
         let what = format!("{} ready", node.name);
@@ -233,7 +246,8 @@ impl Cluster {
 
     /// The overlay: static routes to every node's pods, on the nodes and on the API server's machine.
     fn route_pods(&self) -> Result<()> {
-        for node in &self.nodes {
+        // A node that is off gets them when it is switched on.
+        for node in self.nodes.iter().filter(|node| node.machine().is_on()) {
             node.route_pods()?;
         }
         self.network.fabric.place().ip(&network::pod_routes(self.nodes.iter().map(|node| node.index)))

@@ -5,12 +5,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-const STEP: Duration = Duration::from_millis(10);
+/// The shortest and the longest pause between two looks.
+const STEPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
+
+/// The pause after a look that took so long: whoever waits leaves the machine to those that he waits for.
+fn pause(took: Duration) -> Duration {
+    took.clamp(STEPS[0], STEPS[1])
+}
 
 /// Calls `check` until it returns a value; after `limit` fails with `what` and the last reason.
 pub fn until<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
+        let begun = Instant::now();
         let error = match check() {
             Ok(value) => return Ok(value),
             Err(error) => error,
@@ -18,7 +25,7 @@ pub fn until<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Result<T
         if Instant::now() >= deadline {
             bail!("{what}: not within {limit:?}: {error:#}");
         }
-        thread::sleep(STEP);
+        thread::sleep(pause(begun.elapsed()));
     }
 }
 
@@ -30,6 +37,7 @@ pub async fn until_async<T>(
 ) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
+        let begun = Instant::now();
         let error = match check().await {
             Ok(value) => return Ok(value),
             Err(error) => error,
@@ -37,6 +45,6 @@ pub async fn until_async<T>(
         if Instant::now() >= deadline {
             bail!("{what}: not within {limit:?}: {error:#}");
         }
-        tokio::time::sleep(STEP).await;
+        tokio::time::sleep(pause(begun.elapsed())).await;
     }
 }

@@ -5,16 +5,19 @@
 #[path = "cluster_support/mod.rs"]
 mod cluster_support;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use spiderpool_tests::cluster::{Cluster, Options};
+use spiderpool_tests::cluster::Cluster;
 use spiderpool_tests::conversation::Conversation;
 use spiderpool_tests::counters;
+use spiderpool_tests::images;
 use spiderpool_tests::kubectl::Kubectl as _;
+use spiderpool_tests::place::Place;
 use spiderpool_tests::poll;
 use spiderpool_tests::release::{self, NAMESPACE, NETWORK};
 use spiderpool_tests::workload::{Deployment, RunningPod, check_addresses};
@@ -29,7 +32,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 const OUTAGE: Duration = Duration::from_secs(30);
 
 fn lifecycle(name: &str, test: impl FnOnce(&mut Cluster) -> Result<()>) {
-    on_cluster(name, &Options::default(), test);
+    on_cluster(name, test);
 }
 
 /// The objects are exactly what these pods have, at the latest when the time for freeing is over.
@@ -45,7 +48,7 @@ fn scaling_up_and_down_holds_exactly_what_runs() {
         settled(cluster, &first)?;
         let many = one.clone().times(20);
         let pods = many.start(cluster)?;
-        let nodes: std::collections::BTreeSet<_> = pods.iter().map(|pod| pod.node.as_str()).collect();
+        let nodes: BTreeSet<_> = pods.iter().map(|pod| pod.node.as_str()).collect();
         ensure!(nodes.len() == 2, "all pods are on {nodes:?}");
         settled(cluster, &pods)?;
         let left = one.start(cluster)?;
@@ -123,6 +126,8 @@ fn a_power_cycled_node_is_as_new() {
             }
             Ok(())
         })?;
+        let [whole, found] = [pins(cluster, kept)?, pins(cluster, cycled)?];
+        ensure!(!whole.is_empty() && found == whole, "{cycled} has the pins {found:?}, {kept} {whole:?}");
         // One route per address to its pod, as on a new node.
         for family in ["-4", "-6"] {
             let routes = place.output("ip", &[family, "route", "show", "proto", "0x53"])?;
@@ -135,6 +140,12 @@ fn a_power_cycled_node_is_as_new() {
         }
         settled(cluster, &[here_pods, after].concat())
     });
+}
+
+/// What Spiderpool has pinned on a node.
+fn pins(cluster: &Cluster, node: &str) -> Result<BTreeSet<String>> {
+    let found = cluster.node(node)?.place().output("find", &["/sys/fs/bpf/spiderpool"])?;
+    Ok(found.lines().map(str::to_owned).collect())
 }
 
 /// Connections over every way that the programs steer: node to net1, pod to pod's eth0, and net1 to net1.
@@ -152,6 +163,25 @@ fn conversations(cluster: &Cluster, pods: &[RunningPod]) -> Result<Vec<Conversat
     ])
 }
 
+/// The agent's image under another tag, on every node; its full name.
+fn load_agent(cluster: &Cluster, tag: &str) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let archive = folder.path().join("agent.tar");
+    let image = images::agent(tag)?;
+    image.write(&archive)?;
+    cluster.load_image(&archive)?;
+    Ok(image.name().to_owned())
+}
+
+/// The image of each agent's container that runs and is ready, as its node calls it.
+fn images_of_agents(cluster: &Cluster) -> Result<Vec<String>> {
+    let selector = "app.kubernetes.io/component=spiderpool-agent";
+    let ready = r"jsonpath={.items[*].status.containerStatuses[?(@.ready==true)].image}";
+    let images =
+        cluster.kubectl(&["get", "pods", "--namespace", NAMESPACE, "--selector", selector, "-o", ready])?;
+    Ok(images.split_whitespace().map(str::to_owned).collect())
+}
+
 #[test]
 fn restart_and_upgrade_of_the_agents_cut_no_connection() {
     lifecycle("restart_and_upgrade_of_the_agents_cut_no_connection", |cluster| {
@@ -166,7 +196,15 @@ fn restart_and_upgrade_of_the_agents_cut_no_connection() {
         let done =
             ["rollout", "status", "daemonset/spiderpool-agent", "--namespace", NAMESPACE, "--timeout=90s"];
         cluster.kubectl(&done)?;
-        release::upgrade(cluster, &["spiderpoolAgent.podAnnotations.revision=second"])?;
+        let tag = format!("{}-second", images::TAG);
+        let image = load_agent(cluster, &tag)?;
+        release::upgrade(cluster, &[&format!("spiderpoolAgent.image.tag={tag}")])?;
+        cluster.kubectl(&done)?;
+        poll::until("agents of the new image alone", LIMIT, || {
+            let running = images_of_agents(cluster)?;
+            ensure!(running == [&*image, &*image], "the agents run {running:?}");
+            Ok(())
+        })?;
         for talk in talks {
             talk.finish()?;
         }
@@ -308,11 +346,14 @@ fn uninstall_leaves_nothing() {
 /// Everything of Spiderpool on nodes without pods, and in the API.
 fn what_is_left(cluster: &Cluster) -> Result<Vec<String>> {
     // find fails on a folder that is not there, which is as it should be; what it finds it prints all the same.
-    const FIND: &str =
-        "find /sys/fs/bpf /run/spidernet /opt/cni/bin -name '*spider*' -o -name coordinator; true";
+    const FIND: &str = "find /sys/fs/bpf /run/spidernet /var/log/spidernet /opt/cni/bin \
+        -name '*spider*' -o -name 'coordinator*'; true";
     const CLUSTER_WIDE: &str =
         "crds,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations";
-    const NAMESPACED: &str = "all,configmaps,secrets,serviceaccounts,leases,roles,rolebindings";
+    const NAMESPACED: &str = "all,configmaps,secrets,serviceaccounts,leases";
+    // The namespace with the name: in our own, all of them are ours.
+    const NAMES: &str =
+        r#"jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name}{"\n"}{end}"#;
     const KUBERNETES_OWN: [&str; 2] = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
     let mut left = Vec::new();
     for node in cluster.nodes() {
@@ -321,10 +362,24 @@ fn what_is_left(cluster: &Cluster) -> Result<Vec<String>> {
         for found in [place.output("sh", &["-c", FIND])?, place.output("ip", &routes)?] {
             left.extend(found.lines().map(|line| format!("{}: {line}", node.name)));
         }
+        left.extend(node_links(&place)?.into_iter().map(|link| format!("{}: {link}", node.name)));
     }
-    let objects = cluster.kubectl(&["get", CLUSTER_WIDE, "-o", "name"])?;
-    left.extend(objects.lines().filter(|name| name.contains("spider")).map(str::to_owned));
+    let rights = ["get", "roles,rolebindings", "--all-namespaces", "-o", NAMES];
+    for objects in [cluster.kubectl(&["get", CLUSTER_WIDE, "-o", "name"])?, cluster.kubectl(&rights)?] {
+        left.extend(objects.lines().filter(|name| name.contains("spider")).map(str::to_owned));
+    }
     let objects = cluster.kubectl(&["get", NAMESPACED, "--namespace", NAMESPACE, "-o", "name"])?;
     left.extend(objects.lines().filter(|name| !KUBERNETES_OWN.contains(name)).map(str::to_owned));
     Ok(left)
+}
+
+/// The host ends of node links, known by their names: `sp` and 13 hexadecimal digits.
+fn node_links(node: &Place) -> Result<Vec<String>> {
+    let links: Value = serde_json::from_str(&node.output("ip", &["-j", "link"])?)?;
+    let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
+    let is_host_end = |name: &&str| {
+        let digits = name.strip_prefix("sp").unwrap_or_default();
+        digits.len() == 13 && digits.chars().all(|digit| digit.is_ascii_hexdigit())
+    };
+    Ok(names.filter(is_host_end).map(str::to_owned).collect())
 }

@@ -305,14 +305,15 @@ fn node_is_power_cycled(cluster: &Cluster) {
     let second = addresses(&cluster.pod_place("default", "second").unwrap(), "net1");
     node.power_off().unwrap();
     assert!(!node.machine().is_on());
-    node.power_on().unwrap();
+    // Its process id may be another program's soon.
+    assert_eq!(Cluster::find(&cluster.options().name).unwrap().nodes()[0].machine().process(), 0);
+    cluster.power_on(node).unwrap();
     // The kubelet makes the pod again on the node that it knows.
     poll::until("the pod on the power-cycled node", LIMIT, || {
         let pod = cluster.pod_place("default", "first")?;
         answers(&pod, second.v4.into())
     })
     .unwrap();
-    cluster.wait_for(node).unwrap();
     let place = node.place();
     assert!(!place.output("ls", &["/sys/fs/bpf"]).unwrap().contains('t'), "pins of before are there");
 }
@@ -332,11 +333,12 @@ fn two_clusters_side_by_side_do_not_meet() {
         return;
     }
     let _turn = one_at_a_time();
-    let before = Snapshot::take().unwrap();
+    let before = [Snapshot::take().unwrap(), Snapshot::take().unwrap()];
     let cilium = Options { cni: DefaultCni::CiliumLike, proxy: ProxyMode::Iptables, ..Options::default() };
     let ptp = Options { nodes: 1, cni: DefaultCni::Ptp, ..Options::default() };
     let (cilium, ptp) = (start(&cilium), start(&ptp));
-    let traces = Traces::of(&cilium, before);
+    let [of_cilium, of_ptp] = before;
+    let traces = [Traces::of(&cilium, of_cilium), Traces::of(&ptp, of_ptp)];
     assert_eq!((cilium.nodes().len(), ptp.nodes().len()), (2, 1));
     check_pods(&cilium);
     foreign_packets_are_dropped(&cilium);
@@ -348,10 +350,32 @@ fn two_clusters_side_by_side_do_not_meet() {
     let seen = reaches(&pod, topology::addresses::OUTSIDE.v4.into());
     assert_eq!(seen, IpAddr::from(ptp.nodes()[0].address().v4), "masqueraded");
     drop(outside);
+    underlays_are_apart(&cilium, &ptp);
     cilium.down().unwrap();
     ptp.kubectl(&["get", "nodes"]).unwrap();
     ptp.down().unwrap();
-    traces.check_gone();
+    traces.iter().for_each(Traces::check_gone);
+}
+
+/// Both underlays have the same subnets, but the second node and its pods are in one of them only.
+fn underlays_are_apart(two_nodes: &Cluster, one_node: &Cluster) {
+    let second = &two_nodes.nodes()[1];
+    let _server = Server::start(&second.place()).unwrap();
+    let pod = addresses(&two_nodes.pod_place("default", "second").unwrap(), "net1");
+    let lonely = one_node.pod_place("default", "lonely").unwrap();
+    let client = one_node.client_machine();
+    let strangers = [&lonely, &client, &one_node.nodes()[0].place()];
+    for family in Family::ALL {
+        // The way that the strangers would take is there.
+        reaches(&client, addresses(&lonely, "net1").get(family));
+        for to in [second.underlay().get(family), pod.get(family)] {
+            reaches(&two_nodes.client_machine(), to);
+            for from in strangers {
+                let answer = answers(from, to);
+                assert!(answer.is_err(), "{} of the other cluster reaches {to}: {answer:?}", from.name);
+            }
+        }
+    }
 }
 
 /// What Cilium's programs at the host end do: net1's addresses do not pass there, in either direction.

@@ -12,7 +12,8 @@ use crate::{
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// up, down, status, shell NODE, load-image FILE or kubeconfig, and their options; --help shows them
+    /// up, down, status, shell MACHINE, power-off NODE, power-on NODE, add-node, load-image FILE or kubeconfig, and
+    /// their options; --help shows them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

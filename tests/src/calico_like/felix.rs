@@ -96,7 +96,7 @@ fn enforce(line: &str, state: &Mutex<State>) {
     if endpoint.is_some_and(|endpoint| calico::is_own(prefix, &endpoint)) {
         return;
     }
-    let family = if prefix.contains(':') { "-6" } else { "-4" };
+    let family = calico::family_option(line);
     // It may have gone with its device meanwhile.
     drop(process::run("ip", &[family, "route", "del", prefix, "dev", device]));
     state.deleted.push(line.to_owned());

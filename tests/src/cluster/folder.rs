@@ -2,13 +2,13 @@
 
 use std::env;
 use std::fs;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use sha2::{Digest as _, Sha256};
 use spiderpool_testbox::machine::Spec;
 
 use super::options::check_name;
@@ -29,9 +29,9 @@ impl Folder {
         check_name(name)?;
         let path = tools::clusters()?.join(name);
         // Another clone of the repository may have one of the same name.
-        let mut hasher = DefaultHasher::new();
-        path.hash(&mut hasher);
-        let group = PathBuf::from(format!("spiderpool-{name}-{:08x}", hasher.finish() >> 32));
+        let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
+        let hash = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        let group = PathBuf::from(format!("spiderpool-{name}-{hash:08x}"));
         Ok(Self { name: name.to_owned(), path, group })
     }
 
@@ -51,6 +51,10 @@ impl Folder {
             .create(&self.path)
             .with_context(|| self.path.display().to_string())?;
         self.write_options(options)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const TAIL_LINES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Machine {
     spec: Spec,
-    /// Another one after each boot.
+    /// Another one after each boot, 0 if it was found switched off.
     process: Arc<AtomicU32>,
 }
 
@@ -41,8 +42,18 @@ impl Machine {
     /// A machine that was made before.
     pub(super) fn find(folder: &Path) -> Result<Self> {
         let spec = Spec::read(folder)?;
-        let text = fs::read_to_string(process_file(folder)).with_context(|| spec.name.clone())?;
-        Ok(Self { spec, process: Arc::new(text.trim().parse::<u32>()?.into()) })
+        let process = match fs::read_to_string(process_file(folder)) {
+            Ok(text) => text.trim().parse::<u32>()?,
+            // Whoever made it was killed before it ran.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error).with_context(|| spec.name.clone()),
+        };
+        let machine = Self { spec, process: Arc::new(process.into()) };
+        if !machine.is_on() {
+            // The id may be another program's by now.
+            machine.process.store(0, Ordering::Relaxed);
+        }
+        Ok(machine)
     }
 
     /// Switches it on and waits until its process 1 takes requests.

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::folder::Folder;
 use super::{Machine, Options, in_parallel, options};
@@ -46,7 +46,15 @@ impl Network {
     }
 
     pub(super) fn find(folder: &Folder) -> Result<Self> {
-        let find = |name| Machine::find(&folder.machine(name));
+        let find = |name| {
+            let machine = Machine::find(&folder.machine(name))?;
+            ensure!(
+                machine.is_on(),
+                "cluster {0} does not run any more: `cargo xtask cluster down --name {0}`",
+                folder.name()
+            );
+            Ok(machine)
+        };
         Ok(Self {
             fabric: find(FABRIC)?,
             gateway: find(GATEWAY)?,

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::Api;
 
 use super::folder::Folder;
@@ -25,6 +27,8 @@ const KUBERNETES: &str = "10.96.0.1";
 const KUBELET: &str = "kubelet";
 const KUBE_PROXY: &str = "kube-proxy";
 const CONTAINERD: &str = "containerd";
+/// Where kubelets show that they live.
+const LEASES: &str = "kube-node-lease";
 /// Neither may lie on an overlay file system.
 const VOLUMES: &[&str] = &["/var/lib/kubelet", images::ROOT];
 
@@ -94,6 +98,7 @@ impl Node {
 
     /// Switches it on again, with the disk that it had. Does not wait until the API server calls it ready.
     pub fn power_on(&self) -> Result<()> {
+        ensure!(!self.machine.is_on(), "{} is on already", self.name);
         self.boot()?;
         self.start_kubernetes()
     }
@@ -214,6 +219,7 @@ impl Node {
 
     /// Imports an image archive.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
+        ensure!(self.machine.is_on(), "{} is switched off", self.name);
         let file = std::fs::File::open(archive).with_context(|| archive.display().to_string())?;
         let mut command = Command::new(program("ctr")?);
         command.args(["--namespace", "k8s.io", "images", "import", "-"]);
@@ -221,6 +227,14 @@ impl Node {
             .run(|| process::output_from_file(&command, file))
             .with_context(|| format!("{}: image {}", self.name, archive.display()))?;
         Ok(())
+    }
+
+    /// When its kubelet last told the API server that it lives.
+    pub(super) fn last_sign(&self, cluster: &Cluster) -> Result<Option<MicroTime>> {
+        let lease = cluster.with_client(async |client| {
+            Ok(Api::<Lease>::namespaced(client, LEASES).get_opt(&self.name).await?)
+        })?;
+        Ok(lease.and_then(|lease| lease.spec?.renew_time))
     }
 
     /// Fails if the API server does not call it ready.

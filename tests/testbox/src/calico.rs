@@ -86,6 +86,15 @@ pub fn foreign_route(line: &str) -> Option<(&str, &str)> {
     device.starts_with(PREFIX).then_some((prefix, device))
 }
 
+/// The option by which ip(8) deletes the route of such a line. A default route shows its family by its next hop only.
+pub fn family_option(line: &str) -> &'static str {
+    let mut words = line.split_whitespace();
+    let prefix = words.next().unwrap_or_default();
+    // An IPv4 route over an IPv6 next hop has `via inet6 fe80::1`.
+    let hop = words.skip_while(|word| *word != "via").nth(1).unwrap_or_default();
+    if prefix.contains(':') || hop.contains(':') { "-6" } else { "-4" }
+}
+
 /// Whether a route to `prefix` is one to an endpoint with these addresses.
 pub fn is_own(prefix: &str, endpoint: &[IpAddr]) -> bool {
     let address = prefix.split('/').next().and_then(|address| address.parse().ok());
@@ -95,6 +104,19 @@ pub fn is_own(prefix: &str, endpoint: &[IpAddr]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn family_is_seen_by_prefix_or_next_hop() {
+        for (line, option) in [
+            ("10.66.10.1 dev cali0123 scope link ", "-4"),
+            ("fd66::a:1 dev cali0123 metric 1024 pref medium", "-6"),
+            ("default via 169.254.1.1 dev cali0123 ", "-4"),
+            ("default via fe80::1 dev cali0123 metric 1024 pref medium", "-6"),
+            ("default via inet6 fe80::1 dev cali0123 ", "-4"),
+        ] {
+            assert_eq!(family_option(line), option, "{line}");
+        }
+    }
 
     #[test]
     fn routes_of_others_on_host_ends_are_noticed() {

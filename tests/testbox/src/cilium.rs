@@ -82,8 +82,18 @@ pub fn rules([v4, v6]: [&str; 2]) -> String {
     )
 }
 
-/// The rule set's change for a pod that comes (`add`) or goes (`delete`).
-pub fn endpoint(change: &str, host_end: &str, address: IpAddr) -> String {
+/// The rule set's change for a pod that comes.
+pub fn add_endpoint(host_end: &str, address: IpAddr) -> String {
+    change_endpoint("add", host_end, address)
+}
+
+/// The rule set's change for a pod that goes, also if it has gone before: nft deletes nothing that is not there, and
+/// adds what is there already.
+pub fn remove_endpoint(host_end: &str, address: IpAddr) -> String {
+    ["add", "delete"].map(|change| change_endpoint(change, host_end, address)).concat()
+}
+
+fn change_endpoint(change: &str, host_end: &str, address: IpAddr) -> String {
     let family = if address.is_ipv4() { 4 } else { 6 };
     format!("{change} element inet {TABLE} endpoints{family} {{ \"{host_end}\" . {address} }}\n")
 }

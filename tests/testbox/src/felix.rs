@@ -33,7 +33,7 @@ fn enforce(line: &str) {
     if calico::is_own(prefix, &endpoint) {
         return;
     }
-    let family = if prefix.contains(':') { "-6" } else { "-4" };
+    let family = calico::family_option(line);
     // It may have gone with its device meanwhile.
     let deleted =
         command::output(Command::new("ip").args([family, "route", "del", prefix, "dev", device]), "");

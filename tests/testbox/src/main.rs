@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> &'static str {
-    "testbox start FOLDER | init FOLDER | enter PROCESS -- COMMAND.. | janitor GROUP FOLDER [LOGS]
+    "testbox start FOLDER | init FOLDER | enter PROCESS -- COMMAND.. | janitor GROUP FOLDER LOGS
 testbox felix
 testbox pause
 testbox serve [NAME]

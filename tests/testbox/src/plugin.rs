@@ -77,10 +77,10 @@ fn answer(kind: Kind, config: &mut Value) -> Result<Option<Value>> {
             })
         }
         "DEL" => {
-            let nic = Nic::from_environment(kind)?;
-            nic.remove()?;
+            // Whatever is left of the NIC, its addresses are free.
+            let removed = Nic::from_environment(kind)?.remove();
             host_local(config, "DEL")?;
-            Ok(None)
+            removed.map(|()| None)
         }
         _ => Ok(None), // CHECK, STATUS and GC find nothing to complain of
     }
@@ -185,7 +185,7 @@ impl Nic {
         fs::create_dir_all(ENDPOINTS)?;
         fs::write(self.record(), text)?;
         if self.kind == Kind::Cilium {
-            self.change_rules("add", addresses)?;
+            self.change_rules(cilium::add_endpoint, addresses)?;
         }
         Ok(())
     }
@@ -194,24 +194,39 @@ impl Nic {
         Path::new(ENDPOINTS).join(&self.host_end)
     }
 
-    fn change_rules(&self, change: &str, addresses: &[IpAddr]) -> Result<()> {
-        let rules: String =
-            addresses.iter().map(|address| cilium::endpoint(change, &self.host_end, *address)).collect();
+    fn change_rules(&self, change: fn(&str, IpAddr) -> String, addresses: &[IpAddr]) -> Result<()> {
+        let rules: String = addresses.iter().map(|address| change(&self.host_end, *address)).collect();
         command::output(Command::new("nft").args(["-f", "-"]), &rules)?;
         Ok(())
     }
 
-    /// Removes what is there of it.
+    /// Removes what is there of it, all that can be removed.
     fn remove(&self) -> Result<()> {
-        if Path::new("/sys/class/net").join(&self.host_end).exists() {
-            ip(&format!("link del {}", self.host_end))?;
+        let link = self.remove_link();
+        self.forget().and(link)
+    }
+
+    fn remove_link(&self) -> Result<()> {
+        let link = Path::new("/sys/class/net").join(&self.host_end);
+        if !link.exists() {
+            return Ok(());
         }
+        match ip(&format!("link del {}", self.host_end)) {
+            // It goes with the pod's namespace too, at any time.
+            Err(_) if !link.exists() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn forget(&self) -> Result<()> {
         let Ok(addresses) = fs::read_to_string(self.record()) else { return Ok(()) };
-        if self.kind == Kind::Cilium {
-            let addresses: Vec<IpAddr> = addresses.lines().filter_map(|line| line.parse().ok()).collect();
-            self.change_rules("delete", &addresses)?;
-        }
-        Ok(fs::remove_file(self.record())?)
+        let addresses: Vec<IpAddr> = addresses.lines().filter_map(|line| line.parse().ok()).collect();
+        let rules = match self.kind {
+            Kind::Calico => Ok(()),
+            Kind::Cilium => self.change_rules(cilium::remove_endpoint, &addresses),
+        };
+        fs::remove_file(self.record())?;
+        rules
     }
 
     fn in_pod(&self, program: &str) -> Command {

@@ -1,6 +1,7 @@
 //! A whole cluster: how long an installation takes, what Spiderpool adds to the start of a pod, and how much memory
 //! its processes need.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,10 +13,13 @@ use spiderpool_tests::place::Place;
 use spiderpool_tests::release::{self, NETWORK};
 use spiderpool_tests::workload::Deployment;
 
-use super::samples::{Pair, Report};
+use super::samples::{Pair, Report, Samples};
 
 /// macvlan with host-local in place of our IPAM, and no coordinator.
 const HOST_LOCAL: &str = "default/macvlan-host-local";
+
+/// A value that the pods of one variant run with and those of the others do not.
+const DETECTION: &str = "ipam.enableDuplicateAddressDetection";
 
 #[derive(Args)]
 pub(crate) struct ClusterArguments {
@@ -25,15 +29,52 @@ pub(crate) struct ClusterArguments {
     /// Pods that are started at once.
     #[arg(long, default_value_t = 60)]
     pods: u32,
+    /// Pods that are started one after the other.
+    #[arg(long, default_value_t = 5)]
+    single_pods: u32,
 }
 
 /// One way to wire up the pods.
-struct Variant {
-    name: &'static str,
-    network: Option<&'static str>,
-    /// The chart value with which it runs.
-    value: &'static str,
-    running: Pair,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Spiderpool,
+    HostLocal,
+    NoSecondNic,
+    DetectionOn,
+}
+
+impl Variant {
+    const ALL: [Self; 4] = [Self::Spiderpool, Self::HostLocal, Self::NoSecondNic, Self::DetectionOn];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Spiderpool => "net1 by Spiderpool",
+            Self::HostLocal => "net1 by host-local",
+            Self::NoSecondNic => "no net1",
+            Self::DetectionOn => "address detection on",
+        }
+    }
+
+    fn network(self) -> Option<&'static str> {
+        match self {
+            Self::Spiderpool | Self::DetectionOn => Some(NETWORK),
+            Self::HostLocal => Some(HOST_LOCAL),
+            Self::NoSecondNic => None,
+        }
+    }
+}
+
+/// Times of one variant.
+#[derive(Debug, Default)]
+struct Times {
+    /// From apply to all running, in seconds.
+    many: Samples,
+    /// The same for one pod.
+    single: Samples,
+    /// ADD of the IPAM plugin, of the coordinator, and their sum per pod, in milliseconds, while many start.
+    plugins_many: [Samples; 3],
+    /// The same while one starts.
+    plugins_single: [Samples; 3],
 }
 
 pub(crate) fn measure(arguments: &ClusterArguments, report: &mut Report) -> Result<()> {
@@ -57,45 +98,77 @@ pub(crate) fn measure(arguments: &ClusterArguments, report: &mut Report) -> Resu
 }
 
 fn start_pods(cluster: &Cluster, arguments: &ClusterArguments, report: &mut Report) -> Result<()> {
-    const OFF: &str = "ipam.enableDuplicateAddressDetection=false";
-    const ON: &str = "ipam.enableDuplicateAddressDetection=true";
-    let variant = |name, network, value| Variant { name, network, value, running: Pair::default() };
-    let mut variants = [
-        variant("no second NIC", None, OFF),
-        variant("net1 by macvlan and host-local", Some(HOST_LOCAL), OFF),
-        variant("net1 by macvlan and Spiderpool", Some(NETWORK), OFF),
-        variant("the same, DAD left on", Some(NETWORK), ON),
-    ];
-    let mut plugins: [Pair; 3] = Default::default();
-    for _ in 0..arguments.rounds {
-        for variant in &mut variants {
-            release::upgrade(cluster, &[variant.value])?;
-            let seen = log_lengths(cluster)?;
-            let mut deployment = Deployment::plain("many").times(arguments.pods);
-            deployment.networks.extend(variant.network.map(str::to_owned));
-            let begun = Instant::now();
-            deployment.start(cluster)?;
-            variant.running.ours.push(begun.elapsed().as_secs_f64());
-            if variant.network == Some(NETWORK) && variant.value == OFF {
-                let [ipam, coordinator] = adds(cluster, &seen)?;
-                ensure!(ipam.len() == coordinator.len(), "ADDs: {} and {}", ipam.len(), coordinator.len());
-                for (ipam, coordinator) in ipam.into_iter().zip(coordinator) {
-                    plugins[0].ours.push(ipam);
-                    plugins[1].ours.push(coordinator);
-                    plugins[2].ours.push(ipam + coordinator);
-                }
+    let mut times: [Times; 4] = Default::default();
+    // Nobody's first pods: containerd unpacks images, programs come into the page cache.
+    let warm_up = Deployment::underlay("warm-up", NETWORK).times(4);
+    warm_up.start(cluster)?;
+    warm_up.delete(cluster)?;
+    let mut detection = false;
+    for round in 0..arguments.rounds {
+        // Each begins once: the first has the fewest pods to clean up after.
+        for turn in 0..Variant::ALL.len() {
+            let index = (round + turn) % Variant::ALL.len();
+            let variant = Variant::ALL[index];
+            if detection != (variant == Variant::DetectionOn) {
+                detection = !detection;
+                release::upgrade(cluster, &[&format!("{DETECTION}={detection}")])?;
             }
-            deployment.delete(cluster)?;
+            start_variant(cluster, arguments, variant, &mut times[index]).with_context(|| variant.name())?;
         }
     }
-    for variant in &variants {
-        let name = format!("{} pods from apply to Running: {}", arguments.pods, variant.name);
-        report.add(name, "s", &variant.running);
+    let [ours, peers @ ..] = times;
+    for (variant, peer) in Variant::ALL.iter().skip(1).zip(peers) {
+        let row = |what: &str| format!("{what}; peer: {}", variant.name());
+        let pair = |ours: &Samples, peer| Pair { ours: ours.clone(), peer };
+        let many = format!("{} pods from apply to Running", arguments.pods);
+        report.add(row(&many), "s", &pair(&ours.many, peer.many));
+        report.add(row("one pod from apply to Running"), "s", &pair(&ours.single, peer.single));
     }
-    for (pair, name) in plugins.iter().zip(["spiderpool", "coordinator", "both together"]) {
-        report.add(format!("CNI ADD under this load: {name}"), "ms", pair);
+    for (plugins, when) in [(ours.plugins_single, "one pod"), (ours.plugins_many, "many pods")] {
+        for (samples, name) in plugins.into_iter().zip(["spiderpool", "coordinator", "both together"]) {
+            let pair = Pair { ours: samples, ..Pair::default() };
+            report.add(format!("ADD while {when} started: {name}"), "ms", &pair);
+        }
     }
     Ok(())
+}
+
+fn start_variant(
+    cluster: &Cluster,
+    arguments: &ClusterArguments,
+    variant: Variant,
+    times: &mut Times,
+) -> Result<()> {
+    let mut deployment = Deployment::plain("many").times(arguments.pods);
+    deployment.networks.extend(variant.network().map(str::to_owned));
+    times.many.push(timed(cluster, &deployment, variant, &mut times.plugins_many)?);
+    for index in 0..arguments.single_pods {
+        let single = Deployment { name: format!("single-{index}"), replicas: 1, ..deployment.clone() };
+        times.single.push(timed(cluster, &single, variant, &mut times.plugins_single)?);
+    }
+    Ok(())
+}
+
+/// Seconds until all pods of it run; they are gone afterwards.
+fn timed(
+    cluster: &Cluster,
+    deployment: &Deployment,
+    variant: Variant,
+    plugins: &mut [Samples; 3],
+) -> Result<f64> {
+    let seen = log_lengths(cluster)?;
+    let begun = Instant::now();
+    deployment.start(cluster)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    if variant == Variant::Spiderpool {
+        for [ipam, coordinator] in adds(cluster, &seen)? {
+            plugins[0].push(ipam);
+            plugins[1].push(coordinator);
+            plugins[2].push(ipam + coordinator);
+        }
+    }
+    deployment.delete(cluster)?;
+    Ok(seconds)
 }
 
 const LOGS: [&str; 2] = ["/var/log/spidernet/spiderpool.log", "/var/log/spidernet/coordinator.log"];
@@ -110,20 +183,26 @@ fn read(place: &Place, path: &str) -> String {
     place.output("cat", &[path]).unwrap_or_default()
 }
 
-/// How many milliseconds each ADD of each plugin took since its log had that length.
-fn adds(cluster: &Cluster, seen: &[[usize; 2]]) -> Result<[Vec<f64>; 2]> {
-    let mut times = [Vec::new(), Vec::new()];
+/// How many milliseconds the ADDs of both plugins took for each sandbox since the logs had that length.
+fn adds(cluster: &Cluster, seen: &[[usize; 2]]) -> Result<Vec<[f64; 2]>> {
+    let mut sandboxes = BTreeMap::<String, [f64; 2]>::new();
     for (node, seen) in cluster.nodes().iter().zip(seen) {
-        for ((path, seen), times) in LOGS.iter().zip(seen).zip(&mut times) {
+        for (plugin, (path, seen)) in LOGS.iter().zip(seen).enumerate() {
             for line in read(&node.place(), path)[*seen..].lines() {
                 let line: Value = serde_json::from_str(line)?;
                 if line["message"] == "request done" && line["span"]["command"] == "ADD" {
-                    times.push(line["micros"].as_f64().context("no time")? / 1000.0);
+                    let sandbox = line["span"]["container"].as_str().context("no container")?;
+                    let times = sandboxes.entry(sandbox.to_owned()).or_default();
+                    times[plugin] += line["micros"].as_f64().context("no time")? / 1000.0;
                 }
             }
         }
     }
-    Ok(times)
+    ensure!(
+        sandboxes.values().flatten().all(|time| *time > 0.0),
+        "a plugin was not called for a sandbox: {sandboxes:?}"
+    );
+    Ok(sandboxes.into_values().collect())
 }
 
 fn apply_host_local(cluster: &Cluster) -> Result<()> {

@@ -31,6 +31,12 @@ enum Verb {
     Status(OptionalName),
     /// Open a shell on a machine, or run what follows `--` there
     Shell(Shell),
+    /// Cut a node's power
+    PowerOff(OneNode),
+    /// Switch a node on again, with the disk that it had, and wait until it is ready
+    PowerOn(OneNode),
+    /// Start one more node and wait until it is ready
+    AddNode(Name),
     /// Import an image archive on every node
     LoadImage(LoadImage),
     /// Print where the kubeconfig file is and how to reach the API server
@@ -99,6 +105,14 @@ struct Shell {
 }
 
 #[derive(Args)]
+struct OneNode {
+    /// node1, node2, ..
+    node: String,
+    #[command(flatten)]
+    name: Name,
+}
+
+#[derive(Args)]
 struct LoadImage {
     /// An OCI or Docker archive
     file: PathBuf,
@@ -132,6 +146,9 @@ fn run(verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Shell(options) => shell(&options),
+        Verb::PowerOff(options) => power_off(&options),
+        Verb::PowerOn(options) => power_on(&options),
+        Verb::AddNode(Name { name }) => add_node(&name),
         Verb::LoadImage(LoadImage { file, name }) => {
             let cluster = Cluster::find(&name.name)?;
             cluster.load_image(&file)?;
@@ -162,6 +179,31 @@ fn up(options: &Up) -> Result<()> {
     };
     let cluster = Cluster::up_with_progress(&options, step)?;
     show::how_to_look_around(&cluster);
+    Ok(())
+}
+
+fn power_off(options: &OneNode) -> Result<()> {
+    let cluster = Cluster::find(&options.name.name)?;
+    let node = cluster.node(&options.node)?;
+    ensure!(node.machine().is_on(), "{} is off already", node.name);
+    node.power_off()?;
+    println!("{} is off", node.name);
+    Ok(())
+}
+
+fn power_on(options: &OneNode) -> Result<()> {
+    let started = Instant::now();
+    let cluster = Cluster::find(&options.name.name)?;
+    let node = cluster.node(&options.node)?;
+    cluster.power_on(node)?;
+    println!("{} is ready, {:.1} s", node.name, started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn add_node(cluster: &str) -> Result<()> {
+    let started = Instant::now();
+    let node = Cluster::find(cluster)?.add_node()?;
+    println!("{} is ready, {:.1} s", node.name, started.elapsed().as_secs_f32());
     Ok(())
 }
 

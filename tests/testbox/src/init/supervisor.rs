@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -45,8 +45,9 @@ impl Supervisor {
     }
 
     pub(super) fn start(&self, service: Service) -> Result<()> {
-        if self.lock().contains_key(&service.name) {
-            self.stop(&service.name)?;
+        let is_there = self.lock().contains_key(&service.name);
+        if is_there && !self.terminate(&service.name)? {
+            eprintln!("{} did not end within {STOP_LIMIT:?} and was killed for its successor", service.name);
         }
         // The lock is held over the start: the reaper cannot see the end of a process that has no entry yet.
         let mut entries = self.lock();
@@ -59,12 +60,18 @@ impl Supervisor {
     }
 
     pub(super) fn stop(&self, name: &str) -> Result<()> {
-        if !self.end(name, Signal::SIGTERM)? {
-            self.remove(name)?;
-            bail!("{name} did not end within {STOP_LIMIT:?} and was killed");
+        ensure!(self.terminate(name)?, "{name} did not end within {STOP_LIMIT:?} and was killed");
+        Ok(())
+    }
+
+    /// Ends a service and takes it off the list; whether SIGTERM was enough.
+    fn terminate(&self, name: &str) -> Result<bool> {
+        let in_time = self.end(name, Signal::SIGTERM)?;
+        if !in_time {
+            self.end(name, Signal::SIGKILL)?;
         }
         self.lock().remove(name);
-        Ok(())
+        Ok(in_time)
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<()> {
@@ -129,18 +136,23 @@ impl Supervisor {
         let (supervisor, name) = (Arc::clone(self), service.name.clone());
         thread::spawn(move || {
             thread::sleep(PAUSE);
-            let mut entries = supervisor.lock();
-            let Some(entry) =
-                entries.get_mut(&name).filter(|entry| entry.is_wanted && entry.process.is_none())
-            else {
-                return;
-            };
-            entry.restarts += 1;
-            match spawn(&entry.service) {
-                Ok(process) => entry.process = Some(process),
-                Err(error) => eprintln!("restart of {name}: {error:#}"),
+            // What keeps it from starting may pass.
+            while let Err(error) = supervisor.restart(&name) {
+                eprintln!("restart of {name}: {error:#}");
+                thread::sleep(PAUSE);
             }
         });
+    }
+
+    /// Starts a service that has ended, if it is wanted still.
+    fn restart(&self, name: &str) -> Result<()> {
+        let mut entries = self.lock();
+        let ended = entries.get_mut(name).filter(|entry| entry.is_wanted && entry.process.is_none());
+        if let Some(entry) = ended {
+            entry.process = Some(spawn(&entry.service)?);
+            entry.restarts += 1;
+        }
+        Ok(())
     }
 }
 
@@ -168,4 +180,42 @@ fn spawn(service: &Service) -> Result<Pid> {
         .spawn()
         .with_context(|| format!("start {program}"))?;
     Ok(Pid::from_raw(child.id().cast_signed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn restart_that_fails_is_tried_again() {
+        let folder = env::temp_dir().join(format!("testbox-supervisor-{}", std::process::id()));
+        let service = Service {
+            name: "late".to_owned(),
+            command: vec!["true".to_owned()],
+            environment: BTreeMap::new(),
+            // It cannot start as long as the folder is not there.
+            log: folder.join("log"),
+        };
+        let supervisor = Arc::new(Supervisor::default());
+        let entry = Entry { service: service.clone(), is_wanted: true, process: None, restarts: 0 };
+        supervisor.lock().insert(service.name.clone(), entry);
+        supervisor.restart_later(&service, WaitStatus::StillAlive);
+        // Then the first attempt is over.
+        thread::sleep(PAUSE * 2);
+        assert_eq!(supervisor.status()[0].process, None);
+        fs::create_dir(&folder).unwrap();
+        let deadline = Instant::now() + STOP_LIMIT;
+        while supervisor.status()[0].process.is_none() {
+            assert!(Instant::now() < deadline, "it is not tried again");
+            thread::sleep(IDLE);
+        }
+        let status = &supervisor.status()[0];
+        assert_eq!(status.restarts, 1);
+        waitpid(Pid::from_raw(status.process.unwrap()), None).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
