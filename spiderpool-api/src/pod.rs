@@ -12,13 +12,10 @@ use kube::Resource;
 use serde::Deserialize;
 use spiderpool_core::ipam::alive::{PodLife, Stage};
 use spiderpool_core::ipam::owner::OwnerRef;
-use spiderpool_core::ipam::vanished::may_run_for;
+use spiderpool_core::ipam::vanished::{DEFAULT_GRACE, may_run_for};
 
 /// The annotation by which the kubelet marks the mirror of a static pod: the hash of its manifest.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
-
-/// The grace period of a pod that names none (`DefaultTerminationGracePeriodSeconds`).
-pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// Phases of a pod of which nothing runs. Its kubelet may still start it again, if it is not terminating.
 pub const STOPPED: [&str; 2] = ["Succeeded", "Failed"];
@@ -105,7 +102,7 @@ pub struct Pod {
     pub deletion: Option<Timestamp>,
     /// Whether its phase says that all its containers have stopped.
     pub has_stopped: bool,
-    /// How long its containers are given to stop, as its spec says.
+    /// How long its containers are given to stop: as its spec says, or longer by the wish of who deletes it.
     pub grace: Duration,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
@@ -131,9 +128,12 @@ impl From<PodObject> for Pod {
     fn from(pod: PodObject) -> Self {
         let stage = Stage::of(&life(&pod));
         let has_stopped = STOPPED.contains(&life(&pod).phase);
-        let grace = pod.spec.termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let grace = grace.map_or(DEFAULT_GRACE, Duration::from_secs);
         let meta = pod.metadata;
+        let seconds = |seconds: Option<i64>| seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let grace =
+            seconds(pod.spec.termination_grace_period_seconds).map_or(DEFAULT_GRACE, Duration::from_secs);
+        let wished = seconds(meta.deletion_grace_period_seconds).map_or(Duration::ZERO, Duration::from_secs);
+        let grace = grace.max(wished);
         let uid = uid(&meta).to_owned();
         let object_uid = meta.uid.unwrap_or_default();
         let owners = meta.owner_references.unwrap_or_default();

@@ -18,6 +18,9 @@ pub(crate) struct Options {
     /// Another agent of the same interface, measured in alternation
     #[arg(long, value_name = "PATH")]
     peer_agent: Option<PathBuf>,
+    /// Another IPAM plugin of the same configuration, measured in alternation
+    #[arg(long, value_name = "PATH")]
+    peer_plugin: Option<PathBuf>,
     /// Another coordinator plugin of the same interface, measured in alternation
     #[arg(long, value_name = "PATH")]
     peer_coordinator: Option<PathBuf>,
@@ -53,9 +56,12 @@ pub(crate) enum Stage {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let subject = options.what.to_possible_value().context("every subject has a name")?;
     let mut arguments = vec![subject.get_name().to_owned()];
-    for (flag, path) in
-        [("--peer-agent", &options.peer_agent), ("--peer-coordinator", &options.peer_coordinator)]
-    {
+    let peers = [
+        ("--peer-agent", &options.peer_agent),
+        ("--peer-plugin", &options.peer_plugin),
+        ("--peer-coordinator", &options.peer_coordinator),
+    ];
+    for (flag, path) in peers {
         if let Some(path) = path {
             let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
             arguments.extend([flag.to_owned(), path.display().to_string()]);

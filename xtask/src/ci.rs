@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 
 use crate::{lint, test, workspace::Workspace};
 
-/// How much the target directory may hold when a run begins.
+/// What cargo builds into. It grows with each run that it outlives, and cargo does not tell what is old.
+const BUILT: [&str; 4] = ["debug", "release", "static", "ebpf"];
+/// How much of that there may be when a run begins.
 const LIMIT: u64 = 30 << 30;
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
@@ -17,20 +19,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     test::test(workspace, None, &[])
 }
 
-/// A directory that outlives its runs grows with each of them, and cargo does not tell what is old.
 fn make_room(workspace: &Workspace) -> Result<()> {
-    let target = workspace.target();
-    if size(target) > LIMIT {
-        // What is in `tools` is neither cargo's nor outdated.
-        for name in ["debug", "release", "static", "ebpf"] {
-            let path = target.join(name);
-            println!("removed, for its size: {}", workspace.shown(&path).display());
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| path.display().to_string());
-                }
-                _ => {}
-            }
+    let built = BUILT.map(|name| workspace.target().join(name));
+    if built.iter().map(|folder| size(folder)).sum::<u64>() > LIMIT {
+        for folder in built.iter().filter(|folder| folder.exists()) {
+            fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+            println!("removed, for its size: {}", workspace.shown(folder).display());
         }
     }
     Ok(())

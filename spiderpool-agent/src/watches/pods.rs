@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spiderpool_api::pod::{Pod, PodObject};
 use spiderpool_core::ipam::vanished::Vanished;
@@ -26,17 +26,16 @@ impl PodIndex {
     /// Until when a pod may run that the API server does not have any more.
     pub fn may_run_until(&self, namespace: &str, name: &str, uid: &str) -> Option<Instant> {
         let now = Instant::now();
-        // The watch may be behind.
-        let known = self.get(namespace, name).filter(|pod| pod.uid == uid);
-        let until = known.and_then(|pod| now.checked_add(pod.may_run_for()?));
-        until.or_else(|| self.vanished.until(uid, now))
+        match self.get(namespace, name).filter(|pod| pod.uid == uid) {
+            // The watch is behind.
+            Some(pod) => now.checked_add(pod.may_run_for()?),
+            None => self.vanished.until(uid, now),
+        }
     }
 
-    fn vanish(&mut self, pod: &Pod) {
+    fn vanish(&mut self, pod: &Pod, may_run_for: Option<Duration>) {
         let now = Instant::now();
-        if let Some(until) = pod.may_run_for().and_then(|time| now.checked_add(time)) {
-            self.vanished.insert(&pod.uid, until, now);
-        }
+        self.vanished.insert(&pod.uid, may_run_for.and_then(|time| now.checked_add(time)), now);
     }
 }
 
@@ -46,14 +45,16 @@ impl Index<PodObject> for PodIndex {
         self.vanished.remove(&pod.uid);
         let before = self.pods.insert((pod.namespace.clone(), pod.name.clone()), Arc::new(pod.clone()));
         if let Some(before) = before.filter(|before| before.uid != pod.uid) {
-            self.vanish(&before);
+            self.vanish(&before, before.may_run_for());
         }
     }
 
     fn delete(&mut self, pod: &PodObject) {
         let pod = Pod::from(pod.clone());
-        self.pods.remove(&(pod.namespace.clone(), pod.name.clone()));
-        self.vanish(&pod);
+        let before = self.pods.remove(&(pod.namespace.clone(), pod.name.clone()));
+        // By force, a pod is deleted with a grace period of 0, and its kubelet goes by the one before.
+        let before = before.filter(|before| before.uid == pod.uid).and_then(|before| before.may_run_for());
+        self.vanish(&pod, pod.may_run_for().map(|time| time.max(before.unwrap_or_default())));
     }
 
     fn reset(&mut self, pods: Vec<PodObject>) {
@@ -64,7 +65,7 @@ impl Index<PodObject> for PodIndex {
         // Nobody has seen them go.
         for (name, pod) in before {
             if self.pods.get(&name).is_none_or(|now| now.uid != pod.uid) {
-                self.vanish(&pod);
+                self.vanish(&pod, pod.may_run_for());
             }
         }
     }
@@ -109,7 +110,7 @@ mod tests {
         index.apply(named("replaced", "new", "Running"));
         index.reset(vec![named("replaced", "new", "Running")]);
         for (uid, expected) in
-            [("seen", true), ("missed", true), ("replaced", true), ("stopped", false), ("new", false)]
+            [("seen", true), ("missed", true), ("replaced", true), ("stopped", false), ("unseen", false)]
         {
             assert_eq!(index.may_run_until("n", uid, uid).is_some(), expected, "{uid}");
         }

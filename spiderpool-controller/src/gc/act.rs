@@ -93,7 +93,7 @@ impl Actor {
         Ok(found.map(Pod::from))
     }
 
-    /// A node that has just come back may still run what was overdue.
+    /// Asked live: a node that has just come back may still run what is overdue or gone.
     async fn node_is_ready(&self, name: &str) -> Result<bool, ActError> {
         let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name)).await;
         let found = found.map_err(|source| ActError::ReadNode { node: name.to_owned(), source })?;
@@ -102,20 +102,20 @@ impl Actor {
 
     async fn free(&self, id: &PodId) -> Result<(), ActError> {
         let found = self.read_pod(id).await?;
-        let node_is_ready = match &found {
-            Some(pod) if pod.stage == Stage::Terminating => self.node_is_ready(&pod.node).await?,
-            _ => false,
+        let node_is_ready = match self.world.read(|world| world.node(id)) {
+            Some(node) => self.node_is_ready(&node).await?,
+            None => false,
         };
         let standing = found.as_ref().map(|pod| Standing {
             uid: &pod.uid,
             stage: pod.stage,
             has_stopped: pod.has_stopped,
             deletion: pod.deletion,
-            node_is_ready,
         });
-        let (verdict, addresses) = self
-            .world
-            .read(|world| (world.judge_pod(id, standing, self.settings.clock()), world.addresses.bound(id)));
+        let (verdict, addresses) = self.world.read(|world| {
+            let verdict = world.judge_pod(id, standing, node_is_ready, self.settings.clock());
+            (verdict, world.addresses.bound(id))
+        });
         let Verdict::Free(cause) = verdict else {
             debug!(pod = %id, uid = %id.uid, ?verdict, "the API server knows better than the watches");
             return Ok(());

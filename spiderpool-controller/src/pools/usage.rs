@@ -45,6 +45,12 @@ impl Stored {
         self.0.entry(pool).or_default().insert(name, object.spec.bitmap.clone());
     }
 
+    /// Nobody knows what the block says, or whether there is one: it is written again, or removed.
+    pub(super) fn doubt(&mut self, pool: &str, name: &str) {
+        // No block that is stored has an empty bitmap.
+        self.0.entry(pool.into()).or_default().insert(name.to_owned(), String::new());
+    }
+
     /// The block is gone.
     pub(super) fn delete(&mut self, pool: &str, name: &str) {
         if let Some(blocks) = self.0.get_mut(pool) {
@@ -142,6 +148,17 @@ mod tests {
         assert_eq!(object.metadata.name.as_deref(), Some("p.10.1.0.0"));
         assert_eq!((object.spec.base.as_str(), object.spec.in_use), ("10.1.0.0", 2));
         assert_eq!(object.metadata.labels.as_ref().unwrap()[labels::ADDRESS_POOL], "p");
+    }
+
+    /// The write that failed may have been done, and the world may be again as it was before.
+    #[test]
+    fn a_block_in_doubt_is_written_again() {
+        let mut stored = Stored::default();
+        let before = world(&["10.1.0.1"]);
+        applied(&mut stored, &before);
+        stored.doubt("p", "p.10.1.0.0");
+        assert!(matches!(&stored.plan(&before, "p")[..], [Step::Put(object)] if object.spec.in_use == 1));
+        assert_eq!(stored.plan(&World::default(), "p"), [Step::Delete("p.10.1.0.0".into())]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PostParams};
 use serde_json::{Value, json};
 use spiderpool_api::crd::{SpiderIPPool, SpiderIPPoolUsage};
-use spiderpool_runtime::kubernetes::{Exactly, Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{Deletion, Exactly, Failure, Kubernetes};
 use spiderpool_runtime::shutdown::Shutdown;
 use spiderpool_runtime::watch::Shared;
 use tokio::sync::Notify;
@@ -225,10 +225,14 @@ impl Work {
         for step in steps {
             match step {
                 Step::Put(object) => {
+                    // It may be written although nobody says so.
+                    let name = object.metadata.name.clone().unwrap_or_default();
+                    stored.write(|stored| stored.doubt(pool, &name));
                     self.put(&object).await?;
                     stored.write(|stored| stored.put(&object));
                 }
                 Step::Delete(name) => {
+                    stored.write(|stored| stored.doubt(pool, &name));
                     self.delete(&name).await?;
                     stored.write(|stored| stored.delete(pool, &name));
                 }
@@ -251,8 +255,12 @@ impl Work {
     }
 
     async fn delete(&self, name: &str) -> Result<(), Failure> {
-        let Some(found) = self.kube.read(self.usages.get_opt(name)).await? else { return Ok(()) };
-        self.kube.delete(&self.usages, &Exactly::of(&found.metadata)).await.map(|_| ())
+        while let Some(found) = self.kube.read(self.usages.get_opt(name)).await? {
+            if self.kube.delete(&self.usages, &Exactly::of(&found.metadata)).await? == Deletion::Done {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is to be done about a pod that holds addresses or has an endpoint. Pure: the same rule as the agents'
 //! (`spiderpool_core::ipam::alive`), and what only somebody outside of the node can say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -66,8 +67,6 @@ pub struct Standing<'a> {
     pub has_stopped: bool,
     /// When its grace period ends.
     pub deletion: Option<Timestamp>,
-    /// Whether its node answers.
-    pub node_is_ready: bool,
 }
 
 impl World {
@@ -78,9 +77,9 @@ impl World {
             stage: pod.stage,
             has_stopped: pod.has_stopped,
             deletion: pod.deletion,
-            node_is_ready: self.nodes.is_ready(&pod.node),
         });
-        match self.judge_pod(id, standing, clock) {
+        let node_is_ready = self.node(id).is_some_and(|node| self.nodes.is_ready(&node));
+        match self.judge_pod(id, standing, node_is_ready, clock) {
             Verdict::Fine
                 if standing.is_some_and(|pod| pod.stage == Stage::Alive) && self.lacks_endpoint(id) =>
             {
@@ -90,8 +89,20 @@ impl World {
         }
     }
 
-    /// By what is said of the pod that has the name now; never asks for an endpoint.
-    pub fn judge_pod(&self, id: &PodId, found: Option<Standing<'_>>, clock: Clock) -> Verdict {
+    /// The node that runs the pod, or ran it.
+    pub fn node(&self, id: &PodId) -> Option<Arc<str>> {
+        let of_pod = self.pods.get(&id.uid).map(|pod| Arc::clone(&pod.node)).filter(|node| !node.is_empty());
+        of_pod.or_else(|| self.addresses.holder(id).map(|holder| Arc::clone(&holder.node)))
+    }
+
+    /// By what is said of the pod that has the name now, and of its node; never asks for an endpoint.
+    pub fn judge_pod(
+        &self,
+        id: &PodId,
+        found: Option<Standing<'_>>,
+        node_is_ready: bool,
+        clock: Clock,
+    ) -> Verdict {
         let holder = self.addresses.holder(id);
         let has_bound = holder.is_some() && !self.addresses.bound(id).is_empty();
         // An endpoint that was made to outlive its pod, and has no addresses here, is not ours to judge.
@@ -107,7 +118,7 @@ impl World {
             clock.rules.is_over(Ending {
                 grace_is_over: grace_end(pod).is_some_and(|end| clock.now >= end),
                 has_stopped: pod.has_stopped,
-                node_is_ready: pod.node_is_ready,
+                node_is_ready,
             })
         };
         let overdue = found.is_some_and(|pod| pod.stage == Stage::Terminating && is_over(pod));
@@ -119,19 +130,16 @@ impl World {
                 Some(end) => Verdict::Later(end),
                 None => Verdict::Fine,
             },
-            Fate::Freed => match self.runs_on(id, found, clock) {
-                Some(end) => Verdict::Later(end),
-                None => Verdict::Free(cause(id, found, overdue)),
-            },
+            Fate::Freed => {
+                let is_gone = found.is_none_or(|pod| pod.uid != &*id.uid);
+                // While its node answers, what a pod holds that has vanished is the node's to free.
+                let runs_until = || self.pods.may_run_until(&id.uid, clock.now);
+                match (is_gone && node_is_ready).then(runs_until).flatten() {
+                    Some(end) => Verdict::Later(end),
+                    None => Verdict::Free(cause(id, found, overdue)),
+                }
+            }
         }
-    }
-
-    /// Until when a pod may run that has vanished: what it holds is its node's to free, as long as the node answers.
-    fn runs_on(&self, id: &PodId, found: Option<Standing<'_>>, clock: Clock) -> Option<Timestamp> {
-        let holder = self.addresses.holder(id)?;
-        let is_gone = found.is_none_or(|pod| pod.uid != &*id.uid);
-        let until = self.pods.may_run_until(&id.uid, clock.now)?;
-        (is_gone && self.nodes.is_ready(&holder.node)).then_some(until)
     }
 
     /// Whether the endpoint lacks an address. Of several for one NIC and family it names one.

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use spiderpool_api::pod::DEFAULT_GRACE;
 use spiderpool_core::ipam::alive::Stage;
-use spiderpool_core::ipam::vanished::{Vanished, may_run_for};
+use spiderpool_core::ipam::vanished::{DEFAULT_GRACE, Vanished, may_run_for};
 use spiderpool_runtime::watch::Index;
 
 use super::slim::SlimPod;
@@ -34,8 +33,6 @@ pub struct KnownPod {
 pub struct PodIndex {
     pods: HashMap<Box<str>, KnownPod>,
     vanished: Vanished<Timestamp>,
-    /// When they were listed for the first time: what vanished shortly before that is not known.
-    known_since: Option<Timestamp>,
 }
 
 impl PodIndex {
@@ -46,12 +43,11 @@ impl PodIndex {
 
     /// Until when a pod may run that the API server does not have any more.
     pub fn may_run_until(&self, uid: &str, now: Timestamp) -> Option<Timestamp> {
-        if let Some(known) = self.pods.get(uid) {
+        match self.pods.get(uid) {
             // The watch is behind.
-            return known.may_run_for.and_then(|time| after(now, time));
+            Some(known) => after(now, known.may_run_for?),
+            None => self.vanished.until(uid, now),
         }
-        let unknown = self.known_since.and_then(|since| after(since, may_run_for(DEFAULT_GRACE)));
-        self.vanished.until(uid, now).or(unknown.filter(|until| *until > now))
     }
 
     /// How many there are.
@@ -89,9 +85,7 @@ impl World {
 
     fn vanish(&mut self, uid: &str, may_run_for: Option<Duration>) {
         let now = Timestamp::now();
-        if let Some(until) = may_run_for.and_then(|time| after(now, time)) {
-            self.pods.vanished.insert(uid, until, now);
-        }
+        self.pods.vanished.insert(uid, may_run_for.and_then(|time| after(now, time)), now);
     }
 }
 
@@ -112,8 +106,9 @@ impl Index<SlimPod> for World {
 
     fn delete(&mut self, pod: &SlimPod) {
         let id = self.id(pod);
-        self.pods.pods.remove(pod.uid.as_str());
-        self.vanish(&pod.uid, pod.may_run_for);
+        let before = self.pods.pods.remove(pod.uid.as_str()).and_then(|before| before.may_run_for);
+        // By force, a pod is deleted with a grace period of 0, and its kubelet goes by the one before.
+        self.vanish(&pod.uid, pod.may_run_for.map(|time| time.max(before.unwrap_or_default())));
         self.suspect(id);
     }
 
@@ -128,7 +123,7 @@ impl Index<SlimPod> for World {
                 self.vanish(&uid, pod.may_run_for);
             }
         }
-        self.pods.known_since.get_or_insert_with(Timestamp::now);
+        self.pods.vanished.listed(|| after(Timestamp::now(), may_run_for(DEFAULT_GRACE)));
         self.suspect_all();
     }
 }
