@@ -12,7 +12,11 @@ securityContext:
 nodeSelector:
   {{- toYaml .root.Values.spiderpoolController.nodeSelector | nindent 2 }}
 tolerations:
-  {{- toYaml .root.Values.spiderpoolController.tolerations | nindent 2 }}
+  # First of all, because the first that fits counts: from a node that does not answer the pod moves to another one.
+  - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 10}
+  {{- with .root.Values.spiderpoolController.tolerations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{/* The rules by which a Job applies the definitions of the custom resources. */}}

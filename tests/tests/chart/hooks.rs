@@ -77,3 +77,15 @@ fn an_installation_brings_kept_definitions_up_to_date() {
     assert_eq!(first(&[]), "apply-crds");
     assert_eq!(first(&["--is-upgrade"]), Value::Null, "the hook before the upgrade has done it");
 }
+
+/// A Job tolerates everything, so it may be put on a node that does not answer.
+#[test]
+fn a_jobs_pod_does_not_wait_for_a_dead_node() {
+    for values in [&["--set=spiderpoolController.tolerations=null"][..], &[]] {
+        for job in objects(values).iter().filter(|object| object["kind"] == "Job") {
+            let first = &job["spec"]["template"]["spec"]["tolerations"][0];
+            assert_eq!(first["key"], "node.kubernetes.io/unreachable", "{}", title(job));
+            assert!(first["tolerationSeconds"].as_u64().is_some_and(|seconds| seconds < 30), "{first}");
+        }
+    }
+}
