@@ -22,7 +22,7 @@ fn twice_the_same_and_below_40_mib() {
     }
 }
 
-/// Who builds from the same sources in another folder gets the same images.
+/// Nobody's folders are shipped, and programs do not differ for their sake.
 #[test]
 fn no_program_knows_where_it_was_built() {
     let home = std::env::var("HOME").unwrap();
