@@ -1,10 +1,17 @@
 //! Names that are parsed once, at the edge, and carry their meaning as a type from then on.
+//!
+//! Each is one shared text: a clone costs a reference count.
+
+mod pod;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use pod::PodName;
 
 /// Why a text is not a name of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -13,6 +20,12 @@ pub struct NameError {
     kind: &'static str,
     text: String,
     reason: &'static str,
+}
+
+impl NameError {
+    fn new(kind: &'static str, text: &str, reason: &'static str) -> Self {
+        Self { kind, text: text.to_owned(), reason }
+    }
 }
 
 /// DNS-1123 subdomain, as Kubernetes asks of most object names: at most 253 characters of `[a-z0-9.-]`,
@@ -41,6 +54,16 @@ fn check_uid(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// CNI specification 1.1.0, section 2, `CNI_CONTAINERID`.
+fn check_container_id(text: &str) -> Result<(), &'static str> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    if text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && text.bytes().all(inner) {
+        Ok(())
+    } else {
+        Err("it must start with a letter or digit and may hold letters, digits, '_', '.' and '-' only")
+    }
+}
+
 /// `IFNAMSIZ` is 16 with the terminating zero; see `dev_valid_name()` in net/core/dev.c.
 fn check_if_name(text: &str) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > 15 {
@@ -57,7 +80,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// The name as text.
@@ -70,7 +93,7 @@ macro_rules! name {
             type Err = NameError;
 
             fn from_str(text: &str) -> Result<Self, NameError> {
-                Self::try_from(text.to_owned())
+                Self::try_from(Arc::from(text))
             }
         }
 
@@ -78,16 +101,25 @@ macro_rules! name {
             type Error = NameError;
 
             fn try_from(text: String) -> Result<Self, NameError> {
+                Self::try_from(Arc::from(text))
+            }
+        }
+
+        impl TryFrom<Arc<str>> for $type {
+            type Error = NameError;
+
+            /// Keeps the text that it is given, which may be shared already.
+            fn try_from(text: Arc<str>) -> Result<Self, NameError> {
                 match $check(&text) {
                     Ok(()) => Ok(Self(text)),
-                    Err(reason) => Err(NameError { kind: $kind, text, reason }),
+                    Err(reason) => Err(NameError::new($kind, &text, reason)),
                 }
             }
         }
 
         impl From<$type> for String {
             fn from(name: $type) -> Self {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 
@@ -116,6 +148,10 @@ name!(
 name!(
     /// The UID of a pod.
     PodUid, "pod UID", check_uid
+);
+name!(
+    /// The ID of a pod's sandbox, as the container runtime gives it to CNI plugins.
+    ContainerId, "container ID", check_container_id
 );
 name!(
     /// The name of a network interface.
@@ -153,6 +189,15 @@ mod tests {
         check::<IfName>("a:1", false);
         check::<IfName>("..", false);
         check::<IfName>("", false);
+    }
+
+    #[test]
+    fn container_ids_are_what_the_cni_specification_takes() {
+        check::<ContainerId>("c0ffee", true);
+        check::<ContainerId>("a_b.c-D", true);
+        check::<ContainerId>("", false);
+        check::<ContainerId>("-a", false);
+        check::<ContainerId>("../a", false);
     }
 
     #[test]
