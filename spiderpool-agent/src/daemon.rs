@@ -25,7 +25,7 @@ use crate::dataplane::{self, DataplaneMetrics};
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
 use crate::start::Start;
 use crate::watches::{CoordinatorIndex, Shared};
-use crate::{http, ipam};
+use crate::{http, ipam, node_addresses, pod_network};
 
 /// How long the shutdown waits for endpoints that are not written yet.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -120,7 +120,7 @@ fn start_dataplane(
     let settings = dataplane::Settings {
         object: environment.bpf_object.clone(),
         pin_dir: environment.bpf_dir.clone(),
-        state: dataplane::state_path(&environment.state_dir),
+        state: pod_network::state_path(&environment.state_dir),
         sizes: environment.map_sizes.sizes(),
     };
     dataplane::start(settings, metrics, health.condition("dataplane", Scope::Readiness))
@@ -129,7 +129,7 @@ fn start_dataplane(
 
 fn follow_node_addresses(agent: &Arc<Agent>, followed: Condition) -> anyhow::Result<()> {
     let agent = Arc::clone(agent);
-    dataplane::follow_nodes(followed, move |addresses| {
+    node_addresses::follow(followed, move |addresses| {
         agent.node_addresses.write(|known| known.clone_from(&addresses));
         agent.dataplane.set_nodes(addresses);
     })

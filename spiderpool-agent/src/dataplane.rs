@@ -5,17 +5,11 @@
 mod attach;
 mod cidrs;
 mod entries;
-mod inventory;
-mod leftovers;
 mod metrics;
-mod node_link;
-mod nodes;
 mod owner;
 mod recover;
-mod state_file;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -24,12 +18,11 @@ use std::time::{Duration, Instant};
 use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
 use spiderpool_runtime::health::Condition;
 use tokio::sync::oneshot;
-use tracing::error;
 
-pub use cidrs::{ClusterCidrs, ProfileKey, plan_cidrs};
-pub use leftovers::{NodeLeftovers, leftovers};
+use crate::cluster_cidrs::ClusterCidrs;
+
+pub use cidrs::plan_cidrs;
 pub use metrics::DataplaneMetrics;
-pub use nodes::node_addresses;
 pub use owner::{DataplaneError, Owner, Settings};
 
 /// How often flows are expired, counters read and a failed load is tried again.
@@ -148,30 +141,4 @@ fn obey(owner: &mut Owner, news: &Mutex<News>, order: Order) {
         }
         Order::Stop => {}
     }
-}
-
-/// Follows the node's addresses on a thread of its own, for ever. `followed` is met while it can.
-pub fn follow_nodes(
-    followed: Condition,
-    mut changed: impl FnMut(Vec<IpAddr>) + Send + 'static,
-) -> std::io::Result<()> {
-    thread::Builder::new().name("addresses".to_owned()).spawn(move || {
-        loop {
-            let outcome = nodes::follow(|addresses| {
-                followed.met();
-                changed(addresses);
-            });
-            let why =
-                outcome.err().map_or_else(|| "the events have ended".to_owned(), |error| error.to_string());
-            error!(error = why, "node addresses cannot be followed, trying again");
-            followed.unmet(why);
-            thread::sleep(SWEEP);
-        }
-    })?;
-    Ok(())
-}
-
-/// Where the inventory is kept.
-pub fn state_path(folder: &std::path::Path) -> PathBuf {
-    folder.join("dataplane.json")
 }

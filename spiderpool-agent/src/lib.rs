@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod announce;
+pub mod cluster_cidrs;
 pub mod config;
 pub mod coordinator;
 pub mod daemon;
@@ -9,5 +10,7 @@ pub mod dataplane;
 mod http;
 pub mod ipam;
 pub mod node;
+pub mod node_addresses;
+pub mod pod_network;
 pub mod start;
 pub mod watches;

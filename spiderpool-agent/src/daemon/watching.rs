@@ -16,7 +16,7 @@ use spiderpool_runtime::shutdown::Shutdown;
 use tracing::{Instrument, info_span};
 
 use super::{Agent, Task};
-use crate::dataplane::ClusterCidrs;
+use crate::cluster_cidrs::ClusterCidrs;
 use crate::ipam::Indexes;
 use crate::watches::{CoordinatorIndex, Index, Shared, follow, pool_specs};
 

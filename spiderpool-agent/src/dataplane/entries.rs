@@ -7,7 +7,7 @@ use spiderpool_api::agent::dataplane::NicRole;
 use spiderpool_dataplane::{NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
 use thiserror::Error;
 
-use super::inventory::{NicRecord, PodRecord};
+use crate::pod_network::{NicRecord, PodRecord};
 
 /// The pod has more underlay NICs than the programs can tell apart.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -89,8 +89,8 @@ mod tests {
 
     use spiderpool_api::agent::dataplane::Nic;
 
-    use super::super::inventory::NetnsIdentity;
     use super::*;
+    use crate::pod_network::NetnsIdentity;
 
     fn record(id: u16, name: &str, role: NicRole, addresses: &[&str]) -> NicRecord {
         let nic = Nic {

@@ -11,13 +11,15 @@ use spiderpool_runtime::health::Condition;
 use thiserror::Error;
 use tracing::{debug, error, info, warn};
 
-use super::attach::{self, AttachError};
-use super::cidrs::{ClusterCidrs, ProfileKey, plan_cidrs};
+use super::attach::AttachError;
+use super::cidrs::plan_cidrs;
 use super::entries::{self, TooManyNics, entries};
-use super::inventory::{Inventory, InventoryError, PodRecord, Retired};
 use super::metrics::{DataplaneMetrics, Growth};
-use super::node_link::{self, Leaving};
-use super::state_file::{self, StateFileError};
+use crate::cluster_cidrs::ClusterCidrs;
+use crate::pod_network::{
+    IdleLinks, Inventory, InventoryError, NamespaceError, PodRecord, ProfileKey, Retired, StateFileError,
+    netns, node_link, route_hints, state_file,
+};
 
 /// Where things are.
 #[derive(Debug, Clone)]
@@ -62,7 +64,10 @@ pub enum DataplaneError {
     /// A map cannot be written.
     #[error(transparent)]
     Map(#[from] MapError),
-    /// The pod's namespace cannot be worked on.
+    /// The pod's namespace cannot be read or changed.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The programs cannot be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
 }
@@ -86,7 +91,7 @@ pub struct Owner {
     pub(super) written: BTreeMap<u16, ProfileKey>,
     /// Profiles that may have entries in the map.
     pub(super) filled: BTreeSet<u16>,
-    pub(super) leaving: Leaving,
+    pub(super) leaving: IdleLinks,
 }
 
 impl Owner {
@@ -106,7 +111,7 @@ impl Owner {
             nodes: Vec::new(),
             written: BTreeMap::new(),
             filled: BTreeSet::new(),
-            leaving: Leaving::default(),
+            leaving: IdleLinks::default(),
         }
     }
 
@@ -160,7 +165,7 @@ impl Owner {
             return Err(DataplaneError::NoCluster);
         }
         self.leaving.cancel(&request.attachment.container_id);
-        let identity = attach::identity(&NetNs::open(&request.netns)?)?;
+        let identity = netns::identity(&NetNs::open(&request.netns)?)?;
         let max_id = dataplane.max_id();
         let before = self.inventory.clone();
         let taken = self.unretired.nics.iter().copied().collect();
@@ -283,7 +288,7 @@ impl Owner {
         if self.nodes.is_empty() {
             return Ok(()); // nobody has listed them yet
         }
-        let Some(netns) = attach::open(pod)? else { return Ok(()) };
+        let Some(netns) = netns::open(pod)? else { return Ok(()) };
         let changed = node_link::refresh(&netns, pod, &self.nodes)?;
         if changed > 0 {
             info!(container = pod.container_id, pod = pod.pod_name, changed, "node link renewed");
@@ -296,9 +301,9 @@ impl Owner {
         if pod.attachments.iter().any(|attachment| attachment.route_hints == RouteHints::Never) {
             return Ok(());
         }
-        let Some(netns) = attach::open(pod)? else { return Ok(()) };
-        let cidrs = cluster.with(&pod.own_cidrs());
-        let changed = attach::refresh_hints(&netns, pod, &cidrs, &self.nodes)?;
+        let Some(netns) = netns::open(pod)? else { return Ok(()) };
+        let cidrs = cluster.with(&pod.own_cidrs()).all();
+        let changed = route_hints::refresh(&netns, pod, &cidrs, &self.nodes)?;
         if changed > 0 {
             info!(container = pod.container_id, pod = pod.pod_name, changed, "route hints renewed");
         }

@@ -9,9 +9,8 @@ use spiderpool_dataplane::{Dataplane, NicEntry};
 use tracing::{error, info};
 
 use super::attach;
-use super::inventory::{Inventory, PodRecord, Retired};
 use super::owner::{DataplaneError, Owner, Settings};
-use super::state_file::{self, StateFileError};
+use crate::pod_network::{Inventory, PodRecord, Retired, StateFileError, netns, state_file};
 
 impl Owner {
     /// Tries to load programs and maps; says so where it is asked.
@@ -110,8 +109,8 @@ impl Owner {
     }
 
     fn serve_again(&mut self, pod: &PodRecord) -> Result<Presence, DataplaneError> {
-        let Some(netns) = attach::open(pod)? else {
-            return Ok(if attach::has_host_end(pod)? { Presence::Hidden } else { Presence::Gone });
+        let Some(netns) = netns::open(pod)? else {
+            return Ok(if netns::has_host_end(pod)? { Presence::Hidden } else { Presence::Gone });
         };
         self.put_entries(pod)?;
         if let Some(dataplane) = &self.dataplane {

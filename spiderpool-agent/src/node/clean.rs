@@ -3,7 +3,8 @@
 //! What running pods still need stays: their runtime executes the plugins when they end, and their NICs have the
 //! pinned programs.
 
-mod in_use;
+mod api;
+mod kernel;
 mod plan;
 mod remove;
 
@@ -18,9 +19,9 @@ use tracing::{error, info, warn};
 
 use super::plugins::IN_IMAGE;
 use crate::config::{ConfigFile, DEFAULT_CONFIG};
-use crate::dataplane;
+use crate::pod_network;
 use plan::{Plan, plan};
-use remove::Leftovers;
+use remove::Installed;
 
 /// Arguments of `spiderpool-agent clean-node`.
 #[derive(Debug, Clone, Args)]
@@ -66,11 +67,11 @@ impl CleanNode {
 pub async fn run(options: CleanNode) -> anyhow::Result<()> {
     logging::init(Level::Info);
     let socket = ConfigFile::load(&options.config_path)?.socket().to_owned();
-    let state = dataplane::state_path(&options.on_host(&options.state_dir));
-    let in_kernel = dataplane::leftovers(&state).map_err(|error| error.to_string());
-    let in_api = in_use::pods_with_addresses(&options.node_name).await;
+    let state = pod_network::state_path(&options.on_host(&options.state_dir));
+    let in_kernel = kernel::read(&state).map_err(|error| error.to_string());
+    let in_api = api::pods_with_addresses(&options.node_name).await;
     let Plan { idle_links, keep } = plan(in_kernel, in_api);
-    let leftovers = Leftovers {
+    let installed = Installed {
         plugins: super::plugins::list(&options.plugins)?,
         cni_bin: options.on_host(&options.cni_bin),
         logs: options.on_host(&options.logs),
@@ -79,15 +80,15 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
         socket: options.on_host(&socket),
     };
     let mut failures = remove::links(&idle_links);
-    failures.extend(leftovers.socket());
+    failures.extend(installed.socket());
     if keep.is_empty() {
-        failures.extend(leftovers.everything());
+        failures.extend(installed.everything());
     } else {
         for why in &keep {
             warn!(node = %options.node_name, why, "something on this node is in use and stays");
         }
         let (bin, pins) = (options.cni_bin.display(), options.bpf_dir.display());
-        let state = dataplane::state_path(&options.state_dir);
+        let state = pod_network::state_path(&options.state_dir);
         warn!(%bin, %pins, state = %state.display(), "CNI plugins, pinned programs and the list of pods stay until these pods have ended; then remove them, or install Spiderpool again");
     }
     for failure in &failures {

@@ -2,8 +2,8 @@ use spiderpool_api::agent::dataplane::{Nic, NicRole};
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_runtime::health::{Health, Scope};
 
-use super::super::inventory::NetnsIdentity;
 use super::*;
+use crate::pod_network::NetnsIdentity;
 
 /// An owner on a node whose BPF file system is not mounted, with a pod in its inventory.
 fn owner_without_maps(folder: &std::path::Path) -> Owner {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use spiderpool_core::names::IfName;
 
-use crate::dataplane::NodeLeftovers;
+use super::kernel::PodNetworks;
 
 /// What is to be done.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -17,24 +17,21 @@ pub(super) struct Plan {
 
 /// Decides from what the kernel shows and from the pods (`NAMESPACE/NAME`) that hold addresses by the API server.
 /// Who cannot be asked counts as in use: a plugin that is missing keeps pods from ending.
-pub(super) fn plan(
-    in_kernel: Result<NodeLeftovers, String>,
-    in_api: Result<BTreeSet<String>, String>,
-) -> Plan {
+pub(super) fn plan(in_kernel: Result<PodNetworks, String>, in_api: Result<BTreeSet<String>, String>) -> Plan {
     let mut keep = Vec::new();
     let kernel = in_kernel.unwrap_or_else(|error| {
         keep.push(format!("NICs of pods are not known: {error}"));
-        NodeLeftovers::default()
+        PodNetworks::default()
     });
     let api = in_api.unwrap_or_else(|error| {
         keep.push(format!("pods with addresses are not known: {error}"));
         BTreeSet::new()
     });
     // A pod that the inventory does not know may own any of the links that it does not know.
-    let all_known = keep.is_empty() && kernel.unknown_nics == 0 && api.is_subset(&kernel.pods);
+    let all_known = keep.is_empty() && kernel.orphaned_nics == 0 && api.is_subset(&kernel.pods);
     keep.extend(kernel.pods.union(&api).map(|pod| format!("pod {pod} runs with NICs or addresses of ours")));
-    if kernel.unknown_nics > 0 {
-        keep.push(format!("{} NICs are of pods that are not known", kernel.unknown_nics));
+    if kernel.orphaned_nics > 0 {
+        keep.push(format!("{} NICs are of pods that are not known", kernel.orphaned_nics));
     }
     Plan { idle_links: if all_known { kernel.idle_links } else { Vec::new() }, keep }
 }
@@ -47,8 +44,8 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn kernel(names: &[&str]) -> NodeLeftovers {
-        NodeLeftovers { pods: pods(names), idle_links: vec!["sp0".parse().unwrap()], unknown_nics: 0 }
+    fn kernel(names: &[&str]) -> PodNetworks {
+        PodNetworks { pods: pods(names), idle_links: vec!["sp0".parse().unwrap()], orphaned_nics: 0 }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::info;
 
-/// Where what was left is, as this container sees it.
-pub(super) struct Leftovers {
+/// Where agents have put what on the node, as this container sees it.
+pub(super) struct Installed {
     /// The plugins in the image, which name those on the node.
     pub(super) plugins: Vec<PathBuf>,
     pub(super) cni_bin: PathBuf,
@@ -32,7 +32,7 @@ pub(super) fn links(hosts: &[IfName]) -> Vec<String> {
     hosts.iter().filter_map(|host| remove(host).err().map(|error| error.to_string())).collect()
 }
 
-impl Leftovers {
+impl Installed {
     /// Removes the socket, which nobody listens at any more.
     pub(super) fn socket(&self) -> Vec<String> {
         collect([file(&self.socket)])
@@ -137,7 +137,7 @@ mod tests {
             fs::create_dir_all(at(file).parent().unwrap()).unwrap();
             fs::write(at(file), "").unwrap();
         }
-        let leftovers = Leftovers {
+        let installed = Installed {
             plugins: vec!["/image/coordinator".into(), "/image/spiderpool".into()],
             cni_bin: at("opt/cni/bin"),
             logs: at("log/spidernet"),
@@ -145,11 +145,11 @@ mod tests {
             state: at("run/spidernet/dataplane.json"),
             socket: at("run/spidernet/spiderpool.sock"),
         };
-        assert_eq!(leftovers.socket(), Vec::<String>::new());
-        assert_eq!(leftovers.everything(), Vec::<String>::new());
+        assert_eq!(installed.socket(), Vec::<String>::new());
+        assert_eq!(installed.everything(), Vec::<String>::new());
         let left = |folder: &str| fs::read_dir(at(folder)).map(Iterator::count).ok();
         assert_eq!((left("opt/cni/bin"), left("log/spidernet")), (Some(1), Some(2)));
         assert_eq!((left("bpf/spiderpool"), left("run/spidernet")), (None, None));
-        assert_eq!(leftovers.everything(), Vec::<String>::new(), "a second time as well");
+        assert_eq!(installed.everything(), Vec::<String>::new(), "a second time as well");
     }
 }

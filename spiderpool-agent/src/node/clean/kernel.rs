@@ -1,4 +1,4 @@
-//! What the dataplane of an agent that has ended left on its node. Changes nothing.
+//! The node's pods with NICs of ours and their node links, as inventory and kernel show them. Changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,28 +6,36 @@ use std::path::Path;
 use spiderpool_core::coordinator::NodeLink;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Link;
-use spiderpool_net::netlink::Netlink;
+use spiderpool_net::netlink::{Netlink, NetlinkError};
+use thiserror::Error;
 
-use super::attach::AttachError;
-use super::owner::DataplaneError;
-use super::state_file;
+use crate::pod_network::{StateFileError, state_file};
 
-/// Pods that live, and links that belong to none of them.
+/// Pods that run, and links that belong to none of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeLeftovers {
-    /// `NAMESPACE/NAME` of pods of the inventory whose network namespace lives.
-    pub pods: BTreeSet<String>,
+pub(super) struct PodNetworks {
+    /// `NAMESPACE/NAME` of pods of the inventory whose network namespace exists.
+    pub(super) pods: BTreeSet<String>,
     /// Host ends of node links that no such pod has.
-    pub idle_links: Vec<IfName>,
-    /// NICs in use by pods that the inventory has lost.
-    pub unknown_nics: usize,
+    pub(super) idle_links: Vec<IfName>,
+    /// NICs whose pods the inventory does not know: it was lost while they ran.
+    pub(super) orphaned_nics: usize,
+}
+
+/// Inventory or links cannot be read.
+#[derive(Debug, Error)]
+pub(super) enum ReadError {
+    #[error(transparent)]
+    State(#[from] StateFileError),
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
 }
 
 /// Reads the inventory and compares it with the node's links.
-pub fn leftovers(state: &Path) -> Result<NodeLeftovers, DataplaneError> {
+pub(super) fn read(state: &Path) -> Result<PodNetworks, ReadError> {
     let inventory = state_file::read(state)?.unwrap_or_default();
-    let links = Netlink::open().and_then(|mut netlink| netlink.links()).map_err(AttachError::from)?;
-    let mut found = NodeLeftovers { unknown_nics: inventory.strangers.len(), ..NodeLeftovers::default() };
+    let links = Netlink::open().and_then(|mut netlink| netlink.links())?;
+    let mut found = PodNetworks { orphaned_nics: inventory.strangers.len(), ..PodNetworks::default() };
     let mut in_use = BTreeSet::new();
     for pod in inventory.pods() {
         let Ok(ends) = NodeLink::of(&pod.container_id) else { continue };

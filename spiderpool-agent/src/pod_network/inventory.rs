@@ -11,11 +11,11 @@ use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::names::IfName;
 use thiserror::Error;
 
-use super::cidrs::ProfileKey;
+use super::profile_key::ProfileKey;
 
 /// Tells a network namespace from a later one at the same path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct NetnsIdentity {
+pub(crate) struct NetnsIdentity {
     /// Device of the nsfs file.
     pub dev: u64,
     /// Its inode.
@@ -25,7 +25,7 @@ pub(super) struct NetnsIdentity {
 /// One sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct PodRecord {
+pub(crate) struct PodRecord {
     /// `CNI_CONTAINERID`.
     #[serde(rename = "containerID")]
     pub container_id: String,
@@ -51,7 +51,7 @@ pub(super) struct PodRecord {
 /// What one attachment asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct AttachmentRecord {
+pub(crate) struct AttachmentRecord {
     /// The CNI network.
     pub network: String,
     /// The NIC that it made.
@@ -69,7 +69,7 @@ pub(super) struct AttachmentRecord {
 
 /// A NIC and its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct NicRecord {
+pub(crate) struct NicRecord {
     /// Unique on the node.
     pub id: u16,
     /// As registered.
@@ -90,18 +90,18 @@ pub enum InventoryError {
 /// All sandboxes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Inventory {
+pub(crate) struct Inventory {
     pods: BTreeMap<String, PodRecord>,
     last_id: u16,
     /// Ids that were in use when the inventory was lost, with their profiles. Their pods may still run, so ids and
     /// profiles are left alone.
     #[serde(default)]
-    pub(super) strangers: BTreeMap<u16, u16>,
+    pub(crate) strangers: BTreeMap<u16, u16>,
 }
 
 /// Ids that are no longer in use, and whose flows must be forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Retired {
+pub(crate) struct Retired {
     /// NIC ids.
     pub nics: Vec<u16>,
     /// Pod ids, for the flows.
@@ -110,7 +110,7 @@ pub(super) struct Retired {
 
 impl Retired {
     /// These too.
-    pub(super) fn join(&mut self, other: Self) {
+    pub(crate) fn join(&mut self, other: Self) {
         self.nics.extend(other.nics);
         self.pods.extend(other.pods);
     }
@@ -118,17 +118,17 @@ impl Retired {
 
 impl PodRecord {
     /// The id of the cluster NIC, which is the pod's.
-    pub(super) fn id(&self) -> u16 {
+    pub(crate) fn id(&self) -> u16 {
         self.nic(NicRole::Cluster).map_or(0, |record| record.id)
     }
 
     /// The NIC with this role; the first if there are several.
-    pub(super) fn nic(&self, role: NicRole) -> Option<&NicRecord> {
+    pub(crate) fn nic(&self, role: NicRole) -> Option<&NicRecord> {
         self.nics.iter().find(|record| record.nic.role == role)
     }
 
     /// What decides the pod's set of CIDRs.
-    pub(super) fn profile_key(&self) -> ProfileKey {
+    pub(crate) fn profile_key(&self) -> ProfileKey {
         let own: BTreeSet<IpNet> = self
             .nics
             .iter()
@@ -143,7 +143,7 @@ impl PodRecord {
     }
 
     /// The CIDRs that its networks name.
-    pub(super) fn own_cidrs(&self) -> OwnCidrs {
+    pub(crate) fn own_cidrs(&self) -> OwnCidrs {
         let mut own = OwnCidrs::default();
         self.attachments.iter().for_each(|attachment| own.join(&attachment.own_cidrs));
         own
@@ -156,28 +156,28 @@ impl PodRecord {
 
 impl Inventory {
     /// All sandboxes, by container id.
-    pub(super) fn pods(&self) -> impl Iterator<Item = &PodRecord> {
+    pub(crate) fn pods(&self) -> impl Iterator<Item = &PodRecord> {
         self.pods.values()
     }
 
     /// One sandbox.
-    pub(super) fn pod(&self, container_id: &str) -> Option<&PodRecord> {
+    pub(crate) fn pod(&self, container_id: &str) -> Option<&PodRecord> {
         self.pods.get(container_id)
     }
 
     /// The NIC ids in use.
-    pub(super) fn ids(&self) -> BTreeSet<u16> {
+    pub(crate) fn ids(&self) -> BTreeSet<u16> {
         self.pods().flat_map(|pod| &pod.nics).map(|record| record.id).collect()
     }
 
     /// The profiles in use, each with what decides it.
-    pub(super) fn profiles(&self) -> BTreeMap<u16, ProfileKey> {
+    pub(crate) fn profiles(&self) -> BTreeMap<u16, ProfileKey> {
         self.pods().map(|pod| (pod.profile, pod.profile_key())).collect()
     }
 
     /// Takes a registration in. The same NICs get the same ids again; what an older sandbox of another namespace
     /// had under this container id is retired. Ids of `taken` are not given out.
-    pub(super) fn register(
+    pub(crate) fn register(
         &mut self,
         request: &RegisterNics,
         netns_identity: NetnsIdentity,
@@ -217,7 +217,7 @@ impl Inventory {
     }
 
     /// Takes an attachment out; the whole sandbox with its last underlay NIC. Unknown ones change nothing.
-    pub(super) fn unregister(&mut self, attachment: &Attachment) -> Retired {
+    pub(crate) fn unregister(&mut self, attachment: &Attachment) -> Retired {
         let Some(pod) = self.pods.get_mut(&attachment.container_id) else { return Retired::default() };
         let is_it = |record: &AttachmentRecord| {
             record.if_name == attachment.if_name && record.network == attachment.network
@@ -243,7 +243,7 @@ impl Inventory {
     }
 
     /// Takes a sandbox out.
-    pub(super) fn remove(&mut self, container_id: &str) -> Retired {
+    pub(crate) fn remove(&mut self, container_id: &str) -> Retired {
         self.pods.remove(container_id).map(|pod| pod.retire()).unwrap_or_default()
     }
 

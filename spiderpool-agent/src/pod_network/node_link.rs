@@ -1,8 +1,6 @@
-//! A pod's node link: kept right while the node's addresses change, deleted when the pod lives on without it.
+//! A pod's node link, kept right while the node's addresses change.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::thread;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
@@ -15,15 +13,15 @@ use spiderpool_core::names::IfName;
 use spiderpool_core::net::Neighbor;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
-use super::attach::AttachError;
 use super::inventory::PodRecord;
+use super::netns::NamespaceError;
 
 /// Makes routes and neighbours of the node link what these node addresses ask for; answers how many changed.
 ///
 /// With a node address the kernel deletes every route that has it as source.
-pub(super) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, AttachError> {
+pub(crate) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {
     let (Ok(link), Some(cluster)) = (NodeLink::of(&pod.container_id), pod.nic(NicRole::Cluster)) else {
         return Ok(0);
     };
@@ -115,53 +113,6 @@ impl Ends {
         let Some(link) = netlink.link_by_name(dev)? else { return Ok(()) };
         act(netlink, link.index)
     }
-}
-
-/// Sandboxes whose last underlay NIC went. As a rule the pod ends and its links with it, long before the next
-/// sweep; a pod that lives on must not keep an idle link.
-#[derive(Debug, Default)]
-pub(super) struct Leaving(BTreeSet<String>);
-
-impl Leaving {
-    /// Its last underlay NIC went.
-    pub(super) fn add(&mut self, container_id: &str) {
-        self.0.insert(container_id.to_owned());
-    }
-
-    /// It has one again.
-    pub(super) fn cancel(&mut self, container_id: &str) {
-        self.0.remove(container_id);
-    }
-
-    /// Deletes the links that are still there, on a thread of its own: each waits for the kernel, 15 to 25 ms.
-    pub(super) fn delete_links(&mut self) {
-        let left: Vec<IfName> = std::mem::take(&mut self.0)
-            .iter()
-            .filter_map(|container_id| Some(NodeLink::of(container_id).ok()?.host))
-            .collect();
-        if left.is_empty() {
-            return;
-        }
-        let delete = move || {
-            if let Err(error) = delete_links(&left) {
-                warn!(%error, "idle node link cannot be deleted");
-            }
-        };
-        if let Err(error) = thread::Builder::new().name("node-links".to_owned()).spawn(delete) {
-            error!(%error, "idle node links are not deleted");
-        }
-    }
-}
-
-fn delete_links(hosts: &[IfName]) -> Result<(), NetlinkError> {
-    let mut netlink = Netlink::open()?;
-    for host in hosts {
-        if netlink.link_by_name(host)?.is_some() {
-            netlink.delete_link(host)?;
-            info!(link = %host, "idle node link deleted");
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

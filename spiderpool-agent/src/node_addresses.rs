@@ -2,11 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
 
 use spiderpool_core::net::{Address, Link};
 use spiderpool_net::events::{Event, Events};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
+use spiderpool_runtime::health::Condition;
 use tracing::{debug, error};
+
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Devices of pods, bridges of container runtimes and holders of virtual addresses: their addresses are not the
 /// node's own. By the beginning of the name; `lo` only as a whole.
@@ -90,8 +96,29 @@ impl Seen {
     }
 }
 
+/// Follows the node's addresses on a thread of its own, for ever. `followed` is met while it can.
+pub fn follow(
+    followed: Condition,
+    mut changed: impl FnMut(Vec<IpAddr>) + Send + 'static,
+) -> std::io::Result<()> {
+    thread::Builder::new().name("addresses".to_owned()).spawn(move || {
+        loop {
+            let outcome = follow_events(|addresses| {
+                followed.met();
+                changed(addresses);
+            });
+            let why =
+                outcome.err().map_or_else(|| "the events have ended".to_owned(), |error| error.to_string());
+            error!(error = why, "node addresses cannot be followed, trying again");
+            followed.unmet(why);
+            thread::sleep(RETRY);
+        }
+    })?;
+    Ok(())
+}
+
 /// Calls `changed` with the node's addresses now and whenever they change. Blocks its thread until it fails.
-pub(super) fn follow(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<(), NetlinkError> {
+fn follow_events(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<(), NetlinkError> {
     let events = Events::open()?;
     let mut seen = Seen::list()?;
     let mut known = seen.own();

@@ -54,7 +54,7 @@ struct Read {
 }
 
 /// The inventory; `None` if there is no file.
-pub(super) fn read(path: &Path) -> Result<Option<Inventory>, StateFileError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Inventory>, StateFileError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -69,7 +69,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Inventory>, StateFileError> {
 }
 
 /// Replaces the file. After a crash it holds the old inventory or the new one, whole.
-pub(super) fn write(path: &Path, inventory: &Inventory) -> Result<(), StateFileError> {
+pub(crate) fn write(path: &Path, inventory: &Inventory) -> Result<(), StateFileError> {
     let bytes = serde_json::to_vec(&Written { version: VERSION, inventory })
         .map_err(|source| StateFileError::Format { path: path.to_owned(), source })?;
     replace(path, &bytes).map_err(|source| StateFileError::Io { path: path.to_owned(), source })

@@ -123,19 +123,3 @@ fn routes_that_went_with_a_node_address_come_back() {
         assert_eq!(refresh(&netns, &pod, &after).unwrap(), 0);
     });
 }
-
-#[test]
-fn the_idle_link_of_a_pod_that_lives_on_is_deleted_unless_it_is_used_again() {
-    in_a_node(|| {
-        let netns = NetNs::create().unwrap();
-        let mut node = links(&netns, &[]);
-        let host = NodeLink::of("c0ffee").unwrap().host;
-        let mut leaving = Leaving::default();
-        leaving.add("c0ffee");
-        leaving.cancel("c0ffee");
-        assert!(leaving.0.is_empty());
-        delete_links(std::slice::from_ref(&host)).unwrap();
-        assert_eq!(node.link_by_name(&host).unwrap(), None);
-        delete_links(&[host]).unwrap();
-    });
-}

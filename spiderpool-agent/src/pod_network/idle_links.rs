@@ -1,0 +1,95 @@
+//! Node links of pods that live on without an underlay NIC: deleted.
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use spiderpool_core::coordinator::NodeLink;
+use spiderpool_core::names::IfName;
+use spiderpool_net::netlink::{Netlink, NetlinkError};
+use tracing::{error, info, warn};
+
+/// Sandboxes whose last underlay NIC went. As a rule the pod ends and its links with it, long before the next
+/// sweep; a pod that lives on must not keep an idle link.
+#[derive(Debug, Default)]
+pub(crate) struct IdleLinks(BTreeSet<String>);
+
+impl IdleLinks {
+    /// Its last underlay NIC went.
+    pub(crate) fn add(&mut self, container_id: &str) {
+        self.0.insert(container_id.to_owned());
+    }
+
+    /// It has one again.
+    pub(crate) fn cancel(&mut self, container_id: &str) {
+        self.0.remove(container_id);
+    }
+
+    /// Deletes the links that are still there, on a thread of its own: each waits for the kernel, 15 to 25 ms.
+    pub(crate) fn delete_links(&mut self) {
+        let left: Vec<IfName> = std::mem::take(&mut self.0)
+            .iter()
+            .filter_map(|container_id| Some(NodeLink::of(container_id).ok()?.host))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        let delete = move || {
+            if let Err(error) = delete_links(&left) {
+                warn!(%error, "idle node link cannot be deleted");
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("node-links".to_owned()).spawn(delete) {
+            error!(%error, "idle node links are not deleted");
+        }
+    }
+}
+
+fn delete_links(hosts: &[IfName]) -> Result<(), NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    for host in hosts {
+        if netlink.link_by_name(host)?.is_some() {
+            netlink.delete_link(host)?;
+            info!(link = %host, "idle node link deleted");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_core::mac::MacAddr;
+    use spiderpool_net::netlink::NewVeth;
+    use spiderpool_net::netns::NetNs;
+
+    use super::*;
+
+    #[test]
+    fn the_idle_link_of_a_running_pod_is_deleted_unless_it_is_used_again() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let mut idle = IdleLinks::default();
+        idle.add("c0ffee");
+        idle.cancel("c0ffee");
+        assert!(idle.0.is_empty());
+        let in_a_node = || {
+            let (pod, mut node) = (NetNs::create().unwrap(), Netlink::open().unwrap());
+            let link = NodeLink::of("c0ffee").unwrap();
+            let veth = NewVeth {
+                name: &link.host,
+                mac: MacAddr([2, 0, 0, 0, 0, 1]),
+                peer_name: &link.pod,
+                peer_mac: link.pod_mac,
+                peer_netns: &pod,
+                mtu: 1500,
+            };
+            node.add_veth(&veth).unwrap();
+            delete_links(std::slice::from_ref(&link.host)).unwrap();
+            assert_eq!(node.link_by_name(&link.host).unwrap(), None);
+            delete_links(&[link.host]).unwrap();
+        };
+        NetNs::create().unwrap().run(in_a_node).unwrap();
+    }
+}
