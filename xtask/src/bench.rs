@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Another coordinator plugin of the same interface, measured in alternation
     #[arg(long, value_name = "PATH")]
     peer_coordinator: Option<PathBuf>,
+    /// Target directory of another build, whose dataplane is measured in alternation
+    #[arg(long, value_name = "DIR")]
+    peer_build: Option<PathBuf>,
     /// Print an array of results as JSON
     #[arg(long)]
     json: bool,
@@ -60,6 +63,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         ("--peer-agent", &options.peer_agent),
         ("--peer-plugin", &options.peer_plugin),
         ("--peer-coordinator", &options.peer_coordinator),
+        ("--peer-build", &options.peer_build),
     ];
     for (flag, path) in peers {
         if let Some(path) = path {

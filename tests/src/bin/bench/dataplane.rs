@@ -1,6 +1,9 @@
 //! What the programs cost a packet: UDP round trips through the same topology, with and without them, in turns.
 
+mod builds;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,6 +28,13 @@ pub(crate) struct DataplaneArguments {
     /// Round trips per path and round.
     #[arg(long, default_value_t = 2000)]
     trips: usize,
+    /// Target directory of another build (`bin`, `bpf/spiderpool.o`), measured in alternating labs: the peer of each
+    /// row is then the same path with that build's programs, agent and plugins.
+    #[arg(long, value_name = "DIR")]
+    peer_build: Option<PathBuf>,
+    /// Labs of each build; only with --peer-build.
+    #[arg(long, default_value_t = 3)]
+    labs: usize,
 }
 
 /// One way through the network. The peer of a row is the same way from a pod whose programs are detached.
@@ -37,6 +47,14 @@ struct Way {
 }
 
 pub(crate) fn measure(arguments: &DataplaneArguments, report: &mut Report) -> Result<()> {
+    match &arguments.peer_build {
+        Some(peer) => builds::measure(arguments, peer, report),
+        None => measure_lab(arguments, report),
+    }
+}
+
+/// One lab, whose rows compare a pod that has the programs with one that does not.
+fn measure_lab(arguments: &DataplaneArguments, report: &mut Report) -> Result<()> {
     let lab = Lab::start(2, |step: &str| eprintln!("{step}"))?;
     let topology = &lab.topology;
     let (plane, node1, node2) = (&topology.plane, &topology.nodes[0], &topology.nodes[1]);

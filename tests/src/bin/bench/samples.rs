@@ -1,7 +1,7 @@
 //! What was measured: samples, their median and spread, and the table or JSON that shows them.
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Values of one quantity, in the unit that the row names.
 #[derive(Debug, Clone, Default)]
@@ -55,13 +55,13 @@ pub(crate) enum Side {
 }
 
 /// One line of the report.
-#[derive(Debug, Serialize)]
-struct Row {
-    name: String,
-    unit: &'static str,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    unit: String,
     n: usize,
     min: f64,
-    median: f64,
+    pub(crate) median: f64,
     max: f64,
     peer_median: Option<f64>,
     /// The peer's median divided by ours: above 1, the peer needs more.
@@ -86,7 +86,7 @@ impl Report {
         let ratio = peer_median.filter(|_| median > 0.0).map(|peer| peer / median);
         self.rows.push(Row {
             name: name.into(),
-            unit,
+            unit: unit.to_owned(),
             n: pair.ours.0.len(),
             min,
             median,
