@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use spiderpool_client::ClientError;
 use spiderpool_core::coordinator::{PlanError, SettingsError};
 use spiderpool_core::names::IfName;
 use spiderpool_dataplane::OpenError;
@@ -11,7 +12,6 @@ use spiderpool_net::sysctl::SysctlError;
 use spiderpool_net::tc::Direction;
 use thiserror::Error;
 
-use crate::client::ClientError;
 use crate::env::EnvError;
 use crate::spec::{ErrorObject, VersionError};
 

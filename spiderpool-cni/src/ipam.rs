@@ -8,12 +8,12 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamDelArgs};
+use spiderpool_client::Client;
 use spiderpool_net::netns::NetNs;
 use tracing::{debug, info, warn};
 
 pub use config::NetConf;
 
-use crate::client::Client;
 use crate::env::{Command, Request};
 use crate::error::PluginError;
 use crate::log::LogOptions;

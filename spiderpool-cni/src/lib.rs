@@ -4,7 +4,6 @@
 //! from spiderpool-core, what is done to the kernel goes through spiderpool-net.
 #![forbid(unsafe_code)]
 
-pub mod client;
 pub mod coordinator;
 pub mod env;
 pub mod error;

@@ -13,7 +13,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("spiderpool-net", &["spiderpool-core"]),
     ("spiderpool-runtime", &["spiderpool-core", "spiderpool-api"]),
     ("spiderpool-dataplane", &["spiderpool-core", "spiderpool-net", "spiderpool-ebpf-common"]),
-    ("spiderpool-cni", &["spiderpool-core", "spiderpool-api", "spiderpool-net", "spiderpool-dataplane"]),
+    ("spiderpool-client", &["spiderpool-core", "spiderpool-api"]),
+    (
+        "spiderpool-cni",
+        &["spiderpool-core", "spiderpool-api", "spiderpool-client", "spiderpool-net", "spiderpool-dataplane"],
+    ),
     (
         "spiderpool-agent",
         &[

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
 use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
+use spiderpool_client::Client;
 use spiderpool_core::coordinator::{Config, EbpfSettings, PolicyRouteText, Settings};
 
-use crate::client::Client;
 use crate::env::{Command, Request};
 use crate::error::PluginError;
 use crate::log::LogOptions;

@@ -1,5 +1,10 @@
-//! Asks the agent, by HTTP over its unix socket: one connection per question, no runtime.
+//! Client of the agent's HTTP API on its unix socket: typed requests and answers, blocking, one connection per request.
+//!
+//! For processes that live for milliseconds (CNI plugins) and for command-line tools: no async runtime, no TLS, no
+//! connection pool.
+#![forbid(unsafe_code)]
 
+mod error;
 mod http;
 
 use std::io::{self, Read, Write};
@@ -13,71 +18,15 @@ use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
 use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamDelArgs};
 use spiderpool_api::agent::path;
-use thiserror::Error;
 
-/// For an allocation, as upstream's.
-const ALLOCATE: Duration = Duration::from_secs(100);
-/// For a question that the agent answers from memory.
-const ASK: Duration = Duration::from_secs(30);
+pub use error::ClientError;
+
+/// For what the agent writes to the API server; as upstream's.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(100);
+/// For what the agent answers from memory.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// For what must not hold up the end of a pod.
-const FORGET: Duration = Duration::from_secs(3);
-
-/// The agent did not do what it was asked.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    /// Nobody listens.
-    #[error("{}: {source}; check that spiderpool-agent runs on this node", socket.display())]
-    Unreachable {
-        /// Its socket.
-        socket: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It does not answer, or hung up.
-    #[error("{method} {path}: {source}")]
-    Io {
-        /// HTTP method.
-        method: &'static str,
-        /// HTTP path.
-        path: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// It says no.
-    #[error("{text}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// Its words.
-        text: String,
-    },
-    /// It answers something that we do not understand.
-    #[error("{method} {path}: the answer is not understood: {reason}")]
-    Answer {
-        /// HTTP method.
-        method: &'static str,
-        /// HTTP path.
-        path: &'static str,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
-impl ClientError {
-    /// There is no agent to ask.
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-    }
-
-    /// The same request may succeed later.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Io { .. } => true,
-            Self::Refused { status, .. } => matches!(status, 429 | 502..=504),
-            Self::Answer { .. } => false,
-        }
-    }
-}
+const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The agent of this node.
 #[derive(Debug, Clone)]
@@ -85,78 +34,78 @@ pub struct Client {
     socket: PathBuf,
 }
 
+/// One operation of the API.
+#[derive(Debug, Clone, Copy)]
+struct Operation {
+    method: &'static str,
+    path: &'static str,
+    /// From connecting to the last byte of the answer.
+    timeout: Duration,
+}
+
 impl Client {
-    /// By its socket.
+    /// Connects by `socket` at each request.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
     }
 
-    /// Its socket.
+    /// The agent's socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
     /// Allocates addresses.
     pub fn allocate(&self, args: &IpamAddArgs) -> Result<IpamAddResponse, ClientError> {
-        self.ask("POST", path::IP, args, ALLOCATE)
+        self.request(Operation { method: "POST", path: path::IP, timeout: WRITE_TIMEOUT }, args)
     }
 
     /// Releases a NIC's addresses.
     pub fn release(&self, args: &IpamDelArgs) -> Result<(), ClientError> {
-        self.call("DELETE", path::IP, args, ALLOCATE).map(drop)
+        let operation = Operation { method: "DELETE", path: path::IP, timeout: WRITE_TIMEOUT };
+        self.exchange(operation, args).map(drop)
     }
 
     /// SpiderCoordinator's settings for a pod.
     pub fn coordinator_config(&self, args: &GetCoordinatorArgs) -> Result<CoordinatorConfig, ClientError> {
-        self.ask("GET", path::COORDINATOR_CONFIG, args, ASK)
+        self.request(Operation { method: "GET", path: path::COORDINATOR_CONFIG, timeout: READ_TIMEOUT }, args)
     }
 
     /// Registers a pod's NICs with the dataplane.
     pub fn register_nics(&self, nics: &RegisterNics) -> Result<RegisteredNics, ClientError> {
-        self.ask("PUT", path::DATAPLANE_NICS, nics, ASK)
+        self.request(Operation { method: "PUT", path: path::DATAPLANE_NICS, timeout: READ_TIMEOUT }, nics)
     }
 
     /// Takes an attachment out of the dataplane.
     pub fn unregister_nics(&self, attachment: &Attachment) -> Result<(), ClientError> {
-        self.call("DELETE", path::DATAPLANE_NICS, attachment, FORGET).map(drop)
+        let operation =
+            Operation { method: "DELETE", path: path::DATAPLANE_NICS, timeout: UNREGISTER_TIMEOUT };
+        self.exchange(operation, attachment).map(drop)
     }
 
-    fn ask<T: DeserializeOwned>(
+    fn request<T: DeserializeOwned>(
         &self,
-        method: &'static str,
-        path: &'static str,
+        operation: Operation,
         body: &impl Serialize,
-        timeout: Duration,
     ) -> Result<T, ClientError> {
-        let answer = self.call(method, path, body, timeout)?;
-        serde_json::from_slice(&answer).map_err(|e| ClientError::Answer {
-            method,
-            path,
-            reason: e.to_string(),
-        })
+        let answer = self.exchange(operation, body)?;
+        serde_json::from_slice(&answer).map_err(|error| operation.bad_answer(error.to_string()))
     }
 
-    /// The body of a good answer.
-    fn call(
-        &self,
-        method: &'static str,
-        path: &'static str,
-        body: &impl Serialize,
-        timeout: Duration,
-    ) -> Result<Vec<u8>, ClientError> {
-        let failed = |source| ClientError::Io { method, path, source };
-        let deadline = Instant::now() + timeout;
+    /// The body of an answer with a status of success.
+    fn exchange(&self, operation: Operation, body: &impl Serialize) -> Result<Vec<u8>, ClientError> {
+        let deadline = Instant::now() + operation.timeout;
         let mut stream = UnixStream::connect(&self.socket)
             .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
-        let body = serde_json::to_vec(body).map_err(|e| failed(e.into()))?;
-        let request = http::request(method, path, &body);
-        stream.set_write_timeout(Some(timeout)).map_err(failed)?;
+        let failed = |source| operation.failed(source);
+        let body = serde_json::to_vec(body).map_err(|error| failed(error.into()))?;
+        let request = http::request(operation.method, operation.path, &body);
+        stream.set_write_timeout(Some(operation.timeout)).map_err(failed)?;
         stream.write_all(&request).map_err(failed)?;
         let bytes = receive(&mut stream, deadline).map_err(failed)?;
         let response = match http::Response::parse(&bytes) {
             Ok(response) => response,
             Err(http::HttpError::Incomplete) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
-            Err(e) => return Err(ClientError::Answer { method, path, reason: e.to_string() }),
+            Err(error) => return Err(operation.bad_answer(error.to_string())),
         };
         if (200..300).contains(&response.status) {
             return Ok(response.body);
@@ -165,7 +114,17 @@ impl Client {
     }
 }
 
-/// Reads to the end: we asked the agent to close the connection.
+impl Operation {
+    fn failed(self, source: io::Error) -> ClientError {
+        ClientError::Io { method: self.method, path: self.path, source }
+    }
+
+    fn bad_answer(self, cause: String) -> ClientError {
+        ClientError::Answer { method: self.method, path: self.path, cause }
+    }
+}
+
+/// Reads to the end: the request asks the agent to close the connection.
 fn receive(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(4096);
     let mut chunk = [0; 4096];

@@ -6,21 +6,21 @@ use std::thread::{self, JoinHandle};
 
 use super::*;
 
-/// Answers one request with `answer` and gives back what was asked.
+/// Answers one request with `answer` and returns the request.
 fn serve(folder: &Path, answer: &'static str) -> (Client, JoinHandle<String>) {
     let socket = folder.join("agent.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut asked = Vec::new();
+        let mut request = Vec::new();
         let mut chunk = [0; 1024];
-        while !asked.ends_with(b"}") {
+        while !request.ends_with(b"}") {
             let length = stream.read(&mut chunk).unwrap();
             assert_ne!(length, 0);
-            asked.extend_from_slice(&chunk[..length]);
+            request.extend_from_slice(&chunk[..length]);
         }
         stream.write_all(answer.as_bytes()).unwrap();
-        String::from_utf8(asked).unwrap()
+        String::from_utf8(request).unwrap()
     });
     (Client::new(socket), server)
 }
@@ -35,22 +35,26 @@ fn an_allocation_on_the_wire() {
         IpamAddArgs { container_id: "c".to_owned(), if_name: "net1".to_owned(), ..IpamAddArgs::default() };
     let response = client.allocate(&args).unwrap();
     assert_eq!(response.ips[0].address, "10.6.0.5/16");
-    let asked = server.join().unwrap();
-    assert!(asked.starts_with("POST /v1/ipam/ip HTTP/1.1\r\nHost: "), "{asked}");
-    assert!(asked.contains("\r\nConnection: close\r\n") && asked.contains(r#""containerID":"c""#), "{asked}");
+    let request = server.join().unwrap();
+    assert!(request.starts_with("POST /v1/ipam/ip HTTP/1.1\r\nHost: "), "{request}");
+    assert!(
+        request.contains("\r\nConnection: close\r\n") && request.contains(r#""containerID":"c""#),
+        "{request}"
+    );
 }
 
 #[test]
-fn a_question_with_get_has_a_body() {
+fn a_get_request_has_a_body() {
     let folder = tempfile::tempdir().unwrap();
     let (client, server) = serve(folder.path(), "HTTP/1.1 500 Error\r\n\r\n\"coordinator config not found\"");
     let args = GetCoordinatorArgs { pod_name: "p".to_owned(), pod_namespace: "n".to_owned() };
     let error = client.coordinator_config(&args).unwrap_err();
     assert_eq!(error.to_string(), "coordinator config not found");
     assert!(!error.is_retryable() && !error.is_unreachable());
-    let asked = server.join().unwrap();
-    assert!(asked.starts_with("GET /v1/coordinator/config HTTP/1.1\r\n"), "{asked}");
-    assert!(asked.ends_with(r#"{"podName":"p","podNamespace":"n"}"#), "{asked}");
+    assert_eq!(error.reason(), "agent_refused");
+    let request = server.join().unwrap();
+    assert!(request.starts_with("GET /v1/coordinator/config HTTP/1.1\r\n"), "{request}");
+    assert!(request.ends_with(r#"{"podName":"p","podNamespace":"n"}"#), "{request}");
 }
 
 #[test]
@@ -60,7 +64,7 @@ fn refusals_in_every_form() {
             "HTTP/1.1 422 Bad\r\n\r\n{\"code\":602,\"message\":\"podName in body is required\"}",
             "podName in body is required",
         ),
-        ("HTTP/1.1 502 Bad Gateway\r\n\r\nplain words\n", "plain words"),
+        ("HTTP/1.1 502 Bad Gateway\r\n\r\nplain text\n", "plain text"),
         ("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "the agent answered with status 503"),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -76,6 +80,7 @@ fn an_agent_that_is_down_or_hangs_up_is_retryable() {
     let folder = tempfile::tempdir().unwrap();
     let error = Client::new(folder.path().join("nobody")).release(&IpamDelArgs::default()).unwrap_err();
     assert!(error.is_unreachable() && error.is_retryable());
+    assert_eq!(error.reason(), "agent_unreachable");
     assert!(error.to_string().contains("check that spiderpool-agent runs"), "{error}");
     let (client, server) = serve(folder.path(), "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{");
     let error = client.allocate(&IpamAddArgs::default()).unwrap_err();

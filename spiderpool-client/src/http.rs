@@ -1,25 +1,25 @@
-//! HTTP/1.1 as far as one question and its answer need it.
+//! HTTP/1.1 as far as one request and its response need it.
 
 use thiserror::Error;
 
-/// An answer.
+/// A response.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Response {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
 }
 
-/// The bytes are not an answer.
+/// The bytes are not a response.
 #[derive(Debug, PartialEq, Eq, Error)]
-pub(super) enum HttpError {
+pub(crate) enum HttpError {
     #[error("the connection was closed before the end")]
     Incomplete,
     #[error("it is not HTTP: {0}")]
     Malformed(String),
 }
 
-/// The bytes of a request. GET has a body too: the coordinator's question is asked so.
-pub(super) fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+/// The bytes of a request. Those with GET have a body too.
+pub(crate) fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!(
         "{method} {path} HTTP/1.1\r\nHost: spiderpool-agent\r\nAccept: application/json\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -30,8 +30,8 @@ pub(super) fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Whether the bytes are a whole answer whose end is told by its length.
-pub(super) fn is_complete(bytes: &[u8]) -> bool {
+/// Whether the bytes are a whole response whose end is known by its length.
+pub(crate) fn is_complete(bytes: &[u8]) -> bool {
     matches!(split(bytes), Ok((head, rest)) if match head.framing {
         Framing::Length(length) => rest.len() >= length,
         Framing::Chunked => unchunk(rest).is_ok(),
@@ -40,8 +40,8 @@ pub(super) fn is_complete(bytes: &[u8]) -> bool {
 }
 
 impl Response {
-    /// Parses all that came until the connection closed.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, HttpError> {
+    /// Parses all bytes that were received until the connection closed.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, HttpError> {
         let (head, rest) = split(bytes)?;
         let body = match head.framing {
             Framing::Length(length) => rest.get(..length).ok_or(HttpError::Incomplete)?.to_vec(),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_answer_is_none() {
+    fn an_incomplete_response_is_none() {
         check("", None);
         check("HTTP/1.1 200 OK\r\nContent-Le", None);
         check("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", None);
@@ -144,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..200), head in any::<bool>()) {
+        fn never_panics_on_arbitrary_input(bytes in prop::collection::vec(any::<u8>(), 0..200), head in any::<bool>()) {
             let prefix: &[u8] = if head { b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" } else { b"" };
             let bytes = [prefix, &bytes].concat();
             let _ = is_complete(&bytes);
@@ -152,7 +152,7 @@ mod tests {
         }
 
         #[test]
-        fn any_body_survives(body in prop::collection::vec(any::<u8>(), 0..500), chunk in 1usize..50) {
+        fn a_chunked_body_is_joined(body in prop::collection::vec(any::<u8>(), 0..500), chunk in 1usize..50) {
             let mut chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
             for part in body.chunks(chunk) {
                 chunked.extend(format!("{:x}\r\n", part.len()).bytes());
