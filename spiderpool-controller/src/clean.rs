@@ -24,7 +24,7 @@ use spiderpool_runtime::logging::{self, Level};
 use spiderpool_runtime::{kubernetes, leader};
 use tracing::{error, info};
 
-use crate::daemon::LEASE;
+use crate::replica::LEASE;
 
 /// Who holds the Lease meanwhile.
 const IDENTITY: &str = "spiderpool-controller-clean";

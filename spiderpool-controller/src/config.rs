@@ -1,7 +1,7 @@
-//! What the controller is told: environment and configuration file.
+//! Command line, environment and configuration file of the controller.
 
 mod environment;
 mod file;
 
-pub use environment::{Daemon, Environment};
+pub use environment::{Collection, Daemon, Environment};
 pub use file::ConfigFile;

@@ -1,23 +1,18 @@
-//! `spiderpool-controller`: what is done once per cluster. One replica leads and works, the others wait.
+//! `spiderpool-controller`: what is done once per cluster. [`replica`] runs everywhere, [`leader`] on the elected replica.
 //!
-//! `spiderpool-init` is in here too: default objects and definitions, at install and upgrade.
+//! `clean` is a subcommand of its own, and [`init`] the program `spiderpool-init`: default objects and definitions, at
+//! install and upgrade.
 #![forbid(unsafe_code)]
 
 pub mod clean;
 pub mod config;
-pub mod coordinator;
-pub mod daemon;
-pub mod gc;
 pub mod init;
-mod lead;
-pub mod metrics;
-pub mod pools;
-pub mod schedule;
-pub mod world;
+pub mod leader;
+pub mod replica;
 
 use kube::api::PatchParams;
 
-/// Patches are the controller's, as an object's `managedFields` show.
+/// Names the controller as the field manager, as an object's `managedFields` show.
 fn patch_parameters() -> PatchParams {
     PatchParams { field_manager: Some("spiderpool-controller".to_owned()), ..PatchParams::default() }
 }

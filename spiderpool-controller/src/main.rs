@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 use spiderpool_controller::clean::{self, Clean};
 use spiderpool_controller::config::Daemon;
-use spiderpool_controller::daemon;
+use spiderpool_controller::replica;
 
 #[derive(Debug, Parser)]
 #[command(name = "spiderpool-controller", version, about = "Spiderpool's controller")]
@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match Arguments::parse().command {
-            Command::Daemon(daemon) => daemon::run(*daemon).await,
+            Command::Daemon(daemon) => replica::run(*daemon).await,
             Command::Clean(clean) => clean::run(*clean).await,
         }
     })

@@ -4,12 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
-use spiderpool_core::ipam::alive::OverdueRules;
 use spiderpool_runtime::environment::{any_seconds, required, seconds, switch, trimmed};
 use spiderpool_runtime::leader::Terms;
 use spiderpool_runtime::logging::Level;
-
-use crate::gc;
 
 /// Arguments of `spiderpool-controller daemon`.
 #[derive(Debug, Clone, Args)]
@@ -60,10 +57,10 @@ pub struct Collection {
     /// Whether the leader frees addresses. The agents free those of their nodes in any case.
     #[arg(long = "gc-ip-enabled", env = "SPIDERPOOL_GC_IP_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
     pub enabled: bool,
-    /// Whether a terminating pod on a node that answers is over once its grace period is and it has stopped.
+    /// Whether a terminating pod on a ready node is finished once its grace period is over and its containers have stopped.
     #[arg(long = "gc-terminating-on-ready-node", env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
     pub terminating_on_ready_node: bool,
-    /// Whether a terminating pod on a node that does not answer is over once its grace period is.
+    /// Whether a terminating pod on a node that is not ready is finished once its grace period is over.
     #[arg(long = "gc-terminating-on-not-ready-node", env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
     pub terminating_on_not_ready_node: bool,
     /// Not supported yet: only false is accepted.
@@ -72,24 +69,9 @@ pub struct Collection {
     /// Seconds that are added to every grace period.
     #[arg(long = "gc-additional-grace-delay", env = "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY", default_value = "0", value_parser = any_seconds)]
     pub additional_grace_delay: Duration,
-    /// Seconds between two full comparisons.
+    /// Seconds between two full comparisons with the API server.
     #[arg(long = "gc-interval", env = "SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", default_value = "600", value_parser = seconds)]
     pub interval: Duration,
-}
-
-impl Collection {
-    /// As the collector takes it.
-    pub fn settings(&self) -> gc::Settings {
-        gc::Settings {
-            enabled: self.enabled,
-            rules: OverdueRules {
-                on_ready_nodes: self.terminating_on_ready_node,
-                on_dead_nodes: self.terminating_on_not_ready_node,
-            },
-            additional: self.additional_grace_delay,
-            interval: self.interval,
-        }
-    }
 }
 
 /// The coordinator.
@@ -118,7 +100,6 @@ pub struct ElectionTerms {
 }
 
 impl ElectionTerms {
-    /// As the election takes them.
     pub fn terms(&self) -> anyhow::Result<Terms> {
         anyhow::ensure!(
             self.retry_period < self.renew_deadline && self.renew_deadline < self.duration,
@@ -154,18 +135,18 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_upstreams() {
+    fn defaults_are_those_of_upstream() {
         let environment = parse(&[]).unwrap();
         assert_eq!((environment.health_port, environment.metric_http_port), (5720, 5721));
         assert_eq!(environment.election.terms().unwrap(), Terms::default());
-        let settings = environment.collection.settings();
-        assert!(settings.enabled && settings.rules.on_ready_nodes && settings.rules.on_dead_nodes);
-        assert_eq!((settings.interval.as_secs(), settings.additional.as_secs()), (600, 0));
+        let gc = environment.collection;
+        assert!(gc.enabled && gc.terminating_on_ready_node && gc.terminating_on_not_ready_node);
+        assert_eq!((gc.interval.as_secs(), gc.additional_grace_delay.as_secs()), (600, 0));
         assert_eq!(environment.coordinator.coordinator_name, "default");
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn unsupported_and_inconsistent_values_are_refused() {
         let error = parse(&["--gc-running-without-ips", "true"]).unwrap_err();
         assert!(error.contains("not supported yet"), "{error}");
         let terms = parse(&["--leader-renew-deadline", "20"]).unwrap().election.terms();

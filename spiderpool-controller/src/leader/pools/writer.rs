@@ -17,11 +17,11 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::usage::{Step, Stored};
-use super::{release, view};
-use crate::metrics::Metrics;
+use super::{finalizer, status};
+use crate::leader::metrics::Metrics;
+use crate::leader::schedule::{Schedule, wait};
+use crate::leader::state::ClusterState;
 use crate::patch_parameters;
-use crate::schedule::{Schedule, wait};
-use crate::world::World;
 
 /// Pause between two writes of a pool's bitmaps.
 const USAGE_PAUSE: Duration = Duration::from_millis(500);
@@ -44,7 +44,7 @@ enum Job {
 /// The writer of views.
 pub struct Writer {
     kube: Kubernetes,
-    world: Shared<World>,
+    state: Shared<ClusterState>,
     pools: Api<SpiderIPPool>,
     usages: Api<SpiderIPPoolUsage>,
     metrics: Metrics,
@@ -57,12 +57,12 @@ pub struct Writer {
 
 impl Writer {
     /// By this connection.
-    pub fn new(kube: Kubernetes, world: Shared<World>, metrics: Metrics) -> Self {
+    pub fn new(kube: Kubernetes, state: Shared<ClusterState>, metrics: Metrics) -> Self {
         Self {
             pools: Api::all(kube.client()),
             usages: Api::all(kube.client()),
             kube,
-            world,
+            state,
             metrics,
             jobs: Schedule::default(),
             not_before: HashMap::new(),
@@ -90,7 +90,7 @@ impl Writer {
         self.notice(stored.read(|stored| stored.pools().collect::<Vec<_>>()));
         let mut running = FuturesUnordered::new();
         loop {
-            let pools = self.world.write(World::take_pools);
+            let pools = self.state.write(ClusterState::take_pools);
             self.notice(pools);
             while running.len() < WRITERS {
                 let Some(job) = self.jobs.take(Instant::now()) else { break };
@@ -118,14 +118,14 @@ impl Writer {
     fn pause(&self, job: &Job) -> Duration {
         match job {
             Job::Usage(_) => USAGE_PAUSE,
-            Job::View(pool) => view::pause(self.world.read(|world| world.addresses.count(pool))),
+            Job::View(pool) => status::pause(self.state.read(|state| state.addresses.count(pool))),
         }
     }
 
     fn done(&mut self, job: Job, outcome: Result<(), Failure>) {
         self.busy.remove(&job);
         let (Job::Usage(pool) | Job::View(pool)) = &job;
-        if self.world.read(|world| world.pools.get(pool).is_none()) {
+        if self.state.read(|state| state.pools.get(pool).is_none()) {
             self.not_before.remove(&job);
         }
         let Err(error) = outcome else { return };
@@ -159,7 +159,7 @@ impl Writer {
     ) -> impl Future<Output = (Job, Result<(), Failure>)> + use<> {
         let work = Work {
             kube: self.kube.clone(),
-            world: self.world.clone(),
+            state: self.state.clone(),
             pools: self.pools.clone(),
             usages: self.usages.clone(),
             metrics: self.metrics.clone(),
@@ -180,7 +180,7 @@ impl Writer {
 /// What a write needs.
 struct Work {
     kube: Kubernetes,
-    world: Shared<World>,
+    state: Shared<ClusterState>,
     pools: Api<SpiderIPPool>,
     usages: Api<SpiderIPPoolUsage>,
     metrics: Metrics,
@@ -188,11 +188,11 @@ struct Work {
 
 impl Work {
     async fn view(&self, pool: &str) -> Result<(), Failure> {
-        let (status, version, held_back) = self.world.read(|world| {
-            let Some(known) = world.pools.get(pool) else { return (None, None, None) };
-            let unused = known.is_held_back && world.addresses.count(pool) == 0;
+        let (status, version, held_back) = self.state.read(|state| {
+            let Some(known) = state.pools.get(pool) else { return (None, None, None) };
+            let unused = known.is_finalizing && state.addresses.count(pool) == 0;
             let held_back = unused.then(|| known.uid.clone());
-            (view::plan(world, pool, known), view::plan_version(known), held_back)
+            (status::plan(state, pool, known), status::plan_version(known), held_back)
         });
         if let Some(patch) = version {
             self.patch(pool, patch, Part::Spec).await?;
@@ -202,7 +202,7 @@ impl Work {
             self.metrics.view_writes.inc();
         }
         match held_back {
-            Some(uid) => release::release(&self.kube, pool, &uid).await,
+            Some(uid) => finalizer::remove_when_unused(&self.kube, pool, &uid).await,
             None => Ok(()),
         }
     }
@@ -216,12 +216,12 @@ impl Work {
             }
         };
         let written = self.kube.write(request).await?;
-        self.world.write(|world| world.apply_written(written));
+        self.state.write(|state| state.apply_written(written));
         Ok(())
     }
 
     async fn usage(&self, pool: &str, stored: &Shared<Stored>) -> Result<(), Failure> {
-        let steps = self.world.read(|world| stored.read(|stored| stored.plan(world, pool)));
+        let steps = self.state.read(|state| stored.read(|stored| stored.plan(state, pool)));
         for step in steps {
             match step {
                 Step::Put(object) => {

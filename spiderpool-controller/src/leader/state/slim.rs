@@ -1,4 +1,4 @@
-//! Objects as the watches decode them: only what is kept of them.
+//! Objects reduced to the fields that the leader keeps, while they are decoded.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub struct SlimPod {
     pub(super) stage: Stage,
     pub(super) has_stopped: bool,
     pub(super) deletion: Option<Timestamp>,
-    /// How long it may run on if the API server forgets it now.
+    /// How long its containers may run on after its object is deleted.
     pub(super) may_run_for: Option<Duration>,
 }
 
@@ -79,7 +79,7 @@ pub struct SlimNode {
 }
 
 impl SlimNode {
-    /// Whether it answers.
+    /// Whether its condition `Ready` is true.
     pub fn is_ready(&self) -> bool {
         self.is_ready
     }
@@ -135,7 +135,7 @@ pub struct SlimEndpoint {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) uid: String,
-    /// Whether it goes with its pod. One that was made to outlive it has no such owner.
+    /// Whether the pod owns it. One that was made to outlive its pod has no such owner.
     pub(super) is_owned: bool,
     /// NICs and their addresses.
     pub(super) entries: Vec<(String, IpNet)>,

@@ -8,7 +8,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
 
-use crate::world::Cause;
+use crate::leader::state::FreeReason;
 
 /// Upper bounds, in seconds, of the lag of a view.
 const BOUNDS: [f64; 7] = [0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
@@ -117,9 +117,9 @@ impl Metrics {
     }
 
     /// An address was freed.
-    pub fn freed(&self, cause: Cause) {
+    pub fn freed(&self, reason: FreeReason) {
         self.collected.inc();
-        self.by_reason.get_or_create(&Reason { reason: cause.as_str() }).inc();
+        self.by_reason.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
     fn names_are_those_of_the_dashboards() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        metrics.freed(Cause::Gone);
+        metrics.freed(FreeReason::Gone);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [

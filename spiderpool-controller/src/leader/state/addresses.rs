@@ -9,7 +9,7 @@ use spiderpool_api::endpoint::HeldAddress;
 use spiderpool_runtime::watch::Index;
 
 use super::slim::SlimAddress;
-use super::{PodId, World};
+use super::{ClusterState, PodId};
 
 /// What is kept of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,18 +18,18 @@ pub struct Address {
     pub net: Option<IpNet>,
     /// The NIC.
     pub interface: Arc<str>,
-    /// Whether a pod has it; one that is kept or quarantined is not freed.
+    /// Whether its state is `Bound`: one that is kept or quarantined is not freed.
     pub is_bound: bool,
-    /// Whose it is.
+    /// The pod that holds it.
     pub holder: PodId,
 }
 
-/// A pod that holds something.
+/// A pod that holds addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The node whose agent holds the addresses.
     pub node: Arc<str>,
-    /// Kind of the workload above the pod.
+    /// Kind of the pod's topmost controller.
     pub owner_kind: Arc<str>,
     /// Its name.
     pub owner_name: Arc<str>,
@@ -38,7 +38,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Whether the kubelet runs the pod from a manifest of its own: then its node owns it.
+    /// Whether it is a static pod, which the kubelet runs from a file: its owner is the Node.
     pub fn is_static(&self) -> bool {
         &*self.owner_kind == "Node"
     }
@@ -83,7 +83,7 @@ impl AddressIndex {
         self.pools.keys().cloned()
     }
 
-    /// The pods that hold something.
+    /// The pods that hold addresses.
     pub fn holders(&self) -> impl Iterator<Item = (&PodId, &Holder)> {
         self.holders.iter()
     }
@@ -113,7 +113,7 @@ impl AddressIndex {
         holder.addresses.iter().filter(is_bound).map(|(ip, _)| *ip).collect()
     }
 
-    /// Takes an address out; its pool and its holder.
+    /// Removes an address; returns its pool and its holder.
     fn remove(&mut self, ip: IpAddr) -> Option<(Arc<str>, PodId)> {
         let pool = self.places.remove(&ip)?;
         let addresses = self.pools.get_mut(&pool)?;
@@ -131,23 +131,23 @@ impl AddressIndex {
     }
 }
 
-impl World {
+impl ClusterState {
     fn insert_address(&mut self, ip: IpAddr, address: &SlimAddress) -> (Arc<str>, PodId) {
-        let names = &mut self.names;
-        let (pool, interface) = (names.get(&address.pool), names.get(&address.interface));
+        let interner = &mut self.interner;
+        let (pool, interface) = (interner.intern(&address.pool), interner.intern(&address.interface));
         let id = PodId {
-            namespace: names.get(&address.namespace),
-            name: names.get(&address.pod),
-            uid: names.get(&address.uid),
+            namespace: interner.intern(&address.namespace),
+            name: interner.intern(&address.pod),
+            uid: interner.intern(&address.uid),
         };
         let holder = self.addresses.holders.entry(id.clone()).or_insert_with(|| Holder {
-            node: names.get(&address.node),
-            owner_kind: names.get(&address.owner_kind),
-            owner_name: names.get(&address.owner_name),
+            node: interner.intern(&address.node),
+            owner_kind: interner.intern(&address.owner_kind),
+            owner_name: interner.intern(&address.owner_name),
             addresses: Vec::with_capacity(1),
         });
         if *holder.node != *address.node {
-            holder.node = names.get(&address.node);
+            holder.node = interner.intern(&address.node);
         }
         holder.addresses.push((ip, Arc::clone(&pool)));
         let known = Address { net: address.net, interface, is_bound: address.is_bound, holder: id.clone() };
@@ -159,18 +159,18 @@ impl World {
     fn remove_address(&mut self, ip: IpAddr) {
         if let Some((pool, id)) = self.addresses.remove(ip) {
             self.changes.pools.insert(pool);
-            self.suspect(id);
+            self.mark_pod_changed(id);
         }
     }
 }
 
-impl Index<SlimAddress> for World {
+impl Index<SlimAddress> for ClusterState {
     fn apply(&mut self, address: SlimAddress) {
         let Some(ip) = address.ip else { return };
         self.remove_address(ip);
         let (pool, id) = self.insert_address(ip, &address);
         self.changes.pools.insert(pool);
-        self.suspect(id);
+        self.mark_pod_changed(id);
     }
 
     fn delete(&mut self, address: &SlimAddress) {
@@ -188,6 +188,6 @@ impl Index<SlimAddress> for World {
                 self.insert_address(ip, &address);
             }
         }
-        self.suspect_all();
+        self.mark_all_changed();
     }
 }

@@ -1,10 +1,10 @@
-//! Whether nodes answer.
+//! Which nodes are ready.
 
 use std::collections::HashMap;
 
 use spiderpool_runtime::watch::Index;
 
-use super::World;
+use super::ClusterState;
 use super::slim::SlimNode;
 
 /// Nodes by name, and whether they are ready.
@@ -18,29 +18,29 @@ impl NodeIndex {
     }
 }
 
-impl World {
-    /// The pods of a node whose answer has changed are judged anew.
-    fn suspect_node(&mut self, name: &str) {
+impl ClusterState {
+    /// Marks the pods with addresses on this node.
+    fn mark_node_changed(&mut self, name: &str) {
         let of_node = self.addresses.holders().filter(|(_, holder)| &*holder.node == name);
         self.changes.pods.extend(of_node.map(|(id, _)| id.clone()));
     }
 }
 
-impl Index<SlimNode> for World {
+impl Index<SlimNode> for ClusterState {
     fn apply(&mut self, node: SlimNode) {
         let before = self.nodes.0.insert(node.name.as_str().into(), node.is_ready);
         if before != Some(node.is_ready) {
-            self.suspect_node(&node.name);
+            self.mark_node_changed(&node.name);
         }
     }
 
     fn delete(&mut self, node: &SlimNode) {
         self.nodes.0.remove(node.name.as_str());
-        self.suspect_node(&node.name);
+        self.mark_node_changed(&node.name);
     }
 
     fn reset(&mut self, nodes: Vec<SlimNode>) {
         self.nodes.0 = nodes.into_iter().map(|node| (node.name.into(), node.is_ready)).collect();
-        self.suspect_all();
+        self.mark_all_changed();
     }
 }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use spiderpool_api::crd::IPPoolStatus;
 use spiderpool_core::ip::IpSet;
 
-use crate::world::{Address, KnownPool, ViewPrint, World};
+use crate::leader::state::{Address, ClusterState, KnownPool, StatusDigest};
 
-/// With more addresses in use only the counts are shown: an object of etcd has its limits.
+/// With more addresses in use only the counts are reported: an object of etcd has its limits.
 pub(super) const RECORDS: usize = 5000;
 /// Pause between two writes of the same pool's status.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -55,10 +55,10 @@ fn status<'a>(
 }
 
 /// The patch that makes the pool's status true; `None` if it is, or if the pool makes no sense.
-pub(super) fn plan(world: &World, name: &str, known: &KnownPool) -> Option<Value> {
+pub(super) fn plan(state: &ClusterState, name: &str, known: &KnownPool) -> Option<Value> {
     let pool = known.pool.as_ref().ok()?;
-    let wanted = status(&pool.usable, world.addresses.of_pool(name), world.addresses.count(name));
-    if ViewPrint::from(&wanted) == known.shown {
+    let wanted = status(&pool.usable, state.addresses.of_pool(name), state.addresses.count(name));
+    if StatusDigest::from(&wanted) == known.reported {
         return None;
     }
     // `null` removes the field: absent says that nothing is in use.
@@ -84,39 +84,39 @@ mod tests {
     use spiderpool_runtime::watch::Index;
 
     use super::*;
-    use crate::world::SlimAddress;
+    use crate::leader::state::SlimAddress;
 
-    fn world(spec: &Value, status: &Value) -> World {
-        let mut world = World::default();
+    fn state(spec: &Value, status: &Value) -> ClusterState {
+        let mut state = ClusterState::default();
         let pool: SpiderIPPool = serde_json::from_value(
             json!({"metadata": {"name": "p", "uid": "u", "generation": 1}, "spec": spec, "status": status}),
         )
         .unwrap();
-        world.apply(pool);
-        world
+        state.apply(pool);
+        state
     }
 
-    fn take(world: &mut World, name: &str, net: &str, pod: &str) {
+    fn take(state: &mut ClusterState, name: &str, net: &str, pod: &str) {
         let address: SpiderIPAddress = serde_json::from_value(json!({
             "metadata": {"name": name},
             "spec": {"address": net, "pool": "p", "interface": "net1", "podNamespace": "ns1", "podName": pod, "podUID": format!("uid-{pod}")},
         }))
         .unwrap();
-        world.apply(SlimAddress::from(address));
+        state.apply(SlimAddress::from(address));
     }
 
-    fn planned(world: &World) -> Option<Value> {
-        plan(world, "p", world.pools.get("p").unwrap())
+    fn planned(state: &ClusterState) -> Option<Value> {
+        plan(state, "p", state.pools.get("p").unwrap())
     }
 
     /// The shape is read by other tools: no blanks, keys sorted as texts, exactly two members.
     #[test]
     fn records_are_upstreams_to_the_byte() {
-        let mut world =
-            world(&json!({"subnet": "172.18.40.0/24", "ips": ["172.18.40.2-172.18.40.30"]}), &Value::Null);
-        take(&mut world, "172.18.40.9", "172.18.40.9/24", "web-1");
-        take(&mut world, "172.18.40.10", "172.18.40.10/24", "web-0");
-        let patch = planned(&world).unwrap();
+        let mut state =
+            state(&json!({"subnet": "172.18.40.0/24", "ips": ["172.18.40.2-172.18.40.30"]}), &Value::Null);
+        take(&mut state, "172.18.40.9", "172.18.40.9/24", "web-1");
+        take(&mut state, "172.18.40.10", "172.18.40.10/24", "web-0");
+        let patch = planned(&state).unwrap();
         assert_eq!(
             patch["status"]["allocatedIPs"],
             r#"{"172.18.40.10":{"pod":"ns1/web-0","podUid":"uid-web-0"},"172.18.40.9":{"pod":"ns1/web-1","podUid":"uid-web-1"}}"#
@@ -130,40 +130,40 @@ mod tests {
 
     #[test]
     fn ipv6_keys_are_short() {
-        let mut world = world(&json!({"subnet": "fd00::/64", "ips": ["fd00::1-fd00::9"]}), &Value::Null);
-        take(&mut world, "fd00-0000-0000-0000-0000-0000-0000-0001", "fd00::1/64", "a");
-        let patch = planned(&world).unwrap();
+        let mut state = state(&json!({"subnet": "fd00::/64", "ips": ["fd00::1-fd00::9"]}), &Value::Null);
+        take(&mut state, "fd00-0000-0000-0000-0000-0000-0000-0001", "fd00::1/64", "a");
+        let patch = planned(&state).unwrap();
         assert_eq!(patch["status"]["allocatedIPs"], r#"{"fd00::1":{"pod":"ns1/a","podUid":"uid-a"}}"#);
     }
 
     #[test]
     fn an_unused_pool_has_no_records_and_a_true_status_is_not_written() {
         let spec = json!({"subnet": "10.0.0.0/24", "ips": ["10.0.0.1"]});
-        let patch = planned(&world(&spec, &Value::Null)).unwrap();
+        let patch = planned(&state(&spec, &Value::Null)).unwrap();
         assert_eq!(patch["status"], json!({"allocatedIPs": null, "totalIPCount": 1, "allocatedIPCount": 0}));
-        assert_eq!(planned(&world(&spec, &json!({"totalIPCount": 1, "allocatedIPCount": 0}))), None);
+        assert_eq!(planned(&state(&spec, &json!({"totalIPCount": 1, "allocatedIPCount": 0}))), None);
         let stale = json!({"allocatedIPs": "{}", "totalIPCount": 1, "allocatedIPCount": 0});
-        assert!(planned(&world(&spec, &stale)).is_some());
+        assert!(planned(&state(&spec, &stale)).is_some());
     }
 
     /// Upstream's case D00017.
     #[test]
     fn the_total_ends_at_the_largest_int64() {
         let spec = json!({"subnet": "fd00::/32", "ips": ["fd00::-fd00:0:ffff:ffff:ffff:ffff:ffff:ffff"]});
-        let patch = planned(&world(&spec, &Value::Null)).unwrap();
+        let patch = planned(&state(&spec, &Value::Null)).unwrap();
         assert_eq!(patch["status"]["totalIPCount"], json!(9_223_372_036_854_775_807_i64));
     }
 
     #[test]
     fn a_pool_that_makes_no_sense_is_left_alone() {
-        let world = world(&json!({"subnet": "10.0.0.1/24"}), &Value::Null);
-        assert_eq!(planned(&world), None);
-        assert_eq!(plan_version(world.pools.get("p").unwrap()), None);
+        let state = state(&json!({"subnet": "10.0.0.1/24"}), &Value::Null);
+        assert_eq!(planned(&state), None);
+        assert_eq!(plan_version(state.pools.get("p").unwrap()), None);
     }
 
     #[test]
     fn the_version_is_derived_where_it_is_not_said() {
-        let version = |spec: &Value| plan_version(world(spec, &Value::Null).pools.get("p").unwrap());
+        let version = |spec: &Value| plan_version(state(spec, &Value::Null).pools.get("p").unwrap());
         let derived = version(&json!({"subnet": "fd00::/64"})).unwrap();
         assert_eq!(derived["spec"], json!({"ipVersion": 6}));
         assert_eq!(version(&json!({"subnet": "fd00::/64", "ipVersion": 6})), None);

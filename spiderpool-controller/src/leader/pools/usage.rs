@@ -10,7 +10,7 @@ use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::address_name::{label_value, object_name};
 use spiderpool_core::ipam::usage::{UsageBlock, encode};
 
-use crate::world::World;
+use crate::leader::state::ClusterState;
 
 /// The longest beginning of a pool's name in the name of its block.
 const STEM: usize = 150;
@@ -67,11 +67,11 @@ impl Stored {
     }
 
     /// What is to be written for a pool.
-    pub(super) fn plan(&self, world: &World, pool: &str) -> Vec<Step> {
+    pub(super) fn plan(&self, state: &ClusterState, pool: &str) -> Vec<Step> {
         let none = BTreeMap::new();
         let known = self.0.get(pool).unwrap_or(&none);
-        let exists = world.pools.get(pool).is_some();
-        let wanted: Vec<_> = if exists { blocks(world, pool) } else { Vec::new() };
+        let exists = state.pools.get(pool).is_some();
+        let wanted: Vec<_> = if exists { blocks(state, pool) } else { Vec::new() };
         let wanted: BTreeMap<_, _> = wanted.iter().map(|block| (name(pool, block.base), block)).collect();
         let gone = known.keys().filter(|name| !wanted.contains_key(*name)).cloned().map(Step::Delete);
         let changed = wanted.iter().filter(|(name, block)| known.get(*name) != Some(&block.bitmap));
@@ -79,9 +79,9 @@ impl Stored {
     }
 }
 
-fn blocks(world: &World, pool: &str) -> Vec<UsageBlock> {
+fn blocks(state: &ClusterState, pool: &str) -> Vec<UsageBlock> {
     let of = |family| {
-        let in_use = world.addresses.of_pool(pool).map(|(ip, _)| IpRange::single(ip));
+        let in_use = state.addresses.of_pool(pool).map(|(ip, _)| IpRange::single(ip));
         IpSet::from_ranges(family, in_use)
     };
     Family::ALL.into_iter().flat_map(|family| encode(&of(family)).collect::<Vec<_>>()).collect()
@@ -111,24 +111,24 @@ mod tests {
     use spiderpool_runtime::watch::Index;
 
     use super::*;
-    use crate::world::SlimAddress;
+    use crate::leader::state::SlimAddress;
 
-    fn world(ips: &[&str]) -> World {
-        let mut world = World::default();
+    fn state(ips: &[&str]) -> ClusterState {
+        let mut state = ClusterState::default();
         let pool = json!({"metadata": {"name": "p"}, "spec": {"subnet": "10.0.0.0/8", "ips": ["10.0.0.0-10.9.0.0"]}});
-        world.apply(serde_json::from_value::<spiderpool_api::crd::SpiderIPPool>(pool).unwrap());
+        state.apply(serde_json::from_value::<spiderpool_api::crd::SpiderIPPool>(pool).unwrap());
         for ip in ips {
             let spec = json!({"address": format!("{ip}/8"), "pool": "p", "interface": "net1", "podNamespace": "n", "podName": "a", "podUID": "u"});
             let object = json!({"metadata": {"name": ip}, "spec": spec});
-            world.apply(SlimAddress::from(
+            state.apply(SlimAddress::from(
                 serde_json::from_value::<spiderpool_api::crd::SpiderIPAddress>(object).unwrap(),
             ));
         }
-        world
+        state
     }
 
-    fn applied(stored: &mut Stored, world: &World) -> usize {
-        let steps = stored.plan(world, "p");
+    fn applied(stored: &mut Stored, state: &ClusterState) -> usize {
+        let steps = stored.plan(state, "p");
         for step in &steps {
             match step {
                 Step::Put(object) => stored.put(object),
@@ -141,32 +141,32 @@ mod tests {
     #[test]
     fn one_block_per_65536_addresses_written_when_it_changes() {
         let mut stored = Stored::default();
-        assert_eq!(applied(&mut stored, &world(&["10.1.0.1", "10.2.0.1"])), 2);
-        assert_eq!(applied(&mut stored, &world(&["10.1.0.1", "10.2.0.1"])), 0);
-        let steps = stored.plan(&world(&["10.1.0.1", "10.1.0.2", "10.2.0.1"]), "p");
+        assert_eq!(applied(&mut stored, &state(&["10.1.0.1", "10.2.0.1"])), 2);
+        assert_eq!(applied(&mut stored, &state(&["10.1.0.1", "10.2.0.1"])), 0);
+        let steps = stored.plan(&state(&["10.1.0.1", "10.1.0.2", "10.2.0.1"]), "p");
         let [Step::Put(object)] = &steps[..] else { panic!("{steps:?}") };
         assert_eq!(object.metadata.name.as_deref(), Some("p.10.1.0.0"));
         assert_eq!((object.spec.base.as_str(), object.spec.in_use), ("10.1.0.0", 2));
         assert_eq!(object.metadata.labels.as_ref().unwrap()[labels::ADDRESS_POOL], "p");
     }
 
-    /// The write that failed may have been done, and the world may be again as it was before.
+    /// The write that failed may have been done, and the state may be again as it was before.
     #[test]
     fn a_block_in_doubt_is_written_again() {
         let mut stored = Stored::default();
-        let before = world(&["10.1.0.1"]);
+        let before = state(&["10.1.0.1"]);
         applied(&mut stored, &before);
         stored.doubt("p", "p.10.1.0.0");
         assert!(matches!(&stored.plan(&before, "p")[..], [Step::Put(object)] if object.spec.in_use == 1));
-        assert_eq!(stored.plan(&World::default(), "p"), [Step::Delete("p.10.1.0.0".into())]);
+        assert_eq!(stored.plan(&ClusterState::default(), "p"), [Step::Delete("p.10.1.0.0".into())]);
     }
 
     #[test]
     fn a_block_without_addresses_or_pool_goes() {
         let mut stored = Stored::default();
-        applied(&mut stored, &world(&["10.1.0.1", "10.2.0.1"]));
-        assert_eq!(stored.plan(&world(&["10.1.0.1"]), "p"), [Step::Delete("p.10.2.0.0".into())]);
-        assert_eq!(applied(&mut stored, &World::default()), 2);
+        applied(&mut stored, &state(&["10.1.0.1", "10.2.0.1"]));
+        assert_eq!(stored.plan(&state(&["10.1.0.1"]), "p"), [Step::Delete("p.10.2.0.0".into())]);
+        assert_eq!(applied(&mut stored, &ClusterState::default()), 2);
         assert_eq!(stored.pools().count(), 0);
     }
 

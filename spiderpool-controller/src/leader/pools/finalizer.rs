@@ -12,7 +12,7 @@ use tracing::info;
 use crate::patch_parameters;
 
 /// Takes our finalizer from a pool that is being deleted, if the API server has no address of it.
-pub(super) async fn release(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), Failure> {
+pub(super) async fn remove_when_unused(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), Failure> {
     let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(name));
     let addresses = Api::<SpiderIPAddress>::all(kube.client());
     let list = kube.read(addresses.list(&ListParams::default().labels(&selector))).await?;

@@ -1,4 +1,4 @@
-//! Endpoints: whose they are, and which addresses they name.
+//! Endpoints: their pods and the addresses that they list.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,21 +8,21 @@ use ipnet::IpNet;
 use spiderpool_runtime::watch::Index;
 
 use super::slim::SlimEndpoint;
-use super::{PodId, World};
+use super::{ClusterState, PodId};
 
 /// What is kept of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownEndpoint {
     uid: Arc<str>,
-    /// Whether it goes with its pod.
+    /// Whether the pod owns it, so that the garbage collector deletes it with the pod.
     pub is_owned: bool,
     /// Hashes of NIC and address.
     entries: Box<[u64]>,
 }
 
 impl KnownEndpoint {
-    /// Whether it names this address of this NIC.
-    pub fn names(&self, interface: &str, net: IpNet) -> bool {
+    /// Whether it lists this address of this NIC.
+    pub fn lists(&self, interface: &str, net: IpNet) -> bool {
         self.entries.contains(&hash(interface, net))
     }
 }
@@ -54,13 +54,13 @@ fn hash(interface: &str, net: IpNet) -> u64 {
     hasher.finish()
 }
 
-impl World {
+impl ClusterState {
     fn insert_endpoint(&mut self, endpoint: &SlimEndpoint) -> PodId {
-        let names = &mut self.names;
+        let interner = &mut self.interner;
         let id = PodId {
-            namespace: names.get(&endpoint.namespace),
-            name: names.get(&endpoint.name),
-            uid: names.get(&endpoint.uid),
+            namespace: interner.intern(&endpoint.namespace),
+            name: interner.intern(&endpoint.name),
+            uid: interner.intern(&endpoint.uid),
         };
         let known = KnownEndpoint {
             uid: Arc::clone(&id.uid),
@@ -72,17 +72,17 @@ impl World {
     }
 }
 
-impl Index<SlimEndpoint> for World {
+impl Index<SlimEndpoint> for ClusterState {
     fn apply(&mut self, endpoint: SlimEndpoint) {
         let id = self.insert_endpoint(&endpoint);
-        self.suspect(id);
+        self.mark_pod_changed(id);
     }
 
     fn delete(&mut self, endpoint: &SlimEndpoint) {
-        let names = &mut self.names;
-        let key = (names.get(&endpoint.namespace), names.get(&endpoint.name));
+        let interner = &mut self.interner;
+        let key = (interner.intern(&endpoint.namespace), interner.intern(&endpoint.name));
         if let Some(known) = self.endpoints.0.remove(&key) {
-            self.suspect(PodId { namespace: key.0, name: key.1, uid: known.uid });
+            self.mark_pod_changed(PodId { namespace: key.0, name: key.1, uid: known.uid });
         }
     }
 
@@ -91,6 +91,6 @@ impl Index<SlimEndpoint> for World {
         for endpoint in endpoints {
             self.insert_endpoint(&endpoint);
         }
-        self.suspect_all();
+        self.mark_all_changed();
     }
 }

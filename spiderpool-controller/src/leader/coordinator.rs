@@ -2,7 +2,7 @@
 
 mod kubeadm;
 mod plan;
-mod run;
+mod reconcile;
 mod source;
 
-pub use run::run;
+pub use reconcile::run;

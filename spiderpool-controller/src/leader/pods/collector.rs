@@ -13,11 +13,11 @@ use spiderpool_runtime::watch::Shared;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::act::{ActError, Actor};
+use super::reconcile::{PodReconciler, ReconcileError};
 use super::{Settings, compare};
-use crate::metrics::Metrics;
-use crate::schedule::{Schedule, wait};
-use crate::world::{Cause, PodId, Verdict, World};
+use crate::leader::metrics::Metrics;
+use crate::leader::schedule::{Schedule, wait};
+use crate::leader::state::{ClusterState, FreeReason, PodAction, PodId};
 
 /// The node's agent has this long to free what belongs to a pod that is gone.
 const GONE: Duration = Duration::from_secs(2);
@@ -33,29 +33,29 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// The collector.
 pub struct Collector {
-    actor: Actor,
+    reconciler: PodReconciler,
     waiting: Schedule<PodId>,
     failures: HashMap<PodId, u32>,
     busy: HashSet<PodId>,
 }
 
 /// When a verdict is acted upon; `None` if there is nothing to do.
-fn due(verdict: Verdict, now: Timestamp) -> Option<Duration> {
+fn due(verdict: PodAction, now: Timestamp) -> Option<Duration> {
     match verdict {
-        Verdict::Fine => None,
-        Verdict::Free(Cause::Gone) => Some(GONE),
-        Verdict::Free(Cause::Finished) => Some(FINISHED),
-        Verdict::Free(Cause::Overdue) => Some(Duration::ZERO),
-        Verdict::WriteEndpoint => Some(ENDPOINT),
-        Verdict::Later(at) => Some(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
+        PodAction::None => None,
+        PodAction::Free(FreeReason::Gone) => Some(GONE),
+        PodAction::Free(FreeReason::Finished) => Some(FINISHED),
+        PodAction::Free(FreeReason::Overdue) => Some(Duration::ZERO),
+        PodAction::WriteEndpoint => Some(ENDPOINT),
+        PodAction::RecheckAt(at) => Some(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
     }
 }
 
 impl Collector {
     /// By this connection.
-    pub fn new(kube: Kubernetes, world: Shared<World>, settings: Settings, metrics: Metrics) -> Self {
+    pub fn new(kube: Kubernetes, state: Shared<ClusterState>, settings: Settings, metrics: Metrics) -> Self {
         Self {
-            actor: Actor { kube, world, settings, metrics },
+            reconciler: PodReconciler { kube, state, settings, metrics },
             waiting: Schedule::default(),
             failures: HashMap::new(),
             busy: HashSet::new(),
@@ -64,10 +64,10 @@ impl Collector {
 
     /// Works until shutdown; `changed` tells of changes. Wants watches that have listed.
     pub async fn run(mut self, changed: Arc<Notify>, shutdown: Shutdown) {
-        let comparing = tokio::spawn(compare::run(self.actor.clone(), shutdown.clone()));
+        let comparing = tokio::spawn(compare::run(self.reconciler.clone(), shutdown.clone()));
         let mut running = FuturesUnordered::new();
         while !shutdown.is_requested() {
-            for id in self.actor.world.write(World::take_pods) {
+            for id in self.reconciler.state.write(ClusterState::take_pods) {
                 self.look(id, Duration::ZERO);
             }
             while running.len() < WORKERS {
@@ -76,9 +76,9 @@ impl Collector {
                     self.waiting.put(id, Instant::now() + RETRY);
                     continue;
                 }
-                let actor = self.actor.clone();
+                let reconciler = self.reconciler.clone();
                 running.push(async move {
-                    let outcome = actor.act(&id).await;
+                    let outcome = reconciler.reconcile(&id).await;
                     (id, outcome)
                 });
             }
@@ -99,19 +99,19 @@ impl Collector {
 
     /// Has the pod looked at when its verdict is due.
     fn look(&mut self, id: PodId, at_least: Duration) {
-        let clock = self.actor.settings.clock();
-        let verdict = self.actor.world.read(|world| world.judge(&id, clock));
-        if let Some(pause) = due(verdict, clock.now) {
+        let policy = self.reconciler.settings.policy();
+        let verdict = self.reconciler.state.read(|state| state.evaluate(&id, policy));
+        if let Some(pause) = due(verdict, policy.now) {
             self.waiting.put(id, Instant::now() + pause.max(at_least));
         }
     }
 
-    fn done(&mut self, id: PodId, outcome: Result<(), ActError>) {
+    fn done(&mut self, id: PodId, outcome: Result<(), ReconcileError>) {
         self.busy.remove(&id);
         let Err(error) = outcome else {
             self.failures.remove(&id);
             // A time that had not come, or what came meanwhile.
-            if let Verdict::Later(_) = self.verdict(&id) {
+            if let PodAction::RecheckAt(_) = self.verdict(&id) {
                 self.look(id, RETRY);
             }
             return;
@@ -119,17 +119,17 @@ impl Collector {
         let failures = self.failures.entry(id.clone()).or_default();
         *failures += 1;
         let pause = (RETRY * 2_u32.saturating_pow(*failures - 1)).min(LONGEST_RETRY);
-        if matches!(error, ActError::Changed { .. }) {
+        if matches!(error, ReconcileError::Changed { .. }) {
             info!(%error, "looking again");
         } else {
-            self.actor.metrics.failures.inc();
+            self.reconciler.metrics.failures.inc();
             warn!(%error, "not done yet, trying again");
         }
         self.waiting.put(id, Instant::now() + pause);
     }
 
-    fn verdict(&self, id: &PodId) -> Verdict {
-        self.actor.world.read(|world| world.judge(id, self.actor.settings.clock()))
+    fn verdict(&self, id: &PodId) -> PodAction {
+        self.reconciler.state.read(|state| state.evaluate(id, self.reconciler.settings.policy()))
     }
 }
 
@@ -140,10 +140,10 @@ mod tests {
     #[test]
     fn what_a_deleted_pod_held_is_freed_within_five_seconds() {
         let now = Timestamp::now();
-        assert!(due(Verdict::Free(Cause::Gone), now).unwrap() <= Duration::from_secs(3));
-        assert_eq!(due(Verdict::Fine, now), None);
+        assert!(due(PodAction::Free(FreeReason::Gone), now).unwrap() <= Duration::from_secs(3));
+        assert_eq!(due(PodAction::None, now), None);
         let later = now + k8s_openapi::jiff::SignedDuration::from_secs(7);
-        assert_eq!(due(Verdict::Later(later), now), Some(Duration::from_secs(7)));
-        assert_eq!(due(Verdict::Later(now), later), Some(Duration::ZERO));
+        assert_eq!(due(PodAction::RecheckAt(later), now), Some(Duration::from_secs(7)));
+        assert_eq!(due(PodAction::RecheckAt(now), later), Some(Duration::ZERO));
     }
 }

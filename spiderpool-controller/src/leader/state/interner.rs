@@ -1,21 +1,21 @@
-//! Texts that occur often, held once.
+//! One shared copy of each text that occurs often: names of nodes, namespaces and workloads.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// How many texts are added before those that nobody uses any more are dropped.
+/// How many texts are added before unused ones are dropped.
 const SWEEP: usize = 4096;
 
 /// The texts.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct Interner {
     known: HashSet<Arc<str>>,
     added: usize,
 }
 
-impl Names {
-    /// The one copy of a text.
-    pub fn get(&mut self, text: &str) -> Arc<str> {
+impl Interner {
+    /// The shared copy of a text.
+    pub fn intern(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.known.get(text) {
             return Arc::clone(known);
         }
@@ -35,13 +35,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_held_once_and_not_for_ever() {
-        let mut names = Names::default();
-        let a = names.get("a");
-        assert!(Arc::ptr_eq(&a, &names.get("a")));
+    fn equal_texts_share_memory_and_unused_ones_are_dropped() {
+        let mut interner = Interner::default();
+        let a = interner.intern("a");
+        assert!(Arc::ptr_eq(&a, &interner.intern("a")));
         for number in 0..3 * SWEEP {
-            names.get(&number.to_string());
+            interner.intern(&number.to_string());
         }
-        assert!(names.known.len() <= 2 * SWEEP + 2 && Arc::ptr_eq(&a, &names.get("a")));
+        assert!(interner.known.len() <= 2 * SWEEP + 2 && Arc::ptr_eq(&a, &interner.intern("a")));
     }
 }

@@ -1,4 +1,4 @@
-//! Pools, and what their objects show of their use.
+//! Pools, and what their status says.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,17 +9,17 @@ use spiderpool_core::ipam::{Pool, PoolError};
 use spiderpool_runtime::watch::Index;
 use tracing::warn;
 
-use super::World;
+use super::ClusterState;
 
-/// A status, reduced to what tells whether another one differs.
+/// A pool's status, reduced to what tells whether another one differs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ViewPrint {
+pub struct StatusDigest {
     allocated: Option<u64>,
     in_use: Option<i64>,
     total: Option<i64>,
 }
 
-impl From<&IPPoolStatus> for ViewPrint {
+impl From<&IPPoolStatus> for StatusDigest {
     fn from(status: &IPPoolStatus) -> Self {
         let hash = |text: &String| {
             let mut hasher = DefaultHasher::new();
@@ -43,10 +43,10 @@ pub struct KnownPool {
     pub pool: Result<Pool, PoolError>,
     /// Whether `spec.ipVersion` is set.
     pub has_version: bool,
-    /// Whether it is being deleted and waits for us.
-    pub is_held_back: bool,
-    /// What its status says.
-    pub shown: ViewPrint,
+    /// Whether it is being deleted and has our finalizer.
+    pub is_finalizing: bool,
+    /// Its status.
+    pub reported: StatusDigest,
     generation: Option<i64>,
     terminating: bool,
 }
@@ -77,9 +77,9 @@ impl PoolIndex {
     }
 }
 
-impl World {
-    /// What we wrote, as the answer has it. The watch may be ahead of the answer: what it knows of a pool that is gone,
-    /// another or of a later generation stays.
+impl ClusterState {
+    /// Takes the response to a write of ours. The watch may be ahead of it: a pool that is gone, has another UID or a
+    /// later generation is left as it is.
     pub fn apply_written(&mut self, object: SpiderIPPool) {
         let meta = &object.metadata;
         let name = meta.name.as_deref().unwrap_or_default();
@@ -94,19 +94,19 @@ impl World {
     }
 }
 
-impl Index<SpiderIPPool> for World {
+impl Index<SpiderIPPool> for ClusterState {
     fn apply(&mut self, object: SpiderIPPool) {
         let meta = &object.metadata;
-        let name = self.names.get(meta.name.as_deref().unwrap_or_default());
+        let name = self.interner.intern(meta.name.as_deref().unwrap_or_default());
         let uid = meta.uid.clone().unwrap_or_default();
         let terminating = meta.deletion_timestamp.is_some();
-        let shown = object.status.as_ref().map(ViewPrint::from).unwrap_or_default();
+        let reported = object.status.as_ref().map(StatusDigest::from).unwrap_or_default();
         let has_finalizer = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
         let state = (meta.generation, terminating);
         let known = self.pools.0.get(&name).filter(|known| {
             known.uid == uid && state.0.is_some() && (known.generation, known.terminating) == state
         });
-        // A status that we wrote changes nothing.
+        // The spec is parsed once per generation.
         let pool = match known {
             Some(known) => known.pool.clone(),
             None => Pool::try_from(&object)
@@ -116,8 +116,8 @@ impl Index<SpiderIPPool> for World {
             uid,
             pool,
             has_version: object.spec.ip_version.is_some(),
-            is_held_back: terminating && has_finalizer,
-            shown,
+            is_finalizing: terminating && has_finalizer,
+            reported,
             generation: state.0,
             terminating,
         };
@@ -139,6 +139,6 @@ impl Index<SpiderIPPool> for World {
         for object in objects {
             self.apply(object);
         }
-        self.suspect_all();
+        self.mark_all_changed();
     }
 }

@@ -1,4 +1,4 @@
-//! Pods by their UID.
+//! Pods by UID.
 
 use std::collections::HashMap;
 use std::mem;
@@ -11,7 +11,7 @@ use spiderpool_core::ipam::vanished::{DEFAULT_GRACE, Vanished, may_run_for};
 use spiderpool_runtime::watch::Index;
 
 use super::slim::SlimPod;
-use super::{PodId, World};
+use super::{ClusterState, PodId};
 
 /// What is kept of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +24,11 @@ pub struct KnownPod {
     pub deletion: Option<Timestamp>,
     /// The node that it is bound to; empty before that.
     pub node: Arc<str>,
-    /// How long it may run on if the API server forgets it now.
+    /// How long its containers may run on after its object is deleted.
     pub may_run_for: Option<Duration>,
 }
 
-/// The pods, and those that vanished while they ran.
+/// The pods, and those whose objects were deleted while they ran.
 #[derive(Debug, Clone, Default)]
 pub struct PodIndex {
     pods: HashMap<Box<str>, KnownPod>,
@@ -41,10 +41,10 @@ impl PodIndex {
         self.pods.get(uid)
     }
 
-    /// Until when a pod may run that the API server does not have any more.
+    /// Until when the containers of a pod may run whose object is gone.
     pub fn may_run_until(&self, uid: &str, now: Timestamp) -> Option<Timestamp> {
         match self.pods.get(uid) {
-            // The watch is behind.
+            // The watch has not delivered the deletion yet.
             Some(known) => after(now, known.may_run_for?),
             None => self.vanished.until(uid, now),
         }
@@ -61,17 +61,17 @@ impl PodIndex {
     }
 }
 
-impl World {
+impl ClusterState {
     fn id(&mut self, pod: &SlimPod) -> PodId {
         PodId {
-            namespace: self.names.get(&pod.namespace),
+            namespace: self.interner.intern(&pod.namespace),
             name: pod.name.as_str().into(),
             uid: pod.uid.as_str().into(),
         }
     }
 
     fn insert_pod(&mut self, pod: &SlimPod) {
-        let node = self.names.get(&pod.node);
+        let node = self.interner.intern(&pod.node);
         let known = KnownPod {
             stage: pod.stage,
             has_stopped: pod.has_stopped,
@@ -93,23 +93,23 @@ fn after(at: Timestamp, time: Duration) -> Option<Timestamp> {
     at.checked_add(SignedDuration::try_from(time).ok()?).ok()
 }
 
-impl Index<SlimPod> for World {
+impl Index<SlimPod> for ClusterState {
     fn apply(&mut self, pod: SlimPod) {
         let id = self.id(&pod);
         let before = self.pods.get(&pod.uid).map(|known| (known.stage, known.deletion, known.has_stopped));
         self.insert_pod(&pod);
-        // Most changes of a pod are none here.
+        // Most updates change nothing that matters here.
         if before != Some((pod.stage, pod.deletion, pod.has_stopped)) {
-            self.suspect(id);
+            self.mark_pod_changed(id);
         }
     }
 
     fn delete(&mut self, pod: &SlimPod) {
         let id = self.id(pod);
         let before = self.pods.pods.remove(pod.uid.as_str()).and_then(|before| before.may_run_for);
-        // By force, a pod is deleted with a grace period of 0, and its kubelet goes by the one before.
+        // `kubectl delete --force` sets a grace period of 0; the kubelet still uses the one before.
         self.vanish(&pod.uid, pod.may_run_for.map(|time| time.max(before.unwrap_or_default())));
-        self.suspect(id);
+        self.mark_pod_changed(id);
     }
 
     fn reset(&mut self, pods: Vec<SlimPod>) {
@@ -117,13 +117,13 @@ impl Index<SlimPod> for World {
         for pod in pods {
             self.insert_pod(&pod);
         }
-        // Nobody has seen them go.
+        // Deleted while the watch was interrupted.
         for (uid, pod) in before {
             if !self.pods.pods.contains_key(&uid) {
                 self.vanish(&uid, pod.may_run_for);
             }
         }
         self.pods.vanished.listed(|| after(Timestamp::now(), may_run_for(DEFAULT_GRACE)));
-        self.suspect_all();
+        self.mark_all_changed();
     }
 }

@@ -1,12 +1,12 @@
-//! What the leader knows of the cluster, fed by its watches: addresses, pods, nodes, endpoints and pools, each reduced
-//! to a few dozen bytes. It is one structure, so that what is joined is of one moment.
+//! What the leader knows of the cluster: addresses, pods, nodes, endpoints and pools, fed by its watches, each object
+//! reduced to a few dozen bytes. One lock guards them all, so that joins see one moment.
 //!
-//! **Invariant:** nothing is freed by this alone: who acts on a [`Verdict`] asks the API server first.
+//! **Invariant:** nothing is freed by this alone: who acts on a [`PodAction`] asks the API server first.
 
 mod addresses;
 mod endpoints;
-mod judge;
-mod names;
+mod evaluate;
+mod interner;
 mod nodes;
 mod pods;
 mod pools;
@@ -18,21 +18,21 @@ use std::sync::Arc;
 
 pub use addresses::{Address, AddressIndex, Holder};
 pub use endpoints::EndpointIndex;
-pub use judge::{Cause, Clock, Standing, Verdict};
-pub use names::Names;
+pub use evaluate::{FreeReason, ObservedPod, PodAction, Policy};
+pub use interner::Interner;
 pub use nodes::NodeIndex;
 pub use pods::PodIndex;
-pub use pools::{KnownPool, PoolIndex, ViewPrint};
+pub use pools::{KnownPool, PoolIndex, StatusDigest};
 pub use slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 
-/// A pod by its name and UID: a name may be another pod's later.
+/// A pod by its name and UID: a later pod may have the same name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodId {
     /// Its namespace.
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
-    /// Its UID as the runtime knows it.
+    /// Its UID as the container runtime knows it: for a static pod the hash of its manifest.
     pub uid: Arc<str>,
 }
 
@@ -42,19 +42,19 @@ impl std::fmt::Display for PodId {
     }
 }
 
-/// What has changed since it was last asked.
+/// Keys of what has changed since [`ClusterState::take_changes`].
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Pods that are to be judged.
+    /// Pods that have addresses or an endpoint.
     pub pods: HashSet<PodId>,
-    /// Pools whose view may be old.
+    /// Pools whose status or bitmaps may be outdated.
     pub pools: HashSet<Arc<str>>,
 }
 
 /// All indexes.
 #[derive(Debug, Default)]
-pub struct World {
-    names: Names,
+pub struct ClusterState {
+    interner: Interner,
     /// Addresses in use.
     pub addresses: AddressIndex,
     /// All pods.
@@ -68,31 +68,31 @@ pub struct World {
     changes: Changes,
 }
 
-impl World {
+impl ClusterState {
     /// What has changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
         mem::take(&mut self.changes)
     }
 
-    /// The pools among it.
+    /// The changed pools; changed pods stay noted.
     pub fn take_pools(&mut self) -> HashSet<Arc<str>> {
         mem::take(&mut self.changes.pools)
     }
 
-    /// The pods among it.
+    /// The changed pods; changed pools stay noted.
     pub fn take_pods(&mut self) -> HashSet<PodId> {
         mem::take(&mut self.changes.pods)
     }
 
-    /// Has every pod that holds something, every endpoint and every pool looked at.
-    pub fn suspect_all(&mut self) {
+    /// Marks every pod with addresses or an endpoint, and every pool.
+    pub fn mark_all_changed(&mut self) {
         let holders = self.addresses.holders().map(|(id, _)| id.clone());
         self.changes.pods.extend(holders.chain(self.endpoints.pods()));
         self.changes.pools.extend(self.pools.names().chain(self.addresses.pools()));
     }
 
-    /// The pod holds something or has an endpoint.
-    fn suspect(&mut self, id: PodId) {
+    /// Marks the pod if it has addresses or an endpoint.
+    fn mark_pod_changed(&mut self, id: PodId) {
         let has_endpoint = self.endpoints.of(&id).is_some();
         if has_endpoint || self.addresses.holder(&id).is_some() {
             self.changes.pods.insert(id);

@@ -1,5 +1,5 @@
-//! What is to be done about a pod that holds addresses or has an endpoint. Pure: the same rule as the agents'
-//! (`spiderpool_core::ipam::alive`), and what only somebody outside of the node can say.
+//! What to do about a pod that holds addresses or has an endpoint. Pure: the agents' rule (`spiderpool_core::ipam::alive`)
+//! and what only an observer outside of the node can decide.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,45 +8,45 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::alive::{Ending, Fate, OverdueRules, Stage, fate};
 
-use super::{PodId, World};
+use super::{ClusterState, PodId};
 
-/// The time, and what is believed of pods whose time is over.
+/// The time, and what counts as the end of a terminating pod.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct Policy {
     /// Now.
     pub now: Timestamp,
     /// Added to every grace period.
     pub additional: Duration,
-    /// Whether overdue pods are finished.
+    /// On which nodes an overdue pod counts as finished.
     pub rules: OverdueRules,
 }
 
-/// What is to be done.
+/// What to do about a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PodAction {
     /// Nothing.
-    Fine,
+    None,
     /// Nothing before this time.
-    Later(Timestamp),
-    /// The pod runs, and its endpoint lacks an address.
+    RecheckAt(Timestamp),
+    /// The pod runs, and its endpoint lacks an address: write it.
     WriteEndpoint,
-    /// Nothing of the pod runs: what it holds is freed, its endpoint removed.
-    Free(Cause),
+    /// Nothing of the pod runs: free its addresses, remove its endpoint.
+    Free(FreeReason),
 }
 
-/// Why a pod's addresses are freed; also the label of a metric.
+/// Why a pod's addresses are freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Cause {
-    /// There is no such pod.
+pub enum FreeReason {
+    /// The pod does not exist.
     Gone,
     /// The pod has ended or was evicted.
     Finished,
-    /// Its grace period is over, and its node does not answer or says that it has stopped.
+    /// Its grace period is over, and its node is not ready or reports that its containers have stopped.
     Overdue,
 }
 
-impl Cause {
-    /// A word for logs and metrics.
+impl FreeReason {
+    /// The label of metrics, and the field of logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gone => "gone",
@@ -56,10 +56,10 @@ impl Cause {
     }
 }
 
-/// How a pod stands, from the index or from the API server.
+/// A pod as the index or the API server has it.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing<'a> {
-    /// The UID of the pod that has the name.
+pub struct ObservedPod<'a> {
+    /// The UID of the pod that has the name now.
     pub uid: &'a str,
     /// Its stage.
     pub stage: Stage,
@@ -69,74 +69,74 @@ pub struct Standing<'a> {
     pub deletion: Option<Timestamp>,
 }
 
-impl World {
-    /// By what the watches say.
-    pub fn judge(&self, id: &PodId, clock: Clock) -> Verdict {
-        let standing = self.pods.get(&id.uid).map(|pod| Standing {
+impl ClusterState {
+    /// By the indexes alone.
+    pub fn evaluate(&self, id: &PodId, policy: Policy) -> PodAction {
+        let observed = self.pods.get(&id.uid).map(|pod| ObservedPod {
             uid: &id.uid,
             stage: pod.stage,
             has_stopped: pod.has_stopped,
             deletion: pod.deletion,
         });
         let node_is_ready = self.node(id).is_some_and(|node| self.nodes.is_ready(&node));
-        match self.judge_pod(id, standing, node_is_ready, clock) {
-            Verdict::Fine
-                if standing.is_some_and(|pod| pod.stage == Stage::Alive) && self.lacks_endpoint(id) =>
+        match self.evaluate_observed(id, observed, node_is_ready, policy) {
+            PodAction::None
+                if observed.is_some_and(|pod| pod.stage == Stage::Alive) && self.lacks_endpoint(id) =>
             {
-                Verdict::WriteEndpoint
+                PodAction::WriteEndpoint
             }
-            verdict => verdict,
+            action => action,
         }
     }
 
-    /// The node that runs the pod, or ran it.
+    /// The node that the pod is or was bound to.
     pub fn node(&self, id: &PodId) -> Option<Arc<str>> {
         let of_pod = self.pods.get(&id.uid).map(|pod| Arc::clone(&pod.node)).filter(|node| !node.is_empty());
         of_pod.or_else(|| self.addresses.holder(id).map(|holder| Arc::clone(&holder.node)))
     }
 
-    /// By what is said of the pod that has the name now, and of its node; never asks for an endpoint.
-    pub fn judge_pod(
+    /// By what was observed of the pod that has the name now, and of its node. Never [`PodAction::WriteEndpoint`].
+    pub fn evaluate_observed(
         &self,
         id: &PodId,
-        found: Option<Standing<'_>>,
+        found: Option<ObservedPod<'_>>,
         node_is_ready: bool,
-        clock: Clock,
-    ) -> Verdict {
+        policy: Policy,
+    ) -> PodAction {
         let holder = self.addresses.holder(id);
         let has_bound = holder.is_some() && !self.addresses.bound(id).is_empty();
-        // An endpoint that was made to outlive its pod, and has no addresses here, is not ours to judge.
+        // An endpoint that was made to outlive its pod (no owner) and has no addresses here stays.
         let has_endpoint = self.endpoints.of(id).is_some_and(|endpoint| endpoint.is_owned);
         if !has_bound && !has_endpoint {
-            return Verdict::Fine;
+            return PodAction::None;
         }
-        let grace_end = |pod: Standing<'_>| {
-            let additional = SignedDuration::try_from(clock.additional).unwrap_or_default();
+        let grace_end = |pod: ObservedPod<'_>| {
+            let additional = SignedDuration::try_from(policy.additional).unwrap_or_default();
             pod.deletion.and_then(|at| at.checked_add(additional).ok())
         };
-        let is_over = |pod: Standing<'_>| {
-            clock.rules.is_over(Ending {
-                grace_is_over: grace_end(pod).is_some_and(|end| clock.now >= end),
+        let is_over = |pod: ObservedPod<'_>| {
+            policy.rules.is_over(Ending {
+                grace_is_over: grace_end(pod).is_some_and(|end| policy.now >= end),
                 has_stopped: pod.has_stopped,
                 node_is_ready,
             })
         };
         let overdue = found.is_some_and(|pod| pod.stage == Stage::Terminating && is_over(pod));
-        let stage = |pod: Standing<'_>| if overdue { Stage::Finished } else { pod.stage };
+        let stage = |pod: ObservedPod<'_>| if overdue { Stage::Finished } else { pod.stage };
         let is_static = holder.is_some_and(super::Holder::is_static);
         match fate(&id.uid, is_static, found.map(|pod| (pod.uid, stage(pod)))) {
-            Fate::Kept => Verdict::Fine,
-            Fate::Left => match found.and_then(grace_end).filter(|end| clock.now < *end) {
-                Some(end) => Verdict::Later(end),
-                None => Verdict::Fine,
+            Fate::Kept => PodAction::None,
+            Fate::Left => match found.and_then(grace_end).filter(|end| policy.now < *end) {
+                Some(end) => PodAction::RecheckAt(end),
+                None => PodAction::None,
             },
             Fate::Freed => {
                 let is_gone = found.is_none_or(|pod| pod.uid != &*id.uid);
-                // While its node answers, what a pod holds that has vanished is the node's to free.
-                let runs_until = || self.pods.may_run_until(&id.uid, clock.now);
+                // While its node is ready, its agent frees the addresses of a pod that vanished.
+                let runs_until = || self.pods.may_run_until(&id.uid, policy.now);
                 match (is_gone && node_is_ready).then(runs_until).flatten() {
-                    Some(end) => Verdict::Later(end),
-                    None => Verdict::Free(cause(id, found, overdue)),
+                    Some(end) => PodAction::RecheckAt(end),
+                    None => PodAction::Free(free_reason(id, found, overdue)),
                 }
             }
         }
@@ -151,17 +151,16 @@ impl World {
                 other.interface == one.interface && Family::of_net(&other.net) == Family::of_net(&one.net)
             });
             let mut same = same.map(|other| (other.interface, other.net));
-            !same.any(|(interface, net)| endpoint.is_some_and(|endpoint| endpoint.names(interface, net)))
+            !same.any(|(interface, net)| endpoint.is_some_and(|endpoint| endpoint.lists(interface, net)))
         })
     }
 }
 
-/// Why what the pod holds is freed.
-fn cause(id: &PodId, found: Option<Standing<'_>>, overdue: bool) -> Cause {
+fn free_reason(id: &PodId, found: Option<ObservedPod<'_>>, overdue: bool) -> FreeReason {
     match found {
-        Some(pod) if pod.uid == &*id.uid && overdue => Cause::Overdue,
-        Some(pod) if pod.uid == &*id.uid => Cause::Finished,
-        _ => Cause::Gone,
+        Some(pod) if pod.uid == &*id.uid && overdue => FreeReason::Overdue,
+        Some(pod) if pod.uid == &*id.uid => FreeReason::Finished,
+        _ => FreeReason::Gone,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Acts on a verdict, after a look at the API server.
+//! Frees a pod's addresses or writes its endpoint, after the API server has confirmed what the watches say.
 
 use std::net::IpAddr;
 
@@ -17,13 +17,13 @@ use thiserror::Error;
 use tracing::{debug, info, warn};
 
 use super::Settings;
-use crate::metrics::Metrics;
-use crate::world::{Cause, PodId, SlimNode, Standing, Verdict, World, slim};
+use crate::leader::metrics::Metrics;
+use crate::leader::state::{ClusterState, FreeReason, ObservedPod, PodAction, PodId, SlimNode, slim};
 
-/// Why something is not freed or written now.
+/// Why a pod's addresses were not freed or its endpoint not written.
 #[derive(Debug, Error)]
-pub(super) enum ActError {
-    /// The pod cannot be read, so nobody knows whether it is alive.
+pub(super) enum ReconcileError {
+    /// Whether the pod is alive is unknown.
     #[error("failed to get Pod {pod}: {source}")]
     ReadPod {
         /// namespace/name.
@@ -31,7 +31,7 @@ pub(super) enum ActError {
         /// Why.
         source: Failure,
     },
-    /// The node cannot be read, so nobody knows whether it answers.
+    /// Whether the node is ready is unknown.
     #[error("failed to get Node {node}: {source}")]
     ReadNode {
         /// Its name.
@@ -57,7 +57,7 @@ pub(super) enum ActError {
         /// Why.
         source: Failure,
     },
-    /// An address was written by somebody else at the same time.
+    /// The address was written after it was read.
     #[error("{address} of Pod {pod} has just changed")]
     Changed {
         /// The address.
@@ -67,101 +67,106 @@ pub(super) enum ActError {
     },
 }
 
-/// What acting needs. Cheap to clone.
+/// What reconciling needs. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Actor {
+pub(super) struct PodReconciler {
     pub(super) kube: Kubernetes,
-    pub(super) world: Shared<World>,
+    pub(super) state: Shared<ClusterState>,
     pub(super) settings: Settings,
     pub(super) metrics: Metrics,
 }
 
-impl Actor {
-    /// Does what the indexes and then the API server say about the pod.
-    pub(super) async fn act(&self, id: &PodId) -> Result<(), ActError> {
-        match self.world.read(|world| world.judge(id, self.settings.clock())) {
-            Verdict::Free(_) if self.settings.enabled => self.free(id).await,
-            Verdict::WriteEndpoint => self.write_endpoint(id).await,
+impl PodReconciler {
+    /// Does what the indexes call for, if the API server confirms it.
+    pub(super) async fn reconcile(&self, id: &PodId) -> Result<(), ReconcileError> {
+        match self.state.read(|state| state.evaluate(id, self.settings.policy())) {
+            PodAction::Free(_) if self.settings.enabled => self.free(id).await,
+            PodAction::WriteEndpoint => self.write_endpoint(id).await,
             _ => Ok(()),
         }
     }
 
-    async fn read_pod(&self, id: &PodId) -> Result<Option<Pod>, ActError> {
+    async fn read_pod(&self, id: &PodId) -> Result<Option<Pod>, ReconcileError> {
         let api = Api::<PodObject>::namespaced(self.kube.client(), &id.namespace);
         let found = self.kube.read(api.get_opt(&id.name)).await;
-        let found = found.map_err(|source| ActError::ReadPod { pod: id.to_string(), source })?;
+        let found = found.map_err(|source| ReconcileError::ReadPod { pod: id.to_string(), source })?;
         Ok(found.map(Pod::from))
     }
 
-    /// Asked live: a node that has just come back may still run what is overdue or gone.
-    async fn node_is_ready(&self, name: &str) -> Result<bool, ActError> {
+    /// Read live: a node that has just come back may still run a pod that is overdue or gone.
+    async fn node_is_ready(&self, name: &str) -> Result<bool, ReconcileError> {
         let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name)).await;
-        let found = found.map_err(|source| ActError::ReadNode { node: name.to_owned(), source })?;
+        let found = found.map_err(|source| ReconcileError::ReadNode { node: name.to_owned(), source })?;
         Ok(found.map(SlimNode::from).is_some_and(|node| node.is_ready()))
     }
 
-    async fn free(&self, id: &PodId) -> Result<(), ActError> {
+    async fn free(&self, id: &PodId) -> Result<(), ReconcileError> {
         let found = self.read_pod(id).await?;
-        let node_is_ready = match self.world.read(|world| world.node(id)) {
+        let node_is_ready = match self.state.read(|state| state.node(id)) {
             Some(node) => self.node_is_ready(&node).await?,
             None => false,
         };
-        let standing = found.as_ref().map(|pod| Standing {
+        let observed = found.as_ref().map(|pod| ObservedPod {
             uid: &pod.uid,
             stage: pod.stage,
             has_stopped: pod.has_stopped,
             deletion: pod.deletion,
         });
-        let (verdict, addresses) = self.world.read(|world| {
-            let verdict = world.judge_pod(id, standing, node_is_ready, self.settings.clock());
-            (verdict, world.addresses.bound(id))
+        let (action, addresses) = self.state.read(|state| {
+            let action = state.evaluate_observed(id, observed, node_is_ready, self.settings.policy());
+            (action, state.addresses.bound(id))
         });
-        let Verdict::Free(cause) = verdict else {
-            debug!(pod = %id, uid = %id.uid, ?verdict, "the API server knows better than the watches");
+        let PodAction::Free(reason) = action else {
+            debug!(pod = %id, uid = %id.uid, ?action, "the API server does not confirm the watches");
             return Ok(());
         };
-        // While there is an endpoint there are addresses: what is left is found again.
+        // The endpoint goes first: an address that is left makes the pod be evaluated again.
         let store = EndpointStore::new(self.kube.clone());
         let removed = store.remove(&id.namespace, &id.name, &id.uid).await;
-        removed.map_err(|source| ActError::Endpoint { pod: id.to_string(), source })?;
+        removed.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
         for address in addresses {
-            self.free_address(id, address, cause).await?;
+            self.free_address(id, address, reason).await?;
         }
         Ok(())
     }
 
-    async fn free_address(&self, id: &PodId, address: IpAddr, cause: Cause) -> Result<(), ActError> {
-        let failed = |source| ActError::Address { address, pod: id.to_string(), source };
+    async fn free_address(
+        &self,
+        id: &PodId,
+        address: IpAddr,
+        reason: FreeReason,
+    ) -> Result<(), ReconcileError> {
+        let failed = |source| ReconcileError::Address { address, pod: id.to_string(), source };
         let api = Api::<SpiderIPAddress>::all(self.kube.client());
         let found = self.kube.read(api.get_opt(&object_name(address))).await.map_err(failed)?;
-        let is_its = |found: &SpiderIPAddress| {
+        let is_held = |found: &SpiderIPAddress| {
             found.spec.pod_uid == *id.uid && found.spec.state == AddressState::Bound
         };
-        let Some(found) = found.filter(is_its) else { return Ok(()) };
+        let Some(found) = found.filter(is_held) else { return Ok(()) };
         match self.kube.delete(&api, &Exactly::of(&found.metadata)).await.map_err(failed)? {
             Deletion::Done => {
-                self.metrics.freed(cause);
-                info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, cause = cause.as_str(), "freed");
+                self.metrics.freed(reason);
+                info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, reason = reason.as_str(), "address freed");
                 Ok(())
             }
-            Deletion::Changed => Err(ActError::Changed { address, pod: id.to_string() }),
+            Deletion::Changed => Err(ReconcileError::Changed { address, pod: id.to_string() }),
         }
     }
 
-    async fn write_endpoint(&self, id: &PodId) -> Result<(), ActError> {
-        let is_it = |pod: &Pod| pod.uid == *id.uid && pod.stage == Stage::Alive;
-        let Some(pod) = self.read_pod(id).await?.filter(is_it) else { return Ok(()) };
+    async fn write_endpoint(&self, id: &PodId) -> Result<(), ReconcileError> {
+        let is_same = |pod: &Pod| pod.uid == *id.uid && pod.stage == Stage::Alive;
+        let Some(pod) = self.read_pod(id).await?.filter(is_same) else { return Ok(()) };
         let annotations = match PodAnnotations::parse(&pod.annotations) {
             Ok(annotations) => annotations,
             Err(error) => {
-                warn!(pod = %id, %error, "the endpoint is written without what the annotations ask for");
+                warn!(pod = %id, %error, "invalid annotations, writing the endpoint without what they ask for");
                 PodAnnotations::default()
             }
         };
-        let record = self.world.read(|world| {
-            let holder = world.addresses.holder(id)?;
-            let find = |name: &PoolName| world.pools.get(name.as_str())?.pool.clone().ok();
-            let ips = endpoint::restore(world.addresses.held(id), &annotations, find);
+        let record = self.state.read(|state| {
+            let holder = state.addresses.holder(id)?;
+            let find = |name: &PoolName| state.pools.get(name.as_str())?.pool.clone().ok();
+            let ips = endpoint::restore(state.addresses.held(id), &annotations, find);
             let top = if holder.owner_kind.is_empty() {
                 ("Pod", &*id.name)
             } else {
@@ -171,9 +176,9 @@ impl Actor {
         });
         let Some(record) = record else { return Ok(()) };
         let written = EndpointStore::new(self.kube.clone()).write(&record).await;
-        written.map_err(|source| ActError::Endpoint { pod: id.to_string(), source })?;
+        written.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
         self.metrics.endpoints_written.inc();
-        info!(pod = %id, uid = %id.uid, "endpoint written that its agent did not write");
+        info!(pod = %id, uid = %id.uid, "missing endpoint written");
         Ok(())
     }
 }

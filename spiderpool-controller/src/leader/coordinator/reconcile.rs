@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::plan::plan;
 use super::source::{self, KUBEADM, ServiceCidr};
-use crate::metrics::Metrics;
+use crate::leader::metrics::Metrics;
 use crate::patch_parameters;
 
 /// Without an event it is looked again this often: not everything that changes tells.

@@ -1,0 +1,65 @@
+//! The leader's watches: which kinds it follows, and what is kept of their objects.
+
+use futures::Stream;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress, SpiderIPPool};
+use spiderpool_api::pod::PodObject;
+use spiderpool_runtime::health::{Health, Scope};
+use spiderpool_runtime::shutdown::Shutdown;
+use spiderpool_runtime::watch::{Index, Shared, follow, reduced};
+use tokio::task::JoinSet;
+use tracing::{Instrument, info_span};
+
+use super::Triggers;
+use super::state::{ClusterState, SlimAddress, SlimEndpoint, SlimNode, SlimPod, slim};
+
+/// Objects of a page of the first list: so many are decoded at a time.
+const PAGE: u32 = 200;
+
+/// Spawns a task per watch. The startup conditions of `health` are met when all have listed.
+pub(super) fn spawn_all(
+    client: &Client,
+    state: &Shared<ClusterState>,
+    triggers: &Triggers,
+    health: &Health,
+    shutdown: &Shutdown,
+    tasks: &mut JoinSet<()>,
+) {
+    let config = || watcher::Config::default().page_size(PAGE);
+    let mut spawner = Spawner { state, triggers, health, shutdown, tasks };
+    let addresses = watcher(Api::<SpiderIPAddress>::all(client.clone()), config());
+    spawner.spawn("watch of addresses", reduced(addresses, SlimAddress::from));
+    let pods = watcher(Api::<PodObject>::all(client.clone()), config());
+    spawner.spawn("watch of pods", reduced(pods, SlimPod::from));
+    let endpoints = watcher(Api::<SpiderEndpoint>::all(client.clone()), config());
+    spawner.spawn("watch of endpoints", reduced(endpoints, SlimEndpoint::from));
+    let nodes = watcher(slim::nodes(client.clone()), config());
+    spawner.spawn("watch of nodes", reduced(nodes, SlimNode::from));
+    spawner.spawn("watch of pools", watcher(Api::<SpiderIPPool>::all(client.clone()), config()));
+}
+
+struct Spawner<'a> {
+    state: &'a Shared<ClusterState>,
+    triggers: &'a Triggers,
+    health: &'a Health,
+    shutdown: &'a Shutdown,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Spawner<'_> {
+    fn spawn<K>(
+        &mut self,
+        name: &'static str,
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    ) where
+        K: Send + 'static,
+        ClusterState: Index<K>,
+    {
+        let synced = self.health.condition(name, Scope::Startup);
+        let triggers = self.triggers.clone();
+        let following =
+            follow(events, self.state.clone(), synced, self.shutdown.clone(), move || triggers.notify());
+        self.tasks.spawn(following.instrument(info_span!("watch", name)));
+    }
+}

@@ -1,0 +1,66 @@
+//! What every replica of the controller does, whether it leads or not: it serves its ports and stands for election.
+//! Here are the order of start and end.
+
+mod leadership;
+mod servers;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use spiderpool_runtime::config_file::Content as _;
+use spiderpool_runtime::health::{Health, Scope};
+use spiderpool_runtime::kubernetes::Kubernetes;
+use spiderpool_runtime::leader::{Candidacy, Candidate};
+use spiderpool_runtime::logging;
+use spiderpool_runtime::shutdown;
+use tracing::info;
+
+use crate::config::{ConfigFile, Daemon};
+use crate::leader::LeaderContext;
+use crate::leader::metrics::Metrics;
+
+/// The Lease that the replicas compete for.
+pub const LEASE: &str = "spiderpool-controller-leases";
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
+    let Daemon { config_path, environment } = daemon;
+    logging::init(environment.log_level);
+    ConfigFile::load(&config_path)?;
+    let terms = environment.election.terms()?;
+    info!(pod = environment.pod_name, namespace = environment.pod_namespace, "spiderpool-controller starts");
+    let kube = Kubernetes::connect().await?;
+    let (trigger, shutdown) = shutdown::channel();
+    trigger.on_signals()?;
+
+    let (health, mut registry) = (Health::default(), Registry::default());
+    let metrics = Metrics::register(&mut registry);
+    let context = LeaderContext {
+        kube: kube.clone(),
+        environment: environment.clone(),
+        metrics,
+        watches_synced: health.condition("watches", Scope::Readiness),
+        tasks_healthy: health.condition("leader's tasks", Scope::Liveness),
+    };
+    context.tasks_healthy.met();
+    let leader_known = health.condition("leader", Scope::Readiness);
+    let servers = servers::start(&environment, &health, registry, &shutdown).await?;
+
+    let candidacy = Candidacy {
+        namespace: environment.pod_namespace.clone(),
+        lease: LEASE.to_owned(),
+        identity: environment.pod_name.clone(),
+        terms,
+    };
+    let (candidate, role) = Candidate::new(kube, candidacy);
+    let (resign, resigned) = shutdown::channel();
+    let election = tokio::spawn(candidate.run(resigned));
+    leadership::follow(context, role, leader_known, &shutdown).await;
+    // The leader's work has ended, so another replica may begin: only now is the Lease given up.
+    resign.request();
+    election.await.context("election")?;
+    for server in servers {
+        server.await.context("server")?;
+    }
+    info!("spiderpool-controller ends");
+    Ok(())
+}

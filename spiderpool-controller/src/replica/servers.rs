@@ -1,0 +1,46 @@
+//! The servers of every replica: health probes and metrics. A server for webhooks would be started here, since a
+//! Service sends requests to all ready replicas and not to the leader alone.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use spiderpool_runtime::health::Health;
+use spiderpool_runtime::shutdown::Shutdown;
+use spiderpool_runtime::{http, metrics};
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use crate::config::Environment;
+
+/// Binds the ports and serves them until shutdown, each in a task.
+pub(super) async fn start(
+    environment: &Environment,
+    health: &Health,
+    registry: Registry,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let probes = http::bind(environment.health_port).await;
+    let probes = probes.with_context(|| format!("port {} of the health probes", environment.health_port))?;
+    info!(address = %probes.local_addr()?, "health probes are served");
+    let mut servers = vec![spawn("health probes", http::serve(probes, health.router(), shutdown.clone()))];
+    if environment.enabled_metric {
+        let port = environment.metric_http_port;
+        let listener = http::bind(port).await.with_context(|| format!("port {port} of the metrics"))?;
+        info!(address = %listener.local_addr()?, "metrics are served");
+        let router = metrics::router(Arc::new(registry));
+        servers.push(spawn("metrics", http::serve(listener, router, shutdown.clone())));
+    }
+    Ok(servers)
+}
+
+fn spawn(
+    name: &'static str,
+    serving: impl Future<Output = std::io::Result<()>> + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            error!(server = name, %error, "server failed");
+        }
+    })
+}
