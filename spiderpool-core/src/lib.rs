@@ -9,6 +9,7 @@ pub mod dataplane;
 pub mod go_json;
 pub mod ip;
 pub mod ipam;
+pub mod label_selector;
 pub mod mac;
 pub mod names;
 pub mod net;

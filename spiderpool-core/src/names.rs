@@ -4,6 +4,7 @@
 
 mod pod;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -40,6 +41,11 @@ fn check_subdomain(text: &str) -> Result<(), &'static str> {
         bytes.iter().all(|b| inner(*b)) && edge(bytes.first()) && edge(bytes.last())
     };
     if text.len() <= 253 && text.split('.').all(label_ok) { Ok(()) } else { Err(RULE) }
+}
+
+/// Whether a text is a DNS-1123 subdomain.
+pub(crate) fn is_subdomain(text: &str) -> bool {
+    check_subdomain(text).is_ok()
 }
 
 /// UIDs are opaque to us; they end up in labels, so they must fit one.
@@ -125,6 +131,13 @@ macro_rules! name {
 
         impl AsRef<str> for $type {
             fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        /// Maps with names as keys are asked by texts.
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }
