@@ -1,5 +1,7 @@
 //! A pod's SpiderEndpoint, from what the pod holds. Agent and controller write the same one.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::ObjectMeta;
@@ -115,7 +117,7 @@ pub struct HeldAddress<'a> {
 pub fn restore<'a>(
     held: impl IntoIterator<Item = HeldAddress<'a>>,
     annotations: &PodAnnotations,
-    find_pool: impl Fn(&PoolName) -> Option<Pool>,
+    find_pool: impl Fn(&PoolName) -> Option<Arc<Pool>>,
 ) -> Vec<EndpointIp> {
     let mut allocated: Vec<Allocated> = Vec::new();
     for held in held {
@@ -133,7 +135,7 @@ pub fn restore<'a>(
             address: held.net,
             pool,
             gateway: found.as_ref().and_then(|pool| pool.gateway),
-            routes: found.map(|pool| pool.routes).unwrap_or_default(),
+            routes: found.map(|pool| pool.routes.clone()).unwrap_or_default(),
         });
     }
     endpoint_ips(&build_response(allocated, &annotations.routes))
@@ -256,21 +258,19 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_restored_from_addresses() {
-        let pool: Pool = Pool::parse(
-            PoolFields {
-                name: "p",
-                subnet: "10.6.0.0/16",
-                gateway: Some("10.6.0.1"),
-                ..PoolFields::default()
-            },
-            [("192.0.2.0/24", "10.6.0.2")],
-        )
-        .unwrap();
+        let pool = Pool::parse(&PoolFields {
+            name: "p",
+            subnet: "10.6.0.0/16",
+            gateway: Some("10.6.0.1"),
+            routes: vec![("192.0.2.0/24", "10.6.0.2")],
+            ..PoolFields::default()
+        });
+        let pool = Arc::new(pool.unwrap());
         let held = |interface, net: &str| HeldAddress { interface, net: net.parse().unwrap(), pool: "p" };
         let ips = restore(
             [held("net1", "10.6.0.9/16"), held("net1", "10.6.0.10/16"), held("net1", "fd00::9/64")],
             &PodAnnotations::default(),
-            |name| (name.as_str() == "p").then(|| pool.clone()),
+            |name| (name.as_str() == "p").then(|| Arc::clone(&pool)),
         );
         assert_eq!(ips.len(), 1);
         assert_eq!(

@@ -22,7 +22,7 @@ pub mod vanished;
 pub use annotations::PodAnnotations;
 pub use candidates::{Candidate, CandidateRequest, DefaultRoute, plan_candidates};
 pub use error::{IpamError, PoolFailure, Rejection};
-pub use filter::{PodPlace, PoolTable, filter_pools};
+pub use filter::{PodPlace, PoolEntry, PoolTable, filter_pools};
 pub use plan::{AllocationPlan, Held, Step, plan_allocation};
 pub use pool::{Pool, PoolError, PoolFields};
 pub use response::{Allocated, Response, Route, build_response};

@@ -203,7 +203,7 @@ fn corrected_documents_are_accepted_and_defaulted() {
         let (first, second) = (pool("cn-chengdu.i-2vcxxr").1, pool("cn-chengdu.i-2vcxxs").1);
         assert!(first.default && first.subnet == second.subnet);
         assert_eq!(first.node_names, ["cn-chengdu.i-2vcxxr"]);
-        assert_eq!(spiderpool_core::ipam::pool::find_overlap(&first, [&second]), None);
+        assert_eq!(spiderpool_core::ipam::pool::shared_addresses(&first, &second), []);
     });
     with_fixture(include_str!("../fixtures/seeds/underlay-macvlan.yaml"), &[], || {
         let object: SpiderSubnet = get(&["ss", "subnet-test"]);

@@ -204,13 +204,13 @@ impl Ipam {
                 Err(_) => PoolTable::new(),
             };
             // A pool in use cannot be deleted; if somebody forced it, the address is still the pod's.
-            let pool = table.into_values().next().and_then(Result::ok);
+            let pool = table.into_values().next().and_then(|entry| entry.spec.ok());
             allocated.push(Allocated {
                 nic: wanted.candidate.nic.clone(),
                 address: held.net,
                 pool: name.map_err(|error| AllocateError::Request(error.to_string()))?,
                 gateway: pool.as_ref().and_then(|pool| pool.gateway),
-                routes: pool.map(|pool| pool.routes).unwrap_or_default(),
+                routes: pool.map(|pool| pool.routes.clone()).unwrap_or_default(),
                 default_route: wanted.candidate.default_route,
             });
         }

@@ -54,7 +54,7 @@ impl Ipam {
             net: held.net,
             pool: &held.pool,
         });
-        let find = |name: &PoolName| self.indexes.pools.read(|pools| pools.get(name)?.clone().ok());
+        let find = |name: &PoolName| self.indexes.pools.read(|pools| pools.get(name)?.spec.ok());
         Ok(endpoint::restore(addresses, &annotations, find))
     }
 }

@@ -107,7 +107,7 @@ impl Stock {
         &self,
         taker: &Taker,
         candidate: &Candidate,
-        pools: &[Pool],
+        pools: &[Arc<Pool>],
     ) -> Result<Arc<Held>, IpamError> {
         let failed = |failures| IpamError::AllFailed {
             family: candidate.family,

@@ -1,13 +1,14 @@
 //! What an ADD wants: NICs and families, and the pools that may serve each of them.
 
+use std::sync::Arc;
+
 use kube::Api;
 use spiderpool_api::agent::ipam::IpamAddArgs;
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_core::ipam::candidates::DefaultRoute;
-use spiderpool_core::ipam::pool::find_overlap;
 use spiderpool_core::ipam::{
-    Candidate, CandidateRequest, Held as Known, IpamError, PodAnnotations, PodPlace, Pool, PoolTable,
-    Rejection, Step, filter_pools, plan_candidates,
+    Candidate, CandidateRequest, Held as Known, PodAnnotations, PodPlace, Pool, PoolEntry, PoolTable, Step,
+    filter_pools, plan_candidates,
 };
 use spiderpool_core::names::{IfName, NameError, PoolName};
 
@@ -22,7 +23,7 @@ pub(super) struct Wanted {
     /// What the pod has for it.
     pub(super) held: Option<Known>,
     /// Most specific first.
-    pub(super) pools: Vec<Pool>,
+    pub(super) pools: Vec<Arc<Pool>>,
 }
 
 impl Ipam {
@@ -61,9 +62,9 @@ impl Ipam {
                 }
                 Step::Allocate(candidate) => {
                     let table = self.pool_table(&candidate.pools).await?;
-                    let pools = filter_pools(&candidate, &table, place);
-                    match pools.and_then(|pools| self.without_overlaps(&candidate, pools)) {
+                    match filter_pools(&candidate, &table, place) {
                         Ok(pools) => {
+                            let pools = pools.into_iter().cloned().collect();
                             all.push(Wanted { candidate, held: None, pools });
                         }
                         Err(error) => errors.push(error),
@@ -74,33 +75,23 @@ impl Ipam {
         if errors.is_empty() { Ok(all) } else { Err(AllocateError::Standard(errors)) }
     }
 
-    /// The pools that share no address with another one: of two that do, neither can say what is free.
-    fn without_overlaps(&self, candidate: &Candidate, pools: Vec<&Pool>) -> Result<Vec<Pool>, IpamError> {
-        let (mut kept, mut rejections) = (Vec::with_capacity(pools.len()), Vec::new());
-        for pool in pools {
-            match self.indexes.pools.read(|index| find_overlap(pool, index.serving())) {
-                None => kept.push(pool.clone()),
-                Some(overlap) => rejections.push(Rejection::Overlap(overlap)),
-            }
-        }
-        if !kept.is_empty() {
-            return Ok(kept);
-        }
-        let Candidate { nic, family, pools, .. } = candidate.clone();
-        Err(IpamError::AllFiltered { family, nic, pools, rejections })
-    }
-
     /// The named pools; one that the watch does not know yet is read.
     pub(super) async fn pool_table(&self, names: &[PoolName]) -> Result<PoolTable, AllocateError> {
         let mut table = PoolTable::new();
         for name in names {
-            let mut pool = self.indexes.pools.read(|pools| pools.get(name).cloned());
+            let mut pool = self.indexes.pools.read(|pools| pools.get(name));
             if pool.is_none() {
                 let api = Api::<SpiderIPPool>::all(self.kube.client());
                 let found = self.kube.read(api.get_opt(name.as_str())).await;
                 let found =
                     found.map_err(|source| AllocateError::ReadPool { pool: name.to_string(), source })?;
-                pool = found.as_ref().map(Pool::try_from);
+                pool = found.map(|object| {
+                    let spec = Pool::try_from(&object).map(Arc::new).map_err(Arc::new);
+                    let terminating = object.metadata.deletion_timestamp.is_some();
+                    let overlap = |pool: &Arc<Pool>| self.indexes.pools.read(|index| index.overlap(pool));
+                    let overlap = spec.as_ref().ok().and_then(overlap);
+                    PoolEntry { spec, terminating, overlap }
+                });
             }
             if let Some(pool) = pool {
                 table.insert(name.clone(), pool);

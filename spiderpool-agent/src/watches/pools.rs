@@ -1,11 +1,13 @@
 //! SpiderIPPools, parsed once per generation.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kube::core::ObjectMeta;
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_core::ip::Family;
-use spiderpool_core::ipam::{Pool, PoolError};
+use spiderpool_core::ipam::pool::{Overlap, shared_addresses};
+use spiderpool_core::ipam::{Pool, PoolEntry, PoolError};
 use spiderpool_core::names::PoolName;
 
 use super::Index;
@@ -19,19 +21,29 @@ struct Known {
     uid: Option<String>,
     generation: Option<i64>,
     terminating: bool,
-    pool: Result<Pool, PoolError>,
+    pool: Result<Arc<Pool>, Arc<PoolError>>,
 }
 
 impl PoolIndex {
-    /// The pool of this name, or what is wrong with it; `None` if there is none.
-    pub fn get(&self, name: &PoolName) -> Option<&Result<Pool, PoolError>> {
-        self.0.get(name.as_str()).map(|known| &known.pool)
+    /// The pool of this name; `None` if there is none.
+    pub fn get(&self, name: &PoolName) -> Option<PoolEntry> {
+        let known = self.0.get(name.as_str())?;
+        let overlap = known.pool.as_ref().ok().and_then(|pool| self.overlap(pool));
+        Some(PoolEntry { spec: known.pool.clone(), terminating: known.terminating, overlap })
     }
 
-    /// The pools that hand out addresses.
-    pub fn serving(&self) -> impl Iterator<Item = &Pool> {
-        let pools = self.0.values().filter_map(|known| known.pool.as_ref().ok());
-        pools.filter(|pool| !pool.disabled && !pool.terminating)
+    /// What a pool shares with another one that hands out addresses.
+    pub fn overlap(&self, pool: &Pool) -> Option<Overlap> {
+        let serving = self.0.values().filter(|known| !known.terminating);
+        let serving = serving.filter_map(|known| known.pool.as_ref().ok()).filter(|other| !other.disabled);
+        serving.filter(|other| other.name != pool.name).find_map(|other| {
+            let ranges = shared_addresses(pool, other);
+            (!ranges.is_empty()).then(|| Overlap {
+                first: pool.name.clone(),
+                second: other.name.clone(),
+                ranges,
+            })
+        })
     }
 
     /// Whether the spec of this generation of a pool is known.
@@ -66,7 +78,15 @@ impl Index<SpiderIPPool> for PoolIndex {
         // Status changes often, and nothing here depends on it.
         if !self.has(&pool.metadata) {
             let uid = pool.metadata.uid.clone();
-            self.0.insert(name, Known { uid, generation, terminating, pool: Pool::try_from(&pool) });
+            self.0.insert(
+                name,
+                Known {
+                    uid,
+                    generation,
+                    terminating,
+                    pool: Pool::try_from(&pool).map(Arc::new).map_err(Arc::new),
+                },
+            );
         }
     }
 
@@ -98,7 +118,7 @@ mod tests {
     }
 
     fn usable(index: &PoolIndex) -> u128 {
-        index.get(&"p".parse().unwrap()).unwrap().as_ref().unwrap().usable.len()
+        index.get(&"p".parse().unwrap()).unwrap().spec.unwrap().usable.len()
     }
 
     #[test]
@@ -133,7 +153,7 @@ mod tests {
     fn a_pool_that_makes_no_sense_is_known_as_such() {
         let mut index = PoolIndex::default();
         index.reset(vec![pool(1, "10.7.0.1", true)]);
-        assert!(index.get(&"p".parse().unwrap()).unwrap().is_err());
+        assert!(index.get(&"p".parse().unwrap()).unwrap().spec.is_err());
         assert!(index.defaults().is_empty());
     }
 }

@@ -1,7 +1,8 @@
 //! From the texts of custom resources to what `spiderpool_core` decides on.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use spiderpool_core::ipam::pool::{Pool, PoolError, PoolFields, Selectors};
+use spiderpool_core::ipam::pool::{Pool, PoolError, PoolFields};
+use spiderpool_core::label_selector::{ExpressionFields, SelectorFields};
 
 use super::SpiderIPPool;
 
@@ -10,40 +11,47 @@ impl TryFrom<&SpiderIPPool> for Pool {
 
     fn try_from(object: &SpiderIPPool) -> Result<Self, PoolError> {
         let (meta, spec) = (&object.metadata, &object.spec);
-        let fields = PoolFields {
+        Self::parse(&PoolFields {
             name: meta.name.as_deref().unwrap_or_default(),
             ip_version: spec.ip_version,
             subnet: &spec.subnet,
             ips: &spec.ips,
             exclude_ips: &spec.exclude_ips,
             gateway: spec.gateway.as_deref(),
-            node_names: &spec.node_name,
+            routes: spec.routes.iter().map(|route| (route.dst.as_str(), route.gw.as_str())).collect(),
+            pod_affinity: spec.pod_affinity.as_ref().map(selector_fields),
+            namespace_affinity: spec.namespace_affinity.as_ref().map(selector_fields),
             namespace_names: &spec.namespace_name,
-            selectors: Selectors {
-                pod: selects(spec.pod_affinity.as_ref()),
-                node: selects(spec.node_affinity.as_ref()),
-                namespace: selects(spec.namespace_affinity.as_ref()),
-                multus: !spec.multus_name.is_empty(),
-            },
+            node_affinity: spec.node_affinity.as_ref().map(selector_fields),
+            node_names: &spec.node_name,
+            multus_names: &spec.multus_name,
             default: spec.default,
             disable: spec.disable,
-            terminating: meta.deletion_timestamp.is_some(),
-        };
-        Self::parse(fields, spec.routes.iter().map(|route| (route.dst.as_str(), route.gw.as_str())))
+        })
     }
 }
 
-/// A selector without a requirement matches everything, as one that is not there.
-fn selects(selector: Option<&LabelSelector>) -> bool {
-    selector.is_some_and(|selector| {
-        let labels = selector.match_labels.as_ref().is_some_and(|labels| !labels.is_empty());
-        labels || selector.match_expressions.as_ref().is_some_and(|expressions| !expressions.is_empty())
-    })
+fn selector_fields(selector: &LabelSelector) -> SelectorFields<'_> {
+    let expressions = selector.match_expressions.iter().flatten();
+    SelectorFields {
+        match_labels: selector.match_labels.as_ref(),
+        match_expressions: expressions
+            .map(|expression| ExpressionFields {
+                key: &expression.key,
+                operator: &expression.operator,
+                values: expression.values.as_deref().unwrap_or_default(),
+            })
+            .collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use kube::core::{Selector, SelectorExt as _};
     use serde_json::json;
+    use spiderpool_core::ipam::pool::Affinities;
 
     use super::*;
 
@@ -58,7 +66,10 @@ mod tests {
         let pool = pool(&json!({
             "subnet": "10.6.0.0/16", "ips": ["10.6.0.1-10.6.0.9"], "excludeIPs": ["10.6.0.1"], "gateway": "10.6.0.1",
             "routes": [{ "dst": "10.0.0.0/8", "gw": "10.6.0.2" }], "nodeName": ["n"], "namespaceName": ["ns"],
-            "nodeAffinity": { "matchLabels": { "a": "b" } }, "multusName": ["m"], "default": true, "disable": true,
+            "nodeAffinity": {
+                "matchLabels": { "a": "b" }, "matchExpressions": [{ "key": "c", "operator": "In", "values": ["d"] }],
+            },
+            "multusName": ["m"], "default": true, "disable": true,
         }))
         .unwrap();
         assert_eq!((pool.name.as_str(), pool.usable.len(), pool.routes.len()), ("p", 8, 1));
@@ -66,8 +77,14 @@ mod tests {
             (&pool.node_names[..], &pool.namespace_names[..]),
             (&["n".to_owned()][..], &["ns".to_owned()][..])
         );
-        assert_eq!(pool.selectors, Selectors { node: true, multus: true, ..Selectors::default() });
-        assert!(pool.default && pool.disabled && !pool.terminating);
+        let node_affinity = pool.affinities.node.as_ref().unwrap();
+        let labels = |value: &str| {
+            BTreeMap::from([("a".to_owned(), value.to_owned()), ("c".to_owned(), "d".to_owned())])
+        };
+        assert!(node_affinity.matches(&labels("b")) && !node_affinity.matches(&labels("x")));
+        assert_eq!((&pool.affinities.pod, &pool.affinities.namespace), (&None, &None));
+        assert_eq!(pool.multus_names, ["m"]);
+        assert!(pool.default && pool.disabled);
         assert_eq!(pool.gateway, Some("10.6.0.1".parse().unwrap()));
     }
 
@@ -78,16 +95,70 @@ mod tests {
                 "subnet": "10.6.0.0/16", "podAffinity": selector, "nodeAffinity": selector,
                 "namespaceAffinity": selector,
             }));
-            assert_eq!(pool.unwrap().selectors, Selectors::default(), "{selector}");
+            assert_eq!(pool.unwrap().affinities, Affinities::default(), "{selector}");
         }
     }
 
+    /// kube's selectors are another implementation of the same rules.
     #[test]
-    fn a_pool_that_makes_no_sense_says_so() {
+    fn affinities_match_what_kubes_selectors_match() {
+        let keys = ["a", "b"];
+        let values = ["", "x", "y"];
+        let mut selectors = Vec::new();
+        for key in keys {
+            selectors.extend(values.map(|value| json!({ "matchLabels": { key: value } })));
+            for operator in ["Exists", "DoesNotExist"] {
+                selectors.push(json!({ "matchExpressions": [{ "key": key, "operator": operator }] }));
+            }
+            for (operator, values) in [("In", &values[..2]), ("NotIn", &values[..2]), ("NotIn", &values[2..])]
+            {
+                let expression = json!({ "key": key, "operator": operator, "values": values });
+                selectors.push(json!({ "matchLabels": { "a": "x" }, "matchExpressions": [expression] }));
+                selectors
+                    .push(json!({ "matchExpressions": [expression, { "key": "b", "operator": "Exists" }] }));
+            }
+        }
+        let mut outcomes = BTreeSet::new();
+        for selector in selectors {
+            let pool = pool(&json!({ "subnet": "10.6.0.0/16", "podAffinity": selector })).unwrap();
+            let ours = pool.affinities.pod.unwrap();
+            let object: LabelSelector = serde_json::from_value(selector.clone()).unwrap();
+            let kubes = Selector::try_from(object).unwrap();
+            for a in [None, Some(""), Some("x"), Some("y")] {
+                for b in [None, Some(""), Some("x"), Some("y")] {
+                    let labels: BTreeMap<_, _> = [("a", a), ("b", b)]
+                        .into_iter()
+                        .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+                        .collect();
+                    assert_eq!(ours.matches(&labels), kubes.matches(&labels), "{selector} {labels:?}");
+                    outcomes.insert(ours.matches(&labels));
+                }
+            }
+        }
+        assert_eq!(outcomes.len(), 2);
+    }
+
+    #[test]
+    fn an_affinity_that_is_no_selector_is_a_fault_of_the_pool() {
+        let expression = json!({ "key": "a", "operator": "Is", "values": [] });
+        let error = pool(&json!({
+            "subnet": "10.6.0.0/16", "namespaceAffinity": { "matchExpressions": [expression] },
+        }))
+        .unwrap_err();
+        assert!(
+            error.starts_with(
+                "IPPool p is invalid: spec.namespaceAffinity.matchExpressions[0].operator: \"Is\""
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_invalid_pool_names_the_field() {
         let error = pool(&json!({ "subnet": "10.6.1.0/16" })).unwrap_err();
         assert_eq!(
             error,
-            "IPPool p is invalid: unformatted spec.subnet 10.6.1.0/16, please change it to 10.6.0.0/16"
+            "IPPool p is invalid: spec.subnet: unformatted subnet 10.6.1.0/16, please change it to 10.6.0.0/16"
         );
     }
 }

@@ -1,12 +1,13 @@
 //! Why a pod gets no address. The texts reach the user in the pod's events, wrapped by every plugin on the way: one
 //! line that names the pool and what to do. Tools look for their beginnings.
 
-use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::PoolError;
 use super::pool::Overlap;
+use crate::error_list::ErrorList;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
 
@@ -82,7 +83,7 @@ pub enum IpamError {
     #[error(
         "no IPPool available, all {family} IPPools [{}] of {nic} filtered out: {}",
         spaced(pools),
-        List(rejections)
+        ErrorList(rejections)
     )]
     AllFiltered {
         /// The family.
@@ -98,7 +99,7 @@ pub enum IpamError {
     #[error(
         "failed to allocate any {family} IP address to NIC {nic} from IPPools [{}]: {}",
         spaced(pools),
-        List(failures)
+        ErrorList(failures)
     )]
     AllFailed {
         /// The family.
@@ -188,7 +189,7 @@ pub enum Rejection {
     },
     /// The pool's spec does not make sense.
     #[error(transparent)]
-    Invalid(PoolError),
+    Invalid(Arc<PoolError>),
     /// Another pool holds some of its addresses.
     #[error("{0}: change spec.ips or spec.excludeIPs of one of them, or disable it")]
     Overlap(Overlap),
@@ -251,25 +252,6 @@ impl PoolFailure {
 
 fn spaced(names: &[PoolName]) -> String {
     names.iter().map(PoolName::as_str).collect::<Vec<_>>().join(" ")
-}
-
-/// Several causes as `[a, b]`, one as itself, equal ones once: as Kubernetes renders aggregated errors.
-struct List<'a, T>(&'a [T]);
-
-impl<T: fmt::Display> fmt::Display for List<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut texts: Vec<String> = Vec::new();
-        for cause in self.0 {
-            let text = cause.to_string();
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
-        match texts.as_slice() {
-            [one] => f.write_str(one),
-            several => write!(f, "[{}]", several.join(", ")),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,15 +2,28 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::candidates::Candidate;
 use super::error::{IpamError, Rejection};
+use super::pool::Overlap;
 use super::{Pool, PoolError};
 use crate::ip::Family;
 use crate::names::PoolName;
 
 /// The pools that the candidates name, as far as they exist.
-pub type PoolTable = BTreeMap<PoolName, Result<Pool, PoolError>>;
+pub type PoolTable = BTreeMap<PoolName, PoolEntry>;
+
+/// A pool as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolEntry {
+    /// Its spec, or what is wrong with it.
+    pub spec: Result<Arc<Pool>, Arc<PoolError>>,
+    /// `metadata.deletionTimestamp` is set.
+    pub terminating: bool,
+    /// What it shares with another pool that hands out addresses: of the two, neither can say what is free.
+    pub overlap: Option<Overlap>,
+}
 
 /// Where the pod is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +39,14 @@ pub fn filter_pools<'t>(
     candidate: &Candidate,
     pools: &'t PoolTable,
     place: PodPlace<'_>,
-) -> Result<Vec<&'t Pool>, IpamError> {
+) -> Result<Vec<&'t Arc<Pool>>, IpamError> {
     let mut kept = Vec::new();
     let mut rejections = Vec::new();
     for name in &candidate.pools {
         let Some(entry) = pools.get(name) else {
             return Err(IpamError::PoolMissing { pool: name.clone(), nic: candidate.nic.clone() });
         };
-        match entry.as_ref().map_err(|error| Rejection::Invalid(error.clone())).and_then(|pool| {
-            check(pool, candidate.family, place)?;
-            Ok(pool)
-        }) {
+        match check(entry, candidate.family, place) {
             Ok(pool) => kept.push(pool),
             Err(rejection) => rejections.push(rejection),
         }
@@ -54,11 +64,12 @@ pub fn filter_pools<'t>(
 }
 
 /// The first rule that keeps the pool from serving the pod.
-fn check(pool: &Pool, family: Family, place: PodPlace<'_>) -> Result<(), Rejection> {
+fn check<'t>(entry: &'t PoolEntry, family: Family, place: PodPlace<'_>) -> Result<&'t Arc<Pool>, Rejection> {
+    let pool = entry.spec.as_ref().map_err(|error| Rejection::Invalid(Arc::clone(error)))?;
     let name = || pool.name.clone();
     let unsupported = |field| Err(Rejection::NotSupported { pool: name(), field });
     let lists = |names: &[String], wanted: &str| names.iter().any(|n| n == wanted);
-    if pool.terminating {
+    if entry.terminating {
         return Err(Rejection::Terminating(name()));
     }
     if pool.disabled {
@@ -71,7 +82,7 @@ fn check(pool: &Pool, family: Family, place: PodPlace<'_>) -> Result<(), Rejecti
         if !lists(&pool.node_names, place.node) {
             return Err(Rejection::NodeName { pool: name(), node: place.node.to_owned() });
         }
-    } else if pool.selectors.node {
+    } else if pool.affinities.node.is_some() {
         return unsupported("nodeAffinity");
     }
     if !pool.namespace_names.is_empty() {
@@ -79,27 +90,30 @@ fn check(pool: &Pool, family: Family, place: PodPlace<'_>) -> Result<(), Rejecti
             let namespace = place.namespace.to_owned();
             return Err(Rejection::NamespaceName { pool: name(), namespace });
         }
-    } else if pool.selectors.namespace {
+    } else if pool.affinities.namespace.is_some() {
         return unsupported("namespaceAffinity");
     }
-    if pool.selectors.pod {
+    if pool.affinities.pod.is_some() {
         return unsupported("podAffinity");
     }
-    if pool.selectors.multus {
+    if !pool.multus_names.is_empty() {
         return unsupported("multusName");
     }
-    Ok(())
+    match &entry.overlap {
+        Some(overlap) => Err(Rejection::Overlap(overlap.clone())),
+        None => Ok(pool),
+    }
 }
 
 /// The more a pool is reserved for, the earlier it is tried; the first difference decides.
 fn rank(pool: &Pool) -> [bool; 6] {
     [
-        pool.selectors.pod,
+        pool.affinities.pod.is_some(),
         !pool.node_names.is_empty(),
-        pool.selectors.node,
+        pool.affinities.node.is_some(),
         !pool.namespace_names.is_empty(),
-        pool.selectors.namespace,
-        pool.selectors.multus,
+        pool.affinities.namespace.is_some(),
+        !pool.multus_names.is_empty(),
     ]
 }
 
@@ -107,15 +121,26 @@ fn rank(pool: &Pool) -> [bool; 6] {
 mod tests {
     use super::*;
     use crate::ipam::candidates::DefaultRoute;
-    use crate::ipam::pool::{PoolFields, Selectors};
+    use crate::ipam::pool::{Affinities, PoolFields};
+    use crate::label_selector::{LabelSelector, SelectorFields};
 
     const PLACE: PodPlace<'_> = PodPlace { node: "n1", namespace: "shop" };
 
-    fn pool(name: &str, change: impl FnOnce(&mut Pool)) -> (PoolName, Result<Pool, PoolError>) {
+    fn entry(spec: Result<Pool, PoolError>) -> PoolEntry {
+        PoolEntry { spec: spec.map(Arc::new).map_err(Arc::new), terminating: false, overlap: None }
+    }
+
+    fn pool(name: &str, change: impl FnOnce(&mut Pool)) -> (PoolName, PoolEntry) {
         let fields = PoolFields { name, subnet: "10.6.0.0/16", ..PoolFields::default() };
-        let mut pool = Pool::parse(fields, []).unwrap();
+        let mut pool = Pool::parse(&fields).unwrap();
         change(&mut pool);
-        (pool.name.clone(), Ok(pool))
+        (pool.name.clone(), entry(Ok(pool)))
+    }
+
+    fn selector() -> Option<LabelSelector> {
+        let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let fields = SelectorFields { match_labels: Some(&labels), ..SelectorFields::default() };
+        LabelSelector::parse(&fields).unwrap()
     }
 
     fn names(names: &[&str]) -> Vec<PoolName> {
@@ -136,7 +161,12 @@ mod tests {
 
     #[track_caller]
     fn check_rejected(change: impl FnOnce(&mut Pool), family: Family, expect: &str) {
-        let error = filter(&[pool("p", change)].into(), &["p"], family).unwrap_err();
+        check_entry_rejected(pool("p", change), family, expect);
+    }
+
+    #[track_caller]
+    fn check_entry_rejected(pool: (PoolName, PoolEntry), family: Family, expect: &str) {
+        let error = filter(&[pool].into(), &["p"], family).unwrap_err();
         let start = format!("no IPPool available, all {family} IPPools [p] of eth0 filtered out: {expect}");
         assert!(error.starts_with(&start), "{error}");
     }
@@ -144,7 +174,11 @@ mod tests {
     #[test]
     fn each_rule_says_why() {
         use Family::{V4, V6};
-        check_rejected(|p| p.terminating = true, V4, "terminating IPPool p: ");
+        let terminating = |change: fn(&mut Pool)| {
+            let (name, entry) = pool("p", change);
+            (name, PoolEntry { terminating: true, ..entry })
+        };
+        check_entry_rejected(terminating(|_| {}), V4, "terminating IPPool p: ");
         check_rejected(|p| p.disabled = true, V4, "disabled IPPool p: set its spec.disable to false");
         check_rejected(|_| {}, V6, "expect an IPv6 IPPool, but the version of the IPPool p is IPv4: ");
         check_rejected(
@@ -158,11 +192,15 @@ mod tests {
             "unmatched Namespace name of IPPool p: its spec.namespaceName does not list shop",
         );
         let unsupported = |field: &str| format!("spec.{field} of IPPool p is not supported yet: remove it");
-        check_rejected(|p| p.selectors.node = true, V4, &unsupported("nodeAffinity"));
-        check_rejected(|p| p.selectors.namespace = true, V4, &unsupported("namespaceAffinity"));
-        check_rejected(|p| p.selectors.pod = true, V4, &unsupported("podAffinity"));
-        check_rejected(|p| p.selectors.multus = true, V4, &unsupported("multusName"));
-        check_rejected(|p| (p.disabled, p.terminating) = (true, true), V4, "terminating IPPool p: ");
+        check_rejected(|p| p.affinities.node = selector(), V4, &unsupported("nodeAffinity"));
+        check_rejected(|p| p.affinities.namespace = selector(), V4, &unsupported("namespaceAffinity"));
+        check_rejected(|p| p.affinities.pod = selector(), V4, &unsupported("podAffinity"));
+        check_rejected(|p| p.multus_names = vec!["m".into()], V4, &unsupported("multusName"));
+        check_entry_rejected(terminating(|p| p.disabled = true), V4, "terminating IPPool p: ");
+        let (name, overlapping) = pool("p", |_| {});
+        let overlap = Overlap { first: name.clone(), second: "q".parse().unwrap(), ranges: Vec::new() };
+        let overlapping = PoolEntry { overlap: Some(overlap), ..overlapping };
+        check_entry_rejected((name, overlapping), V4, "IPPools p and q overlap in ");
     }
 
     #[test]
@@ -170,7 +208,7 @@ mod tests {
         let table = [pool("p", |p| {
             p.node_names = vec!["n1".into()];
             p.namespace_names = vec!["shop".into()];
-            p.selectors = Selectors { node: true, namespace: true, ..Selectors::default() };
+            p.affinities = Affinities { pod: None, node: selector(), namespace: selector() };
         })]
         .into();
         assert_eq!(filter(&table, &["p"], Family::V4), Ok(names(&["p"])));
@@ -186,12 +224,11 @@ mod tests {
 
     #[test]
     fn an_invalid_pool_is_named() {
-        let error =
-            Pool::parse(PoolFields { name: "bad", subnet: "x", ..PoolFields::default() }, []).unwrap_err();
-        let table = [("bad".parse().unwrap(), Err(error))].into();
+        let invalid = Pool::parse(&PoolFields { name: "bad", subnet: "x", ..PoolFields::default() });
+        let table = [("bad".parse().unwrap(), entry(invalid))].into();
         let text = filter(&table, &["bad"], Family::V4).unwrap_err();
         assert!(text.ends_with(
-            "filtered out: IPPool bad is invalid: spec.subnet \"x\" is not a network in CIDR form"
+            "filtered out: IPPool bad is invalid: spec.subnet: \"x\" is not a network in CIDR form"
         ));
     }
 

@@ -159,7 +159,7 @@ mod tests {
     fn two_nics_drawing_from_one_pool_get_different_addresses() {
         let ips = ["10.6.0.1-10.6.0.2".to_owned()];
         let fields = PoolFields { name: "a", subnet: "10.6.0.0/16", ips: &ips, ..PoolFields::default() };
-        let pool = Pool::parse(fields, []).unwrap();
+        let pool = Pool::parse(&fields).unwrap();
         let wanted = [candidate("eth0", Family::V4, &["a"]), candidate("net1", Family::V4, &["a"])];
         let mut in_use = IpSet::empty(Family::V4);
         let mut holds: Vec<Held> = Vec::new();

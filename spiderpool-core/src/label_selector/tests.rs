@@ -3,6 +3,8 @@ use proptest::prelude::*;
 use super::*;
 
 type Expression = (String, &'static str, Vec<String>);
+/// Operator, values, labels, and whether they match.
+type Case<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)], bool);
 
 fn parse(
     labels: &[(&str, &str)],
@@ -62,7 +64,7 @@ fn each_operator_means_what_kubernetes_says() {
     let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     };
-    let cases: [(&str, &[&str], &[(&str, &str)], bool); 11] = [
+    let cases: [Case<'_>; 11] = [
         ("In", &["a", "b"], &[("k", "b")], true),
         ("In", &["a", "b"], &[("k", "c")], false),
         ("In", &["a", "b"], &[], false),
@@ -84,7 +86,7 @@ fn each_operator_means_what_kubernetes_says() {
     assert!(!both.matches(&labels(&[("a", "1")])) && !both.matches(&labels(&[("b", "")])));
 }
 
-/// `Requirement.Matches` and `internalSelector.Matches` of `k8s.io/apimachinery/pkg/labels`, word by word.
+/// `Requirement.Matches` and `internalSelector.Matches` of `k8s.io/apimachinery/pkg/labels`, written without this module.
 fn matches_as_kubernetes(
     match_labels: &BTreeMap<String, String>,
     expressions: &[Expression],
@@ -99,20 +101,8 @@ fn matches_as_kubernetes(
         let has = labels.contains_key(key);
         let has_value = |value: &String| values.iter().any(|one| one == value);
         let matched = match *operator {
-            "In" => {
-                if !has {
-                    false
-                } else {
-                    has_value(&labels[key])
-                }
-            }
-            "NotIn" => {
-                if !has {
-                    true
-                } else {
-                    !has_value(&labels[key])
-                }
-            }
+            "In" => has && has_value(&labels[key]),
+            "NotIn" => !has || !has_value(&labels[key]),
             "Exists" => has,
             "DoesNotExist" => !has,
             other => panic!("{other}"),

@@ -74,7 +74,7 @@ pub(super) fn plan(state: &ClusterState, name: &str, known: &KnownPool) -> Optio
 
 /// The patch that says of which IP version the pool is, if its author has not.
 pub(super) fn plan_version(known: &KnownPool) -> Option<Value> {
-    let pool = known.pool.as_ref().ok().filter(|pool| !known.has_version && !pool.terminating)?;
+    let pool = known.pool.as_ref().ok().filter(|_| !known.has_version && !known.terminating)?;
     Some(json!({"metadata": {"uid": known.uid}, "spec": {"ipVersion": pool.family().version()}}))
 }
 

@@ -40,7 +40,7 @@ pub struct KnownPool {
     /// Its UID.
     pub uid: String,
     /// Its spec, or what is wrong with it.
-    pub pool: Result<Pool, PoolError>,
+    pub pool: Result<Arc<Pool>, PoolError>,
     /// Whether `spec.ipVersion` is set.
     pub has_version: bool,
     /// Whether it is being deleted and has our finalizer.
@@ -48,7 +48,8 @@ pub struct KnownPool {
     /// Its status.
     pub reported: StatusDigest,
     generation: Option<i64>,
-    terminating: bool,
+    /// `metadata.deletionTimestamp` is set.
+    pub terminating: bool,
 }
 
 /// The pools.
@@ -110,6 +111,7 @@ impl Index<SpiderIPPool> for ClusterState {
         let pool = match known {
             Some(known) => known.pool.clone(),
             None => Pool::try_from(&object)
+                .map(Arc::new)
                 .inspect_err(|error| warn!(%error, "the pool is not used and its addresses are not counted")),
         };
         let known = KnownPool {

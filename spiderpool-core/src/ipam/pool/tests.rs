@@ -1,4 +1,5 @@
 use super::*;
+use crate::label_selector::SelectorFields;
 
 fn texts(items: &[&str]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
@@ -14,7 +15,7 @@ fn pool(
     let (ips, exclude_ips) = (texts(ips), texts(exclude));
     let fields =
         PoolFields { name, subnet, ips: &ips, exclude_ips: &exclude_ips, gateway, ..PoolFields::default() };
-    Pool::parse(fields, [])
+    Pool::parse(&fields)
 }
 
 #[track_caller]
@@ -51,48 +52,101 @@ fn usable_is_ips_without_excluded() {
 }
 
 #[test]
-fn what_makes_no_sense_is_said() {
+fn each_fault_is_named_with_its_field() {
     check(
         "10.6.1.0/16",
         &[],
         &[],
         None,
-        Err("unformatted spec.subnet 10.6.1.0/16, please change it to 10.6.0.0/16"),
+        Err("spec.subnet: unformatted subnet 10.6.1.0/16, please change it to 10.6.0.0/16"),
     );
-    check("10.6.0.0", &[], &[], None, Err("spec.subnet \"10.6.0.0\" is not a network"));
+    check("10.6.0.0", &[], &[], None, Err("spec.subnet: \"10.6.0.0\" is not a network"));
     check(
         "10.6.0.0/16",
         &["10.7.0.1"],
         &[],
         None,
-        Err("spec.ips: 10.7.0.1 is not inside of spec.subnet 10.6.0.0/16"),
+        Err("spec.ips[0]: 10.7.0.1 is not inside of spec.subnet 10.6.0.0/16"),
     );
     check("10.6.0.0/16", &["10.6.0.1-10.7.0.1"], &[], None, Err("is not inside of"));
     check("10.6.0.0/16", &["fd00::1"], &[], None, Err("is not inside of"));
-    check("10.6.0.0/16", &[], &["10.7.0.1"], None, Err("spec.excludeIPs: 10.7.0.1 is not inside of"));
+    check("10.6.0.0/16", &[], &["10.7.0.1"], None, Err("spec.excludeIPs[0]: 10.7.0.1 is not inside of"));
     check(
         "10.6.0.0/16",
         &["10.6.0.9-10.6.0.1"],
         &[],
         None,
-        Err("spec.ips: IP range \"10.6.0.9-10.6.0.1\" is reversed"),
+        Err("spec.ips[0]: IP range \"10.6.0.9-10.6.0.1\" is reversed"),
     );
     check("10.6.0.0/16", &["10.6.0.0/24"], &[], None, Err("is a CIDR"));
     check("10.6.0.0/16", &["10.6.0.1-10.6.0.9"], &[], Some("10.6.0.1"), Err("add it to spec.excludeIPs"));
-    check("10.6.0.0/16", &[], &[], Some("10.7.0.1"), Err("spec.gateway 10.7.0.1 is not an address of"));
-    check("10.6.0.0/16", &[], &[], Some("x"), Err("spec.gateway x is not an address of"));
+    check(
+        "10.6.0.0/16",
+        &[],
+        &[],
+        Some("10.7.0.1"),
+        Err("spec.gateway: 10.7.0.1 is not an address of spec.subnet"),
+    );
+    check("10.6.0.0/16", &[], &[], Some("x"), Err("spec.gateway: \"x\" is not an address"));
 }
 
 #[test]
 fn version_and_routes_are_checked() {
     let fields =
         PoolFields { name: "p", subnet: "10.6.0.0/16", ip_version: Some(6), ..PoolFields::default() };
-    let error = Pool::parse(fields, []).unwrap_err().to_string();
-    assert!(error.contains("spec.ipVersion is 6, but spec.subnet 10.6.0.0/16 is IPv4"), "{error}");
-    let fields = PoolFields { ip_version: Some(4), ..fields };
-    assert_eq!(Pool::parse(fields, [("10.0.0.0/8", "10.6.0.1")]).unwrap().routes.len(), 1);
-    let error = Pool::parse(fields, [("10.0.0.0/8", "fd00::1")]).unwrap_err().to_string();
-    assert!(error.contains("spec.routes: "), "{error}");
+    let error = Pool::parse(&fields).unwrap_err().to_string();
+    assert!(
+        error.contains("spec.ipVersion: 6 is not the version of spec.subnet 10.6.0.0/16, which is IPv4"),
+        "{error}"
+    );
+    let fields = PoolFields { ip_version: Some(4), routes: vec![("10.0.0.0/8", "10.6.0.1")], ..fields };
+    assert_eq!(Pool::parse(&fields).unwrap().routes.len(), 1);
+    let fields = PoolFields { routes: vec![("10.0.0.0/8", "fd00::1")], ..fields };
+    let error = Pool::parse(&fields).unwrap_err().to_string();
+    assert!(error.contains("spec.routes[0]: "), "{error}");
+}
+
+#[test]
+fn all_faults_are_found_in_the_order_of_the_fields() {
+    let (ips, exclude_ips) = (texts(&["10.6.0.1", "10.7.0.1", "x"]), texts(&["y"]));
+    let labels = [("a b".to_owned(), "c".to_owned())].into();
+    let selector = SelectorFields { match_labels: Some(&labels), ..SelectorFields::default() };
+    let fields = PoolFields {
+        name: "P",
+        ip_version: Some(6),
+        subnet: "10.6.1.0/16",
+        ips: &ips,
+        exclude_ips: &exclude_ips,
+        gateway: Some("10.6.0.1"),
+        routes: vec![("10.0.0.0/8", "10.6.0.1"), ("z", "10.6.0.1")],
+        node_affinity: Some(selector),
+        ..PoolFields::default()
+    };
+    let error = Pool::parse(&fields).unwrap_err();
+    let paths: Vec<_> = error.faults.iter().map(|fault| fault.path.as_str()).collect();
+    let expected = [
+        "metadata.name",
+        "spec.subnet",
+        "spec.ipVersion",
+        "spec.ips[1]",
+        "spec.ips[2]",
+        "spec.excludeIPs[0]",
+        "spec.gateway",
+        "spec.routes[1]",
+        "spec.nodeAffinity.matchLabels[a b]",
+    ];
+    assert_eq!(paths, expected);
+    let text = error.to_string();
+    assert!(text.starts_with("IPPool P is invalid: [metadata.name: "), "{text}");
+    assert!(expected.iter().all(|path| text.contains(&format!("{path}: "))), "{text}");
+}
+
+/// Without a subnet to compare with, what can be said of the other fields is said.
+#[test]
+fn a_subnet_that_does_not_parse_hides_no_other_fault() {
+    let error = pool("p", "x", &["10.6.0.1", "y"], &[], Some("z")).unwrap_err();
+    let paths: Vec<_> = error.faults.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(paths, ["spec.subnet", "spec.ips[1]", "spec.gateway"]);
 }
 
 #[test]
@@ -101,9 +155,10 @@ fn pools_must_not_share_an_address() {
     let b = pool("b", "10.6.0.0/16", &["10.6.0.8-10.6.0.20"], &[], None).unwrap();
     let c = pool("c", "10.6.0.0/16", &["10.6.0.8-10.6.0.20"], &["10.6.0.8-10.6.0.9"], None).unwrap();
     let d = pool("d", "fd00::/64", &["fd00::1"], &[], None).unwrap();
-    let overlap = find_overlap(&a, [&a, &d, &c, &b]).unwrap();
+    let overlap = Overlap { first: a.name.clone(), second: b.name.clone(), ranges: shared_addresses(&a, &b) };
     assert_eq!(overlap.to_string(), "IPPools a and b overlap in 10.6.0.8-10.6.0.9");
-    assert_eq!(find_overlap(&a, [&a, &c, &d]), None);
+    assert_eq!(shared_addresses(&b, &a), overlap.ranges);
+    assert!(shared_addresses(&a, &c).is_empty() && shared_addresses(&a, &d).is_empty());
 }
 
 #[test]
