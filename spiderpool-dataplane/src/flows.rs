@@ -35,7 +35,7 @@ fn now() -> Result<u64, MapError> {
 }
 
 impl Dataplane {
-    /// Removes all flows of a pod (its id is its cluster NIC's id).
+    /// Removes all flows of a pod (by its id).
     pub fn pod_flush(&mut self, pod: u16) -> Result<(), MapError> {
         let arrivals: Vec<_> = self.maps.arrivals.keys().filter_map(Result::ok).collect();
         for key in arrivals.iter().filter(|key| key.pod == pod) {

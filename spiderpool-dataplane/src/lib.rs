@@ -23,7 +23,8 @@ pub use load::{Dataplane, Replaced, Sizes};
 pub use logs::Logs;
 pub use programs::Programs;
 pub use spiderpool_ebpf_common::maps::{
-    CidrAction, CidrKind, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY, SIBLINGS,
+    CidrAction, CidrKind, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY,
+    SIBLINGS,
 };
 pub use spiderpool_ebpf_common::reason::Reason;
 pub use sys::give_back_memory;

@@ -17,7 +17,7 @@ use spiderpool_dataplane::{Reason, Sizes};
 use spiderpool_ebpf_common::headers::{ACK, FIN, SYN};
 use spiderpool_ebpf_common::maps::{BACK, NatEntry, NatKey, OUT};
 use spiderpool_ebpf_common::model::frames::{self, Ends};
-use spiderpool_ebpf_common::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, SP0, at};
+use spiderpool_ebpf_common::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, POD, Place, SP0, at};
 use spiderpool_ebpf_common::model::{Frame, Tables, pod};
 use spiderpool_ebpf_common::nat::{PORT_COUNT, PORT_FIRST, dice};
 use spiderpool_ebpf_common::verdict::Verdict;
@@ -195,7 +195,7 @@ fn occupy(tables: &Tables, e: Ends, port: u16) {
     let (local, remote) = (frames::addr(at(Place::Nic(NET2), Family::V4)), frames::addr(e.dst));
     let cluster = frames::addr(at(Place::Nic(ETH0), Family::V4));
     let key = |direction, local, local_port| NatKey {
-        pod: ETH0,
+        pod: POD,
         protocol: 17,
         direction,
         local_port,

@@ -191,7 +191,7 @@ fn touch_coming<S: State>(e: &mut ArrivalEntry, id: u16, nic: &NicEntry, h: &Hea
     let now = s.now();
     let over = life::is_over(h.protocol, e.state, e.last_seen, now);
     // What the node hands over it would not send by the underlay too: somebody else does.
-    if !over && nic.role == ROLE_UNDERLAY && (e.nic == nic.node_link || e.nic == nic.pod) {
+    if !over && nic.role == ROLE_UNDERLAY && (e.nic == nic.node_link || e.nic == nic.exit_nic) {
         return Seen::Elsewhere;
     }
     let mut state = e.state;

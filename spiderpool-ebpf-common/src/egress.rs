@@ -5,7 +5,7 @@
 use crate::addr::Addr;
 use crate::arrivals;
 use crate::headers::{self, Headers, Kind};
-use crate::maps::{NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY};
+use crate::maps::{ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY};
 use crate::mss;
 use crate::nat;
 use crate::neighbour;
@@ -59,10 +59,16 @@ fn decide<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &mut Heade
         return outcome;
     }
     if pod::is_steered(nic, h.dst, s)
-        && let Some(cluster) = pod::cluster(nic, s)
-        && !cluster.addr(h.dst).is_unspecified()
+        && let Some(exit) = pod::exit(nic, s)
     {
-        return steer(p, id, nic, cluster, h, s);
+        match nic.exit_mode() {
+            ExitMode::AsIs => return keep_off(p, nic, h, s, Reason::Steered),
+            ExitMode::Translated if !exit.addr(h.dst).is_unspecified() => {
+                return steer(p, id, nic, exit, h, s);
+            }
+            // No address of this family to leave with.
+            ExitMode::Translated => {}
+        }
     }
     if nic.owns(h.src) {
         return Outcome::pass(Reason::NotOurs);
@@ -79,18 +85,18 @@ const fn no_flow(kind: Kind) -> Reason {
     }
 }
 
-/// A destination that the cluster NIC reaches.
+/// A destination that the exit NIC reaches, with its address.
 #[inline(always)]
 fn steer<P: Packet, S: State>(
     p: &mut P,
     id: u16,
     nic: &NicEntry,
-    cluster: &NicEntry,
+    exit: &NicEntry,
     h: &Headers,
     s: &S,
 ) -> Outcome {
-    let owner = if cluster.owns(h.src) {
-        nic.pod
+    let owner = if exit.owns(h.src) {
+        nic.exit_nic
     } else if nic.role == ROLE_UNDERLAY && nic.owns(h.src) {
         id
     } else {
@@ -99,29 +105,29 @@ fn steer<P: Packet, S: State>(
     if owner == 0 {
         return Outcome::pass(Reason::ForeignSource);
     }
-    if owner == nic.pod {
+    if owner == nic.exit_nic {
         if nic.role == ROLE_CLUSTER {
             let reason = if h.is_syn() { nat::make_room(nic, h, s) } else { Reason::ClusterDirect };
             return Outcome::pass(reason);
         }
-        return to_cluster(p, nic, cluster, Reason::Steered);
+        return to_exit(p, nic, exit, Reason::Steered);
     }
-    let flow = nat::find(id, cluster, h, s);
+    let flow = nat::find(id, exit, h, s);
     if !flow.found {
         return keep_off(p, nic, h, s, flow.reason);
     }
-    if !rewrite::set_source(p, h, &cluster.addr(h.src), flow.port) {
+    if !rewrite::set_source(p, h, &exit.addr(h.src), flow.port) {
         return keep_off(p, nic, h, s, Reason::Failed);
     }
-    to_cluster(p, nic, cluster, flow.reason)
+    to_exit(p, nic, exit, flow.reason)
 }
 
 #[inline(always)]
-fn to_cluster<P: Packet>(p: &mut P, nic: &NicEntry, cluster: &NicEntry, reason: Reason) -> Outcome {
+fn to_exit<P: Packet>(p: &mut P, nic: &NicEntry, exit: &NicEntry, reason: Reason) -> Outcome {
     if nic.role == ROLE_CLUSTER {
-        return Outcome::pass(reason).onto(cluster.mtu);
+        return Outcome::pass(reason).onto(exit.mtu);
     }
-    by_mac(p, cluster, reason)
+    by_mac(p, exit, reason)
 }
 
 /// Sends a packet by the NIC whose address it carries; but what carries an underlay address and is for the
@@ -132,11 +138,11 @@ fn keep_off<P: Packet, S: State>(p: &mut P, nic: &NicEntry, h: &Headers, s: &S, 
     if owned && nic.role == ROLE_CLUSTER {
         return Outcome::pass(reason);
     }
-    let cluster = if owned { None } else { pod::cluster(nic, s) };
-    if let Some(cluster) = cluster
-        && cluster.owns(h.src)
+    let exit = if owned { None } else { pod::exit(nic, s) };
+    if let Some(exit) = exit
+        && exit.owns(h.src)
     {
-        return by_mac(p, cluster, reason);
+        return by_mac(p, exit, reason);
     }
     let owner = if owned { 0 } else { pod::owner(nic, &h.src, s) };
     let holder = if owned { Some(nic) } else { s.nic(owner).filter(|_| owner != 0) };
@@ -168,7 +174,7 @@ const fn own(reason: Reason) -> Reason {
 }
 
 const fn foreign(reason: Reason) -> Reason {
-    if matches!(reason, Reason::BySource) { Reason::ForeignSource } else { reason }
+    if matches!(reason, Reason::BySource | Reason::Steered) { Reason::ForeignSource } else { reason }
 }
 
 /// By the cluster NIC or the node link, whose host end's MAC is known.

@@ -30,12 +30,23 @@ pub mod names {
 
 /// No entry: the NIC id is not in use.
 pub const ROLE_NONE: u8 = 0;
-/// The NIC that reaches Services and overlay pods: eth0.
+/// The NIC on the cluster's default network, in overlay mode: eth0.
 pub const ROLE_CLUSTER: u8 = 1;
 /// A NIC on the underlay network: net1 and so on.
 pub const ROLE_UNDERLAY: u8 = 2;
-/// The private link to the node: sp0.
+/// The private link to the node: sp0; in underlay mode veth0, which is the exit NIC too.
 pub const ROLE_NODE_LINK: u8 = 3;
+
+/// With which source cluster traffic leaves by the exit NIC.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ExitMode {
+    /// With the exit NIC's address, into which any other is translated: overlay mode, where the default network drops
+    /// foreign sources.
+    Translated = 1,
+    /// With the source that it has: underlay mode, where the exit NIC has no address of its own.
+    AsIs = 2,
+}
 
 /// How many underlay NICs a pod can have.
 pub const SIBLINGS: usize = 15;
@@ -46,14 +57,14 @@ pub const SIBLINGS: usize = 15;
 pub struct NicEntry {
     /// One of the `ROLE_` constants.
     pub role: u8,
-    /// None defined yet; 0.
-    pub flags: u8,
-    /// NIC id of the pod's cluster NIC, which is the pod's id.
+    /// An [`ExitMode`].
+    pub exit_mode: u8,
+    /// The pod's id: whose flows and share of the maps these are. Not a NIC id.
     pub pod: u16,
+    /// NIC id of the pod's exit NIC, by which cluster traffic leaves: eth0 in overlay mode, veth0 in underlay mode.
+    pub exit_nic: u16,
     /// Which set of CIDRs applies.
     pub profile: u16,
-    /// NIC id of the pod's node link; 0 if it has none.
-    pub node_link: u16,
     /// Interface index in the pod's namespace.
     pub ifindex: u32,
     /// MTU in bytes, without link header.
@@ -68,8 +79,8 @@ pub struct NicEntry {
     pub addr6: [u8; 16],
     /// NIC ids of the pod's (other) underlay NICs; 0 where there is none.
     pub siblings: [u16; SIBLINGS],
-    #[doc(hidden)]
-    pub _pad: [u8; 2],
+    /// NIC id of the pod's node link; 0 if it has none.
+    pub node_link: u16,
 }
 
 /// Key of `addresses`: an address of a pod that is not the first of its NIC and family.
@@ -249,6 +260,12 @@ const _: () = assert!(size_of::<NatKey>() == 40);
 const _: () = assert!(size_of::<NatEntry>() == 32);
 
 impl NicEntry {
+    /// With which source the pod's cluster traffic leaves.
+    #[inline(always)]
+    pub const fn exit_mode(&self) -> ExitMode {
+        if self.exit_mode == ExitMode::AsIs as u8 { ExitMode::AsIs } else { ExitMode::Translated }
+    }
+
     /// The NIC's address of the family that `like` has.
     #[inline(always)]
     pub const fn addr(&self, like: Addr) -> Addr {

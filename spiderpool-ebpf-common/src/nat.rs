@@ -67,9 +67,9 @@ pub(crate) struct Translation {
 
 /// Finds or starts the translation of a packet that leaves by the cluster NIC.
 #[inline(never)]
-pub(crate) fn find<S: State>(id: u16, cluster: &NicEntry, h: &Headers, s: &S) -> Translation {
-    let key = out_key(cluster.pod, h);
-    let to = cluster.addr(h.src);
+pub(crate) fn find<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Translation {
+    let key = out_key(exit.pod, h);
+    let to = exit.addr(h.src);
     let live = s.nat(&key, |e| touch_leaving(e, to, h, s)).flatten();
     match live {
         Some(port) => Translation { port, found: true, reason: Reason::Translated },

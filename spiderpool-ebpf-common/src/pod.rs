@@ -6,13 +6,15 @@ use crate::maps::{
 };
 use crate::state::State;
 
-/// The pod's cluster NIC.
+/// The NIC by which the pod's cluster traffic leaves. (In overlay mode that is the one with the role of cluster NIC; in
+/// underlay mode no NIC of the pod has that role.)
 #[inline(always)]
-pub(crate) fn cluster<'s, S: State>(nic: &'s NicEntry, s: &'s S) -> Option<&'s NicEntry> {
+pub(crate) fn exit<'s, S: State>(nic: &'s NicEntry, s: &'s S) -> Option<&'s NicEntry> {
     if nic.role == ROLE_CLUSTER {
         return Some(nic);
     }
-    s.nic(nic.pod).filter(|c| c.role == ROLE_CLUSTER)
+    s.nic(nic.exit_nic)
+        .filter(|exit| exit.pod == nic.pod && matches!(exit.role, ROLE_CLUSTER | ROLE_NODE_LINK))
 }
 
 /// The pod's node link.
@@ -25,7 +27,7 @@ pub(crate) fn node_link<'s, S: State>(nic: &'s NicEntry, s: &'s S) -> Option<&'s
 }
 
 /// The id of the NIC of the same pod that has an address which is not `nic`'s own first one; 0 if none has. (`nic`
-/// itself and the cluster NIC are among them by their further addresses only.)
+/// itself and the exit NIC are among them by their further addresses only.)
 #[inline(never)]
 pub(crate) fn owner<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16 {
     for id in nic.siblings {
@@ -50,9 +52,7 @@ pub(crate) fn owner<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16 {
 /// Whether an address is one of the pod's.
 #[inline(always)]
 pub(crate) fn has<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> bool {
-    nic.owns(*addr)
-        || owner(nic, addr, s) != 0
-        || matches!(cluster(nic, s), Some(cluster) if cluster.owns(*addr))
+    nic.owns(*addr) || owner(nic, addr, s) != 0 || matches!(exit(nic, s), Some(exit) if exit.owns(*addr))
 }
 
 /// What `cluster_cidrs` says about a destination.

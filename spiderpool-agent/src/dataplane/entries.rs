@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
-use spiderpool_dataplane::{NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
+use spiderpool_dataplane::{ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
 use thiserror::Error;
 
 use crate::pod_network::{NicRecord, PodRecord};
@@ -48,7 +48,10 @@ fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
             NicRole::Underlay => ROLE_UNDERLAY,
             NicRole::NodeLink => ROLE_NODE_LINK,
         },
+        // So far the agent registers pods in overlay mode only.
+        exit_mode: ExitMode::Translated as u8,
         pod: pod.id(),
+        exit_nic: pod.nic(NicRole::Cluster).map_or(0, |exit| exit.id),
         profile: pod.profile,
         node_link: pod.nic(NicRole::NodeLink).map_or(0, |link| link.id),
         ifindex: nic.ifindex,
@@ -146,6 +149,9 @@ mod tests {
         ]);
         let entries = entries(&pod);
         assert!(entries.iter().all(|(_, entry)| (entry.pod, entry.node_link, entry.profile) == (5, 6, 7)));
+        assert!(
+            entries.iter().all(|(_, entry)| (entry.exit_nic, entry.exit_mode()) == (5, ExitMode::Translated))
+        );
         let eth0 = entries[0].1;
         assert_eq!((eth0.role, eth0.addr4, eth0.peer_mac), (ROLE_CLUSTER, [10, 244, 0, 2], [0xee; 6]));
         assert_eq!(eth0.addr6[15], 2);

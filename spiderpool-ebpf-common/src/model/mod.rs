@@ -119,10 +119,10 @@ const SIZE: u16 = 64;
 /// The entry of an id that is not in use.
 static UNUSED: NicEntry = NicEntry {
     role: ROLE_NONE,
-    flags: 0,
+    exit_mode: 0,
     pod: 0,
+    exit_nic: 0,
     profile: 0,
-    node_link: 0,
     ifindex: 0,
     mtu: 0,
     mac: [0; 6],
@@ -130,7 +130,7 @@ static UNUSED: NicEntry = NicEntry {
     addr4: [0; 4],
     addr6: [0; 16],
     siblings: [0; SIBLINGS],
-    _pad: [0; 2],
+    node_link: 0,
 };
 
 /// The maps and facts.

@@ -7,10 +7,13 @@ use super::Tables;
 use crate::addr::Addr;
 use crate::life::SECOND;
 use crate::maps::{
-    AddressKey, CidrAction, CidrKind, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS,
+    AddressKey, CidrAction, CidrKind, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY,
+    SIBLINGS,
 };
 
-/// NIC id of eth0, and the pod's id.
+/// The pod's id.
+pub const POD: u16 = 40;
+/// NIC id of eth0.
 pub const ETH0: u16 = 1;
 /// NIC id of net1.
 pub const NET1: u16 = 2;
@@ -104,7 +107,9 @@ pub fn tables() -> Tables {
         let bytes6 = |ip| if let IpAddr::V6(ip) = ip { ip.octets() } else { [0; 16] };
         let entry = NicEntry {
             role,
-            pod: ETH0,
+            exit_mode: ExitMode::Translated as u8,
+            pod: POD,
+            exit_nic: ETH0,
             profile: PROFILE,
             node_link: SP0,
             ifindex: IFINDEX + u32::from(id),
@@ -120,7 +125,7 @@ pub fn tables() -> Tables {
         if id != SP0 {
             for family in [Family::V4, Family::V6] {
                 let second = super::frames::addr(at(Place::Second(id), family));
-                tables.addresses.insert(AddressKey::new(ETH0, second), id);
+                tables.addresses.insert(AddressKey::new(POD, second), id);
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::life::SECOND;
 use crate::life::protocol::{TCP, UDP};
 use crate::maps::{BACK, NatKey};
 use crate::model::frames::{self, Ends};
-use crate::model::pod::{ETH0, Family, NET1, NET2, Place, at, tables};
+use crate::model::pod::{ETH0, Family, NET1, NET2, POD, Place, at, tables};
 use crate::model::{Frame, Tables};
 use crate::nat::PORT_FIRST;
 use crate::reason::Reason;
@@ -95,7 +95,7 @@ fn two_nics_with_one_port_get_two_ports() {
 
 fn socket(tables: &mut Tables, protocol: u8, e: Ends) {
     tables.sockets.insert(NatKey {
-        pod: ETH0,
+        pod: POD,
         protocol,
         direction: BACK,
         local_port: e.sport,
