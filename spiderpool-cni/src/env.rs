@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{ContainerId, IfName};
 use thiserror::Error;
 
 /// A CNI operation.
@@ -27,7 +27,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// `CNI_CONTAINERID`.
-    pub container_id: String,
+    pub container_id: ContainerId,
     /// `CNI_NETNS`; may be empty at DEL.
     pub netns: String,
     /// `CNI_IFNAME`.
@@ -119,9 +119,8 @@ impl Request {
         if !missing.is_empty() {
             return Err(EnvError::Missing(missing));
         }
-        if !is_container_id(&container_id) {
-            return Err(EnvError::ContainerId(container_id));
-        }
+        let container_id =
+            container_id.parse::<ContainerId>().map_err(|_| EnvError::ContainerId(container_id))?;
         let pod = match (PodArgs::parse(&get("CNI_ARGS")), command) {
             (Ok(pod), _) => pod,
             // Deleting must not fail for an argument that nobody needs.
@@ -180,11 +179,6 @@ impl PodArgs {
     }
 }
 
-fn is_container_id(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -205,7 +199,7 @@ mod tests {
     #[test]
     fn a_kubelets_request() {
         let request = read(Command::Add, &ADD).unwrap();
-        assert_eq!(request.container_id, "c0ffee");
+        assert_eq!(request.container_id.as_str(), "c0ffee");
         assert_eq!(
             request.pod,
             PodArgs { namespace: "ns".to_owned(), name: "pod".to_owned(), uid: "u".to_owned() }

@@ -39,7 +39,7 @@ impl Plugin for Ipam {
         // Before the agent allocates for a sandbox that is gone.
         let netns = NetNs::open(&request.netns)?;
         let args = IpamAddArgs {
-            container_id: request.container_id.clone(),
+            container_id: request.container_id.to_string(),
             if_name: request.nic.to_string(),
             net_namespace: request.netns.clone(),
             pod_namespace: request.pod.namespace.clone(),
@@ -64,7 +64,7 @@ impl Plugin for Ipam {
 
     fn del(request: &Request, config: NetConf) -> Result<(), PluginError> {
         let args = IpamDelArgs {
-            container_id: request.container_id.clone(),
+            container_id: request.container_id.to_string(),
             if_name: request.nic.to_string(),
             net_namespace: request.netns.clone(),
             pod_namespace: request.pod.namespace.clone(),

@@ -98,7 +98,7 @@ fn serve<P: Plugin>(
         "cni",
         plugin = P::NAME,
         %command,
-        container = request.container_id,
+        container = %request.container_id,
         netns = request.netns,
         nic = %request.nic,
         pod_namespace = request.pod.namespace,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
+use spiderpool_core::names::ContainerId;
 use spiderpool_dataplane::{ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
 use thiserror::Error;
 
@@ -16,7 +17,7 @@ use crate::pod_network::{NicRecord, PodRecord};
 )]
 pub struct TooManyNics {
     /// Its container ID.
-    pub container: String,
+    pub container: ContainerId,
     /// How many it has, the new one included.
     pub count: usize,
 }
@@ -91,6 +92,7 @@ mod tests {
     use std::path::PathBuf;
 
     use spiderpool_api::agent::dataplane::Nic;
+    use spiderpool_core::names::PodName;
 
     use super::*;
     use crate::pod_network::NetnsIdentity;
@@ -104,19 +106,17 @@ mod tests {
             peer_mac: (role == NicRole::Cluster).then(|| "ee:ee:ee:ee:ee:ee".parse().unwrap()),
             mtu: 1450,
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-            gateways: vec![],
         };
         NicRecord { id, nic }
     }
 
     fn pod(nics: Vec<NicRecord>) -> PodRecord {
         PodRecord {
-            container_id: "c".into(),
+            container_id: "c".parse().unwrap(),
             netns: PathBuf::new(),
             netns_identity: NetnsIdentity { dev: 0, inode: 0 },
-            pod_namespace: String::new(),
-            pod_name: String::new(),
-            pod_uid: String::new(),
+            pod: PodName::new("ns", "pod").unwrap(),
+            pod_uid: None,
             profile: 7,
             attachments: vec![],
             nics,
@@ -136,7 +136,7 @@ mod tests {
         let siblings = entries(&most)[0].1.siblings;
         assert_eq!(siblings.to_vec(), (2..=16).collect::<Vec<u16>>());
         let error = check(&pod(nics(16))).unwrap_err();
-        assert_eq!(error, TooManyNics { container: "c".into(), count: 16 });
+        assert_eq!(error, TooManyNics { container: "c".parse().unwrap(), count: 16 });
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics, RouteHints};
+use spiderpool_core::names::ContainerId;
 use spiderpool_dataplane::{Dataplane, LoadError, MapError, Sizes};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use spiderpool_runtime::health::Condition;
@@ -84,7 +85,7 @@ pub struct Owner {
     /// What could not be removed from the maps yet.
     pub(super) unretired: Retired,
     /// Sandboxes whose NICs could not be looked at after a restart.
-    pub(super) unseen: BTreeSet<String>,
+    pub(super) unseen: BTreeSet<ContainerId>,
     pub(super) cluster: Option<ClusterCidrs>,
     pub(super) nodes: Vec<IpAddr>,
     /// Profiles as they were last written.
@@ -185,7 +186,7 @@ impl Owner {
         self.put_entries(&pod)?;
         self.drop_profiles()?;
         self.count();
-        debug!(container = pod.container_id, pod = pod.pod_name, id = pod.id(), "NICs registered");
+        debug!(container = %pod.container_id, pod = %pod.pod, id = pod.id(), "NICs registered");
         let wanted = |name| request.nics.iter().any(|nic| nic.name == name);
         let nics = pod.nics.iter().filter(|record| wanted(record.nic.name.clone()));
         Ok(RegisteredNics {
@@ -276,10 +277,10 @@ impl Owner {
         let pods: Vec<PodRecord> = self.inventory.pods().cloned().collect();
         for pod in &pods {
             if let Err(error) = self.renew_node_link(pod) {
-                warn!(%error, container = pod.container_id, pod = pod.pod_name, "node link cannot be renewed");
+                warn!(%error, container = %pod.container_id, pod = %pod.pod, "node link cannot be renewed");
             }
             if let Err(error) = self.renew_hints(pod) {
-                warn!(%error, container = pod.container_id, pod = pod.pod_name, "route hints cannot be renewed");
+                warn!(%error, container = %pod.container_id, pod = %pod.pod, "route hints cannot be renewed");
             }
         }
     }
@@ -291,7 +292,7 @@ impl Owner {
         let Some(netns) = netns::open(pod)? else { return Ok(()) };
         let changed = node_link::refresh(&netns, pod, &self.nodes)?;
         if changed > 0 {
-            info!(container = pod.container_id, pod = pod.pod_name, changed, "node link renewed");
+            info!(container = %pod.container_id, pod = %pod.pod, changed, "node link renewed");
         }
         Ok(())
     }
@@ -305,7 +306,7 @@ impl Owner {
         let cidrs = cluster.with(&pod.own_cidrs()).all();
         let changed = route_hints::refresh(&netns, pod, &cidrs, &self.nodes)?;
         if changed > 0 {
-            info!(container = pod.container_id, pod = pod.pod_name, changed, "route hints renewed");
+            info!(container = %pod.container_id, pod = %pod.pod, changed, "route hints renewed");
         }
         Ok(())
     }

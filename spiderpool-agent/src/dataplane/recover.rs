@@ -89,12 +89,12 @@ impl Owner {
                     dropped += 1;
                 }
                 Ok(Presence::Hidden) => {
-                    let (netns, pod) = (pod.netns.display(), &pod.pod_name);
-                    error!(container, pod, %netns, "pod runs, but its network namespace is not in sight: are the host's mounts propagated to the agent?");
+                    let (netns, pod) = (pod.netns.display(), &pod.pod);
+                    error!(%container, %pod, %netns, "pod runs, but its network namespace is not in sight: are the host's mounts propagated to the agent?");
                     self.unseen.insert(container);
                 }
                 Err(error) => {
-                    error!(%error, container, pod = pod.pod_name, "pod cannot be served again, trying again");
+                    error!(%error, %container, pod = %pod.pod, "pod cannot be served again, trying again");
                     self.unseen.insert(container);
                 }
             }

@@ -4,23 +4,23 @@ use std::collections::BTreeSet;
 use std::thread;
 
 use spiderpool_core::coordinator::NodeLink;
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{ContainerId, IfName};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::{error, info, warn};
 
 /// Sandboxes whose last underlay NIC went. As a rule the pod ends and its links with it, long before the next
 /// sweep; a pod that lives on must not keep an idle link.
 #[derive(Debug, Default)]
-pub(crate) struct IdleLinks(BTreeSet<String>);
+pub(crate) struct IdleLinks(BTreeSet<ContainerId>);
 
 impl IdleLinks {
     /// Its last underlay NIC went.
-    pub(crate) fn add(&mut self, container_id: &str) {
-        self.0.insert(container_id.to_owned());
+    pub(crate) fn add(&mut self, container_id: &ContainerId) {
+        self.0.insert(container_id.clone());
     }
 
     /// It has one again.
-    pub(crate) fn cancel(&mut self, container_id: &str) {
+    pub(crate) fn cancel(&mut self, container_id: &ContainerId) {
         self.0.remove(container_id);
     }
 
@@ -28,7 +28,7 @@ impl IdleLinks {
     pub(crate) fn delete_links(&mut self) {
         let left: Vec<IfName> = std::mem::take(&mut self.0)
             .iter()
-            .filter_map(|container_id| Some(NodeLink::of(container_id).ok()?.host))
+            .filter_map(|container_id| Some(NodeLink::of(container_id.as_str()).ok()?.host))
             .collect();
         if left.is_empty() {
             return;
@@ -71,8 +71,9 @@ mod tests {
             return;
         }
         let mut idle = IdleLinks::default();
-        idle.add("c0ffee");
-        idle.cancel("c0ffee");
+        let container_id: ContainerId = "c0ffee".parse().unwrap();
+        idle.add(&container_id);
+        idle.cancel(&container_id);
         assert!(idle.0.is_empty());
         let in_a_node = || {
             let (pod, mut node) = (NetNs::create().unwrap(), Netlink::open().unwrap());

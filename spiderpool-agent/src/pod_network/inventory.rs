@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
 use spiderpool_core::dataplane::OwnCidrs;
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
 use thiserror::Error;
 
 use super::profile_key::ProfileKey;
@@ -28,24 +28,29 @@ pub(crate) struct NetnsIdentity {
 pub(crate) struct PodRecord {
     /// `CNI_CONTAINERID`.
     #[serde(rename = "containerID")]
-    pub container_id: String,
+    pub container_id: ContainerId,
     /// Where its network namespace is.
     pub netns: PathBuf,
     /// Which one that was.
     pub netns_identity: NetnsIdentity,
-    /// The pod's namespace.
-    pub pod_namespace: String,
-    /// The pod's name.
-    pub pod_name: String,
-    /// The pod's UID; may be empty.
-    #[serde(rename = "podUID")]
-    pub pod_uid: String,
+    /// The pod.
+    #[serde(flatten)]
+    pub pod: PodName,
+    /// Absent where the runtime does not tell the plugin.
+    #[serde(default, rename = "podUID", deserialize_with = "empty_as_none")]
+    pub pod_uid: Option<PodUid>,
     /// Its set of CIDRs in the map.
     pub profile: u16,
     /// Its CNI attachments.
     pub attachments: Vec<AttachmentRecord>,
     /// Its NICs.
     pub nics: Vec<NicRecord>,
+}
+
+/// As agents wrote it that did not know the type.
+fn empty_as_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PodUid>, D::Error> {
+    let uid = Option::<String>::deserialize(deserializer)?.filter(|uid| !uid.is_empty());
+    uid.map(PodUid::try_from).transpose().map_err(serde::de::Error::custom)
 }
 
 /// What one attachment asked for.
@@ -56,8 +61,6 @@ pub(crate) struct AttachmentRecord {
     pub network: String,
     /// The NIC that it made.
     pub if_name: IfName,
-    /// The NIC that keeps the default route.
-    pub default_route_nic: IfName,
     /// What must not be steered.
     pub stay: Vec<IpNet>,
     /// What must be steered, where the agent does not decide.
@@ -84,14 +87,14 @@ pub enum InventoryError {
     Full(u16),
     /// The pod has no NIC to steer to.
     #[error("the registration of container {0} names no cluster NIC")]
-    NoClusterNic(String),
+    NoClusterNic(ContainerId),
 }
 
 /// All sandboxes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Inventory {
-    pods: BTreeMap<String, PodRecord>,
+    pods: BTreeMap<ContainerId, PodRecord>,
     last_id: u16,
     /// Ids that were in use when the inventory was lost, with their profiles. Their pods may still run, so ids and
     /// profiles are left alone.
@@ -161,7 +164,7 @@ impl Inventory {
     }
 
     /// One sandbox.
-    pub(crate) fn pod(&self, container_id: &str) -> Option<&PodRecord> {
+    pub(crate) fn pod(&self, container_id: &ContainerId) -> Option<&PodRecord> {
         self.pods.get(container_id)
     }
 
@@ -243,7 +246,7 @@ impl Inventory {
     }
 
     /// Takes a sandbox out.
-    pub(crate) fn remove(&mut self, container_id: &str) -> Retired {
+    pub(crate) fn remove(&mut self, container_id: &ContainerId) -> Retired {
         self.pods.remove(container_id).map(|pod| pod.retire()).unwrap_or_default()
     }
 
@@ -272,8 +275,7 @@ fn new_pod(request: &RegisterNics, netns_identity: NetnsIdentity) -> PodRecord {
         container_id: request.attachment.container_id.clone(),
         netns: PathBuf::from(&request.netns),
         netns_identity,
-        pod_namespace: request.pod_namespace.clone(),
-        pod_name: request.pod_name.clone(),
+        pod: request.pod.clone(),
         pod_uid: request.pod_uid.clone(),
         profile: 0,
         attachments: Vec::new(),
@@ -285,7 +287,6 @@ fn put_attachment(pod: &mut PodRecord, request: &RegisterNics) {
     let attachment = AttachmentRecord {
         network: request.attachment.network.clone(),
         if_name: request.attachment.if_name.clone(),
-        default_route_nic: request.default_route_nic.clone(),
         stay: request.stay.clone(),
         own_cidrs: request.own_cidrs.clone(),
         route_hints: request.route_hints,

@@ -44,7 +44,7 @@ pub(crate) fn open(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
 
 /// Whether the node's end of the pod's node link is there, which ends with the pod's namespace.
 pub(crate) fn has_host_end(pod: &PodRecord) -> Result<bool, NamespaceError> {
-    let Ok(name) = host_end_name(&pod.container_id) else { return Ok(false) };
-    let (mac, _) = node_link_macs(&pod.container_id);
+    let Ok(name) = host_end_name(pod.container_id.as_str()) else { return Ok(false) };
+    let (mac, _) = node_link_macs(pod.container_id.as_str());
     Ok(Netlink::open()?.link_by_name(&name)?.is_some_and(|link| link.mac == Some(mac)))
 }

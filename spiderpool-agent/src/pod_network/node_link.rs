@@ -22,7 +22,8 @@ use super::netns::NamespaceError;
 ///
 /// With a node address the kernel deletes every route that has it as source.
 pub(crate) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {
-    let (Ok(link), Some(cluster)) = (NodeLink::of(&pod.container_id), pod.nic(NicRole::Cluster)) else {
+    let (Ok(link), Some(cluster)) = (NodeLink::of(pod.container_id.as_str()), pod.nic(NicRole::Cluster))
+    else {
         return Ok(0);
     };
     let mut ends = Ends { pod: netns.netlink()?, node: Netlink::open()? };
@@ -48,7 +49,7 @@ pub(crate) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Resul
     steps.extend(plan_stale_neighbors(&link, peer, &known, &wanted));
     steps.extend(plan_pod_neighbors(&known, wanted));
     for step in &steps {
-        debug!(container = pod.container_id, %step, "node link changes");
+        debug!(container = %pod.container_id, %step, "node link changes");
         ends.execute(step)?;
     }
     Ok(steps.len())

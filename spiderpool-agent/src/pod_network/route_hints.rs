@@ -39,7 +39,7 @@ pub(crate) fn refresh(
         route.with_dev(|name| names.iter().find(|(_, known)| *known == name).map(|(index, _)| *index))
     };
     for step in &steps {
-        debug!(container = pod.container_id, %step, "route hint changes");
+        debug!(container = %pod.container_id, %step, "route hint changes");
         match step {
             Step::AddRoute { route, .. } => {
                 indexed(route).map_or(Ok(()), |route| netlink.ensure_route(&route))?;

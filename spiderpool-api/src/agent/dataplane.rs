@@ -1,32 +1,27 @@
 //! The coordinator registers a pod's NICs, the agent gives them ids and owns the map entries:
 //! bodies of `/v1/dataplane/nics`.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::mac::MacAddr;
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
 
 /// Body of PUT `/v1/dataplane/nics`. Registering the same NICs again is not an error and gives the same ids.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RegisterNics {
-    /// The pod and the attachment that asks.
+    /// The attachment that asks.
     #[serde(flatten)]
     pub attachment: Attachment,
-    /// Namespace of the pod.
-    pub pod_namespace: String,
-    /// Name of the pod.
-    pub pod_name: String,
-    /// UID of the pod; may be empty.
-    #[serde(default, rename = "podUID")]
-    pub pod_uid: String,
+    /// The pod.
+    #[serde(flatten)]
+    pub pod: PodName,
+    /// Absent where the runtime does not tell the plugin.
+    #[serde(default, rename = "podUID", skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<PodUid>,
     /// Path of the pod's network namespace on the node, from which the agent re-attaches after a restart.
     pub netns: String,
-    /// The NIC that keeps the default route.
-    pub default_route_nic: IfName,
     /// Every NIC of the pod that programs are attached to, the cluster NIC and the node link included.
     pub nics: Vec<Nic>,
     /// What the pod's own routes say and the cluster's CIDRs must not overrule: connected subnets, pool
@@ -46,7 +41,7 @@ pub struct RegisterNics {
 pub struct Attachment {
     /// `CNI_CONTAINERID`.
     #[serde(rename = "containerID")]
-    pub container_id: String,
+    pub container_id: ContainerId,
     /// `name` of the CNI configuration.
     pub network: String,
     /// `CNI_IFNAME`.
@@ -95,9 +90,6 @@ pub struct Nic {
     pub mtu: u32,
     /// Its addresses with prefix lengths, link-local ones left out; those that IPAM gave come first.
     pub addresses: Vec<IpNet>,
-    /// Gateways by which the pod reaches beyond the NIC's subnets.
-    #[serde(default)]
-    pub gateways: Vec<IpAddr>,
 }
 
 /// Answer of PUT `/v1/dataplane/nics`.

@@ -38,14 +38,15 @@ pub(super) fn add(request: &Request, conf: NetConf, version: Version) -> Result<
         return Err(PluginError::Unsupported("coordinator dataplane policy (use ebpf)".to_owned()));
     }
     let peer = cluster_peer(&mut applier.node_netlink, &pod, &config.first_nic)?;
-    let host_end = host_end_name(&request.container_id).map_err(|e| PluginError::Config(e.to_string()))?;
+    let host_end =
+        host_end_name(request.container_id.as_str()).map_err(|e| PluginError::Config(e.to_string()))?;
     let host_end = read_host_end(&mut applier.node_netlink, &host_end)?;
     let nodes = node_addresses(&answer);
     if nodes.is_empty() {
         warn!("the agent names no node addresses: the node link's routes have no source");
     }
     let plan = plan_overlay(&Inputs {
-        container_id: &request.container_id,
+        container_id: request.container_id.as_str(),
         nic: &request.nic,
         config: &config,
         pod: &pod,

@@ -24,9 +24,10 @@ pub(super) fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError
     if setup != Setup::Overlay || config.dataplane != Dataplane::Ebpf {
         return Ok(()); // ADD refuses these or does nothing
     }
-    let host_end = host_end_name(&request.container_id).map_err(|e| PluginError::Config(e.to_string()))?;
+    let host_end =
+        host_end_name(request.container_id.as_str()).map_err(|e| PluginError::Config(e.to_string()))?;
     let plan = plan_overlay(&Inputs {
-        container_id: &request.container_id,
+        container_id: request.container_id.as_str(),
         nic: &request.nic,
         config: &config,
         pod: &pod,

@@ -43,7 +43,8 @@ pub(super) fn del(request: &Request, conf: &NetConf) {
 /// deletes it later.
 fn clean(request: &Request, conf: &NetConf) -> Result<Option<IfName>, PluginError> {
     // Named by the container: a late DEL of an old sandbox finds nothing of the new one's.
-    let host_end = host_end_name(&request.container_id).map_err(|e| PluginError::Config(e.to_string()))?;
+    let host_end =
+        host_end_name(request.container_id.as_str()).map_err(|e| PluginError::Config(e.to_string()))?;
     let mut host = Netlink::open()?;
     let Some(netns) = open_own(request) else {
         host.delete_link(&host_end)?;
@@ -64,7 +65,7 @@ fn open_own(request: &Request) -> Option<NetNs> {
         return None;
     }
     let netns = NetNs::open(&request.netns).inspect_err(|error| debug!(%error, "no namespace")).ok()?;
-    let (_, pod_mac) = node_link_macs(&request.container_id);
+    let (_, pod_mac) = node_link_macs(request.container_id.as_str());
     let link = netns.netlink().ok()?.link_by_name(&NODE_LINK.parse().ok()?).ok()??;
     if link.mac != Some(pod_mac) {
         debug!("the namespace is another sandbox's");

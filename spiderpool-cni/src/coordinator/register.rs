@@ -3,9 +3,8 @@
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
 use spiderpool_core::coordinator::{Config, NODE_LINK, Namespace, node_link_macs, own_policy_routes, stays};
-use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{IfName, PodName};
 use spiderpool_core::net::Link;
 
 use crate::env::Request;
@@ -36,7 +35,7 @@ impl Registration<'_> {
     pub(super) fn body(&self) -> Result<RegisterNics, PluginError> {
         let config = self.config;
         let node_link: IfName = NODE_LINK.parse().map_err(|e| PluginError::Config(format!("{e}")))?;
-        let (host_mac, _) = node_link_macs(&self.request.container_id);
+        let (host_mac, _) = node_link_macs(self.request.container_id.as_str());
         let mut nics = vec![
             self.nic(&config.first_nic, NicRole::Cluster, Some(self.cluster_peer))?,
             self.nic(&node_link, NicRole::NodeLink, Some(host_mac))?,
@@ -51,15 +50,13 @@ impl Registration<'_> {
                 stay.push(route.dst);
             }
         }
-        let preference = config.preference(&self.request.nic);
-        let owner = Family::ALL.into_iter().find_map(|family| preference.owner(&self.pod.routes, family));
+        let pod = &self.request.pod;
         Ok(RegisterNics {
             attachment: attachment(self.request, self.network),
-            pod_namespace: self.request.pod.namespace.clone(),
-            pod_name: self.request.pod.name.clone(),
-            pod_uid: self.request.pod.uid.clone(),
+            pod: PodName::new(pod.namespace.as_str(), pod.name.as_str())
+                .map_err(|error| PluginError::Config(format!("CNI_ARGS: {error}")))?,
+            pod_uid: pod.uid.parse().ok(),
             netns: self.request.netns.clone(),
-            default_route_nic: owner.unwrap_or(&config.first_nic).clone(),
             nics,
             stay,
             own_cidrs: config.own_cidrs.clone(),
@@ -69,16 +66,6 @@ impl Registration<'_> {
 
     fn nic(&self, name: &IfName, role: NicRole, peer_mac: Option<MacAddr>) -> Result<Nic, PluginError> {
         let link: &Link = self.pod.link(name).ok_or_else(|| PluginError::NoDevice(name.clone()))?;
-        let mut routes: Vec<_> = self.pod.routes.iter().filter(|route| route.dev == *name).collect();
-        routes.sort_by_key(|route| !route.is_default());
-        let mut gateways: Vec<_> = routes.iter().filter_map(|route| route.gateway).collect();
-        let mut seen = Vec::new();
-        gateways.retain(|gateway| {
-            !seen.contains(gateway) && {
-                seen.push(*gateway);
-                true
-            }
-        });
         Ok(Nic {
             name: name.clone(),
             role,
@@ -89,7 +76,6 @@ impl Registration<'_> {
             peer_mac,
             mtu: link.mtu,
             addresses: self.pod.usable_addresses(name),
-            gateways,
         })
     }
 }

@@ -1,5 +1,6 @@
 use spiderpool_api::agent::dataplane::{Nic, NicRole};
 use spiderpool_core::dataplane::OwnCidrs;
+use spiderpool_core::names::PodName;
 use spiderpool_runtime::health::{Health, Scope};
 
 use super::*;
@@ -31,15 +32,12 @@ fn request() -> RegisterNics {
         peer_mac: None,
         mtu: 1500,
         addresses: vec![],
-        gateways: vec![],
     };
     RegisterNics {
         attachment: attachment("lives"),
-        pod_namespace: "ns".into(),
-        pod_name: "pod".into(),
-        pod_uid: "u".into(),
+        pod: PodName::new("ns", "pod").unwrap(),
+        pod_uid: None,
         netns: "/run/netns/x".into(),
-        default_route_nic: "eth0".parse().unwrap(),
         nics: vec![nic("eth0", NicRole::Cluster), nic("net1", NicRole::Underlay)],
         stay: vec![],
         own_cidrs: OwnCidrs::default(),
@@ -48,7 +46,11 @@ fn request() -> RegisterNics {
 }
 
 fn attachment(container: &str) -> Attachment {
-    Attachment { container_id: container.into(), network: "macvlan".into(), if_name: "net1".parse().unwrap() }
+    Attachment {
+        container_id: container.parse().unwrap(),
+        network: "macvlan".into(),
+        if_name: "net1".parse().unwrap(),
+    }
 }
 
 #[test]

@@ -8,11 +8,11 @@ use kube::api::ListParams;
 use spiderpool_api::crd::SpiderIPAddress;
 use spiderpool_api::labels;
 use spiderpool_core::ipam::address_name::label_value;
-use spiderpool_core::names::NodeName;
+use spiderpool_core::names::{NodeName, PodName};
 use spiderpool_runtime::kubernetes::Kubernetes;
 
-/// `NAMESPACE/NAME` of every pod of this node that runs and holds an address.
-pub(super) async fn pods_with_addresses(node: &NodeName) -> Result<BTreeSet<String>, String> {
+/// Every pod of this node that runs and holds an address.
+pub(super) async fn pods_with_addresses(node: &NodeName) -> Result<BTreeSet<PodName>, String> {
     let kube = Kubernetes::connect().await.map_err(|error| error.to_string())?;
     let addresses = Api::<SpiderIPAddress>::all(kube.client());
     let selector = format!("{}={}", labels::ADDRESS_NODE, label_value(node.as_str()));
@@ -25,12 +25,13 @@ pub(super) async fn pods_with_addresses(node: &NodeName) -> Result<BTreeSet<Stri
     };
     let mut pods = BTreeSet::new();
     for spec in held.into_iter().map(|address| address.spec) {
-        let name = format!("{}/{}", spec.pod_namespace, spec.pod_name);
+        let name = PodName::new(spec.pod_namespace.as_str(), spec.pod_name.as_str())
+            .map_err(|error| format!("SpiderIPAddresses of {node}: {error}"))?;
         if pods.contains(&name) {
             continue;
         }
-        let api = Api::<Pod>::namespaced(kube.client(), &spec.pod_namespace);
-        let pod = kube.read(api.get_metadata_opt(&spec.pod_name)).await;
+        let api = Api::<Pod>::namespaced(kube.client(), name.namespace());
+        let pod = kube.read(api.get_metadata_opt(name.name())).await;
         let pod = pod.map_err(|failure| format!("pod {name}: {failure}"))?;
         if pod.is_some_and(|pod| spiderpool_api::pod::uid(&pod.metadata) == spec.pod_uid) {
             pods.insert(name);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use spiderpool_core::coordinator::NodeLink;
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{IfName, PodName};
 use spiderpool_core::net::Link;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use thiserror::Error;
@@ -14,8 +14,8 @@ use crate::pod_network::{StateFileError, state_file};
 /// Pods that run, and links that belong to none of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PodNetworks {
-    /// `NAMESPACE/NAME` of pods of the inventory whose network namespace exists.
-    pub(super) pods: BTreeSet<String>,
+    /// Pods of the inventory whose network namespace exists.
+    pub(super) pods: BTreeSet<PodName>,
     /// Host ends of node links that no such pod has.
     pub(super) idle_links: Vec<IfName>,
     /// NICs whose pods the inventory does not know: it was lost while they ran.
@@ -38,10 +38,10 @@ pub(super) fn read(state: &Path) -> Result<PodNetworks, ReadError> {
     let mut found = PodNetworks { orphaned_nics: inventory.strangers.len(), ..PodNetworks::default() };
     let mut in_use = BTreeSet::new();
     for pod in inventory.pods() {
-        let Ok(ends) = NodeLink::of(&pod.container_id) else { continue };
+        let Ok(ends) = NodeLink::of(pod.container_id.as_str()) else { continue };
         // It ends with the pod's network namespace.
         if links.iter().any(|link| link.name == ends.host && link.mac == Some(ends.host_mac)) {
-            found.pods.insert(format!("{}/{}", pod.pod_namespace, pod.pod_name));
+            found.pods.insert(pod.pod.clone());
             in_use.insert(ends.host);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{IfName, PodName};
 
 use super::kernel::PodNetworks;
 
@@ -15,9 +15,12 @@ pub(super) struct Plan {
     pub(super) keep: Vec<String>,
 }
 
-/// Decides from what the kernel shows and from the pods (`NAMESPACE/NAME`) that hold addresses by the API server.
+/// Decides from what the kernel shows and from the pods that hold addresses by the API server.
 /// Who cannot be asked counts as in use: a plugin that is missing keeps pods from ending.
-pub(super) fn plan(in_kernel: Result<PodNetworks, String>, in_api: Result<BTreeSet<String>, String>) -> Plan {
+pub(super) fn plan(
+    in_kernel: Result<PodNetworks, String>,
+    in_api: Result<BTreeSet<PodName>, String>,
+) -> Plan {
     let mut keep = Vec::new();
     let kernel = in_kernel.unwrap_or_else(|error| {
         keep.push(format!("NICs of pods are not known: {error}"));
@@ -40,8 +43,8 @@ pub(super) fn plan(in_kernel: Result<PodNetworks, String>, in_api: Result<BTreeS
 mod tests {
     use super::*;
 
-    fn pods(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn pods(names: &[&str]) -> BTreeSet<PodName> {
+        names.iter().map(|name| PodName::new("d", *name).unwrap()).collect()
     }
 
     fn kernel(names: &[&str]) -> PodNetworks {
@@ -56,14 +59,14 @@ mod tests {
 
     #[test]
     fn a_running_pod_keeps_everything_but_links_of_others() {
-        let plan = plan(Ok(kernel(&["d/a"])), Ok(pods(&["d/a"])));
+        let plan = plan(Ok(kernel(&["a"])), Ok(pods(&["a"])));
         assert_eq!((plan.idle_links.len(), plan.keep.len()), (1, 1));
         assert!(plan.keep[0].contains("d/a"));
     }
 
     #[test]
     fn a_pod_that_only_the_api_server_knows_may_own_any_link() {
-        let plan = plan(Ok(kernel(&[])), Ok(pods(&["d/b"])));
+        let plan = plan(Ok(kernel(&[])), Ok(pods(&["b"])));
         assert_eq!((plan.idle_links.len(), plan.keep.len()), (0, 1));
     }
 

@@ -2,6 +2,10 @@ use super::*;
 
 const NETNS: NetnsIdentity = NetnsIdentity { dev: 4, inode: 1 };
 
+fn id(container: &str) -> ContainerId {
+    container.parse().unwrap()
+}
+
 fn nic(name: &str, role: NicRole, address: &str) -> Nic {
     Nic {
         name: name.parse().unwrap(),
@@ -11,7 +15,6 @@ fn nic(name: &str, role: NicRole, address: &str) -> Nic {
         peer_mac: None,
         mtu: 1500,
         addresses: vec![address.parse().unwrap()],
-        gateways: vec![],
     }
 }
 
@@ -19,11 +22,9 @@ fn nic(name: &str, role: NicRole, address: &str) -> Nic {
 fn request(container: &str, underlay: &str, host: u8) -> RegisterNics {
     RegisterNics {
         attachment: attachment(container, underlay),
-        pod_namespace: "ns".into(),
-        pod_name: "pod".into(),
-        pod_uid: "u".into(),
+        pod: PodName::new("ns", "pod").unwrap(),
+        pod_uid: Some("u".parse().unwrap()),
         netns: "/run/netns/x".into(),
-        default_route_nic: "eth0".parse().unwrap(),
         nics: vec![
             nic("eth0", NicRole::Cluster, &format!("10.244.0.{host}/32")),
             nic("sp0", NicRole::NodeLink, "169.254.77.2/32"),
@@ -36,11 +37,7 @@ fn request(container: &str, underlay: &str, host: u8) -> RegisterNics {
 }
 
 fn attachment(container: &str, underlay: &str) -> Attachment {
-    Attachment {
-        container_id: container.into(),
-        network: "macvlan".into(),
-        if_name: underlay.parse().unwrap(),
-    }
+    Attachment { container_id: id(container), network: "macvlan".into(), if_name: underlay.parse().unwrap() }
 }
 
 fn register(inventory: &mut Inventory, request: &RegisterNics) -> Retired {
@@ -48,7 +45,7 @@ fn register(inventory: &mut Inventory, request: &RegisterNics) -> Retired {
 }
 
 fn ids(inventory: &Inventory, container: &str) -> Vec<(String, u16)> {
-    let nics = &inventory.pod(container).unwrap().nics;
+    let nics = &inventory.pod(&id(container)).unwrap().nics;
     nics.iter().map(|record| (record.nic.name.to_string(), record.id)).collect()
 }
 
@@ -73,7 +70,7 @@ fn a_second_nic_joins_the_first_ones() {
         inventory.unregister(&attachment("a", "net2")),
         Retired { nics: vec![1, 2, 4], pods: vec![1] }
     );
-    assert!(inventory.pod("a").is_none());
+    assert!(inventory.pod(&id("a")).is_none());
 }
 
 /// The kernel lists the newest first for IPv6; net2's registration knows nothing of net1's IPAM.
@@ -87,7 +84,7 @@ fn the_order_of_addresses_is_the_one_of_the_nics_own_registration() {
     let mut second = request("a", "net2", 2);
     second.nics.push(Nic { addresses: vec![advertised, ipam], ..first.nics[2].clone() });
     register(&mut inventory, &second);
-    let net1 = |inventory: &Inventory| inventory.pod("a").unwrap().nics[2].nic.addresses.clone();
+    let net1 = |inventory: &Inventory| inventory.pod(&id("a")).unwrap().nics[2].nic.addresses.clone();
     assert_eq!(net1(&inventory), [ipam, advertised]);
     first.nics[2].addresses = vec![advertised];
     register(&mut inventory, &first);
@@ -118,7 +115,7 @@ fn another_namespace_under_the_same_container_is_another_pod() {
 fn ids_come_again_as_late_as_possible_and_run_out() {
     let mut inventory = Inventory::default();
     register(&mut inventory, &request("a", "net1", 1));
-    inventory.remove("a");
+    inventory.remove(&id("a"));
     register(&mut inventory, &request("b", "net1", 1));
     assert_eq!(inventory.ids(), [4, 5, 6].into());
     let full = inventory.clone();
@@ -139,12 +136,12 @@ fn pods_that_want_the_same_share_a_profile() {
     let mut different = request("c", "net1", 3);
     different.stay.push("192.0.2.0/24".parse().unwrap());
     register(&mut inventory, &different);
-    let profile = |container: &str| inventory.pod(container).unwrap().profile;
+    let profile = |container: &str| inventory.pod(&id(container)).unwrap().profile;
     assert_eq!((profile("a"), profile("b"), profile("c")), (1, 1, 2));
-    inventory.remove("a");
-    inventory.remove("b");
+    inventory.remove(&id("a"));
+    inventory.remove(&id("b"));
     register(&mut inventory, &request("d", "net1", 4));
-    assert_eq!(inventory.pod("d").unwrap().profile, 1);
+    assert_eq!(inventory.pod(&id("d")).unwrap().profile, 1);
 }
 
 #[test]
@@ -153,7 +150,7 @@ fn without_a_cluster_nic_nothing_is_registered() {
     let mut request = request("a", "net1", 1);
     request.nics.remove(0);
     let refused = inventory.register(&request, NETNS, &BTreeSet::new(), 100);
-    assert_eq!(refused, Err(InventoryError::NoClusterNic("a".into())));
+    assert_eq!(refused, Err(InventoryError::NoClusterNic(id("a"))));
     assert_eq!(inventory, Inventory::default());
 }
 
@@ -163,7 +160,7 @@ fn ids_and_profiles_of_strangers_are_not_given_out() {
     let mut inventory = Inventory { strangers: [(1, 1), (3, 2)].into(), ..Inventory::default() };
     register(&mut inventory, &request("a", "net1", 1));
     assert_eq!(inventory.ids(), [2, 4, 5].into());
-    assert_eq!(inventory.pod("a").unwrap().profile, 3);
+    assert_eq!(inventory.pod(&id("a")).unwrap().profile, 3);
     let text = serde_json::to_string(&inventory).unwrap();
     assert_eq!(serde_json::from_str::<Inventory>(&text).unwrap().strangers, inventory.strangers);
 }
@@ -174,4 +171,21 @@ fn survives_the_disk() {
     register(&mut inventory, &request("a", "net1", 1));
     let text = serde_json::to_string(&inventory).unwrap();
     assert_eq!(serde_json::from_str::<Inventory>(&text).unwrap(), inventory);
+}
+
+/// Agents before this one kept more of an attachment and of a NIC, and wrote an absent UID as an empty text.
+#[test]
+fn reads_what_older_agents_wrote() {
+    let text = r#"{"pods": {"a": {
+        "containerID": "a", "netns": "/run/netns/x", "netnsIdentity": {"dev": 4, "inode": 1},
+        "podNamespace": "ns", "podName": "pod", "podUID": "", "profile": 1,
+        "attachments": [{"network": "macvlan", "ifName": "net1", "defaultRouteNic": "eth0",
+            "stay": ["10.6.0.0/16"], "ownCidrs": {}, "routeHints": "auto"}],
+        "nics": [{"id": 1, "nic": {"name": "eth0", "role": "cluster", "ifindex": 2,
+            "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["10.244.0.1/32"], "gateways": ["10.244.0.1"]}}]
+    }}, "lastId": 3}"#;
+    let inventory: Inventory = serde_json::from_str(text).unwrap();
+    let pod = inventory.pod(&id("a")).unwrap();
+    assert_eq!((pod.pod.to_string().as_str(), &pod.pod_uid, pod.id()), ("ns/pod", &None, 1));
+    assert_eq!(inventory.ids(), [1].into());
 }

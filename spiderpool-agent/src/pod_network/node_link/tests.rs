@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use spiderpool_api::agent::dataplane::Nic;
 use spiderpool_core::mac::MacAddr;
+use spiderpool_core::names::PodName;
 use spiderpool_net::netlink::NewVeth;
 
 use super::super::inventory::{NetnsIdentity, NicRecord};
@@ -28,19 +29,17 @@ fn record(id: u16, nic: &str, role: NicRole, addresses: &[&str]) -> NicRecord {
         peer_mac: (role == NicRole::Cluster).then_some(PEER),
         mtu: 1500,
         addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
-        gateways: vec![],
     };
     NicRecord { id, nic }
 }
 
 fn pod() -> PodRecord {
     PodRecord {
-        container_id: "c0ffee".into(),
+        container_id: "c0ffee".parse().unwrap(),
         netns: PathBuf::new(),
         netns_identity: NetnsIdentity { dev: 0, inode: 0 },
-        pod_namespace: String::new(),
-        pod_name: String::new(),
-        pod_uid: String::new(),
+        pod: PodName::new("ns", "pod").unwrap(),
+        pod_uid: None,
         profile: 1,
         attachments: vec![],
         nics: vec![
