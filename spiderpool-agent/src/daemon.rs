@@ -15,9 +15,10 @@ use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::kubernetes::Kubernetes;
-use spiderpool_runtime::shutdown::{self, Shutdown};
+use spiderpool_runtime::shutdown;
 use spiderpool_runtime::{http as server, logging, metrics};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{ConfigFile, Daemon, Environment};
@@ -55,8 +56,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         warn!(key, "configured, but not supported yet: addresses are not kept for pods that come again");
     }
     let kube = Kubernetes::connect().await?;
-    let (trigger, shutdown) = shutdown::channel();
-    trigger.on_signals()?;
+    let shutdown = shutdown::on_signals()?;
 
     let (health, mut registry) = (Health::default(), Registry::default());
     let indexes = Indexes::default();
@@ -79,18 +79,18 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     // Who finds the socket finds pods that are served, or is told why they are not.
     first_try.await.context("dataplane thread")?;
     let serving = serve(&agent, &environment, &file, &health, registry, &shutdown).await?;
-    let (served, all_served) = shutdown::channel();
+    let served = CancellationToken::new();
     let endpoints = tokio::spawn({
-        let agent = Arc::clone(&agent);
-        async move { agent.ipam.endpoints().run(&all_served, FLUSH).await }
+        let (agent, served) = (Arc::clone(&agent), served.clone());
+        async move { agent.ipam.endpoints().run(&served, FLUSH).await }
     });
 
-    shutdown.requested().await;
+    shutdown.cancelled().await;
     // Requests first: they may still put endpoints into the queue.
     for task in serving {
         task.await.context("server")?;
     }
-    served.request();
+    served.cancel();
     endpoints.await.context("endpoints")?;
     for task in watching {
         task.await.context("watch")?;
@@ -145,7 +145,7 @@ async fn serve(
     file: &ConfigFile,
     health: &Health,
     registry: Registry,
-    shutdown: &Shutdown,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<Vec<Task>> {
     let probes = server::bind(environment.health_port).await;
     let probes = probes.with_context(|| format!("port {} of the health probes", environment.health_port))?;

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use spiderpool_runtime::health::{Condition, Health};
 use spiderpool_runtime::kubernetes::Kubernetes;
-use spiderpool_runtime::shutdown::Shutdown;
 use spiderpool_runtime::watch::Shared;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
 use crate::config::Environment;
@@ -58,7 +58,7 @@ impl Triggers {
 }
 
 /// Works until shutdown; everything has ended when it returns.
-pub(crate) async fn run(context: LeaderContext, shutdown: Shutdown) {
+pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     let (state, triggers) = (Shared::<ClusterState>::default(), Triggers::default());
     let watches = Health::default();
     let mut tasks = JoinSet::new();
@@ -72,8 +72,10 @@ pub(crate) async fn run(context: LeaderContext, shutdown: Shutdown) {
         tasks.spawn(task.instrument(info_span!("coordinator")));
     }
     // Nothing is decided by watches that have not listed.
-    while watches.started().is_err() && shutdown.sleep(POLL).await {}
-    if !shutdown.is_requested() {
+    while watches.started().is_err() && shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some()
+    {
+    }
+    if !shutdown.is_cancelled() {
         info!("the leader's watches have listed");
         let settings = pods::Settings::from(&context.environment.collection);
         let writer = Writer::new(context.kube.clone(), state.clone(), context.metrics.clone());
@@ -98,7 +100,7 @@ async fn update_gauges(
     context: LeaderContext,
     state: Shared<ClusterState>,
     watches: Health,
-    shutdown: Shutdown,
+    shutdown: CancellationToken,
 ) {
     loop {
         match watches.ready() {
@@ -110,7 +112,7 @@ async fn update_gauges(
             context.metrics.addresses.set(state.addresses.len() as i64);
             context.metrics.pods.set(state.pods.len() as i64);
         });
-        if !shutdown.sleep(UPDATE).await {
+        if shutdown.run_until_cancelled(tokio::time::sleep(UPDATE)).await.is_none() {
             return;
         }
     }

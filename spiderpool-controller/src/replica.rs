@@ -12,6 +12,7 @@ use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::leader::{Candidacy, Candidate};
 use spiderpool_runtime::logging;
 use spiderpool_runtime::shutdown;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::{ConfigFile, Daemon};
@@ -29,8 +30,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let terms = environment.election.terms()?;
     info!(pod = environment.pod_name, namespace = environment.pod_namespace, "spiderpool-controller starts");
     let kube = Kubernetes::connect().await?;
-    let (trigger, shutdown) = shutdown::channel();
-    trigger.on_signals()?;
+    let shutdown = shutdown::on_signals()?;
 
     let (health, mut registry) = (Health::default(), Registry::default());
     let metrics = Metrics::register(&mut registry);
@@ -52,11 +52,11 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         terms,
     };
     let (candidate, role) = Candidate::new(kube, candidacy);
-    let (resign, resigned) = shutdown::channel();
-    let election = tokio::spawn(candidate.run(resigned));
+    let resign = CancellationToken::new();
+    let election = tokio::spawn(candidate.run(resign.clone()));
     leadership::follow(context, role, leader_known, &shutdown).await;
     // The leader's work has ended, so another replica may begin: only now is the Lease given up.
-    resign.request();
+    resign.cancel();
     election.await.context("election")?;
     for server in servers {
         server.await.context("server")?;

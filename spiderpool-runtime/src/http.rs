@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tracing::{debug, warn};
 
-use crate::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
 
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(30);
@@ -31,17 +31,22 @@ pub async fn bind(port: u16) -> io::Result<TcpListener> {
 }
 
 /// Serves until the shutdown is requested; requests that have begun are answered first, within a limit.
-pub async fn serve<L: Listener>(listener: L, router: Router, shutdown: Shutdown) -> io::Result<()> {
+pub async fn serve<L: Listener>(listener: L, router: Router, shutdown: CancellationToken) -> io::Result<()> {
     serve_within(listener, router, shutdown, GRACE).await;
     Ok(())
 }
 
-async fn serve_within<L: Listener>(mut listener: L, router: Router, shutdown: Shutdown, grace: Duration) {
+async fn serve_within<L: Listener>(
+    mut listener: L,
+    router: Router,
+    shutdown: CancellationToken,
+    grace: Duration,
+) {
     let connections = GracefulShutdown::new();
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.requested() => break,
+            () = shutdown.cancelled() => break,
         };
         let service = TowerToHyperService::new(router.clone());
         let connection = http1::Builder::new()
@@ -69,7 +74,6 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::shutdown;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -78,9 +82,10 @@ mod tests {
     async fn half_a_request_does_not_hold_up_the_shutdown() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (trigger, shutdown) = shutdown::channel();
+        let shutdown = CancellationToken::new();
         let router = Router::new().route("/", get(|| async { "whole" }));
-        let serving = tokio::spawn(serve_within(listener, router, shutdown, Duration::from_millis(50)));
+        let serving =
+            tokio::spawn(serve_within(listener, router, shutdown.clone(), Duration::from_millis(50)));
         let mut half = TcpStream::connect(address).await.unwrap();
         half.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
         // Whoever comes later has been accepted later.
@@ -89,7 +94,7 @@ mod tests {
         let mut answer = String::new();
         whole.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("whole"), "{answer}");
-        trigger.request();
+        shutdown.cancel();
         tokio::time::timeout(LIMIT, serving).await.unwrap().unwrap();
     }
 
@@ -97,7 +102,7 @@ mod tests {
     async fn what_has_begun_is_answered() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (trigger, shutdown) = shutdown::channel();
+        let shutdown = CancellationToken::new();
         let (begun, go_on) = (std::sync::Arc::new(Notify::new()), std::sync::Arc::new(Notify::new()));
         let handler = {
             let (begun, go_on) = (begun.clone(), go_on.clone());
@@ -107,12 +112,16 @@ mod tests {
                 "late"
             }
         };
-        let serving =
-            tokio::spawn(serve_within(listener, Router::new().route("/", get(handler)), shutdown, LIMIT));
+        let serving = tokio::spawn(serve_within(
+            listener,
+            Router::new().route("/", get(handler)),
+            shutdown.clone(),
+            LIMIT,
+        ));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         begun.notified().await;
-        trigger.request();
+        shutdown.cancel();
         go_on.notify_one();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::kubernetes::{Deletion, Exactly, Failure, Kubernetes};
-use crate::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
 
 pub use election::{Election, Seen, Step, Terms};
 
@@ -77,8 +77,8 @@ impl Candidate {
     }
 
     /// Stands for election until shutdown, and then gives the Lease up. Who works as leader must have ended before.
-    pub async fn run(mut self, shutdown: Shutdown) {
-        while !shutdown.is_requested() {
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
             let limit = self.election.left(Instant::now()).map_or(PATIENCE, |left| left.min(PATIENCE));
             let failure = match tokio::time::timeout(limit, self.attempt()).await {
                 Ok(outcome) => outcome.err(),
@@ -91,7 +91,7 @@ impl Candidate {
             self.tell();
             let retry = self.election.terms().retry;
             let pause = self.election.left(Instant::now()).map_or(retry, |left| left.min(retry));
-            shutdown.sleep(pause).await;
+            shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
             self.tell();
         }
         self.release().await;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::health::Condition;
-use crate::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
 
 /// How long a watch must not fail for it to be taken to work again: longer than its longest pause.
 const QUIET: Duration = Duration::from_secs(45);
@@ -72,7 +72,7 @@ pub async fn follow<K, I>(
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
     index: Shared<I>,
     synced: Condition,
-    shutdown: Shutdown,
+    shutdown: CancellationToken,
     changed: impl Fn() + Send,
 ) where
     K: Send,
@@ -91,7 +91,7 @@ pub async fn follow<K, I>(
             }
         };
         let event = tokio::select! {
-            () = shutdown.requested() => return,
+            () = shutdown.cancelled() => return,
             event = events.next() => event,
             () = quiet => {
                 failed = None;
@@ -140,7 +140,6 @@ mod tests {
 
     use super::*;
     use crate::health::{Health, Scope};
-    use crate::shutdown;
 
     impl Index<u8> for Vec<u8> {
         fn apply(&mut self, object: u8) {
@@ -158,7 +157,7 @@ mod tests {
 
     /// What readiness says while a watch has heard these events and waits for more.
     async fn standing(events: Vec<watcher::Result<Event<u8>>>) -> Result<(), Vec<String>> {
-        let (_trigger, shutdown) = shutdown::channel();
+        let shutdown = CancellationToken::new();
         let health = Health::default();
         let synced = health.condition("watch", Scope::Startup);
         let (told, heard) = tokio::sync::oneshot::channel();
@@ -189,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_watch_that_ends_is_not_ready() {
-        let (_trigger, shutdown) = shutdown::channel();
+        let shutdown = CancellationToken::new();
         let health = Health::default();
         let synced = health.condition("watch", Scope::Startup);
         let events = stream::iter([Ok(Event::Init), Ok(Event::<u8>::InitDone)]);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use spiderpool_api::agent::path;
 use spiderpool_runtime::health::Condition;
-use spiderpool_runtime::shutdown::Shutdown;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// How often it is asked.
@@ -17,8 +17,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks until shutdown.
-pub(super) async fn watch(socket: PathBuf, answers: Condition, shutdown: Shutdown) {
-    while shutdown.sleep(PERIOD).await {
+pub(super) async fn watch(socket: PathBuf, answers: Condition, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
         let outcome = tokio::time::timeout(LIMIT, ask(&socket)).await;
         match outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(()) => answers.met(),

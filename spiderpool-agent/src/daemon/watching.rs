@@ -12,7 +12,7 @@ use spiderpool_api::pod::PodObject;
 use spiderpool_core::names::NodeName;
 use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::kubernetes::Kubernetes;
-use spiderpool_runtime::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 use super::{Agent, Task};
@@ -30,7 +30,7 @@ pub(super) fn start(
     indexes: &Indexes,
     node: &NodeName,
     health: &Health,
-    shutdown: &Shutdown,
+    shutdown: &CancellationToken,
 ) -> Vec<Task> {
     let client = kube.client();
     let of_node = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
@@ -81,11 +81,11 @@ where
 struct Watch {
     name: &'static str,
     synced: Condition,
-    shutdown: Shutdown,
+    shutdown: CancellationToken,
 }
 
 impl Watch {
-    fn new(name: &'static str, health: &Health, shutdown: &Shutdown) -> Self {
+    fn new(name: &'static str, health: &Health, shutdown: &CancellationToken) -> Self {
         Self { name, synced: health.condition(name, Scope::Startup), shutdown: shutdown.clone() }
     }
 
@@ -113,24 +113,24 @@ fn renew_cluster(agent: &Agent) {
     }
 }
 
-async fn probe(kube: Kubernetes, reachable: Condition, shutdown: Shutdown) {
+async fn probe(kube: Kubernetes, reachable: Condition, shutdown: CancellationToken) {
     loop {
         match kube.probe().await {
             Ok(()) => reachable.met(),
             Err(failure) => reachable.unmet(failure.to_string()),
         }
-        if !shutdown.sleep(PROBE).await {
+        if shutdown.run_until_cancelled(tokio::time::sleep(PROBE)).await.is_none() {
             return;
         }
     }
 }
 
 /// Lists what the node holds, and compares it once the watches are there.
-async fn look(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: Shutdown) {
+async fn look(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: CancellationToken) {
     agent.ipam.load(&shutdown).await;
     listed.met();
     while health.started().is_err() {
-        if !shutdown.sleep(Duration::from_millis(10)).await {
+        if shutdown.run_until_cancelled(tokio::time::sleep(Duration::from_millis(10))).await.is_none() {
             return;
         }
     }

@@ -8,8 +8,8 @@ use spiderpool_api::crd::SpiderEndpoint;
 use spiderpool_api::endpoint::Record;
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
-use spiderpool_runtime::shutdown::Shutdown;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::held::HeldIndex;
@@ -58,7 +58,7 @@ impl Endpoints {
     }
 
     /// Writes until shutdown, and then what still waits, within `grace`.
-    pub async fn run(&self, shutdown: &Shutdown, grace: Duration) {
+    pub async fn run(&self, shutdown: &CancellationToken, grace: Duration) {
         let writers = (0..WRITERS).map(|_| self.write_all(shutdown));
         futures::future::join_all(writers).await;
         let flush = async {
@@ -74,12 +74,12 @@ impl Endpoints {
         }
     }
 
-    async fn write_all(&self, shutdown: &Shutdown) {
+    async fn write_all(&self, shutdown: &CancellationToken) {
         let mut pause = PAUSE;
-        while !shutdown.is_requested() {
+        while !shutdown.is_cancelled() {
             let Some(record) = self.take() else {
                 tokio::select! {
-                    () = shutdown.requested() => return,
+                    () = shutdown.cancelled() => return,
                     () = self.wake.notified() => continue,
                 }
             };
@@ -93,7 +93,7 @@ impl Endpoints {
                     // Before the next turn: a removal must find it.
                     self.put_back(record);
                     drop(turn);
-                    shutdown.sleep(pause).await;
+                    shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }

@@ -6,7 +6,7 @@ use spiderpool_api::crd::EndpointIp;
 use spiderpool_api::endpoint::{self, HeldAddress, Record};
 use spiderpool_core::ipam::PodAnnotations;
 use spiderpool_core::names::PoolName;
-use spiderpool_runtime::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Ipam;
@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 impl Ipam {
     /// Reads what the node holds, as often as it takes.
-    pub async fn load(&self, shutdown: &Shutdown) {
+    pub async fn load(&self, shutdown: &CancellationToken) {
         loop {
             match self.stock.load().await {
                 Ok(addresses) => {
@@ -26,7 +26,7 @@ impl Ipam {
                 }
                 Err(error) => warn!(%error, "addresses of the node cannot be listed, trying again"),
             }
-            if !shutdown.sleep(PAUSE).await {
+            if shutdown.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
                 return;
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use spiderpool_core::ipam::alive::{Fate, Stage, fate};
-use spiderpool_runtime::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::Ipam;
@@ -37,10 +37,10 @@ impl Ipam {
 
     /// Compares all pods that hold something with the API server, and then again those that do not seem to run.
     /// Wants [`Ipam::load`] and synced watches.
-    pub async fn sweep(&self, shutdown: &Shutdown) {
+    pub async fn sweep(&self, shutdown: &CancellationToken) {
         let mut holders = self.stock.holders();
         let mut retry = RETRY;
-        while !shutdown.is_requested() {
+        while !shutdown.is_cancelled() {
             let Comparison { failed, waits_until } = self.compare(&holders, shutdown).await;
             let pause = if failed {
                 let pause = retry;
@@ -53,10 +53,10 @@ impl Ipam {
             let pause = waits_until
                 .map_or(pause, |until| pause.min(until.saturating_duration_since(Instant::now()).max(RETRY)));
             tokio::select! {
-                () = shutdown.requested() => return,
+                () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
                 () = self.wake.notified() => {
-                    if !shutdown.sleep(PATIENCE).await {
+                    if shutdown.run_until_cancelled(tokio::time::sleep(PATIENCE)).await.is_none() {
                         return;
                     }
                 }
@@ -67,10 +67,10 @@ impl Ipam {
         }
     }
 
-    async fn compare(&self, holders: &BTreeSet<Holder>, shutdown: &Shutdown) -> Comparison {
+    async fn compare(&self, holders: &BTreeSet<Holder>, shutdown: &CancellationToken) -> Comparison {
         let mut comparison = Comparison::default();
         for holder in holders {
-            if shutdown.is_requested() {
+            if shutdown.is_cancelled() {
                 break;
             }
             match self.compare_pod(holder).await {

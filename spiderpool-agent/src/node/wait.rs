@@ -4,8 +4,6 @@ use spiderpool_runtime::shutdown;
 
 /// Waits for SIGTERM or SIGINT.
 pub async fn run() -> anyhow::Result<()> {
-    let (trigger, shutdown) = shutdown::channel();
-    trigger.on_signals()?;
-    shutdown.requested().await;
+    shutdown::on_signals()?.cancelled().await;
     Ok(())
 }

@@ -6,9 +6,9 @@ use kube::{Api, Client};
 use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress, SpiderIPPool};
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::health::{Health, Scope};
-use spiderpool_runtime::shutdown::Shutdown;
 use spiderpool_runtime::watch::{Index, Shared, follow, reduced};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 use super::Triggers;
@@ -23,7 +23,7 @@ pub(super) fn spawn_all(
     state: &Shared<ClusterState>,
     triggers: &Triggers,
     health: &Health,
-    shutdown: &Shutdown,
+    shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) {
     let config = || watcher::Config::default().page_size(PAGE);
@@ -43,7 +43,7 @@ struct Spawner<'a> {
     state: &'a Shared<ClusterState>,
     triggers: &'a Triggers,
     health: &'a Health,
-    shutdown: &'a Shutdown,
+    shutdown: &'a CancellationToken,
     tasks: &'a mut JoinSet<()>,
 }
 

@@ -2,8 +2,8 @@
 
 use spiderpool_runtime::health::Condition;
 use spiderpool_runtime::leader::Role;
-use spiderpool_runtime::shutdown::{self, Shutdown};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::leader::{self, LeaderContext};
@@ -13,9 +13,9 @@ pub(super) async fn follow(
     context: LeaderContext,
     mut role: watch::Receiver<Role>,
     leader_known: Condition,
-    shutdown: &Shutdown,
+    shutdown: &CancellationToken,
 ) {
-    while !shutdown.is_requested() {
+    while !shutdown.is_cancelled() {
         let now = role.borrow_and_update().clone();
         match &now {
             Role::Unknown => {
@@ -25,13 +25,13 @@ pub(super) async fn follow(
         }
         context.metrics.leader.set(i64::from(now == Role::Leader));
         if now == Role::Leader {
-            let (trigger, leading) = shutdown::channel();
-            let work = tokio::spawn(leader::run(context.clone(), leading));
+            let leading = shutdown.child_token();
+            let work = tokio::spawn(leader::run(context.clone(), leading.clone()));
             tokio::select! {
-                () = shutdown.requested() => {}
+                () = shutdown.cancelled() => {}
                 _ = role.wait_for(|role| *role != Role::Leader) => {}
             }
-            trigger.request();
+            leading.cancel();
             if let Err(error) = work.await {
                 error!(%error, "the leader's work has failed");
             }
@@ -40,7 +40,7 @@ pub(super) async fn follow(
         // A follower has no watches that could fail.
         context.watches_synced.met();
         tokio::select! {
-            () = shutdown.requested() => {}
+            () = shutdown.cancelled() => {}
             changed = role.changed() => if changed.is_err() { return },
         }
     }

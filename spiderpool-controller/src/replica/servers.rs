@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use spiderpool_runtime::health::Health;
-use spiderpool_runtime::shutdown::Shutdown;
 use spiderpool_runtime::{http, metrics};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::config::Environment;
@@ -18,7 +18,7 @@ pub(super) async fn start(
     environment: &Environment,
     health: &Health,
     registry: Registry,
-    shutdown: &Shutdown,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let probes = http::bind(environment.health_port).await;
     let probes = probes.with_context(|| format!("port {} of the health probes", environment.health_port))?;

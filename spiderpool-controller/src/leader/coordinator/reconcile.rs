@@ -14,8 +14,8 @@ use kube::{Api, Resource as _};
 use serde_json::json;
 use spiderpool_api::crd::{CoordinatorPhase, FINALIZER, SpiderCoordinator, SpiderCoordinatorStatus};
 use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
-use spiderpool_runtime::shutdown::Shutdown;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::plan::plan;
@@ -41,7 +41,13 @@ struct Keeper {
 }
 
 /// Keeps the status of the coordinator `name` right until shutdown. `controller` is the name of our own pod.
-pub async fn run(kube: Kubernetes, name: String, controller: String, metrics: Metrics, shutdown: Shutdown) {
+pub async fn run(
+    kube: Kubernetes,
+    name: String,
+    controller: String,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) {
     let reporter = Reporter { controller: "spiderpool".to_owned(), instance: Some(controller) };
     let keeper = Keeper {
         coordinators: Api::all(kube.client()),
@@ -56,7 +62,7 @@ pub async fn run(kube: Kubernetes, name: String, controller: String, metrics: Me
             Ok(services) => break services,
             Err(error) => warn!(%error, "cannot tell whether ServiceCIDRs are served, trying again"),
         }
-        if !shutdown.sleep(retry).await {
+        if shutdown.run_until_cancelled(tokio::time::sleep(retry)).await.is_none() {
             return;
         }
         retry = (retry * 2).min(LONGEST_RETRY);
@@ -64,7 +70,7 @@ pub async fn run(kube: Kubernetes, name: String, controller: String, metrics: Me
     let bell = Arc::new(Notify::new());
     let watching = keeper.watch(services.as_ref(), &bell);
     tokio::select! {
-        () = shutdown.requested() => {}
+        () = shutdown.cancelled() => {}
         () = watching => {}
         () = keeper.keep(services.as_ref(), &bell) => {}
     }

@@ -8,9 +8,9 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::jiff::Timestamp;
 use spiderpool_runtime::kubernetes::Kubernetes;
-use spiderpool_runtime::shutdown::Shutdown;
 use spiderpool_runtime::watch::Shared;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::reconcile::{PodReconciler, ReconcileError};
@@ -63,10 +63,10 @@ impl Collector {
     }
 
     /// Works until shutdown; `changed` tells of changes. Wants watches that have listed.
-    pub async fn run(mut self, changed: Arc<Notify>, shutdown: Shutdown) {
+    pub async fn run(mut self, changed: Arc<Notify>, shutdown: CancellationToken) {
         let comparing = tokio::spawn(compare::run(self.reconciler.clone(), shutdown.clone()));
         let mut running = FuturesUnordered::new();
-        while !shutdown.is_requested() {
+        while !shutdown.is_cancelled() {
             for id in self.reconciler.state.write(ClusterState::take_pods) {
                 self.look(id, Duration::ZERO);
             }
@@ -84,7 +84,7 @@ impl Collector {
             }
             let next = self.waiting.next().filter(|_| running.len() < WORKERS);
             tokio::select! {
-                () = shutdown.requested() => {}
+                () = shutdown.cancelled() => {}
                 () = changed.notified() => {}
                 () = wait(next) => {}
                 Some((id, outcome)) = running.next() => self.done(id, outcome),

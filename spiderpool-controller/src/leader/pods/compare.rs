@@ -4,16 +4,16 @@ use kube::Api;
 use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::kubernetes::Failure;
-use spiderpool_runtime::shutdown::Shutdown;
 use spiderpool_runtime::watch::{Index as _, Shared};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::reconcile::PodReconciler;
 use crate::leader::state::{ClusterState, PodAction, SlimAddress, SlimEndpoint, SlimNode, SlimPod, slim};
 
 /// Compares at the configured interval until shutdown.
-pub(super) async fn run(reconciler: PodReconciler, shutdown: Shutdown) {
-    while shutdown.sleep(reconciler.settings.interval).await {
+pub(super) async fn run(reconciler: PodReconciler, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(reconciler.settings.interval)).await.is_some() {
         match compare(&reconciler, &shutdown).await {
             Ok(freed) => info!(looked_at = freed, "full comparison done"),
             Err(error) => warn!(%error, "the full comparison could not be done, the next one follows"),
@@ -22,7 +22,7 @@ pub(super) async fn run(reconciler: PodReconciler, shutdown: Shutdown) {
 }
 
 /// How many pods something was done about.
-async fn compare(reconciler: &PodReconciler, shutdown: &Shutdown) -> Result<usize, Failure> {
+async fn compare(reconciler: &PodReconciler, shutdown: &CancellationToken) -> Result<usize, Failure> {
     let state = Shared::new(list(reconciler).await?);
     let policy = reconciler.settings.policy();
     let wrong: Vec<_> = state.write(|state| {
@@ -33,7 +33,7 @@ async fn compare(reconciler: &PodReconciler, shutdown: &Shutdown) -> Result<usiz
     });
     let live = PodReconciler { state, ..reconciler.clone() };
     for id in &wrong {
-        if shutdown.is_requested() {
+        if shutdown.is_cancelled() {
             break;
         }
         if let Err(error) = live.reconcile(id).await {

@@ -11,9 +11,9 @@ use kube::api::{ListParams, Patch, PostParams};
 use serde_json::{Value, json};
 use spiderpool_api::crd::{SpiderIPPool, SpiderIPPoolUsage};
 use spiderpool_runtime::kubernetes::{Deletion, Exactly, Failure, Kubernetes};
-use spiderpool_runtime::shutdown::Shutdown;
 use spiderpool_runtime::watch::Shared;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::usage::{Step, Stored};
@@ -84,7 +84,7 @@ impl Writer {
     }
 
     /// Writes until shutdown; `changed` tells of changes. Wants watches that have listed.
-    pub async fn run(mut self, changed: Arc<Notify>, shutdown: Shutdown) {
+    pub async fn run(mut self, changed: Arc<Notify>, shutdown: CancellationToken) {
         let Some(stored) = self.load(&shutdown).await else { return };
         let stored = Shared::new(stored);
         self.notice(stored.read(|stored| stored.pools().collect::<Vec<_>>()));
@@ -105,7 +105,7 @@ impl Writer {
             }
             let next = self.jobs.next().filter(|_| running.len() < WRITERS);
             tokio::select! {
-                () = shutdown.requested() => break,
+                () = shutdown.cancelled() => break,
                 () = changed.notified() => {}
                 () = wait(next) => {}
                 Some((job, outcome)) = running.next() => self.done(job, outcome),
@@ -139,13 +139,13 @@ impl Writer {
     }
 
     /// What an earlier leader has left.
-    async fn load(&self, shutdown: &Shutdown) -> Option<Stored> {
+    async fn load(&self, shutdown: &CancellationToken) -> Option<Stored> {
         loop {
             match self.kube.read(self.usages.list(&ListParams::default())).await {
                 Ok(list) => return Some(Stored::new(&list.items)),
                 Err(error) => warn!(%error, "the bitmaps of pools cannot be listed, trying again"),
             }
-            if !shutdown.sleep(RETRY).await {
+            if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
                 return None;
             }
         }
