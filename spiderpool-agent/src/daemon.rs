@@ -52,8 +52,8 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let file = ConfigFile::load(&config_path)?;
     let families = file.families();
     info!(node = %environment.node_name, ?families, socket = %file.socket().display(), "spiderpool-agent starts");
-    for key in file.without_effect() {
-        warn!(key, "configured, but not supported yet: addresses are not kept for pods that come again");
+    for feature in file.without_effect() {
+        warn!(%feature, "configuration has no effect: addresses are not kept for pods that come again");
     }
     let kube = Kubernetes::connect().await?;
     let shutdown = shutdown::on_signals()?;

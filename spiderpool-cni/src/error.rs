@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use spiderpool_client::ClientError;
+use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{PlanError, SettingsError};
 use spiderpool_core::names::IfName;
 use spiderpool_dataplane::OpenError;
@@ -99,9 +100,9 @@ pub enum PluginError {
         /// Its side.
         direction: Direction,
     },
-    /// Something that is not built yet.
-    #[error("{0} is not supported yet")]
-    Unsupported(String),
+    /// The request needs a feature that is not there yet.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// CHECK found differences.
     #[error("{nic} is not as it was set up; missing: {}", missing.join(", "))]
     Check {

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
+use spiderpool_core::Unsupported;
 use tracing::{error, info, info_span};
 
 use crate::env::{Command, EnvError, Request};
@@ -71,9 +72,8 @@ fn answer<P: Plugin>() -> Result<Option<Value>, PluginError> {
         Command::Status | Command::Gc if version < Version::V1_1_0 => {
             return Err(EnvError::Command(command.to_string()).into());
         }
-        Command::Status | Command::Gc => {
-            return Err(PluginError::Unsupported(format!("CNI command {command}")));
-        }
+        Command::Status => return Err(Unsupported::CniStatus.into()),
+        Command::Gc => return Err(Unsupported::CniGc.into()),
         _ => {}
     }
     let request = Request::read(command, variable)?;

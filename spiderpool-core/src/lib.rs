@@ -14,3 +14,6 @@ pub mod label_selector;
 pub mod mac;
 pub mod names;
 pub mod net;
+pub mod unsupported;
+
+pub use unsupported::Unsupported;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use spiderpool_core::Unsupported;
 use thiserror::Error;
 
 /// What a daemon reads of the file.
 pub trait Content: Default + DeserializeOwned {
-    /// The first key that asks for what is not built, and what to write instead.
-    fn not_supported(&self) -> Option<(&'static str, &'static str)>;
+    /// The first feature that a key asks for and that is not there yet.
+    fn unsupported(&self) -> Option<Unsupported>;
 
     /// Reads and checks the file.
     fn load(path: &Path) -> Result<Self, ConfigFileError> {
@@ -19,9 +20,9 @@ pub trait Content: Default + DeserializeOwned {
             .map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })?;
         let content =
             Self::parse(&text).map_err(|source| ConfigFileError::Parse { path: path.to_owned(), source })?;
-        match content.not_supported() {
+        match content.unsupported() {
             None => Ok(content),
-            Some((key, cure)) => Err(ConfigFileError::NotSupported { path: path.to_owned(), key, cure }),
+            Some(source) => Err(ConfigFileError::Unsupported { path: path.to_owned(), source }),
         }
     }
 
@@ -50,15 +51,13 @@ pub enum ConfigFileError {
         /// Where and why.
         source: serde_norway::Error,
     },
-    /// It asks for what is not built.
-    #[error("configuration file {path}: {key} is not supported yet: {cure}")]
-    NotSupported {
+    /// A key asks for a feature that is not there yet.
+    #[error("configuration file {path}: {source}")]
+    Unsupported {
         /// The file.
         path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// What to write instead.
-        cure: &'static str,
+        /// The feature.
+        source: Unsupported,
     },
 }
 
@@ -79,18 +78,18 @@ mod tests {
         #[serde(deserialize_with = "null_as_default")]
         wanted: String,
         #[serde(deserialize_with = "null_as_default")]
-        unbuilt: bool,
+        subnets: bool,
     }
 
     impl Content for File {
-        fn not_supported(&self) -> Option<(&'static str, &'static str)> {
-            self.unbuilt.then_some(("unbuilt", "set it to false"))
+        fn unsupported(&self) -> Option<Unsupported> {
+            self.subnets.then_some(Unsupported::SpiderSubnet)
         }
     }
 
     #[test]
     fn missing_and_empty_keys_are_zero_and_those_of_others_ignored() {
-        for text in ["", "wanted:\nunbuilt:\n", "another: 1\n"] {
+        for text in ["", "wanted:\nsubnets:\n", "another: 1\n"] {
             assert_eq!(File::parse(text).unwrap(), File::default(), "{text}");
         }
     }
@@ -102,7 +101,7 @@ mod tests {
         for (text, part) in [
             (None, "cannot be read"),
             (Some("wanted: [1]"), "wanted"),
-            (Some("unbuilt: true"), "unbuilt is not supported yet: set it to false"),
+            (Some("subnets: true"), "enableSpiderSubnet is not supported yet: set it to false"),
         ] {
             if let Some(text) = text {
                 fs::write(&path, text).unwrap();

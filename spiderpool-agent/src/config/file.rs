@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use spiderpool_api::agent::DEFAULT_SOCKET;
+use spiderpool_core::Unsupported;
 use spiderpool_runtime::config_file::{Content, null_as_default};
 
 /// What the agent reads of the file.
@@ -59,12 +60,12 @@ struct IaasNetworkProvider {
 
 impl ConfigFile {
     /// What is asked for and has no effect yet. The chart's defaults ask for it, so it is no reason not to start.
-    pub fn without_effect(&self) -> Vec<&'static str> {
+    pub fn without_effect(&self) -> Vec<Unsupported> {
         let keys = [
-            ("enableStatefulSet", self.enable_stateful_set),
-            ("enableKubevirtStaticIP", self.enable_kubevirt_static_ip),
+            (self.enable_stateful_set, Unsupported::StatefulSetAddresses),
+            (self.enable_kubevirt_static_ip, Unsupported::KubevirtAddresses),
         ];
-        keys.into_iter().filter_map(|(key, wanted)| wanted.then_some(key)).collect()
+        keys.into_iter().filter_map(|(is_set, feature)| is_set.then_some(feature)).collect()
     }
 
     /// Where the agent listens.
@@ -74,17 +75,14 @@ impl ConfigFile {
 }
 
 impl Content for ConfigFile {
-    fn not_supported(&self) -> Option<(&'static str, &'static str)> {
-        if self.enable_ip_conflict_detection {
-            return Some(("enableIPConflictDetection", "set it to false"));
-        }
-        if self.enable_gateway_detection {
-            return Some(("enableGatewayDetection", "set it to false"));
-        }
-        if !self.iaas_network_provider.server_url.is_empty() {
-            return Some(("iaasNetworkProvider.serverUrl", "leave it empty"));
-        }
-        None
+    fn unsupported(&self) -> Option<Unsupported> {
+        let has_provider = !self.iaas_network_provider.server_url.is_empty();
+        let keys = [
+            (self.enable_ip_conflict_detection, Unsupported::IpConflictDetection),
+            (self.enable_gateway_detection, Unsupported::GatewayDetection),
+            (has_provider, Unsupported::IaasNetworkProvider),
+        ];
+        keys.into_iter().find_map(|(is_set, feature)| is_set.then_some(feature))
     }
 }
 
@@ -113,20 +111,24 @@ mod tests {
         )
         .unwrap();
         assert_eq!(file.socket(), Path::new("/run/x.sock"));
-        assert_eq!(file.not_supported(), None);
+        assert_eq!(file.unsupported(), None);
         assert!(file.enable_duplicate_address_detection);
-        assert_eq!(file.without_effect(), ["enableStatefulSet", "enableKubevirtStaticIP"]);
+        assert_eq!(
+            file.without_effect(),
+            [Unsupported::StatefulSetAddresses, Unsupported::KubevirtAddresses]
+        );
     }
 
     #[test]
-    fn what_is_not_built_is_refused_by_key() {
-        let refused = |text: &str| ConfigFile::parse(text).unwrap().not_supported().map(|(key, _)| key);
-        assert_eq!(refused("enableGatewayDetection: true"), Some("enableGatewayDetection"));
-        assert_eq!(refused("enableIPConflictDetection: true"), Some("enableIPConflictDetection"));
-        assert_eq!(
-            refused("iaasNetworkProvider: {serverUrl: http://x}"),
-            Some("iaasNetworkProvider.serverUrl")
-        );
+    fn unsupported_features_are_refused_by_key() {
+        for (text, key) in [
+            ("enableGatewayDetection: true", "enableGatewayDetection"),
+            ("enableIPConflictDetection: true", "enableIPConflictDetection"),
+            ("iaasNetworkProvider: {serverUrl: http://x}", "iaasNetworkProvider.serverUrl"),
+        ] {
+            let refused = ConfigFile::parse(text).unwrap().unsupported().unwrap().to_string();
+            assert!(refused.contains(key), "{refused}");
+        }
     }
 
     #[test]

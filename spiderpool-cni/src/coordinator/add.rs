@@ -1,6 +1,7 @@
 //! ADD: plans, does, and leaves nothing behind if a step fails.
 
 use serde_json::Value;
+use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
     Config, Dataplane, Inputs, Mode, Namespace, Plan, Setup, decide_setup, host_end_name, plan_overlay,
 };
@@ -25,17 +26,17 @@ pub(super) fn add(request: &Request, conf: NetConf, version: Version) -> Result<
     let (config, answer) = conf.merge(request)?;
     debug!(?config, nodes = ?answer.node_addresses, "configuration");
     if config.mode == Mode::Underlay {
-        return Err(unsupported_underlay());
+        return Err(Unsupported::UnderlayMode.into());
     }
     let mut applier = Applier::new(&netns)?;
     let pod = read_pod_of(&mut applier.pod_netlink, request, &conf)?;
     match decide_setup(config.mode, &request.nic, &config.first_nic, pod.has_link("veth0"))? {
         Setup::Nothing => return Ok(convert_result(conf.base.prev_result, version)),
-        Setup::Underlay => return Err(unsupported_underlay()),
+        Setup::Underlay => return Err(Unsupported::UnderlayMode.into()),
         Setup::Overlay => {}
     }
     if config.dataplane == Dataplane::Policy {
-        return Err(PluginError::Unsupported("coordinator dataplane policy (use ebpf)".to_owned()));
+        return Err(Unsupported::PolicyDataplane.into());
     }
     let peer = cluster_peer(&mut applier.node_netlink, &pod, &config.first_nic)?;
     let host_end =
@@ -67,12 +68,6 @@ pub(super) fn add(request: &Request, conf: NetConf, version: Version) -> Result<
     }
     info!(steps = plan.links.len() + plan.routes.len(), "NIC is set up");
     Ok(convert_result(conf.base.prev_result, version))
-}
-
-fn unsupported_underlay() -> PluginError {
-    PluginError::Unsupported(
-        "coordinator mode underlay (a pod whose first NIC is on the underlay)".to_owned(),
-    )
 }
 
 /// Whether an earlier ADD was here: its registration is not ours to undo, its filters need it.

@@ -2,6 +2,7 @@
 
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
+use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{Config, NODE_LINK, Namespace, node_link_macs, own_policy_routes, stays};
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::{IfName, PodName};
@@ -70,9 +71,7 @@ impl Registration<'_> {
             name: name.clone(),
             role,
             ifindex: link.index,
-            mac: link.mac.ok_or_else(|| {
-                PluginError::Unsupported(format!("{name}: a NIC without an Ethernet address"))
-            })?,
+            mac: link.mac.ok_or_else(|| Unsupported::LinkLayer(name.clone()))?,
             peer_mac,
             mtu: link.mtu,
             addresses: self.pod.usable_addresses(name),

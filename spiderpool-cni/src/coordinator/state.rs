@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{HostEnd, Namespace, PlanError};
 use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
@@ -87,9 +88,7 @@ pub(super) fn cluster_peer(
     let nic = pod.link(cluster_nic).ok_or_else(|| PlanError::NoClusterNic(cluster_nic.clone()))?;
     let unsupported = || {
         let kind = if nic.kind.is_empty() { "physical device" } else { &nic.kind };
-        PluginError::Unsupported(format!(
-            "the pod's first NIC {cluster_nic} ({kind}), which is not a veth whose other end is on this node,"
-        ))
+        PluginError::from(Unsupported::ClusterNicKind { nic: cluster_nic.clone(), kind: kind.to_owned() })
     };
     let index = nic.peer.filter(|_| nic.kind == "veth").ok_or_else(unsupported)?;
     let peer = host.link_by_index(index)?;

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use spiderpool_api::agent::ipam::{IpConfig, IpamAddResponse, Route};
+use spiderpool_core::Unsupported;
 use spiderpool_core::names::IfName;
 
 use super::nic::DuplicateDetection;
@@ -39,15 +40,14 @@ pub(super) fn duplicate_detection(answer: &IpamAddResponse) -> DuplicateDetectio
 
 /// What was asked for and is not done must not look as if it were.
 fn refuse_unsupported(ip: &IpConfig) -> Result<(), PluginError> {
-    let unsupported = |what: &str| Err(PluginError::Unsupported(format!("{what} of {}", ip.address)));
     if ip.enable_ip_conflict_detection {
-        return unsupported("IP conflict detection (enableIPConflictDetection)");
+        return Err(Unsupported::IpConflictDetection.into());
     }
     if ip.enable_gateway_detection {
-        return unsupported("gateway detection (enableGatewayDetection)");
+        return Err(Unsupported::GatewayDetection.into());
     }
     if !ip.mac.is_empty() {
-        return unsupported("a MAC address chosen by the address's provider");
+        return Err(Unsupported::ProviderMac.into());
     }
     Ok(())
 }
@@ -109,11 +109,7 @@ mod tests {
     fn answers_that_cannot_be_used() {
         check_error("net3", TWO_NICS, "no Interface net3 IP allocation found");
         check_error("net1", r#"{"ips":null,"routes":null}"#, "no Interface net1");
-        check_error(
-            "net2",
-            TWO_NICS,
-            "gateway detection (enableGatewayDetection) of 10.7.0.5/16 is not supported yet",
-        );
+        check_error("net2", TWO_NICS, "gateway detection (enableGatewayDetection) is not supported yet");
         let conflict = r#"{"ips":[{"version":4,"address":"10.6.0.5/16","nic":"net1","enableIPConflictDetection":true}]}"#;
         check_error("net1", conflict, "is not supported yet");
         check_error(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use spiderpool_core::Unsupported;
 use spiderpool_runtime::environment::{any_seconds, required, seconds, switch, trimmed};
 use spiderpool_runtime::leader::Terms;
 use spiderpool_runtime::logging::Level;
@@ -64,7 +65,7 @@ pub struct Collection {
     #[arg(long = "gc-terminating-on-not-ready-node", env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
     pub terminating_on_not_ready_node: bool,
     /// Not supported yet: only false is accepted.
-    #[arg(long = "gc-running-without-ips", env = "SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS", default_value = "false", value_parser = not_yet, action = ArgAction::Set)]
+    #[arg(long = "gc-running-without-ips", env = "SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS", default_value = "false", value_parser = not_running_pods, action = ArgAction::Set)]
     pub running_without_ips: bool,
     /// Seconds that are added to every grace period.
     #[arg(long = "gc-additional-grace-delay", env = "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY", default_value = "0", value_parser = any_seconds)]
@@ -112,8 +113,8 @@ impl ElectionTerms {
     }
 }
 
-fn not_yet(text: &str) -> Result<bool, String> {
-    if switch(text)? { Err("this is not supported yet: set it to false".to_owned()) } else { Ok(false) }
+fn not_running_pods(text: &str) -> Result<bool, String> {
+    if switch(text)? { Err(Unsupported::GcOfRunningPods.to_string()) } else { Ok(false) }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! only the agent reads are not listed here.
 
 use serde::Deserialize;
+use spiderpool_core::Unsupported;
 use spiderpool_runtime::config_file::{Content, null_as_default};
 
 /// What the controller reads of the file.
@@ -21,12 +22,12 @@ struct PodResourceInject {
 }
 
 impl Content for ConfigFile {
-    fn not_supported(&self) -> Option<(&'static str, &'static str)> {
+    fn unsupported(&self) -> Option<Unsupported> {
         let keys = [
-            ("enableSpiderSubnet", self.enable_spider_subnet),
-            ("podResourceInject.enabled", self.pod_resource_inject.enabled),
+            (self.enable_spider_subnet, Unsupported::SpiderSubnet),
+            (self.pod_resource_inject.enabled, Unsupported::PodResourceInject),
         ];
-        keys.into_iter().find_map(|(key, wanted)| wanted.then_some((key, "set it to false")))
+        keys.into_iter().find_map(|(is_set, feature)| is_set.then_some(feature))
     }
 }
 
@@ -38,18 +39,18 @@ mod tests {
     fn other_keys_are_the_agents() {
         let text = "enableIPv4: true\nenableSpiderSubnet: false\npodResourceInject:\n  enabled: false\n  namespacesExclude: [a]\n";
         for text in ["", text] {
-            assert_eq!(ConfigFile::parse(text).unwrap().not_supported(), None);
+            assert_eq!(ConfigFile::parse(text).unwrap().unsupported(), None);
         }
     }
 
     #[test]
-    fn what_is_not_built_is_refused_by_key() {
+    fn unsupported_features_are_refused_by_key() {
         for (text, key) in [
             ("enableSpiderSubnet: true", "enableSpiderSubnet"),
             ("podResourceInject: {enabled: true}", "podResourceInject.enabled"),
         ] {
-            let refused = ConfigFile::parse(text).unwrap().not_supported();
-            assert_eq!(refused.map(|(key, _)| key), Some(key));
+            let refused = ConfigFile::parse(text).unwrap().unsupported().unwrap().to_string();
+            assert!(refused.contains(key), "{refused}");
         }
     }
 }

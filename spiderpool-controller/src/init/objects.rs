@@ -4,6 +4,7 @@ use kube::Resource;
 use kube::core::ApiResource;
 use serde_json::{Map, Value, json};
 use spiderpool_api::crd::{SpiderCoordinator, SpiderIPPool};
+use spiderpool_core::Unsupported;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::Pool;
 use thiserror::Error;
@@ -14,15 +15,13 @@ use super::lists::{self, RouteText};
 /// Why the values make no sense.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ObjectError {
-    /// What is asked for is not built.
-    #[error("{variable}: {what} is not supported yet: {remedy}")]
-    NotSupported {
+    /// A value asks for a feature that is not there yet.
+    #[error("{variable}: {feature}")]
+    Unsupported {
         /// The variable.
         variable: &'static str,
         /// What it asks for.
-        what: &'static str,
-        /// What to do.
-        remedy: &'static str,
+        feature: Unsupported,
     },
     /// A value cannot be used.
     #[error("{variable}: {cause}")]
@@ -85,19 +84,23 @@ pub fn plan(values: &Values) -> Result<Vec<Wanted>, ObjectError> {
 }
 
 fn check_supported(values: &Values) -> Result<(), ObjectError> {
-    let subnet = "a default SpiderSubnet";
-    let leave = "leave it empty";
-    let network = "a default SpiderMultusConfig";
-    let off = "set it to false and write a NetworkAttachmentDefinition";
     let multus = !matches!(values.enable_multus_config.as_str(), "" | "false");
     let refused = [
-        (!values.ipv4_subnet_name.is_empty(), "SPIDERPOOL_INIT_DEFAULT_IPV4_SUBNET_NAME", subnet, leave),
-        (!values.ipv6_subnet_name.is_empty(), "SPIDERPOOL_INIT_DEFAULT_IPV6_SUBNET_NAME", subnet, leave),
-        (multus, "SPIDERPOOL_INIT_ENABLE_MULTUS_CONFIG", network, off),
+        (
+            !values.ipv4_subnet_name.is_empty(),
+            "SPIDERPOOL_INIT_DEFAULT_IPV4_SUBNET_NAME",
+            Unsupported::DefaultSubnet,
+        ),
+        (
+            !values.ipv6_subnet_name.is_empty(),
+            "SPIDERPOOL_INIT_DEFAULT_IPV6_SUBNET_NAME",
+            Unsupported::DefaultSubnet,
+        ),
+        (multus, "SPIDERPOOL_INIT_ENABLE_MULTUS_CONFIG", Unsupported::MultusConfig),
     ];
     match refused.into_iter().find(|(is_set, ..)| *is_set) {
         None => Ok(()),
-        Some((_, variable, what, remedy)) => Err(ObjectError::NotSupported { variable, what, remedy }),
+        Some((_, variable, feature)) => Err(ObjectError::Unsupported { variable, feature }),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use super::{Place, PlanError, Step};
+use crate::Unsupported;
 use crate::ip::Family;
 use crate::names::IfName;
 use crate::net::{Address, Route};
@@ -113,11 +114,8 @@ fn normal_metric(family: Family) -> u32 {
 
 fn replace(route: &Route, metric: u32, steps: &mut Vec<Step>) -> Result<(), PlanError> {
     if route.is_hop {
-        return Err(PlanError::Unsupported(format!(
-            "moving the default route off {}: it is a next hop of a multipath route, which goes as a whole; give \
-             the NIC a default route of its own, or set tunePodRoutes to false;",
-            route.dev
-        )));
+        // The route goes as a whole, with its other next hops.
+        return Err(Unsupported::MultipathDefaultRoute(route.dev.clone()).into());
     }
     let new = Route { metric, ..Route::new(route.dst, route.dev.clone()) };
     let new =

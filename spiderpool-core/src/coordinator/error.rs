@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use crate::names::IfName;
+use crate::Unsupported;
+use crate::names::{IfName, NameError};
 
 /// A value of the configuration is not usable. Field names are those of the CNI configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -93,9 +94,12 @@ pub enum PlanError {
          ipam.spidernet.io/default-route-nic"
     )]
     DefaultRouteNic(IfName),
-    /// Something that is not built yet.
-    #[error("{0} is not supported yet")]
-    Unsupported(String),
+    /// The pod needs a feature that is not there yet.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The node link cannot be named.
+    #[error(transparent)]
+    NodeLinkName(#[from] NameError),
     /// The child of an ipvlan shares its master's MAC.
     #[error(
         "podMACPrefix cannot be applied to {0}: an ipvlan has the MAC of its master; leave podMACPrefix empty"

@@ -12,6 +12,7 @@ use super::{
     Config, HostEnd, Namespace, Place, PlanError, PolicyRoute, Step, plan_default_routes,
     plan_sourced_defaults, project,
 };
+use crate::Unsupported;
 use crate::dataplane::{HintInputs, is_hint, plan_route_hints};
 use crate::ip::Family;
 use crate::mac::MacAddr;
@@ -60,10 +61,7 @@ impl std::fmt::Display for Plan {
 pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let nic = inputs.pod.link(inputs.nic).ok_or_else(|| PlanError::NoNic(inputs.nic.clone()))?;
     if nic.medium != Medium::Ethernet {
-        return Err(PlanError::Unsupported(format!(
-            "{}: a NIC that does not carry Ethernet frames",
-            nic.name
-        )));
+        return Err(Unsupported::LinkLayer(nic.name.clone()).into());
     }
     let first = &inputs.config.first_nic;
     inputs.pod.link(first).ok_or_else(|| PlanError::NoClusterNic(first.clone()))?;
@@ -71,8 +69,7 @@ pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     if addresses.is_empty() {
         return Err(PlanError::NoAddress(inputs.nic.clone()));
     }
-    let node_link =
-        NodeLink::of(inputs.container_id).map_err(|error| PlanError::Unsupported(error.to_string()))?;
+    let node_link = NodeLink::of(inputs.container_id)?;
     let mut plan = Plan::default();
     plan_nic(inputs, nic, &addresses, &mut plan.links)?;
     plan_sysctls(inputs, &addresses, &mut plan.links);

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::candidates::DefaultRoute;
 use super::error::IpamError;
 use super::response::{Route, RouteError};
+use crate::Unsupported;
 use crate::go_json::from_go_json;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
@@ -77,8 +78,8 @@ impl PoolLists {
                 .iter()
                 .map(|name| {
                     if has_wildcard(name) {
-                        let what = format!("the wildcard {name:?} in {place}");
-                        return Err(IpamError::NotSupported { what, advice: "list the IPPools by name" });
+                        let (pattern, place) = (name.clone(), place.to_owned());
+                        return Err(Unsupported::PoolWildcard { pattern, place }.into());
                     }
                     name.parse::<PoolName>().map_err(|e| invalid(e.to_string()))
                 })

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::annotations::{PodAnnotations, PoolLists, key};
 use super::error::IpamError;
+use crate::Unsupported;
 use crate::go_json::from_go_json;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
@@ -70,10 +71,7 @@ pub struct Candidate {
 /// one that is being added.
 pub fn plan_candidates(request: &CandidateRequest<'_>) -> Result<Vec<Candidate>, IpamError> {
     if request.match_master_subnet {
-        return Err(IpamError::NotSupported {
-            what: format!("match_master_subnet in the CNI configuration of NIC {}", request.nic),
-            advice: "set it to false and name the IPPools",
-        });
+        return Err(Unsupported::MatchMasterSubnet(request.nic.clone()).into());
     }
     let (source_name, nics) = choose_source(request)?;
     let mut candidates = Vec::new();
@@ -101,10 +99,7 @@ fn choose_source(request: &CandidateRequest<'_>) -> Result<(&'static str, Vec<Ni
     if request.annotations.wants_subnet {
         return Err(match request.auto_pool {
             AutoPool::Disabled => IpamError::AutoPoolDisabled,
-            AutoPool::Enabled => IpamError::NotSupported {
-                what: format!("the Pod annotation '{}' or '{}'", key::SUBNETS, key::SUBNET),
-                advice: "name an IPPool in 'ipam.spidernet.io/ippool'",
-            },
+            AutoPool::Enabled => Unsupported::AutoPool.into(),
         });
     }
     if let Some(nics) = &request.annotations.ippools {
@@ -147,10 +142,7 @@ fn refuse_namespace_pools(annotations: &BTreeMap<String, String>) -> Result<(), 
         let Some(text) = annotations.get(key) else { continue };
         let names: Result<Option<Vec<String>>, _> = from_go_json(text);
         if !names.is_ok_and(|names| names.is_none_or(|names| names.is_empty())) {
-            return Err(IpamError::NotSupported {
-                what: format!("the Namespace annotation '{key}'"),
-                advice: "name the IPPools in the Pod annotation 'ipam.spidernet.io/ippool'",
-            });
+            return Err(Unsupported::NamespacePools(key).into());
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::PoolError;
 use super::pool::Overlap;
+use crate::Unsupported;
 use crate::error_list::ErrorList;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
@@ -44,14 +45,9 @@ pub enum IpamError {
          feature is disabled"
     )]
     AutoPoolDisabled,
-    /// Something that this version does not do.
-    #[error("{what} is not supported yet: {advice}")]
-    NotSupported {
-        /// What was asked for, and where.
-        what: String,
-        /// What to do instead.
-        advice: &'static str,
-    },
+    /// The request needs a feature that is not there yet.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// Nobody names a pool, and no pool is a default one.
     #[error(
         "no IPPool available, no pool selection rules of any type are specified: name a pool in the Pod annotation \
@@ -127,7 +123,7 @@ impl IpamError {
         match self {
             Self::Annotation { .. } | Self::CniPools { .. } | Self::DuplicatePool { .. } => "wrong_input",
             Self::AutoPoolDisabled => "auto_pool_disabled",
-            Self::NotSupported { .. } => "not_supported",
+            Self::Unsupported(_) => "not_supported",
             Self::NoSource | Self::NoPoolOfFamily { .. } | Self::AllFiltered { .. } => "no_available_pool",
             Self::PoolMissing { .. } => "pool_missing",
             Self::AllFailed { failures, .. } => {
@@ -179,14 +175,9 @@ pub enum Rejection {
         /// The pod's.
         namespace: String,
     },
-    /// A rule that this version cannot decide.
-    #[error("spec.{field} of IPPool {pool} is not supported yet: remove it or name another IPPool")]
-    NotSupported {
-        /// The pool.
-        pool: PoolName,
-        /// The field.
-        field: &'static str,
-    },
+    /// The pool has a rule that this version cannot decide.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// The pool's spec does not make sense.
     #[error(transparent)]
     Invalid(Arc<PoolError>),

@@ -8,6 +8,7 @@ use super::candidates::Candidate;
 use super::error::{IpamError, Rejection};
 use super::pool::Overlap;
 use super::{Pool, PoolError};
+use crate::Unsupported;
 use crate::ip::Family;
 use crate::names::PoolName;
 
@@ -67,7 +68,6 @@ pub fn filter_pools<'t>(
 fn check<'t>(entry: &'t PoolEntry, family: Family, place: PodPlace<'_>) -> Result<&'t Arc<Pool>, Rejection> {
     let pool = entry.spec.as_ref().map_err(|error| Rejection::Invalid(Arc::clone(error)))?;
     let name = || pool.name.clone();
-    let unsupported = |field| Err(Rejection::NotSupported { pool: name(), field });
     let lists = |names: &[String], wanted: &str| names.iter().any(|n| n == wanted);
     if entry.terminating {
         return Err(Rejection::Terminating(name()));
@@ -83,7 +83,7 @@ fn check<'t>(entry: &'t PoolEntry, family: Family, place: PodPlace<'_>) -> Resul
             return Err(Rejection::NodeName { pool: name(), node: place.node.to_owned() });
         }
     } else if pool.affinities.node.is_some() {
-        return unsupported("nodeAffinity");
+        return Err(Unsupported::NodeAffinity(name()).into());
     }
     if !pool.namespace_names.is_empty() {
         if !lists(&pool.namespace_names, place.namespace) {
@@ -91,13 +91,13 @@ fn check<'t>(entry: &'t PoolEntry, family: Family, place: PodPlace<'_>) -> Resul
             return Err(Rejection::NamespaceName { pool: name(), namespace });
         }
     } else if pool.affinities.namespace.is_some() {
-        return unsupported("namespaceAffinity");
+        return Err(Unsupported::NamespaceAffinity(name()).into());
     }
     if pool.affinities.pod.is_some() {
-        return unsupported("podAffinity");
+        return Err(Unsupported::PodAffinity(name()).into());
     }
     if !pool.multus_names.is_empty() {
-        return unsupported("multusName");
+        return Err(Unsupported::MultusName(name()).into());
     }
     match &entry.overlap {
         Some(overlap) => Err(Rejection::Overlap(overlap.clone())),

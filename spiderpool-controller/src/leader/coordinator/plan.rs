@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 use spiderpool_api::crd::{CoordinatorPhase, PodCidrType, SpiderCoordinatorStatus};
+use spiderpool_core::Unsupported;
 
 use super::kubeadm::{Kubeadm, KubeadmError};
 
@@ -49,14 +50,14 @@ fn texts(nets: &[IpNet]) -> Vec<String> {
 }
 
 fn pods(kind: PodCidrType, sources: &Sources) -> Result<Vec<IpNet>, String> {
-    let name = match kind {
-        PodCidrType::None => return Ok(Vec::new()),
-        PodCidrType::Cluster => return cluster(sources),
-        PodCidrType::Auto => "auto",
-        PodCidrType::Calico => "calico",
-        PodCidrType::Cilium => "cilium",
-    };
-    Err(format!("podCIDRType {name} is not supported yet: set it to cluster, or {REMEDY}"))
+    let unsupported = |feature: Unsupported| Err(feature.to_string());
+    match kind {
+        PodCidrType::None => Ok(Vec::new()),
+        PodCidrType::Cluster => cluster(sources),
+        PodCidrType::Auto => unsupported(Unsupported::PodCidrTypeAuto),
+        PodCidrType::Calico => unsupported(Unsupported::PodCidrTypeCalico),
+        PodCidrType::Cilium => unsupported(Unsupported::PodCidrTypeCilium),
+    }
 }
 
 fn cluster(sources: &Sources) -> Result<Vec<IpNet>, String> {

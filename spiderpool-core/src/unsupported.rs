@@ -1,0 +1,174 @@
+//! What this version does not do yet, one variant per feature, each with what to do instead.
+//!
+//! A feature that lands deletes its variant, and the compiler finds every place that refuses it. What the Helm chart
+//! refuses by its values is in `charts/spiderpool/templates/_not_served.tpl`.
+
+use thiserror::Error;
+
+use crate::ipam::annotations::key::{IPPOOL, SUBNET, SUBNETS};
+use crate::names::{IfName, PoolName};
+
+/// A feature that was asked for and is not there. Its text says what, and what to do instead.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unsupported {
+    /// The CNI command STATUS.
+    #[error("CNI command STATUS is not supported yet: set cniVersion to 1.0.0")]
+    CniStatus,
+    /// The CNI command GC.
+    #[error("CNI command GC is not supported yet: set cniVersion to 1.0.0")]
+    CniGc,
+    /// Probing for another owner of an address before its use.
+    #[error("IP conflict detection (enableIPConflictDetection) is not supported yet: set it to false")]
+    IpConflictDetection,
+    /// Probing a pool's gateway before an address's use.
+    #[error("gateway detection (enableGatewayDetection) is not supported yet: set it to false")]
+    GatewayDetection,
+    /// A MAC address that comes with an address.
+    #[error(
+        "a MAC address chosen by the provider of the IP address is not supported yet: leave \
+         iaasNetworkProvider.serverUrl empty"
+    )]
+    ProviderMac,
+    /// A cloud that is asked for each address.
+    #[error("iaasNetworkProvider.serverUrl is not supported yet: leave it empty")]
+    IaasNetworkProvider,
+
+    /// Pods whose first NIC is on the underlay.
+    #[error(
+        "coordinator mode underlay (a pod whose first NIC is on the underlay) is not supported yet: use the \
+         cluster's network for the first NIC and mode auto or overlay"
+    )]
+    UnderlayMode,
+    /// ip rules and tables in place of programs.
+    #[error("coordinator dataplane policy is not supported yet: use ebpf, which needs Linux 5.10 or later")]
+    PolicyDataplane,
+    /// A first NIC that is no veth to this node.
+    #[error(
+        "the pod's first NIC {nic} ({kind}), which is not a veth whose other end is on this node, is not supported \
+         yet: use a network whose pods have a veth"
+    )]
+    ClusterNicKind {
+        /// The NIC.
+        nic: IfName,
+        /// Its kind, as the kernel names it.
+        kind: String,
+    },
+    /// InfiniBand and other link layers.
+    #[error(
+        "{0}, a NIC that does not carry Ethernet frames, is not supported yet: leave coordinator out of its network"
+    )]
+    LinkLayer(IfName),
+    /// Moving one next hop of several.
+    #[error(
+        "moving the default route off {0}, where it is a next hop of a multipath route, is not supported yet: give \
+         the NIC a default route of its own, or set tunePodRoutes to false"
+    )]
+    MultipathDefaultRoute(IfName),
+    /// `podCIDRType: auto`.
+    #[error("podCIDRType auto is not supported yet: {POD_CIDRS}")]
+    PodCidrTypeAuto,
+    /// `podCIDRType: calico`.
+    #[error("podCIDRType calico is not supported yet: {POD_CIDRS}")]
+    PodCidrTypeCalico,
+    /// `podCIDRType: cilium`.
+    #[error("podCIDRType cilium is not supported yet: {POD_CIDRS}")]
+    PodCidrTypeCilium,
+
+    /// Pools by the subnet of the master NIC.
+    #[error(
+        "match_master_subnet in the CNI configuration of NIC {0} is not supported yet: set it to false and name the \
+         IPPools"
+    )]
+    MatchMasterSubnet(IfName),
+    /// Pools that are made for an application.
+    #[error(
+        "the Pod annotation '{SUBNETS}' or '{SUBNET}' is not supported yet: name an IPPool in '{IPPOOL}'"
+    )]
+    AutoPool,
+    /// Default pools of a namespace.
+    #[error(
+        "the Namespace annotation '{0}' is not supported yet: name the IPPools in the Pod annotation '{IPPOOL}'"
+    )]
+    NamespacePools(&'static str),
+    /// Pools by a pattern.
+    #[error("the wildcard {pattern:?} in {place} is not supported yet: list the IPPools by name")]
+    PoolWildcard {
+        /// In place of a name.
+        pattern: String,
+        /// Where it was found.
+        place: String,
+    },
+    /// `spec.nodeAffinity`.
+    #[error("spec.nodeAffinity of IPPool {0} is not supported yet: {SELECTOR}")]
+    NodeAffinity(PoolName),
+    /// `spec.namespaceAffinity`.
+    #[error("spec.namespaceAffinity of IPPool {0} is not supported yet: {SELECTOR}")]
+    NamespaceAffinity(PoolName),
+    /// `spec.podAffinity`.
+    #[error("spec.podAffinity of IPPool {0} is not supported yet: {SELECTOR}")]
+    PodAffinity(PoolName),
+    /// `spec.multusName`.
+    #[error("spec.multusName of IPPool {0} is not supported yet: {SELECTOR}")]
+    MultusName(PoolName),
+    /// SpiderSubnets.
+    #[error("enableSpiderSubnet is not supported yet: set it to false and create SpiderIPPools")]
+    SpiderSubnet,
+    /// The subnet of a default pool.
+    #[error(
+        "a default SpiderSubnet (subnetName) is not supported yet: leave it out; subnet and ipRanges say which \
+         addresses the pool has"
+    )]
+    DefaultSubnet,
+    /// Fixed addresses of StatefulSets.
+    #[error(
+        "enableStatefulSet is not supported yet: set it to false; for a fixed address, name a pool of that one \
+         address in the pod's annotation"
+    )]
+    StatefulSetAddresses,
+    /// Fixed addresses of virtual machines.
+    #[error("enableKubevirtStaticIP is not supported yet: set it to false")]
+    KubevirtAddresses,
+    /// Freeing what a running pod does not show.
+    #[error(
+        "freeing addresses of running pods whose status has none is not supported yet: set it to false; addresses \
+         of pods that are gone or finished are freed"
+    )]
+    GcOfRunningPods,
+
+    /// SpiderMultusConfig objects, and a default one.
+    #[error(
+        "enableMultusConfig is not supported yet: set it to false and write a NetworkAttachmentDefinition"
+    )]
+    MultusConfig,
+    /// Network resources in pods.
+    #[error(
+        "podResourceInject.enabled is not supported yet: set it to false and write the resources into the pods"
+    )]
+    PodResourceInject,
+}
+
+const POD_CIDRS: &str =
+    "set it to cluster, or set spec.podCIDRType to none and list the pod CIDRs in spec.hijackCIDR";
+const SELECTOR: &str = "remove it or name another IPPool";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_says_what_and_what_to_do_instead() {
+        let nic = || "net1".parse::<IfName>().unwrap();
+        let pool = || "p".parse::<PoolName>().unwrap();
+        for (feature, what, advice) in [
+            (Unsupported::CniGc, "CNI command GC", "set cniVersion"),
+            (Unsupported::LinkLayer(nic()), "net1", "leave coordinator out"),
+            (Unsupported::AutoPool, "'ipam.spidernet.io/subnet'", "'ipam.spidernet.io/ippool'"),
+            (Unsupported::PodCidrTypeCalico, "podCIDRType calico", "spec.hijackCIDR"),
+            (Unsupported::NodeAffinity(pool()), "spec.nodeAffinity of IPPool p", "remove it"),
+        ] {
+            let text = feature.to_string();
+            let (before, after) = text.split_once(" is not supported yet: ").unwrap();
+            assert!(before.contains(what) && after.contains(advice), "{text}");
+        }
+    }
+}
