@@ -7,7 +7,7 @@ use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::maps::{AddressEntry, AddressKey, names};
 
 use crate::error::MapError;
-use crate::flows::gone_is_fine;
+use crate::flows::ignore_missing;
 use crate::load::Dataplane;
 
 impl Dataplane {
@@ -22,7 +22,7 @@ impl Dataplane {
         let have: Vec<_> = self.maps.addresses.iter().filter_map(Result::ok).collect();
         for (key, entry) in have {
             if entry.nic == id && !(key.pod == pod && want.contains(&key.addr.bytes)) {
-                gone_is_fine(self.maps.addresses.remove(&key)).map_err(MapError::of(names::ADDRESSES))?;
+                ignore_missing(self.maps.addresses.remove(&key)).map_err(MapError::of(names::ADDRESSES))?;
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The maps `arrivals` and `nat`: flows end here when a pod goes or their time is over.
 
-use spiderpool_ebpf_common::life;
-use spiderpool_ebpf_common::maps::{BACK, NatEntry, NatKey, OUT, names};
+use spiderpool_ebpf_common::flow_state;
+use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, Tuple, names};
 
 use crate::error::MapError;
 use crate::load::Dataplane;
@@ -13,25 +13,15 @@ pub struct Expired {
     pub removed: usize,
     /// Entries of half a pair that were removed.
     pub orphans: usize,
-    /// Entries that are left in `nat`.
+    /// Entries that remain in `nat`.
     pub left: usize,
-}
-
-/// The key that a translation's other entry has.
-fn partner(key: &NatKey, entry: &NatEntry) -> NatKey {
-    NatKey {
-        direction: if key.direction == OUT { BACK } else { OUT },
-        local: entry.addr,
-        local_port: entry.port,
-        ..*key
-    }
 }
 
 /// CLOCK_MONOTONIC in ns, which is what `bpf_ktime_get_ns` counts.
 fn now() -> Result<u64, MapError> {
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map_err(|e| MapError::System(e.into()))?;
-    Ok(time.tv_sec() as u64 * life::SECOND + time.tv_nsec() as u64)
+    Ok(time.tv_sec() as u64 * flow_state::SECOND + time.tv_nsec() as u64)
 }
 
 impl Dataplane {
@@ -39,11 +29,11 @@ impl Dataplane {
     pub fn pod_flush(&mut self, pod: u16) -> Result<(), MapError> {
         let arrivals: Vec<_> = self.maps.arrivals.keys().filter_map(Result::ok).collect();
         for key in arrivals.iter().filter(|key| key.pod == pod) {
-            gone_is_fine(self.maps.arrivals.remove(key)).map_err(MapError::of(names::ARRIVALS))?;
+            ignore_missing(self.maps.arrivals.remove(key)).map_err(MapError::of(names::ARRIVALS))?;
         }
         let nat: Vec<_> = self.maps.nat.keys().filter_map(Result::ok).collect();
         for key in nat.iter().filter(|key| key.pod == pod) {
-            gone_is_fine(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
+            ignore_missing(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
         }
         Ok(())
     }
@@ -53,16 +43,16 @@ impl Dataplane {
     /// The programs ignore such entries anyway; this makes room. To be called every few seconds.
     pub fn expire(&mut self) -> Result<Expired, MapError> {
         let now = now()?;
-        let all: Vec<(NatKey, NatEntry)> = self.maps.nat.iter().filter_map(Result::ok).collect();
+        let all: Vec<(FlowKey, NatEntry)> = self.maps.nat.iter().filter_map(Result::ok).collect();
         let mut result = Expired::default();
         let mut entries = 0;
         for (key, _) in &all {
-            if key.direction == OUT {
+            if key.is(Tuple::Original) {
                 let removed = self.expire_pair(key, now)?;
                 entries += removed;
                 result.removed += usize::from(removed > 0);
             } else if is_orphan(key, now, |key| self.maps.nat.get(key, 0).ok()) {
-                gone_is_fine(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
+                ignore_missing(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
                 entries += 1;
                 result.orphans += 1;
             }
@@ -73,33 +63,33 @@ impl Dataplane {
 
     /// How many entries of a flow were removed. Reads the entry again, because a packet may have come since the
     /// listing.
-    fn expire_pair(&mut self, key: &NatKey, now: u64) -> Result<usize, MapError> {
+    fn expire_pair(&mut self, key: &FlowKey, now: u64) -> Result<usize, MapError> {
         let Ok(entry) = self.maps.nat.get(key, 0) else { return Ok(0) };
-        if !life::is_over(key.protocol, entry.state, entry.last_seen, now) {
+        if !flow_state::is_expired(key.protocol, entry.state, entry.last_seen, now) {
             return Ok(0);
         }
-        gone_is_fine(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
-        let back = partner(key, &entry);
-        if self.maps.nat.get(&back, 0).is_ok_and(|b| partner(&back, &b) == *key) {
-            gone_is_fine(self.maps.nat.remove(&back)).map_err(MapError::of(names::NAT))?;
+        ignore_missing(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
+        let translated = key.counterpart(entry.addr, entry.port);
+        if self.maps.nat.get(&translated, 0).is_ok_and(|entry| entry.leads_to(key)) {
+            ignore_missing(self.maps.nat.remove(&translated)).map_err(MapError::of(names::NAT))?;
             return Ok(2);
         }
         Ok(1)
     }
 }
 
-/// Whether a `BACK` entry has no other half. It is made first, so a young one may just be waiting for its `OUT`
-/// entry; one that went with its `OUT` entry since the listing is none; and one that a new flow has taken over
-/// between the two reads is none either, which is why it is read once more at the end.
-fn is_orphan(key: &NatKey, now: u64, mut read: impl FnMut(&NatKey) -> Option<NatEntry>) -> bool {
+/// Whether the entry of a translated tuple has no other half. It is made first, so a young one may just be waiting for
+/// the entry of the original tuple; one that went together with it since the listing is none; and one that a new flow
+/// has taken over between the two reads is none either, which is why it is read once more at the end.
+fn is_orphan(key: &FlowKey, now: u64, mut read: impl FnMut(&FlowKey) -> Option<NatEntry>) -> bool {
     let Some(entry) = read(key) else { return false };
-    let out = partner(key, &entry);
-    let named = read(&out).is_some_and(|o| partner(&out, &o) == *key);
-    !named && now.saturating_sub(entry.last_seen) > life::SECOND && read(key) == Some(entry)
+    let original = key.counterpart(entry.addr, entry.port);
+    let named = read(&original).is_some_and(|entry| entry.leads_to(key));
+    !named && now.saturating_sub(entry.last_seen) > flow_state::SECOND && read(key) == Some(entry)
 }
 
 /// Another CPU, the LRU or the program may have removed the entry first.
-pub(crate) fn gone_is_fine(result: Result<(), aya::maps::MapError>) -> Result<(), aya::maps::MapError> {
+pub(crate) fn ignore_missing(result: Result<(), aya::maps::MapError>) -> Result<(), aya::maps::MapError> {
     match result {
         Err(aya::maps::MapError::KeyNotFound) => Ok(()),
         Err(aya::maps::MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(nix::libc::ENOENT) => {
@@ -112,17 +102,18 @@ pub(crate) fn gone_is_fine(result: Result<(), aya::maps::MapError>) -> Result<()
 #[cfg(test)]
 mod tests {
     use spiderpool_ebpf_common::addr::Addr;
-    use spiderpool_ebpf_common::life::{SECOND, protocol};
-    use spiderpool_ebpf_common::maps::{BACK, NatEntry, NatKey};
+    use spiderpool_ebpf_common::flow_state::SECOND;
+    use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, Tuple};
+    use spiderpool_ebpf_common::protocol;
 
     use super::is_orphan;
 
     #[test]
     fn a_half_that_a_new_flow_takes_over_meanwhile_is_no_orphan() {
-        let key = NatKey {
+        let key = FlowKey {
             pod: 1,
             protocol: protocol::UDP,
-            direction: BACK,
+            tuple: Tuple::Translated as u8,
             local_port: 40_000,
             remote_port: 53,
             local: Addr::v4([10, 244, 1, 5]),

@@ -2,7 +2,7 @@
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry, names,
+    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry, names,
 };
 use spiderpool_ebpf_common::reason::Counters;
 
@@ -13,8 +13,8 @@ pub(crate) struct Maps {
     pub(crate) nics: Array<MapData, NicEntry>,
     pub(crate) addresses: HashMap<MapData, AddressKey, AddressEntry>,
     pub(crate) cidrs: LpmTrie<MapData, CidrKey, CidrEntry>,
-    pub(crate) arrivals: HashMap<MapData, ArrivalKey, ArrivalEntry>,
-    pub(crate) nat: HashMap<MapData, NatKey, NatEntry>,
+    pub(crate) arrivals: HashMap<MapData, FlowKey, ArrivalEntry>,
+    pub(crate) nat: HashMap<MapData, FlowKey, NatEntry>,
     pub(crate) stats: PerCpuArray<MapData, Counters>,
 }
 

@@ -5,18 +5,18 @@ mod support;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use spiderpool_ebpf_common::headers::Headers;
-use spiderpool_ebpf_common::life::SECOND;
+use spiderpool_ebpf_common::flow_state::SECOND;
 use spiderpool_ebpf_common::model::steps::Step;
 use spiderpool_ebpf_common::model::{Frame, Tables, pod};
+use spiderpool_ebpf_common::scratch::Scratch;
 use spiderpool_ebpf_common::verdict::Verdict;
 use support::run::{Bench, Contents};
 use support::{SIZES, can_run};
 
 fn on_host(tables: &Tables, outbound: bool, nic: u16, frame: &Frame) -> (Verdict, Vec<u8>) {
-    let (mut frame, mut memory) = (frame.clone(), Headers::default());
+    let (mut frame, mut scratch) = (frame.clone(), Scratch::default());
     let run = if outbound { spiderpool_ebpf_common::egress } else { spiderpool_ebpf_common::ingress };
-    let verdict = run(&mut frame, nic, &mut memory, tables);
+    let verdict = run(&mut frame, nic, &mut scratch, tables);
     (verdict, frame.bytes)
 }
 

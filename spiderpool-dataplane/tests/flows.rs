@@ -7,15 +7,14 @@ mod support;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use spiderpool_dataplane::{Expired, NicEntry, ROLE_CLUSTER, Reason};
 use spiderpool_ebpf_common::addr::Addr;
-use spiderpool_ebpf_common::life::{ASSURED, FIN_BACK, FIN_OUT, SECOND, protocol};
-use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, ArrivalKey, BACK, EXACT, NatEntry, NatKey, OUT,
-};
+use spiderpool_ebpf_common::flow_state::{ESTABLISHED, FIN_RECEIVED, FIN_SENT, SECOND};
+use spiderpool_ebpf_common::maps::{AddressEntry, AddressKey, ArrivalEntry, FlowKey, NatEntry, Tuple};
 use spiderpool_ebpf_common::model::frames;
+use spiderpool_ebpf_common::protocol;
 use spiderpool_ebpf_common::reason::{Counter, Counters};
 use support::{BpfFs, can_run};
 
-type Nat = HashMap<MapData, NatKey, NatEntry>;
+type Nat = HashMap<MapData, FlowKey, NatEntry>;
 
 const UNDERLAY: Addr = Addr::v4([172, 18, 55, 180]);
 const CLUSTER: Addr = Addr::v4([10, 244, 1, 5]);
@@ -30,17 +29,17 @@ fn now() -> u64 {
     time.tv_sec() as u64 * SECOND + time.tv_nsec() as u64
 }
 
-fn keys(pod: u16, protocol: u8, port: u16) -> (NatKey, NatKey) {
-    let key = |direction, local| NatKey {
+fn keys(pod: u16, protocol: u8, port: u16) -> (FlowKey, FlowKey) {
+    let key = |tuple: Tuple, local| FlowKey {
         pod,
         protocol,
-        direction,
+        tuple: tuple as u8,
         local_port: port,
         remote_port: 53,
         local,
         remote: REMOTE,
     };
-    (key(OUT, UNDERLAY), key(BACK, CLUSTER))
+    (key(Tuple::Original, UNDERLAY), key(Tuple::Translated, CLUSTER))
 }
 
 fn entry(addr: Addr, port: u16, state: u8, last_seen: u64) -> NatEntry {
@@ -55,24 +54,24 @@ fn pair(nat: &mut Nat, pod: u16, protocol: u8, port: u16, state: u8, idle: u64) 
 }
 
 #[test]
-fn the_sweep_removes_what_is_over_and_halves() {
+fn the_sweep_removes_expired_flows_and_halves() {
     if !can_run() {
         return;
     }
     if now() < 100 * SECOND {
-        eprintln!("skipped: the machine has not been up long enough for a flow to be over");
+        eprintln!("skipped: the machine has not been up long enough for a flow to expire");
         return;
     }
     let fs = BpfFs::mount();
     let mut dataplane = fs.load();
     let mut nat: Nat = map(&fs, "nat").try_into().unwrap();
-    let closed = ASSURED | FIN_OUT | FIN_BACK;
-    pair(&mut nat, 1, protocol::TCP, 1, ASSURED, 90);
+    let closed = ESTABLISHED | FIN_SENT | FIN_RECEIVED;
+    pair(&mut nat, 1, protocol::TCP, 1, ESTABLISHED, 90);
     pair(&mut nat, 1, protocol::TCP, 2, closed, 61);
     pair(&mut nat, 1, protocol::TCP, 3, closed, 50);
     pair(&mut nat, 1, protocol::UDP, 4, 0, 61);
-    pair(&mut nat, 1, protocol::UDP, 5, ASSURED, 61);
-    pair(&mut nat, 1, protocol::ICMP, 6, ASSURED, 31);
+    pair(&mut nat, 1, protocol::UDP, 5, ESTABLISHED, 61);
+    pair(&mut nat, 1, protocol::ICMP, 6, ESTABLISHED, 31);
     // Halves: without the other, named by one of another port, and one that was made just now.
     let (_, lonely) = keys(1, protocol::UDP, 7);
     nat.insert(lonely, entry(UNDERLAY, 7, 0, now() - 2 * SECOND), 0).unwrap();
@@ -80,7 +79,7 @@ fn the_sweep_removes_what_is_over_and_halves() {
     nat.insert(other, entry(UNDERLAY, 5, 0, now() - 2 * SECOND), 0).unwrap();
     let (_, young) = keys(1, protocol::UDP, 9);
     nat.insert(young, entry(UNDERLAY, 9, 0, now()), 0).unwrap();
-    // And the first half of a flow that is over.
+    // And the first half of a flow that has expired.
     let (first, _) = keys(1, protocol::UDP, 10);
     nat.insert(first, entry(CLUSTER, 10, 0, now() - 61 * SECOND), 0).unwrap();
     assert_eq!(dataplane.expire().unwrap(), Expired { removed: 4, orphans: 2, left: 7 });
@@ -97,13 +96,13 @@ fn a_pods_flows_go_with_it() {
     let fs = BpfFs::mount();
     let mut dataplane = fs.load();
     let mut nat: Nat = map(&fs, "nat").try_into().unwrap();
-    let mut arrivals: HashMap<MapData, ArrivalKey, ArrivalEntry> = map(&fs, "arrivals").try_into().unwrap();
+    let mut arrivals: HashMap<MapData, FlowKey, ArrivalEntry> = map(&fs, "arrivals").try_into().unwrap();
     for pod in [3, 4] {
         pair(&mut nat, pod, protocol::UDP, 4, 0, 0);
-        let key = ArrivalKey {
+        let key = FlowKey {
             pod,
             protocol: protocol::TCP,
-            wildcard: EXACT,
+            tuple: Tuple::Original as u8,
             local_port: 80,
             remote_port: 1,
             local: UNDERLAY,
@@ -178,8 +177,8 @@ fn a_map_of_another_layout_is_replaced() {
     drop(fs.load());
     std::fs::remove_file(fs.pins().join("nat")).unwrap();
     // Type, sizes and flags are right; only BTF tells that key and value are not.
-    let stranger = HashMap::<MapData, [u64; 5], [u64; 4]>::create(support::SIZES.nat, 1).unwrap();
-    stranger.pin(fs.pins().join("nat")).unwrap();
+    let unrelated = HashMap::<MapData, [u64; 5], [u64; 4]>::create(support::SIZES.nat, 1).unwrap();
+    unrelated.pin(fs.pins().join("nat")).unwrap();
     let replaced: Vec<_> = fs.load().replaced().iter().map(|r| r.0).collect();
     assert_eq!(replaced, ["nat"]);
     assert_eq!(fs.load().replaced(), []);

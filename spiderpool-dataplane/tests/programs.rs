@@ -15,11 +15,11 @@ use nix::sys::socket::{
 };
 use spiderpool_dataplane::{Reason, Sizes};
 use spiderpool_ebpf_common::headers::{ACK, FIN, SYN};
-use spiderpool_ebpf_common::maps::{BACK, NatEntry, NatKey, OUT};
+use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, Tuple};
 use spiderpool_ebpf_common::model::frames::{self, Ends};
 use spiderpool_ebpf_common::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, POD, Place, SP0, at};
 use spiderpool_ebpf_common::model::{Frame, Tables, pod};
-use spiderpool_ebpf_common::nat::{PORT_COUNT, PORT_FIRST, dice};
+use spiderpool_ebpf_common::nat::{PORT_COUNT, PORT_FIRST, pseudo_random};
 use spiderpool_ebpf_common::verdict::Verdict;
 use support::run::{Bench, Contents};
 use support::{SIZES, can_run};
@@ -65,6 +65,7 @@ fn every_reason() {
     let to_service = ends(net1, Place::Service);
     let seen = ends(eth0, Place::Service);
     let call = ends(Place::Outside, net1);
+    let v6_to_service = Ends { src: at(net1, Family::V6), dst: at(Place::Service, Family::V6), ..to_service };
     let v4 = |place| match at(place, Family::V4) {
         IpAddr::V4(ip) => ip.octets(),
         IpAddr::V6(_) => unreachable!(),
@@ -77,11 +78,15 @@ fn every_reason() {
     let own = Verdict::RedirectIngress { ifindex: IFINDEX + u32::from(NET1) };
     let mut short = frames::udp(to_service, b"");
     short.bytes.truncate(40);
+    // The source is the pod's address in IPv4, and every map has it.
+    let mapped = frames::with_mapped_source(frames::udp(v6_to_service, b"q"), v4(net1));
     // In order: later packets meet what earlier ones left in the maps.
     let table: Vec<(bool, u16, Frame, Verdict, Vec<Reason>)> = vec![
         (true, NET1, frames::tcp(ends(net1, Place::Outside), SYN, b""), PASS, vec![Reason::NotOurs]),
         (true, ETH0, Frame::new(vec![0xff; 60]), PASS, vec![Reason::NotIp]),
         (true, NET1, short, by(SP0), vec![Reason::Malformed]),
+        (true, NET1, mapped.clone(), PASS, vec![Reason::Malformed]),
+        (false, ETH0, mapped, PASS, vec![Reason::Malformed]),
         (true, NET1, frames::udp(multicast, b"x"), PASS, vec![Reason::LinkScope]),
         (true, SP0, frames::udp(to_service, b"x"), PASS, vec![Reason::NodeLink]),
         (
@@ -185,8 +190,8 @@ fn a_full_map_is_counted_and_leaves_no_half() {
         let (verdict, reasons, frame) = run(&bench, true, NET1, &other, &tables);
         assert_eq!((verdict, reasons), (by(SP0), vec![Reason::NatFull]));
         assert_eq!(frame.bytes[12..], other.bytes[12..], "only MACs change");
-        let said = bench.said();
-        assert!(said.contains("WARN") && said.contains("a larger SPIDERPOOL_BPF_NAT"), "{said}");
+        let logged = bench.logged();
+        assert!(logged.contains("WARN") && logged.contains("a larger SPIDERPOOL_BPF_NAT"), "{logged}");
     }
 }
 
@@ -194,10 +199,10 @@ fn a_full_map_is_counted_and_leaves_no_half() {
 fn occupy(tables: &Tables, e: Ends, port: u16) {
     let (local, remote) = (frames::addr(at(Place::Nic(NET2), Family::V4)), frames::addr(e.dst));
     let cluster = frames::addr(at(Place::Nic(ETH0), Family::V4));
-    let key = |direction, local, local_port| NatKey {
+    let key = |tuple: Tuple, local, local_port| FlowKey {
         pod: POD,
         protocol: 17,
-        direction,
+        tuple: tuple as u8,
         local_port,
         remote_port: e.dport,
         local,
@@ -205,8 +210,8 @@ fn occupy(tables: &Tables, e: Ends, port: u16) {
     };
     let entry = |addr, port| NatEntry { last_seen: tables.now, addr, port, state: 0, _pad: [0; 5] };
     let mut nat = tables.nat.borrow_mut();
-    nat.insert(key(OUT, local, port), entry(cluster, port));
-    nat.insert(key(BACK, cluster, port), entry(local, port));
+    nat.insert(key(Tuple::Original, local, port), entry(cluster, port));
+    nat.insert(key(Tuple::Translated, cluster, port), entry(local, port));
 }
 
 #[test]
@@ -218,7 +223,7 @@ fn no_free_port_is_counted() {
     let e = ends(Place::Nic(NET1), Place::Service);
     occupy(&tables, e, e.sport);
     for attempt in 1..=4 {
-        occupy(&tables, e, PORT_FIRST + (dice(tables.seed, attempt) % PORT_COUNT) as u16);
+        occupy(&tables, e, PORT_FIRST + (pseudo_random(tables.seed, attempt) % PORT_COUNT) as u16);
     }
     let mut bench = Bench::new(&tables, &SIZES);
     bench.reset(&tables);

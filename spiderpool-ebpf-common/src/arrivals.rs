@@ -1,69 +1,42 @@
 //! The map `arrivals`: what came in by which NIC, and replies that go back there.
 
 use crate::addr::Addr;
-use crate::headers::{ACK, FIN, Headers, Kind, RST};
-use crate::life;
+use crate::flow_state;
+use crate::headers::{FIN, Headers, L4Kind, RST};
 use crate::maps::{
-    ANY_LOCAL, ArrivalEntry, ArrivalKey, CidrKind, EXACT, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
+    ArrivalEntry, CidrKind, Direction, FlowKey, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
     ROLE_UNDERLAY,
 };
-use crate::packet::Packet;
 use crate::pod;
 use crate::reason::Reason;
-use crate::rewrite;
+use crate::rewrite::Rewrite;
 use crate::state::State;
 use crate::verdict::Outcome;
 
-/// Key of the flow of a packet that leaves.
-#[inline(always)]
-fn leaving(pod: u16, h: &Headers) -> ArrivalKey {
-    ArrivalKey {
-        pod,
-        protocol: h.protocol,
-        wildcard: EXACT,
-        local_port: h.src_port | h.echo_id,
-        remote_port: h.dst_port,
-        local: h.src,
-        remote: h.dst,
-    }
-}
-
-/// Key of the flow of a packet that comes in.
-#[inline(always)]
-fn coming(pod: u16, h: &Headers) -> ArrivalKey {
-    ArrivalKey {
-        pod,
-        protocol: h.protocol,
-        wildcard: EXACT,
-        local_port: h.dst_port | h.echo_id,
-        remote_port: h.src_port,
-        local: h.dst,
-        remote: h.src,
-    }
-}
-
 /// Sends a packet back where its flow came in; undecided if it is no reply.
 #[inline(never)]
-pub(crate) fn reply<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
-    if matches!(h.kind, Kind::EchoRequest) {
+pub(crate) fn reply<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
+    if matches!(h.l4.kind, L4Kind::EchoRequest) {
         return Outcome::undecided(Reason::NotOurs);
     }
-    let key = leaving(nic.pod, h);
-    match s.arrival(&key, |e| touch_leaving(e, h, s)) {
-        Some(Some(to)) => send(p, id, nic, h, &to, s),
+    let key = FlowKey::of(nic.pod, h, Direction::Egress);
+    match s.arrival(&key, |e| update_on_egress(e, h, s)) {
+        Some(Some(path)) => by_path(id, nic, h, &path, rewrite, s),
         Some(None) => {
             if h.is_syn() {
                 s.arrival_remove(&key);
             }
             Outcome::undecided(Reason::NotOurs)
         }
-        None if matches!(h.kind, Kind::Udp) && s.wildcard_socket() => reply_any_local(p, id, nic, h, s),
+        None if matches!(h.l4.kind, L4Kind::Udp) && s.wildcard_socket() => {
+            reply_any_local(id, nic, h, rewrite, s)
+        }
         None => Outcome::undecided(Reason::NotOurs),
     }
 }
 
-/// Where a reply goes.
-struct To {
+/// Where a flow's replies go.
+struct ReplyPath {
     local: Addr,
     nic: u16,
     mac: [u8; 6],
@@ -71,56 +44,63 @@ struct To {
 
 /// `None`: the entry is of an older flow.
 #[inline(always)]
-fn touch_leaving<S: State>(e: &mut ArrivalEntry, h: &Headers, s: &S) -> Option<To> {
+fn update_on_egress<S: State>(e: &mut ArrivalEntry, h: &Headers, s: &S) -> Option<ReplyPath> {
     let now = s.now();
-    if h.is_syn() || life::is_over(h.protocol, e.state, e.last_seen, now) {
+    if h.is_syn() || flow_state::is_expired(h.l4.protocol, e.state, e.last_seen, now) {
         return None;
     }
     let mut state = e.state;
-    if matches!(h.kind, Kind::Tcp) {
-        if h.flags & FIN != 0 {
-            state |= life::FIN_OUT;
+    if matches!(h.l4.kind, L4Kind::Tcp) {
+        if h.l4.flags & FIN != 0 {
+            state |= flow_state::FIN_SENT;
         }
-        if h.flags & RST != 0 {
-            state |= life::RESET | life::RESET_OUT;
+        if h.l4.flags & RST != 0 {
+            state |= flow_state::RESET | flow_state::RST_SENT;
         }
     } else {
-        state |= life::ASSURED;
+        state |= flow_state::ESTABLISHED;
     }
     if state != e.state {
         e.state = state;
     }
-    // The other side may be a receiver that never answers. A RST is no sign of life.
-    if state & life::RESET == 0 && now.saturating_sub(e.last_seen) >= life::REFRESH {
+    // The other side may be a receiver that never answers. A RST does not keep a flow alive.
+    if state & flow_state::RESET == 0 && now.saturating_sub(e.last_seen) >= flow_state::REFRESH {
         e.last_seen = now;
     }
-    Some(To { local: e.local, nic: e.nic, mac: e.mac })
+    Some(ReplyPath { local: e.local, nic: e.nic, mac: e.mac })
 }
 
 /// A UDP server on the wildcard address answers with the address that the route gives it.
 #[inline(never)]
-fn reply_any_local<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
-    let key = ArrivalKey { wildcard: ANY_LOCAL, local: Addr::ANY, ..leaving(nic.pod, h) };
-    let Some(Some(to)) = s.arrival(&key, |e| touch_leaving(e, h, s)) else {
+fn reply_any_local<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
+    let key = FlowKey::of(nic.pod, h, Direction::Egress).any_local();
+    let Some(Some(path)) = s.arrival(&key, |e| update_on_egress(e, h, s)) else {
         return Outcome::undecided(Reason::NotOurs);
     };
-    let Some(target) = target(nic, to.nic, to.local, s) else { return Outcome::undecided(Reason::NotOurs) };
-    if !rewrite::set_source(p, h, &to.local, h.src_port) {
-        return Outcome::pass(Reason::Failed);
-    }
-    if to.nic == id {
+    let Some(target) = target(nic, path.nic, path.local, s) else {
+        return Outcome::undecided(Reason::NotOurs);
+    };
+    rewrite.source(path.local, h.l4.src_port);
+    if path.nic == id {
         return Outcome::pass(Reason::ReplySource);
     }
-    forward(p, target, to.mac, Reason::ReplySource)
+    redirect(target, path.mac, Reason::ReplySource, rewrite)
 }
 
 #[inline(always)]
-fn send<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &Headers, to: &To, s: &S) -> Outcome {
-    if to.nic == id {
+fn by_path<S: State>(
+    id: u16,
+    nic: &NicEntry,
+    h: &Headers,
+    path: &ReplyPath,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> Outcome {
+    if path.nic == id {
         return Outcome::pass(Reason::ReplyHere);
     }
-    match target(nic, to.nic, h.src, s) {
-        Some(target) => forward(p, target, to.mac, Reason::ReplyRedirected),
+    match target(nic, path.nic, h.src, s) {
+        Some(target) => redirect(target, path.mac, Reason::ReplyRedirected, rewrite),
         None => Outcome::undecided(Reason::NotOurs),
     }
 }
@@ -135,106 +115,92 @@ fn target<'s, S: State>(nic: &NicEntry, id: u16, src: Addr, s: &'s S) -> Option<
 
 /// On an underlay NIC the flow's last sender gets the reply, elsewhere the one host end there is.
 #[inline(always)]
-fn forward<P: Packet>(p: &mut P, target: &NicEntry, mac: [u8; 6], reason: Reason) -> Outcome {
+fn redirect(target: &NicEntry, mac: [u8; 6], reason: Reason, rewrite: &mut Rewrite) -> Outcome {
     let to = if target.role == ROLE_UNDERLAY { mac } else { target.peer_mac };
-    if rewrite::set_macs(p, target, to) {
-        Outcome::redirect(target.ifindex, reason).onto(target.mtu)
-    } else {
-        Outcome::pass(Reason::Failed)
-    }
+    rewrite.macs(target, to);
+    Outcome::redirect(target.ifindex, reason).with_mtu(target.mtu)
 }
 
 /// Remembers by which NIC, and from whom, a flow of the other side comes in.
 #[inline(never)]
 pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Reason {
     // An underlay address that is called by the cluster NIC cannot be answered there.
-    if matches!(h.kind, Kind::EchoReply) || (nic.role == ROLE_CLUSTER && !nic.owns(h.dst)) {
+    if matches!(h.l4.kind, L4Kind::EchoReply) || (nic.role == ROLE_CLUSTER && !nic.owns(h.dst)) {
         return Reason::NotOurs;
     }
-    let key = coming(nic.pod, h);
-    let seen = s.arrival(&key, |e| touch_coming(e, id, nic, h, s));
-    match seen {
-        Some(Seen::Fresh) => Reason::ArrivalSeen,
-        Some(Seen::Renewed) => {
-            if matches!(h.kind, Kind::Udp) {
-                put(id, nic, &key, h, s);
+    let key = FlowKey::of(nic.pod, h, Direction::Ingress);
+    match s.arrival(&key, |e| update_on_ingress(e, id, nic, h, s)) {
+        Some(Update::Current) => Reason::ArrivalSeen,
+        Some(Update::Refreshed) => {
+            if matches!(h.l4.kind, L4Kind::Udp) {
+                insert(id, nic, &key, h, s);
             }
             Reason::ArrivalSeen
         }
-        None | Some(Seen::Over) if h.can_start() || is_from_node(nic, h) => put(id, nic, &key, h, s),
-        Some(Seen::Elsewhere | Seen::Over) | None => Reason::NotOurs,
+        None | Some(Update::Expired) if h.opens_flow() || may_restore(nic, h) => insert(id, nic, &key, h, s),
+        Some(Update::OtherNic | Update::Expired) | None => Reason::NotOurs,
     }
 }
 
+/// What a packet that comes in does to its flow's entry.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum Update {
     /// Nothing of note.
-    Fresh,
+    Current,
     /// Time, NIC or MAC were written.
-    Renewed,
+    Refreshed,
     /// The entry is of an older flow.
-    Over,
+    Expired,
     /// The flow comes in by another NIC.
-    Elsewhere,
+    OtherNic,
 }
 
 /// A segment of a connection whose entry was lost. By the node link comes only what the other side started, and
 /// only the node sends there, so it may make the entry anew; on the cluster NIC replies need none.
 #[inline(always)]
-fn is_from_node(nic: &NicEntry, h: &Headers) -> bool {
-    nic.role == ROLE_NODE_LINK && matches!(h.kind, Kind::Tcp) && h.flags & RST == 0
+fn may_restore(nic: &NicEntry, h: &Headers) -> bool {
+    nic.role == ROLE_NODE_LINK && matches!(h.l4.kind, L4Kind::Tcp) && h.l4.flags & RST == 0
 }
 
 #[inline(always)]
-fn touch_coming<S: State>(e: &mut ArrivalEntry, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Seen {
+fn update_on_ingress<S: State>(e: &mut ArrivalEntry, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Update {
     let now = s.now();
-    let over = life::is_over(h.protocol, e.state, e.last_seen, now);
+    let expired = flow_state::is_expired(h.l4.protocol, e.state, e.last_seen, now);
     // What the node hands over it would not send by the underlay too: somebody else does.
-    if !over && nic.role == ROLE_UNDERLAY && (e.nic == nic.node_link || e.nic == nic.exit_nic) {
-        return Seen::Elsewhere;
+    if !expired && nic.role == ROLE_UNDERLAY && (e.nic == nic.node_link || e.nic == nic.exit_nic) {
+        return Update::OtherNic;
     }
     let mut state = e.state;
     if h.is_syn() {
-        // A forged one would divert an open connection for good. What a peer that has
-        // restarted is answered goes where it always went; it is heard when the old flow is over.
-        if !over && life::is_open(e.state) {
-            return Seen::Fresh;
+        // A forged one would divert an open connection for good. What a peer that has restarted is answered goes
+        // where it always went; its new flow is recorded when the old one has expired.
+        if !expired && flow_state::is_open(e.state) {
+            return Update::Current;
         }
         state = 0;
-    } else if matches!(h.kind, Kind::Tcp) {
+    } else if matches!(h.l4.kind, L4Kind::Tcp) {
         // Until the handshake is over, who ends it is right.
-        if over {
-            return Seen::Over;
+        if expired {
+            return Update::Expired;
         }
-        if e.nic != id && e.state & life::ASSURED != 0 {
-            return Seen::Elsewhere;
+        if e.nic != id && e.state & flow_state::ESTABLISHED != 0 {
+            return Update::OtherNic;
         }
-        state = tcp_coming(state, h.flags);
-    } else if over {
+        state = flow_state::after_ingress(state, h.l4.flags);
+    } else if expired {
         state = 0;
     }
     if state != e.state {
         e.state = state;
     }
-    if e.nic == id && e.mac == h.mac && now.saturating_sub(e.last_seen) < life::REFRESH {
-        return Seen::Fresh;
+    if e.nic == id && e.mac == h.mac && now.saturating_sub(e.last_seen) < flow_state::REFRESH {
+        return Update::Current;
     }
     e.last_seen = now;
     e.nic = id;
     e.mac = h.mac;
-    Seen::Renewed
-}
-
-/// State of a TCP flow after a segment from the other side.
-#[inline(always)]
-pub(crate) const fn tcp_coming(state: u8, flags: u8) -> u8 {
-    if flags & RST != 0 {
-        return state | life::RESET;
-    }
-    let state = state & !life::RESET;
-    let state = if flags & ACK != 0 { state | life::ASSURED } else { state };
-    if flags & FIN != 0 { state | life::FIN_BACK } else { state }
+    Update::Refreshed
 }
 
 /// Writes the entry, for UDP also the one without local address. What is for an address that is not the pod's (a
@@ -243,22 +209,23 @@ pub(crate) const fn tcp_coming(state: u8, flags: u8) -> u8 {
 /// On an underlay NIC anybody can claim any source. No Service calls from there; and of the cluster's other
 /// addresses no entry without local address is made, because it would take the pod's own queries for replies.
 #[inline(never)]
-fn put<S: State>(id: u16, nic: &NicEntry, key: &ArrivalKey, h: &Headers, s: &S) -> Reason {
+fn insert<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, h: &Headers, s: &S) -> Reason {
     if !pod::has(nic, &key.local, s) {
         return Reason::NotOurs;
     }
-    let claims = if nic.role == ROLE_UNDERLAY { pod::steered_kind(nic, &h.src, s) } else { 0 };
-    if claims == CidrKind::Service as u8 {
+    let kind = if nic.role == ROLE_UNDERLAY { pod::steered_kind(nic, &h.src, s) } else { 0 };
+    if kind == CidrKind::Service as u8 {
         return Reason::NotOurs;
     }
-    let state = if matches!(h.kind, Kind::Tcp) && !h.is_syn() { tcp_coming(0, h.flags) } else { 0 };
+    let later_segment = matches!(h.l4.kind, L4Kind::Tcp) && !h.is_syn();
+    let state = if later_segment { flow_state::after_ingress(0, h.l4.flags) } else { 0 };
     let entry =
         ArrivalEntry { last_seen: s.now(), local: key.local, nic: id, mac: h.mac, state, _pad: [0; 7] };
     if !s.arrival_put(key, &entry) {
         return Reason::Failed;
     }
-    if matches!(h.kind, Kind::Udp) && claims == 0 {
-        s.arrival_put(&ArrivalKey { wildcard: ANY_LOCAL, local: Addr::ANY, ..*key }, &entry);
+    if matches!(h.l4.kind, L4Kind::Udp) && kind == 0 {
+        s.arrival_put(&key.any_local(), &entry);
     }
     Reason::ArrivalNew
 }

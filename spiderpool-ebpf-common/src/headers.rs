@@ -1,8 +1,8 @@
-//! Reads the headers that decide: Ethernet source, IP (with IPv6 extension headers), transport ports.
+//! Reads the headers that decide: Ethernet source, IP (with IPv6 extension headers), fragmentation, transport.
 
 use crate::addr::Addr;
-use crate::life::protocol::{ICMP, ICMP6, TCP, UDP};
 use crate::packet::{ETH, IPV4, Packet};
+use crate::protocol::{ICMP, ICMP6, SCTP, TCP, UDP};
 
 /// FIN flag of TCP.
 pub const FIN: u8 = 0x01;
@@ -16,43 +16,40 @@ pub const ACK: u8 = 0x10;
 /// How many IPv6 extension headers are walked.
 const EXTENSIONS: u32 = 4;
 
-/// What a packet is to the logic.
+/// What follows the IP header.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum L4Kind {
     /// TCP segment.
     Tcp,
     /// UDP datagram.
     Udp,
+    /// SCTP packet.
+    Sctp,
     /// ICMP or ICMPv6 echo request.
     EchoRequest,
     /// ICMP or ICMPv6 echo reply.
     EchoReply,
-    /// ICMP or ICMPv6 error.
+    /// ICMP or ICMPv6 error. The packet that it quotes starts 8 bytes behind [`L4::offset`], with its IP header.
     IcmpError,
     /// IPv6 neighbour discovery: neighbour solicitation.
     Solicitation,
     /// IPv6 neighbour discovery: anything else.
     Discovery,
-    /// A fragment, first or not.
-    Fragment,
     /// Another protocol.
     Other,
-    /// Its addresses can be read, but what follows them is wrong or cut short.
+    /// Nothing that can be read: a fragment other than the first.
+    Absent,
+    /// It is cut short, or the headers in front of it are wrong.
     Malformed,
 }
 
-/// The headers of a packet. In the kernel they lie in map memory, not on the stack: the verifier does not track
-/// what is there, so the many ways through the parser end in one state instead of multiplying.
+/// The transport header.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Headers {
-    /// IP source.
-    pub src: Addr,
-    /// IP destination.
-    pub dst: Addr,
-    /// Offset of the transport header.
-    pub l4: u32,
+pub struct L4 {
+    /// Where it starts in the packet.
+    pub offset: u32,
     /// Source port, host byte order; 0 without ports.
     pub src_port: u16,
     /// Destination port, host byte order; 0 without ports.
@@ -64,89 +61,128 @@ pub struct Headers {
     /// TCP flags; 0 otherwise.
     pub flags: u8,
     /// What it is.
-    pub kind: Kind,
-    /// Who sent the frame.
+    pub kind: L4Kind,
+}
+
+/// Whether a packet is a fragment.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// It is whole.
+    No,
+    /// The first one, which has the transport header.
+    First,
+    /// A later one.
+    Later,
+}
+
+/// The headers of a packet. In the kernel they lie in map memory, not on the stack: the verifier does not track
+/// what is there, so the many ways through the parser end in one state instead of multiplying.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// IP source.
+    pub src: Addr,
+    /// IP destination.
+    pub dst: Addr,
+    /// The transport header.
+    pub l4: L4,
+    /// Source MAC of the frame.
     pub mac: [u8; 6],
+    /// Fragmentation.
+    pub fragment: Fragment,
 }
 
 impl Default for Headers {
     #[inline(always)]
     fn default() -> Self {
+        let kind = L4Kind::Other;
         Self {
             src: Addr::ANY,
             dst: Addr::ANY,
-            l4: 0,
-            src_port: 0,
-            dst_port: 0,
-            echo_id: 0,
-            protocol: 0,
-            flags: 0,
-            kind: Kind::Other,
+            l4: L4 { offset: 0, src_port: 0, dst_port: 0, echo_id: 0, protocol: 0, flags: 0, kind },
             mac: [0; 6],
+            fragment: Fragment::No,
         }
     }
 }
 
 impl Headers {
-    /// Whether the packet belongs to a flow that can be looked up.
+    /// Whether the packet's flow can be looked up. Of fragments, ICMP errors and other protocols it cannot.
     #[inline(always)]
-    pub const fn is_flow(&self) -> bool {
-        matches!(self.kind, Kind::Tcp | Kind::Udp | Kind::EchoRequest | Kind::EchoReply)
+    pub const fn is_tracked(&self) -> bool {
+        let kind = self.l4.kind;
+        matches!(self.fragment, Fragment::No)
+            && matches!(kind, L4Kind::Tcp | L4Kind::Udp | L4Kind::EchoRequest | L4Kind::EchoReply)
+    }
+
+    /// Whether this is IPv6 neighbour discovery.
+    #[inline(always)]
+    pub const fn is_discovery(&self) -> bool {
+        matches!(self.l4.kind, L4Kind::Solicitation | L4Kind::Discovery)
+    }
+
+    /// Whether this is an ICMP or ICMPv6 echo.
+    #[inline(always)]
+    pub const fn is_echo(&self) -> bool {
+        matches!(self.l4.kind, L4Kind::EchoRequest | L4Kind::EchoReply)
     }
 
     /// Whether this is the first segment of a TCP connection.
     #[inline(always)]
     pub const fn is_syn(&self) -> bool {
-        matches!(self.kind, Kind::Tcp) && self.flags & (SYN | ACK) == SYN
+        matches!(self.l4.kind, L4Kind::Tcp) && self.l4.flags & (SYN | ACK) == SYN
     }
 
-    /// Whether this segment tells the other side how long segments may be: SYN or SYN-ACK.
+    /// Whether this is a SYN or SYN-ACK, which tells the other side how long segments may be.
     #[inline(always)]
-    pub const fn is_handshake(&self) -> bool {
-        matches!(self.kind, Kind::Tcp) && self.flags & SYN != 0
+    pub const fn has_mss(&self) -> bool {
+        matches!(self.l4.kind, L4Kind::Tcp) && self.l4.flags & SYN != 0
     }
 
     /// Whether the packet can be the first of a flow.
     #[inline(always)]
-    pub const fn can_start(&self) -> bool {
-        self.is_syn() || matches!(self.kind, Kind::Udp | Kind::EchoRequest)
+    pub const fn opens_flow(&self) -> bool {
+        self.is_syn() || matches!(self.l4.kind, L4Kind::Udp | L4Kind::EchoRequest)
     }
 }
 
-/// Reads the headers of an IPv4 or IPv6 packet; `false` if not even its addresses can be read.
+/// Reads the headers of an IPv4 or IPv6 packet; `false` if it has no addresses to decide by: they are cut off, or
+/// they are IPv4-mapped ones in an IPv6 header, which nothing may send and which every map would take for IPv4.
 #[inline(never)]
 pub fn parse<P: Packet>(p: &P, h: &mut Headers) -> bool {
-    h.src_port = 0;
-    h.dst_port = 0;
-    h.echo_id = 0;
-    h.flags = 0;
-    h.kind = Kind::Other;
+    h.l4.src_port = 0;
+    h.l4.dst_port = 0;
+    h.l4.echo_id = 0;
+    h.l4.flags = 0;
+    h.l4.kind = L4Kind::Other;
+    h.fragment = Fragment::No;
     let read = if p.protocol() == IPV4 { parse_v4(p, h) } else { parse_v6(p, h) };
-    if read && matches!(h.kind, Kind::Other) && parse_transport(p, h).is_none() {
-        h.kind = Kind::Malformed;
+    if read && matches!(h.l4.kind, L4Kind::Other) && parse_l4(p, &mut h.l4, h.src.is_v4()).is_none() {
+        h.l4.kind = L4Kind::Malformed;
     }
     read
 }
 
 #[inline(always)]
-fn parse_transport<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
-    match h.protocol {
+fn parse_l4<P: Packet>(p: &P, l4: &mut L4, v4: bool) -> Option<()> {
+    match l4.protocol {
         TCP => {
-            let words: [u32; 4] = p.load_words(h.l4)?;
-            set_ports(h, words[0]);
-            h.flags = words[3].to_ne_bytes()[1];
-            h.kind = Kind::Tcp;
+            let words: [u32; 4] = p.load_words(l4.offset)?;
+            set_ports(l4, words[0]);
+            l4.flags = words[3].to_ne_bytes()[1];
+            l4.kind = L4Kind::Tcp;
         }
-        UDP => {
-            let words: [u32; 2] = p.load_words(h.l4)?;
-            set_ports(h, words[0]);
-            h.kind = Kind::Udp;
+        UDP | SCTP => {
+            let words: [u32; 2] = p.load_words(l4.offset)?;
+            set_ports(l4, words[0]);
+            l4.kind = if l4.protocol == UDP { L4Kind::Udp } else { L4Kind::Sctp };
         }
         ICMP | ICMP6 => {
-            let words: [u32; 2] = p.load_words(h.l4)?;
-            h.kind = icmp_kind(h.protocol, words[0].to_ne_bytes()[0], h.src.is_v4());
-            if matches!(h.kind, Kind::EchoRequest | Kind::EchoReply) {
-                h.echo_id = (u32::from_be(words[1]) >> 16) as u16;
+            let words: [u32; 2] = p.load_words(l4.offset)?;
+            l4.kind = icmp_kind(l4.protocol, words[0].to_ne_bytes()[0], v4);
+            if matches!(l4.kind, L4Kind::EchoRequest | L4Kind::EchoReply) {
+                l4.echo_id = (u32::from_be(words[1]) >> 16) as u16;
             }
         }
         _ => {}
@@ -155,21 +191,21 @@ fn parse_transport<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
 }
 
 #[inline(always)]
-fn set_ports(h: &mut Headers, word: u32) {
+fn set_ports(l4: &mut L4, word: u32) {
     let word = u32::from_be(word);
-    h.src_port = (word >> 16) as u16;
-    h.dst_port = word as u16;
+    l4.src_port = (word >> 16) as u16;
+    l4.dst_port = word as u16;
 }
 
 #[inline(always)]
-const fn icmp_kind(protocol: u8, ty: u8, v4: bool) -> Kind {
+const fn icmp_kind(protocol: u8, ty: u8, v4: bool) -> L4Kind {
     match (v4, protocol, ty) {
-        (true, ICMP, 8) | (false, ICMP6, 128) => Kind::EchoRequest,
-        (true, ICMP, 0) | (false, ICMP6, 129) => Kind::EchoReply,
-        (true, ICMP, 3 | 4 | 5 | 11 | 12) | (false, ICMP6, 1..=4) => Kind::IcmpError,
-        (false, ICMP6, 135) => Kind::Solicitation,
-        (false, ICMP6, 133 | 134 | 136 | 137) => Kind::Discovery,
-        _ => Kind::Other,
+        (true, ICMP, 8) | (false, ICMP6, 128) => L4Kind::EchoRequest,
+        (true, ICMP, 0) | (false, ICMP6, 129) => L4Kind::EchoReply,
+        (true, ICMP, 3 | 4 | 5 | 11 | 12) | (false, ICMP6, 1..=4) => L4Kind::IcmpError,
+        (false, ICMP6, 135) => L4Kind::Solicitation,
+        (false, ICMP6, 133 | 134 | 136 | 137) => L4Kind::Discovery,
+        _ => L4Kind::Other,
     }
 }
 
@@ -181,16 +217,18 @@ fn parse_v4<P: Packet>(p: &P, h: &mut Headers) -> bool {
     let Some(w) = p.load_words::<8>(START) else { return false };
     let [version, ..] = w[3].to_ne_bytes();
     let header = u32::from(version & 0x0f) * 4;
+    // More fragments, and the offset.
+    let fragment = u32::from_be(w[4]) & 0x3fff;
     if version >> 4 != 4 || header < 20 {
-        h.kind = Kind::Malformed;
-    } else if u32::from_be(w[4]) & 0x3fff != 0 {
-        h.kind = Kind::Fragment;
+        h.l4.kind = L4Kind::Malformed;
+    } else if fragment != 0 {
+        set_fragment(h, fragment & 0x1fff == 0);
     }
     h.mac = mac(w[1], w[2]);
     h.src = Addr::v4(w[6].to_ne_bytes());
     h.dst = Addr::v4(w[7].to_ne_bytes());
-    h.protocol = w[5].to_ne_bytes()[1];
-    h.l4 = ETH + header;
+    h.l4.protocol = w[5].to_ne_bytes()[1];
+    h.l4.offset = ETH + header;
     true
 }
 
@@ -200,12 +238,22 @@ fn parse_v6<P: Packet>(p: &P, h: &mut Headers) -> bool {
     h.mac = mac(w[1], w[2]);
     h.src = Addr::from_words([w[5], w[6], w[7], w[8]]);
     h.dst = Addr::from_words([w[9], w[10], w[11], w[12]]);
-    h.protocol = w[4].to_ne_bytes()[2];
-    h.l4 = ETH + 40;
+    h.l4.protocol = w[4].to_ne_bytes()[2];
+    h.l4.offset = ETH + 40;
     if w[3].to_ne_bytes()[0] >> 4 != 6 || skip_extensions(p, h).is_none() {
-        h.kind = Kind::Malformed;
+        h.l4.kind = L4Kind::Malformed;
     }
-    true
+    !h.src.is_v4() && !h.dst.is_v4()
+}
+
+#[inline(always)]
+fn set_fragment(h: &mut Headers, first: bool) {
+    if first {
+        h.fragment = Fragment::First;
+    } else {
+        h.fragment = Fragment::Later;
+        h.l4.kind = L4Kind::Absent;
+    }
 }
 
 #[inline(always)]
@@ -214,22 +262,26 @@ const fn mac(first: u32, second: u32) -> [u8; 6] {
     [a[0], a[1], a[2], a[3], b[0], b[1]]
 }
 
-/// Walks to the first header that is no extension.
+/// Walks to the first header that is no extension, or to the end of a later fragment's headers.
 #[inline(always)]
 fn skip_extensions<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
     for _ in 0..EXTENSIONS {
-        match h.protocol {
+        match h.l4.protocol {
             0 | 43 | 60 => {
-                let b: [u8; 2] = p.load(h.l4)?;
-                h.protocol = b[0];
-                h.l4 += (u32::from(b[1]) + 1) * 8;
+                let b: [u8; 2] = p.load(h.l4.offset)?;
+                h.l4.protocol = b[0];
+                h.l4.offset += (u32::from(b[1]) + 1) * 8;
             }
             44 => {
-                let b: [u8; 4] = p.load(h.l4)?;
-                h.protocol = b[0];
-                h.l4 += 8;
-                if u16::from_be_bytes([b[2], b[3]]) & 0xfff9 != 0 {
-                    h.kind = Kind::Fragment;
+                let b: [u8; 4] = p.load(h.l4.offset)?;
+                h.l4.protocol = b[0];
+                h.l4.offset += 8;
+                // The offset, two reserved bits, more fragments.
+                let fragment = u16::from_be_bytes([b[2], b[3]]) & 0xfff9;
+                if fragment != 0 {
+                    set_fragment(h, fragment & 0xfff8 == 0);
+                }
+                if matches!(h.fragment, Fragment::Later) {
                     return Some(());
                 }
             }

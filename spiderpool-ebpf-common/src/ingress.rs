@@ -2,30 +2,46 @@
 //! starts are remembered with NIC and sender. Nothing is ever dropped.
 
 use crate::arrivals;
-use crate::headers::{self, Headers, Kind};
+use crate::headers::{self, Headers};
 use crate::maps::{NicEntry, ROLE_CLUSTER, ROLE_NONE};
-use crate::mss;
+use crate::mtu;
 use crate::nat;
 use crate::packet::{IPV4, IPV6, Packet};
 use crate::reason::Reason;
+use crate::rewrite::Rewrite;
+use crate::scratch::Scratch;
 use crate::state::State;
 use crate::verdict::{Outcome, Verdict};
 
-/// The program on the ingress of each NIC. `id` is the NIC's id (0: none); `h` is memory to work in.
+/// The program on the ingress of each NIC. `id` is the NIC's id (0: none).
 #[inline(always)]
-pub fn ingress<P: Packet, S: State>(p: &mut P, id: u16, h: &mut Headers, s: &S) -> Verdict {
+pub fn ingress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s: &S) -> Verdict {
     let Some(nic) = s.nic(id) else { return Verdict::Pass };
     if nic.role == ROLE_NONE || id == 0 {
         return Verdict::Pass;
     }
     let bytes = p.len();
-    let outcome = decide(p, id, nic, h, s);
+    let Scratch { headers, rewrite } = scratch;
+    rewrite.clear();
+    let mut outcome = decide(p, id, nic, headers, rewrite, s);
+    if !rewrite.apply(p, headers) {
+        outcome = Outcome::pass(Reason::Failed);
+    } else if rewrite.lowers_mss() {
+        s.count(id, Reason::MssClamped, bytes);
+    }
     s.count(id, outcome.reason, bytes);
     outcome.verdict()
 }
 
 #[inline(always)]
-fn decide<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &mut Headers, s: &S) -> Outcome {
+fn decide<P: Packet, S: State>(
+    p: &P,
+    id: u16,
+    nic: &NicEntry,
+    h: &mut Headers,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> Outcome {
     if !matches!(p.protocol(), IPV4 | IPV6) {
         return Outcome::pass(Reason::NotIp);
     }
@@ -33,32 +49,27 @@ fn decide<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &mut Heade
         return Outcome::pass(Reason::Malformed);
     }
     let h = &*h;
-    if h.dst.is_link_scope() || matches!(h.kind, Kind::Solicitation | Kind::Discovery) {
+    if h.dst.is_link_scope() || h.is_discovery() {
         return Outcome::pass(Reason::LinkScope);
     }
-    if !h.is_flow() {
-        return Outcome::pass(match h.kind {
-            Kind::Fragment => Reason::Fragment,
-            Kind::IcmpError => Reason::IcmpError,
-            Kind::Malformed => Reason::Malformed,
-            _ => Reason::OtherProtocol,
-        });
+    if !h.is_tracked() {
+        return Outcome::pass(Reason::of_untracked(h));
     }
     if p.is_for_others() {
         return Outcome::pass(Reason::NotOurs);
     }
-    let outcome = known(p, id, nic, h, s);
+    let outcome = look_up(id, nic, h, rewrite, s);
     let ours = nic.owns(h.dst) || matches!(outcome.reason, Reason::ArrivalNew | Reason::ArrivalSeen);
-    if h.is_handshake() && ours && mss::clamp(p, h, nic.mtu) {
-        s.count(id, Reason::MssClamped, p.len());
+    if ours && h.has_mss() {
+        mtu::clamp_mss(p, h, nic.mtu, rewrite);
     }
     outcome
 }
 
 #[inline(always)]
-fn known<P: Packet, S: State>(p: &mut P, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
+fn look_up<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
     if nic.role == ROLE_CLUSTER
-        && let Some(outcome) = nat::translate_back(p, nic, h, s).decided()
+        && let Some(outcome) = nat::translate_back(nic, h, rewrite, s).decided()
     {
         return outcome;
     }

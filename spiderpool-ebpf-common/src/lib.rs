@@ -8,19 +8,21 @@
 pub mod addr;
 mod arrivals;
 mod egress;
+pub mod flow_state;
 pub mod headers;
 mod ingress;
-pub mod life;
 pub mod maps;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
-mod mss;
+mod mtu;
 pub mod nat;
-pub mod neighbour;
+mod neighbour;
 pub mod packet;
 mod pod;
+pub mod protocol;
 pub mod reason;
-mod rewrite;
+pub mod rewrite;
+pub mod scratch;
 pub mod state;
 pub mod verdict;
 

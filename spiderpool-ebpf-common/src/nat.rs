@@ -2,15 +2,13 @@
 //! address, and their answers are translated back there. Only what was seen to start is translated.
 
 use crate::addr::Addr;
-use crate::arrivals::tcp_coming;
-use crate::headers::{FIN, Headers, Kind, RST};
-use crate::life;
-use crate::life::protocol::TCP;
-use crate::maps::{BACK, NatEntry, NatKey, NicEntry, OUT};
-use crate::packet::Packet;
+use crate::flow_state;
+use crate::headers::{FIN, Headers, L4Kind, RST};
+use crate::maps::{Direction, FlowKey, NatEntry, NicEntry, Tuple};
+use crate::protocol::TCP;
 use crate::reason::Reason;
-use crate::rewrite;
-use crate::state::{Event, NotPut, Put, State};
+use crate::rewrite::Rewrite;
+use crate::state::{Event, Put, PutError, State};
 use crate::verdict::Outcome;
 
 /// First port for flows whose own is taken: above `ip_local_port_range`, so that no socket gets it by itself.
@@ -20,39 +18,10 @@ pub const PORT_COUNT: u32 = 65_536 - PORT_FIRST as u32;
 /// How many ports are tried for one flow, its own included.
 const ATTEMPTS: u32 = 5;
 
-/// The dice of the model and of test runs.
+/// Random numbers of the model and of test runs.
 #[inline(always)]
-pub const fn dice(seed: u32, attempt: u32) -> u32 {
+pub const fn pseudo_random(seed: u32, attempt: u32) -> u32 {
     (seed ^ attempt.wrapping_mul(0x9e37_79b9)).wrapping_mul(1_664_525).wrapping_add(1_013_904_223) >> 8
-}
-
-/// The flow of a packet that leaves, as the pod's socket has it.
-#[inline(always)]
-fn out_key(pod: u16, h: &Headers) -> NatKey {
-    NatKey {
-        pod,
-        protocol: h.protocol,
-        direction: OUT,
-        local_port: h.src_port | h.echo_id,
-        remote_port: h.dst_port,
-        local: h.src,
-        remote: h.dst,
-    }
-}
-
-/// The flow's other entry, by what this one says.
-#[inline(always)]
-const fn partner(key: &NatKey, local: Addr, port: u16) -> NatKey {
-    let direction = if key.direction == OUT { BACK } else { OUT };
-    NatKey {
-        pod: key.pod,
-        protocol: key.protocol,
-        direction,
-        local_port: port,
-        remote_port: key.remote_port,
-        local,
-        remote: key.remote,
-    }
 }
 
 /// The source port of a translated flow, or why the packet is to be kept off the cluster NIC.
@@ -65,69 +34,69 @@ pub(crate) struct Translation {
     pub(crate) reason: Reason,
 }
 
-/// Finds or starts the translation of a packet that leaves by the cluster NIC.
+/// Finds or makes the translation of a packet that leaves by the exit NIC.
 #[inline(never)]
-pub(crate) fn find<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Translation {
-    let key = out_key(exit.pod, h);
+pub(crate) fn find_or_insert<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Translation {
+    let key = FlowKey::of(exit.pod, h, Direction::Egress);
     let to = exit.addr(h.src);
-    let live = s.nat(&key, |e| touch_leaving(e, to, h, s)).flatten();
+    let live = s.nat(&key, |e| update_on_egress(e, to, h, s)).flatten();
     match live {
         Some(port) => Translation { port, found: true, reason: Reason::Translated },
-        None if h.can_start() => start(&key, &to, id, s),
+        None if h.opens_flow() => insert(&key, &to, id, s),
         None => Translation { port: 0, found: false, reason: Reason::NatUnknown },
     }
 }
 
-/// The port of a live translation; `None` if it is over, or of a cluster address that is no more.
+/// The port of a live translation; `None` if it has expired, or is of a cluster address that is no more.
 #[inline(always)]
-fn touch_leaving<S: State>(e: &mut NatEntry, to: Addr, h: &Headers, s: &S) -> Option<u16> {
+fn update_on_egress<S: State>(e: &mut NatEntry, to: Addr, h: &Headers, s: &S) -> Option<u16> {
     let now = s.now();
-    if life::is_over(h.protocol, e.state, e.last_seen, now) || e.addr != to {
+    if flow_state::is_expired(h.l4.protocol, e.state, e.last_seen, now) || e.addr != to {
         return None;
     }
     let mut state = e.state;
     if h.is_syn() {
         state = 0;
-    } else if matches!(h.kind, Kind::Tcp) {
-        if h.flags & RST != 0 {
-            state |= life::RESET;
+    } else if matches!(h.l4.kind, L4Kind::Tcp) {
+        if h.l4.flags & RST != 0 {
+            state |= flow_state::RESET;
         } else {
-            state &= !life::RESET;
+            state &= !flow_state::RESET;
         }
-        if h.flags & FIN != 0 {
-            state |= life::FIN_OUT;
+        if h.l4.flags & FIN != 0 {
+            state |= flow_state::FIN_SENT;
         }
     }
-    renew(e, state, now);
+    refresh(e, state, now);
     Some(e.port)
 }
 
 #[inline(always)]
-fn renew(e: &mut NatEntry, state: u8, now: u64) {
+fn refresh(e: &mut NatEntry, state: u8, now: u64) {
     if state != e.state {
         e.state = state;
         e.last_seen = now;
-    } else if now.saturating_sub(e.last_seen) >= life::REFRESH {
+    } else if now.saturating_sub(e.last_seen) >= flow_state::REFRESH {
         e.last_seen = now;
     }
 }
 
 /// Makes both entries of a new translation, with a port that nobody has.
 #[inline(never)]
-fn start<S: State>(out: &NatKey, to: &Addr, id: u16, s: &S) -> Translation {
-    let mut back = partner(out, *to, out.local_port);
+fn insert<S: State>(original: &FlowKey, to: &Addr, id: u16, s: &S) -> Translation {
+    let mut translated = original.counterpart(*to, original.local_port);
     let mut reason = Reason::NatNew;
     for attempt in 1..=ATTEMPTS {
-        let taken = s.socket_has(&back);
-        match if taken { Try::Taken } else { try_port(out, &back, s) } {
-            Try::Done => return Translation { port: back.local_port, found: true, reason },
-            Try::Taken => {}
-            Try::Full => {
+        let in_use = s.socket_has(&translated);
+        match if in_use { Inserted::PortInUse } else { insert_pair(original, &translated, s) } {
+            Inserted::Yes => return Translation { port: translated.local_port, found: true, reason },
+            Inserted::PortInUse => {}
+            Inserted::Full => {
                 s.report(id, Event::NatFull);
                 return Translation { port: 0, found: false, reason: Reason::NatFull };
             }
         }
-        back.local_port = PORT_FIRST + (s.random(attempt) % PORT_COUNT) as u16;
+        translated.local_port = PORT_FIRST + (s.random(attempt) % PORT_COUNT) as u16;
         reason = Reason::NatPort;
     }
     s.report(id, Event::NatNoPort);
@@ -136,142 +105,139 @@ fn start<S: State>(out: &NatKey, to: &Addr, id: u16, s: &S) -> Translation {
 
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Try {
-    Done,
-    Taken,
+enum Inserted {
+    Yes,
+    PortInUse,
     Full,
 }
 
 #[inline(never)]
-fn try_port<S: State>(out: &NatKey, back: &NatKey, s: &S) -> Try {
-    let put = match holder(back, out, s) {
-        Holder::Nobody => Put::New,
-        Holder::Dead | Holder::Flow => Put::Any,
-        Holder::Other => return Try::Taken,
+fn insert_pair<S: State>(original: &FlowKey, translated: &FlowKey, s: &S) -> Inserted {
+    let put = match port_owner(translated, original, s) {
+        PortOwner::Nobody => Put::NoExist,
+        PortOwner::Expired | PortOwner::ThisFlow => Put::Any,
+        PortOwner::OtherFlow => return Inserted::PortInUse,
     };
-    let mut entry =
-        NatEntry { last_seen: s.now(), addr: out.local, port: out.local_port, state: 0, _pad: [0; 5] };
-    match s.nat_put(back, &entry, put) {
+    let mut entry = NatEntry {
+        last_seen: s.now(),
+        addr: original.local,
+        port: original.local_port,
+        state: 0,
+        _pad: [0; 5],
+    };
+    match s.nat_put(translated, &entry, put) {
         Ok(()) => {}
-        Err(NotPut::Exists) => return Try::Taken,
-        Err(NotPut::Full) => return Try::Full,
+        Err(PutError::Exists) => return Inserted::PortInUse,
+        Err(PutError::Full) => return Inserted::Full,
     }
-    entry.addr = back.local;
-    entry.port = back.local_port;
-    if s.nat_put(out, &entry, Put::Any).is_err() {
-        s.nat_remove(back);
-        return Try::Full;
+    entry.addr = translated.local;
+    entry.port = translated.local_port;
+    if s.nat_put(original, &entry, Put::Any).is_err() {
+        s.nat_remove(translated);
+        return Inserted::Full;
     }
-    Try::Done
+    Inserted::Yes
 }
 
-/// Whose translation a `BACK` entry is.
+/// Who has the port of a translated tuple.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Holder {
+enum PortOwner {
     /// There is no entry.
     Nobody,
-    /// Its flow is over, or names another one.
-    Dead,
+    /// A flow that has expired, or that has another port by now.
+    Expired,
     /// The flow in question.
-    Flow,
+    ThisFlow,
     /// Another live flow, or one that is just being made.
-    Other,
+    OtherFlow,
 }
 
-/// `mine` is the `OUT` key of the flow in question.
+/// `original` is the flow in question.
 #[inline(never)]
-fn holder<S: State>(back: &NatKey, mine: &NatKey, s: &S) -> Holder {
+fn port_owner<S: State>(translated: &FlowKey, original: &FlowKey, s: &S) -> PortOwner {
     let mut made = 0;
-    let Some(out) = s.nat(back, |b| {
-        made = b.last_seen;
-        partner(back, b.addr, b.port)
+    let Some(owner) = s.nat(translated, |entry| {
+        made = entry.last_seen;
+        translated.counterpart(entry.addr, entry.port)
     }) else {
-        return Holder::Nobody;
+        return PortOwner::Nobody;
     };
-    if out.local_port == mine.local_port && out.local == mine.local {
-        return Holder::Flow;
+    if owner.local_port == original.local_port && owner.local == original.local {
+        return PortOwner::ThisFlow;
     }
-    let live = s.nat(&out, |o| {
-        o.port == back.local_port
-            && o.addr == back.local
-            && !life::is_over(back.protocol, o.state, o.last_seen, s.now())
+    let live = s.nat(&owner, |entry| {
+        entry.leads_to(translated)
+            && !flow_state::is_expired(translated.protocol, entry.state, entry.last_seen, s.now())
     });
     // A young one may belong to another CPU, which is about to write its other half.
-    if live == Some(true) || s.now().saturating_sub(made) < life::SECOND {
-        Holder::Other
+    if live == Some(true) || s.now().saturating_sub(made) < flow_state::SECOND {
+        PortOwner::OtherFlow
     } else {
-        Holder::Dead
+        PortOwner::Expired
     }
 }
 
 /// Translates an answer back; undecided if it is none.
 #[inline(never)]
-pub(crate) fn translate_back<P: Packet, S: State>(p: &mut P, nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
-    if matches!(h.kind, Kind::EchoRequest) || h.is_syn() {
+pub(crate) fn translate_back<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
+    if matches!(h.l4.kind, L4Kind::EchoRequest) || h.is_syn() {
         return Outcome::undecided(Reason::NotOurs);
     }
-    let back = NatKey {
-        pod: nic.pod,
-        protocol: h.protocol,
-        direction: BACK,
-        local_port: h.dst_port | h.echo_id,
-        remote_port: h.src_port,
-        local: h.dst,
-        remote: h.src,
-    };
-    let Some((local, port)) = s.nat(&back, |b| (b.addr, b.port)) else {
+    let translated = FlowKey::of(nic.pod, h, Direction::Ingress).as_tuple(Tuple::Translated);
+    let Some((local, port)) = s.nat(&translated, |entry| (entry.addr, entry.port)) else {
         return Outcome::undecided(Reason::NotOurs);
     };
-    let out = partner(&back, local, port);
-    if s.nat(&out, |o| touch_coming(o, &back, h, s)) != Some(true) {
+    let original = translated.counterpart(local, port);
+    if s.nat(&original, |entry| update_on_ingress(entry, &translated, h, s)) != Some(true) {
         return Outcome::undecided(Reason::NotOurs);
     }
-    if rewrite::set_destination(p, h, &local, port) {
-        Outcome::pass(Reason::TranslatedBack)
-    } else {
-        Outcome::pass(Reason::Failed)
-    }
+    rewrite.destination(local, port);
+    Outcome::pass(Reason::TranslatedBack)
 }
 
+/// Whether the flow lives and is the one of the translated tuple.
 #[inline(always)]
-fn touch_coming<S: State>(o: &mut NatEntry, back: &NatKey, h: &Headers, s: &S) -> bool {
-    let now = s.now();
-    if o.port != back.local_port
-        || o.addr != back.local
-        || life::is_over(back.protocol, o.state, o.last_seen, now)
-    {
+fn update_on_ingress<S: State>(e: &mut NatEntry, translated: &FlowKey, h: &Headers, s: &S) -> bool {
+    let (now, protocol) = (s.now(), translated.protocol);
+    if !e.leads_to(translated) || flow_state::is_expired(protocol, e.state, e.last_seen, now) {
         return false;
     }
-    let state = if back.protocol == TCP { tcp_coming(o.state, h.flags) } else { o.state | life::ASSURED };
-    renew(o, state, now);
+    let state = if protocol == TCP {
+        flow_state::after_ingress(e.state, h.l4.flags)
+    } else {
+        e.state | flow_state::ESTABLISHED
+    };
+    refresh(e, state, now);
     true
 }
 
-/// The pod starts a TCP flow with the cluster NIC's own address. Is its tuple in use by a translation? One
-/// that is closing makes room, so that the new flow's answers are not translated; a live one is told.
+/// The pod starts a TCP flow with the exit NIC's own address. Does a translation use its tuple? One that is closing
+/// is removed, so that the new flow's answers are not translated; a live one is counted.
 #[inline(never)]
-pub(crate) fn make_room<S: State>(nic: &NicEntry, h: &Headers, s: &S) -> Reason {
-    let mut key = out_key(nic.pod, h);
-    key.direction = BACK;
-    let Some((local, port)) = s.nat(&key, |b| (b.addr, b.port)) else { return Reason::ClusterDirect };
-    let out = partner(&key, local, port);
+pub(crate) fn check_conflict<S: State>(nic: &NicEntry, h: &Headers, s: &S) -> Reason {
+    let translated = FlowKey::of(nic.pod, h, Direction::Egress).as_tuple(Tuple::Translated);
+    let Some((local, port)) = s.nat(&translated, |entry| (entry.addr, entry.port)) else {
+        return Reason::ClusterDirect;
+    };
+    let original = translated.counterpart(local, port);
     let now = s.now();
-    let found = s.nat(&out, |o| {
-        let live = o.port == key.local_port && !life::is_over(TCP, o.state, o.last_seen, now);
-        (live, o.state)
+    let found = s.nat(&original, |entry| {
+        let live = entry.port == translated.local_port
+            && !flow_state::is_expired(TCP, entry.state, entry.last_seen, now);
+        (live, entry.state)
     });
     // A translated SYN comes by here too, a moment after it set the state to 0.
     match found {
         Some((true, 0)) => Reason::ClusterDirect,
-        Some((true, state)) if !life::is_closing(state) => Reason::NatConflict,
+        Some((true, state)) if !flow_state::is_closing(state) => Reason::NatConflict,
         Some((true, _)) => {
-            s.nat_remove(&out);
-            s.nat_remove(&key);
+            s.nat_remove(&original);
+            s.nat_remove(&translated);
             Reason::ClusterDirect
         }
         _ => {
-            s.nat_remove(&key);
+            s.nat_remove(&translated);
             Reason::ClusterDirect
         }
     }

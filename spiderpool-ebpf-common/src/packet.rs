@@ -45,6 +45,9 @@ pub trait Packet {
     /// Reads words in memory order: aligned, so that the BPF target does not take them apart.
     fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]>;
 
+    /// Makes the first `len` bytes writable: after that no write below `len` is refused.
+    fn make_writable(&mut self, len: u32) -> bool;
+
     /// Writes bytes. Does not touch checksums.
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
 

@@ -4,6 +4,8 @@
 //! The table below is the only place that names them: the enum, the counters' field names (which bpftool
 //! prints) and the metric labels come from it. Order is layout: add at the end.
 
+use crate::headers::{Fragment, Headers, L4Kind};
+
 /// How often, and how many bytes (whole frames, as the NIC sees them).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +46,7 @@ macro_rules! reasons {
 reasons! {
     NotOurs not_ours "Nothing to do: destination not in the cluster and source of this NIC (egress), or nothing to record (ingress).";
     NotIp not_ip "Neither IPv4 nor IPv6.";
-    Malformed malformed "Headers that cannot be read: kept off the cluster NIC when the source is an underlay address.";
+    Malformed malformed "Headers that cannot be read: kept off the cluster NIC when the source is an underlay address. IPv6 with an IPv4-mapped address: passes.";
     LinkScope link_scope "Multicast, broadcast, IPv6 link-local or neighbour discovery: never routed.";
     NodeLink node_link "Leaves by the node link, where only the programs send.";
     ForeignSource foreign_source "Source is no address of this pod (a VM, a forwarded packet): passes.";
@@ -71,7 +73,7 @@ reasons! {
     ArrivalSeen arrival_seen "Packet of a recorded flow.";
     MtuExceeded mtu_exceeded "Moved to another NIC although longer than its MTU (counted besides the other reason).";
     MssClamped mss_clamped "Segment size in a TCP SYN or SYN-ACK lowered to the MTU of the NIC that it leaves or comes in by (counted besides the other reason).";
-    Failed failed "A kernel helper or a map refused: passes, or is kept off the cluster NIC.";
+    Failed failed "A kernel helper or a map refused: passes unchanged, or is kept off the cluster NIC.";
 }
 
 /// How many reasons there are.
@@ -80,6 +82,17 @@ pub const REASONS: usize = Reason::ALL.len();
 const _: () = assert!(size_of::<Counters>() == REASONS * size_of::<Counter>());
 
 impl Reason {
+    /// Why the flow of a packet is not looked up.
+    #[inline(always)]
+    pub(crate) const fn of_untracked(h: &Headers) -> Self {
+        match (h.l4.kind, h.fragment) {
+            (L4Kind::Malformed, _) => Self::Malformed,
+            (_, Fragment::First | Fragment::Later) => Self::Fragment,
+            (L4Kind::IcmpError, _) => Self::IcmpError,
+            _ => Self::OtherProtocol,
+        }
+    }
+
     /// The name that metrics, logs and bpftool show.
     pub const fn name(self) -> &'static str {
         Self::NAMES[self as usize]

@@ -1,81 +1,190 @@
-//! Changes addresses, ports and MACs of a packet, and the checksums with them.
+//! What is to be changed in a packet, and changing it: MACs, addresses, ports, segment size, and the checksums with
+//! them. Decisions only write a [`Rewrite`]; the packet is touched once, in the end, and wholly or not at all.
+
+pub mod answer;
 
 use crate::addr::Addr;
-use crate::headers::{Headers, Kind};
-use crate::life::protocol::{TCP, UDP};
+use crate::headers::{Headers, L4Kind};
 use crate::maps::NicEntry;
 use crate::packet::{ETH, Packet, Sum};
+use crate::protocol::{TCP, UDP};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Source,
-    Destination,
+const MACS: u8 = 1;
+const SOURCE: u8 = 2;
+const DESTINATION: u8 = 4;
+const MSS: u8 = 8;
+const ARP_REPLY: u8 = 16;
+const NDP_REPLY: u8 = 32;
+
+/// The changes of one packet. Like [`Headers`] it lies in map memory in the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    addr: Addr,
+    /// Destination and source.
+    macs: [u8; 12],
+    port: u16,
+    old_mss: u16,
+    mss: u16,
+    /// Which of the fields above count, and which answer the packet becomes.
+    changes: u8,
 }
 
-/// Sets source address and source port (ICMP echo: the identifier).
+impl Default for Rewrite {
+    fn default() -> Self {
+        Self { addr: Addr::ANY, macs: [0; 12], port: 0, old_mss: 0, mss: 0, changes: 0 }
+    }
+}
+
+impl Rewrite {
+    /// Nothing is to be changed. (The other fields are left as they are: that costs each packet less.)
+    #[inline(always)]
+    pub(crate) const fn clear(&mut self) {
+        self.changes = 0;
+    }
+
+    /// Both MACs: from a NIC of the pod to `to`.
+    #[inline(always)]
+    pub(crate) const fn macs(&mut self, from: &NicEntry, to: [u8; 6]) {
+        self.set_macs(from.mac, to);
+    }
+
+    /// Source address and source port (ICMP echo: the identifier).
+    #[inline(always)]
+    pub(crate) const fn source(&mut self, addr: Addr, port: u16) {
+        (self.addr, self.port) = (addr, port);
+        self.changes |= SOURCE;
+    }
+
+    /// Destination address and destination port (ICMP echo: the identifier).
+    #[inline(always)]
+    pub(crate) const fn destination(&mut self, addr: Addr, port: u16) {
+        (self.addr, self.port) = (addr, port);
+        self.changes |= DESTINATION;
+    }
+
+    /// The option MSS, which is the first one.
+    #[inline(always)]
+    pub(crate) const fn mss(&mut self, old: u16, new: u16) {
+        (self.old_mss, self.mss) = (old, new);
+        self.changes |= MSS;
+    }
+
+    /// Whether the announced segment size is among the changes.
+    #[inline(always)]
+    pub(crate) const fn lowers_mss(&self) -> bool {
+        self.changes & MSS != 0
+    }
+
+    /// The ARP request becomes its answer to `nic`.
+    #[inline(always)]
+    pub(crate) const fn arp_reply(&mut self, nic: &NicEntry) {
+        self.set_macs(answer::NODE_MAC, nic.mac);
+        self.changes |= ARP_REPLY;
+    }
+
+    /// The neighbour solicitation becomes its advertisement to `nic`.
+    #[inline(always)]
+    pub(crate) const fn ndp_reply(&mut self, nic: &NicEntry) {
+        self.set_macs(answer::NODE_MAC, nic.mac);
+        self.changes |= NDP_REPLY;
+    }
+
+    #[inline(always)]
+    const fn set_macs(&mut self, from: [u8; 6], to: [u8; 6]) {
+        self.macs =
+            [to[0], to[1], to[2], to[3], to[4], to[5], from[0], from[1], from[2], from[3], from[4], from[5]];
+        self.changes |= MACS;
+    }
+
+    /// Changes the packet, whose headers are `h`. `false`: the kernel refused, and the packet is as it was.
+    #[inline(always)]
+    pub(crate) fn apply<P: Packet>(&self, p: &mut P, h: &Headers) -> bool {
+        match self.changes {
+            0 => true,
+            MACS => p.store(0, &self.macs),
+            _ => apply_all(p, h, self),
+        }
+    }
+
+    /// How much of the packet is written to.
+    #[inline(always)]
+    fn reach(&self, h: &Headers) -> u32 {
+        match self.changes & !MACS {
+            ARP_REPLY => answer::ARP_END,
+            NDP_REPLY => answer::NDP_END,
+            change if change & MSS != 0 => h.l4.offset + 24,
+            _ if h.l4.protocol == TCP => h.l4.offset + 18,
+            _ => h.l4.offset + 8,
+        }
+    }
+}
+
 #[inline(never)]
-pub(crate) fn set_source<P: Packet>(p: &mut P, h: &Headers, addr: &Addr, port: u16) -> bool {
-    set(p, h, Side::Source, *addr, port)
+fn apply_all<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> bool {
+    // After this no write below is refused, so none is left alone.
+    if !p.make_writable(r.reach(h)) {
+        return false;
+    }
+    let changes = r.changes;
+    (changes & MACS == 0 || p.store(0, &r.macs))
+        && (changes & (SOURCE | DESTINATION) == 0 || translate(p, h, r))
+        && (changes & MSS == 0 || set_mss(p, h, r))
+        && (changes & ARP_REPLY == 0 || answer::to_arp_reply(p))
+        && (changes & NDP_REPLY == 0 || answer::to_advertisement(p, h.src))
 }
 
-/// Sets destination address and destination port (ICMP echo: the identifier).
-#[inline(never)]
-pub(crate) fn set_destination<P: Packet>(p: &mut P, h: &Headers, addr: &Addr, port: u16) -> bool {
-    set(p, h, Side::Destination, *addr, port)
-}
-
-/// Sets both MACs: from a NIC of the pod to `to`.
+/// Offset of the transport checksum.
 #[inline(always)]
-pub(crate) fn set_macs<P: Packet>(p: &mut P, from: &NicEntry, to: [u8; 6]) -> bool {
-    let (d, s) = (to, from.mac);
-    p.store(0, &[d[0], d[1], d[2], d[3], d[4], d[5], s[0], s[1], s[2], s[3], s[4], s[5]])
-}
-
-#[inline(always)]
-fn set<P: Packet>(p: &mut P, h: &Headers, side: Side, addr: Addr, port: u16) -> bool {
-    let (old, old_port) = match side {
-        Side::Source => (h.src, h.src_port),
-        Side::Destination => (h.dst, h.dst_port),
-    };
-    let sum = h.l4
-        + match h.protocol {
+fn checksum(h: &Headers) -> u32 {
+    h.l4.offset
+        + match h.l4.protocol {
             TCP => 16,
             UDP => 6,
             _ => 2,
-        };
-    let udp = h.protocol == UDP;
-    let echo = matches!(h.kind, Kind::EchoRequest | Kind::EchoReply);
-    let (old_port, port_at) = match (echo, side) {
-        (true, _) => (h.echo_id, h.l4 + 4),
-        (false, Side::Source) => (old_port, h.l4),
-        (false, Side::Destination) => (old_port, h.l4 + 2),
-    };
-    if !set_addr(p, h, side, old, addr, sum) {
-        return false;
-    }
-    if old_port == port {
-        return true;
-    }
-    let half = Sum { pseudo: false, udp };
-    p.replace_l4_half(sum, old_port.to_be(), port.to_be(), half) && p.store(port_at, &port.to_be_bytes())
+        }
 }
 
 #[inline(always)]
-fn set_addr<P: Packet>(p: &mut P, h: &Headers, side: Side, old: Addr, new: Addr, sum: u32) -> bool {
+fn set_mss<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> bool {
+    let sum = Sum { pseudo: false, udp: false };
+    p.replace_l4_half(checksum(h), r.old_mss.to_be(), r.mss.to_be(), sum)
+        && p.store(h.l4.offset + 22, &r.mss.to_be_bytes())
+}
+
+#[inline(always)]
+fn translate<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> bool {
+    let source = r.changes & SOURCE != 0;
+    let (old, old_port, port_at) = if source { (h.src, h.l4.src_port, 0) } else { (h.dst, h.l4.dst_port, 2) };
+    let (old_port, port_at) = if h.is_echo() { (h.l4.echo_id, 4) } else { (old_port, port_at) };
+    if !set_addr(p, h, source, old, r.addr) {
+        return false;
+    }
+    if old_port == r.port {
+        return true;
+    }
+    let sum = Sum { pseudo: false, udp: h.l4.protocol == UDP };
+    p.replace_l4_half(checksum(h), old_port.to_be(), r.port.to_be(), sum)
+        && p.store(h.l4.offset + port_at, &r.port.to_be_bytes())
+}
+
+#[inline(always)]
+fn set_addr<P: Packet>(p: &mut P, h: &Headers, source: bool, old: Addr, new: Addr) -> bool {
     if old == new {
         return true;
     }
-    let words = Sum { pseudo: true, udp: h.protocol == UDP };
+    let sum = checksum(h);
+    let words = Sum { pseudo: true, udp: h.l4.protocol == UDP };
     if old.is_v4() {
         let (from, to) = (old.words()[3], new.words()[3]);
-        let at = ETH + if matches!(side, Side::Source) { 12 } else { 16 };
+        let at = ETH + if source { 12 } else { 16 };
         // ICMP over IPv4 has no pseudo header.
         p.replace_l3(ETH + 10, from, to)
-            && (!matches!(h.kind, Kind::Tcp | Kind::Udp) || p.replace_l4(sum, from, to, words))
+            && (!matches!(h.l4.kind, L4Kind::Tcp | L4Kind::Udp) || p.replace_l4(sum, from, to, words))
             && p.store(at, &to.to_ne_bytes())
     } else {
         let (from, to) = (old.words(), new.words());
-        let at = ETH + if matches!(side, Side::Source) { 8 } else { 24 };
+        let at = ETH + if source { 8 } else { 24 };
         (from[0] == to[0] || p.replace_l4(sum, from[0], to[0], words))
             && (from[1] == to[1] || p.replace_l4(sum, from[1], to[1], words))
             && (from[2] == to[2] || p.replace_l4(sum, from[2], to[2], words))

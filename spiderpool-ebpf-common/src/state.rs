@@ -1,27 +1,27 @@
-//! Everything besides the packet that the logic reads and writes: maps, clock, dice, sockets.
+//! Everything besides the packet that the logic reads and writes: maps, clock, random numbers, sockets.
 
-use crate::maps::{AddressKey, ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry};
+use crate::maps::{AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry};
 use crate::reason::Reason;
 
 /// How a map entry is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// Only if there is none.
-    New,
-    /// Whether there is one or not.
+    /// Only if there is none (`BPF_NOEXIST`).
+    NoExist,
+    /// Whether there is one or not (`BPF_ANY`).
     Any,
 }
 
 /// Why a map entry was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotPut {
-    /// There is one ([`Put::New`]).
+pub enum PutError {
+    /// There is one ([`Put::NoExist`]).
     Exists,
     /// No room.
     Full,
 }
 
-/// Something rare, told to the agent's log now and then.
+/// Something rare that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A neighbour request was answered.
@@ -52,26 +52,26 @@ pub trait State {
     fn cidr(&self, key: &CidrKey) -> CidrEntry;
 
     /// Works on an entry of `arrivals`.
-    fn arrival<R>(&self, key: &ArrivalKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R>;
+    fn arrival<R>(&self, key: &FlowKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R>;
 
     /// Writes an entry of `arrivals`.
-    fn arrival_put(&self, key: &ArrivalKey, entry: &ArrivalEntry) -> bool;
+    fn arrival_put(&self, key: &FlowKey, entry: &ArrivalEntry) -> bool;
 
     /// Removes an entry of `arrivals`.
-    fn arrival_remove(&self, key: &ArrivalKey);
+    fn arrival_remove(&self, key: &FlowKey);
 
     /// Works on an entry of `nat`.
-    fn nat<R>(&self, key: &NatKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R>;
+    fn nat<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R>;
 
     /// Writes an entry of `nat`.
-    fn nat_put(&self, key: &NatKey, entry: &NatEntry, put: Put) -> Result<(), NotPut>;
+    fn nat_put(&self, key: &FlowKey, entry: &NatEntry, put: Put) -> Result<(), PutError>;
 
     /// Removes an entry of `nat`.
-    fn nat_remove(&self, key: &NatKey);
+    fn nat_remove(&self, key: &FlowKey);
 
     /// Whether a TCP or UDP socket of the pod has the local address and port of this key towards its remote
     /// one; sockets that only listen do not count.
-    fn socket_has(&self, key: &NatKey) -> bool;
+    fn socket_has(&self, key: &FlowKey) -> bool;
 
     /// Whether the packet comes from a socket of the pod that is bound to no local address.
     fn wildcard_socket(&self) -> bool;
@@ -79,6 +79,6 @@ pub trait State {
     /// Counts a packet.
     fn count(&self, nic: u16, reason: Reason, bytes: u32);
 
-    /// Tells the log, not more often than every few seconds.
+    /// Logs it, not more often than every few seconds.
     fn report(&self, nic: u16, event: Event);
 }

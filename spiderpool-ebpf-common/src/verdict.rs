@@ -74,7 +74,7 @@ impl Outcome {
 
     /// By a NIC of this MTU, which is not the one that the packet was made for.
     #[inline(always)]
-    pub(crate) const fn onto(mut self, mtu: u32) -> Self {
+    pub(crate) const fn with_mtu(mut self, mtu: u32) -> Self {
         self.mtu = if mtu > 0xffff { 0xffff } else { mtu as u16 };
         self
     }

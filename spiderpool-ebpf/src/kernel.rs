@@ -1,7 +1,7 @@
 //! The state trait over maps and helpers, and what the kernel is told in the end.
 //!
 //! Test runs (`TEST_RUN` set by the loader, otherwise compiled away by the verifier): the kernel accepts no
-//! classid there, and clock, dice and addressee differ, so these come from `skb->cb`: `[id | wildcard << 16 |
+//! classid there, and clock, random numbers and addressee differ, so these come from `skb->cb`: `[id | wildcard << 16 |
 //! for others << 17, time low, time high, seed]`, and the verdict goes to `cb[4]`.
 
 use core::cell::UnsafeCell;
@@ -13,12 +13,13 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::{info, warn};
-use spiderpool_ebpf_common::life::{SECOND, protocol};
+use spiderpool_ebpf_common::flow_state::SECOND;
 use spiderpool_ebpf_common::maps::{
-    AddressKey, ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry,
 };
+use spiderpool_ebpf_common::protocol;
 use spiderpool_ebpf_common::reason::{Counter, REASONS, Reason};
-use spiderpool_ebpf_common::state::{Event, NotPut, Put, State};
+use spiderpool_ebpf_common::state::{Event, Put, PutError, State};
 use spiderpool_ebpf_common::verdict::Verdict;
 
 use crate::maps::{ADDRESSES, ARRIVALS, CLUSTER_CIDRS, NAT, NICS, STATS};
@@ -28,7 +29,7 @@ use crate::sockets;
 #[unsafe(no_mangle)]
 static TEST_RUN: Global<u8> = Global::new(0);
 
-/// When something was told to the log last.
+/// When something was logged last.
 static REPORTED: Time = Time(UnsafeCell::new(0));
 
 /// A time in a global variable. (The BPF target has no atomic loads.)
@@ -121,7 +122,7 @@ impl State for Kernel {
     #[inline(always)]
     fn random(&self, attempt: u32) -> u32 {
         if is_test() {
-            return spiderpool_ebpf_common::nat::dice(self.cb(3), attempt);
+            return spiderpool_ebpf_common::nat::pseudo_random(self.cb(3), attempt);
         }
         // SAFETY: a helper without arguments.
         unsafe { bpf_get_prandom_u32() }
@@ -150,44 +151,44 @@ impl State for Kernel {
     }
 
     #[inline(always)]
-    fn arrival<R>(&self, key: &ArrivalKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R> {
+    fn arrival<R>(&self, key: &FlowKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R> {
         // SAFETY: map memory, valid during the run; other CPUs write it too, each field by itself.
         ARRIVALS.get_ptr_mut(key).map(|entry| f(unsafe { &mut *entry }))
     }
 
     #[inline(always)]
-    fn arrival_put(&self, key: &ArrivalKey, entry: &ArrivalEntry) -> bool {
+    fn arrival_put(&self, key: &FlowKey, entry: &ArrivalEntry) -> bool {
         ARRIVALS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
     }
 
     #[inline(always)]
-    fn arrival_remove(&self, key: &ArrivalKey) {
+    fn arrival_remove(&self, key: &FlowKey) {
         let _ = ARRIVALS.remove(key);
     }
 
     #[inline(always)]
-    fn nat<R>(&self, key: &NatKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+    fn nat<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
         // SAFETY: map memory, valid during the run; other CPUs write it too, each field by itself.
         NAT.get_ptr_mut(key).map(|entry| f(unsafe { &mut *entry }))
     }
 
     #[inline(always)]
-    fn nat_put(&self, key: &NatKey, entry: &NatEntry, put: Put) -> Result<(), NotPut> {
-        let flags = if matches!(put, Put::New) { BPF_NOEXIST } else { BPF_ANY };
+    fn nat_put(&self, key: &FlowKey, entry: &NatEntry, put: Put) -> Result<(), PutError> {
+        let flags = if matches!(put, Put::NoExist) { BPF_NOEXIST } else { BPF_ANY };
         match NAT.insert(key, entry, u64::from(flags)) {
             Ok(()) => Ok(()),
-            Err(EEXIST) => Err(NotPut::Exists),
-            Err(_) => Err(NotPut::Full),
+            Err(EEXIST) => Err(PutError::Exists),
+            Err(_) => Err(PutError::Full),
         }
     }
 
     #[inline(always)]
-    fn nat_remove(&self, key: &NatKey) {
+    fn nat_remove(&self, key: &FlowKey) {
         let _ = NAT.remove(key);
     }
 
     #[inline(always)]
-    fn socket_has(&self, key: &NatKey) -> bool {
+    fn socket_has(&self, key: &FlowKey) -> bool {
         match key.protocol {
             protocol::TCP => sockets::has_tcp(self.skb, key),
             protocol::UDP => sockets::has_udp(self.skb, key),

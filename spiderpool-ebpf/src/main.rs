@@ -17,16 +17,16 @@ use aya_ebpf::programs::TcContext;
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
     let (mut packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
-    let Some(memory) = maps::scratch() else { return TC_ACT_UNSPEC };
-    kernel.finish(spiderpool_ebpf_common::egress(&mut packet, kernel.nic_id(), memory, &kernel))
+    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    kernel.finish(spiderpool_ebpf_common::egress(&mut packet, kernel.nic_id(), scratch, &kernel))
 }
 
 /// Ingress of every NIC of a pod.
 #[classifier]
 pub fn ingress(ctx: TcContext) -> i32 {
     let (mut packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
-    let Some(memory) = maps::scratch() else { return TC_ACT_UNSPEC };
-    kernel.finish(spiderpool_ebpf_common::ingress(&mut packet, kernel.nic_id(), memory, &kernel))
+    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    kernel.finish(spiderpool_ebpf_common::ingress(&mut packet, kernel.nic_id(), scratch, &kernel))
 }
 
 #[panic_handler]

@@ -3,11 +3,11 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use spiderpool_ebpf_common::headers::Headers;
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry,
 };
 use spiderpool_ebpf_common::reason::Counters;
+use spiderpool_ebpf_common::scratch::Scratch;
 
 #[btf_map(name = "nics")]
 pub(crate) static NICS: Array<NicEntry, 1024> = Array::new();
@@ -20,24 +20,24 @@ pub(crate) static ADDRESSES: HashMap<AddressKey, AddressEntry, 4096, { BPF_F_NO_
 pub(crate) static CLUSTER_CIDRS: LpmTrie<CidrKey, CidrEntry, 16384> = LpmTrie::new();
 
 #[btf_map(name = "arrivals")]
-pub(crate) static ARRIVALS: LruHashMap<ArrivalKey, ArrivalEntry, 65536> = LruHashMap::new();
+pub(crate) static ARRIVALS: LruHashMap<FlowKey, ArrivalEntry, 65536> = LruHashMap::new();
 
 /// Not preallocated: most nodes translate few flows, and the slot of a removed entry is not reused under a
 /// program that still reads it.
 #[btf_map(name = "nat")]
-pub(crate) static NAT: HashMap<NatKey, NatEntry, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub(crate) static NAT: HashMap<FlowKey, NatEntry, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 #[btf_map(name = "stats")]
 pub(crate) static STATS: PerCpuArray<Counters, 1024> = PerCpuArray::new();
 
 /// Memory of one run: a tc program is not interrupted by another on its CPU.
 #[btf_map(name = "scratch")]
-static SCRATCH: PerCpuArray<[u32; size_of::<Headers>() / 4], 1> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<[u32; size_of::<Scratch>() / 4], 1> = PerCpuArray::new();
 
 /// The memory of this run.
 #[inline(always)]
-pub(crate) fn scratch() -> Option<&'static mut Headers> {
-    // SAFETY: elements are aligned to 8 bytes and live as long as the program; every value is written by
-    // `headers::parse` before it is read.
-    SCRATCH.get_ptr_mut(0).map(|memory| unsafe { &mut *memory.cast::<Headers>() })
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: elements are aligned to 8 bytes and live as long as the program; zeros, which they start as, are a
+    // valid value.
+    SCRATCH.get_ptr_mut(0).map(|memory| unsafe { &mut *memory.cast::<Scratch>() })
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
-    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use spiderpool_ebpf_common::packet::{Packet, Sum};
@@ -75,6 +75,12 @@ impl Packet for Skb {
         // SAFETY: the helper writes N words into the array or fails.
         let ret = unsafe { bpf_skb_load_bytes(self.skb.cast(), at, words.as_mut_ptr().cast(), 4 * N as u32) };
         if ret == 0 { Some(words) } else { None }
+    }
+
+    #[inline(always)]
+    fn make_writable(&mut self, len: u32) -> bool {
+        // SAFETY: the context of this run. The helper refuses a length beyond the packet.
+        unsafe { bpf_skb_pull_data(self.skb, len) == 0 }
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use spiderpool_ebpf_common::addr::Addr;
-use spiderpool_ebpf_common::maps::NatKey;
+use spiderpool_ebpf_common::maps::FlowKey;
 
 /// Look sockets up in the namespace of the NIC (`BPF_F_CURRENT_NETNS`).
 const OWN_NETNS: u64 = u64::MAX;
@@ -40,7 +40,7 @@ pub(crate) unsafe fn is_unbound(sk: *mut bpf_sock) -> bool {
 
 /// The socket that would get a packet from the key's remote to its local address.
 #[inline(always)]
-fn tuple(key: &NatKey) -> (bpf_sock_tuple, u32) {
+fn tuple(key: &FlowKey) -> (bpf_sock_tuple, u32) {
     let (local, remote) = (key.local, key.remote);
     let (sport, dport) = (key.remote_port.to_be(), key.local_port.to_be());
     let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
@@ -65,7 +65,7 @@ fn tuple(key: &NatKey) -> (bpf_sock_tuple, u32) {
 
 /// Whether a TCP socket, other than a listening one, has the key's tuple.
 #[inline(never)]
-pub(crate) fn has_tcp(skb: *mut __sk_buff, key: &NatKey) -> bool {
+pub(crate) fn has_tcp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
     let (mut tuple, len) = tuple(key);
     // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
     unsafe {
@@ -85,7 +85,7 @@ pub(crate) fn has_tcp(skb: *mut __sk_buff, key: &NatKey) -> bool {
 
 /// Whether a UDP socket that is bound to the key's local address has its tuple.
 #[inline(never)]
-pub(crate) fn has_udp(skb: *mut __sk_buff, key: &NatKey) -> bool {
+pub(crate) fn has_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
     let (mut tuple, len) = tuple(key);
     // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
     unsafe {

@@ -12,7 +12,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use spiderpool_dataplane::{Dataplane, Reason, Sizes};
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, ArrivalKey, CidrEntry, CidrKey, NatEntry, NatKey, NicEntry,
+    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry,
 };
 use spiderpool_ebpf_common::model::{Frame, Tables};
 use spiderpool_ebpf_common::reason::{Counter, Counters};
@@ -31,8 +31,8 @@ pub(crate) struct Bench {
     ingress: SchedClassifier,
     nics: Array<MapData, NicEntry>,
     cidrs: LpmTrie<MapData, CidrKey, CidrEntry>,
-    arrivals: aya::maps::HashMap<MapData, ArrivalKey, ArrivalEntry>,
-    nat: aya::maps::HashMap<MapData, NatKey, NatEntry>,
+    arrivals: aya::maps::HashMap<MapData, FlowKey, ArrivalEntry>,
+    nat: aya::maps::HashMap<MapData, FlowKey, NatEntry>,
     stats: PerCpuArray<MapData, Counters>,
     dataplane: Dataplane,
     _fs: BpfFs,
@@ -41,8 +41,8 @@ pub(crate) struct Bench {
 /// What flows and counters the maps hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contents {
-    pub(crate) arrivals: HashMap<ArrivalKey, ArrivalEntry>,
-    pub(crate) nat: HashMap<NatKey, NatEntry>,
+    pub(crate) arrivals: HashMap<FlowKey, ArrivalEntry>,
+    pub(crate) nat: HashMap<FlowKey, NatEntry>,
     pub(crate) stats: BTreeMap<(u16, Reason), Counter>,
 }
 
@@ -62,8 +62,8 @@ fn map(pins: &Path, name: &str) -> Map {
 }
 
 impl Bench {
-    /// What the programs have said so far, as the agent's log has it.
-    pub(crate) fn said(&mut self) -> String {
+    /// What the programs have logged so far, as the agent's log has it.
+    pub(crate) fn logged(&mut self) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let file = Arc::new(File::create(&path).unwrap());
@@ -150,7 +150,7 @@ impl Bench {
         }
     }
 
-    /// Runs a program on a packet with the model's clock, dice and socket. `None`: the kernel makes no test
+    /// Runs a program on a packet with the model's clock, random numbers and socket. `None`: the kernel makes no test
     /// run of a packet that is shorter than its IP header.
     pub(crate) fn run(
         &self,

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::Frame;
 use crate::addr::Addr;
-use crate::headers::{self, Headers, Kind};
-use crate::life::protocol::{ICMP, ICMP6, TCP, UDP};
+use crate::headers::{self, Fragment, Headers, L4Kind};
+use crate::protocol::{ICMP, ICMP6, TCP, UDP};
 
 /// MAC of who sends, where a test says nothing else.
 pub const SENDER: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 1];
@@ -116,6 +116,12 @@ pub fn with_extension(mut frame: Frame) -> Frame {
     frame
 }
 
+/// The IPv6 packet with an IPv4-mapped source.
+pub fn with_mapped_source(mut frame: Frame, source: [u8; 4]) -> Frame {
+    frame.bytes[22..38].copy_from_slice(&Addr::v4(source).bytes);
+    frame
+}
+
 /// An ARP request of `src` for `dst`.
 pub fn arp(src: [u8; 4], dst: [u8; 4]) -> Frame {
     let mut bytes = vec![0xff; 6];
@@ -212,16 +218,16 @@ fn transport_sum(src: &IpAddr, dst: &IpAddr, protocol: u8, l4: &[u8]) -> u16 {
 /// Whether the checksums of an unfragmented packet are right, recomputed from nothing.
 pub fn sums_are_right(frame: &Frame) -> bool {
     let mut h = Headers::default();
-    if !headers::parse(frame, &mut h) || matches!(h.kind, Kind::Fragment | Kind::Malformed) {
+    if !headers::parse(frame, &mut h) || h.fragment != Fragment::No || h.l4.kind == L4Kind::Malformed {
         return false;
     }
     if h.src.is_v4() && folded(words(&frame.bytes[14..34])) != 0xffff {
         return false;
     }
-    let l4 = &frame.bytes[h.l4 as usize..];
-    match h.protocol {
+    let l4 = &frame.bytes[h.l4.offset as usize..];
+    match h.l4.protocol {
         UDP if l4[6..8] == [0, 0] => h.src.is_v4(),
-        TCP | UDP | ICMP | ICMP6 => transport_sum(&ip(h.src), &ip(h.dst), h.protocol, l4) == 0,
+        TCP | UDP | ICMP | ICMP6 => transport_sum(&ip(h.src), &ip(h.dst), h.l4.protocol, l4) == 0,
         _ => true,
     }
 }
@@ -238,5 +244,5 @@ pub fn ends(frame: &Frame) -> Option<Ends> {
     if !headers::parse(frame, &mut h) {
         return None;
     }
-    Some(Ends { src: ip(h.src), sport: h.src_port | h.echo_id, dst: ip(h.dst), dport: h.dst_port })
+    Some(Ends { src: ip(h.src), sport: h.l4.src_port | h.l4.echo_id, dst: ip(h.dst), dport: h.l4.dst_port })
 }

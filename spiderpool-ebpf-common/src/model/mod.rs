@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::addr::Addr;
 use crate::maps::{
-    AddressKey, ArrivalEntry, ArrivalKey, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, NatEntry,
-    NatKey, NicEntry, ROLE_NONE, SIBLINGS,
+    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, FlowKey, NatEntry,
+    NicEntry, ROLE_NONE, SIBLINGS,
 };
 use crate::packet::{Packet, Sum};
 use crate::reason::{Counter, Reason};
-use crate::state::{Event, NotPut, Put, State};
+use crate::state::{Event, Put, PutError, State};
 
 /// A frame in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,15 +26,20 @@ pub struct Frame {
     pub aggregate: bool,
     /// As [`Packet::is_for_others`].
     pub for_others: bool,
+    /// The kernel has no memory for a copy that could be written to.
+    pub unwritable: bool,
 }
 
 impl Frame {
     /// A frame that is no aggregate.
     pub const fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, aggregate: false, for_others: false }
+        Self { bytes, aggregate: false, for_others: false, unwritable: false }
     }
 
     fn slice(&mut self, at: u32, len: usize) -> Option<&mut [u8]> {
+        if self.unwritable {
+            return None;
+        }
         self.bytes.get_mut(at as usize..at as usize + len)
     }
 
@@ -97,6 +102,10 @@ impl Packet for Frame {
         Some(words)
     }
 
+    fn make_writable(&mut self, len: u32) -> bool {
+        self.slice(0, len as usize).is_some()
+    }
+
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
         self.slice(at, N).map(|slice| slice.copy_from_slice(bytes)).is_some()
     }
@@ -143,9 +152,9 @@ pub struct Tables {
     /// Map `cluster_cidrs`, with prefix lengths as in the trie.
     pub cidrs: Vec<(u32, CidrKey, CidrEntry)>,
     /// Map `arrivals`.
-    pub arrivals: RefCell<HashMap<ArrivalKey, ArrivalEntry>>,
+    pub arrivals: RefCell<HashMap<FlowKey, ArrivalEntry>>,
     /// Map `nat`.
-    pub nat: RefCell<HashMap<NatKey, NatEntry>>,
+    pub nat: RefCell<HashMap<FlowKey, NatEntry>>,
     /// How many entries `nat` takes; 0: any number.
     pub nat_size: usize,
     /// Map `stats`.
@@ -153,7 +162,7 @@ pub struct Tables {
     /// What was reported.
     pub events: RefCell<Vec<(u16, Event)>>,
     /// Tuples that sockets have ([`State::socket_has`]).
-    pub sockets: HashSet<NatKey>,
+    pub sockets: HashSet<FlowKey>,
     /// [`State::wildcard_socket`].
     pub wildcard: bool,
     /// [`State::now`].
@@ -195,7 +204,7 @@ impl State for Tables {
     }
 
     fn random(&self, attempt: u32) -> u32 {
-        crate::nat::dice(self.seed, attempt)
+        crate::nat::pseudo_random(self.seed, attempt)
     }
 
     fn nic(&self, id: u16) -> Option<&NicEntry> {
@@ -212,41 +221,41 @@ impl State for Tables {
         matching.max_by_key(|(len, ..)| *len).map_or(CidrEntry::NONE, |(.., entry)| *entry)
     }
 
-    fn arrival<R>(&self, key: &ArrivalKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R> {
+    fn arrival<R>(&self, key: &FlowKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R> {
         self.arrivals.borrow_mut().get_mut(key).map(f)
     }
 
-    fn arrival_put(&self, key: &ArrivalKey, entry: &ArrivalEntry) -> bool {
+    fn arrival_put(&self, key: &FlowKey, entry: &ArrivalEntry) -> bool {
         self.arrivals.borrow_mut().insert(*key, *entry);
         true
     }
 
-    fn arrival_remove(&self, key: &ArrivalKey) {
+    fn arrival_remove(&self, key: &FlowKey) {
         self.arrivals.borrow_mut().remove(key);
     }
 
-    fn nat<R>(&self, key: &NatKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
+    fn nat<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
         self.nat.borrow_mut().get_mut(key).map(f)
     }
 
-    fn nat_put(&self, key: &NatKey, entry: &NatEntry, put: Put) -> Result<(), NotPut> {
+    fn nat_put(&self, key: &FlowKey, entry: &NatEntry, put: Put) -> Result<(), PutError> {
         let mut nat = self.nat.borrow_mut();
         let exists = nat.contains_key(key);
-        if exists && put == Put::New {
-            return Err(NotPut::Exists);
+        if exists && put == Put::NoExist {
+            return Err(PutError::Exists);
         }
         if !exists && self.nat_size != 0 && nat.len() >= self.nat_size {
-            return Err(NotPut::Full);
+            return Err(PutError::Full);
         }
         nat.insert(*key, *entry);
         Ok(())
     }
 
-    fn nat_remove(&self, key: &NatKey) {
+    fn nat_remove(&self, key: &FlowKey) {
         self.nat.borrow_mut().remove(key);
     }
 
-    fn socket_has(&self, key: &NatKey) -> bool {
+    fn socket_has(&self, key: &FlowKey) -> bool {
         self.sockets.contains(key)
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::Tables;
 use crate::addr::Addr;
-use crate::life::SECOND;
+use crate::flow_state::SECOND;
 use crate::maps::{
     AddressKey, CidrAction, CidrKind, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY,
     SIBLINGS,

@@ -193,7 +193,7 @@ fn nics_without_entry_are_left_alone() {
     for id in [0, 9, 9999] {
         let mut frame = frames::udp(ends(Place::Nic(NET1), Place::Service, Family::V4), b"x");
         let before = frame.clone();
-        let mut memory = crate::headers::Headers::default();
+        let mut memory = crate::scratch::Scratch::default();
         assert_eq!(crate::egress(&mut frame, id, &mut memory, &tables), Verdict::Pass);
         assert_eq!(crate::ingress(&mut frame, id, &mut memory, &tables), Verdict::Pass);
         assert_eq!(frame, before);

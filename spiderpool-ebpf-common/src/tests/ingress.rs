@@ -1,8 +1,8 @@
 //! Arrivals: replies go back by the NIC and to the MAC that the request came from.
 
 use super::{into, out, with_large_mtu};
+use crate::flow_state::SECOND;
 use crate::headers::{ACK, FIN, RST, SYN};
-use crate::life::SECOND;
 use crate::model::Frame;
 use crate::model::frames::{self, Ends};
 use crate::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, SP0, at, mac, peer, tables};

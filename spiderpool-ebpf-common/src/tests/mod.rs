@@ -1,15 +1,17 @@
 //! The logic against the model: what each kind of packet becomes, and what holds for all packets.
 
 mod egress;
+mod headers;
 mod ingress;
 mod neighbours;
 mod properties;
 mod translation;
+mod whole;
 
-use crate::headers::Headers;
 use crate::model::Frame;
 use crate::model::Tables;
 use crate::reason::Reason;
+use crate::scratch::Scratch;
 use crate::verdict::Verdict;
 
 /// The test pod with NICs that carry any segment, so that none is clamped.
@@ -40,13 +42,13 @@ fn reason(before: &Tables, after: &Tables, nic: u16) -> Reason {
 /// A packet leaves by a NIC.
 pub(crate) fn out(tables: &Tables, nic: u16, frame: &Frame) -> Done {
     let (mut frame, before) = (frame.clone(), tables.clone());
-    let verdict = crate::egress(&mut frame, nic, &mut Headers::default(), tables);
+    let verdict = crate::egress(&mut frame, nic, &mut Scratch::default(), tables);
     Done { verdict, reason: reason(&before, tables, nic), frame }
 }
 
 /// A packet comes in by a NIC.
 pub(crate) fn into(tables: &Tables, nic: u16, frame: &Frame) -> Done {
     let (mut frame, before) = (frame.clone(), tables.clone());
-    let verdict = crate::ingress(&mut frame, nic, &mut Headers::default(), tables);
+    let verdict = crate::ingress(&mut frame, nic, &mut Scratch::default(), tables);
     Done { verdict, reason: reason(&before, tables, nic), frame }
 }

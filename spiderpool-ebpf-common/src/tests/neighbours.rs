@@ -6,8 +6,8 @@ use super::{into, out};
 use crate::model::Frame;
 use crate::model::frames::{self, SENDER};
 use crate::model::pod::{ETH0, Family, IFINDEX, NET1, Place, at, mac, tables};
-use crate::neighbour::NODE_MAC;
 use crate::reason::Reason;
+use crate::rewrite::answer::NODE_MAC;
 use crate::state::Event;
 use crate::verdict::Verdict;
 

@@ -3,14 +3,14 @@
 use proptest::prelude::*;
 
 use super::{into, out};
-use crate::headers::Headers;
-use crate::maps::OUT;
+use crate::maps::Tuple;
 use crate::model::frames;
 use crate::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, at, tables};
 use crate::model::steps::Step;
 use crate::model::{Frame, Tables};
 use crate::packet::{Packet, Sum};
 use crate::reason::Reason;
+use crate::scratch::Scratch;
 use crate::verdict::Verdict;
 
 fn is_underlay(ip: std::net::IpAddr) -> bool {
@@ -67,7 +67,7 @@ fn check_ingress(tables: &Tables, nic: u16, before: &Frame, done: &super::Done) 
     assert_eq!(old.src, new.src);
     let nat = tables.nat.borrow();
     let started = nat.iter().any(|(key, entry)| {
-        key.direction == OUT
+        key.is(Tuple::Original)
             && frames::ip(key.local) == new.dst
             && frames::ip(entry.addr) == old.dst
             && frames::ip(key.remote) == new.src
@@ -77,17 +77,12 @@ fn check_ingress(tables: &Tables, nic: u16, before: &Frame, done: &super::Done) 
 
 fn pairs_are_whole(tables: &Tables) {
     let nat = tables.nat.borrow();
-    for (key, entry) in nat.iter().filter(|(key, _)| key.direction == OUT) {
-        let back = crate::maps::NatKey {
-            direction: crate::maps::BACK,
-            local: entry.addr,
-            local_port: entry.port,
-            ..*key
-        };
+    for (key, entry) in nat.iter().filter(|(key, _)| key.is(Tuple::Original)) {
+        let back = key.counterpart(entry.addr, entry.port);
         let owner = nat.get(&back).map(|b| (b.addr, b.port));
-        let over = crate::life::is_over(key.protocol, entry.state, entry.last_seen, tables.now);
+        let expired = crate::flow_state::is_expired(key.protocol, entry.state, entry.last_seen, tables.now);
         assert!(
-            over || owner == Some((key.local, key.local_port)),
+            expired || owner == Some((key.local, key.local_port)),
             "a live translation without its other half"
         );
     }
@@ -100,7 +95,7 @@ proptest! {
     fn any_sequence_of_packets(theme in any::<u64>(), numbers in prop::collection::vec(any::<u64>(), 1..40)) {
         let mut tables = tables();
         for step in Step::sequence(theme, &numbers) {
-            tables.now += step.pause * crate::life::SECOND;
+            tables.now += step.pause * crate::flow_state::SECOND;
             tables.seed = tables.seed.wrapping_add(1);
             tables.wildcard = step.wildcard;
             let whole = frames::sums_are_right(&step.frame);
@@ -127,7 +122,7 @@ proptest! {
         let tables = tables();
         for run in [crate::egress::<Frame, Tables>, crate::ingress::<Frame, Tables>] {
             let mut frame = Frame::new(bytes.clone());
-            run(&mut frame, nic, &mut Headers::default(), &tables);
+            run(&mut frame, nic, &mut Scratch::default(), &tables);
             prop_assert_eq!(frame.bytes.len(), bytes.len());
         }
     }

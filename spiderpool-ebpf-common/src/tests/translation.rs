@@ -1,14 +1,14 @@
 //! Translation: there and back, ports that are taken, no room, ends of flows.
 
 use super::{into, out};
+use crate::flow_state::SECOND;
 use crate::headers::{ACK, FIN, RST, SYN};
-use crate::life::SECOND;
-use crate::life::protocol::{TCP, UDP};
-use crate::maps::{BACK, NatKey};
+use crate::maps::{FlowKey, Tuple};
 use crate::model::frames::{self, Ends};
 use crate::model::pod::{ETH0, Family, NET1, NET2, POD, Place, at, tables};
 use crate::model::{Frame, Tables};
 use crate::nat::PORT_FIRST;
+use crate::protocol::{TCP, UDP};
 use crate::reason::Reason;
 use crate::verdict::Verdict;
 
@@ -94,10 +94,10 @@ fn two_nics_with_one_port_get_two_ports() {
 }
 
 fn socket(tables: &mut Tables, protocol: u8, e: Ends) {
-    tables.sockets.insert(NatKey {
+    tables.sockets.insert(FlowKey {
         pod: POD,
         protocol,
-        direction: BACK,
+        tuple: Tuple::Translated as u8,
         local_port: e.sport,
         remote_port: e.dport,
         local: frames::addr(at(Place::Nic(ETH0), Family::V4)),
@@ -138,7 +138,7 @@ fn a_half_that_is_being_made_is_not_taken() {
         let mut tables = tables();
         let (mine, other) = (flow(NET1, Family::V4), flow(NET2, Family::V4));
         out(&tables, NET2, &frames::udp(other, b"q"));
-        tables.nat.borrow_mut().retain(|key, _| key.direction == BACK);
+        tables.nat.borrow_mut().retain(|key, _| key.is(Tuple::Translated));
         tables.now += age;
         let done = out(&tables, NET1, &frames::udp(mine, b"q"));
         assert_eq!(done.reason, reason, "{age} ns old");
@@ -147,7 +147,7 @@ fn a_half_that_is_being_made_is_not_taken() {
             .nat
             .borrow()
             .iter()
-            .filter(|(key, _)| key.direction == BACK && key.local_port == mine.sport)
+            .filter(|(key, _)| key.is(Tuple::Translated) && key.local_port == mine.sport)
             .map(|(_, e)| e.addr)
             .next();
         let owner = if reason == Reason::NatNew { mine } else { other };

@@ -1,0 +1,110 @@
+//! State of a flow and when it expires: the same rules in the programs and in the agent's sweep.
+//!
+//! Timeouts are those that kube-proxy and the kernel's connection tracking use. A RST only shortens an entry's
+//! timeout, so that a forged one cannot cut a flow: the next real packet lengthens it again.
+
+use crate::headers::{ACK, FIN, RST};
+use crate::protocol;
+
+/// Packets went both ways (TCP: the handshake is over; UDP: an answer came).
+pub const ESTABLISHED: u8 = 1;
+/// The pod sent a FIN.
+pub const FIN_SENT: u8 = 2;
+/// The other side sent a FIN.
+pub const FIN_RECEIVED: u8 = 4;
+/// The last segment that changed the state was a RST.
+pub const RESET: u8 = 8;
+/// The pod sent a RST: for it the connection is no more. (One that comes in may be forged.)
+pub const RST_SENT: u8 = 16;
+
+/// Nanoseconds in a second.
+pub const SECOND: u64 = 1_000_000_000;
+/// `last_seen` is not rewritten more often than this.
+pub const REFRESH: u64 = SECOND;
+
+/// Seconds without a packet after which a flow expires.
+#[inline(always)]
+pub const fn timeout(proto: u8, state: u8) -> u64 {
+    if proto == protocol::TCP {
+        if state & RESET != 0 {
+            10
+        } else if state & ESTABLISHED == 0 || is_closed(state) {
+            60
+        } else if state & (FIN_SENT | FIN_RECEIVED) != 0 {
+            3600
+        } else {
+            86_400
+        }
+    } else if proto == protocol::UDP {
+        if state & ESTABLISHED == 0 { 60 } else { 180 }
+    } else {
+        30
+    }
+}
+
+/// Whether a flow that was seen at `last_seen` has expired at `now` (both ns).
+#[inline(always)]
+pub const fn is_expired(proto: u8, state: u8, last_seen: u64, now: u64) -> bool {
+    now.saturating_sub(last_seen) > timeout(proto, state) * SECOND
+}
+
+/// Both sides sent a FIN.
+#[inline(always)]
+const fn is_closed(state: u8) -> bool {
+    state & FIN_SENT != 0 && state & FIN_RECEIVED != 0
+}
+
+/// Whether a TCP flow is closing: a new SYN with the same ports starts another flow.
+#[inline(always)]
+pub const fn is_closing(state: u8) -> bool {
+    state & RESET != 0 || is_closed(state)
+}
+
+/// Whether a TCP connection is open as far as the pod is concerned: no SYN of the other side may change it.
+#[inline(always)]
+pub const fn is_open(state: u8) -> bool {
+    state & ESTABLISHED != 0 && state & RST_SENT == 0 && !is_closed(state)
+}
+
+/// State of a TCP flow after a segment from the other side.
+#[inline(always)]
+pub(crate) const fn after_ingress(state: u8, flags: u8) -> u8 {
+    if flags & RST != 0 {
+        return state | RESET;
+    }
+    let state = state & !RESET;
+    let state = if flags & ACK != 0 { state | ESTABLISHED } else { state };
+    if flags & FIN != 0 { state | FIN_RECEIVED } else { state }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ESTABLISHED, FIN_RECEIVED, FIN_SENT, RESET, SECOND, is_expired, protocol, timeout};
+
+    #[test]
+    fn timeouts() {
+        let table = [
+            (protocol::TCP, 0, 60),
+            (protocol::TCP, ESTABLISHED, 86_400),
+            (protocol::TCP, ESTABLISHED | FIN_SENT, 3600),
+            (protocol::TCP, ESTABLISHED | FIN_RECEIVED, 3600),
+            (protocol::TCP, ESTABLISHED | FIN_SENT | FIN_RECEIVED, 60),
+            (protocol::TCP, ESTABLISHED | RESET, 10),
+            (protocol::UDP, 0, 60),
+            (protocol::UDP, ESTABLISHED, 180),
+            (protocol::ICMP, ESTABLISHED, 30),
+            (protocol::ICMP6, 0, 30),
+        ];
+        for (proto, state, want) in table {
+            assert_eq!(timeout(proto, state), want, "protocol {proto}, state {state:#b}");
+            let now = 1_000_000 * SECOND;
+            assert!(!is_expired(proto, state, now - want * SECOND, now));
+            assert!(is_expired(proto, state, now - want * SECOND - 1, now));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_expires_nothing() {
+        assert!(!is_expired(protocol::ICMP, 0, 10, 5));
+    }
+}

@@ -1,0 +1,148 @@
+//! Flows: the key of `arrivals` and `nat`, and their values.
+
+use crate::addr::Addr;
+use crate::headers::Headers;
+
+/// Which way a packet goes, as the pod's NIC sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It leaves the pod.
+    Egress,
+    /// It comes in.
+    Ingress,
+}
+
+/// Which tuple of a flow a key is.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tuple {
+    /// The one that the pod's socket has.
+    Original = 0,
+    /// Of a translated flow: the one that the cluster sees, whose local side is the exit NIC's address.
+    Translated = 1,
+    /// Of a UDP flow, whatever the local address, which is zero in the key.
+    AnyLocal = 2,
+}
+
+/// A flow as the pod has it. ICMP echo: its identifier as local port, remote port 0.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The pod's id.
+    pub pod: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// A [`Tuple`]. In `arrivals` original or without local address, in `nat` original or translated.
+    pub tuple: u8,
+    /// The pod's port, host byte order.
+    pub local_port: u16,
+    /// The other side's port, host byte order.
+    pub remote_port: u16,
+    /// The pod's address.
+    pub local: Addr,
+    /// The other side's address.
+    pub remote: Addr,
+}
+
+/// Value of `arrivals`: where the flow's packets come in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrivalEntry {
+    /// CLOCK_MONOTONIC, ns; at most a second behind.
+    pub last_seen: u64,
+    /// The address that the other side called.
+    pub local: Addr,
+    /// NIC id.
+    pub nic: u16,
+    /// Source MAC of the last packet.
+    pub mac: [u8; 6],
+    /// Bits of [`crate::flow_state`].
+    pub state: u8,
+    #[doc(hidden)]
+    pub _pad: [u8; 7],
+}
+
+/// Value of `nat`. The entry of the original tuple holds the flow's state; that of the translated tuple counts only
+/// while the original's names it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatEntry {
+    /// CLOCK_MONOTONIC, ns (original: at most a second behind; translated: when it was made).
+    pub last_seen: u64,
+    /// What the local address becomes.
+    pub addr: Addr,
+    /// What the local port becomes, host byte order.
+    pub port: u16,
+    /// Bits of [`crate::flow_state`].
+    pub state: u8,
+    #[doc(hidden)]
+    pub _pad: [u8; 5],
+}
+
+impl FlowKey {
+    /// The flow of a packet, by the tuple that the packet shows.
+    #[inline(always)]
+    pub const fn of(pod: u16, h: &Headers, direction: Direction) -> Self {
+        let l4 = &h.l4;
+        let (local, local_port, remote, remote_port) = match direction {
+            Direction::Egress => (h.src, l4.src_port, h.dst, l4.dst_port),
+            Direction::Ingress => (h.dst, l4.dst_port, h.src, l4.src_port),
+        };
+        Self {
+            pod,
+            protocol: l4.protocol,
+            tuple: Tuple::Original as u8,
+            // A packet has either ports or an identifier; what it has not is 0.
+            local_port: local_port | l4.echo_id,
+            remote_port,
+            local,
+            remote,
+        }
+    }
+
+    /// The same addresses and ports as another tuple.
+    #[inline(always)]
+    #[must_use]
+    pub const fn as_tuple(mut self, tuple: Tuple) -> Self {
+        self.tuple = tuple as u8;
+        self
+    }
+
+    /// The flow without its local address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn any_local(mut self) -> Self {
+        self.local = Addr::ANY;
+        self.as_tuple(Tuple::AnyLocal)
+    }
+
+    /// Key of the other entry of a translated flow, by what this key's entry says of the local side.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counterpart(&self, local: Addr, local_port: u16) -> Self {
+        let tuple = if self.is(Tuple::Original) { Tuple::Translated } else { Tuple::Original };
+        Self {
+            pod: self.pod,
+            protocol: self.protocol,
+            tuple: tuple as u8,
+            local_port,
+            remote_port: self.remote_port,
+            local,
+            remote: self.remote,
+        }
+    }
+
+    /// Whether the key is this tuple of its flow.
+    #[inline(always)]
+    pub const fn is(&self, tuple: Tuple) -> bool {
+        self.tuple == tuple as u8
+    }
+}
+
+impl NatEntry {
+    /// Whether the entry translates to the local side of a key.
+    #[inline(always)]
+    pub fn leads_to(&self, key: &FlowKey) -> bool {
+        self.port == key.local_port && self.addr == key.local
+    }
+}
