@@ -3,7 +3,6 @@
 mod own_socket;
 mod watching;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,29 +20,16 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::agent::Agent;
 use crate::config::{ConfigFile, Daemon, Environment};
 use crate::dataplane::{self, DataplaneMetrics};
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
 use crate::start::Start;
-use crate::watches::{CoordinatorIndex, Shared};
-use crate::{http, ipam, node_addresses, pod_network};
+use crate::watches::Shared;
+use crate::{http, ipam, node_addresses, pod_network, reconciler};
 
 /// How long the shutdown waits for endpoints that are not written yet.
 const FLUSH: Duration = Duration::from_secs(5);
-
-/// What serves requests.
-pub struct Agent {
-    /// Allocates and releases.
-    pub ipam: Arc<Ipam>,
-    /// The owner of programs and maps.
-    pub dataplane: dataplane::Handle,
-    /// Whether requests are answered already.
-    pub start: Start,
-    /// How pods are wired up.
-    pub coordinators: Shared<CoordinatorIndex>,
-    /// The node's own addresses.
-    pub node_addresses: Shared<Vec<IpAddr>>,
-}
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
@@ -66,10 +52,10 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     start.told_by(health.clone());
     let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics, start.clone());
     let dataplane_metrics = DataplaneMetrics::register(&mut registry);
-    let (dataplane, first_try) = start_dataplane(&environment, dataplane_metrics, &health)?;
+    let (reconciler, first_try) = start_reconciler(&environment, dataplane_metrics, &health)?;
     let agent = Arc::new(Agent {
         ipam,
-        dataplane: dataplane.clone(),
+        reconciler: reconciler.clone(),
         start,
         coordinators: Shared::default(),
         node_addresses: Shared::default(),
@@ -77,7 +63,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     follow_node_addresses(&agent, health.condition("node addresses", Scope::Readiness))?;
     let watching = watching::start(&agent, &kube, &indexes, &environment.node_name, &health, &shutdown);
     // Who finds the socket finds pods that are served, or is told why they are not.
-    first_try.await.context("dataplane thread")?;
+    first_try.await.context("reconciler thread")?;
     let serving = serve(&agent, &environment, &file, &health, registry, &shutdown).await?;
     let served = CancellationToken::new();
     let endpoints = tokio::spawn({
@@ -95,7 +81,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     for task in watching {
         task.await.context("watch")?;
     }
-    dataplane.stop();
+    reconciler.stop();
     info!("spiderpool-agent ends");
     Ok(())
 }
@@ -112,26 +98,26 @@ fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>)
     }
 }
 
-fn start_dataplane(
+fn start_reconciler(
     environment: &Environment,
     metrics: DataplaneMetrics,
     health: &Health,
-) -> anyhow::Result<(dataplane::Handle, oneshot::Receiver<()>)> {
+) -> anyhow::Result<(reconciler::Handle, oneshot::Receiver<()>)> {
+    let state_file = pod_network::state_path(&environment.state_dir);
     let settings = dataplane::Settings {
         object: environment.bpf_object.clone(),
         pin_dir: environment.bpf_dir.clone(),
-        state: pod_network::state_path(&environment.state_dir),
         sizes: environment.map_sizes.sizes(),
     };
-    dataplane::start(settings, metrics, health.condition("dataplane", Scope::Readiness))
-        .context("dataplane thread")
+    reconciler::start(state_file, settings, metrics, health.condition("dataplane", Scope::Readiness))
+        .context("reconciler thread")
 }
 
 fn follow_node_addresses(agent: &Arc<Agent>, followed: Condition) -> anyhow::Result<()> {
     let agent = Arc::clone(agent);
     node_addresses::follow(followed, move |addresses| {
         agent.node_addresses.write(|known| known.clone_from(&addresses));
-        agent.dataplane.set_nodes(addresses);
+        agent.reconciler.set_nodes(addresses);
     })
     .context("thread for node addresses")
 }

@@ -15,7 +15,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post, put};
 use spiderpool_api::agent::path;
 
-use crate::daemon::Agent;
+use crate::agent::Agent;
 use error::{Failed, Problem};
 
 pub(crate) use socket::bind;

@@ -1,16 +1,18 @@
 //! `spiderpool-agent`: allocates addresses for the pods of its node and owns the node's dataplane.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 mod announce;
-pub mod cluster_cidrs;
 pub mod config;
 pub mod coordinator;
 pub mod daemon;
 pub mod dataplane;
+pub mod destinations;
 mod http;
 pub mod ipam;
 pub mod node;
 pub mod node_addresses;
 pub mod pod_network;
+pub mod reconciler;
 pub mod start;
 pub mod watches;

@@ -1,28 +1,127 @@
 //! The network of this node's pods: which NICs they have registered, and what the agent keeps right in their
 //! network namespaces while the cluster and the node change: the node link and the route hints.
 //!
-//! Knows nothing of programs and maps.
+//! Knows nothing of programs and maps, and works where they cannot be loaded.
 
 mod idle_links;
+mod ids;
 mod inventory;
 pub(crate) mod netns;
-pub(crate) mod node_link;
+mod node_link;
 mod profile_key;
-pub(crate) mod route_hints;
+mod reconcile;
+mod record;
+mod route_hints;
 pub(crate) mod state_file;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use idle_links::IdleLinks;
+use spiderpool_core::names::ContainerId;
+use tracing::{error, info};
+
+pub(crate) use ids::{FoundNic, ReservedId};
 pub use inventory::InventoryError;
-#[cfg(test)]
-pub(crate) use inventory::NetnsIdentity;
-pub(crate) use inventory::{Inventory, NicRecord, PodRecord, Retired};
+pub(crate) use inventory::{Inventory, Removed};
 pub use netns::NamespaceError;
 pub use profile_key::ProfileKey;
+#[cfg(test)]
+pub(crate) use record::NetnsIdentity;
+pub(crate) use record::{NicRecord, PodRecord, PodState};
 pub use state_file::StateFileError;
+
+use crate::destinations::Destinations;
+use idle_links::IdleLinks;
 
 /// Where the inventory is kept.
 pub fn state_path(folder: &Path) -> PathBuf {
     folder.join("dataplane.json")
 }
+
+/// The pods of the node, on disk and in their namespaces. Everything here blocks.
+#[derive(Debug)]
+pub(crate) struct PodNetworks {
+    state_file: PathBuf,
+    /// `None` until the state file could be read.
+    inventory: Option<Inventory>,
+    idle_links: IdleLinks,
+}
+
+impl PodNetworks {
+    /// The state file is read when the inventory is asked for.
+    pub(crate) fn new(state_file: PathBuf) -> Self {
+        Self { state_file, inventory: None, idle_links: IdleLinks::default() }
+    }
+
+    /// The inventory; fails as long as the state file cannot be read. A file that is no inventory is a lost one.
+    pub(crate) fn inventory(&mut self) -> Result<&mut Inventory, StateFileError> {
+        let inventory = match self.inventory.take() {
+            Some(inventory) => inventory,
+            None => read(&self.state_file)?,
+        };
+        Ok(self.inventory.insert(inventory))
+    }
+
+    /// Replaces the inventory, first on disk: no id is ever in use and unknown after a restart.
+    pub(crate) fn commit(&mut self, next: Inventory) -> Result<&mut Inventory, StateFileError> {
+        state_file::write(&self.state_file, &next)?;
+        Ok(self.inventory.insert(next))
+    }
+
+    /// Writes the inventory as it is; nothing if it has not been read.
+    pub(crate) fn save(&self) -> Result<(), StateFileError> {
+        self.inventory.as_ref().map_or(Ok(()), |inventory| state_file::write(&self.state_file, inventory))
+    }
+
+    /// Finds out which pods of the state file still run, and takes out those that are gone.
+    pub(crate) fn verify(&mut self, destinations: &Destinations) {
+        let Some(inventory) = &mut self.inventory else { return };
+        let gone = verify::verify(inventory, destinations);
+        if gone == 0 {
+            return;
+        }
+        info!(gone, "pods that are gone are taken out of the inventory");
+        if let Err(error) = self.save() {
+            error!(%error, "inventory cannot be written");
+        }
+    }
+
+    /// Carries the destinations into the pods' namespaces: node links and route hints.
+    pub(crate) fn reconcile(&self, destinations: &Destinations) {
+        for pod in self.inventory.iter().flat_map(Inventory::pods) {
+            reconcile::reconcile_if_running(pod, destinations);
+        }
+    }
+
+    /// A pod's last underlay NIC is gone: if the pod still runs at the next [`Self::delete_idle_links`], its node
+    /// link is deleted.
+    pub(crate) fn node_link_is_idle(&mut self, container_id: &ContainerId) {
+        self.idle_links.add(container_id);
+    }
+
+    /// A pod registers a NIC: it needs its node link.
+    pub(crate) fn node_link_is_used(&mut self, container_id: &ContainerId) {
+        self.idle_links.cancel(container_id);
+    }
+
+    /// Deletes the node links that have become idle and were not used since.
+    pub(crate) fn delete_idle_links(&mut self) {
+        self.idle_links.delete_links();
+    }
+}
+
+fn read(state_file: &Path) -> Result<Inventory, StateFileError> {
+    match state_file::read(state_file) {
+        Ok(Some(inventory)) => Ok(inventory),
+        Ok(None) => Ok(Inventory::lost()),
+        // A failure to read it is not one to lose it by.
+        Err(error @ StateFileError::Io { .. }) => Err(error),
+        Err(error) => {
+            error!(%error, "inventory is lost, NICs that the maps know are left as they are");
+            Ok(Inventory::lost())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -165,7 +165,7 @@ fn a_lost_inventory_costs_no_running_pod_its_entries() {
     let Some(mut lab) = lab("a_lost_inventory") else { return };
     let agent = lab.agents.remove(0);
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
-    let pod = Pod::add(plane, node, &spec("stranger", DefaultRoute::Net1)).unwrap();
+    let pod = Pod::add(plane, node, &spec("orphaned", DefaultRoute::Net1)).unwrap();
     let ids = counters::nic_ids(&pod.place).unwrap();
     agent.kill().unwrap();
     node.run(|| Ok(std::fs::remove_file(STATE)?)).unwrap();

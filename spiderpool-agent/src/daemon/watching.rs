@@ -15,10 +15,12 @@ use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
-use super::{Agent, Task};
-use crate::cluster_cidrs::ClusterCidrs;
+use crate::agent::Agent;
+use crate::destinations::ClusterCidrs;
 use crate::ipam::Indexes;
 use crate::watches::{CoordinatorIndex, Index, Shared, follow, pool_specs};
+
+type Task = tokio::task::JoinHandle<()>;
 
 /// How often the API server is asked whether it is there.
 const PROBE: Duration = Duration::from_secs(5);
@@ -41,7 +43,7 @@ pub(super) fn start(
     let coordinators = Watch::new("watch of coordinators", health, shutdown);
     let on_coordinator = {
         let agent = Arc::clone(agent);
-        move || renew_cluster(&agent)
+        move || set_cluster(&agent)
     };
     let on_pods = {
         let agent = Arc::clone(agent);
@@ -104,12 +106,12 @@ impl Watch {
     }
 }
 
-/// Tells the dataplane what the coordinator says, if its status may be used.
-fn renew_cluster(agent: &Agent) {
+/// Hands the CIDRs of the SpiderCoordinator to the reconciler, if its status may be used.
+fn set_cluster(agent: &Agent) {
     let coordinator = agent.coordinators.read(CoordinatorIndex::chosen);
     let ready = coordinator.filter(|coordinator| crate::coordinator::check_ready(coordinator).is_ok());
     if let Some(coordinator) = ready {
-        agent.dataplane.set_cluster(ClusterCidrs::of(&coordinator));
+        agent.reconciler.set_cluster(ClusterCidrs::of(&coordinator));
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use spiderpool_dataplane::{CidrAction, CidrKind};
 
-use crate::cluster_cidrs::ClusterCidrs;
+use crate::destinations::ClusterCidrs;
 use crate::pod_network::ProfileKey;
 
 /// The entries of one profile. Where two name the same network, the later counts: what must stay wins.

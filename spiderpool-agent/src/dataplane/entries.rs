@@ -95,7 +95,7 @@ mod tests {
     use spiderpool_core::names::PodName;
 
     use super::*;
-    use crate::pod_network::NetnsIdentity;
+    use crate::pod_network::{NetnsIdentity, PodState};
 
     fn record(id: u16, name: &str, role: NicRole, addresses: &[&str]) -> NicRecord {
         let nic = Nic {
@@ -118,6 +118,7 @@ mod tests {
             pod: PodName::new("ns", "pod").unwrap(),
             pod_uid: None,
             profile: 7,
+            state: PodState::Attached,
             attachments: vec![],
             nics,
         }

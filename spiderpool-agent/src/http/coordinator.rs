@@ -9,8 +9,8 @@ use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
 
 use super::body::JsonBody;
 use super::error::Failed;
+use crate::agent::Agent;
 use crate::coordinator::{self, CoordinatorError};
-use crate::daemon::Agent;
 
 pub(super) async fn config(
     State(agent): State<Arc<Agent>>,

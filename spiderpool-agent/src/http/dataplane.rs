@@ -8,18 +8,18 @@ use spiderpool_api::agent::dataplane::{RegisterNics, RegisteredNics, UnregisterN
 
 use super::body::JsonBody;
 use super::error::Failed;
-use crate::daemon::Agent;
+use crate::agent::Agent;
 
 pub(super) async fn register(
     State(agent): State<Arc<Agent>>,
     JsonBody(request): JsonBody<RegisterNics>,
 ) -> Result<Json<RegisteredNics>, Failed> {
-    Ok(Json(agent.dataplane.register(request).await?))
+    Ok(Json(agent.reconciler.register(request).await?))
 }
 
 pub(super) async fn unregister(
     State(agent): State<Arc<Agent>>,
     JsonBody(attachment): JsonBody<UnregisterNics>,
 ) -> Result<(), Failed> {
-    Ok(agent.dataplane.unregister(attachment).await?)
+    Ok(agent.reconciler.unregister(attachment).await?)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use spiderpool_api::crd::{EndpointIp, SpiderEndpointStatus};
 
 use super::error::{Failed, Problem};
-use crate::daemon::Agent;
+use crate::agent::Agent;
 
 /// A required parameter is missing.
 const REQUIRED: u16 = 602;

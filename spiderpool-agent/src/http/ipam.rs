@@ -8,8 +8,8 @@ use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamBatchDelArgs
 
 use super::body::JsonBody;
 use super::error::Failed;
+use crate::agent::Agent;
 use crate::announce::Announcement;
-use crate::daemon::Agent;
 
 /// The agent answers.
 pub(super) async fn healthy() {}

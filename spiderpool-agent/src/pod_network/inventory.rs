@@ -1,83 +1,18 @@
-//! The pods of this node that the dataplane serves: who has which NIC id. Pure: the owner keeps it on disk and
-//! carries it into the maps.
+//! The pods of this node whose NICs are registered, and who has which NIC id. Pure: its owner keeps it on disk, and
+//! the dataplane carries it into the maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize};
-use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
-use spiderpool_core::dataplane::OwnCidrs;
-use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
+use serde::{Deserialize, Serialize};
+use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
+use spiderpool_core::names::ContainerId;
 use thiserror::Error;
 
+use super::ids::{self, FoundNic, ReservedId, next_id};
 use super::profile_key::ProfileKey;
-
-/// Tells a network namespace from a later one at the same path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NetnsIdentity {
-    /// Device of the nsfs file.
-    pub dev: u64,
-    /// Its inode.
-    pub inode: u64,
-}
-
-/// One sandbox.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct PodRecord {
-    /// `CNI_CONTAINERID`.
-    #[serde(rename = "containerID")]
-    pub container_id: ContainerId,
-    /// Where its network namespace is.
-    pub netns: PathBuf,
-    /// Which one that was.
-    pub netns_identity: NetnsIdentity,
-    /// The pod.
-    #[serde(flatten)]
-    pub pod: PodName,
-    /// Absent where the runtime does not tell the plugin.
-    #[serde(default, rename = "podUID", deserialize_with = "empty_as_none")]
-    pub pod_uid: Option<PodUid>,
-    /// Its set of CIDRs in the map.
-    pub profile: u16,
-    /// Its CNI attachments.
-    pub attachments: Vec<AttachmentRecord>,
-    /// Its NICs.
-    pub nics: Vec<NicRecord>,
-}
-
-/// As agents wrote it that did not know the type.
-fn empty_as_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PodUid>, D::Error> {
-    let uid = Option::<String>::deserialize(deserializer)?.filter(|uid| !uid.is_empty());
-    uid.map(PodUid::try_from).transpose().map_err(serde::de::Error::custom)
-}
-
-/// What one attachment asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct AttachmentRecord {
-    /// The CNI network.
-    pub network: String,
-    /// The NIC that it made.
-    pub if_name: IfName,
-    /// What must not be steered.
-    pub stay: Vec<IpNet>,
-    /// What must be steered, where the agent does not decide.
-    #[serde(default)]
-    pub own_cidrs: OwnCidrs,
-    /// Whether the pod gets route hints.
-    pub route_hints: RouteHints,
-}
-
-/// A NIC and its id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NicRecord {
-    /// Unique on the node.
-    pub id: u16,
-    /// As registered.
-    pub nic: Nic,
-}
+use super::record::{NetnsIdentity, NicRecord, PodRecord, PodState};
 
 /// Why a registration is refused.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -90,77 +25,68 @@ pub enum InventoryError {
     NoClusterNic(ContainerId),
 }
 
-/// All sandboxes.
+/// What a removal took out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// The attachment is unknown.
+    Nothing,
+    /// A NIC of a pod that has others.
+    Nic,
+    /// The pod, with its last underlay NIC.
+    Pod,
+}
+
+/// All sandboxes. An id is a pod's, or reserved, or free.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", from = "Stored")]
 pub(crate) struct Inventory {
     pods: BTreeMap<ContainerId, PodRecord>,
     last_id: u16,
-    /// Ids that were in use when the inventory was lost, with their profiles. Their pods may still run, so ids and
-    /// profiles are left alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    reserved: BTreeMap<u16, ReservedId>,
+    /// See [`Inventory::lost`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lost: bool,
+}
+
+/// The inventory as this agent and older ones wrote it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    pods: BTreeMap<ContainerId, PodRecord>,
+    last_id: u16,
     #[serde(default)]
-    pub(crate) strangers: BTreeMap<u16, u16>,
+    reserved: BTreeMap<u16, ReservedId>,
+    /// Orphaned ids with their profiles, as older agents wrote them.
+    #[serde(default)]
+    strangers: BTreeMap<u16, u16>,
+    #[serde(default)]
+    lost: bool,
 }
 
-/// Ids that are no longer in use, and whose flows must be forgotten.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Retired {
-    /// NIC ids.
-    pub nics: Vec<u16>,
-    /// Pod ids, for the flows.
-    pub pods: Vec<u16>,
-}
-
-impl Retired {
-    /// These too.
-    pub(crate) fn join(&mut self, other: Self) {
-        self.nics.extend(other.nics);
-        self.pods.extend(other.pods);
-    }
-}
-
-impl PodRecord {
-    /// The id of the cluster NIC, which is the pod's.
-    pub(crate) fn id(&self) -> u16 {
-        self.nic(NicRole::Cluster).map_or(0, |record| record.id)
-    }
-
-    /// The NIC with this role; the first if there are several.
-    pub(crate) fn nic(&self, role: NicRole) -> Option<&NicRecord> {
-        self.nics.iter().find(|record| record.nic.role == role)
-    }
-
-    /// What decides the pod's set of CIDRs.
-    pub(crate) fn profile_key(&self) -> ProfileKey {
-        let own: BTreeSet<IpNet> = self
-            .nics
-            .iter()
-            .flat_map(|record| &record.nic.addresses)
-            .map(|net| IpNet::from(net.addr()))
-            .collect();
-        let connected = self.nics.iter().flat_map(|record| &record.nic.addresses).map(IpNet::trunc).collect();
-        let stay = self.attachments.iter().flat_map(|attachment| &attachment.stay).map(IpNet::trunc);
-        // A pod's own addresses never differ from one pod to the next in what they decide.
-        let stay = stay.filter(|net| !own.contains(net)).collect();
-        ProfileKey::new(stay, &connected, self.own_cidrs())
-    }
-
-    /// The CIDRs that its networks name.
-    pub(crate) fn own_cidrs(&self) -> OwnCidrs {
-        let mut own = OwnCidrs::default();
-        self.attachments.iter().for_each(|attachment| own.join(&attachment.own_cidrs));
-        own
-    }
-
-    fn retire(&self) -> Retired {
-        Retired { nics: self.nics.iter().map(|record| record.id).collect(), pods: vec![self.id()] }
+impl From<Stored> for Inventory {
+    fn from(stored: Stored) -> Self {
+        let Stored { pods, last_id, mut reserved, strangers, lost } = stored;
+        let orphaned = strangers.into_iter().map(|(id, profile)| (id, ReservedId::Orphaned { profile }));
+        reserved.extend(orphaned);
+        Self { pods, last_id, reserved, lost }
     }
 }
 
 impl Inventory {
+    /// In place of one that is gone: pods may run that it does not know, until it is compared with the maps.
+    pub(crate) fn lost() -> Self {
+        Self { lost: true, ..Self::default() }
+    }
+
     /// All sandboxes, by container id.
     pub(crate) fn pods(&self) -> impl Iterator<Item = &PodRecord> {
         self.pods.values()
+    }
+
+    /// The pods in this state.
+    pub(crate) fn pods_in(&self, state: PodState) -> Vec<PodRecord> {
+        self.pods().filter(|pod| pod.state == state).cloned().collect()
     }
 
     /// One sandbox.
@@ -168,33 +94,77 @@ impl Inventory {
         self.pods.get(container_id)
     }
 
-    /// The NIC ids in use.
+    /// Sets the state of a pod; an unknown one changes nothing.
+    pub(crate) fn set_state(&mut self, container_id: &ContainerId, state: PodState) {
+        if let Some(pod) = self.pods.get_mut(container_id) {
+            pod.state = state;
+        }
+    }
+
+    /// The NIC ids of pods.
     pub(crate) fn ids(&self) -> BTreeSet<u16> {
         self.pods().flat_map(|pod| &pod.nics).map(|record| record.id).collect()
     }
 
-    /// The profiles in use, each with what decides it.
+    /// Ids whose entries in the maps must be removed.
+    pub(crate) fn retiring(&self) -> Vec<(u16, ReservedId)> {
+        let retiring = self.reserved.iter().filter(|(_, why)| !matches!(why, ReservedId::Orphaned { .. }));
+        retiring.map(|(id, why)| (*id, *why)).collect()
+    }
+
+    /// Nothing of a retiring id is in the maps any more: it is free.
+    pub(crate) fn free(&mut self, id: u16) {
+        if !matches!(self.reserved.get(&id), Some(ReservedId::Orphaned { .. })) {
+            self.reserved.remove(&id);
+        }
+    }
+
+    /// How many ids belong to pods that the inventory does not know.
+    pub(crate) fn orphaned(&self) -> usize {
+        self.reserved.values().filter(|why| matches!(why, ReservedId::Orphaned { .. })).count()
+    }
+
+    /// The profiles of pods, each with what decides it.
     pub(crate) fn profiles(&self) -> BTreeMap<u16, ProfileKey> {
         self.pods().map(|pod| (pod.profile, pod.profile_key())).collect()
     }
 
+    /// The profiles that entries in the maps refer to, those of orphaned ids included.
+    pub(crate) fn profiles_in_use(&self) -> BTreeSet<u16> {
+        self.pods().map(|pod| pod.profile).chain(self.orphaned_profiles()).collect()
+    }
+
+    fn orphaned_profiles(&self) -> impl Iterator<Item = u16> {
+        self.reserved.values().filter_map(|why| match why {
+            ReservedId::Orphaned { profile } => Some(*profile),
+            ReservedId::RetiringNic | ReservedId::RetiringPod => None,
+        })
+    }
+
+    /// Compares with what an earlier agent left in the maps: an id that no pod has is retired, or orphaned if the
+    /// inventory was lost.
+    pub(crate) fn compare(&mut self, found: &[FoundNic]) {
+        self.reserved = ids::compare(&self.reserved, &self.ids(), self.lost, found);
+        self.lost = false;
+    }
+
     /// Takes a registration in. The same NICs get the same ids again; what an older sandbox of another namespace
-    /// had under this container id is retired. Ids of `taken` are not given out.
+    /// had under this container id is retired. Answers the pod with all its NICs.
     pub(crate) fn register(
         &mut self,
         request: &RegisterNics,
         netns_identity: NetnsIdentity,
-        taken: &BTreeSet<u16>,
         max_id: u16,
-    ) -> Result<Retired, InventoryError> {
+    ) -> Result<PodRecord, InventoryError> {
         let container_id = &request.attachment.container_id;
         let known = self.pods.get(container_id);
-        let (mut pod, retired) = match known.filter(|pod| pod.netns_identity == netns_identity) {
-            Some(pod) => (pod.clone(), Retired::default()),
-            None => (new_pod(request, netns_identity), known.map(PodRecord::retire).unwrap_or_default()),
+        let (same, older) = match known {
+            Some(pod) if pod.netns_identity == netns_identity => (Some(pod.clone()), None),
+            other => (None, other.cloned()),
         };
-        let mut used: BTreeSet<u16> = self.ids().union(taken).copied().collect();
-        used.extend(self.strangers.keys());
+        let mut pod = same.unwrap_or_else(|| PodRecord::new(request, netns_identity));
+        let mut used: BTreeSet<u16> = self.ids();
+        used.extend(self.reserved.keys());
         let mut last_id = self.last_id;
         for nic in &request.nics {
             if let Some(record) = pod.nics.iter_mut().find(|record| record.nic.name == nic.name) {
@@ -212,42 +182,56 @@ impl Inventory {
             return Err(InventoryError::NoClusterNic(container_id.clone()));
         }
         pod.netns = PathBuf::from(&request.netns);
-        put_attachment(&mut pod, request);
+        pod.put_attachment(request);
         pod.profile = self.profile_for(&pod);
+        if pod.state == PodState::Unverified {
+            pod.state = PodState::Verified;
+        }
         self.last_id = last_id;
-        self.pods.insert(container_id.clone(), pod);
-        Ok(retired)
+        self.pods.insert(container_id.clone(), pod.clone());
+        if let Some(older) = older {
+            self.retire(&older);
+        }
+        Ok(pod)
     }
 
     /// Takes an attachment out; the whole sandbox with its last underlay NIC. Unknown ones change nothing.
-    pub(crate) fn unregister(&mut self, attachment: &Attachment) -> Retired {
-        let Some(pod) = self.pods.get_mut(&attachment.container_id) else { return Retired::default() };
-        let is_it = |record: &AttachmentRecord| {
-            record.if_name == attachment.if_name && record.network == attachment.network
-        };
-        if !pod.attachments.iter().any(is_it) {
-            return Retired::default();
+    pub(crate) fn unregister(&mut self, attachment: &Attachment) -> Removed {
+        let Some(pod) = self.pods.get_mut(&attachment.container_id) else { return Removed::Nothing };
+        if !pod.attachments.iter().any(|known| known.is(attachment)) {
+            return Removed::Nothing;
         }
-        let leaves = |record: &NicRecord| {
+        let is_its = |record: &NicRecord| {
             record.nic.name == attachment.if_name && record.nic.role == NicRole::Underlay
         };
-        let rest = pod.nics.iter().any(|record| record.nic.role == NicRole::Underlay && !leaves(record));
-        if !rest {
-            return self.remove(&attachment.container_id);
+        if !pod.nics.iter().any(|record| record.nic.role == NicRole::Underlay && !is_its(record)) {
+            self.remove(&attachment.container_id);
+            return Removed::Pod;
         }
-        pod.attachments.retain(|record| !is_it(record));
-        let nics = pod.nics.extract_if(.., |record| leaves(record)).map(|record| record.id).collect();
+        pod.attachments.retain(|known| !known.is(attachment));
+        let retired: Vec<NicRecord> = pod.nics.extract_if(.., |record| is_its(record)).collect();
+        self.reserved.extend(retired.iter().map(|record| (record.id, ReservedId::RetiringNic)));
         let pod = pod.clone();
         let profile = self.profile_for(&pod);
         if let Some(pod) = self.pods.get_mut(&attachment.container_id) {
             pod.profile = profile;
         }
-        Retired { nics, pods: Vec::new() }
+        Removed::Nic
     }
 
     /// Takes a sandbox out.
-    pub(crate) fn remove(&mut self, container_id: &ContainerId) -> Retired {
-        self.pods.remove(container_id).map(|pod| pod.retire()).unwrap_or_default()
+    pub(crate) fn remove(&mut self, container_id: &ContainerId) {
+        if let Some(pod) = self.pods.remove(container_id) {
+            self.retire(&pod);
+        }
+    }
+
+    fn retire(&mut self, pod: &PodRecord) {
+        let retiring = |record: &NicRecord| match record.nic.role {
+            NicRole::Cluster => (record.id, ReservedId::RetiringPod),
+            NicRole::Underlay | NicRole::NodeLink => (record.id, ReservedId::RetiringNic),
+        };
+        self.reserved.extend(pod.nics.iter().map(retiring));
     }
 
     /// The profile of a pod that wants the same, else the lowest that no other pod uses.
@@ -257,8 +241,8 @@ impl Inventory {
         if let Some(same) = others().find(|other| other.profile_key() == key) {
             return same.profile;
         }
-        let strangers = self.strangers.values().copied();
-        let used: BTreeSet<u16> = others().map(|other| other.profile).chain(strangers).collect();
+        let used: BTreeSet<u16> =
+            others().map(|other| other.profile).chain(self.orphaned_profiles()).collect();
         (1..=u16::MAX).find(|profile| !used.contains(profile)).unwrap_or(u16::MAX)
     }
 }
@@ -268,37 +252,6 @@ fn in_order(nic: &Nic, known: &[IpNet]) -> Nic {
     let mut nic = nic.clone();
     nic.addresses.sort_by_key(|net| known.iter().position(|k| k == net).unwrap_or(usize::MAX));
     nic
-}
-
-fn new_pod(request: &RegisterNics, netns_identity: NetnsIdentity) -> PodRecord {
-    PodRecord {
-        container_id: request.attachment.container_id.clone(),
-        netns: PathBuf::from(&request.netns),
-        netns_identity,
-        pod: request.pod.clone(),
-        pod_uid: request.pod_uid.clone(),
-        profile: 0,
-        attachments: Vec::new(),
-        nics: Vec::new(),
-    }
-}
-
-fn put_attachment(pod: &mut PodRecord, request: &RegisterNics) {
-    let attachment = AttachmentRecord {
-        network: request.attachment.network.clone(),
-        if_name: request.attachment.if_name.clone(),
-        stay: request.stay.clone(),
-        own_cidrs: request.own_cidrs.clone(),
-        route_hints: request.route_hints,
-    };
-    pod.attachments
-        .retain(|known| (&known.network, &known.if_name) != (&attachment.network, &attachment.if_name));
-    pod.attachments.push(attachment);
-}
-
-/// The next free id behind the last one that was given out, so that an id rests long before it comes again.
-fn next_id(last: u16, used: &BTreeSet<u16>, max: u16) -> Option<u16> {
-    (last.saturating_add(1)..=max).chain(1..=last.min(max)).find(|id| !used.contains(id))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use thiserror::Error;
 
-use super::inventory::{NetnsIdentity, PodRecord};
+use super::record::{NetnsIdentity, PodRecord};
 
 /// A pod's network namespace cannot be read or changed.
 #[derive(Debug, Error)]
@@ -42,8 +42,27 @@ pub(crate) fn open(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
     Ok(link.is_some_and(|link| link.index == *ifindex && link.mac == Some(*mac)).then_some(netns))
 }
 
+/// Where a pod of the inventory is.
+pub(crate) enum Presence {
+    /// It runs, in this namespace.
+    Here(NetNs),
+    /// It runs, and its namespace cannot be reached.
+    Hidden,
+    /// Its namespace has ended.
+    Gone,
+}
+
+/// Looks for a pod's namespace.
+pub(crate) fn presence(pod: &PodRecord) -> Result<Presence, NamespaceError> {
+    Ok(match open(pod)? {
+        Some(netns) => Presence::Here(netns),
+        None if has_host_end(pod)? => Presence::Hidden,
+        None => Presence::Gone,
+    })
+}
+
 /// Whether the node's end of the pod's node link is there, which ends with the pod's namespace.
-pub(crate) fn has_host_end(pod: &PodRecord) -> Result<bool, NamespaceError> {
+fn has_host_end(pod: &PodRecord) -> Result<bool, NamespaceError> {
     let Ok(name) = host_end_name(pod.container_id.as_str()) else { return Ok(false) };
     let (mac, _) = node_link_macs(pod.container_id.as_str());
     Ok(Netlink::open()?.link_by_name(&name)?.is_some_and(|link| link.mac == Some(mac)))

@@ -15,13 +15,13 @@ use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use tracing::debug;
 
-use super::inventory::PodRecord;
 use super::netns::NamespaceError;
+use super::record::PodRecord;
 
 /// Makes routes and neighbours of the node link what these node addresses ask for; answers how many changed.
 ///
 /// With a node address the kernel deletes every route that has it as source.
-pub(crate) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {
+pub(super) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {
     let (Ok(link), Some(cluster)) = (NodeLink::of(pod.container_id.as_str()), pod.nic(NicRole::Cluster))
     else {
         return Ok(0);

@@ -13,11 +13,11 @@ use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use tracing::debug;
 
-use super::inventory::PodRecord;
 use super::netns::NamespaceError;
+use super::record::PodRecord;
 
 /// Makes the route hints what they should be for these destinations; answers how many routes changed.
-pub(crate) fn refresh(
+pub(super) fn refresh(
     netns: &NetNs,
     pod: &PodRecord,
     cidrs: &[IpNet],

@@ -35,7 +35,7 @@ pub(super) enum ReadError {
 pub(super) fn read(state: &Path) -> Result<PodNetworks, ReadError> {
     let inventory = state_file::read(state)?.unwrap_or_default();
     let links = Netlink::open().and_then(|mut netlink| netlink.links())?;
-    let mut found = PodNetworks { orphaned_nics: inventory.strangers.len(), ..PodNetworks::default() };
+    let mut found = PodNetworks { orphaned_nics: inventory.orphaned(), ..PodNetworks::default() };
     let mut in_use = BTreeSet::new();
     for pod in inventory.pods() {
         let Ok(ends) = NodeLink::of(pod.container_id.as_str()) else { continue };

@@ -1,3 +1,7 @@
+use spiderpool_api::agent::dataplane::RouteHints;
+use spiderpool_core::dataplane::OwnCidrs;
+use spiderpool_core::names::PodName;
+
 use super::*;
 
 const NETNS: NetnsIdentity = NetnsIdentity { dev: 4, inode: 1 };
@@ -40,8 +44,17 @@ fn attachment(container: &str, underlay: &str) -> Attachment {
     Attachment { container_id: id(container), network: "macvlan".into(), if_name: underlay.parse().unwrap() }
 }
 
-fn register(inventory: &mut Inventory, request: &RegisterNics) -> Retired {
-    inventory.register(request, NETNS, &BTreeSet::new(), 100).unwrap()
+fn register(inventory: &mut Inventory, request: &RegisterNics) {
+    inventory.register(request, NETNS, 100).unwrap();
+}
+
+fn retiring_pod(pod: u16, nics: &[u16]) -> Vec<(u16, ReservedId)> {
+    let nics = nics.iter().map(|id| (*id, ReservedId::RetiringNic));
+    [(pod, ReservedId::RetiringPod)].into_iter().chain(nics).collect()
+}
+
+fn flush(inventory: &mut Inventory) {
+    inventory.retiring().iter().for_each(|(id, _)| inventory.free(*id));
 }
 
 fn ids(inventory: &Inventory, container: &str) -> Vec<(String, u16)> {
@@ -54,8 +67,9 @@ fn registering_again_gives_the_same_ids() {
     let mut inventory = Inventory::default();
     register(&mut inventory, &request("a", "net1", 1));
     let before = inventory.clone();
-    assert_eq!(register(&mut inventory, &request("a", "net1", 1)), Retired::default());
+    register(&mut inventory, &request("a", "net1", 1));
     assert_eq!(inventory, before);
+    assert_eq!(inventory.retiring(), []);
 }
 
 #[test]
@@ -65,11 +79,10 @@ fn a_second_nic_joins_the_first_ones() {
     register(&mut inventory, &request("a", "net2", 2));
     let names: Vec<_> = ids(&inventory, "a").into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["eth0", "sp0", "net1", "net2"]);
-    assert_eq!(inventory.unregister(&attachment("a", "net1")), Retired { nics: vec![3], pods: vec![] });
-    assert_eq!(
-        inventory.unregister(&attachment("a", "net2")),
-        Retired { nics: vec![1, 2, 4], pods: vec![1] }
-    );
+    assert_eq!(inventory.unregister(&attachment("a", "net1")), Removed::Nic);
+    assert_eq!(inventory.retiring(), [(3, ReservedId::RetiringNic)]);
+    assert_eq!(inventory.unregister(&attachment("a", "net2")), Removed::Pod);
+    assert_eq!(inventory.retiring(), retiring_pod(1, &[2, 3, 4]));
     assert!(inventory.pod(&id("a")).is_none());
 }
 
@@ -96,8 +109,10 @@ fn a_late_removal_of_an_old_sandbox_hits_nothing() {
     let mut inventory = Inventory::default();
     register(&mut inventory, &request("old", "net1", 1));
     register(&mut inventory, &request("new", "net1", 1));
-    inventory.unregister(&attachment("old", "net1"));
-    assert_eq!(inventory.unregister(&attachment("old", "net1")), Retired::default());
+    assert_eq!(inventory.unregister(&attachment("old", "net1")), Removed::Pod);
+    let before = inventory.clone();
+    assert_eq!(inventory.unregister(&attachment("old", "net1")), Removed::Nothing);
+    assert_eq!(inventory, before);
     assert_eq!(ids(&inventory, "new").len(), 3);
 }
 
@@ -106,8 +121,8 @@ fn another_namespace_under_the_same_container_is_another_pod() {
     let mut inventory = Inventory::default();
     register(&mut inventory, &request("a", "net1", 1));
     let other = NetnsIdentity { inode: 2, ..NETNS };
-    let retired = inventory.register(&request("a", "net1", 1), other, &BTreeSet::new(), 100).unwrap();
-    assert_eq!(retired, Retired { nics: vec![1, 2, 3], pods: vec![1] });
+    inventory.register(&request("a", "net1", 1), other, 100).unwrap();
+    assert_eq!(inventory.retiring(), retiring_pod(1, &[2, 3]));
     assert_eq!(inventory.ids(), [4, 5, 6].into());
 }
 
@@ -116,14 +131,43 @@ fn ids_come_again_as_late_as_possible_and_run_out() {
     let mut inventory = Inventory::default();
     register(&mut inventory, &request("a", "net1", 1));
     inventory.remove(&id("a"));
+    inventory.free(2);
+    inventory.free(3);
     register(&mut inventory, &request("b", "net1", 1));
     assert_eq!(inventory.ids(), [4, 5, 6].into());
     let full = inventory.clone();
-    let taken = [1].into();
-    assert_eq!(inventory.register(&request("c", "net1", 1), NETNS, &taken, 6), Err(InventoryError::Full(6)));
+    assert_eq!(inventory.register(&request("c", "net1", 1), NETNS, 6), Err(InventoryError::Full(6)));
     assert_eq!(inventory, full, "a refused registration changes nothing");
-    inventory.register(&request("c", "net1", 1), NETNS, &taken, 8).unwrap();
+    inventory.register(&request("c", "net1", 1), NETNS, 8).unwrap();
     assert_eq!(inventory.ids(), (2..=8).filter(|id| *id != 3).collect::<BTreeSet<_>>());
+}
+
+/// A later NIC would inherit counters, addresses and flows.
+#[test]
+fn an_id_is_not_given_out_before_its_entries_are_flushed() {
+    let mut inventory = Inventory::default();
+    register(&mut inventory, &request("a", "net1", 1));
+    inventory.remove(&id("a"));
+    let refused = inventory.register(&request("b", "net1", 1), NETNS, 3);
+    assert_eq!(refused, Err(InventoryError::Full(3)));
+    let text = serde_json::to_string(&inventory).unwrap();
+    let mut restarted: Inventory = serde_json::from_str(&text).unwrap();
+    restarted.compare(&[]);
+    assert_eq!(restarted.retiring(), retiring_pod(1, &[2, 3]), "nor after a restart");
+    flush(&mut restarted);
+    restarted.register(&request("b", "net1", 1), NETNS, 3).unwrap();
+    assert_eq!(restarted.ids(), [1, 2, 3].into());
+}
+
+#[test]
+fn a_registration_proves_that_the_pod_runs() {
+    let mut inventory = Inventory::default();
+    register(&mut inventory, &request("a", "net1", 1));
+    assert_eq!(inventory.pod(&id("a")).unwrap().state, PodState::Attached);
+    inventory.set_state(&id("a"), PodState::Unverified);
+    register(&mut inventory, &request("a", "net2", 2));
+    let running = inventory.pods_in(PodState::Verified);
+    assert_eq!(running.len(), 1, "net1 still has the programs of the agent before");
 }
 
 #[test]
@@ -149,28 +193,46 @@ fn without_a_cluster_nic_nothing_is_registered() {
     let mut inventory = Inventory::default();
     let mut request = request("a", "net1", 1);
     request.nics.remove(0);
-    let refused = inventory.register(&request, NETNS, &BTreeSet::new(), 100);
+    let refused = inventory.register(&request, NETNS, 100);
     assert_eq!(refused, Err(InventoryError::NoClusterNic(id("a"))));
     assert_eq!(inventory, Inventory::default());
 }
 
 /// What an agent whose inventory was lost finds in the maps belongs to pods that may still run.
 #[test]
-fn ids_and_profiles_of_strangers_are_not_given_out() {
-    let mut inventory = Inventory { strangers: [(1, 1), (3, 2)].into(), ..Inventory::default() };
+fn orphaned_ids_and_profiles_are_not_given_out() {
+    let mut inventory = Inventory::lost();
+    inventory.compare(&[FoundNic { id: 1, pod: 1, profile: 1 }, FoundNic { id: 3, pod: 1, profile: 2 }]);
+    inventory.free(1);
     register(&mut inventory, &request("a", "net1", 1));
     assert_eq!(inventory.ids(), [2, 4, 5].into());
     assert_eq!(inventory.pod(&id("a")).unwrap().profile, 3);
+    assert_eq!((inventory.orphaned(), inventory.profiles_in_use()), (2, [1, 2, 3].into()));
     let text = serde_json::to_string(&inventory).unwrap();
-    assert_eq!(serde_json::from_str::<Inventory>(&text).unwrap().strangers, inventory.strangers);
+    let restarted: Inventory = serde_json::from_str(&text).unwrap();
+    assert_eq!((restarted.orphaned(), restarted.profiles_in_use()), (2, [1, 2, 3].into()));
+}
+
+/// Before the maps can be read a pod may come and go.
+#[test]
+fn a_lost_inventory_stays_lost_on_disk_until_it_is_compared() {
+    let text = serde_json::to_string(&Inventory::lost()).unwrap();
+    let mut restarted: Inventory = serde_json::from_str(&text).unwrap();
+    restarted.compare(&[FoundNic { id: 1, pod: 1, profile: 1 }]);
+    assert_eq!((restarted.orphaned(), restarted.retiring()), (1, vec![]));
 }
 
 #[test]
-fn survives_the_disk() {
+fn survives_the_disk_and_is_not_verified_then() {
     let mut inventory = Inventory::default();
     register(&mut inventory, &request("a", "net1", 1));
+    register(&mut inventory, &request("b", "net1", 2));
+    inventory.unregister(&attachment("b", "net1"));
     let text = serde_json::to_string(&inventory).unwrap();
-    assert_eq!(serde_json::from_str::<Inventory>(&text).unwrap(), inventory);
+    let restarted: Inventory = serde_json::from_str(&text).unwrap();
+    assert_eq!(restarted.pod(&id("a")).unwrap().state, PodState::Unverified);
+    inventory.set_state(&id("a"), PodState::Unverified);
+    assert_eq!(restarted, inventory);
 }
 
 /// Agents before this one kept more of an attachment and of a NIC, and wrote an absent UID as an empty text.
@@ -183,9 +245,10 @@ fn reads_what_older_agents_wrote() {
             "stay": ["10.6.0.0/16"], "ownCidrs": {}, "routeHints": "auto"}],
         "nics": [{"id": 1, "nic": {"name": "eth0", "role": "cluster", "ifindex": 2,
             "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["10.244.0.1/32"], "gateways": ["10.244.0.1"]}}]
-    }}, "lastId": 3}"#;
+    }}, "lastId": 3, "strangers": {"7": 2}}"#;
     let inventory: Inventory = serde_json::from_str(text).unwrap();
     let pod = inventory.pod(&id("a")).unwrap();
     assert_eq!((pod.pod.to_string().as_str(), &pod.pod_uid, pod.id()), ("ns/pod", &None, 1));
-    assert_eq!(inventory.ids(), [1].into());
+    assert_eq!((inventory.ids(), inventory.orphaned()), ([1].into(), 1));
+    assert_eq!(inventory.profiles_in_use(), [1, 2].into());
 }

@@ -7,7 +7,7 @@ use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::PodName;
 use spiderpool_net::netlink::NewVeth;
 
-use super::super::inventory::{NetnsIdentity, NicRecord};
+use super::super::record::{NetnsIdentity, NicRecord, PodState};
 use super::*;
 
 const PEER: MacAddr = MacAddr([0xee; 6]);
@@ -41,6 +41,7 @@ fn pod() -> PodRecord {
         pod: PodName::new("ns", "pod").unwrap(),
         pod_uid: None,
         profile: 1,
+        state: PodState::Attached,
         attachments: vec![],
         nics: vec![
             record(1, "eth0", NicRole::Cluster, &["10.244.0.2/32"]),

@@ -1,0 +1,23 @@
+//! What requests are answered with.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::ipam::Ipam;
+use crate::reconciler;
+use crate::start::Start;
+use crate::watches::{CoordinatorIndex, Shared};
+
+/// The parts of the agent that requests need.
+pub struct Agent {
+    /// Allocates and releases.
+    pub ipam: Arc<Ipam>,
+    /// Registers NICs.
+    pub reconciler: reconciler::Handle,
+    /// Whether requests are answered already.
+    pub start: Start,
+    /// How pods are wired up.
+    pub coordinators: Shared<CoordinatorIndex>,
+    /// The node's own addresses.
+    pub node_addresses: Shared<Vec<IpAddr>>,
+}

@@ -1,0 +1,190 @@
+//! Loaded programs and maps, made what the inventory asks for.
+
+use spiderpool_dataplane::{Dataplane, LoadError, MapError};
+use thiserror::Error;
+use tracing::{error, info};
+
+use super::attach::{self, AttachError};
+use super::cidrs::plan_cidrs;
+use super::entries::{self, TooManyNics, entries, further_addresses};
+use super::logs;
+use super::metrics::{DataplaneMetrics, Growth};
+use super::profiles::Profiles;
+use super::settings::Settings;
+use crate::destinations::{ClusterCidrs, Destinations};
+use crate::pod_network::netns::{self, Presence};
+use crate::pod_network::{FoundNic, Inventory, NamespaceError, PodRecord, PodState, ReservedId};
+
+/// Programs and maps cannot be loaded, written or attached.
+#[derive(Debug, Error)]
+pub enum DataplaneError {
+    /// Programs and maps cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A map cannot be read or written.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The pod's namespace cannot be read.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// Programs cannot be attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// In place of the cluster's CIDRs, for profiles that do not need them.
+static NO_CIDRS: ClusterCidrs = ClusterCidrs { service: Vec::new(), pod: Vec::new(), hijack: Vec::new() };
+
+/// Programs and maps of this node.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    maps: Dataplane,
+    profiles: Profiles,
+    metrics: DataplaneMetrics,
+    growth: Growth,
+}
+
+impl Loaded {
+    /// Loads programs and maps, and reads what an earlier agent has left in the maps.
+    pub(super) fn load(
+        settings: &Settings,
+        metrics: DataplaneMetrics,
+    ) -> Result<(Self, Vec<FoundNic>), DataplaneError> {
+        let Settings { object, pin_dir, sizes } = settings;
+        let mut maps = Dataplane::load(object, pin_dir, sizes)?;
+        info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), "eBPF dataplane loaded");
+        let found = maps.nics()?.into_iter();
+        let found = found.map(|(id, nic)| FoundNic { id, pod: nic.pod, profile: nic.profile }).collect();
+        let profiles = Profiles::found(maps.cidr_profiles()?);
+        logs::follow(&mut maps);
+        Ok((Self { maps, profiles, metrics, growth: Growth::default() }, found))
+    }
+
+    /// The largest NIC id that the maps have room for.
+    pub(crate) fn max_id(&self) -> u16 {
+        self.maps.max_id()
+    }
+
+    /// Refuses a pod that the programs cannot serve.
+    pub(crate) fn check(pod: &PodRecord) -> Result<(), TooManyNics> {
+        entries::check(pod)
+    }
+
+    /// Writes the entries of a pod's NICs.
+    pub(crate) fn put_entries(&mut self, pod: &PodRecord) -> Result<(), DataplaneError> {
+        for (id, entry) in entries(pod) {
+            self.maps.nic_put(id, &entry)?;
+        }
+        for record in &pod.nics {
+            self.maps.addresses_set(record.id, pod.id(), &further_addresses(record))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the pods that run entries and this agent's programs. One that fails is tried again the next time.
+    pub(crate) fn attach_pods(&mut self, inventory: &mut Inventory) {
+        for pod in inventory.pods_in(PodState::Verified) {
+            let (container, name) = (&pod.container_id, &pod.pod);
+            match self.attach_pod(&pod) {
+                Ok(state) => inventory.set_state(container, state),
+                Err(error) => {
+                    error!(%error, %container, pod = %name, "programs cannot be attached, trying again")
+                }
+            }
+        }
+    }
+
+    fn attach_pod(&mut self, pod: &PodRecord) -> Result<PodState, DataplaneError> {
+        let Presence::Here(netns) = netns::presence(pod)? else { return Ok(PodState::Unverified) };
+        self.put_entries(pod)?;
+        attach::attach(&netns, pod, self.maps.programs())?;
+        Ok(PodState::Attached)
+    }
+
+    /// Removes what the maps have of retiring ids, which are free then. What fails is tried again the next time.
+    pub(crate) fn flush(&mut self, inventory: &mut Inventory) {
+        for (id, why) in inventory.retiring() {
+            if let Ok(stats) = self.maps.stats(id) {
+                self.growth.add(&self.metrics, id, &stats);
+            }
+            self.growth.forget(id);
+            match self.remove(id, why) {
+                Ok(()) => inventory.free(id),
+                Err(error) => {
+                    error!(%error, nic = id, "entries of a NIC that is gone cannot be removed, trying again")
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, id: u16, why: ReservedId) -> Result<(), MapError> {
+        self.maps.nic_remove(id)?;
+        match why {
+            ReservedId::RetiringPod => self.maps.pod_flush(id),
+            ReservedId::RetiringNic | ReservedId::Orphaned { .. } => Ok(()),
+        }
+    }
+
+    /// Writes the CIDRs of the profiles that are not what they should be.
+    pub(crate) fn write_profiles(
+        &mut self,
+        inventory: &Inventory,
+        destinations: &Destinations,
+    ) -> Result<(), DataplaneError> {
+        for (profile, key) in inventory.profiles() {
+            if self.profiles.is_written(profile, &key) {
+                continue;
+            }
+            // Before the first word of the API server the maps hold what the last agent knew.
+            let without = (!key.needs_cluster()).then_some(&NO_CIDRS);
+            let Some(cluster) = destinations.cluster.as_ref().or(without) else { continue };
+            self.profiles.begin(profile);
+            self.maps.cidrs_set(profile, &plan_cidrs(cluster, &destinations.nodes, &key))?;
+            self.profiles.finish(profile, key);
+        }
+        Ok(())
+    }
+
+    /// Empties the profiles that no NIC refers to any more; those that an earlier agent has left too.
+    pub(crate) fn drop_profiles(&mut self, inventory: &Inventory) -> Result<(), DataplaneError> {
+        for profile in self.profiles.unused(&inventory.profiles_in_use()) {
+            self.maps.cidrs_remove_profile(profile)?;
+            self.profiles.remove(profile);
+        }
+        Ok(())
+    }
+
+    /// The destinations have changed: writes all profiles anew.
+    pub(crate) fn rewrite_profiles(
+        &mut self,
+        inventory: &Inventory,
+        destinations: &Destinations,
+    ) -> Result<(), DataplaneError> {
+        self.profiles.set_stale();
+        self.write_profiles(inventory, destinations)?;
+        self.drop_profiles(inventory)
+    }
+
+    /// Removes flows whose time is over, and adds up the counters.
+    pub(crate) fn expire_and_count(&mut self, inventory: &Inventory) {
+        match self.maps.expire() {
+            Ok(expired) => {
+                self.metrics.nat_entries.set(i64::try_from(expired.left).unwrap_or(i64::MAX));
+                self.metrics.nat_expired.inc_by(expired.removed as u64);
+            }
+            Err(error) => error!(%error, "flows cannot be expired"),
+        }
+        for id in inventory.ids() {
+            match self.maps.stats(id) {
+                Ok(stats) => self.growth.add(&self.metrics, id, &stats),
+                Err(error) => error!(%error, nic = id, "counters cannot be read"),
+            }
+        }
+        self.count_nics(inventory);
+    }
+
+    /// Sets the metric of the NICs that the programs serve.
+    pub(crate) fn count_nics(&self, inventory: &Inventory) {
+        self.metrics.nics.set(i64::try_from(inventory.ids().len()).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,16 @@
+//! Where the eBPF dataplane finds and leaves what.
+
+use std::path::PathBuf;
+
+use spiderpool_dataplane::Sizes;
+
+/// Where programs and maps are.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The eBPF object.
+    pub object: PathBuf,
+    /// Where programs and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// How many entries the maps have.
+    pub sizes: Sizes,
+}

@@ -1,0 +1,166 @@
+//! What is known of one sandbox: the pod, its attachments and its NICs.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize};
+use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
+use spiderpool_core::dataplane::OwnCidrs;
+use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
+
+use super::profile_key::ProfileKey;
+
+/// Tells a network namespace from a later one at the same path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetnsIdentity {
+    /// Device of the nsfs file.
+    pub dev: u64,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// How far a pod of the inventory has come since the agent started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum PodState {
+    /// Read from the state file. Whether the pod still runs has not been seen.
+    #[default]
+    Unverified,
+    /// It runs. Its NICs may lack entries in the maps, or have programs of an earlier agent.
+    Verified,
+    /// Its NICs have entries and programs; the plugin attaches those of a pod that registers.
+    Attached,
+}
+
+/// One sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PodRecord {
+    /// `CNI_CONTAINERID`.
+    #[serde(rename = "containerID")]
+    pub container_id: ContainerId,
+    /// Where its network namespace is.
+    pub netns: PathBuf,
+    /// Which one that was.
+    pub netns_identity: NetnsIdentity,
+    /// The pod.
+    #[serde(flatten)]
+    pub pod: PodName,
+    /// Absent where the runtime does not tell the plugin.
+    #[serde(default, rename = "podUID", deserialize_with = "empty_as_none")]
+    pub pod_uid: Option<PodUid>,
+    /// Its set of CIDRs in the map.
+    pub profile: u16,
+    /// Its CNI attachments.
+    pub attachments: Vec<AttachmentRecord>,
+    /// Its NICs.
+    pub nics: Vec<NicRecord>,
+    /// Of this process, so it is not in the file.
+    #[serde(skip)]
+    pub state: PodState,
+}
+
+/// As agents wrote it that did not know the type.
+fn empty_as_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PodUid>, D::Error> {
+    let uid = Option::<String>::deserialize(deserializer)?.filter(|uid| !uid.is_empty());
+    uid.map(PodUid::try_from).transpose().map_err(serde::de::Error::custom)
+}
+
+/// What one attachment asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AttachmentRecord {
+    /// The CNI network.
+    pub network: String,
+    /// The NIC that it made.
+    pub if_name: IfName,
+    /// What must not be steered.
+    pub stay: Vec<IpNet>,
+    /// What must be steered, where the agent does not decide.
+    #[serde(default)]
+    pub own_cidrs: OwnCidrs,
+    /// Whether the pod gets route hints.
+    pub route_hints: RouteHints,
+}
+
+/// A NIC and its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NicRecord {
+    /// Unique on the node.
+    pub id: u16,
+    /// As registered.
+    pub nic: Nic,
+}
+
+impl AttachmentRecord {
+    /// Whether this is the attachment.
+    pub(super) fn is(&self, attachment: &Attachment) -> bool {
+        self.if_name == attachment.if_name && self.network == attachment.network
+    }
+}
+
+impl PodRecord {
+    /// The pod of a registration, without NICs and attachments.
+    pub(super) fn new(request: &RegisterNics, netns_identity: NetnsIdentity) -> Self {
+        Self {
+            container_id: request.attachment.container_id.clone(),
+            netns: PathBuf::from(&request.netns),
+            netns_identity,
+            pod: request.pod.clone(),
+            pod_uid: request.pod_uid.clone(),
+            profile: 0,
+            attachments: Vec::new(),
+            nics: Vec::new(),
+            state: PodState::Attached,
+        }
+    }
+
+    /// Remembers what the attachment asks for, in place of what it asked for before.
+    pub(super) fn put_attachment(&mut self, request: &RegisterNics) {
+        self.attachments.retain(|known| !known.is(&request.attachment));
+        self.attachments.push(AttachmentRecord {
+            network: request.attachment.network.clone(),
+            if_name: request.attachment.if_name.clone(),
+            stay: request.stay.clone(),
+            own_cidrs: request.own_cidrs.clone(),
+            route_hints: request.route_hints,
+        });
+    }
+
+    /// The id of the cluster NIC, which is the pod's.
+    pub(crate) fn id(&self) -> u16 {
+        self.nic(NicRole::Cluster).map_or(0, |record| record.id)
+    }
+
+    /// The NIC with this role; the first if there are several.
+    pub(crate) fn nic(&self, role: NicRole) -> Option<&NicRecord> {
+        self.nics.iter().find(|record| record.nic.role == role)
+    }
+
+    /// What decides the pod's set of CIDRs.
+    pub(crate) fn profile_key(&self) -> ProfileKey {
+        let own: BTreeSet<IpNet> = self
+            .nics
+            .iter()
+            .flat_map(|record| &record.nic.addresses)
+            .map(|net| IpNet::from(net.addr()))
+            .collect();
+        let connected = self.nics.iter().flat_map(|record| &record.nic.addresses).map(IpNet::trunc).collect();
+        let stay = self.attachments.iter().flat_map(|attachment| &attachment.stay).map(IpNet::trunc);
+        // A pod's own addresses never differ from one pod to the next in what they decide.
+        let stay = stay.filter(|net| !own.contains(net)).collect();
+        ProfileKey::new(stay, &connected, self.own_cidrs())
+    }
+
+    /// The CIDRs that its networks name.
+    pub(crate) fn own_cidrs(&self) -> OwnCidrs {
+        let mut own = OwnCidrs::default();
+        self.attachments.iter().for_each(|attachment| own.join(&attachment.own_cidrs));
+        own
+    }
+
+    /// Whether a network of the pod asks for no route hints.
+    pub(super) fn refuses_hints(&self) -> bool {
+        self.attachments.iter().any(|attachment| attachment.route_hints == RouteHints::Never)
+    }
+}

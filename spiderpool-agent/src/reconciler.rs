@@ -1,0 +1,151 @@
+//! Keeps the network of this node's pods and the eBPF dataplane what registrations and destinations ask for.
+//!
+//! What happens in the pods' network namespaces does not wait for programs and maps, which a node may not be able to
+//! load. One thread does all of it, in the order of the requests; [`Handle`] talks to it.
+
+mod error;
+mod handle;
+
+use std::path::PathBuf;
+
+use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics};
+use spiderpool_net::netns::NetNs;
+use tracing::{debug, error};
+
+use crate::dataplane::{EbpfDataplane, Loaded};
+use crate::destinations::{Destinations, Update};
+use crate::pod_network::{Inventory, NicRecord, PodNetworks, PodRecord, Removed, netns};
+
+pub use error::RegistrationError;
+pub use handle::{Handle, start};
+
+/// Both sides, and what they are made from. Everything here blocks.
+#[derive(Debug)]
+struct Reconciler {
+    pods: PodNetworks,
+    ebpf: EbpfDataplane,
+    destinations: Destinations,
+}
+
+impl Reconciler {
+    /// Nothing is read or loaded before the first [`Reconciler::sweep`].
+    fn new(state_file: PathBuf, ebpf: EbpfDataplane) -> Self {
+        Self { pods: PodNetworks::new(state_file), ebpf, destinations: Destinations::default() }
+    }
+
+    /// What is done every few seconds: what could not be done before, and what time brings.
+    fn sweep(&mut self) {
+        self.pods.delete_idle_links();
+        let newly_loaded = self.ebpf.loaded().is_err() && self.load();
+        self.pods.verify(&self.destinations);
+        let Ok(inventory) = self.pods.inventory() else { return };
+        let Ok(loaded) = self.ebpf.loaded() else { return };
+        let retiring = inventory.retiring().len();
+        loaded.attach_pods(inventory);
+        loaded.flush(inventory);
+        if newly_loaded && let Err(error) = loaded.rewrite_profiles(inventory, &self.destinations) {
+            error!(%error, "CIDRs cannot be written");
+        }
+        loaded.expire_and_count(inventory);
+        if retiring > inventory.retiring().len()
+            && let Err(error) = self.pods.save()
+        {
+            error!(%error, "inventory cannot be written");
+        }
+    }
+
+    /// Tries to load programs and maps; whether they are loaded.
+    fn load(&mut self) -> bool {
+        let outcome = self.try_load().map_err(|error| error.to_string());
+        self.ebpf.finish(outcome);
+        self.ebpf.loaded().is_ok()
+    }
+
+    fn try_load(&mut self) -> Result<Loaded, RegistrationError> {
+        // Not before the inventory is known, or known to be lost: whatever is written would take its place.
+        let inventory = self.pods.inventory()?;
+        let (loaded, found) = self.ebpf.load()?;
+        inventory.compare(&found);
+        debug!(found = found.len(), orphaned = inventory.orphaned(), "inventory compared with the maps");
+        self.pods.save()?;
+        Ok(loaded)
+    }
+
+    /// New destinations: carries them into the maps first, then into the pods' namespaces.
+    fn update(&mut self, update: Update) {
+        if !self.destinations.apply(update) {
+            return;
+        }
+        if let (Ok(inventory), Ok(loaded)) = (self.pods.inventory(), self.ebpf.loaded())
+            && let Err(error) = loaded.rewrite_profiles(inventory, &self.destinations)
+        {
+            error!(%error, "CIDRs cannot be written");
+        }
+        self.pods.reconcile(&self.destinations);
+    }
+
+    /// Takes a registration in: first on disk, then in the maps, so that no id is ever in use and unknown.
+    fn register(&mut self, request: &RegisterNics) -> Result<RegisteredNics, RegistrationError> {
+        let programs = self.ebpf.settings().pin_dir.display().to_string();
+        let loaded = self.ebpf.loaded()?;
+        if request.own_cidrs.needs_cluster() && self.destinations.cluster.is_none() {
+            return Err(RegistrationError::NoCluster);
+        }
+        let container_id = &request.attachment.container_id;
+        self.pods.node_link_is_used(container_id);
+        let identity = netns::identity(&NetNs::open(&request.netns)?)?;
+        let mut next = self.pods.inventory()?.clone();
+        let pod = next.register(request, identity, loaded.max_id())?;
+        Loaded::check(&pod)?;
+        let inventory = self.pods.commit(next)?;
+        loaded.flush(inventory);
+        write(loaded, inventory, &self.destinations, Some(&pod))?;
+        debug!(container = %pod.container_id, pod = %pod.pod, uid = ?pod.pod_uid, id = pod.id(), "NICs registered");
+        let is_requested = |record: &&NicRecord| request.nics.iter().any(|nic| nic.name == record.nic.name);
+        let nics = pod.nics.iter().filter(is_requested);
+        Ok(RegisteredNics {
+            nics: nics.map(|record| NicId { name: record.nic.name.clone(), id: record.id }).collect(),
+            programs,
+        })
+    }
+
+    /// Takes an attachment out: first of the maps, then of the disk. Where there are no maps its ids stay reserved.
+    fn unregister(&mut self, attachment: &Attachment) -> Result<(), RegistrationError> {
+        let inventory = self.pods.inventory()?;
+        match inventory.unregister(attachment) {
+            Removed::Nothing => return Ok(()),
+            Removed::Nic => {}
+            Removed::Pod => self.pods.node_link_is_idle(&attachment.container_id),
+        }
+        let inventory = self.pods.inventory()?;
+        let written = match self.ebpf.loaded() {
+            Ok(loaded) => {
+                loaded.flush(inventory);
+                let pod = inventory.pod(&attachment.container_id).cloned();
+                write(loaded, inventory, &self.destinations, pod.as_ref())
+            }
+            Err(_) => Ok(()),
+        };
+        self.pods.save()?;
+        written
+    }
+}
+
+/// Writes a pod whose registration has changed.
+fn write(
+    loaded: &mut Loaded,
+    inventory: &Inventory,
+    destinations: &Destinations,
+    pod: Option<&PodRecord>,
+) -> Result<(), RegistrationError> {
+    loaded.write_profiles(inventory, destinations)?;
+    if let Some(pod) = pod {
+        loaded.put_entries(pod)?;
+    }
+    loaded.drop_profiles(inventory)?;
+    loaded.count_nics(inventory);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

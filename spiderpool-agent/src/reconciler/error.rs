@@ -1,0 +1,36 @@
+//! Why a registration is refused.
+
+use spiderpool_net::netns::NetNsError;
+use thiserror::Error;
+
+use crate::dataplane::{DataplaneError, NotLoaded, TooManyNics};
+use crate::pod_network::{InventoryError, StateFileError};
+
+/// Why NICs are not registered or unregistered.
+#[derive(Debug, Error)]
+pub enum RegistrationError {
+    /// Programs and maps are not loaded.
+    #[error(transparent)]
+    NotLoaded(#[from] NotLoaded),
+    /// The agent does not know yet what to steer.
+    #[error("eBPF dataplane cannot serve the pod yet: no SpiderCoordinator is Synced")]
+    NoCluster,
+    /// The agent is shutting down.
+    #[error("eBPF dataplane is shutting down")]
+    Stopped,
+    /// The pod's namespace is not there.
+    #[error(transparent)]
+    Netns(#[from] NetNsError),
+    /// The registration makes no sense or does not fit.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// The pod does not fit the programs.
+    #[error(transparent)]
+    TooManyNics(#[from] TooManyNics),
+    /// The inventory cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateFileError),
+    /// The maps cannot be written.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+}

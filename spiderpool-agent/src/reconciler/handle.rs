@@ -1,0 +1,129 @@
+//! The reconciler's thread, and how it is asked.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
+use spiderpool_runtime::health::Condition;
+use tokio::sync::oneshot;
+
+use super::Reconciler;
+use super::error::RegistrationError;
+use crate::dataplane::{DataplaneMetrics, EbpfDataplane, Settings};
+use crate::destinations::{ClusterCidrs, Update};
+
+/// How often flows are expired, counters read and what failed is tried again.
+const SWEEP: Duration = Duration::from_secs(5);
+
+type Answer<T> = oneshot::Sender<Result<T, RegistrationError>>;
+
+enum Command {
+    Register(Box<RegisterNics>, Answer<RegisteredNics>),
+    Unregister(Attachment, Answer<()>),
+    /// What is in [`Handle::update`].
+    Update,
+    Stop,
+}
+
+/// Talks to the reconciler. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    commands: Sender<Command>,
+    /// Only the latest destinations count: carrying them into all pods takes longer than they may last.
+    update: Arc<Mutex<Update>>,
+}
+
+impl Handle {
+    /// Gives a pod's NICs their ids and fills the maps.
+    pub async fn register(&self, request: RegisterNics) -> Result<RegisteredNics, RegistrationError> {
+        self.request(|answer| Command::Register(Box::new(request), answer)).await
+    }
+
+    /// Takes an attachment out.
+    pub async fn unregister(&self, attachment: Attachment) -> Result<(), RegistrationError> {
+        self.request(|answer| Command::Unregister(attachment, answer)).await
+    }
+
+    /// Sets what SpiderCoordinator lists.
+    pub fn set_cluster(&self, cidrs: ClusterCidrs) {
+        self.update(|update| update.cluster = Some(cidrs));
+    }
+
+    /// Sets the node's addresses.
+    pub fn set_nodes(&self, addresses: Vec<IpAddr>) {
+        self.update(|update| update.nodes = Some(addresses));
+    }
+
+    /// Ends the thread. Programs and maps stay.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Update)) {
+        change(&mut self.update.lock().unwrap_or_else(PoisonError::into_inner));
+        self.send(Command::Update);
+    }
+
+    fn send(&self, command: Command) {
+        // The thread ends by `Stop` alone; nobody waits for what is sent after it.
+        let _ended = self.commands.send(command);
+    }
+
+    async fn request<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, RegistrationError> {
+        let (sender, answer) = oneshot::channel();
+        self.send(command(sender));
+        answer.await.unwrap_or(Err(RegistrationError::Stopped))
+    }
+}
+
+/// Starts the thread. `loaded` is met while programs and maps are loaded. The receiver resolves when the thread has
+/// tried once to load them, and to take the pods of the state file back into service.
+pub fn start(
+    state_file: PathBuf,
+    settings: Settings,
+    metrics: DataplaneMetrics,
+    loaded: Condition,
+) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
+    let (commands, received) = channel();
+    let (tried, first_try) = oneshot::channel();
+    let handle = Handle { commands, update: Arc::default() };
+    let update = Arc::clone(&handle.update);
+    thread::Builder::new().name("reconciler".to_owned()).spawn(move || {
+        let mut reconciler = Reconciler::new(state_file, EbpfDataplane::new(settings, metrics, loaded));
+        reconciler.sweep();
+        // The receiver may have been dropped.
+        let _dropped = tried.send(());
+        let mut sweep = Instant::now() + SWEEP;
+        loop {
+            if Instant::now() >= sweep {
+                reconciler.sweep();
+                // A burst of pods leaves holes in the heap, some MiB of it: lists, connections, tasks.
+                spiderpool_dataplane::give_back_memory();
+                sweep = Instant::now() + SWEEP;
+            }
+            match received.recv_timeout(sweep.saturating_duration_since(Instant::now())) {
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(command) => handle_command(&mut reconciler, &update, command),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    })?;
+    Ok((handle, first_try))
+}
+
+fn handle_command(reconciler: &mut Reconciler, update: &Mutex<Update>, command: Command) {
+    match command {
+        // The request may have been dropped; what was done stays done.
+        Command::Register(request, answer) => drop(answer.send(reconciler.register(&request))),
+        Command::Unregister(attachment, answer) => drop(answer.send(reconciler.unregister(&attachment))),
+        Command::Update => {
+            let update = std::mem::take(&mut *update.lock().unwrap_or_else(PoisonError::into_inner));
+            reconciler.update(update);
+        }
+        Command::Stop => {}
+    }
+}

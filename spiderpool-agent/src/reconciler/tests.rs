@@ -1,0 +1,186 @@
+//! On a node whose programs cannot be loaded: the object file does not exist.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use spiderpool_api::agent::dataplane::{Nic, NicRole, RouteHints};
+use spiderpool_core::coordinator::NodeLink;
+use spiderpool_core::dataplane::OwnCidrs;
+use spiderpool_core::ip::Family;
+use spiderpool_core::mac::MacAddr;
+use spiderpool_core::names::PodName;
+use spiderpool_dataplane::Sizes;
+use spiderpool_net::netlink::{Netlink, NewVeth};
+use spiderpool_runtime::health::{Health, Scope};
+
+use super::*;
+use crate::dataplane::{DataplaneMetrics, Settings};
+use crate::pod_network::{NetnsIdentity, ReservedId, StateFileError, state_file};
+
+const UNDERLAY: &str = "10.6.0.9";
+
+/// With these pods in the state file.
+fn without_maps(folder: &Path, pods: &[(RegisterNics, NetnsIdentity)]) -> Reconciler {
+    let mut inventory = Inventory::default();
+    for (request, identity) in pods {
+        inventory.register(request, *identity, 100).unwrap();
+    }
+    state_file::write(&state(folder), &inventory).unwrap();
+    let settings =
+        Settings { object: folder.join("none.o"), pin_dir: folder.join("pins"), sizes: Sizes::default() };
+    let loaded = Health::default().condition("dataplane", Scope::Readiness);
+    Reconciler::new(state(folder), EbpfDataplane::new(settings, DataplaneMetrics::default(), loaded))
+}
+
+fn state(folder: &Path) -> PathBuf {
+    folder.join("dataplane.json")
+}
+
+fn on_disk(folder: &Path) -> Inventory {
+    state_file::read(&state(folder)).unwrap().unwrap()
+}
+
+fn nic(name: &str, role: NicRole, addresses: &[&str]) -> Nic {
+    Nic {
+        name: name.parse().unwrap(),
+        role,
+        ifindex: 2,
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        peer_mac: None,
+        mtu: 1500,
+        addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+    }
+}
+
+fn request(container: &str) -> RegisterNics {
+    RegisterNics {
+        attachment: attachment(container),
+        pod: PodName::new("ns", "pod").unwrap(),
+        pod_uid: None,
+        netns: "/run/netns/none".into(),
+        nics: vec![
+            nic("eth0", NicRole::Cluster, &[]),
+            nic("net1", NicRole::Underlay, &[&format!("{UNDERLAY}/16")]),
+        ],
+        stay: vec![],
+        own_cidrs: OwnCidrs::default(),
+        route_hints: RouteHints::Auto,
+    }
+}
+
+fn attachment(container: &str) -> Attachment {
+    Attachment {
+        container_id: container.parse().unwrap(),
+        network: "macvlan".into(),
+        if_name: "net1".parse().unwrap(),
+    }
+}
+
+const NETNS: NetnsIdentity = NetnsIdentity { dev: 4, inode: 1 };
+
+#[test]
+fn a_removal_before_the_maps_are_loaded_keeps_ids_reserved_and_other_pods_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let pods = [(request("goes"), NETNS), (request("stays"), NETNS)];
+    let mut reconciler = without_maps(folder.path(), &pods);
+    let before = on_disk(folder.path());
+    assert!(!reconciler.load());
+    reconciler.unregister(&attachment("unknown")).unwrap();
+    assert_eq!(on_disk(folder.path()), before);
+    reconciler.unregister(&attachment("goes")).unwrap();
+    let after = on_disk(folder.path());
+    assert_eq!(after.retiring(), [(1, ReservedId::RetiringPod), (2, ReservedId::RetiringNic)]);
+    let stays: Vec<_> = before.pods().filter(|pod| pod.container_id.as_str() == "stays").collect();
+    assert_eq!(after.pods().collect::<Vec<_>>(), stays);
+}
+
+#[test]
+fn a_registration_before_the_maps_are_loaded_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut reconciler = without_maps(folder.path(), &[]);
+    reconciler.sweep();
+    let before = on_disk(folder.path());
+    let refused = reconciler.register(&request("new"));
+    assert!(matches!(refused, Err(RegistrationError::NotLoaded(_))), "{refused:?}");
+    assert_eq!(on_disk(folder.path()), before);
+}
+
+#[test]
+fn a_state_file_that_cannot_be_read_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut reconciler = without_maps(folder.path(), &[]);
+    fs::remove_file(state(folder.path())).unwrap();
+    fs::create_dir(state(folder.path())).unwrap();
+    reconciler.sweep();
+    let refused = reconciler.unregister(&attachment("known"));
+    assert!(matches!(refused, Err(RegistrationError::State(StateFileError::Io { .. }))), "{refused:?}");
+    fs::remove_dir(state(folder.path())).unwrap();
+    state_file::write(&state(folder.path()), &Inventory::default()).unwrap();
+    reconciler.unregister(&attachment("known")).unwrap();
+}
+
+#[test]
+fn without_maps_pods_that_are_gone_are_taken_out_and_node_links_follow_the_nodes_addresses() {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let in_a_node = || {
+        let folder = tempfile::tempdir().unwrap();
+        let (pod, mut node) = (NetNs::create().unwrap(), Netlink::open().unwrap());
+        let runs = pod_with_node_link(&pod, &mut node);
+        let identity = netns::identity(&pod).unwrap();
+        let mut reconciler = without_maps(folder.path(), &[(runs, identity), (request("gone"), NETNS)]);
+        reconciler.sweep();
+        let pods = on_disk(folder.path());
+        assert_eq!(pods.pods().map(|pod| pod.container_id.as_str()).collect::<Vec<_>>(), ["runs"]);
+        reconciler.update(Update { cluster: None, nodes: Some(vec!["10.6.0.1".parse().unwrap()]) });
+        let host = node.link_by_name(&NodeLink::of("runs").unwrap().host).unwrap().unwrap();
+        let routes = node.routes_of(Family::V4, Some(host.index)).unwrap();
+        let ours: Vec<_> = routes.iter().filter(|route| route.is_ours()).collect();
+        assert_eq!(ours.len(), 1);
+        assert_eq!(
+            (ours[0].dst.addr().to_string().as_str(), ours[0].source),
+            (UNDERLAY, "10.6.0.1".parse().ok())
+        );
+    };
+    NetNs::create().unwrap().run(in_a_node).unwrap();
+}
+
+/// A pod whose node link is up, and the node's address on its underlay NIC.
+fn pod_with_node_link(pod: &NetNs, node: &mut Netlink) -> RegisterNics {
+    let link = NodeLink::of("runs").unwrap();
+    let names = [
+        (&link.host, &link.pod, link.host_mac),
+        (&"br0".parse().unwrap(), &"net1".parse().unwrap(), MacAddr([2; 6])),
+    ];
+    let mut nics = vec![nic("eth0", NicRole::Cluster, &[])];
+    for (host, inside, mac) in names {
+        let veth = NewVeth {
+            name: host,
+            mac,
+            peer_name: inside,
+            peer_mac: link.pod_mac,
+            peer_netns: pod,
+            mtu: 1500,
+        };
+        node.add_veth(&veth).unwrap();
+        let index = node.link_by_name(host).unwrap().unwrap().index;
+        node.set_up(index).unwrap();
+        let mut netlink = pod.netlink().unwrap();
+        let found = netlink.link_by_name(inside).unwrap().unwrap();
+        netlink.set_up(found.index).unwrap();
+        let known = if inside == &link.pod {
+            nic(inside.as_str(), NicRole::NodeLink, &[])
+        } else {
+            nic(inside.as_str(), NicRole::Underlay, &[&format!("{UNDERLAY}/16")])
+        };
+        nics.push(Nic { ifindex: found.index, mac: link.pod_mac, ..known });
+    }
+    let index = node.link_by_name(&"br0".parse().unwrap()).unwrap().unwrap().index;
+    node.add_address(index, "10.6.0.1/16".parse().unwrap()).unwrap();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), pod.as_fd().as_raw_fd());
+    RegisterNics { netns: path, nics, ..request("runs") }
+}
