@@ -10,6 +10,7 @@ use spiderpool_api::agent::ipam::{IpConfig, IpamAddArgs};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Medium;
 use spiderpool_net::announce::announce;
+use spiderpool_net::block_on;
 use spiderpool_net::netlink::NetlinkError;
 use spiderpool_net::netns::{NetNs, NetNsError};
 use tracing::debug;
@@ -35,7 +36,7 @@ impl Announcement {
 
     /// Announces them. Blocks; nothing of it is a reason to fail.
     pub(crate) fn send(&self) {
-        match self.try_send() {
+        match block_on(self.try_send()) {
             Ok(0) => {}
             Ok(count) => debug!(nic = %self.nic, count, "addresses announced"),
             Err(error) => debug!(nic = %self.nic, %error, "addresses not announced"),
@@ -43,9 +44,9 @@ impl Announcement {
     }
 
     /// How many were announced.
-    fn try_send(&self) -> Result<usize, AnnounceError> {
+    async fn try_send(&self) -> Result<usize, AnnounceError> {
         let netns = NetNs::open(&self.netns)?;
-        let link = netns.netlink()?.link_by_name(&self.nic)?;
+        let link = netns.netlink()?.link_by_name(&self.nic).await?;
         let Some(link) = link.filter(|link| link.up && link.medium == Medium::Ethernet) else { return Ok(0) };
         let Some(mac) = link.mac else { return Ok(0) };
         let sent = netns.run(|| {
@@ -73,7 +74,7 @@ mod tests {
     use std::os::fd::{AsFd, AsRawFd};
 
     use spiderpool_core::mac::MacAddr;
-    use spiderpool_net::netlink::NewVeth;
+    use spiderpool_net::netlink::{Netlink, NewVeth};
 
     use super::*;
 
@@ -94,8 +95,8 @@ mod tests {
         assert_eq!(Announcement::new(&request("", "net1"), &answer), None);
     }
 
-    #[test]
-    fn only_ethernet_nics_that_are_up_are_announced() {
+    #[tokio::test]
+    async fn only_ethernet_nics_that_are_up_are_announced() {
         if !nix::unistd::geteuid().is_root() {
             assert!(std::env::var_os("CI").is_none(), "this test needs root");
             eprintln!("skipped: needs root");
@@ -115,19 +116,20 @@ mod tests {
                 peer_netns: &far,
                 mtu: 1500,
             })
+            .await
             .unwrap();
-        let sent = |nic: &str| {
+        let sent = async |nic: &str| {
             let answer = [address(nic, "10.6.0.5/16"), address(nic, "fd00::5/64")];
-            Announcement::new(&request(&path, nic), &answer).unwrap().try_send().unwrap()
+            Announcement::new(&request(&path, nic), &answer).unwrap().try_send().await.unwrap()
         };
-        let index = |netlink: &mut spiderpool_net::netlink::Netlink, nic: &str| {
-            netlink.link_by_name(&nic.parse().unwrap()).unwrap().unwrap().index
+        let index = async |netlink: &mut Netlink, nic: &str| {
+            netlink.link_by_name(&nic.parse().unwrap()).await.unwrap().unwrap().index
         };
-        assert_eq!(sent("net1"), 0, "the kernel announces when it comes up");
+        assert_eq!(sent("net1").await, 0, "the kernel announces when it comes up");
         for nic in ["lo", "net1"] {
-            let index = index(&mut netlink, nic);
-            netlink.set_up(index).unwrap();
+            let index = index(&mut netlink, nic).await;
+            netlink.set_up(index).await.unwrap();
         }
-        assert_eq!((sent("lo"), sent("net1"), sent("net9")), (0, 2, 0));
+        assert_eq!((sent("lo").await, sent("net1").await, sent("net9").await), (0, 2, 0));
     }
 }

@@ -15,7 +15,6 @@ use tracing::error;
 
 use crate::pod_network::FoundNic;
 
-pub use attach::AttachError;
 pub use cidrs::plan_cidrs;
 pub use entries::TooManyNics;
 pub use loaded::DataplaneError;

@@ -1,11 +1,13 @@
 //! The addresses of this node that pods must reach by their cluster NIC, followed as they change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
 use spiderpool_core::net::{Address, Link};
+use spiderpool_net::block_on;
 use spiderpool_net::events::{Event, Events};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_runtime::health::Condition;
@@ -67,15 +69,15 @@ struct Seen {
 }
 
 impl Seen {
-    fn list() -> Result<Self, NetlinkError> {
+    async fn list() -> Result<Self, NetlinkError> {
         let mut netlink = Netlink::open()?;
-        let links = netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
+        let links = netlink.links().await?.into_iter().map(|link| (link.index, link)).collect();
         let addresses =
-            netlink.addresses(None)?.into_iter().map(|address| (address.dev, address.net)).collect();
+            netlink.addresses(None).await?.into_iter().map(|address| (address.dev, address.net)).collect();
         Ok(Self { links, addresses })
     }
 
-    fn apply(&mut self, event: Event) -> Result<(), NetlinkError> {
+    async fn apply(&mut self, event: Event) -> Result<(), NetlinkError> {
         match event {
             Event::Link(link) => drop(self.links.insert(link.index, link)),
             Event::LinkGone(link) => {
@@ -84,7 +86,7 @@ impl Seen {
             }
             Event::Address(address) => drop(self.addresses.insert((address.dev, address.net))),
             Event::AddressGone(address) => drop(self.addresses.remove(&(address.dev, address.net))),
-            Event::Lost => *self = Self::list()?,
+            Event::Lost => *self = Self::list().await?,
         }
         Ok(())
     }
@@ -103,35 +105,28 @@ pub fn follow(
 ) -> std::io::Result<()> {
     thread::Builder::new().name("addresses".to_owned()).spawn(move || {
         loop {
-            let outcome = follow_events(|addresses| {
+            let outcome = block_on(follow_events(|addresses| {
                 followed.met();
                 changed(addresses);
-            });
-            let why =
-                outcome.err().map_or_else(|| "the events have ended".to_owned(), |error| error.to_string());
-            error!(error = why, "node addresses cannot be followed, trying again");
-            followed.unmet(why);
+            }));
+            let Err(error) = outcome;
+            error!(%error, "node addresses cannot be followed, trying again");
+            followed.unmet(error.to_string());
             thread::sleep(RETRY);
         }
     })?;
     Ok(())
 }
 
-/// Calls `changed` with the node's addresses now and whenever they change. Blocks its thread until it fails.
-fn follow_events(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<(), NetlinkError> {
-    let events = Events::open()?;
-    let mut seen = Seen::list()?;
+/// Calls `changed` with the node's addresses now and whenever they change. Ends only by failing.
+async fn follow_events(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<Infallible, NetlinkError> {
+    let mut events = Events::open()?;
+    let mut seen = Seen::list().await?;
     let mut known = seen.own();
     debug!(addresses = ?known, "node addresses listed");
     changed(known.clone());
-    for event in events {
-        match event {
-            Ok(event) => seen.apply(event)?,
-            Err(error) => {
-                error!(%error, "node address events failed, listing again");
-                seen = Seen::list()?;
-            }
-        }
+    loop {
+        seen.apply(events.next().await?).await?;
         let now = seen.own();
         if now != known {
             debug!(addresses = ?now, "node addresses changed");
@@ -139,7 +134,6 @@ fn follow_events(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<(), NetlinkErro
             changed(now);
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -188,16 +182,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_link_takes_its_addresses_along() {
+    #[tokio::test]
+    async fn a_link_takes_its_addresses_along() {
         let mut seen = Seen {
             links: [(7, link("eth0"))].into(),
             addresses: [(7, "10.6.0.1/16".parse().unwrap())].into(),
         };
-        seen.apply(Event::LinkGone(link("eth0"))).unwrap();
-        seen.apply(Event::Link(link("eth0"))).unwrap();
+        seen.apply(Event::LinkGone(link("eth0"))).await.unwrap();
+        seen.apply(Event::Link(link("eth0"))).await.unwrap();
         assert!(seen.own().is_empty());
-        seen.apply(Event::Address(Address { dev: 7, net: "10.6.0.2/16".parse().unwrap() })).unwrap();
+        seen.apply(Event::Address(Address { dev: 7, net: "10.6.0.2/16".parse().unwrap() })).await.unwrap();
         assert_eq!(seen.own(), ["10.6.0.2".parse::<IpAddr>().unwrap()]);
     }
 }

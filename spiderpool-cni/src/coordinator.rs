@@ -1,15 +1,17 @@
 //! The plugin `coordinator`: runs after the main plugin and makes a pod with several NICs reach everything.
 
 mod add;
-mod apply;
 mod attach;
 mod check;
 mod config;
 mod del;
 mod register;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
+use spiderpool_net::block_on;
 
 pub use config::NetConf;
 
@@ -35,7 +37,7 @@ impl Plugin for Coordinator {
     }
 
     fn add(request: &Request, config: NetConf, version: Version) -> Result<Value, PluginError> {
-        add::add(request, config, version)
+        block_on(add::add(request, config, version))
     }
 
     fn del(request: &Request, config: NetConf) -> Result<(), PluginError> {
@@ -44,6 +46,6 @@ impl Plugin for Coordinator {
     }
 
     fn check(request: &Request, config: NetConf) -> Result<(), PluginError> {
-        check::check(request, &config)
+        block_on(check::check(request, &config))
     }
 }

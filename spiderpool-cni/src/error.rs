@@ -4,13 +4,12 @@ use std::net::IpAddr;
 
 use spiderpool_client::ClientError;
 use spiderpool_core::Unsupported;
-use spiderpool_core::coordinator::{PlanError, SettingsError};
+use spiderpool_core::coordinator::{PlanError, SettingsError, Step};
 use spiderpool_core::names::IfName;
-use spiderpool_dataplane::OpenError;
+use spiderpool_dataplane::{AttachError, OpenError};
+use spiderpool_net::executor::{ApplyError, StepError};
 use spiderpool_net::netlink::NetlinkError;
 use spiderpool_net::netns::NetNsError;
-use spiderpool_net::sysctl::SysctlError;
-use spiderpool_net::tc::Direction;
 use thiserror::Error;
 
 use crate::env::EnvError;
@@ -69,18 +68,15 @@ pub enum PluginError {
     /// The kernel refused.
     #[error("the kernel refused")]
     Netlink(#[from] NetlinkError),
-    /// A step of the plan failed; those before it are undone.
+    /// A step of the plan failed; those before it are rolled back.
     #[error("failed to set up the pod: {step}")]
     Step {
         /// The step.
-        step: String,
+        step: Box<Step>,
         /// Why.
-        source: Box<Self>,
+        source: StepError,
     },
-    /// A kernel parameter cannot be set.
-    #[error("the kernel refused")]
-    Sysctl(#[from] SysctlError),
-    /// A step names a device that is not there.
+    /// A device is not there.
     #[error("device {0} is gone")]
     NoDevice(IfName),
     /// The programs cannot be opened.
@@ -89,17 +85,9 @@ pub enum PluginError {
          runs on this node with dataplane ebpf"
     )]
     Programs(#[source] OpenError),
-    /// Somebody else's filter is where ours belongs.
-    #[error(
-        "{direction} of {nic} has another tc filter at priority 1 handle 1: remove it \
-         (tc filter del dev {nic} {direction} pref 1) or use another priority for it"
-    )]
-    ForeignFilter {
-        /// The NIC.
-        nic: IfName,
-        /// Its side.
-        direction: Direction,
-    },
+    /// The programs cannot be attached.
+    #[error(transparent)]
+    Attach(AttachError),
     /// The request needs a feature that is not there yet.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
@@ -144,9 +132,9 @@ impl PluginError {
             Self::CoordinatorConfig(_) | Self::Register(_) => 101,
             Self::Plan(PlanError::Unsupported(_)) | Self::Unsupported(_) => 102,
             Self::Plan(_) => 103,
-            Self::Netlink(_) | Self::Sysctl(_) | Self::NoDevice(_) => 104,
-            Self::Step { source, .. } => source.code(),
-            Self::Programs(_) | Self::ForeignFilter { .. } => 105,
+            Self::Step { source: StepError::Netns(_), .. } => 4,
+            Self::Netlink(_) | Self::NoDevice(_) | Self::Step { .. } => 104,
+            Self::Programs(_) | Self::Attach(_) => 105,
             Self::Check { .. } | Self::MissingAddresses { .. } => 106,
             Self::Panic(_) => 199,
         }
@@ -165,9 +153,9 @@ impl PluginError {
             Self::Register(_) => "register",
             Self::Plan(_) => "plan",
             Self::Unsupported(_) => "unsupported",
-            Self::Netlink(_) | Self::Sysctl(_) | Self::NoDevice(_) => "kernel",
-            Self::Step { source, .. } => source.reason(),
-            Self::Programs(_) | Self::ForeignFilter { .. } => "programs",
+            Self::Step { source: StepError::Netns(_), .. } => "netns",
+            Self::Netlink(_) | Self::NoDevice(_) | Self::Step { .. } => "kernel",
+            Self::Programs(_) | Self::Attach(_) => "programs",
             Self::Check { .. } | Self::MissingAddresses { .. } => "check",
             Self::Panic(_) => "panic",
         }
@@ -197,6 +185,21 @@ impl PluginError {
     /// An agent that cannot be reached is told apart from one that refuses.
     pub fn of_client(error: ClientError, refused: impl FnOnce(ClientError) -> Self) -> Self {
         if error.is_unreachable() { Self::AgentDown(error) } else { refused(error) }
+    }
+}
+
+impl From<ApplyError> for PluginError {
+    fn from(error: ApplyError) -> Self {
+        Self::Step { step: Box::new(error.step), source: error.source }
+    }
+}
+
+impl From<AttachError> for PluginError {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::Netlink(error) => Self::Netlink(error),
+            foreign @ AttachError::ForeignFilter { .. } => Self::Attach(foreign),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamDelArgs};
 use spiderpool_client::Client;
+use spiderpool_net::block_on;
 use spiderpool_net::netns::NetNs;
 use tracing::{debug, info, warn};
 
@@ -81,11 +82,13 @@ impl Plugin for Ipam {
     /// The addresses of the result are on the NIC.
     fn check(request: &Request, config: NetConf) -> Result<(), PluginError> {
         let netns = NetNs::open(&request.netns)?;
-        let mut netlink = netns.netlink()?;
-        let link =
-            netlink.link_by_name(&request.nic)?.ok_or_else(|| PluginError::NoDevice(request.nic.clone()))?;
-        let present: Vec<IpAddr> =
-            netlink.addresses(Some(link.index))?.iter().map(|a| a.net.addr()).collect();
+        let addresses: Result<_, PluginError> = block_on(async {
+            let mut netlink = netns.netlink()?;
+            let link = netlink.link_by_name(&request.nic).await?;
+            let link = link.ok_or_else(|| PluginError::NoDevice(request.nic.clone()))?;
+            Ok(netlink.addresses(Some(link.index)).await?)
+        });
+        let present: Vec<IpAddr> = addresses?.iter().map(|address| address.net.addr()).collect();
         let expected = result_addresses(&config.prev_result, request.nic.as_str());
         let missing: Vec<_> =
             expected.iter().map(ipnet::IpNet::addr).filter(|a| !present.contains(a)).collect();

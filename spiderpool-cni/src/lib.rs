@@ -1,6 +1,6 @@
 //! The CNI plugins `spiderpool` and `coordinator`, one process per request.
 //!
-//! They live for milliseconds: no async runtime, no Kubernetes client, no eBPF loader. What is decided comes
+//! They live for milliseconds: no thread pool, no Kubernetes client, no eBPF loader. What is decided comes
 //! from spiderpool-core, what is done to the kernel goes through spiderpool-net.
 #![forbid(unsafe_code)]
 

@@ -24,5 +24,5 @@ pub use overlay::{Inputs, Plan, own_policy_routes, plan_overlay, stays};
 pub use settings::{
     Config, DEFAULT_FIRST_NIC, Dataplane, EbpfSettings, PolicyRoute, PolicyRouteText, Settings,
 };
-pub use state::{HostEnd, Namespace, project};
+pub use state::{Namespace, project};
 pub use step::{Place, Step};

@@ -1,9 +1,10 @@
 //! Userspace side of the eBPF programs: loads and pins them, and reads and writes their maps with types.
 //!
-//! The only crate that links aya. It does not attach anything (spiderpool-net does, by netlink) and does not
-//! decide what goes into the maps (the agent does). docs/dataplane.md explains every map.
+//! The only crate that links aya. Programs are attached through spiderpool-net; what goes into the maps, the agent
+//! decides. docs/dataplane.md explains every map.
 
 mod addresses;
+mod attach;
 mod btf;
 mod cidrs;
 mod error;
@@ -17,6 +18,7 @@ mod programs;
 mod stats;
 mod sys;
 
+pub use attach::{AttachError, AttachedFilters, detach};
 pub use error::{LoadError, MapError, OpenError};
 pub use flows::Expired;
 pub use load::{Dataplane, Replaced, Sizes};

@@ -1,13 +1,20 @@
-//! Changes of links and addresses as the kernel tells them.
+//! Changes of links and addresses as the kernel reports them.
 
-use std::io;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use futures::Stream;
+use futures::channel::mpsc::UnboundedReceiver;
 use nix::libc;
+use rtnetlink::Handle;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::proto::Connection;
+use rtnetlink::sys::SocketAddr;
 use spiderpool_core::net::{Address, Link};
 
+use crate::netlink::socket::Socket;
 use crate::netlink::{NetlinkError, addr, link};
 
 /// One change.
@@ -21,61 +28,53 @@ pub enum Event {
     Address(Address),
     /// An address is gone.
     AddressGone(Address),
-    /// The kernel had more to tell than the socket could hold: list everything again.
+    /// The kernel had more to report than the socket could hold, or something that cannot be decoded: list
+    /// everything again.
     Lost,
 }
 
-/// A blocking stream of changes in the namespace it was opened in. It never ends by itself.
+/// The changes in the namespace it was opened in.
 pub struct Events {
-    socket: Socket,
-    pending: std::collections::VecDeque<Event>,
+    connection: Connection<RouteNetlinkMessage, Socket>,
+    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    /// How many messages were decoded, of those that the socket has counted.
+    decoded: usize,
+    /// The connection ends without it.
+    _handle: Handle,
 }
 
 impl Events {
     /// Subscribes to the links and addresses of the calling thread's namespace. What changes after this call
     /// is reported, so list what there is after it.
     pub fn open() -> Result<Self, NetlinkError> {
-        let failed = |operation| move |source| NetlinkError::Socket { operation, source };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open"))?;
         let groups = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
-        socket.bind(&SocketAddr::new(0, groups)).map_err(failed("subscribe"))?;
-        Ok(Self { socket, pending: std::collections::VecDeque::new() })
+        let (connection, handle, messages) = rtnetlink::from_socket(Socket::subscribe(groups)?);
+        Ok(Self { connection, messages, decoded: 0, _handle: handle })
     }
 
-    fn receive(&mut self) -> Result<(), NetlinkError> {
-        let bytes = match self.socket.recv_from_full() {
-            Ok((bytes, _)) => bytes,
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                self.pending.push_back(Event::Lost);
-                return Ok(());
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            Err(source) => return Err(NetlinkError::Socket { operation: "receive", source }),
-        };
-        let mut rest = bytes.as_slice();
-        while let Ok(frame) = NetlinkBuffer::new_checked(rest) {
-            let length = (frame.length() as usize).next_multiple_of(4).clamp(1, rest.len());
-            // What is not understood may have mattered.
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest);
-            self.pending.extend(message.map_or(Some(Event::Lost), |m| read(m.payload)));
-            rest = &rest[length..];
-        }
-        Ok(())
+    /// The next change. Nothing is lost if the future is dropped.
+    pub async fn next(&mut self) -> Result<Event, NetlinkError> {
+        poll_fn(|cx| self.poll_next(cx)).await
     }
-}
 
-impl Iterator for Events {
-    type Item = Result<Event, NetlinkError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(event) = self.pending.pop_front() {
-                return Some(Ok(event));
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, NetlinkError>> {
+        let has_ended = Pin::new(&mut self.connection).poll(cx).is_ready();
+        while let Poll::Ready(Some((message, _))) = Pin::new(&mut self.messages).poll_next(cx) {
+            // What the socket could not hold was never received, and so not counted.
+            if matches!(message.payload, NetlinkPayload::Overrun(_)) {
+                return Poll::Ready(Ok(Event::Lost));
             }
-            if let Err(error) = self.receive() {
-                return Some(Err(error));
+            self.decoded += 1;
+            if let Some(event) = read(message.payload) {
+                return Poll::Ready(Ok(event));
             }
         }
+        let received = self.connection.socket_mut().received().total;
+        if received != self.decoded {
+            self.decoded = received;
+            return Poll::Ready(Ok(Event::Lost));
+        }
+        if has_ended { Poll::Ready(Err(self.connection.socket_mut().failure())) } else { Poll::Pending }
     }
 }
 

@@ -9,6 +9,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use thiserror::Error;
+use tokio::runtime::Handle;
 
 use crate::netlink::{Netlink, NetlinkError};
 
@@ -119,13 +120,15 @@ impl NetNs {
     }
 
     /// Runs `f` in the namespace, on a thread of its own that ends with it: the caller's thread never changes
-    /// its namespace, so nothing can be left in the wrong one.
+    /// its namespace, so nothing can be left in the wrong one. Sockets that `f` opens belong to the caller's runtime.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, NetNsError> {
         let enter = |source| NetNsError::Enter { path: self.path.clone(), source };
+        let runtime = Handle::try_current().ok();
         thread::scope(|scope| {
             thread::Builder::new()
                 .name("netns".to_owned())
                 .spawn_scoped(scope, || {
+                    let _entered = runtime.as_ref().map(Handle::enter);
                     setns(&self.file, CloneFlags::CLONE_NEWNET)?;
                     Ok(f())
                 })
@@ -136,12 +139,9 @@ impl NetNs {
         })
     }
 
-    /// A netlink socket of this namespace: it stays there, whoever uses it.
+    /// A netlink connection to this namespace: it stays there, whoever uses it. An error outside a tokio runtime.
     pub fn netlink(&self) -> Result<Netlink, NetlinkError> {
-        match self.run(Netlink::open) {
-            Ok(result) => result,
-            Err(error) => Err(NetlinkError::Namespace(error.to_string())),
-        }
+        self.run(Netlink::open)?
     }
 }
 

@@ -1,4 +1,4 @@
-//! clsact and direct-action eBPF filters by plain netlink.
+//! clsact and direct-action eBPF filters by raw messages: rtnetlink has no builder for either.
 //!
 //! One filter per direction: priority 1, handle 1, all protocols. Its classid is the NIC's id, of which the
 //! program sees the low 16 bits. The qdisc is added once, before traffic, and never deleted: both lose packets
@@ -6,10 +6,12 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use nix::libc;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::tc::{
+    TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
+};
 
 use crate::netlink::{Netlink, NetlinkError};
 
@@ -75,15 +77,15 @@ pub struct Filter {
     pub program: u32,
 }
 
-/// What became of a filter.
+/// What [`Netlink::ensure_filter`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
+pub enum FilterOutcome {
     /// There was none.
     Created,
-    /// It took the place of one of ours, which loses no packet.
+    /// It replaced one of ours, which loses no packet.
     Replaced,
-    /// Somebody else's filter has its place and was left alone.
-    Taken,
+    /// Nothing: another's filter has this priority and handle.
+    Conflict,
 }
 
 impl Filter {
@@ -96,13 +98,13 @@ impl Filter {
 
 impl Netlink {
     /// Adds the clsact qdisc; one that is there already is kept.
-    pub fn add_clsact(&mut self, index: u32) -> Result<(), NetlinkError> {
+    pub async fn add_clsact(&mut self, index: u32) -> Result<(), NetlinkError> {
         let mut message = TcMessage::with_index(index as i32);
         message.header.parent = TcHandle::from(CLSACT);
         message.header.handle = TcHandle::from(CLSACT_HANDLE);
         message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
         let message = RouteNetlinkMessage::NewQueueDiscipline(message);
-        match self.execute("add clsact to link", index, NLM_F_CREATE | NLM_F_EXCL, message) {
+        match self.execute_raw("add clsact to link", index, NLM_F_CREATE | NLM_F_EXCL, message).await {
             Err(error) if error.is_exists() => Ok(()),
             result => result,
         }
@@ -110,7 +112,7 @@ impl Netlink {
 
     /// Attaches a program with the NIC's id as classid, named as its direction. [`Attach::Replace`] takes the place
     /// of any eBPF filter there: see [`Netlink::own_filter`].
-    pub fn attach_filter(
+    pub async fn attach_filter(
         &mut self,
         index: u32,
         direction: Direction,
@@ -131,39 +133,40 @@ impl Netlink {
         ];
         let flags = NLM_F_CREATE | if attach == Attach::Create { NLM_F_EXCL } else { NLM_F_REPLACE };
         let object = format!("to {direction} of link {index}");
-        self.execute("attach filter", object, flags, RouteNetlinkMessage::NewTrafficFilter(message))
+        self.execute_raw("attach filter", object, flags, RouteNetlinkMessage::NewTrafficFilter(message)).await
     }
 
     /// Attaches a program, in place of one of ours if there is one.
-    pub fn put_filter(
+    pub async fn ensure_filter(
         &mut self,
         index: u32,
         direction: Direction,
         program: impl AsFd,
         classid: u16,
-    ) -> Result<Put, NetlinkError> {
-        match self.attach_filter(index, direction, &program, classid, Attach::Create) {
-            Ok(()) => Ok(Put::Created),
+    ) -> Result<FilterOutcome, NetlinkError> {
+        match self.attach_filter(index, direction, &program, classid, Attach::Create).await {
+            Ok(()) => Ok(FilterOutcome::Created),
             Err(error) if error.is_exists() => {
-                if self.own_filter(index, direction)?.is_none() {
-                    return Ok(Put::Taken);
+                if self.own_filter(index, direction).await?.is_none() {
+                    return Ok(FilterOutcome::Conflict);
                 }
-                self.attach_filter(index, direction, &program, classid, Attach::Replace)?;
-                Ok(Put::Replaced)
+                self.attach_filter(index, direction, &program, classid, Attach::Replace).await?;
+                Ok(FilterOutcome::Replaced)
             }
             Err(error) => Err(error),
         }
     }
 
     /// Detaches our filter; one that is not there is not an error, another's stays.
-    pub fn detach_filter(&mut self, index: u32, direction: Direction) -> Result<(), NetlinkError> {
-        if self.own_filter(index, direction)?.is_none() {
+    pub async fn detach_filter(&mut self, index: u32, direction: Direction) -> Result<(), NetlinkError> {
+        if self.own_filter(index, direction).await?.is_none() {
             return Ok(());
         }
         let mut message = filter(index, direction);
         message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
         let object = format!("{direction} of link {index}");
-        match self.execute("detach filter from", object, 0, RouteNetlinkMessage::DelTrafficFilter(message)) {
+        let message = RouteNetlinkMessage::DelTrafficFilter(message);
+        match self.execute_raw("detach filter from", object, 0, message).await {
             // EINVAL: the link has no clsact, so it has no filter.
             Err(error) if error.is_gone() || error.errno() == Some(libc::EINVAL) => Ok(()),
             result => result,
@@ -171,16 +174,20 @@ impl Netlink {
     }
 
     /// Our filter on one side of a link.
-    pub fn own_filter(&mut self, index: u32, direction: Direction) -> Result<Option<Filter>, NetlinkError> {
-        Ok(self.filters(index, direction)?.into_iter().find(|filter| filter.is_ours(direction)))
+    pub async fn own_filter(
+        &mut self,
+        index: u32,
+        direction: Direction,
+    ) -> Result<Option<Filter>, NetlinkError> {
+        Ok(self.filters(index, direction).await?.into_iter().find(|filter| filter.is_ours(direction)))
     }
 
     /// The eBPF filters on one side of a link; none if it has no clsact.
-    pub fn filters(&mut self, index: u32, direction: Direction) -> Result<Vec<Filter>, NetlinkError> {
+    pub async fn filters(&mut self, index: u32, direction: Direction) -> Result<Vec<Filter>, NetlinkError> {
         let mut message = TcMessage::with_index(index as i32);
         message.header.parent = TcHandle::from(direction.parent());
         let object = format!("of {direction} of link {index}");
-        match self.dump("list filters", object, &RouteNetlinkMessage::GetTrafficFilter(message), read) {
+        match self.dump("list filters", object, RouteNetlinkMessage::GetTrafficFilter(message), read).await {
             Err(error) if error.is_gone() || error.errno() == Some(libc::EINVAL) => Ok(Vec::new()),
             result => result,
         }

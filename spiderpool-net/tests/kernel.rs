@@ -18,7 +18,7 @@ use spiderpool_net::events::{Event, Events};
 use spiderpool_net::netlink::{Netlink, NewVeth};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use spiderpool_net::sysctl::{self, SysctlError};
-use spiderpool_net::tc::{Attach, Direction, Filter, Put};
+use spiderpool_net::tc::{Attach, Direction, Filter, FilterOutcome};
 
 const NEAR: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const FAR: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -55,7 +55,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
+    async fn new() -> Self {
         let (near, far) = (NetNs::create().unwrap(), NetNs::create().unwrap());
         let mut netlink = near.netlink().unwrap();
         netlink
@@ -67,12 +67,13 @@ impl Pair {
                 peer_netns: &far,
                 mtu: 1450,
             })
+            .await
             .unwrap();
-        let index = netlink.link_by_name(&name("near")).unwrap().unwrap().index;
-        netlink.set_up(index).unwrap();
+        let index = netlink.link_by_name(&name("near")).await.unwrap().unwrap().index;
+        netlink.set_up(index).await.unwrap();
         let mut other = far.netlink().unwrap();
-        let far_index = other.link_by_name(&name("far")).unwrap().unwrap().index;
-        other.set_up(far_index).unwrap();
+        let far_index = other.link_by_name(&name("far")).await.unwrap().unwrap().index;
+        other.set_up(far_index).await.unwrap();
         Self { near, far, netlink, index }
     }
 
@@ -93,10 +94,10 @@ fn json(netns: &NetNs, program: &str, arguments: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or(Value::Array(Vec::new()))
 }
 
-#[test]
-fn veth_pairs_have_the_macs_and_mtu_asked_for() {
+#[tokio::test]
+async fn veth_pairs_have_the_macs_and_mtu_asked_for() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     for (netns, name, mac) in
         [(&pair.near, "near", "02:00:00:00:00:01"), (&pair.far, "far", "02:00:00:00:00:02")]
     {
@@ -105,19 +106,19 @@ fn veth_pairs_have_the_macs_and_mtu_asked_for() {
         assert_eq!(link["mtu"], 1450);
         assert!(link["flags"].as_array().unwrap().contains(&"UP".into()), "{link}");
     }
-    let links = pair.netlink.links().unwrap();
+    let links = pair.netlink.links().await.unwrap();
     let near = links.iter().find(|l| l.name.as_str() == "near").unwrap();
     assert_eq!((near.mac, near.mtu, near.up, near.kind.as_str()), (Some(NEAR), 1450, true, "veth"));
     assert_eq!(near.medium, Medium::Ethernet);
-    let far = pair.far.netlink().unwrap().link_by_name(&name("far")).unwrap().unwrap();
+    let far = pair.far.netlink().unwrap().link_by_name(&name("far")).await.unwrap().unwrap();
     assert_eq!((near.peer, far.peer), (Some(far.index), Some(near.index)));
     assert_eq!(links.iter().find(|l| l.name.as_str() == "lo").unwrap().medium, Medium::Loopback);
 }
 
-#[test]
-fn a_second_link_of_the_same_name_is_refused_with_the_kernels_words() {
+#[tokio::test]
+async fn a_second_link_of_the_same_name_is_refused_with_the_kernels_words() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     let veth = NewVeth {
         name: &name("near"),
         mac: NEAR,
@@ -126,61 +127,61 @@ fn a_second_link_of_the_same_name_is_refused_with_the_kernels_words() {
         peer_netns: &pair.far,
         mtu: 1500,
     };
-    let error = pair.netlink.add_veth(&veth).unwrap_err();
+    let error = pair.netlink.add_veth(&veth).await.unwrap_err();
     assert!(error.is_exists(), "{error}");
     assert!(error.to_string().starts_with("add veth near with peer other: File exists"), "{error}");
 }
 
-#[test]
-fn links_change_and_go() {
+#[tokio::test]
+async fn links_change_and_go() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     let mac = MacAddr([2, 9, 9, 9, 9, 9]);
-    pair.netlink.set_mac(pair.index, mac).unwrap();
-    pair.netlink.set_mtu(pair.index, 1400).unwrap();
-    pair.netlink.set_tx_queue_len(pair.index, 77).unwrap();
-    pair.netlink.set_down(pair.index).unwrap();
+    pair.netlink.set_mac(pair.index, mac).await.unwrap();
+    pair.netlink.set_mtu(pair.index, 1400).await.unwrap();
+    pair.netlink.set_tx_queue_len(pair.index, 77).await.unwrap();
+    pair.netlink.set_down(pair.index).await.unwrap();
     let link = &pair.json("ip", "link show near")[0];
     assert_eq!(
         (&link["address"], &link["mtu"], &link["txqlen"]),
         (&mac.to_string().into(), &1400.into(), &77.into())
     );
     assert!(!link["flags"].as_array().unwrap().contains(&"UP".into()));
-    pair.netlink.delete_link(&name("near")).unwrap();
-    pair.netlink.delete_link(&name("near")).unwrap();
-    assert_eq!(pair.netlink.link_by_name(&name("near")).unwrap(), None);
-    assert_eq!(pair.netlink.link_by_index(pair.index).unwrap(), None);
+    pair.netlink.delete_link(&name("near")).await.unwrap();
+    pair.netlink.delete_link(&name("near")).await.unwrap();
+    assert_eq!(pair.netlink.link_by_name(&name("near")).await.unwrap(), None);
+    assert_eq!(pair.netlink.link_by_index(pair.index).await.unwrap(), None);
 }
 
-#[test]
-fn addresses_come_and_go_in_both_families() {
+#[tokio::test]
+async fn addresses_come_and_go_in_both_families() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     let nets = [net("10.6.0.5/16"), net("169.254.77.2/32"), net("fd00:10:6::5/64"), net("fe80::5/64")];
     for net in nets {
-        pair.netlink.add_address(pair.index, net).unwrap();
-        pair.netlink.add_address(pair.index, net).unwrap();
+        pair.netlink.add_address(pair.index, net).await.unwrap();
+        pair.netlink.add_address(pair.index, net).await.unwrap();
     }
-    let listed = pair.netlink.addresses(Some(pair.index)).unwrap();
+    let listed = pair.netlink.addresses(Some(pair.index)).await.unwrap();
     for net in nets {
         assert!(listed.iter().any(|a| a.net == net && a.dev == pair.index), "{net} in {listed:?}");
     }
     let shown = &pair.json("ip", "addr show near")[0]["addr_info"];
     let v6 = shown.as_array().unwrap().iter().find(|a| a["local"] == "fd00:10:6::5").unwrap();
     assert_eq!(v6["tentative"], Value::Null, "usable at once: {v6}");
-    pair.netlink.delete_address(pair.index, nets[0]).unwrap();
-    pair.netlink.delete_address(pair.index, nets[0]).unwrap();
-    assert!(!pair.netlink.addresses(None).unwrap().iter().any(|a| a.net == nets[0]));
+    pair.netlink.delete_address(pair.index, nets[0]).await.unwrap();
+    pair.netlink.delete_address(pair.index, nets[0]).await.unwrap();
+    assert!(!pair.netlink.addresses(None).await.unwrap().iter().any(|a| a.net == nets[0]));
 }
 
-#[test]
-fn routes_are_listed_as_they_were_added() {
+#[tokio::test]
+async fn routes_are_listed_as_they_were_added() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     for (address, gateway, dst) in
         [("10.6.0.5/16", "10.6.0.1", "10.96.0.0/12"), ("fd00:6::5/64", "fd00:6::1", "fd00:96::/108")]
     {
-        pair.netlink.add_address(pair.index, net(address)).unwrap();
+        pair.netlink.add_address(pair.index, net(address)).await.unwrap();
         let family = Family::of_net(&net(dst));
         let hint = Route {
             gateway: Some(ip(gateway)),
@@ -194,13 +195,13 @@ fn routes_are_listed_as_they_were_added() {
             ..Route::new(family.default_route(), pair.index)
         };
         for route in [&hint, &default] {
-            pair.netlink.add_route(route).unwrap();
-            assert!(pair.netlink.add_route(route).unwrap_err().is_exists());
-            assert!(pair.netlink.routes().unwrap().contains(route), "{route}");
+            pair.netlink.add_route(route).await.unwrap();
+            assert!(pair.netlink.add_route(route).await.unwrap_err().is_exists());
+            assert!(pair.netlink.routes().await.unwrap().contains(route), "{route}");
         }
         let other = Route { mtu: Some(1400), ..hint.clone() };
-        pair.netlink.replace_route(&other).unwrap();
-        let listed = pair.netlink.routes_of(family, Some(pair.index)).unwrap();
+        pair.netlink.replace_route(&other).await.unwrap();
+        let listed = pair.netlink.routes_of(family, Some(pair.index)).await.unwrap();
         assert!(listed.contains(&other) && !listed.contains(&hint), "{listed:?}");
         let flag = if family == Family::V4 { "-4" } else { "-6" };
         let shown = pair.json("ip", &format!("{flag} route show {dst}"));
@@ -208,82 +209,90 @@ fn routes_are_listed_as_they_were_added() {
             (&shown[0]["protocol"], &shown[0]["prefsrc"]),
             (&"83".into(), &net(address).addr().to_string().into())
         );
-        pair.netlink.delete_route(&other).unwrap();
-        pair.netlink.delete_route(&other).unwrap();
-        assert!(!pair.netlink.routes().unwrap().iter().any(|r| r.dst == net(dst)));
+        pair.netlink.delete_route(&other).await.unwrap();
+        pair.netlink.delete_route(&other).await.unwrap();
+        assert!(!pair.netlink.routes().await.unwrap().iter().any(|r| r.dst == net(dst)));
     }
 }
 
-#[test]
-fn onlink_and_device_routes_need_no_subnet() {
+#[tokio::test]
+async fn onlink_and_device_routes_need_no_subnet() {
     root_or_skip!();
-    let mut pair = Pair::new();
-    pair.netlink.add_address(pair.index, net("10.233.64.5/32")).unwrap();
+    let mut pair = Pair::new().await;
+    pair.netlink.add_address(pair.index, net("10.233.64.5/32")).await.unwrap();
     let device = Route::new(net("10.6.0.7/32"), pair.index);
     let onlink =
         Route { gateway: Some(ip("169.254.1.1")), onlink: true, ..Route::new(net("0.0.0.0/0"), pair.index) };
     let device6 = Route { metric: 1024, ..Route::new(net("fd00::7/128"), pair.index) };
     for route in [&device, &onlink, &device6] {
-        pair.netlink.add_route(route).unwrap();
-        assert!(pair.netlink.routes().unwrap().contains(route), "{route} in {:?}", pair.netlink.routes());
+        pair.netlink.add_route(route).await.unwrap();
+        assert!(
+            pair.netlink.routes().await.unwrap().contains(route),
+            "{route} in {:?}",
+            pair.netlink.routes().await
+        );
     }
 }
 
-#[test]
-fn an_ipv6_default_for_one_source_stands_beside_the_one_for_all() {
+#[tokio::test]
+async fn an_ipv6_default_for_one_source_stands_beside_the_one_for_all() {
     root_or_skip!();
-    let mut pair = Pair::new();
-    pair.netlink.add_address(pair.index, net("fd66::5/64")).unwrap();
+    let mut pair = Pair::new().await;
+    pair.netlink.add_address(pair.index, net("fd66::5/64")).await.unwrap();
     let all = Route { gateway: Some(ip("fd66::1")), metric: 4096, ..Route::new(net("::/0"), pair.index) };
     let sourced = Route { from: Some(ip("fd66::5")), ..all.clone() };
     for route in [&all, &sourced] {
-        pair.netlink.add_route(route).unwrap();
-        assert!(pair.netlink.routes().unwrap().contains(route), "{route} in {:?}", pair.netlink.routes());
+        pair.netlink.add_route(route).await.unwrap();
+        assert!(
+            pair.netlink.routes().await.unwrap().contains(route),
+            "{route} in {:?}",
+            pair.netlink.routes().await
+        );
     }
-    pair.netlink.delete_route(&sourced).unwrap();
-    let left = pair.netlink.routes().unwrap();
+    pair.netlink.delete_route(&sourced).await.unwrap();
+    let left = pair.netlink.routes().await.unwrap();
     assert!(left.contains(&all) && !left.contains(&sourced), "{left:?}");
 }
 
-#[test]
-fn a_route_without_a_way_to_its_gateway_is_refused_with_the_kernels_words() {
+#[tokio::test]
+async fn a_route_without_a_way_to_its_gateway_is_refused_with_the_kernels_words() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     let route = Route { gateway: Some(ip("10.6.0.1")), ..Route::new(net("10.96.0.0/12"), pair.index) };
-    let error = pair.netlink.add_route(&route).unwrap_err().to_string();
+    let error = pair.netlink.add_route(&route).await.unwrap_err().to_string();
     assert!(
         error.contains("Network is unreachable") && error.contains("Nexthop has invalid gateway"),
         "{error}"
     );
 }
 
-#[test]
-fn ipv6_defaults_that_the_kernel_merged_are_listed_and_deleted_one_by_one() {
+#[tokio::test]
+async fn ipv6_defaults_that_the_kernel_merged_are_listed_and_deleted_one_by_one() {
     root_or_skip!();
-    let mut pair = Pair::new();
-    pair.netlink.add_address(pair.index, net("fd00:6::5/64")).unwrap();
+    let mut pair = Pair::new().await;
+    pair.netlink.add_address(pair.index, net("fd00:6::5/64")).await.unwrap();
     for gateway in ["fd00:6::1", "fd00:6::2"] {
         let arguments = format!("-6 route append default via {gateway} dev near");
         json(&pair.near, "ip", &arguments);
     }
-    let defaults = |netlink: &mut Netlink| -> Vec<_> {
-        netlink.routes().unwrap().into_iter().filter(Route::is_default).collect()
+    let defaults = async |netlink: &mut Netlink| -> Vec<_> {
+        netlink.routes().await.unwrap().into_iter().filter(Route::is_default).collect()
     };
-    let found = defaults(&mut pair.netlink);
+    let found = defaults(&mut pair.netlink).await;
     assert_eq!(found.len(), 2, "{found:?}");
-    pair.netlink.delete_route(&found[0]).unwrap();
-    assert_eq!(defaults(&mut pair.netlink), found[1..]);
-    assert!(pair.netlink.add_route(&found[0]).unwrap_err().is_exists());
-    pair.netlink.append_route(&found[0]).unwrap();
-    assert_eq!(defaults(&mut pair.netlink).len(), 2, "merged again");
+    pair.netlink.delete_route(&found[0]).await.unwrap();
+    assert_eq!(defaults(&mut pair.netlink).await, found[1..]);
+    assert!(pair.netlink.add_route(&found[0]).await.unwrap_err().is_exists());
+    pair.netlink.append_route(&found[0]).await.unwrap();
+    assert_eq!(defaults(&mut pair.netlink).await.len(), 2, "merged again");
 }
 
-#[test]
-fn hops_of_an_ipv4_multipath_route_are_marked() {
+#[tokio::test]
+async fn hops_of_an_ipv4_multipath_route_are_marked() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     for address in ["10.6.0.5/16", "fd00:6::5/64"] {
-        pair.netlink.add_address(pair.index, net(address)).unwrap();
+        pair.netlink.add_address(pair.index, net(address)).await.unwrap();
     }
     json(&pair.near, "ip", "route add default nexthop via 10.6.0.1 dev near nexthop via 10.6.0.2 dev near");
     json(
@@ -291,108 +300,108 @@ fn hops_of_an_ipv4_multipath_route_are_marked() {
         "ip",
         "-6 route add default nexthop via fd00:6::1 dev near nexthop via fd00:6::2 dev near",
     );
-    let routes = pair.netlink.routes().unwrap();
+    let routes = pair.netlink.routes().await.unwrap();
     let hops: Vec<_> = routes.iter().filter(|route| route.is_default()).map(|route| route.is_hop).collect();
     assert_eq!(hops, [true, true, false, false], "{routes:?}");
     assert!(routes.iter().filter(|route| !route.is_default()).all(|route| !route.is_hop));
 }
 
-#[test]
-fn an_ipv4_route_by_an_ipv6_next_hop_is_read_and_written() {
+#[tokio::test]
+async fn an_ipv4_route_by_an_ipv6_next_hop_is_read_and_written() {
     root_or_skip!();
-    let mut pair = Pair::new();
-    pair.netlink.add_address(pair.index, net("10.6.0.5/16")).unwrap();
+    let mut pair = Pair::new().await;
+    pair.netlink.add_address(pair.index, net("10.6.0.5/16")).await.unwrap();
     json(&pair.near, "ip", "route add default via inet6 fe80::1 dev near");
-    let defaults = |netlink: &mut Netlink| -> Vec<_> {
-        netlink.routes().unwrap().into_iter().filter(Route::is_default).collect()
+    let defaults = async |netlink: &mut Netlink| -> Vec<_> {
+        netlink.routes().await.unwrap().into_iter().filter(Route::is_default).collect()
     };
-    let found = defaults(&mut pair.netlink);
+    let found = defaults(&mut pair.netlink).await;
     assert_eq!(found[0].gateway, Some(ip("fe80::1")));
-    pair.netlink.delete_route(&found[0]).unwrap();
-    assert_eq!(defaults(&mut pair.netlink), []);
-    pair.netlink.add_route(&found[0]).unwrap();
-    assert_eq!(defaults(&mut pair.netlink), found);
+    pair.netlink.delete_route(&found[0]).await.unwrap();
+    assert_eq!(defaults(&mut pair.netlink).await, []);
+    pair.netlink.add_route(&found[0]).await.unwrap();
+    assert_eq!(defaults(&mut pair.netlink).await, found);
 }
 
-#[test]
-fn the_very_route_of_somebody_faster_is_enough_another_is_not() {
+#[tokio::test]
+async fn the_very_route_of_somebody_faster_is_enough_another_is_not() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     for (address, gateways, dst) in [
         ("10.6.0.5/16", ["10.6.0.1", "10.6.0.2"], "10.96.0.0/12"),
         ("fd00:6::5/64", ["fd00:6::1", "fd00:6::2"], "fd00:96::/108"),
     ] {
-        pair.netlink.add_address(pair.index, net(address)).unwrap();
+        pair.netlink.add_address(pair.index, net(address)).await.unwrap();
         let [one, other] =
             gateways.map(|gateway| Route { gateway: Some(ip(gateway)), ..Route::new(net(dst), pair.index) });
-        pair.netlink.ensure_route(&one).unwrap();
-        assert!(pair.netlink.add_route(&one).unwrap_err().is_exists());
-        pair.netlink.ensure_route(&one).unwrap();
-        assert!(pair.netlink.ensure_route(&other).unwrap_err().is_exists());
+        pair.netlink.ensure_route(&one).await.unwrap();
+        assert!(pair.netlink.add_route(&one).await.unwrap_err().is_exists());
+        pair.netlink.ensure_route(&one).await.unwrap();
+        assert!(pair.netlink.ensure_route(&other).await.unwrap_err().is_exists());
     }
 }
 
-#[test]
-fn the_source_for_an_address_is_the_kernels_choice() {
+#[tokio::test]
+async fn the_source_for_an_address_is_the_kernels_choice() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     let netlink = &mut pair.netlink;
-    assert_eq!(netlink.source_for(ip("10.6.0.9")).unwrap(), None);
+    assert_eq!(netlink.source_for(ip("10.6.0.9")).await.unwrap(), None);
     for address in ["10.1.0.1/32", "10.6.0.5/16", "fd00:1::1/128", "fd00:6::5/64"] {
-        netlink.add_address(pair.index, net(address)).unwrap();
+        netlink.add_address(pair.index, net(address)).await.unwrap();
     }
-    assert_eq!(netlink.source_for(ip("10.6.0.9")).unwrap(), Some(ip("10.6.0.5")));
-    assert_eq!(netlink.source_for(ip("fd00:6::9")).unwrap(), Some(ip("fd00:6::5")));
-    assert_eq!(netlink.source_for(ip("192.0.2.1")).unwrap(), None);
+    assert_eq!(netlink.source_for(ip("10.6.0.9")).await.unwrap(), Some(ip("10.6.0.5")));
+    assert_eq!(netlink.source_for(ip("fd00:6::9")).await.unwrap(), Some(ip("fd00:6::5")));
+    assert_eq!(netlink.source_for(ip("192.0.2.1")).await.unwrap(), None);
 }
 
-#[test]
-fn ipv4_defaults_with_the_same_metric_can_be_put_back() {
+#[tokio::test]
+async fn ipv4_defaults_with_the_same_metric_can_be_put_back() {
     root_or_skip!();
-    let mut pair = Pair::new();
-    pair.netlink.add_address(pair.index, net("10.6.0.5/16")).unwrap();
+    let mut pair = Pair::new().await;
+    pair.netlink.add_address(pair.index, net("10.6.0.5/16")).await.unwrap();
     let routes = ["10.6.0.1", "10.6.0.2"]
         .map(|gateway| Route { gateway: Some(ip(gateway)), ..Route::new(net("0.0.0.0/0"), pair.index) });
-    pair.netlink.add_route(&routes[0]).unwrap();
-    assert!(pair.netlink.add_route(&routes[1]).unwrap_err().is_exists());
-    pair.netlink.append_route(&routes[1]).unwrap();
-    let listed = pair.netlink.routes().unwrap();
+    pair.netlink.add_route(&routes[0]).await.unwrap();
+    assert!(pair.netlink.add_route(&routes[1]).await.unwrap_err().is_exists());
+    pair.netlink.append_route(&routes[1]).await.unwrap();
+    let listed = pair.netlink.routes().await.unwrap();
     assert!(routes.iter().all(|route| listed.contains(route)), "{listed:?}");
 }
 
-#[test]
-fn neighbours_are_permanent() {
+#[tokio::test]
+async fn neighbours_are_permanent() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     for address in [ip("10.6.0.9"), ip("fd00::9")] {
         for mac in [NEAR, FAR] {
-            pair.netlink.set_neighbor(&Neighbor { dev: pair.index, address, mac }).unwrap();
+            pair.netlink.set_neighbor(&Neighbor { dev: pair.index, address, mac }).await.unwrap();
         }
-        let listed = pair.netlink.permanent_neighbors(pair.index).unwrap();
+        let listed = pair.netlink.permanent_neighbors(pair.index).await.unwrap();
         assert!(listed.contains(&Neighbor { dev: pair.index, address, mac: FAR }), "{listed:?}");
         let shown = pair.json("ip", &format!("neigh show {address} dev near"));
         assert_eq!(
             (&shown[0]["lladdr"], &shown[0]["state"][0]),
             (&FAR.to_string().into(), &"PERMANENT".into())
         );
-        pair.netlink.delete_neighbor(pair.index, address).unwrap();
-        pair.netlink.delete_neighbor(pair.index, address).unwrap();
-        assert_eq!(pair.netlink.permanent_neighbors(pair.index).unwrap(), []);
+        pair.netlink.delete_neighbor(pair.index, address).await.unwrap();
+        pair.netlink.delete_neighbor(pair.index, address).await.unwrap();
+        assert_eq!(pair.netlink.permanent_neighbors(pair.index).await.unwrap(), []);
     }
 }
 
-#[test]
-fn clsact_is_added_once_and_kept() {
+#[tokio::test]
+async fn clsact_is_added_once_and_kept() {
     root_or_skip!();
-    let mut pair = Pair::new();
-    assert_eq!(pair.netlink.filters(pair.index, Direction::Egress).unwrap(), []);
-    pair.netlink.detach_filter(pair.index, Direction::Egress).unwrap();
-    pair.netlink.add_clsact(pair.index).unwrap();
-    pair.netlink.add_clsact(pair.index).unwrap();
+    let mut pair = Pair::new().await;
+    assert_eq!(pair.netlink.filters(pair.index, Direction::Egress).await.unwrap(), []);
+    pair.netlink.detach_filter(pair.index, Direction::Egress).await.unwrap();
+    pair.netlink.add_clsact(pair.index).await.unwrap();
+    pair.netlink.add_clsact(pair.index).await.unwrap();
     let shown = pair.json("tc", "qdisc show dev near");
     assert!(shown.as_array().unwrap().iter().any(|q| q["kind"] == "clsact"), "{shown}");
-    assert_eq!(pair.netlink.filters(pair.index, Direction::Ingress).unwrap(), []);
-    pair.netlink.detach_filter(pair.index, Direction::Ingress).unwrap();
+    assert_eq!(pair.netlink.filters(pair.index, Direction::Ingress).await.unwrap(), []);
+    pair.netlink.detach_filter(pair.index, Direction::Ingress).await.unwrap();
 }
 
 /// A classifier that returns TC_ACT_UNSPEC, loaded without any library.
@@ -414,18 +423,19 @@ fn unspec_program() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
-#[test]
-fn filters_carry_the_classid_and_are_replaced_in_place() {
+#[tokio::test]
+async fn filters_carry_the_classid_and_are_replaced_in_place() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     let program = unspec_program();
-    pair.netlink.add_clsact(pair.index).unwrap();
+    pair.netlink.add_clsact(pair.index).await.unwrap();
     for (direction, classid) in [(Direction::Ingress, 7), (Direction::Egress, 65535)] {
-        let mut attach = |id, how| pair.netlink.attach_filter(pair.index, direction, &program, id, how);
-        attach(classid - 1, Attach::Create).unwrap();
-        assert!(attach(classid, Attach::Create).unwrap_err().is_exists());
-        attach(classid, Attach::Replace).unwrap();
-        let found = pair.netlink.filters(pair.index, direction).unwrap();
+        let mut attach =
+            async |id, how| pair.netlink.attach_filter(pair.index, direction, &program, id, how).await;
+        attach(classid - 1, Attach::Create).await.unwrap();
+        assert!(attach(classid, Attach::Create).await.unwrap_err().is_exists());
+        attach(classid, Attach::Replace).await.unwrap();
+        let found = pair.netlink.filters(pair.index, direction).await.unwrap();
         let [Filter { priority: 1, handle: 1, classid: seen, name, program }] = found.as_slice() else {
             panic!("{found:?}")
         };
@@ -437,35 +447,39 @@ fn filters_carry_the_classid_and_are_replaced_in_place() {
             (&true.into(), &(*program).into()),
             "{shown}"
         );
-        pair.netlink.detach_filter(pair.index, direction).unwrap();
-        pair.netlink.detach_filter(pair.index, direction).unwrap();
-        assert_eq!(pair.netlink.filters(pair.index, direction).unwrap(), []);
+        pair.netlink.detach_filter(pair.index, direction).await.unwrap();
+        pair.netlink.detach_filter(pair.index, direction).await.unwrap();
+        assert_eq!(pair.netlink.filters(pair.index, direction).await.unwrap(), []);
     }
 }
 
-#[test]
-fn a_filter_of_somebody_else_is_told_apart_and_stays() {
+#[tokio::test]
+async fn a_filter_of_somebody_else_is_told_apart_and_stays() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     let program = unspec_program();
-    pair.netlink.add_clsact(pair.index).unwrap();
-    let mut put = |id| pair.netlink.put_filter(pair.index, Direction::Egress, &program, id).unwrap();
-    assert_eq!([put(7), put(7)], [Put::Created, Put::Replaced]);
-    assert!(pair.netlink.own_filter(pair.index, Direction::Egress).unwrap().is_some());
-    pair.netlink.detach_filter(pair.index, Direction::Egress).unwrap();
+    pair.netlink.add_clsact(pair.index).await.unwrap();
+    let mut put =
+        async |id| pair.netlink.ensure_filter(pair.index, Direction::Egress, &program, id).await.unwrap();
+    assert_eq!([put(7).await, put(7).await], [FilterOutcome::Created, FilterOutcome::Replaced]);
+    assert!(pair.netlink.own_filter(pair.index, Direction::Egress).await.unwrap().is_some());
+    pair.netlink.detach_filter(pair.index, Direction::Egress).await.unwrap();
     // No id: it is not ours, whatever its name.
-    pair.netlink.attach_filter(pair.index, Direction::Egress, &program, 0, Attach::Create).unwrap();
-    assert_eq!(pair.netlink.own_filter(pair.index, Direction::Egress).unwrap(), None);
-    pair.netlink.detach_filter(pair.index, Direction::Egress).unwrap();
-    assert_eq!(pair.netlink.put_filter(pair.index, Direction::Egress, &program, 7).unwrap(), Put::Taken);
-    let left = pair.netlink.filters(pair.index, Direction::Egress).unwrap();
+    pair.netlink.attach_filter(pair.index, Direction::Egress, &program, 0, Attach::Create).await.unwrap();
+    assert_eq!(pair.netlink.own_filter(pair.index, Direction::Egress).await.unwrap(), None);
+    pair.netlink.detach_filter(pair.index, Direction::Egress).await.unwrap();
+    assert_eq!(
+        pair.netlink.ensure_filter(pair.index, Direction::Egress, &program, 7).await.unwrap(),
+        FilterOutcome::Conflict
+    );
+    let left = pair.netlink.filters(pair.index, Direction::Egress).await.unwrap();
     assert_eq!(left.iter().map(|filter| filter.classid).collect::<Vec<_>>(), [0]);
 }
 
-#[test]
-fn sysctls_belong_to_the_namespace_and_missing_ones_are_told_apart() {
+#[tokio::test]
+async fn sysctls_belong_to_the_namespace_and_missing_ones_are_told_apart() {
     root_or_skip!();
-    let pair = Pair::new();
+    let pair = Pair::new().await;
     let key = "net/ipv4/conf/near/arp_announce";
     pair.near
         .run(|| {
@@ -481,8 +495,8 @@ fn sysctls_belong_to_the_namespace_and_missing_ones_are_told_apart() {
     assert!(matches!(sysctl::read(key), Err(SysctlError::Missing { .. })), "not in the caller's namespace");
 }
 
-#[test]
-fn namespaces_are_told_apart_and_the_caller_never_moves() {
+#[tokio::test]
+async fn namespaces_are_told_apart_and_the_caller_never_moves() {
     root_or_skip!();
     let (one, two) = (NetNs::create().unwrap(), NetNs::create().unwrap());
     let home = NetNs::current().unwrap().id().unwrap();
@@ -494,14 +508,14 @@ fn namespaces_are_told_apart_and_the_caller_never_moves() {
     assert!(matches!(NetNs::open("/etc/hostname"), Err(NetNsError::NotANamespace { .. })));
 }
 
-#[test]
-fn an_announcement_changes_the_neighbours_entry() {
+#[tokio::test]
+async fn an_announcement_changes_the_neighbours_entry() {
     root_or_skip!();
-    let mut pair = Pair::new();
-    pair.netlink.add_address(pair.index, net("10.6.0.5/16")).unwrap();
+    let mut pair = Pair::new().await;
+    pair.netlink.add_address(pair.index, net("10.6.0.5/16")).await.unwrap();
     let mut far = pair.far.netlink().unwrap();
-    let far_index = far.link_by_name(&name("far")).unwrap().unwrap().index;
-    far.add_address(far_index, net("10.6.0.6/16")).unwrap();
+    let far_index = far.link_by_name(&name("far")).await.unwrap().unwrap().index;
+    far.add_address(far_index, net("10.6.0.6/16")).await.unwrap();
     json(&pair.far, "ip", "neigh replace 10.6.0.5 lladdr 02:aa:aa:aa:aa:aa dev far nud stale");
     pair.near.run(|| announce(pair.index, NEAR, ip("10.6.0.5"))).unwrap().unwrap();
     // The kernel handles a frame that crosses a veth before the sender's call returns, or soon after.
@@ -515,18 +529,18 @@ fn an_announcement_changes_the_neighbours_entry() {
     }
 }
 
-#[test]
-fn events_tell_of_addresses_and_links() {
+#[tokio::test]
+async fn events_tell_of_addresses_and_links() {
     root_or_skip!();
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().await;
     let mut events = pair.near.run(Events::open).unwrap().unwrap();
     let address = net("10.6.0.5/16");
-    pair.netlink.add_address(pair.index, address).unwrap();
-    pair.netlink.delete_address(pair.index, address).unwrap();
-    pair.netlink.delete_link(&name("near")).unwrap();
+    pair.netlink.add_address(pair.index, address).await.unwrap();
+    pair.netlink.delete_address(pair.index, address).await.unwrap();
+    pair.netlink.delete_link(&name("near")).await.unwrap();
     let mut seen = Vec::new();
-    for event in &mut events {
-        let event = event.unwrap();
+    loop {
+        let event = events.next().await.unwrap();
         let last = matches!(&event, Event::LinkGone(link) if link.name.as_str() == "near");
         seen.push(event);
         if last {

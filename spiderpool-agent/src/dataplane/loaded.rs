@@ -1,10 +1,10 @@
 //! Loaded programs and maps, made what the inventory asks for.
 
-use spiderpool_dataplane::{Dataplane, LoadError, MapError};
+use spiderpool_dataplane::{AttachError, Dataplane, LoadError, MapError};
 use thiserror::Error;
 use tracing::{error, info};
 
-use super::attach::{self, AttachError};
+use super::attach;
 use super::cidrs::plan_cidrs;
 use super::entries::{self, TooManyNics, entries, further_addresses};
 use super::logs;

@@ -68,7 +68,7 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
     logging::init(Level::Info);
     let socket = ConfigFile::load(&options.config_path)?.socket().to_owned();
     let state = pod_network::state_path(&options.on_host(&options.state_dir));
-    let in_kernel = kernel::read(&state).map_err(|error| error.to_string());
+    let in_kernel = kernel::read(&state).await.map_err(|error| error.to_string());
     let in_api = api::pods_with_addresses(&options.node_name).await;
     let Plan { idle_links, keep } = plan(in_kernel, in_api);
     let installed = Installed {
@@ -79,7 +79,7 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
         state,
         socket: options.on_host(&socket),
     };
-    let mut failures = remove::links(&idle_links);
+    let mut failures = remove::links(&idle_links).await;
     failures.extend(installed.socket());
     if keep.is_empty() {
         failures.extend(installed.everything());

@@ -5,6 +5,7 @@ use std::thread;
 
 use spiderpool_core::coordinator::NodeLink;
 use spiderpool_core::names::{ContainerId, IfName};
+use spiderpool_net::block_on;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::{error, info, warn};
 
@@ -34,7 +35,7 @@ impl IdleLinks {
             return;
         }
         let delete = move || {
-            if let Err(error) = delete_links(&left) {
+            if let Err(error) = block_on(delete_links(&left)) {
                 warn!(%error, "idle node link cannot be deleted");
             }
         };
@@ -44,11 +45,11 @@ impl IdleLinks {
     }
 }
 
-fn delete_links(hosts: &[IfName]) -> Result<(), NetlinkError> {
+async fn delete_links(hosts: &[IfName]) -> Result<(), NetlinkError> {
     let mut netlink = Netlink::open()?;
     for host in hosts {
-        if netlink.link_by_name(host)?.is_some() {
-            netlink.delete_link(host)?;
+        if netlink.link_by_name(host).await?.is_some() {
+            netlink.delete_link(host).await?;
             info!(link = %host, "idle node link deleted");
         }
     }
@@ -58,6 +59,7 @@ fn delete_links(hosts: &[IfName]) -> Result<(), NetlinkError> {
 #[cfg(test)]
 mod tests {
     use spiderpool_core::mac::MacAddr;
+    use spiderpool_net::block_on;
     use spiderpool_net::netlink::NewVeth;
     use spiderpool_net::netns::NetNs;
 
@@ -75,7 +77,7 @@ mod tests {
         idle.add(&container_id);
         idle.cancel(&container_id);
         assert!(idle.0.is_empty());
-        let in_a_node = || {
+        let test = async || {
             let (pod, mut node) = (NetNs::create().unwrap(), Netlink::open().unwrap());
             let link = NodeLink::of("c0ffee").unwrap();
             let veth = NewVeth {
@@ -86,11 +88,11 @@ mod tests {
                 peer_netns: &pod,
                 mtu: 1500,
             };
-            node.add_veth(&veth).unwrap();
-            delete_links(std::slice::from_ref(&link.host)).unwrap();
-            assert_eq!(node.link_by_name(&link.host).unwrap(), None);
-            delete_links(&[link.host]).unwrap();
+            node.add_veth(&veth).await.unwrap();
+            delete_links(std::slice::from_ref(&link.host)).await.unwrap();
+            assert_eq!(node.link_by_name(&link.host).await.unwrap(), None);
+            delete_links(&[link.host]).await
         };
-        NetNs::create().unwrap().run(in_a_node).unwrap();
+        NetNs::create().unwrap().run(|| block_on(test())).unwrap().unwrap();
     }
 }

@@ -2,6 +2,8 @@
 
 use spiderpool_api::agent::dataplane::{Nic, NicRole};
 use spiderpool_core::coordinator::{host_end_name, node_link_macs};
+use spiderpool_net::block_on;
+use spiderpool_net::executor::ApplyError;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use thiserror::Error;
@@ -17,6 +19,9 @@ pub enum NamespaceError {
     /// The kernel refused.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The kernel refused a step of a plan.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
 }
 
 /// The identity of the namespace at a path.
@@ -38,7 +43,7 @@ pub(crate) fn open(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
     }
     let known = pod.nic(NicRole::NodeLink).or_else(|| pod.nic(NicRole::Cluster));
     let Some(Nic { name, ifindex, mac, .. }) = known.map(|record| &record.nic) else { return Ok(None) };
-    let link = netns.netlink()?.link_by_name(name)?;
+    let link = block_on(async { netns.netlink()?.link_by_name(name).await })?;
     Ok(link.is_some_and(|link| link.index == *ifindex && link.mac == Some(*mac)).then_some(netns))
 }
 
@@ -65,5 +70,6 @@ pub(crate) fn presence(pod: &PodRecord) -> Result<Presence, NamespaceError> {
 fn has_host_end(pod: &PodRecord) -> Result<bool, NamespaceError> {
     let Ok(name) = host_end_name(pod.container_id.as_str()) else { return Ok(false) };
     let (mac, _) = node_link_macs(pod.container_id.as_str());
-    Ok(Netlink::open()?.link_by_name(&name)?.is_some_and(|link| link.mac == Some(mac)))
+    let link = block_on(async { Netlink::open()?.link_by_name(&name).await })?;
+    Ok(link.is_some_and(|link| link.mac == Some(mac)))
 }

@@ -7,11 +7,12 @@ use std::path::Path;
 use spiderpool_api::agent::dataplane::{Nic, NicRole, RouteHints};
 use spiderpool_core::coordinator::NodeLink;
 use spiderpool_core::dataplane::OwnCidrs;
-use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::PodName;
 use spiderpool_dataplane::Sizes;
-use spiderpool_net::netlink::{Netlink, NewVeth};
+use spiderpool_net::block_on;
+use spiderpool_net::netlink::{Netlink, NetlinkError, NewVeth};
+use spiderpool_net::snapshot::Contents;
 use spiderpool_runtime::health::{Health, Scope};
 
 use super::*;
@@ -129,17 +130,18 @@ fn without_maps_pods_that_are_gone_are_taken_out_and_node_links_follow_the_nodes
     }
     let in_a_node = || {
         let folder = tempfile::tempdir().unwrap();
-        let (pod, mut node) = (NetNs::create().unwrap(), Netlink::open().unwrap());
-        let runs = pod_with_node_link(&pod, &mut node);
+        let pod = NetNs::create().unwrap();
+        let runs = block_on(pod_with_node_link(&pod)).unwrap();
         let identity = netns::identity(&pod).unwrap();
         let mut reconciler = without_maps(folder.path(), &[(runs, identity), (request("gone"), NETNS)]);
         reconciler.sweep();
         let pods = on_disk(folder.path());
         assert_eq!(pods.pods().map(|pod| pod.container_id.as_str()).collect::<Vec<_>>(), ["runs"]);
         reconciler.update(Update { cluster: None, nodes: Some(vec!["10.6.0.1".parse().unwrap()]) });
-        let host = node.link_by_name(&NodeLink::of("runs").unwrap().host).unwrap().unwrap();
-        let routes = node.routes_of(Family::V4, Some(host.index)).unwrap();
-        let ours: Vec<_> = routes.iter().filter(|route| route.is_ours()).collect();
+        let host = NodeLink::of("runs").unwrap().host;
+        let contents = Contents { routes: true, ..Contents::default() };
+        let present = block_on(async { Netlink::open()?.snapshot_of(&[&host], contents).await }).unwrap();
+        let ours: Vec<_> = present.routes.iter().filter(|route| route.is_ours()).collect();
         assert_eq!(ours.len(), 1);
         assert_eq!(
             (ours[0].dst.addr().to_string().as_str(), ours[0].source),
@@ -150,7 +152,8 @@ fn without_maps_pods_that_are_gone_are_taken_out_and_node_links_follow_the_nodes
 }
 
 /// A pod whose node link is up, and the node's address on its underlay NIC.
-fn pod_with_node_link(pod: &NetNs, node: &mut Netlink) -> RegisterNics {
+async fn pod_with_node_link(pod: &NetNs) -> Result<RegisterNics, NetlinkError> {
+    let mut node = Netlink::open()?;
     let link = NodeLink::of("runs").unwrap();
     let names = [
         (&link.host, &link.pod, link.host_mac),
@@ -166,12 +169,12 @@ fn pod_with_node_link(pod: &NetNs, node: &mut Netlink) -> RegisterNics {
             peer_netns: pod,
             mtu: 1500,
         };
-        node.add_veth(&veth).unwrap();
-        let index = node.link_by_name(host).unwrap().unwrap().index;
-        node.set_up(index).unwrap();
-        let mut netlink = pod.netlink().unwrap();
-        let found = netlink.link_by_name(inside).unwrap().unwrap();
-        netlink.set_up(found.index).unwrap();
+        node.add_veth(&veth).await?;
+        let index = node.link_by_name(host).await?.unwrap().index;
+        node.set_up(index).await?;
+        let mut netlink = pod.netlink()?;
+        let found = netlink.link_by_name(inside).await?.unwrap();
+        netlink.set_up(found.index).await?;
         let known = if inside == &link.pod {
             nic(inside.as_str(), NicRole::NodeLink, &[])
         } else {
@@ -179,8 +182,8 @@ fn pod_with_node_link(pod: &NetNs, node: &mut Netlink) -> RegisterNics {
         };
         nics.push(Nic { ifindex: found.index, mac: link.pod_mac, ..known });
     }
-    let index = node.link_by_name(&"br0".parse().unwrap()).unwrap().unwrap().index;
-    node.add_address(index, "10.6.0.1/16".parse().unwrap()).unwrap();
+    let index = node.link_by_name(&"br0".parse().unwrap()).await?.unwrap().index;
+    node.add_address(index, "10.6.0.1/16".parse().unwrap()).await?;
     let path = format!("/proc/{}/fd/{}", std::process::id(), pod.as_fd().as_raw_fd());
-    RegisterNics { netns: path, nics, ..request("runs") }
+    Ok(RegisterNics { netns: path, nics, ..request("runs") })
 }

@@ -6,72 +6,33 @@ use spiderpool_api::agent::dataplane::{Nic, RegisteredNics};
 use spiderpool_core::coordinator::{NODE_LINK, Namespace};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Medium;
-use spiderpool_dataplane::Programs;
+use spiderpool_dataplane::{AttachedFilters, Programs};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
-use spiderpool_net::tc::{Direction, Put};
-use tracing::{debug, warn};
+use spiderpool_net::tc::Direction;
+use tracing::debug;
 
 use crate::error::PluginError;
 
-/// Filters that were not there before, to be taken off if a later step fails.
-#[derive(Default)]
-pub(super) struct Attached(Vec<(u32, Direction)>);
-
-impl Attached {
-    /// Attaches both programs to every NIC, each with its id.
-    pub(super) fn attach(
-        &mut self,
-        netlink: &mut Netlink,
-        nics: &[Nic],
-        answer: &RegisteredNics,
-    ) -> Result<(), PluginError> {
-        let programs = Programs::open(Path::new(&answer.programs)).map_err(PluginError::Programs)?;
-        for nic in nics {
-            let id = answer.nics.iter().find(|n| n.name == nic.name).map(|n| n.id).filter(|id| *id != 0);
-            let id =
-                id.ok_or_else(|| PluginError::Config(format!("spiderpool-agent gave {} no id", nic.name)))?;
-            debug!(nic = %nic.name, id, "attach");
-            netlink.add_clsact(nic.ifindex)?;
-            for direction in Direction::ALL {
-                self.attach_one(netlink, nic, direction, &programs, id)?;
-            }
-        }
-        Ok(())
+/// Attaches both programs to every NIC, each with the id that the agent gave it.
+pub(super) async fn attach(
+    attached: &mut AttachedFilters,
+    netlink: &mut Netlink,
+    nics: &[Nic],
+    answer: &RegisteredNics,
+) -> Result<(), PluginError> {
+    let programs = Programs::open(Path::new(&answer.programs)).map_err(PluginError::Programs)?;
+    for nic in nics {
+        let id = answer.nics.iter().find(|n| n.name == nic.name).map(|n| n.id).filter(|id| *id != 0);
+        let id =
+            id.ok_or_else(|| PluginError::Config(format!("spiderpool-agent gave {} no id", nic.name)))?;
+        debug!(nic = %nic.name, id, "attaching programs");
+        attached.attach(netlink, &nic.name, nic.ifindex, id, &programs).await?;
     }
-
-    fn attach_one(
-        &mut self,
-        netlink: &mut Netlink,
-        nic: &Nic,
-        direction: Direction,
-        programs: &Programs,
-        id: u16,
-    ) -> Result<(), PluginError> {
-        let program = match direction {
-            Direction::Ingress => programs.ingress_fd(),
-            Direction::Egress => programs.egress_fd(),
-        };
-        match netlink.put_filter(nic.ifindex, direction, program, id)? {
-            Put::Created => self.0.push((nic.ifindex, direction)),
-            // A NIC of an earlier attachment, or ADD again.
-            Put::Replaced => {}
-            Put::Taken => return Err(PluginError::ForeignFilter { nic: nic.name.clone(), direction }),
-        }
-        Ok(())
-    }
-
-    /// Takes off what was put on.
-    pub(super) fn undo(&mut self, netlink: &mut Netlink) {
-        for (index, direction) in self.0.drain(..).rev() {
-            if let Err(error) = netlink.detach_filter(index, direction) {
-                warn!(%error, "filter cannot be taken off");
-            }
-        }
-    }
+    Ok(())
 }
 
 /// The underlay NICs, but `nic`, that have our programs.
-pub(super) fn other_underlay_nics(
+pub(super) async fn other_underlay_nics(
     netlink: &mut Netlink,
     pod: &Namespace,
     nic: &IfName,
@@ -83,7 +44,7 @@ pub(super) fn other_underlay_nics(
             && link.name != *nic
             && link.name != *cluster_nic
             && link.name.as_str() != NODE_LINK;
-        if is_candidate && netlink.own_filter(link.index, Direction::Egress)?.is_some() {
+        if is_candidate && netlink.own_filter(link.index, Direction::Egress).await?.is_some() {
             found.push(link.name.clone());
         }
     }

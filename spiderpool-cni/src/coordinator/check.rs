@@ -11,15 +11,15 @@ use spiderpool_net::tc::Direction;
 
 use super::NetConf;
 use super::register::node_addresses;
-use super::state::{cluster_peer, read_host_end, read_pod_of, sources};
+use super::state::{cluster_peer, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::PluginError;
 
-pub(super) fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError> {
+pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError> {
     let netns = NetNs::open(&request.netns)?;
     let (config, answer) = conf.merge(request)?;
-    let (mut pod_netlink, mut host) = (netns.netlink()?, Netlink::open()?);
-    let pod = read_pod_of(&mut pod_netlink, request, conf)?;
+    let (mut pod_netlink, mut node) = (netns.netlink()?, Netlink::open()?);
+    let pod = read_pod(&mut pod_netlink, request, conf).await?;
     let setup = decide_setup(config.mode, &request.nic, &config.first_nic, pod.has_link("veth0"))?;
     if setup != Setup::Overlay || config.dataplane != Dataplane::Ebpf {
         return Ok(()); // ADD refuses these or does nothing
@@ -31,10 +31,10 @@ pub(super) fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError
         nic: &request.nic,
         config: &config,
         pod: &pod,
-        host_end: &read_host_end(&mut host, &host_end)?,
-        cluster_peer: cluster_peer(&mut host, &pod, &config.first_nic)?,
+        host_end: &read_host_end(&mut node, &host_end).await?,
+        cluster_peer: cluster_peer(&mut node, &pod, &config.first_nic).await?,
         nodes: &node_addresses(&answer),
-        sources: &sources(&mut host, &pod, &request.nic),
+        sources: &sources(&mut node, &pod, &request.nic).await,
         expected: answer.expected_nics.as_deref(),
     })?;
     // Hints and the default route in the pod follow the cluster and the application: the agent's business.
@@ -47,7 +47,7 @@ pub(super) fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError
         }
     }
     for nic in [config.first_nic.as_str(), NODE_LINK, request.nic.as_str()] {
-        missing.extend(missing_filters(&mut pod_netlink, &pod, nic)?);
+        missing.extend(missing_filters(&mut pod_netlink, &pod, nic).await?);
     }
     if missing.is_empty() {
         return Ok(());
@@ -66,7 +66,11 @@ fn is_set(netns: &NetNs, step: &Step) -> Result<bool, PluginError> {
     }
 }
 
-fn missing_filters(netlink: &mut Netlink, pod: &Namespace, nic: &str) -> Result<Vec<String>, PluginError> {
+async fn missing_filters(
+    netlink: &mut Netlink,
+    pod: &Namespace,
+    nic: &str,
+) -> Result<Vec<String>, PluginError> {
     let name: Option<IfName> = nic.parse().ok();
     let Some(link) = name.and_then(|name| pod.link(&name)) else {
         return Ok(vec![format!("pod: link {nic}")]);
@@ -74,7 +78,7 @@ fn missing_filters(netlink: &mut Netlink, pod: &Namespace, nic: &str) -> Result<
     let mut missing = Vec::new();
     let mut ids = Vec::new();
     for direction in Direction::ALL {
-        match netlink.own_filter(link.index, direction)? {
+        match netlink.own_filter(link.index, direction).await? {
             Some(filter) => ids.push(filter.classid),
             None => missing.push(format!("pod: program {direction} on {nic}")),
         }

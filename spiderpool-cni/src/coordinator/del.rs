@@ -5,32 +5,34 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_core::coordinator::{
-    DEFAULT_FIRST_NIC, NODE_LINK, Namespace, Place, Preference, Step, host_end_name, node_link_macs,
-    plan_default_routes,
+    DEFAULT_FIRST_NIC, NODE_LINK, Place, Preference, Step, host_end_name, node_link_macs, plan_default_routes,
 };
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{PROTOCOL_KERNEL, Route};
+use spiderpool_dataplane::detach;
+use spiderpool_net::block_on;
+use spiderpool_net::executor::{Executor, MissingDevice};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
-use spiderpool_net::tc::Direction;
+use spiderpool_net::snapshot::Contents;
 use tracing::{debug, warn};
 
 use super::NetConf;
-use super::apply::Applier;
 use super::attach::other_underlay_nics;
 use super::register::attachment;
-use super::state::{read_host_end, read_pod};
+use super::state::read_host_end;
 use crate::env::Request;
 use crate::error::PluginError;
 use crate::spec::result_addresses;
 
 pub(super) fn del(request: &Request, conf: &NetConf) {
-    let cleaned = clean(request, conf).inspect_err(|error| warn!(%error, "not everything could be removed"));
+    let cleaned =
+        block_on(clean(request, conf)).inspect_err(|error| warn!(%error, "not everything could be removed"));
     let Err(error) = conf.client().unregister_nics(&attachment(request, &conf.base.name)) else { return };
     warn!(%error, "registration is left to the agent's comparison");
     if let Ok(Some(idle)) = cleaned
-        && let Err(error) = Netlink::open().and_then(|mut host| host.delete_link(&idle))
+        && let Err(error) = block_on(async { Netlink::open()?.delete_link(&idle).await })
     {
         warn!(%error, "idle node link is left");
     }
@@ -41,32 +43,32 @@ pub(super) fn del(request: &Request, conf: &NetConf) {
 /// As a rule it goes with the namespace, which the runtime removes after this. Deleting it would wait for several
 /// RCU grace periods, 15 to 25 ms, and so would setting the NIC down. If the pod goes on living instead, the agent
 /// deletes it later.
-fn clean(request: &Request, conf: &NetConf) -> Result<Option<IfName>, PluginError> {
+async fn clean(request: &Request, conf: &NetConf) -> Result<Option<IfName>, PluginError> {
     // Named by the container: a late DEL of an old sandbox finds nothing of the new one's.
     let host_end =
         host_end_name(request.container_id.as_str()).map_err(|e| PluginError::Config(e.to_string()))?;
-    let mut host = Netlink::open()?;
-    let Some(netns) = open_own(request) else {
-        host.delete_link(&host_end)?;
+    let mut node = Netlink::open()?;
+    let Some(netns) = open_own(request).await else {
+        node.delete_link(&host_end).await?;
         return Ok(None);
     };
-    let left = clean_pod(&netns, request, conf);
+    let left = clean_pod(&netns, request, conf).await;
     let mut gone = result_addresses(&conf.base.prev_result, request.nic.as_str());
     gone.extend(left.iter().flat_map(|left| &left.addresses));
     let gone: Vec<_> = gone.iter().map(IpNet::addr).collect();
-    remove_from_host_end(&mut host, &host_end, &gone)?;
+    remove_from_host_end(&mut node, &host_end, &gone).await?;
     Ok(left?.is_last.then_some(host_end))
 }
 
 /// The sandbox's namespace, if it is there and the node link in it says that it is this sandbox's: the path may
 /// have been given to another one since.
-fn open_own(request: &Request) -> Option<NetNs> {
+async fn open_own(request: &Request) -> Option<NetNs> {
     if request.netns.is_empty() {
         return None;
     }
     let netns = NetNs::open(&request.netns).inspect_err(|error| debug!(%error, "no namespace")).ok()?;
     let (_, pod_mac) = node_link_macs(request.container_id.as_str());
-    let link = netns.netlink().ok()?.link_by_name(&NODE_LINK.parse().ok()?).ok()??;
+    let link = netns.netlink().ok()?.link_by_name(&NODE_LINK.parse().ok()?).await.ok()??;
     if link.mac != Some(pod_mac) {
         debug!("the namespace is another sandbox's");
         return None;
@@ -82,21 +84,23 @@ struct Left {
     is_last: bool,
 }
 
-fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Left, PluginError> {
-    let mut applier = Applier::new(netns)?;
-    let pod = read_pod(&mut applier.pod_netlink)?;
+async fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Left, PluginError> {
+    let mut executor = Executor::new(netns, MissingDevice::Fail)?;
+    let netlink = executor.netlink(Place::Pod);
+    let pod = netlink.snapshot(Contents::ALL).await?;
     let first_nic = first_nic(conf)?;
     let addresses = pod.usable_addresses(&request.nic);
     if let Some(link) = pod.link(&request.nic).filter(|_| request.nic != first_nic) {
         // Once its address is free, nobody may answer for it on the wire.
         for net in &addresses {
-            applier.pod_netlink.delete_address(link.index, *net)?;
+            netlink.delete_address(link.index, *net).await?;
         }
-        detach(&mut applier.pod_netlink, link.index)?;
+        // A NIC without our filters is not counted when the next one goes.
+        detach(netlink, link.index).await?;
     }
-    let is_last = other_underlay_nics(&mut applier.pod_netlink, &pod, &request.nic, &first_nic)?.is_empty();
+    let is_last = other_underlay_nics(netlink, &pod, &request.nic, &first_nic).await?.is_empty();
     if is_last {
-        restore(&mut applier, &request.nic, &first_nic)?;
+        restore(&mut executor, &request.nic, &first_nic).await?;
     }
     Ok(Left { addresses, is_last })
 }
@@ -108,10 +112,11 @@ fn first_nic(conf: &NetConf) -> Result<IfName, PluginError> {
 }
 
 /// A pod that goes on living has its first NIC as the main CNI plugin made it.
-fn restore(applier: &mut Applier<'_>, nic: &IfName, first_nic: &IfName) -> Result<(), PluginError> {
-    let pod: Namespace = read_pod(&mut applier.pod_netlink)?;
+async fn restore(executor: &mut Executor<'_>, nic: &IfName, first_nic: &IfName) -> Result<(), PluginError> {
+    let netlink = executor.netlink(Place::Pod);
+    let pod = netlink.snapshot(Contents::ALL).await?;
     for link in pod.links.iter().filter(|l| l.name == *first_nic || l.name.as_str() == NODE_LINK) {
-        detach(&mut applier.pod_netlink, link.index)?;
+        detach(netlink, link.index).await?;
     }
     let (gone, routes): (Vec<Route>, Vec<Route>) = pod.routes.into_iter().partition(|r| r.dev == *nic);
     let gone = gone.into_iter().filter(|r| r.protocol != PROTOCOL_KERNEL);
@@ -125,29 +130,24 @@ fn restore(applier: &mut Applier<'_>, nic: &IfName, first_nic: &IfName) -> Resul
     }));
     let preference = Preference { wanted: Some(first_nic), nic, first_nic };
     steps.extend(plan_default_routes(&routes, &preference)?);
-    applier.apply(&steps)
+    Ok(executor.apply(&steps).await?)
 }
 
-/// A NIC without our filters is not counted when the next one goes.
-fn detach(netlink: &mut Netlink, index: u32) -> Result<(), NetlinkError> {
-    Direction::ALL.into_iter().try_for_each(|direction| netlink.detach_filter(index, direction))
-}
-
-fn remove_from_host_end(
-    host: &mut Netlink,
+async fn remove_from_host_end(
+    node: &mut Netlink,
     host_end: &IfName,
     addresses: &[IpAddr],
 ) -> Result<(), NetlinkError> {
-    let Some(link) = host.link_by_name(host_end)? else { return Ok(()) };
-    let present = read_host_end(host, host_end)?;
+    let present = read_host_end(node, host_end).await?;
+    let Some(link) = present.link(host_end) else { return Ok(()) };
     for route in present.routes.iter().filter(|r| addresses.iter().any(|a| r.dst == IpNet::from(*a))) {
-        debug!(step = %Step::DeleteRoute { place: Place::Node, route: route.clone() }, "step");
+        debug!(step = %Step::DeleteRoute { place: Place::Node, route: route.clone() }, "deleting route");
         if let Some(route) = route.with_dev(|_| Some(link.index)) {
-            host.delete_route(&route)?;
+            node.delete_route(&route).await?;
         }
     }
     for neighbor in present.neighbors.iter().filter(|n| addresses.contains(&n.address)) {
-        host.delete_neighbor(link.index, neighbor.address)?;
+        node.delete_neighbor(link.index, neighbor.address).await?;
     }
     Ok(())
 }

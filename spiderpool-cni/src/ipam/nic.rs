@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use spiderpool_core::ip::Family;
 use spiderpool_core::names::IfName;
+use spiderpool_net::block_on;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::sysctl::{self, SysctlError};
@@ -42,7 +43,7 @@ pub(super) fn prepare(netns: &NetNs, nic: &IfName, families: &[Family], detectio
         }
         if detection == DuplicateDetection::Off && families.contains(&Family::V6) {
             look_at_all_nics();
-            if let Err(error) = end_detection(nic) {
+            if let Err(error) = block_on(end_detection(nic)) {
                 warn!(%error, "duplicate address detection of the NIC's link-local address goes on");
             }
         }
@@ -102,17 +103,17 @@ fn look_at_all_nics() {
 
 /// A NIC that is up already (host-device, SR-IOV) may be in the middle of the detection for its link-local address,
 /// and the main plugin waits for that one too. Only deleting the address ends it; added again, it has none.
-fn end_detection(nic: &IfName) -> Result<(), NetlinkError> {
+async fn end_detection(nic: &IfName) -> Result<(), NetlinkError> {
     let mut netlink = Netlink::open()?;
-    let Some(link) = netlink.link_by_name(nic)?.filter(|link| link.up) else { return Ok(()) };
-    for address in netlink.tentative_addresses(link.index)? {
+    let Some(link) = netlink.link_by_name(nic).await?.filter(|link| link.up) else { return Ok(()) };
+    for address in netlink.tentative_addresses(link.index).await? {
         // One that a router has announced has a lifetime, which would be lost.
         if !is_link_local(address.addr()) {
             continue;
         }
         debug!(%address, "address is added again, without duplicate address detection");
-        netlink.delete_address(link.index, address)?;
-        if let Err(error) = netlink.add_address(link.index, address) {
+        netlink.delete_address(link.index, address).await?;
+        if let Err(error) = netlink.add_address(link.index, address).await {
             warn!(%error, %address, "the NIC has lost its link-local address: set the NIC down and up");
         }
     }
@@ -171,8 +172,8 @@ mod tests {
         assert_eq!(read("lo").unwrap(), "0");
     }
 
-    #[test]
-    fn a_detection_that_goes_on_is_ended() {
+    #[tokio::test]
+    async fn a_detection_that_goes_on_is_ended() {
         if !nix::unistd::geteuid().is_root() {
             assert!(std::env::var_os("CI").is_none(), "this test needs root");
             eprintln!("skipped: needs root");
@@ -190,21 +191,21 @@ mod tests {
             peer_netns: &far,
             mtu: 1500,
         };
-        netlink.add_veth(&veth).unwrap();
+        netlink.add_veth(&veth).await.unwrap();
         let mut far_netlink = far.netlink().unwrap();
-        let peer = far_netlink.link_by_name(&names[1]).unwrap().unwrap().index;
-        let index = netlink.link_by_name(&names[0]).unwrap().unwrap().index;
-        netlink.set_up(index).unwrap();
-        far_netlink.set_up(peer).unwrap();
+        let peer = far_netlink.link_by_name(&names[1]).await.unwrap().unwrap().index;
+        let index = netlink.link_by_name(&names[0]).await.unwrap().unwrap().index;
+        netlink.set_up(index).await.unwrap();
+        far_netlink.set_up(peer).await.unwrap();
         // The kernel makes the address when it has seen the carrier.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while netlink.addresses(Some(index)).unwrap().is_empty() {
+        while netlink.addresses(Some(index)).await.unwrap().is_empty() {
             assert!(Instant::now() < deadline, "no link-local address");
             thread::sleep(Duration::from_millis(5));
         }
-        let before = netlink.addresses(Some(index)).unwrap();
+        let before = netlink.addresses(Some(index)).await.unwrap();
         prepare(&near, &names[0], &[Family::V6], DuplicateDetection::Off);
-        assert_eq!(netlink.tentative_addresses(index).unwrap(), []);
-        assert_eq!(netlink.addresses(Some(index)).unwrap(), before);
+        assert_eq!(netlink.tentative_addresses(index).await.unwrap(), []);
+        assert_eq!(netlink.addresses(Some(index)).await.unwrap(), before);
     }
 }

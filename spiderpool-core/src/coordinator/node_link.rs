@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::link::{NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
 use super::overlay::{has, sysctl};
-use super::{HostEnd, Inputs, Place, Step};
+use super::{Inputs, Namespace, Place, Step};
 use crate::ip::Family;
 use crate::mac::MacAddr;
 use crate::names::{IfName, NameError};
@@ -71,7 +71,7 @@ pub(super) fn plan_node_link(
 }
 
 /// The host end's neighbours: the pod's underlay addresses.
-pub fn plan_host_neighbors(link: &NodeLink, present: &HostEnd, addresses: &[IpNet]) -> Vec<Step> {
+pub fn plan_host_neighbors(link: &NodeLink, present: &Namespace, addresses: &[IpNet]) -> Vec<Step> {
     let wanted = addresses.iter().map(|net| Neighbor {
         dev: link.host.clone(),
         address: net.addr(),
@@ -87,7 +87,7 @@ pub fn plan_host_neighbors(link: &NodeLink, present: &HostEnd, addresses: &[IpNe
 /// taken just because it is the first of a list. A source that is still the node's is kept.
 pub fn plan_host_routes(
     link: &NodeLink,
-    present: &HostEnd,
+    present: &Namespace,
     nodes: &[IpAddr],
     sources: &[(IpAddr, IpAddr)],
     addresses: &[IpNet],
@@ -178,7 +178,7 @@ mod tests {
             source: Some(ip(source)),
             ..Route::new(IpNet::from(address.addr()), link().host)
         });
-        let present = HostEnd { routes: route.into_iter().collect(), ..HostEnd::default() };
+        let present = Namespace { routes: route.into_iter().collect(), ..Namespace::default() };
         let nodes: Vec<_> = nodes.iter().map(|node| ip(node)).collect();
         let sources: Vec<_> = kernels.map(|source| (address.addr(), ip(source))).into_iter().collect();
         let steps = plan_host_routes(&link(), &present, &nodes, &sources, &[address]);

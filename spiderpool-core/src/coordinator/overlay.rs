@@ -9,8 +9,8 @@ use super::node_link::{
     NodeLink, plan_host_neighbors, plan_host_routes, plan_node_link, plan_pod_neighbors, pod_neighbors,
 };
 use super::{
-    Config, HostEnd, Namespace, Place, PlanError, PolicyRoute, Step, plan_default_routes,
-    plan_sourced_defaults, project,
+    Config, Namespace, Place, PlanError, PolicyRoute, Step, plan_default_routes, plan_sourced_defaults,
+    project,
 };
 use crate::Unsupported;
 use crate::dataplane::{HintInputs, is_hint, plan_route_hints};
@@ -30,8 +30,8 @@ pub struct Inputs<'a> {
     pub config: &'a Config,
     /// The pod as found.
     pub pod: &'a Namespace,
-    /// The node link's host end as found.
-    pub host_end: &'a HostEnd,
+    /// The node link's host end as found; empty if it is not there.
+    pub host_end: &'a Namespace,
     /// MAC of the cluster NIC's host end.
     pub cluster_peer: MacAddr,
     /// Addresses of the node.

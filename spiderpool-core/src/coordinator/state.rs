@@ -1,4 +1,4 @@
-//! What the plugin found in the kernel before it planned.
+//! What was found in the kernel before planning.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::ip::Family;
 use crate::names::IfName;
 use crate::net::{Address, Link, Neighbor, Route};
 
-/// The pod's network namespace.
+/// A network namespace, or those of its links that were asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Namespace {
     /// Its links.
@@ -19,15 +19,6 @@ pub struct Namespace {
     /// Unicast routes of the main table.
     pub routes: Vec<Route>,
     /// Permanent neighbours.
-    pub neighbors: Vec<Neighbor>,
-}
-
-/// The node link's host end, where it is there already.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HostEnd {
-    /// Unicast routes of the node's main table by it.
-    pub routes: Vec<Route>,
-    /// Permanent neighbours on it.
     pub neighbors: Vec<Neighbor>,
 }
 

@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use spiderpool_core::ip::Family;
 use spiderpool_core::net::Address;
 
@@ -13,33 +12,35 @@ use super::{Netlink, NetlinkError};
 
 impl Netlink {
     /// All addresses of the namespace, or of one link.
-    pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>, NetlinkError> {
+    pub async fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>, NetlinkError> {
         let mut message = AddressMessage::default();
         message.header.index = index.unwrap_or_default();
-        self.dump("list addresses", "", &RouteNetlinkMessage::GetAddress(message), read)
+        self.dump("list addresses", "", RouteNetlinkMessage::GetAddress(message), read).await
     }
 
     /// The IPv6 addresses of a link whose duplicate address detection goes on.
-    pub fn tentative_addresses(&mut self, index: u32) -> Result<Vec<IpNet>, NetlinkError> {
+    pub async fn tentative_addresses(&mut self, index: u32) -> Result<Vec<IpNet>, NetlinkError> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet6;
         message.header.index = index;
         let tentative = |message| is_tentative(&message).then(|| read(message)).flatten();
-        let all = self.dump("list addresses", "", &RouteNetlinkMessage::GetAddress(message), tentative)?;
+        let all =
+            self.dump("list addresses", "", RouteNetlinkMessage::GetAddress(message), tentative).await?;
         // Kernels before 4.20 do not look at the index.
         Ok(all.into_iter().filter(|address| address.dev == index).map(|address| address.net).collect())
     }
 
     /// Adds an address, or keeps it as it is. IPv6 addresses are usable at once, without duplicate detection.
-    pub fn add_address(&mut self, index: u32, net: IpNet) -> Result<(), NetlinkError> {
-        let message = RouteNetlinkMessage::NewAddress(message(index, net));
-        self.execute("add address", Object(net, index), NLM_F_CREATE | NLM_F_REPLACE, message)
+    pub async fn add_address(&mut self, index: u32, net: IpNet) -> Result<(), NetlinkError> {
+        let mut request = self.builder().address().add(index, net.addr(), net.prefix_len()).replace();
+        *request.message_mut() = message(index, net);
+        self.execute("add address", Object(net, index), request.execute()).await
     }
 
     /// Deletes an address; one that is not there is not an error.
-    pub fn delete_address(&mut self, index: u32, net: IpNet) -> Result<(), NetlinkError> {
-        let message = RouteNetlinkMessage::DelAddress(message(index, net));
-        match self.execute("delete address", Object(net, index), 0, message) {
+    pub async fn delete_address(&mut self, index: u32, net: IpNet) -> Result<(), NetlinkError> {
+        let request = self.builder().address().del(message(index, net));
+        match self.execute("delete address", Object(net, index), request.execute()).await {
             Err(error) if error.is_gone() => Ok(()),
             result => result,
         }

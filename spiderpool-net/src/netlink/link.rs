@@ -2,13 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
+use nix::libc;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
     LinkMessage,
 };
-use nix::libc;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Link, Medium};
@@ -37,36 +36,40 @@ pub struct NewVeth<'a, F: AsFd> {
 
 impl Netlink {
     /// All links of the namespace, by index.
-    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+    pub async fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        self.dump("list links", "", &RouteNetlinkMessage::GetLink(message), read)
+        self.dump("list links", "", RouteNetlinkMessage::GetLink(message), read).await
     }
 
     /// The link of this name, if there is one.
-    pub fn link_by_name(&mut self, name: &IfName) -> Result<Option<Link>, NetlinkError> {
+    pub async fn link_by_name(&mut self, name: &IfName) -> Result<Option<Link>, NetlinkError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
-        self.find_link(message, name.to_string())
+        self.find_link(message, name.to_string()).await
     }
 
     /// The link of this index, if there is one.
-    pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
+    pub async fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        self.find_link(message, format!("index {index}"))
+        self.find_link(message, format!("index {index}")).await
     }
 
-    fn find_link(&mut self, mut message: LinkMessage, object: String) -> Result<Option<Link>, NetlinkError> {
+    async fn find_link(
+        &mut self,
+        mut message: LinkMessage,
+        object: String,
+    ) -> Result<Option<Link>, NetlinkError> {
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        match self.get("get link", object, RouteNetlinkMessage::GetLink(message), read) {
+        match self.get("get link", object, RouteNetlinkMessage::GetLink(message), read).await {
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
             result => result,
         }
     }
 
     /// Creates a veth pair, both ends down.
-    pub fn add_veth<F: AsFd>(&mut self, veth: &NewVeth<'_, F>) -> Result<(), NetlinkError> {
+    pub async fn add_veth<F: AsFd>(&mut self, veth: &NewVeth<'_, F>) -> Result<(), NetlinkError> {
         let mut peer = LinkMessage::default();
         peer.attributes = vec![
             LinkAttribute::IfName(veth.peer_name.to_string()),
@@ -85,20 +88,21 @@ impl Netlink {
             ]),
         ];
         let object = format!("{} with peer {}", veth.name, veth.peer_name);
-        self.execute("add veth", object, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(message))
+        let request = self.builder().link().add(message);
+        self.execute("add veth", object, request.execute()).await
     }
 
     /// Sets the link up.
-    pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
-        self.set_flags("set up link", index, LinkFlags::Up)
+    pub async fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
+        self.set_flags("set up link", index, LinkFlags::Up).await
     }
 
     /// Sets the link down: its routes go with it.
-    pub fn set_down(&mut self, index: u32) -> Result<(), NetlinkError> {
-        self.set_flags("set down link", index, LinkFlags::empty())
+    pub async fn set_down(&mut self, index: u32) -> Result<(), NetlinkError> {
+        self.set_flags("set down link", index, LinkFlags::empty()).await
     }
 
-    fn set_flags(
+    async fn set_flags(
         &mut self,
         operation: &'static str,
         index: u32,
@@ -108,25 +112,26 @@ impl Netlink {
         message.header.index = index;
         message.header.flags = flags;
         message.header.change_mask = LinkFlags::Up;
-        self.execute(operation, index, 0, RouteNetlinkMessage::SetLink(message))
+        let request = self.builder().link().set(message);
+        self.execute(operation, index, request.execute()).await
     }
 
     /// Sets the Ethernet address.
-    pub fn set_mac(&mut self, index: u32, mac: MacAddr) -> Result<(), NetlinkError> {
-        self.set_attribute("set MAC of link", index, LinkAttribute::Address(mac.0.to_vec()))
+    pub async fn set_mac(&mut self, index: u32, mac: MacAddr) -> Result<(), NetlinkError> {
+        self.set_attribute("set MAC of link", index, LinkAttribute::Address(mac.0.to_vec())).await
     }
 
     /// Sets the MTU, in bytes.
-    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), NetlinkError> {
-        self.set_attribute("set MTU of link", index, LinkAttribute::Mtu(mtu))
+    pub async fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), NetlinkError> {
+        self.set_attribute("set MTU of link", index, LinkAttribute::Mtu(mtu)).await
     }
 
     /// Sets the transmit queue's length, in packets.
-    pub fn set_tx_queue_len(&mut self, index: u32, length: u32) -> Result<(), NetlinkError> {
-        self.set_attribute("set txqueuelen of link", index, LinkAttribute::TxQueueLen(length))
+    pub async fn set_tx_queue_len(&mut self, index: u32, length: u32) -> Result<(), NetlinkError> {
+        self.set_attribute("set txqueuelen of link", index, LinkAttribute::TxQueueLen(length)).await
     }
 
-    fn set_attribute(
+    async fn set_attribute(
         &mut self,
         operation: &'static str,
         index: u32,
@@ -135,14 +140,15 @@ impl Netlink {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.attributes.push(attribute);
-        self.execute(operation, index, 0, RouteNetlinkMessage::SetLink(message))
+        let request = self.builder().link().set(message);
+        self.execute(operation, index, request.execute()).await
     }
 
     /// Deletes a link; one that is not there is not an error.
-    pub fn delete_link(&mut self, name: &IfName) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_string()));
-        match self.execute("delete link", name, 0, RouteNetlinkMessage::DelLink(message)) {
+    pub async fn delete_link(&mut self, name: &IfName) -> Result<(), NetlinkError> {
+        let mut request = self.builder().link().del(0);
+        request.message_mut().attributes.push(LinkAttribute::IfName(name.to_string()));
+        match self.execute("delete link", name, request.execute()).await {
             Err(error) if error.is_gone() => Ok(()),
             result => result,
         }

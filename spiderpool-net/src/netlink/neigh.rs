@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use netlink_packet_route::neighbour::{
+use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::RouteType;
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::route::RouteType;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::net::Neighbor;
 
@@ -15,29 +14,28 @@ use super::{Netlink, NetlinkError};
 
 impl Netlink {
     /// Makes a neighbour permanent with this MAC, whatever it was before.
-    pub fn set_neighbor(&mut self, neighbor: &Neighbor<u32>) -> Result<(), NetlinkError> {
-        let mut message = message(neighbor.dev, neighbor.address);
-        message.header.state = NeighbourState::Permanent;
-        message.attributes.push(NeighbourAttribute::LinkLayerAddress(neighbor.mac.0.to_vec()));
-        let message = RouteNetlinkMessage::NewNeighbour(message);
-        self.execute("set neighbour", neighbor, NLM_F_CREATE | NLM_F_REPLACE, message)
+    pub async fn set_neighbor(&mut self, neighbor: &Neighbor<u32>) -> Result<(), NetlinkError> {
+        let request = self.builder().neighbours().add(neighbor.dev, neighbor.address);
+        let request = request.state(NeighbourState::Permanent).link_layer_address(&neighbor.mac.0).replace();
+        self.execute("set neighbour", neighbor, request.execute()).await
     }
 
     /// Deletes a neighbour; one that is not there is not an error.
-    pub fn delete_neighbor(&mut self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
-        let message = RouteNetlinkMessage::DelNeighbour(message(index, address));
-        match self.execute("delete neighbour", format!("{address} dev {index}"), 0, message) {
+    pub async fn delete_neighbor(&mut self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        let request = self.builder().neighbours().del(message(index, address));
+        let object = format!("{address} dev {index}");
+        match self.execute("delete neighbour", object, request.execute()).await {
             Err(error) if error.is_gone() => Ok(()),
             result => result,
         }
     }
 
     /// The permanent neighbours of a link.
-    pub fn permanent_neighbors(&mut self, index: u32) -> Result<Vec<Neighbor<u32>>, NetlinkError> {
+    pub async fn permanent_neighbors(&mut self, index: u32) -> Result<Vec<Neighbor<u32>>, NetlinkError> {
         let mut request = NeighbourMessage::default();
         request.attributes.push(NeighbourAttribute::IfIndex(index));
         let object = format!("of link {index}");
-        self.dump("list neighbours", object, &RouteNetlinkMessage::GetNeighbour(request), read)
+        self.dump("list neighbours", object, RouteNetlinkMessage::GetNeighbour(request), read).await
     }
 }
 

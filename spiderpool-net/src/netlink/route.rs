@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::route::{
+use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
     RouteNextHopFlags, RouteScope, RouteType, RouteVia,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use spiderpool_core::ip::Family;
 use spiderpool_core::net::Route;
 
@@ -16,22 +16,27 @@ use super::{Netlink, NetlinkError};
 
 impl Netlink {
     /// The unicast routes of the main table, IPv4 then IPv6; each next hop of a multipath route is one.
-    pub fn routes(&mut self) -> Result<Vec<Route<u32>>, NetlinkError> {
+    pub async fn routes(&mut self) -> Result<Vec<Route<u32>>, NetlinkError> {
         let mut found = Vec::new();
         for family in Family::ALL {
-            found.extend(self.routes_of(family, None)?);
+            found.extend(self.routes_of(family, None).await?);
         }
         Ok(found)
     }
 
     /// The unicast routes of one family, only those by link `index` if one is given.
-    pub fn routes_of(&mut self, family: Family, index: Option<u32>) -> Result<Vec<Route<u32>>, NetlinkError> {
+    pub async fn routes_of(
+        &mut self,
+        family: Family,
+        index: Option<u32>,
+    ) -> Result<Vec<Route<u32>>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = address_family(family);
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.attributes.extend(index.map(RouteAttribute::Oif));
         let object = format!("of {family}");
-        match self.dump("list routes", object, &RouteNetlinkMessage::GetRoute(message), |m| Some(read(m))) {
+        let message = RouteNetlinkMessage::GetRoute(message);
+        match self.dump("list routes", object, message, |m| Some(read(m))).await {
             // The kernel answers so to a filtered dump of a family whose main table it has not made yet.
             Err(error) if error.is_gone() => Ok(Vec::new()),
             // A kernel without IPv6 answers with what it has.
@@ -43,29 +48,25 @@ impl Netlink {
     }
 
     /// Adds a route. One with the same destination and metric is an error (EEXIST).
-    pub fn add_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
-        self.execute(
-            "add route",
-            route,
-            NLM_F_CREATE | NLM_F_EXCL,
-            RouteNetlinkMessage::NewRoute(message(route)),
-        )
+    pub async fn add_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+        let request = self.builder().route().add(message(route));
+        self.execute("add route", route, request.execute()).await
     }
 
     /// Adds a route, unless exactly this one is there: somebody else may have been faster.
-    pub fn ensure_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
-        let Err(error) = self.add_route(route) else { return Ok(()) };
+    pub async fn ensure_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+        let Err(error) = self.add_route(route).await else { return Ok(()) };
         // As the kernel lists it.
         let metric = if route.family() == Family::V6 && route.metric == 0 { 1024 } else { route.metric };
         let listed = Route { metric, ..route.clone() };
-        if error.is_exists() && self.routes_of(route.family(), Some(route.dev))?.contains(&listed) {
+        if error.is_exists() && self.routes_of(route.family(), Some(route.dev)).await?.contains(&listed) {
             return Ok(());
         }
         Err(error)
     }
 
     /// The source address with which this host reaches `address`; `None` if it has no way to it.
-    pub fn source_for(&mut self, address: IpAddr) -> Result<Option<IpAddr>, NetlinkError> {
+    pub async fn source_for(&mut self, address: IpAddr) -> Result<Option<IpAddr>, NetlinkError> {
         let family = Family::of(address);
         let mut message = RouteMessage::default();
         message.header.address_family = address_family(family);
@@ -78,27 +79,28 @@ impl Netlink {
                 _ => None,
             })
         };
-        match self.get("look up route to", address, RouteNetlinkMessage::GetRoute(message), source) {
+        match self.get("look up route to", address, RouteNetlinkMessage::GetRoute(message), source).await {
             Err(error) if error.is_unreachable() => Ok(None),
             result => result,
         }
     }
 
     /// Adds a route after those with the same destination and metric, if there are any.
-    pub fn append_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+    pub async fn append_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewRoute(message(route));
-        self.execute("append route", route, NLM_F_CREATE | NLM_F_APPEND, message)
+        self.execute_raw("append route", route, NLM_F_CREATE | NLM_F_APPEND, message).await
     }
 
     /// Adds a route in place of one with the same destination and metric, if there is one.
-    pub fn replace_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
-        let message = RouteNetlinkMessage::NewRoute(message(route));
-        self.execute("replace route", route, NLM_F_CREATE | NLM_F_REPLACE, message)
+    pub async fn replace_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+        let request = self.builder().route().add(message(route)).replace();
+        self.execute("replace route", route, request.execute()).await
     }
 
     /// Deletes a route, exactly this one; a route that is not there is not an error.
-    pub fn delete_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
-        match self.execute("delete route", route, 0, RouteNetlinkMessage::DelRoute(message(route))) {
+    pub async fn delete_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
+        let request = self.builder().route().del(message(route));
+        match self.execute("delete route", route, request.execute()).await {
             Err(error) if error.is_gone() => Ok(()),
             result => result,
         }

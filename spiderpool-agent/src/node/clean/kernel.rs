@@ -32,9 +32,9 @@ pub(super) enum ReadError {
 }
 
 /// Reads the inventory and compares it with the node's links.
-pub(super) fn read(state: &Path) -> Result<PodNetworks, ReadError> {
+pub(super) async fn read(state: &Path) -> Result<PodNetworks, ReadError> {
     let inventory = state_file::read(state)?.unwrap_or_default();
-    let links = Netlink::open().and_then(|mut netlink| netlink.links())?;
+    let links = Netlink::open()?.links().await?;
     let mut found = PodNetworks { orphaned_nics: inventory.orphaned(), ..PodNetworks::default() };
     let mut in_use = BTreeSet::new();
     for pod in inventory.pods() {

@@ -20,16 +20,21 @@ pub(super) struct Installed {
 }
 
 /// Removes node links.
-pub(super) fn links(hosts: &[IfName]) -> Vec<String> {
-    let remove = |host: &IfName| -> Result<(), NetlinkError> {
-        let mut netlink = Netlink::open()?;
-        if netlink.link_by_name(host)?.is_some() {
-            netlink.delete_link(host)?;
-            info!(link = %host, "idle node link removed");
-        }
-        Ok(())
-    };
-    hosts.iter().filter_map(|host| remove(host).err().map(|error| error.to_string())).collect()
+pub(super) async fn links(hosts: &[IfName]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for host in hosts {
+        failures.extend(link(host).await.err().map(|error| error.to_string()));
+    }
+    failures
+}
+
+async fn link(host: &IfName) -> Result<(), NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    if netlink.link_by_name(host).await?.is_some() {
+        netlink.delete_link(host).await?;
+        info!(link = %host, "idle node link removed");
+    }
+    Ok(())
 }
 
 impl Installed {

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use spiderpool_api::agent::dataplane::Nic;
+use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::PodName;
-use spiderpool_net::netlink::NewVeth;
+use spiderpool_net::netlink::{Netlink, NewVeth};
 
 use super::super::record::{NetnsIdentity, NicRecord, PodState};
 use super::*;
@@ -52,7 +53,7 @@ fn pod() -> PodRecord {
 }
 
 /// The node link and net1, whose host end has the node's addresses.
-fn links(netns: &NetNs, node_addresses: &[&str]) -> Netlink {
+async fn links(netns: &NetNs, node_addresses: &[&str]) -> Netlink {
     let mut node = Netlink::open().unwrap();
     let link = NodeLink::of("c0ffee").unwrap();
     for (host, nic, mac) in [(&link.host, "sp0", link.host_mac), (&name("br0"), "net1", PEER)] {
@@ -64,23 +65,24 @@ fn links(netns: &NetNs, node_addresses: &[&str]) -> Netlink {
             peer_netns: netns,
             mtu: 1500,
         };
-        node.add_veth(&veth).unwrap();
-        let index = node.link_by_name(host).unwrap().unwrap().index;
-        node.set_up(index).unwrap();
+        node.add_veth(&veth).await.unwrap();
+        let index = node.link_by_name(host).await.unwrap().unwrap().index;
+        node.set_up(index).await.unwrap();
         let mut pod = netns.netlink().unwrap();
-        let index = pod.link_by_name(&name(nic)).unwrap().unwrap().index;
-        pod.set_up(index).unwrap();
+        let index = pod.link_by_name(&name(nic)).await.unwrap().unwrap().index;
+        pod.set_up(index).await.unwrap();
     }
-    let index = node.link_by_name(&name("br0")).unwrap().unwrap().index;
+    let index = node.link_by_name(&name("br0")).await.unwrap().unwrap().index;
     for address in node_addresses {
-        node.add_address(index, address.parse().unwrap()).unwrap();
+        node.add_address(index, address.parse().unwrap()).await.unwrap();
     }
     node
 }
 
-fn in_a_node(test: impl FnOnce() + Send) {
+fn in_a_node(test: impl AsyncFnOnce() + Send) {
     if nix::unistd::geteuid().is_root() {
-        NetNs::create().unwrap().run(test).unwrap();
+        let test = || block_on(async { Ok::<_, NamespaceError>(test().await) });
+        NetNs::create().unwrap().run(test).unwrap().unwrap();
     } else {
         assert!(std::env::var_os("CI").is_none(), "this test needs root");
         eprintln!("skipped: needs root");
@@ -90,36 +92,40 @@ fn in_a_node(test: impl FnOnce() + Send) {
 /// A virtual address moves to another node: the kernel takes the routes with it along.
 #[test]
 fn routes_that_went_with_a_node_address_come_back() {
-    in_a_node(|| {
+    in_a_node(async || {
         let netns = NetNs::create().unwrap();
-        let mut node = links(&netns, &["10.6.0.1/16", "10.6.0.2/16", "fd00:6::1/64"]);
+        let mut node = links(&netns, &["10.6.0.1/16", "10.6.0.2/16", "fd00:6::1/64"]).await;
         let (pod, link) = (pod(), NodeLink::of("c0ffee").unwrap());
         let before = ips(&["10.6.0.1", "10.6.0.2", "fd00:6::1"]);
         // Two neighbours and two routes of the host end, and each node address on sp0 and on net1.
-        assert_eq!(refresh(&netns, &pod, &before).unwrap(), 4 + 6);
-        assert_eq!(refresh(&netns, &pod, &before).unwrap(), 0);
-        let host = node.link_by_name(&link.host).unwrap().unwrap().index;
-        let sources = |node: &mut Netlink| -> Vec<_> {
-            let routes = node.routes_of(Family::V4, Some(host)).unwrap();
+        assert_eq!(plan_and_apply(&netns, &pod, &before).await.unwrap(), 4 + 6);
+        assert_eq!(plan_and_apply(&netns, &pod, &before).await.unwrap(), 0);
+        let host = node.link_by_name(&link.host).await.unwrap().unwrap().index;
+        let sources = async |node: &mut Netlink| -> Vec<_> {
+            let routes = node.routes_of(Family::V4, Some(host)).await.unwrap();
             routes.iter().filter(|r| r.is_ours()).map(|r| r.source.unwrap().to_string()).collect()
         };
-        assert_eq!(sources(&mut node), ["10.6.0.1"]);
+        assert_eq!(sources(&mut node).await, ["10.6.0.1"]);
 
-        let underlay = node.link_by_name(&name("br0")).unwrap().unwrap().index;
-        node.add_address(underlay, "10.6.0.3/32".parse().unwrap()).unwrap();
-        node.delete_address(underlay, "10.6.0.1/16".parse().unwrap()).unwrap();
-        assert_eq!(sources(&mut node), Vec::<String>::new(), "the kernel deletes a route with its source");
+        let underlay = node.link_by_name(&name("br0")).await.unwrap().unwrap().index;
+        node.add_address(underlay, "10.6.0.3/32".parse().unwrap()).await.unwrap();
+        node.delete_address(underlay, "10.6.0.1/16".parse().unwrap()).await.unwrap();
+        assert_eq!(
+            sources(&mut node).await,
+            Vec::<String>::new(),
+            "the kernel deletes a route with its source"
+        );
         let after = ips(&["10.6.0.3", "fd00:6::1"]);
-        assert!(refresh(&netns, &pod, &after).unwrap() > 0);
-        assert_eq!(sources(&mut node), ["10.6.0.3"]);
+        assert!(plan_and_apply(&netns, &pod, &after).await.unwrap() > 0);
+        assert_eq!(sources(&mut node).await, ["10.6.0.3"]);
         let mut inside = netns.netlink().unwrap();
         for nic in ["sp0", "net1"] {
-            let index = inside.link_by_name(&name(nic)).unwrap().unwrap().index;
+            let index = inside.link_by_name(&name(nic)).await.unwrap().unwrap().index;
             let mut known: Vec<_> =
-                inside.permanent_neighbors(index).unwrap().iter().map(|n| n.address).collect();
+                inside.permanent_neighbors(index).await.unwrap().iter().map(|n| n.address).collect();
             known.sort();
             assert_eq!(known, after, "{nic}");
         }
-        assert_eq!(refresh(&netns, &pod, &after).unwrap(), 0);
+        assert_eq!(plan_and_apply(&netns, &pod, &after).await.unwrap(), 0);
     });
 }

@@ -35,7 +35,7 @@ fn route(dst: &str, dev: &str, gateway: Option<&str>, metric: u32) -> Route {
 
 struct Pod {
     namespace: Namespace,
-    host_end: HostEnd,
+    host_end: Namespace,
     config: Config,
     nodes: Vec<IpAddr>,
     expected: Option<Vec<IfName>>,
@@ -71,7 +71,7 @@ impl Pod {
                 ],
                 neighbors: Vec::new(),
             },
-            host_end: HostEnd::default(),
+            host_end: Namespace::default(),
             config: own.merge(agent).unwrap(),
             nodes: ["10.6.212.132", "fd00:10:6::132", "172.18.0.3"].map(|a| a.parse().unwrap()).to_vec(),
             expected: None,

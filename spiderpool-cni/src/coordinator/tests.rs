@@ -4,12 +4,19 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use spiderpool_core::coordinator::{HostEnd, Inputs, Settings, host_end_name, plan_overlay};
+use spiderpool_core::coordinator::{Inputs, Namespace, Place, Settings, Step, host_end_name, plan_overlay};
 use spiderpool_core::mac::MacAddr;
-use spiderpool_core::net::Link;
+use spiderpool_core::names::IfName;
+use spiderpool_core::net::{Link, Route};
+use spiderpool_net::block_on;
+use spiderpool_net::executor::{Executor, MissingDevice};
+use spiderpool_net::netlink::{Netlink, NetlinkError, NewVeth};
+use spiderpool_net::netns::NetNs;
+use spiderpool_net::snapshot::Contents;
+use spiderpool_net::sysctl;
 
-use super::*;
-use crate::coordinator::state::{cluster_peer, read_host_end, read_pod, sources};
+use super::state::{cluster_peer, read_host_end, sources};
+use crate::error::PluginError;
 
 const CONTAINER: &str = "c0ffee";
 const NODES: [&str; 2] = ["10.6.212.132/16", "fd00:10:6::132/64"];
@@ -20,7 +27,7 @@ fn name(text: &str) -> IfName {
 }
 
 /// A pod whose eth0 and net1 are veths to the node, each with a default route, in both families.
-fn pod() -> NetNs {
+async fn pod() -> NetNs {
     let netns = NetNs::create().unwrap();
     let (mut node, mut pod) = (Netlink::open().unwrap(), netns.netlink().unwrap());
     for (position, nic, addresses, gateways) in [
@@ -36,31 +43,34 @@ fn pod() -> NetNs {
             peer_netns: &netns,
             mtu: 1450,
         };
-        node.add_veth(&veth).unwrap();
-        let index = node.link_by_name(&peer).unwrap().unwrap().index;
-        node.set_up(index).unwrap();
+        node.add_veth(&veth).await.unwrap();
+        let index = node.link_by_name(&peer).await.unwrap().unwrap().index;
+        node.set_up(index).await.unwrap();
         if nic == "net1" {
             for address in NODES {
-                node.add_address(index, address.parse().unwrap()).unwrap();
+                node.add_address(index, address.parse().unwrap()).await.unwrap();
             }
         }
-        let index = pod.link_by_name(&name(nic)).unwrap().unwrap().index;
-        pod.set_up(index).unwrap();
+        let index = pod.link_by_name(&name(nic)).await.unwrap().unwrap().index;
+        pod.set_up(index).await.unwrap();
         for (address, gateway) in addresses.iter().zip(gateways) {
-            pod.add_address(index, address.parse().unwrap()).unwrap();
+            pod.add_address(index, address.parse().unwrap()).await.unwrap();
             let gateway: IpAddr = gateway.parse().unwrap();
             let family = spiderpool_core::ip::Family::of(gateway);
             let route =
                 Route { gateway: Some(gateway), protocol: 3, ..Route::new(family.default_route(), index) };
-            pod.append_route(&route).unwrap();
+            pod.append_route(&route).await.unwrap();
         }
     }
     netns
 }
 
 /// What the kernel has, without the link-local addresses that it makes when it gets round to it.
-fn look(applier: &mut Applier<'_>) -> (Vec<Link>, Vec<String>, HostEnd, Vec<Option<String>>) {
-    let pod = read_pod(&mut applier.pod_netlink).unwrap();
+async fn look(
+    netns: &NetNs,
+    executor: &mut Executor<'_>,
+) -> (Vec<Link>, Vec<String>, Namespace, Vec<Option<String>>) {
+    let pod = executor.netlink(Place::Pod).snapshot(Contents::ALL).await.unwrap();
     let link_local: IpNet = "fe80::/10".parse().unwrap();
     let routes = pod.routes.iter().filter(|r| !link_local.contains(&r.dst));
     let mut rest: Vec<String> = routes.map(ToString::to_string).collect();
@@ -68,26 +78,30 @@ fn look(applier: &mut Applier<'_>) -> (Vec<Link>, Vec<String>, HostEnd, Vec<Opti
     rest.extend(addresses.map(|a| format!("{} {}", a.dev, a.net)));
     rest.extend(pod.neighbors.iter().map(ToString::to_string));
     rest.sort();
-    let host_end = read_host_end(&mut applier.node_netlink, &host_end_name(CONTAINER).unwrap()).unwrap();
+    let name = host_end_name(CONTAINER).unwrap();
+    let mut host_end = read_host_end(executor.netlink(Place::Node), &name).await.unwrap();
+    // A pair that is made again has other indexes.
+    host_end.links.clear();
     let keys =
         ["all/rp_filter", "default/rp_filter", "eth0/rp_filter", "net1/rp_filter", "eth0/arp_announce"];
     let read = || keys.iter().map(|key| sysctl::read(&format!("net/ipv4/conf/{key}")).ok()).collect();
-    (pod.links, rest, host_end, applier.pod.run(read).unwrap())
+    (pod.links, rest, host_end, netns.run(read).unwrap())
 }
 
-fn plan(applier: &mut Applier<'_>, settings: &str) -> Vec<Step> {
+async fn plan(executor: &mut Executor<'_>, settings: &str) -> Vec<Step> {
     let settings: Settings = serde_json::from_str(settings).unwrap();
     let config = settings.merge(Settings::default()).unwrap();
-    let pod = read_pod(&mut applier.pod_netlink).unwrap();
+    let pod = executor.netlink(Place::Pod).snapshot(Contents::ALL).await.unwrap();
+    let node = executor.netlink(Place::Node);
     let plan = plan_overlay(&Inputs {
         container_id: CONTAINER,
         nic: &name("net1"),
         config: &config,
         pod: &pod,
-        host_end: &read_host_end(&mut applier.node_netlink, &host_end_name(CONTAINER).unwrap()).unwrap(),
-        cluster_peer: cluster_peer(&mut applier.node_netlink, &pod, &name("eth0")).unwrap(),
+        host_end: &read_host_end(node, &host_end_name(CONTAINER).unwrap()).await.unwrap(),
+        cluster_peer: cluster_peer(node, &pod, &name("eth0")).await.unwrap(),
         nodes: &NODES.map(|net| net.parse::<IpNet>().unwrap().addr()),
-        sources: &sources(&mut applier.node_netlink, &pod, &name("net1")),
+        sources: &sources(node, &pod, &name("net1")).await,
         expected: None,
     });
     let plan = plan.unwrap();
@@ -98,9 +112,10 @@ const SETTINGS: &str = r#"{"podMACPrefix":"0a:1b","txQueueLen":77,"podRPFilter":
     "serviceCIDR":["10.233.0.0/18","fd00:96::/108"],"policyRoutes":[{"dst":"192.168.3.0/24","gw":"10.6.0.9"}]}"#;
 
 /// Runs `test` in a node of its own.
-fn in_a_node(test: impl FnOnce() + Send) {
+fn in_a_node(test: impl AsyncFnOnce() + Send) {
     if nix::unistd::geteuid().is_root() {
-        NetNs::create().unwrap().run(test).unwrap();
+        let test = || block_on(async { Ok::<_, NetlinkError>(test().await) });
+        NetNs::create().unwrap().run(test).unwrap().unwrap();
     } else {
         assert!(std::env::var_os("CI").is_none(), "this test needs root");
         eprintln!("skipped: needs root");
@@ -108,85 +123,88 @@ fn in_a_node(test: impl FnOnce() + Send) {
 }
 
 #[test]
-fn an_applied_plan_leaves_nothing_to_do_and_can_be_undone() {
-    in_a_node(|| {
-        let netns = pod();
-        let mut applier = Applier::new(&netns).unwrap();
-        let before = look(&mut applier);
-        let steps = plan(&mut applier, SETTINGS);
-        applier.apply(&steps).unwrap();
-        assert_ne!(look(&mut applier), before);
-        let rest = plan(&mut applier, SETTINGS);
+fn an_applied_plan_leaves_nothing_to_do_and_is_rolled_back() {
+    in_a_node(async || {
+        let netns = pod().await;
+        let mut executor = Executor::new(&netns, MissingDevice::Fail).unwrap();
+        let before = look(&netns, &mut executor).await;
+        let steps = plan(&mut executor, SETTINGS).await;
+        executor.apply(&steps).await.unwrap();
+        assert_ne!(look(&netns, &mut executor).await, before);
+        let rest = plan(&mut executor, SETTINGS).await;
         let rest: Vec<_> = rest.iter().filter(|step| !matches!(step, Step::SetSysctl { .. })).collect();
         assert_eq!(rest, Vec::<&Step>::new());
-        applier.undo();
-        assert_eq!(look(&mut applier), before);
+        assert!(executor.roll_back().await.is_empty());
+        assert_eq!(look(&netns, &mut executor).await, before);
     });
 }
 
 #[test]
-fn a_failure_at_any_step_can_be_undone() {
-    in_a_node(|| {
-        let netns = pod();
-        let mut applier = Applier::new(&netns).unwrap();
-        let before = look(&mut applier);
-        let steps = plan(&mut applier, SETTINGS);
+fn a_failure_at_any_step_is_rolled_back() {
+    in_a_node(async || {
+        let netns = pod().await;
+        let mut executor = Executor::new(&netns, MissingDevice::Fail).unwrap();
+        let before = look(&netns, &mut executor).await;
+        let steps = plan(&mut executor, SETTINGS).await;
         let fails = Step::SetUp { place: Place::Pod, dev: name("nosuch") };
         for length in 0..=steps.len() {
             let broken = [&steps[..length], std::slice::from_ref(&fails)].concat();
-            let error = applier.apply(&broken).unwrap_err().to_object("1.0.0");
+            let error = PluginError::from(executor.apply(&broken).await.unwrap_err()).to_object("1.0.0");
             assert_eq!((error.code, error.details.as_str()), (104, "device nosuch is gone"));
-            applier.undo();
-            assert_eq!(look(&mut applier), before, "after {length} steps");
+            assert!(executor.roll_back().await.is_empty());
+            assert_eq!(look(&netns, &mut executor).await, before, "after {length} steps");
         }
     });
 }
 
 /// The agent renews hints at any time after the registration.
 #[test]
-fn hints_that_the_agent_added_first_do_not_fail_the_add() {
-    in_a_node(|| {
-        let netns = pod();
-        let mut applier = Applier::new(&netns).unwrap();
-        let steps = plan(&mut applier, SETTINGS);
+fn add_succeeds_when_the_agent_added_a_route_hint_first() {
+    in_a_node(async || {
+        let netns = pod().await;
+        let mut executor = Executor::new(&netns, MissingDevice::Fail).unwrap();
+        let steps = plan(&mut executor, SETTINGS).await;
         let is_hint = |step: &&Step| step.to_string().starts_with("pod: route add 10.233.0.0/18");
         let hint = steps.iter().find(is_hint).unwrap().clone();
-        Applier::new(&netns).unwrap().apply(&[hint]).unwrap();
-        applier.apply(&steps).unwrap();
+        Executor::new(&netns, MissingDevice::Fail).unwrap().apply(&[hint]).await.unwrap();
+        executor.apply(&steps).await.unwrap();
     });
 }
 
 /// The address that made the gateway reachable is gone, the route is still there.
 #[test]
 fn a_default_route_whose_gateway_is_out_of_reach_is_moved_and_put_back() {
-    in_a_node(|| {
-        let netns = pod();
-        let mut applier = Applier::new(&netns).unwrap();
-        let netlink = &mut applier.pod_netlink;
-        let eth0 = netlink.link_by_name(&name("eth0")).unwrap().unwrap().index;
+    in_a_node(async || {
+        let netns = pod().await;
+        let mut executor = Executor::new(&netns, MissingDevice::Fail).unwrap();
+        let netlink = executor.netlink(Place::Pod);
+        let eth0 = netlink.link_by_name(&name("eth0")).await.unwrap().unwrap().index;
         for (address, gateway) in [("10.99.0.2/24", "10.99.0.1"), ("fd00:99::2/64", "fd00:99::1")] {
             let (address, gateway): (IpNet, IpAddr) = (address.parse().unwrap(), gateway.parse().unwrap());
             let family = spiderpool_core::ip::Family::of(gateway);
             let default = family.default_route();
-            for route in netlink.routes_of(family, Some(eth0)).unwrap() {
+            for route in netlink.routes_of(family, Some(eth0)).await.unwrap() {
                 if route.is_default() {
-                    netlink.delete_route(&route).unwrap();
+                    netlink.delete_route(&route).await.unwrap();
                 }
             }
-            netlink.add_address(eth0, address).unwrap();
+            netlink.add_address(eth0, address).await.unwrap();
             let route = Route { gateway: Some(gateway), protocol: 3, ..Route::new(default, eth0) };
-            netlink.append_route(&route).unwrap();
-            netlink.delete_address(eth0, address).unwrap();
-            assert!(netlink.routes_of(family, Some(eth0)).unwrap().iter().any(Route::is_default), "{family}");
+            netlink.append_route(&route).await.unwrap();
+            netlink.delete_address(eth0, address).await.unwrap();
+            assert!(
+                netlink.routes_of(family, Some(eth0)).await.unwrap().iter().any(Route::is_default),
+                "{family}"
+            );
         }
-        let before = look(&mut applier);
-        let steps = plan(&mut applier, SETTINGS);
-        applier.apply(&steps).unwrap();
-        let rest = plan(&mut applier, SETTINGS);
+        let before = look(&netns, &mut executor).await;
+        let steps = plan(&mut executor, SETTINGS).await;
+        executor.apply(&steps).await.unwrap();
+        let rest = plan(&mut executor, SETTINGS).await;
         let rest: Vec<_> = rest.iter().filter(|step| !matches!(step, Step::SetSysctl { .. })).collect();
         assert_eq!(rest, Vec::<&Step>::new());
-        applier.undo();
-        let after = look(&mut applier);
+        assert!(executor.roll_back().await.is_empty());
+        let after = look(&netns, &mut executor).await;
         let without_flag = |lines: &[String]| {
             let mut lines: Vec<_> = lines.iter().map(|line| line.replace(" onlink", "")).collect();
             lines.sort();

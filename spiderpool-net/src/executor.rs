@@ -1,0 +1,296 @@
+//! Applies the steps of a plan to a pod and its node, and rolls them back.
+
+use std::collections::HashMap;
+
+use spiderpool_core::coordinator::{Place, Step};
+use spiderpool_core::names::IfName;
+use spiderpool_core::net::{Neighbor, Route};
+use thiserror::Error;
+use tracing::debug;
+
+use crate::netlink::{Netlink, NetlinkError, NewVeth};
+use crate::netns::{NetNs, NetNsError};
+use crate::sysctl::{self, SysctlError};
+
+/// What a step means whose device is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingDevice {
+    /// An error.
+    Fail,
+    /// Nothing: the pod is going, or its other NICs are still to be kept right.
+    Skip,
+}
+
+/// A step failed. Those before it have been applied.
+#[derive(Debug, Error)]
+#[error("{step}: {source}")]
+pub struct ApplyError {
+    /// The step.
+    pub step: Step,
+    /// Why.
+    pub source: StepError,
+}
+
+/// Why a step failed.
+#[derive(Debug, Error)]
+pub enum StepError {
+    /// netlink.
+    #[error("the kernel refused")]
+    Netlink(#[from] NetlinkError),
+    /// A kernel parameter.
+    #[error("the kernel refused")]
+    Sysctl(#[from] SysctlError),
+    /// The pod's namespace cannot be entered.
+    #[error("the pod's network namespace cannot be used")]
+    Netns(#[from] NetNsError),
+    /// The step names a device that is not there.
+    #[error("device {0} is gone")]
+    NoDevice(IfName),
+}
+
+/// Both namespaces, and what was changed in them. The node's is the one of the thread that makes it.
+pub struct Executor<'a> {
+    netns: &'a NetNs,
+    pod: Netlink,
+    node: Netlink,
+    missing_device: MissingDevice,
+    indexes: HashMap<(Place, IfName), u32>,
+    inverses: Vec<Step>,
+}
+
+impl<'a> Executor<'a> {
+    /// Connects to both.
+    pub fn new(netns: &'a NetNs, missing_device: MissingDevice) -> Result<Self, NetlinkError> {
+        let (pod, node) = (netns.netlink()?, Netlink::open()?);
+        Ok(Self { netns, pod, node, missing_device, indexes: HashMap::new(), inverses: Vec::new() })
+    }
+
+    /// The connection to one of them, to read what plans are made from.
+    pub fn netlink(&mut self, place: Place) -> &mut Netlink {
+        match place {
+            Place::Pod => &mut self.pod,
+            Place::Node => &mut self.node,
+        }
+    }
+
+    /// Applies the steps in order, up to the first that fails.
+    pub async fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
+        let mut rest = steps;
+        while let Some(first) = rest.first() {
+            // Entering the pod's namespace costs a thread: kernel parameters in a row share one.
+            let run = rest.iter().take_while(|step| is_pod_sysctl(step)).count();
+            if run > 0 {
+                self.set_pod_sysctls(&rest[..run])?;
+                rest = &rest[run..];
+                continue;
+            }
+            debug!(step = %first, "applying step");
+            match self.execute(first).await {
+                Ok(before) => self.inverses.extend(first.inverse(before.as_deref())),
+                Err(StepError::NoDevice(_)) if self.missing_device == MissingDevice::Skip => {}
+                Err(error) => return Err(failed(first)(error)),
+            }
+            rest = &rest[1..];
+        }
+        Ok(())
+    }
+
+    /// Undoes everything that was applied, last first, and goes on after a failure.
+    pub async fn roll_back(&mut self) -> Vec<ApplyError> {
+        let mut failures = Vec::new();
+        for step in std::mem::take(&mut self.inverses).into_iter().rev() {
+            debug!(%step, "rolling back");
+            let undone = if is_pod_sysctl(&step) {
+                self.set_pod_sysctls(std::slice::from_ref(&step))
+            } else {
+                self.execute(&step).await.map(drop).map_err(failed(&step))
+            };
+            failures.extend(undone.err());
+        }
+        // The inverses of inverses.
+        self.inverses.clear();
+        failures
+    }
+
+    fn set_pod_sysctls(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
+        let write = || {
+            let mut written = Vec::new();
+            for step in steps {
+                let Step::SetSysctl { key, value, .. } = step else { continue };
+                written.push(sysctl::write(key, value));
+                if matches!(written.last(), Some(Err(_))) {
+                    break;
+                }
+            }
+            written
+        };
+        let Some(first) = steps.first() else { return Ok(()) };
+        for (step, before) in steps.iter().zip(self.netns.run(write).map_err(failed(first))?) {
+            debug!(%step, "applying step");
+            let before = before.map_err(failed(step))?;
+            self.inverses.extend(step.inverse(Some(&before)));
+        }
+        Ok(())
+    }
+
+    /// What a kernel parameter was before.
+    async fn execute(&mut self, step: &Step) -> Result<Option<String>, StepError> {
+        match step {
+            Step::AddNodeLink { host, host_mac, pod, pod_mac, mtu } => {
+                let veth = NewVeth {
+                    name: host,
+                    mac: *host_mac,
+                    peer_name: pod,
+                    peer_mac: *pod_mac,
+                    peer_netns: self.netns,
+                    mtu: *mtu,
+                };
+                add_node_link(&mut self.pod, &mut self.node, &veth).await?;
+            }
+            Step::DeleteNodeLink { host } => {
+                self.indexes.clear(); // both ends go
+                self.node.delete_link(host).await?;
+            }
+            Step::SetUp { place, dev } => {
+                let (netlink, index) = self.device(*place, dev).await?;
+                netlink.set_up(index).await?;
+            }
+            Step::SetDown { place, dev } => {
+                let (netlink, index) = self.device(*place, dev).await?;
+                netlink.set_down(index).await?;
+            }
+            Step::SetMac { dev, mac, .. } => {
+                let (netlink, index) = self.device(Place::Pod, dev).await?;
+                netlink.set_mac(index, *mac).await?;
+            }
+            Step::SetTxQueueLen { dev, length, .. } => {
+                let (netlink, index) = self.device(Place::Pod, dev).await?;
+                netlink.set_tx_queue_len(index, *length).await?;
+            }
+            Step::SetSysctl { place: Place::Pod, key, value } => {
+                let before = self.netns.run(|| sysctl::write(key, value))??;
+                return Ok(Some(before));
+            }
+            Step::SetSysctl { place: Place::Node, key, value } => {
+                return Ok(set_node_sysctl(key, value)?);
+            }
+            Step::AddAddress { dev, net } => {
+                let (netlink, index) = self.device(Place::Pod, dev).await?;
+                netlink.add_address(index, *net).await?;
+            }
+            Step::DeleteAddress { dev, net } => {
+                let (netlink, index) = self.device(Place::Pod, dev).await?;
+                netlink.delete_address(index, *net).await?;
+            }
+            Step::SetNeighbor { place, neighbor: Neighbor { dev, address, mac } } => {
+                let (netlink, dev) = self.device(*place, dev).await?;
+                netlink.set_neighbor(&Neighbor { dev, address: *address, mac: *mac }).await?;
+            }
+            Step::DeleteNeighbor { place, neighbor } => {
+                let (netlink, index) = self.device(*place, &neighbor.dev).await?;
+                netlink.delete_neighbor(index, neighbor.address).await?;
+            }
+            Step::AddRoute { place, route } => {
+                let (netlink, route) = self.route(*place, route).await?;
+                if let Err(error) = netlink.ensure_route(&route).await {
+                    let onlink = on_link(&route, error)?;
+                    netlink.ensure_route(&onlink.route).await.map_err(|_| onlink.error)?;
+                }
+            }
+            Step::ReplaceRoute { place, route } => {
+                let (netlink, route) = self.route(*place, route).await?;
+                netlink.replace_route(&route).await?;
+            }
+            Step::RestoreRoute { place, route } => {
+                let (netlink, route) = self.route(*place, route).await?;
+                if let Err(error) = netlink.append_route(&route).await {
+                    let onlink = on_link(&route, error)?;
+                    netlink.append_route(&onlink.route).await.map_err(|_| onlink.error)?;
+                }
+            }
+            Step::DeleteRoute { place, route } => {
+                let (netlink, route) = self.route(*place, route).await?;
+                netlink.delete_route(&route).await?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The device in its namespace.
+    async fn device(&mut self, place: Place, dev: &IfName) -> Result<(&mut Netlink, u32), StepError> {
+        let key = (place, dev.clone());
+        let netlink = match place {
+            Place::Pod => &mut self.pod,
+            Place::Node => &mut self.node,
+        };
+        let index = match self.indexes.get(&key) {
+            Some(index) => *index,
+            None => {
+                let link = netlink.link_by_name(dev).await?;
+                link.ok_or_else(|| StepError::NoDevice(dev.clone()))?.index
+            }
+        };
+        self.indexes.insert(key, index);
+        Ok((netlink, index))
+    }
+
+    /// The route by its device's index.
+    async fn route(&mut self, place: Place, route: &Route) -> Result<(&mut Netlink, Route<u32>), StepError> {
+        let (netlink, index) = self.device(place, &route.dev).await?;
+        let route = route.with_dev(|_| Some(index)).ok_or_else(|| StepError::NoDevice(route.dev.clone()))?;
+        Ok((netlink, route))
+    }
+}
+
+/// A host end of this sandbox without its pod end is left of an earlier attempt.
+async fn add_node_link(
+    pod: &mut Netlink,
+    node: &mut Netlink,
+    veth: &NewVeth<'_, NetNs>,
+) -> Result<(), NetlinkError> {
+    match node.add_veth(veth).await {
+        Err(error) if error.is_exists() && pod.link_by_name(veth.peer_name).await?.is_none() => {
+            debug!(host = %veth.name, "node link of an earlier attempt is deleted");
+            node.delete_link(veth.name).await?;
+            node.add_veth(veth).await
+        }
+        result => result,
+    }
+}
+
+/// A route to be tried again.
+struct OnLink {
+    route: Route<u32>,
+    /// Of the first attempt, which says more than that of the second.
+    error: NetlinkError,
+}
+
+/// A route may outlive the subnet of its next hop; it is moved, and put back, all the same.
+fn on_link(route: &Route<u32>, error: NetlinkError) -> Result<OnLink, NetlinkError> {
+    if !error.is_unreachable() || route.gateway.is_none() || route.onlink {
+        return Err(error);
+    }
+    debug!(%error, "next hop is assumed to be on the link");
+    Ok(OnLink { route: Route { onlink: true, ..route.clone() }, error })
+}
+
+/// A node without IPv6 has no such parameter, and needs none.
+fn set_node_sysctl(key: &str, value: &str) -> Result<Option<String>, SysctlError> {
+    match sysctl::write(key, value) {
+        Ok(before) => Ok(Some(before)),
+        Err(SysctlError::Missing { key }) => {
+            debug!(key, "kernel parameter does not exist");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn failed<E: Into<StepError>>(step: &Step) -> impl FnOnce(E) -> ApplyError {
+    let step = step.clone();
+    move |error| ApplyError { step, source: error.into() }
+}
+
+fn is_pod_sysctl(step: &Step) -> bool {
+    matches!(step, Step::SetSysctl { place: Place::Pod, .. })
+}
