@@ -1,5 +1,5 @@
 //! What Spiderpool's long-running processes share: the way to the API server and what they both write there, watches,
-//! leader election, logging, health and metrics over HTTP, orderly shutdown.
+//! the index of pools, leader election, logging, health and metrics over HTTP, orderly shutdown.
 //!
 //! It decides nothing about pods and addresses: that is in `spiderpool_core`.
 #![forbid(unsafe_code)]
@@ -13,5 +13,6 @@ pub mod kubernetes;
 pub mod leader;
 pub mod logging;
 pub mod metrics;
+pub mod pools;
 pub mod shutdown;
 pub mod watch;

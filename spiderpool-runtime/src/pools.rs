@@ -1,0 +1,228 @@
+//! SpiderIPPools as agent and controller know them.
+//!
+//! The metadata of a pool, which a watch gives, and its spec, which may be read later, come separately: a spec is kept
+//! until the generation or the UID changes. While the spec of a new generation is not read yet, the one before it
+//! still says which pools are default ones and which overlap.
+
+mod object;
+mod overlaps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use spiderpool_api::crd::SpiderIPPool;
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::pool::Overlap;
+use spiderpool_core::ipam::{Pool, PoolEntry, PoolError};
+use spiderpool_core::names::PoolName;
+
+use crate::watch::Index;
+use overlaps::Overlaps;
+
+pub use object::{PoolObject, parse};
+
+/// What a pool's spec means, or everything that is wrong with it.
+pub type ParsedSpec = Result<Arc<Pool>, Arc<PoolError>>;
+
+/// All pools. `T` is what its user keeps beside each of them.
+#[derive(Debug, Clone)]
+pub struct PoolIndex<T = ()> {
+    pools: BTreeMap<PoolName, IndexedPool<T>>,
+    overlaps: Overlaps,
+}
+
+/// What is kept of a pool.
+#[derive(Debug, Clone)]
+pub struct IndexedPool<T = ()> {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+    /// `metadata.deletionTimestamp` is set.
+    pub terminating: bool,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// What the index's user keeps.
+    pub extra: T,
+    /// The spec that was read last.
+    spec: Option<ParsedSpec>,
+    /// Whether that is the spec of `generation`.
+    is_current: bool,
+}
+
+impl<T> IndexedPool<T> {
+    /// The spec of the pool's generation; `None` while it is not read.
+    pub fn spec(&self) -> Option<&ParsedSpec> {
+        self.spec.as_ref().filter(|_| self.is_current)
+    }
+
+    /// The pool if its spec has been read and is valid, also that of an earlier generation.
+    fn last_valid(&self) -> Option<&Arc<Pool>> {
+        self.spec.as_ref()?.as_ref().ok()
+    }
+
+    /// Whether pods get addresses from it.
+    fn is_serving(&self) -> bool {
+        !self.terminating && self.last_valid().is_some_and(|pool| !pool.disabled)
+    }
+}
+
+impl<T> Default for PoolIndex<T> {
+    fn default() -> Self {
+        Self { pools: BTreeMap::new(), overlaps: Overlaps::default() }
+    }
+}
+
+impl<T> PoolIndex<T> {
+    /// The pool of this name.
+    pub fn get(&self, name: &str) -> Option<&IndexedPool<T>> {
+        self.pools.get(name)
+    }
+
+    /// The pool of this name for an allocation; `None` if there is none or its spec is not read.
+    pub fn entry(&self, name: &PoolName) -> Option<PoolEntry> {
+        let indexed = self.pools.get(name)?;
+        let spec = indexed.spec()?.clone();
+        let overlaps = self.overlaps.of(name);
+        let overlap = overlaps.into_iter().find(|overlap| self.is_serving(&overlap.second)).cloned();
+        Some(PoolEntry { spec, terminating: indexed.terminating, overlap })
+    }
+
+    /// What a pool that is not in the index shares with one of it that hands out addresses.
+    pub fn find_overlap(&self, pool: &Pool) -> Option<Overlap> {
+        let serving = self.pools.values().filter(|indexed| indexed.is_serving());
+        let serving = serving.filter_map(IndexedPool::last_valid);
+        serving.filter(|other| other.name != pool.name).find_map(|other| overlaps::between(pool, other))
+    }
+
+    fn is_serving(&self, name: &PoolName) -> bool {
+        self.pools.get(name).is_some_and(IndexedPool::is_serving)
+    }
+
+    /// The pools with `spec.default`, and their families.
+    pub fn defaults(&self) -> Vec<(PoolName, Family)> {
+        let pools = self.pools.values().filter_map(IndexedPool::last_valid);
+        pools.filter(|pool| pool.default).map(|pool| (pool.name.clone(), pool.family())).collect()
+    }
+
+    /// The pools whose spec is not read.
+    pub fn unread(&self) -> BTreeSet<PoolName> {
+        let unread = self.pools.iter().filter(|(_, indexed)| !indexed.is_current);
+        unread.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &PoolName> {
+        self.pools.keys()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.pools.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.pools.is_empty()
+    }
+}
+
+impl<T> PoolIndex<T> {
+    /// The pool exists. A state that is older than the one known is ignored, and so is an object whose name is none.
+    pub fn apply_metadata(&mut self, meta: &ObjectMeta, extra: T) {
+        let Some(name) = pool_name(meta) else { return };
+        let uid = meta.uid.clone().unwrap_or_default();
+        let before = self.pools.remove(&name);
+        let Some(before) = before.filter(|before| before.uid == uid) else {
+            // Generations begin at 1 again in a pool that was deleted and made anew.
+            self.overlaps.remove(&name);
+            let indexed = IndexedPool { spec: None, is_current: false, ..indexed(meta, extra) };
+            self.pools.insert(name, indexed);
+            return;
+        };
+        let after = if meta.generation < before.generation {
+            before
+        } else {
+            let is_current =
+                before.is_current && meta.generation.is_some() && meta.generation == before.generation;
+            IndexedPool { spec: before.spec, is_current, ..indexed(meta, extra) }
+        };
+        self.pools.insert(name, after);
+    }
+
+    /// The spec of a pool has been read. One of an earlier generation, or of another pool of the name, is ignored.
+    pub fn apply_spec(&mut self, meta: &ObjectMeta, spec: ParsedSpec) {
+        let Some(name) = pool_name(meta) else { return };
+        let Some(indexed) = self.pools.get_mut(&name) else { return };
+        if indexed.uid != meta.uid.as_deref().unwrap_or_default() || meta.generation < indexed.generation {
+            return;
+        }
+        indexed.generation = meta.generation;
+        indexed.terminating = meta.deletion_timestamp.is_some();
+        indexed.is_current = true;
+        match &spec {
+            Ok(pool) => {
+                let others = self.pools.values().filter_map(IndexedPool::last_valid).map(AsRef::as_ref);
+                self.overlaps.insert(pool, others.filter(|other| other.name != name));
+            }
+            Err(_) => self.overlaps.remove(&name),
+        }
+        if let Some(indexed) = self.pools.get_mut(&name) {
+            indexed.spec = Some(spec);
+        }
+    }
+
+    /// The pool does not exist any more; its name if it was there.
+    pub fn remove(&mut self, name: &str) -> Option<PoolName> {
+        let (name, _) = self.pools.remove_entry(name)?;
+        self.overlaps.remove(&name);
+        Some(name)
+    }
+
+    /// Only these pools exist.
+    pub fn retain(&mut self, names: &BTreeSet<PoolName>) {
+        let gone: Vec<_> = self.names().filter(|name| !names.contains(*name)).cloned().collect();
+        for name in gone {
+            self.remove(name.as_str());
+        }
+    }
+}
+
+fn indexed<T>(meta: &ObjectMeta, extra: T) -> IndexedPool<T> {
+    IndexedPool {
+        uid: meta.uid.clone().unwrap_or_default(),
+        generation: meta.generation,
+        terminating: meta.deletion_timestamp.is_some(),
+        labels: meta.labels.clone().unwrap_or_default(),
+        extra,
+        spec: None,
+        is_current: false,
+    }
+}
+
+/// The API server gives no other names.
+pub fn pool_name(meta: &ObjectMeta) -> Option<PoolName> {
+    meta.name.as_deref()?.parse().ok()
+}
+
+/// Fed by metadata alone: the specs are read apart from the watch.
+impl Index<PartialObjectMeta<SpiderIPPool>> for PoolIndex {
+    fn apply(&mut self, pool: PartialObjectMeta<SpiderIPPool>) {
+        self.apply_metadata(&pool.metadata, ());
+    }
+
+    fn delete(&mut self, pool: &PartialObjectMeta<SpiderIPPool>) {
+        self.remove(pool.metadata.name.as_deref().unwrap_or_default());
+    }
+
+    fn reset(&mut self, pools: Vec<PartialObjectMeta<SpiderIPPool>>) {
+        self.retain(&pools.iter().filter_map(|pool| pool_name(&pool.metadata)).collect());
+        for pool in pools {
+            self.apply(pool);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+use kube::Resource as _;
+use kube::core::PartialObjectMetaExt as _;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn object(name: &str, uid: &str, generation: i64, spec: &Value) -> PoolObject {
+    let metadata = json!({"name": name, "uid": uid, "generation": generation, "labels": {"a": "b"}});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+}
+
+fn meta(object: &PoolObject) -> PartialObjectMeta<SpiderIPPool> {
+    object.meta().clone().into_response_partial()
+}
+
+/// The watch has seen the object, and its spec has been read.
+fn apply(index: &mut PoolIndex, object: &PoolObject) {
+    index.apply(meta(object));
+    index.apply_spec(&meta(object).metadata, parse(object));
+}
+
+fn spec(ips: &str) -> Value {
+    json!({"subnet": "10.6.0.0/16", "ips": [ips]})
+}
+
+fn name(name: &str) -> PoolName {
+    name.parse().unwrap()
+}
+
+fn usable(index: &PoolIndex) -> Option<u128> {
+    index.entry(&name("p")).map(|entry| entry.spec.unwrap().usable.len())
+}
+
+#[test]
+fn a_list_of_unchanged_generations_leaves_nothing_to_read() {
+    let pools: Vec<_> =
+        (0..3).map(|number| object(&format!("p{number}"), "u", 7, &spec("10.6.0.1"))).collect();
+    let list = || pools.iter().map(meta).collect::<Vec<_>>();
+    let mut index = PoolIndex::default();
+    index.reset(list());
+    assert_eq!(index.unread().len(), 3);
+    for pool in &pools {
+        index.apply_spec(&meta(pool).metadata, parse(pool));
+    }
+    index.reset(list());
+    assert!(index.unread().is_empty() && index.entry(&name("p1")).is_some());
+    let mut changed = list();
+    changed[1].metadata.generation = Some(8);
+    changed[2].metadata.uid = Some("another".to_owned());
+    index.reset(changed[1..].to_vec());
+    assert_eq!(index.unread(), [name("p1"), name("p2")].into());
+    assert!(index.get("p0").is_none() && index.get("p1").unwrap().labels["a"] == "b");
+}
+
+#[test]
+fn a_spec_counts_until_the_next_generation_is_read() {
+    let mut index = PoolIndex::default();
+    let default = json!({"subnet": "10.6.0.0/16", "ips": ["10.6.0.1-10.6.0.9"], "default": true});
+    apply(&mut index, &object("p", "u", 1, &default));
+    assert_eq!((usable(&index), index.defaults().len()), (Some(9), 1));
+    let second = object("p", "u", 2, &spec("10.6.0.1"));
+    index.apply(meta(&second));
+    // An allocation needs the new one; meanwhile the old one says what is known.
+    assert_eq!((usable(&index), index.defaults().len()), (None, 1));
+    index.apply_spec(&meta(&second).metadata, parse(&second));
+    assert_eq!((usable(&index), index.defaults().len()), (Some(1), 0));
+    index.delete(&meta(&second));
+    assert!(index.is_empty());
+}
+
+#[test]
+fn an_older_state_changes_nothing() {
+    let mut index = PoolIndex::default();
+    let (first, second) =
+        (object("p", "u", 1, &spec("10.6.0.1-10.6.0.9")), object("p", "u", 2, &spec("10.6.0.1")));
+    index.apply(meta(&first));
+    // The read was ahead of the watch.
+    index.apply_spec(&meta(&second).metadata, parse(&second));
+    index.apply(meta(&first));
+    index.apply_spec(&meta(&first).metadata, parse(&first));
+    index.apply(meta(&second));
+    assert_eq!(usable(&index), Some(1));
+}
+
+#[test]
+fn a_pool_that_was_made_anew_is_another() {
+    let mut index = PoolIndex::default();
+    let before = object("p", "u-1", 5, &spec("10.6.0.1-10.6.0.9"));
+    apply(&mut index, &before);
+    let anew = object("p", "u-2", 1, &spec("10.6.0.1"));
+    index.apply(meta(&anew));
+    index.apply_spec(&meta(&before).metadata, parse(&before));
+    assert_eq!(usable(&index), None);
+    index.apply_spec(&meta(&anew).metadata, parse(&anew));
+    assert_eq!(usable(&index), Some(1));
+    // A pool that the watch has not seen, or sees no more, comes by no spec.
+    index.delete(&meta(&anew));
+    index.apply_spec(&meta(&anew).metadata, parse(&anew));
+    assert!(index.is_empty());
+}
+
+#[test]
+fn an_invalid_or_undecodable_pool_is_in_the_index_with_its_faults() {
+    let mut index = PoolIndex::default();
+    let invalid = json!({"subnet": "10.6.0.0/16", "ips": ["10.7.0.1"], "default": true});
+    apply(&mut index, &object("p", "u", 1, &invalid));
+    apply(&mut index, &object("q", "u", 1, &json!({"subnet": 5})));
+    let error = |of: &str| index.entry(&name(of)).unwrap().spec.unwrap_err().to_string();
+    assert!(error("p").contains("spec.ips[0]: 10.7.0.1 is not inside of"), "{}", error("p"));
+    assert!(
+        error("q").starts_with("IPPool q is invalid: spec: does not fit the definition"),
+        "{}",
+        error("q")
+    );
+    assert!(index.defaults().is_empty() && index.unread().is_empty());
+}
+
+#[test]
+fn only_pools_that_serve_overlap() {
+    let mut index = PoolIndex::default();
+    apply(&mut index, &object("a", "u", 1, &spec("10.6.0.1-10.6.0.9")));
+    apply(&mut index, &object("b", "u", 1, &spec("10.6.0.9")));
+    let overlap =
+        |index: &PoolIndex| index.entry(&name("a")).unwrap().overlap.map(|overlap| overlap.to_string());
+    assert_eq!(overlap(&index).as_deref(), Some("IPPools a and b overlap in 10.6.0.9"));
+    let mut terminating = meta(&object("b", "u", 1, &spec("10.6.0.9")));
+    terminating.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    index.apply(terminating);
+    assert_eq!(overlap(&index), None);
+    index.apply(meta(&object("b", "u", 1, &spec("10.6.0.9"))));
+    assert!(overlap(&index).is_some());
+    let disabled = json!({"subnet": "10.6.0.0/16", "ips": ["10.6.0.9"], "disable": true});
+    apply(&mut index, &object("b", "u", 2, &disabled));
+    assert_eq!(overlap(&index), None);
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Apply { pool: usize, first: u8, count: u8, disable: bool },
+    Invalidate { pool: usize },
+    Remove { pool: usize },
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let pool = 0..4usize;
+    prop_oneof![
+        4 => (pool.clone(), any::<u8>(), 0..40u8, any::<bool>())
+            .prop_map(|(pool, first, count, disable)| Change::Apply { pool, first, count, disable }),
+        1 => pool.clone().prop_map(|pool| Change::Invalidate { pool }),
+        1 => pool.prop_map(|pool| Change::Remove { pool }),
+    ]
+}
+
+proptest! {
+    /// What is kept up change by change is what a comparison of all with all finds.
+    #[test]
+    fn overlaps_are_those_of_a_comparison_of_all(changes in proptest::collection::vec(change(), 1..20)) {
+        let mut index = PoolIndex::default();
+        for (generation, change) in changes.into_iter().enumerate() {
+            let write = |index: &mut PoolIndex, pool: usize, spec: Value| {
+                apply(index, &object(&format!("p{pool}"), "u", generation as i64 + 1, &spec));
+            };
+            match change {
+                Change::Apply { pool, first, count, disable } => {
+                    let ips = format!("10.6.0.{first}-10.6.0.{}", first.saturating_add(count));
+                    write(&mut index, pool, json!({"subnet": "10.6.0.0/24", "ips": [ips], "disable": disable}));
+                }
+                Change::Invalidate { pool } => write(&mut index, pool, json!({"subnet": "x"})),
+                Change::Remove { pool } => drop(index.remove(&format!("p{pool}"))),
+            }
+            for name in index.names() {
+                let entry = index.entry(name).unwrap();
+                let expected = entry.spec.as_ref().ok().and_then(|pool| index.find_overlap(pool));
+                prop_assert_eq!(&entry.overlap, &expected);
+            }
+        }
+    }
+}
