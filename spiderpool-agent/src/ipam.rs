@@ -35,7 +35,7 @@ use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
 use tokio::sync::Notify;
 
 use crate::start::Start;
-use crate::watches::{NamespaceIndex, Pod, PodIndex, PoolIndex, ReservedIndex, Shared};
+use crate::watches::{NamespaceIndex, Pod, PodIndex, PoolIndex, PoolSpecs, ReservedIndex, Shared};
 use addresses::Addresses;
 use held::HeldIndex;
 use owner::Owners;
@@ -82,6 +82,7 @@ pub struct Ipam {
     settings: Settings,
     kube: Kubernetes,
     indexes: Indexes,
+    pool_specs: PoolSpecs,
     stock: Stock,
     owners: Owners,
     endpoints: Arc<Endpoints>,
@@ -111,6 +112,7 @@ impl Ipam {
             ),
             endpoints: Arc::new(Endpoints::new(kube.clone(), held)),
             owners: Owners::new(kube.clone()),
+            pool_specs: PoolSpecs::new(kube.clone(), indexes.pools.clone()),
             pods: Turns::default(),
             start,
             wake: Notify::new(),
@@ -134,6 +136,11 @@ impl Ipam {
             return Ok(pod);
         }
         self.read_pod(namespace, name).await.map_err(PodError::Unread)?.ok_or(PodError::Missing)
+    }
+
+    /// The specs of pools.
+    pub fn pool_specs(&self) -> &PoolSpecs {
+        &self.pool_specs
     }
 
     /// The endpoints' queue.

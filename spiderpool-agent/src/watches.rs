@@ -4,14 +4,13 @@ mod coordinators;
 mod namespaces;
 mod pods;
 mod pool_specs;
-mod pools;
 mod reserved;
 
 pub use coordinators::CoordinatorIndex;
 pub use namespaces::NamespaceIndex;
 pub use pods::PodIndex;
-pub use pool_specs::pool_specs;
-pub use pools::PoolIndex;
+pub use pool_specs::{PoolSpecs, Unreadable};
 pub use reserved::ReservedIndex;
 pub use spiderpool_api::pod::Pod;
+pub use spiderpool_runtime::pools::PoolIndex;
 pub use spiderpool_runtime::watch::{Index, Shared, follow};

@@ -56,7 +56,12 @@ impl Kubernetes {
     /// From `KUBECONFIG`, or from the pod's service account.
     pub async fn connect() -> Result<Self, ConnectError> {
         let config = Config::infer().await?;
-        Ok(Self { client: client(config)?, writes: Arc::new(Semaphore::new(WRITES)) })
+        Ok(Self::new(client(config)?))
+    }
+
+    /// By a client that exists.
+    pub fn new(client: Client) -> Self {
+        Self { client, writes: Arc::new(Semaphore::new(WRITES)) }
     }
 
     /// For watches and reads.
@@ -135,7 +140,20 @@ impl Kubernetes {
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
     {
-        let mut parameters = ListParams::default().limit(PAGE);
+        self.pages_of(api, PAGE, reduce).await
+    }
+
+    /// As [`Self::pages`], with `size` objects a page: for objects that are large.
+    pub async fn pages_of<K, S>(
+        &self,
+        api: &Api<K>,
+        size: u32,
+        reduce: impl Fn(K) -> S,
+    ) -> Result<Vec<S>, Failure>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let mut parameters = ListParams::default().limit(size);
         let mut all = Vec::new();
         loop {
             let page = self.read(api.list(&parameters)).await?;

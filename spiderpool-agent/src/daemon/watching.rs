@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_api::pod::PodObject;
 use spiderpool_core::names::NodeName;
 use spiderpool_runtime::health::{Condition, Health, Scope};
@@ -18,7 +19,7 @@ use tracing::{Instrument, info_span};
 use crate::agent::Agent;
 use crate::destinations::ClusterCidrs;
 use crate::ipam::Indexes;
-use crate::watches::{CoordinatorIndex, Index, Shared, follow, pool_specs};
+use crate::watches::{CoordinatorIndex, Index, Shared, follow};
 
 type Task = tokio::task::JoinHandle<()>;
 
@@ -49,12 +50,19 @@ pub(super) fn start(
         let agent = Arc::clone(agent);
         move || agent.ipam.pods_changed()
     };
+    let on_pools = {
+        let agent = Arc::clone(agent);
+        move || agent.ipam.pool_specs().changed()
+    };
+    let pool_events =
+        watcher(Api::<PartialObjectMeta<SpiderIPPool>>::all(client.clone()), watcher::Config::default());
     let namespace_events =
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default());
     vec![
         pods.start(watcher(Api::<PodObject>::all(client.clone()), of_node), &indexes.pods, on_pods),
         namespaces.start(namespace_events, &indexes.namespaces, || {}),
-        pools.start(pool_specs(kube, &indexes.pools), &indexes.pools, || {}),
+        pools.start(pool_events, &indexes.pools, on_pools),
+        tokio::spawn(agent.ipam.pool_specs().clone().run(shutdown.clone())),
         reserved.start(all(&client), &indexes.reserved, || {}),
         coordinators.start(all(&client), &agent.coordinators, on_coordinator),
         tokio::spawn(probe(kube.clone(), health.condition("API server", Scope::Readiness), shutdown.clone())),

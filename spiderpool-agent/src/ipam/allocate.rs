@@ -134,7 +134,7 @@ impl Ipam {
     ) -> Result<Option<(IpamAddResponse, Vec<Arc<Held>>)>, AllocateError> {
         let standard = |error| AllocateError::Standard(vec![error]);
         let annotations = PodAnnotations::parse(&pod.annotations).map_err(standard)?;
-        let candidates = self.candidates(args, pod, &annotations)?;
+        let candidates = self.candidates(args, pod, &annotations).await?;
         let held = self.stock.held().read(|index| index.of_pod(&pod.uid));
         let plan = plan_allocation(&candidates, &known(&held), &args.if_name);
         let wanted = self.wanted(plan.steps, pod).await?;

@@ -1,12 +1,16 @@
 //! Why a request to allocate or release fails, in words for the pod's events.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use spiderpool_core::ipam::IpamError;
+use spiderpool_core::names::PoolName;
 use thiserror::Error;
 
 use spiderpool_runtime::kubernetes::Failure;
 
 use crate::start::Starting;
+use crate::watches::Unreadable;
 
 /// Why a pod gets no answer to ADD.
 #[derive(Debug, Error)]
@@ -52,9 +56,9 @@ pub enum AllocateError {
     #[error("failed to get original IPPool {pool}: {source}")]
     ReadPool {
         /// The pool.
-        pool: String,
+        pool: PoolName,
         /// Why.
-        source: Failure,
+        source: Arc<Failure>,
     },
     /// The workload above the pod cannot be read.
     #[error("failed to get pod '{pod}' owner: {source}")]
@@ -91,6 +95,12 @@ pub enum AllocateError {
     Broken,
 }
 
+impl From<Unreadable> for AllocateError {
+    fn from(Unreadable { pool, failure }: Unreadable) -> Self {
+        Self::ReadPool { pool, source: failure }
+    }
+}
+
 impl AllocateError {
     /// A short word for metrics.
     pub fn reason(&self) -> &'static str {
@@ -105,10 +115,10 @@ impl AllocateError {
     pub fn status(&self) -> StatusCode {
         let later = match self {
             Self::Starting(_) | Self::Restless(_) => true,
-            Self::ReadPod { source, .. }
-            | Self::ReadPool { source, .. }
-            | Self::Owner { source, .. }
-            | Self::Adopt { source, .. } => source.is_retryable(),
+            Self::ReadPod { source, .. } | Self::Owner { source, .. } | Self::Adopt { source, .. } => {
+                source.is_retryable()
+            }
+            Self::ReadPool { source, .. } => source.is_retryable(),
             Self::Standard(errors) => errors.iter().any(IpamError::is_outage),
             _ => false,
         };

@@ -37,7 +37,7 @@ impl Ipam {
         let endpoint = self.endpoints.get(&found.namespace, &found.name).await?;
         let status =
             endpoint.and_then(|endpoint| endpoint.status).filter(|status| status.current.uid == found.uid);
-        let ips = self.recorded(found)?;
+        let ips = self.recorded(found).await?;
         if endpoint::lacks(status.as_ref().map_or(&[], |status| &status.current.ips), &ips) {
             let top = self.owners.top(found).await?;
             self.endpoints.put(Record::new(found, (&top.kind, &top.name), ips));
@@ -46,15 +46,17 @@ impl Ipam {
     }
 
     /// What the endpoint should say of all that the pod holds.
-    fn recorded(&self, pod: &Pod) -> anyhow::Result<Vec<EndpointIp>> {
+    async fn recorded(&self, pod: &Pod) -> anyhow::Result<Vec<EndpointIp>> {
         let annotations = PodAnnotations::parse(&pod.annotations)?;
         let held = self.stock.held().read(|index| index.of_pod(&pod.uid));
+        let pools: Vec<PoolName> = held.iter().filter_map(|held| held.pool.parse().ok()).collect();
+        let pools = self.pool_table(&pools).await?;
         let addresses = held.iter().map(|held| HeldAddress {
             interface: &held.interface,
             net: held.net,
             pool: &held.pool,
         });
-        let find = |name: &PoolName| self.indexes.pools.read(|pools| pools.get(name)?.spec.ok());
+        let find = |name: &PoolName| pools.get(name)?.spec.clone().ok();
         Ok(endpoint::restore(addresses, &annotations, find))
     }
 }

@@ -63,7 +63,7 @@ impl Ipam {
             }
             holders = self.stock.holders();
             self.indexes.pods.read(|pods| holders.retain(|holder| !is_running(pods, holder)));
-            self.indexes.pools.read(|pools| self.stock.forget_pools(|name| pools.contains(name)));
+            self.indexes.pools.read(|pools| self.stock.forget_pools(|name| pools.get(name).is_some()));
         }
     }
 

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use kube::Api;
 use spiderpool_api::agent::ipam::IpamAddArgs;
-use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_core::ipam::candidates::DefaultRoute;
 use spiderpool_core::ipam::{
-    Candidate, CandidateRequest, Held as Known, PodAnnotations, PodPlace, Pool, PoolEntry, PoolTable, Step,
+    Candidate, CandidateRequest, Held as Known, IpamError, PodAnnotations, PodPlace, Pool, PoolTable, Step,
     filter_pools, plan_candidates,
 };
 use spiderpool_core::names::{IfName, NameError, PoolName};
@@ -28,7 +26,7 @@ pub(super) struct Wanted {
 
 impl Ipam {
     /// The addresses that the pod should have.
-    pub(super) fn candidates(
+    pub(super) async fn candidates(
         &self,
         args: &IpamAddArgs,
         pod: &Pod,
@@ -36,19 +34,31 @@ impl Ipam {
     ) -> Result<Vec<Candidate>, AllocateError> {
         let nic: IfName =
             args.if_name.parse().map_err(|error: NameError| AllocateError::Request(error.to_string()))?;
-        plan_candidates(&CandidateRequest {
-            nic: &nic,
-            families: &self.settings.families,
-            annotations,
-            namespace_annotations: &self.indexes.namespaces.read(|index| index.annotations(&pod.namespace)),
-            cni_ipv4: args.default_ipv4_ip_pool.as_deref().unwrap_or_default(),
-            cni_ipv6: args.default_ipv6_ip_pool.as_deref().unwrap_or_default(),
-            cni_default_route: if args.clean_gateway { DefaultRoute::Clean } else { DefaultRoute::Keep },
-            match_master_subnet: args.match_master_subnet,
-            auto_pool: self.settings.auto_pool,
-            default_pools: &self.indexes.pools.read(PoolIndex::defaults),
-        })
-        .map_err(|error| AllocateError::Standard(vec![error]))
+        let plan = || {
+            plan_candidates(&CandidateRequest {
+                nic: &nic,
+                families: &self.settings.families,
+                annotations,
+                namespace_annotations: &self
+                    .indexes
+                    .namespaces
+                    .read(|index| index.annotations(&pod.namespace)),
+                cni_ipv4: args.default_ipv4_ip_pool.as_deref().unwrap_or_default(),
+                cni_ipv6: args.default_ipv6_ip_pool.as_deref().unwrap_or_default(),
+                cni_default_route: if args.clean_gateway { DefaultRoute::Clean } else { DefaultRoute::Keep },
+                match_master_subnet: args.match_master_subnet,
+                auto_pool: self.settings.auto_pool,
+                default_pools: &self.indexes.pools.read(PoolIndex::defaults),
+            })
+        };
+        self.pool_specs.wait().await?;
+        let mut planned = plan();
+        if planned == Err(IpamError::NoSource) {
+            // A pool that could not be read may be a default one.
+            self.pool_specs.get_unread().await?;
+            planned = plan();
+        }
+        planned.map_err(|error| AllocateError::Standard(vec![error]))
     }
 
     /// Finds the pools for what must be taken, before anything is.
@@ -75,27 +85,13 @@ impl Ipam {
         if errors.is_empty() { Ok(all) } else { Err(AllocateError::Standard(errors)) }
     }
 
-    /// The named pools; one that the watch does not know yet is read.
+    /// The named pools, as far as they exist.
     pub(super) async fn pool_table(&self, names: &[PoolName]) -> Result<PoolTable, AllocateError> {
         let mut table = PoolTable::new();
         for name in names {
-            let mut pool = self.indexes.pools.read(|pools| pools.get(name));
-            if pool.is_none() {
-                let api = Api::<SpiderIPPool>::all(self.kube.client());
-                let found = self.kube.read(api.get_opt(name.as_str())).await;
-                let found =
-                    found.map_err(|source| AllocateError::ReadPool { pool: name.to_string(), source })?;
-                pool = found.map(|object| {
-                    let spec = Pool::try_from(&object).map(Arc::new).map_err(Arc::new);
-                    let terminating = object.metadata.deletion_timestamp.is_some();
-                    let overlap = |pool: &Arc<Pool>| self.indexes.pools.read(|index| index.overlap(pool));
-                    let overlap = spec.as_ref().ok().and_then(overlap);
-                    PoolEntry { spec, terminating, overlap }
-                });
-            }
-            if let Some(pool) = pool {
-                table.insert(name.clone(), pool);
-            }
+            let pool = self.pool_specs.get(name).await;
+            let pool = pool.map_err(|source| AllocateError::ReadPool { pool: name.clone(), source })?;
+            table.extend(pool.map(|pool| (name.clone(), pool)));
         }
         Ok(table)
     }
