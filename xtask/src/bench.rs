@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    build, process,
+    artifacts, build, process,
     setup::{self, Component},
     workspace::Workspace,
 };
@@ -97,7 +97,7 @@ pub(crate) fn start(workspace: &Workspace, name: &str, stage: Stage, arguments: 
 pub(crate) fn become_program(workspace: &Workspace, name: &str, arguments: &[String]) -> Result<()> {
     let mut cargo = build::release(workspace);
     cargo.args(["--package", "spiderpool-tests", "--bin", name]);
-    let programs = build::executables(&mut cargo)?;
+    let programs = artifacts::executables(&mut cargo)?;
     let program = programs.first().with_context(|| format!("spiderpool-tests has no binary {name}"))?;
     let mut command = process::command(program);
     workspace.export(&mut command);

@@ -6,7 +6,7 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build::{executables, publish, remap, without_places},
+    artifacts::{executables, publish, remap, without_places},
     elf::{self, Entry},
     process,
     setup::{self, Compiler, Component, Toolchain},

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::{build, process, workspace::Workspace};
+use crate::{artifacts, process, workspace::Workspace};
 
 const FOLDER: &str = "charts/spiderpool/crds";
 
@@ -27,7 +27,7 @@ fn generate(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let mut cargo = process::cargo(workspace);
     // With the features that the whole workspace asks for, so that the tests find their dependencies built.
     cargo.args(["build", "--quiet", "--workspace", "--example", "crds"]);
-    for program in build::executables(&mut cargo)? {
+    for program in artifacts::executables(&mut cargo)? {
         process::show(process::command(program).current_dir(workspace.root()).args(arguments))?;
     }
     Ok(())

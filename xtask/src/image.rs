@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{
-    build, process,
+    artifacts, build, process,
     setup::{self, Component},
     workspace::Workspace,
 };
@@ -26,7 +26,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     build::build(workspace)?;
     let mut cargo = build::release(workspace);
     cargo.args(["--package", "spiderpool-tests", "--bin", "image"]);
-    let programs = build::executables(&mut cargo)?;
+    let programs = artifacts::executables(&mut cargo)?;
     let program = programs.first().context("spiderpool-tests has no binary image")?;
     let mut image = process::command(program);
     workspace.export(&mut image);

@@ -88,7 +88,7 @@ impl Loaded {
             match self.attach_pod(&pod) {
                 Ok(state) => inventory.set_state(container, state),
                 Err(error) => {
-                    error!(%error, %container, pod = %name, "programs cannot be attached, trying again")
+                    error!(%error, %container, pod = %name, "programs cannot be attached, trying again");
                 }
             }
         }
@@ -111,7 +111,7 @@ impl Loaded {
             match self.remove(id, why) {
                 Ok(()) => inventory.free(id),
                 Err(error) => {
-                    error!(%error, nic = id, "entries of a NIC that is gone cannot be removed, trying again")
+                    error!(%error, nic = id, "entries of a NIC that is gone cannot be removed, trying again");
                 }
             }
         }
