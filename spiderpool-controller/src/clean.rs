@@ -19,14 +19,14 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::DeleteParams;
 use spiderpool_runtime::environment::{required, seconds, trimmed};
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{Failure, Kubernetes, Preconditions};
+use spiderpool_runtime::leader::{self, ElectionConfig, Timing};
 use spiderpool_runtime::logging::{self, Level};
-use spiderpool_runtime::{kubernetes, leader};
 use tracing::{error, info};
 
 use crate::replica::LEASE;
 
-/// Who holds the Lease meanwhile.
+/// The holder of the Lease meanwhile.
 const IDENTITY: &str = "spiderpool-controller-clean";
 /// How long no controller leads, if this ends before it has finished.
 const NO_LEADER: Duration = Duration::from_mins(10);
@@ -109,8 +109,14 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
     // A leader would write again what is deleted here. If one cannot be ended, it loses its Lease at least.
     let outcome = cleaner.remove_controller(&clean.controller_name).await;
     cleaner.note("the controllers", outcome);
-    let seized = leader::seize(&kube, &namespace, LEASE, IDENTITY, NO_LEADER).await;
-    cleaner.note("the leader's lease", seized.map_err(Into::into));
+    let config = ElectionConfig {
+        namespace,
+        lease: LEASE.to_owned(),
+        identity: IDENTITY.to_owned(),
+        timing: Timing { duration: NO_LEADER, ..Timing::default() },
+    };
+    let taken = leader::take_over(&kube, config).await;
+    cleaner.note("the leader's lease", taken.map_err(Into::into));
     let outcome = cleaner.remove_daemon_set(&clean.agent_name).await;
     // One that is left may take an address after the last look.
     let agents_are_left = outcome.is_err();
@@ -149,7 +155,7 @@ impl Cleaner {
     async fn remove_lease(&self) -> anyhow::Result<()> {
         let leases = Api::<Lease>::namespaced(self.kube.client(), &self.namespace);
         let Some(lease) = self.kube.read(leases.get_opt(LEASE)).await? else { return Ok(()) };
-        self.kube.delete(&leases, &kubernetes::Exactly::of(&lease.metadata)).await?;
+        self.kube.delete(&leases, &Preconditions::of(&lease.metadata)).await?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::kubernetes::Kubernetes;
-use spiderpool_runtime::leader::{Candidacy, Candidate};
+use spiderpool_runtime::leader::{Candidate, ElectionConfig};
 use spiderpool_runtime::logging;
 use spiderpool_runtime::shutdown;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let Daemon { config_path, environment } = daemon;
     logging::init(environment.log_level);
     ConfigFile::load(&config_path)?;
-    let terms = environment.election.terms()?;
+    let timing = environment.election.timing()?;
     info!(pod = environment.pod_name, namespace = environment.pod_namespace, "spiderpool-controller starts");
     let kube = Kubernetes::connect().await?;
     let shutdown = shutdown::on_signals()?;
@@ -45,13 +45,13 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let leader_known = health.condition("leader", Scope::Readiness);
     let servers = servers::start(&environment, &health, registry, &shutdown).await?;
 
-    let candidacy = Candidacy {
+    let config = ElectionConfig {
         namespace: environment.pod_namespace.clone(),
         lease: LEASE.to_owned(),
         identity: environment.pod_name.clone(),
-        terms,
+        timing,
     };
-    let (candidate, role) = Candidate::new(kube, candidacy);
+    let (candidate, role) = Candidate::new(kube, config);
     let resign = CancellationToken::new();
     let election = tokio::spawn(candidate.run(resign.clone()));
     leadership::follow(context, role, leader_known, &shutdown).await;

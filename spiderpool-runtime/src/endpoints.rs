@@ -8,7 +8,7 @@ use spiderpool_api::endpoint::Record;
 use spiderpool_api::pod::{Pod, PodObject};
 use tracing::info;
 
-use crate::kubernetes::{Exactly, Failure, Kubernetes};
+use crate::kubernetes::{Failure, Kubernetes, Preconditions};
 
 /// The objects, through the API server.
 #[derive(Clone)]
@@ -97,6 +97,6 @@ impl EndpointStore {
                 _ => {}
             }
         }
-        self.kube.delete(&api, &Exactly::of(meta).at_any_version()).await.map(|_| ())
+        self.kube.delete(&api, &Preconditions::of(meta).at_any_version()).await.map(|_| ())
     }
 }

@@ -8,7 +8,7 @@ pub fn trimmed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Stri
     text.trim().parse().map_err(|error: T::Err| error.to_string())
 }
 
-/// A text that is needed.
+/// A text that must not be empty.
 pub fn required(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("it must not be empty".to_owned()),
@@ -25,14 +25,14 @@ pub fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Whole seconds; fewer than one make no sense where this is used.
+/// Whole seconds, at least one.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let text = text.trim().trim_end_matches('s');
     let seconds: u64 = text.parse().map_err(|_| "it must be a number of seconds".to_owned())?;
     if seconds == 0 { Err("it must be at least 1".to_owned()) } else { Ok(Duration::from_secs(seconds)) }
 }
 
-/// Whole seconds; none is allowed.
+/// Whole seconds; 0 is allowed.
 pub fn any_seconds(text: &str) -> Result<Duration, String> {
     if text.trim() == "0" { Ok(Duration::ZERO) } else { seconds(text) }
 }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_are_whole_and_not_none() {
+    fn seconds_are_whole_and_at_least_one() {
         assert_eq!(seconds(" 600 "), Ok(Duration::from_mins(10)));
         assert_eq!(seconds("5s"), Ok(Duration::from_secs(5)));
         assert!(seconds("0").is_err() && seconds("-1").is_err() && seconds("").is_err());

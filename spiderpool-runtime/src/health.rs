@@ -1,4 +1,4 @@
-//! Whether the process has started, is ready and is alive: conditions that its parts set, served for the kubelet.
+//! Conditions that the parts of a process set, served as the kubelet's startup, readiness and liveness probes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,14 +13,14 @@ use axum::{Json, Router};
 pub enum Scope {
     /// Must have held once, and must hold for the process to be ready.
     Startup,
-    /// Must hold for the process to be ready. May come and go with the outside world.
+    /// Must hold for the process to be ready; may come and go.
     Readiness,
-    /// The process is beyond repair without it; also counts for readiness.
+    /// Only a restart helps if it does not hold; also counts for readiness.
     Liveness,
 }
 
 #[derive(Debug)]
-struct Standing {
+struct ConditionState {
     scope: Scope,
     /// Why it does not hold.
     missing: Option<String>,
@@ -29,9 +29,9 @@ struct Standing {
 
 /// All conditions of the process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<&'static str, Standing>>>);
+pub struct Health(Arc<Mutex<BTreeMap<&'static str, ConditionState>>>);
 
-/// One condition, held by the part that knows about it.
+/// One condition, set by the part of the process that it is about.
 #[derive(Debug, Clone)]
 pub struct Condition {
     health: Health,
@@ -41,16 +41,16 @@ pub struct Condition {
 impl Health {
     /// A new condition that does not hold yet. The name is unique in the process.
     pub fn condition(&self, name: &'static str, scope: Scope) -> Condition {
-        let state = Standing { scope, missing: Some("not yet".to_owned()), held_once: false };
+        let state = ConditionState { scope, missing: Some("not yet".to_owned()), held_once: false };
         self.with(|conditions| conditions.insert(name, state));
         Condition { health: self.clone(), name }
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<&'static str, Standing>) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<&'static str, ConditionState>) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn missing(&self, counts: impl Fn(&Standing) -> bool) -> Result<(), Vec<String>> {
+    fn missing(&self, counts: impl Fn(&ConditionState) -> bool) -> Result<(), Vec<String>> {
         let missing: Vec<String> = self.with(|conditions| {
             let failing = conditions.iter().filter(|(_, state)| counts(state));
             failing.filter_map(|(name, state)| Some(format!("{name}: {}", state.missing.as_ref()?))).collect()
@@ -100,7 +100,7 @@ impl Condition {
         self.set(Some(why.into()));
     }
 
-    /// The condition counts no more: its part has ended as it should.
+    /// Removes the condition: its part of the process has ended as it should.
     pub fn retire(&self) {
         self.health.with(|conditions| conditions.remove(self.name));
     }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_probe_tells_what_is_missing() {
+    async fn each_probe_lists_unmet_conditions() {
         let health = Health::default();
         let synced = health.condition("watches", Scope::Startup);
         let server = health.condition("API server", Scope::Readiness);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_has_ended_is_not_missed() {
+    fn a_retired_condition_does_not_count() {
         let health = Health::default();
         let watch = health.condition("watch", Scope::Readiness);
         assert!(health.ready().is_err());
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn startup_stays_passed_readiness_does_not() {
+    fn a_startup_condition_needs_to_have_held_once() {
         let health = Health::default();
         let synced = health.condition("watches", Scope::Startup);
         synced.met();

@@ -62,7 +62,7 @@ async fn serve_within<L: Listener>(
     }
     drop(listener);
     if tokio::time::timeout(grace, connections.shutdown()).await.is_err() {
-        warn!("requests that do not end are given up");
+        warn!("closing connections whose requests did not end in time");
     }
 }
 
@@ -77,29 +77,29 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// A probe that stops in the middle of its request is enough for it.
+    /// As a probe leaves it that stops in the middle of its request.
     #[tokio::test]
-    async fn half_a_request_does_not_hold_up_the_shutdown() {
+    async fn an_incomplete_request_does_not_hold_up_the_shutdown() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let router = Router::new().route("/", get(|| async { "whole" }));
+        let router = Router::new().route("/", get(|| async { "complete" }));
         let serving =
             tokio::spawn(serve_within(listener, router, shutdown.clone(), Duration::from_millis(50)));
         let mut half = TcpStream::connect(address).await.unwrap();
         half.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
-        // Whoever comes later has been accepted later.
-        let mut whole = TcpStream::connect(address).await.unwrap();
-        whole.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        // Connections are accepted in order: when this one is answered, the other was accepted.
+        let mut complete = TcpStream::connect(address).await.unwrap();
+        complete.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         let mut answer = String::new();
-        whole.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.ends_with("whole"), "{answer}");
+        complete.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("complete"), "{answer}");
         shutdown.cancel();
         tokio::time::timeout(LIMIT, serving).await.unwrap().unwrap();
     }
 
     #[tokio::test]
-    async fn what_has_begun_is_answered() {
+    async fn a_request_that_has_begun_is_answered() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

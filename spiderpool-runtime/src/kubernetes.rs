@@ -1,8 +1,9 @@
-//! The way to the API server.
+//! Requests to the API server.
 //!
 //! Built by hand where kube's own client would cost: without TCP_NODELAY a POST takes 45 ms instead of 3, and more
 //! than a few writes in flight per process make the API server answer 429.
 
+mod delete;
 mod failure;
 
 use std::sync::Arc;
@@ -10,10 +11,9 @@ use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::api::{DeleteParams, ListParams, Preconditions};
+use kube::api::ListParams;
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt};
-use kube::core::ObjectMeta;
 use kube::{Api, Client, Config};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -21,26 +21,27 @@ use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower::retry::RetryLayer;
 
+pub use delete::{Deletion, Preconditions};
 pub use failure::Failure;
 
 /// Writes in flight per process.
 const WRITES: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection whose peer is gone is given up after this time: watches would wait for ever.
-const SILENCE: Duration = Duration::from_secs(20);
-/// How long one request may take before its outcome is counted as unknown.
+/// A connection is closed when its peer has not answered for this long; a watch would wait for ever.
+const PEER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Limit of one request; after it, the outcome is unknown.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Objects of a page of a list.
 const PAGE: u32 = 500;
 
-/// There is no way to the API server.
+/// The API server cannot be accessed.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// Neither a kubeconfig file nor a service account is there.
-    #[error("no way to the API server: set KUBECONFIG or run in a pod: {0}")]
+    /// There is neither a kubeconfig file nor a service account.
+    #[error("no access to the API server: set KUBECONFIG or run in a pod: {0}")]
     Config(#[from] kube::config::InferConfigError),
-    /// What is there cannot be used.
+    /// The kubeconfig file or service account cannot be used.
     #[error("the access to the API server cannot be used: {0}")]
     Client(#[from] kube::Error),
 }
@@ -74,68 +75,27 @@ impl Kubernetes {
         self.read(self.client.apiserver_version()).await.map(|_| ())
     }
 
-    /// One read, with a time limit.
+    /// One read, within the time limit.
     pub async fn read<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
         limited(request).await
     }
 
-    /// One write, after the writes that were asked for before it, with a time limit.
+    /// One write, within the time limit, after the writes that were requested before it.
     pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;
         limited(request).await
     }
-}
 
-impl Kubernetes {
-    /// One write that does not wait for others: what a leader stands on.
-    pub async fn write_at_once<T>(
+    /// One write that does not queue behind others, for the Lease of a leader.
+    pub async fn write_unthrottled<T>(
         &self,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Failure> {
         limited(request).await
     }
-}
 
-/// What became of a deletion with preconditions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deletion {
-    /// The object is gone, or going.
-    Done,
-    /// It is not the object that was decided upon any more: look again.
-    Changed,
-}
-
-/// Which state of an object a deletion is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exactly<'a> {
-    /// The object's name.
-    pub name: &'a str,
-    /// Its UID.
-    pub uid: &'a str,
-    /// Its resourceVersion; absent means any.
-    pub version: Option<&'a str>,
-}
-
-impl<'a> Exactly<'a> {
-    /// The object as it was read.
-    pub fn of(meta: &'a ObjectMeta) -> Self {
-        Self {
-            name: meta.name.as_deref().unwrap_or_default(),
-            uid: meta.uid.as_deref().unwrap_or_default(),
-            version: meta.resource_version.as_deref(),
-        }
-    }
-
-    /// Whatever has been written to the object since.
-    #[must_use]
-    pub fn at_any_version(self) -> Self {
-        Self { version: None, ..self }
-    }
-}
-
-impl Kubernetes {
-    /// All objects of a kind, page by page, each reduced before the next page comes.
+    /// All objects of a kind, each page reduced before the next one is read.
     pub async fn pages<K, S>(&self, api: &Api<K>, reduce: impl Fn(K) -> S) -> Result<Vec<S>, Failure>
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
@@ -164,33 +124,12 @@ impl Kubernetes {
             }
         }
     }
-
-    /// Deletes an object if it is still the one that was decided upon: its name may be another's meanwhile. That
-    /// makes it safe to ask again.
-    pub async fn delete<K>(&self, api: &Api<K>, what: &Exactly<'_>) -> Result<Deletion, Failure>
-    where
-        K: Clone + DeserializeOwned + std::fmt::Debug,
-    {
-        let parameters = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(what.uid.to_owned()),
-                resource_version: what.version.map(ToOwned::to_owned),
-            }),
-            ..DeleteParams::default()
-        };
-        match self.write(api.delete(what.name, &parameters)).await {
-            Ok(_) => Ok(Deletion::Done),
-            Err(failure) if failure.is_not_found() => Ok(Deletion::Done),
-            Err(failure) if failure.is_conflict() => Ok(Deletion::Changed),
-            Err(failure) => Err(failure),
-        }
-    }
 }
 
 async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(outcome) => outcome.map_err(Failure::from),
-        Err(_) => Err(Failure::Silence(REQUEST_TIMEOUT)),
+        Err(_) => Err(Failure::Timeout(REQUEST_TIMEOUT)),
     }
 }
 
@@ -202,8 +141,8 @@ fn client(config: Config) -> kube::Result<Client> {
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector.set_keepalive(Some(SILENCE / 2));
-    connector.set_tcp_user_timeout(Some(SILENCE));
+    connector.set_keepalive(Some(PEER_TIMEOUT / 2));
+    connector.set_tcp_user_timeout(Some(PEER_TIMEOUT));
     let connector = config.rustls_https_connector_with_connector(connector)?;
     let transport: hyper_util::client::legacy::Client<_, Body> =
         hyper_util::client::legacy::Builder::new(TokioExecutor::new()).build(connector);

@@ -1,5 +1,6 @@
-//! What Spiderpool's long-running processes share: the way to the API server and what they both write there, watches,
-//! the index of pools, leader election, logging, health and metrics over HTTP, orderly shutdown.
+//! What Spiderpool's long-running processes share: requests to the API server and what they both write there, watches,
+//! the index of pools, the work queue and back-off of reconcilers, leader election, logging, health and metrics over
+//! HTTP, orderly shutdown.
 //!
 //! It decides nothing about pods and addresses: that is in `spiderpool_core`.
 #![forbid(unsafe_code)]

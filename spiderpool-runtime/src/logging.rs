@@ -20,7 +20,7 @@ pub enum Level {
     Error,
 }
 
-/// The text is none of the levels.
+/// The text names no level.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("log level {0:?} is unknown: use debug, info, warn, error, fatal or panic")]
 pub struct LevelError(String);

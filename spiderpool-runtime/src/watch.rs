@@ -1,4 +1,4 @@
-//! What agent and controller follow on the API server. An index is a plain struct; one task per watch feeds it.
+//! Watches of the API server. An index is a plain struct; one task per watch feeds it.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tracing::{debug, error, warn};
 use crate::health::Condition;
 use tokio_util::sync::CancellationToken;
 
-/// How long a watch must not fail for it to be taken to work again: longer than its longest pause.
-const QUIET: Duration = Duration::from_secs(45);
+/// A watch that has not failed for this long works again; longer than its longest pause.
+const RECOVERED: Duration = Duration::from_secs(45);
 
 /// An in-memory view that a watch keeps up to date.
 pub trait Index<K>: Send + Sync + 'static {
@@ -25,7 +25,7 @@ pub trait Index<K>: Send + Sync + 'static {
     fn reset(&mut self, objects: Vec<K>);
 }
 
-/// An index that a watch writes and everybody reads. Never locked across an await.
+/// An index that watches write and others read. Never locked across an await.
 #[derive(Debug, Default)]
 pub struct Shared<I>(Arc<RwLock<I>>);
 
@@ -41,14 +41,14 @@ impl<I> Shared<I> {
         Self(Arc::new(RwLock::new(index)))
     }
 
-    /// Looks at the index.
-    pub fn read<T>(&self, look: impl FnOnce(&I) -> T) -> T {
-        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    /// Reads under the lock.
+    pub fn read<T>(&self, f: impl FnOnce(&I) -> T) -> T {
+        f(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the index.
-    pub fn write<T>(&self, change: impl FnOnce(&mut I) -> T) -> T {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    /// Changes the index under the lock.
+    pub fn write<T>(&self, f: impl FnOnce(&mut I) -> T) -> T {
+        f(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -81,19 +81,19 @@ pub async fn follow<K, I>(
     let mut events = events.default_backoff().boxed();
     let mut listed = Vec::new();
     let mut ever_listed = false;
-    // A watch that works again does not say so before something changes.
+    // A watch that works again delivers nothing before an object changes.
     let mut failed = None;
     loop {
-        let quiet = async {
+        let recovered = async {
             match failed {
-                Some(at) => tokio::time::sleep_until(at + QUIET).await,
+                Some(at) => tokio::time::sleep_until(at + RECOVERED).await,
                 None => std::future::pending().await,
             }
         };
         let event = tokio::select! {
             () = shutdown.cancelled() => return,
             event = events.next() => event,
-            () = quiet => {
+            () = recovered => {
                 failed = None;
                 if ever_listed {
                     synced.met();
@@ -155,21 +155,21 @@ mod tests {
         }
     }
 
-    /// What readiness says while a watch has heard these events and waits for more.
-    async fn standing(events: Vec<watcher::Result<Event<u8>>>) -> Result<(), Vec<String>> {
+    /// Readiness after a watch has delivered these events, while it waits for more.
+    async fn readiness(events: Vec<watcher::Result<Event<u8>>>) -> Result<(), Vec<String>> {
         let shutdown = CancellationToken::new();
         let health = Health::default();
         let synced = health.condition("watch", Scope::Startup);
-        let (told, heard) = tokio::sync::oneshot::channel();
+        let (sender, delivered) = tokio::sync::oneshot::channel();
         let end = stream::once(async move {
-            let _heard = told.send(());
+            let _sent = sender.send(());
             std::future::pending().await
         });
         let index = Shared::<Vec<u8>>::default();
         let events = stream::iter(events).chain(end);
         tokio::select! {
             () = follow(events, index, synced, shutdown, || {}) => {}
-            _ = heard => {}
+            _ = delivered => {}
         }
         health.ready()
     }
@@ -178,12 +178,12 @@ mod tests {
     async fn a_watch_that_fails_is_not_ready_until_it_has_listed_again() {
         let listed = || vec![Ok(Event::Init), Ok(Event::InitApply(1)), Ok(Event::InitDone)];
         let failed = || Err(Error::NoResourceVersion);
-        assert_eq!(standing(listed()).await, Ok(()));
+        assert_eq!(readiness(listed()).await, Ok(()));
         let mut then_failed = listed();
         then_failed.push(failed());
-        assert!(standing(then_failed).await.unwrap_err()[0].contains("watch"));
+        assert!(readiness(then_failed).await.unwrap_err()[0].contains("watch"));
         let again: Vec<_> = std::iter::once(failed()).chain(listed()).collect();
-        assert_eq!(standing(again).await, Ok(()));
+        assert_eq!(readiness(again).await, Ok(()));
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use spiderpool_api::labels;
 use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::address_name::{label_value, parse_object_name};
 use spiderpool_core::ipam::usage;
-use spiderpool_runtime::kubernetes::{Deletion, Exactly, Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{Deletion, Failure, Kubernetes, Preconditions};
 use tracing::{debug, warn};
 
 use super::held::Held;
@@ -161,7 +161,7 @@ impl Addresses {
     /// Deletes the object if it is still the one that is known; `false` if it has changed meanwhile.
     /// The preconditions make it safe to ask again.
     pub(super) async fn delete(&self, held: &Held) -> Result<bool, Failure> {
-        let what = Exactly { name: &held.name, uid: &held.uid, version: Some(&held.version) };
+        let what = Preconditions { name: &held.name, uid: &held.uid, version: Some(&held.version) };
         let mut pauses = PAUSES.iter().take(DELETE_PAUSES);
         loop {
             let failure = match self.kube.delete(&self.api, &what).await {

@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn an_api_server_that_is_away_is_a_reason_to_try_later() {
-        let silence = || Failure::Silence(Duration::from_secs(10));
+        let silence = || Failure::Timeout(Duration::from_secs(10));
         let pool = "p".parse().unwrap();
         for error in [
             failed(PoolFailure::NoStore { pool, cause: silence().to_string() }),

@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use spiderpool_api::crd::definitions;
-use spiderpool_runtime::kubernetes::Exactly;
+use spiderpool_runtime::kubernetes::Preconditions;
 use tracing::info;
 
 use super::Cleaner;
@@ -26,7 +26,7 @@ impl Cleaner {
             let outcome = match self.kube.read(api.get_opt(&name)).await {
                 Ok(None) => continue,
                 Ok(Some(found)) => {
-                    self.kube.delete(&api, &Exactly::of(&found.metadata).at_any_version()).await
+                    self.kube.delete(&api, &Preconditions::of(&found.metadata).at_any_version()).await
                 }
                 Err(error) => Err(error),
             };

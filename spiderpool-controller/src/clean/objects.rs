@@ -9,7 +9,7 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
 use serde_json::json;
 use spiderpool_api::crd::{FINALIZER, GROUP, SpiderIPAddress, VERSION, definitions};
 use spiderpool_api::pod::{Pod, PodObject};
-use spiderpool_runtime::kubernetes::{Deletion, Exactly, Failure};
+use spiderpool_runtime::kubernetes::{Deletion, Failure, Preconditions};
 use tracing::{debug, info, warn};
 
 use super::plan::{HeldBy, Living, stays};
@@ -70,7 +70,7 @@ impl Cleaner {
             let patch = Patch::Merge(json!({"metadata": {"uid": meta.uid, "finalizers": left}}));
             gone_is_fine(self.kube.write(api.patch(name, &PatchParams::default(), &patch)).await)?;
         }
-        self.kube.delete(&api, &Exactly::of(meta).at_any_version()).await.map(|_| ())
+        self.kube.delete(&api, &Preconditions::of(meta).at_any_version()).await.map(|_| ())
     }
 
     /// Deletes the addresses that nothing uses; how many stay.
@@ -95,7 +95,7 @@ impl Cleaner {
             let outcome = if stays(holder, pod) {
                 Ok(Deletion::Changed)
             } else {
-                self.kube.delete(&api, &Exactly::of(meta)).await
+                self.kube.delete(&api, &Preconditions::of(meta)).await
             };
             match outcome {
                 Ok(Deletion::Done) => {}

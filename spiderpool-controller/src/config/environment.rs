@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use spiderpool_core::Unsupported;
 use spiderpool_runtime::environment::{any_seconds, required, seconds, switch, trimmed};
-use spiderpool_runtime::leader::Terms;
+use spiderpool_runtime::leader::Timing;
 use spiderpool_runtime::logging::Level;
 
 /// Arguments of `spiderpool-controller daemon`.
@@ -49,7 +49,7 @@ pub struct Environment {
     pub coordinator: Coordinator,
     /// The election.
     #[command(flatten)]
-    pub election: ElectionTerms,
+    pub election: ElectionTiming,
 }
 
 /// Freeing of addresses.
@@ -88,20 +88,20 @@ pub struct Coordinator {
 
 /// The election.
 #[derive(Debug, Clone, Args)]
-pub struct ElectionTerms {
-    /// Seconds after which the Lease of a silent leader is taken.
+pub struct ElectionTiming {
+    /// Seconds after which a Lease that was not renewed has expired.
     #[arg(long = "leader-duration", env = "SPIDERPOOL_LEADER_DURATION", default_value = "15", value_parser = seconds)]
     pub duration: Duration,
     /// Seconds after which a leader that cannot renew its Lease stops; fewer than the duration.
     #[arg(long = "leader-renew-deadline", env = "SPIDERPOOL_LEADER_RENEW_DEADLINE", default_value = "10", value_parser = seconds)]
     pub renew_deadline: Duration,
-    /// Seconds between two looks at the Lease; fewer than the deadline.
+    /// Seconds between two reads or renewals of the Lease; fewer than the deadline.
     #[arg(long = "leader-retry-period", env = "SPIDERPOOL_LEADER_RETRY_PERIOD", default_value = "2", value_parser = seconds)]
     pub retry_period: Duration,
 }
 
-impl ElectionTerms {
-    pub fn terms(&self) -> anyhow::Result<Terms> {
+impl ElectionTiming {
+    pub fn timing(&self) -> anyhow::Result<Timing> {
         anyhow::ensure!(
             self.retry_period < self.renew_deadline && self.renew_deadline < self.duration,
             "SPIDERPOOL_LEADER_RETRY_PERIOD ({:?}), _RENEW_DEADLINE ({:?}) and _DURATION ({:?}) must ascend",
@@ -109,7 +109,7 @@ impl ElectionTerms {
             self.renew_deadline,
             self.duration
         );
-        Ok(Terms { duration: self.duration, renew_deadline: self.renew_deadline, retry: self.retry_period })
+        Ok(Timing { duration: self.duration, renew_deadline: self.renew_deadline, retry: self.retry_period })
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
     fn defaults_are_those_of_upstream() {
         let environment = parse(&[]).unwrap();
         assert_eq!((environment.health_port, environment.metric_http_port), (5720, 5721));
-        assert_eq!(environment.election.terms().unwrap(), Terms::default());
+        assert_eq!(environment.election.timing().unwrap(), Timing::default());
         let gc = environment.collection;
         assert!(gc.enabled && gc.terminating_on_ready_node && gc.terminating_on_not_ready_node);
         assert_eq!((gc.interval.as_secs(), gc.additional_grace_delay.as_secs()), (600, 0));
@@ -150,8 +150,8 @@ mod tests {
     fn unsupported_and_inconsistent_values_are_refused() {
         let error = parse(&["--gc-running-without-ips", "true"]).unwrap_err();
         assert!(error.contains("not supported yet"), "{error}");
-        let terms = parse(&["--leader-renew-deadline", "20"]).unwrap().election.terms();
-        assert!(terms.unwrap_err().to_string().contains("must ascend"));
+        let timing = parse(&["--leader-renew-deadline", "20"]).unwrap().election.timing();
+        assert!(timing.unwrap_err().to_string().contains("must ascend"));
         assert!(parse(&["--pod-name", " "]).is_err());
     }
 }

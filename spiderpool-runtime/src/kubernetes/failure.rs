@@ -1,4 +1,4 @@
-//! What a failed request means for the one who asked.
+//! What a failed request means for its caller.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use thiserror::Error;
 /// A request that did not succeed.
 #[derive(Debug, Error)]
 pub enum Failure {
-    /// The API server answered with a refusal.
+    /// The API server refused the request.
     #[error("API server: {0}")]
     Refused(#[source] Box<kube::core::Status>),
-    /// There was no usable answer: whether the request took effect is unknown.
+    /// There was no usable response: whether the request took effect is unknown.
     #[error("API server unreachable: {0}")]
     Unreachable(String),
-    /// There was no answer in time: whether the request took effect is unknown.
+    /// There was no response in time: whether the request took effect is unknown.
     #[error("API server did not answer within {0:?}")]
-    Silence(Duration),
+    Timeout(Duration),
 }
 
 impl From<kube::Error> for Failure {
@@ -31,7 +31,7 @@ impl Failure {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Refused(status) => Some(status.code),
-            Self::Unreachable(_) | Self::Silence(_) => None,
+            Self::Unreachable(_) | Self::Timeout(_) => None,
         }
     }
 
@@ -50,7 +50,7 @@ impl Failure {
         self.code() == Some(409) && !self.is_already_exists()
     }
 
-    /// The request may have taken effect although there was no good answer.
+    /// Whether the request took effect is unknown.
     pub fn is_ambiguous(&self) -> bool {
         self.code().is_none_or(|code| code >= 500)
     }
@@ -61,7 +61,7 @@ impl Failure {
     }
 }
 
-/// The error with its sources, each said once: "error trying to connect" alone helps nobody.
+/// The error with its sources, each once: "error trying to connect" alone does not help.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -87,15 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_name_is_not_a_conflict() {
+    fn already_exists_is_not_a_conflict() {
         assert!(refused(409, "AlreadyExists").is_already_exists());
         assert!(!refused(409, "AlreadyExists").is_conflict());
         assert!(refused(409, "Conflict").is_conflict());
     }
 
     #[test]
-    fn only_an_answer_of_the_server_is_certain() {
-        assert!(Failure::Silence(Duration::from_secs(1)).is_ambiguous());
+    fn only_a_response_below_500_is_unambiguous() {
+        assert!(Failure::Timeout(Duration::from_secs(1)).is_ambiguous());
         assert!(refused(504, "Timeout").is_ambiguous());
         assert!(!refused(403, "Forbidden").is_ambiguous());
         assert!(

@@ -1,19 +1,19 @@
-//! Who leads, decided from what is seen of the Lease. No clock and no API server here.
+//! Who leads, decided from what is observed of the Lease. No clock and no API server here.
 
 use std::time::{Duration, Instant};
 
-/// How long a leader may be silent, and how often it speaks.
+/// The times of an election, as client-go has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct Timing {
     /// A Lease that has not changed for this long may be taken from its holder.
     pub duration: Duration,
     /// A leader that could not renew its Lease for this long stops leading; shorter than `duration`.
     pub renew_deadline: Duration,
-    /// Pause between two looks.
+    /// Pause between two reads or renewals.
     pub retry: Duration,
 }
 
-impl Default for Terms {
+impl Default for Timing {
     fn default() -> Self {
         Self {
             duration: Duration::from_secs(15),
@@ -25,99 +25,99 @@ impl Default for Terms {
 
 /// The Lease as the API server had it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// Its resourceVersion: another one says that the holder is there.
+pub struct ObservedLease {
+    /// Its resourceVersion: it changes with each renewal.
     pub version: String,
-    /// Who holds it; empty if nobody does.
+    /// The identity of its holder; empty if it has none.
     pub holder: String,
-    /// How long its holder may be silent.
+    /// How long it lasts without renewal, as its holder has set.
     pub duration: Duration,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum LeaseAction {
     /// There is no Lease: create it.
     Create,
-    /// It is nobody's, or its holder is silent: take it.
+    /// It has no holder, or has expired: take it.
     Take,
     /// It is ours: renew it.
     Renew,
-    /// Somebody else leads.
+    /// Another candidate holds it.
     Wait,
 }
 
-/// One candidate's knowledge.
+/// What one candidate knows of the election.
 #[derive(Debug)]
 pub struct Election {
     identity: String,
-    terms: Terms,
-    seen: Option<(Seen, Instant)>,
+    timing: Timing,
+    observed: Option<(ObservedLease, Instant)>,
     renewed: Option<Instant>,
 }
 
 impl Election {
-    /// Nothing is seen yet. The identity is the candidate's alone.
-    pub fn new(identity: impl Into<String>, terms: Terms) -> Self {
-        Self { identity: identity.into(), terms, seen: None, renewed: None }
+    /// Before the first observation. No other candidate has this identity.
+    pub fn new(identity: impl Into<String>, timing: Timing) -> Self {
+        Self { identity: identity.into(), timing, observed: None, renewed: None }
     }
 
-    /// The terms.
-    pub fn terms(&self) -> Terms {
-        self.terms
+    /// As given to [`Self::new`].
+    pub fn timing(&self) -> Timing {
+        self.timing
     }
 
-    /// What has been read. Times of the Lease are not compared: clocks differ. What counts is how long it has not
-    /// changed before our eyes.
-    pub fn see(&mut self, found: Option<Seen>, now: Instant) {
-        let since = match (&self.seen, &found) {
+    /// The Lease as it was read. Its timestamps are not compared, since clocks differ: what counts is for how long this
+    /// candidate has not seen it change.
+    pub fn observe(&mut self, found: Option<ObservedLease>, now: Instant) {
+        let since = match (&self.observed, &found) {
             (Some((known, since)), Some(found)) if known == found => *since,
             _ => now,
         };
         if found.as_ref().is_none_or(|found| found.holder != self.identity) {
             self.renewed = None;
         }
-        self.seen = found.map(|found| (found, since));
+        self.observed = found.map(|found| (found, since));
     }
 
-    /// What to do after [`Self::see`].
-    pub fn plan(&self, now: Instant) -> Step {
-        match &self.seen {
-            None => Step::Create,
-            // Also of an earlier life under this name: nobody else may hold it.
-            Some((seen, _)) if seen.holder == self.identity => Step::Renew,
-            Some((seen, since)) => {
-                let is_silent = now.duration_since(*since) >= seen.duration;
-                if seen.holder.is_empty() || is_silent { Step::Take } else { Step::Wait }
+    /// What to do after [`Self::observe`].
+    pub fn plan(&self, now: Instant) -> LeaseAction {
+        match &self.observed {
+            None => LeaseAction::Create,
+            // Also after a restart of this process: no other candidate has its identity.
+            Some((lease, _)) if lease.holder == self.identity => LeaseAction::Renew,
+            Some((lease, since)) => {
+                let has_expired = now.duration_since(*since) >= lease.duration;
+                if lease.holder.is_empty() || has_expired { LeaseAction::Take } else { LeaseAction::Wait }
             }
         }
     }
 
-    /// A write that was begun at `begun` has succeeded.
-    pub fn won(&mut self, written: Seen, begun: Instant) {
-        self.seen = Some((written, begun));
+    /// A write that was sent at `begun` has succeeded.
+    pub fn acquired(&mut self, written: ObservedLease, begun: Instant) {
+        self.observed = Some((written, begun));
         self.renewed = Some(begun);
     }
 
-    /// Somebody else has written the Lease: what is known of it is old.
-    pub fn outrun(&mut self) {
-        self.seen = None;
+    /// The Lease was written by another candidate: what was observed is outdated.
+    pub fn forget(&mut self) {
+        self.observed = None;
     }
 
     /// Whether this candidate leads now.
-    pub fn leads(&self, now: Instant) -> bool {
-        self.left(now).is_some()
+    pub fn is_leader(&self, now: Instant) -> bool {
+        self.remaining(now).is_some()
     }
 
-    /// How long it still leads if nothing more is heard; `None` if it does not.
-    pub fn left(&self, now: Instant) -> Option<Duration> {
-        let end = self.renewed? + self.terms.renew_deadline;
+    /// How long it still leads without a further renewal; `None` if it does not lead.
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        let end = self.renewed? + self.timing.renew_deadline;
         (now < end).then(|| end - now)
     }
 
-    /// Who was last seen to lead.
-    pub fn leader(&self) -> Option<&str> {
-        self.seen.as_ref().map(|(seen, _)| seen.holder.as_str()).filter(|holder| !holder.is_empty())
+    /// The identity of the last observed holder.
+    pub fn holder(&self) -> Option<&str> {
+        self.observed.as_ref().map(|(lease, _)| lease.holder.as_str()).filter(|holder| !holder.is_empty())
     }
 }
 
@@ -127,71 +127,71 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn seen(version: &str, holder: &str) -> Seen {
-        Seen { version: version.into(), holder: holder.into(), duration: Terms::default().duration }
+    fn lease(version: &str, holder: &str) -> ObservedLease {
+        ObservedLease { version: version.into(), holder: holder.into(), duration: Timing::default().duration }
     }
 
     fn new() -> (Election, Instant) {
-        (Election::new("a", Terms::default()), Instant::now())
+        (Election::new("a", Timing::default()), Instant::now())
     }
 
     #[test]
     fn a_free_lease_is_taken_at_once() {
         let (mut election, now) = new();
-        election.see(None, now);
-        assert_eq!(election.plan(now), Step::Create);
-        election.see(Some(seen("1", "")), now);
-        assert_eq!(election.plan(now), Step::Take);
-        assert!(!election.leads(now), "a plan is no leadership");
+        election.observe(None, now);
+        assert_eq!(election.plan(now), LeaseAction::Create);
+        election.observe(Some(lease("1", "")), now);
+        assert_eq!(election.plan(now), LeaseAction::Take);
+        assert!(!election.is_leader(now), "a plan is no leadership");
     }
 
     #[test]
-    fn a_silent_holder_is_waited_for_a_whole_term_from_when_it_was_first_seen() {
+    fn a_lease_expires_a_whole_duration_after_it_was_last_seen_to_change() {
         let (mut election, now) = new();
-        election.see(Some(seen("1", "b")), now);
-        election.see(Some(seen("1", "b")), now + SECOND * 14);
-        assert_eq!(election.plan(now + SECOND * 14), Step::Wait);
-        assert_eq!(election.plan(now + SECOND * 15), Step::Take);
-        election.see(Some(seen("2", "b")), now + SECOND * 14);
-        assert_eq!(election.plan(now + SECOND * 28), Step::Wait, "it has spoken");
-        assert_eq!(election.leader(), Some("b"));
+        election.observe(Some(lease("1", "b")), now);
+        election.observe(Some(lease("1", "b")), now + SECOND * 14);
+        assert_eq!(election.plan(now + SECOND * 14), LeaseAction::Wait);
+        assert_eq!(election.plan(now + SECOND * 15), LeaseAction::Take);
+        election.observe(Some(lease("2", "b")), now + SECOND * 14);
+        assert_eq!(election.plan(now + SECOND * 28), LeaseAction::Wait, "it was renewed");
+        assert_eq!(election.holder(), Some("b"));
     }
 
     #[test]
-    fn the_holder_says_how_long_it_may_be_silent() {
+    fn the_holder_sets_the_duration() {
         let (mut election, now) = new();
-        election.see(Some(Seen { duration: SECOND * 600, ..seen("1", "clean") }), now);
-        assert_eq!(election.plan(now + SECOND * 599), Step::Wait);
+        election.observe(Some(ObservedLease { duration: SECOND * 600, ..lease("1", "clean") }), now);
+        assert_eq!(election.plan(now + SECOND * 599), LeaseAction::Wait);
     }
 
     #[test]
     fn leadership_ends_with_the_deadline_before_others_may_take_it() {
         let (mut election, now) = new();
-        election.won(seen("1", "a"), now);
-        assert_eq!(election.plan(now + SECOND * 2), Step::Renew);
-        assert!(election.leads(now + SECOND * 9) && !election.leads(now + SECOND * 10));
-        election.won(seen("2", "a"), now + SECOND * 8);
-        assert_eq!(election.left(now + SECOND * 10), Some(SECOND * 8));
+        election.acquired(lease("1", "a"), now);
+        assert_eq!(election.plan(now + SECOND * 2), LeaseAction::Renew);
+        assert!(election.is_leader(now + SECOND * 9) && !election.is_leader(now + SECOND * 10));
+        election.acquired(lease("2", "a"), now + SECOND * 8);
+        assert_eq!(election.remaining(now + SECOND * 10), Some(SECOND * 8));
     }
 
     #[test]
-    fn a_lease_in_other_hands_ends_it_at_once() {
+    fn losing_the_lease_ends_leadership_at_once() {
         let (mut election, now) = new();
-        election.won(seen("1", "a"), now);
-        election.outrun();
-        assert!(election.leads(now), "who has written it is not known yet");
-        election.see(Some(seen("2", "b")), now);
-        assert!(!election.leads(now));
-        election.won(seen("3", "a"), now);
-        election.see(None, now);
-        assert!(!election.leads(now), "it was deleted: others may create it");
+        election.acquired(lease("1", "a"), now);
+        election.forget();
+        assert!(election.is_leader(now), "the new holder is not known yet");
+        election.observe(Some(lease("2", "b")), now);
+        assert!(!election.is_leader(now));
+        election.acquired(lease("3", "a"), now);
+        election.observe(None, now);
+        assert!(!election.is_leader(now), "it was deleted: others may create it");
     }
 
     #[test]
-    fn an_earlier_life_of_the_same_pod_is_no_stranger() {
+    fn a_restarted_candidate_renews_its_own_lease() {
         let (mut election, now) = new();
-        election.see(Some(seen("1", "a")), now);
-        assert_eq!(election.plan(now), Step::Renew);
-        assert!(!election.leads(now));
+        election.observe(Some(lease("1", "a")), now);
+        assert_eq!(election.plan(now), LeaseAction::Renew);
+        assert!(!election.is_leader(now));
     }
 }

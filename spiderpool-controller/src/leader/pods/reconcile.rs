@@ -11,7 +11,7 @@ use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::alive::Stage;
 use spiderpool_core::names::PoolName;
 use spiderpool_runtime::endpoints::EndpointStore;
-use spiderpool_runtime::kubernetes::{Deletion, Exactly, Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{Deletion, Failure, Kubernetes, Preconditions};
 use spiderpool_runtime::watch::Shared;
 use thiserror::Error;
 use tracing::{debug, info, warn};
@@ -143,7 +143,7 @@ impl PodReconciler {
             found.spec.pod_uid == *id.uid && found.spec.state == AddressState::Bound
         };
         let Some(found) = found.filter(is_held) else { return Ok(()) };
-        match self.kube.delete(&api, &Exactly::of(&found.metadata)).await.map_err(failed)? {
+        match self.kube.delete(&api, &Preconditions::of(&found.metadata)).await.map_err(failed)? {
             Deletion::Done => {
                 self.metrics.freed(reason);
                 info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, reason = reason.as_str(), "address freed");

@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PostParams};
 use serde_json::{Value, json};
 use spiderpool_api::crd::{SpiderIPPool, SpiderIPPoolUsage};
-use spiderpool_runtime::kubernetes::{Deletion, Exactly, Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{Deletion, Failure, Kubernetes, Preconditions};
 use spiderpool_runtime::watch::Shared;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -256,7 +256,7 @@ impl Work {
 
     async fn delete(&self, name: &str) -> Result<(), Failure> {
         while let Some(found) = self.kube.read(self.usages.get_opt(name)).await? {
-            if self.kube.delete(&self.usages, &Exactly::of(&found.metadata)).await? == Deletion::Done {
+            if self.kube.delete(&self.usages, &Preconditions::of(&found.metadata)).await? == Deletion::Done {
                 break;
             }
         }
