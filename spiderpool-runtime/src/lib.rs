@@ -5,6 +5,7 @@
 //! It decides nothing about pods and addresses: that is in `spiderpool_core`.
 #![forbid(unsafe_code)]
 
+pub mod backoff;
 pub mod config_file;
 pub mod endpoints;
 pub mod environment;
@@ -17,3 +18,4 @@ pub mod metrics;
 pub mod pools;
 pub mod shutdown;
 pub mod watch;
+pub mod work_queue;

@@ -1,0 +1,179 @@
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use super::*;
+
+/// Takes `work` per key, fails while it is told to, and writes down what it did.
+#[derive(Default)]
+struct Recorder {
+    work: Duration,
+    failures: RefCell<HashMap<&'static str, u32>>,
+    action: Action,
+    begun: RefCell<Vec<(&'static str, Duration)>>,
+    finished: Cell<usize>,
+    running: Cell<usize>,
+    most_running: Cell<usize>,
+    start: Cell<Option<Instant>>,
+}
+
+impl Recorder {
+    fn new() -> Self {
+        Self { start: Cell::new(Some(Instant::now())), ..Self::default() }
+    }
+
+    /// When the key was begun, in milliseconds since the start.
+    fn times(&self, key: &str) -> Vec<u128> {
+        let begun = self.begun.borrow();
+        begun.iter().filter(|(name, _)| *name == key).map(|(_, at)| at.as_millis()).collect()
+    }
+}
+
+impl Reconciler<&'static str> for Recorder {
+    type Error = &'static str;
+
+    async fn reconcile(&self, key: &&'static str, _since: Instant) -> Result<Action, &'static str> {
+        self.begun.borrow_mut().push((key, self.start.get().unwrap().elapsed()));
+        self.running.set(self.running.get() + 1);
+        self.most_running.set(self.most_running.get().max(self.running.get()));
+        tokio::time::sleep(self.work).await;
+        self.running.set(self.running.get() - 1);
+        self.finished.set(self.finished.get() + 1);
+        match self.failures.borrow_mut().get_mut(key) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                Err("not yet")
+            }
+            _ => Ok(self.action),
+        }
+    }
+
+    fn failed(&self, _key: &&'static str, _error: &&'static str, _pause: Duration) {}
+}
+
+/// Runs the workers for so long.
+async fn run_for(time: Duration, workers: Workers<&'static str>, limit: usize, recorder: &Recorder) {
+    let shutdown = CancellationToken::new();
+    let timer = async {
+        tokio::time::sleep(time).await;
+        shutdown.cancel();
+    };
+    tokio::join!(workers.run(limit, recorder, &shutdown), timer);
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_key_waits_once_and_runs_again_if_it_is_added_while_it_runs() {
+    let recorder = Recorder { work: SECOND, ..Recorder::new() };
+    let (queue, workers) = work_queue();
+    for _ in 0..5 {
+        queue.add("a");
+    }
+    let add_later = async {
+        tokio::time::sleep(SECOND / 2).await;
+        queue.add("a");
+        queue.add("a");
+    };
+    tokio::join!(run_for(SECOND * 10, workers, 4, &recorder), add_later);
+    assert_eq!(recorder.times("a"), [0, 1000]);
+    assert_eq!(recorder.most_running.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_keys_run_at_a_time_as_there_are_workers() {
+    let recorder = Recorder { work: SECOND, ..Recorder::new() };
+    let (queue, workers) = work_queue();
+    for key in ["a", "b", "c", "d", "e"] {
+        queue.add(key);
+    }
+    run_for(SECOND * 10, workers, 2, &recorder).await;
+    assert_eq!((recorder.finished.get(), recorder.most_running.get()), (5, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_key_backs_off_and_others_go_on() {
+    let recorder = Recorder::new();
+    recorder.failures.borrow_mut().insert("bad", 3);
+    let (queue, workers) = work_queue();
+    queue.add("bad");
+    queue.add_after("good", Duration::from_millis(100));
+    // After a success it starts from the shortest pause again.
+    queue.add_after("good", Duration::from_millis(100));
+    let fail_again = async {
+        tokio::time::sleep(SECOND * 20).await;
+        recorder.failures.borrow_mut().insert("bad", 1);
+        queue.add("bad");
+    };
+    tokio::join!(run_for(SECOND * 60, workers, 1, &recorder), fail_again);
+    let near = |times: Vec<u128>, expected: &[u128]| {
+        assert_eq!(times.len(), expected.len(), "{times:?}");
+        assert!(times.iter().zip(expected).all(|(time, wanted)| time.abs_diff(*wanted) < 20), "{times:?}");
+    };
+    near(recorder.times("bad"), &[0, 500, 1500, 3500, 20_000, 20_500]);
+    near(recorder.times("good"), &[100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_key_that_is_added_all_the_time_does_not_run_all_the_time() {
+    let recorder = Recorder::new();
+    recorder.failures.borrow_mut().insert("bad", u32::MAX);
+    let (queue, workers) = work_queue();
+    let keep_adding = async {
+        for _ in 0..200 {
+            queue.add("bad");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::join!(run_for(SECOND * 2, workers, 1, &recorder), keep_adding);
+    assert!((3..=5).contains(&recorder.finished.get()), "{:?}", recorder.times("bad"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_times_the_earliest_counts() {
+    let recorder = Recorder::new();
+    let (queue, workers) = work_queue();
+    queue.add_after("a", SECOND * 5);
+    queue.add_after("a", SECOND);
+    queue.add_after("a", SECOND * 3);
+    run_for(SECOND * 10, workers, 1, &recorder).await;
+    let times = recorder.times("a");
+    assert!(times.len() == 1 && times[0].abs_diff(1000) < 20, "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_run_is_at_once_and_others_at_the_interval() {
+    let action = Action::await_change().with_min_interval(SECOND);
+    let recorder = Recorder { action, work: Duration::from_millis(10), ..Recorder::new() };
+    let (queue, workers) = work_queue();
+    let keep_adding = async {
+        for _ in 0..50 {
+            queue.add("a");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::join!(run_for(SECOND * 10, workers, 1, &recorder), keep_adding);
+    let times = recorder.times("a");
+    assert_eq!(times.len(), 4, "{times:?}");
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 1000), "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_requeued_without_being_added() {
+    let recorder = Recorder { action: Action::requeue(SECOND), ..Recorder::new() };
+    let (queue, workers) = work_queue();
+    queue.add("a");
+    run_for(SECOND * 7 / 2, workers, 1, &recorder).await;
+    assert_eq!(recorder.times("a").len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_finishes_what_has_begun_and_begins_nothing() {
+    let recorder = Recorder { work: SECOND * 5, ..Recorder::new() };
+    let (queue, workers) = work_queue();
+    for key in ["a", "b", "c"] {
+        queue.add(key);
+    }
+    run_for(SECOND, workers, 2, &recorder).await;
+    assert_eq!((recorder.begun.borrow().len(), recorder.finished.get()), (2, 2));
+    queue.add("d");
+}
