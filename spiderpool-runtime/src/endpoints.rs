@@ -1,8 +1,7 @@
 //! SpiderEndpoints on the API server, as agent and controller write and remove them.
 
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
-use serde_json::json;
+use kube::api::{PatchParams, PostParams};
 use spiderpool_api::crd::{FINALIZER, SpiderEndpoint};
 use spiderpool_api::endpoint::Record;
 use spiderpool_api::pod::{Pod, PodObject};
@@ -17,7 +16,7 @@ pub struct EndpointStore {
 }
 
 impl EndpointStore {
-    /// By this connection.
+    /// By this client.
     pub fn new(kube: Kubernetes) -> Self {
         Self { kube }
     }
@@ -31,7 +30,7 @@ impl EndpointStore {
         self.kube.read(self.api(namespace).get_opt(name)).await
     }
 
-    /// Makes the endpoint say what the record says. Nobody else in this process may do so at the same time.
+    /// Creates or updates the endpoint so that it says what the record says. Not concurrently for one pod.
     pub async fn write(&self, record: &Record) -> Result<(), Failure> {
         let api = self.api(record.namespace());
         match self.create(record).await {
@@ -45,10 +44,10 @@ impl EndpointStore {
         let Some(known) = known else {
             let (namespace, name) = (record.namespace(), record.name());
             if !self.is_of(record).await? {
-                info!(namespace, name, "the pod's name is another pod's now, no endpoint is written");
+                info!(namespace, name, "another pod has the name now, no endpoint is written");
                 return Ok(());
             }
-            info!(namespace, name, "endpoint of an older pod of this name is removed");
+            info!(namespace, name, "removing the endpoint of an older pod with this name");
             self.delete(&found).await?;
             return self.create(record).await;
         };
@@ -75,28 +74,21 @@ impl EndpointStore {
     /// Removes the endpoint of this pod. Another pod's stays.
     pub async fn remove(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Failure> {
         let found = self.get(namespace, name).await?;
-        let is_its =
+        let is_of_pod =
             |found: &SpiderEndpoint| found.status.as_ref().is_some_and(|status| status.current.uid == uid);
-        match found.filter(is_its) {
+        match found.filter(is_of_pod) {
             Some(found) => self.delete(&found).await,
             None => Ok(()),
         }
     }
 
-    /// The finalizer goes first: a deletion that is broken off behind it leaves nothing that hangs. Whatever becomes
-    /// of the object meanwhile, another one under its name stays.
+    /// Removes the finalizer and then the object, in this order: interrupted in between, it leaves nothing that cannot be
+    /// deleted. Another object with its name stays.
     pub async fn delete(&self, endpoint: &SpiderEndpoint) -> Result<(), Failure> {
         let meta = &endpoint.metadata;
-        let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return Ok(()) };
+        let Some(namespace) = &meta.namespace else { return Ok(()) };
         let api = self.api(namespace);
-        if meta.finalizers.as_ref().is_some_and(|finalizers| finalizers.iter().any(|f| f == FINALIZER)) {
-            let left: Vec<&String> = meta.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
-            let patch = Patch::Merge(json!({"metadata": {"uid": meta.uid, "finalizers": left}}));
-            match self.kube.write(api.patch(name, &PatchParams::default(), &patch)).await {
-                Err(failure) if !failure.is_not_found() && !failure.is_conflict() => return Err(failure),
-                _ => {}
-            }
-        }
+        self.kube.remove_finalizer(&api, meta, FINALIZER, &PatchParams::default()).await?;
         self.kube.delete(&api, &Preconditions::of(meta).at_any_version()).await.map(|_| ())
     }
 }

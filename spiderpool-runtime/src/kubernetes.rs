@@ -5,6 +5,7 @@
 
 mod delete;
 mod failure;
+mod finalizer;
 
 use std::sync::Arc;
 use std::time::Duration;

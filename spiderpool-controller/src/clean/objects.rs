@@ -4,16 +4,15 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, bail};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::PatchParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
-use serde_json::json;
 use spiderpool_api::crd::{FINALIZER, GROUP, SpiderIPAddress, VERSION, definitions};
 use spiderpool_api::pod::{Pod, PodObject};
 use spiderpool_runtime::kubernetes::{Deletion, Failure, Preconditions};
 use tracing::{debug, info, warn};
 
+use super::Cleaner;
 use super::plan::{HeldBy, Living, stays};
-use super::{Cleaner, gone_is_fine};
 
 /// The kind that is looked at address by address.
 pub(super) const ADDRESSES: &str = "spideripaddresses";
@@ -63,13 +62,7 @@ impl Cleaner {
             Some(namespace) => Api::namespaced_with(client, namespace, resource),
             None => Api::all_with(client, resource),
         };
-        let name = meta.name.as_deref().unwrap_or_default();
-        let finalizers = meta.finalizers.as_deref().unwrap_or_default();
-        if finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
-            let left: Vec<&String> = finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-            let patch = Patch::Merge(json!({"metadata": {"uid": meta.uid, "finalizers": left}}));
-            gone_is_fine(self.kube.write(api.patch(name, &PatchParams::default(), &patch)).await)?;
-        }
+        self.kube.remove_finalizer(&api, meta, FINALIZER, &PatchParams::default()).await?;
         self.kube.delete(&api, &Preconditions::of(meta).at_any_version()).await.map(|_| ())
     }
 

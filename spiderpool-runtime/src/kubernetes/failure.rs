@@ -50,6 +50,11 @@ impl Failure {
         self.code() == Some(409) && !self.is_already_exists()
     }
 
+    /// The object or patch is invalid, also where a test of a JSON patch has failed.
+    pub fn is_invalid(&self) -> bool {
+        self.code() == Some(422)
+    }
+
     /// Whether the request took effect is unknown.
     pub fn is_ambiguous(&self) -> bool {
         self.code().is_none_or(|code| code >= 500)
