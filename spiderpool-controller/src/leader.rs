@@ -1,11 +1,11 @@
 //! What only the elected replica does: it watches the cluster and reconciles pods, pools and the coordinator. Begun
 //! when the process is elected, ended when it is not the leader any more.
 
-pub mod coordinator;
+mod coordinator;
+mod dispatch;
 pub mod metrics;
-pub mod pods;
-pub mod pools;
-pub mod schedule;
+mod pods;
+mod pools;
 pub mod state;
 mod watches;
 
@@ -15,15 +15,16 @@ use std::time::Duration;
 use spiderpool_runtime::health::{Condition, Health};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
+use spiderpool_runtime::work_queue::work_queue;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
 use crate::config::Environment;
+use dispatch::Dispatcher;
 use metrics::Metrics;
-use pods::Collector;
-use pools::Writer;
+use pods::PodReconciler;
 use state::ClusterState;
 
 /// How often it is checked whether all watches have listed.
@@ -43,33 +44,19 @@ pub(crate) struct LeaderContext {
     pub(crate) tasks_healthy: Condition,
 }
 
-/// Who is notified when the state has changed.
-#[derive(Clone, Default)]
-struct Triggers {
-    pools: Arc<Notify>,
-    pods: Arc<Notify>,
-}
-
-impl Triggers {
-    fn notify(&self) {
-        self.pools.notify_one();
-        self.pods.notify_one();
-    }
-}
-
 /// Works until shutdown; everything has ended when it returns.
 pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
-    let (state, triggers) = (Shared::<ClusterState>::default(), Triggers::default());
+    let (state, changed) = (Shared::<ClusterState>::default(), Arc::new(Notify::new()));
     let watches = Health::default();
     let mut tasks = JoinSet::new();
     context.watches_synced.unmet("the leader's watches have not listed yet");
-    watches::spawn_all(&context.kube.client(), &state, &triggers, &watches, &shutdown, &mut tasks);
+    watches::spawn_all(&context.kube.client(), &state, &changed, &watches, &shutdown, &mut tasks);
     if context.environment.coordinator.coordinator_enabled {
         let name = context.environment.coordinator.coordinator_name.clone();
-        let controller = context.environment.pod_name.clone();
+        let pod = context.environment.pod_name.clone();
         let (kube, metrics) = (context.kube.clone(), context.metrics.clone());
-        let task = coordinator::run(kube, name, controller, metrics, shutdown.clone());
-        tasks.spawn(task.instrument(info_span!("coordinator")));
+        let coordinator = coordinator::run(kube, name, pod, metrics, shutdown.clone());
+        tasks.spawn(coordinator.instrument(info_span!("coordinator")));
     }
     // Nothing is decided by watches that have not listed.
     while watches.started().is_err() && shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some()
@@ -77,15 +64,8 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     }
     if !shutdown.is_cancelled() {
         info!("the leader's watches have listed");
-        let settings = pods::Settings::from(&context.environment.collection);
-        let writer = Writer::new(context.kube.clone(), state.clone(), context.metrics.clone());
-        let collector =
-            Collector::new(context.kube.clone(), state.clone(), settings, context.metrics.clone());
-        tasks
-            .spawn(writer.run(Arc::clone(&triggers.pools), shutdown.clone()).instrument(info_span!("pools")));
-        let collecting = collector.run(Arc::clone(&triggers.pods), shutdown.clone());
-        tasks.spawn(collecting.instrument(info_span!("pods")));
-        tasks.spawn(update_gauges(context.clone(), state, watches, shutdown.clone()));
+        spawn_reconcilers(&context, &state, changed, &shutdown, &mut tasks);
+        tasks.spawn(update_gauges(context.clone(), state, watches, shutdown));
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
@@ -93,6 +73,28 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
             context.tasks_healthy.unmet("a task of the leader has failed: see the log");
         }
     }
+}
+
+/// Each reconciler has its queue and workers; `changed` wakes the dispatcher that fills the queues.
+fn spawn_reconcilers(
+    context: &LeaderContext,
+    state: &Shared<ClusterState>,
+    changed: Arc<Notify>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) {
+    let (kube, metrics) = (context.kube.clone(), context.metrics.clone());
+    let settings = pods::Settings::from(&context.environment.collection);
+    let pods = Arc::new(PodReconciler::new(kube.clone(), state.clone(), settings, metrics.clone()));
+    let (pod_queue, pod_workers) = work_queue();
+    let reconciling = pods::run(Arc::clone(&pods), pod_workers, shutdown.clone());
+    tasks.spawn(reconciling.instrument(info_span!("pods")));
+    let (pool_queue, pool_workers) = work_queue();
+    let reconciling =
+        pools::run(kube, state.clone(), metrics, (pool_queue.clone(), pool_workers), shutdown.clone());
+    tasks.spawn(reconciling.instrument(info_span!("pools")));
+    let dispatcher = Dispatcher { state: state.clone(), pods, pod_queue, pool_queue };
+    tasks.spawn(dispatcher.run(changed, shutdown.clone()));
 }
 
 /// Keeps gauges and readiness up to date.

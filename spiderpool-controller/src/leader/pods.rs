@@ -1,49 +1,33 @@
 //! The reconciler of pods: it frees the addresses of pods that are gone and writes endpoints that an agent did not
 //! write. The node's own agent has a moment to do so first, and the API server is asked before anything is freed.
 
-mod collector;
+mod actuator;
 mod compare;
+mod error;
 mod reconcile;
+mod settings;
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
-use spiderpool_core::ipam::alive::OverdueRules;
+use spiderpool_runtime::work_queue::Workers;
+use tokio_util::sync::CancellationToken;
 
-pub use collector::Collector;
+pub(super) use reconcile::PodReconciler;
+pub(super) use settings::Settings;
 
-use super::state::Policy;
-use crate::config::Collection;
+use super::state::PodId;
 
-/// What is configured.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// Whether the leader frees addresses. The agents free those of their nodes in any case.
-    pub enabled: bool,
-    /// On which nodes an overdue pod counts as finished.
-    pub rules: OverdueRules,
-    /// Added to every grace period.
-    pub additional: Duration,
-    /// How often everything is compared with the API server.
-    pub interval: Duration,
-}
+/// Pods that are reconciled at the same time.
+const WORKERS: usize = 8;
 
-impl Settings {
-    fn policy(&self) -> Policy {
-        Policy { now: Timestamp::now(), additional: self.additional, rules: self.rules }
-    }
-}
-
-impl From<&Collection> for Settings {
-    fn from(collection: &Collection) -> Self {
-        Self {
-            enabled: collection.enabled,
-            rules: OverdueRules {
-                on_ready_nodes: collection.terminating_on_ready_node,
-                on_dead_nodes: collection.terminating_on_not_ready_node,
-            },
-            additional: collection.additional_grace_delay,
-            interval: collection.interval,
-        }
-    }
+/// Reconciles pods until shutdown, and compares everything at an interval. The watches have listed.
+pub(super) async fn run(
+    reconciler: Arc<PodReconciler>,
+    workers: Workers<PodId>,
+    shutdown: CancellationToken,
+) {
+    tokio::join!(
+        workers.run(WORKERS, &*reconciler, &shutdown),
+        compare::run(reconciler.actuator(), &shutdown)
+    );
 }

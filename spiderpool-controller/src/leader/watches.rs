@@ -1,5 +1,7 @@
 //! The leader's watches: which kinds it follows, and what is kept of their objects.
 
+use std::sync::Arc;
+
 use futures::Stream;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
@@ -7,27 +9,28 @@ use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress, SpiderIPPool};
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::watch::{Index, Shared, follow, reduced};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
-use super::Triggers;
 use super::state::{ClusterState, SlimAddress, SlimEndpoint, SlimNode, SlimPod, slim};
 
 /// Objects of a page of the first list: so many are decoded at a time.
 const PAGE: u32 = 200;
 
-/// Spawns a task per watch. The startup conditions of `health` are met when all have listed.
+/// Spawns a task per watch, each of which notifies `changed`. The startup conditions of `health` are met when all
+/// have listed.
 pub(super) fn spawn_all(
     client: &Client,
     state: &Shared<ClusterState>,
-    triggers: &Triggers,
+    changed: &Arc<Notify>,
     health: &Health,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) {
     let config = || watcher::Config::default().page_size(PAGE);
-    let mut spawner = Spawner { state, triggers, health, shutdown, tasks };
+    let mut spawner = Spawner { state, changed, health, shutdown, tasks };
     let addresses = watcher(Api::<SpiderIPAddress>::all(client.clone()), config());
     spawner.spawn("watch of addresses", reduced(addresses, SlimAddress::from));
     let pods = watcher(Api::<PodObject>::all(client.clone()), config());
@@ -41,7 +44,7 @@ pub(super) fn spawn_all(
 
 struct Spawner<'a> {
     state: &'a Shared<ClusterState>,
-    triggers: &'a Triggers,
+    changed: &'a Arc<Notify>,
     health: &'a Health,
     shutdown: &'a CancellationToken,
     tasks: &'a mut JoinSet<()>,
@@ -57,9 +60,9 @@ impl Spawner<'_> {
         ClusterState: Index<K>,
     {
         let synced = self.health.condition(name, Scope::Startup);
-        let triggers = self.triggers.clone();
+        let changed = Arc::clone(self.changed);
         let following =
-            follow(events, self.state.clone(), synced, self.shutdown.clone(), move || triggers.notify());
+            follow(events, self.state.clone(), synced, self.shutdown.clone(), move || changed.notify_one());
         self.tasks.spawn(following.instrument(info_span!("watch", name)));
     }
 }

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use thiserror::Error;
 
-/// The networks of a cluster that kubeadm has made.
+/// The networks of a cluster that kubeadm has set up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Kubeadm {
     /// Pod CIDRs.
@@ -14,9 +14,9 @@ pub(super) struct Kubeadm {
 }
 
 /// Why the configuration cannot be used.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(super) enum KubeadmError {
-    /// It is no YAML of that shape.
+    /// It is not the YAML of a ClusterConfiguration.
     #[error("ClusterConfiguration is not readable: {0}")]
     Yaml(String),
     /// A network is not in CIDR form.
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_named_is_empty_and_what_is_wrong_is_said() {
+    fn absent_networks_are_empty_and_invalid_ones_are_errors() {
         assert_eq!(parse(""), Ok(Kubeadm::default()));
         assert_eq!(parse("networking:\n"), Ok(Kubeadm::default()));
         assert!(matches!(parse("networking: [1]"), Err(KubeadmError::Yaml(_))));

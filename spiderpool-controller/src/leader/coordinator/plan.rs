@@ -5,81 +5,75 @@ use spiderpool_api::crd::{CoordinatorPhase, PodCidrType, SpiderCoordinatorStatus
 use spiderpool_core::Unsupported;
 
 use super::kubeadm::{Kubeadm, KubeadmError};
+use super::problem::{KubeadmProblem, StatusProblem};
 
 /// What is known of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sources {
     /// CIDRs of the ServiceCIDR objects; `None` where the API server has no such kind.
     pub(super) service_cidrs: Option<Vec<String>>,
-    /// What kubeadm has left, if it has.
-    pub(super) kubeadm: Option<Result<Kubeadm, KubeadmErrorText>>,
+    /// kubeadm's configuration; `None` where there is none.
+    pub(super) kubeadm: Option<Result<Kubeadm, KubeadmError>>,
 }
 
-/// The text of a [`KubeadmError`].
-pub(super) type KubeadmErrorText = String;
-
-impl Sources {
-    /// Takes in kubeadm's text.
-    pub(super) fn with_kubeadm(self, parsed: Option<Result<Kubeadm, KubeadmError>>) -> Self {
-        Self { kubeadm: parsed.map(|parsed| parsed.map_err(|error| error.to_string())), ..self }
-    }
+/// The desired status, and the problems that its reason tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) status: SpiderCoordinatorStatus,
+    /// What keeps pods from starting comes first.
+    pub(super) problems: Vec<StatusProblem>,
 }
 
-const CONFIG_MAP: &str = "ConfigMap kube-system/kubeadm-config";
-const REMEDY: &str = "set spec.podCIDRType to none and list the pod CIDRs in spec.hijackCIDR";
-
-/// The status. A type that is not set means the definition's default, none.
-pub(super) fn plan(kind: Option<PodCidrType>, sources: &Sources) -> SpiderCoordinatorStatus {
-    let services = services(sources);
-    let pods = pods(kind.unwrap_or(PodCidrType::None), sources);
-    let (phase, overlay_pod_cidr, mut reasons) = match pods {
-        Ok(pods) => (CoordinatorPhase::Synced, texts(&pods), Vec::new()),
-        Err(reason) => (CoordinatorPhase::NotReady, Vec::new(), vec![reason]),
+/// The status. An absent type means the definition's default, none.
+pub(super) fn plan(kind: Option<PodCidrType>, sources: &Sources) -> Plan {
+    let mut problems = Vec::new();
+    let (phase, overlay_pod_cidr) = match pods(kind.unwrap_or(PodCidrType::None), sources) {
+        Ok(pods) => (CoordinatorPhase::Synced, texts(&pods)),
+        Err(problem) => {
+            problems.push(problem);
+            (CoordinatorPhase::NotReady, Vec::new())
+        }
     };
-    // Services may still be reached by the cluster's CNI: no reason to keep pods from starting.
-    let service_cidr = services.unwrap_or_else(|reason| {
-        reasons.push(reason);
+    // The cluster's CNI may still reach Services: no reason to keep pods from starting.
+    let service_cidr = services(sources).unwrap_or_else(|problem| {
+        problems.push(problem);
         Vec::new()
     });
-    let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-    SpiderCoordinatorStatus { phase, reason, overlay_pod_cidr, service_cidr }
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let reason = (!texts.is_empty()).then(|| texts.join("; "));
+    Plan { status: SpiderCoordinatorStatus { phase, reason, overlay_pod_cidr, service_cidr }, problems }
 }
 
 fn texts(nets: &[IpNet]) -> Vec<String> {
     nets.iter().map(ToString::to_string).collect()
 }
 
-fn pods(kind: PodCidrType, sources: &Sources) -> Result<Vec<IpNet>, String> {
-    let unsupported = |feature: Unsupported| Err(feature.to_string());
+fn pods(kind: PodCidrType, sources: &Sources) -> Result<Vec<IpNet>, StatusProblem> {
     match kind {
         PodCidrType::None => Ok(Vec::new()),
-        PodCidrType::Cluster => cluster(sources),
-        PodCidrType::Auto => unsupported(Unsupported::PodCidrTypeAuto),
-        PodCidrType::Calico => unsupported(Unsupported::PodCidrTypeCalico),
-        PodCidrType::Cilium => unsupported(Unsupported::PodCidrTypeCilium),
+        PodCidrType::Cluster => pods_by_kubeadm(sources).map_err(StatusProblem::PodCidrsUnknown),
+        PodCidrType::Auto => Err(Unsupported::PodCidrTypeAuto.into()),
+        PodCidrType::Calico => Err(Unsupported::PodCidrTypeCalico.into()),
+        PodCidrType::Cilium => Err(Unsupported::PodCidrTypeCilium.into()),
     }
 }
 
-fn cluster(sources: &Sources) -> Result<Vec<IpNet>, String> {
-    let lacks = |what: &str| Err(format!("podCIDRType cluster: {CONFIG_MAP} {what}: {REMEDY}"));
+fn pods_by_kubeadm(sources: &Sources) -> Result<Vec<IpNet>, KubeadmProblem> {
     match &sources.kubeadm {
         Some(Ok(kubeadm)) if !kubeadm.pods.is_empty() => Ok(kubeadm.pods.clone()),
-        Some(Ok(_)) => lacks("names no networking.podSubnet"),
-        Some(Err(error)) => lacks(&format!("cannot be used, {error}")),
-        None => lacks("does not exist"),
+        Some(Ok(_)) => Err(KubeadmProblem::NoPodSubnet),
+        Some(Err(error)) => Err(error.clone().into()),
+        None => Err(KubeadmProblem::Absent),
     }
 }
 
-/// Or why they are not known.
-fn services(sources: &Sources) -> Result<Vec<String>, String> {
+fn services(sources: &Sources) -> Result<Vec<String>, StatusProblem> {
     if let Some(cidrs) = sources.service_cidrs.as_ref().filter(|cidrs| !cidrs.is_empty()) {
         return Ok(cidrs.clone());
     }
     match &sources.kubeadm {
         Some(Ok(kubeadm)) if !kubeadm.services.is_empty() => Ok(texts(&kubeadm.services)),
-        _ => Err(format!(
-            "the Service CIDRs are unknown: there is no ServiceCIDR object and {CONFIG_MAP} names none; list them in spec.hijackCIDR"
-        )),
+        _ => Err(StatusProblem::ServiceCidrsUnknown),
     }
 }
 
@@ -89,8 +83,7 @@ mod tests {
 
     fn sources(services: &[&str], kubeadm: Option<&str>) -> Sources {
         let service_cidrs = services.iter().map(|cidr| (*cidr).to_owned()).collect();
-        Sources { service_cidrs: Some(service_cidrs), kubeadm: None }
-            .with_kubeadm(kubeadm.map(super::super::kubeadm::parse))
+        Sources { service_cidrs: Some(service_cidrs), kubeadm: kubeadm.map(super::super::kubeadm::parse) }
     }
 
     const KUBEADM: &str = "networking: {podSubnet: '10.244.0.0/16,fd44::/48', serviceSubnet: 10.97.0.0/16}";
@@ -99,7 +92,7 @@ mod tests {
     #[test]
     fn none_needs_nothing_of_the_cluster() {
         for kind in [None, Some(PodCidrType::None)] {
-            let status = plan(kind, &sources(&["10.96.0.0/16", "fd96::/112"], None));
+            let status = plan(kind, &sources(&["10.96.0.0/16", "fd96::/112"], None)).status;
             assert_eq!((status.phase, status.reason), (CoordinatorPhase::Synced, None));
             assert!(status.overlay_pod_cidr.is_empty());
             assert_eq!(status.service_cidr, ["10.96.0.0/16", "fd96::/112"]);
@@ -107,19 +100,20 @@ mod tests {
     }
 
     #[test]
-    fn cluster_is_what_kubeadm_says() {
-        let status = plan(Some(PodCidrType::Cluster), &sources(&["10.96.0.0/16"], Some(KUBEADM)));
+    fn cluster_reads_kubeadms_configuration() {
+        let status = plan(Some(PodCidrType::Cluster), &sources(&["10.96.0.0/16"], Some(KUBEADM))).status;
         assert_eq!(status.phase, CoordinatorPhase::Synced);
         assert_eq!(status.overlay_pod_cidr, ["10.244.0.0/16", "fd44::/48"]);
         assert_eq!(status.service_cidr, ["10.96.0.0/16"], "the objects come first");
-        assert_eq!(plan(None, &sources(&[], Some(KUBEADM))).service_cidr, ["10.97.0.0/16"]);
+        assert_eq!(plan(None, &sources(&[], Some(KUBEADM))).status.service_cidr, ["10.97.0.0/16"]);
     }
 
     #[test]
-    fn a_status_that_is_not_ready_says_what_is_missing_and_what_to_do() {
+    fn a_status_that_is_not_ready_names_the_problem_and_the_remedy() {
         let reason = |kind, sources: &Sources| {
-            let status = plan(Some(kind), sources);
+            let Plan { status, problems } = plan(Some(kind), sources);
             assert_eq!(status.phase, CoordinatorPhase::NotReady);
+            assert_eq!(problems[0].reason(), "ClusterNotReady");
             status.reason.unwrap()
         };
         let some = sources(&["10.96.0.0/16"], None);
@@ -137,8 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn unknown_service_cidrs_are_said_but_keep_no_pod_from_starting() {
-        let status = plan(Some(PodCidrType::None), &sources(&[], None));
+    fn unknown_service_cidrs_are_reported_but_keep_no_pod_from_starting() {
+        let Plan { status, problems } = plan(Some(PodCidrType::None), &sources(&[], None));
+        assert_eq!(problems[0].reason(), "ServiceCIDRUnknown");
         assert_eq!(status.phase, CoordinatorPhase::Synced);
         assert!(status.reason.unwrap().contains("Service CIDRs are unknown"));
     }

@@ -1,4 +1,4 @@
-//! Reads what the cluster says of its networks.
+//! Reads ServiceCIDRs and kubeadm's configuration.
 
 use std::collections::BTreeMap;
 
@@ -33,8 +33,8 @@ fn api(client: Client, version: &str) -> Api<ServiceCidr> {
     Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, "servicecidrs"))
 }
 
-/// The version in which ServiceCIDRs can be watched, if any.
-pub(super) async fn served(kube: &Kubernetes) -> Result<Option<Api<ServiceCidr>>, Failure> {
+/// ServiceCIDRs in the version that is served, if any.
+pub(super) async fn served(kube: Kubernetes) -> Result<Option<Api<ServiceCidr>>, Failure> {
     for version in VERSIONS {
         let api = api(kube.client(), version);
         match kube.read(api.list(&ListParams::default().limit(1))).await {
@@ -55,10 +55,10 @@ pub(super) async fn read(kube: &Kubernetes, services: Option<&Api<ServiceCidr>>)
     let maps = Api::<ConfigMap>::namespaced(kube.client(), KUBEADM.0);
     let map = kube.read(maps.get_opt(KUBEADM.1)).await?;
     let text = map.and_then(|map| map.data).and_then(|mut data| data.remove(KEY));
-    Ok(Sources { service_cidrs, kubeadm: None }.with_kubeadm(text.as_deref().map(kubeadm::parse)))
+    Ok(Sources { service_cidrs, kubeadm: text.as_deref().map(kubeadm::parse) })
 }
 
-/// Those that are not being deleted, oldest first.
+/// The CIDRs of objects that are not being deleted, oldest first.
 fn cidrs(objects: &[ServiceCidr]) -> Vec<String> {
     let living = objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none());
     let ordered: BTreeMap<_, _> = living
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cidrs_come_in_order_of_age_and_without_those_that_go() {
+    fn cidrs_are_ordered_by_age_and_without_those_being_deleted() {
         let object = |name: &str, created: &str, more: Value, cidrs: &[&str]| -> ServiceCidr {
             let mut meta = json!({"name": name, "creationTimestamp": created});
             meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -85,11 +85,11 @@ mod tests {
             serde_json::from_value(json!({"metadata": meta, "spec": {"cidrs": cidrs}, "status": status}))
                 .unwrap()
         };
-        let going = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        let deleting = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
         let objects = [
             object("new", "2026-01-03T00:00:00Z", json!({}), &["10.98.0.0/16"]),
             object("kubernetes", "2026-01-01T00:00:00Z", json!({}), &["10.96.0.0/16", "fd96::/112"]),
-            object("gone", "2026-01-02T00:00:00Z", going, &["10.97.0.0/16"]),
+            object("gone", "2026-01-02T00:00:00Z", deleting, &["10.97.0.0/16"]),
         ];
         assert_eq!(cidrs(&objects), ["10.96.0.0/16", "fd96::/112", "10.98.0.0/16"]);
     }

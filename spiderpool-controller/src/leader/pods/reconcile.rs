@@ -1,184 +1,104 @@
-//! Frees a pod's addresses or writes its endpoint, after the API server has confirmed what the watches say.
+//! When a pod is reconciled: what the watches report waits until the node's own agent has had its chance.
 
-use std::net::IpAddr;
+use std::time::Duration;
 
-use kube::Api;
-use spiderpool_api::crd::{AddressState, SpiderIPAddress};
-use spiderpool_api::endpoint::{self, Record};
-use spiderpool_api::pod::{Pod, PodObject};
-use spiderpool_core::ipam::PodAnnotations;
-use spiderpool_core::ipam::address_name::object_name;
-use spiderpool_core::ipam::alive::Stage;
-use spiderpool_core::names::PoolName;
-use spiderpool_runtime::endpoints::EndpointStore;
-use spiderpool_runtime::kubernetes::{Deletion, Failure, Kubernetes, Preconditions};
+use k8s_openapi::jiff::Timestamp;
+use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
-use thiserror::Error;
-use tracing::{debug, info, warn};
+use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue};
+use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::Settings;
+use super::actuator::Actuator;
+use super::error::ReconcileError;
 use crate::leader::metrics::Metrics;
-use crate::leader::state::{ClusterState, FreeReason, ObservedPod, PodAction, PodId, SlimNode, slim};
+use crate::leader::state::{ClusterState, FreeReason, PodAction, PodId};
 
-/// Why a pod's addresses were not freed or its endpoint not written.
-#[derive(Debug, Error)]
-pub(super) enum ReconcileError {
-    /// Whether the pod is alive is unknown.
-    #[error("failed to get Pod {pod}: {source}")]
-    ReadPod {
-        /// namespace/name.
-        pod: String,
-        /// Why.
-        source: Failure,
-    },
-    /// Whether the node is ready is unknown.
-    #[error("failed to get Node {node}: {source}")]
-    ReadNode {
-        /// Its name.
-        node: String,
-        /// Why.
-        source: Failure,
-    },
-    /// The endpoint cannot be written or removed.
-    #[error("SpiderEndpoint {pod}: {source}")]
-    Endpoint {
-        /// namespace/name.
-        pod: String,
-        /// Why.
-        source: Failure,
-    },
-    /// An address cannot be freed.
-    #[error("failed to free {address} of Pod {pod}: {source}")]
-    Address {
-        /// The address.
-        address: IpAddr,
-        /// namespace/name.
-        pod: String,
-        /// Why.
-        source: Failure,
-    },
-    /// The address was written after it was read.
-    #[error("{address} of Pod {pod} has just changed")]
-    Changed {
-        /// The address.
-        address: IpAddr,
-        /// namespace/name.
-        pod: String,
-    },
-}
+/// The node's agent has this long to free the addresses of a pod that is gone.
+const GONE: Duration = Duration::from_secs(2);
+/// The same for a pod that has finished, whose sandbox is removed later.
+const FINISHED: Duration = Duration::from_secs(5);
+/// The node's agent has this long to write an endpoint.
+const ENDPOINT: Duration = Duration::from_secs(2);
+/// A pod is not reconciled again sooner than this without a change.
+const MIN_RECHECK: Duration = Duration::from_millis(500);
 
-/// What reconciling needs. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct PodReconciler {
-    pub(super) kube: Kubernetes,
-    pub(super) state: Shared<ClusterState>,
-    pub(super) settings: Settings,
-    pub(super) metrics: Metrics,
-}
+/// Reconciles pods that hold addresses or have an endpoint.
+pub(crate) struct PodReconciler(Actuator);
 
 impl PodReconciler {
-    /// Does what the indexes call for, if the API server confirms it.
-    pub(super) async fn reconcile(&self, id: &PodId) -> Result<(), ReconcileError> {
-        match self.state.read(|state| state.evaluate(id, self.settings.policy())) {
-            PodAction::Free(_) if self.settings.enabled => self.free(id).await,
-            PodAction::WriteEndpoint => self.write_endpoint(id).await,
-            _ => Ok(()),
-        }
+    /// It reads `state` and acts by `kube`.
+    pub(crate) fn new(
+        kube: Kubernetes,
+        state: Shared<ClusterState>,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> Self {
+        Self(Actuator { kube, state, settings, metrics })
     }
 
-    async fn read_pod(&self, id: &PodId) -> Result<Option<Pod>, ReconcileError> {
-        let api = Api::<PodObject>::namespaced(self.kube.client(), &id.namespace);
-        let found = self.kube.read(api.get_opt(&id.name)).await;
-        let found = found.map_err(|source| ReconcileError::ReadPod { pod: id.to_string(), source })?;
-        Ok(found.map(Pod::from))
+    pub(super) fn actuator(&self) -> &Actuator {
+        &self.0
     }
 
-    /// Read live: a node that has just come back may still run a pod that is overdue or gone.
-    async fn node_is_ready(&self, name: &str) -> Result<bool, ReconcileError> {
-        let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name)).await;
-        let found = found.map_err(|source| ReconcileError::ReadNode { node: name.to_owned(), source })?;
-        Ok(found.map(SlimNode::from).is_some_and(|node| node.is_ready()))
-    }
-
-    async fn free(&self, id: &PodId) -> Result<(), ReconcileError> {
-        let found = self.read_pod(id).await?;
-        let node_is_ready = match self.state.read(|state| state.node(id)) {
-            Some(node) => self.node_is_ready(&node).await?,
-            None => false,
-        };
-        let observed = found.as_ref().map(|pod| ObservedPod {
-            uid: &pod.uid,
-            stage: pod.stage,
-            has_stopped: pod.has_stopped,
-            deletion: pod.deletion,
-        });
-        let (action, addresses) = self.state.read(|state| {
-            let action = state.evaluate_observed(id, observed, node_is_ready, self.settings.policy());
-            (action, state.addresses.bound(id))
-        });
-        let PodAction::Free(reason) = action else {
-            debug!(pod = %id, uid = %id.uid, ?action, "the API server does not confirm the watches");
-            return Ok(());
-        };
-        // The endpoint goes first: an address that is left makes the pod be evaluated again.
-        let store = EndpointStore::new(self.kube.clone());
-        let removed = store.remove(&id.namespace, &id.name, &id.uid).await;
-        removed.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
-        for address in addresses {
-            self.free_address(id, address, reason).await?;
-        }
-        Ok(())
-    }
-
-    async fn free_address(
-        &self,
-        id: &PodId,
-        address: IpAddr,
-        reason: FreeReason,
-    ) -> Result<(), ReconcileError> {
-        let failed = |source| ReconcileError::Address { address, pod: id.to_string(), source };
-        let api = Api::<SpiderIPAddress>::all(self.kube.client());
-        let found = self.kube.read(api.get_opt(&object_name(address))).await.map_err(failed)?;
-        let is_held = |found: &SpiderIPAddress| {
-            found.spec.pod_uid == *id.uid && found.spec.state == AddressState::Bound
-        };
-        let Some(found) = found.filter(is_held) else { return Ok(()) };
-        match self.kube.delete(&api, &Preconditions::of(&found.metadata)).await.map_err(failed)? {
-            Deletion::Done => {
-                self.metrics.freed(reason);
-                info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, reason = reason.as_str(), "address freed");
-                Ok(())
+    /// Adds those of the changed pods to the queue that something is to be done about, for when it is due.
+    pub(crate) fn enqueue(&self, changed: impl IntoIterator<Item = PodId>, queue: &WorkQueue<PodId>) {
+        for id in changed {
+            let (action, now) = self.0.evaluate(&id);
+            if let Some(delay) = delay(action, now) {
+                queue.add_after(id, delay);
             }
-            Deletion::Changed => Err(ReconcileError::Changed { address, pod: id.to_string() }),
         }
     }
+}
 
-    async fn write_endpoint(&self, id: &PodId) -> Result<(), ReconcileError> {
-        let is_same = |pod: &Pod| pod.uid == *id.uid && pod.stage == Stage::Alive;
-        let Some(pod) = self.read_pod(id).await?.filter(is_same) else { return Ok(()) };
-        let annotations = match PodAnnotations::parse(&pod.annotations) {
-            Ok(annotations) => annotations,
-            Err(error) => {
-                warn!(pod = %id, %error, "invalid annotations, writing the endpoint without what they ask for");
-                PodAnnotations::default()
+/// After what time an action is due; `None` if there is nothing to do.
+fn delay(action: PodAction, now: Timestamp) -> Option<Duration> {
+    match action {
+        PodAction::None => None,
+        PodAction::Free(FreeReason::Gone) => Some(GONE),
+        PodAction::Free(FreeReason::Finished) => Some(FINISHED),
+        PodAction::Free(FreeReason::Overdue) => Some(Duration::ZERO),
+        PodAction::WriteEndpoint => Some(ENDPOINT),
+        PodAction::RecheckAt(at) => Some(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
+    }
+}
+
+impl Reconciler<PodId> for PodReconciler {
+    type Error = ReconcileError;
+
+    async fn reconcile(&self, id: &PodId, _since: Instant) -> Result<Action, ReconcileError> {
+        self.0.act(id).await?;
+        Ok(match self.0.evaluate(id) {
+            (action @ PodAction::RecheckAt(_), now) => {
+                Action::requeue(delay(action, now).unwrap_or_default().max(MIN_RECHECK))
             }
-        };
-        let record = self.state.read(|state| {
-            let holder = state.addresses.holder(id)?;
-            let find = |name: &PoolName| state.pools.get(name.as_str())?.pool.clone().ok();
-            let ips = endpoint::restore(state.addresses.held(id), &annotations, find);
-            let top = if holder.owner_kind.is_empty() {
-                ("Pod", &*id.name)
-            } else {
-                (&*holder.owner_kind, &*holder.owner_name)
-            };
-            Some(Record::new(&pod, top, ips))
-        });
-        let Some(record) = record else { return Ok(()) };
-        let written = EndpointStore::new(self.kube.clone()).write(&record).await;
-        written.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
-        self.metrics.endpoints_written.inc();
-        info!(pod = %id, uid = %id.uid, "missing endpoint written");
-        Ok(())
+            _ => Action::await_change(),
+        })
+    }
+
+    fn failed(&self, id: &PodId, error: &ReconcileError, pause: Duration) {
+        if error.is_conflict() {
+            info!(pod = %id, reason = error.reason(), %error, ?pause, "the object has changed, reconciling again");
+        } else {
+            self.0.metrics.failures.inc();
+            warn!(pod = %id, reason = error.reason(), %error, ?pause, "pod not reconciled, trying again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_a_deleted_pod_are_freed_within_five_seconds() {
+        let now = Timestamp::now();
+        assert!(delay(PodAction::Free(FreeReason::Gone), now).unwrap() <= Duration::from_secs(3));
+        assert_eq!(delay(PodAction::None, now), None);
+        let later = now + k8s_openapi::jiff::SignedDuration::from_secs(7);
+        assert_eq!(delay(PodAction::RecheckAt(later), now), Some(Duration::from_secs(7)));
+        assert_eq!(delay(PodAction::RecheckAt(now), later), Some(Duration::ZERO));
     }
 }

@@ -1,8 +1,7 @@
-//! A pool that is being deleted goes when nothing of it is in use.
+//! Our finalizer on a pool that is being deleted: it stays until no address of the pool is in use.
 
 use kube::Api;
-use kube::api::{ListParams, Patch};
-use serde_json::json;
+use kube::api::ListParams;
 use spiderpool_api::crd::{FINALIZER, SpiderIPAddress, SpiderIPPool};
 use spiderpool_api::labels;
 use spiderpool_core::ipam::address_name::label_value;
@@ -11,7 +10,7 @@ use tracing::info;
 
 use crate::patch_parameters;
 
-/// Takes our finalizer from a pool that is being deleted, if the API server has no address of it.
+/// Removes the finalizer of the pool with this UID if it is being deleted and the API server has no address of it.
 pub(super) async fn remove_when_unused(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), Failure> {
     let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(name));
     let addresses = Api::<SpiderIPAddress>::all(kube.client());
@@ -25,15 +24,7 @@ pub(super) async fn remove_when_unused(kube: &Kubernetes, name: &str, uid: &str)
     if meta.uid.as_deref() != Some(uid) || meta.deletion_timestamp.is_none() {
         return Ok(());
     }
-    let left: Vec<&String> = meta.finalizers.iter().flatten().filter(|one| *one != FINALIZER).collect();
-    let version = &meta.resource_version;
-    let patch =
-        Patch::Merge(json!({"metadata": {"uid": uid, "resourceVersion": version, "finalizers": left}}));
-    match kube.write(pools.patch(name, &patch_parameters(), &patch)).await {
-        Err(failure) if !failure.is_not_found() => Err(failure),
-        _ => {
-            info!(pool = name, "the pool is not in use any more and goes");
-            Ok(())
-        }
-    }
+    kube.remove_finalizer(&pools, meta, FINALIZER, &patch_parameters()).await?;
+    info!(pool = name, "finalizer removed");
+    Ok(())
 }

@@ -13,10 +13,10 @@ use crate::leader::state::{Address, ClusterState, KnownPool, StatusDigest};
 
 /// With more addresses in use only the counts are reported: an object of etcd has its limits.
 pub(super) const RECORDS: usize = 5000;
-/// Pause between two writes of the same pool's status.
-const PAUSE: Duration = Duration::from_millis(500);
-/// So many records are worth one pause: a bigger status is written less often.
-const RECORDS_PER_PAUSE: usize = 1000;
+/// Interval between two writes of the same pool's status.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Records per interval: a larger status is written less often.
+const RECORDS_PER_INTERVAL: usize = 1000;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,10 +25,10 @@ struct Record<'a> {
     pod_uid: &'a str,
 }
 
-/// How long a status of so many records is left alone.
-pub(super) fn pause(in_use: usize) -> Duration {
+/// Interval between two writes of a status of so many records.
+pub(super) fn interval(in_use: usize) -> Duration {
     let records = if in_use > RECORDS { 0 } else { in_use };
-    PAUSE * (records.div_ceil(RECORDS_PER_PAUSE).max(1) as u32)
+    INTERVAL * (records.div_ceil(RECORDS_PER_INTERVAL).max(1) as u32)
 }
 
 /// What the status should say.
@@ -38,7 +38,7 @@ fn status<'a>(
     count: usize,
 ) -> IPPoolStatus {
     let records = || {
-        // Keys are sorted as texts.
+        // Keys are sorted as texts, not as addresses.
         let records: BTreeMap<String, Record<'_>> = in_use
             .map(|(ip, address)| {
                 let pod = address.holder.to_string();
@@ -54,14 +54,14 @@ fn status<'a>(
     }
 }
 
-/// The patch that makes the pool's status true; `None` if it is, or if the pool makes no sense.
+/// The patch after which the status is right; `None` if it is, or if the pool is invalid.
 pub(super) fn plan(state: &ClusterState, name: &str, known: &KnownPool) -> Option<Value> {
     let pool = known.pool.as_ref().ok()?;
     let wanted = status(&pool.usable, state.addresses.of_pool(name), state.addresses.count(name));
     if StatusDigest::from(&wanted) == known.reported {
         return None;
     }
-    // `null` removes the field: absent says that nothing is in use.
+    // `null` removes a field: absence means that nothing is in use.
     Some(json!({
         "metadata": {"uid": known.uid},
         "status": {
@@ -72,7 +72,7 @@ pub(super) fn plan(state: &ClusterState, name: &str, known: &KnownPool) -> Optio
     }))
 }
 
-/// The patch that says of which IP version the pool is, if its author has not.
+/// The patch that sets `spec.ipVersion`, if it is absent.
 pub(super) fn plan_version(known: &KnownPool) -> Option<Value> {
     let pool = known.pool.as_ref().ok().filter(|_| !known.has_version && !known.terminating)?;
     Some(json!({"metadata": {"uid": known.uid}, "spec": {"ipVersion": pool.family().version()}}))
@@ -109,7 +109,7 @@ mod tests {
         plan(state, "p", state.pools.get("p").unwrap())
     }
 
-    /// The shape is read by other tools: no blanks, keys sorted as texts, exactly two members.
+    /// Other tools read it: no blanks, keys sorted as texts, exactly two members.
     #[test]
     fn records_are_upstreams_to_the_byte() {
         let mut state =
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_pool_has_no_records_and_a_true_status_is_not_written() {
+    fn an_unused_pool_has_no_records_and_a_right_status_is_not_written() {
         let spec = json!({"subnet": "10.0.0.0/24", "ips": ["10.0.0.1"]});
         let patch = planned(&state(&spec, &Value::Null)).unwrap();
         assert_eq!(patch["status"], json!({"allocatedIPs": null, "totalIPCount": 1, "allocatedIPCount": 0}));
@@ -155,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_makes_no_sense_is_left_alone() {
+    fn an_invalid_pool_is_left_as_it_is() {
         let state = state(&json!({"subnet": "10.0.0.1/24"}), &Value::Null);
         assert_eq!(planned(&state), None);
         assert_eq!(plan_version(state.pools.get("p").unwrap()), None);
     }
 
     #[test]
-    fn the_version_is_derived_where_it_is_not_said() {
+    fn an_absent_version_is_derived() {
         let version = |spec: &Value| plan_version(state(spec, &Value::Null).pools.get("p").unwrap());
         let derived = version(&json!({"subnet": "fd00::/64"})).unwrap();
         assert_eq!(derived["spec"], json!({"ipVersion": 6}));
@@ -171,10 +171,10 @@ mod tests {
 
     #[test]
     fn many_records_are_written_less_often_and_too_many_not_at_all() {
-        assert_eq!(pause(0), PAUSE);
-        assert_eq!(pause(1000), PAUSE);
-        assert_eq!(pause(5000), PAUSE * 5);
-        assert_eq!(pause(5001), PAUSE);
+        assert_eq!(interval(0), INTERVAL);
+        assert_eq!(interval(1000), INTERVAL);
+        assert_eq!(interval(5000), INTERVAL * 5);
+        assert_eq!(interval(5001), INTERVAL);
         let usable = IpSet::empty(spiderpool_core::ip::Family::V4);
         let over = status(&usable, std::iter::empty(), RECORDS + 1);
         assert_eq!((over.allocated_ips, over.allocated_ip_count), (None, Some(5001)));

@@ -12,23 +12,23 @@ use spiderpool_core::ipam::usage::{UsageBlock, encode};
 
 use crate::leader::state::ClusterState;
 
-/// The longest beginning of a pool's name in the name of its block.
+/// How much of a pool's name is in the names of its blocks.
 const STEM: usize = 150;
 
-/// One write.
+/// A write of one block.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
-    /// The block has addresses in use.
+pub(super) enum BlockWrite {
+    /// It has addresses in use.
     Put(Box<SpiderIPPoolUsage>),
     /// It has none any more.
     Delete(String),
 }
 
-/// The blocks that are known to be stored, by their names, with what they say.
+/// Bitmaps of the blocks on the API server, by pool and name.
 #[derive(Debug, Default)]
-pub(super) struct Stored(HashMap<Arc<str>, BTreeMap<String, String>>);
+pub(super) struct StoredBlocks(HashMap<Arc<str>, BTreeMap<String, String>>);
 
-impl Stored {
+impl StoredBlocks {
     /// From a list of all.
     pub(super) fn new(objects: &[SpiderIPPoolUsage]) -> Self {
         let mut stored = Self::default();
@@ -38,20 +38,20 @@ impl Stored {
         stored
     }
 
-    /// The block says this now.
+    /// The block was written.
     pub(super) fn put(&mut self, object: &SpiderIPPoolUsage) {
         let name = object.metadata.name.clone().unwrap_or_default();
         let pool = object.spec.pool.as_str().into();
         self.0.entry(pool).or_default().insert(name, object.spec.bitmap.clone());
     }
 
-    /// Nobody knows what the block says, or whether there is one: it is written again, or removed.
-    pub(super) fn doubt(&mut self, pool: &str, name: &str) {
-        // No block that is stored has an empty bitmap.
+    /// What the block says, and whether it exists, is unknown: the next plan writes or deletes it.
+    pub(super) fn mark_unknown(&mut self, pool: &str, name: &str) {
+        // No stored block has an empty bitmap.
         self.0.entry(pool.into()).or_default().insert(name.to_owned(), String::new());
     }
 
-    /// The block is gone.
+    /// The block was deleted.
     pub(super) fn delete(&mut self, pool: &str, name: &str) {
         if let Some(blocks) = self.0.get_mut(pool) {
             blocks.remove(name);
@@ -66,16 +66,16 @@ impl Stored {
         self.0.keys().cloned()
     }
 
-    /// What is to be written for a pool.
-    pub(super) fn plan(&self, state: &ClusterState, pool: &str) -> Vec<Step> {
+    /// The writes after which a pool's blocks say which of its addresses are in use.
+    pub(super) fn plan(&self, state: &ClusterState, pool: &str) -> Vec<BlockWrite> {
         let none = BTreeMap::new();
         let known = self.0.get(pool).unwrap_or(&none);
         let exists = state.pools.get(pool).is_some();
         let wanted: Vec<_> = if exists { blocks(state, pool) } else { Vec::new() };
         let wanted: BTreeMap<_, _> = wanted.iter().map(|block| (name(pool, block.base), block)).collect();
-        let gone = known.keys().filter(|name| !wanted.contains_key(*name)).cloned().map(Step::Delete);
+        let gone = known.keys().filter(|name| !wanted.contains_key(*name)).cloned().map(BlockWrite::Delete);
         let changed = wanted.iter().filter(|(name, block)| known.get(*name) != Some(&block.bitmap));
-        gone.chain(changed.map(|(_, block)| Step::Put(Box::new(object(pool, block))))).collect()
+        gone.chain(changed.map(|(_, block)| BlockWrite::Put(Box::new(object(pool, block))))).collect()
     }
 }
 
@@ -87,7 +87,7 @@ fn blocks(state: &ClusterState, pool: &str) -> Vec<UsageBlock> {
     Family::ALL.into_iter().flat_map(|family| encode(&of(family)).collect::<Vec<_>>()).collect()
 }
 
-/// One block, one name: a long pool's name is cut, and its hash is behind.
+/// The name of a block: a long pool's name is cut and its hash appended.
 fn name(pool: &str, base: IpAddr) -> String {
     let stem = if pool.len() <= STEM { pool.to_owned() } else { label_value(pool) };
     format!("{stem}.{}", object_name(base))
@@ -127,45 +127,47 @@ mod tests {
         state
     }
 
-    fn applied(stored: &mut Stored, state: &ClusterState) -> usize {
-        let steps = stored.plan(state, "p");
-        for step in &steps {
-            match step {
-                Step::Put(object) => stored.put(object),
-                Step::Delete(name) => stored.delete("p", name),
+    fn applied(stored: &mut StoredBlocks, state: &ClusterState) -> usize {
+        let writes = stored.plan(state, "p");
+        for write in &writes {
+            match write {
+                BlockWrite::Put(object) => stored.put(object),
+                BlockWrite::Delete(name) => stored.delete("p", name),
             }
         }
-        steps.len()
+        writes.len()
     }
 
     #[test]
     fn one_block_per_65536_addresses_written_when_it_changes() {
-        let mut stored = Stored::default();
+        let mut stored = StoredBlocks::default();
         assert_eq!(applied(&mut stored, &state(&["10.1.0.1", "10.2.0.1"])), 2);
         assert_eq!(applied(&mut stored, &state(&["10.1.0.1", "10.2.0.1"])), 0);
-        let steps = stored.plan(&state(&["10.1.0.1", "10.1.0.2", "10.2.0.1"]), "p");
-        let [Step::Put(object)] = &steps[..] else { panic!("{steps:?}") };
+        let writes = stored.plan(&state(&["10.1.0.1", "10.1.0.2", "10.2.0.1"]), "p");
+        let [BlockWrite::Put(object)] = &writes[..] else { panic!("{writes:?}") };
         assert_eq!(object.metadata.name.as_deref(), Some("p.10.1.0.0"));
         assert_eq!((object.spec.base.as_str(), object.spec.in_use), ("10.1.0.0", 2));
         assert_eq!(object.metadata.labels.as_ref().unwrap()[labels::ADDRESS_POOL], "p");
     }
 
-    /// The write that failed may have been done, and the state may be again as it was before.
+    /// A write that failed may have been done, while the state has changed back.
     #[test]
-    fn a_block_in_doubt_is_written_again() {
-        let mut stored = Stored::default();
+    fn an_unknown_block_is_written_again() {
+        let mut stored = StoredBlocks::default();
         let before = state(&["10.1.0.1"]);
         applied(&mut stored, &before);
-        stored.doubt("p", "p.10.1.0.0");
-        assert!(matches!(&stored.plan(&before, "p")[..], [Step::Put(object)] if object.spec.in_use == 1));
-        assert_eq!(stored.plan(&ClusterState::default(), "p"), [Step::Delete("p.10.1.0.0".into())]);
+        stored.mark_unknown("p", "p.10.1.0.0");
+        assert!(
+            matches!(&stored.plan(&before, "p")[..], [BlockWrite::Put(object)] if object.spec.in_use == 1)
+        );
+        assert_eq!(stored.plan(&ClusterState::default(), "p"), [BlockWrite::Delete("p.10.1.0.0".into())]);
     }
 
     #[test]
-    fn a_block_without_addresses_or_pool_goes() {
-        let mut stored = Stored::default();
+    fn a_block_without_addresses_or_pool_is_deleted() {
+        let mut stored = StoredBlocks::default();
         applied(&mut stored, &state(&["10.1.0.1", "10.2.0.1"]));
-        assert_eq!(stored.plan(&state(&["10.1.0.1"]), "p"), [Step::Delete("p.10.2.0.0".into())]);
+        assert_eq!(stored.plan(&state(&["10.1.0.1"]), "p"), [BlockWrite::Delete("p.10.2.0.0".into())]);
         assert_eq!(applied(&mut stored, &ClusterState::default()), 2);
         assert_eq!(stored.pools().count(), 0);
     }

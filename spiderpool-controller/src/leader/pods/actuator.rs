@@ -1,0 +1,144 @@
+//! Frees a pod's addresses or writes its endpoint, after the API server has confirmed what the watches say.
+
+use std::net::IpAddr;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use spiderpool_api::crd::{AddressState, SpiderIPAddress};
+use spiderpool_api::endpoint::{self, Record};
+use spiderpool_api::pod::{Pod, PodObject};
+use spiderpool_core::ipam::PodAnnotations;
+use spiderpool_core::ipam::address_name::object_name;
+use spiderpool_core::ipam::alive::Stage;
+use spiderpool_core::names::PoolName;
+use spiderpool_runtime::endpoints::EndpointStore;
+use spiderpool_runtime::kubernetes::{Deletion, Kubernetes, Preconditions};
+use spiderpool_runtime::watch::Shared;
+use tracing::{debug, info, warn};
+
+use super::Settings;
+use super::error::ReconcileError;
+use crate::leader::metrics::Metrics;
+use crate::leader::state::{ClusterState, FreeReason, ObservedPod, PodAction, PodId, SlimNode, slim};
+
+/// Acts on one pod. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Actuator {
+    pub(super) kube: Kubernetes,
+    pub(super) state: Shared<ClusterState>,
+    pub(super) settings: Settings,
+    pub(super) metrics: Metrics,
+}
+
+impl Actuator {
+    /// Does what the indexes call for, if the API server confirms it.
+    pub(super) async fn act(&self, id: &PodId) -> Result<(), ReconcileError> {
+        match self.evaluate(id).0 {
+            PodAction::Free(_) if self.settings.enabled => self.free(id).await,
+            PodAction::WriteEndpoint => self.write_endpoint(id).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// What the indexes call for, and at what time.
+    pub(super) fn evaluate(&self, id: &PodId) -> (PodAction, Timestamp) {
+        let policy = self.settings.policy();
+        (self.state.read(|state| state.evaluate(id, policy)), policy.now)
+    }
+
+    async fn read_pod(&self, id: &PodId) -> Result<Option<Pod>, ReconcileError> {
+        let api = Api::<PodObject>::namespaced(self.kube.client(), &id.namespace);
+        let found = self.kube.read(api.get_opt(&id.name)).await;
+        let found = found.map_err(|source| ReconcileError::ReadPod { pod: id.to_string(), source })?;
+        Ok(found.map(Pod::from))
+    }
+
+    /// Read live: a node that has just come back may still run a pod that is overdue or gone.
+    async fn node_is_ready(&self, name: &str) -> Result<bool, ReconcileError> {
+        let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name)).await;
+        let found = found.map_err(|source| ReconcileError::ReadNode { node: name.to_owned(), source })?;
+        Ok(found.map(SlimNode::from).is_some_and(|node| node.is_ready()))
+    }
+
+    async fn free(&self, id: &PodId) -> Result<(), ReconcileError> {
+        let found = self.read_pod(id).await?;
+        let node_is_ready = match self.state.read(|state| state.node(id)) {
+            Some(node) => self.node_is_ready(&node).await?,
+            None => false,
+        };
+        let observed = found.as_ref().map(|pod| ObservedPod {
+            uid: &pod.uid,
+            stage: pod.stage,
+            has_stopped: pod.has_stopped,
+            deletion: pod.deletion,
+        });
+        let (action, addresses) = self.state.read(|state| {
+            let action = state.evaluate_observed(id, observed, node_is_ready, self.settings.policy());
+            (action, state.addresses.bound(id))
+        });
+        let PodAction::Free(reason) = action else {
+            debug!(pod = %id, uid = %id.uid, ?action, "the API server does not confirm the watches");
+            return Ok(());
+        };
+        // The endpoint goes first: an address that is left makes the pod be evaluated again.
+        let store = EndpointStore::new(self.kube.clone());
+        let removed = store.remove(&id.namespace, &id.name, &id.uid).await;
+        removed.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
+        for address in addresses {
+            self.free_address(id, address, reason).await?;
+        }
+        Ok(())
+    }
+
+    async fn free_address(
+        &self,
+        id: &PodId,
+        address: IpAddr,
+        reason: FreeReason,
+    ) -> Result<(), ReconcileError> {
+        let failed = |source| ReconcileError::Address { address, pod: id.to_string(), source };
+        let api = Api::<SpiderIPAddress>::all(self.kube.client());
+        let found = self.kube.read(api.get_opt(&object_name(address))).await.map_err(failed)?;
+        let is_held = |found: &SpiderIPAddress| {
+            found.spec.pod_uid == *id.uid && found.spec.state == AddressState::Bound
+        };
+        let Some(found) = found.filter(is_held) else { return Ok(()) };
+        match self.kube.delete(&api, &Preconditions::of(&found.metadata)).await.map_err(failed)? {
+            Deletion::Done => {
+                self.metrics.freed(reason);
+                info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, reason = reason.as_str(), "address freed");
+                Ok(())
+            }
+            Deletion::Changed => Err(ReconcileError::Changed { address, pod: id.to_string() }),
+        }
+    }
+
+    async fn write_endpoint(&self, id: &PodId) -> Result<(), ReconcileError> {
+        let is_same = |pod: &Pod| pod.uid == *id.uid && pod.stage == Stage::Alive;
+        let Some(pod) = self.read_pod(id).await?.filter(is_same) else { return Ok(()) };
+        let annotations = match PodAnnotations::parse(&pod.annotations) {
+            Ok(annotations) => annotations,
+            Err(error) => {
+                warn!(pod = %id, %error, "invalid annotations, writing the endpoint without what they ask for");
+                PodAnnotations::default()
+            }
+        };
+        let record = self.state.read(|state| {
+            let holder = state.addresses.holder(id)?;
+            let find = |name: &PoolName| state.pools.get(name.as_str())?.pool.clone().ok();
+            let ips = endpoint::restore(state.addresses.held(id), &annotations, find);
+            let top = if holder.owner_kind.is_empty() {
+                ("Pod", &*id.name)
+            } else {
+                (&*holder.owner_kind, &*holder.owner_name)
+            };
+            Some(Record::new(&pod, top, ips))
+        });
+        let Some(record) = record else { return Ok(()) };
+        let written = EndpointStore::new(self.kube.clone()).write(&record).await;
+        written.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
+        self.metrics.endpoints_written.inc();
+        info!(pod = %id, uid = %id.uid, "missing endpoint written");
+        Ok(())
+    }
+}

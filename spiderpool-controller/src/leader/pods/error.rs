@@ -1,0 +1,71 @@
+//! Why a pod is not reconciled yet.
+
+use std::net::IpAddr;
+
+use spiderpool_runtime::kubernetes::Failure;
+use thiserror::Error;
+
+/// Why a pod's addresses were not freed or its endpoint not written.
+#[derive(Debug, Error)]
+pub(crate) enum ReconcileError {
+    /// Whether the pod is alive is unknown.
+    #[error("failed to get Pod {pod}: {source}")]
+    ReadPod {
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: Failure,
+    },
+    /// Whether the node is ready is unknown.
+    #[error("failed to get Node {node}: {source}")]
+    ReadNode {
+        /// Its name.
+        node: String,
+        /// Why.
+        source: Failure,
+    },
+    /// The endpoint cannot be written or removed.
+    #[error("SpiderEndpoint {pod}: {source}")]
+    Endpoint {
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: Failure,
+    },
+    /// An address cannot be freed.
+    #[error("failed to free {address} of Pod {pod}: {source}")]
+    Address {
+        /// The address.
+        address: IpAddr,
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: Failure,
+    },
+    /// The address was written after it was read.
+    #[error("{address} of Pod {pod} has just changed")]
+    Changed {
+        /// The address.
+        address: IpAddr,
+        /// namespace/name.
+        pod: String,
+    },
+}
+
+impl ReconcileError {
+    /// A word for logs.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::ReadPod { .. } => "ReadPodFailed",
+            Self::ReadNode { .. } => "ReadNodeFailed",
+            Self::Endpoint { .. } => "EndpointFailed",
+            Self::Address { .. } => "FreeFailed",
+            Self::Changed { .. } => "Conflict",
+        }
+    }
+
+    /// Whether an object was written by somebody else at the same time: no failure, only a reason to look again.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Changed { .. })
+    }
+}

@@ -1,0 +1,138 @@
+//! What is written of a pool, and how often: the first change at once, further ones at an interval.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::Patch;
+use serde_json::Value;
+use spiderpool_api::crd::SpiderIPPool;
+use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::watch::Shared;
+use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::usage_store::UsageStore;
+use super::{finalizer, status};
+use crate::leader::metrics::Metrics;
+use crate::leader::state::ClusterState;
+use crate::patch_parameters;
+
+/// Interval between two writes of a pool's bitmaps.
+const USAGE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is written of a pool, each on its own: agents wait for bitmaps, and a status may be large.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum PoolKey {
+    /// Its bitmaps.
+    Usage(Arc<str>),
+    /// Its status, `spec.ipVersion` if it is absent, and its finalizer.
+    Object(Arc<str>),
+}
+
+impl PoolKey {
+    fn pool(&self) -> &str {
+        match self {
+            Self::Usage(pool) | Self::Object(pool) => pool,
+        }
+    }
+}
+
+/// Reconciles pools.
+pub(super) struct PoolReconciler {
+    kube: Kubernetes,
+    state: Shared<ClusterState>,
+    pools: Api<SpiderIPPool>,
+    usage: UsageStore,
+    metrics: Metrics,
+}
+
+impl PoolReconciler {
+    pub(super) fn new(
+        kube: Kubernetes,
+        state: Shared<ClusterState>,
+        usage: UsageStore,
+        metrics: Metrics,
+    ) -> Self {
+        Self { pools: Api::all(kube.client()), kube, state, usage, metrics }
+    }
+
+    async fn write_object(&self, pool: &str) -> Result<(), Failure> {
+        let (status, version, unused) = self.state.read(|state| {
+            let Some(known) = state.pools.get(pool) else { return (None, None, None) };
+            let is_unused = known.is_finalizing && state.addresses.count(pool) == 0;
+            let unused = is_unused.then(|| known.uid.clone());
+            (status::plan(state, pool, known), status::plan_version(known), unused)
+        });
+        if let Some(patch) = version {
+            self.patch(pool, patch, Part::Spec).await?;
+        }
+        if let Some(patch) = status {
+            self.patch(pool, patch, Part::Status).await?;
+            self.metrics.view_writes.inc();
+        }
+        match unused {
+            Some(uid) => finalizer::remove_when_unused(&self.kube, pool, &uid).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn patch(&self, pool: &str, patch: Value, part: Part) -> Result<(), Failure> {
+        let (patch, parameters) = (Patch::Merge(patch), patch_parameters());
+        let request = async {
+            match part {
+                Part::Spec => self.pools.patch(pool, &parameters, &patch).await,
+                Part::Status => self.pools.patch_status(pool, &parameters, &patch).await,
+            }
+        };
+        let written = self.kube.write(request).await?;
+        self.state.write(|state| state.apply_written(written));
+        Ok(())
+    }
+}
+
+impl Reconciler<PoolKey> for PoolReconciler {
+    type Error = Failure;
+
+    async fn reconcile(&self, key: &PoolKey, since: Instant) -> Result<Action, Failure> {
+        let interval = match key {
+            PoolKey::Usage(pool) => {
+                self.usage.write(&self.state, pool).await?;
+                USAGE_INTERVAL
+            }
+            PoolKey::Object(pool) => {
+                let interval = status::interval(self.state.read(|state| state.addresses.count(pool)));
+                self.write_object(pool).await?;
+                interval
+            }
+        };
+        self.metrics.view_lag.observe(since.elapsed());
+        Ok(Action::await_change().with_min_interval(interval))
+    }
+
+    fn failed(&self, key: &PoolKey, error: &Failure, pause: Duration) {
+        self.metrics.view_failures.inc();
+        let pool = key.pool();
+        if error.is_conflict() || error.is_not_found() {
+            debug!(pool, %error, ?pause, "the pool has changed, reconciling again");
+        } else {
+            warn!(pool, %error, ?pause, "pool not written, trying again");
+        }
+    }
+}
+
+/// Which part of a pool is written.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Spec,
+    Status,
+}
+
+/// Adds what is written of these pools to the queue.
+pub(crate) fn enqueue(changed: impl IntoIterator<Item = Arc<str>>, queue: &WorkQueue<PoolKey>) {
+    for pool in changed {
+        queue.add(PoolKey::Usage(Arc::clone(&pool)));
+        queue.add(PoolKey::Object(pool));
+    }
+}
