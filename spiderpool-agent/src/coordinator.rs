@@ -1,10 +1,11 @@
-//! What the coordinator plugin is told: SpiderCoordinator's spec and status, after the pod's annotations.
+//! The answer to the coordinator plugin: SpiderCoordinator's spec and status, after the pod's annotations.
 
 use std::net::IpAddr;
 
-use spiderpool_api::agent::coordinator::{CoordinatorConfig, PolicyRoute};
+use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::annotations::DEFAULT_ROUTE_NIC;
 use spiderpool_api::crd::{CoordinatorPhase, SpiderCoordinator};
+use spiderpool_core::coordinator::Settings;
 use spiderpool_core::ipam::annotations::key::MULTUS_NETWORKS as NETWORKS;
 use spiderpool_core::ipam::multus;
 use spiderpool_core::names::IfName;
@@ -13,7 +14,7 @@ use tracing::warn;
 
 use crate::watches::Pod;
 
-/// Why a pod cannot be wired up now.
+/// Why no pod can be set up now.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum CoordinatorError {
     /// No SpiderCoordinator exists.
@@ -29,7 +30,7 @@ pub enum CoordinatorError {
     },
 }
 
-/// The status, if it is in use.
+/// Fails unless the status is synced.
 pub fn check_ready(coordinator: &SpiderCoordinator) -> Result<(), CoordinatorError> {
     let status = coordinator.status.as_ref();
     if status.is_some_and(|status| status.phase == CoordinatorPhase::Synced) {
@@ -49,36 +50,23 @@ pub fn config(
     node_addresses: Vec<IpAddr>,
 ) -> Result<CoordinatorConfig, CoordinatorError> {
     check_ready(coordinator)?;
-    let spec = &coordinator.spec;
+    // An object that was stored before a field existed lacks it.
+    let mut settings = coordinator.spec.settings.clone().or(Settings::defaults());
+    // Upstream's plugin refuses an answer without these, also where they are empty.
     let status = coordinator.status.as_ref();
-    // An annotation that is present wins, also an empty one.
-    let default_route_nic = pod.annotations.get(DEFAULT_ROUTE_NIC).or(spec.pod_default_route_nic.as_ref());
-    Ok(CoordinatorConfig {
-        mode: spec.mode.as_str().to_owned(),
-        overlay_pod_cidr: status.map(|status| status.overlay_pod_cidr.clone()).unwrap_or_default(),
-        service_cidr: status.map(|status| status.service_cidr.clone()).unwrap_or_default(),
-        tune_pod_routes: Some(spec.tune_pod_routes),
-        hijack_cidr: spec.hijack_cidr.clone(),
-        policy_routes: spec
-            .policy_routes
-            .iter()
-            .map(|route| PolicyRoute { dst: route.dst.clone(), gw: route.gw.clone() })
-            .collect(),
-        pod_mac_prefix: spec.pod_mac_prefix.clone().unwrap_or_default(),
-        pod_default_route_nic: default_route_nic.cloned().unwrap_or_default(),
-        host_rule_table: spec.host_rule_table,
-        pod_rp_filter: spec.pod_rp_filter,
-        tx_queue_len: spec.tx_queue_len,
-        veth_link_address: spec.veth_link_address.clone().unwrap_or_default(),
-        veth_mtu: spec.veth_mtu.unwrap_or_default(),
-        dataplane: spec.dataplane.as_str().to_owned(),
-        route_hints: spec.ebpf.route_hints.as_str().to_owned(),
-        node_addresses,
-        expected_nics: expected_nics(pod),
-    })
+    settings.overlay_pod_cidr =
+        Some(status.map(|status| status.overlay_pod_cidr.clone()).unwrap_or_default());
+    settings.service_cidr = Some(status.map(|status| status.service_cidr.clone()).unwrap_or_default());
+    // The annotation wins where it is present, also with an empty value.
+    if let Some(nic) = pod.annotations.get(DEFAULT_ROUTE_NIC) {
+        settings.pod_default_route_nic = Some(nic.clone());
+    }
+    // Which NIC is the first is said by the network's configuration alone.
+    settings.pod_default_cni_nic = None;
+    Ok(CoordinatorConfig { settings, node_addresses, expected_nics: expected_nics(pod) })
 }
 
-/// The NICs that Multus makes, so that the plugin tells a NIC that comes later from one that never comes.
+/// The NICs that Multus makes, by which the plugin knows a NIC that comes later from one that never comes.
 fn expected_nics(pod: &Pod) -> Option<Vec<IfName>> {
     let text = pod.annotations.get(NETWORKS).map_or("", String::as_str);
     let nics = multus::interfaces(text);
@@ -112,8 +100,8 @@ mod tests {
         let coordinator =
             coordinator(&json!({}), &json!({"phase": "Synced", "overlayPodCIDR": ["10.244.0.0/16"]}));
         let config = config(&coordinator, &pod(&[]), vec![]).unwrap();
-        assert_eq!(config.overlay_pod_cidr, ["10.244.0.0/16"]);
-        assert!(config.service_cidr.is_empty());
+        assert_eq!(config.settings.overlay_pod_cidr, Some(vec!["10.244.0.0/16".to_owned()]));
+        assert_eq!(config.settings.service_cidr, Some(vec![]));
     }
 
     /// Upstream crashes on objects that were stored before these fields existed.
@@ -121,22 +109,26 @@ mod tests {
     fn fields_that_an_old_object_lacks_have_their_defaults() {
         let config =
             config(&coordinator(&json!({}), &json!({"phase": "Synced"})), &pod(&[]), vec![]).unwrap();
-        assert_eq!((config.host_rule_table, config.pod_rp_filter, config.tx_queue_len), (500, 0, 0));
-        assert_eq!((config.dataplane.as_str(), config.route_hints.as_str()), ("ebpf", "auto"));
-        assert_eq!(config.tune_pod_routes, Some(true));
+        let answer = json!({
+            "mode": "auto", "overlayPodCIDR": [], "serviceCIDR": [], "tunePodRoutes": true, "vethMTU": 1500,
+            "hostRuleTable": 500, "podRPFilter": 0, "txQueueLen": 0, "dataplane": "ebpf",
+            "ebpf": {"routeHints": "auto"}, "nodeAddresses": [], "expectedNics": [],
+        });
+        assert_eq!(serde_json::to_value(config).unwrap(), answer);
     }
 
     #[test]
     fn the_pods_annotation_wins_even_when_empty() {
         let coordinator = coordinator(&json!({"podDefaultRouteNIC": "net1"}), &json!({"phase": "Synced"}));
-        let nic = |pod: &Pod| config(&coordinator, pod, vec![]).unwrap().pod_default_route_nic;
+        let nic =
+            |pod: &Pod| config(&coordinator, pod, vec![]).unwrap().settings.pod_default_route_nic.unwrap();
         assert_eq!(nic(&pod(&[])), "net1");
         assert_eq!(nic(&pod(&[(DEFAULT_ROUTE_NIC, "eth0")])), "eth0");
         assert_eq!(nic(&pod(&[(DEFAULT_ROUTE_NIC, "")])), "");
     }
 
     #[test]
-    fn the_plugin_is_told_which_nics_will_come() {
+    fn the_answer_names_the_nics_that_will_come() {
         let coordinator = coordinator(&json!({}), &json!({"phase": "Synced"}));
         let nics = |pod: &Pod| {
             let nics = config(&coordinator, pod, vec![]).unwrap().expected_nics;

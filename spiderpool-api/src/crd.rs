@@ -16,8 +16,7 @@ mod schema;
 mod subnet;
 
 pub use coordinator::{
-    CoordinatorMode, CoordinatorPhase, CoordinatorSpec, Dataplane, EbpfOptions, PodCidrType, RouteHints,
-    SpiderCoordinator, SpiderCoordinatorStatus,
+    CoordinatorPhase, CoordinatorSpec, PodCidrType, SpiderCoordinator, SpiderCoordinatorStatus,
 };
 pub use definition::{definitions, file_name};
 pub use endpoint::{EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, SpiderEndpointStatus};

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::thread::{self, JoinHandle};
 
+use spiderpool_core::names::PodName;
+
 use super::*;
 
 /// Answers one request with `answer` and returns the request.
@@ -47,14 +49,14 @@ fn an_allocation_on_the_wire() {
 fn a_get_request_has_a_body() {
     let folder = tempfile::tempdir().unwrap();
     let (client, server) = serve(folder.path(), "HTTP/1.1 500 Error\r\n\r\n\"coordinator config not found\"");
-    let args = GetCoordinatorArgs { pod_name: "p".to_owned(), pod_namespace: "n".to_owned() };
+    let args = GetCoordinatorArgs { pod: PodName::new("n", "p").unwrap() };
     let error = client.coordinator_config(&args).unwrap_err();
     assert_eq!(error.to_string(), "coordinator config not found");
     assert!(!error.is_retryable() && !error.is_unreachable());
     assert_eq!(error.reason(), "agent_refused");
     let request = server.join().unwrap();
     assert!(request.starts_with("GET /v1/coordinator/config HTTP/1.1\r\n"), "{request}");
-    assert!(request.ends_with(r#"{"podName":"p","podNamespace":"n"}"#), "{request}");
+    assert!(request.ends_with(r#"{"podNamespace":"n","podName":"p"}"#), "{request}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Inputs are plain data that the plugin read from the kernel and the agent; nothing here reads or writes
 //! anything. A plan holds only what is not yet so: planning again after applying gives an empty plan.
 
+mod choice;
 mod default_route;
 mod error;
 mod link;
@@ -12,7 +13,9 @@ mod overlay;
 mod settings;
 mod state;
 mod step;
+mod values;
 
+pub use choice::{Dataplane, RouteHints};
 pub use default_route::{LOW_METRIC, Preference, plan_default_routes, plan_sourced_defaults};
 pub use error::{PlanError, SettingsError};
 pub use link::{MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
@@ -21,8 +24,6 @@ pub use node_link::{
     NodeLink, plan_host_neighbors, plan_host_routes, plan_pod_neighbors, plan_stale_neighbors, pod_neighbors,
 };
 pub use overlay::{Inputs, Plan, own_policy_routes, plan_overlay, stays};
-pub use settings::{
-    Config, DEFAULT_FIRST_NIC, Dataplane, EbpfSettings, PolicyRoute, PolicyRouteText, Settings,
-};
+pub use settings::{Config, EbpfSettings, PolicyRoute, PolicyRouteText, Settings};
 pub use state::{Namespace, project};
 pub use step::{Place, Step};

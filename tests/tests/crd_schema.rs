@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use serde_json::{Value, json};
+use spiderpool_core::coordinator::{Mode, Settings};
 use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::kubectl::Kubectl as _;
 
@@ -78,7 +79,8 @@ fn both_spellings_of_disabled_are_taken() {
         plane.apply(&manifest("SpiderCoordinator", &name, &json!({ "spec": { "mode": mode } }))).unwrap();
         let text = plane.kubectl(&["get", "scc", &name, "-o", "json"]).unwrap();
         let object: spiderpool_api::crd::SpiderCoordinator = serde_json::from_str(&text).unwrap();
-        assert_eq!(object.spec.mode.as_str(), "disabled");
+        let config = Settings::resolve(Settings::default(), object.spec.settings).unwrap();
+        assert_eq!(config.mode, Mode::Disabled);
         plane.kubectl(&["delete", "scc", &name]).unwrap();
     }
 }

@@ -5,10 +5,8 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use spiderpool_api::crd::{
-    CoordinatorMode, Dataplane, PodCidrType, RouteHints, SpiderCoordinator, SpiderIPPool, SpiderMultusConfig,
-    SpiderSubnet,
-};
+use spiderpool_api::crd::{PodCidrType, SpiderCoordinator, SpiderIPPool, SpiderMultusConfig, SpiderSubnet};
+use spiderpool_core::coordinator::{Dataplane, Mode, RouteHints, Settings};
 use spiderpool_core::ipam::Pool;
 use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::kubectl::Kubectl as _;
@@ -136,8 +134,12 @@ fn with_fixture(manifests: &str, status: &[&str], check: impl FnOnce()) {
 fn check_coordinator(pod_cidr_type: PodCidrType) {
     let object: SpiderCoordinator = get(&["scc", "default"]);
     assert_eq!(object.spec.ignored_fields(), ["detectGateway", "detectIPConflict", "hostRPFilter"]);
-    assert_eq!((object.spec.mode, object.spec.pod_cidr_type), (CoordinatorMode::Auto, Some(pod_cidr_type)));
-    assert_eq!((object.spec.dataplane, object.spec.ebpf.route_hints), (Dataplane::Ebpf, RouteHints::Auto));
+    assert_eq!(object.spec.pod_cidr_type, Some(pod_cidr_type));
+    let config = Settings::resolve(Settings::default(), object.spec.settings).unwrap();
+    assert_eq!(
+        (config.mode, config.dataplane, config.route_hints),
+        (Mode::Auto, Dataplane::Ebpf, RouteHints::Auto)
+    );
     let status = object.status.expect("status");
     assert_eq!(status.overlay_pod_cidr, ["10.244.64.0/18"]);
     assert_eq!(status.service_cidr, ["10.233.0.0/18"]);
@@ -152,9 +154,13 @@ fn check_coordinator(pod_cidr_type: PodCidrType) {
     );
 }
 
-fn check_multus_config(coordinator: Option<CoordinatorMode>) {
+/// `mode` is that of the `coordinator` block, where there is one.
+fn check_multus_config(mode: Option<&str>) {
     let object: SpiderMultusConfig = get(&["smc", "macvlan-ens192", "-n", "default"]);
-    assert_eq!(object.spec.coordinator.as_ref().map(|c| c.mode), coordinator);
+    let settings = object.spec.coordinator.map(|coordinator| coordinator.settings);
+    // What the block does not say is the SpiderCoordinator's: nothing is filled in.
+    let expected = mode.map(|mode| Settings { mode: Some(mode.to_owned()), ..Settings::default() });
+    assert_eq!(settings, expected);
     let pools = object.spec.macvlan.expect("macvlan").ippools.expect("ippools");
     assert_eq!(pools.ipv4, ["10-6-v4"]);
     let spec = &get::<Value>(&["smc", "macvlan-ens192", "-n", "default"])["spec"];
@@ -184,7 +190,7 @@ fn corrected_documents_are_accepted_and_defaulted() {
         assert_eq!((&spec["default"], &spec["disable"]), (&json!(false), &json!(false)), "{spec}");
     });
     let of_the_nad = include_str!("../fixtures/seeds/multus-config-of-the-printed-nad.yaml");
-    with_fixture(of_the_nad, &[], || check_multus_config(Some(CoordinatorMode::Overlay)));
+    with_fixture(of_the_nad, &[], || check_multus_config(Some("overlay")));
     with_fixture(include_str!("../fixtures/seeds/cilium-macvlan.yaml"), &["SpiderCoordinator"], || {
         check_coordinator(PodCidrType::Cilium);
         check_multus_config(None);

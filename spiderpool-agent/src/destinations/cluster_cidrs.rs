@@ -27,7 +27,7 @@ impl ClusterCidrs {
         Self {
             service: list(status.map(|status| &status.service_cidr), "status.serviceCIDR"),
             pod: list(status.map(|status| &status.overlay_pod_cidr), "status.overlayPodCIDR"),
-            hijack: list(Some(&coordinator.spec.hijack_cidr), "spec.hijackCIDR"),
+            hijack: list(coordinator.spec.settings.hijack_cidr.as_ref(), "spec.hijackCIDR"),
         }
     }
 

@@ -21,8 +21,8 @@ pub(super) async fn config(
     let coordinator = agent.coordinators.read(crate::watches::CoordinatorIndex::chosen);
     let coordinator = coordinator.ok_or(CoordinatorError::Missing)?;
     coordinator::check_ready(&coordinator)?;
-    let pod = agent.ipam.pod(&args.pod_namespace, &args.pod_name).await.map_err(|why| {
-        let text = format!("failed to get pod {}/{}: {why}", args.pod_namespace, args.pod_name);
+    let pod = agent.ipam.pod(args.pod.namespace(), args.pod.name()).await.map_err(|why| {
+        let text = format!("failed to get pod {}: {why}", args.pod);
         Failed::with_status(why.status(), text)
     })?;
     let nodes = agent.node_addresses.read(Clone::clone);

@@ -3,69 +3,26 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use spiderpool_core::names::IfName;
+use spiderpool_core::coordinator::Settings;
+use spiderpool_core::names::{IfName, PodName};
 
 use super::ipam::null_as_default;
 
 /// Body of GET `/v1/coordinator/config`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetCoordinatorArgs {
-    /// Name of the pod.
-    pub pod_name: String,
-    /// Namespace of the pod.
-    pub pod_namespace: String,
+    /// The pod.
+    #[serde(flatten)]
+    pub pod: PodName,
 }
 
-/// Answer of GET `/v1/coordinator/config`: SpiderCoordinator's spec and status, after the pod's annotations.
+/// Answer of GET `/v1/coordinator/config`: the cluster's settings for a pod, and what only the agent knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CoordinatorConfig {
-    /// auto, underlay, overlay or disabled.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub mode: String,
-    /// Overlay pod CIDRs, from the status.
-    #[serde(default, rename = "overlayPodCIDR", deserialize_with = "null_as_default")]
-    pub overlay_pod_cidr: Vec<String>,
-    /// Service CIDRs, from the status.
-    #[serde(default, rename = "serviceCIDR", deserialize_with = "null_as_default")]
-    pub service_cidr: Vec<String>,
-    /// Whether default routes are moved; `None` means yes.
-    #[serde(default)]
-    pub tune_pod_routes: Option<bool>,
-    /// Further CIDRs that leave by the cluster NIC.
-    #[serde(default, rename = "hijackCIDR", deserialize_with = "null_as_default")]
-    pub hijack_cidr: Vec<String>,
-    /// Routes that win over the CIDRs.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub policy_routes: Vec<PolicyRoute>,
-    /// Two bytes put before the address to make the NIC's MAC.
-    #[serde(default, rename = "podMACPrefix", deserialize_with = "null_as_default")]
-    pub pod_mac_prefix: String,
-    /// The NIC that keeps the default route; empty means the one that has it.
-    #[serde(default, rename = "podDefaultRouteNIC", deserialize_with = "null_as_default")]
-    pub pod_default_route_nic: String,
-    /// Table for `dataplane: policy`.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub host_rule_table: i64,
-    /// Value of rp_filter in the pod; negative leaves it alone.
-    #[serde(default, rename = "podRPFilter", deserialize_with = "null_as_default")]
-    pub pod_rp_filter: i64,
-    /// txqueuelen of the NIC; 0 leaves it alone.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub tx_queue_len: i64,
-    /// IPv4 address for veth0 (underlay mode).
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub veth_link_address: String,
-    /// MTU of veth0 and of the node link.
-    #[serde(default, rename = "vethMTU", deserialize_with = "null_as_default")]
-    pub veth_mtu: i64,
-    /// `ebpf` or `policy`. Our addition; an old agent that does not send it means `policy`.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub dataplane: String,
-    /// `auto` or `never`. Our addition.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub route_hints: String,
+    /// SpiderCoordinator's spec and the CIDRs of its status, after the pod's annotations.
+    #[serde(flatten)]
+    pub settings: Settings,
     /// Addresses of the node that the pod must reach by its cluster NIC. Our addition.
     #[serde(default, deserialize_with = "null_as_default")]
     pub node_addresses: Vec<IpAddr>,
@@ -75,29 +32,66 @@ pub struct CoordinatorConfig {
     pub expected_nics: Option<Vec<IfName>>,
 }
 
-/// A route of SpiderCoordinator's `policyRoutes`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyRoute {
-    /// Destination, address or CIDR.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub dst: String,
-    /// Next hop.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub gw: String,
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, Value, json};
+    use spiderpool_core::coordinator::{EbpfSettings, PolicyRouteText};
+
     use super::*;
 
     /// Go writes `null` for what is not set.
     #[test]
     fn null_is_nothing() {
-        let names = serde_json::to_value(CoordinatorConfig::default()).unwrap();
-        let nothing: serde_json::Map<_, _> =
-            names.as_object().unwrap().keys().map(|name| (name.clone(), serde_json::Value::Null)).collect();
+        let names = [
+            "mode",
+            "overlayPodCIDR",
+            "serviceCIDR",
+            "tunePodRoutes",
+            "hijackCIDR",
+            "policyRoutes",
+            "podMACPrefix",
+            "podDefaultRouteNIC",
+            "hostRuleTable",
+            "podRPFilter",
+            "txQueueLen",
+            "vethLinkAddress",
+            "vethMTU",
+            "dataplane",
+            "ebpf",
+            "nodeAddresses",
+            "expectedNics",
+        ];
+        let nothing: Map<_, _> = names.map(|name| (name.to_owned(), Value::Null)).into_iter().collect();
         let read: CoordinatorConfig = serde_json::from_value(nothing.into()).unwrap();
         assert_eq!(read, CoordinatorConfig::default());
         assert_eq!(serde_json::from_str::<CoordinatorConfig>("{}").unwrap(), CoordinatorConfig::default());
+        let route = r#"{"policyRoutes":[{"dst":"1.2.3.0/24","gw":null}]}"#;
+        let read: CoordinatorConfig = serde_json::from_str(route).unwrap();
+        let dst = "1.2.3.0/24".to_owned();
+        assert_eq!(read.settings.policy_routes, Some(vec![PolicyRouteText { dst, gw: String::new() }]));
+    }
+
+    /// Upstream's plugin refuses an answer without its four required members, also where they are empty.
+    #[test]
+    fn an_answer_on_the_wire() {
+        let settings = Settings {
+            mode: Some("auto".to_owned()),
+            overlay_pod_cidr: Some(vec!["10.244.0.0/16".to_owned()]),
+            service_cidr: Some(vec![]),
+            tune_pod_routes: Some(true),
+            pod_default_route_nic: Some(String::new()),
+            pod_rp_filter: Some(0),
+            ebpf: Some(EbpfSettings { route_hints: Some("auto".to_owned()) }),
+            ..Settings::default()
+        };
+        let node_addresses = vec!["10.6.0.1".parse().unwrap()];
+        let answer = CoordinatorConfig { settings, node_addresses, expected_nics: Some(vec![]) };
+        let json = json!({
+            "mode": "auto", "overlayPodCIDR": ["10.244.0.0/16"], "serviceCIDR": [], "tunePodRoutes": true,
+            "podDefaultRouteNIC": "", "podRPFilter": 0, "ebpf": {"routeHints": "auto"},
+            "nodeAddresses": ["10.6.0.1"], "expectedNics": [],
+        });
+        assert_eq!(serde_json::to_value(&answer).unwrap(), json);
+        assert_eq!(serde_json::from_value::<CoordinatorConfig>(json).unwrap(), answer);
     }
 }

@@ -3,6 +3,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+pub use spiderpool_core::coordinator::RouteHints;
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
@@ -58,17 +59,6 @@ pub enum NicRole {
     Underlay,
     /// sp0: the node reaches the pod's underlay addresses.
     NodeLink,
-}
-
-/// Whether plain routes are kept in the pod's main table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum RouteHints {
-    /// Where the default route is on an underlay NIC, or an underlay subnet covers a cluster destination.
-    #[default]
-    Auto,
-    /// Never: the programs translate instead.
-    Never,
 }
 
 /// One NIC of a pod.

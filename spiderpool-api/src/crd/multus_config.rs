@@ -51,7 +51,7 @@ pub struct SpiderMultusConfigSpec {
     pub disable_ipam: bool,
     /// Options of the coordinator for this network.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "coordinator::network_coordinator")]
+    #[schemars(schema_with = "coordinator::network_schema")]
     pub coordinator: Option<CoordinatorSpec>,
     /// Further plugins to chain, each the JSON text of a CNI plugin configuration.
     #[serde(rename = "chainCNIJsonData", skip_serializing_if = "Vec::is_empty")]

@@ -24,7 +24,7 @@ use crate::spec::{Version, convert_result};
 
 pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> Result<Value, PluginError> {
     let netns = NetNs::open(&request.netns)?;
-    let (config, answer) = conf.merge(request)?;
+    let (config, answer) = conf.resolve(request)?;
     debug!(?config, nodes = ?answer.node_addresses, "configuration");
     if config.mode == Mode::Underlay {
         return Err(Unsupported::UnderlayMode.into());

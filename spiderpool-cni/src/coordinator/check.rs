@@ -17,7 +17,7 @@ use crate::error::PluginError;
 
 pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError> {
     let netns = NetNs::open(&request.netns)?;
-    let (config, answer) = conf.merge(request)?;
+    let (config, answer) = conf.resolve(request)?;
     let (mut pod_netlink, mut node) = (netns.netlink()?, Netlink::open()?);
     let pod = read_pod(&mut pod_netlink, request, conf).await?;
     let setup = decide_setup(config.mode, &request.nic, &config.first_nic, pod.has_link("veth0"))?;

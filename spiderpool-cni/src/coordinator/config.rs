@@ -7,7 +7,9 @@ use serde_json::Value;
 use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
 use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
 use spiderpool_client::Client;
-use spiderpool_core::coordinator::{Config, EbpfSettings, PolicyRouteText, Settings};
+use spiderpool_core::coordinator::{Config, Settings};
+use spiderpool_core::go_json::from_go_value;
+use spiderpool_core::names::PodName;
 
 use crate::env::{Command, Request};
 use crate::error::PluginError;
@@ -58,10 +60,11 @@ impl NetConf {
     /// Parses it. Values are checked when they are merged with the agent's, names of fields are not: fields of
     /// older releases are ignored.
     pub fn parse(bytes: &[u8], command: Command) -> Result<Self, PluginError> {
-        let base: Base = serde_json::from_slice(bytes).map_err(PluginError::Decode)?;
+        let value: Value = serde_json::from_slice(bytes).map_err(PluginError::Decode)?;
+        let base = Base::deserialize(&value).map_err(PluginError::Decode)?;
         // What cannot be read now could not be read at ADD either: there is little to delete, and it is found
         // by its names.
-        let settings = match (serde_json::from_slice(bytes), command) {
+        let settings = match (from_go_value(value), command) {
             (Ok(settings), _) => settings,
             (Err(_), Command::Del) => Settings::default(),
             (Err(error), _) => return Err(PluginError::Decode(error)),
@@ -95,40 +98,17 @@ impl NetConf {
     }
 
     /// The settings merged with the agent's, and the agent's answer.
-    pub fn merge(&self, request: &Request) -> Result<(Config, CoordinatorConfig), PluginError> {
+    pub fn resolve(&self, request: &Request) -> Result<(Config, CoordinatorConfig), PluginError> {
         let args = GetCoordinatorArgs {
-            pod_name: request.pod.name.clone(),
-            pod_namespace: request.pod.namespace.clone(),
+            pod: PodName::new(request.pod.namespace.as_str(), request.pod.name.as_str())
+                .map_err(|error| PluginError::Config(format!("CNI_ARGS: {error}")))?,
         };
         let answer = self
             .client()
             .coordinator_config(&args)
             .map_err(|e| PluginError::of_client(e, PluginError::CoordinatorConfig))?;
-        let config = self.settings.clone().merge(settings_of(&answer))?;
+        let config = Settings::resolve(self.settings.clone(), answer.settings.clone())?;
         Ok((config, answer))
-    }
-}
-
-fn settings_of(answer: &CoordinatorConfig) -> Settings {
-    let policy_routes = &answer.policy_routes;
-    Settings {
-        mode: answer.mode.clone(),
-        pod_default_cni_nic: String::new(),
-        pod_default_route_nic: answer.pod_default_route_nic.clone(),
-        overlay_pod_cidr: answer.overlay_pod_cidr.clone(),
-        service_cidr: answer.service_cidr.clone(),
-        hijack_cidr: answer.hijack_cidr.clone(),
-        policy_routes: policy_routes
-            .iter()
-            .map(|route| PolicyRouteText { dst: route.dst.clone(), gw: route.gw.clone() })
-            .collect(),
-        tune_pod_routes: answer.tune_pod_routes,
-        pod_mac_prefix: answer.pod_mac_prefix.clone(),
-        veth_mtu: Some(answer.veth_mtu),
-        pod_rp_filter: Some(answer.pod_rp_filter),
-        tx_queue_len: Some(answer.tx_queue_len),
-        dataplane: answer.dataplane.clone(),
-        ebpf: EbpfSettings { route_hints: answer.route_hints.clone() },
     }
 }
 
@@ -150,7 +130,7 @@ mod tests {
             "podDefaultRouteNic":"net1","detectGateway":false,"hostRPFilter":0,"multusNicPrefix":"net",
             "logOptions":{"logLevel":"info","logFile":"/tmp/c.log"}}"#;
         let config = parse(json, Command::Add).unwrap();
-        assert_eq!(config.settings.pod_default_route_nic, "net1");
+        assert_eq!(config.settings.pod_default_route_nic.as_deref(), Some("net1"));
         assert_eq!(config.log_options().path, PathBuf::from("/tmp/c.log"));
         assert_eq!(parse(MINIMAL, Command::Add).unwrap().log_options().level, "debug");
     }
@@ -160,7 +140,7 @@ mod tests {
         let json = r#"{"name":"n","prevResult":{},"mode":null,"policyRoutes":null,"podDefaultRouteNIC":"net1",
             "ipamUnixSocketPath":null,"logOptions":{"logLevel":null,"logFile":null,"logMaxSize":null}}"#;
         let config = parse(json, Command::Add).unwrap();
-        assert_eq!(config.settings.pod_default_route_nic, "net1");
+        assert_eq!(config.settings.pod_default_route_nic.as_deref(), Some("net1"));
         assert_eq!(config.log_options(), LogOptions::new("coordinator"));
         assert!(parse(r#"{"name":"n","prevResult":{},"logOptions":null}"#, Command::Add).is_ok());
         assert!(parse(r#"{"name":null,"prevResult":null}"#, Command::Del).is_ok());

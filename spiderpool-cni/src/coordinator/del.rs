@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_core::coordinator::{
-    DEFAULT_FIRST_NIC, NODE_LINK, Place, Preference, Step, host_end_name, node_link_macs, plan_default_routes,
+    NODE_LINK, Place, Preference, Step, host_end_name, node_link_macs, plan_default_routes,
 };
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_core::names::IfName;
@@ -88,7 +88,7 @@ async fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<L
     let mut executor = Executor::new(netns, MissingDevice::Fail)?;
     let netlink = executor.netlink(Place::Pod);
     let pod = netlink.snapshot(Contents::ALL).await?;
-    let first_nic = first_nic(conf)?;
+    let first_nic = conf.settings.first_nic()?;
     let addresses = pod.usable_addresses(&request.nic);
     if let Some(link) = pod.link(&request.nic).filter(|_| request.nic != first_nic) {
         // Once its address is free, nobody may answer for it on the wire.
@@ -103,12 +103,6 @@ async fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<L
         restore(&mut executor, &request.nic, &first_nic).await?;
     }
     Ok(Left { addresses, is_last })
-}
-
-fn first_nic(conf: &NetConf) -> Result<IfName, PluginError> {
-    let named = conf.settings.pod_default_cni_nic.as_str();
-    let name = if named.is_empty() { DEFAULT_FIRST_NIC } else { named };
-    name.parse().map_err(|error| PluginError::Config(format!("podDefaultCniNic: {error}")))
 }
 
 /// A pod that goes on living has its first NIC as the main CNI plugin made it.

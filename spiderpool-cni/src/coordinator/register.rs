@@ -1,7 +1,7 @@
 //! Tells the agent of the pod's NICs.
 
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
-use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
+use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{Config, NODE_LINK, Namespace, node_link_macs, own_policy_routes, stays};
 use spiderpool_core::mac::MacAddr;
@@ -61,7 +61,7 @@ impl Registration<'_> {
             nics,
             stay,
             own_cidrs: config.own_cidrs.clone(),
-            route_hints: if config.route_hints { RouteHints::Auto } else { RouteHints::Never },
+            route_hints: config.route_hints,
         })
     }
 

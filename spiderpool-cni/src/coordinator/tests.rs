@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use spiderpool_core::coordinator::{Inputs, Namespace, Place, Settings, Step, host_end_name, plan_overlay};
+use spiderpool_core::go_json::from_go_json;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Link, Route};
@@ -89,8 +90,7 @@ async fn look(
 }
 
 async fn plan(executor: &mut Executor<'_>, settings: &str) -> Vec<Step> {
-    let settings: Settings = serde_json::from_str(settings).unwrap();
-    let config = settings.merge(Settings::default()).unwrap();
+    let config = Settings::resolve(from_go_json(settings).unwrap(), Settings::default()).unwrap();
     let pod = executor.netlink(Place::Pod).snapshot(Contents::ALL).await.unwrap();
     let node = executor.netlink(Place::Node);
     let plan = plan_overlay(&Inputs {

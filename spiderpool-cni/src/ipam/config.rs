@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
-use spiderpool_core::go_json;
+use spiderpool_core::go_json::from_go_value;
 
 use crate::env::Command;
 use crate::error::PluginError;
@@ -55,10 +55,7 @@ pub struct IpamConf {
 /// Names of fields in any case, `null` as nothing.
 fn as_go_does<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpamConf, D::Error> {
     let value = Option::<Value>::deserialize(deserializer)?;
-    value.map_or_else(
-        || Ok(IpamConf::default()),
-        |value| serde_json::from_value(go_json::fold(value)).map_err(D::Error::custom),
-    )
+    value.map_or_else(|| Ok(IpamConf::default()), |value| from_go_value(value).map_err(D::Error::custom))
 }
 
 impl Default for IpamConf {

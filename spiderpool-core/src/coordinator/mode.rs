@@ -1,5 +1,6 @@
 //! What kind of pod it is.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::{PlanError, SettingsError};
@@ -17,6 +18,22 @@ pub enum Mode {
     Overlay,
     /// Nothing is done.
     Disabled,
+}
+
+impl Mode {
+    /// What may be written.
+    pub const SPELLINGS: [&str; 5] = ["auto", "underlay", "overlay", "disabled", "disable"];
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Underlay => "underlay",
+            Self::Overlay => "overlay",
+            Self::Disabled => "disabled",
+        })
+    }
 }
 
 impl FromStr for Mode {

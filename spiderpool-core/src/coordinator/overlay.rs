@@ -9,8 +9,8 @@ use super::node_link::{
     NodeLink, plan_host_neighbors, plan_host_routes, plan_node_link, plan_pod_neighbors, pod_neighbors,
 };
 use super::{
-    Config, Namespace, Place, PlanError, PolicyRoute, Step, plan_default_routes, plan_sourced_defaults,
-    project,
+    Config, Namespace, Place, PlanError, PolicyRoute, RouteHints, Step, plan_default_routes,
+    plan_sourced_defaults, project,
 };
 use crate::Unsupported;
 use crate::dataplane::{HintInputs, is_hint, plan_route_hints};
@@ -184,7 +184,7 @@ fn plan_routes(
             pod_steps.push(Step::AddRoute { place: Place::Pod, route });
         }
     }
-    let hints = config.route_hints;
+    let hints = config.route_hints == RouteHints::Auto;
     let routes = project(&pod.routes, &pod_steps);
     pod_steps.extend(plan_route_hints(&HintInputs {
         cluster_nic: &config.first_nic,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::Unsupported;
 use crate::coordinator::Settings;
+use crate::go_json::from_go_json;
 use crate::net::{Address, PROTOCOL_KERNEL};
 
 const EE: MacAddr = MacAddr([0xee; 6]);
@@ -53,7 +54,7 @@ impl Pod {
         let agent = r#"{"mode":"auto","overlayPodCIDR":["10.233.64.0/18","fd00:233::/64"],
             "serviceCIDR":["10.233.0.0/18","fd00:96::/108"],"hijackCIDR":["169.254.0.0/16"],"podRPFilter":0,
             "dataplane":"ebpf"}"#;
-        let [own, agent]: [Settings; 2] = [settings, agent].map(|json| serde_json::from_str(json).unwrap());
+        let [own, agent] = [settings, agent].map(|json| from_go_json::<Settings>(json).unwrap());
         Self {
             namespace: Namespace {
                 links: vec![link(1, "lo", ""), link(2, "eth0", "veth"), link(3, "net1", "macvlan")],
@@ -72,7 +73,7 @@ impl Pod {
                 neighbors: Vec::new(),
             },
             host_end: Namespace::default(),
-            config: own.merge(agent).unwrap(),
+            config: Settings::resolve(own, agent).unwrap(),
             nodes: ["10.6.212.132", "fd00:10:6::132", "172.18.0.3"].map(|a| a.parse().unwrap()).to_vec(),
             expected: None,
         }
