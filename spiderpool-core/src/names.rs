@@ -129,6 +129,13 @@ macro_rules! name {
             }
         }
 
+        /// The same text, shared.
+        impl From<$type> for Arc<str> {
+            fn from(name: $type) -> Self {
+                name.0
+            }
+        }
+
         impl AsRef<str> for $type {
             fn as_ref(&self) -> &str {
                 &self.0

@@ -16,13 +16,15 @@ use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 
+use spiderpool_runtime::pools::PoolIndex;
+
 pub use addresses::{Address, AddressIndex, Holder};
 pub use endpoints::EndpointIndex;
 pub use evaluate::{FreeReason, ObservedPod, PodAction, Policy};
 pub use interner::Interner;
 pub use nodes::NodeIndex;
 pub use pods::PodIndex;
-pub use pools::{KnownPool, PoolIndex, StatusDigest};
+pub use pools::{LeaderFields, LeaderPool, StatusDigest};
 pub use slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 
 /// A pod by its name and UID: a later pod may have the same name.
@@ -64,7 +66,7 @@ pub struct ClusterState {
     /// All endpoints.
     pub endpoints: EndpointIndex,
     /// All pools.
-    pub pools: PoolIndex,
+    pub pools: PoolIndex<LeaderFields>,
     changes: Changes,
 }
 
@@ -88,7 +90,8 @@ impl ClusterState {
     pub fn mark_all_changed(&mut self) {
         let holders = self.addresses.holders().map(|(id, _)| id.clone());
         self.changes.pods.extend(holders.chain(self.endpoints.pods()));
-        self.changes.pools.extend(self.pools.names().chain(self.addresses.pools()));
+        let pools = self.pools.names().cloned().map(Into::into);
+        self.changes.pools.extend(pools.chain(self.addresses.pools()));
     }
 
     /// Marks the pod if it has addresses or an endpoint.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures::Stream;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
-use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress, SpiderIPPool};
+use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::health::{Health, Scope};
+use spiderpool_runtime::pools::PoolObject;
 use spiderpool_runtime::watch::{Index, Shared, follow, reduced};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -39,7 +40,7 @@ pub(super) fn spawn_all(
     spawner.spawn("watch of endpoints", reduced(endpoints, SlimEndpoint::from));
     let nodes = watcher(slim::nodes(client.clone()), config());
     spawner.spawn("watch of nodes", reduced(nodes, SlimNode::from));
-    spawner.spawn("watch of pools", watcher(Api::<SpiderIPPool>::all(client.clone()), config()));
+    spawner.spawn("watch of pools", watcher(Api::<PoolObject>::all(client.clone()), config()));
 }
 
 struct Spawner<'a> {

@@ -33,7 +33,7 @@ impl Kubernetes {
         let mut patch = removal(meta, finalizer);
         let mut attempts = 1..;
         while let Some(operations) = patch.take() {
-            match self.write(api.patch(name, parameters, &Patch::Json::<()>(operations))).await {
+            match self.write(api.patch_metadata(name, parameters, &Patch::Json::<()>(operations))).await {
                 Err(failure) if failure.is_not_found() => {}
                 // Something that the patch tests has changed.
                 Err(failure) if failure.is_conflict() || failure.is_invalid() => {

@@ -125,7 +125,7 @@ impl Actuator {
         };
         let record = self.state.read(|state| {
             let holder = state.addresses.holder(id)?;
-            let find = |name: &PoolName| state.pools.get(name.as_str())?.pool.clone().ok();
+            let find = |name: &PoolName| state.pools.get(name.as_str())?.spec()?.clone().ok();
             let ips = endpoint::restore(state.addresses.held(id), &annotations, find);
             let top = if holder.owner_kind.is_empty() {
                 ("Pod", &*id.name)

@@ -19,7 +19,7 @@ pub(super) async fn remove_when_unused(kube: &Kubernetes, name: &str, uid: &str)
         return Ok(());
     }
     let pools = Api::<SpiderIPPool>::all(kube.client());
-    let Some(pool) = kube.read(pools.get_opt(name)).await? else { return Ok(()) };
+    let Some(pool) = kube.read(pools.get_metadata_opt(name)).await? else { return Ok(()) };
     let meta = &pool.metadata;
     if meta.uid.as_deref() != Some(uid) || meta.deletion_timestamp.is_none() {
         return Ok(());

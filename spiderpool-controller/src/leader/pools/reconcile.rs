@@ -61,7 +61,7 @@ impl PoolReconciler {
     async fn write_object(&self, pool: &str) -> Result<(), Failure> {
         let (status, version, unused) = self.state.read(|state| {
             let Some(known) = state.pools.get(pool) else { return (None, None, None) };
-            let is_unused = known.is_finalizing && state.addresses.count(pool) == 0;
+            let is_unused = known.extra.is_finalizing && state.addresses.count(pool) == 0;
             let unused = is_unused.then(|| known.uid.clone());
             (status::plan(state, pool, known), status::plan_version(known), unused)
         });

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use spiderpool_api::crd::IPPoolStatus;
 use spiderpool_core::ip::IpSet;
 
-use crate::leader::state::{Address, ClusterState, KnownPool, StatusDigest};
+use crate::leader::state::{Address, ClusterState, LeaderPool, StatusDigest};
 
 /// With more addresses in use only the counts are reported: an object of etcd has its limits.
 pub(super) const RECORDS: usize = 5000;
@@ -55,15 +55,15 @@ fn status<'a>(
 }
 
 /// The patch after which the status is right; `None` if it is, or if the pool is invalid.
-pub(super) fn plan(state: &ClusterState, name: &str, known: &KnownPool) -> Option<Value> {
-    let pool = known.pool.as_ref().ok()?;
+pub(super) fn plan(state: &ClusterState, name: &str, indexed: &LeaderPool) -> Option<Value> {
+    let pool = indexed.spec()?.as_ref().ok()?;
     let wanted = status(&pool.usable, state.addresses.of_pool(name), state.addresses.count(name));
-    if StatusDigest::from(&wanted) == known.reported {
+    if StatusDigest::from(&wanted) == indexed.extra.reported {
         return None;
     }
     // `null` removes a field: absence means that nothing is in use.
     Some(json!({
-        "metadata": {"uid": known.uid},
+        "metadata": {"uid": indexed.uid},
         "status": {
             "allocatedIPs": wanted.allocated_ips,
             "totalIPCount": wanted.total_ip_count,
@@ -73,14 +73,16 @@ pub(super) fn plan(state: &ClusterState, name: &str, known: &KnownPool) -> Optio
 }
 
 /// The patch that sets `spec.ipVersion`, if it is absent.
-pub(super) fn plan_version(known: &KnownPool) -> Option<Value> {
-    let pool = known.pool.as_ref().ok().filter(|_| !known.has_version && !known.terminating)?;
-    Some(json!({"metadata": {"uid": known.uid}, "spec": {"ipVersion": pool.family().version()}}))
+pub(super) fn plan_version(indexed: &LeaderPool) -> Option<Value> {
+    let pool = indexed.spec()?.as_ref().ok();
+    let pool = pool.filter(|_| !indexed.extra.has_version && !indexed.terminating)?;
+    Some(json!({"metadata": {"uid": indexed.uid}, "spec": {"ipVersion": pool.family().version()}}))
 }
 
 #[cfg(test)]
 mod tests {
-    use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPool};
+    use spiderpool_api::crd::SpiderIPAddress;
+    use spiderpool_runtime::pools::PoolObject;
     use spiderpool_runtime::watch::Index;
 
     use super::*;
@@ -88,7 +90,7 @@ mod tests {
 
     fn state(spec: &Value, status: &Value) -> ClusterState {
         let mut state = ClusterState::default();
-        let pool: SpiderIPPool = serde_json::from_value(
+        let pool: PoolObject = serde_json::from_value(
             json!({"metadata": {"name": "p", "uid": "u", "generation": 1}, "spec": spec, "status": status}),
         )
         .unwrap();

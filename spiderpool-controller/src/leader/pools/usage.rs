@@ -116,7 +116,7 @@ mod tests {
     fn state(ips: &[&str]) -> ClusterState {
         let mut state = ClusterState::default();
         let pool = json!({"metadata": {"name": "p"}, "spec": {"subnet": "10.0.0.0/8", "ips": ["10.0.0.0-10.9.0.0"]}});
-        state.apply(serde_json::from_value::<spiderpool_api::crd::SpiderIPPool>(pool).unwrap());
+        state.apply(serde_json::from_value::<spiderpool_runtime::pools::PoolObject>(pool).unwrap());
         for ip in ips {
             let spec = json!({"address": format!("{ip}/8"), "pool": "p", "interface": "net1", "podNamespace": "n", "podName": "a", "podUID": "u"});
             let object = json!({"metadata": {"name": ip}, "spec": spec});

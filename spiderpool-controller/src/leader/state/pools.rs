@@ -1,15 +1,18 @@
-//! Pools, and what their status says.
+//! Pools, and what their objects say of what the leader writes there.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
+use kube::Resource as _;
+use kube::core::DeserializeGuard;
 use spiderpool_api::crd::{FINALIZER, IPPoolStatus, SpiderIPPool};
-use spiderpool_core::ipam::{Pool, PoolError};
+use spiderpool_runtime::pools::{IndexedPool, PoolObject, parse, pool_name};
 use spiderpool_runtime::watch::Index;
 use tracing::warn;
 
 use super::ClusterState;
+
+/// A pool as the leader knows it.
+pub type LeaderPool = IndexedPool<LeaderFields>;
 
 /// A pool's status, reduced to what tells whether another one differs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,47 +37,28 @@ impl From<&IPPoolStatus> for StatusDigest {
     }
 }
 
-/// What is kept of a pool.
-#[derive(Debug, Clone)]
-pub struct KnownPool {
-    /// Its UID.
-    pub uid: String,
-    /// Its spec, or what is wrong with it.
-    pub pool: Result<Arc<Pool>, PoolError>,
+/// What the leader writes to a pool's object, as it is there now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderFields {
     /// Whether `spec.ipVersion` is set.
     pub has_version: bool,
     /// Whether it is being deleted and has our finalizer.
     pub is_finalizing: bool,
     /// Its status.
     pub reported: StatusDigest,
-    generation: Option<i64>,
-    /// `metadata.deletionTimestamp` is set.
-    pub terminating: bool,
 }
 
-/// The pools.
-#[derive(Debug, Clone, Default)]
-pub struct PoolIndex(BTreeMap<Arc<str>, KnownPool>);
-
-impl PoolIndex {
-    /// The pool of this name.
-    pub fn get(&self, name: &str) -> Option<&KnownPool> {
-        self.0.get(name)
-    }
-
-    /// All names.
-    pub fn names(&self) -> impl Iterator<Item = Arc<str>> + '_ {
-        self.0.keys().cloned()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+impl From<&PoolObject> for LeaderFields {
+    fn from(object: &PoolObject) -> Self {
+        let meta = object.meta();
+        let has_finalizer = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+        // Nothing but the finalizer is written to a pool that cannot be decoded.
+        let pool = object.0.as_ref().ok();
+        Self {
+            has_version: pool.is_none_or(|pool| pool.spec.ip_version.is_some()),
+            is_finalizing: meta.deletion_timestamp.is_some() && has_finalizer,
+            reported: pool.and_then(|pool| pool.status.as_ref()).map(StatusDigest::from).unwrap_or_default(),
+        }
     }
 }
 
@@ -84,63 +68,70 @@ impl ClusterState {
     pub fn apply_written(&mut self, object: SpiderIPPool) {
         let meta = &object.metadata;
         let name = meta.name.as_deref().unwrap_or_default();
-        let is_current = self.pools.get(name).is_some_and(|known| {
-            Some(&known.uid) == meta.uid.as_ref()
-                && known.terminating == meta.deletion_timestamp.is_some()
-                && known.generation <= meta.generation
+        let is_current = self.pools.get(name).is_some_and(|pool| {
+            Some(&pool.uid) == meta.uid.as_ref()
+                && pool.terminating == meta.deletion_timestamp.is_some()
+                && pool.generation <= meta.generation
         });
         if is_current {
-            self.apply(object);
+            self.apply(DeserializeGuard(Ok(object)));
         }
     }
 }
 
-impl Index<SpiderIPPool> for ClusterState {
-    fn apply(&mut self, object: SpiderIPPool) {
-        let meta = &object.metadata;
-        let name = self.interner.intern(meta.name.as_deref().unwrap_or_default());
-        let uid = meta.uid.clone().unwrap_or_default();
-        let terminating = meta.deletion_timestamp.is_some();
-        let reported = object.status.as_ref().map(StatusDigest::from).unwrap_or_default();
-        let has_finalizer = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
-        let state = (meta.generation, terminating);
-        let known = self.pools.0.get(&name).filter(|known| {
-            known.uid == uid && state.0.is_some() && (known.generation, known.terminating) == state
-        });
+impl Index<PoolObject> for ClusterState {
+    fn apply(&mut self, object: PoolObject) {
+        let meta = object.meta();
+        let Some(name) = pool_name(meta) else { return };
+        self.pools.apply_metadata(meta, LeaderFields::from(&object));
         // The spec is parsed once per generation.
-        let pool = match known {
-            Some(known) => known.pool.clone(),
-            None => Pool::try_from(&object)
-                .map(Arc::new)
-                .inspect_err(|error| warn!(%error, "the pool is not used and its addresses are not counted")),
-        };
-        let known = KnownPool {
-            uid,
-            pool,
-            has_version: object.spec.ip_version.is_some(),
-            is_finalizing: terminating && has_finalizer,
-            reported,
-            generation: state.0,
-            terminating,
-        };
-        self.pools.0.insert(Arc::clone(&name), known);
-        self.changes.pools.insert(name);
-    }
-
-    fn delete(&mut self, object: &SpiderIPPool) {
-        let name = object.metadata.name.as_deref().unwrap_or_default();
-        if let Some((name, _)) = self.pools.0.remove_entry(name) {
-            self.changes.pools.insert(name);
+        if self.pools.get(name.as_str()).is_some_and(|pool| pool.spec().is_none()) {
+            let spec = parse(&object)
+                .inspect_err(|error| warn!(%error, "the pool is not used and its addresses are not counted"));
+            self.pools.apply_spec(meta, spec);
         }
+        self.changes.pools.insert(name.into());
     }
 
-    fn reset(&mut self, objects: Vec<SpiderIPPool>) {
-        let before: Vec<_> = self.pools.names().collect();
-        self.changes.pools.extend(before);
-        self.pools.0.clear();
+    fn delete(&mut self, object: &PoolObject) {
+        let name = self.pools.remove(object.meta().name.as_deref().unwrap_or_default());
+        self.changes.pools.extend(name.map(Into::into));
+    }
+
+    fn reset(&mut self, objects: Vec<PoolObject>) {
+        self.changes.pools.extend(self.pools.names().cloned().map(Into::into));
+        self.pools.retain(&objects.iter().filter_map(|object| pool_name(object.meta())).collect());
         for object in objects {
             self.apply(object);
         }
         self.mark_all_changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(generation: i64, spec: &Value) -> PoolObject {
+        let metadata = json!({
+            "name": "p", "uid": "u", "generation": generation, "finalizers": [FINALIZER],
+            "deletionTimestamp": "2026-01-01T00:00:00Z",
+        });
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    /// Otherwise it could never be deleted.
+    #[test]
+    fn a_pool_that_cannot_be_decoded_is_finalized_too() {
+        let mut state = ClusterState::default();
+        state.reset(vec![object(1, &json!({"subnet": 5}))]);
+        let pool = state.pools.get("p").unwrap();
+        assert!(pool.extra.is_finalizing && pool.extra.has_version);
+        assert!(pool.spec().unwrap().is_err());
+        state.apply(object(2, &json!({"subnet": "10.6.0.0/16"})));
+        let pool = state.pools.get("p").unwrap();
+        assert!(pool.spec().unwrap().is_ok() && !pool.extra.has_version);
     }
 }
