@@ -18,7 +18,7 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -39,6 +39,9 @@ pub enum Fault {
     LoseAnswerThenSight,
     /// This write and all that follow are refused with 403, until [`FaultProxy::heal`].
     Refuse,
+    /// No write is hit. The SpiderIPPool of this name has no list in `spec.ips` where it is read, until
+    /// [`FaultProxy::heal`].
+    UndecodablePool(&'static str),
 }
 
 #[derive(Debug)]
@@ -155,6 +158,7 @@ async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<B
     if is_hidden(state, &request) {
         anyhow::bail!("nothing to see");
     }
+    let undecodable = undecodable_pool(state, &request);
     let (mut parts, body) = request.into_parts();
     parts.headers.remove("host");
     let body = Body::from(body.collect().await?.to_bytes().to_vec());
@@ -162,7 +166,35 @@ async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<B
     if hit {
         return strike(state);
     }
-    Ok(response)
+    match undecodable {
+        Some(name) => spoil_pool(response, name).await,
+        None => Ok(response),
+    }
+}
+
+/// The pool whose spec is not to be decoded, if the request reads pools. A watch has only metadata.
+fn undecodable_pool(state: &State, request: &Request<Incoming>) -> Option<&'static str> {
+    let Fault::UndecodablePool(name) = state.fault else { return None };
+    let is_read = request.method() == Method::GET
+        && request.uri().path().contains("/spiderippools")
+        && !request.uri().query().unwrap_or_default().contains("watch=");
+    (is_read && !state.healed.load(Ordering::SeqCst)).then_some(name)
+}
+
+async fn spoil_pool(response: Response<Body>, name: &str) -> Result<Response<Body>> {
+    let (mut parts, body) = response.into_parts();
+    let mut content: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
+    let spoil = |pool: &mut Value| {
+        if pool["metadata"]["name"] == name && pool["spec"].is_object() {
+            pool["spec"]["ips"] = json!(5);
+        }
+    };
+    match content["items"].as_array_mut() {
+        Some(pools) => pools.iter_mut().for_each(spoil),
+        None => spoil(&mut content),
+    }
+    parts.headers.remove("content-length");
+    Ok(Response::from_parts(parts, Body::from(content.to_string().into_bytes())))
 }
 
 fn is_hit(state: &State, write: usize) -> bool {

@@ -14,6 +14,7 @@ use spiderpool_api::agent::path;
 use spiderpool_core::ip::{Family, IpSet};
 use spiderpool_core::ipam::usage;
 use spiderpool_tests::control_plane::{ControlPlane, Options};
+use spiderpool_tests::fault_proxy::{Fault, FaultProxy};
 use spiderpool_tests::poll;
 use support::{Bench, LIMIT, TestPod, addresses, failure, outage};
 
@@ -85,6 +86,34 @@ async fn two_nics_on_one_pool_get_two_addresses() {
     let agent = bench.agent("n1").await;
     let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
     assert_eq!(addresses(&answer), ["10.12.0.2/24".to_owned(), "10.12.0.3/24".to_owned()].into());
+}
+
+/// The definition's schema keeps such pools out, but an older one may have let it in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_cannot_be_decoded_fails_only_the_pods_that_name_it() {
+    let bench = Bench::new("undecodable").await;
+    bench.pool("good", "10.13.0.0/24", &["10.13.0.2-10.13.0.9"], &json!({}));
+    bench.pool("bad", "10.14.0.0/24", &["10.14.0.2-10.14.0.9"], &json!({}));
+    let fault = Fault::UndecodablePool("undecodable-bad");
+    let proxy = FaultProxy::start(&bench.identity("n1"), fault, 0).await.unwrap();
+    let kubeconfig = proxy.kubeconfig(&bench.folder("n1")).unwrap();
+    let agent = bench.agent_by("n1", kubeconfig).await;
+    let (good, bad) = (bench.pod_with_pool("good", "n1", "good"), bench.pod_with_pool("bad", "n1", "bad"));
+    agent.ask(Method::POST, path::IP, &good.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    let part = "IPPool undecodable-bad is invalid: spec: does not fit the definition of SpiderIPPool";
+    failure(&agent, &bad.add("eth0", "c1"), part).await;
+    assert!(bench.held(&bad).is_empty());
+    bench
+        .until("the start is over", async || agent.probe("/v1/runtime/startup").await.unwrap().0 == 200)
+        .await;
+    // A later generation is read anew.
+    proxy.heal();
+    bench.pool("bad", "10.14.0.0/24", &["10.14.0.2-10.14.0.8"], &json!({}));
+    bench
+        .until("the pool is served", async || {
+            agent.ask(Method::POST, path::IP, &bad.add("eth0", "c1")).await.unwrap().ok().is_ok()
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
