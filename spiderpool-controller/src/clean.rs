@@ -1,7 +1,7 @@
 //! `spiderpool-controller clean`: takes Spiderpool from the nodes and from the API, before its chart is uninstalled.
 //!
-//! What can be removed is removed whatever else fails; what could not be is said together at the end. What running
-//! pods still need stays, and that is no failure.
+//! A step that fails does not keep the others from running; all failures are reported at the end. What running pods
+//! still need stays, and that is no failure.
 
 mod definitions;
 mod nodes;
@@ -28,7 +28,7 @@ use crate::replica::LEASE;
 
 /// The holder of the Lease meanwhile.
 const IDENTITY: &str = "spiderpool-controller-clean";
-/// How long no controller leads, if this ends before it has finished.
+/// How long no controller leads if this process ends before it has finished.
 const NO_LEADER: Duration = Duration::from_mins(10);
 
 /// Arguments of `spiderpool-controller clean`.
@@ -40,7 +40,7 @@ pub struct Clean {
     /// Spiderpool's namespace.
     #[arg(long, env = "SPIDERPOOL_POD_NAMESPACE", value_parser = required)]
     pod_namespace: String,
-    /// This pod: what it makes goes with it. Both or none.
+    /// This pod: it owns what it creates. Given with its UID or not at all.
     #[arg(long, env = "SPIDERPOOL_POD_NAME", requires = "pod_uid")]
     pod_name: Option<String>,
     /// Its UID.
@@ -85,10 +85,10 @@ struct Cleaner {
 }
 
 impl Cleaner {
-    /// Remembers what a step could not do.
-    fn note(&mut self, step: &str, outcome: anyhow::Result<()>) {
+    /// Records the failure of a step.
+    fn record(&mut self, step: &str, outcome: anyhow::Result<()>) {
         if let Err(problem) = outcome {
-            error!(step, problem = format!("{problem:#}"), "not done");
+            error!(step, problem = format!("{problem:#}"), "step failed");
             self.problems.push(format!("{step}: {problem:#}"));
         }
     }
@@ -106,9 +106,9 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
         problems: Vec::new(),
     };
 
-    // A leader would write again what is deleted here. If one cannot be ended, it loses its Lease at least.
+    // A leader would write again what is deleted here. One that cannot be ended loses its Lease at least.
     let outcome = cleaner.remove_controller(&clean.controller_name).await;
-    cleaner.note("the controllers", outcome);
+    cleaner.record("the controllers", outcome);
     let config = ElectionConfig {
         namespace,
         lease: LEASE.to_owned(),
@@ -116,29 +116,29 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
         timing: Timing { duration: NO_LEADER, ..Timing::default() },
     };
     let taken = leader::take_over(&kube, config).await;
-    cleaner.note("the leader's lease", taken.map_err(Into::into));
+    cleaner.record("the leader's lease", taken.map_err(Into::into));
     let outcome = cleaner.remove_daemon_set(&clean.agent_name).await;
-    // One that is left may take an address after the last look.
+    // An agent that is left may allocate an address after they are listed.
     let agents_are_left = outcome.is_err();
-    cleaner.note("the agents", outcome);
+    cleaner.record("the agents", outcome);
     let outcome = cleaner.clean_nodes(clean.manifest.as_deref(), clean.own_pod()).await;
-    cleaner.note("the nodes", outcome);
+    cleaner.record("the nodes", outcome);
     let outcome = cleaner.remove_objects().await;
-    cleaner.note("the objects", outcome);
+    cleaner.record("the objects", outcome);
     let kept = cleaner.remove_addresses().await;
     let keep_addresses = agents_are_left || !matches!(kept, Ok(0));
-    cleaner.note("the addresses", kept.map(|_| ()));
+    cleaner.record("the addresses", kept.map(|_| ()));
     let outcome = cleaner.remove_definitions(keep_addresses).await;
-    cleaner.note("the definitions", outcome);
+    cleaner.record("the definitions", outcome);
     let outcome = cleaner.remove_job(&clean.init_name).await;
-    cleaner.note("the init Job", outcome);
+    cleaner.record("the init Job", outcome);
     let outcome = cleaner.remove_lease().await;
-    cleaner.note("the leader's lease", outcome);
+    cleaner.record("the leader's lease", outcome);
 
     if !cleaner.problems.is_empty() {
         bail!("not everything could be removed: {}", cleaner.problems.join("; "));
     }
-    info!("Spiderpool is removed");
+    info!("Spiderpool removed");
     Ok(())
 }
 
@@ -160,7 +160,7 @@ impl Cleaner {
     }
 }
 
-/// What is not there need not be removed.
+/// An object that does not exist need not be removed.
 fn gone_is_fine<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
     match outcome {
         Err(failure) if !failure.is_not_found() => Err(failure),

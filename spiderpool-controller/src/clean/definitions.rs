@@ -11,10 +11,10 @@ use tracing::info;
 
 use super::Cleaner;
 use super::objects::ADDRESSES;
-use super::workloads::LOOK;
+use super::workloads::POLL;
 
 impl Cleaner {
-    /// Deletes them, that of addresses only if none stays, and waits until they are gone.
+    /// Deletes them and waits until they are gone; that of addresses stays if `keep_addresses`.
     pub(super) async fn remove_definitions(&self, keep_addresses: bool) -> anyhow::Result<()> {
         let api = Api::<CustomResourceDefinition>::all(self.kube.client());
         let (mut deleted, mut problems) = (Vec::new(), Vec::new());
@@ -40,10 +40,10 @@ impl Cleaner {
             while self.kube.read(api.get_opt(name)).await?.is_some() {
                 ensure!(
                     Instant::now() < end,
-                    "{name} is not gone after {:?}: an object of it has a finalizer of somebody else",
+                    "{name} is not gone after {:?}: an object of this kind has a finalizer of another controller",
                     self.limit
                 );
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
         }
         info!(deleted = deleted.len(), "definitions deleted");

@@ -1,4 +1,4 @@
-//! Has the nodes cleaned, by pods on them.
+//! Cleans the nodes, by a DaemonSet.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::plan::{Progress, unfinished};
-use super::workloads::LOOK;
+use super::workloads::POLL;
 use super::{Cleaner, OwnPod};
 
 impl Cleaner {
-    /// Applies the manifest, waits until its pods are ready, and deletes it. If `own` is killed before that, the garbage
-    /// collector deletes it: left alone, it would clean the nodes of the next installation.
+    /// Applies the manifest, waits until its pods are ready, and deletes it. `own` owns it, so that the garbage collector
+    /// deletes it if this pod is killed: otherwise it would clean the nodes of the next installation.
     pub(super) async fn clean_nodes(
         &self,
         manifest: Option<&Path>,
@@ -41,7 +41,7 @@ impl Cleaner {
             .await
             .with_context(|| format!("DaemonSet {name} cannot be applied"))?;
         let waited = self.wait_ready(&name).await;
-        // It goes, whether it has finished or not.
+        // The DaemonSet is deleted whether it has finished or not.
         let removed = self.remove_daemon_set(&name).await;
         waited?;
         removed?;
@@ -54,20 +54,20 @@ impl Cleaner {
         loop {
             let set = self.kube.read(sets.get(name)).await?;
             let uid = set.metadata.uid.clone().unwrap_or_default();
-            let dead = self.dead_nodes().await?;
-            let Some(why) = unfinished(progress(&set), &self.pods_of(&uid).await?, &dead) else {
-                info!(skipped = ?dead, "the nodes are clean");
-                if !dead.is_empty() {
-                    warn!(nodes = ?dead, "these nodes do not answer and are not cleaned: after a reboot nothing of ours is on them but the plugins in the CNI folder");
+            let unready = self.unready_nodes().await?;
+            let Some(reason) = unfinished(progress(&set), &self.pods_of(&uid).await?, &unready) else {
+                info!(skipped = ?unready, "nodes cleaned");
+                if !unready.is_empty() {
+                    warn!(nodes = ?unready, "these nodes are not ready and were not cleaned: after a reboot only the plugins in their CNI folder are left");
                 }
                 return Ok(());
             };
             ensure!(
                 Instant::now() < end,
-                "DaemonSet {name} did not finish within {:?}, {why}: see the logs of its init container clean-node",
+                "DaemonSet {name} did not finish within {:?}, {reason}: see the logs of its init container clean-node",
                 self.limit
             );
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 }

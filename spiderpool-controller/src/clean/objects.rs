@@ -1,4 +1,4 @@
-//! Our objects, but for what running pods still use.
+//! Deletes our objects, except addresses that running pods use.
 
 use std::collections::HashMap;
 
@@ -14,10 +14,10 @@ use tracing::{debug, info, warn};
 use super::Cleaner;
 use super::plan::{HeldBy, Living, stays};
 
-/// The kind that is looked at address by address.
+/// The kind of which only unused objects are deleted.
 pub(super) const ADDRESSES: &str = "spideripaddresses";
-/// How many problems are said.
-const SAID: usize = 5;
+/// How many examples a message has.
+const EXAMPLES: usize = 5;
 
 impl Cleaner {
     /// Deletes all objects of all kinds but addresses.
@@ -34,15 +34,15 @@ impl Cleaner {
         if problems.is_empty() {
             return Ok(());
         }
-        let more = problems.len().saturating_sub(SAID);
-        problems.truncate(SAID);
+        let more = problems.len().saturating_sub(EXAMPLES);
+        problems.truncate(EXAMPLES);
         bail!("{}{}", problems.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
     }
 
     async fn remove_kind(&self, resource: &ApiResource, problems: &mut Vec<String>) -> Result<(), Failure> {
         let all = Api::<DynamicObject>::all_with(self.kube.client(), resource);
         let found = match self.kube.pages(&all, |object| object.metadata).await {
-            // The definition is not there.
+            // There is no such definition.
             Err(failure) if failure.is_not_found() => return Ok(()),
             found => found?,
         };
@@ -79,12 +79,12 @@ impl Cleaner {
         }
         let pods = Api::<PodObject>::all(self.kube.client());
         let pods = self.kube.pages(&pods, |pod| Living::from(Pod::from(pod))).await;
-        let pods = pods.context("pods cannot be listed, so nobody knows which addresses are in use")?;
+        let pods = pods.context("pods cannot be listed, so it is unknown which addresses are in use")?;
         let pods: HashMap<_, _> = pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), pod)).collect();
         let (mut kept, mut failed) = (Vec::new(), Ok(()));
         for (meta, holder) in &held {
             let pod = pods.get(&(&*holder.namespace, &*holder.name)).copied();
-            // What somebody has taken since it was listed is in use as well.
+            // An address that has changed since it was listed is in use too.
             let outcome = if stays(holder, pod) {
                 Ok(Deletion::Changed)
             } else {
@@ -102,7 +102,7 @@ impl Cleaner {
             }
         }
         if !kept.is_empty() {
-            let examples: Vec<&str> = kept.iter().take(SAID).map(String::as_str).collect();
+            let examples: Vec<&str> = kept.iter().take(EXAMPLES).map(String::as_str).collect();
             warn!(
                 addresses = kept.len(),
                 examples = examples.join(", "),

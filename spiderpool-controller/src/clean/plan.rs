@@ -1,11 +1,11 @@
-//! What stays, and which nodes are done. Pure.
+//! Which addresses stay, and which nodes have finished. Pure.
 
 use std::collections::BTreeSet;
 
 use spiderpool_api::pod::Pod;
 use spiderpool_core::ipam::alive::{Fate, Stage, fate};
 
-/// An address, and whose it is.
+/// The pod that holds an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeldBy {
     pub(super) namespace: String,
@@ -29,7 +29,7 @@ impl From<Pod> for Living {
     }
 }
 
-/// Whether a pod may still use the address: then nobody else may ever get it, also not after a new installation.
+/// Whether a pod may still use the address: then no other pod may get it, also not after a new installation.
 pub(super) fn stays(held: &HeldBy, found: Option<&Living>) -> bool {
     let found = found.map(|pod| (pod.uid.as_str(), pod.stage));
     fate(&held.uid, held.is_static, found) != Fate::Freed
@@ -44,13 +44,13 @@ pub(super) struct DaemonPod {
     pub(super) is_ready: bool,
 }
 
-/// The nodes that answer and still have a pod of the DaemonSet.
-pub(super) fn still_there(pods: &[DaemonPod], dead: &BTreeSet<String>) -> Vec<String> {
-    let nodes = pods.iter().map(|pod| &pod.node).filter(|node| !dead.contains(*node));
+/// The ready nodes that still have a pod of the workload.
+pub(super) fn remaining_nodes(pods: &[DaemonPod], unready: &BTreeSet<String>) -> Vec<String> {
+    let nodes = pods.iter().map(|pod| &pod.node).filter(|node| !unready.contains(*node));
     nodes.cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// What the DaemonSet's status says.
+/// The progress of a DaemonSet by its status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     /// Whether the status is about the DaemonSet as it is now.
@@ -59,15 +59,19 @@ pub(super) struct Progress {
     pub(super) wanted: usize,
 }
 
-/// Why the DaemonSet has not finished on all nodes that answer; `None` if it has.
-pub(super) fn unfinished(progress: Progress, pods: &[DaemonPod], dead: &BTreeSet<String>) -> Option<String> {
+/// Why the DaemonSet has not finished on all ready nodes; `None` if it has.
+pub(super) fn unfinished(
+    progress: Progress,
+    pods: &[DaemonPod],
+    unready: &BTreeSet<String>,
+) -> Option<String> {
     if !progress.is_current {
-        return Some("nobody has looked at the DaemonSet yet".to_owned());
+        return Some("the DaemonSet controller has not observed the DaemonSet yet".to_owned());
     }
     if pods.len() < progress.wanted {
         return Some(format!("{} of {} pods exist", pods.len(), progress.wanted));
     }
-    let waiting = pods.iter().filter(|pod| !pod.is_ready && !dead.contains(&pod.node));
+    let waiting = pods.iter().filter(|pod| !pod.is_ready && !unready.contains(&pod.node));
     let waiting: Vec<&str> = waiting.map(|pod| pod.node.as_str()).collect();
     (!waiting.is_empty()).then(|| format!("not done on {}", waiting.join(", ")))
 }
@@ -85,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pod_may_still_use_stays() {
+    fn an_address_that_a_pod_may_use_stays() {
         assert!(stays(&held(false), Some(&living("u", Stage::Alive))));
         assert!(stays(&held(false), Some(&living("u", Stage::Terminating))));
         assert!(!stays(&held(false), Some(&living("u", Stage::Finished))));
@@ -95,15 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_does_not_answer_holds_nobody_up() {
-        let dead = BTreeSet::from(["n2".to_owned()]);
+    fn a_node_that_is_not_ready_is_not_waited_for() {
+        let unready = BTreeSet::from(["n2".to_owned()]);
         let pod = |node: &str, is_ready| DaemonPod { node: node.into(), is_ready };
         let pods = [pod("n1", false), pod("n2", false)];
-        assert_eq!(still_there(&pods, &dead), ["n1"]);
+        assert_eq!(remaining_nodes(&pods, &unready), ["n1"]);
         let progress = Progress { is_current: true, wanted: 2 };
-        assert!(unfinished(progress, &pods, &dead).unwrap().contains("n1"));
-        assert_eq!(unfinished(progress, &[pod("n1", true), pod("n2", false)], &dead), None);
-        assert!(unfinished(progress, &pods[..1], &dead).unwrap().contains("1 of 2"));
-        assert!(unfinished(Progress::default(), &[], &dead).is_some());
+        assert!(unfinished(progress, &pods, &unready).unwrap().contains("n1"));
+        assert_eq!(unfinished(progress, &[pod("n1", true), pod("n2", false)], &unready), None);
+        assert!(unfinished(progress, &pods[..1], &unready).unwrap().contains("1 of 2"));
+        assert!(unfinished(Progress::default(), &[], &unready).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! Deletes what runs pods, and waits until the pods are gone: also those that an earlier try left, whose owner is gone.
+//! Deletes workloads and waits until their pods are gone, also pods that an earlier attempt left without owner.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use tracing::{info, warn};
 
-use super::plan::{DaemonPod, still_there};
+use super::plan::{DaemonPod, remaining_nodes};
 use super::{Cleaner, gone_is_fine};
 
-/// Pause between two looks.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
+/// Interval of polls.
+pub(super) const POLL: Duration = Duration::from_millis(250);
 
-/// The label by which the chart tells the pods of its workloads apart: it has the workload's name.
+/// The label of the chart's pods that has their workload's name.
 const COMPONENT: &str = "app.kubernetes.io/component";
 
 impl Cleaner {
@@ -24,24 +24,24 @@ impl Cleaner {
         Api::namespaced(self.kube.client(), &self.namespace)
     }
 
-    /// Deletes the controllers and waits until they are gone. They go first: one of them would take its Lease again
-    /// and write what is deleted here.
+    /// Deletes the controllers and waits until they are gone. They are first: a leader would write again what is deleted
+    /// here.
     pub(super) async fn remove_controller(&self, name: &str) -> anyhow::Result<()> {
         if name.is_empty() {
             return Ok(());
         }
         let deployments = Api::<Deployment>::namespaced(self.kube.client(), &self.namespace);
-        // In the foreground, so that no ReplicaSet makes another pod after the last look.
+        // In the foreground, so that no ReplicaSet makes another pod after the last poll.
         gone_is_fine(self.kube.write(deployments.delete(name, &DeleteParams::foreground())).await)?;
         self.wait_gone(name).await?;
-        // A pod on a dead node would keep it for ever.
+        // In the foreground, a pod on a node that is not ready would keep the Deployment.
         gone_is_fine(self.kube.write(deployments.delete(name, &DeleteParams::background())).await)?;
         Ok(())
     }
 
     /// Deletes a DaemonSet and waits until its pods are gone.
     pub(super) async fn remove_daemon_set(&self, name: &str) -> anyhow::Result<()> {
-        // As above: until it goes, the DaemonSet is marked as being deleted, and its controller makes no pod.
+        // In the foreground too: while the DaemonSet is being deleted, its controller makes no pod.
         gone_is_fine(self.kube.write(self.daemon_sets().delete(name, &DeleteParams::foreground())).await)?;
         self.wait_gone(name).await?;
         gone_is_fine(self.kube.write(self.daemon_sets().delete(name, &DeleteParams::background())).await)?;
@@ -52,25 +52,25 @@ impl Cleaner {
         let end = Instant::now() + self.limit;
         let selector = ListParams::default().labels(&format!("{COMPONENT}={name}"));
         loop {
-            let dead = self.dead_nodes().await?;
+            let unready = self.unready_nodes().await?;
             let pods = self.pods(&selector, |_| true).await?;
-            let there = still_there(&pods, &dead);
-            if there.is_empty() {
+            let nodes = remaining_nodes(&pods, &unready);
+            if nodes.is_empty() {
                 let left: Vec<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
                 if left.is_empty() {
                     info!(name, "its pods are gone");
                 } else {
-                    warn!(name, nodes = ?left, "its pods are gone but on these nodes, which do not answer");
+                    warn!(name, nodes = ?left, "its pods are gone, except on these nodes, which are not ready");
                 }
                 return Ok(());
             }
             ensure!(
                 Instant::now() < end,
                 "pods of {name} are still on {} after {:?}: delete them, then uninstall again",
-                there.join(", "),
+                nodes.join(", "),
                 self.limit
             );
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -97,14 +97,14 @@ impl Cleaner {
         Ok(found.collect())
     }
 
-    /// Nodes that do not answer.
-    pub(super) async fn dead_nodes(&self) -> anyhow::Result<BTreeSet<String>> {
+    /// Nodes that are not ready.
+    pub(super) async fn unready_nodes(&self) -> anyhow::Result<BTreeSet<String>> {
         let nodes = Api::<Node>::all(self.kube.client());
         let list = self.kube.read(nodes.list(&ListParams::default())).await?;
-        let dead = list.items.into_iter().filter(|node| {
+        let unready = list.items.into_iter().filter(|node| {
             let conditions = node.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
             !conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
         });
-        Ok(dead.filter_map(|node| node.metadata.name).collect())
+        Ok(unready.filter_map(|node| node.metadata.name).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! What the controller counts.
+//! The controller's metrics.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::leader::state::FreeReason;
 
-/// Upper bounds, in seconds, of the lag of a view.
+/// Upper bounds of the lag, in seconds.
 const BOUNDS: [f64; 7] = [0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -18,7 +18,7 @@ struct Reason {
     reason: &'static str,
 }
 
-/// How long it took from a change to the write that shows it.
+/// Time from a change to the write of a pool that shows it.
 #[derive(Debug, Clone)]
 pub struct Lag(Histogram);
 
@@ -29,31 +29,31 @@ impl Lag {
     }
 }
 
-/// What is exported. The names that dashboards know come first.
+/// All of them. Names that upstream's dashboards use come first.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     collected: Counter,
-    /// Looks that failed.
+    /// Failed attempts to reconcile a pod.
     pub failures: Counter,
     /// Pools.
     pub pools: Gauge,
     /// Addresses in use.
     pub addresses: Gauge,
-    /// Pods that are known.
+    /// Known pods.
     pub pods: Gauge,
     /// 1 on the leader.
     pub leader: Gauge,
     by_reason: Family<Reason, Counter>,
-    /// Endpoints that their agents did not write.
+    /// Endpoints written in place of an agent.
     pub endpoints_written: Counter,
     /// Writes of a pool's status.
-    pub view_writes: Counter,
+    pub pool_status_writes: Counter,
     /// Writes of a pool's bitmaps.
-    pub usage_writes: Counter,
-    /// Writes of either that failed.
-    pub view_failures: Counter,
-    /// Age of the news that a view was written for.
-    pub view_lag: Lag,
+    pub pool_usage_writes: Counter,
+    /// Failed attempts to reconcile a pool.
+    pub pool_failures: Counter,
+    /// From a change to the write that shows it.
+    pub pool_lag: Lag,
     /// Changes of the coordinator's status.
     pub coordinator_writes: Counter,
 }
@@ -70,10 +70,10 @@ impl Metrics {
             leader: Gauge::default(),
             by_reason: Family::default(),
             endpoints_written: Counter::default(),
-            view_writes: Counter::default(),
-            usage_writes: Counter::default(),
-            view_failures: Counter::default(),
-            view_lag: Lag(Histogram::new(BOUNDS)),
+            pool_status_writes: Counter::default(),
+            pool_usage_writes: Counter::default(),
+            pool_failures: Counter::default(),
+            pool_lag: Lag(Histogram::new(BOUNDS)),
             coordinator_writes: Counter::default(),
         };
         for (name, help, counter) in [
@@ -84,9 +84,9 @@ impl Metrics {
                 "Endpoints that agents did not write",
                 &metrics.endpoints_written,
             ),
-            ("controller_pool_status_writes", "Writes of the status of pools", &metrics.view_writes),
-            ("controller_pool_usage_writes", "Writes of the bitmaps of pools", &metrics.usage_writes),
-            ("controller_pool_write_failures", "Writes of either that failed", &metrics.view_failures),
+            ("controller_pool_status_writes", "Writes of the status of pools", &metrics.pool_status_writes),
+            ("controller_pool_usage_writes", "Writes of the bitmaps of pools", &metrics.pool_usage_writes),
+            ("controller_pool_write_failures", "Writes of either that failed", &metrics.pool_failures),
             (
                 "controller_coordinator_writes",
                 "Changes of the coordinator's status",
@@ -111,7 +111,7 @@ impl Metrics {
         registry.register(
             "spiderpool_controller_view_lag_seconds",
             "Time from a change to the write that shows it",
-            metrics.view_lag.0.clone(),
+            metrics.pool_lag.0.clone(),
         );
         metrics
     }

@@ -1,7 +1,7 @@
 //! What the leader knows of the cluster: addresses, pods, nodes, endpoints and pools, fed by its watches, each object
 //! reduced to a few dozen bytes. One lock guards them all, so that joins see one moment.
 //!
-//! **Invariant:** nothing is freed by this alone: who acts on a [`PodAction`] asks the API server first.
+//! **Invariant:** nothing is freed by this alone: before a [`PodAction`] is carried out, the API server is asked.
 
 mod addresses;
 mod endpoints;

@@ -1,4 +1,4 @@
-//! What the status should say, from what the cluster says.
+//! The desired status, from what is known of the cluster.
 
 use ipnet::IpNet;
 use spiderpool_api::crd::{CoordinatorPhase, PodCidrType, SpiderCoordinatorStatus};
@@ -16,7 +16,7 @@ pub(super) struct Sources {
     pub(super) kubeadm: Option<Result<Kubeadm, KubeadmError>>,
 }
 
-/// The desired status, and the problems that its reason tells.
+/// The desired status, and the problems of which its reason is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) status: SpiderCoordinatorStatus,

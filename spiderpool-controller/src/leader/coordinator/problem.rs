@@ -13,7 +13,7 @@ pub(super) enum StatusProblem {
     /// `spec.podCIDRType` names a source that is not read yet.
     #[error(transparent)]
     PodCidrType(#[from] Unsupported),
-    /// `spec.podCIDRType` is cluster, and the cluster does not say.
+    /// `spec.podCIDRType` is cluster, and kubeadm's ConfigMap does not name them.
     #[error(
         "podCIDRType cluster: {CONFIG_MAP} {0}: set spec.podCIDRType to none and list the pod CIDRs in spec.hijackCIDR"
     )]

@@ -1,4 +1,4 @@
-//! Writes the status, says in an Event what is wrong, and removes our finalizer from a coordinator that is deleted.
+//! Writes the status and an Event of what is wrong, and removes our finalizer from a coordinator that is being deleted.
 
 use std::sync::Arc;
 use std::time::Duration;

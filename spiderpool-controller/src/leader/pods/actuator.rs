@@ -1,4 +1,4 @@
-//! Frees a pod's addresses or writes its endpoint, after the API server has confirmed what the watches say.
+//! Frees a pod's addresses or writes its endpoint, after the API server has confirmed the watches.
 
 use std::net::IpAddr;
 

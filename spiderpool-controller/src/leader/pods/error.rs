@@ -64,7 +64,7 @@ impl ReconcileError {
         }
     }
 
-    /// Whether an object was written by somebody else at the same time: no failure, only a reason to look again.
+    /// Whether an object has changed since it was read: no failure, only a reason to reconcile again.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Changed { .. })
     }

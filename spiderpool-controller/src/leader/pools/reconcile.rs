@@ -70,7 +70,7 @@ impl PoolReconciler {
         }
         if let Some(patch) = status {
             self.patch(pool, patch, Part::Status).await?;
-            self.metrics.view_writes.inc();
+            self.metrics.pool_status_writes.inc();
         }
         match unused {
             Some(uid) => finalizer::remove_when_unused(&self.kube, pool, &uid).await,
@@ -107,12 +107,12 @@ impl Reconciler<PoolKey> for PoolReconciler {
                 interval
             }
         };
-        self.metrics.view_lag.observe(since.elapsed());
+        self.metrics.pool_lag.observe(since.elapsed());
         Ok(Action::await_change().with_min_interval(interval))
     }
 
     fn failed(&self, key: &PoolKey, error: &Failure, pause: Duration) {
-        self.metrics.view_failures.inc();
+        self.metrics.pool_failures.inc();
         let pool = key.pool();
         if error.is_conflict() || error.is_not_found() {
             debug!(pool, %error, ?pause, "the pool has changed, reconciling again");

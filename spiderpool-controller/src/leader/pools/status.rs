@@ -31,7 +31,7 @@ pub(super) fn interval(in_use: usize) -> Duration {
     INTERVAL * (records.div_ceil(RECORDS_PER_INTERVAL).max(1) as u32)
 }
 
-/// What the status should say.
+/// The desired status.
 fn status<'a>(
     usable: &IpSet,
     in_use: impl Iterator<Item = (IpAddr, &'a Address)>,

@@ -45,7 +45,7 @@ impl StoredBlocks {
         self.0.entry(pool).or_default().insert(name, object.spec.bitmap.clone());
     }
 
-    /// What the block says, and whether it exists, is unknown: the next plan writes or deletes it.
+    /// Whether the block exists, and its bitmap, are unknown: the next plan writes or deletes it.
     pub(super) fn mark_unknown(&mut self, pool: &str, name: &str) {
         // No stored block has an empty bitmap.
         self.0.entry(pool.into()).or_default().insert(name.to_owned(), String::new());
@@ -66,7 +66,7 @@ impl StoredBlocks {
         self.0.keys().cloned()
     }
 
-    /// The writes after which a pool's blocks say which of its addresses are in use.
+    /// The writes after which the bitmaps of a pool are right.
     pub(super) fn plan(&self, state: &ClusterState, pool: &str) -> Vec<BlockWrite> {
         let none = BTreeMap::new();
         let known = self.0.get(pool).unwrap_or(&none);

@@ -1,4 +1,4 @@
-//! The bitmaps on the API server: loaded once, written when a plan says so.
+//! The bitmaps on the API server: loaded once, then written where they differ.
 
 use kube::Api;
 use kube::api::{ListParams, Patch, PostParams};
@@ -34,7 +34,7 @@ impl UsageStore {
         &self.stored
     }
 
-    /// Makes a pool's bitmaps say which of its addresses are in use.
+    /// Writes the bitmaps of a pool that are not right.
     pub(super) async fn write(&self, state: &Shared<ClusterState>, pool: &str) -> Result<(), Failure> {
         let writes = state.read(|state| self.stored.read(|stored| stored.plan(state, pool)));
         for write in writes {
@@ -52,7 +52,7 @@ impl UsageStore {
                     self.stored.write(|stored| stored.delete(pool, &name));
                 }
             }
-            self.metrics.usage_writes.inc();
+            self.metrics.pool_usage_writes.inc();
         }
         Ok(())
     }

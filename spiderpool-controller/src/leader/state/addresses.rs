@@ -14,7 +14,7 @@ use super::{ClusterState, PodId};
 /// What is kept of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// With the prefix length of its subnet, if the object says so readably.
+    /// With the prefix length of its subnet; `None` if the object's field is invalid.
     pub net: Option<IpNet>,
     /// The NIC.
     pub interface: Arc<str>,

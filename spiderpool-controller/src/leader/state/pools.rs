@@ -1,4 +1,4 @@
-//! Pools, and what their objects say of what the leader writes there.
+//! Pools, and their status as the leader last read or wrote it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -96,7 +96,7 @@ impl From<WireNode> for SlimNode {
 /// An address as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlimAddress {
-    /// As the object's name says.
+    /// By the object's name; `None` if that is invalid.
     pub(super) ip: Option<IpAddr>,
     pub(super) net: Option<IpNet>,
     pub(super) pool: String,
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_ready_when_it_says_so() {
+    fn a_node_is_ready_by_its_condition() {
         let node = |conditions: serde_json::Value| {
             let wire = json!({"metadata": {"name": "n"}, "spec": {}, "status": {"conditions": conditions}});
             SlimNode::from(serde_json::from_value::<WireNode>(wire).unwrap()).is_ready
