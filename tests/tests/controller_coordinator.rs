@@ -40,7 +40,7 @@ fn kubeadm(text: &str) {
 
 /// Upstream stays NotReady until the controller is restarted.
 #[tokio::test(flavor = "multi_thread")]
-async fn not_ready_is_never_sticky() {
+async fn a_status_that_is_not_ready_recovers() {
     let bench = Bench::new("follow").await;
     coordinator(&bench, &json!({"podCIDRType": "cluster"}));
     let controller = controller(&bench).await;
@@ -99,7 +99,7 @@ async fn not_ready_is_never_sticky() {
 
 /// Upstream's coordinator carries a finalizer that nobody removes.
 #[tokio::test(flavor = "multi_thread")]
-async fn deleting_a_coordinator_does_not_hang() {
+async fn the_finalizer_of_a_deleted_coordinator_is_removed() {
     let bench = Bench::new("finalizer").await;
     coordinator(&bench, &json!({}));
     let controller = controller(&bench).await;

@@ -17,7 +17,7 @@ use spiderpool_tests::solo_agent::SoloAgent;
 use spiderpool_tests::solo_controller::{SoloController, Start};
 use support::{Bench, LIMIT, TestPod, addresses};
 
-/// What a deleted pod held must be free after this time.
+/// The addresses of a deleted pod must be free after this time.
 const FREED: Duration = Duration::from_secs(5);
 
 /// Short terms, so that nobody waits long for a killed leader.
@@ -64,7 +64,7 @@ async fn soon(what: &str, check: impl AsyncFn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_leads_and_another_takes_over() {
+async fn one_replica_leads_and_another_takes_over() {
     let bench = Bench::new("election").await;
     let first = controller(&bench, "first", &TERMS).await;
     let second = controller(&bench, "second", &TERMS).await;
@@ -72,7 +72,7 @@ async fn one_leads_and_another_takes_over() {
     first.kill().unwrap();
     bench.until("the other one leads", async || second.leads().await.unwrap()).await;
 
-    // Whoever ends in order leaves nothing to wait for, and nothing behind.
+    // A leader that ends on SIGTERM deletes its Lease.
     let third = controller(&bench, "third", &[]).await;
     second.stop().unwrap();
     bench.until("the third one leads", async || third.leads().await.unwrap()).await;
@@ -82,16 +82,16 @@ async fn one_leads_and_another_takes_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_loses_the_lease_stops_working_and_comes_back() {
+async fn a_leader_that_loses_its_lease_stops_and_leads_again_when_it_expires() {
     let bench = Bench::new("deposed").await;
     let one = controller(&bench, "one", &TERMS).await;
-    let lease = json!({"spec": {"holderIdentity": "stranger", "leaseDurationSeconds": 3}}).to_string();
+    let lease = json!({"spec": {"holderIdentity": "other", "leaseDurationSeconds": 3}}).to_string();
     let namespace = bench.namespace().to_owned();
     let depose =
         ["patch", "lease", "-n", &namespace, "spiderpool-controller-leases", "--type=merge", "-p", &lease];
     ControlPlane::shared().kubectl(&depose).unwrap();
     bench.until("it has stopped", async || !one.leads().await.unwrap()).await;
-    bench.until("the stranger is silent, it leads again", async || one.leads().await.unwrap()).await;
+    bench.until("the other's Lease expires, it leads again", async || one.leads().await.unwrap()).await;
     bench
         .until("and is ready", async || one.probe("/v1/runtime/readiness").await.unwrap().0.is_success())
         .await;
@@ -99,7 +99,7 @@ async fn who_loses_the_lease_stops_working_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn views_are_right_after_a_hundred_addresses() {
+async fn status_and_bitmaps_are_right_after_a_hundred_addresses() {
     let bench = Bench::new("views").await;
     bench.pool("p", "10.40.0.0/16", &["10.40.0.2-10.40.3.255"], &json!({}));
     let controller = controller(&bench, "a", &[]).await;
@@ -132,7 +132,7 @@ async fn views_are_right_after_a_hundred_addresses() {
     .await;
     assert!(controller.metric("spiderpool_controller_pool_status_writes_total").await.unwrap() < 60.0);
 
-    // Nothing is left of views when nothing is in use.
+    // Without addresses in use there are neither records nor bitmaps.
     for pod in &pods {
         bench.delete_pod(pod);
     }
@@ -148,7 +148,7 @@ async fn views_are_right_after_a_hundred_addresses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_of_a_deleted_pod_are_freed_although_its_agent_is_dead() {
+async fn addresses_of_a_deleted_pod_are_freed_without_its_agent() {
     let bench = Bench::new("dead-agent").await;
     bench.pool("p", "10.41.0.0/24", &["10.41.0.2-10.41.0.9"], &json!({}));
     let (gone, stays) = (bench.pod_with_pool("gone", "n1", "p"), bench.pod_with_pool("stays", "n1", "p"));
@@ -177,7 +177,7 @@ async fn addresses_of_a_deleted_pod_are_freed_although_its_agent_is_dead() {
 
 /// Its kubelet hears of it last and grants it its grace period all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_was_deleted_by_force_keeps_its_address_while_its_node_may_run_it() {
+async fn a_force_deleted_pod_keeps_its_address_while_its_node_may_run_it() {
     let bench = Bench::new("force").await;
     bench.pool("p", "10.49.0.0/24", &["10.49.0.2-10.49.0.9"], &json!({}));
     bench.node("n1", true);
@@ -201,7 +201,7 @@ async fn a_pod_that_was_deleted_by_force_keeps_its_address_while_its_node_may_ru
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_leader_frees_what_went_while_nobody_led() {
+async fn a_new_leader_frees_addresses_of_pods_deleted_before_its_election() {
     let bench = Bench::new("interregnum").await;
     bench.pool("p", "10.42.0.0/24", &["10.42.0.2-10.42.0.9"], &json!({}));
     let (old, stays) = (bench.pod_with_pool("old", "n1", "p"), bench.pod_with_pool("stays", "n1", "p"));
@@ -219,9 +219,9 @@ async fn a_new_leader_frees_what_went_while_nobody_led() {
     controller.stop().unwrap();
 }
 
-/// Terminating, in any stage of its grace period, on a node that answers: its kubelet is at work.
+/// On a ready node the kubelet is still stopping it, also after its grace period.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_in_its_grace_period_keeps_what_it_has_until_its_node_is_dead() {
+async fn a_terminating_pod_keeps_its_address_until_its_node_is_not_ready() {
     let bench = Bench::new("grace").await;
     bench.pool("p", "10.43.0.0/24", &["10.43.0.2-10.43.0.9"], &json!({}));
     bench.node("n1", true);
@@ -233,14 +233,14 @@ async fn a_pod_in_its_grace_period_keeps_what_it_has_until_its_node_is_dead() {
     bench.terminate_pod_in(&pod, 1);
     let terminated = Instant::now();
     bench.until("the grace period is over", async || terminated.elapsed() > Duration::from_secs(3)).await;
-    assert_eq!(bench.held(&pod).len(), 1, "the node is alive");
+    assert_eq!(bench.held(&pod).len(), 1, "the node is ready");
     bench.node("n1", false);
-    soon("the node is dead, the address free", async || bench.held(&pod).is_empty()).await;
+    soon("the node is not ready, the address free", async || bench.held(&pod).is_empty()).await;
     controller.stop().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_a_dead_agent_did_not_write_is_written() {
+async fn a_missing_endpoint_is_written_without_the_agent() {
     let bench = Bench::new("endpoint").await;
     bench.pool("p", "10.44.0.0/24", &["10.44.0.2-10.44.0.9"], &json!({"gateway": "10.44.0.1"}));
     let pod = bench.pod_with_pool("p", "n1", "p");
@@ -284,7 +284,7 @@ async fn an_endpoint_whose_pod_is_gone_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pool_that_is_deleted_goes_when_nothing_of_it_is_in_use() {
+async fn the_finalizer_of_a_deleted_pool_is_removed_when_no_address_is_in_use() {
     let bench = Bench::new("pool-goes").await;
     bench.pool("p", "10.45.0.0/24", &["10.45.0.2-10.45.0.9"], &json!({}));
     let name = bench.name("p");
@@ -298,7 +298,7 @@ async fn a_pool_that_is_deleted_goes_when_nothing_of_it_is_in_use() {
     let controller = controller(&bench, "a", &[]).await;
     plane.kubectl(&["delete", "spiderippool", &name, "--wait=false"]).unwrap();
     bench
-        .until("its use is shown", async || {
+        .until("its use is reported", async || {
             object("spiderippool", &name).unwrap()["status"]["allocatedIPCount"] == json!(1)
         })
         .await;
@@ -309,7 +309,7 @@ async fn a_pool_that_is_deleted_goes_when_nothing_of_it_is_in_use() {
 
 /// The comparison does not rely on the watches.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_full_comparison_frees_nothing_of_a_pod_that_lives() {
+async fn the_full_comparison_frees_nothing_of_a_running_pod() {
     let bench = Bench::new("compare").await;
     bench.pool("p", "10.46.0.0/24", &["10.46.0.2-10.46.0.9"], &json!({}));
     let pod = bench.pod_with_pool("p", "n1", "p");
@@ -344,7 +344,7 @@ async fn the_leader_comes_back_after_an_outage_of_the_api_server() {
     let parts = bench.into_parts();
     plane.kill_api_server().unwrap();
     let leads = async || controller.leads().await.unwrap();
-    poll::until_async("it leads no more", LIMIT, async || {
+    poll::until_async("it does not lead any more", LIMIT, async || {
         anyhow::ensure!(!leads().await, "it does");
         Ok(())
     })

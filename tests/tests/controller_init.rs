@@ -47,7 +47,7 @@ const DEADLINE: &str = "SPIDERPOOL_INIT_DEADLINE";
 
 /// Upstream takes an object that exists for success: an upgrade changes nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_applies_changed_values_but_not_over_a_users() {
+async fn an_upgrade_applies_changed_values_except_those_a_user_has_set() {
     let plane = ControlPlane::shared();
     let name = "init-pool";
     let values = |ranges, mode| {
@@ -93,7 +93,7 @@ async fn an_upgrade_applies_changed_values_but_not_over_a_users() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_makes_no_sense_fails_at_once_and_says_why() {
+async fn an_invalid_value_fails_at_once_with_the_reason() {
     let plane = ControlPlane::shared();
     let refused = |environment: &[(&str, &str)], part: &str| {
         let error = run(plane, "spiderpool-init", &[], environment).unwrap_err().to_string();
@@ -108,7 +108,7 @@ async fn what_makes_no_sense_fails_at_once_and_says_why() {
 
 /// Upstream waits without end.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_wait_for_definitions_has_an_end() {
+async fn waiting_for_definitions_ends_at_the_deadline() {
     let options = Options { definitions: Definitions::None, ..Options::default() };
     let plane = ControlPlane::start(options).unwrap();
     let begun = Instant::now();
@@ -138,7 +138,7 @@ async fn the_wait_for_definitions_has_an_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clean_leaves_nothing_but_what_running_pods_use() {
+async fn clean_leaves_only_addresses_of_running_pods() {
     let plane = ControlPlane::start(Options::default()).unwrap();
     let bench = Bench::on(&plane, "clean").await;
     let environment = [("SPIDERPOOL_POD_NAMESPACE", "clean"), ("SPIDERPOOL_AGENT_NAME", "spiderpool-agent")];
@@ -184,7 +184,7 @@ async fn clean_leaves_nothing_but_what_running_pods_use() {
 
 /// An earlier try deleted the agents' DaemonSet and ended before their pods did; and a node is dead.
 #[tokio::test(flavor = "multi_thread")]
-async fn clean_waits_for_pods_without_owner_but_not_for_dead_nodes() {
+async fn clean_waits_for_pods_without_owner_but_not_for_nodes_that_are_not_ready() {
     let plane = ControlPlane::start(Options::default()).unwrap();
     let _bench = Bench::on(&plane, "left").await;
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});

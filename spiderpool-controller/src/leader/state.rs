@@ -76,16 +76,6 @@ impl ClusterState {
         mem::take(&mut self.changes)
     }
 
-    /// The changed pools; changed pods stay noted.
-    pub fn take_pools(&mut self) -> HashSet<Arc<str>> {
-        mem::take(&mut self.changes.pools)
-    }
-
-    /// The changed pods; changed pools stay noted.
-    pub fn take_pods(&mut self) -> HashSet<PodId> {
-        mem::take(&mut self.changes.pods)
-    }
-
     /// Marks every pod with addresses or an endpoint, and every pool.
     pub fn mark_all_changed(&mut self) {
         let holders = self.addresses.holders().map(|(id, _)| id.clone());
