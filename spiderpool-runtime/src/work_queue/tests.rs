@@ -3,13 +3,14 @@ use std::collections::HashMap;
 
 use super::*;
 
-/// Takes `work` per key, fails while it is told to, and writes down what it did.
+/// Takes the time `work` per key, fails as often as `failures` says, and records its runs.
 #[derive(Default)]
 struct Recorder {
     work: Duration,
     failures: RefCell<HashMap<&'static str, u32>>,
     action: Action,
-    begun: RefCell<Vec<(&'static str, Duration)>>,
+    /// Keys, when their runs began, and since when they were due, from the start.
+    begun: RefCell<Vec<(&'static str, Duration, Duration)>>,
     finished: Cell<usize>,
     running: Cell<usize>,
     most_running: Cell<usize>,
@@ -21,18 +22,25 @@ impl Recorder {
         Self { start: Cell::new(Some(Instant::now())), ..Self::default() }
     }
 
-    /// When the key was begun, in milliseconds since the start.
+    /// When runs of the key began, in milliseconds since the start.
     fn times(&self, key: &str) -> Vec<u128> {
         let begun = self.begun.borrow();
-        begun.iter().filter(|(name, _)| *name == key).map(|(_, at)| at.as_millis()).collect()
+        begun.iter().filter(|(name, ..)| *name == key).map(|(_, at, _)| at.as_millis()).collect()
+    }
+
+    /// Since when the key was due at each run, in milliseconds since the start.
+    fn due(&self, key: &str) -> Vec<u128> {
+        let begun = self.begun.borrow();
+        begun.iter().filter(|(name, ..)| *name == key).map(|(.., since)| since.as_millis()).collect()
     }
 }
 
 impl Reconciler<&'static str> for Recorder {
     type Error = &'static str;
 
-    async fn reconcile(&self, key: &&'static str, _since: Instant) -> Result<Action, &'static str> {
-        self.begun.borrow_mut().push((key, self.start.get().unwrap().elapsed()));
+    async fn reconcile(&self, key: &&'static str, since: Instant) -> Result<Action, &'static str> {
+        let start = self.start.get().unwrap();
+        self.begun.borrow_mut().push((key, start.elapsed(), since.duration_since(start)));
         self.running.set(self.running.get() + 1);
         self.most_running.set(self.most_running.get().max(self.running.get()));
         tokio::time::sleep(self.work).await;
@@ -50,7 +58,7 @@ impl Reconciler<&'static str> for Recorder {
     fn failed(&self, _key: &&'static str, _error: &&'static str, _pause: Duration) {}
 }
 
-/// Runs the workers for so long.
+/// Runs the workers until this time is over.
 async fn run_for(time: Duration, workers: Workers<&'static str>, limit: usize, recorder: &Recorder) {
     let shutdown = CancellationToken::new();
     let timer = async {
@@ -97,8 +105,7 @@ async fn a_failing_key_backs_off_and_others_go_on() {
     let (queue, workers) = work_queue();
     queue.add("bad");
     queue.add_after("good", Duration::from_millis(100));
-    // After a success it starts from the shortest pause again.
-    queue.add_after("good", Duration::from_millis(100));
+    // After a success the next failure has the shortest pause again.
     let fail_again = async {
         tokio::time::sleep(SECOND * 20).await;
         recorder.failures.borrow_mut().insert("bad", 1);
@@ -111,6 +118,7 @@ async fn a_failing_key_backs_off_and_others_go_on() {
     };
     near(recorder.times("bad"), &[0, 500, 1500, 3500, 20_000, 20_500]);
     near(recorder.times("good"), &[100]);
+    assert_eq!(recorder.due("bad"), [0, 0, 0, 0, 20_000, 20_000], "due since it was added");
 }
 
 #[tokio::test(start_paused = true)]
