@@ -18,7 +18,7 @@ use spiderpool_runtime::shutdown;
 use spiderpool_runtime::{http as server, logging, metrics};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::agent::Agent;
 use crate::config::{ConfigFile, Daemon, Environment};
@@ -147,22 +147,14 @@ async fn serve(
     // It is listened at: who asks now is answered when it is served.
     answers.met();
     let mut tasks = vec![
-        spawn("unix socket", server::serve(socket, http::router(Arc::clone(agent)), shutdown.clone())),
-        spawn("health probes", server::serve(probes, health.router(), shutdown.clone())),
+        tokio::spawn(server::serve(socket, http::router(Arc::clone(agent)), shutdown.clone())),
+        tokio::spawn(server::serve(probes, health.router(), shutdown.clone())),
         tokio::spawn(own_socket::watch(file.socket().to_owned(), answers, shutdown.clone())),
     ];
     if let Some(listener) = listener {
         info!(address = %listener.local_addr()?, "metrics are served");
         let router: Router = metrics::router(Arc::new(registry));
-        tasks.push(spawn("metrics", server::serve(listener, router, shutdown.clone())));
+        tasks.push(tokio::spawn(server::serve(listener, router, shutdown.clone())));
     }
     Ok(tasks)
-}
-
-fn spawn(what: &'static str, serving: impl Future<Output = std::io::Result<()>> + Send + 'static) -> Task {
-    tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            error!(what, %error, "server failed");
-        }
-    })
 }

@@ -31,9 +31,8 @@ pub async fn bind(port: u16) -> io::Result<TcpListener> {
 }
 
 /// Serves until the shutdown is requested; requests that have begun are answered first, within a limit.
-pub async fn serve<L: Listener>(listener: L, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+pub async fn serve<L: Listener>(listener: L, router: Router, shutdown: CancellationToken) {
     serve_within(listener, router, shutdown, GRACE).await;
-    Ok(())
 }
 
 async fn serve_within<L: Listener>(

@@ -9,7 +9,7 @@ use spiderpool_runtime::health::Health;
 use spiderpool_runtime::{http, metrics};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::config::Environment;
 
@@ -23,24 +23,13 @@ pub(super) async fn start(
     let probes = http::bind(environment.health_port).await;
     let probes = probes.with_context(|| format!("port {} of the health probes", environment.health_port))?;
     info!(address = %probes.local_addr()?, "health probes are served");
-    let mut servers = vec![spawn("health probes", http::serve(probes, health.router(), shutdown.clone()))];
+    let mut servers = vec![tokio::spawn(http::serve(probes, health.router(), shutdown.clone()))];
     if environment.enabled_metric {
         let port = environment.metric_http_port;
         let listener = http::bind(port).await.with_context(|| format!("port {port} of the metrics"))?;
         info!(address = %listener.local_addr()?, "metrics are served");
         let router = metrics::router(Arc::new(registry));
-        servers.push(spawn("metrics", http::serve(listener, router, shutdown.clone())));
+        servers.push(tokio::spawn(http::serve(listener, router, shutdown.clone())));
     }
     Ok(servers)
-}
-
-fn spawn(
-    name: &'static str,
-    serving: impl Future<Output = std::io::Result<()>> + Send + 'static,
-) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            error!(server = name, %error, "server failed");
-        }
-    })
 }
