@@ -27,9 +27,9 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
         return Verdict::Pass;
     }
     let bytes = p.len();
-    let Scratch { headers, rewrite } = scratch;
+    let Scratch { headers, rewrite, outcome: stored } = scratch;
     rewrite.clear();
-    let mut outcome = decide(p, id, nic, headers, rewrite, s);
+    let mut outcome = Scratch::reload(stored, decide(p, id, nic, headers, rewrite, s));
     if outcome.mtu() != 0 {
         if mtu::exceeds(p, outcome.mtu()) {
             s.count(id, Reason::MtuExceeded, bytes);
@@ -76,9 +76,20 @@ fn decide<P: Packet, S: State>(
     if h.is_discovery() || h.dst.is_link_scope() {
         return Outcome::pass(Reason::LinkScope);
     }
-    if !h.is_tracked() {
-        return by_source(nic, h, rewrite, s, Reason::of_untracked(h));
+    let outcome = if h.is_tracked() {
+        by_flow(id, nic, h, rewrite, s)
+    } else {
+        Outcome::undecided(Reason::of_untracked(h))
+    };
+    match outcome.decided() {
+        Some(outcome) => outcome,
+        None => by_source(nic, h, rewrite, s, outcome.reason),
     }
+}
+
+/// A reply, or a destination that is told apart; undecided if the source decides.
+#[inline(always)]
+fn by_flow<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
     if let Some(outcome) = arrivals::reply(id, nic, h, rewrite, s).decided() {
         return outcome;
     }
@@ -86,7 +97,7 @@ fn decide<P: Packet, S: State>(
         && let Some(exit) = pod::exit(nic, s)
     {
         match nic.exit_mode() {
-            ExitMode::AsIs => return by_source(nic, h, rewrite, s, Reason::Steered),
+            ExitMode::AsIs => return Outcome::undecided(Reason::Steered),
             ExitMode::Translated if !exit.addr(h.dst).is_unspecified() => {
                 return steer(id, nic, exit, h, rewrite, s);
             }
@@ -97,7 +108,7 @@ fn decide<P: Packet, S: State>(
     if nic.owns(h.src) {
         return Outcome::pass(Reason::NotOurs);
     }
-    by_source(nic, h, rewrite, s, Reason::BySource)
+    Outcome::undecided(Reason::BySource)
 }
 
 #[inline(always)]
@@ -108,7 +119,7 @@ fn reported<S: State>(outcome: Outcome, id: u16, s: &S) -> Outcome {
     outcome
 }
 
-/// A destination that the exit NIC reaches, with its address.
+/// A destination that the exit NIC reaches, with its address; undecided if there is no translation.
 #[inline(always)]
 fn steer<S: State>(
     id: u16,
@@ -137,7 +148,7 @@ fn steer<S: State>(
     }
     let flow = nat::find_or_insert(id, exit, h, s);
     if !flow.found {
-        return by_source(nic, h, rewrite, s, flow.reason);
+        return Outcome::undecided(flow.reason);
     }
     rewrite.source(exit.addr(h.src), flow.port);
     by_exit(nic, exit, rewrite, flow.reason)

@@ -21,9 +21,9 @@ pub fn ingress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s
         return Verdict::Pass;
     }
     let bytes = p.len();
-    let Scratch { headers, rewrite } = scratch;
+    let Scratch { headers, rewrite, outcome: stored } = scratch;
     rewrite.clear();
-    let mut outcome = decide(p, id, nic, headers, rewrite, s);
+    let mut outcome = Scratch::reload(stored, decide(p, id, nic, headers, rewrite, s));
     if !rewrite.apply(p, headers) {
         outcome = Outcome::pass(Reason::Failed);
     } else if rewrite.lowers_mss() {

@@ -47,6 +47,13 @@ pub struct Outcome {
 
 const _: () = assert!(size_of::<Outcome>() == 8);
 
+impl Default for Outcome {
+    #[inline(always)]
+    fn default() -> Self {
+        Self::undecided(Reason::NotOurs)
+    }
+}
+
 impl Outcome {
     /// [`Verdict::Pass`].
     #[inline(always)]
