@@ -1,4 +1,4 @@
-//! The maps `arrivals` and `nat`: flows end here when a pod goes or their time is over.
+//! The maps `arrivals` and `nat`: removes the flows of a pod and what has expired.
 
 use spiderpool_ebpf_common::flow_state;
 use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, Tuple, names};
@@ -38,7 +38,7 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Removes the translations whose time is over, and halves whose other half is missing.
+    /// Removes expired translations, and halves whose other half is missing.
     ///
     /// The programs ignore such entries anyway; this makes room. To be called every few seconds.
     pub fn expire(&mut self) -> Result<Expired, MapError> {

@@ -29,7 +29,7 @@ pub use spiderpool_ebpf_common::maps::{
     SIBLINGS,
 };
 pub use spiderpool_ebpf_common::reason::Reason;
-pub use sys::give_back_memory;
+pub use sys::trim_heap;
 
 /// Where maps and programs are pinned on a node.
 pub const PIN_DIR: &str = "/sys/fs/bpf/spiderpool/v1";

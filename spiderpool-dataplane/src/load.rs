@@ -77,7 +77,7 @@ impl Dataplane {
         pins::make_dir(pin_dir)?;
         // Not earlier: the loader parses the types of the whole kernel, tens of MiB, whether they are needed or not.
         let loaded = Self::load_bytes(object, &bytes, pin_dir, sizes, EbpfLoader::new().btf(None));
-        sys::give_back_memory();
+        sys::trim_heap();
         loaded
     }
 
@@ -102,7 +102,7 @@ impl Dataplane {
         loader: &mut EbpfLoader<'a>,
     ) -> Result<Self, LoadError> {
         set_sizes(loader, sizes);
-        let replaced = remove_unfit(loader, object, bytes, pin_dir)?;
+        let replaced = unpin_incompatible(loader, object, bytes, pin_dir)?;
         for (map, pin) in PINS {
             loader.map_pin_path(map, pin_dir.join(pin));
         }
@@ -148,7 +148,7 @@ fn set_sizes(loader: &mut EbpfLoader<'_>, sizes: &Sizes) {
 
 /// Makes the object's maps once unpinned, only to compare the pinned ones with them (aya takes whatever is
 /// pinned), and unpins those that do not fit.
-fn remove_unfit(
+fn unpin_incompatible(
     loader: &mut EbpfLoader<'_>,
     object: &Path,
     bytes: &[u8],
@@ -162,7 +162,7 @@ fn remove_unfit(
     for (name, pin) in PINS {
         let path = pin_dir.join(pin);
         let map = wanted.map(name).ok_or(LoadError::Incomplete { path: object.to_owned(), what: name })?;
-        let fits = map_fd(map).map(|fd| pins::fits(&path, fd));
+        let fits = map_fd(map).map(|fd| pins::is_compatible(&path, fd));
         match fits {
             Some(Ok(None | Some(true))) => {}
             Some(Err(source)) => return Err(LoadError::Pin { path, source }),

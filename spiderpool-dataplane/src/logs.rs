@@ -1,4 +1,4 @@
-//! What the programs say about rare events (ring buffer `events`), handed on to `tracing`.
+//! Log records of the programs about rare events (ring buffer `events`), forwarded to `tracing`.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -13,12 +13,12 @@ impl log::Log for Forward {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let what = record.args();
+        let text = record.args();
         match record.level() {
-            log::Level::Error => tracing::error!(%what, "dataplane program reports"),
-            log::Level::Warn => tracing::warn!(%what, "dataplane program reports"),
-            log::Level::Info => tracing::info!(%what, "dataplane program reports"),
-            log::Level::Debug | log::Level::Trace => tracing::debug!(%what, "dataplane program reports"),
+            log::Level::Error => tracing::error!(record = %text, "eBPF program logged an event"),
+            log::Level::Warn => tracing::warn!(record = %text, "eBPF program logged an event"),
+            log::Level::Info => tracing::info!(record = %text, "eBPF program logged an event"),
+            _ => tracing::debug!(record = %text, "eBPF program logged an event"),
         }
     }
 

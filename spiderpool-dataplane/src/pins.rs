@@ -71,7 +71,7 @@ pub(crate) fn make_dir(dir: &Path) -> Result<(), LoadError> {
 }
 
 /// Whether what is pinned at `path` has the shape of `wanted`; `None` if nothing is pinned there.
-pub(crate) fn fits(path: &Path, wanted: BorrowedFd<'_>) -> io::Result<Option<bool>> {
+pub(crate) fn is_compatible(path: &Path, wanted: BorrowedFd<'_>) -> io::Result<Option<bool>> {
     let pinned = match sys::obj_get(path) {
         Ok(fd) => fd,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -86,7 +86,7 @@ pub(crate) fn btf_blob(id: u32) -> io::Result<Vec<u8>> {
 }
 
 /// Hands unused memory of the heap back to the kernel, which glibc does by itself only at the heap's end.
-pub fn give_back_memory() {
+pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes the allocator's own locks; may be called at any time.
     unsafe {

@@ -6,7 +6,7 @@ mod support;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use spiderpool_ebpf_common::flow_state::SECOND;
-use spiderpool_ebpf_common::model::steps::Step;
+use spiderpool_ebpf_common::model::traffic::TrafficStep;
 use spiderpool_ebpf_common::model::{Frame, Tables, pod};
 use spiderpool_ebpf_common::scratch::Scratch;
 use spiderpool_ebpf_common::verdict::Verdict;
@@ -35,7 +35,7 @@ fn sequences_of_packets() {
     let result = TestRunner::new(config(400)).run(&numbers, |(theme, numbers)| {
         let mut tables = base.clone();
         bench.borrow_mut().reset(&tables);
-        for step in Step::sequence(theme, &numbers) {
+        for step in TrafficStep::sequence(theme, &numbers) {
             tables.now += step.pause * SECOND;
             tables.seed = tables.seed.wrapping_add(1);
             tables.wildcard = step.wildcard;
@@ -66,13 +66,13 @@ fn any_bytes() {
         (any::<bool>(), 0..6u16, any::<bool>()),
     );
     let result = TestRunner::new(config(2000)).run(&inputs, |input| {
-        let (mut bytes, ethertype, version, protocol, (outbound, nic, aggregate)) = input;
+        let (mut bytes, ethertype, version, protocol, (outbound, nic, gso)) = input;
         bytes[12..14].copy_from_slice(&ethertype);
         if bytes.len() > 24 {
             bytes[14] = version;
             bytes[if ethertype == [8, 0] { 23 } else { 20 }] = protocol;
         }
-        let frame = Frame { aggregate, ..Frame::new(bytes) };
+        let frame = Frame { gso, ..Frame::new(bytes) };
         let tables = base.clone();
         bench.borrow_mut().reset(&tables);
         let Some(kernel) = bench.borrow().run(outbound, nic, &frame, &tables) else { return Ok(()) };
@@ -92,7 +92,7 @@ fn truncated_packets() {
     let base = pod::tables();
     let mut bench = Bench::new(&base, &SIZES);
     for number in 0..4000u64 {
-        let step = Step::from_number(number, number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let step = TrafficStep::from_number(number, number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         for len in (14..step.frame.bytes.len().min(100)).step_by(7) {
             let tables = base.clone();
             bench.reset(&tables);

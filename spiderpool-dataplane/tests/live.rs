@@ -421,7 +421,7 @@ fn all_flows(default: Default) {
     assert!(lab.packets(leaves, Reason::NatNew) > 0 && lab.packets(ETH0, Reason::TranslatedBack) > 0);
     // The node's address is in net1's subnet, so it is asked for there whatever the default route.
     assert!(lab.packets(NET1, Reason::ArpAnswered) > 0 && lab.packets(NET1, Reason::NdpAnswered) > 0);
-    assert!(readable(&logs), "an answered neighbour request is told to the log");
+    assert!(readable(&logs), "an answered neighbour request is logged");
     logs.flush();
     assert!(!readable(&logs));
 }

@@ -82,7 +82,7 @@ fn cidrs_become_what_is_wanted() {
         entry("fd00:96::/112", CidrAction::Steer, CidrKind::Service),
     ];
     let second = [
-        entry("10.96.0.0/12", CidrAction::Stay, CidrKind::PolicyRoute),
+        entry("10.96.0.0/12", CidrAction::Stay, CidrKind::PoolRoute),
         entry("10.6.0.0/16", CidrAction::Stay, CidrKind::Connected),
         entry("fd00:96::/112", CidrAction::Steer, CidrKind::Service),
     ];

@@ -70,7 +70,7 @@ impl Addr {
         words[0] == 0 && words[1] == 0 && words[3] == 0 && (words[2] == 0 || words[2] == MAPPED)
     }
 
-    /// Multicast, IPv4's limited broadcast, or IPv6 link-local: never routed, so never ours.
+    /// Multicast, IPv4's limited broadcast, or IPv6 link-local: never routed, so the programs leave it alone.
     ///
     /// IPv4 link-local is not in it: 169.254.0.0/16 is what node-local DNS listens on.
     #[inline(always)]

@@ -109,8 +109,8 @@ fn by_path<S: State>(
 #[inline(always)]
 fn target<'s, S: State>(nic: &NicEntry, id: u16, src: Addr, s: &'s S) -> Option<&'s NicEntry> {
     let target = s.nic(id)?;
-    let ours = target.role != ROLE_NONE && target.pod == nic.pod;
-    (ours && (target.role != ROLE_CLUSTER || target.owns(src))).then_some(target)
+    let is_own = target.role != ROLE_NONE && target.pod == nic.pod;
+    (is_own && (target.role != ROLE_CLUSTER || target.owns(src))).then_some(target)
 }
 
 /// On an underlay NIC the flow's last sender gets the reply, elsewhere the one host end there is.
@@ -180,7 +180,7 @@ fn update_on_ingress<S: State>(e: &mut ArrivalEntry, id: u16, nic: &NicEntry, h:
         }
         state = 0;
     } else if matches!(h.l4.kind, L4Kind::Tcp) {
-        // Until the handshake is over, who ends it is right.
+        // During the handshake the NIC counts by which it is completed.
         if expired {
             return Update::Expired;
         }

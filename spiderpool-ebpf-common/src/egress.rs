@@ -87,7 +87,7 @@ fn decide<P: Packet, S: State>(
     }
 }
 
-/// A reply, or a destination that is told apart; undecided if the source decides.
+/// A reply, or a cluster destination; undecided if the source decides.
 #[inline(always)]
 fn by_flow<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
     if let Some(outcome) = arrivals::reply(id, nic, h, rewrite, s).decided() {

@@ -134,7 +134,7 @@ impl Headers {
         matches!(self.l4.kind, L4Kind::Tcp) && self.l4.flags & (SYN | ACK) == SYN
     }
 
-    /// Whether this is a SYN or SYN-ACK, which tells the other side how long segments may be.
+    /// Whether this is a SYN or SYN-ACK, which announces the segment size.
     #[inline(always)]
     pub const fn has_mss(&self) -> bool {
         matches!(self.l4.kind, L4Kind::Tcp) && self.l4.flags & SYN != 0
@@ -217,12 +217,11 @@ fn parse_v4<P: Packet>(p: &P, h: &mut Headers) -> bool {
     let Some(w) = p.load_words::<8>(START) else { return false };
     let [version, ..] = w[3].to_ne_bytes();
     let header = u32::from(version & 0x0f) * 4;
-    // More fragments, and the offset.
-    let fragment = u32::from_be(w[4]) & 0x3fff;
+    let fragment = u32::from_be(w[4]);
     if version >> 4 != 4 || header < 20 {
         h.l4.kind = L4Kind::Malformed;
-    } else if fragment != 0 {
-        set_fragment(h, fragment & 0x1fff == 0);
+    } else {
+        set_fragment(h, fragment & 0x1fff, fragment & 0x2000);
     }
     h.mac = mac(w[1], w[2]);
     h.src = Addr::v4(w[6].to_ne_bytes());
@@ -247,12 +246,12 @@ fn parse_v6<P: Packet>(p: &P, h: &mut Headers) -> bool {
 }
 
 #[inline(always)]
-fn set_fragment(h: &mut Headers, first: bool) {
-    if first {
-        h.fragment = Fragment::First;
-    } else {
+fn set_fragment(h: &mut Headers, offset: u32, more: u32) {
+    if offset != 0 {
         h.fragment = Fragment::Later;
         h.l4.kind = L4Kind::Absent;
+    } else if more != 0 {
+        h.fragment = Fragment::First;
     }
 }
 
@@ -276,11 +275,8 @@ fn skip_extensions<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
                 let b: [u8; 4] = p.load(h.l4.offset)?;
                 h.l4.protocol = b[0];
                 h.l4.offset += 8;
-                // The offset, two reserved bits, more fragments.
-                let fragment = u16::from_be_bytes([b[2], b[3]]) & 0xfff9;
-                if fragment != 0 {
-                    set_fragment(h, fragment & 0xfff8 == 0);
-                }
+                let fragment = u32::from(u16::from_be_bytes([b[2], b[3]]));
+                set_fragment(h, fragment & 0xfff8, fragment & 1);
                 if matches!(h.fragment, Fragment::Later) {
                     return Some(());
                 }

@@ -55,12 +55,12 @@ fn decide<P: Packet, S: State>(
     if !h.is_tracked() {
         return Outcome::pass(Reason::of_untracked(h));
     }
-    if p.is_for_others() {
+    if p.is_for_other_host() {
         return Outcome::pass(Reason::NotOurs);
     }
     let outcome = look_up(id, nic, h, rewrite, s);
-    let ours = nic.owns(h.dst) || matches!(outcome.reason, Reason::ArrivalNew | Reason::ArrivalSeen);
-    if ours && h.has_mss() {
+    let for_pod = nic.owns(h.dst) || matches!(outcome.reason, Reason::ArrivalNew | Reason::ArrivalSeen);
+    if for_pod && h.has_mss() {
         mtu::clamp_mss(p, h, nic.mtu, rewrite);
     }
     outcome

@@ -9,10 +9,10 @@ use crate::headers::Headers;
 use crate::packet::{ETH, Packet};
 use crate::rewrite::Rewrite;
 
-/// Whether a packet is longer than `mtu`. (An aggregate is cut into segments later.)
+/// Whether a packet is longer than `mtu`. (A GSO packet is cut into segments later.)
 #[inline(always)]
 pub(crate) fn exceeds<P: Packet>(p: &P, mtu: u32) -> bool {
-    p.len() > mtu + ETH && !p.is_aggregate()
+    p.len() > mtu + ETH && !p.is_gso()
 }
 
 /// Lowers the segment size that a SYN or SYN-ACK announces to what `mtu` carries.

@@ -30,11 +30,11 @@ pub trait Packet {
         self.len() == 0
     }
 
-    /// Whether this is several segments in one, to be cut up later.
-    fn is_aggregate(&self) -> bool;
+    /// Whether this is a GSO packet: several segments in one, to be cut up later.
+    fn is_gso(&self) -> bool;
 
-    /// Whether the frame is for another machine: flooded, or seen by a NIC that listens to all.
-    fn is_for_others(&self) -> bool;
+    /// Whether the frame is for another machine (`PACKET_OTHERHOST`): flooded, or seen by a promiscuous NIC.
+    fn is_for_other_host(&self) -> bool;
 
     /// EtherType, host byte order.
     fn protocol(&self) -> u16;
@@ -52,11 +52,11 @@ pub trait Packet {
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
 
     /// Adapts the IPv4 header checksum at `at` to a changed word (both in memory order).
-    fn replace_l3(&mut self, at: u32, from: u32, to: u32) -> bool;
+    fn l3_csum_replace(&mut self, at: u32, from: u32, to: u32) -> bool;
 
     /// Adapts the transport checksum at `at` to a changed word of 4 bytes (in memory order).
-    fn replace_l4(&mut self, at: u32, from: u32, to: u32, sum: Sum) -> bool;
+    fn l4_csum_replace(&mut self, at: u32, from: u32, to: u32, sum: Sum) -> bool;
 
     /// The same for a word of 2 bytes, which is never part of the pseudo header.
-    fn replace_l4_half(&mut self, at: u32, from: u16, to: u16, sum: Sum) -> bool;
+    fn l4_csum_replace_u16(&mut self, at: u32, from: u16, to: u16, sum: Sum) -> bool;
 }

@@ -10,7 +10,7 @@ use crate::headers::{Fragment, Headers, L4Kind};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
-    /// Packets (an aggregated one counts once).
+    /// Packets (a GSO packet counts once).
     pub packets: u64,
     /// Bytes, link header included.
     pub bytes: u64,

@@ -148,7 +148,7 @@ fn checksum(h: &Headers) -> u32 {
 #[inline(always)]
 fn set_mss<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> bool {
     let sum = Sum { pseudo: false, udp: false };
-    p.replace_l4_half(checksum(h), r.old_mss.to_be(), r.mss.to_be(), sum)
+    p.l4_csum_replace_u16(checksum(h), r.old_mss.to_be(), r.mss.to_be(), sum)
         && p.store(h.l4.offset + 22, &r.mss.to_be_bytes())
 }
 
@@ -164,7 +164,7 @@ fn translate<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> bool {
         return true;
     }
     let sum = Sum { pseudo: false, udp: h.l4.protocol == UDP };
-    p.replace_l4_half(checksum(h), old_port.to_be(), r.port.to_be(), sum)
+    p.l4_csum_replace_u16(checksum(h), old_port.to_be(), r.port.to_be(), sum)
         && p.store(h.l4.offset + port_at, &r.port.to_be_bytes())
 }
 
@@ -179,16 +179,16 @@ fn set_addr<P: Packet>(p: &mut P, h: &Headers, source: bool, old: Addr, new: Add
         let (from, to) = (old.words()[3], new.words()[3]);
         let at = ETH + if source { 12 } else { 16 };
         // ICMP over IPv4 has no pseudo header.
-        p.replace_l3(ETH + 10, from, to)
-            && (!matches!(h.l4.kind, L4Kind::Tcp | L4Kind::Udp) || p.replace_l4(sum, from, to, words))
+        p.l3_csum_replace(ETH + 10, from, to)
+            && (!matches!(h.l4.kind, L4Kind::Tcp | L4Kind::Udp) || p.l4_csum_replace(sum, from, to, words))
             && p.store(at, &to.to_ne_bytes())
     } else {
         let (from, to) = (old.words(), new.words());
         let at = ETH + if source { 8 } else { 24 };
-        (from[0] == to[0] || p.replace_l4(sum, from[0], to[0], words))
-            && (from[1] == to[1] || p.replace_l4(sum, from[1], to[1], words))
-            && (from[2] == to[2] || p.replace_l4(sum, from[2], to[2], words))
-            && (from[3] == to[3] || p.replace_l4(sum, from[3], to[3], words))
+        (from[0] == to[0] || p.l4_csum_replace(sum, from[0], to[0], words))
+            && (from[1] == to[1] || p.l4_csum_replace(sum, from[1], to[1], words))
+            && (from[2] == to[2] || p.l4_csum_replace(sum, from[2], to[2], words))
+            && (from[3] == to[3] || p.l4_csum_replace(sum, from[3], to[3], words))
             && p.store(at, &new.bytes)
     }
 }

@@ -37,7 +37,7 @@ pub trait State {
     /// CLOCK_MONOTONIC in ns.
     fn now(&self) -> u64;
 
-    /// A random number; `attempt` tells calls for one packet apart.
+    /// A random number; `attempt` differs between calls for one packet.
     fn random(&self, attempt: u32) -> u32;
 
     /// Entry of a NIC id.

@@ -1,4 +1,4 @@
-//! The state trait over maps and helpers, and what the kernel is told in the end.
+//! The state trait over maps and helpers, and how a verdict becomes a return code.
 //!
 //! Test runs (`TEST_RUN` set by the loader, otherwise compiled away by the verifier): the kernel accepts no
 //! classid there, and clock, random numbers and addressee differ, so these come from `skb->cb`: `[id | wildcard << 16 |
@@ -51,7 +51,7 @@ pub(crate) struct Kernel {
 /// In the first word of `cb`: the packet's socket has no local address.
 const TEST_WILDCARD: u32 = 1 << 16;
 /// In the first word of `cb`: the packet is for another machine.
-pub(crate) const TEST_FOR_OTHERS: u32 = 1 << 17;
+pub(crate) const TEST_FOR_OTHER_HOST: u32 = 1 << 17;
 
 #[inline(always)]
 pub(crate) fn is_test() -> bool {

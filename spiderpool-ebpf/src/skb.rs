@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 use spiderpool_ebpf_common::packet::{Packet, Sum};
 
-use crate::kernel::{TEST_FOR_OTHERS, is_test};
+use crate::kernel::{TEST_FOR_OTHER_HOST, is_test};
 
 /// `pkt_type` of what is for another machine (include/uapi/linux/if_packet.h).
 const PACKET_OTHERHOST: u32 = 3;
@@ -40,16 +40,16 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn is_aggregate(&self) -> bool {
+    fn is_gso(&self) -> bool {
         // SAFETY: the context of this run.
         unsafe { (*self.skb).gso_size != 0 }
     }
 
     #[inline(always)]
-    fn is_for_others(&self) -> bool {
+    fn is_for_other_host(&self) -> bool {
         if is_test() {
             // SAFETY: the context of this run.
-            return unsafe { (*self.skb).cb[0] } & TEST_FOR_OTHERS != 0;
+            return unsafe { (*self.skb).cb[0] } & TEST_FOR_OTHER_HOST != 0;
         }
         // SAFETY: the context of this run.
         unsafe { (*self.skb).pkt_type == PACKET_OTHERHOST }
@@ -90,18 +90,18 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn replace_l3(&mut self, at: u32, from: u32, to: u32) -> bool {
+    fn l3_csum_replace(&mut self, at: u32, from: u32, to: u32) -> bool {
         // SAFETY: the context of this run; the helper checks the offset.
         unsafe { bpf_l3_csum_replace(self.skb, at, u64::from(from), u64::from(to), 4) == 0 }
     }
 
     #[inline(always)]
-    fn replace_l4(&mut self, at: u32, from: u32, to: u32, sum: Sum) -> bool {
+    fn l4_csum_replace(&mut self, at: u32, from: u32, to: u32, sum: Sum) -> bool {
         self.replace(at, u64::from(from), u64::from(to), 4, sum)
     }
 
     #[inline(always)]
-    fn replace_l4_half(&mut self, at: u32, from: u16, to: u16, sum: Sum) -> bool {
+    fn l4_csum_replace_u16(&mut self, at: u32, from: u16, to: u16, sum: Sum) -> bool {
         self.replace(at, u64::from(from), u64::from(to), 2, sum)
     }
 }

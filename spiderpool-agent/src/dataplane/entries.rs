@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn no_underlay_nic_is_left_out_without_a_word() {
+    fn more_underlay_nics_than_an_entry_names_are_refused() {
         let names: Vec<String> = (1..=16).map(|n| format!("net{n}")).collect();
         let nics = |count: u16| {
             let underlay = (1..=count).zip(&names);

@@ -102,7 +102,7 @@ pub fn start(
             if Instant::now() >= sweep {
                 reconciler.sweep();
                 // A burst of pods leaves holes in the heap, some MiB of it: lists, connections, tasks.
-                spiderpool_dataplane::give_back_memory();
+                spiderpool_dataplane::trim_heap();
                 sweep = Instant::now() + SWEEP;
             }
             match received.recv_timeout(sweep.saturating_duration_since(Instant::now())) {

@@ -162,7 +162,7 @@ impl Bench {
         let program = if outbound { &self.egress } else { &self.ingress };
         let mut ctx = [0u8; CTX];
         let cb = [
-            u32::from(nic) | u32::from(tables.wildcard) << 16 | u32::from(frame.for_others) << 17,
+            u32::from(nic) | u32::from(tables.wildcard) << 16 | u32::from(frame.for_other_host) << 17,
             tables.now as u32,
             (tables.now >> 32) as u32,
             tables.seed,
@@ -170,7 +170,7 @@ impl Bench {
         for (slot, value) in ctx[CB..].chunks_mut(4).zip(cb) {
             slot.copy_from_slice(&value.to_ne_bytes());
         }
-        if frame.aggregate {
+        if frame.gso {
             ctx[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&1000u32.to_ne_bytes());
         }
         let (mut data, mut after) = (vec![0; frame.bytes.len() + 256], [0u8; CTX]);

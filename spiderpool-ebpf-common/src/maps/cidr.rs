@@ -1,4 +1,4 @@
-//! Destinations that are told apart: keys and values of `cluster_cidrs`.
+//! Destinations by CIDR: keys and values of `cluster_cidrs`.
 
 use crate::addr::Addr;
 
@@ -28,8 +28,6 @@ pub enum CidrKind {
     Connected = 5,
     /// Route of the pool.
     PoolRoute = 6,
-    /// Route that the user asked for.
-    PolicyRoute = 7,
 }
 
 /// What the trie `cluster_cidrs` compares, after the prefix length in bits.
@@ -95,7 +93,6 @@ impl CidrKind {
             4 => Self::Node,
             5 => Self::Connected,
             6 => Self::PoolRoute,
-            7 => Self::PolicyRoute,
             _ => return None,
         })
     }

@@ -3,7 +3,7 @@
 
 pub mod frames;
 pub mod pod;
-pub mod steps;
+pub mod traffic;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,18 +22,18 @@ use crate::state::{Event, Put, PutError, State};
 pub struct Frame {
     /// From the Ethernet header on.
     pub bytes: Vec<u8>,
-    /// As [`Packet::is_aggregate`].
-    pub aggregate: bool,
-    /// As [`Packet::is_for_others`].
-    pub for_others: bool,
+    /// As [`Packet::is_gso`].
+    pub gso: bool,
+    /// As [`Packet::is_for_other_host`].
+    pub for_other_host: bool,
     /// The kernel has no memory for a copy that could be written to.
     pub unwritable: bool,
 }
 
 impl Frame {
-    /// A frame that is no aggregate.
+    /// A frame that is not GSO.
     pub const fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, aggregate: false, for_others: false, unwritable: false }
+        Self { bytes, gso: false, for_other_host: false, unwritable: false }
     }
 
     fn slice(&mut self, at: u32, len: usize) -> Option<&mut [u8]> {
@@ -77,12 +77,12 @@ impl Packet for Frame {
         self.bytes.len() as u32
     }
 
-    fn is_aggregate(&self) -> bool {
-        self.aggregate
+    fn is_gso(&self) -> bool {
+        self.gso
     }
 
-    fn is_for_others(&self) -> bool {
-        self.for_others
+    fn is_for_other_host(&self) -> bool {
+        self.for_other_host
     }
 
     fn protocol(&self) -> u16 {
@@ -110,15 +110,15 @@ impl Packet for Frame {
         self.slice(at, N).map(|slice| slice.copy_from_slice(bytes)).is_some()
     }
 
-    fn replace_l3(&mut self, at: u32, from: u32, to: u32) -> bool {
+    fn l3_csum_replace(&mut self, at: u32, from: u32, to: u32) -> bool {
         self.replace(at, from, to, false)
     }
 
-    fn replace_l4(&mut self, at: u32, from: u32, to: u32, sum: Sum) -> bool {
+    fn l4_csum_replace(&mut self, at: u32, from: u32, to: u32, sum: Sum) -> bool {
         self.replace(at, from, to, sum.udp)
     }
 
-    fn replace_l4_half(&mut self, at: u32, from: u16, to: u16, sum: Sum) -> bool {
+    fn l4_csum_replace_u16(&mut self, at: u32, from: u16, to: u16, sum: Sum) -> bool {
         self.replace(at, u32::from(from), u32::from(to), sum.udp)
     }
 }

@@ -119,7 +119,6 @@ pub fn tables() -> Tables {
             addr4: bytes4(at(Place::Nic(id), Family::V4)),
             addr6: bytes6(at(Place::Nic(id), Family::V6)),
             siblings,
-            ..NicEntry::default()
         };
         tables.nics.insert(id, entry);
         if id != SP0 {

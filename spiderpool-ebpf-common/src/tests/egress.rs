@@ -1,6 +1,6 @@
 //! Egress without state: who is steered, who is not, and what is kept off eth0.
 
-use super::{into, out, with_large_mtu};
+use super::{run_egress, run_ingress, with_large_mtu};
 use crate::headers::{ACK, SYN};
 use crate::maps::ExitMode;
 use crate::model::Frame;
@@ -65,7 +65,7 @@ fn connections_by_source_and_destination() {
         for (nic, src, dst, verdict, reason) in table {
             let tables = tables();
             let frame = frames::tcp(ends(src, dst, family), SYN, b"");
-            let done = out(&tables, nic, &frame);
+            let done = run_egress(&tables, nic, &frame);
             assert_eq!((done.verdict, done.reason), (verdict, reason), "{nic} {src:?} {dst:?} {family:?}");
             assert!(frames::sums_are_right(&done.frame), "{src:?} {dst:?} {family:?}");
             if done.verdict == by(ETH0) {
@@ -98,7 +98,7 @@ fn what_cannot_be_looked_up_is_kept_off_eth0() {
         for (reason, make) in kinds {
             for (nic, src, dst, verdict) in table {
                 let tables = tables();
-                let done = out(&tables, nic, &make(ends(src, dst, family)));
+                let done = run_egress(&tables, nic, &make(ends(src, dst, family)));
                 let what = format!("{reason} on {nic} from {src:?} to {dst:?} {family:?}");
                 assert_eq!((done.verdict, done.reason), (verdict, reason), "{what}");
                 assert!(tables.nat.borrow().is_empty() && tables.arrivals.borrow().is_empty(), "{what}");
@@ -116,7 +116,7 @@ fn a_segment_of_no_known_flow_is_kept_off_eth0() {
                 [frames::tcp(e, ACK, b"x"), frames::tcp(e, SYN | ACK, b""), frames::echo(e, false, 9, b"x")]
             {
                 let tables = with_large_mtu();
-                let done = out(&tables, nic, &frame);
+                let done = run_egress(&tables, nic, &frame);
                 assert_eq!((done.verdict, done.reason), (by(SP0), Reason::NatUnknown));
                 assert_eq!(done.frame.bytes[12..], frame.bytes[12..], "only MACs change");
                 assert!(tables.nat.borrow().is_empty());
@@ -132,8 +132,8 @@ fn without_node_link_the_underlay_nic_is_used() {
         nic.node_link = 0;
     }
     let frame = frames::tcp(ends(Place::Nic(NET1), Place::Service, Family::V4), ACK, b"x");
-    assert_eq!(out(&tables, ETH0, &frame).verdict, neigh(NET1));
-    assert_eq!(out(&tables, NET1, &frame).verdict, Verdict::Pass);
+    assert_eq!(run_egress(&tables, ETH0, &frame).verdict, neigh(NET1));
+    assert_eq!(run_egress(&tables, NET1, &frame).verdict, Verdict::Pass);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_pod_without_ipv6_on_eth0_is_not_steered_by_ipv6() {
     let mut tables = tables();
     tables.nics.get_mut(&ETH0).unwrap().addr6 = [0; 16];
     let frame = frames::tcp(ends(Place::Nic(NET1), Place::Service, Family::V6), SYN, b"");
-    let done = out(&tables, NET1, &frame);
+    let done = run_egress(&tables, NET1, &frame);
     assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
 }
 
@@ -160,7 +160,7 @@ fn link_scope_and_malformed_packets_pass_untouched() {
         (short, Reason::Malformed),
         (Frame::new(vec![0xff; 60]), Reason::NotIp),
     ] {
-        let done = out(&tables, NET1, &frame);
+        let done = run_egress(&tables, NET1, &frame);
         assert_eq!((done.verdict, done.reason, &done.frame), (Verdict::Pass, reason, &frame));
     }
 }
@@ -180,9 +180,9 @@ fn what_cannot_be_read_to_its_end_is_kept_off_eth0() {
     extension.bytes[20] = 60;
     for frame in [cut(Family::V4, 34), cut(Family::V4, 48), cut(Family::V6, 60), options, version, extension]
     {
-        let done = out(&tables(), ETH0, &frame);
+        let done = run_egress(&tables(), ETH0, &frame);
         assert_eq!((done.verdict, done.reason), (neigh(NET1), Reason::Malformed));
-        let done = out(&tables(), NET1, &frame);
+        let done = run_egress(&tables(), NET1, &frame);
         assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::Malformed));
     }
 }
@@ -214,24 +214,28 @@ fn segment_sizes_in_both_directions() {
         for src in [net1, eth0] {
             let (tables, e) = (tables(), ends(src, Place::Service, family));
             let seen = ends(eth0, Place::Service, family);
-            assert_eq!(mss(&out(&tables, NET1, &frames::tcp(e, SYN, b"")).frame), want);
-            let back = into(&tables, ETH0, &frames::tcp(seen.back(), reply, b""));
+            assert_eq!(mss(&run_egress(&tables, NET1, &frames::tcp(e, SYN, b"")).frame), want);
+            let back = run_ingress(&tables, ETH0, &frames::tcp(seen.back(), reply, b""));
             assert_eq!(mss(&back.frame), want, "the pod's segments, from {src:?}");
             assert!(frames::sums_are_right(&back.frame));
             assert_eq!(tables.packets(ETH0, Reason::MssClamped), 1);
         }
         for (called, came) in [(eth0, ETH0), (net1, SP0)] {
             let (tables, call) = (tables(), ends(Place::OverlayPod, called, family));
-            assert_eq!(mss(&into(&tables, came, &frames::tcp(call, SYN, b"")).frame), want);
-            let done = out(&tables, NET1, &frames::tcp(call.back(), reply, b""));
+            assert_eq!(mss(&run_ingress(&tables, came, &frames::tcp(call, SYN, b"")).frame), want);
+            let done = run_egress(&tables, NET1, &frames::tcp(call.back(), reply, b""));
             assert_eq!((done.reason, mss(&done.frame)), (Reason::ReplyRedirected, want));
-            out(&tables, NET1, &frames::tcp(call.back(), ACK, &[0; 1440]));
+            run_egress(&tables, NET1, &frames::tcp(call.back(), ACK, &[0; 1440]));
             assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
         }
         let (tables, direct) = (tables(), ends(eth0, Place::Outside, family));
-        assert_eq!(mss(&out(&tables, NET1, &frames::tcp(direct, SYN, b"")).frame), want);
+        assert_eq!(mss(&run_egress(&tables, NET1, &frames::tcp(direct, SYN, b"")).frame), want);
         let foreign = ends(Place::Outside, Place::Foreign, family);
-        assert_eq!(mss(&into(&tables, ETH0, &frames::tcp(foreign, SYN, b"")).frame), 1460, "not the pod's");
+        assert_eq!(
+            mss(&run_ingress(&tables, ETH0, &frames::tcp(foreign, SYN, b"")).frame),
+            1460,
+            "not the pod's"
+        );
     }
 }
 
@@ -240,15 +244,15 @@ fn segment_sizes_and_long_packets() {
     for (family, mss) in [(Family::V4, 1450 - 40), (Family::V6, 1450 - 60)] {
         let tables = tables();
         let e = ends(Place::Nic(NET1), Place::Service, family);
-        let done = out(&tables, NET1, &frames::tcp(e, SYN, b""));
+        let done = run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
         let at = done.frame.bytes.len() - 2;
         assert_eq!(done.frame.bytes[at..], u16::to_be_bytes(mss));
         assert!(frames::sums_are_right(&done.frame));
         assert_eq!(tables.packets(NET1, Reason::MssClamped), 1);
-        out(&tables, NET1, &frames::tcp(e, ACK, &[0; 1440]));
+        run_egress(&tables, NET1, &frames::tcp(e, ACK, &[0; 1440]));
         assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
-        let aggregate = Frame { aggregate: true, ..frames::tcp(e, ACK, &[0; 9000]) };
-        assert_eq!(out(&tables, NET1, &aggregate).reason, Reason::Translated);
+        let gso = Frame { gso: true, ..frames::tcp(e, ACK, &[0; 9000]) };
+        assert_eq!(run_egress(&tables, NET1, &gso).reason, Reason::Translated);
         assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
     }
 }
@@ -270,19 +274,20 @@ fn in_underlay_mode_cluster_traffic_leaves_as_it_is() {
         for dst in [Place::Service, Place::OverlayPod, Place::Node] {
             for nic in [NET1, NET2] {
                 let frame = frames::udp(ends(net1, dst, family), b"q");
-                let done = out(&tables, nic, &frame);
+                let done = run_egress(&tables, nic, &frame);
                 assert_eq!((done.verdict, done.reason), (by(veth0), Reason::Steered), "{dst:?} by {nic}");
                 assert_eq!(macs(&done.frame), (peer(veth0), mac(veth0)));
                 assert_eq!(done.frame.bytes[12..], frame.bytes[12..], "only MACs change");
             }
         }
-        let done = out(&tables, NET1, &frames::udp(ends(net1, Place::Outside, family), b"q"));
+        let done = run_egress(&tables, NET1, &frames::udp(ends(net1, Place::Outside, family), b"q"));
         assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
-        let foreign = out(&tables, NET1, &frames::udp(ends(Place::Foreign, Place::Service, family), b"q"));
+        let foreign =
+            run_egress(&tables, NET1, &frames::udp(ends(Place::Foreign, Place::Service, family), b"q"));
         assert_eq!((foreign.verdict, foreign.reason), (Verdict::Pass, Reason::ForeignSource));
         let call = ends(Place::OverlayPod, net1, family);
-        assert_eq!(into(&tables, veth0, &frames::tcp(call, SYN, b"")).reason, Reason::ArrivalNew);
-        let answer = out(&tables, NET1, &frames::tcp(call.back(), SYN | ACK, b""));
+        assert_eq!(run_ingress(&tables, veth0, &frames::tcp(call, SYN, b"")).reason, Reason::ArrivalNew);
+        let answer = run_egress(&tables, NET1, &frames::tcp(call.back(), SYN | ACK, b""));
         assert_eq!((answer.verdict, answer.reason), (by(veth0), Reason::ReplyRedirected));
     }
     assert!(tables.nat.borrow().is_empty());

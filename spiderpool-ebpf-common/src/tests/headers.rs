@@ -85,7 +85,7 @@ fn mapped_addresses_in_ipv6_pass_as_malformed() {
     let (v4, v6) = (ends(Family::V4), ends(Family::V6));
     let mapped = |ip| frames::addr(ip).bytes;
     let tables = tables();
-    super::into(&tables, NET1, &frames::udp(v4.back(), b"q"));
+    super::run_ingress(&tables, NET1, &frames::udp(v4.back(), b"q"));
     let before = tables.clone();
     for (src, dst) in [
         (mapped(v4.src), mapped(v4.dst)),
@@ -98,7 +98,7 @@ fn mapped_addresses_in_ipv6_pass_as_malformed() {
             frame.bytes[22..38].copy_from_slice(&src);
             frame.bytes[38..54].copy_from_slice(&dst);
             for nic in [NET1, ETH0] {
-                for run in [super::out, super::into] {
+                for run in [super::run_egress, super::run_ingress] {
                     let done = run(&tables, nic, &frame);
                     assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::Malformed));
                     assert_eq!(done.frame, frame);
@@ -107,6 +107,6 @@ fn mapped_addresses_in_ipv6_pass_as_malformed() {
         }
     }
     assert_eq!(*tables.arrivals.borrow(), *before.arrivals.borrow());
-    let asked = super::out(&tables, NET1, &frames::solicitation(mapped(v6.src), mapped(v4.dst)));
+    let asked = super::run_egress(&tables, NET1, &frames::solicitation(mapped(v6.src), mapped(v4.dst)));
     assert_eq!((asked.verdict, asked.reason), (Verdict::Pass, Reason::LinkScope));
 }

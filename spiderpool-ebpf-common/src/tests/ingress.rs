@@ -1,6 +1,6 @@
 //! Arrivals: replies go back by the NIC and to the MAC that the request came from.
 
-use super::{into, out, with_large_mtu};
+use super::{run_egress, run_ingress, with_large_mtu};
 use crate::flow_state::SECOND;
 use crate::headers::{ACK, FIN, RST, SYN};
 use crate::model::Frame;
@@ -22,7 +22,7 @@ fn from(mac: [u8; 6], mut frame: Frame) -> Frame {
     frame
 }
 
-fn to_by(done: &super::Done) -> ([u8; 6], Verdict) {
+fn to_by(done: &super::Processed) -> ([u8; 6], Verdict) {
     (<[u8; 6]>::try_from(&done.frame.bytes[..6]).unwrap(), done.verdict)
 }
 
@@ -45,15 +45,15 @@ fn replies_go_back_by_nic_and_mac() {
             ];
             for (request, reply) in flows {
                 let tables = with_large_mtu();
-                let arrived = into(&tables, came, &from(GATEWAY, request));
+                let arrived = run_ingress(&tables, came, &from(GATEWAY, request));
                 assert_eq!((arrived.verdict, arrived.reason), (Verdict::Pass, Reason::ArrivalNew));
-                let done = out(&tables, leaves, &reply);
+                let done = run_egress(&tables, leaves, &reply);
                 assert_eq!(done.reason, Reason::ReplyRedirected);
                 let mac_of = if came == NET1 { GATEWAY } else { peer(came) };
                 assert_eq!(to_by(&done), (mac_of, redirect(came)));
                 assert_eq!(done.frame.bytes[6..12], mac(came));
                 assert_eq!(done.frame.bytes[12..], reply.bytes[12..], "only MACs change");
-                let here = out(&tables, came, &reply);
+                let here = run_egress(&tables, came, &reply);
                 let want = if came == SP0 { Reason::NodeLink } else { Reason::ReplyHere };
                 assert_eq!((here.verdict, here.reason, here.frame), (Verdict::Pass, want, reply));
             }
@@ -67,8 +67,8 @@ fn replies_of_a_second_address_go_back_by_nic_and_mac() {
         for came in [NET1, SP0] {
             let e = Ends { dst: at(Place::Second(NET1), family), ..to_pod(NET1, family) };
             let tables = tables();
-            into(&tables, came, &from(GATEWAY, frames::tcp(e, SYN, b"")));
-            let done = out(&tables, ETH0, &frames::tcp(e.back(), SYN | ACK, b""));
+            run_ingress(&tables, came, &from(GATEWAY, frames::tcp(e, SYN, b"")));
+            let done = run_egress(&tables, ETH0, &frames::tcp(e.back(), SYN | ACK, b""));
             assert_eq!(to_by(&done), (if came == NET1 { GATEWAY } else { peer(came) }, redirect(came)));
         }
     }
@@ -78,12 +78,12 @@ fn replies_of_a_second_address_go_back_by_nic_and_mac() {
 fn a_new_flow_of_the_pod_is_no_reply() {
     let tables = tables();
     let e = to_pod(NET1, Family::V4);
-    into(&tables, NET1, &from(GATEWAY, frames::tcp(e, SYN, b"")));
-    let done = out(&tables, ETH0, &frames::tcp(e.back(), SYN, b""));
+    run_ingress(&tables, NET1, &from(GATEWAY, frames::tcp(e, SYN, b"")));
+    let done = run_egress(&tables, ETH0, &frames::tcp(e.back(), SYN, b""));
     assert_eq!(done.reason, Reason::BySource);
     assert!(tables.arrivals.borrow().is_empty(), "the old entry is gone");
-    into(&tables, NET1, &from(GATEWAY, frames::echo(e, true, 5, b"x")));
-    let done = out(&tables, ETH0, &frames::echo(e.back(), true, 5, b"x"));
+    run_ingress(&tables, NET1, &from(GATEWAY, frames::echo(e, true, 5, b"x")));
+    let done = run_egress(&tables, ETH0, &frames::echo(e.back(), true, 5, b"x"));
     assert_eq!(done.reason, Reason::BySource);
 }
 
@@ -91,7 +91,7 @@ fn a_new_flow_of_the_pod_is_no_reply() {
 fn only_a_syn_starts_a_tcp_flow() {
     let tables = tables();
     for flags in [ACK, SYN | ACK, FIN | ACK, RST, 0] {
-        let done = into(&tables, NET1, &frames::tcp(to_pod(NET1, Family::V4), flags, b""));
+        let done = run_ingress(&tables, NET1, &frames::tcp(to_pod(NET1, Family::V4), flags, b""));
         assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
     }
     assert!(tables.arrivals.borrow().is_empty());
@@ -102,13 +102,13 @@ fn the_gateway_may_change_but_not_the_nic() {
     let other = [2, 0, 0, 0, 0x99, 2];
     let tables = tables();
     let e = to_pod(NET1, Family::V4);
-    into(&tables, NET1, &from(GATEWAY, frames::tcp(e, SYN, b"")));
-    into(&tables, NET1, &from(other, frames::tcp(e, ACK, b"")));
+    run_ingress(&tables, NET1, &from(GATEWAY, frames::tcp(e, SYN, b"")));
+    run_ingress(&tables, NET1, &from(other, frames::tcp(e, ACK, b"")));
     let reply = frames::tcp(e.back(), ACK, b"x");
-    assert_eq!(to_by(&out(&tables, ETH0, &reply)), (other, redirect(NET1)));
-    let elsewhere = into(&tables, NET2, &from(GATEWAY, frames::tcp(e, ACK, b"")));
+    assert_eq!(to_by(&run_egress(&tables, ETH0, &reply)), (other, redirect(NET1)));
+    let elsewhere = run_ingress(&tables, NET2, &from(GATEWAY, frames::tcp(e, ACK, b"")));
     assert_eq!(elsewhere.reason, Reason::NotOurs);
-    assert_eq!(to_by(&out(&tables, ETH0, &reply)), (other, redirect(NET1)));
+    assert_eq!(to_by(&run_egress(&tables, ETH0, &reply)), (other, redirect(NET1)));
 }
 
 #[test]
@@ -117,14 +117,14 @@ fn udp_servers_on_the_wildcard_address_answer_by_the_address_that_was_called() {
         for (came, leaves) in [(NET1, ETH0), (SP0, ETH0), (NET1, NET1)] {
             let mut tables = tables();
             let e = to_pod(NET1, family);
-            into(&tables, came, &from(GATEWAY, frames::udp(e, b"q")));
+            run_ingress(&tables, came, &from(GATEWAY, frames::udp(e, b"q")));
             // The kernel took the address of the NIC that it routed by.
             let wrong = if leaves == ETH0 { ETH0 } else { NET2 };
             let reply = frames::udp(Ends { src: at(Place::Nic(wrong), family), ..e.back() }, b"a");
-            let bound = out(&tables, leaves, &reply);
+            let bound = run_egress(&tables, leaves, &reply);
             assert_ne!(bound.reason, Reason::ReplySource, "a bound socket means what it says");
             tables.wildcard = true;
-            let done = out(&tables, leaves, &reply);
+            let done = run_egress(&tables, leaves, &reply);
             assert_eq!(done.reason, Reason::ReplySource);
             let want = if came == leaves { Verdict::Pass } else { redirect(came) };
             assert_eq!(done.verdict, want);
@@ -137,7 +137,7 @@ fn udp_servers_on_the_wildcard_address_answer_by_the_address_that_was_called() {
 #[test]
 fn an_underlay_address_called_by_eth0_is_not_recorded() {
     let tables = tables();
-    let done = into(&tables, ETH0, &frames::tcp(to_pod(NET1, Family::V4), SYN, b""));
+    let done = run_ingress(&tables, ETH0, &frames::tcp(to_pod(NET1, Family::V4), SYN, b""));
     assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
     assert!(tables.arrivals.borrow().is_empty());
 }
@@ -158,42 +158,42 @@ fn flows_end() {
         let mut tables = tables();
         for &(inbound, flags) in packets {
             if inbound {
-                into(&tables, NET1, &frames::tcp(e, flags, b""));
+                run_ingress(&tables, NET1, &frames::tcp(e, flags, b""));
             } else {
-                out(&tables, NET1, &frames::tcp(e.back(), flags, b""));
+                run_egress(&tables, NET1, &frames::tcp(e.back(), flags, b""));
             }
         }
         tables.now += limit * SECOND;
-        assert_eq!(out(&tables.clone(), ETH0, &reply).reason, Reason::ReplyRedirected, "{packets:?}");
+        assert_eq!(run_egress(&tables.clone(), ETH0, &reply).reason, Reason::ReplyRedirected, "{packets:?}");
         tables.now += 1;
-        assert_eq!(out(&tables, ETH0, &reply).reason, Reason::BySource, "{packets:?}");
+        assert_eq!(run_egress(&tables, ETH0, &reply).reason, Reason::BySource, "{packets:?}");
     }
 }
 
 #[test]
-fn a_stream_without_answers_keeps_its_way() {
+fn a_stream_without_answers_keeps_its_path() {
     for family in FAMILIES {
         let mut tables = tables();
         let e = to_pod(NET1, family);
-        into(&tables, NET1, &from(GATEWAY, frames::udp(e, b"subscribe")));
+        run_ingress(&tables, NET1, &from(GATEWAY, frames::udp(e, b"subscribe")));
         for second in 0..400 {
             tables.now += SECOND;
-            let done = out(&tables, ETH0, &frames::udp(e.back(), b"news"));
+            let done = run_egress(&tables, ETH0, &frames::udp(e.back(), b"news"));
             assert_eq!(to_by(&done), (GATEWAY, redirect(NET1)), "after {second} s");
         }
         tables.now += 181 * SECOND;
-        assert_eq!(out(&tables, ETH0, &frames::udp(e.back(), b"news")).reason, Reason::BySource);
+        assert_eq!(run_egress(&tables, ETH0, &frames::udp(e.back(), b"news")).reason, Reason::BySource);
     }
 }
 
 #[test]
-fn a_lost_entry_of_the_node_link_heals() {
+fn a_lost_entry_of_the_node_link_is_restored() {
     for family in FAMILIES {
         for called in [NET1, NET2] {
             let e = Ends { src: at(Place::Node, family), ..to_pod(called, family) };
             let mut tables = tables();
             for flags in [SYN, ACK] {
-                into(&tables, SP0, &frames::tcp(e, flags, b""));
+                run_ingress(&tables, SP0, &frames::tcp(e, flags, b""));
             }
             let reply = frames::tcp(e.back(), ACK, b"x");
             let whole = tables.arrivals.borrow().clone();
@@ -203,14 +203,14 @@ fn a_lost_entry_of_the_node_link_heals() {
                     tables.arrivals.borrow_mut().clear();
                 }
                 tables.now += pause * SECOND;
-                into(&tables, SP0, &frames::tcp(e, RST, b""));
+                run_ingress(&tables, SP0, &frames::tcp(e, RST, b""));
                 assert_ne!(
-                    out(&tables, ETH0, &reply).reason,
+                    run_egress(&tables, ETH0, &reply).reason,
                     Reason::ReplyRedirected,
                     "a RST starts nothing"
                 );
-                assert_eq!(into(&tables, SP0, &frames::tcp(e, ACK, b"x")).reason, Reason::ArrivalNew);
-                assert_eq!(to_by(&out(&tables, ETH0, &reply)), (peer(SP0), redirect(SP0)));
+                assert_eq!(run_ingress(&tables, SP0, &frames::tcp(e, ACK, b"x")).reason, Reason::ArrivalNew);
+                assert_eq!(to_by(&run_egress(&tables, ETH0, &reply)), (peer(SP0), redirect(SP0)));
                 let states = |map: &std::collections::HashMap<_, crate::maps::ArrivalEntry>| {
                     map.values().map(|entry| entry.state).collect::<Vec<_>>()
                 };
@@ -227,8 +227,8 @@ fn replies_by_eth0_need_no_entry() {
         for place in [Place::OverlayPod, Place::Outside] {
             let e = Ends { src: at(place, family), ..to_pod(ETH0, family) };
             let tables = tables();
-            assert_eq!(into(&tables, ETH0, &frames::tcp(e, ACK, b"x")).reason, Reason::NotOurs);
-            let done = out(&tables, NET1, &frames::tcp(e.back(), ACK, b"x"));
+            assert_eq!(run_ingress(&tables, ETH0, &frames::tcp(e, ACK, b"x")).reason, Reason::NotOurs);
+            let done = run_egress(&tables, NET1, &frames::tcp(e.back(), ACK, b"x"));
             assert_eq!(to_by(&done), (peer(ETH0), redirect(ETH0)));
         }
     }
@@ -239,10 +239,10 @@ fn a_forged_reset_does_not_cut_a_flow() {
     let mut tables = tables();
     let e = to_pod(NET1, Family::V4);
     for flags in [SYN, ACK, RST, ACK] {
-        into(&tables, NET1, &frames::tcp(e, flags, b""));
+        run_ingress(&tables, NET1, &frames::tcp(e, flags, b""));
     }
     tables.now += 1000 * SECOND;
-    assert_eq!(out(&tables, ETH0, &frames::tcp(e.back(), ACK, b"x")).reason, Reason::ReplyRedirected);
+    assert_eq!(run_egress(&tables, ETH0, &frames::tcp(e.back(), ACK, b"x")).reason, Reason::ReplyRedirected);
 }
 
 #[test]
@@ -252,17 +252,17 @@ fn a_forged_syn_does_not_divert_an_open_connection() {
             let tables = tables();
             let e = to_pod(NET1, family);
             for flags in [SYN, ACK] {
-                into(&tables, NET1, &from(GATEWAY, frames::tcp(e, flags, b"")));
+                run_ingress(&tables, NET1, &from(GATEWAY, frames::tcp(e, flags, b"")));
             }
             let before = tables.arrivals.borrow().clone();
-            into(&tables, nic, &from(mac, frames::tcp(e, SYN, b"")));
+            run_ingress(&tables, nic, &from(mac, frames::tcp(e, SYN, b"")));
             assert_eq!(*tables.arrivals.borrow(), before);
             for flags in [RST, SYN, ACK] {
-                into(&tables, NET2, &from(mac, frames::tcp(e, flags, b"")));
+                run_ingress(&tables, NET2, &from(mac, frames::tcp(e, flags, b"")));
             }
             assert_eq!(*tables.arrivals.borrow(), before, "nor together with a RST and an ACK");
             let reply = frames::tcp(e.back(), ACK, b"x");
-            assert_eq!(to_by(&out(&tables, ETH0, &reply)), (GATEWAY, redirect(NET1)));
+            assert_eq!(to_by(&run_egress(&tables, ETH0, &reply)), (GATEWAY, redirect(NET1)));
         }
     }
 }
@@ -272,8 +272,8 @@ fn forged_then_asked(place: Place, family: Family, by: u16) -> Reason {
     let mut tables = tables();
     tables.wildcard = true;
     let e = Ends { src: at(place, family), sport: 53, dst: at(Place::Nic(NET1), family), dport: 40_000 };
-    into(&tables, NET1, &frames::udp(e, b"forged"));
-    out(&tables, NET1, &frames::udp(Ends { src: at(Place::Nic(by), family), ..e.back() }, b"q")).reason
+    run_ingress(&tables, NET1, &frames::udp(e, b"forged"));
+    run_egress(&tables, NET1, &frames::udp(Ends { src: at(Place::Nic(by), family), ..e.back() }, b"q")).reason
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_forged_datagram_does_not_steal_queries_to_the_cluster() {
         let e = Ends { src: at(Place::Service, family), ..to_pod(NET1, family) };
         for frame in [frames::tcp(e, SYN, b""), frames::udp(e, b"x"), frames::echo(e, true, 5, b"x")] {
             let tables = tables();
-            assert_eq!(into(&tables, NET1, &frame).reason, Reason::NotOurs);
+            assert_eq!(run_ingress(&tables, NET1, &frame).reason, Reason::NotOurs);
             assert!(tables.arrivals.borrow().is_empty(), "a Service does not call");
         }
     }
@@ -304,9 +304,9 @@ fn what_the_node_hands_over_is_not_diverted_to_the_underlay() {
         ];
         for (request, answer) in flows {
             let tables = tables();
-            into(&tables, SP0, &request);
-            assert_eq!(into(&tables, NET1, &from(GATEWAY, request)).reason, Reason::NotOurs);
-            assert_eq!(to_by(&out(&tables, ETH0, &answer)), (peer(SP0), redirect(SP0)));
+            run_ingress(&tables, SP0, &request);
+            assert_eq!(run_ingress(&tables, NET1, &from(GATEWAY, request)).reason, Reason::NotOurs);
+            assert_eq!(to_by(&run_egress(&tables, ETH0, &answer)), (peer(SP0), redirect(SP0)));
         }
     }
 }
@@ -320,15 +320,20 @@ fn what_is_for_others_is_not_recorded() {
         for make in makes {
             for nic in [NET1, SP0] {
                 let tables = tables();
-                let flooded = Frame { for_others: true, ..make(e) };
-                assert_eq!(into(&tables, nic, &flooded).reason, Reason::NotOurs, "another machine's MAC");
+                let flooded = Frame { for_other_host: true, ..make(e) };
+                assert_eq!(
+                    run_ingress(&tables, nic, &flooded).reason,
+                    Reason::NotOurs,
+                    "another machine's MAC"
+                );
                 for dst in [Place::Neighbour, Place::Foreign] {
-                    let done = into(&tables, nic, &make(Ends { dst: at(dst, family), ..e }));
+                    let done = run_ingress(&tables, nic, &make(Ends { dst: at(dst, family), ..e }));
                     assert_eq!(done.reason, Reason::NotOurs, "{dst:?} is not the pod's");
                 }
                 assert!(tables.arrivals.borrow().is_empty());
                 for dst in [NET1, NET2] {
-                    let done = into(&tables, nic, &make(Ends { dst: at(Place::Nic(dst), family), ..e }));
+                    let done =
+                        run_ingress(&tables, nic, &make(Ends { dst: at(Place::Nic(dst), family), ..e }));
                     assert_eq!(done.reason, Reason::ArrivalNew);
                 }
             }
@@ -337,7 +342,7 @@ fn what_is_for_others_is_not_recorded() {
 }
 
 #[test]
-fn a_closed_connection_makes_room_for_the_next() {
+fn a_closed_connection_is_replaced_by_the_next() {
     let e = to_pod(NET1, Family::V4);
     let other = [2, 0, 0, 0, 0x99, 2];
     let endings: [&[(bool, u8)]; 2] = [&[(false, RST)], &[(true, FIN | ACK), (false, FIN | ACK)]];
@@ -345,14 +350,14 @@ fn a_closed_connection_makes_room_for_the_next() {
         let tables = tables();
         for &(inbound, flags) in [(true, SYN), (true, ACK)].iter().chain(ending) {
             if inbound {
-                into(&tables, NET1, &from(GATEWAY, frames::tcp(e, flags, b"")));
+                run_ingress(&tables, NET1, &from(GATEWAY, frames::tcp(e, flags, b"")));
             } else {
-                out(&tables, NET1, &frames::tcp(e.back(), flags, b""));
+                run_egress(&tables, NET1, &frames::tcp(e.back(), flags, b""));
             }
         }
-        into(&tables, NET1, &from(other, frames::tcp(e, SYN, b"")));
+        run_ingress(&tables, NET1, &from(other, frames::tcp(e, SYN, b"")));
         let answer = frames::tcp(e.back(), SYN | ACK, b"");
-        assert_eq!(to_by(&out(&tables, ETH0, &answer)), (other, redirect(NET1)));
+        assert_eq!(to_by(&run_egress(&tables, ETH0, &answer)), (other, redirect(NET1)));
     }
 }
 
@@ -360,19 +365,19 @@ fn a_closed_connection_makes_room_for_the_next() {
 fn who_ends_the_handshake_gets_the_replies() {
     let tables = tables();
     let e = to_pod(NET1, Family::V4);
-    into(&tables, NET1, &from(GATEWAY, frames::tcp(e, SYN, b"")));
-    into(&tables, NET2, &from([2, 0, 0, 0, 0x66, 6], frames::tcp(e, SYN, b"")));
-    into(&tables, NET1, &from(GATEWAY, frames::tcp(e, ACK, b"")));
+    run_ingress(&tables, NET1, &from(GATEWAY, frames::tcp(e, SYN, b"")));
+    run_ingress(&tables, NET2, &from([2, 0, 0, 0, 0x66, 6], frames::tcp(e, SYN, b"")));
+    run_ingress(&tables, NET1, &from(GATEWAY, frames::tcp(e, ACK, b"")));
     let reply = frames::tcp(e.back(), ACK, b"x");
-    assert_eq!(to_by(&out(&tables, ETH0, &reply)), (GATEWAY, redirect(NET1)));
+    assert_eq!(to_by(&run_egress(&tables, ETH0, &reply)), (GATEWAY, redirect(NET1)));
 }
 
 #[test]
-fn replies_survive_a_nic_that_is_gone() {
+fn replies_of_a_removed_nic_pass() {
     let mut tables = tables();
     let e = to_pod(NET1, Family::V4);
-    into(&tables, NET1, &frames::tcp(e, SYN, b""));
+    run_ingress(&tables, NET1, &frames::tcp(e, SYN, b""));
     tables.nics.remove(&NET1);
-    let done = out(&tables, ETH0, &frames::tcp(e.back(), SYN | ACK, b""));
+    let done = run_egress(&tables, ETH0, &frames::tcp(e.back(), SYN | ACK, b""));
     assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::ForeignSource));
 }

@@ -22,7 +22,7 @@ pub(crate) fn with_large_mtu() -> Tables {
 }
 
 /// What happened to a packet that left or came in.
-pub(crate) struct Done {
+pub(crate) struct Processed {
     pub(crate) verdict: Verdict,
     pub(crate) reason: Reason,
     pub(crate) frame: Frame,
@@ -40,15 +40,15 @@ fn reason(before: &Tables, after: &Tables, nic: u16) -> Reason {
 }
 
 /// A packet leaves by a NIC.
-pub(crate) fn out(tables: &Tables, nic: u16, frame: &Frame) -> Done {
+pub(crate) fn run_egress(tables: &Tables, nic: u16, frame: &Frame) -> Processed {
     let (mut frame, before) = (frame.clone(), tables.clone());
     let verdict = crate::egress(&mut frame, nic, &mut Scratch::default(), tables);
-    Done { verdict, reason: reason(&before, tables, nic), frame }
+    Processed { verdict, reason: reason(&before, tables, nic), frame }
 }
 
 /// A packet comes in by a NIC.
-pub(crate) fn into(tables: &Tables, nic: u16, frame: &Frame) -> Done {
+pub(crate) fn run_ingress(tables: &Tables, nic: u16, frame: &Frame) -> Processed {
     let (mut frame, before) = (frame.clone(), tables.clone());
     let verdict = crate::ingress(&mut frame, nic, &mut Scratch::default(), tables);
-    Done { verdict, reason: reason(&before, tables, nic), frame }
+    Processed { verdict, reason: reason(&before, tables, nic), frame }
 }

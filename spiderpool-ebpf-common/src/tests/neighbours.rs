@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{into, out};
+use super::{run_egress, run_ingress};
 use crate::model::Frame;
 use crate::model::frames::{self, SENDER};
 use crate::model::pod::{ETH0, Family, IFINDEX, NET1, Place, at, mac, tables};
@@ -26,7 +26,7 @@ const SELF: Verdict = Verdict::RedirectIngress { ifindex: IFINDEX + NET1 as u32 
 #[test]
 fn arp_for_the_node_is_answered() {
     let tables = tables();
-    let done = out(&tables, NET1, &frames::arp(v4(Place::Nic(NET1)), v4(Place::Node)));
+    let done = run_egress(&tables, NET1, &frames::arp(v4(Place::Nic(NET1)), v4(Place::Node)));
     assert_eq!((done.verdict, done.reason), (SELF, Reason::ArpAnswered));
     let mut want = mac(NET1).to_vec();
     want.extend(NODE_MAC);
@@ -37,7 +37,7 @@ fn arp_for_the_node_is_answered() {
     want.extend(v4(Place::Nic(NET1)));
     assert_eq!(done.frame.bytes, want);
     assert_eq!(*tables.events.borrow(), [(NET1, Event::NeighbourAnswered)]);
-    assert_eq!(into(&tables, NET1, &done.frame).reason, Reason::NotIp);
+    assert_eq!(run_ingress(&tables, NET1, &done.frame).reason, Reason::NotIp);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn other_arp_passes_untouched() {
         (NET1, reply),
         (ETH0, frames::arp(own, node)),
     ] {
-        let done = out(&tables, nic, &frame);
+        let done = run_egress(&tables, nic, &frame);
         assert_eq!((done.verdict, done.reason, done.frame), (Verdict::Pass, Reason::NotIp, frame));
     }
 }
@@ -62,7 +62,7 @@ fn other_arp_passes_untouched() {
 fn solicitation_for_the_node_is_answered() {
     let tables = tables();
     let asked = frames::solicitation(v6(Place::Nic(NET1)), v6(Place::Node));
-    let done = out(&tables, NET1, &asked);
+    let done = run_egress(&tables, NET1, &asked);
     assert_eq!((done.verdict, done.reason), (SELF, Reason::NdpAnswered));
     let b = &done.frame.bytes;
     assert_eq!((&b[..6], &b[6..12]), (&mac(NET1)[..], &NODE_MAC[..]));
@@ -88,7 +88,7 @@ fn other_solicitations_pass_untouched() {
         (NET1, short),
         (ETH0, frames::solicitation(own, node)),
     ] {
-        let done = out(&tables, nic, &frame);
+        let done = run_egress(&tables, nic, &frame);
         assert_eq!((done.verdict, done.reason, done.frame), (Verdict::Pass, Reason::LinkScope, frame));
     }
 }

@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::{into, out};
+use super::{run_egress, run_ingress};
 use crate::maps::Tuple;
 use crate::model::frames;
 use crate::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, at, tables};
-use crate::model::steps::Step;
+use crate::model::traffic::TrafficStep;
 use crate::model::{Frame, Tables};
 use crate::packet::{Packet, Sum};
 use crate::reason::Reason;
@@ -27,7 +27,7 @@ fn raw_source(frame: &Frame) -> Option<std::net::IpAddr> {
     }
 }
 
-fn check_egress(nic: u16, before: &Frame, done: &super::Done) {
+fn check_egress(nic: u16, before: &Frame, done: &super::Processed) {
     let leaves_by = match done.verdict {
         Verdict::Pass => IFINDEX + u32::from(nic),
         Verdict::Redirect { ifindex }
@@ -55,7 +55,7 @@ fn check_egress(nic: u16, before: &Frame, done: &super::Done) {
     }
 }
 
-fn check_ingress(tables: &Tables, nic: u16, before: &Frame, done: &super::Done) {
+fn check_ingress(tables: &Tables, nic: u16, before: &Frame, done: &super::Processed) {
     assert_eq!(done.verdict, Verdict::Pass, "ingress neither drops nor redirects");
     if done.reason != Reason::TranslatedBack {
         assert_eq!(frames::ends(&done.frame), frames::ends(before));
@@ -75,7 +75,7 @@ fn check_ingress(tables: &Tables, nic: u16, before: &Frame, done: &super::Done) 
     assert!(started, "translated back what no entry stands for");
 }
 
-fn pairs_are_whole(tables: &Tables) {
+fn check_pairs(tables: &Tables) {
     let nat = tables.nat.borrow();
     for (key, entry) in nat.iter().filter(|(key, _)| key.is(Tuple::Original)) {
         let back = key.counterpart(entry.addr, entry.port);
@@ -94,27 +94,27 @@ proptest! {
     #[test]
     fn any_sequence_of_packets(theme in any::<u64>(), numbers in prop::collection::vec(any::<u64>(), 1..40)) {
         let mut tables = tables();
-        for step in Step::sequence(theme, &numbers) {
+        for step in TrafficStep::sequence(theme, &numbers) {
             tables.now += step.pause * crate::flow_state::SECOND;
             tables.seed = tables.seed.wrapping_add(1);
             tables.wildcard = step.wildcard;
             let whole = frames::sums_are_right(&step.frame);
             let done = if step.outbound {
-                let done = out(&tables, step.nic, &step.frame);
+                let done = run_egress(&tables, step.nic, &step.frame);
                 check_egress(step.nic, &step.frame, &done);
                 done
             } else {
-                let done = into(&tables, step.nic, &step.frame);
+                let done = run_ingress(&tables, step.nic, &step.frame);
                 check_ingress(&tables, step.nic, &step.frame, &done);
                 done
             };
             prop_assert!(!whole || frames::sums_are_right(&done.frame), "checksum broken as {}", done.reason);
-            pairs_are_whole(&tables);
+            check_pairs(&tables);
         }
     }
 
     #[test]
-    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200), ethertype in 0..4usize, nic in 0..5u16) {
+    fn never_panics_on_arbitrary_input(bytes in prop::collection::vec(any::<u8>(), 0..200), ethertype in 0..4usize, nic in 0..5u16) {
         let mut bytes = bytes;
         if let (Some(field), Some(ty)) = (bytes.get_mut(12..14), [[8, 0], [0x86, 0xdd], [8, 6]].get(ethertype)) {
             field.copy_from_slice(ty);
@@ -147,7 +147,7 @@ proptest! {
         let mut frame = Frame::new(data);
         let at = at * 2;
         let old = u32::from_ne_bytes(frame.load(at as u32).unwrap());
-        frame.replace_l4(0, old, new, Sum { pseudo: true, udp: false });
+        frame.l4_csum_replace(0, old, new, Sum { pseudo: true, udp: false });
         frame.store(at as u32, &new.to_ne_bytes());
         let (got, want) = (u16::from_be_bytes(frame.load(0).unwrap()), sum(&frame.bytes));
         // Zero has two forms in one's complement.

@@ -1,6 +1,6 @@
 //! Translation: there and back, ports that are taken, no room, ends of flows.
 
-use super::{into, out};
+use super::{run_egress, run_ingress};
 use crate::flow_state::SECOND;
 use crate::headers::{ACK, FIN, RST, SYN};
 use crate::maps::{FlowKey, Tuple};
@@ -38,24 +38,24 @@ fn same(a: Option<Ends>, b: Ends) -> bool {
 }
 
 #[test]
-fn there_and_back() {
+fn both_directions_are_translated() {
     for family in FAMILIES {
         for (name, first, answer, later) in PROTOCOLS {
             for (nic, source) in [(NET1, NET1), (ETH0, NET1), (NET1, NET2)] {
                 let tables = tables();
                 let e = flow(source, family);
                 let what = format!("{name} {family:?} by {nic} from {source}");
-                let done = out(&tables, nic, &first(e));
+                let done = run_egress(&tables, nic, &first(e));
                 assert_eq!(done.reason, Reason::NatNew, "{what}");
                 let seen = Ends { src: at(Place::Nic(ETH0), family), ..e };
                 assert!(same(frames::ends(&done.frame), seen), "{what}: {:?}", frames::ends(&done.frame));
                 assert!(frames::sums_are_right(&done.frame), "{what}");
                 assert_eq!(tables.nat.borrow().len(), 2, "{what}");
-                let back = into(&tables, ETH0, &answer(seen.back()));
+                let back = run_ingress(&tables, ETH0, &answer(seen.back()));
                 assert_eq!((back.verdict, back.reason), (Verdict::Pass, Reason::TranslatedBack), "{what}");
                 assert!(same(frames::ends(&back.frame), e.back()), "{what}");
                 assert!(frames::sums_are_right(&back.frame), "{what}");
-                assert_eq!(out(&tables, nic, &later(e)).reason, Reason::Translated, "{what}");
+                assert_eq!(run_egress(&tables, nic, &later(e)).reason, Reason::Translated, "{what}");
                 assert_eq!(tables.nat.borrow().len(), 2, "{what}");
                 assert!(tables.arrivals.borrow().is_empty(), "{what}: answers are not arrivals");
             }
@@ -68,7 +68,7 @@ fn udp_without_checksum_stays_without() {
     let tables = tables();
     let mut frame = frames::udp(flow(NET1, Family::V4), b"q");
     frame.bytes[40..42].copy_from_slice(&[0, 0]);
-    let done = out(&tables, NET1, &frame);
+    let done = run_egress(&tables, NET1, &frame);
     assert_eq!(done.frame.bytes[40..42], [0, 0]);
     assert!(frames::sums_are_right(&done.frame));
 }
@@ -78,17 +78,17 @@ fn two_nics_with_one_port_get_two_ports() {
     for (_, first, answer, _) in PROTOCOLS {
         let tables = tables();
         let (one, two) = (flow(NET1, Family::V4), flow(NET2, Family::V4));
-        assert_eq!(out(&tables, NET1, &first(one)).reason, Reason::NatNew);
-        let done = out(&tables, NET2, &first(two));
+        assert_eq!(run_egress(&tables, NET1, &first(one)).reason, Reason::NatNew);
+        let done = run_egress(&tables, NET2, &first(two));
         assert_eq!(done.reason, Reason::NatPort);
         assert!(frames::sums_are_right(&done.frame));
         let seen = frames::ends(&done.frame).unwrap();
         assert!(seen.sport >= PORT_FIRST);
         let to_two =
-            into(&tables, ETH0, &answer(Ends { dport: seen.sport, sport: seen.dport, ..seen.back() }));
+            run_ingress(&tables, ETH0, &answer(Ends { dport: seen.sport, sport: seen.dport, ..seen.back() }));
         assert!(same(frames::ends(&to_two.frame), two.back()));
         let to_one =
-            into(&tables, ETH0, &answer(Ends { src: at(Place::Nic(ETH0), Family::V4), ..one }.back()));
+            run_ingress(&tables, ETH0, &answer(Ends { src: at(Place::Nic(ETH0), Family::V4), ..one }.back()));
         assert!(same(frames::ends(&to_one.frame), one.back()));
     }
 }
@@ -111,7 +111,7 @@ fn a_sockets_port_is_not_taken() {
         let mut tables = tables();
         let e = flow(NET1, Family::V4);
         socket(&mut tables, protocol, e);
-        let done = out(&tables, NET1, &first(e));
+        let done = run_egress(&tables, NET1, &first(e));
         assert_eq!(done.reason, Reason::NatPort);
         assert_ne!(frames::ends(&done.frame).unwrap().sport, e.sport);
     }
@@ -125,7 +125,7 @@ fn when_all_tried_ports_are_taken_the_packet_is_kept_off_eth0() {
         socket(&mut tables, TCP, Ends { sport: port, ..e });
     }
     let frame = frames::tcp(e, SYN, b"");
-    let done = out(&tables, NET1, &frame);
+    let done = run_egress(&tables, NET1, &frame);
     assert_eq!(done.reason, Reason::NatNoPort);
     assert_eq!(frames::ends(&done.frame), Some(e));
     assert!(tables.nat.borrow().is_empty());
@@ -133,14 +133,14 @@ fn when_all_tried_ports_are_taken_the_packet_is_kept_off_eth0() {
 
 /// The entry that another CPU has made first, a moment ago.
 #[test]
-fn a_half_that_is_being_made_is_not_taken() {
+fn an_incomplete_pair_is_not_replaced() {
     for (age, reason) in [(0, Reason::NatPort), (SECOND - 1, Reason::NatPort), (SECOND, Reason::NatNew)] {
         let mut tables = tables();
         let (mine, other) = (flow(NET1, Family::V4), flow(NET2, Family::V4));
-        out(&tables, NET2, &frames::udp(other, b"q"));
+        run_egress(&tables, NET2, &frames::udp(other, b"q"));
         tables.nat.borrow_mut().retain(|key, _| key.is(Tuple::Translated));
         tables.now += age;
-        let done = out(&tables, NET1, &frames::udp(mine, b"q"));
+        let done = run_egress(&tables, NET1, &frames::udp(mine, b"q"));
         assert_eq!(done.reason, reason, "{age} ns old");
         let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..mine };
         let half = tables
@@ -157,16 +157,16 @@ fn a_half_that_is_being_made_is_not_taken() {
 }
 
 #[test]
-fn a_full_map_leaves_nothing_behind() {
+fn a_full_map_gets_both_entries_or_none() {
     let e = flow(NET1, Family::V4);
     for room in [1, 2, 3] {
         let mut tables = tables();
         tables.nat_size = room;
-        let done = out(&tables, NET1, &frames::udp(e, b"q"));
+        let done = run_egress(&tables, NET1, &frames::udp(e, b"q"));
         let fits = room >= 2;
         assert_eq!(done.reason, if fits { Reason::NatNew } else { Reason::NatFull });
         assert_eq!(tables.nat.borrow().len(), if fits { 2 } else { 0 }, "both entries or none");
-        let other = out(&tables, NET1, &frames::udp(Ends { sport: 40_001, ..e }, b"q"));
+        let other = run_egress(&tables, NET1, &frames::udp(Ends { sport: 40_001, ..e }, b"q"));
         assert_eq!(other.reason, Reason::NatFull);
         assert_eq!(frames::ends(&other.frame), Some(Ends { sport: 40_001, ..e }));
     }
@@ -178,13 +178,13 @@ fn answers_that_nobody_asked_for_are_not_translated() {
         let mut tables = tables();
         let e = flow(NET1, Family::V4);
         let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..e };
-        let early = into(&tables, ETH0, &answer(seen.back()));
+        let early = run_ingress(&tables, ETH0, &answer(seen.back()));
         assert_ne!(early.reason, Reason::TranslatedBack);
-        out(&tables, NET1, &first(e));
-        let elsewhere = into(&tables, NET1, &answer(seen.back()));
+        run_egress(&tables, NET1, &first(e));
+        let elsewhere = run_ingress(&tables, NET1, &answer(seen.back()));
         assert_ne!(elsewhere.reason, Reason::TranslatedBack, "only eth0 translates back");
         tables.now += 90_000 * SECOND;
-        let late = into(&tables, ETH0, &answer(seen.back()));
+        let late = run_ingress(&tables, ETH0, &answer(seen.back()));
         assert_ne!(late.reason, Reason::TranslatedBack);
         assert_eq!(frames::ends(&late.frame), frames::ends(&answer(seen.back())));
     }
@@ -194,9 +194,9 @@ fn answers_that_nobody_asked_for_are_not_translated() {
 fn a_syn_of_the_other_side_is_not_an_answer() {
     let tables = tables();
     let e = flow(NET1, Family::V4);
-    out(&tables, NET1, &frames::tcp(e, SYN, b""));
+    run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
     let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..e };
-    assert_eq!(into(&tables, ETH0, &frames::tcp(seen.back(), SYN, b"")).reason, Reason::ArrivalNew);
+    assert_eq!(run_ingress(&tables, ETH0, &frames::tcp(seen.back(), SYN, b"")).reason, Reason::ArrivalNew);
 }
 
 #[test]
@@ -215,21 +215,33 @@ fn translations_end() {
         let mut tables = tables();
         for &(outbound, flags) in packets {
             if outbound {
-                out(&tables, NET1, &frames::tcp(e, flags, b""));
+                run_egress(&tables, NET1, &frames::tcp(e, flags, b""));
             } else {
                 assert_eq!(
-                    into(&tables, ETH0, &frames::tcp(seen.back(), flags, b"")).reason,
+                    run_ingress(&tables, ETH0, &frames::tcp(seen.back(), flags, b"")).reason,
                     Reason::TranslatedBack
                 );
             }
         }
         tables.now += limit * SECOND;
         let mut alive = tables.clone();
-        assert_eq!(out(&alive, NET1, &frames::tcp(e, ACK, b"x")).reason, Reason::Translated, "{packets:?}");
+        assert_eq!(
+            run_egress(&alive, NET1, &frames::tcp(e, ACK, b"x")).reason,
+            Reason::Translated,
+            "{packets:?}"
+        );
         alive.now = tables.now;
         tables.now += 1;
-        assert_eq!(out(&tables, NET1, &frames::tcp(e, ACK, b"x")).reason, Reason::NatUnknown, "{packets:?}");
-        assert_eq!(out(&tables, NET1, &frames::tcp(e, SYN, b"")).reason, Reason::NatNew, "{packets:?}");
+        assert_eq!(
+            run_egress(&tables, NET1, &frames::tcp(e, ACK, b"x")).reason,
+            Reason::NatUnknown,
+            "{packets:?}"
+        );
+        assert_eq!(
+            run_egress(&tables, NET1, &frames::tcp(e, SYN, b"")).reason,
+            Reason::NatNew,
+            "{packets:?}"
+        );
         assert_eq!(tables.nat.borrow().len(), 2);
     }
 }
@@ -239,11 +251,11 @@ fn a_new_syn_starts_over_with_a_fresh_state() {
     let tables = tables();
     let e = flow(NET1, Family::V4);
     let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..e };
-    out(&tables, NET1, &frames::tcp(e, SYN, b""));
-    into(&tables, ETH0, &frames::tcp(seen.back(), SYN | ACK, b""));
-    out(&tables, NET1, &frames::tcp(e, FIN | ACK, b""));
-    into(&tables, ETH0, &frames::tcp(seen.back(), FIN | ACK, b""));
-    let done = out(&tables, NET1, &frames::tcp(e, SYN, b""));
+    run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
+    run_ingress(&tables, ETH0, &frames::tcp(seen.back(), SYN | ACK, b""));
+    run_egress(&tables, NET1, &frames::tcp(e, FIN | ACK, b""));
+    run_ingress(&tables, ETH0, &frames::tcp(seen.back(), FIN | ACK, b""));
+    let done = run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
     assert_eq!(done.reason, Reason::Translated);
     assert!(tables.nat.borrow().values().all(|entry| entry.state == 0));
 }
@@ -253,17 +265,17 @@ fn a_direct_flow_with_the_tuple_of_a_closing_translation_takes_it_over() {
     let e = flow(NET1, Family::V4);
     let direct = Ends { src: at(Place::Nic(ETH0), Family::V4), ..e };
     let tables = tables();
-    out(&tables, NET1, &frames::tcp(e, SYN, b""));
-    let second_pass = out(&tables, ETH0, &frames::tcp(direct, SYN, b""));
+    run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
+    let second_pass = run_egress(&tables, ETH0, &frames::tcp(direct, SYN, b""));
     assert_eq!(second_pass.reason, Reason::ClusterDirect, "the translated SYN itself passes eth0 too");
     assert_eq!(tables.nat.borrow().len(), 2);
-    into(&tables, ETH0, &frames::tcp(direct.back(), SYN | ACK, b""));
-    assert_eq!(out(&tables, ETH0, &frames::tcp(direct, SYN, b"")).reason, Reason::NatConflict);
-    out(&tables, NET1, &frames::tcp(e, FIN | ACK, b""));
-    into(&tables, ETH0, &frames::tcp(direct.back(), FIN | ACK, b""));
-    assert_eq!(out(&tables, ETH0, &frames::tcp(direct, SYN, b"")).reason, Reason::ClusterDirect);
+    run_ingress(&tables, ETH0, &frames::tcp(direct.back(), SYN | ACK, b""));
+    assert_eq!(run_egress(&tables, ETH0, &frames::tcp(direct, SYN, b"")).reason, Reason::NatConflict);
+    run_egress(&tables, NET1, &frames::tcp(e, FIN | ACK, b""));
+    run_ingress(&tables, ETH0, &frames::tcp(direct.back(), FIN | ACK, b""));
+    assert_eq!(run_egress(&tables, ETH0, &frames::tcp(direct, SYN, b"")).reason, Reason::ClusterDirect);
     assert!(tables.nat.borrow().is_empty());
-    let answer = into(&tables, ETH0, &frames::tcp(direct.back(), SYN | ACK, b""));
+    let answer = run_ingress(&tables, ETH0, &frames::tcp(direct.back(), SYN | ACK, b""));
     assert_eq!(answer.reason, Reason::NotOurs);
     assert_eq!(frames::ends(&answer.frame), Some(direct.back()));
 }
@@ -272,8 +284,8 @@ fn a_direct_flow_with_the_tuple_of_a_closing_translation_takes_it_over() {
 fn a_changed_cluster_address_makes_a_new_translation() {
     let mut tables = tables();
     let e = flow(NET1, Family::V4);
-    out(&tables, NET1, &frames::udp(e, b"q"));
+    run_egress(&tables, NET1, &frames::udp(e, b"q"));
     tables.nics.get_mut(&ETH0).unwrap().addr4 = [10, 244, 1, 99];
-    let done = out(&tables, NET1, &frames::udp(e, b"q"));
+    let done = run_egress(&tables, NET1, &frames::udp(e, b"q"));
     assert_eq!(frames::ends(&done.frame).unwrap().src.to_string(), "10.244.1.99");
 }

@@ -1,6 +1,6 @@
 //! A packet is changed wholly or not at all.
 
-use super::{Done, into, out};
+use super::{Processed, run_egress, run_ingress};
 use crate::headers::{ACK, SYN};
 use crate::model::Frame;
 use crate::model::Tables;
@@ -15,8 +15,10 @@ fn ends(src: Place, dst: Place, family: Family) -> Ends {
     Ends { src: at(src, family), sport: 40_000, dst: at(dst, family), dport: 53 }
 }
 
+type Answer = fn(Ends) -> Frame;
+
 /// First packet, answer and later packet of a flow to a Service, by protocol.
-fn packets(e: Ends) -> [(Frame, fn(Ends) -> Frame, Frame); 3] {
+fn packets(e: Ends) -> [(Frame, Answer, Frame); 3] {
     [
         (frames::tcp(e, SYN, b""), |e| frames::tcp(e, SYN | ACK, b""), frames::tcp(e, ACK, b"x")),
         (frames::udp(e, b"q"), |e| frames::udp(e, b"a"), frames::udp(e, b"qq")),
@@ -29,15 +31,16 @@ fn packets(e: Ends) -> [(Frame, fn(Ends) -> Frame, Frame); 3] {
 }
 
 /// The packet without memory for a copy: must come out as it went in, and not by eth0 if it has net1's source.
-fn refused(tables: &Tables, outbound: bool, nic: u16, frame: &Frame) -> Done {
+fn refused(tables: &Tables, outbound: bool, nic: u16, frame: &Frame) -> Processed {
     let unwritable = Frame { unwritable: true, ..frame.clone() };
-    let done = if outbound { out(tables, nic, &unwritable) } else { into(tables, nic, &unwritable) };
+    let done =
+        if outbound { run_egress(tables, nic, &unwritable) } else { run_ingress(tables, nic, &unwritable) };
     assert_eq!(done.frame.bytes, frame.bytes, "changed although refused");
     assert_eq!(done.reason, Reason::Failed);
     done
 }
 
-fn passes_or_leaves_by_its_source(done: &Done, nic: u16) {
+fn passes_or_leaves_by_its_source(done: &Processed, nic: u16) {
     let own = Verdict::RedirectNeigh { ifindex: IFINDEX + u32::from(NET1) };
     let want = if nic == ETH0 { own } else { Verdict::Pass };
     assert_eq!(done.verdict, want, "from {nic}");
@@ -52,7 +55,11 @@ fn translated_packets() {
             for (first, answer, later) in packets(e) {
                 let tables = tables();
                 passes_or_leaves_by_its_source(&refused(&tables, true, nic, &first), nic);
-                assert_eq!(out(&tables, nic, &first).reason, Reason::Translated, "the translation was kept");
+                assert_eq!(
+                    run_egress(&tables, nic, &first).reason,
+                    Reason::Translated,
+                    "the translation was kept"
+                );
                 let back = refused(&tables, false, ETH0, &answer(seen.back()));
                 assert_eq!(back.verdict, Verdict::Pass);
                 passes_or_leaves_by_its_source(&refused(&tables, true, nic, &later), nic);
@@ -83,7 +90,7 @@ fn segments_that_end_in_their_header() {
         let mut short = frames::tcp(e, SYN, b"");
         short.bytes.truncate(short.bytes.len() - 8);
         for nic in [NET1, ETH0] {
-            let done = out(&tables(), nic, &short);
+            let done = run_egress(&tables(), nic, &short);
             assert_eq!((done.reason, &done.frame), (Reason::Failed, &short));
             passes_or_leaves_by_its_source(&done, nic);
         }
@@ -95,7 +102,7 @@ fn redirected_and_answered_packets() {
     for family in FAMILIES {
         let mut tables = tables();
         let call = ends(Place::OverlayPod, Place::Nic(NET1), family);
-        into(&tables, SP0, &frames::udp(call, b"q"));
+        run_ingress(&tables, SP0, &frames::udp(call, b"q"));
         let answer = frames::udp(call.back(), b"a");
         passes_or_leaves_by_its_source(&refused(&tables, true, ETH0, &answer), ETH0);
         passes_or_leaves_by_its_source(&refused(&tables, true, NET2, &answer), NET2);

@@ -7,7 +7,7 @@ use crate::headers::{ACK, FIN, RST, SYN};
 
 /// One packet that leaves or comes in.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct TrafficStep {
     /// It leaves the pod.
     pub outbound: bool,
     /// By this NIC.
@@ -60,7 +60,7 @@ fn ends(choices: &mut Choices) -> Ends {
     }
 }
 
-impl Step {
+impl TrafficStep {
     /// The steps that numbers stand for. Most packets are of one pair of addresses, the theme's, which a pod's
     /// sockets use from its own address or from eth0's: so flows meet.
     pub fn sequence(theme: u64, numbers: &[u64]) -> Vec<Self> {
@@ -104,7 +104,7 @@ fn frame(choices: &mut Choices, e: Ends) -> Frame {
         _ => neighbour(e),
     };
     frame.bytes[11] = choices.below(3) as u8;
-    frame.for_others = choices.below(8) == 0;
+    frame.for_other_host = choices.below(8) == 0;
     frame
 }
 
