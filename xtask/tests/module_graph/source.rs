@@ -149,7 +149,8 @@ impl Module {
                     }
                     tokens.next();
                 }
-                if path.len() > 1 {
+                // One name alone is a type's, which a re-export may have brought, or something local.
+                if path.len() > 1 || path[0].starts_with(char::is_uppercase) {
                     self.used.insert(path);
                 }
             }
