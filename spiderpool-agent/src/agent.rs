@@ -1,4 +1,4 @@
-//! What requests are answered with.
+//! The state that HTTP handlers share.
 
 use std::net::IpAddr;
 use std::sync::Arc;

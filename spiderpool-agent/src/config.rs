@@ -1,4 +1,4 @@
-//! Everything the agent is told at start: command line, environment and configuration file.
+//! The agent's configuration: command line, environment and configuration file.
 
 mod environment;
 mod file;

@@ -1,4 +1,4 @@
-//! The agent as a process: what is started in which order, and how it ends.
+//! The agent as a process: the order in which its parts start and end.
 
 mod own_socket;
 mod watching;
@@ -29,7 +29,7 @@ use crate::watches::Shared;
 use crate::{http, ipam, node_addresses, pod_network, reconciler};
 
 /// How long the shutdown waits for endpoints that are not written yet.
-const FLUSH: Duration = Duration::from_secs(5);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
@@ -49,7 +49,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let settings = settings(&environment, &file, families);
     let metrics = IpamMetrics::register(&mut registry);
     let start = Start::default();
-    start.told_by(health.clone());
+    start.set_health(health.clone());
     let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics, start.clone());
     let dataplane_metrics = DataplaneMetrics::register(&mut registry);
     let (reconciler, first_try) = start_reconciler(&environment, dataplane_metrics, &health)?;
@@ -62,13 +62,13 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     });
     follow_node_addresses(&agent, health.condition("node addresses", Scope::Readiness))?;
     let watching = watching::start(&agent, &kube, &indexes, &environment.node_name, &health, &shutdown);
-    // Who finds the socket finds pods that are served, or is told why they are not.
+    // A registration before that would be refused only because loading has not been tried yet.
     first_try.await.context("reconciler thread")?;
     let serving = serve(&agent, &environment, &file, &health, registry, &shutdown).await?;
     let served = CancellationToken::new();
     let endpoints = tokio::spawn({
         let (agent, served) = (Arc::clone(&agent), served.clone());
-        async move { agent.ipam.endpoints().run(&served, FLUSH).await }
+        async move { agent.ipam.endpoints().run(&served, FLUSH_TIMEOUT).await }
     });
 
     shutdown.cancelled().await;
@@ -140,16 +140,16 @@ async fn serve(
         let port = environment.metric_http_port;
         listener = Some(server::bind(port).await.with_context(|| format!("port {port} of the metrics"))?);
     }
-    // Last: a second agent that must end for want of a port leaves the first one its socket.
+    // Last: a second agent on this node fails at the ports, before it replaces the socket of the first.
     let socket = http::bind(file.socket())?;
     info!(address = %probes.local_addr()?, "health probes are served");
-    let answers = health.condition("own socket", Scope::Liveness);
-    // It is listened at: who asks now is answered when it is served.
-    answers.met();
+    let reachable = health.condition("own socket", Scope::Liveness);
+    // Bound: the kernel queues connections until we accept.
+    reachable.met();
     let mut tasks = vec![
         tokio::spawn(server::serve(socket, http::router(Arc::clone(agent)), shutdown.clone())),
         tokio::spawn(server::serve(probes, health.router(), shutdown.clone())),
-        tokio::spawn(own_socket::watch(file.socket().to_owned(), answers, shutdown.clone())),
+        tokio::spawn(own_socket::watch(file.socket().to_owned(), reachable, shutdown.clone())),
     ];
     if let Some(listener) = listener {
         info!(address = %listener.local_addr()?, "metrics are served");

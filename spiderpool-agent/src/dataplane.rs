@@ -1,4 +1,5 @@
-//! The eBPF dataplane of this node: programs and maps, made what the inventory of pods and the destinations ask for.
+//! The eBPF dataplane of this node: loads programs and maps, and reconciles them with the inventory of pods and the
+//! destinations.
 
 mod attach;
 mod cidrs;

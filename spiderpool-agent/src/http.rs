@@ -29,16 +29,16 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         .route(path::COORDINATOR_CONFIG, get(coordinator::config))
         .route(path::WORKLOAD_ENDPOINT, get(endpoint::of_pod))
         .route(path::DATAPLANE_NICS, put(dataplane::register).delete(dataplane::unregister))
-        .route("/v1/runtime/startup", get(async || elsewhere("GetRuntimeStartup")))
-        .route("/v1/runtime/readiness", get(async || elsewhere("GetRuntimeReadiness")))
-        .route("/v1/runtime/liveness", get(async || elsewhere("GetRuntimeLiveness")))
+        .route("/v1/runtime/startup", get(async || not_implemented("GetRuntimeStartup")))
+        .route("/v1/runtime/readiness", get(async || not_implemented("GetRuntimeReadiness")))
+        .route("/v1/runtime/liveness", get(async || not_implemented("GetRuntimeLiveness")))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .with_state(agent)
 }
 
-/// The probes are on their own port.
-fn elsewhere(operation: &str) -> Failed {
+/// Upstream answers this too: its probes are served on another port.
+fn not_implemented(operation: &str) -> Failed {
     let text = format!("operation runtime.{operation} has not yet been implemented");
     Failed::with_status(StatusCode::NOT_IMPLEMENTED, text)
 }

@@ -48,12 +48,13 @@ pub(crate) struct PodNetworks {
 }
 
 impl PodNetworks {
-    /// The state file is read when the inventory is asked for.
+    /// Reads nothing yet, see [`Self::inventory`].
     pub(crate) fn new(state_file: PathBuf) -> Self {
         Self { state_file, inventory: None, idle_links: IdleLinks::default() }
     }
 
-    /// The inventory; fails as long as the state file cannot be read. A file that is no inventory is a lost one.
+    /// The inventory, read from the state file the first time. Fails as long as that cannot be read; a file that is
+    /// missing or no inventory counts as lost.
     pub(crate) fn inventory(&mut self) -> Result<&mut Inventory, StateFileError> {
         let inventory = match self.inventory.take() {
             Some(inventory) => inventory,
@@ -114,7 +115,7 @@ fn read(state_file: &Path) -> Result<Inventory, StateFileError> {
     match state_file::read(state_file) {
         Ok(Some(inventory)) => Ok(inventory),
         Ok(None) => Ok(Inventory::lost()),
-        // A failure to read it is not one to lose it by.
+        // The inventory may still be there.
         Err(error @ StateFileError::Io { .. }) => Err(error),
         Err(error) => {
             error!(%error, "inventory is lost, NICs that the maps know are left as they are");

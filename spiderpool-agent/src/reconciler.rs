@@ -1,7 +1,7 @@
-//! Keeps the network of this node's pods and the eBPF dataplane what registrations and destinations ask for.
+//! Reconciles pods' network namespaces and the eBPF dataplane with registrations and destinations.
 //!
-//! What happens in the pods' network namespaces does not wait for programs and maps, which a node may not be able to
-//! load. One thread does all of it, in the order of the requests; [`Handle`] talks to it.
+//! The namespaces do not wait for programs and maps, which a node may not be able to load. One thread does all of it, in
+//! the order of the requests; [`Handle`] sends them.
 
 mod error;
 mod handle;
@@ -19,7 +19,7 @@ use crate::pod_network::{Inventory, NicRecord, PodNetworks, PodRecord, Removed, 
 pub use error::RegistrationError;
 pub use handle::{Handle, start};
 
-/// Both sides, and what they are made from. Everything here blocks.
+/// Both sides, and the destinations. Everything here blocks.
 #[derive(Debug)]
 struct Reconciler {
     pods: PodNetworks,
@@ -33,7 +33,7 @@ impl Reconciler {
         Self { pods: PodNetworks::new(state_file), ebpf, destinations: Destinations::default() }
     }
 
-    /// What is done every few seconds: what could not be done before, and what time brings.
+    /// What is done every few seconds: retries, expiry of flows, counters, deletion of idle node links.
     fn sweep(&mut self) {
         self.pods.delete_idle_links();
         let newly_loaded = self.ebpf.loaded().is_err() && self.load();

@@ -1,4 +1,4 @@
-//! The agent's start as requests see it: they wait until the agent knows what there is, but not for ever.
+//! The agent's start: requests wait for it, for a limited time.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::SetOnce;
 
 /// How long a request waits.
-const LIMIT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request came before the agent knew enough to answer it.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -26,25 +26,25 @@ struct Inner {
 }
 
 impl Start {
-    /// Requests are served from now on: what the node holds is listed, and the watches know what there is.
+    /// Requests are served from now on: the node's addresses are listed, and every watch has listed once.
     pub fn done(&self) {
         // A second time changes nothing.
         let _already = self.0.done.set(());
     }
 
-    /// Who knows what the start still lacks.
-    pub fn told_by(&self, health: Health) {
+    /// Sets where [`Self::wait`] reads the startup conditions that are missing.
+    pub fn set_health(&self, health: Health) {
         // A second time changes nothing.
         let _already = self.0.health.set(health);
     }
 
-    /// Waits for [`Start::done`] for a while; what is missing if it has not come.
+    /// Waits for [`Start::done`]; the missing startup conditions if it has not come within 5 s.
     pub async fn wait(&self) -> Result<(), Starting> {
-        self.wait_for(LIMIT).await
+        self.wait_for(TIMEOUT).await
     }
 
-    async fn wait_for(&self, limit: Duration) -> Result<(), Starting> {
-        let waited = tokio::time::timeout(limit, self.0.done.wait()).await;
+    async fn wait_for(&self, timeout: Duration) -> Result<(), Starting> {
+        let waited = tokio::time::timeout(timeout, self.0.done.wait()).await;
         if waited.is_ok() {
             return Ok(());
         }
@@ -60,16 +60,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_in_vain_is_told_what_is_missing() {
+    async fn a_wait_that_times_out_names_the_missing_conditions() {
         let (start, health) = (Start::default(), Health::default());
         let _watch = health.condition("watch of coordinators", Scope::Startup);
-        start.told_by(health);
+        start.set_health(health);
         let error = start.wait_for(Duration::ZERO).await.unwrap_err().to_string();
         assert!(error.contains("Still missing: watch of coordinators: not yet"), "{error}");
     }
 
     #[tokio::test]
-    async fn who_came_early_is_served_when_the_start_is_done() {
+    async fn an_early_request_is_served_when_the_start_is_done() {
         let start = Start::default();
         let early = tokio::spawn({
             let start = start.clone();

@@ -62,7 +62,7 @@ fn a_node_is_not_cleaned_while_pods_may_run() {
         touch host/var/run/spidernet/spiderpool.sock
         $AGENT clean-node --config-path $CONF --node-name n --plugins image --host host --bpf-dir $PWD/none 2>>log
         find host -type f
-        grep -c 'pods with addresses are not known' log
+        grep -c 'pods with addresses cannot be listed' log
         ",
     );
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["host/opt/cni/bin/coordinator", "1"]);

@@ -46,7 +46,7 @@ pub struct ConfigFile {
     /// Whether the agent sets the node's sysctls.
     #[serde(deserialize_with = "null_as_default")]
     pub tune_sysctl_config: bool,
-    /// A cloud that must be asked for each address.
+    /// A cloud provider that assigns each address.
     #[serde(deserialize_with = "null_as_default")]
     iaas_network_provider: IaasNetworkProvider,
 }
@@ -59,7 +59,7 @@ struct IaasNetworkProvider {
 }
 
 impl ConfigFile {
-    /// What is asked for and has no effect yet. The chart's defaults ask for it, so it is no reason not to start.
+    /// Keys that are set and have no effect yet. The chart sets them by default, so they do not prevent the start.
     pub fn without_effect(&self) -> Vec<Unsupported> {
         let keys = [
             (self.enable_stateful_set, Unsupported::StatefulSetAddresses),

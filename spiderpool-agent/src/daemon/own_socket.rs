@@ -1,4 +1,4 @@
-//! Whether the agent's own socket is answered: what the plugins see, asked as they ask.
+//! Probes the agent's own socket in the way the plugins use it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,36 +11,36 @@ use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// How often it is asked.
+/// How often the socket is probed.
 const PERIOD: Duration = Duration::from_secs(5);
-/// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long a response may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks until shutdown.
-pub(super) async fn watch(socket: PathBuf, answers: Condition, shutdown: CancellationToken) {
+/// Probes until shutdown.
+pub(super) async fn watch(socket: PathBuf, reachable: Condition, shutdown: CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
-        let outcome = tokio::time::timeout(LIMIT, ask(&socket)).await;
+        let outcome = tokio::time::timeout(TIMEOUT, probe(&socket)).await;
         match outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(()) => answers.met(),
+            Ok(()) => reachable.met(),
             Err(error) => {
-                warn!(socket = %socket.display(), %error, "own socket is not answered");
-                answers.unmet(format!("{}: {error}", socket.display()));
+                warn!(socket = %socket.display(), %error, "probe of the own socket failed");
+                reachable.unmet(format!("{}: {error}", socket.display()));
             }
         }
     }
 }
 
-async fn ask(socket: &Path) -> io::Result<()> {
+async fn probe(socket: &Path) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(format!("GET {} HTTP/1.0\r\nHost: agent\r\n\r\n", path::HEALTHY).as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(1024).read_to_end(&mut answer).await?;
-    let line = String::from_utf8_lossy(&answer);
+    let mut response = Vec::new();
+    stream.take(1024).read_to_end(&mut response).await?;
+    let line = String::from_utf8_lossy(&response);
     let line = line.lines().next().unwrap_or_default();
     if line.split(' ').nth(1) == Some("200") {
         Ok(())
     } else {
-        Err(io::Error::other(format!("it answers {line:?}")))
+        Err(io::Error::other(format!("unexpected response {line:?}")))
     }
 }
 
@@ -60,16 +60,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_good_answer_is_one() {
+    async fn only_status_200_counts_as_reachable() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
-        assert_eq!(ask(&path).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(probe(&path).await.unwrap_err().kind(), io::ErrorKind::NotFound);
         let listener = UnixListener::bind(&path).unwrap();
         let good = "HTTP/1.0 200 OK\r\n\r\n";
-        tokio::join!(answer(&listener, good), ask(&path)).1.unwrap();
-        let bad = tokio::join!(answer(&listener, "HTTP/1.0 500 no\r\n\r\n"), ask(&path)).1.unwrap_err();
+        tokio::join!(answer(&listener, good), probe(&path)).1.unwrap();
+        let bad = tokio::join!(answer(&listener, "HTTP/1.0 500 no\r\n\r\n"), probe(&path)).1.unwrap_err();
         assert!(bad.to_string().contains("500"), "{bad}");
         drop(listener);
-        assert_eq!(ask(&path).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(probe(&path).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }

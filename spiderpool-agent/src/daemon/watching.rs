@@ -1,4 +1,4 @@
-//! The agent's watches and its first look at what the node holds.
+//! The agent's watches, the probe of the API server, and the first listing of the node's addresses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +23,10 @@ use crate::watches::{CoordinatorIndex, Index, Shared, follow};
 
 type Task = tokio::task::JoinHandle<()>;
 
-/// How often the API server is asked whether it is there.
-const PROBE: Duration = Duration::from_secs(5);
+/// How often the API server is probed.
+const PROBE_PERIOD: Duration = Duration::from_secs(5);
 
-/// Starts all watches, the probe of the API server and the comparison with what the node holds.
+/// Starts all of them.
 pub(super) fn start(
     agent: &Arc<Agent>,
     kube: &Kubernetes,
@@ -66,7 +66,7 @@ pub(super) fn start(
         reserved.start(all(&client), &indexes.reserved, || {}),
         coordinators.start(all(&client), &agent.coordinators, on_coordinator),
         tokio::spawn(probe(kube.clone(), health.condition("API server", Scope::Readiness), shutdown.clone())),
-        tokio::spawn(look(
+        tokio::spawn(list_addresses(
             Arc::clone(agent),
             health.clone(),
             health.condition("addresses of the node", Scope::Startup),
@@ -129,14 +129,15 @@ async fn probe(kube: Kubernetes, reachable: Condition, shutdown: CancellationTok
             Ok(()) => reachable.met(),
             Err(failure) => reachable.unmet(failure.to_string()),
         }
-        if shutdown.run_until_cancelled(tokio::time::sleep(PROBE)).await.is_none() {
+        if shutdown.run_until_cancelled(tokio::time::sleep(PROBE_PERIOD)).await.is_none() {
             return;
         }
     }
 }
 
-/// Lists what the node holds, and compares it once the watches are there.
-async fn look(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: CancellationToken) {
+/// Lists the node's addresses, ends the start when every watch has listed, and then frees what belongs to pods that
+/// are gone.
+async fn list_addresses(agent: Arc<Agent>, health: Health, listed: Condition, shutdown: CancellationToken) {
     agent.ipam.load(&shutdown).await;
     listed.met();
     while health.started().is_err() {

@@ -1,4 +1,4 @@
-//! Loaded programs and maps, made what the inventory asks for.
+//! Loaded programs and maps, reconciled with the inventory and the destinations.
 
 use spiderpool_dataplane::{AttachError, Dataplane, LoadError, MapError};
 use thiserror::Error;
@@ -125,7 +125,7 @@ impl Loaded {
         }
     }
 
-    /// Writes the CIDRs of the profiles that are not what they should be.
+    /// Writes the CIDRs of the profiles that are stale.
     pub(crate) fn write_profiles(
         &mut self,
         inventory: &Inventory,
@@ -135,7 +135,7 @@ impl Loaded {
             if self.profiles.is_written(profile, &key) {
                 continue;
             }
-            // Before the first word of the API server the maps hold what the last agent knew.
+            // Until a SpiderCoordinator is read, the entries of the agent before stay.
             let without = (!key.needs_cluster()).then_some(&NO_CIDRS);
             let Some(cluster) = destinations.cluster.as_ref().or(without) else { continue };
             self.profiles.begin(profile);

@@ -9,7 +9,7 @@ use crate::pod_network::ProfileKey;
 enum ProfileState {
     /// Its entries are those of another agent or of earlier destinations, or were written in part.
     Stale,
-    /// Its entries are what this key asks for.
+    /// Its entries are those of this key, for the present destinations.
     Written(ProfileKey),
 }
 
@@ -23,12 +23,12 @@ impl Profiles {
         Self(profiles.into_iter().map(|profile| (profile, ProfileState::Stale)).collect())
     }
 
-    /// The destinations have changed: no profile is what it should be.
+    /// The destinations have changed: every profile must be written again.
     pub(super) fn set_stale(&mut self) {
         self.0.values_mut().for_each(|state| *state = ProfileState::Stale);
     }
 
-    /// Whether the profile's entries are what the key asks for.
+    /// Whether the profile's entries are those of the key.
     pub(super) fn is_written(&self, profile: u16, key: &ProfileKey) -> bool {
         self.0.get(&profile).is_some_and(|state| *state == ProfileState::Written(key.clone()))
     }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_or_written_in_part_is_removed_when_nobody_uses_it() {
+    fn an_unused_profile_is_removed_also_if_found_or_written_in_part() {
         let mut profiles = Profiles::found([7, 8].into());
         profiles.begin(1);
         profiles.finish(2, key("192.0.2.0/24"));

@@ -1,4 +1,4 @@
-//! The unix socket: replaced in one step, so that a plugin finds the old one or the new one, never none.
+//! The unix socket, replaced atomically: a plugin finds the old one or the new one.
 
 use std::fs;
 use std::io;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::net::UnixListener;
 
-/// The socket cannot be made.
+/// The socket cannot be bound.
 #[derive(Debug, Error)]
-#[error("unix socket {} cannot be made: {source}", path.display())]
+#[error("unix socket {} cannot be bound: {source}", path.display())]
 pub(crate) struct SocketError {
     path: PathBuf,
     source: io::Error,
 }
 
-/// Listens at `path`, whatever was there before. Its folder is made if it is missing.
+/// Listens at `path`, in place of whatever was there. Its folder is created if it is missing.
 pub(crate) fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     replace(path).map_err(|source| SocketError { path: path.to_owned(), source })
 }
@@ -24,7 +24,7 @@ fn replace(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Bound under another name and renamed: the name is never missing, and is never one that nobody listens at.
+    // Bound under another name and renamed: the path always leads to a socket with a listener.
     let beside = path.with_extension(format!("{}.new", std::process::id()));
     remove(&beside)?;
     let listener = UnixListener::bind(&beside)?;
@@ -53,7 +53,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/agent.sock");
         drop(bind(&path).unwrap());
-        assert!(UnixStream::connect(&path).await.is_err(), "nobody listens at the stale socket");
+        assert!(UnixStream::connect(&path).await.is_err(), "the stale socket has no listener");
         let listener = bind(&path).unwrap();
         let (client, server) = tokio::join!(UnixStream::connect(&path), listener.accept());
         client.unwrap();
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_which_path_cannot_be_made() {
+    async fn an_error_names_the_path() {
         let error = bind(Path::new("/proc/nowhere/agent.sock")).unwrap_err().to_string();
         assert!(error.contains("/proc/nowhere/agent.sock"), "{error}");
     }

@@ -7,7 +7,7 @@ use nix::mount::{MsFlags, mount as mount_fs};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use thiserror::Error;
 
-/// The BPF file system cannot be had.
+/// The BPF file system cannot be mounted.
 #[derive(Debug, Error)]
 #[error("BPF file system at {}: {operation}: {source}", path.display())]
 pub struct BpffsError {
@@ -16,26 +16,26 @@ pub struct BpffsError {
     source: io::Error,
 }
 
-/// Whether there was something to do.
+/// What [`mount`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mounted {
-    /// It was there.
-    Before,
+    /// It was mounted already.
+    Already,
     /// It was mounted now.
     Now,
 }
 
-/// Mounts it at `path`, unless it is there.
+/// Mounts it at `path`, unless it is mounted there.
 pub fn mount(path: &Path) -> Result<Mounted, BpffsError> {
     let failed = |operation| {
         move |errno: nix::Error| BpffsError { path: path.to_owned(), operation, source: errno.into() }
     };
-    let is_there = || {
+    let is_mounted = || {
         Ok(statfs(path).map_err(failed("statfs (is the kernel built with BPF?)"))?.filesystem_type()
             == BPF_FS_MAGIC)
     };
-    if is_there()? {
-        return Ok(Mounted::Before);
+    if is_mounted()? {
+        return Ok(Mounted::Already);
     }
     // As systemd mounts it.
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

@@ -1,7 +1,7 @@
-//! `spiderpool-agent clean-node`: at uninstall, takes away what agents have left on the node.
+//! `spiderpool-agent clean-node`: at uninstall, removes what agents have installed on the node.
 //!
-//! What running pods still need stays: their runtime executes the plugins when they end, and their NICs have the
-//! pinned programs.
+//! Keeps what running pods need: the runtime executes the plugins at their DEL, and their NICs have the pinned
+//! programs.
 
 mod api;
 mod kernel;
@@ -63,7 +63,7 @@ impl CleanNode {
     }
 }
 
-/// Cleans; fails if something that nobody uses cannot be removed.
+/// Fails if something that is not in use cannot be removed.
 pub async fn run(options: CleanNode) -> anyhow::Result<()> {
     logging::init(Level::Info);
     let socket = ConfigFile::load(&options.config_path)?.socket().to_owned();
@@ -85,16 +85,16 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
         failures.extend(installed.everything());
     } else {
         for why in &keep {
-            warn!(node = %options.node_name, why, "something on this node is in use and stays");
+            warn!(node = %options.node_name, why, "node is in use, keeping plugins, programs and state");
         }
         let (bin, pins) = (options.cni_bin.display(), options.bpf_dir.display());
         let state = pod_network::state_path(&options.state_dir);
-        warn!(%bin, %pins, state = %state.display(), "CNI plugins, pinned programs and the list of pods stay until these pods have ended; then remove them, or install Spiderpool again");
+        warn!(%bin, %pins, state = %state.display(), "CNI plugins, pinned programs and the list of pods are kept: remove them when these pods have terminated, or install Spiderpool again");
     }
     for failure in &failures {
-        error!(failure, "something cannot be removed");
+        error!(failure, "removal failed");
     }
     ensure!(failures.is_empty(), "{}", failures.join("; "));
-    info!(node = %options.node_name, in_use = keep.len(), "node is cleaned");
+    info!(node = %options.node_name, in_use = keep.len(), "node cleaned");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The CNI plugins in the node's folder, where a container runtime may execute them at any moment.
+//! The CNI plugins in the node's folder, replaced atomically: a container runtime may execute them at any moment.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -42,7 +42,7 @@ pub fn run(options: &InstallPlugins) -> anyhow::Result<()> {
     logging::init(Level::Info);
     for plugin in list(&options.from)? {
         let outcome = install(&plugin, &options.to)?;
-        info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin is installed");
+        info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin installed");
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
     Ok(plugins)
 }
 
-/// Puts a plugin into the folder in one step: who executes it meanwhile gets the old or the new one, whole.
+/// Installs a plugin atomically: an execution meanwhile gets the old file or the new one.
 pub fn install(plugin: &Path, folder: &Path) -> Result<Outcome, PluginsError> {
     let content = fs::read(plugin).map_err(failed(plugin, "read"))?;
     let name = plugin.file_name().unwrap_or_default();
@@ -72,7 +72,7 @@ pub fn install(plugin: &Path, folder: &Path) -> Result<Outcome, PluginsError> {
     if fs::read(&to).is_ok_and(|there| there == content) {
         return Ok(Outcome::Unchanged);
     }
-    // Always the same name, so that what a crash leaves is taken away by the next try.
+    // Always the same name, so that the next try removes what a crash has left.
     let mut beside = std::ffi::OsString::from(".");
     beside.push(name);
     beside.push(".spiderpool-new");

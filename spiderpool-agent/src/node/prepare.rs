@@ -1,4 +1,4 @@
-//! `spiderpool-agent prepare-node`: what needs privileges that the daemon shall not have.
+//! `spiderpool-agent prepare-node`: what needs privileges that the daemon does not have.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub fn run(options: &PrepareNode) -> anyhow::Result<()> {
     logging::init(Level::Info);
     if let Some(path) = &options.bpffs {
         let mounted = bpffs::mount(path)?;
-        info!(path = %path.display(), ?mounted, "BPF file system is mounted");
+        info!(path = %path.display(), ?mounted, "BPF file system mounted");
     }
     let file = ConfigFile::load(&options.config_path).context("node cannot be prepared")?;
     if file.tune_sysctl_config {

@@ -19,48 +19,50 @@ const WANTED: [(&str, &str, Family); 6] = [
     ("net/ipv4/conf/all/rp_filter", "0", Family::V4),
 ];
 
-/// What of IPv6 the node has now.
+/// The node's IPv6 settings before.
 #[derive(Debug, Default)]
 struct Ipv6 {
     forwards: bool,
-    /// NICs with `accept_ra` 1: they follow router advertisements as long as the node does not forward.
-    follow_routers: Vec<String>,
+    /// NICs with `accept_ra` 1: they accept router advertisements as long as the node does not forward.
+    accept_ra: Vec<String>,
 }
 
-/// Writes what is wanted for the families; a parameter that this kernel does not have is none to worry about.
+/// Writes the parameters of these families; one that this kernel does not have is skipped.
 pub(super) fn tune(families: &[Family]) {
-    for (key, value) in plan(families, &look()) {
+    for (key, value) in plan(families, &read_ipv6()) {
         match sysctl::write(&key, value) {
-            Ok(before) if before == value => debug!(key, value, "kernel parameter is so"),
+            Ok(before) if before == value => debug!(key, value, "kernel parameter has the value already"),
             Ok(before) => info!(key, value, before, "kernel parameter written"),
-            Err(error @ SysctlError::Missing { .. }) => debug!(%error, "kernel parameter left out"),
+            Err(error @ SysctlError::Missing { .. }) => {
+                debug!(%error, "kernel parameter does not exist, skipped")
+            }
             Err(error) => warn!(key, value, %error, "kernel parameter cannot be written"),
         }
     }
 }
 
-/// A node that begins to forward stops listening to routers, and loses its default route when that expires. NICs
-/// that do listen are told first to go on.
+/// A node that begins to forward ignores router advertisements (`accept_ra` 1), and loses its default route when that
+/// expires. So `accept_ra` is set to 2 first on NICs that accept them.
 fn plan(families: &[Family], ipv6: &Ipv6) -> Vec<(String, &'static str)> {
     let mut changes = Vec::new();
     if families.contains(&Family::V6) && !ipv6.forwards {
         let key = |nic: &String| (format!("net/ipv6/conf/{nic}/accept_ra"), "2");
-        changes.extend(ipv6.follow_routers.iter().map(key));
+        changes.extend(ipv6.accept_ra.iter().map(key));
     }
     let wanted = WANTED.iter().filter(|(_, _, family)| families.contains(family));
     changes.extend(wanted.map(|(key, value, _)| ((*key).to_owned(), *value)));
     changes
 }
 
-fn look() -> Ipv6 {
+fn read_ipv6() -> Ipv6 {
     let is = |key: &str, value: &str| sysctl::read(key).is_ok_and(|found| found == value);
     let nics = fs::read_dir(Path::new("/proc/sys/net/ipv6/conf")).into_iter().flatten().flatten();
-    let follow_routers = nics
+    let accept_ra = nics
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|nic| nic != "all" && nic != "default")
         .filter(|nic| is(&format!("net/ipv6/conf/{nic}/accept_ra"), "1"))
         .collect();
-    Ipv6 { forwards: is(FORWARDING_V6, "1"), follow_routers }
+    Ipv6 { forwards: is(FORWARDING_V6, "1"), accept_ra }
 }
 
 #[cfg(test)]
@@ -81,8 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn who_follows_routers_still_does_when_the_node_begins_to_forward() {
-        let ipv6 = |forwards| Ipv6 { forwards, follow_routers: vec!["eth0".to_owned()] };
+    fn router_advertisements_are_still_accepted_when_the_node_begins_to_forward() {
+        let ipv6 = |forwards| Ipv6 { forwards, accept_ra: vec!["eth0".to_owned()] };
         let begins = keys(&[Family::V6], &ipv6(false));
         let place = |key: &str| begins.iter().position(|found| found == key);
         let (listen, forward) =

@@ -1,4 +1,4 @@
-//! `spiderpool-agent wait`: a container that shows, by being ready, that those before it are done.
+//! `spiderpool-agent wait`: the container that becomes ready when the init containers before it have succeeded.
 
 use spiderpool_runtime::shutdown;
 

@@ -1,4 +1,4 @@
-//! Node links of pods that live on without an underlay NIC: deleted.
+//! Deletes the node links of pods that go on running without an underlay NIC.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -9,13 +9,13 @@ use spiderpool_net::block_on;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::{error, info, warn};
 
-/// Sandboxes whose last underlay NIC went. As a rule the pod ends and its links with it, long before the next
-/// sweep; a pod that lives on must not keep an idle link.
+/// Sandboxes whose last underlay NIC was deleted. Usually the pod terminates and its links with it, long before the
+/// next sweep; a pod that goes on running must not keep an idle link.
 #[derive(Debug, Default)]
 pub(crate) struct IdleLinks(BTreeSet<ContainerId>);
 
 impl IdleLinks {
-    /// Its last underlay NIC went.
+    /// Its last underlay NIC was deleted.
     pub(crate) fn add(&mut self, container_id: &ContainerId) {
         self.0.insert(container_id.clone());
     }

@@ -1,5 +1,5 @@
-//! The pods of this node whose NICs are registered, and who has which NIC id. Pure: its owner keeps it on disk, and
-//! the dataplane carries it into the maps.
+//! The pods of this node whose NICs are registered, with the ids of these NICs. Pure: [`super::PodNetworks`] keeps it on
+//! disk, the dataplane writes it into the maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -17,8 +17,7 @@ pub struct ProfileKey {
 }
 
 impl ProfileKey {
-    /// From what must stay (told apart by whether it is a subnet of a NIC) and what must be steered, as far as the
-    /// pod's network says that itself.
+    /// `stay` are destinations that must not be steered: those of `connected` are subnets of NICs, the others routes.
     pub fn new(stay: BTreeSet<IpNet>, connected: &BTreeSet<IpNet>, own: OwnCidrs) -> Self {
         let (connected, routes) = stay.into_iter().partition(|net| connected.contains(net));
         Self { connected, routes, own }

@@ -1,4 +1,4 @@
-//! One pod's node link and route hints, made what the destinations ask for.
+//! Reconciles one pod's node link and route hints with the destinations.
 
 use spiderpool_net::netns::NetNs;
 use tracing::{info, warn};

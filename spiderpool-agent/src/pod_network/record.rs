@@ -23,7 +23,7 @@ pub(crate) struct NetnsIdentity {
 /// How far a pod of the inventory has come since the agent started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum PodState {
-    /// Read from the state file. Whether the pod still runs has not been seen.
+    /// Read from the state file. It is not known whether the pod still runs.
     #[default]
     Unverified,
     /// It runs. Its NICs may lack entries in the maps, or have programs of an earlier agent.
@@ -46,7 +46,7 @@ pub(crate) struct PodRecord {
     /// The pod.
     #[serde(flatten)]
     pub pod: PodName,
-    /// Absent where the runtime does not tell the plugin.
+    /// Absent where the runtime does not pass it to the plugin.
     #[serde(default, rename = "podUID", deserialize_with = "empty_as_none")]
     pub pod_uid: Option<PodUid>,
     /// Its set of CIDRs in the map.
@@ -60,13 +60,13 @@ pub(crate) struct PodRecord {
     pub state: PodState,
 }
 
-/// As agents wrote it that did not know the type.
+/// Older agents wrote an empty text where the UID is absent.
 fn empty_as_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PodUid>, D::Error> {
     let uid = Option::<String>::deserialize(deserializer)?.filter(|uid| !uid.is_empty());
     uid.map(PodUid::try_from).transpose().map_err(serde::de::Error::custom)
 }
 
-/// What one attachment asked for.
+/// What one attachment has registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AttachmentRecord {
@@ -115,7 +115,7 @@ impl PodRecord {
         }
     }
 
-    /// Remembers what the attachment asks for, in place of what it asked for before.
+    /// Replaces what the attachment has registered.
     pub(super) fn put_attachment(&mut self, request: &RegisterNics) {
         self.attachments.retain(|known| !known.is(&request.attachment));
         self.attachments.push(AttachmentRecord {
@@ -159,7 +159,7 @@ impl PodRecord {
         own
     }
 
-    /// Whether a network of the pod asks for no route hints.
+    /// Whether one of the pod's networks switches route hints off.
     pub(super) fn refuses_hints(&self) -> bool {
         self.attachments.iter().any(|attachment| attachment.route_hints == RouteHints::Never)
     }

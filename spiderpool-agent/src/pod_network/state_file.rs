@@ -1,4 +1,4 @@
-//! The inventory on disk, so that a restarted agent knows its pods. Written whole, in one step.
+//! The inventory on disk, so that a restarted agent knows its pods. Replaced atomically.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strange_file_is_an_error_not_an_empty_inventory() {
+    fn a_file_of_another_format_or_version_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dataplane.json");
         fs::write(&path, "{").unwrap();

@@ -8,9 +8,8 @@ use super::reconcile::reconcile;
 use super::record::PodState;
 use crate::destinations::Destinations;
 
-/// Looks for the namespaces of pods that are not verified. Those that run are reconciled with what has changed since
-/// the agent before; those that are gone are taken out, and counted in the answer. Those that cannot be seen stay as
-/// they are, to be looked for again.
+/// Verifies the pods that are not verified yet. Those that run are reconciled with the destinations; those that are
+/// gone are removed, and counted in the answer; those whose namespace cannot be reached stay unverified.
 pub(super) fn verify(inventory: &mut Inventory, destinations: &Destinations) -> usize {
     let mut gone = 0;
     for pod in inventory.pods_in(PodState::Unverified) {
@@ -26,9 +25,9 @@ pub(super) fn verify(inventory: &mut Inventory, destinations: &Destinations) -> 
             }
             Ok(Presence::Hidden) => {
                 let netns = pod.netns.display();
-                error!(%container, pod = %name, %netns, "pod runs, but its network namespace is not in sight: are the host's mounts propagated to the agent?");
+                error!(%container, pod = %name, %netns, "pod runs, but its network namespace cannot be reached: are the host's mounts propagated to the agent?");
             }
-            Err(error) => error!(%error, %container, pod = %name, "pod cannot be looked for, trying again"),
+            Err(error) => error!(%error, %container, pod = %name, "pod cannot be verified, trying again"),
         }
     }
     gone

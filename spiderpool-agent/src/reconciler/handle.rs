@@ -1,4 +1,4 @@
-//! The reconciler's thread, and how it is asked.
+//! The reconciler's thread, and the handle by which requests reach it.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,20 +16,20 @@ use super::error::RegistrationError;
 use crate::dataplane::{DataplaneMetrics, EbpfDataplane, Settings};
 use crate::destinations::{ClusterCidrs, Update};
 
-/// How often flows are expired, counters read and what failed is tried again.
-const SWEEP: Duration = Duration::from_secs(5);
+/// How often [`Reconciler::sweep`] runs.
+const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 
 type Answer<T> = oneshot::Sender<Result<T, RegistrationError>>;
 
 enum Command {
     Register(Box<RegisterNics>, Answer<RegisteredNics>),
     Unregister(Attachment, Answer<()>),
-    /// What is in [`Handle::update`].
+    /// The destinations in [`Handle::update`] have changed.
     Update,
     Stop,
 }
 
-/// Talks to the reconciler. Cheap to clone.
+/// Sends requests to the reconciler. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     commands: Sender<Command>,
@@ -43,7 +43,7 @@ impl Handle {
         self.request(|answer| Command::Register(Box::new(request), answer)).await
     }
 
-    /// Takes an attachment out.
+    /// Removes an attachment.
     pub async fn unregister(&self, attachment: Attachment) -> Result<(), RegistrationError> {
         self.request(|answer| Command::Unregister(attachment, answer)).await
     }
@@ -97,13 +97,13 @@ pub fn start(
         reconciler.sweep();
         // The receiver may have been dropped.
         let _dropped = tried.send(());
-        let mut sweep = Instant::now() + SWEEP;
+        let mut sweep = Instant::now() + SWEEP_PERIOD;
         loop {
             if Instant::now() >= sweep {
                 reconciler.sweep();
                 // A burst of pods leaves holes in the heap, some MiB of it: lists, connections, tasks.
                 spiderpool_dataplane::trim_heap();
-                sweep = Instant::now() + SWEEP;
+                sweep = Instant::now() + SWEEP_PERIOD;
             }
             match received.recv_timeout(sweep.saturating_duration_since(Instant::now())) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,

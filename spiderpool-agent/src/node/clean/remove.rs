@@ -1,4 +1,4 @@
-//! The removal itself. Goes on after a failure; what is not there is no failure.
+//! Removes what agents have installed. Continues after a failure; a missing file is none.
 
 use std::fs;
 use std::io;
@@ -38,7 +38,7 @@ async fn link(host: &IfName) -> Result<(), NetlinkError> {
 }
 
 impl Installed {
-    /// Removes the socket, which nobody listens at any more.
+    /// Removes the socket; the agent that listened has ended.
     pub(super) fn socket(&self) -> Vec<String> {
         collect([file(&self.socket)])
     }
@@ -95,7 +95,7 @@ fn tree(path: &Path) -> Outcome {
     removed(path, fs::remove_dir_all(path))
 }
 
-/// A folder that holds something else is not ours alone.
+/// A folder that is not empty is shared with others and stays.
 fn empty_folder(path: &Path) -> Outcome {
     match fs::remove_dir(path) {
         // A mount point is busy: whoever mounted it removes it.
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_ours_goes_and_what_is_not_stays() {
+    fn removes_what_agents_installed_and_nothing_else() {
         let host = tempfile::tempdir().unwrap();
         let at = |path: &str| host.path().join(path);
         for file in [
