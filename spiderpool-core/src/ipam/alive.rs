@@ -1,54 +1,6 @@
 //! Whether a pod may have addresses, and what becomes of those that it holds when nobody asks.
 
-/// What decides about a pod's life.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PodLife<'a> {
-    /// `metadata.deletionTimestamp` is set.
-    pub terminating: bool,
-    /// `status.phase`.
-    pub phase: &'a str,
-    /// `status.reason`.
-    pub reason: &'a str,
-    /// `spec.restartPolicy`; empty means Always.
-    pub restart_policy: &'a str,
-}
-
-/// A pod that is there, not terminating, not finished for good and not evicted. Pending and Unknown are alive.
-pub fn is_alive(pod: Option<&PodLife<'_>>) -> bool {
-    pod.is_some_and(|pod| !pod.terminating && !is_finished(pod))
-}
-
-/// Finished for good or evicted: nothing of it runs. A terminating pod still runs until its grace period is over.
-pub fn is_finished(pod: &PodLife<'_>) -> bool {
-    match pod.phase {
-        "Succeeded" => !matches!(pod.restart_policy, "Always" | ""),
-        "Failed" => pod.restart_policy == "Never" || pod.reason == "Evicted",
-        _ => false,
-    }
-}
-
-/// Where a pod stands in its life.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Stage {
-    /// It may get and keep addresses.
-    #[default]
-    Alive,
-    /// In its grace period: something of it may still run.
-    Terminating,
-    /// Nothing of it runs any more.
-    Finished,
-}
-
-impl Stage {
-    /// By what the API server says of the pod.
-    pub fn of(life: &PodLife<'_>) -> Self {
-        match (is_finished(life), life.terminating) {
-            (true, _) => Self::Finished,
-            (false, true) => Self::Terminating,
-            (false, false) => Self::Alive,
-        }
-    }
-}
+pub use super::pod_stage::{PodLife, PodStage as Stage};
 
 /// What becomes of a pod's addresses if nobody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,29 +58,6 @@ impl OverdueRules {
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(phase: &str, restart_policy: &str, reason: &str, alive: bool) {
-        let pod = PodLife { terminating: false, phase, reason, restart_policy };
-        assert_eq!(is_alive(Some(&pod)), alive, "{pod:?}");
-        let terminating = PodLife { terminating: true, ..pod };
-        assert!(!is_alive(Some(&terminating)), "{terminating:?}");
-        assert_eq!(is_finished(&terminating), !alive, "{terminating:?}");
-    }
-
-    #[test]
-    fn dead_when_absent_terminating_finished_or_evicted() {
-        assert!(!is_alive(None));
-        for policy in ["Always", "OnFailure", "Never"] {
-            check("Running", policy, "", true);
-            check("Pending", policy, "", true);
-            check("Unknown", policy, "", true);
-            check("Failed", policy, "Evicted", false);
-            check("Succeeded", policy, "", policy == "Always");
-            check("Failed", policy, "", policy != "Never");
-        }
-        check("Succeeded", "", "", true);
-    }
-
     #[test]
     fn only_what_is_gone_replaced_or_finished_is_freed() {
         let fate = |found| fate("u", false, found);
@@ -143,14 +72,6 @@ mod tests {
     fn a_static_pod_outlives_its_mirror() {
         assert_eq!(fate("u", true, None), Fate::Left);
         assert_eq!(fate("u", true, Some(("other", Stage::Alive))), Fate::Freed);
-    }
-
-    #[test]
-    fn the_stage_is_read_from_the_life() {
-        let life = |terminating, phase| PodLife { terminating, phase, reason: "", restart_policy: "Never" };
-        assert_eq!(Stage::of(&life(false, "Running")), Stage::Alive);
-        assert_eq!(Stage::of(&life(true, "Running")), Stage::Terminating);
-        assert_eq!(Stage::of(&life(true, "Succeeded")), Stage::Finished);
     }
 
     /// Upstream waits the grace period twice; the caller gives the end of the one that the API server names.

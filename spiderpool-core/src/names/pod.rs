@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NameError, check_subdomain};
+use super::{NameError, PodUid, check_subdomain};
 
 /// A pod's namespace and name. It says which pod is meant at one moment only: another pod may get the name later,
 /// which [`super::PodUid`] tells apart.
@@ -41,6 +41,22 @@ impl PodName {
 impl fmt::Display for PodName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One pod for its whole life: another one of its name has another UID.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodIdentity {
+    /// Its namespace and name.
+    pub name: PodName,
+    /// Its UID as the container runtime knows it: of a static pod the hash of its manifest.
+    pub uid: PodUid,
+}
+
+/// Its namespace and name; logs give the UID in a field of its own.
+impl fmt::Display for PodIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
     }
 }
 

@@ -1,0 +1,184 @@
+//! Whether an address is freed: one rule for a DEL, for the agent's sweep and for the controller's leader. They differ
+//! in what they know, which is [`Evidence`], and in what they are allowed to conclude from it, which is
+//! [`ReleasePolicy`].
+//!
+//! Something more that can be known of a pod is a field of [`Evidence`], something more to wait for a [`Reason`].
+
+use super::holding::{AddressState, Holding, Owner};
+use super::pod_stage::PodStage;
+use crate::names::PodUid;
+
+/// What becomes of an address. `T` is a point of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition<T> {
+    /// Nothing uses it: its object is deleted.
+    Free(Cause),
+    /// It waits for the next pod of its owner's name.
+    Keep,
+    /// It stays as it is, for now.
+    Leave(Reason<T>),
+}
+
+/// Why an address is freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// The pod does not exist any more, or another one has its name.
+    Gone,
+    /// The pod has ended or was evicted.
+    Finished,
+    /// The container runtime has taken down the network of a pod that is terminating.
+    TornDown,
+    /// The pod's grace period is over, and its node does not answer or says that the pod has stopped.
+    Overdue,
+}
+
+impl Cause {
+    /// The value of a metric's label, and for logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Finished => "finished",
+            Self::TornDown => "torn_down",
+            Self::Overdue => "overdue",
+        }
+    }
+}
+
+/// Why an address is left as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason<T> {
+    /// Its pod is alive.
+    InUse,
+    /// Its pod is terminating.
+    Terminating {
+        /// When its grace period ends or has ended, where that is known.
+        grace_end: Option<T>,
+    },
+    /// The API server forgot the pod while it ran, and its kubelet may not have stopped it yet.
+    MayRun {
+        /// Until then.
+        until: T,
+    },
+    /// The mirror of a static pod is gone: that does not stop the pod.
+    StaticPod,
+    /// Somebody else uses the address on the wire.
+    Quarantined,
+}
+
+/// What is known of the pod that holds an address.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a, T> {
+    /// The time.
+    pub now: T,
+    /// The pod that has the owner's name now, whichever it is.
+    pub pod: Option<PodEvidence<'a, T>>,
+    /// The sandbox that uses the address.
+    pub sandbox: SandboxState,
+    /// The owner's node.
+    pub node: NodeState,
+    /// Until when the owner may run, if the API server has forgotten it while it ran.
+    pub may_run_until: Option<T>,
+}
+
+/// What is known of the pod that has a name.
+#[derive(Debug, Clone, Copy)]
+pub struct PodEvidence<'a, T> {
+    /// Its UID.
+    pub uid: &'a PodUid,
+    /// Where it stands.
+    pub stage: PodStage,
+    /// Its phase says that all its containers have stopped.
+    pub has_stopped: bool,
+    /// When the grace period of a terminating pod ends, and what is added to it.
+    pub grace_end: Option<T>,
+}
+
+/// What is known of the sandbox that uses an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxState {
+    /// Nothing.
+    Unknown,
+    /// The container runtime is taking its network down: this is its DEL.
+    TornDown,
+}
+
+/// Whether a pod's node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// It does; to its own agent it always does.
+    Ready,
+    /// It does not, or there is no such node.
+    NotReady,
+}
+
+impl NodeState {
+    /// By the node's condition `Ready`.
+    pub fn of(is_ready: bool) -> Self {
+        if is_ready { Self::Ready } else { Self::NotReady }
+    }
+}
+
+/// Whether a terminating pod whose grace period is over is taken to have ended. By default it is not: then only a DEL
+/// ends it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReleasePolicy {
+    /// On a node that answers, once the kubelet has said that the pod's containers have stopped.
+    pub overdue_on_ready_nodes: bool,
+    /// On a node that does not answer.
+    pub overdue_on_not_ready_nodes: bool,
+}
+
+impl ReleasePolicy {
+    fn is_overdue<T: Copy + Ord>(self, pod: &PodEvidence<'_, T>, evidence: &Evidence<'_, T>) -> bool {
+        let grace_is_over = pod.grace_end.is_some_and(|end| evidence.now >= end);
+        grace_is_over
+            && match evidence.node {
+                NodeState::Ready => self.overdue_on_ready_nodes && pod.has_stopped,
+                NodeState::NotReady => self.overdue_on_not_ready_nodes,
+            }
+    }
+}
+
+/// What becomes of an address.
+pub fn plan_release<T: Copy + Ord>(
+    holding: &Holding,
+    evidence: &Evidence<'_, T>,
+    policy: ReleasePolicy,
+) -> Disposition<T> {
+    match holding.state {
+        AddressState::Bound => plan_owner_release(&holding.owner, evidence, policy),
+        AddressState::Kept => Disposition::Keep,
+        AddressState::Quarantined => Disposition::Leave(Reason::Quarantined),
+    }
+}
+
+/// What becomes of everything that is bound to a pod: its addresses, and its endpoint.
+pub fn plan_owner_release<T: Copy + Ord>(
+    owner: &Owner,
+    evidence: &Evidence<'_, T>,
+    policy: ReleasePolicy,
+) -> Disposition<T> {
+    let torn_down = evidence.sandbox == SandboxState::TornDown;
+    let own = evidence.pod.filter(|pod| *pod.uid == owner.pod.uid);
+    match own.map(|pod| (pod, pod.stage)) {
+        Some((_, PodStage::Alive)) => Disposition::Leave(Reason::InUse),
+        Some((_, PodStage::Finished)) => Disposition::Free(Cause::Finished),
+        Some((_, PodStage::Terminating)) if torn_down => Disposition::Free(Cause::TornDown),
+        Some((pod, PodStage::Terminating)) if policy.is_overdue(&pod, evidence) => {
+            Disposition::Free(Cause::Overdue)
+        }
+        Some((pod, PodStage::Terminating)) => {
+            Disposition::Leave(Reason::Terminating { grace_end: pod.grace_end })
+        }
+        None if torn_down => Disposition::Free(Cause::Gone),
+        None if evidence.pod.is_none() && owner.is_static() => Disposition::Leave(Reason::StaticPod),
+        // Where nobody runs it any more, there is nothing to wait for.
+        None => match evidence.may_run_until.filter(|_| evidence.node == NodeState::Ready) {
+            Some(until) if evidence.now < until => Disposition::Leave(Reason::MayRun { until }),
+            _ => Disposition::Free(Cause::Gone),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

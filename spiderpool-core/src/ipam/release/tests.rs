@@ -1,0 +1,156 @@
+//! The rules of the design, row by row. Times are plain numbers.
+
+use super::super::holding::tests::{holding, owner};
+use super::*;
+
+const ALL: ReleasePolicy = ReleasePolicy { overdue_on_ready_nodes: true, overdue_on_not_ready_nodes: true };
+
+/// Who decides: each knows something of its own.
+#[derive(Debug, Clone, Copy)]
+enum Asker {
+    /// The runtime's DEL.
+    Del,
+    /// The agent, on its own.
+    Sweep,
+    /// The leader, while the pod's node answers.
+    Leader,
+    /// The leader, while it does not.
+    LeaderOfDeadNode,
+}
+
+use Asker::{Del, Leader, LeaderOfDeadNode, Sweep};
+
+/// The pod that has the name: its UID, stage, whether it has stopped, and the end of its grace period.
+type Found = Option<(&'static str, PodStage, bool, Option<u64>)>;
+
+const ALIVE: Found = Some(("u", PodStage::Alive, false, None));
+const TERMINATING: Found = Some(("u", PodStage::Terminating, false, Some(30)));
+const STOPPED: Found = Some(("u", PodStage::Terminating, true, Some(30)));
+const FINISHED: Found = Some(("u", PodStage::Finished, true, None));
+const REPLACED: Found = Some(("other", PodStage::Alive, false, None));
+const GONE: Found = None;
+
+fn decide(
+    asker: Asker,
+    owner: &Owner,
+    found: Found,
+    now: u64,
+    may_run_until: Option<u64>,
+) -> Disposition<u64> {
+    let uid: PodUid = found.map_or("none", |(uid, ..)| uid).parse().unwrap();
+    let pod = found.map(|(_, stage, has_stopped, grace_end)| PodEvidence {
+        uid: &uid,
+        stage,
+        has_stopped,
+        grace_end,
+    });
+    let evidence = Evidence {
+        now,
+        pod,
+        sandbox: if matches!(asker, Del) { SandboxState::TornDown } else { SandboxState::Unknown },
+        node: NodeState::of(!matches!(asker, LeaderOfDeadNode)),
+        may_run_until,
+    };
+    let policy = if matches!(asker, Leader | LeaderOfDeadNode) { ALL } else { ReleasePolicy::default() };
+    plan_owner_release(owner, &evidence, policy)
+}
+
+/// At time 10, within every grace period.
+#[track_caller]
+fn check(found: Found, askers: &[Asker], expect: Disposition<u64>) {
+    for asker in askers {
+        assert_eq!(decide(*asker, &owner("u", "Deployment"), found, 10, None), expect, "{asker:?} {found:?}");
+    }
+}
+
+const EVERYBODY: [Asker; 4] = [Del, Sweep, Leader, LeaderOfDeadNode];
+const WITHOUT_DEL: [Asker; 3] = [Sweep, Leader, LeaderOfDeadNode];
+
+#[test]
+fn nobody_frees_an_address_of_a_pod_that_is_alive() {
+    check(ALIVE, &EVERYBODY, Disposition::Leave(Reason::InUse));
+    // Not even when the watch has seen it vanish: the name is found with its UID.
+    assert_eq!(decide(Sweep, &owner("u", "Node"), ALIVE, 10, Some(5)), Disposition::Leave(Reason::InUse));
+}
+
+#[test]
+fn what_is_gone_replaced_or_finished_is_freed_by_everybody() {
+    check(GONE, &EVERYBODY, Disposition::Free(Cause::Gone));
+    check(REPLACED, &EVERYBODY, Disposition::Free(Cause::Gone));
+    check(FINISHED, &EVERYBODY, Disposition::Free(Cause::Finished));
+}
+
+#[test]
+fn only_a_del_ends_a_pod_in_its_grace_period() {
+    check(TERMINATING, &[Del], Disposition::Free(Cause::TornDown));
+    check(TERMINATING, &WITHOUT_DEL, Disposition::Leave(Reason::Terminating { grace_end: Some(30) }));
+}
+
+/// Upstream waits the grace period twice; the caller gives the end of the one that the API server names.
+#[test]
+fn an_overdue_pod_has_ended_on_a_dead_node_or_when_it_has_stopped() {
+    let at_end = |asker, found| decide(asker, &owner("u", "Deployment"), found, 30, None);
+    let left = Disposition::Leave(Reason::Terminating { grace_end: Some(30) });
+    assert_eq!(at_end(LeaderOfDeadNode, TERMINATING), Disposition::Free(Cause::Overdue));
+    assert_eq!(at_end(Leader, STOPPED), Disposition::Free(Cause::Overdue));
+    assert_eq!(at_end(Leader, TERMINATING), left, "its kubelet is at work");
+    assert_eq!(at_end(Sweep, STOPPED), left, "the agent waits for the DEL");
+}
+
+#[test]
+fn without_the_policy_no_pod_is_overdue() {
+    let uid = "u".parse().unwrap();
+    for is_ready in [true, false] {
+        let pod =
+            PodEvidence { uid: &uid, stage: PodStage::Terminating, has_stopped: true, grace_end: Some(30) };
+        let evidence = Evidence {
+            now: 99,
+            pod: Some(pod),
+            sandbox: SandboxState::Unknown,
+            node: NodeState::of(is_ready),
+            may_run_until: None,
+        };
+        let disposition = plan_owner_release(&owner("u", "Deployment"), &evidence, ReleasePolicy::default());
+        assert_eq!(disposition, Disposition::Leave(Reason::Terminating { grace_end: Some(30) }));
+    }
+}
+
+#[test]
+fn a_static_pod_outlives_its_mirror() {
+    for asker in WITHOUT_DEL {
+        let of_node = |found| decide(asker, &owner("u", "Node"), found, 10, None);
+        assert_eq!(of_node(GONE), Disposition::Leave(Reason::StaticPod));
+        assert_eq!(of_node(REPLACED), Disposition::Free(Cause::Gone), "its manifest has changed");
+    }
+    assert_eq!(decide(Del, &owner("u", "Node"), GONE, 10, None), Disposition::Free(Cause::Gone));
+}
+
+/// As `kubectl delete --force` does it: the API server forgets the pod before its kubelet has heard of it.
+#[test]
+fn a_pod_that_was_deleted_by_force_keeps_its_addresses_while_it_may_run() {
+    let vanished = |asker, found, now| decide(asker, &owner("u", "Deployment"), found, now, Some(35));
+    for found in [GONE, REPLACED] {
+        for asker in [Sweep, Leader] {
+            assert_eq!(vanished(asker, found, 34), Disposition::Leave(Reason::MayRun { until: 35 }));
+            assert_eq!(vanished(asker, found, 35), Disposition::Free(Cause::Gone));
+        }
+        assert_eq!(vanished(Del, found, 34), Disposition::Free(Cause::Gone), "its network is down");
+        assert_eq!(vanished(LeaderOfDeadNode, found, 34), Disposition::Free(Cause::Gone), "nobody runs it");
+    }
+}
+
+#[test]
+fn only_a_bound_address_is_freed() {
+    let bound = holding("eth0", "10.6.0.9/16", "p", "u");
+    let evidence = Evidence {
+        now: 0,
+        pod: None,
+        sandbox: SandboxState::TornDown,
+        node: NodeState::Ready,
+        may_run_until: None,
+    };
+    let of = |state| plan_release(&Holding { state, ..bound.clone() }, &evidence, ALL);
+    assert_eq!(of(AddressState::Bound), Disposition::Free(Cause::Gone));
+    assert_eq!(of(AddressState::Kept), Disposition::Keep);
+    assert_eq!(of(AddressState::Quarantined), Disposition::Leave(Reason::Quarantined));
+}
