@@ -24,10 +24,10 @@ pub mod usage;
 pub mod vanished;
 
 pub use annotations::PodAnnotations;
-pub use candidates::{Candidate, CandidateRequest, DefaultRoute, plan_candidates};
-pub use error::{IpamError, PoolFailure, Rejection};
+pub use candidates::{Candidate, CandidateRequest, DefaultRoute, PoolSource, plan_candidates};
+pub use error::{FailureReason, IpamError, PoolFailure, Rejection};
 pub use filter::{PodPlace, PoolEntry, PoolTable, filter_pools};
 pub use holding::{AddressState, Holding, Owner, Workload};
-pub use plan::{AllocationPlan, Held, Step, plan_allocation};
+pub use plan::{AllocationPlan, Step, plan_allocation};
 pub use pool::{Pool, PoolError, PoolFields};
 pub use response::{Allocated, Response, Route, build_response};

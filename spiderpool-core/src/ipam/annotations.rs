@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::candidates::DefaultRoute;
+use super::candidates::{DefaultRoute, PoolSource};
 use super::error::IpamError;
 use super::response::{Route, RouteError};
 use crate::Unsupported;
@@ -70,7 +70,7 @@ impl PoolLists {
     pub(super) fn parse(
         ipv4: &[String],
         ipv6: &[String],
-        place: &str,
+        named_by: PoolSource,
         invalid: impl Fn(String) -> IpamError,
     ) -> Result<Self, IpamError> {
         let parse = |names: &[String]| {
@@ -78,7 +78,7 @@ impl PoolLists {
                 .iter()
                 .map(|name| {
                     if has_wildcard(name) {
-                        let (pattern, place) = (name.clone(), place.to_owned());
+                        let (pattern, place) = (name.clone(), named_by.to_string());
                         return Err(Unsupported::PoolWildcard { pattern, place }.into());
                     }
                     name.parse::<PoolName>().map_err(|e| invalid(e.to_string()))
@@ -138,13 +138,11 @@ fn invalid(key: &'static str, cause: &impl ToString) -> IpamError {
 
 fn parse_ippool(text: &str) -> Result<PoolLists, IpamError> {
     let item: IppoolsItem = from_go_json(text).map_err(|e| invalid(key::IPPOOL, &e))?;
-    lists(&item, key::IPPOOL)
+    lists(&item, PoolSource::IppoolAnnotation, key::IPPOOL)
 }
 
-fn lists(item: &IppoolsItem, key: &'static str) -> Result<PoolLists, IpamError> {
-    PoolLists::parse(&item.ipv4, &item.ipv6, &format!("the Pod annotation '{key}'"), |cause| {
-        invalid(key, &cause)
-    })
+fn lists(item: &IppoolsItem, named_by: PoolSource, key: &'static str) -> Result<PoolLists, IpamError> {
+    PoolLists::parse(&item.ipv4, &item.ipv6, named_by, |cause| invalid(key, &cause))
 }
 
 fn parse_ippools(text: &str, networks: Option<&str>) -> Result<Vec<NicPools>, IpamError> {
@@ -180,7 +178,8 @@ fn parse_ippools(text: &str, networks: Option<&str>) -> Result<Vec<NicPools>, Ip
             return Err(wrong(&format!("duplicate interface {nic}")));
         }
         let default_route = if item.cleangateway { DefaultRoute::Clean } else { DefaultRoute::Keep };
-        result.push(NicPools { nic, pools: lists(item, key::IPPOOLS)?, default_route });
+        let pools = lists(item, PoolSource::IppoolsAnnotation, key::IPPOOLS)?;
+        result.push(NicPools { nic, pools, default_route });
     }
     Ok(result)
 }

@@ -2,6 +2,7 @@
 //! that is there but names nothing useful is an error, never a reason to take the next one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::annotations::{PodAnnotations, PoolLists, key};
 use super::error::IpamError;
@@ -18,6 +19,30 @@ pub enum DefaultRoute {
     Keep,
     /// It does not (`cleangateway`).
     Clean,
+}
+
+/// What names the pools of a NIC, in the order of precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolSource {
+    /// The pod's annotation `ippools`.
+    IppoolsAnnotation,
+    /// The pod's annotation `ippool`.
+    IppoolAnnotation,
+    /// The CNI configuration.
+    CniConfiguration,
+    /// Pools with `spec.default`.
+    ClusterDefault,
+}
+
+impl fmt::Display for PoolSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IppoolsAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOLS),
+            Self::IppoolAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOL),
+            Self::CniConfiguration => f.write_str("the CNI configuration"),
+            Self::ClusterDefault => f.write_str("the cluster's default"),
+        }
+    }
 }
 
 /// Whether pools are made for applications that name a subnet.
@@ -73,7 +98,7 @@ pub fn plan_candidates(request: &CandidateRequest<'_>) -> Result<Vec<Candidate>,
     if request.match_master_subnet {
         return Err(Unsupported::MatchMasterSubnet(request.nic.clone()).into());
     }
-    let (source_name, nics) = choose_source(request)?;
+    let (named_by, nics) = choose_source(request)?;
     let mut candidates = Vec::new();
     for (nic, lists, default_route) in nics {
         for &family in request.families {
@@ -86,15 +111,15 @@ pub fn plan_candidates(request: &CandidateRequest<'_>) -> Result<Vec<Candidate>,
             }
         }
         if !candidates.iter().any(|candidate| candidate.nic == nic) {
-            return Err(IpamError::NoPoolOfFamily { source_name: source_name.to_owned(), nic });
+            return Err(IpamError::NoPoolOfFamily { named_by, nic });
         }
     }
     Ok(candidates)
 }
 
-type NicSource = (IfName, PoolLists, DefaultRoute);
+type NicPoolLists = (IfName, PoolLists, DefaultRoute);
 
-fn choose_source(request: &CandidateRequest<'_>) -> Result<(&'static str, Vec<NicSource>), IpamError> {
+fn choose_source(request: &CandidateRequest<'_>) -> Result<(PoolSource, Vec<NicPoolLists>), IpamError> {
     let one = |lists: PoolLists| vec![(request.nic.clone(), lists, request.cni_default_route)];
     if request.annotations.wants_subnet {
         return Err(match request.auto_pool {
@@ -108,21 +133,22 @@ fn choose_source(request: &CandidateRequest<'_>) -> Result<(&'static str, Vec<Ni
             return Err(IpamError::Annotation { key: key::IPPOOLS, cause });
         }
         let nics = nics.iter().map(|e| (e.nic.clone(), e.pools.clone(), e.default_route)).collect();
-        return Ok(("the Pod annotation 'ipam.spidernet.io/ippools'", nics));
+        return Ok((PoolSource::IppoolsAnnotation, nics));
     }
     if let Some(lists) = &request.annotations.ippool {
-        return Ok(("the Pod annotation 'ipam.spidernet.io/ippool'", one(lists.clone())));
+        return Ok((PoolSource::IppoolAnnotation, one(lists.clone())));
     }
     refuse_namespace_pools(request.namespace_annotations)?;
     if !request.cni_ipv4.is_empty() || !request.cni_ipv6.is_empty() {
         let invalid = |cause| IpamError::CniPools { nic: request.nic.clone(), cause };
-        let lists = PoolLists::parse(request.cni_ipv4, request.cni_ipv6, "the CNI configuration", invalid)?;
-        return Ok(("the CNI configuration", one(lists)));
+        let named_by = PoolSource::CniConfiguration;
+        let lists = PoolLists::parse(request.cni_ipv4, request.cni_ipv6, named_by, invalid)?;
+        return Ok((named_by, one(lists)));
     }
     if request.default_pools.is_empty() {
         return Err(IpamError::NoSource);
     }
-    Ok(("the cluster's default", one(default_lists(request.default_pools))))
+    Ok((PoolSource::ClusterDefault, one(default_lists(request.default_pools))))
 }
 
 /// Default pools have no order of their own: by name, so that every agent tries them alike.

@@ -6,11 +6,55 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::PoolError;
+use super::candidates::PoolSource;
 use super::pool::Overlap;
 use crate::Unsupported;
 use crate::error_list::ErrorList;
 use crate::ip::Family;
-use crate::names::{IfName, PoolName};
+use crate::names::{IfName, PodName, PoolName};
+
+/// The kind of a failure: what dashboards count and tools look at. The text is for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FailureReason {
+    /// The pod's annotations or the CNI configuration are wrong.
+    WrongInput,
+    /// Something is asked for that this version does not do.
+    NotSupported,
+    /// A subnet is named, and the feature is off.
+    AutoPoolDisabled,
+    /// No pool may serve the pod.
+    NoAvailablePool,
+    /// A pool is named that does not exist.
+    PoolMissing,
+    /// Every address of the pools is in use.
+    AddressesUsedOut,
+    /// The time was over before a free address was found.
+    RetriesExhausted,
+    /// The pod may not have addresses (any more).
+    DeadPod,
+    /// The API server did not do what was asked of it.
+    ApiServer,
+    /// Anything else.
+    Internal,
+}
+
+impl FailureReason {
+    /// The value of a metric's label, and for logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WrongInput => "wrong_input",
+            Self::NotSupported => "not_supported",
+            Self::AutoPoolDisabled => "auto_pool_disabled",
+            Self::NoAvailablePool => "no_available_pool",
+            Self::PoolMissing => "pool_missing",
+            Self::AddressesUsedOut => "ip_used_out",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::DeadPod => "dead_pod",
+            Self::ApiServer => "api_server",
+            Self::Internal => "internal",
+        }
+    }
+}
 
 /// Why no address is given.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -56,12 +100,12 @@ pub enum IpamError {
     NoSource,
     /// Pools are named, but for no enabled address family.
     #[error(
-        "no IPPool available, {source_name} names no IPPool of an enabled address family for NIC {nic}: name one, or \
+        "no IPPool available, {named_by} names no IPPool of an enabled address family for NIC {nic}: name one, or \
          set enableIPv4 or enableIPv6 in the ConfigMap spiderpool-conf"
     )]
     NoPoolOfFamily {
         /// The source that was taken.
-        source_name: String,
+        named_by: PoolSource,
         /// The NIC.
         nic: IfName,
     },
@@ -108,35 +152,34 @@ pub enum IpamError {
         failures: Vec<PoolFailure>,
     },
     /// The pod is finished, terminating or gone.
-    #[error("dead Pod {namespace}/{name}, we cannot allocate IP addresees to it")]
-    DeadPod {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
+    #[error("dead Pod {0}, we cannot allocate IP addresees to it")]
+    DeadPod(PodName),
 }
 
 impl IpamError {
-    /// A short word for metrics, events and the HTTP status.
-    pub fn reason(&self) -> &'static str {
+    /// Its kind; of several pools that failed, that of the first.
+    pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Annotation { .. } | Self::CniPools { .. } | Self::DuplicatePool { .. } => "wrong_input",
-            Self::AutoPoolDisabled => "auto_pool_disabled",
-            Self::Unsupported(_) => "not_supported",
-            Self::NoSource | Self::NoPoolOfFamily { .. } | Self::AllFiltered { .. } => "no_available_pool",
-            Self::PoolMissing { .. } => "pool_missing",
-            Self::AllFailed { failures, .. } => {
-                failures.first().map_or("no_available_pool", PoolFailure::reason)
+            Self::Annotation { .. } | Self::CniPools { .. } | Self::DuplicatePool { .. } => {
+                FailureReason::WrongInput
             }
-            Self::DeadPod { .. } => "dead_pod",
+            Self::AutoPoolDisabled => FailureReason::AutoPoolDisabled,
+            Self::Unsupported(_) => FailureReason::NotSupported,
+            Self::NoSource | Self::NoPoolOfFamily { .. } | Self::AllFiltered { .. } => {
+                FailureReason::NoAvailablePool
+            }
+            Self::PoolMissing { .. } => FailureReason::PoolMissing,
+            Self::AllFailed { failures, .. } => {
+                failures.first().map_or(FailureReason::NoAvailablePool, PoolFailure::reason)
+            }
+            Self::DeadPod(_) => FailureReason::DeadPod,
         }
     }
 
-    /// Whether the API server is why: the same request succeeds when it is back.
-    pub fn is_outage(&self) -> bool {
-        let is_outage = |failure: &PoolFailure| matches!(failure, PoolFailure::NoStore { .. });
-        matches!(self, Self::AllFailed { failures, .. } if failures.iter().any(is_outage))
+    /// Whether the same request may succeed later without anybody's doing: the API server is away or too busy.
+    pub fn is_retryable(&self) -> bool {
+        let is_retryable = |failure: &PoolFailure| matches!(failure, PoolFailure::Unavailable { .. });
+        matches!(self, Self::AllFailed { failures, .. } if failures.iter().any(is_retryable))
     }
 }
 
@@ -214,7 +257,7 @@ pub enum PoolFailure {
     },
     /// The API server refused.
     #[error("failed to write an address of IPPool {pool}: {cause}")]
-    Store {
+    Refused {
         /// The pool.
         pool: PoolName,
         /// What it said.
@@ -222,7 +265,7 @@ pub enum PoolFailure {
     },
     /// The API server did not answer, or is too busy.
     #[error("failed to write an address of IPPool {pool}: {cause}")]
-    NoStore {
+    Unavailable {
         /// The pool.
         pool: PoolName,
         /// What is known of it.
@@ -231,12 +274,12 @@ pub enum PoolFailure {
 }
 
 impl PoolFailure {
-    /// A short word for metrics.
-    pub fn reason(&self) -> &'static str {
+    /// Its kind.
+    pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Exhausted { .. } => "ip_used_out",
-            Self::Retries { .. } => "retries_exhausted",
-            Self::Store { .. } | Self::NoStore { .. } => "store",
+            Self::Exhausted { .. } => FailureReason::AddressesUsedOut,
+            Self::Retries { .. } => FailureReason::RetriesExhausted,
+            Self::Refused { .. } | Self::Unavailable { .. } => FailureReason::ApiServer,
         }
     }
 }
@@ -272,7 +315,7 @@ mod tests {
              IPPool p1 (3 usable, 1 of them reserved): add some to its spec.ips or name another one, all IP addresses \
              used out of IPPool p2 (3 usable, 1 of them reserved): add some to its spec.ips or name another one]"
         );
-        assert_eq!((failed.reason(), failed.is_outage()), ("ip_used_out", false));
+        assert_eq!((failed.reason(), failed.is_retryable()), (FailureReason::AddressesUsedOut, false));
         let filtered = IpamError::AllFiltered {
             family: Family::V6,
             nic: "net1".parse().unwrap(),
@@ -284,7 +327,7 @@ mod tests {
             "no IPPool available, all IPv6 IPPools [p6] of net1 filtered out: unmatched Node name of IPPool p6: its \
              spec.nodeName does not list n1"
         );
-        assert_eq!((filtered.reason(), filtered.is_outage()), ("no_available_pool", false));
+        assert_eq!((filtered.reason(), filtered.is_retryable()), (FailureReason::NoAvailablePool, false));
         assert!(
             IpamError::NoSource
                 .to_string()
@@ -293,16 +336,16 @@ mod tests {
     }
 
     #[test]
-    fn one_pool_that_the_api_server_kept_from_being_tried_is_an_outage() {
+    fn a_pool_that_the_api_server_kept_from_being_tried_makes_the_failure_retryable() {
         let failed = IpamError::AllFailed {
             family: Family::V4,
             nic: "eth0".parse().unwrap(),
             pools: pools(&["p1", "p2"]),
             failures: vec![
                 exhausted("p1"),
-                PoolFailure::NoStore { pool: "p2".parse().unwrap(), cause: "silence".to_owned() },
+                PoolFailure::Unavailable { pool: "p2".parse().unwrap(), cause: "timeout".to_owned() },
             ],
         };
-        assert!(failed.is_outage());
+        assert!(failed.is_retryable());
     }
 }

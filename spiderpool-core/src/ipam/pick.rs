@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use crate::ip::IpSet;
 
-/// Who asks, and how often it has asked.
+/// What a pick is for: picks of different nodes, pods and attempts differ.
 #[derive(Debug, Clone, Copy)]
-pub struct Asker<'a> {
+pub struct PickContext<'a> {
     /// The node.
     pub node: &'a str,
     /// The pod's UID.
@@ -20,8 +20,8 @@ pub struct Asker<'a> {
     pub attempt: u32,
 }
 
-impl Asker<'_> {
-    /// A seed that differs between askers, and between the attempts of one.
+impl PickContext<'_> {
+    /// A seed that differs between contexts.
     pub fn seed(&self) -> u64 {
         let parts = [self.node, self.pod_uid, self.nic, self.pool];
         // 0xff is in no UTF-8 text, so ("ab", "c") and ("a", "bc") differ.
@@ -91,8 +91,8 @@ mod tests {
         IpSet::from_ranges(ranges.first().map_or(Family::V4, IpRange::family), ranges)
     }
 
-    fn asker(attempt: u32) -> Asker<'static> {
-        Asker { node: "n1", pod_uid: "u1", nic: "eth0", pool: "p", attempt }
+    fn context(attempt: u32) -> PickContext<'static> {
+        PickContext { node: "n1", pod_uid: "u1", nic: "eth0", pool: "p", attempt }
     }
 
     #[test]
@@ -111,20 +111,21 @@ mod tests {
 
     /// First-fit and linear probing make all nodes try the same address: picks must spread.
     #[test]
-    fn askers_and_attempts_spread_over_the_pool() {
+    fn pods_and_attempts_spread_over_the_pool() {
         let free = set(&["10.0.0.0-10.0.255.255"]);
         let none = IpSet::empty(Family::V4);
-        let picks: BTreeSet<_> = (0..200).map(|a| pick(&free, &none, asker(a).seed()).unwrap()).collect();
+        let picks: BTreeSet<_> = (0..200).map(|a| pick(&free, &none, context(a).seed()).unwrap()).collect();
         assert!(picks.len() > 195, "{} of 200 differ", picks.len());
         let nodes: BTreeSet<_> = ["n1", "n2", "n3", "n4", "n5"]
-            .map(|node| pick(&free, &none, Asker { node, ..asker(0) }.seed()).unwrap())
+            .map(|node| pick(&free, &none, PickContext { node, ..context(0) }.seed()).unwrap())
             .into();
         assert_eq!(nodes.len(), 5);
-        let nics = ["eth0", "net1"].map(|nic| pick(&free, &none, Asker { nic, ..asker(0) }.seed()).unwrap());
+        let nics =
+            ["eth0", "net1"].map(|nic| pick(&free, &none, PickContext { nic, ..context(0) }.seed()).unwrap());
         assert_ne!(nics[0], nics[1]);
         assert_ne!(
-            Asker { node: "ab", pod_uid: "c", ..asker(0) }.seed(),
-            Asker { node: "a", pod_uid: "bc", ..asker(0) }.seed()
+            PickContext { node: "ab", pod_uid: "c", ..context(0) }.seed(),
+            PickContext { node: "a", pod_uid: "bc", ..context(0) }.seed()
         );
     }
 
@@ -135,7 +136,7 @@ mod tests {
         let none = IpSet::empty(Family::V4);
         let mut counts = BTreeMap::new();
         for attempt in 0..10_000 {
-            *counts.entry(pick(&free, &none, asker(attempt).seed()).unwrap()).or_insert(0.0) += 1.0f64;
+            *counts.entry(pick(&free, &none, context(attempt).seed()).unwrap()).or_insert(0.0) += 1.0f64;
         }
         let chi: f64 = counts.values().map(|n| (n - 100.0).powi(2) / 100.0).sum();
         assert!(counts.len() == 100 && chi < 161.0, "{} addresses, chi-squared {chi}", counts.len());
@@ -146,7 +147,7 @@ mod tests {
         let all = set(&["::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]);
         let none = IpSet::empty(Family::V6);
         let tops: BTreeSet<u128> =
-            (0..200).map(|a| Family::number(pick(&all, &none, asker(a).seed()).unwrap()) >> 124).collect();
+            (0..200).map(|a| Family::number(pick(&all, &none, context(a).seed()).unwrap()) >> 124).collect();
         assert_eq!(tops.len(), 16);
     }
 

@@ -3,42 +3,31 @@
 use std::net::IpAddr;
 
 use super::candidates::Candidate;
-use crate::ip::Family;
-use crate::names::{IfName, PoolName};
+use super::holding::Holding;
+use crate::names::IfName;
 
-/// An address that the pod holds. It is the pod's by its UID; NIC and family say what it is for.
+/// What happens for one NIC and family. `H` is a holding, with whatever the caller knows beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// The NIC it was given to.
-    pub nic: IfName,
-    /// The address.
-    pub address: IpAddr,
-    /// The pool it came from.
-    pub pool: PoolName,
-}
-
-/// What happens for one NIC and family.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum Step<H> {
     /// The pod holds this address; it stays.
     Keep {
         /// What is wanted.
         candidate: Candidate,
         /// What the pod holds.
-        held: Held,
+        held: H,
     },
     /// An address must be found.
     Allocate(Candidate),
 }
 
 /// What an ADD has to do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AllocationPlan {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllocationPlan<H> {
     /// One step per NIC and family, in the order of the candidates.
-    pub steps: Vec<Step>,
+    pub steps: Vec<Step<H>>,
     /// Addresses of the NIC that is being added which nothing wants; to be freed once all steps have succeeded,
     /// never before. Those of another NIC wait for its own ADD: it may be up with any of them.
-    pub surplus: Vec<Held>,
+    pub surplus: Vec<H>,
 }
 
 /// Compares what is wanted with what the pod holds, while the NIC `adding` is being added.
@@ -46,27 +35,35 @@ pub struct AllocationPlan {
 /// An address is kept although its pool is disabled or not named any more: the pod may be using it. Of two for the
 /// same NIC and family (left by an attempt that broke off) the one from the pool that is named first is kept.
 /// Addresses of NICs that no candidate speaks of are left alone.
-pub fn plan_allocation(candidates: &[Candidate], held: &[Held], adding: &str) -> AllocationPlan {
-    let mut plan = AllocationPlan::default();
+pub fn plan_allocation<H: AsRef<Holding> + Clone>(
+    candidates: Vec<Candidate>,
+    held: &[H],
+    adding: &IfName,
+) -> AllocationPlan<H> {
+    let is_spoken_of = candidates.iter().any(|candidate| candidate.nic == *adding);
     let mut kept: Vec<IpAddr> = Vec::new();
-    for candidate in candidates {
-        let place = |h: &&Held| candidate.pools.iter().position(|pool| *pool == h.pool).unwrap_or(usize::MAX);
-        let best = held
-            .iter()
-            .filter(|h| h.nic == candidate.nic && Family::of(h.address) == candidate.family)
-            .min_by_key(|h| (place(h), h.address));
-        plan.steps.push(match best {
-            Some(held) => {
-                kept.push(held.address);
-                Step::Keep { candidate: candidate.clone(), held: held.clone() }
-            }
-            None => Step::Allocate(candidate.clone()),
+    let step = |candidate: Candidate| {
+        let place =
+            |h: &Holding| candidate.pools.iter().position(|pool| *pool == h.pool).unwrap_or(usize::MAX);
+        let of_candidate = held.iter().filter(|h| {
+            let holding = h.as_ref();
+            holding.nic == candidate.nic && holding.family() == candidate.family
         });
-    }
-    let spoken_of = candidates.iter().any(|candidate| candidate.nic.as_str() == adding);
-    let is_surplus = |h: &&Held| spoken_of && h.nic.as_str() == adding && !kept.contains(&h.address);
-    plan.surplus = held.iter().filter(is_surplus).cloned().collect();
-    plan
+        match of_candidate.min_by_key(|h| (place(h.as_ref()), h.as_ref().ip())) {
+            Some(held) => {
+                kept.push(held.as_ref().ip());
+                Step::Keep { held: held.clone(), candidate }
+            }
+            None => Step::Allocate(candidate),
+        }
+    };
+    let steps = candidates.into_iter().map(step).collect();
+    let is_surplus = |h: &&H| {
+        let holding = h.as_ref().as_ref();
+        is_spoken_of && holding.nic == *adding && !kept.contains(&holding.ip())
+    };
+    let surplus = held.iter().filter(is_surplus).cloned().collect();
+    AllocationPlan { steps, surplus }
 }
 
 #[cfg(test)]
@@ -74,9 +71,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ip::IpSet;
+    use crate::ip::{Family, IpSet};
     use crate::ipam::candidates::DefaultRoute;
-    use crate::ipam::pick::{Asker, pick};
+    use crate::ipam::holding::tests::holding;
+    use crate::ipam::pick::{PickContext, pick};
     use crate::ipam::pool::{Pool, PoolFields};
 
     fn candidate(nic: &str, family: Family, pools: &[&str]) -> Candidate {
@@ -88,23 +86,28 @@ mod tests {
         }
     }
 
-    fn held(nic: &str, address: &str, pool: &str) -> Held {
-        Held { nic: nic.parse().unwrap(), address: address.parse().unwrap(), pool: pool.parse().unwrap() }
+    fn held(nic: &str, address: &str, pool: &str) -> Holding {
+        let prefix = if address.contains(':') { 64 } else { 16 };
+        holding(nic, &format!("{address}/{prefix}"), pool, "u")
     }
 
-    fn texts(plan: &AllocationPlan) -> (Vec<String>, Vec<String>) {
-        let step = |step: &Step| match step {
+    fn eth0() -> IfName {
+        "eth0".parse().unwrap()
+    }
+
+    fn texts(plan: &AllocationPlan<Holding>) -> (Vec<String>, Vec<String>) {
+        let step = |step: &Step<Holding>| match step {
             Step::Keep { candidate, held } => {
-                format!("{} {} keep {}", candidate.nic, candidate.family, held.address)
+                format!("{} {} keep {}", candidate.nic, candidate.family, held.ip())
             }
             Step::Allocate(c) => format!("{} {} from {}", c.nic, c.family, c.pools[0]),
         };
-        (plan.steps.iter().map(step).collect(), plan.surplus.iter().map(|h| h.address.to_string()).collect())
+        (plan.steps.iter().map(step).collect(), plan.surplus.iter().map(|h| h.ip().to_string()).collect())
     }
 
     #[track_caller]
-    fn check(candidates: &[Candidate], held: &[Held], steps: &[&str], surplus: &[&str]) {
-        let (got_steps, got_surplus) = texts(&plan_allocation(candidates, held, "eth0"));
+    fn check(candidates: &[Candidate], held: &[Holding], steps: &[&str], surplus: &[&str]) {
+        let (got_steps, got_surplus) = texts(&plan_allocation(candidates.to_vec(), held, &eth0()));
         assert_eq!(
             (got_steps, got_surplus),
             (
@@ -144,7 +147,7 @@ mod tests {
         let holds =
             [held("eth0", "10.6.0.9", "a"), held("net1", "10.6.0.10", "a"), held("net1", "10.6.0.11", "a")];
         check(&wanted, &holds, &["eth0 IPv4 keep 10.6.0.9", "net1 IPv4 keep 10.6.0.10"], &[]);
-        let surplus = plan_allocation(&wanted, &holds, "net1").surplus;
+        let surplus = plan_allocation(wanted.to_vec(), &holds, &"net1".parse().unwrap()).surplus;
         assert_eq!(surplus, [held("net1", "10.6.0.11", "a")]);
     }
 
@@ -162,17 +165,22 @@ mod tests {
         let pool = Pool::parse(&fields).unwrap();
         let wanted = [candidate("eth0", Family::V4, &["a"]), candidate("net1", Family::V4, &["a"])];
         let mut in_use = IpSet::empty(Family::V4);
-        let mut holds: Vec<Held> = Vec::new();
+        let mut holds: Vec<Holding> = Vec::new();
         for round in 0..2 {
-            for step in plan_allocation(&wanted, &holds, "eth0").steps {
+            for step in plan_allocation(wanted.to_vec(), &holds, &eth0()).steps {
                 let Step::Allocate(candidate) = step else { continue };
                 assert_eq!(round, 0, "the second ADD must keep both");
-                let asker =
-                    Asker { node: "n", pod_uid: "u", nic: candidate.nic.as_str(), pool: "a", attempt: 0 };
+                let context = PickContext {
+                    node: "n",
+                    pod_uid: "u",
+                    nic: candidate.nic.as_str(),
+                    pool: "a",
+                    attempt: 0,
+                };
                 let none = IpSet::empty(Family::V4);
-                let address = pick(&pool.free(&none, &in_use), &none, asker.seed()).unwrap();
+                let address = pick(&pool.free(&none, &in_use), &none, context.seed()).unwrap();
                 in_use.insert(address);
-                holds.push(Held { nic: candidate.nic, address, pool: pool.name.clone() });
+                holds.push(held(candidate.nic.as_str(), &address.to_string(), pool.name.as_str()));
             }
         }
         assert_eq!(holds.len(), 2);
@@ -192,18 +200,17 @@ mod tests {
                 wanted.iter().map(|(nic, v6)| candidate(&format!("net{nic}"), family(*v6), &["p0", "p1"])).collect();
             let holds: Vec<_> = holds
                 .iter()
-                .map(|((v6, number), (nic, pool))| Held {
-                    nic: format!("net{nic}").parse().unwrap(),
-                    address: family(*v6).addr(0x0a00_0000 + u128::from(*number)),
-                    pool: format!("p{pool}").parse().unwrap(),
+                .map(|((v6, number), (nic, pool))| {
+                    let address = family(*v6).addr(0x0a00_0000 + u128::from(*number));
+                    held(&format!("net{nic}"), &address.to_string(), &format!("p{pool}"))
                 })
                 .collect();
-            let plan = plan_allocation(&candidates, &holds, "net0");
+            let plan = plan_allocation(candidates.clone(), &holds, &"net0".parse().unwrap());
             prop_assert_eq!(plan.steps.len(), candidates.len());
             let kept: Vec<_> = plan.steps.iter().filter_map(|step| match step {
                 Step::Keep { held, .. } => Some(held.clone()),
                 Step::Allocate(c) => {
-                    assert!(!holds.iter().any(|h| h.nic == c.nic && Family::of(h.address) == c.family));
+                    assert!(!holds.iter().any(|h| h.nic == c.nic && h.family() == c.family));
                     None
                 }
             }).collect();

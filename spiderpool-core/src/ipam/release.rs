@@ -2,7 +2,7 @@
 //! in what they know, which is [`Evidence`], and in what they are allowed to conclude from it, which is
 //! [`ReleasePolicy`].
 //!
-//! Something more that can be known of a pod is a field of [`Evidence`], something more to wait for a [`Reason`].
+//! Something more that can be known of a pod is a field of [`Evidence`], something more to wait for a [`LeaveReason`].
 
 use super::holding::{AddressState, Holding, Owner};
 use super::pod_stage::PodStage;
@@ -16,7 +16,7 @@ pub enum Disposition<T> {
     /// It waits for the next pod of its owner's name.
     Keep,
     /// It stays as it is, for now.
-    Leave(Reason<T>),
+    Leave(LeaveReason<T>),
 }
 
 /// Why an address is freed.
@@ -46,7 +46,7 @@ impl Cause {
 
 /// Why an address is left as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason<T> {
+pub enum LeaveReason<T> {
     /// Its pod is alive.
     InUse,
     /// Its pod is terminating.
@@ -148,7 +148,7 @@ pub fn plan_release<T: Copy + Ord>(
     match holding.state {
         AddressState::Bound => plan_owner_release(&holding.owner, evidence, policy),
         AddressState::Kept => Disposition::Keep,
-        AddressState::Quarantined => Disposition::Leave(Reason::Quarantined),
+        AddressState::Quarantined => Disposition::Leave(LeaveReason::Quarantined),
     }
 }
 
@@ -161,20 +161,20 @@ pub fn plan_owner_release<T: Copy + Ord>(
     let torn_down = evidence.sandbox == SandboxState::TornDown;
     let own = evidence.pod.filter(|pod| *pod.uid == owner.pod.uid);
     match own.map(|pod| (pod, pod.stage)) {
-        Some((_, PodStage::Alive)) => Disposition::Leave(Reason::InUse),
+        Some((_, PodStage::Alive)) => Disposition::Leave(LeaveReason::InUse),
         Some((_, PodStage::Finished)) => Disposition::Free(Cause::Finished),
         Some((_, PodStage::Terminating)) if torn_down => Disposition::Free(Cause::TornDown),
         Some((pod, PodStage::Terminating)) if policy.is_overdue(&pod, evidence) => {
             Disposition::Free(Cause::Overdue)
         }
         Some((pod, PodStage::Terminating)) => {
-            Disposition::Leave(Reason::Terminating { grace_end: pod.grace_end })
+            Disposition::Leave(LeaveReason::Terminating { grace_end: pod.grace_end })
         }
         None if torn_down => Disposition::Free(Cause::Gone),
-        None if evidence.pod.is_none() && owner.is_static() => Disposition::Leave(Reason::StaticPod),
+        None if evidence.pod.is_none() && owner.is_static() => Disposition::Leave(LeaveReason::StaticPod),
         // Where nobody runs it any more, there is nothing to wait for.
         None => match evidence.may_run_until.filter(|_| evidence.node == NodeState::Ready) {
-            Some(until) if evidence.now < until => Disposition::Leave(Reason::MayRun { until }),
+            Some(until) if evidence.now < until => Disposition::Leave(LeaveReason::MayRun { until }),
             _ => Disposition::Free(Cause::Gone),
         },
     }

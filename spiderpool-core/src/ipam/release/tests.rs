@@ -68,9 +68,12 @@ const WITHOUT_DEL: [Asker; 3] = [Sweep, Leader, LeaderOfDeadNode];
 
 #[test]
 fn nobody_frees_an_address_of_a_pod_that_is_alive() {
-    check(ALIVE, &EVERYBODY, Disposition::Leave(Reason::InUse));
+    check(ALIVE, &EVERYBODY, Disposition::Leave(LeaveReason::InUse));
     // Not even when the watch has seen it vanish: the name is found with its UID.
-    assert_eq!(decide(Sweep, &owner("u", "Node"), ALIVE, 10, Some(5)), Disposition::Leave(Reason::InUse));
+    assert_eq!(
+        decide(Sweep, &owner("u", "Node"), ALIVE, 10, Some(5)),
+        Disposition::Leave(LeaveReason::InUse)
+    );
 }
 
 #[test]
@@ -83,14 +86,14 @@ fn what_is_gone_replaced_or_finished_is_freed_by_everybody() {
 #[test]
 fn only_a_del_ends_a_pod_in_its_grace_period() {
     check(TERMINATING, &[Del], Disposition::Free(Cause::TornDown));
-    check(TERMINATING, &WITHOUT_DEL, Disposition::Leave(Reason::Terminating { grace_end: Some(30) }));
+    check(TERMINATING, &WITHOUT_DEL, Disposition::Leave(LeaveReason::Terminating { grace_end: Some(30) }));
 }
 
 /// Upstream waits the grace period twice; the caller gives the end of the one that the API server names.
 #[test]
 fn an_overdue_pod_has_ended_on_a_dead_node_or_when_it_has_stopped() {
     let at_end = |asker, found| decide(asker, &owner("u", "Deployment"), found, 30, None);
-    let left = Disposition::Leave(Reason::Terminating { grace_end: Some(30) });
+    let left = Disposition::Leave(LeaveReason::Terminating { grace_end: Some(30) });
     assert_eq!(at_end(LeaderOfDeadNode, TERMINATING), Disposition::Free(Cause::Overdue));
     assert_eq!(at_end(Leader, STOPPED), Disposition::Free(Cause::Overdue));
     assert_eq!(at_end(Leader, TERMINATING), left, "its kubelet is at work");
@@ -111,7 +114,7 @@ fn without_the_policy_no_pod_is_overdue() {
             may_run_until: None,
         };
         let disposition = plan_owner_release(&owner("u", "Deployment"), &evidence, ReleasePolicy::default());
-        assert_eq!(disposition, Disposition::Leave(Reason::Terminating { grace_end: Some(30) }));
+        assert_eq!(disposition, Disposition::Leave(LeaveReason::Terminating { grace_end: Some(30) }));
     }
 }
 
@@ -119,7 +122,7 @@ fn without_the_policy_no_pod_is_overdue() {
 fn a_static_pod_outlives_its_mirror() {
     for asker in WITHOUT_DEL {
         let of_node = |found| decide(asker, &owner("u", "Node"), found, 10, None);
-        assert_eq!(of_node(GONE), Disposition::Leave(Reason::StaticPod));
+        assert_eq!(of_node(GONE), Disposition::Leave(LeaveReason::StaticPod));
         assert_eq!(of_node(REPLACED), Disposition::Free(Cause::Gone), "its manifest has changed");
     }
     assert_eq!(decide(Del, &owner("u", "Node"), GONE, 10, None), Disposition::Free(Cause::Gone));
@@ -131,7 +134,7 @@ fn a_pod_that_was_deleted_by_force_keeps_its_addresses_while_it_may_run() {
     let vanished = |asker, found, now| decide(asker, &owner("u", "Deployment"), found, now, Some(35));
     for found in [GONE, REPLACED] {
         for asker in [Sweep, Leader] {
-            assert_eq!(vanished(asker, found, 34), Disposition::Leave(Reason::MayRun { until: 35 }));
+            assert_eq!(vanished(asker, found, 34), Disposition::Leave(LeaveReason::MayRun { until: 35 }));
             assert_eq!(vanished(asker, found, 35), Disposition::Free(Cause::Gone));
         }
         assert_eq!(vanished(Del, found, 34), Disposition::Free(Cause::Gone), "its network is down");
@@ -152,5 +155,5 @@ fn only_a_bound_address_is_freed() {
     let of = |state| plan_release(&Holding { state, ..bound.clone() }, &evidence, ALL);
     assert_eq!(of(AddressState::Bound), Disposition::Free(Cause::Gone));
     assert_eq!(of(AddressState::Kept), Disposition::Keep);
-    assert_eq!(of(AddressState::Quarantined), Disposition::Leave(Reason::Quarantined));
+    assert_eq!(of(AddressState::Quarantined), Disposition::Leave(LeaveReason::Quarantined));
 }
