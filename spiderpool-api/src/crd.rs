@@ -20,7 +20,9 @@ pub use coordinator::{
 };
 pub use definition::{definitions, file_name};
 pub use endpoint::{EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, SpiderEndpointStatus};
-pub use ip_address::{AddressState, Quarantine, SpiderIPAddress, SpiderIPAddressSpec};
+pub use ip_address::{
+    AddressState, HoldingError, HoldingFault, Quarantine, SpiderIPAddress, SpiderIPAddressSpec,
+};
 pub use ip_pool::{IPPoolStatus, SpiderIPPool, SpiderIPPoolSpec};
 pub use ip_pool_usage::{SpiderIPPoolUsage, SpiderIPPoolUsageSpec};
 pub use multus_config::{

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::ObjectMeta;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::DefaultRoute;
 use spiderpool_core::ipam::response::{NicRoute, RouteOrigin};
-use spiderpool_core::ipam::{Allocated, PodAnnotations, Pool, Response, build_response};
-use spiderpool_core::names::PoolName;
+use spiderpool_core::ipam::{Allocated, Holding, PodAnnotations, Pool, Response, Workload, build_response};
+use spiderpool_core::names::{PodIdentity, PoolName};
 
 use crate::crd::{
     EndpointAllocation, EndpointIp, FINALIZER, NoSpec, Route as CrdRoute, SpiderEndpoint,
@@ -20,48 +19,37 @@ use crate::pod::Pod;
 /// What an endpoint should say of some NICs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    namespace: String,
-    name: String,
+    pod: PodIdentity,
     /// The UID of the pod's object, which is not that of a static pod.
     object_uid: String,
     status: SpiderEndpointStatus,
 }
 
 impl Record {
-    /// For a pod and its top controller's kind and name.
-    pub fn new(pod: &Pod, top: (&str, &str), ips: Vec<EndpointIp>) -> Self {
-        let current = EndpointAllocation { uid: pod.uid.clone(), node: pod.node.clone(), ips };
+    /// For a pod and the workload at its top.
+    pub fn new(pod: &Pod, top: &Workload, ips: Vec<EndpointIp>) -> Self {
+        let node = pod.node.as_ref().map(ToString::to_string).unwrap_or_default();
+        let current = EndpointAllocation { uid: pod.identity.uid.to_string(), node, ips };
         Self {
-            namespace: pod.namespace.clone(),
-            name: pod.name.clone(),
+            pod: pod.identity.clone(),
             object_uid: pod.object_uid.clone(),
             status: SpiderEndpointStatus {
                 current,
-                owner_controller_type: top.0.to_owned(),
-                owner_controller_name: top.1.to_owned(),
+                owner_controller_type: top.kind.as_ref().to_owned(),
+                owner_controller_name: top.name.as_ref().to_owned(),
             },
         }
     }
 
-    /// Its namespace.
-    pub fn namespace(&self) -> &str {
-        &self.namespace
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The pod's UID.
-    pub fn uid(&self) -> &str {
-        &self.status.current.uid
+    /// The pod.
+    pub fn pod(&self) -> &PodIdentity {
+        &self.pod
     }
 
     /// With what a newer record says of further NICs. One of another pod replaces it.
     #[must_use]
     pub fn joined_by(self, mut newer: Self) -> Self {
-        if self.uid() == newer.uid() {
+        if self.pod == newer.pod {
             newer.status.current.ips = merge(self.status.current.ips, &newer.status.current.ips);
         }
         newer
@@ -72,15 +60,15 @@ impl Record {
         let owner = OwnerReference {
             api_version: "v1".to_owned(),
             kind: "Pod".to_owned(),
-            name: self.name.clone(),
+            name: self.pod.name.name().to_owned(),
             uid: self.object_uid.clone(),
             controller: None,
             block_owner_deletion: None,
         };
         SpiderEndpoint {
             metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                namespace: Some(self.namespace.clone()),
+                name: Some(self.pod.name.name().to_owned()),
+                namespace: Some(self.pod.name.namespace().to_owned()),
                 finalizers: Some(vec![FINALIZER.to_owned()]),
                 owner_references: Some(vec![owner]),
                 ..ObjectMeta::default()
@@ -102,38 +90,27 @@ impl Record {
     }
 }
 
-/// One address that a pod holds, as its object says.
-#[derive(Debug, Clone, Copy)]
-pub struct HeldAddress<'a> {
-    /// The NIC.
-    pub interface: &'a str,
-    /// The address with its prefix length.
-    pub net: IpNet,
-    /// The pool.
-    pub pool: &'a str,
-}
-
 /// The entries of a pod's endpoint, from what the pod holds; `find_pool` gives what is known of a pool.
-pub fn restore<'a>(
-    held: impl IntoIterator<Item = HeldAddress<'a>>,
+pub fn restore<H: AsRef<Holding>>(
+    holdings: impl IntoIterator<Item = H>,
     annotations: &PodAnnotations,
     find_pool: impl Fn(&PoolName) -> Option<Arc<Pool>>,
 ) -> Vec<EndpointIp> {
     let mut allocated: Vec<Allocated> = Vec::new();
-    for held in held {
-        let (Ok(nic), Ok(pool)) = (held.interface.parse(), held.pool.parse()) else { continue };
-        let family = Family::of_net(&held.net);
+    for holding in holdings {
+        let Holding { nic, pool, address, .. } = holding.as_ref();
+        let family = Family::of_net(address);
         // Two for one NIC and family: only the next ADD knows which one stays.
-        if allocated.iter().any(|other| other.nic == nic && Family::of_net(&other.address) == family) {
+        if allocated.iter().any(|other| other.nic == *nic && Family::of_net(&other.address) == family) {
             continue;
         }
-        let found = find_pool(&pool);
-        let named = annotations.ippools.iter().flatten().find(|entry| entry.nic == nic);
+        let found = find_pool(pool);
+        let named = annotations.ippools.iter().flatten().find(|entry| entry.nic == *nic);
         allocated.push(Allocated {
             default_route: named.map_or(DefaultRoute::Keep, |entry| entry.default_route),
-            nic,
-            address: held.net,
-            pool,
+            nic: nic.clone(),
+            address: *address,
+            pool: pool.clone(),
             gateway: found.as_ref().and_then(|pool| pool.gateway),
             routes: found.map(|pool| pool.routes.clone()).unwrap_or_default(),
         });
@@ -194,9 +171,13 @@ pub fn merge(mut known: Vec<EndpointIp>, new: &[EndpointIp]) -> Vec<EndpointIp> 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use spiderpool_core::ipam::PoolFields;
+    use spiderpool_core::ipam::address_name::object_name;
 
     use super::*;
+    use crate::crd::SpiderIPAddress;
+    use crate::pod::PodObject;
 
     fn allocated(nic: &str, address: &str, gateway: Option<&str>, default_route: DefaultRoute) -> Allocated {
         Allocated {
@@ -236,8 +217,9 @@ mod tests {
 
     fn record(uid: &str, nics: &[&str]) -> Record {
         let ips = nics.iter().map(|nic| EndpointIp { interface: (*nic).to_owned(), ..EndpointIp::default() });
-        let pod = Pod { namespace: "n".into(), name: "p".into(), uid: uid.into(), ..Pod::default() };
-        Record::new(&pod, ("Pod", "p"), ips.collect())
+        let object = json!({"metadata": {"namespace": "n", "name": "p", "uid": uid}});
+        let pod = Pod::try_from(serde_json::from_value::<PodObject>(object).unwrap()).unwrap();
+        Record::new(&pod, &Workload { kind: "Pod".into(), name: "p".into() }, ips.collect())
     }
 
     fn nics(record: &Record) -> Vec<&str> {
@@ -253,7 +235,7 @@ mod tests {
     #[test]
     fn only_another_pod_replaces() {
         let joined = record("old", &["eth0"]).joined_by(record("new", &["net1"]));
-        assert_eq!((joined.uid(), nics(&joined)), ("new", vec!["net1"]));
+        assert_eq!((joined.pod().uid.as_str(), nics(&joined)), ("new", vec!["net1"]));
     }
 
     #[test]
@@ -266,7 +248,15 @@ mod tests {
             ..PoolFields::default()
         });
         let pool = Arc::new(pool.unwrap());
-        let held = |interface, net: &str| HeldAddress { interface, net: net.parse().unwrap(), pool: "p" };
+        let held = |nic: &str, address: &str| {
+            let address: ipnet::IpNet = address.parse().unwrap();
+            let spec = json!({
+                "address": address, "pool": "p", "interface": nic, "podNamespace": "n", "podName": "p", "podUID": "u",
+            });
+            let name = object_name(address.addr());
+            let object = json!({"metadata": {"name": name}, "spec": spec});
+            Holding::try_from(&serde_json::from_value::<SpiderIPAddress>(object).unwrap()).unwrap()
+        };
         let ips = restore(
             [held("net1", "10.6.0.9/16"), held("net1", "10.6.0.10/16"), held("net1", "fd00::9/64")],
             &PodAnnotations::default(),

@@ -10,9 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use serde::Deserialize;
-use spiderpool_core::ipam::alive::{PodLife, Stage};
+use spiderpool_core::ipam::deleted_pods::{DEFAULT_GRACE, may_run_for};
 use spiderpool_core::ipam::owner::OwnerRef;
-use spiderpool_core::ipam::vanished::{DEFAULT_GRACE, may_run_for};
+use spiderpool_core::ipam::pod_stage::{PodLife, PodStage};
+use spiderpool_core::names::{NameError, NodeName, PodIdentity, PodName};
 
 /// The annotation by which the kubelet marks the mirror of a static pod: the hash of its manifest.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -82,28 +83,64 @@ impl Resource for PodObject {
     }
 }
 
+impl PodObject {
+    /// Where it stands in its life.
+    pub fn stage(&self) -> PodStage {
+        PodStage::of(&PodLife {
+            terminating: self.metadata.deletion_timestamp.is_some(),
+            phase: &self.status.phase,
+            reason: &self.status.reason,
+            restart_policy: &self.spec.restart_policy,
+        })
+    }
+
+    /// Whether its phase says that all its containers have stopped.
+    pub fn has_stopped(&self) -> bool {
+        STOPPED.contains(&self.status.phase.as_str())
+    }
+
+    /// When its grace period ends, if it is terminating.
+    pub fn deletion(&self) -> Option<Timestamp> {
+        self.metadata.deletion_timestamp.as_ref().map(|Time(at)| *at)
+    }
+
+    /// The node that it is bound to; empty before that.
+    pub fn node(&self) -> &str {
+        &self.spec.node_name
+    }
+
+    /// How long its containers are given to stop: as its spec says, or longer by the wish of who deletes it.
+    fn grace(&self) -> Duration {
+        let seconds = |seconds: Option<i64>| seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let grace =
+            seconds(self.spec.termination_grace_period_seconds).map_or(DEFAULT_GRACE, Duration::from_secs);
+        let wished = seconds(self.metadata.deletion_grace_period_seconds);
+        grace.max(wished.map_or(Duration::ZERO, Duration::from_secs))
+    }
+
+    /// How long it may run on if the API server forgets it now; `None` if nothing of it can run.
+    pub fn may_run_for(&self) -> Option<Duration> {
+        (!self.has_stopped() && !self.spec.node_name.is_empty()).then(|| may_run_for(self.grace()))
+    }
+}
+
 /// What allocation asks of a pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its UID as the runtime knows it. For a static pod that is the hash of its manifest, which its mirror on the
-    /// API server names.
-    pub uid: String,
+    /// Which pod it is. Of a static pod the UID is the hash of its manifest, which its mirror on the API server names.
+    pub identity: PodIdentity,
     /// The UID of the object.
     pub object_uid: String,
-    /// The node that it is bound to; empty before that.
-    pub node: String,
+    /// The node that it is bound to.
+    pub node: Option<NodeName>,
     /// Whether it may still get and keep addresses, or has ended.
-    pub stage: Stage,
+    pub stage: PodStage,
     /// When its grace period ends.
     pub deletion: Option<Timestamp>,
     /// Whether its phase says that all its containers have stopped.
     pub has_stopped: bool,
-    /// How long its containers are given to stop: as its spec says, or longer by the wish of who deletes it.
-    pub grace: Duration,
+    /// How long it may run on if the API server forgets it now; `None` if nothing of it can run.
+    pub may_run_for: Option<Duration>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
@@ -112,41 +149,26 @@ pub struct Pod {
     pub owner: Option<OwnerRef>,
 }
 
-impl Pod {
-    /// Its UID and stage, as [`fate`](spiderpool_core::ipam::alive::fate) asks for them.
-    pub fn standing(&self) -> (&str, Stage) {
-        (&self.uid, self.stage)
-    }
+/// The API server has checked the names; that one is wrong all the same must not make the pod one that is not there.
+impl TryFrom<PodObject> for Pod {
+    type Error = NameError;
 
-    /// How long it may run on if the API server has just forgotten it; `None` if nothing of it can run.
-    pub fn may_run_for(&self) -> Option<Duration> {
-        (!self.has_stopped && !self.node.is_empty()).then(|| may_run_for(self.grace))
-    }
-}
-
-impl From<PodObject> for Pod {
-    fn from(pod: PodObject) -> Self {
-        let stage = Stage::of(&life(&pod));
-        let has_stopped = STOPPED.contains(&life(&pod).phase);
+    fn try_from(pod: PodObject) -> Result<Self, NameError> {
+        let (stage, deletion) = (pod.stage(), pod.deletion());
+        let (has_stopped, may_run_for) = (pod.has_stopped(), pod.may_run_for());
+        let node = Some(pod.node()).filter(|node| !node.is_empty()).map(str::parse).transpose()?;
         let meta = pod.metadata;
-        let seconds = |seconds: Option<i64>| seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let grace =
-            seconds(pod.spec.termination_grace_period_seconds).map_or(DEFAULT_GRACE, Duration::from_secs);
-        let wished = seconds(meta.deletion_grace_period_seconds).map_or(Duration::ZERO, Duration::from_secs);
-        let grace = grace.max(wished);
-        let uid = uid(&meta).to_owned();
-        let object_uid = meta.uid.unwrap_or_default();
+        let uid = uid(&meta).parse()?;
+        let name = PodName::new(meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default())?;
         let owners = meta.owner_references.unwrap_or_default();
-        Self {
-            namespace: meta.namespace.unwrap_or_default(),
-            name: meta.name.unwrap_or_default(),
-            uid,
-            object_uid,
-            node: pod.spec.node_name,
+        Ok(Self {
+            identity: PodIdentity { name, uid },
+            object_uid: meta.uid.unwrap_or_default(),
+            node,
             stage,
-            deletion: meta.deletion_timestamp.map(|Time(at)| at),
+            deletion,
             has_stopped,
-            grace,
+            may_run_for,
             labels: meta.labels.unwrap_or_default(),
             annotations: meta.annotations.unwrap_or_default(),
             owner: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| OwnerRef {
@@ -155,16 +177,7 @@ impl From<PodObject> for Pod {
                 name: owner.name,
                 uid: owner.uid,
             }),
-        }
-    }
-}
-
-fn life(pod: &PodObject) -> PodLife<'_> {
-    PodLife {
-        terminating: pod.metadata.deletion_timestamp.is_some(),
-        phase: &pod.status.phase,
-        reason: &pod.status.reason,
-        restart_policy: &pod.spec.restart_policy,
+        })
     }
 }
 
@@ -174,22 +187,29 @@ mod tests {
 
     use super::*;
 
-    fn pod(value: Value) -> PodObject {
-        serde_json::from_value(value).unwrap()
+    /// A pod `n/a` with UID `u`, but for what `value` says.
+    fn pod(value: Value) -> Pod {
+        let mut object = json!({"metadata": {"namespace": "n", "name": "a", "uid": "u"}});
+        for (member, inner) in value.as_object().unwrap() {
+            match (inner.as_object(), object[member].as_object_mut()) {
+                (Some(new), Some(known)) => known.extend(new.clone()),
+                _ => object[member] = inner.clone(),
+            }
+        }
+        Pod::try_from(serde_json::from_value::<PodObject>(object).unwrap()).unwrap()
     }
 
     #[test]
     fn life_is_read_from_all_its_places() {
         let with = |restart: &str, status: Value| {
             let spec = json!({"containers": [], "restartPolicy": restart});
-            Pod::from(pod(json!({"metadata": {"name": "a"}, "spec": spec, "status": status}))).stage
+            pod(json!({"spec": spec, "status": status})).stage
         };
-        assert_eq!(with("Always", json!({"phase": "Pending"})), Stage::Alive);
-        assert_eq!(with("OnFailure", json!({"phase": "Succeeded"})), Stage::Finished);
-        assert_eq!(with("Always", json!({"phase": "Failed", "reason": "Evicted"})), Stage::Finished);
-        let deleted = json!({"metadata": {"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
-        let terminating = Pod::from(pod(deleted));
-        assert_eq!(terminating.stage, Stage::Terminating);
+        assert_eq!(with("Always", json!({"phase": "Pending"})), PodStage::Alive);
+        assert_eq!(with("OnFailure", json!({"phase": "Succeeded"})), PodStage::Finished);
+        assert_eq!(with("Always", json!({"phase": "Failed", "reason": "Evicted"})), PodStage::Finished);
+        let terminating = pod(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        assert_eq!(terminating.stage, PodStage::Terminating);
         assert_eq!(terminating.deletion.unwrap().to_string(), "2026-01-01T00:00:00Z");
     }
 
@@ -200,10 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_vanishes_may_run_on_unless_it_has_stopped() {
-        let with = |spec: Value, phase: &str| {
-            Pod::from(pod(json!({"spec": spec, "status": {"phase": phase}}))).may_run_for()
-        };
+    fn a_pod_that_the_api_server_forgets_may_run_on_unless_it_has_stopped() {
+        let with =
+            |spec: Value, phase: &str| pod(json!({"spec": spec, "status": {"phase": phase}})).may_run_for;
         let bound = json!({"nodeName": "n1", "terminationGracePeriodSeconds": 300});
         assert!(with(bound.clone(), "Running").unwrap() > Duration::from_mins(5));
         assert!(with(json!({"nodeName": "n1"}), "Pending").unwrap() > DEFAULT_GRACE);
@@ -213,24 +232,26 @@ mod tests {
 
     #[test]
     fn a_static_pod_is_its_manifest() {
-        let with = |annotations: Value| {
-            Pod::from(pod(json!({"metadata": {"name": "a", "uid": "u", "annotations": annotations}})))
-        };
+        let with = |annotations: Value| pod(json!({"metadata": {"annotations": annotations}}));
         let mirror = with(json!({"kubernetes.io/config.mirror": "d41d8cd98f00b204e9800998ecf8427e"}));
         assert_eq!(
-            (mirror.uid.as_str(), mirror.object_uid.as_str()),
+            (mirror.identity.uid.as_str(), mirror.object_uid.as_str()),
             ("d41d8cd98f00b204e9800998ecf8427e", "u")
         );
-        assert_eq!(with(json!({"kubernetes.io/config.mirror": ""})).uid, "u");
-        assert_eq!(with(json!({})).uid, "u");
+        assert_eq!(with(json!({"kubernetes.io/config.mirror": ""})).identity.uid.as_str(), "u");
+        assert_eq!(with(json!({})).identity.uid.as_str(), "u");
     }
 
     #[test]
     fn only_a_controller_is_the_owner() {
         let owner = |name: &str, controller: bool| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": "u", "controller": controller});
-        let pod = Pod::from(pod(
-            json!({"metadata": {"name": "a", "ownerReferences": [owner("x", false), owner("y", true)]}}),
-        ));
+        let pod = pod(json!({"metadata": {"ownerReferences": [owner("x", false), owner("y", true)]}}));
         assert_eq!(pod.owner.unwrap().name, "y");
+    }
+
+    #[test]
+    fn a_pod_without_a_name_is_an_error() {
+        let object: PodObject = serde_json::from_value(json!({"metadata": {"name": "a"}})).unwrap();
+        assert!(Pod::try_from(object).is_err());
     }
 }

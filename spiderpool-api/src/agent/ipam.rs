@@ -1,25 +1,25 @@
 //! Allocate and release: bodies of `/v1/ipam/*`.
 
 use serde::{Deserialize, Serialize};
+use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
 
 /// Body of POST `/v1/ipam/ip`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IpamAddArgs {
     /// `CNI_CONTAINERID`: the pod sandbox.
     #[serde(rename = "containerID")]
-    pub container_id: String,
+    pub container_id: ContainerId,
     /// `CNI_IFNAME`: the NIC that is being set up.
-    pub if_name: String,
+    pub if_name: IfName,
     /// `CNI_NETNS`.
     pub net_namespace: String,
-    /// Namespace of the pod.
-    pub pod_namespace: String,
-    /// Name of the pod.
-    pub pod_name: String,
-    /// UID of the pod; empty when the runtime does not pass it.
-    #[serde(rename = "podUID")]
-    pub pod_uid: String,
+    /// The pod.
+    #[serde(flatten)]
+    pub pod: PodName,
+    /// UID of the pod; empty on the wire when the runtime does not pass it.
+    #[serde(rename = "podUID", with = "optional_uid")]
+    pub pod_uid: Option<PodUid>,
     /// The CNI network's name (`name` of the configuration). Our addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
@@ -35,6 +35,24 @@ pub struct IpamAddArgs {
     /// Take a pool whose subnet fits the master NIC (SR-IOV).
     #[serde(default)]
     pub match_master_subnet: bool,
+}
+
+impl IpamAddArgs {
+    /// For a NIC of a pod, with nothing that is optional.
+    pub fn new(container_id: ContainerId, if_name: IfName, pod: PodName, pod_uid: Option<PodUid>) -> Self {
+        Self {
+            container_id,
+            if_name,
+            net_namespace: String::new(),
+            pod,
+            pod_uid,
+            network: None,
+            default_ipv4_ip_pool: None,
+            default_ipv6_ip_pool: None,
+            clean_gateway: false,
+            match_master_subnet: false,
+        }
+    }
 }
 
 /// Answer of POST `/v1/ipam/ip`: what the pod holds, over all its NICs.
@@ -96,43 +114,48 @@ pub struct Route {
 }
 
 /// Body of DELETE `/v1/ipam/ip`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IpamDelArgs {
     /// `CNI_CONTAINERID`: the pod sandbox that goes away.
     #[serde(rename = "containerID")]
-    pub container_id: String,
+    pub container_id: ContainerId,
     /// `CNI_IFNAME`.
-    pub if_name: String,
+    pub if_name: IfName,
     /// `CNI_NETNS`, may be empty.
     #[serde(default)]
     pub net_namespace: String,
-    /// Namespace of the pod.
-    pub pod_namespace: String,
-    /// Name of the pod.
-    pub pod_name: String,
-    /// UID of the pod; empty when the runtime does not pass it.
-    #[serde(rename = "podUID")]
-    pub pod_uid: String,
+    /// The pod.
+    #[serde(flatten)]
+    pub pod: PodName,
+    /// UID of the pod; empty on the wire when the runtime does not pass it.
+    #[serde(rename = "podUID", with = "optional_uid")]
+    pub pod_uid: Option<PodUid>,
+}
+
+impl IpamDelArgs {
+    /// For a NIC of a pod, with nothing that is optional.
+    pub fn new(container_id: ContainerId, if_name: IfName, pod: PodName, pod_uid: Option<PodUid>) -> Self {
+        Self { container_id, if_name, net_namespace: String::new(), pod, pod_uid }
+    }
 }
 
 /// Body of DELETE `/v1/ipam/ips`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IpamBatchDelArgs {
     /// `CNI_CONTAINERID`.
     #[serde(rename = "containerID")]
-    pub container_id: String,
+    pub container_id: ContainerId,
     /// `CNI_NETNS`, may be empty.
     #[serde(default)]
     pub net_namespace: String,
-    /// Namespace of the pod.
-    pub pod_namespace: String,
-    /// Name of the pod.
-    pub pod_name: String,
-    /// UID of the pod; empty when the runtime does not pass it.
-    #[serde(rename = "podUID")]
-    pub pod_uid: String,
+    /// The pod.
+    #[serde(flatten)]
+    pub pod: PodName,
+    /// UID of the pod; empty on the wire when the runtime does not pass it.
+    #[serde(rename = "podUID", with = "optional_uid")]
+    pub pod_uid: Option<PodUid>,
     /// The release is asked for because of an address conflict.
     #[serde(default, rename = "isReleaseConflictIPs")]
     pub is_release_conflict_ips: bool,
@@ -145,4 +168,62 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A UID that is an empty text on the wire when it is not known.
+mod optional_uid {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use spiderpool_core::names::PodUid;
+
+    pub(super) fn serialize<S: Serializer>(uid: &Option<PodUid>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(uid.as_ref().map_or("", PodUid::as_str))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<PodUid>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn args(uid: &str) -> Value {
+        json!({
+            "containerID": "c", "ifName": "net1", "netNamespace": "/n", "podNamespace": "ns", "podName": "web-0",
+            "podUID": uid, "cleanGateway": false, "matchMasterSubnet": false,
+        })
+    }
+
+    /// Upstream's plugins and agents have these members.
+    #[test]
+    fn a_pod_is_three_members_on_the_wire() {
+        for uid in ["", "7f1d"] {
+            let parsed: IpamAddArgs = serde_json::from_value(args(uid)).unwrap();
+            assert_eq!(parsed.pod.to_string(), "ns/web-0");
+            assert_eq!(parsed.pod_uid.as_ref().map_or("", PodUid::as_str), uid);
+            assert_eq!(serde_json::to_value(&parsed).unwrap(), args(uid));
+        }
+        let mut missing = args("");
+        missing.as_object_mut().unwrap().remove("podUID");
+        assert!(serde_json::from_value::<IpamDelArgs>(missing).is_err(), "upstream requires it");
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for (member, value) in
+            [("containerID", ""), ("ifName", "much-too-long-a-name"), ("podName", "a/b"), ("podUID", "a b")]
+        {
+            let mut args = args("u");
+            args[member] = json!(value);
+            let error = serde_json::from_value::<IpamAddArgs>(args).unwrap_err().to_string();
+            assert!(error.contains("is invalid: "), "{error}");
+        }
+    }
 }

@@ -1,9 +1,18 @@
 //! SpiderIPAddress: one address in use. Creating it is the allocation, deleting it the release.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+pub use spiderpool_core::ipam::AddressState;
+use spiderpool_core::ipam::address_name::{label_value, object_name};
+use spiderpool_core::ipam::{Holding, Owner, Workload};
+use spiderpool_core::names::{NameError, PodIdentity, PodName};
+use thiserror::Error;
+
+use crate::labels;
 
 /// One address in use. The object's name is the address, so that no address is handed out twice.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -56,23 +65,11 @@ pub struct SpiderIPAddressSpec {
     pub owner_name: String,
     /// Why the address is held.
     #[serde(default)]
+    #[schemars(schema_with = "state")]
     pub state: AddressState,
     /// Who was seen using a quarantined address, and until when nobody gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Quarantine>,
-}
-
-/// Why an address is held.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AddressState {
-    /// A pod has it.
-    #[default]
-    Bound,
-    /// Waits for the next pod of the same name (StatefulSet, VM).
-    Kept,
-    /// Somebody else was seen using it on the wire.
-    Quarantined,
 }
 
 /// Why and until when an address is not handed out.
@@ -82,4 +79,168 @@ pub struct Quarantine {
     pub by: String,
     /// When it may be used again.
     pub until: Time,
+}
+
+/// The schema of [`AddressState`].
+fn state(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["bound", "kept", "quarantined"], "description": "Why the address is held." })
+}
+
+/// A SpiderIPAddress that does not say what a holding says: its address is in use, nobody knows by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("SpiderIPAddress {object} is unreadable and stays in use: {fault}")]
+pub struct HoldingError {
+    /// The object's name.
+    pub object: String,
+    /// What is wrong.
+    pub fault: HoldingFault,
+}
+
+/// What is wrong with a SpiderIPAddress.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum HoldingFault {
+    /// Its address does not parse.
+    #[error("spec.address {0:?} is not an address with a prefix length")]
+    Address(String),
+    /// Its address is not the one that it is named by.
+    #[error("spec.address {0:?} is not the address that it is named by")]
+    OtherAddress(String),
+    /// A name in it is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+impl TryFrom<&SpiderIPAddress> for Holding {
+    type Error = HoldingError;
+
+    fn try_from(object: &SpiderIPAddress) -> Result<Self, HoldingError> {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        parse(name, &object.spec).map_err(|fault| HoldingError { object: name.to_owned(), fault })
+    }
+}
+
+fn parse(name: &str, spec: &SpiderIPAddressSpec) -> Result<Holding, HoldingFault> {
+    let address: ipnet::IpNet =
+        spec.address.parse().map_err(|_| HoldingFault::Address(spec.address.clone()))?;
+    if object_name(address.addr()) != name {
+        return Err(HoldingFault::OtherAddress(spec.address.clone()));
+    }
+    let name = PodName::new(spec.pod_namespace.as_str(), spec.pod_name.as_str())?;
+    let workload = (!spec.owner_kind.is_empty())
+        .then(|| Workload { kind: spec.owner_kind.as_str().into(), name: spec.owner_name.as_str().into() });
+    Ok(Holding {
+        address,
+        pool: spec.pool.parse()?,
+        nic: spec.interface.parse()?,
+        owner: Arc::new(Owner { pod: PodIdentity { name, uid: spec.pod_uid.parse()? }, workload }),
+        node: spec.node.as_deref().filter(|node| !node.is_empty()).map(str::parse).transpose()?,
+        container_id: Some(&spec.container_id)
+            .filter(|id| !id.is_empty())
+            .map(|id| id.parse())
+            .transpose()?,
+        network: Some(&spec.network)
+            .filter(|network| !network.is_empty())
+            .map(|network| network.as_str().into()),
+        state: spec.state,
+    })
+}
+
+/// The object to create: its name is the address, its labels are for selecting.
+impl From<&Holding> for SpiderIPAddress {
+    fn from(holding: &Holding) -> Self {
+        let Owner { pod, workload } = &*holding.owner;
+        let (owner_kind, owner_name) =
+            workload.as_ref().map_or(("", ""), |workload| (&*workload.kind, &*workload.name));
+        let node = holding.node.as_ref().map(|node| node.as_str().to_owned());
+        let labels = [
+            (labels::ADDRESS_POOL, holding.pool.as_str()),
+            (labels::ADDRESS_POD_UID, pod.uid.as_str()),
+            (labels::ADDRESS_NODE, node.as_deref().unwrap_or_default()),
+        ];
+        let labels = labels.map(|(key, name)| (key.to_owned(), label_value(name)));
+        let spec = SpiderIPAddressSpec {
+            address: holding.address.to_string(),
+            pool: holding.pool.to_string(),
+            node,
+            interface: holding.nic.to_string(),
+            container_id: holding.container_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            network: holding.network.as_deref().unwrap_or_default().to_owned(),
+            pod_namespace: pod.name.namespace().to_owned(),
+            pod_name: pod.name.name().to_owned(),
+            pod_uid: pod.uid.to_string(),
+            owner_kind: owner_kind.to_owned(),
+            owner_name: owner_name.to_owned(),
+            state: holding.state,
+            quarantine: None,
+        };
+        let mut object = Self::new(&object_name(holding.ip()), spec);
+        object.metadata.labels = Some(labels.into());
+        object
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spec() -> Value {
+        json!({
+            "address": "10.6.0.9/16", "pool": "p", "node": "n1", "interface": "net1", "containerID": "c0ffee",
+            "network": "macvlan", "podNamespace": "ns", "podName": "web-0", "podUID": "u",
+            "ownerKind": "StatefulSet", "ownerName": "web", "state": "bound",
+        })
+    }
+
+    fn object(spec: &Value) -> SpiderIPAddress {
+        serde_json::from_value(json!({"metadata": {"name": "10.6.0.9"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn a_holding_survives_the_api_server() {
+        let holding = Holding::try_from(&object(&spec())).unwrap();
+        let written = SpiderIPAddress::from(&holding);
+        assert_eq!(serde_json::to_value(&written.spec).unwrap(), spec());
+        assert_eq!(Holding::try_from(&written).unwrap(), holding);
+        let labels = written.metadata.labels.unwrap();
+        assert_eq!(
+            (&labels[labels::ADDRESS_POOL], &labels[labels::ADDRESS_POD_UID]),
+            (&"p".into(), &"u".into())
+        );
+        assert_eq!(labels[labels::ADDRESS_NODE], "n1");
+    }
+
+    #[test]
+    fn what_an_object_may_leave_out_is_none() {
+        let mut spec = spec();
+        for member in ["node", "containerID", "network", "ownerKind", "ownerName", "state"] {
+            spec.as_object_mut().unwrap().remove(member);
+        }
+        let holding = Holding::try_from(&object(&spec)).unwrap();
+        assert_eq!((holding.node, holding.container_id, holding.network), (None, None, None));
+        assert_eq!((&holding.owner.workload, holding.state), (&None, AddressState::Bound));
+    }
+
+    #[test]
+    fn an_object_that_makes_no_sense_says_what_is_wrong() {
+        for (member, value, part) in [
+            ("address", "10.6.0.9", "not an address with a prefix length"),
+            ("address", "10.6.0.8/16", "not the address that it is named by"),
+            ("pool", "", "IPPool name"),
+            ("interface", "a/b", "interface name"),
+            ("podName", "", "pod name"),
+            ("podUID", "", "pod UID"),
+            ("containerID", "../a", "container ID"),
+            ("node", "Upper", "node name"),
+        ] {
+            let mut spec = spec();
+            spec[member] = json!(value);
+            let error = Holding::try_from(&object(&spec)).unwrap_err().to_string();
+            assert!(
+                error.starts_with("SpiderIPAddress 10.6.0.9 is unreadable") && error.contains(part),
+                "{error}"
+            );
+        }
+    }
 }
