@@ -26,10 +26,10 @@ pub(crate) struct Announcement {
 impl Announcement {
     /// Of a NIC's addresses; `None` if there is nothing to announce.
     pub(crate) fn new(request: &IpamAddArgs, addresses: &[IpConfig]) -> Option<Self> {
-        let own = addresses.iter().filter(|address| address.nic == request.if_name);
+        let own = addresses.iter().filter(|address| address.nic == request.if_name.as_str());
         let addresses: Vec<IpAddr> =
             own.filter_map(|address| address.address.split('/').next()?.parse().ok()).collect();
-        let nic = request.if_name.parse().ok()?;
+        let nic = request.if_name.clone();
         let netns = PathBuf::from(&request.net_namespace);
         (!addresses.is_empty() && netns != Path::new("")).then_some(Self { netns, nic, addresses })
     }
@@ -74,12 +74,15 @@ mod tests {
     use std::os::fd::{AsFd, AsRawFd};
 
     use spiderpool_core::mac::MacAddr;
+    use spiderpool_core::names::PodName;
     use spiderpool_net::netlink::{Netlink, NewVeth};
 
     use super::*;
 
     fn request(netns: &str, nic: &str) -> IpamAddArgs {
-        IpamAddArgs { net_namespace: netns.into(), if_name: nic.into(), ..IpamAddArgs::default() }
+        let pod = PodName::new("n", "p").unwrap();
+        let new = IpamAddArgs::new("c".parse().unwrap(), nic.parse().unwrap(), pod, None);
+        IpamAddArgs { net_namespace: netns.into(), ..new }
     }
 
     fn address(nic: &str, address: &str) -> IpConfig {

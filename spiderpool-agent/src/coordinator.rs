@@ -70,13 +70,16 @@ pub fn config(
 fn expected_nics(pod: &Pod) -> Option<Vec<IfName>> {
     let text = pod.annotations.get(NETWORKS).map_or("", String::as_str);
     let nics = multus::interfaces(text);
-    nics.inspect_err(|error| warn!(namespace = pod.namespace, pod = pod.name, %error, "annotation k8s.v1.cni.cncf.io/networks is invalid"))
-        .ok()
+    nics.inspect_err(
+        |error| warn!(pod = %pod.identity, %error, "annotation k8s.v1.cni.cncf.io/networks is invalid"),
+    )
+    .ok()
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use spiderpool_api::pod::PodObject;
 
     use super::*;
 
@@ -89,9 +92,10 @@ mod tests {
     }
 
     fn pod(annotations: &[(&str, &str)]) -> Pod {
-        let annotations =
-            annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Pod { annotations, ..Pod::default() }
+        let annotations: std::collections::BTreeMap<_, _> = annotations.iter().copied().collect();
+        let metadata = json!({"namespace": "n", "name": "p", "uid": "u", "annotations": annotations});
+        let object = serde_json::from_value::<PodObject>(json!({"metadata": metadata})).unwrap();
+        Pod::try_from(object).unwrap()
     }
 
     /// Upstream empties the overlay CIDRs instead, and its answer is then refused by the plugin.

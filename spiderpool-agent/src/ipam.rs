@@ -4,48 +4,43 @@
 //! **Invariant:** a request that may have taken an address is never forgotten: it is finished although the caller
 //! has gone, and one whose outcome is unknown is settled before the pod gets another address.
 
-mod addresses;
 mod allocate;
-mod caller;
-mod endpoints;
+mod allocator;
+mod endpoint_queue;
 mod error;
-mod find;
-mod held;
+mod keyed_mutex;
 mod metrics;
-mod object;
-mod owner;
-mod record;
+mod pods;
 mod release;
-mod restart;
-mod stock;
+mod request;
+mod resolve;
+mod respond;
 mod sweep;
-mod turns;
-mod unsettled;
-mod view;
-mod wanted;
+mod workloads;
 
 use std::sync::Arc;
 
-use kube::Api;
-use spiderpool_api::pod::PodObject;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
-use spiderpool_core::names::NodeName;
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_core::names::{NodeName, PodName};
+use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::start::Start;
 use crate::watches::{NamespaceIndex, Pod, PodIndex, PoolIndex, PoolSpecs, ReservedIndex, Shared};
-use addresses::Addresses;
-use held::HeldIndex;
-use owner::Owners;
-use turns::Turns;
+use allocator::AddressAllocator;
+use keyed_mutex::KeyedMutex;
+use pods::Pods;
+use release::Releaser;
+use resolve::PoolResolver;
+use respond::Responder;
+use sweep::Sweeper;
+use workloads::Workloads;
 
-pub use caller::{Caller, Presence};
-pub use endpoints::Endpoints;
+pub use endpoint_queue::EndpointQueue;
 pub use error::{AllocateError, PodError, ReleaseError};
 pub use metrics::IpamMetrics;
-use stock::Stock;
 
 /// What is configured.
 #[derive(Debug, Clone)]
@@ -77,19 +72,23 @@ pub struct Indexes {
     pub namespaces: Shared<NamespaceIndex>,
 }
 
-/// Allocates and releases.
+/// Serves the plugins' requests. Each request of a pod waits for the earlier ones of the pod.
 pub struct Ipam {
-    settings: Settings,
-    kube: Kubernetes,
-    indexes: Indexes,
-    pool_specs: PoolSpecs,
-    stock: Stock,
-    owners: Owners,
-    endpoints: Arc<Endpoints>,
-    pods: Turns<(String, String)>,
+    node: NodeName,
+    stateful_set: bool,
+    release_conflicts: bool,
     start: Start,
-    wake: Notify,
     metrics: IpamMetrics,
+    pod_locks: KeyedMutex<PodName>,
+    pods: Pods,
+    pool_specs: PoolSpecs,
+    workloads: Arc<Workloads>,
+    resolver: PoolResolver,
+    allocator: Arc<AddressAllocator>,
+    responder: Responder,
+    releaser: Arc<Releaser>,
+    sweeper: Sweeper,
+    endpoints: Arc<EndpointQueue>,
 }
 
 impl Ipam {
@@ -101,41 +100,71 @@ impl Ipam {
         metrics: IpamMetrics,
         start: Start,
     ) -> Arc<Self> {
-        let held = Shared::<HeldIndex>::default();
+        let Settings {
+            node,
+            families,
+            auto_pool,
+            stateful_set,
+            release_conflicts,
+            duplicate_address_detection,
+        } = settings;
+        let pods = Pods::new(kube.clone(), indexes.pods);
+        let pools = indexes.pools;
+        let pool_specs = PoolSpecs::new(kube.clone(), pools.clone());
+        let workloads = Arc::new(Workloads::new(kube.clone()));
+        let collisions = metrics.collisions.clone();
+        let allocator =
+            Arc::new(AddressAllocator::new(kube.clone(), indexes.reserved, node.clone(), collisions));
+        let endpoints = Arc::new(EndpointQueue::new(kube, allocator.holdings().clone()));
+        let releaser = Arc::new(Releaser {
+            pods: pods.clone(),
+            allocator: Arc::clone(&allocator),
+            endpoints: Arc::clone(&endpoints),
+        });
+        let pod_locks = KeyedMutex::default();
         Arc::new(Self {
-            stock: Stock::new(
-                Addresses::new(kube.clone()),
-                held.clone(),
-                indexes.reserved.clone(),
-                settings.node.to_string(),
-                metrics.collisions.clone(),
-            ),
-            endpoints: Arc::new(Endpoints::new(kube.clone(), held)),
-            owners: Owners::new(kube.clone()),
-            pool_specs: PoolSpecs::new(kube.clone(), indexes.pools.clone()),
-            pods: Turns::default(),
+            resolver: PoolResolver {
+                node: node.clone(),
+                families,
+                auto_pool,
+                pools: pools.clone(),
+                pool_specs: pool_specs.clone(),
+                namespaces: indexes.namespaces,
+            },
+            responder: Responder {
+                pool_specs: pool_specs.clone(),
+                endpoints: Arc::clone(&endpoints),
+                duplicate_address_detection,
+            },
+            sweeper: Sweeper {
+                pods: pods.clone(),
+                pools,
+                pool_specs: pool_specs.clone(),
+                workloads: Arc::clone(&workloads),
+                allocator: Arc::clone(&allocator),
+                releaser: Arc::clone(&releaser),
+                endpoints: Arc::clone(&endpoints),
+                pod_locks: pod_locks.clone(),
+                changed: Notify::new(),
+            },
+            node,
+            stateful_set,
+            release_conflicts,
             start,
-            wake: Notify::new(),
-            settings,
-            kube,
-            indexes,
             metrics,
+            pod_locks,
+            pods,
+            pool_specs,
+            workloads,
+            allocator,
+            releaser,
+            endpoints,
         })
     }
 
-    /// The pod as the API server has it now.
-    async fn read_pod(&self, namespace: &str, name: &str) -> Result<Option<Arc<Pod>>, Failure> {
-        let api = Api::<PodObject>::namespaced(self.kube.client(), namespace);
-        let pod = self.kube.read(api.get_opt(name)).await?;
-        Ok(pod.map(|pod| Arc::new(Pod::from(pod))))
-    }
-
     /// The pod as the watch knows it, else as the API server does.
-    pub async fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, PodError> {
-        if let Some(pod) = self.indexes.pods.read(|pods| pods.get(namespace, name)) {
-            return Ok(pod);
-        }
-        self.read_pod(namespace, name).await.map_err(PodError::Unread)?.ok_or(PodError::Missing)
+    pub async fn pod(&self, name: &PodName) -> Result<Arc<Pod>, PodError> {
+        self.pods.find(name).await
     }
 
     /// The specs of pools.
@@ -143,8 +172,23 @@ impl Ipam {
         &self.pool_specs
     }
 
-    /// The endpoints' queue.
-    pub fn endpoints(&self) -> &Arc<Endpoints> {
+    /// The endpoints that are to be written.
+    pub fn endpoints(&self) -> &Arc<EndpointQueue> {
         &self.endpoints
+    }
+
+    /// A pod of the node has changed or gone.
+    pub fn pods_changed(&self) {
+        self.sweeper.wake();
+    }
+
+    /// Reads what the node's pods hold, as often as it takes.
+    pub async fn load(&self, shutdown: &CancellationToken) {
+        self.sweeper.load(shutdown).await;
+    }
+
+    /// Frees, until shutdown, what belongs to pods that are gone. Wants [`Ipam::load`] and synced watches.
+    pub async fn sweep(&self, shutdown: &CancellationToken) {
+        self.sweeper.run(shutdown).await;
     }
 }

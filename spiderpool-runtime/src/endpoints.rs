@@ -4,7 +4,7 @@ use kube::Api;
 use kube::api::{PatchParams, PostParams};
 use spiderpool_api::crd::{FINALIZER, SpiderEndpoint};
 use spiderpool_api::endpoint::Record;
-use spiderpool_api::pod::{Pod, PodObject};
+use spiderpool_api::pod::{self, PodObject};
 use tracing::info;
 
 use crate::kubernetes::{Failure, Kubernetes, Preconditions};
@@ -32,42 +32,45 @@ impl EndpointStore {
 
     /// Creates or updates the endpoint so that it says what the record says. Not concurrently for one pod.
     pub async fn write(&self, record: &Record) -> Result<(), Failure> {
-        let api = self.api(record.namespace());
+        let api = self.api(record.pod().name.namespace());
         match self.create(record).await {
             Err(failure) if failure.is_already_exists() => {}
             other => return other,
         }
-        let Some(found) = self.kube.read(api.get_opt(record.name())).await? else {
+        let Some(found) = self.kube.read(api.get_opt(record.pod().name.name())).await? else {
             return self.create(record).await;
         };
-        let known = found.status.as_ref().filter(|status| status.current.uid == record.uid());
+        let known = found.status.as_ref().filter(|status| status.current.uid == record.pod().uid.as_str());
         let Some(known) = known else {
-            let (namespace, name) = (record.namespace(), record.name());
+            let pod = record.pod();
             if !self.is_of(record).await? {
-                info!(namespace, name, "another pod has the name now, no endpoint is written");
+                info!(%pod, "another pod has the name now, no endpoint is written");
                 return Ok(());
             }
-            info!(namespace, name, "removing the endpoint of an older pod with this name");
+            info!(%pod, "removing the endpoint of an older pod with this name");
             self.delete(&found).await?;
             return self.create(record).await;
         };
         match record.over(&found, known) {
-            Some(wanted) => {
-                self.kube.write(api.replace(record.name(), &PostParams::default(), &wanted)).await.map(|_| ())
-            }
+            Some(wanted) => self
+                .kube
+                .write(api.replace(record.pod().name.name(), &PostParams::default(), &wanted))
+                .await
+                .map(|_| ()),
             None => Ok(()),
         }
     }
 
     /// Whether the record's pod still has its name: a newer one may live on another node.
     async fn is_of(&self, record: &Record) -> Result<bool, Failure> {
-        let pods = Api::<PodObject>::namespaced(self.kube.client(), record.namespace());
-        let found = self.kube.read(pods.get_opt(record.name())).await?;
-        Ok(found.is_some_and(|found| Pod::from(found).uid == record.uid()))
+        let name = &record.pod().name;
+        let pods = Api::<PodObject>::namespaced(self.kube.client(), name.namespace());
+        let found = self.kube.read(pods.get_opt(name.name())).await?;
+        Ok(found.is_some_and(|found| pod::uid(&found.metadata) == record.pod().uid.as_str()))
     }
 
     async fn create(&self, record: &Record) -> Result<(), Failure> {
-        let api = self.api(record.namespace());
+        let api = self.api(record.pod().name.namespace());
         self.kube.write(api.create(&PostParams::default(), &record.object())).await.map(|_| ())
     }
 

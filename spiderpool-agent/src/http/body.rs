@@ -10,12 +10,7 @@ use spiderpool_api::agent::coordinator::GetCoordinatorArgs;
 use spiderpool_api::agent::dataplane::{RegisterNics, UnregisterNics};
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamBatchDelArgs, IpamDelArgs};
 
-use super::error::Problem;
-
-/// A required member is missing.
-const REQUIRED: u16 = 602;
-/// A member has the wrong type or form.
-const INVALID: u16 = 601;
+use super::error::{INVALID, Problem, REQUIRED};
 
 /// The decoded body.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -24,30 +19,40 @@ pub(super) struct JsonBody<T>(pub(super) T);
 pub(super) trait Parameter {
     /// As in upstream's description of the API.
     const NAME: &'static str;
+    /// The members that must be there, in the order in which they are missed.
+    const REQUIRED: &'static [&'static str];
 }
 
 impl Parameter for IpamAddArgs {
     const NAME: &'static str = "ipam-add-args";
+    const REQUIRED: &'static [&'static str] =
+        &["containerID", "ifName", "netNamespace", "podNamespace", "podName", "podUID"];
 }
 
 impl Parameter for IpamDelArgs {
     const NAME: &'static str = "ipam-del-args";
+    const REQUIRED: &'static [&'static str] = &["containerID", "ifName", "podNamespace", "podName", "podUID"];
 }
 
 impl Parameter for IpamBatchDelArgs {
     const NAME: &'static str = "ipam-batch-del-args";
+    const REQUIRED: &'static [&'static str] = &["containerID", "podNamespace", "podName", "podUID"];
 }
 
 impl Parameter for GetCoordinatorArgs {
     const NAME: &'static str = "get-coordinator-config";
+    const REQUIRED: &'static [&'static str] = &["podName", "podNamespace"];
 }
 
 impl Parameter for RegisterNics {
     const NAME: &'static str = "register-nics";
+    const REQUIRED: &'static [&'static str] =
+        &["containerID", "network", "ifName", "podNamespace", "podName", "netns", "nics", "routeHints"];
 }
 
 impl Parameter for UnregisterNics {
     const NAME: &'static str = "unregister-nics";
+    const REQUIRED: &'static [&'static str] = &["containerID", "network", "ifName"];
 }
 
 impl<S: Send + Sync, T: DeserializeOwned + Parameter> FromRequest<S> for JsonBody<T> {
@@ -80,15 +85,19 @@ fn decode<T: DeserializeOwned + Parameter>(bytes: &[u8]) -> Result<T, Problem> {
     let mut value: Value = serde_json::from_slice(bytes)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, 400, format!("body is not JSON: {error}")))?;
     remove_nulls(&mut value);
+    if let Some(field) = value.as_object().and_then(|members| missing::<T>(members)) {
+        let message = format!("{}.{field} in body is required", T::NAME);
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message));
+    }
     serde_json::from_value(value).map_err(|error| {
-        let text = error.to_string();
-        let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-        let (code, message) = match missing {
-            Some(field) => (REQUIRED, format!("{}.{field} in body is required", T::NAME)),
-            None => (INVALID, format!("{} in body is invalid: {text}", T::NAME)),
-        };
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
+        let message = format!("{} in body is invalid: {error}", T::NAME);
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, INVALID, message)
     })
+}
+
+/// The first required member that is not there.
+fn missing<T: Parameter>(members: &serde_json::Map<String, Value>) -> Option<&'static str> {
+    T::REQUIRED.iter().copied().find(|field| !members.contains_key(*field))
 }
 
 /// A member that is null is as good as missing.
@@ -122,6 +131,7 @@ mod tests {
         check("[]", 422);
         check(r#"{"containerID":1,"ifName":"e","podNamespace":"n","podName":"p","podUID":""}"#, 422);
         check(r#"{"containerID":null,"ifName":"e","podNamespace":"n","podName":"p","podUID":""}"#, 422);
+        check(r#"{"containerID":"../c","ifName":"e","podNamespace":"n","podName":"p","podUID":""}"#, 422);
     }
 
     #[test]
@@ -134,10 +144,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_name_is_said_with_its_body() {
+        let body = r#"{"containerID":"c","ifName":"much-too-long-a-name","podNamespace":"n","podName":"p","podUID":""}"#;
+        let problem = decode::<IpamDelArgs>(body.as_bytes()).unwrap_err();
+        assert_eq!(problem.code(), INVALID);
+        let start = "ipam-del-args in body is invalid: interface name \"much-too-long-a-name\" is invalid: ";
+        assert!(problem.message().starts_with(start), "{}", problem.message());
+    }
+
+    /// The lists of required members are those of the types.
+    #[test]
+    fn every_required_member_is_missed() {
+        fn check<T: DeserializeOwned + Parameter>(whole: &Value) {
+            assert!(decode::<T>(whole.to_string().as_bytes()).is_ok(), "{whole}");
+            for member in whole.as_object().unwrap().keys() {
+                let mut part = whole.clone();
+                part.as_object_mut().unwrap().remove(member);
+                let problem = decode::<T>(part.to_string().as_bytes()).err();
+                let code = problem.as_ref().map(Problem::code);
+                assert_eq!(code, Some(REQUIRED), "{}.{member}: {problem:?}", T::NAME);
+            }
+        }
+        let del =
+            serde_json::json!({"containerID":"c","ifName":"e","podNamespace":"n","podName":"p","podUID":""});
+        check::<IpamDelArgs>(&del);
+        let mut add = del.clone();
+        add["netNamespace"] = "/n".into();
+        check::<IpamAddArgs>(&add);
+        let mut batch = del.clone();
+        batch.as_object_mut().unwrap().remove("ifName");
+        check::<IpamBatchDelArgs>(&batch);
+        check::<GetCoordinatorArgs>(&serde_json::json!({"podNamespace":"n","podName":"p"}));
+        check::<UnregisterNics>(&serde_json::json!({"containerID":"c","network":"w","ifName":"e"}));
+    }
+
+    #[test]
     fn empty_values_and_unknown_members_are_accepted() {
         let body =
             r#"{"containerID":"c","ifName":"e","podNamespace":"n","podName":"p","podUID":"","more":1}"#;
-        assert_eq!(decode::<IpamDelArgs>(body.as_bytes()).unwrap().container_id, "c");
+        assert_eq!(decode::<IpamDelArgs>(body.as_bytes()).unwrap().container_id.as_str(), "c");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) async fn config(
     let coordinator = agent.coordinators.read(crate::watches::CoordinatorIndex::chosen);
     let coordinator = coordinator.ok_or(CoordinatorError::Missing)?;
     coordinator::check_ready(&coordinator)?;
-    let pod = agent.ipam.pod(args.pod.namespace(), args.pod.name()).await.map_err(|why| {
+    let pod = agent.ipam.pod(&args.pod).await.map_err(|why| {
         let text = format!("failed to get pod {}: {why}", args.pod);
         Failed::with_status(why.status(), text)
     })?;

@@ -9,12 +9,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spiderpool_api::crd::{EndpointIp, SpiderEndpointStatus};
+use spiderpool_core::names::PodName;
 
-use super::error::{Failed, Problem};
+use super::error::{Failed, INVALID, Problem, REQUIRED};
 use crate::agent::Agent;
-
-/// A required parameter is missing.
-const REQUIRED: u16 = 602;
 
 /// Both are needed.
 #[derive(Debug, Default, Deserialize)]
@@ -34,20 +32,27 @@ pub(super) async fn of_pod(
             return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message).into_response();
         }
     }
-    match agent.ipam.endpoints().get(&pod_namespace, &pod_name).await.map(|found| found?.status) {
-        Ok(Some(status)) => Json(document(&pod_namespace, &pod_name, &status)).into_response(),
+    let pod = match PodName::new(pod_namespace, pod_name) {
+        Ok(pod) => pod,
+        Err(error) => {
+            let message = format!("query is invalid: {error}");
+            return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, INVALID, message).into_response();
+        }
+    };
+    match agent.ipam.endpoints().get(&pod).await.map(|found| found?.status) {
+        Ok(Some(status)) => Json(document(&pod, &status)).into_response(),
         Ok(None) => {
-            let text = format!("SpiderEndpoint not found for pod {pod_namespace}/{pod_name}");
+            let text = format!("SpiderEndpoint not found for pod {pod}");
             Failed::with_status(StatusCode::NOT_FOUND, text).into_response()
         }
         Err(failure) => Failed::from(failure).into_response(),
     }
 }
 
-fn document(namespace: &str, name: &str, status: &SpiderEndpointStatus) -> Value {
+fn document(pod: &PodName, status: &SpiderEndpointStatus) -> Value {
     json!({
-        "podNamespace": namespace,
-        "podName": name,
+        "podNamespace": pod.namespace(),
+        "podName": pod.name(),
         "podUID": status.current.uid,
         "node": status.current.node,
         "interfaces": status.current.ips.iter().map(interface).collect::<Vec<_>>(),

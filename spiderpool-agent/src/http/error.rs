@@ -7,6 +7,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+/// Code of a [`Problem`]: a required member or parameter is missing.
+pub(super) const REQUIRED: u16 = 602;
+/// Code of a [`Problem`]: a member or parameter has the wrong type or form.
+pub(super) const INVALID: u16 = 601;
+
 /// A request that never reached its handler.
 #[derive(Debug)]
 pub(super) struct Problem {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use spiderpool_core::ipam::IpamError;
-use spiderpool_core::names::PoolName;
-use thiserror::Error;
-
+use ipnet::IpNet;
+use spiderpool_core::ipam::{FailureReason, IpamError};
+use spiderpool_core::names::{ContainerId, NameError, NodeName, PodName, PodUid, PoolName};
 use spiderpool_runtime::kubernetes::Failure;
+use thiserror::Error;
 
 use crate::start::Starting;
 use crate::watches::Unreadable;
@@ -18,39 +18,36 @@ pub enum AllocateError {
     /// The agent does not know enough yet.
     #[error(transparent)]
     Starting(#[from] Starting),
-    /// The request names what is not a NIC.
-    #[error("wrong input, {0}")]
-    Request(String),
-    /// The pod cannot be read.
+    /// The pod is not known.
     #[error("failed to get Pod {pod}: {source}")]
-    ReadPod {
-        /// namespace/name.
-        pod: String,
+    Pod {
+        /// The pod.
+        pod: PodName,
         /// Why.
-        source: Failure,
+        source: PodError,
     },
-    /// There is no such pod.
-    #[error("failed to get Pod {0}: it does not exist")]
-    NoPod(String),
     /// Another pod has the name now.
     #[error("Pod {pod} was replaced: the request is for UID {wanted}, the API server has UID {found}")]
     Replaced {
-        /// namespace/name.
-        pod: String,
+        /// The pod.
+        pod: PodName,
         /// The request's.
-        wanted: String,
+        wanted: PodUid,
         /// The API server's.
-        found: String,
+        found: PodUid,
     },
     /// The pod is bound to another node.
-    #[error("Pod {pod} is bound to node {found:?}, this is the agent of node {node}")]
+    #[error(
+        "Pod {pod} is bound to node {:?}, this is the agent of node {node}",
+        found.as_ref().map_or("", NodeName::as_str)
+    )]
     OtherNode {
-        /// namespace/name.
-        pod: String,
-        /// The pod's.
-        found: String,
+        /// The pod.
+        pod: PodName,
+        /// The pod's, if it is bound at all.
+        found: Option<NodeName>,
         /// Ours.
-        node: String,
+        node: NodeName,
     },
     /// A pool cannot be read.
     #[error("failed to get original IPPool {pool}: {source}")]
@@ -63,33 +60,30 @@ pub enum AllocateError {
     /// The workload above the pod cannot be read.
     #[error("failed to get pod '{pod}' owner: {source}")]
     Owner {
-        /// namespace/name.
-        pod: String,
+        /// The pod.
+        pod: PodName,
         /// Why.
         source: Failure,
     },
-    /// The pod is dead.
-    #[error(transparent)]
-    Dead(IpamError),
     /// No address is given.
     #[error("{}", list(.0))]
-    Standard(Vec<IpamError>),
+    Ipam(Vec<IpamError>),
     /// The sandbox cannot be written into an address that the pod holds.
     #[error("failed to write container {container} into the pod's address {address}: {source}")]
     Adopt {
         /// The address.
-        address: String,
+        address: IpNet,
         /// The sandbox.
-        container: String,
+        container: ContainerId,
         /// Why.
         source: Failure,
     },
     /// Addresses of the pod were taken away while it was being served.
     #[error("addresses of Pod {0} changed while it was being served: try again")]
-    Restless(String),
+    Contended(PodName),
     /// The caller is gone: nobody reads this.
     #[error("nobody waits for the addresses of Pod {0} any more")]
-    Abandoned(String),
+    Abandoned(PodName),
     /// The work ended without an answer.
     #[error("spiderpool-agent failed while it served the request: see its log")]
     Broken,
@@ -102,28 +96,41 @@ impl From<Unreadable> for AllocateError {
 }
 
 impl AllocateError {
-    /// A short word for metrics.
-    pub fn reason(&self) -> &'static str {
+    /// Its kind, for metrics and logs.
+    pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Standard(errors) => errors.first().map_or("internal", IpamError::reason),
-            Self::Dead(error) => error.reason(),
-            _ => "internal",
+            Self::Ipam(errors) => errors.first().map_or(FailureReason::Internal, IpamError::reason),
+            Self::ReadPool { .. } | Self::Owner { .. } | Self::Adopt { .. } => FailureReason::ApiServer,
+            Self::Starting(_)
+            | Self::Pod { .. }
+            | Self::Replaced { .. }
+            | Self::OtherNode { .. }
+            | Self::Contended(_)
+            | Self::Abandoned(_)
+            | Self::Broken => FailureReason::Internal,
         }
     }
 
-    /// The answer's status: 503 tells the plugin that the same request may succeed later, without anybody's doing.
-    pub fn status(&self) -> StatusCode {
-        let later = match self {
-            Self::Starting(_) | Self::Restless(_) => true,
-            Self::ReadPod { source, .. } | Self::Owner { source, .. } | Self::Adopt { source, .. } => {
-                source.is_retryable()
-            }
+    /// Whether the same request may succeed later, without anybody's doing.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Starting(_) | Self::Contended(_) => true,
+            Self::Pod { source, .. } => source.is_retryable(),
             Self::ReadPool { source, .. } => source.is_retryable(),
-            Self::Standard(errors) => errors.iter().any(IpamError::is_outage),
-            _ => false,
-        };
-        if later { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
+            Self::Owner { source, .. } | Self::Adopt { source, .. } => source.is_retryable(),
+            Self::Ipam(errors) => errors.iter().any(IpamError::is_retryable),
+            Self::Replaced { .. } | Self::OtherNode { .. } | Self::Abandoned(_) | Self::Broken => false,
+        }
     }
+
+    /// The answer's status: from 503 the plugin makes CNI's code 11, "try again later".
+    pub fn status(&self) -> StatusCode {
+        status(self.is_retryable())
+    }
+}
+
+fn status(is_retryable: bool) -> StatusCode {
+    if is_retryable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
 }
 
 /// Why a pod is not known.
@@ -135,15 +142,20 @@ pub enum PodError {
     /// It cannot be read.
     #[error(transparent)]
     Unread(Failure),
+    /// It is there, and makes no sense.
+    #[error(transparent)]
+    Unreadable(#[from] NameError),
 }
 
 impl PodError {
+    /// Whether the same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unread(failure) if failure.is_retryable())
+    }
+
     /// The answer's status, as [`AllocateError::status`].
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Unread(failure) if failure.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        status(self.is_retryable())
     }
 }
 
@@ -163,9 +175,25 @@ pub enum ReleaseError {
     Starting(#[from] Starting),
     /// The pod cannot be read, so nobody knows whether it is alive.
     #[error("failed to get Pod {pod}: {source}")]
-    ReadPod {
-        /// namespace/name.
-        pod: String,
+    Pod {
+        /// The pod.
+        pod: PodName,
+        /// Why.
+        source: PodError,
+    },
+    /// The workload above the pod cannot be read.
+    #[error("failed to get pod '{pod}' owner: {source}")]
+    Owner {
+        /// The pod.
+        pod: PodName,
+        /// Why.
+        source: Failure,
+    },
+    /// An earlier request for an address of the pod has no known outcome.
+    #[error("failed to learn whether an address belongs to Pod {pod}: {source}")]
+    Pending {
+        /// The pod.
+        pod: PodName,
         /// Why.
         source: Failure,
     },
@@ -173,17 +201,17 @@ pub enum ReleaseError {
     #[error("failed to release {address} of Pod {pod}: {source}")]
     Address {
         /// The address.
-        address: String,
-        /// namespace/name.
-        pod: String,
+        address: IpNet,
+        /// The pod.
+        pod: PodName,
         /// Why.
         source: Failure,
     },
     /// The endpoint cannot be removed.
     #[error("failed to remove SpiderEndpoint {pod}: {source}")]
     Endpoint {
-        /// namespace/name.
-        pod: String,
+        /// The pod.
+        pod: PodName,
         /// Why.
         source: Failure,
     },
@@ -220,7 +248,7 @@ mod tests {
     use super::*;
 
     fn failed(failure: PoolFailure) -> AllocateError {
-        AllocateError::Standard(vec![IpamError::AllFailed {
+        AllocateError::Ipam(vec![IpamError::AllFailed {
             family: Family::V4,
             nic: "net1".parse().unwrap(),
             pools: vec!["p".parse().unwrap()],
@@ -230,11 +258,11 @@ mod tests {
 
     #[test]
     fn an_api_server_that_is_away_is_a_reason_to_try_later() {
-        let silence = || Failure::Timeout(Duration::from_secs(10));
+        let timeout = || Failure::Timeout(Duration::from_secs(10));
         let pool = "p".parse().unwrap();
         for error in [
-            failed(PoolFailure::NoStore { pool, cause: silence().to_string() }),
-            AllocateError::ReadPod { pod: "n/p".into(), source: silence() },
+            failed(PoolFailure::Unavailable { pool, cause: timeout().to_string() }),
+            AllocateError::Pod { pod: PodName::new("n", "p").unwrap(), source: PodError::Unread(timeout()) },
             AllocateError::Starting(Starting(vec!["watch of pools".into()])),
         ] {
             assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE, "{error}");

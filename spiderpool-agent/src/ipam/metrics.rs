@@ -2,9 +2,8 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use spiderpool_core::ipam::FailureReason;
 use spiderpool_runtime::metrics::Durations;
-
-use super::error::{AllocateError, ReleaseError};
 
 /// What is exported.
 #[derive(Debug, Clone)]
@@ -88,15 +87,20 @@ impl IpamMetrics {
     }
 
     /// It failed.
-    pub fn allocation_failed(&self, error: &AllocateError) {
+    pub fn allocation_failed(&self, reason: FailureReason) {
         self.allocation_failures.inc();
-        match error.reason() {
-            "no_available_pool" | "pool_missing" => self.no_available_pool.inc(),
-            "retries_exhausted" => self.retries_exhausted.inc(),
-            "ip_used_out" => self.used_out.inc(),
-            "wrong_input" | "not_supported" | "auto_pool_disabled" | "dead_pod" => 0,
-            _ => self.internal.inc(),
+        let counter = match reason {
+            FailureReason::NoAvailablePool | FailureReason::PoolMissing => &self.no_available_pool,
+            FailureReason::RetriesExhausted => &self.retries_exhausted,
+            FailureReason::AddressesUsedOut => &self.used_out,
+            FailureReason::ApiServer | FailureReason::Internal => &self.internal,
+            // Not a failure of ours: what was asked for cannot be had.
+            FailureReason::WrongInput
+            | FailureReason::NotSupported
+            | FailureReason::AutoPoolDisabled
+            | FailureReason::DeadPod => return,
         };
+        counter.inc();
     }
 
     /// A request to release has come.
@@ -105,7 +109,7 @@ impl IpamMetrics {
     }
 
     /// It failed.
-    pub fn release_failed(&self, _error: &ReleaseError) {
+    pub fn release_failed(&self) {
         self.release_failures.inc();
         self.release_internal.inc();
     }

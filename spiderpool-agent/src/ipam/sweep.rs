@@ -1,17 +1,29 @@
 //! Frees what belongs to pods that are gone although no DEL came for it, or one that failed. It never takes an
 //! address from a pod in its grace period: the runtime's DEL says when that pod's network is down.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spiderpool_core::ipam::alive::{Fate, Stage, fate};
+use anyhow::anyhow;
+use spiderpool_api::crd::EndpointIp;
+use spiderpool_api::endpoint::{self, Record};
+use spiderpool_core::ipam::pod_stage::PodStage;
+use spiderpool_core::ipam::release::{
+    Disposition, LeaveReason, ReleasePolicy, SandboxState, plan_owner_release, plan_release,
+};
+use spiderpool_core::ipam::{Owner, PodAnnotations, PoolTable};
+use spiderpool_core::names::{PodIdentity, PodName, PoolName};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::Ipam;
-use super::held::Holder;
-use super::release::{PodRef, Scope};
-use crate::watches::{Pod, PodIndex};
+use super::allocator::AddressAllocator;
+use super::endpoint_queue::EndpointQueue;
+use super::keyed_mutex::KeyedMutex;
+use super::pods::Pods;
+use super::release::{Releaser, evidence, is_freed};
+use super::workloads::Workloads;
+use crate::watches::{Pod, PodIndex, PoolIndex, PoolSpecs, Shared};
 
 /// A pod that has just gone is left to the runtime's DEL for this long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,6 +32,8 @@ const INTERVAL: Duration = Duration::from_mins(3);
 /// Pause after a comparison that failed, doubled each time up to the limit.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
+/// Pause before the node's addresses are listed again.
+const LIST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a comparison of several pods left to be done.
 #[derive(Debug, Default)]
@@ -29,19 +43,48 @@ struct Comparison {
     waits_until: Option<Instant>,
 }
 
-impl Ipam {
-    /// A pod of the node has changed or gone.
-    pub fn pods_changed(&self) {
-        self.wake.notify_one();
+/// Compares what the node's pods hold with the pods.
+pub(super) struct Sweeper {
+    pub(super) pods: Pods,
+    pub(super) pools: Shared<PoolIndex>,
+    pub(super) pool_specs: PoolSpecs,
+    pub(super) workloads: Arc<Workloads>,
+    pub(super) allocator: Arc<AddressAllocator>,
+    pub(super) releaser: Arc<Releaser>,
+    pub(super) endpoints: Arc<EndpointQueue>,
+    pub(super) pod_locks: KeyedMutex<PodName>,
+    pub(super) changed: Notify,
+}
+
+impl Sweeper {
+    /// There may be something to free.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Reads what the node's pods hold, as often as it takes.
+    pub(super) async fn load(&self, shutdown: &CancellationToken) {
+        loop {
+            match self.allocator.load().await {
+                Ok(addresses) => {
+                    info!(addresses, "addresses of the node listed");
+                    return;
+                }
+                Err(error) => warn!(%error, "addresses of the node cannot be listed, trying again"),
+            }
+            if shutdown.run_until_cancelled(tokio::time::sleep(LIST_PAUSE)).await.is_none() {
+                return;
+            }
+        }
     }
 
     /// Compares all pods that hold something with the API server, and then again those that do not seem to run.
-    /// Wants [`Ipam::load`] and synced watches.
-    pub async fn sweep(&self, shutdown: &CancellationToken) {
-        let mut holders = self.stock.holders();
+    /// Wants [`Sweeper::load`] and synced watches.
+    pub(super) async fn run(&self, shutdown: &CancellationToken) {
+        let mut owners = self.allocator.owners();
         let mut retry = RETRY;
         while !shutdown.is_cancelled() {
-            let Comparison { failed, waits_until } = self.compare(&holders, shutdown).await;
+            let Comparison { failed, waits_until } = self.compare(&owners, shutdown).await;
             let pause = if failed {
                 let pause = retry;
                 retry = (retry * 2).min(LONGEST_RETRY);
@@ -55,33 +98,32 @@ impl Ipam {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                () = self.wake.notified() => {
+                () = self.changed.notified() => {
                     if shutdown.run_until_cancelled(tokio::time::sleep(PATIENCE)).await.is_none() {
                         return;
                     }
                 }
             }
-            holders = self.stock.holders();
-            self.indexes.pods.read(|pods| holders.retain(|holder| !is_running(pods, holder)));
-            self.indexes.pools.read(|pools| self.stock.forget_pools(|name| pools.get(name).is_some()));
+            owners = self.allocator.owners();
+            self.pods.watched().read(|pods| owners.retain(|owner| !is_running(pods, &owner.pod)));
+            self.pools.read(|pools| self.allocator.forget_pools(|name| pools.get(name.as_str()).is_some()));
         }
     }
 
-    async fn compare(&self, holders: &BTreeSet<Holder>, shutdown: &CancellationToken) -> Comparison {
+    async fn compare(&self, owners: &[Arc<Owner>], shutdown: &CancellationToken) -> Comparison {
         let mut comparison = Comparison::default();
-        for holder in holders {
+        for owner in owners {
             if shutdown.is_cancelled() {
                 break;
             }
-            match self.compare_pod(holder).await {
+            match self.compare_pod(owner).await {
                 Ok(None) => {}
                 Ok(Some(until)) => {
                     let earliest = comparison.waits_until.map_or(until, |known| known.min(until));
                     comparison.waits_until = Some(earliest);
                 }
                 Err(error) => {
-                    let (namespace, name) = (&holder.namespace, &holder.name);
-                    warn!(namespace, name, %error, "what the pod holds is not compared yet, trying again");
+                    warn!(pod = %owner.pod, %error, "what the pod holds is not compared yet, trying again");
                     comparison.failed = true;
                 }
             }
@@ -90,30 +132,63 @@ impl Ipam {
     }
 
     /// When the pod is to be compared again, if nothing changes before.
-    async fn compare_pod(&self, holder: &Holder) -> anyhow::Result<Option<Instant>> {
-        let _turn = self.pods.take((holder.namespace.clone(), holder.name.clone())).await;
-        let found = self.read_pod(&holder.namespace, &holder.name).await?;
-        let (pod, uid) = (PodRef { namespace: &holder.namespace, name: &holder.name }, &holder.uid);
-        let standing = found.as_deref().map(Pod::standing);
-        match (fate(uid, holder.is_static, standing), found) {
-            (Fate::Freed, _) => {
-                let runs_until = |pods: &PodIndex| pods.may_run_until(&holder.namespace, &holder.name, uid);
-                if let Some(until) = self.indexes.pods.read(runs_until) {
-                    debug!(%pod, uid, "the pod was deleted while it ran, its kubelet may not have stopped it yet");
-                    return Ok(Some(until));
-                }
-                info!(%pod, uid, "the pod is gone, what it held is freed");
-                self.free(pod, uid, Scope::Pod).await?;
+    async fn compare_pod(&self, owner: &Owner) -> anyhow::Result<Option<Instant>> {
+        let pod = &owner.pod;
+        let _lock = self.pod_locks.lock(pod.name.clone()).await;
+        let found = self.pods.read(&pod.name).await?;
+        let evidence = evidence(found.as_deref(), SandboxState::Unknown, self.pods.may_run_until(pod));
+        let policy = ReleasePolicy::default();
+        match plan_owner_release(owner, &evidence, policy) {
+            Disposition::Free(cause) => {
+                info!(%pod, uid = %pod.uid, cause = cause.as_str(), "nothing of the pod runs, what it held is freed");
+                let is_free = |holding: &_| is_freed(plan_release(holding, &evidence, policy));
+                self.releaser.free(pod, is_free).await?;
             }
-            (Fate::Kept, Some(found)) => self.restore_endpoint(&found).await?,
-            (Fate::Kept | Fate::Left, _) => debug!(%pod, uid, "the pod may still use what it holds"),
+            Disposition::Leave(LeaveReason::MayRun { until }) => {
+                debug!(%pod, uid = %pod.uid, "the pod was deleted while it ran, its kubelet may not have stopped it yet");
+                return Ok(Some(until));
+            }
+            Disposition::Leave(LeaveReason::InUse) => {
+                if let Some(found) = &found {
+                    self.restore_endpoint(found).await?;
+                }
+            }
+            left => debug!(%pod, uid = %pod.uid, ?left, "the pod may still use what it holds"),
         }
         Ok(None)
+    }
+
+    /// Has the endpoint of a pod that is alive written if it lacks something.
+    async fn restore_endpoint(&self, found: &Pod) -> anyhow::Result<()> {
+        let PodIdentity { name, uid } = &found.identity;
+        let status = self.endpoints.get(name).await?.and_then(|endpoint| endpoint.status);
+        let status = status.filter(|status| status.current.uid == uid.as_str());
+        let ips = self.endpoint_ips(found).await?;
+        if endpoint::lacks(status.as_ref().map_or(&[], |status| &status.current.ips), &ips) {
+            let top = self.workloads.top(found).await?;
+            self.endpoints.put(Record::new(found, &top, ips));
+        }
+        Ok(())
+    }
+
+    /// What the endpoint should say of all that the pod holds.
+    async fn endpoint_ips(&self, pod: &Pod) -> anyhow::Result<Vec<EndpointIp>> {
+        let annotations = PodAnnotations::parse(&pod.annotations)?;
+        let held = self.allocator.holdings().read(|index| index.of_pod(&pod.identity.uid));
+        let mut pools = PoolTable::new();
+        for object in &held {
+            let pool = &object.holding.pool;
+            let entry = self.pool_specs.get(pool).await;
+            let entry = entry.map_err(|failure| anyhow!("failed to get IPPool {pool}: {failure}"))?;
+            pools.extend(entry.map(|entry| (pool.clone(), entry)));
+        }
+        let find = |name: &PoolName| pools.get(name)?.spec.clone().ok();
+        Ok(endpoint::restore(held, &annotations, find))
     }
 }
 
 /// Whether the watch knows the pod and does not call it finished.
-fn is_running(pods: &PodIndex, holder: &Holder) -> bool {
-    let known = pods.get(&holder.namespace, &holder.name);
-    known.is_some_and(|pod| pod.uid == holder.uid && pod.stage != Stage::Finished)
+fn is_running(pods: &PodIndex, pod: &PodIdentity) -> bool {
+    let known = pods.get(&pod.name);
+    known.is_some_and(|known| known.identity.uid == pod.uid && known.stage != PodStage::Finished)
 }

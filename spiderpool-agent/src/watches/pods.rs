@@ -6,55 +6,66 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spiderpool_api::pod::{Pod, PodObject};
-use spiderpool_core::ipam::vanished::Vanished;
+use spiderpool_core::ipam::deleted_pods::DeletedPods;
+use spiderpool_core::names::{PodIdentity, PodName};
+use tracing::warn;
 
 use super::Index;
 
-/// Pods by namespace and name, and those that vanished while they ran.
+/// Pods by namespace and name, and those that were deleted while they ran.
 #[derive(Debug, Default)]
 pub struct PodIndex {
-    pods: HashMap<(String, String), Arc<Pod>>,
-    vanished: Vanished<Instant>,
+    pods: HashMap<PodName, Arc<Pod>>,
+    deleted: DeletedPods<Instant>,
 }
 
 impl PodIndex {
     /// The pod of this name.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    pub fn get(&self, name: &PodName) -> Option<Arc<Pod>> {
+        self.pods.get(name).cloned()
     }
 
     /// Until when a pod may run that the API server does not have any more.
-    pub fn may_run_until(&self, namespace: &str, name: &str, uid: &str) -> Option<Instant> {
+    pub fn may_run_until(&self, pod: &PodIdentity) -> Option<Instant> {
         let now = Instant::now();
-        match self.get(namespace, name).filter(|pod| pod.uid == uid) {
+        match self.pods.get(&pod.name).filter(|known| known.identity == *pod) {
             // The watch is behind.
-            Some(pod) => now.checked_add(pod.may_run_for()?),
-            None => self.vanished.until(uid, now),
+            Some(known) => now.checked_add(known.may_run_for?),
+            None => self.deleted.may_run_until(&pod.uid, now),
         }
     }
 
-    fn vanish(&mut self, pod: &Pod, may_run_for: Option<Duration>) {
+    fn record_deletion(&mut self, pod: &Pod, may_run_for: Option<Duration>) {
         let now = Instant::now();
-        self.vanished.insert(&pod.uid, may_run_for.and_then(|time| now.checked_add(time)), now);
+        let until = may_run_for.and_then(|time| now.checked_add(time));
+        self.deleted.insert(&pod.identity.uid, until, now);
     }
+}
+
+/// A pod that makes no sense is not known here: who asks for it reads it from the API server and fails.
+fn readable(pod: PodObject) -> Option<Pod> {
+    Pod::try_from(pod).inspect_err(|error| warn!(%error, "pod is unreadable")).ok()
 }
 
 impl Index<PodObject> for PodIndex {
     fn apply(&mut self, pod: PodObject) {
-        let pod = Pod::from(pod);
-        self.vanished.remove(&pod.uid);
-        let before = self.pods.insert((pod.namespace.clone(), pod.name.clone()), Arc::new(pod.clone()));
-        if let Some(before) = before.filter(|before| before.uid != pod.uid) {
-            self.vanish(&before, before.may_run_for());
+        let Some(pod) = readable(pod) else { return };
+        let pod = Arc::new(pod);
+        self.deleted.remove(&pod.identity.uid);
+        let before = self.pods.insert(pod.identity.name.clone(), Arc::clone(&pod));
+        if let Some(before) = before.filter(|before| before.identity.uid != pod.identity.uid) {
+            self.record_deletion(&before, before.may_run_for);
         }
     }
 
     fn delete(&mut self, pod: &PodObject) {
-        let pod = Pod::from(pod.clone());
-        let before = self.pods.remove(&(pod.namespace.clone(), pod.name.clone()));
+        let Some(pod) = readable(pod.clone()) else { return };
+        let before = self.pods.remove(&pod.identity.name);
         // By force, a pod is deleted with a grace period of 0, and its kubelet goes by the one before.
-        let before = before.filter(|before| before.uid == pod.uid).and_then(|before| before.may_run_for());
-        self.vanish(&pod, pod.may_run_for().map(|time| time.max(before.unwrap_or_default())));
+        let before = before
+            .filter(|before| before.identity.uid == pod.identity.uid)
+            .and_then(|before| before.may_run_for);
+        self.record_deletion(&pod, pod.may_run_for.map(|time| time.max(before.unwrap_or_default())));
     }
 
     fn reset(&mut self, pods: Vec<PodObject>) {
@@ -64,8 +75,8 @@ impl Index<PodObject> for PodIndex {
         }
         // Nobody has seen them go.
         for (name, pod) in before {
-            if self.pods.get(&name).is_none_or(|now| now.uid != pod.uid) {
-                self.vanish(&pod, pod.may_run_for());
+            if self.pods.get(&name).is_none_or(|now| now.identity.uid != pod.identity.uid) {
+                self.record_deletion(&pod, pod.may_run_for);
             }
         }
     }
@@ -77,6 +88,10 @@ mod tests {
 
     use super::*;
 
+    fn name(name: &str) -> PodName {
+        PodName::new("n", name).unwrap()
+    }
+
     #[test]
     fn reset_forgets_what_the_list_lacks() {
         let mut index = PodIndex::default();
@@ -86,14 +101,14 @@ mod tests {
         index.apply(named("a", "1"));
         index.apply(named("b", "2"));
         index.reset(vec![named("b", "3")]);
-        assert_eq!(index.get("n", "a"), None);
-        assert_eq!(index.get("n", "b").unwrap().uid, "3");
+        assert_eq!(index.get(&name("a")), None);
+        assert_eq!(index.get(&name("b")).unwrap().identity.uid.as_str(), "3");
         index.delete(&named("b", "3"));
-        assert_eq!(index.get("n", "b"), None);
+        assert_eq!(index.get(&name("b")), None);
     }
 
     #[test]
-    fn a_pod_that_vanishes_while_it_runs_may_run_on() {
+    fn a_pod_that_is_deleted_while_it_runs_may_run_on() {
         let mut index = PodIndex::default();
         let named = |name: &str, uid: &str, phase: &str| -> PodObject {
             serde_json::from_value(json!({
@@ -112,7 +127,8 @@ mod tests {
         for (uid, expected) in
             [("seen", true), ("missed", true), ("replaced", true), ("stopped", false), ("unseen", false)]
         {
-            assert_eq!(index.may_run_until("n", uid, uid).is_some(), expected, "{uid}");
+            let pod = PodIdentity { name: name(uid), uid: uid.parse().unwrap() };
+            assert_eq!(index.may_run_until(&pod).is_some(), expected, "{uid}");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What an ADD has to do, given what the pod holds already. Running it twice changes nothing the second time.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::Pool;
 use super::candidates::Candidate;
 use super::holding::Holding;
 use crate::names::IfName;
@@ -17,7 +19,12 @@ pub enum Step<H> {
         held: H,
     },
     /// An address must be found.
-    Allocate(Candidate),
+    Allocate {
+        /// What is wanted.
+        candidate: Candidate,
+        /// The pools that may serve it, in the order in which they are tried.
+        pools: Vec<Arc<Pool>>,
+    },
 }
 
 /// What an ADD has to do.
@@ -35,14 +42,19 @@ pub struct AllocationPlan<H> {
 /// An address is kept although its pool is disabled or not named any more: the pod may be using it. Of two for the
 /// same NIC and family (left by an attempt that broke off) the one from the pool that is named first is kept.
 /// Addresses of NICs that no candidate speaks of are left alone.
-pub fn plan_allocation<H: AsRef<Holding> + Clone>(
+///
+/// `find_pools` is asked for the pools of what the pod lacks. If it fails for some, all failures are returned: nothing
+/// is to be allocated before it is known that everything may be.
+pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
     candidates: Vec<Candidate>,
     held: &[H],
     adding: &IfName,
-) -> AllocationPlan<H> {
+    mut find_pools: impl FnMut(&Candidate) -> Result<Vec<Arc<Pool>>, E>,
+) -> Result<AllocationPlan<H>, Vec<E>> {
     let is_spoken_of = candidates.iter().any(|candidate| candidate.nic == *adding);
     let mut kept: Vec<IpAddr> = Vec::new();
-    let step = |candidate: Candidate| {
+    let (mut steps, mut failures) = (Vec::with_capacity(candidates.len()), Vec::new());
+    for candidate in candidates {
         let place =
             |h: &Holding| candidate.pools.iter().position(|pool| *pool == h.pool).unwrap_or(usize::MAX);
         let of_candidate = held.iter().filter(|h| {
@@ -52,18 +64,23 @@ pub fn plan_allocation<H: AsRef<Holding> + Clone>(
         match of_candidate.min_by_key(|h| (place(h.as_ref()), h.as_ref().ip())) {
             Some(held) => {
                 kept.push(held.as_ref().ip());
-                Step::Keep { held: held.clone(), candidate }
+                steps.push(Step::Keep { held: held.clone(), candidate });
             }
-            None => Step::Allocate(candidate),
+            None => match find_pools(&candidate) {
+                Ok(pools) => steps.push(Step::Allocate { candidate, pools }),
+                Err(failure) => failures.push(failure),
+            },
         }
-    };
-    let steps = candidates.into_iter().map(step).collect();
+    }
+    if !failures.is_empty() {
+        return Err(failures);
+    }
     let is_surplus = |h: &&H| {
         let holding = h.as_ref().as_ref();
         is_spoken_of && holding.nic == *adding && !kept.contains(&holding.ip())
     };
     let surplus = held.iter().filter(is_surplus).cloned().collect();
-    AllocationPlan { steps, surplus }
+    Ok(AllocationPlan { steps, surplus })
 }
 
 #[cfg(test)]
@@ -91,8 +108,10 @@ mod tests {
         holding(nic, &format!("{address}/{prefix}"), pool, "u")
     }
 
-    fn eth0() -> IfName {
-        "eth0".parse().unwrap()
+    fn plan(candidates: &[Candidate], held: &[Holding], adding: &str) -> AllocationPlan<Holding> {
+        let adding = adding.parse().unwrap();
+        let plan = plan_allocation(candidates.to_vec(), held, &adding, |_| Ok::<_, ()>(Vec::new()));
+        plan.unwrap()
     }
 
     fn texts(plan: &AllocationPlan<Holding>) -> (Vec<String>, Vec<String>) {
@@ -100,14 +119,14 @@ mod tests {
             Step::Keep { candidate, held } => {
                 format!("{} {} keep {}", candidate.nic, candidate.family, held.ip())
             }
-            Step::Allocate(c) => format!("{} {} from {}", c.nic, c.family, c.pools[0]),
+            Step::Allocate { candidate: c, .. } => format!("{} {} from {}", c.nic, c.family, c.pools[0]),
         };
         (plan.steps.iter().map(step).collect(), plan.surplus.iter().map(|h| h.ip().to_string()).collect())
     }
 
     #[track_caller]
     fn check(candidates: &[Candidate], held: &[Holding], steps: &[&str], surplus: &[&str]) {
-        let (got_steps, got_surplus) = texts(&plan_allocation(candidates.to_vec(), held, &eth0()));
+        let (got_steps, got_surplus) = texts(&plan(candidates, held, "eth0"));
         assert_eq!(
             (got_steps, got_surplus),
             (
@@ -147,7 +166,7 @@ mod tests {
         let holds =
             [held("eth0", "10.6.0.9", "a"), held("net1", "10.6.0.10", "a"), held("net1", "10.6.0.11", "a")];
         check(&wanted, &holds, &["eth0 IPv4 keep 10.6.0.9", "net1 IPv4 keep 10.6.0.10"], &[]);
-        let surplus = plan_allocation(wanted.to_vec(), &holds, &"net1".parse().unwrap()).surplus;
+        let surplus = plan(&wanted, &holds, "net1").surplus;
         assert_eq!(surplus, [held("net1", "10.6.0.11", "a")]);
     }
 
@@ -167,8 +186,8 @@ mod tests {
         let mut in_use = IpSet::empty(Family::V4);
         let mut holds: Vec<Holding> = Vec::new();
         for round in 0..2 {
-            for step in plan_allocation(wanted.to_vec(), &holds, &eth0()).steps {
-                let Step::Allocate(candidate) = step else { continue };
+            for step in plan(&wanted, &holds, "eth0").steps {
+                let Step::Allocate { candidate, .. } = step else { continue };
                 assert_eq!(round, 0, "the second ADD must keep both");
                 let context = PickContext {
                     node: "n",
@@ -188,6 +207,16 @@ mod tests {
         assert_eq!(in_use.len(), 2);
     }
 
+    #[test]
+    fn pools_are_asked_for_what_is_lacking_only_and_all_failures_are_said() {
+        let wanted = ["eth0", "net1", "net2"].map(|nic| candidate(nic, Family::V4, &["a"]));
+        let holds = [held("eth0", "10.6.0.9", "a")];
+        let failures = plan_allocation(wanted.to_vec(), &holds, &"eth0".parse().unwrap(), |candidate| {
+            Err::<Vec<Arc<Pool>>, _>(candidate.nic.to_string())
+        });
+        assert_eq!(failures, Err(vec!["net1".to_owned(), "net2".to_owned()]));
+    }
+
     proptest! {
         /// Nothing is both kept and freed, nothing is kept twice, and nothing that is wanted is forgotten.
         #[test]
@@ -205,11 +234,11 @@ mod tests {
                     held(&format!("net{nic}"), &address.to_string(), &format!("p{pool}"))
                 })
                 .collect();
-            let plan = plan_allocation(candidates.clone(), &holds, &"net0".parse().unwrap());
+            let plan = plan(&candidates, &holds, "net0");
             prop_assert_eq!(plan.steps.len(), candidates.len());
             let kept: Vec<_> = plan.steps.iter().filter_map(|step| match step {
                 Step::Keep { held, .. } => Some(held.clone()),
-                Step::Allocate(c) => {
+                Step::Allocate { candidate: c, .. } => {
                     assert!(!holds.iter().any(|h| h.nic == c.nic && h.family() == c.family));
                     None
                 }

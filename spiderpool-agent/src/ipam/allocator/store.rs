@@ -1,5 +1,6 @@
 //! SpiderIPAddress objects on the API server: create one, take one over, free one, list them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use kube::Api;
@@ -7,15 +8,16 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
 use serde::Deserialize;
 use serde_json::json;
 use spiderpool_api::agent::null_as_default;
-use spiderpool_api::crd::{SpiderIPAddress, SpiderIPAddressSpec, SpiderIPPoolUsage};
+use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPoolUsage};
 use spiderpool_api::labels;
 use spiderpool_core::ip::{Family, IpRange, IpSet};
-use spiderpool_core::ipam::address_name::{label_value, parse_object_name};
-use spiderpool_core::ipam::usage;
+use spiderpool_core::ipam::address_name::{label_value, object_name, parse_object_name};
+use spiderpool_core::ipam::{Holding, usage};
+use spiderpool_core::names::{ContainerId, NodeName, PoolName};
 use spiderpool_runtime::kubernetes::{Deletion, Failure, Kubernetes, Preconditions};
 use tracing::{debug, warn};
 
-use super::held::Held;
+use super::holdings::AddressObject;
 
 /// A list of objects, as far as it is read.
 #[derive(Debug, Deserialize)]
@@ -49,9 +51,9 @@ const DELETE_PAUSES: usize = 3;
 
 /// What came of an attempt to take an address.
 #[derive(Debug)]
-pub(super) enum Taken {
+pub(super) enum Creation {
     /// It is ours.
-    Ours(Box<Held>),
+    Ours(AddressObject),
     /// It is somebody else's.
     Theirs(Listing),
     /// It may be ours: no answer was certain.
@@ -78,35 +80,33 @@ pub(super) enum Freshness {
 
 /// The objects, through the API server.
 #[derive(Clone)]
-pub(super) struct Addresses {
+pub(super) struct AddressStore {
     kube: Kubernetes,
     api: Api<SpiderIPAddress>,
     usages: Api<SpiderIPPoolUsage>,
 }
 
-impl Addresses {
+impl AddressStore {
     /// By this connection.
     pub(super) fn new(kube: Kubernetes) -> Self {
         Self { api: Api::all(kube.client()), usages: Api::all(kube.client()), kube }
     }
 
-    /// Creates the object. An answer that was lost does no harm: an object that says the same is ours. An error
+    /// Creates the object. An answer that was lost does no harm: an object that serves as the same is ours. An error
     /// says that it was certainly not created.
-    pub(super) async fn create(&self, object: &SpiderIPAddress) -> Result<Taken, Failure> {
-        let name = object.metadata.name.clone().unwrap_or_default();
+    pub(super) async fn create(&self, wanted: &Holding) -> Result<Creation, Failure> {
+        let name = object_name(wanted.ip());
+        let object = SpiderIPAddress::from(wanted);
         let mut pauses = PAUSES.iter();
         let mut certain = true;
         loop {
-            let failure = match self.kube.write(self.api.create(&PostParams::default(), object)).await {
-                Ok(created) => return Ok(Taken::of(&created)),
+            let failure = match self.kube.write(self.api.create(&PostParams::default(), &object)).await {
+                Ok(created) => return Ok(Creation::of(&created)),
                 Err(failure) if failure.is_already_exists() => {
                     match self.kube.read(self.api.get_opt(&name)).await {
-                        Ok(Some(found)) if is_same(&found.spec, &object.spec) => {
-                            return Ok(Taken::of(&found));
-                        }
-                        Ok(Some(found)) => return Ok(Taken::Theirs(listing(&found, &object.spec.pool))),
+                        Ok(Some(found)) => return Ok(Creation::of_existing(&found, wanted)),
                         // Freed between the two requests. Whoever looks next may take it.
-                        Ok(None) => return Ok(Taken::Theirs(Listing::Shown)),
+                        Ok(None) => return Ok(Creation::Theirs(Listing::Shown)),
                         Err(failure) => {
                             // An earlier attempt of ours may have made what cannot be looked at.
                             certain = false;
@@ -120,7 +120,7 @@ impl Addresses {
                 }
             };
             let Some(pause) = pauses.next().filter(|_| failure.is_retryable()) else {
-                return if certain { Err(failure) } else { Ok(Taken::Unknown(failure)) };
+                return if certain { Err(failure) } else { Ok(Creation::Unknown(failure)) };
             };
             debug!(address = name, error = %failure, "creating an address failed, trying again");
             tokio::time::sleep(*pause).await;
@@ -130,38 +130,41 @@ impl Addresses {
     /// Writes the sandbox and the network that now use the address. `None`: the object is not the one that was known.
     pub(super) async fn adopt(
         &self,
-        held: &Held,
-        container_id: &str,
-        network: &str,
-    ) -> Result<Option<Held>, Failure> {
+        known: &AddressObject,
+        container_id: &ContainerId,
+        network: Option<&str>,
+    ) -> Result<Option<AddressObject>, Failure> {
         let patch = Patch::Merge(json!({
-            "metadata": {"uid": held.uid, "resourceVersion": held.version},
-            "spec": {"containerID": container_id, "network": network},
+            "metadata": {"uid": &*known.uid, "resourceVersion": &*known.version},
+            "spec": {"containerID": container_id, "network": network.unwrap_or_default()},
         }));
-        let parameters = PatchParams::default();
-        match self.kube.write(self.api.patch(&held.name, &parameters, &patch)).await {
-            Ok(object) => Ok(Held::from_object(&object)),
-            Err(failure) if failure.is_not_found() || failure.is_conflict() => self.reread(held).await,
+        let (name, parameters) = (object_name(known.holding.ip()), PatchParams::default());
+        match self.kube.write(self.api.patch(&name, &parameters, &patch)).await {
+            Ok(object) => Ok(readable(&object)),
+            Err(failure) if failure.is_not_found() || failure.is_conflict() => self.reread(known).await,
             Err(failure) => Err(failure),
         }
     }
 
-    /// The object of this name, whoever has it.
-    pub(super) async fn find(&self, name: &str) -> Result<Option<Held>, Failure> {
-        Ok(self.kube.read(self.api.get_opt(name)).await?.as_ref().and_then(Held::from_object))
+    /// The object of an address, whoever has it.
+    pub(super) async fn find(&self, ip: IpAddr) -> Result<Option<AddressObject>, Failure> {
+        Ok(self.kube.read(self.api.get_opt(&object_name(ip))).await?.as_ref().and_then(readable))
     }
 
     /// The object as it is now, if it is still the pod's.
-    pub(super) async fn reread(&self, held: &Held) -> Result<Option<Held>, Failure> {
-        Ok(self.find(&held.name).await?.filter(|now| {
-            (&now.uid, &now.pod_uid, &now.interface) == (&held.uid, &held.pod_uid, &held.interface)
-        }))
+    pub(super) async fn reread(&self, known: &AddressObject) -> Result<Option<AddressObject>, Failure> {
+        let identity = |object: &AddressObject| {
+            let holding = &object.holding;
+            (object.uid.clone(), holding.owner.pod.uid.clone(), holding.nic.clone())
+        };
+        Ok(self.find(known.holding.ip()).await?.filter(|now| identity(now) == identity(known)))
     }
 
     /// Deletes the object if it is still the one that is known; `false` if it has changed meanwhile.
     /// The preconditions make it safe to ask again.
-    pub(super) async fn delete(&self, held: &Held) -> Result<bool, Failure> {
-        let what = Preconditions { name: &held.name, uid: &held.uid, version: Some(&held.version) };
+    pub(super) async fn delete(&self, known: &AddressObject) -> Result<bool, Failure> {
+        let name = object_name(known.holding.ip());
+        let what = Preconditions { name: &name, uid: &known.uid, version: Some(&known.version) };
         let mut pauses = PAUSES.iter().take(DELETE_PAUSES);
         loop {
             let failure = match self.kube.delete(&self.api, &what).await {
@@ -169,33 +172,27 @@ impl Addresses {
                 Err(failure) => failure,
             };
             let Some(pause) = pauses.next().filter(|_| failure.is_retryable()) else { return Err(failure) };
-            debug!(address = held.name, error = %failure, "deleting an address failed, trying again");
+            debug!(address = name, error = %failure, "deleting an address failed, trying again");
             tokio::time::sleep(*pause).await;
         }
     }
 
     /// All addresses of a node.
-    pub(super) async fn of_node(&self, node: &str) -> Result<Vec<Held>, Failure> {
-        let selector = format!("{}={}", labels::ADDRESS_NODE, label_value(node));
+    pub(super) async fn of_node(&self, node: &NodeName) -> Result<Vec<AddressObject>, Failure> {
+        let selector = format!("{}={}", labels::ADDRESS_NODE, label_value(node.as_str()));
         let list = self.kube.read(self.api.list(&ListParams::default().labels(&selector))).await?;
-        let held = list.items.iter().filter_map(|object| {
-            let held = Held::from_object(object);
-            if held.is_none() {
-                warn!(name = ?object.metadata.name, address = object.spec.address, "address object is unreadable");
-            }
-            held
-        });
-        Ok(held.filter(|held| held.node == node).collect())
+        let objects = list.items.iter().filter_map(readable);
+        Ok(objects.filter(|object| object.holding.node.as_ref() == Some(node)).collect())
     }
 
     /// The addresses of a pool that are in use.
     pub(super) async fn of_pool(
         &self,
-        pool: &str,
+        pool: &PoolName,
         family: Family,
         freshness: Freshness,
     ) -> Result<IpSet, Failure> {
-        let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(pool));
+        let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(pool.as_str()));
         let mut parameters = ListParams::default().labels(&selector);
         if freshness == Freshness::Cached {
             if let Some(used) = self.usage(pool, family, &parameters).await? {
@@ -216,10 +213,15 @@ impl Addresses {
     }
 
     /// What the leader has written about a pool's usage, if it has.
-    async fn usage(&self, pool: &str, family: Family, pools: &ListParams) -> Result<Option<IpSet>, Failure> {
+    async fn usage(
+        &self,
+        pool: &PoolName,
+        family: Family,
+        pools: &ListParams,
+    ) -> Result<Option<IpSet>, Failure> {
         let list = self.kube.read(self.usages.list(&pools.clone().match_any())).await?;
         let mut used = None;
-        for block in list.items.iter().map(|object| &object.spec).filter(|spec| spec.pool == pool) {
+        for block in list.items.iter().map(|object| &object.spec).filter(|spec| spec.pool == pool.as_str()) {
             let decoded = block
                 .base
                 .parse()
@@ -227,30 +229,39 @@ impl Addresses {
                 .and_then(|base| usage::decode(base, &block.bitmap).map_err(|error| error.to_string()));
             match decoded {
                 Ok(block) => used = Some(used.unwrap_or_else(|| IpSet::empty(family)).union(&block)),
-                Err(error) => warn!(pool, base = block.base, error, "usage of a pool is unreadable"),
+                Err(error) => warn!(%pool, base = block.base, error, "usage of a pool is unreadable"),
             }
         }
         Ok(used)
     }
 }
 
-impl Taken {
-    fn of(object: &SpiderIPAddress) -> Self {
-        Held::from_object(object).map_or(Self::Theirs(Listing::Hidden), |held| Self::Ours(Box::new(held)))
+impl Creation {
+    /// Of the object that was just written.
+    fn of(created: &SpiderIPAddress) -> Self {
+        readable(created).map_or(Self::Theirs(Listing::Hidden), Self::Ours)
+    }
+
+    /// Of the object that is there already: an earlier attempt of ours may have made it.
+    fn of_existing(found: &SpiderIPAddress, wanted: &Holding) -> Self {
+        match readable(found).filter(|object| object.holding.serves_as(wanted)) {
+            Some(ours) => Self::Ours(ours),
+            None => Self::Theirs(listing(found, &wanted.pool)),
+        }
     }
 }
 
-/// Whether lists of the pool show the object.
-fn listing(object: &SpiderIPAddress, pool: &str) -> Listing {
-    let label = object.metadata.labels.as_ref().and_then(|labels| labels.get(labels::ADDRESS_POOL));
-    if label.is_some_and(|label| *label == label_value(pool)) { Listing::Shown } else { Listing::Hidden }
+/// The object, parsed. One that does not parse is nobody's that we know: it stays in use.
+fn readable(object: &SpiderIPAddress) -> Option<AddressObject> {
+    AddressObject::try_from(object).inspect_err(|error| warn!(%error, "address is left alone")).ok()
 }
 
-/// Whether the object says what we wanted to write: then an earlier attempt of ours made it.
-fn is_same(found: &SpiderIPAddressSpec, wanted: &SpiderIPAddressSpec) -> bool {
-    let identity = |spec: &SpiderIPAddressSpec| {
-        let family = spec.address.parse().ok().map(|net| Family::of_net(&net));
-        (spec.pod_uid.clone(), spec.interface.clone(), spec.node.clone(), family)
-    };
-    identity(found) == identity(wanted)
+/// Whether lists of the pool show the object.
+fn listing(object: &SpiderIPAddress, pool: &PoolName) -> Listing {
+    let label = object.metadata.labels.as_ref().and_then(|labels| labels.get(labels::ADDRESS_POOL));
+    if label.is_some_and(|label| *label == label_value(pool.as_str())) {
+        Listing::Shown
+    } else {
+        Listing::Hidden
+    }
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use spiderpool_core::ipam::Workload;
 use spiderpool_core::ipam::owner::{OwnerRef, OwnerStep, above, of_pod};
 use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
 
@@ -16,21 +17,27 @@ use crate::watches::Pod;
 /// Remembered owners; a ReplicaSet's Deployment does not change.
 const REMEMBERED: usize = 4096;
 
-/// Looks owners up.
-pub(super) struct Owners {
+/// Looks workloads up.
+pub(super) struct Workloads {
     kube: Kubernetes,
     known: Mutex<HashMap<String, OwnerRef>>,
 }
 
-impl Owners {
+impl Workloads {
     /// By this connection.
     pub(super) fn new(kube: Kubernetes) -> Self {
         Self { kube, known: Mutex::default() }
     }
 
     /// The workload at the top of the pod.
-    pub(super) async fn top(&self, pod: &Pod) -> Result<OwnerRef, Failure> {
-        let owner = match of_pod(&pod.name, &pod.uid, pod.owner.clone()) {
+    pub(super) async fn top(&self, pod: &Pod) -> Result<Workload, Failure> {
+        let top = self.top_reference(pod).await?;
+        Ok(Workload { kind: top.kind.into(), name: top.name.into() })
+    }
+
+    async fn top_reference(&self, pod: &Pod) -> Result<OwnerRef, Failure> {
+        let identity = &pod.identity;
+        let owner = match of_pod(identity.name.name(), identity.uid.as_str(), pod.owner.clone()) {
             OwnerStep::Top(top) => return Ok(top),
             OwnerStep::Fetch(owner) => owner,
         };
@@ -61,7 +68,7 @@ impl Owners {
             + DeserializeOwned
             + std::fmt::Debug,
     {
-        let api = Api::<K>::namespaced(self.kube.client(), &pod.namespace);
+        let api = Api::<K>::namespaced(self.kube.client(), pod.identity.name.namespace());
         let object = self.kube.read(api.get_metadata_opt(name)).await?;
         let owners = object.and_then(|object| object.metadata.owner_references).unwrap_or_default();
         Ok(owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| OwnerRef {

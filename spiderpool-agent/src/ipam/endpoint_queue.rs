@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use spiderpool_api::crd::SpiderEndpoint;
 use spiderpool_api::endpoint::Record;
+use spiderpool_core::names::{PodIdentity, PodName};
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::held::HeldIndex;
-use super::turns::Turns;
+use super::allocator::HoldingIndex;
+use super::keyed_mutex::KeyedMutex;
 use crate::watches::Shared;
 
 /// Endpoints written at the same time; the addresses come first.
@@ -22,26 +23,24 @@ pub(super) const WRITERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-type Key = (String, String);
-
-/// The queue.
-pub struct Endpoints {
+/// Endpoints that are to be written.
+pub struct EndpointQueue {
     store: EndpointStore,
-    held: Shared<HeldIndex>,
-    waiting: Mutex<HashMap<Key, Record>>,
+    holdings: Shared<HoldingIndex>,
+    waiting: Mutex<HashMap<PodName, Record>>,
     wake: Notify,
-    turns: Turns<Key>,
+    locks: KeyedMutex<PodName>,
 }
 
-impl Endpoints {
+impl EndpointQueue {
     /// Empty.
-    pub(crate) fn new(kube: Kubernetes, held: Shared<HeldIndex>) -> Self {
+    pub(crate) fn new(kube: Kubernetes, holdings: Shared<HoldingIndex>) -> Self {
         Self {
             store: EndpointStore::new(kube),
-            held,
+            holdings,
             waiting: Mutex::default(),
             wake: Notify::new(),
-            turns: Turns::default(),
+            locks: KeyedMutex::default(),
         }
     }
 
@@ -63,9 +62,9 @@ impl Endpoints {
         futures::future::join_all(writers).await;
         let flush = async {
             while let Some(record) = self.take() {
-                let _turn = self.turns.take(key(&record)).await;
+                let _lock = self.locks.lock(key(&record)).await;
                 if let Err(error) = self.write(&record).await {
-                    warn!(endpoint = ?key(&record), %error, "endpoint is left to the next start");
+                    warn!(endpoint = %record.pod(), %error, "endpoint is left to the next start");
                 }
             }
         };
@@ -85,14 +84,14 @@ impl Endpoints {
             };
             // Others may wait too: this one does not serve them all.
             self.wake.notify_one();
-            let turn = self.turns.take(key(&record)).await;
+            let lock = self.locks.lock(key(&record)).await;
             match self.write(&record).await {
                 Ok(()) => pause = PAUSE,
                 Err(error) => {
-                    warn!(endpoint = ?key(&record), %error, "endpoint is not written yet, trying again");
-                    // Before the next turn: a removal must find it.
+                    warn!(endpoint = %record.pod(), %error, "endpoint is not written yet, trying again");
+                    // Before the lock is released: a removal must find it.
                     self.put_back(record);
-                    drop(turn);
+                    drop(lock);
                     shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -118,33 +117,32 @@ impl Endpoints {
         });
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut HashMap<Key, Record>) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut HashMap<PodName, Record>) -> T) -> T {
         f(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes the endpoint say what the record says. It must be the endpoint's turn.
+    /// Makes the endpoint say what the record says. The endpoint must be locked.
     async fn write(&self, record: &Record) -> Result<(), Failure> {
-        if self.held.read(|index| index.of_pod(record.uid()).is_empty()) {
-            debug!(endpoint = ?key(record), "the pod holds nothing any more, no endpoint is written");
+        if self.holdings.read(|index| index.of_pod(&record.pod().uid).is_empty()) {
+            debug!(endpoint = %record.pod(), "the pod holds nothing any more, no endpoint is written");
             return Ok(());
         }
         self.store.write(record).await
     }
 
     /// Removes the endpoint of this pod, and what waits to be written of it. Another pod's stays.
-    pub async fn remove(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Failure> {
-        let key = (namespace.to_owned(), name.to_owned());
-        let _turn = self.turns.take(key.clone()).await;
-        self.with(|waiting| waiting.retain(|of, record| *of != key || record.uid() != uid));
-        self.store.remove(namespace, name, uid).await
+    pub async fn remove(&self, pod: &PodIdentity) -> Result<(), Failure> {
+        let _lock = self.locks.lock(pod.name.clone()).await;
+        self.with(|waiting| waiting.retain(|_, record| record.pod() != pod));
+        self.store.remove(pod.name.namespace(), pod.name.name(), pod.uid.as_str()).await
     }
 
     /// The recorded endpoint of a pod.
-    pub async fn get(&self, namespace: &str, name: &str) -> Result<Option<SpiderEndpoint>, Failure> {
-        self.store.get(namespace, name).await
+    pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, Failure> {
+        self.store.get(pod.namespace(), pod.name()).await
     }
 }
 
-fn key(record: &Record) -> Key {
-    (record.namespace().to_owned(), record.name().to_owned())
+fn key(record: &Record) -> PodName {
+    record.pod().name.clone()
 }

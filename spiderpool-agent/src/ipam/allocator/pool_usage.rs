@@ -1,5 +1,4 @@
-//! What the agent believes of a pool's addresses. A hint for picking: whether an address is free, only the API
-//! server knows.
+//! What the agent knows of a pool's usage. A hint for picking: whether an address is free, only the API server knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,20 +7,20 @@ use std::time::{Duration, Instant};
 use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::pick::pick;
 
-use super::addresses::Listing;
+use super::store::Listing;
 
-/// A view older than this is renewed before the next pick, if it has been wrong since.
+/// Knowledge older than this is renewed before the next pick, if it has been wrong since.
 const FRESH: Duration = Duration::from_secs(1);
-/// A collision is believed for this long without another sign.
+/// An address that collided counts as used for this long, if nothing else says so.
 const COLLISION: Duration = Duration::from_secs(30);
 /// An address that was released this short a while ago is picked last.
 const COOLING: Duration = Duration::from_secs(10);
 /// A pool that was found exhausted is not asked for again within this time.
 const EXHAUSTED: Duration = Duration::from_secs(5);
 
-/// One pool as the agent sees it.
+/// What is known of one pool.
 #[derive(Debug)]
-pub(super) struct PoolView {
+pub(super) struct PoolUsage {
     used: IpSet,
     listed: Option<Instant>,
     wrong: bool,
@@ -32,7 +31,7 @@ pub(super) struct PoolView {
     exhausted: Option<(Instant, IpSet)>,
 }
 
-impl PoolView {
+impl PoolUsage {
     /// Nothing is known.
     pub(super) fn new(family: Family) -> Self {
         Self {
@@ -61,7 +60,7 @@ impl PoolView {
     }
 
     /// Takes one of the addresses that may be handed out and seem free; `own` are the agent's own. The caller
-    /// settles what becomes of it.
+    /// says what becomes of it.
     pub(super) fn pick(&mut self, usable: &IpSet, own: &[IpAddr], seed: u64, now: Instant) -> Option<IpAddr> {
         self.collided.retain(|_, (since, _)| now.duration_since(*since) < COLLISION);
         self.released.retain(|_, since| now.duration_since(*since) < COOLING);
@@ -74,7 +73,7 @@ impl PoolView {
     }
 
     /// The picked address is ours now.
-    pub(super) fn settle(&mut self, ip: IpAddr) {
+    pub(super) fn take(&mut self, ip: IpAddr) {
         self.picked.remove(&ip);
         self.used.insert(ip);
     }
@@ -105,10 +104,10 @@ impl PoolView {
         self.exhausted = Some((now, usable.clone()));
     }
 
-    /// Whether that was so of the same addresses a moment ago, and none has come back since.
+    /// Whether that was so of the same addresses a moment ago, and none has been freed since.
     pub(super) fn is_exhausted(&self, usable: &IpSet, now: Instant) -> bool {
-        let verdict = self.exhausted.as_ref();
-        verdict.is_some_and(|(since, of)| now.duration_since(*since) < EXHAUSTED && of == usable)
+        let found = self.exhausted.as_ref();
+        found.is_some_and(|(since, of)| now.duration_since(*since) < EXHAUSTED && of == usable)
     }
 }
 
@@ -128,87 +127,87 @@ mod tests {
         IpSet::from_ranges(Family::V4, [IpRange::new(ip(1), ip(last)).unwrap()])
     }
 
-    fn new() -> (PoolView, Instant) {
-        (PoolView::new(Family::V4), Instant::now())
+    fn new() -> (PoolUsage, Instant) {
+        (PoolUsage::new(Family::V4), Instant::now())
     }
 
     #[test]
     fn never_the_same_twice_and_all_in_the_end() {
-        let (mut view, now) = new();
-        let picks: BTreeSet<_> = (0..9).filter_map(|seed| view.pick(&usable(9), &[], seed, now)).collect();
+        let (mut usage, now) = new();
+        let picks: BTreeSet<_> = (0..9).filter_map(|seed| usage.pick(&usable(9), &[], seed, now)).collect();
         assert_eq!(picks.len(), 9);
-        assert_eq!(view.pick(&usable(9), &[], 1, now), None);
-        view.give_back(ip(4));
-        assert_eq!(view.pick(&usable(9), &[], 1, now), Some(ip(4)));
+        assert_eq!(usage.pick(&usable(9), &[], 1, now), None);
+        usage.give_back(ip(4));
+        assert_eq!(usage.pick(&usable(9), &[], 1, now), Some(ip(4)));
     }
 
     #[test]
     fn what_is_known_to_be_taken_is_left_alone() {
-        let (mut view, now) = new();
-        view.learn(set(Family::V4, &[ip(1), ip(2)]), now);
-        view.collide(ip(3), Listing::Shown, now);
-        assert_eq!(view.pick(&usable(5), &[ip(4)], 99, now), Some(ip(5)));
-        view.settle(ip(5));
-        assert_eq!(view.pick(&usable(5), &[ip(4)], 99, now), None);
-        assert_eq!(view.pick(&usable(5), &[ip(4)], 99, now + COLLISION), Some(ip(3)));
+        let (mut usage, now) = new();
+        usage.learn(set(Family::V4, &[ip(1), ip(2)]), now);
+        usage.collide(ip(3), Listing::Shown, now);
+        assert_eq!(usage.pick(&usable(5), &[ip(4)], 99, now), Some(ip(5)));
+        usage.take(ip(5));
+        assert_eq!(usage.pick(&usable(5), &[ip(4)], 99, now), None);
+        assert_eq!(usage.pick(&usable(5), &[ip(4)], 99, now + COLLISION), Some(ip(3)));
     }
 
     #[test]
     fn a_fresh_release_comes_last() {
-        let (mut view, now) = new();
-        view.learn(set(Family::V4, &[ip(1)]), now);
-        view.release(ip(1), now);
+        let (mut usage, now) = new();
+        usage.learn(set(Family::V4, &[ip(1)]), now);
+        usage.release(ip(1), now);
         for seed in 0..2 {
-            assert_ne!(view.pick(&usable(3), &[], seed, now), Some(ip(1)));
+            assert_ne!(usage.pick(&usable(3), &[], seed, now), Some(ip(1)));
         }
-        assert_eq!(view.pick(&usable(3), &[], 0, now), Some(ip(1)));
+        assert_eq!(usage.pick(&usable(3), &[], 0, now), Some(ip(1)));
     }
 
     #[test]
-    fn a_view_that_was_right_is_kept() {
-        let (mut view, now) = new();
-        assert!(view.is_stale(now));
-        view.learn(IpSet::empty(Family::V4), now);
-        assert!(!view.is_stale(now + FRESH * 9));
-        view.collide(ip(1), Listing::Shown, now);
-        assert!(!view.is_stale(now + FRESH / 2));
-        assert!(view.is_stale(now + FRESH));
+    fn usage_is_renewed_only_after_a_collision() {
+        let (mut usage, now) = new();
+        assert!(usage.is_stale(now));
+        usage.learn(IpSet::empty(Family::V4), now);
+        assert!(!usage.is_stale(now + FRESH * 9));
+        usage.collide(ip(1), Listing::Shown, now);
+        assert!(!usage.is_stale(now + FRESH / 2));
+        assert!(usage.is_stale(now + FRESH));
     }
 
     #[test]
     fn a_collision_that_lists_do_not_show_outlives_them() {
-        let (mut view, now) = new();
-        view.collide(ip(1), Listing::Hidden, now);
-        view.collide(ip(2), Listing::Shown, now);
-        view.learn(IpSet::empty(Family::V4), now + FRESH);
-        assert_eq!(view.pick(&usable(2), &[], 0, now + FRESH), Some(ip(2)));
-        assert_eq!(view.pick(&usable(2), &[], 0, now + FRESH), None);
-        assert_eq!(view.pick(&usable(2), &[], 0, now + COLLISION), Some(ip(1)));
+        let (mut usage, now) = new();
+        usage.collide(ip(1), Listing::Hidden, now);
+        usage.collide(ip(2), Listing::Shown, now);
+        usage.learn(IpSet::empty(Family::V4), now + FRESH);
+        assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), Some(ip(2)));
+        assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), None);
+        assert_eq!(usage.pick(&usable(2), &[], 0, now + COLLISION), Some(ip(1)));
     }
 
     #[test]
     fn exhaustion_ends_by_time_or_release() {
-        let (mut view, now) = new();
+        let (mut usage, now) = new();
         let all = usable(9);
-        view.exhaust(&all, now);
-        assert!(view.is_exhausted(&all, now) && !view.is_exhausted(&all, now + EXHAUSTED));
-        view.release(ip(1), now);
-        assert!(!view.is_exhausted(&all, now));
+        usage.exhaust(&all, now);
+        assert!(usage.is_exhausted(&all, now) && !usage.is_exhausted(&all, now + EXHAUSTED));
+        usage.release(ip(1), now);
+        assert!(!usage.is_exhausted(&all, now));
     }
 
     #[test]
     fn exhaustion_ends_with_what_was_picked_and_not_taken() {
-        let (mut view, now) = new();
-        assert_eq!(view.pick(&usable(1), &[], 0, now), Some(ip(1)));
-        view.exhaust(&usable(1), now);
-        view.give_back(ip(1));
-        assert!(!view.is_exhausted(&usable(1), now));
+        let (mut usage, now) = new();
+        assert_eq!(usage.pick(&usable(1), &[], 0, now), Some(ip(1)));
+        usage.exhaust(&usable(1), now);
+        usage.give_back(ip(1));
+        assert!(!usage.is_exhausted(&usable(1), now));
     }
 
     #[test]
     fn exhaustion_is_of_the_addresses_that_were_usable() {
-        let (mut view, now) = new();
-        view.exhaust(&usable(3), now);
-        assert!(!view.is_exhausted(&usable(4), now), "the pool has grown");
+        let (mut usage, now) = new();
+        usage.exhaust(&usable(3), now);
+        assert!(!usage.is_exhausted(&usable(4), now), "the pool has grown");
     }
 }

@@ -1,0 +1,311 @@
+//! The third stage of an ADD: takes addresses out of pools; and gives them back. It knows what the node's pods hold,
+//! what is known of each pool's usage, and which requests have no known outcome. It knows pods by their identity only.
+
+mod holdings;
+mod pending_creates;
+mod pool_usage;
+mod search;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use prometheus_client::metrics::counter::Counter;
+use spiderpool_core::ip::IpSet;
+use spiderpool_core::ipam::pick::PickContext;
+use spiderpool_core::ipam::{AddressState, Candidate, Holding, IpamError, Owner, Pool, PoolFailure};
+use spiderpool_core::names::{ContainerId, IfName, NodeName, PodUid, PoolName};
+use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::watches::{ReservedIndex, Shared};
+use pending_creates::{PendingCreates, Purpose};
+use search::{FreeAddresses, api_server_failed};
+use store::{AddressStore, Creation};
+
+pub(crate) use holdings::{AddressObject, HoldingIndex};
+
+/// Addresses that are tried for a NIC and family in one request.
+const ATTEMPTS: u32 = 256;
+/// So many of them without a pause.
+const HASTY_ATTEMPTS: u32 = 16;
+/// Pause after each further one, growing up to the limit.
+const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// For whom addresses are taken.
+pub(super) struct Claimant {
+    /// The pod and its workload.
+    pub(super) owner: Arc<Owner>,
+    /// Its sandbox.
+    pub(super) container_id: ContainerId,
+    /// The NIC that is being added.
+    pub(super) nic: IfName,
+    /// That NIC's network.
+    pub(super) network: Option<Arc<str>>,
+    /// Cancelled when nobody waits for the addresses any more.
+    pub(super) abandoned: CancellationToken,
+}
+
+/// Takes and frees the addresses of this node's pods.
+pub(super) struct AddressAllocator {
+    store: AddressStore,
+    holdings: Shared<HoldingIndex>,
+    free: FreeAddresses,
+    pending: PendingCreates,
+    reserved: Shared<ReservedIndex>,
+    node: NodeName,
+    collisions: Counter,
+}
+
+impl AddressAllocator {
+    /// Holds nothing until [`AddressAllocator::load`]. `collisions` counts addresses that somebody else had taken first.
+    pub(super) fn new(
+        kube: Kubernetes,
+        reserved: Shared<ReservedIndex>,
+        node: NodeName,
+        collisions: Counter,
+    ) -> Self {
+        let (store, holdings) = (AddressStore::new(kube), Shared::default());
+        Self {
+            free: FreeAddresses::new(store.clone(), Shared::clone(&holdings)),
+            store,
+            holdings,
+            pending: PendingCreates::default(),
+            reserved,
+            node,
+            collisions,
+        }
+    }
+
+    /// Reads what the node's pods hold; how many addresses.
+    pub(super) async fn load(&self) -> Result<usize, Failure> {
+        let objects = self.store.of_node(&self.node).await?;
+        let count = objects.len();
+        self.holdings.write(|index| index.reset(objects));
+        Ok(count)
+    }
+
+    /// What the node's pods hold.
+    pub(super) fn holdings(&self) -> &Shared<HoldingIndex> {
+        &self.holdings
+    }
+
+    /// The pods that hold something, or may, each once.
+    pub(super) fn owners(&self) -> Vec<Arc<Owner>> {
+        let owners = self.holdings.read(HoldingIndex::owners).into_iter().chain(self.pending.owners());
+        let by_pod: BTreeMap<_, _> = owners.map(|owner| (owner.pod.clone(), owner)).collect();
+        by_pod.into_values().collect()
+    }
+
+    /// Takes one address for a NIC and family: from the first of the pools that has one.
+    pub(super) async fn take(
+        &self,
+        claimant: &Claimant,
+        candidate: &Candidate,
+        pools: &[Arc<Pool>],
+    ) -> Result<AddressObject, IpamError> {
+        let failed = |failures| IpamError::AllFailed {
+            family: candidate.family,
+            nic: candidate.nic.clone(),
+            pools: pools.iter().map(|pool| pool.name.clone()).collect(),
+            failures,
+        };
+        let pod_uid = claimant.owner.pod.uid.clone();
+        let purpose = Purpose { pod_uid, nic: candidate.nic.clone(), family: candidate.family };
+        let earlier = self.finish_pending(claimant, &purpose).await;
+        if let Some(object) = earlier.map_err(|failure| failed(vec![failure]))? {
+            return Ok(object);
+        }
+        let mut failures = Vec::new();
+        for pool in pools {
+            match self.take_from(claimant, candidate, pool).await {
+                Ok(object) => return Ok(object),
+                Err(failure) => failures.push(failure),
+            }
+            // The pod may have an address of this pool; another one must not give it a second.
+            if self.pending.get(&purpose).is_some() {
+                break;
+            }
+        }
+        Err(failed(failures))
+    }
+
+    async fn take_from(
+        &self,
+        claimant: &Claimant,
+        candidate: &Candidate,
+        pool: &Pool,
+    ) -> Result<AddressObject, PoolFailure> {
+        let reserved = self.reserved.read(|index| index.of(pool.family()));
+        let usable = pool.usable.difference(&reserved);
+        for attempt in 0.. {
+            if claimant.abandoned.is_cancelled() || attempt >= ATTEMPTS {
+                return Err(PoolFailure::Retries { pool: pool.name.clone(), tries: attempt });
+            }
+            let context = PickContext {
+                node: self.node.as_str(),
+                pod_uid: claimant.owner.pod.uid.as_str(),
+                nic: candidate.nic.as_str(),
+                pool: pool.name.as_str(),
+                attempt,
+            };
+            let Some(ip) = self.free.find(pool, &usable, context.seed()).await? else { break };
+            let address = pool.with_prefix(ip).map_err(|error| PoolFailure::Refused {
+                pool: pool.name.clone(),
+                cause: error.to_string(),
+            })?;
+            let wanted = self.wanted(claimant, &candidate.nic, &pool.name, address);
+            let created = self.create(wanted).await;
+            if let Some(object) = created.map_err(|error| api_server_failed(&pool.name, &error))? {
+                return Ok(object);
+            }
+            debug!(address = %ip, pool = %pool.name, attempt, "somebody else has the address, picking again");
+            // Bad luck on a tight pool passes soon; what does not pass must not keep the API server busy.
+            let beyond = attempt.saturating_sub(HASTY_ATTEMPTS);
+            tokio::time::sleep((PAUSE * beyond).min(LONGEST_PAUSE)).await;
+        }
+        Err(exhausted(pool, &usable))
+    }
+
+    /// An address as it is to be written.
+    fn wanted(&self, claimant: &Claimant, nic: &IfName, pool: &PoolName, address: IpNet) -> Holding {
+        Holding {
+            address,
+            pool: pool.clone(),
+            nic: nic.clone(),
+            owner: Arc::clone(&claimant.owner),
+            node: Some(self.node.clone()),
+            container_id: Some(claimant.container_id.clone()),
+            network: claimant.network.clone().filter(|_| claimant.nic == *nic),
+            state: AddressState::Bound,
+        }
+    }
+
+    /// `None`: somebody else has it.
+    async fn create(&self, wanted: Holding) -> Result<Option<AddressObject>, Failure> {
+        let (pool, ip) = (wanted.pool.clone(), wanted.ip());
+        match self.store.create(&wanted).await {
+            Ok(Creation::Ours(object)) => {
+                self.holdings.write(|index| index.apply(object.clone()));
+                self.free.taken(&pool, ip);
+                Ok(Some(object))
+            }
+            Ok(Creation::Theirs(listing)) => {
+                self.collisions.inc();
+                self.free.collided(&pool, ip, listing);
+                Ok(None)
+            }
+            Ok(Creation::Unknown(failure)) => {
+                self.free.not_taken(&pool, ip);
+                self.pending.insert(wanted);
+                Err(failure)
+            }
+            Err(failure) => {
+                self.free.not_taken(&pool, ip);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Finishes an earlier attempt whose outcome is unknown; `None` if there was none or it came to nothing. It is
+    /// forgotten only when the API server has said whose the address is.
+    async fn finish_pending(
+        &self,
+        claimant: &Claimant,
+        purpose: &Purpose,
+    ) -> Result<Option<AddressObject>, PoolFailure> {
+        let Some(earlier) = self.pending.get(purpose) else { return Ok(None) };
+        let wanted = self.wanted(claimant, &earlier.nic, &earlier.pool, earlier.address);
+        let outcome = match self.create(wanted).await {
+            Ok(object) => {
+                self.pending.remove(purpose);
+                return Ok(object);
+            }
+            // Refused: what the first attempt has done is still to be seen.
+            Err(failure) if !failure.is_retryable() => self.read_pending(&earlier).await,
+            Err(failure) => Err(failure),
+        };
+        outcome.map_err(|failure| api_server_failed(&earlier.pool, &failure))
+    }
+
+    /// Reads whose the address of an attempt is; the pod's own is known from then on.
+    async fn read_pending(&self, pending: &Holding) -> Result<Option<AddressObject>, Failure> {
+        let found = self.store.find(pending.ip()).await?;
+        let ours = found.filter(|object| object.holding.serves_as(pending));
+        if let Some(object) = ours.clone() {
+            self.holdings.write(|index| index.apply(object));
+        }
+        self.pending.remove(&Purpose::of(pending));
+        Ok(ours)
+    }
+
+    /// Learns of what a pod may hold without our knowing, before it is freed.
+    pub(super) async fn finish_pending_of(&self, pod_uid: &PodUid) -> Result<(), Failure> {
+        for pending in self.pending.of_pod(pod_uid) {
+            self.read_pending(&pending).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the sandbox and network that use the address now, unless the object says so already. `None`: the pod
+    /// does not hold it any more, or an earlier sandbox has just written into it.
+    pub(super) async fn adopt(
+        &self,
+        object: &AddressObject,
+        claimant: &Claimant,
+    ) -> Result<Option<AddressObject>, Failure> {
+        let holding = &object.holding;
+        let network = claimant.network.clone().filter(|_| claimant.nic == holding.nic);
+        let network = network.or_else(|| holding.network.clone());
+        let is_adopted = |holding: &Holding| {
+            holding.container_id.as_ref() == Some(&claimant.container_id) && holding.network == network
+        };
+        if is_adopted(holding) {
+            return Ok(Some(object.clone()));
+        }
+        let adopted = self.store.adopt(object, &claimant.container_id, network.as_deref()).await?;
+        Ok(self.holdings.write(|index| {
+            let Some(now) = adopted else {
+                index.delete(holding.ip());
+                return None;
+            };
+            // After a conflict it may still name the old sandbox: what is known is then right for the next try.
+            index.apply(now.clone());
+            is_adopted(&now.holding).then_some(now)
+        }))
+    }
+
+    /// Frees the address, unless its object has become something else meanwhile.
+    pub(super) async fn free(&self, object: &AddressObject) -> Result<(), Failure> {
+        let mut known = Some(object.clone());
+        while let Some(object) = known {
+            if self.store.delete(&object).await? {
+                break;
+            }
+            let is_same_sandbox =
+                |now: &AddressObject| now.holding.container_id == object.holding.container_id;
+            known = self.store.reread(&object).await?.filter(is_same_sandbox);
+        }
+        let holding = &object.holding;
+        self.holdings.write(|index| index.delete(holding.ip()));
+        self.free.released(&holding.pool, holding.ip());
+        Ok(())
+    }
+
+    /// Forgets the usage of pools that do not exist any more.
+    pub(super) fn forget_pools(&self, exists: impl Fn(&PoolName) -> bool) {
+        self.free.forget_pools(exists);
+    }
+}
+
+fn exhausted(pool: &Pool, usable: &IpSet) -> PoolFailure {
+    PoolFailure::Exhausted {
+        pool: pool.name.clone(),
+        usable: pool.usable.len(),
+        reserved: pool.usable.len() - usable.len(),
+    }
+}

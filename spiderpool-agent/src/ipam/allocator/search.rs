@@ -1,0 +1,127 @@
+//! Looking for a free address: by what is known of the pool first, by an exact list before it is called exhausted.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use spiderpool_core::ip::IpSet;
+use spiderpool_core::ipam::{Pool, PoolFailure};
+use spiderpool_core::names::PoolName;
+use spiderpool_runtime::kubernetes::Failure;
+use tracing::{debug, warn};
+
+use super::holdings::HoldingIndex;
+use super::pool_usage::PoolUsage;
+use super::store::{AddressStore, Freshness, Listing};
+use crate::ipam::keyed_mutex::KeyedMutex;
+use crate::watches::Shared;
+
+/// Finds addresses that seem free, and is told what became of them.
+pub(super) struct FreeAddresses {
+    store: AddressStore,
+    holdings: Shared<HoldingIndex>,
+    pools: Mutex<HashMap<PoolName, PoolUsage>>,
+    lists: KeyedMutex<PoolName>,
+}
+
+impl FreeAddresses {
+    /// Nothing is known of any pool.
+    pub(super) fn new(store: AddressStore, holdings: Shared<HoldingIndex>) -> Self {
+        Self { store, holdings, pools: Mutex::default(), lists: KeyedMutex::default() }
+    }
+
+    /// An address that seems free; `None` only after an exact list, now or a moment ago. The caller says what becomes
+    /// of it: taken, collided or not taken.
+    pub(super) async fn find(
+        &self,
+        pool: &Pool,
+        usable: &IpSet,
+        seed: u64,
+    ) -> Result<Option<IpAddr>, PoolFailure> {
+        if self.with(pool, |usage| usage.is_exhausted(usable, Instant::now())) {
+            return Ok(None);
+        }
+        if self.with(pool, |usage| usage.is_stale(Instant::now())) {
+            let _lock = self.lists.lock(pool.name.clone()).await;
+            if self.with(pool, |usage| usage.is_stale(Instant::now()))
+                && let Err(error) = self.renew(pool, Freshness::Cached).await
+            {
+                warn!(pool = %pool.name, %error, "usage of the pool cannot be read, picking without");
+            }
+        }
+        if let Some(ip) = self.pick(pool, usable, seed) {
+            return Ok(Some(ip));
+        }
+        let _lock = self.lists.lock(pool.name.clone()).await;
+        if self.with(pool, |usage| usage.is_exhausted(usable, Instant::now())) {
+            return Ok(None);
+        }
+        let renewed = self.renew(pool, Freshness::Exact).await;
+        renewed.map_err(|error| api_server_failed(&pool.name, &error))?;
+        let found = self.pick(pool, usable, seed);
+        if found.is_none() {
+            self.with(pool, |usage| usage.exhaust(usable, Instant::now()));
+        }
+        Ok(found)
+    }
+
+    fn pick(&self, pool: &Pool, usable: &IpSet, seed: u64) -> Option<IpAddr> {
+        let own = self.holdings.read(|index| index.of_pool(&pool.name));
+        self.with(pool, |usage| usage.pick(usable, &own, seed, Instant::now()))
+    }
+
+    async fn renew(&self, pool: &Pool, freshness: Freshness) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let used = self.store.of_pool(&pool.name, pool.family(), freshness).await?;
+        debug!(pool = %pool.name, used = used.len(), ?freshness, "usage of the pool read");
+        self.with(pool, |usage| usage.learn(used, begun));
+        Ok(())
+    }
+
+    fn with<T>(&self, pool: &Pool, f: impl FnOnce(&mut PoolUsage) -> T) -> T {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        f(pools.entry(pool.name.clone()).or_insert_with(|| PoolUsage::new(pool.family())))
+    }
+
+    /// The address is ours.
+    pub(super) fn taken(&self, pool: &PoolName, ip: IpAddr) {
+        self.if_known(pool, |usage| usage.take(ip));
+    }
+
+    /// The address is somebody else's.
+    pub(super) fn collided(&self, pool: &PoolName, ip: IpAddr, listing: Listing) {
+        self.if_known(pool, |usage| usage.collide(ip, listing, Instant::now()));
+    }
+
+    /// The address was not taken after all.
+    pub(super) fn not_taken(&self, pool: &PoolName, ip: IpAddr) {
+        self.if_known(pool, |usage| usage.give_back(ip));
+    }
+
+    /// An address of ours is free again.
+    pub(super) fn released(&self, pool: &PoolName, ip: IpAddr) {
+        self.if_known(pool, |usage| usage.release(ip, Instant::now()));
+    }
+
+    /// Forgets pools that do not exist any more.
+    pub(super) fn forget_pools(&self, exists: impl Fn(&PoolName) -> bool) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| exists(name));
+    }
+
+    fn if_known(&self, pool: &PoolName, change: impl FnOnce(&mut PoolUsage)) {
+        if let Some(usage) = self.pools.lock().unwrap_or_else(PoisonError::into_inner).get_mut(pool) {
+            change(usage);
+        }
+    }
+}
+
+/// The pool gave nothing because of the API server.
+pub(super) fn api_server_failed(pool: &PoolName, failure: &Failure) -> PoolFailure {
+    let (pool, cause) = (pool.clone(), failure.to_string());
+    if failure.is_retryable() {
+        PoolFailure::Unavailable { pool, cause }
+    } else {
+        PoolFailure::Refused { pool, cause }
+    }
+}

@@ -1,0 +1,68 @@
+//! The first stage of an ADD: what is asked for, by which pod.
+
+use std::sync::Arc;
+
+use spiderpool_api::agent::ipam::IpamAddArgs;
+use spiderpool_core::ipam::candidates::DefaultRoute;
+use spiderpool_core::ipam::{IpamError, Owner, PodAnnotations, Workload};
+use spiderpool_core::names::IfName;
+use tokio_util::sync::CancellationToken;
+
+use super::allocator::Claimant;
+use crate::watches::Pod;
+
+/// A request for the addresses of a NIC, or of all NICs if the pod's annotations say so.
+pub(super) struct AllocationRequest {
+    /// The pod.
+    pub(super) pod: Arc<Pod>,
+    /// What the pod's annotations ask of IPAM.
+    pub(super) annotations: PodAnnotations,
+    /// The NIC that is being added.
+    pub(super) nic: IfName,
+    /// What the CNI configuration says of the NIC's pools.
+    pub(super) configured: ConfiguredPools,
+    /// For whom addresses are taken.
+    pub(super) claimant: Claimant,
+}
+
+/// What the CNI configuration of a NIC says of its pools.
+pub(super) struct ConfiguredPools {
+    /// `default_ipv4_ippool`.
+    pub(super) ipv4: Vec<String>,
+    /// `default_ipv6_ippool`.
+    pub(super) ipv6: Vec<String>,
+    /// `clean_gateway`.
+    pub(super) default_route: DefaultRoute,
+    /// `match_master_subnet`.
+    pub(super) match_master_subnet: bool,
+}
+
+impl AllocationRequest {
+    /// Of a pod that may have addresses; `workload` is at its top. `abandoned` is cancelled when nobody
+    /// waits for the answer any more.
+    pub(super) fn new(
+        args: IpamAddArgs,
+        pod: Arc<Pod>,
+        workload: Workload,
+        abandoned: CancellationToken,
+    ) -> Result<Self, IpamError> {
+        Ok(Self {
+            annotations: PodAnnotations::parse(&pod.annotations)?,
+            nic: args.if_name.clone(),
+            configured: ConfiguredPools {
+                ipv4: args.default_ipv4_ip_pool.unwrap_or_default(),
+                ipv6: args.default_ipv6_ip_pool.unwrap_or_default(),
+                default_route: if args.clean_gateway { DefaultRoute::Clean } else { DefaultRoute::Keep },
+                match_master_subnet: args.match_master_subnet,
+            },
+            claimant: Claimant {
+                owner: Arc::new(Owner { pod: pod.identity.clone(), workload: Some(workload) }),
+                container_id: args.container_id,
+                nic: args.if_name,
+                network: args.network.map(Arc::from),
+                abandoned,
+            },
+            pod,
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! The second stage of an ADD: which addresses the pod should have, which of them it holds, and which pools may serve
+//! the others. Nothing is written here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::candidates::AutoPool;
+use spiderpool_core::ipam::{
+    AllocationPlan, Candidate, CandidateRequest, IpamError, PodPlace, Pool, PoolEntry, PoolTable,
+    filter_pools, plan_allocation, plan_candidates,
+};
+use spiderpool_core::names::{NodeName, PoolName};
+
+use super::allocator::AddressObject;
+use super::error::AllocateError;
+use super::request::AllocationRequest;
+use crate::watches::{NamespaceIndex, PoolIndex, PoolSpecs, Shared};
+
+/// What a request resolves to.
+enum Resolution {
+    /// All pools are known.
+    Ready(AllocationPlan<AddressObject>),
+    /// Some pools are not. When they are, the request is resolved again.
+    Pending(PendingPools),
+}
+
+/// Pools that have to be read before a request can be resolved. A pool that has still to be made is one more.
+enum PendingPools {
+    /// Those that the request names.
+    Named(Vec<PoolName>),
+    /// Those that could not be read until now: one of them may be a default pool.
+    Unread,
+}
+
+/// Why one NIC and family has no pools now.
+enum Unresolved {
+    Pending(PoolName),
+    Refused(IpamError),
+}
+
+/// Pools that were read for a request.
+#[derive(Default)]
+struct ReadPools {
+    /// As they were read; `None` for one that does not exist.
+    named: BTreeMap<PoolName, Option<PoolEntry>>,
+    /// Whether those that could not be read before have been.
+    unread: bool,
+}
+
+/// Resolves requests.
+pub(super) struct PoolResolver {
+    pub(super) node: NodeName,
+    pub(super) families: Vec<Family>,
+    pub(super) auto_pool: AutoPool,
+    pub(super) pools: Shared<PoolIndex>,
+    pub(super) pool_specs: PoolSpecs,
+    pub(super) namespaces: Shared<NamespaceIndex>,
+}
+
+impl PoolResolver {
+    /// What is to be done for a request, given what the pod holds. Pools that are not known yet are read.
+    pub(super) async fn resolve(
+        &self,
+        request: &AllocationRequest,
+        held: &[AddressObject],
+    ) -> Result<AllocationPlan<AddressObject>, AllocateError> {
+        self.pool_specs.wait().await?;
+        let mut read = ReadPools::default();
+        loop {
+            match self.try_resolve(request, held, &read)? {
+                Resolution::Ready(plan) => return Ok(plan),
+                Resolution::Pending(PendingPools::Unread) => {
+                    self.pool_specs.get_unread().await?;
+                    read.unread = true;
+                }
+                Resolution::Pending(PendingPools::Named(names)) => {
+                    for name in names {
+                        let entry = self.pool_specs.get(&name).await;
+                        let entry =
+                            entry.map_err(|source| AllocateError::ReadPool { pool: name.clone(), source })?;
+                        read.named.insert(name, entry);
+                    }
+                }
+            }
+        }
+    }
+
+    fn try_resolve(
+        &self,
+        request: &AllocationRequest,
+        held: &[AddressObject],
+        read: &ReadPools,
+    ) -> Result<Resolution, AllocateError> {
+        let candidates = match self.candidates(request) {
+            Err(IpamError::NoSource) if !read.unread => return Ok(Resolution::Pending(PendingPools::Unread)),
+            candidates => candidates.map_err(|error| AllocateError::Ipam(vec![error]))?,
+        };
+        let find_pools = |candidate: &Candidate| self.pools_of(candidate, request, read);
+        let unresolved = match plan_allocation(candidates, held, &request.nic, find_pools) {
+            Ok(plan) => return Ok(Resolution::Ready(plan)),
+            Err(unresolved) => unresolved,
+        };
+        let (mut pending, mut refused) = (Vec::new(), Vec::new());
+        for cause in unresolved {
+            match cause {
+                Unresolved::Pending(name) => pending.push(name),
+                Unresolved::Refused(error) => refused.push(error),
+            }
+        }
+        if pending.is_empty() {
+            return Err(AllocateError::Ipam(refused));
+        }
+        Ok(Resolution::Pending(PendingPools::Named(pending)))
+    }
+
+    /// The addresses that the pod should have.
+    fn candidates(&self, request: &AllocationRequest) -> Result<Vec<Candidate>, IpamError> {
+        let namespace = request.pod.identity.name.namespace();
+        plan_candidates(&CandidateRequest {
+            nic: &request.nic,
+            families: &self.families,
+            annotations: &request.annotations,
+            namespace_annotations: &self.namespaces.read(|index| index.annotations(namespace)),
+            cni_ipv4: &request.configured.ipv4,
+            cni_ipv6: &request.configured.ipv6,
+            cni_default_route: request.configured.default_route,
+            match_master_subnet: request.configured.match_master_subnet,
+            auto_pool: self.auto_pool,
+            default_pools: &self.pools.read(PoolIndex::defaults),
+        })
+    }
+
+    /// The pools that may serve a NIC and family, best first.
+    fn pools_of(
+        &self,
+        candidate: &Candidate,
+        request: &AllocationRequest,
+        read: &ReadPools,
+    ) -> Result<Vec<Arc<Pool>>, Unresolved> {
+        let mut table = PoolTable::new();
+        for name in &candidate.pools {
+            let entry = self.pools.read(|pools| pools.entry(name)).map(Some);
+            let entry = entry.or_else(|| read.named.get(name).cloned());
+            let Some(entry) = entry else { return Err(Unresolved::Pending(name.clone())) };
+            table.extend(entry.map(|entry| (name.clone(), entry)));
+        }
+        let namespace = request.pod.identity.name.namespace();
+        let place = PodPlace { node: self.node.as_str(), namespace };
+        let pools = filter_pools(candidate, &table, place).map_err(Unresolved::Refused)?;
+        Ok(pools.into_iter().cloned().collect())
+    }
+}

@@ -1,0 +1,118 @@
+//! The last stage of an ADD: what the pod holds, as the plugin and the pod's SpiderEndpoint are told.
+
+use std::sync::Arc;
+
+use spiderpool_api::agent::ipam::{IpConfig, IpamAddResponse, Route as WireRoute};
+use spiderpool_api::endpoint::{Record, endpoint_ips};
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::{Allocated, Candidate, Response, Workload, build_response};
+use tracing::warn;
+
+use super::allocator::AddressObject;
+use super::endpoint_queue::EndpointQueue;
+use super::error::AllocateError;
+use super::request::AllocationRequest;
+use crate::watches::PoolSpecs;
+
+/// Answers requests.
+pub(super) struct Responder {
+    pub(super) pool_specs: PoolSpecs,
+    pub(super) endpoints: Arc<EndpointQueue>,
+    /// Whether the kernel probes for other owners of a pod's IPv6 addresses.
+    pub(super) duplicate_address_detection: bool,
+}
+
+impl Responder {
+    /// The answer for a pod that holds these addresses, with what their pools say now. Its endpoint follows.
+    pub(super) async fn respond(
+        &self,
+        request: &AllocationRequest,
+        served: &[(Candidate, AddressObject)],
+    ) -> Result<IpamAddResponse, AllocateError> {
+        let mut allocated = Vec::with_capacity(served.len());
+        for (candidate, object) in served {
+            let name = &object.holding.pool;
+            let entry = self.pool_specs.get(name).await;
+            let entry = entry.map_err(|source| AllocateError::ReadPool { pool: name.clone(), source })?;
+            // A pool in use cannot be deleted; if somebody forced it, the address is still the pod's.
+            let pool = entry.and_then(|entry| entry.spec.ok());
+            allocated.push(Allocated {
+                nic: candidate.nic.clone(),
+                address: object.holding.address,
+                pool: name.clone(),
+                gateway: pool.as_ref().and_then(|pool| pool.gateway),
+                routes: pool.map(|pool| pool.routes.clone()).unwrap_or_default(),
+                default_route: candidate.default_route,
+            });
+        }
+        let response = build_response(allocated, &request.annotations.routes);
+        for route in &response.unplaced {
+            warn!(%route, "route of the pod's annotation has its next hop in no subnet of the pod and is left out");
+        }
+        if let Some(workload) = &request.claimant.owner.workload {
+            self.record(request, workload, &response);
+        }
+        Ok(IpamAddResponse {
+            enable_duplicate_address_detection: Some(self.duplicate_address_detection),
+            ..answer(&response)
+        })
+    }
+
+    fn record(&self, request: &AllocationRequest, workload: &Workload, response: &Response) {
+        self.endpoints.put(Record::new(&request.pod, workload, endpoint_ips(response)));
+    }
+}
+
+/// The plugin's answer.
+fn answer(response: &Response) -> IpamAddResponse {
+    let ips = response.addresses.iter().map(|allocated| IpConfig {
+        version: Family::of_net(&allocated.address).version(),
+        address: allocated.address.to_string(),
+        nic: allocated.nic.to_string(),
+        ip_pool: allocated.pool.to_string(),
+        gateway: allocated.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        ..IpConfig::default()
+    });
+    let routes = response.routes.iter().map(|route| WireRoute {
+        if_name: route.nic.to_string(),
+        dst: route.route.dst.to_string(),
+        gw: route.route.gw.to_string(),
+    });
+    IpamAddResponse { ips: ips.collect(), routes: routes.collect(), ..IpamAddResponse::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_api::endpoint::endpoint_ips;
+    use spiderpool_core::ipam::candidates::DefaultRoute;
+    use spiderpool_core::ipam::{Allocated, Route, build_response};
+
+    use super::*;
+
+    fn allocated(nic: &str, address: &str, gateway: Option<&str>, default_route: DefaultRoute) -> Allocated {
+        Allocated {
+            nic: nic.parse().unwrap(),
+            address: address.parse().unwrap(),
+            pool: "p".parse().unwrap(),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            routes: vec![],
+            default_route,
+        }
+    }
+
+    #[test]
+    fn the_answer_has_default_routes_the_endpoint_has_not() {
+        let keep = allocated("eth0", "10.6.0.9/16", Some("10.6.0.1"), DefaultRoute::Keep);
+        let clean = allocated("net1", "10.7.0.9/16", Some("10.7.0.1"), DefaultRoute::Clean);
+        let custom = Route::parse("192.0.2.0/24", "10.7.0.1").unwrap();
+        let response = build_response(vec![keep, clean], &[custom]);
+        let routes: Vec<_> = answer(&response)
+            .routes
+            .iter()
+            .map(|route| format!("{} {} {}", route.if_name, route.dst, route.gw))
+            .collect();
+        assert_eq!(routes, ["eth0 0.0.0.0/0 10.6.0.1", "net1 192.0.2.0/24 10.7.0.1"]);
+        let entries = endpoint_ips(&response);
+        assert_eq!((entries[0].routes.len(), entries[1].routes.len()), (0, 1));
+    }
+}
