@@ -27,15 +27,25 @@ fn serve(folder: &Path, answer: &'static str) -> (Client, JoinHandle<String>) {
     (Client::new(socket), server)
 }
 
+fn pod() -> PodName {
+    PodName::new("n", "p").unwrap()
+}
+
+fn add() -> IpamAddArgs {
+    IpamAddArgs::new("c".parse().unwrap(), "net1".parse().unwrap(), pod(), None)
+}
+
+fn del() -> IpamDelArgs {
+    IpamDelArgs::new("c".parse().unwrap(), "net1".parse().unwrap(), pod(), None)
+}
+
 #[test]
 fn an_allocation_on_the_wire() {
     let folder = tempfile::tempdir().unwrap();
     let body = r#"{"ips":[{"version":4,"address":"10.6.0.5/16","nic":"net1"}],"routes":null}"#;
     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).leak();
     let (client, server) = serve(folder.path(), answer);
-    let args =
-        IpamAddArgs { container_id: "c".to_owned(), if_name: "net1".to_owned(), ..IpamAddArgs::default() };
-    let response = client.allocate(&args).unwrap();
+    let response = client.allocate(&add()).unwrap();
     assert_eq!(response.ips[0].address, "10.6.0.5/16");
     let request = server.join().unwrap();
     assert!(request.starts_with("POST /v1/ipam/ip HTTP/1.1\r\nHost: "), "{request}");
@@ -71,7 +81,7 @@ fn refusals_in_every_form() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let (client, server) = serve(folder.path(), answer);
-        let error = client.release(&IpamDelArgs::default()).unwrap_err();
+        let error = client.release(&del()).unwrap_err();
         assert_eq!(error.to_string(), text);
         server.join().unwrap();
     }
@@ -80,12 +90,12 @@ fn refusals_in_every_form() {
 #[test]
 fn an_agent_that_is_down_or_hangs_up_is_retryable() {
     let folder = tempfile::tempdir().unwrap();
-    let error = Client::new(folder.path().join("nobody")).release(&IpamDelArgs::default()).unwrap_err();
+    let error = Client::new(folder.path().join("nobody")).release(&del()).unwrap_err();
     assert!(error.is_unreachable() && error.is_retryable());
     assert_eq!(error.reason(), "agent_unreachable");
     assert!(error.to_string().contains("check that spiderpool-agent runs"), "{error}");
     let (client, server) = serve(folder.path(), "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{");
-    let error = client.allocate(&IpamAddArgs::default()).unwrap_err();
+    let error = client.allocate(&add()).unwrap_err();
     assert!(matches!(error, ClientError::Io { .. }) && error.is_retryable(), "{error}");
     server.join().unwrap();
 }

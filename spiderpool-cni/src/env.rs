@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use spiderpool_core::names::{ContainerId, IfName};
+use spiderpool_core::names::{ContainerId, IfName, NameError, PodName, PodUid};
 use thiserror::Error;
 
 /// A CNI operation.
@@ -63,7 +63,10 @@ pub enum EnvError {
     ContainerId(String),
     /// Not an interface name.
     #[error("CNI_IFNAME is invalid: {0}")]
-    IfName(#[from] spiderpool_core::names::NameError),
+    IfName(#[from] NameError),
+    /// `CNI_ARGS` name no pod.
+    #[error("failed to load CNI ENV args: CNI_ARGS name no pod: {0}")]
+    Pod(NameError),
     /// `CNI_ARGS` cannot be understood.
     #[error("failed to load CNI ENV args: CNI_ARGS {text:?}: {reason}")]
     Args {
@@ -132,6 +135,20 @@ impl Request {
 }
 
 impl PodArgs {
+    /// The pod's namespace and name.
+    pub fn name(&self) -> Result<PodName, EnvError> {
+        PodName::new(self.namespace.as_str(), self.name.as_str()).map_err(EnvError::Pod)
+    }
+
+    /// The pod's UID; `None` where the runtime does not pass it.
+    pub fn uid(&self) -> Result<Option<PodUid>, EnvError> {
+        Some(&self.uid)
+            .filter(|uid| !uid.is_empty())
+            .map(|uid| uid.parse())
+            .transpose()
+            .map_err(EnvError::Pod)
+    }
+
     /// Parses `KEY=VALUE;KEY=VALUE`. A key that is not known is an error unless `IgnoreUnknown` is 1 or true.
     pub fn parse(text: &str) -> Result<Self, EnvError> {
         let error = |reason: String| EnvError::Args { text: text.to_owned(), reason };
@@ -204,6 +221,14 @@ mod tests {
             request.pod,
             PodArgs { namespace: "ns".to_owned(), name: "pod".to_owned(), uid: "u".to_owned() }
         );
+    }
+
+    #[test]
+    fn a_request_that_names_no_pod_says_so() {
+        let pod = PodArgs { namespace: "ns".to_owned(), ..PodArgs::default() };
+        assert!(pod.name().unwrap_err().to_string().contains("pod name \"\" is invalid"));
+        assert_eq!(pod.uid(), Ok(None), "not every runtime passes it");
+        assert!(PodArgs { uid: "a b".to_owned(), ..pod }.uid().is_err());
     }
 
     #[test]

@@ -39,18 +39,15 @@ impl Plugin for Ipam {
     fn add(request: &Request, config: NetConf, version: Version) -> Result<Value, PluginError> {
         // Before the agent allocates for a sandbox that is gone.
         let netns = NetNs::open(&request.netns)?;
+        let (container_id, nic) = (request.container_id.clone(), request.nic.clone());
         let args = IpamAddArgs {
-            container_id: request.container_id.to_string(),
-            if_name: request.nic.to_string(),
             net_namespace: request.netns.clone(),
-            pod_namespace: request.pod.namespace.clone(),
-            pod_name: request.pod.name.clone(),
-            pod_uid: request.pod.uid.clone(),
             network: Some(config.name),
             default_ipv4_ip_pool: config.ipam.default_ipv4_ippool,
             default_ipv6_ip_pool: config.ipam.default_ipv6_ippool,
             clean_gateway: config.ipam.clean_gateway,
             match_master_subnet: config.ipam.match_master_subnet,
+            ..IpamAddArgs::new(container_id, nic, request.pod.name()?, request.pod.uid()?)
         };
         let answer = Client::new(config.ipam.ipam_unix_socket_path)
             .allocate(&args)
@@ -64,13 +61,18 @@ impl Plugin for Ipam {
     }
 
     fn del(request: &Request, config: NetConf) -> Result<(), PluginError> {
+        let (pod, pod_uid) = match (request.pod.name(), request.pod.uid()) {
+            (Ok(pod), Ok(pod_uid)) => (pod, pod_uid),
+            // The agent has nothing of such a pod; the end of a pod waits for nobody.
+            (Err(error), _) | (_, Err(error)) => {
+                warn!(%error, "no pod is named, nothing is released");
+                return Ok(());
+            }
+        };
+        let (container_id, nic) = (request.container_id.clone(), request.nic.clone());
         let args = IpamDelArgs {
-            container_id: request.container_id.to_string(),
-            if_name: request.nic.to_string(),
             net_namespace: request.netns.clone(),
-            pod_namespace: request.pod.namespace.clone(),
-            pod_name: request.pod.name.clone(),
-            pod_uid: request.pod.uid.clone(),
+            ..IpamDelArgs::new(container_id, nic, pod, pod_uid)
         };
         // Garbage collection frees what is not released here; the end of a pod waits for nobody.
         if let Err(error) = Client::new(config.ipam.ipam_unix_socket_path).release(&args) {

@@ -5,7 +5,7 @@ use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{Config, NODE_LINK, Namespace, node_link_macs, own_policy_routes, stays};
 use spiderpool_core::mac::MacAddr;
-use spiderpool_core::names::{IfName, PodName};
+use spiderpool_core::names::IfName;
 use spiderpool_core::net::Link;
 
 use crate::env::Request;
@@ -54,9 +54,8 @@ impl Registration<'_> {
         let pod = &self.request.pod;
         Ok(RegisterNics {
             attachment: attachment(self.request, self.network),
-            pod: PodName::new(pod.namespace.as_str(), pod.name.as_str())
-                .map_err(|error| PluginError::Config(format!("CNI_ARGS: {error}")))?,
-            pod_uid: pod.uid.parse().ok(),
+            pod: pod.name()?,
+            pod_uid: pod.uid()?,
             netns: self.request.netns.clone(),
             nics,
             stay,

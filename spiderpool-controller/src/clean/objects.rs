@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::PatchParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
 use spiderpool_api::crd::{FINALIZER, GROUP, SpiderIPAddress, VERSION, definitions};
-use spiderpool_api::pod::{Pod, PodObject};
+use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::kubernetes::{Deletion, Failure, Preconditions};
 use tracing::{debug, info, warn};
 
@@ -78,7 +78,7 @@ impl Cleaner {
             return Ok(0);
         }
         let pods = Api::<PodObject>::all(self.kube.client());
-        let pods = self.kube.pages(&pods, |pod| Living::from(Pod::from(pod))).await;
+        let pods = self.kube.pages(&pods, Living::from).await;
         let pods = pods.context("pods cannot be listed, so it is unknown which addresses are in use")?;
         let pods: HashMap<_, _> = pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), pod)).collect();
         let (mut kept, mut failed) = (Vec::new(), Ok(()));

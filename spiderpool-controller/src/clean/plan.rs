@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use spiderpool_api::pod::Pod;
+use spiderpool_api::pod::{self, PodObject};
 use spiderpool_core::ipam::alive::{Fate, Stage, fate};
 
 /// The pod that holds an address.
@@ -23,9 +23,11 @@ pub(super) struct Living {
     pub(super) stage: Stage,
 }
 
-impl From<Pod> for Living {
-    fn from(pod: Pod) -> Self {
-        Self { namespace: pod.namespace, name: pod.name, uid: pod.uid, stage: pod.stage }
+impl From<PodObject> for Living {
+    fn from(pod: PodObject) -> Self {
+        let (uid, stage) = (pod::uid(&pod.metadata).to_owned(), pod.stage());
+        let (namespace, name) = (pod.metadata.namespace, pod.metadata.name);
+        Self { namespace: namespace.unwrap_or_default(), name: name.unwrap_or_default(), uid, stage }
     }
 }
 

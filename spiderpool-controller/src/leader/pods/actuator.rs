@@ -1,15 +1,16 @@
 //! Frees a pod's addresses or writes its endpoint, after the API server has confirmed the watches.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use spiderpool_api::crd::{AddressState, SpiderIPAddress};
 use spiderpool_api::endpoint::{self, Record};
 use spiderpool_api::pod::{Pod, PodObject};
-use spiderpool_core::ipam::PodAnnotations;
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::alive::Stage;
+use spiderpool_core::ipam::{PodAnnotations, Workload};
 use spiderpool_core::names::PoolName;
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{Deletion, Kubernetes, Preconditions};
@@ -50,7 +51,8 @@ impl Actuator {
         let api = Api::<PodObject>::namespaced(self.kube.client(), &id.namespace);
         let found = self.kube.read(api.get_opt(&id.name)).await;
         let found = found.map_err(|source| ReconcileError::ReadPod { pod: id.to_string(), source })?;
-        Ok(found.map(Pod::from))
+        let found = found.map(Pod::try_from).transpose();
+        found.map_err(|source| ReconcileError::UnreadablePod { pod: id.to_string(), source })
     }
 
     /// Read live: a node that has just come back may still run a pod that is overdue or gone.
@@ -67,7 +69,7 @@ impl Actuator {
             None => false,
         };
         let observed = found.as_ref().map(|pod| ObservedPod {
-            uid: &pod.uid,
+            uid: pod.identity.uid.as_str(),
             stage: pod.stage,
             has_stopped: pod.has_stopped,
             deletion: pod.deletion,
@@ -114,7 +116,7 @@ impl Actuator {
     }
 
     async fn write_endpoint(&self, id: &PodId) -> Result<(), ReconcileError> {
-        let is_same = |pod: &Pod| pod.uid == *id.uid && pod.stage == Stage::Alive;
+        let is_same = |pod: &Pod| pod.identity.uid.as_str() == &*id.uid && pod.stage == Stage::Alive;
         let Some(pod) = self.read_pod(id).await?.filter(is_same) else { return Ok(()) };
         let annotations = match PodAnnotations::parse(&pod.annotations) {
             Ok(annotations) => annotations,
@@ -128,11 +130,11 @@ impl Actuator {
             let find = |name: &PoolName| state.pools.get(name.as_str())?.spec()?.clone().ok();
             let ips = endpoint::restore(state.addresses.held(id), &annotations, find);
             let top = if holder.owner_kind.is_empty() {
-                ("Pod", &*id.name)
+                Workload { kind: "Pod".into(), name: Arc::clone(&id.name) }
             } else {
-                (&*holder.owner_kind, &*holder.owner_name)
+                Workload { kind: Arc::clone(&holder.owner_kind), name: Arc::clone(&holder.owner_name) }
             };
-            Some(Record::new(&pod, top, ips))
+            Some(Record::new(&pod, &top, ips))
         });
         let Some(record) = record else { return Ok(()) };
         let written = EndpointStore::new(self.kube.clone()).write(&record).await;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use spiderpool_core::names::NameError;
 use spiderpool_runtime::kubernetes::Failure;
 use thiserror::Error;
 
@@ -15,6 +16,14 @@ pub(crate) enum ReconcileError {
         pod: String,
         /// Why.
         source: Failure,
+    },
+    /// The pod is there, and makes no sense.
+    #[error("Pod {pod} is unreadable and keeps what it holds: {source}")]
+    UnreadablePod {
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: NameError,
     },
     /// Whether the node is ready is unknown.
     #[error("failed to get Node {node}: {source}")]
@@ -56,7 +65,7 @@ impl ReconcileError {
     /// A word for logs.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::ReadPod { .. } => "ReadPodFailed",
+            Self::ReadPod { .. } | Self::UnreadablePod { .. } => "ReadPodFailed",
             Self::ReadNode { .. } => "ReadNodeFailed",
             Self::Endpoint { .. } => "EndpointFailed",
             Self::Address { .. } => "FreeFailed",

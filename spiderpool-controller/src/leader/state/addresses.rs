@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use spiderpool_api::endpoint::HeldAddress;
+use spiderpool_core::ipam::{AddressState, Holding, Owner, Workload};
+use spiderpool_core::names::{PodIdentity, PodName};
 use spiderpool_runtime::watch::Index;
 
 use super::slim::SlimAddress;
@@ -41,6 +42,13 @@ impl Holder {
     /// Whether it is a static pod, which the kubelet runs from a file: its owner is the Node.
     pub fn is_static(&self) -> bool {
         &*self.owner_kind == "Node"
+    }
+
+    fn owner(&self, id: &PodId) -> Option<Owner> {
+        let name = PodName::new(Arc::clone(&id.namespace), Arc::clone(&id.name)).ok()?;
+        let pod = PodIdentity { name, uid: Arc::clone(&id.uid).try_into().ok()? };
+        let workload = Workload { kind: Arc::clone(&self.owner_kind), name: Arc::clone(&self.owner_name) };
+        Some(Owner { pod, workload: (!self.owner_kind.is_empty()).then_some(workload) })
     }
 
     /// The addresses.
@@ -93,13 +101,22 @@ impl AddressIndex {
         self.holders.get(id)
     }
 
-    /// The bound addresses of a pod, as its endpoint names them.
-    pub fn held(&self, id: &PodId) -> Vec<HeldAddress<'_>> {
+    /// The bound addresses of a pod that are readable.
+    pub fn held(&self, id: &PodId) -> Vec<Holding> {
         let Some(holder) = self.holders.get(id) else { return Vec::new() };
+        let Some(owner) = holder.owner(id).map(Arc::new) else { return Vec::new() };
         let held = holder.addresses.iter().filter_map(|(ip, pool)| {
             let address = self.pools.get(pool)?.get(ip)?;
-            let net = address.net.filter(|_| address.is_bound)?;
-            Some(HeldAddress { interface: &address.interface, net, pool })
+            Some(Holding {
+                address: address.net.filter(|_| address.is_bound)?,
+                pool: Arc::clone(pool).try_into().ok()?,
+                nic: Arc::clone(&address.interface).try_into().ok()?,
+                owner: Arc::clone(&owner),
+                node: None,
+                container_id: None,
+                network: None,
+                state: AddressState::Bound,
+            })
         });
         held.collect()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::Holding;
 use spiderpool_core::ipam::alive::{Ending, Fate, OverdueRules, Stage, fate};
 
 use super::{ClusterState, PodId};
@@ -147,11 +147,11 @@ impl ClusterState {
         let held = self.addresses.held(id);
         let endpoint = self.endpoints.of(id);
         held.iter().any(|one| {
-            let same = held.iter().filter(|other| {
-                other.interface == one.interface && Family::of_net(&other.net) == Family::of_net(&one.net)
-            });
-            let mut same = same.map(|other| (other.interface, other.net));
-            !same.any(|(interface, net)| endpoint.is_some_and(|endpoint| endpoint.lists(interface, net)))
+            let mut same = held.iter().filter(|other| other.nic == one.nic && other.family() == one.family());
+            let is_listed = |other: &Holding| {
+                endpoint.is_some_and(|endpoint| endpoint.lists(other.nic.as_str(), other.address))
+            };
+            !same.any(is_listed)
         })
     }
 }

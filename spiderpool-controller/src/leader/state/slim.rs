@@ -10,7 +10,7 @@ use kube::core::{ApiResource, Object};
 use kube::{Api, Client};
 use serde::Deserialize;
 use spiderpool_api::crd::{AddressState, SpiderEndpoint, SpiderIPAddress};
-use spiderpool_api::pod::{Pod, PodObject};
+use spiderpool_api::pod::{self, PodObject};
 use spiderpool_core::ipam::address_name::parse_object_name;
 use spiderpool_core::ipam::alive::Stage;
 
@@ -56,17 +56,16 @@ pub struct SlimPod {
 }
 
 impl From<PodObject> for SlimPod {
-    fn from(object: PodObject) -> Self {
-        let pod = Pod::from(object);
+    fn from(pod: PodObject) -> Self {
         Self {
+            uid: pod::uid(&pod.metadata).to_owned(),
+            node: pod.node().to_owned(),
+            stage: pod.stage(),
+            has_stopped: pod.has_stopped(),
+            deletion: pod.deletion(),
             may_run_for: pod.may_run_for(),
-            namespace: pod.namespace,
-            name: pod.name,
-            uid: pod.uid,
-            node: pod.node,
-            stage: pod.stage,
-            has_stopped: pod.has_stopped,
-            deletion: pod.deletion,
+            namespace: pod.metadata.namespace.unwrap_or_default(),
+            name: pod.metadata.name.unwrap_or_default(),
         }
     }
 }

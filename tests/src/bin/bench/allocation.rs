@@ -15,6 +15,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamDelArgs};
 use spiderpool_api::agent::path;
+use spiderpool_core::names::PodName;
 use spiderpool_tests::control_plane::{ControlPlane, Durability, Options};
 use spiderpool_tests::exchange::{ask_socket, json_body};
 use spiderpool_tests::tools;
@@ -39,6 +40,12 @@ struct Want {
     node: usize,
     name: String,
     uid: String,
+}
+
+impl Want {
+    fn pod(&self) -> Result<PodName> {
+        Ok(PodName::new(NAMESPACE, self.name.as_str())?)
+    }
 }
 
 /// What one round measured.
@@ -216,14 +223,9 @@ async fn add_all(socket: PathBuf, wants: Vec<Want>, pool: String, in_flight: usi
 
 async fn add_one(socket: &Path, want: &Want, pool: &str) -> Result<String> {
     let arguments = IpamAddArgs {
-        container_id: want.uid.clone(),
-        if_name: "net1".into(),
         net_namespace: "/proc/self/ns/net".into(),
-        pod_namespace: NAMESPACE.into(),
-        pod_name: want.name.clone(),
-        pod_uid: want.uid.clone(),
         default_ipv4_ip_pool: Some(vec![pool.to_owned()]),
-        ..IpamAddArgs::default()
+        ..IpamAddArgs::new(want.uid.parse()?, "net1".parse()?, want.pod()?, Some(want.uid.parse()?))
     };
     let (status, body) = ask_socket(socket, Method::POST, path::IP, json_body(&arguments)?).await?;
     ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
@@ -238,14 +240,8 @@ async fn release_all(client: &Client, agents: &Agents, wants: &[Want]) -> Result
         let (pods, socket, want) = (pods.clone(), agents.sockets[want.node].clone(), want.clone());
         async move {
             pods.delete(&want.name, &DeleteParams::default().grace_period(0)).await?;
-            let arguments = IpamDelArgs {
-                container_id: want.uid.clone(),
-                if_name: "net1".into(),
-                pod_namespace: NAMESPACE.into(),
-                pod_name: want.name.clone(),
-                pod_uid: want.uid.clone(),
-                ..IpamDelArgs::default()
-            };
+            let uid = Some(want.uid.parse()?);
+            let arguments = IpamDelArgs::new(want.uid.parse()?, "net1".parse()?, want.pod()?, uid);
             let (status, body) =
                 ask_socket(&socket, Method::DELETE, path::IP, json_body(&arguments)?).await?;
             ensure!(status.is_success(), "release {}: {}", want.name, String::from_utf8_lossy(&body));
