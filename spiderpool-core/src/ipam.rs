@@ -20,6 +20,7 @@ pub mod pod_stage;
 pub mod pool;
 pub mod release;
 pub mod response;
+pub mod route;
 pub mod usage;
 pub mod vanished;
 
@@ -30,4 +31,5 @@ pub use filter::{PodPlace, PoolEntry, PoolTable, filter_pools};
 pub use holding::{AddressState, Holding, Owner, Workload};
 pub use plan::{AllocationPlan, Step, plan_allocation};
 pub use pool::{Pool, PoolError, PoolFields};
-pub use response::{Allocated, Response, Route, build_response};
+pub use response::{Allocated, Response, build_response};
+pub use route::Route;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::candidates::{DefaultRoute, PoolSource};
 use super::error::IpamError;
-use super::response::{Route, RouteError};
+use super::route::{Route, RouteError};
 use crate::Unsupported;
 use crate::go_json::from_go_json;
 use crate::ip::Family;

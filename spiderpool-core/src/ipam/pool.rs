@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::response::Route;
+use super::route::Route;
 use crate::ip::{Family, IpSet};
 use crate::label_selector::LabelSelector;
 use crate::names::PoolName;

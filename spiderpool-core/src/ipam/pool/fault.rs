@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::error_list::ErrorList;
 use crate::ip::{Family, IpRange, IpRangeError};
-use crate::ipam::response::RouteError;
+use crate::ipam::route::RouteError;
 use crate::label_selector::SelectorProblem;
 use crate::names::NameError;
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Affinities, Pool, PoolError, PoolFault, PoolProblem};
 use crate::ip::{Family, IpRange, IpSet};
-use crate::ipam::response::Route;
+use crate::ipam::route::Route;
 use crate::label_selector::{LabelSelector, SelectorFields};
 use crate::names::PoolName;
 
