@@ -92,8 +92,8 @@ async fn two_nics_on_one_pool_get_two_addresses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_cannot_be_decoded_fails_only_the_pods_that_name_it() {
     let bench = Bench::new("undecodable").await;
-    bench.pool("good", "10.13.0.0/24", &["10.13.0.2-10.13.0.9"], &json!({}));
-    bench.pool("bad", "10.14.0.0/24", &["10.14.0.2-10.14.0.9"], &json!({}));
+    bench.pool("good", "10.71.0.0/24", &["10.71.0.2-10.71.0.9"], &json!({}));
+    bench.pool("bad", "10.72.0.0/24", &["10.72.0.2-10.72.0.9"], &json!({}));
     let fault = Fault::UndecodablePool("undecodable-bad");
     let proxy = FaultProxy::start(&bench.identity("n1"), fault, 0).await.unwrap();
     let kubeconfig = proxy.kubeconfig(&bench.folder("n1")).unwrap();
@@ -108,7 +108,7 @@ async fn a_pool_that_cannot_be_decoded_fails_only_the_pods_that_name_it() {
         .await;
     // A later generation is read anew.
     proxy.heal();
-    bench.pool("bad", "10.14.0.0/24", &["10.14.0.2-10.14.0.8"], &json!({}));
+    bench.pool("bad", "10.72.0.0/24", &["10.72.0.2-10.72.0.8"], &json!({}));
     bench
         .until("the pool is served", async || {
             agent.ask(Method::POST, path::IP, &bad.add("eth0", "c1")).await.unwrap().ok().is_ok()
