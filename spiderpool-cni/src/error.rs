@@ -122,7 +122,7 @@ impl PluginError {
     pub fn code(&self) -> u32 {
         match self {
             Self::Version(_) => 1,
-            Self::Environment(_) | Self::NetNs(_) => 4,
+            Self::Environment(_) | Self::NetNs(_) | Self::Step { source: StepError::Netns(_), .. } => 4,
             Self::Stdin(_) => 5,
             Self::Decode(_) => 6,
             Self::Settings(_) | Self::Config(_) => 7,
@@ -132,7 +132,6 @@ impl PluginError {
             Self::CoordinatorConfig(_) | Self::Register(_) => 101,
             Self::Plan(PlanError::Unsupported(_)) | Self::Unsupported(_) => 102,
             Self::Plan(_) => 103,
-            Self::Step { source: StepError::Netns(_), .. } => 4,
             Self::Netlink(_) | Self::NoDevice(_) | Self::Step { .. } => 104,
             Self::Programs(_) | Self::Attach(_) => 105,
             Self::Check { .. } | Self::MissingAddresses { .. } => 106,
@@ -145,7 +144,7 @@ impl PluginError {
         match self {
             Self::Version(_) => "version",
             Self::Environment(_) => "environment",
-            Self::NetNs(_) => "netns",
+            Self::NetNs(_) | Self::Step { source: StepError::Netns(_), .. } => "netns",
             Self::Stdin(_) | Self::Decode(_) | Self::Settings(_) | Self::Config(_) => "config",
             Self::AgentDown(_) => "agent_down",
             Self::Allocation(_) | Self::NoAllocation(_) | Self::AllocationAnswer { .. } => "allocation",
@@ -153,7 +152,6 @@ impl PluginError {
             Self::Register(_) => "register",
             Self::Plan(_) => "plan",
             Self::Unsupported(_) => "unsupported",
-            Self::Step { source: StepError::Netns(_), .. } => "netns",
             Self::Netlink(_) | Self::NoDevice(_) | Self::Step { .. } => "kernel",
             Self::Programs(_) | Self::Attach(_) => "programs",
             Self::Check { .. } | Self::MissingAddresses { .. } => "check",
@@ -190,7 +188,7 @@ impl PluginError {
 
 impl From<ApplyError> for PluginError {
     fn from(error: ApplyError) -> Self {
-        Self::Step { step: Box::new(error.step), source: error.source }
+        Self::Step { step: error.step, source: error.source }
     }
 }
 

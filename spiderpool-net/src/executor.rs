@@ -26,7 +26,7 @@ pub enum MissingDevice {
 #[error("{step}: {source}")]
 pub struct ApplyError {
     /// The step.
-    pub step: Step,
+    pub step: Box<Step>,
     /// Why.
     pub source: StepError,
 }
@@ -223,12 +223,11 @@ impl<'a> Executor<'a> {
             Place::Pod => &mut self.pod,
             Place::Node => &mut self.node,
         };
-        let index = match self.indexes.get(&key) {
-            Some(index) => *index,
-            None => {
-                let link = netlink.link_by_name(dev).await?;
-                link.ok_or_else(|| StepError::NoDevice(dev.clone()))?.index
-            }
+        let index = if let Some(index) = self.indexes.get(&key) {
+            *index
+        } else {
+            let link = netlink.link_by_name(dev).await?;
+            link.ok_or_else(|| StepError::NoDevice(dev.clone()))?.index
         };
         self.indexes.insert(key, index);
         Ok((netlink, index))
@@ -287,7 +286,7 @@ fn set_node_sysctl(key: &str, value: &str) -> Result<Option<String>, SysctlError
 }
 
 fn failed<E: Into<StepError>>(step: &Step) -> impl FnOnce(E) -> ApplyError {
-    let step = step.clone();
+    let step = Box::new(step.clone());
     move |error| ApplyError { step, source: error.into() }
 }
 

@@ -114,8 +114,11 @@ const SETTINGS: &str = r#"{"podMACPrefix":"0a:1b","txQueueLen":77,"podRPFilter":
 /// Runs `test` in a node of its own.
 fn in_a_node(test: impl AsyncFnOnce() + Send) {
     if nix::unistd::geteuid().is_root() {
-        let test = || block_on(async { Ok::<_, NetlinkError>(test().await) });
-        NetNs::create().unwrap().run(test).unwrap().unwrap();
+        let test = async || {
+            test().await;
+            Ok::<_, NetlinkError>(())
+        };
+        NetNs::create().unwrap().run(|| block_on(test())).unwrap().unwrap();
     } else {
         assert!(std::env::var_os("CI").is_none(), "this test needs root");
         eprintln!("skipped: needs root");

@@ -45,7 +45,7 @@ impl Received {
 
 /// A netlink socket that is registered with the runtime; it belongs to the namespace it was opened in.
 pub(crate) struct Socket {
-    socket: TokioSocket,
+    inner: TokioSocket,
     datagram: RefCell<Vec<u8>>,
     received: Cell<Received>,
     failure: RefCell<Option<(&'static str, io::Error)>>,
@@ -101,7 +101,7 @@ impl Socket {
 impl From<TokioSocket> for Socket {
     fn from(socket: TokioSocket) -> Self {
         Self {
-            socket,
+            inner: socket,
             datagram: RefCell::new(Vec::with_capacity(BUFFER)),
             received: Cell::default(),
             failure: RefCell::new(None),
@@ -111,11 +111,11 @@ impl From<TokioSocket> for Socket {
 
 impl AsyncSocket for Socket {
     fn socket_ref(&self) -> &SysSocket {
-        self.socket.socket_ref()
+        self.inner.socket_ref()
     }
 
     fn socket_mut(&mut self) -> &mut SysSocket {
-        self.socket.socket_mut()
+        self.inner.socket_mut()
     }
 
     fn new(protocol: isize) -> io::Result<Self> {
@@ -127,7 +127,7 @@ impl AsyncSocket for Socket {
     }
 
     fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], addr: &SocketAddr) -> Poll<io::Result<usize>> {
-        self.socket.poll_send_to(cx, buf, addr).map(|result| self.remember("send", result))
+        self.inner.poll_send_to(cx, buf, addr).map(|result| self.remember("send", result))
     }
 
     fn poll_recv<B: BufMut>(&self, cx: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<()>> {
@@ -137,7 +137,7 @@ impl AsyncSocket for Socket {
     fn poll_recv_from<B: BufMut>(&self, cx: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<SocketAddr>> {
         let mut datagram = self.datagram.borrow_mut();
         datagram.clear();
-        let source = self.remember("receive", ready!(self.socket.poll_recv_from(cx, &mut *datagram)))?;
+        let source = self.remember("receive", ready!(self.inner.poll_recv_from(cx, &mut *datagram)))?;
         self.received.set(self.received.get().with(&datagram));
         buf.put_slice(&datagram);
         Poll::Ready(Ok(source))

@@ -81,8 +81,11 @@ async fn links(netns: &NetNs, node_addresses: &[&str]) -> Netlink {
 
 fn in_a_node(test: impl AsyncFnOnce() + Send) {
     if nix::unistd::geteuid().is_root() {
-        let test = || block_on(async { Ok::<_, NamespaceError>(test().await) });
-        NetNs::create().unwrap().run(test).unwrap().unwrap();
+        let test = async || {
+            test().await;
+            Ok::<_, NamespaceError>(())
+        };
+        NetNs::create().unwrap().run(|| block_on(test())).unwrap().unwrap();
     } else {
         assert!(std::env::var_os("CI").is_none(), "this test needs root");
         eprintln!("skipped: needs root");
