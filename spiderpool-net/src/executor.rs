@@ -35,13 +35,13 @@ pub struct ApplyError {
 #[derive(Debug, Error)]
 pub enum StepError {
     /// netlink.
-    #[error("the kernel refused")]
+    #[error("the kernel refused: {0}")]
     Netlink(#[from] NetlinkError),
     /// A kernel parameter.
-    #[error("the kernel refused")]
+    #[error("the kernel refused: {0}")]
     Sysctl(#[from] SysctlError),
     /// The pod's namespace cannot be entered.
-    #[error("the pod's network namespace cannot be used")]
+    #[error(transparent)]
     Netns(#[from] NetNsError),
     /// The step names a device that is not there.
     #[error("device {0} is gone")]
