@@ -1,20 +1,22 @@
 //! `spiderpool-init`: what the chart's values ask for, at install and upgrade. Whatever it does it can do again.
 
 mod apply;
+mod command;
 mod definitions;
-mod environment;
-mod lists;
-mod objects;
+mod file;
+mod manifests;
 
 use std::time::Instant;
 
 use anyhow::bail;
+use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::logging;
 use tracing::{error, info};
 
-pub use environment::{Command, Init, Values};
-pub use objects::{ObjectError, Wanted, plan};
+pub use command::{Command, Init};
+pub use file::{DefaultCoordinator, DefaultPool, InitFile};
+pub use manifests::{Manifest, ManifestError, plan};
 
 use apply::Applier;
 
@@ -25,23 +27,23 @@ pub async fn run(init: Init) -> anyhow::Result<()> {
     if let Some(Command::ApplyCrds) = init.command {
         return definitions::apply(&Kubernetes::connect().await?, deadline).await;
     }
-    // What makes no sense is said before anything is written.
-    let wanted = plan(&init.values)?;
-    if wanted.is_empty() {
-        info!("the values ask for no object");
+    // Everything is checked before anything is written.
+    let manifests = plan(&InitFile::load(&init.config_path)?)?;
+    if manifests.is_empty() {
+        info!("no default object is configured");
         return Ok(());
     }
     let applier = Applier::new(Kubernetes::connect().await?, deadline);
     let mut failed = Vec::new();
-    for object in &wanted {
-        if let Err(problem) = applier.apply(object).await {
-            error!(object = %object, error = %problem, "not applied");
-            failed.push(problem.to_string());
+    for manifest in &manifests {
+        if let Err(error) = applier.apply(manifest).await {
+            error!(object = %manifest, %error, "object not applied");
+            failed.push(error.to_string());
         }
     }
     if !failed.is_empty() {
         bail!("{}", failed.join("; "));
     }
-    info!(objects = wanted.len(), "everything that the values ask for is there");
+    info!(objects = manifests.len(), "all default objects are applied");
     Ok(())
 }

@@ -10,6 +10,8 @@ mod render;
 mod environment;
 #[path = "chart/hooks.rs"]
 mod hooks;
+#[path = "chart/init_file.rs"]
+mod init_file;
 #[path = "chart/refusals.rs"]
 mod refusals;
 #[path = "chart/rights.rs"]

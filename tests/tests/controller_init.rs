@@ -36,33 +36,29 @@ fn get(plane: &ControlPlane, arguments: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-const POOL: &str = "SPIDERPOOL_INIT_DEFAULT_IPV4_IPPOOL_NAME";
-const SUBNET: &str = "SPIDERPOOL_INIT_DEFAULT_IPV4_IPPOOL_SUBNET";
-const RANGES: &str = "SPIDERPOOL_INIT_DEFAULT_IPV4_IPPOOL_IPRANGES";
-const GATEWAY: &str = "SPIDERPOOL_INIT_DEFAULT_IPV4_IPPOOL_GATEWAY";
-const COORDINATOR: &str = "SPIDERPOOL_INIT_DEFAULT_COORDINATOR_NAME";
-const MODE: &str = "SPIDERPOOL_INIT_DEFAULT_COORDINATOR_MODE";
-const HIJACK: &str = "SPIDERPOOL_INIT_DEFAULT_COORDINATOR_HIJACK_CIDR";
-const DEADLINE: &str = "SPIDERPOOL_INIT_DEADLINE";
+/// Runs spiderpool-init with this file.
+fn init(plane: &ControlPlane, file: &Value, environment: &[(&str, &str)]) -> anyhow::Result<String> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("init.yml");
+    std::fs::write(&path, file.to_string())?;
+    run(plane, "spiderpool-init", &["--config-path", path.to_str().unwrap()], environment)
+}
 
 /// Upstream takes an object that exists for success: an upgrade changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_applies_changed_values_except_those_a_user_has_set() {
     let plane = ControlPlane::shared();
     let name = "init-pool";
-    let values = |ranges, mode| {
-        [
-            (POOL, name),
-            (SUBNET, "10.50.0.0/16"),
-            (RANGES, ranges),
-            (GATEWAY, "10.50.0.1"),
-            (COORDINATOR, "init-scc"),
-            (MODE, mode),
-            (HIJACK, r#"["169.254.0.0/16"]"#),
-        ]
+    let file = |range: &str, mode: &str, hijack: &str| {
+        json!({
+            "ipv4Pool": {
+                "name": name, "subnet": "10.50.0.0/16", "ipRanges": [range], "gateway": "10.50.0.1",
+            },
+            "coordinator": {"name": "init-scc", "spec": {"mode": mode, "hijackCIDR": [hijack]}},
+        })
     };
-    let first = values(r#"["10.50.1.1-10.50.1.9"]"#, "auto");
-    run(plane, "spiderpool-init", &[], &first).unwrap();
+    let first = file("10.50.1.1-10.50.1.9", "auto", "169.254.0.0/16");
+    init(plane, &first, &[]).unwrap();
     let made = get(plane, &["spiderippool", name]);
     assert_eq!(
         made["spec"],
@@ -72,7 +68,7 @@ async fn an_upgrade_applies_changed_values_except_those_a_user_has_set() {
         })
     );
     let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
-    run(plane, "spiderpool-init", &[], &first).unwrap();
+    init(plane, &first, &[]).unwrap();
     assert_eq!(
         version(&get(plane, &["spiderippool", name])),
         version(&made),
@@ -82,10 +78,9 @@ async fn an_upgrade_applies_changed_values_except_those_a_user_has_set() {
     // By hand: what the user has changed stays, the rest follows the values.
     let edit = r#"{"spec": {"mode": "overlay"}}"#;
     plane.kubectl(&["patch", "spidercoordinator", "init-scc", "--type=merge", "-p", edit]).unwrap();
-    let mut second = values(r#"["10.50.1.1-10.50.1.99"]"#, "underlay");
-    second[6] = (HIJACK, "1.2.3.4");
-    let said = run(plane, "spiderpool-init", &[], &second).unwrap();
-    assert!(said.contains(".spec.mode") && said.contains("is kept"), "{said}");
+    let second = file("10.50.1.1-10.50.1.99", "underlay", "1.2.3.4");
+    let output = init(plane, &second, &[]).unwrap();
+    assert!(output.contains(".spec.mode") && output.contains("is kept"), "{output}");
     let coordinator = get(plane, &["spidercoordinator", "init-scc"]);
     assert_eq!(coordinator["spec"]["mode"], "overlay");
     assert_eq!(coordinator["spec"]["hijackCIDR"], json!(["1.2.3.4/32"]));
@@ -95,15 +90,19 @@ async fn an_upgrade_applies_changed_values_except_those_a_user_has_set() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_value_fails_at_once_with_the_reason() {
     let plane = ControlPlane::shared();
-    let refused = |environment: &[(&str, &str)], part: &str| {
-        let error = run(plane, "spiderpool-init", &[], environment).unwrap_err().to_string();
+    let refused = |file: &Value, part: &str| {
+        let error = init(plane, file, &[]).unwrap_err().to_string();
         assert!(error.contains(part), "{part:?} is not in {error}");
     };
-    let v6 = "SPIDERPOOL_INIT_DEFAULT_IPV6_IPPOOL_NAME";
-    refused(&[(POOL, "same"), (v6, "same"), (SUBNET, "10.51.0.0/16")], "both named");
-    refused(&[(COORDINATOR, "init-bad"), (MODE, "sideways")], "Unsupported value");
-    refused(&[("SPIDERPOOL_INIT_DEFAULT_IPV4_SUBNET_NAME", "s")], "not supported yet");
-    refused(&[("SPIDERPOOL_INIT_ENABLE_MULTUS_CONFIG", "true")], "not supported yet");
+    let pool = json!({"name": "same", "subnet": "10.51.0.0/16"});
+    refused(&json!({"ipv4Pool": pool, "ipv6Pool": {"name": "same"}}), "both named");
+    let coordinator = |spec: Value| json!({"coordinator": {"name": "init-bad", "spec": spec}});
+    refused(&coordinator(json!({"mode": "sideways"})), "mode \"sideways\" is unknown");
+    refused(&coordinator(json!({"vethMTU": 0})), "vethMTU 0");
+    // What only the API server knows: it is the last to refuse.
+    refused(&json!({"coordinator": {"name": "Init_Bad"}}), "is refused");
+    refused(&json!({"ipv4Pool": {"name": "a", "subnetName": "s"}}), "not supported yet");
+    refused(&json!({"enableMultusConfig": true}), "not supported yet");
 }
 
 /// Upstream waits without end.
@@ -112,8 +111,8 @@ async fn waiting_for_definitions_ends_at_the_deadline() {
     let options = Options { definitions: Definitions::None, ..Options::default() };
     let plane = ControlPlane::start(options).unwrap();
     let begun = Instant::now();
-    let environment = [(COORDINATOR, "default"), (DEADLINE, "3")];
-    let error = run(&plane, "spiderpool-init", &[], &environment).unwrap_err().to_string();
+    let file = json!({"coordinator": {"name": "default"}});
+    let error = init(&plane, &file, &[("SPIDERPOOL_INIT_DEADLINE", "3")]).unwrap_err().to_string();
     assert!(
         error.contains("SpiderCoordinator default") && error.contains("SPIDERPOOL_INIT_DEADLINE"),
         "{error}"
@@ -134,7 +133,7 @@ async fn waiting_for_definitions_ends_at_the_deadline() {
     let now = get(&plane, &["crd", endpoint]);
     assert_eq!(now["spec"], wanted);
     assert_eq!(now["metadata"]["labels"]["user"], "label");
-    run(&plane, "spiderpool-init", &[], &[(COORDINATOR, "default")]).unwrap();
+    init(&plane, &file, &[]).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::objects::Wanted;
+use super::manifests::Manifest;
 
 /// The owner of the fields that the values set.
 pub(super) const MANAGER: &str = "spiderpool-init";
@@ -64,33 +64,33 @@ impl Applier {
     }
 
     /// Applies one object; a field that was changed by hand since stays as it is.
-    pub(super) async fn apply(&self, wanted: &Wanted) -> Result<(), ApplyError> {
+    pub(super) async fn apply(&self, manifest: &Manifest) -> Result<(), ApplyError> {
         loop {
-            let failure = match self.attempt(wanted).await {
+            let failure = match self.attempt(manifest).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
             // A kind that is not there yet is 404.
             if !failure.is_retryable() && !failure.is_not_found() {
-                return Err(ApplyError::Refused { object: wanted.to_string(), source: failure });
+                return Err(ApplyError::Refused { object: manifest.to_string(), source: failure });
             }
             if Instant::now() + RETRY >= self.deadline {
-                return Err(ApplyError::Deadline { object: wanted.to_string(), source: failure });
+                return Err(ApplyError::Deadline { object: manifest.to_string(), source: failure });
             }
-            warn!(object = %wanted, error = %failure, "not applied yet, trying again");
+            warn!(object = %manifest, error = %failure, "object not applied yet, trying again");
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    async fn attempt(&self, wanted: &Wanted) -> Result<(), Failure> {
-        let api = Api::<DynamicObject>::all_with(self.kube.client(), &wanted.resource);
-        let mut object = wanted.object.clone();
+    async fn attempt(&self, manifest: &Manifest) -> Result<(), Failure> {
+        let api = Api::<DynamicObject>::all_with(self.kube.client(), &manifest.resource);
+        let mut object = manifest.object.clone();
         let mut parameters = PatchParams::apply(MANAGER);
         for round in 0.. {
             let patch = Patch::Apply(&object);
-            let written = self.kube.write(api.patch(&wanted.name, &parameters, &patch)).await;
+            let written = self.kube.write(api.patch(&manifest.name, &parameters, &patch)).await;
             let Err(failure) = written else {
-                info!(object = %wanted, "applied");
+                info!(object = %manifest, "applied");
                 return Ok(());
             };
             let conflicts = match &failure {
@@ -103,7 +103,7 @@ impl Applier {
             let (own, others): (Vec<_>, Vec<_>) =
                 conflicts.into_iter().partition(|conflict| conflict.manager == MANAGER);
             for Conflict { field, manager } in others {
-                warn!(object = %wanted, field, manager, "was changed by somebody else since and is kept");
+                warn!(object = %manifest, field, manager, "field was changed by another manager and is kept");
                 drop_field(&mut object, &field);
             }
             // What an older version of this program has created is not somebody else's.

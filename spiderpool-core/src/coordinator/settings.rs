@@ -188,12 +188,7 @@ impl Settings {
             tx_queue_len: self.tx_queue_len.or(lower.tx_queue_len),
             host_rule_table: self.host_rule_table.or(lower.host_rule_table),
             dataplane: text(self.dataplane).or(lower.dataplane),
-            ebpf: match (self.ebpf, lower.ebpf) {
-                (Some(own), Some(lower)) => {
-                    Some(EbpfSettings { route_hints: text(own.route_hints).or(lower.route_hints) })
-                }
-                (own, lower) => own.or(lower),
-            },
+            ebpf: self.ebpf.unwrap_or_default().or(lower.ebpf.unwrap_or_default()),
         }
     }
 
@@ -256,6 +251,14 @@ impl Settings {
             service: own("serviceCIDR", &self.service_cidr)?,
             hijack: own("hijackCIDR", &self.hijack_cidr)?,
         })
+    }
+}
+
+impl EbpfSettings {
+    /// `None` if neither sets anything.
+    fn or(self, lower: Self) -> Option<Self> {
+        let merged = Self { route_hints: text(self.route_hints).or(lower.route_hints) };
+        Some(merged).filter(|merged| *merged != Self::default())
     }
 }
 

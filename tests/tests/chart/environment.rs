@@ -67,7 +67,5 @@ fn controllers_cleaner() {
 
 #[test]
 fn init() {
-    // SpiderSubnets are not served.
-    let left_out = ["SPIDERPOOL_INIT_DEFAULT_IPV4_SUBNET_NAME", "SPIDERPOOL_INIT_DEFAULT_IPV6_SUBNET_NAME"];
-    check("init", "spiderpool-init", &[], &left_out);
+    check("init", "spiderpool-init", &[], &[]);
 }

@@ -1,0 +1,205 @@
+//! The default objects as they are applied. Pure.
+
+use kube::Resource;
+use kube::core::ApiResource;
+use serde_json::{Value, json};
+use spiderpool_api::crd::{CoordinatorSpec, SpiderCoordinator, SpiderIPPool};
+use spiderpool_core::coordinator::{PolicyRouteText, Settings, SettingsError};
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::Pool;
+use thiserror::Error;
+
+use super::file::{DefaultCoordinator, DefaultPool, InitFile};
+
+/// Why the values make no sense.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ManifestError {
+    /// A setting of the coordinator.
+    #[error("coordinator {name}: {source}")]
+    Coordinator {
+        /// The SpiderCoordinator.
+        name: String,
+        /// What is wrong.
+        source: SettingsError,
+    },
+    /// A pool needs a subnet.
+    #[error("the default {family} pool {name} needs a subnet: it is empty")]
+    NoSubnet {
+        /// The pool's family.
+        family: Family,
+        /// The pool.
+        name: String,
+    },
+    /// Two pools with one name.
+    #[error("the IPv4 and the IPv6 default pool are both named {0:?}: give them different names")]
+    SameName(String),
+    /// A pool that makes no sense.
+    #[error("{0}: change the values of the default pool")]
+    Pool(String),
+}
+
+/// An object to apply.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// Its kind.
+    pub resource: ApiResource,
+    /// Its name.
+    pub name: String,
+    /// As it is sent.
+    pub object: Value,
+}
+
+impl Manifest {
+    fn new<K: Resource<DynamicType = ()>>(name: &str, spec: &Value) -> Self {
+        let resource = ApiResource::erase::<K>(&());
+        let object = json!({
+            "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, "spec": spec,
+        });
+        Self { resource, name: name.to_owned(), object }
+    }
+}
+
+impl std::fmt::Display for Manifest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.resource.kind, self.name)
+    }
+}
+
+/// Everything, in the order in which it is applied.
+pub fn plan(file: &InitFile) -> Result<Vec<Manifest>, ManifestError> {
+    let mut manifests = Vec::new();
+    if let Some(default) = &file.coordinator {
+        manifests.push(coordinator(default)?);
+    }
+    if let (Some(v4), Some(v6)) = (&file.ipv4_pool, &file.ipv6_pool)
+        && v4.name == v6.name
+    {
+        return Err(ManifestError::SameName(v4.name.clone()));
+    }
+    for (default, family) in [(&file.ipv4_pool, Family::V4), (&file.ipv6_pool, Family::V6)] {
+        if let Some(default) = default {
+            manifests.push(pool(default, family)?);
+        }
+    }
+    Ok(manifests)
+}
+
+/// The spec as it is in the file, with addresses as networks and without empty texts.
+fn coordinator(default: &DefaultCoordinator) -> Result<Manifest, ManifestError> {
+    let failed = |source| ManifestError::Coordinator { name: default.name.clone(), source };
+    let settings = default.spec.settings.clone();
+    let config = Settings::resolve(settings.clone(), Settings::default()).map_err(failed)?;
+    let mode = Settings { mode: Some(config.mode.to_string()), ..Settings::default() };
+    let routes = config.policy_routes.iter();
+    let routes = routes.map(|r| PolicyRouteText { dst: r.dst.to_string(), gw: r.gw.to_string() });
+    let settings = Settings {
+        // Also none is a value: what an earlier one asked for goes.
+        hijack_cidr: Some(config.cluster_cidrs.iter().map(ToString::to_string).collect()),
+        policy_routes: Some(routes.collect::<Vec<_>>()).filter(|routes| !routes.is_empty()),
+        ..settings.or(mode)
+    };
+    let spec = CoordinatorSpec { settings, ..default.spec.clone() };
+    Ok(Manifest::new::<SpiderCoordinator>(&default.name, &json!(spec)))
+}
+
+fn pool(default: &DefaultPool, family: Family) -> Result<Manifest, ManifestError> {
+    if default.subnet.is_empty() {
+        return Err(ManifestError::NoSubnet { family, name: default.name.clone() });
+    }
+    let mut spec = json!({
+        "default": true, "ipVersion": family.version(), "subnet": default.subnet, "ips": default.ip_ranges,
+    });
+    if !default.gateway.is_empty() {
+        spec["gateway"] = json!(default.gateway);
+    }
+    let manifest = Manifest::new::<SpiderIPPool>(&default.name, &spec);
+    let object: SpiderIPPool = serde_json::from_value(manifest.object.clone())
+        .map_err(|error| ManifestError::Pool(error.to_string()))?;
+    Pool::try_from(&object).map_err(|error| ManifestError::Pool(error.to_string()))?;
+    Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_runtime::config_file::Content as _;
+
+    use super::*;
+
+    const FILE: &str = r#"
+coordinator:
+  name: default
+  spec:
+    podCIDRType: cluster
+    dataplane: ebpf
+    ebpf: {routeHints: auto}
+    tunePodRoutes: true
+    hijackCIDR: ["169.254.0.0/16", "1.2.3.4"]
+    policyRoutes: [{dst: 10.0.0.1/8, gw: 10.6.0.1}]
+    podDefaultRouteNIC: ""
+    vethMTU: 1450
+ipv4Pool:
+  name: default-v4-ippool
+  subnet: 10.6.0.0/16
+  ipRanges: [10.6.10.1-10.6.10.200]
+  gateway: 10.6.0.1
+ipv6Pool: {name: default-v6-ippool, subnet: "fd00::/64"}
+"#;
+
+    fn file() -> InitFile {
+        InitFile::parse(FILE).unwrap()
+    }
+
+    #[test]
+    fn everything_that_the_values_say_arrives() {
+        let objects = plan(&file()).unwrap();
+        let names: Vec<_> = objects.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            names,
+            ["SpiderCoordinator default", "SpiderIPPool default-v4-ippool", "SpiderIPPool default-v6-ippool"]
+        );
+        assert_eq!(
+            objects[0].object["spec"],
+            json!({
+                "mode": "auto", "podCIDRType": "cluster", "dataplane": "ebpf", "ebpf": {"routeHints": "auto"},
+                "tunePodRoutes": true, "hijackCIDR": ["169.254.0.0/16", "1.2.3.4/32"], "vethMTU": 1450,
+                "policyRoutes": [{"dst": "10.0.0.0/8", "gw": "10.6.0.1"}],
+            })
+        );
+        assert_eq!(
+            objects[1].object["spec"],
+            json!({
+                "default": true, "ipVersion": 4, "subnet": "10.6.0.0/16", "ips": ["10.6.10.1-10.6.10.200"],
+                "gateway": "10.6.0.1",
+            })
+        );
+        assert_eq!(objects[2].object["spec"]["ips"], json!([]));
+        assert_eq!(plan(&InitFile::default()), Ok(vec![]));
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut InitFile), parts: &[&str]) {
+        let mut file = file();
+        change(&mut file);
+        let error = plan(&file).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+
+    fn v4(file: &mut InitFile) -> &mut DefaultPool {
+        file.ipv4_pool.as_mut().unwrap()
+    }
+
+    fn settings(file: &mut InitFile) -> &mut Settings {
+        &mut file.coordinator.as_mut().unwrap().spec.settings
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        refused(|file| v4(file).name = "default-v6-ippool".into(), &["both named", "default-v6-ippool"]);
+        refused(|file| v4(file).subnet = String::new(), &["IPv4 pool default-v4-ippool", "needs a subnet"]);
+        refused(|file| v4(file).subnet = "fd00::/64".into(), &["default-v4-ippool", "ipVersion"]);
+        refused(|file| v4(file).gateway = "10.6.10.1".into(), &["excludeIPs"]);
+        refused(|file| settings(file).veth_mtu = Some(0), &["coordinator default", "vethMTU 0"]);
+        refused(|file| settings(file).hijack_cidr = Some(vec!["x".into()]), &["hijackCIDR", "\"x\""]);
+        refused(|file| settings(file).mode = Some("sideways".into()), &["mode \"sideways\"", "use auto"]);
+    }
+}

@@ -1,0 +1,54 @@
+//! The file from which spiderpool-init makes the default objects: the values arrive in it as they are.
+
+use serde_json::{Value, json};
+
+use crate::render::{find, objects, parse};
+
+fn init_file(values: &[&str]) -> Value {
+    let objects = objects(values);
+    let text = find(&objects, "ConfigMap", "spiderpool-init")["data"]["init.yml"].as_str().unwrap();
+    parse(text).remove(0)
+}
+
+#[test]
+fn every_setting_of_the_coordinator_is_a_field_of_its_spec() {
+    let file = init_file(&["--set=coordinator.txQueueLen=1000000,coordinator.ebpf.routeHints=never"]);
+    assert_eq!(
+        file["coordinator"],
+        json!({"name": "default", "spec": {
+            "mode": "auto", "podCIDRType": "cluster", "tunePodRoutes": true, "hijackCIDR": ["169.254.0.0/16"],
+            "policyRoutes": [], "podDefaultRouteNIC": "", "podMACPrefix": "", "podRPFilter": 0,
+            "txQueueLen": 1_000_000, "vethLinkAddress": "", "vethMTU": 1500, "dataplane": "ebpf",
+            "ebpf": {"routeHints": "never"},
+        }})
+    );
+    assert_eq!((&file["ipv4Pool"], &file["ipv6Pool"]), (&Value::Null, &Value::Null));
+    assert_eq!(init_file(&["--set=coordinator.enabled=false"])["coordinator"], Value::Null);
+}
+
+#[test]
+fn pools_are_those_that_are_asked_for() {
+    let file = init_file(&[
+        "--set=clusterDefaultPool.installIPv4IPPool=true,clusterDefaultPool.ipv4Subnet=10.66.0.0/16",
+        "--set=clusterDefaultPool.ipv4IPRanges={10.66.0.10-10.66.0.20,10.66.0.30}",
+        "--set=clusterDefaultPool.ipv4Gateway=10.66.0.1",
+    ]);
+    assert_eq!(
+        file["ipv4Pool"],
+        json!({"name": "default-v4-ippool", "subnet": "10.66.0.0/16", "gateway": "10.66.0.1",
+            "ipRanges": ["10.66.0.10-10.66.0.20", "10.66.0.30"]})
+    );
+    assert_eq!(file["ipv6Pool"], Value::Null);
+}
+
+/// The agents are started again where their file changes, and they read nothing of this one.
+#[test]
+fn a_changed_default_object_restarts_no_agent() {
+    let checksum = |values: &[&str]| {
+        let annotations = find(&objects(values), "DaemonSet", "spiderpool-agent")["spec"]["template"]["metadata"]
+            ["annotations"]
+            .clone();
+        annotations["checksum/config"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(checksum(&[]), checksum(&["--set=coordinator.mode=overlay"]));
+}
