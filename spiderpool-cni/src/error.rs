@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use spiderpool_client::ClientError;
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{PlanError, SettingsError, Step};
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{IfName, NameError};
 use spiderpool_dataplane::{AttachError, OpenError};
 use spiderpool_net::executor::{ApplyError, StepError};
 use spiderpool_net::netlink::NetlinkError;
@@ -14,6 +14,10 @@ use thiserror::Error;
 
 use crate::env::EnvError;
 use crate::spec::{ErrorObject, VersionError};
+
+mod reason;
+
+pub use reason::Reason;
 
 /// A plugin failed. The message says what, its source says why.
 #[derive(Debug, Error)]
@@ -37,25 +41,14 @@ pub enum PluginError {
     #[error("invalid network configuration")]
     Settings(#[from] SettingsError),
     /// A field is missing or wrong.
-    #[error("invalid network configuration: {0}")]
-    Config(String),
+    #[error("invalid network configuration")]
+    Config(#[from] ConfigError),
     /// The agent cannot be asked.
     #[error("unhealthy spiderpool-agent backend")]
     AgentDown(#[source] ClientError),
-    /// The agent refused an allocation.
+    /// The agent gave no address for this NIC.
     #[error("spiderpool IP allocation error")]
-    Allocation(#[source] ClientError),
-    /// The agent gave addresses, but none for this NIC.
-    #[error("spiderpool IP allocation error: no Interface {0} IP allocation found")]
-    NoAllocation(IfName),
-    /// The agent's answer holds something that is not an address or a route.
-    #[error("spiderpool IP allocation error: the agent's answer holds {what} {text:?}")]
-    AllocationAnswer {
-        /// What it should be.
-        what: &'static str,
-        /// What it is.
-        text: String,
-    },
+    Allocation(#[from] AllocationError),
     /// The agent has no coordinator configuration.
     #[error("failed to GetCoordinatorConfig")]
     CoordinatorConfig(#[source] ClientError),
@@ -86,27 +79,14 @@ pub enum PluginError {
     )]
     Programs(#[source] OpenError),
     /// The programs cannot be attached.
-    #[error(transparent)]
-    Attach(AttachError),
+    #[error("failed to attach the eBPF programs")]
+    Attach(#[source] AttachError),
     /// The request needs a feature that is not there yet.
-    #[error(transparent)]
+    #[error("not supported by this version of Spiderpool")]
     Unsupported(#[from] Unsupported),
     /// CHECK found differences.
-    #[error("{nic} is not as it was set up; missing: {}", missing.join(", "))]
-    Check {
-        /// The NIC.
-        nic: IfName,
-        /// What is missing.
-        missing: Vec<String>,
-    },
-    /// CHECK found that addresses are missing.
-    #[error("{nic} lacks addresses {missing:?}")]
-    MissingAddresses {
-        /// The NIC.
-        nic: IfName,
-        /// The addresses.
-        missing: Vec<IpAddr>,
-    },
+    #[error("CHECK failed")]
+    Check(#[source] CheckError),
     /// A defect of ours.
     #[error("internal error")]
     Panic(#[source] PanicText),
@@ -117,45 +97,91 @@ pub enum PluginError {
 #[error("{0}; please report this")]
 pub struct PanicText(pub String);
 
-impl PluginError {
-    /// The CNI error code: 1 to 99 as the specification has them, 100 and above are ours.
-    pub fn code(&self) -> u32 {
-        match self {
-            Self::Version(_) => 1,
-            Self::Environment(_) | Self::NetNs(_) | Self::Step { source: StepError::Netns(_), .. } => 4,
-            Self::Stdin(_) => 5,
-            Self::Decode(_) => 6,
-            Self::Settings(_) | Self::Config(_) => 7,
-            Self::AgentDown(_) => 11,
-            Self::Allocation(e) | Self::CoordinatorConfig(e) | Self::Register(e) if e.is_retryable() => 11,
-            Self::Allocation(_) | Self::NoAllocation(_) | Self::AllocationAnswer { .. } => 100,
-            Self::CoordinatorConfig(_) | Self::Register(_) => 101,
-            Self::Plan(PlanError::Unsupported(_)) | Self::Unsupported(_) => 102,
-            Self::Plan(_) => 103,
-            Self::Netlink(_) | Self::NoDevice(_) | Self::Step { .. } => 104,
-            Self::Programs(_) | Self::Attach(_) => 105,
-            Self::Check { .. } | Self::MissingAddresses { .. } => 106,
-            Self::Panic(_) => 199,
-        }
-    }
+/// A field of the network configuration, or of what it was merged with, is missing or wrong.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// `name`.
+    #[error("name is missing")]
+    NoName,
+    /// `prevResult`.
+    #[error("prevResult is missing: coordinator must come after a main plugin in the list")]
+    NoPrevResult,
+    /// The level of the log.
+    #[error("unsupported log level {0:?}")]
+    LogLevel(String),
+    /// A name that is made from the request.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The agent's answer to a registration lacks a NIC.
+    #[error("spiderpool-agent gave {0} no id")]
+    NoNicId(IfName),
+}
 
-    /// A short constant for logs and metrics.
-    pub fn reason(&self) -> &'static str {
+/// Why a NIC has no address.
+#[derive(Debug, Error)]
+pub enum AllocationError {
+    /// The agent refused.
+    #[error(transparent)]
+    Agent(ClientError),
+    /// The agent gave addresses, but none for this NIC.
+    #[error("no Interface {0} IP allocation found")]
+    NoAddress(IfName),
+    /// The agent's answer holds something that is not an address or a route.
+    #[error("the agent's answer holds {what} {text:?}")]
+    Answer {
+        /// What it should be.
+        what: &'static str,
+        /// What it is.
+        text: String,
+    },
+}
+
+/// What CHECK found.
+#[derive(Debug, Error)]
+pub enum CheckError {
+    /// Steps of the plan.
+    #[error("{nic} is not as it was set up; missing: {}", missing.join(", "))]
+    Steps {
+        /// The NIC.
+        nic: IfName,
+        /// What is missing.
+        missing: Vec<String>,
+    },
+    /// Addresses of the result.
+    #[error("{nic} lacks addresses {missing:?}")]
+    Addresses {
+        /// The NIC.
+        nic: IfName,
+        /// The addresses.
+        missing: Vec<IpAddr>,
+    },
+}
+
+impl PluginError {
+    /// Why, for logs and for the CNI error code.
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Version(_) => "version",
-            Self::Environment(_) => "environment",
-            Self::NetNs(_) | Self::Step { source: StepError::Netns(_), .. } => "netns",
-            Self::Stdin(_) | Self::Decode(_) | Self::Settings(_) | Self::Config(_) => "config",
-            Self::AgentDown(_) => "agent_down",
-            Self::Allocation(_) | Self::NoAllocation(_) | Self::AllocationAnswer { .. } => "allocation",
-            Self::CoordinatorConfig(_) => "coordinator_config",
-            Self::Register(_) => "register",
-            Self::Plan(_) => "plan",
-            Self::Unsupported(_) => "unsupported",
-            Self::Netlink(_) | Self::NoDevice(_) | Self::Step { .. } => "kernel",
-            Self::Programs(_) | Self::Attach(_) => "programs",
-            Self::Check { .. } | Self::MissingAddresses { .. } => "check",
-            Self::Panic(_) => "panic",
+            Self::Version(_) => Reason::Version,
+            Self::Environment(_) => Reason::Environment,
+            Self::NetNs(_) | Self::Step { source: StepError::Netns(_), .. } => Reason::Netns,
+            Self::Stdin(_) => Reason::Stdin,
+            Self::Decode(_) => Reason::Decode,
+            Self::Settings(_) | Self::Config(_) => Reason::Config,
+            Self::AgentDown(_) => Reason::AgentUnavailable,
+            Self::Allocation(AllocationError::Agent(e)) | Self::CoordinatorConfig(e) | Self::Register(e)
+                if e.is_retryable() =>
+            {
+                Reason::AgentUnavailable
+            }
+            Self::Allocation(_) => Reason::Allocation,
+            Self::CoordinatorConfig(_) => Reason::CoordinatorConfig,
+            Self::Register(_) => Reason::Register,
+            Self::Plan(PlanError::Unsupported(_)) | Self::Unsupported(_) => Reason::Unsupported,
+            Self::Plan(_) => Reason::Plan,
+            Self::Netlink(_) | Self::NoDevice(_) | Self::Step { .. } => Reason::Kernel,
+            Self::Programs(_) | Self::Attach(_) => Reason::Programs,
+            Self::Check(_) => Reason::Check,
+            Self::Panic(_) => Reason::Panic,
         }
     }
 
@@ -170,19 +196,21 @@ impl PluginError {
         // Errors that quote their source in full need not repeat it.
         details.dedup_by(|inner, outer| outer.contains(inner.as_str()));
         let (msg, details) = (self.to_string(), details.join(": "));
-        // An error without a source says why behind its first colon, or all in one.
-        let (msg, details) = match msg.split_once(": ") {
-            _ if !details.is_empty() => (msg, details),
-            Some((what, why)) => (what.to_owned(), why.to_owned()),
-            None => (msg.clone(), msg),
-        };
+        // One without a source says all in its message.
+        let details = if details.is_empty() { msg.clone() } else { details };
         let (msg, details) = (one_line(&msg), one_line(&details));
-        ErrorObject { cni_version: cni_version.to_owned(), code: self.code(), msg, details }
+        ErrorObject { cni_version: cni_version.to_owned(), code: self.reason().code(), msg, details }
     }
 
     /// An agent that cannot be reached is told apart from one that refuses.
     pub fn of_client(error: ClientError, refused: impl FnOnce(ClientError) -> Self) -> Self {
         if error.is_unreachable() { Self::AgentDown(error) } else { refused(error) }
+    }
+}
+
+impl From<NameError> for PluginError {
+    fn from(error: NameError) -> Self {
+        Self::Config(error.into())
     }
 }
 
@@ -212,7 +240,7 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> ErrorObject {
-        PluginError::Allocation(ClientError::Refused { status: 500, text: text.to_owned() })
+        PluginError::from(AllocationError::Agent(ClientError::Refused { status: 500, text: text.to_owned() }))
             .to_object("1.0.0")
     }
 
@@ -236,6 +264,6 @@ mod tests {
     #[test]
     fn an_agent_without_api_server_is_asked_again() {
         let refused = ClientError::Refused { status: 503, text: "API server unreachable".to_owned() };
-        assert_eq!(PluginError::Allocation(refused).code(), 11);
+        assert_eq!(PluginError::from(AllocationError::Agent(refused)).reason().code(), 11);
     }
 }

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 pub use config::NetConf;
 
 use crate::env::{Command, Request};
-use crate::error::PluginError;
+use crate::error::{AllocationError, CheckError, PluginError};
 use crate::log::LogOptions;
 use crate::run::Plugin;
 use crate::spec::{Version, result_addresses};
@@ -51,7 +51,7 @@ impl Plugin for Ipam {
         };
         let answer = Client::new(config.ipam.ipam_unix_socket_path)
             .allocate(&args)
-            .map_err(|e| PluginError::of_client(e, PluginError::Allocation))?;
+            .map_err(|e| PluginError::of_client(e, |e| AllocationError::Agent(e).into()))?;
         debug!(answer = ?answer, "agent answered");
         let result = result::of_answer(&answer, &request.nic)?;
         info!(addresses = ?result.ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(), "addresses allocated");
@@ -97,6 +97,6 @@ impl Plugin for Ipam {
         if missing.is_empty() {
             return Ok(());
         }
-        Err(PluginError::MissingAddresses { nic: request.nic.clone(), missing })
+        Err(PluginError::Check(CheckError::Addresses { nic: request.nic.clone(), missing }))
     }
 }

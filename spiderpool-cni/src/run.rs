@@ -11,7 +11,7 @@ use spiderpool_core::Unsupported;
 use tracing::{error, info, info_span};
 
 use crate::env::{Command, EnvError, Request};
-use crate::error::{PanicText, PluginError};
+use crate::error::{ConfigError, PanicText, PluginError};
 use crate::log::{self, LogOptions};
 use crate::spec::{Version, versions_json};
 
@@ -82,7 +82,7 @@ fn answer<P: Plugin>() -> Result<Option<Value>, PluginError> {
     log::start(&options);
     // A pod must be able to end whatever its configuration says.
     if options.filter().is_none() && command != Command::Del {
-        return Err(PluginError::Config(format!("unsupported log level {:?}", options.level)));
+        return Err(ConfigError::LogLevel(options.level).into());
     }
     serve::<P>(command, &request, config, version)
 }
@@ -118,7 +118,7 @@ fn serve<P: Plugin>(
             let object = e.to_object("");
             error!(
                 micros,
-                reason = e.reason(),
+                reason = %e.reason(),
                 code = object.code,
                 error = object.msg,
                 details = object.details,

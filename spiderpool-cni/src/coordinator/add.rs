@@ -41,8 +41,7 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     }
     let node = executor.netlink(Place::Node);
     let peer = cluster_peer(node, &pod, &config.first_nic).await?;
-    let host_end =
-        host_end_name(request.container_id.as_str()).map_err(|e| PluginError::Config(e.to_string()))?;
+    let host_end = host_end_name(request.container_id.as_str())?;
     let host_end = read_host_end(node, &host_end).await?;
     let nodes = node_addresses(&answer);
     if nodes.is_empty() {

@@ -11,7 +11,7 @@ use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::tc::Direction;
 use tracing::debug;
 
-use crate::error::PluginError;
+use crate::error::{ConfigError, PluginError};
 
 /// Attaches both programs to every NIC, each with the id that the agent gave it.
 pub(super) async fn attach(
@@ -23,8 +23,7 @@ pub(super) async fn attach(
     let programs = Programs::open(Path::new(&answer.programs)).map_err(PluginError::Programs)?;
     for nic in nics {
         let id = answer.nics.iter().find(|n| n.name == nic.name).map(|n| n.id).filter(|id| *id != 0);
-        let id =
-            id.ok_or_else(|| PluginError::Config(format!("spiderpool-agent gave {} no id", nic.name)))?;
+        let id = id.ok_or_else(|| ConfigError::NoNicId(nic.name.clone()))?;
         debug!(nic = %nic.name, id, "attaching programs");
         attached.attach(netlink, &nic.name, nic.ifindex, id, &programs).await?;
     }

@@ -13,7 +13,7 @@ use super::NetConf;
 use super::register::node_addresses;
 use super::state::{cluster_peer, read_host_end, read_pod, sources};
 use crate::env::Request;
-use crate::error::PluginError;
+use crate::error::{CheckError, PluginError};
 
 pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError> {
     let netns = NetNs::open(&request.netns)?;
@@ -24,8 +24,7 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     if setup != Setup::Overlay || config.dataplane != Dataplane::Ebpf {
         return Ok(()); // ADD refuses these or does nothing
     }
-    let host_end =
-        host_end_name(request.container_id.as_str()).map_err(|e| PluginError::Config(e.to_string()))?;
+    let host_end = host_end_name(request.container_id.as_str())?;
     let plan = plan_overlay(&Inputs {
         container_id: request.container_id.as_str(),
         nic: &request.nic,
@@ -52,7 +51,7 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     if missing.is_empty() {
         return Ok(());
     }
-    Err(PluginError::Check { nic: request.nic.clone(), missing })
+    Err(PluginError::Check(CheckError::Steps { nic: request.nic.clone(), missing }))
 }
 
 /// A kernel parameter is in every plan; the others are there only if something is to be done.

@@ -12,7 +12,7 @@ use spiderpool_core::go_json::from_go_value;
 use spiderpool_core::names::PodName;
 
 use crate::env::{Command, Request};
-use crate::error::PluginError;
+use crate::error::{ConfigError, PluginError};
 use crate::log::LogOptions;
 
 /// The configuration: what every plugin has, and our settings beside it.
@@ -70,11 +70,10 @@ impl NetConf {
             (Err(error), _) => return Err(PluginError::Decode(error)),
         };
         if base.name.is_empty() && command != Command::Del {
-            return Err(PluginError::Config("name is missing".to_owned()));
+            return Err(ConfigError::NoName.into());
         }
         if command != Command::Del && !base.prev_result.is_object() {
-            let reason = "prevResult is missing: coordinator must come after a main plugin in the list";
-            return Err(PluginError::Config(reason.to_owned()));
+            return Err(ConfigError::NoPrevResult.into());
         }
         Ok(Self { base, settings })
     }
@@ -100,8 +99,7 @@ impl NetConf {
     /// The settings merged with the agent's, and the agent's answer.
     pub fn resolve(&self, request: &Request) -> Result<(Config, CoordinatorConfig), PluginError> {
         let args = GetCoordinatorArgs {
-            pod: PodName::new(request.pod.namespace.as_str(), request.pod.name.as_str())
-                .map_err(|error| PluginError::Config(format!("CNI_ARGS: {error}")))?,
+            pod: PodName::new(request.pod.namespace.as_str(), request.pod.name.as_str())?,
         };
         let answer = self
             .client()

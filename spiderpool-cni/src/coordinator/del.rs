@@ -45,8 +45,7 @@ pub(super) fn del(request: &Request, conf: &NetConf) {
 /// deletes it later.
 async fn clean(request: &Request, conf: &NetConf) -> Result<Option<IfName>, PluginError> {
     // Named by the container: a late DEL of an old sandbox finds nothing of the new one's.
-    let host_end =
-        host_end_name(request.container_id.as_str()).map_err(|e| PluginError::Config(e.to_string()))?;
+    let host_end = host_end_name(request.container_id.as_str())?;
     let mut node = Netlink::open()?;
     let Some(netns) = open_own(request).await else {
         node.delete_link(&host_end).await?;

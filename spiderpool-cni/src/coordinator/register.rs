@@ -35,7 +35,7 @@ pub(super) fn attachment(request: &Request, network: &str) -> Attachment {
 impl Registration<'_> {
     pub(super) fn body(&self) -> Result<RegisterNics, PluginError> {
         let config = self.config;
-        let node_link: IfName = NODE_LINK.parse().map_err(|e| PluginError::Config(format!("{e}")))?;
+        let node_link: IfName = NODE_LINK.parse()?;
         let (host_mac, _) = node_link_macs(self.request.container_id.as_str());
         let mut nics = vec![
             self.nic(&config.first_nic, NicRole::Cluster, Some(self.cluster_peer))?,

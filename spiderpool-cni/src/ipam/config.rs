@@ -9,7 +9,7 @@ use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
 use spiderpool_core::go_json::from_go_value;
 
 use crate::env::Command;
-use crate::error::PluginError;
+use crate::error::{ConfigError, PluginError};
 use crate::log::LogOptions;
 
 /// The configuration.
@@ -86,7 +86,7 @@ impl NetConf {
             (Err(error), _) => return Err(PluginError::Decode(error)),
         };
         if config.name.is_empty() && command != Command::Del {
-            return Err(PluginError::Config("name is missing".to_owned()));
+            return Err(ConfigError::NoName.into());
         }
         Ok(config)
     }

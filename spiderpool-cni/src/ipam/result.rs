@@ -7,14 +7,14 @@ use spiderpool_core::Unsupported;
 use spiderpool_core::names::IfName;
 
 use super::nic::DuplicateDetection;
-use crate::error::PluginError;
+use crate::error::{AllocationError, PluginError};
 use crate::spec::{AddResult, IpEntry, RouteEntry};
 
 /// What is `nic`'s of the answer. Addresses of other NICs are neither returned nor announced.
 pub(super) fn of_answer(answer: &IpamAddResponse, nic: &IfName) -> Result<AddResult, PluginError> {
     let own: Vec<_> = answer.ips.iter().filter(|ip| ip.nic == nic.as_str()).collect();
     if own.is_empty() {
-        return Err(PluginError::NoAllocation(nic.clone()));
+        return Err(AllocationError::NoAddress(nic.clone()).into());
     }
     for ip in &own {
         refuse_unsupported(ip)?;
@@ -67,7 +67,7 @@ fn route_entry(route: &Route) -> Result<RouteEntry, PluginError> {
 }
 
 fn parse<T: FromStr>(what: &'static str, text: &str) -> Result<T, PluginError> {
-    text.parse().map_err(|_| PluginError::AllocationAnswer { what, text: text.to_owned() })
+    Ok(text.parse().map_err(|_| AllocationError::Answer { what, text: text.to_owned() })?)
 }
 
 #[cfg(test)]
@@ -102,7 +102,8 @@ mod tests {
     #[track_caller]
     fn check_error(nic: &str, json: &str, part: &str) {
         let error = of_answer(&answer(json), &nic.parse().unwrap()).unwrap_err();
-        assert!(error.to_string().contains(part), "{error}");
+        let details = error.to_object("1.0.0").details;
+        assert!(details.contains(part), "{details}");
     }
 
     #[test]
