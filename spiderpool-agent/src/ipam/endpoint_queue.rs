@@ -9,7 +9,8 @@ use spiderpool_api::endpoint::Record;
 use spiderpool_core::names::{PodIdentity, PodName};
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
-use tokio::sync::Notify;
+use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue, Workers, work_queue};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -19,47 +20,51 @@ use crate::watches::Shared;
 
 /// Endpoints written at the same time; the addresses come first.
 pub(super) const WRITERS: usize = 4;
-/// Pause before a write that failed is tried again, doubled each time up to the limit.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Endpoints that are to be written.
 pub struct EndpointQueue {
     store: EndpointStore,
     holdings: Shared<HoldingIndex>,
     waiting: Mutex<HashMap<PodName, Record>>,
-    wake: Notify,
+    queue: WorkQueue<PodName>,
+    /// Taken by [`Self::run`].
+    workers: Mutex<Option<Workers<PodName>>>,
     locks: KeyedMutex<PodName>,
 }
 
 impl EndpointQueue {
     /// Empty.
     pub(crate) fn new(kube: Kubernetes, holdings: Shared<HoldingIndex>) -> Self {
+        let (queue, workers) = work_queue();
         Self {
             store: EndpointStore::new(kube),
             holdings,
             waiting: Mutex::default(),
-            wake: Notify::new(),
+            queue,
+            workers: Mutex::new(Some(workers)),
             locks: KeyedMutex::default(),
         }
     }
 
     /// Has the endpoint written soon. Later NICs of the same pod join what still waits.
     pub fn put(&self, record: Record) {
+        let name = key(&record);
         self.with(|waiting| {
-            let record = match waiting.remove(&key(&record)) {
+            let record = match waiting.remove(&name) {
                 Some(earlier) => earlier.joined_by(record),
                 None => record,
             };
-            waiting.insert(key(&record), record);
+            waiting.insert(name.clone(), record);
         });
-        self.wake.notify_one();
+        self.queue.add(name);
     }
 
-    /// Writes until shutdown, and then what still waits, within `grace`.
+    /// Writes until shutdown, and then what still waits, within `grace`. Only the first call writes until shutdown.
     pub async fn run(&self, shutdown: &CancellationToken, grace: Duration) {
-        let writers = (0..WRITERS).map(|_| self.write_all(shutdown));
-        futures::future::join_all(writers).await;
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(workers) = workers {
+            workers.run(WRITERS, self, shutdown).await;
+        }
         let flush = async {
             while let Some(record) = self.take() {
                 let _lock = self.locks.lock(key(&record)).await;
@@ -70,32 +75,6 @@ impl EndpointQueue {
         };
         if tokio::time::timeout(grace, flush).await.is_err() {
             warn!(left = self.with(|waiting| waiting.len()), "endpoints are left to the next start");
-        }
-    }
-
-    async fn write_all(&self, shutdown: &CancellationToken) {
-        let mut pause = PAUSE;
-        while !shutdown.is_cancelled() {
-            let Some(record) = self.take() else {
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = self.wake.notified() => continue,
-                }
-            };
-            // Others may wait too: this one does not serve them all.
-            self.wake.notify_one();
-            let lock = self.locks.lock(key(&record)).await;
-            match self.write(&record).await {
-                Ok(()) => pause = PAUSE,
-                Err(error) => {
-                    warn!(endpoint = %record.pod(), %error, "endpoint is not written yet, trying again");
-                    // Before the lock is released: a removal must find it.
-                    self.put_back(record);
-                    drop(lock);
-                    shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
         }
     }
 
@@ -140,6 +119,27 @@ impl EndpointQueue {
     /// The recorded endpoint of a pod.
     pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, Failure> {
         self.store.get(pod.namespace(), pod.name()).await
+    }
+}
+
+impl Reconciler<PodName> for EndpointQueue {
+    type Error = Failure;
+
+    async fn reconcile(&self, name: &PodName, _since: Instant) -> Result<Action, Failure> {
+        let _lock = self.locks.lock(name.clone()).await;
+        // A removal may have taken it out.
+        if let Some(record) = self.with(|waiting| waiting.remove(name))
+            && let Err(failure) = self.write(&record).await
+        {
+            // Before the lock is released: a removal must find it.
+            self.put_back(record);
+            return Err(failure);
+        }
+        Ok(Action::await_change())
+    }
+
+    fn failed(&self, name: &PodName, error: &Failure, pause: Duration) {
+        warn!(endpoint = %name, %error, ?pause, "endpoint not written, trying again");
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use backon::{BackoffBuilder as _, Retryable as _};
 use spiderpool_api::crd::EndpointIp;
 use spiderpool_api::endpoint::{self, Record};
 use spiderpool_core::ipam::pod_stage::PodStage;
@@ -13,6 +14,7 @@ use spiderpool_core::ipam::release::{
 };
 use spiderpool_core::ipam::{Owner, PodAnnotations, PoolTable};
 use spiderpool_core::names::{PodIdentity, PodName, PoolName};
+use spiderpool_runtime::backoff;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -29,11 +31,6 @@ use crate::watches::{Pod, PodIndex, PoolIndex, PoolSpecs, Shared};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What the watch does not call running is looked at this often.
 const INTERVAL: Duration = Duration::from_mins(3);
-/// Pause after a comparison that failed, doubled each time up to the limit.
-const RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
-/// Pause before the node's addresses are listed again.
-const LIST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a comparison of several pods left to be done.
 #[derive(Debug, Default)]
@@ -64,17 +61,15 @@ impl Sweeper {
 
     /// Reads what the node's pods hold, as often as it takes.
     pub(super) async fn load(&self, shutdown: &CancellationToken) {
-        loop {
-            match self.allocator.load().await {
-                Ok(addresses) => {
-                    info!(addresses, "addresses of the node listed");
-                    return;
-                }
-                Err(error) => warn!(%error, "addresses of the node cannot be listed, trying again"),
-            }
-            if shutdown.run_until_cancelled(tokio::time::sleep(LIST_PAUSE)).await.is_none() {
-                return;
-            }
+        let load = || {
+            let allocator = Arc::clone(&self.allocator);
+            async move { allocator.load().await }
+        };
+        let load = load.retry(backoff::exponential()).notify(|error, pause| {
+            warn!(%error, ?pause, "addresses of the node cannot be listed, trying again");
+        });
+        if let Some(Ok(addresses)) = shutdown.run_until_cancelled(load).await {
+            info!(addresses, "addresses of the node listed");
         }
     }
 
@@ -82,19 +77,18 @@ impl Sweeper {
     /// Wants [`Sweeper::load`] and synced watches.
     pub(super) async fn run(&self, shutdown: &CancellationToken) {
         let mut owners = self.allocator.owners();
-        let mut retry = RETRY;
+        let mut pauses = backoff::exponential().build();
         while !shutdown.is_cancelled() {
             let Comparison { failed, waits_until } = self.compare(&owners, shutdown).await;
             let pause = if failed {
-                let pause = retry;
-                retry = (retry * 2).min(LONGEST_RETRY);
-                pause
+                pauses.next().unwrap_or(backoff::MAX_PAUSE)
             } else {
-                retry = RETRY;
+                pauses = backoff::exponential().build();
                 INTERVAL
             };
-            let pause = waits_until
-                .map_or(pause, |until| pause.min(until.saturating_duration_since(Instant::now()).max(RETRY)));
+            let pause = waits_until.map_or(pause, |until| {
+                pause.min(until.saturating_duration_since(Instant::now()).max(backoff::MIN_PAUSE))
+            });
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
