@@ -32,19 +32,21 @@ pub struct Request {
     pub netns: String,
     /// `CNI_IFNAME`.
     pub nic: IfName,
-    /// `CNI_ARGS`.
-    pub pod: PodArgs,
+    /// From `CNI_ARGS`; `None` where the runtime names no pod, and at DEL also where it names none properly.
+    pub pod: Option<PodName>,
+    /// From `CNI_ARGS`; `None` where the runtime does not pass it.
+    pub pod_uid: Option<PodUid>,
 }
 
-/// The pod, from `CNI_ARGS`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PodArgs {
+/// `CNI_ARGS` as written.
+#[derive(Debug, Default)]
+struct PodArgs {
     /// `K8S_POD_NAMESPACE`.
-    pub namespace: String,
+    namespace: String,
     /// `K8S_POD_NAME`.
-    pub name: String,
-    /// `K8S_POD_UID`; empty where the runtime does not pass it.
-    pub uid: String,
+    name: String,
+    /// `K8S_POD_UID`.
+    uid: String,
 }
 
 /// A variable is missing or wrong; the message names it, as the specification asks.
@@ -64,9 +66,12 @@ pub enum EnvError {
     /// Not an interface name.
     #[error("CNI_IFNAME is invalid: {0}")]
     IfName(#[from] NameError),
-    /// `CNI_ARGS` name no pod.
-    #[error("failed to load CNI ENV args: CNI_ARGS name no pod: {0}")]
+    /// `CNI_ARGS` name no pod properly.
+    #[error("failed to load CNI ENV args: CNI_ARGS: {0}")]
     Pod(NameError),
+    /// `CNI_ARGS` name no pod.
+    #[error("failed to load CNI ENV args: CNI_ARGS has neither K8S_POD_NAMESPACE nor K8S_POD_NAME")]
+    NoPod,
     /// `CNI_ARGS` cannot be understood.
     #[error("failed to load CNI ENV args: CNI_ARGS {text:?}: {reason}")]
     Args {
@@ -124,33 +129,37 @@ impl Request {
         }
         let container_id =
             container_id.parse::<ContainerId>().map_err(|_| EnvError::ContainerId(container_id))?;
-        let pod = match (PodArgs::parse(&get("CNI_ARGS")), command) {
-            (Ok(pod), _) => pod,
-            // Deleting must not fail for an argument that nobody needs.
-            (Err(_), Command::Del) => PodArgs::parse_known(&get("CNI_ARGS")),
-            (Err(error), _) => return Err(error),
+        // Deleting must not fail for an argument that nobody needs.
+        let (pod, pod_uid) = if command == Command::Del {
+            let args = PodArgs::parse_known(&get("CNI_ARGS"));
+            (args.pod().ok().flatten(), args.uid().ok().flatten())
+        } else {
+            let args = PodArgs::parse(&get("CNI_ARGS"))?;
+            (args.pod()?, args.uid()?)
         };
-        Ok(Self { container_id, netns, nic: nic.parse()?, pod })
+        Ok(Self { container_id, netns, nic: nic.parse()?, pod, pod_uid })
+    }
+
+    /// The pod, for what cannot go on without one.
+    pub fn pod(&self) -> Result<&PodName, EnvError> {
+        self.pod.as_ref().ok_or(EnvError::NoPod)
     }
 }
 
 impl PodArgs {
-    /// The pod's namespace and name.
-    pub fn name(&self) -> Result<PodName, EnvError> {
-        PodName::new(self.namespace.as_str(), self.name.as_str()).map_err(EnvError::Pod)
+    fn pod(&self) -> Result<Option<PodName>, EnvError> {
+        if self.namespace.is_empty() && self.name.is_empty() {
+            return Ok(None);
+        }
+        PodName::new(self.namespace.as_str(), self.name.as_str()).map(Some).map_err(EnvError::Pod)
     }
 
-    /// The pod's UID; `None` where the runtime does not pass it.
-    pub fn uid(&self) -> Result<Option<PodUid>, EnvError> {
-        Some(&self.uid)
-            .filter(|uid| !uid.is_empty())
-            .map(|uid| uid.parse())
-            .transpose()
-            .map_err(EnvError::Pod)
+    fn uid(&self) -> Result<Option<PodUid>, EnvError> {
+        if self.uid.is_empty() { Ok(None) } else { self.uid.parse().map(Some).map_err(EnvError::Pod) }
     }
 
     /// Parses `KEY=VALUE;KEY=VALUE`. A key that is not known is an error unless `IgnoreUnknown` is 1 or true.
-    pub fn parse(text: &str) -> Result<Self, EnvError> {
+    fn parse(text: &str) -> Result<Self, EnvError> {
         let error = |reason: String| EnvError::Args { text: text.to_owned(), reason };
         let mut ignore_unknown = false;
         let mut unknown = None;
@@ -217,18 +226,24 @@ mod tests {
     fn a_kubelets_request() {
         let request = read(Command::Add, &ADD).unwrap();
         assert_eq!(request.container_id.as_str(), "c0ffee");
-        assert_eq!(
-            request.pod,
-            PodArgs { namespace: "ns".to_owned(), name: "pod".to_owned(), uid: "u".to_owned() }
-        );
+        assert_eq!(request.pod().unwrap().to_string(), "ns/pod");
+        assert_eq!(request.pod_uid.unwrap().as_str(), "u");
     }
 
     #[test]
     fn a_request_that_names_no_pod_says_so() {
-        let pod = PodArgs { namespace: "ns".to_owned(), ..PodArgs::default() };
-        assert!(pod.name().unwrap_err().to_string().contains("pod name \"\" is invalid"));
-        assert_eq!(pod.uid(), Ok(None), "not every runtime passes it");
-        assert!(PodArgs { uid: "a b".to_owned(), ..pod }.uid().is_err());
+        let with = |command, args| read(command, &[ADD[0], ADD[1], ADD[2], ("CNI_ARGS", args)]);
+        let request = with(Command::Check, "").unwrap();
+        assert_eq!((&request.pod, &request.pod_uid), (&None, &None), "not every runtime passes them");
+        assert!(request.pod().unwrap_err().to_string().contains("K8S_POD_NAMESPACE"));
+        for (args, part) in [
+            ("K8S_POD_NAMESPACE=ns", "pod name \"\" is invalid"),
+            ("K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p;K8S_POD_UID=a b", "pod UID \"a b\" is invalid"),
+        ] {
+            let error = with(Command::Add, args).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("failed to load CNI ENV args"), "{error}");
+            assert_eq!(with(Command::Del, args).unwrap().pod_uid, None, "DEL does not fail");
+        }
     }
 
     #[test]
@@ -253,18 +268,19 @@ mod tests {
     }
 
     #[test]
-    fn unknown_arguments_need_leave() {
+    fn unknown_arguments_need_ignore_unknown() {
         let error = PodArgs::parse("K8S_POD_NAME=a;FOO=b").unwrap_err().to_string();
         assert!(error.contains("failed to load CNI ENV args") && error.contains("\"FOO\""), "{error}");
         assert_eq!(PodArgs::parse("FOO=b;IgnoreUnknown=true;K8S_POD_NAME=a").unwrap().name, "a");
         assert!(PodArgs::parse("IgnoreUnknown=maybe").is_err());
-        let args = ("CNI_ARGS", "FOO=b;K8S_POD_NAME=a");
-        assert_eq!(read(Command::Del, &[ADD[0], ADD[2], args]).unwrap().pod.name, "a", "DEL does not mind");
+        let args = ("CNI_ARGS", "FOO=b;K8S_POD_NAMESPACE=n;K8S_POD_NAME=a");
+        let request = read(Command::Del, &[ADD[0], ADD[2], args]).unwrap();
+        assert_eq!(request.pod().unwrap().name(), "a", "DEL does not fail");
     }
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd(text in any::<String>()) {
+        fn never_panics_on_arbitrary_input(text in any::<String>()) {
             let _ = PodArgs::parse(&text);
             let _ = text.parse::<Command>();
             let _ = read(Command::Del, &[("CNI_CONTAINERID", &text), ("CNI_IFNAME", &text), ("CNI_ARGS", &text)]);

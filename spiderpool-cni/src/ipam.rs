@@ -47,7 +47,7 @@ impl Plugin for Ipam {
             default_ipv6_ip_pool: config.ipam.default_ipv6_ippool,
             clean_gateway: config.ipam.clean_gateway,
             match_master_subnet: config.ipam.match_master_subnet,
-            ..IpamAddArgs::new(container_id, nic, request.pod.name()?, request.pod.uid()?)
+            ..IpamAddArgs::new(container_id, nic, request.pod()?.clone(), request.pod_uid.clone())
         };
         let answer = Client::new(config.ipam.ipam_unix_socket_path)
             .allocate(&args)
@@ -61,18 +61,15 @@ impl Plugin for Ipam {
     }
 
     fn del(request: &Request, config: NetConf) -> Result<(), PluginError> {
-        let (pod, pod_uid) = match (request.pod.name(), request.pod.uid()) {
-            (Ok(pod), Ok(pod_uid)) => (pod, pod_uid),
-            // The agent has nothing of such a pod; the end of a pod waits for nobody.
-            (Err(error), _) | (_, Err(error)) => {
-                warn!(%error, "no pod is named, nothing is released");
-                return Ok(());
-            }
+        let Some(pod) = request.pod.clone() else {
+            // The agent has allocated nothing for such a request.
+            warn!("the request names no pod, nothing is released");
+            return Ok(());
         };
         let (container_id, nic) = (request.container_id.clone(), request.nic.clone());
         let args = IpamDelArgs {
             net_namespace: request.netns.clone(),
-            ..IpamDelArgs::new(container_id, nic, pod, pod_uid)
+            ..IpamDelArgs::new(container_id, nic, pod, request.pod_uid.clone())
         };
         // Garbage collection frees what is not released here; the end of a pod waits for nobody.
         if let Err(error) = Client::new(config.ipam.ipam_unix_socket_path).release(&args) {

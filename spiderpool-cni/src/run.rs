@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value};
 use spiderpool_core::Unsupported;
+use spiderpool_core::names::{PodName, PodUid};
 use tracing::{error, info, info_span};
 
 use crate::env::{Command, EnvError, Request};
@@ -101,9 +102,9 @@ fn serve<P: Plugin>(
         container = %request.container_id,
         netns = request.netns,
         nic = %request.nic,
-        pod_namespace = request.pod.namespace,
-        pod = request.pod.name,
-        pod_uid = request.pod.uid,
+        pod_namespace = request.pod.as_ref().map(PodName::namespace),
+        pod = request.pod.as_ref().map(PodName::name),
+        pod_uid = request.pod_uid.as_ref().map(PodUid::as_str),
     );
     let _entered = span.enter();
     let result = match command {

@@ -9,7 +9,6 @@ use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
 use spiderpool_client::Client;
 use spiderpool_core::coordinator::{Config, Settings};
 use spiderpool_core::go_json::from_go_value;
-use spiderpool_core::names::PodName;
 
 use crate::env::{Command, Request};
 use crate::error::{ConfigError, PluginError};
@@ -98,9 +97,7 @@ impl NetConf {
 
     /// The settings merged with the agent's, and the agent's answer.
     pub fn resolve(&self, request: &Request) -> Result<(Config, CoordinatorConfig), PluginError> {
-        let args = GetCoordinatorArgs {
-            pod: PodName::new(request.pod.namespace.as_str(), request.pod.name.as_str())?,
-        };
+        let args = GetCoordinatorArgs { pod: request.pod()?.clone() };
         let answer = self
             .client()
             .coordinator_config(&args)
@@ -167,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn never_panics_on_arbitrary_input(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             let _ = NetConf::parse(&bytes, Command::Add);
             let _ = NetConf::parse(&bytes, Command::Del);
         }

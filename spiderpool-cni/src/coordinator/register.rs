@@ -51,11 +51,10 @@ impl Registration<'_> {
                 stay.push(route.dst);
             }
         }
-        let pod = &self.request.pod;
         Ok(RegisterNics {
             attachment: attachment(self.request, self.network),
-            pod: pod.name()?,
-            pod_uid: pod.uid()?,
+            pod: self.request.pod()?.clone(),
+            pod_uid: self.request.pod_uid.clone(),
             netns: self.request.netns.clone(),
             nics,
             stay,
