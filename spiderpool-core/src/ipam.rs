@@ -1,11 +1,11 @@
 //! Address management: which pools a NIC may draw from, which address it gets, what is answered.
 //!
 //! The order of an ADD: [`annotations`] and the plugin's request give [`candidates`]; [`plan`] compares them with
-//! what the pod holds; [`filter`] says which pools remain for what must be allocated; [`pick`] chooses addresses;
-//! [`response`] tells the plugin. Nothing here reads a clock, a store or a random source.
+//! what the pod holds ([`holding`]); [`filter`] says which pools remain for what must be allocated; [`pick`] chooses
+//! addresses; [`response`] is what the plugin gets. [`release`] says when an address is freed. Nothing here reads a
+//! clock, a store or a random source.
 
 pub mod address_name;
-pub mod alive;
 pub mod annotations;
 pub mod candidates;
 pub mod deleted_pods;
@@ -22,7 +22,6 @@ pub mod release;
 pub mod response;
 pub mod route;
 pub mod usage;
-pub mod vanished;
 
 pub use annotations::PodAnnotations;
 pub use candidates::{Candidate, CandidateRequest, DefaultRoute, PoolSource, plan_candidates};

@@ -5,6 +5,7 @@ use kube::api::{PatchParams, PostParams};
 use spiderpool_api::crd::{FINALIZER, SpiderEndpoint};
 use spiderpool_api::endpoint::Record;
 use spiderpool_api::pod::{self, PodObject};
+use spiderpool_core::names::{PodIdentity, PodName};
 use tracing::info;
 
 use crate::kubernetes::{Failure, Kubernetes, Preconditions};
@@ -26,8 +27,8 @@ impl EndpointStore {
     }
 
     /// The recorded endpoint of a pod.
-    pub async fn get(&self, namespace: &str, name: &str) -> Result<Option<SpiderEndpoint>, Failure> {
-        self.kube.read(self.api(namespace).get_opt(name)).await
+    pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, Failure> {
+        self.kube.read(self.api(pod.namespace()).get_opt(pod.name())).await
     }
 
     /// Creates or updates the endpoint so that it says what the record says. Not concurrently for one pod.
@@ -75,10 +76,11 @@ impl EndpointStore {
     }
 
     /// Removes the endpoint of this pod. Another pod's stays.
-    pub async fn remove(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Failure> {
-        let found = self.get(namespace, name).await?;
-        let is_of_pod =
-            |found: &SpiderEndpoint| found.status.as_ref().is_some_and(|status| status.current.uid == uid);
+    pub async fn remove(&self, pod: &PodIdentity) -> Result<(), Failure> {
+        let found = self.get(&pod.name).await?;
+        let is_of_pod = |found: &SpiderEndpoint| {
+            found.status.as_ref().is_some_and(|status| status.current.uid == pod.uid.as_str())
+        };
         match found.filter(is_of_pod) {
             Some(found) => self.delete(&found).await,
             None => Ok(()),

@@ -113,12 +113,12 @@ impl EndpointQueue {
     pub async fn remove(&self, pod: &PodIdentity) -> Result<(), Failure> {
         let _lock = self.locks.lock(pod.name.clone()).await;
         self.with(|waiting| waiting.retain(|_, record| record.pod() != pod));
-        self.store.remove(pod.name.namespace(), pod.name.name(), pod.uid.as_str()).await
+        self.store.remove(pod).await
     }
 
     /// The recorded endpoint of a pod.
     pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, Failure> {
-        self.store.get(pod.namespace(), pod.name()).await
+        self.store.get(pod).await
     }
 }
 

@@ -8,11 +8,12 @@ use kube::api::PatchParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
 use spiderpool_api::crd::{FINALIZER, GROUP, SpiderIPAddress, VERSION, definitions};
 use spiderpool_api::pod::PodObject;
+use spiderpool_core::ipam::Holding;
 use spiderpool_runtime::kubernetes::{Deletion, Failure, Preconditions};
 use tracing::{debug, info, warn};
 
 use super::Cleaner;
-use super::plan::{HeldBy, Living, stays};
+use super::plan::{Living, stays};
 
 /// The kind of which only unused objects are deleted.
 pub(super) const ADDRESSES: &str = "spideripaddresses";
@@ -69,7 +70,10 @@ impl Cleaner {
     /// Deletes the addresses that nothing uses; how many stay.
     pub(super) async fn remove_addresses(&self) -> anyhow::Result<usize> {
         let api = Api::<SpiderIPAddress>::all(self.kube.client());
-        let held = match self.kube.pages(&api, |address| (address.metadata.clone(), held_by(&address))).await
+        let held = match self
+            .kube
+            .pages(&api, |address| (address.metadata.clone(), Holding::try_from(&address)))
+            .await
         {
             Err(failure) if failure.is_not_found() => return Ok(0),
             held => held.context("they cannot be listed")?,
@@ -78,26 +82,32 @@ impl Cleaner {
             return Ok(0);
         }
         let pods = Api::<PodObject>::all(self.kube.client());
-        let pods = self.kube.pages(&pods, Living::from).await;
+        let pods = self.kube.pages(&pods, Living::try_from).await;
         let pods = pods.context("pods cannot be listed, so it is unknown which addresses are in use")?;
-        let pods: HashMap<_, _> = pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), pod)).collect();
+        let pods: Vec<Living> = pods
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .context("a pod is unreadable, so it is unknown which addresses are in use")?;
+        let pods: HashMap<_, _> = pods.iter().map(|pod| (&pod.identity.name, pod)).collect();
         let (mut kept, mut failed) = (Vec::new(), Ok(()));
-        for (meta, holder) in &held {
-            let pod = pods.get(&(&*holder.namespace, &*holder.name)).copied();
+        for (meta, holding) in &held {
+            let is_in_use = match holding {
+                Ok(holding) => stays(holding, pods.get(&holding.owner.pod.name).copied()),
+                Err(_) => true,
+            };
             // An address that has changed since it was listed is in use too.
-            let outcome = if stays(holder, pod) {
+            let outcome = if is_in_use {
                 Ok(Deletion::Changed)
             } else {
                 self.kube.delete(&api, &Preconditions::of(meta)).await
             };
             match outcome {
                 Ok(Deletion::Done) => {}
-                Ok(Deletion::Changed) => kept.push(format!(
-                    "{} ({}/{})",
-                    meta.name.as_deref().unwrap_or_default(),
-                    holder.namespace,
-                    holder.name
-                )),
+                Ok(Deletion::Changed) => {
+                    let pod =
+                        holding.as_ref().map_or("unreadable".to_owned(), |held| held.owner.pod.to_string());
+                    kept.push(format!("{} ({pod})", meta.name.as_deref().unwrap_or_default()));
+                }
                 Err(failure) => failed = Err(failure),
             }
         }
@@ -112,15 +122,5 @@ impl Cleaner {
         failed?;
         info!(deleted = held.len() - kept.len(), kept = kept.len(), "addresses deleted");
         Ok(kept.len())
-    }
-}
-
-fn held_by(address: &SpiderIPAddress) -> HeldBy {
-    let spec = &address.spec;
-    HeldBy {
-        namespace: spec.pod_namespace.clone(),
-        name: spec.pod_name.clone(),
-        uid: spec.pod_uid.clone(),
-        is_static: spec.owner_kind == "Node",
     }
 }

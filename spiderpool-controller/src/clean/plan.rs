@@ -2,39 +2,50 @@
 
 use std::collections::BTreeSet;
 
-use spiderpool_api::pod::{self, PodObject};
-use spiderpool_core::ipam::alive::{Fate, Stage, fate};
+use spiderpool_api::pod::{Pod, PodObject};
+use spiderpool_core::ipam::Holding;
+use spiderpool_core::ipam::pod_stage::PodStage;
+use spiderpool_core::ipam::release::{
+    Disposition, Evidence, NodeState, PodEvidence, ReleasePolicy, SandboxState, plan_owner_release,
+};
+use spiderpool_core::names::{NameError, PodIdentity};
 
-/// The pod that holds an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct HeldBy {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-    pub(super) is_static: bool,
-}
-
-/// Pods by name, as far as addresses need them.
+/// A pod, as far as addresses need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Living {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-    pub(super) stage: Stage,
+    pub(super) identity: PodIdentity,
+    pub(super) stage: PodStage,
+    pub(super) has_stopped: bool,
 }
 
-impl From<PodObject> for Living {
-    fn from(pod: PodObject) -> Self {
-        let (uid, stage) = (pod::uid(&pod.metadata).to_owned(), pod.stage());
-        let (namespace, name) = (pod.metadata.namespace, pod.metadata.name);
-        Self { namespace: namespace.unwrap_or_default(), name: name.unwrap_or_default(), uid, stage }
+impl TryFrom<PodObject> for Living {
+    type Error = NameError;
+
+    fn try_from(pod: PodObject) -> Result<Self, NameError> {
+        let pod = Pod::try_from(pod)?;
+        Ok(Self { identity: pod.identity, stage: pod.stage, has_stopped: pod.has_stopped })
     }
 }
 
-/// Whether a pod may still use the address: then no other pod may get it, also not after a new installation.
-pub(super) fn stays(held: &HeldBy, found: Option<&Living>) -> bool {
-    let found = found.map(|pod| (pod.uid.as_str(), pod.stage));
-    fate(&held.uid, held.is_static, found) != Fate::Freed
+/// Whether a pod may still use the address: then no other pod may get it, also not after a new installation. By what
+/// the API server says alone.
+pub(super) fn stays(holding: &Holding, found: Option<&Living>) -> bool {
+    let pod = found.map(|found| PodEvidence {
+        uid: &found.identity.uid,
+        stage: found.stage,
+        has_stopped: found.has_stopped,
+        grace_end: None,
+    });
+    let evidence = Evidence {
+        now: (),
+        pod,
+        sandbox: SandboxState::Unknown,
+        node: NodeState::NotReady,
+        may_run_until: None,
+    };
+    // What waits for a pod is of no use to an installation that is removed.
+    let disposition = plan_owner_release(&holding.owner, &evidence, ReleasePolicy::default());
+    !matches!(disposition, Disposition::Free(_))
 }
 
 /// A pod of a DaemonSet.
@@ -80,22 +91,32 @@ pub(super) fn unfinished(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use spiderpool_api::crd::SpiderIPAddress;
+    use spiderpool_core::names::PodName;
+
     use super::*;
 
-    fn held(is_static: bool) -> HeldBy {
-        HeldBy { namespace: "n".into(), name: "p".into(), uid: "u".into(), is_static }
+    fn held(is_static: bool) -> Holding {
+        let spec = json!({
+            "address": "10.6.0.9/16", "pool": "p", "interface": "net1", "podNamespace": "n", "podName": "p",
+            "podUID": "u", "ownerKind": if is_static { "Node" } else { "Deployment" }, "ownerName": "o",
+        });
+        let object = json!({"metadata": {"name": "10.6.0.9"}, "spec": spec});
+        Holding::try_from(&serde_json::from_value::<SpiderIPAddress>(object).unwrap()).unwrap()
     }
 
-    fn living(uid: &str, stage: Stage) -> Living {
-        Living { namespace: "n".into(), name: "p".into(), uid: uid.into(), stage }
+    fn living(uid: &str, stage: PodStage) -> Living {
+        let identity = PodIdentity { name: PodName::new("n", "p").unwrap(), uid: uid.parse().unwrap() };
+        Living { identity, stage, has_stopped: false }
     }
 
     #[test]
     fn an_address_that_a_pod_may_use_stays() {
-        assert!(stays(&held(false), Some(&living("u", Stage::Alive))));
-        assert!(stays(&held(false), Some(&living("u", Stage::Terminating))));
-        assert!(!stays(&held(false), Some(&living("u", Stage::Finished))));
-        assert!(!stays(&held(false), Some(&living("other", Stage::Alive))));
+        assert!(stays(&held(false), Some(&living("u", PodStage::Alive))));
+        assert!(stays(&held(false), Some(&living("u", PodStage::Terminating))));
+        assert!(!stays(&held(false), Some(&living("u", PodStage::Finished))));
+        assert!(!stays(&held(false), Some(&living("other", PodStage::Alive))));
         assert!(!stays(&held(false), None));
         assert!(stays(&held(true), None));
     }

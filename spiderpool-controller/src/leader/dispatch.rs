@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use spiderpool_core::names::PodIdentity;
 use spiderpool_runtime::watch::Shared;
 use spiderpool_runtime::work_queue::WorkQueue;
 use tokio::sync::Notify;
@@ -9,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::pods::PodReconciler;
 use super::pools::{self, PoolKey};
-use super::state::{ClusterState, PodId};
+use super::state::ClusterState;
 
 /// The state, and the queues that its changes go to.
 pub(super) struct Dispatcher {
     pub(super) state: Shared<ClusterState>,
     pub(super) pods: Arc<PodReconciler>,
-    pub(super) pod_queue: WorkQueue<PodId>,
+    pub(super) pod_queue: WorkQueue<PodIdentity>,
     pub(super) pool_queue: WorkQueue<PoolKey>,
 }
 

@@ -1,15 +1,14 @@
 //! The controller's metrics.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use std::time::Duration;
-
-use crate::leader::state::FreeReason;
-
+use spiderpool_core::ipam::release::Cause;
 /// Upper bounds of the lag, in seconds.
 const BOUNDS: [f64; 7] = [0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
 
@@ -117,9 +116,9 @@ impl Metrics {
     }
 
     /// An address was freed.
-    pub fn freed(&self, reason: FreeReason) {
+    pub fn freed(&self, cause: Cause) {
         self.collected.inc();
-        self.by_reason.get_or_create(&Reason { reason: reason.as_str() }).inc();
+        self.by_reason.get_or_create(&Reason { reason: cause.as_str() }).inc();
     }
 }
 
@@ -133,7 +132,7 @@ mod tests {
     fn names_are_those_of_the_dashboards() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        metrics.freed(FreeReason::Gone);
+        metrics.freed(Cause::Gone);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [

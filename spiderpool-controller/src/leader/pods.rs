@@ -9,13 +9,12 @@ mod settings;
 
 use std::sync::Arc;
 
+use spiderpool_core::names::PodIdentity;
 use spiderpool_runtime::work_queue::Workers;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use reconcile::PodReconciler;
 pub(super) use settings::Settings;
-
-use super::state::PodId;
 
 /// Pods that are reconciled at the same time.
 const WORKERS: usize = 8;
@@ -23,7 +22,7 @@ const WORKERS: usize = 8;
 /// Reconciles pods until shutdown, and compares everything at an interval. The watches have listed.
 pub(super) async fn run(
     reconciler: Arc<PodReconciler>,
-    workers: Workers<PodId>,
+    workers: Workers<PodIdentity>,
     shutdown: CancellationToken,
 ) {
     tokio::join!(

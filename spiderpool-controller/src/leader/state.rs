@@ -16,39 +16,23 @@ use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 
+use spiderpool_core::names::PodIdentity;
 use spiderpool_runtime::pools::PoolIndex;
 
-pub use addresses::{Address, AddressIndex, Holder};
+pub use addresses::AddressIndex;
 pub use endpoints::EndpointIndex;
-pub use evaluate::{FreeReason, ObservedPod, PodAction, Policy};
+pub use evaluate::{ObservedPod, PodAction, Policy};
 pub use interner::Interner;
 pub use nodes::NodeIndex;
 pub use pods::PodIndex;
 pub use pools::{LeaderFields, LeaderPool, StatusDigest};
 pub use slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 
-/// A pod by its name and UID: a later pod may have the same name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PodId {
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its UID as the container runtime knows it: for a static pod the hash of its manifest.
-    pub uid: Arc<str>,
-}
-
-impl std::fmt::Display for PodId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
 /// Keys of what has changed since [`ClusterState::take_changes`].
 #[derive(Debug, Default)]
 pub struct Changes {
     /// Pods that have addresses or an endpoint.
-    pub pods: HashSet<PodId>,
+    pub pods: HashSet<PodIdentity>,
     /// Pools whose status or bitmaps may be outdated.
     pub pools: HashSet<Arc<str>>,
 }
@@ -78,17 +62,17 @@ impl ClusterState {
 
     /// Marks every pod with addresses or an endpoint, and every pool.
     pub fn mark_all_changed(&mut self) {
-        let holders = self.addresses.holders().map(|(id, _)| id.clone());
-        self.changes.pods.extend(holders.chain(self.endpoints.pods()));
+        let owners = self.addresses.owners().cloned();
+        self.changes.pods.extend(owners.chain(self.endpoints.pods()));
         let pools = self.pools.names().cloned().map(Into::into);
         self.changes.pools.extend(pools.chain(self.addresses.pools()));
     }
 
     /// Marks the pod if it has addresses or an endpoint.
-    fn mark_pod_changed(&mut self, id: PodId) {
-        let has_endpoint = self.endpoints.of(&id).is_some();
-        if has_endpoint || self.addresses.holder(&id).is_some() {
-            self.changes.pods.insert(id);
+    fn mark_pod_changed(&mut self, pod: PodIdentity) {
+        let has_endpoint = self.endpoints.of(&pod).is_some();
+        if has_endpoint || self.addresses.owner(&pod).is_some() {
+            self.changes.pods.insert(pod);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Frees a pod's addresses or writes its endpoint, after the API server has confirmed the watches.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
@@ -9,9 +8,10 @@ use spiderpool_api::crd::{AddressState, SpiderIPAddress};
 use spiderpool_api::endpoint::{self, Record};
 use spiderpool_api::pod::{Pod, PodObject};
 use spiderpool_core::ipam::address_name::object_name;
-use spiderpool_core::ipam::alive::Stage;
-use spiderpool_core::ipam::{PodAnnotations, Workload};
-use spiderpool_core::names::PoolName;
+use spiderpool_core::ipam::pod_stage::PodStage;
+use spiderpool_core::ipam::release::{Cause, NodeState};
+use spiderpool_core::ipam::{Holding, PodAnnotations, Workload};
+use spiderpool_core::names::{NodeName, PodIdentity, PoolName};
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{Deletion, Kubernetes, Preconditions};
 use spiderpool_runtime::watch::Shared;
@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use super::Settings;
 use super::error::ReconcileError;
 use crate::leader::metrics::Metrics;
-use crate::leader::state::{ClusterState, FreeReason, ObservedPod, PodAction, PodId, SlimNode, slim};
+use crate::leader::state::{ClusterState, ObservedPod, PodAction, SlimNode, slim};
 
 /// Acts on one pod. Cheap to clone.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ pub(super) struct Actuator {
 
 impl Actuator {
     /// Does what the indexes call for, if the API server confirms it.
-    pub(super) async fn act(&self, id: &PodId) -> Result<(), ReconcileError> {
+    pub(super) async fn act(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         match self.evaluate(id).0 {
             PodAction::Free(_) if self.settings.enabled => self.free(id).await,
             PodAction::WriteEndpoint => self.write_endpoint(id).await,
@@ -42,81 +42,81 @@ impl Actuator {
     }
 
     /// What the indexes call for, and at what time.
-    pub(super) fn evaluate(&self, id: &PodId) -> (PodAction, Timestamp) {
+    pub(super) fn evaluate(&self, id: &PodIdentity) -> (PodAction, Timestamp) {
         let policy = self.settings.policy();
         (self.state.read(|state| state.evaluate(id, policy)), policy.now)
     }
 
-    async fn read_pod(&self, id: &PodId) -> Result<Option<Pod>, ReconcileError> {
-        let api = Api::<PodObject>::namespaced(self.kube.client(), &id.namespace);
-        let found = self.kube.read(api.get_opt(&id.name)).await;
+    async fn read_pod(&self, id: &PodIdentity) -> Result<Option<Pod>, ReconcileError> {
+        let api = Api::<PodObject>::namespaced(self.kube.client(), id.name.namespace());
+        let found = self.kube.read(api.get_opt(id.name.name())).await;
         let found = found.map_err(|source| ReconcileError::ReadPod { pod: id.to_string(), source })?;
         let found = found.map(Pod::try_from).transpose();
         found.map_err(|source| ReconcileError::UnreadablePod { pod: id.to_string(), source })
     }
 
     /// Read live: a node that has just come back may still run a pod that is overdue or gone.
-    async fn node_is_ready(&self, name: &str) -> Result<bool, ReconcileError> {
-        let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name)).await;
-        let found = found.map_err(|source| ReconcileError::ReadNode { node: name.to_owned(), source })?;
-        Ok(found.map(SlimNode::from).is_some_and(|node| node.is_ready()))
+    async fn node_state(&self, name: &NodeName) -> Result<NodeState, ReconcileError> {
+        let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name.as_str())).await;
+        let found = found.map_err(|source| ReconcileError::ReadNode { node: name.to_string(), source })?;
+        Ok(NodeState::of(found.map(SlimNode::from).is_some_and(|node| node.is_ready())))
     }
 
-    async fn free(&self, id: &PodId) -> Result<(), ReconcileError> {
+    async fn free(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         let found = self.read_pod(id).await?;
-        let node_is_ready = match self.state.read(|state| state.node(id)) {
-            Some(node) => self.node_is_ready(&node).await?,
-            None => false,
+        let node = match self.state.read(|state| state.node(id)) {
+            Some(node) => self.node_state(&node).await?,
+            None => NodeState::NotReady,
         };
         let observed = found.as_ref().map(|pod| ObservedPod {
-            uid: pod.identity.uid.as_str(),
+            uid: &pod.identity.uid,
             stage: pod.stage,
             has_stopped: pod.has_stopped,
             deletion: pod.deletion,
         });
         let (action, addresses) = self.state.read(|state| {
-            let action = state.evaluate_observed(id, observed, node_is_ready, self.settings.policy());
-            (action, state.addresses.bound(id))
+            let action = state.evaluate_observed(id, observed, node, self.settings.policy());
+            (action, state.addresses.bound(id).map(Holding::ip).collect::<Vec<_>>())
         });
-        let PodAction::Free(reason) = action else {
+        let PodAction::Free(cause) = action else {
             debug!(pod = %id, uid = %id.uid, ?action, "the API server does not confirm the watches");
             return Ok(());
         };
         // The endpoint goes first: an address that is left makes the pod be evaluated again.
         let store = EndpointStore::new(self.kube.clone());
-        let removed = store.remove(&id.namespace, &id.name, &id.uid).await;
+        let removed = store.remove(id).await;
         removed.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
         for address in addresses {
-            self.free_address(id, address, reason).await?;
+            self.free_address(id, address, cause).await?;
         }
         Ok(())
     }
 
     async fn free_address(
         &self,
-        id: &PodId,
+        id: &PodIdentity,
         address: IpAddr,
-        reason: FreeReason,
+        cause: Cause,
     ) -> Result<(), ReconcileError> {
         let failed = |source| ReconcileError::Address { address, pod: id.to_string(), source };
         let api = Api::<SpiderIPAddress>::all(self.kube.client());
         let found = self.kube.read(api.get_opt(&object_name(address))).await.map_err(failed)?;
         let is_held = |found: &SpiderIPAddress| {
-            found.spec.pod_uid == *id.uid && found.spec.state == AddressState::Bound
+            found.spec.pod_uid == id.uid.as_str() && found.spec.state == AddressState::Bound
         };
         let Some(found) = found.filter(is_held) else { return Ok(()) };
         match self.kube.delete(&api, &Preconditions::of(&found.metadata)).await.map_err(failed)? {
             Deletion::Done => {
-                self.metrics.freed(reason);
-                info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, reason = reason.as_str(), "address freed");
+                self.metrics.freed(cause);
+                info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, reason = cause.as_str(), "address freed");
                 Ok(())
             }
             Deletion::Changed => Err(ReconcileError::Changed { address, pod: id.to_string() }),
         }
     }
 
-    async fn write_endpoint(&self, id: &PodId) -> Result<(), ReconcileError> {
-        let is_same = |pod: &Pod| pod.identity.uid.as_str() == &*id.uid && pod.stage == Stage::Alive;
+    async fn write_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
+        let is_same = |pod: &Pod| pod.identity == *id && pod.stage == PodStage::Alive;
         let Some(pod) = self.read_pod(id).await?.filter(is_same) else { return Ok(()) };
         let annotations = match PodAnnotations::parse(&pod.annotations) {
             Ok(annotations) => annotations,
@@ -126,14 +126,11 @@ impl Actuator {
             }
         };
         let record = self.state.read(|state| {
-            let holder = state.addresses.holder(id)?;
+            let owner = state.addresses.owner(id)?;
             let find = |name: &PoolName| state.pools.get(name.as_str())?.spec()?.clone().ok();
-            let ips = endpoint::restore(state.addresses.held(id), &annotations, find);
-            let top = if holder.owner_kind.is_empty() {
-                Workload { kind: "Pod".into(), name: Arc::clone(&id.name) }
-            } else {
-                Workload { kind: Arc::clone(&holder.owner_kind), name: Arc::clone(&holder.owner_name) }
-            };
+            let ips = endpoint::restore(state.addresses.bound(id), &annotations, find);
+            let bare = || Workload { kind: "Pod".into(), name: id.name.name().into() };
+            let top = owner.workload.clone().unwrap_or_else(bare);
             Some(Record::new(&pod, &top, ips))
         });
         let Some(record) = record else { return Ok(()) };

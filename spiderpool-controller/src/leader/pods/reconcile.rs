@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use spiderpool_core::ipam::release::Cause;
+use spiderpool_core::names::PodIdentity;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
 use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue};
@@ -13,7 +15,7 @@ use super::Settings;
 use super::actuator::Actuator;
 use super::error::ReconcileError;
 use crate::leader::metrics::Metrics;
-use crate::leader::state::{ClusterState, FreeReason, PodAction, PodId};
+use crate::leader::state::{ClusterState, PodAction};
 
 /// The node's agent has this long to free the addresses of a pod that is gone.
 const GONE: Duration = Duration::from_secs(2);
@@ -43,7 +45,11 @@ impl PodReconciler {
     }
 
     /// Adds those of the changed pods to the queue that something is to be done about, for when it is due.
-    pub(crate) fn enqueue(&self, changed: impl IntoIterator<Item = PodId>, queue: &WorkQueue<PodId>) {
+    pub(crate) fn enqueue(
+        &self,
+        changed: impl IntoIterator<Item = PodIdentity>,
+        queue: &WorkQueue<PodIdentity>,
+    ) {
         for id in changed {
             let (action, now) = self.0.evaluate(&id);
             if let Some(delay) = delay(action, now) {
@@ -57,18 +63,18 @@ impl PodReconciler {
 fn delay(action: PodAction, now: Timestamp) -> Option<Duration> {
     match action {
         PodAction::None => None,
-        PodAction::Free(FreeReason::Gone) => Some(GONE),
-        PodAction::Free(FreeReason::Finished) => Some(FINISHED),
-        PodAction::Free(FreeReason::Overdue) => Some(Duration::ZERO),
+        PodAction::Free(Cause::Gone) => Some(GONE),
+        PodAction::Free(Cause::Finished | Cause::TornDown) => Some(FINISHED),
+        PodAction::Free(Cause::Overdue) => Some(Duration::ZERO),
         PodAction::WriteEndpoint => Some(ENDPOINT),
         PodAction::RecheckAt(at) => Some(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
     }
 }
 
-impl Reconciler<PodId> for PodReconciler {
+impl Reconciler<PodIdentity> for PodReconciler {
     type Error = ReconcileError;
 
-    async fn reconcile(&self, id: &PodId, _since: Instant) -> Result<Action, ReconcileError> {
+    async fn reconcile(&self, id: &PodIdentity, _since: Instant) -> Result<Action, ReconcileError> {
         self.0.act(id).await?;
         Ok(match self.0.evaluate(id) {
             (action @ PodAction::RecheckAt(_), now) => {
@@ -78,7 +84,7 @@ impl Reconciler<PodId> for PodReconciler {
         })
     }
 
-    fn failed(&self, id: &PodId, error: &ReconcileError, pause: Duration) {
+    fn failed(&self, id: &PodIdentity, error: &ReconcileError, pause: Duration) {
         if error.is_conflict() {
             info!(pod = %id, reason = error.reason(), %error, ?pause, "the object has changed, reconciling again");
         } else {
@@ -95,7 +101,7 @@ mod tests {
     #[test]
     fn addresses_of_a_deleted_pod_are_freed_within_five_seconds() {
         let now = Timestamp::now();
-        assert!(delay(PodAction::Free(FreeReason::Gone), now).unwrap() <= Duration::from_secs(3));
+        assert!(delay(PodAction::Free(Cause::Gone), now).unwrap() <= Duration::from_secs(3));
         assert_eq!(delay(PodAction::None, now), None);
         let later = now + k8s_openapi::jiff::SignedDuration::from_secs(7);
         assert_eq!(delay(PodAction::RecheckAt(later), now), Some(Duration::from_secs(7)));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use spiderpool_core::ipam::alive::OverdueRules;
+use spiderpool_core::ipam::release::ReleasePolicy;
 
 use crate::config::Collection;
 use crate::leader::state::Policy;
@@ -13,8 +13,8 @@ use crate::leader::state::Policy;
 pub(crate) struct Settings {
     /// Whether the leader frees addresses. The agents free those of their nodes in any case.
     pub(super) enabled: bool,
-    /// On which nodes an overdue pod counts as finished.
-    pub(super) rules: OverdueRules,
+    /// Which overdue pods count as ended.
+    pub(super) release: ReleasePolicy,
     /// Added to every grace period.
     pub(super) additional: Duration,
     /// How often everything is compared with the API server.
@@ -23,7 +23,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(super) fn policy(&self) -> Policy {
-        Policy { now: Timestamp::now(), additional: self.additional, rules: self.rules }
+        Policy { now: Timestamp::now(), additional: self.additional, release: self.release }
     }
 }
 
@@ -31,9 +31,9 @@ impl From<&Collection> for Settings {
     fn from(collection: &Collection) -> Self {
         Self {
             enabled: collection.enabled,
-            rules: OverdueRules {
-                on_ready_nodes: collection.terminating_on_ready_node,
-                on_dead_nodes: collection.terminating_on_not_ready_node,
+            release: ReleasePolicy {
+                overdue_on_ready_nodes: collection.terminating_on_ready_node,
+                overdue_on_not_ready_nodes: collection.terminating_on_not_ready_node,
             },
             additional: collection.additional_grace_delay,
             interval: collection.interval,

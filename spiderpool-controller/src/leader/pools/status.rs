@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use spiderpool_api::crd::IPPoolStatus;
 use spiderpool_core::ip::IpSet;
+use spiderpool_core::ipam::Holding;
 
-use crate::leader::state::{Address, ClusterState, LeaderPool, StatusDigest};
+use crate::leader::state::{ClusterState, LeaderPool, StatusDigest};
 
 /// With more addresses in use only the counts are reported: an object of etcd has its limits.
 pub(super) const RECORDS: usize = 5000;
@@ -34,15 +35,17 @@ pub(super) fn interval(in_use: usize) -> Duration {
 /// The desired status.
 fn status<'a>(
     usable: &IpSet,
-    in_use: impl Iterator<Item = (IpAddr, &'a Address)>,
+    in_use: impl Iterator<Item = (IpAddr, Option<&'a Holding>)>,
     count: usize,
 ) -> IPPoolStatus {
     let records = || {
         // Keys are sorted as texts, not as addresses.
         let records: BTreeMap<String, Record<'_>> = in_use
-            .map(|(ip, address)| {
-                let pod = address.holder.to_string();
-                (ip.to_string(), Record { pod, pod_uid: &address.holder.uid })
+            .map(|(ip, holding)| {
+                // An unreadable object's address is in use, nobody knows by whom.
+                let pod = holding.map(|holding| &holding.owner.pod);
+                let pod_uid = pod.map_or("", |pod| pod.uid.as_str());
+                (ip.to_string(), Record { pod: pod.map(ToString::to_string).unwrap_or_default(), pod_uid })
             })
             .collect();
         serde_json::to_string(&records).ok()

@@ -4,71 +4,33 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use spiderpool_core::ipam::{AddressState, Holding, Owner, Workload};
-use spiderpool_core::names::{PodIdentity, PodName};
+use spiderpool_core::names::{NodeName, PodIdentity, PodName};
 use spiderpool_runtime::watch::Index;
 
 use super::slim::SlimAddress;
-use super::{ClusterState, PodId};
+use super::{ClusterState, Interner};
 
-/// What is kept of an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// With the prefix length of its subnet; `None` if the object's field is invalid.
-    pub net: Option<IpNet>,
-    /// The NIC.
-    pub interface: Arc<str>,
-    /// Whether its state is `Bound`: one that is kept or quarantined is not freed.
-    pub is_bound: bool,
-    /// The pod that holds it.
-    pub holder: PodId,
-}
-
-/// A pod that holds addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// The node whose agent holds the addresses.
-    pub node: Arc<str>,
-    /// Kind of the pod's topmost controller.
-    pub owner_kind: Arc<str>,
-    /// Its name.
-    pub owner_name: Arc<str>,
-    /// The addresses, and their pools.
-    addresses: Vec<(IpAddr, Arc<str>)>,
-}
-
-impl Holder {
-    /// Whether it is a static pod, which the kubelet runs from a file: its owner is the Node.
-    pub fn is_static(&self) -> bool {
-        &*self.owner_kind == "Node"
-    }
-
-    fn owner(&self, id: &PodId) -> Option<Owner> {
-        let name = PodName::new(Arc::clone(&id.namespace), Arc::clone(&id.name)).ok()?;
-        let pod = PodIdentity { name, uid: Arc::clone(&id.uid).try_into().ok()? };
-        let workload = Workload { kind: Arc::clone(&self.owner_kind), name: Arc::clone(&self.owner_name) };
-        Some(Owner { pod, workload: (!self.owner_kind.is_empty()).then_some(workload) })
-    }
-
-    /// The addresses.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.addresses.iter().map(|(ip, _)| *ip)
-    }
+/// The pod that holds an address, and how many it holds.
+#[derive(Debug)]
+struct Holder {
+    owner: Arc<Owner>,
+    addresses: Vec<IpAddr>,
 }
 
 /// The addresses.
 #[derive(Debug, Default)]
 pub struct AddressIndex {
-    pools: HashMap<Arc<str>, BTreeMap<IpAddr, Address>>,
-    places: HashMap<IpAddr, Arc<str>>,
-    holders: HashMap<PodId, Holder>,
+    /// By pool; `None` for an address whose object is unreadable: it is in use.
+    pools: HashMap<Arc<str>, BTreeMap<IpAddr, Option<Holding>>>,
+    pool_of: HashMap<IpAddr, Arc<str>>,
+    holders: HashMap<PodIdentity, Holder>,
 }
 
 impl AddressIndex {
-    /// The addresses of a pool, ascending.
-    pub fn of_pool(&self, pool: &str) -> impl Iterator<Item = (IpAddr, &Address)> {
-        self.pools.get(pool).into_iter().flatten().map(|(ip, address)| (*ip, address))
+    /// The addresses of a pool, ascending; `None` for those that nobody knows the pod of.
+    pub fn of_pool(&self, pool: &str) -> impl Iterator<Item = (IpAddr, Option<&Holding>)> {
+        self.pools.get(pool).into_iter().flatten().map(|(ip, holding)| (*ip, holding.as_ref()))
     }
 
     /// How many addresses of a pool are in use.
@@ -78,12 +40,12 @@ impl AddressIndex {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.pool_of.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.pool_of.is_empty()
     }
 
     /// The pools that addresses are from, whether they exist or not.
@@ -92,91 +54,103 @@ impl AddressIndex {
     }
 
     /// The pods that hold addresses.
-    pub fn holders(&self) -> impl Iterator<Item = (&PodId, &Holder)> {
-        self.holders.iter()
+    pub fn owners(&self) -> impl Iterator<Item = &PodIdentity> {
+        self.holders.keys()
+    }
+
+    /// What is known of a pod that holds addresses.
+    pub fn owner(&self, pod: &PodIdentity) -> Option<&Arc<Owner>> {
+        self.holders.get(pod).map(|holder| &holder.owner)
     }
 
     /// What a pod holds.
-    pub fn holder(&self, id: &PodId) -> Option<&Holder> {
-        self.holders.get(id)
+    pub fn of_pod(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
+        let addresses = self.holders.get(pod).into_iter().flat_map(|holder| &holder.addresses);
+        addresses.filter_map(|ip| self.pools.get(self.pool_of.get(ip)?)?.get(ip)?.as_ref())
     }
 
-    /// The bound addresses of a pod that are readable.
-    pub fn held(&self, id: &PodId) -> Vec<Holding> {
-        let Some(holder) = self.holders.get(id) else { return Vec::new() };
-        let Some(owner) = holder.owner(id).map(Arc::new) else { return Vec::new() };
-        let held = holder.addresses.iter().filter_map(|(ip, pool)| {
-            let address = self.pools.get(pool)?.get(ip)?;
-            Some(Holding {
-                address: address.net.filter(|_| address.is_bound)?,
-                pool: Arc::clone(pool).try_into().ok()?,
-                nic: Arc::clone(&address.interface).try_into().ok()?,
-                owner: Arc::clone(&owner),
-                node: None,
-                container_id: None,
-                network: None,
-                state: AddressState::Bound,
-            })
-        });
-        held.collect()
+    /// The addresses that are bound to a pod.
+    pub fn bound(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
+        self.of_pod(pod).filter(|holding| holding.state == AddressState::Bound)
     }
 
-    /// The pod's addresses that are bound to it.
-    pub fn bound(&self, id: &PodId) -> Vec<IpAddr> {
-        let Some(holder) = self.holders.get(id) else { return Vec::new() };
-        let is_bound = |(ip, pool): &&(IpAddr, Arc<str>)| {
-            self.pools.get(pool).and_then(|pool| pool.get(ip)).is_some_and(|address| address.is_bound)
-        };
-        holder.addresses.iter().filter(is_bound).map(|(ip, _)| *ip).collect()
+    /// The node whose agent holds a pod's addresses.
+    pub fn node(&self, pod: &PodIdentity) -> Option<&NodeName> {
+        self.of_pod(pod).find_map(|holding| holding.node.as_ref())
     }
 
-    /// Removes an address; returns its pool and its holder.
-    fn remove(&mut self, ip: IpAddr) -> Option<(Arc<str>, PodId)> {
-        let pool = self.places.remove(&ip)?;
+    /// Removes an address; returns its pool and its pod.
+    fn remove(&mut self, ip: IpAddr) -> Option<(Arc<str>, Option<PodIdentity>)> {
+        let pool = self.pool_of.remove(&ip)?;
         let addresses = self.pools.get_mut(&pool)?;
-        let address = addresses.remove(&ip)?;
+        let holding = addresses.remove(&ip)?;
         if addresses.is_empty() {
             self.pools.remove(&pool);
         }
-        if let Some(holder) = self.holders.get_mut(&address.holder) {
-            holder.addresses.retain(|(other, _)| *other != ip);
+        let pod = holding.map(|holding| holding.owner.pod.clone());
+        if let Some(pod) = &pod
+            && let Some(holder) = self.holders.get_mut(pod)
+        {
+            holder.addresses.retain(|other| *other != ip);
             if holder.addresses.is_empty() {
-                self.holders.remove(&address.holder);
+                self.holders.remove(pod);
             }
         }
-        Some((pool, address.holder))
+        Some((pool, pod))
+    }
+
+    fn insert(&mut self, ip: IpAddr, pool: Arc<str>, mut holding: Option<Holding>) {
+        if let Some(holding) = &mut holding {
+            let pod = holding.owner.pod.clone();
+            let holder = self.holders.entry(pod);
+            let holder = holder.or_insert_with(|| Holder {
+                owner: Arc::clone(&holding.owner),
+                addresses: Vec::with_capacity(1),
+            });
+            holder.addresses.push(ip);
+            // Addresses of one pod say the same of it.
+            if holder.owner == holding.owner {
+                holding.owner = Arc::clone(&holder.owner);
+            }
+        }
+        self.pools.entry(Arc::clone(&pool)).or_default().insert(ip, holding);
+        self.pool_of.insert(ip, pool);
+    }
+}
+
+/// The holding with its texts shared, and without the sandbox, which is of no use here.
+fn compact(interner: &mut Interner, holding: Holding) -> Holding {
+    let Owner { pod, workload } = &*holding.owner;
+    let name = PodName::new(interner.intern(pod.name.namespace()), interner.intern(pod.name.name()));
+    let pod =
+        PodIdentity { name: name.unwrap_or_else(|_| pod.name.clone()), uid: interner.share(pod.uid.clone()) };
+    let workload = workload
+        .as_ref()
+        .map(|top| Workload { kind: interner.intern(&top.kind), name: interner.intern(&top.name) });
+    Holding {
+        owner: Arc::new(Owner { pod, workload }),
+        pool: interner.share(holding.pool),
+        nic: interner.share(holding.nic),
+        node: holding.node.map(|node| interner.share(node)),
+        container_id: None,
+        network: None,
+        ..holding
     }
 }
 
 impl ClusterState {
-    fn insert_address(&mut self, ip: IpAddr, address: &SlimAddress) -> (Arc<str>, PodId) {
-        let interner = &mut self.interner;
-        let (pool, interface) = (interner.intern(&address.pool), interner.intern(&address.interface));
-        let id = PodId {
-            namespace: interner.intern(&address.namespace),
-            name: interner.intern(&address.pod),
-            uid: interner.intern(&address.uid),
-        };
-        let holder = self.addresses.holders.entry(id.clone()).or_insert_with(|| Holder {
-            node: interner.intern(&address.node),
-            owner_kind: interner.intern(&address.owner_kind),
-            owner_name: interner.intern(&address.owner_name),
-            addresses: Vec::with_capacity(1),
-        });
-        if *holder.node != *address.node {
-            holder.node = interner.intern(&address.node);
-        }
-        holder.addresses.push((ip, Arc::clone(&pool)));
-        let known = Address { net: address.net, interface, is_bound: address.is_bound, holder: id.clone() };
-        self.addresses.pools.entry(Arc::clone(&pool)).or_default().insert(ip, known);
-        self.addresses.places.insert(ip, Arc::clone(&pool));
-        (pool, id)
+    fn insert_address(&mut self, ip: IpAddr, address: SlimAddress) -> (Arc<str>, Option<PodIdentity>) {
+        let pool = self.interner.intern(&address.pool);
+        let holding = address.holding.map(|holding| compact(&mut self.interner, holding));
+        let pod = holding.as_ref().map(|holding| holding.owner.pod.clone());
+        self.addresses.insert(ip, Arc::clone(&pool), holding);
+        (pool, pod)
     }
 
-    fn remove_address(&mut self, ip: IpAddr) {
-        if let Some((pool, id)) = self.addresses.remove(ip) {
-            self.changes.pools.insert(pool);
-            self.mark_pod_changed(id);
+    fn mark_address_changed(&mut self, (pool, pod): (Arc<str>, Option<PodIdentity>)) {
+        self.changes.pools.insert(pool);
+        if let Some(pod) = pod {
+            self.mark_pod_changed(pod);
         }
     }
 }
@@ -184,15 +158,14 @@ impl ClusterState {
 impl Index<SlimAddress> for ClusterState {
     fn apply(&mut self, address: SlimAddress) {
         let Some(ip) = address.ip else { return };
-        self.remove_address(ip);
-        let (pool, id) = self.insert_address(ip, &address);
-        self.changes.pools.insert(pool);
-        self.mark_pod_changed(id);
+        self.delete(&address);
+        let changed = self.insert_address(ip, address);
+        self.mark_address_changed(changed);
     }
 
     fn delete(&mut self, address: &SlimAddress) {
-        if let Some(ip) = address.ip {
-            self.remove_address(ip);
+        if let Some(changed) = address.ip.and_then(|ip| self.addresses.remove(ip)) {
+            self.mark_address_changed(changed);
         }
     }
 
@@ -202,7 +175,7 @@ impl Index<SlimAddress> for ClusterState {
         self.addresses = AddressIndex::default();
         for address in addresses {
             if let Some(ip) = address.ip {
-                self.insert_address(ip, &address);
+                self.insert_address(ip, address);
             }
         }
         self.mark_all_changed();

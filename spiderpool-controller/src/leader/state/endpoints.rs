@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 use ipnet::IpNet;
+use spiderpool_core::names::{PodIdentity, PodName, PodUid};
 use spiderpool_runtime::watch::Index;
 
+use super::ClusterState;
 use super::slim::SlimEndpoint;
-use super::{ClusterState, PodId};
 
 /// What is kept of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownEndpoint {
-    uid: Arc<str>,
+    uid: PodUid,
     /// Whether the pod owns it, so that the garbage collector deletes it with the pod.
     pub is_owned: bool,
     /// Hashes of NIC and address.
@@ -29,22 +29,17 @@ impl KnownEndpoint {
 
 /// Endpoints by their pods' names.
 #[derive(Debug, Default)]
-pub struct EndpointIndex(HashMap<(Arc<str>, Arc<str>), KnownEndpoint>);
+pub struct EndpointIndex(HashMap<PodName, KnownEndpoint>);
 
 impl EndpointIndex {
     /// The endpoint of this pod; not that of another one with its name.
-    pub fn of(&self, id: &PodId) -> Option<&KnownEndpoint> {
-        let key = (Arc::clone(&id.namespace), Arc::clone(&id.name));
-        self.0.get(&key).filter(|endpoint| endpoint.uid == id.uid)
+    pub fn of(&self, pod: &PodIdentity) -> Option<&KnownEndpoint> {
+        self.0.get(&pod.name).filter(|endpoint| endpoint.uid == pod.uid)
     }
 
     /// The pods that have one.
-    pub fn pods(&self) -> impl Iterator<Item = PodId> + '_ {
-        self.0.iter().map(|((namespace, name), endpoint)| PodId {
-            namespace: Arc::clone(namespace),
-            name: Arc::clone(name),
-            uid: Arc::clone(&endpoint.uid),
-        })
+    pub fn pods(&self) -> impl Iterator<Item = PodIdentity> + '_ {
+        self.0.iter().map(|(name, endpoint)| PodIdentity { name: name.clone(), uid: endpoint.uid.clone() })
     }
 }
 
@@ -55,41 +50,40 @@ fn hash(interface: &str, net: IpNet) -> u64 {
 }
 
 impl ClusterState {
-    fn insert_endpoint(&mut self, endpoint: &SlimEndpoint) -> PodId {
+    fn insert_endpoint(&mut self, endpoint: &SlimEndpoint) -> Option<PodIdentity> {
+        let pod = endpoint.pod.as_ref()?;
         let interner = &mut self.interner;
-        let id = PodId {
-            namespace: interner.intern(&endpoint.namespace),
-            name: interner.intern(&endpoint.name),
-            uid: interner.intern(&endpoint.uid),
-        };
+        let name = PodName::new(interner.intern(pod.name.namespace()), interner.intern(pod.name.name()));
+        let name = name.unwrap_or_else(|_| pod.name.clone());
+        let pod = PodIdentity { name, uid: interner.share(pod.uid.clone()) };
         let known = KnownEndpoint {
-            uid: Arc::clone(&id.uid),
+            uid: pod.uid.clone(),
             is_owned: endpoint.is_owned,
             entries: endpoint.entries.iter().map(|(interface, net)| hash(interface, *net)).collect(),
         };
-        self.endpoints.0.insert((Arc::clone(&id.namespace), Arc::clone(&id.name)), known);
-        id
+        self.endpoints.0.insert(pod.name.clone(), known);
+        Some(pod)
     }
 }
 
 impl Index<SlimEndpoint> for ClusterState {
     fn apply(&mut self, endpoint: SlimEndpoint) {
-        let id = self.insert_endpoint(&endpoint);
-        self.mark_pod_changed(id);
+        if let Some(pod) = self.insert_endpoint(&endpoint) {
+            self.mark_pod_changed(pod);
+        }
     }
 
     fn delete(&mut self, endpoint: &SlimEndpoint) {
-        let interner = &mut self.interner;
-        let key = (interner.intern(&endpoint.namespace), interner.intern(&endpoint.name));
-        if let Some(known) = self.endpoints.0.remove(&key) {
-            self.mark_pod_changed(PodId { namespace: key.0, name: key.1, uid: known.uid });
+        let Some(pod) = &endpoint.pod else { return };
+        if let Some(known) = self.endpoints.0.remove(&pod.name) {
+            self.mark_pod_changed(PodIdentity { name: pod.name.clone(), uid: known.uid });
         }
     }
 
     fn reset(&mut self, endpoints: Vec<SlimEndpoint>) {
         self.endpoints.0.clear();
-        for endpoint in endpoints {
-            self.insert_endpoint(&endpoint);
+        for endpoint in &endpoints {
+            self.insert_endpoint(endpoint);
         }
         self.mark_all_changed();
     }

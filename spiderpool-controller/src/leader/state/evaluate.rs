@@ -1,14 +1,18 @@
-//! What to do about a pod that holds addresses or has an endpoint. Pure: the agents' rule (`spiderpool_core::ipam::alive`)
-//! and what only an observer outside of the node can decide.
+//! What to do about a pod that holds addresses or has an endpoint. Pure: the rule that the agents go by too
+//! (`spiderpool_core::ipam::release`), with the evidence of an observer outside of the node.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use spiderpool_core::ipam::Holding;
-use spiderpool_core::ipam::alive::{Ending, Fate, OverdueRules, Stage, fate};
+use spiderpool_core::ipam::pod_stage::PodStage;
+use spiderpool_core::ipam::release::{
+    Cause, Disposition, Evidence, LeaveReason, NodeState, PodEvidence, ReleasePolicy, SandboxState,
+    plan_owner_release,
+};
+use spiderpool_core::ipam::{Holding, Owner};
+use spiderpool_core::names::{NodeName, PodIdentity, PodUid};
 
-use super::{ClusterState, PodId};
+use super::ClusterState;
 
 /// The time, and what counts as the end of a terminating pod.
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +21,8 @@ pub struct Policy {
     pub now: Timestamp,
     /// Added to every grace period.
     pub additional: Duration,
-    /// On which nodes an overdue pod counts as finished.
-    pub rules: OverdueRules,
+    /// Which overdue pods count as ended.
+    pub release: ReleasePolicy,
 }
 
 /// What to do about a pod.
@@ -31,38 +35,16 @@ pub enum PodAction {
     /// The pod runs, and its endpoint lacks an address: write it.
     WriteEndpoint,
     /// Nothing of the pod runs: free its addresses, remove its endpoint.
-    Free(FreeReason),
-}
-
-/// Why a pod's addresses are freed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FreeReason {
-    /// The pod does not exist.
-    Gone,
-    /// The pod has ended or was evicted.
-    Finished,
-    /// Its grace period is over, and its node is not ready or reports that its containers have stopped.
-    Overdue,
-}
-
-impl FreeReason {
-    /// The label of metrics, and the field of logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gone => "gone",
-            Self::Finished => "finished",
-            Self::Overdue => "overdue",
-        }
-    }
+    Free(Cause),
 }
 
 /// A pod as the index or the API server has it.
 #[derive(Debug, Clone, Copy)]
 pub struct ObservedPod<'a> {
     /// The UID of the pod that has the name now.
-    pub uid: &'a str,
+    pub uid: &'a PodUid,
     /// Its stage.
-    pub stage: Stage,
+    pub stage: PodStage,
     /// Whether all its containers have stopped.
     pub has_stopped: bool,
     /// When its grace period ends.
@@ -71,17 +53,17 @@ pub struct ObservedPod<'a> {
 
 impl ClusterState {
     /// By the indexes alone.
-    pub fn evaluate(&self, id: &PodId, policy: Policy) -> PodAction {
-        let observed = self.pods.get(&id.uid).map(|pod| ObservedPod {
-            uid: &id.uid,
-            stage: pod.stage,
-            has_stopped: pod.has_stopped,
-            deletion: pod.deletion,
+    pub fn evaluate(&self, pod: &PodIdentity, policy: Policy) -> PodAction {
+        let observed = self.pods.get(&pod.uid).map(|known| ObservedPod {
+            uid: &pod.uid,
+            stage: known.stage,
+            has_stopped: known.has_stopped,
+            deletion: known.deletion,
         });
-        let node_is_ready = self.node(id).is_some_and(|node| self.nodes.is_ready(&node));
-        match self.evaluate_observed(id, observed, node_is_ready, policy) {
+        let node = NodeState::of(self.node(pod).is_some_and(|node| self.nodes.is_ready(node.as_str())));
+        match self.evaluate_observed(pod, observed, node, policy) {
             PodAction::None
-                if observed.is_some_and(|pod| pod.stage == Stage::Alive) && self.lacks_endpoint(id) =>
+                if observed.is_some_and(|pod| pod.stage == PodStage::Alive) && self.lacks_endpoint(pod) =>
             {
                 PodAction::WriteEndpoint
             }
@@ -90,77 +72,61 @@ impl ClusterState {
     }
 
     /// The node that the pod is or was bound to.
-    pub fn node(&self, id: &PodId) -> Option<Arc<str>> {
-        let of_pod = self.pods.get(&id.uid).map(|pod| Arc::clone(&pod.node)).filter(|node| !node.is_empty());
-        of_pod.or_else(|| self.addresses.holder(id).map(|holder| Arc::clone(&holder.node)))
+    pub fn node(&self, pod: &PodIdentity) -> Option<NodeName> {
+        let of_pod = self.pods.get(&pod.uid).and_then(|known| known.node.as_ref());
+        of_pod.or_else(|| self.addresses.node(pod)).cloned()
     }
 
     /// By what was observed of the pod that has the name now, and of its node. Never [`PodAction::WriteEndpoint`].
     pub fn evaluate_observed(
         &self,
-        id: &PodId,
+        pod: &PodIdentity,
         found: Option<ObservedPod<'_>>,
-        node_is_ready: bool,
+        node: NodeState,
         policy: Policy,
     ) -> PodAction {
-        let holder = self.addresses.holder(id);
-        let has_bound = holder.is_some() && !self.addresses.bound(id).is_empty();
+        let has_bound = self.addresses.bound(pod).next().is_some();
         // An endpoint that was made to outlive its pod (no owner) and has no addresses here stays.
-        let has_endpoint = self.endpoints.of(id).is_some_and(|endpoint| endpoint.is_owned);
+        let has_endpoint = self.endpoints.of(pod).is_some_and(|endpoint| endpoint.is_owned);
         if !has_bound && !has_endpoint {
             return PodAction::None;
         }
-        let grace_end = |pod: ObservedPod<'_>| {
-            let additional = SignedDuration::try_from(policy.additional).unwrap_or_default();
-            pod.deletion.and_then(|at| at.checked_add(additional).ok())
+        let additional = SignedDuration::try_from(policy.additional).unwrap_or_default();
+        let evidence = Evidence {
+            now: policy.now,
+            pod: found.map(|found| PodEvidence {
+                uid: found.uid,
+                stage: found.stage,
+                has_stopped: found.has_stopped,
+                grace_end: found.deletion.and_then(|at| at.checked_add(additional).ok()),
+            }),
+            sandbox: SandboxState::Unknown,
+            node,
+            may_run_until: self.pods.may_run_until(&pod.uid, policy.now),
         };
-        let is_over = |pod: ObservedPod<'_>| {
-            policy.rules.is_over(Ending {
-                grace_is_over: grace_end(pod).is_some_and(|end| policy.now >= end),
-                has_stopped: pod.has_stopped,
-                node_is_ready,
-            })
-        };
-        let overdue = found.is_some_and(|pod| pod.stage == Stage::Terminating && is_over(pod));
-        let stage = |pod: ObservedPod<'_>| if overdue { Stage::Finished } else { pod.stage };
-        let is_static = holder.is_some_and(super::Holder::is_static);
-        match fate(&id.uid, is_static, found.map(|pod| (pod.uid, stage(pod)))) {
-            Fate::Kept => PodAction::None,
-            Fate::Left => match found.and_then(grace_end).filter(|end| policy.now < *end) {
-                Some(end) => PodAction::RecheckAt(end),
-                None => PodAction::None,
-            },
-            Fate::Freed => {
-                let is_gone = found.is_none_or(|pod| pod.uid != &*id.uid);
-                // While its node is ready, its agent frees the addresses of a pod that vanished.
-                let runs_until = || self.pods.may_run_until(&id.uid, policy.now);
-                match (is_gone && node_is_ready).then(runs_until).flatten() {
-                    Some(end) => PodAction::RecheckAt(end),
-                    None => PodAction::Free(free_reason(id, found, overdue)),
-                }
+        let unknown = || Owner { pod: pod.clone(), workload: None };
+        let owner = self.addresses.owner(pod).map_or_else(unknown, |owner| (**owner).clone());
+        match plan_owner_release(&owner, &evidence, policy.release) {
+            Disposition::Free(cause) => PodAction::Free(cause),
+            Disposition::Leave(LeaveReason::MayRun { until }) => PodAction::RecheckAt(until),
+            Disposition::Leave(LeaveReason::Terminating { grace_end: Some(end) }) if policy.now < end => {
+                PodAction::RecheckAt(end)
             }
+            Disposition::Leave(_) | Disposition::Keep => PodAction::None,
         }
     }
 
     /// Whether the endpoint lacks an address. Of several for one NIC and family it names one.
-    fn lacks_endpoint(&self, id: &PodId) -> bool {
-        let held = self.addresses.held(id);
-        let endpoint = self.endpoints.of(id);
+    fn lacks_endpoint(&self, pod: &PodIdentity) -> bool {
+        let held: Vec<&Holding> = self.addresses.bound(pod).collect();
+        let endpoint = self.endpoints.of(pod);
+        let is_listed = |holding: &Holding| {
+            endpoint.is_some_and(|endpoint| endpoint.lists(holding.nic.as_str(), holding.address))
+        };
         held.iter().any(|one| {
             let mut same = held.iter().filter(|other| other.nic == one.nic && other.family() == one.family());
-            let is_listed = |other: &Holding| {
-                endpoint.is_some_and(|endpoint| endpoint.lists(other.nic.as_str(), other.address))
-            };
-            !same.any(is_listed)
+            !same.any(|other| is_listed(other))
         })
-    }
-}
-
-fn free_reason(id: &PodId, found: Option<ObservedPod<'_>>, overdue: bool) -> FreeReason {
-    match found {
-        Some(pod) if pod.uid == &*id.uid && overdue => FreeReason::Overdue,
-        Some(pod) if pod.uid == &*id.uid => FreeReason::Finished,
-        _ => FreeReason::Gone,
     }
 }
 

@@ -28,6 +28,11 @@ impl Interner {
         self.known.insert(Arc::clone(&name));
         name
     }
+
+    /// The name over the shared copy of its text.
+    pub fn share<N: AsRef<str> + TryFrom<Arc<str>>>(&mut self, name: N) -> N {
+        N::try_from(self.intern(name.as_ref())).unwrap_or(name)
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use spiderpool_core::names::PodIdentity;
 use spiderpool_runtime::watch::Index;
 
 use super::ClusterState;
@@ -21,8 +22,10 @@ impl NodeIndex {
 impl ClusterState {
     /// Marks the pods with addresses on this node.
     fn mark_node_changed(&mut self, name: &str) {
-        let of_node = self.addresses.holders().filter(|(_, holder)| &*holder.node == name);
-        self.changes.pods.extend(of_node.map(|(id, _)| id.clone()));
+        let is_bound_to =
+            |pod: &&PodIdentity| self.addresses.node(pod).is_some_and(|node| node.as_str() == name);
+        let of_node = self.addresses.owners().filter(is_bound_to);
+        self.changes.pods.extend(of_node.cloned());
     }
 }
 

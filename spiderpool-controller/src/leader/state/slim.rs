@@ -6,13 +6,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::{ApiResource, Object};
+use kube::core::{ApiResource, Object, ObjectMeta};
 use kube::{Api, Client};
 use serde::Deserialize;
-use spiderpool_api::crd::{AddressState, SpiderEndpoint, SpiderIPAddress};
+use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::pod::{self, PodObject};
+use spiderpool_core::ipam::Holding;
 use spiderpool_core::ipam::address_name::parse_object_name;
-use spiderpool_core::ipam::alive::Stage;
+use spiderpool_core::ipam::pod_stage::PodStage;
+use spiderpool_core::names::{NodeName, PodIdentity, PodName};
+use tracing::warn;
 
 /// What is read of a node's spec: nothing.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -44,11 +47,11 @@ pub fn nodes(client: Client) -> Api<WireNode> {
 /// A pod as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlimPod {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-    pub(super) node: String,
-    pub(super) stage: Stage,
+    /// `None` if its names are invalid: nothing is done about it by the watch.
+    pub(super) identity: Option<PodIdentity>,
+    /// The node that it is bound to.
+    pub(super) node: Option<NodeName>,
+    pub(super) stage: PodStage,
     pub(super) has_stopped: bool,
     pub(super) deletion: Option<Timestamp>,
     /// How long its containers may run on after its object is deleted.
@@ -58,16 +61,21 @@ pub struct SlimPod {
 impl From<PodObject> for SlimPod {
     fn from(pod: PodObject) -> Self {
         Self {
-            uid: pod::uid(&pod.metadata).to_owned(),
-            node: pod.node().to_owned(),
+            node: pod.node().parse().ok(),
             stage: pod.stage(),
             has_stopped: pod.has_stopped(),
             deletion: pod.deletion(),
             may_run_for: pod.may_run_for(),
-            namespace: pod.metadata.namespace.unwrap_or_default(),
-            name: pod.metadata.name.unwrap_or_default(),
+            identity: identity(&pod.metadata, pod::uid(&pod.metadata)),
         }
     }
+}
+
+/// The pod of this metadata's name.
+fn identity(meta: &ObjectMeta, uid: &str) -> Option<PodIdentity> {
+    let name = PodName::new(meta.namespace.as_deref()?, meta.name.as_deref()?);
+    let identity = name.and_then(|name| Ok(PodIdentity { name, uid: uid.parse()? }));
+    identity.inspect_err(|error| warn!(%error, "object is left alone")).ok()
 }
 
 /// A node as it is kept.
@@ -97,33 +105,19 @@ impl From<WireNode> for SlimNode {
 pub struct SlimAddress {
     /// By the object's name; `None` if that is invalid.
     pub(super) ip: Option<IpAddr>,
-    pub(super) net: Option<IpNet>,
+    /// The pool, as the object names it.
     pub(super) pool: String,
-    pub(super) interface: String,
-    pub(super) node: String,
-    pub(super) namespace: String,
-    pub(super) pod: String,
-    pub(super) uid: String,
-    pub(super) owner_kind: String,
-    pub(super) owner_name: String,
-    pub(super) is_bound: bool,
+    /// `None` if the object is unreadable: then the address is in use, nobody knows by whom.
+    pub(super) holding: Option<Holding>,
 }
 
 impl From<SpiderIPAddress> for SlimAddress {
     fn from(address: SpiderIPAddress) -> Self {
-        let spec = address.spec;
+        let holding = Holding::try_from(&address);
         Self {
+            holding: holding.inspect_err(|error| warn!(%error, "address is left alone")).ok(),
             ip: address.metadata.name.and_then(|name| parse_object_name(&name).ok()),
-            net: spec.address.parse().ok(),
-            pool: spec.pool,
-            interface: spec.interface,
-            node: spec.node.unwrap_or_default(),
-            namespace: spec.pod_namespace,
-            pod: spec.pod_name,
-            uid: spec.pod_uid,
-            owner_kind: spec.owner_kind,
-            owner_name: spec.owner_name,
-            is_bound: spec.state == AddressState::Bound,
+            pool: address.spec.pool,
         }
     }
 }
@@ -131,9 +125,8 @@ impl From<SpiderIPAddress> for SlimAddress {
 /// An endpoint as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlimEndpoint {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
+    /// `None` if it names no pod.
+    pub(super) pod: Option<PodIdentity>,
     /// Whether the pod owns it. One that was made to outlive its pod has no such owner.
     pub(super) is_owned: bool,
     /// NICs and their addresses.
@@ -151,9 +144,7 @@ impl From<SpiderEndpoint> for SlimEndpoint {
         Self {
             entries: entries.collect(),
             is_owned: meta.owner_references.iter().flatten().any(|owner| owner.kind == "Pod"),
-            namespace: meta.namespace.unwrap_or_default(),
-            name: meta.name.unwrap_or_default(),
-            uid: current.uid,
+            pod: identity(&meta, &current.uid),
         }
     }
 }
@@ -177,7 +168,8 @@ mod tests {
         }))
         .unwrap();
         let pod = SlimPod::from(wire);
-        assert_eq!((pod.uid.as_str(), pod.node.as_str(), pod.stage), ("d41d8cd9", "n1", Stage::Terminating));
+        let (uid, node) = (pod.identity.unwrap().uid, pod.node.unwrap());
+        assert_eq!((uid.as_str(), node.as_str(), pod.stage), ("d41d8cd9", "n1", PodStage::Terminating));
         assert!(!pod.has_stopped && pod.deletion.is_some());
     }
 
