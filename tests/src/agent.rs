@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
 use crate::exchange::{ask_socket, json_body};
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::poll;
 use crate::process::Process;
 use crate::tools;
@@ -71,7 +71,7 @@ impl Agent {
     }
 
     /// The coordinator configuration that the agent hands out for a pod.
-    pub fn coordinator_config(node: &Place, pod: &str) -> Result<Value> {
+    pub fn coordinator_config(node: &Namespaces, pod: &str) -> Result<Value> {
         request(node, "/v1/coordinator/config", &json!({"podName": pod, "podNamespace": "default"}))
     }
 
@@ -94,7 +94,7 @@ impl Agent {
 }
 
 /// GET on the agent's socket, which is in the node's /run.
-fn request(node: &Place, path: &str, body: &Value) -> Result<Value> {
+fn request(node: &Namespaces, path: &str, body: &Value) -> Result<Value> {
     let body = json_body(body)?;
     let (status, answer) = node.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -11,7 +11,7 @@ use spiderpool_testbox::calico::{self, HOST_LINK_LOCAL, HOST_MAC, HOST_V4};
 
 use crate::cni::{self, Attachment};
 use crate::dual::Dual;
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::topology::{Node, addresses};
 pub use felix::Felix;
 
@@ -35,7 +35,7 @@ pub fn host_end(attachment: &Attachment) -> String {
 }
 
 /// ADD: makes eth0 and returns its addresses and the CNI result.
-pub fn add(node: &Node, pod: &Place, attachment: &Attachment) -> Result<(Dual, Value)> {
+pub fn add(node: &Node, pod: &Namespaces, attachment: &Attachment) -> Result<(Dual, Value)> {
     let leased = cni::execute(node, "ADD", attachment, &ipam(node)?)?;
     let addresses: Vec<IpAddr> = leased["ips"]
         .as_array()
@@ -65,7 +65,13 @@ pub fn add(node: &Node, pod: &Place, attachment: &Attachment) -> Result<(Dual, V
     Ok((address, result))
 }
 
-fn connect(node: &Node, pod: &Place, attachment: &Attachment, host_end: &str, address: Dual) -> Result<()> {
+fn connect(
+    node: &Node,
+    pod: &Namespaces,
+    attachment: &Attachment,
+    host_end: &str,
+    address: Dual,
+) -> Result<()> {
     let (nic, mtu) = (&attachment.interface, calico::MTU);
     let netns = attachment.netns.display();
     node.ip(&format!(

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, socket};
 use nix::unistd::pipe;
 
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 
 /// `PACKET_OUTGOING` of linux/if_packet.h.
 const OUTGOING: u8 = 4;
@@ -22,12 +22,12 @@ const OUTGOING: u8 = 4;
 #[derive(Debug)]
 pub struct Capture {
     stop: OwnedFd,
-    thread: JoinHandle<Result<BTreeSet<Leaving>>>,
+    thread: JoinHandle<Result<BTreeSet<SentPacket>>>,
 }
 
 /// A packet that left the namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Leaving {
+pub struct SentPacket {
     /// By this NIC.
     pub nic: String,
     /// With this source address.
@@ -37,11 +37,11 @@ pub struct Leaving {
 }
 
 impl Capture {
-    /// Sees every IP packet that leaves `place` from now on.
-    pub fn start(place: &Place) -> Result<Self> {
+    /// Sees every IP packet that leaves `namespaces` from now on.
+    pub fn start(namespaces: &Namespaces) -> Result<Self> {
         let (stopped, stop) = pipe()?;
         let (ready, opened) = channel();
-        let thread = place.spawn(move || {
+        let thread = namespaces.spawn(move || {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             // A datagram packet socket: packets begin with the IP header on every kind of link.
             let packets = socket(AddressFamily::Packet, SockType::Datagram, flags, SockProtocol::EthAll)?;
@@ -62,13 +62,13 @@ impl Capture {
     }
 
     /// Ends the capture; the distinct packets that left.
-    pub fn finish(self) -> Result<BTreeSet<Leaving>> {
+    pub fn finish(self) -> Result<BTreeSet<SentPacket>> {
         drop(self.stop);
         self.thread.join().map_err(|_| anyhow!("the capture panicked"))?
     }
 }
 
-fn drain(packets: &OwnedFd, seen: &mut BTreeSet<Leaving>) -> Result<()> {
+fn drain(packets: &OwnedFd, seen: &mut BTreeSet<SentPacket>) -> Result<()> {
     let mut packet = [0; 64];
     loop {
         let (length, from) = match recvfrom::<LinkAddr>(packets.as_raw_fd(), &mut packet) {
@@ -83,7 +83,7 @@ fn drain(packets: &OwnedFd, seen: &mut BTreeSet<Leaving>) -> Result<()> {
         if let Some((source, destination)) = addresses(&packet[..length.min(64)]) {
             let index = u32::try_from(from.ifindex())?;
             let nic = if_indextoname(index).context("a NIC without name")?.to_string_lossy().into_owned();
-            seen.insert(Leaving { nic, source, destination });
+            seen.insert(SentPacket { nic, source, destination });
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod access;
 mod default_network;
+mod fixture;
 mod folder;
 mod images;
 mod machine;
@@ -16,25 +17,24 @@ mod node;
 mod options;
 mod plane;
 mod pods;
-mod stage;
 
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use spiderpool_testbox::{cgroup, remains};
+use spiderpool_testbox::{cgroup, cleanup};
 
 use crate::control_plane::Authority;
-use crate::place::Place;
-use crate::stage::Gateway;
+use crate::fixture::Gateway;
+use crate::namespaces::Namespaces;
 use crate::{poll, tools};
+pub use fixture::ClusterFixture;
 use folder::{Folder, Janitor};
 pub use machine::Machine;
 use network::Network;
 pub use node::Node;
 pub use options::{DefaultCni, Lifetime, Options, ProxyMode};
-pub use stage::ClusterStage;
 
 /// How long nodes may take to become ready.
 const READY_LIMIT: Duration = Duration::from_mins(1);
@@ -56,7 +56,7 @@ impl Cluster {
         Self::up_with_progress(options, |_| ())
     }
 
-    /// As [`Self::up`]; `progress` hears of each step.
+    /// As [`Self::up`]; `progress` is called with each step.
     pub fn up_with_progress(options: &Options, progress: impl Fn(&str)) -> Result<Self> {
         options.check()?;
         let folder = Folder::of(&options.name)?;
@@ -142,7 +142,7 @@ impl Cluster {
     pub fn remove(name: &str) -> Result<()> {
         let folder = Folder::of(name)?;
         ensure!(folder.path().exists() || cgroup::exists(folder.group())?, "there is no cluster {name} here");
-        remains::remove(folder.group(), folder.path())
+        cleanup::remove(folder.group(), folder.path())
     }
 
     /// The options that it was started or found with.
@@ -168,23 +168,23 @@ impl Cluster {
     }
 
     /// Where the control plane runs and the switches are.
-    pub fn fabric(&self) -> Place {
-        self.network.fabric.place()
+    pub fn fabric(&self) -> Namespaces {
+        self.network.fabric.namespaces()
     }
 
     /// The router of the underlays and the management network.
-    pub fn gateway(&self) -> Place {
-        self.network.gateway.place()
+    pub fn gateway(&self) -> Namespaces {
+        self.network.gateway.namespaces()
     }
 
     /// A host behind the gateway.
-    pub fn outside(&self) -> Place {
-        self.network.outside.place()
+    pub fn outside(&self) -> Namespaces {
+        self.network.outside.namespaces()
     }
 
     /// A host in the (first) underlay.
-    pub fn client_machine(&self) -> Place {
-        self.network.client.place()
+    pub fn client_machine(&self) -> Namespaces {
+        self.network.client.namespaces()
     }
 
     /// Cuts the gateway off from the first underlay, or connects it again.
@@ -236,7 +236,7 @@ impl Cluster {
         self.wait_for(node)
     }
 
-    /// Waits until a node's kubelet has told the API server that it is ready, and containerd runs.
+    /// Waits until a node's kubelet has reported to the API server that it is ready, and containerd runs.
     pub fn wait_for(&self, node: &Node) -> Result<()> {
         let what = format!("{} ready", node.name);
         poll::until(&what, READY_LIMIT, || node.check_ready(self))
@@ -250,7 +250,7 @@ impl Cluster {
         for node in self.nodes.iter().filter(|node| node.machine().is_on()) {
             node.route_pods()?;
         }
-        self.network.fabric.place().ip(&network::pod_routes(self.nodes.iter().map(|node| node.index)))
+        self.network.fabric.namespaces().ip(&network::pod_routes(self.nodes.iter().map(|node| node.index)))
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::tools;
 
 /// One NIC of one sandbox: what the runtime puts into the environment.
@@ -79,11 +79,16 @@ fn folders() -> Result<Vec<PathBuf>> {
     Ok(ours.into_iter().chain([tools::cni_plugins()?]).collect())
 }
 
-/// Runs one plugin in `place`. The answer is empty where the command has no result.
-pub fn execute(place: &Place, command: &str, attachment: &Attachment, config: &[u8]) -> Result<Value> {
+/// Runs one plugin in `namespaces`. The answer is empty where the command has no result.
+pub fn execute(
+    namespaces: &Namespaces,
+    command: &str,
+    attachment: &Attachment,
+    config: &[u8],
+) -> Result<Value> {
     let kind: Value = serde_json::from_slice(config).unwrap_or_default();
     execute_type(
-        place,
+        namespaces,
         kind["type"].as_str().context("no type in the configuration")?,
         command,
         attachment,
@@ -93,7 +98,7 @@ pub fn execute(place: &Place, command: &str, attachment: &Attachment, config: &[
 
 /// As [`execute`], for configurations that do not even parse.
 pub fn execute_type(
-    place: &Place,
+    namespaces: &Namespaces,
     plugin: &str,
     command: &str,
     attachment: &Attachment,
@@ -102,7 +107,7 @@ pub fn execute_type(
     let folders = folders()?;
     let program = folders.iter().map(|folder| folder.join(plugin)).find(|path| path.exists());
     let program = program.with_context(|| format!("CNI plugin {plugin} is in none of {folders:?}"))?;
-    let output = place.run(|| {
+    let output = namespaces.run(|| {
         let mut child = Command::new(&program)
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
@@ -152,26 +157,26 @@ fn failure(plugin: &str, command: &str, output: &Output, error: Option<Value>) -
 
 impl Network {
     /// ADD through the list; the last plugin's result.
-    pub fn add(&self, place: &Place, attachment: &Attachment) -> Result<Value> {
+    pub fn add(&self, namespaces: &Namespaces, attachment: &Attachment) -> Result<Value> {
         let mut result = Value::Null;
         for plugin in &self.plugins {
-            result = execute(place, "ADD", attachment, &self.config(plugin, &result)?)?;
+            result = execute(namespaces, "ADD", attachment, &self.config(plugin, &result)?)?;
         }
         Ok(result)
     }
 
     /// DEL through the list in reverse, with the result of ADD.
-    pub fn del(&self, place: &Place, attachment: &Attachment, result: &Value) -> Result<()> {
+    pub fn del(&self, namespaces: &Namespaces, attachment: &Attachment, result: &Value) -> Result<()> {
         for plugin in self.plugins.iter().rev() {
-            execute(place, "DEL", attachment, &self.config(plugin, result)?)?;
+            execute(namespaces, "DEL", attachment, &self.config(plugin, result)?)?;
         }
         Ok(())
     }
 
     /// CHECK through the list, with the result of ADD.
-    pub fn check(&self, place: &Place, attachment: &Attachment, result: &Value) -> Result<()> {
+    pub fn check(&self, namespaces: &Namespaces, attachment: &Attachment, result: &Value) -> Result<()> {
         for plugin in &self.plugins {
-            execute(place, "CHECK", attachment, &self.config(plugin, result)?)?;
+            execute(namespaces, "CHECK", attachment, &self.config(plugin, result)?)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::process::Process;
 use crate::state_dir::StateDir;
 pub(crate) use certificates::{Authority, Identity};
@@ -67,7 +67,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct ControlPlane {
     options: Options,
-    place: Option<Place>,
+    namespaces: Option<Namespaces>,
     address: String,
     ports: Ports,
     authority: Authority,
@@ -98,14 +98,19 @@ impl ControlPlane {
     }
 
     /// Starts it in a machine, which has `address`, with the usual ports.
-    pub fn start_in(options: Options, place: &Place, address: IpAddr, state: Arc<StateDir>) -> Result<Self> {
+    pub fn start_in(
+        options: Options,
+        namespaces: &Namespaces,
+        address: IpAddr,
+        state: Arc<StateDir>,
+    ) -> Result<Self> {
         let ports = Ports { api: 6443, etcd_client: 2379, etcd_peer: 2380 };
-        Self::start_at(options, Some(place.clone()), address.to_string(), ports, state)
+        Self::start_at(options, Some(namespaces.clone()), address.to_string(), ports, state)
     }
 
     fn start_at(
         options: Options,
-        place: Option<Place>,
+        namespaces: Option<Namespaces>,
         address: String,
         ports: Ports,
         state: Arc<StateDir>,
@@ -113,8 +118,17 @@ impl ControlPlane {
         let authority = Authority::create(&state.path().join("pki"))?;
         let url = format!("https://{address}:{}", ports.api);
         let admin = authority.kubeconfig(&url, "admin", Some("system:masters"))?;
-        let mut plane =
-            Self { options, place, address, ports, authority, admin, api_server: None, etcd: None, state };
+        let mut plane = Self {
+            options,
+            namespaces,
+            address,
+            ports,
+            authority,
+            admin,
+            api_server: None,
+            etcd: None,
+            state,
+        };
         plane.start_etcd()?;
         plane.start_api_server()?;
         plane.set_up()?;
@@ -142,7 +156,9 @@ impl ControlPlane {
 
     /// A command in the control plane's namespaces.
     fn command(&self, program: &Path) -> Command {
-        self.place.as_ref().map_or_else(|| Command::new(program), |place| place.command(program))
+        self.namespaces
+            .as_ref()
+            .map_or_else(|| Command::new(program), |namespaces| namespaces.command(program))
     }
 
     /// Starts etcd on the data it had, if any.

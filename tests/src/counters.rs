@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use spiderpool_ebpf_common::maps::{CidrAction, CidrKind};
 
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 
 /// Where the agent pins maps and programs.
 pub const PINS: &str = "/sys/fs/bpf/spiderpool/v1";
@@ -17,7 +17,7 @@ pub const PINS: &str = "/sys/fs/bpf/spiderpool/v1";
 pub type Counters = BTreeMap<String, u64>;
 
 /// The ids of a pod's NICs: the classid of their filters.
-pub fn nic_ids(pod: &Place) -> Result<BTreeMap<String, u16>> {
+pub fn nic_ids(pod: &Namespaces) -> Result<BTreeMap<String, u16>> {
     let links: Value = serde_json::from_str(&pod.output("ip", &["-j", "link"])?)?;
     let mut ids = BTreeMap::new();
     for link in links.as_array().into_iter().flatten() {
@@ -34,7 +34,7 @@ pub fn nic_ids(pod: &Place) -> Result<BTreeMap<String, u16>> {
 }
 
 /// What was counted so far for the pod's NICs.
-pub fn read(node: &Place, ids: &BTreeMap<String, u16>) -> Result<Counters> {
+pub fn read(node: &Namespaces, ids: &BTreeMap<String, u16>) -> Result<Counters> {
     let mut counters = Counters::new();
     for (nic, id) in ids {
         let [low, high] = id.to_le_bytes().map(|byte| byte.to_string());
@@ -75,7 +75,7 @@ pub struct CidrEntry {
 }
 
 /// The map `cluster_cidrs` of a node.
-pub fn cidrs(node: &Place) -> Result<Vec<CidrEntry>> {
+pub fn cidrs(node: &Namespaces) -> Result<Vec<CidrEntry>> {
     let dump = node.output("bpftool", &["-j", "map", "dump", "pinned", &format!("{PINS}/cluster_cidrs")])?;
     let dump: Vec<Value> = serde_json::from_str(&dump)?;
     dump.iter().map(|entry| cidr(&entry["formatted"])).collect()

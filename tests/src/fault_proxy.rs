@@ -1,4 +1,4 @@
-//! A proxy before the API server that counts writes and strikes at the n-th: kills the agent before the request
+//! A proxy before the API server that counts writes and injects a fault at the n-th: kills the agent before the request
 //! reaches the server or after the server has committed it, or loses the answer.
 
 use std::fs;
@@ -31,16 +31,16 @@ pub enum Fault {
     KillAfter,
     /// The server commits, but the connection breaks before its answer arrives.
     LoseAnswer,
-    /// The same for this write and all that follow, until [`FaultProxy::heal`].
+    /// The same for this write and all that follow, until [`FaultProxy::restore`].
     LoseAnswers,
-    /// The answer of this write is lost, and all that follow are refused with 403, until [`FaultProxy::heal`].
+    /// The answer of this write is lost, and all that follow are refused with 403, until [`FaultProxy::restore`].
     LoseAnswerThenRefuse,
-    /// The answer of this write is lost, and nobody can read an address after it, until [`FaultProxy::heal`].
+    /// The answer of this write is lost, and nobody can read an address after it, until [`FaultProxy::restore`].
     LoseAnswerThenSight,
-    /// This write and all that follow are refused with 403, until [`FaultProxy::heal`].
+    /// This write and all that follow are refused with 403, until [`FaultProxy::restore`].
     Refuse,
     /// No write is hit. The SpiderIPPool of this name has no list in `spec.ips` where it is read, until
-    /// [`FaultProxy::heal`].
+    /// [`FaultProxy::restore`].
     UndecodablePool(&'static str),
 }
 
@@ -53,8 +53,8 @@ struct State {
     writes: AtomicUsize,
     /// The agent to kill; 0 while there is none.
     victim: AtomicI32,
-    struck: AtomicBool,
-    healed: AtomicBool,
+    injected: AtomicBool,
+    restored: AtomicBool,
 }
 
 struct DebugClient(Client);
@@ -65,7 +65,7 @@ impl std::fmt::Debug for DebugClient {
     }
 }
 
-/// The running proxy. It speaks plain HTTP, and the identity of one agent towards the server.
+/// The running proxy: plain HTTP towards the agent, one agent's identity towards the server.
 #[derive(Debug)]
 pub struct FaultProxy {
     state: Arc<State>,
@@ -74,7 +74,7 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Starts a proxy that strikes once, at the write number `at`.
+    /// Starts a proxy that injects its fault once, at write number `at`.
     pub async fn start(identity: &Path, fault: Fault, at: usize) -> Result<Self> {
         let kubeconfig = Kubeconfig::read_from(identity)?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -84,8 +84,8 @@ impl FaultProxy {
             at,
             writes: AtomicUsize::new(0),
             victim: AtomicI32::new(0),
-            struck: AtomicBool::new(false),
-            healed: AtomicBool::new(false),
+            injected: AtomicBool::new(false),
+            restored: AtomicBool::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -108,18 +108,18 @@ impl FaultProxy {
     }
 
     /// The agent that is killed.
-    pub fn aim(&self, process: u32) {
+    pub fn set_target(&self, process: u32) {
         self.state.victim.store(process.cast_signed(), Ordering::SeqCst);
     }
 
     /// No answer is lost any more.
-    pub fn heal(&self) {
-        self.state.healed.store(true, Ordering::SeqCst);
+    pub fn restore(&self) {
+        self.state.restored.store(true, Ordering::SeqCst);
     }
 
     /// Whether the write has come and the fault has happened.
-    pub fn has_struck(&self) -> bool {
-        self.state.struck.load(Ordering::SeqCst)
+    pub fn is_injected(&self) -> bool {
+        self.state.injected.load(Ordering::SeqCst)
     }
 }
 
@@ -178,7 +178,7 @@ fn undecodable_pool(state: &State, request: &Request<Incoming>) -> Option<&'stat
     let is_read = request.method() == Method::GET
         && request.uri().path().contains("/spiderippools")
         && !request.uri().query().unwrap_or_default().contains("watch=");
-    (is_read && !state.healed.load(Ordering::SeqCst)).then_some(name)
+    (is_read && !state.restored.load(Ordering::SeqCst)).then_some(name)
 }
 
 async fn spoil_pool(response: Response<Body>, name: &str) -> Result<Response<Body>> {
@@ -200,7 +200,7 @@ async fn spoil_pool(response: Response<Body>, name: &str) -> Result<Response<Bod
 fn is_hit(state: &State, write: usize) -> bool {
     match state.fault {
         Fault::LoseAnswers | Fault::LoseAnswerThenRefuse | Fault::Refuse => {
-            write >= state.at && !state.healed.load(Ordering::SeqCst)
+            write >= state.at && !state.restored.load(Ordering::SeqCst)
         }
         _ => write == state.at,
     }
@@ -208,15 +208,15 @@ fn is_hit(state: &State, write: usize) -> bool {
 
 fn is_hidden(state: &State, request: &Request<Incoming>) -> bool {
     state.fault == Fault::LoseAnswerThenSight
-        && state.struck.load(Ordering::SeqCst)
-        && !state.healed.load(Ordering::SeqCst)
+        && state.injected.load(Ordering::SeqCst)
+        && !state.restored.load(Ordering::SeqCst)
         && request.method() == Method::GET
         && request.uri().path().contains("/spideripaddresses/")
 }
 
 /// The answer of a server that forbids the request.
 fn refuse(state: &State) -> Result<Response<Body>> {
-    state.struck.store(true, Ordering::SeqCst);
+    state.injected.store(true, Ordering::SeqCst);
     let status = json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
         "message": "refused by the test",
@@ -228,11 +228,11 @@ fn refuse(state: &State) -> Result<Response<Body>> {
 /// Ends in an error, which closes the connection without an answer.
 fn strike(state: &State) -> Result<Response<Body>> {
     // First: who sees the agent's end must find this said.
-    state.struck.store(true, Ordering::SeqCst);
+    state.injected.store(true, Ordering::SeqCst);
     if [Fault::KillBefore, Fault::KillAfter].contains(&state.fault) {
         let victim = state.victim.load(Ordering::SeqCst);
         anyhow::ensure!(victim > 0, "nobody to kill");
         kill(Pid::from_raw(victim), Signal::SIGKILL)?;
     }
-    anyhow::bail!("struck")
+    anyhow::bail!("injected")
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use spiderpool_core::ip::Family;
 
 use crate::capture::Capture;
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::probe::{Answer, Probe, Protocol, send};
 
 /// How often a Service with several endpoints is asked until each has answered.
@@ -22,13 +22,13 @@ pub struct Flow {
     /// What it is, in words; the same in every mode and family.
     pub name: String,
     /// Who sends.
-    pub from: Place,
+    pub from: Namespaces,
     /// What is sent.
     pub probe: Probe,
     /// Who must answer, each at least once; none for ping.
     pub servers: Vec<Expected>,
-    /// Where the answer must leave: the server's place and NIC.
-    pub replies: Option<(Place, &'static str)>,
+    /// Where the answer must leave: the server's namespaces and NIC.
+    pub replies: Option<(Namespaces, &'static str)>,
 }
 
 /// A server that must answer.
@@ -63,7 +63,7 @@ impl Flow {
     /// Sends it and checks the answer.
     pub fn run(&self) -> Outcome {
         let started = Instant::now();
-        let capture = self.replies.as_ref().map(|(place, nic)| (Capture::start(place), *nic));
+        let capture = self.replies.as_ref().map(|(namespaces, nic)| (Capture::start(namespaces), *nic));
         let answered = self.ask();
         let time = started.elapsed();
         let result = match capture {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::poll;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -29,10 +29,10 @@ pub struct KernelState(BTreeSet<String>);
 
 impl KernelState {
     /// Looks now.
-    pub fn of(place: &Place) -> Result<Self> {
+    pub fn of(namespaces: &Namespaces) -> Result<Self> {
         let mut lines = BTreeSet::new();
         for (program, arguments) in LOOKS {
-            let output = place.output(program, arguments)?;
+            let output = namespaces.output(program, arguments)?;
             // A new link-local address is tentative for a moment, also without duplicate address detection.
             lines.extend(
                 output.lines().map(|line| format!("{program}: {}", line.replace(" tentative", "").trim())),
@@ -41,10 +41,10 @@ impl KernelState {
         Ok(Self(lines))
     }
 
-    /// Waits until `place` is as it was at this look: the kernel removes a namespace's links in its own time.
-    pub fn wait_for_return(&self, place: &Place) -> Result<()> {
-        poll::until(&format!("{} as it was before", place.name), LIMIT, || {
-            let changes = Self::of(place)?.changes(self);
+    /// Waits until `namespaces` is as it was at this look: the kernel removes a namespace's links in its own time.
+    pub fn wait_for_return(&self, namespaces: &Namespaces) -> Result<()> {
+        poll::until(&format!("{} as it was before", namespaces.name), LIMIT, || {
+            let changes = Self::of(namespaces)?.changes(self);
             ensure!(changes.is_empty(), "{changes:#?}");
             Ok(())
         })

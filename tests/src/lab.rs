@@ -1,8 +1,8 @@
 //! The lab: namespaces as nodes, with agents, pools and a coordinator. What every test of the whole chain starts from
 //! that needs no kubelet.
 
-mod stage;
-mod turn;
+mod fixture;
+mod lock;
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use crate::agent::Agent;
 use crate::cni::Network;
 use crate::control_plane::Options;
+use crate::fixture::RouteHints;
 use crate::matrix::DefaultRoute;
 use crate::pod::PodSpec;
 use crate::poll;
-use crate::stage::RouteHints;
 use crate::topology::{Node, Topology, addresses};
-pub use stage::{LabStage, wait_for_no_pods};
-pub use turn::take_turn;
+pub use fixture::{LabFixture, wait_for_no_pods};
+pub use lock::lock_lab;
 
 /// How long an agent may take to see a change of SpiderCoordinator.
 const WATCH_LIMIT: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Starts everything; `progress` hears of each step.
+    /// Starts everything; `progress` is called with each step.
     pub fn start(nodes: u8, progress: impl Fn(&str)) -> Result<Self> {
         let topology = Topology::start(Options::default(), nodes)?;
         progress("etcd, kube-apiserver, nodes with kube-proxy, switches, gateway, outside client");

@@ -12,17 +12,17 @@ use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use spiderpool_testbox::sysctl;
 
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::poll;
 use crate::process::Process;
 use crate::state_dir::StateDir;
 
 const START_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running machine, used as the [`Place`] that it is.
+/// A running machine, used as the [`Namespaces`] that it is.
 #[derive(Debug)]
 pub struct Machine {
-    place: Place,
+    namespaces: Namespaces,
     holder: Process,
 }
 
@@ -44,10 +44,10 @@ impl Machine {
             ensure!(line.starts_with(title.as_bytes()), "not set up yet");
             Ok(Ok(()))
         })??;
-        let machine = Self { place: Place::of_process(name, process), holder };
+        let machine = Self { namespaces: Namespaces::of_process(name, process), holder };
         let logs = state.path().join("logs").join(name);
         fs::create_dir_all(logs.join("spidernet"))?;
-        machine.place.run(|| set_up_mounts(&logs)).with_context(|| format!("mounts of {name}"))?;
+        machine.namespaces.run(|| set_up_mounts(&logs)).with_context(|| format!("mounts of {name}"))?;
         machine.sysctl(sysctl::MACHINE)?;
         machine.ip("link set lo up")?;
         Ok(machine)
@@ -60,10 +60,10 @@ impl Machine {
 }
 
 impl Deref for Machine {
-    type Target = Place;
+    type Target = Namespaces;
 
-    fn deref(&self) -> &Place {
-        &self.place
+    fn deref(&self) -> &Namespaces {
+        &self.namespaces
     }
 }
 

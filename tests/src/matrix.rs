@@ -1,6 +1,6 @@
 //! The flow matrix: every flow that must work for a pod with an overlay eth0 and an underlay net1.
 //!
-//! To add a flow, add a line to [`Parties::flows`].
+//! To add a flow, add a line to [`Hosts::flows`].
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use spiderpool_core::ip::Family;
 
 use crate::dual::Dual;
 use crate::flow::{Expected, Flow};
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::probe::{Probe, Protocol};
 use crate::topology::addresses;
 
@@ -36,11 +36,11 @@ impl DefaultRoute {
     }
 }
 
-/// Somebody with addresses.
+/// A pod, node or other host of the matrix.
 #[derive(Debug, Clone)]
-pub struct Party {
+pub struct Host {
     /// Where it sends from.
-    pub place: Place,
+    pub namespaces: Namespaces,
     /// The overlay address of a pod, the node IP of a node.
     pub main: Dual,
     /// The address in the underlay.
@@ -49,36 +49,36 @@ pub struct Party {
 
 /// Who takes part.
 #[derive(Debug, Clone)]
-pub struct Parties {
+pub struct Hosts {
     /// The pod whose flows are tested.
-    pub pod: Party,
+    pub pod: Host,
     /// Where its default route is.
     pub default_route: DefaultRoute,
     /// Its node.
-    pub node: Party,
+    pub node: Host,
     /// The node's address among its overlay pods, if it has one: which one it comes to eth0 by is the default network's
     /// choice.
     pub node_router: Dual,
     /// Another node.
-    pub other_node: Party,
+    pub other_node: Host,
     /// A pod on the same node that has eth0 only.
-    pub neighbour: (Place, Dual),
+    pub neighbour: (Namespaces, Dual),
     /// A pod on the other node that has eth0 only; an endpoint of the Service.
-    pub overlay_pod: (Place, Dual),
+    pub overlay_pod: (Namespaces, Dual),
     /// A pod on the other node with net1, whose net1 address is an endpoint of the Service.
-    pub underlay_pod: Party,
+    pub underlay_pod: Host,
     /// A client behind the underlay's gateway.
-    pub outside: Place,
+    pub outside: Namespaces,
     /// The Service of both pods.
     pub cluster_ip: Dual,
 }
 
-impl Parties {
+impl Hosts {
     /// All flows of one family.
     pub fn flows(&self, family: Family) -> Vec<Flow> {
         let address = |dual: &Dual| dual.get(family);
         let (eth0, net1) = (address(&self.pod.main), address(&self.pod.underlay));
-        let (pod, node, other) = (&self.pod.place, &self.node, &self.other_node);
+        let (pod, node, other) = (&self.pod.namespaces, &self.node, &self.other_node);
         let (node_ip, node_net1) = (address(&node.main), address(&node.underlay));
         let (remote, remote_ip) = (&self.overlay_pod.0, address(&self.overlay_pod.1));
         let outside_ip = address(&addresses::OUTSIDE);
@@ -89,13 +89,13 @@ impl Parties {
         let mut list = self.services(family);
         let mut add = |flows: Vec<Flow>| list.extend(flows);
 
-        add(flow("pod to own node", pod, node_ip).seen_by(&node.place, &[eth0]).by(&[Tcp, Udp, Ping]));
+        add(flow("pod to own node", pod, node_ip).seen_by(&node.namespaces, &[eth0]).by(&[Tcp, Udp, Ping]));
         add(flow("net1 socket to own node", pod, node_ip)
             .bound(net1)
-            .seen_by(&node.place, &[eth0])
+            .seen_by(&node.namespaces, &[eth0])
             .by(&[Tcp, Udp, Ping]));
         add(flow("pod to own node's underlay address", pod, node_net1)
-            .seen_by(&node.place, &[eth0])
+            .seen_by(&node.namespaces, &[eth0])
             .by(&[Tcp, Udp, Ping]));
         add(flow("pod to remote pod", pod, remote_ip).seen_by(remote, &[eth0]).by(&[Tcp, Udp, Ping]));
         add(flow("net1 socket to remote pod", pod, remote_ip)
@@ -110,11 +110,11 @@ impl Parties {
 
         let node_ips = [node_ip, node_net1];
         let to_eth0 = [node_ip, node_net1, address(&self.node_router)];
-        add(flow("node to eth0", &node.place, eth0)
+        add(flow("node to eth0", &node.namespaces, eth0)
             .seen_by(pod, &to_eth0)
             .replies(pod, "eth0")
             .by(&[Tcp, Ping]));
-        add(flow("node to net1", &node.place, net1)
+        add(flow("node to net1", &node.namespaces, net1)
             .seen_by(pod, &node_ips)
             .replies(pod, "sp0")
             .by(&[Tcp, Udp, Ping]));
@@ -122,7 +122,7 @@ impl Parties {
             .seen_by(pod, &node_ips)
             .replies(pod, "sp0")
             .by(&[Tcp, Udp, Ping]));
-        add(flow("other node to net1", &other.place, net1)
+        add(flow("other node to net1", &other.namespaces, net1)
             .seen_by(pod, &[address(&other.underlay)])
             .replies(pod, "net1")
             .by(&[Tcp, Udp, Ping]));
@@ -131,7 +131,7 @@ impl Parties {
             .replies(pod, "eth0")
             .by(&[Tcp, Udp, Ping]));
         let underlay_ip = address(&self.underlay_pod.underlay);
-        add(flow("remote net1 to net1", &self.underlay_pod.place, net1)
+        add(flow("remote net1 to net1", &self.underlay_pod.namespaces, net1)
             .bound(underlay_ip)
             .seen_by(pod, &[underlay_ip])
             .replies(pod, "net1")
@@ -147,11 +147,11 @@ impl Parties {
     fn services(&self, family: Family) -> Vec<Flow> {
         let (eth0, net1) = (self.pod.main.get(family), self.pod.underlay.get(family));
         let masqueraded = self.node.underlay.get(family);
-        let (pod, service) = (&self.pod.place, self.cluster_ip.get(family));
+        let (pod, service) = (&self.pod.namespaces, self.cluster_ip.get(family));
         let to_service = |name: &str| {
             flow(name, pod, service)
                 .seen_by(&self.overlay_pod.0, &[eth0])
-                .seen_by(&self.underlay_pod.place, &[masqueraded])
+                .seen_by(&self.underlay_pod.namespaces, &[masqueraded])
         };
         [
             to_service("pod to ClusterIP").by(&[Tcp, Udp]),
@@ -173,10 +173,10 @@ impl Parties {
 }
 
 /// A flow in the making, for one protocol after the other.
-struct Draft(Flow);
+struct FlowBuilder(Flow);
 
-fn flow(name: &str, from: &Place, to: IpAddr) -> Draft {
-    Draft(Flow {
+fn flow(name: &str, from: &Namespaces, to: IpAddr) -> FlowBuilder {
+    FlowBuilder(Flow {
         name: name.to_owned(),
         from: from.clone(),
         probe: Probe { protocol: Tcp, to, bound: None },
@@ -185,19 +185,19 @@ fn flow(name: &str, from: &Place, to: IpAddr) -> Draft {
     })
 }
 
-impl Draft {
+impl FlowBuilder {
     fn bound(mut self, address: IpAddr) -> Self {
         self.0.probe.bound = Some(address);
         self
     }
 
-    fn seen_by(mut self, server: &Place, sources: &[IpAddr]) -> Self {
+    fn seen_by(mut self, server: &Namespaces, sources: &[IpAddr]) -> Self {
         self.0.servers.push(Expected { server: server.name.clone(), sources: sources.to_vec() });
         self
     }
 
     /// The pod's answers must leave by `nic`. The pod is who answers.
-    fn replies(mut self, pod: &Place, nic: &'static str) -> Self {
+    fn replies(mut self, pod: &Namespaces, nic: &'static str) -> Self {
         self.0.replies = Some((pod.clone(), nic));
         self
     }

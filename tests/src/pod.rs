@@ -15,7 +15,7 @@ use crate::calico_like;
 use crate::cni::{Attachment, Network};
 use crate::control_plane::ControlPlane;
 use crate::dual::Dual;
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::topology::Node;
 
 /// Ping sockets are allowed, as runtimes do.
@@ -40,7 +40,7 @@ pub struct Pod {
     /// UID of the API object.
     pub uid: String,
     /// Its network namespace.
-    pub place: Place,
+    pub namespaces: Namespaces,
     /// eth0's addresses.
     pub eth0: Dual,
     /// Further NICs: what was attached, and the CNI result.
@@ -67,9 +67,9 @@ impl Pod {
     pub fn add_sandbox(node: &Node, name: &str, uid: &str) -> Result<Self> {
         let container = format!("{uid}-{}", fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim());
         let netns = create_netns(node, name)?;
-        let place = node.with_network(name, &netns);
-        place.sysctl(SYSCTLS)?;
-        place.ip("link set lo up")?;
+        let namespaces = node.with_network(name, &netns);
+        namespaces.sysctl(SYSCTLS)?;
+        namespaces.ip("link set lo up")?;
         let arguments = [
             "IgnoreUnknown=1".to_owned(),
             "K8S_POD_NAMESPACE=default".to_owned(),
@@ -79,8 +79,15 @@ impl Pod {
         ];
         let sandbox =
             Attachment { container, netns, interface: "eth0".into(), arguments: arguments.join(";") };
-        let (eth0, _) = calico_like::add(node, &place, &sandbox)?;
-        Ok(Self { name: name.to_owned(), uid: uid.to_owned(), place, eth0, attachments: Vec::new(), sandbox })
+        let (eth0, _) = calico_like::add(node, &namespaces, &sandbox)?;
+        Ok(Self {
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            namespaces,
+            eth0,
+            attachments: Vec::new(),
+            sandbox,
+        })
     }
 
     /// The attachment of one NIC of this sandbox.
@@ -138,7 +145,7 @@ impl Pod {
 }
 
 /// A network namespace that nothing but its file in `/run/netns` holds.
-fn create_netns(node: &Place, name: &str) -> Result<PathBuf> {
+fn create_netns(node: &Namespaces, name: &str) -> Result<PathBuf> {
     let path = Path::new("/run/netns").join(name);
     node.run(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;

@@ -5,10 +5,10 @@ mod server;
 use anyhow::Result;
 pub use spiderpool_testbox::probe::{Answer, LIMIT, PORT, Probe, Protocol};
 
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 pub use server::Server;
 
-/// Sends a probe from `place` and waits for its answer.
-pub fn send(place: &Place, probe: Probe) -> Result<Answer> {
-    place.run(|| spiderpool_testbox::probe::send(probe))
+/// Sends a probe from `namespaces` and waits for its answer.
+pub fn send(namespaces: &Namespaces, probe: Probe) -> Result<Answer> {
+    namespaces.run(|| spiderpool_testbox::probe::send(probe))
 }

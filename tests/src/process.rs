@@ -1,4 +1,4 @@
-//! Child processes that cannot outlive this one, and commands whose failure tells what was run.
+//! Child processes that cannot outlive this one, and commands whose errors name the command.
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -9,7 +9,7 @@ use spiderpool_core::ip::Family;
 
 use crate::dual::Dual;
 use crate::kubectl::Kubectl;
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::poll;
 use crate::probe::PORT;
 
@@ -50,7 +50,7 @@ fn manifest(name: &str, endpoints: &[Dual]) -> Value {
 }
 
 /// Waits until kube-proxy of `node` has written the rules for the Service, in whatever mode it runs.
-pub fn wait_for_proxy(node: &Place, cluster_ip: Dual, endpoints: &[Dual]) -> Result<()> {
+pub fn wait_for_proxy(node: &Namespaces, cluster_ip: Dual, endpoints: &[Dual]) -> Result<()> {
     poll::until(&format!("rules of kube-proxy on {}", node.name), PROXY_LIMIT, || {
         let mut rules = node.output("nft", &["list", "ruleset"])?;
         for save in ["iptables-save", "ip6tables-save"] {

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 
 use crate::control_plane::{ControlPlane, Options};
+use crate::fixture::Gateway;
 use crate::machine::Machine;
-use crate::stage::Gateway;
 use crate::state_dir::StateDir;
 pub use node::Node;
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use spiderpool_api::agent::path;
 use spiderpool_tests::fault_proxy::{Fault, FaultProxy};
 use spiderpool_tests::poll;
-use spiderpool_tests::solo_agent::SoloAgent;
+use spiderpool_tests::standalone_agent::StandaloneAgent;
 use support::{Bench, LIMIT, TestPod, addresses};
 
 /// More writes than any request here makes.
@@ -42,12 +42,12 @@ fn pod(bench: &Bench<'_>, name: &str) -> TestPod {
     bench.pod(name, "n1", &[("ipam.spidernet.io/ippools", &pools.to_string())])
 }
 
-/// An agent behind a proxy that strikes at the write number `at`.
-async fn agent(bench: &Bench<'_>, fault: Fault, at: usize) -> (SoloAgent, FaultProxy) {
+/// An agent behind a proxy that injects its fault at write number `at`.
+async fn agent(bench: &Bench<'_>, fault: Fault, at: usize) -> (StandaloneAgent, FaultProxy) {
     let proxy = FaultProxy::start(&bench.identity("n1"), fault, at).await.unwrap();
     let kubeconfig = proxy.kubeconfig(&bench.folder("n1")).unwrap();
     let agent = bench.agent_by("n1", kubeconfig).await;
-    proxy.aim(agent.id());
+    proxy.set_target(agent.id());
     (agent, proxy)
 }
 
@@ -93,13 +93,13 @@ async fn strike_adds(bench: &Bench<'_>, fault: Fault) -> usize {
             // The endpoint is written behind the answer, and may be what is hit.
             assert_eq!(answer.status, 200, "{answer:?}");
             let written = poll::until_async("endpoint or fault", LIMIT, || async {
-                ensure!(proxy.has_struck() || bench.find_endpoint(&pod).is_some(), "neither");
+                ensure!(proxy.is_injected() || bench.find_endpoint(&pod).is_some(), "neither");
                 Ok(())
             });
             written.await.unwrap();
         }
-        let struck = proxy.has_struck();
-        if struck {
+        let injected = proxy.is_injected();
+        if injected {
             hurt.wait_ended().unwrap();
         } else {
             hurt.kill().unwrap();
@@ -114,7 +114,7 @@ async fn strike_adds(bench: &Bench<'_>, fault: Fault) -> usize {
         assert!(before.is_subset(&addresses(&again)), "{before:?} is not part of {again}, write {at}");
         settled(bench, &pod, &again).await;
         agent.stop().unwrap();
-        if !struck {
+        if !injected {
             return at - 1;
         }
     }
@@ -146,12 +146,12 @@ async fn strike_dels(bench: &Bench<'_>, fault: Fault) -> usize {
         let (mut hurt, proxy) = agent(bench, fault, at).await;
         bench.delete_pod(&pod);
         let mut outcome = hurt.ask(Method::DELETE, path::IP, &pod.del("net1", "c1")).await;
-        if !proxy.has_struck() {
+        if !proxy.is_injected() {
             outcome = hurt.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await;
         }
-        let struck = proxy.has_struck();
-        assert_eq!(struck, outcome.is_err(), "{outcome:?}");
-        if struck {
+        let injected = proxy.is_injected();
+        assert_eq!(injected, outcome.is_err(), "{outcome:?}");
+        if injected {
             hurt.wait_ended().unwrap();
         } else {
             hurt.kill().unwrap();
@@ -167,7 +167,7 @@ async fn strike_dels(bench: &Bench<'_>, fault: Fault) -> usize {
         .await
         .unwrap();
         agent.stop().unwrap();
-        if !struck {
+        if !injected {
             return at - 1;
         }
     }
@@ -195,7 +195,7 @@ async fn an_answer_is_lost() {
         let pod = pod(&bench, &format!("lost-{at}"));
         let (agent, proxy) = agent(&bench, Fault::LoseAnswer, at).await;
         let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
-        assert!(proxy.has_struck());
+        assert!(proxy.is_injected());
         settled(&bench, &pod, &answer).await;
     }
 }
@@ -209,7 +209,7 @@ async fn all_answers_are_lost_for_a_while() {
     support::outage(&agent, &pod.add("eth0", "c1"), "API server unreachable").await;
     let before = held(&bench, &pod);
     assert_eq!(before.len(), WANTED, "the server has taken all of them");
-    proxy.heal();
+    proxy.restore();
     let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
     assert_eq!(addresses(&answer), before);
     settled(&bench, &pod, &answer).await;
@@ -219,7 +219,7 @@ async fn all_answers_are_lost_for_a_while() {
     let gone = self::pod(&bench, "gone");
     let (agent, proxy) = self::agent(&bench, Fault::LoseAnswers, 1).await;
     support::outage(&agent, &gone.add("eth0", "c1"), "API server unreachable").await;
-    proxy.heal();
+    proxy.restore();
     bench.delete_pod(&gone);
     for nic in ["net1", "eth0"] {
         agent.ask(Method::DELETE, path::IP, &gone.del(nic, "c1")).await.unwrap().ok().unwrap();
@@ -227,7 +227,7 @@ async fn all_answers_are_lost_for_a_while() {
     assert!(held(&bench, &gone).is_empty());
 }
 
-/// The last answer is certain, but it speaks of the last attempt alone.
+/// The last answer is certain, but it covers the last attempt alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_lost_and_the_next_attempt_refused() {
     let bench = bench("refused", 48).await;
@@ -246,7 +246,7 @@ async fn an_answer_is_lost_and_the_next_attempt_refused() {
     let gone = bench.pod_with_pool("gone", "n1", "a4");
     let (agent, proxy) = self::agent(&bench, Fault::LoseAnswerThenRefuse, 1).await;
     support::failure(&agent, &gone.add("eth0", "c1"), "refused by the test").await;
-    proxy.heal();
+    proxy.restore();
     bench.delete_pod(&gone);
     agent.ask(Method::DELETE, path::IP, &gone.del("eth0", "c1")).await.unwrap().ok().unwrap();
     assert!(held(&bench, &gone).is_empty());
@@ -260,7 +260,7 @@ async fn an_answer_is_lost_and_the_address_cannot_be_read() {
     let (agent, proxy) = agent(&bench, Fault::LoseAnswerThenSight, 1).await;
     support::outage(&agent, &gone.add("eth0", "c1"), "API server unreachable").await;
     assert_eq!(held(&bench, &gone).len(), 1, "the server has taken it");
-    proxy.heal();
+    proxy.restore();
     bench.delete_pod(&gone);
     agent.ask(Method::DELETE, path::IP, &gone.del("eth0", "c1")).await.unwrap().ok().unwrap();
     assert!(held(&bench, &gone).is_empty());
@@ -274,7 +274,7 @@ async fn what_a_pod_may_hold_goes_with_it() {
     let (agent, proxy) = agent(&bench, Fault::LoseAnswerThenRefuse, 1).await;
     support::failure(&agent, &pod.add("eth0", "c1"), "refused by the test").await;
     assert_eq!(held(&bench, &pod).len(), 1, "the server has taken it");
-    proxy.heal();
+    proxy.restore();
     bench.delete_pod(&pod);
     let mut nameless = pod.del("eth0", "c1");
     nameless["podUID"] = json!("");
@@ -282,7 +282,7 @@ async fn what_a_pod_may_hold_goes_with_it() {
     bench.until("nothing left", async || held(&bench, &pod).is_empty()).await;
 }
 
-/// Its kubelet hears of it last, and then asks for its DEL.
+/// Its kubelet learns of it last, and then executes DEL.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_was_deleted_by_force_keeps_its_address_until_del() {
     let bench = bench("force", 57).await;
@@ -326,7 +326,7 @@ async fn a_start_leaves_a_terminating_pod_its_addresses() {
     assert!(held(&bench, &pod).is_empty());
 }
 
-/// No DEL comes, or one that speaks of another sandbox: what is left goes when the pod does.
+/// No DEL comes, or one for another sandbox: what is left goes when the pod does.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_del_has_freed_goes_with_the_pod() {
     let bench = bench("sweep", 50).await;
@@ -364,7 +364,7 @@ async fn a_release_that_failed_is_tried_again() {
     let refused = agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap();
     assert!(refused.failure().contains("refused by the test"), "{refused:?}");
     assert_eq!(held(&bench, &pod).len(), 1);
-    proxy.heal();
+    proxy.restore();
     bench.until("nothing left", async || held(&bench, &pod).is_empty()).await;
 }
 
@@ -375,14 +375,14 @@ async fn a_late_endpoint_leaves_that_of_a_newer_pod_alone() {
     let old = bench.pod_with_pool("web", "n1", "a4");
     let (agent, proxy) = agent(&bench, Fault::Refuse, 2).await;
     agent.ask(Method::POST, path::IP, &old.add("eth0", "c1")).await.unwrap().ok().unwrap();
-    bench.until("the endpoint is refused", async || proxy.has_struck()).await;
+    bench.until("the endpoint is refused", async || proxy.is_injected()).await;
     bench.delete_pod(&old);
     let new = bench.pod_with_pool("web", "n2", "a4");
     let other = bench.agent("n2").await;
     other.ask(Method::POST, path::IP, &new.add("eth0", "c2")).await.unwrap().ok().unwrap();
     let uid = |endpoint: Value| endpoint["metadata"]["uid"].clone();
     let before = uid(bench.endpoint(&new).await);
-    proxy.heal();
+    proxy.restore();
     bench.until("the old pod is freed", async || held(&bench, &old).is_empty()).await;
     assert_eq!(uid(bench.endpoint(&new).await), before);
 }

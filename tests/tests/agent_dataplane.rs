@@ -39,7 +39,7 @@ fn has_cidr(node: &Node, cidr: &str) -> bool {
 }
 
 fn has_route(pod: &Pod, dst: &str) -> bool {
-    !pod.place.output("ip", &["route", "show", "table", "main", dst]).unwrap().is_empty()
+    !pod.namespaces.output("ip", &["route", "show", "table", "main", dst]).unwrap().is_empty()
 }
 
 /// How many of the NIC ids have an entry in the map `nics`.
@@ -142,7 +142,8 @@ fn a_restart_keeps_what_lives_and_drops_what_is_gone() {
         Pod::add(plane, node, &spec("lives", DefaultRoute::Net1)).unwrap(),
         Pod::add(plane, node, &spec("goes", DefaultRoute::Net1)).unwrap(),
     );
-    let (kept, dropped) = (counters::nic_ids(&lives.place).unwrap(), counters::nic_ids(&goes.place).unwrap());
+    let (kept, dropped) =
+        (counters::nic_ids(&lives.namespaces).unwrap(), counters::nic_ids(&goes.namespaces).unwrap());
     assert_eq!((in_use(node, &kept), in_use(node, &dropped)), (3, 3));
 
     // Nobody tells an agent that is down.
@@ -151,7 +152,7 @@ fn a_restart_keeps_what_lives_and_drops_what_is_gone() {
     assert_eq!(in_use(node, &dropped), 3, "nobody was there to remove it");
     let agent = Agent::start(plane, node).unwrap();
     assert_eq!((in_use(node, &kept), in_use(node, &dropped)), (3, 0));
-    assert_eq!(counters::nic_ids(&lives.place).unwrap(), kept);
+    assert_eq!(counters::nic_ids(&lives.namespaces).unwrap(), kept);
     assert!(has_cidr(node, addresses::SERVICES[0]), "the CIDRs of the pod that lives");
 
     lives.del(plane, node).unwrap();
@@ -166,7 +167,7 @@ fn a_lost_inventory_costs_no_running_pod_its_entries() {
     let agent = lab.agents.remove(0);
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("orphaned", DefaultRoute::Net1)).unwrap();
-    let ids = counters::nic_ids(&pod.place).unwrap();
+    let ids = counters::nic_ids(&pod.namespaces).unwrap();
     agent.kill().unwrap();
     node.run(|| Ok(std::fs::remove_file(STATE)?)).unwrap();
     let first = Agent::start(plane, node).unwrap();
@@ -176,7 +177,7 @@ fn a_lost_inventory_costs_no_running_pod_its_entries() {
     assert_eq!(in_use(node, &ids), 3, "after the next start");
     assert!(has_cidr(node, addresses::SERVICES[0]), "the CIDRs of the pod that lives");
     let later = Pod::add(plane, node, &spec("later", DefaultRoute::Net1)).unwrap();
-    let others = counters::nic_ids(&later.place).unwrap();
+    let others = counters::nic_ids(&later.namespaces).unwrap();
     assert!(others.values().all(|id| !ids.values().any(|known| known == id)), "{others:?} {ids:?}");
     later.del(plane, node).unwrap();
     pod.del(plane, node).unwrap();
@@ -220,7 +221,8 @@ fn a_namespace_that_came_again_under_path_and_inode_is_another_pods() {
         Pod::add(plane, node, &spec("earlier", DefaultRoute::Net1)).unwrap(),
         Pod::add(plane, node, &spec("zlater", DefaultRoute::Net1)).unwrap(),
     );
-    let (old, new) = (counters::nic_ids(&earlier.place).unwrap(), counters::nic_ids(&later.place).unwrap());
+    let (old, new) =
+        (counters::nic_ids(&earlier.namespaces).unwrap(), counters::nic_ids(&later.namespaces).unwrap());
     agent.kill().unwrap();
     earlier.del(plane, node).unwrap();
     let mut state = inventory(node);
@@ -240,7 +242,7 @@ fn a_namespace_that_came_again_under_path_and_inode_is_another_pods() {
     set_inventory(node, &state);
     let agent = Agent::start(plane, node).unwrap();
     until("the old pod's end", LIMIT, || in_use(node, &old) == 0);
-    assert_eq!(counters::nic_ids(&later.place).unwrap(), new, "the filters are the later pod's");
+    assert_eq!(counters::nic_ids(&later.namespaces).unwrap(), new, "the filters are the later pod's");
     assert_eq!(in_use(node, &new), 3);
     later.del(plane, node).unwrap();
     lab.agents.push(agent);

@@ -7,11 +7,17 @@ mod support;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use spiderpool_api::agent::path;
-use spiderpool_tests::solo_agent::SoloAgent;
+use spiderpool_tests::standalone_agent::StandaloneAgent;
 use support::{Bench, TestPod, failure};
 
 /// A pod with this annotation is refused with a text that contains `part`, and holds nothing.
-async fn refused(bench: &Bench<'_>, agent: &SoloAgent, name: &str, annotation: (&str, &str), part: &str) {
+async fn refused(
+    bench: &Bench<'_>,
+    agent: &StandaloneAgent,
+    name: &str,
+    annotation: (&str, &str),
+    part: &str,
+) {
     let pod = bench.pod(name, "n1", &[annotation]);
     failure(agent, &pod.add("eth0", "c"), part).await;
     assert!(bench.held(&pod).is_empty(), "{name}");
@@ -179,7 +185,7 @@ async fn the_coordinator_is_asked_for_in_vain() {
     assert_eq!((&config["podDefaultRouteNIC"], &config["dataplane"]), (&json!("net1"), &json!("ebpf")));
 }
 
-/// What a request for the dataplane is told on a node whose bpffs is not mounted; addresses are still given.
+/// The answer to a dataplane request on a node whose bpffs is not mounted; addresses are still given.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_bpffs_still_allocates() {
     let bench = Bench::new("no-bpffs").await;

@@ -107,7 +107,7 @@ async fn a_pool_that_cannot_be_decoded_fails_only_the_pods_that_name_it() {
         .until("the start is over", async || agent.probe("/v1/runtime/startup").await.unwrap().0 == 200)
         .await;
     // A later generation is read anew.
-    proxy.heal();
+    proxy.restore();
     bench.pool("bad", "10.72.0.0/24", &["10.72.0.2-10.72.0.8"], &json!({}));
     bench
         .until("the pool is served", async || {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use spiderpool_core::coordinator::host_end_name;
 use spiderpool_tests::agent::Agent;
 use spiderpool_tests::kernel_state::KernelState;
-use spiderpool_tests::lab::{Lab, spec, take_turn};
+use spiderpool_tests::lab::{Lab, lock_lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::topology::Node;
@@ -20,7 +20,7 @@ use spiderpool_tests::{cni, counters, poll, privilege};
 const LATER: Duration = Duration::from_secs(20);
 
 fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
-    privilege::root_or_skip(test).then(|| take_turn(|_| Ok(())).unwrap())
+    privilege::root_or_skip(test).then(|| lock_lab(|_| Ok(())).unwrap())
 }
 
 fn has_node_link(node: &Node, pod: &Pod) -> bool {
@@ -63,7 +63,7 @@ fn the_node_link_of_a_pod_that_lives_on_is_deleted() {
 
 /// Whether the pod's NICs have entries in the map `nics`.
 fn are_known(node: &Node, pod: &Pod) -> bool {
-    let ids = counters::nic_ids(&pod.place).unwrap();
+    let ids = counters::nic_ids(&pod.namespaces).unwrap();
     let map = format!("{}/nics", counters::PINS);
     ids.len() == 3
         && ids.values().all(|id| {
@@ -80,7 +80,7 @@ fn a_repeated_add_that_fails_undoes_only_its_own_part() {
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("again", DefaultRoute::Eth0)).unwrap();
     assert!(are_known(node, &pod));
-    let before = KernelState::of(&pod.place).unwrap();
+    let before = KernelState::of(&pod.namespaces).unwrap();
 
     let (network, attachment, result) = &pod.attachments[0];
     // The subnet's broadcast address is no gateway: the kernel refuses the route, after everything else was done.
@@ -89,7 +89,7 @@ fn a_repeated_add_that_fails_undoes_only_its_own_part() {
     let config = network.config(&broken, result).unwrap();
     let error = cni::execute(node, "ADD", attachment, &config).unwrap_err().to_string();
     assert!(error.contains("192.0.2.0/24"), "{error}");
-    assert_eq!(KernelState::of(&pod.place).unwrap().changes(&before), Vec::<String>::new());
+    assert_eq!(KernelState::of(&pod.namespaces).unwrap().changes(&before), Vec::<String>::new());
     assert!(are_known(node, &pod), "the earlier registration stays with the earlier filters");
     pod.del(plane, node).unwrap();
 }

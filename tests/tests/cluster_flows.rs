@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Result, ensure};
-use spiderpool_tests::cluster::{Cluster, ClusterStage, DefaultCni, Options, ProxyMode};
-use spiderpool_tests::stage::{RouteHints, Stage as _, run_matrix};
+use spiderpool_tests::cluster::{Cluster, ClusterFixture, DefaultCni, Options, ProxyMode};
+use spiderpool_tests::fixture::{Fixture as _, RouteHints, run_matrix};
 use spiderpool_tests::{privilege, release, teardown};
 
 fn every_flow_works(cni: DefaultCni) -> Result<()> {
@@ -14,9 +14,9 @@ fn every_flow_works(cni: DefaultCni) -> Result<()> {
     release::apply_network(&cluster)?;
     for (mode, hints) in [(ProxyMode::Nftables, RouteHints::Auto), (ProxyMode::Iptables, RouteHints::Never)] {
         cluster.set_proxy_mode(mode)?;
-        let mut stage = Box::new(ClusterStage::start(&cluster, |_| ())?);
-        let failed = run_matrix(&mut *stage, &[hints])?;
-        stage.finish()?;
+        let mut fixture = Box::new(ClusterFixture::start(&cluster, |_| ())?);
+        let failed = run_matrix(&mut *fixture, &[hints])?;
+        fixture.finish()?;
         ensure!(failed.is_empty(), "{mode:?}: {} flows failed:\n{}", failed.len(), failed.join("\n"));
     }
     cluster.down()?;

@@ -13,11 +13,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use spiderpool_tests::cluster::Cluster;
-use spiderpool_tests::conversation::Conversation;
+use spiderpool_tests::connection::Connection;
 use spiderpool_tests::counters;
 use spiderpool_tests::images;
 use spiderpool_tests::kubectl::Kubectl as _;
-use spiderpool_tests::place::Place;
+use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::poll;
 use spiderpool_tests::release::{self, NAMESPACE, NETWORK};
 use spiderpool_tests::workload::{Deployment, RunningPod, check_addresses};
@@ -118,10 +118,10 @@ fn a_power_cycled_node_is_as_new() {
             }
             Ok(after)
         })?;
-        let place = cluster.node(cycled)?.place();
+        let namespaces = cluster.node(cycled)?.namespaces();
         poll::until("programs on every NIC", LIMIT, || {
             for pod in &after {
-                let nics = counters::nic_ids(&cluster.pod_place("default", &pod.name)?)?;
+                let nics = counters::nic_ids(&cluster.pod_namespaces("default", &pod.name)?)?;
                 ensure!(nics.len() == 3, "{} has programs on {nics:?}", pod.name);
             }
             Ok(())
@@ -130,12 +130,13 @@ fn a_power_cycled_node_is_as_new() {
         ensure!(!whole.is_empty() && found == whole, "{cycled} has the pins {found:?}, {kept} {whole:?}");
         // One route per address to its pod, as on a new node.
         for family in ["-4", "-6"] {
-            let routes = place.output("ip", &[family, "route", "show", "proto", "0x53"])?;
+            let routes = namespaces.output("ip", &[family, "route", "show", "proto", "0x53"])?;
             ensure!(routes.lines().count() == after.len(), "{cycled} has the routes\n{routes}");
         }
         for pod in &after {
             let net1: IpAddr = pod.net1()?.v4.into();
-            let talk = Conversation::start(&place, &cluster.pod_place("default", &pod.name)?, net1, 9090)?;
+            let talk =
+                Connection::start(&namespaces, &cluster.pod_namespaces("default", &pod.name)?, net1, 9090)?;
             talk.finish()?;
         }
         settled(cluster, &[here_pods, after].concat())
@@ -144,22 +145,22 @@ fn a_power_cycled_node_is_as_new() {
 
 /// What Spiderpool has pinned on a node.
 fn pins(cluster: &Cluster, node: &str) -> Result<BTreeSet<String>> {
-    let found = cluster.node(node)?.place().output("find", &["/sys/fs/bpf/spiderpool"])?;
+    let found = cluster.node(node)?.namespaces().output("find", &["/sys/fs/bpf/spiderpool"])?;
     Ok(found.lines().map(str::to_owned).collect())
 }
 
 /// Connections over every way that the programs steer: node to net1, pod to pod's eth0, and net1 to net1.
-fn conversations(cluster: &Cluster, pods: &[RunningPod]) -> Result<Vec<Conversation>> {
-    let place = |pod: &RunningPod| cluster.pod_place("default", &pod.name);
+fn connections(cluster: &Cluster, pods: &[RunningPod]) -> Result<Vec<Connection>> {
+    let namespaces = |pod: &RunningPod| cluster.pod_namespaces("default", &pod.name);
     let [one, other] = pods else { anyhow::bail!("two pods are needed") };
-    let own_node = cluster.node(&one.node)?.place();
-    let (one_place, other_place) = (place(one)?, place(other)?);
+    let own_node = cluster.node(&one.node)?.namespaces();
+    let (one_namespaces, other_namespaces) = (namespaces(one)?, namespaces(other)?);
     Ok(vec![
-        Conversation::start(&own_node, &one_place, one.net1()?.v4.into(), 9001)?,
-        Conversation::start(&own_node, &one_place, one.net1()?.v6.into(), 9002)?,
-        Conversation::start(&one_place, &other_place, other.eth0.v4.into(), 9003)?,
-        Conversation::start(&one_place, &other_place, other.eth0.v6.into(), 9004)?,
-        Conversation::start(&one_place, &other_place, other.net1()?.v4.into(), 9005)?,
+        Connection::start(&own_node, &one_namespaces, one.net1()?.v4.into(), 9001)?,
+        Connection::start(&own_node, &one_namespaces, one.net1()?.v6.into(), 9002)?,
+        Connection::start(&one_namespaces, &other_namespaces, other.eth0.v4.into(), 9003)?,
+        Connection::start(&one_namespaces, &other_namespaces, other.eth0.v6.into(), 9004)?,
+        Connection::start(&one_namespaces, &other_namespaces, other.net1()?.v4.into(), 9005)?,
     ])
 }
 
@@ -190,7 +191,7 @@ fn restart_and_upgrade_of_the_agents_cut_no_connection() {
             .map(|name| Deployment::underlay(&format!("talker-{name}"), NETWORK).on(name).start(cluster))
             .collect::<Result<Vec<_>>>()?
             .concat();
-        let talks = conversations(cluster, &pods)?;
+        let talks = connections(cluster, &pods)?;
         let agents = ["rollout", "restart", "daemonset/spiderpool-agent", "--namespace", NAMESPACE];
         cluster.kubectl(&agents)?;
         let done =
@@ -209,7 +210,7 @@ fn restart_and_upgrade_of_the_agents_cut_no_connection() {
             talk.finish()?;
         }
         // The programs are those of the new agents, and they still steer.
-        for talk in conversations(cluster, &pods)? {
+        for talk in connections(cluster, &pods)? {
             talk.finish()?;
         }
         settled(cluster, &pods)
@@ -224,7 +225,7 @@ fn an_outage_of_the_api_server_is_survived() {
             .map(|name| Deployment::underlay(&format!("outlives-{name}"), NETWORK).on(name).start(cluster))
             .collect::<Result<Vec<_>>>()?
             .concat();
-        let talks = conversations(cluster, &pods)?;
+        let talks = connections(cluster, &pods)?;
         cluster.stop_api_server()?;
         thread::sleep(OUTAGE);
         cluster.start_api_server()?;
@@ -357,12 +358,12 @@ fn what_is_left(cluster: &Cluster) -> Result<Vec<String>> {
     const KUBERNETES_OWN: [&str; 2] = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
     let mut left = Vec::new();
     for node in cluster.nodes() {
-        let place = node.place();
+        let namespaces = node.namespaces();
         let routes = ["route", "show", "table", "all", "proto", "0x53"];
-        for found in [place.output("sh", &["-c", FIND])?, place.output("ip", &routes)?] {
+        for found in [namespaces.output("sh", &["-c", FIND])?, namespaces.output("ip", &routes)?] {
             left.extend(found.lines().map(|line| format!("{}: {line}", node.name)));
         }
-        left.extend(node_links(&place)?.into_iter().map(|link| format!("{}: {link}", node.name)));
+        left.extend(node_links(&namespaces)?.into_iter().map(|link| format!("{}: {link}", node.name)));
     }
     let rights = ["get", "roles,rolebindings", "--all-namespaces", "-o", NAMES];
     for objects in [cluster.kubectl(&["get", CLUSTER_WIDE, "-o", "name"])?, cluster.kubectl(&rights)?] {
@@ -374,7 +375,7 @@ fn what_is_left(cluster: &Cluster) -> Result<Vec<String>> {
 }
 
 /// The host ends of node links, known by their names: `sp` and 13 hexadecimal digits.
-fn node_links(node: &Place) -> Result<Vec<String>> {
+fn node_links(node: &Namespaces) -> Result<Vec<String>> {
     let links: Value = serde_json::from_str(&node.output("ip", &["-j", "link"])?)?;
     let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
     let is_host_end = |name: &&str| {

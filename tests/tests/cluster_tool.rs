@@ -16,7 +16,7 @@ use spiderpool_core::ip::Family;
 use spiderpool_tests::cluster::{Cluster, DefaultCni, Node, Options, ProxyMode};
 use spiderpool_tests::dual::Dual;
 use spiderpool_tests::kubectl::Kubectl as _;
-use spiderpool_tests::place::Place;
+use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::process::Process;
 use spiderpool_tests::teardown::Snapshot;
@@ -28,18 +28,18 @@ const CHILD: &str = "SPIDERPOOL_TESTS_CLUSTER";
 
 /// One test at a time: each looks at what the whole machine and this process have.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a cluster has in the kernel, so that one can look whether it is gone.
-struct Traces {
+struct KernelObjects {
     name: String,
     namespaces: BTreeSet<String>,
     machine: Snapshot,
 }
 
-impl Traces {
+impl KernelObjects {
     fn of(cluster: &Cluster, machine: Snapshot) -> Self {
         let mut namespaces = BTreeSet::new();
         for machine in cluster.machines() {
@@ -109,7 +109,7 @@ fn pin_map(node: &Node, cluster: &str) {
     let name = bpf_name(cluster);
     let pin = format!("/sys/fs/bpf/{name}");
     let command = format!("map create {pin} type hash key 4 value 4 entries 8 name {name}");
-    node.place().output("bpftool", &command.split(' ').collect::<Vec<_>>()).unwrap();
+    node.namespaces().output("bpftool", &command.split(' ').collect::<Vec<_>>()).unwrap();
 }
 
 /// A network on eth1 with addresses of the reference plugins: 10.66.N0.0/24, so that nodes do not share any.
@@ -151,16 +151,16 @@ fn start_pod(cluster: &Cluster, node: &Node, name: &str) {
     cluster.apply(&pod.to_string()).unwrap();
 }
 
-fn wait_for_pod(cluster: &Cluster, name: &str) -> Place {
+fn wait_for_pod(cluster: &Cluster, name: &str) -> Namespaces {
     let pod = format!("pod/{name}");
     cluster
         .kubectl(&["wait", "--for=condition=Ready", &pod, "--timeout=60s"])
         .unwrap_or_else(|error| panic!("{error:#}\n{:?}", cluster.kubectl(&["describe", &pod])));
-    cluster.pod_place("default", name).unwrap()
+    cluster.pod_namespaces("default", name).unwrap()
 }
 
-fn addresses(place: &Place, nic: &str) -> Dual {
-    let text = place.output("ip", &["-o", "address", "show", "dev", nic, "scope", "global"]).unwrap();
+fn addresses(namespaces: &Namespaces, nic: &str) -> Dual {
+    let text = namespaces.output("ip", &["-o", "address", "show", "dev", nic, "scope", "global"]).unwrap();
     let addresses: Vec<IpAddr> = text
         .lines()
         .filter_map(|line| line.split_whitespace().nth(3)?.split('/').next()?.parse().ok())
@@ -168,13 +168,13 @@ fn addresses(place: &Place, nic: &str) -> Dual {
     Dual::from_addresses(&addresses).unwrap_or_else(|| panic!("{nic}: {text}"))
 }
 
-fn answers(from: &Place, to: IpAddr) -> Result<IpAddr> {
+fn answers(from: &Namespaces, to: IpAddr) -> Result<IpAddr> {
     let answer = send(from, Probe { protocol: Protocol::Tcp, to, bound: None })?;
     answer.seen.context("the server does not say whom it saw")
 }
 
 /// The first packets may come before ARP, routes or kube-proxy are done.
-fn reaches(from: &Place, to: IpAddr) -> IpAddr {
+fn reaches(from: &Namespaces, to: IpAddr) -> IpAddr {
     let what = format!("{} to {to}", from.name);
     poll::until(&what, Duration::from_secs(20), || answers(from, to)).unwrap()
 }
@@ -215,11 +215,15 @@ fn pods_work_through_changes_of_the_cluster_and_nothing_is_left_after_it() {
     let _turn = one_at_a_time();
     let before = Snapshot::take().unwrap();
     let mut cluster = start(&Options { underlays: 2, ..Options::default() });
-    let traces = Traces::of(&cluster, before);
+    let traces = KernelObjects::of(&cluster, before);
     pin_map(&cluster.nodes()[0], &traces.name);
     check_pods(&cluster);
     assert!(
-        cluster.nodes()[0].place().output("ip", &["address", "show", "eth2"]).unwrap().contains("10.67.1.11")
+        cluster.nodes()[0]
+            .namespaces()
+            .output("ip", &["address", "show", "eth2"])
+            .unwrap()
+            .contains("10.67.1.11")
     );
     found_by_its_name(&cluster);
     default_network_is_like_calico(&cluster);
@@ -244,7 +248,7 @@ fn found_by_its_name(cluster: &Cluster) {
 /// What leaves the overlay has the node's address, and a foreign route on a host end does not stay.
 fn default_network_is_like_calico(cluster: &Cluster) {
     let node = &cluster.nodes()[0];
-    let pod = cluster.pod_place("default", "first").unwrap();
+    let pod = cluster.pod_namespaces("default", "first").unwrap();
     let server = Server::start(&cluster.outside()).unwrap();
     for family in Family::ALL {
         let seen = reaches(&pod, topology::addresses::OUTSIDE.get(family));
@@ -252,12 +256,12 @@ fn default_network_is_like_calico(cluster: &Cluster) {
     }
     drop(server);
     let own = addresses(&pod, "eth0").v4;
-    let route = node.place().output("ip", &["-o", "route", "show", &own.to_string()]).unwrap();
+    let route = node.namespaces().output("ip", &["-o", "route", "show", &own.to_string()]).unwrap();
     let host_end = route.split_whitespace().find(|word| word.starts_with("cali")).unwrap().to_owned();
     let foreign = ["route", "add", "10.66.99.99/32", "dev", &host_end];
-    node.place().output("ip", &foreign).unwrap();
+    node.namespaces().output("ip", &foreign).unwrap();
     poll::until("the foreign route gone", LIMIT, || {
-        let routes = node.place().output("ip", &["route", "show", "dev", &host_end])?;
+        let routes = node.namespaces().output("ip", &["route", "show", "dev", &host_end])?;
         ensure!(!routes.contains("10.66.99.99"), "{routes}");
         assert!(routes.contains(&own.to_string()), "{routes}");
         Ok(())
@@ -267,11 +271,11 @@ fn default_network_is_like_calico(cluster: &Cluster) {
 
 fn proxy_mode_changes(cluster: &Cluster) {
     let service = cluster.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
-    let node = cluster.nodes()[0].place();
-    let tables = |node: &Place| node.output("nft", &["list", "tables"]).unwrap();
+    let node = cluster.nodes()[0].namespaces();
+    let tables = |node: &Namespaces| node.output("nft", &["list", "tables"]).unwrap();
     assert!(tables(&node).contains("kube-proxy"), "{}", tables(&node));
     cluster.set_proxy_mode(ProxyMode::Iptables).unwrap();
-    let pod = cluster.pod_place("default", "first").unwrap();
+    let pod = cluster.pod_namespaces("default", "first").unwrap();
     reaches(&pod, service.parse().unwrap());
     let rules = node.output("iptables-save", &["-t", "nat"]).unwrap();
     assert!(rules.contains("KUBE-SERVICES") && !tables(&node).contains("kube-proxy"), "{}", tables(&node));
@@ -302,7 +306,7 @@ fn api_server_goes_and_comes(cluster: &Cluster) {
 
 fn node_is_power_cycled(cluster: &Cluster) {
     let node = &cluster.nodes()[0];
-    let second = addresses(&cluster.pod_place("default", "second").unwrap(), "net1");
+    let second = addresses(&cluster.pod_namespaces("default", "second").unwrap(), "net1");
     node.power_off().unwrap();
     assert!(!node.machine().is_on());
     // Its process id may be another program's soon.
@@ -310,12 +314,12 @@ fn node_is_power_cycled(cluster: &Cluster) {
     cluster.power_on(node).unwrap();
     // The kubelet makes the pod again on the node that it knows.
     poll::until("the pod on the power-cycled node", LIMIT, || {
-        let pod = cluster.pod_place("default", "first")?;
+        let pod = cluster.pod_namespaces("default", "first")?;
         answers(&pod, second.v4.into())
     })
     .unwrap();
-    let place = node.place();
-    assert!(!place.output("ls", &["/sys/fs/bpf"]).unwrap().contains('t'), "pins of before are there");
+    let namespaces = node.namespaces();
+    assert!(!namespaces.output("ls", &["/sys/fs/bpf"]).unwrap().contains('t'), "pins of before are there");
 }
 
 fn node_is_added(cluster: &mut Cluster) {
@@ -324,7 +328,7 @@ fn node_is_added(cluster: &mut Cluster) {
     apply_network(cluster);
     start_pod(cluster, &node, "third");
     let there = addresses(&wait_for_pod(cluster, "third"), "eth0");
-    reaches(&cluster.pod_place("default", "second").unwrap(), there.v4.into());
+    reaches(&cluster.pod_namespaces("default", "second").unwrap(), there.v4.into());
 }
 
 #[test]
@@ -338,7 +342,7 @@ fn two_clusters_side_by_side_do_not_meet() {
     let ptp = Options { nodes: 1, cni: DefaultCni::Ptp, ..Options::default() };
     let (cilium, ptp) = (start(&cilium), start(&ptp));
     let [of_cilium, of_ptp] = before;
-    let traces = [Traces::of(&cilium, of_cilium), Traces::of(&ptp, of_ptp)];
+    let traces = [KernelObjects::of(&cilium, of_cilium), KernelObjects::of(&ptp, of_ptp)];
     assert_eq!((cilium.nodes().len(), ptp.nodes().len()), (2, 1));
     check_pods(&cilium);
     foreign_packets_are_dropped(&cilium);
@@ -354,17 +358,17 @@ fn two_clusters_side_by_side_do_not_meet() {
     cilium.down().unwrap();
     ptp.kubectl(&["get", "nodes"]).unwrap();
     ptp.down().unwrap();
-    traces.iter().for_each(Traces::check_gone);
+    traces.iter().for_each(KernelObjects::check_gone);
 }
 
 /// Both underlays have the same subnets, but the second node and its pods are in one of them only.
 fn underlays_are_apart(two_nodes: &Cluster, one_node: &Cluster) {
     let second = &two_nodes.nodes()[1];
-    let _server = Server::start(&second.place()).unwrap();
-    let pod = addresses(&two_nodes.pod_place("default", "second").unwrap(), "net1");
-    let lonely = one_node.pod_place("default", "lonely").unwrap();
+    let _server = Server::start(&second.namespaces()).unwrap();
+    let pod = addresses(&two_nodes.pod_namespaces("default", "second").unwrap(), "net1");
+    let lonely = one_node.pod_namespaces("default", "lonely").unwrap();
     let client = one_node.client_machine();
-    let strangers = [&lonely, &client, &one_node.nodes()[0].place()];
+    let strangers = [&lonely, &client, &one_node.nodes()[0].namespaces()];
     for family in Family::ALL {
         // The way that the strangers would take is there.
         reaches(&client, addresses(&lonely, "net1").get(family));
@@ -380,8 +384,10 @@ fn underlays_are_apart(two_nodes: &Cluster, one_node: &Cluster) {
 
 /// What Cilium's programs at the host end do: net1's addresses do not pass there, in either direction.
 fn foreign_packets_are_dropped(cluster: &Cluster) {
-    let (here, there) =
-        (cluster.pod_place("default", "first").unwrap(), cluster.pod_place("default", "second").unwrap());
+    let (here, there) = (
+        cluster.pod_namespaces("default", "first").unwrap(),
+        cluster.pod_namespaces("default", "second").unwrap(),
+    );
     let (foreign, to) = (addresses(&here, "net1"), addresses(&there, "eth0"));
     for family in Family::ALL {
         let probe = Probe { protocol: Protocol::Tcp, to: to.get(family), bound: Some(foreign.get(family)) };
@@ -409,7 +415,7 @@ fn cluster_of_a_killed_program_is_removed() {
         Cluster::find(&name)
     })
     .unwrap();
-    let traces = Traces::of(&cluster, before);
+    let traces = KernelObjects::of(&cluster, before);
     child.kill().unwrap();
     traces.check_gone();
     fs::remove_file(&log).unwrap();

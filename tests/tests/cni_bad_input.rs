@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use spiderpool_tests::agent::Agent;
 use spiderpool_tests::cni::{self, Attachment, Failure, Network};
 use spiderpool_tests::kernel_state::KernelState;
-use spiderpool_tests::lab::{Lab, macvlan, pool, spec, take_turn};
+use spiderpool_tests::lab::{Lab, lock_lab, macvlan, pool, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::topology::Node;
 use spiderpool_tests::{privilege, process};
 
 fn lab() -> Option<MutexGuard<'static, Lab>> {
-    privilege::root_or_skip("bad input").then(|| take_turn(add_pools).unwrap())
+    privilege::root_or_skip("bad input").then(|| lock_lab(add_pools).unwrap())
 }
 
 /// Pools that give no address, each for a reason of its own.
@@ -50,7 +50,7 @@ fn refused(
     code: u64,
     names: &str,
 ) {
-    let look = || (KernelState::of(node).unwrap(), KernelState::of(&pod.place).unwrap());
+    let look = || (KernelState::of(node).unwrap(), KernelState::of(&pod.namespaces).unwrap());
     let before = look();
     let failed =
         cni::execute_type(node, plugin, "ADD", attachment, config).expect_err("the plugin succeeded");

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use spiderpool_tests::agent::Agent;
 use spiderpool_tests::kernel_state::KernelState;
-use spiderpool_tests::lab::{Lab, spec, take_turn};
+use spiderpool_tests::lab::{Lab, lock_lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::{cni, counters, poll, privilege};
@@ -18,7 +18,7 @@ use spiderpool_tests::{cni, counters, poll, privilege};
 const LATER: Duration = Duration::from_secs(10);
 
 fn lab() -> MutexGuard<'static, Lab> {
-    take_turn(|_| Ok(())).unwrap()
+    lock_lab(|_| Ok(())).unwrap()
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_repeated_add_changes_nothing() {
     spec.networks[0].version = "1.0.0".into();
     let pod = Pod::add(plane, node, &spec).unwrap();
     let (network, attachment, result) = &pod.attachments[0];
-    let look = || (KernelState::of(&pod.place).unwrap(), counters::nic_ids(&pod.place).unwrap());
+    let look = || (KernelState::of(&pod.namespaces).unwrap(), counters::nic_ids(&pod.namespaces).unwrap());
     let before = look();
     assert_eq!(before.1.len(), 3, "programs on eth0, net1 and sp0: {:?}", before.1);
 
@@ -101,12 +101,12 @@ fn duplicate_address_detection_is_as_configured() {
         let pod = Pod::add(plane, node, &spec(name, DefaultRoute::Net1)).unwrap();
         let detection = |nic: &str| {
             let key = format!("/proc/sys/net/ipv6/conf/{nic}/accept_dad");
-            pod.place.output("cat", &[&key]).unwrap().trim().to_owned()
+            pod.namespaces.output("cat", &[&key]).unwrap().trim().to_owned()
         };
         assert_eq!(detection("net1"), expect, "{name}");
         let others = [detection("all"), detection("default")];
         assert_eq!(others, ["0", "1"], "as in every new namespace: {name}");
-        let addresses = pod.place.output("ip", &["-6", "address", "show", "dev", "net1"]).unwrap();
+        let addresses = pod.namespaces.output("ip", &["-6", "address", "show", "dev", "net1"]).unwrap();
         let global = pod.net1().unwrap().v6.to_string();
         assert!(addresses.contains(&global) && addresses.contains("inet6 fe80:"), "{addresses}");
         assert!(!addresses.contains("tentative") && !addresses.contains("dadfailed"), "{addresses}");
@@ -154,14 +154,14 @@ fn a_restarted_agent_attaches_again_what_is_missing() {
     let agent = lab.agents.remove(0);
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("lasting", DefaultRoute::Net1)).unwrap();
-    let before = counters::nic_ids(&pod.place).unwrap();
+    let before = counters::nic_ids(&pod.namespaces).unwrap();
     agent.kill().unwrap();
-    pod.place.output("tc", &["qdisc", "del", "dev", "net1", "clsact"]).unwrap();
-    assert_ne!(counters::nic_ids(&pod.place).unwrap(), before);
+    pod.namespaces.output("tc", &["qdisc", "del", "dev", "net1", "clsact"]).unwrap();
+    assert_ne!(counters::nic_ids(&pod.namespaces).unwrap(), before);
 
     let agent = Agent::start(plane, node).unwrap();
     poll::until("programs on net1", LATER, || {
-        let ids = counters::nic_ids(&pod.place)?;
+        let ids = counters::nic_ids(&pod.namespaces)?;
         ensure!(ids == before, "ids are {ids:?}, were {before:?}");
         Ok(())
     })

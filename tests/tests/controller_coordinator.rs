@@ -6,15 +6,15 @@ mod support;
 
 use serde_json::{Value, json};
 use spiderpool_tests::control_plane::ControlPlane;
-use spiderpool_tests::solo_controller::{SoloController, Start};
+use spiderpool_tests::standalone_controller::{StandaloneController, Start};
 use support::Bench;
 
-async fn controller(bench: &Bench<'_>) -> SoloController {
+async fn controller(bench: &Bench<'_>) -> StandaloneController {
     let folder = bench.folder("controllers");
     let name = bench.name("scc");
     let environment = [("SPIDERPOOL_COORDINATOR_DEAFULT_NAME", name.as_str())];
     let start = Start { folder: &folder, namespace: bench.namespace(), name: "a", environment: &environment };
-    SoloController::start(ControlPlane::shared(), start).await.unwrap()
+    StandaloneController::start(ControlPlane::shared(), start).await.unwrap()
 }
 
 fn coordinator(bench: &Bench<'_>, spec: &Value) {

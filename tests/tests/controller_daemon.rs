@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use spiderpool_api::agent::path;
 use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::poll;
-use spiderpool_tests::solo_agent::SoloAgent;
-use spiderpool_tests::solo_controller::{SoloController, Start};
+use spiderpool_tests::standalone_agent::StandaloneAgent;
+use spiderpool_tests::standalone_controller::{StandaloneController, Start};
 use support::{Bench, LIMIT, TestPod, addresses};
 
 /// The addresses of a deleted pod must be free after this time.
@@ -28,7 +28,7 @@ const TERMS: [(&str, &str); 3] = [
 ];
 
 /// A controller of the test's own namespace.
-async fn controller(bench: &Bench<'_>, name: &str, environment: &[(&str, &str)]) -> SoloController {
+async fn controller(bench: &Bench<'_>, name: &str, environment: &[(&str, &str)]) -> StandaloneController {
     controller_on(ControlPlane::shared(), bench, name, environment).await
 }
 
@@ -37,10 +37,10 @@ async fn controller_on(
     bench: &Bench<'_>,
     name: &str,
     environment: &[(&str, &str)],
-) -> SoloController {
+) -> StandaloneController {
     let (folder, namespace) = (bench.folder("controllers"), bench.namespace());
     let start = Start { folder: &folder, namespace, name, environment };
-    SoloController::start(plane, start).await.unwrap()
+    StandaloneController::start(plane, start).await.unwrap()
 }
 
 fn object(kind: &str, name: &str) -> Option<Value> {
@@ -49,7 +49,7 @@ fn object(kind: &str, name: &str) -> Option<Value> {
     (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
 }
 
-async fn add(agent: &SoloAgent, pod: &TestPod) -> Value {
+async fn add(agent: &StandaloneAgent, pod: &TestPod) -> Value {
     agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap()
 }
 
@@ -175,7 +175,7 @@ async fn addresses_of_a_deleted_pod_are_freed_without_its_agent() {
     controller.stop().unwrap();
 }
 
-/// Its kubelet hears of it last and grants it its grace period all the same.
+/// Its kubelet learns of it last and grants it its grace period all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_force_deleted_pod_keeps_its_address_while_its_node_may_run_it() {
     let bench = Bench::new("force").await;

@@ -8,7 +8,7 @@ use serde_json::json;
 use spiderpool_core::ip::Family;
 use spiderpool_tests::cni::Network;
 use spiderpool_tests::control_plane::{Definitions, Options};
-use spiderpool_tests::place::Place;
+use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::privilege;
 use spiderpool_tests::probe::{Probe, Protocol, Server, send};
@@ -33,7 +33,7 @@ fn plain_macvlan() -> Network {
 }
 
 /// TCP and UDP are answered, and the server sees `source`.
-fn works(from: &Place, to: IpAddr, source: IpAddr) {
+fn works(from: &Namespaces, to: IpAddr, source: IpAddr) {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let answer = send(from, Probe { protocol, to, bound: None })
             .unwrap_or_else(|error| panic!("{protocol} from {} to {to}: {error:#}", from.name));
@@ -42,7 +42,7 @@ fn works(from: &Place, to: IpAddr, source: IpAddr) {
 }
 
 /// No connection is answered. At the same time, because each waits for its deadline.
-fn all_fail(connections: &[(&Place, IpAddr, Option<IpAddr>)]) {
+fn all_fail(connections: &[(&Namespaces, IpAddr, Option<IpAddr>)]) {
     thread::scope(|scope| {
         for (from, to, bound) in connections {
             scope.spawn(move || {
@@ -67,8 +67,8 @@ fn without_a_coordinator_the_pod_reaches_neither_services_nor_its_node_from_net1
     let two = Pod::add(plane, node1, &spec("two", vec![plain_macvlan()])).unwrap();
     let backend = Pod::add(plane, node2, &spec("backend", vec![])).unwrap();
     let mut servers = vec![node1.start_server().unwrap()];
-    for place in [&two.place, &backend.place, &topology.outside] {
-        servers.push(Server::start(place).unwrap());
+    for namespaces in [&two.namespaces, &backend.namespaces, &topology.outside] {
+        servers.push(Server::start(namespaces).unwrap());
     }
     let cluster_ip = service::create(plane, "web", &[backend.eth0]).unwrap();
     service::wait_for_proxy(node1, cluster_ip, &[backend.eth0]).unwrap();
@@ -78,26 +78,26 @@ fn without_a_coordinator_the_pod_reaches_neither_services_nor_its_node_from_net1
         let eth0 = overlay.eth0.get(family);
         let (service, node, remote) =
             (cluster_ip.get(family), node1.address.get(family), backend.eth0.get(family));
-        works(&overlay.place, service, eth0);
-        works(&overlay.place, remote, eth0);
-        works(&overlay.place, node, eth0);
-        works(&two.place, service, two.eth0.get(family));
+        works(&overlay.namespaces, service, eth0);
+        works(&overlay.namespaces, remote, eth0);
+        works(&overlay.namespaces, node, eth0);
+        works(&two.namespaces, service, two.eth0.get(family));
         all_fail(&[
-            (&two.place, service, Some(net1)),
-            (&two.place, node, Some(net1)),
+            (&two.namespaces, service, Some(net1)),
+            (&two.namespaces, node, Some(net1)),
             (node1, net1, None),
             (&topology.outside, net1, None),
         ]);
 
         let gateway = addresses::UNDERLAY_GATEWAY.get(family);
         let any = family.default_route();
-        two.place.ip(&format!("route replace {any} via {gateway} dev net1")).unwrap();
+        two.namespaces.ip(&format!("route replace {any} via {gateway} dev net1")).unwrap();
         works(&topology.outside, net1, addresses::OUTSIDE.get(family));
-        works(&two.place, addresses::OUTSIDE.get(family), net1);
-        send(&two.place, Probe { protocol: Protocol::Ping, to: gateway, bound: None }).unwrap();
+        works(&two.namespaces, addresses::OUTSIDE.get(family), net1);
+        send(&two.namespaces, Probe { protocol: Protocol::Ping, to: gateway, bound: None }).unwrap();
         all_fail(&[
-            (&two.place, service, None),
-            (&two.place, remote, None),
+            (&two.namespaces, service, None),
+            (&two.namespaces, remote, None),
             (node1, two.eth0.get(family), None),
         ]);
     }

@@ -47,9 +47,9 @@ enum Subject {
     Cluster,
 }
 
-/// Where something takes place, which says what must be installed for it.
+/// What something runs in, which says what must be installed for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum Environment {
     /// Nodes are namespaces.
     Lab,
     /// Nodes have kubelets.
@@ -73,12 +73,18 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     arguments.extend(options.json.then(|| "--json".to_owned()));
     arguments.extend(options.arguments.iter().cloned());
-    let stage = if matches!(options.what, Subject::Cluster) { Stage::Cluster } else { Stage::Lab };
-    start(workspace, "bench", stage, &arguments)
+    let environment =
+        if matches!(options.what, Subject::Cluster) { Environment::Cluster } else { Environment::Lab };
+    start(workspace, "bench", environment, &arguments)
 }
 
 /// Builds what the program needs and becomes it: it gets Ctrl-C itself, and its exit code is ours.
-pub(crate) fn start(workspace: &Workspace, name: &str, stage: Stage, arguments: &[String]) -> Result<()> {
+pub(crate) fn start(
+    workspace: &Workspace,
+    name: &str,
+    environment: Environment,
+    arguments: &[String],
+) -> Result<()> {
     ensure!(
         setup::is_root(),
         "{name} makes network namespaces and loads eBPF programs, which only root may do. Run\n\n    \
@@ -86,7 +92,7 @@ pub(crate) fn start(workspace: &Workspace, name: &str, stage: Stage, arguments: 
         arguments.join(" ")
     );
     setup::ensure(workspace, Component::RUN)?;
-    if stage == Stage::Cluster {
+    if environment == Environment::Cluster {
         setup::ensure(workspace, Component::CLUSTER)?;
     }
     build::build(workspace)?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    bench::{self, Stage},
+    bench::{self, Environment},
     workspace::Workspace,
 };
 
@@ -22,6 +22,6 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let flags = [("--keep", options.keep), ("--lab", options.lab)];
     let arguments: Vec<String> =
         flags.into_iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag.to_owned()).collect();
-    let stage = if options.lab { Stage::Lab } else { Stage::Cluster };
-    bench::start(workspace, "demo", stage, &arguments)
+    let environment = if options.lab { Environment::Lab } else { Environment::Cluster };
+    bench::start(workspace, "demo", environment, &arguments)
 }

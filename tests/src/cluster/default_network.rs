@@ -16,17 +16,17 @@ const VERSION: &str = "1.0.0";
 
 /// Sets up what the network's daemon would: rules and its own NICs. Runs Felix where there is one.
 pub(super) fn start(machine: &Machine, cni: DefaultCni, index: u8) -> Result<()> {
-    let place = machine.place();
+    let namespaces = machine.namespaces();
     match cni {
         DefaultCni::CalicoLike => {
-            place.nft(&calico::rules(addresses::OVERLAY))?;
+            namespaces.nft(&calico::rules(addresses::OVERLAY))?;
             let felix = [testbox()?.display().to_string(), "felix".to_owned()];
             machine.start("felix", felix.to_vec())
         }
         DefaultCni::CiliumLike => {
             let router = addresses::node_router(index);
-            place.ip(&cilium::router_script([router.v4.into(), router.v6.into()]))?;
-            place.nft(&cilium::rules(addresses::OVERLAY))
+            namespaces.ip(&cilium::router_script([router.v4.into(), router.v6.into()]))?;
+            namespaces.nft(&cilium::rules(addresses::OVERLAY))
         }
         DefaultCni::Ptp => Ok(()),
     }

@@ -12,10 +12,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use spiderpool_testbox::control::{self, Request, Service, Status};
 use spiderpool_testbox::machine::Spec;
-use spiderpool_testbox::{cgroup, remains};
+use spiderpool_testbox::{cgroup, cleanup};
 
 use super::testbox;
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::{poll, process};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ impl Machine {
         self.process.store(process, Ordering::Relaxed);
         poll::until(&format!("machine {name}"), START_LIMIT, || self.services())
             .with_context(|| tail(&self.spec.log()))?;
-        self.place().ip("link set lo up")
+        self.namespaces().ip("link set lo up")
     }
 
     /// Its name.
@@ -85,13 +85,13 @@ impl Machine {
     }
 
     /// All its namespaces.
-    pub fn place(&self) -> Place {
-        Place::of_machine(&self.spec.name, self.process())
+    pub fn namespaces(&self) -> Namespaces {
+        Namespaces::of_machine(&self.spec.name, self.process())
     }
 
     /// Its network, seen with the files of the real machine.
-    pub fn network(&self) -> Place {
-        Place::network_of(&self.spec.name, self.process())
+    pub fn network(&self) -> Namespaces {
+        Namespaces::network_of(&self.spec.name, self.process())
     }
 
     /// Whether it is switched on.
@@ -151,7 +151,7 @@ impl Machine {
 
     /// Ends everything in it at once. Its disk stays.
     pub(super) fn power_off(&self) -> Result<()> {
-        remains::end(&self.spec.group).with_context(|| self.spec.name.clone())
+        cleanup::end(&self.spec.group).with_context(|| self.spec.name.clone())
     }
 
     /// The ends of all its logs, for errors.

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use super::folder::Folder;
 use super::{Machine, Options, in_parallel, options};
 use crate::dual::Dual;
+use crate::fixture::Gateway;
 use crate::poll;
-use crate::stage::Gateway;
 use crate::topology::addresses;
 
 const PLUG_LIMIT: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ impl Network {
             Gateway::Dead => 0,
             Gateway::Alive => 3,
         };
-        self.fabric.place().ip(&format!("link set gateway-ul type bridge_slave state {state}"))
+        self.fabric.namespaces().ip(&format!("link set gateway-ul type bridge_slave state {state}"))
     }
 
     fn set_up_fabric(&self, underlays: u8) -> Result<()> {
@@ -93,9 +93,9 @@ impl Network {
         let sysctls =
             ["iptables", "ip6tables", "arptables"].map(|name| format!("bridge/bridge-nf-call-{name}=0"));
         if std::path::Path::new("/proc/sys/net/bridge").exists() {
-            self.fabric.place().sysctl(&sysctls.each_ref().map(String::as_str))?;
+            self.fabric.namespaces().sysctl(&sysctls.each_ref().map(String::as_str))?;
         }
-        self.fabric.place().ip(&script)
+        self.fabric.namespaces().ip(&script)
     }
 
     fn set_up_gateway(&self, underlays: u8) -> Result<()> {
@@ -125,7 +125,7 @@ impl Network {
             writeln!(drops, "iifname {nic} oifname mgmt drop\niifname mgmt oifname {nic} drop")?;
         }
         self.gateway.network().ip(&script)?;
-        self.gateway.place().nft(&format!(
+        self.gateway.namespaces().nft(&format!(
             "table inet separation {{
                 chain forward {{
                     type filter hook forward priority filter;
@@ -137,7 +137,7 @@ impl Network {
 
     fn set_up_hosts(&self) -> Result<()> {
         let (own, via) = (addresses::OUTSIDE, addresses::FAR_GATEWAY);
-        self.outside.place().ip(&format!(
+        self.outside.namespaces().ip(&format!(
             "link set eth0 up
             addr add {}/24 dev eth0
             addr add {}/64 dev eth0 nodad
@@ -147,7 +147,7 @@ impl Network {
         ))?;
         plug(&self.fabric, &self.client, "eth0", &underlay(1))?;
         let (own, via) = (addresses::CLIENT, addresses::UNDERLAY_GATEWAY);
-        self.client.place().ip(&format!(
+        self.client.namespaces().ip(&format!(
             "addr add {}/16 dev eth0
             addr add {}/64 dev eth0 nodad
             route add default via {}
@@ -175,7 +175,7 @@ fn plug(fabric: &Machine, machine: &Machine, nic: &str, bridge: &str) -> Result<
     // remove the former link.
     poll::until(&format!("link {port}"), PLUG_LIMIT, || fabric.network().ip(&script))?;
     let mac = addresses::mac(&format!("{} {nic}", machine.name()));
-    machine.place().ip(&format!("link set {nic} address {mac} up"))
+    machine.namespaces().ip(&format!("link set {nic} address {mac} up"))
 }
 
 /// Connects a node and gives it its addresses and default routes.
@@ -195,7 +195,7 @@ pub(super) fn connect_node(fabric: &Machine, node: &Machine, index: u8, underlay
         let own = addresses::further_underlay(number, 1, 10 + index);
         writeln!(script, "addr add {}/16 dev {nic}\naddr add {}/64 dev {nic} nodad", own.v4, own.v6)?;
     }
-    node.place().ip(&script)
+    node.namespaces().ip(&script)
 }
 
 /// Routes to the pods of nodes, over the management network.

@@ -16,7 +16,7 @@ use super::folder::Folder;
 use super::{Cluster, Machine, ProxyMode, default_network, images, multus, network, plane, program};
 use crate::control_plane::{Authority, Identity};
 use crate::dual::Dual;
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::topology::addresses;
 use crate::{poll, process, tools};
 
@@ -77,8 +77,8 @@ impl Node {
     }
 
     /// All its namespaces.
-    pub fn place(&self) -> Place {
-        self.machine.place()
+    pub fn namespaces(&self) -> Namespaces {
+        self.machine.namespaces()
     }
 
     /// The node IP, on eth0.
@@ -122,14 +122,14 @@ impl Node {
     /// Static routes to the other nodes' pods.
     pub(super) fn route_pods(&self) -> Result<()> {
         let others = self.folder.nodes()?.into_iter().filter(|index| *index != self.index);
-        self.place().ip(&network::pod_routes(others))
+        self.namespaces().ip(&network::pod_routes(others))
     }
 
     fn install(&self, options: &super::Options) -> Result<()> {
         let network = default_network::configuration(options.cni, self.index);
         let (plugins, testbox) = (tools::cni_plugins()?, super::testbox()?);
         let (multus, kubeconfig) = (tools::kubernetes("multus")?, self.kubeconfig(multus::USER));
-        self.place().run(|| {
+        self.namespaces().run(|| {
             default_network::install(&network, &plugins, &testbox)?;
             multus::install(&multus, &kubeconfig, &network)
         })
@@ -192,13 +192,13 @@ impl Node {
         self.machine.stop(KUBE_PROXY)?;
         let program = tools::kubernetes(KUBE_PROXY)?;
         let config = self.machine.folder().join("kube-proxy.json");
-        self.place().output(
+        self.namespaces().output(
             &program.display().to_string(),
             &["--cleanup", &format!("--config={}", config.display())],
         )?;
         self.start_kube_proxy(mode)?;
         poll::until(&format!("{mode} rules on {}", self.name), PROXY_LIMIT, || {
-            let rules = |program, arguments: &[&str]| self.place().output(program, arguments);
+            let rules = |program, arguments: &[&str]| self.namespaces().output(program, arguments);
             let nftables = rules("nft", &["list", "ruleset"])?;
             let nftables = nftables.contains("table ip kube-proxy") && nftables.contains(KUBERNETES);
             let iptables = rules("iptables-save", &["-t", "nat"])?.contains(&format!("-d {KUBERNETES}/32"));
@@ -214,7 +214,7 @@ impl Node {
 
     /// Runs ctr(8) in the namespace of Kubernetes.
     pub fn ctr(&self, arguments: &[&str]) -> Result<String> {
-        self.place().output(&program("ctr")?, &[&["--namespace", "k8s.io"], arguments].concat())
+        self.namespaces().output(&program("ctr")?, &[&["--namespace", "k8s.io"], arguments].concat())
     }
 
     /// Imports an image archive.
@@ -223,13 +223,13 @@ impl Node {
         let file = std::fs::File::open(archive).with_context(|| archive.display().to_string())?;
         let mut command = Command::new(program("ctr")?);
         command.args(["--namespace", "k8s.io", "images", "import", "-"]);
-        self.place()
+        self.namespaces()
             .run(|| process::output_from_file(&command, file))
             .with_context(|| format!("{}: image {}", self.name, archive.display()))?;
         Ok(())
     }
 
-    /// When its kubelet last told the API server that it lives.
+    /// When its kubelet last renewed its Lease.
     pub(super) fn last_sign(&self, cluster: &Cluster) -> Result<Option<MicroTime>> {
         let lease = cluster.with_client(async |client| {
             Ok(Api::<Lease>::namespaced(client, LEASES).get_opt(&self.name).await?)

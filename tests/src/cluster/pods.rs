@@ -7,22 +7,22 @@ use serde_json::Value;
 
 use super::{Cluster, Node};
 use crate::kubectl::Kubectl as _;
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 
 impl Cluster {
     /// The network of a running pod.
-    pub fn pod_place(&self, namespace: &str, pod: &str) -> Result<Place> {
+    pub fn pod_namespaces(&self, namespace: &str, pod: &str) -> Result<Namespaces> {
         let node = ["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.spec.nodeName}"];
         let node = self.kubectl(&node)?;
         self.node(&node)
-            .and_then(|node| node.pod_place(namespace, pod))
+            .and_then(|node| node.pod_namespaces(namespace, pod))
             .with_context(|| format!("pod {namespace}/{pod}"))
     }
 }
 
 impl Node {
     /// The network of a pod that runs here.
-    pub fn pod_place(&self, namespace: &str, pod: &str) -> Result<Place> {
+    pub fn pod_namespaces(&self, namespace: &str, pod: &str) -> Result<Namespaces> {
         let filter = format!(
             "labels.\"io.cri-containerd.kind\"==sandbox,labels.\"io.kubernetes.pod.namespace\"=={namespace},\
              labels.\"io.kubernetes.pod.name\"=={pod}"
@@ -33,13 +33,13 @@ impl Node {
             let info: Value = serde_json::from_str(&self.ctr(&["containers", "info", sandbox])?)?;
             // Former sandboxes of the pod may still be there; theirs is gone.
             if let Some(path) = network_of(&info)
-                && self.place().run(|| Ok(Path::new(path).exists()))?
+                && self.namespaces().run(|| Ok(Path::new(path).exists()))?
             {
                 found = Some(path.to_owned());
             }
         }
         let path = found.with_context(|| format!("no sandbox with a network of its own on {}", self.name))?;
-        Ok(self.place().with_network(pod, Path::new(&path)))
+        Ok(self.namespaces().with_network(pod, Path::new(&path)))
     }
 }
 

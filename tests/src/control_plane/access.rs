@@ -10,7 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::{ControlPlane, Definitions, START_LIMIT};
 use crate::kubectl::Kubectl;
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::{poll, process, tools};
 
 /// What an agent may do, for the group that [`ControlPlane::agent`] puts its identities in.
@@ -32,7 +32,7 @@ impl ControlPlane {
 
     /// Runs `work` with a client on a thread and a runtime of its own, for callers that are not asynchronous.
     pub fn with_client<T: Send>(&self, work: impl AsyncFnOnce(Client) -> Result<T> + Send) -> Result<T> {
-        with_client(self.place.as_ref(), self.admin(), work)
+        with_client(self.namespaces.as_ref(), self.admin(), work)
     }
 
     /// A kubeconfig file with the rights of the agent of `node`.
@@ -104,15 +104,15 @@ pub(crate) async fn client(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// Runs `work` with a client in `place`, on a thread and a runtime of its own.
+/// Runs `work` with a client in `namespaces`, on a thread and a runtime of its own.
 pub(crate) fn with_client<T: Send>(
-    place: Option<&Place>,
+    namespaces: Option<&Namespaces>,
     kubeconfig: &Path,
     work: impl AsyncFnOnce(Client) -> Result<T> + Send,
 ) -> Result<T> {
     let talk = || {
-        if let Some(place) = place {
-            place.enter()?;
+        if let Some(namespaces) = namespaces {
+            namespaces.enter()?;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async { work(client(kubeconfig).await?).await })

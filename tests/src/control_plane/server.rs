@@ -28,7 +28,7 @@ pub(super) fn start(plane: &ControlPlane) -> Result<Process> {
     Process::start("kube-apiserver", &command, &plane.state.log("kube-apiserver"))
 }
 
-/// What every API server here is told.
+/// Flags of every API server here.
 pub(crate) fn arguments(
     authority: &Authority,
     serving: &Identity,

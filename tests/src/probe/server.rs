@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail};
 use nix::unistd::pipe;
 use spiderpool_testbox::probe::Listener;
 
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 
 /// A running server; dropping it stops it, so that its thread does not hold the namespace.
 #[derive(Debug)]
@@ -20,16 +20,16 @@ pub struct Server {
 
 impl Server {
     /// Listens on the wildcard address of both families: the kernel chooses by which address a datagram is answered.
-    pub fn start(place: &Place) -> Result<Self> {
-        Self::start_at(place, &[Ipv6Addr::UNSPECIFIED.into()])
+    pub fn start(namespaces: &Namespaces) -> Result<Self> {
+        Self::start_at(namespaces, &[Ipv6Addr::UNSPECIFIED.into()])
     }
 
     /// Listens on `addresses` once this returns.
-    pub fn start_at(place: &Place, addresses: &[IpAddr]) -> Result<Self> {
+    pub fn start_at(namespaces: &Namespaces, addresses: &[IpAddr]) -> Result<Self> {
         let (stopped, stop) = pipe()?;
         let (ready, listening) = channel();
-        let (name, addresses) = (place.name.clone(), addresses.to_owned());
-        let thread = place.spawn(move || {
+        let (name, addresses) = (namespaces.name.clone(), addresses.to_owned());
+        let thread = namespaces.spawn(move || {
             let listener = Listener::bind(&addresses)?;
             ready.send(())?;
             listener.serve(&name, Some(stopped.as_fd()))

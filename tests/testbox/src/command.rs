@@ -1,4 +1,4 @@
-//! Other programs, whose failure tells what was run.
+//! Other programs, whose errors name the command.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

@@ -18,7 +18,7 @@ use crate::machine::Spec;
 use crate::sysctl;
 use supervisor::Supervisor;
 
-/// Sets the machine up and then does what it is told. Ends by SIGKILL from outside only, and everything with it.
+/// Sets the machine up and then does what its control socket asks for. Ends by SIGKILL from outside only, and everything with it.
 pub fn run(folder: &Path) -> Result<()> {
     let spec = Spec::read(folder)?;
     sethostname(&spec.name).context("host name")?;

@@ -7,6 +7,7 @@
 pub mod calico;
 pub mod cgroup;
 pub mod cilium;
+pub mod cleanup;
 pub mod control;
 pub mod enter;
 pub mod felix;
@@ -14,7 +15,6 @@ pub mod init;
 pub mod machine;
 pub mod plugin;
 pub mod probe;
-pub mod remains;
 pub mod sysctl;
 
 mod command;

@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use spiderpool_testbox::probe::{Listener, Probe, Protocol, send};
-use spiderpool_testbox::{enter, felix, init, machine, plugin, remains};
+use spiderpool_testbox::{cleanup, enter, felix, init, machine, plugin};
 
 fn main() -> ExitCode {
     let mut words = env::args();
@@ -48,7 +48,7 @@ fn run(words: &[String]) -> Result<ExitCode> {
             return Ok(ExitCode::from(enter::run(process, &command)?));
         }
         ["janitor", group, folder, logs] => {
-            remains::janitor(Path::new(group), Path::new(folder), Path::new(logs))?;
+            cleanup::janitor(Path::new(group), Path::new(folder), Path::new(logs))?;
         }
         ["felix"] => felix::run()?,
         ["pause"] => loop {

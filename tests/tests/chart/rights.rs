@@ -9,7 +9,7 @@ use crate::render::{containers, find, objects, parse, pods, title};
 /// What agents have in the tests.
 const AGENT_RIGHTS: &str = include_str!("../../src/control_plane/agent_rights.yaml");
 /// What controllers have in the tests.
-const CONTROLLER_RIGHTS: &str = include_str!("../../src/solo_controller/rights.yaml");
+const CONTROLLER_RIGHTS: &str = include_str!("../../src/standalone_controller/rights.yaml");
 
 fn roles(objects: &[Value]) -> impl Iterator<Item = &Value> {
     objects.iter().filter(|o| o["kind"] == "ClusterRole" || o["kind"] == "Role")

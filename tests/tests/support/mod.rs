@@ -12,7 +12,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
 use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::poll;
-use spiderpool_tests::solo_agent::SoloAgent;
+use spiderpool_tests::standalone_agent::StandaloneAgent;
 
 /// For everything that follows by itself.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -251,12 +251,12 @@ impl<'a> Bench<'a> {
         self.plane.agent(&self.name(node)).unwrap()
     }
 
-    pub(crate) async fn agent(&self, node: &str) -> SoloAgent {
+    pub(crate) async fn agent(&self, node: &str) -> StandaloneAgent {
         self.agent_by(node, self.identity(node)).await
     }
 
-    pub(crate) async fn agent_by(&self, node: &str, kubeconfig: PathBuf) -> SoloAgent {
-        SoloAgent::start(&self.folder(node), &self.name(node), &kubeconfig).await.unwrap()
+    pub(crate) async fn agent_by(&self, node: &str, kubeconfig: PathBuf) -> StandaloneAgent {
+        StandaloneAgent::start(&self.folder(node), &self.name(node), &kubeconfig).await.unwrap()
     }
 
     /// The addresses that a pod holds, as objects.
@@ -289,16 +289,16 @@ pub(crate) fn addresses(answer: &Value) -> BTreeSet<String> {
 }
 
 /// ADD must fail with 500 and a text that contains `part`.
-pub(crate) async fn failure(agent: &SoloAgent, add: &Value, part: &str) {
+pub(crate) async fn failure(agent: &StandaloneAgent, add: &Value, part: &str) {
     refused(agent, add, 500, part).await;
 }
 
 /// ADD must fail with 503, which the plugin takes for "try again later", and a text that contains `part`.
-pub(crate) async fn outage(agent: &SoloAgent, add: &Value, part: &str) {
+pub(crate) async fn outage(agent: &StandaloneAgent, add: &Value, part: &str) {
     refused(agent, add, 503, part).await;
 }
 
-async fn refused(agent: &SoloAgent, add: &Value, status: u16, part: &str) {
+async fn refused(agent: &StandaloneAgent, add: &Value, status: u16, part: &str) {
     let answer = agent.ask(http::Method::POST, spiderpool_api::agent::path::IP, add).await.unwrap();
     assert_eq!(answer.status, status, "{answer:?}");
     assert!(answer.failure().contains(part), "{part:?} is not in {answer:?}");

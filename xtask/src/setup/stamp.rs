@@ -1,5 +1,5 @@
 //! Stamps: what was installed from which inputs, so that a second run only
-//! compares. A stamp counts only while the file it speaks of exists.
+//! compares. A stamp counts only while its file exists.
 
 use std::{
     fs,

@@ -10,7 +10,7 @@ const DEPTH: usize = 8;
 /// For each module those that it uses, with an example of what it uses there.
 type Graph = BTreeMap<Segments, BTreeMap<Segments, String>>;
 
-/// One shortest circle for each module that is in one, told from its first module.
+/// One shortest circle for each module that is in one, listed from its first module.
 pub(crate) fn circles(parsed: &Crate) -> Vec<String> {
     let graph = graph(parsed);
     let mut seen: BTreeSet<Segments> = BTreeSet::new();

@@ -36,13 +36,13 @@ const SETTLE: Duration = Duration::from_secs(12);
 
 /// A pod that wants an address.
 #[derive(Debug, Clone)]
-struct Want {
+struct PodRequest {
     node: usize,
     name: String,
     uid: String,
 }
 
-impl Want {
+impl PodRequest {
     fn pod(&self) -> Result<PodName> {
         Ok(PodName::new(NAMESPACE, self.name.as_str())?)
     }
@@ -158,7 +158,7 @@ fn pool_manifest(pool: &str, size: usize) -> serde_json::Value {
 }
 
 /// The pods as API objects, bound to their nodes; ordered by node.
-async fn create_pods(client: &Client, arguments: &IpamArguments, prefix: &str) -> Result<Vec<Want>> {
+async fn create_pods(client: &Client, arguments: &IpamArguments, prefix: &str) -> Result<Vec<PodRequest>> {
     let nodes: Api<Node> = Api::all(client.clone());
     for index in 0..arguments.agents {
         let object = serde_json::from_value(json!({"metadata": {"name": node(index)}}))?;
@@ -181,14 +181,14 @@ async fn create_pods(client: &Client, arguments: &IpamArguments, prefix: &str) -
             }))?;
             let pod = pods.create(&PostParams::default(), &object).await?;
             let uid = pod.metadata.uid.context("the API server gave no UID")?;
-            Ok::<_, anyhow::Error>(Want { node: node_index, name, uid })
+            Ok::<_, anyhow::Error>(PodRequest { node: node_index, name, uid })
         }
     });
     created.buffered(16).try_collect().await
 }
 
 /// One pod that has got its address.
-struct Got {
+struct AllocatedPod {
     address: String,
     /// Since its first try.
     latency: Duration,
@@ -196,10 +196,15 @@ struct Got {
 }
 
 /// All pods of one node, at most `in_flight` at a time, failed ones again after [`RETRY`] as a kubelet does.
-async fn add_all(socket: PathBuf, wants: Vec<Want>, pool: String, in_flight: usize) -> Result<Vec<Got>> {
+async fn add_all(
+    socket: PathBuf,
+    wants: Vec<PodRequest>,
+    pool: String,
+    in_flight: usize,
+) -> Result<Vec<AllocatedPod>> {
     let slots = Semaphore::new(in_flight);
     let wants_at_once = wants.len();
-    let add = |want: Want| {
+    let add = |want: PodRequest| {
         let (slots, socket, pool) = (&slots, &socket, &pool);
         async move {
             let mut first = None;
@@ -211,7 +216,7 @@ async fn add_all(socket: PathBuf, wants: Vec<Want>, pool: String, in_flight: usi
                 let _slot = slots.acquire().await?;
                 let start = *first.get_or_insert_with(Instant::now);
                 match add_one(socket, &want, pool).await {
-                    Ok(address) => return Ok(Got { address, latency: start.elapsed(), failed }),
+                    Ok(address) => return Ok(AllocatedPod { address, latency: start.elapsed(), failed }),
                     Err(reason) => error = format!("{reason:#}"),
                 }
             }
@@ -221,7 +226,7 @@ async fn add_all(socket: PathBuf, wants: Vec<Want>, pool: String, in_flight: usi
     stream::iter(wants).map(add).buffer_unordered(wants_at_once).try_collect().await
 }
 
-async fn add_one(socket: &Path, want: &Want, pool: &str) -> Result<String> {
+async fn add_one(socket: &Path, want: &PodRequest, pool: &str) -> Result<String> {
     let arguments = IpamAddArgs {
         net_namespace: "/proc/self/ns/net".into(),
         default_ipv4_ip_pool: Some(vec![pool.to_owned()]),
@@ -234,9 +239,9 @@ async fn add_one(socket: &Path, want: &Want, pool: &str) -> Result<String> {
 }
 
 /// Deletes the pods and releases their addresses as a kubelet does.
-async fn release_all(client: &Client, agents: &Agents, wants: &[Want]) -> Result<()> {
+async fn release_all(client: &Client, agents: &Agents, wants: &[PodRequest]) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let release = |want: &Want| {
+    let release = |want: &PodRequest| {
         let (pods, socket, want) = (pods.clone(), agents.sockets[want.node].clone(), want.clone());
         async move {
             pods.delete(&want.name, &DeleteParams::default().grace_period(0)).await?;

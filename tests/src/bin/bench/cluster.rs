@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use spiderpool_tests::cluster::{Cluster, Options};
 use spiderpool_tests::kubectl::Kubectl as _;
-use spiderpool_tests::place::Place;
+use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::release::{self, NETWORK};
 use spiderpool_tests::workload::Deployment;
 
@@ -175,12 +175,12 @@ const LOGS: [&str; 2] = ["/var/log/spidernet/spiderpool.log", "/var/log/spiderne
 
 /// How long each plugin's log is on each node.
 fn log_lengths(cluster: &Cluster) -> Result<Vec<[usize; 2]>> {
-    cluster.nodes().iter().map(|node| Ok(LOGS.map(|path| read(&node.place(), path).len()))).collect()
+    cluster.nodes().iter().map(|node| Ok(LOGS.map(|path| read(&node.namespaces(), path).len()))).collect()
 }
 
-fn read(place: &Place, path: &str) -> String {
+fn read(namespaces: &Namespaces, path: &str) -> String {
     // There is none before a node's first pod.
-    place.output("cat", &[path]).unwrap_or_default()
+    namespaces.output("cat", &[path]).unwrap_or_default()
 }
 
 /// How many milliseconds the ADDs of both plugins took for each sandbox since the logs had that length.
@@ -188,7 +188,7 @@ fn adds(cluster: &Cluster, seen: &[[usize; 2]]) -> Result<Vec<[f64; 2]>> {
     let mut sandboxes = BTreeMap::<String, [f64; 2]>::new();
     for (node, seen) in cluster.nodes().iter().zip(seen) {
         for (plugin, (path, seen)) in LOGS.iter().zip(seen).enumerate() {
-            for line in read(&node.place(), path)[*seen..].lines() {
+            for line in read(&node.namespaces(), path)[*seen..].lines() {
                 let line: Value = serde_json::from_str(line)?;
                 if line["message"] == "request done" && line["span"]["command"] == "ADD" {
                     let sandbox = line["span"]["container"].as_str().context("no container")?;
@@ -227,10 +227,12 @@ fn measure_memory(cluster: &Cluster, report: &mut Report) -> Result<()> {
     for program in ["spiderpool-agent", "spiderpool-controller"] {
         let (mut resident, mut private) = (Pair::default(), Pair::default());
         for node in cluster.nodes() {
-            let place = node.place();
-            let Ok(ids) = place.output("pgrep", &["-x", &program[..program.len().min(15)]]) else { continue };
+            let namespaces = node.namespaces();
+            let Ok(ids) = namespaces.output("pgrep", &["-x", &program[..program.len().min(15)]]) else {
+                continue;
+            };
             for id in ids.split_whitespace() {
-                let status = place.output("cat", &[&format!("/proc/{id}/status")])?;
+                let status = namespaces.output("cat", &[&format!("/proc/{id}/status")])?;
                 resident.ours.push(mebibytes(&status, "VmRSS:")?);
                 private.ours.push(mebibytes(&status, "RssAnon:")?);
             }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use spiderpool_core::ip::Family;
 use spiderpool_tests::lab::{Lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
-use spiderpool_tests::place::Place;
+use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::probe::{LIMIT, PORT, Server};
 use spiderpool_tests::service;
@@ -38,7 +38,7 @@ pub(crate) struct DataplaneArguments {
 }
 
 /// One way through the network. The peer of a row is the same way from a pod whose programs are detached.
-struct Way {
+struct TestPath {
     name: &'static str,
     to: IpAddr,
     bound: [Option<IpAddr>; 2],
@@ -65,7 +65,7 @@ fn measure_lab(arguments: &DataplaneArguments, report: &mut Report) -> Result<()
     let mut cpu = CpuSet::new();
     cpu.set(0)?;
     sched_setaffinity(Pid::from_raw(0), &cpu)?;
-    let server = Server::start(&far.place)?;
+    let server = Server::start(&far.namespaces)?;
     let cluster_ip = service::create(plane, "bench", &[far.eth0])?;
     service::wait_for_proxy(node1, cluster_ip, &[far.eth0])?;
 
@@ -73,15 +73,20 @@ fn measure_lab(arguments: &DataplaneArguments, report: &mut Report) -> Result<()
         let bound = [Some(with.net1()?.get(family)), Some(without.net1()?.get(family))];
         let (far_net1, service) = (far.net1()?.get(family), cluster_ip.get(family));
         let ways = [
-            Way { name: "underlay pod to underlay pod", to: far_net1, bound: [None; 2], comparable: true },
-            Way {
+            TestPath {
+                name: "underlay pod to underlay pod",
+                to: far_net1,
+                bound: [None; 2],
+                comparable: true,
+            },
+            TestPath {
                 name: "overlay pod to overlay pod",
                 to: far.eth0.get(family),
                 bound: [None; 2],
                 comparable: true,
             },
-            Way { name: "ClusterIP", to: service, bound: [None; 2], comparable: true },
-            Way { name: "ClusterIP, bound to net1 (translated)", to: service, bound, comparable: false },
+            TestPath { name: "ClusterIP", to: service, bound: [None; 2], comparable: true },
+            TestPath { name: "ClusterIP, bound to net1 (translated)", to: service, bound, comparable: false },
         ];
         for way in ways {
             let mut pair = Pair::default();
@@ -91,7 +96,7 @@ fn measure_lab(arguments: &DataplaneArguments, report: &mut Report) -> Result<()
                         continue;
                     }
                     let bound = way.bound[usize::from(side == Side::Peer)];
-                    let trips = round_trips(&pod.place, way.to, bound, arguments.trips)
+                    let trips = round_trips(&pod.namespaces, way.to, bound, arguments.trips)
                         .with_context(|| format!("{family} {}, {side:?}", way.name))?;
                     pair.side(side).push(trips.quantile(0.5).context("no round trips")?);
                 }
@@ -106,13 +111,13 @@ fn measure_lab(arguments: &DataplaneArguments, report: &mut Report) -> Result<()
 /// Removes the programs from all NICs of a pod.
 fn detach(pod: &Pod) -> Result<()> {
     for nic in ["eth0", "net1", "sp0"] {
-        pod.place.output("tc", &["qdisc", "del", "dev", nic, "clsact"])?;
+        pod.namespaces.output("tc", &["qdisc", "del", "dev", nic, "clsact"])?;
     }
     Ok(())
 }
 
 /// Microseconds of each of `count` round trips of a small datagram; the first of the flow is not counted.
-fn round_trips(from: &Place, to: IpAddr, bound: Option<IpAddr>, count: usize) -> Result<Samples> {
+fn round_trips(from: &Namespaces, to: IpAddr, bound: Option<IpAddr>, count: usize) -> Result<Samples> {
     from.run(|| {
         let any = if to.is_ipv4() { "0.0.0.0".parse()? } else { "::".parse()? };
         let socket = UdpSocket::bind(SocketAddr::new(bound.unwrap_or(any), 0))?;

@@ -43,7 +43,7 @@ fn one(cluster: &Cluster) {
 
 pub(crate) fn kubeconfig(cluster: &Cluster) -> Result<()> {
     println!("{}", cluster.kubeconfig().display());
-    let network = cluster.api_place().shell();
+    let network = cluster.api_namespaces().shell();
     eprintln!(
         "The API server is reached from the cluster's own network only:\n\n    \
          {network} {} --kubeconfig {} get pods -A",

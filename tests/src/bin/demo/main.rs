@@ -13,12 +13,12 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use spiderpool_core::ip::Family;
-use spiderpool_tests::cluster::{Cluster, ClusterStage, Lifetime, Options};
+use spiderpool_tests::cluster::{Cluster, ClusterFixture, Lifetime, Options};
+use spiderpool_tests::fixture::{Fixture, RouteHints, without_gateway, works_without_gateway};
 use spiderpool_tests::flow::{Flow, run_in_parallel};
 use spiderpool_tests::kubectl::Kubectl as _;
-use spiderpool_tests::lab::LabStage;
-use spiderpool_tests::matrix::{DefaultRoute, Party};
-use spiderpool_tests::stage::{RouteHints, Stage, without_gateway, works_without_gateway};
+use spiderpool_tests::lab::LabFixture;
+use spiderpool_tests::matrix::{DefaultRoute, Host};
 use spiderpool_tests::{privilege, release, teardown};
 
 use report::{Column, Report};
@@ -68,15 +68,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
 
 /// Nodes and pods are namespaces.
 fn in_lab(keep: bool, step: impl Fn(&str) + Copy) -> Result<bool> {
-    let mut stage = Box::new(LabStage::start(step)?);
-    let passed = perform(&mut *stage, step)?;
+    let mut fixture = Box::new(LabFixture::start(step)?);
+    let passed = perform(&mut *fixture, step)?;
     if keep {
-        show::how_to_look_around(&*stage, "Ctrl-C removes everything")?;
+        show::how_to_look_around(&*fixture, "Ctrl-C removes everything")?;
         loop {
             thread::park();
         }
     }
-    stage.finish()?;
+    fixture.finish()?;
     Ok(passed)
 }
 
@@ -94,17 +94,17 @@ fn on_cluster(keep: bool, step: impl Fn(&str) + Copy) -> Result<bool> {
     step("helm: everything ready");
     print!("\n{}\n", cluster.kubectl(&["get", "pods", "--namespace", release::NAMESPACE, "-o", "wide"])?);
     release::apply_network(&cluster)?;
-    let mut stage = Box::new(ClusterStage::start(&cluster, step)?);
-    let passed = perform(&mut *stage, step)?;
+    let mut fixture = Box::new(ClusterFixture::start(&cluster, step)?);
+    let passed = perform(&mut *fixture, step)?;
     if keep {
         show::how_to_look_around(
-            &*stage,
+            &*fixture,
             &format!("`cargo xtask cluster down --name {CLUSTER}` removes it"),
         )?;
         // Not this process's any more.
         std::process::exit(i32::from(!passed));
     }
-    stage.finish()?;
+    fixture.finish()?;
     step("pods deleted, their addresses free");
     release::uninstall(&cluster)?;
     step("helm uninstall");
@@ -127,24 +127,24 @@ fn stop_on_interrupt() -> Result<()> {
 }
 
 /// Runs all flows and shows what one looks at. Whether everything worked.
-fn perform(stage: &mut dyn Stage, step: impl Fn(&str)) -> Result<bool> {
+fn perform(fixture: &mut dyn Fixture, step: impl Fn(&str)) -> Result<bool> {
     let mut report = Report::default();
     let mut pods = Vec::new();
     for hints in RouteHints::ALL {
-        stage.set_route_hints(hints)?;
+        fixture.set_route_hints(hints)?;
         for default_route in DefaultRoute::ALL {
             let name = format!("app-{}-hints-{}", default_route.nic(), hints.name());
             let begun = Instant::now();
-            let pod = stage.add_pod(&name, default_route)?;
+            let pod = fixture.add_pod(&name, default_route)?;
             step(&format!("pod {name}: there with eth0 and net1 after {:.0?}", begun.elapsed()));
-            run_flows(stage, &pod, default_route, hints, &mut report)?;
+            run_flows(fixture, &pod, default_route, hints, &mut report)?;
             pods.push(pod);
         }
     }
     step("flows of all four pods");
-    let live_change = show::all(stage, &pods)?;
+    let live_change = show::all(fixture, &pods)?;
     for (pod, default_route) in pods[2..].iter().zip(DefaultRoute::ALL) {
-        compare_without_programs(stage, pod, default_route, &mut report)?;
+        compare_without_programs(fixture, pod, default_route, &mut report)?;
     }
     step("the same flows with the programs detached");
     println!("\n{report}");
@@ -152,35 +152,35 @@ fn perform(stage: &mut dyn Stage, step: impl Fn(&str)) -> Result<bool> {
 }
 
 fn run_flows(
-    stage: &dyn Stage,
-    pod: &Party,
+    fixture: &dyn Fixture,
+    pod: &Host,
     default_route: DefaultRoute,
     hints: RouteHints,
     report: &mut Report,
 ) -> Result<()> {
-    let parties = stage.parties(pod, default_route);
+    let hosts = fixture.hosts(pod, default_route);
     let column = Column::attached(default_route, hints);
-    let node = stage.node();
-    let mut flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| parties.flows(family)).collect();
-    report.run(column, &flows, node, &pod.place)?;
+    let node = fixture.node();
+    let mut flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| hosts.flows(family)).collect();
+    report.run(column, &flows, node, &pod.namespaces)?;
     if works_without_gateway(hints, default_route) {
-        flows = Family::ALL.into_iter().flat_map(|family| parties.flows_without_gateway(family)).collect();
-        without_gateway(stage, &pod.place, || report.run(column, &flows, node, &pod.place))??;
+        flows = Family::ALL.into_iter().flat_map(|family| hosts.flows_without_gateway(family)).collect();
+        without_gateway(fixture, &pod.namespaces, || report.run(column, &flows, node, &pod.namespaces))??;
     }
     Ok(())
 }
 
 fn compare_without_programs(
-    stage: &dyn Stage,
-    pod: &Party,
+    fixture: &dyn Fixture,
+    pod: &Host,
     default_route: DefaultRoute,
     report: &mut Report,
 ) -> Result<()> {
     for nic in ["eth0", "net1", "sp0"] {
-        pod.place.output("tc", &["qdisc", "del", "dev", nic, "clsact"])?;
+        pod.namespaces.output("tc", &["qdisc", "del", "dev", nic, "clsact"])?;
     }
-    let parties = stage.parties(pod, default_route);
-    let flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| parties.flows(family)).collect();
+    let hosts = fixture.hosts(pod, default_route);
+    let flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| hosts.flows(family)).collect();
     report.compare(Column::detached(default_route), &flows, &run_in_parallel(&flows)?);
     Ok(())
 }

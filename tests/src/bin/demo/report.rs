@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::Result;
 use spiderpool_core::ip::Family;
 use spiderpool_tests::counters;
+use spiderpool_tests::fixture::RouteHints;
 use spiderpool_tests::flow::Flow;
 use spiderpool_tests::matrix::DefaultRoute;
-use spiderpool_tests::place::Place;
-use spiderpool_tests::stage::RouteHints;
+use spiderpool_tests::namespaces::Namespaces;
 
 const COLUMNS: usize = 6;
 /// The columns with the programs attached come first; only they decide.
@@ -46,7 +46,13 @@ pub(crate) struct Report {
 
 impl Report {
     /// Runs flows one after the other. One that fails is run again to see which counters it moves.
-    pub(crate) fn run(&mut self, column: Column, flows: &[Flow], node: &Place, pod: &Place) -> Result<()> {
+    pub(crate) fn run(
+        &mut self,
+        column: Column,
+        flows: &[Flow],
+        node: &Namespaces,
+        pod: &Namespaces,
+    ) -> Result<()> {
         for flow in flows {
             let outcome = flow.run();
             self.enter(column, flow, outcome.result.is_ok(), outcome.time);
@@ -137,7 +143,7 @@ mod tests {
     fn flow() -> Flow {
         Flow {
             name: "pod to nowhere".into(),
-            from: Place::of_process("pod", 1),
+            from: Namespaces::of_process("pod", 1),
             probe: Probe { protocol: Protocol::Tcp, to: [192, 0, 2, 1].into(), bound: None },
             servers: Vec::new(),
             replies: None,

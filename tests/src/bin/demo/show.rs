@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use spiderpool_tests::counters;
-use spiderpool_tests::matrix::Party;
-use spiderpool_tests::place::Place;
+use spiderpool_tests::fixture::Fixture;
+use spiderpool_tests::matrix::Host;
+use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::poll;
-use spiderpool_tests::stage::Stage;
 
 /// A change of SpiderCoordinator's status must be in the map of a running pod after that.
 const LIVE_LIMIT: Duration = Duration::from_secs(1);
@@ -20,17 +20,17 @@ const KERNEL_RULES: [&str; 2] = [
 ];
 
 /// Shows everything for the pods; false if the change at run time came too late.
-pub(crate) fn all(stage: &dyn Stage, pods: &[Party]) -> Result<bool> {
-    let node = stage.node();
+pub(crate) fn all(fixture: &dyn Fixture, pods: &[Host]) -> Result<bool> {
+    let node = fixture.node();
     for kind in ["sip", "sp"] {
         title(&format!("kubectl get {kind}"));
-        print!("{}", stage.kubectl(&["get", kind])?);
+        print!("{}", fixture.kubectl(&["get", kind])?);
     }
     for pod in pods {
-        check_rules(&pod.place)?;
+        check_rules(&pod.namespaces)?;
     }
     let pod = pods.get(1).context("a pod with the default route on net1")?;
-    let pod = &pod.place;
+    let pod = &pod.namespaces;
     title(&format!("{}: ip -br address; ip route; ip rule", pod.name));
     print!("{}", pod.output("ip", &["-br", "address"])?);
     for arguments in [&["-4", "route"][..], &["-6", "route"], &["-4", "rule"], &["-6", "rule"]] {
@@ -46,7 +46,7 @@ pub(crate) fn all(stage: &dyn Stage, pods: &[Party]) -> Result<bool> {
     for (name, packets) in counters::read(node, &counters::nic_ids(pod)?)? {
         println!("{name:32} {packets}");
     }
-    change_service_cidr(stage)
+    change_service_cidr(fixture)
 }
 
 fn title(text: &str) {
@@ -54,7 +54,7 @@ fn title(text: &str) {
 }
 
 /// Rules and tables of a pod hold nothing of ours.
-fn check_rules(pod: &Place) -> Result<()> {
+fn check_rules(pod: &Namespaces) -> Result<()> {
     for (family, kernel) in ["-4", "-6"].into_iter().zip(KERNEL_RULES) {
         let rules = pod.output("ip", &[family, "rule"])?;
         ensure!(rules == kernel, "{}: ip {family} rule shows\n{rules}", pod.name);
@@ -69,10 +69,10 @@ fn check_rules(pod: &Place) -> Result<()> {
 }
 
 /// Adds a Service CIDR in SpiderCoordinator's status and waits for it in the map that running pods use.
-fn change_service_cidr(stage: &dyn Stage) -> Result<bool> {
+fn change_service_cidr(fixture: &dyn Fixture) -> Result<bool> {
     title(&format!("SpiderCoordinator.status.serviceCIDR gets {NEW_CIDR}"));
-    let node = stage.node();
-    stage.add_service_cidr(NEW_CIDR)?;
+    let node = fixture.node();
+    fixture.add_service_cidr(NEW_CIDR)?;
     let changed = Instant::now();
     let seen = poll::until("the new CIDR in the map", LIVE_LIMIT, || {
         let cidrs = counters::cidrs(node)?;
@@ -83,14 +83,14 @@ fn change_service_cidr(stage: &dyn Stage) -> Result<bool> {
         Ok(()) => println!("in the map of the running pods after {:.0?}", changed.elapsed()),
         Err(error) => println!("FAIL {error:#}"),
     }
-    stage.remove_service_cidr(NEW_CIDR)?;
+    fixture.remove_service_cidr(NEW_CIDR)?;
     Ok(seen.is_ok())
 }
 
 /// How to enter what is left running.
-pub(crate) fn how_to_look_around(stage: &dyn Stage, end: &str) -> Result<()> {
+pub(crate) fn how_to_look_around(fixture: &dyn Fixture, end: &str) -> Result<()> {
     println!("\nStill up; {end}. Put one of these before a command, or run it alone for a shell:");
-    for (name, way) in stage.ways_in()? {
+    for (name, way) in fixture.ways_in()? {
         println!("  {name:24} {way}");
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-use crate::place::Place;
+use crate::namespaces::Namespaces;
 use crate::poll;
 
 /// The pause between two exchanges.
@@ -22,7 +22,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(3);
 
 /// A connection under way.
 #[derive(Debug)]
-pub struct Conversation {
+pub struct Connection {
     over: Arc<AtomicBool>,
     client: JoinHandle<Result<Summary>>,
     server: JoinHandle<Result<()>>,
@@ -37,10 +37,10 @@ pub struct Summary {
     pub slowest: Duration,
 }
 
-impl Conversation {
+impl Connection {
     /// Connects `from` with a server in `at`, which is reached by `address`. It listens on a port of its own, so `port`
     /// must be free there.
-    pub fn start(from: &Place, at: &Place, address: IpAddr, port: u16) -> Result<Self> {
+    pub fn start(from: &Namespaces, at: &Namespaces, address: IpAddr, port: u16) -> Result<Self> {
         let (ready, listening) = channel();
         let server = at.spawn(move || {
             let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
@@ -51,7 +51,7 @@ impl Conversation {
                 poll::until("the client's connection", CONNECT_LIMIT * 2, || Ok(listener.accept()?))?;
             stream.set_nonblocking(false)?;
             let mut number = [0; 8];
-            // The client's end of the connection is the end of the conversation.
+            // The connection ends when the client closes it.
             while stream.read_exact(&mut number).is_ok() {
                 stream.write_all(&number)?;
             }

@@ -9,7 +9,7 @@ use crate::agent::Agent;
 
 /// Waits for the lab with one node, its agent running and no pod on it. The first call makes it; `set_up` is what that
 /// adds.
-pub fn take_turn(set_up: impl FnOnce(&Lab) -> Result<()>) -> Result<MutexGuard<'static, Lab>> {
+pub fn lock_lab(set_up: impl FnOnce(&Lab) -> Result<()>) -> Result<MutexGuard<'static, Lab>> {
     static LAB: OnceLock<Result<Mutex<Lab>>> = OnceLock::new();
     let start = || {
         let lab = Lab::start(1, |_| ())?;

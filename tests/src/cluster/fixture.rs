@@ -1,4 +1,4 @@
-//! A cluster as a [`Stage`]: Spiderpool installed by Helm, pods made by kubelets, NICs by Multus.
+//! A cluster as a [`Fixture`]: Spiderpool installed by Helm, pods made by kubelets, NICs by Multus.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use serde_json::json;
 use super::Cluster;
 use crate::agent::Agent;
 use crate::dual::Dual;
+use crate::fixture::{Fixture, Gateway, RouteHints};
 use crate::kubectl::Kubectl;
-use crate::matrix::{DefaultRoute, Parties, Party};
-use crate::place::Place;
+use crate::matrix::{DefaultRoute, Host, Hosts};
+use crate::namespaces::Namespaces;
 use crate::poll;
 use crate::probe::Server;
 use crate::release::NETWORK;
 use crate::service;
-use crate::stage::{Gateway, RouteHints, Stage};
 use crate::topology::addresses;
 use crate::workload::{Deployment, RunningPod, check_addresses};
 
@@ -28,36 +28,36 @@ const SERVICE: &str = "web";
 
 /// What runs on the cluster. Fields drop in order: servers first, so that their threads leave the namespaces.
 #[derive(Debug)]
-pub struct ClusterStage<'a> {
+pub struct ClusterFixture<'a> {
     servers: Vec<Server>,
     deployments: Vec<Deployment>,
-    places: Vec<Place>,
-    node: Party,
-    other_node: Party,
-    neighbour: (Place, Dual),
-    overlay_pod: (Place, Dual),
-    underlay_pod: Party,
-    outside: Place,
+    places: Vec<Namespaces>,
+    node: Host,
+    other_node: Host,
+    neighbour: (Namespaces, Dual),
+    overlay_pod: (Namespaces, Dual),
+    underlay_pod: Host,
+    outside: Namespaces,
     cluster_ip: Dual,
     cluster: &'a Cluster,
 }
 
-impl<'a> ClusterStage<'a> {
+impl<'a> ClusterFixture<'a> {
     /// Makes the Service and its pods on a cluster with two nodes, Spiderpool and the network of the pods' net1.
     pub fn start(cluster: &'a Cluster, progress: impl Fn(&str)) -> Result<Self> {
-        let party = |index: u8| -> Result<Party> {
+        let host = |index: u8| -> Result<Host> {
             let node = cluster.nodes().get(usize::from(index) - 1).context("two nodes are needed")?;
-            Ok(Party {
-                place: node.place(),
+            Ok(Host {
+                namespaces: node.namespaces(),
                 main: addresses::node(index),
                 underlay: addresses::node_underlay(index),
             })
         };
-        let (node, other_node) = (party(1)?, party(2)?);
+        let (node, other_node) = (host(1)?, host(2)?);
         let deployments = vec![
-            Deployment::plain("neighbour").on(&node.place.name),
-            Deployment::plain("overlay").on(&other_node.place.name),
-            Deployment::underlay("underlay", NETWORK).on(&other_node.place.name),
+            Deployment::plain("neighbour").on(&node.namespaces.name),
+            Deployment::plain("overlay").on(&other_node.namespaces.name),
+            Deployment::underlay("underlay", NETWORK).on(&other_node.namespaces.name),
         ];
         for deployment in &deployments {
             cluster.apply(&deployment.manifest().to_string())?;
@@ -65,19 +65,19 @@ impl<'a> ClusterStage<'a> {
         let mut pods = Vec::new();
         for deployment in &deployments {
             let pod = deployment.wait_running(cluster)?.pop().context("a Deployment without pod")?;
-            pods.push((place(cluster, &deployment.name, &pod)?, pod));
+            pods.push((namespaces(cluster, &deployment.name, &pod)?, pod));
         }
         let [neighbour, overlay, underlay] = pods.as_slice() else { unreachable!("three Deployments") };
         let underlay_pod =
-            Party { place: underlay.0.clone(), main: underlay.1.eth0, underlay: underlay.1.net1()? };
+            Host { namespaces: underlay.0.clone(), main: underlay.1.eth0, underlay: underlay.1.net1()? };
         let endpoints = [overlay.1.eth0, underlay_pod.underlay];
         let cluster_ip = service::create(cluster, SERVICE, &endpoints)?;
-        service::wait_for_proxy(&node.place, cluster_ip, &endpoints)?;
+        service::wait_for_proxy(&node.namespaces, cluster_ip, &endpoints)?;
         let own = [node.main, node.underlay].map(|address| [address.v4.into(), address.v6.into()]);
-        let mut servers = vec![Server::start_at(&node.place, own.as_flattened())?];
+        let mut servers = vec![Server::start_at(&node.namespaces, own.as_flattened())?];
         let outside = cluster.outside();
-        for place in [&overlay.0, &underlay.0, &outside] {
-            servers.push(Server::start(place)?);
+        for namespaces in [&overlay.0, &underlay.0, &outside] {
+            servers.push(Server::start(namespaces)?);
         }
         progress("a Service with an overlay and an underlay endpoint, and the pods behind it");
         Ok(Self {
@@ -97,20 +97,20 @@ impl<'a> ClusterStage<'a> {
 }
 
 /// The network of a pod, under the name of its Deployment, ready for pings by sockets.
-fn place(cluster: &Cluster, name: &str, pod: &RunningPod) -> Result<Place> {
-    let mut place = cluster.pod_place("default", &pod.name)?;
-    name.clone_into(&mut place.name);
-    place.sysctl(&["ipv4/ping_group_range=0 0"])?;
-    Ok(place)
+fn namespaces(cluster: &Cluster, name: &str, pod: &RunningPod) -> Result<Namespaces> {
+    let mut namespaces = cluster.pod_namespaces("default", &pod.name)?;
+    name.clone_into(&mut namespaces.name);
+    namespaces.sysctl(&["ipv4/ping_group_range=0 0"])?;
+    Ok(namespaces)
 }
 
-impl Stage for ClusterStage<'_> {
+impl Fixture for ClusterFixture<'_> {
     fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.cluster.kubectl(arguments)
     }
 
-    fn node(&self) -> &Place {
-        &self.node.place
+    fn node(&self) -> &Namespaces {
+        &self.node.namespaces
     }
 
     fn set_route_hints(&mut self, hints: RouteHints) -> Result<()> {
@@ -119,27 +119,27 @@ impl Stage for ClusterStage<'_> {
         let pod = crate::workload::pods(self.cluster, &self.neighbour.0.name)?;
         let pod = pod.first().and_then(|pod| pod.metadata.name.clone()).context("the neighbour is gone")?;
         poll::until(&format!("route hints {}", hints.name()), WATCH_LIMIT, || {
-            let config = Agent::coordinator_config(&self.node.place, &pod)?;
+            let config = Agent::coordinator_config(&self.node.namespaces, &pod)?;
             ensure!(config["routeHints"] == hints.name(), "the agent hands out {config}");
             Ok(())
         })
     }
 
-    fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Party> {
+    fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Host> {
         let deployment = Deployment {
             default_route: Some(default_route),
-            ..Deployment::underlay(name, NETWORK).on(&self.node.place.name)
+            ..Deployment::underlay(name, NETWORK).on(&self.node.namespaces.name)
         };
         let pod = deployment.start(self.cluster)?.pop().context("a Deployment without pod")?;
-        let place = place(self.cluster, name, &pod)?;
-        self.servers.push(Server::start(&place)?);
+        let namespaces = namespaces(self.cluster, name, &pod)?;
+        self.servers.push(Server::start(&namespaces)?);
         self.deployments.push(deployment);
-        self.places.push(place.clone());
-        Ok(Party { place, main: pod.eth0, underlay: pod.net1()? })
+        self.places.push(namespaces.clone());
+        Ok(Host { namespaces, main: pod.eth0, underlay: pod.net1()? })
     }
 
-    fn parties(&self, pod: &Party, default_route: DefaultRoute) -> Parties {
-        Parties {
+    fn hosts(&self, pod: &Host, default_route: DefaultRoute) -> Hosts {
+        Hosts {
             pod: pod.clone(),
             default_route,
             node_router: addresses::node_router(1),
@@ -171,9 +171,9 @@ impl Stage for ClusterStage<'_> {
     }
 
     fn ways_in(&self) -> Result<Vec<(String, String)>> {
-        let machines = [&self.node.place, &self.other_node.place, &self.outside];
+        let machines = [&self.node.namespaces, &self.other_node.namespaces, &self.outside];
         let places = machines.into_iter().chain(&self.places);
-        Ok(places.map(|place| (place.name.clone(), place.shell())).collect())
+        Ok(places.map(|namespaces| (namespaces.name.clone(), namespaces.shell())).collect())
     }
 
     /// Deletes the pods; their addresses must be free a moment later.

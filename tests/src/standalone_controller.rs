@@ -16,7 +16,7 @@ use crate::process::Process;
 use crate::{poll, tools};
 
 /// What a controller may do, for the group of the controllers' identities.
-const RIGHTS: &str = include_str!("solo_controller/rights.yaml");
+const RIGHTS: &str = include_str!("standalone_controller/rights.yaml");
 const GROUP: &str = "spiderpool-controllers";
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -36,12 +36,12 @@ pub struct Start<'a> {
 
 /// A running controller; dropping it kills it.
 #[derive(Debug)]
-pub struct SoloController {
+pub struct StandaloneController {
     process: Process,
     log: PathBuf,
 }
 
-impl SoloController {
+impl StandaloneController {
     /// Starts a controller and waits until it is ready.
     pub async fn start(plane: &ControlPlane, start: Start<'_>) -> Result<Self> {
         plane.apply(RIGHTS)?;

@@ -20,7 +20,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running agent; dropping it kills it. Its folder stays for the next one of the same node.
 #[derive(Debug)]
-pub struct SoloAgent {
+pub struct StandaloneAgent {
     process: Process,
     socket: PathBuf,
     log: PathBuf,
@@ -48,7 +48,7 @@ impl Answer {
     }
 }
 
-impl SoloAgent {
+impl StandaloneAgent {
     /// Starts the agent of `node` in `folder` with access by `kubeconfig`, and waits for its socket.
     pub async fn start(folder: &Path, node: &str, kubeconfig: &Path) -> Result<Self> {
         let mut agent = Self::spawn(folder, node, kubeconfig)?;

@@ -14,7 +14,7 @@ use crate::process;
 
 /// Where code and commands can be run: a machine or a pod on it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Namespaces {
     /// What reports call it.
     pub name: String,
     mounts: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub struct Place {
     processes: Option<PathBuf>,
 }
 
-impl Place {
+impl Namespaces {
     /// The namespaces of a process.
     pub fn of_process(name: &str, id: u32) -> Self {
         let folder = PathBuf::from(format!("/proc/{id}/ns"));

@@ -1,4 +1,4 @@
-//! The lab as a [`Stage`]: a Service with an endpoint on each kind of network, and pods with eth0 and net1 whose flows
+//! The lab as a [`Fixture`]: a Service with an endpoint on each kind of network, and pods with eth0 and net1 whose flows
 //! are run.
 
 use std::time::Duration;
@@ -7,13 +7,13 @@ use anyhow::{Result, ensure};
 
 use super::{Lab, spec, wait_for_hints};
 use crate::dual::Dual;
-use crate::matrix::{DefaultRoute, Parties, Party};
-use crate::place::Place;
+use crate::fixture::{Fixture, Gateway, RouteHints};
+use crate::matrix::{DefaultRoute, Host, Hosts};
+use crate::namespaces::Namespaces;
 use crate::pod::{Pod, PodSpec};
 use crate::poll;
 use crate::probe::Server;
 use crate::service;
-use crate::stage::{Gateway, RouteHints, Stage};
 use crate::tools;
 use crate::topology::{Node, Topology, addresses};
 
@@ -21,20 +21,20 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that runs. Fields drop in order: servers first, so that their threads leave the namespaces.
 #[derive(Debug)]
-pub struct LabStage {
+pub struct LabFixture {
     servers: Vec<Server>,
     /// The pods under test.
     pods: Vec<Pod>,
     neighbour: Pod,
     overlay_pod: Pod,
     underlay_pod: Pod,
-    underlay_party: Party,
+    underlay_host: Host,
     cluster_ip: Dual,
     lab: Lab,
 }
 
-impl LabStage {
-    /// Sets everything up, from nothing. `progress` hears of each step.
+impl LabFixture {
+    /// Sets everything up, from nothing. `progress` is called with each step.
     pub fn start(progress: impl Fn(&str)) -> Result<Self> {
         let lab = Lab::start(2, &progress)?;
         let plane = &lab.topology.plane;
@@ -43,17 +43,17 @@ impl LabStage {
         let neighbour = Pod::add(plane, node1, &plain("neighbour"))?;
         let overlay_pod = Pod::add(plane, node2, &plain("overlay"))?;
         let underlay_pod = Pod::add(plane, node2, &spec("underlay", DefaultRoute::Eth0))?;
-        let underlay_party = party(&underlay_pod)?;
-        let endpoints = [overlay_pod.eth0, underlay_party.underlay];
+        let underlay_host = host(&underlay_pod)?;
+        let endpoints = [overlay_pod.eth0, underlay_host.underlay];
         let cluster_ip = service::create(plane, "web", &endpoints)?;
         service::wait_for_proxy(node1, cluster_ip, &endpoints)?;
         let mut servers = vec![node1.start_server()?];
-        for place in [&overlay_pod.place, &underlay_pod.place, &lab.topology.outside] {
-            servers.push(Server::start(place)?);
+        for namespaces in [&overlay_pod.namespaces, &underlay_pod.namespaces, &lab.topology.outside] {
+            servers.push(Server::start(namespaces)?);
         }
         progress("a Service with an overlay and an underlay endpoint, and the pods behind it");
         let pods = Vec::new();
-        Ok(Self { servers, pods, neighbour, overlay_pod, underlay_pod, underlay_party, cluster_ip, lab })
+        Ok(Self { servers, pods, neighbour, overlay_pod, underlay_pod, underlay_host, cluster_ip, lab })
     }
 
     fn topology(&self) -> &Topology {
@@ -62,16 +62,16 @@ impl LabStage {
 }
 
 /// A pod with eth0 and net1, as a participant of flows.
-fn party(pod: &Pod) -> Result<Party> {
-    Ok(Party { place: pod.place.clone(), main: pod.eth0, underlay: pod.net1()? })
+fn host(pod: &Pod) -> Result<Host> {
+    Ok(Host { namespaces: pod.namespaces.clone(), main: pod.eth0, underlay: pod.net1()? })
 }
 
-impl Stage for LabStage {
+impl Fixture for LabFixture {
     fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.topology().plane.kubectl(arguments)
     }
 
-    fn node(&self) -> &Place {
+    fn node(&self) -> &Namespaces {
         &self.topology().nodes[0]
     }
 
@@ -80,28 +80,28 @@ impl Stage for LabStage {
         wait_for_hints(&self.topology().nodes[0], &self.neighbour.name, hints)
     }
 
-    fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Party> {
+    fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Host> {
         let topology = self.topology();
         let pod = Pod::add(&topology.plane, &topology.nodes[0], &spec(name, default_route))?;
-        self.servers.push(Server::start(&pod.place)?);
-        let party = party(&pod)?;
+        self.servers.push(Server::start(&pod.namespaces)?);
+        let host = host(&pod)?;
         self.pods.push(pod);
-        Ok(party)
+        Ok(host)
     }
 
-    fn parties(&self, pod: &Party, default_route: DefaultRoute) -> Parties {
+    fn hosts(&self, pod: &Host, default_route: DefaultRoute) -> Hosts {
         let node =
-            |node: &Node| Party { place: (**node).clone(), main: node.address, underlay: node.underlay };
+            |node: &Node| Host { namespaces: (**node).clone(), main: node.address, underlay: node.underlay };
         let topology = self.topology();
-        Parties {
+        Hosts {
             pod: pod.clone(),
             default_route,
             node_router: addresses::node_router(1),
             node: node(&topology.nodes[0]),
             other_node: node(&topology.nodes[1]),
-            neighbour: (self.neighbour.place.clone(), self.neighbour.eth0),
-            overlay_pod: (self.overlay_pod.place.clone(), self.overlay_pod.eth0),
-            underlay_pod: self.underlay_party.clone(),
+            neighbour: (self.neighbour.namespaces.clone(), self.neighbour.eth0),
+            overlay_pod: (self.overlay_pod.namespaces.clone(), self.overlay_pod.eth0),
+            underlay_pod: self.underlay_host.clone(),
             outside: (*topology.outside).clone(),
             cluster_ip: self.cluster_ip,
         }
@@ -125,8 +125,9 @@ impl Stage for LabStage {
         let topology = self.topology();
         let machines = topology.nodes.iter().map(|node| &***node);
         let machines = machines.chain([&*topology.gateway, &*topology.outside]);
-        let places = machines.chain(self.pods.iter().map(|pod| &pod.place));
-        let mut ways: Vec<_> = places.map(|place| (place.name.clone(), place.shell())).collect();
+        let places = machines.chain(self.pods.iter().map(|pod| &pod.namespaces));
+        let mut ways: Vec<_> =
+            places.map(|namespaces| (namespaces.name.clone(), namespaces.shell())).collect();
         let (kubectl, admin) = (tools::kubernetes("kubectl")?, topology.plane.admin());
         let kubectl =
             format!("{} {} --kubeconfig {}", topology.fabric.shell(), kubectl.display(), admin.display());

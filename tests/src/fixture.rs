@@ -1,12 +1,12 @@
-//! Where the flow matrix and the demo take place: the lab of namespaces, or a cluster with kubelets.
+//! Where the flow matrix and the demo take namespaces: the lab of namespaces, or a cluster with kubelets.
 
 use anyhow::Result;
 use spiderpool_core::ip::Family;
 
 use crate::counters;
 use crate::flow::Flow;
-use crate::matrix::{DefaultRoute, Parties, Party};
-use crate::place::Place;
+use crate::matrix::{DefaultRoute, Host, Hosts};
+use crate::namespaces::Namespaces;
 
 /// SpiderCoordinator's `spec.ebpf.routeHints`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,21 +40,21 @@ pub enum Gateway {
 }
 
 /// Two nodes with Spiderpool, a Service with an overlay and an underlay endpoint, and an underlay with a gateway.
-pub trait Stage {
+pub trait Fixture {
     /// Runs kubectl as administrator.
     fn kubectl(&self, arguments: &[&str]) -> Result<String>;
 
     /// The node of the pods under test.
-    fn node(&self) -> &Place;
+    fn node(&self) -> &Namespaces;
 
     /// Sets route hints for pods to come, and waits until the agent of [`Self::node`] knows.
     fn set_route_hints(&mut self, hints: RouteHints) -> Result<()>;
 
     /// Makes a pod with eth0 and net1 on [`Self::node`], with a server in it.
-    fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Party>;
+    fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Host>;
 
     /// Who takes part in the flows of a pod.
-    fn parties(&self, pod: &Party, default_route: DefaultRoute) -> Parties;
+    fn hosts(&self, pod: &Host, default_route: DefaultRoute) -> Hosts;
 
     /// Cuts the gateway off from the underlay, or connects it again.
     fn set_underlay_gateway(&self, state: Gateway) -> Result<()>;
@@ -73,30 +73,30 @@ pub trait Stage {
 }
 
 /// Runs `work` with the underlay's gateway dead: silent, and forgotten by the pod.
-pub fn without_gateway<T>(stage: &dyn Stage, pod: &Place, work: impl FnOnce() -> T) -> Result<T> {
-    stage.set_underlay_gateway(Gateway::Dead)?;
+pub fn without_gateway<T>(fixture: &dyn Fixture, pod: &Namespaces, work: impl FnOnce() -> T) -> Result<T> {
+    fixture.set_underlay_gateway(Gateway::Dead)?;
     // Permanent entries stay.
     pod.ip("neigh flush dev net1")?;
     let result = work();
-    stage.set_underlay_gateway(Gateway::Alive)?;
+    fixture.set_underlay_gateway(Gateway::Alive)?;
     Ok(result)
 }
 
 /// Runs every flow for a new pod per mode: default route on either NIC, the given hints, both families, and what must
 /// work without the underlay's gateway. What failed, in words: flow, mode, family, and the counters that moved.
-pub fn run_matrix(stage: &mut dyn Stage, modes: &[RouteHints]) -> Result<Vec<String>> {
+pub fn run_matrix(fixture: &mut dyn Fixture, modes: &[RouteHints]) -> Result<Vec<String>> {
     let mut failed = Vec::new();
     for hints in modes {
-        stage.set_route_hints(*hints)?;
+        fixture.set_route_hints(*hints)?;
         for default_route in DefaultRoute::ALL {
             let name = format!("app-{}-hints-{}", default_route.nic(), hints.name());
-            let pod = stage.add_pod(&name, default_route)?;
-            let parties = stage.parties(&pod, default_route);
+            let pod = fixture.add_pod(&name, default_route)?;
+            let hosts = fixture.hosts(&pod, default_route);
             for family in Family::ALL {
-                failed.extend(run(stage, &pod, &parties.flows(family))?);
+                failed.extend(run(fixture, &pod, &hosts.flows(family))?);
                 if works_without_gateway(*hints, default_route) {
-                    let flows = parties.flows_without_gateway(family);
-                    failed.extend(without_gateway(stage, &pod.place, || run(stage, &pod, &flows))??);
+                    let flows = hosts.flows_without_gateway(family);
+                    failed.extend(without_gateway(fixture, &pod.namespaces, || run(fixture, &pod, &flows))??);
                 }
             }
         }
@@ -109,15 +109,16 @@ pub fn works_without_gateway(hints: RouteHints, default_route: DefaultRoute) -> 
     hints == RouteHints::Auto || default_route == DefaultRoute::Eth0
 }
 
-fn run(stage: &dyn Stage, pod: &Party, flows: &[Flow]) -> Result<Vec<String>> {
-    let ids = counters::nic_ids(&pod.place)?;
-    let read = || counters::read(stage.node(), &ids);
+fn run(fixture: &dyn Fixture, pod: &Host, flows: &[Flow]) -> Result<Vec<String>> {
+    let ids = counters::nic_ids(&pod.namespaces)?;
+    let read = || counters::read(fixture.node(), &ids);
     let mut failed = Vec::new();
     for flow in flows {
         let before = read()?;
         if let Err(error) = flow.run().result {
             let moved = counters::moved(&before, &read()?);
-            failed.push(format!("{}: {flow}: {error:#}; counters that moved: {moved:?}", pod.place.name));
+            failed
+                .push(format!("{}: {flow}: {error:#}; counters that moved: {moved:?}", pod.namespaces.name));
         }
     }
     Ok(failed)
