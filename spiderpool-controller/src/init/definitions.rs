@@ -14,16 +14,16 @@ use super::apply::RETRY;
 /// Creates or replaces all of them, and waits until they are served.
 pub(super) async fn apply(kube: &Kubernetes, deadline: Instant) -> anyhow::Result<()> {
     let api = Api::all(kube.client());
-    for wanted in spiderpool_api::crd::definitions().context("the definitions of this binary")? {
-        let name = wanted.metadata.name.clone().unwrap_or_default();
+    for definition in spiderpool_api::crd::definitions().context("the definitions of this binary")? {
+        let name = definition.metadata.name.clone().unwrap_or_default();
         loop {
-            match bring(kube, &api, &name, &wanted).await {
-                Ok(true) => break info!(name, "the definition is served"),
+            match replace_one(kube, &api, &name, &definition).await {
+                Ok(true) => break info!(name, "definition is served"),
                 Ok(false) => {}
                 Err(error) if !error.is_retryable() && !error.is_conflict() => {
                     bail!("CustomResourceDefinition {name}: {error}");
                 }
-                Err(error) => warn!(name, %error, "the definition is not applied yet, trying again"),
+                Err(error) => warn!(name, %error, "definition not applied yet, trying again"),
             }
             if Instant::now() + RETRY >= deadline {
                 bail!(
@@ -36,22 +36,22 @@ pub(super) async fn apply(kube: &Kubernetes, deadline: Instant) -> anyhow::Resul
     Ok(())
 }
 
-/// Whether the definition is as wanted and served.
-async fn bring(
+/// Creates or replaces one; whether it is served.
+async fn replace_one(
     kube: &Kubernetes,
     api: &Api<CustomResourceDefinition>,
     name: &str,
-    wanted: &CustomResourceDefinition,
+    definition: &CustomResourceDefinition,
 ) -> Result<bool, Failure> {
     let parameters =
         PostParams { field_manager: Some(super::apply::MANAGER.to_owned()), ..PostParams::default() };
     let written = match kube.read(api.get_opt(name)).await? {
-        None => kube.write(api.create(&parameters, wanted)).await?,
+        None => kube.write(api.create(&parameters, definition)).await?,
         // As a whole: a field that an older version had would stay.
         Some(found) => {
             let replacement = CustomResourceDefinition {
                 metadata: found.metadata,
-                spec: wanted.spec.clone(),
+                spec: definition.spec.clone(),
                 status: found.status,
             };
             kube.write(api.replace(name, &parameters, &replacement)).await?
