@@ -1,8 +1,11 @@
 //! Address management: one SpiderIPAddress per address, created by ADD, deleted by DEL.
 //!
-//! What is decided is in `spiderpool_core::ipam`; here are the requests and what the agent remembers between them.
-//! **Invariant:** a request that may have taken an address is never forgotten: it is finished although the caller
-//! has gone, and one whose outcome is unknown is settled before the pod gets another address.
+//! An ADD passes four stages ([`allocate`]): the [`request`] is parsed, its pools are resolved to a plan ([`resolve`]),
+//! what the pod lacks is taken ([`allocator`]), and the plugin gets its answer ([`respond`]). Addresses are freed by DEL
+//! ([`release`]) and, where none came, by the [`sweep`]. What is decided is in `spiderpool_core::ipam`.
+//!
+//! **Invariant:** a request that may have taken an address is never forgotten: it is finished although the caller has
+//! gone, and one whose outcome is unknown is read before the pod gets another address.
 
 mod allocate;
 mod allocator;

@@ -188,6 +188,7 @@ mod tests {
     use super::*;
 
     /// A pod `n/a` with UID `u`, but for what `value` says.
+    #[expect(clippy::needless_pass_by_value, reason = "every caller makes it on the spot")]
     fn pod(value: Value) -> Pod {
         let mut object = json!({"metadata": {"namespace": "n", "name": "a", "uid": "u"}});
         for (member, inner) in value.as_object().unwrap() {

@@ -82,13 +82,12 @@ impl Ipam {
     async fn live_pod(&self, args: &IpamAddArgs) -> Result<Arc<Pod>, AllocateError> {
         let name = || args.pod.clone();
         let known = self.pods.known(&args.pod);
-        let pod = match known.filter(|pod| Some(&pod.identity.uid) == args.pod_uid.as_ref()) {
-            Some(pod) => pod,
+        let pod = if let Some(pod) = known.filter(|pod| Some(&pod.identity.uid) == args.pod_uid.as_ref()) {
+            pod
+        } else {
             // The watch is behind, or the runtime does not say which pod it means.
-            None => {
-                let read = self.pods.read(&args.pod).await.and_then(|pod| pod.ok_or(PodError::Missing));
-                read.map_err(|source| AllocateError::Pod { pod: name(), source })?
-            }
+            let read = self.pods.read(&args.pod).await.and_then(|pod| pod.ok_or(PodError::Missing));
+            read.map_err(|source| AllocateError::Pod { pod: name(), source })?
         };
         if let Some(wanted) = args.pod_uid.as_ref().filter(|wanted| **wanted != pod.identity.uid) {
             let (wanted, found) = (wanted.clone(), pod.identity.uid.clone());

@@ -176,6 +176,7 @@ mod optional_uid {
     use serde::{Deserialize as _, Deserializer, Serializer};
     use spiderpool_core::names::PodUid;
 
+    #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
     pub(super) fn serialize<S: Serializer>(uid: &Option<PodUid>, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(uid.as_ref().map_or("", PodUid::as_str))
     }

@@ -76,7 +76,7 @@ pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
         return Err(failures);
     }
     let is_surplus = |h: &&H| {
-        let holding = h.as_ref().as_ref();
+        let holding: &Holding = h.as_ref();
         is_spoken_of && holding.nic == *adding && !kept.contains(&holding.ip())
     };
     let surplus = held.iter().filter(is_surplus).cloned().collect();
