@@ -61,7 +61,7 @@ fn is_local(ip: IpAddr) -> bool {
     link_local || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified()
 }
 
-/// Links and addresses of the node as the kernel tells them.
+/// Links and addresses of the node as the kernel reports them.
 #[derive(Debug, Default)]
 struct Seen {
     links: BTreeMap<u32, Link>,

@@ -1,4 +1,4 @@
-//! What the coordinator does to a pod, as plans: lists of steps that know their own undoing.
+//! What the coordinator does to a pod, as plans: lists of steps that know their inverse.
 //!
 //! Inputs are plain data that the plugin read from the kernel and the agent; nothing here reads or writes
 //! anything. A plan holds only what is not yet so: planning again after applying gives an empty plan.

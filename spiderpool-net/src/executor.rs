@@ -100,12 +100,12 @@ impl<'a> Executor<'a> {
         let mut failures = Vec::new();
         for step in std::mem::take(&mut self.inverses).into_iter().rev() {
             debug!(%step, "rolling back");
-            let undone = if is_pod_sysctl(&step) {
+            let outcome = if is_pod_sysctl(&step) {
                 self.set_pod_sysctls(std::slice::from_ref(&step))
             } else {
                 self.execute(&step).await.map(drop).map_err(failed(&step))
             };
-            failures.extend(undone.err());
+            failures.extend(outcome.err());
         }
         // The inverses of inverses.
         self.inverses.clear();
@@ -264,7 +264,7 @@ struct OnLink {
     error: NetlinkError,
 }
 
-/// A route may outlive the subnet of its next hop; it is moved, and put back, all the same.
+/// A route may outlive the subnet of its next hop; it must be possible to move and to restore it all the same.
 fn on_link(route: &Route<u32>, error: NetlinkError) -> Result<OnLink, NetlinkError> {
     if !error.is_unreachable() || route.gateway.is_none() || route.onlink {
         return Err(error);

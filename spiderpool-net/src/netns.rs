@@ -11,8 +11,6 @@ use nix::sched::{CloneFlags, setns, unshare};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use crate::netlink::{Netlink, NetlinkError};
-
 /// An open network namespace. It lives as long as this does, also when its path is removed.
 #[derive(Debug)]
 pub struct NetNs {
@@ -20,7 +18,7 @@ pub struct NetNs {
     file: File,
 }
 
-/// What tells one namespace from another while both live: the path may come back for a new one.
+/// Identifies a namespace among those that exist: a path may be used again for a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NetNsId {
     /// Device of the nsfs file.
@@ -137,11 +135,6 @@ impl NetNs {
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
                 .map_err(|errno: nix::Error| enter(errno.into()))
         })
-    }
-
-    /// A netlink connection to this namespace: it stays there, whoever uses it. An error outside a tokio runtime.
-    pub fn netlink(&self) -> Result<Netlink, NetlinkError> {
-        self.run(Netlink::open)?
     }
 }
 

@@ -116,7 +116,7 @@ async fn veth_pairs_have_the_macs_and_mtu_asked_for() {
 }
 
 #[tokio::test]
-async fn a_second_link_of_the_same_name_is_refused_with_the_kernels_words() {
+async fn a_second_link_of_the_same_name_is_refused_with_the_kernels_error_text() {
     root_or_skip!();
     let mut pair = Pair::new().await;
     let veth = NewVeth {
@@ -255,7 +255,7 @@ async fn an_ipv6_default_for_one_source_stands_beside_the_one_for_all() {
 }
 
 #[tokio::test]
-async fn a_route_without_a_way_to_its_gateway_is_refused_with_the_kernels_words() {
+async fn a_route_without_a_way_to_its_gateway_is_refused_with_the_kernels_error_text() {
     root_or_skip!();
     let mut pair = Pair::new().await;
     let route = Route { gateway: Some(ip("10.6.0.1")), ..Route::new(net("10.96.0.0/12"), pair.index) };
@@ -324,7 +324,7 @@ async fn an_ipv4_route_by_an_ipv6_next_hop_is_read_and_written() {
 }
 
 #[tokio::test]
-async fn the_very_route_of_somebody_faster_is_enough_another_is_not() {
+async fn ensure_route_accepts_exactly_the_route_that_is_there() {
     root_or_skip!();
     let mut pair = Pair::new().await;
     for (address, gateways, dst) in [
@@ -454,14 +454,14 @@ async fn filters_carry_the_classid_and_are_replaced_in_place() {
 }
 
 #[tokio::test]
-async fn a_filter_of_somebody_else_is_told_apart_and_stays() {
+async fn a_foreign_filter_is_recognized_and_kept() {
     root_or_skip!();
     let mut pair = Pair::new().await;
     let program = unspec_program();
     pair.netlink.add_clsact(pair.index).await.unwrap();
-    let mut put =
+    let mut ensure =
         async |id| pair.netlink.ensure_filter(pair.index, Direction::Egress, &program, id).await.unwrap();
-    assert_eq!([put(7).await, put(7).await], [FilterOutcome::Created, FilterOutcome::Replaced]);
+    assert_eq!([ensure(7).await, ensure(7).await], [FilterOutcome::Created, FilterOutcome::Replaced]);
     assert!(pair.netlink.own_filter(pair.index, Direction::Egress).await.unwrap().is_some());
     pair.netlink.detach_filter(pair.index, Direction::Egress).await.unwrap();
     // No id: it is not ours, whatever its name.
@@ -477,7 +477,7 @@ async fn a_filter_of_somebody_else_is_told_apart_and_stays() {
 }
 
 #[tokio::test]
-async fn sysctls_belong_to_the_namespace_and_missing_ones_are_told_apart() {
+async fn sysctls_belong_to_the_namespace_and_missing_ones_are_an_error_of_their_own() {
     root_or_skip!();
     let pair = Pair::new().await;
     let key = "net/ipv4/conf/near/arp_announce";
@@ -496,7 +496,7 @@ async fn sysctls_belong_to_the_namespace_and_missing_ones_are_told_apart() {
 }
 
 #[tokio::test]
-async fn namespaces_are_told_apart_and_the_caller_never_moves() {
+async fn namespaces_have_identities_and_the_caller_never_moves() {
     root_or_skip!();
     let (one, two) = (NetNs::create().unwrap(), NetNs::create().unwrap());
     let home = NetNs::current().unwrap().id().unwrap();
@@ -530,7 +530,7 @@ async fn an_announcement_changes_the_neighbours_entry() {
 }
 
 #[tokio::test]
-async fn events_tell_of_addresses_and_links() {
+async fn events_report_addresses_and_links() {
     root_or_skip!();
     let mut pair = Pair::new().await;
     let mut events = pair.near.run(Events::open).unwrap().unwrap();

@@ -31,7 +31,7 @@ pub(crate) fn identity(netns: &NetNs) -> Result<NetnsIdentity, NetNsError> {
 }
 
 /// The pod's namespace, if it is still the one that was registered. Path and inode may both have come again for a
-/// later sandbox: the NIC by which a sandbox is known tells them apart.
+/// later sandbox: the NIC by which a sandbox is known identifies it.
 pub(crate) fn open(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
     let netns = match NetNs::open(&pod.netns) {
         Ok(netns) => netns,

@@ -1,4 +1,4 @@
-//! ADD: plans, does, and leaves nothing behind if a step fails.
+//! ADD: plans, applies, and rolls back if a step fails.
 
 use serde_json::Value;
 use spiderpool_core::Unsupported;

@@ -1,4 +1,4 @@
-//! Puts the programs on the pod's NICs.
+//! Attaches the programs to the pod's NICs.
 
 use std::path::Path;
 

@@ -59,7 +59,7 @@ pub(super) async fn cluster_peer(
     };
     let index = nic.peer.filter(|_| nic.kind == "veth").ok_or_else(unsupported)?;
     let peer = node.link_by_index(index).await?;
-    // An index is of one namespace; that the two name each other tells that this is the right one.
+    // An index is valid in one namespace only: the two ends must name each other.
     let is_peer = |link: &Link| link.kind == "veth" && link.peer == Some(nic.index);
     peer.filter(is_peer).and_then(|link| link.mac).ok_or_else(unsupported)
 }

@@ -138,7 +138,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The step that undoes this one; `before` is what a kernel parameter was. `None`: nothing to undo.
+    /// The step that rolls this one back; `before` is the earlier value of a kernel parameter. `None`: nothing changed.
     pub fn inverse(&self, before: Option<&str>) -> Option<Self> {
         Some(match self.clone() {
             Self::AddNodeLink { host, .. } => Self::DeleteNodeLink { host },

@@ -85,7 +85,7 @@ fn is_tentative(message: &RouteNetlinkMessage) -> bool {
         AddressAttribute::Flags(flags) => Some(*flags),
         _ => None,
     });
-    // The kernel leaves the flag on an address that it found to be somebody else's.
+    // The kernel leaves the flag on an address whose detection found a duplicate.
     flags.is_some_and(|flags| {
         flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed)
     })

@@ -17,6 +17,7 @@ use rtnetlink::sys::SocketAddr;
 
 use super::NetlinkError;
 use super::socket::Socket;
+use crate::netns::NetNs;
 
 /// A dump that the kernel had to interrupt is repeated; so often that only a broken kernel gets further.
 const DUMP_ATTEMPTS: usize = 10;
@@ -26,6 +27,13 @@ pub struct Netlink {
     connection: Connection<RouteNetlinkMessage, Socket>,
     handle: Handle,
     unsolicited: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+}
+
+impl NetNs {
+    /// A netlink connection to this namespace: it stays there, whoever uses it. An error outside a tokio runtime.
+    pub fn netlink(&self) -> Result<Netlink, NetlinkError> {
+        self.run(Netlink::open)?
+    }
 }
 
 /// What a request has brought so far.
@@ -170,7 +178,7 @@ impl Netlink {
                 return Poll::Ready(Some(answer));
             }
             let mut has_failed = Pin::new(&mut self.connection).poll(cx).is_ready();
-            // What nobody asked for is the rest of a request that was given up, or the news that messages were lost.
+            // Either the rest of a cancelled request's answer, or the notice that messages were lost.
             while let Poll::Ready(Some((message, _))) = Pin::new(&mut self.unsolicited).poll_next(cx) {
                 has_failed |= matches!(message.payload, NetlinkPayload::Overrun(_));
             }

@@ -1,4 +1,4 @@
-//! Why a request failed, in the kernel's own words where it has some.
+//! Why a request failed, with the kernel's extended error text where there is one.
 
 use std::fmt::Display;
 use std::io;
@@ -26,7 +26,7 @@ pub enum NetlinkError {
         object: String,
         /// The kernel's errno.
         source: io::Error,
-        /// The kernel's own words, where it has some.
+        /// The kernel's extended error text, if there is one.
         extack: Option<String>,
     },
     /// Objects changed during each attempt to list them.

@@ -41,8 +41,8 @@ impl Netlink {
             Err(error) if error.is_gone() => Ok(Vec::new()),
             // A kernel without IPv6 answers with what it has.
             result => {
-                let wanted = |r: &Route<u32>| r.family() == family && index.is_none_or(|i| i == r.dev);
-                Ok(result?.into_iter().flatten().filter(wanted).collect())
+                let matches = |r: &Route<u32>| r.family() == family && index.is_none_or(|i| i == r.dev);
+                Ok(result?.into_iter().flatten().filter(matches).collect())
             }
         }
     }
@@ -53,7 +53,7 @@ impl Netlink {
         self.execute("add route", route, request.execute()).await
     }
 
-    /// Adds a route, unless exactly this one is there: somebody else may have been faster.
+    /// Adds a route, unless exactly this one is there: another process may have added it meanwhile.
     pub async fn ensure_route(&mut self, route: &Route<u32>) -> Result<(), NetlinkError> {
         let Err(error) = self.add_route(route).await else { return Ok(()) };
         // As the kernel lists it.

@@ -63,7 +63,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// For what the kernel tells these multicast groups of the calling thread's namespace.
+    /// Subscribed to these multicast groups of the calling thread's namespace.
     pub(crate) fn subscribe(groups: u32) -> Result<Self, NetlinkError> {
         let mut socket = Self::create()?;
         let groups = SocketAddr::new(0, groups);

@@ -125,7 +125,7 @@ async fn an_interrupted_dump_is_repeated_wherever_its_flag_is() {
 }
 
 #[tokio::test]
-async fn a_dump_that_is_always_interrupted_is_an_error_at_last() {
+async fn a_dump_that_is_always_interrupted_is_an_error() {
     let (mut netlink, requests) = connect(|_| vec![link("eth0"), interrupted(done(0))]);
     let error = netlink.links().await.unwrap_err();
     assert!(matches!(error, NetlinkError::Interrupted { attempts: 10, .. }), "{error}");
@@ -134,7 +134,7 @@ async fn a_dump_that_is_always_interrupted_is_an_error_at_last() {
 }
 
 #[tokio::test]
-async fn a_dump_that_fails_halfway_is_an_error_with_the_kernels_words() {
+async fn a_dump_that_fails_halfway_is_an_error_with_the_kernels_text() {
     let (mut netlink, _) = connect(|_| {
         let mut end = done(-libc::EINVAL);
         if let NetlinkPayload::Done(done) = &mut end.payload {
@@ -151,7 +151,7 @@ async fn a_dump_that_fails_halfway_is_an_error_with_the_kernels_words() {
 }
 
 #[tokio::test]
-async fn a_refused_request_has_the_kernels_words() {
+async fn a_refused_request_has_the_kernels_text() {
     let (mut netlink, _) = connect(|_| {
         let mut refusal = ErrorMessage::default();
         refusal.code = NonZeroI32::new(-libc::EEXIST);
@@ -165,7 +165,7 @@ async fn a_refused_request_has_the_kernels_words() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_decoded_is_an_error_and_not_left_out() {
+async fn messages_that_cannot_be_decoded_are_an_error() {
     let (mut netlink, _) = connect(|request| match request {
         0 => vec![link("eth0"), undecodable(), done(0)],
         _ => vec![undecodable(), acknowledgement()],
@@ -187,15 +187,15 @@ async fn an_overrun_ends_the_request() {
 }
 
 #[tokio::test]
-async fn the_rest_of_a_request_that_was_given_up_is_not_taken_for_the_next_ones() {
+async fn the_answer_of_a_cancelled_request_does_not_reach_the_next_one() {
     let (mut netlink, requests) = connect(|request| match request {
         0 => vec![link("old"), link("older"), done(0)],
         _ => vec![link("eth0"), done(0)],
     });
     {
-        let mut given_up = pin!(netlink.links());
+        let mut cancelled = pin!(netlink.links());
         // Sends the request; the answer has not come.
-        let first = poll_fn(|cx| Poll::Ready(given_up.as_mut().poll(cx).is_pending())).await;
+        let first = poll_fn(|cx| Poll::Ready(cancelled.as_mut().poll(cx).is_pending())).await;
         assert!(first);
     }
     assert_eq!(names(netlink.links().await.unwrap()), ["eth0"]);
