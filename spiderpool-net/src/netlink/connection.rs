@@ -178,6 +178,8 @@ impl Netlink {
                 return Poll::Ready(Some(answer));
             }
             let mut has_failed = Pin::new(&mut self.connection).poll(cx).is_ready();
+            // It sends after it has read, and the kernel answers before the send returns.
+            has_failed |= Pin::new(&mut self.connection).poll(cx).is_ready();
             // Either the rest of a cancelled request's answer, or the notice that messages were lost.
             while let Poll::Ready(Some((message, _))) = Pin::new(&mut self.unsolicited).poll_next(cx) {
                 has_failed |= matches!(message.payload, NetlinkPayload::Overrun(_));

@@ -8,7 +8,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::BufMut;
-use rtnetlink::packet_core::NetlinkBuffer;
+use rtnetlink::packet_core::{NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
 use rtnetlink::proto::sys::{AsyncSocket, TokioSocket};
 use rtnetlink::sys::{Socket as SysSocket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -24,6 +24,8 @@ pub(crate) struct Received {
     pub(crate) total: usize,
     /// Of the request to which the latest belongs.
     pub(crate) of_request: usize,
+    /// Those that end an answer.
+    ends: usize,
     sequence: u32,
 }
 
@@ -32,6 +34,9 @@ impl Received {
     fn with(mut self, mut datagram: &[u8]) -> Self {
         while !datagram.is_empty() {
             let message = NetlinkBuffer::new_checked(datagram).ok();
+            let is_end =
+                message.as_ref().is_some_and(|m| [NLMSG_DONE, NLMSG_ERROR].contains(&m.message_type()));
+            self.ends += usize::from(is_end);
             let (length, sequence) = message
                 .map_or((datagram.len(), self.sequence), |m| (m.length() as usize, m.sequence_number()));
             self.total += 1;
@@ -48,6 +53,9 @@ pub(crate) struct Socket {
     inner: TokioSocket,
     datagram: RefCell<Vec<u8>>,
     received: Cell<Received>,
+    /// How many answers are to come in all. While none is outstanding nothing is read: a read without success costs
+    /// a system call, and the next one has to wait for epoll, though the kernel answers before a send returns.
+    expected: Cell<usize>,
     failure: RefCell<Option<(&'static str, io::Error)>>,
 }
 
@@ -68,6 +76,7 @@ impl Socket {
         let mut socket = Self::create()?;
         let groups = SocketAddr::new(0, groups);
         socket.socket_mut().bind(&groups).map_err(NetlinkError::socket("subscribe"))?;
+        socket.expected.set(usize::MAX);
         Ok(socket)
     }
 
@@ -104,6 +113,7 @@ impl From<TokioSocket> for Socket {
             inner: socket,
             datagram: RefCell::new(Vec::with_capacity(BUFFER)),
             received: Cell::default(),
+            expected: Cell::new(0),
             failure: RefCell::new(None),
         }
     }
@@ -127,7 +137,9 @@ impl AsyncSocket for Socket {
     }
 
     fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], addr: &SocketAddr) -> Poll<io::Result<usize>> {
-        self.inner.poll_send_to(cx, buf, addr).map(|result| self.remember("send", result))
+        let sent = self.remember("send", ready!(self.inner.poll_send_to(cx, buf, addr)))?;
+        self.expected.set(self.expected.get().saturating_add(1));
+        Poll::Ready(Ok(sent))
     }
 
     fn poll_recv<B: BufMut>(&self, cx: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<()>> {
@@ -135,6 +147,9 @@ impl AsyncSocket for Socket {
     }
 
     fn poll_recv_from<B: BufMut>(&self, cx: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<SocketAddr>> {
+        if self.received.get().ends >= self.expected.get() {
+            return Poll::Pending; // to be polled again after a send
+        }
         let mut datagram = self.datagram.borrow_mut();
         datagram.clear();
         let source = self.remember("receive", ready!(self.inner.poll_recv_from(cx, &mut *datagram)))?;
