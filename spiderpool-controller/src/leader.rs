@@ -3,10 +3,10 @@
 
 mod coordinator;
 mod dispatch;
-pub mod metrics;
+pub(crate) mod metrics;
 mod pods;
 mod pools;
-pub mod state;
+mod state;
 mod watches;
 
 use std::sync::Arc;

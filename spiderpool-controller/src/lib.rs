@@ -1,4 +1,4 @@
-//! `spiderpool-controller`: what is done once per cluster. [`replica`] runs everywhere, [`leader`] on the elected replica.
+//! `spiderpool-controller`: what is done once per cluster. [`replica`] runs everywhere, `leader` on the elected replica.
 //!
 //! `clean` is a subcommand of its own, and [`init`] the program `spiderpool-init`: default objects and definitions, at
 //! install and upgrade.
@@ -7,7 +7,7 @@
 pub mod clean;
 pub mod config;
 pub mod init;
-pub mod leader;
+mod leader;
 pub mod replica;
 
 use kube::api::PatchParams;

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use spiderpool_core::ipam::release::Cause;
+
 /// Upper bounds of the lag, in seconds.
 const BOUNDS: [f64; 7] = [0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
 
@@ -19,47 +20,47 @@ struct Reason {
 
 /// Time from a change to the write of a pool that shows it.
 #[derive(Debug, Clone)]
-pub struct Lag(Histogram);
+pub(crate) struct Lag(Histogram);
 
 impl Lag {
     /// Counts one more.
-    pub fn observe(&self, duration: Duration) {
+    pub(crate) fn observe(&self, duration: Duration) {
         self.0.observe(duration.as_secs_f64());
     }
 }
 
 /// All of them. Names that upstream's dashboards use come first.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     collected: Counter,
     /// Failed attempts to reconcile a pod.
-    pub failures: Counter,
+    pub(crate) failures: Counter,
     /// Pools.
-    pub pools: Gauge,
+    pub(crate) pools: Gauge,
     /// Addresses in use.
-    pub addresses: Gauge,
+    pub(crate) addresses: Gauge,
     /// Known pods.
-    pub pods: Gauge,
+    pub(crate) pods: Gauge,
     /// 1 on the leader.
-    pub leader: Gauge,
+    pub(crate) leader: Gauge,
     by_reason: Family<Reason, Counter>,
     /// Endpoints written in place of an agent.
-    pub endpoints_written: Counter,
+    pub(crate) endpoints_written: Counter,
     /// Writes of a pool's status.
-    pub pool_status_writes: Counter,
+    pub(crate) pool_status_writes: Counter,
     /// Writes of a pool's bitmaps.
-    pub pool_usage_writes: Counter,
+    pub(crate) pool_usage_writes: Counter,
     /// Failed attempts to reconcile a pool.
-    pub pool_failures: Counter,
+    pub(crate) pool_failures: Counter,
     /// From a change to the write that shows it.
-    pub pool_lag: Lag,
+    pub(crate) pool_lag: Lag,
     /// Changes of the coordinator's status.
-    pub coordinator_writes: Counter,
+    pub(crate) coordinator_writes: Counter,
 }
 
 impl Metrics {
     /// Registers all of them.
-    pub fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             collected: Counter::default(),
             failures: Counter::default(),
@@ -116,7 +117,7 @@ impl Metrics {
     }
 
     /// An address was freed.
-    pub fn freed(&self, cause: Cause) {
+    pub(crate) fn freed(&self, cause: Cause) {
         self.collected.inc();
         self.by_reason.get_or_create(&Reason { reason: cause.as_str() }).inc();
     }

@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use spiderpool_core::ipam::{AddressState, Holding, Owner, Workload};
-use spiderpool_core::names::{NodeName, PodIdentity, PodName};
-use spiderpool_runtime::watch::Index;
+use spiderpool_core::names::{NodeName, PodIdentity};
 
+use super::interner::Interner;
 use super::slim::SlimAddress;
-use super::{ClusterState, Interner};
 
 /// The pod that holds an address, and how many it holds.
 #[derive(Debug)]
@@ -18,9 +17,18 @@ struct Holder {
     addresses: Vec<IpAddr>,
 }
 
+/// Whose addresses a change concerns.
+#[derive(Debug)]
+pub(crate) struct AddressChange {
+    /// The pool.
+    pub(crate) pool: Arc<str>,
+    /// The pod that holds the address, or held it.
+    pub(crate) pod: Option<PodIdentity>,
+}
+
 /// The addresses.
 #[derive(Debug, Default)]
-pub struct AddressIndex {
+pub(crate) struct AddressIndex {
     /// By pool; `None` for an address whose object is unreadable: it is in use.
     pools: HashMap<Arc<str>, BTreeMap<IpAddr, Option<Holding>>>,
     pool_of: HashMap<IpAddr, Arc<str>>,
@@ -29,58 +37,62 @@ pub struct AddressIndex {
 
 impl AddressIndex {
     /// The addresses of a pool, ascending; `None` for those that nobody knows the pod of.
-    pub fn of_pool(&self, pool: &str) -> impl Iterator<Item = (IpAddr, Option<&Holding>)> {
+    pub(crate) fn of_pool(&self, pool: &str) -> impl Iterator<Item = (IpAddr, Option<&Holding>)> {
         self.pools.get(pool).into_iter().flatten().map(|(ip, holding)| (*ip, holding.as_ref()))
     }
 
     /// How many addresses of a pool are in use.
-    pub fn count(&self, pool: &str) -> usize {
+    pub(crate) fn count(&self, pool: &str) -> usize {
         self.pools.get(pool).map_or(0, BTreeMap::len)
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pool_of.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.pool_of.is_empty()
-    }
-
     /// The pools that addresses are from, whether they exist or not.
-    pub fn pools(&self) -> impl Iterator<Item = Arc<str>> + '_ {
+    pub(crate) fn pools(&self) -> impl Iterator<Item = Arc<str>> + '_ {
         self.pools.keys().cloned()
     }
 
     /// The pods that hold addresses.
-    pub fn owners(&self) -> impl Iterator<Item = &PodIdentity> {
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &PodIdentity> {
         self.holders.keys()
     }
 
     /// What is known of a pod that holds addresses.
-    pub fn owner(&self, pod: &PodIdentity) -> Option<&Arc<Owner>> {
+    pub(crate) fn owner(&self, pod: &PodIdentity) -> Option<&Arc<Owner>> {
         self.holders.get(pod).map(|holder| &holder.owner)
     }
 
     /// What a pod holds.
-    pub fn of_pod(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
+    pub(crate) fn of_pod(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
         let addresses = self.holders.get(pod).into_iter().flat_map(|holder| &holder.addresses);
         addresses.filter_map(|ip| self.pools.get(self.pool_of.get(ip)?)?.get(ip)?.as_ref())
     }
 
     /// The addresses that are bound to a pod.
-    pub fn bound(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
+    pub(crate) fn bound(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
         self.of_pod(pod).filter(|holding| holding.state == AddressState::Bound)
     }
 
     /// The node whose agent holds a pod's addresses.
-    pub fn node(&self, pod: &PodIdentity) -> Option<&NodeName> {
+    pub(crate) fn node(&self, pod: &PodIdentity) -> Option<&NodeName> {
         self.of_pod(pod).find_map(|holding| holding.node.as_ref())
     }
 
-    /// Removes an address; returns its pool and its pod.
-    fn remove(&mut self, ip: IpAddr) -> Option<(Arc<str>, Option<PodIdentity>)> {
+    /// Adds an address that is not in the index; `None` if the object's name is no address.
+    pub(super) fn insert(&mut self, address: SlimAddress, interner: &mut Interner) -> Option<AddressChange> {
+        let (ip, pool) = (address.ip?, interner.intern(&address.pool));
+        let holding = address.holding.map(|holding| compact(interner, holding));
+        let pod = holding.as_ref().map(|holding| holding.owner.pod.clone());
+        self.insert_holding(ip, Arc::clone(&pool), holding);
+        Some(AddressChange { pool, pod })
+    }
+
+    /// Removes an address; `None` if it is not in the index.
+    pub(super) fn remove(&mut self, ip: IpAddr) -> Option<AddressChange> {
         let pool = self.pool_of.remove(&ip)?;
         let addresses = self.pools.get_mut(&pool)?;
         let holding = addresses.remove(&ip)?;
@@ -96,10 +108,10 @@ impl AddressIndex {
                 self.holders.remove(pod);
             }
         }
-        Some((pool, pod))
+        Some(AddressChange { pool, pod })
     }
 
-    fn insert(&mut self, ip: IpAddr, pool: Arc<str>, mut holding: Option<Holding>) {
+    fn insert_holding(&mut self, ip: IpAddr, pool: Arc<str>, mut holding: Option<Holding>) {
         if let Some(holding) = &mut holding {
             let pod = holding.owner.pod.clone();
             let holder = self.holders.entry(pod);
@@ -121,9 +133,7 @@ impl AddressIndex {
 /// The holding with its texts shared, and without the sandbox, which is of no use here.
 fn compact(interner: &mut Interner, holding: Holding) -> Holding {
     let Owner { pod, workload } = &*holding.owner;
-    let name = PodName::new(interner.intern(pod.name.namespace()), interner.intern(pod.name.name()));
-    let pod =
-        PodIdentity { name: name.unwrap_or_else(|_| pod.name.clone()), uid: interner.share(pod.uid.clone()) };
+    let pod = interner.share_identity(pod);
     let workload = workload
         .as_ref()
         .map(|top| Workload { kind: interner.intern(&top.kind), name: interner.intern(&top.name) });
@@ -135,49 +145,5 @@ fn compact(interner: &mut Interner, holding: Holding) -> Holding {
         container_id: None,
         network: None,
         ..holding
-    }
-}
-
-impl ClusterState {
-    fn insert_address(&mut self, ip: IpAddr, address: SlimAddress) -> (Arc<str>, Option<PodIdentity>) {
-        let pool = self.interner.intern(&address.pool);
-        let holding = address.holding.map(|holding| compact(&mut self.interner, holding));
-        let pod = holding.as_ref().map(|holding| holding.owner.pod.clone());
-        self.addresses.insert(ip, Arc::clone(&pool), holding);
-        (pool, pod)
-    }
-
-    fn mark_address_changed(&mut self, (pool, pod): (Arc<str>, Option<PodIdentity>)) {
-        self.changes.pools.insert(pool);
-        if let Some(pod) = pod {
-            self.mark_pod_changed(pod);
-        }
-    }
-}
-
-impl Index<SlimAddress> for ClusterState {
-    fn apply(&mut self, address: SlimAddress) {
-        let Some(ip) = address.ip else { return };
-        self.delete(&address);
-        let changed = self.insert_address(ip, address);
-        self.mark_address_changed(changed);
-    }
-
-    fn delete(&mut self, address: &SlimAddress) {
-        if let Some(changed) = address.ip.and_then(|ip| self.addresses.remove(ip)) {
-            self.mark_address_changed(changed);
-        }
-    }
-
-    fn reset(&mut self, addresses: Vec<SlimAddress>) {
-        let before: Vec<Arc<str>> = self.addresses.pools().collect();
-        self.changes.pools.extend(before);
-        self.addresses = AddressIndex::default();
-        for address in addresses {
-            if let Some(ip) = address.ip {
-                self.insert_address(ip, address);
-            }
-        }
-        self.mark_all_changed();
     }
 }

@@ -12,22 +12,22 @@ use spiderpool_core::ipam::release::{
 use spiderpool_core::ipam::{Holding, Owner};
 use spiderpool_core::names::{NodeName, PodIdentity, PodUid};
 
-use super::ClusterState;
+use super::cluster_state::ClusterState;
 
 /// The time, and what counts as the end of a terminating pod.
 #[derive(Debug, Clone, Copy)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Now.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// Added to every grace period.
-    pub additional: Duration,
+    pub(crate) additional: Duration,
     /// Which overdue pods count as ended.
-    pub release: ReleasePolicy,
+    pub(crate) release: ReleasePolicy,
 }
 
 /// What to do about a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PodAction {
+pub(crate) enum PodAction {
     /// Nothing.
     None,
     /// Nothing before this time.
@@ -40,20 +40,20 @@ pub enum PodAction {
 
 /// A pod as the index or the API server has it.
 #[derive(Debug, Clone, Copy)]
-pub struct ObservedPod<'a> {
+pub(crate) struct ObservedPod<'a> {
     /// The UID of the pod that has the name now.
-    pub uid: &'a PodUid,
+    pub(crate) uid: &'a PodUid,
     /// Its stage.
-    pub stage: PodStage,
+    pub(crate) stage: PodStage,
     /// Whether all its containers have stopped.
-    pub has_stopped: bool,
+    pub(crate) has_stopped: bool,
     /// When its grace period ends.
-    pub deletion: Option<Timestamp>,
+    pub(crate) deletion: Option<Timestamp>,
 }
 
 impl ClusterState {
     /// By the indexes alone.
-    pub fn evaluate(&self, pod: &PodIdentity, policy: Policy) -> PodAction {
+    pub(crate) fn evaluate(&self, pod: &PodIdentity, policy: Policy) -> PodAction {
         let observed = self.pods.get(&pod.uid).map(|known| ObservedPod {
             uid: &pod.uid,
             stage: known.stage,
@@ -72,13 +72,13 @@ impl ClusterState {
     }
 
     /// The node that the pod is or was bound to.
-    pub fn node(&self, pod: &PodIdentity) -> Option<NodeName> {
+    pub(crate) fn node(&self, pod: &PodIdentity) -> Option<NodeName> {
         let of_pod = self.pods.get(&pod.uid).and_then(|known| known.node.as_ref());
         of_pod.or_else(|| self.addresses.node(pod)).cloned()
     }
 
     /// By what was observed of the pod that has the name now, and of its node. Never [`PodAction::WriteEndpoint`].
-    pub fn evaluate_observed(
+    pub(crate) fn evaluate_observed(
         &self,
         pod: &PodIdentity,
         found: Option<ObservedPod<'_>>,

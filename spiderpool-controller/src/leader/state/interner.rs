@@ -3,19 +3,21 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use spiderpool_core::names::{PodIdentity, PodName};
+
 /// How many texts are added before unused ones are dropped.
 const SWEEP: usize = 4096;
 
 /// The texts.
 #[derive(Debug, Default)]
-pub struct Interner {
+pub(crate) struct Interner {
     known: HashSet<Arc<str>>,
     added: usize,
 }
 
 impl Interner {
     /// The shared copy of a text.
-    pub fn intern(&mut self, text: &str) -> Arc<str> {
+    pub(crate) fn intern(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.known.get(text) {
             return Arc::clone(known);
         }
@@ -30,8 +32,14 @@ impl Interner {
     }
 
     /// The name over the shared copy of its text.
-    pub fn share<N: AsRef<str> + TryFrom<Arc<str>>>(&mut self, name: N) -> N {
+    pub(crate) fn share<N: AsRef<str> + TryFrom<Arc<str>>>(&mut self, name: N) -> N {
         N::try_from(self.intern(name.as_ref())).unwrap_or(name)
+    }
+
+    /// The identity over shared copies of its texts.
+    pub(crate) fn share_identity(&mut self, pod: &PodIdentity) -> PodIdentity {
+        let name = PodName::new(self.intern(pod.name.namespace()), self.intern(pod.name.name()));
+        PodIdentity { name: name.unwrap_or_else(|_| pod.name.clone()), uid: self.share(pod.uid.clone()) }
     }
 }
 

@@ -3,20 +3,17 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kube::Resource as _;
-use kube::core::DeserializeGuard;
-use spiderpool_api::crd::{FINALIZER, IPPoolStatus, SpiderIPPool};
-use spiderpool_runtime::pools::{IndexedPool, PoolObject, parse, pool_name};
-use spiderpool_runtime::watch::Index;
+use kube::core::ObjectMeta;
+use spiderpool_api::crd::{FINALIZER, IPPoolStatus};
+use spiderpool_runtime::pools::{IndexedPool, PoolIndex, PoolObject, parse};
 use tracing::warn;
 
-use super::ClusterState;
-
 /// A pool as the leader knows it.
-pub type LeaderPool = IndexedPool<LeaderFields>;
+pub(crate) type LeaderPool = IndexedPool<LeaderFields>;
 
 /// A pool's status, reduced to what tells whether another one differs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StatusDigest {
+pub(crate) struct StatusDigest {
     allocated: Option<u64>,
     in_use: Option<i64>,
     total: Option<i64>,
@@ -39,13 +36,13 @@ impl From<&IPPoolStatus> for StatusDigest {
 
 /// What the leader writes to a pool's object, as it is there now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaderFields {
+pub(crate) struct LeaderFields {
     /// Whether `spec.ipVersion` is set.
-    pub has_version: bool,
+    pub(crate) has_version: bool,
     /// Whether it is being deleted and has our finalizer.
-    pub is_finalizing: bool,
+    pub(crate) is_finalizing: bool,
     /// Its status.
-    pub reported: StatusDigest,
+    pub(crate) reported: StatusDigest,
 }
 
 impl From<&PoolObject> for LeaderFields {
@@ -62,50 +59,26 @@ impl From<&PoolObject> for LeaderFields {
     }
 }
 
-impl ClusterState {
-    /// Takes the response to a write of ours. The watch may be ahead of it: a pool that is gone, has another UID or a
-    /// later generation is left as it is.
-    pub fn apply_written(&mut self, object: SpiderIPPool) {
-        let meta = &object.metadata;
-        let name = meta.name.as_deref().unwrap_or_default();
-        let is_current = self.pools.get(name).is_some_and(|pool| {
-            Some(&pool.uid) == meta.uid.as_ref()
-                && pool.terminating == meta.deletion_timestamp.is_some()
-                && pool.generation <= meta.generation
-        });
-        if is_current {
-            self.apply(DeserializeGuard(Ok(object)));
-        }
+/// Adds or replaces a pool. Its spec is parsed once per generation.
+pub(super) fn insert(pools: &mut PoolIndex<LeaderFields>, object: &PoolObject) {
+    let meta = object.meta();
+    pools.apply_metadata(meta, LeaderFields::from(object));
+    let indexed = meta.name.as_deref().and_then(|name| pools.get(name));
+    if indexed.is_some_and(|pool| pool.spec().is_none()) {
+        let spec = parse(object)
+            .inspect_err(|error| warn!(%error, "the pool is not used and its addresses are not counted"));
+        pools.apply_spec(meta, spec);
     }
 }
 
-impl Index<PoolObject> for ClusterState {
-    fn apply(&mut self, object: PoolObject) {
-        let meta = object.meta();
-        let Some(name) = pool_name(meta) else { return };
-        self.pools.apply_metadata(meta, LeaderFields::from(&object));
-        // The spec is parsed once per generation.
-        if self.pools.get(name.as_str()).is_some_and(|pool| pool.spec().is_none()) {
-            let spec = parse(&object)
-                .inspect_err(|error| warn!(%error, "the pool is not used and its addresses are not counted"));
-            self.pools.apply_spec(meta, spec);
-        }
-        self.changes.pools.insert(name.into());
-    }
-
-    fn delete(&mut self, object: &PoolObject) {
-        let name = self.pools.remove(object.meta().name.as_deref().unwrap_or_default());
-        self.changes.pools.extend(name.map(Into::into));
-    }
-
-    fn reset(&mut self, objects: Vec<PoolObject>) {
-        self.changes.pools.extend(self.pools.names().cloned().map(Into::into));
-        self.pools.retain(&objects.iter().filter_map(|object| pool_name(object.meta())).collect());
-        for object in objects {
-            self.apply(object);
-        }
-        self.mark_all_changed();
-    }
+/// Whether the response to a write of ours may replace what is in the index. The watch may be ahead of it: the pool
+/// may be gone, have another UID or a later generation.
+pub(super) fn is_current(pools: &PoolIndex<LeaderFields>, written: &ObjectMeta) -> bool {
+    pools.get(written.name.as_deref().unwrap_or_default()).is_some_and(|pool| {
+        Some(&pool.uid) == written.uid.as_ref()
+            && pool.terminating == written.deletion_timestamp.is_some()
+            && pool.generation <= written.generation
+    })
 }
 
 #[cfg(test)]
@@ -125,13 +98,13 @@ mod tests {
     /// Otherwise it could never be deleted.
     #[test]
     fn a_pool_that_cannot_be_decoded_is_finalized_too() {
-        let mut state = ClusterState::default();
-        state.reset(vec![object(1, &json!({"subnet": 5}))]);
-        let pool = state.pools.get("p").unwrap();
+        let mut pools = PoolIndex::default();
+        insert(&mut pools, &object(1, &json!({"subnet": 5})));
+        let pool = pools.get("p").unwrap();
         assert!(pool.extra.is_finalizing && pool.extra.has_version);
         assert!(pool.spec().unwrap().is_err());
-        state.apply(object(2, &json!({"subnet": "10.6.0.0/16"})));
-        let pool = state.pools.get("p").unwrap();
+        insert(&mut pools, &object(2, &json!({"subnet": "10.6.0.0/16"})));
+        let pool = pools.get("p").unwrap();
         assert!(pool.spec().unwrap().is_ok() && !pool.extra.has_version);
     }
 }

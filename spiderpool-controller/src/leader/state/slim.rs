@@ -19,12 +19,12 @@ use tracing::warn;
 
 /// What is read of a node's spec: nothing.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
-pub struct NodeSpec {}
+pub(crate) struct NodeSpec {}
 
 /// What is read of a node's status.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct NodeStatus {
+pub(crate) struct NodeStatus {
     conditions: Vec<NodeCondition>,
 }
 
@@ -37,16 +37,16 @@ struct NodeCondition {
 }
 
 /// A node as it is decoded.
-pub type WireNode = Object<NodeSpec, NodeStatus>;
+pub(crate) type WireNode = Object<NodeSpec, NodeStatus>;
 
 /// All nodes.
-pub fn nodes(client: Client) -> Api<WireNode> {
+pub(crate) fn nodes(client: Client) -> Api<WireNode> {
     Api::all_with(client, &ApiResource::erase::<k8s::Node>(&()))
 }
 
 /// A pod as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlimPod {
+pub(crate) struct SlimPod {
     /// `None` if its names are invalid: nothing is done about it by the watch.
     pub(super) identity: Option<PodIdentity>,
     /// The node that it is bound to.
@@ -80,14 +80,14 @@ fn identity(meta: &ObjectMeta, uid: &str) -> Option<PodIdentity> {
 
 /// A node as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlimNode {
+pub(crate) struct SlimNode {
     pub(super) name: String,
     pub(super) is_ready: bool,
 }
 
 impl SlimNode {
     /// Whether its condition `Ready` is true.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.is_ready
     }
 }
@@ -102,7 +102,7 @@ impl From<WireNode> for SlimNode {
 
 /// An address as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlimAddress {
+pub(crate) struct SlimAddress {
     /// By the object's name; `None` if that is invalid.
     pub(super) ip: Option<IpAddr>,
     /// The pool, as the object names it.
@@ -124,7 +124,7 @@ impl From<SpiderIPAddress> for SlimAddress {
 
 /// An endpoint as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlimEndpoint {
+pub(crate) struct SlimEndpoint {
     /// `None` if it names no pod.
     pub(super) pod: Option<PodIdentity>,
     /// Whether the pod owns it. One that was made to outlive its pod has no such owner.

@@ -174,7 +174,7 @@ fn only_pods_with_addresses_are_marked_as_changed() {
     state.delete(&address("10.0.0.1/24", "u"));
     let changes = state.take_changes();
     assert!(changes.pods.is_empty() && changes.pools.contains("pool"));
-    assert!(state.addresses.is_empty() && state.addresses.owner(&id("u")).is_none());
+    assert!(state.addresses.len() == 0 && state.addresses.owner(&id("u")).is_none());
 }
 
 #[test]

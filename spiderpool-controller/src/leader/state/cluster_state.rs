@@ -1,0 +1,199 @@
+//! The indexes together: what changes in one of them decides about pods and pools by what the others hold.
+
+use std::collections::HashSet;
+use std::mem;
+use std::sync::Arc;
+
+use kube::Resource as _;
+use kube::core::DeserializeGuard;
+use spiderpool_api::crd::SpiderIPPool;
+use spiderpool_core::names::PodIdentity;
+use spiderpool_runtime::pools::{PoolIndex, PoolObject, pool_name};
+use spiderpool_runtime::watch::Index;
+
+use super::addresses::{AddressChange, AddressIndex};
+use super::endpoints::EndpointIndex;
+use super::interner::Interner;
+use super::nodes::NodeIndex;
+use super::pods::PodIndex;
+use super::pools::{self, LeaderFields};
+use super::slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
+
+/// Keys of what has changed since [`ClusterState::take_changes`].
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Pods that have addresses or an endpoint.
+    pub(crate) pods: HashSet<PodIdentity>,
+    /// Pools whose status or bitmaps may be outdated.
+    pub(crate) pools: HashSet<Arc<str>>,
+}
+
+/// All indexes.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterState {
+    interner: Interner,
+    /// Addresses in use.
+    pub(crate) addresses: AddressIndex,
+    /// All pods.
+    pub(crate) pods: PodIndex,
+    /// All nodes.
+    pub(crate) nodes: NodeIndex,
+    /// All endpoints.
+    pub(crate) endpoints: EndpointIndex,
+    /// All pools.
+    pub(crate) pools: PoolIndex<LeaderFields>,
+    changes: Changes,
+}
+
+impl ClusterState {
+    /// What has changed since the last call.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        mem::take(&mut self.changes)
+    }
+
+    /// Marks every pod with addresses or an endpoint, and every pool.
+    pub(crate) fn mark_all_changed(&mut self) {
+        let owners = self.addresses.owners().cloned();
+        self.changes.pods.extend(owners.chain(self.endpoints.pods()));
+        let pools = self.pools.names().cloned().map(Into::into);
+        self.changes.pools.extend(pools.chain(self.addresses.pools()));
+    }
+
+    /// Marks the pod if it has addresses or an endpoint.
+    fn mark_pod_changed(&mut self, pod: PodIdentity) {
+        let has_endpoint = self.endpoints.of(&pod).is_some();
+        if has_endpoint || self.addresses.owner(&pod).is_some() {
+            self.changes.pods.insert(pod);
+        }
+    }
+
+    /// Marks the pods with addresses on this node.
+    fn mark_node_changed(&mut self, name: &str) {
+        let is_bound_to =
+            |pod: &&PodIdentity| self.addresses.node(pod).is_some_and(|node| node.as_str() == name);
+        let of_node = self.addresses.owners().filter(is_bound_to);
+        self.changes.pods.extend(of_node.cloned());
+    }
+
+    fn mark_address_changed(&mut self, AddressChange { pool, pod }: AddressChange) {
+        self.changes.pools.insert(pool);
+        if let Some(pod) = pod {
+            self.mark_pod_changed(pod);
+        }
+    }
+
+    /// Applies the response to a write of ours, unless the watch is ahead of it.
+    pub(crate) fn apply_written(&mut self, object: SpiderIPPool) {
+        if pools::is_current(&self.pools, &object.metadata) {
+            self.apply(DeserializeGuard(Ok(object)));
+        }
+    }
+}
+
+impl Index<SlimAddress> for ClusterState {
+    fn apply(&mut self, address: SlimAddress) {
+        self.delete(&address);
+        if let Some(change) = self.addresses.insert(address, &mut self.interner) {
+            self.mark_address_changed(change);
+        }
+    }
+
+    fn delete(&mut self, address: &SlimAddress) {
+        if let Some(change) = address.ip.and_then(|ip| self.addresses.remove(ip)) {
+            self.mark_address_changed(change);
+        }
+    }
+
+    fn reset(&mut self, addresses: Vec<SlimAddress>) {
+        let before = mem::take(&mut self.addresses);
+        self.changes.pools.extend(before.pools());
+        drop(before);
+        for address in addresses {
+            self.addresses.insert(address, &mut self.interner);
+        }
+        self.mark_all_changed();
+    }
+}
+
+impl Index<SlimPod> for ClusterState {
+    fn apply(&mut self, pod: SlimPod) {
+        let Some(identity) = &pod.identity else { return };
+        // Most updates change nothing that matters here.
+        if self.pods.apply(&pod, &identity.uid, &mut self.interner) {
+            self.mark_pod_changed(identity.clone());
+        }
+    }
+
+    fn delete(&mut self, pod: &SlimPod) {
+        let Some(identity) = &pod.identity else { return };
+        self.pods.delete(pod, &identity.uid);
+        self.mark_pod_changed(identity.clone());
+    }
+
+    fn reset(&mut self, pods: Vec<SlimPod>) {
+        self.pods.reset(&pods, &mut self.interner);
+        self.mark_all_changed();
+    }
+}
+
+impl Index<SlimNode> for ClusterState {
+    fn apply(&mut self, node: SlimNode) {
+        if self.nodes.insert(&node) {
+            self.mark_node_changed(&node.name);
+        }
+    }
+
+    fn delete(&mut self, node: &SlimNode) {
+        self.nodes.remove(&node.name);
+        self.mark_node_changed(&node.name);
+    }
+
+    fn reset(&mut self, nodes: Vec<SlimNode>) {
+        self.nodes.reset(nodes);
+        self.mark_all_changed();
+    }
+}
+
+impl Index<SlimEndpoint> for ClusterState {
+    fn apply(&mut self, endpoint: SlimEndpoint) {
+        if let Some(pod) = self.endpoints.insert(&endpoint, &mut self.interner) {
+            self.mark_pod_changed(pod);
+        }
+    }
+
+    fn delete(&mut self, endpoint: &SlimEndpoint) {
+        let Some(pod) = &endpoint.pod else { return };
+        if let Some(pod) = self.endpoints.remove(&pod.name) {
+            self.mark_pod_changed(pod);
+        }
+    }
+
+    fn reset(&mut self, endpoints: Vec<SlimEndpoint>) {
+        self.endpoints.clear();
+        for endpoint in &endpoints {
+            self.endpoints.insert(endpoint, &mut self.interner);
+        }
+        self.mark_all_changed();
+    }
+}
+
+impl Index<PoolObject> for ClusterState {
+    fn apply(&mut self, object: PoolObject) {
+        pools::insert(&mut self.pools, &object);
+        self.changes.pools.extend(pool_name(object.meta()).map(Into::into));
+    }
+
+    fn delete(&mut self, object: &PoolObject) {
+        let name = self.pools.remove(object.meta().name.as_deref().unwrap_or_default());
+        self.changes.pools.extend(name.map(Into::into));
+    }
+
+    fn reset(&mut self, objects: Vec<PoolObject>) {
+        self.changes.pools.extend(self.pools.names().cloned().map(Into::into));
+        self.pools.retain(&objects.iter().filter_map(|object| pool_name(object.meta())).collect());
+        for object in objects {
+            self.apply(object);
+        }
+        self.mark_all_changed();
+    }
+}
