@@ -4,17 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::thread;
-use std::time::Duration;
 
+use backon::BackoffBuilder as _;
 use spiderpool_core::net::{Address, Link};
 use spiderpool_net::block_on;
 use spiderpool_net::events::{Event, Events};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
+use spiderpool_runtime::backoff;
 use spiderpool_runtime::health::Condition;
 use tracing::{debug, error};
-
-/// After a failure.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// Devices of pods, bridges of container runtimes and holders of virtual addresses: their addresses are not the
 /// node's own. By the beginning of the name; `lo` only as a whole.
@@ -104,15 +102,18 @@ pub fn follow(
     mut changed: impl FnMut(Vec<IpAddr>) + Send + 'static,
 ) -> std::io::Result<()> {
     thread::Builder::new().name("addresses".to_owned()).spawn(move || {
+        let mut pauses = backoff::exponential().build();
         loop {
             let outcome = block_on(follow_events(|addresses| {
+                pauses = backoff::exponential().build();
                 followed.met();
                 changed(addresses);
             }));
             let Err(error) = outcome;
-            error!(%error, "node addresses cannot be followed, trying again");
+            let pause = pauses.next().unwrap_or(backoff::MAX_PAUSE);
+            error!(%error, ?pause, "node addresses cannot be followed, trying again");
             followed.unmet(error.to_string());
-            thread::sleep(RETRY);
+            thread::sleep(pause);
         }
     })?;
     Ok(())

@@ -34,7 +34,7 @@ pub(super) fn tune(families: &[Family]) {
             Ok(before) if before == value => debug!(key, value, "kernel parameter has the value already"),
             Ok(before) => info!(key, value, before, "kernel parameter written"),
             Err(error @ SysctlError::Missing { .. }) => {
-                debug!(%error, "kernel parameter does not exist, skipped")
+                debug!(%error, "kernel parameter does not exist, skipped");
             }
             Err(error) => warn!(key, value, %error, "kernel parameter cannot be written"),
         }

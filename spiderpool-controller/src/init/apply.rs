@@ -1,11 +1,13 @@
 //! Server-side apply that keeps what others have set since.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use backon::Retryable as _;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::{DynamicObject, Status};
 use serde_json::Value;
+use spiderpool_runtime::backoff;
 use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
 use thiserror::Error;
 use tracing::{info, warn};
@@ -14,8 +16,6 @@ use super::manifests::Manifest;
 
 /// The owner of the fields that the values set.
 pub(super) const MANAGER: &str = "spiderpool-init";
-/// Pause before an attempt that failed is made again.
-pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Rounds of conflicts: each takes fields out.
 const ROUNDS: usize = 5;
 
@@ -65,21 +65,21 @@ impl Applier {
 
     /// Applies one object; a field that was changed by hand since stays as it is.
     pub(super) async fn apply(&self, manifest: &Manifest) -> Result<(), ApplyError> {
-        loop {
-            let failure = match self.attempt(manifest).await {
-                Ok(()) => return Ok(()),
-                Err(failure) => failure,
-            };
-            // A kind that is not there yet is 404.
-            if !failure.is_retryable() && !failure.is_not_found() {
-                return Err(ApplyError::Refused { object: manifest.to_string(), source: failure });
+        // A kind that is not there yet is 404.
+        let is_temporary = |failure: &Failure| failure.is_retryable() || failure.is_not_found();
+        let attempt = || self.attempt(manifest);
+        let applied =
+            attempt.retry(backoff::until(self.deadline)).when(is_temporary).notify(|error, pause| {
+                warn!(object = %manifest, %error, ?pause, "object not applied yet, trying again");
+            });
+        applied.await.map_err(|source| {
+            let object = manifest.to_string();
+            if is_temporary(&source) {
+                ApplyError::Deadline { object, source }
+            } else {
+                ApplyError::Refused { object, source }
             }
-            if Instant::now() + RETRY >= self.deadline {
-                return Err(ApplyError::Deadline { object: manifest.to_string(), source: failure });
-            }
-            warn!(object = %manifest, error = %failure, "object not applied yet, trying again");
-            tokio::time::sleep(RETRY).await;
-        }
+        })
     }
 
     async fn attempt(&self, manifest: &Manifest) -> Result<(), Failure> {

@@ -2,49 +2,74 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use anyhow::{Context as _, anyhow};
+use backon::Retryable as _;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionCondition,
+};
 use kube::Api;
 use kube::api::PostParams;
+use spiderpool_runtime::backoff;
 use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
-use tracing::{info, warn};
+use thiserror::Error;
+use tracing::{debug, info, warn};
 
-use super::apply::RETRY;
+use super::apply::MANAGER;
+
+/// Why a definition is not served.
+#[derive(Debug, Error)]
+enum DefinitionError {
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] Failure),
+    /// The API server has it, and does not serve its objects yet.
+    #[error("it is not established yet")]
+    NotEstablished,
+}
+
+impl DefinitionError {
+    fn is_temporary(&self) -> bool {
+        match self {
+            Self::Write(failure) => failure.is_retryable() || failure.is_conflict(),
+            Self::NotEstablished => true,
+        }
+    }
+}
 
 /// Creates or replaces all of them, and waits until they are served.
 pub(super) async fn apply(kube: &Kubernetes, deadline: Instant) -> anyhow::Result<()> {
     let api = Api::all(kube.client());
     for definition in spiderpool_api::crd::definitions().context("the definitions of this binary")? {
         let name = definition.metadata.name.clone().unwrap_or_default();
-        loop {
-            match replace_one(kube, &api, &name, &definition).await {
-                Ok(true) => break info!(name, "definition is served"),
-                Ok(false) => {}
-                Err(error) if !error.is_retryable() && !error.is_conflict() => {
-                    bail!("CustomResourceDefinition {name}: {error}");
-                }
-                Err(error) => warn!(name, %error, "definition not applied yet, trying again"),
+        let replace = || replace_one(kube, &api, &name, &definition);
+        let replaced = replace.retry(backoff::until(deadline)).when(DefinitionError::is_temporary);
+        let replaced = replaced.notify(|error, pause| match error {
+            DefinitionError::NotEstablished => debug!(name, ?pause, "definition is not established yet"),
+            DefinitionError::Write(error) => {
+                warn!(name, %error, ?pause, "definition not applied yet, trying again");
             }
-            if Instant::now() + RETRY >= deadline {
-                bail!(
-                    "CustomResourceDefinition {name} is not served, and the deadline (SPIDERPOOL_INIT_DEADLINE) is over"
-                );
-            }
-            tokio::time::sleep(RETRY / 5).await;
-        }
+        });
+        replaced.await.map_err(|error| {
+            let over = if error.is_temporary() {
+                ", and the deadline (SPIDERPOOL_INIT_DEADLINE) is over"
+            } else {
+                ""
+            };
+            anyhow!("CustomResourceDefinition {name}: {error}{over}")
+        })?;
+        info!(name, "definition is served");
     }
     Ok(())
 }
 
-/// Creates or replaces one; whether it is served.
+/// Creates or replaces one that is then served.
 async fn replace_one(
     kube: &Kubernetes,
     api: &Api<CustomResourceDefinition>,
     name: &str,
     definition: &CustomResourceDefinition,
-) -> Result<bool, Failure> {
-    let parameters =
-        PostParams { field_manager: Some(super::apply::MANAGER.to_owned()), ..PostParams::default() };
+) -> Result<(), DefinitionError> {
+    let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let written = match kube.read(api.get_opt(name)).await? {
         None => kube.write(api.create(&parameters, definition)).await?,
         // As a whole: a field that an older version had would stay.
@@ -58,5 +83,7 @@ async fn replace_one(
         }
     };
     let conditions = written.status.and_then(|status| status.conditions).unwrap_or_default();
-    Ok(conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True"))
+    let is_established =
+        |one: &CustomResourceDefinitionCondition| one.type_ == "Established" && one.status == "True";
+    if conditions.iter().any(is_established) { Ok(()) } else { Err(DefinitionError::NotEstablished) }
 }

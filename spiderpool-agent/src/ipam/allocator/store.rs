@@ -1,8 +1,8 @@
 //! SpiderIPAddress objects on the API server: create one, take one over, free one, list them.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
+use backon::{BackoffBuilder as _, Retryable as _};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::address_name::{label_value, object_name, parse_object_name};
 use spiderpool_core::ipam::{Holding, usage};
 use spiderpool_core::names::{ContainerId, NodeName, PoolName};
+use spiderpool_runtime::backoff;
 use spiderpool_runtime::kubernetes::{Deletion, Failure, Kubernetes, Preconditions};
 use tracing::{debug, warn};
 
@@ -37,17 +38,10 @@ struct Named {
     name: String,
 }
 
-/// Pauses before a request whose outcome is unknown is sent again.
-const PAUSES: [Duration; 5] = [
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
-
-/// How many of them a deletion makes: the sweep comes later.
-const DELETE_PAUSES: usize = 3;
+/// Attempts to create an address: a request whose outcome is unknown is sent again.
+const CREATE_ATTEMPTS: usize = 6;
+/// Attempts to delete one: the sweep comes later.
+const DELETE_ATTEMPTS: usize = 4;
 
 /// What came of an attempt to take an address.
 #[derive(Debug)]
@@ -97,7 +91,7 @@ impl AddressStore {
     pub(super) async fn create(&self, wanted: &Holding) -> Result<Creation, Failure> {
         let name = object_name(wanted.ip());
         let object = SpiderIPAddress::from(wanted);
-        let mut pauses = PAUSES.iter();
+        let mut pauses = backoff::short(CREATE_ATTEMPTS).build();
         let mut certain = true;
         loop {
             let failure = match self.kube.write(self.api.create(&PostParams::default(), &object)).await {
@@ -123,7 +117,7 @@ impl AddressStore {
                 return if certain { Err(failure) } else { Ok(Creation::Unknown(failure)) };
             };
             debug!(address = name, error = %failure, "creating an address failed, trying again");
-            tokio::time::sleep(*pause).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -165,16 +159,12 @@ impl AddressStore {
     pub(super) async fn delete(&self, known: &AddressObject) -> Result<bool, Failure> {
         let name = object_name(known.holding.ip());
         let what = Preconditions { name: &name, uid: &known.uid, version: Some(&known.version) };
-        let mut pauses = PAUSES.iter().take(DELETE_PAUSES);
-        loop {
-            let failure = match self.kube.delete(&self.api, &what).await {
-                Ok(deletion) => return Ok(deletion == Deletion::Done),
-                Err(failure) => failure,
-            };
-            let Some(pause) = pauses.next().filter(|_| failure.is_retryable()) else { return Err(failure) };
-            debug!(address = name, error = %failure, "deleting an address failed, trying again");
-            tokio::time::sleep(*pause).await;
-        }
+        let delete = || self.kube.delete(&self.api, &what);
+        let delete = delete.retry(backoff::short(DELETE_ATTEMPTS)).when(Failure::is_retryable);
+        let deletion = delete.notify(|error, pause| {
+            debug!(address = name, %error, ?pause, "deleting an address failed, trying again");
+        });
+        Ok(deletion.await? == Deletion::Done)
     }
 
     /// All addresses of a node.
