@@ -77,7 +77,7 @@ impl Lab {
 pub fn wait_for_hints(node: &Node, pod: &str, hints: RouteHints) -> Result<()> {
     poll::until(&format!("route hints {} on {}", hints.name(), node.name), WATCH_LIMIT, || {
         let config = Agent::coordinator_config(node, pod)?;
-        ensure!(config["routeHints"] == hints.name(), "the agent hands out {config}");
+        ensure!(config["ebpf"]["routeHints"] == hints.name(), "the agent hands out {config}");
         Ok(())
     })
 }

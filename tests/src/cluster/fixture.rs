@@ -120,7 +120,7 @@ impl Fixture for ClusterFixture<'_> {
         let pod = pod.first().and_then(|pod| pod.metadata.name.clone()).context("the neighbour is gone")?;
         poll::until(&format!("route hints {}", hints.name()), WATCH_LIMIT, || {
             let config = Agent::coordinator_config(&self.node.namespaces, &pod)?;
-            ensure!(config["routeHints"] == hints.name(), "the agent hands out {config}");
+            ensure!(config["ebpf"]["routeHints"] == hints.name(), "the agent hands out {config}");
             Ok(())
         })
     }
