@@ -29,7 +29,7 @@ use crate::replica::LEASE;
 /// The holder of the Lease meanwhile.
 const IDENTITY: &str = "spiderpool-controller-clean";
 /// How long no controller leads if this process ends before it has finished.
-const NO_LEADER: Duration = Duration::from_mins(10);
+const LEASE_DURATION: Duration = Duration::from_mins(10);
 
 /// Arguments of `spiderpool-controller clean`.
 #[derive(Debug, Clone, Args)]
@@ -113,7 +113,7 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
         namespace,
         lease: LEASE.to_owned(),
         identity: IDENTITY.to_owned(),
-        timing: Timing { duration: NO_LEADER, ..Timing::default() },
+        timing: Timing { duration: LEASE_DURATION, ..Timing::default() },
     };
     let taken = leader::take_over(&kube, config).await;
     cleaner.record("the leader's lease", taken.map_err(Into::into));
@@ -148,7 +148,7 @@ impl Cleaner {
             return Ok(());
         }
         let jobs = Api::<Job>::namespaced(self.kube.client(), &self.namespace);
-        gone_is_fine(self.kube.write(jobs.delete(name, &DeleteParams::background())).await)?;
+        ignore_not_found(self.kube.write(jobs.delete(name, &DeleteParams::background())).await)?;
         Ok(())
     }
 
@@ -160,8 +160,8 @@ impl Cleaner {
     }
 }
 
-/// An object that does not exist need not be removed.
-fn gone_is_fine<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
+/// Success also where the object does not exist.
+fn ignore_not_found<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
     match outcome {
         Err(failure) if !failure.is_not_found() => Err(failure),
         _ => Ok(()),

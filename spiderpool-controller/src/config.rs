@@ -3,5 +3,5 @@
 mod environment;
 mod file;
 
-pub use environment::{Collection, Daemon, Environment};
+pub use environment::{Daemon, Environment, GarbageCollection};
 pub use file::ConfigFile;

@@ -1,4 +1,4 @@
-//! `spiderpool-init`: what the chart's values ask for, at install and upgrade. Whatever it does it can do again.
+//! `spiderpool-init`: what the chart's values ask for, at install and upgrade. It can be repeated.
 
 mod apply;
 mod command;

@@ -44,7 +44,7 @@ impl EndpointStore {
         let known = found.status.as_ref().filter(|status| status.current.uid == record.pod().uid.as_str());
         let Some(known) = known else {
             let pod = record.pod();
-            if !self.is_of(record).await? {
+            if !self.still_has_name(record).await? {
                 info!(%pod, "another pod has the name now, no endpoint is written");
                 return Ok(());
             }
@@ -53,9 +53,9 @@ impl EndpointStore {
             return self.create(record).await;
         };
         match record.over(&found, known) {
-            Some(wanted) => self
+            Some(desired) => self
                 .kube
-                .write(api.replace(record.pod().name.name(), &PostParams::default(), &wanted))
+                .write(api.replace(record.pod().name.name(), &PostParams::default(), &desired))
                 .await
                 .map(|_| ()),
             None => Ok(()),
@@ -63,7 +63,7 @@ impl EndpointStore {
     }
 
     /// Whether the record's pod still has its name: a newer one may live on another node.
-    async fn is_of(&self, record: &Record) -> Result<bool, Failure> {
+    async fn still_has_name(&self, record: &Record) -> Result<bool, Failure> {
         let name = &record.pod().name;
         let pods = Api::<PodObject>::namespaced(self.kube.client(), name.namespace());
         let found = self.kube.read(pods.get_opt(name.name())).await?;

@@ -16,9 +16,9 @@ use tracing::{debug, warn};
 use tokio_util::sync::CancellationToken;
 
 /// How long the head of a request may take.
-const HEAD: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the shutdown waits for requests that have begun.
-const GRACE: Duration = Duration::from_secs(8);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
 
 /// Binds a port on all addresses: both families where the host has IPv6, otherwise IPv4.
 pub async fn bind(port: u16) -> io::Result<TcpListener> {
@@ -32,7 +32,7 @@ pub async fn bind(port: u16) -> io::Result<TcpListener> {
 
 /// Serves until the shutdown is requested; requests that have begun are answered first, within a limit.
 pub async fn serve<L: Listener>(listener: L, router: Router, shutdown: CancellationToken) {
-    serve_within(listener, router, shutdown, GRACE).await;
+    serve_within(listener, router, shutdown, SHUTDOWN_GRACE).await;
 }
 
 async fn serve_within<L: Listener>(
@@ -50,7 +50,7 @@ async fn serve_within<L: Listener>(
         let service = TowerToHyperService::new(router.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
+            .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
         tokio::spawn(async move {
@@ -85,8 +85,8 @@ mod tests {
         let router = Router::new().route("/", get(|| async { "complete" }));
         let serving =
             tokio::spawn(serve_within(listener, router, shutdown.clone(), Duration::from_millis(50)));
-        let mut half = TcpStream::connect(address).await.unwrap();
-        half.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+        let mut incomplete = TcpStream::connect(address).await.unwrap();
+        incomplete.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
         // Connections are accepted in order: when this one is answered, the other was accepted.
         let mut complete = TcpStream::connect(address).await.unwrap();
         complete.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();

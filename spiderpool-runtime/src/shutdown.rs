@@ -11,7 +11,7 @@ pub fn on_signals() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shutdown = CancellationToken::new();
-    // Should the task end otherwise, nobody could end the process later: so it ends.
+    // If the task ends otherwise, no signal is received any more: the guard cancels the token then too.
     let guard = shutdown.clone().drop_guard();
     tokio::spawn(async move {
         let name = tokio::select! {

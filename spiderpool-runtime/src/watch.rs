@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// A watch that has not failed for this long works again; longer than its longest pause.
 const RECOVERED: Duration = Duration::from_secs(45);
 
-/// An in-memory view that a watch keeps up to date.
+/// An in-memory index that a watch keeps up to date.
 pub trait Index<K>: Send + Sync + 'static {
     /// The object is new or has changed.
     fn apply(&mut self, object: K);

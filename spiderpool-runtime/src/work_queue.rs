@@ -133,7 +133,7 @@ impl<K: Clone + Eq + Hash> Workers<K> {
         let mut running = FuturesUnordered::new();
         // Keys that no worker may take: they are being reconciled, or their minimum interval is not over.
         let mut held = HashSet::new();
-        let mut resting = DelayQueue::new();
+        let mut delayed = DelayQueue::new();
         let mut backoffs = HashMap::new();
         loop {
             let has_free_worker = running.len() < limit;
@@ -175,15 +175,15 @@ impl<K: Clone + Eq + Hash> Workers<K> {
                     if let Some(delay) = action.requeue_after {
                         queue.add_after(key.clone(), delay);
                     }
-                    let rest_ends = begun + action.min_interval;
-                    if rest_ends > now {
-                        resting.insert_at(key, rest_ends);
+                    let held_until = begun + action.min_interval;
+                    if held_until > now {
+                        delayed.insert_at(key, held_until);
                     } else {
                         held.remove(&key);
                     }
                 }
-                Some(rested) = resting.next() => {
-                    held.remove(&rested.into_inner());
+                Some(expired) = delayed.next() => {
+                    held.remove(&expired.into_inner());
                 }
             }
         }

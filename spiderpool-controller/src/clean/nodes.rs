@@ -76,6 +76,6 @@ fn progress(set: &DaemonSet) -> Progress {
     let Some(status) = &set.status else { return Progress::default() };
     Progress {
         is_current: status.observed_generation >= set.metadata.generation,
-        wanted: usize::try_from(status.desired_number_scheduled).unwrap_or_default(),
+        desired: usize::try_from(status.desired_number_scheduled).unwrap_or_default(),
     }
 }

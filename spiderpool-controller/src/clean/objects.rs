@@ -13,7 +13,7 @@ use spiderpool_runtime::kubernetes::{Deletion, Failure, Preconditions};
 use tracing::{debug, info, warn};
 
 use super::Cleaner;
-use super::plan::{Living, stays};
+use super::plan::{ListedPod, may_be_in_use};
 
 /// The kind of which only unused objects are deleted.
 pub(super) const ADDRESSES: &str = "spideripaddresses";
@@ -82,9 +82,9 @@ impl Cleaner {
             return Ok(0);
         }
         let pods = Api::<PodObject>::all(self.kube.client());
-        let pods = self.kube.pages(&pods, Living::try_from).await;
+        let pods = self.kube.pages(&pods, ListedPod::try_from).await;
         let pods = pods.context("pods cannot be listed, so it is unknown which addresses are in use")?;
-        let pods: Vec<Living> = pods
+        let pods: Vec<ListedPod> = pods
             .into_iter()
             .collect::<Result<_, _>>()
             .context("a pod is unreadable, so it is unknown which addresses are in use")?;
@@ -92,7 +92,7 @@ impl Cleaner {
         let (mut kept, mut failed) = (Vec::new(), Ok(()));
         for (meta, holding) in &held {
             let is_in_use = match holding {
-                Ok(holding) => stays(holding, pods.get(&holding.owner.pod.name).copied()),
+                Ok(holding) => may_be_in_use(holding, pods.get(&holding.owner.pod.name).copied()),
                 Err(_) => true,
             };
             // An address that has changed since it was listed is in use too.

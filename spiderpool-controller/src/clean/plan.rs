@@ -12,13 +12,13 @@ use spiderpool_core::names::{NameError, PodIdentity};
 
 /// A pod, as far as addresses need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Living {
+pub(super) struct ListedPod {
     pub(super) identity: PodIdentity,
     pub(super) stage: PodStage,
     pub(super) has_stopped: bool,
 }
 
-impl TryFrom<PodObject> for Living {
+impl TryFrom<PodObject> for ListedPod {
     type Error = NameError;
 
     fn try_from(pod: PodObject) -> Result<Self, NameError> {
@@ -29,7 +29,7 @@ impl TryFrom<PodObject> for Living {
 
 /// Whether a pod may still use the address: then no other pod may get it, also not after a new installation. By what
 /// the API server says alone.
-pub(super) fn stays(holding: &Holding, found: Option<&Living>) -> bool {
+pub(super) fn may_be_in_use(holding: &Holding, found: Option<&ListedPod>) -> bool {
     let pod = found.map(|found| PodEvidence {
         uid: &found.identity.uid,
         stage: found.stage,
@@ -69,7 +69,7 @@ pub(super) struct Progress {
     /// Whether the status is about the DaemonSet as it is now.
     pub(super) is_current: bool,
     /// On how many nodes it is to run.
-    pub(super) wanted: usize,
+    pub(super) desired: usize,
 }
 
 /// Why the DaemonSet has not finished on all ready nodes; `None` if it has.
@@ -81,8 +81,8 @@ pub(super) fn unfinished(
     if !progress.is_current {
         return Some("the DaemonSet controller has not observed the DaemonSet yet".to_owned());
     }
-    if pods.len() < progress.wanted {
-        return Some(format!("{} of {} pods exist", pods.len(), progress.wanted));
+    if pods.len() < progress.desired {
+        return Some(format!("{} of {} pods exist", pods.len(), progress.desired));
     }
     let waiting = pods.iter().filter(|pod| !pod.is_ready && !unready.contains(&pod.node));
     let waiting: Vec<&str> = waiting.map(|pod| pod.node.as_str()).collect();
@@ -106,19 +106,19 @@ mod tests {
         Holding::try_from(&serde_json::from_value::<SpiderIPAddress>(object).unwrap()).unwrap()
     }
 
-    fn living(uid: &str, stage: PodStage) -> Living {
+    fn listed(uid: &str, stage: PodStage) -> ListedPod {
         let identity = PodIdentity { name: PodName::new("n", "p").unwrap(), uid: uid.parse().unwrap() };
-        Living { identity, stage, has_stopped: false }
+        ListedPod { identity, stage, has_stopped: false }
     }
 
     #[test]
-    fn an_address_that_a_pod_may_use_stays() {
-        assert!(stays(&held(false), Some(&living("u", PodStage::Alive))));
-        assert!(stays(&held(false), Some(&living("u", PodStage::Terminating))));
-        assert!(!stays(&held(false), Some(&living("u", PodStage::Finished))));
-        assert!(!stays(&held(false), Some(&living("other", PodStage::Alive))));
-        assert!(!stays(&held(false), None));
-        assert!(stays(&held(true), None));
+    fn an_address_that_a_pod_may_use_is_in_use() {
+        assert!(may_be_in_use(&held(false), Some(&listed("u", PodStage::Alive))));
+        assert!(may_be_in_use(&held(false), Some(&listed("u", PodStage::Terminating))));
+        assert!(!may_be_in_use(&held(false), Some(&listed("u", PodStage::Finished))));
+        assert!(!may_be_in_use(&held(false), Some(&listed("other", PodStage::Alive))));
+        assert!(!may_be_in_use(&held(false), None));
+        assert!(may_be_in_use(&held(true), None));
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
         let pod = |node: &str, is_ready| DaemonPod { node: node.into(), is_ready };
         let pods = [pod("n1", false), pod("n2", false)];
         assert_eq!(remaining_nodes(&pods, &unready), ["n1"]);
-        let progress = Progress { is_current: true, wanted: 2 };
+        let progress = Progress { is_current: true, desired: 2 };
         assert!(unfinished(progress, &pods, &unready).unwrap().contains("n1"));
         assert_eq!(unfinished(progress, &[pod("n1", true), pod("n2", false)], &unready), None);
         assert!(unfinished(progress, &pods[..1], &unready).unwrap().contains("1 of 2"));

@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, ListParams};
 use tracing::{info, warn};
 
 use super::plan::{DaemonPod, remaining_nodes};
-use super::{Cleaner, gone_is_fine};
+use super::{Cleaner, ignore_not_found};
 
 /// Interval of polls.
 pub(super) const POLL: Duration = Duration::from_millis(250);
@@ -32,19 +32,23 @@ impl Cleaner {
         }
         let deployments = Api::<Deployment>::namespaced(self.kube.client(), &self.namespace);
         // In the foreground, so that no ReplicaSet makes another pod after the last poll.
-        gone_is_fine(self.kube.write(deployments.delete(name, &DeleteParams::foreground())).await)?;
+        ignore_not_found(self.kube.write(deployments.delete(name, &DeleteParams::foreground())).await)?;
         self.wait_gone(name).await?;
         // In the foreground, a pod on a node that is not ready would keep the Deployment.
-        gone_is_fine(self.kube.write(deployments.delete(name, &DeleteParams::background())).await)?;
+        ignore_not_found(self.kube.write(deployments.delete(name, &DeleteParams::background())).await)?;
         Ok(())
     }
 
     /// Deletes a DaemonSet and waits until its pods are gone.
     pub(super) async fn remove_daemon_set(&self, name: &str) -> anyhow::Result<()> {
         // In the foreground too: while the DaemonSet is being deleted, its controller makes no pod.
-        gone_is_fine(self.kube.write(self.daemon_sets().delete(name, &DeleteParams::foreground())).await)?;
+        ignore_not_found(
+            self.kube.write(self.daemon_sets().delete(name, &DeleteParams::foreground())).await,
+        )?;
         self.wait_gone(name).await?;
-        gone_is_fine(self.kube.write(self.daemon_sets().delete(name, &DeleteParams::background())).await)?;
+        ignore_not_found(
+            self.kube.write(self.daemon_sets().delete(name, &DeleteParams::background())).await,
+        )?;
         Ok(())
     }
 
@@ -82,11 +86,11 @@ impl Cleaner {
 
     async fn pods(
         &self,
-        wanted: &ListParams,
+        selector: &ListParams,
         matches: impl Fn(&Pod) -> bool,
     ) -> anyhow::Result<Vec<DaemonPod>> {
         let pods = Api::<Pod>::namespaced(self.kube.client(), &self.namespace);
-        let list = self.kube.read(pods.list(wanted)).await?;
+        let list = self.kube.read(pods.list(selector)).await?;
         let found = list.items.into_iter().filter(matches).map(|pod| {
             let conditions = pod.status.and_then(|status| status.conditions).unwrap_or_default();
             DaemonPod {

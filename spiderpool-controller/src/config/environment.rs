@@ -43,7 +43,7 @@ pub struct Environment {
     pub pod_name: String,
     /// Freeing of addresses.
     #[command(flatten)]
-    pub collection: Collection,
+    pub garbage_collection: GarbageCollection,
     /// The coordinator.
     #[command(flatten)]
     pub coordinator: Coordinator,
@@ -54,7 +54,7 @@ pub struct Environment {
 
 /// Freeing of addresses.
 #[derive(Debug, Clone, Args)]
-pub struct Collection {
+pub struct GarbageCollection {
     /// Whether the leader frees addresses. The agents free those of their nodes in any case.
     #[arg(long = "gc-ip-enabled", env = "SPIDERPOOL_GC_IP_ENABLED", default_value = "true", value_parser = switch, action = ArgAction::Set)]
     pub enabled: bool,
@@ -140,7 +140,7 @@ mod tests {
         let environment = parse(&[]).unwrap();
         assert_eq!((environment.health_port, environment.metric_http_port), (5720, 5721));
         assert_eq!(environment.election.timing().unwrap(), Timing::default());
-        let gc = environment.collection;
+        let gc = environment.garbage_collection;
         assert!(gc.enabled && gc.terminating_on_ready_node && gc.terminating_on_not_ready_node);
         assert_eq!((gc.interval.as_secs(), gc.additional_grace_delay.as_secs()), (600, 0));
         assert_eq!(environment.coordinator.coordinator_name, "default");

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_keys_are_the_agents() {
+    fn keys_of_the_agent_are_ignored() {
         let text = "enableIPv4: true\nenableSpiderSubnet: false\npodResourceInject:\n  enabled: false\n  namespacesExclude: [a]\n";
         for text in ["", text] {
             assert_eq!(ConfigFile::parse(text).unwrap().unsupported(), None);

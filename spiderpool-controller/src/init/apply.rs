@@ -16,8 +16,8 @@ use super::manifests::Manifest;
 
 /// The owner of the fields that the values set.
 pub(super) const MANAGER: &str = "spiderpool-init";
-/// Rounds of conflicts: each takes fields out.
-const ROUNDS: usize = 5;
+/// Rounds of conflicts: each removes fields.
+const MAX_ROUNDS: usize = 5;
 
 /// Why an object is not applied.
 #[derive(Debug, Error)]
@@ -97,7 +97,7 @@ impl Applier {
                 Failure::Refused(status) => conflicts(status),
                 _ => Vec::new(),
             };
-            if conflicts.is_empty() || round == ROUNDS {
+            if conflicts.is_empty() || round == MAX_ROUNDS {
                 return Err(failure);
             }
             let (own, others): (Vec<_>, Vec<_>) =
@@ -126,7 +126,7 @@ fn conflicts(status: &Status) -> Vec<Conflict> {
         .collect()
 }
 
-/// Takes `.spec.a.b` out. Of a list's element the whole list: it is applied as one.
+/// Removes `.spec.a.b`; for an element of a list the whole list, which is applied as one.
 fn drop_field(object: &mut Value, field: &str) {
     let path = field.split('[').next().unwrap_or_default();
     let mut names: Vec<&str> = path.split('.').filter(|name| !name.is_empty()).collect();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_taken_out_wherever_it_is() {
+    fn fields_are_removed_at_any_depth() {
         let mut object = json!({"spec": {"mode": "auto", "ebpf": {"routeHints": "auto"}, "ips": ["a"]}});
         drop_field(&mut object, ".spec.mode");
         drop_field(&mut object, ".spec.ebpf.routeHints");

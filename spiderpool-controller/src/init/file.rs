@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_named() {
+    fn unknown_keys_and_invalid_values_are_refused_by_name() {
         check_error("pool: {name: a}", "pool");
         check_error("ipv4Pool: {name: a, range: [x]}", "range");
         check_error("coordinator: {name: a, spec: {vethMTU: big}}", "big");

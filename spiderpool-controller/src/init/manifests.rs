@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::file::{DefaultCoordinator, DefaultPool, InitFile};
 
-/// Why the values make no sense.
+/// Why the values are invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ManifestError {
     /// A setting of the coordinator.
@@ -33,7 +33,7 @@ pub enum ManifestError {
     /// Two pools with one name.
     #[error("the IPv4 and the IPv6 default pool are both named {0:?}: give them different names")]
     SameName(String),
-    /// A pool that makes no sense.
+    /// An invalid pool.
     #[error("{0}: change the values of the default pool")]
     Pool(String),
 }
@@ -93,7 +93,7 @@ fn coordinator(default: &DefaultCoordinator) -> Result<Manifest, ManifestError> 
     let routes = config.policy_routes.iter();
     let routes = routes.map(|r| PolicyRouteText { dst: r.dst.to_string(), gw: r.gw.to_string() });
     let settings = Settings {
-        // Also none is a value: what an earlier one asked for goes.
+        // An empty list is applied too: it removes the entries of an earlier one.
         hijack_cidr: Some(config.cluster_cidrs.iter().map(ToString::to_string).collect()),
         policy_routes: Some(routes.collect::<Vec<_>>()).filter(|routes| !routes.is_empty()),
         ..settings.or(mode)
@@ -150,7 +150,7 @@ ipv6Pool: {name: default-v6-ippool, subnet: "fd00::/64"}
     }
 
     #[test]
-    fn everything_that_the_values_say_arrives() {
+    fn objects_have_all_configured_values() {
         let objects = plan(&file()).unwrap();
         let names: Vec<_> = objects.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -193,7 +193,7 @@ ipv6Pool: {name: default-v6-ippool, subnet: "fd00::/64"}
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_name() {
+    fn invalid_values_are_refused_by_name() {
         refused(|file| v4(file).name = "default-v6-ippool".into(), &["both named", "default-v6-ippool"]);
         refused(|file| v4(file).subnet = String::new(), &["IPv4 pool default-v4-ippool", "needs a subnet"]);
         refused(|file| v4(file).subnet = "fd00::/64".into(), &["default-v4-ippool", "ipVersion"]);

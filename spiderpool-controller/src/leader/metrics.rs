@@ -32,9 +32,9 @@ impl Lag {
 /// All of them. Names that upstream's dashboards use come first.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    collected: Counter,
+    addresses_freed: Counter,
     /// Failed attempts to reconcile a pod.
-    pub(crate) failures: Counter,
+    pub(crate) pod_failures: Counter,
     /// Pools.
     pub(crate) pools: Gauge,
     /// Addresses in use.
@@ -62,8 +62,8 @@ impl Metrics {
     /// Registers all of them.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            collected: Counter::default(),
-            failures: Counter::default(),
+            addresses_freed: Counter::default(),
+            pod_failures: Counter::default(),
             pools: Gauge::default(),
             addresses: Gauge::default(),
             pods: Gauge::default(),
@@ -77,8 +77,8 @@ impl Metrics {
             coordinator_writes: Counter::default(),
         };
         for (name, help, counter) in [
-            ("ip_gc_counts", "Addresses freed", &metrics.collected),
-            ("ip_gc_failure_counts", "Attempts to free that failed", &metrics.failures),
+            ("ip_gc_counts", "Addresses freed", &metrics.addresses_freed),
+            ("ip_gc_failure_counts", "Attempts to free that failed", &metrics.pod_failures),
             (
                 "controller_endpoints_written",
                 "Endpoints that agents did not write",
@@ -118,7 +118,7 @@ impl Metrics {
 
     /// An address was freed.
     pub(crate) fn freed(&self, cause: Cause) {
-        self.collected.inc();
+        self.addresses_freed.inc();
         self.by_reason.get_or_create(&Reason { reason: cause.as_str() }).inc();
     }
 }

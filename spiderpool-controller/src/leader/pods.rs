@@ -1,5 +1,5 @@
 //! The reconciler of pods: it frees the addresses of pods that are gone and writes endpoints that an agent did not
-//! write. The node's own agent has a moment to do so first, and the API server is asked before anything is freed.
+//! write. The node's own agent has time to do so first, and the API server is asked before anything is freed.
 
 mod actuator;
 mod compare;

@@ -90,7 +90,7 @@ mod tests {
 
     /// Upstream wants kubeadm's configuration or a kube-controller-manager pod for this, too.
     #[test]
-    fn none_needs_nothing_of_the_cluster() {
+    fn type_none_needs_no_kubeadm_configuration() {
         for kind in [None, Some(PodCidrType::None)] {
             let status = plan(kind, &sources(&["10.96.0.0/16", "fd96::/112"], None)).status;
             assert_eq!((status.phase, status.reason), (CoordinatorPhase::Synced, None));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_is_not_ready_names_the_problem_and_the_remedy() {
+    fn a_status_that_is_not_ready_names_problem_and_remedy() {
         let reason = |kind, sources: &Sources| {
             let Plan { status, problems } = plan(Some(kind), sources);
             assert_eq!(status.phase, CoordinatorPhase::NotReady);

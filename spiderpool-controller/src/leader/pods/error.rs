@@ -17,7 +17,7 @@ pub(crate) enum ReconcileError {
         /// Why.
         source: Failure,
     },
-    /// The pod is there, and makes no sense.
+    /// The pod's names are invalid.
     #[error("Pod {pod} is unreadable and keeps what it holds: {source}")]
     UnreadablePod {
         /// namespace/name.
@@ -62,7 +62,7 @@ pub(crate) enum ReconcileError {
 }
 
 impl ReconcileError {
-    /// A word for logs.
+    /// The reason, as logs have it.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::ReadPod { .. } | Self::UnreadablePod { .. } => "ReadPodFailed",

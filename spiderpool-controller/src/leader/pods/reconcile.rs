@@ -1,4 +1,4 @@
-//! When a pod is reconciled: what the watches report waits until the node's own agent has had its chance.
+//! When a pod is reconciled: what the watches report waits until the node's own agent has had time to act.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use crate::leader::metrics::Metrics;
 use crate::leader::state::{ClusterState, PodAction};
 
 /// The node's agent has this long to free the addresses of a pod that is gone.
-const GONE: Duration = Duration::from_secs(2);
+const GONE_DELAY: Duration = Duration::from_secs(2);
 /// The same for a pod that has finished, whose sandbox is removed later.
-const FINISHED: Duration = Duration::from_secs(5);
+const FINISHED_DELAY: Duration = Duration::from_secs(5);
 /// The node's agent has this long to write an endpoint.
-const ENDPOINT: Duration = Duration::from_secs(2);
+const ENDPOINT_DELAY: Duration = Duration::from_secs(2);
 /// A pod is not reconciled again sooner than this without a change.
 const MIN_RECHECK: Duration = Duration::from_millis(500);
 
@@ -63,10 +63,10 @@ impl PodReconciler {
 fn delay(action: PodAction, now: Timestamp) -> Option<Duration> {
     match action {
         PodAction::None => None,
-        PodAction::Free(Cause::Gone) => Some(GONE),
-        PodAction::Free(Cause::Finished | Cause::TornDown) => Some(FINISHED),
+        PodAction::Free(Cause::Gone) => Some(GONE_DELAY),
+        PodAction::Free(Cause::Finished | Cause::TornDown) => Some(FINISHED_DELAY),
         PodAction::Free(Cause::Overdue) => Some(Duration::ZERO),
-        PodAction::WriteEndpoint => Some(ENDPOINT),
+        PodAction::WriteEndpoint => Some(ENDPOINT_DELAY),
         PodAction::RecheckAt(at) => Some(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
     }
 }
@@ -88,7 +88,7 @@ impl Reconciler<PodIdentity> for PodReconciler {
         if error.is_conflict() {
             info!(pod = %id, reason = error.reason(), %error, ?pause, "the object has changed, reconciling again");
         } else {
-            self.0.metrics.failures.inc();
+            self.0.metrics.pod_failures.inc();
             warn!(pod = %id, reason = error.reason(), %error, ?pause, "pod not reconciled, trying again");
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use spiderpool_core::ipam::release::ReleasePolicy;
 
-use crate::config::Collection;
+use crate::config::GarbageCollection;
 use crate::leader::state::Policy;
 
 /// What is configured.
@@ -27,16 +27,16 @@ impl Settings {
     }
 }
 
-impl From<&Collection> for Settings {
-    fn from(collection: &Collection) -> Self {
+impl From<&GarbageCollection> for Settings {
+    fn from(configured: &GarbageCollection) -> Self {
         Self {
-            enabled: collection.enabled,
+            enabled: configured.enabled,
             release: ReleasePolicy {
-                overdue_on_ready_nodes: collection.terminating_on_ready_node,
-                overdue_on_not_ready_nodes: collection.terminating_on_not_ready_node,
+                overdue_on_ready_nodes: configured.terminating_on_ready_node,
+                overdue_on_not_ready_nodes: configured.terminating_on_not_ready_node,
             },
-            additional: collection.additional_grace_delay,
-            interval: collection.interval,
+            additional: configured.additional_grace_delay,
+            interval: configured.interval,
         }
     }
 }

@@ -13,7 +13,7 @@ use spiderpool_core::ipam::Holding;
 use crate::leader::state::{ClusterState, LeaderPool, StatusDigest};
 
 /// With more addresses in use only the counts are reported: an object of etcd has its limits.
-pub(super) const RECORDS: usize = 5000;
+pub(super) const MAX_RECORDS: usize = 5000;
 /// Interval between two writes of the same pool's status.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Records per interval: a larger status is written less often.
@@ -28,7 +28,7 @@ struct Record<'a> {
 
 /// Interval between two writes of a status of so many records.
 pub(super) fn interval(in_use: usize) -> Duration {
-    let records = if in_use > RECORDS { 0 } else { in_use };
+    let records = if in_use > MAX_RECORDS { 0 } else { in_use };
     INTERVAL * (records.div_ceil(RECORDS_PER_INTERVAL).max(1) as u32)
 }
 
@@ -42,7 +42,7 @@ fn status<'a>(
         // Keys are sorted as texts, not as addresses.
         let records: BTreeMap<String, Record<'_>> = in_use
             .map(|(ip, holding)| {
-                // An unreadable object's address is in use, nobody knows by whom.
+                // An unreadable object's address is in use by an unknown pod.
                 let pod = holding.map(|holding| &holding.owner.pod);
                 let pod_uid = pod.map_or("", |pod| pod.uid.as_str());
                 (ip.to_string(), Record { pod: pod.map(ToString::to_string).unwrap_or_default(), pod_uid })
@@ -51,7 +51,7 @@ fn status<'a>(
         serde_json::to_string(&records).ok()
     };
     IPPoolStatus {
-        allocated_ips: if (1..=RECORDS).contains(&count) { records() } else { None },
+        allocated_ips: if (1..=MAX_RECORDS).contains(&count) { records() } else { None },
         total_ip_count: Some(i64::try_from(usable.len()).unwrap_or(i64::MAX)),
         allocated_ip_count: Some(i64::try_from(count).unwrap_or(i64::MAX)),
     }
@@ -60,17 +60,17 @@ fn status<'a>(
 /// The patch after which the status is right; `None` if it is, or if the pool is invalid.
 pub(super) fn plan(state: &ClusterState, name: &str, indexed: &LeaderPool) -> Option<Value> {
     let pool = indexed.spec()?.as_ref().ok()?;
-    let wanted = status(&pool.usable, state.addresses.of_pool(name), state.addresses.count(name));
-    if StatusDigest::from(&wanted) == indexed.extra.reported {
+    let desired = status(&pool.usable, state.addresses.of_pool(name), state.addresses.count(name));
+    if StatusDigest::from(&desired) == indexed.extra.reported {
         return None;
     }
     // `null` removes a field: absence means that nothing is in use.
     Some(json!({
         "metadata": {"uid": indexed.uid},
         "status": {
-            "allocatedIPs": wanted.allocated_ips,
-            "totalIPCount": wanted.total_ip_count,
-            "allocatedIPCount": wanted.allocated_ip_count,
+            "allocatedIPs": desired.allocated_ips,
+            "totalIPCount": desired.total_ip_count,
+            "allocatedIPCount": desired.allocated_ip_count,
         },
     }))
 }
@@ -116,7 +116,7 @@ mod tests {
 
     /// Other tools read it: no blanks, keys sorted as texts, exactly two members.
     #[test]
-    fn records_are_upstreams_to_the_byte() {
+    fn records_equal_upstreams_byte_by_byte() {
         let mut state =
             state(&json!({"subnet": "172.18.40.0/24", "ips": ["172.18.40.2-172.18.40.30"]}), &Value::Null);
         take(&mut state, "172.18.40.9", "172.18.40.9/24", "web-1");
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(interval(5000), INTERVAL * 5);
         assert_eq!(interval(5001), INTERVAL);
         let usable = IpSet::empty(spiderpool_core::ip::Family::V4);
-        let over = status(&usable, std::iter::empty(), RECORDS + 1);
+        let over = status(&usable, std::iter::empty(), MAX_RECORDS + 1);
         assert_eq!((over.allocated_ips, over.allocated_ip_count), (None, Some(5001)));
     }
 }

@@ -13,7 +13,7 @@ use spiderpool_core::ipam::usage::{UsageBlock, encode};
 use crate::leader::state::ClusterState;
 
 /// How much of a pool's name is in the names of its blocks.
-const STEM: usize = 150;
+const MAX_STEM: usize = 150;
 
 /// A write of one block.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,10 +71,10 @@ impl StoredBlocks {
         let none = BTreeMap::new();
         let known = self.0.get(pool).unwrap_or(&none);
         let exists = state.pools.get(pool).is_some();
-        let wanted: Vec<_> = if exists { blocks(state, pool) } else { Vec::new() };
-        let wanted: BTreeMap<_, _> = wanted.iter().map(|block| (name(pool, block.base), block)).collect();
-        let gone = known.keys().filter(|name| !wanted.contains_key(*name)).cloned().map(BlockWrite::Delete);
-        let changed = wanted.iter().filter(|(name, block)| known.get(*name) != Some(&block.bitmap));
+        let desired: Vec<_> = if exists { blocks(state, pool) } else { Vec::new() };
+        let desired: BTreeMap<_, _> = desired.iter().map(|block| (name(pool, block.base), block)).collect();
+        let gone = known.keys().filter(|name| !desired.contains_key(*name)).cloned().map(BlockWrite::Delete);
+        let changed = desired.iter().filter(|(name, block)| known.get(*name) != Some(&block.bitmap));
         gone.chain(changed.map(|(_, block)| BlockWrite::Put(Box::new(object(pool, block))))).collect()
     }
 }
@@ -89,7 +89,7 @@ fn blocks(state: &ClusterState, pool: &str) -> Vec<UsageBlock> {
 
 /// The name of a block: a long pool's name is cut and its hash appended.
 fn name(pool: &str, base: IpAddr) -> String {
-    let stem = if pool.len() <= STEM { pool.to_owned() } else { label_value(pool) };
+    let stem = if pool.len() <= MAX_STEM { pool.to_owned() } else { label_value(pool) };
     format!("{stem}.{}", object_name(base))
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct AddressIndex {
 }
 
 impl AddressIndex {
-    /// The addresses of a pool, ascending; `None` for those that nobody knows the pod of.
+    /// The addresses of a pool, ascending; `None` for those of an unknown pod.
     pub(crate) fn of_pool(&self, pool: &str) -> impl Iterator<Item = (IpAddr, Option<&Holding>)> {
         self.pools.get(pool).into_iter().flatten().map(|(ip, holding)| (*ip, holding.as_ref()))
     }

@@ -107,7 +107,7 @@ pub(crate) struct SlimAddress {
     pub(super) ip: Option<IpAddr>,
     /// The pool, as the object names it.
     pub(super) pool: String,
-    /// `None` if the object is unreadable: then the address is in use, nobody knows by whom.
+    /// `None` if the object is unreadable: then the address is in use by an unknown pod.
     pub(super) holding: Option<Holding>,
 }
 
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_is_read_from_all_its_places() {
+    fn a_pod_is_reduced_to_identity_node_and_stage() {
         let wire: PodObject = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {

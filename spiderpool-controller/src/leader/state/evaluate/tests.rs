@@ -178,7 +178,7 @@ fn only_pods_with_addresses_are_marked_as_changed() {
 }
 
 #[test]
-fn a_reallocated_address_leaves_its_former_holder() {
+fn a_reallocated_address_is_removed_from_its_former_pod() {
     let mut state = cluster(vec![], vec![address("10.0.0.1/24", "old"), address("10.0.0.2/24", "old")]);
     state.apply(address("10.0.0.1/24", "new"));
     let bound =
@@ -189,13 +189,13 @@ fn a_reallocated_address_leaves_its_former_holder() {
 
 /// An object that does not parse must never make its address free.
 #[test]
-fn an_unreadable_address_is_in_use_and_nobodys() {
+fn an_unreadable_address_is_in_use_without_an_owner() {
     let unreadable = SlimAddress { holding: None, ..address("10.0.0.1/24", "u") };
     let mut state = cluster(vec![], vec![unreadable.clone()]);
     assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None);
     assert_eq!((state.addresses.count("pool"), state.addresses.of_pool("pool").count()), (1, 1));
     state.apply(address("10.0.0.1/24", "u"));
-    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(Cause::Gone), "it was mended");
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(Cause::Gone), "it was repaired");
     state.apply(unreadable);
     assert!(state.addresses.owner(&id("u")).is_none());
     assert_eq!(state.addresses.count("pool"), 1);
