@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::ObjectMeta;
 use spiderpool_core::ip::Family;
-use spiderpool_core::ipam::candidates::DefaultRoute;
+use spiderpool_core::ipam::DefaultRoute;
 use spiderpool_core::ipam::response::{NicRoute, RouteOrigin};
 use spiderpool_core::ipam::{Allocated, Holding, PodAnnotations, Pool, Response, Workload, build_response};
 use spiderpool_core::names::{PodIdentity, PoolName};

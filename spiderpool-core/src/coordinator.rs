@@ -6,10 +6,12 @@
 mod choice;
 mod default_route;
 mod error;
+mod inputs;
 mod link;
 mod mode;
 mod node_link;
 mod overlay;
+mod policy_route;
 mod settings;
 mod state;
 mod step;
@@ -18,12 +20,14 @@ mod values;
 pub use choice::{Dataplane, RouteHints};
 pub use default_route::{LOW_METRIC, Preference, plan_default_routes, plan_sourced_defaults};
 pub use error::{PlanError, SettingsError};
+pub use inputs::Inputs;
 pub use link::{MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
 pub use mode::{Mode, Setup, decide_setup};
 pub use node_link::{
     NodeLink, plan_host_neighbors, plan_host_routes, plan_pod_neighbors, plan_stale_neighbors, pod_neighbors,
 };
-pub use overlay::{Inputs, Plan, own_policy_routes, plan_overlay, stays};
-pub use settings::{Config, EbpfSettings, PolicyRoute, PolicyRouteText, Settings};
+pub use overlay::{Plan, own_policy_routes, plan_overlay, stays};
+pub use policy_route::{PolicyRoute, PolicyRouteText};
+pub use settings::{Config, EbpfSettings, Settings};
 pub use state::{Namespace, project};
 pub use step::{Place, Step};

@@ -6,8 +6,10 @@
 //! clock, a store or a random source.
 
 pub mod address_name;
+pub mod annotation_key;
 pub mod annotations;
 pub mod candidates;
+pub mod default_route;
 pub mod deleted_pods;
 pub mod error;
 pub mod filter;
@@ -18,17 +20,20 @@ pub mod pick;
 pub mod plan;
 pub mod pod_stage;
 pub mod pool;
+pub mod pool_source;
 pub mod release;
 pub mod response;
 pub mod route;
 pub mod usage;
 
 pub use annotations::PodAnnotations;
-pub use candidates::{Candidate, CandidateRequest, DefaultRoute, PoolSource, plan_candidates};
+pub use candidates::{Candidate, CandidateRequest, plan_candidates};
+pub use default_route::DefaultRoute;
 pub use error::{FailureReason, IpamError, PoolFailure, Rejection};
 pub use filter::{PodPlace, PoolEntry, PoolTable, filter_pools};
 pub use holding::{AddressState, Holding, Owner, Workload};
 pub use plan::{AllocationPlan, Step, plan_allocation};
 pub use pool::{Pool, PoolError, PoolFields};
+pub use pool_source::PoolSource;
 pub use response::{Allocated, Response, build_response};
 pub use route::Route;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spiderpool_api::agent::ipam::IpamAddArgs;
-use spiderpool_core::ipam::candidates::DefaultRoute;
+use spiderpool_core::ipam::DefaultRoute;
 use spiderpool_core::ipam::{IpamError, Owner, PodAnnotations, Workload};
 use spiderpool_core::names::IfName;
 use tokio_util::sync::CancellationToken;

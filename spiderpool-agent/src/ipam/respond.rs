@@ -84,7 +84,7 @@ fn answer(response: &Response) -> IpamAddResponse {
 #[cfg(test)]
 mod tests {
     use spiderpool_api::endpoint::endpoint_ips;
-    use spiderpool_core::ipam::candidates::DefaultRoute;
+    use spiderpool_core::ipam::DefaultRoute;
     use spiderpool_core::ipam::{Allocated, Route, build_response};
 
     use super::*;

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::link::{NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
-use super::overlay::{has, sysctl};
 use super::{Inputs, Namespace, Place, Step};
 use crate::ip::Family;
 use crate::mac::MacAddr;
@@ -47,20 +46,20 @@ pub(super) fn plan_node_link(
     if present.is_none() {
         let (host, pod) = (link.host.clone(), link.pod.clone());
         steps.push(Step::AddNodeLink { host, host_mac, pod, pod_mac, mtu: inputs.config.mtu });
-        steps.push(sysctl(Place::Node, Family::V6, link.host.as_str(), "accept_ra", 0));
+        steps.push(Step::interface_sysctl(Place::Node, Family::V6, link.host.as_str(), "accept_ra", 0));
         steps.push(Step::SetUp { place: Place::Node, dev: link.host.clone() });
-        if has(addresses, Family::V6) {
-            steps.push(sysctl(Place::Pod, Family::V6, NODE_LINK, "accept_dad", 0));
+        if Family::V6.is_among(addresses) {
+            steps.push(Step::interface_sysctl(Place::Pod, Family::V6, NODE_LINK, "accept_dad", 0));
         }
         if let Some(value) = inputs.config.rp_filter {
-            steps.push(sysctl(Place::Pod, Family::V4, NODE_LINK, "rp_filter", value));
+            steps.push(Step::interface_sysctl(Place::Pod, Family::V4, NODE_LINK, "rp_filter", value));
         }
     }
     if !present.is_some_and(|l| l.up) {
         steps.push(Step::SetUp { place: Place::Pod, dev: link.pod.clone() });
     }
     let mut wanted = vec![NODE_LINK_V4];
-    if has(addresses, Family::V6) {
+    if Family::V6.is_among(addresses) {
         wanted.push(link_local(pod_mac));
     }
     for net in wanted {
@@ -124,7 +123,7 @@ pub fn pod_neighbors(
     let mut wanted = Vec::new();
     for node in nodes {
         let family = Family::of(*node);
-        if underlay.iter().any(|(_, addresses)| has(addresses, family)) {
+        if underlay.iter().any(|(_, addresses)| family.is_among(addresses)) {
             wanted.push(Neighbor { dev: link.pod.clone(), address: *node, mac: link.host_mac });
         }
         for (nic, addresses) in underlay {

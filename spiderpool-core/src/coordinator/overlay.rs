@@ -9,38 +9,14 @@ use super::node_link::{
     NodeLink, plan_host_neighbors, plan_host_routes, plan_node_link, plan_pod_neighbors, pod_neighbors,
 };
 use super::{
-    Config, Namespace, Place, PlanError, PolicyRoute, RouteHints, Step, plan_default_routes,
+    Config, Inputs, Namespace, Place, PlanError, PolicyRoute, RouteHints, Step, plan_default_routes,
     plan_sourced_defaults, project,
 };
 use crate::Unsupported;
 use crate::dataplane::{HintInputs, is_hint, plan_route_hints};
 use crate::ip::Family;
-use crate::mac::MacAddr;
 use crate::names::IfName;
 use crate::net::{Link, Medium, Route};
-
-/// What the plan depends on.
-#[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
-    /// `CNI_CONTAINERID`.
-    pub container_id: &'a str,
-    /// `CNI_IFNAME`.
-    pub nic: &'a IfName,
-    /// Merged configuration.
-    pub config: &'a Config,
-    /// The pod as found.
-    pub pod: &'a Namespace,
-    /// The node link's host end as found; empty if it is not there.
-    pub host_end: &'a Namespace,
-    /// MAC of the cluster NIC's host end.
-    pub cluster_peer: MacAddr,
-    /// Addresses of the node.
-    pub nodes: &'a [IpAddr],
-    /// With which source the node reaches the NIC's addresses, as the kernel says.
-    pub sources: &'a [(IpAddr, IpAddr)],
-    /// The NICs that the pod will have beside the first; `None` if nobody knows.
-    pub expected: Option<&'a [IfName]>,
-}
 
 /// What to do, in two parts: programs are attached between them, before there is traffic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,10 +75,6 @@ pub fn stays(routes: &[Route], cluster_nic: &IfName) -> Vec<IpNet> {
 #[cfg(test)]
 mod tests;
 
-pub(super) fn has(addresses: &[IpNet], family: Family) -> bool {
-    addresses.iter().any(|net| Family::of_net(net) == family)
-}
-
 fn plan_nic(
     inputs: &Inputs<'_>,
     nic: &Link,
@@ -120,8 +92,8 @@ fn plan_nic(
         }
         // The kernel announces the addresses with the new MAC.
         for (family, name) in [(Family::V4, "arp_notify"), (Family::V6, "ndisc_notify")] {
-            if has(addresses, family) {
-                steps.push(sysctl(Place::Pod, family, dev.as_str(), name, 1));
+            if family.is_among(addresses) {
+                steps.push(Step::interface_sysctl(Place::Pod, family, dev.as_str(), name, 1));
             }
         }
         steps.push(Step::SetMac { dev: dev.clone(), mac, before: nic.mac });
@@ -132,29 +104,36 @@ fn plan_nic(
     Ok(())
 }
 
-pub(super) fn sysctl(place: Place, family: Family, dev: &str, name: &str, value: u8) -> Step {
-    let key = format!("net/ipv{}/conf/{dev}/{name}", family.version());
-    Step::SetSysctl { place, key, value: value.to_string() }
-}
-
 fn plan_sysctls(inputs: &Inputs<'_>, addresses: &[IpNet], steps: &mut Vec<Step>) {
-    if has(addresses, Family::V6) {
-        steps.push(sysctl(Place::Pod, Family::V6, "all", "disable_ipv6", 0));
+    if Family::V6.is_among(addresses) {
+        steps.push(Step::interface_sysctl(Place::Pod, Family::V6, "all", "disable_ipv6", 0));
         // The router's own default route would come back after it was moved.
         if inputs.config.tune_pod_routes && inputs.config.default_route_nic.as_ref() != Some(inputs.nic) {
-            steps.push(sysctl(Place::Pod, Family::V6, inputs.nic.as_str(), "accept_ra_defrtr", 0));
+            steps.push(Step::interface_sysctl(
+                Place::Pod,
+                Family::V6,
+                inputs.nic.as_str(),
+                "accept_ra_defrtr",
+                0,
+            ));
         }
     }
     if let Some(value) = inputs.config.rp_filter {
         // The kernel takes the greater of `all` and the NIC's own, which came from `default`.
         let links = inputs.pod.links.iter().filter(|l| l.medium == Medium::Ethernet).map(|l| l.name.as_str());
         for dev in ["all", "default"].into_iter().chain(links) {
-            steps.push(sysctl(Place::Pod, Family::V4, dev, "rp_filter", value));
+            steps.push(Step::interface_sysctl(Place::Pod, Family::V4, dev, "rp_filter", value));
         }
     }
     // Otherwise a first packet with the NIC's source asks for eth0's next hop in the NIC's name, and a host
     // with strict rp_filter does not answer.
-    steps.push(sysctl(Place::Pod, Family::V4, inputs.config.first_nic.as_str(), "arp_announce", 2));
+    steps.push(Step::interface_sysctl(
+        Place::Pod,
+        Family::V4,
+        inputs.config.first_nic.as_str(),
+        "arp_announce",
+        2,
+    ));
 }
 
 fn plan_routes(
@@ -221,7 +200,7 @@ pub fn own_policy_routes<'a>(
     };
     config.policy_routes.iter().filter(move |policy| {
         let addresses = pod.usable_addresses(nic);
-        has(&addresses, Family::of(policy.gw))
+        Family::of(policy.gw).is_among(&addresses)
             && (addresses.iter().any(|net| net.contains(&policy.gw))
                 || on_link(&policy.gw)
                 || is_link_local(policy.gw))

@@ -11,14 +11,14 @@
 //! [`Settings::resolve`] merges them and checks the values, once, in the plugin that acts on the result.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::choice::{Dataplane, RouteHints};
-use super::values::{null_as_empty, parse_cidrs, parse_mtu, parse_nic, parse_rp_filter, parse_tx_queue_len};
+use super::policy_route::{PolicyRoute, PolicyRouteText};
+use super::values::{parse_cidrs, parse_mtu, parse_nic, parse_rp_filter, parse_tx_queue_len};
 use super::{MacPrefix, Mode, Preference, SettingsError};
 use crate::dataplane::OwnCidrs;
 use crate::names::IfName;
@@ -93,29 +93,6 @@ pub struct EbpfSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(extend("enum" = RouteHints::SPELLINGS)))]
     pub route_hints: Option<String>,
-}
-
-/// A route that wins over the CIDRs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
-pub struct PolicyRouteText {
-    /// Destination in CIDR form.
-    #[serde(default, deserialize_with = "null_as_empty")]
-    #[cfg_attr(feature = "schemars", schemars(!default, required))]
-    pub dst: String,
-    /// Next hop.
-    #[serde(default, deserialize_with = "null_as_empty")]
-    #[cfg_attr(feature = "schemars", schemars(!default, required))]
-    pub gw: String,
-}
-
-/// A route of `policyRoutes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PolicyRoute {
-    /// Destination.
-    pub dst: IpNet,
-    /// Next hop, of the same family.
-    pub gw: IpAddr,
 }
 
 /// The NIC that the main CNI plugin makes, unless `podDefaultCniNic` says otherwise.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 
+use crate::ip::Family;
 use crate::mac::MacAddr;
 use crate::names::IfName;
 use crate::net::{Neighbor, Route};
@@ -138,6 +139,12 @@ pub enum Step {
 }
 
 impl Step {
+    /// Writes a kernel parameter of one network interface, or of `all` of them.
+    pub(super) fn interface_sysctl(place: Place, family: Family, dev: &str, name: &str, value: u8) -> Self {
+        let key = format!("net/ipv{}/conf/{dev}/{name}", family.version());
+        Self::SetSysctl { place, key, value: value.to_string() }
+    }
+
     /// The step that rolls this one back; `before` is the earlier value of a kernel parameter. `None`: nothing changed.
     pub fn inverse(&self, before: Option<&str>) -> Option<Self> {
         Some(match self.clone() {

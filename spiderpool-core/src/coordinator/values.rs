@@ -6,23 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::SettingsError;
-use super::settings::{PolicyRoute, PolicyRouteText};
-use crate::ip::Family;
 use crate::names::IfName;
-
-impl PolicyRouteText {
-    pub(super) fn parse(&self) -> Result<PolicyRoute, SettingsError> {
-        let error =
-            |reason| SettingsError::PolicyRoute { dst: self.dst.clone(), gw: self.gw.clone(), reason };
-        let dst = parse_net(&self.dst).ok_or_else(|| error("dst is neither an address nor a CIDR"))?;
-        let gw = self.gw.trim().parse().map_err(|_| error("gw is not an address"))?;
-        if Family::of_net(&dst) == Family::of(gw) {
-            Ok(PolicyRoute { dst, gw })
-        } else {
-            Err(error("dst and gw are of different families"))
-        }
-    }
-}
 
 pub(super) fn parse_nic(field: &'static str, text: &str) -> Result<IfName, SettingsError> {
     text.parse().map_err(|_| SettingsError::Nic { field, text: text.to_owned() })
@@ -38,7 +22,7 @@ pub(super) fn parse_cidrs(
 }
 
 /// A single address is the network of it alone.
-fn parse_net(text: &str) -> Option<IpNet> {
+pub(super) fn parse_net(text: &str) -> Option<IpNet> {
     let text = text.trim();
     text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|net| net.trunc())
 }

@@ -28,6 +28,11 @@ impl Family {
         Self::of(net.addr())
     }
 
+    /// Whether one of the addresses is of this family.
+    pub fn is_among(self, addresses: &[IpNet]) -> bool {
+        addresses.iter().any(|net| Self::of_net(net) == self)
+    }
+
     /// 4 or 6, as in `spec.ipVersion`.
     pub fn version(self) -> i64 {
         match self {

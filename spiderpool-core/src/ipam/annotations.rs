@@ -5,35 +5,16 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::candidates::{DefaultRoute, PoolSource};
+use super::default_route::DefaultRoute;
 use super::error::IpamError;
+use super::pool_source::PoolSource;
 use super::route::{Route, RouteError};
 use crate::Unsupported;
 use crate::go_json::from_go_json;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
 
-/// The keys.
-pub mod key {
-    /// Pools of every NIC.
-    pub const IPPOOLS: &str = "ipam.spidernet.io/ippools";
-    /// Pools of whichever NIC is being added.
-    pub const IPPOOL: &str = "ipam.spidernet.io/ippool";
-    /// Subnets of every NIC, from which pools are made.
-    pub const SUBNETS: &str = "ipam.spidernet.io/subnets";
-    /// Subnets of one NIC, from which pools are made.
-    pub const SUBNET: &str = "ipam.spidernet.io/subnet";
-    /// Further routes.
-    pub const ROUTES: &str = "ipam.spidernet.io/routes";
-    /// The NIC that keeps the default route.
-    pub const DEFAULT_ROUTE_NIC: &str = "ipam.spidernet.io/default-route-nic";
-    /// On namespaces: IPv4 pools of its pods.
-    pub const NAMESPACE_IPV4_POOLS: &str = "ipam.spidernet.io/default-ipv4-ippool";
-    /// On namespaces: IPv6 pools of its pods.
-    pub const NAMESPACE_IPV6_POOLS: &str = "ipam.spidernet.io/default-ipv6-ippool";
-    /// Multus: the networks of the NICs behind the first, in order.
-    pub const MULTUS_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
-}
+pub use super::annotation_key as key;
 
 /// What a pod's annotations ask of IPAM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,48 +2,15 @@
 //! that is there but names nothing useful is an error, never a reason to take the next one.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::annotations::{PodAnnotations, PoolLists, key};
+use super::default_route::DefaultRoute;
 use super::error::IpamError;
+use super::pool_source::PoolSource;
 use crate::Unsupported;
 use crate::go_json::from_go_json;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
-
-/// Whether a NIC gets a default route by its pool's gateway.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum DefaultRoute {
-    /// It does.
-    #[default]
-    Keep,
-    /// It does not (`cleangateway`).
-    Clean,
-}
-
-/// What names the pools of a NIC, in the order of precedence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoolSource {
-    /// The pod's annotation `ippools`.
-    IppoolsAnnotation,
-    /// The pod's annotation `ippool`.
-    IppoolAnnotation,
-    /// The CNI configuration.
-    CniConfiguration,
-    /// Pools with `spec.default`.
-    ClusterDefault,
-}
-
-impl fmt::Display for PoolSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::IppoolsAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOLS),
-            Self::IppoolAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOL),
-            Self::CniConfiguration => f.write_str("the CNI configuration"),
-            Self::ClusterDefault => f.write_str("the cluster's default"),
-        }
-    }
-}
 
 /// Whether pools are made for applications that name a subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::PoolError;
-use super::candidates::PoolSource;
 use super::pool::Overlap;
+use super::pool_source::PoolSource;
 use crate::Unsupported;
 use crate::error_list::ErrorList;
 use crate::ip::Family;

@@ -120,7 +120,7 @@ fn rank(pool: &Pool) -> [bool; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipam::candidates::DefaultRoute;
+    use crate::ipam::DefaultRoute;
     use crate::ipam::pool::{Affinities, PoolFields};
     use crate::label_selector::{LabelSelector, SelectorFields};
 

@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::ip::{Family, IpSet};
-    use crate::ipam::candidates::DefaultRoute;
+    use crate::ipam::DefaultRoute;
     use crate::ipam::holding::tests::holding;
     use crate::ipam::pick::{PickContext, pick};
     use crate::ipam::pool::{Pool, PoolFields};

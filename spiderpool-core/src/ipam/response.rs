@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::candidates::DefaultRoute;
+use super::default_route::DefaultRoute;
 use super::route::Route;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};

@@ -4,6 +4,7 @@ use super::*;
 use crate::Unsupported;
 use crate::coordinator::Settings;
 use crate::go_json::from_go_json;
+use crate::mac::MacAddr;
 use crate::net::{Address, PROTOCOL_KERNEL};
 
 const EE: MacAddr = MacAddr([0xee; 6]);
@@ -218,7 +219,7 @@ fn undoing_goes_back_to_what_was() {
 
 #[test]
 fn a_sysctl_is_undone_only_if_it_changed() {
-    let step = sysctl(Place::Pod, Family::V4, "eth0", "arp_announce", 2);
+    let step = Step::interface_sysctl(Place::Pod, Family::V4, "eth0", "arp_announce", 2);
     assert_eq!(step.inverse(Some("2")), None);
     let undo = step.inverse(Some("0")).unwrap();
     assert_eq!(undo.to_string(), "pod: sysctl net/ipv4/conf/eth0/arp_announce = 0");

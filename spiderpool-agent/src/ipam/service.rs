@@ -1,0 +1,175 @@
+//! The parts of address management, put together.
+
+use std::sync::Arc;
+
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::candidates::AutoPool;
+use spiderpool_core::names::{NodeName, PodName};
+use spiderpool_runtime::kubernetes::Kubernetes;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::allocator::AddressAllocator;
+use super::endpoint_queue::EndpointQueue;
+use super::error::PodError;
+use super::keyed_mutex::KeyedMutex;
+use super::metrics::IpamMetrics;
+use super::pods::Pods;
+use super::release::Releaser;
+use super::resolve::PoolResolver;
+use super::respond::Responder;
+use super::sweep::Sweeper;
+use super::workloads::Workloads;
+use crate::start::Start;
+use crate::watches::{NamespaceIndex, Pod, PodIndex, PoolIndex, PoolSpecs, ReservedIndex, Shared};
+
+/// What is configured.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The agent's node.
+    pub node: NodeName,
+    /// The families that pods get.
+    pub families: Vec<Family>,
+    /// Whether subnet annotations are served.
+    pub auto_pool: AutoPool,
+    /// Whether the pods of StatefulSets keep their addresses.
+    pub stateful_set: bool,
+    /// Whether addresses are released because of a conflict.
+    pub release_conflicts: bool,
+    /// Whether the kernel probes for other owners of a pod's IPv6 addresses.
+    pub duplicate_address_detection: bool,
+}
+
+/// What the watches know.
+#[derive(Debug, Clone, Default)]
+pub struct Indexes {
+    /// The node's pods.
+    pub pods: Shared<PodIndex>,
+    /// All pools.
+    pub pools: Shared<PoolIndex>,
+    /// Reserved addresses.
+    pub reserved: Shared<ReservedIndex>,
+    /// Annotations of namespaces.
+    pub namespaces: Shared<NamespaceIndex>,
+}
+
+/// Serves the plugins' requests. Each request of a pod waits for the earlier ones of the pod.
+pub struct Ipam {
+    pub(super) node: NodeName,
+    pub(super) stateful_set: bool,
+    pub(super) release_conflicts: bool,
+    pub(super) start: Start,
+    pub(super) metrics: IpamMetrics,
+    pub(super) pod_locks: KeyedMutex<PodName>,
+    pub(super) pods: Pods,
+    pub(super) pool_specs: PoolSpecs,
+    pub(super) workloads: Arc<Workloads>,
+    pub(super) resolver: PoolResolver,
+    pub(super) allocator: Arc<AddressAllocator>,
+    pub(super) responder: Responder,
+    pub(super) releaser: Arc<Releaser>,
+    pub(super) sweeper: Sweeper,
+    pub(super) endpoints: Arc<EndpointQueue>,
+}
+
+impl Ipam {
+    /// Serves nothing before `start` is done.
+    pub fn new(
+        settings: Settings,
+        kube: Kubernetes,
+        indexes: Indexes,
+        metrics: IpamMetrics,
+        start: Start,
+    ) -> Arc<Self> {
+        let Settings {
+            node,
+            families,
+            auto_pool,
+            stateful_set,
+            release_conflicts,
+            duplicate_address_detection,
+        } = settings;
+        let pods = Pods::new(kube.clone(), indexes.pods);
+        let pools = indexes.pools;
+        let pool_specs = PoolSpecs::new(kube.clone(), pools.clone());
+        let workloads = Arc::new(Workloads::new(kube.clone()));
+        let collisions = metrics.collisions.clone();
+        let allocator =
+            Arc::new(AddressAllocator::new(kube.clone(), indexes.reserved, node.clone(), collisions));
+        let endpoints = Arc::new(EndpointQueue::new(kube, allocator.holdings().clone()));
+        let releaser = Arc::new(Releaser {
+            pods: pods.clone(),
+            allocator: Arc::clone(&allocator),
+            endpoints: Arc::clone(&endpoints),
+        });
+        let pod_locks = KeyedMutex::default();
+        Arc::new(Self {
+            resolver: PoolResolver {
+                node: node.clone(),
+                families,
+                auto_pool,
+                pools: pools.clone(),
+                pool_specs: pool_specs.clone(),
+                namespaces: indexes.namespaces,
+            },
+            responder: Responder {
+                pool_specs: pool_specs.clone(),
+                endpoints: Arc::clone(&endpoints),
+                duplicate_address_detection,
+            },
+            sweeper: Sweeper {
+                pods: pods.clone(),
+                pools,
+                pool_specs: pool_specs.clone(),
+                workloads: Arc::clone(&workloads),
+                allocator: Arc::clone(&allocator),
+                releaser: Arc::clone(&releaser),
+                endpoints: Arc::clone(&endpoints),
+                pod_locks: pod_locks.clone(),
+                changed: Notify::new(),
+            },
+            node,
+            stateful_set,
+            release_conflicts,
+            start,
+            metrics,
+            pod_locks,
+            pods,
+            pool_specs,
+            workloads,
+            allocator,
+            releaser,
+            endpoints,
+        })
+    }
+
+    /// The pod as the watch knows it, else as the API server does.
+    pub async fn pod(&self, name: &PodName) -> Result<Arc<Pod>, PodError> {
+        self.pods.find(name).await
+    }
+
+    /// The specs of pools.
+    pub fn pool_specs(&self) -> &PoolSpecs {
+        &self.pool_specs
+    }
+
+    /// The endpoints that are to be written.
+    pub fn endpoints(&self) -> &Arc<EndpointQueue> {
+        &self.endpoints
+    }
+
+    /// A pod of the node has changed or gone.
+    pub fn pods_changed(&self) {
+        self.sweeper.wake();
+    }
+
+    /// Reads what the node's pods hold, as often as it takes.
+    pub async fn load(&self, shutdown: &CancellationToken) {
+        self.sweeper.load(shutdown).await;
+    }
+
+    /// Frees, until shutdown, what belongs to pods that are gone. Wants [`Ipam::load`] and synced watches.
+    pub async fn sweep(&self, shutdown: &CancellationToken) {
+        self.sweeper.run(shutdown).await;
+    }
+}

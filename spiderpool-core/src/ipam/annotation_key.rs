@@ -1,0 +1,20 @@
+//! Keys of the annotations that decide about addresses.
+
+/// Pools of every NIC.
+pub const IPPOOLS: &str = "ipam.spidernet.io/ippools";
+/// Pools of whichever NIC is being added.
+pub const IPPOOL: &str = "ipam.spidernet.io/ippool";
+/// Subnets of every NIC, from which pools are made.
+pub const SUBNETS: &str = "ipam.spidernet.io/subnets";
+/// Subnets of one NIC, from which pools are made.
+pub const SUBNET: &str = "ipam.spidernet.io/subnet";
+/// Further routes.
+pub const ROUTES: &str = "ipam.spidernet.io/routes";
+/// The NIC that keeps the default route.
+pub const DEFAULT_ROUTE_NIC: &str = "ipam.spidernet.io/default-route-nic";
+/// On namespaces: IPv4 pools of its pods.
+pub const NAMESPACE_IPV4_POOLS: &str = "ipam.spidernet.io/default-ipv4-ippool";
+/// On namespaces: IPv6 pools of its pods.
+pub const NAMESPACE_IPV6_POOLS: &str = "ipam.spidernet.io/default-ipv6-ippool";
+/// Multus: the networks of the NICs behind the first, in order.
+pub const MULTUS_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";

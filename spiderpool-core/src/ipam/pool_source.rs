@@ -1,0 +1,29 @@
+//! What may name the pools of a NIC.
+
+use std::fmt;
+
+use super::annotation_key as key;
+
+/// What names the pools of a NIC, in the order of precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolSource {
+    /// The pod's annotation `ippools`.
+    IppoolsAnnotation,
+    /// The pod's annotation `ippool`.
+    IppoolAnnotation,
+    /// The CNI configuration.
+    CniConfiguration,
+    /// Pools with `spec.default`.
+    ClusterDefault,
+}
+
+impl fmt::Display for PoolSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IppoolsAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOLS),
+            Self::IppoolAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOL),
+            Self::CniConfiguration => f.write_str("the CNI configuration"),
+            Self::ClusterDefault => f.write_str("the cluster's default"),
+        }
+    }
+}
