@@ -26,18 +26,10 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     let netns = NetNs::open(&request.netns)?;
     let (config, answer) = conf.resolve(request)?;
     debug!(?config, nodes = ?answer.node_addresses, "configuration");
-    if config.mode == Mode::Underlay {
-        return Err(Unsupported::UnderlayMode.into());
-    }
     let mut executor = Executor::new(&netns, MissingDevice::Fail)?;
     let pod = read_pod(executor.netlink(Place::Pod), request, &conf).await?;
-    match decide_setup(config.mode, &request.nic, &config.first_nic, pod.has_link("veth0"))? {
-        Setup::Nothing => return Ok(convert_result(conf.base.prev_result, version)),
-        Setup::Underlay => return Err(Unsupported::UnderlayMode.into()),
-        Setup::Overlay => {}
-    }
-    if config.dataplane == Dataplane::Policy {
-        return Err(Unsupported::PolicyDataplane.into());
+    if !needs_setup(&config, &request.nic, &pod)? {
+        return Ok(convert_result(conf.base.prev_result, version));
     }
     let node = executor.netlink(Place::Node);
     let peer = cluster_peer(node, &pod, &config.first_nic).await?;
@@ -69,6 +61,19 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     }
     info!(steps = plan.links.len() + plan.routes.len(), "NIC is set up");
     Ok(convert_result(conf.base.prev_result, version))
+}
+
+/// Whether ADD sets the NIC up, and CHECK looks at it. What is not supported yet is an error of both.
+pub(super) fn needs_setup(config: &Config, nic: &IfName, pod: &Namespace) -> Result<bool, PluginError> {
+    if config.mode == Mode::Underlay {
+        return Err(Unsupported::UnderlayMode.into());
+    }
+    match (decide_setup(config.mode, nic, &config.first_nic, pod.has_link("veth0"))?, config.dataplane) {
+        (Setup::Nothing, _) => Ok(false),
+        (Setup::Underlay, _) => Err(Unsupported::UnderlayMode.into()),
+        (Setup::Overlay, Dataplane::Policy) => Err(Unsupported::PolicyDataplane.into()),
+        (Setup::Overlay, Dataplane::Ebpf) => Ok(true),
+    }
 }
 
 /// Whether an earlier ADD has registered the NIC: its filters need the registration, so it is not rolled back.

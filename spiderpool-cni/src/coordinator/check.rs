@@ -1,8 +1,6 @@
 //! CHECK: plans again; what the plan would still do is missing.
 
-use spiderpool_core::coordinator::{
-    Dataplane, Inputs, NODE_LINK, Namespace, Place, Setup, Step, decide_setup, host_end_name, plan_overlay,
-};
+use spiderpool_core::coordinator::{Inputs, NODE_LINK, Namespace, Place, Step, host_end_name, plan_overlay};
 use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::Netlink;
 use spiderpool_net::netns::NetNs;
@@ -10,6 +8,7 @@ use spiderpool_net::sysctl;
 use spiderpool_net::tc::Direction;
 
 use super::NetConf;
+use super::add::needs_setup;
 use super::register::node_addresses;
 use super::state::{cluster_peer, read_host_end, read_pod, sources};
 use crate::env::Request;
@@ -20,9 +19,8 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     let (config, answer) = conf.resolve(request)?;
     let (mut pod_netlink, mut node) = (netns.netlink()?, Netlink::open()?);
     let pod = read_pod(&mut pod_netlink, request, conf).await?;
-    let setup = decide_setup(config.mode, &request.nic, &config.first_nic, pod.has_link("veth0"))?;
-    if setup != Setup::Overlay || config.dataplane != Dataplane::Ebpf {
-        return Ok(()); // ADD refuses these or does nothing
+    if !needs_setup(&config, &request.nic, &pod)? {
+        return Ok(());
     }
     let host_end = host_end_name(request.container_id.as_str())?;
     let plan = plan_overlay(&Inputs {
