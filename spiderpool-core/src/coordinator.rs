@@ -18,7 +18,7 @@ mod step;
 mod values;
 
 pub use choice::{Dataplane, RouteHints};
-pub use default_route::{LOW_METRIC, Preference, plan_default_routes, plan_sourced_defaults};
+pub use default_route::{BACKUP_METRIC, Preference, plan_default_routes, plan_source_specific_defaults};
 pub use error::{PlanError, SettingsError};
 pub use inputs::Inputs;
 pub use link::{MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
@@ -26,7 +26,7 @@ pub use mode::{Mode, Setup, decide_setup};
 pub use node_link::{
     NodeLink, plan_host_neighbors, plan_host_routes, plan_pod_neighbors, plan_stale_neighbors, pod_neighbors,
 };
-pub use overlay::{Plan, own_policy_routes, plan_overlay, stays};
+pub use overlay::{Plan, own_policy_routes, plan_overlay, unsteered_destinations};
 pub use policy_route::{PolicyRoute, PolicyRouteText};
 pub use settings::{Config, EbpfSettings, Settings};
 pub use state::{Namespace, project};

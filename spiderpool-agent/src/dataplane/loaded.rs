@@ -8,7 +8,7 @@ use super::attach;
 use super::cidrs::plan_cidrs;
 use super::entries::{self, TooManyNics, entries, further_addresses};
 use super::logs;
-use super::metrics::{DataplaneMetrics, Growth};
+use super::metrics::{CounterDeltas, DataplaneMetrics};
 use super::profiles::Profiles;
 use super::settings::Settings;
 use crate::destinations::{ClusterCidrs, Destinations};
@@ -41,7 +41,7 @@ pub(crate) struct Loaded {
     maps: Dataplane,
     profiles: Profiles,
     metrics: DataplaneMetrics,
-    growth: Growth,
+    deltas: CounterDeltas,
 }
 
 impl Loaded {
@@ -57,7 +57,7 @@ impl Loaded {
         let found = found.map(|(id, nic)| FoundNic { id, pod: nic.pod, profile: nic.profile }).collect();
         let profiles = Profiles::found(maps.cidr_profiles()?);
         logs::follow(&mut maps);
-        Ok((Self { maps, profiles, metrics, growth: Growth::default() }, found))
+        Ok((Self { maps, profiles, metrics, deltas: CounterDeltas::default() }, found))
     }
 
     /// The largest NIC id that the maps have room for.
@@ -105,9 +105,9 @@ impl Loaded {
     pub(crate) fn flush(&mut self, inventory: &mut Inventory) {
         for (id, why) in inventory.retiring() {
             if let Ok(stats) = self.maps.stats(id) {
-                self.growth.add(&self.metrics, id, &stats);
+                self.deltas.add(&self.metrics, id, &stats);
             }
-            self.growth.forget(id);
+            self.deltas.forget(id);
             match self.remove(id, why) {
                 Ok(()) => inventory.free(id),
                 Err(error) => {
@@ -176,7 +176,7 @@ impl Loaded {
         }
         for id in inventory.ids() {
             match self.maps.stats(id) {
-                Ok(stats) => self.growth.add(&self.metrics, id, &stats),
+                Ok(stats) => self.deltas.add(&self.metrics, id, &stats),
                 Err(error) => error!(%error, nic = id, "counters cannot be read"),
             }
         }

@@ -48,9 +48,9 @@ impl DataplaneMetrics {
 
 /// Turns the counters of NICs, which begin again with each NIC, into counters that only grow.
 #[derive(Debug, Default)]
-pub(super) struct Growth(HashMap<(u16, &'static str), (u64, u64)>);
+pub(super) struct CounterDeltas(HashMap<(u16, &'static str), (u64, u64)>);
 
-impl Growth {
+impl CounterDeltas {
     /// Takes in what a NIC has counted so far.
     pub(super) fn add(&mut self, metrics: &DataplaneMetrics, nic: u16, stats: &[(Reason, u64, u64)]) {
         for (reason, packets, bytes) in stats {

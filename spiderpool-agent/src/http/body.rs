@@ -154,7 +154,7 @@ mod tests {
 
     /// The lists of required members are those of the types.
     #[test]
-    fn every_required_member_is_missed() {
+    fn missing_required_members_are_named() {
         fn check<T: DeserializeOwned + Parameter>(whole: &Value) {
             assert!(decode::<T>(whole.to_string().as_bytes()).is_ok(), "{whole}");
             for member in whole.as_object().unwrap().keys() {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures::future::join_all;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse};
 use spiderpool_core::ipam::pod_stage::PodStage;
-use spiderpool_core::ipam::{Candidate, IpamError, Step};
+use spiderpool_core::ipam::{AllocationStep, Candidate, IpamError};
 use spiderpool_core::names::PodName;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
@@ -132,12 +132,12 @@ impl Ipam {
     async fn take(
         &self,
         request: &AllocationRequest,
-        steps: Vec<Step<AddressObject>>,
+        steps: Vec<AllocationStep<AddressObject>>,
     ) -> Result<Vec<(Candidate, AddressObject)>, AllocateError> {
         let taken = join_all(steps.into_iter().map(|step| async move {
             match step {
-                Step::Keep { candidate, held } => Ok((candidate, held)),
-                Step::Allocate { candidate, pools } => {
+                AllocationStep::Keep { candidate, held } => Ok((candidate, held)),
+                AllocationStep::Allocate { candidate, pools } => {
                     let taken = self.allocator.take(&request.claimant, &candidate, &pools).await;
                     taken.map(|object| (candidate, object))
                 }

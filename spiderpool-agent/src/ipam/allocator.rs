@@ -31,7 +31,7 @@ pub(crate) use holdings::{AddressObject, HoldingIndex};
 /// Addresses that are tried for a NIC and family in one request.
 const ATTEMPTS: u32 = 256;
 /// So many of them without a pause.
-const HASTY_ATTEMPTS: u32 = 16;
+const IMMEDIATE_ATTEMPTS: u32 = 16;
 /// Pause after each further one, growing up to the limit.
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -164,8 +164,8 @@ impl AddressAllocator {
                 return Ok(object);
             }
             debug!(address = %ip, pool = %pool.name, attempt, "somebody else has the address, picking again");
-            // Bad luck on a tight pool passes soon; what does not pass must not keep the API server busy.
-            let beyond = attempt.saturating_sub(HASTY_ATTEMPTS);
+            // A few collisions are usual on a tight pool; more must not keep the API server busy.
+            let beyond = attempt.saturating_sub(IMMEDIATE_ATTEMPTS);
             tokio::time::sleep((PAUSE * beyond).min(LONGEST_PAUSE)).await;
         }
         Err(exhausted(pool, &usable))

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_exhausted_is_not() {
+    fn an_exhausted_pool_is_not_retryable() {
         let pool = "p".parse().unwrap();
         let error = failed(PoolFailure::Exhausted { pool, usable: 3, reserved: 1 });
         assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);

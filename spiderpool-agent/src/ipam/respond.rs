@@ -85,7 +85,7 @@ fn answer(response: &Response) -> IpamAddResponse {
 mod tests {
     use spiderpool_api::endpoint::endpoint_ips;
     use spiderpool_core::ipam::DefaultRoute;
-    use spiderpool_core::ipam::{Allocated, Route, build_response};
+    use spiderpool_core::ipam::{Allocated, IpamRoute, build_response};
 
     use super::*;
 
@@ -104,7 +104,7 @@ mod tests {
     fn the_answer_has_default_routes_the_endpoint_has_not() {
         let keep = allocated("eth0", "10.6.0.9/16", Some("10.6.0.1"), DefaultRoute::Keep);
         let clean = allocated("net1", "10.7.0.9/16", Some("10.7.0.1"), DefaultRoute::Clean);
-        let custom = Route::parse("192.0.2.0/24", "10.7.0.1").unwrap();
+        let custom = IpamRoute::parse("192.0.2.0/24", "10.7.0.1").unwrap();
         let response = build_response(vec![keep, clean], &[custom]);
         let routes: Vec<_> = answer(&response)
             .routes

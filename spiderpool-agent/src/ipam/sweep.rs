@@ -28,7 +28,7 @@ use super::workloads::Workloads;
 use crate::watches::{Pod, PodIndex, PoolIndex, PoolSpecs, Shared};
 
 /// A pod that has just gone is left to the runtime's DEL for this long.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SWEEP_DELAY: Duration = Duration::from_secs(5);
 /// What the watch does not call running is looked at this often.
 const INTERVAL: Duration = Duration::from_mins(3);
 
@@ -93,7 +93,7 @@ impl Sweeper {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
                 () = self.changed.notified() => {
-                    if shutdown.run_until_cancelled(tokio::time::sleep(PATIENCE)).await.is_none() {
+                    if shutdown.run_until_cancelled(tokio::time::sleep(SWEEP_DELAY)).await.is_none() {
                         return;
                     }
                 }

@@ -15,7 +15,7 @@ use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
 use crate::watches::Pod;
 
 /// Remembered owners; a ReplicaSet's Deployment does not change.
-const REMEMBERED: usize = 4096;
+const CACHED_OWNERS: usize = 4096;
 
 /// Looks workloads up.
 pub(super) struct Workloads {
@@ -52,7 +52,7 @@ impl Workloads {
         let uid = owner.uid.clone();
         let top = above(owner, controller);
         self.with(|known| {
-            if known.len() >= REMEMBERED {
+            if known.len() >= CACHED_OWNERS {
                 known.clear();
             }
             known.insert(uid, top.clone());

@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 use crate::start::Starting;
 
 /// How long an ADD waits for the first list.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SPECS_TIMEOUT: Duration = Duration::from_secs(5);
 /// So many changed pools are read one by one; more are listed.
 const SINGLE_READS: usize = 8;
 /// Reads in flight in the background.
@@ -83,7 +83,7 @@ impl PoolSpecs {
 
     /// Waits until the specs of all pools have been listed once, but not for ever.
     pub async fn wait(&self) -> Result<(), Starting> {
-        self.wait_for(PATIENCE).await
+        self.wait_for(SPECS_TIMEOUT).await
     }
 
     async fn wait_for(&self, limit: Duration) -> Result<(), Starting> {

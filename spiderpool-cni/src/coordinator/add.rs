@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use super::NetConf;
 use super::attach::{attach, other_underlay_nics};
 use super::register::{Registration, attachment, node_addresses};
-use super::state::{cluster_peer, read_host_end, read_pod, sources};
+use super::state::{host_veth_mac, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::PluginError;
 use crate::spec::{Version, convert_result};
@@ -32,7 +32,7 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
         return Ok(convert_result(conf.base.prev_result, version));
     }
     let node = executor.netlink(Place::Node);
-    let peer = cluster_peer(node, &pod, &config.first_nic).await?;
+    let peer = host_veth_mac(node, &pod, &config.first_nic).await?;
     let host_end = host_end_name(request.container_id.as_str())?;
     let host_end = read_host_end(node, &host_end).await?;
     let nodes = node_addresses(&answer);
@@ -45,7 +45,7 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
         config: &config,
         pod: &pod,
         host_end: &host_end,
-        cluster_peer: peer,
+        host_veth_mac: peer,
         nodes: &nodes,
         sources: &sources(node, &pod, &request.nic).await,
         expected: answer.expected_nics.as_deref(),
@@ -105,7 +105,7 @@ impl Transaction<'_> {
             network: &self.conf.base.name,
             config: self.config,
             pod: &pod,
-            cluster_peer: self.peer,
+            host_veth_mac: self.peer,
             others: &others,
         }
         .body()?;
@@ -127,7 +127,7 @@ impl Transaction<'_> {
         if !self.is_registered {
             let attachment = attachment(self.request, &self.conf.base.name);
             if let Err(error) = self.conf.client().unregister_nics(&attachment) {
-                warn!(%error, "registration is left to the agent's comparison");
+                warn!(%error, "unregistering failed, the agent removes the registration later");
             }
         }
         for error in self.executor.roll_back().await {

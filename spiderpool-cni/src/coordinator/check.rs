@@ -10,7 +10,7 @@ use spiderpool_net::tc::Direction;
 use super::NetConf;
 use super::add::needs_setup;
 use super::register::node_addresses;
-use super::state::{cluster_peer, read_host_end, read_pod, sources};
+use super::state::{host_veth_mac, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::{CheckError, PluginError};
 
@@ -29,7 +29,7 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
         config: &config,
         pod: &pod,
         host_end: &read_host_end(&mut node, &host_end).await?,
-        cluster_peer: cluster_peer(&mut node, &pod, &config.first_nic).await?,
+        host_veth_mac: host_veth_mac(&mut node, &pod, &config.first_nic).await?,
         nodes: &node_addresses(&answer),
         sources: &sources(&mut node, &pod, &request.nic).await,
         expected: answer.expected_nics.as_deref(),

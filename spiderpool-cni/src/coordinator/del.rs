@@ -30,7 +30,7 @@ pub(super) fn del(request: &Request, conf: &NetConf) {
     let cleaned =
         block_on(clean(request, conf)).inspect_err(|error| warn!(%error, "not everything could be removed"));
     let Err(error) = conf.client().unregister_nics(&attachment(request, &conf.base.name)) else { return };
-    warn!(%error, "registration is left to the agent's comparison");
+    warn!(%error, "unregistering failed, the agent removes the registration later");
     if let Ok(Some(idle)) = cleaned
         && let Err(error) = block_on(async { Netlink::open()?.delete_link(&idle).await })
     {

@@ -3,7 +3,9 @@
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
 use spiderpool_core::Unsupported;
-use spiderpool_core::coordinator::{Config, NODE_LINK, Namespace, node_link_macs, own_policy_routes, stays};
+use spiderpool_core::coordinator::{
+    Config, NODE_LINK, Namespace, node_link_macs, own_policy_routes, unsteered_destinations,
+};
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Link;
@@ -18,7 +20,7 @@ pub(super) struct Registration<'a> {
     pub(super) config: &'a Config,
     /// The pod with its node link.
     pub(super) pod: &'a Namespace,
-    pub(super) cluster_peer: MacAddr,
+    pub(super) host_veth_mac: MacAddr,
     /// NICs of earlier attachments that have programs.
     pub(super) others: &'a [IfName],
 }
@@ -38,14 +40,14 @@ impl Registration<'_> {
         let node_link: IfName = NODE_LINK.parse()?;
         let (host_mac, _) = node_link_macs(self.request.container_id.as_str());
         let mut nics = vec![
-            self.nic(&config.first_nic, NicRole::Cluster, Some(self.cluster_peer))?,
+            self.nic(&config.first_nic, NicRole::Cluster, Some(self.host_veth_mac))?,
             self.nic(&node_link, NicRole::NodeLink, Some(host_mac))?,
             self.nic(&self.request.nic, NicRole::Underlay, None)?,
         ];
         for other in self.others {
             nics.push(self.nic(other, NicRole::Underlay, None)?);
         }
-        let mut stay = stays(&self.pod.routes, &config.first_nic);
+        let mut stay = unsteered_destinations(&self.pod.routes, &config.first_nic);
         for route in own_policy_routes(config, self.pod, &self.request.nic) {
             if !stay.contains(&route.dst) {
                 stay.push(route.dst);

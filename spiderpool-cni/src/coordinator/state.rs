@@ -47,7 +47,7 @@ pub(super) async fn read_host_end(node: &mut Netlink, name: &IfName) -> Result<N
 }
 
 /// MAC of the other end of the cluster NIC, which must be a veth to this node.
-pub(super) async fn cluster_peer(
+pub(super) async fn host_veth_mac(
     node: &mut Netlink,
     pod: &Namespace,
     cluster_nic: &IfName,

@@ -16,7 +16,7 @@ use spiderpool_net::netns::NetNs;
 use spiderpool_net::snapshot::Contents;
 use spiderpool_net::sysctl;
 
-use super::state::{cluster_peer, read_host_end, sources};
+use super::state::{host_veth_mac, read_host_end, sources};
 use crate::error::PluginError;
 
 const CONTAINER: &str = "c0ffee";
@@ -99,7 +99,7 @@ async fn plan(executor: &mut Executor<'_>, settings: &str) -> Vec<Step> {
         config: &config,
         pod: &pod,
         host_end: &read_host_end(node, &host_end_name(CONTAINER).unwrap()).await.unwrap(),
-        cluster_peer: cluster_peer(node, &pod, &name("eth0")).await.unwrap(),
+        host_veth_mac: host_veth_mac(node, &pod, &name("eth0")).await.unwrap(),
         nodes: &NODES.map(|net| net.parse::<IpNet>().unwrap().addr()),
         sources: &sources(node, &pod, &name("net1")).await,
         expected: None,

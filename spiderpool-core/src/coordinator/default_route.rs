@@ -13,7 +13,7 @@ use crate::net::{Address, Route};
 
 /// Metric from which on a default route of ours is one that steps back. Two with the same metric would be
 /// refused (IPv4) or be one multipath route (IPv6), so each has its own.
-pub const LOW_METRIC: u32 = 4096;
+pub const BACKUP_METRIC: u32 = 4096;
 
 /// Who should have the default route.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ impl Preference<'_> {
         let named = self.wanted.and_then(|wanted| defaults().find(|r| r.dev == *wanted));
         // One that stepped back has lost it, the new one comes behind those that were there.
         let rank =
-            |r: &&Route| (r.metric >= LOW_METRIC, r.dev == *self.nic, r.metric, r.dev != *self.first_nic);
+            |r: &&Route| (r.metric >= BACKUP_METRIC, r.dev == *self.nic, r.metric, r.dev != *self.first_nic);
         named.or_else(|| defaults().min_by_key(rank)).map(|r| &r.dev)
     }
 }
@@ -59,8 +59,8 @@ fn plan_family(
     let defaults: Vec<_> = routes.iter().filter(|r| r.is_default() && r.family() == family).collect();
     let (own, others): (Vec<&Route>, Vec<&Route>) = defaults.iter().copied().partition(|r| r.dev == *owner);
     let mut metrics: Vec<u32> = defaults.iter().map(|r| r.metric).collect();
-    for route in others.into_iter().filter(|r| r.metric < LOW_METRIC) {
-        let metric = (LOW_METRIC..u32::MAX).find(|m| !metrics.contains(m)).unwrap_or(LOW_METRIC);
+    for route in others.into_iter().filter(|r| r.metric < BACKUP_METRIC) {
+        let metric = (BACKUP_METRIC..u32::MAX).find(|m| !metrics.contains(m)).unwrap_or(BACKUP_METRIC);
         metrics.push(metric);
         replace(route, metric, steps)?;
     }
@@ -75,7 +75,7 @@ fn plan_family(
 /// `bpf_redirect_neigh` looks an IPv6 destination up without regard to the device where the packet has a source
 /// (`ip6_route_output_flags()` in net/ipv6/route.c asks for the device only then), so it would find the owner's
 /// default route. These it finds, and so does the kernel for a socket that is bound to the address.
-pub fn plan_sourced_defaults(
+pub fn plan_source_specific_defaults(
     routes: &[Route],
     addresses: &[Address<IfName>],
     first_nic: &IfName,
@@ -101,7 +101,7 @@ pub fn plan_sourced_defaults(
 
 /// Whether the route is one that stepped back.
 fn is_low(route: &Route) -> bool {
-    route.is_ours() && route.metric >= LOW_METRIC
+    route.is_ours() && route.metric >= BACKUP_METRIC
 }
 
 /// What the kernel makes of a route without a metric.
@@ -176,9 +176,9 @@ mod tests {
             address("net1", "fd66::a:1/64"),
             address("net1", "10.6.0.9/16"),
         ];
-        let low = Route { protocol: crate::net::ROUTE_PROTOCOL, ..default("net1", "fd66::1", LOW_METRIC) };
+        let low = Route { protocol: crate::net::ROUTE_PROTOCOL, ..default("net1", "fd66::1", BACKUP_METRIC) };
         let routes = [default("eth0", "fe80::ecee:eeff:feee:eeee", 1024), low];
-        let plan = |routes: &[Route]| plan_sourced_defaults(routes, &addresses, &nic("eth0"));
+        let plan = |routes: &[Route]| plan_source_specific_defaults(routes, &addresses, &nic("eth0"));
         let steps = plan(&routes);
         let shown: Vec<_> = steps.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -218,7 +218,7 @@ mod tests {
 
     /// The configurations of two attachments differ: the one that says nothing changes nothing.
     #[test]
-    fn without_a_word_the_nic_that_has_it_keeps_it() {
+    fn keeps_the_default_route_without_a_preference() {
         let routes = [default("net1", "10.6.0.1", 0), default("eth0", "169.254.1.1", 0)];
         check_add(&routes, "net1", None, &["eth0 0", "net1 4096"]);
         let routes = check_add(&routes, "net1", Some("net1"), &["net1 0", "eth0 4096"]);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn merged_ipv6_defaults_are_parted() {
+    fn splits_merged_ipv6_default_routes() {
         let routes = [default("eth0", "fe80::1", 1024), default("net1", "fd00:6::1", 1024)];
         check(&routes, "eth0", &["eth0 1024", "net1 4096"]);
         check(&routes, "net1", &["net1 1024", "eth0 4096"]);

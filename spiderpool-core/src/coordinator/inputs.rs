@@ -20,7 +20,7 @@ pub struct Inputs<'a> {
     /// The node link's host end as found; empty if it is not there.
     pub host_end: &'a Namespace,
     /// MAC of the cluster NIC's host end.
-    pub cluster_peer: MacAddr,
+    pub host_veth_mac: MacAddr,
     /// Addresses of the node.
     pub nodes: &'a [IpAddr],
     /// With which source the node reaches the NIC's addresses, as the kernel says.

@@ -117,7 +117,7 @@ pub fn plan_host_routes(
 pub fn pod_neighbors(
     link: &NodeLink,
     underlay: &[(&IfName, &[IpNet])],
-    cluster_peer: MacAddr,
+    host_veth_mac: MacAddr,
     nodes: &[IpAddr],
 ) -> Vec<Neighbor> {
     let mut wanted = Vec::new();
@@ -128,7 +128,7 @@ pub fn pod_neighbors(
         }
         for (nic, addresses) in underlay {
             if addresses.iter().any(|net| net.contains(node)) {
-                wanted.push(Neighbor { dev: (*nic).clone(), address: *node, mac: cluster_peer });
+                wanted.push(Neighbor { dev: (*nic).clone(), address: *node, mac: host_veth_mac });
             }
         }
     }
@@ -144,12 +144,12 @@ pub fn plan_pod_neighbors(present: &[Neighbor], wanted: Vec<Neighbor>) -> Vec<St
 /// Deletes the neighbours that were a node's address and are not any more: those with a MAC of ours.
 pub fn plan_stale_neighbors(
     link: &NodeLink,
-    cluster_peer: MacAddr,
+    host_veth_mac: MacAddr,
     present: &[Neighbor],
     wanted: &[Neighbor],
 ) -> Vec<Step> {
     let is_ours = |neighbor: &&Neighbor| {
-        let mac = if neighbor.dev == link.pod { link.host_mac } else { cluster_peer };
+        let mac = if neighbor.dev == link.pod { link.host_mac } else { host_veth_mac };
         neighbor.mac == mac && !wanted.contains(neighbor)
     };
     let stale = present.iter().filter(is_ours);

@@ -10,7 +10,7 @@ use super::node_link::{
 };
 use super::{
     Config, Inputs, Namespace, Place, PlanError, PolicyRoute, RouteHints, Step, plan_default_routes,
-    plan_sourced_defaults, project,
+    plan_source_specific_defaults, project,
 };
 use crate::Unsupported;
 use crate::dataplane::{HintInputs, is_hint, plan_route_hints};
@@ -51,7 +51,7 @@ pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     plan_sysctls(inputs, &addresses, &mut plan.links);
     plan_node_link(inputs, &node_link, &addresses, &mut plan.links);
     plan.links.extend(plan_host_neighbors(&node_link, inputs.host_end, &addresses));
-    let wanted = pod_neighbors(&node_link, &[(inputs.nic, &addresses)], inputs.cluster_peer, inputs.nodes);
+    let wanted = pod_neighbors(&node_link, &[(inputs.nic, &addresses)], inputs.host_veth_mac, inputs.nodes);
     plan.links.extend(plan_pod_neighbors(&inputs.pod.neighbors, wanted));
     plan_routes(inputs, &node_link, &addresses, &mut plan.routes)?;
     Ok(plan)
@@ -59,7 +59,7 @@ pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
 
 /// Destinations that the pod's own routes send by an underlay NIC and the cluster's CIDRs must not drag away:
 /// connected subnets, pool routes, policyRoutes.
-pub fn stays(routes: &[Route], cluster_nic: &IfName) -> Vec<IpNet> {
+pub fn unsteered_destinations(routes: &[Route], cluster_nic: &IfName) -> Vec<IpNet> {
     let mut found: Vec<_> = routes
         .iter()
         .filter(|r| !r.is_default() && r.dev != *cluster_nic && r.dev.as_str() != NODE_LINK)
@@ -149,7 +149,7 @@ fn plan_routes(
         check_default_route_nic(inputs)?;
         pod_steps = plan_default_routes(&pod.routes, &config.preference(inputs.nic))?;
         let routes = project(&pod.routes, &pod_steps);
-        pod_steps.extend(plan_sourced_defaults(&routes, &pod.addresses, &config.first_nic));
+        pod_steps.extend(plan_source_specific_defaults(&routes, &pod.addresses, &config.first_nic));
     }
     for policy in own_policy_routes(config, pod, inputs.nic) {
         let (hints, others): (Vec<&Route>, Vec<&Route>) =

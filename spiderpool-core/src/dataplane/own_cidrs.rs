@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_that_nobody_names_stays_the_agents() {
+    fn kinds_that_are_not_overridden_come_from_the_agent() {
         let set = |text: &str| Some(BTreeSet::from([text.parse::<IpNet>().unwrap()]));
         let mut own = OwnCidrs { hijack: set("169.254.20.10/32"), ..OwnCidrs::default() };
         own.join(&OwnCidrs { hijack: set("169.254.20.11/32"), service: set("10.96.0.0/12"), pod: None });

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::default_route::DefaultRoute;
 use super::error::IpamError;
 use super::pool_source::PoolSource;
-use super::route::{Route, RouteError};
+use super::route::{IpamRoute, RouteError};
 use crate::Unsupported;
 use crate::go_json::from_go_json;
 use crate::ip::Family;
@@ -26,7 +26,7 @@ pub struct PodAnnotations {
     /// `ippool`; not looked at when `ippools` is there.
     pub ippool: Option<PoolLists>,
     /// `routes`.
-    pub routes: Vec<Route>,
+    pub routes: Vec<IpamRoute>,
 }
 
 /// Pools by family.
@@ -176,13 +176,13 @@ fn nics_in_order(networks: Option<&str>) -> Result<Vec<IfName>, IpamError> {
     Ok([first].into_iter().chain(rest).collect())
 }
 
-fn parse_routes(text: &str) -> Result<Vec<Route>, IpamError> {
+fn parse_routes(text: &str) -> Result<Vec<IpamRoute>, IpamError> {
     let items: Vec<RouteItem> =
         from_go_json::<Option<_>>(text).map_err(|e| invalid(key::ROUTES, &e))?.unwrap_or_default();
     items
         .iter()
         .map(|item| {
-            Route::parse(&item.dst, &item.gw)
+            IpamRoute::parse(&item.dst, &item.gw)
                 .map_err(|e: RouteError| invalid(key::ROUTES, &format!("invalid route format, {e}")))
         })
         .collect()

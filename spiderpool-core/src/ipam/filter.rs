@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn one_pool_left_is_enough_and_a_missing_one_is_not_forgiven() {
+    fn one_matching_pool_is_enough_but_a_missing_pool_is_an_error() {
         let table = [pool("a", |p| p.disabled = true), pool("b", |_| {})].into();
         assert_eq!(filter(&table, &["a", "b"], Family::V4), Ok(names(&["b"])));
         let error = filter(&table, &["b", "c"], Family::V4).unwrap_err();

@@ -10,7 +10,7 @@ use crate::names::IfName;
 
 /// What happens for one NIC and family. `H` is a holding, with whatever the caller knows beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step<H> {
+pub enum AllocationStep<H> {
     /// The pod holds this address; it stays.
     Keep {
         /// What is wanted.
@@ -31,7 +31,7 @@ pub enum Step<H> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllocationPlan<H> {
     /// One step per NIC and family, in the order of the candidates.
-    pub steps: Vec<Step<H>>,
+    pub steps: Vec<AllocationStep<H>>,
     /// Addresses of the NIC that is being added which nothing wants; to be freed once all steps have succeeded,
     /// never before. Those of another NIC wait for its own ADD: it may be up with any of them.
     pub surplus: Vec<H>,
@@ -64,10 +64,10 @@ pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
         match of_candidate.min_by_key(|h| (place(h.as_ref()), h.as_ref().ip())) {
             Some(held) => {
                 kept.push(held.as_ref().ip());
-                steps.push(Step::Keep { held: held.clone(), candidate });
+                steps.push(AllocationStep::Keep { held: held.clone(), candidate });
             }
             None => match find_pools(&candidate) {
-                Ok(pools) => steps.push(Step::Allocate { candidate, pools }),
+                Ok(pools) => steps.push(AllocationStep::Allocate { candidate, pools }),
                 Err(failure) => failures.push(failure),
             },
         }
@@ -115,11 +115,13 @@ mod tests {
     }
 
     fn texts(plan: &AllocationPlan<Holding>) -> (Vec<String>, Vec<String>) {
-        let step = |step: &Step<Holding>| match step {
-            Step::Keep { candidate, held } => {
+        let step = |step: &AllocationStep<Holding>| match step {
+            AllocationStep::Keep { candidate, held } => {
                 format!("{} {} keep {}", candidate.nic, candidate.family, held.ip())
             }
-            Step::Allocate { candidate: c, .. } => format!("{} {} from {}", c.nic, c.family, c.pools[0]),
+            AllocationStep::Allocate { candidate: c, .. } => {
+                format!("{} {} from {}", c.nic, c.family, c.pools[0])
+            }
         };
         (plan.steps.iter().map(step).collect(), plan.surplus.iter().map(|h| h.ip().to_string()).collect())
     }
@@ -187,7 +189,7 @@ mod tests {
         let mut holds: Vec<Holding> = Vec::new();
         for round in 0..2 {
             for step in plan(&wanted, &holds, "eth0").steps {
-                let Step::Allocate { candidate, .. } = step else { continue };
+                let AllocationStep::Allocate { candidate, .. } = step else { continue };
                 assert_eq!(round, 0, "the second ADD must keep both");
                 let context = PickContext {
                     node: "n",
@@ -237,8 +239,8 @@ mod tests {
             let plan = plan(&candidates, &holds, "net0");
             prop_assert_eq!(plan.steps.len(), candidates.len());
             let kept: Vec<_> = plan.steps.iter().filter_map(|step| match step {
-                Step::Keep { held, .. } => Some(held.clone()),
-                Step::Allocate { candidate: c, .. } => {
+                AllocationStep::Keep { held, .. } => Some(held.clone()),
+                AllocationStep::Allocate { candidate: c, .. } => {
                     assert!(!holds.iter().any(|h| h.nic == c.nic && h.family() == c.family));
                     None
                 }

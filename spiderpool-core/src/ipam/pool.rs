@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::route::Route;
+use super::route::IpamRoute;
 use crate::ip::{Family, IpSet};
 use crate::label_selector::LabelSelector;
 use crate::names::PoolName;
@@ -29,7 +29,7 @@ pub struct Pool {
     /// Next hop of the default route.
     pub gateway: Option<IpAddr>,
     /// Further routes.
-    pub routes: Vec<Route>,
+    pub routes: Vec<IpamRoute>,
     /// Nodes that may use it; none listed means all.
     pub node_names: Vec<String>,
     /// Namespaces that may use it; none listed means all.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::default_route::DefaultRoute;
-use super::route::Route;
+use super::route::IpamRoute;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
 
@@ -21,7 +21,7 @@ pub struct Allocated {
     /// The pool's gateway.
     pub gateway: Option<IpAddr>,
     /// The pool's routes.
-    pub routes: Vec<Route>,
+    pub routes: Vec<IpamRoute>,
     /// Whether the NIC gets a default route by that gateway.
     pub default_route: DefaultRoute,
 }
@@ -32,7 +32,7 @@ pub struct NicRoute {
     /// The NIC.
     pub nic: IfName,
     /// The route.
-    pub route: Route,
+    pub route: IpamRoute,
     /// Why the pod has it.
     pub origin: RouteOrigin,
 }
@@ -54,13 +54,14 @@ pub struct Response {
     /// All routes, in the order of the addresses.
     pub routes: Vec<NicRoute>,
     /// Routes of the pod's annotation whose next hop is in no subnet of the pod; to be warned about.
-    pub unplaced: Vec<Route>,
+    pub unplaced: Vec<IpamRoute>,
 }
 
 /// Puts together what the pod has. A route of the annotation goes to the first address in whose subnet its next
 /// hop is.
-pub fn build_response(addresses: Vec<Allocated>, custom: &[Route]) -> Response {
-    let place = |route: &Route| addresses.iter().position(|allocated| allocated.address.contains(&route.gw));
+pub fn build_response(addresses: Vec<Allocated>, custom: &[IpamRoute]) -> Response {
+    let place =
+        |route: &IpamRoute| addresses.iter().position(|allocated| allocated.address.contains(&route.gw));
     let placed: Vec<_> = custom.iter().map(|route| (place(route), *route)).collect();
     let mut routes = Vec::new();
     for (index, allocated) in addresses.iter().enumerate() {
@@ -74,9 +75,9 @@ pub fn build_response(addresses: Vec<Allocated>, custom: &[Route]) -> Response {
     Response { addresses, routes, unplaced }
 }
 
-fn default_route(allocated: &Allocated) -> Option<Route> {
+fn default_route(allocated: &Allocated) -> Option<IpamRoute> {
     let gateway = allocated.gateway.filter(|_| allocated.default_route == DefaultRoute::Keep);
-    gateway.map(|gw| Route { dst: Family::of(gw).default_route(), gw })
+    gateway.map(|gw| IpamRoute { dst: Family::of(gw).default_route(), gw })
 }
 
 #[cfg(test)]
@@ -94,8 +95,8 @@ mod tests {
         }
     }
 
-    fn route(dst: &str, gw: &str) -> Route {
-        Route::parse(dst, gw).unwrap()
+    fn route(dst: &str, gw: &str) -> IpamRoute {
+        IpamRoute::parse(dst, gw).unwrap()
     }
 
     fn texts(response: &Response) -> Vec<String> {
@@ -145,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn routes_that_are_none() {
-        let error = |dst, gw| Route::parse(dst, gw).unwrap_err().to_string();
+    fn invalid_routes_are_refused() {
+        let error = |dst, gw| IpamRoute::parse(dst, gw).unwrap_err().to_string();
         assert!(error("10.0.0.0", "10.0.0.1").contains("destination \"10.0.0.0\""));
         assert!(error("10.0.0.0/8", "x").contains("gateway \"x\""));
         assert!(error("10.0.0.0/8", "fd00::1").contains("not of one family"));

@@ -10,7 +10,7 @@ use crate::ip::Family;
 
 /// A route of a pool or of the pod's annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
+pub struct IpamRoute {
     /// Destination.
     pub dst: IpNet,
     /// Next hop.
@@ -31,7 +31,7 @@ pub enum RouteError {
     Mixed(IpNet, IpAddr),
 }
 
-impl Route {
+impl IpamRoute {
     /// Parses both members.
     pub fn parse(dst: &str, gw: &str) -> Result<Self, RouteError> {
         let dst: IpNet = dst.parse().map_err(|e| RouteError::Destination(dst.to_owned(), e))?;
@@ -44,7 +44,7 @@ impl Route {
     }
 }
 
-impl fmt::Display for Route {
+impl fmt::Display for IpamRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} via {}", self.dst, self.gw)
     }

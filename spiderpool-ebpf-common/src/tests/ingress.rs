@@ -143,7 +143,7 @@ fn an_underlay_address_called_by_eth0_is_not_recorded() {
 }
 
 #[test]
-fn flows_end() {
+fn flows_close_and_expire() {
     let e = to_pod(NET1, Family::V4);
     let reply = frames::tcp(e.back(), ACK, b"x");
     // Packets that come in (true) or go out by net1, then idle seconds that end the flow.

@@ -243,7 +243,11 @@ impl Creation {
 
 /// The object, parsed. One that does not parse is nobody's that we know: it stays in use.
 fn readable(object: &SpiderIPAddress) -> Option<AddressObject> {
-    AddressObject::try_from(object).inspect_err(|error| warn!(%error, "address is left alone")).ok()
+    AddressObject::try_from(object)
+        .inspect_err(
+            |error| warn!(%error, "SpiderIPAddress cannot be parsed, its address is treated as in use"),
+        )
+        .ok()
 }
 
 /// Whether lists of the pool show the object.

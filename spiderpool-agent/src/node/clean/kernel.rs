@@ -13,7 +13,7 @@ use crate::pod_network::{StateFileError, state_file};
 
 /// Pods that run, and links that belong to none of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct PodNetworks {
+pub(super) struct FoundOnNode {
     /// Pods of the inventory whose network namespace exists.
     pub(super) pods: BTreeSet<PodName>,
     /// Host ends of node links that no such pod has.
@@ -32,10 +32,10 @@ pub(super) enum ReadError {
 }
 
 /// Reads the inventory and compares it with the node's links.
-pub(super) async fn read(state: &Path) -> Result<PodNetworks, ReadError> {
+pub(super) async fn read(state: &Path) -> Result<FoundOnNode, ReadError> {
     let inventory = state_file::read(state)?.unwrap_or_default();
     let links = Netlink::open()?.links().await?;
-    let mut found = PodNetworks { orphaned_nics: inventory.orphaned(), ..PodNetworks::default() };
+    let mut found = FoundOnNode { orphaned_nics: inventory.orphaned(), ..FoundOnNode::default() };
     let mut in_use = BTreeSet::new();
     for pod in inventory.pods() {
         let Ok(ends) = NodeLink::of(pod.container_id.as_str()) else { continue };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use spiderpool_core::names::{IfName, PodName};
 
-use super::kernel::PodNetworks;
+use super::kernel::FoundOnNode;
 
 /// What [`super::run`] does.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,13 +18,13 @@ pub(super) struct Plan {
 /// Decides from what the kernel shows and from the pods that hold addresses by the API server.
 /// A source that cannot be read counts as in use: a missing plugin keeps pods from terminating.
 pub(super) fn plan(
-    in_kernel: Result<PodNetworks, String>,
+    in_kernel: Result<FoundOnNode, String>,
     in_api: Result<BTreeSet<PodName>, String>,
 ) -> Plan {
     let mut keep = Vec::new();
     let kernel = in_kernel.unwrap_or_else(|error| {
         keep.push(format!("NICs of pods cannot be listed: {error}"));
-        PodNetworks::default()
+        FoundOnNode::default()
     });
     let api = in_api.unwrap_or_else(|error| {
         keep.push(format!("pods with addresses cannot be listed: {error}"));
@@ -49,8 +49,8 @@ mod tests {
         names.iter().map(|name| PodName::new("d", *name).unwrap()).collect()
     }
 
-    fn kernel(names: &[&str]) -> PodNetworks {
-        PodNetworks { pods: pods(names), idle_links: vec!["sp0".parse().unwrap()], orphaned_nics: 0 }
+    fn kernel(names: &[&str]) -> FoundOnNode {
+        FoundOnNode { pods: pods(names), idle_links: vec!["sp0".parse().unwrap()], orphaned_nics: 0 }
     }
 
     #[test]

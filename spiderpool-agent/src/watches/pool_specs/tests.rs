@@ -168,7 +168,7 @@ async fn a_pool_that_the_watch_has_not_seen_is_read() {
 }
 
 #[tokio::test]
-async fn a_pool_that_cannot_be_decoded_is_its_own_trouble() {
+async fn an_undecodable_pool_does_not_affect_others() {
     let bench = Bench::new();
     bench.put("good", 1, &spec(0));
     bench.put("bad", 1, &json!({"subnet": "10.6.0.0/16", "ips": 5}));

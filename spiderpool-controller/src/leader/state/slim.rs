@@ -75,7 +75,7 @@ impl From<PodObject> for SlimPod {
 fn identity(meta: &ObjectMeta, uid: &str) -> Option<PodIdentity> {
     let name = PodName::new(meta.namespace.as_deref()?, meta.name.as_deref()?);
     let identity = name.and_then(|name| Ok(PodIdentity { name, uid: uid.parse()? }));
-    identity.inspect_err(|error| warn!(%error, "object is left alone")).ok()
+    identity.inspect_err(|error| warn!(%error, "object cannot be parsed, ignored")).ok()
 }
 
 /// A node as it is kept.
@@ -115,7 +115,7 @@ impl From<SpiderIPAddress> for SlimAddress {
     fn from(address: SpiderIPAddress) -> Self {
         let holding = Holding::try_from(&address);
         Self {
-            holding: holding.inspect_err(|error| warn!(%error, "address is left alone")).ok(),
+            holding: holding.inspect_err(|error| warn!(%error, "SpiderIPAddress cannot be parsed, its address is treated as in use")).ok(),
             ip: address.metadata.name.and_then(|name| parse_object_name(&name).ok()),
             pool: address.spec.pool,
         }

@@ -87,7 +87,7 @@ impl Pod {
             config: &self.config,
             pod: &self.namespace,
             host_end: &self.host_end,
-            cluster_peer: EE,
+            host_veth_mac: EE,
             nodes: &self.nodes,
             sources: &[],
             expected: self.expected.as_deref(),
@@ -167,7 +167,10 @@ fn everything_that_can_be_configured() {
     insta::assert_snapshot!("everything", plan);
     pod.apply(&plan);
     pod.check_settled("net1");
-    assert!(stays(&pod.namespace.routes, &nic("eth0")).contains(&"192.168.3.0/24".parse().unwrap()));
+    assert!(
+        unsteered_destinations(&pod.namespace.routes, &nic("eth0"))
+            .contains(&"192.168.3.0/24".parse().unwrap())
+    );
 }
 
 #[test]
@@ -230,7 +233,8 @@ fn connected_subnets_and_pool_routes_stay() {
     let mut pod = Pod::new("{}");
     pod.namespace.routes.push(route("192.168.0.0/16", "net1", Some("10.6.0.9"), 0));
     pod.namespace.routes.push(route("fe80::/64", "net1", None, 256));
-    let found: Vec<_> = stays(&pod.namespace.routes, &nic("eth0")).iter().map(ToString::to_string).collect();
+    let found: Vec<_> =
+        unsteered_destinations(&pod.namespace.routes, &nic("eth0")).iter().map(ToString::to_string).collect();
     assert_eq!(found, ["10.6.0.0/16", "192.168.0.0/16", "fd00:10:6::/64"]);
 }
 

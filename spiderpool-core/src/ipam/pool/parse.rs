@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Affinities, Pool, PoolError, PoolFault, PoolProblem};
 use crate::ip::{Family, IpRange, IpSet};
-use crate::ipam::route::Route;
+use crate::ipam::route::IpamRoute;
 use crate::label_selector::{LabelSelector, SelectorFields};
 use crate::names::PoolName;
 
@@ -59,7 +59,7 @@ impl Pool {
         });
         let gateway = parse_gateway(fields.gateway, subnet, usable.as_ref(), &mut faults);
         let routes = fields.routes.iter().enumerate().filter_map(|(index, (dst, gw))| {
-            faults.check(&format!("spec.routes[{index}]"), Route::parse(dst, gw), PoolProblem::Route)
+            faults.check(&format!("spec.routes[{index}]"), IpamRoute::parse(dst, gw), PoolProblem::Route)
         });
         let routes = routes.collect();
         let affinities = Affinities {
