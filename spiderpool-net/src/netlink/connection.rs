@@ -177,9 +177,14 @@ impl Netlink {
             if let Poll::Ready(answer) = request.as_mut().poll(cx) {
                 return Poll::Ready(Some(answer));
             }
-            let mut has_failed = Pin::new(&mut self.connection).poll(cx).is_ready();
-            // It sends after it has read, and the kernel answers before the send returns.
-            has_failed |= Pin::new(&mut self.connection).poll(cx).is_ready();
+            // It sends after it has read, and the kernel answers before the send returns: after each request that was
+            // sent there is something to read, which nothing else wakes this task for.
+            let mut has_failed = false;
+            let mut sent = None;
+            while !has_failed && sent != Some(self.connection.socket_mut().sent()) {
+                sent = Some(self.connection.socket_mut().sent());
+                has_failed = Pin::new(&mut self.connection).poll(cx).is_ready();
+            }
             // Either the rest of a cancelled request's answer, or the notice that messages were lost.
             while let Poll::Ready(Some((message, _))) = Pin::new(&mut self.unsolicited).poll_next(cx) {
                 has_failed |= matches!(message.payload, NetlinkPayload::Overrun(_));

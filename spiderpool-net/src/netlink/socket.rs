@@ -91,6 +91,11 @@ impl Socket {
         self.received.get()
     }
 
+    /// How many requests have been sent.
+    pub(crate) fn sent(&self) -> usize {
+        self.expected.get()
+    }
+
     /// Why the connection has ended.
     pub(crate) fn failure(&self) -> NetlinkError {
         let failure = self.failure.borrow_mut().take();

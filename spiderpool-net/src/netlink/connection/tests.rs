@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -184,6 +185,21 @@ async fn an_overrun_ends_the_request() {
     });
     let error = netlink.links().await.unwrap_err();
     assert!(matches!(error, NetlinkError::Answer { .. }), "{error}");
+}
+
+/// It is sent before the next one is, by the same poll that reads: nobody wakes the task for what comes after.
+#[tokio::test]
+async fn a_request_that_was_cancelled_before_it_was_sent_does_not_hold_up_the_next_one() {
+    let (mut netlink, requests) = connect(|_| vec![link("eth0"), done(0)]);
+    netlink.links().await.unwrap();
+    for _ in 0..3 {
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        drop(netlink.handle.request(request).unwrap());
+    }
+    let links = tokio::time::timeout(Duration::from_secs(10), netlink.links()).await;
+    assert_eq!(names(links.expect("an answer").unwrap()), ["eth0"]);
+    assert_eq!(requests.load(Ordering::Relaxed), 5);
 }
 
 #[tokio::test]
