@@ -22,6 +22,9 @@ pub enum ManifestError {
         /// What is wrong.
         source: SettingsError,
     },
+    /// A pool needs a name.
+    #[error("the default {0} pool needs a name: it is empty")]
+    NoName(Family),
     /// A pool needs a subnet.
     #[error("the default {family} pool {name} needs a subnet: it is empty")]
     NoSubnet {
@@ -73,6 +76,7 @@ pub fn plan(file: &InitFile) -> Result<Vec<Manifest>, ManifestError> {
     }
     if let (Some(v4), Some(v6)) = (&file.ipv4_pool, &file.ipv6_pool)
         && v4.name == v6.name
+        && !v4.name.is_empty()
     {
         return Err(ManifestError::SameName(v4.name.clone()));
     }
@@ -103,6 +107,9 @@ fn coordinator(default: &DefaultCoordinator) -> Result<Manifest, ManifestError> 
 }
 
 fn pool(default: &DefaultPool, family: Family) -> Result<Manifest, ManifestError> {
+    if default.name.is_empty() {
+        return Err(ManifestError::NoName(family));
+    }
     if default.subnet.is_empty() {
         return Err(ManifestError::NoSubnet { family, name: default.name.clone() });
     }
@@ -195,6 +202,7 @@ ipv6Pool: {name: default-v6-ippool, subnet: "fd00::/64"}
     #[test]
     fn invalid_values_are_refused_by_name() {
         refused(|file| v4(file).name = "default-v6-ippool".into(), &["both named", "default-v6-ippool"]);
+        refused(|file| v4(file).name = String::new(), &["default IPv4 pool needs a name"]);
         refused(|file| v4(file).subnet = String::new(), &["IPv4 pool default-v4-ippool", "needs a subnet"]);
         refused(|file| v4(file).subnet = "fd00::/64".into(), &["default-v4-ippool", "ipVersion"]);
         refused(|file| v4(file).gateway = "10.6.10.1".into(), &["excludeIPs"]);
