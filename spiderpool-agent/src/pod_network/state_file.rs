@@ -10,7 +10,9 @@ use thiserror::Error;
 use super::inventory::Inventory;
 
 /// Raised when an older agent could not read the file any more.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The oldest that this one reads.
+const OLDEST: u32 = 1;
 
 /// The file cannot be read or written.
 #[derive(Debug, Error)]
@@ -62,7 +64,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Inventory>, StateFileError> {
     };
     let state: Read = serde_json::from_slice(&bytes)
         .map_err(|source| StateFileError::Format { path: path.to_owned(), source })?;
-    if state.version != VERSION {
+    if !(OLDEST..=VERSION).contains(&state.version) {
         return Err(StateFileError::Version { path: path.to_owned(), found: state.version });
     }
     Ok(Some(state.inventory))
@@ -100,13 +102,25 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path().join("run")).unwrap().count(), 1);
     }
 
+    /// Its records lack what version 1 had to have, so an agent of then must not take it for one of its own.
+    #[test]
+    fn version_1_is_read_and_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dataplane.json");
+        fs::write(&path, r#"{"version":1,"inventory":{"pods":{},"lastId":7}}"#).unwrap();
+        let inventory = read(&path).unwrap().unwrap();
+        write(&path, &inventory).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().starts_with(r#"{"version":2,"#));
+        assert_eq!(read(&path).unwrap(), Some(inventory));
+    }
+
     #[test]
     fn a_file_of_another_format_or_version_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dataplane.json");
         fs::write(&path, "{").unwrap();
         assert!(matches!(read(&path), Err(StateFileError::Format { .. })));
-        fs::write(&path, r#"{"version":2,"inventory":{"pods":{},"lastId":0}}"#).unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("version 2"));
+        fs::write(&path, r#"{"version":3,"inventory":{"pods":{},"lastId":0}}"#).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("version 3, this agent knows 2"));
     }
 }
