@@ -10,6 +10,7 @@ mod metrics;
 mod profiles;
 mod settings;
 
+use spiderpool_dataplane::NicsOrigin;
 use spiderpool_runtime::health::Condition;
 use thiserror::Error;
 use tracing::error;
@@ -36,12 +37,15 @@ pub(crate) struct EbpfDataplane {
     /// Met while programs and maps are loaded.
     condition: Condition,
     loaded: Result<Loaded, NotLoaded>,
+    /// Of the first attempt: the next one finds the map that took the place of another.
+    nics_origin: Option<NicsOrigin>,
 }
 
 impl EbpfDataplane {
     /// Nothing is loaded yet.
     pub(crate) fn new(settings: Settings, metrics: DataplaneMetrics, condition: Condition) -> Self {
-        Self { settings, metrics, condition, loaded: Err(NotLoaded("not yet".to_owned())) }
+        let loaded = Err(NotLoaded("not yet".to_owned()));
+        Self { settings, metrics, condition, loaded, nics_origin: None }
     }
 
     /// Where programs and maps are.
@@ -55,20 +59,25 @@ impl EbpfDataplane {
     }
 
     /// Loads programs and maps, to be handed to [`Self::finish`] when the NICs that were found in the maps are in the
-    /// inventory.
-    pub(crate) fn load(&self) -> Result<(Loaded, Vec<FoundNic>), DataplaneError> {
-        Loaded::load(&self.settings, self.metrics.clone())
+    /// inventory; with them, where their map comes from.
+    pub(crate) fn load(&mut self) -> Result<(Loaded, Vec<FoundNic>, NicsOrigin), DataplaneError> {
+        let (loaded, found) = Loaded::load(&self.settings, self.metrics.clone())?;
+        let origin = *self.nics_origin.get_or_insert(loaded.nics_origin());
+        Ok((loaded, found, origin))
     }
 
     /// The attempt to load has ended; a failure is logged when it is not the one of the last attempt.
-    pub(crate) fn finish(&mut self, outcome: Result<Loaded, String>) {
-        match &outcome {
-            Ok(_) => self.condition.met(),
+    pub(crate) fn finish(&mut self, mut outcome: Result<Loaded, String>) {
+        match &mut outcome {
+            Ok(loaded) => {
+                loaded.follow_logs();
+                self.condition.met();
+            }
             Err(reason) => {
                 if self.loaded.as_ref().err().is_none_or(|last| last.0 != *reason) {
                     error!(error = reason, "eBPF dataplane cannot be loaded, trying again");
                 }
-                self.condition.unmet(reason);
+                self.condition.unmet(reason.as_str());
             }
         }
         self.loaded = outcome.map_err(NotLoaded);

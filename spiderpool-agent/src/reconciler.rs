@@ -64,8 +64,8 @@ impl Reconciler {
     fn try_load(&mut self) -> Result<Loaded, RegistrationError> {
         // Not before the inventory is known, or known to be lost: whatever is written would take its place.
         let inventory = self.pods.inventory()?;
-        let (loaded, found) = self.ebpf.load()?;
-        inventory.compare(&found);
+        let (loaded, found, origin) = self.ebpf.load()?;
+        inventory.compare(&found, origin);
         debug!(found = found.len(), orphaned = inventory.orphaned(), "inventory compared with the maps");
         self.pods.save()?;
         Ok(loaded)

@@ -21,7 +21,7 @@ mod sys;
 pub use attach::{AttachError, AttachedFilters, detach};
 pub use error::{LoadError, MapError, OpenError};
 pub use flows::Expired;
-pub use load::{Dataplane, Replaced, Sizes};
+pub use load::{Dataplane, NicsOrigin, Replaced, Sizes};
 pub use logs::Logs;
 pub use programs::Programs;
 pub use spiderpool_ebpf_common::maps::{

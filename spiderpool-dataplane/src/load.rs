@@ -57,6 +57,17 @@ impl Default for Sizes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced(pub &'static str);
 
+/// Where the map `nics` comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NicsOrigin {
+    /// It was pinned, and fits: it has the entries of every NIC whose programs run.
+    Kept,
+    /// A pinned one did not fit. Programs that are attached already go on with that one, whose entries are not seen here.
+    Replaced,
+    /// None was pinned: since the node started no programs have run.
+    New,
+}
+
 /// The loaded programs and their maps. Dropping it leaves pins and attached programs as they are.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -64,6 +75,7 @@ pub struct Dataplane {
     programs: Programs,
     logs: Option<Logs>,
     replaced: Vec<Replaced>,
+    nics_origin: NicsOrigin,
 }
 
 impl Dataplane {
@@ -102,6 +114,7 @@ impl Dataplane {
         loader: &mut EbpfLoader<'a>,
     ) -> Result<Self, LoadError> {
         set_sizes(loader, sizes);
+        let was_pinned = pin_dir.join(names::NICS).exists();
         let replaced = unpin_incompatible(loader, object, bytes, pin_dir)?;
         for (map, pin) in PINS {
             loader.map_pin_path(map, pin_dir.join(pin));
@@ -113,7 +126,12 @@ impl Dataplane {
         pins::replace(ingress.as_fd(), &pin_dir.join(names::INGRESS))?;
         let maps = Maps::take(&mut ebpf)?;
         let logs = Logs::take(&mut ebpf);
-        Ok(Self { maps, programs: Programs::new(egress, ingress), logs, replaced })
+        let nics_origin = match was_pinned {
+            false => NicsOrigin::New,
+            true if replaced.contains(&Replaced(names::NICS)) => NicsOrigin::Replaced,
+            true => NicsOrigin::Kept,
+        };
+        Ok(Self { maps, programs: Programs::new(egress, ingress), logs, replaced, nics_origin })
     }
 
     /// The programs, to attach them.
@@ -124,6 +142,11 @@ impl Dataplane {
     /// Pinned maps that did not fit and were replaced by empty ones: their contents must be written again.
     pub fn replaced(&self) -> &[Replaced] {
         &self.replaced
+    }
+
+    /// Where the map `nics` comes from.
+    pub const fn nics_origin(&self) -> NicsOrigin {
+        self.nics_origin
     }
 
     /// The programs' log; `None` the second time.

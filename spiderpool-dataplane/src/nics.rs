@@ -14,9 +14,13 @@ impl Dataplane {
         self.maps.nics.set(u32::from(id), nic, 0).map_err(MapError::of(names::NICS))
     }
 
-    /// Empties the entry of a NIC id, forgets its addresses and sets its counters to zero. Idempotent.
+    /// Empties the entry of a NIC id, forgets its addresses and sets its counters to zero. Idempotent. An id that does
+    /// not fit has no entry: the map was larger when it was given out.
     pub fn nic_remove(&mut self, id: u16) -> Result<(), MapError> {
         self.addresses_set(id, 0, &[])?;
+        if id > self.max_id() {
+            return Ok(());
+        }
         self.nic_put(id, &NicEntry::default())?;
         let cpus = aya::util::nr_cpus().map_err(|(_, e)| MapError::System(e))?;
         let zero = PerCpuValues::try_from(vec![Counters::default(); cpus]).map_err(MapError::System)?;

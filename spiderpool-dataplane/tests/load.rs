@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use spiderpool_dataplane::{
-    CidrAction, CidrKind, Dataplane, LoadError, MapError, NicEntry, Programs, ROLE_CLUSTER, Sizes,
+    CidrAction, CidrKind, Dataplane, LoadError, MapError, NicEntry, NicsOrigin, Programs, ROLE_CLUSTER, Sizes,
 };
 use support::{BpfFs, SIZES, can_run, object};
 
@@ -50,6 +50,26 @@ fn a_map_of_another_size_is_replaced_and_the_others_are_kept() {
     let names: Vec<_> = second.replaced().iter().map(|r| r.0).collect();
     assert_eq!(names, ["nat"]);
     assert_eq!(second.nics().unwrap(), [(3, nic())]);
+}
+
+#[test]
+fn nic_ids_beyond_a_smaller_map_have_nothing_to_remove() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let mut first = fs.load();
+    assert_eq!(first.nics_origin(), NicsOrigin::New);
+    let last = first.max_id();
+    first.addresses_set(last, 3, &["10.1.2.3".parse().unwrap()]).unwrap();
+    drop(first);
+    assert_eq!(fs.load().nics_origin(), NicsOrigin::Kept);
+    let smaller = Sizes { nics: SIZES.nics / 2, ..SIZES };
+    let mut second = Dataplane::load(&object(), &fs.pins(), &smaller).unwrap();
+    assert_eq!(second.nics_origin(), NicsOrigin::Replaced);
+    assert!(second.max_id() < last);
+    second.nic_remove(last).unwrap();
+    assert!(matches!(second.nic_put(last, &nic()), Err(MapError::NicId { .. })));
 }
 
 #[test]

@@ -87,6 +87,11 @@ impl Agent {
         self.process.kill()
     }
 
+    /// Its log, that of earlier agents of the node included.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()

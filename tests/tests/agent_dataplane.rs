@@ -211,6 +211,31 @@ fn maps_that_load_late_hold_what_became_known_before() {
     lab.agents.push(agent);
 }
 
+/// A full disk lasts longer than one attempt, and each of them opens the programs' log.
+#[test]
+fn attempts_to_load_that_fail_leave_no_thread() {
+    let Some(mut lab) = lab("attempts_to_load_that_fail") else { return };
+    let attempts = |agent: &Agent| agent.log().matches("eBPF dataplane loaded").count();
+    let agent = lab.agents.remove(0);
+    let before = attempts(&agent);
+    agent.kill().unwrap();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    // Where the inventory is written before it takes the place of the last one.
+    let blocked = "/run/spidernet/dataplane.new";
+    node.run(|| Ok(std::fs::create_dir_all(blocked)?)).unwrap();
+    let agent = Agent::start(plane, node).unwrap();
+    let log_threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", agent.id())).unwrap().flatten();
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).ok();
+        tasks.filter_map(name).filter(|name| name.trim() == "bpf-log").count()
+    };
+    until("two attempts", 3 * LIMIT, || attempts(&agent) >= before + 2);
+    assert_eq!(log_threads(), 0, "nothing is loaded");
+    node.run(|| Ok(std::fs::remove_dir(blocked)?)).unwrap();
+    until("the attempt that succeeds", LIMIT, || log_threads() == 1);
+    lab.agents.push(agent);
+}
+
 /// The kernel gives inodes of namespaces again, and a runtime may give paths again.
 #[test]
 fn a_namespace_that_came_again_under_path_and_inode_is_another_pods() {

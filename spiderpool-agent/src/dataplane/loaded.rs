@@ -1,6 +1,6 @@
 //! Loaded programs and maps, reconciled with the inventory and the destinations.
 
-use spiderpool_dataplane::{AttachError, Dataplane, LoadError, MapError};
+use spiderpool_dataplane::{AttachError, Dataplane, LoadError, MapError, NicsOrigin};
 use thiserror::Error;
 use tracing::{error, info};
 
@@ -51,13 +51,23 @@ impl Loaded {
         metrics: DataplaneMetrics,
     ) -> Result<(Self, Vec<FoundNic>), DataplaneError> {
         let Settings { object, pin_dir, sizes } = settings;
-        let mut maps = Dataplane::load(object, pin_dir, sizes)?;
+        let maps = Dataplane::load(object, pin_dir, sizes)?;
         info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), "eBPF dataplane loaded");
         let found = maps.nics()?.into_iter();
         let found = found.map(|(id, nic)| FoundNic { id, pod: nic.pod, profile: nic.profile }).collect();
         let profiles = Profiles::found(maps.cidr_profiles()?);
-        logs::follow(&mut maps);
         Ok((Self { maps, profiles, metrics, deltas: CounterDeltas::default() }, found))
+    }
+
+    /// Follows the programs' log, for as long as the process runs: not before the load has succeeded as a whole, because
+    /// each attempt would leave a thread behind.
+    pub(super) fn follow_logs(&mut self) {
+        logs::follow(&mut self.maps);
+    }
+
+    /// Where the map with the NICs that were found comes from.
+    pub(super) fn nics_origin(&self) -> NicsOrigin {
+        self.maps.nics_origin()
     }
 
     /// The largest NIC id that the maps have room for.
@@ -147,6 +157,9 @@ impl Loaded {
 
     /// Empties the profiles that no NIC refers to any more; those that an earlier agent has left too.
     pub(crate) fn drop_profiles(&mut self, inventory: &Inventory) -> Result<(), DataplaneError> {
+        if inventory.is_lost() {
+            return Ok(()); // a pod that nobody knows of may be served by any of them
+        }
         for profile in self.profiles.unused(&inventory.profiles_in_use()) {
             self.maps.cidrs_remove_profile(profile)?;
             self.profiles.remove(profile);

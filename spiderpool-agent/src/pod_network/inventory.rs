@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
 use spiderpool_core::names::ContainerId;
+use spiderpool_dataplane::NicsOrigin;
 use thiserror::Error;
 
 use super::ids::{self, FoundNic, ReservedId, next_id};
@@ -142,10 +143,15 @@ impl Inventory {
     }
 
     /// Compares with what an earlier agent left in the maps: an id that no pod has is retired, or orphaned if the
-    /// inventory was lost.
-    pub(crate) fn compare(&mut self, found: &[FoundNic]) {
-        self.reserved = ids::compare(&self.reserved, &self.ids(), self.lost, found);
-        self.lost = false;
+    /// inventory was lost. It stays lost where the map with the entries of its pods was replaced.
+    pub(crate) fn compare(&mut self, found: &[FoundNic], origin: NicsOrigin) {
+        self.reserved = ids::compare(&self.reserved, &self.ids(), self.lost, found, origin);
+        self.lost &= origin == NicsOrigin::Replaced;
+    }
+
+    /// Whether pods may run that the inventory does not know, with profiles that it does not know either.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Takes a registration in. The same NICs get the same ids again; what an older sandbox of another namespace

@@ -152,7 +152,7 @@ fn an_id_is_not_given_out_before_its_entries_are_flushed() {
     assert_eq!(refused, Err(InventoryError::Full(3)));
     let text = serde_json::to_string(&inventory).unwrap();
     let mut restarted: Inventory = serde_json::from_str(&text).unwrap();
-    restarted.compare(&[]);
+    restarted.compare(&[], NicsOrigin::Kept);
     assert_eq!(restarted.retiring(), retiring_pod(1, &[2, 3]), "nor after a restart");
     flush(&mut restarted);
     restarted.register(&request("b", "net1", 1), NETNS, 3).unwrap();
@@ -202,7 +202,10 @@ fn without_a_cluster_nic_nothing_is_registered() {
 #[test]
 fn orphaned_ids_and_profiles_are_not_given_out() {
     let mut inventory = Inventory::lost();
-    inventory.compare(&[FoundNic { id: 1, pod: 1, profile: 1 }, FoundNic { id: 3, pod: 1, profile: 2 }]);
+    inventory.compare(
+        &[FoundNic { id: 1, pod: 1, profile: 1 }, FoundNic { id: 3, pod: 1, profile: 2 }],
+        NicsOrigin::Kept,
+    );
     inventory.free(1);
     register(&mut inventory, &request("a", "net1", 1));
     assert_eq!(inventory.ids(), [2, 4, 5].into());
@@ -218,8 +221,18 @@ fn orphaned_ids_and_profiles_are_not_given_out() {
 fn a_lost_inventory_stays_lost_on_disk_until_it_is_compared() {
     let text = serde_json::to_string(&Inventory::lost()).unwrap();
     let mut restarted: Inventory = serde_json::from_str(&text).unwrap();
-    restarted.compare(&[FoundNic { id: 1, pod: 1, profile: 1 }]);
+    restarted.compare(&[FoundNic { id: 1, pod: 1, profile: 1 }], NicsOrigin::Kept);
     assert_eq!((restarted.orphaned(), restarted.retiring()), (1, vec![]));
+}
+
+/// Programs of pods that nobody knows of go on with the map that was replaced.
+#[test]
+fn a_lost_inventory_stays_lost_while_its_map_is_replaced() {
+    let mut inventory = Inventory::lost();
+    inventory.compare(&[], NicsOrigin::Replaced);
+    assert!(inventory.is_lost());
+    inventory.compare(&[], NicsOrigin::New);
+    assert!(!inventory.is_lost());
 }
 
 #[test]
