@@ -1,4 +1,4 @@
-//! Announces new addresses of a NIC that is up already, by gratuitous ARP and unsolicited neighbour advertisements.
+//! Announces new addresses of a NIC that is up already, by gratuitous ARP and unsolicited neighbor advertisements.
 //!
 //! A NIC that comes up with its addresses is announced by the kernel, which the plugin asks for; some main plugins
 //! (SR-IOV) have it up before. The plugin does not announce itself: closing its socket would take 10 ms of the ADD.

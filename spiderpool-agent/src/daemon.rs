@@ -86,9 +86,9 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>) -> ipam::Settings {
+fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>) -> ipam::IpamSettings {
     let auto_pool = file.enable_spider_subnet && file.enable_auto_pool_for_application;
-    ipam::Settings {
+    ipam::IpamSettings {
         node: environment.node_name.clone(),
         families,
         auto_pool: if auto_pool { AutoPool::Enabled } else { AutoPool::Disabled },
@@ -104,7 +104,7 @@ fn start_reconciler(
     health: &Health,
 ) -> anyhow::Result<(reconciler::Handle, oneshot::Receiver<()>)> {
     let state_file = pod_network::state_path(&environment.state_dir);
-    let settings = dataplane::Settings {
+    let settings = dataplane::DataplaneSettings {
         object: environment.bpf_object.clone(),
         pin_dir: environment.bpf_dir.clone(),
         sizes: environment.map_sizes.sizes(),

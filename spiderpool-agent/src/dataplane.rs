@@ -22,7 +22,7 @@ pub use entries::TooManyNics;
 pub use loaded::DataplaneError;
 pub(crate) use loaded::Loaded;
 pub use metrics::DataplaneMetrics;
-pub use settings::Settings;
+pub use settings::DataplaneSettings;
 
 /// Programs and maps are not loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -32,7 +32,7 @@ pub struct NotLoaded(String);
 /// Programs and maps, or why they are not loaded. Everything here blocks.
 #[derive(Debug)]
 pub(crate) struct EbpfDataplane {
-    settings: Settings,
+    settings: DataplaneSettings,
     metrics: DataplaneMetrics,
     /// Met while programs and maps are loaded.
     condition: Condition,
@@ -43,13 +43,13 @@ pub(crate) struct EbpfDataplane {
 
 impl EbpfDataplane {
     /// Nothing is loaded yet.
-    pub(crate) fn new(settings: Settings, metrics: DataplaneMetrics, condition: Condition) -> Self {
+    pub(crate) fn new(settings: DataplaneSettings, metrics: DataplaneMetrics, condition: Condition) -> Self {
         let loaded = Err(NotLoaded("not yet".to_owned()));
         Self { settings, metrics, condition, loaded, nics_origin: None }
     }
 
     /// Where programs and maps are.
-    pub(crate) const fn settings(&self) -> &Settings {
+    pub(crate) const fn settings(&self) -> &DataplaneSettings {
         &self.settings
     }
 

@@ -16,7 +16,7 @@ use axum::routing::{get, post, put};
 use spiderpool_api::agent::path;
 
 use crate::agent::Agent;
-use error::{Failed, Problem};
+use error::{ErrorResponse, Failed};
 
 pub(crate) use socket::bind;
 
@@ -43,11 +43,11 @@ fn not_implemented(operation: &str) -> Failed {
     Failed::with_status(StatusCode::NOT_IMPLEMENTED, text)
 }
 
-async fn not_found(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, 404, format!("path {} was not found", uri.path()))
+async fn not_found(uri: Uri) -> ErrorResponse {
+    ErrorResponse::new(StatusCode::NOT_FOUND, 404, format!("path {} was not found", uri.path()))
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> Problem {
+async fn not_allowed(method: Method, uri: Uri) -> ErrorResponse {
     let message = format!("method {method} is not allowed for path {}", uri.path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, 405, message)
+    ErrorResponse::new(StatusCode::METHOD_NOT_ALLOWED, 405, message)
 }

@@ -26,4 +26,4 @@ mod workloads;
 pub use endpoint_queue::EndpointQueue;
 pub use error::{AllocateError, PodError, ReleaseError};
 pub use metrics::IpamMetrics;
-pub use service::{Indexes, Ipam, Settings};
+pub use service::{Indexes, Ipam, IpamSettings};

@@ -8,7 +8,7 @@ use std::thread;
 use backon::BackoffBuilder as _;
 use spiderpool_core::net::{Address, Link};
 use spiderpool_net::block_on;
-use spiderpool_net::events::{Event, Events};
+use spiderpool_net::events::{Events, NetlinkEvent};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::health::Condition;
@@ -75,16 +75,16 @@ impl Seen {
         Ok(Self { links, addresses })
     }
 
-    async fn apply(&mut self, event: Event) -> Result<(), NetlinkError> {
+    async fn apply(&mut self, event: NetlinkEvent) -> Result<(), NetlinkError> {
         match event {
-            Event::Link(link) => drop(self.links.insert(link.index, link)),
-            Event::LinkGone(link) => {
+            NetlinkEvent::Link(link) => drop(self.links.insert(link.index, link)),
+            NetlinkEvent::LinkGone(link) => {
                 self.links.remove(&link.index);
                 self.addresses.retain(|(dev, _)| *dev != link.index);
             }
-            Event::Address(address) => drop(self.addresses.insert((address.dev, address.net))),
-            Event::AddressGone(address) => drop(self.addresses.remove(&(address.dev, address.net))),
-            Event::Lost => *self = Self::list().await?,
+            NetlinkEvent::Address(address) => drop(self.addresses.insert((address.dev, address.net))),
+            NetlinkEvent::AddressGone(address) => drop(self.addresses.remove(&(address.dev, address.net))),
+            NetlinkEvent::Lost => *self = Self::list().await?,
         }
         Ok(())
     }
@@ -189,10 +189,12 @@ mod tests {
             links: [(7, link("eth0"))].into(),
             addresses: [(7, "10.6.0.1/16".parse().unwrap())].into(),
         };
-        seen.apply(Event::LinkGone(link("eth0"))).await.unwrap();
-        seen.apply(Event::Link(link("eth0"))).await.unwrap();
+        seen.apply(NetlinkEvent::LinkGone(link("eth0"))).await.unwrap();
+        seen.apply(NetlinkEvent::Link(link("eth0"))).await.unwrap();
         assert!(seen.own().is_empty());
-        seen.apply(Event::Address(Address { dev: 7, net: "10.6.0.2/16".parse().unwrap() })).await.unwrap();
+        seen.apply(NetlinkEvent::Address(Address { dev: 7, net: "10.6.0.2/16".parse().unwrap() }))
+            .await
+            .unwrap();
         assert_eq!(seen.own(), ["10.6.0.2".parse::<IpAddr>().unwrap()]);
     }
 }

@@ -28,13 +28,13 @@ struct Reconciler {
 }
 
 impl Reconciler {
-    /// Nothing is read or loaded before the first [`Reconciler::sweep`].
+    /// Nothing is read or loaded before the first [`Reconciler::resync`].
     fn new(state_file: PathBuf, ebpf: EbpfDataplane) -> Self {
         Self { pods: PodNetworks::new(state_file), ebpf, destinations: Destinations::default() }
     }
 
     /// What is done every few seconds: retries, expiry of flows, counters, deletion of idle node links.
-    fn sweep(&mut self) {
+    fn resync(&mut self) {
         self.pods.delete_idle_links();
         let newly_loaded = self.ebpf.loaded().is_err() && self.load();
         self.pods.verify(&self.destinations);
@@ -100,7 +100,7 @@ impl Reconciler {
         let inventory = self.pods.commit(next)?;
         loaded.flush(inventory);
         write(loaded, inventory, &self.destinations, Some(&pod))?;
-        debug!(container = %pod.container_id, pod = %pod.pod, uid = ?pod.pod_uid, id = pod.id(), "NICs registered");
+        debug!(container_id = %pod.container_id, pod = %pod.pod, uid = ?pod.pod_uid, id = pod.id(), "NICs registered");
         let is_requested = |record: &&NicRecord| request.nics.iter().any(|nic| nic.name == record.nic.name);
         let nics = pod.nics.iter().filter(is_requested);
         Ok(RegisteredNics {

@@ -8,7 +8,7 @@ mod reserved;
 
 pub use coordinators::CoordinatorIndex;
 pub use namespaces::NamespaceIndex;
-pub use pods::PodIndex;
+pub use pods::LocalPodIndex;
 pub use pool_specs::{PoolSpecs, Unreadable};
 pub use reserved::ReservedIndex;
 pub use spiderpool_api::pod::Pod;

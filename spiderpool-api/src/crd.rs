@@ -4,8 +4,8 @@
 //! list undecodable. `spiderpool_core` parses them, object by object.
 
 mod coordinator;
-mod definition;
 mod endpoint;
+mod generate;
 mod ip_address;
 mod ip_pool;
 mod ip_pool_usage;
@@ -18,8 +18,8 @@ mod subnet;
 pub use coordinator::{
     CoordinatorPhase, CoordinatorSpec, PodCidrType, SpiderCoordinator, SpiderCoordinatorStatus,
 };
-pub use definition::{definitions, file_name};
 pub use endpoint::{EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, SpiderEndpointStatus};
+pub use generate::{crds, file_name};
 pub use ip_address::{
     AddressState, HoldingError, HoldingFault, Quarantine, SpiderIPAddress, SpiderIPAddressSpec,
 };

@@ -126,7 +126,7 @@ pub fn lacks(known: &[EndpointIp], wanted: &[EndpointIp]) -> bool {
     })
 }
 
-/// The endpoint's entries, one per NIC in the order of the addresses. Default routes are told by the gateways.
+/// The endpoint's entries, one per NIC in the order of the addresses. An entry with a gateway has the default route.
 pub fn endpoint_ips(response: &Response) -> Vec<EndpointIp> {
     let mut entries: Vec<EndpointIp> = Vec::new();
     for allocated in &response.addresses {

@@ -40,7 +40,7 @@ pub struct Request {
 
 /// `CNI_ARGS` as written.
 #[derive(Debug, Default)]
-struct PodArgs {
+struct CniArgs {
     /// `K8S_POD_NAMESPACE`.
     namespace: String,
     /// `K8S_POD_NAME`.
@@ -131,10 +131,10 @@ impl Request {
             container_id.parse::<ContainerId>().map_err(|_| EnvError::ContainerId(container_id))?;
         // Deleting must not fail for an argument that nobody needs.
         let (pod, pod_uid) = if command == Command::Del {
-            let args = PodArgs::parse_known(&get("CNI_ARGS"));
+            let args = CniArgs::parse_known(&get("CNI_ARGS"));
             (args.pod().ok().flatten(), args.uid().ok().flatten())
         } else {
-            let args = PodArgs::parse(&get("CNI_ARGS"))?;
+            let args = CniArgs::parse(&get("CNI_ARGS"))?;
             (args.pod()?, args.uid()?)
         };
         Ok(Self { container_id, netns, nic: nic.parse()?, pod, pod_uid })
@@ -146,7 +146,7 @@ impl Request {
     }
 }
 
-impl PodArgs {
+impl CniArgs {
     fn pod(&self) -> Result<Option<PodName>, EnvError> {
         if self.namespace.is_empty() && self.name.is_empty() {
             return Ok(None);
@@ -269,10 +269,10 @@ mod tests {
 
     #[test]
     fn unknown_arguments_need_ignore_unknown() {
-        let error = PodArgs::parse("K8S_POD_NAME=a;FOO=b").unwrap_err().to_string();
+        let error = CniArgs::parse("K8S_POD_NAME=a;FOO=b").unwrap_err().to_string();
         assert!(error.contains("failed to load CNI ENV args") && error.contains("\"FOO\""), "{error}");
-        assert_eq!(PodArgs::parse("FOO=b;IgnoreUnknown=true;K8S_POD_NAME=a").unwrap().name, "a");
-        assert!(PodArgs::parse("IgnoreUnknown=maybe").is_err());
+        assert_eq!(CniArgs::parse("FOO=b;IgnoreUnknown=true;K8S_POD_NAME=a").unwrap().name, "a");
+        assert!(CniArgs::parse("IgnoreUnknown=maybe").is_err());
         let args = ("CNI_ARGS", "FOO=b;K8S_POD_NAMESPACE=n;K8S_POD_NAME=a");
         let request = read(Command::Del, &[ADD[0], ADD[2], args]).unwrap();
         assert_eq!(request.pod().unwrap().name(), "a", "DEL does not fail");
@@ -281,14 +281,14 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics_on_arbitrary_input(text in any::<String>()) {
-            let _ = PodArgs::parse(&text);
+            let _ = CniArgs::parse(&text);
             let _ = text.parse::<Command>();
             let _ = read(Command::Del, &[("CNI_CONTAINERID", &text), ("CNI_IFNAME", &text), ("CNI_ARGS", &text)]);
         }
 
         #[test]
         fn values_may_hold_anything_but_separators(name in "[^;]*") {
-            let parsed = PodArgs::parse(&format!("K8S_POD_NAME={name}")).unwrap();
+            let parsed = CniArgs::parse(&format!("K8S_POD_NAME={name}")).unwrap();
             prop_assert_eq!(parsed.name, name);
         }
     }

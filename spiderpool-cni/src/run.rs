@@ -99,7 +99,7 @@ fn serve<P: Plugin>(
         "cni",
         plugin = P::NAME,
         %command,
-        container = %request.container_id,
+        container_id = %request.container_id,
         netns = request.netns,
         nic = %request.nic,
         pod_namespace = request.pod.as_ref().map(PodName::namespace),

@@ -3,7 +3,7 @@
 //! A step that fails does not keep the others from running; all failures are reported at the end. What running pods
 //! still need stays, and that is no failure.
 
-mod definitions;
+mod crds;
 mod nodes;
 mod objects;
 mod plan;
@@ -19,7 +19,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::DeleteParams;
 use spiderpool_runtime::environment::{required, seconds, trimmed};
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes, Preconditions};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes, Preconditions};
 use spiderpool_runtime::leader::{self, ElectionConfig, Timing};
 use spiderpool_runtime::logging::{self, Level};
 use tracing::{error, info};
@@ -128,8 +128,8 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
     let kept = cleaner.remove_addresses().await;
     let keep_addresses = agents_are_left || !matches!(kept, Ok(0));
     cleaner.record("the addresses", kept.map(|_| ()));
-    let outcome = cleaner.remove_definitions(keep_addresses).await;
-    cleaner.record("the definitions", outcome);
+    let outcome = cleaner.remove_crds(keep_addresses).await;
+    cleaner.record("the CRDs", outcome);
     let outcome = cleaner.remove_job(&clean.init_name).await;
     cleaner.record("the init Job", outcome);
     let outcome = cleaner.remove_lease().await;
@@ -155,13 +155,13 @@ impl Cleaner {
     async fn remove_lease(&self) -> anyhow::Result<()> {
         let leases = Api::<Lease>::namespaced(self.kube.client(), &self.namespace);
         let Some(lease) = self.kube.read(leases.get_opt(LEASE)).await? else { return Ok(()) };
-        self.kube.delete(&leases, &Preconditions::of(&lease.metadata)).await?;
+        self.kube.delete(&leases, &Preconditions::from_meta(&lease.metadata)).await?;
         Ok(())
     }
 }
 
 /// Success also where the object does not exist.
-fn ignore_not_found<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
+fn ignore_not_found<T>(outcome: Result<T, ApiFailure>) -> Result<(), ApiFailure> {
     match outcome {
         Err(failure) if !failure.is_not_found() => Err(failure),
         _ => Ok(()),

@@ -2,7 +2,7 @@
 
 mod apply;
 mod command;
-mod definitions;
+mod crds;
 mod file;
 mod manifests;
 
@@ -25,7 +25,7 @@ pub async fn run(init: Init) -> anyhow::Result<()> {
     logging::init(init.log_level);
     let deadline = Instant::now() + init.deadline;
     if let Some(Command::ApplyCrds) = init.command {
-        return definitions::apply(&Kubernetes::connect().await?, deadline).await;
+        return crds::apply(&Kubernetes::connect().await?, deadline).await;
     }
     // Everything is checked before anything is written.
     let manifests = plan(&InitFile::load(&init.config_path)?)?;

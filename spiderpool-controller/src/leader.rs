@@ -84,7 +84,7 @@ fn spawn_reconcilers(
     tasks: &mut JoinSet<()>,
 ) {
     let (kube, metrics) = (context.kube.clone(), context.metrics.clone());
-    let settings = pods::Settings::from(&context.environment.garbage_collection);
+    let settings = pods::GcSettings::from(&context.environment.garbage_collection);
     let pods = Arc::new(PodReconciler::new(kube.clone(), state.clone(), settings, metrics.clone()));
     let (pod_queue, pod_workers) = work_queue();
     let reconciling = pods::run(Arc::clone(&pods), pod_workers, shutdown.clone());

@@ -1,6 +1,6 @@
 //! `spiderpool-controller`: what is done once per cluster. [`replica`] runs everywhere, `leader` on the elected replica.
 //!
-//! `clean` is a subcommand of its own, and [`init`] the program `spiderpool-init`: default objects and definitions, at
+//! `clean` is a subcommand of its own, and [`init`] the program `spiderpool-init`: default objects and CRDs, at
 //! install and upgrade.
 #![forbid(unsafe_code)]
 

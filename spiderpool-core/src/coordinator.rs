@@ -26,8 +26,8 @@ pub use mode::{Mode, Setup, decide_setup};
 pub use node_link::{
     NodeLink, plan_host_neighbors, plan_host_routes, plan_pod_neighbors, plan_stale_neighbors, pod_neighbors,
 };
-pub use overlay::{Plan, own_policy_routes, plan_overlay, unsteered_destinations};
+pub use overlay::{OverlayPlan, own_policy_routes, plan_overlay, unsteered_destinations};
 pub use policy_route::{PolicyRoute, PolicyRouteText};
 pub use settings::{Config, EbpfSettings, Settings};
-pub use state::{Namespace, project};
-pub use step::{Place, Step};
+pub use state::{NamespaceState, project};
+pub use step::{Namespace, Step};

@@ -27,7 +27,7 @@ pub mod route;
 pub mod usage;
 
 pub use annotations::PodAnnotations;
-pub use candidates::{Candidate, CandidateRequest, plan_candidates};
+pub use candidates::{CandidateRequest, PoolCandidates, plan_candidates};
 pub use default_route::DefaultRoute;
 pub use error::{FailureReason, IpamError, PoolFailure, Rejection};
 pub use filter::{PodPlace, PoolEntry, PoolTable, filter_pools};

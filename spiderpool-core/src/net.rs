@@ -1,4 +1,4 @@
-//! Links, addresses, routes and neighbours as plain data: what plans are made from and made of.
+//! Links, addresses, routes and neighbors as plain data: what plans are made from and made of.
 //!
 //! `D` is how a device is named: by its name in plans, by its index where the kernel is asked.
 
@@ -165,12 +165,12 @@ impl<D: fmt::Display> fmt::Display for Route<D> {
     }
 }
 
-/// A permanent neighbour.
+/// A permanent neighbor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Neighbor<D = IfName> {
     /// The device.
     pub dev: D,
-    /// The neighbour's address.
+    /// The neighbor's address.
     pub address: IpAddr,
     /// Where frames for it go.
     pub mac: MacAddr,

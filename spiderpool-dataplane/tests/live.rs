@@ -18,7 +18,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, socket,
 };
 use spiderpool_dataplane::{CidrAction, CidrKind, Dataplane, Logs, Reason};
-use spiderpool_ebpf_common::model::pod::{self, ETH0, Family, IFINDEX, NET1, Place, SP0, at};
+use spiderpool_ebpf_common::model::pod::{self, ETH0, Endpoint, Family, IFINDEX, NET1, SP0, at};
 use support::{BpfFs, can_run};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -146,7 +146,7 @@ fn topology(s: &mut Vec<String>, name: &str, default: Default) {
             Family::V6 => (128, 64, "fe80::ecee", "fd00:18::1"),
         };
         let nodad = if family == Family::V6 { "nodad" } else { "" };
-        let (eth0, net1, sp0) = (a(Place::Nic(ETH0)), a(Place::Nic(NET1)), a(Place::Nic(SP0)));
+        let (eth0, net1, sp0) = (a(Endpoint::Nic(ETH0)), a(Endpoint::Nic(NET1)), a(Endpoint::Nic(SP0)));
         s.push(format!("ip -n {pod_ns} addr add {eth0}/{bits} dev eth0 {nodad}\n"));
         s.push(format!("ip -n {pod_ns} addr add {net1}/{net} dev net1 {nodad}\n"));
         s.push(format!("ip -n {pod_ns} addr add {sp0}/{bits} dev sp0 {nodad}\n"));
@@ -157,10 +157,10 @@ fn topology(s: &mut Vec<String>, name: &str, default: Default) {
         let from =
             if family == Family::V6 && second > first { format!("from {net1}") } else { String::new() };
         s.push(format!("ip -n {pod_ns} route add default {from} via {gw} dev net1 metric {second}\n"));
-        for place in [Place::Service, Place::Node] {
+        for place in [Endpoint::Service, Endpoint::Node] {
             s.push(format!("ip -n {node} addr add {}/{bits} dev lo {nodad}\n", a(place)));
         }
-        let overlay = a(Place::OverlayPod);
+        let overlay = a(Endpoint::OverlayPod);
         s.push(format!("ip -n {far} addr add {overlay}/{bits} dev far1 {nodad}\n"));
         s.push(format!("ip -n {far} route add {eth0}/{bits} dev far1\n"));
         s.push(format!("ip -n {node} route add {overlay}/{bits} dev far0\n"));
@@ -171,11 +171,11 @@ fn topology(s: &mut Vec<String>, name: &str, default: Default) {
             ));
         }
         for (dst, dev, mac) in [(eth0, "cali0", pod::mac(ETH0)), (net1, "spnode", pod::mac(SP0))] {
-            s.push(format!("ip -n {node} route add {dst}/{bits} dev {dev} src {}\n", a(Place::Node)));
+            s.push(format!("ip -n {node} route add {dst}/{bits} dev {dev} src {}\n", a(Endpoint::Node)));
             s.push(format!("ip -n {node} neigh add {dst} lladdr {} dev {dev}\n", text(mac)));
         }
         s.push(format!("ip -n {wan} addr add {gw}/{net} dev u0 {nodad}\n"));
-        s.push(format!("ip -n {wan} addr add {}/{bits} dev lo {nodad}\n", a(Place::Outside)));
+        s.push(format!("ip -n {wan} addr add {}/{bits} dev lo {nodad}\n", a(Endpoint::Outside)));
     }
 }
 
@@ -307,13 +307,13 @@ const fn any(family: Family) -> IpAddr {
 fn flows_of_the_pod(lab: &Lab, default: Default) {
     let mut port = 7000;
     for family in FAMILIES {
-        let eth0 = at(Place::Nic(ETH0), family);
-        let sources = [None, Some(at(Place::Nic(NET1), family)), Some(eth0)];
-        for dst in [Place::Service, Place::OverlayPod, Place::Node] {
+        let eth0 = at(Endpoint::Nic(ETH0), family);
+        let sources = [None, Some(at(Endpoint::Nic(NET1), family)), Some(eth0)];
+        for dst in [Endpoint::Service, Endpoint::OverlayPod, Endpoint::Node] {
             for (name, serve, ask) in PROTOCOLS {
                 port += 1;
                 // A server on the address itself: what it answers with is not in question here.
-                let ns = if dst == Place::OverlayPod { "far" } else { "node" };
+                let ns = if dst == Endpoint::OverlayPod { "far" } else { "node" };
                 serve(lab, ns, SocketAddr::new(at(dst, family), port), sources.len());
                 for from in sources {
                     let to = SocketAddr::new(at(dst, family), port);
@@ -339,8 +339,8 @@ fn flows_of_the_pod(lab: &Lab, default: Default) {
 fn flows_to_the_pod(lab: &Lab, default: Default) {
     let mut port = 8000;
     for family in FAMILIES {
-        let net1 = at(Place::Nic(NET1), family);
-        for (ns, client) in [("node", at(Place::Node, family)), ("wan", at(Place::Outside, family))] {
+        let net1 = at(Endpoint::Nic(NET1), family);
+        for (ns, client) in [("node", at(Endpoint::Node, family)), ("wan", at(Endpoint::Outside, family))] {
             for (name, serve, ask) in PROTOCOLS {
                 port += 1;
                 serve(lab, "pod", SocketAddr::new(any(family), port), 1);
@@ -357,15 +357,15 @@ fn flows_to_the_pod(lab: &Lab, default: Default) {
 fn flows_to_the_outside(lab: &Lab, default: Default) {
     let mut port = 9000;
     for family in FAMILIES {
-        let net1 = at(Place::Nic(NET1), family);
+        let net1 = at(Endpoint::Nic(NET1), family);
         for (name, serve, ask) in PROTOCOLS {
             port += 1;
-            let to = SocketAddr::new(at(Place::Outside, family), port);
+            let to = SocketAddr::new(at(Endpoint::Outside, family), port);
             serve(lab, "wan", to, 1);
             let seen = lab.within("pod", move || ask(Some(net1), to)).join().unwrap();
             assert_eq!(seen, Ok(net1.to_string()), "{default:?}: {name} to {to}");
         }
-        assert!(ping(lab, "pod", Some(net1), at(Place::Outside, family)), "{default:?}: ping the outside");
+        assert!(ping(lab, "pod", Some(net1), at(Endpoint::Outside, family)), "{default:?}: ping the outside");
     }
 }
 
@@ -375,7 +375,7 @@ fn full_segments(lab: &Lab, default: Default) {
     const BYTES: usize = 100_000;
     lab.within("pod", || compute_checksums("eth0")).join().unwrap();
     for (family, port) in FAMILIES.into_iter().zip(9500..) {
-        let to = SocketAddr::new(at(Place::OverlayPod, family), port);
+        let to = SocketAddr::new(at(Endpoint::OverlayPod, family), port);
         let (ready, wait) = mpsc::channel();
         let server = lab.within("far", move || {
             let listener = TcpListener::bind(to).unwrap();
@@ -385,7 +385,7 @@ fn full_segments(lab: &Lab, default: Default) {
             std::io::copy(&mut stream, &mut std::io::sink()).map_err(|e| e.to_string())
         });
         wait.recv_timeout(TIMEOUT).unwrap();
-        let from = at(Place::Nic(NET1), family);
+        let from = at(Endpoint::Nic(NET1), family);
         let kind = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let client = lab.within("pod", move || {
             let fd = socket(kind, SockType::Stream, SockFlag::empty(), None).unwrap();
@@ -421,7 +421,7 @@ fn all_flows(default: Default) {
     assert!(lab.packets(leaves, Reason::NatNew) > 0 && lab.packets(ETH0, Reason::TranslatedBack) > 0);
     // The node's address is in net1's subnet, so it is asked for there whatever the default route.
     assert!(lab.packets(NET1, Reason::ArpAnswered) > 0 && lab.packets(NET1, Reason::NdpAnswered) > 0);
-    assert!(readable(&logs), "an answered neighbour request is logged");
+    assert!(readable(&logs), "an answered neighbor request is logged");
     logs.flush();
     assert!(!readable(&logs));
 }

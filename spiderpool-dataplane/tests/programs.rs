@@ -17,7 +17,7 @@ use spiderpool_dataplane::{Reason, Sizes};
 use spiderpool_ebpf_common::headers::{ACK, FIN, SYN};
 use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, Tuple};
 use spiderpool_ebpf_common::model::frames::{self, Ends};
-use spiderpool_ebpf_common::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, POD, Place, SP0, at};
+use spiderpool_ebpf_common::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, POD, SP0, at};
 use spiderpool_ebpf_common::model::{Frame, Tables, pod};
 use spiderpool_ebpf_common::nat::{PORT_COUNT, PORT_FIRST, pseudo_random};
 use spiderpool_ebpf_common::verdict::Verdict;
@@ -30,7 +30,7 @@ const fn by(nic: u16) -> Verdict {
     Verdict::Redirect { ifindex: IFINDEX + nic as u32 }
 }
 
-fn ends(src: Place, dst: Place) -> Ends {
+fn ends(src: Endpoint, dst: Endpoint) -> Ends {
     Ends { src: at(src, Family::V4), sport: 40_000, dst: at(dst, Family::V4), dport: 53 }
 }
 
@@ -61,11 +61,12 @@ fn every_reason() {
     let mut tables = pod::tables();
     let mut bench = Bench::new(&tables, &SIZES);
     bench.reset(&tables);
-    let (net1, eth0) = (Place::Nic(NET1), Place::Nic(ETH0));
-    let to_service = ends(net1, Place::Service);
-    let seen = ends(eth0, Place::Service);
-    let call = ends(Place::Outside, net1);
-    let v6_to_service = Ends { src: at(net1, Family::V6), dst: at(Place::Service, Family::V6), ..to_service };
+    let (net1, eth0) = (Endpoint::Nic(NET1), Endpoint::Nic(ETH0));
+    let to_service = ends(net1, Endpoint::Service);
+    let seen = ends(eth0, Endpoint::Service);
+    let call = ends(Endpoint::Outside, net1);
+    let v6_to_service =
+        Ends { src: at(net1, Family::V6), dst: at(Endpoint::Service, Family::V6), ..to_service };
     let v4 = |place| match at(place, Family::V4) {
         IpAddr::V4(ip) => ip.octets(),
         IpAddr::V6(_) => unreachable!(),
@@ -82,7 +83,7 @@ fn every_reason() {
     let mapped = frames::with_mapped_source(frames::udp(v6_to_service, b"q"), v4(net1));
     // In order: later packets meet what earlier ones left in the maps.
     let table: Vec<(bool, u16, Frame, Verdict, Vec<Reason>)> = vec![
-        (true, NET1, frames::tcp(ends(net1, Place::Outside), SYN, b""), PASS, vec![Reason::NotOurs]),
+        (true, NET1, frames::tcp(ends(net1, Endpoint::Outside), SYN, b""), PASS, vec![Reason::NotOurs]),
         (true, ETH0, Frame::new(vec![0xff; 60]), PASS, vec![Reason::NotIp]),
         (true, NET1, short, by(SP0), vec![Reason::Malformed]),
         (true, NET1, mapped.clone(), PASS, vec![Reason::Malformed]),
@@ -92,18 +93,18 @@ fn every_reason() {
         (
             true,
             NET1,
-            frames::udp(ends(Place::Foreign, Place::Service), b"x"),
+            frames::udp(ends(Endpoint::Foreign, Endpoint::Service), b"x"),
             PASS,
             vec![Reason::ForeignSource],
         ),
-        (true, NET1, frames::arp(v4(net1), v4(Place::Node)), own, vec![Reason::ArpAnswered]),
-        (true, NET1, frames::solicitation(v6(net1), v6(Place::Node)), own, vec![Reason::NdpAnswered]),
+        (true, NET1, frames::arp(v4(net1), v4(Endpoint::Node)), own, vec![Reason::ArpAnswered]),
+        (true, NET1, frames::solicitation(v6(net1), v6(Endpoint::Node)), own, vec![Reason::NdpAnswered]),
         (true, ETH0, frames::tcp(seen, SYN, b""), PASS, vec![Reason::ClusterDirect]),
         (true, NET1, frames::tcp(seen, ACK, b""), by(ETH0), vec![Reason::Steered]),
         (
             true,
             NET1,
-            frames::tcp(ends(eth0, Place::Outside), SYN, b""),
+            frames::tcp(ends(eth0, Endpoint::Outside), SYN, b""),
             by(ETH0),
             vec![Reason::BySource, Reason::MssClamped],
         ),
@@ -128,7 +129,7 @@ fn every_reason() {
         (
             true,
             NET2,
-            frames::tcp(ends(Place::Nic(NET2), Place::Service), SYN, b""),
+            frames::tcp(ends(Endpoint::Nic(NET2), Endpoint::Service), SYN, b""),
             by(ETH0),
             vec![Reason::NatPort, Reason::MssClamped],
         ),
@@ -136,22 +137,22 @@ fn every_reason() {
         (false, NET1, frames::tcp(call, ACK, b""), PASS, vec![Reason::ArrivalSeen]),
         (true, NET1, frames::tcp(call.back(), SYN | ACK, b""), PASS, vec![Reason::ReplyHere]),
         (true, ETH0, frames::tcp(call.back(), FIN | ACK, b""), by(NET1), vec![Reason::ReplyRedirected]),
-        (true, ETH0, frames::icmp_error(ends(net1, Place::Node)), by(SP0), vec![Reason::IcmpError]),
+        (true, ETH0, frames::icmp_error(ends(net1, Endpoint::Node)), by(SP0), vec![Reason::IcmpError]),
         (
             true,
             ETH0,
-            frames::fragment(frames::udp(ends(net1, Place::Node), &[0; 64]), true),
+            frames::fragment(frames::udp(ends(net1, Endpoint::Node), &[0; 64]), true),
             by(SP0),
             vec![Reason::Fragment],
         ),
         (
             true,
             ETH0,
-            frames::other(ends(net1, Place::Node), 132, &[0; 12]),
+            frames::other(ends(net1, Endpoint::Node), 132, &[0; 12]),
             by(SP0),
             vec![Reason::OtherProtocol],
         ),
-        (false, SP0, frames::udp(ends(Place::Node, net1), b"q"), PASS, vec![Reason::ArrivalNew]),
+        (false, SP0, frames::udp(ends(Endpoint::Node, net1), b"q"), PASS, vec![Reason::ArrivalNew]),
     ];
     let mut covered = BTreeSet::new();
     for (number, (out, nic, frame, verdict, reasons)) in table.into_iter().enumerate() {
@@ -160,10 +161,10 @@ fn every_reason() {
         covered.extend(counted);
     }
     tables.wildcard = true;
-    let answer = frames::udp(Ends { src: at(eth0, Family::V4), ..ends(Place::Node, net1).back() }, b"a");
+    let answer = frames::udp(Ends { src: at(eth0, Family::V4), ..ends(Endpoint::Node, net1).back() }, b"a");
     let (got, counted, frame) = run(&bench, true, ETH0, &answer, &tables);
     assert_eq!((got, &counted[..]), (by(SP0), &[Reason::ReplySource][..]));
-    assert_eq!(frames::ends(&frame), Some(ends(Place::Node, net1).back()));
+    assert_eq!(frames::ends(&frame), Some(ends(Endpoint::Node, net1).back()));
     covered.extend(counted);
     // The next two have tests of their own; helpers do not fail on purpose.
     covered.extend([Reason::NatFull, Reason::NatNoPort, Reason::Failed]);
@@ -180,7 +181,7 @@ fn a_full_map_is_counted_and_leaves_no_half() {
     for room in [1, 2] {
         let mut bench = Bench::new(&tables, &Sizes { nat: room, ..SIZES });
         bench.reset(&tables);
-        let e = ends(Place::Nic(NET1), Place::Service);
+        let e = ends(Endpoint::Nic(NET1), Endpoint::Service);
         let (verdict, reasons, _) = run(&bench, true, NET1, &frames::udp(e, b"q"), &tables);
         let (want, left) =
             if room == 1 { ((by(SP0), Reason::NatFull), 0) } else { ((by(ETH0), Reason::NatNew), 2) };
@@ -197,8 +198,8 @@ fn a_full_map_is_counted_and_leaves_no_half() {
 
 /// A live translation of another NIC of the pod that has `port` towards the remote side of `e`.
 fn occupy(tables: &Tables, e: Ends, port: u16) {
-    let (local, remote) = (frames::addr(at(Place::Nic(NET2), Family::V4)), frames::addr(e.dst));
-    let cluster = frames::addr(at(Place::Nic(ETH0), Family::V4));
+    let (local, remote) = (frames::addr(at(Endpoint::Nic(NET2), Family::V4)), frames::addr(e.dst));
+    let cluster = frames::addr(at(Endpoint::Nic(ETH0), Family::V4));
     let key = |tuple: Tuple, local, local_port| FlowKey {
         pod: POD,
         protocol: 17,
@@ -220,7 +221,7 @@ fn no_free_port_is_counted() {
         return;
     }
     let tables = pod::tables();
-    let e = ends(Place::Nic(NET1), Place::Service);
+    let e = ends(Endpoint::Nic(NET1), Endpoint::Service);
     occupy(&tables, e, e.sport);
     for attempt in 1..=4 {
         occupy(&tables, e, PORT_FIRST + (pseudo_random(tables.seed, attempt) % PORT_COUNT) as u16);
@@ -276,9 +277,9 @@ fn ports_of_sockets_are_not_taken() {
         (Family::V6, "[fd00:244:1::5]:40000", "[::]:40000", "[fd00:96::a]:53"),
     ] {
         let e = Ends {
-            src: at(Place::Nic(NET1), family),
+            src: at(Endpoint::Nic(NET1), family),
             sport: 40_000,
-            dst: at(Place::Service, family),
+            dst: at(Endpoint::Service, family),
             dport: 53,
         };
         let mut reasons = |frame: Frame| {

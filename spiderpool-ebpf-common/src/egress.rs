@@ -8,13 +8,13 @@ use crate::headers::{self, Headers, L4Kind};
 use crate::maps::{ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY};
 use crate::mtu;
 use crate::nat;
-use crate::neighbour;
+use crate::neighbor;
 use crate::packet::{ARP, IPV4, IPV6, Packet};
 use crate::pod;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
 use crate::scratch::Scratch;
-use crate::state::{Event, State};
+use crate::state::{LogEvent, State};
 use crate::verdict::{Outcome, Verdict};
 
 /// The program on the egress of each NIC. `id` is the NIC's id (0: none).
@@ -62,7 +62,7 @@ fn decide<P: Packet, S: State>(
     match p.protocol() {
         IPV4 | IPV6 => {}
         ARP if nic.role == ROLE_UNDERLAY => {
-            return reported(neighbour::answer_arp(p, nic, rewrite, s), id, s);
+            return reported(neighbor::answer_arp(p, nic, rewrite, s), id, s);
         }
         _ => return Outcome::pass(Reason::NotIp),
     }
@@ -71,7 +71,7 @@ fn decide<P: Packet, S: State>(
     }
     let h = &*h;
     if matches!(h.l4.kind, L4Kind::Solicitation) && nic.role == ROLE_UNDERLAY {
-        return reported(neighbour::answer_ndp(p, nic, h, rewrite, s), id, s);
+        return reported(neighbor::answer_ndp(p, nic, h, rewrite, s), id, s);
     }
     if h.is_discovery() || h.dst.is_link_scope() {
         return Outcome::pass(Reason::LinkScope);
@@ -114,7 +114,7 @@ fn by_flow<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite
 #[inline(always)]
 fn reported<S: State>(outcome: Outcome, id: u16, s: &S) -> Outcome {
     if !matches!(outcome.verdict(), Verdict::Pass) {
-        s.report(id, Event::NeighbourAnswered);
+        s.report(id, LogEvent::NeighborAnswered);
     }
     outcome
 }

@@ -1,4 +1,4 @@
-//! State of a flow and when it expires: the same rules in the programs and in the agent's sweep.
+//! State of a flow and when it expires: the same rules in the programs and in the agent's clean-up of expired flows.
 //!
 //! Timeouts are those that kube-proxy and the kernel's connection tracking use. A RST only shortens an entry's
 //! timeout, so that a forged one cannot cut a flow: the next real packet lengthens it again.

@@ -32,9 +32,9 @@ pub enum L4Kind {
     EchoReply,
     /// ICMP or ICMPv6 error. The packet that it quotes starts 8 bytes behind [`L4::offset`], with its IP header.
     IcmpError,
-    /// IPv6 neighbour discovery: neighbour solicitation.
+    /// IPv6 neighbor discovery: neighbor solicitation.
     Solicitation,
-    /// IPv6 neighbour discovery: anything else.
+    /// IPv6 neighbor discovery: anything else.
     Discovery,
     /// Another protocol.
     Other,
@@ -116,7 +116,7 @@ impl Headers {
             && matches!(kind, L4Kind::Tcp | L4Kind::Udp | L4Kind::EchoRequest | L4Kind::EchoReply)
     }
 
-    /// Whether this is IPv6 neighbour discovery.
+    /// Whether this is IPv6 neighbor discovery.
     #[inline(always)]
     pub const fn is_discovery(&self) -> bool {
         matches!(self.l4.kind, L4Kind::Solicitation | L4Kind::Discovery)

@@ -16,7 +16,7 @@ pub mod maps;
 pub mod model;
 mod mtu;
 pub mod nat;
-mod neighbour;
+mod neighbor;
 pub mod packet;
 mod pod;
 pub mod protocol;

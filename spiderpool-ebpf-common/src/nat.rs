@@ -8,7 +8,7 @@ use crate::maps::{Direction, FlowKey, NatEntry, NicEntry, Tuple};
 use crate::protocol::TCP;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
-use crate::state::{Event, Put, PutError, State};
+use crate::state::{LogEvent, Put, PutError, State};
 use crate::verdict::Outcome;
 
 /// First port for flows whose own is taken: above `ip_local_port_range`, so that no socket gets it by itself.
@@ -24,7 +24,7 @@ pub const fn pseudo_random(seed: u32, attempt: u32) -> u32 {
     (seed ^ attempt.wrapping_mul(0x9e37_79b9)).wrapping_mul(1_664_525).wrapping_add(1_013_904_223) >> 8
 }
 
-/// The source port of a translated flow, or why the packet is to be kept off the cluster NIC.
+/// The source port of a translated flow, or why the packet is to be not sent by the cluster NIC.
 ///
 /// (Not a `Result`: calls that are not inlined return no enum with data, see [`Outcome::undecided`].)
 #[derive(Clone, Copy)]
@@ -92,14 +92,14 @@ fn insert<S: State>(original: &FlowKey, to: &Addr, id: u16, s: &S) -> Translatio
             Inserted::Yes => return Translation { port: translated.local_port, found: true, reason },
             Inserted::PortInUse => {}
             Inserted::Full => {
-                s.report(id, Event::NatFull);
+                s.report(id, LogEvent::NatFull);
                 return Translation { port: 0, found: false, reason: Reason::NatFull };
             }
         }
         translated.local_port = PORT_FIRST + (s.random(attempt) % PORT_COUNT) as u16;
         reason = Reason::NatPort;
     }
-    s.report(id, Event::NatNoPort);
+    s.report(id, LogEvent::NatNoPort);
     Translation { port: 0, found: false, reason: Reason::NatNoPort }
 }
 

@@ -46,12 +46,12 @@ macro_rules! reasons {
 reasons! {
     NotOurs not_ours "Nothing to do: destination not in the cluster and source of this NIC (egress), or nothing to record (ingress).";
     NotIp not_ip "Neither IPv4 nor IPv6.";
-    Malformed malformed "Headers that cannot be read: kept off the cluster NIC when the source is an underlay address. IPv6 with an IPv4-mapped address: passes.";
-    LinkScope link_scope "Multicast, broadcast, IPv6 link-local or neighbour discovery: never routed.";
+    Malformed malformed "Headers that cannot be read: not sent by the cluster NIC when the source is an underlay address. IPv6 with an IPv4-mapped address: passes.";
+    LinkScope link_scope "Multicast, broadcast, IPv6 link-local or neighbor discovery: never routed.";
     NodeLink node_link "Leaves by the node link, where only the programs send.";
     ForeignSource foreign_source "Source is no address of this pod (a VM, a forwarded packet): passes.";
     ArpAnswered arp_answered "ARP request for an address of this node, answered by the program.";
-    NdpAnswered ndp_answered "Neighbour solicitation for an address of this node, answered by the program.";
+    NdpAnswered ndp_answered "Neighbor solicitation for an address of this node, answered by the program.";
     ReplyHere reply_here "Reply of a flow that came in by this NIC: passes.";
     ReplyRedirected reply_redirected "Reply of a flow that came in by another NIC: sent there.";
     ReplySource reply_source "Reply of a UDP server on the wildcard address: source set to the address that was called.";
@@ -62,18 +62,18 @@ reasons! {
     TranslatedBack translated_back "Answer of a translated flow: translated back.";
     NatNew nat_new "First packet of a translated flow (steered as translated).";
     NatPort nat_port "As nat_new, with another source port because the flow's own was taken.";
-    NatFull nat_full "No room for a translation: kept off the cluster NIC.";
-    NatNoPort nat_no_port "No free source port found for a translation: kept off the cluster NIC.";
-    NatUnknown nat_unknown "Underlay source, cluster destination, but no flow that was seen to start: kept off the cluster NIC.";
+    NatFull nat_full "No room for a translation: not sent by the cluster NIC.";
+    NatNoPort nat_no_port "No free source port found for a translation: not sent by the cluster NIC.";
+    NatUnknown nat_unknown "Underlay source, cluster destination, but no flow that was seen to start: not sent by the cluster NIC.";
     NatConflict nat_conflict "The pod starts a flow whose tuple a live translation uses: passes.";
-    Fragment fragment "IP fragment: not looked up, kept off the cluster NIC when its source is an underlay address.";
-    IcmpError icmp_error "ICMP error: not looked up, kept off the cluster NIC when its source is an underlay address.";
-    OtherProtocol other_protocol "Neither TCP, UDP nor ICMP echo: kept off the cluster NIC when its source is an underlay address.";
+    Fragment fragment "IP fragment: not looked up, not sent by the cluster NIC when its source is an underlay address.";
+    IcmpError icmp_error "ICMP error: not looked up, not sent by the cluster NIC when its source is an underlay address.";
+    OtherProtocol other_protocol "Neither TCP, UDP nor ICMP echo: not sent by the cluster NIC when its source is an underlay address.";
     ArrivalNew arrival_new "Flow that the other side started: recorded.";
     ArrivalSeen arrival_seen "Packet of a recorded flow.";
     MtuExceeded mtu_exceeded "Moved to another NIC although longer than its MTU (counted besides the other reason).";
     MssClamped mss_clamped "Segment size in a TCP SYN or SYN-ACK lowered to the MTU of the NIC that it leaves or comes in by (counted besides the other reason).";
-    Failed failed "A kernel helper or a map refused: passes unchanged, or is kept off the cluster NIC.";
+    Failed failed "A kernel helper or a map refused: passes unchanged, or is not sent by the cluster NIC.";
 }
 
 /// How many reasons there are.

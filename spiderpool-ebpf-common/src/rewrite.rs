@@ -83,7 +83,7 @@ impl Rewrite {
         self.changes |= ARP_REPLY;
     }
 
-    /// The neighbour solicitation becomes its advertisement to `nic`.
+    /// The neighbor solicitation becomes its advertisement to `nic`.
     #[inline(always)]
     pub(crate) const fn ndp_reply(&mut self, nic: &NicEntry) {
         self.set_macs(answer::NODE_MAC, nic.mac);

@@ -23,9 +23,9 @@ pub enum PutError {
 
 /// Something rare that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A neighbour request was answered.
-    NeighbourAnswered,
+pub enum LogEvent {
+    /// A neighbor request was answered.
+    NeighborAnswered,
     /// The map of translations is full.
     NatFull,
     /// No free port for a translation.
@@ -80,5 +80,5 @@ pub trait State {
     fn count(&self, nic: u16, reason: Reason, bytes: u32);
 
     /// Logs it, not more often than every few seconds.
-    fn report(&self, nic: u16, event: Event);
+    fn report(&self, nic: u16, event: LogEvent);
 }

@@ -17,7 +17,7 @@ pub enum Verdict {
         /// Interface index.
         ifindex: u32,
     },
-    /// Leaves by this NIC; the kernel finds route and neighbour.
+    /// Leaves by this NIC; the kernel finds route and neighbor.
     RedirectNeigh {
         /// Interface index.
         ifindex: u32,

@@ -19,7 +19,7 @@ use spiderpool_ebpf_common::maps::{
 };
 use spiderpool_ebpf_common::protocol;
 use spiderpool_ebpf_common::reason::{Counter, REASONS, Reason};
-use spiderpool_ebpf_common::state::{Event, Put, PutError, State};
+use spiderpool_ebpf_common::state::{LogEvent, Put, PutError, State};
 use spiderpool_ebpf_common::verdict::Verdict;
 
 use crate::maps::{ADDRESSES, ARRIVALS, CLUSTER_CIDRS, NAT, NICS, STATS};
@@ -227,13 +227,13 @@ impl State for Kernel {
     }
 
     #[inline(always)]
-    fn report(&self, nic: u16, event: Event) {
+    fn report(&self, nic: u16, event: LogEvent) {
         report(self.skb, nic, event);
     }
 }
 
 #[inline(never)]
-fn report(skb: *mut __sk_buff, nic: u16, event: Event) {
+fn report(skb: *mut __sk_buff, nic: u16, event: LogEvent) {
     // SAFETY: a helper without arguments; a global variable, see `Time`.
     unsafe {
         let now = bpf_ktime_get_ns();
@@ -245,15 +245,15 @@ fn report(skb: *mut __sk_buff, nic: u16, event: Event) {
     }
     let ctx = TcContext::new(skb);
     match event {
-        Event::NeighbourAnswered => {
-            info!(&ctx, "neighbour request for a node address answered on NIC {}", nic);
+        LogEvent::NeighborAnswered => {
+            info!(&ctx, "neighbor request for a node address answered on NIC {}", nic);
         }
-        Event::NatFull => {
+        LogEvent::NatFull => {
             warn!(
                 &ctx,
                 "no room for a translation on NIC {}: give the agent a larger SPIDERPOOL_BPF_NAT", nic
             );
         }
-        Event::NatNoPort => warn!(&ctx, "no free source port for a translation on NIC {}", nic),
+        LogEvent::NatNoPort => warn!(&ctx, "no free source port for a translation on NIC {}", nic),
     }
 }

@@ -1,4 +1,4 @@
-//! Tells the neighbours of a link which MAC an address has now: gratuitous ARP, unsolicited neighbour
+//! Tells the neighbors of a link which MAC an address has now: gratuitous ARP, unsolicited neighbor
 //! advertisement.
 
 use std::io;
@@ -49,7 +49,7 @@ pub fn gratuitous_arp(mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// RFC 4861 section 7.2.6: a neighbour advertisement with the override flag, to all nodes.
+/// RFC 4861 section 7.2.6: a neighbor advertisement with the override flag, to all nodes.
 pub fn unsolicited_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
     const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     const ICMPV6: u8 = 58;

@@ -19,7 +19,7 @@ use crate::netlink::{NetlinkError, addr, link};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum NetlinkEvent {
     /// A link is new or changed.
     Link(Link),
     /// A link is gone.
@@ -53,16 +53,16 @@ impl Events {
     }
 
     /// The next change. Nothing is lost if the future is dropped.
-    pub async fn next(&mut self) -> Result<Event, NetlinkError> {
+    pub async fn next(&mut self) -> Result<NetlinkEvent, NetlinkError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, NetlinkError>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<NetlinkEvent, NetlinkError>> {
         let has_ended = Pin::new(&mut self.connection).poll(cx).is_ready();
         while let Poll::Ready(Some((message, _))) = Pin::new(&mut self.messages).poll_next(cx) {
             // What the socket could not hold was never received, and so not counted.
             if matches!(message.payload, NetlinkPayload::Overrun(_)) {
-                return Poll::Ready(Ok(Event::Lost));
+                return Poll::Ready(Ok(NetlinkEvent::Lost));
             }
             self.decoded += 1;
             if let Some(event) = read(message.payload) {
@@ -72,19 +72,19 @@ impl Events {
         let received = self.connection.socket_mut().received().total;
         if received != self.decoded {
             self.decoded = received;
-            return Poll::Ready(Ok(Event::Lost));
+            return Poll::Ready(Ok(NetlinkEvent::Lost));
         }
         if has_ended { Poll::Ready(Err(self.connection.socket_mut().failure())) } else { Poll::Pending }
     }
 }
 
-fn read(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
+fn read(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<NetlinkEvent> {
     let NetlinkPayload::InnerMessage(message) = payload else { return None };
     match message {
-        RouteNetlinkMessage::NewLink(_) => link::read(message).map(Event::Link),
-        RouteNetlinkMessage::DelLink(_) => link::read(message).map(Event::LinkGone),
-        RouteNetlinkMessage::NewAddress(_) => addr::read(message).map(Event::Address),
-        RouteNetlinkMessage::DelAddress(_) => addr::read(message).map(Event::AddressGone),
+        RouteNetlinkMessage::NewLink(_) => link::read(message).map(NetlinkEvent::Link),
+        RouteNetlinkMessage::DelLink(_) => link::read(message).map(NetlinkEvent::LinkGone),
+        RouteNetlinkMessage::NewAddress(_) => addr::read(message).map(NetlinkEvent::Address),
+        RouteNetlinkMessage::DelAddress(_) => addr::read(message).map(NetlinkEvent::AddressGone),
         _ => None,
     }
 }

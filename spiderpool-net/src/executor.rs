@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use spiderpool_core::coordinator::{Place, Step};
+use spiderpool_core::coordinator::{Namespace, Step};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Neighbor, Route};
 use thiserror::Error;
@@ -54,7 +54,7 @@ pub struct Executor<'a> {
     pod: Netlink,
     node: Netlink,
     missing_device: MissingDevice,
-    indexes: HashMap<(Place, IfName), u32>,
+    indexes: HashMap<(Namespace, IfName), u32>,
     inverses: Vec<Step>,
 }
 
@@ -66,10 +66,10 @@ impl<'a> Executor<'a> {
     }
 
     /// The connection to one of them, to read what plans are made from.
-    pub fn netlink(&mut self, place: Place) -> &mut Netlink {
-        match place {
-            Place::Pod => &mut self.pod,
-            Place::Node => &mut self.node,
+    pub fn netlink(&mut self, namespace: Namespace) -> &mut Netlink {
+        match namespace {
+            Namespace::Pod => &mut self.pod,
+            Namespace::Node => &mut self.node,
         }
     }
 
@@ -151,65 +151,65 @@ impl<'a> Executor<'a> {
                 self.indexes.clear(); // both ends go
                 self.node.delete_link(host).await?;
             }
-            Step::SetUp { place, dev } => {
-                let (netlink, index) = self.device(*place, dev).await?;
+            Step::SetUp { namespace, dev } => {
+                let (netlink, index) = self.device(*namespace, dev).await?;
                 netlink.set_up(index).await?;
             }
-            Step::SetDown { place, dev } => {
-                let (netlink, index) = self.device(*place, dev).await?;
+            Step::SetDown { namespace, dev } => {
+                let (netlink, index) = self.device(*namespace, dev).await?;
                 netlink.set_down(index).await?;
             }
             Step::SetMac { dev, mac, .. } => {
-                let (netlink, index) = self.device(Place::Pod, dev).await?;
+                let (netlink, index) = self.device(Namespace::Pod, dev).await?;
                 netlink.set_mac(index, *mac).await?;
             }
             Step::SetTxQueueLen { dev, length, .. } => {
-                let (netlink, index) = self.device(Place::Pod, dev).await?;
+                let (netlink, index) = self.device(Namespace::Pod, dev).await?;
                 netlink.set_tx_queue_len(index, *length).await?;
             }
-            Step::SetSysctl { place: Place::Pod, key, value } => {
+            Step::SetSysctl { namespace: Namespace::Pod, key, value } => {
                 let before = self.netns.run(|| sysctl::write(key, value))??;
                 return Ok(Some(before));
             }
-            Step::SetSysctl { place: Place::Node, key, value } => {
+            Step::SetSysctl { namespace: Namespace::Node, key, value } => {
                 return Ok(set_node_sysctl(key, value)?);
             }
             Step::AddAddress { dev, net } => {
-                let (netlink, index) = self.device(Place::Pod, dev).await?;
+                let (netlink, index) = self.device(Namespace::Pod, dev).await?;
                 netlink.add_address(index, *net).await?;
             }
             Step::DeleteAddress { dev, net } => {
-                let (netlink, index) = self.device(Place::Pod, dev).await?;
+                let (netlink, index) = self.device(Namespace::Pod, dev).await?;
                 netlink.delete_address(index, *net).await?;
             }
-            Step::SetNeighbor { place, neighbor: Neighbor { dev, address, mac } } => {
-                let (netlink, dev) = self.device(*place, dev).await?;
+            Step::SetNeighbor { namespace, neighbor: Neighbor { dev, address, mac } } => {
+                let (netlink, dev) = self.device(*namespace, dev).await?;
                 netlink.set_neighbor(&Neighbor { dev, address: *address, mac: *mac }).await?;
             }
-            Step::DeleteNeighbor { place, neighbor } => {
-                let (netlink, index) = self.device(*place, &neighbor.dev).await?;
+            Step::DeleteNeighbor { namespace, neighbor } => {
+                let (netlink, index) = self.device(*namespace, &neighbor.dev).await?;
                 netlink.delete_neighbor(index, neighbor.address).await?;
             }
-            Step::AddRoute { place, route } => {
-                let (netlink, route) = self.route(*place, route).await?;
+            Step::AddRoute { namespace, route } => {
+                let (netlink, route) = self.route(*namespace, route).await?;
                 if let Err(error) = netlink.ensure_route(&route).await {
                     let onlink = on_link(&route, error)?;
                     netlink.ensure_route(&onlink.route).await.map_err(|_| onlink.error)?;
                 }
             }
-            Step::ReplaceRoute { place, route } => {
-                let (netlink, route) = self.route(*place, route).await?;
+            Step::ReplaceRoute { namespace, route } => {
+                let (netlink, route) = self.route(*namespace, route).await?;
                 netlink.replace_route(&route).await?;
             }
-            Step::RestoreRoute { place, route } => {
-                let (netlink, route) = self.route(*place, route).await?;
+            Step::RestoreRoute { namespace, route } => {
+                let (netlink, route) = self.route(*namespace, route).await?;
                 if let Err(error) = netlink.append_route(&route).await {
                     let onlink = on_link(&route, error)?;
                     netlink.append_route(&onlink.route).await.map_err(|_| onlink.error)?;
                 }
             }
-            Step::DeleteRoute { place, route } => {
-                let (netlink, route) = self.route(*place, route).await?;
+            Step::DeleteRoute { namespace, route } => {
+                let (netlink, route) = self.route(*namespace, route).await?;
                 netlink.delete_route(&route).await?;
             }
         }
@@ -217,11 +217,11 @@ impl<'a> Executor<'a> {
     }
 
     /// The device in its namespace.
-    async fn device(&mut self, place: Place, dev: &IfName) -> Result<(&mut Netlink, u32), StepError> {
-        let key = (place, dev.clone());
-        let netlink = match place {
-            Place::Pod => &mut self.pod,
-            Place::Node => &mut self.node,
+    async fn device(&mut self, namespace: Namespace, dev: &IfName) -> Result<(&mut Netlink, u32), StepError> {
+        let key = (namespace, dev.clone());
+        let netlink = match namespace {
+            Namespace::Pod => &mut self.pod,
+            Namespace::Node => &mut self.node,
         };
         let index = if let Some(index) = self.indexes.get(&key) {
             *index
@@ -234,8 +234,12 @@ impl<'a> Executor<'a> {
     }
 
     /// The route by its device's index.
-    async fn route(&mut self, place: Place, route: &Route) -> Result<(&mut Netlink, Route<u32>), StepError> {
-        let (netlink, index) = self.device(place, &route.dev).await?;
+    async fn route(
+        &mut self,
+        namespace: Namespace,
+        route: &Route,
+    ) -> Result<(&mut Netlink, Route<u32>), StepError> {
+        let (netlink, index) = self.device(namespace, &route.dev).await?;
         let route = route.with_dev(|_| Some(index)).ok_or_else(|| StepError::NoDevice(route.dev.clone()))?;
         Ok((netlink, route))
     }
@@ -291,5 +295,5 @@ fn failed<E: Into<StepError>>(step: &Step) -> impl FnOnce(E) -> ApplyError {
 }
 
 fn is_pod_sysctl(step: &Step) -> bool {
-    matches!(step, Step::SetSysctl { place: Place::Pod, .. })
+    matches!(step, Step::SetSysctl { namespace: Namespace::Pod, .. })
 }

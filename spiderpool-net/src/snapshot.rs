@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use spiderpool_core::coordinator::Namespace;
+use spiderpool_core::coordinator::NamespaceState;
 use spiderpool_core::ip::Family;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Address, Link, Medium, Neighbor, Route};
@@ -16,7 +16,7 @@ pub struct Contents {
     pub addresses: bool,
     /// Unicast routes of the main table.
     pub routes: bool,
-    /// Permanent neighbours on Ethernet links.
+    /// Permanent neighbors on Ethernet links.
     pub neighbors: bool,
 }
 
@@ -27,7 +27,7 @@ impl Contents {
 
 impl Netlink {
     /// Reads all links of the namespace, and of them what is asked for.
-    pub async fn snapshot(&mut self, contents: Contents) -> Result<Namespace, NetlinkError> {
+    pub async fn snapshot(&mut self, contents: Contents) -> Result<NamespaceState, NetlinkError> {
         let links = self.links().await?;
         let mut found = Found::default();
         if contents.addresses {
@@ -49,7 +49,7 @@ impl Netlink {
         &mut self,
         names: &[&IfName],
         contents: Contents,
-    ) -> Result<Namespace, NetlinkError> {
+    ) -> Result<NamespaceState, NetlinkError> {
         let (mut links, mut found) = (Vec::new(), Found::default());
         for name in names {
             let Some(link) = self.link_by_name(name).await? else { continue };
@@ -80,13 +80,13 @@ struct Found {
 
 impl Found {
     /// What is on a link that came after the links were listed is left out.
-    fn named(self, links: Vec<Link>) -> Namespace {
+    fn named(self, links: Vec<Link>) -> NamespaceState {
         let names: BTreeMap<u32, &IfName> = links.iter().map(|link| (link.index, &link.name)).collect();
         let name = |index: &u32| names.get(index).map(|name| (*name).clone());
         let address = |a: &Address| Some(Address { dev: name(&a.dev)?, net: a.net });
         let neighbor =
             |n: &Neighbor<u32>| Some(Neighbor { dev: name(&n.dev)?, address: n.address, mac: n.mac });
-        Namespace {
+        NamespaceState {
             addresses: self.addresses.iter().filter_map(address).collect(),
             routes: self.routes.iter().filter_map(|route| route.with_dev(name)).collect(),
             neighbors: self.neighbors.iter().filter_map(neighbor).collect(),

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the functions it calls")]
 
 use ipnet::IpNet;
-use spiderpool_core::coordinator::{Namespace, Place, Step};
+use spiderpool_core::coordinator::{Namespace, NamespaceState, Step};
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Neighbor, Route};
@@ -49,12 +49,12 @@ fn node_link() -> Step {
     }
 }
 
-fn up(place: Place, dev: &str) -> Step {
-    Step::SetUp { place, dev: name(dev) }
+fn up(namespace: Namespace, dev: &str) -> Step {
+    Step::SetUp { namespace, dev: name(dev) }
 }
 
-fn rp_filter(place: Place, value: u8) -> Step {
-    Step::SetSysctl { place, key: "net/ipv4/conf/default/rp_filter".to_owned(), value: value.to_string() }
+fn rp_filter(namespace: Namespace, value: u8) -> Step {
+    Step::SetSysctl { namespace, key: "net/ipv4/conf/default/rp_filter".to_owned(), value: value.to_string() }
 }
 
 fn neighbor(dev: &str, address: &str) -> Neighbor {
@@ -62,12 +62,12 @@ fn neighbor(dev: &str, address: &str) -> Neighbor {
 }
 
 /// Both namespaces, without the link-local addresses that the kernel makes when it gets round to it.
-async fn read(executor: &mut Executor<'_>) -> [Namespace; 2] {
-    let mut both = [Namespace::default(), Namespace::default()];
-    for (place, namespace) in [Place::Pod, Place::Node].into_iter().zip(&mut both) {
-        *namespace = executor.netlink(place).snapshot(Contents::ALL).await.unwrap();
-        namespace.addresses.retain(|address| !net("fe80::/10").contains(&address.net));
-        namespace.routes.retain(|route| !net("fe80::/10").contains(&route.dst));
+async fn read(executor: &mut Executor<'_>) -> [NamespaceState; 2] {
+    let mut both = [NamespaceState::default(), NamespaceState::default()];
+    for (namespace, state) in [Namespace::Pod, Namespace::Node].into_iter().zip(&mut both) {
+        *state = executor.netlink(namespace).snapshot(Contents::ALL).await.unwrap();
+        state.addresses.retain(|address| !net("fe80::/10").contains(&address.net));
+        state.routes.retain(|route| !net("fe80::/10").contains(&route.dst));
     }
     both
 }
@@ -76,10 +76,13 @@ async fn read(executor: &mut Executor<'_>) -> [Namespace; 2] {
 fn every_kind_of_step_is_applied_and_rolled_back() {
     in_a_node(async |pod| {
         let mut setup = Executor::new(pod, MissingDevice::Fail).unwrap();
-        setup.apply(&[node_link(), up(Place::Pod, "sp0"), up(Place::Node, "host")]).await.unwrap();
+        setup.apply(&[node_link(), up(Namespace::Pod, "sp0"), up(Namespace::Node, "host")]).await.unwrap();
         let address = Step::AddAddress { dev: name("sp0"), net: net("10.6.0.5/16") };
         let old = Route { metric: 7, ..Route::new(net("10.7.0.0/16"), name("sp0")) };
-        setup.apply(&[address, Step::AddRoute { place: Place::Pod, route: old.clone() }]).await.unwrap();
+        setup
+            .apply(&[address, Step::AddRoute { namespace: Namespace::Pod, route: old.clone() }])
+            .await
+            .unwrap();
 
         let mut executor = Executor::new(pod, MissingDevice::Fail).unwrap();
         let before = read(&mut executor).await;
@@ -87,17 +90,17 @@ fn every_kind_of_step_is_applied_and_rolled_back() {
         let length_before = before[0].link(&name("sp0")).unwrap().tx_queue_len;
         let to = |dst: &str, dev: &str| Route::new(net(dst), name(dev));
         let steps = [
-            rp_filter(Place::Pod, 2),
-            rp_filter(Place::Node, 2),
+            rp_filter(Namespace::Pod, 2),
+            rp_filter(Namespace::Node, 2),
             Step::SetMac { dev: name("sp0"), mac, before: before_mac },
             Step::SetTxQueueLen { dev: name("sp0"), length: 77, before: length_before },
             Step::AddAddress { dev: name("sp0"), net: net("fd00:6::5/64") },
-            Step::SetNeighbor { place: Place::Pod, neighbor: neighbor("sp0", "10.6.0.1") },
-            Step::SetNeighbor { place: Place::Node, neighbor: neighbor("host", "fd00:6::5") },
-            Step::AddRoute { place: Place::Pod, route: to("10.96.0.0/12", "sp0") },
-            Step::ReplaceRoute { place: Place::Node, route: to("10.6.0.5/32", "host") },
-            Step::RestoreRoute { place: Place::Pod, route: to("10.8.0.0/16", "sp0") },
-            Step::DeleteRoute { place: Place::Pod, route: old },
+            Step::SetNeighbor { namespace: Namespace::Pod, neighbor: neighbor("sp0", "10.6.0.1") },
+            Step::SetNeighbor { namespace: Namespace::Node, neighbor: neighbor("host", "fd00:6::5") },
+            Step::AddRoute { namespace: Namespace::Pod, route: to("10.96.0.0/12", "sp0") },
+            Step::ReplaceRoute { namespace: Namespace::Node, route: to("10.6.0.5/32", "host") },
+            Step::RestoreRoute { namespace: Namespace::Pod, route: to("10.8.0.0/16", "sp0") },
+            Step::DeleteRoute { namespace: Namespace::Pod, route: old },
             Step::AddNodeLink {
                 host: name("host2"),
                 host_mac: MacAddr([2, 0, 0, 0, 0, 3]),
@@ -105,7 +108,7 @@ fn every_kind_of_step_is_applied_and_rolled_back() {
                 pod_mac: MacAddr([2, 0, 0, 0, 0, 4]),
                 mtu: 1500,
             },
-            up(Place::Pod, "sp1"),
+            up(Namespace::Pod, "sp1"),
         ];
         executor.apply(&steps).await.unwrap();
         let [in_pod, on_node] = read(&mut executor).await;
@@ -126,9 +129,9 @@ fn every_kind_of_step_is_applied_and_rolled_back() {
         // Nothing is left to be rolled back.
         assert!(executor.roll_back().await.is_empty());
         let delete = Step::DeleteNodeLink { host: name("host") };
-        let down = Step::SetDown { place: Place::Pod, dev: name("sp0") };
+        let down = Step::SetDown { namespace: Namespace::Pod, dev: name("sp0") };
         let address = Step::DeleteAddress { dev: name("sp0"), net: net("10.6.0.5/16") };
-        let gone = Step::DeleteNeighbor { place: Place::Pod, neighbor: neighbor("sp0", "10.6.0.1") };
+        let gone = Step::DeleteNeighbor { namespace: Namespace::Pod, neighbor: neighbor("sp0", "10.6.0.1") };
         executor.apply(&[gone, address, down, delete]).await.unwrap();
         assert_eq!(read(&mut executor).await[0].links.len(), 1);
     });
@@ -137,13 +140,13 @@ fn every_kind_of_step_is_applied_and_rolled_back() {
 #[test]
 fn a_missing_device_is_an_error_or_nothing() {
     in_a_node(async |pod| {
-        let steps = [up(Place::Pod, "nosuch"), up(Place::Pod, "lo")];
+        let steps = [up(Namespace::Pod, "nosuch"), up(Namespace::Pod, "lo")];
         let mut executor = Executor::new(pod, MissingDevice::Fail).unwrap();
         let error = executor.apply(&steps).await.unwrap_err();
         assert!(matches!(error.source, StepError::NoDevice(_)), "{error}");
         assert_eq!(error.to_string(), "pod: link set nosuch up: device nosuch is gone");
         let lo = async |executor: &mut Executor<'_>| {
-            let netlink = executor.netlink(Place::Pod);
+            let netlink = executor.netlink(Namespace::Pod);
             netlink.link_by_name(&name("lo")).await.unwrap().unwrap().up
         };
         assert!(!lo(&mut executor).await, "what comes after a failure is not applied");
@@ -159,14 +162,15 @@ fn a_missing_device_is_an_error_or_nothing() {
 fn rolling_back_goes_on_after_a_failure() {
     in_a_node(async |pod| {
         let mut executor = Executor::new(pod, MissingDevice::Fail).unwrap();
-        let steps = [up(Place::Pod, "lo"), node_link(), rp_filter(Place::Pod, 2), up(Place::Pod, "sp0")];
+        let steps =
+            [up(Namespace::Pod, "lo"), node_link(), rp_filter(Namespace::Pod, 2), up(Namespace::Pod, "sp0")];
         executor.apply(&steps).await.unwrap();
-        executor.netlink(Place::Node).delete_link(&name("host")).await.unwrap();
+        executor.netlink(Namespace::Node).delete_link(&name("host")).await.unwrap();
         let failures = executor.roll_back().await;
         assert_eq!(failures.len(), 1, "{failures:?}");
         assert_eq!(failures[0].step.to_string(), "pod: link set sp0 down");
         assert!(failures[0].to_string().contains("No such device"), "{}", failures[0]);
-        let netlink = executor.netlink(Place::Pod);
+        let netlink = executor.netlink(Namespace::Pod);
         assert!(!netlink.link_by_name(&name("lo")).await.unwrap().unwrap().up);
     });
 }
@@ -177,15 +181,15 @@ fn a_snapshot_holds_what_was_asked_for() {
         let mut executor = Executor::new(pod, MissingDevice::Fail).unwrap();
         let steps = [
             node_link(),
-            up(Place::Node, "host"),
-            up(Place::Pod, "sp0"),
-            up(Place::Pod, "lo"),
+            up(Namespace::Node, "host"),
+            up(Namespace::Pod, "sp0"),
+            up(Namespace::Pod, "lo"),
             Step::AddAddress { dev: name("sp0"), net: net("10.6.0.5/16") },
-            Step::SetNeighbor { place: Place::Pod, neighbor: neighbor("sp0", "10.6.0.1") },
+            Step::SetNeighbor { namespace: Namespace::Pod, neighbor: neighbor("sp0", "10.6.0.1") },
         ];
         executor.apply(&steps).await.unwrap();
-        let netlink = executor.netlink(Place::Pod);
-        let counts = |namespace: &Namespace| {
+        let netlink = executor.netlink(Namespace::Pod);
+        let counts = |namespace: &NamespaceState| {
             let own = namespace.addresses.iter().filter(|address| address.net == net("10.6.0.5/16")).count();
             let routes = namespace.routes.iter().filter(|route| route.dst == net("10.6.0.0/16")).count();
             (namespace.links.len(), own, routes, namespace.neighbors.len())

@@ -14,7 +14,7 @@ use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Medium, Neighbor, Route};
 use spiderpool_net::announce::announce;
-use spiderpool_net::events::{Event, Events};
+use spiderpool_net::events::{Events, NetlinkEvent};
 use spiderpool_net::netlink::{Netlink, NewVeth};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use spiderpool_net::sysctl::{self, SysctlError};
@@ -370,7 +370,7 @@ async fn ipv4_defaults_with_the_same_metric_can_be_put_back() {
 }
 
 #[tokio::test]
-async fn neighbours_are_permanent() {
+async fn neighbors_are_permanent() {
     root_or_skip!();
     let mut pair = Pair::new().await;
     for address in [ip("10.6.0.9"), ip("fd00::9")] {
@@ -509,7 +509,7 @@ async fn namespaces_have_identities_and_the_caller_never_moves() {
 }
 
 #[tokio::test]
-async fn an_announcement_changes_the_neighbours_entry() {
+async fn an_announcement_changes_the_neighbors_entry() {
     root_or_skip!();
     let mut pair = Pair::new().await;
     pair.netlink.add_address(pair.index, net("10.6.0.5/16")).await.unwrap();
@@ -541,12 +541,12 @@ async fn events_report_addresses_and_links() {
     let mut seen = Vec::new();
     loop {
         let event = events.next().await.unwrap();
-        let last = matches!(&event, Event::LinkGone(link) if link.name.as_str() == "near");
+        let last = matches!(&event, NetlinkEvent::LinkGone(link) if link.name.as_str() == "near");
         seen.push(event);
         if last {
             break;
         }
     }
-    assert!(seen.iter().any(|e| matches!(e, Event::Address(a) if a.net == address)), "{seen:?}");
-    assert!(seen.iter().any(|e| matches!(e, Event::AddressGone(a) if a.net == address)), "{seen:?}");
+    assert!(seen.iter().any(|e| matches!(e, NetlinkEvent::Address(a) if a.net == address)), "{seen:?}");
+    assert!(seen.iter().any(|e| matches!(e, NetlinkEvent::AddressGone(a) if a.net == address)), "{seen:?}");
 }

@@ -8,7 +8,7 @@ use spiderpool_api::pod::{self, PodObject};
 use spiderpool_core::names::{PodIdentity, PodName};
 use tracing::info;
 
-use crate::kubernetes::{Failure, Kubernetes, Preconditions};
+use crate::kubernetes::{ApiFailure, Kubernetes, Preconditions};
 
 /// The objects, through the API server.
 #[derive(Clone)]
@@ -27,12 +27,12 @@ impl EndpointStore {
     }
 
     /// The recorded endpoint of a pod.
-    pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, Failure> {
+    pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, ApiFailure> {
         self.kube.read(self.api(pod.namespace()).get_opt(pod.name())).await
     }
 
     /// Creates or updates the endpoint so that it says what the record says. Not concurrently for one pod.
-    pub async fn write(&self, record: &Record) -> Result<(), Failure> {
+    pub async fn write(&self, record: &Record) -> Result<(), ApiFailure> {
         let api = self.api(record.pod().name.namespace());
         match self.create(record).await {
             Err(failure) if failure.is_already_exists() => {}
@@ -63,20 +63,20 @@ impl EndpointStore {
     }
 
     /// Whether the record's pod still has its name: a newer one may live on another node.
-    async fn still_has_name(&self, record: &Record) -> Result<bool, Failure> {
+    async fn still_has_name(&self, record: &Record) -> Result<bool, ApiFailure> {
         let name = &record.pod().name;
         let pods = Api::<PodObject>::namespaced(self.kube.client(), name.namespace());
         let found = self.kube.read(pods.get_opt(name.name())).await?;
         Ok(found.is_some_and(|found| pod::uid(&found.metadata) == record.pod().uid.as_str()))
     }
 
-    async fn create(&self, record: &Record) -> Result<(), Failure> {
+    async fn create(&self, record: &Record) -> Result<(), ApiFailure> {
         let api = self.api(record.pod().name.namespace());
         self.kube.write(api.create(&PostParams::default(), &record.object())).await.map(|_| ())
     }
 
     /// Removes the endpoint of this pod. Another pod's stays.
-    pub async fn remove(&self, pod: &PodIdentity) -> Result<(), Failure> {
+    pub async fn remove(&self, pod: &PodIdentity) -> Result<(), ApiFailure> {
         let found = self.get(&pod.name).await?;
         let is_of_pod = |found: &SpiderEndpoint| {
             found.status.as_ref().is_some_and(|status| status.current.uid == pod.uid.as_str())
@@ -89,11 +89,11 @@ impl EndpointStore {
 
     /// Removes the finalizer and then the object, in this order: interrupted in between, it leaves nothing that cannot be
     /// deleted. Another object with its name stays.
-    pub async fn delete(&self, endpoint: &SpiderEndpoint) -> Result<(), Failure> {
+    pub async fn delete(&self, endpoint: &SpiderEndpoint) -> Result<(), ApiFailure> {
         let meta = &endpoint.metadata;
         let Some(namespace) = &meta.namespace else { return Ok(()) };
         let api = self.api(namespace);
         self.kube.remove_finalizer(&api, meta, FINALIZER, &PatchParams::default()).await?;
-        self.kube.delete(&api, &Preconditions::of(meta).at_any_version()).await.map(|_| ())
+        self.kube.delete(&api, &Preconditions::from_meta(meta).at_any_version()).await.map(|_| ())
     }
 }

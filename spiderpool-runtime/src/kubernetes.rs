@@ -23,7 +23,7 @@ use tower::ServiceBuilder;
 use tower::retry::RetryLayer;
 
 pub use delete::{Deletion, Preconditions};
-pub use failure::Failure;
+pub use failure::ApiFailure;
 
 /// Writes in flight per process.
 const WRITES: usize = 8;
@@ -72,17 +72,17 @@ impl Kubernetes {
     }
 
     /// Whether the API server answers.
-    pub async fn probe(&self) -> Result<(), Failure> {
+    pub async fn probe(&self) -> Result<(), ApiFailure> {
         self.read(self.client.apiserver_version()).await.map(|_| ())
     }
 
     /// One read, within the time limit.
-    pub async fn read<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    pub async fn read<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, ApiFailure> {
         limited(request).await
     }
 
     /// One write, within the time limit, after the writes that were requested before it.
-    pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, ApiFailure> {
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;
         limited(request).await
@@ -92,12 +92,12 @@ impl Kubernetes {
     pub async fn write_unthrottled<T>(
         &self,
         request: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, ApiFailure> {
         limited(request).await
     }
 
     /// All objects of a kind, each page reduced before the next one is read.
-    pub async fn pages<K, S>(&self, api: &Api<K>, reduce: impl Fn(K) -> S) -> Result<Vec<S>, Failure>
+    pub async fn pages<K, S>(&self, api: &Api<K>, reduce: impl Fn(K) -> S) -> Result<Vec<S>, ApiFailure>
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
     {
@@ -110,7 +110,7 @@ impl Kubernetes {
         api: &Api<K>,
         size: u32,
         reduce: impl Fn(K) -> S,
-    ) -> Result<Vec<S>, Failure>
+    ) -> Result<Vec<S>, ApiFailure>
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
     {
@@ -127,10 +127,10 @@ impl Kubernetes {
     }
 }
 
-async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, ApiFailure> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-        Ok(outcome) => outcome.map_err(Failure::from),
-        Err(_) => Err(Failure::Timeout(REQUEST_TIMEOUT)),
+        Ok(outcome) => outcome.map_err(ApiFailure::from),
+        Err(_) => Err(ApiFailure::Timeout(REQUEST_TIMEOUT)),
     }
 }
 

@@ -84,7 +84,7 @@ impl<T> PoolIndex<T> {
     pub fn entry(&self, name: &PoolName) -> Option<PoolEntry> {
         let indexed = self.pools.get(name)?;
         let spec = indexed.spec()?.clone();
-        let overlaps = self.overlaps.of(name);
+        let overlaps = self.overlaps.of_pool(name);
         let overlap = overlaps.into_iter().find(|overlap| self.is_serving(&overlap.second)).cloned();
         Some(PoolEntry { spec, terminating: indexed.terminating, overlap })
     }

@@ -15,15 +15,15 @@ const LOOKS: &[(&str, &[&str])] = &[
     ("ip", &["-o", "address"]),
     ("ip", &["-4", "route", "show", "table", "all"]),
     ("ip", &["-6", "route", "show", "table", "all"]),
-    ("ip", &["-4", "neighbour", "show", "nud", "permanent"]),
-    ("ip", &["-6", "neighbour", "show", "nud", "permanent"]),
+    ("ip", &["-4", "neighbor", "show", "nud", "permanent"]),
+    ("ip", &["-6", "neighbor", "show", "nud", "permanent"]),
     ("ip", &["-4", "rule"]),
     ("ip", &["-6", "rule"]),
     ("tc", &["qdisc", "show"]),
     ("find", &["/sys/fs/bpf", "/run/netns"]),
 ];
 
-/// Lines of links, addresses, routes, permanent neighbours, rules, qdiscs, pins and namespaces.
+/// Lines of links, addresses, routes, permanent neighbors, rules, qdiscs, pins and namespaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelState(BTreeSet<String>);
 

@@ -62,7 +62,7 @@ pub struct Hosts {
     /// Another node.
     pub other_node: Host,
     /// A pod on the same node that has eth0 only.
-    pub neighbour: (Namespaces, Dual),
+    pub neighbor: (Namespaces, Dual),
     /// A pod on the other node that has eth0 only; an endpoint of the Service.
     pub overlay_pod: (Namespaces, Dual),
     /// A pod on the other node with net1, whose net1 address is an endpoint of the Service.
@@ -118,7 +118,7 @@ impl Hosts {
             .seen_by(pod, &node_ips)
             .replies(pod, "sp0")
             .by(&[Tcp, Udp, Ping]));
-        add(flow("neighbour pod to net1", &self.neighbour.0, net1)
+        add(flow("neighbor pod to net1", &self.neighbor.0, net1)
             .seen_by(pod, &node_ips)
             .replies(pod, "sp0")
             .by(&[Tcp, Udp, Ping]));

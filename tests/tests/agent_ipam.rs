@@ -88,7 +88,7 @@ async fn two_nics_on_one_pool_get_two_addresses() {
     assert_eq!(addresses(&answer), ["10.12.0.2/24".to_owned(), "10.12.0.3/24".to_owned()].into());
 }
 
-/// The definition's schema keeps such pools out, but an older one may have let it in.
+/// The CRD's schema keeps such pools out, but an older one may have let it in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_cannot_be_decoded_fails_only_the_pods_that_name_it() {
     let bench = Bench::new("undecodable").await;
@@ -100,7 +100,7 @@ async fn a_pool_that_cannot_be_decoded_fails_only_the_pods_that_name_it() {
     let agent = bench.agent_by("n1", kubeconfig).await;
     let (good, bad) = (bench.pod_with_pool("good", "n1", "good"), bench.pod_with_pool("bad", "n1", "bad"));
     agent.ask(Method::POST, path::IP, &good.add("eth0", "c1")).await.unwrap().ok().unwrap();
-    let part = "IPPool undecodable-bad is invalid: spec: does not fit the definition of SpiderIPPool";
+    let part = "IPPool undecodable-bad is invalid: spec: does not fit the CRD of SpiderIPPool";
     failure(&agent, &bad.add("eth0", "c1"), part).await;
     assert!(bench.held(&bad).is_empty());
     bench

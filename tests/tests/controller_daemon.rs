@@ -307,9 +307,9 @@ async fn the_finalizer_of_a_deleted_pool_is_removed_when_no_address_is_in_use() 
     controller.stop().unwrap();
 }
 
-/// The comparison does not rely on the watches.
+/// The resync does not rely on the watches.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_full_comparison_frees_nothing_of_a_running_pod() {
+async fn the_full_resync_frees_nothing_of_a_running_pod() {
     let bench = Bench::new("compare").await;
     bench.pool("p", "10.46.0.0/24", &["10.46.0.2-10.46.0.9"], &json!({}));
     let pod = bench.pod_with_pool("p", "n1", "p");
@@ -320,7 +320,7 @@ async fn the_full_comparison_frees_nothing_of_a_running_pod() {
     let controller = controller(&bench, "a", &every_second).await;
     bench
         .until("it was compared twice", async || {
-            controller.log().unwrap().matches("full comparison done").count() >= 2
+            controller.log().unwrap().matches("full resync done").count() >= 2
         })
         .await;
     assert_eq!(bench.held(&pod).len(), 1);

@@ -1,4 +1,4 @@
-//! `crds`: the chart's custom resource definitions, generated from the types of spiderpool-api.
+//! `crds`: the chart's CRDs, generated from the types of spiderpool-api.
 
 use anyhow::Result;
 use clap::Args;

@@ -44,7 +44,7 @@ enum Verb {
     BuildEbpf,
     /// Pack agent and controller into container images
     Image(image::Options),
-    /// Write the custom resource definitions of the Helm chart from the Rust types
+    /// Write the CRDs of the Helm chart from the Rust types
     Crds(crds::Options),
     /// Check formatting, clippy, generated files, bans and licences
     Lint,

@@ -119,7 +119,7 @@ fn set_cluster(agent: &Agent) {
     let coordinator = agent.coordinators.read(CoordinatorIndex::chosen);
     let ready = coordinator.filter(|coordinator| crate::coordinator::check_ready(coordinator).is_ok());
     if let Some(coordinator) = ready {
-        agent.reconciler.set_cluster(ClusterCidrs::of(&coordinator));
+        agent.reconciler.set_cluster(ClusterCidrs::from_coordinator(&coordinator));
     }
 }
 

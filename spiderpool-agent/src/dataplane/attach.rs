@@ -16,7 +16,7 @@ pub(super) fn attach(netns: &NetNs, pod: &PodRecord, programs: &Programs) -> Res
         for record in &pod.nics {
             let link = netlink.link_by_name(&record.nic.name).await?;
             let Some(link) = link.filter(|link| link.index == record.nic.ifindex) else {
-                debug!(nic = %record.nic.name, container = %pod.container_id, "registered NIC is gone");
+                debug!(nic = %record.nic.name, container_id = %pod.container_id, "registered NIC is gone");
                 continue;
             };
             attached.attach(&mut netlink, &record.nic.name, link.index, record.id, programs).await?;

@@ -19,7 +19,7 @@ pub fn plan_cidrs(
     let stay =
         |nets: &BTreeSet<IpNet>, kind| nets.clone().into_iter().map(move |net| (net, CidrAction::Stay, kind));
     let mut plan = Vec::new();
-    let ClusterCidrs { service, pod, hijack } = cluster.with(&profile.own);
+    let ClusterCidrs { service, pod, hijack } = cluster.with_own(&profile.own);
     plan.extend(steer(hijack, CidrKind::Hijack));
     plan.extend(steer(pod, CidrKind::Pod));
     plan.extend(steer(service, CidrKind::Service));

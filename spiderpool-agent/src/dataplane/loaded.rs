@@ -10,7 +10,7 @@ use super::entries::{self, TooManyNics, entries, further_addresses};
 use super::logs;
 use super::metrics::{CounterDeltas, DataplaneMetrics};
 use super::profiles::Profiles;
-use super::settings::Settings;
+use super::settings::DataplaneSettings;
 use crate::destinations::{ClusterCidrs, Destinations};
 use crate::pod_network::netns::{self, Presence};
 use crate::pod_network::{FoundNic, Inventory, NamespaceError, PodRecord, PodState, ReservedId};
@@ -47,10 +47,10 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Loads programs and maps, and reads what an earlier agent has left in the maps.
     pub(super) fn load(
-        settings: &Settings,
+        settings: &DataplaneSettings,
         metrics: DataplaneMetrics,
     ) -> Result<(Self, Vec<FoundNic>), DataplaneError> {
-        let Settings { object, pin_dir, sizes } = settings;
+        let DataplaneSettings { object, pin_dir, sizes } = settings;
         let maps = Dataplane::load(object, pin_dir, sizes)?;
         info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), "eBPF dataplane loaded");
         let found = maps.nics()?.into_iter();

@@ -6,7 +6,7 @@ use spiderpool_dataplane::Sizes;
 
 /// Where programs and maps are.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct DataplaneSettings {
     /// The eBPF object.
     pub object: PathBuf,
     /// Where programs and maps are pinned.

@@ -21,7 +21,7 @@ pub struct ClusterCidrs {
 
 impl ClusterCidrs {
     /// From spec and status; what does not parse is left out with a warning.
-    pub fn of(coordinator: &SpiderCoordinator) -> Self {
+    pub fn from_coordinator(coordinator: &SpiderCoordinator) -> Self {
         let status = coordinator.status.as_ref();
         let list = |texts: Option<&Vec<String>>, field| parse(texts.map_or(&[], Vec::as_slice), field);
         Self {
@@ -33,7 +33,7 @@ impl ClusterCidrs {
 
     /// What counts for a pod whose networks name CIDRs of their own: per kind theirs, if they name any.
     #[must_use]
-    pub fn with(&self, own: &OwnCidrs) -> Self {
+    pub fn with_own(&self, own: &OwnCidrs) -> Self {
         let choose = |own: &Option<BTreeSet<IpNet>>, cluster: &Vec<IpNet>| {
             own.as_ref().map_or_else(|| cluster.clone(), |own| own.iter().copied().collect())
         };
@@ -75,7 +75,7 @@ mod tests {
             hijack: vec![net("169.254.20.10/32")],
         };
         let own = OwnCidrs { hijack: Some([net("172.16.0.0/12")].into()), ..OwnCidrs::default() };
-        let all: Vec<_> = cluster.with(&own).all().iter().map(ToString::to_string).collect();
+        let all: Vec<_> = cluster.with_own(&own).all().iter().map(ToString::to_string).collect();
         assert_eq!(all, ["172.16.0.0/12", "10.244.0.0/16", "10.96.0.0/12"]);
     }
 

@@ -10,7 +10,7 @@ use spiderpool_api::agent::coordinator::GetCoordinatorArgs;
 use spiderpool_api::agent::dataplane::{RegisterNics, UnregisterNics};
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamBatchDelArgs, IpamDelArgs};
 
-use super::error::{INVALID, Problem, REQUIRED};
+use super::error::{ErrorResponse, INVALID, REQUIRED};
 
 /// The decoded body.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -56,18 +56,18 @@ impl Parameter for UnregisterNics {
 }
 
 impl<S: Send + Sync, T: DeserializeOwned + Parameter> FromRequest<S> for JsonBody<T> {
-    type Rejection = Problem;
+    type Rejection = ErrorResponse;
 
-    async fn from_request(request: Request<Body>, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request<Body>, state: &S) -> Result<Self, ErrorResponse> {
         let content_type = request.headers().get(CONTENT_TYPE).cloned();
         let bytes = Bytes::from_request(request, state)
             .await
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, 400, error.to_string()))?;
+            .map_err(|error| ErrorResponse::new(StatusCode::BAD_REQUEST, 400, error.to_string()))?;
         if let Some(media) =
             content_type.as_ref().and_then(|value| value.to_str().ok()).filter(|m| !is_json(m))
         {
             let message = format!("unsupported media type {media:?}, only [application/json] are allowed");
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, 415, message));
+            return Err(ErrorResponse::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, 415, message));
         }
         decode(&bytes).map(Self)
     }
@@ -77,21 +77,22 @@ fn is_json(media: &str) -> bool {
     media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn decode<T: DeserializeOwned + Parameter>(bytes: &[u8]) -> Result<T, Problem> {
+fn decode<T: DeserializeOwned + Parameter>(bytes: &[u8]) -> Result<T, ErrorResponse> {
     if bytes.is_empty() {
         let message = format!("{} in body is required", T::NAME);
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message));
+        return Err(ErrorResponse::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message));
     }
-    let mut value: Value = serde_json::from_slice(bytes)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, 400, format!("body is not JSON: {error}")))?;
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| {
+        ErrorResponse::new(StatusCode::BAD_REQUEST, 400, format!("body is not JSON: {error}"))
+    })?;
     remove_nulls(&mut value);
     if let Some(field) = value.as_object().and_then(|members| missing::<T>(members)) {
         let message = format!("{}.{field} in body is required", T::NAME);
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message));
+        return Err(ErrorResponse::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message));
     }
     serde_json::from_value(value).map_err(|error| {
         let message = format!("{} in body is invalid: {error}", T::NAME);
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, INVALID, message)
+        ErrorResponse::new(StatusCode::UNPROCESSABLE_ENTITY, INVALID, message)
     })
 }
 
@@ -161,7 +162,7 @@ mod tests {
                 let mut part = whole.clone();
                 part.as_object_mut().unwrap().remove(member);
                 let problem = decode::<T>(part.to_string().as_bytes()).err();
-                let code = problem.as_ref().map(Problem::code);
+                let code = problem.as_ref().map(ErrorResponse::code);
                 assert_eq!(code, Some(REQUIRED), "{}.{member}: {problem:?}", T::NAME);
             }
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use spiderpool_api::crd::{EndpointIp, SpiderEndpointStatus};
 use spiderpool_core::names::PodName;
 
-use super::error::{Failed, INVALID, Problem, REQUIRED};
+use super::error::{ErrorResponse, Failed, INVALID, REQUIRED};
 use crate::agent::Agent;
 
 /// Both are needed.
@@ -29,14 +29,14 @@ pub(super) async fn of_pod(
     for (name, value) in [("podNamespace", &pod_namespace), ("podName", &pod_name)] {
         if value.is_empty() {
             let message = format!("{name} in query is required");
-            return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message).into_response();
+            return ErrorResponse::new(StatusCode::UNPROCESSABLE_ENTITY, REQUIRED, message).into_response();
         }
     }
     let pod = match PodName::new(pod_namespace, pod_name) {
         Ok(pod) => pod,
         Err(error) => {
             let message = format!("query is invalid: {error}");
-            return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, INVALID, message).into_response();
+            return ErrorResponse::new(StatusCode::UNPROCESSABLE_ENTITY, INVALID, message).into_response();
         }
     };
     match agent.ipam.endpoints().get(&pod).await.map(|found| found?.status) {

@@ -7,28 +7,28 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// Code of a [`Problem`]: a required member or parameter is missing.
+/// Code of a [`ErrorResponse`]: a required member or parameter is missing.
 pub(super) const REQUIRED: u16 = 602;
-/// Code of a [`Problem`]: a member or parameter has the wrong type or form.
+/// Code of a [`ErrorResponse`]: a member or parameter has the wrong type or form.
 pub(super) const INVALID: u16 = 601;
 
 /// A request that never reached its handler.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct ErrorResponse {
     status: StatusCode,
-    body: ProblemBody,
+    body: ErrorBody,
 }
 
 #[derive(Debug, Serialize)]
-struct ProblemBody {
+struct ErrorBody {
     code: u16,
     message: String,
 }
 
-impl Problem {
+impl ErrorResponse {
     /// `code` is the status, or one of the 600s for a violated schema.
     pub(super) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
-        Self { status, body: ProblemBody { code, message: message.into() } }
+        Self { status, body: ErrorBody { code, message: message.into() } }
     }
 
     #[cfg(test)]
@@ -42,7 +42,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         (self.status, Json(self.body)).into_response()
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures::future::join_all;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse};
 use spiderpool_core::ipam::pod_stage::PodStage;
-use spiderpool_core::ipam::{AllocationStep, Candidate, IpamError};
+use spiderpool_core::ipam::{AllocationStep, IpamError, PoolCandidates};
 use spiderpool_core::names::PodName;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
@@ -32,7 +32,7 @@ impl Ipam {
             "allocate",
             pod = %args.pod,
             nic = %args.if_name,
-            container = %args.container_id
+            container_id = %args.container_id
         );
         let abandoned = CancellationToken::new();
         let _cancelled_with_the_caller = abandoned.clone().drop_guard();
@@ -133,7 +133,7 @@ impl Ipam {
         &self,
         request: &AllocationRequest,
         steps: Vec<AllocationStep<AddressObject>>,
-    ) -> Result<Vec<(Candidate, AddressObject)>, AllocateError> {
+    ) -> Result<Vec<(PoolCandidates, AddressObject)>, AllocateError> {
         let taken = join_all(steps.into_iter().map(|step| async move {
             match step {
                 AllocationStep::Keep { candidate, held } => Ok((candidate, held)),

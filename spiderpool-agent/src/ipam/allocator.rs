@@ -15,9 +15,9 @@ use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
 use spiderpool_core::ip::IpSet;
 use spiderpool_core::ipam::pick::PickContext;
-use spiderpool_core::ipam::{AddressState, Candidate, Holding, IpamError, Owner, Pool, PoolFailure};
+use spiderpool_core::ipam::{AddressState, Holding, IpamError, Owner, Pool, PoolCandidates, PoolFailure};
 use spiderpool_core::names::{ContainerId, IfName, NodeName, PodUid, PoolName};
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -82,7 +82,7 @@ impl AddressAllocator {
     }
 
     /// Reads what the node's pods hold; how many addresses.
-    pub(super) async fn load(&self) -> Result<usize, Failure> {
+    pub(super) async fn load(&self) -> Result<usize, ApiFailure> {
         let objects = self.store.of_node(&self.node).await?;
         let count = objects.len();
         self.holdings.write(|index| index.reset(objects));
@@ -105,7 +105,7 @@ impl AddressAllocator {
     pub(super) async fn take(
         &self,
         claimant: &Claimant,
-        candidate: &Candidate,
+        candidate: &PoolCandidates,
         pools: &[Arc<Pool>],
     ) -> Result<AddressObject, IpamError> {
         let failed = |failures| IpamError::AllFailed {
@@ -137,10 +137,10 @@ impl AddressAllocator {
     async fn take_from(
         &self,
         claimant: &Claimant,
-        candidate: &Candidate,
+        candidate: &PoolCandidates,
         pool: &Pool,
     ) -> Result<AddressObject, PoolFailure> {
-        let reserved = self.reserved.read(|index| index.of(pool.family()));
+        let reserved = self.reserved.read(|index| index.of_family(pool.family()));
         let usable = pool.usable.difference(&reserved);
         for attempt in 0.. {
             if claimant.abandoned.is_cancelled() || attempt >= ATTEMPTS {
@@ -186,7 +186,7 @@ impl AddressAllocator {
     }
 
     /// `None`: somebody else has it.
-    async fn create(&self, wanted: Holding) -> Result<Option<AddressObject>, Failure> {
+    async fn create(&self, wanted: Holding) -> Result<Option<AddressObject>, ApiFailure> {
         let (pool, ip) = (wanted.pool.clone(), wanted.ip());
         match self.store.create(&wanted).await {
             Ok(Creation::Ours(object)) => {
@@ -233,7 +233,7 @@ impl AddressAllocator {
     }
 
     /// Reads whose the address of an attempt is; the pod's own is known from then on.
-    async fn read_pending(&self, pending: &Holding) -> Result<Option<AddressObject>, Failure> {
+    async fn read_pending(&self, pending: &Holding) -> Result<Option<AddressObject>, ApiFailure> {
         let found = self.store.find(pending.ip()).await?;
         let ours = found.filter(|object| object.holding.serves_as(pending));
         if let Some(object) = ours.clone() {
@@ -244,7 +244,7 @@ impl AddressAllocator {
     }
 
     /// Learns of what a pod may hold without our knowing, before it is freed.
-    pub(super) async fn finish_pending_of(&self, pod_uid: &PodUid) -> Result<(), Failure> {
+    pub(super) async fn finish_pending_of(&self, pod_uid: &PodUid) -> Result<(), ApiFailure> {
         for pending in self.pending.of_pod(pod_uid) {
             self.read_pending(&pending).await?;
         }
@@ -257,7 +257,7 @@ impl AddressAllocator {
         &self,
         object: &AddressObject,
         claimant: &Claimant,
-    ) -> Result<Option<AddressObject>, Failure> {
+    ) -> Result<Option<AddressObject>, ApiFailure> {
         let holding = &object.holding;
         let network = claimant.network.clone().filter(|_| claimant.nic == holding.nic);
         let network = network.or_else(|| holding.network.clone());
@@ -280,7 +280,7 @@ impl AddressAllocator {
     }
 
     /// Frees the address, unless its object has become something else meanwhile.
-    pub(super) async fn free(&self, object: &AddressObject) -> Result<(), Failure> {
+    pub(super) async fn free(&self, object: &AddressObject) -> Result<(), ApiFailure> {
         let mut known = Some(object.clone());
         while let Some(object) = known {
             if self.store.delete(&object).await? {

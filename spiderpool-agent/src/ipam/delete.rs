@@ -16,14 +16,14 @@ impl Ipam {
     /// Serves DELETE `/ipam/ip`. The work goes on when the caller is gone.
     pub(crate) async fn release(self: &Arc<Self>, args: IpamDelArgs) -> Result<(), ReleaseError> {
         let span =
-            info_span!("release", pod = %args.pod, nic = %args.if_name, container = %args.container_id);
+            info_span!("release", pod = %args.pod, nic = %args.if_name, container_id = %args.container_id);
         let ipam = Arc::clone(self);
         self.counted(async move { ipam.release_locked(&args).await }.instrument(span)).await
     }
 
     /// Serves DELETE `/ipam/ips`: frees all addresses of a sandbox, also of a pod that is alive.
     pub(crate) async fn release_all(self: &Arc<Self>, args: IpamBatchDelArgs) -> Result<(), ReleaseError> {
-        let span = info_span!("release all", pod = %args.pod, container = %args.container_id);
+        let span = info_span!("release all", pod = %args.pod, container_id = %args.container_id);
         let ipam = Arc::clone(self);
         self.counted(async move { ipam.release_all_locked(&args).await }.instrument(span)).await
     }

@@ -8,7 +8,7 @@ use spiderpool_api::crd::SpiderEndpoint;
 use spiderpool_api::endpoint::Record;
 use spiderpool_core::names::{PodIdentity, PodName};
 use spiderpool_runtime::endpoints::EndpointStore;
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue, Workers, work_queue};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -101,7 +101,7 @@ impl EndpointQueue {
     }
 
     /// Makes the endpoint say what the record says. The endpoint must be locked.
-    async fn write(&self, record: &Record) -> Result<(), Failure> {
+    async fn write(&self, record: &Record) -> Result<(), ApiFailure> {
         if self.holdings.read(|index| index.of_pod(&record.pod().uid).is_empty()) {
             debug!(endpoint = %record.pod(), "the pod holds nothing any more, no endpoint is written");
             return Ok(());
@@ -110,22 +110,22 @@ impl EndpointQueue {
     }
 
     /// Removes the endpoint of this pod, and what waits to be written of it. Another pod's stays.
-    pub async fn remove(&self, pod: &PodIdentity) -> Result<(), Failure> {
+    pub async fn remove(&self, pod: &PodIdentity) -> Result<(), ApiFailure> {
         let _lock = self.locks.lock(pod.name.clone()).await;
         self.with(|waiting| waiting.retain(|_, record| record.pod() != pod));
         self.store.remove(pod).await
     }
 
     /// The recorded endpoint of a pod.
-    pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, Failure> {
+    pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, ApiFailure> {
         self.store.get(pod).await
     }
 }
 
 impl Reconciler<PodName> for EndpointQueue {
-    type Error = Failure;
+    type Error = ApiFailure;
 
-    async fn reconcile(&self, name: &PodName, _since: Instant) -> Result<Action, Failure> {
+    async fn reconcile(&self, name: &PodName, _since: Instant) -> Result<Action, ApiFailure> {
         let _lock = self.locks.lock(name.clone()).await;
         // A removal may have taken it out.
         if let Some(record) = self.with(|waiting| waiting.remove(name))
@@ -138,7 +138,7 @@ impl Reconciler<PodName> for EndpointQueue {
         Ok(Action::await_change())
     }
 
-    fn failed(&self, name: &PodName, error: &Failure, pause: Duration) {
+    fn failed(&self, name: &PodName, error: &ApiFailure, pause: Duration) {
         warn!(endpoint = %name, %error, ?pause, "endpoint not written, trying again");
     }
 }

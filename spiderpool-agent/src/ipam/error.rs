@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use ipnet::IpNet;
 use spiderpool_core::ipam::{FailureReason, IpamError};
 use spiderpool_core::names::{ContainerId, NameError, NodeName, PodName, PodUid, PoolName};
-use spiderpool_runtime::kubernetes::Failure;
+use spiderpool_runtime::kubernetes::ApiFailure;
 use thiserror::Error;
 
 use crate::start::Starting;
@@ -55,7 +55,7 @@ pub enum AllocateError {
         /// The pool.
         pool: PoolName,
         /// Why.
-        source: Arc<Failure>,
+        source: Arc<ApiFailure>,
     },
     /// The workload above the pod cannot be read.
     #[error("failed to get pod '{pod}' owner: {source}")]
@@ -63,7 +63,7 @@ pub enum AllocateError {
         /// The pod.
         pod: PodName,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// No address is given.
     #[error("{}", list(.0))]
@@ -76,7 +76,7 @@ pub enum AllocateError {
         /// The sandbox.
         container: ContainerId,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// Addresses of the pod were taken away while it was being served.
     #[error("addresses of Pod {0} changed while it was being served: try again")]
@@ -141,7 +141,7 @@ pub enum PodError {
     Missing,
     /// It cannot be read.
     #[error(transparent)]
-    Unread(Failure),
+    Unread(ApiFailure),
     /// It is there, and makes no sense.
     #[error(transparent)]
     Unreadable(#[from] NameError),
@@ -187,7 +187,7 @@ pub enum ReleaseError {
         /// The pod.
         pod: PodName,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// An earlier request for an address of the pod has no known outcome.
     #[error("failed to learn whether an address belongs to Pod {pod}: {source}")]
@@ -195,7 +195,7 @@ pub enum ReleaseError {
         /// The pod.
         pod: PodName,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// An address cannot be freed.
     #[error("failed to release {address} of Pod {pod}: {source}")]
@@ -205,7 +205,7 @@ pub enum ReleaseError {
         /// The pod.
         pod: PodName,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// The endpoint cannot be removed.
     #[error("failed to remove SpiderEndpoint {pod}: {source}")]
@@ -213,7 +213,7 @@ pub enum ReleaseError {
         /// The pod.
         pod: PodName,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// The configuration forbids it.
     #[error("forbid releasing IPs for stateless workload")]
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn an_api_server_that_is_away_is_a_reason_to_try_later() {
-        let timeout = || Failure::Timeout(Duration::from_secs(10));
+        let timeout = || ApiFailure::Timeout(Duration::from_secs(10));
         let pool = "p".parse().unwrap();
         for error in [
             failed(PoolFailure::Unavailable { pool, cause: timeout().to_string() }),

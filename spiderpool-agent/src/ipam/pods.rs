@@ -8,23 +8,23 @@ use spiderpool_core::names::{PodIdentity, PodName};
 use spiderpool_runtime::kubernetes::Kubernetes;
 
 use super::error::PodError;
-use crate::watches::{Pod, PodIndex, Shared};
+use crate::watches::{LocalPodIndex, Pod, Shared};
 
 /// Finds pods. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Pods {
     kube: Kubernetes,
-    watched: Shared<PodIndex>,
+    watched: Shared<LocalPodIndex>,
 }
 
 impl Pods {
     /// By this connection and watch.
-    pub(super) fn new(kube: Kubernetes, watched: Shared<PodIndex>) -> Self {
+    pub(super) fn new(kube: Kubernetes, watched: Shared<LocalPodIndex>) -> Self {
         Self { kube, watched }
     }
 
     /// The watch, which may be behind.
-    pub(super) fn watched(&self) -> &Shared<PodIndex> {
+    pub(super) fn watched(&self) -> &Shared<LocalPodIndex> {
         &self.watched
     }
 

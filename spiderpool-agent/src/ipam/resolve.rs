@@ -7,7 +7,7 @@ use std::sync::Arc;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::ipam::{
-    AllocationPlan, Candidate, CandidateRequest, IpamError, PodPlace, Pool, PoolEntry, PoolTable,
+    AllocationPlan, CandidateRequest, IpamError, PodPlace, Pool, PoolCandidates, PoolEntry, PoolTable,
     filter_pools, plan_allocation, plan_candidates,
 };
 use spiderpool_core::names::{NodeName, PoolName};
@@ -96,7 +96,7 @@ impl PoolResolver {
             Err(IpamError::NoSource) if !read.unread => return Ok(Resolution::Pending(PendingPools::Unread)),
             candidates => candidates.map_err(|error| AllocateError::Ipam(vec![error]))?,
         };
-        let find_pools = |candidate: &Candidate| self.pools_of(candidate, request, read);
+        let find_pools = |candidate: &PoolCandidates| self.pools_of(candidate, request, read);
         let unresolved = match plan_allocation(candidates, held, &request.nic, find_pools) {
             Ok(plan) => return Ok(Resolution::Ready(plan)),
             Err(unresolved) => unresolved,
@@ -115,7 +115,7 @@ impl PoolResolver {
     }
 
     /// The addresses that the pod should have.
-    fn candidates(&self, request: &AllocationRequest) -> Result<Vec<Candidate>, IpamError> {
+    fn candidates(&self, request: &AllocationRequest) -> Result<Vec<PoolCandidates>, IpamError> {
         let namespace = request.pod.identity.name.namespace();
         plan_candidates(&CandidateRequest {
             nic: &request.nic,
@@ -134,7 +134,7 @@ impl PoolResolver {
     /// The pools that may serve a NIC and family, best first.
     fn pools_of(
         &self,
-        candidate: &Candidate,
+        candidate: &PoolCandidates,
         request: &AllocationRequest,
         read: &ReadPools,
     ) -> Result<Vec<Arc<Pool>>, Unresolved> {

@@ -1,11 +1,11 @@
-//! The last stage of an ADD: what the pod holds, as the plugin and the pod's SpiderEndpoint are told.
+//! The last stage of an ADD: the pod's addresses, for the plugin's result and the pod's SpiderEndpoint.
 
 use std::sync::Arc;
 
 use spiderpool_api::agent::ipam::{IpConfig, IpamAddResponse, Route as WireRoute};
 use spiderpool_api::endpoint::{Record, endpoint_ips};
 use spiderpool_core::ip::Family;
-use spiderpool_core::ipam::{Allocated, Candidate, Response, Workload, build_response};
+use spiderpool_core::ipam::{Allocated, PoolCandidates, Response, Workload, build_response};
 use tracing::warn;
 
 use super::allocator::AddressObject;
@@ -27,7 +27,7 @@ impl Responder {
     pub(super) async fn respond(
         &self,
         request: &AllocationRequest,
-        served: &[(Candidate, AddressObject)],
+        served: &[(PoolCandidates, AddressObject)],
     ) -> Result<IpamAddResponse, AllocateError> {
         let mut allocated = Vec::with_capacity(served.len());
         for (candidate, object) in served {

@@ -21,11 +21,11 @@ use super::respond::Responder;
 use super::sweep::Sweeper;
 use super::workloads::Workloads;
 use crate::start::Start;
-use crate::watches::{NamespaceIndex, Pod, PodIndex, PoolIndex, PoolSpecs, ReservedIndex, Shared};
+use crate::watches::{LocalPodIndex, NamespaceIndex, Pod, PoolIndex, PoolSpecs, ReservedIndex, Shared};
 
 /// What is configured.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct IpamSettings {
     /// The agent's node.
     pub node: NodeName,
     /// The families that pods get.
@@ -44,7 +44,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Default)]
 pub struct Indexes {
     /// The node's pods.
-    pub pods: Shared<PodIndex>,
+    pub pods: Shared<LocalPodIndex>,
     /// All pools.
     pub pools: Shared<PoolIndex>,
     /// Reserved addresses.
@@ -75,13 +75,13 @@ pub struct Ipam {
 impl Ipam {
     /// Serves nothing before `start` is done.
     pub fn new(
-        settings: Settings,
+        settings: IpamSettings,
         kube: Kubernetes,
         indexes: Indexes,
         metrics: IpamMetrics,
         start: Start,
     ) -> Arc<Self> {
-        let Settings {
+        let IpamSettings {
             node,
             families,
             auto_pool,

@@ -25,16 +25,16 @@ use super::keyed_mutex::KeyedMutex;
 use super::pods::Pods;
 use super::release::{Releaser, evidence, is_freed};
 use super::workloads::Workloads;
-use crate::watches::{Pod, PodIndex, PoolIndex, PoolSpecs, Shared};
+use crate::watches::{LocalPodIndex, Pod, PoolIndex, PoolSpecs, Shared};
 
 /// A pod that has just gone is left to the runtime's DEL for this long.
 const SWEEP_DELAY: Duration = Duration::from_secs(5);
 /// What the watch does not call running is looked at this often.
 const INTERVAL: Duration = Duration::from_mins(3);
 
-/// What a comparison of several pods left to be done.
+/// What a sweep of several pods left to be done.
 #[derive(Debug, Default)]
-struct Comparison {
+struct SweepOutcome {
     failed: bool,
     /// When the first pod must have ended that may run although the API server does not have it any more.
     waits_until: Option<Instant>,
@@ -79,7 +79,7 @@ impl Sweeper {
         let mut owners = self.allocator.owners();
         let mut pauses = backoff::exponential().build();
         while !shutdown.is_cancelled() {
-            let Comparison { failed, waits_until } = self.compare(&owners, shutdown).await;
+            let SweepOutcome { failed, waits_until } = self.sweep_pods(&owners, shutdown).await;
             let pause = if failed {
                 pauses.next().unwrap_or(backoff::MAX_PAUSE)
             } else {
@@ -104,29 +104,29 @@ impl Sweeper {
         }
     }
 
-    async fn compare(&self, owners: &[Arc<Owner>], shutdown: &CancellationToken) -> Comparison {
-        let mut comparison = Comparison::default();
+    async fn sweep_pods(&self, owners: &[Arc<Owner>], shutdown: &CancellationToken) -> SweepOutcome {
+        let mut outcome = SweepOutcome::default();
         for owner in owners {
             if shutdown.is_cancelled() {
                 break;
             }
-            match self.compare_pod(owner).await {
+            match self.sweep_pod(owner).await {
                 Ok(None) => {}
                 Ok(Some(until)) => {
-                    let earliest = comparison.waits_until.map_or(until, |known| known.min(until));
-                    comparison.waits_until = Some(earliest);
+                    let earliest = outcome.waits_until.map_or(until, |known| known.min(until));
+                    outcome.waits_until = Some(earliest);
                 }
                 Err(error) => {
-                    warn!(pod = %owner.pod, %error, "what the pod holds is not compared yet, trying again");
-                    comparison.failed = true;
+                    warn!(pod = %owner.pod, %error, "what addresses of the pod not reviewed yet, trying again");
+                    outcome.failed = true;
                 }
             }
         }
-        comparison
+        outcome
     }
 
-    /// When the pod is to be compared again, if nothing changes before.
-    async fn compare_pod(&self, owner: &Owner) -> anyhow::Result<Option<Instant>> {
+    /// When the pod is to be swept again, if nothing changes before.
+    async fn sweep_pod(&self, owner: &Owner) -> anyhow::Result<Option<Instant>> {
         let pod = &owner.pod;
         let _lock = self.pod_locks.lock(pod.name.clone()).await;
         let found = self.pods.read(&pod.name).await?;
@@ -182,7 +182,7 @@ impl Sweeper {
 }
 
 /// Whether the watch knows the pod and does not call it finished.
-fn is_running(pods: &PodIndex, pod: &PodIdentity) -> bool {
+fn is_running(pods: &LocalPodIndex, pod: &PodIdentity) -> bool {
     let known = pods.get(&pod.name);
     known.is_some_and(|known| known.identity.uid == pod.uid && known.stage != PodStage::Finished)
 }

@@ -10,7 +10,7 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use spiderpool_core::ipam::Workload;
 use spiderpool_core::ipam::owner::{OwnerRef, OwnerStep, above, of_pod};
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 
 use crate::watches::Pod;
 
@@ -30,12 +30,12 @@ impl Workloads {
     }
 
     /// The workload at the top of the pod.
-    pub(super) async fn top(&self, pod: &Pod) -> Result<Workload, Failure> {
+    pub(super) async fn top(&self, pod: &Pod) -> Result<Workload, ApiFailure> {
         let top = self.top_reference(pod).await?;
         Ok(Workload { kind: top.kind.into(), name: top.name.into() })
     }
 
-    async fn top_reference(&self, pod: &Pod) -> Result<OwnerRef, Failure> {
+    async fn top_reference(&self, pod: &Pod) -> Result<OwnerRef, ApiFailure> {
         let identity = &pod.identity;
         let owner = match of_pod(identity.name.name(), identity.uid.as_str(), pod.owner.clone()) {
             OwnerStep::Top(top) => return Ok(top),
@@ -61,7 +61,7 @@ impl Workloads {
     }
 
     /// What controls the named object, which may be gone already.
-    async fn controller<K>(&self, pod: &Pod, name: &str) -> Result<Option<OwnerRef>, Failure>
+    async fn controller<K>(&self, pod: &Pod, name: &str) -> Result<Option<OwnerRef>, ApiFailure>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use super::plugins::IN_IMAGE;
 use crate::config::{ConfigFile, DEFAULT_CONFIG};
 use crate::pod_network;
-use plan::{Plan, plan};
+use plan::{CleanPlan, plan};
 use remove::Installed;
 
 /// Arguments of `spiderpool-agent clean-node`.
@@ -70,7 +70,7 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
     let state = pod_network::state_path(&options.on_host(&options.state_dir));
     let in_kernel = kernel::read(&state).await.map_err(|error| error.to_string());
     let in_api = api::pods_with_addresses(&options.node_name).await;
-    let Plan { idle_links, keep } = plan(in_kernel, in_api);
+    let CleanPlan { idle_links, keep } = plan(in_kernel, in_api);
     let installed = Installed {
         plugins: super::plugins::list(&options.plugins)?,
         cni_bin: options.on_host(&options.cni_bin),

@@ -49,7 +49,7 @@ pub fn run(options: &InstallPlugins) -> anyhow::Result<()> {
 
 /// What an installation did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum InstallOutcome {
     /// The same was there.
     Unchanged,
     /// It is new, or in the place of another version.
@@ -65,12 +65,12 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
 }
 
 /// Installs a plugin atomically: an execution meanwhile gets the old file or the new one.
-pub fn install(plugin: &Path, folder: &Path) -> Result<Outcome, PluginsError> {
+pub fn install(plugin: &Path, folder: &Path) -> Result<InstallOutcome, PluginsError> {
     let content = fs::read(plugin).map_err(failed(plugin, "read"))?;
     let name = plugin.file_name().unwrap_or_default();
     let to = folder.join(name);
     if fs::read(&to).is_ok_and(|there| there == content) {
-        return Ok(Outcome::Unchanged);
+        return Ok(InstallOutcome::Unchanged);
     }
     // Always the same name, so that the next try removes what a crash has left.
     let mut beside = std::ffi::OsString::from(".");
@@ -80,7 +80,7 @@ pub fn install(plugin: &Path, folder: &Path) -> Result<Outcome, PluginsError> {
     write(&beside, &content).map_err(failed(&beside, "write"))?;
     fs::rename(&beside, &to).map_err(failed(&to, "rename"))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder, "sync"))?;
-    Ok(Outcome::Written)
+    Ok(InstallOutcome::Written)
 }
 
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -103,14 +103,14 @@ mod tests {
         let (image, node) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let plugin = image.path().join("coordinator");
         fs::write(&plugin, "one").unwrap();
-        assert_eq!(install(&plugin, node.path()).unwrap(), Outcome::Written);
-        assert_eq!(install(&plugin, node.path()).unwrap(), Outcome::Unchanged);
+        assert_eq!(install(&plugin, node.path()).unwrap(), InstallOutcome::Written);
+        assert_eq!(install(&plugin, node.path()).unwrap(), InstallOutcome::Unchanged);
         let installed = node.path().join("coordinator");
         let running = File::open(&installed).unwrap();
         fs::write(&plugin, "two").unwrap();
         // As after a crash in the middle.
         fs::write(node.path().join(".coordinator.spiderpool-new"), "half").unwrap();
-        assert_eq!(install(&plugin, node.path()).unwrap(), Outcome::Written);
+        assert_eq!(install(&plugin, node.path()).unwrap(), InstallOutcome::Written);
         assert_eq!(io::read_to_string(running).unwrap(), "one");
         assert_eq!(fs::read_to_string(&installed).unwrap(), "two");
         assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o777, 0o755);

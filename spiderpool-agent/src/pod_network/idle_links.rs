@@ -10,7 +10,7 @@ use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::{error, info, warn};
 
 /// Sandboxes whose last underlay NIC was deleted. Usually the pod terminates and its links with it, long before the
-/// next sweep; a pod that goes on running must not keep an idle link.
+/// next resync; a pod that goes on running must not keep an idle link.
 #[derive(Debug, Default)]
 pub(crate) struct IdleLinks(BTreeSet<ContainerId>);
 
@@ -29,7 +29,7 @@ impl IdleLinks {
     pub(crate) fn delete_links(&mut self) {
         let left: Vec<IfName> = std::mem::take(&mut self.0)
             .iter()
-            .filter_map(|container_id| Some(NodeLink::of(container_id.as_str()).ok()?.host))
+            .filter_map(|container_id| Some(NodeLink::new(container_id.as_str()).ok()?.host))
             .collect();
         if left.is_empty() {
             return;
@@ -79,7 +79,7 @@ mod tests {
         assert!(idle.0.is_empty());
         let test = async || {
             let (pod, mut node) = (NetNs::create().unwrap(), Netlink::open().unwrap());
-            let link = NodeLink::of("c0ffee").unwrap();
+            let link = NodeLink::new("c0ffee").unwrap();
             let veth = NewVeth {
                 name: &link.host,
                 mac: MacAddr([2, 0, 0, 0, 0, 1]),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
 use spiderpool_core::coordinator::{
-    NodeLink, Place, plan_host_neighbors, plan_host_routes, plan_pod_neighbors, plan_stale_neighbors,
+    Namespace, NodeLink, plan_host_neighbors, plan_host_routes, plan_pod_neighbors, plan_stale_neighbors,
     pod_neighbors,
 };
 use spiderpool_core::names::IfName;
@@ -17,7 +17,7 @@ use spiderpool_net::snapshot::Contents;
 use super::netns::NamespaceError;
 use super::record::PodRecord;
 
-/// Makes routes and neighbours of the node link what these node addresses ask for; answers how many changed.
+/// Makes routes and neighbors of the node link what these node addresses ask for; answers how many changed.
 ///
 /// With a node address the kernel deletes every route that has it as source.
 pub(super) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {
@@ -25,12 +25,12 @@ pub(super) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Resul
 }
 
 async fn plan_and_apply(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {
-    let (Ok(link), Some(cluster)) = (NodeLink::of(pod.container_id.as_str()), pod.nic(NicRole::Cluster))
+    let (Ok(link), Some(cluster)) = (NodeLink::new(pod.container_id.as_str()), pod.nic(NicRole::Cluster))
     else {
         return Ok(0);
     };
     let mut executor = Executor::new(netns, MissingDevice::Skip)?;
-    let node = executor.netlink(Place::Node);
+    let node = executor.netlink(Namespace::Node);
     let contents = Contents { routes: true, neighbors: true, ..Contents::default() };
     let present = node.snapshot_of(&[&link.host], contents).await?;
     if present.link(&link.host).is_none() {
@@ -52,7 +52,7 @@ async fn plan_and_apply(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Res
     steps.extend(plan_host_routes(&link, &present, nodes, &sources, &addresses));
     let devices: Vec<&IfName> = underlay.iter().map(|(nic, _)| *nic).chain([&link.pod]).collect();
     let contents = Contents { neighbors: true, ..Contents::default() };
-    let known = executor.netlink(Place::Pod).snapshot_of(&devices, contents).await?.neighbors;
+    let known = executor.netlink(Namespace::Pod).snapshot_of(&devices, contents).await?.neighbors;
     let peer = cluster.nic.peer_mac.unwrap_or(cluster.nic.mac);
     let wanted = pod_neighbors(&link, &underlay, peer, nodes);
     steps.extend(plan_stale_neighbors(&link, peer, &known, &wanted));

@@ -14,7 +14,7 @@ pub(super) fn reconcile_if_running(pod: &PodRecord, destinations: &Destinations)
         Ok(Some(netns)) => reconcile(&netns, pod, destinations),
         Ok(None) => {}
         Err(error) => {
-            warn!(%error, container = %pod.container_id, pod = %pod.pod, "network namespace cannot be reconciled");
+            warn!(%error, container_id = %pod.container_id, pod = %pod.pod, "network namespace cannot be reconciled");
         }
     }
 }
@@ -51,6 +51,6 @@ fn reconcile_hints(
     destinations: &Destinations,
 ) -> Result<usize, NamespaceError> {
     let Some(cluster) = destinations.cluster.as_ref().filter(|_| !pod.refuses_hints()) else { return Ok(0) };
-    let cidrs = cluster.with(&pod.own_cidrs()).all();
+    let cidrs = cluster.with_own(&pod.own_cidrs()).all();
     route_hints::refresh(netns, pod, &cidrs, &destinations.nodes)
 }

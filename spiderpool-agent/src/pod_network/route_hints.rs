@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
-use spiderpool_core::coordinator::Place;
+use spiderpool_core::coordinator::Namespace;
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_net::block_on;
 use spiderpool_net::executor::{Executor, MissingDevice};
@@ -25,7 +25,7 @@ pub(super) fn refresh(
         let Some(cluster) = pod.nic(NicRole::Cluster) else { return Ok(0) };
         let mut executor = Executor::new(netns, MissingDevice::Skip)?;
         let contents = Contents { addresses: true, routes: true, ..Contents::default() };
-        let present = executor.netlink(Place::Pod).snapshot(contents).await?;
+        let present = executor.netlink(Namespace::Pod).snapshot(contents).await?;
         let steps = plan_route_hints(&HintInputs {
             cluster_nic: &cluster.nic.name,
             addresses: &present.addresses,

@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 
 use super::Reconciler;
 use super::error::RegistrationError;
-use crate::dataplane::{DataplaneMetrics, EbpfDataplane, Settings};
+use crate::dataplane::{DataplaneMetrics, DataplaneSettings, EbpfDataplane};
 use crate::destinations::{ClusterCidrs, Update};
 
-/// How often [`Reconciler::sweep`] runs.
-const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+/// How often [`Reconciler::resync`] runs.
+const RESYNC_PERIOD: Duration = Duration::from_secs(5);
 
 type Answer<T> = oneshot::Sender<Result<T, RegistrationError>>;
 
@@ -84,7 +84,7 @@ impl Handle {
 /// tried once to load them, and to take the pods of the state file back into service.
 pub fn start(
     state_file: PathBuf,
-    settings: Settings,
+    settings: DataplaneSettings,
     metrics: DataplaneMetrics,
     loaded: Condition,
 ) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
@@ -94,18 +94,18 @@ pub fn start(
     let update = Arc::clone(&handle.update);
     thread::Builder::new().name("reconciler".to_owned()).spawn(move || {
         let mut reconciler = Reconciler::new(state_file, EbpfDataplane::new(settings, metrics, loaded));
-        reconciler.sweep();
+        reconciler.resync();
         // The receiver may have been dropped.
         let _dropped = tried.send(());
-        let mut sweep = Instant::now() + SWEEP_PERIOD;
+        let mut resync = Instant::now() + RESYNC_PERIOD;
         loop {
-            if Instant::now() >= sweep {
-                reconciler.sweep();
+            if Instant::now() >= resync {
+                reconciler.resync();
                 // A burst of pods leaves holes in the heap, some MiB of it: lists, connections, tasks.
                 spiderpool_dataplane::trim_heap();
-                sweep = Instant::now() + SWEEP_PERIOD;
+                resync = Instant::now() + RESYNC_PERIOD;
             }
-            match received.recv_timeout(sweep.saturating_duration_since(Instant::now())) {
+            match received.recv_timeout(resync.saturating_duration_since(Instant::now())) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(command) => handle_command(&mut reconciler, &update, command),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -16,7 +16,7 @@ use spiderpool_net::snapshot::Contents;
 use spiderpool_runtime::health::{Health, Scope};
 
 use super::*;
-use crate::dataplane::{DataplaneMetrics, Settings};
+use crate::dataplane::{DataplaneMetrics, DataplaneSettings};
 use crate::pod_network::{NetnsIdentity, ReservedId, StateFileError, state_file};
 
 const UNDERLAY: &str = "10.6.0.9";
@@ -28,8 +28,11 @@ fn without_maps(folder: &Path, pods: &[(RegisterNics, NetnsIdentity)]) -> Reconc
         inventory.register(request, *identity, 100).unwrap();
     }
     state_file::write(&state(folder), &inventory).unwrap();
-    let settings =
-        Settings { object: folder.join("none.o"), pin_dir: folder.join("pins"), sizes: Sizes::default() };
+    let settings = DataplaneSettings {
+        object: folder.join("none.o"),
+        pin_dir: folder.join("pins"),
+        sizes: Sizes::default(),
+    };
     let loaded = Health::default().condition("dataplane", Scope::Readiness);
     Reconciler::new(state(folder), EbpfDataplane::new(settings, DataplaneMetrics::default(), loaded))
 }
@@ -100,7 +103,7 @@ fn a_removal_before_the_maps_are_loaded_keeps_ids_reserved_and_other_pods_on_dis
 fn a_registration_before_the_maps_are_loaded_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut reconciler = without_maps(folder.path(), &[]);
-    reconciler.sweep();
+    reconciler.resync();
     let before = on_disk(folder.path());
     let refused = reconciler.register(&request("new"));
     assert!(matches!(refused, Err(RegistrationError::NotLoaded(_))), "{refused:?}");
@@ -113,7 +116,7 @@ fn a_state_file_that_cannot_be_read_is_not_replaced() {
     let mut reconciler = without_maps(folder.path(), &[]);
     fs::remove_file(state(folder.path())).unwrap();
     fs::create_dir(state(folder.path())).unwrap();
-    reconciler.sweep();
+    reconciler.resync();
     let refused = reconciler.unregister(&attachment("known"));
     assert!(matches!(refused, Err(RegistrationError::State(StateFileError::Io { .. }))), "{refused:?}");
     fs::remove_dir(state(folder.path())).unwrap();
@@ -134,11 +137,11 @@ fn without_maps_pods_that_are_gone_are_taken_out_and_node_links_follow_the_nodes
         let runs = block_on(pod_with_node_link(&pod)).unwrap();
         let identity = netns::identity(&pod).unwrap();
         let mut reconciler = without_maps(folder.path(), &[(runs, identity), (request("gone"), NETNS)]);
-        reconciler.sweep();
+        reconciler.resync();
         let pods = on_disk(folder.path());
         assert_eq!(pods.pods().map(|pod| pod.container_id.as_str()).collect::<Vec<_>>(), ["runs"]);
         reconciler.update(Update { cluster: None, nodes: Some(vec!["10.6.0.1".parse().unwrap()]) });
-        let host = NodeLink::of("runs").unwrap().host;
+        let host = NodeLink::new("runs").unwrap().host;
         let contents = Contents { routes: true, ..Contents::default() };
         let present = block_on(async { Netlink::open()?.snapshot_of(&[&host], contents).await }).unwrap();
         let ours: Vec<_> = present.routes.iter().filter(|route| route.is_ours()).collect();
@@ -154,7 +157,7 @@ fn without_maps_pods_that_are_gone_are_taken_out_and_node_links_follow_the_nodes
 /// A pod whose node link is up, and the node's address on its underlay NIC.
 async fn pod_with_node_link(pod: &NetNs) -> Result<RegisterNics, NetlinkError> {
     let mut node = Netlink::open()?;
-    let link = NodeLink::of("runs").unwrap();
+    let link = NodeLink::new("runs").unwrap();
     let names = [
         (&link.host, &link.pod, link.host_mac),
         (&"br0".parse().unwrap(), &"net1".parse().unwrap(), MacAddr([2; 6])),

@@ -14,12 +14,12 @@ use super::Index;
 
 /// Pods by namespace and name, and those that were deleted while they ran.
 #[derive(Debug, Default)]
-pub struct PodIndex {
+pub struct LocalPodIndex {
     pods: HashMap<PodName, Arc<Pod>>,
     deleted: DeletedPods<Instant>,
 }
 
-impl PodIndex {
+impl LocalPodIndex {
     /// The pod of this name.
     pub fn get(&self, name: &PodName) -> Option<Arc<Pod>> {
         self.pods.get(name).cloned()
@@ -47,7 +47,7 @@ fn readable(pod: PodObject) -> Option<Pod> {
     Pod::try_from(pod).inspect_err(|error| warn!(%error, "pod is unreadable")).ok()
 }
 
-impl Index<PodObject> for PodIndex {
+impl Index<PodObject> for LocalPodIndex {
     fn apply(&mut self, pod: PodObject) {
         let Some(pod) = readable(pod) else { return };
         let pod = Arc::new(pod);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn reset_forgets_what_the_list_lacks() {
-        let mut index = PodIndex::default();
+        let mut index = LocalPodIndex::default();
         let named = |name: &str, uid: &str| -> PodObject {
             serde_json::from_value(json!({"metadata": {"namespace": "n", "name": name, "uid": uid}})).unwrap()
         };
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_deleted_while_it_runs_may_run_on() {
-        let mut index = PodIndex::default();
+        let mut index = LocalPodIndex::default();
         let named = |name: &str, uid: &str, phase: &str| -> PodObject {
             serde_json::from_value(json!({
                 "metadata": {"namespace": "n", "name": name, "uid": uid},

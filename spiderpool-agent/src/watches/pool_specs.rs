@@ -18,7 +18,7 @@ use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Resource as _};
 use spiderpool_core::ipam::PoolEntry;
 use spiderpool_core::names::PoolName;
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use spiderpool_runtime::pools::{PoolIndex, PoolObject, parse};
 use spiderpool_runtime::watch::Shared;
 use tokio::sync::{Notify, watch};
@@ -52,7 +52,7 @@ struct Inner {
     listed: watch::Sender<Result<(), String>>,
 }
 
-type ReadOutcome = Result<Option<PoolEntry>, Arc<Failure>>;
+type ReadOutcome = Result<Option<PoolEntry>, Arc<ApiFailure>>;
 type Read = BoxFuture<'static, ReadOutcome>;
 
 /// A pool that cannot be read.
@@ -61,7 +61,7 @@ pub struct Unreadable {
     /// The pool.
     pub pool: PoolName,
     /// Why.
-    pub failure: Arc<Failure>,
+    pub failure: Arc<ApiFailure>,
 }
 
 impl PoolSpecs {
@@ -227,7 +227,7 @@ impl Inner {
     }
 
     /// Reads all pools whose spec is not known, page by page.
-    async fn list(&self) -> Result<(), Failure> {
+    async fn list(&self) -> Result<(), ApiFailure> {
         let api = Api::<PoolObject>::all(self.kube.client());
         let store = |object: PoolObject| {
             let meta = object.meta();

@@ -14,7 +14,7 @@ pub struct ReservedIndex(BTreeMap<String, Vec<IpRange>>);
 
 impl ReservedIndex {
     /// All reserved addresses of a family.
-    pub fn of(&self, family: Family) -> IpSet {
+    pub fn of_family(&self, family: Family) -> IpSet {
         IpSet::from_ranges(family, self.0.values().flatten().copied())
     }
 }
@@ -64,10 +64,10 @@ mod tests {
         let mut index = ReservedIndex::default();
         index.apply(reserved("a", &["10.0.0.1-10.0.0.3", "x"]));
         index.apply(reserved("b", &["10.0.0.3-10.0.0.4", "fd00::1"]));
-        assert_eq!((index.of(Family::V4).len(), index.of(Family::V6).len()), (4, 1));
+        assert_eq!((index.of_family(Family::V4).len(), index.of_family(Family::V6).len()), (4, 1));
         index.delete(&reserved("a", &[]));
-        assert_eq!(index.of(Family::V4).len(), 2);
+        assert_eq!(index.of_family(Family::V4).len(), 2);
         index.reset(vec![]);
-        assert!(index.of(Family::V4).is_empty());
+        assert!(index.of_family(Family::V4).is_empty());
     }
 }

@@ -99,7 +99,7 @@ pub enum CoordinatorPhase {
 const NOT_IN_SPEC: [&str; 3] = ["overlayPodCIDR", "serviceCIDR", "podDefaultCniNic"];
 /// What is decided for the whole cluster.
 const CLUSTER_WIDE: [&str; 2] = ["dataplane", "ebpf"];
-/// What the API server fills in, as upstream's definition has it; the rest stays absent.
+/// What the API server fills in, as upstream's CRD has it; the rest stays absent.
 const FILLED_IN: [&str; 7] =
     ["mode", "tunePodRoutes", "hostRuleTable", "podRPFilter", "txQueueLen", "dataplane", "ebpf"];
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::Route;
 
-/// A SpiderEndpoint has no spec. [`super::definitions`] takes the status subresource out of its definition.
+/// A SpiderEndpoint has no spec. [`super::CRDs`] takes the status subresource out of its CRD.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "spiderpool.spidernet.io",
@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// A derive that adds `spec` to the wire, or a subresource to the definition, would lose the status on create.
+    /// A derive that adds `spec` to the wire, or a subresource to the CRD, would lose the status on create.
     #[test]
     fn an_endpoint_is_metadata_and_status() {
         let mut endpoint = SpiderEndpoint::new("web-0", NoSpec {});

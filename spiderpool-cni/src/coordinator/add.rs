@@ -3,7 +3,8 @@
 use serde_json::Value;
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
-    Config, Dataplane, Inputs, Mode, Namespace, Place, Plan, Setup, decide_setup, host_end_name, plan_overlay,
+    Config, Dataplane, Inputs, Mode, Namespace, NamespaceState, OverlayPlan, Setup, decide_setup,
+    host_end_name, plan_overlay,
 };
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
@@ -27,11 +28,11 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     let (config, answer) = conf.resolve(request)?;
     debug!(?config, nodes = ?answer.node_addresses, "configuration");
     let mut executor = Executor::new(&netns, MissingDevice::Fail)?;
-    let pod = read_pod(executor.netlink(Place::Pod), request, &conf).await?;
+    let pod = read_pod(executor.netlink(Namespace::Pod), request, &conf).await?;
     if !needs_setup(&config, &request.nic, &pod)? {
         return Ok(convert_result(conf.base.prev_result, version));
     }
-    let node = executor.netlink(Place::Node);
+    let node = executor.netlink(Namespace::Node);
     let peer = host_veth_mac(node, &pod, &config.first_nic).await?;
     let host_end = host_end_name(request.container_id.as_str())?;
     let host_end = read_host_end(node, &host_end).await?;
@@ -50,7 +51,7 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
         sources: &sources(node, &pod, &request.nic).await,
         expected: answer.expected_nics.as_deref(),
     })?;
-    let is_registered = is_registered(executor.netlink(Place::Pod), &pod, &request.nic).await?;
+    let is_registered = is_registered(executor.netlink(Namespace::Pod), &pod, &request.nic).await?;
     let attached = AttachedFilters::default();
     let mut transaction =
         Transaction { request, conf: &conf, config: &config, peer, executor, attached, is_registered };
@@ -64,7 +65,7 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
 }
 
 /// Whether ADD sets the NIC up, and CHECK looks at it. What is not supported yet is an error of both.
-pub(super) fn needs_setup(config: &Config, nic: &IfName, pod: &Namespace) -> Result<bool, PluginError> {
+pub(super) fn needs_setup(config: &Config, nic: &IfName, pod: &NamespaceState) -> Result<bool, PluginError> {
     if config.mode == Mode::Underlay {
         return Err(Unsupported::UnderlayMode.into());
     }
@@ -77,7 +78,11 @@ pub(super) fn needs_setup(config: &Config, nic: &IfName, pod: &Namespace) -> Res
 }
 
 /// Whether an earlier ADD has registered the NIC: its filters need the registration, so it is not rolled back.
-async fn is_registered(netlink: &mut Netlink, pod: &Namespace, nic: &IfName) -> Result<bool, PluginError> {
+async fn is_registered(
+    netlink: &mut Netlink,
+    pod: &NamespaceState,
+    nic: &IfName,
+) -> Result<bool, PluginError> {
     let Some(link) = pod.link(nic) else { return Ok(false) };
     Ok(netlink.own_filter(link.index, Direction::Egress).await?.is_some())
 }
@@ -93,10 +98,10 @@ struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    async fn run(&mut self, plan: &Plan) -> Result<(), PluginError> {
+    async fn run(&mut self, plan: &OverlayPlan) -> Result<(), PluginError> {
         self.executor.apply(&plan.links).await?;
         // With the node link, and with the MACs as they are now.
-        let netlink = self.executor.netlink(Place::Pod);
+        let netlink = self.executor.netlink(Namespace::Pod);
         let pod = read_pod(netlink, self.request, self.conf).await?;
         let first = &self.config.first_nic;
         let others = other_underlay_nics(netlink, &pod, &self.request.nic, first).await?;
@@ -121,7 +126,7 @@ impl Transaction<'_> {
 
     /// What cannot be rolled back is logged: the runtime's DEL comes after.
     async fn roll_back(&mut self) {
-        for error in self.attached.roll_back(self.executor.netlink(Place::Pod)).await {
+        for error in self.attached.roll_back(self.executor.netlink(Namespace::Pod)).await {
             warn!(%error, "filter cannot be detached");
         }
         if !self.is_registered {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use spiderpool_api::agent::dataplane::{Nic, RegisteredNics};
-use spiderpool_core::coordinator::{NODE_LINK, Namespace};
+use spiderpool_core::coordinator::{NODE_LINK, NamespaceState};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Medium;
 use spiderpool_dataplane::{AttachedFilters, Programs};
@@ -33,7 +33,7 @@ pub(super) async fn attach(
 /// The underlay NICs, but `nic`, that have our programs.
 pub(super) async fn other_underlay_nics(
     netlink: &mut Netlink,
-    pod: &Namespace,
+    pod: &NamespaceState,
     nic: &IfName,
     cluster_nic: &IfName,
 ) -> Result<Vec<IfName>, NetlinkError> {

@@ -1,6 +1,8 @@
 //! CHECK: plans again; what the plan would still do is missing.
 
-use spiderpool_core::coordinator::{Inputs, NODE_LINK, Namespace, Place, Step, host_end_name, plan_overlay};
+use spiderpool_core::coordinator::{
+    Inputs, NODE_LINK, Namespace, NamespaceState, Step, host_end_name, plan_overlay,
+};
 use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::Netlink;
 use spiderpool_net::netns::NetNs;
@@ -35,8 +37,10 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
         expected: answer.expected_nics.as_deref(),
     })?;
     // Hints and the default route in the pod follow the cluster and the application: the agent's business.
-    let node_routes =
-        plan.routes.iter().filter(|step| matches!(step, Step::ReplaceRoute { place: Place::Node, .. }));
+    let node_routes = plan
+        .routes
+        .iter()
+        .filter(|step| matches!(step, Step::ReplaceRoute { namespace: Namespace::Node, .. }));
     let mut missing = Vec::new();
     for step in plan.links.iter().chain(node_routes) {
         if !is_set(&netns, step)? {
@@ -55,17 +59,17 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
 /// A kernel parameter is in every plan; the others are there only if something is to be done.
 fn is_set(netns: &NetNs, step: &Step) -> Result<bool, PluginError> {
     match step {
-        Step::SetSysctl { place: Place::Pod, key, value } => {
+        Step::SetSysctl { namespace: Namespace::Pod, key, value } => {
             Ok(netns.run(|| sysctl::read(key))?.is_ok_and(|now| now == *value))
         }
-        Step::SetSysctl { place: Place::Node, .. } => Ok(true),
+        Step::SetSysctl { namespace: Namespace::Node, .. } => Ok(true),
         _ => Ok(false),
     }
 }
 
 async fn missing_filters(
     netlink: &mut Netlink,
-    pod: &Namespace,
+    pod: &NamespaceState,
     nic: &str,
 ) -> Result<Vec<String>, PluginError> {
     let name: Option<IfName> = nic.parse().ok();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_core::coordinator::{
-    NODE_LINK, Place, Preference, Step, host_end_name, node_link_macs, plan_default_routes,
+    NODE_LINK, Namespace, Preference, Step, host_end_name, node_link_macs, plan_default_routes,
 };
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_core::names::IfName;
@@ -85,7 +85,7 @@ struct Left {
 
 async fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Left, PluginError> {
     let mut executor = Executor::new(netns, MissingDevice::Fail)?;
-    let netlink = executor.netlink(Place::Pod);
+    let netlink = executor.netlink(Namespace::Pod);
     let pod = netlink.snapshot(Contents::ALL).await?;
     let first_nic = conf.settings.first_nic()?;
     let addresses = pod.usable_addresses(&request.nic);
@@ -106,14 +106,15 @@ async fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<L
 
 /// A pod that goes on living has its first NIC as the main CNI plugin made it.
 async fn restore(executor: &mut Executor<'_>, nic: &IfName, first_nic: &IfName) -> Result<(), PluginError> {
-    let netlink = executor.netlink(Place::Pod);
+    let netlink = executor.netlink(Namespace::Pod);
     let pod = netlink.snapshot(Contents::ALL).await?;
     for link in pod.links.iter().filter(|l| l.name == *first_nic || l.name.as_str() == NODE_LINK) {
         detach(netlink, link.index).await?;
     }
     let (gone, routes): (Vec<Route>, Vec<Route>) = pod.routes.into_iter().partition(|r| r.dev == *nic);
     let gone = gone.into_iter().filter(|r| r.protocol != PROTOCOL_KERNEL);
-    let mut steps: Vec<Step> = gone.map(|route| Step::DeleteRoute { place: Place::Pod, route }).collect();
+    let mut steps: Vec<Step> =
+        gone.map(|route| Step::DeleteRoute { namespace: Namespace::Pod, route }).collect();
     steps.extend(plan_route_hints(&HintInputs {
         cluster_nic: first_nic,
         addresses: &pod.addresses,
@@ -134,7 +135,7 @@ async fn remove_from_host_end(
     let present = read_host_end(node, host_end).await?;
     let Some(link) = present.link(host_end) else { return Ok(()) };
     for route in present.routes.iter().filter(|r| addresses.iter().any(|a| r.dst == IpNet::from(*a))) {
-        debug!(step = %Step::DeleteRoute { place: Place::Node, route: route.clone() }, "deleting route");
+        debug!(step = %Step::DeleteRoute { namespace: Namespace::Node, route: route.clone() }, "deleting route");
         if let Some(route) = route.with_dev(|_| Some(link.index)) {
             node.delete_route(&route).await?;
         }

@@ -4,7 +4,7 @@ use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
-    Config, NODE_LINK, Namespace, node_link_macs, own_policy_routes, unsteered_destinations,
+    Config, NODE_LINK, NamespaceState, node_link_macs, own_policy_routes, unsteered_destinations,
 };
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
@@ -19,7 +19,7 @@ pub(super) struct Registration<'a> {
     pub(super) network: &'a str,
     pub(super) config: &'a Config,
     /// The pod with its node link.
-    pub(super) pod: &'a Namespace,
+    pub(super) pod: &'a NamespaceState,
     pub(super) host_veth_mac: MacAddr,
     /// NICs of earlier attachments that have programs.
     pub(super) others: &'a [IfName],

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_core::Unsupported;
-use spiderpool_core::coordinator::{Namespace, PlanError};
+use spiderpool_core::coordinator::{NamespaceState, PlanError};
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Link;
@@ -22,14 +22,14 @@ pub(super) async fn read_pod(
     netlink: &mut Netlink,
     request: &Request,
     conf: &NetConf,
-) -> Result<Namespace, NetlinkError> {
+) -> Result<NamespaceState, NetlinkError> {
     let mut pod = netlink.snapshot(Contents::ALL).await?;
     pod.put_first(&request.nic, &result_addresses(&conf.base.prev_result, request.nic.as_str()));
     Ok(pod)
 }
 
 /// With which source the node reaches each of the NIC's addresses.
-pub(super) async fn sources(node: &mut Netlink, pod: &Namespace, nic: &IfName) -> Vec<(IpAddr, IpAddr)> {
+pub(super) async fn sources(node: &mut Netlink, pod: &NamespaceState, nic: &IfName) -> Vec<(IpAddr, IpAddr)> {
     let mut sources = Vec::new();
     for address in pod.usable_addresses(nic).iter().map(IpNet::addr) {
         match node.source_for(address).await {
@@ -41,7 +41,7 @@ pub(super) async fn sources(node: &mut Netlink, pod: &Namespace, nic: &IfName) -
 }
 
 /// What there is on the node link's host end; nothing if it is not there.
-pub(super) async fn read_host_end(node: &mut Netlink, name: &IfName) -> Result<Namespace, NetlinkError> {
+pub(super) async fn read_host_end(node: &mut Netlink, name: &IfName) -> Result<NamespaceState, NetlinkError> {
     let contents = Contents { routes: true, neighbors: true, ..Contents::default() };
     node.snapshot_of(&[name], contents).await
 }
@@ -49,7 +49,7 @@ pub(super) async fn read_host_end(node: &mut Netlink, name: &IfName) -> Result<N
 /// MAC of the other end of the cluster NIC, which must be a veth to this node.
 pub(super) async fn host_veth_mac(
     node: &mut Netlink,
-    pod: &Namespace,
+    pod: &NamespaceState,
     cluster_nic: &IfName,
 ) -> Result<MacAddr, PluginError> {
     let nic = pod.link(cluster_nic).ok_or_else(|| PlanError::NoClusterNic(cluster_nic.clone()))?;

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use spiderpool_core::coordinator::{Inputs, Namespace, Place, Settings, Step, host_end_name, plan_overlay};
+use spiderpool_core::coordinator::{
+    Inputs, Namespace, NamespaceState, Settings, Step, host_end_name, plan_overlay,
+};
 use spiderpool_core::go_json::from_go_json;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
@@ -70,8 +72,8 @@ async fn pod() -> NetNs {
 async fn look(
     netns: &NetNs,
     executor: &mut Executor<'_>,
-) -> (Vec<Link>, Vec<String>, Namespace, Vec<Option<String>>) {
-    let pod = executor.netlink(Place::Pod).snapshot(Contents::ALL).await.unwrap();
+) -> (Vec<Link>, Vec<String>, NamespaceState, Vec<Option<String>>) {
+    let pod = executor.netlink(Namespace::Pod).snapshot(Contents::ALL).await.unwrap();
     let link_local: IpNet = "fe80::/10".parse().unwrap();
     let routes = pod.routes.iter().filter(|r| !link_local.contains(&r.dst));
     let mut rest: Vec<String> = routes.map(ToString::to_string).collect();
@@ -80,7 +82,7 @@ async fn look(
     rest.extend(pod.neighbors.iter().map(ToString::to_string));
     rest.sort();
     let name = host_end_name(CONTAINER).unwrap();
-    let mut host_end = read_host_end(executor.netlink(Place::Node), &name).await.unwrap();
+    let mut host_end = read_host_end(executor.netlink(Namespace::Node), &name).await.unwrap();
     // A pair that is made again has other indexes.
     host_end.links.clear();
     let keys =
@@ -91,8 +93,8 @@ async fn look(
 
 async fn plan(executor: &mut Executor<'_>, settings: &str) -> Vec<Step> {
     let config = Settings::resolve(from_go_json(settings).unwrap(), Settings::default()).unwrap();
-    let pod = executor.netlink(Place::Pod).snapshot(Contents::ALL).await.unwrap();
-    let node = executor.netlink(Place::Node);
+    let pod = executor.netlink(Namespace::Pod).snapshot(Contents::ALL).await.unwrap();
+    let node = executor.netlink(Namespace::Node);
     let plan = plan_overlay(&Inputs {
         container_id: CONTAINER,
         nic: &name("net1"),
@@ -149,7 +151,7 @@ fn a_failure_at_any_step_is_rolled_back() {
         let mut executor = Executor::new(&netns, MissingDevice::Fail).unwrap();
         let before = look(&netns, &mut executor).await;
         let steps = plan(&mut executor, SETTINGS).await;
-        let fails = Step::SetUp { place: Place::Pod, dev: name("nosuch") };
+        let fails = Step::SetUp { namespace: Namespace::Pod, dev: name("nosuch") };
         for length in 0..=steps.len() {
             let broken = [&steps[..length], std::slice::from_ref(&fails)].concat();
             let error = PluginError::from(executor.apply(&broken).await.unwrap_err()).to_object("1.0.0");
@@ -180,7 +182,7 @@ fn a_default_route_whose_gateway_is_out_of_reach_is_moved_and_put_back() {
     in_a_node(async || {
         let netns = pod().await;
         let mut executor = Executor::new(&netns, MissingDevice::Fail).unwrap();
-        let netlink = executor.netlink(Place::Pod);
+        let netlink = executor.netlink(Namespace::Pod);
         let eth0 = netlink.link_by_name(&name("eth0")).await.unwrap().unwrap().index;
         for (address, gateway) in [("10.99.0.2/24", "10.99.0.1"), ("fd00:99::2/64", "fd00:99::1")] {
             let (address, gateway): (IpNet, IpAddr) = (address.parse().unwrap(), gateway.parse().unwrap());

@@ -31,7 +31,7 @@ struct Setting {
 }
 
 /// Sets what the addresses need. Nothing of this is a reason to fail: without it, the ADD takes longer, and the
-/// neighbours learn later.
+/// neighbors learn later.
 ///
 /// A NIC that comes up is announced by the kernel as soon as the addresses are on it. One that is up already is
 /// announced by the agent: closing a packet socket takes longer than all the rest here.

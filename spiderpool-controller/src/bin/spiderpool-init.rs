@@ -1,4 +1,4 @@
-//! `spiderpool-init`: default objects from the chart's values; `spiderpool-init apply-crds`: the definitions.
+//! `spiderpool-init`: default objects from the chart's values; `spiderpool-init apply-crds`: the CRDs.
 #![forbid(unsafe_code)]
 
 use clap::Parser;

@@ -6,10 +6,10 @@ use anyhow::{Context as _, bail};
 use kube::Api;
 use kube::api::PatchParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
-use spiderpool_api::crd::{FINALIZER, GROUP, SpiderIPAddress, VERSION, definitions};
+use spiderpool_api::crd::{FINALIZER, GROUP, SpiderIPAddress, VERSION, crds};
 use spiderpool_api::pod::PodObject;
 use spiderpool_core::ipam::Holding;
-use spiderpool_runtime::kubernetes::{Deletion, Failure, Preconditions};
+use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Preconditions};
 use tracing::{debug, info, warn};
 
 use super::Cleaner;
@@ -24,8 +24,8 @@ impl Cleaner {
     /// Deletes all objects of all kinds but addresses.
     pub(super) async fn remove_objects(&self) -> anyhow::Result<()> {
         let mut problems = Vec::new();
-        for definition in definitions()?.into_iter().filter(|one| one.spec.names.plural != ADDRESSES) {
-            let names = definition.spec.names;
+        for crd in crds()?.into_iter().filter(|one| one.spec.names.plural != ADDRESSES) {
+            let names = crd.spec.names;
             let kind = GroupVersionKind::gvk(GROUP, VERSION, &names.kind);
             let resource = ApiResource::from_gvk_with_plural(&kind, &names.plural);
             if let Err(error) = self.remove_kind(&resource, &mut problems).await {
@@ -40,10 +40,14 @@ impl Cleaner {
         bail!("{}{}", problems.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
     }
 
-    async fn remove_kind(&self, resource: &ApiResource, problems: &mut Vec<String>) -> Result<(), Failure> {
+    async fn remove_kind(
+        &self,
+        resource: &ApiResource,
+        problems: &mut Vec<String>,
+    ) -> Result<(), ApiFailure> {
         let all = Api::<DynamicObject>::all_with(self.kube.client(), resource);
         let found = match self.kube.pages(&all, |object| object.metadata).await {
-            // There is no such definition.
+            // There is no such CRD.
             Err(failure) if failure.is_not_found() => return Ok(()),
             found => found?,
         };
@@ -57,14 +61,14 @@ impl Cleaner {
         Ok(())
     }
 
-    async fn remove(&self, resource: &ApiResource, meta: &ObjectMeta) -> Result<(), Failure> {
+    async fn remove(&self, resource: &ApiResource, meta: &ObjectMeta) -> Result<(), ApiFailure> {
         let client = self.kube.client();
         let api: Api<DynamicObject> = match &meta.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, resource),
             None => Api::all_with(client, resource),
         };
         self.kube.remove_finalizer(&api, meta, FINALIZER, &PatchParams::default()).await?;
-        self.kube.delete(&api, &Preconditions::of(meta).at_any_version()).await.map(|_| ())
+        self.kube.delete(&api, &Preconditions::from_meta(meta).at_any_version()).await.map(|_| ())
     }
 
     /// Deletes the addresses that nothing uses; how many stay.
@@ -99,7 +103,7 @@ impl Cleaner {
             let outcome = if is_in_use {
                 Ok(Deletion::Changed)
             } else {
-                self.kube.delete(&api, &Preconditions::of(meta)).await
+                self.kube.delete(&api, &Preconditions::from_meta(meta)).await
             };
             match outcome {
                 Ok(Deletion::Done) => {}
@@ -116,7 +120,7 @@ impl Cleaner {
             warn!(
                 addresses = kept.len(),
                 examples = examples.join(", "),
-                "running pods still use these addresses: they stay, so that a new installation does not give them to others. Delete them with the definition when the pods are gone: kubectl delete crd spideripaddresses.spiderpool.spidernet.io"
+                "running pods still use these addresses: they stay, so that a new installation does not give them to others. Delete them with the CRD when the pods are gone: kubectl delete crd spideripaddresses.spiderpool.spidernet.io"
             );
         }
         failed?;

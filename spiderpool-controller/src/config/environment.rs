@@ -70,7 +70,7 @@ pub struct GarbageCollection {
     /// Seconds that are added to every grace period.
     #[arg(long = "gc-additional-grace-delay", env = "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY", default_value = "0", value_parser = any_seconds)]
     pub additional_grace_delay: Duration,
-    /// Seconds between two full comparisons with the API server.
+    /// Seconds between two full resyncs with the API server.
     #[arg(long = "gc-interval", env = "SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", default_value = "600", value_parser = seconds)]
     pub interval: Duration,
 }

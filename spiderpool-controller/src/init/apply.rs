@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use kube::core::{DynamicObject, Status};
 use serde_json::Value;
 use spiderpool_runtime::backoff;
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -28,7 +28,7 @@ pub(super) enum ApplyError {
         /// Kind and name.
         object: String,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// Time is over.
     #[error(
@@ -38,7 +38,7 @@ pub(super) enum ApplyError {
         /// Kind and name.
         object: String,
         /// The last failure.
-        source: Failure,
+        source: ApiFailure,
     },
 }
 
@@ -66,7 +66,7 @@ impl Applier {
     /// Applies one object; a field that was changed by hand since stays as it is.
     pub(super) async fn apply(&self, manifest: &Manifest) -> Result<(), ApplyError> {
         // A kind that is not there yet is 404.
-        let is_temporary = |failure: &Failure| failure.is_retryable() || failure.is_not_found();
+        let is_temporary = |failure: &ApiFailure| failure.is_retryable() || failure.is_not_found();
         let attempt = || self.attempt(manifest);
         let applied =
             attempt.retry(backoff::until(self.deadline)).when(is_temporary).notify(|error, pause| {
@@ -82,7 +82,7 @@ impl Applier {
         })
     }
 
-    async fn attempt(&self, manifest: &Manifest) -> Result<(), Failure> {
+    async fn attempt(&self, manifest: &Manifest) -> Result<(), ApiFailure> {
         let api = Api::<DynamicObject>::all_with(self.kube.client(), &manifest.resource);
         let mut object = manifest.object.clone();
         let mut parameters = PatchParams::apply(MANAGER);
@@ -94,7 +94,7 @@ impl Applier {
                 return Ok(());
             };
             let conflicts = match &failure {
-                Failure::Refused(status) => conflicts(status),
+                ApiFailure::Refused(status) => conflicts(status),
                 _ => Vec::new(),
             };
             if conflicts.is_empty() || round == MAX_ROUNDS {

@@ -9,7 +9,7 @@ use spiderpool_runtime::logging::Level;
 
 /// Arguments of `spiderpool-init`.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "spiderpool-init", version, about = "Spiderpool's default objects and definitions")]
+#[command(name = "spiderpool-init", version, about = "Spiderpool's default objects and CRDs")]
 pub struct Init {
     /// debug, info, warn, error, fatal or panic.
     #[arg(long, env = "SPIDERPOOL_LOG_LEVEL", default_value = "info", value_parser = trimmed::<Level>, global = true)]

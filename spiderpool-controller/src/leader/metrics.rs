@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use spiderpool_core::ipam::release::Cause;
+use spiderpool_core::ipam::release::FreeReason;
 
 /// Upper bounds of the lag, in seconds.
 const BOUNDS: [f64; 7] = [0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
@@ -117,7 +117,7 @@ impl Metrics {
     }
 
     /// An address was freed.
-    pub(crate) fn freed(&self, cause: Cause) {
+    pub(crate) fn freed(&self, cause: FreeReason) {
         self.addresses_freed.inc();
         self.by_reason.get_or_create(&Reason { reason: cause.as_str() }).inc();
     }
@@ -133,7 +133,7 @@ mod tests {
     fn names_are_those_of_the_dashboards() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        metrics.freed(Cause::Gone);
+        metrics.freed(FreeReason::Gone);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [

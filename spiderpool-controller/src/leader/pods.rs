@@ -2,9 +2,9 @@
 //! write. The node's own agent has time to do so first, and the API server is asked before anything is freed.
 
 mod actuator;
-mod compare;
 mod error;
 mod reconcile;
+mod resync;
 mod settings;
 
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use spiderpool_runtime::work_queue::Workers;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use reconcile::PodReconciler;
-pub(super) use settings::Settings;
+pub(super) use settings::GcSettings;
 
 /// Pods that are reconciled at the same time.
 const WORKERS: usize = 8;
 
-/// Reconciles pods until shutdown, and compares everything at an interval. The watches have listed.
+/// Reconciles pods until shutdown, and resyncs at an interval. The watches have listed.
 pub(super) async fn run(
     reconciler: Arc<PodReconciler>,
     workers: Workers<PodIdentity>,
@@ -27,6 +27,6 @@ pub(super) async fn run(
 ) {
     tokio::join!(
         workers.run(WORKERS, &*reconciler, &shutdown),
-        compare::run(reconciler.actuator(), &shutdown)
+        resync::run(reconciler.actuator(), &shutdown)
     );
 }

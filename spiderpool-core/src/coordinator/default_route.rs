@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{Place, PlanError, Step};
+use super::{Namespace, PlanError, Step};
 use crate::Unsupported;
 use crate::ip::Family;
 use crate::names::IfName;
@@ -93,9 +93,9 @@ pub fn plan_source_specific_defaults(
     let gone = present
         .iter()
         .filter(|r| !wanted.contains(r))
-        .map(|r| Step::DeleteRoute { place: Place::Pod, route: (**r).clone() });
+        .map(|r| Step::DeleteRoute { namespace: Namespace::Pod, route: (**r).clone() });
     let new = wanted.iter().filter(|r| !present.contains(r));
-    let new = new.map(|r| Step::AddRoute { place: Place::Pod, route: r.clone() });
+    let new = new.map(|r| Step::AddRoute { namespace: Namespace::Pod, route: r.clone() });
     gone.chain(new).collect()
 }
 
@@ -120,8 +120,8 @@ fn replace(route: &Route, metric: u32, steps: &mut Vec<Step>) -> Result<(), Plan
     let new = Route { metric, ..Route::new(route.dst, route.dev.clone()) };
     let new =
         Route { gateway: route.gateway, source: route.source, onlink: route.onlink, mtu: route.mtu, ..new };
-    steps.push(Step::AddRoute { place: Place::Pod, route: new });
-    steps.push(Step::DeleteRoute { place: Place::Pod, route: route.clone() });
+    steps.push(Step::AddRoute { namespace: Namespace::Pod, route: new });
+    steps.push(Step::DeleteRoute { namespace: Namespace::Pod, route: route.clone() });
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Config, Namespace};
+use super::{Config, NamespaceState};
 use crate::mac::MacAddr;
 use crate::names::IfName;
 
@@ -16,9 +16,9 @@ pub struct Inputs<'a> {
     /// Merged configuration.
     pub config: &'a Config,
     /// The pod as found.
-    pub pod: &'a Namespace,
+    pub pod: &'a NamespaceState,
     /// The node link's host end as found; empty if it is not there.
-    pub host_end: &'a Namespace,
+    pub host_end: &'a NamespaceState,
     /// MAC of the cluster NIC's host end.
     pub host_veth_mac: MacAddr,
     /// Addresses of the node.

@@ -1,13 +1,13 @@
 //! The node link: the veth pair by which the node reaches the underlay addresses of its own pods.
 //!
-//! The plugin makes it; the agent keeps its routes and neighbours right while the node's addresses change.
+//! The plugin makes it; the agent keeps its routes and neighbors right while the node's addresses change.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::link::{NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
-use super::{Inputs, Namespace, Place, Step};
+use super::{Inputs, Namespace, NamespaceState, Step};
 use crate::ip::Family;
 use crate::mac::MacAddr;
 use crate::names::{IfName, NameError};
@@ -28,7 +28,7 @@ pub struct NodeLink {
 
 impl NodeLink {
     /// Of the sandbox with this id.
-    pub fn of(container_id: &str) -> Result<Self, NameError> {
+    pub fn new(container_id: &str) -> Result<Self, NameError> {
         let (host_mac, pod_mac) = node_link_macs(container_id);
         Ok(Self { host: host_end_name(container_id)?, pod: NODE_LINK.parse()?, host_mac, pod_mac })
     }
@@ -46,17 +46,17 @@ pub(super) fn plan_node_link(
     if present.is_none() {
         let (host, pod) = (link.host.clone(), link.pod.clone());
         steps.push(Step::AddNodeLink { host, host_mac, pod, pod_mac, mtu: inputs.config.mtu });
-        steps.push(Step::interface_sysctl(Place::Node, Family::V6, link.host.as_str(), "accept_ra", 0));
-        steps.push(Step::SetUp { place: Place::Node, dev: link.host.clone() });
+        steps.push(Step::interface_sysctl(Namespace::Node, Family::V6, link.host.as_str(), "accept_ra", 0));
+        steps.push(Step::SetUp { namespace: Namespace::Node, dev: link.host.clone() });
         if Family::V6.is_among(addresses) {
-            steps.push(Step::interface_sysctl(Place::Pod, Family::V6, NODE_LINK, "accept_dad", 0));
+            steps.push(Step::interface_sysctl(Namespace::Pod, Family::V6, NODE_LINK, "accept_dad", 0));
         }
         if let Some(value) = inputs.config.rp_filter {
-            steps.push(Step::interface_sysctl(Place::Pod, Family::V4, NODE_LINK, "rp_filter", value));
+            steps.push(Step::interface_sysctl(Namespace::Pod, Family::V4, NODE_LINK, "rp_filter", value));
         }
     }
     if !present.is_some_and(|l| l.up) {
-        steps.push(Step::SetUp { place: Place::Pod, dev: link.pod.clone() });
+        steps.push(Step::SetUp { namespace: Namespace::Pod, dev: link.pod.clone() });
     }
     let mut wanted = vec![NODE_LINK_V4];
     if Family::V6.is_among(addresses) {
@@ -69,15 +69,15 @@ pub(super) fn plan_node_link(
     }
 }
 
-/// The host end's neighbours: the pod's underlay addresses.
-pub fn plan_host_neighbors(link: &NodeLink, present: &Namespace, addresses: &[IpNet]) -> Vec<Step> {
+/// The host end's neighbors: the pod's underlay addresses.
+pub fn plan_host_neighbors(link: &NodeLink, present: &NamespaceState, addresses: &[IpNet]) -> Vec<Step> {
     let wanted = addresses.iter().map(|net| Neighbor {
         dev: link.host.clone(),
         address: net.addr(),
         mac: link.pod_mac,
     });
     let missing = wanted.filter(|neighbor| !present.neighbors.contains(neighbor));
-    missing.map(|neighbor| Step::SetNeighbor { place: Place::Node, neighbor }).collect()
+    missing.map(|neighbor| Step::SetNeighbor { namespace: Namespace::Node, neighbor }).collect()
 }
 
 /// The host end's routes to the pod's underlay addresses, each with the source that the node itself would take.
@@ -86,7 +86,7 @@ pub fn plan_host_neighbors(link: &NodeLink, present: &Namespace, addresses: &[Ip
 /// taken just because it is the first of a list. A source that is still the node's is kept.
 pub fn plan_host_routes(
     link: &NodeLink,
-    present: &Namespace,
+    present: &NamespaceState,
     nodes: &[IpAddr],
     sources: &[(IpAddr, IpAddr)],
     addresses: &[IpNet],
@@ -105,14 +105,14 @@ pub fn plan_host_routes(
         let metric = if family == Family::V6 { 1024 } else { 0 }; // as the kernel lists it
         let route = Route { source, metric, ..Route::new(dst, link.host.clone()) };
         if !present.routes.contains(&route) {
-            steps.push(Step::ReplaceRoute { place: Place::Node, route });
+            steps.push(Step::ReplaceRoute { namespace: Namespace::Node, route });
         }
     }
     steps
 }
 
-/// The node's addresses as neighbours in the pod: on the node link, and on each of these underlay NICs whose subnet
-/// has them, by the cluster NIC's host end: a macvlan never hears the node answer, and without an entry no packet
+/// The node's addresses as neighbors in the pod: on the node link, and on each of these underlay NICs whose subnet
+/// has them, by the cluster NIC's host end: a macvlan never receives the node's answer, and without an entry no packet
 /// for it reaches the program.
 pub fn pod_neighbors(
     link: &NodeLink,
@@ -135,13 +135,13 @@ pub fn pod_neighbors(
     wanted
 }
 
-/// Adds the neighbours that are missing.
+/// Adds the neighbors that are missing.
 pub fn plan_pod_neighbors(present: &[Neighbor], wanted: Vec<Neighbor>) -> Vec<Step> {
     let missing = wanted.into_iter().filter(|neighbor| !present.contains(neighbor));
-    missing.map(|neighbor| Step::SetNeighbor { place: Place::Pod, neighbor }).collect()
+    missing.map(|neighbor| Step::SetNeighbor { namespace: Namespace::Pod, neighbor }).collect()
 }
 
-/// Deletes the neighbours that were a node's address and are not any more: those with a MAC of ours.
+/// Deletes the neighbors that were a node's address and are not any more: those with a MAC of ours.
 pub fn plan_stale_neighbors(
     link: &NodeLink,
     host_veth_mac: MacAddr,
@@ -153,7 +153,9 @@ pub fn plan_stale_neighbors(
         neighbor.mac == mac && !wanted.contains(neighbor)
     };
     let stale = present.iter().filter(is_ours);
-    stale.map(|neighbor| Step::DeleteNeighbor { place: Place::Pod, neighbor: neighbor.clone() }).collect()
+    stale
+        .map(|neighbor| Step::DeleteNeighbor { namespace: Namespace::Pod, neighbor: neighbor.clone() })
+        .collect()
 }
 
 #[cfg(test)]
@@ -167,7 +169,7 @@ mod tests {
     }
 
     fn link() -> NodeLink {
-        NodeLink::of("c0ffee").unwrap()
+        NodeLink::new("c0ffee").unwrap()
     }
 
     #[track_caller]
@@ -177,7 +179,7 @@ mod tests {
             source: Some(ip(source)),
             ..Route::new(IpNet::from(address.addr()), link().host)
         });
-        let present = Namespace { routes: route.into_iter().collect(), ..Namespace::default() };
+        let present = NamespaceState { routes: route.into_iter().collect(), ..NamespaceState::default() };
         let nodes: Vec<_> = nodes.iter().map(|node| ip(node)).collect();
         let sources: Vec<_> = kernels.map(|source| (address.addr(), ip(source))).into_iter().collect();
         let steps = plan_host_routes(&link(), &present, &nodes, &sources, &[address]);
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_follow_the_nodes_addresses() {
+    fn neighbors_follow_the_nodes_addresses() {
         let (net1, other) = ("net1".parse().unwrap(), MacAddr([2; 6]));
         let addresses: [IpNet; 1] = ["10.6.0.9/16".parse().unwrap()];
         let neighbors = |nodes: &[&str]| {

@@ -9,7 +9,7 @@ use super::node_link::{
     NodeLink, plan_host_neighbors, plan_host_routes, plan_node_link, plan_pod_neighbors, pod_neighbors,
 };
 use super::{
-    Config, Inputs, Namespace, Place, PlanError, PolicyRoute, RouteHints, Step, plan_default_routes,
+    Config, Inputs, Namespace, NamespaceState, PlanError, PolicyRoute, RouteHints, Step, plan_default_routes,
     plan_source_specific_defaults, project,
 };
 use crate::Unsupported;
@@ -20,21 +20,21 @@ use crate::net::{Link, Medium, Route};
 
 /// What to do, in two parts: programs are attached between them, before there is traffic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Links, addresses, neighbours, kernel parameters.
+pub struct OverlayPlan {
+    /// Links, addresses, neighbors, kernel parameters.
     pub links: Vec<Step>,
     /// Routes: they bring the traffic.
     pub routes: Vec<Step>,
 }
 
-impl std::fmt::Display for Plan {
+impl std::fmt::Display for OverlayPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.links.iter().chain(&self.routes).try_for_each(|step| writeln!(f, "{step}"))
     }
 }
 
 /// Plans what is missing for one underlay NIC of an overlay pod.
-pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
+pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<OverlayPlan, PlanError> {
     let nic = inputs.pod.link(inputs.nic).ok_or_else(|| PlanError::NoNic(inputs.nic.clone()))?;
     if nic.medium != Medium::Ethernet {
         return Err(Unsupported::LinkLayer(nic.name.clone()).into());
@@ -45,8 +45,8 @@ pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     if addresses.is_empty() {
         return Err(PlanError::NoAddress(inputs.nic.clone()));
     }
-    let node_link = NodeLink::of(inputs.container_id)?;
-    let mut plan = Plan::default();
+    let node_link = NodeLink::new(inputs.container_id)?;
+    let mut plan = OverlayPlan::default();
     plan_nic(inputs, nic, &addresses, &mut plan.links)?;
     plan_sysctls(inputs, &addresses, &mut plan.links);
     plan_node_link(inputs, &node_link, &addresses, &mut plan.links);
@@ -83,7 +83,7 @@ fn plan_nic(
 ) -> Result<(), PlanError> {
     let dev = nic.name.clone();
     if !nic.up {
-        steps.push(Step::SetUp { place: Place::Pod, dev: dev.clone() });
+        steps.push(Step::SetUp { namespace: Namespace::Pod, dev: dev.clone() });
     }
     let wanted = inputs.config.mac_prefix.zip(addresses.first()).map(|(prefix, net)| prefix.mac(net.addr()));
     if let Some(mac) = wanted.filter(|mac| nic.mac != Some(*mac)) {
@@ -93,7 +93,7 @@ fn plan_nic(
         // The kernel announces the addresses with the new MAC.
         for (family, name) in [(Family::V4, "arp_notify"), (Family::V6, "ndisc_notify")] {
             if family.is_among(addresses) {
-                steps.push(Step::interface_sysctl(Place::Pod, family, dev.as_str(), name, 1));
+                steps.push(Step::interface_sysctl(Namespace::Pod, family, dev.as_str(), name, 1));
             }
         }
         steps.push(Step::SetMac { dev: dev.clone(), mac, before: nic.mac });
@@ -106,11 +106,11 @@ fn plan_nic(
 
 fn plan_sysctls(inputs: &Inputs<'_>, addresses: &[IpNet], steps: &mut Vec<Step>) {
     if Family::V6.is_among(addresses) {
-        steps.push(Step::interface_sysctl(Place::Pod, Family::V6, "all", "disable_ipv6", 0));
+        steps.push(Step::interface_sysctl(Namespace::Pod, Family::V6, "all", "disable_ipv6", 0));
         // The router's own default route would come back after it was moved.
         if inputs.config.tune_pod_routes && inputs.config.default_route_nic.as_ref() != Some(inputs.nic) {
             steps.push(Step::interface_sysctl(
-                Place::Pod,
+                Namespace::Pod,
                 Family::V6,
                 inputs.nic.as_str(),
                 "accept_ra_defrtr",
@@ -122,13 +122,13 @@ fn plan_sysctls(inputs: &Inputs<'_>, addresses: &[IpNet], steps: &mut Vec<Step>)
         // The kernel takes the greater of `all` and the NIC's own, which came from `default`.
         let links = inputs.pod.links.iter().filter(|l| l.medium == Medium::Ethernet).map(|l| l.name.as_str());
         for dev in ["all", "default"].into_iter().chain(links) {
-            steps.push(Step::interface_sysctl(Place::Pod, Family::V4, dev, "rp_filter", value));
+            steps.push(Step::interface_sysctl(Namespace::Pod, Family::V4, dev, "rp_filter", value));
         }
     }
     // Otherwise a first packet with the NIC's source asks for eth0's next hop in the NIC's name, and a host
     // with strict rp_filter does not answer.
     steps.push(Step::interface_sysctl(
-        Place::Pod,
+        Namespace::Pod,
         Family::V4,
         inputs.config.first_nic.as_str(),
         "arp_announce",
@@ -157,10 +157,12 @@ fn plan_routes(
         // Another NIC of the same subnet has it, or the NIC's pool.
         if others.is_empty() {
             pod_steps.extend(
-                hints.iter().map(|hint| Step::DeleteRoute { place: Place::Pod, route: (*hint).clone() }),
+                hints
+                    .iter()
+                    .map(|hint| Step::DeleteRoute { namespace: Namespace::Pod, route: (*hint).clone() }),
             );
             let route = Route { gateway: Some(policy.gw), ..Route::new(policy.dst, inputs.nic.clone()) };
-            pod_steps.push(Step::AddRoute { place: Place::Pod, route });
+            pod_steps.push(Step::AddRoute { namespace: Namespace::Pod, route });
         }
     }
     let hints = config.route_hints == RouteHints::Auto;
@@ -190,7 +192,7 @@ fn check_default_route_nic(inputs: &Inputs<'_>) -> Result<(), PlanError> {
 /// Those of the policyRoutes that a NIC can have: the others' gateways are in no subnet of it.
 pub fn own_policy_routes<'a>(
     config: &'a Config,
-    pod: &'a Namespace,
+    pod: &'a NamespaceState,
     nic: &'a IfName,
 ) -> impl Iterator<Item = &'a PolicyRoute> {
     let is_link_local = |gw: IpAddr| matches!(gw, IpAddr::V6(v6) if v6.is_unicast_link_local());

@@ -89,7 +89,7 @@ pub struct Settings {
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EbpfSettings {
-    /// Routes in the pod's main table that let the kernel choose source, MTU and neighbour up front.
+    /// Routes in the pod's main table that let the kernel choose source, MTU and neighbor up front.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(extend("enum" = RouteHints::SPELLINGS)))]
     pub route_hints: Option<String>,

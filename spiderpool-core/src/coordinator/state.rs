@@ -4,25 +4,25 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Place, Step};
+use super::{Namespace, Step};
 use crate::ip::Family;
 use crate::names::IfName;
 use crate::net::{Address, Link, Neighbor, Route};
 
 /// A network namespace, or those of its links that were asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Namespace {
+pub struct NamespaceState {
     /// Its links.
     pub links: Vec<Link>,
     /// Their addresses.
     pub addresses: Vec<Address<IfName>>,
     /// Unicast routes of the main table.
     pub routes: Vec<Route>,
-    /// Permanent neighbours.
+    /// Permanent neighbors.
     pub neighbors: Vec<Neighbor>,
 }
 
-impl Namespace {
+impl NamespaceState {
     /// The link of this name.
     pub fn link(&self, name: &IfName) -> Option<&Link> {
         self.links.iter().find(|link| link.name == *name)
@@ -68,14 +68,15 @@ pub fn project(routes: &[Route], steps: &[Step]) -> Vec<Route> {
     let mut routes = routes.to_vec();
     for step in steps {
         match step {
-            Step::AddRoute { place: Place::Pod, route } | Step::RestoreRoute { place: Place::Pod, route } => {
+            Step::AddRoute { namespace: Namespace::Pod, route }
+            | Step::RestoreRoute { namespace: Namespace::Pod, route } => {
                 routes.push(route.clone());
             }
-            Step::ReplaceRoute { place: Place::Pod, route } => {
+            Step::ReplaceRoute { namespace: Namespace::Pod, route } => {
                 routes.retain(|r| (r.dst, r.metric) != (route.dst, route.metric));
                 routes.push(route.clone());
             }
-            Step::DeleteRoute { place: Place::Pod, route } => routes.retain(|r| r != route),
+            Step::DeleteRoute { namespace: Namespace::Pod, route } => routes.retain(|r| r != route),
             _ => {}
         }
     }
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn the_addresses_that_ipam_gave_come_first() {
         let address = |dev: &str, net: &str| Address { dev: dev.parse().unwrap(), net: net.parse().unwrap() };
-        let mut pod = Namespace {
+        let mut pod = NamespaceState {
             addresses: vec![
                 address("eth0", "10.6.0.5/32"),
                 address("net1", "fd00:6::ff:fe00:1/64"),
@@ -97,7 +98,7 @@ mod tests {
                 address("net1", "10.6.0.9/16"),
                 address("net1", "10.6.0.5/16"),
             ],
-            ..Namespace::default()
+            ..NamespaceState::default()
         };
         let net1 = "net1".parse().unwrap();
         pod.put_first(&net1, &["10.6.0.5/16", "fd00:6::5/64"].map(|net| net.parse().unwrap()));

@@ -11,7 +11,7 @@ use crate::net::{Neighbor, Route};
 
 /// Where a step is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum Namespace {
     /// In the pod's network namespace.
     Pod,
     /// In the node's.
@@ -42,14 +42,14 @@ pub enum Step {
     /// Sets a link up.
     SetUp {
         /// Where.
-        place: Place,
+        namespace: Namespace,
         /// The link.
         dev: IfName,
     },
     /// Sets a link down.
     SetDown {
         /// Where.
-        place: Place,
+        namespace: Namespace,
         /// The link.
         dev: IfName,
     },
@@ -74,7 +74,7 @@ pub enum Step {
     /// Writes a kernel parameter.
     SetSysctl {
         /// Where.
-        place: Place,
+        namespace: Namespace,
         /// Path below /proc/sys.
         key: String,
         /// The value.
@@ -94,45 +94,45 @@ pub enum Step {
         /// The address.
         net: IpNet,
     },
-    /// Makes a neighbour permanent.
+    /// Makes a neighbor permanent.
     SetNeighbor {
         /// Where.
-        place: Place,
-        /// The neighbour.
+        namespace: Namespace,
+        /// The neighbor.
         neighbor: Neighbor,
     },
-    /// Deletes a neighbour.
+    /// Deletes a neighbor.
     DeleteNeighbor {
         /// Where.
-        place: Place,
-        /// The neighbour.
+        namespace: Namespace,
+        /// The neighbor.
         neighbor: Neighbor,
     },
     /// Adds a route.
     AddRoute {
         /// Where.
-        place: Place,
+        namespace: Namespace,
         /// The route.
         route: Route,
     },
     /// Adds a route in place of one with the same destination and metric.
     ReplaceRoute {
         /// Where.
-        place: Place,
+        namespace: Namespace,
         /// The route.
         route: Route,
     },
     /// Puts a deleted route back, beside others with the same destination and metric.
     RestoreRoute {
         /// Where.
-        place: Place,
+        namespace: Namespace,
         /// The route.
         route: Route,
     },
     /// Deletes a route.
     DeleteRoute {
         /// Where.
-        place: Place,
+        namespace: Namespace,
         /// The route.
         route: Route,
     },
@@ -140,30 +140,36 @@ pub enum Step {
 
 impl Step {
     /// Writes a kernel parameter of one network interface, or of `all` of them.
-    pub(super) fn interface_sysctl(place: Place, family: Family, dev: &str, name: &str, value: u8) -> Self {
+    pub(super) fn interface_sysctl(
+        namespace: Namespace,
+        family: Family,
+        dev: &str,
+        name: &str,
+        value: u8,
+    ) -> Self {
         let key = format!("net/ipv{}/conf/{dev}/{name}", family.version());
-        Self::SetSysctl { place, key, value: value.to_string() }
+        Self::SetSysctl { namespace, key, value: value.to_string() }
     }
 
     /// The step that rolls this one back; `before` is the earlier value of a kernel parameter. `None`: nothing changed.
     pub fn inverse(&self, before: Option<&str>) -> Option<Self> {
         Some(match self.clone() {
             Self::AddNodeLink { host, .. } => Self::DeleteNodeLink { host },
-            Self::SetUp { place, dev } => Self::SetDown { place, dev },
+            Self::SetUp { namespace, dev } => Self::SetDown { namespace, dev },
             Self::SetMac { dev, mac, before } => Self::SetMac { dev, mac: before?, before: Some(mac) },
             Self::SetTxQueueLen { dev, length, before } => {
                 Self::SetTxQueueLen { dev, length: before, before: length }
             }
-            Self::SetSysctl { place, key, value } => {
+            Self::SetSysctl { namespace, key, value } => {
                 let before = before.filter(|before| *before != value)?.to_owned();
-                Self::SetSysctl { place, key, value: before }
+                Self::SetSysctl { namespace, key, value: before }
             }
             Self::AddAddress { dev, net } => Self::DeleteAddress { dev, net },
-            Self::SetNeighbor { place, neighbor } => Self::DeleteNeighbor { place, neighbor },
-            Self::AddRoute { place, route }
-            | Self::ReplaceRoute { place, route }
-            | Self::RestoreRoute { place, route } => Self::DeleteRoute { place, route },
-            Self::DeleteRoute { place, route } => Self::RestoreRoute { place, route },
+            Self::SetNeighbor { namespace, neighbor } => Self::DeleteNeighbor { namespace, neighbor },
+            Self::AddRoute { namespace, route }
+            | Self::ReplaceRoute { namespace, route }
+            | Self::RestoreRoute { namespace, route } => Self::DeleteRoute { namespace, route },
+            Self::DeleteRoute { namespace, route } => Self::RestoreRoute { namespace, route },
             Self::DeleteNodeLink { .. }
             | Self::SetDown { .. }
             | Self::DeleteAddress { .. }
@@ -172,7 +178,7 @@ impl Step {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pod => "pod",
@@ -191,21 +197,21 @@ impl fmt::Display for Step {
                 )
             }
             Self::DeleteNodeLink { host } => write!(f, "node: link del {host}"),
-            Self::SetUp { place, dev } => write!(f, "{place}: link set {dev} up"),
-            Self::SetDown { place, dev } => write!(f, "{place}: link set {dev} down"),
+            Self::SetUp { namespace, dev } => write!(f, "{namespace}: link set {dev} up"),
+            Self::SetDown { namespace, dev } => write!(f, "{namespace}: link set {dev} down"),
             Self::SetMac { dev, mac, .. } => write!(f, "pod: link set {dev} address {mac}"),
             Self::SetTxQueueLen { dev, length, .. } => write!(f, "pod: link set {dev} txqueuelen {length}"),
-            Self::SetSysctl { place, key, value } => write!(f, "{place}: sysctl {key} = {value}"),
+            Self::SetSysctl { namespace, key, value } => write!(f, "{namespace}: sysctl {key} = {value}"),
             Self::AddAddress { dev, net } => write!(f, "pod: addr add {net} dev {dev}"),
             Self::DeleteAddress { dev, net } => write!(f, "pod: addr del {net} dev {dev}"),
-            Self::SetNeighbor { place, neighbor } => {
-                write!(f, "{place}: neigh replace {neighbor} nud permanent")
+            Self::SetNeighbor { namespace, neighbor } => {
+                write!(f, "{namespace}: neigh replace {neighbor} nud permanent")
             }
-            Self::DeleteNeighbor { place, neighbor } => write!(f, "{place}: neigh del {neighbor}"),
-            Self::AddRoute { place, route } => write!(f, "{place}: route add {route}"),
-            Self::ReplaceRoute { place, route } => write!(f, "{place}: route replace {route}"),
-            Self::RestoreRoute { place, route } => write!(f, "{place}: route append {route}"),
-            Self::DeleteRoute { place, route } => write!(f, "{place}: route del {route}"),
+            Self::DeleteNeighbor { namespace, neighbor } => write!(f, "{namespace}: neigh del {neighbor}"),
+            Self::AddRoute { namespace, route } => write!(f, "{namespace}: route add {route}"),
+            Self::ReplaceRoute { namespace, route } => write!(f, "{namespace}: route replace {route}"),
+            Self::RestoreRoute { namespace, route } => write!(f, "{namespace}: route append {route}"),
+            Self::DeleteRoute { namespace, route } => write!(f, "{namespace}: route del {route}"),
         }
     }
 }

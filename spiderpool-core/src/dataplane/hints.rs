@@ -1,13 +1,13 @@
 //! Route hints: plain routes in the pod's main table by the cluster NIC.
 //!
 //! They decide nothing, the programs do. They make the kernel choose the right source address, MTU and
-//! neighbour up front, so that there is nothing to translate and nothing waits for the underlay's gateway.
+//! neighbor up front, so that there is nothing to translate and nothing waits for the underlay's gateway.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::coordinator::{Place, Step};
+use crate::coordinator::{Namespace, Step};
 use crate::ip::Family;
 use crate::names::IfName;
 use crate::net::{Address, Route};
@@ -47,9 +47,9 @@ pub fn plan_route_hints(inputs: &HintInputs<'_>) -> Vec<Step> {
         }
     }
     let gone = present.iter().filter(|r| !wanted.contains(r));
-    let gone = gone.map(|r| Step::DeleteRoute { place: Place::Pod, route: (**r).clone() });
+    let gone = gone.map(|r| Step::DeleteRoute { namespace: Namespace::Pod, route: (**r).clone() });
     let new = wanted.iter().filter(|r| !present.contains(r));
-    let new = new.map(|r| Step::AddRoute { place: Place::Pod, route: r.clone() });
+    let new = new.map(|r| Step::AddRoute { namespace: Namespace::Pod, route: r.clone() });
     // What changes its gateway or source has the same destination and metric: out first, then in.
     gone.chain(new).collect()
 }

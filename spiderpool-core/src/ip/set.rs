@@ -9,7 +9,7 @@ use super::{Family, IpRange};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpSet {
     family: Family,
-    /// Sorted, disjoint, and with at least one missing address between neighbours.
+    /// Sorted, disjoint, and with at least one missing address between neighbors.
     intervals: Vec<(u128, u128)>,
 }
 
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn canonical_form_joins_neighbours() {
+    fn canonical_form_joins_neighbors() {
         assert_eq!(
             texts(&set(&["10.0.0.5", "10.0.0.1-10.0.0.3", "10.0.0.4", "10.0.0.9"])),
             ["10.0.0.1-10.0.0.5", "10.0.0.9"]

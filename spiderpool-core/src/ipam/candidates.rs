@@ -48,7 +48,7 @@ pub struct CandidateRequest<'a> {
 
 /// One address that is wanted: a NIC, a family, and where it may come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct PoolCandidates {
     /// The NIC.
     pub nic: IfName,
     /// The family.
@@ -61,7 +61,7 @@ pub struct Candidate {
 
 /// The addresses that are wanted. The annotation `ippools` speaks of all NICs of the pod, everything else of the
 /// one that is being added.
-pub fn plan_candidates(request: &CandidateRequest<'_>) -> Result<Vec<Candidate>, IpamError> {
+pub fn plan_candidates(request: &CandidateRequest<'_>) -> Result<Vec<PoolCandidates>, IpamError> {
     if request.match_master_subnet {
         return Err(Unsupported::MatchMasterSubnet(request.nic.clone()).into());
     }
@@ -74,7 +74,7 @@ pub fn plan_candidates(request: &CandidateRequest<'_>) -> Result<Vec<Candidate>,
                 return Err(IpamError::DuplicatePool { pool, nic });
             }
             if !pools.is_empty() {
-                candidates.push(Candidate { nic: nic.clone(), family, pools, default_route });
+                candidates.push(PoolCandidates { nic: nic.clone(), family, pools, default_route });
             }
         }
         if !candidates.iter().any(|candidate| candidate.nic == nic) {

@@ -1,4 +1,4 @@
-//! Pods that are gone from the API server while they may still run, as `kubectl delete --force` does it. Their kubelet hears of it
+//! Pods that are gone from the API server while they may still run, as `kubectl delete --force` does it. Their kubelet sees it
 //! later than everybody else and still grants them their grace period (`calculateEffectiveGracePeriod` in Kubernetes'
 //! pkg/kubelet/pod_workers.go), so what they hold is in use for a while.
 
@@ -10,7 +10,7 @@ use crate::names::PodUid;
 /// The grace period of a pod that names none (`DefaultTerminationGracePeriodSeconds`).
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
-/// For the kubelet to hear of it and to take down the sandbox, on top of the grace period.
+/// For the kubelet to see it and to take down the sandbox, on top of the grace period.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// A pod's grace period may be any number of seconds; a point of time that far in the future has no representation.

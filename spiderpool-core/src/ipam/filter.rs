@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::candidates::Candidate;
+use super::candidates::PoolCandidates;
 use super::error::{IpamError, Rejection};
 use super::pool::Overlap;
 use super::{Pool, PoolError};
@@ -37,7 +37,7 @@ pub struct PodPlace<'a> {
 
 /// The pools that remain, most specific first; among equals the user's order stays.
 pub fn filter_pools<'t>(
-    candidate: &Candidate,
+    candidate: &PoolCandidates,
     pools: &'t PoolTable,
     place: PodPlace<'_>,
 ) -> Result<Vec<&'t Arc<Pool>>, IpamError> {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn filter(table: &PoolTable, pools: &[&str], family: Family) -> Result<Vec<PoolName>, String> {
-        let candidate = Candidate {
+        let candidate = PoolCandidates {
             nic: "eth0".parse().unwrap(),
             family,
             pools: names(pools),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Pool;
-use super::candidates::Candidate;
+use super::candidates::PoolCandidates;
 use super::holding::Holding;
 use crate::names::IfName;
 
@@ -14,14 +14,14 @@ pub enum AllocationStep<H> {
     /// The pod holds this address; it stays.
     Keep {
         /// What is wanted.
-        candidate: Candidate,
+        candidate: PoolCandidates,
         /// What the pod holds.
         held: H,
     },
     /// An address must be found.
     Allocate {
         /// What is wanted.
-        candidate: Candidate,
+        candidate: PoolCandidates,
         /// The pools that may serve it, in the order in which they are tried.
         pools: Vec<Arc<Pool>>,
     },
@@ -46,10 +46,10 @@ pub struct AllocationPlan<H> {
 /// `find_pools` is asked for the pools of what the pod lacks. If it fails for some, all failures are returned: nothing
 /// is to be allocated before it is known that everything may be.
 pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
-    candidates: Vec<Candidate>,
+    candidates: Vec<PoolCandidates>,
     held: &[H],
     adding: &IfName,
-    mut find_pools: impl FnMut(&Candidate) -> Result<Vec<Arc<Pool>>, E>,
+    mut find_pools: impl FnMut(&PoolCandidates) -> Result<Vec<Arc<Pool>>, E>,
 ) -> Result<AllocationPlan<H>, Vec<E>> {
     let is_spoken_of = candidates.iter().any(|candidate| candidate.nic == *adding);
     let mut kept: Vec<IpAddr> = Vec::new();
@@ -94,8 +94,8 @@ mod tests {
     use crate::ipam::pick::{PickContext, pick};
     use crate::ipam::pool::{Pool, PoolFields};
 
-    fn candidate(nic: &str, family: Family, pools: &[&str]) -> Candidate {
-        Candidate {
+    fn candidate(nic: &str, family: Family, pools: &[&str]) -> PoolCandidates {
+        PoolCandidates {
             nic: nic.parse().unwrap(),
             family,
             pools: pools.iter().map(|p| p.parse().unwrap()).collect(),
@@ -108,7 +108,7 @@ mod tests {
         holding(nic, &format!("{address}/{prefix}"), pool, "u")
     }
 
-    fn plan(candidates: &[Candidate], held: &[Holding], adding: &str) -> AllocationPlan<Holding> {
+    fn plan(candidates: &[PoolCandidates], held: &[Holding], adding: &str) -> AllocationPlan<Holding> {
         let adding = adding.parse().unwrap();
         let plan = plan_allocation(candidates.to_vec(), held, &adding, |_| Ok::<_, ()>(Vec::new()));
         plan.unwrap()
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(candidates: &[Candidate], held: &[Holding], steps: &[&str], surplus: &[&str]) {
+    fn check(candidates: &[PoolCandidates], held: &[Holding], steps: &[&str], surplus: &[&str]) {
         let (got_steps, got_surplus) = texts(&plan(candidates, held, "eth0"));
         assert_eq!(
             (got_steps, got_surplus),

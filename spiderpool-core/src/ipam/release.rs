@@ -12,7 +12,7 @@ use crate::names::PodUid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition<T> {
     /// Nothing uses it: its object is deleted.
-    Free(Cause),
+    Free(FreeReason),
     /// It waits for the next pod of its owner's name.
     Keep,
     /// It stays as it is, for now.
@@ -21,7 +21,7 @@ pub enum Disposition<T> {
 
 /// Why an address is freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cause {
+pub enum FreeReason {
     /// The pod does not exist any more, or another one has its name.
     Gone,
     /// The pod has ended or was evicted.
@@ -32,7 +32,7 @@ pub enum Cause {
     Overdue,
 }
 
-impl Cause {
+impl FreeReason {
     /// The value of a metric's label, and for logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -162,20 +162,20 @@ pub fn plan_owner_release<T: Copy + Ord>(
     let own = evidence.pod.filter(|pod| *pod.uid == owner.pod.uid);
     match own.map(|pod| (pod, pod.stage)) {
         Some((_, PodStage::Alive)) => Disposition::Leave(LeaveReason::InUse),
-        Some((_, PodStage::Finished)) => Disposition::Free(Cause::Finished),
-        Some((_, PodStage::Terminating)) if torn_down => Disposition::Free(Cause::TornDown),
+        Some((_, PodStage::Finished)) => Disposition::Free(FreeReason::Finished),
+        Some((_, PodStage::Terminating)) if torn_down => Disposition::Free(FreeReason::TornDown),
         Some((pod, PodStage::Terminating)) if policy.is_overdue(&pod, evidence) => {
-            Disposition::Free(Cause::Overdue)
+            Disposition::Free(FreeReason::Overdue)
         }
         Some((pod, PodStage::Terminating)) => {
             Disposition::Leave(LeaveReason::Terminating { grace_end: pod.grace_end })
         }
-        None if torn_down => Disposition::Free(Cause::Gone),
+        None if torn_down => Disposition::Free(FreeReason::Gone),
         None if evidence.pod.is_none() && owner.is_static() => Disposition::Leave(LeaveReason::StaticPod),
         // Where nobody runs it any more, there is nothing to wait for.
         None => match evidence.may_run_until.filter(|_| evidence.node == NodeState::Ready) {
             Some(until) if evidence.now < until => Disposition::Leave(LeaveReason::MayRun { until }),
-            _ => Disposition::Free(Cause::Gone),
+            _ => Disposition::Free(FreeReason::Gone),
         },
     }
 }

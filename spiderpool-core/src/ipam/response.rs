@@ -1,4 +1,4 @@
-//! What the plugin is told: addresses, gateways and routes of the pod's NICs.
+//! The answer to the plugin: addresses, gateways and routes of the pod's NICs.
 
 use std::net::IpAddr;
 
@@ -46,7 +46,7 @@ pub enum RouteOrigin {
     Listed,
 }
 
-/// What the plugin is told.
+/// The answer to the plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
     /// The addresses.

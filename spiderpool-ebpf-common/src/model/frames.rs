@@ -134,7 +134,7 @@ pub fn arp(src: [u8; 4], dst: [u8; 4]) -> Frame {
     Frame::new(bytes)
 }
 
-/// A neighbour solicitation of `src` for `target`.
+/// A neighbor solicitation of `src` for `target`.
 pub fn solicitation(src: [u8; 16], target: [u8; 16]) -> Frame {
     let mut l4 = vec![135, 0, 0, 0, 0, 0, 0, 0];
     l4.extend(target);

@@ -15,7 +15,7 @@ use crate::maps::{
 };
 use crate::packet::{Packet, Sum};
 use crate::reason::{Counter, Reason};
-use crate::state::{Event, Put, PutError, State};
+use crate::state::{LogEvent, Put, PutError, State};
 
 /// A frame in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ pub struct Tables {
     /// Map `stats`.
     pub stats: RefCell<BTreeMap<(u16, Reason), Counter>>,
     /// What was reported.
-    pub events: RefCell<Vec<(u16, Event)>>,
+    pub events: RefCell<Vec<(u16, LogEvent)>>,
     /// Tuples that sockets have ([`State::socket_has`]).
     pub sockets: HashSet<FlowKey>,
     /// [`State::wildcard_socket`].
@@ -270,7 +270,7 @@ impl State for Tables {
         counter.bytes += u64::from(bytes);
     }
 
-    fn report(&self, nic: u16, event: Event) {
+    fn report(&self, nic: u16, event: LogEvent) {
         self.events.borrow_mut().push((nic, event));
     }
 }

@@ -39,7 +39,7 @@ pub enum Family {
 
 /// Places that a pod talks to or from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Endpoint {
     /// Address of a NIC.
     Nic(u16),
     /// Second address of a NIC.
@@ -51,7 +51,7 @@ pub enum Place {
     /// The pod's own node.
     Node,
     /// A host in net1's subnet, which is inside a hijacked CIDR.
-    Neighbour,
+    Neighbor,
     /// Anywhere else.
     Outside,
     /// Not the pod's, as a source.
@@ -59,21 +59,21 @@ pub enum Place {
 }
 
 /// Its address.
-pub fn at(place: Place, family: Family) -> IpAddr {
+pub fn at(place: Endpoint, family: Family) -> IpAddr {
     let (v4, v6) = match place {
-        Place::Nic(ETH0) => ("10.244.1.5", "fd00:244:1::5"),
-        Place::Nic(NET1) => ("172.18.55.180", "fd00:18::b4"),
-        Place::Nic(NET2) => ("172.19.55.180", "fd00:19::b4"),
-        Place::Nic(_) => ("169.254.77.2", "fd00:77::2"),
-        Place::Second(ETH0) => ("10.244.1.6", "fd00:244:1::6"),
-        Place::Second(NET1) => ("172.18.55.181", "fd00:18::b5"),
-        Place::Second(_) => ("172.19.55.181", "fd00:19::b5"),
-        Place::Service => ("10.96.0.10", "fd00:96::a"),
-        Place::OverlayPod => ("10.244.2.9", "fd00:244:2::9"),
-        Place::Node => ("172.18.0.3", "fd00:18::3"),
-        Place::Neighbour => ("172.18.1.1", "fd00:18::101"),
-        Place::Outside => ("10.7.212.101", "fd00:7::101"),
-        Place::Foreign => ("192.168.9.9", "fd00:9::9"),
+        Endpoint::Nic(ETH0) => ("10.244.1.5", "fd00:244:1::5"),
+        Endpoint::Nic(NET1) => ("172.18.55.180", "fd00:18::b4"),
+        Endpoint::Nic(NET2) => ("172.19.55.180", "fd00:19::b4"),
+        Endpoint::Nic(_) => ("169.254.77.2", "fd00:77::2"),
+        Endpoint::Second(ETH0) => ("10.244.1.6", "fd00:244:1::6"),
+        Endpoint::Second(NET1) => ("172.18.55.181", "fd00:18::b5"),
+        Endpoint::Second(_) => ("172.19.55.181", "fd00:19::b5"),
+        Endpoint::Service => ("10.96.0.10", "fd00:96::a"),
+        Endpoint::OverlayPod => ("10.244.2.9", "fd00:244:2::9"),
+        Endpoint::Node => ("172.18.0.3", "fd00:18::3"),
+        Endpoint::Neighbor => ("172.18.1.1", "fd00:18::101"),
+        Endpoint::Outside => ("10.7.212.101", "fd00:7::101"),
+        Endpoint::Foreign => ("192.168.9.9", "fd00:9::9"),
     };
     let text = if family == Family::V4 { v4 } else { v6 };
     text.parse().unwrap_or(IpAddr::from([0; 16]))
@@ -116,14 +116,14 @@ pub fn tables() -> Tables {
             mtu: if underlay { 1500 } else { 1450 },
             mac: mac(id),
             peer_mac: if underlay { [0; 6] } else { peer(id) },
-            addr4: bytes4(at(Place::Nic(id), Family::V4)),
-            addr6: bytes6(at(Place::Nic(id), Family::V6)),
+            addr4: bytes4(at(Endpoint::Nic(id), Family::V4)),
+            addr6: bytes6(at(Endpoint::Nic(id), Family::V6)),
             siblings,
         };
         tables.nics.insert(id, entry);
         if id != SP0 {
             for family in [Family::V4, Family::V6] {
-                let second = super::frames::addr(at(Place::Second(id), family));
+                let second = super::frames::addr(at(Endpoint::Second(id), family));
                 tables.addresses.insert(AddressKey::new(POD, second), id);
             }
         }

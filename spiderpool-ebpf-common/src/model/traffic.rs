@@ -2,7 +2,7 @@
 
 use super::Frame;
 use super::frames::{self, Ends};
-use super::pod::{ETH0, Family, NET1, NET2, NICS, Place, SP0, at};
+use super::pod::{ETH0, Endpoint, Family, NET1, NET2, NICS, SP0, at};
 use crate::headers::{ACK, FIN, RST, SYN};
 
 /// One packet that leaves or comes in.
@@ -20,18 +20,18 @@ pub struct TrafficStep {
     pub pause: u64,
 }
 
-const SOURCES: [Place; 8] = [
-    Place::Nic(ETH0),
-    Place::Nic(NET1),
-    Place::Nic(NET2),
-    Place::Nic(SP0),
-    Place::Second(ETH0),
-    Place::Second(NET1),
-    Place::Second(NET2),
-    Place::Foreign,
+const SOURCES: [Endpoint; 8] = [
+    Endpoint::Nic(ETH0),
+    Endpoint::Nic(NET1),
+    Endpoint::Nic(NET2),
+    Endpoint::Nic(SP0),
+    Endpoint::Second(ETH0),
+    Endpoint::Second(NET1),
+    Endpoint::Second(NET2),
+    Endpoint::Foreign,
 ];
-const REMOTES: [Place; 5] =
-    [Place::Service, Place::OverlayPod, Place::Node, Place::Neighbour, Place::Outside];
+const REMOTES: [Endpoint; 5] =
+    [Endpoint::Service, Endpoint::OverlayPod, Endpoint::Node, Endpoint::Neighbor, Endpoint::Outside];
 const FLAGS: [u8; 6] = [SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK];
 const PAUSES: [u64; 12] = [0, 0, 0, 0, 0, 0, 1, 5, 61, 200, 4000, 100_000];
 
@@ -77,7 +77,7 @@ impl TrafficStep {
             1 | 2 => {
                 let theme = ends(&mut Choices(theme));
                 let family = if theme.dst.is_ipv4() { Family::V4 } else { Family::V6 };
-                Ends { src: at(Place::Nic(ETH0), family), ..theme }
+                Ends { src: at(Endpoint::Nic(ETH0), family), ..theme }
             }
             _ => ends(&mut Choices(theme)),
         };
@@ -101,7 +101,7 @@ fn frame(choices: &mut Choices, e: Ends) -> Frame {
         12 => without_checksum(frames::udp(e, b"payload")),
         13 if e.src.is_ipv6() => frames::with_extension(frames::udp(e, b"payload")),
         14 => cut_short(frames::tcp(e, choices.of(&FLAGS), b""), choices.of(&[34, 37, 48, 54, 57, 62])),
-        _ => neighbour(e),
+        _ => neighbor(e),
     };
     frame.bytes[11] = choices.below(3) as u8;
     frame.for_other_host = choices.below(8) == 0;
@@ -120,7 +120,7 @@ fn cut_short(mut frame: Frame, len: usize) -> Frame {
     frame
 }
 
-fn neighbour(e: Ends) -> Frame {
+fn neighbor(e: Ends) -> Frame {
     match (e.src, e.dst) {
         (std::net::IpAddr::V4(src), std::net::IpAddr::V4(dst)) => frames::arp(src.octets(), dst.octets()),
         (std::net::IpAddr::V6(src), std::net::IpAddr::V6(dst)) => {

@@ -1,4 +1,4 @@
-//! Turns an ARP request or a neighbour solicitation into its own answer.
+//! Turns an ARP request or a neighbor solicitation into its own answer.
 
 use crate::addr::Addr;
 use crate::packet::{ETH, Packet};
@@ -38,7 +38,7 @@ pub(super) fn to_advertisement<P: Packet>(p: &mut P, asker: Addr) -> bool {
     let Some(target) = p.load::<16>(NDP + 8) else { return false };
     let to = asker.bytes;
     let mut b = [0; 32];
-    // Neighbour advertisement, solicited and overriding, with the target's link-layer address.
+    // Neighbor advertisement, solicited and overriding, with the target's link-layer address.
     b[0] = 136;
     b[4] = 0x60;
     b[8..24].copy_from_slice(&target);

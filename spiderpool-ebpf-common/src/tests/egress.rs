@@ -1,11 +1,11 @@
-//! Egress without state: who is steered, who is not, and what is kept off eth0.
+//! Egress without state: who is steered, who is not, and what is not sent by eth0.
 
 use super::{run_egress, run_ingress, with_large_mtu};
 use crate::headers::{ACK, SYN};
 use crate::maps::ExitMode;
 use crate::model::Frame;
 use crate::model::frames::{self, Ends};
-use crate::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, SP0, at, mac, peer, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, SP0, at, mac, peer, tables};
 use crate::reason::Reason;
 use crate::verdict::Verdict;
 
@@ -13,7 +13,7 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 type Make = fn(Ends) -> Frame;
 
-fn ends(src: Place, dst: Place, family: Family) -> Ends {
+fn ends(src: Endpoint, dst: Endpoint, family: Family) -> Ends {
     Ends { src: at(src, family), sport: 40_000, dst: at(dst, family), dport: 80 }
 }
 
@@ -32,34 +32,34 @@ fn macs(frame: &Frame) -> ([u8; 6], [u8; 6]) {
 
 #[test]
 fn connections_by_source_and_destination() {
-    let net1 = Place::Nic(NET1);
-    let eth0 = Place::Nic(ETH0);
+    let net1 = Endpoint::Nic(NET1);
+    let eth0 = Endpoint::Nic(ETH0);
     let table = [
-        (NET1, net1, Place::Outside, Verdict::Pass, Reason::NotOurs),
-        (NET1, net1, Place::Neighbour, Verdict::Pass, Reason::NotOurs),
-        (NET1, net1, Place::Service, by(ETH0), Reason::NatNew),
-        (NET1, net1, Place::Node, by(ETH0), Reason::NatNew),
-        (NET1, eth0, Place::Service, by(ETH0), Reason::Steered),
-        (NET1, eth0, Place::Outside, by(ETH0), Reason::BySource),
-        (NET1, Place::Nic(NET2), Place::Service, by(ETH0), Reason::NatNew),
-        (NET1, Place::Nic(NET2), Place::Outside, neigh(NET2), Reason::BySource),
-        (NET1, Place::Foreign, Place::Service, Verdict::Pass, Reason::ForeignSource),
-        (NET1, Place::Foreign, Place::Outside, Verdict::Pass, Reason::ForeignSource),
-        (ETH0, eth0, Place::Service, Verdict::Pass, Reason::ClusterDirect),
-        (ETH0, eth0, Place::Outside, Verdict::Pass, Reason::NotOurs),
-        (ETH0, net1, Place::Service, Verdict::Pass, Reason::NatNew),
-        (ETH0, net1, Place::Outside, neigh(NET1), Reason::BySource),
-        (ETH0, Place::Foreign, Place::Service, Verdict::Pass, Reason::ForeignSource),
-        (SP0, net1, Place::Node, Verdict::Pass, Reason::NodeLink),
-        (NET1, Place::Second(NET1), Place::Service, by(ETH0), Reason::NatNew),
-        (NET1, Place::Second(NET1), Place::Outside, Verdict::Pass, Reason::NotOurs),
-        (ETH0, Place::Second(NET1), Place::Service, Verdict::Pass, Reason::NatNew),
-        (ETH0, Place::Second(NET1), Place::Outside, neigh(NET1), Reason::BySource),
-        (NET2, Place::Second(NET1), Place::Outside, neigh(NET1), Reason::BySource),
-        (ETH0, Place::Second(ETH0), Place::Service, Verdict::Pass, Reason::ClusterDirect),
-        (ETH0, Place::Second(ETH0), Place::Outside, Verdict::Pass, Reason::NotOurs),
-        (NET1, Place::Second(ETH0), Place::Service, by(ETH0), Reason::Steered),
-        (NET1, Place::Second(ETH0), Place::Outside, by(ETH0), Reason::BySource),
+        (NET1, net1, Endpoint::Outside, Verdict::Pass, Reason::NotOurs),
+        (NET1, net1, Endpoint::Neighbor, Verdict::Pass, Reason::NotOurs),
+        (NET1, net1, Endpoint::Service, by(ETH0), Reason::NatNew),
+        (NET1, net1, Endpoint::Node, by(ETH0), Reason::NatNew),
+        (NET1, eth0, Endpoint::Service, by(ETH0), Reason::Steered),
+        (NET1, eth0, Endpoint::Outside, by(ETH0), Reason::BySource),
+        (NET1, Endpoint::Nic(NET2), Endpoint::Service, by(ETH0), Reason::NatNew),
+        (NET1, Endpoint::Nic(NET2), Endpoint::Outside, neigh(NET2), Reason::BySource),
+        (NET1, Endpoint::Foreign, Endpoint::Service, Verdict::Pass, Reason::ForeignSource),
+        (NET1, Endpoint::Foreign, Endpoint::Outside, Verdict::Pass, Reason::ForeignSource),
+        (ETH0, eth0, Endpoint::Service, Verdict::Pass, Reason::ClusterDirect),
+        (ETH0, eth0, Endpoint::Outside, Verdict::Pass, Reason::NotOurs),
+        (ETH0, net1, Endpoint::Service, Verdict::Pass, Reason::NatNew),
+        (ETH0, net1, Endpoint::Outside, neigh(NET1), Reason::BySource),
+        (ETH0, Endpoint::Foreign, Endpoint::Service, Verdict::Pass, Reason::ForeignSource),
+        (SP0, net1, Endpoint::Node, Verdict::Pass, Reason::NodeLink),
+        (NET1, Endpoint::Second(NET1), Endpoint::Service, by(ETH0), Reason::NatNew),
+        (NET1, Endpoint::Second(NET1), Endpoint::Outside, Verdict::Pass, Reason::NotOurs),
+        (ETH0, Endpoint::Second(NET1), Endpoint::Service, Verdict::Pass, Reason::NatNew),
+        (ETH0, Endpoint::Second(NET1), Endpoint::Outside, neigh(NET1), Reason::BySource),
+        (NET2, Endpoint::Second(NET1), Endpoint::Outside, neigh(NET1), Reason::BySource),
+        (ETH0, Endpoint::Second(ETH0), Endpoint::Service, Verdict::Pass, Reason::ClusterDirect),
+        (ETH0, Endpoint::Second(ETH0), Endpoint::Outside, Verdict::Pass, Reason::NotOurs),
+        (NET1, Endpoint::Second(ETH0), Endpoint::Service, by(ETH0), Reason::Steered),
+        (NET1, Endpoint::Second(ETH0), Endpoint::Outside, by(ETH0), Reason::BySource),
     ];
     for family in FAMILIES {
         for (nic, src, dst, verdict, reason) in table {
@@ -83,16 +83,16 @@ fn what_cannot_be_looked_up_is_kept_off_eth0() {
         (Reason::IcmpError, frames::icmp_error),
         (Reason::OtherProtocol, |e| frames::other(e, 132, &[0; 12])),
     ];
-    let net1 = Place::Nic(NET1);
+    let net1 = Endpoint::Nic(NET1);
     let table = [
-        (ETH0, net1, Place::Node, by(SP0)),
-        (ETH0, net1, Place::Service, by(SP0)),
-        (ETH0, net1, Place::Outside, neigh(NET1)),
-        (ETH0, Place::Nic(ETH0), Place::Service, Verdict::Pass),
-        (NET1, net1, Place::Node, by(SP0)),
-        (NET1, net1, Place::Outside, Verdict::Pass),
-        (NET1, Place::Nic(ETH0), Place::Outside, by(ETH0)),
-        (NET1, Place::Foreign, Place::Service, Verdict::Pass),
+        (ETH0, net1, Endpoint::Node, by(SP0)),
+        (ETH0, net1, Endpoint::Service, by(SP0)),
+        (ETH0, net1, Endpoint::Outside, neigh(NET1)),
+        (ETH0, Endpoint::Nic(ETH0), Endpoint::Service, Verdict::Pass),
+        (NET1, net1, Endpoint::Node, by(SP0)),
+        (NET1, net1, Endpoint::Outside, Verdict::Pass),
+        (NET1, Endpoint::Nic(ETH0), Endpoint::Outside, by(ETH0)),
+        (NET1, Endpoint::Foreign, Endpoint::Service, Verdict::Pass),
     ];
     for family in FAMILIES {
         for (reason, make) in kinds {
@@ -110,7 +110,7 @@ fn what_cannot_be_looked_up_is_kept_off_eth0() {
 #[test]
 fn a_segment_of_no_known_flow_is_kept_off_eth0() {
     for family in FAMILIES {
-        let e = ends(Place::Nic(NET1), Place::Service, family);
+        let e = ends(Endpoint::Nic(NET1), Endpoint::Service, family);
         for nic in [ETH0, NET1] {
             for frame in
                 [frames::tcp(e, ACK, b"x"), frames::tcp(e, SYN | ACK, b""), frames::echo(e, false, 9, b"x")]
@@ -131,7 +131,7 @@ fn without_node_link_the_underlay_nic_is_used() {
     for nic in tables.nics.values_mut() {
         nic.node_link = 0;
     }
-    let frame = frames::tcp(ends(Place::Nic(NET1), Place::Service, Family::V4), ACK, b"x");
+    let frame = frames::tcp(ends(Endpoint::Nic(NET1), Endpoint::Service, Family::V4), ACK, b"x");
     assert_eq!(run_egress(&tables, ETH0, &frame).verdict, neigh(NET1));
     assert_eq!(run_egress(&tables, NET1, &frame).verdict, Verdict::Pass);
 }
@@ -140,7 +140,7 @@ fn without_node_link_the_underlay_nic_is_used() {
 fn a_pod_without_ipv6_on_eth0_is_not_steered_by_ipv6() {
     let mut tables = tables();
     tables.nics.get_mut(&ETH0).unwrap().addr6 = [0; 16];
-    let frame = frames::tcp(ends(Place::Nic(NET1), Place::Service, Family::V6), SYN, b"");
+    let frame = frames::tcp(ends(Endpoint::Nic(NET1), Endpoint::Service, Family::V6), SYN, b"");
     let done = run_egress(&tables, NET1, &frame);
     assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
 }
@@ -148,11 +148,17 @@ fn a_pod_without_ipv6_on_eth0_is_not_steered_by_ipv6() {
 #[test]
 fn link_scope_and_malformed_packets_pass_untouched() {
     let tables = tables();
-    let multicast =
-        Ends { dst: "224.0.0.251".parse().unwrap(), ..ends(Place::Nic(NET1), Place::Service, Family::V4) };
-    let link =
-        Ends { src: at(Place::Nic(NET1), Family::V6), dst: "fe80::1".parse().unwrap(), sport: 1, dport: 2 };
-    let mut short = frames::udp(ends(Place::Nic(NET1), Place::Service, Family::V4), b"");
+    let multicast = Ends {
+        dst: "224.0.0.251".parse().unwrap(),
+        ..ends(Endpoint::Nic(NET1), Endpoint::Service, Family::V4)
+    };
+    let link = Ends {
+        src: at(Endpoint::Nic(NET1), Family::V6),
+        dst: "fe80::1".parse().unwrap(),
+        sport: 1,
+        dport: 2,
+    };
+    let mut short = frames::udp(ends(Endpoint::Nic(NET1), Endpoint::Service, Family::V4), b"");
     short.bytes.truncate(32);
     for (frame, reason) in [
         (frames::udp(multicast, b"x"), Reason::LinkScope),
@@ -168,7 +174,7 @@ fn link_scope_and_malformed_packets_pass_untouched() {
 #[test]
 fn what_cannot_be_read_to_its_end_is_kept_off_eth0() {
     let cut = |family, len: usize| {
-        let mut frame = frames::tcp(ends(Place::Nic(NET1), Place::Outside, family), SYN, b"");
+        let mut frame = frames::tcp(ends(Endpoint::Nic(NET1), Endpoint::Outside, family), SYN, b"");
         frame.bytes.truncate(len);
         frame
     };
@@ -191,7 +197,7 @@ fn what_cannot_be_read_to_its_end_is_kept_off_eth0() {
 fn nics_without_entry_are_left_alone() {
     let tables = tables();
     for id in [0, 9, 9999] {
-        let mut frame = frames::udp(ends(Place::Nic(NET1), Place::Service, Family::V4), b"x");
+        let mut frame = frames::udp(ends(Endpoint::Nic(NET1), Endpoint::Service, Family::V4), b"x");
         let before = frame.clone();
         let mut memory = crate::scratch::Scratch::default();
         assert_eq!(crate::egress(&mut frame, id, &mut memory, &tables), Verdict::Pass);
@@ -209,11 +215,11 @@ fn mss(frame: &Frame) -> u16 {
 #[test]
 fn segment_sizes_in_both_directions() {
     for (family, want) in [(Family::V4, 1450 - 40), (Family::V6, 1450 - 60)] {
-        let (net1, eth0) = (Place::Nic(NET1), Place::Nic(ETH0));
+        let (net1, eth0) = (Endpoint::Nic(NET1), Endpoint::Nic(ETH0));
         let reply = SYN | ACK;
         for src in [net1, eth0] {
-            let (tables, e) = (tables(), ends(src, Place::Service, family));
-            let seen = ends(eth0, Place::Service, family);
+            let (tables, e) = (tables(), ends(src, Endpoint::Service, family));
+            let seen = ends(eth0, Endpoint::Service, family);
             assert_eq!(mss(&run_egress(&tables, NET1, &frames::tcp(e, SYN, b"")).frame), want);
             let back = run_ingress(&tables, ETH0, &frames::tcp(seen.back(), reply, b""));
             assert_eq!(mss(&back.frame), want, "the pod's segments, from {src:?}");
@@ -221,16 +227,16 @@ fn segment_sizes_in_both_directions() {
             assert_eq!(tables.packets(ETH0, Reason::MssClamped), 1);
         }
         for (called, came) in [(eth0, ETH0), (net1, SP0)] {
-            let (tables, call) = (tables(), ends(Place::OverlayPod, called, family));
+            let (tables, call) = (tables(), ends(Endpoint::OverlayPod, called, family));
             assert_eq!(mss(&run_ingress(&tables, came, &frames::tcp(call, SYN, b"")).frame), want);
             let done = run_egress(&tables, NET1, &frames::tcp(call.back(), reply, b""));
             assert_eq!((done.reason, mss(&done.frame)), (Reason::ReplyRedirected, want));
             run_egress(&tables, NET1, &frames::tcp(call.back(), ACK, &[0; 1440]));
             assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
         }
-        let (tables, direct) = (tables(), ends(eth0, Place::Outside, family));
+        let (tables, direct) = (tables(), ends(eth0, Endpoint::Outside, family));
         assert_eq!(mss(&run_egress(&tables, NET1, &frames::tcp(direct, SYN, b"")).frame), want);
-        let foreign = ends(Place::Outside, Place::Foreign, family);
+        let foreign = ends(Endpoint::Outside, Endpoint::Foreign, family);
         assert_eq!(
             mss(&run_ingress(&tables, ETH0, &frames::tcp(foreign, SYN, b"")).frame),
             1460,
@@ -243,7 +249,7 @@ fn segment_sizes_in_both_directions() {
 fn segment_sizes_and_long_packets() {
     for (family, mss) in [(Family::V4, 1450 - 40), (Family::V6, 1450 - 60)] {
         let tables = tables();
-        let e = ends(Place::Nic(NET1), Place::Service, family);
+        let e = ends(Endpoint::Nic(NET1), Endpoint::Service, family);
         let done = run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
         let at = done.frame.bytes.len() - 2;
         assert_eq!(done.frame.bytes[at..], u16::to_be_bytes(mss));
@@ -270,8 +276,8 @@ fn in_underlay_mode_cluster_traffic_leaves_as_it_is() {
     let link = tables.nics.get_mut(&veth0).unwrap();
     (link.addr4, link.addr6) = ([0; 4], [0; 16]);
     for family in FAMILIES {
-        let net1 = Place::Nic(NET1);
-        for dst in [Place::Service, Place::OverlayPod, Place::Node] {
+        let net1 = Endpoint::Nic(NET1);
+        for dst in [Endpoint::Service, Endpoint::OverlayPod, Endpoint::Node] {
             for nic in [NET1, NET2] {
                 let frame = frames::udp(ends(net1, dst, family), b"q");
                 let done = run_egress(&tables, nic, &frame);
@@ -280,12 +286,12 @@ fn in_underlay_mode_cluster_traffic_leaves_as_it_is() {
                 assert_eq!(done.frame.bytes[12..], frame.bytes[12..], "only MACs change");
             }
         }
-        let done = run_egress(&tables, NET1, &frames::udp(ends(net1, Place::Outside, family), b"q"));
+        let done = run_egress(&tables, NET1, &frames::udp(ends(net1, Endpoint::Outside, family), b"q"));
         assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
         let foreign =
-            run_egress(&tables, NET1, &frames::udp(ends(Place::Foreign, Place::Service, family), b"q"));
+            run_egress(&tables, NET1, &frames::udp(ends(Endpoint::Foreign, Endpoint::Service, family), b"q"));
         assert_eq!((foreign.verdict, foreign.reason), (Verdict::Pass, Reason::ForeignSource));
-        let call = ends(Place::OverlayPod, net1, family);
+        let call = ends(Endpoint::OverlayPod, net1, family);
         assert_eq!(run_ingress(&tables, veth0, &frames::tcp(call, SYN, b"")).reason, Reason::ArrivalNew);
         let answer = run_egress(&tables, NET1, &frames::tcp(call.back(), SYN | ACK, b""));
         assert_eq!((answer.verdict, answer.reason), (by(veth0), Reason::ReplyRedirected));

@@ -4,7 +4,7 @@ use crate::headers::{self, Fragment, Headers, L4Kind, SYN};
 use crate::maps::{Direction, FlowKey};
 use crate::model::Frame;
 use crate::model::frames::{self, Ends};
-use crate::model::pod::{ETH0, Family, NET1, POD, Place, at, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, NET1, POD, at, tables};
 use crate::protocol::UDP;
 use crate::reason::Reason;
 use crate::verdict::Verdict;
@@ -12,7 +12,7 @@ use crate::verdict::Verdict;
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 fn ends(family: Family) -> Ends {
-    Ends { src: at(Place::Nic(NET1), family), sport: 40_000, dst: at(Place::Node, family), dport: 80 }
+    Ends { src: at(Endpoint::Nic(NET1), family), sport: 40_000, dst: at(Endpoint::Node, family), dport: 80 }
 }
 
 fn read(frame: &Frame) -> Headers {
@@ -71,7 +71,7 @@ fn both_directions_of_a_flow_have_one_key() {
         ] {
             let key = FlowKey::of(POD, &read(&request), Direction::Egress);
             assert_eq!(FlowKey::of(POD, &read(&answer), Direction::Ingress), key);
-            let (other, port) = (frames::addr(at(Place::Nic(ETH0), family)), 61_000);
+            let (other, port) = (frames::addr(at(Endpoint::Nic(ETH0), family)), 61_000);
             let translated = key.counterpart(other, port);
             assert_ne!(translated, key);
             assert_eq!(translated.counterpart(key.local, key.local_port), key);
@@ -91,7 +91,7 @@ fn mapped_addresses_in_ipv6_pass_as_malformed() {
         (mapped(v4.src), mapped(v4.dst)),
         (mapped(v4.src), mapped(v6.dst)),
         (mapped(v6.src), mapped(v4.dst)),
-        (mapped(at(Place::Nic(ETH0), Family::V4)), mapped(v6.dst)),
+        (mapped(at(Endpoint::Nic(ETH0), Family::V4)), mapped(v6.dst)),
     ] {
         for make in [|e| frames::udp(e, b"q"), |e| frames::tcp(e, SYN, b""), frames::icmp_error] {
             let mut frame: Frame = make(v6);

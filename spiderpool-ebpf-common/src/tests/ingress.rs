@@ -5,7 +5,7 @@ use crate::flow_state::SECOND;
 use crate::headers::{ACK, FIN, RST, SYN};
 use crate::model::Frame;
 use crate::model::frames::{self, Ends};
-use crate::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, SP0, at, mac, peer, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, SP0, at, mac, peer, tables};
 use crate::reason::Reason;
 use crate::verdict::Verdict;
 
@@ -14,7 +14,7 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// From outside to the pod's address on `nic`.
 fn to_pod(nic: u16, family: Family) -> Ends {
-    Ends { src: at(Place::Outside, family), sport: 33_000, dst: at(Place::Nic(nic), family), dport: 80 }
+    Ends { src: at(Endpoint::Outside, family), sport: 33_000, dst: at(Endpoint::Nic(nic), family), dport: 80 }
 }
 
 fn from(mac: [u8; 6], mut frame: Frame) -> Frame {
@@ -65,7 +65,7 @@ fn replies_go_back_by_nic_and_mac() {
 fn replies_of_a_second_address_go_back_by_nic_and_mac() {
     for family in FAMILIES {
         for came in [NET1, SP0] {
-            let e = Ends { dst: at(Place::Second(NET1), family), ..to_pod(NET1, family) };
+            let e = Ends { dst: at(Endpoint::Second(NET1), family), ..to_pod(NET1, family) };
             let tables = tables();
             run_ingress(&tables, came, &from(GATEWAY, frames::tcp(e, SYN, b"")));
             let done = run_egress(&tables, ETH0, &frames::tcp(e.back(), SYN | ACK, b""));
@@ -120,7 +120,7 @@ fn udp_servers_on_the_wildcard_address_answer_by_the_address_that_was_called() {
             run_ingress(&tables, came, &from(GATEWAY, frames::udp(e, b"q")));
             // The kernel took the address of the NIC that it routed by.
             let wrong = if leaves == ETH0 { ETH0 } else { NET2 };
-            let reply = frames::udp(Ends { src: at(Place::Nic(wrong), family), ..e.back() }, b"a");
+            let reply = frames::udp(Ends { src: at(Endpoint::Nic(wrong), family), ..e.back() }, b"a");
             let bound = run_egress(&tables, leaves, &reply);
             assert_ne!(bound.reason, Reason::ReplySource, "a bound socket means what it says");
             tables.wildcard = true;
@@ -190,7 +190,7 @@ fn a_stream_without_answers_keeps_its_path() {
 fn a_lost_entry_of_the_node_link_is_restored() {
     for family in FAMILIES {
         for called in [NET1, NET2] {
-            let e = Ends { src: at(Place::Node, family), ..to_pod(called, family) };
+            let e = Ends { src: at(Endpoint::Node, family), ..to_pod(called, family) };
             let mut tables = tables();
             for flags in [SYN, ACK] {
                 run_ingress(&tables, SP0, &frames::tcp(e, flags, b""));
@@ -224,7 +224,7 @@ fn a_lost_entry_of_the_node_link_is_restored() {
 #[test]
 fn replies_by_eth0_need_no_entry() {
     for family in FAMILIES {
-        for place in [Place::OverlayPod, Place::Outside] {
+        for place in [Endpoint::OverlayPod, Endpoint::Outside] {
             let e = Ends { src: at(place, family), ..to_pod(ETH0, family) };
             let tables = tables();
             assert_eq!(run_ingress(&tables, ETH0, &frames::tcp(e, ACK, b"x")).reason, Reason::NotOurs);
@@ -268,23 +268,24 @@ fn a_forged_syn_does_not_divert_an_open_connection() {
 }
 
 /// A datagram of a forger on net1 from `place`, then the pod's own query to there by a wildcard socket.
-fn forged_then_asked(place: Place, family: Family, by: u16) -> Reason {
+fn forged_then_asked(place: Endpoint, family: Family, by: u16) -> Reason {
     let mut tables = tables();
     tables.wildcard = true;
-    let e = Ends { src: at(place, family), sport: 53, dst: at(Place::Nic(NET1), family), dport: 40_000 };
+    let e = Ends { src: at(place, family), sport: 53, dst: at(Endpoint::Nic(NET1), family), dport: 40_000 };
     run_ingress(&tables, NET1, &frames::udp(e, b"forged"));
-    run_egress(&tables, NET1, &frames::udp(Ends { src: at(Place::Nic(by), family), ..e.back() }, b"q")).reason
+    run_egress(&tables, NET1, &frames::udp(Ends { src: at(Endpoint::Nic(by), family), ..e.back() }, b"q"))
+        .reason
 }
 
 #[test]
 fn a_forged_datagram_does_not_steal_queries_to_the_cluster() {
     for family in FAMILIES {
-        assert_eq!(forged_then_asked(Place::Service, family, ETH0), Reason::Steered);
-        assert_eq!(forged_then_asked(Place::Service, family, NET1), Reason::NatNew);
-        for place in [Place::OverlayPod, Place::Node] {
+        assert_eq!(forged_then_asked(Endpoint::Service, family, ETH0), Reason::Steered);
+        assert_eq!(forged_then_asked(Endpoint::Service, family, NET1), Reason::NatNew);
+        for place in [Endpoint::OverlayPod, Endpoint::Node] {
             assert_eq!(forged_then_asked(place, family, ETH0), Reason::Steered, "{place:?}");
         }
-        let e = Ends { src: at(Place::Service, family), ..to_pod(NET1, family) };
+        let e = Ends { src: at(Endpoint::Service, family), ..to_pod(NET1, family) };
         for frame in [frames::tcp(e, SYN, b""), frames::udp(e, b"x"), frames::echo(e, true, 5, b"x")] {
             let tables = tables();
             assert_eq!(run_ingress(&tables, NET1, &frame).reason, Reason::NotOurs);
@@ -296,7 +297,7 @@ fn a_forged_datagram_does_not_steal_queries_to_the_cluster() {
 #[test]
 fn what_the_node_hands_over_is_not_diverted_to_the_underlay() {
     for family in FAMILIES {
-        let e = Ends { src: at(Place::OverlayPod, family), ..to_pod(NET1, family) };
+        let e = Ends { src: at(Endpoint::OverlayPod, family), ..to_pod(NET1, family) };
         let flows = [
             (frames::udp(e, b"q"), frames::udp(e.back(), b"a")),
             (frames::tcp(e, SYN, b""), frames::tcp(e.back(), SYN | ACK, b"")),
@@ -326,14 +327,14 @@ fn what_is_for_others_is_not_recorded() {
                     Reason::NotOurs,
                     "another machine's MAC"
                 );
-                for dst in [Place::Neighbour, Place::Foreign] {
+                for dst in [Endpoint::Neighbor, Endpoint::Foreign] {
                     let done = run_ingress(&tables, nic, &make(Ends { dst: at(dst, family), ..e }));
                     assert_eq!(done.reason, Reason::NotOurs, "{dst:?} is not the pod's");
                 }
                 assert!(tables.arrivals.borrow().is_empty());
                 for dst in [NET1, NET2] {
                     let done =
-                        run_ingress(&tables, nic, &make(Ends { dst: at(Place::Nic(dst), family), ..e }));
+                        run_ingress(&tables, nic, &make(Ends { dst: at(Endpoint::Nic(dst), family), ..e }));
                     assert_eq!(done.reason, Reason::ArrivalNew);
                 }
             }

@@ -3,7 +3,7 @@
 mod egress;
 mod headers;
 mod ingress;
-mod neighbours;
+mod neighbors;
 mod properties;
 mod translation;
 mod whole;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{run_egress, run_ingress};
 use crate::maps::Tuple;
 use crate::model::frames;
-use crate::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, at, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, at, tables};
 use crate::model::traffic::TrafficStep;
 use crate::model::{Frame, Tables};
 use crate::packet::{Packet, Sum};
@@ -14,7 +14,7 @@ use crate::scratch::Scratch;
 use crate::verdict::Verdict;
 
 fn is_underlay(ip: std::net::IpAddr) -> bool {
-    let places = [NET1, NET2].into_iter().flat_map(|nic| [Place::Nic(nic), Place::Second(nic)]);
+    let places = [NET1, NET2].into_iter().flat_map(|nic| [Endpoint::Nic(nic), Endpoint::Second(nic)]);
     places.into_iter().any(|place| [Family::V4, Family::V6].iter().any(|&family| at(place, family) == ip))
 }
 
@@ -41,7 +41,7 @@ fn check_egress(nic: u16, before: &Frame, done: &super::Processed) {
         assert!(!is_underlay(src), "{src} left by eth0 ({})", done.reason);
     }
     let (Some(ends), Some(old)) = (frames::ends(&done.frame), frames::ends(before)) else { return };
-    // Neighbour discovery belongs to the link, whatever source the kernel gave it.
+    // Neighbor discovery belongs to the link, whatever source the kernel gave it.
     if matches!(done.reason, Reason::NdpAnswered | Reason::LinkScope) {
         return;
     }

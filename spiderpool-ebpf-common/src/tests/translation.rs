@@ -5,7 +5,7 @@ use crate::flow_state::SECOND;
 use crate::headers::{ACK, FIN, RST, SYN};
 use crate::maps::{FlowKey, Tuple};
 use crate::model::frames::{self, Ends};
-use crate::model::pod::{ETH0, Family, NET1, NET2, POD, Place, at, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, NET1, NET2, POD, at, tables};
 use crate::model::{Frame, Tables};
 use crate::nat::PORT_FIRST;
 use crate::protocol::{TCP, UDP};
@@ -15,7 +15,7 @@ use crate::verdict::Verdict;
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 fn flow(nic: u16, family: Family) -> Ends {
-    Ends { src: at(Place::Nic(nic), family), sport: 40_000, dst: at(Place::Service, family), dport: 53 }
+    Ends { src: at(Endpoint::Nic(nic), family), sport: 40_000, dst: at(Endpoint::Service, family), dport: 53 }
 }
 
 type Make = fn(Ends) -> Frame;
@@ -47,7 +47,7 @@ fn both_directions_are_translated() {
                 let what = format!("{name} {family:?} by {nic} from {source}");
                 let done = run_egress(&tables, nic, &first(e));
                 assert_eq!(done.reason, Reason::NatNew, "{what}");
-                let seen = Ends { src: at(Place::Nic(ETH0), family), ..e };
+                let seen = Ends { src: at(Endpoint::Nic(ETH0), family), ..e };
                 assert!(same(frames::ends(&done.frame), seen), "{what}: {:?}", frames::ends(&done.frame));
                 assert!(frames::sums_are_right(&done.frame), "{what}");
                 assert_eq!(tables.nat.borrow().len(), 2, "{what}");
@@ -87,8 +87,11 @@ fn two_nics_with_one_port_get_two_ports() {
         let to_two =
             run_ingress(&tables, ETH0, &answer(Ends { dport: seen.sport, sport: seen.dport, ..seen.back() }));
         assert!(same(frames::ends(&to_two.frame), two.back()));
-        let to_one =
-            run_ingress(&tables, ETH0, &answer(Ends { src: at(Place::Nic(ETH0), Family::V4), ..one }.back()));
+        let to_one = run_ingress(
+            &tables,
+            ETH0,
+            &answer(Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..one }.back()),
+        );
         assert!(same(frames::ends(&to_one.frame), one.back()));
     }
 }
@@ -100,7 +103,7 @@ fn socket(tables: &mut Tables, protocol: u8, e: Ends) {
         tuple: Tuple::Translated as u8,
         local_port: e.sport,
         remote_port: e.dport,
-        local: frames::addr(at(Place::Nic(ETH0), Family::V4)),
+        local: frames::addr(at(Endpoint::Nic(ETH0), Family::V4)),
         remote: frames::addr(e.dst),
     });
 }
@@ -142,7 +145,7 @@ fn an_incomplete_pair_is_not_replaced() {
         tables.now += age;
         let done = run_egress(&tables, NET1, &frames::udp(mine, b"q"));
         assert_eq!(done.reason, reason, "{age} ns old");
-        let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..mine };
+        let seen = Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..mine };
         let half = tables
             .nat
             .borrow()
@@ -177,7 +180,7 @@ fn answers_that_nobody_asked_for_are_not_translated() {
     for (_, first, answer, _) in PROTOCOLS {
         let mut tables = tables();
         let e = flow(NET1, Family::V4);
-        let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..e };
+        let seen = Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..e };
         let early = run_ingress(&tables, ETH0, &answer(seen.back()));
         assert_ne!(early.reason, Reason::TranslatedBack);
         run_egress(&tables, NET1, &first(e));
@@ -195,14 +198,14 @@ fn a_syn_of_the_other_side_is_not_an_answer() {
     let tables = tables();
     let e = flow(NET1, Family::V4);
     run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
-    let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..e };
+    let seen = Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..e };
     assert_eq!(run_ingress(&tables, ETH0, &frames::tcp(seen.back(), SYN, b"")).reason, Reason::ArrivalNew);
 }
 
 #[test]
 fn translations_end() {
     let e = flow(NET1, Family::V4);
-    let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..e };
+    let seen = Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..e };
     let table: [(&[(bool, u8)], u64); 6] = [
         (&[(true, SYN)], 60),
         (&[(true, SYN), (false, SYN | ACK)], 86_400),
@@ -250,7 +253,7 @@ fn translations_end() {
 fn a_new_syn_starts_over_with_a_fresh_state() {
     let tables = tables();
     let e = flow(NET1, Family::V4);
-    let seen = Ends { src: at(Place::Nic(ETH0), Family::V4), ..e };
+    let seen = Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..e };
     run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
     run_ingress(&tables, ETH0, &frames::tcp(seen.back(), SYN | ACK, b""));
     run_egress(&tables, NET1, &frames::tcp(e, FIN | ACK, b""));
@@ -263,7 +266,7 @@ fn a_new_syn_starts_over_with_a_fresh_state() {
 #[test]
 fn a_direct_flow_with_the_tuple_of_a_closing_translation_takes_it_over() {
     let e = flow(NET1, Family::V4);
-    let direct = Ends { src: at(Place::Nic(ETH0), Family::V4), ..e };
+    let direct = Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..e };
     let tables = tables();
     run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
     let second_pass = run_egress(&tables, ETH0, &frames::tcp(direct, SYN, b""));

@@ -5,13 +5,13 @@ use crate::headers::{ACK, SYN};
 use crate::model::Frame;
 use crate::model::Tables;
 use crate::model::frames::{self, Ends};
-use crate::model::pod::{ETH0, Family, IFINDEX, NET1, NET2, Place, SP0, at, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, SP0, at, tables};
 use crate::reason::Reason;
 use crate::verdict::Verdict;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-fn ends(src: Place, dst: Place, family: Family) -> Ends {
+fn ends(src: Endpoint, dst: Endpoint, family: Family) -> Ends {
     Ends { src: at(src, family), sport: 40_000, dst: at(dst, family), dport: 53 }
 }
 
@@ -49,8 +49,8 @@ fn passes_or_leaves_by_its_source(done: &Processed, nic: u16) {
 #[test]
 fn translated_packets() {
     for family in FAMILIES {
-        let e = ends(Place::Nic(NET1), Place::Service, family);
-        let seen = Ends { src: at(Place::Nic(ETH0), family), ..e };
+        let e = ends(Endpoint::Nic(NET1), Endpoint::Service, family);
+        let seen = Ends { src: at(Endpoint::Nic(ETH0), family), ..e };
         for nic in [NET1, ETH0] {
             for (first, answer, later) in packets(e) {
                 let tables = tables();
@@ -72,7 +72,7 @@ fn translated_packets() {
 #[test]
 fn translated_packets_that_are_too_long() {
     for family in FAMILIES {
-        let e = ends(Place::Nic(NET1), Place::Service, family);
+        let e = ends(Endpoint::Nic(NET1), Endpoint::Service, family);
         for nic in [NET1, ETH0] {
             let tables = tables();
             let long = frames::udp(e, &[7; 1460]);
@@ -86,7 +86,7 @@ fn translated_packets_that_are_too_long() {
 #[test]
 fn segments_that_end_in_their_header() {
     for family in FAMILIES {
-        let e = ends(Place::Nic(NET1), Place::Service, family);
+        let e = ends(Endpoint::Nic(NET1), Endpoint::Service, family);
         let mut short = frames::tcp(e, SYN, b"");
         short.bytes.truncate(short.bytes.len() - 8);
         for nic in [NET1, ETH0] {
@@ -101,24 +101,24 @@ fn segments_that_end_in_their_header() {
 fn redirected_and_answered_packets() {
     for family in FAMILIES {
         let mut tables = tables();
-        let call = ends(Place::OverlayPod, Place::Nic(NET1), family);
+        let call = ends(Endpoint::OverlayPod, Endpoint::Nic(NET1), family);
         run_ingress(&tables, SP0, &frames::udp(call, b"q"));
         let answer = frames::udp(call.back(), b"a");
         passes_or_leaves_by_its_source(&refused(&tables, true, ETH0, &answer), ETH0);
         passes_or_leaves_by_its_source(&refused(&tables, true, NET2, &answer), NET2);
-        let steered = frames::udp(ends(Place::Nic(ETH0), Place::Service, family), b"q");
+        let steered = frames::udp(ends(Endpoint::Nic(ETH0), Endpoint::Service, family), b"q");
         assert_eq!(refused(&tables, true, NET1, &steered).verdict, Verdict::Pass);
         tables.wildcard = true;
-        let other_source = frames::udp(Ends { src: at(Place::Nic(ETH0), family), ..call.back() }, b"a");
+        let other_source = frames::udp(Ends { src: at(Endpoint::Nic(ETH0), family), ..call.back() }, b"a");
         assert_eq!(refused(&tables, true, ETH0, &other_source).verdict, Verdict::Pass);
-        let request = neighbour_request(family);
+        let request = neighbor_request(family);
         assert_eq!(refused(&tables, true, NET1, &request).verdict, Verdict::Pass);
     }
 }
 
-fn neighbour_request(family: Family) -> Frame {
+fn neighbor_request(family: Family) -> Frame {
     let octets = |place| (at(place, Family::V4), at(place, Family::V6));
-    let ((own4, own6), (node4, node6)) = (octets(Place::Nic(NET1)), octets(Place::Node));
+    let ((own4, own6), (node4, node6)) = (octets(Endpoint::Nic(NET1)), octets(Endpoint::Node));
     match (own4, node4, own6, node6) {
         (std::net::IpAddr::V4(own), std::net::IpAddr::V4(node), ..) if family == Family::V4 => {
             frames::arp(own.octets(), node.octets())
@@ -134,7 +134,7 @@ fn neighbour_request(family: Family) -> Frame {
 #[test]
 fn segment_sizes() {
     for family in FAMILIES {
-        let call = ends(Place::OverlayPod, Place::Nic(ETH0), family);
+        let call = ends(Endpoint::OverlayPod, Endpoint::Nic(ETH0), family);
         refused(&tables(), false, ETH0, &frames::tcp(call, SYN, b""));
     }
 }

@@ -17,7 +17,7 @@ use super::{Netlink, NetlinkError};
 /// A veth pair to be created: this end where the socket is, the peer in another namespace.
 ///
 /// Both MACs are explicit, otherwise systemd-udevd rewrites the host end's later (`MACAddressPolicy=persistent`)
-/// and the pod's neighbour entry for it goes stale.
+/// and the pod's neighbor entry for it goes stale.
 #[derive(Debug)]
 pub struct NewVeth<'a, F: AsFd> {
     /// Name of this end.

@@ -1,4 +1,4 @@
-//! Permanent neighbours.
+//! Permanent neighbors.
 
 use std::net::IpAddr;
 
@@ -13,29 +13,29 @@ use spiderpool_core::net::Neighbor;
 use super::{Netlink, NetlinkError};
 
 impl Netlink {
-    /// Makes a neighbour permanent with this MAC, whatever it was before.
+    /// Makes a neighbor permanent with this MAC, whatever it was before.
     pub async fn set_neighbor(&mut self, neighbor: &Neighbor<u32>) -> Result<(), NetlinkError> {
         let request = self.builder().neighbours().add(neighbor.dev, neighbor.address);
         let request = request.state(NeighbourState::Permanent).link_layer_address(&neighbor.mac.0).replace();
-        self.execute("set neighbour", neighbor, request.execute()).await
+        self.execute("set neighbor", neighbor, request.execute()).await
     }
 
-    /// Deletes a neighbour; one that is not there is not an error.
+    /// Deletes a neighbor; one that is not there is not an error.
     pub async fn delete_neighbor(&mut self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
         let request = self.builder().neighbours().del(message(index, address));
         let object = format!("{address} dev {index}");
-        match self.execute("delete neighbour", object, request.execute()).await {
+        match self.execute("delete neighbor", object, request.execute()).await {
             Err(error) if error.is_gone() => Ok(()),
             result => result,
         }
     }
 
-    /// The permanent neighbours of a link.
+    /// The permanent neighbors of a link.
     pub async fn permanent_neighbors(&mut self, index: u32) -> Result<Vec<Neighbor<u32>>, NetlinkError> {
         let mut request = NeighbourMessage::default();
         request.attributes.push(NeighbourAttribute::IfIndex(index));
         let object = format!("of link {index}");
-        self.dump("list neighbours", object, RouteNetlinkMessage::GetNeighbour(request), read).await
+        self.dump("list neighbors", object, RouteNetlinkMessage::GetNeighbour(request), read).await
     }
 }
 

@@ -7,7 +7,7 @@ use kube::api::{self, DeleteParams};
 use kube::core::ObjectMeta;
 use serde::de::DeserializeOwned;
 
-use super::{Failure, Kubernetes};
+use super::{ApiFailure, Kubernetes};
 
 /// What became of a deletion with preconditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Preconditions<'a> {
 
 impl<'a> Preconditions<'a> {
     /// The object as it was read.
-    pub fn of(meta: &'a ObjectMeta) -> Self {
+    pub fn from_meta(meta: &'a ObjectMeta) -> Self {
         Self {
             name: meta.name.as_deref().unwrap_or_default(),
             uid: meta.uid.as_deref().unwrap_or_default(),
@@ -48,7 +48,7 @@ impl<'a> Preconditions<'a> {
 
 impl Kubernetes {
     /// Deletes an object if it meets the preconditions: another object may have its name by now. It is safe to retry.
-    pub async fn delete<K>(&self, api: &Api<K>, object: &Preconditions<'_>) -> Result<Deletion, Failure>
+    pub async fn delete<K>(&self, api: &Api<K>, object: &Preconditions<'_>) -> Result<Deletion, ApiFailure>
     where
         K: Clone + DeserializeOwned + Debug,
     {

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 /// A request that did not succeed.
 #[derive(Debug, Error)]
-pub enum Failure {
+pub enum ApiFailure {
     /// The API server refused the request.
     #[error("API server: {0}")]
     Refused(#[source] Box<kube::core::Status>),
@@ -18,7 +18,7 @@ pub enum Failure {
     Timeout(Duration),
 }
 
-impl From<kube::Error> for Failure {
+impl From<kube::Error> for ApiFailure {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::Refused(status),
@@ -27,7 +27,7 @@ impl From<kube::Error> for Failure {
     }
 }
 
-impl Failure {
+impl ApiFailure {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Refused(status) => Some(status.code),
@@ -87,8 +87,8 @@ mod tests {
 
     use super::*;
 
-    fn refused(code: u16, reason: &str) -> Failure {
-        Failure::Refused(Status::failure("no", reason).with_code(code).boxed())
+    fn refused(code: u16, reason: &str) -> ApiFailure {
+        ApiFailure::Refused(Status::failure("no", reason).with_code(code).boxed())
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn only_a_response_below_500_is_unambiguous() {
-        assert!(Failure::Timeout(Duration::from_secs(1)).is_ambiguous());
+        assert!(ApiFailure::Timeout(Duration::from_secs(1)).is_ambiguous());
         assert!(refused(504, "Timeout").is_ambiguous());
         assert!(!refused(403, "Forbidden").is_ambiguous());
         assert!(

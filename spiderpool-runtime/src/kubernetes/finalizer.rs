@@ -9,7 +9,7 @@ use kube::api::{Patch, PatchParams};
 use kube::core::ObjectMeta;
 use serde::de::DeserializeOwned;
 
-use super::{Failure, Kubernetes};
+use super::{ApiFailure, Kubernetes};
 
 /// How often the object is read again because its finalizers have changed.
 const ATTEMPTS: usize = 5;
@@ -25,7 +25,7 @@ impl Kubernetes {
         meta: &ObjectMeta,
         finalizer: &str,
         parameters: &PatchParams,
-    ) -> Result<(), Failure>
+    ) -> Result<(), ApiFailure>
     where
         K: Clone + DeserializeOwned + Debug,
     {

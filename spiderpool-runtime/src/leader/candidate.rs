@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::election::{Election, LeaseAction};
 use super::lease::{LeaseStore, Written};
 use super::{ElectionConfig, Role};
-use crate::kubernetes::{Deletion, Failure, Kubernetes};
+use crate::kubernetes::{ApiFailure, Deletion, Kubernetes};
 
 /// Limit of a request while this process does not lead.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ impl Candidate {
             let limit = remaining.map_or(REQUEST_LIMIT, |remaining| remaining.min(REQUEST_LIMIT));
             let failure = match tokio::time::timeout(limit, self.attempt()).await {
                 Ok(outcome) => outcome.err(),
-                Err(_) => Some(Failure::Timeout(limit)),
+                Err(_) => Some(ApiFailure::Timeout(limit)),
             };
             if let Some(error) = failure {
                 warn!(lease = self.lease.name(), %error, "Lease of the leader not read or written, trying again");
@@ -75,7 +75,7 @@ impl Candidate {
         }
     }
 
-    async fn attempt(&mut self) -> Result<(), Failure> {
+    async fn attempt(&mut self) -> Result<(), ApiFailure> {
         if !self.election.is_leader(Instant::now()) || !self.lease.is_known() {
             self.observe().await?;
         }
@@ -96,7 +96,7 @@ impl Candidate {
         }
     }
 
-    async fn observe(&mut self) -> Result<(), Failure> {
+    async fn observe(&mut self) -> Result<(), ApiFailure> {
         let found = self.lease.read().await?;
         self.election.observe(found, Instant::now());
         Ok(())

@@ -10,7 +10,7 @@ use kube::api::{ObjectMeta, PostParams};
 
 use super::ElectionConfig;
 use super::election::{LeaseAction, ObservedLease, Timing};
-use crate::kubernetes::{Deletion, Failure, Kubernetes, Preconditions};
+use crate::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
 
 /// What became of a write.
 pub(super) enum Written {
@@ -42,13 +42,13 @@ impl LeaseStore {
         self.known.is_some()
     }
 
-    pub(super) async fn read(&mut self) -> Result<Option<ObservedLease>, Failure> {
+    pub(super) async fn read(&mut self) -> Result<Option<ObservedLease>, ApiFailure> {
         self.known = self.kube.read(self.api.get_opt(&self.config.lease)).await?;
         Ok(self.known.as_ref().map(|lease| observed(lease, self.config.timing)))
     }
 
     /// Creates or replaces the Lease, on the condition that it is as it was last read.
-    pub(super) async fn write(&mut self, action: LeaseAction) -> Result<Written, Failure> {
+    pub(super) async fn write(&mut self, action: LeaseAction) -> Result<Written, ApiFailure> {
         let (lease, parameters) = (self.desired(action), PostParams::default());
         let written = if action == LeaseAction::Create {
             self.kube.write_unthrottled(self.api.create(&parameters, &lease)).await
@@ -73,9 +73,9 @@ impl LeaseStore {
     }
 
     /// Deletes the Lease if it is as it was last read or written.
-    pub(super) async fn delete(&mut self) -> Result<Deletion, Failure> {
+    pub(super) async fn delete(&mut self) -> Result<Deletion, ApiFailure> {
         match self.known.take() {
-            Some(lease) => self.kube.delete(&self.api, &Preconditions::of(&lease.metadata)).await,
+            Some(lease) => self.kube.delete(&self.api, &Preconditions::from_meta(&lease.metadata)).await,
             None => Ok(Deletion::Changed),
         }
     }

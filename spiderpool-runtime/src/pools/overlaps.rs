@@ -12,7 +12,7 @@ pub(super) struct Overlaps(BTreeMap<PoolName, BTreeMap<PoolName, Overlap>>);
 
 impl Overlaps {
     /// What the pool shares with others, by the other's name.
-    pub(super) fn of(&self, name: &PoolName) -> impl IntoIterator<Item = &Overlap> {
+    pub(super) fn of_pool(&self, name: &PoolName) -> impl IntoIterator<Item = &Overlap> {
         self.0.get(name).into_iter().flat_map(BTreeMap::values)
     }
 

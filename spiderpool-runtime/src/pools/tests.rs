@@ -108,11 +108,7 @@ fn an_invalid_or_undecodable_pool_is_in_the_index_with_its_faults() {
     apply(&mut index, &object("q", "u", 1, &json!({"subnet": 5})));
     let error = |of: &str| index.entry(&name(of)).unwrap().spec.unwrap_err().to_string();
     assert!(error("p").contains("spec.ips[0]: 10.7.0.1 is not inside of"), "{}", error("p"));
-    assert!(
-        error("q").starts_with("IPPool q is invalid: spec: does not fit the definition"),
-        "{}",
-        error("q")
-    );
+    assert!(error("q").starts_with("IPPool q is invalid: spec: does not fit the CRD"), "{}", error("q"));
     assert!(index.defaults().is_empty() && index.unread().is_empty());
 }
 

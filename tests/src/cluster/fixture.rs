@@ -34,7 +34,7 @@ pub struct ClusterFixture<'a> {
     places: Vec<Namespaces>,
     node: Host,
     other_node: Host,
-    neighbour: (Namespaces, Dual),
+    neighbor: (Namespaces, Dual),
     overlay_pod: (Namespaces, Dual),
     underlay_pod: Host,
     outside: Namespaces,
@@ -55,7 +55,7 @@ impl<'a> ClusterFixture<'a> {
         };
         let (node, other_node) = (host(1)?, host(2)?);
         let deployments = vec![
-            Deployment::plain("neighbour").on(&node.namespaces.name),
+            Deployment::plain("neighbor").on(&node.namespaces.name),
             Deployment::plain("overlay").on(&other_node.namespaces.name),
             Deployment::underlay("underlay", NETWORK).on(&other_node.namespaces.name),
         ];
@@ -67,7 +67,7 @@ impl<'a> ClusterFixture<'a> {
             let pod = deployment.wait_running(cluster)?.pop().context("a Deployment without pod")?;
             pods.push((namespaces(cluster, &deployment.name, &pod)?, pod));
         }
-        let [neighbour, overlay, underlay] = pods.as_slice() else { unreachable!("three Deployments") };
+        let [neighbor, overlay, underlay] = pods.as_slice() else { unreachable!("three Deployments") };
         let underlay_pod =
             Host { namespaces: underlay.0.clone(), main: underlay.1.eth0, underlay: underlay.1.net1()? };
         let endpoints = [overlay.1.eth0, underlay_pod.underlay];
@@ -86,7 +86,7 @@ impl<'a> ClusterFixture<'a> {
             places: Vec::new(),
             node,
             other_node,
-            neighbour: (neighbour.0.clone(), neighbour.1.eth0),
+            neighbor: (neighbor.0.clone(), neighbor.1.eth0),
             overlay_pod: (overlay.0.clone(), overlay.1.eth0),
             underlay_pod,
             outside,
@@ -116,8 +116,8 @@ impl Fixture for ClusterFixture<'_> {
     fn set_route_hints(&mut self, hints: RouteHints) -> Result<()> {
         let patch = json!({"spec": {"ebpf": {"routeHints": hints.name()}}}).to_string();
         self.cluster.kubectl(&["patch", "spidercoordinator", "default", "--type=merge", "-p", &patch])?;
-        let pod = crate::workload::pods(self.cluster, &self.neighbour.0.name)?;
-        let pod = pod.first().and_then(|pod| pod.metadata.name.clone()).context("the neighbour is gone")?;
+        let pod = crate::workload::pods(self.cluster, &self.neighbor.0.name)?;
+        let pod = pod.first().and_then(|pod| pod.metadata.name.clone()).context("the neighbor is gone")?;
         poll::until(&format!("route hints {}", hints.name()), WATCH_LIMIT, || {
             let config = Agent::coordinator_config(&self.node.namespaces, &pod)?;
             ensure!(config["ebpf"]["routeHints"] == hints.name(), "the agent hands out {config}");
@@ -145,7 +145,7 @@ impl Fixture for ClusterFixture<'_> {
             node_router: addresses::node_router(1),
             node: self.node.clone(),
             other_node: self.other_node.clone(),
-            neighbour: self.neighbour.clone(),
+            neighbor: self.neighbor.clone(),
             overlay_pod: self.overlay_pod.clone(),
             underlay_pod: self.underlay_pod.clone(),
             outside: self.outside.clone(),

@@ -162,7 +162,7 @@ fn underlay(number: u8) -> String {
     if number == 1 { "underlay".to_owned() } else { format!("underlay{number}") }
 }
 
-/// Connects a machine's NIC to a switch. MACs are fixed: other machines' neighbour caches survive a power cycle.
+/// Connects a machine's NIC to a switch. MACs are fixed: other machines' neighbor caches survive a power cycle.
 fn plug(fabric: &Machine, machine: &Machine, nic: &str, bridge: &str) -> Result<()> {
     let port = format!("{}-{nic}", machine.name());
     let script = format!(

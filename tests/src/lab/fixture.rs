@@ -25,7 +25,7 @@ pub struct LabFixture {
     servers: Vec<Server>,
     /// The pods under test.
     pods: Vec<Pod>,
-    neighbour: Pod,
+    neighbor: Pod,
     overlay_pod: Pod,
     underlay_pod: Pod,
     underlay_host: Host,
@@ -40,7 +40,7 @@ impl LabFixture {
         let plane = &lab.topology.plane;
         let [node1, node2] = lab.topology.nodes.as_slice() else { unreachable!("two nodes were asked for") };
         let plain = |name: &str| PodSpec { name: name.into(), ..PodSpec::default() };
-        let neighbour = Pod::add(plane, node1, &plain("neighbour"))?;
+        let neighbor = Pod::add(plane, node1, &plain("neighbor"))?;
         let overlay_pod = Pod::add(plane, node2, &plain("overlay"))?;
         let underlay_pod = Pod::add(plane, node2, &spec("underlay", DefaultRoute::Eth0))?;
         let underlay_host = host(&underlay_pod)?;
@@ -53,7 +53,7 @@ impl LabFixture {
         }
         progress("a Service with an overlay and an underlay endpoint, and the pods behind it");
         let pods = Vec::new();
-        Ok(Self { servers, pods, neighbour, overlay_pod, underlay_pod, underlay_host, cluster_ip, lab })
+        Ok(Self { servers, pods, neighbor, overlay_pod, underlay_pod, underlay_host, cluster_ip, lab })
     }
 
     fn topology(&self) -> &Topology {
@@ -77,7 +77,7 @@ impl Fixture for LabFixture {
 
     fn set_route_hints(&mut self, hints: RouteHints) -> Result<()> {
         self.lab.set_coordinator(hints)?;
-        wait_for_hints(&self.topology().nodes[0], &self.neighbour.name, hints)
+        wait_for_hints(&self.topology().nodes[0], &self.neighbor.name, hints)
     }
 
     fn add_pod(&mut self, name: &str, default_route: DefaultRoute) -> Result<Host> {
@@ -99,7 +99,7 @@ impl Fixture for LabFixture {
             node_router: addresses::node_router(1),
             node: node(&topology.nodes[0]),
             other_node: node(&topology.nodes[1]),
-            neighbour: (self.neighbour.namespaces.clone(), self.neighbour.eth0),
+            neighbor: (self.neighbor.namespaces.clone(), self.neighbor.eth0),
             overlay_pod: (self.overlay_pod.namespaces.clone(), self.overlay_pod.eth0),
             underlay_pod: self.underlay_host.clone(),
             outside: (*topology.outside).clone(),
@@ -140,7 +140,7 @@ impl Fixture for LabFixture {
     fn finish(self: Box<Self>) -> Result<()> {
         drop(self.servers);
         let Topology { plane, nodes, .. } = &self.lab.topology;
-        for pod in self.pods.into_iter().chain([self.neighbour]) {
+        for pod in self.pods.into_iter().chain([self.neighbor]) {
             pod.del(plane, &nodes[0])?;
         }
         for pod in [self.overlay_pod, self.underlay_pod] {

@@ -50,18 +50,18 @@ pub fn router_script([v4, v6]: [IpAddr; 2]) -> String {
 
 /// Rules of a node: the drops at host ends, and masquerading of what leaves the overlay.
 pub fn rules([v4, v6]: [&str; 2]) -> String {
-    let neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept";
+    let neighbors = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept";
     format!(
         "table inet {TABLE} {{
             set endpoints4 {{ type ifname . ipv4_addr; }}
             set endpoints6 {{ type ifname . ipv6_addr; }}
             chain from-pod {{
-                {neighbours}
+                {neighbors}
                 meta nfproto ipv4 iifname . ip saddr != @endpoints4 drop
                 meta nfproto ipv6 iifname . ip6 saddr != @endpoints6 drop
             }}
             chain to-pod {{
-                {neighbours}
+                {neighbors}
                 meta nfproto ipv4 oifname . ip daddr != @endpoints4 drop
                 meta nfproto ipv6 oifname . ip6 daddr != @endpoints6 drop
             }}

@@ -51,7 +51,7 @@ impl PoolUsage {
     }
 
     /// Exactly these were in use at some time after `begun`.
-    pub(super) fn learn(&mut self, used: IpSet, begun: Instant) {
+    pub(super) fn update(&mut self, used: IpSet, begun: Instant) {
         self.used = used;
         self.listed = Some(begun);
         self.wrong = false;
@@ -79,14 +79,14 @@ impl PoolUsage {
     }
 
     /// The picked address is somebody else's.
-    pub(super) fn collide(&mut self, ip: IpAddr, listing: Listing, now: Instant) {
+    pub(super) fn mark_collision(&mut self, ip: IpAddr, listing: Listing, now: Instant) {
         self.picked.remove(&ip);
         self.collided.insert(ip, (now, listing));
         self.wrong |= listing == Listing::Shown;
     }
 
     /// The picked address was not taken.
-    pub(super) fn give_back(&mut self, ip: IpAddr) {
+    pub(super) fn unpick(&mut self, ip: IpAddr) {
         self.picked.remove(&ip);
         self.exhausted = None;
     }
@@ -100,7 +100,7 @@ impl PoolUsage {
     }
 
     /// An exact list left nothing of `usable` to pick.
-    pub(super) fn exhaust(&mut self, usable: &IpSet, now: Instant) {
+    pub(super) fn mark_exhausted(&mut self, usable: &IpSet, now: Instant) {
         self.exhausted = Some((now, usable.clone()));
     }
 
@@ -137,15 +137,15 @@ mod tests {
         let picks: BTreeSet<_> = (0..9).filter_map(|seed| usage.pick(&usable(9), &[], seed, now)).collect();
         assert_eq!(picks.len(), 9);
         assert_eq!(usage.pick(&usable(9), &[], 1, now), None);
-        usage.give_back(ip(4));
+        usage.unpick(ip(4));
         assert_eq!(usage.pick(&usable(9), &[], 1, now), Some(ip(4)));
     }
 
     #[test]
     fn what_is_known_to_be_taken_is_left_alone() {
         let (mut usage, now) = new();
-        usage.learn(set(Family::V4, &[ip(1), ip(2)]), now);
-        usage.collide(ip(3), Listing::Shown, now);
+        usage.update(set(Family::V4, &[ip(1), ip(2)]), now);
+        usage.mark_collision(ip(3), Listing::Shown, now);
         assert_eq!(usage.pick(&usable(5), &[ip(4)], 99, now), Some(ip(5)));
         usage.take(ip(5));
         assert_eq!(usage.pick(&usable(5), &[ip(4)], 99, now), None);
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_fresh_release_comes_last() {
         let (mut usage, now) = new();
-        usage.learn(set(Family::V4, &[ip(1)]), now);
+        usage.update(set(Family::V4, &[ip(1)]), now);
         usage.release(ip(1), now);
         for seed in 0..2 {
             assert_ne!(usage.pick(&usable(3), &[], seed, now), Some(ip(1)));
@@ -167,9 +167,9 @@ mod tests {
     fn usage_is_renewed_only_after_a_collision() {
         let (mut usage, now) = new();
         assert!(usage.is_stale(now));
-        usage.learn(IpSet::empty(Family::V4), now);
+        usage.update(IpSet::empty(Family::V4), now);
         assert!(!usage.is_stale(now + FRESH * 9));
-        usage.collide(ip(1), Listing::Shown, now);
+        usage.mark_collision(ip(1), Listing::Shown, now);
         assert!(!usage.is_stale(now + FRESH / 2));
         assert!(usage.is_stale(now + FRESH));
     }
@@ -177,9 +177,9 @@ mod tests {
     #[test]
     fn a_collision_that_lists_do_not_show_outlives_them() {
         let (mut usage, now) = new();
-        usage.collide(ip(1), Listing::Hidden, now);
-        usage.collide(ip(2), Listing::Shown, now);
-        usage.learn(IpSet::empty(Family::V4), now + FRESH);
+        usage.mark_collision(ip(1), Listing::Hidden, now);
+        usage.mark_collision(ip(2), Listing::Shown, now);
+        usage.update(IpSet::empty(Family::V4), now + FRESH);
         assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), Some(ip(2)));
         assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), None);
         assert_eq!(usage.pick(&usable(2), &[], 0, now + COLLISION), Some(ip(1)));
@@ -189,7 +189,7 @@ mod tests {
     fn exhaustion_ends_by_time_or_release() {
         let (mut usage, now) = new();
         let all = usable(9);
-        usage.exhaust(&all, now);
+        usage.mark_exhausted(&all, now);
         assert!(usage.is_exhausted(&all, now) && !usage.is_exhausted(&all, now + EXHAUSTED));
         usage.release(ip(1), now);
         assert!(!usage.is_exhausted(&all, now));
@@ -199,15 +199,15 @@ mod tests {
     fn exhaustion_ends_with_what_was_picked_and_not_taken() {
         let (mut usage, now) = new();
         assert_eq!(usage.pick(&usable(1), &[], 0, now), Some(ip(1)));
-        usage.exhaust(&usable(1), now);
-        usage.give_back(ip(1));
+        usage.mark_exhausted(&usable(1), now);
+        usage.unpick(ip(1));
         assert!(!usage.is_exhausted(&usable(1), now));
     }
 
     #[test]
     fn exhaustion_is_of_the_addresses_that_were_usable() {
         let (mut usage, now) = new();
-        usage.exhaust(&usable(3), now);
+        usage.mark_exhausted(&usable(3), now);
         assert!(!usage.is_exhausted(&usable(4), now), "the pool has grown");
     }
 }

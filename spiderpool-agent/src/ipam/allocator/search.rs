@@ -8,7 +8,7 @@ use std::time::Instant;
 use spiderpool_core::ip::IpSet;
 use spiderpool_core::ipam::{Pool, PoolFailure};
 use spiderpool_core::names::PoolName;
-use spiderpool_runtime::kubernetes::Failure;
+use spiderpool_runtime::kubernetes::ApiFailure;
 use tracing::{debug, warn};
 
 use super::holdings::HoldingIndex;
@@ -17,7 +17,7 @@ use super::store::{AddressStore, Freshness, Listing};
 use crate::ipam::keyed_mutex::KeyedMutex;
 use crate::watches::Shared;
 
-/// Finds addresses that seem free, and is told what became of them.
+/// Finds addresses that seem free, and records what became of them.
 pub(super) struct FreeAddresses {
     store: AddressStore,
     holdings: Shared<HoldingIndex>,
@@ -61,7 +61,7 @@ impl FreeAddresses {
         renewed.map_err(|error| api_server_failed(&pool.name, &error))?;
         let found = self.pick(pool, usable, seed);
         if found.is_none() {
-            self.with(pool, |usage| usage.exhaust(usable, Instant::now()));
+            self.with(pool, |usage| usage.mark_exhausted(usable, Instant::now()));
         }
         Ok(found)
     }
@@ -71,11 +71,11 @@ impl FreeAddresses {
         self.with(pool, |usage| usage.pick(usable, &own, seed, Instant::now()))
     }
 
-    async fn renew(&self, pool: &Pool, freshness: Freshness) -> Result<(), Failure> {
+    async fn renew(&self, pool: &Pool, freshness: Freshness) -> Result<(), ApiFailure> {
         let begun = Instant::now();
         let used = self.store.of_pool(&pool.name, pool.family(), freshness).await?;
         debug!(pool = %pool.name, used = used.len(), ?freshness, "usage of the pool read");
-        self.with(pool, |usage| usage.learn(used, begun));
+        self.with(pool, |usage| usage.update(used, begun));
         Ok(())
     }
 
@@ -91,12 +91,12 @@ impl FreeAddresses {
 
     /// The address is somebody else's.
     pub(super) fn collided(&self, pool: &PoolName, ip: IpAddr, listing: Listing) {
-        self.if_known(pool, |usage| usage.collide(ip, listing, Instant::now()));
+        self.if_known(pool, |usage| usage.mark_collision(ip, listing, Instant::now()));
     }
 
     /// The address was not taken after all.
     pub(super) fn not_taken(&self, pool: &PoolName, ip: IpAddr) {
-        self.if_known(pool, |usage| usage.give_back(ip));
+        self.if_known(pool, |usage| usage.unpick(ip));
     }
 
     /// An address of ours is free again.
@@ -117,7 +117,7 @@ impl FreeAddresses {
 }
 
 /// The pool gave nothing because of the API server.
-pub(super) fn api_server_failed(pool: &PoolName, failure: &Failure) -> PoolFailure {
+pub(super) fn api_server_failed(pool: &PoolName, failure: &ApiFailure) -> PoolFailure {
     let (pool, cause) = (pool.clone(), failure.to_string());
     if failure.is_retryable() {
         PoolFailure::Unavailable { pool, cause }

@@ -15,7 +15,7 @@ use spiderpool_core::ipam::address_name::{label_value, object_name, parse_object
 use spiderpool_core::ipam::{Holding, usage};
 use spiderpool_core::names::{ContainerId, NodeName, PoolName};
 use spiderpool_runtime::backoff;
-use spiderpool_runtime::kubernetes::{Deletion, Failure, Kubernetes, Preconditions};
+use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
 use tracing::{debug, warn};
 
 use super::holdings::AddressObject;
@@ -51,7 +51,7 @@ pub(super) enum Creation {
     /// It is somebody else's.
     Theirs(Listing),
     /// It may be ours: no answer was certain.
-    Unknown(Failure),
+    Unknown(ApiFailure),
 }
 
 /// Whether a list of the pool shows an address.
@@ -88,7 +88,7 @@ impl AddressStore {
 
     /// Creates the object. An answer that was lost does no harm: an object that serves as the same is ours. An error
     /// says that it was certainly not created.
-    pub(super) async fn create(&self, wanted: &Holding) -> Result<Creation, Failure> {
+    pub(super) async fn create(&self, wanted: &Holding) -> Result<Creation, ApiFailure> {
         let name = object_name(wanted.ip());
         let object = SpiderIPAddress::from(wanted);
         let mut pauses = backoff::short(CREATE_ATTEMPTS).build();
@@ -127,7 +127,7 @@ impl AddressStore {
         known: &AddressObject,
         container_id: &ContainerId,
         network: Option<&str>,
-    ) -> Result<Option<AddressObject>, Failure> {
+    ) -> Result<Option<AddressObject>, ApiFailure> {
         let patch = Patch::Merge(json!({
             "metadata": {"uid": &*known.uid, "resourceVersion": &*known.version},
             "spec": {"containerID": container_id, "network": network.unwrap_or_default()},
@@ -141,12 +141,12 @@ impl AddressStore {
     }
 
     /// The object of an address, whoever has it.
-    pub(super) async fn find(&self, ip: IpAddr) -> Result<Option<AddressObject>, Failure> {
+    pub(super) async fn find(&self, ip: IpAddr) -> Result<Option<AddressObject>, ApiFailure> {
         Ok(self.kube.read(self.api.get_opt(&object_name(ip))).await?.as_ref().and_then(readable))
     }
 
     /// The object as it is now, if it is still the pod's.
-    pub(super) async fn reread(&self, known: &AddressObject) -> Result<Option<AddressObject>, Failure> {
+    pub(super) async fn reread(&self, known: &AddressObject) -> Result<Option<AddressObject>, ApiFailure> {
         let identity = |object: &AddressObject| {
             let holding = &object.holding;
             (object.uid.clone(), holding.owner.pod.uid.clone(), holding.nic.clone())
@@ -156,11 +156,11 @@ impl AddressStore {
 
     /// Deletes the object if it is still the one that is known; `false` if it has changed meanwhile.
     /// The preconditions make it safe to ask again.
-    pub(super) async fn delete(&self, known: &AddressObject) -> Result<bool, Failure> {
+    pub(super) async fn delete(&self, known: &AddressObject) -> Result<bool, ApiFailure> {
         let name = object_name(known.holding.ip());
         let what = Preconditions { name: &name, uid: &known.uid, version: Some(&known.version) };
         let delete = || self.kube.delete(&self.api, &what);
-        let delete = delete.retry(backoff::short(DELETE_ATTEMPTS)).when(Failure::is_retryable);
+        let delete = delete.retry(backoff::short(DELETE_ATTEMPTS)).when(ApiFailure::is_retryable);
         let deletion = delete.notify(|error, pause| {
             debug!(address = name, %error, ?pause, "deleting an address failed, trying again");
         });
@@ -168,7 +168,7 @@ impl AddressStore {
     }
 
     /// All addresses of a node.
-    pub(super) async fn of_node(&self, node: &NodeName) -> Result<Vec<AddressObject>, Failure> {
+    pub(super) async fn of_node(&self, node: &NodeName) -> Result<Vec<AddressObject>, ApiFailure> {
         let selector = format!("{}={}", labels::ADDRESS_NODE, label_value(node.as_str()));
         let list = self.kube.read(self.api.list(&ListParams::default().labels(&selector))).await?;
         let objects = list.items.iter().filter_map(readable);
@@ -181,7 +181,7 @@ impl AddressStore {
         pool: &PoolName,
         family: Family,
         freshness: Freshness,
-    ) -> Result<IpSet, Failure> {
+    ) -> Result<IpSet, ApiFailure> {
         let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(pool.as_str()));
         let mut parameters = ListParams::default().labels(&selector);
         if freshness == Freshness::Cached {
@@ -208,7 +208,7 @@ impl AddressStore {
         pool: &PoolName,
         family: Family,
         pools: &ListParams,
-    ) -> Result<Option<IpSet>, Failure> {
+    ) -> Result<Option<IpSet>, ApiFailure> {
         let list = self.kube.read(self.usages.list(&pools.clone().match_any())).await?;
         let mut used = None;
         for block in list.items.iter().map(|object| &object.spec).filter(|spec| spec.pool == pool.as_str()) {

@@ -38,7 +38,7 @@ pub(super) async fn read(state: &Path) -> Result<FoundOnNode, ReadError> {
     let mut found = FoundOnNode { orphaned_nics: inventory.orphaned(), ..FoundOnNode::default() };
     let mut in_use = BTreeSet::new();
     for pod in inventory.pods() {
-        let Ok(ends) = NodeLink::of(pod.container_id.as_str()) else { continue };
+        let Ok(ends) = NodeLink::new(pod.container_id.as_str()) else { continue };
         // It ends with the pod's network namespace.
         if links.iter().any(|link| link.name == ends.host && link.mac == Some(ends.host_mac)) {
             found.pods.insert(pod.pod.clone());

@@ -8,7 +8,7 @@ use super::kernel::FoundOnNode;
 
 /// What [`super::run`] does.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct CleanPlan {
     /// Node links without a pod.
     pub(super) idle_links: Vec<IfName>,
     /// Why everything else must be kept; empty if nothing must.
@@ -20,7 +20,7 @@ pub(super) struct Plan {
 pub(super) fn plan(
     in_kernel: Result<FoundOnNode, String>,
     in_api: Result<BTreeSet<PodName>, String>,
-) -> Plan {
+) -> CleanPlan {
     let mut keep = Vec::new();
     let kernel = in_kernel.unwrap_or_else(|error| {
         keep.push(format!("NICs of pods cannot be listed: {error}"));
@@ -38,7 +38,7 @@ pub(super) fn plan(
     if kernel.orphaned_nics > 0 {
         keep.push(format!("{} NICs belong to pods that are not in the inventory", kernel.orphaned_nics));
     }
-    Plan { idle_links: if all_known { kernel.idle_links } else { Vec::new() }, keep }
+    CleanPlan { idle_links: if all_known { kernel.idle_links } else { Vec::new() }, keep }
 }
 
 #[cfg(test)]

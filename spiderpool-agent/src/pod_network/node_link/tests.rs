@@ -55,7 +55,7 @@ fn pod() -> PodRecord {
 /// The node link and net1, whose host end has the node's addresses.
 async fn links(netns: &NetNs, node_addresses: &[&str]) -> Netlink {
     let mut node = Netlink::open().unwrap();
-    let link = NodeLink::of("c0ffee").unwrap();
+    let link = NodeLink::new("c0ffee").unwrap();
     for (host, nic, mac) in [(&link.host, "sp0", link.host_mac), (&name("br0"), "net1", PEER)] {
         let veth = NewVeth {
             name: host,
@@ -98,9 +98,9 @@ fn routes_that_went_with_a_node_address_come_back() {
     in_a_node(async || {
         let netns = NetNs::create().unwrap();
         let mut node = links(&netns, &["10.6.0.1/16", "10.6.0.2/16", "fd00:6::1/64"]).await;
-        let (pod, link) = (pod(), NodeLink::of("c0ffee").unwrap());
+        let (pod, link) = (pod(), NodeLink::new("c0ffee").unwrap());
         let before = ips(&["10.6.0.1", "10.6.0.2", "fd00:6::1"]);
-        // Two neighbours and two routes of the host end, and each node address on sp0 and on net1.
+        // Two neighbors and two routes of the host end, and each node address on sp0 and on net1.
         assert_eq!(plan_and_apply(&netns, &pod, &before).await.unwrap(), 4 + 6);
         assert_eq!(plan_and_apply(&netns, &pod, &before).await.unwrap(), 0);
         let host = node.link_by_name(&link.host).await.unwrap().unwrap().index;

@@ -177,10 +177,7 @@ async fn an_undecodable_pool_does_not_affect_others() {
     assert_eq!(bench.specs.wait().await, Ok(()));
     assert_eq!(bench.usable("good").await, 9);
     let bad = bench.specs.get(&name("bad")).await.unwrap().unwrap().spec.unwrap_err().to_string();
-    assert!(
-        bad.starts_with("IPPool bad is invalid: spec: does not fit the definition of SpiderIPPool"),
-        "{bad}"
-    );
+    assert!(bad.starts_with("IPPool bad is invalid: spec: does not fit the CRD of SpiderIPPool"), "{bad}");
     assert_eq!(bench.server.take_requests(), ["spiderippools"]);
 }
 

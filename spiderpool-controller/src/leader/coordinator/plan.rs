@@ -18,14 +18,14 @@ pub(super) struct Sources {
 
 /// The desired status, and the problems of which its reason is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct StatusPlan {
     pub(super) status: SpiderCoordinatorStatus,
     /// What keeps pods from starting comes first.
     pub(super) problems: Vec<StatusProblem>,
 }
 
-/// The status. An absent type means the definition's default, none.
-pub(super) fn plan(kind: Option<PodCidrType>, sources: &Sources) -> Plan {
+/// The status. An absent type means the CRD's default, none.
+pub(super) fn plan(kind: Option<PodCidrType>, sources: &Sources) -> StatusPlan {
     let mut problems = Vec::new();
     let (phase, overlay_pod_cidr) = match pods(kind.unwrap_or(PodCidrType::None), sources) {
         Ok(pods) => (CoordinatorPhase::Synced, texts(&pods)),
@@ -41,7 +41,7 @@ pub(super) fn plan(kind: Option<PodCidrType>, sources: &Sources) -> Plan {
     });
     let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let reason = (!texts.is_empty()).then(|| texts.join("; "));
-    Plan { status: SpiderCoordinatorStatus { phase, reason, overlay_pod_cidr, service_cidr }, problems }
+    StatusPlan { status: SpiderCoordinatorStatus { phase, reason, overlay_pod_cidr, service_cidr }, problems }
 }
 
 fn texts(nets: &[IpNet]) -> Vec<String> {
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_status_that_is_not_ready_names_problem_and_remedy() {
         let reason = |kind, sources: &Sources| {
-            let Plan { status, problems } = plan(Some(kind), sources);
+            let StatusPlan { status, problems } = plan(Some(kind), sources);
             assert_eq!(status.phase, CoordinatorPhase::NotReady);
             assert_eq!(problems[0].reason(), "ClusterNotReady");
             status.reason.unwrap()
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn unknown_service_cidrs_are_reported_but_keep_no_pod_from_starting() {
-        let Plan { status, problems } = plan(Some(PodCidrType::None), &sources(&[], None));
+        let StatusPlan { status, problems } = plan(Some(PodCidrType::None), &sources(&[], None));
         assert_eq!(problems[0].reason(), "ServiceCIDRUnknown");
         assert_eq!(status.phase, CoordinatorPhase::Synced);
         assert!(status.reason.unwrap().contains("Service CIDRs are unknown"));

@@ -8,12 +8,12 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Resource as _};
 use serde_json::json;
 use spiderpool_api::crd::{FINALIZER, SpiderCoordinator, SpiderCoordinatorStatus};
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use spiderpool_runtime::work_queue::{Action, Reconciler};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::plan::{Plan, plan};
+use super::plan::{StatusPlan, plan};
 use super::source::{self, ServiceCidr};
 use crate::leader::metrics::Metrics;
 use crate::patch_parameters;
@@ -40,7 +40,7 @@ impl CoordinatorReconciler {
         Self { coordinators: Api::all(kube.client()), kube, services, recorder, metrics }
     }
 
-    async fn reconcile_status(&self, name: &str) -> Result<(), Failure> {
+    async fn reconcile_status(&self, name: &str) -> Result<(), ApiFailure> {
         let Some(coordinator) = self.kube.read(self.coordinators.get_opt(name)).await? else {
             debug!(coordinator = name, "SpiderCoordinator does not exist");
             return Ok(());
@@ -71,7 +71,7 @@ impl CoordinatorReconciler {
         &self,
         coordinator: &SpiderCoordinator,
         status: &SpiderCoordinatorStatus,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ApiFailure> {
         // An absent field is written as null: a merge patch would keep what is there.
         let patch = Patch::Merge(json!({
             "metadata": {"uid": coordinator.metadata.uid},
@@ -88,7 +88,7 @@ impl CoordinatorReconciler {
     }
 
     /// An Event of the first problem, which `kubectl describe` shows. Failing to write it is logged only.
-    async fn publish(&self, coordinator: &SpiderCoordinator, desired: &Plan) {
+    async fn publish(&self, coordinator: &SpiderCoordinator, desired: &StatusPlan) {
         let Some(problem) = desired.problems.first() else { return };
         let event = Event {
             type_: EventType::Warning,
@@ -104,14 +104,14 @@ impl CoordinatorReconciler {
 }
 
 impl Reconciler<Arc<str>> for CoordinatorReconciler {
-    type Error = Failure;
+    type Error = ApiFailure;
 
-    async fn reconcile(&self, name: &Arc<str>, _since: Instant) -> Result<Action, Failure> {
+    async fn reconcile(&self, name: &Arc<str>, _since: Instant) -> Result<Action, ApiFailure> {
         self.reconcile_status(name).await?;
         Ok(Action::requeue(RESYNC))
     }
 
-    fn failed(&self, name: &Arc<str>, error: &Failure, pause: Duration) {
+    fn failed(&self, name: &Arc<str>, error: &ApiFailure, pause: Duration) {
         warn!(coordinator = &**name, %error, ?pause, "status of the coordinator not written, trying again");
     }
 }

@@ -7,7 +7,7 @@ use kube::api::ListParams;
 use kube::core::{ApiResource, GroupVersionKind, Object};
 use kube::{Api, Client};
 use serde::Deserialize;
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 
 use super::kubeadm;
 use super::plan::Sources;
@@ -34,7 +34,7 @@ fn api(client: Client, version: &str) -> Api<ServiceCidr> {
 }
 
 /// ServiceCIDRs in the version that is served, if any.
-pub(super) async fn served(kube: Kubernetes) -> Result<Option<Api<ServiceCidr>>, Failure> {
+pub(super) async fn served(kube: Kubernetes) -> Result<Option<Api<ServiceCidr>>, ApiFailure> {
     for version in VERSIONS {
         let api = api(kube.client(), version);
         match kube.read(api.list(&ListParams::default().limit(1))).await {
@@ -47,7 +47,10 @@ pub(super) async fn served(kube: Kubernetes) -> Result<Option<Api<ServiceCidr>>,
 }
 
 /// Reads everything now.
-pub(super) async fn read(kube: &Kubernetes, services: Option<&Api<ServiceCidr>>) -> Result<Sources, Failure> {
+pub(super) async fn read(
+    kube: &Kubernetes,
+    services: Option<&Api<ServiceCidr>>,
+) -> Result<Sources, ApiFailure> {
     let service_cidrs = match services {
         Some(api) => Some(cidrs(&kube.read(api.list(&ListParams::default())).await?.items)),
         None => None,

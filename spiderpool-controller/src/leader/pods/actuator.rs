@@ -9,7 +9,7 @@ use spiderpool_api::endpoint::{self, Record};
 use spiderpool_api::pod::{Pod, PodObject};
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::pod_stage::PodStage;
-use spiderpool_core::ipam::release::{Cause, NodeState};
+use spiderpool_core::ipam::release::{FreeReason, NodeState};
 use spiderpool_core::ipam::{Holding, PodAnnotations, Workload};
 use spiderpool_core::names::{NodeName, PodIdentity, PoolName};
 use spiderpool_runtime::endpoints::EndpointStore;
@@ -17,7 +17,7 @@ use spiderpool_runtime::kubernetes::{Deletion, Kubernetes, Preconditions};
 use spiderpool_runtime::watch::Shared;
 use tracing::{debug, info, warn};
 
-use super::Settings;
+use super::GcSettings;
 use super::error::ReconcileError;
 use crate::leader::metrics::Metrics;
 use crate::leader::state::{ClusterState, ObservedPod, PodAction, SlimNode, slim};
@@ -27,7 +27,7 @@ use crate::leader::state::{ClusterState, ObservedPod, PodAction, SlimNode, slim}
 pub(super) struct Actuator {
     pub(super) kube: Kubernetes,
     pub(super) state: Shared<ClusterState>,
-    pub(super) settings: Settings,
+    pub(super) settings: GcSettings,
     pub(super) metrics: Metrics,
 }
 
@@ -96,7 +96,7 @@ impl Actuator {
         &self,
         id: &PodIdentity,
         address: IpAddr,
-        cause: Cause,
+        cause: FreeReason,
     ) -> Result<(), ReconcileError> {
         let failed = |source| ReconcileError::Address { address, pod: id.to_string(), source };
         let api = Api::<SpiderIPAddress>::all(self.kube.client());
@@ -105,7 +105,7 @@ impl Actuator {
             found.spec.pod_uid == id.uid.as_str() && found.spec.state == AddressState::Bound
         };
         let Some(found) = found.filter(is_held) else { return Ok(()) };
-        match self.kube.delete(&api, &Preconditions::of(&found.metadata)).await.map_err(failed)? {
+        match self.kube.delete(&api, &Preconditions::from_meta(&found.metadata)).await.map_err(failed)? {
             Deletion::Done => {
                 self.metrics.freed(cause);
                 info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, reason = cause.as_str(), "address freed");

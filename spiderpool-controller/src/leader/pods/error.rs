@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use spiderpool_core::names::NameError;
-use spiderpool_runtime::kubernetes::Failure;
+use spiderpool_runtime::kubernetes::ApiFailure;
 use thiserror::Error;
 
 /// Why a pod's addresses were not freed or its endpoint not written.
@@ -15,7 +15,7 @@ pub(crate) enum ReconcileError {
         /// namespace/name.
         pod: String,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// The pod's names are invalid.
     #[error("Pod {pod} is unreadable and keeps what it holds: {source}")]
@@ -31,7 +31,7 @@ pub(crate) enum ReconcileError {
         /// Its name.
         node: String,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// The endpoint cannot be written or removed.
     #[error("SpiderEndpoint {pod}: {source}")]
@@ -39,7 +39,7 @@ pub(crate) enum ReconcileError {
         /// namespace/name.
         pod: String,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// An address cannot be freed.
     #[error("failed to free {address} of Pod {pod}: {source}")]
@@ -49,7 +49,7 @@ pub(crate) enum ReconcileError {
         /// namespace/name.
         pod: String,
         /// Why.
-        source: Failure,
+        source: ApiFailure,
     },
     /// The address was written after it was read.
     #[error("{address} of Pod {pod} has just changed")]

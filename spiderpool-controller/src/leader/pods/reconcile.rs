@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use spiderpool_core::ipam::release::Cause;
+use spiderpool_core::ipam::release::FreeReason;
 use spiderpool_core::names::PodIdentity;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
@@ -11,7 +11,7 @@ use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Settings;
+use super::GcSettings;
 use super::actuator::Actuator;
 use super::error::ReconcileError;
 use crate::leader::metrics::Metrics;
@@ -34,7 +34,7 @@ impl PodReconciler {
     pub(crate) fn new(
         kube: Kubernetes,
         state: Shared<ClusterState>,
-        settings: Settings,
+        settings: GcSettings,
         metrics: Metrics,
     ) -> Self {
         Self(Actuator { kube, state, settings, metrics })
@@ -63,9 +63,9 @@ impl PodReconciler {
 fn delay(action: PodAction, now: Timestamp) -> Option<Duration> {
     match action {
         PodAction::None => None,
-        PodAction::Free(Cause::Gone) => Some(GONE_DELAY),
-        PodAction::Free(Cause::Finished | Cause::TornDown) => Some(FINISHED_DELAY),
-        PodAction::Free(Cause::Overdue) => Some(Duration::ZERO),
+        PodAction::Free(FreeReason::Gone) => Some(GONE_DELAY),
+        PodAction::Free(FreeReason::Finished | FreeReason::TornDown) => Some(FINISHED_DELAY),
+        PodAction::Free(FreeReason::Overdue) => Some(Duration::ZERO),
         PodAction::WriteEndpoint => Some(ENDPOINT_DELAY),
         PodAction::RecheckAt(at) => Some(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
     }
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn addresses_of_a_deleted_pod_are_freed_within_five_seconds() {
         let now = Timestamp::now();
-        assert!(delay(PodAction::Free(Cause::Gone), now).unwrap() <= Duration::from_secs(3));
+        assert!(delay(PodAction::Free(FreeReason::Gone), now).unwrap() <= Duration::from_secs(3));
         assert_eq!(delay(PodAction::None, now), None);
         let later = now + k8s_openapi::jiff::SignedDuration::from_secs(7);
         assert_eq!(delay(PodAction::RecheckAt(later), now), Some(Duration::from_secs(7)));

@@ -10,7 +10,7 @@ use crate::leader::state::Policy;
 
 /// What is configured.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
+pub(crate) struct GcSettings {
     /// Whether the leader frees addresses. The agents free those of their nodes in any case.
     pub(super) enabled: bool,
     /// Which overdue pods count as ended.
@@ -21,13 +21,13 @@ pub(crate) struct Settings {
     pub(super) interval: Duration,
 }
 
-impl Settings {
+impl GcSettings {
     pub(super) fn policy(&self) -> Policy {
         Policy { now: Timestamp::now(), additional: self.additional, release: self.release }
     }
 }
 
-impl From<&GarbageCollection> for Settings {
+impl From<&GarbageCollection> for GcSettings {
     fn from(configured: &GarbageCollection) -> Self {
         Self {
             enabled: configured.enabled,

@@ -5,13 +5,13 @@ use kube::api::ListParams;
 use spiderpool_api::crd::{FINALIZER, SpiderIPAddress, SpiderIPPool};
 use spiderpool_api::labels;
 use spiderpool_core::ipam::address_name::label_value;
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use tracing::info;
 
 use crate::patch_parameters;
 
 /// Removes the finalizer of the pool with this UID if it is being deleted and the API server has no address of it.
-pub(super) async fn remove_when_unused(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), Failure> {
+pub(super) async fn remove_when_unused(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), ApiFailure> {
     let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(name));
     let addresses = Api::<SpiderIPAddress>::all(kube.client());
     let list = kube.read(addresses.list(&ListParams::default().labels(&selector))).await?;

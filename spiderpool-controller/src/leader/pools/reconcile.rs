@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::Patch;
 use serde_json::Value;
 use spiderpool_api::crd::SpiderIPPool;
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use spiderpool_runtime::watch::Shared;
 use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue};
 use tokio::time::Instant;
@@ -58,7 +58,7 @@ impl PoolReconciler {
         Self { pools: Api::all(kube.client()), kube, state, usage, metrics }
     }
 
-    async fn write_object(&self, pool: &str) -> Result<(), Failure> {
+    async fn write_object(&self, pool: &str) -> Result<(), ApiFailure> {
         let (status, version, unused) = self.state.read(|state| {
             let Some(known) = state.pools.get(pool) else { return (None, None, None) };
             let is_unused = known.extra.is_finalizing && state.addresses.count(pool) == 0;
@@ -78,7 +78,7 @@ impl PoolReconciler {
         }
     }
 
-    async fn patch(&self, pool: &str, patch: Value, part: Part) -> Result<(), Failure> {
+    async fn patch(&self, pool: &str, patch: Value, part: Part) -> Result<(), ApiFailure> {
         let (patch, parameters) = (Patch::Merge(patch), patch_parameters());
         let request = async {
             match part {
@@ -93,9 +93,9 @@ impl PoolReconciler {
 }
 
 impl Reconciler<PoolKey> for PoolReconciler {
-    type Error = Failure;
+    type Error = ApiFailure;
 
-    async fn reconcile(&self, key: &PoolKey, since: Instant) -> Result<Action, Failure> {
+    async fn reconcile(&self, key: &PoolKey, since: Instant) -> Result<Action, ApiFailure> {
         let interval = match key {
             PoolKey::Usage(pool) => {
                 self.usage.write(&self.state, pool).await?;
@@ -111,7 +111,7 @@ impl Reconciler<PoolKey> for PoolReconciler {
         Ok(Action::await_change().with_min_interval(interval))
     }
 
-    fn failed(&self, key: &PoolKey, error: &Failure, pause: Duration) {
+    fn failed(&self, key: &PoolKey, error: &ApiFailure, pause: Duration) {
         self.metrics.pool_failures.inc();
         let pool = key.pool();
         if error.is_conflict() || error.is_not_found() {

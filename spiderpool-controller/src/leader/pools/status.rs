@@ -21,7 +21,7 @@ const RECORDS_PER_INTERVAL: usize = 1000;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Record<'a> {
+struct AllocationRecord<'a> {
     pod: String,
     pod_uid: &'a str,
 }
@@ -40,12 +40,15 @@ fn status<'a>(
 ) -> IPPoolStatus {
     let records = || {
         // Keys are sorted as texts, not as addresses.
-        let records: BTreeMap<String, Record<'_>> = in_use
+        let records: BTreeMap<String, AllocationRecord<'_>> = in_use
             .map(|(ip, holding)| {
                 // An unreadable object's address is in use by an unknown pod.
                 let pod = holding.map(|holding| &holding.owner.pod);
                 let pod_uid = pod.map_or("", |pod| pod.uid.as_str());
-                (ip.to_string(), Record { pod: pod.map(ToString::to_string).unwrap_or_default(), pod_uid })
+                (
+                    ip.to_string(),
+                    AllocationRecord { pod: pod.map(ToString::to_string).unwrap_or_default(), pod_uid },
+                )
             })
             .collect();
         serde_json::to_string(&records).ok()

@@ -4,7 +4,7 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PostParams};
 use serde_json::json;
 use spiderpool_api::crd::SpiderIPPoolUsage;
-use spiderpool_runtime::kubernetes::{Deletion, Failure, Kubernetes, Preconditions};
+use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
 use spiderpool_runtime::watch::Shared;
 
 use super::usage::{BlockWrite, StoredBlocks};
@@ -22,7 +22,7 @@ pub(super) struct UsageStore {
 
 impl UsageStore {
     /// Reads what an earlier leader has written.
-    pub(super) async fn load(kube: Kubernetes, metrics: Metrics) -> Result<Self, Failure> {
+    pub(super) async fn load(kube: Kubernetes, metrics: Metrics) -> Result<Self, ApiFailure> {
         let api = Api::<SpiderIPPoolUsage>::all(kube.client());
         let list = kube.read(api.list(&ListParams::default())).await?;
         let stored = Shared::new(StoredBlocks::new(&list.items));
@@ -35,7 +35,7 @@ impl UsageStore {
     }
 
     /// Writes the bitmaps of a pool that are not right.
-    pub(super) async fn write(&self, state: &Shared<ClusterState>, pool: &str) -> Result<(), Failure> {
+    pub(super) async fn write(&self, state: &Shared<ClusterState>, pool: &str) -> Result<(), ApiFailure> {
         let writes = state.read(|state| self.stored.read(|stored| stored.plan(state, pool)));
         for write in writes {
             match write {
@@ -57,7 +57,7 @@ impl UsageStore {
         Ok(())
     }
 
-    async fn put(&self, object: &SpiderIPPoolUsage) -> Result<(), Failure> {
+    async fn put(&self, object: &SpiderIPPoolUsage) -> Result<(), ApiFailure> {
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let patch =
             Patch::Merge(json!({"metadata": {"labels": object.metadata.labels}, "spec": object.spec}));
@@ -69,9 +69,11 @@ impl UsageStore {
         }
     }
 
-    async fn delete(&self, name: &str) -> Result<(), Failure> {
+    async fn delete(&self, name: &str) -> Result<(), ApiFailure> {
         while let Some(found) = self.kube.read(self.api.get_opt(name)).await? {
-            if self.kube.delete(&self.api, &Preconditions::of(&found.metadata)).await? == Deletion::Done {
+            if self.kube.delete(&self.api, &Preconditions::from_meta(&found.metadata)).await?
+                == Deletion::Done
+            {
                 break;
             }
         }

@@ -61,7 +61,7 @@ impl ClusterState {
 
     /// Marks the pod if it has addresses or an endpoint.
     fn mark_pod_changed(&mut self, pod: PodIdentity) {
-        let has_endpoint = self.endpoints.of(&pod).is_some();
+        let has_endpoint = self.endpoints.of_pod(&pod).is_some();
         if has_endpoint || self.addresses.owner(&pod).is_some() {
             self.changes.pods.insert(pod);
         }

@@ -32,7 +32,7 @@ pub(crate) struct EndpointIndex(HashMap<PodName, KnownEndpoint>);
 
 impl EndpointIndex {
     /// The endpoint of this pod; not that of another one with its name.
-    pub(crate) fn of(&self, pod: &PodIdentity) -> Option<&KnownEndpoint> {
+    pub(crate) fn of_pod(&self, pod: &PodIdentity) -> Option<&KnownEndpoint> {
         self.0.get(&pod.name).filter(|endpoint| endpoint.uid == pod.uid)
     }
 

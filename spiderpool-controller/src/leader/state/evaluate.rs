@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::release::{
-    Cause, Disposition, Evidence, LeaveReason, NodeState, PodEvidence, ReleasePolicy, SandboxState,
+    Disposition, Evidence, FreeReason, LeaveReason, NodeState, PodEvidence, ReleasePolicy, SandboxState,
     plan_owner_release,
 };
 use spiderpool_core::ipam::{Holding, Owner};
@@ -35,7 +35,7 @@ pub(crate) enum PodAction {
     /// The pod runs, and its endpoint lacks an address: write it.
     WriteEndpoint,
     /// Nothing of the pod runs: free its addresses, remove its endpoint.
-    Free(Cause),
+    Free(FreeReason),
 }
 
 /// A pod as the index or the API server has it.
@@ -87,7 +87,7 @@ impl ClusterState {
     ) -> PodAction {
         let has_bound = self.addresses.bound(pod).next().is_some();
         // An endpoint that was made to outlive its pod (no owner) and has no addresses here stays.
-        let has_endpoint = self.endpoints.of(pod).is_some_and(|endpoint| endpoint.is_owned);
+        let has_endpoint = self.endpoints.of_pod(pod).is_some_and(|endpoint| endpoint.is_owned);
         if !has_bound && !has_endpoint {
             return PodAction::None;
         }
@@ -119,7 +119,7 @@ impl ClusterState {
     /// Whether the endpoint lacks an address. Of several for one NIC and family it names one.
     fn lacks_endpoint(&self, pod: &PodIdentity) -> bool {
         let held: Vec<&Holding> = self.addresses.bound(pod).collect();
-        let endpoint = self.endpoints.of(pod);
+        let endpoint = self.endpoints.of_pod(pod);
         let is_listed = |holding: &Holding| {
             endpoint.is_some_and(|endpoint| endpoint.lists(holding.nic.as_str(), holding.address))
         };

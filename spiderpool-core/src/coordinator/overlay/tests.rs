@@ -36,8 +36,8 @@ fn route(dst: &str, dev: &str, gateway: Option<&str>, metric: u32) -> Route {
 }
 
 struct Pod {
-    namespace: Namespace,
-    host_end: Namespace,
+    namespace: NamespaceState,
+    host_end: NamespaceState,
     config: Config,
     nodes: Vec<IpAddr>,
     expected: Option<Vec<IfName>>,
@@ -57,7 +57,7 @@ impl Pod {
             "dataplane":"ebpf"}"#;
         let [own, agent] = [settings, agent].map(|json| from_go_json::<Settings>(json).unwrap());
         Self {
-            namespace: Namespace {
+            namespace: NamespaceState {
                 links: vec![link(1, "lo", ""), link(2, "eth0", "veth"), link(3, "net1", "macvlan")],
                 addresses: addresses
                     .map(|(dev, net)| Address { dev: nic(dev), net: net.parse().unwrap() })
@@ -73,7 +73,7 @@ impl Pod {
                 ],
                 neighbors: Vec::new(),
             },
-            host_end: Namespace::default(),
+            host_end: NamespaceState::default(),
             config: Settings::resolve(own, agent).unwrap(),
             nodes: ["10.6.212.132", "fd00:10:6::132", "172.18.0.3"].map(|a| a.parse().unwrap()).to_vec(),
             expected: None,
@@ -94,12 +94,12 @@ impl Pod {
         }
     }
 
-    fn plan(&self, name: &str) -> Result<Plan, PlanError> {
+    fn plan(&self, name: &str) -> Result<OverlayPlan, PlanError> {
         plan_overlay(&self.inputs(&nic(name)))
     }
 
     /// What the kernel would show after the plan.
-    fn apply(&mut self, plan: &Plan) {
+    fn apply(&mut self, plan: &OverlayPlan) {
         let pod = &mut self.namespace;
         for step in plan.links.iter().chain(&plan.routes) {
             match step.clone() {
@@ -111,7 +111,7 @@ impl Pod {
                         ..link(9, name.as_str(), "veth")
                     });
                 }
-                Step::SetUp { place: Place::Pod, dev } => {
+                Step::SetUp { namespace: Namespace::Pod, dev } => {
                     pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.up = true);
                 }
                 Step::SetMac { dev, mac, .. } => {
@@ -121,9 +121,11 @@ impl Pod {
                     pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.tx_queue_len = length);
                 }
                 Step::AddAddress { dev, net } => pod.addresses.push(Address { dev, net }),
-                Step::SetNeighbor { place: Place::Pod, neighbor } => pod.neighbors.push(neighbor),
-                Step::SetNeighbor { place: Place::Node, neighbor } => self.host_end.neighbors.push(neighbor),
-                Step::ReplaceRoute { place: Place::Node, route } => self.host_end.routes.push(route),
+                Step::SetNeighbor { namespace: Namespace::Pod, neighbor } => pod.neighbors.push(neighbor),
+                Step::SetNeighbor { namespace: Namespace::Node, neighbor } => {
+                    self.host_end.neighbors.push(neighbor);
+                }
+                Step::ReplaceRoute { namespace: Namespace::Node, route } => self.host_end.routes.push(route),
                 _ => {}
             }
         }
@@ -222,7 +224,7 @@ fn undoing_goes_back_to_what_was() {
 
 #[test]
 fn a_sysctl_is_undone_only_if_it_changed() {
-    let step = Step::interface_sysctl(Place::Pod, Family::V4, "eth0", "arp_announce", 2);
+    let step = Step::interface_sysctl(Namespace::Pod, Family::V4, "eth0", "arp_announce", 2);
     assert_eq!(step.inverse(Some("2")), None);
     let undo = step.inverse(Some("0")).unwrap();
     assert_eq!(undo.to_string(), "pod: sysctl net/ipv4/conf/eth0/arp_announce = 0");
@@ -245,7 +247,7 @@ fn policy_routes_are_for_the_nics_that_reach_their_gateways() {
         r#"{"policyRoutes":[{"dst":"192.168.3.0/24","gw":"10.6.0.9"},{"dst":"192.168.4.0/24","gw":"10.8.0.9"},
             {"dst":"10.233.0.0/18","gw":"10.6.0.9"}]}"#,
     );
-    let policy = |plan: &Plan| {
+    let policy = |plan: &OverlayPlan| {
         let steps = plan.routes.iter().map(ToString::to_string);
         steps.filter(|step| step.contains("route add") && step.contains(".0.9")).collect::<Vec<_>>()
     };

@@ -22,7 +22,7 @@ pub struct PoolError {
 }
 
 impl PoolError {
-    /// The object of a pool does not have the types of its definition.
+    /// The object of a pool does not have the types of its CRD.
     pub fn undecodable(pool: &str, cause: &str) -> Self {
         let problem = PoolProblem::Undecodable(cause.to_owned());
         Self { pool: pool.to_owned(), faults: vec![PoolFault { path: "spec".to_owned(), problem }] }
@@ -42,8 +42,8 @@ pub struct PoolFault {
 /// What can be wrong with a field of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PoolProblem {
-    /// The object does not have the types of its definition.
-    #[error("does not fit the definition of SpiderIPPool, correct or delete the pool: {0}")]
+    /// The object does not have the types of its CRD.
+    #[error("does not fit the CRD of SpiderIPPool, correct or delete the pool: {0}")]
     Undecodable(String),
     /// Not a pool's name.
     #[error(transparent)]

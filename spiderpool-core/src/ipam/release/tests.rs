@@ -78,14 +78,14 @@ fn nobody_frees_an_address_of_a_pod_that_is_alive() {
 
 #[test]
 fn what_is_gone_replaced_or_finished_is_freed_by_everybody() {
-    check(GONE, &EVERYBODY, Disposition::Free(Cause::Gone));
-    check(REPLACED, &EVERYBODY, Disposition::Free(Cause::Gone));
-    check(FINISHED, &EVERYBODY, Disposition::Free(Cause::Finished));
+    check(GONE, &EVERYBODY, Disposition::Free(FreeReason::Gone));
+    check(REPLACED, &EVERYBODY, Disposition::Free(FreeReason::Gone));
+    check(FINISHED, &EVERYBODY, Disposition::Free(FreeReason::Finished));
 }
 
 #[test]
 fn only_a_del_ends_a_pod_in_its_grace_period() {
-    check(TERMINATING, &[Del], Disposition::Free(Cause::TornDown));
+    check(TERMINATING, &[Del], Disposition::Free(FreeReason::TornDown));
     check(TERMINATING, &WITHOUT_DEL, Disposition::Leave(LeaveReason::Terminating { grace_end: Some(30) }));
 }
 
@@ -94,8 +94,8 @@ fn only_a_del_ends_a_pod_in_its_grace_period() {
 fn an_overdue_pod_has_ended_on_a_dead_node_or_when_it_has_stopped() {
     let at_end = |asker, found| decide(asker, &owner("u", "Deployment"), found, 30, None);
     let left = Disposition::Leave(LeaveReason::Terminating { grace_end: Some(30) });
-    assert_eq!(at_end(LeaderOfDeadNode, TERMINATING), Disposition::Free(Cause::Overdue));
-    assert_eq!(at_end(Leader, STOPPED), Disposition::Free(Cause::Overdue));
+    assert_eq!(at_end(LeaderOfDeadNode, TERMINATING), Disposition::Free(FreeReason::Overdue));
+    assert_eq!(at_end(Leader, STOPPED), Disposition::Free(FreeReason::Overdue));
     assert_eq!(at_end(Leader, TERMINATING), left, "its kubelet is at work");
     assert_eq!(at_end(Sweep, STOPPED), left, "the agent waits for the DEL");
 }
@@ -123,22 +123,26 @@ fn a_static_pod_outlives_its_mirror() {
     for asker in WITHOUT_DEL {
         let of_node = |found| decide(asker, &owner("u", "Node"), found, 10, None);
         assert_eq!(of_node(GONE), Disposition::Leave(LeaveReason::StaticPod));
-        assert_eq!(of_node(REPLACED), Disposition::Free(Cause::Gone), "its manifest has changed");
+        assert_eq!(of_node(REPLACED), Disposition::Free(FreeReason::Gone), "its manifest has changed");
     }
-    assert_eq!(decide(Del, &owner("u", "Node"), GONE, 10, None), Disposition::Free(Cause::Gone));
+    assert_eq!(decide(Del, &owner("u", "Node"), GONE, 10, None), Disposition::Free(FreeReason::Gone));
 }
 
-/// As `kubectl delete --force` does it: the API server forgets the pod before its kubelet has heard of it.
+/// As `kubectl delete --force` does it: the API server forgets the pod before its kubelet has seen the deletion.
 #[test]
 fn a_pod_that_was_deleted_by_force_keeps_its_addresses_while_it_may_run() {
     let vanished = |asker, found, now| decide(asker, &owner("u", "Deployment"), found, now, Some(35));
     for found in [GONE, REPLACED] {
         for asker in [Sweep, Leader] {
             assert_eq!(vanished(asker, found, 34), Disposition::Leave(LeaveReason::MayRun { until: 35 }));
-            assert_eq!(vanished(asker, found, 35), Disposition::Free(Cause::Gone));
+            assert_eq!(vanished(asker, found, 35), Disposition::Free(FreeReason::Gone));
         }
-        assert_eq!(vanished(Del, found, 34), Disposition::Free(Cause::Gone), "its network is down");
-        assert_eq!(vanished(LeaderOfDeadNode, found, 34), Disposition::Free(Cause::Gone), "nobody runs it");
+        assert_eq!(vanished(Del, found, 34), Disposition::Free(FreeReason::Gone), "its network is down");
+        assert_eq!(
+            vanished(LeaderOfDeadNode, found, 34),
+            Disposition::Free(FreeReason::Gone),
+            "nobody runs it"
+        );
     }
 }
 
@@ -153,7 +157,7 @@ fn only_a_bound_address_is_freed() {
         may_run_until: None,
     };
     let of = |state| plan_release(&Holding { state, ..bound.clone() }, &evidence, ALL);
-    assert_eq!(of(AddressState::Bound), Disposition::Free(Cause::Gone));
+    assert_eq!(of(AddressState::Bound), Disposition::Free(FreeReason::Gone));
     assert_eq!(of(AddressState::Kept), Disposition::Keep);
     assert_eq!(of(AddressState::Quarantined), Disposition::Leave(LeaveReason::Quarantined));
 }

@@ -86,12 +86,12 @@ fn a_running_pod_keeps_its_addresses_and_gets_a_missing_endpoint() {
 #[test]
 fn addresses_of_gone_replaced_and_finished_pods_are_freed() {
     let gone = cluster(vec![], vec![address("10.0.0.1/24", "u")]);
-    assert_eq!(gone.evaluate(&id("u"), policy(NOW)), PodAction::Free(Cause::Gone));
+    assert_eq!(gone.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Gone));
     let replaced = cluster(vec![pod("other", PodStage::Alive)], vec![address("10.0.0.1/24", "u")]);
-    assert_eq!(replaced.evaluate(&id("u"), policy(NOW)), PodAction::Free(Cause::Gone));
+    assert_eq!(replaced.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Gone));
     assert_eq!(replaced.evaluate(&id("other"), policy(NOW)), PodAction::None, "it holds nothing");
     let finished = cluster(vec![pod("u", PodStage::Finished)], vec![address("10.0.0.1/24", "u")]);
-    assert_eq!(finished.evaluate(&id("u"), policy(NOW)), PodAction::Free(Cause::Finished));
+    assert_eq!(finished.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Finished));
 }
 
 /// `kubectl delete --force` removes the object before the kubelet has stopped the containers.
@@ -106,19 +106,19 @@ fn a_force_deleted_pod_keeps_its_addresses_for_its_grace_period() {
     Index::<SlimPod>::reset(&mut missed, vec![pod("other", PodStage::Alive)]);
     for state in [&mut seen, &mut missed] {
         assert!(matches!(state.evaluate(&id("u"), now()), PodAction::RecheckAt(_)));
-        assert_eq!(state.evaluate(&id("u"), after()), PodAction::Free(Cause::Gone));
+        assert_eq!(state.evaluate(&id("u"), after()), PodAction::Free(FreeReason::Gone));
         state.delete(&SlimNode { name: "n1".into(), is_ready: true });
-        assert_eq!(state.evaluate(&id("u"), now()), PodAction::Free(Cause::Gone), "no node runs it");
+        assert_eq!(state.evaluate(&id("u"), now()), PodAction::Free(FreeReason::Gone), "no node runs it");
     }
     let mut stopped = cluster(vec![pod("u", PodStage::Terminating)], vec![address("10.0.0.1/24", "u")]);
     stopped.delete(&pod("u", PodStage::Terminating));
-    assert_eq!(stopped.evaluate(&id("u"), policy(NOW)), PodAction::Free(Cause::Gone));
+    assert_eq!(stopped.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Gone));
     let unknown = cluster(vec![], vec![address("10.0.0.1/24", "u")]);
     assert!(
         matches!(unknown.evaluate(&id("u"), now()), PodAction::RecheckAt(_)),
         "its object may have been deleted just before the list"
     );
-    assert_eq!(unknown.evaluate(&id("u"), after()), PodAction::Free(Cause::Gone));
+    assert_eq!(unknown.evaluate(&id("u"), after()), PodAction::Free(FreeReason::Gone));
 }
 
 /// Upstream waits the grace period twice.
@@ -132,9 +132,9 @@ fn a_grace_period_is_waited_for_once_and_ends_on_a_node_that_is_not_ready() {
     state.take_changes();
     state.apply(SlimNode { name: "n1".into(), is_ready: false });
     assert!(state.take_changes().pods.contains(&id("u")), "the node's change marks its pods");
-    assert_eq!(state.evaluate(&id("u"), after), PodAction::Free(Cause::Overdue));
+    assert_eq!(state.evaluate(&id("u"), after), PodAction::Free(FreeReason::Overdue));
     state.delete(&SlimNode { name: "n1".into(), is_ready: false });
-    assert_eq!(state.evaluate(&id("u"), after), PodAction::Free(Cause::Overdue));
+    assert_eq!(state.evaluate(&id("u"), after), PodAction::Free(FreeReason::Overdue));
     let additional = Policy { additional: Duration::from_mins(1), ..after };
     assert!(matches!(state.evaluate(&id("u"), additional), PodAction::RecheckAt(_)));
 }
@@ -156,7 +156,7 @@ fn a_static_pod_keeps_its_addresses_without_its_mirror_pod() {
 fn an_endpoint_without_pod_is_removed_unless_it_was_made_to_outlive_it() {
     let mut state = cluster(vec![], vec![]);
     state.apply(endpoint("u", &["10.0.0.1/24"]));
-    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(Cause::Gone));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Gone));
     state.apply(SlimEndpoint { is_owned: false, ..endpoint("u", &["10.0.0.1/24"]) });
     assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None);
 }
@@ -195,7 +195,7 @@ fn an_unreadable_address_is_in_use_without_an_owner() {
     assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None);
     assert_eq!((state.addresses.count("pool"), state.addresses.of_pool("pool").count()), (1, 1));
     state.apply(address("10.0.0.1/24", "u"));
-    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(Cause::Gone), "it was repaired");
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Gone), "it was repaired");
     state.apply(unreadable);
     assert!(state.addresses.owner(&id("u")).is_none());
     assert_eq!(state.addresses.count("pool"), 1);

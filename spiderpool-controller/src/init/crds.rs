@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions that this binary carries. Helm installs definitions once and never changes them.
+//! The CustomResourceDefinitions that this binary carries. Helm installs CRDs once and never changes them.
 
 use std::time::Instant;
 
@@ -10,24 +10,24 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::Api;
 use kube::api::PostParams;
 use spiderpool_runtime::backoff;
-use spiderpool_runtime::kubernetes::{Failure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
 use super::apply::MANAGER;
 
-/// Why a definition is not served.
+/// Why a CRD is not served.
 #[derive(Debug, Error)]
-enum DefinitionError {
+enum CrdError {
     /// It cannot be written.
     #[error(transparent)]
-    Write(#[from] Failure),
+    Write(#[from] ApiFailure),
     /// The API server has it, and does not serve its objects yet.
     #[error("it is not established yet")]
     NotEstablished,
 }
 
-impl DefinitionError {
+impl CrdError {
     fn is_temporary(&self) -> bool {
         match self {
             Self::Write(failure) => failure.is_retryable() || failure.is_conflict(),
@@ -39,14 +39,14 @@ impl DefinitionError {
 /// Creates or replaces all of them, and waits until they are served.
 pub(super) async fn apply(kube: &Kubernetes, deadline: Instant) -> anyhow::Result<()> {
     let api = Api::all(kube.client());
-    for definition in spiderpool_api::crd::definitions().context("the definitions of this binary")? {
-        let name = definition.metadata.name.clone().unwrap_or_default();
-        let replace = || replace_one(kube, &api, &name, &definition);
-        let replaced = replace.retry(backoff::until(deadline)).when(DefinitionError::is_temporary);
+    for crd in spiderpool_api::crd::crds().context("the CRDs of this binary")? {
+        let name = crd.metadata.name.clone().unwrap_or_default();
+        let replace = || replace_one(kube, &api, &name, &crd);
+        let replaced = replace.retry(backoff::until(deadline)).when(CrdError::is_temporary);
         let replaced = replaced.notify(|error, pause| match error {
-            DefinitionError::NotEstablished => debug!(name, ?pause, "definition is not established yet"),
-            DefinitionError::Write(error) => {
-                warn!(name, %error, ?pause, "definition not applied yet, trying again");
+            CrdError::NotEstablished => debug!(name, ?pause, "CRD is not established yet"),
+            CrdError::Write(error) => {
+                warn!(name, %error, ?pause, "CRD not applied yet, trying again");
             }
         });
         replaced.await.map_err(|error| {
@@ -57,7 +57,7 @@ pub(super) async fn apply(kube: &Kubernetes, deadline: Instant) -> anyhow::Resul
             };
             anyhow!("CustomResourceDefinition {name}: {error}{over}")
         })?;
-        info!(name, "definition is served");
+        info!(name, "CRD is served");
     }
     Ok(())
 }
@@ -67,16 +67,16 @@ async fn replace_one(
     kube: &Kubernetes,
     api: &Api<CustomResourceDefinition>,
     name: &str,
-    definition: &CustomResourceDefinition,
-) -> Result<(), DefinitionError> {
+    crd: &CustomResourceDefinition,
+) -> Result<(), CrdError> {
     let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let written = match kube.read(api.get_opt(name)).await? {
-        None => kube.write(api.create(&parameters, definition)).await?,
+        None => kube.write(api.create(&parameters, crd)).await?,
         // As a whole: a field that an older version had would stay.
         Some(found) => {
             let replacement = CustomResourceDefinition {
                 metadata: found.metadata,
-                spec: definition.spec.clone(),
+                spec: crd.spec.clone(),
                 status: found.status,
             };
             kube.write(api.replace(name, &parameters, &replacement)).await?
@@ -85,5 +85,5 @@ async fn replace_one(
     let conditions = written.status.and_then(|status| status.conditions).unwrap_or_default();
     let is_established =
         |one: &CustomResourceDefinitionCondition| one.type_ == "Established" && one.status == "True";
-    if conditions.iter().any(is_established) { Ok(()) } else { Err(DefinitionError::NotEstablished) }
+    if conditions.iter().any(is_established) { Ok(()) } else { Err(CrdError::NotEstablished) }
 }

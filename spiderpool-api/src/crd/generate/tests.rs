@@ -1,4 +1,4 @@
-//! The definitions as short tables, so that a change to a name, a default or a rule is seen in review.
+//! The CRDs as short tables, so that a change to a name, a default or a rule is seen in review.
 
 use std::fmt::Write as _;
 
@@ -8,9 +8,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 use super::*;
 
-/// Names, scope, columns and fields of a definition, a line each.
-fn table(definition: &CustomResourceDefinition) -> String {
-    let (spec, names) = (&definition.spec, &definition.spec.names);
+/// Names, scope, columns and fields of a CRD, a line each.
+fn table(crd: &CustomResourceDefinition) -> String {
+    let (spec, names) = (&crd.spec, &crd.spec.names);
     let [version] = &spec.versions[..] else { panic!("one version") };
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default().join(",");
     let mut text = format!(
@@ -76,18 +76,18 @@ fn rules(field: &JSONSchemaProps) -> Vec<(&'static str, String)> {
 
 #[test]
 fn definitions_are_upstreams_and_our_additions() {
-    for definition in definitions().unwrap() {
+    for crd in crds().unwrap() {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
-            insta::assert_snapshot!(definition.spec.names.plural.clone(), table(&definition));
+            insta::assert_snapshot!(crd.spec.names.plural.clone(), table(&crd));
         });
     }
 }
 
 #[test]
 fn nothing_is_described_in_rust() {
-    for definition in definitions().unwrap() {
-        let text = serde_json::to_string(&definition).unwrap();
-        assert!(!text.contains("[`"), "a link in the description of {}", definition.spec.names.kind);
-        assert!(!text.contains("\"uint"), "an unsigned format in {}", definition.spec.names.kind);
+    for crd in crds().unwrap() {
+        let text = serde_json::to_string(&crd).unwrap();
+        assert!(!text.contains("[`"), "a link in the description of {}", crd.spec.names.kind);
+        assert!(!text.contains("\"uint"), "an unsigned format in {}", crd.spec.names.kind);
     }
 }

@@ -9,8 +9,8 @@ use super::{
     SpiderReservedIP, SpiderSubnet,
 };
 
-/// The definitions of all kinds, by name.
-pub fn definitions() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
+/// The CRDs of all kinds, by name.
+pub fn crds() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
     let mut all = vec![
         SpiderCoordinator::crd(),
         endpoint(),
@@ -23,8 +23,8 @@ pub fn definitions() -> Result<Vec<CustomResourceDefinition>, serde_json::Error>
     ];
     all.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     all.into_iter()
-        .map(|definition| {
-            let mut value = serde_json::to_value(definition)?;
+        .map(|crd| {
+            let mut value = serde_json::to_value(crd)?;
             refuse_null(&mut value);
             serde_json::from_value(value)
         })
@@ -33,14 +33,14 @@ pub fn definitions() -> Result<Vec<CustomResourceDefinition>, serde_json::Error>
 
 /// An endpoint's status is written with the object, as upstream's agents do it.
 fn endpoint() -> CustomResourceDefinition {
-    let mut definition = SpiderEndpoint::crd();
-    for version in &mut definition.spec.versions {
+    let mut crd = SpiderEndpoint::crd();
+    for version in &mut crd.spec.versions {
         version.subresources = None;
     }
-    definition
+    crd
 }
 
-/// The derive lets every optional field be `null`. Upstream's definitions do not: there, `null` takes the default.
+/// The derive lets every optional field be `null`. Upstream's CRDs do not: there, `null` takes the default.
 fn refuse_null(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -52,9 +52,9 @@ fn refuse_null(value: &mut Value) {
     }
 }
 
-/// The file in `charts/spiderpool/crds` for a definition: `GROUP_PLURAL.yaml`.
-pub fn file_name(definition: &CustomResourceDefinition) -> String {
-    format!("{}_{}.yaml", definition.spec.group, definition.spec.names.plural)
+/// The file in `charts/spiderpool/crds` for a CRD: `GROUP_PLURAL.yaml`.
+pub fn file_name(crd: &CustomResourceDefinition) -> String {
+    format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural)
 }
 
 #[cfg(test)]

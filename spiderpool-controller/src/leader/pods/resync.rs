@@ -1,9 +1,9 @@
-//! The full comparison: everything is listed anew, apart from the watches, and what they missed is done.
+//! The full resync: everything is listed anew, apart from the watches, and what they missed is done.
 
 use kube::Api;
 use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::pod::PodObject;
-use spiderpool_runtime::kubernetes::Failure;
+use spiderpool_runtime::kubernetes::ApiFailure;
 use spiderpool_runtime::watch::{Index as _, Shared};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,15 +15,15 @@ use crate::leader::state::{ClusterState, PodAction, SlimAddress, SlimEndpoint, S
 pub(super) async fn run(actuator: &Actuator, shutdown: &CancellationToken) {
     let interval = actuator.settings.interval;
     while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-        match compare(actuator, shutdown).await {
-            Ok(pods) => info!(pods, "full comparison done"),
-            Err(error) => warn!(%error, "full comparison failed, the next one follows at the interval"),
+        match resync(actuator, shutdown).await {
+            Ok(pods) => info!(pods, "full resync done"),
+            Err(error) => warn!(%error, "full resync failed, the next one follows at the interval"),
         }
     }
 }
 
 /// How many pods there was something to do about.
-async fn compare(actuator: &Actuator, shutdown: &CancellationToken) -> Result<usize, Failure> {
+async fn resync(actuator: &Actuator, shutdown: &CancellationToken) -> Result<usize, ApiFailure> {
     let state = Shared::new(list(actuator).await?);
     let policy = actuator.settings.policy();
     let deviating: Vec<_> = state.write(|state| {
@@ -38,14 +38,14 @@ async fn compare(actuator: &Actuator, shutdown: &CancellationToken) -> Result<us
             break;
         }
         if let Err(error) = listed.act(id).await {
-            warn!(pod = %id, reason = error.reason(), %error, "pod not reconciled by the full comparison");
+            warn!(pod = %id, reason = error.reason(), %error, "pod not reconciled by the full resync");
         }
     }
     Ok(deviating.len())
 }
 
 /// Addresses first: a pod that is listed after its address either has it rightly or is gone.
-async fn list(actuator: &Actuator) -> Result<ClusterState, Failure> {
+async fn list(actuator: &Actuator) -> Result<ClusterState, ApiFailure> {
     let client = actuator.kube.client();
     let mut state = ClusterState::default();
     state.reset(actuator.kube.pages(&Api::<SpiderIPAddress>::all(client.clone()), SlimAddress::from).await?);

@@ -1,22 +1,22 @@
-//! ARP and neighbour solicitations for node addresses.
+//! ARP and neighbor solicitations for node addresses.
 
 use std::net::IpAddr;
 
 use super::{run_egress, run_ingress};
 use crate::model::Frame;
 use crate::model::frames::{self, SENDER};
-use crate::model::pod::{ETH0, Family, IFINDEX, NET1, Place, at, mac, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, at, mac, tables};
 use crate::reason::Reason;
 use crate::rewrite::answer::NODE_MAC;
-use crate::state::Event;
+use crate::state::LogEvent;
 use crate::verdict::Verdict;
 
-fn v4(place: Place) -> [u8; 4] {
+fn v4(place: Endpoint) -> [u8; 4] {
     let IpAddr::V4(ip) = at(place, Family::V4) else { unreachable!() };
     ip.octets()
 }
 
-fn v6(place: Place) -> [u8; 16] {
+fn v6(place: Endpoint) -> [u8; 16] {
     let IpAddr::V6(ip) = at(place, Family::V6) else { unreachable!() };
     ip.octets()
 }
@@ -26,28 +26,28 @@ const SELF: Verdict = Verdict::RedirectIngress { ifindex: IFINDEX + NET1 as u32 
 #[test]
 fn arp_for_the_node_is_answered() {
     let tables = tables();
-    let done = run_egress(&tables, NET1, &frames::arp(v4(Place::Nic(NET1)), v4(Place::Node)));
+    let done = run_egress(&tables, NET1, &frames::arp(v4(Endpoint::Nic(NET1)), v4(Endpoint::Node)));
     assert_eq!((done.verdict, done.reason), (SELF, Reason::ArpAnswered));
     let mut want = mac(NET1).to_vec();
     want.extend(NODE_MAC);
     want.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
     want.extend(NODE_MAC);
-    want.extend(v4(Place::Node));
+    want.extend(v4(Endpoint::Node));
     want.extend(SENDER);
-    want.extend(v4(Place::Nic(NET1)));
+    want.extend(v4(Endpoint::Nic(NET1)));
     assert_eq!(done.frame.bytes, want);
-    assert_eq!(*tables.events.borrow(), [(NET1, Event::NeighbourAnswered)]);
+    assert_eq!(*tables.events.borrow(), [(NET1, LogEvent::NeighborAnswered)]);
     assert_eq!(run_ingress(&tables, NET1, &done.frame).reason, Reason::NotIp);
 }
 
 #[test]
 fn other_arp_passes_untouched() {
     let tables = tables();
-    let (own, node) = (v4(Place::Nic(NET1)), v4(Place::Node));
+    let (own, node) = (v4(Endpoint::Nic(NET1)), v4(Endpoint::Node));
     let mut reply = frames::arp(own, node);
     reply.bytes[21] = 2;
     for (nic, frame) in [
-        (NET1, frames::arp(own, v4(Place::Neighbour))),
+        (NET1, frames::arp(own, v4(Endpoint::Neighbor))),
         (NET1, frames::arp([0; 4], node)),
         (NET1, frames::arp(node, node)),
         (NET1, reply),
@@ -61,28 +61,28 @@ fn other_arp_passes_untouched() {
 #[test]
 fn solicitation_for_the_node_is_answered() {
     let tables = tables();
-    let asked = frames::solicitation(v6(Place::Nic(NET1)), v6(Place::Node));
+    let asked = frames::solicitation(v6(Endpoint::Nic(NET1)), v6(Endpoint::Node));
     let done = run_egress(&tables, NET1, &asked);
     assert_eq!((done.verdict, done.reason), (SELF, Reason::NdpAnswered));
     let b = &done.frame.bytes;
     assert_eq!((&b[..6], &b[6..12]), (&mac(NET1)[..], &NODE_MAC[..]));
     assert_eq!((b[20], b[21]), (58, 255));
-    assert_eq!((&b[22..38], &b[38..54]), (&v6(Place::Node)[..], &v6(Place::Nic(NET1))[..]));
+    assert_eq!((&b[22..38], &b[38..54]), (&v6(Endpoint::Node)[..], &v6(Endpoint::Nic(NET1))[..]));
     assert_eq!((b[54], b[58]), (136, 0x60));
-    assert_eq!((&b[62..78], &b[78..80], &b[80..86]), (&v6(Place::Node)[..], &[2, 1][..], &NODE_MAC[..]));
+    assert_eq!((&b[62..78], &b[78..80], &b[80..86]), (&v6(Endpoint::Node)[..], &[2, 1][..], &NODE_MAC[..]));
     assert!(frames::sums_are_right(&done.frame));
 }
 
 #[test]
 fn other_solicitations_pass_untouched() {
     let tables = tables();
-    let (own, node) = (v6(Place::Nic(NET1)), v6(Place::Node));
+    let (own, node) = (v6(Endpoint::Nic(NET1)), v6(Endpoint::Node));
     let mut far = frames::solicitation(own, node);
     far.bytes[21] = 64;
     let mut short: Frame = frames::solicitation(own, node);
     short.bytes.truncate(78);
     for (nic, frame) in [
-        (NET1, frames::solicitation(own, v6(Place::Neighbour))),
+        (NET1, frames::solicitation(own, v6(Endpoint::Neighbor))),
         (NET1, frames::solicitation([0; 16], node)),
         (NET1, far),
         (NET1, short),

@@ -1,4 +1,4 @@
-//! Answers ARP requests and neighbour solicitations for addresses of this node, which a macvlan child can never
+//! Answers ARP requests and neighbor solicitations for addresses of this node, which a macvlan child can never
 //! reach: without an answer the IP packet would not be sent, and no program would see it.
 
 use crate::addr::Addr;
@@ -50,7 +50,7 @@ fn target<P: Packet>(p: &P, h: &Headers) -> Option<Addr> {
     (plain && !h.src.is_unspecified() && !target.is_v4()).then_some(target)
 }
 
-/// A neighbour solicitation for a node address becomes its advertisement.
+/// A neighbor solicitation for a node address becomes its advertisement.
 #[inline(never)]
 pub(crate) fn answer_ndp<P: Packet, S: State>(
     p: &P,

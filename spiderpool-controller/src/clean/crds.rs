@@ -1,11 +1,11 @@
-//! The definitions of our kinds.
+//! The CRDs of our kinds.
 
 use std::time::Instant;
 
 use anyhow::{bail, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use spiderpool_api::crd::definitions;
+use spiderpool_api::crd::crds;
 use spiderpool_runtime::kubernetes::Preconditions;
 use tracing::info;
 
@@ -15,18 +15,18 @@ use super::workloads::POLL;
 
 impl Cleaner {
     /// Deletes them and waits until they are gone; that of addresses stays if `keep_addresses`.
-    pub(super) async fn remove_definitions(&self, keep_addresses: bool) -> anyhow::Result<()> {
+    pub(super) async fn remove_crds(&self, keep_addresses: bool) -> anyhow::Result<()> {
         let api = Api::<CustomResourceDefinition>::all(self.kube.client());
         let (mut deleted, mut problems) = (Vec::new(), Vec::new());
-        for definition in definitions()? {
-            if keep_addresses && definition.spec.names.plural == ADDRESSES {
+        for crd in crds()? {
+            if keep_addresses && crd.spec.names.plural == ADDRESSES {
                 continue;
             }
-            let name = definition.metadata.name.unwrap_or_default();
+            let name = crd.metadata.name.unwrap_or_default();
             let outcome = match self.kube.read(api.get_opt(&name)).await {
                 Ok(None) => continue,
                 Ok(Some(found)) => {
-                    self.kube.delete(&api, &Preconditions::of(&found.metadata).at_any_version()).await
+                    self.kube.delete(&api, &Preconditions::from_meta(&found.metadata).at_any_version()).await
                 }
                 Err(error) => Err(error),
             };
@@ -46,7 +46,7 @@ impl Cleaner {
                 tokio::time::sleep(POLL).await;
             }
         }
-        info!(deleted = deleted.len(), "definitions deleted");
+        info!(deleted = deleted.len(), "CRDs deleted");
         if !problems.is_empty() {
             bail!("{}", problems.join(", "));
         }
