@@ -5,9 +5,11 @@
 //! Nothing is written outside its folder, `target/clusters/NAME`, which [`Cluster::down`] removes.
 
 mod access;
+mod api;
 mod default_network;
 mod fixture;
 mod folder;
+mod hosts;
 mod images;
 mod machine;
 mod manifests;
@@ -15,26 +17,28 @@ mod multus;
 mod network;
 mod node;
 mod options;
+mod parallel;
 mod plane;
 mod pods;
+mod programs;
 
-use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use spiderpool_testbox::{cgroup, cleanup};
 
 use crate::control_plane::Authority;
 use crate::fixture::Gateway;
 use crate::namespaces::Namespaces;
-use crate::{poll, tools};
+use crate::poll;
+use api::ApiAccess;
 pub use fixture::ClusterFixture;
 use folder::{Folder, Janitor};
 pub use machine::Machine;
 use network::Network;
 pub use node::Node;
 pub use options::{DefaultCni, Lifetime, Options, ProxyMode};
+use parallel::in_parallel;
 
 /// How long nodes may take to become ready.
 const READY_LIMIT: Duration = Duration::from_mins(1);
@@ -99,14 +103,14 @@ impl Cluster {
         let cluster = Self { options: options.clone(), nodes, network, authority, folder, janitor };
         cluster.route_pods()?;
         progress("nodes with containerd");
-        plane::wait_ready(&cluster)?;
+        plane::wait_ready(&cluster.api(), &cluster.network.fabric)?;
         progress("kube-apiserver ready");
         in_parallel(&cluster.nodes, Node::start_kubernetes)?;
         plane::start_controllers(&cluster.network.fabric, &cluster.folder.pki(), &cluster.authority)?;
-        manifests::apply(&cluster)?;
+        manifests::apply(&cluster.api())?;
         cluster.nodes.iter().try_for_each(|node| cluster.wait_for(node))?;
         progress("nodes ready");
-        manifests::wait_for_service_account(&cluster)?;
+        manifests::wait_for_service_account(&cluster.api())?;
         progress("default service account");
         Ok(cluster)
     }
@@ -167,6 +171,11 @@ impl Cluster {
         self.nodes.iter().map(Node::machine).chain(self.network.machines()).collect()
     }
 
+    /// How its API server is reached.
+    fn api(&self) -> ApiAccess {
+        ApiAccess::new(&self.folder, self.network.fabric.network())
+    }
+
     /// Where the control plane runs and the switches are.
     pub fn fabric(&self) -> Namespaces {
         self.network.fabric.namespaces()
@@ -200,7 +209,7 @@ impl Cluster {
     /// Starts kube-apiserver again and waits until it is ready.
     pub fn start_api_server(&self) -> Result<()> {
         plane::start_api_server(&self.network.fabric, &self.authority)?;
-        plane::wait_ready(self)
+        plane::wait_ready(&self.api(), &self.network.fabric)
     }
 
     /// Runs kube-proxy in another mode on all nodes, and waits until its rules are there and the old ones are gone.
@@ -225,11 +234,11 @@ impl Cluster {
 
     /// Switches a node on again and waits until it is ready.
     pub fn power_on(&self, node: &Node) -> Result<()> {
-        let before = node.last_sign(self)?;
+        let before = node.last_sign(&self.api())?;
         node.power_on()?;
         // The API server takes some time to notice that a node is off, and calls it ready until then.
         poll::until(&format!("a sign of life of {}", node.name), READY_LIMIT, || {
-            ensure!(node.last_sign(self)? != before, "the last one is of the time before");
+            ensure!(node.last_sign(&self.api())? != before, "the last one is of the time before");
             Ok(())
         })
         .with_context(|| node.machine().diagnosis())?;
@@ -239,9 +248,9 @@ impl Cluster {
     /// Waits until a node's kubelet has reported to the API server that it is ready, and containerd runs.
     pub fn wait_for(&self, node: &Node) -> Result<()> {
         let what = format!("{} ready", node.name);
-        poll::until(&what, READY_LIMIT, || node.check_ready(self))
+        poll::until(&what, READY_LIMIT, || node.check_ready(&self.api()))
             .with_context(|| node.machine().diagnosis())?;
-        manifests::assign_pod_cidrs(self, node)
+        manifests::assign_pod_cidrs(&self.api(), node)
     }
 
     /// The overlay: static routes to every node's pods, on the nodes and on the API server's machine.
@@ -252,28 +261,4 @@ impl Cluster {
         }
         self.network.fabric.namespaces().ip(&network::pod_routes(self.nodes.iter().map(|node| node.index)))
     }
-}
-
-/// Does the same with each item at the same time; the first error counts.
-fn in_parallel<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| work(item))).collect();
-        threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?).collect()
-    })
-}
-
-/// The program of machines.
-fn testbox() -> Result<PathBuf> {
-    tools::spiderpool("testbox")
-}
-
-/// A program of the distribution.
-fn program(name: &str) -> Result<String> {
-    for folder in ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/bin", "/sbin"] {
-        let path = Path::new(folder).join(name);
-        if path.exists() {
-            return Ok(path.display().to_string());
-        }
-    }
-    bail!("there is no {name} on this machine: run `cargo xtask setup`")
 }

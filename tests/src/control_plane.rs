@@ -3,6 +3,7 @@
 pub(crate) mod access;
 mod certificates;
 pub(crate) mod etcd;
+mod options;
 pub(crate) mod server;
 
 use std::net::IpAddr;
@@ -17,51 +18,15 @@ use anyhow::{Context as _, Result};
 use crate::namespaces::Namespaces;
 use crate::process::Process;
 use crate::state_dir::StateDir;
+use crate::tools;
 pub(crate) use certificates::{Authority, Identity};
+pub use options::{Crds, Durability, Options};
 
+const API_SERVER: &str = "kube-apiserver";
 /// How long etcd and the API server may take to become ready.
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// How long they may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-
-/// Whether etcd waits for the disk. Only benchmarks want it to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Every write is on disk before it is acknowledged, as in production.
-    Fsync,
-    /// Writes survive a killed process, not a power cut.
-    NoFsync,
-}
-
-/// Whether our custom resource definitions are applied at start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Definitions {
-    /// Apply `charts/spiderpool/crds` and wait until they are served.
-    Apply,
-    /// A bare Kubernetes API.
-    None,
-}
-
-/// How a control plane is started.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// etcd's durability.
-    pub durability: Durability,
-    /// Our custom resources.
-    pub definitions: Definitions,
-    /// Service CIDRs, IPv4 first.
-    pub service_cidrs: Vec<String>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            durability: Durability::NoFsync,
-            definitions: Definitions::Apply,
-            service_cidrs: vec!["10.96.0.0/16".into(), "fd96::/112".into()],
-        }
-    }
-}
 
 /// A running control plane. Dropping it kills both processes and removes their state.
 #[derive(Debug)]
@@ -161,17 +126,29 @@ impl ControlPlane {
             .map_or_else(|| Command::new(program), |namespaces| namespaces.command(program))
     }
 
+    fn start_program(&self, name: &str, arguments: Vec<String>) -> Result<Process> {
+        let mut command = self.command(&tools::kubernetes(name)?);
+        command.args(arguments);
+        Process::start(name, &command, &self.state.log(name)).with_context(|| name.to_owned())
+    }
+
     /// Starts etcd on the data it had, if any.
     pub fn start_etcd(&mut self) -> Result<()> {
-        let process = etcd::start(self).context("etcd")?;
-        self.etcd = Some(process);
+        let ports = [self.ports.etcd_client, self.ports.etcd_peer];
+        let data = self.state.path().join("etcd");
+        let arguments = etcd::arguments(&self.address, ports, &data, self.options.durability);
+        self.etcd = Some(self.start_program("etcd", arguments)?);
         Ok(())
     }
 
     /// Starts kube-apiserver and waits until it is ready.
     pub fn start_api_server(&mut self) -> Result<()> {
-        let process = server::start(self).context("kube-apiserver")?;
-        self.api_server = Some(process);
+        let names = [self.address.clone(), "localhost".into(), "kubernetes.default.svc".into()];
+        let serving = self.authority.sign(API_SERVER, None, &names)?;
+        let etcd = format!("http://{}:{}", self.address, self.ports.etcd_client);
+        let mut arguments = server::arguments(&self.authority, &serving, &etcd, &self.options.service_cidrs);
+        arguments.extend(server::standalone(&self.address, self.ports.api));
+        self.api_server = Some(self.start_program(API_SERVER, arguments)?);
         self.wait_ready()
     }
 

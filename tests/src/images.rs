@@ -1,8 +1,9 @@
 //! What is in our own images.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::oci::{Image, Layer};
 use crate::tools;
@@ -49,6 +50,17 @@ pub fn write(folder: &Path, tag: &str) -> Result<Vec<Written>> {
         Ok(Written { name: image.name().to_owned(), digest: image.write(&path)?, path })
     };
     images.into_iter().map(write).collect()
+}
+
+/// The file of one of our images (`spiderpool-agent`, `spiderpool-controller`), packed from what is built now.
+pub fn packed(name: &str) -> Result<PathBuf> {
+    static PACKED: OnceLock<Result<(), String>> = OnceLock::new();
+    let pack = || write(&tools::images(), TAG).map(drop);
+    PACKED
+        .get_or_init(|| pack().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|error| anyhow!("images cannot be packed: {error}"))?;
+    Ok(tools::images().join(name).with_extension("tar").canonicalize()?)
 }
 
 fn named(program: &str, tag: &str, layer: Layer) -> Image {

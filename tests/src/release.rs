@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use crate::cluster::Cluster;
+use crate::images;
 use crate::kubectl::Kubectl as _;
 use crate::poll;
 use crate::tools;
@@ -44,7 +45,7 @@ fn values() -> Vec<String> {
 /// Loads the images that `cargo xtask image` made onto every node.
 pub fn load_images(cluster: &Cluster) -> Result<()> {
     for image in ["spiderpool-agent", "spiderpool-controller"] {
-        cluster.load_image(&tools::image(image)?)?;
+        cluster.load_image(&images::packed(image)?)?;
     }
     Ok(())
 }

@@ -2,11 +2,8 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
-use anyhow::{Result, anyhow, bail};
-
-use crate::images;
+use anyhow::{Result, bail};
 
 /// The workspace's root folder.
 pub fn workspace() -> PathBuf {
@@ -67,7 +64,7 @@ pub fn bpf_object() -> Result<PathBuf> {
     existing(&folder("SPIDERPOOL_BPF_OBJECT", "bpf/spiderpool.o"), "build-ebpf")
 }
 
-/// The folder of our custom resource definitions.
+/// The folder of our CRDs.
 pub fn crds() -> Result<PathBuf> {
     existing(&workspace().join("charts/spiderpool/crds"), "crds")
 }
@@ -77,15 +74,9 @@ pub fn chart() -> Result<PathBuf> {
     existing(&workspace().join("charts/spiderpool"), "crds")
 }
 
-/// The file of one of our images (`spiderpool-agent`, `spiderpool-controller`), packed from what is built now.
-pub fn image(name: &str) -> Result<PathBuf> {
-    static PACKED: OnceLock<Result<(), String>> = OnceLock::new();
-    let pack = || images::write(&target().join("images"), images::TAG).map(drop);
-    PACKED
-        .get_or_init(|| pack().map_err(|error| format!("{error:#}")))
-        .clone()
-        .map_err(|error| anyhow!("images cannot be packed: {error}"))?;
-    existing(&target().join("images").join(name).with_extension("tar"), "image")
+/// The folder that our images are packed into.
+pub(crate) fn images() -> PathBuf {
+    target().join("images")
 }
 
 /// Where the logs of the last run of each test binary are kept.

@@ -13,6 +13,7 @@
 
 pub mod addresses;
 mod node;
+mod wiring;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::fixture::Gateway;
 use crate::machine::Machine;
 use crate::state_dir::StateDir;
 pub use node::Node;
+use wiring::plug;
 
 /// The machines and the control plane. Fields drop in order: what runs in a machine before the machine.
 #[derive(Debug)]
@@ -80,18 +82,6 @@ fn start_fabric(state: &StateDir) -> Result<Machine> {
         api_server.v4, api_server.v6
     ))?;
     Ok(fabric)
-}
-
-/// Connects a machine's NIC to one of the fabric's bridges.
-fn plug(fabric: &Machine, machine: &Machine, nic: &str, bridge: &str) -> Result<()> {
-    let port = format!("{}-{nic}", machine.name);
-    fabric.ip(&format!(
-        "link add {port} type veth peer name {nic} netns {}
-        link set {port} address {} master {bridge} up",
-        machine.process(),
-        addresses::mac(&port),
-    ))?;
-    machine.ip(&format!("link set {nic} address {} up", addresses::mac(&format!("{} {nic}", machine.name))))
 }
 
 fn start_gateway(state: &StateDir, fabric: &Machine) -> Result<(Machine, Machine)> {

@@ -5,12 +5,11 @@ use std::fs;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, PostParams};
-use spiderpool_tests::control_plane::{ControlPlane, Definitions, Options};
+use spiderpool_tests::control_plane::{ControlPlane, Crds, Options};
 
 #[test]
 fn survives_kill_of_both_processes_and_leaves_nothing() {
-    let mut plane =
-        ControlPlane::start(Options { definitions: Definitions::None, ..Options::default() }).unwrap();
+    let mut plane = ControlPlane::start(Options { crds: Crds::None, ..Options::default() }).unwrap();
     let state = plane.admin().parent().unwrap().parent().unwrap().to_owned();
     plane
         .with_client(async |client| {

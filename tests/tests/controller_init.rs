@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use spiderpool_tests::control_plane::{ControlPlane, Definitions, Options};
+use spiderpool_tests::control_plane::{ControlPlane, Crds, Options};
 use spiderpool_tests::{process, tools};
 use support::Bench;
 
@@ -108,7 +108,7 @@ async fn an_invalid_value_fails_at_once_with_the_reason() {
 /// Upstream waits without end.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_definitions_ends_at_the_deadline() {
-    let options = Options { definitions: Definitions::None, ..Options::default() };
+    let options = Options { crds: Crds::None, ..Options::default() };
     let plane = ControlPlane::start(options).unwrap();
     let begun = Instant::now();
     let file = json!({"coordinator": {"name": "default"}});
@@ -119,7 +119,7 @@ async fn waiting_for_definitions_ends_at_the_deadline() {
     );
     assert!(begun.elapsed() < Duration::from_secs(10));
 
-    // Definitions of an older version, which lack fields and have what ours must not have.
+    // Crds of an older version, which lack fields and have what ours must not have.
     run(&plane, "spiderpool-init", &["apply-crds"], &[]).unwrap();
     let endpoint = "spiderendpoints.spiderpool.spidernet.io";
     let wanted = get(&plane, &["crd", endpoint])["spec"].clone();

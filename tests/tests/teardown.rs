@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::ensure;
-use spiderpool_tests::control_plane::{Definitions, Options};
+use spiderpool_tests::control_plane::{Crds, Options};
 use spiderpool_tests::topology::Topology;
 use spiderpool_tests::{poll, privilege, teardown};
 
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const VICTIM: &str = "SPIDERPOOL_TESTS_VICTIM";
 
 fn bare() -> Options {
-    Options { definitions: Definitions::None, ..Options::default() }
+    Options { crds: Crds::None, ..Options::default() }
 }
 
 #[test]

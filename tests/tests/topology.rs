@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::json;
 use spiderpool_core::ip::Family;
 use spiderpool_tests::cni::Network;
-use spiderpool_tests::control_plane::{Definitions, Options};
+use spiderpool_tests::control_plane::{Crds, Options};
 use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::privilege;
@@ -59,8 +59,7 @@ fn without_a_coordinator_the_pod_reaches_neither_services_nor_its_node_from_net1
     if !privilege::root_or_skip("without_a_coordinator") {
         return;
     }
-    let topology =
-        Topology::start(Options { definitions: Definitions::None, ..Options::default() }, 2).unwrap();
+    let topology = Topology::start(Options { crds: Crds::None, ..Options::default() }, 2).unwrap();
     let (plane, [node1, node2]) = (&topology.plane, topology.nodes.as_slice()) else { panic!("two nodes") };
     let spec = |name: &str, networks| PodSpec { name: name.into(), networks, ..PodSpec::default() };
     let overlay = Pod::add(plane, node1, &spec("overlay", vec![])).unwrap();

@@ -1,4 +1,4 @@
-//! Ways to talk to a cluster: kubectl, Helm, a client.
+//! Ways to talk to a cluster: kubectl, Helm, a client, container images.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,29 +6,21 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use kube::Client;
 
-use super::{Cluster, in_parallel, plane};
-use crate::control_plane::access;
+use super::Cluster;
+use super::parallel::in_parallel;
 use crate::kubectl::Kubectl;
 use crate::namespaces::Namespaces;
-use crate::{process, tools};
 
 impl Kubectl for Cluster {
     fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let mut command = Command::new(tools::kubernetes("kubectl")?);
-        command
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .arg("--cache-dir")
-            .arg(self.folder.path().join("kubectl"))
-            .args(arguments);
-        self.api_namespaces().output_with_input(&command, input)
+        self.api().kubectl_with_input(arguments, input)
     }
 }
 
 impl Cluster {
     /// The kubeconfig file of an administrator. The API server is reached from [`Self::api_namespaces`] only.
     pub fn kubeconfig(&self) -> PathBuf {
-        plane::admin(&self.folder.pki())
+        self.api().kubeconfig()
     }
 
     /// The control plane's network, with the files of this machine.
@@ -38,28 +30,22 @@ impl Cluster {
 
     /// An administrator's client, for a thread that entered [`Self::api_namespaces`].
     pub async fn client(&self) -> Result<Client> {
-        access::client(&self.kubeconfig()).await
+        self.api().client().await
     }
 
     /// Runs `work` with a client on a thread and a runtime of its own, in the control plane's network.
     pub fn with_client<T: Send>(&self, work: impl AsyncFnOnce(Client) -> Result<T> + Send) -> Result<T> {
-        access::with_client(Some(&self.api_namespaces()), &self.kubeconfig(), work)
+        self.api().with_client(work)
     }
 
     /// Runs Helm as administrator; its output.
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(tools::kubernetes("helm")?);
-        self.export(&mut command);
-        self.api_namespaces().run(|| process::output(command.args(arguments)))
+        self.api().helm(arguments)
     }
 
-    /// Tells kubectl and Helm in `command`'s environment where the cluster is and where they may write.
+    /// Sets in `command`'s environment where kubectl and Helm find the cluster, and where they may write.
     pub fn export(&self, command: &mut Command) {
-        let helm = self.folder.path().join("helm");
-        command.env("KUBECONFIG", self.kubeconfig());
-        for kind in ["CACHE", "CONFIG", "DATA"] {
-            command.env(format!("HELM_{kind}_HOME"), helm.join(kind.to_lowercase()));
-        }
+        self.api().export(command);
     }
 
     /// Imports an image archive on every node.

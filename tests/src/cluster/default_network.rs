@@ -7,7 +7,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use spiderpool_testbox::{calico, cilium};
 
-use super::{DefaultCni, Machine, testbox};
+use super::programs::testbox;
+use super::{DefaultCni, Machine};
 use crate::topology::addresses;
 
 /// The configuration's file.

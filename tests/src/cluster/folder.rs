@@ -12,7 +12,8 @@ use sha2::{Digest as _, Sha256};
 use spiderpool_testbox::machine::Spec;
 
 use super::options::check_name;
-use super::{Options, network, testbox};
+use super::programs::testbox;
+use super::{Options, hosts};
 use crate::tools;
 
 /// Where the parts of a cluster are.
@@ -85,7 +86,7 @@ impl Folder {
             folder: self.machine(name),
             shared: shared.to_vec(),
             volumes: volumes.iter().map(PathBuf::from).collect(),
-            hosts: network::hosts(),
+            hosts: hosts::file(),
         })
     }
 

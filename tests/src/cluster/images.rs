@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 
-use super::{program, testbox};
+use super::programs::{program, testbox};
 use crate::oci::{Image, Layer};
 use crate::process::Process;
 use crate::{poll, process, tools};

@@ -14,7 +14,7 @@ use spiderpool_testbox::control::{self, Request, Service, Status};
 use spiderpool_testbox::machine::Spec;
 use spiderpool_testbox::{cgroup, cleanup};
 
-use super::testbox;
+use super::programs::testbox;
 use crate::namespaces::Namespaces;
 use crate::{poll, process};
 

@@ -1,4 +1,4 @@
-//! What an installer leaves in the API: the NAD's definition, Multus' rights, kubeadm's configuration.
+//! What an installer leaves in the API: the CRD of NetworkAttachmentDefinition, Multus' rights, kubeadm's configuration.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::{Cluster, Node};
+use super::Node;
+use super::api::ApiAccess;
 use crate::kubectl::Kubectl as _;
 use crate::poll;
 use crate::topology::addresses;
@@ -16,12 +17,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 const NETWORKS: &str = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions";
 const MULTUS: &str = include_str!("manifests/multus.yaml");
 
-pub(super) fn apply(cluster: &Cluster) -> Result<()> {
+pub(super) fn apply(api: &ApiAccess) -> Result<()> {
     // The API server makes kube-system a moment after it is ready.
     let manifests = format!("{MULTUS}---\n{}", kubeadm());
-    poll::until("the namespace kube-system", LIMIT, || cluster.apply(&manifests))?;
-    poll::until("the definition of NetworkAttachmentDefinition", LIMIT, || {
-        cluster.with_client(async |client| {
+    poll::until("the namespace kube-system", LIMIT, || api.apply(&manifests))?;
+    poll::until("the CRD of NetworkAttachmentDefinition", LIMIT, || {
+        api.with_client(async |client| {
             let request = http::Request::get(NETWORKS).body(Vec::new())?;
             Ok(client.request_text(request).await?)
         })
@@ -49,10 +50,10 @@ data:
 }
 
 /// Writes a node's pod CIDRs, whose numbers are those of the node: the controller would give them in order of arrival.
-pub(super) fn assign_pod_cidrs(cluster: &Cluster, node: &Node) -> Result<()> {
+pub(super) fn assign_pod_cidrs(api: &ApiAccess, node: &Node) -> Result<()> {
     let cidrs = addresses::pod_cidrs(node.index);
     let patch = json!({"spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs}});
-    cluster.with_client(async |client| {
+    api.with_client(async |client| {
         let nodes: Api<core::Node> = Api::all(client);
         nodes.patch(&node.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         Ok(())
@@ -60,9 +61,9 @@ pub(super) fn assign_pod_cidrs(cluster: &Cluster, node: &Node) -> Result<()> {
 }
 
 /// Pods of the default namespace are refused before it is there.
-pub(super) fn wait_for_service_account(cluster: &Cluster) -> Result<()> {
+pub(super) fn wait_for_service_account(api: &ApiAccess) -> Result<()> {
     poll::until("the default service account", LIMIT, || {
-        cluster.with_client(async |client| {
+        api.with_client(async |client| {
             Api::<core::ServiceAccount>::default_namespaced(client).get("default").await?;
             Ok(())
         })

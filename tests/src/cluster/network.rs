@@ -8,17 +8,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::folder::Folder;
-use super::{Machine, Options, in_parallel, options};
+use super::hosts::{CLIENT, FABRIC, GATEWAY, OUTSIDE};
+use super::parallel::in_parallel;
+use super::{Machine, Options};
 use crate::dual::Dual;
 use crate::fixture::Gateway;
 use crate::poll;
 use crate::topology::addresses;
 
 const PLUG_LIMIT: Duration = Duration::from_secs(10);
-const FABRIC: &str = "fabric";
-const GATEWAY: &str = "gateway";
-const OUTSIDE: &str = "outside";
-const CLIENT: &str = "client";
 
 /// The machines that are no nodes.
 #[derive(Debug)]
@@ -205,14 +203,4 @@ pub(super) fn pod_routes(nodes: impl IntoIterator<Item = u8>) -> String {
         format!("route replace {v4} via {}\nroute replace {v6} via {}\n", via.v4, via.v6)
     };
     nodes.into_iter().map(route).collect()
-}
-
-/// Lines of /etc/hosts.
-pub(super) fn hosts() -> String {
-    let node = |index| {
-        let Dual { v4, v6 } = addresses::node(index);
-        format!("{v4} node{index}\n{v6} node{index}\n")
-    };
-    let nodes: String = (1..=options::MAX_NODES).map(node).collect();
-    format!("{} {FABRIC}\n{nodes}", addresses::API_SERVER.v4)
 }

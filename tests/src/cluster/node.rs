@@ -12,8 +12,10 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::Api;
 
+use super::api::ApiAccess;
 use super::folder::Folder;
-use super::{Cluster, Machine, ProxyMode, default_network, images, multus, network, plane, program};
+use super::programs::{program, testbox};
+use super::{Machine, ProxyMode, default_network, images, multus, network, plane};
 use crate::control_plane::{Authority, Identity};
 use crate::dual::Dual;
 use crate::namespaces::Namespaces;
@@ -127,7 +129,7 @@ impl Node {
 
     fn install(&self, options: &super::Options) -> Result<()> {
         let network = default_network::configuration(options.cni, self.index);
-        let (plugins, testbox) = (tools::cni_plugins()?, super::testbox()?);
+        let (plugins, testbox) = (tools::cni_plugins()?, testbox()?);
         let (multus, kubeconfig) = (tools::kubernetes("multus")?, self.kubeconfig(multus::USER));
         self.namespaces().run(|| {
             default_network::install(&network, &plugins, &testbox)?;
@@ -230,17 +232,17 @@ impl Node {
     }
 
     /// When its kubelet last renewed its Lease.
-    pub(super) fn last_sign(&self, cluster: &Cluster) -> Result<Option<MicroTime>> {
-        let lease = cluster.with_client(async |client| {
+    pub(super) fn last_sign(&self, api: &ApiAccess) -> Result<Option<MicroTime>> {
+        let lease = api.with_client(async |client| {
             Ok(Api::<Lease>::namespaced(client, LEASES).get_opt(&self.name).await?)
         })?;
         Ok(lease.and_then(|lease| lease.spec?.renew_time))
     }
 
     /// Fails if the API server does not call it ready.
-    pub(super) fn check_ready(&self, cluster: &Cluster) -> Result<()> {
+    pub(super) fn check_ready(&self, api: &ApiAccess) -> Result<()> {
         let node =
-            cluster.with_client(async |client| Ok(Api::<core::Node>::all(client).get(&self.name).await?))?;
+            api.with_client(async |client| Ok(Api::<core::Node>::all(client).get(&self.name).await?))?;
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
         let ready =
             conditions.iter().find(|condition| condition.type_ == "Ready").context("no condition Ready")?;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::api::{ADMIN, ApiAccess};
 use super::folder::Folder;
-use super::{Cluster, Machine, multus};
+use super::{Machine, multus};
 use crate::control_plane::{Authority, Durability, Identity, etcd, server};
 use crate::topology::addresses;
 use crate::{poll, tools};
@@ -14,8 +15,6 @@ use crate::{poll, tools};
 pub(super) const API_SERVER: &str = "kube-apiserver";
 /// Who kube-proxy is for the API server.
 pub(super) const KUBE_PROXY: &str = "system:kube-proxy";
-/// The administrator.
-const ADMIN: &str = "admin";
 const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 const SCHEDULER: &str = "system:kube-scheduler";
 const ADMINISTRATORS: &str = "system:masters";
@@ -27,11 +26,6 @@ const API_PORT: u16 = 6443;
 /// Where the API server is reached.
 pub(super) fn url() -> String {
     format!("https://{}:{API_PORT}", addresses::API_SERVER.v4)
-}
-
-/// The administrator's kubeconfig file.
-pub(super) fn admin(pki: &Path) -> std::path::PathBuf {
-    Identity::of(pki, ADMIN).kubeconfig()
 }
 
 /// Signs all identities and starts etcd and the API server.
@@ -94,14 +88,14 @@ pub(super) fn start_api_server(fabric: &Machine, authority: &Authority) -> Resul
 }
 
 /// Waits until the API server answers that it is ready.
-pub(super) fn wait_ready(cluster: &Cluster) -> Result<()> {
+pub(super) fn wait_ready(api: &ApiAccess, fabric: &Machine) -> Result<()> {
     poll::until("kube-apiserver's /readyz", START_LIMIT, || {
-        cluster.with_client(async |client| {
+        api.with_client(async |client| {
             let request = http::Request::get("/readyz").body(Vec::new())?;
             Ok(client.request_text(request).await?)
         })
     })
-    .with_context(|| cluster.network.fabric.diagnosis())?;
+    .with_context(|| fabric.diagnosis())?;
     Ok(())
 }
 

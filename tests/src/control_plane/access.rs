@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-use super::{ControlPlane, Definitions, START_LIMIT};
+use super::{ControlPlane, Crds, START_LIMIT};
 use crate::kubectl::Kubectl;
 use crate::namespaces::Namespaces;
 use crate::{poll, process, tools};
@@ -81,16 +81,16 @@ impl ControlPlane {
         })?
     }
 
-    /// Gives agents their rights and applies our definitions.
+    /// Gives agents their rights and applies our CRDs.
     pub(super) fn set_up(&self) -> Result<()> {
         let mut arguments = vec!["apply", "--server-side", "-f", "-"];
         let folder;
-        if self.options.definitions == Definitions::Apply {
+        if self.options.crds == Crds::Apply {
             folder = tools::crds()?.display().to_string();
             arguments.extend(["-f", &folder]);
         }
         self.kubectl_with_input(&arguments, AGENT_RIGHTS)?;
-        if self.options.definitions == Definitions::Apply {
+        if self.options.crds == Crds::Apply {
             self.kubectl(&["wait", "--for", "condition=Established", "crd", "--all", "--timeout=30s"])?;
         }
         Ok(())

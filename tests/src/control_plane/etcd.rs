@@ -2,22 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-
-use super::{ControlPlane, Durability};
-use crate::process::Process;
-use crate::tools;
-
-pub(super) fn start(plane: &ControlPlane) -> Result<Process> {
-    let mut command = plane.command(&tools::kubernetes("etcd")?);
-    command.args(arguments(
-        &plane.address,
-        [plane.ports.etcd_client, plane.ports.etcd_peer],
-        &plane.state.path().join("etcd"),
-        plane.options.durability,
-    ));
-    Process::start("etcd", &command, &plane.state.log("etcd"))
-}
+use super::options::Durability;
 
 /// What follows the program's name; the ports are the clients' and the peers'.
 pub(crate) fn arguments(

@@ -2,31 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-
-use super::ControlPlane;
 use super::certificates::{Authority, Identity};
-use crate::process::Process;
-use crate::tools;
-
-pub(super) fn start(plane: &ControlPlane) -> Result<Process> {
-    let addresses = [plane.address.clone(), "localhost".into(), "kubernetes.default.svc".into()];
-    let serving = plane.authority.sign("kube-apiserver", None, &addresses)?;
-    let etcd = format!("http://{}:{}", plane.address, plane.ports.etcd_client);
-    let mut command = plane.command(&tools::kubernetes("kube-apiserver")?);
-    command.args(arguments(&plane.authority, &serving, &etcd, &plane.options.service_cidrs));
-    command
-        .arg(format!("--bind-address={}", plane.address))
-        .arg(format!("--secure-port={}", plane.ports.api))
-        .args([
-            // Nobody reconciles the endpoints of the Service `kubernetes`, and a loopback address may not be advertised.
-            "--endpoint-reconciler-type=none",
-            "--advertise-address=192.0.2.1",
-            // No controller makes service accounts here, and pods would wait for them.
-            "--disable-admission-plugins=ServiceAccount",
-        ]);
-    Process::start("kube-apiserver", &command, &plane.state.log("kube-apiserver"))
-}
 
 /// Flags of every API server here.
 pub(crate) fn arguments(
@@ -49,5 +25,18 @@ pub(crate) fn arguments(
         "--authorization-mode=Node,RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
         "--profiling=false".to_owned(),
+    ]
+}
+
+/// Further flags of an API server without controllers.
+pub(super) fn standalone(address: &str, port: u16) -> [String; 5] {
+    [
+        format!("--bind-address={address}"),
+        format!("--secure-port={port}"),
+        // Nobody reconciles the endpoints of the Service `kubernetes`, and a loopback address may not be advertised.
+        "--endpoint-reconciler-type=none".to_owned(),
+        "--advertise-address=192.0.2.1".to_owned(),
+        // No controller makes service accounts here, and pods would wait for them.
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
     ]
 }

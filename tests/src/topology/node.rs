@@ -12,7 +12,8 @@ use kube::api::{Api, PostParams};
 use serde_json::json;
 use spiderpool_testbox::calico;
 
-use super::{addresses, plug};
+use super::addresses;
+use super::wiring::plug;
 use crate::calico_like::Felix;
 use crate::control_plane::ControlPlane;
 use crate::dual::Dual;

@@ -21,8 +21,8 @@ use spiderpool_tests::exchange::{ask_socket, json_body};
 use spiderpool_tests::tools;
 use tokio::sync::Semaphore;
 
-use crate::IpamArguments;
 use crate::agents::{Agents, node};
+use crate::arguments::IpamArguments;
 use crate::memory::{Memory, MemoryRows};
 use crate::samples::{Pair, Report, Samples, Side};
 

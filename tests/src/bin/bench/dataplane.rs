@@ -1,138 +1,16 @@
 //! What the programs cost a packet: UDP round trips through the same topology, with and without them, in turns.
 
 mod builds;
+mod lab;
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
-use std::time::Instant;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result, ensure};
-use clap::Args;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
-use spiderpool_core::ip::Family;
-use spiderpool_tests::lab::{Lab, spec};
-use spiderpool_tests::matrix::DefaultRoute;
-use spiderpool_tests::namespaces::Namespaces;
-use spiderpool_tests::pod::Pod;
-use spiderpool_tests::probe::{LIMIT, PORT, Server};
-use spiderpool_tests::service;
-
-use crate::samples::{Pair, Report, Samples, Side};
-
-#[derive(Args)]
-pub(crate) struct DataplaneArguments {
-    /// Rounds; in each, every path is measured with and without programs.
-    #[arg(long, default_value_t = 10)]
-    rounds: usize,
-    /// Round trips per path and round.
-    #[arg(long, default_value_t = 2000)]
-    trips: usize,
-    /// Target directory of another build (`bin`, `bpf/spiderpool.o`), measured in alternating labs: the peer of each
-    /// row is then the same path with that build's programs, agent and plugins.
-    #[arg(long, value_name = "DIR")]
-    peer_build: Option<PathBuf>,
-    /// Labs of each build; only with --peer-build.
-    #[arg(long, default_value_t = 3)]
-    labs: usize,
-}
-
-/// One way through the network. The peer of a row is the same way from a pod whose programs are detached.
-struct TestPath {
-    name: &'static str,
-    to: IpAddr,
-    bound: [Option<IpAddr>; 2],
-    /// Whether it works without programs.
-    comparable: bool,
-}
+use crate::arguments::DataplaneArguments;
+use crate::samples::Report;
 
 pub(crate) fn measure(arguments: &DataplaneArguments, report: &mut Report) -> Result<()> {
     match &arguments.peer_build {
         Some(peer) => builds::measure(arguments, peer, report),
-        None => measure_lab(arguments, report),
+        None => lab::measure(arguments, report),
     }
-}
-
-/// One lab, whose rows compare a pod that has the programs with one that does not.
-fn measure_lab(arguments: &DataplaneArguments, report: &mut Report) -> Result<()> {
-    let lab = Lab::start(2, |step: &str| eprintln!("{step}"))?;
-    let topology = &lab.topology;
-    let (plane, node1, node2) = (&topology.plane, &topology.nodes[0], &topology.nodes[1]);
-    let pod = |name, node| Pod::add(plane, node, &spec(name, DefaultRoute::Eth0));
-    let (with, without, far) = (pod("with", node1)?, pod("without", node1)?, pod("far", node2)?);
-    detach(&without)?;
-    // One CPU for both ends: which CPUs the scheduler picks changes a round trip threefold.
-    let mut cpu = CpuSet::new();
-    cpu.set(0)?;
-    sched_setaffinity(Pid::from_raw(0), &cpu)?;
-    let server = Server::start(&far.namespaces)?;
-    let cluster_ip = service::create(plane, "bench", &[far.eth0])?;
-    service::wait_for_proxy(node1, cluster_ip, &[far.eth0])?;
-
-    for family in Family::ALL {
-        let bound = [Some(with.net1()?.get(family)), Some(without.net1()?.get(family))];
-        let (far_net1, service) = (far.net1()?.get(family), cluster_ip.get(family));
-        let ways = [
-            TestPath {
-                name: "underlay pod to underlay pod",
-                to: far_net1,
-                bound: [None; 2],
-                comparable: true,
-            },
-            TestPath {
-                name: "overlay pod to overlay pod",
-                to: far.eth0.get(family),
-                bound: [None; 2],
-                comparable: true,
-            },
-            TestPath { name: "ClusterIP", to: service, bound: [None; 2], comparable: true },
-            TestPath { name: "ClusterIP, bound to net1 (translated)", to: service, bound, comparable: false },
-        ];
-        for way in ways {
-            let mut pair = Pair::default();
-            for _ in 0..arguments.rounds {
-                for (side, pod) in [(Side::Ours, &with), (Side::Peer, &without)] {
-                    if side == Side::Peer && !way.comparable {
-                        continue;
-                    }
-                    let bound = way.bound[usize::from(side == Side::Peer)];
-                    let trips = round_trips(&pod.namespaces, way.to, bound, arguments.trips)
-                        .with_context(|| format!("{family} {}, {side:?}", way.name))?;
-                    pair.side(side).push(trips.quantile(0.5).context("no round trips")?);
-                }
-            }
-            report.add(format!("{family} {}: round trip", way.name), "us", &pair);
-        }
-    }
-    drop(server);
-    Ok(())
-}
-
-/// Removes the programs from all NICs of a pod.
-fn detach(pod: &Pod) -> Result<()> {
-    for nic in ["eth0", "net1", "sp0"] {
-        pod.namespaces.output("tc", &["qdisc", "del", "dev", nic, "clsact"])?;
-    }
-    Ok(())
-}
-
-/// Microseconds of each of `count` round trips of a small datagram; the first of the flow is not counted.
-fn round_trips(from: &Namespaces, to: IpAddr, bound: Option<IpAddr>, count: usize) -> Result<Samples> {
-    from.run(|| {
-        let any = if to.is_ipv4() { "0.0.0.0".parse()? } else { "::".parse()? };
-        let socket = UdpSocket::bind(SocketAddr::new(bound.unwrap_or(any), 0))?;
-        socket.connect(SocketAddr::new(to, PORT))?;
-        socket.set_read_timeout(Some(LIMIT))?;
-        let mut samples = Samples::default();
-        for index in 0..=count {
-            let start = Instant::now();
-            socket.send(&[0; 16])?;
-            let size = socket.recv(&mut [0; 128]).with_context(|| format!("no answer to packet {index}"))?;
-            ensure!(size > 0, "an empty answer");
-            if index > 0 {
-                samples.push(start.elapsed().as_secs_f64() * 1e6);
-            }
-        }
-        Ok(samples)
-    })
 }

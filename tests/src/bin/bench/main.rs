@@ -6,6 +6,7 @@
 
 mod agents;
 mod allocation;
+mod arguments;
 mod call;
 mod cluster;
 mod coordinator;
@@ -16,11 +17,10 @@ mod memory;
 mod plugin;
 mod samples;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
+use arguments::{DataplaneArguments, IpamArguments};
 use samples::Report;
 
 #[derive(Parser)]
@@ -40,34 +40,9 @@ enum What {
     /// The coordinator plugin as a whole process, programs attached; macvlan with and without address detection.
     Cni(coordinator::CniArguments),
     /// Round trips of packets with and without the programs.
-    Dataplane(dataplane::DataplaneArguments),
+    Dataplane(DataplaneArguments),
     /// A whole cluster: installation, the start of many pods, memory.
     Cluster(cluster::ClusterArguments),
-}
-
-#[derive(Args)]
-pub(crate) struct IpamArguments {
-    /// Another agent with the same socket API, configuration and custom resources, measured in alternating rounds.
-    #[arg(long)]
-    peer_agent: Option<PathBuf>,
-    /// Another IPAM plugin with the same configuration, measured in alternating calls.
-    #[arg(long)]
-    peer_plugin: Option<PathBuf>,
-    /// Rounds of the allocation benchmark.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Pods that want an address each.
-    #[arg(long, default_value_t = 1000)]
-    pods: usize,
-    /// Agents, each for its own node.
-    #[arg(long, default_value_t = 10)]
-    agents: usize,
-    /// ADDs in flight per agent.
-    #[arg(long, default_value_t = 10)]
-    in_flight: usize,
-    /// Calls of the plugin.
-    #[arg(long, default_value_t = 100)]
-    calls: usize,
 }
 
 fn main() -> Result<()> {

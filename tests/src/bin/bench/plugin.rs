@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use spiderpool_tests::tools;
 
-use crate::IpamArguments;
+use crate::arguments::IpamArguments;
 use crate::call::Call;
 use crate::instant_agent;
 use crate::samples::{Pair, Report, Side};

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::DataplaneArguments;
+use crate::arguments::DataplaneArguments;
 use crate::samples::{Pair, Report, Row, Side};
 
 /// Measures `labs` labs of each build, in turns.
