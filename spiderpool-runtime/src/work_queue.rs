@@ -1,29 +1,31 @@
 //! A queue of keys to reconcile, as Kubernetes' controllers have it: a key waits once however often it is added, is
 //! reconciled by one worker at a time, and after a failure again with exponential back-off, while others go on.
 //!
-//! Order and time are those of kube's `scheduler`. kube's `Controller` around it does not fit: it keeps every object in
-//! a store, and reconciles only what is in there, not what is gone.
+//! Keys are taken in the order in which they are due, so that none waits for ever while others come again and again.
+//! kube's scheduler does not promise that: keys that are due while no worker is free wait in a set without order. Its
+//! `Controller` does not fit either: it keeps every object in a store, and reconciles only what is in there, not what is
+//! gone.
 
+mod schedule;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
-use std::hash::{Hash, Hasher};
-use std::pin::pin;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
-use futures::channel::mpsc;
-use futures::future::poll_fn;
+use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use futures::{Stream as _, StreamExt as _};
-use kube::runtime::scheduler::{ScheduleRequest, scheduler};
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
 
 use crate::backoff::{MIN_PAUSE, exponential};
+use schedule::{Entry, Schedule, Take};
 
 /// When a key that was reconciled is reconciled again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,50 +66,37 @@ pub trait Reconciler<K> {
 
 /// Adds keys to a queue. Cheap to clone.
 #[derive(Debug)]
-pub struct WorkQueue<K>(mpsc::UnboundedSender<ScheduleRequest<Entry<K>>>);
+pub struct WorkQueue<K>(Arc<Shared<K>>);
 
-/// The other end of a [`WorkQueue`].
 #[derive(Debug)]
-pub struct Workers<K> {
-    added: mpsc::UnboundedReceiver<ScheduleRequest<Entry<K>>>,
-    queue: WorkQueue<K>,
+struct Shared<K> {
+    schedule: Mutex<Schedule<K>>,
+    changed: Notify,
 }
 
-/// A key, and since when it is due.
-#[derive(Debug, Clone)]
-struct Entry<K> {
-    key: K,
-    since: Instant,
-}
-
-impl<K: PartialEq> PartialEq for Entry<K> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl<K: Eq> Eq for Entry<K> {}
-
-impl<K: Hash> Hash for Entry<K> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key.hash(state);
-    }
-}
+/// Who reconciles the keys of a [`WorkQueue`].
+#[derive(Debug)]
+pub struct Workers<K>(WorkQueue<K>);
 
 /// An empty queue and its workers.
 pub fn work_queue<K>() -> (WorkQueue<K>, Workers<K>) {
-    let (sender, added) = mpsc::unbounded();
-    let queue = WorkQueue(sender);
-    (queue.clone(), Workers { added, queue })
+    let queue = WorkQueue(Arc::new(Shared { schedule: Mutex::default(), changed: Notify::new() }));
+    (queue.clone(), Workers(queue))
 }
 
 impl<K> Clone for WorkQueue<K> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<K> WorkQueue<K> {
+    fn schedule(&self) -> MutexGuard<'_, Schedule<K>> {
+        self.0.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Clone + Eq + Hash> WorkQueue<K> {
     /// Has the key reconciled as soon as a worker is free.
     pub fn add(&self, key: K) {
         self.add_after(key, Duration::ZERO);
@@ -116,20 +105,36 @@ impl<K> WorkQueue<K> {
     /// Has the key reconciled after this time; of several times for one key the earliest counts.
     pub fn add_after(&self, key: K, delay: Duration) {
         let due = Instant::now() + delay;
-        self.schedule(Entry { key, since: due }, due);
+        self.insert(Entry { key, since: due }, due);
     }
 
-    fn schedule(&self, message: Entry<K>, run_at: Instant) {
-        // It fails when the workers have ended, and with them the reason to reconcile.
-        let _ended = self.0.unbounded_send(ScheduleRequest { message, run_at });
+    fn insert(&self, entry: Entry<K>, run_at: Instant) {
+        self.schedule().insert(entry, run_at);
+        self.0.changed.notify_one();
+    }
+
+    /// The key that is due longest and not held; waits for one.
+    async fn take(&self, held: &HashSet<K>) -> Entry<K> {
+        loop {
+            let taken = self.schedule().take(Instant::now(), held);
+            match taken {
+                Take::Due(entry) => return entry,
+                Take::At(due) => {
+                    tokio::select! {
+                        () = sleep_until(due) => {}
+                        () = self.0.changed.notified() => {}
+                    }
+                }
+                Take::Empty => self.0.changed.notified().await,
+            }
+        }
     }
 }
 
 impl<K: Clone + Eq + Hash> Workers<K> {
     /// Reconciles until shutdown, at most `limit` keys at a time; reconciliations that have begun are finished.
     pub async fn run(self, limit: usize, reconciler: &impl Reconciler<K>, shutdown: &CancellationToken) {
-        let Self { added, queue } = self;
-        let mut scheduler = pin!(scheduler(added));
+        let Self(queue) = self;
         let mut running = FuturesUnordered::new();
         // Keys that no worker may take: they are being reconciled, or their minimum interval is not over.
         let mut held = HashSet::new();
@@ -137,17 +142,9 @@ impl<K: Clone + Eq + Hash> Workers<K> {
         let mut backoffs = HashMap::new();
         loop {
             let has_free_worker = running.len() < limit;
-            let next = poll_fn(|cx| {
-                if has_free_worker {
-                    let is_free = |entry: &Entry<K>| !held.contains(&entry.key);
-                    pin!(scheduler.as_mut().hold_unless(is_free)).poll_next(cx)
-                } else {
-                    pin!(scheduler.as_mut().hold()).poll_next(cx)
-                }
-            });
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(entry) = next => {
+                entry = queue.take(&held), if has_free_worker => {
                     held.insert(entry.key.clone());
                     let begun = Instant::now();
                     running.push(async move {
@@ -167,7 +164,7 @@ impl<K: Clone + Eq + Hash> Workers<K> {
                             let backoff = backoffs.entry(key.clone()).or_insert_with(|| exponential().build());
                             let pause = backoff.next().unwrap_or_default();
                             reconciler.failed(&key, &error, pause);
-                            queue.schedule(Entry { key: key.clone(), since }, now + pause);
+                            queue.insert(Entry { key: key.clone(), since }, now + pause);
                             // However often it is added meanwhile: no attempt after attempt.
                             Action::await_change().with_min_interval(MIN_PAUSE)
                         }

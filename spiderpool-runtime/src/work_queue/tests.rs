@@ -185,3 +185,33 @@ async fn a_shutdown_finishes_what_has_begun_and_begins_nothing() {
     assert_eq!((recorder.begun.borrow().len(), recorder.finished.get()), (2, 2));
     queue.add("d");
 }
+
+/// A key that comes back at once would otherwise be taken before those that have waited while no worker was free.
+#[tokio::test(start_paused = true)]
+async fn keys_that_come_again_and_again_do_not_keep_others_waiting() {
+    const KEYS: [&str; 20] =
+        ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
+    let action = Action::requeue(Duration::from_millis(50)).with_min_interval(Duration::from_millis(50));
+    let recorder = Recorder { action, work: Duration::from_millis(10), ..Recorder::new() };
+    let (queue, workers) = work_queue();
+    for key in KEYS {
+        queue.add(key);
+    }
+    run_for(SECOND * 10, workers, 1, &recorder).await;
+    let runs = KEYS.map(|key| recorder.times(key).len());
+    let (least, most) = (runs.iter().min().unwrap(), runs.iter().max().unwrap());
+    assert!(least * 2 >= *most && *most > 10, "{runs:?}");
+}
+
+/// Nobody takes them while the first list fails, for example.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_added_ten_thousand_times_waits_once() {
+    let (queue, workers) = work_queue();
+    for _ in 0..10_000 {
+        queue.add("a");
+    }
+    assert_eq!(queue.schedule().len(), 1);
+    let recorder = Recorder::new();
+    run_for(SECOND, workers, 1, &recorder).await;
+    assert_eq!(recorder.finished.get(), 1);
+}
