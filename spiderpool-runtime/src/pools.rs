@@ -89,8 +89,11 @@ impl<T> PoolIndex<T> {
         Some(PoolEntry { spec, terminating: indexed.terminating, overlap })
     }
 
-    /// What a pool that is not in the index shares with one of it that hands out addresses.
+    /// What a pool that is not in the index shares with one of it that hands out addresses; nothing if it is disabled.
     pub fn find_overlap(&self, pool: &Pool) -> Option<Overlap> {
+        if pool.disabled {
+            return None;
+        }
         let serving = self.pools.values().filter(|indexed| indexed.is_serving());
         let serving = serving.filter_map(IndexedPool::last_valid);
         serving.filter(|other| other.name != pool.name).find_map(|other| overlaps::between(pool, other))
@@ -151,6 +154,16 @@ impl<T> PoolIndex<T> {
         self.pools.insert(name, after);
     }
 
+    /// A list says what there is, also where it goes back in time: etcd was restored from an older snapshot, and what is
+    /// known of later generations was never so. The next generation of the same number may have another spec.
+    pub fn forget_later(&mut self, listed: &ObjectMeta) {
+        let known = pool_name(listed).and_then(|name| self.pools.get_mut(&name));
+        if let Some(known) = known.filter(|known| listed.generation < known.generation) {
+            known.generation = listed.generation;
+            known.is_current = false;
+        }
+    }
+
     /// The spec of a pool has been read. One of an earlier generation, or of another pool of the name, is ignored.
     pub fn apply_spec(&mut self, meta: &ObjectMeta, spec: ParsedSpec) {
         let Some(name) = pool_name(meta) else { return };
@@ -162,11 +175,12 @@ impl<T> PoolIndex<T> {
         indexed.terminating = meta.deletion_timestamp.is_some();
         indexed.is_current = true;
         match &spec {
-            Ok(pool) => {
+            Ok(pool) if !pool.disabled => {
                 let others = self.pools.values().filter_map(IndexedPool::last_valid).map(AsRef::as_ref);
-                self.overlaps.insert(pool, others.filter(|other| other.name != name));
+                self.overlaps.insert(pool, others.filter(|other| other.name != name && !other.disabled));
             }
-            Err(_) => self.overlaps.remove(&name),
+            // Disabled pools may share addresses with each other, in any number.
+            Ok(_) | Err(_) => self.overlaps.remove(&name),
         }
         if let Some(indexed) = self.pools.get_mut(&name) {
             indexed.spec = Some(spec);
@@ -219,6 +233,7 @@ impl Index<PartialObjectMeta<SpiderIPPool>> for PoolIndex {
     fn reset(&mut self, pools: Vec<PartialObjectMeta<SpiderIPPool>>) {
         self.retain(&pools.iter().filter_map(|pool| pool_name(&pool.metadata)).collect());
         for pool in pools {
+            self.forget_later(&pool.metadata);
             self.apply(pool);
         }
     }

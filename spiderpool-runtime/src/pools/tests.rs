@@ -83,6 +83,39 @@ fn an_older_state_changes_nothing() {
     assert_eq!(usable(&index), Some(1));
 }
 
+/// etcd was restored from an older snapshot: the next generation has the number of one that was never so.
+#[test]
+fn a_list_that_goes_back_in_time_counts() {
+    let mut index = PoolIndex::default();
+    let wide = object("p", "u", 5, &spec("10.6.0.1-10.6.0.100"));
+    apply(&mut index, &wide);
+    let narrow = object("p", "u", 4, &spec("10.6.0.1-10.6.0.50"));
+    index.reset(vec![meta(&narrow)]);
+    assert_eq!((index.unread(), usable(&index)), ([name("p")].into(), None));
+    index.apply_spec(&meta(&narrow).metadata, parse(&narrow));
+    assert_eq!(usable(&index), Some(50));
+    let other = object("p", "u", 5, &spec("10.6.0.1-10.6.0.7"));
+    index.apply(meta(&other));
+    assert_eq!(usable(&index), None, "another generation 5");
+    index.apply_spec(&meta(&other).metadata, parse(&other));
+    assert_eq!(usable(&index), Some(7));
+}
+
+/// They may share addresses with each other, in any number.
+#[test]
+fn disabled_pools_keep_no_overlaps() {
+    let mut index = PoolIndex::default();
+    for number in 0..20 {
+        let mut spec = spec("10.6.0.1-10.6.0.9");
+        spec["disable"] = json!(true);
+        apply(&mut index, &object(&format!("off{number}"), "u", 1, &spec));
+    }
+    apply(&mut index, &object("p", "u", 1, &spec("10.6.0.5")));
+    assert!(index.names().all(|name| index.overlaps.of_pool(name).into_iter().next().is_none()));
+    apply(&mut index, &object("off3", "u", 2, &spec("10.6.0.1-10.6.0.9")));
+    assert_eq!(index.entry(&name("p")).unwrap().overlap.unwrap().second, name("off3"));
+}
+
 #[test]
 fn a_pool_that_was_made_anew_is_another() {
     let mut index = PoolIndex::default();
