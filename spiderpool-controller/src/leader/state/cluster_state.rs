@@ -162,8 +162,8 @@ impl Index<SlimEndpoint> for ClusterState {
     }
 
     fn delete(&mut self, endpoint: &SlimEndpoint) {
-        let Some(pod) = &endpoint.pod else { return };
-        if let Some(pod) = self.endpoints.remove(&pod.name) {
+        let Some(name) = &endpoint.name else { return };
+        if let Some(pod) = self.endpoints.remove(name) {
             self.mark_pod_changed(pod);
         }
     }
@@ -192,6 +192,7 @@ impl Index<PoolObject> for ClusterState {
         self.changes.pools.extend(self.pools.names().cloned().map(Into::into));
         self.pools.retain(&objects.iter().filter_map(|object| pool_name(object.meta())).collect());
         for object in objects {
+            self.pools.forget_later(object.meta());
             self.apply(object);
         }
         self.mark_all_changed();

@@ -41,9 +41,11 @@ impl EndpointIndex {
         self.0.iter().map(|(name, endpoint)| PodIdentity { name: name.clone(), uid: endpoint.uid.clone() })
     }
 
-    /// Adds or replaces an endpoint; returns its pod, `None` if it names none.
+    /// Adds or replaces an endpoint; returns its pod. One that names none is not kept: then the pod that it named before.
     pub(super) fn insert(&mut self, endpoint: &SlimEndpoint, interner: &mut Interner) -> Option<PodIdentity> {
-        let pod = interner.share_identity(endpoint.pod.as_ref()?);
+        let name = endpoint.name.clone()?;
+        let Some(uid) = endpoint.uid.clone() else { return self.remove(&name) };
+        let pod = interner.share_identity(&PodIdentity { name, uid });
         let known = KnownEndpoint {
             uid: pod.uid.clone(),
             is_owned: endpoint.is_owned,

@@ -14,7 +14,7 @@ use spiderpool_api::pod::{self, PodObject};
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::ipam::address_name::parse_object_name;
 use spiderpool_core::ipam::pod_stage::PodStage;
-use spiderpool_core::names::{NodeName, PodIdentity, PodName};
+use spiderpool_core::names::{NodeName, PodIdentity, PodName, PodUid};
 use tracing::warn;
 
 /// What is read of a node's spec: nothing.
@@ -71,6 +71,12 @@ impl From<PodObject> for SlimPod {
     }
 }
 
+/// The pod of this metadata's name, whichever it is.
+fn pod_name(meta: &ObjectMeta) -> Option<PodName> {
+    let name = PodName::new(meta.namespace.as_deref()?, meta.name.as_deref()?);
+    name.inspect_err(|error| warn!(%error, "object cannot be parsed, ignored")).ok()
+}
+
 /// The pod of this metadata's name.
 fn identity(meta: &ObjectMeta, uid: &str) -> Option<PodIdentity> {
     let name = PodName::new(meta.namespace.as_deref()?, meta.name.as_deref()?);
@@ -125,8 +131,10 @@ impl From<SpiderIPAddress> for SlimAddress {
 /// An endpoint as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SlimEndpoint {
+    /// The pod's name, which is the endpoint's; `None` if it is invalid.
+    pub(super) name: Option<PodName>,
     /// `None` if it names no pod.
-    pub(super) pod: Option<PodIdentity>,
+    pub(super) uid: Option<PodUid>,
     /// Whether the pod owns it. One that was made to outlive its pod has no such owner.
     pub(super) is_owned: bool,
     /// NICs and their addresses.
@@ -144,7 +152,8 @@ impl From<SpiderEndpoint> for SlimEndpoint {
         Self {
             entries: entries.collect(),
             is_owned: meta.owner_references.iter().flatten().any(|owner| owner.kind == "Pod"),
-            pod: identity(&meta, &current.uid),
+            name: pod_name(&meta),
+            uid: current.uid.parse().ok(),
         }
     }
 }

@@ -51,7 +51,8 @@ fn address_of(net: &str, uid: &str, kind: &str, state: AddressState) -> SlimAddr
 
 fn endpoint(uid: &str, nets: &[&str]) -> SlimEndpoint {
     SlimEndpoint {
-        pod: Some(id(uid)),
+        name: Some(id(uid).name),
+        uid: Some(id(uid).uid),
         is_owned: true,
         entries: nets.iter().map(|net| ("net1".to_owned(), net.parse().unwrap())).collect(),
     }
@@ -199,4 +200,18 @@ fn an_unreadable_address_is_in_use_without_an_owner() {
     state.apply(unreadable);
     assert!(state.addresses.owner(&id("u")).is_none());
     assert_eq!(state.addresses.count("pool"), 1);
+}
+
+#[test]
+fn an_endpoint_that_lost_its_pods_uid_is_not_the_pods() {
+    let mut state = ClusterState::default();
+    state.apply(pod("u", PodStage::Alive));
+    state.apply(address("10.0.0.1/24", "u"));
+    state.apply(endpoint("u", &["10.0.0.1/24"]));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None);
+    let emptied = SlimEndpoint { uid: None, ..endpoint("u", &[]) };
+    state.apply(emptied.clone());
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::WriteEndpoint);
+    state.delete(&emptied);
+    assert!(state.endpoints.pods().next().is_none());
 }
