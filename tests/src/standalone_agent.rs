@@ -102,6 +102,11 @@ impl StandaloneAgent {
         Ok(self.get("metrics are served", "/metrics").await?.1)
     }
 
+    /// Its whole log.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
     /// GET on a port that the agent's log names.
     async fn get(&self, message: &str, path: &str) -> Result<(StatusCode, String)> {
         let log = fs::read_to_string(&self.log)?;

@@ -266,6 +266,22 @@ async fn an_answer_is_lost_and_the_address_cannot_be_read() {
     assert!(held(&bench, &gone).is_empty());
 }
 
+/// The runtime executes DEL after an ADD that failed, and ADD again: the pod lives, and gets what it may have got.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_del_of_a_living_pod_leaves_an_unknown_outcome_to_the_next_add() {
+    let bench = bench("living", 58).await;
+    let pod = bench.pod_with_pool("living", "n1", "a4");
+    let (agent, proxy) = agent(&bench, Fault::LoseAnswerThenSight, 1).await;
+    support::outage(&agent, &pod.add("eth0", "c1"), "API server unreachable").await;
+    let before = held(&bench, &pod);
+    assert_eq!(before.len(), 1, "the server has taken it");
+    // Nobody can say yet whose the address is, and nobody has to.
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    proxy.restore();
+    let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c2")).await.unwrap().ok().unwrap();
+    assert_eq!((addresses(&answer), held(&bench, &pod)), (before.clone(), before));
+}
+
 /// The agent does not know whether the pod holds an address, and no DEL names the pod.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_pod_may_hold_goes_with_it() {

@@ -133,6 +133,40 @@ async fn a_late_del_of_an_old_sandbox_frees_nothing_of_the_new_one() {
     assert_eq!(bench.held(&pod).len(), 0);
 }
 
+/// An object without a network and one with an empty one read the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_an_empty_network_is_one_without() {
+    let bench = Bench::new("no-network").await;
+    bench.pool("p", "10.127.0.0/24", &["10.127.0.2-10.127.0.9"], &json!({}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    for container in ["c1", "c2"] {
+        let mut add = pod.add("eth0", container);
+        add["network"] = json!("");
+        agent.ask(Method::POST, path::IP, &add).await.unwrap().ok().unwrap();
+    }
+    assert_eq!(bench.held(&pod).len(), 1);
+}
+
+/// An object that cannot be parsed any more: nobody knows whose it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_whose_object_became_unreadable_is_not_called_freed() {
+    let bench = Bench::new("unreadable").await;
+    bench.pool("p", "10.128.0.0/24", &["10.128.0.2-10.128.0.9"], &json!({}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    let ip = addresses(&answer).first().unwrap().split('/').next().unwrap().to_owned();
+    let plane = ControlPlane::shared();
+    plane.kubectl(&["patch", "sip", &ip, "--type=merge", "-p", r#"{"spec":{"node":"Upper"}}"#]).unwrap();
+    bench.delete_pod(&pod);
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    let log = agent.log().unwrap();
+    let of_address = |part: &str| log.lines().any(|line| line.contains(part) && line.contains(&ip));
+    assert!(of_address("cannot be parsed any more") && !of_address("\"freed\""), "{log}");
+    assert!(plane.kubectl(&["get", "sip", &ip]).is_ok());
+}
+
 /// Upstream's case A00016.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_pod_keeps_what_it_got_and_takes_no_more() {

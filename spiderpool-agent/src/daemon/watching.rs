@@ -62,7 +62,13 @@ pub(super) fn start(
         pods.start(watcher(Api::<PodObject>::all(client.clone()), of_node), &indexes.pods, on_pods),
         namespaces.start(namespace_events, &indexes.namespaces, || {}),
         pools.start(pool_events, &indexes.pools, on_pools),
-        tokio::spawn(agent.ipam.pool_specs().clone().run(shutdown.clone())),
+        tokio::spawn(
+            agent
+                .ipam
+                .pool_specs()
+                .clone()
+                .run(health.condition("specs of pools", Scope::Readiness), shutdown.clone()),
+        ),
         reserved.start(all(&client), &indexes.reserved, || {}),
         coordinators.start(all(&client), &agent.coordinators, on_coordinator),
         tokio::spawn(probe(kube.clone(), health.condition("API server", Scope::Readiness), shutdown.clone())),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::Ipam;
-use super::allocator::AddressObject;
+use super::allocator::{AddressObject, Freed};
 use super::error::{AllocateError, PodError};
 use super::keyed_mutex::KeyedGuard;
 use super::request::AllocationRequest;
@@ -164,7 +164,10 @@ impl Ipam {
             for object in surplus {
                 let (address, pool) = (object.holding.address, &object.holding.pool);
                 match allocator.free(&object).await {
-                    Ok(()) => info!(%address, %pool, "surplus address of the pod freed"),
+                    Ok(Freed::Yes) => info!(%address, %pool, "surplus address of the pod freed"),
+                    Ok(Freed::Unreadable) => {
+                        warn!(%address, %pool, "surplus address of the pod not freed: its SpiderIPAddress cannot be parsed any more");
+                    }
                     Err(error) => warn!(%address, %error, "surplus address of the pod is not freed yet"),
                 }
             }

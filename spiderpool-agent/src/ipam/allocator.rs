@@ -24,7 +24,7 @@ use tracing::debug;
 use crate::watches::{ReservedIndex, Shared};
 use pending_creates::{PendingCreates, Purpose};
 use search::{FreeAddresses, api_server_failed};
-use store::{AddressStore, Creation};
+use store::{AddressStore, Creation, Reread};
 
 pub(crate) use holdings::{AddressObject, HoldingIndex};
 
@@ -48,6 +48,15 @@ pub(super) struct Claimant {
     pub(super) network: Option<Arc<str>>,
     /// Cancelled when nobody waits for the addresses any more.
     pub(super) abandoned: CancellationToken,
+}
+
+/// What came of an attempt to free an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freed {
+    /// It is not the pod's any more.
+    Yes,
+    /// Its object does not parse any more: nobody knows whose it is.
+    Unreadable,
 }
 
 /// Takes and frees the addresses of this node's pods.
@@ -280,7 +289,7 @@ impl AddressAllocator {
     }
 
     /// Frees the address, unless its object has become something else meanwhile.
-    pub(super) async fn free(&self, object: &AddressObject) -> Result<(), ApiFailure> {
+    pub(super) async fn free(&self, object: &AddressObject) -> Result<Freed, ApiFailure> {
         let mut known = Some(object.clone());
         while let Some(object) = known {
             if self.store.delete(&object).await? {
@@ -288,12 +297,19 @@ impl AddressAllocator {
             }
             let is_same_sandbox =
                 |now: &AddressObject| now.holding.container_id == object.holding.container_id;
-            known = self.store.reread(&object).await?.filter(is_same_sandbox);
+            known = match self.store.reread(&object).await? {
+                Reread::Same(now) => Some(now).filter(is_same_sandbox),
+                Reread::Other => None,
+                Reread::Unreadable => {
+                    self.holdings.write(|index| index.delete(object.holding.ip()));
+                    return Ok(Freed::Unreadable);
+                }
+            };
         }
         let holding = &object.holding;
         self.holdings.write(|index| index.delete(holding.ip()));
         self.free.released(&holding.pool, holding.ip());
-        Ok(())
+        Ok(Freed::Yes)
     }
 
     /// Forgets the usage of pools that do not exist any more.

@@ -12,9 +12,9 @@ use spiderpool_core::ipam::release::{
     Disposition, Evidence, NodeState, PodEvidence, ReleasePolicy, SandboxState, plan_release,
 };
 use spiderpool_core::names::PodIdentity;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::allocator::AddressAllocator;
+use super::allocator::{AddressAllocator, Freed};
 use super::endpoint_queue::EndpointQueue;
 use super::error::ReleaseError;
 use super::pods::Pods;
@@ -51,8 +51,14 @@ impl Releaser {
         let freed = chosen.iter().map(|object| async move { (object, self.allocator.free(object).await) });
         for (object, outcome) in join_all(freed).await {
             let Holding { address, pool, .. } = &*object.holding;
-            outcome.map_err(|source| ReleaseError::Address { address: *address, pod: name(), source })?;
-            info!(%address, %pool, uid = %pod.uid, "freed");
+            let outcome =
+                outcome.map_err(|source| ReleaseError::Address { address: *address, pod: name(), source })?;
+            match outcome {
+                Freed::Yes => info!(%address, %pool, uid = %pod.uid, "freed"),
+                Freed::Unreadable => {
+                    warn!(%address, %pool, uid = %pod.uid, "not freed: the SpiderIPAddress cannot be parsed any more, correct or delete it");
+                }
+            }
         }
         Ok(())
     }
@@ -72,6 +78,11 @@ impl Releaser {
     /// What a DEL frees: what this sandbox uses on this NIC, unless the pod is alive. Others may still be up.
     pub(super) async fn free_nic(&self, pod: &PodIdentity, args: &IpamDelArgs) -> Result<(), ReleaseError> {
         let found = self.found(pod).await?;
+        if found.as_ref().is_some_and(|found| found.identity == *pod && found.stage == PodStage::Alive) {
+            // An ADD whose outcome is unknown stays so: the next one repeats it.
+            info!(uid = %pod.uid, "the pod is alive and keeps its addresses");
+            return Ok(());
+        }
         let evidence = evidence(found.as_deref(), SandboxState::TornDown, None);
         let is_chosen = |holding: &Holding| {
             holding.container_id.as_ref() == Some(&args.container_id)

@@ -59,7 +59,8 @@ impl AllocationRequest {
                 owner: Arc::new(Owner { pod: pod.identity.clone(), workload: Some(workload) }),
                 container_id: args.container_id,
                 nic: args.if_name,
-                network: args.network.map(Arc::from),
+                // An object without a network reads as one with an empty one.
+                network: args.network.filter(|network| !network.is_empty()).map(Arc::from),
                 abandoned,
             },
             pod,

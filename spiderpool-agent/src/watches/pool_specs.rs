@@ -18,6 +18,7 @@ use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Resource as _};
 use spiderpool_core::ipam::PoolEntry;
 use spiderpool_core::names::PoolName;
+use spiderpool_runtime::health::Condition;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use spiderpool_runtime::pools::{PoolIndex, PoolObject, parse};
 use spiderpool_runtime::watch::Shared;
@@ -133,9 +134,23 @@ impl PoolSpecs {
         read
     }
 
-    /// Reads what has changed until shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(self.read_changes()).await;
+    /// Reads what has changed until shutdown. `listed` is met when the specs of all pools have been listed.
+    pub async fn run(self, listed: Condition, shutdown: CancellationToken) {
+        let work = async { tokio::join!(self.read_changes(), self.report(&listed)) };
+        shutdown.run_until_cancelled(work).await;
+    }
+
+    async fn report(&self, condition: &Condition) {
+        let mut listed = self.0.listed.subscribe();
+        loop {
+            match &*listed.borrow_and_update() {
+                Ok(()) => condition.met(),
+                Err(cause) => condition.unmet(cause.as_str()),
+            }
+            if listed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn read_changes(&self) {
@@ -181,34 +196,33 @@ impl PoolSpecs {
     async fn read_all(&self, names: BTreeSet<PoolName>) -> BTreeSet<PoolName> {
         let is_first = self.0.listed.borrow().is_err();
         if !is_first && names.len() <= SINGLE_READS {
-            return self.read_each(names).await;
-        }
-        match self.0.list().await {
-            Ok(()) => self.set_listed(Ok(())),
-            Err(failure) => {
-                warn!(pools = names.len(), %failure, "pools cannot be listed, trying again");
-                if is_first {
-                    self.set_listed(Err(failure.to_string()));
-                }
-            }
+            self.read_each(&names).await;
+        } else {
+            self.list(names.len(), is_first).await;
         }
         let unread = self.0.index.read(PoolIndex::unread);
         names.intersection(&unread).cloned().collect()
     }
 
-    async fn read_each(&self, names: BTreeSet<PoolName>) -> BTreeSet<PoolName> {
-        let reads = stream::iter(names).map(|name| async move {
-            match self.read(&name).await {
-                Ok(Some(_)) => None,
-                // The watch will say so.
-                Ok(None) => Some(name),
-                Err(failure) => {
-                    warn!(pool = %name, %failure, "pool cannot be read, trying again");
-                    Some(name)
+    async fn list(&self, pools: usize, is_first: bool) {
+        match self.0.list().await {
+            Ok(()) => self.set_listed(Ok(())),
+            Err(failure) => {
+                warn!(pools, %failure, "pools cannot be listed, trying again");
+                if is_first {
+                    self.set_listed(Err(failure.to_string()));
                 }
             }
+        }
+    }
+
+    async fn read_each(&self, names: &BTreeSet<PoolName>) {
+        let reads = stream::iter(names).for_each_concurrent(CONCURRENT_READS, |name| async move {
+            if let Err(failure) = self.read(name).await {
+                warn!(pool = %name, %failure, "pool cannot be read, trying again");
+            }
         });
-        reads.buffer_unordered(CONCURRENT_READS).filter_map(std::future::ready).collect().await
+        reads.await;
     }
 }
 

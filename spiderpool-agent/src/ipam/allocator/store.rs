@@ -54,6 +54,17 @@ pub(super) enum Creation {
     Unknown(ApiFailure),
 }
 
+/// What has become of an object that was known.
+#[derive(Debug)]
+pub(super) enum Reread {
+    /// It has changed, and is still the pod's.
+    Same(AddressObject),
+    /// It is gone, or somebody else's.
+    Other,
+    /// It does not parse any more.
+    Unreadable,
+}
+
 /// Whether a list of the pool shows an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Listing {
@@ -135,7 +146,12 @@ impl AddressStore {
         let (name, parameters) = (object_name(known.holding.ip()), PatchParams::default());
         match self.kube.write(self.api.patch(&name, &parameters, &patch)).await {
             Ok(object) => Ok(readable(&object)),
-            Err(failure) if failure.is_not_found() || failure.is_conflict() => self.reread(known).await,
+            Err(failure) if failure.is_not_found() || failure.is_conflict() => {
+                Ok(match self.reread(known).await? {
+                    Reread::Same(now) => Some(now),
+                    Reread::Other | Reread::Unreadable => None,
+                })
+            }
             Err(failure) => Err(failure),
         }
     }
@@ -145,13 +161,21 @@ impl AddressStore {
         Ok(self.kube.read(self.api.get_opt(&object_name(ip))).await?.as_ref().and_then(readable))
     }
 
-    /// The object as it is now, if it is still the pod's.
-    pub(super) async fn reread(&self, known: &AddressObject) -> Result<Option<AddressObject>, ApiFailure> {
+    /// The object as it is now.
+    pub(super) async fn reread(&self, known: &AddressObject) -> Result<Reread, ApiFailure> {
         let identity = |object: &AddressObject| {
             let holding = &object.holding;
             (object.uid.clone(), holding.owner.pod.uid.clone(), holding.nic.clone())
         };
-        Ok(self.find(known.holding.ip()).await?.filter(|now| identity(now) == identity(known)))
+        let found = self.kube.read(self.api.get_opt(&object_name(known.holding.ip()))).await?;
+        let Some(found) = found.filter(|found| found.metadata.uid.as_deref() == Some(&*known.uid)) else {
+            return Ok(Reread::Other);
+        };
+        Ok(match readable(&found) {
+            Some(now) if identity(&now) == identity(known) => Reread::Same(now),
+            Some(_) => Reread::Other,
+            None => Reread::Unreadable,
+        })
     }
 
     /// Deletes the object if it is still the one that is known; `false` if it has changed meanwhile.

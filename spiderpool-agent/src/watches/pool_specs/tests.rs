@@ -8,6 +8,7 @@ use kube::client::Body;
 use kube::core::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt as _};
 use serde_json::{Value, json};
 use spiderpool_api::crd::SpiderIPPool;
+use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::watch::Index as _;
 
 use super::*;
@@ -48,6 +49,7 @@ impl Server {
 }
 
 struct Bench {
+    health: Health,
     server: Arc<Server>,
     index: Shared<PoolIndex>,
     specs: PoolSpecs,
@@ -70,7 +72,7 @@ impl Bench {
         });
         let index = Shared::<PoolIndex>::default();
         let kube = Kubernetes::new(Client::new(service, "default"));
-        Self { server, specs: PoolSpecs::new(kube, index.clone()), index }
+        Self { health: Health::default(), server, specs: PoolSpecs::new(kube, index.clone()), index }
     }
 
     fn put(&self, name: &str, generation: i64, spec: &Value) {
@@ -94,7 +96,8 @@ impl Bench {
 
     /// Runs the reader until `done`.
     async fn run_until(&self, done: impl Fn(&PoolIndex) -> bool) {
-        let reading = self.specs.clone().run(CancellationToken::new());
+        let listed = self.health.condition("specs of pools", Scope::Readiness);
+        let reading = self.specs.clone().run(listed, CancellationToken::new());
         let seen = async {
             while !self.index.read(&done) || self.specs.0.listed.borrow().is_err() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -212,7 +215,7 @@ async fn without_a_list_requests_say_why() {
     bench.put("p", 1, &spec(0));
     bench.server.refuses.store(true, Ordering::SeqCst);
     bench.list();
-    let told = async {
+    let refused = async {
         while bench.server.requests.lock().unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -221,8 +224,10 @@ async fn without_a_list_requests_say_why() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let error = bench.specs.wait_for(Duration::ZERO).await.unwrap_err().to_string();
         assert!(error.contains("Still missing: specs of pools: API server: "), "{error}");
+        let missing = bench.health.ready().unwrap_err().join(", ");
+        assert!(missing.contains("specs of pools"), "{missing}");
         bench.server.refuses.store(false, Ordering::SeqCst);
     };
-    tokio::join!(bench.run_until(all_read), told);
+    tokio::join!(bench.run_until(all_read), refused);
     assert_eq!(bench.specs.wait().await, Ok(()));
 }
