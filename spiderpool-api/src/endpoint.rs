@@ -7,7 +7,9 @@ use kube::core::ObjectMeta;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::DefaultRoute;
 use spiderpool_core::ipam::response::{NicRoute, RouteOrigin};
-use spiderpool_core::ipam::{Allocated, Holding, PodAnnotations, Pool, Response, Workload, build_response};
+use spiderpool_core::ipam::{
+    AddressState, Allocated, Holding, Owner, PodAnnotations, Pool, Response, Workload, build_response,
+};
 use spiderpool_core::names::{PodIdentity, PoolName};
 
 use crate::crd::{
@@ -116,6 +118,41 @@ pub fn restore<H: AsRef<Holding>>(
         });
     }
     endpoint_ips(&build_response(allocated, &annotations.routes))
+}
+
+/// The addresses that the endpoint of a running pod names and whose objects were lost: the pod holds none for that NIC
+/// and family. `held` is what it holds, in whatever state. The sandbox and the network's name are lost with the object.
+pub fn lost_holdings<H: AsRef<Holding>>(
+    endpoint: &SpiderEndpointStatus,
+    pod: &PodIdentity,
+    held: impl IntoIterator<Item = H>,
+) -> Vec<Holding> {
+    let held: Vec<H> = held.into_iter().collect();
+    let SpiderEndpointStatus { current, owner_controller_type, owner_controller_name } = endpoint;
+    let workload = (!owner_controller_type.is_empty()).then(|| Workload {
+        kind: owner_controller_type.as_str().into(),
+        name: owner_controller_name.as_str().into(),
+    });
+    let owner = Arc::new(Owner { pod: pod.clone(), workload });
+    let named = current.ips.iter().flat_map(|ip| {
+        let both = [(&ip.ipv4, &ip.ipv4_pool), (&ip.ipv6, &ip.ipv6_pool)];
+        both.into_iter().filter_map(|(address, pool)| {
+            Some(Holding {
+                address: address.as_ref()?.parse().ok()?,
+                pool: pool.as_ref()?.parse().ok()?,
+                nic: ip.interface.parse().ok()?,
+                owner: Arc::clone(&owner),
+                node: current.node.parse().ok(),
+                container_id: None,
+                network: None,
+                state: AddressState::Bound,
+            })
+        })
+    });
+    let is_held = |lost: &Holding| {
+        held.iter().map(AsRef::as_ref).any(|held| held.nic == lost.nic && held.family() == lost.family())
+    };
+    named.filter(|named| !is_held(named)).collect()
 }
 
 /// Whether an endpoint lacks an address that it should name.
@@ -280,5 +317,31 @@ mod tests {
         let more = record("u", &["net2"]).over(&found, &known).unwrap();
         assert_eq!(more.metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(more.status.unwrap().current.ips.len(), 3);
+    }
+
+    #[test]
+    fn what_an_endpoint_names_and_its_pod_does_not_hold_is_lost() {
+        let status: SpiderEndpointStatus = serde_json::from_value(json!({
+            "current": {"uid": "u", "node": "n1", "ips": [
+                {"interface": "net1", "ipv4": "10.6.0.2/16", "ipv4Pool": "p4", "ipv6": "fd00::2/64", "ipv6Pool": "p6"},
+                {"interface": "net2", "ipv4": "not an address", "ipv4Pool": "p4"},
+            ]},
+            "ownerControllerType": "Deployment", "ownerControllerName": "web",
+        }))
+        .unwrap();
+        let pod = PodIdentity {
+            name: spiderpool_core::names::PodName::new("ns", "web-1").unwrap(),
+            uid: "u".parse().unwrap(),
+        };
+        let lost = lost_holdings(&status, &pod, Vec::<Holding>::new());
+        let texts: Vec<_> =
+            lost.iter().map(|lost| format!("{} {} {}", lost.address, lost.pool, lost.nic)).collect();
+        assert_eq!(texts, ["10.6.0.2/16 p4 net1", "fd00::2/64 p6 net1"]);
+        assert_eq!((&lost[0].owner.pod, lost[0].node.as_ref().unwrap().as_str()), (&pod, "n1"));
+        assert_eq!(&*lost[0].owner.workload.as_ref().unwrap().kind, "Deployment");
+        // The next ADD gave another one, and the endpoint is about to be written.
+        let other = Holding { address: "10.6.0.9/16".parse().unwrap(), ..lost[0].clone() };
+        assert_eq!(lost_holdings(&status, &pod, [&other]), [lost[1].clone()]);
+        assert_eq!(lost_holdings(&status, &pod, &lost), []);
     }
 }

@@ -12,6 +12,7 @@ mod watches;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::runtime::events::{Recorder, Reporter};
 use spiderpool_runtime::health::{Condition, Health};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
@@ -85,7 +86,12 @@ fn spawn_reconcilers(
 ) {
     let (kube, metrics) = (context.kube.clone(), context.metrics.clone());
     let settings = pods::GcSettings::from(&context.environment.garbage_collection);
-    let pods = Arc::new(PodReconciler::new(kube.clone(), state.clone(), settings, metrics.clone()));
+    let reporter = Reporter {
+        controller: "spiderpool".to_owned(),
+        instance: Some(context.environment.pod_name.clone()),
+    };
+    let recorder = Recorder::new(kube.client(), reporter);
+    let pods = Arc::new(PodReconciler::new(kube.clone(), state.clone(), settings, metrics.clone(), recorder));
     let (pod_queue, pod_workers) = work_queue();
     let reconciling = pods::run(Arc::clone(&pods), pod_workers, shutdown.clone());
     tasks.spawn(reconciling.instrument(info_span!("pods")));

@@ -263,6 +263,85 @@ async fn a_missing_endpoint_is_written_without_the_agent() {
     controller.stop().unwrap();
 }
 
+/// By hand, or because etcd was restored from an older snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_address_object_of_a_running_pod_is_written_again() {
+    let bench = Bench::new("lost").await;
+    bench.pool("p", "10.48.0.0/24", &["10.48.0.2-10.48.0.9"], &json!({}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    let answer = add(&agent, &pod).await;
+    let ip = addresses(&answer).first().unwrap().split('/').next().unwrap().to_owned();
+    let before = bench.endpoint(&pod).await;
+    let controller = controller(&bench, "a", &[]).await;
+    let plane = ControlPlane::shared();
+    let spec = || object("spideripaddress", &ip).map(|found| found["spec"].clone());
+    let held = spec().unwrap();
+    plane.kubectl(&["delete", "spideripaddress", &ip]).unwrap();
+    bench.until("it is written again", async || spec().is_some()).await;
+    let again = spec().unwrap();
+    for field in
+        ["address", "pool", "node", "interface", "podNamespace", "podName", "podUID", "ownerKind", "state"]
+    {
+        assert_eq!(again[field], held[field], "{field}");
+    }
+    assert!(controller.metric("spiderpool_controller_addresses_restored_total").await.unwrap() >= 1.0);
+
+    // Another pod was faster.
+    let other = bench.pod_with_pool("other", "n1", "p");
+    plane.kubectl(&["delete", "spideripaddress", &ip]).unwrap();
+    let mut theirs = again.clone();
+    (theirs["podName"], theirs["podUID"]) = (json!(other.name), json!(other.uid));
+    let theirs = json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress", "metadata": {"name": ip},
+        "spec": theirs,
+    });
+    plane.apply(&theirs.to_string()).unwrap();
+    for pod in [&pod, &other] {
+        let of_pod = format!("involvedObject.uid={},reason=AddressConflict", pod.uid);
+        bench
+            .until("an Event names both", async || {
+                let notes = [
+                    "get",
+                    "events",
+                    "-n",
+                    &pod.namespace,
+                    "--field-selector",
+                    &of_pod,
+                    "-o",
+                    "jsonpath={..message}",
+                ];
+                let note = plane.kubectl(&notes).unwrap();
+                note.contains(&pod.name) && note.contains(&other.name) && note.contains(&ip)
+            })
+            .await;
+    }
+    assert!(controller.metric("spiderpool_controller_addresses_lost_total").await.unwrap() >= 1.0);
+    assert_eq!(spec().unwrap()["podUID"], json!(other.uid), "it is left to the one who has it");
+    assert_eq!(bench.endpoint(&pod).await["status"], before["status"]);
+    agent.kill().unwrap();
+    controller.stop().unwrap();
+}
+
+/// After the last restart of its pod an address belongs to nobody: its endpoint must not bring it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_a_deleted_pod_are_not_written_again() {
+    let bench = Bench::new("notlost").await;
+    bench.pool("p", "10.49.0.0/24", &["10.49.0.2-10.49.0.9"], &json!({}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    add(&agent, &pod).await;
+    bench.endpoint(&pod).await;
+    let controller = controller(&bench, "a", &[]).await;
+    bench.delete_pod(&pod);
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    let endpoint = || object("spiderendpoint", &format!("{}/{}", pod.namespace, pod.name));
+    bench.until("free", async || bench.held(&pod).is_empty() && endpoint().is_none()).await;
+    assert!(controller.metric("spiderpool_controller_addresses_restored_total").await.unwrap() < 1.0);
+    agent.stop().unwrap();
+    controller.stop().unwrap();
+}
+
 /// Upstream removes it only with a switch that is off by default.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_whose_pod_is_gone_is_removed() {

@@ -46,6 +46,10 @@ pub(crate) struct Metrics {
     by_reason: Family<Reason, Counter>,
     /// Endpoints written in place of an agent.
     pub(crate) endpoints_written: Counter,
+    /// Objects of addresses in use that were missing and were written again.
+    pub(crate) addresses_restored: Counter,
+    /// Addresses in use that another pod has been given.
+    pub(crate) addresses_lost: Counter,
     /// Writes of a pool's status.
     pub(crate) pool_status_writes: Counter,
     /// Writes of a pool's bitmaps.
@@ -70,6 +74,8 @@ impl Metrics {
             leader: Gauge::default(),
             by_reason: Family::default(),
             endpoints_written: Counter::default(),
+            addresses_restored: Counter::default(),
+            addresses_lost: Counter::default(),
             pool_status_writes: Counter::default(),
             pool_usage_writes: Counter::default(),
             pool_failures: Counter::default(),
@@ -83,6 +89,16 @@ impl Metrics {
                 "controller_endpoints_written",
                 "Endpoints that agents did not write",
                 &metrics.endpoints_written,
+            ),
+            (
+                "controller_addresses_restored",
+                "SpiderIPAddresses of running pods that were missing and were written again",
+                &metrics.addresses_restored,
+            ),
+            (
+                "controller_addresses_lost",
+                "Addresses of running pods that another pod has been given",
+                &metrics.addresses_lost,
             ),
             ("controller_pool_status_writes", "Writes of the status of pools", &metrics.pool_status_writes),
             ("controller_pool_usage_writes", "Writes of the bitmaps of pools", &metrics.pool_usage_writes),

@@ -4,6 +4,7 @@
 mod actuator;
 mod error;
 mod reconcile;
+mod restore;
 mod resync;
 mod settings;
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
+use kube::runtime::events::Recorder;
 use spiderpool_api::crd::{AddressState, SpiderIPAddress};
 use spiderpool_api::endpoint::{self, Record};
 use spiderpool_api::pod::{Pod, PodObject};
@@ -29,6 +30,7 @@ pub(super) struct Actuator {
     pub(super) state: Shared<ClusterState>,
     pub(super) settings: GcSettings,
     pub(super) metrics: Metrics,
+    pub(super) recorder: Recorder,
 }
 
 impl Actuator {
@@ -37,6 +39,7 @@ impl Actuator {
         match self.evaluate(id).0 {
             PodAction::Free(_) if self.settings.enabled => self.free(id).await,
             PodAction::WriteEndpoint => self.write_endpoint(id).await,
+            PodAction::RestoreAddresses => self.restore_addresses(id).await,
             _ => Ok(()),
         }
     }
@@ -47,7 +50,7 @@ impl Actuator {
         (self.state.read(|state| state.evaluate(id, policy)), policy.now)
     }
 
-    async fn read_pod(&self, id: &PodIdentity) -> Result<Option<Pod>, ReconcileError> {
+    pub(super) async fn read_pod(&self, id: &PodIdentity) -> Result<Option<Pod>, ReconcileError> {
         let api = Api::<PodObject>::namespaced(self.kube.client(), id.name.namespace());
         let found = self.kube.read(api.get_opt(id.name.name())).await;
         let found = found.map_err(|source| ReconcileError::ReadPod { pod: id.to_string(), source })?;

@@ -51,6 +51,16 @@ pub(crate) enum ReconcileError {
         /// Why.
         source: ApiFailure,
     },
+    /// A lost address object cannot be written again.
+    #[error("failed to write SpiderIPAddress {address} of Pod {pod} again: {source}")]
+    Restore {
+        /// The address.
+        address: IpAddr,
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: ApiFailure,
+    },
     /// The address was written after it was read.
     #[error("{address} of Pod {pod} has just changed")]
     Changed {
@@ -69,6 +79,7 @@ impl ReconcileError {
             Self::ReadNode { .. } => "ReadNodeFailed",
             Self::Endpoint { .. } => "EndpointFailed",
             Self::Address { .. } => "FreeFailed",
+            Self::Restore { .. } => "RestoreFailed",
             Self::Changed { .. } => "Conflict",
         }
     }

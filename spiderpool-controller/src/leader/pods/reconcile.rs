@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::Recorder;
 use spiderpool_core::ipam::release::FreeReason;
 use spiderpool_core::names::PodIdentity;
 use spiderpool_runtime::kubernetes::Kubernetes;
@@ -23,6 +24,9 @@ const GONE_DELAY: Duration = Duration::from_secs(2);
 const FINISHED_DELAY: Duration = Duration::from_secs(5);
 /// The node's agent has this long to write an endpoint.
 const ENDPOINT_DELAY: Duration = Duration::from_secs(2);
+/// The same for an endpoint that names an address which the pod has no more. Longer than the agent's queue needs, and
+/// short, because meanwhile another pod may get the address.
+const RESTORE_DELAY: Duration = Duration::from_secs(3);
 /// A pod is not reconciled again sooner than this without a change.
 const MIN_RECHECK: Duration = Duration::from_millis(500);
 
@@ -36,8 +40,9 @@ impl PodReconciler {
         state: Shared<ClusterState>,
         settings: GcSettings,
         metrics: Metrics,
+        recorder: Recorder,
     ) -> Self {
-        Self(Actuator { kube, state, settings, metrics })
+        Self(Actuator { kube, state, settings, metrics, recorder })
     }
 
     pub(super) fn actuator(&self) -> &Actuator {
@@ -67,6 +72,7 @@ fn delay(action: PodAction, now: Timestamp) -> Option<Duration> {
         PodAction::Free(FreeReason::Finished | FreeReason::TornDown) => Some(FINISHED_DELAY),
         PodAction::Free(FreeReason::Overdue) => Some(Duration::ZERO),
         PodAction::WriteEndpoint => Some(ENDPOINT_DELAY),
+        PodAction::RestoreAddresses => Some(RESTORE_DELAY),
         PodAction::RecheckAt(at) => Some(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
     }
 }

@@ -24,6 +24,12 @@ impl KnownEndpoint {
     pub(crate) fn lists(&self, interface: &str, net: IpNet) -> bool {
         self.entries.contains(&hash(interface, net))
     }
+
+    /// Whether it lists an address that is not among these.
+    pub(crate) fn lists_more_than<'a>(&self, known: impl Iterator<Item = (&'a str, IpNet)>) -> bool {
+        let known: Vec<u64> = known.map(|(interface, net)| hash(interface, net)).collect();
+        self.entries.iter().any(|entry| !known.contains(entry))
+    }
 }
 
 /// Endpoints by their pods' names.

@@ -34,6 +34,8 @@ pub(crate) enum PodAction {
     RecheckAt(Timestamp),
     /// The pod runs, and its endpoint lacks an address: write it.
     WriteEndpoint,
+    /// The pod runs, and its endpoint names an address whose object is missing: write it again.
+    RestoreAddresses,
     /// Nothing of the pod runs: free its addresses, remove its endpoint.
     Free(FreeReason),
 }
@@ -62,10 +64,8 @@ impl ClusterState {
         });
         let node = NodeState::of(self.node(pod).is_some_and(|node| self.nodes.is_ready(node.as_str())));
         match self.evaluate_observed(pod, observed, node, policy) {
-            PodAction::None
-                if observed.is_some_and(|pod| pod.stage == PodStage::Alive) && self.lacks_endpoint(pod) =>
-            {
-                PodAction::WriteEndpoint
+            PodAction::None if observed.is_some_and(|pod| pod.stage == PodStage::Alive) => {
+                self.evaluate_records(pod)
             }
             action => action,
         }
@@ -77,7 +77,8 @@ impl ClusterState {
         of_pod.or_else(|| self.addresses.node(pod)).cloned()
     }
 
-    /// By what was observed of the pod that has the name now, and of its node. Never [`PodAction::WriteEndpoint`].
+    /// By what was observed of the pod that has the name now, and of its node. Whether
+    /// address objects and endpoint agree is not asked.
     pub(crate) fn evaluate_observed(
         &self,
         pod: &PodIdentity,
@@ -113,6 +114,19 @@ impl ClusterState {
                 PodAction::RecheckAt(end)
             }
             Disposition::Leave(_) | Disposition::Keep => PodAction::None,
+        }
+    }
+
+    /// Whether address objects and endpoint of a running pod agree. Without an address object, the address may be given
+    /// to another pod, so that comes first.
+    fn evaluate_records(&self, pod: &PodIdentity) -> PodAction {
+        let held = || self.addresses.of_pod(pod).map(|held| (held.nic.as_str(), held.address));
+        if self.endpoints.of_pod(pod).is_some_and(|endpoint| endpoint.lists_more_than(held())) {
+            PodAction::RestoreAddresses
+        } else if self.lacks_endpoint(pod) {
+            PodAction::WriteEndpoint
+        } else {
+            PodAction::None
         }
     }
 

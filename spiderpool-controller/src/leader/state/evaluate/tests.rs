@@ -215,3 +215,24 @@ fn an_endpoint_that_lost_its_pods_uid_is_not_the_pods() {
     state.delete(&emptied);
     assert!(state.endpoints.pods().next().is_none());
 }
+
+#[test]
+fn an_address_that_an_endpoint_names_and_nobody_holds_is_restored() {
+    let mut state = ClusterState::default();
+    state.apply(pod("u", PodStage::Alive));
+    state.apply(endpoint("u", &["10.0.0.1/24"]));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::RestoreAddresses);
+    state.apply(address("10.0.0.1/24", "u"));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None);
+    // It waits for the next pod of the name, or is quarantined: its object is there.
+    for held in [AddressState::Kept, AddressState::Quarantined] {
+        state.apply(address_of("10.0.0.1/24", "u", "StatefulSet", held));
+        assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None, "{held:?}");
+    }
+    state.delete(&address("10.0.0.1/24", "u"));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::RestoreAddresses);
+    state.apply(pod("u", PodStage::Terminating));
+    assert!(!matches!(state.evaluate(&id("u"), policy(NOW)), PodAction::RestoreAddresses));
+    state.apply(pod("u", PodStage::Finished));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Finished));
+}
