@@ -60,6 +60,11 @@ pub trait Reconciler<K> {
     /// Brings one object to its desired state. `since` is when it was due, also for attempts that follow failures.
     fn reconcile(&self, key: &K, since: Instant) -> impl Future<Output = Result<Action, Self::Error>>;
 
+    /// The next run begins at least so long after the begin of one that failed, whoever adds the key.
+    fn min_interval(&self, _key: &K) -> Duration {
+        Duration::ZERO
+    }
+
     /// A failure; the next attempt follows after `pause`.
     fn failed(&self, key: &K, error: &Self::Error, pause: Duration);
 }
@@ -155,10 +160,10 @@ impl<K: Clone + Eq + Hash> Workers<K> {
                 Some((entry, begun, outcome)) = running.next() => {
                     let now = Instant::now();
                     let Entry { key, since } = entry;
-                    let action = match outcome {
+                    let (action, pause_until) = match outcome {
                         Ok(action) => {
                             backoffs.remove(&key);
-                            action
+                            (action, now)
                         }
                         Err(error) => {
                             let backoff = backoffs.entry(key.clone()).or_insert_with(|| exponential().build());
@@ -166,13 +171,13 @@ impl<K: Clone + Eq + Hash> Workers<K> {
                             reconciler.failed(&key, &error, pause);
                             queue.insert(Entry { key: key.clone(), since }, now + pause);
                             // However often it is added meanwhile: no attempt after attempt.
-                            Action::await_change().with_min_interval(MIN_PAUSE)
+                            (Action::await_change().with_min_interval(reconciler.min_interval(&key)), now + MIN_PAUSE)
                         }
                     };
                     if let Some(delay) = action.requeue_after {
                         queue.add_after(key.clone(), delay);
                     }
-                    let held_until = begun + action.min_interval;
+                    let held_until = pause_until.max(begun + action.min_interval);
                     if held_until > now {
                         delayed.insert_at(key, held_until);
                     } else {

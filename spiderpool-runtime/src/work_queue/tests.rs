@@ -9,6 +9,7 @@ struct Recorder {
     work: Duration,
     failures: RefCell<HashMap<&'static str, u32>>,
     action: Action,
+    min_interval_of_failures: Duration,
     /// Keys, when their runs began, and since when they were due, from the start.
     begun: RefCell<Vec<(&'static str, Duration, Duration)>>,
     finished: Cell<usize>,
@@ -53,6 +54,10 @@ impl Reconciler<&'static str> for Recorder {
             }
             _ => Ok(self.action),
         }
+    }
+
+    fn min_interval(&self, _key: &&'static str) -> Duration {
+        self.min_interval_of_failures
     }
 
     fn failed(&self, _key: &&'static str, _error: &&'static str, _pause: Duration) {}
@@ -214,4 +219,33 @@ async fn a_key_that_is_added_ten_thousand_times_waits_once() {
     let recorder = Recorder::new();
     run_for(SECOND, workers, 1, &recorder).await;
     assert_eq!(recorder.finished.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_key_that_is_added_while_it_runs_pauses_too() {
+    let recorder = Recorder { work: SECOND * 2, ..Recorder::new() };
+    recorder.failures.borrow_mut().insert("bad", u32::MAX);
+    let (queue, workers) = work_queue();
+    queue.add("bad");
+    let add_later = async {
+        tokio::time::sleep(SECOND).await;
+        queue.add("bad");
+    };
+    tokio::join!(run_for(SECOND * 4, workers, 1, &recorder), add_later);
+    assert!(recorder.times("bad")[1] >= 2500, "{:?}", recorder.times("bad"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_keep_to_the_keys_interval() {
+    let recorder = Recorder { min_interval_of_failures: SECOND * 5 / 2, ..Recorder::new() };
+    recorder.failures.borrow_mut().insert("large", u32::MAX);
+    let (queue, workers) = work_queue();
+    let keep_adding = async {
+        for _ in 0..100 {
+            queue.add("large");
+            tokio::time::sleep(SECOND / 10).await;
+        }
+    };
+    tokio::join!(run_for(SECOND * 10, workers, 1, &recorder), keep_adding);
+    assert!(recorder.finished.get() <= 5, "{:?}", recorder.times("large"));
 }

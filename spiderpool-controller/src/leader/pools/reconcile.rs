@@ -96,19 +96,20 @@ impl Reconciler<PoolKey> for PoolReconciler {
     type Error = ApiFailure;
 
     async fn reconcile(&self, key: &PoolKey, since: Instant) -> Result<Action, ApiFailure> {
-        let interval = match key {
-            PoolKey::Usage(pool) => {
-                self.usage.write(&self.state, pool).await?;
-                USAGE_INTERVAL
-            }
-            PoolKey::Object(pool) => {
-                let interval = status::interval(self.state.read(|state| state.addresses.count(pool)));
-                self.write_object(pool).await?;
-                interval
-            }
-        };
+        let interval = self.min_interval(key);
+        match key {
+            PoolKey::Usage(pool) => self.usage.write(&self.state, pool).await?,
+            PoolKey::Object(pool) => self.write_object(pool).await?,
+        }
         self.metrics.pool_lag.observe(since.elapsed());
         Ok(Action::await_change().with_min_interval(interval))
+    }
+
+    fn min_interval(&self, key: &PoolKey) -> Duration {
+        match key {
+            PoolKey::Usage(_) => USAGE_INTERVAL,
+            PoolKey::Object(pool) => status::interval(self.state.read(|state| state.addresses.count(pool))),
+        }
     }
 
     fn failed(&self, key: &PoolKey, error: &ApiFailure, pause: Duration) {
