@@ -119,7 +119,7 @@ fn deleting_succeeds_without_namespace_and_agent() {
     let log = std::fs::read_to_string(folder.path().join("log").join("plugin.log")).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(
-        lines.iter().all(|line| line["span"]["container"] == "c0ffee" && line["span"]["nic"] == "net1"),
+        lines.iter().all(|line| line["span"]["container_id"] == "c0ffee" && line["span"]["nic"] == "net1"),
         "{log}"
     );
 }

@@ -39,7 +39,8 @@ fn pools_are_those_that_are_asked_for() {
             "ipRanges": ["10.66.0.10-10.66.0.20", "10.66.0.30"]})
     );
     assert_eq!(file["ipv6Pool"], Value::Null);
-    let unnamed = ["--set=clusterDefaultPool.installIPv4IPPool=true,clusterDefaultPool.ipv4IPPoolName="];
+    let unnamed = ["--set=clusterDefaultPool.installIPv4IPPool=true,clusterDefaultPool.ipv4IPPoolName=,\
+                    clusterDefaultPool.ipv4Subnet=10.66.0.0/16"];
     assert_eq!(init_file(&unnamed)["ipv4Pool"], Value::Null);
 }
 

@@ -191,7 +191,7 @@ fn adds(cluster: &Cluster, seen: &[[usize; 2]]) -> Result<Vec<[f64; 2]>> {
             for line in read(&node.namespaces(), path)[*seen..].lines() {
                 let line: Value = serde_json::from_str(line)?;
                 if line["message"] == "request done" && line["span"]["command"] == "ADD" {
-                    let sandbox = line["span"]["container"].as_str().context("no container")?;
+                    let sandbox = line["span"]["container_id"].as_str().context("no container")?;
                     let times = sandboxes.entry(sandbox.to_owned()).or_default();
                     times[plugin] += line["micros"].as_f64().context("no time")? / 1000.0;
                 }
