@@ -10,7 +10,7 @@ use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::{AllocationStep, IpamError, PoolCandidates};
 use spiderpool_core::names::PodName;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::Ipam;
 use super::allocator::{AddressObject, Freed};
@@ -165,6 +165,7 @@ impl Ipam {
                 let (address, pool) = (object.holding.address, &object.holding.pool);
                 match allocator.free(&object).await {
                     Ok(Freed::Yes) => info!(%address, %pool, "surplus address of the pod freed"),
+                    Ok(Freed::Adopted) => debug!(%address, %pool, "a newer sandbox has the address"),
                     Ok(Freed::Unreadable) => {
                         warn!(%address, %pool, "surplus address of the pod not freed: its SpiderIPAddress cannot be parsed any more");
                     }

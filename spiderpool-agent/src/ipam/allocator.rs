@@ -55,6 +55,8 @@ pub(super) struct Claimant {
 pub(super) enum Freed {
     /// It is not the pod's any more.
     Yes,
+    /// A newer sandbox of the pod has it.
+    Adopted,
     /// Its object does not parse any more: nobody knows whose it is.
     Unreadable,
 }
@@ -125,7 +127,7 @@ impl AddressAllocator {
         };
         let pod_uid = claimant.owner.pod.uid.clone();
         let purpose = Purpose { pod_uid, nic: candidate.nic.clone(), family: candidate.family };
-        let earlier = self.finish_pending(claimant, &purpose).await;
+        let earlier = self.finish_pending(claimant, &purpose, pools).await;
         if let Some(object) = earlier.map_err(|failure| failed(vec![failure]))? {
             return Ok(object);
         }
@@ -149,8 +151,7 @@ impl AddressAllocator {
         candidate: &PoolCandidates,
         pool: &Pool,
     ) -> Result<AddressObject, PoolFailure> {
-        let reserved = self.reserved.read(|index| index.of_family(pool.family()));
-        let usable = pool.usable.difference(&reserved);
+        let usable = self.usable(pool);
         for attempt in 0.. {
             if claimant.abandoned.is_cancelled() || attempt >= ATTEMPTS {
                 return Err(PoolFailure::Retries { pool: pool.name.clone(), tries: attempt });
@@ -178,6 +179,11 @@ impl AddressAllocator {
             tokio::time::sleep((PAUSE * beyond).min(LONGEST_PAUSE)).await;
         }
         Err(exhausted(pool, &usable))
+    }
+
+    /// What the pool may give now.
+    fn usable(&self, pool: &Pool) -> IpSet {
+        pool.usable.difference(&self.reserved.read(|index| index.of_family(pool.family())))
     }
 
     /// An address as it is to be written.
@@ -226,8 +232,15 @@ impl AddressAllocator {
         &self,
         claimant: &Claimant,
         purpose: &Purpose,
+        pools: &[Arc<Pool>],
     ) -> Result<Option<AddressObject>, PoolFailure> {
         let Some(earlier) = self.pending.get(purpose) else { return Ok(None) };
+        let failed = |failure| api_server_failed(&earlier.pool, &failure);
+        let pool = pools.iter().find(|pool| pool.name == earlier.pool);
+        if !pool.is_some_and(|pool| self.usable(pool).contains(earlier.ip())) {
+            // Reserved, or taken out of the pool, since: it must not be taken now if it has not been then.
+            return self.read_pending(&earlier).await.map_err(failed);
+        }
         let wanted = self.wanted(claimant, &earlier.nic, &earlier.pool, earlier.address);
         let outcome = match self.create(wanted).await {
             Ok(object) => {
@@ -238,7 +251,7 @@ impl AddressAllocator {
             Err(failure) if !failure.is_retryable() => self.read_pending(&earlier).await,
             Err(failure) => Err(failure),
         };
-        outcome.map_err(|failure| api_server_failed(&earlier.pool, &failure))
+        outcome.map_err(failed)
     }
 
     /// Reads whose the address of an attempt is; the pod's own is known from then on.
@@ -298,7 +311,12 @@ impl AddressAllocator {
             let is_same_sandbox =
                 |now: &AddressObject| now.holding.container_id == object.holding.container_id;
             known = match self.store.reread(&object).await? {
-                Reread::Same(now) => Some(now).filter(is_same_sandbox),
+                Reread::Same(now) if is_same_sandbox(&now) => Some(now),
+                // The answer to that was lost, or it has just happened: whoever frees next finds it.
+                Reread::Same(now) => {
+                    self.holdings.write(|index| index.apply(now));
+                    return Ok(Freed::Adopted);
+                }
                 Reread::Other => None,
                 Reread::Unreadable => {
                     self.holdings.write(|index| index.delete(object.holding.ip()));

@@ -55,6 +55,7 @@ impl Releaser {
                 outcome.map_err(|source| ReleaseError::Address { address: *address, pod: name(), source })?;
             match outcome {
                 Freed::Yes => info!(%address, %pool, uid = %pod.uid, "freed"),
+                Freed::Adopted => debug!(%address, %pool, uid = %pod.uid, "a newer sandbox has the address"),
                 Freed::Unreadable => {
                     warn!(%address, %pool, uid = %pod.uid, "not freed: the SpiderIPAddress cannot be parsed any more, correct or delete it");
                 }

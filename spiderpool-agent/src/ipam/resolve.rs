@@ -7,8 +7,8 @@ use std::sync::Arc;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::ipam::{
-    AllocationPlan, CandidateRequest, IpamError, PodPlace, Pool, PoolCandidates, PoolEntry, PoolTable,
-    filter_pools, plan_allocation, plan_candidates,
+    AllocationPlan, CandidateRequest, IpamError, PodPlace, Pool, PoolCandidates, PoolEntry, PoolSource,
+    PoolTable, filter_pools, plan_allocation, plan_candidates,
 };
 use spiderpool_core::names::{NodeName, PoolName};
 
@@ -93,7 +93,12 @@ impl PoolResolver {
         read: &ReadPools,
     ) -> Result<Resolution, AllocateError> {
         let candidates = match self.candidates(request) {
-            Err(IpamError::NoSource) if !read.unread => return Ok(Resolution::Pending(PendingPools::Unread)),
+            Err(IpamError::NoSource | IpamError::NoPoolOfFamily { .. }) if !read.unread => {
+                return Ok(Resolution::Pending(PendingPools::Unread));
+            }
+            Ok(candidates) if !read.unread && self.may_lack_default(&candidates) => {
+                return Ok(Resolution::Pending(PendingPools::Unread));
+            }
             candidates => candidates.map_err(|error| AllocateError::Ipam(vec![error]))?,
         };
         let find_pools = |candidate: &PoolCandidates| self.pools_of(candidate, request, read);
@@ -112,6 +117,15 @@ impl PoolResolver {
             return Err(AllocateError::Ipam(refused));
         }
         Ok(Resolution::Pending(PendingPools::Named(pending)))
+    }
+
+    /// Whether a family has no default pool among those that have been read: one that has not may be it.
+    fn may_lack_default(&self, candidates: &[PoolCandidates]) -> bool {
+        let is_default = |candidate: &PoolCandidates| candidate.named_by == PoolSource::ClusterDefault;
+        let has = |family: &Family| candidates.iter().any(|candidate| candidate.family == *family);
+        candidates.iter().all(is_default)
+            && !self.families.iter().all(has)
+            && !self.pools.read(PoolIndex::unread).is_empty()
     }
 
     /// The addresses that the pod should have.

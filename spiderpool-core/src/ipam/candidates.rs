@@ -53,6 +53,8 @@ pub struct PoolCandidates {
     pub nic: IfName,
     /// The family.
     pub family: Family,
+    /// What names the pools.
+    pub named_by: PoolSource,
     /// The pools, best first.
     pub pools: Vec<PoolName>,
     /// Whether the NIC gets a default route.
@@ -74,7 +76,7 @@ pub fn plan_candidates(request: &CandidateRequest<'_>) -> Result<Vec<PoolCandida
                 return Err(IpamError::DuplicatePool { pool, nic });
             }
             if !pools.is_empty() {
-                candidates.push(PoolCandidates { nic: nic.clone(), family, pools, default_route });
+                candidates.push(PoolCandidates { nic: nic.clone(), family, named_by, pools, default_route });
             }
         }
         if !candidates.iter().any(|candidate| candidate.nic == nic) {

@@ -149,6 +149,7 @@ mod tests {
 
     fn filter(table: &PoolTable, pools: &[&str], family: Family) -> Result<Vec<PoolName>, String> {
         let candidate = PoolCandidates {
+            named_by: crate::ipam::PoolSource::ClusterDefault,
             nic: "eth0".parse().unwrap(),
             family,
             pools: names(pools),

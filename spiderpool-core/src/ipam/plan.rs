@@ -96,6 +96,7 @@ mod tests {
 
     fn candidate(nic: &str, family: Family, pools: &[&str]) -> PoolCandidates {
         PoolCandidates {
+            named_by: crate::ipam::PoolSource::ClusterDefault,
             nic: nic.parse().unwrap(),
             family,
             pools: pools.iter().map(|p| p.parse().unwrap()).collect(),
