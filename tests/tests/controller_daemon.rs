@@ -327,7 +327,7 @@ async fn a_lost_address_object_of_a_running_pod_is_written_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_of_a_deleted_pod_are_not_written_again() {
     let bench = Bench::new("notlost").await;
-    bench.pool("p", "10.49.0.0/24", &["10.49.0.2-10.49.0.9"], &json!({}));
+    bench.pool("p", "10.129.0.0/24", &["10.129.0.2-10.129.0.9"], &json!({}));
     let pod = bench.pod_with_pool("p", "n1", "p");
     let agent = bench.agent("n1").await;
     add(&agent, &pod).await;
