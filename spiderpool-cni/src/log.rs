@@ -3,41 +3,46 @@
 //! A file that has grown too large is renamed, with the time in its name, by the first process that opens it
 //! then. Plugins of one node write to the same file; each line is one `write`, which `O_APPEND` keeps whole.
 
-use std::fs::{self, File, OpenOptions};
+mod file;
+
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
 use tracing::level_filters::LevelFilter;
+
+use file::Limits;
 
 /// Where and how much to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
     /// debug, info, warn, error, fatal, panic in any case.
     pub level: String,
-    /// The file.
+    /// The file, below /var/log.
     pub path: PathBuf,
-    /// Size in MiB at which the file is renamed; 0 means 100.
-    pub max_size: u64,
-    /// Days after which renamed files are deleted; 0 keeps them.
-    pub max_age: u64,
-    /// How many renamed files are kept; 0 keeps all.
-    pub max_count: usize,
+    /// Size in MiB at which the file is renamed; 0 and negative mean 100.
+    pub max_size: i64,
+    /// Days after which renamed files are deleted; 0 keeps them, negative means 30.
+    pub max_age: i64,
+    /// How many renamed files are kept; 0 keeps all, negative means 10.
+    pub max_count: i64,
 }
 
+/// Whoever may write a NetworkAttachmentDefinition chooses the file, which a process of root's opens.
+const ROOT: &str = "/var/log";
 const DEFAULT_MAX_SIZE: u64 = 100;
+const DEFAULT_MAX_AGE: u64 = 30;
+const DEFAULT_MAX_COUNT: usize = 10;
 const MEBIBYTE: u64 = 1 << 20;
-const DAY: Duration = Duration::from_hours(24);
+const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
 
 impl LogOptions {
     /// Everything, to /var/log/spidernet/`plugin`.log.
     pub fn new(plugin: &str) -> Self {
         Self {
             level: "debug".to_owned(),
-            path: Path::new("/var/log/spidernet").join(plugin).with_extension("log"),
+            path: Path::new(ROOT).join("spidernet").join(plugin).with_extension("log"),
             max_size: 0,
             max_age: 0,
             max_count: 0,
@@ -54,6 +59,24 @@ impl LogOptions {
             _ => return None,
         })
     }
+
+    fn limits(&self) -> Limits {
+        let size = u64::try_from(self.max_size).ok().filter(|size| *size > 0).unwrap_or(DEFAULT_MAX_SIZE);
+        let days = u64::try_from(self.max_age).unwrap_or(DEFAULT_MAX_AGE);
+        let age = Duration::from_secs(days.saturating_mul(SECONDS_OF_A_DAY));
+        Limits {
+            size: size.saturating_mul(MEBIBYTE),
+            age: Some(age).filter(|age| !age.is_zero()),
+            count: usize::try_from(self.max_count).unwrap_or(DEFAULT_MAX_COUNT),
+        }
+    }
+
+    fn open(&self) -> io::Result<std::fs::File> {
+        let below = self.path.strip_prefix(ROOT).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("log files must be below {ROOT}"))
+        })?;
+        file::open(Path::new(ROOT), below, &self.limits())
+    }
 }
 
 /// Sends the process's events to the file. A request never fails for its log: without the file it goes to
@@ -64,7 +87,7 @@ pub fn start(options: &LogOptions) {
         .flatten_event(true)
         .with_span_list(false)
         .with_max_level(options.filter().unwrap_or(LevelFilter::DEBUG));
-    let started = match open(options) {
+    let started = match options.open() {
         Ok(file) => tracing::subscriber::set_global_default(subscriber.with_writer(Arc::new(file)).finish()),
         Err(error) => {
             let started =
@@ -77,112 +100,9 @@ pub fn start(options: &LogOptions) {
     drop(started);
 }
 
-fn open(options: &LogOptions) -> io::Result<File> {
-    let limit = if options.max_size == 0 { DEFAULT_MAX_SIZE } else { options.max_size };
-    let mut file = append(&options.path)?;
-    if file.metadata()?.len() >= limit.saturating_mul(MEBIBYTE) {
-        if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusive) {
-            // Another process may have renamed it while this one waited.
-            let is_current =
-                fs::metadata(&options.path).is_ok_and(|m| lock.metadata().is_ok_and(|l| l.ino() == m.ino()));
-            if is_current {
-                fs::rename(&options.path, renamed(&options.path))?;
-                prune(options)?;
-            }
-        }
-        file = append(&options.path)?;
-    }
-    Ok(file)
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    let mut open = OpenOptions::new();
-    open.create(true).append(true);
-    match open.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            open.open(path)
-        }
-        result => result,
-    }
-}
-
-/// `NAME-SECONDS.EXT`
-fn renamed(path: &Path) -> PathBuf {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let (stem, extension) = parts(path);
-    path.with_file_name(format!("{stem}-{seconds}.{extension}"))
-}
-
-fn parts(path: &Path) -> (String, String) {
-    let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    (text(path.file_stem()), text(path.extension()))
-}
-
-fn prune(options: &LogOptions) -> io::Result<()> {
-    let (stem, extension) = parts(&options.path);
-    let (prefix, suffix) = (format!("{stem}-"), format!(".{extension}"));
-    let folder = options.path.parent().unwrap_or(Path::new("."));
-    let mut old: Vec<(SystemTime, PathBuf)> = fs::read_dir(folder)?
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let middle = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(&suffix));
-            middle.is_some_and(|m| !m.is_empty() && m.bytes().all(|b| b.is_ascii_digit()))
-        })
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    old.sort();
-    let surplus = if options.max_count == 0 { 0 } else { old.len().saturating_sub(options.max_count) };
-    let oldest = u32::try_from(options.max_age)
-        .ok()
-        .filter(|d| *d > 0)
-        .and_then(|d| SystemTime::now().checked_sub(DAY * d));
-    for (position, (modified, path)) in old.iter().enumerate() {
-        if position < surplus || oldest.is_some_and(|oldest| *modified < oldest) {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
-
-    #[test]
-    fn a_large_file_is_renamed_and_old_ones_deleted() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deep").join("spiderpool.log");
-        let options =
-            LogOptions { path: path.clone(), max_size: 1, max_count: 2, ..LogOptions::new("spiderpool") };
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path.with_file_name("spiderpool-notes.log"), "not ours to delete").unwrap();
-        for round in 0..5u8 {
-            let mut file = open(&options).unwrap();
-            assert_eq!(file.metadata().unwrap().len(), 0, "round {round} begins a new file");
-            file.write_all(&vec![b'x'; MEBIBYTE as usize]).unwrap();
-            // Renamed files differ in their time.
-            let old = renamed(&path);
-            while renamed(&path) == old {}
-        }
-        let mut names: Vec<_> =
-            fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names.len(), 4, "the file, two old ones, one of somebody else: {names:?}");
-    }
-
-    #[test]
-    fn a_small_file_is_continued() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("coordinator.log");
-        let options = LogOptions { path: path.clone(), ..LogOptions::new("coordinator") };
-        open(&options).unwrap().write_all(b"one\n").unwrap();
-        open(&options).unwrap().write_all(b"two\n").unwrap();
-        assert_eq!(fs::read_to_string(path).unwrap(), "one\ntwo\n");
-    }
 
     #[test]
     fn levels_in_any_case() {
@@ -191,5 +111,25 @@ mod tests {
         assert_eq!(level("Panic"), Some(LevelFilter::ERROR));
         assert_eq!(level(""), Some(LevelFilter::DEBUG), "upstream refuses logOptions without logLevel");
         assert_eq!(level("loud"), None);
+    }
+
+    #[test]
+    fn negative_limits_mean_upstreams_defaults() {
+        let limits = |max_size, max_age, max_count| {
+            LogOptions { max_size, max_age, max_count, ..LogOptions::new("x") }.limits()
+        };
+        let days = |days| Some(Duration::from_hours(24) * days);
+        assert_eq!(limits(-1, -1, i64::MIN), Limits { size: 100 << 20, age: days(30), count: 10 });
+        assert_eq!(limits(0, 0, 0), Limits { size: 100 << 20, age: None, count: 0 });
+        assert_eq!(limits(1, 2, 3), Limits { size: 1 << 20, age: days(2), count: 3 });
+        assert_eq!(limits(i64::MAX, i64::MAX, 1).size, u64::MAX);
+    }
+
+    #[test]
+    fn a_log_path_outside_of_var_log_is_refused() {
+        for path in ["/tmp/x.log", "x.log", "", "/var/log", "/var/logs/x.log", "/var/log/../x.log"] {
+            let options = LogOptions { path: path.into(), ..LogOptions::new("x") };
+            assert!(options.open().is_err(), "{path}");
+        }
     }
 }

@@ -23,7 +23,7 @@ pub trait Plugin {
     /// Name of the binary.
     const NAME: &'static str;
 
-    /// Parses the configuration for `command`.
+    /// Parses the configuration for `command`; for DEL, whatever it is.
     fn parse(bytes: &[u8], command: Command) -> Result<Self::Config, PluginError>;
     /// Where to log.
     fn log_options(config: &Self::Config) -> LogOptions;
@@ -36,7 +36,7 @@ pub trait Plugin {
 }
 
 /// `cniVersion` of the request, for errors of whatever comes later.
-static CNI_VERSION: OnceLock<String> = OnceLock::new();
+static CNI_VERSION: OnceLock<&str> = OnceLock::new();
 
 /// Runs the plugin: one request, one answer.
 pub fn run<P: Plugin>() -> ExitCode {
@@ -62,13 +62,19 @@ pub fn run<P: Plugin>() -> ExitCode {
 fn answer<P: Plugin>() -> Result<Option<Value>, PluginError> {
     let command: Command = variable("CNI_COMMAND").unwrap_or_default().parse()?;
     let mut input = Vec::new();
-    io::stdin().lock().read_to_end(&mut input).map_err(PluginError::Stdin)?;
+    let read = io::stdin().lock().read_to_end(&mut input);
     if command == Command::Version {
+        read.map_err(PluginError::Stdin)?;
         return Ok(Some(versions_json(&cni_version(&input).unwrap_or_default())));
     }
-    let text = cni_version(&input)?;
-    let version: Version = text.parse().map_err(PluginError::Version)?;
-    drop(CNI_VERSION.set(text));
+    let version: Version = if command == Command::Del {
+        // A pod must be able to end whatever its configuration says, and DEL answers nothing that has a version.
+        cni_version(&input).ok().and_then(|text| text.parse().ok()).unwrap_or_default()
+    } else {
+        read.map_err(PluginError::Stdin)?;
+        cni_version(&input)?.parse().map_err(PluginError::Version)?
+    };
+    let _first = CNI_VERSION.set(version.as_str());
     match command {
         Command::Status | Command::Gc if version < Version::V1_1_0 => {
             return Err(EnvError::Command(command.to_string()).into());
@@ -81,7 +87,6 @@ fn answer<P: Plugin>() -> Result<Option<Value>, PluginError> {
     let config = P::parse(&input, command)?;
     let options = P::log_options(&config);
     log::start(&options);
-    // A pod must be able to end whatever its configuration says.
     if options.filter().is_none() && command != Command::Del {
         return Err(ConfigError::LogLevel(options.level).into());
     }
@@ -130,10 +135,12 @@ fn serve<P: Plugin>(
     result
 }
 
-/// Decides how the rest is read; a configuration without one is of a version before ours.
+/// Decides how the rest is read; a configuration without one is of a version before ours. Where it has none, libcni
+/// writes an empty one.
 fn cni_version(input: &[u8]) -> Result<String, PluginError> {
     let object: Map<String, Value> = serde_json::from_slice(input).map_err(PluginError::Decode)?;
-    Ok(object.get("cniVersion").and_then(Value::as_str).unwrap_or("0.1.0").to_owned())
+    let version = object.get("cniVersion").and_then(Value::as_str).filter(|version| !version.is_empty());
+    Ok(version.unwrap_or("0.1.0").to_owned())
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -141,7 +148,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn print_error(error: &PluginError) {
-    let version = CNI_VERSION.get().map_or(Version::V1_0_0.as_str(), String::as_str);
+    let version = CNI_VERSION.get().copied().unwrap_or(Version::V1_0_0.as_str());
     print(&error.to_object(version));
 }
 

@@ -18,24 +18,31 @@ const ADD: [(&str, &str); 5] = [
 
 /// Exit code and what was printed; nothing is null.
 fn run(plugin: &str, environment: &[(&str, &str)], input: &str) -> (i32, Value) {
+    let (exit, printed, _) = run_logged(plugin, environment, input.as_bytes());
+    (exit, printed)
+}
+
+/// The same, and what was written to standard error.
+fn run_logged(plugin: &str, environment: &[(&str, &str)], input: &[u8]) -> (i32, Value, String) {
     let mut child = Command::new(plugin)
         .env_clear()
         .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     // A plugin that fails for its environment need not read.
-    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    drop(child.stdin.take().unwrap().write_all(input));
     let output = child.wait_with_output().unwrap();
     let printed =
         if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
-    (output.status.code().unwrap(), printed)
+    (output.status.code().unwrap(), printed, String::from_utf8(output.stderr).unwrap())
 }
 
-fn config(folder: &tempfile::TempDir) -> Value {
-    let log = folder.path().join("log").join("plugin.log");
+/// It logs to standard error, as its log file is none that plugins write to.
+fn config() -> Value {
+    let log = "/nowhere/plugin.log";
     json!({
         "cniVersion": "1.0.0", "name": "n", "type": "x", "prevResult": {"ips": []},
         "ipam": {"log_file_path": log, "ipam_unix_socket_path": "/no/such/socket"},
@@ -71,8 +78,7 @@ fn version_needs_nothing() {
 
 #[test]
 fn bad_requests_are_one_error_each() {
-    let folder = tempfile::tempdir().unwrap();
-    let good = config(&folder).to_string();
+    let good = config().to_string();
     check(&[], &good, 4, "CNI_COMMAND");
     check(&[("CNI_COMMAND", "ADD")], &good, 4, "CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME");
     check(&with("CNI_COMMAND", "RUN"), &good, 4, "CNI_COMMAND \"RUN\"");
@@ -83,6 +89,7 @@ fn bad_requests_are_one_error_each() {
     check(&ADD, "", 6, "failed to decode");
     check(&ADD, "[]", 6, "expected a map");
     check(&ADD, r#"{"name":"n"}"#, 1, "\"0.1.0\"");
+    check(&ADD, r#"{"cniVersion":"","name":"n"}"#, 1, "\"0.1.0\"");
     check(&ADD, r#"{"cniVersion":"0.2.0"}"#, 1, "incompatible CNI version");
     check(&ADD, r#"{"cniVersion":"1.0.0","name":3}"#, 6, "expected a string");
     for command in ["STATUS", "GC"] {
@@ -92,8 +99,7 @@ fn bad_requests_are_one_error_each() {
 
 #[test]
 fn an_unknown_log_level_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut loud = config(&folder);
+    let mut loud = config();
     loud["ipam"]["log_level"] = json!("loud");
     loud["logOptions"]["logLevel"] = json!("loud");
     check(&ADD, &loud.to_string(), 7, "unsupported log level \"loud\"");
@@ -101,25 +107,50 @@ fn an_unknown_log_level_is_an_error() {
 
 #[test]
 fn deleting_succeeds_without_namespace_and_agent() {
-    let folder = tempfile::tempdir().unwrap();
-    let input = config(&folder).to_string();
+    let input = config().to_string();
     for plugin in PLUGINS {
         for netns in ["/no/such/netns", ""] {
-            let environment: Vec<_> = ADD
-                .iter()
-                .map(|pair| match pair.0 {
-                    "CNI_COMMAND" => ("CNI_COMMAND", "DEL"),
-                    "CNI_NETNS" => ("CNI_NETNS", netns),
-                    _ => *pair,
-                })
-                .collect();
-            assert_eq!(run(plugin, &environment, &input), (0, Value::Null), "{plugin}");
+            let (exit, printed, log) = run_logged(plugin, &del(netns), input.as_bytes());
+            assert_eq!((exit, printed), (0, Value::Null), "{plugin}: {log}");
+            let mut lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let first = lines.next().unwrap();
+            assert_eq!(first["message"], "log file cannot be opened");
+            assert_eq!(first["error"], "log files must be below /var/log");
+            let lines: Vec<Value> = lines.collect();
+            let is_spanned =
+                |line: &Value| line["span"]["container_id"] == "c0ffee" && line["span"]["nic"] == "net1";
+            assert!(!lines.is_empty() && lines.iter().all(is_spanned), "{log}");
         }
     }
-    let log = std::fs::read_to_string(folder.path().join("log").join("plugin.log")).unwrap();
-    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(
-        lines.iter().all(|line| line["span"]["container_id"] == "c0ffee" && line["span"]["nic"] == "net1"),
-        "{log}"
-    );
+}
+
+fn del(netns: &'static str) -> Vec<(&'static str, &'static str)> {
+    let mut environment = with("CNI_COMMAND", "DEL");
+    environment.iter_mut().filter(|pair| pair.0 == "CNI_NETNS").for_each(|pair| pair.1 = netns);
+    environment
+}
+
+/// A DEL that fails is repeated for ever, and the pod stays in Terminating.
+#[test]
+fn deleting_takes_any_version_and_a_configuration_lost_with_the_power() {
+    let config = |version: &str| {
+        let mut config = config();
+        config["cniVersion"] = json!(version);
+        config.to_string().into_bytes()
+    };
+    let mut inputs: Vec<Vec<u8>> = ["", "0.1.0", "0.2.0", "1.2.0", "one"].map(config).into();
+    let mut without = self::config();
+    without.as_object_mut().unwrap().remove("cniVersion");
+    inputs.push(without.to_string().into_bytes());
+    let whole = self::config().to_string().into_bytes();
+    inputs.extend([0, 1, whole.len() / 2, whole.len() - 1].map(|length| whole[..length].to_vec()));
+    inputs.extend([&b"[]"[..], b"null", b"7", b"\0\0\0\0", b"{\"cniVersion\":7}"].map(<[u8]>::to_vec));
+    for plugin in PLUGINS {
+        for input in &inputs {
+            // Some log to the default file, as on a node.
+            let (exit, printed, log) = run_logged(plugin, &del(""), input);
+            let text = String::from_utf8_lossy(input);
+            assert_eq!((exit, printed), (0, Value::Null), "{plugin} {text}: {log}");
+        }
+    }
 }

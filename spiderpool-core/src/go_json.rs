@@ -19,6 +19,16 @@ pub fn from_go_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     T::deserialize(GoValue(value))
 }
 
+/// The same for what must be understood as far as it can be: members that do not decode count as absent.
+pub fn from_readable_members<T: DeserializeOwned + Default>(value: Value) -> T {
+    let Value::Object(members) = value else { return T::default() };
+    let is_readable = |name: &String, value: &Value| {
+        from_go_value::<T>(Value::Object([(name.clone(), value.clone())].into_iter().collect())).is_ok()
+    };
+    let readable = members.into_iter().filter(|(name, value)| is_readable(name, value)).collect();
+    from_go_value(Value::Object(readable)).unwrap_or_default()
+}
+
 struct GoValue(Value);
 
 impl IntoDeserializer<'_, Error> for GoValue {
@@ -125,6 +135,17 @@ mod tests {
         check(r#"{"PODCIDR": null, "mtu": null, "more": {"a": 1}}"#, &[], None);
         check(r#"{"mtu": 1, "Mtu": 1}"#, &[], Some(1));
         check("{}", &[], None);
+    }
+
+    #[test]
+    fn unreadable_members_cost_no_readable_ones() {
+        let read = |json: &str| from_readable_members::<Outer>(serde_json::from_str(json).unwrap());
+        let mtu = Outer { mtu: Some(3), ..Outer::default() };
+        assert_eq!(read(r#"{"podCIDR": "a", "MTU": 3}"#), mtu);
+        assert_eq!(read(r#"{"podCIDR": [7], "MTU": 3, "Mtu": "x"}"#), mtu);
+        for nothing in ["[]", "null", "7", r#"{"mtu": "x"}"#] {
+            assert_eq!(read(nothing), Outer::default(), "{nothing}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
 use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
 use spiderpool_client::Client;
 use spiderpool_core::coordinator::{Config, Settings};
-use spiderpool_core::go_json::from_go_value;
+use spiderpool_core::go_json::{from_go_value, from_readable_members};
 
 use crate::env::{Command, Request};
 use crate::error::{ConfigError, PluginError};
@@ -48,30 +48,32 @@ pub struct LogConf {
     #[serde(rename = "logFile")]
     file: Option<PathBuf>,
     #[serde(rename = "logMaxSize", deserialize_with = "null_as_default")]
-    max_size: u64,
+    max_size: i64,
     #[serde(rename = "logMaxAge", deserialize_with = "null_as_default")]
-    max_age: u64,
+    max_age: i64,
     #[serde(rename = "logMaxCount", deserialize_with = "null_as_default")]
-    max_count: usize,
+    max_count: i64,
 }
 
 impl NetConf {
     /// Parses it. Values are checked when they are merged with the agent's, names of fields are not: fields of
-    /// older releases are ignored.
+    /// older releases are ignored. DEL takes what can be read of whatever is there: what cannot could not be read
+    /// at ADD either, or was lost with the node's power; there is little to delete, and it is found by its names.
     pub fn parse(bytes: &[u8], command: Command) -> Result<Self, PluginError> {
+        if command == Command::Del {
+            let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+            return Ok(Self {
+                base: from_readable_members(value.clone()),
+                settings: from_readable_members(value),
+            });
+        }
         let value: Value = serde_json::from_slice(bytes).map_err(PluginError::Decode)?;
         let base = Base::deserialize(&value).map_err(PluginError::Decode)?;
-        // What cannot be read now could not be read at ADD either: there is little to delete, and it is found
-        // by its names.
-        let settings = match (from_go_value(value), command) {
-            (Ok(settings), _) => settings,
-            (Err(_), Command::Del) => Settings::default(),
-            (Err(error), _) => return Err(PluginError::Decode(error)),
-        };
-        if base.name.is_empty() && command != Command::Del {
+        let settings = from_go_value(value).map_err(PluginError::Decode)?;
+        if base.name.is_empty() {
             return Err(ConfigError::NoName.into());
         }
-        if command != Command::Del && !base.prev_result.is_object() {
+        if !base.prev_result.is_object() {
             return Err(ConfigError::NoPrevResult.into());
         }
         Ok(Self { base, settings })
@@ -123,10 +125,10 @@ mod tests {
     fn a_generated_configuration_is_read() {
         let json = r#"{"cniVersion":"0.3.1","name":"n","type":"coordinator","prevResult":{},"mode":"auto",
             "podDefaultRouteNic":"net1","detectGateway":false,"hostRPFilter":0,"multusNicPrefix":"net",
-            "logOptions":{"logLevel":"info","logFile":"/tmp/c.log"}}"#;
+            "logOptions":{"logLevel":"info","logFile":"/var/log/c.log"}}"#;
         let config = parse(json, Command::Add).unwrap();
         assert_eq!(config.settings.pod_default_route_nic.as_deref(), Some("net1"));
-        assert_eq!(config.log_options().path, PathBuf::from("/tmp/c.log"));
+        assert_eq!(config.log_options().path, PathBuf::from("/var/log/c.log"));
         assert_eq!(parse(MINIMAL, Command::Add).unwrap().log_options().level, "debug");
     }
 
@@ -160,13 +162,21 @@ mod tests {
     #[test]
     fn deleting_needs_no_more_than_names() {
         assert!(parse(r#"{"serviceCIDR":"wrong"}"#, Command::Del).is_ok());
+        let json = r#"{"name":"n","serviceCIDR":"wrong","multusNicPrefix":7,"podDefaultRouteNic":"net1",
+            "logOptions":[1],"ipamUnixSocketPath":"/run/s"}"#;
+        let config = parse(json, Command::Del).unwrap();
+        assert_eq!((config.base.name.as_str(), config.client().socket()), ("n", "/run/s".as_ref()));
+        assert_eq!(config.settings.pod_default_route_nic.as_deref(), Some("net1"));
+        for truncated in ["", "[]", "null", r#"{"cniVersion":"1.0"#] {
+            assert_eq!(parse(truncated, Command::Del).unwrap(), NetConf::default());
+        }
     }
 
     proptest! {
         #[test]
         fn never_panics_on_arbitrary_input(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             let _ = NetConf::parse(&bytes, Command::Add);
-            let _ = NetConf::parse(&bytes, Command::Del);
+            prop_assert!(NetConf::parse(&bytes, Command::Del).is_ok());
         }
     }
 }

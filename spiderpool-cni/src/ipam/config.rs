@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
-use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
-use spiderpool_core::go_json::from_go_value;
+use spiderpool_api::agent::DEFAULT_SOCKET;
+use spiderpool_core::go_json::{from_go_value, from_readable_members};
 
 use crate::env::Command;
 use crate::error::{ConfigError, PluginError};
@@ -17,10 +16,8 @@ use crate::log::LogOptions;
 #[serde(rename_all = "camelCase", default)]
 pub struct NetConf {
     /// The network's name.
-    #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// Our part.
-    #[serde(deserialize_with = "as_go_does")]
     pub ipam: IpamConf,
     /// Of the main plugin, at CHECK and DEL.
     pub prev_result: Value,
@@ -35,11 +32,11 @@ pub struct IpamConf {
     /// The log file.
     pub log_file_path: PathBuf,
     /// In MiB.
-    pub log_file_max_size: u64,
+    pub log_file_max_size: i64,
     /// In days.
-    pub log_file_max_age: u64,
+    pub log_file_max_age: i64,
     /// Renamed files.
-    pub log_file_max_count: usize,
+    pub log_file_max_count: i64,
     /// Candidate pools.
     pub default_ipv4_ippool: Option<Vec<String>>,
     /// Candidate pools.
@@ -52,10 +49,11 @@ pub struct IpamConf {
     pub ipam_unix_socket_path: PathBuf,
 }
 
-/// Names of fields in any case, `null` as nothing.
-fn as_go_does<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpamConf, D::Error> {
-    let value = Option::<Value>::deserialize(deserializer)?;
-    value.map_or_else(|| Ok(IpamConf::default()), |value| from_go_value(value).map_err(D::Error::custom))
+/// The configuration with a part that is not looked at yet.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Unparsed {
+    ipam: Value,
 }
 
 impl Default for IpamConf {
@@ -77,18 +75,24 @@ impl Default for IpamConf {
 }
 
 impl NetConf {
-    /// Parses and checks it.
+    /// Parses and checks it, names of fields in any case. DEL takes what can be read of whatever is there.
     pub fn parse(bytes: &[u8], command: Command) -> Result<Self, PluginError> {
-        let config = match (serde_json::from_slice::<Self>(bytes), command) {
-            (Ok(config), _) => config,
-            // What cannot be read now could not be read at ADD either: the runtime cleans up after its failure.
-            (Err(_), Command::Del) => Self::default(),
-            (Err(error), _) => return Err(PluginError::Decode(error)),
-        };
-        if config.name.is_empty() && command != Command::Del {
+        if command == Command::Del {
+            return Ok(Self::parse_readable(bytes));
+        }
+        let config: Self =
+            serde_json::from_slice(bytes).and_then(from_go_value).map_err(PluginError::Decode)?;
+        if config.name.is_empty() {
             return Err(ConfigError::NoName.into());
         }
         Ok(config)
+    }
+
+    /// What cannot be read now could not be read at ADD either, or was lost with the node's power.
+    fn parse_readable(bytes: &[u8]) -> Self {
+        let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let ipam = from_readable_members(from_readable_members::<Unparsed>(value.clone()).ipam);
+        Self { ipam, ..from_readable_members(value) }
     }
 
     /// Where to log.
@@ -129,7 +133,7 @@ mod tests {
     #[test]
     fn everything_that_can_be_set() {
         let json =
-            br#"{"name":"n","ipam":{"type":"spiderpool","log_level":"INFO","log_file_path":"/tmp/x.log",
+            br#"{"name":"n","ipam":{"type":"spiderpool","log_level":"INFO","log_file_path":"/var/log/x.log",
             "log_file_max_size":1,"log_file_max_age":2,"log_file_max_count":3,"default_ipv4_ippool":["a","b"],
             "default_ipv6_ippool":[],"clean_gateway":true,"match_master_subnet":true,
             "ipam_unix_socket_path":"/tmp/x.sock","later":{"fields":"are ignored"}}}"#;
@@ -152,6 +156,25 @@ mod tests {
     }
 
     #[test]
+    fn the_ipam_section_is_found_in_any_case() {
+        for ipam in ["IPAM", "Ipam", "ipam"] {
+            let json = format!(r#"{{"NAME":"n","{ipam}":{{"default_ipv4_ippool":["a"]}}}}"#);
+            for command in [Command::Add, Command::Del] {
+                let config = NetConf::parse(json.as_bytes(), command).unwrap();
+                assert_eq!(config.ipam.default_ipv4_ippool, Some(vec!["a".to_owned()]), "{json}");
+                assert_eq!(config.name, "n");
+            }
+        }
+    }
+
+    #[test]
+    fn negative_log_limits_are_taken() {
+        let json =
+            br#"{"name":"n","ipam":{"log_file_max_size":-1,"log_file_max_age":-1,"log_file_max_count":-1}}"#;
+        assert_eq!(NetConf::parse(json, Command::Add).unwrap().log_options().max_size, -1);
+    }
+
+    #[test]
     fn bad_configurations_are_named() {
         check_error("{", "6 failed to decode");
         check_error(r#"{"ipam":{}}"#, "7 invalid network configuration: name is missing");
@@ -167,12 +190,25 @@ mod tests {
             assert!(NetConf::parse(json.as_bytes(), Command::Add).is_err(), "{ipam}");
             assert_eq!(NetConf::parse(json.as_bytes(), Command::Del).unwrap().ipam, IpamConf::default());
         }
+        for truncated in ["", "[]", "null", r#"{"cniVersion":"1.0"#, r#"{"name":7}"#] {
+            assert_eq!(NetConf::parse(truncated.as_bytes(), Command::Del).unwrap(), NetConf::default());
+        }
+    }
+
+    /// With the socket lost, a DEL would ask nobody.
+    #[test]
+    fn del_reads_the_socket_beside_what_it_cannot_read() {
+        let json =
+            br#"{"name":7,"ipam":{"log_level":[],"ipam_unix_socket_path":"/run/s","clean_gateway":"yes"}}"#;
+        let config = NetConf::parse(json, Command::Del).unwrap();
+        assert_eq!(config.ipam, IpamConf { ipam_unix_socket_path: "/run/s".into(), ..IpamConf::default() });
     }
 
     proptest! {
         #[test]
         fn never_panics_on_arbitrary_input(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             let _ = NetConf::parse(&bytes, Command::Add);
+            prop_assert!(NetConf::parse(&bytes, Command::Del).is_ok());
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::samples::{Pair, Report, Side};
 const MEMORY_CALLS: usize = 5;
 
 pub(crate) fn measure(arguments: &IpamArguments, report: &mut Report) -> Result<()> {
-    let folder = tempfile::tempdir()?;
+    // The plugins log nowhere else.
+    let folder = tempfile::Builder::new().prefix("spiderpool-bench").tempdir_in("/var/log")?;
     let socket = folder.path().join("agent.sock");
     instant_agent::serve(&socket)?;
     let ours = tools::spiderpool("spiderpool")?;
