@@ -2,7 +2,7 @@
 //!
 //! An ADD passes four stages ([`allocate`]): the [`request`] is parsed, its pools are resolved to a plan ([`resolve`]),
 //! what the pod lacks is taken ([`allocator`]), and the plugin gets its answer ([`respond`]). Addresses are freed by DEL
-//! ([`release`]) and, where none came, by the [`sweep`]. What is decided is in `spiderpool_core::ipam`.
+//! ([`release`]) and, where none came, by the runtime's [`gc`] and the [`sweep`]. What is decided is in `spiderpool_core::ipam`.
 //!
 //! **Invariant:** a request that may have taken an address is never forgotten: it is finished although the caller has
 //! gone, and one whose outcome is unknown is read before the pod gets another address.
@@ -12,6 +12,7 @@ mod allocator;
 mod delete;
 mod endpoint_queue;
 mod error;
+mod gc;
 mod keyed_mutex;
 mod metrics;
 mod pods;

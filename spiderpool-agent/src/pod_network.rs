@@ -7,7 +7,7 @@ mod idle_links;
 mod ids;
 mod inventory;
 pub(crate) mod netns;
-mod node_link;
+pub(crate) mod node_link;
 mod profile_key;
 mod reconcile;
 mod record;

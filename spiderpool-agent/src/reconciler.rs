@@ -9,12 +9,13 @@ mod handle;
 use std::path::PathBuf;
 
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics};
+use spiderpool_core::gc::{SandboxNic, ValidAttachments, plan_attachment_gc};
 use spiderpool_net::netns::NetNs;
-use tracing::{debug, error};
+use tracing::{debug, error, info, warn};
 
 use crate::dataplane::{EbpfDataplane, Loaded};
 use crate::destinations::{Destinations, Update};
-use crate::pod_network::{Inventory, NicRecord, PodNetworks, PodRecord, Removed, netns};
+use crate::pod_network::{Inventory, NicRecord, PodNetworks, PodRecord, Removed, netns, node_link};
 
 pub use error::RegistrationError;
 pub use handle::{Handle, start};
@@ -128,6 +129,35 @@ impl Reconciler {
         };
         self.pods.save()?;
         written
+    }
+
+    /// Takes out what the container runtime does not know any more: first the registrations, then node links that
+    /// nothing uses, and of the others what leads to the NICs that are gone.
+    fn collect_garbage(&mut self, valid: &ValidAttachments) -> Result<(), RegistrationError> {
+        let inventory = self.pods.inventory()?;
+        let registered = inventory.pods().flat_map(|pod| {
+            pod.attachments.iter().map(|attachment| {
+                let (container_id, nic) = (pod.container_id.clone(), attachment.if_name.clone());
+                (attachment.network.as_str(), SandboxNic { container_id, nic })
+            })
+        });
+        for SandboxNic { container_id, nic } in plan_attachment_gc(registered, valid) {
+            info!(%container_id, %nic, network = valid.network, "attachment is not valid any more, removing it");
+            let pod = self.pods.inventory()?.pod(&container_id).cloned();
+            self.unregister(&Attachment {
+                container_id: container_id.clone(),
+                network: valid.network.clone(),
+                if_name: nic.clone(),
+            })?;
+            if let Some(pod) =
+                pod.filter(|_| self.pods.inventory().is_ok_and(|i| i.pod(&container_id).is_some()))
+                && let Err(error) = node_link::remove_nic(&pod, &nic)
+            {
+                warn!(%error, %container_id, %nic, "node link still leads to a NIC that is gone");
+            }
+        }
+        self.pods.delete_idle_links();
+        Ok(())
     }
 }
 

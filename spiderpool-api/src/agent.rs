@@ -1,9 +1,10 @@
 //! The agent's HTTP API on its unix socket: paths and JSON bodies.
 //!
-//! `ipam` and `coordinator` are upstream's API, field for field; `dataplane` is our own addition to it.
+//! `ipam` and `coordinator` are upstream's API, field for field; `dataplane` and `gc` are our own additions to it.
 
 pub mod coordinator;
 pub mod dataplane;
+pub mod gc;
 pub mod ipam;
 
 pub use ipam::null_as_default;
@@ -23,6 +24,10 @@ pub mod path {
     pub const COORDINATOR_CONFIG: &str = "/v1/coordinator/config";
     /// GET: the recorded endpoint of a pod.
     pub const WORKLOAD_ENDPOINT: &str = "/v1/workloadendpoint";
+    /// POST frees what attachments of a network hold that are not valid any more.
+    pub const IPAM_GC: &str = "/v1/ipam/gc";
     /// PUT registers NICs of a pod with the dataplane, DELETE removes them.
     pub const DATAPLANE_NICS: &str = "/v1/dataplane/nics";
+    /// POST removes the attachments of a network that are not valid any more.
+    pub const DATAPLANE_GC: &str = "/v1/dataplane/gc";
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
 use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
+use spiderpool_api::agent::gc::GcArgs;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamDelArgs};
 use spiderpool_api::agent::path;
 
@@ -25,6 +26,8 @@ pub use error::ClientError;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(100);
 /// For what the agent answers from memory.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// For an answer that is always there.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// For what must not hold up the end of a pod.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -54,6 +57,12 @@ impl Client {
         &self.socket
     }
 
+    /// Succeeds if the agent answers.
+    pub fn healthy(&self) -> Result<(), ClientError> {
+        let operation = Operation { method: "GET", path: path::HEALTHY, timeout: HEALTH_TIMEOUT };
+        self.exchange(operation, &()).map(drop)
+    }
+
     /// Allocates addresses.
     pub fn allocate(&self, args: &IpamAddArgs) -> Result<IpamAddResponse, ClientError> {
         self.request(Operation { method: "POST", path: path::IP, timeout: WRITE_TIMEOUT }, args)
@@ -62,6 +71,12 @@ impl Client {
     /// Releases a NIC's addresses.
     pub fn release(&self, args: &IpamDelArgs) -> Result<(), ClientError> {
         let operation = Operation { method: "DELETE", path: path::IP, timeout: WRITE_TIMEOUT };
+        self.exchange(operation, args).map(drop)
+    }
+
+    /// Frees the addresses of attachments that are not valid any more.
+    pub fn collect_addresses(&self, args: &GcArgs) -> Result<(), ClientError> {
+        let operation = Operation { method: "POST", path: path::IPAM_GC, timeout: WRITE_TIMEOUT };
         self.exchange(operation, args).map(drop)
     }
 
@@ -80,6 +95,12 @@ impl Client {
         let operation =
             Operation { method: "DELETE", path: path::DATAPLANE_NICS, timeout: UNREGISTER_TIMEOUT };
         self.exchange(operation, attachment).map(drop)
+    }
+
+    /// Takes attachments out of the dataplane that are not valid any more.
+    pub fn collect_nics(&self, args: &GcArgs) -> Result<(), ClientError> {
+        let operation = Operation { method: "POST", path: path::DATAPLANE_GC, timeout: READ_TIMEOUT };
+        self.exchange(operation, args).map(drop)
     }
 
     fn request<T: DeserializeOwned>(

@@ -11,6 +11,8 @@ mod state;
 mod tests;
 
 use serde_json::Value;
+use spiderpool_client::Client;
+use spiderpool_core::gc::ValidAttachments;
 use spiderpool_net::block_on;
 
 pub use config::NetConf;
@@ -36,6 +38,14 @@ impl Plugin for Coordinator {
         config.log_options()
     }
 
+    fn network(config: &NetConf) -> &str {
+        &config.base.name
+    }
+
+    fn client(config: &NetConf) -> Client {
+        config.client()
+    }
+
     fn add(request: &Request, config: NetConf, version: Version) -> Result<Value, PluginError> {
         block_on(add::add(request, config, version))
     }
@@ -47,5 +57,11 @@ impl Plugin for Coordinator {
 
     fn check(request: &Request, config: NetConf) -> Result<(), PluginError> {
         block_on(check::check(request, &config))
+    }
+
+    /// The agent knows which NICs are registered, and removes what they have on the node.
+    fn gc(config: &NetConf, valid: ValidAttachments) -> Result<(), PluginError> {
+        let collected = config.client().collect_nics(&valid.into());
+        collected.map_err(|error| PluginError::of_client(error, PluginError::Gc))
     }
 }

@@ -112,9 +112,22 @@ impl fmt::Display for Command {
     }
 }
 
+impl Command {
+    /// Whether it is about a network; the others are about one attachment.
+    pub fn is_of_network(self) -> bool {
+        matches!(self, Self::Status | Self::Gc)
+    }
+}
+
 impl Request {
-    /// Reads the variables that `command` needs through `variable`.
-    pub fn read(command: Command, variable: impl Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
+    /// Reads the variables that `command` needs through `variable`; `None` for a command that is about a network.
+    pub fn read(
+        command: Command,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, EnvError> {
+        if command.is_of_network() {
+            return Ok(None);
+        }
         let get = |name| variable(name).unwrap_or_default();
         let (container_id, netns, nic) = (get("CNI_CONTAINERID"), get("CNI_NETNS"), get("CNI_IFNAME"));
         let needed = [
@@ -137,7 +150,7 @@ impl Request {
             let args = CniArgs::parse(&get("CNI_ARGS"))?;
             (args.pod()?, args.uid()?)
         };
-        Ok(Self { container_id, netns, nic: nic.parse()?, pod, pod_uid })
+        Ok(Some(Self { container_id, netns, nic: nic.parse()?, pod, pod_uid }))
     }
 
     /// The pod, for what cannot go on without one.
@@ -212,7 +225,8 @@ mod tests {
     use super::*;
 
     fn read(command: Command, pairs: &[(&str, &str)]) -> Result<Request, EnvError> {
-        Request::read(command, |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        let variable = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        Request::read(command, variable).map(Option::unwrap)
     }
 
     const ADD: [(&str, &str); 4] = [
@@ -243,6 +257,13 @@ mod tests {
             let error = with(Command::Add, args).unwrap_err().to_string();
             assert!(error.contains(part) && error.contains("failed to load CNI ENV args"), "{error}");
             assert_eq!(with(Command::Del, args).unwrap().pod_uid, None, "DEL does not fail");
+        }
+    }
+
+    #[test]
+    fn status_and_gc_are_about_no_attachment() {
+        for command in [Command::Status, Command::Gc] {
+            assert_eq!(Request::read(command, |_| None), Ok(None));
         }
     }
 

@@ -46,6 +46,12 @@ pub enum PluginError {
     /// The agent cannot be asked.
     #[error("unhealthy spiderpool-agent backend")]
     AgentDown(#[source] ClientError),
+    /// ADD would fail.
+    #[error("spiderpool-agent does not answer: no pod can be set up")]
+    NotAvailable(#[source] ClientError),
+    /// The agent did not remove what is left of ended attachments, or not all of it.
+    #[error("garbage collection failed")]
+    Gc(#[source] ClientError),
     /// The agent gave no address for this NIC.
     #[error("spiderpool IP allocation error")]
     Allocation(#[from] AllocationError),
@@ -106,6 +112,9 @@ pub enum ConfigError {
     /// `prevResult`.
     #[error("prevResult is missing: coordinator must come after a main plugin in the list")]
     NoPrevResult,
+    /// `cni.dev/valid-attachments`.
+    #[error("cni.dev/valid-attachments is missing: without it nothing is removed")]
+    NoAttachments,
     /// The level of the log.
     #[error("unsupported log level {0:?}")]
     LogLevel(String),
@@ -168,11 +177,16 @@ impl PluginError {
             Self::Decode(_) => Reason::Decode,
             Self::Settings(_) | Self::Config(_) => Reason::Config,
             Self::AgentDown(_) => Reason::AgentUnavailable,
-            Self::Allocation(AllocationError::Agent(e)) | Self::CoordinatorConfig(e) | Self::Register(e)
+            Self::Allocation(AllocationError::Agent(e))
+            | Self::CoordinatorConfig(e)
+            | Self::Register(e)
+            | Self::Gc(e)
                 if e.is_retryable() =>
             {
                 Reason::AgentUnavailable
             }
+            Self::NotAvailable(_) => Reason::NotAvailable,
+            Self::Gc(_) => Reason::Gc,
             Self::Allocation(_) => Reason::Allocation,
             Self::CoordinatorConfig(_) => Reason::CoordinatorConfig,
             Self::Register(_) => Reason::Register,

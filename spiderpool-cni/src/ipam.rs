@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamDelArgs};
 use spiderpool_client::Client;
+use spiderpool_core::gc::ValidAttachments;
 use spiderpool_net::block_on;
 use spiderpool_net::netns::NetNs;
 use tracing::{debug, info, warn};
@@ -34,6 +35,14 @@ impl Plugin for Ipam {
 
     fn log_options(config: &NetConf) -> LogOptions {
         config.log_options()
+    }
+
+    fn network(config: &NetConf) -> &str {
+        &config.name
+    }
+
+    fn client(config: &NetConf) -> Client {
+        Client::new(&config.ipam.ipam_unix_socket_path)
     }
 
     fn add(request: &Request, config: NetConf, version: Version) -> Result<Value, PluginError> {
@@ -76,6 +85,12 @@ impl Plugin for Ipam {
             warn!(%error, "addresses are left to garbage collection");
         }
         Ok(())
+    }
+
+    /// The agent knows the addresses, and frees none of a pod that is alive.
+    fn gc(config: &NetConf, valid: ValidAttachments) -> Result<(), PluginError> {
+        let collected = Self::client(config).collect_addresses(&valid.into());
+        collected.map_err(|error| PluginError::of_client(error, PluginError::Gc))
     }
 
     /// The addresses of the result are on the NIC.

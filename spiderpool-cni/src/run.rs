@@ -7,14 +7,15 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
-use spiderpool_core::Unsupported;
+use spiderpool_client::Client;
+use spiderpool_core::gc::ValidAttachments;
 use spiderpool_core::names::{PodName, PodUid};
-use tracing::{error, info, info_span};
+use tracing::{Span, error, info, info_span};
 
 use crate::env::{Command, EnvError, Request};
 use crate::error::{ConfigError, PanicText, PluginError};
 use crate::log::{self, LogOptions};
-use crate::spec::{Version, versions_json};
+use crate::spec::{Version, valid_attachments, versions_json};
 
 /// One of our plugins.
 pub trait Plugin {
@@ -27,12 +28,18 @@ pub trait Plugin {
     fn parse(bytes: &[u8], command: Command) -> Result<Self::Config, PluginError>;
     /// Where to log.
     fn log_options(config: &Self::Config) -> LogOptions;
+    /// The network's name.
+    fn network(config: &Self::Config) -> &str;
+    /// The agent of this node.
+    fn client(config: &Self::Config) -> Client;
     /// ADD; the result in `version`.
     fn add(request: &Request, config: Self::Config, version: Version) -> Result<Value, PluginError>;
     /// DEL.
     fn del(request: &Request, config: Self::Config) -> Result<(), PluginError>;
     /// CHECK.
     fn check(request: &Request, config: Self::Config) -> Result<(), PluginError>;
+    /// GC.
+    fn gc(config: &Self::Config, valid: ValidAttachments) -> Result<(), PluginError>;
 }
 
 /// `cniVersion` of the request, for errors of whatever comes later.
@@ -75,13 +82,8 @@ fn answer<P: Plugin>() -> Result<Option<Value>, PluginError> {
         cni_version(&input)?.parse().map_err(PluginError::Version)?
     };
     let _first = CNI_VERSION.set(version.as_str());
-    match command {
-        Command::Status | Command::Gc if version < Version::V1_1_0 => {
-            return Err(EnvError::Command(command.to_string()).into());
-        }
-        Command::Status => return Err(Unsupported::CniStatus.into()),
-        Command::Gc => return Err(Unsupported::CniGc.into()),
-        _ => {}
+    if command.is_of_network() && version < Version::V1_1_0 {
+        return Err(EnvError::Command(command.to_string()).into());
     }
     let request = Request::read(command, variable)?;
     let config = P::parse(&input, command)?;
@@ -90,17 +92,25 @@ fn answer<P: Plugin>() -> Result<Option<Value>, PluginError> {
     if options.filter().is_none() && command != Command::Del {
         return Err(ConfigError::LogLevel(options.level).into());
     }
-    serve::<P>(command, &request, config, version)
+    let started = Instant::now();
+    let span = request
+        .as_ref()
+        .map_or_else(|| network_span::<P>(command, &config), |request| request_span::<P>(command, request));
+    let _entered = span.enter();
+    let result = match request {
+        Some(request) => serve::<P>(command, &request, config, version),
+        None => serve_network::<P>(command, &config, &input).map(|()| None),
+    };
+    log_outcome(&result, started);
+    result
 }
 
-fn serve<P: Plugin>(
-    command: Command,
-    request: &Request,
-    config: P::Config,
-    version: Version,
-) -> Result<Option<Value>, PluginError> {
-    let started = Instant::now();
-    let span = info_span!(
+fn network_span<P: Plugin>(command: Command, config: &P::Config) -> Span {
+    info_span!("cni", plugin = P::NAME, %command, network = P::network(config))
+}
+
+fn request_span<P: Plugin>(command: Command, request: &Request) -> Span {
+    info_span!(
         "cni",
         plugin = P::NAME,
         %command,
@@ -110,15 +120,34 @@ fn serve<P: Plugin>(
         pod_namespace = request.pod.as_ref().map(PodName::namespace),
         pod = request.pod.as_ref().map(PodName::name),
         pod_uid = request.pod_uid.as_ref().map(PodUid::as_str),
-    );
-    let _entered = span.enter();
-    let result = match command {
+    )
+}
+
+/// What is about a network, not about an attachment.
+fn serve_network<P: Plugin>(command: Command, config: &P::Config, input: &[u8]) -> Result<(), PluginError> {
+    if command == Command::Status {
+        return P::client(config).healthy().map_err(PluginError::NotAvailable);
+    }
+    let network = P::network(config).to_owned();
+    P::gc(config, ValidAttachments { network, nics: valid_attachments(input)? })
+}
+
+fn serve<P: Plugin>(
+    command: Command,
+    request: &Request,
+    config: P::Config,
+    version: Version,
+) -> Result<Option<Value>, PluginError> {
+    match command {
         Command::Add => P::add(request, config, version).map(Some),
         Command::Check => P::check(request, config).map(|()| None),
         _ => P::del(request, config).map(|()| None),
-    };
+    }
+}
+
+fn log_outcome(result: &Result<Option<Value>, PluginError>, started: Instant) {
     let micros = started.elapsed().as_micros() as u64;
-    match &result {
+    match result {
         Ok(_) => info!(micros, "request done"),
         Err(e) => {
             let object = e.to_object("");
@@ -132,7 +161,6 @@ fn serve<P: Plugin>(
             );
         }
     }
-    result
 }
 
 /// Decides how the rest is read; a configuration without one is of a version before ours. Where it has none, libcni

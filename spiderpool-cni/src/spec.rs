@@ -1,8 +1,10 @@
 //! The CNI specification's types: versions, results, errors. <https://www.cni.dev/docs/spec/>
 
+mod attachments;
 mod result;
 mod version;
 
+pub use attachments::valid_attachments;
 pub use result::{AddResult, IpEntry, RouteEntry, convert_result, result_addresses};
 pub use version::{Version, VersionError, versions_json};
 

@@ -7,11 +7,13 @@ use std::io::Write;
 use std::process::{Command as Process, ExitCode, Stdio};
 
 use serde_json::Value;
+use spiderpool_client::Client;
 use spiderpool_cni::env::{Command, Request};
 use spiderpool_cni::error::PluginError;
 use spiderpool_cni::log::LogOptions;
 use spiderpool_cni::run::{Plugin, run};
 use spiderpool_cni::spec::Version;
+use spiderpool_core::gc::ValidAttachments;
 
 struct Panicking;
 
@@ -27,6 +29,14 @@ impl Plugin for Panicking {
         LogOptions { path: "nowhere".into(), ..LogOptions::new("panicking") }
     }
 
+    fn network((): &()) -> &str {
+        "panicking"
+    }
+
+    fn client((): &()) -> Client {
+        Client::new("/no/such/socket")
+    }
+
     fn add(_: &Request, (): (), _: Version) -> Result<Value, PluginError> {
         panic!("on the main thread");
     }
@@ -38,6 +48,10 @@ impl Plugin for Panicking {
     }
 
     fn check(_: &Request, (): ()) -> Result<(), PluginError> {
+        Ok(())
+    }
+
+    fn gc((): &(), _: ValidAttachments) -> Result<(), PluginError> {
         Ok(())
     }
 }

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the functions it calls")]
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
 
 use serde_json::{Value, json};
 
@@ -92,9 +94,79 @@ fn bad_requests_are_one_error_each() {
     check(&ADD, r#"{"cniVersion":"","name":"n"}"#, 1, "\"0.1.0\"");
     check(&ADD, r#"{"cniVersion":"0.2.0"}"#, 1, "incompatible CNI version");
     check(&ADD, r#"{"cniVersion":"1.0.0","name":3}"#, 6, "expected a string");
-    for command in ["STATUS", "GC"] {
-        check(&with("CNI_COMMAND", command), r#"{"cniVersion":"1.1.0"}"#, 102, "not supported yet");
+}
+
+/// Answers `count` requests with this status; the lines and bodies of the requests.
+fn agent(
+    folder: &tempfile::TempDir,
+    status: &'static str,
+    count: usize,
+) -> (String, JoinHandle<Vec<String>>) {
+    let socket = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let server = thread::spawn(move || {
+        let mut requests = Vec::new();
+        for _ in 0..count {
+            let mut stream = listener.accept().unwrap().0;
+            let (mut request, mut chunk) = (Vec::new(), [0; 4096]);
+            while !request.ends_with(b"}") && !request.ends_with(b"null") {
+                let length = stream.read(&mut chunk).unwrap();
+                request.extend_from_slice(&chunk[..length]);
+            }
+            stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).unwrap();
+            let request = String::from_utf8(request).unwrap();
+            let (line, body) = (request.lines().next().unwrap(), request.lines().last().unwrap());
+            requests.push(format!("{line} {body}"));
+        }
+        requests
+    });
+    (socket.to_str().unwrap().to_owned(), server)
+}
+
+fn of_network(socket: &str) -> Value {
+    let mut config = config();
+    config.as_object_mut().unwrap().remove("prevResult");
+    config["cniVersion"] = json!("1.1.0");
+    config["ipam"]["ipam_unix_socket_path"] = json!(socket);
+    config["ipamUnixSocketPath"] = json!(socket);
+    config
+}
+
+/// A runtime takes its node for unusable on any error, so an agent that answers must be enough.
+#[test]
+fn status_is_the_agents_answer() {
+    let status = [("CNI_COMMAND", "STATUS")];
+    check(&status, &of_network("/no/such/socket").to_string(), 50, "spiderpool-agent does not answer");
+    check(&status, &config().to_string(), 4, "CNI_COMMAND \"STATUS\"");
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, server) = agent(&folder, "200 OK", PLUGINS.len());
+    for plugin in PLUGINS {
+        assert_eq!(run(plugin, &status, &of_network(&socket).to_string()), (0, Value::Null), "{plugin}");
     }
+    assert_eq!(server.join().unwrap(), ["GET /v1/ipam/healthy HTTP/1.1 null"; 2]);
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, server) = agent(&folder, "503 Service Unavailable", PLUGINS.len());
+    check(&status, &of_network(&socket).to_string(), 50, "503");
+    server.join().unwrap();
+}
+
+#[test]
+fn gc_hands_the_agent_the_list_and_never_a_missing_one() {
+    let gc = [("CNI_COMMAND", "GC")];
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, server) = agent(&folder, "200 OK", PLUGINS.len());
+    let mut input = of_network(&socket);
+    check(&gc, &input.to_string(), 7, "cni.dev/valid-attachments is missing");
+    input["cni.dev/valid-attachments"] = json!([{"containerID": "c1", "ifname": "net1"}]);
+    for plugin in PLUGINS {
+        assert_eq!(run(plugin, &gc, &input.to_string()), (0, Value::Null), "{plugin}");
+    }
+    let body = r#"{"network":"n","validAttachments":[{"containerID":"c1","ifName":"net1"}]}"#;
+    let expect = ["ipam", "dataplane"].map(|part| format!("POST /v1/{part}/gc HTTP/1.1 {body}"));
+    assert_eq!(server.join().unwrap(), expect);
+    check(&gc, &input.to_string(), 11, "unhealthy spiderpool-agent backend");
+    input["cniVersion"] = json!("1.0.0");
+    check(&gc, &input.to_string(), 4, "CNI_COMMAND \"GC\"");
 }
 
 #[test]

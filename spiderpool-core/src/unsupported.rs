@@ -11,12 +11,6 @@ use crate::names::{IfName, PoolName};
 /// A feature that was asked for and is not there. Its text says what, and what to do instead.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unsupported {
-    /// The CNI command STATUS.
-    #[error("CNI command STATUS is not supported yet: set cniVersion to 1.0.0")]
-    CniStatus,
-    /// The CNI command GC.
-    #[error("CNI command GC is not supported yet: set cniVersion to 1.0.0")]
-    CniGc,
     /// Probing for another owner of an address before its use.
     #[error("IP conflict detection (enableIPConflictDetection) is not supported yet: set it to false")]
     IpConflictDetection,
@@ -160,7 +154,6 @@ mod tests {
         let nic = || "net1".parse::<IfName>().unwrap();
         let pool = || "p".parse::<PoolName>().unwrap();
         for (feature, what, advice) in [
-            (Unsupported::CniGc, "CNI command GC", "set cniVersion"),
             (Unsupported::LinkLayer(nic()), "net1", "leave coordinator out"),
             (Unsupported::AutoPool, "'ipam.spidernet.io/subnet'", "'ipam.spidernet.io/ippool'"),
             (Unsupported::PodCidrTypeCalico, "podCIDRType calico", "spec.hijackCIDR"),

@@ -167,6 +167,31 @@ async fn an_address_whose_object_became_unreadable_is_not_called_freed() {
     assert!(plane.kubectl(&["get", "sip", &ip]).is_ok());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn gc_frees_what_the_runtime_does_not_list_and_nothing_of_a_living_pod() {
+    let bench = Bench::new("gc").await;
+    bench.pool("p", "10.48.0.0/24", &["10.48.0.2-10.48.0.9"], &json!({}));
+    let [alive, gone, listed] = ["alive", "gone", "listed"].map(|name| bench.pod_with_pool(name, "n1", "p"));
+    let elsewhere = bench.pod_with_pool("elsewhere", "n1", "p");
+    let agent = bench.agent("n1").await;
+    for (pod, network) in [(&alive, "blue"), (&gone, "blue"), (&listed, "blue"), (&elsewhere, "red")] {
+        let mut add = pod.add("net1", &pod.name);
+        add["network"] = json!(network);
+        agent.ask(Method::POST, path::IP, &add).await.unwrap().ok().unwrap();
+    }
+    // They may run although the API server has forgotten them: only the runtime knows better.
+    for pod in [&gone, &listed, &elsewhere] {
+        bench.force_delete_pod(pod);
+    }
+    let refused = agent.ask(Method::POST, path::IPAM_GC, &json!({"network": "blue"})).await.unwrap();
+    assert!(refused.failure().contains("validAttachments"), "{refused:?}");
+    let valid = json!([{"containerID": listed.name, "ifName": "net1"}]);
+    let gc = json!({"network": "blue", "validAttachments": valid});
+    agent.ask(Method::POST, path::IPAM_GC, &gc).await.unwrap().ok().unwrap();
+    let held = [&alive, &gone, &listed, &elsewhere].map(|pod| bench.held(pod).len());
+    assert_eq!(held, [1, 0, 1, 1]);
+}
+
 /// Upstream's case A00016.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_pod_keeps_what_it_got_and_takes_no_more() {

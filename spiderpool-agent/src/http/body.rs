@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use spiderpool_api::agent::coordinator::GetCoordinatorArgs;
 use spiderpool_api::agent::dataplane::{RegisterNics, UnregisterNics};
+use spiderpool_api::agent::gc::GcArgs;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamBatchDelArgs, IpamDelArgs};
 
 use super::error::{ErrorResponse, INVALID, REQUIRED};
@@ -53,6 +54,11 @@ impl Parameter for RegisterNics {
 impl Parameter for UnregisterNics {
     const NAME: &'static str = "unregister-nics";
     const REQUIRED: &'static [&'static str] = &["containerID", "network", "ifName"];
+}
+
+impl Parameter for GcArgs {
+    const NAME: &'static str = "gc-args";
+    const REQUIRED: &'static [&'static str] = &["network", "validAttachments"];
 }
 
 impl<S: Send + Sync, T: DeserializeOwned + Parameter> FromRequest<S> for JsonBody<T> {
@@ -176,6 +182,7 @@ mod tests {
         batch.as_object_mut().unwrap().remove("ifName");
         check::<IpamBatchDelArgs>(&batch);
         check::<GetCoordinatorArgs>(&serde_json::json!({"podNamespace":"n","podName":"p"}));
+        check::<GcArgs>(&serde_json::json!({"network":"w","validAttachments":[]}));
         check::<UnregisterNics>(&serde_json::json!({"containerID":"c","network":"w","ifName":"e"}));
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use spiderpool_api::agent::gc::GcArgs;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamBatchDelArgs, IpamDelArgs};
 
 use super::body::JsonBody;
@@ -35,6 +36,14 @@ pub(super) async fn release(
     JsonBody(args): JsonBody<IpamDelArgs>,
 ) -> Result<(), Failed> {
     agent.ipam.release(args).await.map_err(|error| Failed::with_status(error.status(), error))
+}
+
+pub(super) async fn collect(
+    State(agent): State<Arc<Agent>>,
+    JsonBody(args): JsonBody<GcArgs>,
+) -> Result<(), Failed> {
+    let collected = agent.ipam.collect_garbage(args.into()).await;
+    collected.map_err(|error| Failed::with_status(error.status(), error))
 }
 
 pub(super) async fn release_all(

@@ -66,7 +66,7 @@ impl Releaser {
 
     /// The pod that has the name, for a DEL of the pod with this UID. Nothing comes back to life: the watch is
     /// believed if it says that the pod is not alive.
-    async fn found(&self, pod: &PodIdentity) -> Result<Option<Arc<Pod>>, ReleaseError> {
+    pub(super) async fn found(&self, pod: &PodIdentity) -> Result<Option<Arc<Pod>>, ReleaseError> {
         let known = self.pods.known(&pod.name);
         let is_not_alive = |known: &Arc<Pod>| known.identity.uid == pod.uid && known.stage != PodStage::Alive;
         if let Some(known) = known.filter(is_not_alive) {

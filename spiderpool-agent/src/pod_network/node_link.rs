@@ -11,6 +11,7 @@ use spiderpool_core::coordinator::{
 use spiderpool_core::names::IfName;
 use spiderpool_net::block_on;
 use spiderpool_net::executor::{Executor, MissingDevice};
+use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::snapshot::Contents;
 
@@ -22,6 +23,28 @@ use super::record::PodRecord;
 /// With a node address the kernel deletes every route that has it as source.
 pub(super) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {
     block_on(plan_and_apply(netns, pod, nodes))
+}
+
+/// Removes routes and neighbors that lead to a NIC of a pod that keeps its node link.
+pub(crate) fn remove_nic(pod: &PodRecord, nic: &IfName) -> Result<(), NetlinkError> {
+    let records = pod.nics.iter().filter(|record| record.nic.name == *nic);
+    let addresses: Vec<IpAddr> = records.flat_map(|r| &r.nic.addresses).map(IpNet::addr).collect();
+    let Ok(link) = NodeLink::new(pod.container_id.as_str()) else { return Ok(()) };
+    block_on(async {
+        let mut node = Netlink::open()?;
+        let contents = Contents { routes: true, neighbors: true, ..Contents::default() };
+        let present = node.snapshot_of(&[&link.host], contents).await?;
+        let Some(index) = present.link(&link.host).map(|link| link.index) else { return Ok(()) };
+        for route in present.routes.iter().filter(|r| addresses.iter().any(|a| r.dst == IpNet::from(*a))) {
+            if let Some(route) = route.with_dev(|_| Some(index)) {
+                node.delete_route(&route).await?;
+            }
+        }
+        for neighbor in present.neighbors.iter().filter(|n| addresses.contains(&n.address)) {
+            node.delete_neighbor(index, neighbor.address).await?;
+        }
+        Ok(())
+    })
 }
 
 async fn plan_and_apply(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
+use spiderpool_core::gc::ValidAttachments;
 use spiderpool_runtime::health::Condition;
 use tokio::sync::oneshot;
 
@@ -24,6 +25,7 @@ type Answer<T> = oneshot::Sender<Result<T, RegistrationError>>;
 enum Command {
     Register(Box<RegisterNics>, Answer<RegisteredNics>),
     Unregister(Attachment, Answer<()>),
+    CollectGarbage(ValidAttachments, Answer<()>),
     /// The destinations in [`Handle::update`] have changed.
     Update,
     Stop,
@@ -46,6 +48,11 @@ impl Handle {
     /// Removes an attachment.
     pub async fn unregister(&self, attachment: Attachment) -> Result<(), RegistrationError> {
         self.request(|answer| Command::Unregister(attachment, answer)).await
+    }
+
+    /// Removes the attachments of a network that are not valid any more.
+    pub async fn collect_garbage(&self, valid: ValidAttachments) -> Result<(), RegistrationError> {
+        self.request(|answer| Command::CollectGarbage(valid, answer)).await
     }
 
     /// Sets what SpiderCoordinator lists.
@@ -120,6 +127,7 @@ fn handle_command(reconciler: &mut Reconciler, update: &Mutex<Update>, command: 
         // The request may have been dropped; what was done stays done.
         Command::Register(request, answer) => drop(answer.send(reconciler.register(&request))),
         Command::Unregister(attachment, answer) => drop(answer.send(reconciler.unregister(&attachment))),
+        Command::CollectGarbage(valid, answer) => drop(answer.send(reconciler.collect_garbage(&valid))),
         Command::Update => {
             let update = std::mem::take(&mut *update.lock().unwrap_or_else(PoisonError::into_inner));
             reconciler.update(update);

@@ -154,6 +154,53 @@ fn without_maps_pods_that_are_gone_are_taken_out_and_node_links_follow_the_nodes
     NetNs::create().unwrap().run(in_a_node).unwrap();
 }
 
+/// The namespace of the sandbox is still there, as where a runtime lost its own state.
+#[test]
+fn gc_removes_node_links_of_sandboxes_that_the_runtime_does_not_list() {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let in_a_node = || {
+        let folder = tempfile::tempdir().unwrap();
+        let pod = NetNs::create().unwrap();
+        let runs = block_on(pod_with_node_link(&pod)).unwrap();
+        let identity = netns::identity(&pod).unwrap();
+        let mut other = request("other");
+        other.attachment.network = "red".into();
+        let pods = [(runs, identity), (request("listed"), NETNS), (other, NETNS)];
+        let mut reconciler = without_maps(folder.path(), &pods);
+        let nics = |containers: &[&str]| {
+            containers
+                .iter()
+                .map(|container| SandboxNic {
+                    container_id: container.parse().unwrap(),
+                    nic: "net1".parse().unwrap(),
+                })
+                .collect()
+        };
+        let host = NodeLink::new("runs").unwrap().host;
+        let has_link = || block_on(async { Netlink::open()?.link_by_name(&host).await }).unwrap().is_some();
+        let left = || {
+            let pods = on_disk(folder.path());
+            pods.pods().map(|pod| pod.container_id.to_string()).collect::<Vec<_>>()
+        };
+        let listed = ValidAttachments { network: "macvlan".into(), nics: nics(&["listed", "runs"]) };
+        reconciler.collect_garbage(&listed).unwrap();
+        assert_eq!(left(), ["listed", "other", "runs"]);
+        let listed = ValidAttachments { network: "macvlan".into(), nics: nics(&["listed"]) };
+        reconciler.collect_garbage(&listed).unwrap();
+        assert_eq!(left(), ["listed", "other"]);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while has_link() {
+            assert!(std::time::Instant::now() < deadline, "the node link is left");
+            std::thread::yield_now();
+        }
+    };
+    NetNs::create().unwrap().run(in_a_node).unwrap();
+}
+
 /// A pod whose node link is up, and the node's address on its underlay NIC.
 async fn pod_with_node_link(pod: &NetNs) -> Result<RegisterNics, NetlinkError> {
     let mut node = Netlink::open()?;

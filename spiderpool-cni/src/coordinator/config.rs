@@ -73,7 +73,7 @@ impl NetConf {
         if base.name.is_empty() {
             return Err(ConfigError::NoName.into());
         }
-        if !base.prev_result.is_object() {
+        if !command.is_of_network() && !base.prev_result.is_object() {
             return Err(ConfigError::NoPrevResult.into());
         }
         Ok(Self { base, settings })

@@ -14,6 +14,8 @@ pub enum Reason {
     Config,
     /// The same request may succeed later.
     AgentUnavailable,
+    /// The answer to STATUS.
+    NotAvailable,
     Allocation,
     CoordinatorConfig,
     Register,
@@ -22,6 +24,7 @@ pub enum Reason {
     Kernel,
     Programs,
     Check,
+    Gc,
     Panic,
 }
 
@@ -36,6 +39,7 @@ impl Reason {
             Self::Decode => (6, "decode"),
             Self::Config => (7, "config"),
             Self::AgentUnavailable => (11, "agent_unavailable"),
+            Self::NotAvailable => (50, "not_available"),
             Self::Allocation => (100, "allocation"),
             Self::CoordinatorConfig => (101, "coordinator_config"),
             Self::Register => (101, "register"),
@@ -44,6 +48,7 @@ impl Reason {
             Self::Kernel => (104, "kernel"),
             Self::Programs => (105, "programs"),
             Self::Check => (106, "check"),
+            Self::Gc => (107, "gc"),
             Self::Panic => (199, "panic"),
         }
     }

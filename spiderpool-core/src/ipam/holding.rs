@@ -96,12 +96,12 @@ pub enum AddressState {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::names::PodName;
 
     /// An address of pod `ns/pod`.
-    pub(in crate::ipam) fn holding(nic: &str, address: &str, pool: &str, uid: &str) -> Holding {
+    pub(crate) fn holding(nic: &str, address: &str, pool: &str, uid: &str) -> Holding {
         Holding {
             address: address.parse().unwrap(),
             pool: pool.parse().unwrap(),
@@ -114,7 +114,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::ipam) fn owner(uid: &str, kind: &str) -> Owner {
+    pub(crate) fn owner(uid: &str, kind: &str) -> Owner {
         let pod = PodIdentity { name: PodName::new("ns", "pod").unwrap(), uid: uid.parse().unwrap() };
         Owner { pod, workload: Some(Workload { kind: kind.into(), name: "web".into() }) }
     }

@@ -26,7 +26,7 @@ pub enum FreeReason {
     Gone,
     /// The pod has ended or was evicted.
     Finished,
-    /// The container runtime has taken down the network of a pod that is terminating.
+    /// The container runtime has taken down the network of a pod that is terminating, or does not know it any more.
     TornDown,
     /// The pod's grace period is over, and its node does not answer or says that the pod has stopped.
     Overdue,
@@ -100,6 +100,8 @@ pub enum SandboxState {
     Unknown,
     /// The container runtime is taking its network down: this is its DEL.
     TornDown,
+    /// The container runtime does not know it: its GC names those that it knows.
+    Unlisted,
 }
 
 /// Whether a pod's node answers.
@@ -158,7 +160,7 @@ pub fn plan_owner_release<T: Copy + Ord>(
     evidence: &Evidence<'_, T>,
     policy: ReleasePolicy,
 ) -> Disposition<T> {
-    let torn_down = evidence.sandbox == SandboxState::TornDown;
+    let torn_down = matches!(evidence.sandbox, SandboxState::TornDown | SandboxState::Unlisted);
     let own = evidence.pod.filter(|pod| *pod.uid == owner.pod.uid);
     match own.map(|pod| (pod, pod.stage)) {
         Some((_, PodStage::Alive)) => Disposition::Leave(LeaveReason::InUse),

@@ -75,6 +75,11 @@ impl HoldingIndex {
         }
     }
 
+    /// Everything that is held.
+    pub(crate) fn all(&self) -> Vec<AddressObject> {
+        self.by_ip.values().cloned().collect()
+    }
+
     /// What the pod holds, over all its NICs, lowest address first.
     pub(crate) fn of_pod(&self, uid: &PodUid) -> Vec<AddressObject> {
         let addresses = self.by_pod.get(uid).into_iter().flatten();

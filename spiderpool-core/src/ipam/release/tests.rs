@@ -10,6 +10,8 @@ const ALL: ReleasePolicy = ReleasePolicy { overdue_on_ready_nodes: true, overdue
 enum Asker {
     /// The runtime's DEL.
     Del,
+    /// The runtime's GC, which does not name the sandbox.
+    Gc,
     /// The agent, on its own.
     Sweep,
     /// The leader, while the pod's node answers.
@@ -18,7 +20,7 @@ enum Asker {
     LeaderOfDeadNode,
 }
 
-use Asker::{Del, Leader, LeaderOfDeadNode, Sweep};
+use Asker::{Del, Gc, Leader, LeaderOfDeadNode, Sweep};
 
 /// The pod that has the name: its UID, stage, whether it has stopped, and the end of its grace period.
 type Found = Option<(&'static str, PodStage, bool, Option<u64>)>;
@@ -47,7 +49,11 @@ fn decide(
     let evidence = Evidence {
         now,
         pod,
-        sandbox: if matches!(asker, Del) { SandboxState::TornDown } else { SandboxState::Unknown },
+        sandbox: match asker {
+            Del => SandboxState::TornDown,
+            Gc => SandboxState::Unlisted,
+            Sweep | Leader | LeaderOfDeadNode => SandboxState::Unknown,
+        },
         node: NodeState::of(!matches!(asker, LeaderOfDeadNode)),
         may_run_until,
     };
@@ -160,4 +166,14 @@ fn only_a_bound_address_is_freed() {
     assert_eq!(of(AddressState::Bound), Disposition::Free(FreeReason::Gone));
     assert_eq!(of(AddressState::Kept), Disposition::Keep);
     assert_eq!(of(AddressState::Quarantined), Disposition::Leave(LeaveReason::Quarantined));
+}
+
+/// A runtime's list may be older than the sandbox; a pod that is alive keeps what it has.
+#[test]
+fn gc_frees_what_the_runtime_does_not_know_but_nothing_of_a_living_pod() {
+    check(ALIVE, &[Gc], Disposition::Leave(LeaveReason::InUse));
+    check(TERMINATING, &[Gc], Disposition::Free(FreeReason::TornDown));
+    check(FINISHED, &[Gc], Disposition::Free(FreeReason::Finished));
+    check(REPLACED, &[Gc], Disposition::Free(FreeReason::Gone));
+    check(GONE, &[Gc], Disposition::Free(FreeReason::Gone));
 }
