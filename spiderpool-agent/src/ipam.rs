@@ -15,6 +15,7 @@ mod error;
 mod gc;
 mod keyed_mutex;
 mod metrics;
+mod pod_events;
 mod pods;
 mod release;
 mod request;

@@ -1,8 +1,10 @@
 //! The request as the runtime passes it: `CNI_*` variables and `CNI_ARGS`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use spiderpool_core::ipam::parse_requested;
 use spiderpool_core::names::{ContainerId, IfName, NameError, PodName, PodUid};
 use thiserror::Error;
 
@@ -36,6 +38,8 @@ pub struct Request {
     pub pod: Option<PodName>,
     /// From `CNI_ARGS`; `None` where the runtime does not pass it.
     pub pod_uid: Option<PodUid>,
+    /// `IP` of `CNI_ARGS`: addresses that are asked for; of no interest at DEL.
+    pub ips: Vec<IpAddr>,
 }
 
 /// `CNI_ARGS` as written.
@@ -47,6 +51,8 @@ struct CniArgs {
     name: String,
     /// `K8S_POD_UID`.
     uid: String,
+    /// `IP`, comma separated.
+    ips: String,
 }
 
 /// A variable is missing or wrong; the message names it, as the specification asks.
@@ -143,14 +149,14 @@ impl Request {
         let container_id =
             container_id.parse::<ContainerId>().map_err(|_| EnvError::ContainerId(container_id))?;
         // Deleting must not fail for an argument that nobody needs.
-        let (pod, pod_uid) = if command == Command::Del {
+        let (pod, pod_uid, ips) = if command == Command::Del {
             let args = CniArgs::parse_known(&get("CNI_ARGS"));
-            (args.pod().ok().flatten(), args.uid().ok().flatten())
+            (args.pod().ok().flatten(), args.uid().ok().flatten(), Vec::new())
         } else {
             let args = CniArgs::parse(&get("CNI_ARGS"))?;
-            (args.pod()?, args.uid()?)
+            (args.pod()?, args.uid()?, args.ips()?)
         };
-        Ok(Some(Self { container_id, netns, nic: nic.parse()?, pod, pod_uid }))
+        Ok(Some(Self { container_id, netns, nic: nic.parse()?, pod, pod_uid, ips }))
     }
 
     /// The pod, for what cannot go on without one.
@@ -169,6 +175,17 @@ impl CniArgs {
 
     fn uid(&self) -> Result<Option<PodUid>, EnvError> {
         if self.uid.is_empty() { Ok(None) } else { self.uid.parse().map(Some).map_err(EnvError::Pod) }
+    }
+
+    fn ips(&self) -> Result<Vec<IpAddr>, EnvError> {
+        let texts = self.ips.split(',').filter(|text| !text.is_empty());
+        let parse = |text: &str| {
+            parse_requested(text).ok_or_else(|| EnvError::Args {
+                text: format!("IP={}", self.ips),
+                reason: format!("{text:?} is not an IP address"),
+            })
+        };
+        texts.map(parse).collect()
     }
 
     /// Parses `KEY=VALUE;KEY=VALUE`. A key that is not known is an error unless `IgnoreUnknown` is 1 or true.
@@ -211,7 +228,8 @@ impl CniArgs {
             "K8S_POD_NAMESPACE" => value.clone_into(&mut self.namespace),
             "K8S_POD_NAME" => value.clone_into(&mut self.name),
             "K8S_POD_UID" => value.clone_into(&mut self.uid),
-            "K8S_POD_INFRA_CONTAINER_ID" | "IP" => {}
+            "IP" => value.clone_into(&mut self.ips),
+            "K8S_POD_INFRA_CONTAINER_ID" => {}
             _ => return false,
         }
         true
@@ -258,6 +276,17 @@ mod tests {
             assert!(error.contains(part) && error.contains("failed to load CNI ENV args"), "{error}");
             assert_eq!(with(Command::Del, args).unwrap().pod_uid, None, "DEL does not fail");
         }
+    }
+
+    #[test]
+    fn addresses_may_be_asked_for_by_cni_args() {
+        let with = |command, args| read(command, &[ADD[0], ADD[1], ADD[2], ("CNI_ARGS", args)]);
+        let request = with(Command::Add, "IP=10.6.0.7/16,fd00::7").unwrap();
+        assert_eq!(request.ips, ["10.6.0.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
+        assert_eq!(with(Command::Add, "IP=").unwrap().ips, Vec::<IpAddr>::new());
+        let error = with(Command::Add, "IP=10.6.0").unwrap_err().to_string();
+        assert!(error.contains("\"10.6.0\" is not an IP address"), "{error}");
+        assert!(with(Command::Del, "IP=10.6.0").is_ok());
     }
 
     #[test]

@@ -115,6 +115,14 @@ pub enum ConfigError {
     /// `cni.dev/valid-attachments`.
     #[error("cni.dev/valid-attachments is missing: without it nothing is removed")]
     NoAttachments,
+    /// An address that is asked for.
+    #[error("{member}: {text:?} is not an IP address")]
+    RequestedAddress {
+        /// Where it is asked for.
+        member: &'static str,
+        /// As written.
+        text: String,
+    },
     /// The level of the log.
     #[error("unsupported log level {0:?}")]
     LogLevel(String),

@@ -49,7 +49,9 @@ impl Plugin for Ipam {
         // Before the agent allocates for a sandbox that is gone.
         let netns = NetNs::open(&request.netns)?;
         let (container_id, nic) = (request.container_id.clone(), request.nic.clone());
+        let requested_ips = [config.requested_ips()?, request.ips.clone()].concat();
         let args = IpamAddArgs {
+            requested_ips,
             net_namespace: request.netns.clone(),
             network: Some(config.name),
             default_ipv4_ip_pool: config.ipam.default_ipv4_ippool,

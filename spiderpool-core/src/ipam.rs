@@ -22,8 +22,10 @@ pub mod pod_stage;
 pub mod pool;
 pub mod pool_source;
 pub mod release;
+pub mod requested;
 pub mod response;
 pub mod route;
+pub mod unknown_annotations;
 pub mod usage;
 
 pub use annotations::PodAnnotations;
@@ -35,5 +37,7 @@ pub use holding::{AddressState, Holding, Owner, Workload};
 pub use plan::{AllocationPlan, AllocationStep, plan_allocation};
 pub use pool::{Pool, PoolError, PoolFields};
 pub use pool_source::PoolSource;
+pub use requested::{RequestedAddresses, parse_requested};
 pub use response::{Allocated, Response, build_response};
 pub use route::IpamRoute;
+pub use unknown_annotations::plan_annotation_warning;

@@ -192,6 +192,50 @@ async fn gc_frees_what_the_runtime_does_not_list_and_nothing_of_a_living_pod() {
     assert_eq!(held, [1, 0, 1, 1]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requested_address_is_given_or_refused_with_a_reason_never_replaced() {
+    let bench = Bench::new("requested").await;
+    bench.pool("p", "10.49.0.0/24", &["10.49.0.2-10.49.0.9"], &json!({}));
+    let [first, second] = ["first", "second"].map(|name| bench.pod_with_pool(name, "n1", "p"));
+    let agent = bench.agent("n1").await;
+    let add = |pod: &TestPod, ips: Value| {
+        let mut add = pod.add("net1", &pod.name);
+        add["requestedIPs"] = ips;
+        add
+    };
+    let got = agent.ask(Method::POST, path::IP, &add(&first, json!(["10.49.0.7"]))).await.unwrap();
+    assert_eq!(addresses(&got.ok().unwrap()), ["10.49.0.7/24".to_owned()].into());
+    for (pod, ips, part) in [
+        (&second, json!(["10.49.0.7"]), "10.49.0.7 cannot be given to NIC net1: it is in use or reserved"),
+        (&second, json!(["10.49.0.77"]), "in none of the IPPools"),
+        (&second, json!(["fd00::7"]), "no IPv6 IPPool is named"),
+        (&second, json!(["10.49.0.4", "10.49.0.5"]), "is asked for too"),
+        (&first, json!(["10.49.0.8"]), "the Pod holds 10.49.0.7 on this NIC already"),
+    ] {
+        failure(&agent, &add(pod, ips), part).await;
+    }
+    assert_eq!((bench.held(&first).len(), bench.held(&second).len()), (1, 0));
+    let got = agent.ask(Method::POST, path::IP, &second.add("net1", "c")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&got).len(), 1, "the pool is not called exhausted for others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_annotation_key_is_named_in_an_event_on_the_pod() {
+    let bench = Bench::new("misspelt").await;
+    bench.pool("p", "10.50.0.0/24", &["10.50.0.2-10.50.0.9"], &json!({}));
+    let mut annotations = bench.pool_annotation("p");
+    annotations.push(("ipam.spidernet.io/ipool".to_owned(), "{}".to_owned()));
+    let annotations: Vec<_> = annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let pod = bench.pod("p", "n1", &annotations);
+    let agent = bench.agent("n1").await;
+    agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    bench
+        .until("the Event", async || {
+            bench.events(&pod).iter().any(|note| note.contains("'ipam.spidernet.io/ipool'"))
+        })
+        .await;
+}
+
 /// Upstream's case A00016.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_pod_keeps_what_it_got_and_takes_no_more() {

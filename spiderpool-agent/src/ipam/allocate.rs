@@ -65,6 +65,7 @@ impl Ipam {
         };
         self.metrics.allocation_wait.observe(waiting.elapsed());
         let pod = self.live_pod(&args).await?;
+        self.pod_events.name_unknown_annotations(&pod);
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
         let request = AllocationRequest::new(args, pod, top, abandoned);
@@ -111,6 +112,10 @@ impl Ipam {
         let held = self.allocator.holdings().read(|index| index.of_pod(&request.pod.identity.uid));
         let plan = self.resolver.resolve(request, &held).await?;
         let served = self.take(request, plan.steps).await?;
+        for (candidate, object) in served.iter().filter(|(candidate, _)| candidate.nic == request.nic) {
+            let given = request.requested.check_given(candidate, object.holding.ip());
+            given.map_err(|error| AllocateError::Ipam(vec![error]))?;
+        }
         let adopted =
             join_all(served.iter().map(|(_, object)| self.allocator.adopt(object, &request.claimant)));
         for (adopted, (_, object)) in adopted.await.into_iter().zip(&served) {
@@ -139,7 +144,11 @@ impl Ipam {
                 AllocationStep::Keep { candidate, held } => Ok((candidate, held)),
                 AllocationStep::Allocate { candidate, pools } => {
                     let taken = self.allocator.take(&request.claimant, &candidate, &pools).await;
-                    taken.map(|object| (candidate, object))
+                    let explain = |error| match &candidate.nic {
+                        nic if *nic == request.nic => request.requested.explain(error),
+                        _ => error,
+                    };
+                    taken.map_err(explain).map(|object| (candidate, object))
                 }
             }
         }));

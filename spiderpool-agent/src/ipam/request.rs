@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use spiderpool_api::agent::ipam::IpamAddArgs;
 use spiderpool_core::ipam::DefaultRoute;
-use spiderpool_core::ipam::{IpamError, Owner, PodAnnotations, Workload};
+use spiderpool_core::ipam::{IpamError, Owner, PodAnnotations, RequestedAddresses, Workload};
 use spiderpool_core::names::IfName;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,8 @@ pub(super) struct AllocationRequest {
     pub(super) nic: IfName,
     /// What the CNI configuration says of the NIC's pools.
     pub(super) configured: ConfiguredPools,
+    /// The addresses that the runtime asks for.
+    pub(super) requested: RequestedAddresses,
     /// For whom addresses are taken.
     pub(super) claimant: Claimant,
 }
@@ -48,6 +50,7 @@ impl AllocationRequest {
     ) -> Result<Self, IpamError> {
         Ok(Self {
             annotations: PodAnnotations::parse(&pod.annotations)?,
+            requested: RequestedAddresses::new(&args.if_name, &args.requested_ips)?,
             nic: args.if_name.clone(),
             configured: ConfiguredPools {
                 ipv4: args.default_ipv4_ip_pool.unwrap_or_default(),

@@ -101,6 +101,8 @@ impl PoolResolver {
             }
             candidates => candidates.map_err(|error| AllocateError::Ipam(vec![error]))?,
         };
+        let requested = request.requested.check_families(&request.nic, &candidates);
+        requested.map_err(|error| AllocateError::Ipam(vec![error]))?;
         let find_pools = |candidate: &PoolCandidates| self.pools_of(candidate, request, read);
         let unresolved = match plan_allocation(candidates, held, &request.nic, find_pools) {
             Ok(plan) => return Ok(Resolution::Ready(plan)),
@@ -162,6 +164,10 @@ impl PoolResolver {
         let namespace = request.pod.identity.name.namespace();
         let place = PodPlace { node: self.node.as_str(), namespace };
         let pools = filter_pools(candidate, &table, place).map_err(Unresolved::Refused)?;
-        Ok(pools.into_iter().cloned().collect())
+        let pools: Vec<_> = pools.into_iter().cloned().collect();
+        if candidate.nic != request.nic {
+            return Ok(pools);
+        }
+        request.requested.narrow(candidate, pools).map_err(Unresolved::Refused)
     }
 }

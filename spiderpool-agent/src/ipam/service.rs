@@ -14,6 +14,7 @@ use super::endpoint_queue::EndpointQueue;
 use super::error::PodError;
 use super::keyed_mutex::KeyedMutex;
 use super::metrics::IpamMetrics;
+use super::pod_events::PodEvents;
 use super::pods::Pods;
 use super::release::Releaser;
 use super::resolve::PoolResolver;
@@ -62,6 +63,7 @@ pub struct Ipam {
     pub(super) metrics: IpamMetrics,
     pub(super) pod_locks: KeyedMutex<PodName>,
     pub(super) pods: Pods,
+    pub(super) pod_events: PodEvents,
     pub(super) pool_specs: PoolSpecs,
     pub(super) workloads: Arc<Workloads>,
     pub(super) resolver: PoolResolver,
@@ -96,12 +98,13 @@ impl Ipam {
         let collisions = metrics.collisions.clone();
         let allocator =
             Arc::new(AddressAllocator::new(kube.clone(), indexes.reserved, node.clone(), collisions));
-        let endpoints = Arc::new(EndpointQueue::new(kube, allocator.holdings().clone()));
+        let endpoints = Arc::new(EndpointQueue::new(kube.clone(), allocator.holdings().clone()));
         let releaser = Arc::new(Releaser {
             pods: pods.clone(),
             allocator: Arc::clone(&allocator),
             endpoints: Arc::clone(&endpoints),
         });
+        let pod_events = PodEvents::new(&kube, &node);
         let pod_locks = KeyedMutex::default();
         Arc::new(Self {
             resolver: PoolResolver {
@@ -135,6 +138,7 @@ impl Ipam {
             metrics,
             pod_locks,
             pods,
+            pod_events,
             pool_specs,
             workloads,
             allocator,

@@ -1,5 +1,7 @@
 //! Allocate and release: bodies of `/v1/ipam/*`.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
 
@@ -35,6 +37,9 @@ pub struct IpamAddArgs {
     /// Take a pool whose subnet fits the master NIC (SR-IOV).
     #[serde(default)]
     pub match_master_subnet: bool,
+    /// Addresses that the runtime asks for, at most one of a family. Our addition.
+    #[serde(default, rename = "requestedIPs", skip_serializing_if = "Vec::is_empty")]
+    pub requested_ips: Vec<IpAddr>,
 }
 
 impl IpamAddArgs {
@@ -51,6 +56,7 @@ impl IpamAddArgs {
             default_ipv6_ip_pool: None,
             clean_gateway: false,
             match_master_subnet: false,
+            requested_ips: Vec::new(),
         }
     }
 }

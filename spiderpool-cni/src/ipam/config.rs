@@ -1,11 +1,13 @@
 //! The network configuration as the IPAM plugin reads it: `name` and `ipam`, the rest is the main plugin's.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::Value;
 use spiderpool_api::agent::DEFAULT_SOCKET;
 use spiderpool_core::go_json::{from_go_value, from_readable_members};
+use spiderpool_core::ipam::parse_requested;
 
 use crate::env::Command;
 use crate::error::{ConfigError, PluginError};
@@ -21,6 +23,26 @@ pub struct NetConf {
     pub ipam: IpamConf,
     /// Of the main plugin, at CHECK and DEL.
     pub prev_result: Value,
+    /// What the runtime passes by the capabilities of the configuration.
+    pub runtime_config: RequestedIps,
+    /// What the user passes.
+    pub args: Args,
+}
+
+/// `args` of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Args {
+    /// Of the conventions of CNI.
+    pub cni: RequestedIps,
+}
+
+/// Addresses that are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RequestedIps {
+    /// As written, with or without prefix length.
+    pub ips: Vec<String>,
 }
 
 /// `ipam` of the configuration.
@@ -95,6 +117,17 @@ impl NetConf {
         Self { ipam, ..from_readable_members(value) }
     }
 
+    /// The addresses that are asked for.
+    pub fn requested_ips(&self) -> Result<Vec<IpAddr>, PluginError> {
+        let ways = [("runtimeConfig.ips", &self.runtime_config), ("args.cni.ips", &self.args.cni)];
+        let texts = ways.iter().flat_map(|(member, way)| way.ips.iter().map(|text| (*member, text)));
+        let parse = |(member, text): (&'static str, &String)| {
+            let invalid = || ConfigError::RequestedAddress { member, text: text.clone() };
+            Ok(parse_requested(text).ok_or_else(invalid)?)
+        };
+        texts.map(parse).collect()
+    }
+
     /// Where to log.
     pub fn log_options(&self) -> LogOptions {
         LogOptions {
@@ -165,6 +198,22 @@ mod tests {
                 assert_eq!(config.name, "n");
             }
         }
+    }
+
+    #[test]
+    fn addresses_are_asked_for_by_capability_or_convention() {
+        let json = br#"{"name":"n","runtimeConfig":{"ips":["10.6.0.7/16"],"mac":"x"},"args":{"cni":{"ips":["fd00::7"]}}}"#;
+        let ips = NetConf::parse(json, Command::Add).unwrap().requested_ips().unwrap();
+        assert_eq!(ips, ["10.6.0.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
+        let json = br#"{"name":"n","runtimeConfig":{"ips":null},"args":{"cni":null}}"#;
+        assert!(NetConf::parse(json, Command::Add).unwrap().requested_ips().unwrap().is_empty());
+        let json = br#"{"name":"n","args":{"cni":{"ips":["10.6.0"]}}}"#;
+        let error =
+            NetConf::parse(json, Command::Add).unwrap().requested_ips().unwrap_err().to_object("1.0.0");
+        assert_eq!(
+            (error.code, error.details.as_str()),
+            (7, "args.cni.ips: \"10.6.0\" is not an IP address")
+        );
     }
 
     #[test]

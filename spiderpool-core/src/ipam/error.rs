@@ -1,6 +1,7 @@
 //! Why a pod gets no address. The texts reach the user in the pod's events, wrapped by every plugin on the way: one
 //! line that names the pool and what to do. Tools look for their beginnings.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -151,6 +152,16 @@ pub enum IpamError {
         /// How each of them failed.
         failures: Vec<PoolFailure>,
     },
+    /// The runtime asks for an address that the NIC cannot have.
+    #[error("the requested IP address {address} cannot be given to NIC {nic}: {cause}")]
+    Requested {
+        /// The address.
+        address: IpAddr,
+        /// The NIC.
+        nic: IfName,
+        /// Why not.
+        cause: String,
+    },
     /// The pod is finished, terminating or gone.
     #[error("dead Pod {0}, we cannot allocate IP addresees to it")]
     DeadPod(PodName),
@@ -160,9 +171,10 @@ impl IpamError {
     /// Its kind; of several pools that failed, that of the first.
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Annotation { .. } | Self::CniPools { .. } | Self::DuplicatePool { .. } => {
-                FailureReason::WrongInput
-            }
+            Self::Annotation { .. }
+            | Self::CniPools { .. }
+            | Self::DuplicatePool { .. }
+            | Self::Requested { .. } => FailureReason::WrongInput,
             Self::AutoPoolDisabled => FailureReason::AutoPoolDisabled,
             Self::Unsupported(_) => FailureReason::NotSupported,
             Self::NoSource | Self::NoPoolOfFamily { .. } | Self::AllFiltered { .. } => {
@@ -174,6 +186,12 @@ impl IpamError {
             }
             Self::DeadPod(_) => FailureReason::DeadPod,
         }
+    }
+
+    /// Whether nothing was wrong but that every address is in use.
+    pub fn is_used_out(&self) -> bool {
+        let is_used_out = |failure: &PoolFailure| matches!(failure, PoolFailure::Exhausted { .. });
+        matches!(self, Self::AllFailed { failures, .. } if failures.iter().all(is_used_out))
     }
 
     /// Whether the same request may succeed later without anybody's doing: the API server is away or too busy.

@@ -43,7 +43,7 @@ pub fn interfaces(text: &str) -> Result<Vec<IfName>, MultusError> {
         .iter()
         .enumerate()
         .map(|(index, selection)| {
-            if !is_label(&selection.name) {
+            if !is_object_name(&selection.name) {
                 return Err(MultusError::Network(selection.name.clone()));
             }
             match selection.interface.as_str() {
@@ -58,10 +58,16 @@ pub fn interfaces(text: &str) -> Result<Vec<IfName>, MultusError> {
 fn short_form(part: &str) -> Result<Selection, MultusError> {
     let (path, interface) = part.split_once('@').unwrap_or((part, ""));
     let (namespace, name) = path.split_once('/').unwrap_or(("default", path));
-    if !is_label(namespace) || !is_label(name) || (part.contains('@') && interface.is_empty()) {
+    if !is_label(namespace) || !is_object_name(name) || (part.contains('@') && interface.is_empty()) {
         return Err(MultusError::Network(part.to_owned()));
     }
     Ok(Selection { name: name.to_owned(), interface: interface.to_owned() })
+}
+
+/// A NetworkAttachmentDefinition's name is a DNS subdomain: labels with dots between them. Multus itself refuses dots
+/// in the short form, so they do no harm there.
+fn is_object_name(text: &str) -> bool {
+    text.split('.').all(is_label)
 }
 
 /// `^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`, the grammar that Multus documents.
@@ -91,6 +97,11 @@ mod tests {
         check("a, kube-system/b@data0 ,c", Ok(&["net1", "data0", "net3"]));
         check("", Ok(&[]));
         check(r#"[{"name":"a"},{"Name":"b","namespace":"x","interface":"data0"}]"#, Ok(&["net1", "data0"]));
+        check(r#"[{"name":"a.b-c.d","namespace":"x"}]"#, Ok(&["net1"]));
+        check("x/underlay.v2@data0", Ok(&["data0"]));
+        check("a..b", Err("invalid"));
+        check("a.", Err("invalid"));
+        check("x.y/a", Err("invalid"));
         check("Upper", Err("invalid"));
         check("a/b/c", Err("invalid"));
         check("a@", Err("invalid"));

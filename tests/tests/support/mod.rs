@@ -273,6 +273,15 @@ impl<'a> Bench<'a> {
         (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
     }
 
+    /// What the Events on a pod say.
+    pub(crate) fn events(&self, pod: &TestPod) -> Vec<String> {
+        let selector = format!("involvedObject.uid={}", pod.uid);
+        let arguments = ["get", "events", "-n", &pod.namespace, "--field-selector", &selector, "-o", "json"];
+        let list: Value = serde_json::from_str(&self.plane.kubectl(&arguments).unwrap()).unwrap();
+        let notes = list["items"].as_array().unwrap().iter();
+        notes.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     /// The endpoint, which follows the answer.
     pub(crate) async fn endpoint(&self, pod: &TestPod) -> Value {
         poll::until_async("the pod's SpiderEndpoint", LIMIT, || async {
