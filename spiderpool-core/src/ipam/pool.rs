@@ -3,6 +3,7 @@
 mod fault;
 mod overlap;
 mod parse;
+mod special;
 
 use std::net::IpAddr;
 
@@ -16,6 +17,7 @@ use crate::names::PoolName;
 pub use fault::{PoolError, PoolFault, PoolProblem};
 pub use overlap::{Overlap, shared_addresses};
 pub use parse::PoolFields;
+pub use special::{AddressRole, SpecialAddress};
 
 /// The spec of a pool, which is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub struct Pool {
     pub name: PoolName,
     /// The subnet; its prefix length is that of the addresses handed out.
     pub subnet: IpNet,
-    /// `ips` without `excludeIPs`.
+    /// `ips` without `excludeIPs`, and without those [`SpecialAddress`]es that are not named singly.
     pub usable: IpSet,
     /// Next hop of the default route.
     pub gateway: Option<IpAddr>,
@@ -59,6 +61,11 @@ impl Pool {
     /// The family of its addresses.
     pub fn family(&self) -> Family {
         Family::of_net(&self.subnet)
+    }
+
+    /// The usable addresses that are no host's.
+    pub fn usable_special(&self) -> impl Iterator<Item = SpecialAddress> + '_ {
+        SpecialAddress::of_subnet(&self.subnet).into_iter().filter(|one| self.usable.contains(one.address))
     }
 
     /// What is left to hand out.

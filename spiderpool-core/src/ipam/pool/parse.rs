@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Affinities, Pool, PoolError, PoolFault, PoolProblem};
+use super::{Affinities, Pool, PoolError, PoolFault, PoolProblem, special};
 use crate::ip::{Family, IpRange, IpSet};
 use crate::ipam::route::IpamRoute;
 use crate::label_selector::{LabelSelector, SelectorFields};
@@ -55,7 +55,8 @@ impl Pool {
         let exclude_ips = parse_ranges("spec.excludeIPs", fields.exclude_ips, subnet, &mut faults);
         let usable = subnet.map(|subnet| {
             let set = |ranges| IpSet::from_ranges(Family::of_net(&subnet), ranges);
-            set(ips).difference(&set(exclude_ips))
+            let unusable = special::unusable(&subnet, &ips);
+            set(ips).difference(&set(exclude_ips)).difference(&unusable)
         });
         let gateway = parse_gateway(fields.gateway, subnet, usable.as_ref(), &mut faults);
         let routes = fields.routes.iter().enumerate().filter_map(|(index, (dst, gw))| {

@@ -47,8 +47,52 @@ fn usable_is_ips_without_excluded() {
         &["fd00::-fd00::ffff:ffff:ffff:ffff"],
         &["fd00::1"],
         Some("fd00::1"),
-        Ok("fd00:: fd00::2-fd00::ffff:ffff:ffff:ffff"),
+        Ok("fd00::2-fd00::ffff:ffff:ffff:ffff"),
     );
+}
+
+/// A pod with one of them answers nobody: its neighbors take what it sends for a broadcast, routers answer for it.
+#[test]
+fn network_broadcast_and_subnet_router_anycast_addresses_of_a_range_are_not_usable() {
+    check("10.6.0.0/24", &["10.6.0.0-10.6.0.255"], &[], None, Ok("10.6.0.1-10.6.0.254"));
+    check("10.6.0.0/30", &["10.6.0.0-10.6.0.3"], &[], None, Ok("10.6.0.1-10.6.0.2"));
+    check("fd00::/126", &["fd00::-fd00::3"], &[], None, Ok("fd00::1-fd00::3"));
+    check("0.0.0.0/0", &["255.255.255.254-255.255.255.255"], &[], None, Ok("255.255.255.254"));
+    // A range inside of the subnet has ends of its own.
+    check("10.6.0.0/16", &["10.6.1.0-10.6.1.255"], &[], None, Ok("10.6.1.0-10.6.1.255"));
+    // The gateway is not in their way.
+    check("fd00::/64", &["fd00::-fd00::f"], &[], Some("fd00::"), Ok("fd00::1-fd00::f"));
+}
+
+/// RFC 3021 and RFC 6164: links of two hosts.
+#[test]
+fn subnets_of_two_or_one_address_have_only_hosts() {
+    check("10.6.0.0/31", &["10.6.0.0-10.6.0.1"], &[], None, Ok("10.6.0.0-10.6.0.1"));
+    check("10.6.0.7/32", &["10.6.0.7"], &[], None, Ok("10.6.0.7"));
+    check("fd00::/127", &["fd00::-fd00::1"], &[], None, Ok("fd00::-fd00::1"));
+    check("fd00::7/128", &["fd00::7"], &[], None, Ok("fd00::7"));
+}
+
+#[test]
+fn a_network_or_broadcast_address_that_is_named_singly_is_usable_and_known() {
+    let special = |subnet, ips: &[&str], exclude: &[&str]| {
+        let pool = pool("p", subnet, ips, exclude, None).unwrap();
+        pool.usable_special().map(|special| special.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        special("10.6.0.0/24", &["10.6.0.0-10.6.0.9", "10.6.0.0", "10.6.0.255-10.6.0.255"], &[]),
+        [
+            "10.6.0.0 is the network address of spec.subnet",
+            "10.6.0.255 is the broadcast address of spec.subnet"
+        ]
+    );
+    assert_eq!(
+        special("fd00::/64", &["fd00::"], &[]),
+        ["fd00:: is the subnet-router anycast address of spec.subnet"]
+    );
+    assert!(special("10.6.0.0/24", &["10.6.0.0"], &["10.6.0.0"]).is_empty());
+    assert!(special("10.6.0.0/24", &["10.6.0.0-10.6.0.255"], &[]).is_empty());
+    assert!(special("10.6.0.0/31", &["10.6.0.0"], &[]).is_empty());
 }
 
 #[test]
