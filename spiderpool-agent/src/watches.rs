@@ -1,16 +1,15 @@
 //! What the agent follows on the API server.
 
-mod coordinators;
 mod namespaces;
 mod pods;
 mod pool_specs;
 mod reserved;
 
-pub use coordinators::CoordinatorIndex;
 pub use namespaces::NamespaceIndex;
 pub use pods::LocalPodIndex;
 pub use pool_specs::{PoolSpecs, Unreadable};
 pub use reserved::ReservedIndex;
 pub use spiderpool_api::pod::Pod;
+pub use spiderpool_runtime::coordinators::CoordinatorIndex;
 pub use spiderpool_runtime::pools::PoolIndex;
 pub use spiderpool_runtime::watch::{Index, Shared, follow};

@@ -20,6 +20,7 @@ pub mod pick;
 pub mod plan;
 pub mod pod_stage;
 pub mod pool;
+pub mod pool_condition;
 pub mod pool_source;
 pub mod release;
 pub mod requested;

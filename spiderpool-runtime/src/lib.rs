@@ -7,6 +7,7 @@
 
 pub mod backoff;
 pub mod config_file;
+pub mod coordinators;
 pub mod endpoints;
 pub mod environment;
 pub mod health;

@@ -10,10 +10,12 @@ mod overlaps;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use spiderpool_api::crd::SpiderIPPool;
-use spiderpool_core::ip::Family;
-use spiderpool_core::ipam::pool::Overlap;
+use spiderpool_core::ip::{Family, IpRange};
+use spiderpool_core::ipam::pool::{PoolConflict, shared_addresses};
 use spiderpool_core::ipam::{Pool, PoolEntry, PoolError};
 use spiderpool_core::names::PoolName;
 
@@ -30,6 +32,7 @@ pub type ParsedSpec = Result<Arc<Pool>, Arc<PoolError>>;
 pub struct PoolIndex<T = ()> {
     pools: BTreeMap<PoolName, IndexedPool<T>>,
     overlaps: Overlaps,
+    service_cidrs: Vec<IpNet>,
 }
 
 /// What is kept of a pool.
@@ -41,6 +44,8 @@ pub struct IndexedPool<T = ()> {
     pub generation: Option<i64>,
     /// `metadata.deletionTimestamp` is set.
     pub terminating: bool,
+    /// `metadata.creationTimestamp`.
+    created: Option<Time>,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
     /// What the index's user keeps.
@@ -70,7 +75,7 @@ impl<T> IndexedPool<T> {
 
 impl<T> Default for PoolIndex<T> {
     fn default() -> Self {
-        Self { pools: BTreeMap::new(), overlaps: Overlaps::default() }
+        Self { pools: BTreeMap::new(), overlaps: Overlaps::default(), service_cidrs: Vec::new() }
     }
 }
 
@@ -84,23 +89,44 @@ impl<T> PoolIndex<T> {
     pub fn entry(&self, name: &PoolName) -> Option<PoolEntry> {
         let indexed = self.pools.get(name)?;
         let spec = indexed.spec()?.clone();
-        let overlaps = self.overlaps.of_pool(name);
-        let overlap = overlaps.into_iter().find(|overlap| self.is_serving(&overlap.second)).cloned();
-        Some(PoolEntry { spec, terminating: indexed.terminating, overlap })
+        let shared = self.overlaps.of_pool(name.as_str()).map(|(other, ranges)| (other, ranges.clone()));
+        let conflict =
+            spec.as_ref().ok().and_then(|pool| self.conflict(pool, indexed.created.as_ref(), shared));
+        Some(PoolEntry { spec, terminating: indexed.terminating, conflict })
     }
 
-    /// What a pool that is not in the index shares with one of it that hands out addresses; nothing if it is disabled.
-    pub fn find_overlap(&self, pool: &Pool) -> Option<Overlap> {
-        if pool.disabled {
-            return None;
-        }
-        let serving = self.pools.values().filter(|indexed| indexed.is_serving());
-        let serving = serving.filter_map(IndexedPool::last_valid);
-        serving.filter(|other| other.name != pool.name).find_map(|other| overlaps::between(pool, other))
+    /// Who else has addresses of a pool that need not be in the index.
+    pub fn find_conflict(&self, meta: &ObjectMeta, pool: &Pool) -> Option<PoolConflict> {
+        let others = self.pools.values().filter_map(IndexedPool::last_valid);
+        let others = others.filter(|other| other.name != pool.name);
+        let shared = others.map(|other| (&other.name, shared_addresses(pool, other)));
+        self.conflict(pool, meta.creation_timestamp.as_ref(), shared.filter(|(_, ranges)| !ranges.is_empty()))
     }
 
-    fn is_serving(&self, name: &PoolName) -> bool {
-        self.pools.get(name).is_some_and(IndexedPool::is_serving)
+    /// Of two pools that share addresses the older one goes on. One that does not serve is in nobody's way, and a
+    /// disabled one in no need of a further reason.
+    fn conflict<'a>(
+        &self,
+        pool: &Pool,
+        created: Option<&Time>,
+        mut shared: impl Iterator<Item = (&'a PoolName, Vec<IpRange>)>,
+    ) -> Option<PoolConflict> {
+        let is_older = |name: &PoolName| {
+            let other = self.pools.get(name).filter(|other| other.is_serving());
+            let age = |created: Option<&Time>| created.map(|at| at.0);
+            other.is_some_and(|other| (age(other.created.as_ref()), name) < (age(created), &pool.name))
+        };
+        let older = shared.find(|(name, _)| !pool.disabled && is_older(name)).map(|(older, ranges)| PoolConflict::OlderPool {
+            pool: pool.name.clone(),
+            older: older.clone(),
+            ranges,
+        });
+        older.or_else(|| PoolConflict::with_service_cidrs(pool, &self.service_cidrs))
+    }
+
+    /// The pools that share addresses with this one.
+    pub fn overlapping(&self, name: &str) -> impl Iterator<Item = &PoolName> {
+        self.overlaps.of_pool(name).map(|(other, _)| other)
     }
 
     /// The pools with `spec.default`, and their families.
@@ -132,6 +158,13 @@ impl<T> PoolIndex<T> {
 }
 
 impl<T> PoolIndex<T> {
+    /// The addresses of Services are not for pods; whether others are Services' than before.
+    pub fn set_service_cidrs(&mut self, cidrs: Vec<IpNet>) -> bool {
+        let changed = self.service_cidrs != cidrs;
+        self.service_cidrs = cidrs;
+        changed
+    }
+
     /// The pool exists. A state that is older than the one known is ignored, and so is an object whose name is none.
     pub fn apply_metadata(&mut self, meta: &ObjectMeta, extra: T) {
         let Some(name) = pool_name(meta) else { return };
@@ -208,6 +241,7 @@ fn indexed<T>(meta: &ObjectMeta, extra: T) -> IndexedPool<T> {
         uid: meta.uid.clone().unwrap_or_default(),
         generation: meta.generation,
         terminating: meta.deletion_timestamp.is_some(),
+        created: meta.creation_timestamp.clone(),
         labels: meta.labels.clone().unwrap_or_default(),
         extra,
         spec: None,

@@ -49,12 +49,14 @@ async fn annotations_and_pools_that_cannot_serve() {
         ("empty", "all IP addresses used out".to_owned()),
         ("broken", "10.99.0.1 is not inside of spec.subnet 10.54.0.0/24".to_owned()),
         ("chosen", "podAffinity".to_owned()),
-        ("upper", format!("{} overlap in 10.58.0.9", bench.name("lower"))),
+        ("upper", format!("overlaps the older IPPool {} in 10.58.0.9: change", bench.name("lower"))),
         ("missing", format!("failed to get original IPPool {}", bench.name("missing"))),
     ];
     for (pool, part) in &cases {
         refused(&bench, &agent, pool, (ippool, &of(pool)), part).await;
     }
+    let older = bench.pod("lower", "n1", &[(ippool, &of("lower"))]);
+    agent.ask(Method::POST, path::IP, &older.add("eth0", "c")).await.unwrap().ok().unwrap();
     let more = [
         ("json", ippool, "{", "wrong input, invalid format of Pod annotation 'ipam.spidernet.io/ippool'"),
         ("wildcard", ippool, r#"{"ipv4": ["in*"]}"#, "is not supported yet"),

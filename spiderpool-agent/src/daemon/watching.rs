@@ -43,8 +43,12 @@ pub(super) fn start(
     let reserved = Watch::new("watch of reserved addresses", health, shutdown);
     let coordinators = Watch::new("watch of coordinators", health, shutdown);
     let on_coordinator = {
-        let agent = Arc::clone(agent);
-        move || set_cluster(&agent)
+        let (agent, pools) = (Arc::clone(agent), indexes.pools.clone());
+        move || {
+            let service_cidrs = agent.coordinators.read(CoordinatorIndex::service_cidrs);
+            pools.write(|pools| pools.set_service_cidrs(service_cidrs));
+            set_cluster(&agent);
+        }
     };
     let on_pods = {
         let agent = Arc::clone(agent);

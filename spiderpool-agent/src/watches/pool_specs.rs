@@ -234,8 +234,8 @@ impl Inner {
             let (meta, spec) = (object.meta(), parse(&object));
             self.index.write(|index| {
                 index.apply_spec(meta, spec.clone());
-                let overlap = spec.as_ref().ok().and_then(|pool| index.find_overlap(pool));
-                PoolEntry { spec, terminating: meta.deletion_timestamp.is_some(), overlap }
+                let conflict = spec.as_ref().ok().and_then(|pool| index.find_conflict(meta, pool));
+                PoolEntry { spec, terminating: meta.deletion_timestamp.is_some(), conflict }
             })
         }))
     }

@@ -1,6 +1,6 @@
 //! SpiderIPPool: ranges of one subnet from which pods get addresses, and who may use them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ pub struct SpiderIPPoolSpec {
 }
 
 /// Who uses the pool, as written by the controller.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IPPoolStatus {
     /// A JSON object: address to `{"pod": "namespace/name", "podUid": "..."}`. Absent when nothing is in use.
@@ -93,4 +93,8 @@ pub struct IPPoolStatus {
     #[serde(default, rename = "allocatedIPCount", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::count")]
     pub allocated_ip_count: Option<i64>,
+    /// Whether pods get addresses from the pool, and what is unusual about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
 }

@@ -1,6 +1,7 @@
 //! The reconciler of pools: their status, bitmaps of their addresses for agents that pick, and their finalizer. What it
 //! writes are views: an allocation depends on the addresses themselves.
 
+mod conditions;
 mod finalizer;
 mod reconcile;
 mod status;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::Stream;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
-use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
+use spiderpool_api::crd::{SpiderCoordinator, SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::pools::PoolObject;
@@ -40,6 +40,8 @@ pub(super) fn spawn_all(
     spawner.spawn("watch of endpoints", reduced(endpoints, SlimEndpoint::from));
     let nodes = watcher(slim::nodes(client.clone()), config());
     spawner.spawn("watch of nodes", reduced(nodes, SlimNode::from));
+    let coordinators = watcher(Api::<SpiderCoordinator>::all(client.clone()), config());
+    spawner.spawn("watch of coordinators", coordinators);
     spawner.spawn("watch of pools", watcher(Api::<PoolObject>::all(client.clone()), config()));
 }
 

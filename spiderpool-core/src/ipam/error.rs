@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::PoolError;
-use super::pool::Overlap;
+use super::pool::PoolConflict;
 use super::pool_source::PoolSource;
 use crate::Unsupported;
 use crate::error_list::ErrorList;
@@ -242,9 +242,9 @@ pub enum Rejection {
     /// The pool's spec does not make sense.
     #[error(transparent)]
     Invalid(Arc<PoolError>),
-    /// Another pool holds some of its addresses.
-    #[error("{0}: change spec.ips or spec.excludeIPs of one of them, or disable it")]
-    Overlap(Overlap),
+    /// Some of its addresses are somebody else's.
+    #[error("{0}: change its spec.ips or spec.excludeIPs, or name another one")]
+    Conflict(PoolConflict),
 }
 
 /// Why one pool gave no address.

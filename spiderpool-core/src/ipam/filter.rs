@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::candidates::PoolCandidates;
 use super::error::{IpamError, Rejection};
-use super::pool::Overlap;
+use super::pool::PoolConflict;
 use super::{Pool, PoolError};
 use crate::Unsupported;
 use crate::ip::Family;
@@ -22,8 +22,8 @@ pub struct PoolEntry {
     pub spec: Result<Arc<Pool>, Arc<PoolError>>,
     /// `metadata.deletionTimestamp` is set.
     pub terminating: bool,
-    /// What it shares with another pool that hands out addresses: of the two, neither can say what is free.
-    pub overlap: Option<Overlap>,
+    /// Who else has some of its addresses.
+    pub conflict: Option<PoolConflict>,
 }
 
 /// Where the pod is.
@@ -99,8 +99,8 @@ fn check<'t>(entry: &'t PoolEntry, family: Family, place: PodPlace<'_>) -> Resul
     if !pool.multus_names.is_empty() {
         return Err(Unsupported::MultusName(name()).into());
     }
-    match &entry.overlap {
-        Some(overlap) => Err(Rejection::Overlap(overlap.clone())),
+    match &entry.conflict {
+        Some(conflict) => Err(Rejection::Conflict(conflict.clone())),
         None => Ok(pool),
     }
 }
@@ -127,7 +127,7 @@ mod tests {
     const PLACE: PodPlace<'_> = PodPlace { node: "n1", namespace: "shop" };
 
     fn entry(spec: Result<Pool, PoolError>) -> PoolEntry {
-        PoolEntry { spec: spec.map(Arc::new).map_err(Arc::new), terminating: false, overlap: None }
+        PoolEntry { spec: spec.map(Arc::new).map_err(Arc::new), terminating: false, conflict: None }
     }
 
     fn pool(name: &str, change: impl FnOnce(&mut Pool)) -> (PoolName, PoolEntry) {
@@ -199,9 +199,14 @@ mod tests {
         check_rejected(|p| p.multus_names = vec!["m".into()], V4, &unsupported("multusName"));
         check_entry_rejected(terminating(|p| p.disabled = true), V4, "terminating IPPool p: ");
         let (name, overlapping) = pool("p", |_| {});
-        let overlap = Overlap { first: name.clone(), second: "q".parse().unwrap(), ranges: Vec::new() };
-        let overlapping = PoolEntry { overlap: Some(overlap), ..overlapping };
-        check_entry_rejected((name, overlapping), V4, "IPPools p and q overlap in ");
+        let conflict = PoolConflict::OlderPool {
+            pool: name.clone(),
+            older: "q".parse().unwrap(),
+            ranges: vec!["10.6.0.9".parse().unwrap()],
+        };
+        let overlapping = PoolEntry { conflict: Some(conflict), ..overlapping };
+        let expect = "IPPool p overlaps the older IPPool q in 10.6.0.9: change its spec.ips";
+        check_entry_rejected((name, overlapping), V4, expect);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A pool, parsed: what the spec of a SpiderIPPool means once its texts are addresses.
 
+mod conflict;
 mod fault;
-mod overlap;
 mod parse;
 mod special;
 
@@ -14,8 +14,8 @@ use crate::ip::{Family, IpSet};
 use crate::label_selector::LabelSelector;
 use crate::names::PoolName;
 
+pub use conflict::{PoolConflict, shared_addresses};
 pub use fault::{PoolError, PoolFault, PoolProblem};
-pub use overlap::{Overlap, shared_addresses};
 pub use parse::PoolFields;
 pub use special::{AddressRole, SpecialAddress};
 

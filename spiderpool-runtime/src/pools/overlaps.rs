@@ -2,28 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use spiderpool_core::ip::IpRange;
 use spiderpool_core::ipam::Pool;
-use spiderpool_core::ipam::pool::{Overlap, shared_addresses};
+use spiderpool_core::ipam::pool::shared_addresses;
 use spiderpool_core::names::PoolName;
 
-/// By pool and by the other one; each overlap is there twice, as seen by either.
+/// By pool and by the other one; each overlap is there twice.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Overlaps(BTreeMap<PoolName, BTreeMap<PoolName, Overlap>>);
+pub(super) struct Overlaps(BTreeMap<PoolName, BTreeMap<PoolName, Vec<IpRange>>>);
 
 impl Overlaps {
     /// What the pool shares with others, by the other's name.
-    pub(super) fn of_pool(&self, name: &PoolName) -> impl IntoIterator<Item = &Overlap> {
-        self.0.get(name).into_iter().flat_map(BTreeMap::values)
+    pub(super) fn of_pool(&self, name: &str) -> impl Iterator<Item = (&PoolName, &Vec<IpRange>)> {
+        self.0.get(name).into_iter().flatten()
     }
 
     /// The pool is new or has changed; `others` are all others.
     pub(super) fn insert<'a>(&mut self, pool: &Pool, others: impl IntoIterator<Item = &'a Pool>) {
         self.remove(&pool.name);
-        for overlap in others.into_iter().filter_map(|other| between(pool, other)) {
-            let Overlap { first, second, ranges } = overlap.clone();
-            let mirrored = Overlap { first: second.clone(), second: first.clone(), ranges };
-            self.0.entry(second.clone()).or_default().insert(first.clone(), mirrored);
-            self.0.entry(first).or_default().insert(second, overlap);
+        for other in others {
+            let ranges = shared_addresses(pool, other);
+            if ranges.is_empty() {
+                continue;
+            }
+            self.0.entry(other.name.clone()).or_default().insert(pool.name.clone(), ranges.clone());
+            self.0.entry(pool.name.clone()).or_default().insert(other.name.clone(), ranges);
         }
     }
 
@@ -38,13 +41,4 @@ impl Overlaps {
             }
         }
     }
-}
-
-/// What two pools share, as seen by the first.
-pub(super) fn between(pool: &Pool, other: &Pool) -> Option<Overlap> {
-    let ranges = shared_addresses(pool, other);
-    if ranges.is_empty() {
-        return None;
-    }
-    Some(Overlap { first: pool.name.clone(), second: other.name.clone(), ranges })
 }

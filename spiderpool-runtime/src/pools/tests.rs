@@ -145,23 +145,62 @@ fn an_invalid_or_undecodable_pool_is_in_the_index_with_its_faults() {
     assert!(index.defaults().is_empty() && index.unread().is_empty());
 }
 
+/// An object that was created at this second.
+fn created(name: &str, second: u8, generation: i64, spec: &Value) -> PoolObject {
+    let created = format!("2026-01-01T00:00:{second:02}Z");
+    let metadata = json!({"name": name, "uid": "u", "generation": generation, "creationTimestamp": created});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+}
+
+fn conflict(index: &PoolIndex, of: &str) -> Option<String> {
+    index.entry(&name(of)).unwrap().conflict.map(|conflict| conflict.to_string())
+}
+
+/// A typo in a new pool stopped both for every new pod.
 #[test]
-fn only_pools_that_serve_overlap() {
+fn of_two_pools_that_overlap_the_older_goes_on() {
     let mut index = PoolIndex::default();
-    apply(&mut index, &object("a", "u", 1, &spec("10.6.0.1-10.6.0.9")));
-    apply(&mut index, &object("b", "u", 1, &spec("10.6.0.9")));
-    let overlap =
-        |index: &PoolIndex| index.entry(&name("a")).unwrap().overlap.map(|overlap| overlap.to_string());
-    assert_eq!(overlap(&index).as_deref(), Some("IPPools a and b overlap in 10.6.0.9"));
-    let mut terminating = meta(&object("b", "u", 1, &spec("10.6.0.9")));
+    apply(&mut index, &created("a", 2, 1, &spec("10.6.0.9")));
+    apply(&mut index, &created("b", 1, 1, &spec("10.6.0.1-10.6.0.9")));
+    assert_eq!(conflict(&index, "b"), None);
+    let text = "IPPool a overlaps the older IPPool b in 10.6.0.9";
+    assert_eq!(conflict(&index, "a").as_deref(), Some(text));
+    // Created in the same second: the names decide.
+    apply(&mut index, &created("c", 1, 1, &spec("10.6.0.1")));
+    assert_eq!(conflict(&index, "b"), None);
+    assert_eq!(conflict(&index, "c").as_deref(), Some("IPPool c overlaps the older IPPool b in 10.6.0.1"));
+    assert_eq!(index.overlapping("b").map(PoolName::as_str).collect::<Vec<_>>(), ["a", "c"]);
+}
+
+#[test]
+fn a_pool_that_does_not_serve_is_in_nobodys_way() {
+    let mut index = PoolIndex::default();
+    let older = |generation, spec: &Value| created("a", 1, generation, spec);
+    apply(&mut index, &older(1, &spec("10.6.0.1-10.6.0.9")));
+    apply(&mut index, &created("b", 2, 1, &spec("10.6.0.9")));
+    assert!(conflict(&index, "b").is_some());
+    let mut terminating = meta(&older(1, &spec("10.6.0.1-10.6.0.9")));
     terminating.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
     index.apply(terminating);
-    assert_eq!(overlap(&index), None);
-    index.apply(meta(&object("b", "u", 1, &spec("10.6.0.9"))));
-    assert!(overlap(&index).is_some());
+    assert_eq!(conflict(&index, "b"), None);
+    index.apply(meta(&older(1, &spec("10.6.0.1-10.6.0.9"))));
+    assert!(conflict(&index, "b").is_some());
     let disabled = json!({"subnet": "10.6.0.0/16", "ips": ["10.6.0.9"], "disable": true});
-    apply(&mut index, &object("b", "u", 2, &disabled));
-    assert_eq!(overlap(&index), None);
+    apply(&mut index, &older(2, &disabled));
+    assert_eq!(conflict(&index, "b"), None);
+}
+
+#[test]
+fn a_pool_in_a_service_cidr_serves_nobody() {
+    let mut index = PoolIndex::default();
+    apply(&mut index, &object("a", "u", 1, &spec("10.6.0.9")));
+    let cidrs = vec!["10.6.0.0/24".parse().unwrap()];
+    assert!(index.set_service_cidrs(cidrs.clone()) && !index.set_service_cidrs(cidrs));
+    let text = "IPPool a overlaps the Service CIDR 10.6.0.0/24 in 10.6.0.9";
+    assert_eq!(conflict(&index, "a").as_deref(), Some(text));
+    let unknown = object("new", "u", 1, &spec("10.6.0.8"));
+    let found = index.find_conflict(&meta(&unknown).metadata, &parse(&unknown).unwrap()).unwrap();
+    assert_eq!(found.to_string(), "IPPool new overlaps the Service CIDR 10.6.0.0/24 in 10.6.0.8");
 }
 
 #[derive(Debug, Clone)]
@@ -188,7 +227,9 @@ proptest! {
         let mut index = PoolIndex::default();
         for (generation, change) in changes.into_iter().enumerate() {
             let write = |index: &mut PoolIndex, pool: usize, spec: Value| {
-                apply(index, &object(&format!("p{pool}"), "u", generation as i64 + 1, &spec));
+                // The order of age is not that of the names.
+                let name = format!("p{pool}");
+                apply(index, &created(&name, (pool as u8 * 7) % 5, generation as i64 + 1, &spec));
             };
             match change {
                 Change::Apply { pool, first, count, disable } => {
@@ -200,8 +241,11 @@ proptest! {
             }
             for name in index.names() {
                 let entry = index.entry(name).unwrap();
-                let expected = entry.spec.as_ref().ok().and_then(|pool| index.find_overlap(pool));
-                prop_assert_eq!(&entry.overlap, &expected);
+                let number: u8 = name.as_str()[1..].parse().unwrap();
+                let meta = created(name.as_str(), (number * 7) % 5, 1, &spec("10.6.0.1"));
+                let meta = meta.meta();
+                let expected = entry.spec.as_ref().ok().and_then(|pool| index.find_conflict(meta, pool));
+                prop_assert_eq!(&entry.conflict, &expected);
             }
         }
     }

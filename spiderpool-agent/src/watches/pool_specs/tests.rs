@@ -165,7 +165,8 @@ async fn a_pool_that_the_watch_has_not_seen_is_read() {
     bench.run_until(all_read).await;
     bench.put("b", 1, &spec(0));
     let entry = bench.specs.get(&name("b")).await.unwrap().unwrap();
-    assert_eq!(entry.overlap.unwrap().to_string(), "IPPools b and a overlap in 10.6.0.1-10.6.0.9");
+    let text = "IPPool b overlaps the older IPPool a in 10.6.0.1-10.6.0.9";
+    assert_eq!(entry.conflict.unwrap().to_string(), text);
     assert!(bench.index.read(|index| index.get("b").is_none()));
     assert!(bench.specs.get(&name("c")).await.unwrap().is_none());
 }

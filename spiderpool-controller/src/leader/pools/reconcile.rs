@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::Patch;
 use serde_json::Value;
@@ -63,7 +64,7 @@ impl PoolReconciler {
             let Some(known) = state.pools.get(pool) else { return (None, None, None) };
             let is_unused = known.extra.is_finalizing && state.addresses.count(pool) == 0;
             let unused = is_unused.then(|| known.uid.clone());
-            (status::plan(state, pool, known), status::plan_version(known), unused)
+            (status::plan(state, pool, known, Timestamp::now()), status::plan_version(known), unused)
         });
         if let Some(patch) = version {
             self.patch(pool, patch, Part::Spec).await?;

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use spiderpool_api::crd::IPPoolStatus;
 use spiderpool_core::ip::IpSet;
 use spiderpool_core::ipam::Holding;
 
+use super::conditions;
 use crate::leader::state::{ClusterState, LeaderPool, StatusDigest};
 
 /// With more addresses in use only the counts are reported: an object of etcd has its limits.
@@ -57,25 +59,31 @@ fn status<'a>(
         allocated_ips: if (1..=MAX_RECORDS).contains(&count) { records() } else { None },
         total_ip_count: Some(i64::try_from(usable.len()).unwrap_or(i64::MAX)),
         allocated_ip_count: Some(i64::try_from(count).unwrap_or(i64::MAX)),
+        conditions: Vec::new(),
     }
 }
 
-/// The patch after which the status is right; `None` if it is, or if the pool is invalid.
-pub(super) fn plan(state: &ClusterState, name: &str, indexed: &LeaderPool) -> Option<Value> {
-    let pool = indexed.spec()?.as_ref().ok()?;
-    let desired = status(&pool.usable, state.addresses.of_pool(name), state.addresses.count(name));
-    if StatusDigest::from(&desired) == indexed.extra.reported {
+/// The patch after which the status is right; `None` if it is. Of an invalid pool only the conditions are written.
+pub(super) fn plan(state: &ClusterState, name: &str, indexed: &LeaderPool, now: Timestamp) -> Option<Value> {
+    if !indexed.extra.is_decodable {
         return None;
     }
-    // `null` removes a field: absence means that nothing is in use.
-    Some(json!({
-        "metadata": {"uid": indexed.uid},
-        "status": {
-            "allocatedIPs": desired.allocated_ips,
-            "totalIPCount": desired.total_ip_count,
-            "allocatedIPCount": desired.allocated_ip_count,
-        },
-    }))
+    let entry = state.pools.entry(&name.parse().ok()?)?;
+    let mut patch = Map::new();
+    let conditions = conditions::merge(&entry, indexed, now);
+    if conditions != indexed.extra.conditions {
+        patch.insert("conditions".to_owned(), json!(conditions));
+    }
+    if let Ok(pool) = &entry.spec {
+        let desired = status(&pool.usable, state.addresses.of_pool(name), state.addresses.count(name));
+        if StatusDigest::from(&desired) != indexed.extra.reported {
+            // `null` removes a field: absence means that nothing is in use.
+            patch.insert("allocatedIPs".to_owned(), json!(desired.allocated_ips));
+            patch.insert("totalIPCount".to_owned(), json!(desired.total_ip_count));
+            patch.insert("allocatedIPCount".to_owned(), json!(desired.allocated_ip_count));
+        }
+    }
+    (!patch.is_empty()).then(|| json!({"metadata": {"uid": indexed.uid}, "status": patch}))
 }
 
 /// The patch that sets `spec.ipVersion`, if it is absent.
@@ -114,7 +122,7 @@ mod tests {
     }
 
     fn planned(state: &ClusterState) -> Option<Value> {
-        plan(state, "p", state.pools.get("p").unwrap())
+        plan(state, "p", state.pools.get("p").unwrap(), Timestamp::UNIX_EPOCH)
     }
 
     /// Other tools read it: no blanks, keys sorted as texts, exactly two members.
@@ -148,10 +156,15 @@ mod tests {
     fn an_unused_pool_has_no_records_and_a_right_status_is_not_written() {
         let spec = json!({"subnet": "10.0.0.0/24", "ips": ["10.0.0.1"]});
         let patch = planned(&state(&spec, &Value::Null)).unwrap();
-        assert_eq!(patch["status"], json!({"allocatedIPs": null, "totalIPCount": 1, "allocatedIPCount": 0}));
-        assert_eq!(planned(&state(&spec, &json!({"totalIPCount": 1, "allocatedIPCount": 0}))), None);
-        let stale = json!({"allocatedIPs": "{}", "totalIPCount": 1, "allocatedIPCount": 0});
-        assert!(planned(&state(&spec, &stale)).is_some());
+        let conditions = &patch["status"]["conditions"];
+        let counts = json!({"allocatedIPs": null, "totalIPCount": 1, "allocatedIPCount": 0});
+        let mut written = counts.clone();
+        written["conditions"] = conditions.clone();
+        assert_eq!(patch["status"], written);
+        assert_eq!(planned(&state(&spec, &written)), None);
+        written["allocatedIPs"] = json!("{}");
+        // The conditions are right: they are not written again.
+        assert_eq!(planned(&state(&spec, &written)).unwrap()["status"], counts);
     }
 
     /// Upstream's case D00017.
@@ -163,9 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_pool_is_left_as_it_is() {
+    fn of_an_invalid_pool_the_condition_alone_is_written() {
         let state = state(&json!({"subnet": "10.0.0.1/24"}), &Value::Null);
-        assert_eq!(planned(&state), None);
+        let patch = planned(&state).unwrap();
+        let names: Vec<_> = patch["status"].as_object().unwrap().keys().collect();
+        assert_eq!(names, ["conditions"]);
+        let ready = &patch["status"]["conditions"][0];
+        assert_eq!((&ready["type"], &ready["status"]), (&json!("Ready"), &json!("False")));
+        assert_eq!((&ready["reason"], &ready["observedGeneration"]), (&json!("InvalidSpec"), &json!(1)));
+        let text = "IPPool p is invalid: spec.subnet: unformatted subnet 10.0.0.1/24";
+        assert!(ready["message"].as_str().unwrap().starts_with(text), "{ready}");
         assert_eq!(plan_version(state.pools.get("p").unwrap()), None);
     }
 

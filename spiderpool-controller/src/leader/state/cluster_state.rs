@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use kube::Resource as _;
 use kube::core::DeserializeGuard;
-use spiderpool_api::crd::SpiderIPPool;
+use spiderpool_api::crd::{SpiderCoordinator, SpiderIPPool};
 use spiderpool_core::names::PodIdentity;
+use spiderpool_runtime::coordinators::CoordinatorIndex;
 use spiderpool_runtime::pools::{PoolIndex, PoolObject, pool_name};
 use spiderpool_runtime::watch::Index;
 
@@ -42,6 +43,7 @@ pub(crate) struct ClusterState {
     pub(crate) endpoints: EndpointIndex,
     /// All pools.
     pub(crate) pools: PoolIndex<LeaderFields>,
+    coordinators: CoordinatorIndex,
     changes: Changes,
 }
 
@@ -73,6 +75,18 @@ impl ClusterState {
             |pod: &&PodIdentity| self.addresses.node(pod).is_some_and(|node| node.as_str() == name);
         let of_node = self.addresses.owners().filter(is_bound_to);
         self.changes.pods.extend(of_node.cloned());
+    }
+
+    /// Marks the pools that share addresses with this one: it decides whether they may be used.
+    fn mark_overlapping_changed(&mut self, pool: &str) {
+        self.changes.pools.extend(self.pools.overlapping(pool).cloned().map(Into::into));
+    }
+
+    /// Takes over the Service CIDRs of the coordinator, which decide which pools may be used.
+    fn update_service_cidrs(&mut self) {
+        if self.pools.set_service_cidrs(self.coordinators.service_cidrs()) {
+            self.changes.pools.extend(self.pools.names().cloned().map(Into::into));
+        }
     }
 
     fn mark_address_changed(&mut self, AddressChange { pool, pod }: AddressChange) {
@@ -179,12 +193,17 @@ impl Index<SlimEndpoint> for ClusterState {
 
 impl Index<PoolObject> for ClusterState {
     fn apply(&mut self, object: PoolObject) {
+        let name = object.meta().name.clone().unwrap_or_default();
+        self.mark_overlapping_changed(&name);
         pools::insert(&mut self.pools, &object);
         self.changes.pools.extend(pool_name(object.meta()).map(Into::into));
+        self.mark_overlapping_changed(&name);
     }
 
     fn delete(&mut self, object: &PoolObject) {
-        let name = self.pools.remove(object.meta().name.as_deref().unwrap_or_default());
+        let name = object.meta().name.as_deref().unwrap_or_default();
+        self.mark_overlapping_changed(name);
+        let name = self.pools.remove(name);
         self.changes.pools.extend(name.map(Into::into));
     }
 
@@ -196,5 +215,22 @@ impl Index<PoolObject> for ClusterState {
             self.apply(object);
         }
         self.mark_all_changed();
+    }
+}
+
+impl Index<SpiderCoordinator> for ClusterState {
+    fn apply(&mut self, coordinator: SpiderCoordinator) {
+        self.coordinators.apply(coordinator);
+        self.update_service_cidrs();
+    }
+
+    fn delete(&mut self, coordinator: &SpiderCoordinator) {
+        self.coordinators.delete(coordinator);
+        self.update_service_cidrs();
+    }
+
+    fn reset(&mut self, coordinators: Vec<SpiderCoordinator>) {
+        self.coordinators.reset(coordinators);
+        self.update_service_cidrs();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use kube::core::ObjectMeta;
 use spiderpool_api::crd::{FINALIZER, IPPoolStatus};
@@ -35,26 +36,32 @@ impl From<&IPPoolStatus> for StatusDigest {
 }
 
 /// What the leader writes to a pool's object, as it is there now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LeaderFields {
+    /// Whether the object has the types of its CRD: nothing but the finalizer is written to one that has not.
+    pub(crate) is_decodable: bool,
     /// Whether `spec.ipVersion` is set.
     pub(crate) has_version: bool,
     /// Whether it is being deleted and has our finalizer.
     pub(crate) is_finalizing: bool,
-    /// Its status.
+    /// Its status, without the conditions.
     pub(crate) reported: StatusDigest,
+    /// `status.conditions`.
+    pub(crate) conditions: Vec<Condition>,
 }
 
 impl From<&PoolObject> for LeaderFields {
     fn from(object: &PoolObject) -> Self {
         let meta = object.meta();
         let has_finalizer = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
-        // Nothing but the finalizer is written to a pool that cannot be decoded.
         let pool = object.0.as_ref().ok();
+        let status = pool.and_then(|pool| pool.status.as_ref());
         Self {
+            is_decodable: pool.is_some(),
             has_version: pool.is_none_or(|pool| pool.spec.ip_version.is_some()),
             is_finalizing: meta.deletion_timestamp.is_some() && has_finalizer,
-            reported: pool.and_then(|pool| pool.status.as_ref()).map(StatusDigest::from).unwrap_or_default(),
+            reported: status.map(StatusDigest::from).unwrap_or_default(),
+            conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
         }
     }
 }

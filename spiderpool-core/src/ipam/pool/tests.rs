@@ -199,10 +199,26 @@ fn pools_must_not_share_an_address() {
     let b = pool("b", "10.6.0.0/16", &["10.6.0.8-10.6.0.20"], &[], None).unwrap();
     let c = pool("c", "10.6.0.0/16", &["10.6.0.8-10.6.0.20"], &["10.6.0.8-10.6.0.9"], None).unwrap();
     let d = pool("d", "fd00::/64", &["fd00::1"], &[], None).unwrap();
-    let overlap = Overlap { first: a.name.clone(), second: b.name.clone(), ranges: shared_addresses(&a, &b) };
-    assert_eq!(overlap.to_string(), "IPPools a and b overlap in 10.6.0.8-10.6.0.9");
-    assert_eq!(shared_addresses(&b, &a), overlap.ranges);
+    let ranges = shared_addresses(&a, &b);
+    assert_eq!(shared_addresses(&b, &a), ranges);
+    let conflict = PoolConflict::OlderPool { pool: b.name.clone(), older: a.name.clone(), ranges };
+    assert_eq!(conflict.to_string(), "IPPool b overlaps the older IPPool a in 10.6.0.8-10.6.0.9");
     assert!(shared_addresses(&a, &c).is_empty() && shared_addresses(&a, &d).is_empty());
+}
+
+#[test]
+fn addresses_of_services_are_a_conflict_and_a_subnet_around_them_is_none() {
+    let cidrs = ["fd96::/112", "10.96.0.0/16"].map(|cidr| cidr.parse().unwrap());
+    let conflict = |ips: &[&str], exclude: &[&str]| {
+        let pool = pool("p", "10.0.0.0/8", ips, exclude, None).unwrap();
+        PoolConflict::with_service_cidrs(&pool, &cidrs).map(|conflict| conflict.to_string())
+    };
+    assert_eq!(
+        conflict(&["10.95.255.0-10.96.0.9"], &[]).as_deref(),
+        Some("IPPool p overlaps the Service CIDR 10.96.0.0/16 in 10.96.0.0-10.96.0.9")
+    );
+    assert_eq!(conflict(&["10.95.255.0-10.96.0.9"], &["10.96.0.0-10.96.0.9"]), None);
+    assert_eq!(conflict(&["10.6.0.1-10.6.0.9"], &[]), None);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use spiderpool_api::crd::SpiderCoordinator;
 
-use super::Index;
+use crate::watch::Index;
 
 /// The one that counts where several exist.
 const DEFAULT: &str = "default";
@@ -18,6 +19,12 @@ impl CoordinatorIndex {
     /// The one named `default`, else the first by name.
     pub fn chosen(&self) -> Option<Arc<SpiderCoordinator>> {
         self.0.get(DEFAULT).or_else(|| self.0.values().next()).cloned()
+    }
+
+    /// The Service CIDRs as far as they are known.
+    pub fn service_cidrs(&self) -> Vec<IpNet> {
+        let status = self.chosen().and_then(|coordinator| coordinator.status.clone());
+        status.iter().flat_map(|status| &status.service_cidr).filter_map(|cidr| cidr.parse().ok()).collect()
     }
 }
 

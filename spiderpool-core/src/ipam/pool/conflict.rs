@@ -1,0 +1,56 @@
+//! Addresses of a pool that belong to somebody else.
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::Pool;
+use crate::ip::{IpRange, IpSet};
+use crate::names::PoolName;
+
+/// Why no pod gets an address from a valid pool: some of its addresses are somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PoolConflict {
+    /// An older pool has them. That one goes on: what is new must not stop what has worked.
+    #[error("IPPool {pool} overlaps the older IPPool {older} in {}", join(.ranges))]
+    OlderPool {
+        /// The pool.
+        pool: PoolName,
+        /// The other one.
+        older: PoolName,
+        /// What both hold.
+        ranges: Vec<IpRange>,
+    },
+    /// They are addresses of Services: what is sent to them does not leave by the pod's NIC.
+    #[error("IPPool {pool} overlaps the Service CIDR {cidr} in {}", join(.ranges))]
+    ServiceCidr {
+        /// The pool.
+        pool: PoolName,
+        /// The CIDR.
+        cidr: IpNet,
+        /// What both hold.
+        ranges: Vec<IpRange>,
+    },
+}
+
+impl PoolConflict {
+    /// The first of these Service CIDRs that holds a usable address of the pool.
+    pub fn with_service_cidrs(pool: &Pool, cidrs: &[IpNet]) -> Option<Self> {
+        cidrs.iter().find_map(|cidr| {
+            let cidr_set = IpSet::from_ranges(pool.family(), [IpRange::of_net(*cidr)]);
+            let ranges: Vec<_> = pool.usable.intersection(&cidr_set).ranges().collect();
+            let pool = pool.name.clone();
+            (!ranges.is_empty()).then_some(Self::ServiceCidr { pool, cidr: *cidr, ranges })
+        })
+    }
+}
+
+fn join(ranges: &[IpRange]) -> String {
+    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The addresses that both pools hold.
+pub fn shared_addresses(one: &Pool, other: &Pool) -> Vec<IpRange> {
+    let subnets_meet =
+        one.subnet.contains(&other.subnet.network()) || other.subnet.contains(&one.subnet.network());
+    if subnets_meet { one.usable.intersection(&other.usable).ranges().collect() } else { Vec::new() }
+}

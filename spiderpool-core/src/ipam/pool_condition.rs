@@ -1,0 +1,126 @@
+//! What a pool's conditions say: whether pods get addresses from it, and what is unusual about it.
+
+use super::PoolEntry;
+use super::pool::PoolConflict;
+
+/// A condition of a pool, without its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolCondition {
+    /// What it is about.
+    pub kind: PoolConditionKind,
+    /// Whether that is so.
+    pub holds: bool,
+    /// Why, as one word.
+    pub reason: &'static str,
+    /// Why, for people, and what to do.
+    pub message: String,
+}
+
+/// The types of a pool's conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolConditionKind {
+    /// Pods get addresses from the pool. Always there.
+    Ready,
+    /// Pods may get addresses that are no host's. There only if it is so.
+    SpecialAddresses,
+}
+
+impl PoolConditionKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Ready, Self::SpecialAddresses];
+
+    /// The condition's type.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::SpecialAddresses => "SpecialAddresses",
+        }
+    }
+}
+
+/// The conditions of a pool.
+pub fn pool_conditions(entry: &PoolEntry) -> Vec<PoolCondition> {
+    let ready =
+        |holds, reason, message| PoolCondition { kind: PoolConditionKind::Ready, holds, reason, message };
+    let pool = match &entry.spec {
+        Ok(pool) => pool,
+        Err(error) => return vec![ready(false, "InvalidSpec", error.to_string())],
+    };
+    let mut conditions = vec![if entry.terminating {
+        ready(false, "Terminating", "the pool is deleted when none of its addresses is in use".to_owned())
+    } else if pool.disabled {
+        ready(
+            false,
+            "Disabled",
+            "spec.disable is set: pods keep what they have and get nothing new".to_owned(),
+        )
+    } else if let Some(conflict) = &entry.conflict {
+        let reason = match conflict {
+            PoolConflict::OlderPool { .. } => "OverlapsOlderPool",
+            PoolConflict::ServiceCidr { .. } => "OverlapsServiceCIDR",
+        };
+        ready(false, reason, format!("{conflict}: change spec.ips or spec.excludeIPs"))
+    } else {
+        ready(true, "Valid", "pods get addresses from the pool".to_owned())
+    }];
+    let special: Vec<_> = pool.usable_special().map(|special| special.to_string()).collect();
+    if !special.is_empty() {
+        let message = format!("{}: a pod with it may be unreachable", special.join(", "));
+        let (kind, reason) = (PoolConditionKind::SpecialAddresses, "NamedInIPs");
+        conditions.push(PoolCondition { kind, holds: true, reason, message });
+    }
+    conditions
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ipam::{Pool, PoolFields};
+
+    fn entry(ips: &[&str], disable: bool) -> PoolEntry {
+        let ips: Vec<_> = ips.iter().map(ToString::to_string).collect();
+        let fields =
+            PoolFields { name: "p", subnet: "10.6.0.0/24", ips: &ips, disable, ..PoolFields::default() };
+        let spec = Pool::parse(&fields).map(Arc::new).map_err(Arc::new);
+        PoolEntry { spec, terminating: false, conflict: None }
+    }
+
+    #[track_caller]
+    fn check_ready(entry: &PoolEntry, holds: bool, reason: &str, part: &str) {
+        let conditions = pool_conditions(entry);
+        let ready = &conditions[0];
+        assert_eq!((ready.kind, ready.holds, ready.reason), (PoolConditionKind::Ready, holds, reason));
+        assert!(ready.message.contains(part), "{ready:?}");
+        assert_eq!(conditions.len(), 1);
+    }
+
+    #[test]
+    fn ready_says_what_keeps_pods_from_addresses() {
+        let valid = entry(&["10.6.0.1"], false);
+        check_ready(&valid, true, "Valid", "pods get addresses");
+        check_ready(
+            &entry(&["10.7.0.1"], false),
+            false,
+            "InvalidSpec",
+            "spec.ips[0]: 10.7.0.1 is not inside",
+        );
+        check_ready(&entry(&["10.6.0.1"], true), false, "Disabled", "spec.disable");
+        check_ready(&PoolEntry { terminating: true, ..valid.clone() }, false, "Terminating", "deleted");
+        let (pool, older) = ("p".parse().unwrap(), "old".parse().unwrap());
+        let conflict = PoolConflict::OlderPool { pool, older, ranges: vec!["10.6.0.1".parse().unwrap()] };
+        let overlapping = PoolEntry { conflict: Some(conflict), ..valid };
+        check_ready(&overlapping, false, "OverlapsOlderPool", "the older IPPool old in 10.6.0.1: change");
+    }
+
+    #[test]
+    fn an_address_that_is_no_hosts_is_warned_about() {
+        let [ready, special] = &pool_conditions(&entry(&["10.6.0.1", "10.6.0.255"], false))[..] else {
+            panic!("two conditions")
+        };
+        assert!(ready.holds && special.holds);
+        assert_eq!((special.kind.as_str(), special.reason), ("SpecialAddresses", "NamedInIPs"));
+        assert!(special.message.starts_with("10.6.0.255 is the broadcast address"), "{special:?}");
+    }
+}
