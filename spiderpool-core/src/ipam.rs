@@ -24,6 +24,7 @@ pub mod pool_condition;
 pub mod pool_source;
 pub mod release;
 pub mod requested;
+pub mod reserved;
 pub mod response;
 pub mod route;
 pub mod unknown_annotations;

@@ -151,7 +151,7 @@ impl AddressAllocator {
         candidate: &PoolCandidates,
         pool: &Pool,
     ) -> Result<AddressObject, PoolFailure> {
-        let usable = self.usable(pool);
+        let usable = self.usable(pool)?;
         for attempt in 0.. {
             if claimant.abandoned.is_cancelled() || attempt >= ATTEMPTS {
                 return Err(PoolFailure::Retries { pool: pool.name.clone(), tries: attempt });
@@ -182,8 +182,9 @@ impl AddressAllocator {
     }
 
     /// What the pool may give now.
-    fn usable(&self, pool: &Pool) -> IpSet {
-        pool.usable.difference(&self.reserved.read(|index| index.of_family(pool.family())))
+    fn usable(&self, pool: &Pool) -> Result<IpSet, PoolFailure> {
+        let reserved = self.reserved.read(|index| index.of_family(pool.family()));
+        Ok(pool.usable.difference(&reserved.map_err(PoolFailure::Reserved)?))
     }
 
     /// An address as it is to be written.
@@ -237,7 +238,7 @@ impl AddressAllocator {
         let Some(earlier) = self.pending.get(purpose) else { return Ok(None) };
         let failed = |failure| api_server_failed(&earlier.pool, &failure);
         let pool = pools.iter().find(|pool| pool.name == earlier.pool);
-        if !pool.is_some_and(|pool| self.usable(pool).contains(earlier.ip())) {
+        if !pool.is_some_and(|pool| self.usable(pool).is_ok_and(|usable| usable.contains(earlier.ip()))) {
             // Reserved, or taken out of the pool, since: it must not be taken now if it has not been then.
             return self.read_pending(&earlier).await.map_err(failed);
         }

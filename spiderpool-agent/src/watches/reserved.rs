@@ -1,21 +1,27 @@
 //! SpiderReservedIPs: addresses that no pod gets.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use spiderpool_api::crd::SpiderReservedIP;
 use spiderpool_core::ip::{Family, IpRange, IpSet};
+use spiderpool_core::ipam::reserved::{ReservedError, parse_reserved};
 use tracing::warn;
 
 use super::Index;
 
-/// The ranges of each object.
+/// The ranges of each object, and what is wrong with it.
 #[derive(Debug, Default)]
-pub struct ReservedIndex(BTreeMap<String, Vec<IpRange>>);
+pub struct ReservedIndex(BTreeMap<String, (Vec<IpRange>, Option<Arc<ReservedError>>)>);
 
 impl ReservedIndex {
-    /// All reserved addresses of a family.
-    pub fn of_family(&self, family: Family) -> IpSet {
-        IpSet::from_ranges(family, self.0.values().flatten().copied())
+    /// All reserved addresses of a family; fails if an object does not say which it means.
+    pub fn of_family(&self, family: Family) -> Result<IpSet, Arc<ReservedError>> {
+        let mut errors = self.0.values().filter_map(|(_, error)| error.as_ref());
+        if let Some(error) = errors.find(|error| error.concerns(family)) {
+            return Err(Arc::clone(error));
+        }
+        Ok(IpSet::from_ranges(family, self.0.values().flat_map(|(ranges, _)| ranges).copied()))
     }
 }
 
@@ -26,14 +32,11 @@ impl Index<SpiderReservedIP> for ReservedIndex {
             self.0.remove(&name);
             return;
         }
-        let parse = |text: &String| {
-            let range = text.parse::<IpRange>();
-            range
-                .inspect_err(|error| warn!(%error, object = name, "entry of a SpiderReservedIP is left out"))
-                .ok()
-        };
-        let ranges = object.spec.ips.iter().filter_map(parse).collect();
-        self.0.insert(name, ranges);
+        let (ranges, error) = parse_reserved(&name, &object.spec.ips);
+        if let Some(error) = &error {
+            warn!(%error, "no addresses are given out while it is not known which are reserved");
+        }
+        self.0.insert(name, (ranges, error.map(Arc::new)));
     }
 
     fn delete(&mut self, object: &SpiderReservedIP) {
@@ -60,14 +63,28 @@ mod tests {
     }
 
     #[test]
-    fn objects_add_up_and_bad_entries_cost_only_themselves() {
+    fn objects_add_up() {
         let mut index = ReservedIndex::default();
-        index.apply(reserved("a", &["10.0.0.1-10.0.0.3", "x"]));
+        index.apply(reserved("a", &["10.0.0.1-10.0.0.3"]));
         index.apply(reserved("b", &["10.0.0.3-10.0.0.4", "fd00::1"]));
-        assert_eq!((index.of_family(Family::V4).len(), index.of_family(Family::V6).len()), (4, 1));
+        let count = |index: &ReservedIndex, family| index.of_family(family).unwrap().len();
+        assert_eq!((count(&index, Family::V4), count(&index, Family::V6)), (4, 1));
         index.delete(&reserved("a", &[]));
-        assert_eq!(index.of_family(Family::V4).len(), 2);
+        assert_eq!(count(&index, Family::V4), 2);
         index.reset(vec![]);
-        assert!(index.of_family(Family::V4).is_empty());
+        assert_eq!(count(&index, Family::V4), 0);
+    }
+
+    /// What it reserves may be in use outside of the cluster; a line in a log kept nobody from giving it out.
+    #[test]
+    fn an_object_that_is_invalid_stops_its_family_until_it_is_corrected() {
+        let mut index = ReservedIndex::default();
+        index.apply(reserved("a", &["10.0.0.9-10.0.0.1"]));
+        index.apply(reserved("b", &["10.0.0.3", "fd00::1"]));
+        let error = index.of_family(Family::V4).unwrap_err().to_string();
+        assert!(error.starts_with("SpiderReservedIP a is invalid: spec.ips[0]: "), "{error}");
+        assert_eq!(index.of_family(Family::V6).unwrap().len(), 1);
+        index.apply(reserved("a", &["10.0.0.1-10.0.0.9"]));
+        assert_eq!(index.of_family(Family::V4).unwrap().len(), 9);
     }
 }

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::PoolError;
 use super::pool::PoolConflict;
 use super::pool_source::PoolSource;
+use super::reserved::ReservedError;
 use crate::Unsupported;
 use crate::error_list::ErrorList;
 use crate::ip::Family;
@@ -273,6 +274,9 @@ pub enum PoolFailure {
         /// How many addresses were tried.
         tries: u32,
     },
+    /// It is not known which addresses are reserved.
+    #[error(transparent)]
+    Reserved(Arc<ReservedError>),
     /// The API server refused.
     #[error("failed to write an address of IPPool {pool}: {cause}")]
     Refused {
@@ -296,6 +300,7 @@ impl PoolFailure {
     pub fn reason(&self) -> FailureReason {
         match self {
             Self::Exhausted { .. } => FailureReason::AddressesUsedOut,
+            Self::Reserved(_) => FailureReason::NoAvailablePool,
             Self::Retries { .. } => FailureReason::RetriesExhausted,
             Self::Refused { .. } | Self::Unavailable { .. } => FailureReason::ApiServer,
         }
