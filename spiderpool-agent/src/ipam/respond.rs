@@ -5,6 +5,7 @@ use std::sync::Arc;
 use spiderpool_api::agent::ipam::{IpConfig, IpamAddResponse, Route as WireRoute};
 use spiderpool_api::endpoint::{Record, endpoint_ips};
 use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::plan::pool_of_held;
 use spiderpool_core::ipam::{Allocated, PoolCandidates, Response, Workload, build_response};
 use tracing::warn;
 
@@ -34,14 +35,14 @@ impl Responder {
             let name = &object.holding.pool;
             let entry = self.pool_specs.get(name).await;
             let entry = entry.map_err(|source| AllocateError::ReadPool { pool: name.clone(), source })?;
-            // A pool in use cannot be deleted; if somebody forced it, the address is still the pod's.
-            let pool = entry.and_then(|entry| entry.spec.ok());
+            let pool = pool_of_held(&object.holding, entry);
+            let pool = pool.map_err(|error| AllocateError::Ipam(vec![error]))?;
             allocated.push(Allocated {
                 nic: candidate.nic.clone(),
                 address: object.holding.address,
                 pool: name.clone(),
-                gateway: pool.as_ref().and_then(|pool| pool.gateway),
-                routes: pool.map(|pool| pool.routes.clone()).unwrap_or_default(),
+                gateway: pool.gateway,
+                routes: pool.routes.clone(),
                 default_route: candidate.default_route,
             });
         }

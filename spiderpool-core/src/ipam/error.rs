@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use thiserror::Error;
 
 use super::PoolError;
@@ -121,6 +122,29 @@ pub enum IpamError {
         /// The NIC.
         nic: IfName,
     },
+    /// The pool of an address that the pod holds does not exist: nobody knows its gateway and routes.
+    #[error(
+        "failed to get original IPPool {pool}: it does not exist, but NIC {nic} holds its address {address}: create \
+         it again, or delete the Pod"
+    )]
+    HeldPoolMissing {
+        /// The pool.
+        pool: PoolName,
+        /// The NIC.
+        nic: IfName,
+        /// The address.
+        address: IpNet,
+    },
+    /// The spec of that pool does not make sense.
+    #[error("{error}: NIC {nic} holds its address {address}")]
+    HeldPoolInvalid {
+        /// What is wrong with it.
+        error: Arc<PoolError>,
+        /// The NIC.
+        nic: IfName,
+        /// The address.
+        address: IpNet,
+    },
     /// No pool of a family remains for a NIC.
     #[error(
         "no IPPool available, all {family} IPPools [{}] of {nic} filtered out: {}",
@@ -178,10 +202,11 @@ impl IpamError {
             | Self::Requested { .. } => FailureReason::WrongInput,
             Self::AutoPoolDisabled => FailureReason::AutoPoolDisabled,
             Self::Unsupported(_) => FailureReason::NotSupported,
-            Self::NoSource | Self::NoPoolOfFamily { .. } | Self::AllFiltered { .. } => {
-                FailureReason::NoAvailablePool
-            }
-            Self::PoolMissing { .. } => FailureReason::PoolMissing,
+            Self::NoSource
+            | Self::NoPoolOfFamily { .. }
+            | Self::HeldPoolInvalid { .. }
+            | Self::AllFiltered { .. } => FailureReason::NoAvailablePool,
+            Self::PoolMissing { .. } | Self::HeldPoolMissing { .. } => FailureReason::PoolMissing,
             Self::AllFailed { failures, .. } => {
                 failures.first().map_or(FailureReason::NoAvailablePool, PoolFailure::reason)
             }

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Pool;
 use super::candidates::PoolCandidates;
 use super::holding::Holding;
+use super::{IpamError, Pool, PoolEntry};
 use crate::names::IfName;
 
 /// What happens for one NIC and family. `H` is a holding, with whatever the caller knows beside it.
@@ -81,6 +81,17 @@ pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
     };
     let surplus = held.iter().filter(is_surplus).cloned().collect();
     Ok(AllocationPlan { steps, surplus })
+}
+
+/// The pool of an address that a pod holds, from what the API server has of it. Without it the NIC would come up with
+/// neither gateway nor routes.
+pub fn pool_of_held(held: &Holding, entry: Option<PoolEntry>) -> Result<Arc<Pool>, IpamError> {
+    let (nic, address) = (held.nic.clone(), held.address);
+    match entry.map(|entry| entry.spec) {
+        Some(Ok(pool)) => Ok(pool),
+        Some(Err(error)) => Err(IpamError::HeldPoolInvalid { error, nic, address }),
+        None => Err(IpamError::HeldPoolMissing { pool: held.pool.clone(), nic, address }),
+    }
 }
 
 #[cfg(test)]
@@ -218,6 +229,28 @@ mod tests {
             Err::<Vec<Arc<Pool>>, _>(candidate.nic.to_string())
         });
         assert_eq!(failures, Err(vec!["net1".to_owned(), "net2".to_owned()]));
+    }
+
+    /// The NIC came up without gateway and routes.
+    #[test]
+    fn a_held_address_whose_pool_is_missing_or_invalid_is_refused_with_its_name() {
+        let held = held("net1", "10.6.0.9", "p");
+        let entry = |subnet| {
+            let spec = Pool::parse(&PoolFields { name: "p", subnet, ..PoolFields::default() });
+            PoolEntry { spec: spec.map(Arc::new).map_err(Arc::new), terminating: true, conflict: None }
+        };
+        assert!(pool_of_held(&held, Some(entry("10.6.0.0/16"))).is_ok());
+        let text = |entry| pool_of_held(&held, entry).unwrap_err().to_string();
+        assert_eq!(
+            text(None),
+            "failed to get original IPPool p: it does not exist, but NIC net1 holds its address 10.6.0.9/16: create \
+             it again, or delete the Pod"
+        );
+        assert_eq!(
+            text(Some(entry("x"))),
+            "IPPool p is invalid: spec.subnet: \"x\" is not a network in CIDR form: NIC net1 holds its address \
+             10.6.0.9/16"
+        );
     }
 
     proptest! {

@@ -60,12 +60,17 @@ impl PoolReconciler {
     }
 
     async fn write_object(&self, pool: &str) -> Result<(), ApiFailure> {
-        let (status, version, unused) = self.state.read(|state| {
-            let Some(known) = state.pools.get(pool) else { return (None, None, None) };
+        let (status, version, unused, unguarded) = self.state.read(|state| {
+            let Some(known) = state.pools.get(pool) else { return (None, None, None, None) };
             let is_unused = known.extra.is_finalizing && state.addresses.count(pool) == 0;
             let unused = is_unused.then(|| known.uid.clone());
-            (status::plan(state, pool, known, Timestamp::now()), status::plan_version(known), unused)
+            let unguarded = known.extra.needs_finalizer.then(|| known.uid.clone());
+            let status = status::plan(state, pool, known, Timestamp::now());
+            (status, status::plan_version(known), unused, unguarded)
         });
+        if let Some(uid) = unguarded {
+            finalizer::add(&self.kube, pool, &uid).await?;
+        }
         if let Some(patch) = version {
             self.patch(pool, patch, Part::Spec).await?;
         }

@@ -42,6 +42,8 @@ pub(crate) struct LeaderFields {
     pub(crate) is_decodable: bool,
     /// Whether `spec.ipVersion` is set.
     pub(crate) has_version: bool,
+    /// Whether it is not being deleted and has not our finalizer.
+    pub(crate) needs_finalizer: bool,
     /// Whether it is being deleted and has our finalizer.
     pub(crate) is_finalizing: bool,
     /// Its status, without the conditions.
@@ -59,6 +61,7 @@ impl From<&PoolObject> for LeaderFields {
         Self {
             is_decodable: pool.is_some(),
             has_version: pool.is_none_or(|pool| pool.spec.ip_version.is_some()),
+            needs_finalizer: meta.deletion_timestamp.is_none() && !has_finalizer,
             is_finalizing: meta.deletion_timestamp.is_some() && has_finalizer,
             reported: status.map(StatusDigest::from).unwrap_or_default(),
             conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
@@ -100,6 +103,17 @@ mod tests {
             "deletionTimestamp": "2026-01-01T00:00:00Z",
         });
         serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn a_pool_gets_the_finalizer_unless_it_is_being_deleted() {
+        let needs = |metadata: Value| {
+            let object = json!({"metadata": metadata, "spec": {"subnet": "10.6.0.0/16"}});
+            LeaderFields::from(&serde_json::from_value::<PoolObject>(object).unwrap()).needs_finalizer
+        };
+        assert!(needs(json!({"name": "p", "finalizers": ["other"]})));
+        assert!(!needs(json!({"name": "p", "finalizers": [FINALIZER]})));
+        assert!(!needs(json!({"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"})));
     }
 
     /// Otherwise it could never be deleted.
