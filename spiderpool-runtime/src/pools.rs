@@ -129,10 +129,26 @@ impl<T> PoolIndex<T> {
         self.overlaps.of_pool(name).map(|(other, _)| other)
     }
 
-    /// The pools with `spec.default`, and their families.
+    /// The pools with `spec.default`, and their families. A family that has only invalid ones has those, so that the pods
+    /// that miss them are refused by name: they would come up with one family in place of two. One whose spec does not
+    /// say of which family it is, is missed where there is no other at all.
     pub fn defaults(&self) -> Vec<(PoolName, Family)> {
-        let pools = self.pools.values().filter_map(IndexedPool::last_valid);
-        pools.filter(|pool| pool.default).map(|pool| (pool.name.clone(), pool.family())).collect()
+        let valid = self.pools.values().filter_map(IndexedPool::last_valid).filter(|pool| pool.default);
+        let valid: Vec<_> = valid.map(|pool| (pool.name.clone(), pool.family())).collect();
+        let has = |family: Family| valid.iter().any(|(_, of)| *of == family);
+        let invalid = self.pools.iter().filter_map(|(name, indexed)| {
+            let error = indexed.spec.as_ref()?.as_ref().err().filter(|error| error.default)?;
+            let missed = match error.family {
+                Some(family) => !has(family),
+                None => valid.is_empty(),
+            };
+            missed.then(|| (name.clone(), error.family))
+        });
+        let of_all = |family: Option<Family>| family.map_or(Family::ALL.to_vec(), |family| vec![family]);
+        let invalid: Vec<_> = invalid
+            .flat_map(|(name, family)| of_all(family).into_iter().map(move |family| (name.clone(), family)))
+            .collect();
+        valid.into_iter().chain(invalid).collect()
     }
 
     /// The pools whose spec is not read.

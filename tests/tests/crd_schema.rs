@@ -38,6 +38,16 @@ fn invalid_objects_are_refused() {
         "gw: Required",
     );
     check_refused("SpiderIPPool", &json!({ "subnet": "10.0.0.0/8", "ips": "10.0.0.1" }), "spec.ips");
+    let pool = |field: &str, value: Value| json!({ "subnet": "10.0.0.0/8", (field): value });
+    for ip in ["10.0.0.256", "10.0.0.1/32", "10.0.0.1 - 10.0.0.9", "10.0.0.1-fd00::1", "x", ""] {
+        check_refused("SpiderIPPool", &pool("ips", json!([ip])), "spec.ips[0]");
+        check_refused("SpiderIPPool", &pool("excludeIPs", json!([ip])), "spec.excludeIPs[0]");
+        check_refused("SpiderReservedIP", &json!({ "ips": [ip] }), "spec.ips[0]");
+    }
+    check_refused("SpiderIPPool", &pool("gateway", json!("10.0.0.1/8")), "spec.gateway");
+    for subnet in ["10.0.0.0", "10.0.0.0/33", "fd00::/129", "10.0.0/8"] {
+        check_refused("SpiderIPPool", &json!({ "subnet": subnet }), "spec.subnet");
+    }
     check_refused("SpiderSubnet", &json!({ "ips": [] }), "spec.subnet: Required value");
     check_refused("SpiderReservedIP", &json!({ "ipVersion": 0 }), "Unsupported value: 0");
     check_refused("SpiderCoordinator", &json!({ "mode": "tuned" }), "\"auto\", \"underlay\", \"overlay\"");

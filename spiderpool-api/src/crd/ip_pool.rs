@@ -36,15 +36,19 @@ pub struct SpiderIPPoolSpec {
     #[schemars(schema_with = "schema::ip_version")]
     pub ip_version: Option<i64>,
     /// The subnet in network form, `10.6.0.0/16`. Its prefix length is that of the addresses handed out.
+    #[schemars(schema_with = "schema::subnet")]
     pub subnet: String,
     /// Usable addresses: `A` or `A-B`. None listed, none usable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::ranges")]
     pub ips: Vec<String>,
     /// Addresses taken out of `ips`.
     #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::ranges")]
     pub exclude_ips: Vec<String>,
     /// Next hop of the default route: inside the subnet, but not one of the usable addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::gateway")]
     pub gateway: Option<String>,
     /// Further routes of every pod that uses the pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

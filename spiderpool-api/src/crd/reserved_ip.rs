@@ -27,5 +27,6 @@ pub struct SpiderReservedIPSpec {
     pub ip_version: Option<i64>,
     /// Reserved addresses: `A` or `A-B`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::ranges")]
     pub ips: Vec<String>,
 }

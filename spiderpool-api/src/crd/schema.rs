@@ -22,6 +22,29 @@ pub(super) fn count(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "format": "int64", "minimum": 0 })
 }
 
+/// An IPv4 address.
+const IPV4: &str =
+    r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
+/// What every IPv6 address is, and some other texts are too: the controller's condition names those.
+const IPV6: &str = "[0-9A-Fa-f]*:[0-9A-Fa-f:.]+";
+
+/// Ranges of addresses, `A` or `A-B`. CEL cannot say more: its functions for addresses begin with Kubernetes 1.31.
+pub(super) fn ranges(_: &mut SchemaGenerator) -> Schema {
+    let pattern = format!("^({IPV4}(-{IPV4})?|{IPV6}(-{IPV6})?)$");
+    json_schema!({ "type": "array", "items": { "type": "string", "pattern": pattern } })
+}
+
+/// A network in CIDR form.
+pub(super) fn subnet(_: &mut SchemaGenerator) -> Schema {
+    let (bits4, bits6) = ("(3[0-2]|[12]?[0-9])", "(12[0-8]|1[01][0-9]|[1-9]?[0-9])");
+    json_schema!({ "type": "string", "pattern": format!("^({IPV4}/{bits4}|{IPV6}/{bits6})$") })
+}
+
+/// An address, or nothing.
+pub(super) fn gateway(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": format!("^({IPV4}|{IPV6})?$") })
+}
+
 /// Conditions as Kubernetes' own types describe them: one per type.
 pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

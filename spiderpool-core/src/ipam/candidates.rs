@@ -42,7 +42,7 @@ pub struct CandidateRequest<'a> {
     pub match_master_subnet: bool,
     /// Whether subnet annotations are served.
     pub auto_pool: AutoPool,
-    /// The pools with `spec.default`, and their families.
+    /// The pools with `spec.default`, and their families. One that is invalid is among them if it is missed.
     pub default_pools: &'a [(PoolName, Family)],
 }
 

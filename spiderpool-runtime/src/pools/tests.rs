@@ -142,7 +142,27 @@ fn an_invalid_or_undecodable_pool_is_in_the_index_with_its_faults() {
     let error = |of: &str| index.entry(&name(of)).unwrap().spec.unwrap_err().to_string();
     assert!(error("p").contains("spec.ips[0]: 10.7.0.1 is not inside of"), "{}", error("p"));
     assert!(error("q").starts_with("IPPool q is invalid: spec: does not fit the CRD"), "{}", error("q"));
-    assert!(index.defaults().is_empty() && index.unread().is_empty());
+    assert_eq!(index.defaults(), [(name("p"), Family::V4)], "nothing else serves its family");
+    assert!(index.unread().is_empty());
+}
+
+/// Pods came up without the family of a default pool that somebody had broken.
+#[test]
+fn an_invalid_default_pool_is_a_default_pool_where_it_is_missed() {
+    let mut index = PoolIndex::default();
+    let mut put = |of: &str, spec: Value| {
+        apply(&mut index, &object(of, "u", 1, &spec));
+        index.defaults()
+    };
+    let (v4, v6) = (|of| (name(of), Family::V4), |of| (name(of), Family::V6));
+    let unknown = put("x", json!({"subnet": "x", "default": true}));
+    assert_eq!(unknown, [v4("x"), v6("x")]);
+    let broken = |subnet: &str| json!({"subnet": subnet, "ips": ["192.0.2.1"], "default": true});
+    let good = |subnet: &str| json!({"subnet": subnet, "default": true});
+    assert_eq!(put("a", good("10.6.0.0/16")), [v4("a")]);
+    assert_eq!(put("b", broken("10.7.0.0/16")), [v4("a")], "others serve its family");
+    assert_eq!(put("c", broken("fd00::/64")), [v4("a"), v6("c")]);
+    assert_eq!(put("d", good("fd01::/64")), [v4("a"), v6("d")]);
 }
 
 /// An object that was created at this second.

@@ -52,7 +52,13 @@ fn fields(text: &mut String, schema: &JSONSchemaProps, path: &str) {
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
         match items.properties {
             Some(_) => fields(text, items, &format!("{path}[]")),
-            None => writeln!(text, "{path}[] {}", items.type_.as_deref().unwrap_or("?")).unwrap(),
+            None => {
+                write!(text, "{path}[] {}", items.type_.as_deref().unwrap_or("?")).unwrap();
+                for (word, value) in rules(items) {
+                    write!(text, " {word}={value}").unwrap();
+                }
+                text.push('\n');
+            }
         }
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
@@ -65,6 +71,7 @@ fn rules(field: &JSONSchemaProps) -> Vec<(&'static str, String)> {
     let mut rule = |word, value: Option<String>| rules.extend(value.map(|value| (word, value)));
     rule("format", field.format.clone());
     rule("default", field.default.as_ref().map(|d| serde_json::to_string(d).unwrap()));
+    rule("pattern", field.pattern.clone());
     rule("enum", field.enum_.as_ref().map(|e| serde_json::to_string(e).unwrap()));
     rule("min", field.minimum.map(|n| n.to_string()));
     rule("max", field.maximum.map(|n| n.to_string()));

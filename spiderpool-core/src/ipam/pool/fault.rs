@@ -17,6 +17,10 @@ use crate::names::NameError;
 pub struct PoolError {
     /// The pool.
     pub pool: String,
+    /// `spec.default`.
+    pub default: bool,
+    /// The family of its addresses, where the spec says so much.
+    pub family: Option<Family>,
     /// At least one, in the order of the fields.
     pub faults: Vec<PoolFault>,
 }
@@ -25,7 +29,8 @@ impl PoolError {
     /// The object of a pool does not have the types of its CRD.
     pub fn undecodable(pool: &str, cause: &str) -> Self {
         let problem = PoolProblem::Undecodable(cause.to_owned());
-        Self { pool: pool.to_owned(), faults: vec![PoolFault { path: "spec".to_owned(), problem }] }
+        let faults = vec![PoolFault { path: "spec".to_owned(), problem }];
+        Self { pool: pool.to_owned(), default: false, family: None, faults }
     }
 }
 

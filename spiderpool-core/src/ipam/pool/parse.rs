@@ -86,7 +86,15 @@ impl Pool {
                 default: fields.default,
                 disabled: fields.disable,
             }),
-            _ => Err(PoolError { pool: fields.name.to_owned(), faults: faults.0 }),
+            _ => {
+                let version = fields.ip_version.and_then(Family::from_version);
+                Err(PoolError {
+                    pool: fields.name.to_owned(),
+                    default: fields.default,
+                    family: subnet.map(|subnet| Family::of_net(&subnet)).or(version),
+                    faults: faults.0,
+                })
+            }
         }
     }
 }
