@@ -116,10 +116,8 @@ impl<T> PoolIndex<T> {
             let age = |created: Option<&Time>| created.map(|at| at.0);
             other.is_some_and(|other| (age(other.created.as_ref()), name) < (age(created), &pool.name))
         };
-        let older = shared.find(|(name, _)| !pool.disabled && is_older(name)).map(|(older, ranges)| PoolConflict::OlderPool {
-            pool: pool.name.clone(),
-            older: older.clone(),
-            ranges,
+        let older = shared.find(|(name, _)| !pool.disabled && is_older(name)).map(|(older, ranges)| {
+            PoolConflict::OlderPool { pool: pool.name.clone(), older: older.clone(), ranges }
         });
         older.or_else(|| PoolConflict::with_service_cidrs(pool, &self.service_cidrs))
     }

@@ -121,6 +121,7 @@ mod tests {
 
     fn candidate() -> PoolCandidates {
         PoolCandidates {
+            named_by: crate::ipam::PoolSource::ClusterDefault,
             nic: nic(),
             family: Family::V4,
             pools: vec!["a".parse().unwrap(), "b".parse().unwrap()],
