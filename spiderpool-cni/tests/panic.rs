@@ -29,7 +29,7 @@ impl Plugin for Panicking {
         LogOptions { path: "nowhere".into(), ..LogOptions::new("panicking") }
     }
 
-    fn network((): &()) -> &str {
+    fn network((): &()) -> &'static str {
         "panicking"
     }
 

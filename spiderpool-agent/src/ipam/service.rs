@@ -98,13 +98,13 @@ impl Ipam {
         let collisions = metrics.collisions.clone();
         let allocator =
             Arc::new(AddressAllocator::new(kube.clone(), indexes.reserved, node.clone(), collisions));
-        let endpoints = Arc::new(EndpointQueue::new(kube.clone(), allocator.holdings().clone()));
+        let pod_events = PodEvents::new(&kube, &node);
+        let endpoints = Arc::new(EndpointQueue::new(kube, allocator.holdings().clone()));
         let releaser = Arc::new(Releaser {
             pods: pods.clone(),
             allocator: Arc::clone(&allocator),
             endpoints: Arc::clone(&endpoints),
         });
-        let pod_events = PodEvents::new(&kube, &node);
         let pod_locks = KeyedMutex::default();
         Arc::new(Self {
             resolver: PoolResolver {
