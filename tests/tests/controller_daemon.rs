@@ -368,13 +368,17 @@ async fn the_finalizer_of_a_deleted_pool_is_removed_when_no_address_is_in_use() 
     bench.pool("p", "10.45.0.0/24", &["10.45.0.2-10.45.0.9"], &json!({}));
     let name = bench.name("p");
     let plane = ControlPlane::shared();
-    let finalizer = r#"{"metadata": {"finalizers": ["spiderpool.spidernet.io"]}}"#;
-    plane.kubectl(&["patch", "spiderippool", &name, "--type=merge", "-p", finalizer]).unwrap();
     let pod = bench.pod_with_pool("p", "n1", "p");
     let agent = bench.agent("n1").await;
     add(&agent, &pod).await;
     agent.kill().unwrap();
     let controller = controller(&bench, "a", &[]).await;
+    bench
+        .until("the leader has added the finalizer", async || {
+            object("spiderippool", &name).unwrap()["metadata"]["finalizers"]
+                == json!(["spiderpool.spidernet.io"])
+        })
+        .await;
     plane.kubectl(&["delete", "spiderippool", &name, "--wait=false"]).unwrap();
     bench
         .until("its use is reported", async || {
@@ -383,6 +387,44 @@ async fn the_finalizer_of_a_deleted_pool_is_removed_when_no_address_is_in_use() 
         .await;
     bench.delete_pod(&pod);
     bench.until("it is gone", async || object("spiderippool", &name).is_none()).await;
+    controller.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_say_which_pools_serve_nobody_and_why() {
+    let bench = Bench::new("conditions").await;
+    bench.pool("older", "10.46.0.0/24", &["10.46.0.1-10.46.0.9", "10.46.0.255"], &json!({}));
+    bench.pool("upper", "10.46.0.0/24", &["10.46.0.9"], &json!({}));
+    bench.pool("broken", "10.47.0.0/24", &["10.48.0.1"], &json!({}));
+    let controller = controller(&bench, "a", &[]).await;
+    let condition = |pool: &str, kind: &str| {
+        let pool = object("spiderippool", &bench.name(pool)).unwrap();
+        let conditions = pool["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.into_iter().find(|condition| condition["type"] == kind);
+        found.map(|one| (one["status"].clone(), one["reason"].clone(), one["message"].clone()))
+    };
+    let is = |pool: &str, kind: &str, status: &str, reason: &str, part: &str| {
+        condition(pool, kind).is_some_and(|(found, why, message)| {
+            found == status && why == reason && message.as_str().unwrap().contains(part)
+        })
+    };
+    let older = bench.name("older");
+    bench
+        .until("the conditions are written", async || {
+            is("older", "Ready", "True", "Valid", "")
+                && is(
+                    "older",
+                    "SpecialAddresses",
+                    "True",
+                    "NamedInIPs",
+                    "10.46.0.255 is the broadcast address",
+                )
+                && is("upper", "Ready", "False", "OverlapsOlderPool", &older)
+                && is("broken", "Ready", "False", "InvalidSpec", "spec.ips[0]: 10.48.0.1 is not inside of")
+        })
+        .await;
+    ControlPlane::shared().kubectl(&["delete", "spiderippool", &older]).unwrap();
+    bench.until("the other one serves", async || is("upper", "Ready", "True", "Valid", "")).await;
     controller.stop().unwrap();
 }
 
