@@ -50,15 +50,14 @@ fn fields(text: &mut String, schema: &JSONSchemaProps, path: &str) {
         fields(text, field, &path);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
-        match items.properties {
-            Some(_) => fields(text, items, &format!("{path}[]")),
-            None => {
-                write!(text, "{path}[] {}", items.type_.as_deref().unwrap_or("?")).unwrap();
-                for (word, value) in rules(items) {
-                    write!(text, " {word}={value}").unwrap();
-                }
-                text.push('\n');
+        if items.properties.is_some() {
+            fields(text, items, &format!("{path}[]"));
+        } else {
+            write!(text, "{path}[] {}", items.type_.as_deref().unwrap_or("?")).unwrap();
+            for (word, value) in rules(items) {
+                write!(text, " {word}={value}").unwrap();
             }
+            text.push('\n');
         }
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {

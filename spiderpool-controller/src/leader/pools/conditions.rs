@@ -18,13 +18,13 @@ pub(super) fn merge(entry: &PoolEntry, indexed: &LeaderPool, now: Timestamp) -> 
     let others = known.iter().filter(|one| !is_ours(one)).cloned();
     let ours = pool_conditions(entry).into_iter().map(|desired| {
         let before = known.iter().find(|one| one.type_ == desired.kind.as_str());
-        condition(desired, before, indexed.generation, now)
+        condition(&desired, before, indexed.generation, now)
     });
     ours.chain(others).collect()
 }
 
 fn condition(
-    desired: PoolCondition,
+    desired: &PoolCondition,
     before: Option<&Condition>,
     generation: Option<i64>,
     now: Timestamp,
