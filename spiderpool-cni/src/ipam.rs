@@ -84,7 +84,7 @@ impl Plugin for Ipam {
         };
         // Garbage collection frees what is not released here; the end of a pod waits for nobody.
         if let Err(error) = Client::new(config.ipam.ipam_unix_socket_path).release(&args) {
-            warn!(%error, "addresses are left to garbage collection");
+            warn!(%error, "addresses not released, the agent's sweep frees them later");
         }
         Ok(())
     }

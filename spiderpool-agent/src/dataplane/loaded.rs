@@ -94,11 +94,11 @@ impl Loaded {
     /// Gives the pods that run entries and this agent's programs. One that fails is tried again the next time.
     pub(crate) fn attach_pods(&mut self, inventory: &mut Inventory) {
         for pod in inventory.pods_in(PodState::Verified) {
-            let (container, name) = (&pod.container_id, &pod.pod);
+            let (container_id, name) = (&pod.container_id, &pod.pod);
             match self.attach_pod(&pod) {
-                Ok(state) => inventory.set_state(container, state),
+                Ok(state) => inventory.set_state(container_id, state),
                 Err(error) => {
-                    error!(%error, %container, pod = %name, "programs cannot be attached, trying again");
+                    error!(%error, %container_id, pod = %name, "programs cannot be attached, trying again");
                 }
             }
         }
@@ -121,7 +121,7 @@ impl Loaded {
             match self.remove(id, why) {
                 Ok(()) => inventory.free(id),
                 Err(error) => {
-                    error!(%error, nic = id, "entries of a NIC that is gone cannot be removed, trying again");
+                    error!(%error, nic_id = id, "entries of a NIC that is gone cannot be removed, trying again");
                 }
             }
         }
@@ -190,7 +190,7 @@ impl Loaded {
         for id in inventory.ids() {
             match self.maps.stats(id) {
                 Ok(stats) => self.deltas.add(&self.metrics, id, &stats),
-                Err(error) => error!(%error, nic = id, "counters cannot be read"),
+                Err(error) => error!(%error, nic_id = id, "counters cannot be read"),
             }
         }
         self.count_nics(inventory);

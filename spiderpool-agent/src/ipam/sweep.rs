@@ -117,7 +117,7 @@ impl Sweeper {
                     outcome.waits_until = Some(earliest);
                 }
                 Err(error) => {
-                    warn!(pod = %owner.pod, %error, "what addresses of the pod not reviewed yet, trying again");
+                    warn!(pod = %owner.pod, %error, "addresses of the pod could not be checked, trying again");
                     outcome.failed = true;
                 }
             }
@@ -134,7 +134,7 @@ impl Sweeper {
         let policy = ReleasePolicy::default();
         match plan_owner_release(owner, &evidence, policy) {
             Disposition::Free(cause) => {
-                info!(%pod, uid = %pod.uid, cause = cause.as_str(), "nothing of the pod runs, what it held is freed");
+                info!(%pod, uid = %pod.uid, reason = cause.as_str(), "nothing of the pod runs, what it held is freed");
                 let is_free = |holding: &_| is_freed(plan_release(holding, &evidence, policy));
                 self.releaser.free(pod, is_free).await?;
             }

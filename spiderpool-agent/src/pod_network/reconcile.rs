@@ -21,16 +21,16 @@ pub(super) fn reconcile_if_running(pod: &PodRecord, destinations: &Destinations)
 
 /// Reconciles a pod in its namespace.
 pub(super) fn reconcile(netns: &NetNs, pod: &PodRecord, destinations: &Destinations) {
-    let (container, name) = (&pod.container_id, &pod.pod);
+    let (container_id, name) = (&pod.container_id, &pod.pod);
     match reconcile_node_link(netns, pod, destinations) {
         Ok(0) => {}
-        Ok(changes) => info!(%container, pod = %name, changes, "node link reconciled"),
-        Err(error) => warn!(%error, %container, pod = %name, "node link cannot be reconciled"),
+        Ok(changes) => info!(%container_id, pod = %name, changes, "node link reconciled"),
+        Err(error) => warn!(%error, %container_id, pod = %name, "node link cannot be reconciled"),
     }
     match reconcile_hints(netns, pod, destinations) {
         Ok(0) => {}
-        Ok(changes) => info!(%container, pod = %name, changes, "route hints reconciled"),
-        Err(error) => warn!(%error, %container, pod = %name, "route hints cannot be reconciled"),
+        Ok(changes) => info!(%container_id, pod = %name, changes, "route hints reconciled"),
+        Err(error) => warn!(%error, %container_id, pod = %name, "route hints cannot be reconciled"),
     }
 }
 

@@ -13,21 +13,21 @@ use crate::destinations::Destinations;
 pub(super) fn verify(inventory: &mut Inventory, destinations: &Destinations) -> usize {
     let mut gone = 0;
     for pod in inventory.pods_in(PodState::Unverified) {
-        let (container, name) = (&pod.container_id, &pod.pod);
+        let (container_id, name) = (&pod.container_id, &pod.pod);
         match netns::presence(&pod) {
             Ok(Presence::Here(netns)) => {
-                inventory.set_state(container, PodState::Verified);
+                inventory.set_state(container_id, PodState::Verified);
                 reconcile(&netns, &pod, destinations);
             }
             Ok(Presence::Gone) => {
-                inventory.remove(container);
+                inventory.remove(container_id);
                 gone += 1;
             }
             Ok(Presence::Hidden) => {
                 let netns = pod.netns.display();
-                error!(%container, pod = %name, %netns, "pod runs, but its network namespace cannot be reached: are the host's mounts propagated to the agent?");
+                error!(%container_id, pod = %name, %netns, "pod runs, but its network namespace cannot be reached: are the host's mounts propagated to the agent?");
             }
-            Err(error) => error!(%error, %container, pod = %name, "pod cannot be verified, trying again"),
+            Err(error) => error!(%error, %container_id, pod = %name, "pod cannot be verified, trying again"),
         }
     }
     gone

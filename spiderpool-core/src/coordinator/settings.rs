@@ -53,7 +53,7 @@ pub struct Settings {
     /// Routes that win over the CIDRs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_routes: Option<Vec<PolicyRouteText>>,
-    /// Whether a pod's replies and own flows are steered at all.
+    /// Whether default routes of pods are moved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tune_pod_routes: Option<bool>,
     /// Two bytes, `0a:1b`, put before the IPv4 address to make the NIC's MAC.
