@@ -28,6 +28,18 @@ pub fn uid(meta: &ObjectMeta) -> &str {
     uid.map(String::as_str).unwrap_or_default()
 }
 
+/// What an Event is about: the pod's object, whose UID is not that of a static pod.
+pub fn reference(pod: &PodName, object_uid: &str) -> core::ObjectReference {
+    core::ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace().to_owned()),
+        name: Some(pod.name().to_owned()),
+        uid: Some(object_uid.to_owned()),
+        ..core::ObjectReference::default()
+    }
+}
+
 /// A pod as it is read from the API server: the few members that count. The whole object takes tens of kilobytes of
 /// memory, and megabytes of code to decode.
 #[derive(Debug, Clone, Default, Deserialize)]

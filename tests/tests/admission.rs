@@ -124,7 +124,11 @@ fn an_address_in_use_is_deleted_by_spiderpool_alone_or_on_purpose() {
     let (plane, ip) = (bench.plane, "198.51.100.7");
     plane.kubectl_with_input(&CREATE, &address(ip, "node-a")).unwrap();
     let refused = format!("{:#}", plane.kubectl(&["delete", "sip", ip]).unwrap_err());
-    assert!(refused.contains("address 198.51.100.7 is in use by pod default/web"), "{refused}");
+    // As docs/install.md shows it.
+    let text = "Error from server (Forbidden): spideripaddresses.spiderpool.spidernet.io \"198.51.100.7\" is forbidden: \
+                ValidatingAdmissionPolicy 'spiderpool-addresses-in-use' with binding 'spiderpool-addresses-in-use' \
+                denied request: address 198.51.100.7 is in use by pod default/web, and another pod could get it";
+    assert!(refused.contains(text), "{refused}");
     assert!(refused.contains("allow-deletion=true"), "{refused}");
     assert!(plane.kubectl(&["delete", "sip", "--all"]).is_err(), "nor with others");
     plane.kubectl(&["annotate", "sip", ip, "spiderpool.spidernet.io/allow-deletion=true"]).unwrap();

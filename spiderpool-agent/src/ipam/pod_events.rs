@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use spiderpool_api::pod;
 use spiderpool_core::ipam::plan_annotation_warning;
 use spiderpool_core::names::NodeName;
 use spiderpool_runtime::kubernetes::Kubernetes;
@@ -37,21 +37,12 @@ impl PodEvents {
                 action: "Allocate".to_owned(),
                 secondary: None,
             };
-            if let Err(error) = recorder.publish(&event, &reference(&pod)).await {
+            if let Err(error) =
+                recorder.publish(&event, &pod::reference(&pod.identity.name, &pod.object_uid)).await
+            {
                 warn!(%error, "Event not written");
             }
         };
         tokio::spawn(publish.in_current_span());
-    }
-}
-
-fn reference(pod: &Pod) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        namespace: Some(pod.identity.name.namespace().to_owned()),
-        name: Some(pod.identity.name.name().to_owned()),
-        uid: Some(pod.object_uid.clone()),
-        ..ObjectReference::default()
     }
 }

@@ -1,15 +1,12 @@
 //! Address objects that were lost (deleted by hand, an older snapshot of etcd) are written again, as the endpoints of
 //! running pods have them.
 
-use k8s_openapi::api::core::v1 as core;
 use kube::Api;
-use kube::Resource as _;
 use kube::api::PostParams;
-use kube::core::ObjectMeta;
 use kube::runtime::events::{Event, EventType};
 use spiderpool_api::crd::{SpiderIPAddress, SpiderIPAddressSpec};
 use spiderpool_api::endpoint;
-use spiderpool_api::pod::Pod;
+use spiderpool_api::pod::{self, Pod};
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::pod_stage::PodStage;
@@ -24,9 +21,7 @@ impl Actuator {
     /// Writes again what the pod's endpoint names, if the API server confirms pod and endpoint.
     pub(super) async fn restore_addresses(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         let is_same = |pod: &Pod| pod.identity == *id && pod.stage == PodStage::Alive;
-        if !self.read_pod(id).await?.as_ref().is_some_and(is_same) {
-            return Ok(());
-        }
+        let Some(pod) = self.read_pod(id).await?.filter(is_same) else { return Ok(()) };
         let found = EndpointStore::new(self.kube.clone()).get(&id.name).await;
         let found = found.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
         let status = found.and_then(|endpoint| endpoint.status);
@@ -35,12 +30,13 @@ impl Actuator {
         };
         let lost = self.state.read(|state| endpoint::lost_holdings(&status, id, state.addresses.of_pod(id)));
         for holding in &lost {
-            self.restore_address(id, holding).await?;
+            self.restore_address(&pod, holding).await?;
         }
         Ok(())
     }
 
-    async fn restore_address(&self, id: &PodIdentity, lost: &Holding) -> Result<(), ReconcileError> {
+    async fn restore_address(&self, pod: &Pod, lost: &Holding) -> Result<(), ReconcileError> {
+        let id = &pod.identity;
         let failed = |source| ReconcileError::Restore { address: lost.ip(), pod: id.to_string(), source };
         let api = Api::<SpiderIPAddress>::all(self.kube.client());
         let object = SpiderIPAddress::from(lost);
@@ -52,13 +48,13 @@ impl Actuator {
                     "the SpiderIPAddress {} of the running Pod was missing and has been written again",
                     object_name(lost.ip())
                 );
-                self.publish(&id.name, id.uid.as_str(), "AddressRestored", note).await;
+                self.publish(&id.name, &pod.object_uid, "AddressRestored", note).await;
                 Ok(())
             }
             Err(failure) if failure.is_already_exists() => {
                 let found = self.kube.read(api.get_opt(&object_name(lost.ip()))).await.map_err(failed)?;
                 if let Some(found) = found.filter(|found| found.spec.pod_uid != id.uid.as_str()) {
-                    self.report_conflict(id, lost, &found.spec).await;
+                    self.report_conflict(pod, lost, &found.spec).await;
                 }
                 Ok(())
             }
@@ -67,7 +63,8 @@ impl Actuator {
     }
 
     /// Two pods use one address, and neither can be helped without a restart: both are named to both.
-    async fn report_conflict(&self, id: &PodIdentity, lost: &Holding, other: &SpiderIPAddressSpec) {
+    async fn report_conflict(&self, pod: &Pod, lost: &Holding, other: &SpiderIPAddressSpec) {
+        let id = &pod.identity;
         self.metrics.addresses_lost.inc();
         let address = lost.ip();
         let holder = format!("{}/{}", other.pod_namespace, other.pod_name);
@@ -76,14 +73,14 @@ impl Actuator {
             "{address} is used by Pod {id} and by Pod {holder}: the SpiderIPAddress of the first was deleted while it \
              ran. Delete Pod {id}, so that it gets another address"
         );
-        self.publish(&id.name, id.uid.as_str(), "AddressConflict", note.clone()).await;
+        self.publish(&id.name, &pod.object_uid, "AddressConflict", note.clone()).await;
         if let Ok(name) = PodName::new(other.pod_namespace.as_str(), other.pod_name.as_str()) {
             self.publish(&name, &other.pod_uid, "AddressConflict", note).await;
         }
     }
 
     /// A warning that `kubectl describe pod` shows. Failing to write it is logged only.
-    async fn publish(&self, pod: &PodName, uid: &str, reason: &str, note: String) {
+    async fn publish(&self, pod: &PodName, object_uid: &str, reason: &str, note: String) {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
@@ -91,14 +88,7 @@ impl Actuator {
             action: "Restore".to_owned(),
             secondary: None,
         };
-        let metadata = ObjectMeta {
-            namespace: Some(pod.namespace().to_owned()),
-            name: Some(pod.name().to_owned()),
-            uid: Some(uid.to_owned()),
-            ..ObjectMeta::default()
-        };
-        let pod_object = core::Pod { metadata, ..core::Pod::default() };
-        if let Err(error) = self.recorder.publish(&event, &pod_object.object_ref(&())).await {
+        if let Err(error) = self.recorder.publish(&event, &pod::reference(pod, object_uid)).await {
             warn!(%pod, %error, "Event not written");
         }
     }
