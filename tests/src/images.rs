@@ -31,7 +31,8 @@ pub fn agent(tag: &str) -> Result<Image> {
         .program("/usr/lib/spiderpool/cni/spiderpool", &tools::spiderpool("spiderpool")?)?
         .program("/usr/lib/spiderpool/cni/coordinator", &tools::spiderpool("coordinator")?)?
         .copy("/usr/lib/spiderpool/spiderpool.o", &tools::bpf_object()?)?;
-    Ok(named("spiderpool-agent", tag, layer))
+    // The eBPF object has licences of its own.
+    Ok(named("spiderpool-agent", tag, layer, "Apache-2.0 AND (MIT OR GPL-2.0-only)"))
 }
 
 /// Controller and init.
@@ -39,7 +40,7 @@ pub fn controller(tag: &str) -> Result<Image> {
     let layer = base()
         .program("/usr/bin/spiderpool-controller", &tools::spiderpool("spiderpool-controller")?)?
         .program("/usr/bin/spiderpool-init", &tools::spiderpool("spiderpool-init")?)?;
-    Ok(named("spiderpool-controller", tag, layer))
+    Ok(named("spiderpool-controller", tag, layer, "Apache-2.0"))
 }
 
 /// Writes `spiderpool-agent.tar` and `spiderpool-controller.tar` into `folder`.
@@ -63,12 +64,12 @@ pub fn packed(name: &str) -> Result<PathBuf> {
     Ok(tools::images().join(name).with_extension("tar").canonicalize()?)
 }
 
-fn named(program: &str, tag: &str, layer: Layer) -> Image {
+fn named(program: &str, tag: &str, layer: Layer, licenses: &str) -> Image {
     Image::new(&format!("{REPOSITORY}/{program}:{tag}"), layer)
         .entrypoint(&[&format!("/usr/bin/{program}")])
         .label("org.opencontainers.image.title", program)
         .label("org.opencontainers.image.version", tag)
-        .label("org.opencontainers.image.licenses", "Apache-2.0")
+        .label("org.opencontainers.image.licenses", licenses)
 }
 
 /// What a static program may ask for: names of users, and a place for temporary files where the root is writable.
