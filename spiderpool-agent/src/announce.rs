@@ -6,19 +6,23 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use spiderpool_api::agent::OpenNetns;
 use spiderpool_api::agent::ipam::{IpConfig, IpamAddArgs};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Medium;
 use spiderpool_net::announce::announce;
 use spiderpool_net::block_on;
 use spiderpool_net::netlink::NetlinkError;
-use spiderpool_net::netns::{NetNs, NetNsError};
+use spiderpool_net::netns::NetNsError;
 use tracing::debug;
+
+use crate::pod_network::netns;
 
 /// What to announce where.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Announcement {
     netns: PathBuf,
+    open_netns: Option<OpenNetns>,
     nic: IfName,
     addresses: Vec<IpAddr>,
 }
@@ -31,7 +35,13 @@ impl Announcement {
             own.filter_map(|address| address.address.split('/').next()?.parse().ok()).collect();
         let nic = request.if_name.clone();
         let netns = PathBuf::from(&request.net_namespace);
-        (!addresses.is_empty() && netns != Path::new("")).then_some(Self { netns, nic, addresses })
+        let open_netns = request.open_netns.clone();
+        (!addresses.is_empty() && netns != Path::new("")).then_some(Self {
+            netns,
+            open_netns,
+            nic,
+            addresses,
+        })
     }
 
     /// Announces them. Blocks; nothing of it is a reason to fail.
@@ -45,7 +55,7 @@ impl Announcement {
 
     /// How many were announced.
     async fn try_send(&self) -> Result<usize, AnnounceError> {
-        let netns = NetNs::open(&self.netns)?;
+        let netns = netns::of_request(&self.netns, self.open_netns.as_ref())?;
         let link = netns.netlink()?.link_by_name(&self.nic).await?;
         let Some(link) = link.filter(|link| link.up && link.medium == Medium::Ethernet) else { return Ok(0) };
         let Some(mac) = link.mac else { return Ok(0) };
@@ -76,6 +86,7 @@ mod tests {
     use spiderpool_core::mac::MacAddr;
     use spiderpool_core::names::PodName;
     use spiderpool_net::netlink::{Netlink, NewVeth};
+    use spiderpool_net::netns::NetNs;
 
     use super::*;
 

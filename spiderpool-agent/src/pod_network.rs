@@ -25,8 +25,6 @@ pub use inventory::InventoryError;
 pub(crate) use inventory::{Inventory, Removed};
 pub use netns::NamespaceError;
 pub use profile_key::ProfileKey;
-#[cfg(test)]
-pub(crate) use record::NetnsIdentity;
 pub(crate) use record::{NicRecord, PodRecord, PodState};
 pub use state_file::StateFileError;
 

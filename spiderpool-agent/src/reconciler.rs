@@ -6,11 +6,10 @@
 mod error;
 mod handle;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics};
 use spiderpool_core::gc::{SandboxNic, ValidAttachments, plan_attachment_gc};
-use spiderpool_net::netns::NetNs;
 use tracing::{debug, error, info, warn};
 
 use crate::dataplane::{EbpfDataplane, Loaded};
@@ -94,7 +93,8 @@ impl Reconciler {
         }
         let container_id = &request.attachment.container_id;
         self.pods.node_link_is_used(container_id);
-        let identity = netns::identity(&NetNs::open(&request.netns)?)?;
+        let netns = netns::of_request(Path::new(&request.netns), request.open_netns.as_ref())?;
+        let identity = netns::identity(&netns)?;
         let mut next = self.pods.inventory()?.clone();
         let pod = next.register(request, identity, loaded.max_id())?;
         Loaded::check(&pod)?;

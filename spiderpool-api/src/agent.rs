@@ -6,8 +6,10 @@ pub mod coordinator;
 pub mod dataplane;
 pub mod gc;
 pub mod ipam;
+mod netns;
 
 pub use ipam::null_as_default;
+pub use netns::{NetnsIdentity, OpenNetns};
 
 /// Where the agent listens unless `ipamUnixSocketPath` says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/spidernet/spiderpool.sock";

@@ -19,6 +19,7 @@ pub use config::NetConf;
 use crate::env::{Command, Request};
 use crate::error::{AllocationError, CheckError, PluginError};
 use crate::log::LogOptions;
+use crate::netns::open_netns;
 use crate::run::Plugin;
 use crate::spec::{Version, result_addresses};
 
@@ -53,6 +54,7 @@ impl Plugin for Ipam {
         let args = IpamAddArgs {
             requested_ips,
             net_namespace: request.netns.clone(),
+            open_netns: open_netns(&netns),
             network: Some(config.name),
             default_ipv4_ip_pool: config.ipam.default_ipv4_ippool,
             default_ipv6_ip_pool: config.ipam.default_ipv6_ippool,

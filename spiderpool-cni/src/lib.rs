@@ -9,5 +9,6 @@ pub mod env;
 pub mod error;
 pub mod ipam;
 pub mod log;
+mod netns;
 pub mod run;
 pub mod spec;

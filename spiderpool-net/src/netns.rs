@@ -44,6 +44,18 @@ pub enum NetNsError {
         /// Why.
         source: io::Error,
     },
+    /// The path leads to another namespace, and no process that can be seen is in the one that is looked for.
+    #[error(
+        "network namespace {} (inode {inode}) cannot be reached: neither its path nor a process in it is visible here; \
+         an agent needs the node's PID namespace (hostPID) and the capability SYS_PTRACE for it, or its folder as a mount",
+        path.display()
+    )]
+    Unreachable {
+        /// The path.
+        path: PathBuf,
+        /// Inode of its nsfs file.
+        inode: u64,
+    },
     /// The path is a file, but not of a network namespace: the runtime unmounted it.
     #[error("{} is not a network namespace", path.display())]
     NotANamespace {

@@ -2,17 +2,22 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::{self, File};
+use std::path::Path;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
 use anyhow::ensure;
+use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use spiderpool_core::coordinator::host_end_name;
 use spiderpool_tests::agent::Agent;
 use spiderpool_tests::kernel_state::KernelState;
 use spiderpool_tests::lab::{Lab, lock_lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
+use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::Pod;
+use spiderpool_tests::process::Process;
 use spiderpool_tests::topology::Node;
 use spiderpool_tests::{cni, counters, poll, privilege};
 
@@ -92,6 +97,62 @@ fn a_repeated_add_that_fails_undoes_only_its_own_part() {
     assert_eq!(KernelState::of(&pod.namespaces).unwrap().changes(&before), Vec::<String>::new());
     assert!(are_known(node, &pod), "the earlier registration stays with the earlier filters");
     pod.del(plane, node).unwrap();
+}
+
+/// A mount namespace of the node's that has the pod's network namespace at `path`; the agent does not see that mount.
+fn runtime_with_folder_of_its_own(node: &Node, pod: &Pod, path: &Path) -> (Process, Namespaces) {
+    let mut command = node.command(Path::new("unshare"));
+    command.args(["--mount", "--propagation", "private", "sleep", "infinity"]);
+    let runtime = node.start_daemon("runtime", &command).unwrap();
+    let comm = format!("/proc/{}/comm", runtime.id());
+    poll::until("the runtime's mount namespace", LATER, || {
+        ensure!(fs::read_to_string(&comm)? == "sleep\n", "not yet");
+        Ok(())
+    })
+    .unwrap();
+    let place = Namespaces::of_process("runtime", runtime.id());
+    let mount_netns = || {
+        fs::create_dir_all(path.parent().unwrap())?;
+        File::create(path)?;
+        Ok(mount(Some(&pod.attachments[0].1.netns), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+    };
+    place.run(mount_netns).unwrap();
+    (runtime, place)
+}
+
+/// Docker names namespaces `/proc/PID/ns/net`, containerd can keep them below its state folder: "network namespace is
+/// gone", and no pod started.
+#[test]
+fn a_pod_whose_namespace_has_no_path_for_the_agent_is_served_and_repaired_after_a_restart() {
+    let Some(mut lab) = lab("a_pod_whose_namespace_has_no_path_for_the_agent") else { return };
+    let agent = lab.agents.remove(0);
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &spec("elsewhere", DefaultRoute::Eth0)).unwrap();
+    let path = Path::new("/run/elsewhere/netns");
+    let (runtime, place) = runtime_with_folder_of_its_own(node, &pod, path);
+    let (network, attachment, result) = &pod.attachments[0];
+    let elsewhere = cni::Attachment { netns: path.to_owned(), ..attachment.clone() };
+    let config = network.config(&network.plugins[1], result).unwrap();
+    cni::execute(&place, "ADD", &elsewhere, &config).unwrap();
+    assert!(are_known(node, &pod));
+
+    // As the sandbox's own process: after a restart the agent has nothing else to go by.
+    let mut command = node.command(Path::new("nsenter"));
+    command.arg(format!("--net={}", attachment.netns.display())).args(["sleep", "infinity"]);
+    let sandbox = node.start_daemon("sandbox", &command).unwrap();
+    agent.kill().unwrap();
+    pod.namespaces.output("tc", &["filter", "del", "dev", "net1", "egress"]).unwrap();
+    let agent = Agent::start(plane, node).unwrap();
+    poll::until("programs on net1", LATER, || {
+        let filters = pod.namespaces.output("tc", &["filter", "show", "dev", "net1", "egress"])?;
+        ensure!(filters.contains("direct-action"), "{filters}");
+        Ok(())
+    })
+    .unwrap();
+    assert!(are_known(node, &pod));
+    drop((sandbox, runtime));
+    pod.del(plane, node).unwrap();
+    lab.agents.push(agent);
 }
 
 #[test]

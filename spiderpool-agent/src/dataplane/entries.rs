@@ -91,11 +91,12 @@ pub(super) fn further_addresses(record: &NicRecord) -> Vec<IpAddr> {
 mod tests {
     use std::path::PathBuf;
 
+    use spiderpool_api::agent::NetnsIdentity;
     use spiderpool_api::agent::dataplane::Nic;
     use spiderpool_core::names::PodName;
 
     use super::*;
-    use crate::pod_network::{NetnsIdentity, PodState};
+    use crate::pod_network::PodState;
 
     fn record(id: u16, name: &str, role: NicRole, addresses: &[&str]) -> NicRecord {
         let nic = Nic {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
 use spiderpool_core::names::ContainerId;
 use spiderpool_dataplane::NicsOrigin;
@@ -13,7 +14,7 @@ use thiserror::Error;
 
 use super::ids::{self, FoundNic, ReservedId, next_id};
 use super::profile_key::ProfileKey;
-use super::record::{NetnsIdentity, NicRecord, PodRecord, PodState};
+use super::record::{NicRecord, PodRecord, PodState};
 
 /// Why a registration is refused.
 #[derive(Debug, PartialEq, Eq, Error)]

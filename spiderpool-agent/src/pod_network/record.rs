@@ -5,20 +5,12 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
+use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
 
 use super::profile_key::ProfileKey;
-
-/// Tells a network namespace from a later one at the same path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NetnsIdentity {
-    /// Device of the nsfs file.
-    pub dev: u64,
-    /// Its inode.
-    pub inode: u64,
-}
 
 /// How far a pod of the inventory has come since the agent started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
+use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{Nic, NicRole, RouteHints};
 use spiderpool_core::coordinator::NodeLink;
 use spiderpool_core::dataplane::OwnCidrs;
@@ -12,12 +13,13 @@ use spiderpool_core::names::PodName;
 use spiderpool_dataplane::Sizes;
 use spiderpool_net::block_on;
 use spiderpool_net::netlink::{Netlink, NetlinkError, NewVeth};
+use spiderpool_net::netns::NetNs;
 use spiderpool_net::snapshot::Contents;
 use spiderpool_runtime::health::{Health, Scope};
 
 use super::*;
 use crate::dataplane::{DataplaneMetrics, DataplaneSettings};
-use crate::pod_network::{NetnsIdentity, ReservedId, StateFileError, state_file};
+use crate::pod_network::{ReservedId, StateFileError, state_file};
 
 const UNDERLAY: &str = "10.6.0.9";
 
@@ -63,6 +65,7 @@ fn request(container: &str) -> RegisterNics {
         pod: PodName::new("ns", "pod").unwrap(),
         pod_uid: None,
         netns: "/run/netns/none".into(),
+        open_netns: None,
         nics: vec![
             nic("eth0", NicRole::Cluster, &[]),
             nic("net1", NicRole::Underlay, &[&format!("{UNDERLAY}/16")]),

@@ -8,6 +8,8 @@ use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
 
+use super::OpenNetns;
+
 /// Body of PUT `/v1/dataplane/nics`. Registering the same NICs again is not an error and gives the same ids.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,6 +25,9 @@ pub struct RegisterNics {
     pub pod_uid: Option<PodUid>,
     /// Path of the pod's network namespace on the node, from which the agent re-attaches after a restart.
     pub netns: String,
+    /// The same one, found where the path is not the agent's. Absent from older plugins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_netns: Option<OpenNetns>,
     /// Every NIC of the pod that programs are attached to, the cluster NIC and the node link included.
     pub nics: Vec<Nic>,
     /// What the pod's own routes say and the cluster's CIDRs must not overrule: connected subnets, pool

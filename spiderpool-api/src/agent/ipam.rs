@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
 
+use super::OpenNetns;
+
 /// Body of POST `/v1/ipam/ip`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,6 +42,9 @@ pub struct IpamAddArgs {
     /// Addresses that the runtime asks for, at most one of a family. Our addition.
     #[serde(default, rename = "requestedIPs", skip_serializing_if = "Vec::is_empty")]
     pub requested_ips: Vec<IpAddr>,
+    /// The namespace of `net_namespace`, found where that path is not the agent's. Our addition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_netns: Option<OpenNetns>,
 }
 
 impl IpamAddArgs {
@@ -57,6 +62,7 @@ impl IpamAddArgs {
             clean_gateway: false,
             match_master_subnet: false,
             requested_ips: Vec::new(),
+            open_netns: None,
         }
     }
 }

@@ -53,8 +53,16 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     })?;
     let is_registered = is_registered(executor.netlink(Namespace::Pod), &pod, &request.nic).await?;
     let attached = AttachedFilters::default();
-    let mut transaction =
-        Transaction { request, conf: &conf, config: &config, peer, executor, attached, is_registered };
+    let mut transaction = Transaction {
+        request,
+        netns: &netns,
+        conf: &conf,
+        config: &config,
+        peer,
+        executor,
+        attached,
+        is_registered,
+    };
     if let Err(error) = transaction.run(&plan).await {
         warn!(%error, "ADD failed, rolling back");
         transaction.roll_back().await;
@@ -89,6 +97,7 @@ async fn is_registered(
 
 struct Transaction<'a> {
     request: &'a Request,
+    netns: &'a NetNs,
     conf: &'a NetConf,
     config: &'a Config,
     peer: MacAddr,
@@ -107,6 +116,7 @@ impl Transaction<'_> {
         let others = other_underlay_nics(netlink, &pod, &self.request.nic, first).await?;
         let body = Registration {
             request: self.request,
+            netns: self.netns,
             network: &self.conf.base.name,
             config: self.config,
             pod: &pod,

@@ -9,13 +9,16 @@ use spiderpool_core::coordinator::{
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Link;
+use spiderpool_net::netns::NetNs;
 
 use crate::env::Request;
 use crate::error::PluginError;
+use crate::netns::open_netns;
 
 /// What the registration is made from.
 pub(super) struct Registration<'a> {
     pub(super) request: &'a Request,
+    pub(super) netns: &'a NetNs,
     pub(super) network: &'a str,
     pub(super) config: &'a Config,
     /// The pod with its node link.
@@ -58,6 +61,7 @@ impl Registration<'_> {
             pod: self.request.pod()?.clone(),
             pod_uid: self.request.pod_uid.clone(),
             netns: self.request.netns.clone(),
+            open_netns: open_netns(self.netns),
             nics,
             stay,
             own_cidrs: config.own_cidrs.clone(),

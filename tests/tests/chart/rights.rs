@@ -115,7 +115,7 @@ fn the_agent_has_named_capabilities_and_others_than_it_and_the_cleaner_have_none
         for container in containers(&pod) {
             let added = &container["securityContext"]["capabilities"]["add"];
             let expected = match container["name"].as_str().unwrap() {
-                "agent" => json!(["BPF", "NET_ADMIN", "NET_RAW", "PERFMON", "SYS_ADMIN"]),
+                "agent" => json!(["BPF", "NET_ADMIN", "NET_RAW", "PERFMON", "SYS_ADMIN", "SYS_PTRACE"]),
                 "clean-node" => json!(["NET_ADMIN"]),
                 _ => Value::Null,
             };

@@ -29,6 +29,7 @@ fn request(container: &str, underlay: &str, host: u8) -> RegisterNics {
         pod: PodName::new("ns", "pod").unwrap(),
         pod_uid: Some("u".parse().unwrap()),
         netns: "/run/netns/x".into(),
+        open_netns: None,
         nics: vec![
             nic("eth0", NicRole::Cluster, &format!("10.244.0.{host}/32")),
             nic("sp0", NicRole::NodeLink, "169.254.77.2/32"),

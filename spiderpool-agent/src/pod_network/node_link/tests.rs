@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::Nic;
 use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::PodName;
 use spiderpool_net::netlink::{Netlink, NewVeth};
 
-use super::super::record::{NetnsIdentity, NicRecord, PodState};
+use super::super::record::{NicRecord, PodState};
 use super::*;
 
 const PEER: MacAddr = MacAddr([0xee; 6]);
