@@ -6,6 +6,7 @@
 mod addresses;
 mod attach;
 mod btf;
+mod carry;
 mod cidrs;
 mod error;
 mod flows;

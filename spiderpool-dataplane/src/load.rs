@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use spiderpool_ebpf_common::maps::names;
 
+use crate::carry::EarlierFlows;
 use crate::error::LoadError;
 use crate::logs::Logs;
 use crate::maps::Maps;
-use crate::pins;
+use crate::pins::{self, Pinned, Replacements};
 use crate::programs::Programs;
 use crate::sys;
 
@@ -76,6 +77,7 @@ pub struct Dataplane {
     logs: Option<Logs>,
     replaced: Vec<Replaced>,
     nics_origin: NicsOrigin,
+    pub(crate) earlier: EarlierFlows,
 }
 
 impl Dataplane {
@@ -83,7 +85,8 @@ impl Dataplane {
     /// object, replaces the others by empty ones (see [`Self::replaced`]), and pins maps and programs.
     ///
     /// The programs' pins are replaced by a rename, so that a plugin always finds one. Programs that are
-    /// attached already go on with their maps until their filters are replaced.
+    /// attached already go on with their maps until their filters are replaced. If anything fails, what was pinned
+    /// before is pinned still, with its entries.
     pub fn load(object: &Path, pin_dir: &Path, sizes: &Sizes) -> Result<Self, LoadError> {
         let bytes = read(object)?;
         pins::make_dir(pin_dir)?;
@@ -114,24 +117,34 @@ impl Dataplane {
         loader: &mut EbpfLoader<'a>,
     ) -> Result<Self, LoadError> {
         set_sizes(loader, sizes);
-        let was_pinned = pin_dir.join(names::NICS).exists();
-        let replaced = unpin_incompatible(loader, object, bytes, pin_dir)?;
-        for (map, pin) in PINS {
-            loader.map_pin_path(map, pin_dir.join(pin));
+        let pinned = compare_pins(loader, object, bytes, pin_dir)?;
+        for map in pinned.iter().filter(|map| matches!(map.pinned, Pinned::Fits)) {
+            loader.map_pin_path(map.name, pin_dir.join(map.pin));
         }
         let mut ebpf = loader.load(bytes).map_err(|e| load_error(object, e))?;
         let egress = load_program(&mut ebpf, object, names::EGRESS)?;
         let ingress = load_program(&mut ebpf, object, names::INGRESS)?;
-        pins::replace(egress.as_fd(), &pin_dir.join(names::EGRESS))?;
-        pins::replace(ingress.as_fd(), &pin_dir.join(names::INGRESS))?;
-        let maps = Maps::take(&mut ebpf)?;
-        let logs = Logs::take(&mut ebpf);
-        let nics_origin = match was_pinned {
-            false => NicsOrigin::New,
-            true if replaced.contains(&Replaced(names::NICS)) => NicsOrigin::Replaced,
-            true => NicsOrigin::Kept,
+        // Not earlier: what the kernel refuses must leave an earlier version with its maps and flows.
+        let mut pins = Replacements::default();
+        let maps = put_pins(&mut pins, (&ebpf, object), &pinned, [&egress, &ingress], pin_dir)
+            .and_then(|()| Ok(Maps::take(&mut ebpf)?));
+        let maps = match maps {
+            Ok(maps) => maps,
+            Err(error) => {
+                pins.roll_back();
+                return Err(error);
+            }
         };
-        Ok(Self { maps, programs: Programs::new(egress, ingress), logs, replaced, nics_origin })
+        let replaced: Vec<_> =
+            pinned.iter().filter(|map| map.is_replaced()).map(|map| Replaced(map.pin)).collect();
+        let nics_origin = match pinned.iter().find(|map| map.pin == names::NICS).map(|map| &map.pinned) {
+            None | Some(Pinned::Nothing) => NicsOrigin::New,
+            Some(Pinned::Differs { .. }) => NicsOrigin::Replaced,
+            Some(Pinned::Fits) => NicsOrigin::Kept,
+        };
+        let logs = Logs::take(&mut ebpf);
+        let earlier = EarlierFlows::of(pinned);
+        Ok(Self { maps, programs: Programs::new(egress, ingress), logs, replaced, nics_origin, earlier })
     }
 
     /// The programs, to attach them.
@@ -169,37 +182,65 @@ fn set_sizes(loader: &mut EbpfLoader<'_>, sizes: &Sizes) {
         .map_max_entries(names::NAT, sizes.nat);
 }
 
-/// Makes the object's maps once unpinned, only to compare the pinned ones with them (aya takes whatever is
-/// pinned), and unpins those that do not fit.
-fn unpin_incompatible(
+/// A map of the object, and what is pinned in its place.
+pub(crate) struct PinnedMap {
+    /// In the object.
+    name: &'static str,
+    pub(crate) pin: &'static str,
+    pub(crate) pinned: Pinned,
+}
+
+impl PinnedMap {
+    fn is_replaced(&self) -> bool {
+        matches!(self.pinned, Pinned::Differs { .. })
+    }
+}
+
+/// Makes the object's maps once unpinned, only to compare the pinned ones with them: aya takes whatever is pinned.
+fn compare_pins(
     loader: &mut EbpfLoader<'_>,
     object: &Path,
     bytes: &[u8],
     pin_dir: &Path,
-) -> Result<Vec<Replaced>, LoadError> {
-    let mut replaced = Vec::new();
+) -> Result<Vec<PinnedMap>, LoadError> {
     if !PINS.iter().any(|(_, pin)| pin_dir.join(pin).exists()) {
-        return Ok(replaced);
+        return Ok(PINS.map(|(name, pin)| PinnedMap { name, pin, pinned: Pinned::Nothing }).into());
     }
     let wanted = loader.load(bytes).map_err(|e| load_error(object, e))?;
-    for (name, pin) in PINS {
+    let compare = |(name, pin)| {
         let path = pin_dir.join(pin);
-        let map = wanted.map(name).ok_or(LoadError::Incomplete { path: object.to_owned(), what: name })?;
-        let fits = map_fd(map).map(|fd| pins::is_compatible(&path, fd));
-        match fits {
-            Some(Ok(None | Some(true))) => {}
-            Some(Err(source)) => return Err(LoadError::Pin { path, source }),
-            Some(Ok(Some(false))) | None => {
-                tracing::warn!(map = pin, "pinned map does not fit this version and is replaced");
-                fs::remove_file(&path).map_err(|source| LoadError::Pin { path, source })?;
-                replaced.push(Replaced(pin));
-            }
-        }
-    }
-    Ok(replaced)
+        let fd = object_map(&wanted, object, name)?;
+        let pinned = pins::compare(&path, fd).map_err(|source| LoadError::Pin { path, source })?;
+        Ok(PinnedMap { name, pin, pinned })
+    };
+    PINS.into_iter().map(compare).collect()
 }
 
-fn map_fd(map: &aya::maps::Map) -> Option<std::os::fd::BorrowedFd<'_>> {
+/// Pins what is new, maps first: a plugin attaches the pinned programs, whose maps must be those of the agent.
+fn put_pins(
+    pins: &mut Replacements,
+    (ebpf, object): (&Ebpf, &Path),
+    pinned: &[PinnedMap],
+    [egress, ingress]: [&OwnedFd; 2],
+    pin_dir: &Path,
+) -> Result<(), LoadError> {
+    for map in pinned.iter().filter(|map| !matches!(map.pinned, Pinned::Fits)) {
+        if map.is_replaced() {
+            tracing::warn!(map = map.pin, "pinned map does not fit this version and is replaced");
+        }
+        pins.put(object_map(ebpf, object, map.name)?, pin_dir.join(map.pin))?;
+    }
+    pins.put(egress.as_fd(), pin_dir.join(names::EGRESS))?;
+    pins.put(ingress.as_fd(), pin_dir.join(names::INGRESS))
+}
+
+/// The descriptor of one of the object's maps.
+fn object_map<'a>(ebpf: &'a Ebpf, object: &Path, name: &'static str) -> Result<BorrowedFd<'a>, LoadError> {
+    let fd = ebpf.map(name).and_then(map_fd);
+    fd.ok_or_else(|| LoadError::Incomplete { path: object.to_owned(), what: name })
+}
+
+fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
     use aya::maps::Map;
     match map {
         Map::Array(m)
@@ -212,11 +253,7 @@ fn map_fd(map: &aya::maps::Map) -> Option<std::os::fd::BorrowedFd<'_>> {
     }
 }
 
-fn load_program(
-    ebpf: &mut Ebpf,
-    object: &Path,
-    name: &'static str,
-) -> Result<std::os::fd::OwnedFd, LoadError> {
+fn load_program(ebpf: &mut Ebpf, object: &Path, name: &'static str) -> Result<OwnedFd, LoadError> {
     let missing = || LoadError::Incomplete { path: object.to_owned(), what: name };
     let failed = |source| program_error(name, source);
     let program: &mut SchedClassifier =

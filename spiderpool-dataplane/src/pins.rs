@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use crate::btf::Btf;
 use crate::error::LoadError;
@@ -46,7 +46,7 @@ pub(crate) fn shape(fd: BorrowedFd<'_>) -> io::Result<Shape> {
 }
 
 /// Pins under a temporary name and renames: whoever opens `path` finds the old object or the new one.
-pub(crate) fn replace(fd: BorrowedFd<'_>, path: &Path) -> Result<(), LoadError> {
+fn replace(fd: BorrowedFd<'_>, path: &Path) -> Result<(), LoadError> {
     let failed = |source| LoadError::Pin { path: path.to_owned(), source };
     let mut fresh = path.as_os_str().to_owned();
     fresh.push("_new");
@@ -70,13 +70,65 @@ pub(crate) fn make_dir(dir: &Path) -> Result<(), LoadError> {
     fs::create_dir_all(dir).map_err(|source| LoadError::Pin { path: dir.to_owned(), source })
 }
 
-/// Whether what is pinned at `path` has the shape of `wanted`; `None` if nothing is pinned there.
-pub(crate) fn is_compatible(path: &Path, wanted: BorrowedFd<'_>) -> io::Result<Option<bool>> {
-    let pinned = match sys::obj_get(path) {
-        Ok(fd) => fd,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
+/// What is pinned where a map belongs.
+#[derive(Debug)]
+pub(crate) enum Pinned {
+    Nothing,
+    /// Newly loaded programs can use it.
+    Fits,
+    /// A map of another shape, or no map at all.
+    Differs {
+        fd: OwnedFd,
+        /// Whether its entries are those of the wanted map: only its size is another one.
+        has_same_entries: bool,
+    },
+}
+
+/// Compares what is pinned at `path` with the wanted map.
+pub(crate) fn compare(path: &Path, wanted: BorrowedFd<'_>) -> io::Result<Pinned> {
+    let Some(fd) = open(path)? else { return Ok(Pinned::Nothing) };
     // A pin that cannot be described (a program under a map's name, odd BTF) does not fit.
-    Ok(Some(shape(pinned.as_fd()).is_ok_and(|have| shape(wanted).is_ok_and(|want| have == want))))
+    let (Ok(have), Ok(want)) = (shape(fd.as_fd()), shape(wanted)) else {
+        return Ok(Pinned::Differs { fd, has_same_entries: false });
+    };
+    if have == want {
+        return Ok(Pinned::Fits);
+    }
+    let has_same_entries = Shape { max_entries: want.max_entries, ..have } == want;
+    Ok(Pinned::Differs { fd, has_same_entries })
+}
+
+fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
+    match sys::obj_get(path) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Pins that are put in place one after the other, and all taken back if one fails.
+#[derive(Debug, Default)]
+pub(crate) struct Replacements(Vec<(PathBuf, Option<OwnedFd>)>);
+
+impl Replacements {
+    /// Pins `fd` at `path`, in place of what is there.
+    pub(crate) fn put(&mut self, fd: BorrowedFd<'_>, path: PathBuf) -> Result<(), LoadError> {
+        let before = open(&path).map_err(|source| LoadError::Pin { path: path.clone(), source })?;
+        replace(fd, &path)?;
+        self.0.push((path, before));
+        Ok(())
+    }
+
+    /// Pins again what was there.
+    pub(crate) fn roll_back(self) {
+        for (path, before) in self.0.into_iter().rev() {
+            let restored = match before {
+                Some(fd) => replace(fd.as_fd(), &path),
+                None => fs::remove_file(&path).map_err(|source| LoadError::Pin { path, source }),
+            };
+            if let Err(error) = restored {
+                tracing::warn!(%error, "pin cannot be restored");
+            }
+        }
+    }
 }

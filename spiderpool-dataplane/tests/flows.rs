@@ -5,14 +5,14 @@
 mod support;
 
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
-use spiderpool_dataplane::{Expired, NicEntry, ROLE_CLUSTER, Reason};
+use spiderpool_dataplane::{Dataplane, Expired, LoadError, NicEntry, ROLE_CLUSTER, Reason, Sizes};
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::flow_state::{ESTABLISHED, FIN_RECEIVED, FIN_SENT, SECOND};
 use spiderpool_ebpf_common::maps::{AddressEntry, AddressKey, ArrivalEntry, FlowKey, NatEntry, Tuple};
 use spiderpool_ebpf_common::model::frames;
 use spiderpool_ebpf_common::protocol;
 use spiderpool_ebpf_common::reason::{Counter, Counters};
-use support::{BpfFs, can_run};
+use support::{BpfFs, SIZES, can_run, object};
 
 type Nat = HashMap<MapData, FlowKey, NatEntry>;
 
@@ -132,7 +132,7 @@ fn further_addresses_are_replaced_and_end_with_the_nic() {
         held.sort();
         held
     };
-    let set = |dataplane: &mut spiderpool_dataplane::Dataplane, id, ips: &[&str]| {
+    let set = |dataplane: &mut Dataplane, id, ips: &[&str]| {
         let ips: Vec<_> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
         dataplane.addresses_set(id, 5, &ips).unwrap();
     };
@@ -157,7 +157,7 @@ fn counters_are_summed_and_end_with_the_nic() {
     let cpus = stats.get(&5, 0).unwrap().len();
     let each = Counters { steered: Counter { packets: 2, bytes: 120 }, ..Counters::default() };
     stats.set(5, vec![each; cpus].try_into().unwrap(), 0).unwrap();
-    let of = |dataplane: &spiderpool_dataplane::Dataplane, id, reason| {
+    let of = |dataplane: &Dataplane, id, reason| {
         let all = dataplane.stats(id).unwrap();
         all.into_iter().find(|s| s.0 == reason).map(|s| (s.1, s.2)).unwrap()
     };
@@ -177,9 +177,87 @@ fn a_map_of_another_layout_is_replaced() {
     drop(fs.load());
     std::fs::remove_file(fs.pins().join("nat")).unwrap();
     // Type, sizes and flags are right; only BTF tells that key and value are not.
-    let unrelated = HashMap::<MapData, [u64; 5], [u64; 4]>::create(support::SIZES.nat, 1).unwrap();
+    let unrelated = HashMap::<MapData, [u64; 5], [u64; 4]>::create(SIZES.nat, 1).unwrap();
     unrelated.pin(fs.pins().join("nat")).unwrap();
     let replaced: Vec<_> = fs.load().replaced().iter().map(|r| r.0).collect();
     assert_eq!(replaced, ["nat"]);
     assert_eq!(fs.load().replaced(), []);
+}
+
+/// An object whose first program ends with an unset return value, which no verifier accepts.
+fn refused_object() -> tempfile::NamedTempFile {
+    let mut elf = std::fs::read(object()).unwrap();
+    let number = |elf: &[u8], at: usize, size: usize| {
+        elf[at..at + size].iter().rev().fold(0usize, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    // ELF64: e_shoff, e_shentsize, e_shnum, e_shstrndx; of a section sh_name, sh_offset.
+    let (table, size) = (number(&elf, 0x28, 8), number(&elf, 0x3a, 2));
+    let (count, names) = (number(&elf, 0x3c, 2), number(&elf, 0x3e, 2));
+    let offset = |elf: &[u8], section: usize| number(elf, table + section * size + 0x18, 8);
+    let names = offset(&elf, names);
+    let is_programs = |section: &usize| {
+        let name = names + number(&elf, table + section * size, 4);
+        elf[name..].starts_with(b"classifier\0")
+    };
+    let programs = offset(&elf, (0..count).find(is_programs).unwrap());
+    elf[programs..programs + 8].copy_from_slice(&[0x95, 0, 0, 0, 0, 0, 0, 0]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), elf).unwrap();
+    file
+}
+
+/// An upgrade whose programs the kernel refuses is rolled back: meanwhile the earlier programs go on with their flows,
+/// and the agent that comes back finds them.
+#[test]
+fn programs_that_are_refused_leave_pinned_maps_and_flows() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let mut first = fs.load();
+    first.nic_put(3, &NicEntry { role: ROLE_CLUSTER, pod: 3, ..NicEntry::default() }).unwrap();
+    pair(&mut map(&fs, "nat").try_into().unwrap(), 3, protocol::TCP, 1, ESTABLISHED, 0);
+    drop(first);
+    let refused = refused_object();
+    let other = Sizes { nics: SIZES.nics * 2, nat: SIZES.nat * 2, ..SIZES };
+    let error = Dataplane::load(refused.path(), &fs.pins(), &other).unwrap_err();
+    assert!(matches!(error, LoadError::Verifier { .. }), "{error}");
+    let second = fs.load();
+    assert_eq!(second.replaced(), []);
+    assert_eq!(second.nics().unwrap().len(), 1);
+    let nat: Nat = map(&fs, "nat").try_into().unwrap();
+    assert_eq!(nat.keys().count(), 2);
+    // The first installation: no map stays that a later one would take for a running version's.
+    let empty = BpfFs::mount();
+    Dataplane::load(refused.path(), &empty.pins(), &SIZES).unwrap_err();
+    assert_eq!(std::fs::read_dir(empty.pins()).unwrap().count(), 0);
+}
+
+/// Established connections were cut by a new `sizes` value of the chart, and again by its roll-back.
+#[test]
+fn flows_are_carried_over_to_a_map_of_another_size_and_back() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    drop(fs.load());
+    let earlier: Nat = map(&fs, "nat").try_into().unwrap();
+    let (mut earlier, (original, _)) = (earlier, keys(3, protocol::TCP, 1));
+    pair(&mut earlier, 3, protocol::TCP, 1, ESTABLISHED, 0);
+    let mut arrivals: HashMap<MapData, FlowKey, ArrivalEntry> = map(&fs, "arrivals").try_into().unwrap();
+    let arrival = ArrivalEntry { last_seen: 0, local: UNDERLAY, nic: 3, mac: [0; 6], state: 0, _pad: [0; 7] };
+    arrivals.insert(original, arrival, 0).unwrap();
+    let larger = Sizes { arrivals: SIZES.arrivals * 2, nat: SIZES.nat * 2, ..SIZES };
+    let mut second = Dataplane::load(&object(), &fs.pins(), &larger).unwrap();
+    assert_eq!(second.carry_flows().unwrap(), 3);
+    // Programs that are still attached record in the earlier map; what this version has recorded is newer.
+    pair(&mut earlier, 4, protocol::TCP, 2, ESTABLISHED, 0);
+    let mut now: Nat = map(&fs, "nat").try_into().unwrap();
+    now.insert(original, entry(CLUSTER, 7, ESTABLISHED, 1), 0).unwrap();
+    assert_eq!(second.carry_flows().unwrap(), 2);
+    second.forget_earlier_flows();
+    assert_eq!(second.carry_flows().unwrap(), 0);
+    assert_eq!((now.keys().count(), now.get(&original, 0).unwrap().port), (4, 7));
+    let mut third = fs.load();
+    assert_eq!(third.carry_flows().unwrap(), 5);
 }

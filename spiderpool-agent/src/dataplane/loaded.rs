@@ -44,6 +44,15 @@ pub(crate) struct Loaded {
     deltas: CounterDeltas,
 }
 
+/// Established flows outlive a map that is replaced by one of another size.
+fn carry_flows(maps: &mut Dataplane) {
+    match maps.carry_flows() {
+        Ok(0) => {}
+        Ok(entries) => info!(entries, "flows of replaced maps carried over"),
+        Err(error) => error!(%error, "flows of replaced maps cannot all be carried over"),
+    }
+}
+
 impl Loaded {
     /// Loads programs and maps, and reads what an earlier agent has left in the maps.
     pub(super) fn load(
@@ -51,7 +60,8 @@ impl Loaded {
         metrics: DataplaneMetrics,
     ) -> Result<(Self, Vec<FoundNic>), DataplaneError> {
         let DataplaneSettings { object, pin_dir, sizes } = settings;
-        let maps = Dataplane::load(object, pin_dir, sizes)?;
+        let mut maps = Dataplane::load(object, pin_dir, sizes)?;
+        carry_flows(&mut maps);
         info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), "eBPF dataplane loaded");
         let found = maps.nics()?.into_iter();
         let found = found.map(|(id, nic)| FoundNic { id, pod: nic.pod, profile: nic.profile }).collect();
@@ -102,6 +112,10 @@ impl Loaded {
                 }
             }
         }
+        // Those that were attached until now have recorded flows since the maps were loaded. Once: later, an id may be
+        // another pod's.
+        carry_flows(&mut self.maps);
+        self.maps.forget_earlier_flows();
     }
 
     fn attach_pod(&mut self, pod: &PodRecord) -> Result<PodState, DataplaneError> {
