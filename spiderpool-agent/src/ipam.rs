@@ -7,6 +7,7 @@
 //! **Invariant:** a request that may have taken an address is never forgotten: it is finished although the caller has
 //! gone, and one whose outcome is unknown is read before the pod gets another address.
 
+mod adds_in_progress;
 mod allocate;
 mod allocator;
 mod delete;

@@ -19,6 +19,7 @@ use kube::{Api, Client, Config};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower::retry::RetryLayer;
 
@@ -85,6 +86,17 @@ impl Kubernetes {
     pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, ApiFailure> {
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;
+        limited(request).await
+    }
+
+    /// As [`Self::write`]; not sent if it is `abandoned` before its turn comes.
+    pub async fn write_unless_abandoned<T>(
+        &self,
+        abandoned: &CancellationToken,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ApiFailure> {
+        let permit = abandoned.run_until_cancelled(self.writes.acquire()).await;
+        let _permit = permit.ok_or(ApiFailure::Abandoned)?;
         limited(request).await
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use http::{Method, Request, Response};
@@ -21,6 +22,9 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+
+/// Between two looks whether what is held may go on.
+const HOLD_PAUSE: Duration = Duration::from_millis(20);
 
 /// What happens to the chosen write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub enum Fault {
     /// No write is hit. The SpiderIPPool of this name has no list in `spec.ips` where it is read, until
     /// [`FaultProxy::restore`].
     UndecodablePool(&'static str),
+    /// No write is hit. Lists of addresses that are not from a cache get no answer, until [`FaultProxy::restore`].
+    HoldLists,
 }
 
 #[derive(Debug)]
@@ -55,6 +61,8 @@ struct State {
     victim: AtomicI32,
     injected: AtomicBool,
     restored: AtomicBool,
+    /// Lists of addresses that were not from a cache.
+    lists: AtomicUsize,
 }
 
 struct DebugClient(Client);
@@ -86,6 +94,7 @@ impl FaultProxy {
             victim: AtomicI32::new(0),
             injected: AtomicBool::new(false),
             restored: AtomicBool::new(false),
+            lists: AtomicUsize::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -115,6 +124,11 @@ impl FaultProxy {
     /// No answer is lost any more.
     pub fn restore(&self) {
         self.state.restored.store(true, Ordering::SeqCst);
+    }
+
+    /// How many lists of addresses were requested that are not from a cache.
+    pub fn lists(&self) -> usize {
+        self.state.lists.load(Ordering::SeqCst)
     }
 
     /// Whether the write has come and the fault has happened.
@@ -154,6 +168,12 @@ async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<B
     }
     if hit && state.fault == Fault::KillBefore {
         return strike(state);
+    }
+    if is_exact_list(&request) {
+        state.lists.fetch_add(1, Ordering::SeqCst);
+        while state.fault == Fault::HoldLists && !state.restored.load(Ordering::SeqCst) {
+            tokio::time::sleep(HOLD_PAUSE).await;
+        }
     }
     if is_hidden(state, &request) {
         anyhow::bail!("nothing to see");
@@ -195,6 +215,14 @@ async fn spoil_pool(response: Response<Body>, name: &str) -> Result<Response<Bod
     }
     parts.headers.remove("content-length");
     Ok(Response::from_parts(parts, Body::from(content.to_string().into_bytes())))
+}
+
+fn is_exact_list(request: &Request<Incoming>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    request.method() == Method::GET
+        && request.uri().path().ends_with("/spideripaddresses")
+        && query.contains("ippool")
+        && !query.contains("resourceVersion=0")
 }
 
 fn is_hit(state: &State, write: usize) -> bool {

@@ -452,3 +452,51 @@ async fn what_the_leader_shows_as_used_is_not_tried() {
     agent.ask(Method::POST, path::IP, &two.add("eth0", "c2")).await.unwrap().ok().unwrap();
     agent.stop().unwrap();
 }
+
+/// Each pod that waited read the list of all addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_wait_for_an_exhausted_pool_share_its_list() {
+    let bench = Bench::new("shared").await;
+    bench.pool("a4", "10.131.0.0/24", &["10.131.0.9"], &json!({}));
+    let proxy = FaultProxy::start(&bench.identity("n1"), Fault::HoldLists, 0).await.unwrap();
+    let agent = bench.agent_by("n1", proxy.kubeconfig(&bench.folder("n1")).unwrap()).await;
+    let holder = bench.pod_with_pool("holder", "n1", "a4");
+    agent.ask(Method::POST, path::IP, &holder.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    let pods: Vec<_> = (0..10).map(|i| bench.pod_with_pool(&format!("waits-{i}"), "n1", "a4")).collect();
+    let adds = join_all(pods.iter().map(async |pod| {
+        failure(&agent, &pod.add("eth0", "c1"), "all IP addresses used out of IPPool").await;
+    }));
+    let release = async {
+        bench.until("the list", async || proxy.lists() > 0).await;
+        proxy.restore();
+    };
+    tokio::join!(adds, release);
+    assert_eq!(proxy.lists(), 1);
+    // What is freed here is found without a list.
+    bench.delete_pod(&holder);
+    agent.ask(Method::DELETE, path::IP, &holder.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    agent.ask(Method::POST, path::IP, &pods[0].add("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(proxy.lists(), 1);
+}
+
+/// The end of a pod waited for the list of an ADD that its runtime had given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_del_is_not_behind_the_list_of_its_pods_add() {
+    let bench = Bench::new("behind").await;
+    bench.pool("a4", "10.132.0.0/24", &["10.132.0.9"], &json!({}));
+    let proxy = FaultProxy::start(&bench.identity("n1"), Fault::HoldLists, 0).await.unwrap();
+    let agent = bench.agent_by("n1", proxy.kubeconfig(&bench.folder("n1")).unwrap()).await;
+    let holder = bench.pod_with_pool("holder", "n1", "a4");
+    agent.ask(Method::POST, path::IP, &holder.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    let pod = bench.pod_with_pool("waits", "n1", "a4");
+    let add = async {
+        // Not the API server's silence, which would have ended the list much later.
+        failure(&agent, &pod.add("eth0", "c1"), "nobody waits for the addresses of Pod").await;
+    };
+    let del = async {
+        bench.until("the list", async || proxy.lists() > 0).await;
+        agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    };
+    tokio::join!(add, del);
+    proxy.restore();
+}

@@ -24,7 +24,8 @@ const ROUNDS: usize = 3;
 
 impl Ipam {
     /// Serves POST `/ipam/ip`. Requests to the API server are never broken off half-way: an address could be taken that
-    /// nobody knows of. So the work goes on when the caller is gone, but no new request is begun for it.
+    /// nobody knows of. So the work goes on when the caller is gone, but no new request is begun for it. A DEL of the NIC
+    /// says that, too: it would otherwise wait for what the ADD waits for.
     pub async fn allocate(self: &Arc<Self>, args: IpamAddArgs) -> Result<IpamAddResponse, AllocateError> {
         let begun = Instant::now();
         self.metrics.allocation_begins();
@@ -34,10 +35,16 @@ impl Ipam {
             nic = %args.if_name,
             container_id = %args.container_id
         );
-        let abandoned = CancellationToken::new();
+        let abandoned = self.adds.begin(&args.container_id, &args.if_name);
         let _cancelled_with_the_caller = abandoned.clone().drop_guard();
         let ipam = Arc::clone(self);
-        let work = async move { ipam.allocate_locked(args, abandoned).await };
+        let name = args.pod.clone();
+        let work = async move {
+            let outcome = ipam.allocate_locked(args, abandoned.clone()).await;
+            outcome.map_err(
+                |error| if abandoned.is_cancelled() { AllocateError::Abandoned(name) } else { error },
+            )
+        };
         let outcome = tokio::spawn(work.instrument(span.clone())).await.unwrap_or(Err(AllocateError::Broken));
         let elapsed = begun.elapsed();
         self.metrics.allocation_time.observe(elapsed);

@@ -163,13 +163,15 @@ impl AddressAllocator {
                 pool: pool.name.as_str(),
                 attempt,
             };
-            let Some(ip) = self.free.find(pool, &usable, context.seed()).await? else { break };
+            let find = self.free.find(pool, &usable, context.seed());
+            let Some(found) = claimant.abandoned.run_until_cancelled(find).await else { continue };
+            let Some(ip) = found? else { break };
             let address = pool.with_prefix(ip).map_err(|error| PoolFailure::Refused {
                 pool: pool.name.clone(),
                 cause: error.to_string(),
             })?;
             let wanted = self.wanted(claimant, &candidate.nic, &pool.name, address);
-            let created = self.create(wanted).await;
+            let created = self.create(wanted, &claimant.abandoned).await;
             if let Some(object) = created.map_err(|error| api_server_failed(&pool.name, &error))? {
                 return Ok(object);
             }
@@ -202,9 +204,13 @@ impl AddressAllocator {
     }
 
     /// `None`: somebody else has it.
-    async fn create(&self, wanted: Holding) -> Result<Option<AddressObject>, ApiFailure> {
+    async fn create(
+        &self,
+        wanted: Holding,
+        abandoned: &CancellationToken,
+    ) -> Result<Option<AddressObject>, ApiFailure> {
         let (pool, ip) = (wanted.pool.clone(), wanted.ip());
-        match self.store.create(&wanted).await {
+        match self.store.create(&wanted, abandoned).await {
             Ok(Creation::Ours(object)) => {
                 self.holdings.write(|index| index.apply(object.clone()));
                 self.free.taken(&pool, ip);
@@ -243,11 +249,12 @@ impl AddressAllocator {
             return self.read_pending(&earlier).await.map_err(failed);
         }
         let wanted = self.wanted(claimant, &earlier.nic, &earlier.pool, earlier.address);
-        let outcome = match self.create(wanted).await {
+        let outcome = match self.create(wanted, &claimant.abandoned).await {
             Ok(object) => {
                 self.pending.remove(purpose);
                 return Ok(object);
             }
+            Err(failure @ ApiFailure::Abandoned) => Err(failure),
             // Refused: what the first attempt has done is still to be seen.
             Err(failure) if !failure.is_retryable() => self.read_pending(&earlier).await,
             Err(failure) => Err(failure),

@@ -17,6 +17,7 @@ impl Ipam {
     pub(crate) async fn release(self: &Arc<Self>, args: IpamDelArgs) -> Result<(), ReleaseError> {
         let span =
             info_span!("release", pod = %args.pod, nic = %args.if_name, container_id = %args.container_id);
+        self.adds.abandon(&args.container_id, Some(&args.if_name));
         let ipam = Arc::clone(self);
         self.counted(async move { ipam.release_locked(&args).await }.instrument(span)).await
     }
@@ -24,6 +25,7 @@ impl Ipam {
     /// Serves DELETE `/ipam/ips`: frees all addresses of a sandbox, also of a pod that is alive.
     pub(crate) async fn release_all(self: &Arc<Self>, args: IpamBatchDelArgs) -> Result<(), ReleaseError> {
         let span = info_span!("release all", pod = %args.pod, container_id = %args.container_id);
+        self.adds.abandon(&args.container_id, None);
         let ipam = Arc::clone(self);
         self.counted(async move { ipam.release_all_locked(&args).await }.instrument(span)).await
     }

@@ -9,6 +9,7 @@ use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::adds_in_progress::AddsInProgress;
 use super::allocator::AddressAllocator;
 use super::endpoint_queue::EndpointQueue;
 use super::error::PodError;
@@ -61,6 +62,7 @@ pub struct Ipam {
     pub(super) release_conflicts: bool,
     pub(super) start: Start,
     pub(super) metrics: IpamMetrics,
+    pub(super) adds: AddsInProgress,
     pub(super) pod_locks: KeyedMutex<PodName>,
     pub(super) pods: Pods,
     pub(super) pod_events: PodEvents,
@@ -136,6 +138,7 @@ impl Ipam {
             release_conflicts,
             start,
             metrics,
+            adds: AddsInProgress::default(),
             pod_locks,
             pods,
             pod_events,

@@ -16,6 +16,9 @@ pub enum ApiFailure {
     /// There was no response in time: whether the request took effect is unknown.
     #[error("API server did not answer within {0:?}")]
     Timeout(Duration),
+    /// The request was not sent: nobody waits for what comes of it.
+    #[error("the request to the API server was not sent: its caller is gone")]
+    Abandoned,
 }
 
 impl From<kube::Error> for ApiFailure {
@@ -31,7 +34,7 @@ impl ApiFailure {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Refused(status) => Some(status.code),
-            Self::Unreachable(_) | Self::Timeout(_) => None,
+            Self::Unreachable(_) | Self::Timeout(_) | Self::Abandoned => None,
         }
     }
 
@@ -57,7 +60,7 @@ impl ApiFailure {
 
     /// Whether the request took effect is unknown.
     pub fn is_ambiguous(&self) -> bool {
-        self.code().is_none_or(|code| code >= 500)
+        !matches!(self, Self::Abandoned) && self.code().is_none_or(|code| code >= 500)
     }
 
     /// The same request may succeed later.
@@ -106,5 +109,6 @@ mod tests {
         assert!(
             refused(429, "TooManyRequests").is_retryable() && !refused(429, "TooManyRequests").is_ambiguous()
         );
+        assert!(!ApiFailure::Abandoned.is_ambiguous() && !ApiFailure::Abandoned.is_retryable());
     }
 }

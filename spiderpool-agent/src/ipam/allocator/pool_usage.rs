@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use spiderpool_core::ip::{Family, IpRange, IpSet};
+use spiderpool_core::ipam::PoolFailure;
 use spiderpool_core::ipam::pick::pick;
 
 use super::store::Listing;
@@ -29,6 +30,8 @@ pub(super) struct PoolUsage {
     released: BTreeMap<IpAddr, Instant>,
     /// When an exact list left none of these.
     exhausted: Option<(Instant, IpSet)>,
+    /// When the last exact list began, and whether it succeeded.
+    exact: Option<(Instant, Result<(), PoolFailure>)>,
 }
 
 impl PoolUsage {
@@ -42,6 +45,7 @@ impl PoolUsage {
             picked: BTreeSet::new(),
             released: BTreeMap::new(),
             exhausted: None,
+            exact: None,
         }
     }
 
@@ -88,7 +92,6 @@ impl PoolUsage {
     /// The picked address was not taken.
     pub(super) fn unpick(&mut self, ip: IpAddr) {
         self.picked.remove(&ip);
-        self.exhausted = None;
     }
 
     /// An address of ours is free again.
@@ -96,7 +99,16 @@ impl PoolUsage {
         self.used.remove(ip);
         self.collided.remove(&ip);
         self.released.insert(ip, now);
-        self.exhausted = None;
+    }
+
+    /// An exact list has ended.
+    pub(super) fn record_list(&mut self, begun: Instant, outcome: Result<(), PoolFailure>) {
+        self.exact = Some((begun, outcome));
+    }
+
+    /// What came of an exact list that began at this time or later.
+    pub(super) fn listed_since(&self, asked: Instant) -> Option<Result<(), PoolFailure>> {
+        self.exact.as_ref().filter(|(begun, _)| *begun >= asked).map(|(_, outcome)| outcome.clone())
     }
 
     /// An exact list left nothing of `usable` to pick.
@@ -104,7 +116,7 @@ impl PoolUsage {
         self.exhausted = Some((now, usable.clone()));
     }
 
-    /// Whether that was so of the same addresses a moment ago, and none has been freed since.
+    /// Whether that was so of the same addresses a moment ago. What this agent has freed since can be picked.
     pub(super) fn is_exhausted(&self, usable: &IpSet, now: Instant) -> bool {
         let found = self.exhausted.as_ref();
         found.is_some_and(|(since, of)| now.duration_since(*since) < EXHAUSTED && of == usable)
@@ -186,22 +198,38 @@ mod tests {
     }
 
     #[test]
-    fn exhaustion_ends_by_time_or_release() {
+    fn exhaustion_ends_by_time() {
         let (mut usage, now) = new();
-        let all = usable(9);
-        usage.mark_exhausted(&all, now);
-        assert!(usage.is_exhausted(&all, now) && !usage.is_exhausted(&all, now + EXHAUSTED));
+        usage.mark_exhausted(&usable(9), now);
+        assert!(usage.is_exhausted(&usable(9), now) && !usage.is_exhausted(&usable(9), now + EXHAUSTED));
+    }
+
+    /// Each release in a rolling update had all waiting pods read the list again.
+    #[test]
+    fn what_is_freed_here_can_be_picked_from_an_exhausted_pool_without_a_list() {
+        let (mut usage, now) = new();
+        usage.update(set(Family::V4, &[ip(1), ip(3)]), now);
+        assert_eq!(usage.pick(&usable(3), &[], 0, now), Some(ip(2)));
+        usage.mark_exhausted(&usable(3), now);
+        assert_eq!(usage.pick(&usable(3), &[], 0, now), None);
         usage.release(ip(1), now);
-        assert!(!usage.is_exhausted(&all, now));
+        assert!(usage.is_exhausted(&usable(3), now));
+        assert_eq!(usage.pick(&usable(3), &[], 0, now), Some(ip(1)));
+        usage.unpick(ip(2));
+        assert_eq!(usage.pick(&usable(3), &[], 0, now), Some(ip(2)));
+        assert_eq!(usage.pick(&usable(3), &[], 0, now), None);
     }
 
     #[test]
-    fn exhaustion_ends_with_what_was_picked_and_not_taken() {
+    fn a_list_is_shared_by_those_who_asked_before_it_began() {
         let (mut usage, now) = new();
-        assert_eq!(usage.pick(&usable(1), &[], 0, now), Some(ip(1)));
-        usage.mark_exhausted(&usable(1), now);
-        usage.unpick(ip(1));
-        assert!(!usage.is_exhausted(&usable(1), now));
+        assert_eq!(usage.listed_since(now), None);
+        usage.record_list(now, Ok(()));
+        assert_eq!(usage.listed_since(now), Some(Ok(())));
+        assert_eq!(usage.listed_since(now + FRESH), None, "what was freed meanwhile may not be in it");
+        let failure = PoolFailure::Unavailable { pool: "p".parse().unwrap(), cause: "down".into() };
+        usage.record_list(now + FRESH, Err(failure.clone()));
+        assert_eq!(usage.listed_since(now + FRESH), Some(Err(failure)));
     }
 
     #[test]

@@ -40,8 +40,10 @@ impl FreeAddresses {
         seed: u64,
     ) -> Result<Option<IpAddr>, PoolFailure> {
         if self.with(pool, |usage| usage.is_exhausted(usable, Instant::now())) {
-            return Ok(None);
+            // But for what has been freed here since: no list is needed to find that.
+            return Ok(self.pick(pool, usable, seed));
         }
+        let asked = Instant::now();
         if self.with(pool, |usage| usage.is_stale(Instant::now())) {
             let _lock = self.lists.lock(pool.name.clone()).await;
             if self.with(pool, |usage| usage.is_stale(Instant::now()))
@@ -53,17 +55,28 @@ impl FreeAddresses {
         if let Some(ip) = self.pick(pool, usable, seed) {
             return Ok(Some(ip));
         }
-        let _lock = self.lists.lock(pool.name.clone()).await;
-        if self.with(pool, |usage| usage.is_exhausted(usable, Instant::now())) {
-            return Ok(None);
-        }
-        let renewed = self.renew(pool, Freshness::Exact).await;
-        renewed.map_err(|error| api_server_failed(&pool.name, &error))?;
+        self.list_since(asked, pool, usable).await?;
         let found = self.pick(pool, usable, seed);
         if found.is_none() {
             self.with(pool, |usage| usage.mark_exhausted(usable, Instant::now()));
         }
         Ok(found)
+    }
+
+    /// Reads the exact list, unless one has been read that began after `asked`: all who wait share it, its failure too.
+    async fn list_since(&self, asked: Instant, pool: &Pool, usable: &IpSet) -> Result<(), PoolFailure> {
+        let _lock = self.lists.lock(pool.name.clone()).await;
+        if self.with(pool, |usage| usage.is_exhausted(usable, Instant::now())) {
+            return Ok(());
+        }
+        if let Some(outcome) = self.with(pool, |usage| usage.listed_since(asked)) {
+            return outcome;
+        }
+        let begun = Instant::now();
+        let renewed = self.renew(pool, Freshness::Exact).await;
+        let outcome = renewed.map_err(|error| api_server_failed(&pool.name, &error));
+        self.with(pool, |usage| usage.record_list(begun, outcome.clone()));
+        outcome
     }
 
     fn pick(&self, pool: &Pool, usable: &IpSet, seed: u64) -> Option<IpAddr> {

@@ -16,6 +16,7 @@ use spiderpool_core::ipam::{Holding, usage};
 use spiderpool_core::names::{ContainerId, NodeName, PoolName};
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::holdings::AddressObject;
@@ -97,15 +98,20 @@ impl AddressStore {
         Self { api: Api::all(kube.client()), usages: Api::all(kube.client()), kube }
     }
 
-    /// Creates the object. An answer that was lost does no harm: an object that serves as the same is ours. An error
-    /// says that it was certainly not created.
-    pub(super) async fn create(&self, wanted: &Holding) -> Result<Creation, ApiFailure> {
+    /// Creates the object, unless `abandoned` before its turn comes. An answer that was lost does no harm: an object that
+    /// serves as the same is ours. An error says that it was certainly not created.
+    pub(super) async fn create(
+        &self,
+        wanted: &Holding,
+        abandoned: &CancellationToken,
+    ) -> Result<Creation, ApiFailure> {
         let name = object_name(wanted.ip());
-        let object = SpiderIPAddress::from(wanted);
+        let (object, parameters) = (SpiderIPAddress::from(wanted), PostParams::default());
         let mut pauses = backoff::short(CREATE_ATTEMPTS).build();
         let mut certain = true;
         loop {
-            let failure = match self.kube.write(self.api.create(&PostParams::default(), &object)).await {
+            let create = self.api.create(&parameters, &object);
+            let failure = match self.kube.write_unless_abandoned(abandoned, create).await {
                 Ok(created) => return Ok(Creation::of(&created)),
                 Err(failure) if failure.is_already_exists() => {
                     match self.kube.read(self.api.get_opt(&name)).await {
