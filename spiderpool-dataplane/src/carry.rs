@@ -8,7 +8,7 @@ use aya::maps::{HashMap, Map, MapData};
 use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, NatEntry, names};
 
 use crate::error::MapError;
-use crate::load::{Dataplane, PinnedMap};
+use crate::maps::Maps;
 use crate::pins::Pinned;
 
 /// `BPF_NOEXIST` of linux/bpf.h: what the new programs have recorded is newer.
@@ -22,11 +22,12 @@ pub(crate) struct EarlierFlows {
 }
 
 impl EarlierFlows {
-    pub(crate) fn of(maps: Vec<PinnedMap>) -> Self {
+    /// Of what was pinned, by the pins' names.
+    pub(crate) fn of(maps: impl IntoIterator<Item = (&'static str, Pinned)>) -> Self {
         let mut earlier = Self::default();
-        for map in maps {
-            let Pinned::Differs { fd, has_same_entries: true } = map.pinned else { continue };
-            match map.pin {
+        for (pin, pinned) in maps {
+            let Pinned::Differs { fd, has_same_entries: true } = pinned else { continue };
+            match pin {
                 names::ARRIVALS => earlier.arrivals = Some(fd),
                 names::NAT => earlier.nat = Some(fd),
                 _ => {}
@@ -34,22 +35,13 @@ impl EarlierFlows {
         }
         earlier
     }
-}
 
-impl Dataplane {
-    /// Takes over the flows of replaced maps that are not here yet; how many entries. To be called once the maps are
-    /// loaded and again when all filters are this version's: until then earlier programs record in their own maps.
-    pub fn carry_flows(&mut self) -> Result<usize, MapError> {
-        let arrivals = self.earlier.arrivals.as_ref();
-        let arrivals = arrivals.map(|fd| copy::<ArrivalEntry>(fd, &mut self.maps.arrivals, names::ARRIVALS));
-        let nat = self.earlier.nat.as_ref();
-        let nat = nat.map(|fd| copy::<NatEntry>(fd, &mut self.maps.nat, names::NAT));
+    /// Copies what these maps have and the new ones lack; how many entries.
+    pub(crate) fn copy_to(&self, maps: &mut Maps) -> Result<usize, MapError> {
+        let arrivals = self.arrivals.as_ref();
+        let arrivals = arrivals.map(|fd| copy::<ArrivalEntry>(fd, &mut maps.arrivals, names::ARRIVALS));
+        let nat = self.nat.as_ref().map(|fd| copy::<NatEntry>(fd, &mut maps.nat, names::NAT));
         Ok(arrivals.transpose()?.unwrap_or_default() + nat.transpose()?.unwrap_or_default())
-    }
-
-    /// No program of an earlier version is attached any more.
-    pub fn forget_earlier_flows(&mut self) {
-        self.earlier = EarlierFlows::default();
     }
 }
 

@@ -3,6 +3,7 @@
 use spiderpool_ebpf_common::flow_state;
 use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, Tuple, names};
 
+use crate::carry::EarlierFlows;
 use crate::error::MapError;
 use crate::load::Dataplane;
 
@@ -25,6 +26,17 @@ fn now() -> Result<u64, MapError> {
 }
 
 impl Dataplane {
+    /// Takes over the flows of replaced maps that are not here yet; how many entries. To be called once the maps are
+    /// loaded and again when all filters are this version's: until then earlier programs record in their own maps.
+    pub fn carry_flows(&mut self) -> Result<usize, MapError> {
+        self.earlier.copy_to(&mut self.maps)
+    }
+
+    /// No program of an earlier version is attached any more.
+    pub fn forget_earlier_flows(&mut self) {
+        self.earlier = EarlierFlows::default();
+    }
+
     /// Removes all flows of a pod (by its id).
     pub fn pod_flush(&mut self, pod: u16) -> Result<(), MapError> {
         let arrivals: Vec<_> = self.maps.arrivals.keys().filter_map(Result::ok).collect();

@@ -143,7 +143,7 @@ impl Dataplane {
             Some(Pinned::Fits) => NicsOrigin::Kept,
         };
         let logs = Logs::take(&mut ebpf);
-        let earlier = EarlierFlows::of(pinned);
+        let earlier = EarlierFlows::of(pinned.into_iter().map(|map| (map.pin, map.pinned)));
         Ok(Self { maps, programs: Programs::new(egress, ingress), logs, replaced, nics_origin, earlier })
     }
 
@@ -183,11 +183,11 @@ fn set_sizes(loader: &mut EbpfLoader<'_>, sizes: &Sizes) {
 }
 
 /// A map of the object, and what is pinned in its place.
-pub(crate) struct PinnedMap {
+struct PinnedMap {
     /// In the object.
     name: &'static str,
-    pub(crate) pin: &'static str,
-    pub(crate) pinned: Pinned,
+    pin: &'static str,
+    pinned: Pinned,
 }
 
 impl PinnedMap {
@@ -224,7 +224,9 @@ fn put_pins(
     [egress, ingress]: [&OwnedFd; 2],
     pin_dir: &Path,
 ) -> Result<(), LoadError> {
-    for map in pinned.iter().filter(|map| !matches!(map.pinned, Pinned::Fits)) {
+    // `nics` last: if the process ends in between, the next one sees still that it replaces the map.
+    let (last, first): (Vec<_>, Vec<_>) = pinned.iter().partition(|map| map.pin == names::NICS);
+    for map in first.into_iter().chain(last).filter(|map| !matches!(map.pinned, Pinned::Fits)) {
         if map.is_replaced() {
             tracing::warn!(map = map.pin, "pinned map does not fit this version and is replaced");
         }
