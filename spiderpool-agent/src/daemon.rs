@@ -13,9 +13,9 @@ use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::health::{Condition, Health, Scope};
+use spiderpool_runtime::http::{self as server, Limits};
 use spiderpool_runtime::kubernetes::Kubernetes;
-use spiderpool_runtime::shutdown;
-use spiderpool_runtime::{http as server, logging, metrics};
+use spiderpool_runtime::{file_limit, logging, metrics, shutdown};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -35,6 +35,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let Daemon { config_path, environment } = daemon;
     logging::init(environment.log_level);
+    file_limit::raise();
     let file = ConfigFile::load(&config_path)?;
     let families = file.families();
     info!(node = %environment.node_name, ?families, socket = %file.socket().display(), "spiderpool-agent starts");
@@ -133,28 +134,36 @@ async fn serve(
     registry: Registry,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Vec<Task>> {
-    let probes = server::bind(environment.health_port).await;
+    // The kubelet asks on the loopback: other hosts and pods of the node do not reach this port.
+    let probes = server::bind_loopback(environment.health_port).await;
     let probes = probes.with_context(|| format!("port {} of the health probes", environment.health_port))?;
     let mut listener = None;
     if environment.enabled_metric {
         let port = environment.metric_http_port;
-        listener = Some(server::bind(port).await.with_context(|| format!("port {port} of the metrics"))?);
+        listener = Some(server::bind_all(port).await.with_context(|| format!("port {port} of the metrics"))?);
     }
     // Last: a second agent on this node fails at the ports, before it replaces the socket of the first.
     let socket = http::bind(file.socket())?;
-    info!(address = %probes.local_addr()?, "health probes are served");
     let reachable = health.condition("own socket", Scope::Liveness);
     // Bound: the kernel queues connections until we accept.
     reachable.met();
     let mut tasks = vec![
-        tokio::spawn(server::serve(socket, http::router(Arc::clone(agent)), shutdown.clone())),
-        tokio::spawn(server::serve(probes, health.router(), shutdown.clone())),
+        tokio::spawn(server::serve(
+            socket,
+            http::router(Arc::clone(agent)),
+            Limits::SOCKET,
+            shutdown.clone(),
+        )),
         tokio::spawn(own_socket::watch(file.socket().to_owned(), reachable, shutdown.clone())),
     ];
+    for listener in probes {
+        info!(address = %listener.local_addr()?, "health probes are served");
+        tasks.push(tokio::spawn(server::serve(listener, health.router(), Limits::PORT, shutdown.clone())));
+    }
     if let Some(listener) = listener {
         info!(address = %listener.local_addr()?, "metrics are served");
         let router: Router = metrics::router(Arc::new(registry));
-        tasks.push(tokio::spawn(server::serve(listener, router, shutdown.clone())));
+        tasks.push(tokio::spawn(server::serve(listener, router, Limits::PORT, shutdown.clone())));
     }
     Ok(tasks)
 }

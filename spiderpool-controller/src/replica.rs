@@ -10,8 +10,7 @@ use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::leader::{Candidate, ElectionConfig};
-use spiderpool_runtime::logging;
-use spiderpool_runtime::shutdown;
+use spiderpool_runtime::{file_limit, logging, shutdown};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -26,6 +25,7 @@ pub const LEASE: &str = "spiderpool-controller-leases";
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let Daemon { config_path, environment } = daemon;
     logging::init(environment.log_level);
+    file_limit::raise();
     ConfigFile::load(&config_path)?;
     let timing = environment.election.timing()?;
     info!(pod = environment.pod_name, namespace = environment.pod_namespace, "spiderpool-controller starts");

@@ -1,7 +1,8 @@
 //! Serving a router on a listener until shutdown.
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+mod bind;
+mod connections;
+
 use std::time::Duration;
 
 use axum::Router;
@@ -10,71 +11,121 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use tokio_util::sync::CancellationToken;
+pub use bind::{bind_all, bind_loopback};
+pub use connections::Limits;
+use connections::{Clients, Connections};
 
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the shutdown waits for requests that have begun.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
 
-/// Binds a port on all addresses: both families where the host has IPv6, otherwise IPv4.
-pub async fn bind(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
-        }
-        outcome => outcome,
-    }
-}
-
 /// Serves until the shutdown is requested; requests that have begun are answered first, within a limit.
-pub async fn serve<L: Listener>(listener: L, router: Router, shutdown: CancellationToken) {
-    serve_within(listener, router, shutdown, SHUTDOWN_GRACE).await;
+pub async fn serve<L: Listener>(listener: L, router: Router, limits: Limits, shutdown: CancellationToken) {
+    serve_within(listener, router, limits, shutdown, SHUTDOWN_GRACE).await;
 }
 
 async fn serve_within<L: Listener>(
     mut listener: L,
     router: Router,
+    limits: Limits,
     shutdown: CancellationToken,
     grace: Duration,
 ) {
-    let connections = GracefulShutdown::new();
+    let graceful = GracefulShutdown::new();
+    let mut connections = Connections::new(limits);
     loop {
-        let (stream, _) = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let stream = tokio::select! {
+            stream = connections.accept(&mut listener) => stream,
             () = shutdown.cancelled() => break,
         };
         let service = TowerToHyperService::new(router.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
+            .keep_alive(limits.clients == Clients::Trusted)
             .serve_connection(TokioIo::new(stream), service);
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "connection failed");
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(grace, connections.shutdown()).await.is_err() {
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         warn!("closing connections whose requests did not end in time");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::Notify;
 
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(10);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    async fn start(limits: Limits) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "complete" }));
+        tokio::spawn(serve(listener, router, limits, CancellationToken::new()));
+        address
+    }
+
+    async fn ask(address: SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn idle_connections_to_a_port_give_way_to_a_request() {
+        let address = start(Limits { connections: 3, ..Limits::PORT }).await;
+        let mut idle = Vec::new();
+        for _ in 0..3 {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let answer = tokio::time::timeout(LIMIT, ask(address)).await.unwrap();
+        assert!(answer.ends_with("complete"), "{answer}");
+        let closed = tokio::time::timeout(LIMIT, idle[0].read(&mut [0])).await.unwrap();
+        assert!(matches!(closed, Ok(0) | Err(_)), "the oldest is closed: {closed:?}");
+        let open = tokio::time::timeout(SHORT, idle[2].read(&mut [0])).await;
+        assert!(open.is_err(), "the others are not: {open:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_to_a_port_ends_whatever_its_client_does() {
+        let address =
+            start(Limits { connections: 3, clients: Clients::Anybody { lifetime: SHORT } }).await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let closed = tokio::time::timeout(LIMIT, slow.read(&mut [0])).await.unwrap();
+        assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    }
+
+    #[tokio::test]
+    async fn clients_of_a_socket_wait_for_each_other() {
+        let address = start(Limits { connections: 1, ..Limits::SOCKET }).await;
+        let first = TcpStream::connect(address).await.unwrap();
+        let mut second = tokio::spawn(ask(address));
+        assert!(tokio::time::timeout(SHORT, &mut second).await.is_err(), "it waits");
+        drop(first);
+        let answer = tokio::time::timeout(LIMIT, second).await.unwrap().unwrap();
+        assert!(answer.ends_with("complete"), "{answer}");
+    }
 
     /// As a probe leaves it that stops in the middle of its request.
     #[tokio::test]
@@ -84,7 +135,7 @@ mod tests {
         let shutdown = CancellationToken::new();
         let router = Router::new().route("/", get(|| async { "complete" }));
         let serving =
-            tokio::spawn(serve_within(listener, router, shutdown.clone(), Duration::from_millis(50)));
+            tokio::spawn(serve_within(listener, router, Limits::SOCKET, shutdown.clone(), SHORT));
         let mut incomplete = TcpStream::connect(address).await.unwrap();
         incomplete.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
         // Connections are accepted in order: when this one is answered, the other was accepted.
@@ -114,6 +165,7 @@ mod tests {
         let serving = tokio::spawn(serve_within(
             listener,
             Router::new().route("/", get(handler)),
+            Limits::PORT,
             shutdown.clone(),
             LIMIT,
         ));

@@ -10,6 +10,7 @@ pub mod config_file;
 pub mod coordinators;
 pub mod endpoints;
 pub mod environment;
+pub mod file_limit;
 pub mod health;
 pub mod http;
 pub mod kubernetes;

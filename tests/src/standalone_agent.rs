@@ -107,8 +107,19 @@ impl StandaloneAgent {
         Ok(fs::read_to_string(&self.log)?)
     }
 
+    /// A connection to the port of the metrics that asks nothing.
+    pub async fn connect_to_metrics(&self) -> Result<TcpStream> {
+        self.connect("metrics are served").await
+    }
+
     /// GET on a port that the agent's log names.
     async fn get(&self, message: &str, path: &str) -> Result<(StatusCode, String)> {
+        let stream = self.connect(message).await?;
+        let (status, bytes) = exchange::ask(stream, Method::GET, path, Vec::new()).await?;
+        Ok((status, String::from_utf8(bytes.to_vec())?))
+    }
+
+    async fn connect(&self, message: &str) -> Result<TcpStream> {
         let log = fs::read_to_string(&self.log)?;
         let line = log
             .lines()
@@ -116,9 +127,7 @@ impl StandaloneAgent {
             .with_context(|| format!("{message:?} in the log"))?;
         let address = serde_json::from_str::<Value>(line)?["address"].as_str().context("address")?.to_owned();
         let port = address.rsplit(':').next().context("port")?.parse::<u16>()?;
-        let stream = TcpStream::connect(("localhost", port)).await?;
-        let (status, bytes) = exchange::ask(stream, Method::GET, path, Vec::new()).await?;
-        Ok((status, String::from_utf8(bytes.to_vec())?))
+        Ok(TcpStream::connect(("localhost", port)).await?)
     }
 
     /// One request on a connection of its own, as the plugins do. `Null` is no body.

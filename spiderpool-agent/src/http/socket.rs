@@ -1,11 +1,17 @@
-//! The unix socket, replaced atomically: a plugin finds the old one or the new one.
+//! The unix socket, replaced atomically: a plugin finds the old one or the new one. Root alone is served: who asks
+//! decides over the addresses and NICs of every pod of the node.
 
-use std::fs;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use axum::serve::Listener;
+use nix::unistd::Uid;
 use thiserror::Error;
-use tokio::net::UnixListener;
+use tokio::net::unix::SocketAddr;
+use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
 
 /// The socket cannot be bound.
 #[derive(Debug, Error)]
@@ -15,28 +21,67 @@ pub(crate) struct SocketError {
     source: io::Error,
 }
 
+/// The socket, for root (and for the agent's own user, where a test runs it as another).
+#[derive(Debug)]
+pub(crate) struct RootSocket(UnixListener);
+
+impl RootSocket {
+    async fn accept_from(&mut self, allowed: impl Fn(Uid) -> bool) -> (UnixStream, SocketAddr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.0).await;
+            match stream.peer_cred() {
+                Ok(peer) if allowed(Uid::from_raw(peer.uid())) => return (stream, address),
+                Ok(peer) => {
+                    warn!(uid = peer.uid(), pid = peer.pid(), "connection refused: its peer is not root");
+                }
+                Err(error) => warn!(%error, "connection refused: its peer cannot be told"),
+            }
+        }
+    }
+}
+
+impl Listener for RootSocket {
+    type Io = UnixStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        self.accept_from(|uid| uid.is_root() || uid == Uid::effective()).await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
 /// Listens at `path`, in place of whatever was there. Its folder is created if it is missing.
-pub(crate) fn bind(path: &Path) -> Result<UnixListener, SocketError> {
-    replace(path).map_err(|source| SocketError { path: path.to_owned(), source })
+pub(crate) fn bind(path: &Path) -> Result<RootSocket, SocketError> {
+    let listener = replace(path).map_err(|source| SocketError { path: path.to_owned(), source })?;
+    Ok(RootSocket(listener))
 }
 
 fn replace(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Bound under another name and renamed: the path always leads to a socket with a listener.
+    // Bound elsewhere and renamed: the path always leads to a socket with a listener. In a folder that nobody else
+    // enters: the socket listens before its permissions can be changed.
     let beside = path.with_extension(format!("{}.new", std::process::id()));
     remove(&beside)?;
-    let listener = UnixListener::bind(&beside)?;
+    DirBuilder::new().mode(0o700).create(&beside)?;
+    let new = beside.join("s");
+    let listener = UnixListener::bind(&new)?;
+    fs::set_permissions(&new, Permissions::from_mode(0o600))?;
     if path.is_dir() {
         fs::remove_dir(path)?;
     }
-    fs::rename(&beside, path)?;
+    fs::rename(&new, path)?;
+    fs::remove_dir(&beside)?;
     Ok(listener)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+fn remove(beside: &Path) -> io::Result<()> {
+    let removed = if beside.is_dir() { fs::remove_dir_all(beside) } else { fs::remove_file(beside) };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -44,7 +89,7 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::UnixStream;
+    use tokio::io::AsyncReadExt as _;
 
     use super::*;
 
@@ -54,11 +99,32 @@ mod tests {
         let path = folder.path().join("run/agent.sock");
         drop(bind(&path).unwrap());
         assert!(UnixStream::connect(&path).await.is_err(), "the stale socket has no listener");
-        let listener = bind(&path).unwrap();
+        let mut listener = bind(&path).unwrap();
         let (client, server) = tokio::join!(UnixStream::connect(&path), listener.accept());
         client.unwrap();
-        server.unwrap();
+        drop(server);
         assert_eq!(fs::read_dir(folder.path().join("run")).unwrap().count(), 1, "nothing is left beside");
+    }
+
+    #[tokio::test]
+    async fn only_its_owner_may_connect() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let _listener = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    /// As one that root has opened and handed on, or that has the capability to pass over permissions.
+    #[tokio::test]
+    async fn a_peer_that_is_not_root_is_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let mut listener = bind(&path).unwrap();
+        let own = Uid::effective();
+        let mut refused = UnixStream::connect(&path).await.unwrap();
+        let accepting = tokio::spawn(async move { listener.accept_from(|uid| uid != own).await });
+        assert_eq!(refused.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        accepting.abort();
     }
 
     #[tokio::test]

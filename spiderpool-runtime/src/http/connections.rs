@@ -1,0 +1,87 @@
+//! How many connections a server has, and for how long: nobody who reaches it uses up the process's files.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// What the clients of a server may use up.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub(super) connections: usize,
+    pub(super) clients: Clients,
+}
+
+/// Who they are, which decides what happens to a connection too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clients {
+    /// Whoever reaches the port. The oldest connection is closed in favor of a new one: a client that asks at once, like
+    /// the kubelet, is always answered. A connection is for one request, and ends in this time.
+    Anybody { lifetime: Duration },
+    /// They wait until a connection has ended: a request of theirs that has begun is answered.
+    Trusted,
+}
+
+impl Limits {
+    /// For a port that anybody may reach.
+    pub const PORT: Self =
+        Self { connections: 64, clients: Clients::Anybody { lifetime: Duration::from_secs(10) } };
+    /// For a unix socket with permissions. More than the pods that a kubelet starts and ends at the same time.
+    pub const SOCKET: Self = Self { connections: 512, clients: Clients::Trusted };
+}
+
+/// The connections of one server. Dropping it closes them.
+#[derive(Debug)]
+pub(super) struct Connections {
+    limits: Limits,
+    tasks: JoinSet<()>,
+    /// Oldest first; some may have ended.
+    by_age: VecDeque<AbortHandle>,
+}
+
+impl Connections {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, tasks: JoinSet::new(), by_age: VecDeque::new() }
+    }
+
+    /// The next connection, when there is room for it.
+    pub(super) async fn accept<L: Listener>(&mut self, listener: &mut L) -> L::Io {
+        if self.limits.clients == Clients::Trusted {
+            self.make_room().await;
+        }
+        let (stream, _) = listener.accept().await;
+        // At once for `Trusted`: there is room already.
+        self.make_room().await;
+        stream
+    }
+
+    async fn make_room(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        while self.tasks.len() >= self.limits.connections {
+            if let Clients::Anybody { .. } = self.limits.clients {
+                self.by_age.retain(|task| !task.is_finished());
+                if let Some(oldest) = self.by_age.pop_front() {
+                    oldest.abort();
+                }
+            }
+            self.tasks.join_next().await;
+        }
+    }
+
+    pub(super) fn spawn(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        let limits = self.limits;
+        let task = self.tasks.spawn(async move {
+            match limits.clients {
+                Clients::Anybody { lifetime } => {
+                    drop(tokio::time::timeout(lifetime, connection).await);
+                }
+                Clients::Trusted => connection.await,
+            }
+        });
+        if let Clients::Anybody { .. } = limits.clients {
+            self.by_age.retain(|task| !task.is_finished());
+            self.by_age.push_back(task);
+        }
+    }
+}
