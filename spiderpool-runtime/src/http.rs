@@ -108,8 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_to_a_port_ends_whatever_its_client_does() {
-        let address =
-            start(Limits { connections: 3, clients: Clients::Anybody { lifetime: SHORT } }).await;
+        let address = start(Limits { connections: 3, clients: Clients::Anybody { lifetime: SHORT } }).await;
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         let closed = tokio::time::timeout(LIMIT, slow.read(&mut [0])).await.unwrap();
@@ -134,8 +133,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let router = Router::new().route("/", get(|| async { "complete" }));
-        let serving =
-            tokio::spawn(serve_within(listener, router, Limits::SOCKET, shutdown.clone(), SHORT));
+        let serving = tokio::spawn(serve_within(listener, router, Limits::SOCKET, shutdown.clone(), SHORT));
         let mut incomplete = TcpStream::connect(address).await.unwrap();
         incomplete.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
         // Connections are accepted in order: when this one is answered, the other was accepted.

@@ -25,7 +25,8 @@ pub(super) async fn start(
     let probes = http::bind_all(environment.health_port).await;
     let probes = probes.with_context(|| format!("port {} of the health probes", environment.health_port))?;
     info!(address = %probes.local_addr()?, "health probes are served");
-    let mut servers = vec![tokio::spawn(http::serve(probes, health.router(), Limits::PORT, shutdown.clone()))];
+    let mut servers =
+        vec![tokio::spawn(http::serve(probes, health.router(), Limits::PORT, shutdown.clone()))];
     if environment.enabled_metric {
         let port = environment.metric_http_port;
         let listener = http::bind_all(port).await.with_context(|| format!("port {port} of the metrics"))?;
