@@ -1,5 +1,6 @@
 //! The agent as a process: the order in which its parts start and end.
 
+mod memory_limit;
 mod own_socket;
 mod watching;
 
@@ -24,6 +25,7 @@ use crate::agent::Agent;
 use crate::config::{ConfigFile, Daemon, Environment};
 use crate::dataplane::{self, DataplaneMetrics};
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
+use crate::node::missing_plugins;
 use crate::start::Start;
 use crate::watches::Shared;
 use crate::{http, ipam, node_addresses, pod_network, reconciler};
@@ -36,6 +38,9 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let Daemon { config_path, environment } = daemon;
     logging::init(environment.log_level);
     file_limit::raise();
+    if environment.raise_memlock {
+        memory_limit::lift().context("limit of locked memory (capability SYS_RESOURCE)")?;
+    }
     let file = ConfigFile::load(&config_path)?;
     let families = file.families();
     info!(node = %environment.node_name, ?families, socket = %file.socket().display(), "spiderpool-agent starts");
@@ -125,7 +130,7 @@ fn follow_node_addresses(agent: &Arc<Agent>, followed: Condition) -> anyhow::Res
 
 type Task = tokio::task::JoinHandle<()>;
 
-/// The unix socket, the probes and the metrics.
+/// The unix socket, the probes and the metrics; and the plugins that ask at the socket.
 async fn serve(
     agent: &Arc<Agent>,
     environment: &Environment,
@@ -155,6 +160,7 @@ async fn serve(
             shutdown.clone(),
         )),
         tokio::spawn(own_socket::watch(file.socket().to_owned(), reachable, shutdown.clone())),
+        tokio::spawn(missing_plugins::restore(environment.plugins.clone(), shutdown.clone())),
     ];
     for listener in probes {
         info!(address = %listener.local_addr()?, "health probes are served");

@@ -38,6 +38,18 @@ pub enum LoadError {
         /// What was tried.
         what: &'static str,
     },
+    /// The kernel counts maps and programs as locked memory, and the limit does not allow them.
+    #[error(
+        "not permitted to {what}: Linux {release} counts eBPF maps as locked memory, and the agent's limit is {limit} bytes: set spiderpoolAgent.raiseMemlock=true in the chart's values, or use Linux 5.11 or later"
+    )]
+    LockedMemory {
+        /// What was tried.
+        what: &'static str,
+        /// The kernel's release.
+        release: String,
+        /// The limit.
+        limit: u64,
+    },
     /// The verifier refused a program.
     #[error("the kernel refused the program {program}: {source}; end of the verifier's log:\n{log}")]
     Verifier {
@@ -148,6 +160,7 @@ impl LoadError {
             Self::Incomplete { .. } => "object_incomplete",
             Self::NotBpffs { .. } => "no_bpffs",
             Self::NotPermitted { .. } => "not_permitted",
+            Self::LockedMemory { .. } => "memlock",
             Self::Verifier { .. } => "verifier",
             Self::Pin { .. } => "pin",
             Self::Aya { .. } | Self::Program { .. } => "load",

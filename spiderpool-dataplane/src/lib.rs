@@ -13,6 +13,7 @@ mod flows;
 mod load;
 mod logs;
 mod maps;
+mod memlock;
 mod nics;
 mod pins;
 mod programs;

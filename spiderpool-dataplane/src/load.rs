@@ -13,6 +13,7 @@ use crate::carry::EarlierFlows;
 use crate::error::LoadError;
 use crate::logs::Logs;
 use crate::maps::Maps;
+use crate::memlock;
 use crate::pins::{self, Pinned, Replacements};
 use crate::programs::Programs;
 use crate::sys;
@@ -279,7 +280,7 @@ fn program_error(program: &'static str, error: ProgramError) -> LoadError {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = tail(&verifier_log.to_string());
             if io_error.kind() == io::ErrorKind::PermissionDenied && log.is_empty() {
-                LoadError::NotPermitted { what: "load a program" }
+                memlock::not_permitted("load a program")
             } else {
                 LoadError::Verifier { program, source: io_error, log }
             }
@@ -292,7 +293,7 @@ fn load_error(object: &Path, error: EbpfError) -> LoadError {
     if let EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. }) = &error
         && io_error.kind() == io::ErrorKind::PermissionDenied
     {
-        return LoadError::NotPermitted { what: "create a map" };
+        return memlock::not_permitted("create a map");
     }
     LoadError::Aya { path: object.to_owned(), source: Box::new(error) }
 }

@@ -46,6 +46,30 @@ fn a_node_is_prepared_once_and_goes_on_following_its_routers() {
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["bpf_fs", "1", "1", "1", "0", "2"]);
 }
 
+/// As in a container of a node whose mounts are all private: the mount is the node's all the same, and only there.
+#[test]
+fn bpffs_is_mounted_in_the_nodes_mount_namespace() {
+    if !privilege::root_or_skip("bpffs_is_mounted_in_the_nodes_mount_namespace") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let said = on_a_node(
+        folder.path(),
+        r#"
+        mkdir bpf
+        container() { unshare --mount --propagation private sh -euc "$1"; }
+        prepare='$AGENT prepare-node --config-path $CONF --bpffs $PWD/bpf --mount-namespace /proc/'$$'/ns/mnt 2>>log'
+        container "$prepare; stat --file-system --format %T bpf" | sed s/^/container:/
+        container "$prepare"
+        stat --file-system --format %T bpf
+        grep -c " $PWD/bpf bpf " /proc/mounts
+        "#,
+    );
+    let said: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!(said[1..], ["bpf_fs", "1"]);
+    assert_ne!(said[0], "container:bpf_fs");
+}
+
 /// Without the API server nobody can say whether pods run: then plugins and programs stay.
 #[test]
 fn a_node_is_not_cleaned_while_pods_may_run() {

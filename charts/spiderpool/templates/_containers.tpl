@@ -42,6 +42,16 @@ of AppArmor and SELinux forbid writes below /sys/fs/bpf and to the node's folder
 {{- ternary "127.0.0.1" "::1" (eq (include "spiderpool.enableIPv4" .) "true") -}}
 {{- end }}
 
+{{/*
+The folder that an agent mounts to find the node's folder for plugins. k3s has the plugins below a link `current` that
+each of its versions moves: the mount is of the folder above, so that the agent follows the link.
+*/}}
+{{- define "spiderpool.cniMount" -}}
+{{- $path := .Values.global.cniBinHostPath -}}
+{{- $above := splitList "/current/" (printf "%s/" $path) | first -}}
+{{- ternary $above $path (and (ne $above "") (contains "/current/" (printf "%s/" $path))) -}}
+{{- end }}
+
 {{/* A variable from the pod itself: {name, path}. */}}
 {{- define "spiderpool.env.field" -}}
 - name: {{ .name }}

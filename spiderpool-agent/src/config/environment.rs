@@ -8,6 +8,8 @@ use spiderpool_dataplane::Sizes;
 use spiderpool_runtime::environment::{required, switch, trimmed};
 use spiderpool_runtime::logging::Level;
 
+use crate::node::missing_plugins::PluginFolders;
+
 /// Arguments of `spiderpool-agent daemon`.
 #[derive(Debug, Clone, Args)]
 pub struct Daemon {
@@ -61,6 +63,13 @@ pub struct Environment {
     /// How many entries the maps have.
     #[command(flatten)]
     pub map_sizes: MapSizes,
+    /// Whether the limit of locked memory is lifted, which needs the capability `SYS_RESOURCE`: before Linux 5.11 maps and
+    /// programs count against it.
+    #[arg(long, env = "SPIDERPOOL_RAISE_MEMLOCK", default_value = "false", value_parser = switch, action = clap::ArgAction::Set)]
+    pub raise_memlock: bool,
+    /// The plugins that are put back when they vanish.
+    #[command(flatten)]
+    pub plugins: PluginFolders,
 }
 
 /// Sizes of the maps. A map whose size changes is replaced by an empty one: the node's translated flows end.

@@ -1,5 +1,6 @@
 //! The CNI plugins in the node's folder, replaced atomically: a container runtime may execute them at any moment.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -33,8 +34,14 @@ pub struct PluginsError {
     source: io::Error,
 }
 
+impl PluginsError {
+    pub(super) fn new(path: &Path, operation: &'static str, source: io::Error) -> Self {
+        Self { path: path.to_owned(), operation, source }
+    }
+}
+
 fn failed(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> PluginsError {
-    move |source| PluginsError { path: path.to_owned(), operation, source }
+    move |source| PluginsError::new(path, operation, source)
 }
 
 /// Installs all plugins.
@@ -72,15 +79,44 @@ pub fn install(plugin: &Path, folder: &Path) -> Result<InstallOutcome, PluginsEr
     if fs::read(&to).is_ok_and(|there| there == content) {
         return Ok(InstallOutcome::Unchanged);
     }
-    // Always the same name, so that the next try removes what a crash has left.
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(".spiderpool-new");
-    let beside = folder.join(beside);
+    let beside = beside(folder, name, NEW);
     write(&beside, &content).map_err(failed(&beside, "write"))?;
     fs::rename(&beside, &to).map_err(failed(&to, "rename"))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder, "sync"))?;
     Ok(InstallOutcome::Written)
+}
+
+/// Installs a plugin atomically unless there is one of this name; whether it did. One that somebody else installs at the
+/// same time, a newer one perhaps, stays.
+pub(super) fn install_missing(plugin: &Path, folder: &Path) -> Result<bool, PluginsError> {
+    let content = fs::read(plugin).map_err(failed(plugin, "read"))?;
+    let name = plugin.file_name().unwrap_or_default();
+    let (to, beside) = (folder.join(name), beside(folder, name, RESTORED));
+    write(&beside, &content).map_err(failed(&beside, "write"))?;
+    let linked = fs::hard_link(&beside, &to);
+    fs::remove_file(&beside).map_err(failed(&beside, "remove"))?;
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        outcome => outcome.map(|()| true).map_err(failed(&to, "link")),
+    }
+}
+
+/// What the files are called that are written beside a plugin: always the same, so that the next try removes what a crash
+/// has left; of an installation and of a restoration, which may meet.
+const NEW: &str = "spiderpool-new";
+const RESTORED: &str = "spiderpool-restored";
+
+fn beside(folder: &Path, name: &OsStr, of: &str) -> PathBuf {
+    let mut beside = OsString::from(".");
+    beside.push(name);
+    beside.push(".");
+    beside.push(of);
+    folder.join(beside)
+}
+
+/// All files that an installation of this plugin may have left in the folder.
+pub(super) fn files(folder: &Path, name: &OsStr) -> [PathBuf; 3] {
+    [folder.join(name), beside(folder, name, NEW), beside(folder, name, RESTORED)]
 }
 
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {

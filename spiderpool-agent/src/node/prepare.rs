@@ -20,13 +20,19 @@ pub struct PrepareNode {
     /// Where the BPF file system is to be mounted; not at all if absent.
     #[arg(long, value_name = "FOLDER")]
     bpffs: Option<PathBuf>,
+    /// The node's mount namespace, which it is mounted in; this container's own if absent.
+    #[arg(long, value_name = "FILE")]
+    mount_namespace: Option<PathBuf>,
 }
 
 /// Mounts the BPF file system and writes kernel parameters.
 pub fn run(options: &PrepareNode) -> anyhow::Result<()> {
     logging::init(Level::Info);
     if let Some(path) = &options.bpffs {
-        let mounted = bpffs::mount(path)?;
+        let mounted = match &options.mount_namespace {
+            Some(namespace) => bpffs::mount_in(namespace, path)?,
+            None => bpffs::mount(path)?,
+        };
         info!(path = %path.display(), ?mounted, "BPF file system mounted");
     }
     let file = ConfigFile::load(&options.config_path).context("node cannot be prepared")?;

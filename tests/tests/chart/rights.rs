@@ -124,6 +124,45 @@ fn the_agent_has_named_capabilities_and_others_than_it_and_the_cleaner_have_none
     }
 }
 
+/// For kernels that count maps as locked memory.
+#[test]
+fn the_agent_may_lift_a_limit_if_asked_to() {
+    let pods = pods(&objects(&["--set=spiderpoolAgent.raiseMemlock=true"]));
+    let agent = pods.iter().flat_map(|(_, pod)| containers(pod)).find(|c| c["name"] == "agent").unwrap();
+    let added = agent["securityContext"]["capabilities"]["add"].as_array().unwrap().clone();
+    assert!(added.contains(&json!("SYS_RESOURCE")), "{added:?}");
+}
+
+/// A DaemonSet cannot depend on its node: where /sys is no shared mount, a container that asks for propagation fails.
+#[test]
+fn no_container_asks_for_propagation_of_bpffs() {
+    let pods = pods(&objects(&[]));
+    let mounts = pods
+        .iter()
+        .flat_map(|(_, pod)| containers(pod))
+        .flat_map(|c| c["volumeMounts"].as_array().cloned().unwrap_or_default().into_iter());
+    for mount in mounts.filter(|mount| mount["name"] == "bpffs") {
+        assert_eq!(mount["mountPropagation"], Value::Null, "{mount}");
+    }
+}
+
+/// The agent follows a link that moves, so it has the folder above the link.
+#[test]
+fn a_moving_folder_of_plugins_is_mounted_from_above() {
+    for (path, mounted) in [
+        ("/opt/cni/bin", "/opt/cni/bin"),
+        ("/var/lib/rancher/k3s/data/current/bin", "/var/lib/rancher/k3s/data"),
+        ("/opt/current", "/opt"),
+        ("/current/bin", "/current/bin"),
+    ] {
+        let pods = pods(&objects(&[&format!("--set=global.cniBinHostPath={path}")]));
+        let agents = pods.iter().filter(|(_, pod)| containers(pod).iter().any(|c| c["name"] == "agent"));
+        let mut volumes = agents.flat_map(|(_, pod)| pod["volumes"].as_array().unwrap());
+        let volume = volumes.find(|volume| volume["name"] == "cni-bin").unwrap();
+        assert_eq!(volume["hostPath"]["path"], mounted);
+    }
+}
+
 #[test]
 fn what_needs_no_root_does_not_run_as_root() {
     for (owner, pod) in pods(&objects(&[])) {

@@ -11,6 +11,8 @@
   "SPIDERPOOL_ENABLED_METRIC" $agent.prometheus.enabled
   "SPIDERPOOL_METRIC_HTTP_PORT" ($agent.prometheus.port | int)
   "SPIDERPOOL_STATE_DIR" (dir .Values.global.ipamUNIXSocketHostPath)
+  "SPIDERPOOL_CNI_BIN_DIR" .Values.global.cniBinHostPath
+  "SPIDERPOOL_RAISE_MEMLOCK" $agent.raiseMemlock
   "SPIDERPOOL_BPF_NICS" ($maps.nics | int)
   "SPIDERPOOL_BPF_CIDRS" ($maps.cidrs | int)
   "SPIDERPOOL_BPF_ARRIVALS" ($maps.arrivals | int)

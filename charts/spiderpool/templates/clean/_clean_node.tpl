@@ -57,7 +57,7 @@ spec:
             # The folders above, because the folders themselves go.
             - {name: socket, mountPath: {{ printf "/host%s" (dir $socketFolder) | quote }}}
             - {name: logs, mountPath: /host/var/log}
-            - {name: bpffs, mountPath: /sys/fs/bpf, mountPropagation: HostToContainer}
+            - {name: bpffs, mountPath: /sys/fs/bpf}
       containers:
         # Ready means: this node is done.
         - name: done

@@ -8,6 +8,8 @@ use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::info;
 
+use crate::node::plugins;
+
 /// Where agents have put what on the node, as this container sees it.
 pub(super) struct Installed {
     /// The plugins in the image, which name those on the node.
@@ -49,8 +51,7 @@ impl Installed {
             self.plugins.iter().filter_map(|plugin| plugin.file_name()?.to_str()).collect();
         let mut outcomes = Vec::new();
         for name in &names {
-            outcomes.push(file(&self.cni_bin.join(name)));
-            outcomes.push(file(&self.cni_bin.join(format!(".{name}.spiderpool-new"))));
+            outcomes.extend(plugins::files(&self.cni_bin, name.as_ref()).iter().map(|path| file(path)));
         }
         outcomes.push(tree(&self.pins));
         outcomes.push(file(&self.state));
@@ -130,6 +131,7 @@ mod tests {
         for file in [
             "opt/cni/bin/coordinator",
             "opt/cni/bin/.coordinator.spiderpool-new",
+            "opt/cni/bin/.coordinator.spiderpool-restored",
             "opt/cni/bin/macvlan",
             "bpf/spiderpool/v1/nics",
             "run/spidernet/dataplane.json",

@@ -1,0 +1,184 @@
+//! Puts CNI plugins back that vanish from the node's folder while the agent runs: an update of the node empties it, or
+//! makes another folder of it (k3s). Until then no pod starts, and none ends.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::host_path::HostFolder;
+use super::plugins::{self, IN_IMAGE, PluginsError};
+
+/// How often the folder is looked at.
+const PERIOD: Duration = Duration::from_secs(3);
+
+/// Which plugins are kept where.
+#[derive(Debug, Clone, Args)]
+pub struct PluginFolders {
+    /// The node's folder for CNI plugins, as the node names it; plugins that vanish from it are put back. Not if absent.
+    #[arg(long, env = "SPIDERPOOL_CNI_BIN_DIR", value_name = "FOLDER")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Where the node's own folders are mounted.
+    #[arg(long, value_name = "FOLDER", default_value = "/host")]
+    pub host: PathBuf,
+    /// The folder with the plugins of the image.
+    #[arg(long, value_name = "FOLDER", default_value = IN_IMAGE)]
+    pub cni_plugins: PathBuf,
+}
+
+/// Puts missing plugins back until shutdown.
+pub(crate) async fn restore(folders: PluginFolders, shutdown: CancellationToken) {
+    let Some(cni_bin) = folders.cni_bin_dir else { return };
+    let mut check = Check { host: folders.host, cni_bin, image: folders.cni_plugins, ..Check::default() };
+    while shutdown.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
+        let ran = tokio::task::spawn_blocking(move || {
+            check.run();
+            check
+        });
+        let Ok(after) = ran.await else { return };
+        check = after;
+    }
+}
+
+/// A file, without its content.
+type Identity = (u64, u64, i64, i64, u64);
+
+fn identity(file: &Metadata) -> Identity {
+    (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.len())
+}
+
+#[derive(Debug, Default)]
+struct Check {
+    host: PathBuf,
+    cni_bin: PathBuf,
+    image: PathBuf,
+    /// The files that have been compared with those of the image.
+    compared: BTreeMap<PathBuf, Identity>,
+    /// The failure that was logged last.
+    failure: Option<String>,
+}
+
+impl Check {
+    fn run(&mut self) {
+        let outcome = self.restore_missing();
+        let failure = outcome.err().map(|error| error.to_string());
+        if let Some(error) = &failure
+            && self.failure != failure
+        {
+            let folder = self.cni_bin.display();
+            warn!(error, %folder, "CNI plugins cannot be looked after, trying again");
+        }
+        self.failure = failure;
+    }
+
+    fn restore_missing(&mut self) -> Result<(), PluginsError> {
+        let opened = HostFolder::open(&self.host, &self.cni_bin);
+        let folder = opened.map_err(|error| PluginsError::new(&self.cni_bin, "open", error))?;
+        for plugin in plugins::list(&self.image)? {
+            let installed = folder.path().join(plugin.file_name().unwrap_or_default());
+            match fs::metadata(&installed) {
+                Ok(there) => self.compare(&plugin, &installed, identity(&there)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if plugins::install_missing(&plugin, &folder.path())? {
+                        let folder = self.cni_bin.display();
+                        info!(plugin = %plugin.display(), %folder, "CNI plugin was missing and is put back");
+                    }
+                }
+                Err(error) => return Err(PluginsError::new(&installed, "stat", error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Another version is left alone: who wrote it may be newer.
+    fn compare(&mut self, plugin: &Path, installed: &Path, identity: Identity) {
+        if self.compared.insert(plugin.to_owned(), identity) == Some(identity) {
+            return;
+        }
+        let same = fs::read(plugin).and_then(|ours| Ok(fs::read(installed)? == ours));
+        if !matches!(same, Ok(true)) {
+            let folder = self.cni_bin.display();
+            warn!(plugin = %plugin.display(), %folder, "CNI plugin on the node is not this agent's, leaving it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// `/opt/bin` of a node below `host`, with the plugins spiderpool and coordinator in the image.
+    fn node() -> (tempfile::TempDir, Check) {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["image", "host/opt/bin"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        for plugin in ["spiderpool", "coordinator"] {
+            fs::write(root.path().join("image").join(plugin), plugin).unwrap();
+        }
+        let (host, image) = (root.path().join("host"), root.path().join("image"));
+        (root, Check { host, cni_bin: "/opt/bin".into(), image, ..Check::default() })
+    }
+
+    fn content(folder: &Path) -> Vec<(String, String)> {
+        let mut files: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn a_plugin_that_vanished_is_put_back_and_another_version_is_left() {
+        let (root, mut check) = node();
+        let bin = root.path().join("host/opt/bin");
+        fs::write(bin.join("coordinator"), "newer").unwrap();
+        check.run();
+        let expected = [("coordinator", "newer"), ("spiderpool", "spiderpool")];
+        let expected = expected.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(content(&bin), expected);
+        fs::remove_file(bin.join("spiderpool")).unwrap();
+        check.run();
+        assert_eq!(content(&bin), expected);
+        assert_eq!(check.failure, None);
+    }
+
+    /// As k3s does: `current` is an absolute link that an upgrade moves.
+    #[test]
+    fn a_folder_that_moved_gets_the_plugins() {
+        let (root, mut check) = node();
+        check.cni_bin = "/data/current/bin".into();
+        let data = root.path().join("host/data");
+        for version in ["one", "two"] {
+            fs::create_dir_all(data.join(version).join("bin")).unwrap();
+            drop(fs::remove_file(data.join("current")));
+            symlink(Path::new("/data").join(version), data.join("current")).unwrap();
+            check.run();
+            assert_eq!(content(&data.join(version).join("bin")).len(), 2, "{version}: {:?}", check.failure);
+        }
+    }
+
+    #[test]
+    fn a_missing_folder_is_named_and_tried_again() {
+        let (root, mut check) = node();
+        let bin = root.path().join("host/opt/bin");
+        fs::remove_dir(&bin).unwrap();
+        check.run();
+        assert!(check.failure.as_ref().unwrap().contains("/opt/bin"), "{:?}", check.failure);
+        fs::create_dir(&bin).unwrap();
+        check.run();
+        assert_eq!((check.failure.as_ref(), content(&bin).len()), (None, 2));
+    }
+}
