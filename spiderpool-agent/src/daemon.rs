@@ -121,7 +121,8 @@ fn start_reconciler(
 
 fn follow_node_addresses(agent: &Arc<Agent>, followed: Condition) -> anyhow::Result<()> {
     let agent = Arc::clone(agent);
-    node_addresses::follow(followed, move |addresses| {
+    let pods = agent.reconciler.pod_addresses();
+    node_addresses::follow(followed, pods, move |addresses| {
         agent.node_addresses.write(|known| known.clone_from(&addresses));
         agent.reconciler.set_nodes(addresses);
     })

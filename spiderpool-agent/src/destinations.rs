@@ -35,7 +35,9 @@ impl Destinations {
             self.cluster = Some(cidrs);
             changed = true;
         }
-        if let Some(addresses) = update.nodes.filter(|addresses| self.nodes != *addresses) {
+        // A node without addresses is one whose addresses are not known.
+        let nodes = update.nodes.filter(|addresses| !addresses.is_empty());
+        if let Some(addresses) = nodes.filter(|addresses| self.nodes != *addresses) {
             info!(?addresses, "node addresses changed");
             self.nodes = addresses;
             changed = true;
@@ -56,6 +58,7 @@ mod tests {
         assert!(destinations.apply(update.clone()));
         assert!(!destinations.apply(update));
         assert!(destinations.apply(Update { cluster: Some(ClusterCidrs::default()), nodes: None }));
+        assert!(!destinations.apply(Update { cluster: None, nodes: Some(vec![]) }), "none is unknown");
         assert_eq!(destinations, Destinations { cluster: Some(ClusterCidrs::default()), nodes });
     }
 }

@@ -6,72 +6,29 @@ use std::net::IpAddr;
 use std::thread;
 
 use backon::BackoffBuilder as _;
-use spiderpool_core::net::{Address, Link};
+use spiderpool_core::dataplane::node_addresses;
+use spiderpool_core::net::{Address, Link, Scope};
 use spiderpool_net::block_on;
 use spiderpool_net::events::{Events, NetlinkEvent};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::health::Condition;
-use tracing::{debug, error};
-
-/// Devices of pods, bridges of container runtimes and holders of virtual addresses: their addresses are not the
-/// node's own. By the beginning of the name; `lo` only as a whole.
-const OTHERS: [&str; 12] = [
-    "docker",
-    "cbr",
-    "dummy",
-    "virbr",
-    "lxcbr",
-    "veth",
-    "cali",
-    "flannel",
-    "kube-ipvs",
-    "cni",
-    "vx-submariner",
-    "cilium",
-];
-
-/// The node's own addresses among all that its devices have, in order.
-pub fn node_addresses<'a>(
-    links: impl IntoIterator<Item = &'a Link>,
-    addresses: impl IntoIterator<Item = &'a Address>,
-) -> Vec<IpAddr> {
-    let own: BTreeSet<u32> =
-        links.into_iter().filter(|link| is_own(link.name.as_str())).map(|link| link.index).collect();
-    let found: BTreeSet<IpAddr> = addresses
-        .into_iter()
-        .filter(|address| own.contains(&address.dev))
-        .map(|address| address.net.addr())
-        .filter(|ip| !is_local(*ip))
-        .collect();
-    found.into_iter().collect()
-}
-
-fn is_own(name: &str) -> bool {
-    name != "lo" && !OTHERS.iter().any(|other| name.starts_with(other))
-}
-
-fn is_local(ip: IpAddr) -> bool {
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    link_local || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified()
-}
+use tokio::sync::watch;
+use tracing::{debug, error, warn};
 
 /// Links and addresses of the node as the kernel reports them.
 #[derive(Debug, Default)]
 struct Seen {
     links: BTreeMap<u32, Link>,
-    addresses: BTreeSet<(u32, ipnet::IpNet)>,
+    addresses: BTreeMap<(u32, ipnet::IpNet), Scope>,
 }
 
 impl Seen {
     async fn list() -> Result<Self, NetlinkError> {
         let mut netlink = Netlink::open()?;
         let links = netlink.links().await?.into_iter().map(|link| (link.index, link)).collect();
-        let addresses =
-            netlink.addresses(None).await?.into_iter().map(|address| (address.dev, address.net)).collect();
+        let addresses = netlink.addresses(None).await?.into_iter();
+        let addresses = addresses.map(|address| ((address.dev, address.net), address.scope)).collect();
         Ok(Self { links, addresses })
     }
 
@@ -80,31 +37,37 @@ impl Seen {
             NetlinkEvent::Link(link) => drop(self.links.insert(link.index, link)),
             NetlinkEvent::LinkGone(link) => {
                 self.links.remove(&link.index);
-                self.addresses.retain(|(dev, _)| *dev != link.index);
+                self.addresses.retain(|(dev, _), _| *dev != link.index);
             }
-            NetlinkEvent::Address(address) => drop(self.addresses.insert((address.dev, address.net))),
-            NetlinkEvent::AddressGone(address) => drop(self.addresses.remove(&(address.dev, address.net))),
+            NetlinkEvent::Address(address) => {
+                self.addresses.insert((address.dev, address.net), address.scope);
+            }
+            NetlinkEvent::AddressGone(address) => {
+                self.addresses.remove(&(address.dev, address.net));
+            }
             NetlinkEvent::Lost => *self = Self::list().await?,
         }
         Ok(())
     }
 
-    fn own(&self) -> Vec<IpAddr> {
-        let addresses: Vec<Address> =
-            self.addresses.iter().map(|(dev, net)| Address { dev: *dev, net: *net }).collect();
-        node_addresses(self.links.values(), &addresses)
+    fn own(&self, pods: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+        let address = |(&(dev, net), &scope): (&(u32, ipnet::IpNet), &Scope)| Address { dev, net, scope };
+        let addresses: Vec<Address> = self.addresses.iter().map(address).collect();
+        node_addresses(self.links.values(), &addresses, pods)
     }
 }
 
-/// Follows the node's addresses on a thread of its own, for ever. `followed` is met while it can.
+/// Follows the node's addresses on a thread of its own, for ever; `pods` are those of registered pods. `followed` is met
+/// while it can. A node without any address is never reported: what is known stays.
 pub fn follow(
     followed: Condition,
+    pods: watch::Receiver<BTreeSet<IpAddr>>,
     mut changed: impl FnMut(Vec<IpAddr>) + Send + 'static,
 ) -> std::io::Result<()> {
     thread::Builder::new().name("addresses".to_owned()).spawn(move || {
         let mut pauses = backoff::exponential().build();
         loop {
-            let outcome = block_on(follow_events(|addresses| {
+            let outcome = block_on(follow_events(pods.clone(), |addresses| {
                 pauses = backoff::exponential().build();
                 followed.met();
                 changed(addresses);
@@ -120,34 +83,44 @@ pub fn follow(
 }
 
 /// Calls `changed` with the node's addresses now and whenever they change. Ends only by failing.
-async fn follow_events(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<Infallible, NetlinkError> {
+async fn follow_events(
+    mut pods: watch::Receiver<BTreeSet<IpAddr>>,
+    mut changed: impl FnMut(Vec<IpAddr>),
+) -> Result<Infallible, NetlinkError> {
     let mut events = Events::open()?;
     let mut seen = Seen::list().await?;
-    let mut known = seen.own();
-    debug!(addresses = ?known, "node addresses listed");
-    changed(known.clone());
+    let mut known = Vec::new();
     loop {
-        seen.apply(events.next().await?).await?;
-        let now = seen.own();
-        if now != known {
+        let now = seen.own(&pods.borrow_and_update());
+        if now.is_empty() {
+            warn!(?known, "no address of the node is found, those that are known stay");
+        } else if now != known {
             debug!(addresses = ?now, "node addresses changed");
             known.clone_from(&now);
             changed(now);
         }
+        tokio::select! {
+            event = events.next() => seen.apply(event?).await?,
+            () = next_change(&mut pods) => {}
+        }
+    }
+}
+
+/// Never, when nobody writes them any more.
+async fn next_change(pods: &mut watch::Receiver<BTreeSet<IpAddr>>) {
+    if pods.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use spiderpool_core::mac::MacAddr;
     use spiderpool_core::net::Medium;
+    use spiderpool_net::netlink::NewVeth;
+    use spiderpool_net::netns::NetNs;
 
     use super::*;
-
-    fn check(name: &str, address: &str, counts: bool) {
-        let seen =
-            Seen { links: [(7, link(name))].into(), addresses: [(7, address.parse().unwrap())].into() };
-        assert_eq!(!seen.own().is_empty(), counts, "{address} on {name}");
-    }
 
     fn link(name: &str) -> Link {
         Link {
@@ -160,41 +133,93 @@ mod tests {
             kind: String::new(),
             medium: Medium::Ethernet,
             peer: None,
+            peer_netns: None,
+            master: None,
         }
     }
 
-    #[test]
-    fn the_nodes_own_devices_count_tunnels_and_bonds_included() {
-        for name in ["eth0", "bond0.100", "tunl0", "vxlan.calico", "lo1", "enp3s0"] {
-            check(name, "10.6.0.1/16", true);
-        }
-        for name in
-            ["lo", "docker0", "cali123", "veth0", "cni0", "kube-ipvs0", "cilium_host", "flannel.1", "dummy1"]
-        {
-            check(name, "10.6.0.1/16", false);
-        }
-    }
-
-    #[test]
-    fn only_addresses_that_others_can_use_count() {
-        check("eth0", "fd00::1/64", true);
-        for address in ["169.254.20.10/32", "fe80::1/64", "127.0.0.1/8", "::1/128"] {
-            check("eth0", address, false);
-        }
+    fn own(seen: &Seen) -> Vec<String> {
+        seen.own(&BTreeSet::new()).iter().map(ToString::to_string).collect()
     }
 
     #[tokio::test]
     async fn a_link_takes_its_addresses_along() {
         let mut seen = Seen {
             links: [(7, link("eth0"))].into(),
-            addresses: [(7, "10.6.0.1/16".parse().unwrap())].into(),
+            addresses: [((7, "10.6.0.1/16".parse().unwrap()), Scope::Global)].into(),
         };
         seen.apply(NetlinkEvent::LinkGone(link("eth0"))).await.unwrap();
         seen.apply(NetlinkEvent::Link(link("eth0"))).await.unwrap();
-        assert!(seen.own().is_empty());
-        seen.apply(NetlinkEvent::Address(Address { dev: 7, net: "10.6.0.2/16".parse().unwrap() }))
-            .await
-            .unwrap();
-        assert_eq!(seen.own(), ["10.6.0.2".parse::<IpAddr>().unwrap()]);
+        assert!(own(&seen).is_empty());
+        let address = Address::new(7, "10.6.0.2/16".parse().unwrap());
+        seen.apply(NetlinkEvent::Address(address)).await.unwrap();
+        assert_eq!(own(&seen), ["10.6.0.2"]);
+    }
+
+    /// As the kernel lists them: scopes, and which veth leads into another namespace.
+    #[test]
+    fn an_address_on_lo_counts_and_that_of_a_host_end_does_not() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let test = async || {
+            let (pod, mut node) = (NetNs::create().unwrap(), Netlink::open().unwrap());
+            let names = ["caliab12", "eth0"].map(|name| name.parse().unwrap());
+            let veth = NewVeth {
+                name: &names[0],
+                mac: MacAddr([2, 0, 0, 0, 0, 1]),
+                peer_name: &names[1],
+                peer_mac: MacAddr([2, 0, 0, 0, 0, 2]),
+                peer_netns: &pod,
+                mtu: 1500,
+            };
+            node.add_veth(&veth).await?;
+            let veth = node.link_by_name(&names[0]).await?.unwrap().index;
+            for (index, net) in [(1, "172.30.99.11/32"), (1, "fd99::11/128"), (veth, "10.244.1.1/32")] {
+                node.set_up(index).await?;
+                node.add_address(index, net.parse().unwrap()).await?;
+            }
+            Seen::list().await
+        };
+        let seen = NetNs::create().unwrap().run(|| block_on(test())).unwrap().unwrap();
+        assert_eq!(own(&seen), ["172.30.99.11", "fd99::11"]);
+    }
+
+    /// An interface that is not there any more, a virtual address that moves: what maps and node links have must stay.
+    #[test]
+    fn a_node_whose_last_address_is_gone_keeps_those_that_are_known() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let test = async || {
+            let mut node = Netlink::open()?;
+            let (first, second) = ("10.6.0.1/32".parse().unwrap(), "10.6.0.2/32".parse().unwrap());
+            node.set_up(1).await?;
+            node.add_address(1, first).await?;
+            let (reports, mut reported) = tokio::sync::mpsc::unbounded_channel();
+            let (pods, followed) = watch::channel(BTreeSet::new());
+            let follows = follow_events(followed, |addresses| reports.send(addresses).unwrap());
+            let changes = async {
+                assert_eq!(reported.recv().await.unwrap(), [first.addr()]);
+                node.delete_address(1, first).await?;
+                node.add_address(1, second).await?;
+                assert_eq!(reported.recv().await.unwrap(), [second.addr()], "none is not reported");
+                // It is a pod's all the same.
+                node.add_address(1, first).await?;
+                assert_eq!(reported.recv().await.unwrap(), [first.addr(), second.addr()]);
+                pods.send_replace([first.addr()].into());
+                assert_eq!(reported.recv().await.unwrap(), [second.addr()]);
+                Ok::<_, NetlinkError>(())
+            };
+            tokio::select! {
+                ended = follows => panic!("{ended:?}"),
+                changed = changes => changed,
+            }
+        };
+        NetNs::create().unwrap().run(|| block_on(test())).unwrap().unwrap();
     }
 }

@@ -6,7 +6,7 @@
 mod error;
 mod handle;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics};
 use spiderpool_core::gc::{SandboxNic, ValidAttachments, plan_attachment_gc};
@@ -29,8 +29,8 @@ struct Reconciler {
 
 impl Reconciler {
     /// Nothing is read or loaded before the first [`Reconciler::resync`].
-    fn new(state_file: PathBuf, ebpf: EbpfDataplane) -> Self {
-        Self { pods: PodNetworks::new(state_file), ebpf, destinations: Destinations::default() }
+    fn new(pods: PodNetworks, ebpf: EbpfDataplane) -> Self {
+        Self { pods, ebpf, destinations: Destinations::default() }
     }
 
     /// What is done every few seconds: retries, expiry of flows, counters, deletion of idle node links.

@@ -1,7 +1,9 @@
 //! Plans that the coordinator makes at ADD and the agent makes again when the cluster changes.
 
 mod hints;
+mod node_addresses;
 mod own_cidrs;
 
 pub use hints::{HintInputs, is_hint, plan_route_hints};
+pub use node_addresses::node_addresses;
 pub use own_cidrs::OwnCidrs;

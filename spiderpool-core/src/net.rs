@@ -37,6 +37,10 @@ pub struct Link {
     pub medium: Medium,
     /// `IFLA_LINK`: the veth's other end or the macvlan's master; an index in another namespace as a rule.
     pub peer: Option<u32>,
+    /// `IFLA_LINK_NETNSID`: where `peer` is, if it is in another network namespace.
+    pub peer_netns: Option<i32>,
+    /// `IFLA_MASTER`: the bridge, bond or VRF that the device is a port of.
+    pub master: Option<u32>,
 }
 
 /// What a device carries.
@@ -59,6 +63,38 @@ pub struct Address<D = u32> {
     pub dev: D,
     /// Address and prefix length.
     pub net: IpNet,
+    /// How far it reaches.
+    pub scope: Scope,
+}
+
+/// How far an address reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everywhere that routes lead.
+    Global,
+    /// The link.
+    Link,
+    /// The host itself.
+    Host,
+}
+
+impl Scope {
+    /// What an address has where nothing else is said.
+    pub fn of(addr: IpAddr) -> Self {
+        match addr {
+            _ if addr.is_loopback() => Self::Host,
+            IpAddr::V4(v4) if v4.is_link_local() => Self::Link,
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => Self::Link,
+            _ => Self::Global,
+        }
+    }
+}
+
+impl<D> Address<D> {
+    /// With the scope that it has where nothing else is said.
+    pub fn new(dev: D, net: IpNet) -> Self {
+        Self { dev, net, scope: Scope::of(net.addr()) }
+    }
 }
 
 /// A unicast route of the main table; a multipath route is several of these.

@@ -83,7 +83,7 @@ impl Found {
     fn named(self, links: Vec<Link>) -> NamespaceState {
         let names: BTreeMap<u32, &IfName> = links.iter().map(|link| (link.index, &link.name)).collect();
         let name = |index: &u32| names.get(index).map(|name| (*name).clone());
-        let address = |a: &Address| Some(Address { dev: name(&a.dev)?, net: a.net });
+        let address = |a: &Address| Some(Address { dev: name(&a.dev)?, net: a.net, scope: a.scope });
         let neighbor =
             |n: &Neighbor<u32>| Some(Neighbor { dev: name(&n.dev)?, address: n.address, mac: n.mac });
         NamespaceState {

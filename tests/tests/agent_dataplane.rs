@@ -120,16 +120,28 @@ fn a_new_address_of_the_node_is_steered_too() {
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let pod = Pod::add(plane, node, &spec("addresses", DefaultRoute::Net1)).unwrap();
     let address: IpAddr = "198.18.77.1".parse().unwrap();
-    node.ip(&format!("address add {address}/32 dev eth0")).unwrap();
-    until("the address in the map", LIMIT, || {
-        has_cidr(node, "198.18.77.1/32") && has_route(&pod, "198.18.77.1")
-    });
-    let config = Agent::coordinator_config(node, "addresses").unwrap();
-    assert!(config["nodeAddresses"].as_array().unwrap().contains(&json!(address)), "{config}");
-    node.ip(&format!("address del {address}/32 dev eth0")).unwrap();
-    until("the map without it", LIMIT, || {
-        !has_cidr(node, "198.18.77.1/32") && !has_route(&pod, "198.18.77.1")
-    });
+    // BGP on the host, and a bridge that a prefix would have taken for a container runtime's.
+    for (device, kind) in
+        [("eth0", None), ("lo", None), ("cni-mgmt", Some("bridge")), ("dummy7", Some("dummy"))]
+    {
+        if let Some(kind) = kind {
+            node.ip(&format!("link add {device} up type {kind}")).unwrap();
+        }
+        node.ip(&format!("address add {address}/32 dev {device}")).unwrap();
+        until(&format!("the address of {device} in the map"), LIMIT, || {
+            has_cidr(node, "198.18.77.1/32") && has_route(&pod, "198.18.77.1")
+        });
+        let config = Agent::coordinator_config(node, "addresses").unwrap();
+        assert!(config["nodeAddresses"].as_array().unwrap().contains(&json!(address)), "{config}");
+        node.ip(&match kind {
+            None => format!("address del {address}/32 dev {device}"),
+            Some(_) => format!("link del {device}"),
+        })
+        .unwrap();
+        until("the map without it", LIMIT, || {
+            !has_cidr(node, "198.18.77.1/32") && !has_route(&pod, "198.18.77.1")
+        });
+    }
     pod.del(plane, node).unwrap();
 }
 

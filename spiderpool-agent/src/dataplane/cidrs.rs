@@ -26,7 +26,11 @@ pub fn plan_cidrs(
     plan.extend(stay(&profile.connected, CidrKind::Connected));
     plan.extend(stay(&profile.routes, CidrKind::PoolRoute));
     // A node address inside a connected subnet is the reason why programs are needed at all.
-    plan.extend(steer(nodes.iter().copied().map(IpNet::from).collect(), CidrKind::Node));
+    let (gateways, nodes): (Vec<IpAddr>, Vec<IpAddr>) =
+        nodes.iter().copied().partition(|node| profile.gateways.contains(node));
+    let single = |ips: Vec<IpAddr>| ips.into_iter().map(IpNet::from).collect();
+    plan.extend(steer(single(nodes), CidrKind::Node));
+    plan.extend(steer(single(gateways), CidrKind::NodeGateway));
     plan
 }
 
@@ -71,6 +75,15 @@ mod tests {
                 "10.6.0.1/32 Steer Node",
             ]
         );
+    }
+
+    /// The program answers ARP requests for the kind Node alone.
+    #[test]
+    fn a_node_address_that_is_the_pods_gateway_is_of_a_kind_of_its_own() {
+        let gateways = ["10.6.0.1", "10.6.0.254"].map(|ip| ip.parse().unwrap()).into();
+        let profile = ProfileKey { gateways, ..ProfileKey::default() };
+        let kinds: Vec<_> = texts(&profile).into_iter().filter(|text| text.starts_with("10.6.")).collect();
+        assert_eq!(kinds, ["10.6.0.1/32 Steer NodeGateway"]);
     }
 
     /// Upstream's merge is per field: naming one kind leaves the others to SpiderCoordinator.

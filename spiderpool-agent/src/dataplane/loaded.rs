@@ -1,6 +1,8 @@
 //! Loaded programs and maps, reconciled with the inventory and the destinations.
 
-use spiderpool_dataplane::{AttachError, Dataplane, LoadError, MapError, NicsOrigin};
+use std::net::IpAddr;
+
+use spiderpool_dataplane::{AttachError, CidrKind, Dataplane, LoadError, MapError, NicsOrigin};
 use thiserror::Error;
 use tracing::{error, info};
 
@@ -163,10 +165,27 @@ impl Loaded {
             let without = (!key.needs_cluster()).then_some(&NO_CIDRS);
             let Some(cluster) = destinations.cluster.as_ref().or(without) else { continue };
             self.profiles.begin(profile);
-            self.maps.cidrs_set(profile, &plan_cidrs(cluster, &destinations.nodes, &key))?;
+            let nodes = self.node_addresses(profile, destinations)?;
+            self.maps.cidrs_set(profile, &plan_cidrs(cluster, &nodes, &key))?;
             self.profiles.finish(profile, key);
         }
         Ok(())
+    }
+
+    /// The node's addresses; until they are listed, those of the agent before.
+    fn node_addresses(
+        &self,
+        profile: u16,
+        destinations: &Destinations,
+    ) -> Result<Vec<IpAddr>, DataplaneError> {
+        if !destinations.nodes.is_empty() {
+            return Ok(destinations.nodes.clone());
+        }
+        let entries = self.maps.cidrs(profile)?.into_iter();
+        Ok(entries
+            .filter(|(_, _, kind)| matches!(kind, CidrKind::Node | CidrKind::NodeGateway))
+            .map(|(net, _, _)| net.addr())
+            .collect())
     }
 
     /// Empties the profiles that no NIC refers to any more; those that an earlier agent has left too.

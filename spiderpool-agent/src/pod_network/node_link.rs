@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
 use spiderpool_core::coordinator::{
-    Namespace, NodeLink, plan_host_neighbors, plan_host_routes, plan_pod_neighbors, plan_stale_neighbors,
-    pod_neighbors,
+    Namespace, NodeLink, gateways, plan_host_neighbors, plan_host_routes, plan_pod_neighbors,
+    plan_stale_neighbors, pod_neighbors,
 };
 use spiderpool_core::names::IfName;
 use spiderpool_net::block_on;
@@ -74,12 +74,13 @@ async fn plan_and_apply(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Res
     let mut steps = plan_host_neighbors(&link, &present, &addresses);
     steps.extend(plan_host_routes(&link, &present, nodes, &sources, &addresses));
     let devices: Vec<&IfName> = underlay.iter().map(|(nic, _)| *nic).chain([&link.pod]).collect();
-    let contents = Contents { neighbors: true, ..Contents::default() };
-    let known = executor.netlink(Namespace::Pod).snapshot_of(&devices, contents).await?.neighbors;
+    let contents = Contents { routes: true, neighbors: true, ..Contents::default() };
+    let present = executor.netlink(Namespace::Pod).snapshot_of(&devices, contents).await?;
+    let (known, gateways) = (&present.neighbors, gateways(&present.routes));
     let peer = cluster.nic.peer_mac.unwrap_or(cluster.nic.mac);
-    let wanted = pod_neighbors(&link, &underlay, peer, nodes);
-    steps.extend(plan_stale_neighbors(&link, peer, &known, &wanted));
-    steps.extend(plan_pod_neighbors(&known, wanted));
+    let wanted = pod_neighbors(&link, &underlay, peer, nodes, &gateways);
+    steps.extend(plan_stale_neighbors(&link, peer, known, &wanted));
+    steps.extend(plan_pod_neighbors(known, wanted));
     executor.apply(&steps).await?;
     Ok(steps.len())
 }

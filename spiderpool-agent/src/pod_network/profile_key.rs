@@ -1,6 +1,7 @@
 //! Which pods share a set of steered CIDRs.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_core::dataplane::OwnCidrs;
@@ -14,13 +15,15 @@ pub struct ProfileKey {
     pub routes: BTreeSet<IpNet>,
     /// What the pod's networks name in place of the cluster's CIDRs.
     pub own: OwnCidrs,
+    /// Next hops of the pod's routes by underlay NICs.
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 impl ProfileKey {
     /// `stay` are destinations that must not be steered: those of `connected` are subnets of NICs, the others routes.
     pub fn new(stay: BTreeSet<IpNet>, connected: &BTreeSet<IpNet>, own: OwnCidrs) -> Self {
         let (connected, routes) = stay.into_iter().partition(|net| connected.contains(net));
-        Self { connected, routes, own }
+        Self { connected, routes, own, gateways: BTreeSet::new() }
     }
 
     /// Whether the cluster's own CIDRs are part of it.

@@ -22,7 +22,10 @@ pub(super) fn reconcile_if_running(pod: &PodRecord, destinations: &Destinations)
 /// Reconciles a pod in its namespace.
 pub(super) fn reconcile(netns: &NetNs, pod: &PodRecord, destinations: &Destinations) {
     let (container_id, name) = (&pod.container_id, &pod.pod);
-    match reconcile_node_link(netns, pod, destinations) {
+    if destinations.nodes.is_empty() {
+        return; // not listed yet: what is there for the node's addresses stays
+    }
+    match node_link::refresh(netns, pod, &destinations.nodes) {
         Ok(0) => {}
         Ok(changes) => info!(%container_id, pod = %name, changes, "node link reconciled"),
         Err(error) => warn!(%error, %container_id, pod = %name, "node link cannot be reconciled"),
@@ -32,17 +35,6 @@ pub(super) fn reconcile(netns: &NetNs, pod: &PodRecord, destinations: &Destinati
         Ok(changes) => info!(%container_id, pod = %name, changes, "route hints reconciled"),
         Err(error) => warn!(%error, %container_id, pod = %name, "route hints cannot be reconciled"),
     }
-}
-
-fn reconcile_node_link(
-    netns: &NetNs,
-    pod: &PodRecord,
-    destinations: &Destinations,
-) -> Result<usize, NamespaceError> {
-    if destinations.nodes.is_empty() {
-        return Ok(0); // not listed yet
-    }
-    node_link::refresh(netns, pod, &destinations.nodes)
 }
 
 fn reconcile_hints(

@@ -1,6 +1,7 @@
 //! What is known of one sandbox: the pod, its attachments and its NICs.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -68,6 +69,9 @@ pub(crate) struct AttachmentRecord {
     pub if_name: IfName,
     /// What must not be steered.
     pub stay: Vec<IpNet>,
+    /// Next hops by underlay NICs.
+    #[serde(default)]
+    pub gateways: BTreeSet<IpAddr>,
     /// What must be steered, where the agent does not decide.
     #[serde(default)]
     pub own_cidrs: OwnCidrs,
@@ -114,6 +118,7 @@ impl PodRecord {
             network: request.attachment.network.clone(),
             if_name: request.attachment.if_name.clone(),
             stay: request.stay.clone(),
+            gateways: request.gateways.clone(),
             own_cidrs: request.own_cidrs.clone(),
             route_hints: request.route_hints,
         });
@@ -141,7 +146,8 @@ impl PodRecord {
         let stay = self.attachments.iter().flat_map(|attachment| &attachment.stay).map(IpNet::trunc);
         // A pod's own addresses never differ from one pod to the next in what they decide.
         let stay = stay.filter(|net| !own.contains(net)).collect();
-        ProfileKey::new(stay, &connected, self.own_cidrs())
+        let gateways = self.attachments.iter().flat_map(|attachment| &attachment.gateways).copied().collect();
+        ProfileKey { gateways, ..ProfileKey::new(stay, &connected, self.own_cidrs()) }
     }
 
     /// The CIDRs that its networks name.

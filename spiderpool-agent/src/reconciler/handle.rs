@@ -1,5 +1,6 @@
 //! The reconciler's thread, and the handle by which requests reach it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -10,12 +11,13 @@ use std::time::{Duration, Instant};
 use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
 use spiderpool_core::gc::ValidAttachments;
 use spiderpool_runtime::health::Condition;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Reconciler;
 use super::error::RegistrationError;
 use crate::dataplane::{DataplaneMetrics, DataplaneSettings, EbpfDataplane};
 use crate::destinations::{ClusterCidrs, Update};
+use crate::pod_network::PodNetworks;
 
 /// How often [`Reconciler::resync`] runs.
 const RESYNC_PERIOD: Duration = Duration::from_secs(5);
@@ -37,9 +39,15 @@ pub struct Handle {
     commands: Sender<Command>,
     /// Only the latest destinations count: carrying them into all pods takes longer than they may last.
     update: Arc<Mutex<Update>>,
+    pod_addresses: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
 impl Handle {
+    /// The addresses of the registered pods, as they change.
+    pub fn pod_addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.pod_addresses.clone()
+    }
+
     /// Gives a pod's NICs their ids and fills the maps.
     pub async fn register(&self, request: RegisterNics) -> Result<RegisteredNics, RegistrationError> {
         self.request(|answer| Command::Register(Box::new(request), answer)).await
@@ -97,10 +105,11 @@ pub fn start(
 ) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let (commands, received) = channel();
     let (tried, first_try) = oneshot::channel();
-    let handle = Handle { commands, update: Arc::default() };
+    let pods = PodNetworks::new(state_file);
+    let handle = Handle { commands, update: Arc::default(), pod_addresses: pods.addresses() };
     let update = Arc::clone(&handle.update);
     thread::Builder::new().name("reconciler".to_owned()).spawn(move || {
-        let mut reconciler = Reconciler::new(state_file, EbpfDataplane::new(settings, metrics, loaded));
+        let mut reconciler = Reconciler::new(pods, EbpfDataplane::new(settings, metrics, loaded));
         reconciler.resync();
         // The receiver may have been dropped.
         let _dropped = tried.send(());

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::path::PathBuf;
 
 use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{Nic, NicRole, RouteHints};
@@ -19,7 +19,7 @@ use spiderpool_runtime::health::{Health, Scope};
 
 use super::*;
 use crate::dataplane::{DataplaneMetrics, DataplaneSettings};
-use crate::pod_network::{ReservedId, StateFileError, state_file};
+use crate::pod_network::{PodNetworks, ReservedId, StateFileError, state_file};
 
 const UNDERLAY: &str = "10.6.0.9";
 
@@ -36,7 +36,10 @@ fn without_maps(folder: &Path, pods: &[(RegisterNics, NetnsIdentity)]) -> Reconc
         sizes: Sizes::default(),
     };
     let loaded = Health::default().condition("dataplane", Scope::Readiness);
-    Reconciler::new(state(folder), EbpfDataplane::new(settings, DataplaneMetrics::default(), loaded))
+    Reconciler::new(
+        PodNetworks::new(state(folder)),
+        EbpfDataplane::new(settings, DataplaneMetrics::default(), loaded),
+    )
 }
 
 fn state(folder: &Path) -> PathBuf {
@@ -71,6 +74,7 @@ fn request(container: &str) -> RegisterNics {
             nic("net1", NicRole::Underlay, &[&format!("{UNDERLAY}/16")]),
         ],
         stay: vec![],
+        gateways: std::collections::BTreeSet::new(),
         own_cidrs: OwnCidrs::default(),
         route_hints: RouteHints::Auto,
     }

@@ -1,6 +1,9 @@
 //! The coordinator registers a pod's NICs, the agent gives them ids and owns the map entries:
 //! bodies of `/v1/dataplane/nics`.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 pub use spiderpool_core::coordinator::RouteHints;
@@ -34,6 +37,9 @@ pub struct RegisterNics {
     /// routes, policyRoutes.
     #[serde(default)]
     pub stay: Vec<IpNet>,
+    /// Next hops of the pod's own routes by its underlay NICs.
+    #[serde(default)]
+    pub gateways: BTreeSet<IpAddr>,
     /// CIDRs that the network's configuration names itself; of the other kinds the agent's are steered.
     #[serde(default)]
     pub own_cidrs: OwnCidrs,

@@ -1,10 +1,13 @@
 //! Tells the agent of the pod's NICs.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
-    Config, NODE_LINK, NamespaceState, node_link_macs, own_policy_routes, unsteered_destinations,
+    Config, NODE_LINK, NamespaceState, gateways, node_link_macs, own_policy_routes, unsteered_destinations,
 };
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
@@ -51,7 +54,11 @@ impl Registration<'_> {
             nics.push(self.nic(other, NicRole::Underlay, None)?);
         }
         let mut stay = unsteered_destinations(&self.pod.routes, &config.first_nic);
+        let gateways = gateways(&self.pod.routes).into_iter();
+        let by_underlay = gateways.filter(|(dev, _)| **dev != config.first_nic && **dev != node_link);
+        let mut gateways: BTreeSet<IpAddr> = by_underlay.map(|(_, gateway)| gateway).collect();
         for route in own_policy_routes(config, self.pod, &self.request.nic) {
+            gateways.insert(route.gw);
             if !stay.contains(&route.dst) {
                 stay.push(route.dst);
             }
@@ -64,6 +71,7 @@ impl Registration<'_> {
             open_netns: open_netns(self.netns),
             nics,
             stay,
+            gateways,
             own_cidrs: config.own_cidrs.clone(),
             route_hints: config.route_hints,
         })
@@ -84,7 +92,7 @@ impl Registration<'_> {
 }
 
 /// The agent's answer for the plan: its node addresses without duplicates, in its order.
-pub(super) fn node_addresses(answer: &CoordinatorConfig) -> Vec<std::net::IpAddr> {
+pub(super) fn node_addresses(answer: &CoordinatorConfig) -> Vec<IpAddr> {
     let mut nodes = Vec::new();
     for address in &answer.node_addresses {
         if !nodes.contains(address) {

@@ -169,7 +169,7 @@ mod tests {
     /// A net1-bound IPv6 socket to the outside hung: the redirect found eth0's default route.
     #[test]
     fn an_ipv6_default_that_stepped_back_is_there_for_the_nics_own_addresses() {
-        let address = |dev: &str, net: &str| Address { dev: nic(dev), net: net.parse().unwrap() };
+        let address = |dev: &str, net: &str| Address::new(nic(dev), net.parse().unwrap());
         let addresses = [
             address("eth0", "fd44::2/128"),
             address("net1", "fe80::1/64"),

@@ -114,11 +114,15 @@ pub fn plan_host_routes(
 /// The node's addresses as neighbors in the pod: on the node link, and on each of these underlay NICs whose subnet
 /// has them, by the cluster NIC's host end: a macvlan never receives the node's answer, and without an entry no packet
 /// for it reaches the program.
+///
+/// Not an address that is the next hop of a route on that NIC (`gateways`), for example of a bridge on the node: what
+/// goes beyond it would have the wrong MAC, and the NIC can resolve it itself.
 pub fn pod_neighbors(
     link: &NodeLink,
     underlay: &[(&IfName, &[IpNet])],
     host_veth_mac: MacAddr,
     nodes: &[IpAddr],
+    gateways: &[(&IfName, IpAddr)],
 ) -> Vec<Neighbor> {
     let mut wanted = Vec::new();
     for node in nodes {
@@ -127,12 +131,17 @@ pub fn pod_neighbors(
             wanted.push(Neighbor { dev: link.pod.clone(), address: *node, mac: link.host_mac });
         }
         for (nic, addresses) in underlay {
-            if addresses.iter().any(|net| net.contains(node)) {
+            if addresses.iter().any(|net| net.contains(node)) && !gateways.contains(&(*nic, *node)) {
                 wanted.push(Neighbor { dev: (*nic).clone(), address: *node, mac: host_veth_mac });
             }
         }
     }
     wanted
+}
+
+/// The next hops of routes, each with its device.
+pub fn gateways(routes: &[Route]) -> Vec<(&IfName, IpAddr)> {
+    routes.iter().filter_map(|route| Some((&route.dev, route.gateway?))).collect()
 }
 
 /// Adds the neighbors that are missing.
@@ -211,7 +220,7 @@ mod tests {
         let addresses: [IpNet; 1] = ["10.6.0.9/16".parse().unwrap()];
         let neighbors = |nodes: &[&str]| {
             let nodes: Vec<_> = nodes.iter().map(|node| ip(node)).collect();
-            pod_neighbors(&link(), &[(&net1, &addresses)], PEER, &nodes)
+            pod_neighbors(&link(), &[(&net1, &addresses)], PEER, &nodes, &[])
         };
         let mut before = neighbors(&["10.6.0.1", "172.18.0.3"]);
         before.push(Neighbor { dev: net1.clone(), address: ip("10.6.0.7"), mac: other });
@@ -229,5 +238,27 @@ mod tests {
                 "pod: neigh replace 10.6.0.2 lladdr ee:ee:ee:ee:ee:ee dev net1 nud permanent",
             ]
         );
+    }
+
+    /// A bridge of the node is the underlay's gateway: what goes beyond must have the bridge's MAC.
+    #[test]
+    fn a_gateway_that_is_the_nodes_is_no_neighbor_on_its_nic() {
+        let (net1, net2): (IfName, IfName) = ("net1".parse().unwrap(), "net2".parse().unwrap());
+        let addresses: [IpNet; 1] = ["10.6.0.9/16".parse().unwrap()];
+        let route =
+            Route { gateway: Some(ip("10.6.0.1")), ..Route::new("0.0.0.0/0".parse().unwrap(), net1.clone()) };
+        let underlay = [(&net1, addresses.as_slice()), (&net2, addresses.as_slice())];
+        let nodes = [ip("10.6.0.1"), ip("10.6.0.2")];
+        let before = pod_neighbors(&link(), &underlay, PEER, &nodes, &[]);
+        let routes = [route];
+        let wanted = pod_neighbors(&link(), &underlay, PEER, &nodes, &gateways(&routes));
+        let shown: Vec<_> = wanted.iter().map(|n| format!("{} {}", n.dev, n.address)).collect();
+        assert_eq!(
+            shown,
+            ["sp0 10.6.0.1", "net2 10.6.0.1", "sp0 10.6.0.2", "net1 10.6.0.2", "net2 10.6.0.2"]
+        );
+        let stale = plan_stale_neighbors(&link(), PEER, &before, &wanted);
+        let shown: Vec<_> = stale.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["pod: neigh del 10.6.0.1 lladdr ee:ee:ee:ee:ee:ee dev net1"]);
     }
 }

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 
 use super::link::NODE_LINK;
 use super::node_link::{
-    NodeLink, plan_host_neighbors, plan_host_routes, plan_node_link, plan_pod_neighbors, pod_neighbors,
+    NodeLink, gateways, plan_host_neighbors, plan_host_routes, plan_node_link, plan_pod_neighbors,
+    pod_neighbors,
 };
 use super::{
     Config, Inputs, Namespace, NamespaceState, PlanError, PolicyRoute, RouteHints, Step, plan_default_routes,
@@ -51,7 +52,11 @@ pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<OverlayPlan, PlanError> {
     plan_sysctls(inputs, &addresses, &mut plan.links);
     plan_node_link(inputs, &node_link, &addresses, &mut plan.links);
     plan.links.extend(plan_host_neighbors(&node_link, inputs.host_end, &addresses));
-    let wanted = pod_neighbors(&node_link, &[(inputs.nic, &addresses)], inputs.host_veth_mac, inputs.nodes);
+    let mut gateways = gateways(&inputs.pod.routes);
+    let policies = own_policy_routes(inputs.config, inputs.pod, inputs.nic);
+    gateways.extend(policies.map(|policy| (inputs.nic, policy.gw)));
+    let underlay: [(&IfName, &[IpNet]); 1] = [(inputs.nic, &addresses)];
+    let wanted = pod_neighbors(&node_link, &underlay, inputs.host_veth_mac, inputs.nodes, &gateways);
     plan.links.extend(plan_pod_neighbors(&inputs.pod.neighbors, wanted));
     plan_routes(inputs, &node_link, &addresses, &mut plan.routes)?;
     Ok(plan)

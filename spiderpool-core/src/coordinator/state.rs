@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_addresses_that_ipam_gave_come_first() {
-        let address = |dev: &str, net: &str| Address { dev: dev.parse().unwrap(), net: net.parse().unwrap() };
+        let address = |dev: &str, net: &str| Address::new(dev.parse().unwrap(), net.parse().unwrap());
         let mut pod = NamespaceState {
             addresses: vec![
                 address("eth0", "10.6.0.5/32"),

@@ -106,8 +106,7 @@ mod tests {
     fn pod(owner: &str) -> (Vec<Address<IfName>>, Vec<Route>) {
         let addresses =
             [("eth0", "10.233.73.210/32"), ("eth0", "fd00:233::210/128"), ("net1", "10.6.212.145/16")];
-        let addresses =
-            addresses.map(|(dev, net)| Address { dev: nic(dev), net: net.parse().unwrap() }).to_vec();
+        let addresses = addresses.map(|(dev, net)| Address::new(nic(dev), net.parse().unwrap())).to_vec();
         let mut routes = vec![
             route("0.0.0.0/0", "eth0", Some("169.254.1.1")),
             Route { metric: 1024, ..route("::/0", "eth0", Some("fe80::ecee:eeff:feee:eeee")) },

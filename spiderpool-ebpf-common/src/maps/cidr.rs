@@ -28,6 +28,8 @@ pub enum CidrKind {
     Connected = 5,
     /// Route of the pool.
     PoolRoute = 6,
+    /// Address of the pod's own node that is the next hop of a route by an underlay NIC: its MAC is asked for there.
+    NodeGateway = 7,
 }
 
 /// What the trie `cluster_cidrs` compares, after the prefix length in bits.
@@ -93,6 +95,7 @@ impl CidrKind {
             4 => Self::Node,
             5 => Self::Connected,
             6 => Self::PoolRoute,
+            7 => Self::NodeGateway,
             _ => return None,
         })
     }

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use super::{run_egress, run_ingress};
+use crate::addr::Addr;
+use crate::maps::{CidrAction, CidrKind};
 use crate::model::Frame;
 use crate::model::frames::{self, SENDER};
-use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, at, mac, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, PROFILE, at, mac, tables};
 use crate::reason::Reason;
 use crate::rewrite::answer::NODE_MAC;
 use crate::state::LogEvent;
@@ -38,6 +40,17 @@ fn arp_for_the_node_is_answered() {
     assert_eq!(done.frame.bytes, want);
     assert_eq!(*tables.events.borrow(), [(NET1, LogEvent::NeighborAnswered)]);
     assert_eq!(run_ingress(&tables, NET1, &done.frame).reason, Reason::NotIp);
+}
+
+#[test]
+fn arp_for_a_node_address_that_is_the_gateway_passes() {
+    let mut tables = tables();
+    let IpAddr::V4(node) = at(Endpoint::Node, Family::V4) else { unreachable!() };
+    tables.cidrs.retain(|(_, _, entry)| entry.kind != CidrKind::Node as u8);
+    tables.cidr(PROFILE, Addr::v4(node.octets()), 32, CidrAction::Steer, CidrKind::NodeGateway);
+    let frame = frames::arp(v4(Endpoint::Nic(NET1)), node.octets());
+    let done = run_egress(&tables, NET1, &frame);
+    assert_eq!((done.verdict, done.reason, done.frame), (Verdict::Pass, Reason::NotIp, frame));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use spiderpool_core::ip::Family;
-use spiderpool_core::net::Address;
+use spiderpool_core::net::{Address, Scope};
 
 use super::{Netlink, NetlinkError};
 
@@ -107,5 +107,10 @@ pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Address> {
     // On a point-to-point link `Address` is the other end.
     let addr = local.or(address)?;
     let net = IpNet::new(addr, message.header.prefix_len).ok()?;
-    Some(Address { dev: message.header.index, net })
+    let scope = match message.header.scope {
+        AddressScope::Link => Scope::Link,
+        AddressScope::Host | AddressScope::Nowhere => Scope::Host,
+        _ => Scope::Global,
+    };
+    Some(Address { dev: message.header.index, net, scope })
 }

@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
     LinkMessage,
 };
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Link, Medium};
@@ -155,13 +155,17 @@ impl Netlink {
     }
 }
 
-/// `None` for a link whose name is not one, which no kernel makes.
+/// `None` for a link whose name is not one, which no kernel makes, and for a bridge's report of a port.
 pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Link> {
     let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) = message else {
         return None;
     };
-    let (mut name, mut mac, mut mtu, mut tx_queue_len, mut kind, mut peer) =
-        (None, None, 0, 0, String::new(), None);
+    // A bridge reports its ports too, in a family of its own and without most attributes.
+    if message.header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    let (mut name, mut mac, mut mtu, mut tx_queue_len, mut kind) = (None, None, 0, 0, String::new());
+    let (mut peer, mut peer_netns, mut master) = (None, None, None);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = text.parse().ok(),
@@ -169,6 +173,8 @@ pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(bytes) => mtu = bytes,
             LinkAttribute::TxQueueLen(packets) => tx_queue_len = packets,
             LinkAttribute::Link(index) => peer = Some(index),
+            LinkAttribute::LinkNetNsId(id) => peer_netns = Some(id),
+            LinkAttribute::Controller(index) => master = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 let found = infos.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k) } else { None });
                 kind = found.map(ToString::to_string).unwrap_or_default();
@@ -191,5 +197,7 @@ pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Link> {
             _ => Medium::Other,
         },
         peer,
+        peer_netns,
+        master,
     })
 }

@@ -36,6 +36,7 @@ fn request(container: &str, underlay: &str, host: u8) -> RegisterNics {
             nic(underlay, NicRole::Underlay, &format!("10.6.0.{host}/16")),
         ],
         stay: vec!["10.6.0.0/16".parse().unwrap()],
+        gateways: BTreeSet::new(),
         own_cidrs: OwnCidrs::default(),
         route_hints: RouteHints::Auto,
     }

@@ -26,6 +26,8 @@ fn link(index: u32, name: &str, kind: &str) -> Link {
         kind: kind.to_owned(),
         medium,
         peer: None,
+        peer_netns: None,
+        master: None,
     }
 }
 
@@ -59,9 +61,7 @@ impl Pod {
         Self {
             namespace: NamespaceState {
                 links: vec![link(1, "lo", ""), link(2, "eth0", "veth"), link(3, "net1", "macvlan")],
-                addresses: addresses
-                    .map(|(dev, net)| Address { dev: nic(dev), net: net.parse().unwrap() })
-                    .to_vec(),
+                addresses: addresses.map(|(dev, net)| Address::new(nic(dev), net.parse().unwrap())).to_vec(),
                 routes: vec![
                     route("0.0.0.0/0", "net1", Some("10.6.0.1"), 0),
                     route("0.0.0.0/0", "eth0", Some("169.254.1.1"), 0),
@@ -120,7 +120,7 @@ impl Pod {
                 Step::SetTxQueueLen { dev, length, .. } => {
                     pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.tx_queue_len = length);
                 }
-                Step::AddAddress { dev, net } => pod.addresses.push(Address { dev, net }),
+                Step::AddAddress { dev, net } => pod.addresses.push(Address::new(dev, net)),
                 Step::SetNeighbor { namespace: Namespace::Pod, neighbor } => pod.neighbors.push(neighbor),
                 Step::SetNeighbor { namespace: Namespace::Node, neighbor } => {
                     self.host_end.neighbors.push(neighbor);
@@ -190,7 +190,7 @@ fn a_second_underlay_nic_shares_the_node_link() {
     let plan = pod.plan("net1").unwrap();
     pod.apply(&plan);
     pod.namespace.links.push(link(10, "net2", "macvlan"));
-    pod.namespace.addresses.push(Address { dev: nic("net2"), net: "10.7.0.5/16".parse().unwrap() });
+    pod.namespace.addresses.push(Address::new(nic("net2"), "10.7.0.5/16".parse().unwrap()));
     pod.namespace.routes.push(route("10.7.0.0/16", "net2", None, 0));
     pod.namespace.routes.push(route("0.0.0.0/0", "net2", Some("10.7.0.1"), 0));
     let plan = pod.plan("net2").unwrap();
@@ -264,7 +264,7 @@ fn policy_routes_are_for_the_nics_that_reach_their_gateways() {
         [("net2", "10.6.0.77/16"), ("net3", "10.7.0.5/16")].into_iter().enumerate()
     {
         pod.namespace.links.push(link(10 + position as u32, name, "macvlan"));
-        pod.namespace.addresses.push(Address { dev: nic(name), net: address.parse().unwrap() });
+        pod.namespace.addresses.push(Address::new(nic(name), address.parse().unwrap()));
         assert_eq!(policy(&pod.plan(name).unwrap()), Vec::<String>::new(), "{name}");
     }
 }

@@ -1,0 +1,150 @@
+//! Which of the addresses on a node's devices are the node's own: pods reach them by their cluster NIC.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::net::{Address, Link, Scope};
+
+/// Dummy devices on which a service proxy (IPVS of kube-proxy, kube-router) keeps the addresses of Services.
+const SERVICE_DEVICES: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
+
+/// The node's own addresses among all that its devices have, in order. `pods` are addresses that pods have registered.
+///
+/// By scope, kind and place, never by the name of a device: a node's address may be on `lo`, on a dummy or on a bridge,
+/// and the gateway that a bridge is for pods is an address of the node too.
+pub fn node_addresses<'a>(
+    links: impl IntoIterator<Item = &'a Link>,
+    addresses: &[Address],
+    pods: &BTreeSet<IpAddr>,
+) -> Vec<IpAddr> {
+    let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
+    let own = |address: &&Address| {
+        let link = links.get(&address.dev);
+        link.is_some_and(|link| !is_of_services(link) && !is_host_end(link, addresses))
+    };
+    let found: BTreeSet<IpAddr> = addresses
+        .iter()
+        .filter(own)
+        // Whatever scope it was given: nobody else can use loopback and link-local addresses.
+        .filter(|address| address.scope == Scope::Global && Scope::of(address.net.addr()) == Scope::Global)
+        .map(|address| address.net.addr())
+        .filter(|ip| !ip.is_multicast() && !ip.is_unspecified() && !pods.contains(ip))
+        .collect();
+    found.into_iter().collect()
+}
+
+fn is_of_services(link: &Link) -> bool {
+    link.kind == "dummy" && SERVICE_DEVICES.contains(&link.name.as_str())
+}
+
+/// Whether it is the node's end of a pod's veth pair: the other end is in another network namespace, and it is a port
+/// of a bridge, or has nothing but single addresses, which are next hops for the pod. The uplink of a node that is a
+/// container itself is such a veth too, but has a subnet.
+fn is_host_end(link: &Link, addresses: &[Address]) -> bool {
+    let has_subnet = || {
+        let mut on_link = addresses.iter().filter(|a| a.dev == link.index && a.scope == Scope::Global);
+        on_link.any(|a| a.net.prefix_len() < a.net.max_prefix_len())
+    };
+    link.kind == "veth" && link.peer_netns.is_some() && (link.master.is_some() || !has_subnet())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Medium;
+
+    /// A device by name and kind, with the index 7.
+    fn link(name: &str, kind: &str) -> Link {
+        Link {
+            name: name.parse().unwrap(),
+            index: 7,
+            mac: None,
+            mtu: 1500,
+            tx_queue_len: 0,
+            up: true,
+            kind: kind.to_owned(),
+            medium: Medium::Ethernet,
+            peer: None,
+            peer_netns: None,
+            master: None,
+        }
+    }
+
+    #[track_caller]
+    fn check(link: &Link, addresses: &[&str], expect: &[&str]) {
+        let addresses: Vec<_> =
+            addresses.iter().map(|net| Address::new(link.index, net.parse().unwrap())).collect();
+        let found = node_addresses([link], &addresses, &BTreeSet::new());
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, expect, "{} {}", link.name, link.kind);
+    }
+
+    #[test]
+    fn addresses_count_whatever_the_device_is_called() {
+        for (name, kind) in [
+            ("eth0", ""),
+            ("bond0.100", "vlan"),
+            ("tunl0", "ipip"),
+            ("vxlan.calico", "vxlan"),
+            ("lo", ""),
+            ("lo1", "dummy"),
+            ("dummy0", "dummy"),
+            ("cni0", "bridge"),
+            ("cni-mgmt", "bridge"),
+            ("docker_gwbridge", "bridge"),
+            ("virbr0", "bridge"),
+            ("cilium_host", "veth"),
+            ("veth0", "veth"),
+            ("kube-ipvs0", "bridge"),
+        ] {
+            check(&link(name, kind), &["10.6.0.1/16"], &["10.6.0.1"]);
+            check(&link(name, kind), &["10.6.0.1/32", "fd00::1/128"], &["10.6.0.1", "fd00::1"]);
+        }
+    }
+
+    #[test]
+    fn addresses_of_services_do_not_count() {
+        check(&link("kube-ipvs0", "dummy"), &["10.96.0.10/32"], &[]);
+        check(&link("kube-dummy-if", "dummy"), &["10.96.0.10/32"], &[]);
+    }
+
+    #[test]
+    fn addresses_that_do_not_reach_beyond_host_or_link_do_not_count() {
+        let on_lo = ["127.0.0.1/8", "::1/128", "169.254.20.10/32", "fe80::1/64"];
+        check(&link("lo", ""), &on_lo, &[]);
+        let scopes = [(Scope::Global, 1), (Scope::Link, 0), (Scope::Host, 0)];
+        for (scope, count) in scopes {
+            // Whoever adds 127.0.0.2 may give it any scope.
+            let addresses = ["10.6.0.1/32", "127.0.0.2/8"]
+                .map(|net| Address { scope, ..Address::new(7, net.parse().unwrap()) });
+            let found = node_addresses([&link("lo", "")], &addresses, &BTreeSet::new());
+            assert_eq!(found.len(), count, "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn the_nodes_ends_of_pods_veth_pairs_do_not_count_a_nodes_own_veth_does() {
+        let veth = Link { peer_netns: Some(3), ..link("veth1a2b3c4d", "veth") };
+        check(&veth, &["10.244.1.1/32", "fd44::1/128"], &[]);
+        check(&Link { master: Some(9), ..veth.clone() }, &["10.244.1.1/24"], &[]);
+        // The uplink of a node that is a container, with a virtual address.
+        let uplink = Link { name: "eth0".parse().unwrap(), ..veth };
+        check(&uplink, &["172.18.0.2/16", "172.18.0.99/32"], &["172.18.0.2", "172.18.0.99"]);
+    }
+
+    #[test]
+    fn addresses_of_registered_pods_do_not_count() {
+        let addresses = ["10.6.0.1/16", "10.6.0.9/32"].map(|net| Address::new(7, net.parse().unwrap()));
+        let pods = ["10.6.0.9".parse().unwrap()].into();
+        assert_eq!(
+            node_addresses([&link("eth0", "")], &addresses, &pods),
+            ["10.6.0.1".parse::<IpAddr>().unwrap()]
+        );
+    }
+
+    #[test]
+    fn an_address_of_an_unknown_device_does_not_count() {
+        let address = Address::new(8, "10.6.0.1/16".parse().unwrap());
+        assert!(node_addresses([&link("eth0", "")], &[address], &BTreeSet::new()).is_empty());
+    }
+}
