@@ -14,3 +14,8 @@ pub const IPPOOL_RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
 pub const MULTUS_DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
 /// On a SpiderIPAddress: lets somebody other than Spiderpool delete an address in use.
 pub const ALLOW_DELETE: &str = "ipam.spidernet.io/allow-delete";
+
+/// On a pool: what has its allocations. A pool without it whose status has allocations is upstream's.
+pub const POOL_ALLOCATIONS: &str = "ipam.spidernet.io/allocations";
+/// The value on pools whose allocations are SpiderIPAddresses.
+pub const POOL_ALLOCATIONS_ADDRESSES: &str = "SpiderIPAddress";

@@ -91,13 +91,25 @@ fn spawn_reconcilers(
         instance: Some(context.environment.pod_name.clone()),
     };
     let recorder = Recorder::new(kube.client(), reporter);
-    let pods = Arc::new(PodReconciler::new(kube.clone(), state.clone(), settings, metrics.clone(), recorder));
+    let pods = Arc::new(PodReconciler::new(
+        kube.clone(),
+        state.clone(),
+        settings,
+        metrics.clone(),
+        recorder.clone(),
+    ));
     let (pod_queue, pod_workers) = work_queue();
     let reconciling = pods::run(Arc::clone(&pods), pod_workers, shutdown.clone());
     tasks.spawn(reconciling.instrument(info_span!("pods")));
     let (pool_queue, pool_workers) = work_queue();
-    let reconciling =
-        pools::run(kube, state.clone(), metrics, (pool_queue.clone(), pool_workers), shutdown.clone());
+    let reconciling = pools::run(
+        kube,
+        state.clone(),
+        metrics,
+        recorder,
+        (pool_queue.clone(), pool_workers),
+        shutdown.clone(),
+    );
     tasks.spawn(reconciling.instrument(info_span!("pools")));
     let dispatcher = Dispatcher { state: state.clone(), pods, pod_queue, pool_queue };
     tasks.spawn(dispatcher.run(changed, shutdown.clone()));

@@ -6,6 +6,7 @@
 
 mod object;
 mod overlaps;
+mod owner;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::watch::Index;
 use overlaps::Overlaps;
 
 pub use object::{PoolObject, parse};
+pub use owner::{AllocationOwner, is_marked};
 
 /// What a pool's spec means, or everything that is wrong with it.
 pub type ParsedSpec = Result<Arc<Pool>, Arc<PoolError>>;
@@ -52,14 +54,30 @@ pub struct IndexedPool<T = ()> {
     pub extra: T,
     /// The spec that was read last.
     spec: Option<ParsedSpec>,
-    /// Whether that is the spec of `generation`.
+    /// Whether that is the spec of `generation`, and the owner is known.
     is_current: bool,
+    /// Who has addresses of it, as it was read last.
+    owner: AllocationOwner,
+    /// Whether its metadata says that SpiderIPAddresses have them.
+    is_marked: bool,
+    /// `metadata.resourceVersion`.
+    resource_version: Option<String>,
 }
 
 impl<T> IndexedPool<T> {
     /// The spec of the pool's generation; `None` while it is not read.
     pub fn spec(&self) -> Option<&ParsedSpec> {
         self.spec.as_ref().filter(|_| self.is_current)
+    }
+
+    /// Who has addresses of it.
+    pub fn owner(&self) -> AllocationOwner {
+        self.owner
+    }
+
+    /// Whether its metadata says that SpiderIPAddresses have them.
+    pub fn is_marked(&self) -> bool {
+        self.is_marked
     }
 
     /// The pool if its spec has been read and is valid, also that of an earlier generation.
@@ -90,17 +108,25 @@ impl<T> PoolIndex<T> {
         let indexed = self.pools.get(name)?;
         let spec = indexed.spec()?.clone();
         let shared = self.overlaps.of_pool(name.as_str()).map(|(other, ranges)| (other, ranges.clone()));
-        let conflict =
-            spec.as_ref().ok().and_then(|pool| self.conflict(pool, indexed.created.as_ref(), shared));
+        let conflict = spec
+            .as_ref()
+            .ok()
+            .and_then(|pool| self.conflict(pool, indexed.owner, indexed.created.as_ref(), shared));
         Some(PoolEntry { spec, terminating: indexed.terminating, conflict })
     }
 
     /// Who else has addresses of a pool that need not be in the index.
-    pub fn find_conflict(&self, meta: &ObjectMeta, pool: &Pool) -> Option<PoolConflict> {
+    pub fn find_conflict(
+        &self,
+        meta: &ObjectMeta,
+        pool: &Pool,
+        owner: AllocationOwner,
+    ) -> Option<PoolConflict> {
         let others = self.pools.values().filter_map(IndexedPool::last_valid);
         let others = others.filter(|other| other.name != pool.name);
         let shared = others.map(|other| (&other.name, shared_addresses(pool, other)));
-        self.conflict(pool, meta.creation_timestamp.as_ref(), shared.filter(|(_, ranges)| !ranges.is_empty()))
+        let shared = shared.filter(|(_, ranges)| !ranges.is_empty());
+        self.conflict(pool, owner, meta.creation_timestamp.as_ref(), shared)
     }
 
     /// Of two pools that share addresses the older one goes on. One that does not serve is in nobody's way, and a
@@ -108,9 +134,13 @@ impl<T> PoolIndex<T> {
     fn conflict<'a>(
         &self,
         pool: &Pool,
+        owner: AllocationOwner,
         created: Option<&Time>,
         mut shared: impl Iterator<Item = (&'a PoolName, Vec<IpRange>)>,
     ) -> Option<PoolConflict> {
+        if owner == AllocationOwner::Upstream {
+            return Some(PoolConflict::NotImported { pool: pool.name.clone() });
+        }
         let is_older = |name: &PoolName| {
             let other = self.pools.get(name).filter(|other| other.is_serving());
             let age = |created: Option<&Time>| created.map(|at| at.0);
@@ -194,9 +224,18 @@ impl<T> PoolIndex<T> {
         let after = if meta.generation < before.generation {
             before
         } else {
-            let is_current =
-                before.is_current && meta.generation.is_some() && meta.generation == before.generation;
-            IndexedPool { spec: before.spec, is_current, ..indexed(meta, extra) }
+            let after = indexed(meta, extra);
+            let is_same = meta.generation.is_some() && meta.generation == before.generation;
+            // Until a pool is marked, upstream's agents may begin to allocate from it, and its status alone says so.
+            let is_owner_known = match before.owner {
+                _ if after.is_marked => true,
+                _ if before.is_marked => false,
+                AllocationOwner::Nobody => before.resource_version == after.resource_version,
+                AllocationOwner::Ours | AllocationOwner::Upstream => true,
+            };
+            let owner = if after.is_marked { AllocationOwner::Ours } else { before.owner };
+            let is_current = before.is_current && is_same && is_owner_known;
+            IndexedPool { spec: before.spec, is_current, owner, ..after }
         };
         self.pools.insert(name, after);
     }
@@ -212,7 +251,7 @@ impl<T> PoolIndex<T> {
     }
 
     /// The spec of a pool has been read. One of an earlier generation, or of another pool of the name, is ignored.
-    pub fn apply_spec(&mut self, meta: &ObjectMeta, spec: ParsedSpec) {
+    pub fn apply_spec(&mut self, meta: &ObjectMeta, spec: ParsedSpec, owner: AllocationOwner) {
         let Some(name) = pool_name(meta) else { return };
         let Some(indexed) = self.pools.get_mut(&name) else { return };
         if indexed.uid != meta.uid.as_deref().unwrap_or_default() || meta.generation < indexed.generation {
@@ -221,6 +260,9 @@ impl<T> PoolIndex<T> {
         indexed.generation = meta.generation;
         indexed.terminating = meta.deletion_timestamp.is_some();
         indexed.is_current = true;
+        indexed.owner = owner;
+        indexed.is_marked = is_marked(meta);
+        indexed.resource_version.clone_from(&meta.resource_version);
         match &spec {
             Ok(pool) if !pool.disabled => {
                 let others = self.pools.values().filter_map(IndexedPool::last_valid).map(AsRef::as_ref);
@@ -260,6 +302,9 @@ fn indexed<T>(meta: &ObjectMeta, extra: T) -> IndexedPool<T> {
         extra,
         spec: None,
         is_current: false,
+        owner: if is_marked(meta) { AllocationOwner::Ours } else { AllocationOwner::Nobody },
+        is_marked: is_marked(meta),
+        resource_version: meta.resource_version.clone(),
     }
 }
 

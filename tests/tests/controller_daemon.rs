@@ -391,6 +391,47 @@ async fn the_finalizer_of_a_deleted_pool_is_removed_when_no_address_is_in_use() 
     controller.stop().unwrap();
 }
 
+/// Installed over upstream: who has the addresses its status alone says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_with_upstreams_allocations_is_left_alone_until_it_is_marked() {
+    let bench = Bench::new("upstreams").await;
+    bench.pool("p", "10.134.0.0/24", &["10.134.0.2-10.134.0.9"], &json!({}));
+    let (name, plane) = (bench.name("p"), ControlPlane::shared());
+    let records = r#"{"10.134.0.2":{"pod":"ns1/web","podUid":"u1"}}"#;
+    let status =
+        json!({"status": {"allocatedIPs": records, "allocatedIPCount": 1, "totalIPCount": 8}}).to_string();
+    plane
+        .kubectl(&["patch", "spiderippool", &name, "--subresource=status", "--type=merge", "-p", &status])
+        .unwrap();
+    let controller = controller(&bench, "a", &[]).await;
+    let ready = || object("spiderippool", &name).unwrap()["status"]["conditions"][0].clone();
+    bench.until("the condition says so", async || ready()["reason"] == json!("NotImported")).await;
+    let pool = object("spiderippool", &name).unwrap();
+    assert_eq!(pool["status"]["allocatedIPs"], json!(records));
+    assert!(pool["metadata"].get("finalizers").is_none() && pool["metadata"].get("annotations").is_none());
+    let field = format!("involvedObject.name={name}");
+    let events = ["get", "events", "-A", "--field-selector", &field, "-o", "jsonpath={.items[*].reason}"];
+    bench.until("an Event says so", async || plane.kubectl(&events).unwrap() == "NotImported").await;
+
+    let agent = bench.agent("n1").await;
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let refused = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap();
+    let text = format!("{:?}", refused.ok().unwrap_err());
+    assert!(text.contains(&format!("IPPool {name} has addresses in use in status.allocatedIPs")), "{text}");
+
+    // Nobody uses them any more.
+    let mark = "ipam.spidernet.io/allocations=SpiderIPAddress";
+    plane.kubectl(&["annotate", "spiderippool", &name, mark]).unwrap();
+    bench
+        .until("a pod gets an address", async || {
+            agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().is_ok()
+        })
+        .await;
+    bench.until("the pool is ready", async || ready()["status"] == json!("True")).await;
+    agent.stop().unwrap();
+    controller.stop().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_say_which_pools_serve_nobody_and_why() {
     let bench = Bench::new("conditions").await;

@@ -1,6 +1,9 @@
 //! The specs of pools. The watch brings their metadata alone: a status changes twice a second in busy times and may be
 //! half a megabyte, would be sent to every agent, and none has a use for it.
 //!
+//! Whether a pool has upstream's allocations its status says, until the leader has marked it: a pool without mark is read
+//! again when it changes.
+//!
 //! A spec is read once per generation, by the request that needs it or, soon after the watch has seen the change, in
 //! the background. Which pools are default ones and which overlap only all specs together say: they are listed, in
 //! pages, when the watch has listed for the first time, and an ADD waits a while for that. From then on a pool that
@@ -20,7 +23,7 @@ use spiderpool_core::ipam::PoolEntry;
 use spiderpool_core::names::PoolName;
 use spiderpool_runtime::health::Condition;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
-use spiderpool_runtime::pools::{PoolIndex, PoolObject, parse};
+use spiderpool_runtime::pools::{AllocationOwner, PoolIndex, PoolObject, parse};
 use spiderpool_runtime::watch::Shared;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -231,10 +234,10 @@ impl Inner {
         let api = Api::<PoolObject>::all(self.kube.client());
         let object = self.kube.read(api.get_opt(name.as_str())).await.map_err(Arc::new)?;
         Ok(object.map(|object| {
-            let (meta, spec) = (object.meta(), parse(&object));
+            let (meta, spec, owner) = (object.meta(), parse(&object), AllocationOwner::of(&object));
             self.index.write(|index| {
-                index.apply_spec(meta, spec.clone());
-                let conflict = spec.as_ref().ok().and_then(|pool| index.find_conflict(meta, pool));
+                index.apply_spec(meta, spec.clone(), owner);
+                let conflict = spec.as_ref().ok().and_then(|pool| index.find_conflict(meta, pool, owner));
                 PoolEntry { spec, terminating: meta.deletion_timestamp.is_some(), conflict }
             })
         }))
@@ -250,8 +253,8 @@ impl Inner {
                 pool.is_none_or(|pool| pool.spec().is_some())
             };
             if !self.index.read(is_current) {
-                let spec = parse(&object);
-                self.index.write(|index| index.apply_spec(meta, spec));
+                let (spec, owner) = (parse(&object), AllocationOwner::of(&object));
+                self.index.write(|index| index.apply_spec(meta, spec, owner));
             }
         };
         let pools = self.kube.pages_of(&api, PAGE, store).await?;

@@ -1,7 +1,9 @@
 //! The reconciler of pools: their status, bitmaps of their addresses for agents that pick, and their finalizer. What it
 //! writes are views: an allocation depends on the addresses themselves.
 
+mod claim;
 mod conditions;
+mod events;
 mod finalizer;
 mod reconcile;
 mod status;
@@ -9,6 +11,7 @@ mod usage;
 mod usage_store;
 
 use backon::Retryable as _;
+use kube::runtime::events::Recorder;
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
@@ -31,6 +34,7 @@ pub(super) async fn run(
     kube: Kubernetes,
     state: Shared<ClusterState>,
     metrics: Metrics,
+    recorder: Recorder,
     (queue, workers): (WorkQueue<PoolKey>, Workers<PoolKey>),
     shutdown: CancellationToken,
 ) {
@@ -41,6 +45,6 @@ pub(super) async fn run(
     let Some(Ok(usage)) = shutdown.run_until_cancelled(load).await else { return };
     // Also of pools that are gone.
     enqueue(usage.stored().read(|stored| stored.pools().collect::<Vec<_>>()), &queue);
-    let reconciler = PoolReconciler::new(kube, state, usage, metrics);
+    let reconciler = PoolReconciler::new(kube, state, usage, metrics, recorder);
     workers.run(WORKERS, &reconciler, &shutdown).await;
 }

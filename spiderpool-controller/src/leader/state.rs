@@ -15,5 +15,5 @@ pub(crate) mod slim;
 
 pub(crate) use cluster_state::ClusterState;
 pub(crate) use evaluate::{ObservedPod, PodAction, Policy};
-pub(crate) use pools::{LeaderPool, StatusDigest};
+pub(crate) use pools::{LeaderFields, LeaderPool, StatusDigest};
 pub(crate) use slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};

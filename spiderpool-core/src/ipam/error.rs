@@ -269,7 +269,7 @@ pub enum Rejection {
     #[error(transparent)]
     Invalid(Arc<PoolError>),
     /// Some of its addresses are somebody else's.
-    #[error("{0}: change its spec.ips or spec.excludeIPs, or name another one")]
+    #[error("{0}: {remedy}, or name another one", remedy = .0.remedy())]
     Conflict(PoolConflict),
 }
 

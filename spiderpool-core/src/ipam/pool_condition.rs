@@ -3,6 +3,11 @@
 use super::PoolEntry;
 use super::pool::PoolConflict;
 
+/// The reason of a pool whose spec does not make sense.
+pub const INVALID_SPEC: &str = "InvalidSpec";
+/// The reason of a pool with upstream's allocations.
+pub const NOT_IMPORTED: &str = "NotImported";
+
 /// A condition of a pool, without its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolCondition {
@@ -44,9 +49,21 @@ pub fn pool_conditions(entry: &PoolEntry) -> Vec<PoolCondition> {
         |holds, reason, message| PoolCondition { kind: PoolConditionKind::Ready, holds, reason, message };
     let pool = match &entry.spec {
         Ok(pool) => pool,
-        Err(error) => return vec![ready(false, "InvalidSpec", error.to_string())],
+        Err(error) => return vec![ready(false, INVALID_SPEC, error.to_string())],
     };
-    let mut conditions = vec![if entry.terminating {
+    let conflict = |conflict: &PoolConflict| {
+        let reason = match conflict {
+            PoolConflict::NotImported { .. } => NOT_IMPORTED,
+            PoolConflict::OlderPool { .. } => "OverlapsOlderPool",
+            PoolConflict::ServiceCidr { .. } => "OverlapsServiceCIDR",
+        };
+        ready(false, reason, format!("{conflict}: {}", conflict.remedy()))
+    };
+    let not_imported = entry.conflict.as_ref().filter(|one| matches!(one, PoolConflict::NotImported { .. }));
+    // Before all else: a later leader takes any other reason for a sign that the pool is served already.
+    let mut conditions = vec![if let Some(not_imported) = not_imported {
+        conflict(not_imported)
+    } else if entry.terminating {
         ready(false, "Terminating", "the pool is deleted when none of its addresses is in use".to_owned())
     } else if pool.disabled {
         ready(
@@ -54,12 +71,8 @@ pub fn pool_conditions(entry: &PoolEntry) -> Vec<PoolCondition> {
             "Disabled",
             "spec.disable is set: pods keep what they have and get nothing new".to_owned(),
         )
-    } else if let Some(conflict) = &entry.conflict {
-        let reason = match conflict {
-            PoolConflict::OlderPool { .. } => "OverlapsOlderPool",
-            PoolConflict::ServiceCidr { .. } => "OverlapsServiceCIDR",
-        };
-        ready(false, reason, format!("{conflict}: change spec.ips or spec.excludeIPs"))
+    } else if let Some(other) = &entry.conflict {
+        conflict(other)
     } else {
         ready(true, "Valid", "pods get addresses from the pool".to_owned())
     }];
@@ -110,8 +123,11 @@ mod tests {
         check_ready(&PoolEntry { terminating: true, ..valid.clone() }, false, "Terminating", "deleted");
         let (pool, older) = ("p".parse().unwrap(), "old".parse().unwrap());
         let conflict = PoolConflict::OlderPool { pool, older, ranges: vec!["10.6.0.1".parse().unwrap()] };
-        let overlapping = PoolEntry { conflict: Some(conflict), ..valid };
+        let overlapping = PoolEntry { conflict: Some(conflict), ..valid.clone() };
         check_ready(&overlapping, false, "OverlapsOlderPool", "the older IPPool old in 10.6.0.1: change");
+        let conflict = PoolConflict::NotImported { pool: "p".parse().unwrap() };
+        let of_upstream = PoolEntry { conflict: Some(conflict), terminating: true, ..valid };
+        check_ready(&of_upstream, false, NOT_IMPORTED, "status.allocatedIPs");
     }
 
     #[test]

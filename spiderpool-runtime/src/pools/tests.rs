@@ -17,7 +17,7 @@ fn meta(object: &PoolObject) -> PartialObjectMeta<SpiderIPPool> {
 /// The watch has seen the object, and its spec has been read.
 fn apply(index: &mut PoolIndex, object: &PoolObject) {
     index.apply(meta(object));
-    index.apply_spec(&meta(object).metadata, parse(object));
+    index.apply_spec(&meta(object).metadata, parse(object), AllocationOwner::of(object));
 }
 
 fn spec(ips: &str) -> Value {
@@ -41,7 +41,7 @@ fn a_list_of_unchanged_generations_leaves_nothing_to_read() {
     index.reset(list());
     assert_eq!(index.unread().len(), 3);
     for pool in &pools {
-        index.apply_spec(&meta(pool).metadata, parse(pool));
+        index.apply_spec(&meta(pool).metadata, parse(pool), AllocationOwner::of(pool));
     }
     index.reset(list());
     assert!(index.unread().is_empty() && index.entry(&name("p1")).is_some());
@@ -63,7 +63,7 @@ fn a_spec_counts_until_the_next_generation_is_read() {
     index.apply(meta(&second));
     // An allocation needs the new one; meanwhile the old one says what is known.
     assert_eq!((usable(&index), index.defaults().len()), (None, 1));
-    index.apply_spec(&meta(&second).metadata, parse(&second));
+    index.apply_spec(&meta(&second).metadata, parse(&second), AllocationOwner::of(&second));
     assert_eq!((usable(&index), index.defaults().len()), (Some(1), 0));
     index.delete(&meta(&second));
     assert!(index.is_empty());
@@ -76,9 +76,9 @@ fn an_older_state_changes_nothing() {
         (object("p", "u", 1, &spec("10.6.0.1-10.6.0.9")), object("p", "u", 2, &spec("10.6.0.1")));
     index.apply(meta(&first));
     // The read was ahead of the watch.
-    index.apply_spec(&meta(&second).metadata, parse(&second));
+    index.apply_spec(&meta(&second).metadata, parse(&second), AllocationOwner::of(&second));
     index.apply(meta(&first));
-    index.apply_spec(&meta(&first).metadata, parse(&first));
+    index.apply_spec(&meta(&first).metadata, parse(&first), AllocationOwner::of(&first));
     index.apply(meta(&second));
     assert_eq!(usable(&index), Some(1));
 }
@@ -92,12 +92,12 @@ fn a_list_that_goes_back_in_time_counts() {
     let narrow = object("p", "u", 4, &spec("10.6.0.1-10.6.0.50"));
     index.reset(vec![meta(&narrow)]);
     assert_eq!((index.unread(), usable(&index)), ([name("p")].into(), None));
-    index.apply_spec(&meta(&narrow).metadata, parse(&narrow));
+    index.apply_spec(&meta(&narrow).metadata, parse(&narrow), AllocationOwner::of(&narrow));
     assert_eq!(usable(&index), Some(50));
     let other = object("p", "u", 5, &spec("10.6.0.1-10.6.0.7"));
     index.apply(meta(&other));
     assert_eq!(usable(&index), None, "another generation 5");
-    index.apply_spec(&meta(&other).metadata, parse(&other));
+    index.apply_spec(&meta(&other).metadata, parse(&other), AllocationOwner::of(&other));
     assert_eq!(usable(&index), Some(7));
 }
 
@@ -124,13 +124,13 @@ fn a_pool_that_was_made_anew_is_another() {
     apply(&mut index, &before);
     let anew = object("p", "u-2", 1, &spec("10.6.0.1"));
     index.apply(meta(&anew));
-    index.apply_spec(&meta(&before).metadata, parse(&before));
+    index.apply_spec(&meta(&before).metadata, parse(&before), AllocationOwner::of(&before));
     assert_eq!(usable(&index), None);
-    index.apply_spec(&meta(&anew).metadata, parse(&anew));
+    index.apply_spec(&meta(&anew).metadata, parse(&anew), AllocationOwner::of(&anew));
     assert_eq!(usable(&index), Some(1));
     // A pool that the watch has not seen, or sees no more, comes by no spec.
     index.delete(&meta(&anew));
-    index.apply_spec(&meta(&anew).metadata, parse(&anew));
+    index.apply_spec(&meta(&anew).metadata, parse(&anew), AllocationOwner::of(&anew));
     assert!(index.is_empty());
 }
 
@@ -220,7 +220,9 @@ fn a_pool_in_a_service_cidr_serves_nobody() {
     let text = "IPPool a overlaps the Service CIDR 10.6.0.0/24 in 10.6.0.9";
     assert_eq!(conflict(&index, "a").as_deref(), Some(text));
     let unknown = object("new", "u", 1, &spec("10.6.0.8"));
-    let found = index.find_conflict(&meta(&unknown).metadata, &parse(&unknown).unwrap()).unwrap();
+    let found = index
+        .find_conflict(&meta(&unknown).metadata, &parse(&unknown).unwrap(), AllocationOwner::Nobody)
+        .unwrap();
     assert_eq!(found.to_string(), "IPPool new overlaps the Service CIDR 10.6.0.0/24 in 10.6.0.8");
 }
 
@@ -265,9 +267,45 @@ proptest! {
                 let number: u8 = name.as_str()[1..].parse().unwrap();
                 let meta = created(name.as_str(), (number * 7) % 5, 1, &spec("10.6.0.1"));
                 let meta = meta.meta();
-                let expected = entry.spec.as_ref().ok().and_then(|pool| index.find_conflict(meta, pool));
+                let expected = entry.spec.as_ref().ok().and_then(|pool| index.find_conflict(meta, pool, AllocationOwner::Nobody));
                 prop_assert_eq!(&entry.conflict, &expected);
             }
         }
     }
+}
+
+fn with_records(object: &Value, version: &str, records: &str) -> PoolObject {
+    let mut object = object.clone();
+    object["metadata"]["resourceVersion"] = json!(version);
+    object["status"] = json!({"allocatedIPs": records});
+    serde_json::from_value(object).unwrap()
+}
+
+/// Upstream's agents are still there while ours replace them, node by node.
+#[test]
+fn a_pool_with_upstreams_allocations_serves_nobody_until_it_is_marked() {
+    let is_refused = |index: &PoolIndex| {
+        let conflict = index.entry(&name("p")).unwrap().conflict;
+        matches!(conflict, Some(PoolConflict::NotImported { .. }))
+    };
+    let pool = json!({
+        "metadata": {"name": "p", "uid": "u", "generation": 1, "annotations": {}}, "spec": spec("10.6.0.1"),
+    });
+    let records = r#"{"10.6.0.1":{"pod":"ns1/web","podUid":"u1"}}"#;
+    let mut index = PoolIndex::default();
+    apply(&mut index, &with_records(&pool, "1", "{}"));
+    assert!(!is_refused(&index), "nobody has addresses of it");
+    let used = with_records(&pool, "2", records);
+    index.apply(meta(&used));
+    assert_eq!(index.unread(), [name("p")].into(), "its status has to be read");
+    apply(&mut index, &used);
+    assert!(is_refused(&index));
+    index.apply(meta(&with_records(&pool, "3", records)));
+    assert!(index.unread().is_empty() && is_refused(&index), "half a megabyte is not read for each change");
+    let mut marked = pool.clone();
+    marked["metadata"]["annotations"] = json!({"ipam.spidernet.io/allocations": "SpiderIPAddress"});
+    index.apply(meta(&with_records(&marked, "4", records)));
+    assert!(index.unread().is_empty() && !is_refused(&index));
+    index.apply(meta(&with_records(&pool, "5", records)));
+    assert_eq!(index.unread(), [name("p")].into(), "the mark is gone");
 }

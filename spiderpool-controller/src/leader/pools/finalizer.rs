@@ -1,9 +1,7 @@
-//! Our finalizer on pools: a pool that is being deleted stays until none of its addresses is in use. Upstream's webhook
-//! sets it; the leader does it where none has.
+//! The end of a pool: our finalizer goes when none of its addresses is in use.
 
 use kube::Api;
-use kube::api::{ListParams, Patch};
-use serde_json::json;
+use kube::api::ListParams;
 use spiderpool_api::crd::{FINALIZER, SpiderIPAddress, SpiderIPPool};
 use spiderpool_api::labels;
 use spiderpool_core::ipam::address_name::label_value;
@@ -11,24 +9,6 @@ use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use tracing::info;
 
 use crate::patch_parameters;
-
-/// Adds the finalizer to the pool with this UID, unless it is being deleted.
-pub(super) async fn add(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), ApiFailure> {
-    let pools = Api::<SpiderIPPool>::all(kube.client());
-    let Some(pool) = kube.read(pools.get_metadata_opt(name)).await? else { return Ok(()) };
-    let meta = &pool.metadata;
-    let mut finalizers = meta.finalizers.clone().unwrap_or_default();
-    let is_there = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
-    if meta.uid.as_deref() != Some(uid) || meta.deletion_timestamp.is_some() || is_there {
-        return Ok(());
-    }
-    finalizers.push(FINALIZER.to_owned());
-    // Others' finalizers are in the list too: it must not have changed.
-    let patch = json!({"metadata": {"resourceVersion": meta.resource_version, "finalizers": finalizers}});
-    kube.write(pools.patch_metadata(name, &patch_parameters(), &Patch::Merge(patch))).await?;
-    info!(pool = name, "finalizer added");
-    Ok(())
-}
 
 /// Removes the finalizer of the pool with this UID if it is being deleted and the API server has no address of it.
 pub(super) async fn remove_when_unused(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), ApiFailure> {

@@ -6,14 +6,18 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::Patch;
+use kube::runtime::events::Recorder;
 use serde_json::Value;
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
+use spiderpool_runtime::pools::AllocationOwner;
 use spiderpool_runtime::watch::Shared;
 use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::claim::{self, Claim};
+use super::events::PoolEvents;
 use super::usage_store::UsageStore;
 use super::{finalizer, status};
 use crate::leader::metrics::Metrics;
@@ -28,7 +32,7 @@ const USAGE_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) enum PoolKey {
     /// Its bitmaps.
     Usage(Arc<str>),
-    /// Its status, `spec.ipVersion` if it is absent, and its finalizer.
+    /// Its status, `spec.ipVersion` if it is absent, and its finalizer and mark.
     Object(Arc<str>),
 }
 
@@ -47,6 +51,7 @@ pub(super) struct PoolReconciler {
     pools: Api<SpiderIPPool>,
     usage: UsageStore,
     metrics: Metrics,
+    events: PoolEvents,
 }
 
 impl PoolReconciler {
@@ -55,28 +60,33 @@ impl PoolReconciler {
         state: Shared<ClusterState>,
         usage: UsageStore,
         metrics: Metrics,
+        recorder: Recorder,
     ) -> Self {
-        Self { pools: Api::all(kube.client()), kube, state, usage, metrics }
+        let events = PoolEvents::new(recorder);
+        Self { pools: Api::all(kube.client()), kube, state, usage, metrics, events }
     }
 
     async fn write_object(&self, pool: &str) -> Result<(), ApiFailure> {
-        let (status, version, unused, unguarded) = self.state.read(|state| {
+        let (status, version, unused, unclaimed) = self.state.read(|state| {
             let Some(known) = state.pools.get(pool) else { return (None, None, None, None) };
-            let is_unused = known.extra.is_finalizing && state.addresses.count(pool) == 0;
+            let is_unused = known.extra.is_finalizing
+                && state.addresses.count(pool) == 0
+                && known.owner() != AllocationOwner::Upstream;
             let unused = is_unused.then(|| known.uid.clone());
-            let unguarded = known.extra.needs_finalizer.then(|| known.uid.clone());
+            let unclaimed = Claim::of(known).map(|_| known.uid.clone());
             let status = status::plan(state, pool, known, Timestamp::now());
-            (status, status::plan_version(known), unused, unguarded)
+            (status, status::plan_version(known), unused, unclaimed)
         });
-        if let Some(uid) = unguarded {
-            finalizer::add(&self.kube, pool, &uid).await?;
+        if let Some(uid) = unclaimed {
+            claim::write(&self.kube, pool, &uid).await?;
         }
         if let Some(patch) = version {
             self.patch(pool, patch, Part::Spec).await?;
         }
         if let Some(patch) = status {
-            self.patch(pool, patch, Part::Status).await?;
+            let written = self.patch(pool, patch, Part::Status).await?;
             self.metrics.pool_status_writes.inc();
+            self.events.report(&written).await;
         }
         match unused {
             Some(uid) => finalizer::remove_when_unused(&self.kube, pool, &uid).await,
@@ -84,7 +94,7 @@ impl PoolReconciler {
         }
     }
 
-    async fn patch(&self, pool: &str, patch: Value, part: Part) -> Result<(), ApiFailure> {
+    async fn patch(&self, pool: &str, patch: Value, part: Part) -> Result<SpiderIPPool, ApiFailure> {
         let (patch, parameters) = (Patch::Merge(patch), patch_parameters());
         let request = async {
             match part {
@@ -93,8 +103,8 @@ impl PoolReconciler {
             }
         };
         let written = self.kube.write(request).await?;
-        self.state.write(|state| state.apply_written(written));
-        Ok(())
+        self.state.write(|state| state.apply_written(written.clone()));
+        Ok(written)
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use spiderpool_api::crd::IPPoolStatus;
 use spiderpool_core::ip::IpSet;
 use spiderpool_core::ipam::Holding;
+use spiderpool_runtime::pools::AllocationOwner;
 
 use super::conditions;
 use crate::leader::state::{ClusterState, LeaderPool, StatusDigest};
@@ -63,7 +64,8 @@ fn status<'a>(
     }
 }
 
-/// The patch after which the status is right; `None` if it is. Of an invalid pool only the conditions are written.
+/// The patch after which the status is right; `None` if it is. Of an invalid pool, and of one with upstream's allocations,
+/// only the conditions are written.
 pub(super) fn plan(state: &ClusterState, name: &str, indexed: &LeaderPool, now: Timestamp) -> Option<Value> {
     if !indexed.extra.is_decodable {
         return None;
@@ -74,7 +76,8 @@ pub(super) fn plan(state: &ClusterState, name: &str, indexed: &LeaderPool, now: 
     if conditions != indexed.extra.conditions {
         patch.insert("conditions".to_owned(), json!(conditions));
     }
-    if let Ok(pool) = &entry.spec {
+    // What upstream's agents have written says alone which addresses are in use.
+    if let (Ok(pool), false) = (&entry.spec, indexed.owner() == AllocationOwner::Upstream) {
         let desired = status(&pool.usable, state.addresses.of_pool(name), state.addresses.count(name));
         if StatusDigest::from(&desired) != indexed.extra.reported {
             // `null` removes a field: absence means that nothing is in use.
@@ -89,7 +92,9 @@ pub(super) fn plan(state: &ClusterState, name: &str, indexed: &LeaderPool, now: 
 /// The patch that sets `spec.ipVersion`, if it is absent.
 pub(super) fn plan_version(indexed: &LeaderPool) -> Option<Value> {
     let pool = indexed.spec()?.as_ref().ok();
-    let pool = pool.filter(|_| !indexed.extra.has_version && !indexed.terminating)?;
+    let pool = pool.filter(|_| {
+        !indexed.extra.has_version && !indexed.terminating && indexed.owner() != AllocationOwner::Upstream
+    })?;
     Some(json!({"metadata": {"uid": indexed.uid}, "spec": {"ipVersion": pool.family().version()}}))
 }
 
@@ -100,6 +105,7 @@ mod tests {
     use spiderpool_runtime::watch::Index;
 
     use super::*;
+    use crate::leader::pools::claim::Claim;
     use crate::leader::state::SlimAddress;
 
     fn state(spec: &Value, status: &Value) -> ClusterState {
@@ -187,6 +193,33 @@ mod tests {
         let text = "IPPool p is invalid: spec.subnet: unformatted subnet 10.0.0.1/24";
         assert!(ready["message"].as_str().unwrap().starts_with(text), "{ready}");
         assert_eq!(plan_version(state.pools.get("p").unwrap()), None);
+    }
+
+    /// They are the only record of who has which address.
+    #[test]
+    fn upstreams_allocations_are_not_overwritten() {
+        let spec = json!({"subnet": "10.0.0.0/24", "ips": ["10.0.0.1-10.0.0.9"]});
+        let records = json!({
+            "allocatedIPs": r#"{"10.0.0.1":{"pod":"ns1/web","podUid":"u1"}}"#, "allocatedIPCount": 1, "totalIPCount": 9,
+        });
+        let upstreams = state(&spec, &records);
+        let patch = planned(&upstreams).unwrap();
+        let names: Vec<_> = patch["status"].as_object().unwrap().keys().collect();
+        assert_eq!(names, ["conditions"]);
+        let ready = &patch["status"]["conditions"][0];
+        assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("NotImported")));
+        let pool = upstreams.pools.get("p").unwrap();
+        assert_eq!(plan_version(pool), None);
+        assert_eq!(Claim::of(pool), None);
+        // The condition does not make it ours.
+        let mut said = records.clone();
+        said["conditions"] = patch["status"]["conditions"].clone();
+        assert_eq!(planned(&state(&spec, &said)), None);
+        // Upstream's agents have freed everything.
+        said["allocatedIPs"] = json!("{}");
+        let emptied = state(&spec, &said);
+        assert_eq!(Claim::of(emptied.pools.get("p").unwrap()), Some(Claim { finalizer: true, mark: true }));
+        assert_eq!(planned(&emptied).unwrap()["status"]["conditions"][0]["reason"], "Valid");
     }
 
     #[test]

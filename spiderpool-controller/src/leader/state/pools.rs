@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use kube::core::ObjectMeta;
 use spiderpool_api::crd::{FINALIZER, IPPoolStatus};
-use spiderpool_runtime::pools::{IndexedPool, PoolIndex, PoolObject, parse};
+use spiderpool_runtime::pools::{AllocationOwner, IndexedPool, PoolIndex, PoolObject, parse};
 use tracing::warn;
 
 /// A pool as the leader knows it.
@@ -69,15 +69,16 @@ impl From<&PoolObject> for LeaderFields {
     }
 }
 
-/// Adds or replaces a pool. Its spec is parsed once per generation.
+/// Adds or replaces a pool. Its spec is parsed once per generation and owner.
 pub(super) fn insert(pools: &mut PoolIndex<LeaderFields>, object: &PoolObject) {
     let meta = object.meta();
     pools.apply_metadata(meta, LeaderFields::from(object));
+    let owner = AllocationOwner::of(object);
     let indexed = meta.name.as_deref().and_then(|name| pools.get(name));
-    if indexed.is_some_and(|pool| pool.spec().is_none()) {
+    if indexed.is_some_and(|pool| pool.spec().is_none() || pool.owner() != owner) {
         let spec = parse(object)
             .inspect_err(|error| warn!(%error, "the pool is not used and its addresses are not counted"));
-        pools.apply_spec(meta, spec);
+        pools.apply_spec(meta, spec, owner);
     }
 }
 

@@ -10,6 +10,14 @@ use crate::names::PoolName;
 /// Why no pod gets an address from a valid pool: some of its addresses are somebody else's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PoolConflict {
+    /// The pool's status has allocations of upstream's agents: which pods have them no SpiderIPAddress says.
+    #[error(
+        "IPPool {pool} has addresses in use in status.allocatedIPs that are not imported as SpiderIPAddresses"
+    )]
+    NotImported {
+        /// The pool.
+        pool: PoolName,
+    },
     /// An older pool has them. That one goes on: what is new must not stop what has worked.
     #[error("IPPool {pool} overlaps the older IPPool {older} in {}", join(.ranges))]
     OlderPool {
@@ -33,6 +41,17 @@ pub enum PoolConflict {
 }
 
 impl PoolConflict {
+    /// What to do.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotImported { .. } => {
+                "use a new pool with other addresses; when no Pod uses those of status.allocatedIPs any more, set the \
+                 pool's annotation ipam.spidernet.io/allocations to SpiderIPAddress"
+            }
+            Self::OlderPool { .. } | Self::ServiceCidr { .. } => "change its spec.ips or spec.excludeIPs",
+        }
+    }
+
     /// The first of these Service CIDRs that holds a usable address of the pool.
     pub fn with_service_cidrs(pool: &Pool, cidrs: &[IpNet]) -> Option<Self> {
         cidrs.iter().find_map(|cidr| {

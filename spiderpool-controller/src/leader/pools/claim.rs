@@ -1,0 +1,60 @@
+//! Taking a pool: our finalizer, because of which a pool that is being deleted stays until none of its addresses is in use
+//! (upstream's webhook sets it too), and the mark that its allocations are SpiderIPAddresses. Without the mark a later
+//! leader, and every agent, would take our view of the allocations for upstream's.
+
+use kube::Api;
+use kube::Resource as _;
+use kube::api::Patch;
+use serde_json::json;
+use spiderpool_api::annotations::{POOL_ALLOCATIONS, POOL_ALLOCATIONS_ADDRESSES};
+use spiderpool_api::crd::{FINALIZER, SpiderIPPool};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
+use spiderpool_runtime::pools::{AllocationOwner, PoolObject, is_marked};
+use tracing::info;
+
+use crate::leader::state::{LeaderFields, LeaderPool};
+use crate::patch_parameters;
+
+/// What a pool that we serve lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// Our finalizer.
+    pub(super) finalizer: bool,
+    /// The mark.
+    pub(super) mark: bool,
+}
+
+impl Claim {
+    /// What the pool lacks; `None` if it lacks nothing or upstream's agents have addresses of it.
+    pub(super) fn of(pool: &LeaderPool) -> Option<Self> {
+        Self::new(&pool.extra, pool.owner(), pool.is_marked())
+    }
+
+    fn new(fields: &LeaderFields, owner: AllocationOwner, is_marked: bool) -> Option<Self> {
+        let claim = Self { finalizer: fields.needs_finalizer, mark: fields.is_decodable && !is_marked };
+        (owner != AllocationOwner::Upstream && (claim.finalizer || claim.mark)).then_some(claim)
+    }
+}
+
+/// Adds what the pool with this UID lacks, as the API server has it now.
+pub(super) async fn write(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), ApiFailure> {
+    let pools = Api::<PoolObject>::all(kube.client());
+    let Some(pool) = kube.read(pools.get_opt(name)).await? else { return Ok(()) };
+    let meta = pool.meta();
+    let claim = Claim::new(&LeaderFields::from(&pool), AllocationOwner::of(&pool), is_marked(meta));
+    let Some(claim) = claim.filter(|_| meta.uid.as_deref() == Some(uid)) else { return Ok(()) };
+    // Others' finalizers are in the list too, and upstream's agents may begin to allocate: nothing must have changed.
+    let mut patch = json!({"metadata": {"resourceVersion": meta.resource_version}});
+    if claim.finalizer {
+        let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+        finalizers.push(FINALIZER.to_owned());
+        patch["metadata"]["finalizers"] = json!(finalizers);
+    }
+    if claim.mark {
+        patch["metadata"]["annotations"] = json!({POOL_ALLOCATIONS: POOL_ALLOCATIONS_ADDRESSES});
+    }
+    let pools = Api::<SpiderIPPool>::all(kube.client());
+    kube.write(pools.patch_metadata(name, &patch_parameters(), &Patch::Merge(patch))).await?;
+    info!(pool = name, finalizer = claim.finalizer, mark = claim.mark, "pool claimed");
+    Ok(())
+}
