@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use spiderpool_api::crd::SpiderEndpoint;
 use spiderpool_api::endpoint::Record;
 use spiderpool_core::names::{PodIdentity, PodName};
@@ -20,6 +21,8 @@ use crate::watches::Shared;
 
 /// Endpoints written at the same time; the addresses come first.
 pub(super) const WRITERS: usize = 4;
+/// Those written at the same time at the end.
+const FLUSHED_AT_ONCE: usize = 32;
 
 /// Endpoints that are to be written.
 pub struct EndpointQueue {
@@ -65,14 +68,14 @@ impl EndpointQueue {
         if let Some(workers) = workers {
             workers.run(WRITERS, self, shutdown).await;
         }
-        let flush = async {
-            while let Some(record) = self.take() {
-                let _lock = self.locks.lock(key(&record)).await;
-                if let Err(error) = self.write(&record).await {
-                    warn!(endpoint = %record.pod(), %error, "endpoint is left to the next start");
-                }
+        // One that hangs does not keep the others from being written in the time that is left.
+        let records = std::iter::from_fn(|| self.take());
+        let flush = stream::iter(records).for_each_concurrent(FLUSHED_AT_ONCE, |record| async move {
+            let _lock = self.locks.lock(key(&record)).await;
+            if let Err(error) = self.write(&record).await {
+                warn!(endpoint = %record.pod(), %error, "endpoint is left to the next start");
             }
-        };
+        });
         if tokio::time::timeout(grace, flush).await.is_err() {
             warn!(left = self.with(|waiting| waiting.len()), "endpoints are left to the next start");
         }

@@ -9,6 +9,7 @@ mod reconcile;
 mod status;
 mod usage;
 mod usage_store;
+mod write_budget;
 
 use backon::Retryable as _;
 use kube::runtime::events::Recorder;

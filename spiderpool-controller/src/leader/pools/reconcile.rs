@@ -1,6 +1,7 @@
-//! What is written of a pool, and how often: the first change at once, further ones at an interval.
+//! What is written of a pool, and how often: the first change at once, further ones at an interval, which for statuses is
+//! that between the writes of all pools.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -19,6 +20,7 @@ use tracing::{debug, warn};
 use super::claim::{self, Claim};
 use super::events::PoolEvents;
 use super::usage_store::UsageStore;
+use super::write_budget::WriteBudget;
 use super::{finalizer, status};
 use crate::leader::metrics::Metrics;
 use crate::leader::state::ClusterState;
@@ -52,6 +54,7 @@ pub(super) struct PoolReconciler {
     usage: UsageStore,
     metrics: Metrics,
     events: PoolEvents,
+    budget: Mutex<WriteBudget>,
 }
 
 impl PoolReconciler {
@@ -63,10 +66,14 @@ impl PoolReconciler {
         recorder: Recorder,
     ) -> Self {
         let events = PoolEvents::new(recorder);
-        Self { pools: Api::all(kube.client()), kube, state, usage, metrics, events }
+        let budget = Mutex::new(WriteBudget::new(Instant::now()));
+        Self { pools: Api::all(kube.client()), kube, state, usage, metrics, events, budget }
     }
 
-    async fn write_object(&self, pool: &str) -> Result<(), ApiFailure> {
+    /// Writes what is not right, but the status only when it is the pool's turn; how long that takes.
+    async fn write_object(&self, pool: &str) -> Result<Option<Duration>, ApiFailure> {
+        // While it waits for its turn, nothing is compared: there may be thousands of addresses, each of them changing.
+        let waits = self.lock_budget().remaining(pool, Instant::now());
         let (status, version, unused, unclaimed) = self.state.read(|state| {
             let Some(known) = state.pools.get(pool) else { return (None, None, None, None) };
             let is_unused = known.extra.is_finalizing
@@ -74,7 +81,8 @@ impl PoolReconciler {
                 && known.owner() != AllocationOwner::Upstream;
             let unused = is_unused.then(|| known.uid.clone());
             let unclaimed = Claim::of(known).map(|_| known.uid.clone());
-            let status = status::plan(state, pool, known, Timestamp::now());
+            let status = || status::plan(state, pool, known, Timestamp::now());
+            let status = waits.is_none().then(status).flatten();
             (status, status::plan_version(known), unused, unclaimed)
         });
         if let Some(uid) = unclaimed {
@@ -83,15 +91,31 @@ impl PoolReconciler {
         if let Some(patch) = version {
             self.patch(pool, patch, Part::Spec).await?;
         }
-        if let Some(patch) = status {
+        let turn = waits.or_else(|| self.take_turn(pool, status.is_some()));
+        if let (Some(patch), None) = (status, turn) {
             let written = self.patch(pool, patch, Part::Status).await?;
             self.metrics.pool_status_writes.inc();
             self.events.report(&written).await;
         }
-        match unused {
-            Some(uid) => finalizer::remove_when_unused(&self.kube, pool, &uid).await,
-            None => Ok(()),
+        if let Some(uid) = unused {
+            finalizer::remove_when_unused(&self.kube, pool, &uid).await?;
         }
+        Ok(turn)
+    }
+
+    fn lock_budget(&self) -> MutexGuard<'_, WriteBudget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the pool has to wait before its status may be written.
+    fn take_turn(&self, pool: &str, is_outdated: bool) -> Option<Duration> {
+        let interval = status::interval(self.state.read(|state| state.addresses.count(pool)));
+        let mut budget = self.lock_budget();
+        if is_outdated {
+            return budget.take(pool, interval, Instant::now()).err();
+        }
+        budget.cancel(pool);
+        None
     }
 
     async fn patch(&self, pool: &str, patch: Value, part: Part) -> Result<SpiderIPPool, ApiFailure> {
@@ -115,7 +139,11 @@ impl Reconciler<PoolKey> for PoolReconciler {
         let interval = self.min_interval(key);
         match key {
             PoolKey::Usage(pool) => self.usage.write(&self.state, pool).await?,
-            PoolKey::Object(pool) => self.write_object(pool).await?,
+            PoolKey::Object(pool) => {
+                if let Some(turn) = self.write_object(pool).await? {
+                    return Ok(Action::requeue(turn));
+                }
+            }
         }
         self.metrics.pool_lag.observe(since.elapsed());
         Ok(Action::await_change().with_min_interval(interval))
@@ -124,7 +152,8 @@ impl Reconciler<PoolKey> for PoolReconciler {
     fn min_interval(&self, key: &PoolKey) -> Duration {
         match key {
             PoolKey::Usage(_) => USAGE_INTERVAL,
-            PoolKey::Object(pool) => status::interval(self.state.read(|state| state.addresses.count(pool))),
+            // The budget of all pools limits it.
+            PoolKey::Object(_) => Duration::ZERO,
         }
     }
 

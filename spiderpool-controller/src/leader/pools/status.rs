@@ -17,9 +17,9 @@ use crate::leader::state::{ClusterState, LeaderPool, StatusDigest};
 
 /// With more addresses in use only the counts are reported: an object of etcd has its limits.
 pub(super) const MAX_RECORDS: usize = 5000;
-/// Interval between two writes of the same pool's status.
+/// Interval between two writes of pools' statuses.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Records per interval: a larger status is written less often.
+/// Records per interval: after a larger status more time passes.
 const RECORDS_PER_INTERVAL: usize = 1000;
 
 #[derive(Serialize)]
@@ -29,7 +29,7 @@ struct AllocationRecord<'a> {
     pod_uid: &'a str,
 }
 
-/// Interval between two writes of a status of so many records.
+/// How long no status is written after one of so many records.
 pub(super) fn interval(in_use: usize) -> Duration {
     let records = if in_use > MAX_RECORDS { 0 } else { in_use };
     INTERVAL * (records.div_ceil(RECORDS_PER_INTERVAL).max(1) as u32)
