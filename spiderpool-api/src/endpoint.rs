@@ -57,6 +57,13 @@ impl Record {
         newer
     }
 
+    /// Without what it says of these addresses.
+    #[must_use]
+    pub fn without(mut self, freed: &[Holding]) -> Self {
+        self.status.current.ips = without(self.status.current.ips, freed);
+        self
+    }
+
     /// The object to create.
     pub fn object(&self) -> SpiderEndpoint {
         let owner = OwnerReference {
@@ -100,7 +107,11 @@ pub fn restore<H: AsRef<Holding>>(
 ) -> Vec<EndpointIp> {
     let mut allocated: Vec<Allocated> = Vec::new();
     for holding in holdings {
-        let Holding { nic, pool, address, .. } = holding.as_ref();
+        let Holding { nic, pool, address, is_detached, .. } = holding.as_ref();
+        // The next ADD says it, if one follows.
+        if *is_detached {
+            continue;
+        }
         let family = Family::of_net(address);
         // Two for one NIC and family: only the next ADD knows which one stays.
         if allocated.iter().any(|other| other.nic == *nic && Family::of_net(&other.address) == family) {
@@ -144,6 +155,7 @@ pub fn lost_holdings<H: AsRef<Holding>>(
                 owner: Arc::clone(&owner),
                 node: current.node.parse().ok(),
                 container_id: None,
+                is_detached: false,
                 network: None,
                 state: AddressState::Bound,
             })
@@ -203,6 +215,23 @@ pub fn merge(mut known: Vec<EndpointIp>, new: &[EndpointIp]) -> Vec<EndpointIp> 
             None => known.push(entry.clone()),
         }
     }
+    known
+}
+
+/// Entries of an endpoint without these addresses.
+pub fn without(mut known: Vec<EndpointIp>, freed: &[Holding]) -> Vec<EndpointIp> {
+    for Holding { nic, address, .. } in freed {
+        for entry in known.iter_mut().filter(|entry| entry.interface == nic.as_str()) {
+            let named = match Family::of_net(address) {
+                Family::V4 => (&mut entry.ipv4, &mut entry.ipv4_pool, &mut entry.ipv4_gateway),
+                Family::V6 => (&mut entry.ipv6, &mut entry.ipv6_pool, &mut entry.ipv6_gateway),
+            };
+            if named.0.as_deref().and_then(|text| text.parse().ok()) == Some(*address) {
+                (*named.0, *named.1, *named.2) = (None, None, None);
+            }
+        }
+    }
+    known.retain(|entry| entry.ipv4.is_some() || entry.ipv6.is_some());
     known
 }
 
@@ -317,6 +346,30 @@ mod tests {
         let more = record("u", &["net2"]).over(&found, &known).unwrap();
         assert_eq!(more.metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(more.status.unwrap().current.ips.len(), 3);
+    }
+
+    #[test]
+    fn an_address_that_is_about_to_be_freed_leaves_the_endpoint_of_a_pod_that_goes_on() {
+        let all = endpoint_ips(&build_response(
+            vec![
+                allocated("eth0", "10.6.0.9/16", None, DefaultRoute::Keep),
+                allocated("net1", "10.7.0.9/16", Some("10.7.0.1"), DefaultRoute::Keep),
+                allocated("net1", "fd00::9/64", None, DefaultRoute::Keep),
+            ],
+            &[],
+        ));
+        let freed = |nic: &str, address: &str| {
+            let spec = json!({"address": address, "pool": "p", "interface": nic, "podNamespace": "n", "podName": "p", "podUID": "u"});
+            let name = object_name(address.parse::<ipnet::IpNet>().unwrap().addr());
+            let object = json!({"metadata": {"name": name}, "spec": spec});
+            Holding::try_from(&serde_json::from_value::<SpiderIPAddress>(object).unwrap()).unwrap()
+        };
+        let (v4, v6) = (freed("net1", "10.7.0.9/16"), freed("net1", "fd00::9/64"));
+        let left = without(all.clone(), std::slice::from_ref(&v4));
+        assert_eq!((left.len(), &left[1].ipv4, &left[1].ipv4_gateway), (2, &None, &None));
+        assert_eq!(left[1].ipv6.as_deref(), Some("fd00::9/64"));
+        assert_eq!(without(left, &[v6])[..], all[..1]);
+        assert_eq!(without(all.clone(), &[freed("net1", "10.7.0.8/16")]), all, "it names another one");
     }
 
     #[test]

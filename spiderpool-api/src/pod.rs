@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use spiderpool_core::ipam::deleted_pods::{DEFAULT_GRACE, may_run_for};
 use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::pod_stage::{PodLife, PodStage};
@@ -18,14 +19,18 @@ use spiderpool_core::names::{NameError, NodeName, PodIdentity, PodName};
 /// The annotation by which the kubelet marks the mirror of a static pod: the hash of its manifest.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Phases of a pod of which nothing runs. Its kubelet may still start it again, if it is not terminating.
+/// Final phases: nothing of the pod is started again.
 pub const STOPPED: [&str; 2] = ["Succeeded", "Failed"];
 
 /// The pod's UID as the runtime knows it, by its object's metadata.
 pub fn uid(meta: &ObjectMeta) -> &str {
+    mirror_hash(meta).or(meta.uid.as_ref()).map(String::as_str).unwrap_or_default()
+}
+
+/// The hash of the manifest that a mirror is of.
+fn mirror_hash(meta: &ObjectMeta) -> Option<&String> {
     let mirrored = meta.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR));
-    let uid = mirrored.filter(|hash| !hash.is_empty()).or(meta.uid.as_ref());
-    uid.map(String::as_str).unwrap_or_default()
+    mirrored.filter(|hash| !hash.is_empty())
 }
 
 /// What an Event is about: the pod's object, whose UID is not that of a static pod.
@@ -55,15 +60,27 @@ pub struct PodObject {
 #[serde(rename_all = "camelCase", default)]
 struct PodSpec {
     node_name: String,
-    restart_policy: String,
     termination_grace_period_seconds: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct PodStatus {
     phase: String,
-    reason: String,
+    container_statuses: Option<Vec<ContainerStatus>>,
+    init_container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct ContainerStatus {
+    state: ContainerState,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct ContainerState {
+    running: Option<IgnoredAny>,
 }
 
 impl Resource for PodObject {
@@ -101,14 +118,20 @@ impl PodObject {
         PodStage::of(&PodLife {
             terminating: self.metadata.deletion_timestamp.is_some(),
             phase: &self.status.phase,
-            reason: &self.status.reason,
-            restart_policy: &self.spec.restart_policy,
+            is_mirror: mirror_hash(&self.metadata).is_some(),
         })
     }
 
     /// Whether its phase says that all its containers have stopped.
     pub fn has_stopped(&self) -> bool {
         STOPPED.contains(&self.status.phase.as_str())
+    }
+
+    /// Whether its status shows a container that runs.
+    pub fn has_running(&self) -> bool {
+        let PodStatus { container_statuses, init_container_statuses, .. } = &self.status;
+        let containers = [container_statuses, init_container_statuses].into_iter().flatten().flatten();
+        containers.into_iter().any(|container| container.state.running.is_some())
     }
 
     /// When its grace period ends, if it is terminating.
@@ -130,9 +153,14 @@ impl PodObject {
         grace.max(wished.map_or(Duration::ZERO, Duration::from_secs))
     }
 
+    /// How long its kubelet may take to stop it.
+    pub fn stops_within(&self) -> Duration {
+        may_run_for(self.grace())
+    }
+
     /// How long it may run on if the API server forgets it now; `None` if nothing of it can run.
     pub fn may_run_for(&self) -> Option<Duration> {
-        (!self.has_stopped() && !self.spec.node_name.is_empty()).then(|| may_run_for(self.grace()))
+        (!self.has_stopped() && !self.spec.node_name.is_empty()).then(|| self.stops_within())
     }
 }
 
@@ -151,6 +179,10 @@ pub struct Pod {
     pub deletion: Option<Timestamp>,
     /// Whether its phase says that all its containers have stopped.
     pub has_stopped: bool,
+    /// Whether its status shows a container that runs.
+    pub has_running: bool,
+    /// How long its kubelet may take to stop it.
+    pub stops_within: Duration,
     /// How long it may run on if the API server forgets it now; `None` if nothing of it can run.
     pub may_run_for: Option<Duration>,
     /// Its labels.
@@ -168,6 +200,7 @@ impl TryFrom<PodObject> for Pod {
     fn try_from(pod: PodObject) -> Result<Self, NameError> {
         let (stage, deletion) = (pod.stage(), pod.deletion());
         let (has_stopped, may_run_for) = (pod.has_stopped(), pod.may_run_for());
+        let (has_running, stops_within) = (pod.has_running(), pod.stops_within());
         let node = Some(pod.node()).filter(|node| !node.is_empty()).map(str::parse).transpose()?;
         let meta = pod.metadata;
         let uid = uid(&meta).parse()?;
@@ -180,6 +213,8 @@ impl TryFrom<PodObject> for Pod {
             stage,
             deletion,
             has_stopped,
+            has_running,
+            stops_within,
             may_run_for,
             labels: meta.labels.unwrap_or_default(),
             annotations: meta.annotations.unwrap_or_default(),
@@ -219,11 +254,27 @@ mod tests {
             pod(json!({"spec": spec, "status": status})).stage
         };
         assert_eq!(with("Always", json!({"phase": "Pending"})), PodStage::Alive);
-        assert_eq!(with("OnFailure", json!({"phase": "Succeeded"})), PodStage::Finished);
-        assert_eq!(with("Always", json!({"phase": "Failed", "reason": "Evicted"})), PodStage::Finished);
+        for restart in ["Always", "OnFailure", "Never"] {
+            assert_eq!(with(restart, json!({"phase": "Succeeded"})), PodStage::Finished, "{restart}");
+            for reason in ["Evicted", "DeadlineExceeded", "Terminated", "Preempting", "NodeAffinity"] {
+                let status = json!({"phase": "Failed", "reason": reason});
+                assert_eq!(with(restart, status), PodStage::Finished, "{restart} {reason}");
+            }
+        }
         let terminating = pod(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
         assert_eq!(terminating.stage, PodStage::Terminating);
         assert_eq!(terminating.deletion.unwrap().to_string(), "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_running_container_is_read_from_the_status() {
+        let with = |status: Value| pod(json!({ "status": status })).has_running;
+        let running = json!([{"name": "a", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]);
+        let waiting = json!([{"name": "a", "state": {"waiting": {"reason": "ContainerCreating"}}}]);
+        assert!(with(json!({"containerStatuses": running})));
+        assert!(with(json!({"containerStatuses": waiting, "initContainerStatuses": running})));
+        assert!(!with(json!({"containerStatuses": waiting})));
+        assert!(!with(json!({"containerStatuses": null})) && !with(json!({})));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use kube::Api;
 use kube::api::{PatchParams, PostParams};
 use spiderpool_api::crd::{FINALIZER, SpiderEndpoint};
-use spiderpool_api::endpoint::Record;
+use spiderpool_api::endpoint::{self, Record};
 use spiderpool_api::pod::{self, PodObject};
+use spiderpool_core::ipam::Holding;
 use spiderpool_core::names::{PodIdentity, PodName};
 use tracing::info;
 
@@ -60,6 +61,22 @@ impl EndpointStore {
                 .map(|_| ()),
             None => Ok(()),
         }
+    }
+
+    /// Has the endpoint of this pod name these addresses no more. Another pod's stays.
+    pub async fn forget(&self, pod: &PodIdentity, freed: &[Holding]) -> Result<(), ApiFailure> {
+        let Some(mut found) = self.get(&pod.name).await? else { return Ok(()) };
+        let Some(status) = found.status.as_mut().filter(|status| status.current.uid == pod.uid.as_str())
+        else {
+            return Ok(());
+        };
+        let left = endpoint::without(status.current.ips.clone(), freed);
+        if left == status.current.ips {
+            return Ok(());
+        }
+        status.current.ips = left;
+        let api = self.api(pod.name.namespace());
+        self.kube.write(api.replace(pod.name.name(), &PostParams::default(), &found)).await.map(|_| ())
     }
 
     /// Whether the record's pod still has its name: a newer one may live on another node.

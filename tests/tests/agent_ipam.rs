@@ -500,3 +500,32 @@ async fn a_del_is_not_behind_the_list_of_its_pods_add() {
     tokio::join!(add, del);
     proxy.restore();
 }
+
+/// A DEL for a pod that is alive: whether its sandbox is replaced or its NIC was unplugged is seen later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_del_of_a_live_pod_detaches_and_its_end_under_any_restart_policy_frees() {
+    let bench = Bench::new("detach").await;
+    bench.pool("p", "10.40.0.0/24", &["10.40.0.1-10.40.0.9"], &json!({}));
+    // The default restart policy is Always.
+    let (pod, other) = (bench.pod_with_pool("pod", "n1", "p"), bench.pod_with_pool("other", "n1", "p"));
+    let agent = bench.agent("n1").await;
+    let first = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    let detached = bench.held(&pod)[0]["spec"].clone();
+    assert!(detached.get("containerID").is_none() && detached["detached"] == json!(true), "{detached}");
+    let again = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c2")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&again), addresses(&first));
+    let adopted = bench.held(&pod)[0]["spec"].clone();
+    assert!(adopted["containerID"] == json!("c2") && adopted.get("detached").is_none(), "{adopted}");
+    // It ends before its DEL.
+    bench.fail_pod(&pod, "DeadlineExceeded");
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c2")).await.unwrap().ok().unwrap();
+    assert!(bench.held(&pod).is_empty());
+    // A kubelet reports the end after the DEL.
+    agent.ask(Method::POST, path::IP, &other.add("eth0", "c3")).await.unwrap().ok().unwrap();
+    agent.ask(Method::DELETE, path::IP, &other.del("eth0", "c3")).await.unwrap().ok().unwrap();
+    assert_eq!(bench.held(&other).len(), 1);
+    bench.fail_pod(&other, "Terminated");
+    bench.until("the address is free", async || bench.held(&other).is_empty()).await;
+    agent.stop().unwrap();
+}

@@ -198,6 +198,7 @@ impl AddressAllocator {
             owner: Arc::clone(&claimant.owner),
             node: Some(self.node.clone()),
             container_id: Some(claimant.container_id.clone()),
+            is_detached: false,
             network: claimant.network.clone().filter(|_| claimant.nic == *nic),
             state: AddressState::Bound,
         }
@@ -307,6 +308,24 @@ impl AddressAllocator {
             index.apply(now.clone());
             is_adopted(&now.holding).then_some(now)
         }))
+    }
+
+    /// Writes that no sandbox uses the address, unless its object has become something else meanwhile.
+    pub(super) async fn detach(&self, object: &AddressObject) -> Result<(), ApiFailure> {
+        let mut known = object.clone();
+        loop {
+            let Some(now) = self.store.detach(&known).await? else {
+                self.holdings.write(|index| index.delete(object.holding.ip()));
+                return Ok(());
+            };
+            let is_done = now.holding.is_detached || now.holding.container_id != object.holding.container_id;
+            self.holdings.write(|index| index.apply(now.clone()));
+            if is_done {
+                return Ok(());
+            }
+            // Only something else of it has changed meanwhile.
+            known = now;
+        }
     }
 
     /// Frees the address, unless its object has become something else meanwhile.

@@ -54,6 +54,9 @@ impl Ipam {
         for uid in self.uids(&args.pod, args.pod_uid.as_ref(), &args.container_id) {
             let pod = PodIdentity { name: args.pod.clone(), uid };
             self.releaser.free_nic(&pod, args).await?;
+            if self.allocator.holdings().read(|index| index.has_detached(&pod.uid)) {
+                self.sweeper.wake();
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use spiderpool_api::crd::SpiderEndpoint;
 use spiderpool_api::endpoint::Record;
+use spiderpool_core::ipam::Holding;
 use spiderpool_core::names::{PodIdentity, PodName};
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
@@ -117,6 +118,19 @@ impl EndpointQueue {
         let _lock = self.locks.lock(pod.name.clone()).await;
         self.with(|waiting| waiting.retain(|_, record| record.pod() != pod));
         self.store.remove(pod).await
+    }
+
+    /// Has the endpoint of this pod, and what waits to be written of it, name these addresses no more.
+    pub async fn forget(&self, pod: &PodIdentity, freed: &[Holding]) -> Result<(), ApiFailure> {
+        let _lock = self.locks.lock(pod.name.clone()).await;
+        self.with(|waiting| {
+            if let Some(record) = waiting.remove(&pod.name) {
+                let is_of_pod = record.pod() == pod;
+                let record = if is_of_pod { record.without(freed) } else { record };
+                waiting.insert(pod.name.clone(), record);
+            }
+        });
+        self.store.forget(pod, freed).await
     }
 
     /// The recorded endpoint of a pod.

@@ -46,7 +46,7 @@ impl Ipam {
     async fn collect_pod(&self, pod: &PodIdentity, valid: &ValidAttachments) -> Result<(), ReleaseError> {
         let _lock = self.pod_locks.lock(pod.name.clone()).await;
         let found = self.releaser.found(pod).await?;
-        let evidence = evidence(found.as_deref(), SandboxState::Unlisted, None);
+        let evidence = evidence(found.as_deref(), SandboxState::Unlisted, None, None);
         // A new sandbox of the pod may have taken over what was stale a moment ago.
         let is_chosen = |holding: &Holding| {
             is_stale_address(holding, valid)

@@ -49,6 +49,11 @@ impl Pods {
         }
     }
 
+    /// Until when something of the finished pod may run, if the watch has seen it finish.
+    pub(super) fn finishes_at(&self, pod: &PodIdentity) -> Option<std::time::Instant> {
+        self.watched.read(|pods| pods.finishes_at(&pod.uid))
+    }
+
     /// Until when the pod may run although the API server does not have it any more.
     pub(super) fn may_run_until(&self, pod: &PodIdentity) -> Option<std::time::Instant> {
         self.watched.read(|pods| pods.may_run_until(pod))

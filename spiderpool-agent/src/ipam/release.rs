@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use futures::future::join_all;
 use spiderpool_api::agent::ipam::IpamDelArgs;
-use spiderpool_core::ipam::Holding;
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::release::{
     Disposition, Evidence, NodeState, PodEvidence, ReleasePolicy, SandboxState, plan_release,
 };
+use spiderpool_core::ipam::{AddressState, Holding};
 use spiderpool_core::names::PodIdentity;
 use tracing::{debug, info, warn};
 
@@ -76,35 +76,55 @@ impl Releaser {
         read.map_err(|source| ReleaseError::Pod { pod: pod.name.clone(), source })
     }
 
-    /// What a DEL frees: what this sandbox uses on this NIC, unless the pod is alive. Others may still be up.
+    /// What a DEL frees: what this sandbox uses on this NIC. Others may still be up. What a pod that is alive holds stays
+    /// with it for its next sandbox; the object says from then on that none uses it.
     pub(super) async fn free_nic(&self, pod: &PodIdentity, args: &IpamDelArgs) -> Result<(), ReleaseError> {
         let found = self.found(pod).await?;
+        let is_used = |holding: &Holding| {
+            holding.container_id.as_ref() == Some(&args.container_id) && holding.nic == args.if_name
+        };
         if found.as_ref().is_some_and(|found| found.identity == *pod && found.stage == PodStage::Alive) {
             // An ADD whose outcome is unknown stays so: the next one repeats it.
-            info!(uid = %pod.uid, "the pod is alive and keeps its addresses");
-            return Ok(());
+            return self.detach(pod, is_used).await;
         }
-        let evidence = evidence(found.as_deref(), SandboxState::TornDown, None);
-        let is_chosen = |holding: &Holding| {
-            holding.container_id.as_ref() == Some(&args.container_id)
-                && holding.nic == args.if_name
-                && is_freed(plan_release(holding, &evidence, ReleasePolicy::default()))
-        };
-        self.free(pod, is_chosen).await
+        let evidence = evidence(found.as_deref(), SandboxState::TornDown, None, None);
+        let is_freed =
+            |holding: &Holding| is_freed(plan_release(holding, &evidence, ReleasePolicy::default()));
+        self.free(pod, |holding| is_used(holding) && is_freed(holding)).await
+    }
+
+    /// Writes that no sandbox uses the addresses of a pod that are chosen. All are tried; the first failure is answered.
+    async fn detach(
+        &self,
+        pod: &PodIdentity,
+        is_chosen: impl Fn(&Holding) -> bool,
+    ) -> Result<(), ReleaseError> {
+        let mut held = self.allocator.holdings().read(|index| index.of_pod(&pod.uid));
+        held.retain(|object| object.holding.state == AddressState::Bound && is_chosen(&object.holding));
+        let detached = held.iter().map(|object| async move {
+            let address = object.holding.address;
+            let outcome = self.allocator.detach(object).await;
+            outcome.map_err(|source| ReleaseError::Address { address, pod: pod.name.clone(), source })?;
+            info!(%address, uid = %pod.uid, "the pod is alive and keeps its address for its next sandbox");
+            Ok(())
+        });
+        join_all(detached).await.into_iter().collect()
     }
 }
 
 /// What this node's agent knows of a pod's end. Its own node answers.
 pub(super) fn evidence(
     found: Option<&Pod>,
-    sandbox: SandboxState,
+    sandbox: SandboxState<Instant>,
     may_run_until: Option<Instant>,
+    finishes_at: Option<Instant>,
 ) -> Evidence<'_, Instant> {
     let pod = found.map(|pod| PodEvidence {
         uid: &pod.identity.uid,
         stage: pod.stage,
         has_stopped: pod.has_stopped,
-        grace_end: None,
+        has_running: pod.has_running,
+        grace_end: finishes_at,
     });
     Evidence { now: Instant::now(), pod, sandbox, node: NodeState::Ready, may_run_until }
 }

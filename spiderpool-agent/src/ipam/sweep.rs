@@ -1,4 +1,5 @@
-//! Frees what belongs to pods that are gone although no DEL came for it, or one that failed. It never takes an
+//! Frees what belongs to pods that are gone or finished although no DEL came for it, or one that failed, and the addresses
+//! of NICs that were unplugged. It never takes an
 //! address from a pod in its grace period: the runtime's DEL says when that pod's network is down.
 
 use std::sync::Arc;
@@ -10,9 +11,10 @@ use spiderpool_api::crd::EndpointIp;
 use spiderpool_api::endpoint::{self, Record};
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::release::{
-    Disposition, LeaveReason, ReleasePolicy, SandboxState, plan_owner_release, plan_release,
+    Disposition, FreeReason, LeaveReason, REATTACH_TIME, ReleasePolicy, SandboxState, plan_owner_release,
+    plan_release,
 };
-use spiderpool_core::ipam::{Owner, PodAnnotations, PoolTable};
+use spiderpool_core::ipam::{Holding, Owner, PodAnnotations, PoolTable};
 use spiderpool_core::names::{PodIdentity, PodName, PoolName};
 use spiderpool_runtime::backoff;
 use tokio::sync::Notify;
@@ -36,7 +38,7 @@ const INTERVAL: Duration = Duration::from_mins(3);
 #[derive(Debug, Default)]
 struct SweepOutcome {
     failed: bool,
-    /// When the first pod must have ended that may run although the API server does not have it any more.
+    /// When the first of what is still waited for is over.
     waits_until: Option<Instant>,
 }
 
@@ -99,7 +101,12 @@ impl Sweeper {
                 }
             }
             owners = self.allocator.owners();
-            self.pods.watched().read(|pods| owners.retain(|owner| !is_running(pods, &owner.pod)));
+            let holdings = self.allocator.holdings();
+            self.pods.watched().read(|pods| {
+                holdings.read(|held| {
+                    owners.retain(|owner| held.has_detached(&owner.pod.uid) || !is_running(pods, &owner.pod));
+                });
+            });
             self.pools.read(|pools| self.allocator.forget_pools(|name| pools.get(name.as_str()).is_some()));
         }
     }
@@ -130,26 +137,58 @@ impl Sweeper {
         let pod = &owner.pod;
         let _lock = self.pod_locks.lock(pod.name.clone()).await;
         let found = self.pods.read(&pod.name).await?;
-        let evidence = evidence(found.as_deref(), SandboxState::Unknown, self.pods.may_run_until(pod));
+        let at = |sandbox| {
+            let (may_run_until, finishes_at) = (self.pods.may_run_until(pod), self.pods.finishes_at(pod));
+            evidence(found.as_deref(), sandbox, may_run_until, finishes_at)
+        };
         let policy = ReleasePolicy::default();
-        match plan_owner_release(owner, &evidence, policy) {
-            Disposition::Free(cause) => {
-                info!(%pod, uid = %pod.uid, reason = cause.as_str(), "nothing of the pod runs, what it held is freed");
-                let is_free = |holding: &_| is_freed(plan_release(holding, &evidence, policy));
-                self.releaser.free(pod, is_free).await?;
+        let plan = |holding: &Holding| plan_release(holding, &at(self.sandbox(holding)), policy);
+        let held = self.allocator.holdings().read(|index| index.of_pod(&pod.uid));
+        let mut plans: Vec<_> = held.iter().map(|object| plan(&object.holding)).collect();
+        // It may hold what a request of unknown outcome has made.
+        plans.push(plan_owner_release(owner, &at(SandboxState::Unknown), policy));
+        let reason = plans.iter().find_map(|plan| match plan {
+            Disposition::Free(reason) => Some(*reason),
+            _ => None,
+        });
+        if let Some(reason) = reason {
+            info!(%pod, uid = %pod.uid, reason = reason.as_str(), "the pod does not use what it held any more, addresses are freed");
+            if reason == FreeReason::Unplugged {
+                // First: what the endpoint of a pod that is alive names, and whose object is missing, the leader writes again.
+                let freed = held.iter().map(|object| (*object.holding).clone());
+                let freed: Vec<_> = freed.filter(|holding| is_freed(plan(holding))).collect();
+                self.endpoints.forget(pod, &freed).await?;
+                self.releaser.free(pod, |holding| freed.contains(holding)).await?;
+            } else {
+                self.releaser.free(pod, |holding| is_freed(plan(holding))).await?;
             }
-            Disposition::Leave(LeaveReason::MayRun { until }) => {
-                debug!(%pod, uid = %pod.uid, "the pod was deleted while it ran, its kubelet may not have stopped it yet");
-                return Ok(Some(until));
-            }
-            Disposition::Leave(LeaveReason::InUse) => {
-                if let Some(found) = &found {
-                    self.restore_endpoint(found).await?;
-                }
-            }
-            left => debug!(%pod, uid = %pod.uid, ?left, "the pod may still use what it holds"),
         }
-        Ok(None)
+        let has_left = self.allocator.holdings().read(|index| !index.of_pod(&pod.uid).is_empty());
+        if let Some(found) = found.as_ref().filter(|_| has_left)
+            && found.identity == *pod
+            && found.stage == PodStage::Alive
+        {
+            self.restore_endpoint(found).await?;
+        }
+        let waits = plans.iter().filter_map(|plan| match plan {
+            Disposition::Leave(
+                LeaveReason::MayRun { until }
+                | LeaveReason::Detached { until }
+                | LeaveReason::Terminating { grace_end: Some(until) },
+            ) => Some(*until),
+            _ => None,
+        });
+        let until = waits.min();
+        debug!(%pod, uid = %pod.uid, ?plans, ?until, "what the pod holds was reviewed");
+        Ok(until)
+    }
+
+    /// The sandbox that uses an address, by its object.
+    fn sandbox(&self, holding: &Holding) -> SandboxState<Instant> {
+        match self.allocator.holdings().read(|index| index.detached_since(holding.ip())) {
+            Some(since) => SandboxState::Detached { settled: since.checked_add(REATTACH_TIME) },
+            None => SandboxState::Unknown,
+        }
     }
 
     /// Has the endpoint of a pod that is alive written if it lacks something.

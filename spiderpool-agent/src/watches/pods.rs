@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use spiderpool_api::pod::{Pod, PodObject};
 use spiderpool_core::ipam::deleted_pods::DeletedPods;
-use spiderpool_core::names::{PodIdentity, PodName};
+use spiderpool_core::ipam::pod_stage::PodStage;
+use spiderpool_core::names::{PodIdentity, PodName, PodUid};
 use tracing::warn;
 
 use super::Index;
@@ -16,6 +17,8 @@ use super::Index;
 #[derive(Debug, Default)]
 pub struct LocalPodIndex {
     pods: HashMap<PodName, Arc<Pod>>,
+    /// Until when something of a finished pod may run.
+    finish: HashMap<PodUid, Instant>,
     deleted: DeletedPods<Instant>,
 }
 
@@ -35,10 +38,17 @@ impl LocalPodIndex {
         }
     }
 
+    /// Until when something of a finished pod may run; `None` if it was not seen to finish.
+    pub fn finishes_at(&self, uid: &PodUid) -> Option<Instant> {
+        self.finish.get(uid).copied()
+    }
+
     fn record_deletion(&mut self, pod: &Pod, may_run_for: Option<Duration>) {
         let now = Instant::now();
         let until = may_run_for.and_then(|time| now.checked_add(time));
-        self.deleted.insert(&pod.identity.uid, until, now);
+        // Pod garbage collection sets a final phase and deletes the pod at once.
+        let finish = self.finish.remove(&pod.identity.uid);
+        self.deleted.insert(&pod.identity.uid, until.max(finish), now);
     }
 }
 
@@ -52,6 +62,11 @@ impl Index<PodObject> for LocalPodIndex {
         let Some(pod) = readable(pod) else { return };
         let pod = Arc::new(pod);
         self.deleted.remove(&pod.identity.uid);
+        if pod.stage == PodStage::Finished
+            && let Some(end) = Instant::now().checked_add(pod.stops_within)
+        {
+            self.finish.entry(pod.identity.uid.clone()).or_insert(end);
+        }
         let before = self.pods.insert(pod.identity.name.clone(), Arc::clone(&pod));
         if let Some(before) = before.filter(|before| before.identity.uid != pod.identity.uid) {
             self.record_deletion(&before, before.may_run_for);
@@ -105,6 +120,27 @@ mod tests {
         assert_eq!(index.get(&name("b")).unwrap().identity.uid.as_str(), "3");
         index.delete(&named("b", "3"));
         assert_eq!(index.get(&name("b")), None);
+    }
+
+    #[test]
+    fn a_finished_pod_is_known_to_end_once() {
+        let mut index = LocalPodIndex::default();
+        let phase = |phase: &str| -> PodObject {
+            let metadata = json!({"namespace": "n", "name": "a", "uid": "u"});
+            serde_json::from_value(json!({"metadata": metadata, "status": {"phase": phase}})).unwrap()
+        };
+        let uid = "u".parse().unwrap();
+        index.apply(phase("Running"));
+        assert_eq!(index.finishes_at(&uid), None);
+        index.apply(phase("Failed"));
+        let end = index.finishes_at(&uid);
+        assert!(end > Some(Instant::now()));
+        index.reset(vec![phase("Failed")]);
+        assert_eq!(index.finishes_at(&uid), end);
+        index.delete(&phase("Failed"));
+        assert_eq!(index.finishes_at(&uid), None);
+        let pod = PodIdentity { name: name("a"), uid };
+        assert_eq!(index.may_run_until(&pod), end, "its object was deleted before that");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! SpiderIPAddress: one address in use. Creating it is the allocation, deleting it the release.
 
+use std::ops::Not;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -44,9 +45,14 @@ pub struct SpiderIPAddressSpec {
     pub node: Option<String>,
     /// The pod's NIC that has it.
     pub interface: String,
-    /// The pod sandbox.
+    /// The pod sandbox. Absent while none is known to use the address: the pod waits for its next one, its NIC was
+    /// unplugged, or the object was lost and written again.
     #[serde(default, rename = "containerID", skip_serializing_if = "String::is_empty")]
     pub container_id: String,
+    /// A DEL has detached the NIC while the pod was alive. The next ADD takes it back; without one, the address is freed
+    /// after a minute if a container of the pod runs.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub detached: bool,
     /// The CNI network's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub network: String,
@@ -138,6 +144,8 @@ fn parse(name: &str, spec: &SpiderIPAddressSpec) -> Result<Holding, HoldingFault
             .filter(|id| !id.is_empty())
             .map(|id| id.parse())
             .transpose()?,
+        // An agent that does not know the member has not taken it back.
+        is_detached: spec.detached && spec.container_id.is_empty(),
         network: Some(&spec.network)
             .filter(|network| !network.is_empty())
             .map(|network| network.as_str().into()),
@@ -164,6 +172,7 @@ impl From<&Holding> for SpiderIPAddress {
             node,
             interface: holding.nic.to_string(),
             container_id: holding.container_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            detached: holding.is_detached,
             network: holding.network.as_deref().unwrap_or_default().to_owned(),
             pod_namespace: pod.name.namespace().to_owned(),
             pod_name: pod.name.name().to_owned(),
@@ -220,6 +229,20 @@ mod tests {
         let holding = Holding::try_from(&object(&spec)).unwrap();
         assert_eq!((holding.node, holding.container_id, holding.network), (None, None, None));
         assert_eq!((&holding.owner.workload, holding.state), (&None, AddressState::Bound));
+    }
+
+    #[test]
+    fn an_address_is_detached_only_if_its_object_says_so_and_names_no_sandbox() {
+        let mut spec = spec();
+        let is_detached = |spec: &Value| Holding::try_from(&object(spec)).unwrap().is_detached;
+        spec["detached"] = json!(true);
+        assert!(!is_detached(&spec), "an ADD has followed");
+        spec.as_object_mut().unwrap().remove("containerID");
+        assert!(is_detached(&spec));
+        let holding = Holding::try_from(&object(&spec)).unwrap();
+        assert_eq!(serde_json::to_value(&SpiderIPAddress::from(&holding).spec).unwrap(), spec);
+        spec.as_object_mut().unwrap().remove("detached");
+        assert!(!is_detached(&spec), "written again for a running pod");
     }
 
     #[test]

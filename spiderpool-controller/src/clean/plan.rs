@@ -34,7 +34,9 @@ pub(super) fn may_be_in_use(holding: &Holding, found: Option<&ListedPod>) -> boo
         uid: &found.identity.uid,
         stage: found.stage,
         has_stopped: found.has_stopped,
-        grace_end: None,
+        has_running: false,
+        // The programs are removed: nobody would wait for the end of a finished pod's grace period.
+        grace_end: (found.stage == PodStage::Finished).then_some(()),
     });
     let evidence = Evidence {
         now: (),

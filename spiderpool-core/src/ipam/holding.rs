@@ -25,6 +25,9 @@ pub struct Holding {
     pub node: Option<NodeName>,
     /// The sandbox that uses it; `None` if the object names none, and in an index that has no use for it.
     pub container_id: Option<ContainerId>,
+    /// A DEL has detached the NIC of a pod that was alive, and no ADD has followed. An object that names no sandbox says
+    /// that only with this: one that was written again for a running pod names none either.
+    pub is_detached: bool,
     /// The CNI network's name; `None` as for the sandbox.
     pub network: Option<Arc<str>>,
     /// Why it is held.
@@ -109,6 +112,7 @@ pub(crate) mod tests {
             owner: Arc::new(owner(uid, "Deployment")),
             node: Some("n1".parse().unwrap()),
             container_id: None,
+            is_detached: false,
             network: None,
             state: AddressState::Bound,
         }

@@ -7,20 +7,15 @@ pub struct PodLife<'a> {
     pub terminating: bool,
     /// `status.phase`.
     pub phase: &'a str,
-    /// `status.reason`.
-    pub reason: &'a str,
-    /// `spec.restartPolicy`; empty means Always.
-    pub restart_policy: &'a str,
+    /// The object mirrors a static pod.
+    pub is_mirror: bool,
 }
 
 impl PodLife<'_> {
-    /// Finished for good or evicted. A terminating pod still runs until its grace period is over.
+    /// Since Kubernetes 1.22 a kubelet restarts no pod in a final phase, whatever its restart policy. A static pod keeps
+    /// its UID, and its mirror the phase, when its kubelet starts it again after a shutdown of the node.
     fn is_finished(&self) -> bool {
-        match self.phase {
-            "Succeeded" => !matches!(self.restart_policy, "Always" | ""),
-            "Failed" => self.restart_policy == "Never" || self.reason == "Evicted",
-            _ => false,
-        }
+        !self.is_mirror && matches!(self.phase, "Succeeded" | "Failed")
     }
 }
 
@@ -32,7 +27,7 @@ pub enum PodStage {
     Alive,
     /// In its grace period: something of it may still run.
     Terminating,
-    /// Nothing of it runs any more.
+    /// It is never started again. The phase may have been set without its kubelet: something of it may still run.
     Finished,
 }
 
@@ -52,8 +47,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(phase: &str, restart_policy: &str, reason: &str, alive: bool) {
-        let pod = PodLife { terminating: false, phase, reason, restart_policy };
+    fn check(phase: &str, is_mirror: bool, alive: bool) {
+        let pod = PodLife { terminating: false, phase, is_mirror };
         let expect = |otherwise| if alive { otherwise } else { PodStage::Finished };
         assert_eq!(PodStage::of(&pod), expect(PodStage::Alive), "{pod:?}");
         let terminating = PodLife { terminating: true, ..pod };
@@ -61,15 +56,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_finished_by_phase_restart_policy_and_reason() {
-        for policy in ["Always", "OnFailure", "Never"] {
-            check("Running", policy, "", true);
-            check("Pending", policy, "", true);
-            check("Unknown", policy, "", true);
-            check("Failed", policy, "Evicted", false);
-            check("Succeeded", policy, "", policy == "Always");
-            check("Failed", policy, "", policy != "Never");
+    fn a_final_phase_finishes_every_pod_but_a_static_one() {
+        for phase in ["Running", "Pending", "Unknown", ""] {
+            check(phase, false, true);
+            check(phase, true, true);
         }
-        check("Succeeded", "", "", true);
+        for phase in ["Succeeded", "Failed"] {
+            check(phase, false, false);
+            check(phase, true, true);
+        }
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! Something more that can be known of a pod is a field of [`Evidence`], something more to wait for a [`LeaveReason`].
 
+use std::time::Duration;
+
 use super::holding::{AddressState, Holding, Owner};
 use super::pod_stage::PodStage;
 use crate::names::PodUid;
@@ -24,12 +26,14 @@ pub enum Disposition<T> {
 pub enum FreeReason {
     /// The pod does not exist any more, or another one has its name.
     Gone,
-    /// The pod has ended or was evicted.
+    /// The pod has ended.
     Finished,
     /// The container runtime has taken down the network of a pod that is terminating, or does not know it any more.
     TornDown,
     /// The pod's grace period is over, and its node does not answer or says that the pod has stopped.
     Overdue,
+    /// The NIC was detached from the pod, which runs on without it.
+    Unplugged,
 }
 
 impl FreeReason {
@@ -40,6 +44,7 @@ impl FreeReason {
             Self::Finished => "finished",
             Self::TornDown => "torn_down",
             Self::Overdue => "overdue",
+            Self::Unplugged => "unplugged",
         }
     }
 }
@@ -49,7 +54,12 @@ impl FreeReason {
 pub enum LeaveReason<T> {
     /// Its pod is alive.
     InUse,
-    /// Its pod is terminating.
+    /// Its pod is alive, and a DEL has detached its NIC: the ADD of a new sandbox may follow.
+    Detached {
+        /// When no ADD is expected any more.
+        until: T,
+    },
+    /// Its pod is terminating, or has finished while something of it may still run.
     Terminating {
         /// When its grace period ends or has ended, where that is known.
         grace_end: Option<T>,
@@ -73,7 +83,7 @@ pub struct Evidence<'a, T> {
     /// The pod that has the owner's name now, whichever it is.
     pub pod: Option<PodEvidence<'a, T>>,
     /// The sandbox that uses the address.
-    pub sandbox: SandboxState,
+    pub sandbox: SandboxState<T>,
     /// The owner's node.
     pub node: NodeState,
     /// Until when the owner may run, if the API server has forgotten it while it ran.
@@ -89,19 +99,38 @@ pub struct PodEvidence<'a, T> {
     pub stage: PodStage,
     /// Its phase says that all its containers have stopped.
     pub has_stopped: bool,
-    /// When the grace period of a terminating pod ends, and what is added to it.
+    /// Its status shows a container that runs: then all ADDs of its present sandbox have succeeded.
+    pub has_running: bool,
+    /// When the grace period of a terminating or finished pod ends, and what is added to it.
     pub grace_end: Option<T>,
 }
 
 /// What is known of the sandbox that uses an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SandboxState {
+pub enum SandboxState<T> {
     /// Nothing.
     Unknown,
     /// The container runtime is taking its network down: this is its DEL.
     TornDown,
     /// The container runtime does not know it: its GC names those that it knows.
     Unlisted,
+    /// A DEL has detached the NIC, and no ADD has followed. Either the sandbox was torn down and another one follows, or
+    /// the NIC was unplugged: at a DEL they look the same.
+    Detached {
+        /// When an ADD will have followed that is to follow, if anybody counts that.
+        settled: Option<T>,
+    },
+}
+
+/// The time that the ADD of a new sandbox, and the kubelet's report that containers have stopped, are waited for after
+/// a DEL. A report takes up to ten seconds; an ADD that takes longer than this finds no container running.
+pub const REATTACH_TIME: Duration = Duration::from_mins(1);
+
+impl<T> SandboxState<T> {
+    /// Whether no sandbox uses the address.
+    fn is_gone(&self) -> bool {
+        !matches!(self, Self::Unknown)
+    }
 }
 
 /// Whether a pod's node answers.
@@ -155,30 +184,63 @@ pub fn plan_release<T: Copy + Ord>(
 }
 
 /// What becomes of everything that is bound to a pod: its addresses, and its endpoint.
+///
+/// A pod that is alive loses an address only when its NIC was detached, no ADD has followed within
+/// [`REATTACH_TIME`], and a container runs all the same: the ADDs of its sandbox are complete without that NIC.
+/// A pod that waits for its next sandbox has no running container, and keeps its addresses.
 pub fn plan_owner_release<T: Copy + Ord>(
     owner: &Owner,
     evidence: &Evidence<'_, T>,
     policy: ReleasePolicy,
 ) -> Disposition<T> {
-    let torn_down = matches!(evidence.sandbox, SandboxState::TornDown | SandboxState::Unlisted);
-    let own = evidence.pod.filter(|pod| *pod.uid == owner.pod.uid);
-    match own.map(|pod| (pod, pod.stage)) {
-        Some((_, PodStage::Alive)) => Disposition::Leave(LeaveReason::InUse),
-        Some((_, PodStage::Finished)) => Disposition::Free(FreeReason::Finished),
-        Some((_, PodStage::Terminating)) if torn_down => Disposition::Free(FreeReason::TornDown),
-        Some((pod, PodStage::Terminating)) if policy.is_overdue(&pod, evidence) => {
-            Disposition::Free(FreeReason::Overdue)
+    let is_sandbox_gone = evidence.sandbox.is_gone();
+    let Some(pod) = evidence.pod.filter(|pod| *pod.uid == owner.pod.uid) else {
+        return plan_missing_pod(owner, evidence);
+    };
+    match pod.stage {
+        PodStage::Alive => match evidence.sandbox {
+            SandboxState::Detached { settled: Some(settled) } if evidence.now < settled => {
+                Disposition::Leave(LeaveReason::Detached { until: settled })
+            }
+            SandboxState::Detached { settled: Some(_) } if pod.has_running => {
+                Disposition::Free(FreeReason::Unplugged)
+            }
+            _ => Disposition::Leave(LeaveReason::InUse),
+        },
+        PodStage::Finished if is_sandbox_gone || pod.grace_end.is_some_and(|end| evidence.now >= end) => {
+            Disposition::Free(FreeReason::Finished)
         }
-        Some((pod, PodStage::Terminating)) => {
+        PodStage::Terminating if is_sandbox_gone => Disposition::Free(FreeReason::TornDown),
+        PodStage::Terminating if policy.is_overdue(&pod, evidence) => Disposition::Free(FreeReason::Overdue),
+        PodStage::Finished | PodStage::Terminating => {
             Disposition::Leave(LeaveReason::Terminating { grace_end: pod.grace_end })
         }
-        None if torn_down => Disposition::Free(FreeReason::Gone),
-        None if evidence.pod.is_none() && owner.is_static() => Disposition::Leave(LeaveReason::StaticPod),
-        // Where nobody runs it any more, there is nothing to wait for.
-        None => match evidence.may_run_until.filter(|_| evidence.node == NodeState::Ready) {
-            Some(until) if evidence.now < until => Disposition::Leave(LeaveReason::MayRun { until }),
-            _ => Disposition::Free(FreeReason::Gone),
-        },
+    }
+}
+
+/// The API server does not have the pod, or another one has its name.
+fn plan_missing_pod<T: Copy + Ord>(owner: &Owner, evidence: &Evidence<'_, T>) -> Disposition<T> {
+    match evidence.sandbox {
+        SandboxState::TornDown | SandboxState::Unlisted => return Disposition::Free(FreeReason::Gone),
+        // A pod that is static runs without its mirror, and its next sandbox may follow. An ADD needs the mirror, though.
+        sandbox if evidence.pod.is_none() && owner.is_static() => {
+            return match sandbox {
+                SandboxState::Detached { settled: Some(settled) } if evidence.now >= settled => {
+                    Disposition::Free(FreeReason::Gone)
+                }
+                SandboxState::Detached { settled: Some(settled) } => {
+                    Disposition::Leave(LeaveReason::Detached { until: settled })
+                }
+                _ => Disposition::Leave(LeaveReason::StaticPod),
+            };
+        }
+        SandboxState::Detached { .. } => return Disposition::Free(FreeReason::Gone),
+        SandboxState::Unknown => {}
+    }
+    // Where nobody runs it any more, there is nothing to wait for.
+    match evidence.may_run_until.filter(|_| evidence.node == NodeState::Ready) {
+        Some(until) if evidence.now < until => Disposition::Leave(LeaveReason::MayRun { until }),
+        _ => Disposition::Free(FreeReason::Gone),
     }
 }
 

@@ -196,7 +196,12 @@ impl<'a> Bench<'a> {
 
     /// The pod ends and will not be restarted.
     pub(crate) fn end_pod(&self, pod: &TestPod) {
-        self.pod_status(pod, &json!({"phase": "Failed", "reason": "Evicted"}));
+        self.fail_pod(pod, "Evicted");
+    }
+
+    /// The pod ends for this reason.
+    pub(crate) fn fail_pod(&self, pod: &TestPod, reason: &str) {
+        self.pod_status(pod, &json!({"phase": "Failed", "reason": reason}));
     }
 
     fn pod_status(&self, pod: &TestPod, status: &Value) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use spiderpool_api::crd::{HoldingError, SpiderIPAddress};
 use spiderpool_core::ipam::{Holding, Owner};
@@ -43,13 +44,20 @@ impl AsRef<Holding> for AddressObject {
 pub(crate) struct HoldingIndex {
     by_ip: BTreeMap<IpAddr, AddressObject>,
     by_pod: HashMap<PodUid, BTreeSet<IpAddr>>,
+    /// Since when NICs are detached, as far as this agent knows.
+    detached: HashMap<IpAddr, Instant>,
 }
 
 impl HoldingIndex {
     /// The address is held, or what is known of it has changed.
     pub(crate) fn apply(&mut self, object: AddressObject) {
         let ip = object.holding.ip();
+        let same = self.by_ip.get(&ip).is_some_and(|known| known.uid == object.uid);
+        let since = self.detached.get(&ip).copied().filter(|_| same);
         self.delete(ip);
+        if object.holding.is_detached {
+            self.detached.insert(ip, since.unwrap_or_else(Instant::now));
+        }
         self.by_pod.entry(object.holding.owner.pod.uid.clone()).or_default().insert(ip);
         self.by_ip.insert(ip, object);
     }
@@ -57,6 +65,7 @@ impl HoldingIndex {
     /// The address is free.
     pub(crate) fn delete(&mut self, ip: IpAddr) {
         let Some(object) = self.by_ip.remove(&ip) else { return };
+        self.detached.remove(&ip);
         let uid = &object.holding.owner.pod.uid;
         if let Some(addresses) = self.by_pod.get_mut(uid) {
             addresses.remove(&ip);
@@ -70,6 +79,7 @@ impl HoldingIndex {
     pub(crate) fn reset(&mut self, all: Vec<AddressObject>) {
         self.by_ip.clear();
         self.by_pod.clear();
+        self.detached.clear();
         for object in all {
             self.apply(object);
         }
@@ -84,6 +94,16 @@ impl HoldingIndex {
     pub(crate) fn of_pod(&self, uid: &PodUid) -> Vec<AddressObject> {
         let addresses = self.by_pod.get(uid).into_iter().flatten();
         addresses.filter_map(|ip| self.by_ip.get(ip).cloned()).collect()
+    }
+
+    /// Since when no sandbox is known to use the address; `None` if one does.
+    pub(crate) fn detached_since(&self, ip: IpAddr) -> Option<Instant> {
+        self.detached.get(&ip).copied()
+    }
+
+    /// Whether the pod holds an address that no sandbox uses.
+    pub(crate) fn has_detached(&self, uid: &PodUid) -> bool {
+        self.by_pod.get(uid).into_iter().flatten().any(|ip| self.detached.contains_key(ip))
     }
 
     /// The UIDs under which a pod of this name holds something for this sandbox.
@@ -120,6 +140,7 @@ mod tests {
         let net: ipnet::IpNet = address.parse().unwrap();
         let spec = json!({
             "address": address, "pool": "p", "node": "n", "interface": "eth0", "containerID": container,
+            "detached": container.is_empty(),
             "podNamespace": "ns", "podName": "pod", "podUID": pod_uid,
         });
         let metadata = json!({"name": object_name(net.addr()), "uid": "o", "resourceVersion": "1"});
@@ -142,6 +163,23 @@ mod tests {
         index.delete("fd00::1".parse().unwrap());
         assert!(index.of_pod(&uid("a")).is_empty() && index.by_pod.len() == 1);
         assert_eq!(index.of_pool(&"p".parse().unwrap()), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn an_address_is_detached_since_its_object_first_said_so() {
+        let mut index = HoldingIndex::default();
+        let ip = "10.0.0.1".parse().unwrap();
+        index.apply(object("10.0.0.1/24", "a", "c1"));
+        assert!(!index.has_detached(&uid("a")));
+        index.apply(object("10.0.0.1/24", "a", ""));
+        let since = index.detached_since(ip);
+        index.apply(object("10.0.0.1/24", "a", ""));
+        assert!(since.is_some() && index.detached_since(ip) == since && index.has_detached(&uid("a")));
+        index.apply(object("10.0.0.1/24", "a", "c2"));
+        assert_eq!(index.detached_since(ip), None);
+        index.apply(object("10.0.0.1/24", "a", ""));
+        index.delete(ip);
+        assert_eq!(index.detached_since(ip), None);
     }
 
     #[test]

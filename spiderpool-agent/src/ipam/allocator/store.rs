@@ -6,7 +6,7 @@ use backon::{BackoffBuilder as _, Retryable as _};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use spiderpool_api::agent::null_as_default;
 use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPoolUsage};
 use spiderpool_api::labels;
@@ -145,9 +145,24 @@ impl AddressStore {
         container_id: &ContainerId,
         network: Option<&str>,
     ) -> Result<Option<AddressObject>, ApiFailure> {
+        let spec =
+            json!({"containerID": container_id, "detached": null, "network": network.unwrap_or_default()});
+        self.patch_spec(known, spec).await
+    }
+
+    /// Writes that no sandbox uses the address now. `None` as for [`Self::adopt`].
+    pub(super) async fn detach(&self, known: &AddressObject) -> Result<Option<AddressObject>, ApiFailure> {
+        self.patch_spec(known, json!({"containerID": null, "detached": true})).await
+    }
+
+    async fn patch_spec(
+        &self,
+        known: &AddressObject,
+        spec: Value,
+    ) -> Result<Option<AddressObject>, ApiFailure> {
         let patch = Patch::Merge(json!({
             "metadata": {"uid": &*known.uid, "resourceVersion": &*known.version},
-            "spec": {"containerID": container_id, "network": network.unwrap_or_default()},
+            "spec": spec,
         }));
         let (name, parameters) = (object_name(known.holding.ip()), PatchParams::default());
         match self.kube.write(self.api.patch(&name, &parameters, &patch)).await {

@@ -1,7 +1,5 @@
 //! Frees a pod's addresses or writes its endpoint, after the API server has confirmed the watches.
 
-use std::net::IpAddr;
-
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::runtime::events::Recorder;
@@ -79,7 +77,7 @@ impl Actuator {
         });
         let (action, addresses) = self.state.read(|state| {
             let action = state.evaluate_observed(id, observed, node, self.settings.policy());
-            (action, state.addresses.bound(id).map(Holding::ip).collect::<Vec<_>>())
+            (action, state.addresses.bound(id).cloned().collect::<Vec<_>>())
         });
         let PodAction::Free(cause) = action else {
             debug!(pod = %id, uid = %id.uid, ?action, "the API server does not confirm the watches");
@@ -90,7 +88,7 @@ impl Actuator {
         let removed = store.remove(id).await;
         removed.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
         for address in addresses {
-            self.free_address(id, address, cause).await?;
+            self.free_address(id, &address, cause).await?;
         }
         Ok(())
     }
@@ -98,9 +96,10 @@ impl Actuator {
     async fn free_address(
         &self,
         id: &PodIdentity,
-        address: IpAddr,
+        known: &Holding,
         cause: FreeReason,
     ) -> Result<(), ReconcileError> {
+        let address = known.ip();
         let failed = |source| ReconcileError::Address { address, pod: id.to_string(), source };
         let api = Api::<SpiderIPAddress>::all(self.kube.client());
         let found = self.kube.read(api.get_opt(&object_name(address))).await.map_err(failed)?;
@@ -108,6 +107,10 @@ impl Actuator {
             found.spec.pod_uid == id.uid.as_str() && found.spec.state == AddressState::Bound
         };
         let Some(found) = found.filter(is_held) else { return Ok(()) };
+        // An ADD has taken it back: what called for freeing it may not be so any more.
+        if known.is_detached && !Holding::try_from(&found).is_ok_and(|now| now.is_detached) {
+            return Err(ReconcileError::Changed { address, pod: id.to_string() });
+        }
         match self.kube.delete(&api, &Preconditions::from_meta(&found.metadata)).await.map_err(failed)? {
             Deletion::Done => {
                 self.metrics.freed(cause);

@@ -77,6 +77,12 @@ impl AddressIndex {
         self.of_pod(pod).filter(|holding| holding.state == AddressState::Bound)
     }
 
+    /// Whether no sandbox uses any of what is bound to a pod.
+    pub(crate) fn is_detached(&self, pod: &PodIdentity) -> bool {
+        let mut bound = self.bound(pod).peekable();
+        bound.peek().is_some() && bound.all(|holding| holding.is_detached)
+    }
+
     /// The node whose agent holds a pod's addresses.
     pub(crate) fn node(&self, pod: &PodIdentity) -> Option<&NodeName> {
         self.of_pod(pod).find_map(|holding| holding.node.as_ref())

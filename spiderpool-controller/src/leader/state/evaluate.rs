@@ -93,15 +93,26 @@ impl ClusterState {
             return PodAction::None;
         }
         let additional = SignedDuration::try_from(policy.additional).unwrap_or_default();
+        let grace_end = |found: ObservedPod<'_>| match found.stage {
+            PodStage::Finished => self.pods.get(found.uid).and_then(|known| known.finishes_at),
+            _ => found.deletion.and_then(|at| at.checked_add(additional).ok()),
+        };
+        let sandbox = if self.addresses.is_detached(pod) {
+            SandboxState::Detached { settled: None }
+        } else {
+            SandboxState::Unknown
+        };
         let evidence = Evidence {
             now: policy.now,
             pod: found.map(|found| PodEvidence {
                 uid: found.uid,
                 stage: found.stage,
                 has_stopped: found.has_stopped,
-                grace_end: found.deletion.and_then(|at| at.checked_add(additional).ok()),
+                // Whether a NIC was unplugged from a pod that runs, its node's agent decides.
+                has_running: false,
+                grace_end: grace_end(found),
             }),
-            sandbox: SandboxState::Unknown,
+            sandbox,
             node,
             may_run_until: self.pods.may_run_until(&pod.uid, policy.now),
         };
@@ -132,7 +143,8 @@ impl ClusterState {
 
     /// Whether the endpoint lacks an address. Of several for one NIC and family it names one.
     fn lacks_endpoint(&self, pod: &PodIdentity) -> bool {
-        let held: Vec<&Holding> = self.addresses.bound(pod).collect();
+        let attached = self.addresses.bound(pod).filter(|holding| !holding.is_detached);
+        let held: Vec<&Holding> = attached.collect();
         let endpoint = self.endpoints.of_pod(pod);
         let is_listed = |holding: &Holding| {
             endpoint.is_some_and(|endpoint| endpoint.lists(holding.nic.as_str(), holding.address))

@@ -1,7 +1,6 @@
 //! Pods by UID.
 
-use std::collections::HashMap;
-use std::mem;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -21,6 +20,8 @@ pub(crate) struct KnownPod {
     pub(crate) has_stopped: bool,
     /// When its grace period ends.
     pub(crate) deletion: Option<Timestamp>,
+    /// Until when something of it may run, although it was seen finished.
+    pub(crate) finishes_at: Option<Timestamp>,
     /// The node that it is bound to.
     pub(crate) node: Option<NodeName>,
     /// How long its containers may run on after its object is deleted.
@@ -44,7 +45,7 @@ impl PodIndex {
     pub(crate) fn may_run_until(&self, uid: &PodUid, now: Timestamp) -> Option<Timestamp> {
         match self.pods.get(uid) {
             // The watch has not delivered the deletion yet.
-            Some(known) => after(now, known.may_run_for?),
+            Some(known) => known.may_run_for.and_then(|time| after(now, time)).max(known.finishes_at),
             None => self.deleted.may_run_until(uid, now),
         }
     }
@@ -64,34 +65,39 @@ impl PodIndex {
 
     /// The pod's object was deleted; its containers may run on for a while.
     pub(super) fn delete(&mut self, pod: &SlimPod, uid: &PodUid) {
-        let before = self.pods.remove(uid).and_then(|before| before.may_run_for);
+        let before = self.pods.remove(uid);
+        let finishes_at = before.as_ref().and_then(|before| before.finishes_at);
+        let before = before.and_then(|before| before.may_run_for);
         // `kubectl delete --force` sets a grace period of 0; the kubelet still uses the one before.
         let may_run_for = pod.may_run_for.map(|time| time.max(before.unwrap_or_default()));
-        self.record_deletion(uid, may_run_for);
+        self.record_deletion(uid, may_run_for, finishes_at);
     }
 
     /// Only these pods exist.
     pub(super) fn reset(&mut self, pods: &[SlimPod], interner: &mut Interner) {
-        let before = mem::take(&mut self.pods);
+        let listed: HashSet<&PodUid> =
+            pods.iter().filter_map(|pod| pod.identity.as_ref()).map(|identity| &identity.uid).collect();
+        // Deleted while the watch was interrupted.
+        for (uid, pod) in self.pods.extract_if(|uid, _| !listed.contains(uid)).collect::<Vec<_>>() {
+            self.record_deletion(&uid, pod.may_run_for, pod.finishes_at);
+        }
         for pod in pods {
             if let Some(identity) = &pod.identity {
                 self.insert(pod, &identity.uid, interner);
-            }
-        }
-        // Deleted while the watch was interrupted.
-        for (uid, pod) in before {
-            if !self.pods.contains_key(&uid) {
-                self.record_deletion(&uid, pod.may_run_for);
             }
         }
         self.deleted.listed(|| after(Timestamp::now(), may_run_for(DEFAULT_GRACE)));
     }
 
     fn insert(&mut self, pod: &SlimPod, uid: &PodUid, interner: &mut Interner) {
+        let is_finished = pod.stage == PodStage::Finished;
+        let known_end = || self.get(uid).and_then(|known| known.finishes_at);
+        let end = || known_end().or_else(|| after(Timestamp::now(), pod.stops_within));
         let known = KnownPod {
             stage: pod.stage,
             has_stopped: pod.has_stopped,
             deletion: pod.deletion,
+            finishes_at: is_finished.then(end).flatten(),
             node: pod.node.clone().map(|node| interner.share(node)),
             may_run_for: pod.may_run_for,
         };
@@ -99,9 +105,16 @@ impl PodIndex {
         self.deleted.remove(uid);
     }
 
-    fn record_deletion(&mut self, uid: &PodUid, may_run_for: Option<Duration>) {
+    /// Pod garbage collection sets a final phase and deletes the pod at once: it may run until `finishes_at` all the same.
+    fn record_deletion(
+        &mut self,
+        uid: &PodUid,
+        may_run_for: Option<Duration>,
+        finishes_at: Option<Timestamp>,
+    ) {
         let now = Timestamp::now();
-        self.deleted.insert(uid, may_run_for.and_then(|time| after(now, time)), now);
+        let until = may_run_for.and_then(|time| after(now, time));
+        self.deleted.insert(uid, until.max(finishes_at), now);
     }
 }
 

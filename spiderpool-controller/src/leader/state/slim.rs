@@ -54,6 +54,8 @@ pub(crate) struct SlimPod {
     pub(super) stage: PodStage,
     pub(super) has_stopped: bool,
     pub(super) deletion: Option<Timestamp>,
+    /// How long its kubelet may take to stop it.
+    pub(super) stops_within: Duration,
     /// How long its containers may run on after its object is deleted.
     pub(super) may_run_for: Option<Duration>,
 }
@@ -65,6 +67,7 @@ impl From<PodObject> for SlimPod {
             stage: pod.stage(),
             has_stopped: pod.has_stopped(),
             deletion: pod.deletion(),
+            stops_within: pod.stops_within(),
             may_run_for: pod.may_run_for(),
             identity: identity(&pod.metadata, pod::uid(&pod.metadata)),
         }

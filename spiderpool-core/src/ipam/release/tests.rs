@@ -25,10 +25,12 @@ use Asker::{Del, Gc, Leader, LeaderOfDeadNode, Sweep};
 /// The pod that has the name: its UID, stage, whether it has stopped, and the end of its grace period.
 type Found = Option<(&'static str, PodStage, bool, Option<u64>)>;
 
+mod lives;
+
 const ALIVE: Found = Some(("u", PodStage::Alive, false, None));
 const TERMINATING: Found = Some(("u", PodStage::Terminating, false, Some(30)));
 const STOPPED: Found = Some(("u", PodStage::Terminating, true, Some(30)));
-const FINISHED: Found = Some(("u", PodStage::Finished, true, None));
+const FINISHED: Found = Some(("u", PodStage::Finished, true, Some(30)));
 const REPLACED: Found = Some(("other", PodStage::Alive, false, None));
 const GONE: Found = None;
 
@@ -44,6 +46,7 @@ fn decide(
         uid: &uid,
         stage,
         has_stopped,
+        has_running: !has_stopped,
         grace_end,
     });
     let evidence = Evidence {
@@ -83,10 +86,74 @@ fn nobody_frees_an_address_of_a_pod_that_is_alive() {
 }
 
 #[test]
-fn what_is_gone_replaced_or_finished_is_freed_by_everybody() {
+fn what_is_gone_or_replaced_is_freed_by_everybody() {
     check(GONE, &EVERYBODY, Disposition::Free(FreeReason::Gone));
     check(REPLACED, &EVERYBODY, Disposition::Free(FreeReason::Gone));
-    check(FINISHED, &EVERYBODY, Disposition::Free(FreeReason::Finished));
+}
+
+/// Pod garbage collection sets the phase of a pod whose kubelet does not answer, and may still run it.
+#[test]
+fn a_finished_pod_is_freed_by_its_del_and_otherwise_after_its_grace_period() {
+    check(FINISHED, &[Del], Disposition::Free(FreeReason::Finished));
+    check(FINISHED, &WITHOUT_DEL, Disposition::Leave(LeaveReason::Terminating { grace_end: Some(30) }));
+    for asker in EVERYBODY {
+        let at_end = decide(asker, &owner("u", "Job"), FINISHED, 30, None);
+        assert_eq!(at_end, Disposition::Free(FreeReason::Finished), "{asker:?}");
+    }
+}
+
+fn decide_detached(found: Found, now: u64, settled: Option<u64>, kind: &str) -> Disposition<u64> {
+    let uid: PodUid = found.map_or("none", |(uid, ..)| uid).parse().unwrap();
+    let pod = found.map(|(_, stage, has_stopped, grace_end)| PodEvidence {
+        uid: &uid,
+        stage,
+        has_stopped,
+        has_running: !has_stopped,
+        grace_end,
+    });
+    let sandbox = SandboxState::Detached { settled };
+    let evidence = Evidence { now, pod, sandbox, node: NodeState::Ready, may_run_until: Some(99) };
+    plan_owner_release(&owner("u", kind), &evidence, ReleasePolicy::default())
+}
+
+#[test]
+fn an_address_without_a_sandbox_needs_no_grace() {
+    for (found, reason) in [
+        (FINISHED, FreeReason::Finished),
+        (TERMINATING, FreeReason::TornDown),
+        (GONE, FreeReason::Gone),
+        (REPLACED, FreeReason::Gone),
+    ] {
+        assert_eq!(decide_detached(found, 1, None, "Job"), Disposition::Free(reason), "{found:?}");
+    }
+    // Its kubelet may start it again, with or without a mirror, unless its manifest was removed.
+    let until = Disposition::Leave(LeaveReason::Detached { until: 10 });
+    assert_eq!(decide_detached(GONE, 9, Some(10), "Node"), until);
+    assert_eq!(decide_detached(GONE, 10, Some(10), "Node"), Disposition::Free(FreeReason::Gone));
+    assert_eq!(decide_detached(GONE, 1, None, "Node"), Disposition::Leave(LeaveReason::StaticPod));
+}
+
+/// A DEL for one NIC of a pod that goes on.
+#[test]
+fn a_nic_that_was_unplugged_loses_its_address() {
+    let until = |settled| Disposition::Leave(LeaveReason::Detached { until: settled });
+    assert_eq!(decide_detached(ALIVE, 9, Some(10), "Deployment"), until(10), "a sandbox may follow");
+    assert_eq!(decide_detached(ALIVE, 10, Some(10), "Deployment"), Disposition::Free(FreeReason::Unplugged));
+    assert_eq!(
+        decide_detached(ALIVE, 10, None, "Deployment"),
+        Disposition::Leave(LeaveReason::InUse),
+        "who does not count the time does not know"
+    );
+}
+
+/// The sandbox was torn down and the next one is not there yet, however long that takes.
+#[test]
+fn a_pod_that_waits_for_its_next_sandbox_keeps_its_addresses() {
+    let waiting: Found = Some(("u", PodStage::Alive, true, None));
+    assert_eq!(
+        decide_detached(waiting, 1000, Some(10), "Deployment"),
+        Disposition::Leave(LeaveReason::InUse)
+    );
 }
 
 #[test]
@@ -110,8 +177,13 @@ fn an_overdue_pod_has_ended_on_a_dead_node_or_when_it_has_stopped() {
 fn without_the_policy_no_pod_is_overdue() {
     let uid = "u".parse().unwrap();
     for is_ready in [true, false] {
-        let pod =
-            PodEvidence { uid: &uid, stage: PodStage::Terminating, has_stopped: true, grace_end: Some(30) };
+        let pod = PodEvidence {
+            uid: &uid,
+            stage: PodStage::Terminating,
+            has_stopped: true,
+            has_running: false,
+            grace_end: Some(30),
+        };
         let evidence = Evidence {
             now: 99,
             pod: Some(pod),

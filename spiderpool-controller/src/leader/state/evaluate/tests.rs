@@ -25,6 +25,7 @@ fn pod(uid: &str, stage: PodStage) -> SlimPod {
         stage,
         has_stopped: false,
         deletion: (stage == PodStage::Terminating).then(|| "2100-01-01T00:01:30Z".parse().unwrap()),
+        stops_within: Duration::from_secs(35),
         may_run_for: None,
     }
 }
@@ -43,6 +44,7 @@ fn address_of(net: &str, uid: &str, kind: &str, state: AddressState) -> SlimAddr
         owner: Arc::new(Owner { pod: id(uid), workload }),
         node: Some("n1".parse().unwrap()),
         container_id: None,
+        is_detached: false,
         network: None,
         state,
     };
@@ -85,14 +87,38 @@ fn a_running_pod_keeps_its_addresses_and_gets_a_missing_endpoint() {
 }
 
 #[test]
-fn addresses_of_gone_replaced_and_finished_pods_are_freed() {
+fn addresses_of_gone_and_replaced_pods_are_freed() {
     let gone = cluster(vec![], vec![address("10.0.0.1/24", "u")]);
     assert_eq!(gone.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Gone));
     let replaced = cluster(vec![pod("other", PodStage::Alive)], vec![address("10.0.0.1/24", "u")]);
     assert_eq!(replaced.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Gone));
     assert_eq!(replaced.evaluate(&id("other"), policy(NOW)), PodAction::None, "it holds nothing");
-    let finished = cluster(vec![pod("u", PodStage::Finished)], vec![address("10.0.0.1/24", "u")]);
-    assert_eq!(finished.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Finished));
+}
+
+/// Pod garbage collection sets the phase without the kubelet.
+#[test]
+fn a_finished_pod_keeps_its_addresses_for_its_grace_period_or_until_its_sandbox_is_gone() {
+    let at = |seconds| Policy { now: Timestamp::now() + SignedDuration::from_secs(seconds), ..policy(NOW) };
+    let mut state = cluster(vec![pod("u", PodStage::Finished)], vec![address("10.0.0.1/24", "u")]);
+    assert!(matches!(state.evaluate(&id("u"), at(0)), PodAction::RecheckAt(_)));
+    // Another list does not begin it anew.
+    let end = state.pods.get(&id("u").uid).unwrap().finishes_at;
+    Index::<SlimPod>::reset(&mut state, vec![pod("u", PodStage::Finished)]);
+    assert_eq!(state.pods.get(&id("u").uid).unwrap().finishes_at, end);
+    assert_eq!(state.evaluate(&id("u"), at(36)), PodAction::Free(FreeReason::Finished));
+
+    let detached = |net| {
+        let mut address = address(net, "u");
+        address.holding.as_mut().unwrap().is_detached = true;
+        address
+    };
+    state.apply(detached("10.0.0.1/24"));
+    assert_eq!(state.evaluate(&id("u"), at(0)), PodAction::Free(FreeReason::Finished));
+    state.apply(address("fd00::1/64", "u"));
+    assert!(matches!(state.evaluate(&id("u"), at(0)), PodAction::RecheckAt(_)), "another NIC may be up");
+    // Whether the NIC of a pod that runs was unplugged, only its node's agent decides.
+    let alive = cluster(vec![pod("u", PodStage::Alive)], vec![detached("10.0.0.1/24")]);
+    assert_eq!(alive.evaluate(&id("u"), at(999)), PodAction::None, "nor does an endpoint name it");
 }
 
 /// `kubectl delete --force` removes the object before the kubelet has stopped the containers.
