@@ -529,3 +529,40 @@ async fn a_del_of_a_live_pod_detaches_and_its_end_under_any_restart_policy_frees
     bench.until("the address is free", async || bench.held(&other).is_empty()).await;
     agent.stop().unwrap();
 }
+
+/// A leader that is away has left a bitmap by which half of a pool is free that has one address left.
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_usage_of_a_tight_pool_costs_a_few_writes_and_no_retries() {
+    let bench = Bench::new("frozen").await;
+    bench.pool("p", "10.41.0.0/24", &["10.41.0.1-10.41.0.100"], &json!({}));
+    for last in 1..100 {
+        let ip = format!("10.41.0.{last}");
+        bench.apply(&json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress",
+            "metadata": {"name": ip, "labels": {"ipam.spidernet.io/ippool": bench.name("p")}},
+            "spec": {
+                "address": format!("{ip}/24"), "pool": bench.name("p"), "node": "elsewhere", "interface": "eth0",
+                "containerID": "c", "podNamespace": "n", "podName": "p", "podUID": "u",
+            },
+        }));
+    }
+    let half = ["10.41.0.1-10.41.0.50".parse().unwrap()];
+    let block = usage::encode(&IpSet::from_ranges(Family::V4, half)).next().unwrap();
+    bench.apply(&json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPoolUsage",
+        "metadata": {"name": bench.name("p.10.41.0.0"), "labels": {"ipam.spidernet.io/ippool": bench.name("p")}},
+        "spec": {
+            "pool": bench.name("p"), "base": block.base, "inUse": block.in_use, "bitmap": block.bitmap,
+        },
+    }));
+    let (last, none) = (bench.pod_with_pool("last", "n1", "p"), bench.pod_with_pool("none", "n1", "p"));
+    let agent = bench.agent("n1").await;
+    let taken = agent.ask(Method::POST, path::IP, &last.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&taken), ["10.41.0.100/24".to_owned()].into());
+    failure(&agent, &none.add("eth0", "c2"), "all IP addresses used out").await;
+    let metrics = agent.metrics().await.unwrap();
+    let collisions = metrics.lines().find(|line| line.contains("collision") && !line.starts_with('#'));
+    let count: f64 = collisions.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(count <= 12.0, "{collisions:?}");
+    agent.stop().unwrap();
+}

@@ -163,7 +163,7 @@ impl AddressAllocator {
                 pool: pool.name.as_str(),
                 attempt,
             };
-            let find = self.free.find(pool, &usable, context.seed());
+            let find = self.free.find(pool, &usable, context.seed(), attempt);
             let Some(found) = claimant.abandoned.run_until_cancelled(find).await else { continue };
             let Some(ip) = found? else { break };
             let address = pool.with_prefix(ip).map_err(|error| PoolFailure::Refused {

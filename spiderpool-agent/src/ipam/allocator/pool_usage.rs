@@ -8,7 +8,7 @@ use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::PoolFailure;
 use spiderpool_core::ipam::pick::pick;
 
-use super::store::Listing;
+use super::store::{Freshness, Listing};
 
 /// Knowledge older than this is renewed before the next pick, if it has been wrong since.
 const FRESH: Duration = Duration::from_secs(1);
@@ -16,6 +16,9 @@ const FRESH: Duration = Duration::from_secs(1);
 const COLLISION: Duration = Duration::from_secs(30);
 /// An address that was released this short a while ago is picked last.
 const COOLING: Duration = Duration::from_secs(10);
+/// An exact list is not replaced by what the leader has written, nor asked for again, within this time. Collisions tell of
+/// what was taken since.
+const EXACT: Duration = Duration::from_secs(1);
 /// A pool that was found exhausted is not asked for again within this time.
 const EXHAUSTED: Duration = Duration::from_secs(5);
 
@@ -54,13 +57,21 @@ impl PoolUsage {
         self.listed.is_none_or(|listed| self.wrong && now.duration_since(listed) >= FRESH)
     }
 
-    /// Exactly these were in use at some time after `begun`.
-    pub(super) fn update(&mut self, used: IpSet, begun: Instant) {
+    /// These were in use: at some time after `begun` if the list is exact, otherwise at an unknown time before. Only an
+    /// exact list is certainly newer than a collision.
+    pub(super) fn update(&mut self, used: IpSet, begun: Instant, freshness: Freshness) {
         self.used = used;
         self.listed = Some(begun);
         self.wrong = false;
-        // What lists do not show is no less taken.
-        self.collided.retain(|_, (since, listing)| *since >= begun || *listing == Listing::Hidden);
+        if freshness == Freshness::Exact {
+            // What lists do not show is no less taken.
+            self.collided.retain(|_, (since, listing)| *since >= begun || *listing == Listing::Hidden);
+        }
+    }
+
+    /// Whether an exact list was read a moment ago.
+    pub(super) fn is_exact(&self, now: Instant) -> bool {
+        matches!(&self.exact, Some((begun, Ok(()))) if now.duration_since(*begun) < EXACT)
     }
 
     /// Takes one of the addresses that may be handed out and seem free; `own` are the agent's own. The caller
@@ -156,7 +167,7 @@ mod tests {
     #[test]
     fn what_is_known_to_be_taken_is_left_alone() {
         let (mut usage, now) = new();
-        usage.update(set(Family::V4, &[ip(1), ip(2)]), now);
+        usage.update(set(Family::V4, &[ip(1), ip(2)]), now, Freshness::Exact);
         usage.mark_collision(ip(3), Listing::Shown, now);
         assert_eq!(usage.pick(&usable(5), &[ip(4)], 99, now), Some(ip(5)));
         usage.take(ip(5));
@@ -167,7 +178,7 @@ mod tests {
     #[test]
     fn a_fresh_release_comes_last() {
         let (mut usage, now) = new();
-        usage.update(set(Family::V4, &[ip(1)]), now);
+        usage.update(set(Family::V4, &[ip(1)]), now, Freshness::Exact);
         usage.release(ip(1), now);
         for seed in 0..2 {
             assert_ne!(usage.pick(&usable(3), &[], seed, now), Some(ip(1)));
@@ -176,10 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn a_collision_outlives_a_view_that_may_be_older() {
+        let (mut usage, now) = new();
+        usage.mark_collision(ip(1), Listing::Shown, now);
+        // As a leader that is behind has written it.
+        usage.update(IpSet::empty(Family::V4), now + FRESH, Freshness::Cached);
+        assert_eq!(usage.pick(&usable(1), &[], 0, now + FRESH), None);
+        assert!(!usage.is_exact(now + FRESH));
+        usage.update(IpSet::empty(Family::V4), now + FRESH, Freshness::Exact);
+        usage.record_list(now + FRESH, Ok(()));
+        assert_eq!(usage.pick(&usable(1), &[], 0, now + FRESH), Some(ip(1)), "it was freed");
+        assert!(usage.is_exact(now + FRESH) && !usage.is_exact(now + FRESH + EXACT));
+    }
+
+    #[test]
     fn usage_is_renewed_only_after_a_collision() {
         let (mut usage, now) = new();
         assert!(usage.is_stale(now));
-        usage.update(IpSet::empty(Family::V4), now);
+        usage.update(IpSet::empty(Family::V4), now, Freshness::Exact);
         assert!(!usage.is_stale(now + FRESH * 9));
         usage.mark_collision(ip(1), Listing::Shown, now);
         assert!(!usage.is_stale(now + FRESH / 2));
@@ -191,7 +216,7 @@ mod tests {
         let (mut usage, now) = new();
         usage.mark_collision(ip(1), Listing::Hidden, now);
         usage.mark_collision(ip(2), Listing::Shown, now);
-        usage.update(IpSet::empty(Family::V4), now + FRESH);
+        usage.update(IpSet::empty(Family::V4), now + FRESH, Freshness::Exact);
         assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), Some(ip(2)));
         assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), None);
         assert_eq!(usage.pick(&usable(2), &[], 0, now + COLLISION), Some(ip(1)));
@@ -208,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_freed_here_can_be_picked_from_an_exhausted_pool_without_a_list() {
         let (mut usage, now) = new();
-        usage.update(set(Family::V4, &[ip(1), ip(3)]), now);
+        usage.update(set(Family::V4, &[ip(1), ip(3)]), now, Freshness::Exact);
         assert_eq!(usage.pick(&usable(3), &[], 0, now), Some(ip(2)));
         usage.mark_exhausted(&usable(3), now);
         assert_eq!(usage.pick(&usable(3), &[], 0, now), None);

@@ -17,6 +17,9 @@ use super::store::{AddressStore, Freshness, Listing};
 use crate::ipam::keyed_mutex::KeyedMutex;
 use crate::watches::Shared;
 
+/// After so many addresses that somebody else had, in one ADD, an exact list is read.
+const COLLISIONS_IN_A_ROW: u32 = 4;
+
 /// Finds addresses that seem free, and records what became of them.
 pub(super) struct FreeAddresses {
     store: AddressStore,
@@ -32,19 +35,26 @@ impl FreeAddresses {
     }
 
     /// An address that seems free; `None` only after an exact list, now or a moment ago. The caller says what becomes
-    /// of it: taken, collided or not taken.
+    /// of it: taken, collided or not taken. After a few collisions in a row, `attempt`, an exact list decides also what
+    /// seems free: what the leader has written may be long out of date.
     pub(super) async fn find(
         &self,
         pool: &Pool,
         usable: &IpSet,
         seed: u64,
+        attempt: u32,
     ) -> Result<Option<IpAddr>, PoolFailure> {
         if self.with(pool, |usage| usage.is_exhausted(usable, Instant::now())) {
             // But for what has been freed here since: no list is needed to find that.
             return Ok(self.pick(pool, usable, seed));
         }
         let asked = Instant::now();
-        if self.with(pool, |usage| usage.is_stale(Instant::now())) {
+        if attempt > 0 && attempt.is_multiple_of(COLLISIONS_IN_A_ROW) {
+            // Callers that wait together share one.
+            if !self.with(pool, |usage| usage.is_exact(asked)) {
+                self.list_since(asked, pool, usable).await?;
+            }
+        } else if self.with(pool, |usage| usage.is_stale(Instant::now())) {
             let _lock = self.lists.lock(pool.name.clone()).await;
             if self.with(pool, |usage| usage.is_stale(Instant::now()))
                 && let Err(error) = self.renew(pool, Freshness::Cached).await
@@ -88,7 +98,7 @@ impl FreeAddresses {
         let begun = Instant::now();
         let used = self.store.of_pool(&pool.name, pool.family(), freshness).await?;
         debug!(pool = %pool.name, used = used.len(), ?freshness, "usage of the pool read");
-        self.with(pool, |usage| usage.update(used, begun));
+        self.with(pool, |usage| usage.update(used, begun, freshness));
         Ok(())
     }
 
