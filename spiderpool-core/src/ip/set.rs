@@ -71,6 +71,19 @@ impl IpSet {
         Family::of(addr) == self.family && behind > 0 && number <= self.intervals[behind - 1].1
     }
 
+    /// How many addresses of a range are members. Costs what the intervals within the range cost.
+    pub fn count_within(&self, range: IpRange) -> u128 {
+        if range.family() != self.family {
+            return 0;
+        }
+        let (from, to) = range.numbers();
+        let start = self.intervals.partition_point(|(_, last)| *last < from);
+        let within = self.intervals[start..].iter().take_while(|(first, _)| *first <= to);
+        within.fold(0u128, |sum, (first, last)| {
+            sum.saturating_add(last.min(&to) - first.max(&from)).saturating_add(1)
+        })
+    }
+
     /// The member at this place in ascending order.
     pub fn nth(&self, mut index: u128) -> Option<IpAddr> {
         for (first, last) in &self.intervals {
@@ -236,6 +249,10 @@ mod tests {
                 prop_assert_eq!(a.contains(Family::V4.addr(number.into())), model_a.contains(&number));
             }
             prop_assert_eq!(a.nth(a.len()), None);
+            for within in b.ranges() {
+                let only = IpSet::from_ranges(Family::V4, [within]);
+                prop_assert_eq!(a.count_within(within), a.intersection(&only).len());
+            }
         }
 
         #[test]

@@ -1,4 +1,4 @@
-//! Which addresses are in use, as bitmaps: one per aligned block of 65,536 addresses with at least one in use.
+//! Which addresses are in use, as bitmaps: one per aligned block of 65,536 addresses.
 
 use std::iter;
 use std::net::IpAddr;
@@ -44,35 +44,65 @@ pub fn block_base(addr: IpAddr) -> IpAddr {
     Family::of(addr).addr(Family::number(addr) & !(BLOCK - 1))
 }
 
-/// The blocks that hold a member of the set, ascending; made as they are asked for.
-pub fn encode(in_use: &IpSet) -> impl Iterator<Item = UsageBlock> {
+/// The members of a set that are in one block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockMembers {
+    base: IpAddr,
+    /// First and last offset of each run, ascending.
+    runs: Vec<(u16, u16)>,
+}
+
+/// The blocks that hold a member of the set, ascending; made as they are asked for, in one pass over the set.
+pub fn blocks(in_use: &IpSet) -> impl Iterator<Item = BlockMembers> {
     let family = in_use.family();
-    let mut next = in_use.nth(0).map(block_base);
+    let mut ranges =
+        in_use.ranges().map(|range| (Family::number(range.first()), Family::number(range.last())));
+    let mut next = ranges.next();
     iter::from_fn(move || {
-        let base = next?;
-        let first = Family::number(base);
-        let last = first + (BLOCK - 1);
-        let block = IpRange::new(base, family.addr(last)).ok()?;
-        let members = in_use.intersection(&IpSet::from_ranges(family, [block]));
-        next = in_use
-            .ranges()
-            .find(|range| Family::number(range.last()) > last)
-            .map(|range| block_base(range.first().max(family.addr(last + 1))));
-        Some(encode_block(base, &members))
+        let base = next?.0 & !(BLOCK - 1);
+        let end = base + (BLOCK - 1);
+        let mut runs = Vec::new();
+        while let Some((first, last)) = next.filter(|(first, _)| *first <= end) {
+            runs.push(((first - base) as u16, (last.min(end) - base) as u16));
+            next = if last > end { Some((end + 1, last)) } else { ranges.next() };
+        }
+        Some(BlockMembers { base: family.addr(base), runs })
     })
 }
 
-fn encode_block(base: IpAddr, members: &IpSet) -> UsageBlock {
-    let mut bytes = Vec::new();
-    for range in members.ranges() {
-        let offset = |addr| (Family::number(addr) - Family::number(base)) as usize;
-        let (first, last) = (offset(range.first()), offset(range.last()));
-        bytes.resize(last / 8 + 1, 0u8);
-        for bit in first..=last {
-            bytes[bit / 8] |= 1 << (bit % 8);
-        }
+/// The blocks that hold a member of the set, as they are stored.
+pub fn encode(in_use: &IpSet) -> impl Iterator<Item = UsageBlock> {
+    blocks(in_use).map(|block| block.encode())
+}
+
+impl BlockMembers {
+    /// The block's first address.
+    pub fn base(&self) -> IpAddr {
+        self.base
     }
-    UsageBlock { base, bitmap: STANDARD.encode(bytes), in_use: members.len() as u32 }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.runs.iter().map(|(first, last)| u32::from(last - first) + 1).sum()
+    }
+
+    /// How many addresses of the block are in another set.
+    pub fn count_of(&self, set: &IpSet) -> u128 {
+        let last = Family::of(self.base).addr(Family::number(self.base) + (BLOCK - 1));
+        IpRange::new(self.base, last).map_or(0, |block| set.count_within(block))
+    }
+
+    /// The block as it is stored.
+    pub fn encode(&self) -> UsageBlock {
+        let mut bytes = Vec::new();
+        for (first, last) in self.runs.iter().map(|(first, last)| (usize::from(*first), usize::from(*last))) {
+            bytes.resize(last / 8 + 1, 0u8);
+            for bit in first..=last {
+                bytes[bit / 8] |= 1 << (bit % 8);
+            }
+        }
+        UsageBlock { base: self.base, bitmap: STANDARD.encode(bytes), in_use: self.count() }
+    }
 }
 
 /// The addresses whose bits are set. Bits behind the block's end are ignored.
@@ -128,6 +158,14 @@ mod tests {
     fn a_huge_set_costs_only_the_blocks_that_are_asked_for() {
         let all = set(&["::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]);
         assert_eq!(encode(&all).take(2).last().unwrap().base.to_string(), "::1:0");
+    }
+
+    #[test]
+    fn members_of_a_block_are_counted_in_both_sets() {
+        let usable = set(&["fd00::1-fd00::ff", "fd00::2:0-fd00::3:0"]);
+        let blocks: Vec<_> = blocks(&set(&["fd00::7-fd00::9", "fd00::1:5", "fd00::2:1"])).collect();
+        assert_eq!(blocks.iter().map(BlockMembers::count).collect::<Vec<_>>(), [3, 1, 1]);
+        assert_eq!(blocks.iter().map(|block| block.count_of(&usable)).collect::<Vec<_>>(), [255, 0, 65_536]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::PoolFailure;
 use spiderpool_core::ipam::pick::pick;
 
-use super::store::{Freshness, Listing};
+use super::store::Listing;
 
 /// Knowledge older than this is renewed before the next pick, if it has been wrong since.
 const FRESH: Duration = Duration::from_secs(1);
@@ -57,21 +57,34 @@ impl PoolUsage {
         self.listed.is_none_or(|listed| self.wrong && now.duration_since(listed) >= FRESH)
     }
 
-    /// These were in use: at some time after `begun` if the list is exact, otherwise at an unknown time before. Only an
-    /// exact list is certainly newer than a collision.
-    pub(super) fn update(&mut self, used: IpSet, begun: Instant, freshness: Freshness) {
-        self.used = used;
+    /// What the leader has written, read at `begun`: as of an unknown time before, so it contradicts no collision.
+    /// `None` if it has written nothing: then what an exact list said a short while ago is the best there is.
+    pub(super) fn update(&mut self, written: Option<IpSet>, begun: Instant) {
+        let listed = self.was_exact_within(COLLISION, begun);
+        if written.is_some() || !listed {
+            self.used = written.unwrap_or_else(|| IpSet::empty(self.used.family()));
+        }
         self.listed = Some(begun);
         self.wrong = false;
-        if freshness == Freshness::Exact {
-            // What lists do not show is no less taken.
-            self.collided.retain(|_, (since, listing)| *since >= begun || *listing == Listing::Hidden);
-        }
+    }
+
+    /// Exactly these were in use at some time after `begun`.
+    pub(super) fn update_exactly(&mut self, used: IpSet, begun: Instant) {
+        self.used = used;
+        self.listed = Some(begun);
+        self.exact = Some((begun, Ok(())));
+        self.wrong = false;
+        // What lists do not show is no less taken.
+        self.collided.retain(|_, (since, listing)| *since >= begun || *listing == Listing::Hidden);
     }
 
     /// Whether an exact list was read a moment ago.
     pub(super) fn is_exact(&self, now: Instant) -> bool {
-        matches!(&self.exact, Some((begun, Ok(()))) if now.duration_since(*begun) < EXACT)
+        self.was_exact_within(EXACT, now)
+    }
+
+    fn was_exact_within(&self, time: Duration, now: Instant) -> bool {
+        matches!(&self.exact, Some((begun, Ok(()))) if now.duration_since(*begun) < time)
     }
 
     /// Takes one of the addresses that may be handed out and seem free; `own` are the agent's own. The caller
@@ -112,9 +125,9 @@ impl PoolUsage {
         self.released.insert(ip, now);
     }
 
-    /// An exact list has ended.
-    pub(super) fn record_list(&mut self, begun: Instant, outcome: Result<(), PoolFailure>) {
-        self.exact = Some((begun, outcome));
+    /// An exact list has failed.
+    pub(super) fn record_failed_list(&mut self, begun: Instant, failure: PoolFailure) {
+        self.exact = Some((begun, Err(failure)));
     }
 
     /// What came of an exact list that began at this time or later.
@@ -167,7 +180,7 @@ mod tests {
     #[test]
     fn what_is_known_to_be_taken_is_left_alone() {
         let (mut usage, now) = new();
-        usage.update(set(Family::V4, &[ip(1), ip(2)]), now, Freshness::Exact);
+        usage.update_exactly(set(Family::V4, &[ip(1), ip(2)]), now);
         usage.mark_collision(ip(3), Listing::Shown, now);
         assert_eq!(usage.pick(&usable(5), &[ip(4)], 99, now), Some(ip(5)));
         usage.take(ip(5));
@@ -178,7 +191,7 @@ mod tests {
     #[test]
     fn a_fresh_release_comes_last() {
         let (mut usage, now) = new();
-        usage.update(set(Family::V4, &[ip(1)]), now, Freshness::Exact);
+        usage.update_exactly(set(Family::V4, &[ip(1)]), now);
         usage.release(ip(1), now);
         for seed in 0..2 {
             assert_ne!(usage.pick(&usable(3), &[], seed, now), Some(ip(1)));
@@ -191,20 +204,34 @@ mod tests {
         let (mut usage, now) = new();
         usage.mark_collision(ip(1), Listing::Shown, now);
         // As a leader that is behind has written it.
-        usage.update(IpSet::empty(Family::V4), now + FRESH, Freshness::Cached);
+        usage.update(Some(IpSet::empty(Family::V4)), now + FRESH);
         assert_eq!(usage.pick(&usable(1), &[], 0, now + FRESH), None);
         assert!(!usage.is_exact(now + FRESH));
-        usage.update(IpSet::empty(Family::V4), now + FRESH, Freshness::Exact);
-        usage.record_list(now + FRESH, Ok(()));
+        usage.update_exactly(IpSet::empty(Family::V4), now + FRESH);
         assert_eq!(usage.pick(&usable(1), &[], 0, now + FRESH), Some(ip(1)), "it was freed");
         assert!(usage.is_exact(now + FRESH) && !usage.is_exact(now + FRESH + EXACT));
+    }
+
+    /// As of a pool whose last addresses are freed, or whose leader is away.
+    #[test]
+    fn without_anything_written_an_exact_list_counts_for_a_while() {
+        let (mut usage, now) = new();
+        usage.update(Some(set(Family::V4, &[ip(1)])), now);
+        usage.update(None, now + FRESH);
+        assert_eq!(usage.pick(&usable(1), &[], 0, now + FRESH), Some(ip(1)), "the leader has taken it back");
+        usage.unpick(ip(1));
+        usage.update_exactly(set(Family::V4, &[ip(1)]), now + FRESH);
+        usage.update(None, now + FRESH * 2);
+        assert_eq!(usage.pick(&usable(1), &[], 0, now + FRESH * 2), None);
+        usage.update(None, now + FRESH + COLLISION);
+        assert_eq!(usage.pick(&usable(1), &[], 0, now + FRESH + COLLISION), Some(ip(1)));
     }
 
     #[test]
     fn usage_is_renewed_only_after_a_collision() {
         let (mut usage, now) = new();
         assert!(usage.is_stale(now));
-        usage.update(IpSet::empty(Family::V4), now, Freshness::Exact);
+        usage.update_exactly(IpSet::empty(Family::V4), now);
         assert!(!usage.is_stale(now + FRESH * 9));
         usage.mark_collision(ip(1), Listing::Shown, now);
         assert!(!usage.is_stale(now + FRESH / 2));
@@ -216,7 +243,7 @@ mod tests {
         let (mut usage, now) = new();
         usage.mark_collision(ip(1), Listing::Hidden, now);
         usage.mark_collision(ip(2), Listing::Shown, now);
-        usage.update(IpSet::empty(Family::V4), now + FRESH, Freshness::Exact);
+        usage.update_exactly(IpSet::empty(Family::V4), now + FRESH);
         assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), Some(ip(2)));
         assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), None);
         assert_eq!(usage.pick(&usable(2), &[], 0, now + COLLISION), Some(ip(1)));
@@ -233,7 +260,7 @@ mod tests {
     #[test]
     fn what_is_freed_here_can_be_picked_from_an_exhausted_pool_without_a_list() {
         let (mut usage, now) = new();
-        usage.update(set(Family::V4, &[ip(1), ip(3)]), now, Freshness::Exact);
+        usage.update_exactly(set(Family::V4, &[ip(1), ip(3)]), now);
         assert_eq!(usage.pick(&usable(3), &[], 0, now), Some(ip(2)));
         usage.mark_exhausted(&usable(3), now);
         assert_eq!(usage.pick(&usable(3), &[], 0, now), None);
@@ -249,11 +276,11 @@ mod tests {
     fn a_list_is_shared_by_those_who_asked_before_it_began() {
         let (mut usage, now) = new();
         assert_eq!(usage.listed_since(now), None);
-        usage.record_list(now, Ok(()));
+        usage.update_exactly(IpSet::empty(Family::V4), now);
         assert_eq!(usage.listed_since(now), Some(Ok(())));
         assert_eq!(usage.listed_since(now + FRESH), None, "what was freed meanwhile may not be in it");
         let failure = PoolFailure::Unavailable { pool: "p".parse().unwrap(), cause: "down".into() };
-        usage.record_list(now + FRESH, Err(failure.clone()));
+        usage.record_failed_list(now + FRESH, failure.clone());
         assert_eq!(usage.listed_since(now + FRESH), Some(Err(failure)));
     }
 

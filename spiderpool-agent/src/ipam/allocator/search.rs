@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::holdings::HoldingIndex;
 use super::pool_usage::PoolUsage;
-use super::store::{AddressStore, Freshness, Listing};
+use super::store::{AddressStore, Listing};
 use crate::ipam::keyed_mutex::KeyedMutex;
 use crate::watches::Shared;
 
@@ -57,7 +57,7 @@ impl FreeAddresses {
         } else if self.with(pool, |usage| usage.is_stale(Instant::now())) {
             let _lock = self.lists.lock(pool.name.clone()).await;
             if self.with(pool, |usage| usage.is_stale(Instant::now()))
-                && let Err(error) = self.renew(pool, Freshness::Cached).await
+                && let Err(error) = self.renew(pool).await
             {
                 warn!(pool = %pool.name, %error, "usage of the pool cannot be read, picking without");
             }
@@ -83,9 +83,10 @@ impl FreeAddresses {
             return outcome;
         }
         let begun = Instant::now();
-        let renewed = self.renew(pool, Freshness::Exact).await;
-        let outcome = renewed.map_err(|error| api_server_failed(&pool.name, &error));
-        self.with(pool, |usage| usage.record_list(begun, outcome.clone()));
+        let outcome = self.list(pool).await.map_err(|error| api_server_failed(&pool.name, &error));
+        if let Err(failure) = &outcome {
+            self.with(pool, |usage| usage.record_failed_list(begun, failure.clone()));
+        }
         outcome
     }
 
@@ -94,11 +95,19 @@ impl FreeAddresses {
         self.with(pool, |usage| usage.pick(usable, &own, seed, Instant::now()))
     }
 
-    async fn renew(&self, pool: &Pool, freshness: Freshness) -> Result<(), ApiFailure> {
+    async fn renew(&self, pool: &Pool) -> Result<(), ApiFailure> {
         let begun = Instant::now();
-        let used = self.store.of_pool(&pool.name, pool.family(), freshness).await?;
-        debug!(pool = %pool.name, used = used.len(), ?freshness, "usage of the pool read");
-        self.with(pool, |usage| usage.update(used, begun, freshness));
+        let written = self.store.usage(&pool.name, pool.family()).await?;
+        debug!(pool = %pool.name, in_use = ?written.as_ref().map(IpSet::len), "usage of the pool read");
+        self.with(pool, |usage| usage.update(written, begun));
+        Ok(())
+    }
+
+    async fn list(&self, pool: &Pool) -> Result<(), ApiFailure> {
+        let begun = Instant::now();
+        let in_use = self.store.of_pool(&pool.name, pool.family()).await?;
+        debug!(pool = %pool.name, in_use = in_use.len(), "addresses of the pool listed");
+        self.with(pool, |usage| usage.update_exactly(in_use, begun));
         Ok(())
     }
 
@@ -148,3 +157,6 @@ pub(super) fn api_server_failed(pool: &PoolName, failure: &ApiFailure) -> PoolFa
         PoolFailure::Refused { pool, cause }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,15 +75,6 @@ pub(super) enum Listing {
     Hidden,
 }
 
-/// How fresh a list must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Freshness {
-    /// What the API server has in memory.
-    Cached,
-    /// As of now.
-    Exact,
-}
-
 /// The objects, through the API server.
 #[derive(Clone)]
 pub(super) struct AddressStore {
@@ -220,22 +211,9 @@ impl AddressStore {
         Ok(objects.filter(|object| object.holding.node.as_ref() == Some(node)).collect())
     }
 
-    /// The addresses of a pool that are in use.
-    pub(super) async fn of_pool(
-        &self,
-        pool: &PoolName,
-        family: Family,
-        freshness: Freshness,
-    ) -> Result<IpSet, ApiFailure> {
-        let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(pool.as_str()));
-        let mut parameters = ListParams::default().labels(&selector);
-        if freshness == Freshness::Cached {
-            if let Some(used) = self.usage(pool, family, &parameters).await? {
-                return Ok(used);
-            }
-            parameters = parameters.match_any();
-        }
-        let names = self.kube.read(self.names(&parameters)).await?;
+    /// The addresses of a pool that are in use, as of now: the API server scans all addresses for it.
+    pub(super) async fn of_pool(&self, pool: &PoolName, family: Family) -> Result<IpSet, ApiFailure> {
+        let names = self.kube.read(self.names(&of_pool(pool))).await?;
         let addresses = names.items.iter().filter_map(|item| parse_object_name(&item.metadata.name).ok());
         Ok(IpSet::from_ranges(family, addresses.map(IpRange::single)))
     }
@@ -247,14 +225,10 @@ impl AddressStore {
         self.kube.client().request(request.map_err(kube::Error::BuildRequest)?).await
     }
 
-    /// What the leader has written about a pool's usage, if it has.
-    async fn usage(
-        &self,
-        pool: &PoolName,
-        family: Family,
-        pools: &ListParams,
-    ) -> Result<Option<IpSet>, ApiFailure> {
-        let list = self.kube.read(self.usages.list(&pools.clone().match_any())).await?;
+    /// What the leader has written about a pool's usage, from the API server's memory; `None` if it has written
+    /// nothing, as of a pool where picks hardly collide.
+    pub(super) async fn usage(&self, pool: &PoolName, family: Family) -> Result<Option<IpSet>, ApiFailure> {
+        let list = self.kube.read(self.usages.list(&of_pool(pool).match_any())).await?;
         let mut used = None;
         for block in list.items.iter().map(|object| &object.spec).filter(|spec| spec.pool == pool.as_str()) {
             let decoded = block
@@ -269,6 +243,11 @@ impl AddressStore {
         }
         Ok(used)
     }
+}
+
+/// Selects what is labelled with a pool.
+fn of_pool(pool: &PoolName) -> ListParams {
+    ListParams::default().labels(&format!("{}={}", labels::ADDRESS_POOL, label_value(pool.as_str())))
 }
 
 impl Creation {

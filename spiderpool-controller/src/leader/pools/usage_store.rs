@@ -7,7 +7,7 @@ use spiderpool_api::crd::SpiderIPPoolUsage;
 use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
 use spiderpool_runtime::watch::Shared;
 
-use super::usage::{BlockWrite, StoredBlocks};
+use super::usage::{BlockWrite, PoolInUse, StoredBlocks};
 use crate::leader::metrics::Metrics;
 use crate::leader::state::ClusterState;
 use crate::patch_parameters;
@@ -36,7 +36,8 @@ impl UsageStore {
 
     /// Writes the bitmaps of a pool that are not right.
     pub(super) async fn write(&self, state: &Shared<ClusterState>, pool: &str) -> Result<(), ApiFailure> {
-        let writes = state.read(|state| self.stored.read(|stored| stored.plan(state, pool)));
+        let in_use = state.read(|state| PoolInUse::of(state, pool));
+        let writes = self.stored.read(|stored| stored.plan(pool, in_use.as_ref()));
         for write in writes {
             match write {
                 BlockWrite::Put(object) => {
