@@ -138,14 +138,20 @@ impl<T> SandboxState<T> {
 pub enum NodeState {
     /// It does; to its own agent it always does.
     Ready,
-    /// It does not, or there is no such node.
+    /// It does not, or nobody knows which node it is.
     NotReady,
+    /// Its object is gone: whatever ran there has ended, its static pods too.
+    Deleted,
 }
 
 impl NodeState {
-    /// By the node's condition `Ready`.
-    pub fn of(is_ready: bool) -> Self {
-        if is_ready { Self::Ready } else { Self::NotReady }
+    /// By the node's condition `Ready`; `None` if there is no such node.
+    pub fn of(is_ready: Option<bool>) -> Self {
+        match is_ready {
+            Some(true) => Self::Ready,
+            Some(false) => Self::NotReady,
+            None => Self::Deleted,
+        }
     }
 }
 
@@ -165,7 +171,7 @@ impl ReleasePolicy {
         grace_is_over
             && match evidence.node {
                 NodeState::Ready => self.overdue_on_ready_nodes && pod.has_stopped,
-                NodeState::NotReady => self.overdue_on_not_ready_nodes,
+                NodeState::NotReady | NodeState::Deleted => self.overdue_on_not_ready_nodes,
             }
     }
 }
@@ -223,7 +229,7 @@ fn plan_missing_pod<T: Copy + Ord>(owner: &Owner, evidence: &Evidence<'_, T>) ->
     match evidence.sandbox {
         SandboxState::TornDown | SandboxState::Unlisted => return Disposition::Free(FreeReason::Gone),
         // A pod that is static runs without its mirror, and its next sandbox may follow. An ADD needs the mirror, though.
-        sandbox if evidence.pod.is_none() && owner.is_static() => {
+        sandbox if evidence.pod.is_none() && owner.is_static() && evidence.node != NodeState::Deleted => {
             return match sandbox {
                 SandboxState::Detached { settled: Some(settled) } if evidence.now >= settled => {
                     Disposition::Free(FreeReason::Gone)

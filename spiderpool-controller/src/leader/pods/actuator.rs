@@ -38,6 +38,7 @@ impl Actuator {
             PodAction::Free(_) if self.settings.enabled => self.free(id).await,
             PodAction::WriteEndpoint => self.write_endpoint(id).await,
             PodAction::RestoreAddresses => self.restore_addresses(id).await,
+            PodAction::FinalizeEndpoint => self.finalize_endpoint(id).await,
             _ => Ok(()),
         }
     }
@@ -60,7 +61,7 @@ impl Actuator {
     async fn node_state(&self, name: &NodeName) -> Result<NodeState, ReconcileError> {
         let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name.as_str())).await;
         let found = found.map_err(|source| ReconcileError::ReadNode { node: name.to_string(), source })?;
-        Ok(NodeState::of(found.map(SlimNode::from).is_some_and(|node| node.is_ready())))
+        Ok(NodeState::of(found.map(SlimNode::from).map(|node| node.is_ready())))
     }
 
     async fn free(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
@@ -119,6 +120,17 @@ impl Actuator {
             }
             Deletion::Changed => Err(ReconcileError::Changed { address, pod: id.to_string() }),
         }
+    }
+
+    /// Removes the finalizer of an endpoint that is being deleted, if the API server confirms that.
+    async fn finalize_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
+        let failed = |source| ReconcileError::Endpoint { pod: id.to_string(), source };
+        let store = EndpointStore::new(self.kube.clone());
+        let found = store.get(&id.name).await.map_err(failed)?;
+        let Some(found) = found.filter(|found| slim::is_finalizing(&found.metadata)) else { return Ok(()) };
+        store.delete(&found).await.map_err(failed)?;
+        info!(pod = %id, uid = %id.uid, "endpoint without addresses is deleted");
+        Ok(())
     }
 
     async fn write_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {

@@ -71,7 +71,7 @@ fn delay(action: PodAction, now: Timestamp) -> Option<Duration> {
         PodAction::Free(FreeReason::Gone) => Some(GONE_DELAY),
         PodAction::Free(FreeReason::Finished | FreeReason::TornDown) => Some(FINISHED_DELAY),
         PodAction::Free(FreeReason::Overdue | FreeReason::Unplugged) => Some(Duration::ZERO),
-        PodAction::WriteEndpoint => Some(ENDPOINT_DELAY),
+        PodAction::WriteEndpoint | PodAction::FinalizeEndpoint => Some(ENDPOINT_DELAY),
         PodAction::RestoreAddresses => Some(RESTORE_DELAY),
         PodAction::RecheckAt(at) => Some(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
     }

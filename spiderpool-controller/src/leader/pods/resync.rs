@@ -29,7 +29,9 @@ async fn resync(actuator: &Actuator, shutdown: &CancellationToken) -> Result<usi
     let deviating: Vec<_> = state.write(|state| {
         state.mark_all_changed();
         let pods = state.take_changes().pods;
-        let deviates = |action| matches!(action, PodAction::Free(_) | PodAction::WriteEndpoint);
+        let deviates = |action| {
+            matches!(action, PodAction::Free(_) | PodAction::WriteEndpoint | PodAction::FinalizeEndpoint)
+        };
         pods.into_iter().filter(|id| deviates(state.evaluate(id, policy))).collect()
     });
     let listed = Actuator { state, ..actuator.clone() };

@@ -15,6 +15,8 @@ pub(crate) struct KnownEndpoint {
     uid: PodUid,
     /// Whether the pod owns it, so that the garbage collector deletes it with the pod.
     pub(crate) is_owned: bool,
+    /// Whether it is being deleted and has our finalizer.
+    pub(crate) is_finalizing: bool,
     /// Hashes of NIC and address.
     entries: Box<[u64]>,
 }
@@ -55,6 +57,7 @@ impl EndpointIndex {
         let known = KnownEndpoint {
             uid: pod.uid.clone(),
             is_owned: endpoint.is_owned,
+            is_finalizing: endpoint.is_finalizing,
             entries: endpoint.entries.iter().map(|(interface, net)| hash(interface, *net)).collect(),
         };
         self.0.insert(pod.name.clone(), known);

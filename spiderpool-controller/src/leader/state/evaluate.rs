@@ -36,6 +36,8 @@ pub(crate) enum PodAction {
     WriteEndpoint,
     /// The pod runs, and its endpoint names an address whose object is missing: write it again.
     RestoreAddresses,
+    /// Its endpoint is being deleted, and there is no address that it is for: let it go.
+    FinalizeEndpoint,
     /// Nothing of the pod runs: free its addresses, remove its endpoint.
     Free(FreeReason),
 }
@@ -62,11 +64,18 @@ impl ClusterState {
             has_stopped: known.has_stopped,
             deletion: known.deletion,
         });
-        let node = NodeState::of(self.node(pod).is_some_and(|node| self.nodes.is_ready(node.as_str())));
-        match self.evaluate_observed(pod, observed, node, policy) {
+        let node = match self.node(pod) {
+            Some(node) => NodeState::of(self.nodes.is_ready(node.as_str())),
+            None => NodeState::NotReady,
+        };
+        let action = match self.evaluate_observed(pod, observed, node, policy) {
             PodAction::None if observed.is_some_and(|pod| pod.stage == PodStage::Alive) => {
                 self.evaluate_records(pod)
             }
+            action => action,
+        };
+        match action {
+            PodAction::None if self.has_unused_endpoint(pod) => PodAction::FinalizeEndpoint,
             action => action,
         }
     }
@@ -139,6 +148,12 @@ impl ClusterState {
         } else {
             PodAction::None
         }
+    }
+
+    /// Whether its endpoint is being deleted and waits for nothing but us.
+    fn has_unused_endpoint(&self, pod: &PodIdentity) -> bool {
+        self.endpoints.of_pod(pod).is_some_and(|endpoint| endpoint.is_finalizing)
+            && self.addresses.of_pod(pod).next().is_none()
     }
 
     /// Whether the endpoint lacks an address. Of several for one NIC and family it names one.

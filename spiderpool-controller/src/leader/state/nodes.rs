@@ -9,9 +9,9 @@ use super::slim::SlimNode;
 pub(crate) struct NodeIndex(HashMap<Box<str>, bool>);
 
 impl NodeIndex {
-    /// Whether the node is there and ready.
-    pub(crate) fn is_ready(&self, name: &str) -> bool {
-        self.0.get(name).copied().unwrap_or_default()
+    /// Whether the node is ready; `None` if there is none of this name.
+    pub(crate) fn is_ready(&self, name: &str) -> Option<bool> {
+        self.0.get(name).copied()
     }
 
     /// Adds or replaces a node; whether its readiness has changed.

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::{ApiResource, Object, ObjectMeta};
 use kube::{Api, Client};
 use serde::Deserialize;
-use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
+use spiderpool_api::crd::{FINALIZER, SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::pod::{self, PodObject};
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::ipam::address_name::parse_object_name;
@@ -140,6 +140,8 @@ pub(crate) struct SlimEndpoint {
     pub(super) uid: Option<PodUid>,
     /// Whether the pod owns it. One that was made to outlive its pod has no such owner.
     pub(super) is_owned: bool,
+    /// Whether it is being deleted and has our finalizer.
+    pub(super) is_finalizing: bool,
     /// NICs and their addresses.
     pub(super) entries: Vec<(String, IpNet)>,
 }
@@ -155,10 +157,17 @@ impl From<SpiderEndpoint> for SlimEndpoint {
         Self {
             entries: entries.collect(),
             is_owned: meta.owner_references.iter().flatten().any(|owner| owner.kind == "Pod"),
+            is_finalizing: is_finalizing(&meta),
             name: pod_name(&meta),
             uid: current.uid.parse().ok(),
         }
     }
+}
+
+/// Whether an object of this metadata is being deleted and has our finalizer.
+pub(crate) fn is_finalizing(meta: &ObjectMeta) -> bool {
+    let has_finalizer = || meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+    meta.deletion_timestamp.is_some() && has_finalizer()
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ fn decide(
             Gc => SandboxState::Unlisted,
             Sweep | Leader | LeaderOfDeadNode => SandboxState::Unknown,
         },
-        node: NodeState::of(!matches!(asker, LeaderOfDeadNode)),
+        node: NodeState::of(Some(!matches!(asker, LeaderOfDeadNode))),
         may_run_until,
     };
     let policy = if matches!(asker, Leader | LeaderOfDeadNode) { ALL } else { ReleasePolicy::default() };
@@ -133,6 +133,20 @@ fn an_address_without_a_sandbox_needs_no_grace() {
     assert_eq!(decide_detached(GONE, 1, None, "Node"), Disposition::Leave(LeaveReason::StaticPod));
 }
 
+#[test]
+fn static_pods_end_with_their_node() {
+    for (node, expected) in [
+        (NodeState::Ready, Disposition::Leave(LeaveReason::StaticPod)),
+        (NodeState::NotReady, Disposition::Leave(LeaveReason::StaticPod)),
+        (NodeState::Deleted, Disposition::Free(FreeReason::Gone)),
+    ] {
+        let evidence =
+            Evidence { now: 1, pod: None, sandbox: SandboxState::Unknown, node, may_run_until: None };
+        let plan = plan_owner_release(&owner("u", "Node"), &evidence, ReleasePolicy::default());
+        assert_eq!(plan, expected, "{node:?}");
+    }
+}
+
 /// A DEL for one NIC of a pod that goes on.
 #[test]
 fn a_nic_that_was_unplugged_loses_its_address() {
@@ -188,7 +202,7 @@ fn without_the_policy_no_pod_is_overdue() {
             now: 99,
             pod: Some(pod),
             sandbox: SandboxState::Unknown,
-            node: NodeState::of(is_ready),
+            node: NodeState::of(Some(is_ready)),
             may_run_until: None,
         };
         let disposition = plan_owner_release(&owner("u", "Deployment"), &evidence, ReleasePolicy::default());

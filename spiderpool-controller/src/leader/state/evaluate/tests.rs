@@ -56,6 +56,7 @@ fn endpoint(uid: &str, nets: &[&str]) -> SlimEndpoint {
         name: Some(id(uid).name),
         uid: Some(id(uid).uid),
         is_owned: true,
+        is_finalizing: false,
         entries: nets.iter().map(|net| ("net1".to_owned(), net.parse().unwrap())).collect(),
     }
 }
@@ -175,7 +176,29 @@ fn only_bound_addresses_are_freed() {
 #[test]
 fn a_static_pod_keeps_its_addresses_without_its_mirror_pod() {
     let of_node = address_of("10.0.0.1/24", "u", "Node", AddressState::Bound);
-    assert_eq!(cluster(vec![], vec![of_node]).evaluate(&id("u"), policy(NOW)), PodAction::None);
+    let mut state = cluster(vec![], vec![of_node]);
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None);
+    state.delete(&SlimNode { name: "n1".into(), is_ready: true });
+    assert!(state.take_changes().pods.contains(&id("u")));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Gone), "but not its node");
+}
+
+#[test]
+fn a_terminating_endpoint_without_addresses_loses_its_finalizer() {
+    let terminating = |nets: &[&str]| SlimEndpoint { is_finalizing: true, ..endpoint("u", nets) };
+    let mut state = cluster(vec![pod("u", PodStage::Alive)], vec![address("10.0.0.1/24", "u")]);
+    state.apply(terminating(&["10.0.0.1/24"]));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None, "the address is in use");
+    state.delete(&address("10.0.0.1/24", "u"));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::RestoreAddresses, "it was lost");
+    state.apply(terminating(&[]));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::FinalizeEndpoint);
+    // Without its pod, too, also if it was made to outlive it.
+    state.delete(&pod("u", PodStage::Alive));
+    state.apply(SlimEndpoint { is_owned: false, ..terminating(&["10.0.0.1/24"]) });
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::FinalizeEndpoint);
+    state.apply(address_of("10.0.0.1/24", "u", "StatefulSet", AddressState::Kept));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None, "the address waits for the next pod");
 }
 
 /// Upstream cleans these only with a switch that is off by default.
