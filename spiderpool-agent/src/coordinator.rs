@@ -1,5 +1,6 @@
 //! The answer to the coordinator plugin: SpiderCoordinator's spec and status, after the pod's annotations.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
@@ -63,7 +64,12 @@ pub fn config(
     }
     // Which NIC is the first is said by the network's configuration alone.
     settings.pod_default_cni_nic = None;
-    Ok(CoordinatorConfig { settings, node_addresses, expected_nics: expected_nics(pod) })
+    Ok(CoordinatorConfig {
+        settings,
+        node_addresses,
+        expected_nics: expected_nics(pod),
+        address_pools: BTreeMap::new(),
+    })
 }
 
 /// The NICs that Multus makes, by which the plugin knows a NIC that comes later from one that never comes.
@@ -92,7 +98,7 @@ mod tests {
     }
 
     fn pod(annotations: &[(&str, &str)]) -> Pod {
-        let annotations: std::collections::BTreeMap<_, _> = annotations.iter().copied().collect();
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
         let metadata = json!({"namespace": "n", "name": "p", "uid": "u", "annotations": annotations});
         let object = serde_json::from_value::<PodObject>(json!({"metadata": metadata})).unwrap();
         Pod::try_from(object).unwrap()

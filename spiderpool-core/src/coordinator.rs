@@ -11,6 +11,7 @@ mod link;
 mod mode;
 mod node_link;
 mod overlay;
+mod pod_cidr;
 mod policy_route;
 mod settings;
 mod state;
@@ -28,6 +29,7 @@ pub use node_link::{
     pod_neighbors,
 };
 pub use overlay::{OverlayPlan, own_policy_routes, plan_overlay, unsteered_destinations};
+pub use pod_cidr::check_pod_cidrs;
 pub use policy_route::{PolicyRoute, PolicyRouteText};
 pub use settings::{Config, EbpfSettings, Settings};
 pub use state::{NamespaceState, project};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use spiderpool_api::crd::SpiderCoordinator;
+use spiderpool_api::crd::{SpiderCoordinator, SpiderCoordinatorStatus};
 
 use crate::watch::Index;
 
@@ -23,8 +23,18 @@ impl CoordinatorIndex {
 
     /// The Service CIDRs as far as they are known.
     pub fn service_cidrs(&self) -> Vec<IpNet> {
-        let status = self.chosen().and_then(|coordinator| coordinator.status.clone());
-        status.iter().flat_map(|status| &status.service_cidr).filter_map(|cidr| cidr.parse().ok()).collect()
+        self.cidrs(|status| &status.service_cidr)
+    }
+
+    /// The CIDRs of overlay pods as far as they are known.
+    pub fn pod_cidrs(&self) -> Vec<IpNet> {
+        self.cidrs(|status| &status.overlay_pod_cidr)
+    }
+
+    fn cidrs(&self, of: fn(&SpiderCoordinatorStatus) -> &Vec<String>) -> Vec<IpNet> {
+        let chosen = self.chosen();
+        let status = chosen.as_ref().and_then(|coordinator| coordinator.status.as_ref());
+        status.into_iter().flat_map(of).filter_map(|cidr| cidr.parse().ok()).collect()
     }
 }
 

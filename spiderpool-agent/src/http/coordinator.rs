@@ -26,5 +26,6 @@ pub(super) async fn config(
         Failed::with_status(why.status(), text)
     })?;
     let nodes = agent.node_addresses.read(Clone::clone);
-    Ok(Json(coordinator::config(&coordinator, &pod, nodes)?))
+    let address_pools = agent.ipam.pools_of_addresses(&pod.identity.uid);
+    Ok(Json(CoordinatorConfig { address_pools, ..coordinator::config(&coordinator, &pod, nodes)? }))
 }

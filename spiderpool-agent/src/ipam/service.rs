@@ -1,10 +1,12 @@
 //! The parts of address management, put together.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
-use spiderpool_core::names::{NodeName, PodName};
+use spiderpool_core::names::{NodeName, PodName, PodUid, PoolName};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -153,6 +155,12 @@ impl Ipam {
     /// The pod as the watch knows it, else as the API server does.
     pub async fn pod(&self, name: &PodName) -> Result<Arc<Pod>, PodError> {
         self.pods.find(name).await
+    }
+
+    /// The pools of the addresses that a pod holds.
+    pub fn pools_of_addresses(&self, pod: &PodUid) -> BTreeMap<IpAddr, PoolName> {
+        let held = self.allocator.holdings().read(|index| index.of_pod(pod));
+        held.iter().map(|object| (object.holding.ip(), object.holding.pool.clone())).collect()
     }
 
     /// The specs of pools.

@@ -1,10 +1,11 @@
 //! What the coordinator plugin asks before it sets up a NIC: body and answer of `/v1/coordinator/config`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use spiderpool_core::coordinator::Settings;
-use spiderpool_core::names::{IfName, PodName};
+use spiderpool_core::names::{IfName, PodName, PoolName};
 
 use super::ipam::null_as_default;
 
@@ -30,6 +31,9 @@ pub struct CoordinatorConfig {
     /// agent is an old one. Our addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_nics: Option<Vec<IfName>>,
+    /// The pools of the pod's addresses. Our addition.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub address_pools: BTreeMap<IpAddr, PoolName>,
 }
 
 #[cfg(test)]
@@ -60,6 +64,7 @@ mod tests {
             "ebpf",
             "nodeAddresses",
             "expectedNics",
+            "addressPools",
         ];
         let nothing: Map<_, _> = names.map(|name| (name.to_owned(), Value::Null)).into_iter().collect();
         let read: CoordinatorConfig = serde_json::from_value(nothing.into()).unwrap();
@@ -85,7 +90,12 @@ mod tests {
             ..Settings::default()
         };
         let node_addresses = vec!["10.6.0.1".parse().unwrap()];
-        let answer = CoordinatorConfig { settings, node_addresses, expected_nics: Some(vec![]) };
+        let answer = CoordinatorConfig {
+            settings,
+            node_addresses,
+            expected_nics: Some(vec![]),
+            ..CoordinatorConfig::default()
+        };
         let json = json!({
             "mode": "auto", "overlayPodCIDR": ["10.244.0.0/16"], "serviceCIDR": [], "tunePodRoutes": true,
             "podDefaultRouteNIC": "", "podRPFilter": 0, "ebpf": {"routeHints": "auto"},

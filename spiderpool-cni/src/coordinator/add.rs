@@ -3,8 +3,8 @@
 use serde_json::Value;
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
-    Config, Dataplane, Inputs, Mode, Namespace, NamespaceState, OverlayPlan, Setup, decide_setup,
-    host_end_name, plan_overlay,
+    Config, Dataplane, Inputs, Mode, Namespace, NamespaceState, OverlayPlan, Setup, check_pod_cidrs,
+    decide_setup, host_end_name, plan_overlay,
 };
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
@@ -40,6 +40,8 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     if nodes.is_empty() {
         warn!("the agent names no node addresses: the node link's routes have no source");
     }
+    let addresses = pod.usable_addresses(&request.nic);
+    check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
     let plan = plan_overlay(&Inputs {
         container_id: request.container_id.as_str(),
         nic: &request.nic,

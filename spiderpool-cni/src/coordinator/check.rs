@@ -1,7 +1,7 @@
 //! CHECK: plans again; what the plan would still do is missing.
 
 use spiderpool_core::coordinator::{
-    Inputs, NODE_LINK, Namespace, NamespaceState, Step, host_end_name, plan_overlay,
+    Inputs, NODE_LINK, Namespace, NamespaceState, Step, check_pod_cidrs, host_end_name, plan_overlay,
 };
 use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::Netlink;
@@ -25,6 +25,8 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
         return Ok(());
     }
     let host_end = host_end_name(request.container_id.as_str())?;
+    let addresses = pod.usable_addresses(&request.nic);
+    check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
     let plan = plan_overlay(&Inputs {
         container_id: request.container_id.as_str(),
         nic: &request.nic,

@@ -1,9 +1,12 @@
 //! What can be wrong with a configuration or a pod.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::Unsupported;
-use crate::names::{IfName, NameError};
+use crate::names::{IfName, NameError, PoolName};
 
 /// A value of the configuration is not usable. Field names are those of the CNI configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -105,4 +108,20 @@ pub enum PlanError {
         "podMACPrefix cannot be applied to {0}: an ipvlan has the MAC of its master; leave podMACPrefix empty"
     )]
     IpvlanMac(IfName),
+    /// An underlay NIC has an address of the overlay.
+    #[error(
+        "{owner} overlaps the pod CIDR {cidr}: {nic} got {address}, and a Pod whose underlay NIC has an address of the \
+         overlay cannot reach the overlay's Pods: use a pool outside of the pod CIDRs (overlayPodCIDR) for this NIC",
+        owner = pool.as_ref().map_or_else(|| format!("the IPAM of {nic}"), |pool| format!("IPPool {pool}"))
+    )]
+    InPodCidr {
+        /// The NIC.
+        nic: IfName,
+        /// Its address.
+        address: IpAddr,
+        /// The pod CIDR.
+        cidr: IpNet,
+        /// The address' pool, if it is one of ours.
+        pool: Option<PoolName>,
+    },
 }

@@ -109,6 +109,8 @@ pub struct Config {
     pub default_route_nic: Option<IfName>,
     /// Overlay, Service and hijack CIDRs, in this order.
     pub cluster_cidrs: Vec<IpNet>,
+    /// The CIDRs of overlay pods among them.
+    pub pod_cidrs: Vec<IpNet>,
     /// The CIDRs that the network's configuration names itself, so that the agent's of that kind do not apply.
     pub own_cidrs: OwnCidrs,
     /// Routes that win over the CIDRs.
@@ -205,6 +207,7 @@ impl Settings {
                 .map(|name| parse_nic("podDefaultRouteNic", &name))
                 .transpose()?,
             cluster_cidrs,
+            pod_cidrs: parse_cidrs("overlayPodCIDR", settings.overlay_pod_cidr.as_deref())?,
             own_cidrs,
             policy_routes: routes.map(PolicyRouteText::parse).collect::<Result<_, _>>()?,
             tune_pod_routes: settings.tune_pod_routes.unwrap_or(true),

@@ -14,7 +14,7 @@ use crate::ip::{Family, IpSet};
 use crate::label_selector::LabelSelector;
 use crate::names::PoolName;
 
-pub use conflict::{PoolConflict, shared_addresses};
+pub use conflict::{PodCidrOverlap, PoolConflict, shared_addresses};
 pub use fault::{PoolError, PoolFault, PoolProblem};
 pub use parse::PoolFields;
 pub use special::{AddressRole, SpecialAddress};

@@ -1,7 +1,9 @@
 //! What a pool's conditions say: whether pods get addresses from it, and what is unusual about it.
 
+use ipnet::IpNet;
+
 use super::PoolEntry;
-use super::pool::PoolConflict;
+use super::pool::{PodCidrOverlap, PoolConflict};
 
 /// The reason of a pool whose spec does not make sense.
 pub const INVALID_SPEC: &str = "InvalidSpec";
@@ -28,23 +30,26 @@ pub enum PoolConditionKind {
     Ready,
     /// Pods may get addresses that are no host's. There only if it is so.
     SpecialAddresses,
+    /// Overlay pods have addresses of the pool: it is for the main CNI plugin's NIC only. There only if it is so.
+    PodCidrAddresses,
 }
 
 impl PoolConditionKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Ready, Self::SpecialAddresses];
+    pub const ALL: [Self; 3] = [Self::Ready, Self::SpecialAddresses, Self::PodCidrAddresses];
 
     /// The condition's type.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "Ready",
             Self::SpecialAddresses => "SpecialAddresses",
+            Self::PodCidrAddresses => "PodCIDRAddresses",
         }
     }
 }
 
-/// The conditions of a pool.
-pub fn pool_conditions(entry: &PoolEntry) -> Vec<PoolCondition> {
+/// The conditions of a pool, in a cluster whose overlay pods have addresses of these CIDRs.
+pub fn pool_conditions(entry: &PoolEntry, pod_cidrs: &[IpNet]) -> Vec<PoolCondition> {
     let ready =
         |holds, reason, message| PoolCondition { kind: PoolConditionKind::Ready, holds, reason, message };
     let pool = match &entry.spec {
@@ -82,6 +87,10 @@ pub fn pool_conditions(entry: &PoolEntry) -> Vec<PoolCondition> {
         let (kind, reason) = (PoolConditionKind::SpecialAddresses, "NamedInIPs");
         conditions.push(PoolCondition { kind, holds: true, reason, message });
     }
+    if let Some(overlap) = PodCidrOverlap::find(pool, pod_cidrs) {
+        let (kind, reason) = (PoolConditionKind::PodCidrAddresses, "OverlapsPodCIDR");
+        conditions.push(PoolCondition { kind, holds: true, reason, message: overlap.to_string() });
+    }
     conditions
 }
 
@@ -102,7 +111,7 @@ mod tests {
 
     #[track_caller]
     fn check_ready(entry: &PoolEntry, holds: bool, reason: &str, part: &str) {
-        let conditions = pool_conditions(entry);
+        let conditions = pool_conditions(entry, &[]);
         let ready = &conditions[0];
         assert_eq!((ready.kind, ready.holds, ready.reason), (PoolConditionKind::Ready, holds, reason));
         assert!(ready.message.contains(part), "{ready:?}");
@@ -130,9 +139,22 @@ mod tests {
         check_ready(&of_upstream, false, NOT_IMPORTED, "status.allocatedIPs");
     }
 
+    /// With the main CNI plugin, pods' addresses are those of the pod CIDR; an underlay NIC with one cuts its pod off.
+    #[test]
+    fn a_pool_in_a_pod_cidr_is_ready_and_says_for_which_nic() {
+        let cidrs = ["fd00::/64", "10.6.0.0/28"].map(|cidr| cidr.parse().unwrap());
+        let [ready, overlap] = &pool_conditions(&entry(&["10.6.0.9-10.6.0.20"], false), &cidrs)[..] else {
+            panic!("two conditions")
+        };
+        assert!(ready.holds && overlap.holds);
+        assert_eq!((overlap.kind.as_str(), overlap.reason), ("PodCIDRAddresses", "OverlapsPodCIDR"));
+        assert!(overlap.message.contains("the pod CIDR 10.6.0.0/28 in 10.6.0.9-10.6.0.15: "), "{overlap:?}");
+        assert_eq!(pool_conditions(&entry(&["10.6.0.16"], false), &cidrs).len(), 1);
+    }
+
     #[test]
     fn an_address_that_is_no_hosts_is_warned_about() {
-        let [ready, special] = &pool_conditions(&entry(&["10.6.0.1", "10.6.0.255"], false))[..] else {
+        let [ready, special] = &pool_conditions(&entry(&["10.6.0.1", "10.6.0.255"], false), &[])[..] else {
             panic!("two conditions")
         };
         assert!(ready.holds && special.holds);

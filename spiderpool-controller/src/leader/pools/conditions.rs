@@ -1,5 +1,6 @@
 //! A pool's `status.conditions`.
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use spiderpool_core::ipam::PoolEntry;
@@ -12,11 +13,16 @@ const MAX_MESSAGE: usize = 4096;
 
 /// What `status.conditions` should be: ours as they are now, others' as they are. A condition that says what it has
 /// said keeps its time.
-pub(super) fn merge(entry: &PoolEntry, indexed: &LeaderPool, now: Timestamp) -> Vec<Condition> {
+pub(super) fn merge(
+    entry: &PoolEntry,
+    indexed: &LeaderPool,
+    pod_cidrs: &[IpNet],
+    now: Timestamp,
+) -> Vec<Condition> {
     let known = &indexed.extra.conditions;
     let is_ours = |one: &Condition| PoolConditionKind::ALL.iter().any(|kind| kind.as_str() == one.type_);
     let others = known.iter().filter(|one| !is_ours(one)).cloned();
-    let ours = pool_conditions(entry).into_iter().map(|desired| {
+    let ours = pool_conditions(entry, pod_cidrs).into_iter().map(|desired| {
         let before = known.iter().find(|one| one.type_ == desired.kind.as_str());
         condition(&desired, before, indexed.generation, now)
     });
@@ -63,7 +69,12 @@ mod tests {
 
     fn merged(state: &ClusterState, name: &str) -> Vec<Condition> {
         let entry = state.pools.entry(&name.parse().unwrap()).unwrap();
-        merge(&entry, state.pools.get(name).unwrap(), "2026-02-02T02:02:02.5Z".parse().unwrap())
+        merge(
+            &entry,
+            state.pools.get(name).unwrap(),
+            &state.pod_cidrs,
+            "2026-02-02T02:02:02.5Z".parse().unwrap(),
+        )
     }
 
     fn known(type_: &str, status: &str) -> Value {
@@ -106,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_service_cidr_changes_every_pool() {
+    fn a_changed_service_or_pod_cidr_changes_every_pool() {
         let mut state = ClusterState::default();
         state.apply(pool("p", OLD, "10.6.0.9", &json!([])));
         state.take_changes();
@@ -119,7 +130,14 @@ mod tests {
         assert!(state.take_changes().pools.contains("p"));
         let ready = &merged(&state, "p")[0];
         assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "OverlapsServiceCIDR"));
-        state.apply(coordinator);
+        state.apply(coordinator.clone());
         assert!(state.take_changes().pools.is_empty());
+        let mut overlay = coordinator;
+        let status = overlay.status.as_mut().unwrap();
+        (status.service_cidr, status.overlay_pod_cidr) = (Vec::new(), vec!["10.6.0.0/25".to_owned()]);
+        state.apply(overlay);
+        assert!(state.take_changes().pools.contains("p"));
+        let [ready, in_pod_cidr] = &merged(&state, "p")[..] else { panic!("two conditions") };
+        assert_eq!((ready.status.as_str(), in_pod_cidr.type_.as_str()), ("True", "PodCIDRAddresses"));
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn plan(state: &ClusterState, name: &str, indexed: &LeaderPool, now: 
     }
     let entry = state.pools.entry(&name.parse().ok()?)?;
     let mut patch = Map::new();
-    let conditions = conditions::merge(&entry, indexed, now);
+    let conditions = conditions::merge(&entry, indexed, &state.pod_cidrs, now);
     if conditions != indexed.extra.conditions {
         patch.insert("conditions".to_owned(), json!(conditions));
     }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use kube::Resource as _;
 use kube::core::DeserializeGuard;
 use spiderpool_api::crd::{SpiderCoordinator, SpiderIPPool};
@@ -43,6 +44,8 @@ pub(crate) struct ClusterState {
     pub(crate) endpoints: EndpointIndex,
     /// All pools.
     pub(crate) pools: PoolIndex<LeaderFields>,
+    /// The CIDRs of overlay pods.
+    pub(crate) pod_cidrs: Vec<IpNet>,
     coordinators: CoordinatorIndex,
     changes: Changes,
 }
@@ -82,9 +85,12 @@ impl ClusterState {
         self.changes.pools.extend(self.pools.overlapping(pool).cloned().map(Into::into));
     }
 
-    /// Takes over the Service CIDRs of the coordinator, which decide which pools may be used.
-    fn update_service_cidrs(&mut self) {
-        if self.pools.set_service_cidrs(self.coordinators.service_cidrs()) {
+    /// Takes over the coordinator's CIDRs: which pools may be used, and for what.
+    fn update_cidrs(&mut self) {
+        let pod_cidrs = self.coordinators.pod_cidrs();
+        let are_new = self.pod_cidrs != pod_cidrs;
+        self.pod_cidrs = pod_cidrs;
+        if self.pools.set_service_cidrs(self.coordinators.service_cidrs()) || are_new {
             self.changes.pools.extend(self.pools.names().cloned().map(Into::into));
         }
     }
@@ -221,16 +227,16 @@ impl Index<PoolObject> for ClusterState {
 impl Index<SpiderCoordinator> for ClusterState {
     fn apply(&mut self, coordinator: SpiderCoordinator) {
         self.coordinators.apply(coordinator);
-        self.update_service_cidrs();
+        self.update_cidrs();
     }
 
     fn delete(&mut self, coordinator: &SpiderCoordinator) {
         self.coordinators.delete(coordinator);
-        self.update_service_cidrs();
+        self.update_cidrs();
     }
 
     fn reset(&mut self, coordinators: Vec<SpiderCoordinator>) {
         self.coordinators.reset(coordinators);
-        self.update_service_cidrs();
+        self.update_cidrs();
     }
 }

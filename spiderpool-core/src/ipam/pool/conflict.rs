@@ -54,13 +54,39 @@ impl PoolConflict {
 
     /// The first of these Service CIDRs that holds a usable address of the pool.
     pub fn with_service_cidrs(pool: &Pool, cidrs: &[IpNet]) -> Option<Self> {
-        cidrs.iter().find_map(|cidr| {
-            let cidr_set = IpSet::from_ranges(pool.family(), [IpRange::of_net(*cidr)]);
-            let ranges: Vec<_> = pool.usable.intersection(&cidr_set).ranges().collect();
-            let pool = pool.name.clone();
-            (!ranges.is_empty()).then_some(Self::ServiceCidr { pool, cidr: *cidr, ranges })
-        })
+        let (cidr, ranges) = first_overlap(pool, cidrs)?;
+        Some(Self::ServiceCidr { pool: pool.name.clone(), cidr, ranges })
     }
+}
+
+/// Usable addresses that overlay pods have as well. That is right for the NIC of the main CNI plugin, and wrong for an
+/// underlay NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "the pool overlaps the pod CIDR {cidr} in {}: use it for the main CNI plugin's NIC only, Pods get no underlay NIC \
+     with these addresses",
+    join(.ranges)
+)]
+pub struct PodCidrOverlap {
+    /// The CIDR.
+    pub cidr: IpNet,
+    /// What both hold.
+    pub ranges: Vec<IpRange>,
+}
+
+impl PodCidrOverlap {
+    /// The first of these pod CIDRs that holds a usable address of the pool.
+    pub fn find(pool: &Pool, cidrs: &[IpNet]) -> Option<Self> {
+        first_overlap(pool, cidrs).map(|(cidr, ranges)| Self { cidr, ranges })
+    }
+}
+
+fn first_overlap(pool: &Pool, cidrs: &[IpNet]) -> Option<(IpNet, Vec<IpRange>)> {
+    cidrs.iter().find_map(|cidr| {
+        let cidr_set = IpSet::from_ranges(pool.family(), [IpRange::of_net(*cidr)]);
+        let ranges: Vec<_> = pool.usable.intersection(&cidr_set).ranges().collect();
+        (!ranges.is_empty()).then_some((*cidr, ranges))
+    })
 }
 
 fn join(ranges: &[IpRange]) -> String {
