@@ -6,6 +6,7 @@ mod dispatch;
 pub(crate) mod metrics;
 mod pods;
 mod pools;
+mod reserved;
 mod state;
 mod watches;
 
@@ -91,6 +92,8 @@ fn spawn_reconcilers(
         instance: Some(context.environment.pod_name.clone()),
     };
     let recorder = Recorder::new(kube.client(), reporter);
+    let reserved = reserved::run(kube.client(), recorder.clone(), shutdown.clone());
+    tasks.spawn(reserved.instrument(info_span!("reserved")));
     let pods = Arc::new(PodReconciler::new(
         kube.clone(),
         state.clone(),
