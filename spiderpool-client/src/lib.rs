@@ -4,6 +4,7 @@
 //! connection pool.
 #![forbid(unsafe_code)]
 
+mod connect;
 mod error;
 mod http;
 
@@ -20,15 +21,17 @@ use spiderpool_api::agent::gc::GcArgs;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse, IpamDelArgs};
 use spiderpool_api::agent::path;
 
+use connect::connect_within;
 pub use error::ClientError;
 
-/// For what the agent writes to the API server; as upstream's.
+/// For what a pod's start needs the agent to write to the API server; as upstream's.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(100);
 /// For what the agent answers from memory.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// For an answer that is always there.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
-/// For what must not hold up the end of a pod.
+/// For what a pod's end asks for: what is not done then, the agent does later. Together below 15 s.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The agent of this node.
@@ -70,7 +73,7 @@ impl Client {
 
     /// Releases a NIC's addresses.
     pub fn release(&self, args: &IpamDelArgs) -> Result<(), ClientError> {
-        let operation = Operation { method: "DELETE", path: path::IP, timeout: WRITE_TIMEOUT };
+        let operation = Operation { method: "DELETE", path: path::IP, timeout: RELEASE_TIMEOUT };
         self.exchange(operation, args).map(drop)
     }
 
@@ -115,12 +118,12 @@ impl Client {
     /// The body of an answer with a status of success.
     fn exchange(&self, operation: Operation, body: &impl Serialize) -> Result<Vec<u8>, ClientError> {
         let deadline = Instant::now() + operation.timeout;
-        let mut stream = UnixStream::connect(&self.socket)
+        let mut stream = connect_within(&self.socket, operation.timeout)
             .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
         let failed = |source| operation.failed(source);
         let body = serde_json::to_vec(body).map_err(|error| failed(error.into()))?;
         let request = http::request(operation.method, operation.path, &body);
-        stream.set_write_timeout(Some(operation.timeout)).map_err(failed)?;
+        stream.set_write_timeout(Some(time_left(deadline).map_err(failed)?)).map_err(failed)?;
         stream.write_all(&request).map_err(failed)?;
         let bytes = receive(&mut stream, deadline).map_err(failed)?;
         let response = match http::Response::parse(&bytes) {
@@ -145,16 +148,18 @@ impl Operation {
     }
 }
 
+/// Never zero, which would mean without a limit.
+fn time_left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
 /// Reads to the end: the request asks the agent to close the connection.
 fn receive(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(4096);
     let mut chunk = [0; 4096];
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(time_left(deadline)?))?;
         match stream.read(&mut chunk) {
             Ok(0) => return Ok(bytes),
             Ok(length) => bytes.extend_from_slice(&chunk[..length]),

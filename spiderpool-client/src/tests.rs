@@ -99,3 +99,26 @@ fn an_agent_that_is_down_or_hangs_up_is_retryable() {
     assert!(matches!(error, ClientError::Io { .. }) && error.is_retryable(), "{error}");
     server.join().unwrap();
 }
+
+/// As one that is stopped, or waits for its disk: first it does not answer, later it does not even accept.
+#[test]
+fn an_agent_that_hangs_holds_up_a_request_for_its_time_limit_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let operation = Operation { method: "DELETE", path: path::IP, timeout: Duration::from_millis(100) };
+    let client = Client::new(socket);
+    let error = client.exchange(operation, &del()).unwrap_err();
+    assert!(matches!(error, ClientError::Io { .. }), "{error}");
+    let mut waiting = Vec::new();
+    let error = loop {
+        match connect_within(client.socket(), operation.timeout) {
+            Ok(stream) => waiting.push(stream),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    let error = client.exchange(operation, &del()).unwrap_err();
+    assert!(error.is_unreachable(), "{error}");
+    drop(listener);
+}

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -94,6 +95,23 @@ fn bad_requests_are_one_error_each() {
     check(&ADD, r#"{"cniVersion":"","name":"n"}"#, 1, "\"0.1.0\"");
     check(&ADD, r#"{"cniVersion":"0.2.0"}"#, 1, "incompatible CNI version");
     check(&ADD, r#"{"cniVersion":"1.0.0","name":3}"#, 6, "expected a string");
+}
+
+/// The kernel lets connections wait; nobody answers them.
+#[test]
+fn del_of_all_plugins_ends_within_15_s_with_an_agent_that_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let _agent = UnixListener::bind(&socket).unwrap();
+    let mut config = config();
+    config["ipam"]["ipam_unix_socket_path"] = json!(socket);
+    config["ipamUnixSocketPath"] = json!(socket);
+    let begun = Instant::now();
+    for plugin in PLUGINS {
+        let (exit, printed) = run(plugin, &with("CNI_COMMAND", "DEL"), &config.to_string());
+        assert_eq!((exit, printed), (0, Value::Null), "{plugin}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
 /// Answers `count` requests with this status; the lines and bodies of the requests.
