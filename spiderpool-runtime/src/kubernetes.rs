@@ -28,6 +28,8 @@ pub use failure::ApiFailure;
 
 /// Writes in flight per process.
 const WRITES: usize = 8;
+/// Deletions in flight beside them, when other writes take all the places.
+const DELETIONS: usize = 1;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is closed when its peer has not answered for this long; a watch would wait for ever.
 const PEER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -53,6 +55,7 @@ pub enum ConnectError {
 pub struct Kubernetes {
     client: Client,
     writes: Arc<Semaphore>,
+    deletions: Arc<Semaphore>,
 }
 
 impl Kubernetes {
@@ -64,7 +67,8 @@ impl Kubernetes {
 
     /// By a client that exists.
     pub fn new(client: Client) -> Self {
-        Self { client, writes: Arc::new(Semaphore::new(WRITES)) }
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { client, writes: semaphore(WRITES), deletions: semaphore(DELETIONS) }
     }
 
     /// For watches and reads.
@@ -97,6 +101,19 @@ impl Kubernetes {
     ) -> Result<T, ApiFailure> {
         let permit = abandoned.run_until_cancelled(self.writes.acquire()).await;
         let _permit = permit.ok_or(ApiFailure::Abandoned)?;
+        limited(request).await
+    }
+
+    /// One deletion: it has a place of its own when other writes take all of theirs.
+    async fn write_deletion<T>(
+        &self,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ApiFailure> {
+        let _permit = tokio::select! {
+            biased;
+            permit = self.writes.acquire() => permit,
+            permit = self.deletions.acquire() => permit,
+        };
         limited(request).await
     }
 
@@ -167,4 +184,37 @@ fn client(config: Config) -> kube::Result<Client> {
         .map_err(tower::BoxError::from)
         .service(transport);
     Ok(ClientBuilder::new(service, config.default_namespace).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::pending;
+
+    use super::*;
+
+    fn kube() -> Kubernetes {
+        let service = tower::service_fn(|_: hyper::Request<Body>| async {
+            Ok::<_, Infallible>(hyper::Response::new(Body::empty()))
+        });
+        Kubernetes::new(Client::new(service, "default"))
+    }
+
+    #[tokio::test]
+    async fn a_deletion_does_not_wait_for_other_writes_and_who_is_gone_leaves_the_queue() {
+        let kube = kube();
+        let writes = (0..WRITES).map(|_| kube.write(pending::<kube::Result<()>>()));
+        let abandoned = CancellationToken::new();
+        let queued = kube.write_unless_abandoned(&abandoned, async { Ok(()) });
+        let others = async {
+            kube.write_deletion(async { Ok(()) }).await.unwrap();
+            abandoned.cancel();
+        };
+        tokio::select! {
+            _ = futures::future::join_all(writes) => panic!("they never end"),
+            (queued, ()) = async { tokio::join!(queued, others) } => {
+                assert!(matches!(queued, Err(ApiFailure::Abandoned)), "it was not sent");
+            }
+        }
+    }
 }

@@ -17,17 +17,14 @@ use kube::core::{ObjectMeta, PartialObjectMeta};
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_core::ip::{Family, IpRange};
 use spiderpool_core::ipam::pool::{PoolConflict, shared_addresses};
-use spiderpool_core::ipam::{Pool, PoolEntry, PoolError};
+use spiderpool_core::ipam::{Pool, PoolEntry};
 use spiderpool_core::names::PoolName;
 
 use crate::watch::Index;
 use overlaps::Overlaps;
 
-pub use object::{PoolObject, parse};
+pub use object::{ParsedSpec, PoolObject, parse};
 pub use owner::{AllocationOwner, is_marked};
-
-/// What a pool's spec means, or everything that is wrong with it.
-pub type ParsedSpec = Result<Arc<Pool>, Arc<PoolError>>;
 
 /// All pools. `T` is what its user keeps beside each of them.
 #[derive(Debug, Clone)]

@@ -59,7 +59,7 @@ impl Kubernetes {
             }),
             ..DeleteParams::default()
         };
-        match self.write(api.delete(object.name, &parameters)).await {
+        match self.write_deletion(api.delete(object.name, &parameters)).await {
             Ok(_) => Ok(Deletion::Done),
             Err(failure) if failure.is_not_found() => Ok(Deletion::Done),
             Err(failure) if failure.is_conflict() => Ok(Deletion::Changed),

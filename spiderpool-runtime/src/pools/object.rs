@@ -7,10 +7,11 @@ use kube::core::DeserializeGuard;
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_core::ipam::{Pool, PoolError};
 
-use super::ParsedSpec;
-
 /// A pool, or why the object is none. One that cannot be decoded must not spoil a list of all.
 pub type PoolObject = DeserializeGuard<SpiderIPPool>;
+
+/// What a pool's spec means, or everything that is wrong with it.
+pub type ParsedSpec = Result<Arc<Pool>, Arc<PoolError>>;
 
 /// What the pool's spec means.
 pub fn parse(object: &PoolObject) -> ParsedSpec {

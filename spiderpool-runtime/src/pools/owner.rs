@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use spiderpool_api::annotations::{POOL_ALLOCATIONS, POOL_ALLOCATIONS_ADDRESSES};
 use spiderpool_core::ipam::pool_condition::{INVALID_SPEC, NOT_IMPORTED, PoolConditionKind};
 
-use super::PoolObject;
+use super::object::PoolObject;
 
 /// Who has addresses of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

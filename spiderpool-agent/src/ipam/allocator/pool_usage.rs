@@ -31,7 +31,7 @@ pub(super) struct PoolUsage {
     collided: BTreeMap<IpAddr, (Instant, Listing)>,
     picked: BTreeSet<IpAddr>,
     released: BTreeMap<IpAddr, Instant>,
-    /// When an exact list left none of these.
+    /// Until when it counts that an exact list left none of these.
     exhausted: Option<(Instant, IpSet)>,
     /// When the last exact list began, and whether it succeeded.
     exact: Option<(Instant, Result<(), PoolFailure>)>,
@@ -136,14 +136,16 @@ impl PoolUsage {
     }
 
     /// An exact list left nothing of `usable` to pick.
-    pub(super) fn mark_exhausted(&mut self, usable: &IpSet, now: Instant) {
-        self.exhausted = Some((now, usable.clone()));
+    pub(super) fn mark_exhausted(&mut self, usable: &IpSet, seed: u64, now: Instant) {
+        // Up to a quarter longer, so that agents do not list all at once.
+        let time = EXHAUSTED + EXHAUSTED / 1024 * (seed % 256) as u32;
+        self.exhausted = Some((now + time, usable.clone()));
     }
 
     /// Whether that was so of the same addresses a moment ago. What this agent has freed since can be picked.
     pub(super) fn is_exhausted(&self, usable: &IpSet, now: Instant) -> bool {
         let found = self.exhausted.as_ref();
-        found.is_some_and(|(since, of)| now.duration_since(*since) < EXHAUSTED && of == usable)
+        found.is_some_and(|(until, of)| now < *until && of == usable)
     }
 }
 
@@ -252,7 +254,7 @@ mod tests {
     #[test]
     fn exhaustion_ends_by_time() {
         let (mut usage, now) = new();
-        usage.mark_exhausted(&usable(9), now);
+        usage.mark_exhausted(&usable(9), 0, now);
         assert!(usage.is_exhausted(&usable(9), now) && !usage.is_exhausted(&usable(9), now + EXHAUSTED));
     }
 
@@ -262,7 +264,7 @@ mod tests {
         let (mut usage, now) = new();
         usage.update_exactly(set(Family::V4, &[ip(1), ip(3)]), now);
         assert_eq!(usage.pick(&usable(3), &[], 0, now), Some(ip(2)));
-        usage.mark_exhausted(&usable(3), now);
+        usage.mark_exhausted(&usable(3), 0, now);
         assert_eq!(usage.pick(&usable(3), &[], 0, now), None);
         usage.release(ip(1), now);
         assert!(usage.is_exhausted(&usable(3), now));
@@ -287,7 +289,7 @@ mod tests {
     #[test]
     fn exhaustion_is_of_the_addresses_that_were_usable() {
         let (mut usage, now) = new();
-        usage.mark_exhausted(&usable(3), now);
+        usage.mark_exhausted(&usable(3), 0, now);
         assert!(!usage.is_exhausted(&usable(4), now), "the pool has grown");
     }
 }

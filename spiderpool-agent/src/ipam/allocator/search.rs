@@ -68,7 +68,7 @@ impl FreeAddresses {
         self.list_since(asked, pool, usable).await?;
         let found = self.pick(pool, usable, seed);
         if found.is_none() {
-            self.with(pool, |usage| usage.mark_exhausted(usable, Instant::now()));
+            self.with(pool, |usage| usage.mark_exhausted(usable, seed, Instant::now()));
         }
         Ok(found)
     }
