@@ -26,9 +26,10 @@ use crate::config::{ConfigFile, Daemon, Environment};
 use crate::dataplane::{self, DataplaneMetrics};
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
 use crate::node::missing_plugins;
+use crate::node_events::{self, NodeEvents};
 use crate::start::Start;
 use crate::watches::Shared;
-use crate::{http, ipam, node_addresses, pod_network, reconciler};
+use crate::{host_ends, http, ipam, node_addresses, pod_network, reconciler};
 
 /// How long the shutdown waits for endpoints that are not written yet.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,7 +59,10 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     start.set_health(health.clone());
     let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics, start.clone());
     let dataplane_metrics = DataplaneMetrics::register(&mut registry);
-    let (reconciler, first_try) = start_reconciler(&environment, dataplane_metrics, &health)?;
+    let (node_events, said) = NodeEvents::new();
+    let (reconciler, first_try) = start_reconciler(&environment, dataplane_metrics, &health, node_events)?;
+    let events =
+        tokio::spawn(node_events::write(said, kube.clone(), environment.node_name.clone(), shutdown.clone()));
     let agent = Arc::new(Agent {
         ipam,
         reconciler: reconciler.clone(),
@@ -67,6 +71,8 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         node_addresses: Shared::default(),
     });
     follow_node_addresses(&agent, health.condition("node addresses", Scope::Readiness))?;
+    let checked = agent.reconciler.clone();
+    host_ends::follow(move |host| checked.check(host)).context("thread for node links")?;
     let watching = watching::start(&agent, &kube, &indexes, &environment.node_name, &health, &shutdown);
     // A registration before that would be refused only because loading has not been tried yet.
     first_try.await.context("reconciler thread")?;
@@ -87,6 +93,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     for task in watching {
         task.await.context("watch")?;
     }
+    events.await.context("Events of the node")?;
     reconciler.stop();
     info!("spiderpool-agent ends");
     Ok(())
@@ -108,6 +115,7 @@ fn start_reconciler(
     environment: &Environment,
     metrics: DataplaneMetrics,
     health: &Health,
+    events: NodeEvents,
 ) -> anyhow::Result<(reconciler::Handle, oneshot::Receiver<()>)> {
     let state_file = pod_network::state_path(&environment.state_dir);
     let settings = dataplane::DataplaneSettings {
@@ -115,7 +123,7 @@ fn start_reconciler(
         pin_dir: environment.bpf_dir.clone(),
         sizes: environment.map_sizes.sizes(),
     };
-    reconciler::start(state_file, settings, metrics, health.condition("dataplane", Scope::Readiness))
+    reconciler::start(state_file, settings, metrics, health.condition("dataplane", Scope::Readiness), events)
         .context("reconciler thread")
 }
 

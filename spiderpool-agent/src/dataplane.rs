@@ -4,10 +4,12 @@
 mod attach;
 mod cidrs;
 mod entries;
+mod error;
 mod loaded;
 mod logs;
 mod metrics;
 mod profiles;
+mod repair;
 mod settings;
 
 use spiderpool_dataplane::NicsOrigin;
@@ -19,7 +21,7 @@ use crate::pod_network::FoundNic;
 
 pub use cidrs::plan_cidrs;
 pub use entries::TooManyNics;
-pub use loaded::DataplaneError;
+pub use error::DataplaneError;
 pub(crate) use loaded::Loaded;
 pub use metrics::DataplaneMetrics;
 pub use settings::DataplaneSettings;
@@ -51,6 +53,11 @@ impl EbpfDataplane {
     /// Where programs and maps are.
     pub(crate) const fn settings(&self) -> &DataplaneSettings {
         &self.settings
+    }
+
+    /// What is exported.
+    pub(crate) const fn metrics(&self) -> &DataplaneMetrics {
+        &self.metrics
     }
 
     /// Programs and maps.

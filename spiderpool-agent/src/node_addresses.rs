@@ -45,6 +45,7 @@ impl Seen {
             NetlinkEvent::AddressGone(address) => {
                 self.addresses.remove(&(address.dev, address.net));
             }
+            NetlinkEvent::Route(_) | NetlinkEvent::Neighbor(_) => {}
             NetlinkEvent::Lost => *self = Self::list().await?,
         }
         Ok(())

@@ -11,6 +11,7 @@ pub(crate) mod node_link;
 mod profile_key;
 mod reconcile;
 mod record;
+mod restore;
 mod route_hints;
 pub(crate) mod state_file;
 mod verify;
@@ -122,6 +123,22 @@ impl PodNetworks {
         for pod in self.inventory.iter().flat_map(Inventory::pods) {
             reconcile::reconcile_if_running(pod, destinations);
         }
+    }
+
+    /// Puts right what another program has changed in a pod that runs; `None` if there is no such pod.
+    pub(crate) fn restore(
+        &self,
+        container_id: &ContainerId,
+        destinations: &Destinations,
+    ) -> Option<restore::PodFound<'_>> {
+        let pod = self.inventory.as_ref()?.pod(container_id)?;
+        restore::restore(pod, destinations)
+    }
+
+    /// The pods that run, and their host ends.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &ContainerId> {
+        let pods = self.inventory.iter().flat_map(Inventory::pods);
+        pods.filter(|pod| pod.state != PodState::Unverified).map(|pod| &pod.container_id)
     }
 
     /// A pod's last underlay NIC is gone: if the pod still runs at the next [`Self::delete_idle_links`], its node

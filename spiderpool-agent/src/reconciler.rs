@@ -3,10 +3,14 @@
 //! The namespaces do not wait for programs and maps, which a node may not be able to load. One thread does all of it, in
 //! the order of the requests; [`Handle`] sends them.
 
+mod checks;
 mod error;
 mod handle;
+mod repetition;
+mod restore;
 
 use std::path::Path;
+use std::time::Instant;
 
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics};
 use spiderpool_core::gc::{SandboxNic, ValidAttachments, plan_attachment_gc};
@@ -16,8 +20,11 @@ use crate::dataplane::{EbpfDataplane, Loaded};
 use crate::destinations::{Destinations, Update};
 use crate::pod_network::{Inventory, NicRecord, PodNetworks, PodRecord, Removed, netns, node_link};
 
+use crate::node_events::NodeEvents;
+use checks::Checks;
 pub use error::RegistrationError;
 pub use handle::{Handle, start};
+use repetition::Repetition;
 
 /// Both sides, and the destinations. Everything here blocks.
 #[derive(Debug)]
@@ -25,12 +32,22 @@ struct Reconciler {
     pods: PodNetworks,
     ebpf: EbpfDataplane,
     destinations: Destinations,
+    checks: Checks,
+    repetition: Repetition,
+    events: NodeEvents,
 }
 
 impl Reconciler {
     /// Nothing is read or loaded before the first [`Reconciler::resync`].
-    fn new(pods: PodNetworks, ebpf: EbpfDataplane) -> Self {
-        Self { pods, ebpf, destinations: Destinations::default() }
+    fn new(pods: PodNetworks, ebpf: EbpfDataplane, events: NodeEvents) -> Self {
+        Self {
+            pods,
+            ebpf,
+            destinations: Destinations::default(),
+            checks: Checks::default(),
+            repetition: Repetition::default(),
+            events,
+        }
     }
 
     /// What is done every few seconds: retries, expiry of flows, counters, deletion of idle node links.
@@ -93,6 +110,7 @@ impl Reconciler {
         }
         let container_id = &request.attachment.container_id;
         self.pods.node_link_is_used(container_id);
+        self.checks.registered(container_id.clone(), Instant::now());
         let netns = netns::of_request(Path::new(&request.netns), request.open_netns.as_ref())?;
         let identity = netns::identity(&netns)?;
         let mut next = self.pods.inventory()?.clone();

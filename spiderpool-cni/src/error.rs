@@ -246,7 +246,7 @@ impl From<AttachError> for PluginError {
     fn from(error: AttachError) -> Self {
         match error {
             AttachError::Netlink(error) => Self::Netlink(error),
-            foreign @ AttachError::ForeignFilter { .. } => Self::Attach(foreign),
+            other @ AttachError::Program(_) => Self::Attach(other),
         }
     }
 }

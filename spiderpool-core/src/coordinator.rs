@@ -22,11 +22,13 @@ pub use choice::{Dataplane, RouteHints};
 pub use default_route::{BACKUP_METRIC, Preference, plan_default_routes, plan_source_specific_defaults};
 pub use error::{PlanError, SettingsError};
 pub use inputs::Inputs;
-pub use link::{MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
+pub use link::{
+    MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, is_host_end_name, link_local, node_link_macs,
+};
 pub use mode::{Mode, Setup, decide_setup};
 pub use node_link::{
-    NodeLink, gateways, plan_host_neighbors, plan_host_routes, plan_pod_neighbors, plan_stale_neighbors,
-    pod_neighbors,
+    NodeLink, gateways, plan_host_neighbors, plan_host_routes, plan_link_state, plan_pod_neighbors,
+    plan_stale_neighbors, pod_neighbors,
 };
 pub use overlay::{OverlayPlan, own_policy_routes, plan_overlay, unsteered_destinations};
 pub use pod_cidr::check_pod_cidrs;

@@ -3,7 +3,9 @@
 mod hints;
 mod node_addresses;
 mod own_cidrs;
+mod starvation;
 
 pub use hints::{HintInputs, is_hint, plan_route_hints};
 pub use node_addresses::node_addresses;
 pub use own_cidrs::OwnCidrs;
+pub use starvation::{FiltersAhead, NicCounts, is_starved};

@@ -1,8 +1,10 @@
 //! Attaches the programs to NICs: a clsact qdisc and a filter for each direction, with the NIC's id as classid.
 
-use spiderpool_core::names::IfName;
+use std::io;
+
+use spiderpool_core::dataplane::FiltersAhead;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
-use spiderpool_net::tc::{Direction, FilterOutcome};
+use spiderpool_net::tc::{Direction, Filter, FilterOutcome};
 
 use crate::Programs;
 
@@ -12,17 +14,9 @@ pub enum AttachError {
     /// The kernel refused.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// Another's filter is where ours belongs.
-    #[error(
-        "{direction} of {nic} has another tc filter at priority 1 handle 1: remove it \
-         (tc filter del dev {nic} {direction} pref 1) or use another priority for it"
-    )]
-    ForeignFilter {
-        /// The NIC.
-        nic: IfName,
-        /// Its side.
-        direction: Direction,
-    },
+    /// The kernel does not say which program is attached.
+    #[error("ids of the programs: {0}")]
+    Program(#[from] io::Error),
 }
 
 /// The filters that were created in one namespace, by link index. Those that were only replaced are not among them.
@@ -34,23 +28,15 @@ impl AttachedFilters {
     pub async fn attach(
         &mut self,
         netlink: &mut Netlink,
-        nic: &IfName,
         index: u32,
         id: u16,
         programs: &Programs,
     ) -> Result<(), AttachError> {
         netlink.add_clsact(index).await?;
         for direction in Direction::ALL {
-            let program = match direction {
-                Direction::Ingress => programs.ingress_fd(),
-                Direction::Egress => programs.egress_fd(),
-            };
-            match netlink.ensure_filter(index, direction, program, id).await? {
+            match netlink.ensure_filter(index, direction, programs.fd(direction), id).await? {
                 FilterOutcome::Created => self.0.push((index, direction)),
                 FilterOutcome::Replaced => {}
-                FilterOutcome::Conflict => {
-                    return Err(AttachError::ForeignFilter { nic: nic.clone(), direction });
-                }
             }
         }
         Ok(())
@@ -64,6 +50,50 @@ impl AttachedFilters {
         }
         failures
     }
+}
+
+/// The filters of a NIC after [`repair`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// How many were attached again.
+    pub restored: usize,
+    /// Where filters of others come before ours.
+    pub ahead: FiltersAhead,
+}
+
+/// Attaches what somebody has detached from a NIC or replaced. Filters of others stay: ours goes behind them.
+pub async fn repair(
+    netlink: &mut Netlink,
+    index: u32,
+    id: u16,
+    programs: &Programs,
+) -> Result<Repaired, AttachError> {
+    let mut repaired = Repaired::default();
+    for direction in Direction::ALL {
+        let program = programs.id(direction)?;
+        let is_intact = |filter: &Filter| {
+            filter.is_ours(direction) && filter.program == program && filter.classid == u32::from(id)
+        };
+        let mut present = netlink.filters(index, direction).await?;
+        if !present.iter().any(is_intact) {
+            netlink.add_clsact(index).await?;
+            netlink.ensure_filter(index, direction, programs.fd(direction), id).await?;
+            repaired.restored += 1;
+            present = netlink.filters(index, direction).await?;
+        }
+        let own = present.iter().position(is_intact);
+        let (before, after) = present.split_at(own.unwrap_or(present.len()));
+        // Of an agent or plugin that attached ours while the place of another was free.
+        for twin in before.iter().chain(after.iter().skip(1)).filter(|filter| filter.is_ours(direction)) {
+            netlink.detach_at(index, direction, twin.priority).await?;
+        }
+        let is_behind = before.iter().any(|filter| !filter.is_ours(direction));
+        match direction {
+            Direction::Ingress => repaired.ahead.ingress = is_behind,
+            Direction::Egress => repaired.ahead.egress = is_behind,
+        }
+    }
+    Ok(repaired)
 }
 
 /// Detaches both programs from a NIC.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use spiderpool_ebpf_common::maps::names;
+use spiderpool_net::tc::Direction;
 
 use crate::error::OpenError;
 use crate::sys;
@@ -27,6 +28,18 @@ impl Programs {
             egress: open(&pin_dir.join(names::EGRESS))?,
             ingress: open(&pin_dir.join(names::INGRESS))?,
         })
+    }
+
+    /// The kernel's id of the program for a direction.
+    pub(crate) fn id(&self, direction: Direction) -> io::Result<u32> {
+        sys::prog_id(self.fd(direction))
+    }
+
+    pub(crate) fn fd(&self, direction: Direction) -> BorrowedFd<'_> {
+        match direction {
+            Direction::Ingress => self.ingress_fd(),
+            Direction::Egress => self.egress_fd(),
+        }
     }
 
     /// The program for a NIC's egress.

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use aya_obj::generated::{bpf_attr, bpf_btf_info, bpf_cmd, bpf_map_info};
+use aya_obj::generated::{bpf_attr, bpf_btf_info, bpf_cmd, bpf_map_info, bpf_prog_info};
 use nix::libc;
 
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long> {
@@ -65,6 +65,14 @@ pub(crate) fn map_info(fd: BorrowedFd<'_>) -> io::Result<bpf_map_info> {
     let mut out: bpf_map_info = unsafe { std::mem::zeroed() };
     info(fd, &mut out)?;
     Ok(out)
+}
+
+/// The kernel's id of a program.
+pub(crate) fn prog_id(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: a struct of integers; all zero is valid, and asks for none of the arrays.
+    let mut out: bpf_prog_info = unsafe { std::mem::zeroed() };
+    info(fd, &mut out)?;
+    Ok(out.id)
 }
 
 /// The BTF with this id, as the kernel keeps it.

@@ -1,4 +1,4 @@
-//! Changes of links and addresses as the kernel reports them.
+//! Changes of links, addresses, routes and neighbors as the kernel reports them.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,9 +10,11 @@ use nix::libc;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::neighbour::NeighbourState;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::proto::Connection;
 use rtnetlink::sys::SocketAddr;
-use spiderpool_core::net::{Address, Link};
+use spiderpool_core::net::{Address, Link, ROUTE_PROTOCOL};
 
 use crate::netlink::socket::Socket;
 use crate::netlink::{NetlinkError, addr, link};
@@ -28,6 +30,10 @@ pub enum NetlinkEvent {
     Address(Address),
     /// An address is gone.
     AddressGone(Address),
+    /// A route by the link with this index is gone, or one is there that is not ours.
+    Route(u32),
+    /// A permanent neighbor of the link with this index may be gone.
+    Neighbor(u32),
     /// The kernel had more to report than the socket could hold, or something that cannot be decoded: list
     /// everything again.
     Lost,
@@ -47,7 +53,17 @@ impl Events {
     /// Subscribes to the links and addresses of the calling thread's namespace. What changes after this call
     /// is reported, so list what there is after it.
     pub fn open() -> Result<Self, NetlinkError> {
-        let groups = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+        Self::subscribe(libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR)
+    }
+
+    /// Subscribes to links, routes and neighbors in the same way.
+    pub fn of_routes() -> Result<Self, NetlinkError> {
+        let routes = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
+        Self::subscribe(libc::RTMGRP_LINK | libc::RTMGRP_NEIGH | routes)
+    }
+
+    fn subscribe(groups: i32) -> Result<Self, NetlinkError> {
+        let groups = groups as u32;
         let (connection, handle, messages) = rtnetlink::from_socket(Socket::subscribe(groups)?);
         Ok(Self { connection, messages, decoded: 0, _handle: handle })
     }
@@ -78,6 +94,13 @@ impl Events {
     }
 }
 
+fn by_link(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
 fn read(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<NetlinkEvent> {
     let NetlinkPayload::InnerMessage(message) = payload else { return None };
     match message {
@@ -85,6 +108,14 @@ fn read(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<NetlinkEvent> {
         RouteNetlinkMessage::DelLink(_) => link::read(message).map(NetlinkEvent::LinkGone),
         RouteNetlinkMessage::NewAddress(_) => addr::read(message).map(NetlinkEvent::Address),
         RouteNetlinkMessage::DelAddress(_) => addr::read(message).map(NetlinkEvent::AddressGone),
+        RouteNetlinkMessage::DelRoute(route) => by_link(&route).map(NetlinkEvent::Route),
+        RouteNetlinkMessage::NewRoute(route) if u8::from(route.header.protocol) != ROUTE_PROTOCOL => {
+            by_link(&route).map(NetlinkEvent::Route)
+        }
+        RouteNetlinkMessage::DelNeighbour(neighbor) => Some(NetlinkEvent::Neighbor(neighbor.header.ifindex)),
+        RouteNetlinkMessage::NewNeighbour(neighbor) if neighbor.header.state != NeighbourState::Permanent => {
+            Some(NetlinkEvent::Neighbor(neighbor.header.ifindex))
+        }
         _ => None,
     }
 }

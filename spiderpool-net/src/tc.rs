@@ -1,7 +1,7 @@
 //! clsact and direct-action eBPF filters by raw messages: rtnetlink has no builder for either.
 //!
-//! One filter per direction: priority 1, handle 1, all protocols. Its classid is the NIC's id, of which the
-//! program sees the low 16 bits. The qdisc is added once, before traffic, and never deleted: both lose packets
+//! One filter per direction, for all protocols: priority 1 handle 1, or the first priority that nobody has where another's
+//! filter is there. Its classid is the NIC's id, of which the program sees the low 16 bits. The qdisc is added once, before traffic, and never deleted: both lose packets
 //! on a link that is up. A filter is replaced in place instead, which loses none.
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -19,7 +19,8 @@ use crate::netlink::{Netlink, NetlinkError};
 const CLSACT: u32 = 0xffff_fff1;
 /// `TC_H_MAKE(TC_H_CLSACT, 0)`: the qdisc's own handle.
 const CLSACT_HANDLE: u32 = 0xffff_0000;
-const PRIORITY: u32 = 1;
+/// Where ours belongs if nobody else is there.
+const PRIORITY: u16 = 1;
 const HANDLE: u32 = 1;
 
 /// The side of a link that a filter is on.
@@ -62,37 +63,35 @@ pub enum Attach {
     Replace,
 }
 
-/// An eBPF filter as the kernel reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A filter as the kernel reports it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// 1 for ours.
+    /// Its place: the kernel asks the lowest first.
     pub priority: u16,
-    /// 1 for ours.
+    /// Which one of this priority.
     pub handle: u32,
     /// The NIC's id.
     pub classid: u32,
     /// The name given when it was attached.
     pub name: String,
-    /// The program's id.
+    /// The program's id; 0 for one that is no eBPF filter.
     pub program: u32,
 }
 
 /// What [`Netlink::ensure_filter`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterOutcome {
-    /// There was none.
+    /// There was none of ours.
     Created,
     /// It replaced one of ours, which loses no packet.
     Replaced,
-    /// Nothing: another's filter has this priority and handle.
-    Conflict,
 }
 
 impl Filter {
-    /// Whether it is one of ours for `direction`, by place, name and id.
+    /// Whether it is one of ours for `direction`, by name and id.
     pub fn is_ours(&self, direction: Direction) -> bool {
-        let place = (u32::from(self.priority), self.handle) == (PRIORITY, HANDLE);
-        place && self.classid != 0 && self.name == direction.to_string()
+        let is_alone = self.handle == HANDLE && self.program != 0;
+        is_alone && self.classid != 0 && self.name == direction.to_string()
     }
 }
 
@@ -120,8 +119,20 @@ impl Netlink {
         classid: u16,
         attach: Attach,
     ) -> Result<(), NetlinkError> {
+        self.attach_at(index, direction, PRIORITY, program, classid, attach).await
+    }
+
+    async fn attach_at(
+        &mut self,
+        index: u32,
+        direction: Direction,
+        priority: u16,
+        program: impl AsFd,
+        classid: u16,
+        attach: Attach,
+    ) -> Result<(), NetlinkError> {
         let name = direction.to_string();
-        let mut message = filter(index, direction);
+        let mut message = filter(index, direction, priority);
         message.attributes = vec![
             TcAttribute::Kind("bpf".to_owned()),
             TcAttribute::Options(vec![
@@ -136,7 +147,8 @@ impl Netlink {
         self.execute_raw("attach filter", object, flags, RouteNetlinkMessage::NewTrafficFilter(message)).await
     }
 
-    /// Attaches a program, in place of one of ours if there is one.
+    /// Attaches a program, in place of one of ours if there is one, and behind a filter of somebody else that has its
+    /// priority.
     pub async fn ensure_filter(
         &mut self,
         index: u32,
@@ -144,25 +156,40 @@ impl Netlink {
         program: impl AsFd,
         classid: u16,
     ) -> Result<FilterOutcome, NetlinkError> {
-        match self.attach_filter(index, direction, &program, classid, Attach::Create).await {
-            Ok(()) => Ok(FilterOutcome::Created),
-            Err(error) if error.is_exists() => {
-                if self.own_filter(index, direction).await?.is_none() {
-                    return Ok(FilterOutcome::Conflict);
-                }
-                self.attach_filter(index, direction, &program, classid, Attach::Replace).await?;
-                Ok(FilterOutcome::Replaced)
-            }
-            Err(error) => Err(error),
+        let error = match self.attach_filter(index, direction, &program, classid, Attach::Create).await {
+            Ok(()) => return Ok(FilterOutcome::Created),
+            // EINVAL: the priority has filters of another kind or protocol.
+            Err(error) if error.is_exists() || error.errno() == Some(libc::EINVAL) => error,
+            Err(error) => return Err(error),
+        };
+        let present = self.filters(index, direction).await?;
+        if let Some(own) = present.iter().find(|filter| filter.is_ours(direction)) {
+            self.attach_at(index, direction, own.priority, &program, classid, Attach::Replace).await?;
+            return Ok(FilterOutcome::Replaced);
         }
+        let is_taken = |priority: &u16| present.iter().any(|filter| filter.priority == *priority);
+        let Some(free) = (PRIORITY..u16::MAX).find(|priority| !is_taken(priority)) else { return Err(error) };
+        if free == PRIORITY {
+            return Err(error);
+        }
+        self.attach_at(index, direction, free, &program, classid, Attach::Create).await?;
+        Ok(FilterOutcome::Created)
     }
 
     /// Detaches our filter; one that is not there is not an error, another's stays.
     pub async fn detach_filter(&mut self, index: u32, direction: Direction) -> Result<(), NetlinkError> {
-        if self.own_filter(index, direction).await?.is_none() {
-            return Ok(());
-        }
-        let mut message = filter(index, direction);
+        let Some(own) = self.own_filter(index, direction).await? else { return Ok(()) };
+        self.detach_at(index, direction, own.priority).await
+    }
+
+    /// Detaches the filter of this priority with our handle, whosever it is.
+    pub async fn detach_at(
+        &mut self,
+        index: u32,
+        direction: Direction,
+        priority: u16,
+    ) -> Result<(), NetlinkError> {
+        let mut message = filter(index, direction, priority);
         message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
         let object = format!("{direction} of link {index}");
         let message = RouteNetlinkMessage::DelTrafficFilter(message);
@@ -182,7 +209,7 @@ impl Netlink {
         Ok(self.filters(index, direction).await?.into_iter().find(|filter| filter.is_ours(direction)))
     }
 
-    /// The eBPF filters on one side of a link; none if it has no clsact.
+    /// The filters on one side of a link, the first to be asked first; none if it has no clsact.
     pub async fn filters(&mut self, index: u32, direction: Direction) -> Result<Vec<Filter>, NetlinkError> {
         let mut message = TcMessage::with_index(index as i32);
         message.header.parent = TcHandle::from(direction.parent());
@@ -194,28 +221,26 @@ impl Netlink {
     }
 }
 
-fn filter(index: u32, direction: Direction) -> TcMessage {
+fn filter(index: u32, direction: Direction, priority: u16) -> TcMessage {
     let mut message = TcMessage::with_index(index as i32);
     message.header.parent = TcHandle::from(direction.parent());
     message.header.handle = TcHandle::from(HANDLE);
-    message.header.info = PRIORITY << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+    message.header.info = u32::from(priority) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
     message
 }
 
 fn read(message: RouteNetlinkMessage) -> Option<Filter> {
     let RouteNetlinkMessage::NewTrafficFilter(message) = message else { return None };
     let options = message.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Options(options) => Some(options),
+        TcAttribute::Options(options) => Some(options.as_slice()),
         _ => None,
-    })?;
+    });
     let mut filter = Filter {
         priority: (message.header.info >> 16) as u16,
         handle: message.header.handle.into(),
-        classid: 0,
-        name: String::new(),
-        program: 0,
+        ..Filter::default()
     };
-    for option in options {
+    for option in options.unwrap_or_default() {
         match option {
             TcOption::Bpf(TcFilterBpfOption::ClassId(id)) => filter.classid = (*id).into(),
             TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => filter.name.clone_from(name),
@@ -223,6 +248,6 @@ fn read(message: RouteNetlinkMessage) -> Option<Filter> {
             _ => {}
         }
     }
-    // The first entry of a dump is the priority itself, without a filter.
-    (filter.program != 0).then_some(filter)
+    // The first entry of a priority is the priority itself, without a filter.
+    (filter.handle != 0).then_some(filter)
 }

@@ -83,15 +83,18 @@ impl Pair {
 }
 
 fn json(netns: &NetNs, program: &str, arguments: &str) -> Value {
+    let arguments: Vec<&str> = std::iter::once("-j").chain(arguments.split_whitespace()).collect();
+    let output = run(netns, program, &arguments);
+    serde_json::from_slice(&output).unwrap_or(Value::Array(Vec::new()))
+}
+
+/// What the program prints.
+fn run(netns: &NetNs, program: &str, arguments: &[&str]) -> Vec<u8> {
     let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd());
-    let output = Command::new("nsenter")
-        .arg(format!("--net={path}"))
-        .args([program, "-j"])
-        .args(arguments.split_whitespace())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap_or(Value::Array(Vec::new()))
+    let output =
+        Command::new("nsenter").arg(format!("--net={path}")).arg(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 #[tokio::test]
@@ -453,8 +456,14 @@ async fn filters_carry_the_classid_and_are_replaced_in_place() {
     }
 }
 
+/// A filter of one protocol that takes every packet, as a classic BPF program.
+fn other_filter(netns: &NetNs, direction: &str, priority: &str) {
+    let place = ["filter", "add", "dev", "near", direction, "pref", priority, "protocol", "ip"];
+    run(netns, "tc", &[&place[..], &["bpf", "bytecode", "1,6 0 0 4294967295"]].concat());
+}
+
 #[tokio::test]
-async fn a_foreign_filter_is_recognized_and_kept() {
+async fn behind_a_foreign_filter_ours_is_attached_replaced_and_detached() {
     root_or_skip!();
     let mut pair = Pair::new().await;
     let program = unspec_program();
@@ -468,12 +477,33 @@ async fn a_foreign_filter_is_recognized_and_kept() {
     pair.netlink.attach_filter(pair.index, Direction::Egress, &program, 0, Attach::Create).await.unwrap();
     assert_eq!(pair.netlink.own_filter(pair.index, Direction::Egress).await.unwrap(), None);
     pair.netlink.detach_filter(pair.index, Direction::Egress).await.unwrap();
-    assert_eq!(
-        pair.netlink.ensure_filter(pair.index, Direction::Egress, &program, 7).await.unwrap(),
-        FilterOutcome::Conflict
-    );
-    let left = pair.netlink.filters(pair.index, Direction::Egress).await.unwrap();
-    assert_eq!(left.iter().map(|filter| filter.classid).collect::<Vec<_>>(), [0]);
+    // As other agents do.
+    other_filter(&pair.near, "egress", "2");
+    let mut ensure =
+        async |id| pair.netlink.ensure_filter(pair.index, Direction::Egress, &program, id).await.unwrap();
+    assert_eq!([ensure(7).await, ensure(8).await], [FilterOutcome::Created, FilterOutcome::Replaced]);
+    let places = async |pair: &mut Pair| -> Vec<(u16, u32)> {
+        let left = pair.netlink.filters(pair.index, Direction::Egress).await.unwrap();
+        left.iter().map(|filter| (filter.priority, filter.classid)).collect()
+    };
+    assert_eq!(places(&mut pair).await, [(1, 0), (2, 0), (3, 8)]);
+    pair.netlink.detach_filter(pair.index, Direction::Egress).await.unwrap();
+    assert_eq!(places(&mut pair).await, [(1, 0), (2, 0)]);
+}
+
+/// The kernel answers EINVAL, not EEXIST.
+#[tokio::test]
+async fn a_foreign_filter_of_another_protocol_keeps_its_priority() {
+    root_or_skip!();
+    let mut pair = Pair::new().await;
+    let program = unspec_program();
+    pair.netlink.add_clsact(pair.index).await.unwrap();
+    other_filter(&pair.near, "ingress", "1");
+    let outcome = pair.netlink.ensure_filter(pair.index, Direction::Ingress, &program, 7).await.unwrap();
+    assert_eq!(outcome, FilterOutcome::Created);
+    let left = pair.netlink.filters(pair.index, Direction::Ingress).await.unwrap();
+    let places: Vec<_> = left.iter().map(|filter| (filter.priority, filter.classid)).collect();
+    assert_eq!(places, [(1, 0), (2, 7)]);
 }
 
 #[tokio::test]
@@ -549,4 +579,23 @@ async fn events_report_addresses_and_links() {
     }
     assert!(seen.iter().any(|e| matches!(e, NetlinkEvent::Address(a) if a.net == address)), "{seen:?}");
     assert!(seen.iter().any(|e| matches!(e, NetlinkEvent::AddressGone(a) if a.net == address)), "{seen:?}");
+}
+
+#[tokio::test]
+async fn events_report_routes_and_neighbors_that_others_take_away() {
+    root_or_skip!();
+    let mut pair = Pair::new().await;
+    let mut events = pair.near.run(Events::of_routes).unwrap().unwrap();
+    let (index, address) = (pair.index, ip("10.6.0.9"));
+    let route = Route::new("10.6.0.9/32".parse().unwrap(), index);
+    pair.netlink.add_route(&route).await.unwrap();
+    pair.netlink.set_neighbor(&Neighbor { dev: index, address, mac: FAR }).await.unwrap();
+    pair.netlink.delete_route(&route).await.unwrap();
+    pair.netlink.delete_neighbor(index, address).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.contains(&NetlinkEvent::Neighbor(index)) {
+        seen.push(events.next().await.unwrap());
+    }
+    let ours: Vec<_> = seen.iter().filter(|event| !matches!(event, NetlinkEvent::Link(_))).collect();
+    assert_eq!(ours, [&NetlinkEvent::Route(index), &NetlinkEvent::Neighbor(index)]);
 }

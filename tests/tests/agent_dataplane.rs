@@ -4,13 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::{Value, json};
 use spiderpool_tests::agent::Agent;
+use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::counters;
 use spiderpool_tests::lab::{Lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
@@ -21,6 +22,8 @@ use spiderpool_tests::{poll, privilege, tools};
 const LIMIT: Duration = Duration::from_secs(10);
 /// The agent's inventory of the node's pods, in the node's mount namespace.
 const STATE: &str = "/run/spidernet/dataplane.json";
+/// Two sweeps of the agent over running pods, after the time that an ADD may take.
+const SWEEPS: Duration = Duration::from_secs(20);
 /// What a changed Service CIDR may take, kubectl included.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -146,6 +149,75 @@ fn a_new_address_of_the_node_is_steered_too() {
             !has_cidr(node, "198.18.77.1/32") && !has_route(&pod, "198.18.77.1")
         });
     }
+    pod.del(plane, node).unwrap();
+}
+
+/// What is in a node's Events of this reason.
+fn node_events(plane: &ControlPlane, reason: &str) -> String {
+    let of = format!("reason={reason}");
+    plane
+        .kubectl(&["get", "events.events.k8s.io", "--field-selector", &of, "-o", "jsonpath={.items[*].note}"])
+        .unwrap()
+}
+
+/// A network manager of the host takes routes and neighbors, another agent all filters.
+#[test]
+fn what_others_take_from_a_running_pod_comes_back_and_the_node_says_so() {
+    let Some(lab) = lab("what_others_take") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &spec("taken", DefaultRoute::Net1)).unwrap();
+    let net1 = pod.net1().unwrap().v4;
+    let host = pod.attachment("eth0").container;
+    let host = spiderpool_core::coordinator::host_end_name(&host).unwrap();
+    let ids = counters::nic_ids(&pod.namespaces).unwrap();
+    let has = |arguments: &[&str]| !node.output("ip", arguments).unwrap().is_empty();
+    let address = net1.to_string();
+    let is_whole = || {
+        has(&["route", "show", &address, "dev", host.as_str()])
+            && has(&["neigh", "show", &address, "dev", host.as_str(), "nud", "permanent"])
+            && pod
+                .namespaces
+                .output("ip", &["address", "show", "dev", "sp0", "up"])
+                .unwrap()
+                .contains("169.254.77.2")
+            && counters::nic_ids(&pod.namespaces).unwrap() == ids
+    };
+    until("the pod as it is", LIMIT, is_whole);
+    // Its ADD is over as far as the agent is concerned.
+    for round in 0..3 {
+        node.ip(&format!("route del {address}/32 dev {host}\nneigh del {address} dev {host}")).unwrap();
+        until(&format!("route and neighbor, round {round}"), SWEEPS, is_whole);
+    }
+    node.ip(&format!("link set {host} down")).unwrap();
+    until("the host end", SWEEPS, is_whole);
+    pod.namespaces.ip("address flush dev sp0\nlink set sp0 down").unwrap();
+    until("the pod's end", SWEEPS, is_whole);
+    for nic in ["eth0", "net1"] {
+        pod.namespaces.output("tc", &["qdisc", "del", "dev", nic, "clsact"]).unwrap();
+    }
+    until("the filters", SWEEPS, is_whole);
+    until("an Event of the node", LIMIT, || node_events(plane, "PodNetworkRestored").contains("(route)"));
+
+    // Its place is taken by one that ends classification: ours goes behind it, and nothing reaches it.
+    pod.namespaces.output("tc", &["filter", "del", "dev", "net1", "egress"]).unwrap();
+    let others = "filter add dev net1 egress pref 1 handle 1 protocol all bpf bytecode";
+    let others: Vec<&str> = others.split(' ').chain(["1,6 0 0 4294967295"]).collect();
+    pod.namespaces.output("tc", &others).unwrap();
+    let places = || pod.namespaces.output("tc", &["filter", "show", "dev", "net1", "egress"]).unwrap();
+    until("our filter behind it", SWEEPS, || places().contains("pref 2"));
+    until("an Event that says so", SWEEPS * 2, || {
+        pod.namespaces
+            .run(|| {
+                let socket = UdpSocket::bind((net1, 0))?;
+                for _ in 0..100 {
+                    // Where it is refused, the next one says so.
+                    let _refused = socket.send_to(b"x", (addresses::UNDERLAY_GATEWAY.v4, 9));
+                }
+                Ok(())
+            })
+            .unwrap();
+        node_events(plane, "FilterStarved").contains("net1")
+    });
     pod.del(plane, node).unwrap();
 }
 

@@ -19,7 +19,7 @@ pub(super) fn attach(netns: &NetNs, pod: &PodRecord, programs: &Programs) -> Res
                 debug!(nic = %record.nic.name, container_id = %pod.container_id, "registered NIC is gone");
                 continue;
             };
-            attached.attach(&mut netlink, &record.nic.name, link.index, record.id, programs).await?;
+            attached.attach(&mut netlink, link.index, record.id, programs).await?;
         }
         Ok(())
     })

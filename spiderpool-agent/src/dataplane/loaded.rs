@@ -2,37 +2,22 @@
 
 use std::net::IpAddr;
 
-use spiderpool_dataplane::{AttachError, CidrKind, Dataplane, LoadError, MapError, NicsOrigin};
-use thiserror::Error;
+use spiderpool_dataplane::{CidrKind, Dataplane, MapError, NicsOrigin};
+use spiderpool_net::netns::NetNs;
 use tracing::{error, info};
 
 use super::attach;
 use super::cidrs::plan_cidrs;
 use super::entries::{self, TooManyNics, entries, further_addresses};
+use super::error::DataplaneError;
 use super::logs;
 use super::metrics::{CounterDeltas, DataplaneMetrics};
 use super::profiles::Profiles;
+use super::repair::{self, FiltersFound, Reach};
 use super::settings::DataplaneSettings;
 use crate::destinations::{ClusterCidrs, Destinations};
 use crate::pod_network::netns::{self, Presence};
-use crate::pod_network::{FoundNic, Inventory, NamespaceError, PodRecord, PodState, ReservedId};
-
-/// Programs and maps cannot be loaded, written or attached.
-#[derive(Debug, Error)]
-pub enum DataplaneError {
-    /// Programs and maps cannot be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// A map cannot be read or written.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// The pod's namespace cannot be read.
-    #[error(transparent)]
-    Namespace(#[from] NamespaceError),
-    /// Programs cannot be attached.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-}
+use crate::pod_network::{FoundNic, Inventory, PodRecord, PodState, ReservedId};
 
 /// In place of the cluster's CIDRs, for profiles that do not need them.
 static NO_CIDRS: ClusterCidrs = ClusterCidrs { service: Vec::new(), pod: Vec::new(), hijack: Vec::new() };
@@ -44,6 +29,7 @@ pub(crate) struct Loaded {
     profiles: Profiles,
     metrics: DataplaneMetrics,
     deltas: CounterDeltas,
+    reach: Reach,
 }
 
 /// Established flows outlive a map that is replaced by one of another size.
@@ -68,7 +54,10 @@ impl Loaded {
         let found = maps.nics()?.into_iter();
         let found = found.map(|(id, nic)| FoundNic { id, pod: nic.pod, profile: nic.profile }).collect();
         let profiles = Profiles::found(maps.cidr_profiles()?);
-        Ok((Self { maps, profiles, metrics, deltas: CounterDeltas::default() }, found))
+        Ok((
+            Self { maps, profiles, metrics, deltas: CounterDeltas::default(), reach: Reach::default() },
+            found,
+        ))
     }
 
     /// Follows the programs' log, for as long as the process runs: not before the load has succeeded as a whole, because
@@ -127,6 +116,15 @@ impl Loaded {
         Ok(PodState::Attached)
     }
 
+    /// Attaches what others have detached from a pod's NICs, and looks whether packets reach it.
+    pub(crate) fn repair_pod(
+        &mut self,
+        netns: &NetNs,
+        pod: &PodRecord,
+    ) -> Result<FiltersFound, DataplaneError> {
+        repair::repair(netns, pod, &self.maps, &mut self.reach)
+    }
+
     /// Removes what the maps have of retiring ids, which are free then. What fails is tried again the next time.
     pub(crate) fn flush(&mut self, inventory: &mut Inventory) {
         for (id, why) in inventory.retiring() {
@@ -134,6 +132,7 @@ impl Loaded {
                 self.deltas.add(&self.metrics, id, &stats);
             }
             self.deltas.forget(id);
+            self.reach.forget(id);
             match self.remove(id, why) {
                 Ok(()) => inventory.free(id),
                 Err(error) => {

@@ -22,6 +22,8 @@ pub struct DataplaneMetrics {
     pub nat_entries: Gauge,
     /// Translations that ran out of time.
     pub nat_expired: Counter,
+    /// What others had removed from running pods or replaced, by what it is.
+    pub restored: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl DataplaneMetrics {
@@ -41,6 +43,11 @@ impl DataplaneMetrics {
             "nat_expired",
             "Translated flows that ran out of time",
             metrics.nat_expired.clone(),
+        );
+        registry.register(
+            "restored",
+            "Routes, neighbors, addresses, link states and filters of running pods that others had removed or replaced",
+            metrics.restored.clone(),
         );
         metrics
     }

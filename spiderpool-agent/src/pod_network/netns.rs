@@ -83,6 +83,12 @@ pub(crate) fn open(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
     Ok(link.is_some_and(|link| link.index == *ifindex && link.mac == Some(*mac)).then_some(netns))
 }
 
+/// The pod's namespace without the NIC by which it is known: the cluster NIC says whose it is.
+pub(crate) fn open_by_cluster_nic(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
+    let nics = pod.nics.iter().filter(|record| record.nic.role == NicRole::Cluster).cloned().collect();
+    open(&PodRecord { nics, ..pod.clone() })
+}
+
 /// Where a pod of the inventory is.
 pub(crate) enum Presence {
     /// It runs, in this namespace.

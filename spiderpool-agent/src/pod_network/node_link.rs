@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
 use spiderpool_core::coordinator::{
-    Namespace, NodeLink, gateways, plan_host_neighbors, plan_host_routes, plan_pod_neighbors,
-    plan_stale_neighbors, pod_neighbors,
+    Namespace, NodeLink, Step, gateways, plan_host_neighbors, plan_host_routes, plan_link_state,
+    plan_pod_neighbors, plan_stale_neighbors, pod_neighbors,
 };
 use spiderpool_core::names::IfName;
 use spiderpool_net::block_on;
@@ -18,10 +18,10 @@ use spiderpool_net::snapshot::Contents;
 use super::netns::NamespaceError;
 use super::record::PodRecord;
 
-/// Makes routes and neighbors of the node link what these node addresses ask for; answers how many changed.
+/// Makes the node link, its routes and neighbors what these node addresses ask for; answers what was done.
 ///
 /// With a node address the kernel deletes every route that has it as source.
-pub(super) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {
+pub(super) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<Vec<Step>, NamespaceError> {
     block_on(plan_and_apply(netns, pod, nodes))
 }
 
@@ -47,17 +47,21 @@ pub(crate) fn remove_nic(pod: &PodRecord, nic: &IfName) -> Result<(), NetlinkErr
     })
 }
 
-async fn plan_and_apply(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Result<usize, NamespaceError> {
+async fn plan_and_apply(
+    netns: &NetNs,
+    pod: &PodRecord,
+    nodes: &[IpAddr],
+) -> Result<Vec<Step>, NamespaceError> {
     let (Ok(link), Some(cluster)) = (NodeLink::new(pod.container_id.as_str()), pod.nic(NicRole::Cluster))
     else {
-        return Ok(0);
+        return Ok(Vec::new());
     };
     let mut executor = Executor::new(netns, MissingDevice::Skip)?;
     let node = executor.netlink(Namespace::Node);
     let contents = Contents { routes: true, neighbors: true, ..Contents::default() };
     let present = node.snapshot_of(&[&link.host], contents).await?;
     if present.link(&link.host).is_none() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let underlay: Vec<(&IfName, &[IpNet])> = pod
         .nics
@@ -71,18 +75,19 @@ async fn plan_and_apply(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Res
     for address in addresses.iter().map(IpNet::addr) {
         sources.extend(node.source_for(address).await?.map(|source| (address, source)));
     }
-    let mut steps = plan_host_neighbors(&link, &present, &addresses);
-    steps.extend(plan_host_routes(&link, &present, nodes, &sources, &addresses));
+    let host = present;
     let devices: Vec<&IfName> = underlay.iter().map(|(nic, _)| *nic).chain([&link.pod]).collect();
-    let contents = Contents { routes: true, neighbors: true, ..Contents::default() };
-    let present = executor.netlink(Namespace::Pod).snapshot_of(&devices, contents).await?;
+    let present = executor.netlink(Namespace::Pod).snapshot_of(&devices, Contents::ALL).await?;
+    let mut steps = plan_link_state(&link, &host, &present, &addresses);
+    steps.extend(plan_host_neighbors(&link, &host, &addresses));
+    steps.extend(plan_host_routes(&link, &host, nodes, &sources, &addresses));
     let (known, gateways) = (&present.neighbors, gateways(&present.routes));
     let peer = cluster.nic.peer_mac.unwrap_or(cluster.nic.mac);
     let wanted = pod_neighbors(&link, &underlay, peer, nodes, &gateways);
     steps.extend(plan_stale_neighbors(&link, peer, known, &wanted));
     steps.extend(plan_pod_neighbors(known, wanted));
     executor.apply(&steps).await?;
-    Ok(steps.len())
+    Ok(steps)
 }
 
 #[cfg(test)]

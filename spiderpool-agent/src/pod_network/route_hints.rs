@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
-use spiderpool_core::coordinator::Namespace;
+use spiderpool_core::coordinator::{Namespace, Step};
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_net::block_on;
 use spiderpool_net::executor::{Executor, MissingDevice};
@@ -14,15 +14,15 @@ use spiderpool_net::snapshot::Contents;
 use super::netns::NamespaceError;
 use super::record::PodRecord;
 
-/// Makes the route hints what they should be for these destinations; answers how many routes changed.
+/// Makes the route hints what they should be for these destinations; answers what was done.
 pub(super) fn refresh(
     netns: &NetNs,
     pod: &PodRecord,
     cidrs: &[IpNet],
     nodes: &[IpAddr],
-) -> Result<usize, NamespaceError> {
+) -> Result<Vec<Step>, NamespaceError> {
     block_on(async {
-        let Some(cluster) = pod.nic(NicRole::Cluster) else { return Ok(0) };
+        let Some(cluster) = pod.nic(NicRole::Cluster) else { return Ok(Vec::new()) };
         let mut executor = Executor::new(netns, MissingDevice::Skip)?;
         let contents = Contents { addresses: true, routes: true, ..Contents::default() };
         let present = executor.netlink(Namespace::Pod).snapshot(contents).await?;
@@ -34,6 +34,6 @@ pub(super) fn refresh(
             nodes,
         });
         executor.apply(&steps).await?;
-        Ok(steps.len())
+        Ok(steps)
     })
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
 use spiderpool_core::gc::ValidAttachments;
+use spiderpool_core::names::IfName;
 use spiderpool_runtime::health::Condition;
 use tokio::sync::{oneshot, watch};
 
@@ -17,6 +18,7 @@ use super::Reconciler;
 use super::error::RegistrationError;
 use crate::dataplane::{DataplaneMetrics, DataplaneSettings, EbpfDataplane};
 use crate::destinations::{ClusterCidrs, Update};
+use crate::node_events::NodeEvents;
 use crate::pod_network::PodNetworks;
 
 /// How often [`Reconciler::resync`] runs.
@@ -30,6 +32,8 @@ enum Command {
     CollectGarbage(ValidAttachments, Answer<()>),
     /// The destinations in [`Handle::update`] have changed.
     Update,
+    /// The kernel has reported changes of this host end.
+    Check(IfName),
     Stop,
 }
 
@@ -73,6 +77,11 @@ impl Handle {
         self.update(|update| update.nodes = Some(addresses));
     }
 
+    /// Another program may have changed something of the pod with this host end.
+    pub fn check(&self, host_end: IfName) {
+        self.send(Command::Check(host_end));
+    }
+
     /// Ends the thread. Programs and maps stay.
     pub fn stop(&self) {
         self.send(Command::Stop);
@@ -102,6 +111,7 @@ pub fn start(
     settings: DataplaneSettings,
     metrics: DataplaneMetrics,
     loaded: Condition,
+    events: NodeEvents,
 ) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let (commands, received) = channel();
     let (tried, first_try) = oneshot::channel();
@@ -109,7 +119,7 @@ pub fn start(
     let handle = Handle { commands, update: Arc::default(), pod_addresses: pods.addresses() };
     let update = Arc::clone(&handle.update);
     thread::Builder::new().name("reconciler".to_owned()).spawn(move || {
-        let mut reconciler = Reconciler::new(pods, EbpfDataplane::new(settings, metrics, loaded));
+        let mut reconciler = Reconciler::new(pods, EbpfDataplane::new(settings, metrics, loaded), events);
         reconciler.resync();
         // The receiver may have been dropped.
         let _dropped = tried.send(());
@@ -117,14 +127,18 @@ pub fn start(
         loop {
             if Instant::now() >= resync {
                 reconciler.resync();
+                reconciler.begin_sweep(Instant::now());
                 // A burst of pods leaves holes in the heap, some MiB of it: lists, connections, tasks.
                 spiderpool_dataplane::trim_heap();
                 resync = Instant::now() + RESYNC_PERIOD;
             }
-            match received.recv_timeout(resync.saturating_duration_since(Instant::now())) {
+            let now = Instant::now();
+            let next = reconciler.check_due(now).map_or(resync, |due| due.min(resync));
+            match received.recv_timeout(next.saturating_duration_since(now)) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(command) => handle_command(&mut reconciler, &update, command),
-                Err(RecvTimeoutError::Timeout) => {}
+                // Whoever waits for an answer comes first, then one pod.
+                Err(RecvTimeoutError::Timeout) => reconciler.check_next(Instant::now()),
             }
         }
     })?;
@@ -141,6 +155,7 @@ fn handle_command(reconciler: &mut Reconciler, update: &Mutex<Update>, command: 
             let update = std::mem::take(&mut *update.lock().unwrap_or_else(PoisonError::into_inner));
             reconciler.update(update);
         }
+        Command::Check(host_end) => reconciler.check_host_ends(&[host_end], Instant::now()),
         Command::Stop => {}
     }
 }

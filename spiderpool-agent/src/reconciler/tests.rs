@@ -4,12 +4,14 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
+use prometheus_client::metrics::counter::Counter;
 use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{Nic, NicRole, RouteHints};
-use spiderpool_core::coordinator::NodeLink;
+use spiderpool_core::coordinator::{NODE_LINK_V4, NodeLink};
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::PodName;
+use spiderpool_core::net::Route;
 use spiderpool_dataplane::Sizes;
 use spiderpool_net::block_on;
 use spiderpool_net::netlink::{Netlink, NetlinkError, NewVeth};
@@ -39,6 +41,7 @@ fn without_maps(folder: &Path, pods: &[(RegisterNics, NetnsIdentity)]) -> Reconc
     Reconciler::new(
         PodNetworks::new(state(folder)),
         EbpfDataplane::new(settings, DataplaneMetrics::default(), loaded),
+        NodeEvents::new().0,
     )
 }
 
@@ -199,11 +202,91 @@ fn gc_removes_node_links_of_sandboxes_that_the_runtime_does_not_list() {
         let listed = ValidAttachments { network: "macvlan".into(), nics: nics(&["listed"]) };
         reconciler.collect_garbage(&listed).unwrap();
         assert_eq!(left(), ["listed", "other"]);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = Instant::now() + std::time::Duration::from_secs(10);
         while has_link() {
-            assert!(std::time::Instant::now() < deadline, "the node link is left");
+            assert!(Instant::now() < deadline, "the node link is left");
             std::thread::yield_now();
         }
+    };
+    NetNs::create().unwrap().run(in_a_node).unwrap();
+}
+
+/// A network manager of the host, or somebody in the pod.
+#[test]
+fn what_others_take_from_a_running_pods_node_link_is_restored_and_said_when_it_happens_often() {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let in_a_node = || {
+        let folder = tempfile::tempdir().unwrap();
+        let netns = NetNs::create().unwrap();
+        let runs = block_on(pod_with_node_link(&netns)).unwrap();
+        let identity = netns::identity(&netns).unwrap();
+        let (events, mut said) = NodeEvents::new();
+        let mut reconciler = without_maps(folder.path(), &[(runs, identity)]);
+        reconciler.events = events;
+        reconciler.resync();
+        reconciler.update(Update { cluster: None, nodes: Some(vec!["10.6.0.1".parse().unwrap()]) });
+        let link = NodeLink::new("runs").unwrap();
+        let state = async |netlink: &mut Netlink, name| {
+            let state = netlink.snapshot_of(&[name], Contents::ALL).await.unwrap();
+            let up = state.links[0].up;
+            let ours = state.routes.into_iter().filter(Route::is_ours).collect::<Vec<_>>();
+            let sp0 = state.addresses.iter().any(|a| a.net == NODE_LINK_V4);
+            (up, ours, state.neighbors, sp0)
+        };
+        let both = async || {
+            let host = state(&mut Netlink::open()?, &link.host).await;
+            Ok::<_, NetlinkError>((host, state(&mut netns.netlink()?, &link.pod).await))
+        };
+        let mut look = |now| {
+            reconciler.begin_sweep(now);
+            reconciler.check_next(now);
+            reconciler.ebpf.metrics().restored.clone()
+        };
+        let mut now = Instant::now();
+        look(now);
+        let before = block_on(both()).unwrap();
+        assert!(before.0.0 && before.0.1.len() == 1 && before.0.2.len() == 1 && before.1.3, "{before:?}");
+        let count = |restored: &prometheus_client::metrics::family::Family<_, Counter>, kind| {
+            restored.get_or_create(&[("kind", kind)]).get()
+        };
+        let first = look(now);
+        let [routes, neighbors] = ["route", "neighbor"].map(|kind| count(&first, kind));
+        for round in 1..=3 {
+            block_on(async {
+                let mut node = Netlink::open()?;
+                let host = node.link_by_name(&link.host).await?.unwrap().index;
+                node.set_down(host).await?;
+                node.set_up(host).await?;
+                node.delete_neighbor(host, UNDERLAY.parse().unwrap()).await?;
+                let mut pod = netns.netlink()?;
+                let sp0 = pod.link_by_name(&link.pod).await?.unwrap().index;
+                pod.delete_address(sp0, NODE_LINK_V4).await?;
+                pod.set_down(sp0).await?;
+                node.set_down(host).await
+            })
+            .unwrap();
+            assert_ne!(block_on(both()).unwrap(), before);
+            now += std::time::Duration::from_secs(5);
+            let restored = look(now);
+            assert_eq!(block_on(both()).unwrap(), before, "round {round}");
+            assert_eq!(count(&restored, "route"), routes + round);
+            assert!(count(&restored, "neighbor") >= neighbors + round);
+            assert_eq!(count(&restored, "link"), 2 * round);
+            let notes: Vec<_> = std::iter::from_fn(|| said.try_recv().ok()).collect();
+            let often =
+                notes.iter().filter(|note| format!("{note:?}").contains("PodNetworkRestored")).count();
+            assert_eq!(often > 0, round == 3, "{notes:?}");
+        }
+        // Of a NIC that is gone somebody must hear.
+        block_on(async { netns.netlink()?.delete_link(&"net1".parse().unwrap()).await }).unwrap();
+        look(now);
+        look(now);
+        let notes: Vec<_> = std::iter::from_fn(|| said.try_recv().ok()).collect();
+        assert_eq!(notes.len(), 1, "{notes:?}");
     };
     NetNs::create().unwrap().run(in_a_node).unwrap();
 }
@@ -232,6 +315,8 @@ async fn pod_with_node_link(pod: &NetNs) -> Result<RegisterNics, NetlinkError> {
         let mut netlink = pod.netlink()?;
         let found = netlink.link_by_name(inside).await?.unwrap();
         netlink.set_up(found.index).await?;
+        let own = if inside == &link.pod { NODE_LINK_V4 } else { format!("{UNDERLAY}/16").parse().unwrap() };
+        netlink.add_address(found.index, own).await?;
         let known = if inside == &link.pod {
             nic(inside.as_str(), NicRole::NodeLink, &[])
         } else {

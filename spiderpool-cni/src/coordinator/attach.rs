@@ -25,7 +25,7 @@ pub(super) async fn attach(
         let id = answer.nics.iter().find(|n| n.name == nic.name).map(|n| n.id).filter(|id| *id != 0);
         let id = id.ok_or_else(|| ConfigError::NoNicId(nic.name.clone()))?;
         debug!(nic = %nic.name, id, "attaching programs");
-        attached.attach(netlink, &nic.name, nic.ifindex, id, &programs).await?;
+        attached.attach(netlink, nic.ifindex, id, &programs).await?;
     }
     Ok(())
 }

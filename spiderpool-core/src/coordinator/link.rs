@@ -21,6 +21,12 @@ pub fn host_end_name(container_id: &str) -> Result<IfName, crate::names::NameErr
     format!("sp{:013x}", hash(container_id) >> 12).parse()
 }
 
+/// Whether a device is called as the host ends of node links are.
+pub fn is_host_end_name(name: &IfName) -> bool {
+    let digits = name.as_str().strip_prefix("sp");
+    digits.is_some_and(|digits| digits.len() == 13 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// MACs of the node link's ends, host's first: locally administered, made from the container ID.
 pub fn node_link_macs(container_id: &str) -> (MacAddr, MacAddr) {
     let bytes = hash(container_id).to_be_bytes();
@@ -108,6 +114,10 @@ mod tests {
         assert_eq!(one.as_str().len(), 15);
         assert!(one.as_str().starts_with("sp"));
         assert_eq!(one, host_end_name("c0ffee").unwrap());
+        assert!(is_host_end_name(&one));
+        for other in ["sp0", "spx", "eth0", "spider0", "sp012345678901g"] {
+            assert!(!is_host_end_name(&other.parse().unwrap()), "{other}");
+        }
         assert_ne!(one, host_end_name("c0ffef").unwrap());
     }
 

@@ -55,15 +55,36 @@ pub(super) fn plan_node_link(
             steps.push(Step::interface_sysctl(Namespace::Pod, Family::V4, NODE_LINK, "rp_filter", value));
         }
     }
-    if !present.is_some_and(|l| l.up) {
+    plan_pod_end(link, inputs.pod, addresses, steps);
+}
+
+/// Sets the ends up and gives the pod's end its addresses, where they are not so any more.
+pub fn plan_link_state(
+    link: &NodeLink,
+    host: &NamespaceState,
+    pod: &NamespaceState,
+    addresses: &[IpNet],
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if host.link(&link.host).is_some_and(|l| !l.up) {
+        steps.push(Step::SetUp { namespace: Namespace::Node, dev: link.host.clone() });
+    }
+    if pod.link(&link.pod).is_some() {
+        plan_pod_end(link, pod, addresses, &mut steps);
+    }
+    steps
+}
+
+fn plan_pod_end(link: &NodeLink, pod: &NamespaceState, addresses: &[IpNet], steps: &mut Vec<Step>) {
+    if !pod.link(&link.pod).is_some_and(|l| l.up) {
         steps.push(Step::SetUp { namespace: Namespace::Pod, dev: link.pod.clone() });
     }
     let mut wanted = vec![NODE_LINK_V4];
     if Family::V6.is_among(addresses) {
-        wanted.push(link_local(pod_mac));
+        wanted.push(link_local(link.pod_mac));
     }
     for net in wanted {
-        if !inputs.pod.addresses.iter().any(|a| a.dev == link.pod && a.net.addr() == net.addr()) {
+        if !pod.addresses.iter().any(|a| a.dev == link.pod && a.net.addr() == net.addr()) {
             steps.push(Step::AddAddress { dev: link.pod.clone(), net });
         }
     }
@@ -170,6 +191,7 @@ pub fn plan_stale_neighbors(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{Address, Link, Medium};
 
     const PEER: MacAddr = MacAddr([0xee; 6]);
 
@@ -260,5 +282,44 @@ mod tests {
         let stale = plan_stale_neighbors(&link(), PEER, &before, &wanted);
         let shown: Vec<_> = stale.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["pod: neigh del 10.6.0.1 lladdr ee:ee:ee:ee:ee:ee dev net1"]);
+    }
+
+    /// `ip link set down`, `ip address flush`: of the host's network manager, or of somebody in the pod.
+    #[test]
+    fn ends_that_are_down_or_lost_their_addresses_are_put_right() {
+        let end = |name: &IfName, up| Link {
+            index: 4,
+            name: name.clone(),
+            mac: None,
+            mtu: 1500,
+            tx_queue_len: 0,
+            up,
+            kind: "veth".to_owned(),
+            medium: Medium::Ethernet,
+            peer: None,
+            peer_netns: None,
+            master: None,
+        };
+        let state = |name: &IfName, up, addresses: &[IpNet]| NamespaceState {
+            links: vec![end(name, up)],
+            addresses: addresses.iter().map(|net| Address::new(name.clone(), *net)).collect(),
+            ..NamespaceState::default()
+        };
+        let (link, underlay) = (link(), ["10.6.0.9/16", "fd00::9/64"].map(|net| net.parse().unwrap()));
+        let whole = [NODE_LINK_V4, link_local(link.pod_mac)];
+        let plan = |host_up, pod_up, addresses: &[IpNet]| -> Vec<String> {
+            let (host, pod) = (state(&link.host, host_up, &[]), state(&link.pod, pod_up, addresses));
+            plan_link_state(&link, &host, &pod, &underlay).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(plan(true, true, &whole), [""; 0]);
+        assert_eq!(plan(false, true, &whole), [format!("node: link set {} up", link.host)]);
+        assert_eq!(
+            plan(true, false, &whole[1..]),
+            ["pod: link set sp0 up", "pod: addr add 169.254.77.2/32 dev sp0"]
+        );
+        assert_eq!(
+            plan_link_state(&link, &NamespaceState::default(), &NamespaceState::default(), &underlay),
+            []
+        );
     }
 }

@@ -56,6 +56,24 @@ impl Netlink {
         self.find_link(message, format!("index {index}")).await
     }
 
+    /// How many packets the link has received and sent, if it is there.
+    pub async fn packets(&mut self, index: u32) -> Result<Option<(u64, u64)>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let read = |message| {
+            let RouteNetlinkMessage::NewLink(message) = message else { return None };
+            message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Stats64(stats) => Some((stats.rx_packets, stats.tx_packets)),
+                _ => None,
+            })
+        };
+        let object = format!("of link {index}");
+        match self.get("get counters", object, RouteNetlinkMessage::GetLink(message), read).await {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            result => result,
+        }
+    }
+
     async fn find_link(
         &mut self,
         mut message: LinkMessage,

@@ -1,0 +1,102 @@
+//! What other programs have removed from running pods, or replaced, is put right, counted, and said when it happens
+//! again and again.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use spiderpool_core::coordinator::{Step, host_end_name};
+use spiderpool_core::names::{ContainerId, IfName, PodName};
+use tracing::{info, warn};
+
+use super::Reconciler;
+
+/// What a step puts right, as metrics and Events call it.
+fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::AddNodeLink { .. }
+        | Step::DeleteNodeLink { .. }
+        | Step::SetUp { .. }
+        | Step::SetDown { .. }
+        | Step::SetMac { .. }
+        | Step::SetTxQueueLen { .. }
+        | Step::SetSysctl { .. } => "link",
+        Step::AddAddress { .. } | Step::DeleteAddress { .. } => "address",
+        Step::SetNeighbor { .. } | Step::DeleteNeighbor { .. } => "neighbor",
+        Step::AddRoute { .. }
+        | Step::ReplaceRoute { .. }
+        | Step::RestoreRoute { .. }
+        | Step::DeleteRoute { .. } => "route",
+    }
+}
+
+impl Reconciler {
+    /// All running pods are to be looked at.
+    pub(super) fn begin_sweep(&mut self, now: Instant) {
+        self.checks.begin_sweep(self.pods.running().cloned(), now);
+    }
+
+    /// The kernel has reported changes of these host ends.
+    pub(super) fn check_host_ends(&mut self, hosts: &[IfName], now: Instant) {
+        let is_changed =
+            |pod: &&ContainerId| host_end_name(pod.as_str()).is_ok_and(|name| hosts.contains(&name));
+        let changed: Vec<ContainerId> = self.pods.running().filter(is_changed).cloned().collect();
+        for pod in changed {
+            self.checks.report(pod, now);
+        }
+    }
+
+    /// When there is a pod to look at.
+    pub(super) fn check_due(&self, now: Instant) -> Option<Instant> {
+        self.checks.due(now)
+    }
+
+    /// Looks at the next pod, if one is due, and puts right what others have changed of it.
+    pub(super) fn check_next(&mut self, now: Instant) {
+        let Some(container_id) = self.checks.next(now) else { return };
+        let Some(found) = self.pods.restore(&container_id, &self.destinations) else { return };
+        let mut restored: BTreeMap<&'static str, usize> = BTreeMap::new();
+        found.steps.iter().for_each(|step| *restored.entry(kind(step)).or_default() += 1);
+        let pod = found.pod.pod.clone();
+        let mut starved = Vec::new();
+        if let Ok(loaded) = self.ebpf.loaded() {
+            match loaded.repair_pod(&found.netns, found.pod) {
+                Ok(filters) => {
+                    if filters.restored > 0 {
+                        restored.insert("filter", filters.restored);
+                    }
+                    starved = filters.starved;
+                }
+                Err(error) => warn!(%error, %container_id, %pod, "programs cannot be attached again"),
+            }
+        }
+        let missing = found.missing;
+        if !restored.is_empty() {
+            self.checks.restored(container_id.clone(), now);
+        }
+        for (kind, count) in restored {
+            info!(%container_id, %pod, kind, count, "what others had removed or replaced is restored");
+            self.ebpf.metrics().restored.get_or_create(&[("kind", kind)]).inc_by(count as u64);
+            if let Some(times) = self.repetition.add(kind, now) {
+                self.events.restored(kind, times, &pod);
+            }
+        }
+        self.report_nics(&container_id, &pod, &missing, &starved);
+    }
+
+    fn report_nics(
+        &mut self,
+        container_id: &ContainerId,
+        pod: &PodName,
+        missing: &[IfName],
+        starved: &[IfName],
+    ) {
+        for nic in starved {
+            warn!(%container_id, %pod, %nic, "packets do not reach our filters: another filter ends classification before them");
+            self.events.starved(nic, pod);
+        }
+        for nic in self.checks.newly_missing(container_id, missing) {
+            warn!(%container_id, %pod, %nic, "registered NIC is gone");
+            self.events.nic_gone(&nic, pod);
+        }
+    }
+}
