@@ -81,6 +81,15 @@ struct ContainerStatus {
 #[serde(default)]
 struct ContainerState {
     running: Option<IgnoredAny>,
+    terminated: Option<IgnoredAny>,
+}
+
+impl PodStatus {
+    fn container_states(&self) -> impl Iterator<Item = &ContainerState> {
+        let Self { container_statuses, init_container_statuses, .. } = self;
+        let containers = [container_statuses, init_container_statuses].into_iter().flatten().flatten();
+        containers.map(|container| &container.state)
+    }
 }
 
 impl Resource for PodObject {
@@ -129,9 +138,7 @@ impl PodObject {
 
     /// Whether its status shows a container that runs.
     pub fn has_running(&self) -> bool {
-        let PodStatus { container_statuses, init_container_statuses, .. } = &self.status;
-        let containers = [container_statuses, init_container_statuses].into_iter().flatten().flatten();
-        containers.into_iter().any(|container| container.state.running.is_some())
+        self.status.container_states().any(|state| state.running.is_some())
     }
 
     /// When its grace period ends, if it is terminating.
@@ -153,9 +160,12 @@ impl PodObject {
         grace.max(wished.map_or(Duration::ZERO, Duration::from_secs))
     }
 
-    /// How long its kubelet may take to stop it.
+    /// How long its kubelet may take to stop it. Pod garbage collection sets a final phase alone; a kubelet says of each
+    /// container that it has ended.
     pub fn stops_within(&self) -> Duration {
-        may_run_for(self.grace())
+        let mut states = self.status.container_states().peekable();
+        let has_ended = states.peek().is_some() && states.all(|state| state.terminated.is_some());
+        may_run_for(if self.has_stopped() && has_ended { Duration::ZERO } else { self.grace() })
     }
 
     /// How long it may run on if the API server forgets it now; `None` if nothing of it can run.
@@ -275,6 +285,21 @@ mod tests {
         assert!(with(json!({"containerStatuses": waiting, "initContainerStatuses": running})));
         assert!(!with(json!({"containerStatuses": waiting})));
         assert!(!with(json!({"containerStatuses": null})) && !with(json!({})));
+    }
+
+    #[test]
+    fn a_kubelet_says_of_each_container_that_it_has_ended() {
+        let within = |status: Value| pod(json!({ "status": status })).stops_within;
+        let (grace, at_once) = (may_run_for(DEFAULT_GRACE), may_run_for(Duration::ZERO));
+        let state = |state: &str| json!([{"name": "a", "state": {state: {}}}]);
+        let ended = state("terminated");
+        assert_eq!(within(json!({"phase": "Failed", "containerStatuses": ended})), at_once);
+        assert_eq!(within(json!({"phase": "Failed"})), grace, "the phase alone is set by others, too");
+        assert_eq!(within(json!({"phase": "Failed", "containerStatuses": state("running")})), grace);
+        let init =
+            json!({"phase": "Failed", "containerStatuses": state("waiting"), "initContainerStatuses": ended});
+        assert_eq!(within(init), grace);
+        assert_eq!(within(json!({"phase": "Running", "containerStatuses": ended})), grace, "it is restarted");
     }
 
     #[test]

@@ -151,7 +151,11 @@ impl<'a> Bench<'a> {
 
     /// As a kubelet ends it: first it says that nothing of the pod runs, then it deletes it.
     pub(crate) fn delete_pod(&self, pod: &TestPod) {
-        self.pod_status(pod, &json!({"phase": "Failed"}));
+        let ended = json!([{
+            "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 143}},
+        }]);
+        self.pod_status(pod, &json!({"phase": "Failed", "containerStatuses": ended}));
         self.force_delete_pod(pod);
     }
 
