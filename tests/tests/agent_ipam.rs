@@ -561,8 +561,8 @@ async fn frozen_usage_of_a_tight_pool_costs_a_few_writes_and_no_retries() {
     assert_eq!(addresses(&taken), ["10.41.0.100/24".to_owned()].into());
     failure(&agent, &none.add("eth0", "c2"), "all IP addresses used out").await;
     let metrics = agent.metrics().await.unwrap();
-    let collisions = metrics.lines().find(|line| line.contains("collision") && !line.starts_with('#'));
-    let count: f64 = collisions.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
-    assert!(count <= 12.0, "{collisions:?}");
+    let name = "spiderpool_ipam_allocation_update_ippool_conflict_counts_total ";
+    let collisions: u64 = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap();
+    assert!(collisions <= 12, "{collisions} creates that were refused");
     agent.stop().unwrap();
 }

@@ -90,7 +90,9 @@ impl Releaser {
         let evidence = evidence(found.as_deref(), SandboxState::TornDown, None, None);
         let is_freed =
             |holding: &Holding| is_freed(plan_release(holding, &evidence, ReleasePolicy::default()));
-        self.free(pod, |holding| is_used(holding) && is_freed(holding)).await
+        // No sandbox uses what an earlier DEL has detached while the pod was alive.
+        let is_detached = |holding: &Holding| holding.is_detached && holding.nic == args.if_name;
+        self.free(pod, |holding| (is_used(holding) || is_detached(holding)) && is_freed(holding)).await
     }
 
     /// Writes that no sandbox uses the addresses of a pod that are chosen. All are tried; the first failure is answered.
