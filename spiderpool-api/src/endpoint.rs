@@ -132,7 +132,8 @@ pub fn restore<H: AsRef<Holding>>(
 }
 
 /// The addresses that the endpoint of a running pod names and whose objects were lost: the pod holds none for that NIC
-/// and family. `held` is what it holds, in whatever state. The sandbox and the network's name are lost with the object.
+/// and family. `held` is what it holds, in whatever state. The sandbox, the network's name and the grace
+/// period are lost with the object.
 pub fn lost_holdings<H: AsRef<Holding>>(
     endpoint: &SpiderEndpointStatus,
     pod: &PodIdentity,
@@ -157,6 +158,7 @@ pub fn lost_holdings<H: AsRef<Holding>>(
                 container_id: None,
                 is_detached: false,
                 network: None,
+                grace: None,
                 state: AddressState::Bound,
             })
         })

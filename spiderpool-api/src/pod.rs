@@ -191,6 +191,8 @@ pub struct Pod {
     pub has_stopped: bool,
     /// Whether its status shows a container that runs.
     pub has_running: bool,
+    /// Its grace period.
+    pub grace: Duration,
     /// How long its kubelet may take to stop it.
     pub stops_within: Duration,
     /// How long it may run on if the API server forgets it now; `None` if nothing of it can run.
@@ -210,7 +212,7 @@ impl TryFrom<PodObject> for Pod {
     fn try_from(pod: PodObject) -> Result<Self, NameError> {
         let (stage, deletion) = (pod.stage(), pod.deletion());
         let (has_stopped, may_run_for) = (pod.has_stopped(), pod.may_run_for());
-        let (has_running, stops_within) = (pod.has_running(), pod.stops_within());
+        let (has_running, grace, stops_within) = (pod.has_running(), pod.grace(), pod.stops_within());
         let node = Some(pod.node()).filter(|node| !node.is_empty()).map(str::parse).transpose()?;
         let meta = pod.metadata;
         let uid = uid(&meta).parse()?;
@@ -224,6 +226,7 @@ impl TryFrom<PodObject> for Pod {
             deletion,
             has_stopped,
             has_running,
+            grace,
             stops_within,
             may_run_for,
             labels: meta.labels.unwrap_or_default(),

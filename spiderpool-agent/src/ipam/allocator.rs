@@ -46,6 +46,8 @@ pub(super) struct Claimant {
     pub(super) nic: IfName,
     /// That NIC's network.
     pub(super) network: Option<Arc<str>>,
+    /// Its grace period.
+    pub(super) grace: Duration,
     /// Cancelled when nobody waits for the addresses any more.
     pub(super) abandoned: CancellationToken,
 }
@@ -200,6 +202,7 @@ impl AddressAllocator {
             container_id: Some(claimant.container_id.clone()),
             is_detached: false,
             network: claimant.network.clone().filter(|_| claimant.nic == *nic),
+            grace: Some(claimant.grace),
             state: AddressState::Bound,
         }
     }
@@ -298,7 +301,13 @@ impl AddressAllocator {
         if is_adopted(holding) {
             return Ok(Some(object.clone()));
         }
-        let adopted = self.store.adopt(object, &claimant.container_id, network.as_deref()).await?;
+        let adopting = Holding {
+            container_id: Some(claimant.container_id.clone()),
+            network: network.clone(),
+            grace: Some(claimant.grace),
+            ..(**holding).clone()
+        };
+        let adopted = self.store.adopt(object, &adopting).await?;
         Ok(self.holdings.write(|index| {
             let Some(now) = adopted else {
                 index.delete(holding.ip());

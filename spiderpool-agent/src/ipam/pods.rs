@@ -55,7 +55,11 @@ impl Pods {
     }
 
     /// Until when the pod may run although the API server does not have it any more.
-    pub(super) fn may_run_until(&self, pod: &PodIdentity) -> Option<std::time::Instant> {
-        self.watched.read(|pods| pods.may_run_until(pod))
+    pub(super) fn may_run_until(
+        &self,
+        pod: &PodIdentity,
+        grace: Option<std::time::Duration>,
+    ) -> Option<std::time::Instant> {
+        self.watched.read(|pods| pods.may_run_until(pod, grace))
     }
 }

@@ -64,6 +64,7 @@ impl AllocationRequest {
                 nic: args.if_name,
                 // An object without a network reads as one with an empty one.
                 network: args.network.filter(|network| !network.is_empty()).map(Arc::from),
+                grace: pod.grace,
                 abandoned,
             },
             pod,

@@ -137,13 +137,15 @@ impl Sweeper {
         let pod = &owner.pod;
         let _lock = self.pod_locks.lock(pod.name.clone()).await;
         let found = self.pods.read(&pod.name).await?;
+        let held = self.allocator.holdings().read(|index| index.of_pod(&pod.uid));
+        let grace = held.iter().filter_map(|object| object.holding.grace).max();
         let at = |sandbox| {
-            let (may_run_until, finishes_at) = (self.pods.may_run_until(pod), self.pods.finishes_at(pod));
+            let may_run_until = self.pods.may_run_until(pod, grace);
+            let finishes_at = self.pods.finishes_at(pod);
             evidence(found.as_deref(), sandbox, may_run_until, finishes_at)
         };
         let policy = ReleasePolicy::default();
         let plan = |holding: &Holding| plan_release(holding, &at(self.sandbox(holding)), policy);
-        let held = self.allocator.holdings().read(|index| index.of_pod(&pod.uid));
         let mut plans: Vec<_> = held.iter().map(|object| plan(&object.holding)).collect();
         // It may hold what a request of unknown outcome has made.
         plans.push(plan_owner_release(owner, &at(SandboxState::Unknown), policy));

@@ -28,13 +28,14 @@ impl LocalPodIndex {
         self.pods.get(name).cloned()
     }
 
-    /// Until when a pod may run that the API server does not have any more.
-    pub fn may_run_until(&self, pod: &PodIdentity) -> Option<Instant> {
+    /// Until when a pod may run that the API server does not have any more. `grace` is its grace period by the objects of
+    /// its addresses.
+    pub fn may_run_until(&self, pod: &PodIdentity, grace: Option<Duration>) -> Option<Instant> {
         let now = Instant::now();
         match self.pods.get(&pod.name).filter(|known| known.identity == *pod) {
             // The watch is behind.
             Some(known) => now.checked_add(known.may_run_for?),
-            None => self.deleted.may_run_until(&pod.uid, now),
+            None => self.deleted.may_run_until(&pod.uid, grace, now, |at, time| at.checked_add(time)),
         }
     }
 
@@ -94,6 +95,7 @@ impl Index<PodObject> for LocalPodIndex {
                 self.record_deletion(&pod, pod.may_run_for);
             }
         }
+        self.deleted.listed(Instant::now(), |at, time| at.checked_add(time));
     }
 }
 
@@ -140,7 +142,7 @@ mod tests {
         index.delete(&phase("Failed"));
         assert_eq!(index.finishes_at(&uid), None);
         let pod = PodIdentity { name: name("a"), uid };
-        assert_eq!(index.may_run_until(&pod), end, "its object was deleted before that");
+        assert_eq!(index.may_run_until(&pod, None), end, "its object was deleted before that");
     }
 
     #[test]
@@ -153,6 +155,9 @@ mod tests {
             }))
             .unwrap()
         };
+        let unseen = PodIdentity { name: name("unseen"), uid: "unseen".parse().unwrap() };
+        assert_eq!(index.may_run_until(&unseen, None), None, "nothing was listed");
+        index.reset(vec![]);
         for name in ["seen", "missed", "replaced", "stopped"] {
             index.apply(named(name, name, "Running"));
         }
@@ -160,11 +165,13 @@ mod tests {
         index.delete(&named("stopped", "stopped", "Succeeded"));
         index.apply(named("replaced", "new", "Running"));
         index.reset(vec![named("replaced", "new", "Running")]);
+        let grace = Some(Duration::from_secs(600));
+        assert!(index.may_run_until(&unseen, grace) > Some(Instant::now() + Duration::from_secs(500)));
         for (uid, expected) in
-            [("seen", true), ("missed", true), ("replaced", true), ("stopped", false), ("unseen", false)]
+            [("seen", true), ("missed", true), ("replaced", true), ("stopped", false), ("unseen", true)]
         {
             let pod = PodIdentity { name: name(uid), uid: uid.parse().unwrap() };
-            assert_eq!(index.may_run_until(&pod).is_some(), expected, "{uid}");
+            assert_eq!(index.may_run_until(&pod, None).is_some(), expected, "{uid}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Not;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
@@ -69,6 +70,10 @@ pub struct SpiderIPAddressSpec {
     /// Its name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub owner_name: String,
+    /// The pod's grace period. Nobody frees the address before it is over when the pod's object is gone and nobody has seen
+    /// its sandbox end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_grace_period_seconds: Option<i64>,
     /// Why the address is held.
     #[serde(default)]
     #[schemars(schema_with = "state")]
@@ -149,6 +154,10 @@ fn parse(name: &str, spec: &SpiderIPAddressSpec) -> Result<Holding, HoldingFault
         network: Some(&spec.network)
             .filter(|network| !network.is_empty())
             .map(|network| network.as_str().into()),
+        grace: spec
+            .termination_grace_period_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map(Duration::from_secs),
         state: spec.state,
     })
 }
@@ -179,6 +188,9 @@ impl From<&Holding> for SpiderIPAddress {
             pod_uid: pod.uid.to_string(),
             owner_kind: owner_kind.to_owned(),
             owner_name: owner_name.to_owned(),
+            termination_grace_period_seconds: holding
+                .grace
+                .and_then(|grace| i64::try_from(grace.as_secs()).ok()),
             state: holding.state,
             quarantine: None,
         };
@@ -198,7 +210,7 @@ mod tests {
         json!({
             "address": "10.6.0.9/16", "pool": "p", "node": "n1", "interface": "net1", "containerID": "c0ffee",
             "network": "macvlan", "podNamespace": "ns", "podName": "web-0", "podUID": "u",
-            "ownerKind": "StatefulSet", "ownerName": "web", "state": "bound",
+            "ownerKind": "StatefulSet", "ownerName": "web", "terminationGracePeriodSeconds": 600, "state": "bound",
         })
     }
 
@@ -223,11 +235,20 @@ mod tests {
     #[test]
     fn what_an_object_may_leave_out_is_none() {
         let mut spec = spec();
-        for member in ["node", "containerID", "network", "ownerKind", "ownerName", "state"] {
+        for member in [
+            "node",
+            "containerID",
+            "network",
+            "ownerKind",
+            "ownerName",
+            "terminationGracePeriodSeconds",
+            "state",
+        ] {
             spec.as_object_mut().unwrap().remove(member);
         }
         let holding = Holding::try_from(&object(&spec)).unwrap();
         assert_eq!((holding.node, holding.container_id, holding.network), (None, None, None));
+        assert_eq!(holding.grace, None);
         assert_eq!((&holding.owner.workload, holding.state), (&None, AddressState::Bound));
     }
 

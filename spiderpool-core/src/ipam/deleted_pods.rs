@@ -13,6 +13,9 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// For the kubelet to see it and to take down the sandbox, on top of the grace period.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// Pods that go are remembered for so long after the first list, whatever became of them.
+const SEEN_FOR: Duration = Duration::from_mins(10);
+
 /// A pod's grace period may be any number of seconds; a point of time that far in the future has no representation.
 const LONGEST: Duration = Duration::from_hours(24 * 365);
 
@@ -26,23 +29,26 @@ pub fn may_run_for(grace: Duration) -> Duration {
 pub struct DeletedPods<T> {
     /// Until when the pods may run that were there and are gone.
     may_run_until: HashMap<PodUid, T>,
-    /// Until when a pod may run that was never seen: it may have been deleted just before the first list.
-    unseen_until: Option<T>,
-    /// Pods that went before that, in whatever way.
+    /// When the pods were listed first: one that was never seen may have been deleted just before.
+    listed_at: Option<T>,
+    /// Pods that went in the first time after that, in whatever way.
     seen: HashSet<PodUid>,
+    /// When that time is over.
+    seen_until: Option<T>,
 }
 
 impl<T> Default for DeletedPods<T> {
     fn default() -> Self {
-        Self { may_run_until: HashMap::new(), unseen_until: None, seen: HashSet::new() }
+        Self { may_run_until: HashMap::new(), listed_at: None, seen: HashSet::new(), seen_until: None }
     }
 }
 
 impl<T: Copy + Ord> DeletedPods<T> {
-    /// The pods have been listed. What was deleted before the first list may run until `unseen_until`.
-    pub fn listed(&mut self, unseen_until: impl FnOnce() -> Option<T>) {
-        if self.unseen_until.is_none() {
-            self.unseen_until = unseen_until();
+    /// The pods have been listed. `after` adds to a point of time, if it can.
+    pub fn listed(&mut self, now: T, after: impl FnOnce(T, Duration) -> Option<T>) {
+        if self.listed_at.is_none() {
+            self.listed_at = Some(now);
+            self.seen_until = after(now, SEEN_FOR);
         }
     }
 
@@ -52,16 +58,26 @@ impl<T: Copy + Ord> DeletedPods<T> {
         if let Some(until) = may_run_until {
             self.may_run_until.insert(uid.clone(), until);
         }
-        if self.unseen_until.is_some_and(|until| until > now) {
+        if self.seen_until.is_some_and(|until| until > now) {
             self.seen.insert(uid.clone());
         } else {
             self.seen = HashSet::new();
         }
     }
 
-    /// Until when the pod may run, if that is still to come. To be asked of pods that are gone.
-    pub fn may_run_until(&self, uid: &PodUid, now: T) -> Option<T> {
-        let unseen = || self.unseen_until.filter(|_| !self.seen.contains(uid));
+    /// Until when the pod may run, if that is still to come. To be asked of pods that are gone. `grace` is what the objects
+    /// of its addresses say of its grace period: one that nobody here has seen may run for so long after the first list.
+    pub fn may_run_until(
+        &self,
+        uid: &PodUid,
+        grace: Option<Duration>,
+        now: T,
+        after: impl FnOnce(T, Duration) -> Option<T>,
+    ) -> Option<T> {
+        let unseen = || {
+            let listed_at = self.listed_at.filter(|_| !self.seen.contains(uid))?;
+            after(listed_at, may_run_for(grace.unwrap_or(DEFAULT_GRACE)))
+        };
         self.may_run_until.get(uid).copied().or_else(unseen).filter(|until| *until > now)
     }
 
@@ -85,32 +101,55 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn until(deleted: &DeletedPods<u64>, name: &str, now: u64) -> Option<u64> {
+        deleted.may_run_until(&uid(name), None, now, after)
+    }
+
+    fn after(at: u64, time: Duration) -> Option<u64> {
+        at.checked_add(time.as_secs())
+    }
+
     #[test]
     fn a_deleted_pod_is_known_until_its_time_is_over() {
         let mut deleted = DeletedPods::default();
         deleted.insert(&uid("u"), Some(30), 0);
-        assert_eq!(deleted.may_run_until(&uid("u"), 29), Some(30));
-        assert_eq!(deleted.may_run_until(&uid("u"), 30), None);
-        assert_eq!(deleted.may_run_until(&uid("other"), 0), None);
+        assert_eq!(until(&deleted, "u", 29), Some(30));
+        assert_eq!(until(&deleted, "u", 30), None);
+        assert_eq!(until(&deleted, "other", 0), None);
         deleted.insert(&uid("other"), Some(60), 31);
         assert_eq!(deleted.may_run_until.len(), 1, "whose time is over is forgotten");
         deleted.remove(&uid("other"));
-        assert_eq!(deleted.may_run_until(&uid("other"), 31), None);
+        assert_eq!(until(&deleted, "other", 31), None);
     }
 
     #[test]
     fn what_was_deleted_before_the_first_list_may_run_for_a_while() {
         let mut deleted = DeletedPods::default();
-        deleted.listed(|| Some(35));
-        deleted.listed(|| Some(70));
-        let until = |deleted: &DeletedPods<_>, name, now| deleted.may_run_until(&uid(name), now);
+        deleted.listed(0, after);
+        deleted.listed(35, after);
         assert_eq!(until(&deleted, "unknown", 1), Some(35));
         assert_eq!(until(&deleted, "unknown", 35), None);
         deleted.insert(&uid("stopped"), None, 2);
         assert_eq!(until(&deleted, "stopped", 3), None, "it was seen to stop");
         deleted.insert(&uid("short"), Some(7), 2);
         assert_eq!((until(&deleted, "short", 6), until(&deleted, "short", 8)), (Some(7), None));
-        deleted.insert(&uid("late"), None, 40);
-        assert!(deleted.seen.is_empty(), "nobody asks any more");
+        deleted.insert(&uid("late"), None, SEEN_FOR.as_secs());
+        assert!(deleted.seen.is_empty(), "few ask any more");
+    }
+
+    /// The address says it, also to who has just started.
+    #[test]
+    fn an_unseen_pod_may_run_for_the_grace_period_that_its_address_says() {
+        let mut deleted = DeletedPods::default();
+        let until = |deleted: &DeletedPods<u64>, grace, now| {
+            deleted.may_run_until(&uid("u"), Some(Duration::from_secs(grace)), now, after)
+        };
+        assert_eq!(until(&deleted, 600, 0), None, "nothing was listed");
+        deleted.listed(100, after);
+        assert_eq!((until(&deleted, 600, 101), until(&deleted, 600, 705)), (Some(705), None));
+        assert_eq!(until(&deleted, 0, 101), Some(105));
+        assert_eq!(until(&deleted, u64::MAX, 101), Some(100 + LONGEST.as_secs()));
+        deleted.insert(&uid("u"), None, 101);
+        assert_eq!(until(&deleted, 600, 102), None, "it was seen to stop");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub struct Holding {
     pub is_detached: bool,
     /// The CNI network's name; `None` as for the sandbox.
     pub network: Option<Arc<str>>,
+    /// The pod's grace period, if the object says it.
+    pub grace: Option<Duration>,
     /// Why it is held.
     pub state: AddressState,
 }
@@ -114,6 +117,7 @@ pub(crate) mod tests {
             container_id: None,
             is_detached: false,
             network: None,
+            grace: None,
             state: AddressState::Bound,
         }
     }

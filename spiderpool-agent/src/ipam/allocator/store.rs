@@ -13,7 +13,7 @@ use spiderpool_api::labels;
 use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::address_name::{label_value, object_name, parse_object_name};
 use spiderpool_core::ipam::{Holding, usage};
-use spiderpool_core::names::{ContainerId, NodeName, PoolName};
+use spiderpool_core::names::{NodeName, PoolName};
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
 use tokio_util::sync::CancellationToken;
@@ -129,15 +129,18 @@ impl AddressStore {
         }
     }
 
-    /// Writes the sandbox and the network that now use the address. `None`: the object is not the one that was known.
+    /// Writes the sandbox and the network that now use the address, and its pod's grace period. `None`: the object is not the one that was known.
     pub(super) async fn adopt(
         &self,
         known: &AddressObject,
-        container_id: &ContainerId,
-        network: Option<&str>,
+        wanted: &Holding,
     ) -> Result<Option<AddressObject>, ApiFailure> {
-        let spec =
-            json!({"containerID": container_id, "detached": null, "network": network.unwrap_or_default()});
+        let spec = json!({
+            "containerID": wanted.container_id,
+            "detached": null,
+            "network": wanted.network.as_deref().unwrap_or_default(),
+            "terminationGracePeriodSeconds": wanted.grace.and_then(|grace| i64::try_from(grace.as_secs()).ok()),
+        });
         self.patch_spec(known, spec).await
     }
 

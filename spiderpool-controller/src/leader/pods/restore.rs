@@ -39,7 +39,7 @@ impl Actuator {
         let id = &pod.identity;
         let failed = |source| ReconcileError::Restore { address: lost.ip(), pod: id.to_string(), source };
         let api = Api::<SpiderIPAddress>::all(self.kube.client());
-        let object = SpiderIPAddress::from(lost);
+        let object = SpiderIPAddress::from(&Holding { grace: Some(pod.grace), ..lost.clone() });
         match self.kube.write(api.create(&PostParams::default(), &object)).await {
             Ok(_) => {
                 self.metrics.addresses_restored.inc();

@@ -111,6 +111,7 @@ impl ClusterState {
         } else {
             SandboxState::Unknown
         };
+        let grace = self.addresses.bound(pod).filter_map(|holding| holding.grace).max();
         let evidence = Evidence {
             now: policy.now,
             pod: found.map(|found| PodEvidence {
@@ -123,7 +124,7 @@ impl ClusterState {
             }),
             sandbox,
             node,
-            may_run_until: self.pods.may_run_until(&pod.uid, policy.now),
+            may_run_until: self.pods.may_run_until(&pod.uid, grace, policy.now),
         };
         let unknown = || Owner { pod: pod.clone(), workload: None };
         let owner = self.addresses.owner(pod).map_or_else(unknown, |owner| (**owner).clone());

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use spiderpool_core::ipam::deleted_pods::{DEFAULT_GRACE, DeletedPods, may_run_for};
+use spiderpool_core::ipam::deleted_pods::DeletedPods;
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::names::{NodeName, PodUid};
 
@@ -41,12 +41,18 @@ impl PodIndex {
         self.pods.get(uid)
     }
 
-    /// Until when the containers of a pod may run whose object is gone.
-    pub(crate) fn may_run_until(&self, uid: &PodUid, now: Timestamp) -> Option<Timestamp> {
+    /// Until when the containers of a pod may run whose object is gone. `grace` is its grace period by the objects of its
+    /// addresses.
+    pub(crate) fn may_run_until(
+        &self,
+        uid: &PodUid,
+        grace: Option<Duration>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         match self.pods.get(uid) {
             // The watch has not delivered the deletion yet.
             Some(known) => known.may_run_for.and_then(|time| after(now, time)).max(known.finishes_at),
-            None => self.deleted.may_run_until(uid, now),
+            None => self.deleted.may_run_until(uid, grace, now, after),
         }
     }
 
@@ -86,7 +92,7 @@ impl PodIndex {
                 self.insert(pod, &identity.uid, interner);
             }
         }
-        self.deleted.listed(|| after(Timestamp::now(), may_run_for(DEFAULT_GRACE)));
+        self.deleted.listed(Timestamp::now(), after);
     }
 
     fn insert(&mut self, pod: &SlimPod, uid: &PodUid, interner: &mut Interner) {

@@ -46,6 +46,7 @@ fn address_of(net: &str, uid: &str, kind: &str, state: AddressState) -> SlimAddr
         container_id: None,
         is_detached: false,
         network: None,
+        grace: None,
         state,
     };
     SlimAddress { ip: Some(address.addr()), pool: "pool".into(), holding: Some(holding) }
@@ -147,6 +148,12 @@ fn a_force_deleted_pod_keeps_its_addresses_for_its_grace_period() {
         "its object may have been deleted just before the list"
     );
     assert_eq!(unknown.evaluate(&id("u"), after()), PodAction::Free(FreeReason::Gone));
+    let mut long = address("10.0.0.1/24", "u");
+    long.holding.as_mut().unwrap().grace = Some(Duration::from_secs(600));
+    let unknown = cluster(vec![], vec![long]);
+    assert!(matches!(unknown.evaluate(&id("u"), after()), PodAction::RecheckAt(_)), "the address says it");
+    let end = Policy { now: now().now + SignedDuration::from_secs(606), ..now() };
+    assert_eq!(unknown.evaluate(&id("u"), end), PodAction::Free(FreeReason::Gone));
 }
 
 /// Upstream waits the grace period twice.
