@@ -165,7 +165,7 @@ mod tests {
         index.delete(&named("stopped", "stopped", "Succeeded"));
         index.apply(named("replaced", "new", "Running"));
         index.reset(vec![named("replaced", "new", "Running")]);
-        let grace = Some(Duration::from_secs(600));
+        let grace = Some(Duration::from_mins(10));
         assert!(index.may_run_until(&unseen, grace) > Some(Instant::now() + Duration::from_secs(500)));
         for (uid, expected) in
             [("seen", true), ("missed", true), ("replaced", true), ("stopped", false), ("unseen", true)]

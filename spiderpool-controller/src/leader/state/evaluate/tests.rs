@@ -149,7 +149,7 @@ fn a_force_deleted_pod_keeps_its_addresses_for_its_grace_period() {
     );
     assert_eq!(unknown.evaluate(&id("u"), after()), PodAction::Free(FreeReason::Gone));
     let mut long = address("10.0.0.1/24", "u");
-    long.holding.as_mut().unwrap().grace = Some(Duration::from_secs(600));
+    long.holding.as_mut().unwrap().grace = Some(Duration::from_mins(10));
     let unknown = cluster(vec![], vec![long]);
     assert!(matches!(unknown.evaluate(&id("u"), after()), PodAction::RecheckAt(_)), "the address says it");
     let end = Policy { now: now().now + SignedDuration::from_secs(606), ..now() };
