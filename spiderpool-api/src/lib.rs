@@ -9,4 +9,6 @@ pub mod crd;
 pub mod endpoint;
 pub mod labels;
 #[cfg(feature = "crd")]
+pub mod node_lease;
+#[cfg(feature = "crd")]
 pub mod pod;

@@ -172,7 +172,7 @@ impl From<&Holding> for SpiderIPAddress {
         let labels = [
             (labels::ADDRESS_POOL, holding.pool.as_str()),
             (labels::ADDRESS_POD_UID, pod.uid.as_str()),
-            (labels::ADDRESS_NODE, node.as_deref().unwrap_or_default()),
+            (labels::NODE, node.as_deref().unwrap_or_default()),
         ];
         let labels = labels.map(|(key, name)| (key.to_owned(), label_value(name)));
         let spec = SpiderIPAddressSpec {
@@ -229,7 +229,7 @@ mod tests {
             (&labels[labels::ADDRESS_POOL], &labels[labels::ADDRESS_POD_UID]),
             (&"p".into(), &"u".into())
         );
-        assert_eq!(labels[labels::ADDRESS_NODE], "n1");
+        assert_eq!(labels[labels::NODE], "n1");
     }
 
     #[test]

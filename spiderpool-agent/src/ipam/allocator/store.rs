@@ -208,7 +208,7 @@ impl AddressStore {
 
     /// All addresses of a node.
     pub(super) async fn of_node(&self, node: &NodeName) -> Result<Vec<AddressObject>, ApiFailure> {
-        let selector = format!("{}={}", labels::ADDRESS_NODE, label_value(node.as_str()));
+        let selector = format!("{}={}", labels::NODE, label_value(node.as_str()));
         let list = self.kube.read(self.api.list(&ListParams::default().labels(&selector))).await?;
         let objects = list.items.iter().filter_map(readable);
         Ok(objects.filter(|object| object.holding.node.as_ref() == Some(node)).collect())

@@ -15,7 +15,7 @@ use spiderpool_runtime::kubernetes::Kubernetes;
 pub(super) async fn pods_with_addresses(node: &NodeName) -> Result<BTreeSet<PodName>, String> {
     let kube = Kubernetes::connect().await.map_err(|error| error.to_string())?;
     let addresses = Api::<SpiderIPAddress>::all(kube.client());
-    let selector = format!("{}={}", labels::ADDRESS_NODE, label_value(node.as_str()));
+    let selector = format!("{}={}", labels::NODE, label_value(node.as_str()));
     let parameters = ListParams::default().labels(&selector);
     let held = match kube.read(addresses.list(&parameters)).await {
         Ok(list) => list.items,
