@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -141,9 +140,12 @@ impl PodObject {
         self.status.container_states().any(|state| state.running.is_some())
     }
 
-    /// When its grace period ends, if it is terminating.
-    pub fn deletion(&self) -> Option<Timestamp> {
-        self.metadata.deletion_timestamp.as_ref().map(|Time(at)| *at)
+    /// The grace period that it was deleted with, if it is terminating. When it ends is not said: that is a time by the API
+    /// server's clock.
+    pub fn deletion(&self) -> Option<Duration> {
+        self.metadata.deletion_timestamp.as_ref()?;
+        let grace = self.metadata.deletion_grace_period_seconds.unwrap_or_default();
+        Some(Duration::from_secs(u64::try_from(grace).unwrap_or_default()))
     }
 
     /// The node that it is bound to; empty before that.
@@ -185,8 +187,8 @@ pub struct Pod {
     pub node: Option<NodeName>,
     /// Whether it may still get and keep addresses, or has ended.
     pub stage: PodStage,
-    /// When its grace period ends.
-    pub deletion: Option<Timestamp>,
+    /// The grace period that it was deleted with, if it is terminating.
+    pub deletion: Option<Duration>,
     /// Whether its phase says that all its containers have stopped.
     pub has_stopped: bool,
     /// Whether its status shows a container that runs.
@@ -274,9 +276,11 @@ mod tests {
                 assert_eq!(with(restart, status), PodStage::Finished, "{restart} {reason}");
             }
         }
-        let terminating = pod(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        let deletion = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 7});
+        let terminating = pod(json!({ "metadata": deletion }));
         assert_eq!(terminating.stage, PodStage::Terminating);
-        assert_eq!(terminating.deletion.unwrap().to_string(), "2026-01-01T00:00:00Z");
+        assert_eq!(terminating.deletion, Some(Duration::from_secs(7)));
+        assert_eq!(pod(json!({})).deletion, None);
     }
 
     #[test]

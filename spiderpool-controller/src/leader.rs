@@ -52,7 +52,8 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     let watches = Health::default();
     let mut tasks = JoinSet::new();
     context.watches_synced.unmet("the leader's watches have not listed yet");
-    watches::spawn_all(&context.kube.client(), &state, &changed, &watches, &shutdown, &mut tasks);
+    let (client, namespace) = (context.kube.client(), &context.environment.pod_namespace);
+    watches::spawn_all(&client, namespace, &state, &changed, &watches, &shutdown, &mut tasks);
     if context.environment.coordinator.coordinator_enabled {
         let name = context.environment.coordinator.coordinator_name.clone();
         let pod = context.environment.pod_name.clone();
@@ -96,6 +97,7 @@ fn spawn_reconcilers(
     tasks.spawn(reserved.instrument(info_span!("reserved")));
     let pods = Arc::new(PodReconciler::new(
         kube.clone(),
+        &context.environment.pod_namespace,
         state.clone(),
         settings,
         metrics.clone(),

@@ -42,7 +42,8 @@ pub(super) fn may_be_in_use(holding: &Holding, found: Option<&ListedPod>) -> boo
         now: (),
         pod,
         sandbox: SandboxState::Unknown,
-        node: NodeState::NotReady,
+        // What the API server has forgotten is not waited for.
+        node: NodeState::OutOfService,
         may_run_until: None,
     };
     // What waits for a pod is of no use to an installation that is removed.

@@ -8,6 +8,7 @@ mod cluster_state;
 mod endpoints;
 mod evaluate;
 mod interner;
+mod node_leases;
 mod nodes;
 mod pods;
 mod pools;
@@ -15,5 +16,6 @@ pub(crate) mod slim;
 
 pub(crate) use cluster_state::ClusterState;
 pub(crate) use evaluate::{ObservedPod, PodAction, Policy};
+pub(crate) use node_leases::SlimLease;
 pub(crate) use pools::{LeaderFields, LeaderPool, StatusDigest};
 pub(crate) use slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};

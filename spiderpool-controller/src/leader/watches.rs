@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use futures::Stream;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use spiderpool_api::crd::{SpiderCoordinator, SpiderEndpoint, SpiderIPAddress};
+use spiderpool_api::labels;
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::pools::PoolObject;
@@ -15,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
-use super::state::{ClusterState, SlimAddress, SlimEndpoint, SlimNode, SlimPod, slim};
+use super::state::{ClusterState, SlimAddress, SlimEndpoint, SlimLease, SlimNode, SlimPod, slim};
 
 /// Objects of a page of the first list: so many are decoded at a time.
 const PAGE: u32 = 200;
@@ -24,6 +26,7 @@ const PAGE: u32 = 200;
 /// have listed.
 pub(super) fn spawn_all(
     client: &Client,
+    namespace: &str,
     state: &Shared<ClusterState>,
     changed: &Arc<Notify>,
     health: &Health,
@@ -40,6 +43,9 @@ pub(super) fn spawn_all(
     spawner.spawn("watch of endpoints", reduced(endpoints, SlimEndpoint::from));
     let nodes = watcher(slim::nodes(client.clone()), config());
     spawner.spawn("watch of nodes", reduced(nodes, SlimNode::from));
+    let leases = Api::<Lease>::namespaced(client.clone(), namespace);
+    let leases = watcher(leases, config().labels(labels::NODE));
+    spawner.spawn("watch of the agents' Leases", reduced(leases, SlimLease::from));
     let coordinators = watcher(Api::<SpiderCoordinator>::all(client.clone()), config());
     spawner.spawn("watch of coordinators", coordinators);
     spawner.spawn("watch of pools", watcher(Api::<PoolObject>::all(client.clone()), config()));

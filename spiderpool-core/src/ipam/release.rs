@@ -69,6 +69,13 @@ pub enum LeaveReason<T> {
         /// Until then.
         until: T,
     },
+    /// It has processes on its node, whatever the API server says of it.
+    Running {
+        /// When that is to be looked at again.
+        until: T,
+    },
+    /// Its node does not answer, and by the policy nothing of such a node has ended.
+    NodeNotReady,
     /// The mirror of a static pod is gone: that does not stop the pod.
     StaticPod,
     /// Somebody else uses the address on the wire.
@@ -85,7 +92,7 @@ pub struct Evidence<'a, T> {
     /// The sandbox that uses the address.
     pub sandbox: SandboxState<T>,
     /// The owner's node.
-    pub node: NodeState,
+    pub node: NodeState<T>,
     /// Until when the owner may run, if the API server has forgotten it while it ran.
     pub may_run_until: Option<T>,
 }
@@ -110,6 +117,11 @@ pub struct PodEvidence<'a, T> {
 pub enum SandboxState<T> {
     /// Nothing.
     Unknown,
+    /// It has processes: its node's agent sees them, or says so by its Lease.
+    Running {
+        /// Until then that holds without being confirmed.
+        until: T,
+    },
     /// The container runtime is taking its network down: this is its DEL.
     TornDown,
     /// The container runtime does not know it: its GC names those that it knows.
@@ -129,28 +141,33 @@ pub const REATTACH_TIME: Duration = Duration::from_mins(1);
 impl<T> SandboxState<T> {
     /// Whether no sandbox uses the address.
     fn is_gone(&self) -> bool {
-        !matches!(self, Self::Unknown)
+        !matches!(self, Self::Unknown | Self::Running { .. })
     }
 }
 
 /// Whether a pod's node answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeState {
+pub enum NodeState<T> {
     /// It does; to its own agent it always does.
     Ready,
-    /// It does not, or nobody knows which node it is.
-    NotReady,
+    /// It does not. Its kubelet may have died while its pods run, or it is cut off while they answer on the wire.
+    NotReady {
+        /// From then on its agent would have said that it is alive.
+        settled: T,
+    },
+    /// It is not ready, and has the taint `node.kubernetes.io/out-of-service`: somebody has made sure that nothing runs
+    /// there.
+    OutOfService,
     /// Its object is gone: whatever ran there has ended, its static pods too.
     Deleted,
 }
 
-impl NodeState {
-    /// By the node's condition `Ready`; `None` if there is no such node.
-    pub fn of(is_ready: Option<bool>) -> Self {
-        match is_ready {
-            Some(true) => Self::Ready,
-            Some(false) => Self::NotReady,
-            None => Self::Deleted,
+impl<T> NodeState<T> {
+    /// From when on nothing is heard of a node that does not answer.
+    fn settled(self) -> Option<T> {
+        match self {
+            Self::NotReady { settled } => Some(settled),
+            Self::Ready | Self::OutOfService | Self::Deleted => None,
         }
     }
 }
@@ -161,7 +178,8 @@ impl NodeState {
 pub struct ReleasePolicy {
     /// On a node that answers, once the kubelet has said that the pod's containers have stopped.
     pub overdue_on_ready_nodes: bool,
-    /// On a node that does not answer.
+    /// On a node that does not answer, and has had the time to say that it is alive. The same for pods that the API
+    /// server has forgotten.
     pub overdue_on_not_ready_nodes: bool,
 }
 
@@ -171,7 +189,9 @@ impl ReleasePolicy {
         grace_is_over
             && match evidence.node {
                 NodeState::Ready => self.overdue_on_ready_nodes && pod.has_stopped,
-                NodeState::NotReady | NodeState::Deleted => self.overdue_on_not_ready_nodes,
+                NodeState::NotReady { .. } | NodeState::OutOfService | NodeState::Deleted => {
+                    self.overdue_on_not_ready_nodes
+                }
             }
     }
 }
@@ -199,10 +219,11 @@ pub fn plan_owner_release<T: Copy + Ord>(
     evidence: &Evidence<'_, T>,
     policy: ReleasePolicy,
 ) -> Disposition<T> {
-    let is_sandbox_gone = evidence.sandbox.is_gone();
-    let Some(pod) = evidence.pod.filter(|pod| *pod.uid == owner.pod.uid) else {
-        return plan_missing_pod(owner, evidence);
+    let Some(mut pod) = evidence.pod.filter(|pod| *pod.uid == owner.pod.uid) else {
+        return plan_missing_pod(owner, evidence, policy);
     };
+    // Its agent may still say that the pod runs.
+    pod.grace_end = pod.grace_end.map(|end| evidence.node.settled().map_or(end, |settled| end.max(settled)));
     match pod.stage {
         PodStage::Alive => match evidence.sandbox {
             SandboxState::Detached { settled: Some(settled) } if evidence.now < settled => {
@@ -213,19 +234,36 @@ pub fn plan_owner_release<T: Copy + Ord>(
             }
             _ => Disposition::Leave(LeaveReason::InUse),
         },
+        PodStage::Finished | PodStage::Terminating => match evidence.sandbox {
+            SandboxState::Running { until } => Disposition::Leave(LeaveReason::Running { until }),
+            _ => plan_ended_pod(&pod, evidence, policy),
+        },
+    }
+}
+
+/// The pod is terminating or finished, and nobody sees it run.
+fn plan_ended_pod<T: Copy + Ord>(
+    pod: &PodEvidence<'_, T>,
+    evidence: &Evidence<'_, T>,
+    policy: ReleasePolicy,
+) -> Disposition<T> {
+    let is_sandbox_gone = evidence.sandbox.is_gone();
+    match pod.stage {
         PodStage::Finished if is_sandbox_gone || pod.grace_end.is_some_and(|end| evidence.now >= end) => {
             Disposition::Free(FreeReason::Finished)
         }
         PodStage::Terminating if is_sandbox_gone => Disposition::Free(FreeReason::TornDown),
-        PodStage::Terminating if policy.is_overdue(&pod, evidence) => Disposition::Free(FreeReason::Overdue),
-        PodStage::Finished | PodStage::Terminating => {
-            Disposition::Leave(LeaveReason::Terminating { grace_end: pod.grace_end })
-        }
+        PodStage::Terminating if policy.is_overdue(pod, evidence) => Disposition::Free(FreeReason::Overdue),
+        _ => Disposition::Leave(LeaveReason::Terminating { grace_end: pod.grace_end }),
     }
 }
 
 /// The API server does not have the pod, or another one has its name.
-fn plan_missing_pod<T: Copy + Ord>(owner: &Owner, evidence: &Evidence<'_, T>) -> Disposition<T> {
+fn plan_missing_pod<T: Copy + Ord>(
+    owner: &Owner,
+    evidence: &Evidence<'_, T>,
+    policy: ReleasePolicy,
+) -> Disposition<T> {
     match evidence.sandbox {
         SandboxState::TornDown | SandboxState::Unlisted => return Disposition::Free(FreeReason::Gone),
         // A pod that is static runs without its mirror, and its next sandbox may follow. An ADD needs the mirror, though.
@@ -241,10 +279,19 @@ fn plan_missing_pod<T: Copy + Ord>(owner: &Owner, evidence: &Evidence<'_, T>) ->
             };
         }
         SandboxState::Detached { .. } => return Disposition::Free(FreeReason::Gone),
+        SandboxState::Running { until } => return Disposition::Leave(LeaveReason::Running { until }),
         SandboxState::Unknown => {}
     }
-    // Where nobody runs it any more, there is nothing to wait for.
-    match evidence.may_run_until.filter(|_| evidence.node == NodeState::Ready) {
+    let may_run_until = match evidence.node {
+        NodeState::Ready => evidence.may_run_until,
+        NodeState::NotReady { .. } if !policy.overdue_on_not_ready_nodes => {
+            return Disposition::Leave(LeaveReason::NodeNotReady);
+        }
+        // Its kubelet stops nothing: the pod's grace period means nothing here.
+        NodeState::NotReady { settled } => Some(settled),
+        NodeState::OutOfService | NodeState::Deleted => None,
+    };
+    match may_run_until {
         Some(until) if evidence.now < until => Disposition::Leave(LeaveReason::MayRun { until }),
         _ => Disposition::Free(FreeReason::Gone),
     }

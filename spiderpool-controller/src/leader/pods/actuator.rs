@@ -1,10 +1,13 @@
 //! Frees a pod's addresses or writes its endpoint, after the API server has confirmed the watches.
 
-use k8s_openapi::jiff::Timestamp;
+use std::time::Instant;
+
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::runtime::events::Recorder;
 use spiderpool_api::crd::{AddressState, SpiderIPAddress};
 use spiderpool_api::endpoint::{self, Record};
+use spiderpool_api::node_lease;
 use spiderpool_api::pod::{Pod, PodObject};
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::pod_stage::PodStage;
@@ -19,12 +22,15 @@ use tracing::{debug, info, warn};
 use super::GcSettings;
 use super::error::ReconcileError;
 use crate::leader::metrics::Metrics;
-use crate::leader::state::{ClusterState, ObservedPod, PodAction, SlimNode, slim};
+use crate::leader::state::slim::{self, NodeReadiness};
+use crate::leader::state::{ClusterState, ObservedPod, PodAction, SlimNode};
 
 /// Acts on one pod. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Actuator {
     pub(super) kube: Kubernetes,
+    /// Where the agents' Leases are.
+    pub(super) leases: Api<Lease>,
     pub(super) state: Shared<ClusterState>,
     pub(super) settings: GcSettings,
     pub(super) metrics: Metrics,
@@ -44,7 +50,7 @@ impl Actuator {
     }
 
     /// What the indexes call for, and at what time.
-    pub(super) fn evaluate(&self, id: &PodIdentity) -> (PodAction, Timestamp) {
+    pub(super) fn evaluate(&self, id: &PodIdentity) -> (PodAction, Instant) {
         let policy = self.settings.policy();
         (self.state.read(|state| state.evaluate(id, policy)), policy.now)
     }
@@ -58,17 +64,25 @@ impl Actuator {
     }
 
     /// Read live: a node that has just come back may still run a pod that is overdue or gone.
-    async fn node_state(&self, name: &NodeName) -> Result<NodeState, ReconcileError> {
+    async fn node_state(&self, name: &NodeName) -> Result<NodeState<Instant>, ReconcileError> {
+        let failed = |source| ReconcileError::ReadNode { node: name.to_string(), source };
         let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name.as_str())).await;
-        let found = found.map_err(|source| ReconcileError::ReadNode { node: name.to_string(), source })?;
-        Ok(NodeState::of(found.map(SlimNode::from).map(|node| node.is_ready())))
+        let readiness = found.map_err(failed)?.map(SlimNode::from).map(|node| node.readiness());
+        if readiness.is_some_and(|readiness| readiness != NodeReadiness::Ready) {
+            // A watch that is behind makes an agent look silent that is not.
+            let lease = self.kube.read(self.leases.get_opt(&node_lease::name(name))).await.map_err(failed)?;
+            if let Some(lease) = lease {
+                self.state.write(|state| state.node_leases.insert(lease.into()));
+            }
+        }
+        Ok(self.state.read(|state| state.nodes.state(name.as_str(), readiness, Instant::now())))
     }
 
     async fn free(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         let found = self.read_pod(id).await?;
         let node = match self.state.read(|state| state.node(id)) {
             Some(node) => self.node_state(&node).await?,
-            None => NodeState::NotReady,
+            None => NodeState::NotReady { settled: Instant::now() },
         };
         let observed = found.as_ref().map(|pod| ObservedPod {
             uid: &pod.identity.uid,

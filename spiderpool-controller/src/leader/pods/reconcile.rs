@@ -1,15 +1,14 @@
 //! When a pod is reconciled: what the watches report waits until the node's own agent has had time to act.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::Timestamp;
+use kube::Api;
 use kube::runtime::events::Recorder;
 use spiderpool_core::ipam::release::FreeReason;
 use spiderpool_core::names::PodIdentity;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
 use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue};
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::GcSettings;
@@ -34,15 +33,17 @@ const MIN_RECHECK: Duration = Duration::from_millis(500);
 pub(crate) struct PodReconciler(Actuator);
 
 impl PodReconciler {
-    /// It reads `state` and acts by `kube`.
+    /// It reads `state` and acts by `kube`. The agents' Leases are in `namespace`.
     pub(crate) fn new(
         kube: Kubernetes,
+        namespace: &str,
         state: Shared<ClusterState>,
         settings: GcSettings,
         metrics: Metrics,
         recorder: Recorder,
     ) -> Self {
-        Self(Actuator { kube, state, settings, metrics, recorder })
+        let leases = Api::namespaced(kube.client(), namespace);
+        Self(Actuator { kube, leases, state, settings, metrics, recorder })
     }
 
     pub(super) fn actuator(&self) -> &Actuator {
@@ -65,7 +66,7 @@ impl PodReconciler {
 }
 
 /// After what time an action is due; `None` if there is nothing to do.
-fn delay(action: PodAction, now: Timestamp) -> Option<Duration> {
+fn delay(action: PodAction, now: Instant) -> Option<Duration> {
     match action {
         PodAction::None => None,
         PodAction::Free(FreeReason::Gone) => Some(GONE_DELAY),
@@ -73,14 +74,18 @@ fn delay(action: PodAction, now: Timestamp) -> Option<Duration> {
         PodAction::Free(FreeReason::Overdue | FreeReason::Unplugged) => Some(Duration::ZERO),
         PodAction::WriteEndpoint | PodAction::FinalizeEndpoint => Some(ENDPOINT_DELAY),
         PodAction::RestoreAddresses => Some(RESTORE_DELAY),
-        PodAction::RecheckAt(at) => Some(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
+        PodAction::RecheckAt(at) => Some(at.saturating_duration_since(now)),
     }
 }
 
 impl Reconciler<PodIdentity> for PodReconciler {
     type Error = ReconcileError;
 
-    async fn reconcile(&self, id: &PodIdentity, _since: Instant) -> Result<Action, ReconcileError> {
+    async fn reconcile(
+        &self,
+        id: &PodIdentity,
+        _since: tokio::time::Instant,
+    ) -> Result<Action, ReconcileError> {
         self.0.act(id).await?;
         Ok(match self.0.evaluate(id) {
             (action @ PodAction::RecheckAt(_), now) => {
@@ -106,10 +111,10 @@ mod tests {
 
     #[test]
     fn addresses_of_a_deleted_pod_are_freed_within_five_seconds() {
-        let now = Timestamp::now();
+        let now = Instant::now();
         assert!(delay(PodAction::Free(FreeReason::Gone), now).unwrap() <= Duration::from_secs(3));
         assert_eq!(delay(PodAction::None, now), None);
-        let later = now + k8s_openapi::jiff::SignedDuration::from_secs(7);
+        let later = now + Duration::from_secs(7);
         assert_eq!(delay(PodAction::RecheckAt(later), now), Some(Duration::from_secs(7)));
         assert_eq!(delay(PodAction::RecheckAt(now), later), Some(Duration::ZERO));
     }

@@ -55,6 +55,9 @@ async fn list(actuator: &Actuator) -> Result<ClusterState, ApiFailure> {
     // A known pod that is not listed was deleted, though the watch may not have delivered that yet.
     state.pods = actuator.state.read(|known| known.pods.clone());
     state.reset(actuator.kube.pages(&Api::<PodObject>::all(client.clone()), SlimPod::from).await?);
+    // Since when nodes are not ready, and what their agents have said.
+    (state.nodes, state.node_leases) =
+        actuator.state.read(|known| (known.nodes.clone(), known.node_leases.clone()));
     state.reset(actuator.kube.pages(&slim::nodes(client), SlimNode::from).await?);
     state.pools = actuator.state.read(|known| known.pools.clone());
     Ok(state)

@@ -1,8 +1,7 @@
 //! What is configured of freeing addresses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::Timestamp;
 use spiderpool_core::ipam::release::ReleasePolicy;
 
 use crate::config::GarbageCollection;
@@ -23,7 +22,7 @@ pub(crate) struct GcSettings {
 
 impl GcSettings {
     pub(super) fn policy(&self) -> Policy {
-        Policy { now: Timestamp::now(), additional: self.additional, release: self.release }
+        Policy { now: Instant::now(), additional: self.additional, release: self.release }
     }
 }
 

@@ -16,6 +16,7 @@ use spiderpool_runtime::watch::Index;
 use super::addresses::{AddressChange, AddressIndex};
 use super::endpoints::EndpointIndex;
 use super::interner::Interner;
+use super::node_leases::{NodeLeaseIndex, SlimLease};
 use super::nodes::NodeIndex;
 use super::pods::PodIndex;
 use super::pools::{self, LeaderFields};
@@ -40,6 +41,8 @@ pub(crate) struct ClusterState {
     pub(crate) pods: PodIndex,
     /// All nodes.
     pub(crate) nodes: NodeIndex,
+    /// What agents say of nodes that are not ready.
+    pub(crate) node_leases: NodeLeaseIndex,
     /// All endpoints.
     pub(crate) endpoints: EndpointIndex,
     /// All pools.
@@ -169,8 +172,24 @@ impl Index<SlimNode> for ClusterState {
     }
 
     fn reset(&mut self, nodes: Vec<SlimNode>) {
-        self.nodes.reset(nodes);
+        self.nodes.reset(&nodes);
         self.mark_all_changed();
+    }
+}
+
+/// Nothing is to be done at once: what a Lease says is looked at when something else calls for freeing an address, and
+/// again when it may have expired.
+impl Index<SlimLease> for ClusterState {
+    fn apply(&mut self, lease: SlimLease) {
+        self.node_leases.insert(lease);
+    }
+
+    fn delete(&mut self, lease: &SlimLease) {
+        self.node_leases.remove(lease);
+    }
+
+    fn reset(&mut self, leases: Vec<SlimLease>) {
+        self.node_leases.reset(leases);
     }
 }
 

@@ -1,9 +1,8 @@
 //! What to do about a pod that holds addresses or has an endpoint. Pure: the rule that the agents go by too
 //! (`spiderpool_core::ipam::release`), with the evidence of an observer outside of the node.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::release::{
     Disposition, Evidence, FreeReason, LeaveReason, NodeState, PodEvidence, ReleasePolicy, SandboxState,
@@ -18,7 +17,7 @@ use super::cluster_state::ClusterState;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy {
     /// Now.
-    pub(crate) now: Timestamp,
+    pub(crate) now: Instant,
     /// Added to every grace period.
     pub(crate) additional: Duration,
     /// Which overdue pods count as ended.
@@ -31,7 +30,7 @@ pub(crate) enum PodAction {
     /// Nothing.
     None,
     /// Nothing before this time.
-    RecheckAt(Timestamp),
+    RecheckAt(Instant),
     /// The pod runs, and its endpoint lacks an address: write it.
     WriteEndpoint,
     /// The pod runs, and its endpoint names an address whose object is missing: write it again.
@@ -51,8 +50,8 @@ pub(crate) struct ObservedPod<'a> {
     pub(crate) stage: PodStage,
     /// Whether all its containers have stopped.
     pub(crate) has_stopped: bool,
-    /// When its grace period ends.
-    pub(crate) deletion: Option<Timestamp>,
+    /// The grace period that it was deleted with.
+    pub(crate) deletion: Option<Duration>,
 }
 
 impl ClusterState {
@@ -62,11 +61,14 @@ impl ClusterState {
             uid: &pod.uid,
             stage: known.stage,
             has_stopped: known.has_stopped,
-            deletion: known.deletion,
+            deletion: known.deletion.map(|deletion| deletion.grace),
         });
         let node = match self.node(pod) {
-            Some(node) => NodeState::of(self.nodes.is_ready(node.as_str())),
-            None => NodeState::NotReady,
+            Some(node) => {
+                let readiness = self.nodes.readiness(node.as_str());
+                self.nodes.state(node.as_str(), readiness, policy.now)
+            }
+            None => NodeState::NotReady { settled: policy.now },
         };
         let action = match self.evaluate_observed(pod, observed, node, policy) {
             PodAction::None if observed.is_some_and(|pod| pod.stage == PodStage::Alive) => {
@@ -92,7 +94,7 @@ impl ClusterState {
         &self,
         pod: &PodIdentity,
         found: Option<ObservedPod<'_>>,
-        node: NodeState,
+        node: NodeState<Instant>,
         policy: Policy,
     ) -> PodAction {
         let has_bound = self.addresses.bound(pod).next().is_some();
@@ -101,16 +103,6 @@ impl ClusterState {
         if !has_bound && !has_endpoint {
             return PodAction::None;
         }
-        let additional = SignedDuration::try_from(policy.additional).unwrap_or_default();
-        let grace_end = |found: ObservedPod<'_>| match found.stage {
-            PodStage::Finished => self.pods.get(found.uid).and_then(|known| known.finishes_at),
-            _ => found.deletion.and_then(|at| at.checked_add(additional).ok()),
-        };
-        let sandbox = if self.addresses.is_detached(pod) {
-            SandboxState::Detached { settled: None }
-        } else {
-            SandboxState::Unknown
-        };
         let grace = self.addresses.bound(pod).filter_map(|holding| holding.grace).max();
         let evidence = Evidence {
             now: policy.now,
@@ -120,9 +112,9 @@ impl ClusterState {
                 has_stopped: found.has_stopped,
                 // Whether a NIC was unplugged from a pod that runs, its node's agent decides.
                 has_running: false,
-                grace_end: grace_end(found),
+                grace_end: self.grace_end(found, policy),
             }),
-            sandbox,
+            sandbox: self.sandbox(pod, node, policy.now),
             node,
             may_run_until: self.pods.may_run_until(&pod.uid, grace, policy.now),
         };
@@ -130,11 +122,39 @@ impl ClusterState {
         let owner = self.addresses.owner(pod).map_or_else(unknown, |owner| (**owner).clone());
         match plan_owner_release(&owner, &evidence, policy.release) {
             Disposition::Free(cause) => PodAction::Free(cause),
-            Disposition::Leave(LeaveReason::MayRun { until }) => PodAction::RecheckAt(until),
+            Disposition::Leave(LeaveReason::MayRun { until } | LeaveReason::Running { until }) => {
+                PodAction::RecheckAt(until)
+            }
             Disposition::Leave(LeaveReason::Terminating { grace_end: Some(end) }) if policy.now < end => {
                 PodAction::RecheckAt(end)
             }
             Disposition::Leave(_) | Disposition::Keep => PodAction::None,
+        }
+    }
+
+    /// When the grace period of a terminating or finished pod ends.
+    fn grace_end(&self, found: ObservedPod<'_>, policy: Policy) -> Option<Instant> {
+        let known = self.pods.get(found.uid);
+        if found.stage == PodStage::Finished {
+            return known.and_then(|known| known.finishes_at);
+        }
+        // A deletion that the watch has not delivered yet begins now.
+        let unseen = || policy.now.checked_add(found.deletion?);
+        let seen = known.and_then(|known| known.deletion);
+        seen.map_or_else(unseen, |deletion| deletion.ends_at)?.checked_add(policy.additional)
+    }
+
+    /// What is known of the sandboxes of a pod.
+    fn sandbox(&self, pod: &PodIdentity, node: NodeState<Instant>, now: Instant) -> SandboxState<Instant> {
+        // What the agent of a node says that is ready again is not renewed.
+        let runs_until = match node {
+            NodeState::Ready => None,
+            _ => self.node(pod).and_then(|node| self.node_leases.runs_until(&node, &pod.uid)),
+        };
+        match runs_until.filter(|until| now < *until) {
+            Some(until) => SandboxState::Running { until },
+            None if self.addresses.is_detached(pod) => SandboxState::Detached { settled: None },
+            None => SandboxState::Unknown,
         }
     }
 

@@ -1,22 +1,62 @@
-//! Which nodes are ready.
+//! Which nodes answer.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use super::slim::SlimNode;
+use spiderpool_api::node_lease;
+use spiderpool_core::ipam::release::NodeState;
 
-/// Nodes by name, and whether they are ready.
-#[derive(Debug, Default)]
-pub(crate) struct NodeIndex(HashMap<Box<str>, bool>);
+use super::slim::{NodeReadiness, SlimNode};
+
+/// An agent has so long to write the Lease that says that its node is alive: longer than a Lease is valid.
+const SETTLE_TIME: Duration = node_lease::DURATION.saturating_add(node_lease::RENEW_INTERVAL);
+
+/// What is kept of a node.
+#[derive(Debug, Clone, Copy)]
+struct KnownNode {
+    readiness: NodeReadiness,
+    /// Since when it is so, by this process.
+    since: Instant,
+}
+
+/// Nodes by name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NodeIndex(HashMap<Box<str>, KnownNode>);
 
 impl NodeIndex {
-    /// Whether the node is ready; `None` if there is none of this name.
-    pub(crate) fn is_ready(&self, name: &str) -> Option<bool> {
-        self.0.get(name).copied()
+    /// Whether the node answers; `None` if there is none of this name.
+    pub(crate) fn readiness(&self, name: &str) -> Option<NodeReadiness> {
+        self.0.get(name).map(|node| node.readiness)
+    }
+
+    /// What the node's readiness means for its pods; `None` if there is no such node.
+    pub(crate) fn state(
+        &self,
+        name: &str,
+        readiness: Option<NodeReadiness>,
+        now: Instant,
+    ) -> NodeState<Instant> {
+        match readiness {
+            Some(NodeReadiness::Ready) => NodeState::Ready,
+            Some(NodeReadiness::NotReady) => {
+                let known = self.0.get(name).filter(|node| node.readiness == NodeReadiness::NotReady);
+                NodeState::NotReady { settled: known.map_or(now, |node| node.since) + SETTLE_TIME }
+            }
+            Some(NodeReadiness::OutOfService) => NodeState::OutOfService,
+            None => NodeState::Deleted,
+        }
     }
 
     /// Adds or replaces a node; whether its readiness has changed.
     pub(super) fn insert(&mut self, node: &SlimNode) -> bool {
-        self.0.insert(node.name.as_str().into(), node.is_ready) != Some(node.is_ready)
+        if self.readiness(&node.name) == Some(node.readiness) {
+            return false;
+        }
+        self.0.insert(
+            node.name.as_str().into(),
+            KnownNode { readiness: node.readiness, since: Instant::now() },
+        );
+        true
     }
 
     /// Removes the node of this name.
@@ -25,7 +65,11 @@ impl NodeIndex {
     }
 
     /// Only these nodes exist.
-    pub(super) fn reset(&mut self, nodes: Vec<SlimNode>) {
-        self.0 = nodes.into_iter().map(|node| (node.name.into(), node.is_ready)).collect();
+    pub(super) fn reset(&mut self, nodes: &[SlimNode]) {
+        let listed: std::collections::HashSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+        self.0.retain(|name, _| listed.contains(&**name));
+        for node in nodes {
+            self.insert(node);
+        }
     }
 }

@@ -1,9 +1,8 @@
 //! Pods by UID.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use spiderpool_core::ipam::deleted_pods::DeletedPods;
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::names::{NodeName, PodUid};
@@ -18,21 +17,44 @@ pub(crate) struct KnownPod {
     pub(crate) stage: PodStage,
     /// Whether its phase says that all its containers have stopped.
     pub(crate) has_stopped: bool,
-    /// When its grace period ends.
-    pub(crate) deletion: Option<Timestamp>,
+    /// If it is terminating.
+    pub(crate) deletion: Option<PodDeletion>,
     /// Until when something of it may run, although it was seen finished.
-    pub(crate) finishes_at: Option<Timestamp>,
+    pub(crate) finishes_at: Option<Instant>,
     /// The node that it is bound to.
     pub(crate) node: Option<NodeName>,
     /// How long its containers may run on after its object is deleted.
     pub(crate) may_run_for: Option<Duration>,
 }
 
+/// A pod's grace period. Its end is counted from when the deletion was seen here: clocks of two machines do not compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PodDeletion {
+    pub(crate) grace: Duration,
+    /// `None`: farther away than can be said.
+    pub(crate) ends_at: Option<Instant>,
+}
+
+impl PodDeletion {
+    /// `before` is what was known of it.
+    fn seen(grace: Duration, before: Option<Self>) -> Self {
+        match before {
+            Some(before) if before.grace == grace => before,
+            // It was deleted again, which can only shorten it.
+            before => {
+                let ends_at = after(Instant::now(), grace);
+                let known = before.and_then(|before| before.ends_at);
+                Self { grace, ends_at: ends_at.into_iter().chain(known).min() }
+            }
+        }
+    }
+}
+
 /// The pods, and those whose objects were deleted while they ran.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PodIndex {
     pods: HashMap<PodUid, KnownPod>,
-    deleted: DeletedPods<Timestamp>,
+    deleted: DeletedPods<Instant>,
 }
 
 impl PodIndex {
@@ -47,8 +69,8 @@ impl PodIndex {
         &self,
         uid: &PodUid,
         grace: Option<Duration>,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
+        now: Instant,
+    ) -> Option<Instant> {
         match self.pods.get(uid) {
             // The watch has not delivered the deletion yet.
             Some(known) => known.may_run_for.and_then(|time| after(now, time)).max(known.finishes_at),
@@ -64,7 +86,8 @@ impl PodIndex {
     /// Adds or replaces a pod; whether anything has changed that decides about its addresses.
     pub(super) fn apply(&mut self, pod: &SlimPod, uid: &PodUid, interner: &mut Interner) -> bool {
         let known = self.get(uid);
-        let before = known.map(|known| (known.stage, known.deletion, known.has_stopped));
+        let grace = |known: &KnownPod| known.deletion.map(|deletion| deletion.grace);
+        let before = known.map(|known| (known.stage, grace(known), known.has_stopped));
         self.insert(pod, uid, interner);
         before != Some((pod.stage, pod.deletion, pod.has_stopped))
     }
@@ -92,17 +115,18 @@ impl PodIndex {
                 self.insert(pod, &identity.uid, interner);
             }
         }
-        self.deleted.listed(Timestamp::now(), after);
+        self.deleted.listed(Instant::now(), after);
     }
 
     fn insert(&mut self, pod: &SlimPod, uid: &PodUid, interner: &mut Interner) {
         let is_finished = pod.stage == PodStage::Finished;
         let known_end = || self.get(uid).and_then(|known| known.finishes_at);
-        let end = || known_end().or_else(|| after(Timestamp::now(), pod.stops_within));
+        let known_deletion = || self.get(uid).and_then(|known| known.deletion);
+        let end = || known_end().or_else(|| after(Instant::now(), pod.stops_within));
         let known = KnownPod {
             stage: pod.stage,
             has_stopped: pod.has_stopped,
-            deletion: pod.deletion,
+            deletion: pod.deletion.map(|grace| PodDeletion::seen(grace, known_deletion())),
             finishes_at: is_finished.then(end).flatten(),
             node: pod.node.clone().map(|node| interner.share(node)),
             may_run_for: pod.may_run_for,
@@ -112,18 +136,13 @@ impl PodIndex {
     }
 
     /// Pod garbage collection sets a final phase and deletes the pod at once: it may run until `finishes_at` all the same.
-    fn record_deletion(
-        &mut self,
-        uid: &PodUid,
-        may_run_for: Option<Duration>,
-        finishes_at: Option<Timestamp>,
-    ) {
-        let now = Timestamp::now();
+    fn record_deletion(&mut self, uid: &PodUid, may_run_for: Option<Duration>, finishes_at: Option<Instant>) {
+        let now = Instant::now();
         let until = may_run_for.and_then(|time| after(now, time));
         self.deleted.insert(uid, until.max(finishes_at), now);
     }
 }
 
-fn after(at: Timestamp, time: Duration) -> Option<Timestamp> {
-    at.checked_add(SignedDuration::try_from(time).ok()?).ok()
+fn after(at: Instant, time: Duration) -> Option<Instant> {
+    at.checked_add(time)
 }

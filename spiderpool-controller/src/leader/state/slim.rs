@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as k8s;
-use k8s_openapi::jiff::Timestamp;
 use kube::core::{ApiResource, Object, ObjectMeta};
 use kube::{Api, Client};
 use serde::Deserialize;
@@ -17,9 +16,22 @@ use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::names::{NodeName, PodIdentity, PodName, PodUid};
 use tracing::warn;
 
-/// What is read of a node's spec: nothing.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-pub(crate) struct NodeSpec {}
+/// On a node of which somebody has made sure that nothing runs there (`v1.TaintNodeOutOfService`).
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// What is read of a node's spec.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeSpec {
+    taints: Vec<Taint>,
+}
+
+/// One taint of a node.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Taint {
+    key: String,
+}
 
 /// What is read of a node's status.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -53,7 +65,8 @@ pub(crate) struct SlimPod {
     pub(super) node: Option<NodeName>,
     pub(super) stage: PodStage,
     pub(super) has_stopped: bool,
-    pub(super) deletion: Option<Timestamp>,
+    /// The grace period that it was deleted with.
+    pub(super) deletion: Option<Duration>,
     /// How long its kubelet may take to stop it.
     pub(super) stops_within: Duration,
     /// How long its containers may run on after its object is deleted.
@@ -87,25 +100,43 @@ fn identity(meta: &ObjectMeta, uid: &str) -> Option<PodIdentity> {
     identity.inspect_err(|error| warn!(%error, "object cannot be parsed, ignored")).ok()
 }
 
+/// Whether a node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeReadiness {
+    /// Its condition `Ready` is true.
+    Ready,
+    /// It is not, or unknown.
+    NotReady,
+    /// It is not, and the node has the taint that says that nothing runs there.
+    OutOfService,
+}
+
 /// A node as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SlimNode {
     pub(super) name: String,
-    pub(super) is_ready: bool,
+    pub(super) readiness: NodeReadiness,
 }
 
 impl SlimNode {
-    /// Whether its condition `Ready` is true.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.is_ready
+    /// Whether it answers.
+    pub(crate) fn readiness(&self) -> NodeReadiness {
+        self.readiness
     }
 }
 
 impl From<WireNode> for SlimNode {
     fn from(node: WireNode) -> Self {
         let conditions = node.status.unwrap_or_default().conditions;
-        let ready = conditions.iter().any(|one| one.r#type == "Ready" && one.status == "True");
-        Self { name: node.metadata.name.unwrap_or_default(), is_ready: ready }
+        let is_ready = conditions.iter().any(|one| one.r#type == "Ready" && one.status == "True");
+        let readiness = if is_ready {
+            NodeReadiness::Ready
+        } else if node.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE) {
+            NodeReadiness::OutOfService
+        } else {
+            NodeReadiness::NotReady
+        };
+        Self { name: node.metadata.name.unwrap_or_default(), readiness }
     }
 }
 
@@ -195,15 +226,19 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_ready_by_its_condition() {
-        let node = |conditions: serde_json::Value| {
-            let wire = json!({"metadata": {"name": "n"}, "spec": {}, "status": {"conditions": conditions}});
-            SlimNode::from(serde_json::from_value::<WireNode>(wire).unwrap()).is_ready
+    fn a_node_is_ready_by_its_condition_and_out_of_service_by_its_taint() {
+        let node = |taint: &str, conditions: serde_json::Value| {
+            let spec = json!({"taints": [{"key": taint, "effect": "NoExecute"}]});
+            let wire = json!({"metadata": {"name": "n"}, "spec": spec, "status": {"conditions": conditions}});
+            SlimNode::from(serde_json::from_value::<WireNode>(wire).unwrap()).readiness
         };
-        assert!(node(
-            json!([{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": "True"}])
-        ));
-        assert!(!node(json!([{"type": "Ready", "status": "Unknown"}])));
-        assert!(!node(json!([])));
+        let ready =
+            json!([{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": "True"}]);
+        let unknown = json!([{"type": "Ready", "status": "Unknown"}]);
+        assert_eq!(node("example.com/t", ready.clone()), NodeReadiness::Ready);
+        assert_eq!(node("example.com/t", unknown.clone()), NodeReadiness::NotReady);
+        assert_eq!(node("example.com/t", json!([])), NodeReadiness::NotReady);
+        assert_eq!(node(OUT_OF_SERVICE, unknown), NodeReadiness::OutOfService);
+        assert_eq!(node(OUT_OF_SERVICE, ready), NodeReadiness::Ready, "its kubelet is at work");
     }
 }

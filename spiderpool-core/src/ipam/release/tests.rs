@@ -16,11 +16,18 @@ enum Asker {
     Sweep,
     /// The leader, while the pod's node answers.
     Leader,
-    /// The leader, while it does not.
+    /// The leader, when the node does not answer and has had the time to say that it is alive.
     LeaderOfDeadNode,
+    /// The leader, when that time is not over.
+    LeaderOfSilentNode,
+    /// The leader, when the node's agent says that the pod runs.
+    LeaderOfLivePod,
 }
 
-use Asker::{Del, Gc, Leader, LeaderOfDeadNode, Sweep};
+use Asker::{Del, Gc, Leader, LeaderOfDeadNode, LeaderOfLivePod, LeaderOfSilentNode, Sweep};
+
+/// When the node of [`LeaderOfSilentNode`] has had its time, and that of [`LeaderOfLivePod`] is to be heard of again.
+const SETTLED: u64 = 50;
 
 /// The pod that has the name: its UID, stage, whether it has stopped, and the end of its grace period.
 type Found = Option<(&'static str, PodStage, bool, Option<u64>)>;
@@ -55,12 +62,17 @@ fn decide(
         sandbox: match asker {
             Del => SandboxState::TornDown,
             Gc => SandboxState::Unlisted,
-            Sweep | Leader | LeaderOfDeadNode => SandboxState::Unknown,
+            LeaderOfLivePod => SandboxState::Running { until: SETTLED },
+            Sweep | Leader | LeaderOfDeadNode | LeaderOfSilentNode => SandboxState::Unknown,
         },
-        node: NodeState::of(Some(!matches!(asker, LeaderOfDeadNode))),
+        node: match asker {
+            Del | Gc | Sweep | Leader => NodeState::Ready,
+            LeaderOfDeadNode | LeaderOfLivePod => NodeState::NotReady { settled: 0 },
+            LeaderOfSilentNode => NodeState::NotReady { settled: SETTLED },
+        },
         may_run_until,
     };
-    let policy = if matches!(asker, Leader | LeaderOfDeadNode) { ALL } else { ReleasePolicy::default() };
+    let policy = if matches!(asker, Del | Gc | Sweep) { ReleasePolicy::default() } else { ALL };
     plan_owner_release(owner, &evidence, policy)
 }
 
@@ -137,7 +149,8 @@ fn an_address_without_a_sandbox_needs_no_grace() {
 fn static_pods_end_with_their_node() {
     for (node, expected) in [
         (NodeState::Ready, Disposition::Leave(LeaveReason::StaticPod)),
-        (NodeState::NotReady, Disposition::Leave(LeaveReason::StaticPod)),
+        (NodeState::NotReady { settled: 0 }, Disposition::Leave(LeaveReason::StaticPod)),
+        (NodeState::OutOfService, Disposition::Leave(LeaveReason::StaticPod)),
         (NodeState::Deleted, Disposition::Free(FreeReason::Gone)),
     ] {
         let evidence =
@@ -190,7 +203,7 @@ fn an_overdue_pod_has_ended_on_a_dead_node_or_when_it_has_stopped() {
 #[test]
 fn without_the_policy_no_pod_is_overdue() {
     let uid = "u".parse().unwrap();
-    for is_ready in [true, false] {
+    for node in [NodeState::Ready, NodeState::NotReady { settled: 0 }, NodeState::OutOfService] {
         let pod = PodEvidence {
             uid: &uid,
             stage: PodStage::Terminating,
@@ -198,15 +211,52 @@ fn without_the_policy_no_pod_is_overdue() {
             has_running: false,
             grace_end: Some(30),
         };
-        let evidence = Evidence {
-            now: 99,
-            pod: Some(pod),
-            sandbox: SandboxState::Unknown,
-            node: NodeState::of(Some(is_ready)),
-            may_run_until: None,
-        };
+        let evidence =
+            Evidence { now: 99, pod: Some(pod), sandbox: SandboxState::Unknown, node, may_run_until: None };
         let disposition = plan_owner_release(&owner("u", "Deployment"), &evidence, ReleasePolicy::default());
         assert_eq!(disposition, Disposition::Leave(LeaveReason::Terminating { grace_end: Some(30) }));
+    }
+}
+
+/// A kubelet that has died leaves its containers running.
+#[test]
+fn a_pod_that_its_agent_sees_running_keeps_its_addresses() {
+    let running = Disposition::Leave(LeaveReason::Running { until: SETTLED });
+    for found in [TERMINATING, STOPPED, FINISHED, GONE, REPLACED] {
+        assert_eq!(
+            decide(LeaderOfLivePod, &owner("u", "Deployment"), found, 999, Some(5)),
+            running,
+            "{found:?}"
+        );
+    }
+    check(ALIVE, &[LeaderOfLivePod], Disposition::Leave(LeaveReason::InUse));
+}
+
+#[test]
+fn a_node_that_does_not_answer_has_the_time_to_say_that_it_is_alive() {
+    let at = |found, now| decide(LeaderOfSilentNode, &owner("u", "Deployment"), found, now, Some(35));
+    for found in [GONE, REPLACED] {
+        assert_eq!(at(found, 49), Disposition::Leave(LeaveReason::MayRun { until: SETTLED }));
+        assert_eq!(at(found, SETTLED), Disposition::Free(FreeReason::Gone));
+    }
+    for (found, reason) in [(TERMINATING, FreeReason::Overdue), (FINISHED, FreeReason::Finished)] {
+        assert_eq!(at(found, 49), Disposition::Leave(LeaveReason::Terminating { grace_end: Some(SETTLED) }));
+        assert_eq!(at(found, SETTLED), Disposition::Free(reason));
+    }
+}
+
+#[test]
+fn a_forgotten_pod_of_a_node_that_does_not_answer_is_freed_by_the_policy_alone() {
+    let evidence =
+        |node| Evidence { now: 99, pod: None, sandbox: SandboxState::Unknown, node, may_run_until: None };
+    let plan = |node, policy| plan_owner_release(&owner("u", "Deployment"), &evidence(node), policy);
+    let gone = Disposition::Free(FreeReason::Gone);
+    let not_ready = NodeState::NotReady { settled: 0 };
+    assert_eq!(plan(not_ready, ReleasePolicy::default()), Disposition::Leave(LeaveReason::NodeNotReady));
+    assert_eq!(plan(not_ready, ALL), gone);
+    // Somebody has said that nothing runs there.
+    for node in [NodeState::OutOfService, NodeState::Deleted] {
+        assert_eq!(plan(node, ReleasePolicy::default()), gone, "{node:?}");
     }
 }
 

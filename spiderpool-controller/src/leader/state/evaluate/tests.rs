@@ -4,19 +4,21 @@ use spiderpool_core::ipam::{AddressState, Workload};
 use spiderpool_core::names::PodName;
 use spiderpool_runtime::watch::Index;
 
-use super::super::slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
+use super::super::node_leases::tests::lease;
+use super::super::slim::{NodeReadiness, SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 use super::*;
 
-fn policy(now: &str) -> Policy {
+/// So many seconds from now.
+fn policy(seconds: u64) -> Policy {
     Policy {
-        now: now.parse().unwrap(),
+        now: Instant::now() + Duration::from_secs(seconds),
         additional: Duration::ZERO,
         release: ReleasePolicy { overdue_on_ready_nodes: true, overdue_on_not_ready_nodes: true },
     }
 }
 
 /// Long after the pods were listed and deleted.
-const NOW: &str = "2100-01-01T00:01:00Z";
+const NOW: u64 = 86_400;
 
 fn pod(uid: &str, stage: PodStage) -> SlimPod {
     SlimPod {
@@ -24,7 +26,7 @@ fn pod(uid: &str, stage: PodStage) -> SlimPod {
         node: Some("n1".parse().unwrap()),
         stage,
         has_stopped: false,
-        deletion: (stage == PodStage::Terminating).then(|| "2100-01-01T00:01:30Z".parse().unwrap()),
+        deletion: (stage == PodStage::Terminating).then_some(Duration::from_secs(30)),
         stops_within: Duration::from_secs(35),
         may_run_for: None,
     }
@@ -66,11 +68,15 @@ fn id(uid: &str) -> PodIdentity {
     PodIdentity { name: PodName::new("ns", "p").unwrap(), uid: uid.parse().unwrap() }
 }
 
+fn node(readiness: NodeReadiness) -> SlimNode {
+    SlimNode { name: "n1".into(), readiness }
+}
+
 fn cluster(pods: Vec<SlimPod>, addresses: Vec<SlimAddress>) -> ClusterState {
     let mut state = ClusterState::default();
     state.reset(pods);
     state.reset(addresses);
-    state.reset(vec![SlimNode { name: "n1".into(), is_ready: true }]);
+    state.reset(vec![node(NodeReadiness::Ready)]);
     state
 }
 
@@ -100,14 +106,13 @@ fn addresses_of_gone_and_replaced_pods_are_freed() {
 /// Pod garbage collection sets the phase without the kubelet.
 #[test]
 fn a_finished_pod_keeps_its_addresses_for_its_grace_period_or_until_its_sandbox_is_gone() {
-    let at = |seconds| Policy { now: Timestamp::now() + SignedDuration::from_secs(seconds), ..policy(NOW) };
     let mut state = cluster(vec![pod("u", PodStage::Finished)], vec![address("10.0.0.1/24", "u")]);
-    assert!(matches!(state.evaluate(&id("u"), at(0)), PodAction::RecheckAt(_)));
+    assert!(matches!(state.evaluate(&id("u"), policy(0)), PodAction::RecheckAt(_)));
     // Another list does not begin it anew.
     let end = state.pods.get(&id("u").uid).unwrap().finishes_at;
     Index::<SlimPod>::reset(&mut state, vec![pod("u", PodStage::Finished)]);
     assert_eq!(state.pods.get(&id("u").uid).unwrap().finishes_at, end);
-    assert_eq!(state.evaluate(&id("u"), at(36)), PodAction::Free(FreeReason::Finished));
+    assert_eq!(state.evaluate(&id("u"), policy(36)), PodAction::Free(FreeReason::Finished));
 
     let detached = |net| {
         let mut address = address(net, "u");
@@ -115,20 +120,19 @@ fn a_finished_pod_keeps_its_addresses_for_its_grace_period_or_until_its_sandbox_
         address
     };
     state.apply(detached("10.0.0.1/24"));
-    assert_eq!(state.evaluate(&id("u"), at(0)), PodAction::Free(FreeReason::Finished));
+    assert_eq!(state.evaluate(&id("u"), policy(0)), PodAction::Free(FreeReason::Finished));
     state.apply(address("fd00::1/64", "u"));
-    assert!(matches!(state.evaluate(&id("u"), at(0)), PodAction::RecheckAt(_)), "another NIC may be up");
+    assert!(matches!(state.evaluate(&id("u"), policy(0)), PodAction::RecheckAt(_)), "another NIC may be up");
     // Whether the NIC of a pod that runs was unplugged, only its node's agent decides.
     let alive = cluster(vec![pod("u", PodStage::Alive)], vec![detached("10.0.0.1/24")]);
-    assert_eq!(alive.evaluate(&id("u"), at(999)), PodAction::None, "nor does an endpoint name it");
+    assert_eq!(alive.evaluate(&id("u"), policy(999)), PodAction::None, "nor does an endpoint name it");
 }
 
 /// `kubectl delete --force` removes the object before the kubelet has stopped the containers.
 #[test]
 fn a_force_deleted_pod_keeps_its_addresses_for_its_grace_period() {
     let running = SlimPod { may_run_for: Some(Duration::from_secs(35)), ..pod("u", PodStage::Alive) };
-    let now = || Policy { now: Timestamp::now(), ..policy(NOW) };
-    let after = || Policy { now: now().now + SignedDuration::from_secs(36), ..now() };
+    let (now, after) = (|| policy(0), || policy(36));
     let mut seen = cluster(vec![running.clone()], vec![address("10.0.0.1/24", "u")]);
     seen.delete(&running);
     let mut missed = cluster(vec![running.clone()], vec![address("10.0.0.1/24", "u")]);
@@ -136,7 +140,7 @@ fn a_force_deleted_pod_keeps_its_addresses_for_its_grace_period() {
     for state in [&mut seen, &mut missed] {
         assert!(matches!(state.evaluate(&id("u"), now()), PodAction::RecheckAt(_)));
         assert_eq!(state.evaluate(&id("u"), after()), PodAction::Free(FreeReason::Gone));
-        state.delete(&SlimNode { name: "n1".into(), is_ready: true });
+        state.delete(&node(NodeReadiness::Ready));
         assert_eq!(state.evaluate(&id("u"), now()), PodAction::Free(FreeReason::Gone), "no node runs it");
     }
     let mut stopped = cluster(vec![pod("u", PodStage::Terminating)], vec![address("10.0.0.1/24", "u")]);
@@ -152,26 +156,70 @@ fn a_force_deleted_pod_keeps_its_addresses_for_its_grace_period() {
     long.holding.as_mut().unwrap().grace = Some(Duration::from_mins(10));
     let unknown = cluster(vec![], vec![long]);
     assert!(matches!(unknown.evaluate(&id("u"), after()), PodAction::RecheckAt(_)), "the address says it");
-    let end = Policy { now: now().now + SignedDuration::from_secs(606), ..now() };
-    assert_eq!(unknown.evaluate(&id("u"), end), PodAction::Free(FreeReason::Gone));
+    assert_eq!(unknown.evaluate(&id("u"), policy(606)), PodAction::Free(FreeReason::Gone));
 }
 
 /// Upstream waits the grace period twice.
 #[test]
 fn a_grace_period_is_waited_for_once_and_ends_on_a_node_that_is_not_ready() {
     let mut state = cluster(vec![pod("u", PodStage::Terminating)], vec![address("10.0.0.1/24", "u")]);
-    let end: Timestamp = "2100-01-01T00:01:30Z".parse().unwrap();
-    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::RecheckAt(end));
-    let after = policy("2100-01-01T00:01:30Z");
-    assert_eq!(state.evaluate(&id("u"), after), PodAction::None, "its kubelet is still stopping it");
+    let end = |state: &ClusterState| state.pods.get(&id("u").uid)?.deletion?.ends_at;
+    let first = end(&state).unwrap();
+    assert_eq!(state.evaluate(&id("u"), policy(0)), PodAction::RecheckAt(first));
+    // Another list does not begin it anew, and a second deletion can only shorten it.
+    Index::<SlimPod>::reset(&mut state, vec![pod("u", PodStage::Terminating)]);
+    assert_eq!(end(&state), Some(first));
+    for (grace, expected) in [(60, false), (1, true)] {
+        let deletion = Some(Duration::from_secs(grace));
+        state.apply(SlimPod { deletion, ..pod("u", PodStage::Terminating) });
+        assert_eq!(end(&state) < Some(first), expected, "{grace}");
+    }
+    assert_eq!(state.evaluate(&id("u"), policy(31)), PodAction::None, "its kubelet is still stopping it");
     state.take_changes();
-    state.apply(SlimNode { name: "n1".into(), is_ready: false });
+    state.apply(node(NodeReadiness::NotReady));
     assert!(state.take_changes().pods.contains(&id("u")), "the node's change marks its pods");
-    assert_eq!(state.evaluate(&id("u"), after), PodAction::Free(FreeReason::Overdue));
-    state.delete(&SlimNode { name: "n1".into(), is_ready: false });
-    assert_eq!(state.evaluate(&id("u"), after), PodAction::Free(FreeReason::Overdue));
-    let additional = Policy { additional: Duration::from_mins(1), ..after };
+    assert!(
+        matches!(state.evaluate(&id("u"), policy(31)), PodAction::RecheckAt(_)),
+        "its agent may be alive"
+    );
+    assert_eq!(state.evaluate(&id("u"), policy(51)), PodAction::Free(FreeReason::Overdue));
+    let additional = Policy { additional: Duration::from_mins(1), ..policy(51) };
     assert!(matches!(state.evaluate(&id("u"), additional), PodAction::RecheckAt(_)));
+    for end in [NodeReadiness::OutOfService, NodeReadiness::NotReady] {
+        state.apply(node(end));
+    }
+    state.delete(&node(NodeReadiness::NotReady));
+    assert_eq!(state.evaluate(&id("u"), policy(31)), PodAction::Free(FreeReason::Overdue), "nobody runs it");
+}
+
+/// Its kubelet may have died: its agent says by a Lease which of its pods run.
+#[test]
+fn a_node_that_is_not_ready_while_its_agent_lives_loses_nothing() {
+    let stages = [Some(PodStage::Terminating), Some(PodStage::Finished), None];
+    for stage in stages {
+        let pods = stage.map(|stage| pod("u", stage)).into_iter().collect();
+        let mut state = cluster(pods, vec![address("10.0.0.1/24", "u")]);
+        state.apply(node(NodeReadiness::NotReady));
+        assert!(matches!(state.evaluate(&id("u"), policy(49)), PodAction::RecheckAt(_)), "{stage:?}");
+        assert!(matches!(state.evaluate(&id("u"), policy(51)), PodAction::Free(_)), "{stage:?}");
+        state.apply(lease(1, &["u"]));
+        let until = state.node_leases.runs_until(&"n1".parse().unwrap(), &id("u").uid).unwrap();
+        let fresh = Policy { now: until - Duration::from_secs(1), ..policy(0) };
+        let (fresh, expired) = (fresh, Policy { now: until + Duration::from_secs(20), ..fresh });
+        assert_eq!(state.evaluate(&id("u"), fresh), PodAction::RecheckAt(until), "{stage:?}");
+        assert!(matches!(state.evaluate(&id("u"), expired), PodAction::Free(_)), "{stage:?}");
+        // Another pod of the node does not run, and the Lease of another node says nothing.
+        state.apply(lease(2, &["other"]));
+        assert!(matches!(state.evaluate(&id("u"), policy(51)), PodAction::Free(_)), "{stage:?}");
+    }
+}
+
+#[test]
+fn a_node_that_is_out_of_service_is_not_waited_for() {
+    let mut state = cluster(vec![], vec![address("10.0.0.1/24", "u")]);
+    state.apply(node(NodeReadiness::OutOfService));
+    assert!(state.take_changes().pods.contains(&id("u")));
+    assert_eq!(state.evaluate(&id("u"), policy(0)), PodAction::Free(FreeReason::Gone));
 }
 
 #[test]
@@ -185,7 +233,7 @@ fn a_static_pod_keeps_its_addresses_without_its_mirror_pod() {
     let of_node = address_of("10.0.0.1/24", "u", "Node", AddressState::Bound);
     let mut state = cluster(vec![], vec![of_node]);
     assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None);
-    state.delete(&SlimNode { name: "n1".into(), is_ready: true });
+    state.delete(&node(NodeReadiness::Ready));
     assert!(state.take_changes().pods.contains(&id("u")));
     assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Gone), "but not its node");
 }
