@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use http::Method;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use spiderpool_api::agent::path;
+use spiderpool_api::node_lease;
 use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::poll;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
@@ -229,23 +231,48 @@ async fn a_new_leader_frees_addresses_of_pods_deleted_before_its_election() {
     controller.stop().unwrap();
 }
 
-/// On a ready node the kubelet is still stopping it, also after its grace period.
+/// On a ready node the kubelet is still stopping it, also after its grace period. On one that is not, its agent may say
+/// that the pod runs: the kubelet may have died alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminating_pod_keeps_its_address_until_its_node_is_not_ready() {
+async fn a_terminating_pod_keeps_its_address_while_its_node_or_its_agent_lives() {
     let bench = Bench::new("grace").await;
     bench.pool("p", "10.43.0.0/24", &["10.43.0.2-10.43.0.9"], &json!({}));
     bench.node("n1", true);
-    let pod = bench.pod_with_pool("p", "n1", "p");
+    let (silent, lives) = (bench.pod_with_pool("silent", "n1", "p"), bench.pod_with_pool("lives", "n1", "p"));
     let controller = controller(&bench, "a", &[]).await;
     let agent = bench.agent("n1").await;
-    add(&agent, &pod).await;
+    for pod in [&silent, &lives] {
+        add(&agent, pod).await;
+    }
     agent.kill().unwrap();
-    bench.terminate_pod_in(&pod, 1);
+    bench.terminate_pod_in(&silent, 1);
+    bench.terminate_pod_in(&lives, 1);
     let terminated = Instant::now();
     bench.until("the grace period is over", async || terminated.elapsed() > Duration::from_secs(3)).await;
-    assert_eq!(bench.held(&pod).len(), 1, "the node is ready");
+    assert_eq!((bench.held(&silent).len(), bench.held(&lives).len()), (1, 1), "the node is ready");
+
     bench.node("n1", false);
-    soon("the node is not ready, the address free", async || bench.held(&pod).is_empty()).await;
+    let node = object("node", &bench.name("n1")).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let mut renewals = 0;
+    poll::until_async("the pod of which nothing is heard is given up", Duration::from_secs(90), async || {
+        let running = [lives.uid.parse().unwrap()].into();
+        let name = bench.name("n1").parse().unwrap();
+        let renewed = Timestamp::from_second(renewals).unwrap();
+        let mut lease = serde_json::to_value(node_lease::lease(&name, &node, &running, renewed)).unwrap();
+        lease["metadata"]["namespace"] = json!(bench.namespace());
+        bench.apply(&lease);
+        renewals += 1;
+        anyhow::ensure!(bench.held(&silent).is_empty(), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(bench.held(&lives).len(), 1, "its agent says that it runs");
+    let plane = ControlPlane::shared();
+    plane.kubectl(&["delete", "node", &bench.name("n1")]).unwrap();
+    let lease = node_lease::name(&bench.name("n1").parse().unwrap());
+    plane.kubectl(&["delete", "lease", "-n", bench.namespace(), &lease]).unwrap();
+    soon("nothing runs on a node that is gone", async || bench.held(&lives).is_empty()).await;
     controller.stop().unwrap();
 }
 

@@ -177,15 +177,17 @@ impl Index<SlimNode> for ClusterState {
     }
 }
 
-/// Nothing is to be done at once: what a Lease says is looked at when something else calls for freeing an address, and
-/// again when it may have expired.
+/// A Lease that is written calls for nothing: what it says is looked at when something else calls for freeing an address,
+/// and again when it may have expired.
 impl Index<SlimLease> for ClusterState {
     fn apply(&mut self, lease: SlimLease) {
         self.node_leases.insert(lease);
     }
 
     fn delete(&mut self, lease: &SlimLease) {
-        self.node_leases.remove(lease);
+        if let Some(node) = self.node_leases.remove(lease) {
+            self.mark_node_changed(node.as_str());
+        }
     }
 
     fn reset(&mut self, leases: Vec<SlimLease>) {

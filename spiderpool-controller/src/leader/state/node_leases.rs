@@ -55,11 +55,10 @@ impl NodeLeaseIndex {
         }
     }
 
-    /// Removes a Lease: the node is ready again, or gone.
-    pub(super) fn remove(&mut self, lease: &SlimLease) {
-        if let Some(node) = &lease.node {
-            self.0.remove(node);
-        }
+    /// Removes a Lease: the node is ready again, or gone. Answers the node if its Lease was known.
+    pub(super) fn remove(&mut self, lease: &SlimLease) -> Option<NodeName> {
+        let node = lease.node.as_ref()?;
+        self.0.remove(node).map(|_| node.clone())
     }
 
     /// Only these Leases exist.

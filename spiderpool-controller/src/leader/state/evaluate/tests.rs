@@ -204,8 +204,8 @@ fn a_node_that_is_not_ready_while_its_agent_lives_loses_nothing() {
         assert!(matches!(state.evaluate(&id("u"), policy(51)), PodAction::Free(_)), "{stage:?}");
         state.apply(lease(1, &["u"]));
         let until = state.node_leases.runs_until(&"n1".parse().unwrap(), &id("u").uid).unwrap();
-        let fresh = Policy { now: until - Duration::from_secs(1), ..policy(0) };
-        let (fresh, expired) = (fresh, Policy { now: until + Duration::from_secs(20), ..fresh });
+        let fresh = Policy { now: until.checked_sub(Duration::from_secs(1)).unwrap(), ..policy(0) };
+        let expired = Policy { now: until + Duration::from_secs(20), ..fresh };
         assert_eq!(state.evaluate(&id("u"), fresh), PodAction::RecheckAt(until), "{stage:?}");
         assert!(matches!(state.evaluate(&id("u"), expired), PodAction::Free(_)), "{stage:?}");
         // Another pod of the node does not run, and the Lease of another node says nothing.
