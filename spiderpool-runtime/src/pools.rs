@@ -230,7 +230,9 @@ impl<T> PoolIndex<T> {
                 AllocationOwner::Nobody => before.resource_version == after.resource_version,
                 AllocationOwner::Ours | AllocationOwner::Upstream => true,
             };
-            let owner = if after.is_marked { AllocationOwner::Ours } else { before.owner };
+            // A mark from before a way back to upstream says nothing new.
+            let is_new_mark = after.is_marked && !before.is_marked;
+            let owner = if is_new_mark { AllocationOwner::Ours } else { before.owner };
             let is_current = before.is_current && is_same && is_owner_known;
             IndexedPool { spec: before.spec, is_current, owner, ..after }
         };

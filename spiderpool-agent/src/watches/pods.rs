@@ -34,7 +34,10 @@ impl LocalPodIndex {
         let now = Instant::now();
         match self.pods.get(&pod.name).filter(|known| known.identity == *pod) {
             // The watch is behind.
-            Some(known) => now.checked_add(known.may_run_for?),
+            Some(known) => {
+                let may_run = known.may_run_for.and_then(|time| now.checked_add(time));
+                may_run.max(self.finishes_at(&pod.uid))
+            }
             None => self.deleted.may_run_until(&pod.uid, grace, now, |at, time| at.checked_add(time)),
         }
     }
@@ -139,9 +142,10 @@ mod tests {
         assert!(end > Some(Instant::now()));
         index.reset(vec![phase("Failed")]);
         assert_eq!(index.finishes_at(&uid), end);
+        let pod = PodIdentity { name: name("a"), uid: uid.clone() };
+        assert_eq!(index.may_run_until(&pod, None), end, "the API server is ahead of the watch");
         index.delete(&phase("Failed"));
         assert_eq!(index.finishes_at(&uid), None);
-        let pod = PodIdentity { name: name("a"), uid };
         assert_eq!(index.may_run_until(&pod, None), end, "its object was deleted before that");
     }
 

@@ -1,5 +1,6 @@
 //! Whose allocations a pool has. Upstream's agents keep theirs in the pool's status alone, where our leader writes a view
-//! of ours: a pool that is not known to be served by SpiderIPAddresses and has any is upstream's.
+//! of ours: a pool that is not known to be served by SpiderIPAddresses and has any is upstream's. The mark outlives a way
+//! back to upstream, whose programs replace the status as a whole: our conditions are gone then.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
@@ -27,25 +28,34 @@ impl AllocationOwner {
         let status = object.0.as_ref().ok().and_then(|pool| pool.status.as_ref());
         let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
         let allocated = status.and_then(|status| status.allocated_ips.as_deref());
-        if is_marked(object.meta()) || conditions.iter().any(is_of_served_pool) {
+        // With the records that our leader writes there is always the condition.
+        let is_marked_and_served = is_marked(object.meta()) && conditions.iter().any(is_ready_condition);
+        if is_marked_and_served || conditions.iter().any(is_of_served_pool) {
             Self::Ours
         } else if allocated.is_some_and(has_records) {
             Self::Upstream
+        } else if is_marked(object.meta()) {
+            Self::Ours
         } else {
             Self::Nobody
         }
     }
 }
 
-/// Whether the pool's allocations are SpiderIPAddresses for sure.
+/// Whether the pool has the mark that its allocations are SpiderIPAddresses.
 pub fn is_marked(meta: &ObjectMeta) -> bool {
     let mark = meta.annotations.as_ref().and_then(|annotations| annotations.get(POOL_ALLOCATIONS));
     mark.is_some_and(|mark| mark == POOL_ALLOCATIONS_ADDRESSES)
 }
 
-/// Upstream writes no conditions. Ours on a pool that is not served have one of two reasons.
-fn is_of_served_pool(condition: &Condition) -> bool {
+/// Upstream writes no conditions.
+fn is_ready_condition(condition: &Condition) -> bool {
     condition.type_ == PoolConditionKind::Ready.as_str()
+}
+
+/// Ours on a pool that is not served have one of two reasons.
+fn is_of_served_pool(condition: &Condition) -> bool {
+    is_ready_condition(condition)
         && ![INVALID_SPEC, NOT_IMPORTED].contains(&condition.reason.as_str())
 }
 
@@ -81,7 +91,9 @@ mod tests {
             &json!({"allocatedIPs": "{\"cut"}),
             AllocationOwner::Upstream,
         );
-        check(&json!({POOL_ALLOCATIONS: POOL_ALLOCATIONS_ADDRESSES}), &used, AllocationOwner::Ours);
+        let marked = json!({POOL_ALLOCATIONS: POOL_ALLOCATIONS_ADDRESSES});
+        check(&marked, &used, AllocationOwner::Upstream);
+        check(&marked, &json!({"allocatedIPCount": 0, "totalIPCount": 9}), AllocationOwner::Ours);
         for empty in [json!(null), json!({}), json!({"allocatedIPs": "{}"}), json!({"allocatedIPs": "null"})]
         {
             check(&json!({}), &empty, AllocationOwner::Nobody);
@@ -91,20 +103,20 @@ mod tests {
     /// Its mark may be lost: the object was replaced by one of a backup.
     #[test]
     fn a_pool_that_a_leader_has_served_stays_ours() {
-        let owner = |reason: &str, expected| {
+        let owner = |annotations: Value, reason: &str, expected| {
             let ready = json!({
                 "type": "Ready", "status": "False", "reason": reason, "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             });
-            check(
-                &json!({}),
-                &json!({"allocatedIPs": r#"{"10.6.0.1":{}}"#, "conditions": [ready]}),
-                expected,
-            );
+            let status = json!({"allocatedIPs": r#"{"10.6.0.1":{}}"#, "conditions": [ready]});
+            check(&annotations, &status, expected);
         };
-        owner("Valid", AllocationOwner::Ours);
-        owner("OverlapsOlderPool", AllocationOwner::Ours);
-        owner(NOT_IMPORTED, AllocationOwner::Upstream);
-        owner(INVALID_SPEC, AllocationOwner::Upstream);
+        owner(json!({}), "Valid", AllocationOwner::Ours);
+        owner(json!({}), "OverlapsOlderPool", AllocationOwner::Ours);
+        owner(json!({}), NOT_IMPORTED, AllocationOwner::Upstream);
+        owner(json!({}), INVALID_SPEC, AllocationOwner::Upstream);
+        // Somebody has marked it: nobody uses upstream's allocations any more.
+        let marked = json!({POOL_ALLOCATIONS: POOL_ALLOCATIONS_ADDRESSES});
+        owner(marked, NOT_IMPORTED, AllocationOwner::Ours);
     }
 }

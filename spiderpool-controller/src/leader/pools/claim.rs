@@ -10,7 +10,7 @@ use spiderpool_api::annotations::{POOL_ALLOCATIONS, POOL_ALLOCATIONS_ADDRESSES};
 use spiderpool_api::crd::{FINALIZER, SpiderIPPool};
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use spiderpool_runtime::pools::{AllocationOwner, PoolObject, is_marked};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::leader::state::{LeaderFields, LeaderPool};
 use crate::patch_parameters;
@@ -36,13 +36,16 @@ impl Claim {
     }
 }
 
-/// Adds what the pool with this UID lacks, as the API server has it now.
-pub(super) async fn write(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), ApiFailure> {
+/// Adds what the pool with this UID lacks, as the API server has it now. Answers whether upstream's agents have no
+/// addresses of it: they may have begun to allocate since the watch has seen it.
+pub(super) async fn write(kube: &Kubernetes, name: &str, uid: &str) -> Result<bool, ApiFailure> {
     let pools = Api::<PoolObject>::all(kube.client());
-    let Some(pool) = kube.read(pools.get_opt(name)).await? else { return Ok(()) };
-    let meta = pool.meta();
-    let claim = Claim::new(&LeaderFields::from(&pool), AllocationOwner::of(&pool), is_marked(meta));
-    let Some(claim) = claim.filter(|_| meta.uid.as_deref() == Some(uid)) else { return Ok(()) };
+    let found = kube.read(pools.get_opt(name)).await?;
+    let Some(pool) = found.filter(|pool| pool.meta().uid.as_deref() == Some(uid)) else { return Ok(false) };
+    let (meta, owner) = (pool.meta(), AllocationOwner::of(&pool));
+    let Some(claim) = Claim::new(&LeaderFields::from(&pool), owner, is_marked(meta)) else {
+        return Ok(owner != AllocationOwner::Upstream);
+    };
     // Others' finalizers are in the list too, and upstream's agents may begin to allocate: nothing must have changed.
     let mut patch = json!({"metadata": {"resourceVersion": meta.resource_version}});
     if claim.finalizer {
@@ -56,5 +59,24 @@ pub(super) async fn write(kube: &Kubernetes, name: &str, uid: &str) -> Result<()
     let pools = Api::<SpiderIPPool>::all(kube.client());
     kube.write(pools.patch_metadata(name, &patch_parameters(), &Patch::Merge(patch))).await?;
     info!(pool = name, finalizer = claim.finalizer, mark = claim.mark, "pool claimed");
+    Ok(true)
+}
+
+/// Removes a mark that is not true any more, as the API server has the pool now: upstream's agents have allocated from it
+/// since.
+pub(super) async fn withdraw(kube: &Kubernetes, name: &str, uid: &str) -> Result<(), ApiFailure> {
+    let pools = Api::<PoolObject>::all(kube.client());
+    let is_outdated = |pool: &PoolObject| {
+        let meta = pool.meta();
+        meta.uid.as_deref() == Some(uid)
+            && is_marked(meta)
+            && AllocationOwner::of(pool) == AllocationOwner::Upstream
+    };
+    let Some(pool) = kube.read(pools.get_opt(name)).await?.filter(is_outdated) else { return Ok(()) };
+    let annotations = json!({POOL_ALLOCATIONS: null});
+    let patch = json!({"metadata": {"resourceVersion": pool.meta().resource_version, "annotations": annotations}});
+    let pools = Api::<SpiderIPPool>::all(kube.client());
+    kube.write(pools.patch_metadata(name, &patch_parameters(), &Patch::Merge(patch))).await?;
+    warn!(pool = name, "upstream's agents have allocated from the pool since it was ours, mark removed");
     Ok(())
 }

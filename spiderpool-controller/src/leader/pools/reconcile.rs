@@ -74,6 +74,10 @@ impl PoolReconciler {
     async fn write_object(&self, pool: &str) -> Result<Option<Duration>, ApiFailure> {
         // While it waits for its turn, nothing is compared: there may be thousands of addresses, each of them changing.
         let waits = self.lock_budget().remaining(pool, Instant::now());
+        if let Some(uid) = self.state.read(|state| outdated_mark(state, pool)) {
+            // Its removal comes back by the watch.
+            return claim::withdraw(&self.kube, pool, &uid).await.map(|()| None);
+        }
         let (status, version, unused, unclaimed) = self.state.read(|state| {
             let Some(known) = state.pools.get(pool) else { return (None, None, None, None) };
             let is_unused = known.extra.is_finalizing
@@ -85,8 +89,10 @@ impl PoolReconciler {
             let status = waits.is_none().then(status).flatten();
             (status, status::plan_version(known), unused, unclaimed)
         });
-        if let Some(uid) = unclaimed {
-            claim::write(&self.kube, pool, &uid).await?;
+        if let Some(uid) = unclaimed
+            && !claim::write(&self.kube, pool, &uid).await?
+        {
+            return Ok(None);
         }
         if let Some(patch) = version {
             self.patch(pool, patch, Part::Spec).await?;
@@ -166,6 +172,12 @@ impl Reconciler<PoolKey> for PoolReconciler {
             warn!(pool, %error, ?pause, "pool not written, trying again");
         }
     }
+}
+
+/// The UID of a pool that is marked as ours and has allocations of upstream's agents.
+fn outdated_mark(state: &ClusterState, pool: &str) -> Option<String> {
+    let known = state.pools.get(pool)?;
+    (known.is_marked() && known.owner() == AllocationOwner::Upstream).then(|| known.uid.clone())
 }
 
 /// Which part of a pool is written.
