@@ -38,6 +38,11 @@ impl Start {
         let _already = self.0.health.set(health);
     }
 
+    /// Waits for [`Start::done`] without limit.
+    pub(crate) async fn until_done(&self) {
+        self.0.done.wait().await;
+    }
+
     /// Waits for [`Start::done`]; the missing startup conditions if it has not come within 5 s.
     pub async fn wait(&self) -> Result<(), Starting> {
         self.wait_for(TIMEOUT).await

@@ -1,11 +1,13 @@
 //! What the agent follows on the API server.
 
 mod namespaces;
+mod own_node;
 mod pods;
 mod pool_specs;
 mod reserved;
 
 pub use namespaces::NamespaceIndex;
+pub(crate) use own_node::{OwnNode, OwnNodeIndex, WireNode, nodes};
 pub use pods::LocalPodIndex;
 pub use pool_specs::{PoolSpecs, Unreadable};
 pub use reserved::ReservedIndex;

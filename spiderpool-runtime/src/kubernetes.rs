@@ -117,7 +117,7 @@ impl Kubernetes {
         limited(request).await
     }
 
-    /// One write that does not queue behind others, for the Lease of a leader.
+    /// One write that does not queue behind others, for Leases.
     pub async fn write_unthrottled<T>(
         &self,
         request: impl Future<Output = kube::Result<T>>,

@@ -1,5 +1,6 @@
 //! The agent's watches, the probe of the API server, and the first listing of the node's addresses.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +11,18 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_api::pod::PodObject;
-use spiderpool_core::names::NodeName;
 use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::kubernetes::Kubernetes;
+use spiderpool_runtime::watch::reduced;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 use crate::agent::Agent;
+use crate::config::Environment;
 use crate::destinations::ClusterCidrs;
 use crate::ipam::Indexes;
-use crate::watches::{CoordinatorIndex, Index, Shared, follow};
+use crate::node_lease::NodeLease;
+use crate::watches::{CoordinatorIndex, Index, OwnNode, OwnNodeIndex, Shared, WireNode, follow, nodes};
 
 type Task = tokio::task::JoinHandle<()>;
 
@@ -31,11 +34,12 @@ pub(super) fn start(
     agent: &Arc<Agent>,
     kube: &Kubernetes,
     indexes: &Indexes,
-    node: &NodeName,
+    environment: &Environment,
     health: &Health,
     shutdown: &CancellationToken,
 ) -> Vec<Task> {
     let client = kube.client();
+    let node = &environment.node_name;
     let of_node = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     let pods = Watch::new("watch of pods", health, shutdown);
     let namespaces = Watch::new("watch of namespaces", health, shutdown);
@@ -62,7 +66,7 @@ pub(super) fn start(
         watcher(Api::<PartialObjectMeta<SpiderIPPool>>::all(client.clone()), watcher::Config::default());
     let namespace_events =
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default());
-    vec![
+    let mut tasks = vec![
         pods.start(watcher(Api::<PodObject>::all(client.clone()), of_node), &indexes.pods, on_pods),
         namespaces.start(namespace_events, &indexes.namespaces, || {}),
         pools.start(pool_events, &indexes.pools, on_pools),
@@ -82,6 +86,45 @@ pub(super) fn start(
             health.condition("addresses of the node", Scope::Startup),
             shutdown.clone(),
         )),
+    ];
+    tasks.extend(keep_node_lease(agent, kube, environment, health, shutdown));
+    tasks
+}
+
+/// Follows the agent's own Node, and keeps its Lease.
+fn keep_node_lease(
+    agent: &Arc<Agent>,
+    kube: &Kubernetes,
+    environment: &Environment,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> [Task; 2] {
+    let node = &environment.node_name;
+    let name = "watch of the own node";
+    // No request needs it.
+    let synced = health.condition(name, Scope::Readiness);
+    let of_itself = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let events = reduced(watcher(nodes(kube.client()), of_itself), |node: WireNode| OwnNode::from(node));
+    let (index, (sender, own_node)) = (Shared::<OwnNodeIndex>::default(), tokio::sync::watch::channel(None));
+    let on_change = {
+        let index = index.clone();
+        move || {
+            let now = index.read(OwnNodeIndex::get);
+            // Kubelets write their Node every few seconds.
+            sender.send_if_modified(|known| mem::replace(known, now.clone()) != now);
+        }
+    };
+    let lease =
+        NodeLease::new(kube.clone(), Arc::clone(&agent.ipam), node.clone(), &environment.pod_namespace);
+    let (start, ended) = (agent.start.clone(), shutdown.clone());
+    let keep = async move {
+        if ended.run_until_cancelled(start.until_done()).await.is_some() {
+            Box::pin(lease.run(own_node, ended)).await;
+        }
+    };
+    [
+        Watch { name, synced, shutdown: shutdown.clone() }.start(events, &index, on_change),
+        tokio::spawn(keep.instrument(info_span!("node lease"))),
     ]
 }
 

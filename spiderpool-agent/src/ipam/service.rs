@@ -1,6 +1,6 @@
 //! The parts of address management, put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -161,6 +161,11 @@ impl Ipam {
     pub fn pools_of_addresses(&self, pod: &PodUid) -> BTreeMap<IpAddr, PoolName> {
         let held = self.allocator.holdings().read(|index| index.of_pod(pod));
         held.iter().map(|object| (object.holding.ip(), object.holding.pool.clone())).collect()
+    }
+
+    /// The node's pods that hold addresses, or may do so by a request whose outcome is not known.
+    pub(crate) fn pods_with_addresses(&self) -> BTreeSet<PodUid> {
+        self.allocator.owners().iter().map(|owner| owner.pod.uid.clone()).collect()
     }
 
     /// The specs of pools.

@@ -14,6 +14,7 @@ use spiderpool_net::netns::{NetNs, NetNsError};
 use thiserror::Error;
 
 use super::record::PodRecord;
+use crate::processes;
 
 /// A pod's network namespace cannot be read or changed.
 #[derive(Debug, Error)]
@@ -63,10 +64,7 @@ fn locate(path: &Path, wanted: NetnsIdentity, descriptor: Option<&Path>) -> Resu
 
 /// Of each process that can be seen. Reading them needs `SYS_PTRACE`, because containers have other capabilities.
 fn namespaces_of_processes() -> impl Iterator<Item = PathBuf> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes =
-        processes.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
-    processes.map(|entry| entry.path().join("ns/net"))
+    processes::folders().into_iter().flatten().map(|folder| folder.join("ns/net"))
 }
 
 /// The pod's namespace, if it is still the one that was registered. Path and inode may both have come again for a
