@@ -2,16 +2,21 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
+use spiderpool_api::node_lease;
 use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::{poll, process, tools};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const NAMESPACE: &str = "spiderpool";
+/// By which the controller's replicas elect a leader.
+const LEADER: &str = "spiderpool-controller-leases";
 const POLICIES: [&str; 2] = ["templates/admission/policies.yaml", "templates/agent/rbac.yaml"];
 
 /// The control plane with the policies in force, an agent's pod on each of two nodes, and the token of each.
@@ -34,9 +39,11 @@ impl Bench {
         let bench = Self { plane, agents };
         // The API server takes policies up a moment after they are written.
         poll::until("policies in force", LIMIT, || {
-            for (kind, object) in
-                [("address", address("203.0.113.1", "node-b")), ("endpoint", endpoint("probe", "node-b"))]
-            {
+            for (kind, object) in [
+                ("address", address("203.0.113.1", "node-b")),
+                ("endpoint", endpoint("probe", "node-b")),
+                ("Lease", lease("node-b")),
+            ] {
                 let refused = bench.agent(0, &["create", "--dry-run=server", "-f", "-"], &object);
                 anyhow::ensure!(refused.is_err(), "an agent may write another node's {kind}");
             }
@@ -114,6 +121,14 @@ fn endpoint(name: &str, node: &str) -> String {
         "status": {"current": {"uid": "u", "node": node, "ips": []}, "ownerControllerType": "Pod", "ownerControllerName": name},
     })
     .to_string()
+}
+
+/// As the agent of `node` writes it.
+fn lease(node: &str) -> String {
+    let now = Timestamp::now();
+    let mut lease = node_lease::lease(&node.parse().unwrap(), "u", &BTreeSet::new(), now);
+    lease.metadata.namespace = Some(NAMESPACE.to_owned());
+    serde_json::to_string(&lease).unwrap()
 }
 
 const CREATE: [&str; 3] = ["create", "-f", "-"];
@@ -201,6 +216,54 @@ fn an_agents_token_writes_endpoints_of_its_own_node() {
     bench.agent(0, &["delete", "se", "own", "-n", "default"], "").unwrap();
 }
 
+/// Another node's would keep or free that node's addresses, and the leader's would end its lead.
+#[test]
+fn an_agents_token_writes_the_lease_of_its_own_node_alone() {
+    let bench = Bench::start();
+    let (own, other) = (lease("node-a"), lease("node-b"));
+    let foreign = "the agent of node node-a may not write Lease spiderpool-agent.node-b";
+    bench.agent(0, &CREATE, &own).unwrap();
+    bench.agent(0, &["replace", "-f", "-"], &with_version(&bench, "node-a")).unwrap();
+    bench.refused(0, &CREATE, &other, foreign);
+    bench.agent(1, &CREATE, &other).unwrap();
+    bench.refused(0, &["replace", "-f", "-"], &with_version(&bench, "node-b"), foreign);
+    bench.refused(0, &of_namespace(&["delete", "lease", "spiderpool-agent.node-b"]), "", foreign);
+    // The name is what counts.
+    let renamed = other.replace("spiderpool-agent.node-b", "spiderpool-agent.node-a");
+    assert!(node_lease::node(&serde_json::from_str(&renamed).unwrap()).is_none());
+    let generated =
+        own.replace(r#""name":"spiderpool-agent.node-a""#, r#""generateName":"spiderpool-agent.node-""#);
+    assert_ne!(generated, own);
+    bench.refused(0, &CREATE, &generated, "may not write Lease spiderpool-agent.node-");
+
+    let leader = own.replace("spiderpool-agent.node-a", LEADER);
+    bench.refused(0, &CREATE, &leader, &format!("may not write Lease {LEADER}"));
+    bench.plane.kubectl_with_input(&CREATE, &leader).unwrap();
+    bench.refused(
+        0,
+        &of_namespace(&["delete", "lease", LEADER]),
+        "",
+        &format!("may not write Lease {LEADER}"),
+    );
+    // No policy, but no right either.
+    let elsewhere = own.replace(&format!(r#""namespace":"{NAMESPACE}""#), r#""namespace":"default""#);
+    bench.refused(0, &CREATE, &elsewhere, "cannot create resource \"leases\"");
+
+    bench.agent(0, &of_namespace(&["delete", "lease", "spiderpool-agent.node-a"]), "").unwrap();
+    bench.agent(1, &of_namespace(&["delete", "lease", "spiderpool-agent.node-b"]), "").unwrap();
+    bench.plane.kubectl(&of_namespace(&["delete", "lease", LEADER])).unwrap();
+}
+
+fn of_namespace<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [arguments, &["-n", NAMESPACE]].concat()
+}
+
+/// A node's Lease as it is, for a replacement.
+fn with_version(bench: &Bench, node: &str) -> String {
+    let name = format!("spiderpool-agent.{node}");
+    bench.plane.kubectl(&of_namespace(&["get", "lease", &name, "-o", "json"])).unwrap()
+}
+
 /// A token that somebody made of the service account is bound to no pod.
 #[test]
 fn a_token_without_a_node_writes_nothing() {
@@ -208,4 +271,5 @@ fn a_token_without_a_node_writes_nothing() {
     let token = bench.plane.kubectl(&["create", "token", "spiderpool-agent", "-n", NAMESPACE]).unwrap();
     bench.agents[0] = token.trim().to_owned();
     bench.refused(0, &CREATE, &address("198.51.100.20", "node-a"), "the agent's token names no node");
+    bench.refused(0, &CREATE, &lease("node-c"), "the agent's token names no node");
 }

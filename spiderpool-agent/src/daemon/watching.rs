@@ -100,7 +100,7 @@ fn keep_node_lease(
     shutdown: &CancellationToken,
 ) -> [Task; 2] {
     let node = &environment.node_name;
-    let name = "watch of the own node";
+    let name = "watch of the node";
     // No request needs it.
     let synced = health.condition(name, Scope::Readiness);
     let of_itself = watcher::Config::default().fields(&format!("metadata.name={node}"));

@@ -10,6 +10,8 @@ use crate::render::{containers, find, objects, parse, pods, title};
 const AGENT_RIGHTS: &str = include_str!("../../src/control_plane/agent_rights.yaml");
 /// What controllers have in the tests.
 const CONTROLLER_RIGHTS: &str = include_str!("../../src/standalone_controller/rights.yaml");
+/// Kubernetes 1.30 and later.
+const WITH_POLICIES: &str = "--api-versions=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy";
 
 fn roles(objects: &[Value]) -> impl Iterator<Item = &Value> {
     objects.iter().filter(|o| o["kind"] == "ClusterRole" || o["kind"] == "Role")
@@ -48,36 +50,54 @@ fn only_the_uninstallation_may_delete_definitions() {
     }
 }
 
-/// Else the tests would show an agent at work that no user has.
-#[test]
-fn agents_have_the_rights_that_the_tests_give_them() {
-    let tested = parse(AGENT_RIGHTS);
-    let rendered = objects(&[]);
-    let rules = |objects: &[Value]| find(objects, "ClusterRole", "spiderpool-agent")["rules"].clone();
-    assert_eq!(rules(&rendered), rules(&tested));
-}
-
-/// What the tests give in one role, the chart gives where it is needed: leases in the release's namespace, kubeadm's
-/// ConfigMap in its own.
-#[test]
-fn controllers_have_the_rights_that_the_tests_give_them() {
-    let granted = |rules: &mut BTreeSet<String>, role: &Value| {
-        for rule in role["rules"].as_array().unwrap() {
+/// What roles grant, a line for each verb on each resource.
+fn granted(objects: &[Value], roles: &[(&str, &str)]) -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    for (kind, name) in roles {
+        for rule in find(objects, kind, name)["rules"].as_array().unwrap() {
             for (resource, verb) in product(&rule["resources"], &rule["verbs"]) {
-                rules.insert(format!("{} {resource} {verb}", rule["apiGroups"]));
+                lines.insert(format!("{} {resource} {verb}", rule["apiGroups"]));
             }
         }
-    };
-    let (mut tested, mut rendered) = (BTreeSet::new(), BTreeSet::new());
-    granted(&mut tested, find(&parse(CONTROLLER_RIGHTS), "ClusterRole", "spiderpool-controller"));
-    let objects = objects(&[]);
-    for (kind, name) in [
-        ("ClusterRole", "spiderpool-controller"),
-        ("Role", "spiderpool-controller"),
-        ("Role", "spiderpool-controller-cidrs"),
-    ] {
-        granted(&mut rendered, find(&objects, kind, name));
     }
+    lines
+}
+
+/// Else the tests would show an agent at work that no user has. What the tests give in one role, the chart gives where it is
+/// needed: leases in the release's namespace.
+#[test]
+fn agents_have_the_rights_that_the_tests_give_them() {
+    let role = ("ClusterRole", "spiderpool-agent");
+    let tested = granted(&parse(AGENT_RIGHTS), &[role]);
+    let rendered = objects(&[WITH_POLICIES]);
+    assert_eq!(granted(&rendered, &[role, ("Role", "spiderpool-agent")]), tested);
+}
+
+/// Without a policy an agent could write the leader's Lease.
+#[test]
+fn agents_have_rights_on_leases_only_where_a_policy_binds_them_to_their_own() {
+    let writes_leases = |objects: &[Value]| {
+        roles(objects).any(|role| {
+            role["metadata"]["name"] == "spiderpool-agent" && role["rules"].to_string().contains("leases")
+        })
+    };
+    let policies = |objects: &[Value]| {
+        let names = objects.iter().filter(|o| o["kind"] == "ValidatingAdmissionPolicy").map(title);
+        names.collect::<BTreeSet<_>>()
+    };
+    let (with, without) = (objects(&[WITH_POLICIES]), objects(&[]));
+    assert!(policies(&with).contains("ValidatingAdmissionPolicy spiderpool-agent-leases"));
+    assert!(policies(&without).is_empty());
+    assert_eq!((writes_leases(&with), writes_leases(&without)), (true, false));
+}
+
+/// Leases in the release's namespace, kubeadm's ConfigMap in its own.
+#[test]
+fn controllers_have_the_rights_that_the_tests_give_them() {
+    let cluster_role = ("ClusterRole", "spiderpool-controller");
+    let tested = granted(&parse(CONTROLLER_RIGHTS), &[cluster_role]);
+    let namespaced = [("Role", "spiderpool-controller"), ("Role", "spiderpool-controller-cidrs")];
+    let rendered = granted(&objects(&[]), &[&[cluster_role][..], &namespaced].concat());
     assert_eq!(rendered, tested);
 }
 
