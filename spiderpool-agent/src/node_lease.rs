@@ -1,8 +1,6 @@
 //! Says by a Lease that pods run although the API server takes their node for dead: its kubelet may have stopped while the
 //! containers go on. What the Lease says is in `spiderpool_api::node_lease`.
 
-mod cgroup;
-mod running_pods;
 mod store;
 
 use std::io;
@@ -22,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::ipam::Ipam;
+use crate::processes::running_pods;
 use crate::watches::OwnNode;
 use store::LeaseStore;
 
@@ -118,7 +117,7 @@ impl NodeLease {
 
     async fn renew(&mut self, node: &OwnNode) -> Result<(), LeaseError> {
         let holders = self.ipam.pods_with_addresses();
-        let running = tokio::task::spawn_blocking(move || running_pods::running_pods(&holders));
+        let running = tokio::task::spawn_blocking(move || running_pods(&holders));
         let running = running.await.map_err(io::Error::from)??;
         let lease = node_lease::lease(&self.node, &node.uid, &running, Timestamp::now());
         self.store.write(&lease).await.map_err(LeaseError::Write)?;

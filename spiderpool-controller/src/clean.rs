@@ -18,6 +18,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::DeleteParams;
+use spiderpool_api::node_lease;
 use spiderpool_runtime::environment::{required, seconds, trimmed};
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes, Preconditions};
 use spiderpool_runtime::leader::{self, ElectionConfig, Timing};
@@ -130,6 +131,8 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
     cleaner.record("the addresses", kept.map(|_| ()));
     let outcome = cleaner.remove_crds(keep_addresses).await;
     cleaner.record("the CRDs", outcome);
+    let outcome = cleaner.remove_node_leases().await;
+    cleaner.record("the leases of nodes", outcome);
     let outcome = cleaner.remove_job(&clean.init_name).await;
     cleaner.record("the init Job", outcome);
     let outcome = cleaner.remove_lease().await;
@@ -149,6 +152,16 @@ impl Cleaner {
         }
         let jobs = Api::<Job>::namespaced(self.kube.client(), &self.namespace);
         ignore_not_found(self.kube.write(jobs.delete(name, &DeleteParams::background())).await)?;
+        Ok(())
+    }
+
+    /// Of nodes that are not ready: their agents may run on.
+    async fn remove_node_leases(&self) -> anyhow::Result<()> {
+        let leases = Api::<Lease>::namespaced(self.kube.client(), &self.namespace);
+        let of_node = |lease: Lease| node_lease::node(&lease).map(|_| lease.metadata);
+        for meta in self.kube.pages(&leases, of_node).await?.into_iter().flatten() {
+            self.kube.delete(&leases, &Preconditions::from_meta(&meta).at_any_version()).await?;
+        }
         Ok(())
     }
 

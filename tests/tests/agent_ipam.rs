@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::ensure;
 use futures::future::join_all;
@@ -422,7 +423,7 @@ async fn a_pool_that_grows_is_not_exhausted_any_more() {
     agent.ask(Method::POST, path::IP, &one.add("eth0", "c1")).await.unwrap().ok().unwrap();
     failure(&agent, &two.add("eth0", "c2"), "all IP addresses used out").await;
     bench.pool("p", "10.19.0.0/24", &["10.19.0.2-10.19.0.3"], &json!({}));
-    poll::until_async("the new address", std::time::Duration::from_secs(2), || async {
+    poll::until_async("the new address", Duration::from_secs(2), || async {
         agent.ask(Method::POST, path::IP, &two.add("eth0", "c2")).await?.ok()
     })
     .await
@@ -510,6 +511,18 @@ async fn a_del_of_a_live_pod_detaches_and_its_end_under_any_restart_policy_frees
     let (pod, other) = (bench.pod_with_pool("pod", "n1", "p"), bench.pod_with_pool("other", "n1", "p"));
     let agent = bench.agent("n1").await;
     let first = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    // None of its containers has run: its sandboxes fail, one after the other.
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    assert_eq!(bench.held(&pod)[0]["spec"]["containerID"], json!("c1"), "nothing is written");
+    for pod in [&pod, &other] {
+        bench.run_pod(pod);
+    }
+    bench
+        .until("the agent knows that it runs", async || {
+            agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+            bench.held(&pod)[0]["spec"].get("containerID").is_none()
+        })
+        .await;
     agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
     let detached = bench.held(&pod)[0]["spec"].clone();
     assert!(detached.get("containerID").is_none() && detached["detached"] == json!(true), "{detached}");
@@ -527,6 +540,43 @@ async fn a_del_of_a_live_pod_detaches_and_its_end_under_any_restart_policy_frees
     assert_eq!(bench.held(&other).len(), 1);
     bench.fail_pod(&other, "Terminated");
     bench.until("the address is free", async || bench.held(&other).is_empty()).await;
+    agent.stop().unwrap();
+}
+
+/// As the dynamic networks controller of Multus does it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unplugged_nic_loses_its_address_and_its_entry_in_the_endpoint() {
+    let bench = Bench::new("unplug").await;
+    bench.pool("a", "10.135.0.0/24", &["10.135.0.1-10.135.0.9"], &json!({}));
+    bench.pool("b", "10.136.0.0/24", &["10.136.0.1-10.136.0.9"], &json!({}));
+    let pools = json!([
+        {"interface": "eth0", "ipv4": [bench.name("a")]}, {"interface": "net1", "ipv4": [bench.name("b")]},
+    ]);
+    let pod = bench.pod("p", "n1", &[("ipam.spidernet.io/ippools", &pools.to_string())]);
+    let agent = bench.agent("n1").await;
+    for nic in ["eth0", "net1"] {
+        agent.ask(Method::POST, path::IP, &pod.add(nic, "c1")).await.unwrap().ok().unwrap();
+    }
+    bench.endpoint(&pod).await;
+    bench.run_pod(&pod);
+    bench
+        .until("the agent knows that it runs", async || {
+            agent.ask(Method::DELETE, path::IP, &pod.del("net1", "c1")).await.unwrap().ok().unwrap();
+            bench.held(&pod).iter().any(|held| held["spec"]["detached"] == json!(true))
+        })
+        .await;
+    // An ADD is waited for for a minute.
+    poll::until_async("the address of net1 is free", Duration::from_secs(100), async || {
+        let nics: Vec<_> = bench.held(&pod).iter().map(|held| held["spec"]["interface"].clone()).collect();
+        anyhow::ensure!(nics == [json!("eth0")], "held for {nics:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let endpoint = bench.endpoint(&pod).await;
+    let nics =
+        endpoint["status"]["current"]["ips"].as_array().unwrap().iter().map(|ip| ip["interface"].clone());
+    assert_eq!(nics.collect::<Vec<_>>(), [json!("eth0")]);
     agent.stop().unwrap();
 }
 

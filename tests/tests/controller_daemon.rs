@@ -112,6 +112,7 @@ async fn a_leader_that_loses_its_lease_stops_and_leads_again_when_it_expires() {
 async fn status_and_bitmaps_are_right_after_a_hundred_addresses() {
     let bench = Bench::new("views").await;
     bench.pool("p", "10.40.0.0/16", &["10.40.0.2-10.40.3.255"], &json!({}));
+    let begun = Instant::now();
     let controller = controller(&bench, "a", &[]).await;
     let agent = bench.agent("n1").await;
     let annotations = bench.pool_annotation("p");
@@ -129,19 +130,25 @@ async fn status_and_bitmaps_are_right_after_a_hundred_addresses() {
     let records: Vec<_> = expected.iter().map(|(ip, record)| format!("{ip:?}:{record}")).collect();
     let text = format!("{{{}}}", records.join(","));
     let name = bench.name("p");
-    soon("the status names them all", async || {
-        let mut status = object("spiderippool", &name).unwrap()["status"].clone();
-        status.as_object_mut().map(|status| status.remove("conditions"));
-        status == json!({"allocatedIPs": text, "allocatedIPCount": 100, "totalIPCount": 1022})
-    })
-    .await;
+    // Pools of other tests have their turns too.
+    bench
+        .until("the status names them all", async || {
+            let mut status = object("spiderippool", &name).unwrap()["status"].clone();
+            status.as_object_mut().map(|status| status.remove("conditions"));
+            status == json!({"allocatedIPs": text, "allocatedIPCount": 100, "totalIPCount": 1022})
+        })
+        .await;
     assert_eq!(object("spiderippool", &name).unwrap()["spec"]["ipVersion"], json!(4));
     let block = format!("{name}.10.40.0.0");
     soon("the bitmap too", async || {
         object("spiderippoolusage", &block).is_some_and(|usage| usage["spec"]["inUse"] == json!(100))
     })
     .await;
-    assert!(controller.metric("spiderpool_controller_pool_status_writes_total").await.unwrap() < 60.0);
+    let writes = controller.metric("spiderpool_controller_pool_status_writes_total").await.unwrap();
+    assert!(
+        writes <= 2.0 * begun.elapsed().as_secs_f64() + 1.0,
+        "more than two a second, of all pools: {writes}"
+    );
 
     // Without addresses in use there are neither records nor bitmaps.
     for pod in &pods {

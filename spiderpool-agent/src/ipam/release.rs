@@ -83,9 +83,11 @@ impl Releaser {
         let is_used = |holding: &Holding| {
             holding.container_id.as_ref() == Some(&args.container_id) && holding.nic == args.if_name
         };
-        if found.as_ref().is_some_and(|found| found.identity == *pod && found.stage == PodStage::Alive) {
-            // An ADD whose outcome is unknown stays so: the next one repeats it.
-            return self.detach(pod, is_used).await;
+        let alive = found.as_ref().filter(|found| found.identity == *pod && found.stage == PodStage::Alive);
+        if let Some(alive) = alive {
+            // An ADD whose outcome is unknown stays so: the next one repeats it. Only of a pod that runs a NIC may have been
+            // unplugged: a pod whose sandboxes fail, one after the other, costs no writes here.
+            return if alive.has_running { self.detach(pod, is_used).await } else { Ok(()) };
         }
         let evidence = evidence(found.as_deref(), SandboxState::TornDown, None, None);
         let is_freed =

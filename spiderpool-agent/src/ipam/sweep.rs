@@ -2,10 +2,11 @@
 //! of NICs that were unplugged. It never takes an
 //! address from a pod in its grace period: the runtime's DEL says when that pod's network is down.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use backon::{BackoffBuilder as _, Retryable as _};
 use spiderpool_api::crd::EndpointIp;
 use spiderpool_api::endpoint::{self, Record};
@@ -15,7 +16,7 @@ use spiderpool_core::ipam::release::{
     plan_release,
 };
 use spiderpool_core::ipam::{Holding, Owner, PodAnnotations, PoolTable};
-use spiderpool_core::names::{PodIdentity, PodName, PoolName};
+use spiderpool_core::names::{PodIdentity, PodName, PodUid, PoolName};
 use spiderpool_runtime::backoff;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -27,12 +28,15 @@ use super::keyed_mutex::KeyedMutex;
 use super::pods::Pods;
 use super::release::{Releaser, evidence, is_freed};
 use super::workloads::Workloads;
+use crate::processes::running_pods;
 use crate::watches::{LocalPodIndex, Pod, PoolIndex, PoolSpecs, Shared};
 
 /// A pod that has just gone is left to the runtime's DEL for this long.
 const SWEEP_DELAY: Duration = Duration::from_secs(5);
 /// What the watch does not call running is looked at this often.
 const INTERVAL: Duration = Duration::from_mins(3);
+/// A pod that has processes although it should have ended is looked at this often.
+const RUNNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a sweep of several pods left to be done.
 #[derive(Debug, Default)]
@@ -79,6 +83,7 @@ impl Sweeper {
     /// Wants [`Sweeper::load`] and synced watches.
     pub(super) async fn run(&self, shutdown: &CancellationToken) {
         let mut owners = self.allocator.owners();
+        let mut detached_until = None;
         let mut pauses = backoff::exponential().build();
         while !shutdown.is_cancelled() {
             let SweepOutcome { failed, waits_until } = self.sweep_pods(&owners, shutdown).await;
@@ -88,7 +93,7 @@ impl Sweeper {
                 pauses = backoff::exponential().build();
                 INTERVAL
             };
-            let pause = waits_until.map_or(pause, |until| {
+            let pause = waits_until.into_iter().chain(detached_until).min().map_or(pause, |until| {
                 pause.min(until.saturating_duration_since(Instant::now()).max(backoff::MIN_PAUSE))
             });
             tokio::select! {
@@ -101,23 +106,40 @@ impl Sweeper {
                 }
             }
             owners = self.allocator.owners();
-            let holdings = self.allocator.holdings();
-            self.pods.watched().read(|pods| {
-                holdings.read(|held| {
-                    owners.retain(|owner| held.has_detached(&owner.pod.uid) || !is_running(pods, &owner.pod));
-                });
-            });
+            detached_until = self.retain_ended(&mut owners, Instant::now());
             self.pools.read(|pools| self.allocator.forget_pools(|name| pools.get(name.as_str()).is_some()));
         }
     }
 
+    /// Leaves out the pods that run, as the watch has them; of those whose NICs are detached it is asked when an ADD
+    /// would have followed. Answers when that is the case next.
+    fn retain_ended(&self, owners: &mut Vec<Arc<Owner>>, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        self.pods.watched().read(|pods| {
+            self.allocator.holdings().read(|held| {
+                owners.retain(|owner| {
+                    if !is_running(pods, &owner.pod) {
+                        return true;
+                    }
+                    let since = held.last_detached(&owner.pod.uid);
+                    let settled = since.and_then(|since| since.checked_add(REATTACH_TIME));
+                    let waits = settled.filter(|settled| now < *settled);
+                    next = waits.into_iter().chain(next).min();
+                    settled.is_some() && waits.is_none()
+                });
+            });
+        });
+        next
+    }
+
     async fn sweep_pods(&self, owners: &[Arc<Owner>], shutdown: &CancellationToken) -> SweepOutcome {
         let mut outcome = SweepOutcome::default();
+        let mut running = None;
         for owner in owners {
             if shutdown.is_cancelled() {
                 break;
             }
-            match self.sweep_pod(owner).await {
+            match self.sweep_pod(owner, &mut running).await {
                 Ok(None) => {}
                 Ok(Some(until)) => {
                     let earliest = outcome.waits_until.map_or(until, |known| known.min(until));
@@ -132,8 +154,13 @@ impl Sweeper {
         outcome
     }
 
-    /// When the pod is to be swept again, if nothing changes before.
-    async fn sweep_pod(&self, owner: &Owner) -> anyhow::Result<Option<Instant>> {
+    /// When the pod is to be swept again, if nothing changes before. `running` are the pods that have processes, once
+    /// they have been read.
+    async fn sweep_pod(
+        &self,
+        owner: &Owner,
+        running: &mut Option<BTreeSet<PodUid>>,
+    ) -> anyhow::Result<Option<Instant>> {
         let pod = &owner.pod;
         let _lock = self.pod_locks.lock(pod.name.clone()).await;
         let found = self.pods.read(&pod.name).await?;
@@ -145,10 +172,22 @@ impl Sweeper {
             evidence(found.as_deref(), sandbox, may_run_until, finishes_at)
         };
         let policy = ReleasePolicy::default();
-        let plan = |holding: &Holding| plan_release(holding, &at(self.sandbox(holding)), policy);
-        let mut plans: Vec<_> = held.iter().map(|object| plan(&object.holding)).collect();
-        // It may hold what a request of unknown outcome has made.
-        plans.push(plan_owner_release(owner, &at(SandboxState::Unknown), policy));
+        let plan =
+            |holding: &Holding, unseen| plan_release(holding, &at(self.sandbox(holding, unseen)), policy);
+        let review = |unseen| {
+            let mut plans: Vec<_> = held.iter().map(|object| plan(&object.holding, unseen)).collect();
+            // It may hold what a request of unknown outcome has made.
+            plans.push(plan_owner_release(owner, &at(unseen), policy));
+            plans
+        };
+        let mut unseen = SandboxState::Unknown;
+        let mut plans = review(unseen);
+        if plans.iter().any(|plan| is_freed(*plan)) && self.has_processes(&pod.uid, running).await? {
+            // Its kubelet may have died.
+            unseen = SandboxState::Running { until: Instant::now() + RUNNING_INTERVAL };
+            plans = review(unseen);
+        }
+        let plan = |holding: &Holding| plan(holding, unseen);
         let reason = plans.iter().find_map(|plan| match plan {
             Disposition::Free(reason) => Some(*reason),
             _ => None,
@@ -176,6 +215,7 @@ impl Sweeper {
             Disposition::Leave(
                 LeaveReason::MayRun { until }
                 | LeaveReason::Detached { until }
+                | LeaveReason::Running { until }
                 | LeaveReason::Terminating { grace_end: Some(until) },
             ) => Some(*until),
             _ => None,
@@ -185,11 +225,26 @@ impl Sweeper {
         Ok(until)
     }
 
-    /// The sandbox that uses an address, by its object.
-    fn sandbox(&self, holding: &Holding) -> SandboxState<Instant> {
+    /// Whether the pod has processes on this node, by a reading for all pods that hold something.
+    async fn has_processes(
+        &self,
+        uid: &PodUid,
+        running: &mut Option<BTreeSet<PodUid>>,
+    ) -> anyhow::Result<bool> {
+        if let Some(running) = running {
+            return Ok(running.contains(uid));
+        }
+        let holders = self.allocator.owners().iter().map(|owner| owner.pod.uid.clone()).collect();
+        let reading = tokio::task::spawn_blocking(move || running_pods(&holders));
+        let found = reading.await?.context("processes of the node cannot be read")?;
+        Ok(running.insert(found).contains(uid))
+    }
+
+    /// The sandbox that uses an address, by its object; `unseen` if that names one.
+    fn sandbox(&self, holding: &Holding, unseen: SandboxState<Instant>) -> SandboxState<Instant> {
         match self.allocator.holdings().read(|index| index.detached_since(holding.ip())) {
             Some(since) => SandboxState::Detached { settled: since.checked_add(REATTACH_TIME) },
-            None => SandboxState::Unknown,
+            None => unseen,
         }
     }
 

@@ -55,8 +55,7 @@ fn is_ready_condition(condition: &Condition) -> bool {
 
 /// Ours on a pool that is not served have one of two reasons.
 fn is_of_served_pool(condition: &Condition) -> bool {
-    is_ready_condition(condition)
-        && ![INVALID_SPEC, NOT_IMPORTED].contains(&condition.reason.as_str())
+    is_ready_condition(condition) && ![INVALID_SPEC, NOT_IMPORTED].contains(&condition.reason.as_str())
 }
 
 /// What cannot be read is not known to be nothing.

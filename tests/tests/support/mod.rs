@@ -149,12 +149,15 @@ impl<'a> Bench<'a> {
         self.wait(self.create_pods(vec![object])).remove(0)
     }
 
+    /// Its kubelet says that its container runs.
+    pub(crate) fn run_pod(&self, pod: &TestPod) {
+        let running = container(&json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}));
+        self.pod_status(pod, &json!({"phase": "Running", "containerStatuses": running}));
+    }
+
     /// As a kubelet ends it: first it says that nothing of the pod runs, then it deletes it.
     pub(crate) fn delete_pod(&self, pod: &TestPod) {
-        let ended = json!([{
-            "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": 143}},
-        }]);
+        let ended = container(&json!({"terminated": {"exitCode": 143}}));
         self.pod_status(pod, &json!({"phase": "Failed", "containerStatuses": ended}));
         self.force_delete_pod(pod);
     }
@@ -320,4 +323,9 @@ async fn refused(agent: &StandaloneAgent, add: &Value, status: u16, part: &str) 
     let answer = agent.ask(http::Method::POST, spiderpool_api::agent::path::IP, add).await.unwrap();
     assert_eq!(answer.status, status, "{answer:?}");
     assert!(answer.failure().contains(part), "{part:?} is not in {answer:?}");
+}
+
+/// The status of a pod's only container.
+fn container(state: &Value) -> Value {
+    json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}])
 }

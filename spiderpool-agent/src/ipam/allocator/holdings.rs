@@ -106,6 +106,12 @@ impl HoldingIndex {
         self.by_pod.get(uid).into_iter().flatten().any(|ip| self.detached.contains_key(ip))
     }
 
+    /// Since when the last of the pod's detached NICs is; `None` if none is.
+    pub(crate) fn last_detached(&self, uid: &PodUid) -> Option<Instant> {
+        let addresses = self.by_pod.get(uid).into_iter().flatten();
+        addresses.filter_map(|ip| self.detached.get(ip)).max().copied()
+    }
+
     /// The UIDs under which a pod of this name holds something for this sandbox.
     pub(crate) fn uids(&self, pod: &PodName, container_id: &ContainerId) -> BTreeSet<PodUid> {
         let holdings = self.by_ip.values().map(|object| &object.holding);
@@ -175,6 +181,7 @@ mod tests {
         let since = index.detached_since(ip);
         index.apply(object("10.0.0.1/24", "a", ""));
         assert!(since.is_some() && index.detached_since(ip) == since && index.has_detached(&uid("a")));
+        assert_eq!(index.last_detached(&uid("a")), since);
         index.apply(object("10.0.0.1/24", "a", "c2"));
         assert_eq!(index.detached_since(ip), None);
         index.apply(object("10.0.0.1/24", "a", ""));

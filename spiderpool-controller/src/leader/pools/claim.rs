@@ -74,7 +74,8 @@ pub(super) async fn withdraw(kube: &Kubernetes, name: &str, uid: &str) -> Result
     };
     let Some(pool) = kube.read(pools.get_opt(name)).await?.filter(is_outdated) else { return Ok(()) };
     let annotations = json!({POOL_ALLOCATIONS: null});
-    let patch = json!({"metadata": {"resourceVersion": pool.meta().resource_version, "annotations": annotations}});
+    let patch =
+        json!({"metadata": {"resourceVersion": pool.meta().resource_version, "annotations": annotations}});
     let pools = Api::<SpiderIPPool>::all(kube.client());
     kube.write(pools.patch_metadata(name, &patch_parameters(), &Patch::Merge(patch))).await?;
     warn!(pool = name, "upstream's agents have allocated from the pool since it was ours, mark removed");

@@ -7,14 +7,13 @@ use std::{fs, io};
 use nix::errno::Errno;
 use spiderpool_core::names::PodUid;
 
-use super::cgroup;
-use crate::processes;
+use super::{cgroup, folders};
 
 /// Those of `pods` that have one; a sandbox without containers has its pause container's. Blocks. Fails rather than to leave
 /// a pod out.
-pub(super) fn running_pods(pods: &BTreeSet<PodUid>) -> io::Result<BTreeSet<PodUid>> {
+pub(crate) fn running_pods(pods: &BTreeSet<PodUid>) -> io::Result<BTreeSet<PodUid>> {
     let mut running = BTreeSet::new();
-    for process in processes::folders()? {
+    for process in folders()? {
         let Some(uid) = read(&process, "cgroup")?.as_deref().and_then(cgroup::pod_uid) else { continue };
         if pods.contains(&uid) && !running.contains(&uid) && is_alive(&process)? {
             running.insert(uid);
