@@ -118,14 +118,19 @@ impl Sweeper {
         self.pods.watched().read(|pods| {
             self.allocator.holdings().read(|held| {
                 owners.retain(|owner| {
-                    if !is_running(pods, &owner.pod) {
-                        return true;
-                    }
+                    let Some(stage) = stage(pods, &owner.pod) else { return true };
                     let since = held.last_detached(&owner.pod.uid);
                     let settled = since.and_then(|since| since.checked_add(REATTACH_TIME));
-                    let waits = settled.filter(|settled| now < *settled);
-                    next = waits.into_iter().chain(next).min();
-                    settled.is_some() && waits.is_none()
+                    match stage {
+                        PodStage::Finished => true,
+                        // What has no sandbox is not in use.
+                        PodStage::Terminating => settled.is_some(),
+                        PodStage::Alive => {
+                            let waits = settled.filter(|settled| now < *settled);
+                            next = waits.into_iter().chain(next).min();
+                            settled.is_some() && waits.is_none()
+                        }
+                    }
                 });
             });
         });
@@ -277,8 +282,7 @@ impl Sweeper {
     }
 }
 
-/// Whether the watch knows the pod and does not call it finished.
-fn is_running(pods: &LocalPodIndex, pod: &PodIdentity) -> bool {
-    let known = pods.get(&pod.name);
-    known.is_some_and(|known| known.identity.uid == pod.uid && known.stage != PodStage::Finished)
+/// The pod's stage, if the watch knows it.
+fn stage(pods: &LocalPodIndex, pod: &PodIdentity) -> Option<PodStage> {
+    pods.get(&pod.name).filter(|known| known.identity.uid == pod.uid).map(|known| known.stage)
 }

@@ -273,7 +273,7 @@ mod tests {
         let (mut usage, now) = new();
         let ends_at = |usage: &mut PoolUsage| {
             usage.mark_exhausted(&usable(9), 0, now);
-            (1..).find(|times| !usage.is_exhausted(&usable(9), now + EXHAUSTED * *times)).unwrap()
+            (1..9).find(|times| !usage.is_exhausted(&usable(9), now + EXHAUSTED * *times)).unwrap()
         };
         assert_eq!([(); 4].map(|()| ends_at(&mut usage)), [1, 2, 4, 4]);
         usage.take(ip(1));
