@@ -211,6 +211,7 @@ mod tests {
             abandoned.cancel();
         };
         tokio::select! {
+            biased; // The others have all places before it asks.
             _ = futures::future::join_all(writes) => panic!("they never end"),
             (queued, ()) = async { tokio::join!(queued, others) } => {
                 assert!(matches!(queued, Err(ApiFailure::Abandoned)), "it was not sent");

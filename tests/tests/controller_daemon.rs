@@ -443,9 +443,12 @@ async fn a_pool_with_upstreams_allocations_is_left_alone_until_it_is_marked() {
     };
     let ready = || pool()["status"]["conditions"][0].clone();
     bench.until("the condition says so", async || ready()["reason"] == json!("NotImported")).await;
-    let pool = pool();
-    assert_eq!(pool["status"]["allocatedIPs"], json!(records));
-    assert!(pool["metadata"].get("finalizers").is_none() && pool["metadata"].get("annotations").is_none());
+    let untouched = pool();
+    assert_eq!(untouched["status"]["allocatedIPs"], json!(records));
+    assert!(
+        untouched["metadata"].get("finalizers").is_none()
+            && untouched["metadata"].get("annotations").is_none()
+    );
     let field = format!("involvedObject.name={name}");
     let events = ["get", "events", "-A", "--field-selector", &field, "-o", "jsonpath={.items[*].reason}"];
     bench.until("an Event says so", async || plane.kubectl(&events).unwrap() == "NotImported").await;
@@ -465,6 +468,16 @@ async fn a_pool_with_upstreams_allocations_is_left_alone_until_it_is_marked() {
         })
         .await;
     bench.until("the pool is ready", async || ready()["status"] == json!("True")).await;
+
+    // Upstream serves it again: its programs replace the status as a whole.
+    let status =
+        json!({"status": {"allocatedIPs": records, "allocatedIPCount": 1, "conditions": null}}).to_string();
+    plane
+        .kubectl(&["patch", "spiderippool", &name, "--subresource=status", "--type=merge", "-p", &status])
+        .unwrap();
+    bench.until("it is upstream's again", async || ready()["reason"] == json!("NotImported")).await;
+    let is_marked = || pool()["metadata"]["annotations"].get("ipam.spidernet.io/allocations").is_some();
+    assert!(!is_marked() && pool()["status"]["allocatedIPs"] == json!(records));
     agent.stop().unwrap();
     controller.stop().unwrap();
 }
