@@ -105,17 +105,20 @@ impl PodNetworks {
         state_file::write(&self.state_file, inventory)
     }
 
-    /// Finds out which pods of the state file still run, and takes out those that are gone.
-    pub(crate) fn verify(&mut self, destinations: &Destinations) {
-        let Some(inventory) = &mut self.inventory else { return };
-        let gone = verify::verify(inventory, destinations);
-        if gone == 0 {
-            return;
+    /// Finds out which pods of the state file still run, takes out those that are gone, and reads of the others what an
+    /// older agent has not written. Whether profiles may have changed by that.
+    pub(crate) fn verify(&mut self, destinations: &Destinations) -> bool {
+        let Some(inventory) = &mut self.inventory else { return false };
+        let verified = verify::verify(inventory, destinations);
+        if verified.gone > 0 {
+            info!(gone = verified.gone, "pods that are gone are taken out of the inventory");
         }
-        info!(gone, "pods that are gone are taken out of the inventory");
-        if let Err(error) = self.save() {
+        if (verified.gone > 0 || verified.completed)
+            && let Err(error) = self.save()
+        {
             error!(%error, "inventory cannot be written");
         }
+        verified.completed
     }
 
     /// Carries the destinations into the pods' namespaces: node links and route hints.

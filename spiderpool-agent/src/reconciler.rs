@@ -54,13 +54,15 @@ impl Reconciler {
     fn resync(&mut self) {
         self.pods.delete_idle_links();
         let newly_loaded = self.ebpf.loaded().is_err() && self.load();
-        self.pods.verify(&self.destinations);
+        let completed = self.pods.verify(&self.destinations);
         let Ok(inventory) = self.pods.inventory() else { return };
         let Ok(loaded) = self.ebpf.loaded() else { return };
         let retiring = inventory.retiring().len();
         loaded.attach_pods(inventory);
         loaded.flush(inventory);
-        if newly_loaded && let Err(error) = loaded.rewrite_profiles(inventory, &self.destinations) {
+        if (newly_loaded || completed)
+            && let Err(error) = loaded.rewrite_profiles(inventory, &self.destinations)
+        {
             error!(%error, "CIDRs cannot be written");
         }
         loaded.expire_and_count(inventory);

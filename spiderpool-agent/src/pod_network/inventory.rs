@@ -2,6 +2,7 @@
 //! disk, the dataplane writes it into the maps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -103,6 +104,24 @@ impl Inventory {
         }
     }
 
+    /// Sets what an older agent has not written of a pod. It keeps the number of its profile, whose entries serve it
+    /// until they are written anew, unless a pod whose gateways are known has that number with other ones.
+    pub(crate) fn set_gateways(&mut self, container_id: &ContainerId, gateways: &BTreeSet<IpAddr>) {
+        let Some(pod) = self.pods.get_mut(container_id) else { return };
+        for attachment in &mut pod.attachments {
+            attachment.gateways.get_or_insert_with(|| gateways.clone());
+        }
+        let pod = pod.clone();
+        let is_other = |other: &PodRecord| {
+            other.container_id != pod.container_id && other.profile == pod.profile && other.has_gateways()
+        };
+        let key = pod.profile_key();
+        if self.pods().any(|other| is_other(other) && other.profile_key() != key) {
+            let profile = self.profile_for(&pod);
+            self.pods.entry(pod.container_id).and_modify(|pod| pod.profile = profile);
+        }
+    }
+
     /// The NIC ids of pods.
     pub(crate) fn ids(&self) -> BTreeSet<u16> {
         self.pods().flat_map(|pod| &pod.nics).map(|record| record.id).collect()
@@ -128,7 +147,10 @@ impl Inventory {
 
     /// The profiles of pods, each with what decides it.
     pub(crate) fn profiles(&self) -> BTreeMap<u16, ProfileKey> {
-        self.pods().map(|pod| (pod.profile, pod.profile_key())).collect()
+        // The later counts where two share a number, see `set_gateways`.
+        let (unknown, known): (Vec<_>, Vec<_>) = self.pods().partition(|pod| !pod.has_gateways());
+        let pods = unknown.into_iter().chain(known);
+        pods.map(|pod| (pod.profile, pod.profile_key())).collect()
     }
 
     /// The profiles that entries in the maps refer to, those of orphaned ids included.

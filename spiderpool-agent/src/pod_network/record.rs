@@ -69,9 +69,9 @@ pub(crate) struct AttachmentRecord {
     pub if_name: IfName,
     /// What must not be steered.
     pub stay: Vec<IpNet>,
-    /// Next hops by underlay NICs.
-    #[serde(default)]
-    pub gateways: BTreeSet<IpAddr>,
+    /// Next hops by the pod's underlay NICs. `None`: an older agent took the registration, they are not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateways: Option<BTreeSet<IpAddr>>,
     /// What must be steered, where the agent does not decide.
     #[serde(default)]
     pub own_cidrs: OwnCidrs,
@@ -118,7 +118,7 @@ impl PodRecord {
             network: request.attachment.network.clone(),
             if_name: request.attachment.if_name.clone(),
             stay: request.stay.clone(),
-            gateways: request.gateways.clone(),
+            gateways: Some(request.gateways.clone()),
             own_cidrs: request.own_cidrs.clone(),
             route_hints: request.route_hints,
         });
@@ -146,8 +146,14 @@ impl PodRecord {
         let stay = self.attachments.iter().flat_map(|attachment| &attachment.stay).map(IpNet::trunc);
         // A pod's own addresses never differ from one pod to the next in what they decide.
         let stay = stay.filter(|net| !own.contains(net)).collect();
-        let gateways = self.attachments.iter().flat_map(|attachment| &attachment.gateways).copied().collect();
+        let gateways = self.attachments.iter().flat_map(|attachment| &attachment.gateways).flatten();
+        let gateways = gateways.copied().collect();
         ProfileKey { gateways, ..ProfileKey::new(stay, &connected, self.own_cidrs()) }
+    }
+
+    /// Whether the next hops of its routes are known: each registration lists those by all underlay NICs.
+    pub(super) fn has_gateways(&self) -> bool {
+        self.attachments.is_empty() || self.attachments.iter().any(|known| known.gateways.is_some())
     }
 
     /// The CIDRs that its networks name.

@@ -164,6 +164,40 @@ fn without_maps_pods_that_are_gone_are_taken_out_and_node_links_follow_the_nodes
     NetNs::create().unwrap().run(in_a_node).unwrap();
 }
 
+/// A bridge of the node that is the pod's gateway resolves itself: the programs must not answer for it.
+#[test]
+fn gateways_of_a_pod_that_an_older_agent_has_registered_are_those_of_its_routes() {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let in_a_node = || {
+        let folder = tempfile::tempdir().unwrap();
+        let pod = NetNs::create().unwrap();
+        let runs = block_on(pod_with_node_link(&pod)).unwrap();
+        block_on(async {
+            let mut netlink = pod.netlink()?;
+            for (nic, dst, gateway) in
+                [("net1", "192.0.2.0/24", "10.6.0.1"), ("sp0", "198.51.100.0/24", "169.254.77.1")]
+            {
+                let dev = netlink.link_by_name(&nic.parse().unwrap()).await?.unwrap().index;
+                let route = Route::new(dst.parse().unwrap(), dev);
+                netlink.add_route(&Route { gateway: gateway.parse().ok(), onlink: true, ..route }).await?;
+            }
+            Ok::<_, NetlinkError>(())
+        })
+        .unwrap();
+        let mut reconciler = without_maps(folder.path(), &[(runs, netns::identity(&pod).unwrap())]);
+        let written = fs::read_to_string(state(folder.path())).unwrap();
+        fs::write(state(folder.path()), written.replace(r#""gateways":[],"#, "")).unwrap();
+        reconciler.resync();
+        let gateways = |inventory: &Inventory| inventory.pods().next().unwrap().profile_key().gateways;
+        assert_eq!(gateways(&on_disk(folder.path())), ["10.6.0.1".parse().unwrap()].into());
+    };
+    NetNs::create().unwrap().run(in_a_node).unwrap();
+}
+
 /// The namespace of the sandbox is still there, as where a runtime lost its own state.
 #[test]
 fn gc_removes_node_links_of_sandboxes_that_the_runtime_does_not_list() {

@@ -267,3 +267,27 @@ fn reads_what_older_agents_wrote() {
     assert_eq!((inventory.ids(), inventory.orphaned()), ([1].into(), 1));
     assert_eq!(inventory.profiles_in_use(), [1, 2].into());
 }
+
+/// Until the agent has read them, a bridge of the node that is a pod's gateway would be a node address like any other.
+#[test]
+fn gateways_that_an_older_agent_has_not_written_are_completed_in_the_pods_profile() {
+    let mut inventory = Inventory::default();
+    for (container, host) in [("a", 1), ("b", 2), ("c", 3)] {
+        register(&mut inventory, &request(container, "net1", host));
+    }
+    let text = serde_json::to_string(&inventory).unwrap().replace(r#""gateways":[],"#, "");
+    let mut restarted: Inventory = serde_json::from_str(&text).unwrap();
+    let gateways = |last: u8| BTreeSet::from([IpAddr::from([10, 6, 0, last])]);
+    let profiles = |inventory: &Inventory| -> Vec<_> {
+        inventory.pods().map(|pod| (pod.has_gateways(), pod.profile)).collect()
+    };
+    assert_eq!(profiles(&restarted), [(false, 1), (false, 1), (false, 1)]);
+    restarted.set_gateways(&id("a"), &gateways(1));
+    assert_eq!(profiles(&restarted), [(true, 1), (false, 1), (false, 1)], "the map's entries serve it");
+    assert_eq!(restarted.profiles()[&1].gateways, gateways(1), "not those of a pod that is not known");
+    restarted.set_gateways(&id("b"), &gateways(2));
+    assert_eq!(profiles(&restarted), [(true, 1), (true, 2), (false, 1)]);
+    restarted.set_gateways(&id("c"), &gateways(1));
+    assert_eq!(profiles(&restarted), [(true, 1), (true, 2), (true, 1)]);
+    assert_eq!(restarted.profiles()[&2].gateways, gateways(2));
+}
