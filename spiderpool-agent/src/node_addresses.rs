@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::thread;
 
 use backon::BackoffBuilder as _;
-use spiderpool_core::dataplane::node_addresses;
+use spiderpool_core::dataplane::{may_be_host_end, node_addresses};
+use spiderpool_core::ip::Family;
 use spiderpool_core::net::{Address, Link, Scope};
 use spiderpool_net::block_on;
 use spiderpool_net::events::{Events, NetlinkEvent};
@@ -21,6 +22,9 @@ use tracing::{debug, error, warn};
 struct Seen {
     links: BTreeMap<u32, Link>,
     addresses: BTreeMap<(u32, ipnet::IpNet), Scope>,
+    /// The uplinks among the devices that could be host ends of pods. One stays while its link does: a route may be away
+    /// for a moment.
+    uplinks: BTreeSet<u32>,
 }
 
 impl Seen {
@@ -29,7 +33,28 @@ impl Seen {
         let links = netlink.links().await?.into_iter().map(|link| (link.index, link)).collect();
         let addresses = netlink.addresses(None).await?.into_iter();
         let addresses = addresses.map(|address| ((address.dev, address.net), address.scope)).collect();
-        Ok(Self { links, addresses })
+        let mut seen = Self { links, addresses, uplinks: BTreeSet::new() };
+        for dev in seen.addresses.keys().map(|(dev, _)| *dev).collect::<BTreeSet<_>>() {
+            seen.look_for_next_hop(dev).await?;
+        }
+        Ok(seen)
+    }
+
+    /// Whether a device is an uplink, if that decides over its addresses: a node may have very many routes.
+    async fn look_for_next_hop(&mut self, dev: u32) -> Result<(), NetlinkError> {
+        let has_address = self.addresses.iter().any(|(key, scope)| key.0 == dev && *scope == Scope::Global);
+        let matters = has_address && self.links.get(&dev).is_some_and(may_be_host_end);
+        if !matters || self.uplinks.contains(&dev) {
+            return Ok(());
+        }
+        let mut netlink = Netlink::open()?;
+        for family in Family::ALL {
+            let routes = netlink.routes_of(family, Some(dev)).await?;
+            if routes.iter().any(|route| route.gateway.is_some() || route.is_default()) {
+                self.uplinks.insert(dev);
+            }
+        }
+        Ok(())
     }
 
     async fn apply(&mut self, event: NetlinkEvent) -> Result<(), NetlinkError> {
@@ -37,15 +62,18 @@ impl Seen {
             NetlinkEvent::Link(link) => drop(self.links.insert(link.index, link)),
             NetlinkEvent::LinkGone(link) => {
                 self.links.remove(&link.index);
+                self.uplinks.remove(&link.index);
                 self.addresses.retain(|(dev, _), _| *dev != link.index);
             }
             NetlinkEvent::Address(address) => {
                 self.addresses.insert((address.dev, address.net), address.scope);
+                self.look_for_next_hop(address.dev).await?;
             }
             NetlinkEvent::AddressGone(address) => {
                 self.addresses.remove(&(address.dev, address.net));
             }
-            NetlinkEvent::Route(_) | NetlinkEvent::Neighbor(_) => {}
+            NetlinkEvent::Route(dev) => self.look_for_next_hop(dev).await?,
+            NetlinkEvent::Neighbor(_) => {}
             NetlinkEvent::Lost => *self = Self::list().await?,
         }
         Ok(())
@@ -54,7 +82,7 @@ impl Seen {
     fn own(&self, pods: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
         let address = |(&(dev, net), &scope): (&(u32, ipnet::IpNet), &Scope)| Address { dev, net, scope };
         let addresses: Vec<Address> = self.addresses.iter().map(address).collect();
-        node_addresses(self.links.values(), &addresses, pods)
+        node_addresses(self.links.values(), &addresses, &self.uplinks, pods)
     }
 }
 
@@ -117,7 +145,7 @@ async fn next_change(pods: &mut watch::Receiver<BTreeSet<IpAddr>>) {
 #[cfg(test)]
 mod tests {
     use spiderpool_core::mac::MacAddr;
-    use spiderpool_core::net::Medium;
+    use spiderpool_core::net::{Medium, Route};
     use spiderpool_net::netlink::NewVeth;
     use spiderpool_net::netns::NetNs;
 
@@ -148,6 +176,7 @@ mod tests {
         let mut seen = Seen {
             links: [(7, link("eth0"))].into(),
             addresses: [((7, "10.6.0.1/16".parse().unwrap()), Scope::Global)].into(),
+            ..Seen::default()
         };
         seen.apply(NetlinkEvent::LinkGone(link("eth0"))).await.unwrap();
         seen.apply(NetlinkEvent::Link(link("eth0"))).await.unwrap();
@@ -155,6 +184,21 @@ mod tests {
         let address = Address::new(7, "10.6.0.2/16".parse().unwrap());
         seen.apply(NetlinkEvent::Address(address)).await.unwrap();
         assert_eq!(own(&seen), ["10.6.0.2"]);
+    }
+
+    /// A veth into another namespace; its index.
+    async fn veth_into(other: &NetNs, node: &mut Netlink, name: &str) -> Result<u32, NetlinkError> {
+        let names = [name, "eth0"].map(|name| name.parse().unwrap());
+        let veth = NewVeth {
+            name: &names[0],
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            peer_name: &names[1],
+            peer_mac: MacAddr([2, 0, 0, 0, 0, 2]),
+            peer_netns: other,
+            mtu: 1500,
+        };
+        node.add_veth(&veth).await?;
+        Ok(node.link_by_name(&names[0]).await?.unwrap().index)
     }
 
     /// As the kernel lists them: scopes, and which veth leads into another namespace.
@@ -166,18 +210,8 @@ mod tests {
             return;
         }
         let test = async || {
-            let (pod, mut node) = (NetNs::create().unwrap(), Netlink::open().unwrap());
-            let names = ["caliab12", "eth0"].map(|name| name.parse().unwrap());
-            let veth = NewVeth {
-                name: &names[0],
-                mac: MacAddr([2, 0, 0, 0, 0, 1]),
-                peer_name: &names[1],
-                peer_mac: MacAddr([2, 0, 0, 0, 0, 2]),
-                peer_netns: &pod,
-                mtu: 1500,
-            };
-            node.add_veth(&veth).await?;
-            let veth = node.link_by_name(&names[0]).await?.unwrap().index;
+            let (pod, mut node) = (NetNs::create().unwrap(), Netlink::open()?);
+            let veth = veth_into(&pod, &mut node, "caliab12").await?;
             for (index, net) in [(1, "172.30.99.11/32"), (1, "fd99::11/128"), (veth, "10.244.1.1/32")] {
                 node.set_up(index).await?;
                 node.add_address(index, net.parse().unwrap()).await?;
@@ -186,6 +220,35 @@ mod tests {
         };
         let seen = NetNs::create().unwrap().run(|| block_on(test())).unwrap().unwrap();
         assert_eq!(own(&seen), ["172.30.99.11", "fd99::11"]);
+    }
+
+    /// As LXD's `routed` NICs are, whether the route is there first or the agent.
+    #[test]
+    fn the_only_address_of_a_node_whose_nic_is_a_veth_with_a_next_hop_counts() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let test = async || {
+            let (host, mut node) = (NetNs::create().unwrap(), Netlink::open()?);
+            let dev = veth_into(&host, &mut node, "routed0").await?;
+            node.set_up(dev).await?;
+            node.add_address(dev, "10.20.0.5/32".parse().unwrap()).await?;
+            let mut events = Events::open()?;
+            let mut seen = Seen::list().await?;
+            assert!(own(&seen).is_empty());
+            let default = Route::new("0.0.0.0/0".parse().unwrap(), dev);
+            let gateway = "169.254.0.1".parse().ok();
+            // Whoever it is, it is not us.
+            node.add_route(&Route { gateway, onlink: true, protocol: 3, ..default }).await?;
+            assert_eq!(own(&Seen::list().await?), ["10.20.0.5"]);
+            while own(&seen) != ["10.20.0.5"] {
+                seen.apply(events.next().await?).await?;
+            }
+            Ok::<_, NetlinkError>(())
+        };
+        NetNs::create().unwrap().run(|| block_on(test())).unwrap().unwrap();
     }
 
     /// An interface that is not there any more, a virtual address that moves: what maps and node links have must stay.

@@ -6,6 +6,6 @@ mod own_cidrs;
 mod starvation;
 
 pub use hints::{HintInputs, is_hint, plan_route_hints};
-pub use node_addresses::node_addresses;
+pub use node_addresses::{may_be_host_end, node_addresses};
 pub use own_cidrs::OwnCidrs;
 pub use starvation::{FiltersAhead, NicCounts, is_starved};

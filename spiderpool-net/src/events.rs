@@ -19,6 +19,8 @@ use spiderpool_core::net::{Address, Link, ROUTE_PROTOCOL};
 use crate::netlink::socket::Socket;
 use crate::netlink::{NetlinkError, addr, link};
 
+const ROUTES: i32 = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
+
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetlinkEvent {
@@ -50,16 +52,15 @@ pub struct Events {
 }
 
 impl Events {
-    /// Subscribes to the links and addresses of the calling thread's namespace. What changes after this call
+    /// Subscribes to the links, addresses and routes of the calling thread's namespace. What changes after this call
     /// is reported, so list what there is after it.
     pub fn open() -> Result<Self, NetlinkError> {
-        Self::subscribe(libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR)
+        Self::subscribe(libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | ROUTES)
     }
 
     /// Subscribes to links, routes and neighbors in the same way.
     pub fn of_routes() -> Result<Self, NetlinkError> {
-        let routes = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
-        Self::subscribe(libc::RTMGRP_LINK | libc::RTMGRP_NEIGH | routes)
+        Self::subscribe(libc::RTMGRP_LINK | libc::RTMGRP_NEIGH | ROUTES)
     }
 
     fn subscribe(groups: i32) -> Result<Self, NetlinkError> {

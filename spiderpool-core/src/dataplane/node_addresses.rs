@@ -8,19 +8,22 @@ use crate::net::{Address, Link, Scope};
 /// Dummy devices on which a service proxy (IPVS of kube-proxy, kube-router) keeps the addresses of Services.
 const SERVICE_DEVICES: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
 
-/// The node's own addresses among all that its devices have, in order. `pods` are addresses that pods have registered.
+/// The node's own addresses among all that its devices have, in order. `pods` are addresses that pods have registered,
+/// `uplinks` the devices that [`may_be_host_end`]s by which routes with a next hop or default routes go.
 ///
 /// By scope, kind and place, never by the name of a device: a node's address may be on `lo`, on a dummy or on a bridge,
 /// and the gateway that a bridge is for pods is an address of the node too.
 pub fn node_addresses<'a>(
     links: impl IntoIterator<Item = &'a Link>,
     addresses: &[Address],
+    uplinks: &BTreeSet<u32>,
     pods: &BTreeSet<IpAddr>,
 ) -> Vec<IpAddr> {
     let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
     let own = |address: &&Address| {
         let link = links.get(&address.dev);
-        link.is_some_and(|link| !is_of_services(link) && !is_host_end(link, addresses))
+        let is_host_end = |link: &Link| is_host_end(link, addresses) && !uplinks.contains(&link.index);
+        link.is_some_and(|link| !is_of_services(link) && !is_host_end(link))
     };
     let found: BTreeSet<IpAddr> = addresses
         .iter()
@@ -37,15 +40,20 @@ fn is_of_services(link: &Link) -> bool {
     link.kind == "dummy" && SERVICE_DEVICES.contains(&link.name.as_str())
 }
 
-/// Whether it is the node's end of a pod's veth pair: the other end is in another network namespace, and it is a port
-/// of a bridge, or has nothing but single addresses, which are next hops for the pod. The uplink of a node that is a
-/// container itself is such a veth too, but has a subnet.
+/// Whether the device could be the node's end of a pod's veth pair: the other end is in another network namespace.
+pub fn may_be_host_end(link: &Link) -> bool {
+    link.kind == "veth" && link.peer_netns.is_some()
+}
+
+/// Whether it looks like the node's end of a pod's veth pair: it may be one, and it is a port of a bridge, or has
+/// nothing but single addresses, which are next hops for the pod. The uplink of a node that is a container itself is
+/// such a veth too, but has a subnet, or a next hop (LXD's `routed` NICs have a single address).
 fn is_host_end(link: &Link, addresses: &[Address]) -> bool {
     let has_subnet = || {
         let mut on_link = addresses.iter().filter(|a| a.dev == link.index && a.scope == Scope::Global);
         on_link.any(|a| a.net.prefix_len() < a.net.max_prefix_len())
     };
-    link.kind == "veth" && link.peer_netns.is_some() && (link.master.is_some() || !has_subnet())
+    may_be_host_end(link) && (link.master.is_some() || !has_subnet())
 }
 
 #[cfg(test)]
@@ -74,7 +82,7 @@ mod tests {
     fn check(link: &Link, addresses: &[&str], expect: &[&str]) {
         let addresses: Vec<_> =
             addresses.iter().map(|net| Address::new(link.index, net.parse().unwrap())).collect();
-        let found = node_addresses([link], &addresses, &BTreeSet::new());
+        let found = node_addresses([link], &addresses, &BTreeSet::new(), &BTreeSet::new());
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, expect, "{} {}", link.name, link.kind);
     }
@@ -117,7 +125,7 @@ mod tests {
             // Whoever adds 127.0.0.2 may give it any scope.
             let addresses = ["10.6.0.1/32", "127.0.0.2/8"]
                 .map(|net| Address { scope, ..Address::new(7, net.parse().unwrap()) });
-            let found = node_addresses([&link("lo", "")], &addresses, &BTreeSet::new());
+            let found = node_addresses([&link("lo", "")], &addresses, &BTreeSet::new(), &BTreeSet::new());
             assert_eq!(found.len(), count, "{scope:?}");
         }
     }
@@ -132,12 +140,24 @@ mod tests {
         check(&uplink, &["172.18.0.2/16", "172.18.0.99/32"], &["172.18.0.2", "172.18.0.99"]);
     }
 
+    /// LXD's `routed` NICs; the other end of a veth cannot be told from a pod's.
+    #[test]
+    fn the_single_address_of_a_veth_by_which_the_node_reaches_a_next_hop_counts() {
+        let uplink = Link { peer_netns: Some(3), ..link("eth0", "veth") };
+        let addresses = [Address::new(7, "10.20.0.5/32".parse().unwrap())];
+        let count = |uplinks: &[u32]| {
+            let uplinks = uplinks.iter().copied().collect();
+            node_addresses([&uplink], &addresses, &uplinks, &BTreeSet::new()).len()
+        };
+        assert_eq!((count(&[7]), count(&[8]), count(&[])), (1, 0, 0));
+    }
+
     #[test]
     fn addresses_of_registered_pods_do_not_count() {
         let addresses = ["10.6.0.1/16", "10.6.0.9/32"].map(|net| Address::new(7, net.parse().unwrap()));
         let pods = ["10.6.0.9".parse().unwrap()].into();
         assert_eq!(
-            node_addresses([&link("eth0", "")], &addresses, &pods),
+            node_addresses([&link("eth0", "")], &addresses, &BTreeSet::new(), &pods),
             ["10.6.0.1".parse::<IpAddr>().unwrap()]
         );
     }
@@ -145,6 +165,8 @@ mod tests {
     #[test]
     fn an_address_of_an_unknown_device_does_not_count() {
         let address = Address::new(8, "10.6.0.1/16".parse().unwrap());
-        assert!(node_addresses([&link("eth0", "")], &[address], &BTreeSet::new()).is_empty());
+        assert!(
+            node_addresses([&link("eth0", "")], &[address], &BTreeSet::new(), &BTreeSet::new()).is_empty()
+        );
     }
 }
