@@ -129,8 +129,7 @@ fn start_reconciler(
 
 fn follow_node_addresses(agent: &Arc<Agent>, followed: Condition) -> anyhow::Result<()> {
     let agent = Arc::clone(agent);
-    let pods = agent.reconciler.pod_addresses();
-    node_addresses::follow(followed, pods, move |addresses| {
+    node_addresses::follow(followed, move |addresses| {
         agent.node_addresses.write(|known| known.clone_from(&addresses));
         agent.reconciler.set_nodes(addresses);
     })

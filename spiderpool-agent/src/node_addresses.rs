@@ -14,7 +14,6 @@ use spiderpool_net::events::{Events, NetlinkEvent};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::health::Condition;
-use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 /// Links and addresses of the node as the kernel reports them.
@@ -79,24 +78,23 @@ impl Seen {
         Ok(())
     }
 
-    fn own(&self, pods: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+    fn own(&self) -> Vec<IpAddr> {
         let address = |(&(dev, net), &scope): (&(u32, ipnet::IpNet), &Scope)| Address { dev, net, scope };
         let addresses: Vec<Address> = self.addresses.iter().map(address).collect();
-        node_addresses(self.links.values(), &addresses, &self.uplinks, pods)
+        node_addresses(self.links.values(), &addresses, &self.uplinks)
     }
 }
 
-/// Follows the node's addresses on a thread of its own, for ever; `pods` are those of registered pods. `followed` is met
-/// while it can. A node without any address is never reported: what is known stays.
+/// Follows the node's addresses on a thread of its own, for ever. `followed` is met while it can. A node without any
+/// address is never reported: what is known stays.
 pub fn follow(
     followed: Condition,
-    pods: watch::Receiver<BTreeSet<IpAddr>>,
     mut changed: impl FnMut(Vec<IpAddr>) + Send + 'static,
 ) -> std::io::Result<()> {
     thread::Builder::new().name("addresses".to_owned()).spawn(move || {
         let mut pauses = backoff::exponential().build();
         loop {
-            let outcome = block_on(follow_events(pods.clone(), |addresses| {
+            let outcome = block_on(follow_events(|addresses| {
                 pauses = backoff::exponential().build();
                 followed.met();
                 changed(addresses);
@@ -112,15 +110,12 @@ pub fn follow(
 }
 
 /// Calls `changed` with the node's addresses now and whenever they change. Ends only by failing.
-async fn follow_events(
-    mut pods: watch::Receiver<BTreeSet<IpAddr>>,
-    mut changed: impl FnMut(Vec<IpAddr>),
-) -> Result<Infallible, NetlinkError> {
+async fn follow_events(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<Infallible, NetlinkError> {
     let mut events = Events::open()?;
     let mut seen = Seen::list().await?;
     let mut known = Vec::new();
     loop {
-        let now = seen.own(&pods.borrow_and_update());
+        let now = seen.own();
         if now.is_empty() {
             warn!(?known, "no address of the node is found, those that are known stay");
         } else if now != known {
@@ -128,17 +123,7 @@ async fn follow_events(
             known.clone_from(&now);
             changed(now);
         }
-        tokio::select! {
-            event = events.next() => seen.apply(event?).await?,
-            () = next_change(&mut pods) => {}
-        }
-    }
-}
-
-/// Never, when nobody writes them any more.
-async fn next_change(pods: &mut watch::Receiver<BTreeSet<IpAddr>>) {
-    if pods.changed().await.is_err() {
-        std::future::pending::<()>().await;
+        seen.apply(events.next().await?).await?;
     }
 }
 
@@ -168,7 +153,7 @@ mod tests {
     }
 
     fn own(seen: &Seen) -> Vec<String> {
-        seen.own(&BTreeSet::new()).iter().map(ToString::to_string).collect()
+        seen.own().iter().map(ToString::to_string).collect()
     }
 
     #[tokio::test]
@@ -265,18 +250,14 @@ mod tests {
             node.set_up(1).await?;
             node.add_address(1, first).await?;
             let (reports, mut reported) = tokio::sync::mpsc::unbounded_channel();
-            let (pods, followed) = watch::channel(BTreeSet::new());
-            let follows = follow_events(followed, |addresses| reports.send(addresses).unwrap());
+            let follows = follow_events(|addresses| reports.send(addresses).unwrap());
             let changes = async {
                 assert_eq!(reported.recv().await.unwrap(), [first.addr()]);
                 node.delete_address(1, first).await?;
                 node.add_address(1, second).await?;
                 assert_eq!(reported.recv().await.unwrap(), [second.addr()], "none is not reported");
-                // It is a pod's all the same.
                 node.add_address(1, first).await?;
                 assert_eq!(reported.recv().await.unwrap(), [first.addr(), second.addr()]);
-                pods.send_replace([first.addr()].into());
-                assert_eq!(reported.recv().await.unwrap(), [second.addr()]);
                 Ok::<_, NetlinkError>(())
             };
             tokio::select! {

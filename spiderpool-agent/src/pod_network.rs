@@ -16,13 +16,9 @@ mod route_hints;
 pub(crate) mod state_file;
 mod verify;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
 use spiderpool_core::names::ContainerId;
-use tokio::sync::watch;
 use tracing::{error, info};
 
 pub(crate) use ids::{FoundNic, ReservedId};
@@ -48,60 +44,31 @@ pub(crate) struct PodNetworks {
     /// `None` until the state file could be read.
     inventory: Option<Inventory>,
     idle_links: IdleLinks,
-    /// Addresses of the inventory's pods.
-    addresses: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl PodNetworks {
     /// Reads nothing yet, see [`Self::inventory`].
     pub(crate) fn new(state_file: PathBuf) -> Self {
-        Self {
-            state_file,
-            inventory: None,
-            idle_links: IdleLinks::default(),
-            addresses: watch::Sender::default(),
-        }
-    }
-
-    /// The addresses of the pods, as they change.
-    pub(crate) fn addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
-        self.addresses.subscribe()
-    }
-
-    fn publish(&self, inventory: &Inventory) {
-        let nics = inventory.pods().flat_map(|pod| &pod.nics);
-        let now: BTreeSet<IpAddr> = nics.flat_map(|record| &record.nic.addresses).map(IpNet::addr).collect();
-        self.addresses.send_if_modified(|known| {
-            let changed = *known != now;
-            *known = now;
-            changed
-        });
+        Self { state_file, inventory: None, idle_links: IdleLinks::default() }
     }
 
     /// The inventory, read from the state file the first time. Fails as long as that cannot be read; a file that is
     /// missing or no inventory counts as lost.
     pub(crate) fn inventory(&mut self) -> Result<&mut Inventory, StateFileError> {
-        let inventory = if let Some(inventory) = self.inventory.take() {
-            inventory
-        } else {
-            let inventory = read(&self.state_file)?;
-            self.publish(&inventory);
-            inventory
-        };
+        let inventory =
+            if let Some(inventory) = self.inventory.take() { inventory } else { read(&self.state_file)? };
         Ok(self.inventory.insert(inventory))
     }
 
     /// Replaces the inventory, first on disk: no id is ever in use and unknown after a restart.
     pub(crate) fn commit(&mut self, next: Inventory) -> Result<&mut Inventory, StateFileError> {
         state_file::write(&self.state_file, &next)?;
-        self.publish(&next);
         Ok(self.inventory.insert(next))
     }
 
     /// Writes the inventory as it is; nothing if it has not been read.
     pub(crate) fn save(&self) -> Result<(), StateFileError> {
         let Some(inventory) = &self.inventory else { return Ok(()) };
-        self.publish(inventory);
         state_file::write(&self.state_file, inventory)
     }
 

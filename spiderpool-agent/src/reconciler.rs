@@ -12,6 +12,7 @@ mod restore;
 use std::path::Path;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics};
 use spiderpool_core::gc::{SandboxNic, ValidAttachments, plan_attachment_gc};
 use tracing::{debug, error, info, warn};
@@ -105,6 +106,7 @@ impl Reconciler {
 
     /// Takes a registration in: first on disk, then in the maps, so that no id is ever in use and unknown.
     fn register(&mut self, request: &RegisterNics) -> Result<RegisteredNics, RegistrationError> {
+        check_addresses(request, &self.destinations)?;
         let programs = self.ebpf.settings().pin_dir.display().to_string();
         let loaded = self.ebpf.loaded()?;
         if request.own_cidrs.needs_cluster() && self.destinations.cluster.is_none() {
@@ -179,6 +181,17 @@ impl Reconciler {
         self.pods.delete_idle_links();
         Ok(())
     }
+}
+
+/// Refuses a NIC with an address of the node, as a static IPAM plugin may give it.
+fn check_addresses(request: &RegisterNics, destinations: &Destinations) -> Result<(), RegistrationError> {
+    for nic in &request.nics {
+        let mut addresses = nic.addresses.iter().map(IpNet::addr);
+        if let Some(address) = addresses.find(|address| destinations.nodes.contains(address)) {
+            return Err(RegistrationError::NodeAddress { nic: nic.name.clone(), address });
+        }
+    }
+    Ok(())
 }
 
 /// Writes a pod whose registration has changed.

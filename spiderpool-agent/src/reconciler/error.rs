@@ -1,5 +1,8 @@
 //! Why a registration is refused.
 
+use std::net::IpAddr;
+
+use spiderpool_core::names::IfName;
 use spiderpool_net::netns::NetNsError;
 use thiserror::Error;
 
@@ -15,6 +18,16 @@ pub enum RegistrationError {
     /// The agent does not know yet what to steer.
     #[error("eBPF dataplane cannot serve the pod yet: no SpiderCoordinator is Synced")]
     NoCluster,
+    /// What the pod sends for its own address would be the node's, and the other way round.
+    #[error(
+        "{nic} of the pod has the address {address}, which is one of the node's own: give the pod another one"
+    )]
+    NodeAddress {
+        /// The pod's NIC.
+        nic: IfName,
+        /// The address.
+        address: IpAddr,
+    },
     /// The agent is shutting down.
     #[error("eBPF dataplane is shutting down")]
     Stopped,

@@ -1,6 +1,5 @@
 //! The reconciler's thread, and the handle by which requests reach it.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -12,7 +11,7 @@ use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics}
 use spiderpool_core::gc::ValidAttachments;
 use spiderpool_core::names::IfName;
 use spiderpool_runtime::health::Condition;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::Reconciler;
 use super::error::RegistrationError;
@@ -43,15 +42,9 @@ pub struct Handle {
     commands: Sender<Command>,
     /// Only the latest destinations count: carrying them into all pods takes longer than they may last.
     update: Arc<Mutex<Update>>,
-    pod_addresses: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
 impl Handle {
-    /// The addresses of the registered pods, as they change.
-    pub fn pod_addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
-        self.pod_addresses.clone()
-    }
-
     /// Gives a pod's NICs their ids and fills the maps.
     pub async fn register(&self, request: RegisterNics) -> Result<RegisteredNics, RegistrationError> {
         self.request(|answer| Command::Register(Box::new(request), answer)).await
@@ -116,7 +109,7 @@ pub fn start(
     let (commands, received) = channel();
     let (tried, first_try) = oneshot::channel();
     let pods = PodNetworks::new(state_file);
-    let handle = Handle { commands, update: Arc::default(), pod_addresses: pods.addresses() };
+    let handle = Handle { commands, update: Arc::default() };
     let update = Arc::clone(&handle.update);
     thread::Builder::new().name("reconciler".to_owned()).spawn(move || {
         let mut reconciler = Reconciler::new(pods, EbpfDataplane::new(settings, metrics, loaded), events);

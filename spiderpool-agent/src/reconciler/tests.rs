@@ -120,6 +120,20 @@ fn a_registration_before_the_maps_are_loaded_is_refused() {
     assert_eq!(on_disk(folder.path()), before);
 }
 
+/// A static IPAM plugin gives what its user writes.
+#[test]
+fn a_nic_with_an_address_of_the_node_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut reconciler = without_maps(folder.path(), &[]);
+    let mut refusal = |node: &str| {
+        reconciler.destinations.nodes = vec![node.parse().unwrap()];
+        reconciler.register(&request("new")).unwrap_err().to_string()
+    };
+    assert!(!refusal("10.6.0.1").contains(UNDERLAY));
+    let refusal = refusal(UNDERLAY);
+    assert!(refusal.contains("net1") && refusal.contains(UNDERLAY), "{refusal}");
+}
+
 #[test]
 fn a_state_file_that_cannot_be_read_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();

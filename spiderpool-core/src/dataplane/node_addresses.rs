@@ -8,16 +8,16 @@ use crate::net::{Address, Link, Scope};
 /// Dummy devices on which a service proxy (IPVS of kube-proxy, kube-router) keeps the addresses of Services.
 const SERVICE_DEVICES: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
 
-/// The node's own addresses among all that its devices have, in order. `pods` are addresses that pods have registered,
-/// `uplinks` the devices that [`may_be_host_end`]s by which routes with a next hop or default routes go.
+/// The node's own addresses among all that its devices have, in order. `uplinks` are the devices that
+/// [`may_be_host_end`]s by which routes with a next hop or default routes go.
 ///
 /// By scope, kind and place, never by the name of a device: a node's address may be on `lo`, on a dummy or on a bridge,
-/// and the gateway that a bridge is for pods is an address of the node too.
+/// and the gateway that a bridge is for pods is an address of the node too. Nor by what pods say that they have: a pod could
+/// take the node's addresses from all the others.
 pub fn node_addresses<'a>(
     links: impl IntoIterator<Item = &'a Link>,
     addresses: &[Address],
     uplinks: &BTreeSet<u32>,
-    pods: &BTreeSet<IpAddr>,
 ) -> Vec<IpAddr> {
     let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
     let own = |address: &&Address| {
@@ -31,7 +31,7 @@ pub fn node_addresses<'a>(
         // Whatever scope it was given: nobody else can use loopback and link-local addresses.
         .filter(|address| address.scope == Scope::Global && Scope::of(address.net.addr()) == Scope::Global)
         .map(|address| address.net.addr())
-        .filter(|ip| !ip.is_multicast() && !ip.is_unspecified() && !pods.contains(ip))
+        .filter(|ip| !ip.is_multicast() && !ip.is_unspecified())
         .collect();
     found.into_iter().collect()
 }
@@ -82,7 +82,7 @@ mod tests {
     fn check(link: &Link, addresses: &[&str], expect: &[&str]) {
         let addresses: Vec<_> =
             addresses.iter().map(|net| Address::new(link.index, net.parse().unwrap())).collect();
-        let found = node_addresses([link], &addresses, &BTreeSet::new(), &BTreeSet::new());
+        let found = node_addresses([link], &addresses, &BTreeSet::new());
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, expect, "{} {}", link.name, link.kind);
     }
@@ -125,7 +125,7 @@ mod tests {
             // Whoever adds 127.0.0.2 may give it any scope.
             let addresses = ["10.6.0.1/32", "127.0.0.2/8"]
                 .map(|net| Address { scope, ..Address::new(7, net.parse().unwrap()) });
-            let found = node_addresses([&link("lo", "")], &addresses, &BTreeSet::new(), &BTreeSet::new());
+            let found = node_addresses([&link("lo", "")], &addresses, &BTreeSet::new());
             assert_eq!(found.len(), count, "{scope:?}");
         }
     }
@@ -147,26 +147,14 @@ mod tests {
         let addresses = [Address::new(7, "10.20.0.5/32".parse().unwrap())];
         let count = |uplinks: &[u32]| {
             let uplinks = uplinks.iter().copied().collect();
-            node_addresses([&uplink], &addresses, &uplinks, &BTreeSet::new()).len()
+            node_addresses([&uplink], &addresses, &uplinks).len()
         };
         assert_eq!((count(&[7]), count(&[8]), count(&[])), (1, 0, 0));
     }
 
     #[test]
-    fn addresses_of_registered_pods_do_not_count() {
-        let addresses = ["10.6.0.1/16", "10.6.0.9/32"].map(|net| Address::new(7, net.parse().unwrap()));
-        let pods = ["10.6.0.9".parse().unwrap()].into();
-        assert_eq!(
-            node_addresses([&link("eth0", "")], &addresses, &BTreeSet::new(), &pods),
-            ["10.6.0.1".parse::<IpAddr>().unwrap()]
-        );
-    }
-
-    #[test]
     fn an_address_of_an_unknown_device_does_not_count() {
         let address = Address::new(8, "10.6.0.1/16".parse().unwrap());
-        assert!(
-            node_addresses([&link("eth0", "")], &[address], &BTreeSet::new(), &BTreeSet::new()).is_empty()
-        );
+        assert!(node_addresses([&link("eth0", "")], &[address], &BTreeSet::new()).is_empty());
     }
 }
