@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use tokio::sync::watch;
+
 use crate::ipam::Ipam;
 use crate::reconciler;
 use crate::start::Start;
@@ -18,6 +21,8 @@ pub struct Agent {
     pub start: Start,
     /// How pods are wired up.
     pub coordinators: Shared<CoordinatorIndex>,
+    /// The Service CIDRs, whose addresses are not the node's although a device may have them.
+    pub service_cidrs: watch::Sender<Vec<IpNet>>,
     /// The node's own addresses.
     pub node_addresses: Shared<Vec<IpAddr>>,
 }

@@ -17,7 +17,7 @@ use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::http::{self as server, Limits};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::{file_limit, logging, metrics, shutdown};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -68,6 +68,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         reconciler: reconciler.clone(),
         start,
         coordinators: Shared::default(),
+        service_cidrs: watch::Sender::default(),
         node_addresses: Shared::default(),
     });
     follow_node_addresses(&agent, health.condition("node addresses", Scope::Readiness))?;
@@ -129,7 +130,8 @@ fn start_reconciler(
 
 fn follow_node_addresses(agent: &Arc<Agent>, followed: Condition) -> anyhow::Result<()> {
     let agent = Arc::clone(agent);
-    node_addresses::follow(followed, move |addresses| {
+    let services = agent.service_cidrs.subscribe();
+    node_addresses::follow(followed, services, move |addresses| {
         agent.node_addresses.write(|known| known.clone_from(&addresses));
         agent.reconciler.set_nodes(addresses);
     })

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::thread;
 
 use backon::BackoffBuilder as _;
+use ipnet::IpNet;
 use spiderpool_core::dataplane::{may_be_host_end, node_addresses};
 use spiderpool_core::ip::Family;
 use spiderpool_core::net::{Address, Link, Scope};
@@ -14,13 +15,14 @@ use spiderpool_net::events::{Events, NetlinkEvent};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::health::Condition;
+use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 /// Links and addresses of the node as the kernel reports them.
 #[derive(Debug, Default)]
 struct Seen {
     links: BTreeMap<u32, Link>,
-    addresses: BTreeMap<(u32, ipnet::IpNet), Scope>,
+    addresses: BTreeMap<(u32, IpNet), Scope>,
     /// The uplinks among the devices that could be host ends of pods. One stays while its link does: a route may be away
     /// for a moment.
     uplinks: BTreeSet<u32>,
@@ -78,23 +80,24 @@ impl Seen {
         Ok(())
     }
 
-    fn own(&self) -> Vec<IpAddr> {
-        let address = |(&(dev, net), &scope): (&(u32, ipnet::IpNet), &Scope)| Address { dev, net, scope };
+    fn own(&self, services: &[IpNet]) -> Vec<IpAddr> {
+        let address = |(&(dev, net), &scope): (&(u32, IpNet), &Scope)| Address { dev, net, scope };
         let addresses: Vec<Address> = self.addresses.iter().map(address).collect();
-        node_addresses(self.links.values(), &addresses, &self.uplinks)
+        node_addresses(self.links.values(), &addresses, &self.uplinks, services)
     }
 }
 
-/// Follows the node's addresses on a thread of its own, for ever. `followed` is met while it can. A node without any
-/// address is never reported: what is known stays.
+/// Follows the node's addresses on a thread of its own, for ever; `services` are the Service CIDRs. `followed` is met while
+/// it can. A node without any address is never reported: what is known stays.
 pub fn follow(
     followed: Condition,
+    services: watch::Receiver<Vec<IpNet>>,
     mut changed: impl FnMut(Vec<IpAddr>) + Send + 'static,
 ) -> std::io::Result<()> {
     thread::Builder::new().name("addresses".to_owned()).spawn(move || {
         let mut pauses = backoff::exponential().build();
         loop {
-            let outcome = block_on(follow_events(|addresses| {
+            let outcome = block_on(follow_events(services.clone(), |addresses| {
                 pauses = backoff::exponential().build();
                 followed.met();
                 changed(addresses);
@@ -110,12 +113,15 @@ pub fn follow(
 }
 
 /// Calls `changed` with the node's addresses now and whenever they change. Ends only by failing.
-async fn follow_events(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<Infallible, NetlinkError> {
+async fn follow_events(
+    mut services: watch::Receiver<Vec<IpNet>>,
+    mut changed: impl FnMut(Vec<IpAddr>),
+) -> Result<Infallible, NetlinkError> {
     let mut events = Events::open()?;
     let mut seen = Seen::list().await?;
     let mut known = Vec::new();
     loop {
-        let now = seen.own();
+        let now = seen.own(&services.borrow_and_update());
         if now.is_empty() {
             warn!(?known, "no address of the node is found, those that are known stay");
         } else if now != known {
@@ -123,7 +129,17 @@ async fn follow_events(mut changed: impl FnMut(Vec<IpAddr>)) -> Result<Infallibl
             known.clone_from(&now);
             changed(now);
         }
-        seen.apply(events.next().await?).await?;
+        tokio::select! {
+            event = events.next() => seen.apply(event?).await?,
+            () = next_change(&mut services) => {}
+        }
+    }
+}
+
+/// Never, when nobody writes them any more.
+async fn next_change(services: &mut watch::Receiver<Vec<IpNet>>) {
+    if services.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -153,7 +169,7 @@ mod tests {
     }
 
     fn own(seen: &Seen) -> Vec<String> {
-        seen.own().iter().map(ToString::to_string).collect()
+        seen.own(&[]).iter().map(ToString::to_string).collect()
     }
 
     #[tokio::test]
@@ -250,7 +266,8 @@ mod tests {
             node.set_up(1).await?;
             node.add_address(1, first).await?;
             let (reports, mut reported) = tokio::sync::mpsc::unbounded_channel();
-            let follows = follow_events(|addresses| reports.send(addresses).unwrap());
+            let (services, known) = watch::channel(Vec::new());
+            let follows = follow_events(known, |addresses| reports.send(addresses).unwrap());
             let changes = async {
                 assert_eq!(reported.recv().await.unwrap(), [first.addr()]);
                 node.delete_address(1, first).await?;
@@ -258,6 +275,8 @@ mod tests {
                 assert_eq!(reported.recv().await.unwrap(), [second.addr()], "none is not reported");
                 node.add_address(1, first).await?;
                 assert_eq!(reported.recv().await.unwrap(), [first.addr(), second.addr()]);
+                services.send_replace(vec![first]);
+                assert_eq!(reported.recv().await.unwrap(), [second.addr()], "it is a Service's");
                 Ok::<_, NetlinkError>(())
             };
             tokio::select! {

@@ -172,7 +172,13 @@ fn set_cluster(agent: &Agent) {
     let coordinator = agent.coordinators.read(CoordinatorIndex::chosen);
     let ready = coordinator.filter(|coordinator| crate::coordinator::check_ready(coordinator).is_ok());
     if let Some(coordinator) = ready {
-        agent.reconciler.set_cluster(ClusterCidrs::from_coordinator(&coordinator));
+        let cidrs = ClusterCidrs::from_coordinator(&coordinator);
+        agent.service_cidrs.send_if_modified(|known| {
+            let changed = *known != cidrs.service;
+            known.clone_from(&cidrs.service);
+            changed
+        });
+        agent.reconciler.set_cluster(cidrs);
     }
 }
 

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::net::{Address, Link, Scope};
 
 /// Dummy devices on which a service proxy (IPVS of kube-proxy, kube-router) keeps the addresses of Services.
 const SERVICE_DEVICES: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
 
 /// The node's own addresses among all that its devices have, in order. `uplinks` are the devices that
-/// [`may_be_host_end`]s by which routes with a next hop or default routes go.
+/// [`may_be_host_end`]s by which routes with a next hop or default routes go, `services` the Service CIDRs: a cache for
+/// DNS has the address of the cluster's DNS Service on a device.
 ///
 /// By scope, kind and place, never by the name of a device: a node's address may be on `lo`, on a dummy or on a bridge,
 /// and the gateway that a bridge is for pods is an address of the node too. Nor by what pods say that they have: a pod could
@@ -18,6 +21,7 @@ pub fn node_addresses<'a>(
     links: impl IntoIterator<Item = &'a Link>,
     addresses: &[Address],
     uplinks: &BTreeSet<u32>,
+    services: &[IpNet],
 ) -> Vec<IpAddr> {
     let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
     let own = |address: &&Address| {
@@ -32,6 +36,7 @@ pub fn node_addresses<'a>(
         .filter(|address| address.scope == Scope::Global && Scope::of(address.net.addr()) == Scope::Global)
         .map(|address| address.net.addr())
         .filter(|ip| !ip.is_multicast() && !ip.is_unspecified())
+        .filter(|ip| !services.iter().any(|net| net.contains(ip)))
         .collect();
     found.into_iter().collect()
 }
@@ -82,7 +87,7 @@ mod tests {
     fn check(link: &Link, addresses: &[&str], expect: &[&str]) {
         let addresses: Vec<_> =
             addresses.iter().map(|net| Address::new(link.index, net.parse().unwrap())).collect();
-        let found = node_addresses([link], &addresses, &BTreeSet::new());
+        let found = node_addresses([link], &addresses, &BTreeSet::new(), &[]);
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, expect, "{} {}", link.name, link.kind);
     }
@@ -116,6 +121,16 @@ mod tests {
         check(&link("kube-dummy-if", "dummy"), &["10.96.0.10/32"], &[]);
     }
 
+    /// NodeLocal DNSCache: its device has the ClusterIP of the DNS Service too.
+    #[test]
+    fn addresses_in_service_cidrs_do_not_count() {
+        let addresses = ["10.6.0.1/16", "10.96.0.10/32", "169.254.20.10/32"]
+            .map(|net| Address::new(7, net.parse().unwrap()));
+        let services = ["10.96.0.0/12".parse().unwrap()];
+        let found = node_addresses([&link("nodelocaldns", "dummy")], &addresses, &BTreeSet::new(), &services);
+        assert_eq!(found, ["10.6.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
     #[test]
     fn addresses_that_do_not_reach_beyond_host_or_link_do_not_count() {
         let on_lo = ["127.0.0.1/8", "::1/128", "169.254.20.10/32", "fe80::1/64"];
@@ -125,7 +140,7 @@ mod tests {
             // Whoever adds 127.0.0.2 may give it any scope.
             let addresses = ["10.6.0.1/32", "127.0.0.2/8"]
                 .map(|net| Address { scope, ..Address::new(7, net.parse().unwrap()) });
-            let found = node_addresses([&link("lo", "")], &addresses, &BTreeSet::new());
+            let found = node_addresses([&link("lo", "")], &addresses, &BTreeSet::new(), &[]);
             assert_eq!(found.len(), count, "{scope:?}");
         }
     }
@@ -147,7 +162,7 @@ mod tests {
         let addresses = [Address::new(7, "10.20.0.5/32".parse().unwrap())];
         let count = |uplinks: &[u32]| {
             let uplinks = uplinks.iter().copied().collect();
-            node_addresses([&uplink], &addresses, &uplinks).len()
+            node_addresses([&uplink], &addresses, &uplinks, &[]).len()
         };
         assert_eq!((count(&[7]), count(&[8]), count(&[])), (1, 0, 0));
     }
@@ -155,6 +170,6 @@ mod tests {
     #[test]
     fn an_address_of_an_unknown_device_does_not_count() {
         let address = Address::new(8, "10.6.0.1/16".parse().unwrap());
-        assert!(node_addresses([&link("eth0", "")], &[address], &BTreeSet::new()).is_empty());
+        assert!(node_addresses([&link("eth0", "")], &[address], &BTreeSet::new(), &[]).is_empty());
     }
 }
