@@ -77,21 +77,33 @@ impl Check {
         self.failure = failure;
     }
 
+    /// Answers the first failure; it keeps no other plugin from being put back.
     fn restore_missing(&mut self) -> Result<(), PluginsError> {
         let opened = HostFolder::open(&self.host, &self.cni_bin);
         let folder = opened.map_err(|error| PluginsError::new(&self.cni_bin, "open", error))?;
+        let mut outcome = Ok(());
         for plugin in plugins::list(&self.image)? {
-            let installed = folder.path().join(plugin.file_name().unwrap_or_default());
-            match fs::metadata(&installed) {
-                Ok(there) => self.compare(&plugin, &installed, identity(&there)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    if plugins::install_missing(&plugin, &folder.path())? {
-                        let folder = self.cni_bin.display();
-                        info!(plugin = %plugin.display(), %folder, "CNI plugin was missing and is put back");
-                    }
+            let restored = self.restore(&plugin, &folder.path());
+            outcome = outcome.and(restored.map_err(|error| error.in_folder(&self.cni_bin)));
+        }
+        outcome
+    }
+
+    fn restore(&mut self, plugin: &Path, folder: &Path) -> Result<(), PluginsError> {
+        let installed = folder.join(plugin.file_name().unwrap_or_default());
+        match fs::metadata(&installed) {
+            Ok(there) => self.compare(plugin, &installed, identity(&there)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // A link may lead to somewhere on the node that this container does not see.
+                if fs::symlink_metadata(&installed).is_ok() {
+                    return Err(PluginsError::new(&installed, "follow link", error));
                 }
-                Err(error) => return Err(PluginsError::new(&installed, "stat", error)),
+                if plugins::install_missing(plugin, folder)? {
+                    let folder = self.cni_bin.display();
+                    info!(plugin = %plugin.display(), %folder, "CNI plugin was missing and is put back");
+                }
             }
+            Err(error) => return Err(PluginsError::new(&installed, "stat", error)),
         }
         Ok(())
     }
@@ -168,6 +180,31 @@ mod tests {
             check.run();
             assert_eq!(content(&data.join(version).join("bin")).len(), 2, "{version}: {:?}", check.failure);
         }
+    }
+
+    /// `/proc/self/fd/N` would be another failure each time.
+    #[test]
+    fn a_failure_names_the_nodes_path_and_keeps_no_other_plugin_away() {
+        let (root, mut check) = node();
+        let bin = root.path().join("host/opt/bin");
+        symlink("coordinator", bin.join("coordinator")).unwrap();
+        check.run();
+        let failure = check.failure.clone().unwrap();
+        assert!(failure.starts_with("CNI plugin /opt/bin/coordinator: stat: "), "{failure}");
+        assert!(bin.join("spiderpool").exists());
+    }
+
+    /// Each try wrote, synced and removed tens of MB for nothing.
+    #[test]
+    fn a_link_that_leads_nowhere_is_named_and_left() {
+        let (root, mut check) = node();
+        let bin = root.path().join("host/opt/bin");
+        symlink("/on/the/node", bin.join("spiderpool")).unwrap();
+        check.run();
+        let failure = check.failure.clone().unwrap();
+        assert!(failure.starts_with("CNI plugin /opt/bin/spiderpool: follow link: "), "{failure}");
+        assert_eq!(fs::read_link(bin.join("spiderpool")).unwrap(), Path::new("/on/the/node"));
+        assert_eq!(fs::read_dir(&bin).unwrap().count(), 2);
     }
 
     #[test]

@@ -38,6 +38,11 @@ impl PluginsError {
     pub(super) fn new(path: &Path, operation: &'static str, source: io::Error) -> Self {
         Self { path: path.to_owned(), operation, source }
     }
+
+    /// The same of a file that was accessed by another path to its folder.
+    pub(super) fn in_folder(self, folder: &Path) -> Self {
+        Self { path: folder.join(self.path.file_name().unwrap_or_default()), ..self }
+    }
 }
 
 fn failed(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> PluginsError {
