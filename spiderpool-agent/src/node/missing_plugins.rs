@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use spiderpool_runtime::backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,6 +18,11 @@ use super::plugins::{self, IN_IMAGE, PluginsError};
 
 /// How often the folder is looked at.
 const PERIOD: Duration = Duration::from_secs(3);
+
+/// How long until the next look: longer after each failure, which may have written megabytes.
+fn next_pause(last: Duration, has_failed: bool) -> Duration {
+    if has_failed { last.saturating_mul(2).min(backoff::MAX_PAUSE) } else { PERIOD }
+}
 
 /// Which plugins are kept where.
 #[derive(Debug, Clone, Args)]
@@ -36,13 +42,15 @@ pub struct PluginFolders {
 pub(crate) async fn restore(folders: PluginFolders, shutdown: CancellationToken) {
     let Some(cni_bin) = folders.cni_bin_dir else { return };
     let mut check = Check { host: folders.host, cni_bin, image: folders.cni_plugins, ..Check::default() };
-    while shutdown.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
+    let mut pause = PERIOD;
+    while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         let ran = tokio::task::spawn_blocking(move || {
             check.run();
             check
         });
         let Ok(after) = ran.await else { return };
         check = after;
+        pause = next_pause(pause, check.failure.is_some());
     }
 }
 
@@ -205,6 +213,13 @@ mod tests {
         assert!(failure.starts_with("CNI plugin /opt/bin/spiderpool: follow link: "), "{failure}");
         assert_eq!(fs::read_link(bin.join("spiderpool")).unwrap(), Path::new("/on/the/node"));
         assert_eq!(fs::read_dir(&bin).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn failures_are_tried_again_less_and_less_often() {
+        let pause = (0..9).fold(PERIOD, |pause, _| next_pause(pause, true));
+        assert_eq!(pause, backoff::MAX_PAUSE);
+        assert_eq!((next_pause(PERIOD, true), next_pause(pause, false)), (PERIOD * 2, PERIOD));
     }
 
     #[test]

@@ -98,11 +98,32 @@ pub(super) fn install_missing(plugin: &Path, folder: &Path) -> Result<bool, Plug
     let name = plugin.file_name().unwrap_or_default();
     let (to, beside) = (folder.join(name), beside(folder, name, RESTORED));
     write(&beside, &content).map_err(failed(&beside, "write"))?;
-    let linked = fs::hard_link(&beside, &to);
-    fs::remove_file(&beside).map_err(failed(&beside, "remove"))?;
+    let placed = place(&beside, &to, fs::hard_link(&beside, &to));
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed(&beside, "remove")(error));
+        }
+        _ => {}
+    }
+    placed.map_err(failed(&to, "link"))
+}
+
+/// Whether the file is at `to` now, after an attempt to link it there. Some file systems have no hard links: there it is
+/// renamed, and who installs another one at the very same moment loses.
+fn place(beside: &Path, to: &Path, linked: io::Result<()>) -> io::Result<bool> {
     match linked {
+        Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        outcome => outcome.map(|()| true).map_err(failed(&to, "link")),
+        // EPERM is what file systems without hard links answer.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) =>
+        {
+            if fs::symlink_metadata(to).is_ok() {
+                return Ok(false);
+            }
+            fs::rename(beside, to).map(|()| true)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -165,5 +186,18 @@ mod tests {
         fs::write(&plugin, "x").unwrap();
         let error = install(&plugin, Path::new("/nowhere/bin")).unwrap_err().to_string();
         assert!(error.contains("/nowhere/bin"), "{error}");
+    }
+
+    #[test]
+    fn without_hard_links_a_missing_plugin_is_renamed_into_its_place_and_another_one_stays() {
+        let node = tempfile::tempdir().unwrap();
+        let (beside, to) = (node.path().join("beside"), node.path().join("coordinator"));
+        let refused = || Err(io::Error::from_raw_os_error(nix::libc::EPERM));
+        fs::write(&beside, "ours").unwrap();
+        assert!(place(&beside, &to, refused()).unwrap());
+        assert_eq!(fs::read_to_string(&to).unwrap(), "ours");
+        fs::write(&beside, "ours again").unwrap();
+        assert!(!place(&beside, &to, refused()).unwrap());
+        assert_eq!(fs::read_to_string(&to).unwrap(), "ours");
     }
 }
