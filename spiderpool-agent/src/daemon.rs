@@ -73,7 +73,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     });
     follow_node_addresses(&agent, health.condition("node addresses", Scope::Readiness))?;
     let checked = agent.reconciler.clone();
-    host_ends::follow(move |host| checked.check(host)).context("thread for node links")?;
+    host_ends::follow(move |host, change| checked.check(host, change)).context("thread for node links")?;
     let watching = watching::start(&agent, &kube, &indexes, &environment, &health, &shutdown);
     // A registration before that would be refused only because loading has not been tried yet.
     first_try.await.context("reconciler thread")?;

@@ -74,7 +74,7 @@ impl Seen {
                 self.addresses.remove(&(address.dev, address.net));
             }
             NetlinkEvent::Route(dev) => self.look_for_next_hop(dev).await?,
-            NetlinkEvent::Neighbor(_) => {}
+            NetlinkEvent::Neighbor { .. } => {}
             NetlinkEvent::Lost => *self = Self::list().await?,
         }
         Ok(())

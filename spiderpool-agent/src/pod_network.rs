@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of programs and maps, and works where they cannot be loaded.
 
+mod host_ends;
 mod idle_links;
 mod ids;
 mod inventory;
@@ -19,6 +20,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use spiderpool_core::names::ContainerId;
+use tokio::sync::watch;
 use tracing::{error, info};
 
 pub(crate) use ids::{FoundNic, ReservedId};
@@ -30,6 +32,7 @@ pub(crate) use record::{NicRecord, PodRecord, PodState};
 pub use state_file::StateFileError;
 
 use crate::destinations::Destinations;
+pub(crate) use host_ends::HostEnds;
 use idle_links::IdleLinks;
 
 /// Where the inventory is kept.
@@ -44,31 +47,53 @@ pub(crate) struct PodNetworks {
     /// `None` until the state file could be read.
     inventory: Option<Inventory>,
     idle_links: IdleLinks,
+    host_ends: watch::Sender<HostEnds>,
 }
 
 impl PodNetworks {
     /// Reads nothing yet, see [`Self::inventory`].
     pub(crate) fn new(state_file: PathBuf) -> Self {
-        Self { state_file, inventory: None, idle_links: IdleLinks::default() }
+        Self {
+            state_file,
+            inventory: None,
+            idle_links: IdleLinks::default(),
+            host_ends: watch::Sender::default(),
+        }
+    }
+
+    /// The host ends of the pods, as they change.
+    pub(crate) fn host_ends(&self) -> watch::Receiver<HostEnds> {
+        self.host_ends.subscribe()
+    }
+
+    fn publish(&self, inventory: &Inventory) {
+        self.host_ends.send_replace(HostEnds::of(inventory));
     }
 
     /// The inventory, read from the state file the first time. Fails as long as that cannot be read; a file that is
     /// missing or no inventory counts as lost.
     pub(crate) fn inventory(&mut self) -> Result<&mut Inventory, StateFileError> {
-        let inventory =
-            if let Some(inventory) = self.inventory.take() { inventory } else { read(&self.state_file)? };
+        let inventory = if let Some(inventory) = self.inventory.take() {
+            inventory
+        } else {
+            let inventory = read(&self.state_file)?;
+            self.publish(&inventory);
+            inventory
+        };
         Ok(self.inventory.insert(inventory))
     }
 
     /// Replaces the inventory, first on disk: no id is ever in use and unknown after a restart.
     pub(crate) fn commit(&mut self, next: Inventory) -> Result<&mut Inventory, StateFileError> {
         state_file::write(&self.state_file, &next)?;
+        self.publish(&next);
         Ok(self.inventory.insert(next))
     }
 
     /// Writes the inventory as it is; nothing if it has not been read.
     pub(crate) fn save(&self) -> Result<(), StateFileError> {
         let Some(inventory) = &self.inventory else { return Ok(()) };
+        self.publish(inventory);
         state_file::write(&self.state_file, inventory)
     }
 
@@ -102,6 +127,9 @@ impl PodNetworks {
         destinations: &Destinations,
     ) -> Option<restore::PodFound<'_>> {
         let pod = self.inventory.as_ref()?.pod(container_id)?;
+        if pod.state == PodState::Unverified {
+            return None;
+        }
         restore::restore(pod, destinations)
     }
 

@@ -7,6 +7,7 @@ mod checks;
 mod error;
 mod handle;
 mod repetition;
+mod reported;
 mod restore;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ use checks::Checks;
 pub use error::RegistrationError;
 pub use handle::{Handle, start};
 use repetition::Repetition;
+use reported::Reported;
 
 /// Both sides, and the destinations. Everything here blocks.
 #[derive(Debug)]
@@ -40,12 +42,12 @@ struct Reconciler {
 
 impl Reconciler {
     /// Nothing is read or loaded before the first [`Reconciler::resync`].
-    fn new(pods: PodNetworks, ebpf: EbpfDataplane, events: NodeEvents) -> Self {
+    fn new(pods: PodNetworks, ebpf: EbpfDataplane, events: NodeEvents, reported: Reported) -> Self {
         Self {
             pods,
             ebpf,
             destinations: Destinations::default(),
-            checks: Checks::default(),
+            checks: Checks::new(reported),
             repetition: Repetition::default(),
             events,
         }

@@ -1,6 +1,7 @@
 //! Changes of links, addresses, routes and neighbors as the kernel reports them.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,14 +11,14 @@ use nix::libc;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::neighbour::NeighbourState;
+use rtnetlink::packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::proto::Connection;
 use rtnetlink::sys::SocketAddr;
 use spiderpool_core::net::{Address, Link, ROUTE_PROTOCOL};
 
 use crate::netlink::socket::Socket;
-use crate::netlink::{NetlinkError, addr, link};
+use crate::netlink::{NetlinkError, addr, link, neigh};
 
 const ROUTES: i32 = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
 
@@ -34,8 +35,14 @@ pub enum NetlinkEvent {
     AddressGone(Address),
     /// A route by the link with this index is gone, or one is there that is not ours.
     Route(u32),
-    /// A permanent neighbor of the link with this index may be gone.
-    Neighbor(u32),
+    /// A neighbor is gone, or one is there that is not permanent. Whoever sends to a link makes as many as it likes:
+    /// ask for the address before anything else.
+    Neighbor {
+        /// The link.
+        dev: u32,
+        /// Whose neighbor entry it is.
+        address: IpAddr,
+    },
     /// The kernel had more to report than the socket could hold, or something that cannot be decoded: list
     /// everything again.
     Lost,
@@ -102,6 +109,11 @@ fn by_link(route: &RouteMessage) -> Option<u32> {
     })
 }
 
+/// `None` for what a bridge has learned, which is reported as a neighbor without address.
+fn changed_neighbor(message: &NeighbourMessage) -> Option<NetlinkEvent> {
+    Some(NetlinkEvent::Neighbor { dev: message.header.ifindex, address: neigh::address(message)? })
+}
+
 fn read(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<NetlinkEvent> {
     let NetlinkPayload::InnerMessage(message) = payload else { return None };
     match message {
@@ -113,9 +125,9 @@ fn read(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<NetlinkEvent> {
         RouteNetlinkMessage::NewRoute(route) if u8::from(route.header.protocol) != ROUTE_PROTOCOL => {
             by_link(&route).map(NetlinkEvent::Route)
         }
-        RouteNetlinkMessage::DelNeighbour(neighbor) => Some(NetlinkEvent::Neighbor(neighbor.header.ifindex)),
+        RouteNetlinkMessage::DelNeighbour(neighbor) => changed_neighbor(&neighbor),
         RouteNetlinkMessage::NewNeighbour(neighbor) if neighbor.header.state != NeighbourState::Permanent => {
-            Some(NetlinkEvent::Neighbor(neighbor.header.ifindex))
+            changed_neighbor(&neighbor)
         }
         _ => None,
     }

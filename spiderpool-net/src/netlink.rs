@@ -12,7 +12,7 @@ pub(crate) mod addr;
 pub(crate) mod connection;
 mod error;
 pub(crate) mod link;
-mod neigh;
+pub(crate) mod neigh;
 mod route;
 pub(crate) mod socket;
 

@@ -593,9 +593,10 @@ async fn events_report_routes_and_neighbors_that_others_take_away() {
     pair.netlink.delete_route(&route).await.unwrap();
     pair.netlink.delete_neighbor(index, address).await.unwrap();
     let mut seen = Vec::new();
-    while !seen.contains(&NetlinkEvent::Neighbor(index)) {
+    let gone = NetlinkEvent::Neighbor { dev: index, address };
+    while !seen.contains(&gone) {
         seen.push(events.next().await.unwrap());
     }
     let ours: Vec<_> = seen.iter().filter(|event| !matches!(event, NetlinkEvent::Link(_))).collect();
-    assert_eq!(ours, [&NetlinkEvent::Route(index), &NetlinkEvent::Neighbor(index)]);
+    assert_eq!(ours, [&NetlinkEvent::Route(index), &gone]);
 }

@@ -5,27 +5,37 @@ use std::time::{Duration, Instant};
 
 use spiderpool_core::names::{ContainerId, IfName};
 
+use super::reported::Reported;
+
 /// After a report more follow, and the agent's own work may be what is reported.
 const SETTLE: Duration = Duration::from_millis(200);
 /// The plugin that has registered a pod goes on in it; what it has not done yet is nobody's fault.
 const ADD: Duration = Duration::from_secs(5);
-/// Somebody who takes away at once what was put right is met by the sweep alone.
+/// Between two looks at a pod for what the kernel reports: neither who takes away at once what was put right nor who
+/// makes the kernel report all the time keeps the reconciler busy.
 const REST: Duration = Duration::from_secs(2);
 
 /// Pods to be looked at.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     sweep: VecDeque<ContainerId>,
-    reported: BTreeMap<ContainerId, Instant>,
-    restored: HashMap<ContainerId, Instant>,
+    /// When each is due.
+    due: BTreeMap<ContainerId, Instant>,
+    reported: Reported,
+    looked_at: HashMap<ContainerId, Instant>,
     registered: HashMap<ContainerId, Instant>,
     missing: HashMap<ContainerId, Vec<IfName>>,
 }
 
 impl Checks {
+    /// `reported` is where reports come from: a pod leaves it when it is looked at.
+    pub(super) fn new(reported: Reported) -> Self {
+        Self { reported, ..Self::default() }
+    }
+
     /// All pods, unless the last sweep still goes on.
     pub(super) fn begin_sweep(&mut self, pods: impl Iterator<Item = ContainerId>, now: Instant) {
-        self.restored.retain(|_, then| now.saturating_duration_since(*then) < REST);
+        self.looked_at.retain(|_, then| now.saturating_duration_since(*then) < REST);
         self.registered.retain(|_, then| now.saturating_duration_since(*then) < ADD);
         if self.sweep.is_empty() {
             self.sweep.extend(pods.filter(|pod| !self.registered.contains_key(pod)));
@@ -35,22 +45,24 @@ impl Checks {
 
     /// The kernel has reported a change of a pod's.
     pub(super) fn report(&mut self, pod: ContainerId, now: Instant) {
-        let rests = self.restored.get(&pod).is_some_and(|then| now.saturating_duration_since(*then) < REST);
-        if !rests && !self.registered.contains_key(&pod) {
-            self.reported.entry(pod).or_insert(now + SETTLE);
-        }
+        let rested = self.looked_at.get(&pod).map(|then| *then + REST);
+        let set_up = self.registered.get(&pod).map(|then| *then + ADD);
+        let due = [rested, set_up].into_iter().flatten().fold(now + SETTLE, Instant::max);
+        self.due.entry(pod).or_insert(due);
     }
 
     /// The plugin sets the pod up.
     pub(super) fn registered(&mut self, pod: ContainerId, now: Instant) {
         self.sweep.retain(|queued| *queued != pod);
-        self.reported.remove(&pod);
+        if let Some(due) = self.due.get_mut(&pod) {
+            *due = now + ADD;
+        }
         self.registered.insert(pod, now);
     }
 
     /// Something of the pod was put right.
     pub(super) fn restored(&mut self, pod: ContainerId, now: Instant) {
-        self.restored.insert(pod, now);
+        self.looked_at.insert(pod, now);
     }
 
     /// The NICs of a pod that were not missing at the last look.
@@ -64,17 +76,17 @@ impl Checks {
 
     /// When there is something to look at.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        if self.sweep.is_empty() { self.reported.values().min().copied() } else { Some(now) }
+        if self.sweep.is_empty() { self.due.values().min().copied() } else { Some(now) }
     }
 
     /// The pod to look at now.
     pub(super) fn next(&mut self, now: Instant) -> Option<ContainerId> {
-        let due = self.reported.iter().find(|(_, due)| **due <= now).map(|(pod, _)| pod.clone());
-        if let Some(pod) = due {
-            self.reported.remove(&pod);
-            return Some(pod);
-        }
-        self.sweep.pop_front()
+        let due = self.due.iter().find(|(_, due)| **due <= now).map(|(pod, _)| pod.clone());
+        let Some(pod) = due else { return self.sweep.pop_front() };
+        self.due.remove(&pod);
+        self.reported.remove(&pod);
+        self.looked_at.insert(pod.clone(), now);
+        Some(pod)
     }
 }
 
@@ -97,16 +109,33 @@ mod tests {
             [(); 4].map(|()| checks.next(later)),
             [Some(pod("b")), Some(pod("a")), Some(pod("b")), None]
         );
-        checks.restored(pod("b"), later);
         checks.report(pod("b"), later);
-        assert_eq!(checks.due(later), None);
-        checks.report(pod("b"), later + REST);
-        assert_eq!(checks.due(later), Some(later + REST + SETTLE));
-        checks.registered(pod("b"), later + REST);
+        assert_eq!(checks.due(later), Some(later + REST));
+        checks.registered(pod("b"), later + SETTLE);
         checks.report(pod("b"), later + REST);
         checks.begin_sweep([pod("b")].into_iter(), later + REST);
-        assert_eq!(checks.due(later), None, "its ADD goes on");
-        checks.begin_sweep([pod("b")].into_iter(), later + REST + ADD);
-        assert_eq!(checks.next(later), Some(pod("b")));
+        assert_eq!(checks.due(later), Some(later + SETTLE + ADD), "its ADD goes on");
+        assert_eq!(checks.next(later + REST), None);
+        checks.begin_sweep([pod("b")].into_iter(), later + SETTLE + ADD);
+        assert_eq!(
+            [(); 3].map(|()| checks.next(later + SETTLE + ADD)),
+            [Some(pod("b")), Some(pod("b")), None]
+        );
+    }
+
+    #[test]
+    fn a_pod_of_which_the_kernel_reports_without_end_is_looked_at_every_few_seconds() {
+        let (reported, start) = (Reported::default(), Instant::now());
+        let (mut checks, pod) = (Checks::new(reported.clone()), "a".parse::<ContainerId>().unwrap());
+        let (mut sent, mut looks) = (0, 0);
+        for millisecond in 0..10_000 {
+            let now = start + Duration::from_millis(millisecond);
+            if reported.add(&pod) {
+                sent += 1;
+                checks.report(pod.clone(), now);
+            }
+            looks += usize::from(checks.next(now).is_some());
+        }
+        assert_eq!((sent, looks), (6, 5));
     }
 }

@@ -9,16 +9,18 @@ use std::time::{Duration, Instant};
 
 use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
 use spiderpool_core::gc::ValidAttachments;
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{ContainerId, IfName};
 use spiderpool_runtime::health::Condition;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Reconciler;
 use super::error::RegistrationError;
+use super::reported::Reported;
 use crate::dataplane::{DataplaneMetrics, DataplaneSettings, EbpfDataplane};
 use crate::destinations::{ClusterCidrs, Update};
+use crate::host_ends::Change;
 use crate::node_events::NodeEvents;
-use crate::pod_network::PodNetworks;
+use crate::pod_network::{HostEnds, PodNetworks};
 
 /// How often [`Reconciler::resync`] runs.
 const RESYNC_PERIOD: Duration = Duration::from_secs(5);
@@ -31,8 +33,8 @@ enum Command {
     CollectGarbage(ValidAttachments, Answer<()>),
     /// The destinations in [`Handle::update`] have changed.
     Update,
-    /// The kernel has reported changes of this host end.
-    Check(IfName),
+    /// The kernel has reported changes of this pod's host end.
+    Check(ContainerId),
     Stop,
 }
 
@@ -42,9 +44,15 @@ pub struct Handle {
     commands: Sender<Command>,
     /// Only the latest destinations count: carrying them into all pods takes longer than they may last.
     update: Arc<Mutex<Update>>,
+    host_ends: watch::Receiver<HostEnds>,
+    reported: Reported,
 }
 
 impl Handle {
+    fn new(commands: Sender<Command>, pods: &PodNetworks) -> Self {
+        Self { commands, update: Arc::default(), host_ends: pods.host_ends(), reported: Reported::default() }
+    }
+
     /// Gives a pod's NICs their ids and fills the maps.
     pub async fn register(&self, request: RegisterNics) -> Result<RegisteredNics, RegistrationError> {
         self.request(|answer| Command::Register(Box::new(request), answer)).await
@@ -71,8 +79,15 @@ impl Handle {
     }
 
     /// Another program may have changed something of the pod with this host end.
-    pub fn check(&self, host_end: IfName) {
-        self.send(Command::Check(host_end));
+    pub fn check(&self, host_end: &IfName, change: Change) {
+        let host_ends = self.host_ends.borrow();
+        let pod = match change {
+            Change::LinkOrRoute => host_ends.pod(host_end),
+            Change::Neighbor(address) => host_ends.pod_of_neighbor(host_end, address),
+        };
+        if let Some(pod) = pod.filter(|pod| self.reported.add(pod)) {
+            self.send(Command::Check(pod.clone()));
+        }
     }
 
     /// Ends the thread. Programs and maps stay.
@@ -109,10 +124,11 @@ pub fn start(
     let (commands, received) = channel();
     let (tried, first_try) = oneshot::channel();
     let pods = PodNetworks::new(state_file);
-    let handle = Handle { commands, update: Arc::default() };
-    let update = Arc::clone(&handle.update);
+    let handle = Handle::new(commands, &pods);
+    let (update, reported) = (Arc::clone(&handle.update), handle.reported.clone());
     thread::Builder::new().name("reconciler".to_owned()).spawn(move || {
-        let mut reconciler = Reconciler::new(pods, EbpfDataplane::new(settings, metrics, loaded), events);
+        let ebpf = EbpfDataplane::new(settings, metrics, loaded);
+        let mut reconciler = Reconciler::new(pods, ebpf, events, reported);
         reconciler.resync();
         // The receiver may have been dropped.
         let _dropped = tried.send(());
@@ -148,7 +164,10 @@ fn handle_command(reconciler: &mut Reconciler, update: &Mutex<Update>, command: 
             let update = std::mem::take(&mut *update.lock().unwrap_or_else(PoisonError::into_inner));
             reconciler.update(update);
         }
-        Command::Check(host_end) => reconciler.check_host_ends(&[host_end], Instant::now()),
+        Command::Check(pod) => reconciler.check(pod, Instant::now()),
         Command::Stop => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use spiderpool_core::coordinator::{Step, host_end_name};
+use spiderpool_core::coordinator::Step;
 use spiderpool_core::names::{ContainerId, IfName, PodName};
 use tracing::{info, warn};
 
@@ -35,14 +35,9 @@ impl Reconciler {
         self.checks.begin_sweep(self.pods.running().cloned(), now);
     }
 
-    /// The kernel has reported changes of these host ends.
-    pub(super) fn check_host_ends(&mut self, hosts: &[IfName], now: Instant) {
-        let is_changed =
-            |pod: &&ContainerId| host_end_name(pod.as_str()).is_ok_and(|name| hosts.contains(&name));
-        let changed: Vec<ContainerId> = self.pods.running().filter(is_changed).cloned().collect();
-        for pod in changed {
-            self.checks.report(pod, now);
-        }
+    /// The kernel has reported changes of this pod's host end.
+    pub(super) fn check(&mut self, pod: ContainerId, now: Instant) {
+        self.checks.report(pod, now);
     }
 
     /// When there is a pod to look at.

@@ -42,6 +42,7 @@ fn without_maps(folder: &Path, pods: &[(RegisterNics, NetnsIdentity)]) -> Reconc
         PodNetworks::new(state(folder)),
         EbpfDataplane::new(settings, DataplaneMetrics::default(), loaded),
         NodeEvents::new().0,
+        Reported::default(),
     )
 }
 

@@ -53,14 +53,19 @@ fn read(message: RouteNetlinkMessage) -> Option<Neighbor<u32>> {
     if message.header.state != NeighbourState::Permanent {
         return None;
     }
-    let (mut address, mut mac) = (None, None);
-    for attribute in message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(v4.into()),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(v6.into()),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr),
-            _ => {}
-        }
-    }
-    Some(Neighbor { dev: message.header.ifindex, address: address?, mac: mac? })
+    let address = address(&message)?;
+    let mac = message.attributes.into_iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(bytes).ok().map(MacAddr),
+        _ => None,
+    });
+    Some(Neighbor { dev: message.header.ifindex, address, mac: mac? })
+}
+
+/// Whose entry it is.
+pub(crate) fn address(message: &NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some((*v4).into()),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some((*v6).into()),
+        _ => None,
+    })
 }
