@@ -20,6 +20,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use spiderpool_core::names::ContainerId;
+use spiderpool_net::netns::NetNs;
 use tokio::sync::watch;
 use tracing::{error, info};
 
@@ -131,6 +132,12 @@ impl PodNetworks {
             return None;
         }
         restore::restore(pod, destinations)
+    }
+
+    /// Removes what leads to the NICs that a pod had `before` and has not any more; answers them, and the pod's
+    /// namespace if it is still there.
+    pub(crate) fn undo_restored(&self, before: &PodRecord) -> Option<(NetNs, Vec<NicRecord>)> {
+        restore::undo(before, self.inventory.as_ref()?.pod(&before.container_id))
     }
 
     /// The pods that run, and their host ends.

@@ -136,17 +136,26 @@ impl Reconciler {
 
     /// Takes an attachment out: first of the maps, then of the disk. Where there are no maps its ids stay reserved.
     fn unregister(&mut self, attachment: &Attachment) -> Result<(), RegistrationError> {
+        let container_id = &attachment.container_id;
+        let restored = self.checks.is_restored(container_id);
         let inventory = self.pods.inventory()?;
-        match inventory.unregister(attachment) {
-            Removed::Nothing => return Ok(()),
-            Removed::Nic => {}
-            Removed::Pod => self.pods.node_link_is_idle(&attachment.container_id),
+        let before = inventory.pod(container_id).filter(|_| restored).cloned();
+        let removed = inventory.unregister(attachment);
+        if removed == Removed::Nothing {
+            return Ok(());
+        }
+        if let Some(before) = before {
+            self.undo_restored(&before);
+        }
+        if removed == Removed::Pod {
+            self.checks.unregistered(container_id);
+            self.pods.node_link_is_idle(container_id);
         }
         let inventory = self.pods.inventory()?;
         let written = match self.ebpf.loaded() {
             Ok(loaded) => {
                 loaded.flush(inventory);
-                let pod = inventory.pod(&attachment.container_id).cloned();
+                let pod = inventory.pod(container_id).cloned();
                 write(loaded, inventory, &self.destinations, pod.as_ref())
             }
             Err(_) => Ok(()),

@@ -96,6 +96,18 @@ pub async fn repair(
     Ok(repaired)
 }
 
+/// Detaches both programs from a NIC where they have this id. A NIC that is gone is not an error.
+pub async fn detach_id(netlink: &mut Netlink, index: u32, id: u16) -> Result<(), NetlinkError> {
+    for direction in Direction::ALL {
+        let present = netlink.filters(index, direction).await?;
+        let is_its = |filter: &&Filter| filter.is_ours(direction) && filter.classid == u32::from(id);
+        for filter in present.iter().filter(is_its) {
+            netlink.detach_at(index, direction, filter.priority).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Detaches both programs from a NIC.
 pub async fn detach(netlink: &mut Netlink, index: u32) -> Result<(), NetlinkError> {
     for direction in Direction::ALL {

@@ -20,7 +20,7 @@ mod programs;
 mod stats;
 mod sys;
 
-pub use attach::{AttachError, AttachedFilters, Repaired, detach, repair};
+pub use attach::{AttachError, AttachedFilters, Repaired, detach, detach_id, repair};
 pub use error::{LoadError, MapError, OpenError};
 pub use flows::Expired;
 pub use load::{Dataplane, NicsOrigin, Replaced, Sizes};

@@ -7,7 +7,7 @@ mod support;
 use std::process::Command;
 
 use spiderpool_core::dataplane::FiltersAhead;
-use spiderpool_dataplane::{AttachError, Repaired, repair};
+use spiderpool_dataplane::{AttachError, Repaired, detach_id, repair};
 use spiderpool_net::block_on;
 use spiderpool_net::netlink::Netlink;
 use spiderpool_net::netns::NetNs;
@@ -64,6 +64,15 @@ fn filters_that_others_detach_or_replace_are_attached_again_behind_theirs() {
         assert_eq!(places(&mut netlink, index, Direction::Egress).await.len(), 2);
         assert_eq!(repair(&mut netlink, index, 7, programs).await?, repaired(0, NONE));
         assert_eq!(places(&mut netlink, index, Direction::Egress).await, [(1, 7)]);
+
+        // Of a NIC whose id is freed, by its index alone: a later one may have it.
+        detach_id(&mut netlink, index, 8).await?;
+        assert_eq!(places(&mut netlink, index, Direction::Egress).await, [(1, 7)]);
+        detach_id(&mut netlink, index, 7).await?;
+        for direction in Direction::ALL {
+            assert_eq!(places(&mut netlink, index, direction).await, []);
+        }
+        detach_id(&mut netlink, index + 100, 7).await?;
         Ok::<_, AttachError>(())
     };
     NetNs::create().unwrap().run(|| block_on(test())).unwrap().unwrap();

@@ -17,7 +17,7 @@ use super::repair::{self, FiltersFound, Reach};
 use super::settings::DataplaneSettings;
 use crate::destinations::{ClusterCidrs, Destinations};
 use crate::pod_network::netns::{self, Presence};
-use crate::pod_network::{FoundNic, Inventory, PodRecord, PodState, ReservedId};
+use crate::pod_network::{FoundNic, Inventory, NicRecord, PodRecord, PodState, ReservedId};
 
 /// In place of the cluster's CIDRs, for profiles that do not need them.
 static NO_CIDRS: ClusterCidrs = ClusterCidrs { service: Vec::new(), pod: Vec::new(), hijack: Vec::new() };
@@ -123,6 +123,11 @@ impl Loaded {
         pod: &PodRecord,
     ) -> Result<FiltersFound, DataplaneError> {
         repair::repair(netns, pod, &self.maps, &mut self.reach)
+    }
+
+    /// Detaches our filters with the ids of these NICs.
+    pub(crate) fn detach(netns: &NetNs, nics: &[NicRecord]) -> Result<(), DataplaneError> {
+        repair::detach(netns, nics)
     }
 
     /// Removes what the maps have of retiring ids, which are free then. What fails is tried again the next time.

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use spiderpool_core::dataplane::{FiltersAhead, NicCounts, is_starved};
 use spiderpool_core::names::IfName;
-use spiderpool_dataplane::{Dataplane, repair as repair_nic};
+use spiderpool_dataplane::{Dataplane, detach_id, repair as repair_nic};
 use spiderpool_net::block_on;
 use spiderpool_net::netns::NetNs;
 
 use super::error::DataplaneError;
-use crate::pod_network::PodRecord;
+use crate::pod_network::{NicRecord, PodRecord};
 
 /// What was found on a pod's NICs.
 #[derive(Debug, Default)]
@@ -86,6 +86,17 @@ pub(super) fn repair(
             }
         }
         Ok(found)
+    })
+}
+
+/// Detaches our filters from these NICs where they have the NIC's id.
+pub(super) fn detach(netns: &NetNs, nics: &[NicRecord]) -> Result<(), DataplaneError> {
+    block_on(async {
+        let mut netlink = netns.netlink()?;
+        for NicRecord { id, nic } in nics {
+            detach_id(&mut netlink, nic.ifindex, *id).await?;
+        }
+        Ok(())
     })
 }
 

@@ -1,6 +1,6 @@
 //! Which running pods are looked at next: all of them every few seconds, and at once what the kernel reports of.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use spiderpool_core::names::{ContainerId, IfName};
@@ -25,6 +25,8 @@ pub(super) struct Checks {
     looked_at: HashMap<ContainerId, Instant>,
     registered: HashMap<ContainerId, Instant>,
     missing: HashMap<ContainerId, Vec<IfName>>,
+    /// Of which something was put right since they were registered.
+    restored: HashSet<ContainerId>,
 }
 
 impl Checks {
@@ -62,7 +64,18 @@ impl Checks {
 
     /// Something of the pod was put right.
     pub(super) fn restored(&mut self, pod: ContainerId, now: Instant) {
+        self.restored.insert(pod.clone());
         self.looked_at.insert(pod, now);
+    }
+
+    /// Whether something of the pod has been put right.
+    pub(super) fn is_restored(&self, pod: &ContainerId) -> bool {
+        self.restored.contains(pod)
+    }
+
+    /// The pod has no NICs any more.
+    pub(super) fn unregistered(&mut self, pod: &ContainerId) {
+        self.restored.remove(pod);
     }
 
     /// The NICs of a pod that were not missing at the last look.

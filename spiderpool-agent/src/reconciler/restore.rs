@@ -9,6 +9,8 @@ use spiderpool_core::names::{ContainerId, IfName, PodName};
 use tracing::{info, warn};
 
 use super::Reconciler;
+use crate::dataplane::Loaded;
+use crate::pod_network::PodRecord;
 
 /// What a step puts right, as metrics and Events call it.
 fn kind(step: &Step) -> &'static str {
@@ -76,6 +78,15 @@ impl Reconciler {
             }
         }
         self.report_nics(&container_id, &pod, &missing, &starved);
+    }
+
+    /// Takes away again what a look may have put back behind the DEL of a NIC, which removes addresses, filters and
+    /// routes before it asks for the end of the registration: that look had still found the pod whole.
+    pub(super) fn undo_restored(&mut self, before: &PodRecord) {
+        let Some((netns, gone)) = self.pods.undo_restored(before) else { return };
+        if let Err(error) = Loaded::detach(&netns, &gone) {
+            warn!(%error, container_id = %before.container_id, pod = %before.pod, "filters of a NIC that is gone cannot be detached");
+        }
     }
 
     fn report_nics(
