@@ -121,17 +121,10 @@ impl PodNetworks {
         }
     }
 
-    /// Puts right what another program has changed in a pod that runs; `None` if there is no such pod.
-    pub(crate) fn restore(
-        &self,
-        container_id: &ContainerId,
-        destinations: &Destinations,
-    ) -> Option<restore::PodFound<'_>> {
+    /// Looks at a pod that runs; `None` if there is no such pod.
+    pub(crate) fn find(&self, container_id: &ContainerId) -> Option<restore::PodFound> {
         let pod = self.inventory.as_ref()?.pod(container_id)?;
-        if pod.state == PodState::Unverified {
-            return None;
-        }
-        restore::restore(pod, destinations)
+        if pod.state == PodState::Unverified { None } else { restore::find(pod) }
     }
 
     /// Removes what leads to the NICs that a pod had `before` and has not any more; answers them, and the pod's

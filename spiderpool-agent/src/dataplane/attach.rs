@@ -14,8 +14,8 @@ pub(super) fn attach(netns: &NetNs, pod: &PodRecord, programs: &Programs) -> Res
         // Programs that were attached stay when another NIC fails.
         let mut attached = AttachedFilters::default();
         for record in &pod.nics {
-            let link = netlink.link_by_name(&record.nic.name).await?;
-            let Some(link) = link.filter(|link| link.index == record.nic.ifindex) else {
+            // Also one that was renamed in the pod.
+            let Some(link) = netlink.link_by_index(record.nic.ifindex).await? else {
                 debug!(nic = %record.nic.name, container_id = %pod.container_id, "registered NIC is gone");
                 continue;
             };

@@ -69,8 +69,7 @@ pub(super) fn repair(
         let mut netlink = netns.netlink()?;
         let mut found = FiltersFound::default();
         for record in &pod.nics {
-            let link = netlink.link_by_name(&record.nic.name).await?;
-            let Some(link) = link.filter(|link| link.index == record.nic.ifindex) else { continue };
+            let Some(link) = netlink.link_by_index(record.nic.ifindex).await? else { continue };
             let repaired = repair_nic(&mut netlink, link.index, record.id, maps.programs()).await?;
             found.restored += repaired.restored;
             if repaired.restored > 0 {

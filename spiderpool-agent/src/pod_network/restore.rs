@@ -1,10 +1,11 @@
-//! What other programs on the node or in the pod have changed of a running pod's network, put right.
+//! What other programs on the node or in the pod have changed of a running pod's network, found and put right.
 
 use ipnet::IpNet;
-use spiderpool_api::agent::dataplane::NicRole;
+use spiderpool_api::agent::dataplane::{Nic, NicRole};
 use spiderpool_core::coordinator::Step;
 use spiderpool_core::names::IfName;
 use spiderpool_net::block_on;
+use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use tracing::warn;
 
@@ -16,20 +17,29 @@ use crate::destinations::Destinations;
 
 /// A pod that runs, as it was found.
 #[derive(Debug)]
-pub(crate) struct PodFound<'a> {
-    /// The pod.
-    pub pod: &'a PodRecord,
+pub(crate) struct PodFound {
+    /// The pod, without the NICs that have no address.
+    pub pod: PodRecord,
     /// Its namespace.
     pub netns: NetNs,
-    /// What was put right.
-    pub steps: Vec<Step>,
     /// Registered NICs that it does not have any more.
     pub missing: Vec<IfName>,
+    /// Underlay NICs with none of their registered addresses: of a DEL these go first, and the registration last.
+    pub without_address: Vec<IfName>,
+    has_node_link: bool,
 }
 
-/// Puts right what can be; `None` for a pod that does not run, or cannot be looked at.
-pub(super) fn restore<'a>(pod: &'a PodRecord, destinations: &Destinations) -> Option<PodFound<'a>> {
-    match try_restore(pod, destinations) {
+impl PodFound {
+    /// Puts node link and route hints right; answers what was done.
+    pub(crate) fn restore(&self, destinations: &Destinations) -> Vec<Step> {
+        // Without its node link there is nothing to reconcile.
+        if self.has_node_link { reconcile(&self.netns, &self.pod, destinations) } else { Vec::new() }
+    }
+}
+
+/// Looks at a pod; `None` for one that does not run, or cannot be looked at.
+pub(super) fn find(pod: &PodRecord) -> Option<PodFound> {
+    match try_find(pod) {
         Ok(found) => found,
         Err(error) => {
             warn!(%error, container_id = %pod.container_id, pod = %pod.pod, "pod's network cannot be read");
@@ -38,15 +48,49 @@ pub(super) fn restore<'a>(pod: &'a PodRecord, destinations: &Destinations) -> Op
     }
 }
 
-fn try_restore<'a>(
-    pod: &'a PodRecord,
-    destinations: &Destinations,
-) -> Result<Option<PodFound<'a>>, NamespaceError> {
+fn try_find(pod: &PodRecord) -> Result<Option<PodFound>, NamespaceError> {
     let Some((netns, has_node_link)) = find_namespace(pod)? else { return Ok(None) };
-    let Some(missing) = block_on(missing_nics(&netns, pod))? else { return Ok(None) };
-    // Without its node link there is nothing to reconcile.
-    let steps = if has_node_link { reconcile(&netns, pod, destinations) } else { Vec::new() };
-    Ok(Some(PodFound { pod, netns, steps, missing }))
+    let (missing, without_address) = block_on(async {
+        let mut netlink = netns.netlink()?;
+        let (mut missing, mut without_address) = (Vec::new(), Vec::new());
+        for nic in pod.nics.iter().map(|record| &record.nic) {
+            match state(&mut netlink, nic).await? {
+                NicState::Whole => {}
+                NicState::Gone => missing.push(nic.name.clone()),
+                NicState::WithoutAddress => without_address.push(nic.name.clone()),
+            }
+        }
+        Ok::<_, NetlinkError>((missing, without_address))
+    })?;
+    let mut pod = pod.clone();
+    // Another pod may have its addresses by now.
+    pod.nics.retain(|record| !without_address.contains(&record.nic.name));
+    Ok(Some(PodFound { pod, netns, missing, without_address, has_node_link }))
+}
+
+enum NicState {
+    Whole,
+    Gone,
+    WithoutAddress,
+}
+
+/// By its index: KubeVirt gives a NIC another name and MAC, and name and addresses to a dummy beside it.
+async fn state(netlink: &mut Netlink, nic: &Nic) -> Result<NicState, NetlinkError> {
+    if netlink.link_by_index(nic.ifindex).await?.is_none() {
+        return Ok(NicState::Gone);
+    }
+    if nic.role != NicRole::Underlay {
+        return Ok(NicState::Whole);
+    }
+    let by_name = netlink.link_by_name(&nic.name).await?.map(|link| link.index);
+    for index in [Some(nic.ifindex), by_name.filter(|index| *index != nic.ifindex)].into_iter().flatten() {
+        let present = netlink.addresses(Some(index)).await?;
+        let is_present = |net: &IpNet| present.iter().any(|a| a.dev == index && a.net.addr() == net.addr());
+        if nic.addresses.iter().any(is_present) {
+            return Ok(NicState::Whole);
+        }
+    }
+    Ok(NicState::WithoutAddress)
 }
 
 /// Removes routes and neighbors that lead to the NICs that the pod has not any more, and the route hints of a pod that
@@ -82,26 +126,4 @@ fn find_namespace(pod: &PodRecord) -> Result<Option<(NetNs, bool)>, NamespaceErr
         return Ok(Some((netns, true)));
     }
     Ok(netns::open_by_cluster_nic(pod)?.map(|netns| (netns, false)))
-}
-
-/// `None` while a DEL goes on, which takes away a NIC's addresses first and its registration last.
-async fn missing_nics(netns: &NetNs, pod: &PodRecord) -> Result<Option<Vec<IfName>>, NamespaceError> {
-    let mut netlink = netns.netlink()?;
-    let mut missing = Vec::new();
-    for nic in pod.nics.iter().map(|record| &record.nic) {
-        let link = netlink.link_by_name(&nic.name).await?;
-        let Some(link) = link.filter(|link| link.index == nic.ifindex) else {
-            missing.push(nic.name.clone());
-            continue;
-        };
-        if nic.role == NicRole::Underlay {
-            let present = netlink.addresses(Some(link.index)).await?;
-            let is_present =
-                |net: &IpNet| present.iter().any(|a| a.dev == link.index && a.net.addr() == net.addr());
-            if !nic.addresses.iter().any(is_present) {
-                return Ok(None);
-            }
-        }
-    }
-    Ok(Some(missing))
 }

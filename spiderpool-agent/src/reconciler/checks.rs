@@ -1,6 +1,6 @@
 //! Which running pods are looked at next: all of them every few seconds, and at once what the kernel reports of.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use spiderpool_core::names::{ContainerId, IfName};
@@ -15,6 +15,26 @@ const ADD: Duration = Duration::from_secs(5);
 /// makes the kernel report all the time keeps the reconciler busy.
 const REST: Duration = Duration::from_secs(2);
 
+/// The plugin that removes a NIC takes its addresses first; the rest of its work, and the agent's, is done by then.
+const DEL: Duration = Duration::from_mins(1);
+
+/// Whether a pod is to be left alone because a NIC of it is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// None is.
+    None,
+    /// It is left alone.
+    GoesOn,
+    /// It is not any more, and that is to be said.
+    TooLong,
+}
+
+#[derive(Debug, Default)]
+struct PossibleRemoval {
+    since: Option<Instant>,
+    is_said: bool,
+}
+
 /// Pods to be looked at.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
@@ -24,7 +44,9 @@ pub(super) struct Checks {
     reported: Reported,
     looked_at: HashMap<ContainerId, Instant>,
     registered: HashMap<ContainerId, Instant>,
-    missing: HashMap<ContainerId, Vec<IfName>>,
+    /// NICs that were missing at a look since they were registered.
+    missing: HashMap<ContainerId, BTreeSet<IfName>>,
+    removed: HashMap<ContainerId, PossibleRemoval>,
     /// Of which something was put right since they were registered.
     restored: HashSet<ContainerId>,
 }
@@ -41,7 +63,6 @@ impl Checks {
         self.registered.retain(|_, then| now.saturating_duration_since(*then) < ADD);
         if self.sweep.is_empty() {
             self.sweep.extend(pods.filter(|pod| !self.registered.contains_key(pod)));
-            self.missing.retain(|pod, _| self.sweep.contains(pod));
         }
     }
 
@@ -59,6 +80,8 @@ impl Checks {
         if let Some(due) = self.due.get_mut(&pod) {
             *due = now + ADD;
         }
+        self.missing.remove(&pod);
+        self.removed.remove(&pod);
         self.registered.insert(pod, now);
     }
 
@@ -76,15 +99,32 @@ impl Checks {
     /// The pod has no NICs any more.
     pub(super) fn unregistered(&mut self, pod: &ContainerId) {
         self.restored.remove(pod);
+        self.missing.remove(pod);
+        self.removed.remove(pod);
     }
 
-    /// The NICs of a pod that were not missing at the last look.
+    /// The NICs of a pod that were not missing at any look before: a process in the pod may hide and show them.
     pub(super) fn newly_missing(&mut self, pod: &ContainerId, missing: &[IfName]) -> Vec<IfName> {
-        let before = self.missing.remove(pod).unwrap_or_default();
-        if !missing.is_empty() {
-            self.missing.insert(pod.clone(), missing.to_vec());
+        if missing.is_empty() {
+            return Vec::new();
         }
-        missing.iter().filter(|nic| !before.contains(nic)).cloned().collect()
+        let before = self.missing.entry(pod.clone()).or_default();
+        missing.iter().filter(|nic| before.insert((*nic).clone())).cloned().collect()
+    }
+
+    /// What it means that these NICs of a pod have none of their addresses.
+    pub(super) fn removal(&mut self, pod: &ContainerId, nics: &[IfName], now: Instant) -> Removal {
+        if nics.is_empty() {
+            if let Some(removed) = self.removed.get_mut(pod) {
+                removed.since = None;
+            }
+            return Removal::None;
+        }
+        let removed = self.removed.entry(pod.clone()).or_default();
+        if now.saturating_duration_since(*removed.since.get_or_insert(now)) < DEL {
+            return Removal::GoesOn;
+        }
+        if std::mem::replace(&mut removed.is_said, true) { Removal::None } else { Removal::TooLong }
     }
 
     /// When there is something to look at.
@@ -134,6 +174,31 @@ mod tests {
             [(); 3].map(|()| checks.next(later + SETTLE + ADD)),
             [Some(pod("b")), Some(pod("b")), None]
         );
+    }
+
+    #[test]
+    fn a_nic_without_addresses_is_a_del_for_a_minute_and_said_once_afterwards() {
+        let (mut checks, start) = (Checks::default(), Instant::now());
+        let (pod, net1) = ("a".parse::<ContainerId>().unwrap(), "net1".parse::<IfName>().unwrap());
+        let mut after =
+            |nics: &[IfName], seconds| checks.removal(&pod, nics, start + Duration::from_secs(seconds));
+        let without = [net1];
+        assert_eq!(after(&[], 0), Removal::None);
+        assert_eq!([after(&without, 5), after(&without, 64)], [Removal::GoesOn; 2]);
+        assert_eq!([after(&without, 65), after(&without, 70)], [Removal::TooLong, Removal::None]);
+        assert_eq!([after(&[], 75), after(&without, 80)], [Removal::None, Removal::GoesOn]);
+        assert_eq!(after(&without, 140), Removal::None, "said already");
+    }
+
+    #[test]
+    fn a_nic_that_comes_and_goes_in_the_pod_is_said_once() {
+        let (mut checks, pod) = (Checks::default(), "a".parse::<ContainerId>().unwrap());
+        let missing = ["net1".parse::<IfName>().unwrap()];
+        assert_eq!(checks.newly_missing(&pod, &missing), missing);
+        assert_eq!(checks.newly_missing(&pod, &[]), []);
+        assert_eq!(checks.newly_missing(&pod, &missing), []);
+        checks.unregistered(&pod);
+        assert_eq!(checks.newly_missing(&pod, &missing), missing);
     }
 
     #[test]

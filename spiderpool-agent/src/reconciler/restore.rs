@@ -9,6 +9,7 @@ use spiderpool_core::names::{ContainerId, IfName, PodName};
 use tracing::{info, warn};
 
 use super::Reconciler;
+use super::checks::Removal;
 use crate::dataplane::Loaded;
 use crate::pod_network::PodRecord;
 
@@ -50,13 +51,22 @@ impl Reconciler {
     /// Looks at the next pod, if one is due, and puts right what others have changed of it.
     pub(super) fn check_next(&mut self, now: Instant) {
         let Some(container_id) = self.checks.next(now) else { return };
-        let Some(found) = self.pods.restore(&container_id, &self.destinations) else { return };
+        let Some(found) = self.pods.find(&container_id) else { return };
+        let removal = self.checks.removal(&container_id, &found.without_address, now);
+        if removal == Removal::GoesOn {
+            return;
+        }
+        if removal == Removal::TooLong {
+            let (pod, nics) = (&found.pod.pod, &found.without_address);
+            warn!(%container_id, %pod, ?nics, "NICs have had none of their addresses for a minute and are still registered: they are left alone, the pod's others are kept right");
+        }
+        let steps = found.restore(&self.destinations);
         let mut restored: BTreeMap<&'static str, usize> = BTreeMap::new();
-        found.steps.iter().for_each(|step| *restored.entry(kind(step)).or_default() += 1);
+        steps.iter().for_each(|step| *restored.entry(kind(step)).or_default() += 1);
         let pod = found.pod.pod.clone();
         let mut starved = Vec::new();
         if let Ok(loaded) = self.ebpf.loaded() {
-            match loaded.repair_pod(&found.netns, found.pod) {
+            match loaded.repair_pod(&found.netns, &found.pod) {
                 Ok(filters) => {
                     if filters.restored > 0 {
                         restored.insert("filter", filters.restored);

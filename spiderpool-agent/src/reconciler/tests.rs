@@ -340,58 +340,6 @@ fn what_others_take_from_a_running_pods_node_link_is_restored_and_said_when_it_h
     NetNs::create().unwrap().run(in_a_node).unwrap();
 }
 
-/// The look had found the pod whole: what it puts back comes behind what the DEL has removed.
-#[test]
-fn what_a_look_puts_back_behind_a_del_goes_with_the_registration() {
-    if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "this test needs root");
-        eprintln!("skipped: needs root");
-        return;
-    }
-    let in_a_node = || {
-        let folder = tempfile::tempdir().unwrap();
-        let netns = NetNs::create().unwrap();
-        let first = block_on(pod_with_node_link(&netns)).unwrap();
-        let identity = netns::identity(&netns).unwrap();
-        let mut second = first.clone();
-        second.attachment.if_name = "net2".parse().unwrap();
-        second.nics.push(Nic { ifindex: 99, ..nic("net2", NicRole::Underlay, &["10.6.0.10/16"]) });
-        let mut reconciler = without_maps(folder.path(), &[(first, identity), (second.clone(), identity)]);
-        reconciler.resync();
-        reconciler.update(Update { cluster: None, nodes: Some(vec!["10.6.0.1".parse().unwrap()]) });
-        let host = NodeLink::new("runs").unwrap().host;
-        let led_to = || {
-            block_on(async {
-                let present = Netlink::open()?.snapshot_of(&[&host], Contents::ALL).await?;
-                let routes = present.routes.iter().filter(|route| route.is_ours());
-                let mut led_to: Vec<_> = routes.map(|route| route.dst.addr().to_string()).collect();
-                led_to.extend(present.neighbors.iter().map(|neighbor| neighbor.address.to_string()));
-                led_to.sort();
-                Ok::<_, NetlinkError>(led_to)
-            })
-            .unwrap()
-        };
-        let both = ["10.6.0.10", "10.6.0.10", UNDERLAY, UNDERLAY];
-        assert_eq!(led_to(), both);
-        // The DEL's part in the node's namespace, and a look at what it found before.
-        block_on(async {
-            let mut node = Netlink::open()?;
-            let index = node.link_by_name(&host).await?.unwrap().index;
-            node.delete_neighbor(index, "10.6.0.10".parse().unwrap()).await
-        })
-        .unwrap();
-        let now = Instant::now();
-        reconciler.begin_sweep(now);
-        reconciler.check_next(now);
-        assert_eq!(led_to(), both);
-        reconciler.unregister(&second.attachment).unwrap();
-        assert_eq!(led_to(), [UNDERLAY, UNDERLAY]);
-        reconciler.unregister(&attachment("runs")).unwrap();
-        assert_eq!(led_to(), <[&str; 0]>::default());
-    };
-    NetNs::create().unwrap().run(in_a_node).unwrap();
-}
-
 /// A pod whose node link is up, and the node's address on its underlay NIC.
 async fn pod_with_node_link(pod: &NetNs) -> Result<RegisterNics, NetlinkError> {
     let mut node = Netlink::open()?;
@@ -430,3 +378,5 @@ async fn pod_with_node_link(pod: &NetNs) -> Result<RegisterNics, NetlinkError> {
     let path = format!("/proc/{}/fd/{}", std::process::id(), pod.as_fd().as_raw_fd());
     Ok(RegisterNics { netns: path, nics, ..request("runs") })
 }
+
+mod looks;
