@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::agent::Agent;
 use crate::config::{ConfigFile, Daemon, Environment};
 use crate::dataplane::{self, DataplaneMetrics};
+use crate::host_ends::HostEvent;
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
 use crate::node::missing_plugins;
 use crate::node_events::{self, NodeEvents};
@@ -73,7 +74,11 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     });
     follow_node_addresses(&agent, health.condition("node addresses", Scope::Readiness))?;
     let checked = agent.reconciler.clone();
-    host_ends::follow(move |host, change| checked.check(host, change)).context("thread for node links")?;
+    host_ends::follow(move |event| match event {
+        HostEvent::Changed(host, change) => checked.check(&host, change),
+        HostEvent::AddressGone => checked.node_address_gone(),
+    })
+    .context("thread for node links")?;
     let watching = watching::start(&agent, &kube, &indexes, &environment, &health, &shutdown);
     // A registration before that would be refused only because loading has not been tried yet.
     first_try.await.context("reconciler thread")?;

@@ -65,9 +65,10 @@ impl Events {
         Self::subscribe(libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | ROUTES)
     }
 
-    /// Subscribes to links, routes and neighbors in the same way.
+    /// Subscribes to links, addresses, routes and neighbors in the same way.
     pub fn of_routes() -> Result<Self, NetlinkError> {
-        Self::subscribe(libc::RTMGRP_LINK | libc::RTMGRP_NEIGH | ROUTES)
+        let addresses = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        Self::subscribe(libc::RTMGRP_LINK | libc::RTMGRP_NEIGH | ROUTES | addresses)
     }
 
     fn subscribe(groups: i32) -> Result<Self, NetlinkError> {

@@ -9,8 +9,11 @@ use super::reported::Reported;
 
 /// After a report more follow, and the agent's own work may be what is reported.
 const SETTLE: Duration = Duration::from_millis(200);
-/// The plugin that has registered a pod goes on in it; what it has not done yet is nobody's fault.
+/// The plugin that has registered a pod goes on in it, usually not so long. The first look that finds the pod whole shows
+/// that it has ended.
 const ADD: Duration = Duration::from_secs(5);
+/// Longer than any runtime waits for an ADD.
+const LONGEST_ADD: Duration = Duration::from_mins(5);
 /// Between two looks at a pod for what the kernel reports: neither who takes away at once what was put right nor who
 /// makes the kernel report all the time keeps the reconciler busy.
 const REST: Duration = Duration::from_secs(2);
@@ -60,9 +63,12 @@ impl Checks {
     /// All pods, unless the last sweep still goes on.
     pub(super) fn begin_sweep(&mut self, pods: impl Iterator<Item = ContainerId>, now: Instant) {
         self.looked_at.retain(|_, then| now.saturating_duration_since(*then) < REST);
-        self.registered.retain(|_, then| now.saturating_duration_since(*then) < ADD);
+        self.registered.retain(|_, then| now.saturating_duration_since(*then) < LONGEST_ADD);
         if self.sweep.is_empty() {
-            self.sweep.extend(pods.filter(|pod| !self.registered.contains_key(pod)));
+            let begins = |pod: &ContainerId| {
+                self.registered.get(pod).is_some_and(|then| now.saturating_duration_since(*then) < ADD)
+            };
+            self.sweep.extend(pods.filter(|pod| !begins(pod)));
         }
     }
 
@@ -83,6 +89,15 @@ impl Checks {
         self.missing.remove(&pod);
         self.removed.remove(&pod);
         self.registered.insert(pod, now);
+    }
+
+    /// A look has found the pod whole, or not. Answers whether what it lacks is another program's doing, and not what
+    /// its ADD has still to do.
+    pub(super) fn found(&mut self, pod: &ContainerId, is_whole: bool) -> bool {
+        if is_whole {
+            self.registered.remove(pod);
+        }
+        !self.registered.contains_key(pod)
     }
 
     /// Something of the pod was put right.
@@ -174,6 +189,23 @@ mod tests {
             [(); 3].map(|()| checks.next(later + SETTLE + ADD)),
             [Some(pod("b")), Some(pod("b")), None]
         );
+    }
+
+    #[test]
+    fn what_an_add_has_not_done_yet_is_nobodys_doing_until_the_pod_was_whole_once() {
+        let (mut checks, start) = (Checks::default(), Instant::now());
+        let pod = "a".parse::<ContainerId>().unwrap();
+        assert!(checks.found(&pod, false), "of an agent before this one");
+        checks.registered(pod.clone(), start);
+        checks.begin_sweep([pod.clone()].into_iter(), start + ADD - SETTLE);
+        assert_eq!(checks.next(start + ADD - SETTLE), None);
+        checks.begin_sweep([pod.clone()].into_iter(), start + 10 * ADD);
+        assert_eq!(checks.next(start + 10 * ADD), Some(pod.clone()));
+        assert!(!checks.found(&pod, false), "a slow ADD");
+        assert!(checks.found(&pod, true) && checks.found(&pod, false));
+        checks.registered(pod.clone(), start);
+        checks.begin_sweep(std::iter::empty(), start + LONGEST_ADD);
+        assert!(checks.found(&pod, false), "no ADD lasts so long");
     }
 
     #[test]

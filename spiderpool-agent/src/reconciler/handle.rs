@@ -35,6 +35,8 @@ enum Command {
     Update,
     /// The kernel has reported changes of this pod's host end.
     Check(ContainerId),
+    /// The node has lost an address.
+    NodeAddressGone(Instant),
     Stop,
 }
 
@@ -88,6 +90,11 @@ impl Handle {
         if let Some(pod) = pod.filter(|pod| self.reported.add(pod)) {
             self.send(Command::Check(pod.clone()));
         }
+    }
+
+    /// The node has lost an address, and what the kernel had by it.
+    pub fn node_address_gone(&self) {
+        self.send(Command::NodeAddressGone(Instant::now()));
     }
 
     /// Ends the thread. Programs and maps stay.
@@ -164,6 +171,7 @@ fn handle_command(reconciler: &mut Reconciler, update: &Mutex<Update>, command: 
             let update = std::mem::take(&mut *update.lock().unwrap_or_else(PoisonError::into_inner));
             reconciler.update(update);
         }
+        Command::NodeAddressGone(when) => reconciler.node_address_gone(when),
         Command::Check(pod) => reconciler.check(pod, Instant::now()),
         Command::Stop => {}
     }

@@ -76,18 +76,34 @@ impl Reconciler {
                 Err(error) => warn!(%error, %container_id, %pod, "programs cannot be attached again"),
             }
         }
-        let missing = found.missing;
+        let is_by_others = self.checks.found(&container_id, restored.is_empty());
         if !restored.is_empty() {
             self.checks.restored(container_id.clone(), now);
         }
+        restored.retain(|kind, _| is_by_others && !self.repetition.is_kernels(kind, now));
+        self.report_restored(&container_id, &pod, restored, now);
+        self.report_nics(&container_id, &pod, &found.missing, &starved);
+    }
+
+    fn report_restored(
+        &mut self,
+        container_id: &ContainerId,
+        pod: &PodName,
+        restored: BTreeMap<&'static str, usize>,
+        now: Instant,
+    ) {
         for (kind, count) in restored {
             info!(%container_id, %pod, kind, count, "what others had removed or replaced is restored");
             self.ebpf.metrics().restored.get_or_create(&[("kind", kind)]).inc_by(count as u64);
             if let Some(times) = self.repetition.add(kind, now) {
-                self.events.restored(kind, times, &pod);
+                self.events.restored(kind, times, pod);
             }
         }
-        self.report_nics(&container_id, &pod, &missing, &starved);
+    }
+
+    /// The node has lost an address.
+    pub(super) fn node_address_gone(&mut self, now: Instant) {
+        self.repetition.address_gone(now);
     }
 
     /// Takes away again what a look may have put back behind the DEL of a NIC, which removes addresses, filters and
