@@ -84,10 +84,12 @@ pub async fn repair(
         let own = present.iter().position(is_intact);
         let (before, after) = present.split_at(own.unwrap_or(present.len()));
         // Of an agent or plugin that attached ours while the place of another was free.
-        for twin in before.iter().chain(after.iter().skip(1)).filter(|filter| filter.is_ours(direction)) {
+        for twin in
+            before.iter().chain(after.iter().skip(1)).filter(|filter| filter.is_ours_on(direction, id))
+        {
             netlink.detach_at(index, direction, twin.priority).await?;
         }
-        let is_behind = before.iter().any(|filter| !filter.is_ours(direction));
+        let is_behind = before.iter().any(|filter| !filter.is_ours_on(direction, id));
         match direction {
             Direction::Ingress => repaired.ahead.ingress = is_behind,
             Direction::Egress => repaired.ahead.egress = is_behind,
@@ -100,7 +102,7 @@ pub async fn repair(
 pub async fn detach_id(netlink: &mut Netlink, index: u32, id: u16) -> Result<(), NetlinkError> {
     for direction in Direction::ALL {
         let present = netlink.filters(index, direction).await?;
-        let is_its = |filter: &&Filter| filter.is_ours(direction) && filter.classid == u32::from(id);
+        let is_its = |filter: &&Filter| filter.is_ours_on(direction, id) && filter.classid == u32::from(id);
         for filter in present.iter().filter(is_its) {
             netlink.detach_at(index, direction, filter.priority).await?;
         }

@@ -4,6 +4,7 @@
 //! filter is there. Its classid is the NIC's id, of which the program sees the low 16 bits. The qdisc is added once, before traffic, and never deleted: both lose packets
 //! on a link that is up. A filter is replaced in place instead, which loses none.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
@@ -88,11 +89,26 @@ pub enum FilterOutcome {
 }
 
 impl Filter {
-    /// Whether it is one of ours for `direction`, by name and id.
+    /// Whether it is one of ours for `direction`, by the name that we give it. Neither the program's id nor its tag or maps
+    /// would outlive an upgrade.
     pub fn is_ours(&self, direction: Direction) -> bool {
-        let is_alone = self.handle == HANDLE && self.program != 0;
-        is_alone && self.classid != 0 && self.name == direction.to_string()
+        self.has_our_place() && self.name == own_name(direction)
     }
+
+    /// Whether it is one of ours on the NIC with this id. Before 0.1 they were called as their direction, as others' may be:
+    /// those have the NIC's id.
+    pub fn is_ours_on(&self, direction: Direction, id: u16) -> bool {
+        let is_older = self.name == direction.to_string() && self.classid == u32::from(id);
+        self.is_ours(direction) || self.has_our_place() && is_older
+    }
+
+    fn has_our_place(&self) -> bool {
+        self.handle == HANDLE && self.program != 0 && self.classid != 0
+    }
+}
+
+fn own_name(direction: Direction) -> String {
+    format!("spiderpool-{direction}")
 }
 
 impl Netlink {
@@ -109,7 +125,7 @@ impl Netlink {
         }
     }
 
-    /// Attaches a program with the NIC's id as classid, named as its direction. [`Attach::Replace`] takes the place
+    /// Attaches a program with the NIC's id as classid, named as ours. [`Attach::Replace`] takes the place
     /// of any eBPF filter there: see [`Netlink::own_filter`].
     pub async fn attach_filter(
         &mut self,
@@ -131,7 +147,7 @@ impl Netlink {
         classid: u16,
         attach: Attach,
     ) -> Result<(), NetlinkError> {
-        let name = direction.to_string();
+        let name = own_name(direction);
         let mut message = filter(index, direction, priority);
         message.attributes = vec![
             TcAttribute::Kind("bpf".to_owned()),
@@ -163,12 +179,13 @@ impl Netlink {
             Err(error) => return Err(error),
         };
         let present = self.filters(index, direction).await?;
-        if let Some(own) = present.iter().find(|filter| filter.is_ours(direction)) {
+        if let Some(own) = present.iter().find(|filter| filter.is_ours_on(direction, classid)) {
             self.attach_at(index, direction, own.priority, &program, classid, Attach::Replace).await?;
             return Ok(FilterOutcome::Replaced);
         }
-        let is_taken = |priority: &u16| present.iter().any(|filter| filter.priority == *priority);
-        let Some(free) = (PRIORITY..u16::MAX).find(|priority| !is_taken(priority)) else { return Err(error) };
+        let taken: BTreeSet<u16> = present.iter().map(|filter| filter.priority).collect();
+        let free = (PRIORITY..u16::MAX).find(|priority| !taken.contains(priority));
+        let Some(free) = free else { return Err(error) };
         if free == PRIORITY {
             return Err(error);
         }
@@ -250,4 +267,35 @@ fn read(message: RouteNetlinkMessage) -> Option<Filter> {
     }
     // The first entry of a priority is the priority itself, without a filter.
     (filter.handle != 0).then_some(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_agents_filter_is_not_ours_for_the_name_of_its_direction() {
+        let filter = |name: &str, handle, classid, program| Filter {
+            priority: 1,
+            handle,
+            classid,
+            name: name.to_owned(),
+            program,
+        };
+        for (found, ours, on_seven) in [
+            (filter("spiderpool-egress", 1, 7, 40), true, true),
+            // Of a NIC's earlier registration.
+            (filter("spiderpool-egress", 1, 6, 40), true, true),
+            // Ours before it had that name, and somebody else's.
+            (filter("egress", 1, 7, 40), false, true),
+            (filter("egress", 1, 6, 40), false, false),
+            (filter("egress", 1, 0, 40), false, false),
+            (filter("spiderpool-ingress", 1, 7, 40), false, false),
+            (filter("spiderpool-egress", 2, 7, 40), false, false),
+            (filter("spiderpool-egress", 1, 7, 0), false, false),
+        ] {
+            let is = (found.is_ours(Direction::Egress), found.is_ours_on(Direction::Egress, 7));
+            assert_eq!(is, (ours, on_seven), "{found:?}");
+        }
+    }
 }

@@ -442,7 +442,7 @@ async fn filters_carry_the_classid_and_are_replaced_in_place() {
         let [Filter { priority: 1, handle: 1, classid: seen, name, program }] = found.as_slice() else {
             panic!("{found:?}")
         };
-        assert_eq!((*seen, name.as_str()), (u32::from(classid), direction.to_string().as_str()));
+        assert_eq!((*seen, name.as_str()), (u32::from(classid), format!("spiderpool-{direction}").as_str()));
         let shown = pair.json("tc", &format!("filter show dev near {direction}"));
         let options = &shown.as_array().unwrap().last().unwrap()["options"];
         assert_eq!(
