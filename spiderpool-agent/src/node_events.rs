@@ -58,6 +58,16 @@ impl NodeEvents {
         self.send(NodeEvent::of_nic("PodNICGone", note, nic, pod));
     }
 
+    /// Looks at the pod cost too much.
+    pub(crate) fn too_large(&self, pod: &PodName) {
+        let note = format!(
+            "pod {pod} has too many routes, addresses or tc filters to be looked at often: what other programs take \
+             from its network is restored late or not at all"
+        );
+        let related = Some(reference(pod, None));
+        self.send(NodeEvent { reason: "PodNetworkTooLarge", action: "Check".to_owned(), note, related });
+    }
+
     fn send(&self, event: NodeEvent) {
         // The receiver ends with the process.
         let _ended = self.0.send(event);
@@ -66,15 +76,18 @@ impl NodeEvents {
 
 impl NodeEvent {
     fn of_nic(reason: &'static str, note: String, nic: &IfName, pod: &PodName) -> Self {
-        let related = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(pod.namespace().to_owned()),
-            name: Some(pod.name().to_owned()),
-            field_path: Some(nic.to_string()),
-            ..ObjectReference::default()
-        };
-        Self { reason, action: "Check".to_owned(), note, related: Some(related) }
+        Self { reason, action: "Check".to_owned(), note, related: Some(reference(pod, Some(nic))) }
+    }
+}
+
+fn reference(pod: &PodName, nic: Option<&IfName>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace().to_owned()),
+        name: Some(pod.name().to_owned()),
+        field_path: nic.map(ToString::to_string),
+        ..ObjectReference::default()
     }
 }
 

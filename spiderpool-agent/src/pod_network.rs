@@ -29,7 +29,9 @@ pub use inventory::InventoryError;
 pub(crate) use inventory::{Inventory, Removed};
 pub use netns::NamespaceError;
 pub use profile_key::ProfileKey;
+pub(crate) use reconcile::Reconciled;
 pub(crate) use record::{NicRecord, PodRecord, PodState};
+pub(crate) use restore::PodFound;
 pub use state_file::StateFileError;
 
 use crate::destinations::Destinations;
@@ -122,9 +124,10 @@ impl PodNetworks {
     }
 
     /// Looks at a pod that runs; `None` if there is no such pod.
-    pub(crate) fn find(&self, container_id: &ContainerId) -> Option<restore::PodFound> {
-        let pod = self.inventory.as_ref()?.pod(container_id)?;
-        if pod.state == PodState::Unverified { None } else { restore::find(pod) }
+    pub(crate) fn find(&self, container_id: &ContainerId) -> Result<Option<PodFound>, NamespaceError> {
+        let pod = self.inventory.as_ref().and_then(|inventory| inventory.pod(container_id));
+        let running = pod.filter(|pod| pod.state != PodState::Unverified);
+        running.map_or(Ok(None), restore::find)
     }
 
     /// Removes what leads to the NICs that a pod had `before` and has not any more; answers them, and the pod's

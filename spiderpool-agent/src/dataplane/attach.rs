@@ -5,12 +5,12 @@ use spiderpool_net::block_on;
 use spiderpool_net::netns::NetNs;
 use tracing::debug;
 
-use crate::pod_network::PodRecord;
+use crate::pod_network::{PodRecord, netns};
 
 /// Attaches the programs to every NIC of the pod, in place of those that are there. NICs that are gone are skipped.
 pub(super) fn attach(netns: &NetNs, pod: &PodRecord, programs: &Programs) -> Result<(), AttachError> {
     block_on(async {
-        let mut netlink = netns.netlink()?;
+        let mut netlink = netns::connect(netns)?;
         // Programs that were attached stay when another NIC fails.
         let mut attached = AttachedFilters::default();
         for record in &pod.nics {

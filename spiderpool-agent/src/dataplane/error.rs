@@ -6,6 +6,19 @@ use thiserror::Error;
 
 use crate::pod_network::NamespaceError;
 
+impl DataplaneError {
+    /// The pod has more filters than may be read.
+    pub(crate) fn is_too_large(&self) -> bool {
+        match self {
+            Self::Namespace(error) => error.is_too_large(),
+            Self::Attach(AttachError::Netlink(error)) | Self::Netlink(error) => {
+                matches!(error, NetlinkError::TooMany { .. })
+            }
+            Self::Load(_) | Self::Map(_) | Self::Attach(_) => false,
+        }
+    }
+}
+
 /// Programs and maps cannot be loaded, written or attached.
 #[derive(Debug, Error)]
 pub enum DataplaneError {

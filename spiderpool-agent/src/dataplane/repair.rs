@@ -10,7 +10,7 @@ use spiderpool_net::block_on;
 use spiderpool_net::netns::NetNs;
 
 use super::error::DataplaneError;
-use crate::pod_network::{NicRecord, PodRecord};
+use crate::pod_network::{NicRecord, PodRecord, netns};
 
 /// What was found on a pod's NICs.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ pub(super) fn repair(
     reach: &mut Reach,
 ) -> Result<FiltersFound, DataplaneError> {
     block_on(async {
-        let mut netlink = netns.netlink()?;
+        let mut netlink = netns::connect(netns)?;
         let mut found = FiltersFound::default();
         for record in &pod.nics {
             let Some(link) = netlink.link_by_index(record.nic.ifindex).await? else { continue };

@@ -8,7 +8,7 @@ use spiderpool_api::agent::dataplane::{Nic, NicRole};
 use spiderpool_api::agent::{NetnsIdentity, OpenNetns};
 use spiderpool_core::coordinator::{host_end_name, node_link_macs};
 use spiderpool_net::block_on;
-use spiderpool_net::executor::ApplyError;
+use spiderpool_net::executor::{ApplyError, StepError};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use thiserror::Error;
@@ -28,6 +28,29 @@ pub enum NamespaceError {
     /// The kernel refused a step of a plan.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+}
+
+/// What is read of a pod at once. Who has `NET_ADMIN` in it makes as many routes, addresses and filters as it likes.
+pub(crate) const LARGEST_DUMP: usize = 4096;
+
+impl NamespaceError {
+    /// The pod has more than may be read.
+    pub(crate) fn is_too_large(&self) -> bool {
+        match self {
+            Self::Netlink(error) => matches!(error, NetlinkError::TooMany { .. }),
+            Self::Apply(ApplyError { source: StepError::Netlink(error), .. }) => {
+                matches!(error, NetlinkError::TooMany { .. })
+            }
+            Self::Netns(_) | Self::Apply(_) => false,
+        }
+    }
+}
+
+/// A connection to a pod's namespace that reads no more than [`LARGEST_DUMP`].
+pub(crate) fn connect(netns: &NetNs) -> Result<Netlink, NetlinkError> {
+    let mut netlink = netns.netlink()?;
+    netlink.limit_dumps(LARGEST_DUMP);
+    Ok(netlink)
 }
 
 /// The identity of the namespace at a path.

@@ -15,7 +15,7 @@ use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::snapshot::Contents;
 
-use super::netns::NamespaceError;
+use super::netns::{LARGEST_DUMP, NamespaceError};
 use super::record::PodRecord;
 
 /// Makes the node link, its routes and neighbors what these node addresses ask for; answers what was done.
@@ -77,6 +77,7 @@ async fn plan_and_apply(
     }
     let host = present;
     let devices: Vec<&IfName> = underlay.iter().map(|(nic, _)| *nic).chain([&link.pod]).collect();
+    executor.netlink(Namespace::Pod).limit_dumps(LARGEST_DUMP);
     let present = executor.netlink(Namespace::Pod).snapshot_of(&devices, Contents::ALL).await?;
     let mut steps = plan_link_state(&link, &host, &present, &addresses);
     steps.extend(plan_host_neighbors(&link, &host, &addresses));

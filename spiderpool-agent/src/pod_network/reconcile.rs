@@ -20,9 +20,18 @@ pub(super) fn reconcile_if_running(pod: &PodRecord, destinations: &Destinations)
     }
 }
 
-/// Reconciles a pod in its namespace; answers what was done.
-pub(super) fn reconcile(netns: &NetNs, pod: &PodRecord, destinations: &Destinations) -> Vec<Step> {
-    let mut done = Vec::new();
+/// What [`reconcile`] has done.
+#[derive(Debug, Default)]
+pub(crate) struct Reconciled {
+    /// The steps that were necessary.
+    pub steps: Vec<Step>,
+    /// The pod has more in its namespace than may be read.
+    pub is_too_large: bool,
+}
+
+/// Reconciles a pod in its namespace.
+pub(super) fn reconcile(netns: &NetNs, pod: &PodRecord, destinations: &Destinations) -> Reconciled {
+    let mut done = Reconciled::default();
     let (container_id, name) = (&pod.container_id, &pod.pod);
     if destinations.nodes.is_empty() {
         return done; // not listed yet: what is there for the node's addresses stays
@@ -31,17 +40,23 @@ pub(super) fn reconcile(netns: &NetNs, pod: &PodRecord, destinations: &Destinati
         Ok(steps) if steps.is_empty() => {}
         Ok(steps) => {
             info!(%container_id, pod = %name, changes = steps.len(), "node link reconciled");
-            done.extend(steps);
+            done.steps.extend(steps);
         }
-        Err(error) => warn!(%error, %container_id, pod = %name, "node link cannot be reconciled"),
+        Err(error) => {
+            done.is_too_large |= error.is_too_large();
+            warn!(%error, %container_id, pod = %name, "node link cannot be reconciled");
+        }
     }
     match reconcile_hints(netns, pod, destinations) {
         Ok(steps) if steps.is_empty() => {}
         Ok(steps) => {
             info!(%container_id, pod = %name, changes = steps.len(), "route hints reconciled");
-            done.extend(steps);
+            done.steps.extend(steps);
         }
-        Err(error) => warn!(%error, %container_id, pod = %name, "route hints cannot be reconciled"),
+        Err(error) => {
+            done.is_too_large |= error.is_too_large();
+            warn!(%error, %container_id, pod = %name, "route hints cannot be reconciled");
+        }
     }
     done
 }

@@ -2,7 +2,6 @@
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::{Nic, NicRole};
-use spiderpool_core::coordinator::Step;
 use spiderpool_core::names::IfName;
 use spiderpool_net::block_on;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
@@ -10,7 +9,7 @@ use spiderpool_net::netns::NetNs;
 use tracing::warn;
 
 use super::netns::{self, NamespaceError};
-use super::reconcile::reconcile;
+use super::reconcile::{Reconciled, reconcile};
 use super::record::{NicRecord, PodRecord};
 use super::{node_link, route_hints};
 use crate::destinations::Destinations;
@@ -30,28 +29,22 @@ pub(crate) struct PodFound {
 }
 
 impl PodFound {
-    /// Puts node link and route hints right; answers what was done.
-    pub(crate) fn restore(&self, destinations: &Destinations) -> Vec<Step> {
+    /// Puts node link and route hints right.
+    pub(crate) fn restore(&self, destinations: &Destinations) -> Reconciled {
         // Without its node link there is nothing to reconcile.
-        if self.has_node_link { reconcile(&self.netns, &self.pod, destinations) } else { Vec::new() }
-    }
-}
-
-/// Looks at a pod; `None` for one that does not run, or cannot be looked at.
-pub(super) fn find(pod: &PodRecord) -> Option<PodFound> {
-    match try_find(pod) {
-        Ok(found) => found,
-        Err(error) => {
-            warn!(%error, container_id = %pod.container_id, pod = %pod.pod, "pod's network cannot be read");
-            None
+        if self.has_node_link {
+            reconcile(&self.netns, &self.pod, destinations)
+        } else {
+            Reconciled::default()
         }
     }
 }
 
-fn try_find(pod: &PodRecord) -> Result<Option<PodFound>, NamespaceError> {
+/// Looks at a pod; `None` for one that does not run.
+pub(super) fn find(pod: &PodRecord) -> Result<Option<PodFound>, NamespaceError> {
     let Some((netns, has_node_link)) = find_namespace(pod)? else { return Ok(None) };
     let (missing, without_address) = block_on(async {
-        let mut netlink = netns.netlink()?;
+        let mut netlink = netns::connect(&netns)?;
         let (mut missing, mut without_address) = (Vec::new(), Vec::new());
         for nic in pod.nics.iter().map(|record| &record.nic) {
             match state(&mut netlink, nic).await? {

@@ -11,7 +11,7 @@ use spiderpool_net::executor::{Executor, MissingDevice};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::snapshot::Contents;
 
-use super::netns::NamespaceError;
+use super::netns::{LARGEST_DUMP, NamespaceError};
 use super::record::PodRecord;
 
 /// Makes the route hints what they should be for these destinations; answers what was done.
@@ -24,6 +24,7 @@ pub(super) fn refresh(
     block_on(async {
         let Some(cluster) = pod.nic(NicRole::Cluster) else { return Ok(Vec::new()) };
         let mut executor = Executor::new(netns, MissingDevice::Skip)?;
+        executor.netlink(Namespace::Pod).limit_dumps(LARGEST_DUMP);
         let contents = Contents { addresses: true, routes: true, ..Contents::default() };
         let present = executor.netlink(Namespace::Pod).snapshot(contents).await?;
         let steps = plan_route_hints(&HintInputs {

@@ -2,8 +2,9 @@
 //! again and again.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use spiderpool_core::coordinator::Step;
 use spiderpool_core::names::{ContainerId, IfName, PodName};
 use tracing::{info, warn};
@@ -11,7 +12,7 @@ use tracing::{info, warn};
 use super::Reconciler;
 use super::checks::Removal;
 use crate::dataplane::Loaded;
-use crate::pod_network::PodRecord;
+use crate::pod_network::{PodFound, PodRecord, Reconciled};
 
 /// What a step puts right, as metrics and Events call it.
 fn kind(step: &Step) -> &'static str {
@@ -30,6 +31,14 @@ fn kind(step: &Step) -> &'static str {
         | Step::RestoreRoute { .. }
         | Step::DeleteRoute { .. } => "route",
     }
+}
+
+/// What a look may cost on this thread, the kernel's part included. Usual are a few milliseconds.
+const LONGEST_LOOK: Duration = Duration::from_millis(200);
+
+/// Of this thread: a busy node makes no look more expensive.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
 }
 
 impl Reconciler {
@@ -51,19 +60,36 @@ impl Reconciler {
     /// Looks at the next pod, if one is due, and puts right what others have changed of it.
     pub(super) fn check_next(&mut self, now: Instant) {
         let Some(container_id) = self.checks.next(now) else { return };
-        let Some(found) = self.pods.find(&container_id) else { return };
-        let removal = self.checks.removal(&container_id, &found.without_address, now);
-        if removal == Removal::GoesOn {
-            return;
+        let before = cpu_time();
+        let is_too_large = match self.pods.find(&container_id) {
+            Ok(Some(found)) => self.check_pod(&container_id, &found, now),
+            Ok(None) => return,
+            Err(error) => {
+                warn!(%error, %container_id, "pod's network cannot be read");
+                error.is_too_large()
+            }
+        };
+        if is_too_large || cpu_time().saturating_sub(before) > LONGEST_LOOK {
+            self.leave_out(&container_id, now);
         }
+    }
+
+    /// Whether the pod has more in its namespace than may be read.
+    fn check_pod(&mut self, container_id: &ContainerId, found: &PodFound, now: Instant) -> bool {
+        let removal = self.checks.removal(container_id, &found.without_address, now);
+        if removal == Removal::GoesOn {
+            return false;
+        }
+        let pod = &found.pod.pod;
         if removal == Removal::TooLong {
-            let (pod, nics) = (&found.pod.pod, &found.without_address);
+            let nics = &found.without_address;
             warn!(%container_id, %pod, ?nics, "NICs have had none of their addresses for a minute and are still registered: they are left alone, the pod's others are kept right");
         }
-        let steps = found.restore(&self.destinations);
+        let Reconciled { steps, mut is_too_large } = found.restore(&self.destinations);
         let mut restored: BTreeMap<&'static str, usize> = BTreeMap::new();
-        steps.iter().for_each(|step| *restored.entry(kind(step)).or_default() += 1);
-        let pod = found.pod.pod.clone();
+        for step in &steps {
+            *restored.entry(kind(step)).or_default() += 1;
+        }
         let mut starved = Vec::new();
         if let Ok(loaded) = self.ebpf.loaded() {
             match loaded.repair_pod(&found.netns, &found.pod) {
@@ -73,16 +99,31 @@ impl Reconciler {
                     }
                     starved = filters.starved;
                 }
-                Err(error) => warn!(%error, %container_id, %pod, "programs cannot be attached again"),
+                Err(error) => {
+                    is_too_large |= error.is_too_large();
+                    warn!(%error, %container_id, %pod, "programs cannot be attached again");
+                }
             }
         }
-        let is_by_others = self.checks.found(&container_id, restored.is_empty());
+        let is_by_others = self.checks.found(container_id, restored.is_empty());
         if !restored.is_empty() {
             self.checks.restored(container_id.clone(), now);
         }
         restored.retain(|kind, _| is_by_others && !self.repetition.is_kernels(kind, now));
-        self.report_restored(&container_id, &pod, restored, now);
-        self.report_nics(&container_id, &pod, &found.missing, &starved);
+        self.report_restored(container_id, pod, restored, now);
+        self.report_nics(container_id, pod, &found.missing, &starved);
+        is_too_large
+    }
+
+    /// The pod's next look waits, so that it does not take the time of all others.
+    fn leave_out(&mut self, container_id: &ContainerId, now: Instant) {
+        if !self.checks.leave_out(container_id, now) {
+            return;
+        }
+        let pod = self.pods.inventory().ok().and_then(|i| i.pod(container_id)).map(|pod| pod.pod.clone());
+        let Some(pod) = pod else { return };
+        warn!(%container_id, %pod, "pod has too many routes, addresses or filters to be looked at often: what others take from it is restored late or not at all");
+        self.events.too_large(&pod);
     }
 
     fn report_restored(

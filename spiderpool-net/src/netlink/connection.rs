@@ -27,6 +27,8 @@ pub struct Netlink {
     connection: Connection<RouteNetlinkMessage, Socket>,
     handle: Handle,
     unsolicited: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    /// How many messages a dump may have.
+    dump_limit: usize,
 }
 
 impl NetNs {
@@ -54,7 +56,13 @@ impl Netlink {
         let (mut connection, handle, unsolicited) = rtnetlink::from_socket(socket);
         // It carries the dump's error, and may carry the flag that it was interrupted.
         connection.set_forward_done(true);
-        Self { connection, handle, unsolicited }
+        Self { connection, handle, unsolicited, dump_limit: usize::MAX }
+    }
+
+    /// From now on a list of more objects is an error, after which the connection is of no use: what a pod has in its
+    /// namespace is for the pod to decide, what it costs is not.
+    pub fn limit_dumps(&mut self, objects: usize) {
+        self.dump_limit = objects;
     }
 
     /// Makes rtnetlink's requests, for [`Netlink::execute`].
@@ -124,6 +132,11 @@ impl Netlink {
     ) -> Result<Vec<T>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             let answer = self.exchange(NLM_F_DUMP, message.clone(), &mut read).await?;
+            // The end is one of the messages.
+            if answer.messages > self.dump_limit.saturating_add(1) {
+                let (object, limit) = (object.to_string(), self.dump_limit);
+                return Err(NetlinkError::TooMany { operation, object, limit });
+            }
             match answer.end {
                 Some(NetlinkPayload::Done(done)) if done.code == 0 => {}
                 Some(NetlinkPayload::Done(done)) => {
@@ -155,8 +168,11 @@ impl Netlink {
         request.header.flags = NLM_F_REQUEST | flags;
         let Ok(mut messages) = self.handle.request(request) else { return Err(self.failure()) };
         let mut answer = Answer { found: Vec::new(), messages: 0, is_interrupted: false, end: None };
+        let most = self.dump_limit.saturating_add(1);
         let collect = async {
-            while let Some(message) = messages.next().await {
+            while answer.messages <= most
+                && let Some(message) = messages.next().await
+            {
                 answer.messages += 1;
                 // The kernel flags the first message after a change only, which is any of a dump.
                 answer.is_interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;

@@ -39,6 +39,16 @@ pub enum NetlinkError {
         /// How often it was tried.
         attempts: usize,
     },
+    /// There are more objects than this connection may list.
+    #[error("{operation} {object}: more than {limit} objects")]
+    TooMany {
+        /// What was asked.
+        operation: &'static str,
+        /// For which object.
+        object: String,
+        /// How many it may list.
+        limit: usize,
+    },
     /// The kernel's answer is not understood.
     #[error("{operation} {object}: the kernel's answer is not understood: {reason}")]
     Answer {
@@ -87,7 +97,9 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { source, .. } | Self::Socket { source, .. } => source.raw_os_error(),
-            Self::Interrupted { .. } | Self::Answer { .. } | Self::Namespace(_) => None,
+            Self::Interrupted { .. } | Self::TooMany { .. } | Self::Answer { .. } | Self::Namespace(_) => {
+                None
+            }
         }
     }
 

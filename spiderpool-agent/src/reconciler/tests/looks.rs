@@ -17,7 +17,7 @@ struct Node {
     link: NodeLink,
     said: UnboundedReceiver<NodeEvent>,
     now: Instant,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Node {
@@ -40,7 +40,7 @@ impl Node {
         reconciler.resync();
         reconciler.update(Update { cluster: None, nodes: Some(vec!["10.6.0.1".parse().unwrap()]) });
         let (link, now) = (NodeLink::new("runs").unwrap(), Instant::now());
-        Self { reconciler, netns, link, said, now, _folder: folder }
+        Self { reconciler, netns, link, said, now, folder }
     }
 
     fn look_after(&mut self, pause: Duration) {
@@ -132,6 +132,30 @@ fn a_nic_that_was_renamed_in_the_pod_is_not_gone() {
         node.ip("link del net1-nic");
         node.look_after(SWEEP);
         assert_eq!(node.notes().len(), 1);
+    });
+}
+
+/// By a process with `NET_ADMIN`: 10,000 routes, or addresses.
+#[test]
+fn a_pod_with_too_many_routes_is_left_out_and_said_once() {
+    in_a_node(|| {
+        let mut node = Node::new(None);
+        node.look_after(SWEEP);
+        drop(node.notes());
+        let file = node.folder.path().join("routes");
+        let add = |i: u32| format!("route add 172.16.{}.{}/32 dev net1\n", i / 250, i % 250);
+        fs::write(&file, (0..5000).map(add).collect::<Vec<_>>().concat()).unwrap();
+        node.ip(&format!("-batch {}", file.display()));
+        node.forget_neighbor(UNDERLAY);
+        for _ in 0..3 {
+            node.look_after(SWEEP);
+        }
+        let notes = node.notes();
+        assert!(notes.len() == 1 && notes[0].contains("PodNetworkTooLarge"), "{notes:?}");
+        assert_eq!(node.leads_to(), [UNDERLAY], "nothing was done");
+        node.ip("route flush root 172.16.0.0/12");
+        node.look_after(Duration::from_secs(590));
+        assert_eq!(node.leads_to(), [UNDERLAY, UNDERLAY]);
     });
 }
 
