@@ -3,14 +3,17 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use spiderpool_core::names::{IfName, NodeName, PodName};
-use spiderpool_runtime::kubernetes::Kubernetes;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use spiderpool_runtime::kubernetes::{Kubernetes, publish_event};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+/// Events that wait while the API server is slow; further ones are logged only.
+const MAX_WAITING: usize = 100;
+
 /// What is to be said. Nobody waits for it.
 #[derive(Debug, Clone)]
-pub struct NodeEvents(UnboundedSender<NodeEvent>);
+pub struct NodeEvents(Sender<NodeEvent>);
 
 /// One Event. Those that are equal in all but the note count as one that repeats.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +26,8 @@ pub struct NodeEvent {
 
 impl NodeEvents {
     /// The receiver is for [`write`].
-    pub fn new() -> (Self, UnboundedReceiver<NodeEvent>) {
-        let (sender, receiver) = unbounded_channel();
+    pub fn new() -> (Self, Receiver<NodeEvent>) {
+        let (sender, receiver) = channel(MAX_WAITING);
         (Self(sender), receiver)
     }
 
@@ -69,8 +72,10 @@ impl NodeEvents {
     }
 
     fn send(&self, event: NodeEvent) {
-        // The receiver ends with the process.
-        let _ended = self.0.send(event);
+        if let Err(error) = self.0.try_send(event) {
+            let NodeEvent { reason, note, .. } = error.into_inner();
+            warn!(reason, note, "Event of the node not written: too many wait");
+        }
     }
 }
 
@@ -93,7 +98,7 @@ fn reference(pod: &PodName, nic: Option<&IfName>) -> ObjectReference {
 
 /// Writes the Events until the shutdown.
 pub async fn write(
-    mut events: UnboundedReceiver<NodeEvent>,
+    mut events: Receiver<NodeEvent>,
     kube: Kubernetes,
     node: NodeName,
     shutdown: CancellationToken,
@@ -118,8 +123,47 @@ pub async fn write(
             action,
             secondary: related,
         };
-        if let Err(error) = recorder.publish(&event, &regarding).await {
-            warn!(%error, "Event not written");
-        }
+        // An Event that is not answered does not hold up the end.
+        let _ended = shutdown.run_until_cancelled(publish_event(&recorder, &event, &regarding)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+
+    use super::*;
+
+    fn say(events: &NodeEvents) {
+        events.nic_gone(&"net1".parse().unwrap(), &PodName::new("ns", "pod").unwrap());
+    }
+
+    #[test]
+    fn events_that_nobody_writes_are_bounded() {
+        let (events, said) = NodeEvents::new();
+        (0..=MAX_WAITING).for_each(|_| say(&events));
+        assert_eq!(said.len(), MAX_WAITING);
+    }
+
+    /// The reconciler stops only after it: the kubelet would kill the agent first.
+    #[tokio::test]
+    async fn an_api_server_that_does_not_answer_does_not_hold_up_the_end() {
+        let (asked, mut requests) = channel(1);
+        let hangs = tower::service_fn(move |_: Request<Body>| {
+            let _ = asked.try_send(());
+            std::future::pending::<Result<Response<Body>, std::io::Error>>()
+        });
+        let kube = Kubernetes::new(Client::new(hangs, "default"));
+        let (events, said) = NodeEvents::new();
+        let shutdown = CancellationToken::new();
+        let writing = tokio::spawn(write(said, kube, "node".parse().unwrap(), shutdown.clone()));
+        say(&events);
+        requests.recv().await.unwrap();
+        shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(5), writing).await.unwrap().unwrap();
     }
 }

@@ -4,6 +4,7 @@
 //! than a few writes in flight per process make the API server answer 429.
 
 mod delete;
+mod event;
 mod failure;
 mod finalizer;
 
@@ -24,6 +25,7 @@ use tower::ServiceBuilder;
 use tower::retry::RetryLayer;
 
 pub use delete::{Deletion, Preconditions};
+pub use event::publish_event;
 pub use failure::ApiFailure;
 
 /// Writes in flight per process.

@@ -6,7 +6,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use spiderpool_api::pod;
 use spiderpool_core::ipam::plan_annotation_warning;
 use spiderpool_core::names::NodeName;
-use spiderpool_runtime::kubernetes::Kubernetes;
+use spiderpool_runtime::kubernetes::{Kubernetes, publish_event};
 use tracing::{Instrument as _, warn};
 
 use crate::watches::Pod;
@@ -37,11 +37,7 @@ impl PodEvents {
                 action: "Allocate".to_owned(),
                 secondary: None,
             };
-            if let Err(error) =
-                recorder.publish(&event, &pod::reference(&pod.identity.name, &pod.object_uid)).await
-            {
-                warn!(%error, "Event not written");
-            }
+            publish_event(&recorder, &event, &pod::reference(&pod.identity.name, &pod.object_uid)).await;
         };
         tokio::spawn(publish.in_current_span());
     }

@@ -11,6 +11,7 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource as _};
 use spiderpool_api::crd::SpiderReservedIP;
 use spiderpool_core::ipam::reserved::parse_reserved;
+use spiderpool_runtime::kubernetes::publish_event;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -26,7 +27,8 @@ pub(super) async fn run(client: Client, recorder: Recorder, shutdown: Cancellati
         match event {
             Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
                 if let Some(note) = faults.unreported(&object) {
-                    publish(&recorder, &object, note).await;
+                    let published = publish(&recorder, &object, note);
+                    let _ended = shutdown.run_until_cancelled(published).await;
                 }
             }
             Ok(watcher::Event::Delete(object)) => faults.forget(&object),
@@ -46,9 +48,7 @@ async fn publish(recorder: &Recorder, object: &SpiderReservedIP, note: String) {
         action: "Reserve".to_owned(),
         secondary: None,
     };
-    if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
-        warn!(%error, "Event not written");
-    }
+    publish_event(recorder, &event, &object.object_ref(&())).await;
 }
 
 /// What was reported, by the objects' names.

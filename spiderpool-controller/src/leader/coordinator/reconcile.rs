@@ -8,7 +8,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Resource as _};
 use serde_json::json;
 use spiderpool_api::crd::{FINALIZER, SpiderCoordinator, SpiderCoordinatorStatus};
-use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes, publish_event};
 use spiderpool_runtime::work_queue::{Action, Reconciler};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -97,9 +97,7 @@ impl CoordinatorReconciler {
             action: "Sync".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &coordinator.object_ref(&())).await {
-            warn!(%error, "Event not written");
-        }
+        publish_event(&self.recorder, &event, &coordinator.object_ref(&())).await;
     }
 }
 

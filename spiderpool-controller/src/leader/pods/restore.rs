@@ -12,6 +12,7 @@ use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::names::{PodIdentity, PodName};
 use spiderpool_runtime::endpoints::EndpointStore;
+use spiderpool_runtime::kubernetes::publish_event;
 use tracing::{error, warn};
 
 use super::actuator::Actuator;
@@ -88,8 +89,6 @@ impl Actuator {
             action: "Restore".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &pod::reference(pod, object_uid)).await {
-            warn!(%pod, %error, "Event not written");
-        }
+        publish_event(&self.recorder, &event, &pod::reference(pod, object_uid)).await;
     }
 }

@@ -8,7 +8,7 @@ use kube::Resource as _;
 use kube::runtime::events::{Event, EventType, Recorder};
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_core::ipam::pool_condition::PoolConditionKind;
-use tracing::warn;
+use spiderpool_runtime::kubernetes::publish_event;
 
 /// Reasons that are somebody's will.
 const INTENDED: [&str; 2] = ["Disabled", "Terminating"];
@@ -36,9 +36,7 @@ impl PoolEvents {
             action: "Serve".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &pool.object_ref(&())).await {
-            warn!(%error, "Event not written");
-        }
+        publish_event(&self.recorder, &event, &pool.object_ref(&())).await;
     }
 
     /// What keeps the pool from serving, unless it was reported already: others may write the status too.
