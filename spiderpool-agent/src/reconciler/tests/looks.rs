@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 
 use super::*;
 use crate::node_events::NodeEvent;
@@ -15,7 +15,7 @@ struct Node {
     reconciler: Reconciler,
     netns: NetNs,
     link: NodeLink,
-    said: UnboundedReceiver<NodeEvent>,
+    said: Receiver<NodeEvent>,
     now: Instant,
     folder: tempfile::TempDir,
 }
