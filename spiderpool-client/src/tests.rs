@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use spiderpool_core::names::PodName;
@@ -108,17 +109,22 @@ fn an_agent_that_hangs_holds_up_a_request_for_its_time_limit_alone() {
     let listener = UnixListener::bind(&socket).unwrap();
     let operation = Operation { method: "DELETE", path: path::IP, timeout: Duration::from_millis(100) };
     let client = Client::new(socket);
-    let error = client.exchange(operation, &del()).unwrap_err();
-    assert!(matches!(error, ClientError::Io { .. }), "{error}");
-    let mut waiting = Vec::new();
-    let error = loop {
-        match connect_within(client.socket(), operation.timeout) {
-            Ok(stream) => waiting.push(stream),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    let error = client.exchange(operation, &del()).unwrap_err();
-    assert!(error.is_unreachable(), "{error}");
+    // On a thread: without a limit it would wait for ever.
+    let (said, hears) = mpsc::channel();
+    thread::spawn(move || {
+        let unanswered = client.exchange(operation, &del()).unwrap_err();
+        let mut waiting = Vec::new();
+        let refused = loop {
+            match connect_within(client.socket(), operation.timeout) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        said.send((unanswered, refused, client.exchange(operation, &del()).unwrap_err()))
+    });
+    let (unanswered, refused, unaccepted) = hears.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(matches!(unanswered, ClientError::Io { .. }), "{unanswered}");
+    assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+    assert!(unaccepted.is_unreachable(), "{unaccepted}");
     drop(listener);
 }

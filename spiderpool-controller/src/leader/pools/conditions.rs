@@ -132,10 +132,12 @@ mod tests {
         assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "OverlapsServiceCIDR"));
         state.apply(coordinator.clone());
         assert!(state.take_changes().pools.is_empty());
-        let mut overlay = coordinator;
-        let status = overlay.status.as_mut().unwrap();
-        (status.service_cidr, status.overlay_pod_cidr) = (Vec::new(), vec!["10.6.0.0/25".to_owned()]);
-        state.apply(overlay);
+        let mut coordinator = coordinator;
+        coordinator.status.as_mut().unwrap().service_cidr.clear();
+        state.apply(coordinator.clone());
+        assert!(state.take_changes().pools.contains("p"));
+        coordinator.status.as_mut().unwrap().overlay_pod_cidr.push("10.6.0.0/25".to_owned());
+        state.apply(coordinator);
         assert!(state.take_changes().pools.contains("p"));
         let [ready, in_pod_cidr] = &merged(&state, "p")[..] else { panic!("two conditions") };
         assert_eq!((ready.status.as_str(), in_pod_cidr.type_.as_str()), ("True", "PodCIDRAddresses"));
