@@ -23,21 +23,9 @@ pub(crate) struct SocketError {
 
 /// The socket, for root (and for the agent's own user, where a test runs it as another).
 #[derive(Debug)]
-pub(crate) struct RootSocket(UnixListener);
-
-impl RootSocket {
-    async fn accept_from(&mut self, allowed: impl Fn(Uid) -> bool) -> (UnixStream, SocketAddr) {
-        loop {
-            let (stream, address) = Listener::accept(&mut self.0).await;
-            match stream.peer_cred() {
-                Ok(peer) if allowed(Uid::from_raw(peer.uid())) => return (stream, address),
-                Ok(peer) => {
-                    warn!(uid = peer.uid(), pid = peer.pid(), "connection refused: its peer is not root");
-                }
-                Err(error) => warn!(%error, "connection refused: its peer cannot be told"),
-            }
-        }
-    }
+pub(crate) struct RootSocket {
+    listener: UnixListener,
+    served: [Uid; 2],
 }
 
 impl Listener for RootSocket {
@@ -45,18 +33,27 @@ impl Listener for RootSocket {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (UnixStream, SocketAddr) {
-        self.accept_from(|uid| uid.is_root() || uid == Uid::effective()).await
+        loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            match stream.peer_cred() {
+                Ok(peer) if self.served.contains(&Uid::from_raw(peer.uid())) => return (stream, address),
+                Ok(peer) => {
+                    warn!(uid = peer.uid(), pid = peer.pid(), "connection refused: its peer is not root");
+                }
+                Err(error) => warn!(%error, "connection refused: its peer cannot be told"),
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 
 /// Listens at `path`, in place of whatever was there. Its folder is created if it is missing.
 pub(crate) fn bind(path: &Path) -> Result<RootSocket, SocketError> {
     let listener = replace(path).map_err(|source| SocketError { path: path.to_owned(), source })?;
-    Ok(RootSocket(listener))
+    Ok(RootSocket { listener, served: [Uid::from_raw(0), Uid::effective()] })
 }
 
 fn replace(path: &Path) -> io::Result<UnixListener> {
@@ -122,9 +119,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
         let mut listener = bind(&path).unwrap();
-        let own = Uid::effective();
+        assert_eq!(listener.served, [Uid::from_raw(0), Uid::effective()]);
+        // This test is the other one to a listener that somebody else has bound.
+        let other = Uid::from_raw(Uid::effective().as_raw() + 1);
+        listener.served = [other; 2];
         let mut refused = UnixStream::connect(&path).await.unwrap();
-        let accepting = tokio::spawn(async move { listener.accept_from(|uid| uid != own).await });
+        let accepting = tokio::spawn(async move { listener.accept().await });
         let closed = tokio::time::timeout(Duration::from_secs(10), refused.read(&mut [0])).await;
         assert_eq!(closed.unwrap().unwrap(), 0, "it is closed");
         accepting.abort();
