@@ -12,10 +12,23 @@ pub const IPPOOL_RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
 
 /// Multus, on pods: the network of the first NIC.
 pub const MULTUS_DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
-/// On a SpiderIPAddress: lets somebody other than Spiderpool delete an address in use.
-pub const ALLOW_DELETE: &str = "ipam.spidernet.io/allow-delete";
+/// On a SpiderIPAddress, `true`: lets somebody other than Spiderpool delete an address in use. The chart's admission policy
+/// reads it.
+pub const ALLOW_DELETION: &str = "spiderpool.spidernet.io/allow-deletion";
 
 /// On a pool: what has its allocations. A pool without it whose status has allocations is upstream's.
 pub const POOL_ALLOCATIONS: &str = "ipam.spidernet.io/allocations";
 /// The value on pools whose allocations are SpiderIPAddresses.
 pub const POOL_ALLOCATIONS_ADDRESSES: &str = "SpiderIPAddress";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admission_policy_reads_and_names_the_key() {
+        let policies = include_str!("../../charts/spiderpool/templates/admission/policies.yaml");
+        let (read, named) = (format!("[?'{ALLOW_DELETION}']"), format!("{ALLOW_DELETION}=true"));
+        assert!(policies.contains(&read) && policies.contains(&named));
+    }
+}

@@ -146,7 +146,8 @@ fn an_address_in_use_is_deleted_by_spiderpool_alone_or_on_purpose() {
     assert!(refused.contains(text), "{refused}");
     assert!(refused.contains("allow-deletion=true"), "{refused}");
     assert!(plane.kubectl(&["delete", "sip", "--all"]).is_err(), "nor with others");
-    plane.kubectl(&["annotate", "sip", ip, "spiderpool.spidernet.io/allow-deletion=true"]).unwrap();
+    let allowed = format!("{}=true", spiderpool_api::annotations::ALLOW_DELETION);
+    plane.kubectl(&["annotate", "sip", ip, &allowed]).unwrap();
     plane.kubectl(&["delete", "sip", ip]).unwrap();
     // One that no pod uses.
     let kept = address(ip, "node-a").replace("bound", "kept");
