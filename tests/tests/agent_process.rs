@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use http::{Method, StatusCode};
 use serde_json::Value;
-use support::Bench;
+use support::{Bench, limit_of_files, lower_limit_of_files};
 
 const LIVENESS: &str = "/v1/runtime/liveness";
 
@@ -43,6 +43,17 @@ async fn probes_on_the_socket_are_not_implemented() {
     let answer = agent.ask(Method::GET, LIVENESS, &Value::Null).await.unwrap();
     assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED);
     assert_eq!(answer.failure(), "operation runtime.GetRuntimeLiveness has not yet been implemented");
+    agent.stop().unwrap();
+}
+
+/// Runtimes give few files and allow many.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_raises_its_limit_of_open_files() {
+    lower_limit_of_files();
+    let bench = Bench::new("agentfiles").await;
+    let agent = bench.agent("n1").await;
+    let (limit, hard) = limit_of_files(agent.id());
+    assert_eq!(limit, hard);
     agent.stop().unwrap();
 }
 

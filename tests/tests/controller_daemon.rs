@@ -17,7 +17,7 @@ use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::poll;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
-use support::{Bench, LIMIT, TestPod, addresses};
+use support::{Bench, LIMIT, TestPod, addresses, limit_of_files, lower_limit_of_files};
 
 /// The addresses of a deleted pod must be free after this time.
 const FREED: Duration = Duration::from_secs(5);
@@ -517,6 +517,36 @@ async fn conditions_say_which_pools_serve_nobody_and_why() {
         .await;
     ControlPlane::shared().kubectl(&["delete", "spiderippool", &older]).unwrap();
     bench.until("the other one serves", async || is("upper", "Ready", "True", "Valid", "")).await;
+    controller.stop().unwrap();
+}
+
+/// It has no status that could say so, and stops every new address of its family: not where other tests allocate.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_says_that_a_reserved_ip_is_invalid() {
+    lower_limit_of_files();
+    let plane = ControlPlane::start(Options::default()).unwrap();
+    let bench = Bench::on(&plane, "invalidreserved").await;
+    let controller = controller_on(&plane, &bench, "a", &[]).await;
+    let (limit, hard) = limit_of_files(controller.id());
+    assert_eq!(limit, hard, "the limit of open files is raised at start");
+    let name = bench.name("r");
+    let apply = |ips: &str| {
+        bench.apply(&json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderReservedIP",
+            "metadata": {"name": name}, "spec": {"ips": [ips]},
+        }));
+    };
+    let field = format!("involvedObject.name={name},reason=InvalidSpec");
+    let notes = || {
+        let path = "jsonpath={.items[*].message}";
+        plane.kubectl(&["get", "events", "-A", "--field-selector", &field, "-o", path]).unwrap()
+    };
+    apply("10.136.0.9-10.136.0.1");
+    bench
+        .until("an Event says so", async || {
+            notes().contains(&format!("SpiderReservedIP {name} is invalid: spec.ips[0]: "))
+        })
+        .await;
     controller.stop().unwrap();
 }
 

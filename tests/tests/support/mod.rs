@@ -9,6 +9,7 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1 as core;
 use kube::Client;
 use kube::api::{Api, DeleteParams, PostParams};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::poll;
@@ -302,6 +303,20 @@ impl<'a> Bench<'a> {
         .await
         .unwrap()
     }
+}
+
+/// From now on, processes that this one starts have a lower limit of open files than they may have.
+pub(crate) fn lower_limit_of_files() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard - 1, hard).unwrap();
+}
+
+/// The limit of open files of a process, and what it may be.
+pub(crate) fn limit_of_files(process: u32) -> (u64, u64) {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(u64::MAX));
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 /// The addresses of an answer.
