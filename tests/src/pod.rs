@@ -163,7 +163,10 @@ fn create_object(plane: &ControlPlane, node: &Node, spec: &PodSpec) -> Result<St
         spec.annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     let object: core::Pod = serde_json::from_value(json!({
         "metadata": {"name": spec.name, "annotations": annotations},
-        "spec": {"nodeName": node.name, "containers": [{"name": "main", "image": "none.invalid/none"}]},
+        "spec": {
+            "nodeName": node.name, "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "main", "image": "none.invalid/none"}],
+        },
     }))?;
     plane.with_client(async |client| {
         let pods: Api<core::Pod> = Api::default_namespaced(client);

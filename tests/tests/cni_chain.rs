@@ -15,7 +15,7 @@ use spiderpool_tests::pod::Pod;
 use spiderpool_tests::{cni, counters, poll, privilege};
 
 /// What the agent does after its answer, it does within a second; a busy machine gets more.
-const LATER: Duration = Duration::from_secs(10);
+const LATER: Duration = Duration::from_secs(15);
 
 fn lab() -> MutexGuard<'static, Lab> {
     lock_lab(|_| Ok(())).unwrap()
@@ -141,7 +141,14 @@ fn del_needs_neither_result_nor_netns_nor_agent() {
     }
     pod.del(plane, node).unwrap();
     before.wait_for_return(node).unwrap();
+    // The next agent has not seen the pod: it waits for its grace period, which is a second, and a few more.
     let agent = Agent::start(plane, node).unwrap();
+    poll::until("the end of the addresses", LATER, || {
+        let left = plane.kubectl(&["get", "sip", "-o", "name"])?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+    .unwrap();
     lab.agents.push(agent);
 }
 

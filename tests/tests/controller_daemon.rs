@@ -213,8 +213,10 @@ async fn a_force_deleted_pod_keeps_its_address_while_its_node_may_run_it() {
     bench.delete_pod(&gone);
     bench.until("the other one's address is free", async || bench.held(&gone).is_empty()).await;
     assert_eq!(bench.held(&forced).len(), 1);
-    // With the node its last process is gone.
+    // Somebody has made sure that nothing runs there.
     bench.node("n1", false);
+    let taint = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
+    ControlPlane::shared().kubectl(&["taint", "node", &bench.name("n1"), taint]).unwrap();
     soon("the address is free", async || bench.held(&forced).is_empty()).await;
     controller.stop().unwrap();
 }
