@@ -1,5 +1,5 @@
-//! Says by a Lease that pods run although the API server takes their node for dead: its kubelet may have stopped while the
-//! containers go on. What the Lease says is in `spiderpool_api::node_lease`.
+//! Says by a Lease that pods run although the API server takes their node for dead, because its kubelet may have stopped
+//! while the containers go on, or that they run on after they should have ended. What the Lease says is in `spiderpool_api::node_lease`.
 
 mod store;
 
@@ -25,7 +25,7 @@ use crate::watches::OwnNode;
 use store::LeaseStore;
 
 /// When what the API server has refused is tried again: an outdated Lease says nothing any more.
-const REFUSED_PAUSE: Duration = Duration::from_mins(10);
+const REFUSED_PAUSE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Error)]
 enum LeaseError {
@@ -55,7 +55,8 @@ impl NodeLease {
         Self { node, ipam, store, has_failed: false, is_written: false }
     }
 
-    /// Writes the Lease while the node is not ready and deletes it when it is, until shutdown: then it stays for the next
+    /// Writes the Lease while the node is not ready, or pods that should have ended have processes, and deletes it after
+    /// that, until shutdown: then it stays for the next
     /// agent. Wants the addresses of the node to be listed.
     pub(crate) async fn run(
         mut self,
@@ -63,17 +64,20 @@ impl NodeLease {
         shutdown: CancellationToken,
     ) {
         let mut pauses = backoff::exponential().build();
+        let mut has_overdue = self.ipam.has_overdue_pods();
         loop {
             let begun = Instant::now();
             let node = own_node.borrow_and_update().clone();
-            let Some(outcome) = shutdown.run_until_cancelled(self.reconcile(node)).await else { return };
+            let is_needed = *has_overdue.borrow_and_update();
+            let reconciling = self.reconcile(node, is_needed);
+            let Some(outcome) = shutdown.run_until_cancelled(reconciling).await else { return };
             self.log_failure(&outcome);
             let due = match outcome {
                 Ok(pause) => {
                     pauses = backoff::exponential().build();
                     pause.map(|pause| begun + pause)
                 }
-                Err(LeaseError::Delete(failure)) if !failure.is_retryable() => {
+                Err(LeaseError::Delete(failure) | LeaseError::Write(failure)) if !failure.is_retryable() => {
                     Some(Instant::now() + REFUSED_PAUSE)
                 }
                 Err(_) => {
@@ -91,19 +95,24 @@ impl NodeLease {
                 () = shutdown.cancelled() => return,
                 // The watch ends with the agent.
                 changed = own_node.changed() => if changed.is_err() { return },
+                changed = has_overdue.changed() => if changed.is_err() { return },
                 () = due => {}
             }
         }
     }
 
     /// After which time it has to be called again; `None` means when the node changes.
-    async fn reconcile(&mut self, node: Option<OwnNode>) -> Result<Option<Duration>, LeaseError> {
+    async fn reconcile(
+        &mut self,
+        node: Option<OwnNode>,
+        has_overdue: bool,
+    ) -> Result<Option<Duration>, LeaseError> {
         match node {
             // Its Lease is deleted with it.
             None => Ok(None),
-            Some(node) if node.is_ready => {
+            Some(node) if node.is_ready && !has_overdue => {
                 if self.store.delete().await.map_err(LeaseError::Delete)? {
-                    info!("node is ready, its Lease is deleted");
+                    info!("node is ready, and its pods end when they should: its Lease is deleted");
                 }
                 self.is_written = false;
                 Ok(None)
@@ -122,7 +131,7 @@ impl NodeLease {
         let lease = node_lease::lease(&self.node, &node.uid, &running, Timestamp::now());
         self.store.write(&lease).await.map_err(LeaseError::Write)?;
         if !self.is_written {
-            info!(pods = running.len(), "node is not ready, a Lease says which of its pods run");
+            info!(pods = running.len(), is_ready = node.is_ready, "a Lease says which pods of the node run");
         }
         self.is_written = true;
         Ok(())

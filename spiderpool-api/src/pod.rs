@@ -71,9 +71,10 @@ struct PodStatus {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct ContainerStatus {
     state: ContainerState,
+    last_state: ContainerState,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -84,10 +85,13 @@ struct ContainerState {
 }
 
 impl PodStatus {
-    fn container_states(&self) -> impl Iterator<Item = &ContainerState> {
+    fn containers(&self) -> impl Iterator<Item = &ContainerStatus> {
         let Self { container_statuses, init_container_statuses, .. } = self;
-        let containers = [container_statuses, init_container_statuses].into_iter().flatten().flatten();
-        containers.map(|container| &container.state)
+        [container_statuses, init_container_statuses].into_iter().flatten().flatten()
+    }
+
+    fn container_states(&self) -> impl Iterator<Item = &ContainerState> {
+        self.containers().map(|container| &container.state)
     }
 }
 
@@ -138,6 +142,12 @@ impl PodObject {
     /// Whether its status shows a container that runs.
     pub fn has_running(&self) -> bool {
         self.status.container_states().any(|state| state.running.is_some())
+    }
+
+    /// Whether a container of it runs or has run.
+    pub fn has_started(&self) -> bool {
+        let has_run = |state: &ContainerState| state.running.is_some() || state.terminated.is_some();
+        self.status.containers().any(|container| has_run(&container.state) || has_run(&container.last_state))
     }
 
     /// The grace period that it was deleted with, if it is terminating. When it ends is not said: that is a time by the API
@@ -193,6 +203,8 @@ pub struct Pod {
     pub has_stopped: bool,
     /// Whether its status shows a container that runs.
     pub has_running: bool,
+    /// Whether a container of it runs or has run.
+    pub has_started: bool,
     /// Its grace period.
     pub grace: Duration,
     /// How long its kubelet may take to stop it.
@@ -215,6 +227,7 @@ impl TryFrom<PodObject> for Pod {
         let (stage, deletion) = (pod.stage(), pod.deletion());
         let (has_stopped, may_run_for) = (pod.has_stopped(), pod.may_run_for());
         let (has_running, grace, stops_within) = (pod.has_running(), pod.grace(), pod.stops_within());
+        let has_started = pod.has_started();
         let node = Some(pod.node()).filter(|node| !node.is_empty()).map(str::parse).transpose()?;
         let meta = pod.metadata;
         let uid = uid(&meta).parse()?;
@@ -228,6 +241,7 @@ impl TryFrom<PodObject> for Pod {
             deletion,
             has_stopped,
             has_running,
+            has_started,
             grace,
             stops_within,
             may_run_for,
@@ -292,6 +306,12 @@ mod tests {
         assert!(with(json!({"containerStatuses": waiting, "initContainerStatuses": running})));
         assert!(!with(json!({"containerStatuses": waiting})));
         assert!(!with(json!({"containerStatuses": null})) && !with(json!({})));
+        let started = |status: Value| pod(json!({ "status": status })).has_started;
+        let crashed = json!([{"name": "a", "state": {"waiting": {}}, "lastState": {"terminated": {}}}]);
+        assert!(
+            started(json!({"containerStatuses": running})) && started(json!({"containerStatuses": crashed}))
+        );
+        assert!(!started(json!({"containerStatuses": waiting})) && !started(json!({})));
     }
 
     #[test]

@@ -543,6 +543,27 @@ async fn a_del_of_a_live_pod_detaches_and_its_end_under_any_restart_policy_frees
     agent.stop().unwrap();
 }
 
+/// Its object was written by an earlier version, or restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_without_its_pods_grace_period_gets_it_from_the_next_agent() {
+    let bench = Bench::new("completed").await;
+    bench.pool("p", "10.137.0.0/24", &["10.137.0.1-10.137.0.9"], &json!({}));
+    let pod = bench.pod_with_grace("pod", "n1", "p", 77);
+    let agent = bench.agent("n1").await;
+    let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap().ok().unwrap();
+    let grace = || bench.held(&pod)[0]["spec"]["terminationGracePeriodSeconds"].clone();
+    assert_eq!(grace(), json!(77));
+    agent.stop().unwrap();
+    let ip = addresses(&answer).first().unwrap().split('/').next().unwrap().to_owned();
+    let without = r#"{"spec": {"terminationGracePeriodSeconds": null}}"#;
+    ControlPlane::shared().kubectl(&["patch", "sip", &ip, "--type=merge", "-p", without]).unwrap();
+    assert_eq!(grace(), Value::Null);
+    let agent = bench.agent("n1").await;
+    bench.until("the grace period is written", async || grace() == json!(77)).await;
+    assert_eq!(bench.held(&pod)[0]["spec"]["containerID"], json!("c1"));
+    agent.stop().unwrap();
+}
+
 /// As the dynamic networks controller of Multus does it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unplugged_nic_loses_its_address_and_its_entry_in_the_endpoint() {

@@ -91,7 +91,7 @@ pub(super) fn repair(
 /// Detaches our filters from these NICs where they have the NIC's id.
 pub(super) fn detach(netns: &NetNs, nics: &[NicRecord]) -> Result<(), DataplaneError> {
     block_on(async {
-        let mut netlink = netns.netlink()?;
+        let mut netlink = netns::connect(netns)?;
         for NicRecord { id, nic } in nics {
             detach_id(&mut netlink, nic.ifindex, *id).await?;
         }

@@ -319,6 +319,20 @@ impl AddressAllocator {
         }))
     }
 
+    /// Writes the pod's grace period into an object that lacks it, as those of earlier versions and restored ones do. An
+    /// object that has changed meanwhile is left as it is.
+    pub(super) async fn record_grace(
+        &self,
+        object: &AddressObject,
+        grace: Duration,
+    ) -> Result<(), ApiFailure> {
+        let holding = Holding { grace: Some(grace), ..(*object.holding).clone() };
+        if let Some(now) = self.store.adopt(object, &holding).await? {
+            self.holdings.write(|index| index.apply(now));
+        }
+        Ok(())
+    }
+
     /// Writes that no sandbox uses the address, unless its object has become something else meanwhile.
     pub(super) async fn detach(&self, object: &AddressObject) -> Result<(), ApiFailure> {
         let mut known = object.clone();

@@ -85,9 +85,9 @@ impl Releaser {
         };
         let alive = found.as_ref().filter(|found| found.identity == *pod && found.stage == PodStage::Alive);
         if let Some(alive) = alive {
-            // An ADD whose outcome is unknown stays so: the next one repeats it. Only of a pod that runs a NIC may have been
-            // unplugged: a pod whose sandboxes fail, one after the other, costs no writes here.
-            return if alive.has_running { self.detach(pod, is_used).await } else { Ok(()) };
+            // An ADD whose outcome is unknown stays so: the next one repeats it. Only of a pod whose containers have run a
+            // NIC may have been unplugged: one whose sandboxes fail, one after the other, costs no writes here.
+            return if alive.has_started { self.detach(pod, is_used).await } else { Ok(()) };
         }
         let evidence = evidence(found.as_deref(), SandboxState::TornDown, None, None);
         let is_freed =

@@ -8,7 +8,7 @@ use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::names::{NodeName, PodName, PodUid, PoolName};
 use spiderpool_runtime::kubernetes::Kubernetes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::adds_in_progress::AddsInProgress;
@@ -134,6 +134,7 @@ impl Ipam {
                 endpoints: Arc::clone(&endpoints),
                 pod_locks: pod_locks.clone(),
                 changed: Notify::new(),
+                has_overdue: watch::Sender::default(),
             },
             node,
             stateful_set,
@@ -166,6 +167,11 @@ impl Ipam {
     /// The node's pods that hold addresses, or may do so by a request whose outcome is not known.
     pub(crate) fn pods_with_addresses(&self) -> BTreeSet<PodUid> {
         self.allocator.owners().iter().map(|owner| owner.pod.uid.clone()).collect()
+    }
+
+    /// Whether pods that should have ended have processes, as that changes.
+    pub(crate) fn has_overdue_pods(&self) -> watch::Receiver<bool> {
+        self.sweeper.has_overdue.subscribe()
     }
 
     /// The specs of pools.

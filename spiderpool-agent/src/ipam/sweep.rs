@@ -15,10 +15,10 @@ use spiderpool_core::ipam::release::{
     Disposition, FreeReason, LeaveReason, REATTACH_TIME, ReleasePolicy, SandboxState, plan_owner_release,
     plan_release,
 };
-use spiderpool_core::ipam::{Holding, Owner, PodAnnotations, PoolTable};
+use spiderpool_core::ipam::{AddressState, Holding, Owner, PodAnnotations, PoolTable};
 use spiderpool_core::names::{PodIdentity, PodName, PodUid, PoolName};
 use spiderpool_runtime::backoff;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -36,14 +36,25 @@ const SWEEP_DELAY: Duration = Duration::from_secs(5);
 /// What the watch does not call running is looked at this often.
 const INTERVAL: Duration = Duration::from_mins(3);
 /// A pod that has processes although it should have ended is looked at this often.
-const RUNNING_INTERVAL: Duration = Duration::from_secs(10);
+const RUNNING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a sweep of several pods left to be done.
 #[derive(Debug, Default)]
 struct SweepOutcome {
     failed: bool,
+    /// Pods that should have ended have processes.
+    has_overdue: bool,
     /// When the first of what is still waited for is over.
     waits_until: Option<Instant>,
+}
+
+/// What came of sweeping a pod.
+#[derive(Debug)]
+struct Swept {
+    /// When the pod is to be swept again, if nothing changes before.
+    until: Option<Instant>,
+    /// It should have ended and has processes.
+    is_overdue: bool,
 }
 
 /// Compares what the node's pods hold with the pods.
@@ -57,6 +68,8 @@ pub(super) struct Sweeper {
     pub(super) endpoints: Arc<EndpointQueue>,
     pub(super) pod_locks: KeyedMutex<PodName>,
     pub(super) changed: Notify,
+    /// Whether pods that should have ended have processes.
+    pub(super) has_overdue: watch::Sender<bool>,
 }
 
 impl Sweeper {
@@ -86,7 +99,8 @@ impl Sweeper {
         let mut detached_until = None;
         let mut pauses = backoff::exponential().build();
         while !shutdown.is_cancelled() {
-            let SweepOutcome { failed, waits_until } = self.sweep_pods(&owners, shutdown).await;
+            let SweepOutcome { failed, has_overdue, waits_until } = self.sweep_pods(&owners, shutdown).await;
+            self.has_overdue.send_if_modified(|known| std::mem::replace(known, has_overdue) != has_overdue);
             let pause = if failed {
                 pauses.next().unwrap_or(backoff::MAX_PAUSE)
             } else {
@@ -145,10 +159,9 @@ impl Sweeper {
                 break;
             }
             match self.sweep_pod(owner, &mut running).await {
-                Ok(None) => {}
-                Ok(Some(until)) => {
-                    let earliest = outcome.waits_until.map_or(until, |known| known.min(until));
-                    outcome.waits_until = Some(earliest);
+                Ok(Swept { until, is_overdue }) => {
+                    outcome.waits_until = until.into_iter().chain(outcome.waits_until).min();
+                    outcome.has_overdue |= is_overdue;
                 }
                 Err(error) => {
                     warn!(pod = %owner.pod, %error, "addresses of the pod could not be checked, trying again");
@@ -159,13 +172,12 @@ impl Sweeper {
         outcome
     }
 
-    /// When the pod is to be swept again, if nothing changes before. `running` are the pods that have processes, once
-    /// they have been read.
+    /// Frees what the pod does not use any more. `running` are the pods that have processes, once they have been read.
     async fn sweep_pod(
         &self,
         owner: &Owner,
         running: &mut Option<BTreeSet<PodUid>>,
-    ) -> anyhow::Result<Option<Instant>> {
+    ) -> anyhow::Result<Swept> {
         let pod = &owner.pod;
         let _lock = self.pod_locks.lock(pod.name.clone()).await;
         let found = self.pods.read(&pod.name).await?;
@@ -214,6 +226,7 @@ impl Sweeper {
             && found.identity == *pod
             && found.stage == PodStage::Alive
         {
+            self.record_grace(found).await?;
             self.restore_endpoint(found).await?;
         }
         let waits = plans.iter().filter_map(|plan| match plan {
@@ -227,7 +240,9 @@ impl Sweeper {
         });
         let until = waits.min();
         debug!(%pod, uid = %pod.uid, ?plans, ?until, "what the pod holds was reviewed");
-        Ok(until)
+        let is_overdue =
+            plans.iter().any(|plan| matches!(plan, Disposition::Leave(LeaveReason::Running { .. })));
+        Ok(Swept { until, is_overdue })
     }
 
     /// Whether the pod has processes on this node, by a reading for all pods that hold something.
@@ -251,6 +266,18 @@ impl Sweeper {
             Some(since) => SandboxState::Detached { settled: since.checked_add(REATTACH_TIME) },
             None => unseen,
         }
+    }
+
+    /// Completes the objects of a pod that is alive.
+    async fn record_grace(&self, found: &Pod) -> anyhow::Result<()> {
+        let held = self.allocator.holdings().read(|index| index.of_pod(&found.identity.uid));
+        for object in held {
+            let Holding { grace, is_detached, state, .. } = &*object.holding;
+            if grace.is_none() && !is_detached && *state == AddressState::Bound {
+                self.allocator.record_grace(&object, found.grace).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Has the endpoint of a pod that is alive written if it lacks something.

@@ -70,7 +70,7 @@ pub struct SpiderIPAddressSpec {
     /// Its name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub owner_name: String,
-    /// The pod's grace period. Nobody frees the address before it is over when the pod's object is gone and nobody has seen
+    /// The pod's grace period. While its node answers, nobody frees the address before it is over when the pod's object is gone and nobody has seen
     /// its sandbox end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub termination_grace_period_seconds: Option<i64>,

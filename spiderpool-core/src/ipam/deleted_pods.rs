@@ -13,8 +13,9 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// For the kubelet to see it and to take down the sandbox, on top of the grace period.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Pods that go are remembered for so long after the first list, whatever became of them.
-const SEEN_FOR: Duration = Duration::from_mins(10);
+/// Pods that go are remembered for so long after the first list, whatever became of them. One that was never seen may run no
+/// longer, whatever its grace period: it could not be told from one that was seen to stop.
+const SEEN_FOR: Duration = Duration::from_hours(1);
 
 /// A pod's grace period may be any number of seconds; a point of time that far in the future has no representation.
 const LONGEST: Duration = Duration::from_hours(24 * 365);
@@ -76,7 +77,7 @@ impl<T: Copy + Ord> DeletedPods<T> {
     ) -> Option<T> {
         let unseen = || {
             let listed_at = self.listed_at.filter(|_| !self.seen.contains(uid))?;
-            after(listed_at, may_run_for(grace.unwrap_or(DEFAULT_GRACE)))
+            after(listed_at, may_run_for(grace.unwrap_or(DEFAULT_GRACE)).min(SEEN_FOR))
         };
         self.may_run_until.get(uid).copied().or_else(unseen).filter(|until| *until > now)
     }
@@ -148,7 +149,7 @@ mod tests {
         deleted.listed(100, after);
         assert_eq!((until(&deleted, 600, 101), until(&deleted, 600, 705)), (Some(705), None));
         assert_eq!(until(&deleted, 0, 101), Some(105));
-        assert_eq!(until(&deleted, u64::MAX, 101), Some(100 + LONGEST.as_secs()));
+        assert_eq!(until(&deleted, u64::MAX, 101), Some(100 + SEEN_FOR.as_secs()));
         deleted.insert(&uid("u"), None, 101);
         assert_eq!(until(&deleted, 600, 102), None, "it was seen to stop");
     }

@@ -158,7 +158,7 @@ pub enum NodeState<T> {
     /// It is not ready, and has the taint `node.kubernetes.io/out-of-service`: somebody has made sure that nothing runs
     /// there.
     OutOfService,
-    /// Its object is gone: whatever ran there has ended, its static pods too.
+    /// Its object is gone: whatever ran there counts as ended, its static pods too.
     Deleted,
 }
 

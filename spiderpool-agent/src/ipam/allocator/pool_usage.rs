@@ -19,11 +19,8 @@ const COOLING: Duration = Duration::from_secs(10);
 /// An exact list is not replaced by what the leader has written, nor asked for again, within this time. Collisions tell of
 /// what was taken since.
 const EXACT: Duration = Duration::from_secs(1);
-/// A pool that was found exhausted is not asked for again within this time, which doubles each time that it is found so again.
+/// A pool that was found exhausted is not asked for again within this time.
 const EXHAUSTED: Duration = Duration::from_secs(5);
-/// The times that it doubles: what another node frees is found a little later, and a thousand agents with waiting pods do
-/// not list all addresses of the cluster all the time.
-const DOUBLINGS: u32 = 2;
 
 /// What is known of one pool.
 #[derive(Debug)]
@@ -36,8 +33,6 @@ pub(super) struct PoolUsage {
     released: BTreeMap<IpAddr, Instant>,
     /// Until when it counts that an exact list left none of these.
     exhausted: Option<(Instant, IpSet)>,
-    /// How often that was found since an address was taken.
-    exhaustions: u32,
     /// When the last exact list began, and whether it succeeded.
     exact: Option<(Instant, Result<(), PoolFailure>)>,
 }
@@ -53,7 +48,6 @@ impl PoolUsage {
             picked: BTreeSet::new(),
             released: BTreeMap::new(),
             exhausted: None,
-            exhaustions: 0,
             exact: None,
         }
     }
@@ -110,7 +104,6 @@ impl PoolUsage {
     pub(super) fn take(&mut self, ip: IpAddr) {
         self.picked.remove(&ip);
         self.used.insert(ip);
-        self.exhaustions = 0;
     }
 
     /// The picked address is somebody else's.
@@ -145,9 +138,7 @@ impl PoolUsage {
     /// An exact list left nothing of `usable` to pick.
     pub(super) fn mark_exhausted(&mut self, usable: &IpSet, seed: u64, now: Instant) {
         // Up to a quarter longer, so that agents do not list all at once.
-        let pause = EXHAUSTED * 2_u32.pow(self.exhaustions.min(DOUBLINGS));
-        let time = pause + pause / 1024 * (seed % 256) as u32;
-        self.exhaustions += 1;
+        let time = EXHAUSTED + EXHAUSTED / 1024 * (seed % 256) as u32;
         self.exhausted = Some((now + time, usable.clone()));
     }
 
@@ -265,19 +256,6 @@ mod tests {
         let (mut usage, now) = new();
         usage.mark_exhausted(&usable(9), 0, now);
         assert!(usage.is_exhausted(&usable(9), now) && !usage.is_exhausted(&usable(9), now + EXHAUSTED));
-    }
-
-    /// Each list is a scan of all addresses of the cluster by the API server.
-    #[test]
-    fn a_pool_that_stays_exhausted_is_listed_less_and_less_often_and_anew_when_an_address_was_taken() {
-        let (mut usage, now) = new();
-        let ends_at = |usage: &mut PoolUsage| {
-            usage.mark_exhausted(&usable(9), 0, now);
-            (1..9).find(|times| !usage.is_exhausted(&usable(9), now + EXHAUSTED * *times)).unwrap()
-        };
-        assert_eq!([(); 4].map(|()| ends_at(&mut usage)), [1, 2, 4, 4]);
-        usage.take(ip(1));
-        assert_eq!(ends_at(&mut usage), 1);
     }
 
     /// Each release in a rolling update had all waiting pods read the list again.

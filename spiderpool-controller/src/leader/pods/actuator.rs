@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use super::GcSettings;
 use super::error::ReconcileError;
 use crate::leader::metrics::Metrics;
-use crate::leader::state::slim::{self, NodeReadiness};
+use crate::leader::state::slim;
 use crate::leader::state::{ClusterState, ObservedPod, PodAction, SlimNode};
 
 /// Acts on one pod. Cheap to clone.
@@ -68,12 +68,10 @@ impl Actuator {
         let failed = |source| ReconcileError::ReadNode { node: name.to_string(), source };
         let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name.as_str())).await;
         let readiness = found.map_err(failed)?.map(SlimNode::from).map(|node| node.readiness());
-        if readiness.is_some_and(|readiness| readiness != NodeReadiness::Ready) {
-            // A watch that is behind makes an agent look silent that is not.
-            let lease = self.kube.read(self.leases.get_opt(&node_lease::name(name))).await.map_err(failed)?;
-            if let Some(lease) = lease {
-                self.state.write(|state| state.node_leases.insert(lease.into()));
-            }
+        // A watch that is behind makes an agent look silent that is not.
+        let lease = self.kube.read(self.leases.get_opt(&node_lease::name(name))).await.map_err(failed)?;
+        if let Some(lease) = lease {
+            self.state.write(|state| state.node_leases.insert(lease.into()));
         }
         Ok(self.state.read(|state| state.nodes.state(name.as_str(), readiness, Instant::now())))
     }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use spiderpool_core::ipam::deleted_pods::{DEFAULT_GRACE, may_run_for};
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::release::{
     Disposition, Evidence, FreeReason, LeaveReason, NodeState, PodEvidence, ReleasePolicy, SandboxState,
@@ -103,7 +104,6 @@ impl ClusterState {
         if !has_bound && !has_endpoint {
             return PodAction::None;
         }
-        let grace = self.addresses.bound(pod).filter_map(|holding| holding.grace).max();
         let evidence = Evidence {
             now: policy.now,
             pod: found.map(|found| PodEvidence {
@@ -114,9 +114,9 @@ impl ClusterState {
                 has_running: false,
                 grace_end: self.grace_end(found, policy),
             }),
-            sandbox: self.sandbox(pod, node, policy.now),
+            sandbox: self.sandbox(pod, policy.now),
             node,
-            may_run_until: self.pods.may_run_until(&pod.uid, grace, policy.now),
+            may_run_until: self.may_run_until(pod, node, policy.now),
         };
         let unknown = || Owner { pod: pod.clone(), workload: None };
         let owner = self.addresses.owner(pod).map_or_else(unknown, |owner| (**owner).clone());
@@ -132,6 +132,20 @@ impl ClusterState {
         }
     }
 
+    /// Until when a pod may run that the API server has forgotten. A kubelet that was cut off hears of it when its node is
+    /// ready again, and grants the grace period then.
+    fn may_run_until(&self, pod: &PodIdentity, node: NodeState<Instant>, now: Instant) -> Option<Instant> {
+        let grace = self.addresses.bound(pod).filter_map(|holding| holding.grace).max();
+        let known = self.pods.may_run_until(&pod.uid, grace, now);
+        let returned_at = match (node, self.node(pod)) {
+            (NodeState::Ready, Some(name)) => self.nodes.returned_at(name.as_str(), now),
+            _ => None,
+        };
+        let after_return =
+            returned_at.and_then(|at| at.checked_add(may_run_for(grace.unwrap_or(DEFAULT_GRACE))));
+        known.max(after_return.filter(|until| now < *until))
+    }
+
     /// When the grace period of a terminating or finished pod ends.
     fn grace_end(&self, found: ObservedPod<'_>, policy: Policy) -> Option<Instant> {
         let known = self.pods.get(found.uid);
@@ -145,12 +159,8 @@ impl ClusterState {
     }
 
     /// What is known of the sandboxes of a pod.
-    fn sandbox(&self, pod: &PodIdentity, node: NodeState<Instant>, now: Instant) -> SandboxState<Instant> {
-        // What the agent of a node says that is ready again is not renewed.
-        let runs_until = match node {
-            NodeState::Ready => None,
-            _ => self.node(pod).and_then(|node| self.node_leases.runs_until(&node, &pod.uid)),
-        };
+    fn sandbox(&self, pod: &PodIdentity, now: Instant) -> SandboxState<Instant> {
+        let runs_until = self.node(pod).and_then(|node| self.node_leases.runs_until(&node, &pod.uid));
         match runs_until.filter(|until| now < *until) {
             Some(until) => SandboxState::Running { until },
             None if self.addresses.is_detached(pod) => SandboxState::Detached { settled: None },

@@ -17,6 +17,8 @@ struct KnownNode {
     readiness: NodeReadiness,
     /// Since when it is so, by this process.
     since: Instant,
+    /// Whether it was not so before.
+    has_changed: bool,
 }
 
 /// Nodes by name.
@@ -47,15 +49,24 @@ impl NodeIndex {
         }
     }
 
+    /// When a node that is ready now became so, if it was seen not to be; `now` if this is not known yet.
+    pub(crate) fn returned_at(&self, name: &str, now: Instant) -> Option<Instant> {
+        let known = self.0.get(name)?;
+        match known.readiness {
+            NodeReadiness::Ready => known.has_changed.then_some(known.since),
+            NodeReadiness::NotReady | NodeReadiness::OutOfService => Some(now),
+        }
+    }
+
     /// Adds or replaces a node; whether its readiness has changed.
     pub(super) fn insert(&mut self, node: &SlimNode) -> bool {
-        if self.readiness(&node.name) == Some(node.readiness) {
+        let before = self.readiness(&node.name);
+        if before == Some(node.readiness) {
             return false;
         }
-        self.0.insert(
-            node.name.as_str().into(),
-            KnownNode { readiness: node.readiness, since: Instant::now() },
-        );
+        let known =
+            KnownNode { readiness: node.readiness, since: Instant::now(), has_changed: before.is_some() };
+        self.0.insert(node.name.as_str().into(), known);
         true
     }
 

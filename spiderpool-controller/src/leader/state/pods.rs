@@ -10,6 +10,9 @@ use spiderpool_core::names::{NodeName, PodUid};
 use super::interner::Interner;
 use super::slim::SlimPod;
 
+/// The agent of a pod's node looks at its processes when its time is over, and says by its Lease if it has any.
+const AGENT_TIME: Duration = Duration::from_secs(10);
+
 /// What is kept of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KnownPod {
@@ -138,7 +141,7 @@ impl PodIndex {
     /// Pod garbage collection sets a final phase and deletes the pod at once: it may run until `finishes_at` all the same.
     fn record_deletion(&mut self, uid: &PodUid, may_run_for: Option<Duration>, finishes_at: Option<Instant>) {
         let now = Instant::now();
-        let until = may_run_for.and_then(|time| after(now, time));
+        let until = may_run_for.and_then(|time| after(now, time.saturating_add(AGENT_TIME)));
         self.deleted.insert(uid, until.max(finishes_at), now);
     }
 }

@@ -132,7 +132,7 @@ fn a_finished_pod_keeps_its_addresses_for_its_grace_period_or_until_its_sandbox_
 #[test]
 fn a_force_deleted_pod_keeps_its_addresses_for_its_grace_period() {
     let running = SlimPod { may_run_for: Some(Duration::from_secs(35)), ..pod("u", PodStage::Alive) };
-    let (now, after) = (|| policy(0), || policy(36));
+    let (now, after) = (|| policy(0), || policy(46));
     let mut seen = cluster(vec![running.clone()], vec![address("10.0.0.1/24", "u")]);
     seen.delete(&running);
     let mut missed = cluster(vec![running.clone()], vec![address("10.0.0.1/24", "u")]);
@@ -212,6 +212,25 @@ fn a_node_that_is_not_ready_while_its_agent_lives_loses_nothing() {
         state.apply(lease(2, &["other"]));
         assert!(matches!(state.evaluate(&id("u"), policy(51)), PodAction::Free(_)), "{stage:?}");
     }
+}
+
+/// A kubelet that was cut off hears of the deletion only now, and grants the pod its grace period.
+#[test]
+fn a_forgotten_pod_of_a_node_that_is_ready_again_has_its_grace_period_before_it() {
+    let mut state = cluster(vec![], vec![address("10.0.0.1/24", "u")]);
+    assert_eq!(state.evaluate(&id("u"), policy(100)), PodAction::Free(FreeReason::Gone));
+    state.apply(node(NodeReadiness::NotReady));
+    state.apply(lease(1, &["u"]));
+    state.apply(node(NodeReadiness::Ready));
+    let PodAction::RecheckAt(lease_ends) = state.evaluate(&id("u"), policy(0)) else {
+        panic!("its agent has just said that it runs")
+    };
+    state.delete(&lease(1, &["u"]));
+    let PodAction::RecheckAt(end) = state.evaluate(&id("u"), policy(0)) else {
+        panic!("its kubelet stops it now")
+    };
+    assert!(end < lease_ends && end > Instant::now() + Duration::from_secs(30));
+    assert_eq!(state.evaluate(&id("u"), policy(36)), PodAction::Free(FreeReason::Gone));
 }
 
 #[test]
