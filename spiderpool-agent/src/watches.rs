@@ -7,7 +7,7 @@ mod pool_specs;
 mod reserved;
 
 pub use namespaces::NamespaceIndex;
-pub(crate) use own_node::{OwnNode, OwnNodeIndex, WireNode, nodes};
+pub(crate) use own_node::{OwnNode, OwnNodeIndex};
 pub use pods::LocalPodIndex;
 pub use pool_specs::{PoolSpecs, Unreadable};
 pub use reserved::ReservedIndex;

@@ -9,6 +9,8 @@ pub mod crd;
 pub mod endpoint;
 pub mod labels;
 #[cfg(feature = "crd")]
+pub mod node;
+#[cfg(feature = "crd")]
 pub mod node_lease;
 #[cfg(feature = "crd")]
 pub mod pod;

@@ -10,6 +10,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use spiderpool_api::crd::SpiderIPPool;
+use spiderpool_api::node::nodes;
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::kubernetes::Kubernetes;
@@ -22,7 +23,7 @@ use crate::config::Environment;
 use crate::destinations::ClusterCidrs;
 use crate::ipam::Indexes;
 use crate::node_lease::NodeLease;
-use crate::watches::{CoordinatorIndex, Index, OwnNode, OwnNodeIndex, Shared, WireNode, follow, nodes};
+use crate::watches::{CoordinatorIndex, Index, OwnNode, OwnNodeIndex, Shared, follow};
 
 type Task = tokio::task::JoinHandle<()>;
 
@@ -104,7 +105,7 @@ fn keep_node_lease(
     // No request needs it.
     let synced = health.condition(name, Scope::Readiness);
     let of_itself = watcher::Config::default().fields(&format!("metadata.name={node}"));
-    let events = reduced(watcher(nodes(kube.client()), of_itself), |node: WireNode| OwnNode::from(node));
+    let events = reduced(watcher(nodes(kube.client()), of_itself), OwnNode::from);
     let (index, (sender, own_node)) = (Shared::<OwnNodeIndex>::default(), tokio::sync::watch::channel(None));
     let on_change = {
         let index = index.clone();

@@ -1,38 +1,8 @@
 //! The agent's own Node.
 
-use k8s_openapi::api::core::v1 as k8s;
-use kube::core::{ApiResource, Object};
-use kube::{Api, Client};
-use serde::Deserialize;
+use spiderpool_api::node::{NodeObject, NodeReadiness};
 
 use super::Index;
-
-/// What is read of a node's spec: nothing.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-pub(crate) struct NodeSpec {}
-
-/// What is read of a node's status.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct NodeStatus {
-    conditions: Vec<NodeCondition>,
-}
-
-/// One condition of a node.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct NodeCondition {
-    r#type: String,
-    status: String,
-}
-
-/// A node as it is decoded.
-pub(crate) type WireNode = Object<NodeSpec, NodeStatus>;
-
-/// All nodes.
-pub(crate) fn nodes(client: Client) -> Api<WireNode> {
-    Api::all_with(client, &ApiResource::erase::<k8s::Node>(&()))
-}
 
 /// A node as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +12,9 @@ pub(crate) struct OwnNode {
     pub(crate) is_ready: bool,
 }
 
-impl From<WireNode> for OwnNode {
-    fn from(node: WireNode) -> Self {
-        let conditions = node.status.unwrap_or_default().conditions;
-        let is_ready = conditions.iter().any(|one| one.r#type == "Ready" && one.status == "True");
+impl From<NodeObject> for OwnNode {
+    fn from(node: NodeObject) -> Self {
+        let is_ready = NodeReadiness::from(&node) == NodeReadiness::Ready;
         Self { uid: node.metadata.uid.unwrap_or_default(), is_ready }
     }
 }
@@ -77,21 +46,7 @@ impl Index<OwnNode> for OwnNodeIndex {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
-
-    #[test]
-    fn only_a_true_condition_is_ready() {
-        let is_ready = |status: Value| {
-            let object = json!({"metadata": {"name": "n", "uid": "u"}, "spec": {}, "status": status});
-            OwnNode::from(serde_json::from_value::<WireNode>(object).unwrap()).is_ready
-        };
-        let ready = |status: &str| json!({"conditions": [{"type": "DiskPressure", "status": "True"}, {"type": "Ready", "status": status}]});
-        assert!(is_ready(ready("True")));
-        assert!(!is_ready(ready("False")) && !is_ready(ready("Unknown")));
-        assert!(!is_ready(json!({"conditions": []})) && !is_ready(json!({})) && !is_ready(Value::Null));
-    }
 
     #[test]
     fn a_late_deletion_leaves_the_node_of_the_same_name() {

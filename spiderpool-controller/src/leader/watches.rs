@@ -8,6 +8,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use spiderpool_api::crd::{SpiderCoordinator, SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::labels;
+use spiderpool_api::node::nodes;
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::pools::PoolObject;
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
-use super::state::{ClusterState, SlimAddress, SlimEndpoint, SlimLease, SlimNode, SlimPod, slim};
+use super::state::{ClusterState, SlimAddress, SlimEndpoint, SlimLease, SlimNode, SlimPod};
 
 /// Objects of a page of the first list: so many are decoded at a time.
 const PAGE: u32 = 200;
@@ -41,8 +42,8 @@ pub(super) fn spawn_all(
     spawner.spawn("watch of pods", reduced(pods, SlimPod::from));
     let endpoints = watcher(Api::<SpiderEndpoint>::all(client.clone()), config());
     spawner.spawn("watch of endpoints", reduced(endpoints, SlimEndpoint::from));
-    let nodes = watcher(slim::nodes(client.clone()), config());
-    spawner.spawn("watch of nodes", reduced(nodes, SlimNode::from));
+    let of_nodes = watcher(nodes(client.clone()), config());
+    spawner.spawn("watch of nodes", reduced(of_nodes, SlimNode::from));
     let leases = Api::<Lease>::namespaced(client.clone(), namespace);
     let leases = watcher(leases, config().labels(labels::NODE));
     spawner.spawn("watch of the agents' Leases", reduced(leases, SlimLease::from));

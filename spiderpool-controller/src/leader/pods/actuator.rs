@@ -7,6 +7,7 @@ use kube::Api;
 use kube::runtime::events::Recorder;
 use spiderpool_api::crd::{AddressState, SpiderIPAddress};
 use spiderpool_api::endpoint::{self, Record};
+use spiderpool_api::node::nodes;
 use spiderpool_api::node_lease;
 use spiderpool_api::pod::{Pod, PodObject};
 use spiderpool_core::ipam::address_name::object_name;
@@ -66,7 +67,7 @@ impl Actuator {
     /// Read live: a node that has just come back may still run a pod that is overdue or gone.
     async fn node_state(&self, name: &NodeName) -> Result<NodeState<Instant>, ReconcileError> {
         let failed = |source| ReconcileError::ReadNode { node: name.to_string(), source };
-        let found = self.kube.read(slim::nodes(self.kube.client()).get_opt(name.as_str())).await;
+        let found = self.kube.read(nodes(self.kube.client()).get_opt(name.as_str())).await;
         let readiness = found.map_err(failed)?.map(SlimNode::from).map(|node| node.readiness());
         // A watch that is behind makes an agent look silent that is not.
         let lease = self.kube.read(self.leases.get_opt(&node_lease::name(name))).await.map_err(failed)?;

@@ -2,6 +2,7 @@
 
 use kube::Api;
 use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
+use spiderpool_api::node::nodes;
 use spiderpool_api::pod::PodObject;
 use spiderpool_runtime::kubernetes::ApiFailure;
 use spiderpool_runtime::watch::{Index as _, Shared};
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::actuator::Actuator;
-use crate::leader::state::{ClusterState, PodAction, SlimAddress, SlimEndpoint, SlimNode, SlimPod, slim};
+use crate::leader::state::{ClusterState, PodAction, SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 
 /// Compares at the configured interval until shutdown.
 pub(super) async fn run(actuator: &Actuator, shutdown: &CancellationToken) {
@@ -58,7 +59,7 @@ async fn list(actuator: &Actuator) -> Result<ClusterState, ApiFailure> {
     // Since when nodes are not ready, and what their agents have said.
     (state.nodes, state.node_leases) =
         actuator.state.read(|known| (known.nodes.clone(), known.node_leases.clone()));
-    state.reset(actuator.kube.pages(&slim::nodes(client), SlimNode::from).await?);
+    state.reset(actuator.kube.pages(&nodes(client), SlimNode::from).await?);
     state.pools = actuator.state.read(|known| known.pools.clone());
     Ok(state)
 }

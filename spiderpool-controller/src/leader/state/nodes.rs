@@ -1,12 +1,13 @@
 //! Which nodes answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use spiderpool_api::node::NodeReadiness;
 use spiderpool_api::node_lease;
 use spiderpool_core::ipam::release::NodeState;
 
-use super::slim::{NodeReadiness, SlimNode};
+use super::slim::SlimNode;
 
 /// An agent has so long to write the Lease that says that its node is alive: longer than a Lease is valid.
 const SETTLE_TIME: Duration = node_lease::DURATION.saturating_add(node_lease::RENEW_INTERVAL);
@@ -77,7 +78,7 @@ impl NodeIndex {
 
     /// Only these nodes exist.
     pub(super) fn reset(&mut self, nodes: &[SlimNode]) {
-        let listed: std::collections::HashSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+        let listed: HashSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
         self.0.retain(|name, _| listed.contains(&**name));
         for node in nodes {
             self.insert(node);

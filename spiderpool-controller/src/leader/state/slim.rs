@@ -4,57 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1 as k8s;
-use kube::core::{ApiResource, Object, ObjectMeta};
-use kube::{Api, Client};
-use serde::Deserialize;
+use kube::core::ObjectMeta;
 use spiderpool_api::crd::{FINALIZER, SpiderEndpoint, SpiderIPAddress};
+use spiderpool_api::node::{NodeObject, NodeReadiness};
 use spiderpool_api::pod::{self, PodObject};
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::ipam::address_name::parse_object_name;
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::names::{NodeName, PodIdentity, PodName, PodUid};
 use tracing::warn;
-
-/// On a node of which somebody has made sure that nothing runs there (`v1.TaintNodeOutOfService`).
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-
-/// What is read of a node's spec.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct NodeSpec {
-    taints: Vec<Taint>,
-}
-
-/// One taint of a node.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct Taint {
-    key: String,
-}
-
-/// What is read of a node's status.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct NodeStatus {
-    conditions: Vec<NodeCondition>,
-}
-
-/// One condition of a node.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct NodeCondition {
-    r#type: String,
-    status: String,
-}
-
-/// A node as it is decoded.
-pub(crate) type WireNode = Object<NodeSpec, NodeStatus>;
-
-/// All nodes.
-pub(crate) fn nodes(client: Client) -> Api<WireNode> {
-    Api::all_with(client, &ApiResource::erase::<k8s::Node>(&()))
-}
 
 /// A pod as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,17 +58,6 @@ fn identity(meta: &ObjectMeta, uid: &str) -> Option<PodIdentity> {
     identity.inspect_err(|error| warn!(%error, "object cannot be parsed, ignored")).ok()
 }
 
-/// Whether a node answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NodeReadiness {
-    /// Its condition `Ready` is true.
-    Ready,
-    /// It is not, or unknown.
-    NotReady,
-    /// It is not, and the node has the taint that says that nothing runs there.
-    OutOfService,
-}
-
 /// A node as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SlimNode {
@@ -125,17 +72,9 @@ impl SlimNode {
     }
 }
 
-impl From<WireNode> for SlimNode {
-    fn from(node: WireNode) -> Self {
-        let conditions = node.status.unwrap_or_default().conditions;
-        let is_ready = conditions.iter().any(|one| one.r#type == "Ready" && one.status == "True");
-        let readiness = if is_ready {
-            NodeReadiness::Ready
-        } else if node.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE) {
-            NodeReadiness::OutOfService
-        } else {
-            NodeReadiness::NotReady
-        };
+impl From<NodeObject> for SlimNode {
+    fn from(node: NodeObject) -> Self {
+        let readiness = NodeReadiness::from(&node);
         Self { name: node.metadata.name.unwrap_or_default(), readiness }
     }
 }
@@ -223,22 +162,5 @@ mod tests {
         let (uid, node) = (pod.identity.unwrap().uid, pod.node.unwrap());
         assert_eq!((uid.as_str(), node.as_str(), pod.stage), ("d41d8cd9", "n1", PodStage::Terminating));
         assert!(!pod.has_stopped && pod.deletion.is_some());
-    }
-
-    #[test]
-    fn a_node_is_ready_by_its_condition_and_out_of_service_by_its_taint() {
-        let node = |taint: &str, conditions: serde_json::Value| {
-            let spec = json!({"taints": [{"key": taint, "effect": "NoExecute"}]});
-            let wire = json!({"metadata": {"name": "n"}, "spec": spec, "status": {"conditions": conditions}});
-            SlimNode::from(serde_json::from_value::<WireNode>(wire).unwrap()).readiness
-        };
-        let ready =
-            json!([{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": "True"}]);
-        let unknown = json!([{"type": "Ready", "status": "Unknown"}]);
-        assert_eq!(node("example.com/t", ready.clone()), NodeReadiness::Ready);
-        assert_eq!(node("example.com/t", unknown.clone()), NodeReadiness::NotReady);
-        assert_eq!(node("example.com/t", json!([])), NodeReadiness::NotReady);
-        assert_eq!(node(OUT_OF_SERVICE, unknown), NodeReadiness::OutOfService);
-        assert_eq!(node(OUT_OF_SERVICE, ready), NodeReadiness::Ready, "its kubelet is at work");
     }
 }

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
+use spiderpool_api::node::NodeReadiness;
 use spiderpool_core::ipam::{AddressState, Workload};
 use spiderpool_core::names::PodName;
 use spiderpool_runtime::watch::Index;
 
 use super::super::node_leases::tests::lease;
-use super::super::slim::{NodeReadiness, SlimAddress, SlimEndpoint, SlimNode, SlimPod};
+use super::super::slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 use super::*;
 
 /// So many seconds from now.
