@@ -56,8 +56,7 @@ impl NodeLease {
     }
 
     /// Writes the Lease while the node is not ready, or pods that should have ended have processes, and deletes it after
-    /// that, until shutdown: then it stays for the next
-    /// agent. Wants the addresses of the node to be listed.
+    /// that, until shutdown: then it stays for the next agent. Wants the addresses of the node to be listed.
     pub(crate) async fn run(
         mut self,
         mut own_node: watch::Receiver<Option<OwnNode>>,

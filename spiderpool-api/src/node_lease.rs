@@ -1,6 +1,6 @@
 //! The Lease by which an agent says that its node's pods run although the API server takes the node for dead: its kubelet
-//! may have stopped while the containers go on. It is renewed only while the node is not ready. Without it nothing is known:
-//! a node may be cut off from the API server while its pods answer on the wire.
+//! may have stopped while the containers go on; or that a pod runs on after it should have ended. It is renewed only while
+//! that is so. Without it nothing is known: a node may be cut off from the API server while its pods answer on the wire.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -100,7 +100,11 @@ impl Sweeper {
         let mut pauses = backoff::exponential().build();
         while !shutdown.is_cancelled() {
             let SweepOutcome { failed, has_overdue, waits_until } = self.sweep_pods(&owners, shutdown).await;
-            self.has_overdue.send_if_modified(|known| std::mem::replace(known, has_overdue) != has_overdue);
+            // A pod that could not be looked at may be the one.
+            self.has_overdue.send_if_modified(|known| {
+                let now = has_overdue || failed && *known;
+                std::mem::replace(known, now) != now
+            });
             let pause = if failed {
                 pauses.next().unwrap_or(backoff::MAX_PAUSE)
             } else {
