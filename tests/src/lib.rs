@@ -12,6 +12,7 @@ pub mod cni;
 pub mod connection;
 pub mod control_plane;
 pub mod counters;
+pub mod document;
 pub mod dual;
 pub mod exchange;
 pub mod fault_proxy;
