@@ -81,8 +81,9 @@ fn connect(
     node.sysctl(&calico::host_sysctls(host_end).each_ref().map(String::as_str))?;
     // Its link-local address is there at once: whoever compares the pod before and after sees no difference.
     pod.sysctl(&[&format!("ipv6/conf/{nic}/accept_dad=0")])?;
-    pod.ip(&calico::pod_script(nic, address.v4, address.v6))?;
-    node.ip(&calico::host_routes(host_end, address.v4, address.v6))
+    let addresses = [address.v4.into(), address.v6.into()];
+    pod.ip(&calico::pod_script(nic, &addresses))?;
+    node.ip(&calico::host_routes(host_end, &addresses))
 }
 
 /// DEL: removes eth0 and gives its addresses back.

@@ -6,6 +6,7 @@
 
 mod access;
 mod api;
+mod calico;
 mod default_network;
 mod fixture;
 mod folder;

@@ -77,7 +77,7 @@ impl Image {
         config["config"] = json!({
             "User": "0:0",
             "WorkingDir": "/",
-            "Env": ["PATH=/usr/bin"],
+            "Env": ["PATH=/usr/bin:/bin"],
             "Entrypoint": self.entrypoint,
             "Labels": labels,
         });

@@ -44,6 +44,8 @@ pub(crate) enum Component {
     CniPlugins,
     /// containerd and runc
     Containers,
+    /// busybox, BIRD and FRR: what stands around a cluster
+    Network,
     /// kubelet, kube-controller-manager, kube-scheduler
     KubernetesNode,
     /// Multus, the plugin that attaches further networks
@@ -62,6 +64,7 @@ impl Component {
         Self::Kubernetes,
         Self::CniPlugins,
         Self::Containers,
+        Self::Network,
         Self::KubernetesNode,
         Self::Multus,
         Self::Helm,
@@ -76,13 +79,15 @@ impl Component {
         &[Self::Packages, Self::Ebpf, Self::Etcd, Self::Kubernetes, Self::CniPlugins];
 
     /// What runs a cluster with kubelets, beside [`Self::RUN`].
-    pub(crate) const CLUSTER: &[Self] = &[Self::Containers, Self::KubernetesNode, Self::Multus, Self::Helm];
+    pub(crate) const CLUSTER: &[Self] =
+        &[Self::Containers, Self::Network, Self::KubernetesNode, Self::Multus, Self::Helm];
 
     /// The programs that the component consists of, as shown to the user; installs what is missing.
     fn ensure(self, workspace: &Workspace) -> Result<String> {
         match self {
             Self::Packages => packages::describe(Group::Common),
             Self::Containers => packages::describe(Group::Containers),
+            Self::Network => packages::describe(Group::Network),
             Self::Ebpf => ebpf::ensure(workspace),
             Self::Etcd => go::ensure(workspace, &go::ETCD),
             Self::Kubernetes => go::ensure(workspace, &go::KUBERNETES),
@@ -122,6 +127,9 @@ fn install(workspace: &Workspace, what: &[Component]) -> Result<Vec<(Component, 
     }
     if what.contains(&Component::Containers) {
         missing.extend(packages::missing_programs(Group::Containers));
+    }
+    if what.contains(&Component::Network) {
+        missing.extend(packages::missing_programs(Group::Network));
     }
     if what.contains(&Component::Ebpf) {
         missing.extend(ebpf::missing_packages(workspace));

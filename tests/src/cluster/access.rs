@@ -23,6 +23,11 @@ impl Cluster {
         self.api().kubeconfig()
     }
 
+    /// A folder of the cluster that every machine sees.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The control plane's network, with the files of this machine.
     pub fn api_namespaces(&self) -> Namespaces {
         self.network.fabric.network()

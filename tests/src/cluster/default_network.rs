@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use spiderpool_testbox::{calico, cilium};
+use spiderpool_testbox::{calico, cilium, plugin};
 
 use super::programs::testbox;
 use super::{DefaultCni, Machine};
@@ -34,14 +34,20 @@ pub(super) fn start(machine: &Machine, cni: DefaultCni, index: u8) -> Result<()>
 }
 
 /// Writes the configuration and the plugins' files. To be run on the node.
-pub(super) fn install(configuration: &Value, reference_plugins: &Path, testbox: &Path) -> Result<()> {
+pub(super) fn install(
+    configuration: &Value,
+    index: u8,
+    reference_plugins: &Path,
+    testbox: &Path,
+) -> Result<()> {
     let folder = Path::new("/opt/cni/bin");
     for plugin in fs::read_dir(reference_plugins)?.flatten() {
         fs::copy(plugin.path(), folder.join(plugin.file_name()))?;
     }
-    for name in ["calico-like", "cilium-like"] {
+    for name in ["calico-like", "calico", "cilium-like"] {
         fs::copy(testbox, folder.join(name))?;
     }
+    fs::write(plugin::POD_CIDRS, addresses::pod_cidrs(index).join("\n"))?;
     Ok(fs::write(FILE, serde_json::to_vec_pretty(configuration)?)?)
 }
 

@@ -21,6 +21,9 @@ pub(super) const ROOT: &str = "/var/lib/containerd";
 pub(super) const PAUSE: &str = "spiderpool.test/pause:1";
 /// The image of servers and clients.
 const PROBE: &str = "spiderpool.test/probe:1";
+/// What users start for a try: the distribution's busybox under its public name.
+const BUSYBOX: &str = "docker.io/library/busybox:1.35";
+const APPLETS: &[&str] = &["cat", "hostname", "httpd", "ip", "mkdir", "ping", "sh", "sleep", "wget"];
 /// What containerd would look for devices with, or report to nobody.
 pub(super) const DISABLED_PLUGINS: &str = r#""io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp""#;
 
@@ -68,7 +71,11 @@ fn write(folder: &Path) -> Result<(Vec<PathBuf>, String)> {
     let version = process::run(program("containerd")?, &["--version"])?;
     let mut key = version.split_whitespace().nth(2).unwrap_or_default().replace(['+', '~', ':'], "-");
     let mut archives = Vec::new();
-    for (file, image) in [("pause.tar", image(PAUSE, "pause")), ("probe.tar", image(PROBE, "serve"))] {
+    for (file, image) in [
+        ("pause.tar", image(PAUSE, "pause")),
+        ("probe.tar", image(PROBE, "serve")),
+        ("busybox.tar", busybox()?),
+    ] {
         let path = folder.join(file);
         let digest = image.write(&path)?;
         key.push('-');
@@ -76,6 +83,13 @@ fn write(folder: &Path) -> Result<(Vec<PathBuf>, String)> {
         archives.push(path);
     }
     Ok((archives, key))
+}
+
+fn busybox() -> Result<Image> {
+    let layer =
+        Layer::default().program("/bin/busybox", Path::new(&program("busybox")?))?.folder("/tmp", 0o1777);
+    let layer = APPLETS.iter().fold(layer, |layer, applet| layer.link(&format!("/bin/{applet}"), "busybox"));
+    Ok(Image::new(BUSYBOX, layer).entrypoint(&["/bin/sh"]))
 }
 
 fn import(archives: &[PathBuf], root: &Path) -> Result<()> {

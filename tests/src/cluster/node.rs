@@ -39,11 +39,16 @@ const VOLUMES: &[&str] = &["/var/lib/kubelet", images::ROOT];
 pub struct Node {
     /// 1 for `node1`.
     pub index: u8,
-    /// Its name.
+    /// Its name in Kubernetes.
     pub name: String,
     machine: Machine,
     fabric: Machine,
     folder: Folder,
+}
+
+/// Of its machine, and of the node too where there is no domain.
+fn machine_name(index: u8) -> String {
+    format!("node{index}")
 }
 
 impl Node {
@@ -55,9 +60,9 @@ impl Node {
         authority: &Authority,
         store: &Path,
     ) -> Result<Self> {
-        let name = format!("node{index}");
-        let machine = Machine::create(folder.spec(&name, VOLUMES)?)?;
+        let machine = Machine::create(folder.spec(&machine_name(index), VOLUMES)?)?;
         images::copy(store, machine.folder())?;
+        let name = folder.options()?.node_name(index);
         let Dual { v4, v6 } = addresses::node(index);
         let user = format!("system:node:{name}");
         let served = [name.clone(), v4.to_string(), v6.to_string()];
@@ -68,8 +73,8 @@ impl Node {
 
     /// A node that was made before.
     pub(super) fn find(index: u8, folder: &Folder, fabric: &Machine) -> Result<Self> {
-        let name = format!("node{index}");
-        let machine = Machine::find(&folder.machine(&name))?;
+        let name = folder.options()?.node_name(index);
+        let machine = Machine::find(&folder.machine(&machine_name(index)))?;
         Ok(Self { index, name, machine, fabric: fabric.clone(), folder: folder.clone() })
     }
 
@@ -131,8 +136,9 @@ impl Node {
         let network = default_network::configuration(options.cni, self.index);
         let (plugins, testbox) = (tools::cni_plugins()?, testbox()?);
         let (multus, kubeconfig) = (tools::kubernetes("multus")?, self.kubeconfig(multus::USER));
+        let index = self.index;
         self.namespaces().run(|| {
-            default_network::install(&network, &plugins, &testbox)?;
+            default_network::install(&network, index, &plugins, &testbox)?;
             multus::install(&multus, &kubeconfig, &network)
         })
     }

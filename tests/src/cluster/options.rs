@@ -68,6 +68,9 @@ pub struct Options {
     pub proxy: ProxyMode,
     /// How many underlay networks; the nodes have a NIC in each, eth1 and so on.
     pub underlays: u8,
+    /// What comes after the nodes' names, as clouds have it: `node1.DOMAIN`.
+    #[serde(default)]
+    pub domain: Option<String>,
     /// When it ends.
     pub lifetime: Lifetime,
 }
@@ -82,12 +85,19 @@ impl Default for Options {
             cni: DefaultCni::CalicoLike,
             proxy: ProxyMode::Nftables,
             underlays: 1,
+            domain: None,
             lifetime: Lifetime::Process,
         }
     }
 }
 
 impl Options {
+    /// The name of a node in Kubernetes.
+    pub(super) fn node_name(&self, index: u8) -> String {
+        let domain = self.domain.iter().flat_map(|domain| [".", domain]);
+        domain.fold(format!("node{index}"), |name, part| name + part)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let Self { name, nodes, underlays, .. } = self;
         check_name(name)?;

@@ -1,5 +1,6 @@
 //! Runs a document on a cluster.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -19,21 +20,28 @@ const FRAME: &str = r#"if [ -e "$2" ]; then . "$2"; fi; set -a -euo pipefail; ev
 
 /// Runs all steps; the error names the file, the line and the block.
 pub fn run(document: &Document, cluster: &Cluster) -> Result<()> {
-    let folder = tempfile::tempdir()?;
+    let folder = cluster.folder().join("document");
+    fs::create_dir_all(&folder)?;
     let places = document.places();
     for step in &document.steps {
-        let place = format!("{}:{}", document.path.display(), step.line);
+        let place = format!("{}:{}", shown_path(&document.path), step.line);
         println!("{place}");
-        Runner { cluster, folder: folder.path(), places: &places }
+        Runner { cluster, folder: &folder, places: &places }
             .step(step)
             .with_context(|| format!("{place}: {}", step.script))?;
     }
     Ok(())
 }
 
+/// From the repository's root, where that is above it.
+fn shown_path(path: &Path) -> String {
+    let root = tools::workspace();
+    path.strip_prefix(&root).unwrap_or(path).display().to_string()
+}
+
 struct Runner<'a> {
     cluster: &'a Cluster,
-    /// Of the shells' variables.
+    /// Of the shells' variables; it is there on every machine.
     folder: &'a Path,
     places: &'a Places,
 }
@@ -71,7 +79,7 @@ impl Runner<'_> {
         let machine = machines.iter().find(|machine| machine.name() == name);
         let mut command = machine.with_context(|| format!("there is no machine {name}"))?.enter()?;
         command.args(["timeout", &BLOCK_LIMIT.to_string(), "bash", "-c", FRAME, "bash", script]);
-        command.arg("/run/variables-of-the-document");
+        command.arg(self.folder.join("variables"));
         self.prepare(&mut command)?;
         command.output().with_context(|| name.to_owned())
     }

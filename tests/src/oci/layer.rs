@@ -12,6 +12,7 @@ use tar::{Builder, EntryType, Header};
 enum Entry {
     Folder { mode: u32 },
     File { mode: u32, content: Vec<u8> },
+    Link { to: String },
 }
 
 /// Files and folders, all root's. Folders above a file come by themselves.
@@ -40,6 +41,12 @@ impl Layer {
         Ok(self.file(path, content))
     }
 
+    /// A symbolic link.
+    #[must_use]
+    pub fn link(self, path: &str, to: &str) -> Self {
+        self.put(path, Entry::Link { to: to.to_owned() })
+    }
+
     /// A folder with a mode of its own.
     #[must_use]
     pub fn folder(self, path: &str, mode: u32) -> Self {
@@ -58,11 +65,11 @@ impl Layer {
     pub(super) fn tar(&self) -> Result<Vec<u8>> {
         let mut tar = Builder::new(Vec::new());
         for (path, entry) in &self.entries {
-            let (kind, mode, content) = match entry {
-                Entry::Folder { mode } => (EntryType::Directory, *mode, [].as_slice()),
-                Entry::File { mode, content } => (EntryType::Regular, *mode, content.as_slice()),
-            };
-            append(&mut tar, path, kind, mode, content)?;
+            match entry {
+                Entry::Folder { mode } => append(&mut tar, path, EntryType::Directory, *mode, &[])?,
+                Entry::File { mode, content } => append(&mut tar, path, EntryType::Regular, *mode, content)?,
+                Entry::Link { to } => append_link(&mut tar, path, to)?,
+            }
         }
         Ok(tar.into_inner()?)
     }
@@ -76,12 +83,23 @@ pub(super) fn append(
     mode: u32,
     content: &[u8],
 ) -> Result<()> {
+    let mut header = header(kind, mode);
+    header.set_size(content.len() as u64);
+    tar.append_data(&mut header, path, content).with_context(|| format!("tar entry {}", path.display()))
+}
+
+fn append_link(tar: &mut Builder<Vec<u8>>, path: &Path, to: &str) -> Result<()> {
+    let mut header = header(EntryType::Symlink, 0o777);
+    header.set_size(0);
+    tar.append_link(&mut header, path, to).with_context(|| format!("tar entry {}", path.display()))
+}
+
+fn header(kind: EntryType, mode: u32) -> Header {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);
-    header.set_size(content.len() as u64);
-    tar.append_data(&mut header, path, content).with_context(|| format!("tar entry {}", path.display()))
+    header
 }

@@ -4,7 +4,7 @@
 //! `cali*`; the host end drops what does not come from the endpoint's own address (rp_filter 1) and bears no route
 //! but the endpoint's own.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// The first letters of host ends.
 pub const PREFIX: &str = "cali";
@@ -29,25 +29,30 @@ pub fn host_sysctls(host_end: &str) -> [String; 5] {
 }
 
 /// What ip(8) does in the pod.
-pub fn pod_script(nic: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> String {
-    format!(
-        "link set lo up
-        link set {nic} up
-        addr add {v4}/32 dev {nic}
-        addr add {v6}/128 dev {nic} nodad
-        route add {HOST_V4} dev {nic} scope link
-        route add default via {HOST_V4} dev {nic}
-        route add {HOST_LINK_LOCAL} dev {nic}
-        route add ::/0 via {HOST_LINK_LOCAL} dev {nic}"
-    )
+pub fn pod_script(nic: &str, addresses: &[IpAddr]) -> String {
+    let of = |address: &IpAddr| match address {
+        IpAddr::V4(address) => format!(
+            "addr add {address}/32 dev {nic}
+            route add {HOST_V4} dev {nic} scope link
+            route add default via {HOST_V4} dev {nic}\n"
+        ),
+        IpAddr::V6(address) => format!(
+            "addr add {address}/128 dev {nic} nodad
+            route add {HOST_LINK_LOCAL} dev {nic}
+            route add ::/0 via {HOST_LINK_LOCAL} dev {nic}\n"
+        ),
+    };
+    let up = format!("link set lo up\nlink set {nic} up\n");
+    addresses.iter().map(of).fold(up, |script, lines| script + &lines)
 }
 
 /// What ip(8) does on the node, once the pod has its addresses.
-pub fn host_routes(host_end: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> String {
-    format!(
-        "route add {v4}/32 dev {host_end} scope link
-        route add {v6}/128 dev {host_end}"
-    )
+pub fn host_routes(host_end: &str, addresses: &[IpAddr]) -> String {
+    let of = |address: &IpAddr| match address {
+        IpAddr::V4(address) => format!("route add {address}/32 dev {host_end} scope link\n"),
+        IpAddr::V6(address) => format!("route add {address}/128 dev {host_end}\n"),
+    };
+    addresses.iter().map(of).collect()
 }
 
 /// Rules of a node: what leaves the overlay carries the node's address (natOutgoing), and a host end drops what does

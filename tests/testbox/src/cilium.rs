@@ -1,7 +1,7 @@
 //! What Cilium sets up for a pod and on a node: eth0 behind a host end `lxc*` that lets nothing pass but packets
 //! from and to eth0's own addresses.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// The first letters of host ends.
 pub const PREFIX: &str = "lxc";
@@ -14,27 +14,36 @@ pub fn host_sysctls(host_end: &str) -> [String; 2] {
     [format!("ipv6/conf/{host_end}/proxy_ndp=1"), format!("ipv6/neigh/{host_end}/proxy_delay=0")]
 }
 
-/// What ip(8) does in the pod; the next hop is the node's address in its own pod CIDR.
-pub fn pod_script(nic: &str, [v4, v6]: [IpAddr; 2], [router4, router6]: [IpAddr; 2]) -> String {
-    format!(
-        "link set lo up
-        link set {nic} up
-        addr add {v4}/32 dev {nic}
-        addr add {v6}/128 dev {nic} nodad
-        route add {router4} dev {nic} scope link
-        route add default via {router4} dev {nic}
-        route add {router6} dev {nic}
-        route add ::/0 via {router6} dev {nic}"
-    )
+/// What ip(8) does in the pod; the next hop is the node's address in its own pod CIDR. None without such a one.
+pub fn pod_script(nic: &str, addresses: &[IpAddr], routers: &[IpAddr]) -> Option<String> {
+    let mut script = format!("link set lo up\nlink set {nic} up\n");
+    for address in addresses {
+        let router = routers.iter().find(|router| router.is_ipv4() == address.is_ipv4())?;
+        script += &match address {
+            IpAddr::V4(address) => format!(
+                "addr add {address}/32 dev {nic}
+                route add {router} dev {nic} scope link
+                route add default via {router} dev {nic}\n"
+            ),
+            IpAddr::V6(address) => format!(
+                "addr add {address}/128 dev {nic} nodad
+                route add {router} dev {nic}
+                route add ::/0 via {router} dev {nic}\n"
+            ),
+        };
+    }
+    Some(script)
 }
 
 /// What ip(8) does on the node: routes to the pod, and answers for the router, whose address is on another NIC.
-pub fn host_routes(host_end: &str, v4: Ipv4Addr, v6: Ipv6Addr, router6: IpAddr) -> String {
-    format!(
-        "route add {v4}/32 dev {host_end} scope link
-        route add {v6}/128 dev {host_end}
-        neigh add proxy {router6} dev {host_end}"
-    )
+pub fn host_routes(host_end: &str, addresses: &[IpAddr], routers: &[IpAddr]) -> String {
+    let route = |address: &IpAddr| match address {
+        IpAddr::V4(address) => format!("route add {address}/32 dev {host_end} scope link\n"),
+        IpAddr::V6(address) => format!("route add {address}/128 dev {host_end}\n"),
+    };
+    let proxies = routers.iter().filter(|router| router.is_ipv6());
+    let proxies = proxies.map(|router| format!("neigh add proxy {router} dev {host_end}\n"));
+    addresses.iter().map(route).chain(proxies).collect()
 }
 
 /// What ip(8) does once on a node: the pair of NICs that bears the router's addresses.

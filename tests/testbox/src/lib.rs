@@ -12,6 +12,7 @@ pub mod control;
 pub mod enter;
 pub mod felix;
 pub mod init;
+pub mod install_cni;
 pub mod machine;
 pub mod plugin;
 pub mod probe;

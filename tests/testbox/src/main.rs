@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use spiderpool_testbox::probe::{Listener, Probe, Protocol, send};
-use spiderpool_testbox::{cleanup, enter, felix, init, machine, plugin};
+use spiderpool_testbox::{cleanup, enter, felix, init, install_cni, machine, plugin};
 
 fn main() -> ExitCode {
     let mut words = env::args();
@@ -31,10 +31,11 @@ fn main() -> ExitCode {
 fn usage() -> &'static str {
     "testbox start FOLDER | init FOLDER | enter PROCESS -- COMMAND.. | janitor GROUP FOLDER LOGS
 testbox felix
+testbox install-cni
 testbox pause
 testbox serve [NAME]
 testbox tcp|udp|ping ADDRESS [FROM]
-as calico-like or cilium-like: a CNI plugin"
+as calico-like, calico or cilium-like: a CNI plugin"
 }
 
 fn run(words: &[String]) -> Result<ExitCode> {
@@ -51,6 +52,7 @@ fn run(words: &[String]) -> Result<ExitCode> {
             cleanup::janitor(Path::new(group), Path::new(folder), Path::new(logs))?;
         }
         ["felix"] => felix::run()?,
+        ["install-cni"] => install_cni::run()?,
         ["pause"] => loop {
             thread::park();
         },

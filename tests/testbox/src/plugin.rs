@@ -1,11 +1,13 @@
 //! The stand-ins for the CNI plugins of Calico and Cilium, as executables that a container runtime calls. Which one
-//! it is the file's name tells. Addresses are given by host-local.
+//! it is the file's name tells. Addresses come from the IPAM plugin that the configuration names.
+
+mod ipam;
 
 use std::env;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +15,8 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::{calico, cilium, command, sysctl};
+use ipam::Leased;
+pub use ipam::POD_CIDRS;
 
 /// Where a node remembers whose routes may be on which host end: one file each, with the addresses.
 pub const ENDPOINTS: &str = "/run/calico-like";
@@ -30,7 +34,8 @@ impl Kind {
     /// By the name of the executable.
     pub fn of_program(name: &str) -> Option<Self> {
         match name {
-            "calico-like" => Some(Self::Calico),
+            // By its own name where the configuration is as Calico installs it.
+            "calico-like" | "calico" => Some(Self::Calico),
             "cilium-like" => Some(Self::Cilium),
             _ => None,
         }
@@ -69,17 +74,17 @@ fn answer(kind: Kind, config: &mut Value) -> Result<Option<Value>> {
     match command.as_str() {
         "ADD" => {
             let nic = Nic::from_environment(kind)?;
-            let leased = host_local(config, "ADD")?;
+            let leased = ipam::execute(kind, config, "ADD")?;
             nic.add(config, &leased).map(Some).inspect_err(|_| {
                 // The ADD's error is the one to report.
                 drop(nic.remove());
-                drop(host_local(config, "DEL"));
+                drop(ipam::execute(kind, config, "DEL"));
             })
         }
         "DEL" => {
             // Whatever is left of the NIC, its addresses are free.
             let removed = Nic::from_environment(kind)?.remove();
-            host_local(config, "DEL")?;
+            ipam::execute(kind, config, "DEL")?;
             removed.map(|()| None)
         }
         _ => Ok(None), // CHECK, STATUS and GC find nothing to complain of
@@ -88,16 +93,6 @@ fn answer(kind: Kind, config: &mut Value) -> Result<Option<Value>> {
 
 fn variable(name: &str) -> Result<String> {
     env::var(name).with_context(|| format!("{name} is not set"))
-}
-
-/// Executes host-local with the plugin's own configuration and environment.
-fn host_local(config: &Value, command: &str) -> Result<Value> {
-    let plugin = config["ipam"]["type"].as_str().context("no ipam.type in the configuration")?;
-    let path = variable("CNI_PATH")?;
-    let program = env::split_paths(&path).map(|folder| folder.join(plugin)).find(|program| program.exists());
-    let program = program.with_context(|| format!("{plugin} is in none of {path}"))?;
-    let output = command::output(Command::new(program).env("CNI_COMMAND", command), &config.to_string())?;
-    Ok(serde_json::from_str(&output).unwrap_or_default())
 }
 
 /// The NIC to be made or removed.
@@ -123,53 +118,65 @@ impl Nic {
         Ok(Self { kind, name, netns, host_end })
     }
 
-    fn add(&self, config: &Value, leased: &Value) -> Result<Value> {
-        let list = leased["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let addresses = |key: &str| pair(list.iter().filter_map(|ip| ip[key].as_str()));
-        let (v4, v6) =
-            addresses("address").with_context(|| format!("not one address per family: {leased}"))?;
-        let routers = addresses("gateway").map(|(v4, v6)| [v4.into(), v6.into()]);
+    fn add(&self, config: &Value, leased: &Leased) -> Result<Value> {
+        let addresses = leased.addresses()?;
         let (host_end, nic) = (&self.host_end, &self.name);
         let mtu = calico::MTU;
         let mac = match self.kind {
             Kind::Calico => calico::HOST_MAC.to_owned(),
             Kind::Cilium => mac(host_end),
         };
-        self.remember(&[v4.into(), v6.into()])?;
+        self.remember(&addresses)?;
         ip(&format!(
             "link add {host_end} address {mac} type veth peer name {nic} mtu {mtu} netns {}
             link set {host_end} mtu {mtu} up",
             self.netns.display()
         ))?;
-        let hops = match self.kind {
+        match self.kind {
             Kind::Calico => {
                 sysctl::write(&calico::host_sysctls(host_end))?;
-                self.ip_in_pod(&calico::pod_script(nic, v4, v6))?;
-                ip(&calico::host_routes(host_end, v4, v6))?;
-                [calico::HOST_V4.to_owned(), calico::HOST_LINK_LOCAL.to_owned()]
+                self.ip_in_pod(&calico::pod_script(nic, &addresses))?;
+                ip(&calico::host_routes(host_end, &addresses))?;
             }
             Kind::Cilium => {
-                let routers: [IpAddr; 2] = routers.context("host-local names no gateways")?;
                 sysctl::write(&cilium::host_sysctls(host_end))?;
-                self.ip_in_pod(&cilium::pod_script(nic, [v4.into(), v6.into()], routers))?;
-                ip(&cilium::host_routes(host_end, v4, v6, routers[1]))?;
-                routers.map(|router| router.to_string())
+                let script = cilium::pod_script(nic, &addresses, &leased.gateways());
+                self.ip_in_pod(&script.context("the IPAM plugin names no gateways")?)?;
+                ip(&cilium::host_routes(host_end, &addresses, &leased.gateways()))?;
             }
-        };
+        }
         let pod_mac = self.pod_mac()?;
+        // Version is what results before 1.0 have.
+        let shown = |address: &IpAddr| {
+            let (version, length) = if address.is_ipv4() { ("4", 32) } else { ("6", 128) };
+            json!({"version": version, "address": format!("{address}/{length}"), "interface": 1})
+        };
         Ok(json!({
             "cniVersion": config["cniVersion"],
             "interfaces": [
                 {"name": host_end, "mac": mac},
                 {"name": nic, "mac": pod_mac, "sandbox": self.netns},
             ],
-            "ips": [
-                {"address": format!("{v4}/32"), "interface": 1},
-                {"address": format!("{v6}/128"), "interface": 1},
-            ],
-            "routes": [{"dst": "0.0.0.0/0", "gw": hops[0]}, {"dst": "::/0", "gw": hops[1]}],
+            "ips": addresses.iter().map(shown).collect::<Vec<_>>(),
+            "routes": self.routes(&addresses, leased),
             "dns": {},
         }))
+    }
+
+    /// The default routes, whatever the IPAM plugin would have.
+    fn routes(&self, addresses: &[IpAddr], leased: &Leased) -> Vec<Value> {
+        let hop = |v4: bool| match self.kind {
+            Kind::Calico if v4 => Some(calico::HOST_V4.to_owned()),
+            Kind::Calico => Some(calico::HOST_LINK_LOCAL.to_owned()),
+            Kind::Cilium => {
+                leased.gateways().into_iter().find(|it| it.is_ipv4() == v4).map(|it| it.to_string())
+            }
+        };
+        let route = |address: &IpAddr| {
+            let destination = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+            json!({"dst": destination, "gw": hop(address.is_ipv4())})
+        };
+        addresses.iter().map(route).collect()
     }
 
     fn pod_mac(&self) -> Result<Value> {
@@ -180,7 +187,7 @@ impl Nic {
     }
 
     /// Before the routes are there: whoever watches them asks at once.
-    fn remember(&self, addresses: &[IpAddr; 2]) -> Result<()> {
+    fn remember(&self, addresses: &[IpAddr]) -> Result<()> {
         let text = addresses.iter().map(|address| format!("{address}\n")).collect::<Vec<_>>().concat();
         fs::create_dir_all(ENDPOINTS)?;
         fs::write(self.record(), text)?;
@@ -246,18 +253,6 @@ fn ip(script: &str) -> Result<()> {
     command::output(Command::new("ip").args(["-batch", "-"]), script)
         .with_context(|| script.to_owned())
         .map(drop)
-}
-
-/// One address of each family out of a list of CIDRs or addresses.
-fn pair<'a>(list: impl Iterator<Item = &'a str>) -> Option<(Ipv4Addr, Ipv6Addr)> {
-    let (mut v4, mut v6) = (None, None);
-    for address in list.filter_map(|text| text.split('/').next()?.parse().ok()) {
-        match address {
-            IpAddr::V4(address) => v4 = Some(address),
-            IpAddr::V6(address) => v6 = Some(address),
-        }
-    }
-    Some((v4?, v6?))
 }
 
 /// The same for the same name, so that nothing depends on chance.

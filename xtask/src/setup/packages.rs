@@ -35,6 +35,14 @@ const PROGRAMS: &[Program] = &[
 const CONTAINER_PROGRAMS: &[Program] =
     &[program("containerd", "containerd"), program("ctr", "containerd"), program("runc", "runc")];
 
+/// What stands around a cluster: its pods' image, the router of the underlay, the BGP speaker of its nodes.
+const NETWORK_PROGRAMS: &[Program] = &[
+    program("busybox", "busybox-static"),
+    program("ping", "iputils-ping"),
+    program("bird", "bird2"),
+    program("vtysh", "frr"),
+];
+
 /// Programs that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
@@ -42,6 +50,8 @@ pub(super) enum Group {
     Common,
     /// What runs containers.
     Containers,
+    /// What stands around a cluster.
+    Network,
 }
 
 impl Group {
@@ -49,6 +59,7 @@ impl Group {
         match self {
             Self::Common => PROGRAMS,
             Self::Containers => CONTAINER_PROGRAMS,
+            Self::Network => NETWORK_PROGRAMS,
         }
     }
 }
@@ -106,6 +117,8 @@ pub(super) fn install(missing: &[Missing]) -> Result<()> {
 
 fn apt_get() -> std::process::Command {
     let mut apt_get = process::command("apt-get");
+    // Routers run in the tests' machines only: this one starts none.
+    apt_get.env("SYSTEMD_OFFLINE", "1").env("RUNLEVEL", "1");
     // Another apt-get may run: a fresh machine often updates itself at first.
     apt_get.env("DEBIAN_FRONTEND", "noninteractive").arg("-oDPkg::Lock::Timeout=300");
     apt_get

@@ -73,6 +73,9 @@ struct Up {
     /// How many underlay networks; nodes have eth1, eth2, .. in them
     #[arg(long, default_value_t = 1)]
     underlays: u8,
+    /// What comes after the nodes' names: node1.DOMAIN
+    #[arg(long)]
+    domain: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -175,6 +178,7 @@ fn up(options: &Up) -> Result<()> {
             Proxy::Iptables => ProxyMode::Iptables,
         },
         underlays: options.underlays,
+        domain: options.domain.clone(),
         lifetime: Lifetime::UntilDown,
     };
     let cluster = Cluster::up_with_progress(&options, step)?;
