@@ -15,6 +15,7 @@ mod instant_agent;
 mod macvlan;
 mod memory;
 mod plugin;
+mod requests;
 mod samples;
 
 use anyhow::Result;
