@@ -7,6 +7,7 @@
 pub mod coordinator;
 pub mod dataplane;
 pub mod error_list;
+pub mod field_error;
 pub mod gc;
 pub mod go_json;
 pub mod ip;
