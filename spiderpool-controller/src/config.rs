@@ -3,5 +3,5 @@
 mod environment;
 mod file;
 
-pub use environment::{Daemon, Environment, GarbageCollection};
+pub use environment::{Coordinator, Daemon, Environment, GarbageCollection};
 pub use file::ConfigFile;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
 use crate::config::Environment;
+use coordinator::{CoordinatorContext, CoordinatorTrigger};
 use dispatch::Dispatcher;
 use metrics::Metrics;
 use pods::PodReconciler;
@@ -54,20 +55,14 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     context.watches_synced.unmet("the leader's watches have not listed yet");
     let (client, namespace) = (context.kube.client(), &context.environment.pod_namespace);
     watches::spawn_all(&client, namespace, &state, &changed, &watches, &shutdown, &mut tasks);
-    if context.environment.coordinator.coordinator_enabled {
-        let name = context.environment.coordinator.coordinator_name.clone();
-        let pod = context.environment.pod_name.clone();
-        let (kube, metrics) = (context.kube.clone(), context.metrics.clone());
-        let coordinator = coordinator::run(kube, name, pod, metrics, shutdown.clone());
-        tasks.spawn(coordinator.instrument(info_span!("coordinator")));
-    }
+    let coordinator = spawn_coordinator(&context, &state, &shutdown, &mut tasks);
     // Nothing is decided by watches that have not listed.
     while watches.started().is_err() && shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some()
     {
     }
     if !shutdown.is_cancelled() {
         info!("the leader's watches have listed");
-        spawn_reconcilers(&context, &state, changed, &shutdown, &mut tasks);
+        spawn_reconcilers(&context, &state, coordinator, changed, &shutdown, &mut tasks);
         tasks.spawn(update_gauges(context.clone(), state, watches, shutdown));
     }
     while let Some(ended) = tasks.join_next().await {
@@ -78,10 +73,35 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     }
 }
 
+/// The coordinator's reconciler has watches of its own and does not wait for the others, except for that of nodes.
+fn spawn_coordinator(
+    context: &LeaderContext,
+    state: &Shared<ClusterState>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Option<CoordinatorTrigger> {
+    let settings = context.environment.coordinator.clone();
+    if !settings.coordinator_enabled {
+        return None;
+    }
+    let (queue, workers) = work_queue();
+    let trigger = CoordinatorTrigger::new(&settings.coordinator_name, queue);
+    let context = CoordinatorContext {
+        kube: context.kube.clone(),
+        state: state.clone(),
+        metrics: context.metrics.clone(),
+        pod: context.environment.pod_name.clone(),
+    };
+    let reconciling = coordinator::run(context, settings, trigger.clone(), workers, shutdown.clone());
+    tasks.spawn(reconciling.instrument(info_span!("coordinator")));
+    Some(trigger)
+}
+
 /// Each reconciler has its queue and workers; `changed` wakes the dispatcher that fills the queues.
 fn spawn_reconcilers(
     context: &LeaderContext,
     state: &Shared<ClusterState>,
+    coordinator: Option<CoordinatorTrigger>,
     changed: Arc<Notify>,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
@@ -116,7 +136,7 @@ fn spawn_reconcilers(
         shutdown.clone(),
     );
     tasks.spawn(reconciling.instrument(info_span!("pools")));
-    let dispatcher = Dispatcher { state: state.clone(), pods, pod_queue, pool_queue };
+    let dispatcher = Dispatcher { state: state.clone(), pods, pod_queue, pool_queue, coordinator };
     tasks.spawn(dispatcher.run(changed, shutdown.clone()));
 }
 

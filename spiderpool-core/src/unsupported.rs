@@ -58,15 +58,6 @@ pub enum Unsupported {
          the NIC a default route of its own, or set tunePodRoutes to false"
     )]
     MultipathDefaultRoute(IfName),
-    /// `podCIDRType: auto`.
-    #[error("podCIDRType auto is not supported yet: {POD_CIDRS}")]
-    PodCidrTypeAuto,
-    /// `podCIDRType: calico`.
-    #[error("podCIDRType calico is not supported yet: {POD_CIDRS}")]
-    PodCidrTypeCalico,
-    /// `podCIDRType: cilium`.
-    #[error("podCIDRType cilium is not supported yet: {POD_CIDRS}")]
-    PodCidrTypeCilium,
 
     /// Pools by the subnet of the master NIC.
     #[error(
@@ -141,8 +132,6 @@ pub enum Unsupported {
     PodResourceInject,
 }
 
-const POD_CIDRS: &str =
-    "set it to cluster, or set spec.podCIDRType to none and list the pod CIDRs in spec.hijackCIDR";
 const SELECTOR: &str = "remove it or name another IPPool";
 
 #[cfg(test)]
@@ -156,7 +145,6 @@ mod tests {
         for (feature, what, advice) in [
             (Unsupported::LinkLayer(nic()), "net1", "leave coordinator out"),
             (Unsupported::AutoPool, "'ipam.spidernet.io/subnet'", "'ipam.spidernet.io/ippool'"),
-            (Unsupported::PodCidrTypeCalico, "podCIDRType calico", "spec.hijackCIDR"),
             (Unsupported::NodeAffinity(pool()), "spec.nodeAffinity of IPPool p", "remove it"),
         ] {
             let text = feature.to_string();

@@ -84,6 +84,12 @@ pub struct Coordinator {
     /// Its name.
     #[arg(long, env = "SPIDERPOOL_COORDINATOR_DEAFULT_NAME", default_value = "default", value_parser = required)]
     pub coordinator_name: String,
+    /// The node's directory for CNI configuration, which podCIDRType auto looks into.
+    #[arg(long, env = "SPIDERPOOL_CNI_CONFIG_DIR", value_name = "DIR")]
+    pub cni_config_dir: Option<PathBuf>,
+    /// Cilium's ConfigMap, as namespace/name.
+    #[arg(long, env = "SPIDERPOOL_CILIUM_CONFIGMAP_NAMESPACE_NAME", default_value = "kube-system/cilium-config", value_parser = namespaced)]
+    pub cilium_config_map: (String, String),
 }
 
 /// The election.
@@ -110,6 +116,15 @@ impl ElectionTiming {
             self.duration
         );
         Ok(Timing { duration: self.duration, renew_deadline: self.renew_deadline, retry: self.retry_period })
+    }
+}
+
+fn namespaced(text: &str) -> Result<(String, String), String> {
+    match text.trim().split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(format!("{text:?} is not of the form namespace/name")),
     }
 }
 
@@ -144,6 +159,9 @@ mod tests {
         assert!(gc.enabled && gc.terminating_on_ready_node && gc.terminating_on_not_ready_node);
         assert_eq!((gc.interval.as_secs(), gc.additional_grace_delay.as_secs()), (600, 0));
         assert_eq!(environment.coordinator.coordinator_name, "default");
+        let cilium = ("kube-system".to_owned(), "cilium-config".to_owned());
+        assert_eq!(environment.coordinator.cilium_config_map, cilium);
+        assert_eq!(environment.coordinator.cni_config_dir, None);
     }
 
     #[test]
@@ -153,5 +171,8 @@ mod tests {
         let timing = parse(&["--leader-renew-deadline", "20"]).unwrap().election.timing();
         assert!(timing.unwrap_err().to_string().contains("must ascend"));
         assert!(parse(&["--pod-name", " "]).is_err());
+        for map in ["cilium-config", "/cilium-config", "a/", "a/b/c"] {
+            assert!(parse(&["--cilium-config-map", map]).unwrap_err().contains("namespace/name"), "{map}");
+        }
     }
 }
