@@ -29,7 +29,6 @@ fn values() -> Vec<String> {
     let gateway = addresses::UNDERLAY_GATEWAY;
     [
         "coordinator.dataplane=ebpf".to_owned(),
-        "coordinator.podCIDRType=cluster".to_owned(),
         "clusterDefaultPool.installIPv4IPPool=true".to_owned(),
         "clusterDefaultPool.installIPv6IPPool=true".to_owned(),
         format!("clusterDefaultPool.ipv4Subnet={v4}"),

@@ -37,7 +37,7 @@
 - "clusterDefaultPool.ipv4IPPoolName and ipv6IPPoolName are both {{ .ipv4IPPoolName }}: two pools cannot have one name."
 {{- end }}
 {{- end }}
-{{- range $path := list "cniBinHostPath" "ipamUNIXSocketHostPath" }}
+{{- range $path := list "cniBinHostPath" "cniConfHostPath" "ipamUNIXSocketHostPath" }}
 {{- if not (hasPrefix "/" (index $.Values.global $path)) }}
 - "global.{{ $path }} must be an absolute path on the node, and is {{ index $.Values.global $path }}."
 {{- end }}

@@ -7,14 +7,6 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [cluster.local]
   would: be a part of the names in the webhooks' certificate
   instead: leave it out, whatever domain your cluster has; there are no webhooks yet, and nothing else needs the domain
-- value: global.cniConfHostPath
-  may: [/etc/cni/net.d]
-  would: be where the configuration of the cluster's network plugin is read, for coordinator.podCIDRType=auto
-  instead: leave it out, wherever the node has that folder; nothing reads it yet
-- value: global.ciliumConfigMap
-  may: [kube-system/cilium-config]
-  would: be where Cilium's pod CIDRs are read, for coordinator.podCIDRType=cilium
-  instead: leave it out, wherever Cilium has its ConfigMap; nothing reads it yet
 - value: ipam.enableStatefulSet
   may: [false]
   would: keep the addresses of a StatefulSet's pods for the pods that come again under the same names
@@ -51,10 +43,6 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [auto, overlay, disabled, disable]
   would: wire up pods whose first NIC is an underlay NIC
   instead: use auto, with a cluster network (Calico, Cilium, Flannel, ...) as the first NIC and underlay NICs as further ones
-- value: coordinator.podCIDRType
-  may: [cluster, none]
-  would: find out the cluster's pod CIDRs from its network plugin
-  instead: use cluster where the ConfigMap kube-system/kubeadm-config names them, else none with all pod CIDRs in coordinator.hijackCIDR
 - value: coordinator.dataplane
   may: [ebpf]
   would: steer packets by ip rules and routing tables

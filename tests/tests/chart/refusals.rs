@@ -12,8 +12,6 @@ fn refusal(values: &[&str]) -> String {
 
 const NOT_SERVED: &[&str] = &[
     "global.clusterDnsDomain=cluster.test",
-    "global.cniConfHostPath=/etc/cni",
-    "global.ciliumConfigMap=cilium/cilium-config",
     "ipam.enableStatefulSet=true",
     "ipam.enableKubevirtStaticIP=true",
     "ipam.enableIPConflictDetection=true",
@@ -23,7 +21,6 @@ const NOT_SERVED: &[&str] = &[
     "ipam.spiderSubnet.autoPool.enable=true",
     "ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs=true",
     "coordinator.mode=underlay",
-    "coordinator.podCIDRType=calico",
     "coordinator.dataplane=policy",
     "coordinator.vethLinkAddress=169.254.100.1",
     "coordinator.detectGateway=true",
@@ -111,6 +108,7 @@ fn contradictions_are_explained() {
         (vec!["--set=global.ipamUNIXSocketHostPath=/spidernet/a.sock"], "two folders below /"),
         (vec!["--set=spiderpoolAgent.name=a,spiderpoolController.name=a"], "must differ from each other"),
         (vec!["--set=global.cniBinHostPath=opt"], "must be an absolute path"),
+        (vec!["--set=global.cniConfHostPath=etc"], "global.cniConfHostPath must be an absolute path"),
         (
             vec![
                 "--set=spiderpoolAgent.extraEnv[0].name=SPIDERPOOL_LOG_LEVEL",
@@ -133,6 +131,8 @@ fn slips_are_found_by_the_schema_and_shown_by_path() {
         ("coordinator.mode=overley", vec!["/coordinator/mode", "overlay"]),
         ("coordinator.ebpf.maps.nics=70000", vec!["/coordinator/ebpf/maps/nics", "65,535"]),
         ("spiderpoolAgent.httpPort=0", vec!["/spiderpoolAgent/httpPort"]),
+        ("global.ciliumConfigMap=cilium-config", vec!["/global/ciliumConfigMap"]),
+        ("coordinator.podCIDRType=flannel", vec!["/coordinator/podCIDRType"]),
         ("spiderpolAgent.name=x", vec!["spiderpolAgent"]),
         ("global.imageRegistyOverride=x", vec!["/global", "imageRegistyOverride"]),
         ("multus.multusCNI.instal=true", vec!["/multus/multusCNI", "instal"]),

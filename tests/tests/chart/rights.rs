@@ -101,6 +101,42 @@ fn controllers_have_the_rights_that_the_tests_give_them() {
     assert_eq!(rendered, tested);
 }
 
+/// Of other projects' objects, and of a directory of the node, no more than the coordinator needs.
+#[test]
+fn rights_for_cidrs_go_with_the_coordinator_and_follow_ciliums_config_map() {
+    let texts = |objects: &[Value]| roles(objects).map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let off = texts(&objects(&["--set=coordinator.enabled=false"]));
+    for word in ["ippools\"]", "ciliumpodippools", "servicecidrs", "kubeadm-config", "cilium-config"] {
+        assert!(!off.contains(word), "{word}");
+    }
+    let elsewhere = objects(&["--set=global.ciliumConfigMap=cilium/settings"]);
+    let of_maps = roles(&elsewhere).filter(|role| role["metadata"]["name"] == "spiderpool-controller-cidrs");
+    let maps: BTreeSet<_> = of_maps
+        .map(|role| format!("{} {}", role["metadata"]["namespace"], role["rules"][0]["resourceNames"]))
+        .collect();
+    let expected = [r#""cilium" ["settings"]"#, r#""kube-system" ["kubeadm-config"]"#];
+    assert_eq!(maps, expected.map(str::to_owned).into());
+    let bindings = elsewhere.iter().filter(|o| o["kind"] == "RoleBinding");
+    assert_eq!(bindings.filter(|o| o["roleRef"]["name"] == "spiderpool-controller-cidrs").count(), 2);
+}
+
+#[test]
+fn the_controller_sees_its_nodes_cni_configuration_only_to_detect_the_network() {
+    let mount = |values: &[&str]| {
+        let pods = pods(&objects(values));
+        let mut containers = pods.iter().flat_map(|(_, pod)| containers(pod));
+        let controller = containers.find(|c| c["name"] == "controller").unwrap();
+        let mounts = controller["volumeMounts"].as_array().unwrap().clone();
+        mounts.into_iter().find(|mount| mount["name"] == "cni-conf")
+    };
+    let path = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
+    let mounted = mount(&[&format!("--set=global.cniConfHostPath={path}")]).unwrap();
+    assert_eq!((&mounted["mountPath"], &mounted["readOnly"]), (&json!(path), &json!(true)));
+    for value in ["coordinator.podCIDRType=calico", "coordinator.enabled=false"] {
+        assert_eq!(mount(&[&format!("--set={value}")]), None, "{value}");
+    }
+}
+
 fn product(resources: &Value, verbs: &Value) -> Vec<(String, String)> {
     let words = |list: &Value| list.as_array().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
     let verbs = words(verbs);

@@ -11,6 +11,7 @@
   "SPIDERPOOL_METRIC_HTTP_PORT" ($controller.prometheus.port | int)
   "SPIDERPOOL_COORDINATOR_ENABLED" .Values.coordinator.enabled
   "SPIDERPOOL_COORDINATOR_DEAFULT_NAME" .Values.coordinator.name
+  "SPIDERPOOL_CILIUM_CONFIGMAP_NAMESPACE_NAME" .Values.global.ciliumConfigMap
   "SPIDERPOOL_GC_IP_ENABLED" $gc.enabled
   "SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION" ($gc.gcAll.intervalInSecond | int)
   "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED" $gc.statelessPod.zombieOnReadyNode
@@ -18,4 +19,12 @@
   "SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS" $gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs
   "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY" ($gc.gcDeletingTimeOutPodDelay | int)
 ) }}
+{{- if include "spiderpool.controller.readsCniConfig" . }}
+{{ include "spiderpool.env.value" (dict "name" "SPIDERPOOL_CNI_CONFIG_DIR" "value" .Values.global.cniConfHostPath) }}
+{{- end }}
+{{- end }}
+
+{{/* Whether the controller looks into its node's directory for CNI configuration. */}}
+{{- define "spiderpool.controller.readsCniConfig" -}}
+{{- if and .Values.coordinator.enabled (eq .Values.coordinator.podCIDRType "auto") -}}true{{- end -}}
 {{- end }}
