@@ -14,6 +14,7 @@ pub mod ip;
 pub mod ipam;
 pub mod label_selector;
 pub mod mac;
+pub mod multus;
 pub mod names;
 pub mod net;
 pub mod unsupported;

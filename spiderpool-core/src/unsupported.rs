@@ -120,11 +120,27 @@ pub enum Unsupported {
     )]
     GcOfRunningPods,
 
-    /// SpiderMultusConfig objects, and a default one.
+    /// A VLAN on a master NIC.
     #[error(
-        "enableMultusConfig is not supported yet: set it to false and write a NetworkAttachmentDefinition"
+        "a VLAN on the master NIC, which the plugin ifacer makes, is not supported yet: create the VLAN interface on the \
+         nodes and name it in master, with vlanID 0"
     )]
-    MultusConfig,
+    IfacerVlan,
+    /// A bond of master NICs.
+    #[error(
+        "a bond of several master NICs, which the plugin ifacer makes, is not supported yet: create the bond on the nodes \
+         and name it in master"
+    )]
+    IfacerBond,
+    /// VLANs that a provider chooses.
+    #[error(
+        "vlanMode auto, which has the provider of the IP address choose the VLAN, is not supported yet: set it to \
+         manual and set vlanID"
+    )]
+    VlanModeAuto,
+    /// Pools by the subnet of the master NIC, in a SpiderMultusConfig.
+    #[error("matchMasterSubnet is not supported yet: set it to false and name the IPPools")]
+    SriovMatchMasterSubnet,
     /// Network resources in pods.
     #[error(
         "podResourceInject.enabled is not supported yet: set it to false and write the resources into the pods"
