@@ -1,9 +1,10 @@
-//! What only the elected replica does: it watches the cluster and reconciles pods, pools and the coordinator. Begun
-//! when the process is elected, ended when it is not the leader any more.
+//! What only the elected replica does: it watches the cluster and reconciles pods, pools, networks and the
+//! coordinator. Begun when the process is elected, ended when it is not the leader any more.
 
 mod coordinator;
 mod dispatch;
 pub(crate) mod metrics;
+mod multus;
 mod pods;
 mod pools;
 mod reserved;
@@ -56,6 +57,11 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     let (client, namespace) = (context.kube.client(), &context.environment.pod_namespace);
     watches::spawn_all(&client, namespace, &state, &changed, &watches, &shutdown, &mut tasks);
     let coordinator = spawn_coordinator(&context, &state, &shutdown, &mut tasks);
+    if context.environment.multus_config_enabled {
+        let networks =
+            multus::run(context.kube.clone(), context.environment.pod_name.clone(), shutdown.clone());
+        tasks.spawn(networks.instrument(info_span!("multus")));
+    }
     // Nothing is decided by watches that have not listed.
     while watches.started().is_err() && shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some()
     {

@@ -47,6 +47,9 @@ pub struct Environment {
     /// The coordinator.
     #[command(flatten)]
     pub coordinator: Coordinator,
+    /// Whether SpiderMultusConfigs become NetworkAttachmentDefinitions.
+    #[arg(long, env = "SPIDERPOOL_MULTUS_CONFIG_ENABLED", default_value = "false", value_parser = switch, action = ArgAction::Set)]
+    pub multus_config_enabled: bool,
     /// The election.
     #[command(flatten)]
     pub election: ElectionTiming,
