@@ -59,10 +59,6 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [false]
   would: in older versions, do what ipam.enableIPConflictDetection does
   instead: set it to false
-- value: multus.enableMultusConfig
-  may: [false]
-  would: make a NetworkAttachmentDefinition of each SpiderMultusConfig
-  instead: set it to false, and create NetworkAttachmentDefinitions; docs/install.md shows one
 - value: multus.multusCNI.install
   may: [false]
   would: install Multus

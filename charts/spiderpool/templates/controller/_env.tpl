@@ -12,6 +12,7 @@
   "SPIDERPOOL_COORDINATOR_ENABLED" .Values.coordinator.enabled
   "SPIDERPOOL_COORDINATOR_DEAFULT_NAME" .Values.coordinator.name
   "SPIDERPOOL_CILIUM_CONFIGMAP_NAMESPACE_NAME" .Values.global.ciliumConfigMap
+  "SPIDERPOOL_MULTUS_CONFIG_ENABLED" .Values.multus.enableMultusConfig
   "SPIDERPOOL_GC_IP_ENABLED" $gc.enabled
   "SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION" ($gc.gcAll.intervalInSecond | int)
   "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED" $gc.statelessPod.zombieOnReadyNode
