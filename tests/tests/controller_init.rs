@@ -102,7 +102,6 @@ async fn an_invalid_value_fails_at_once_with_the_reason() {
     // What only the API server knows: it is the last to refuse.
     refused(&json!({"coordinator": {"name": "Init_Bad"}}), "is refused");
     refused(&json!({"ipv4Pool": {"name": "a", "subnetName": "s"}}), "not supported yet");
-    refused(&json!({"enableMultusConfig": true}), "not supported yet");
 }
 
 /// Upstream waits without end.

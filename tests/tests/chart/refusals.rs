@@ -24,7 +24,6 @@ const NOT_SERVED: &[&str] = &[
     "coordinator.dataplane=policy",
     "coordinator.vethLinkAddress=169.254.100.1",
     "coordinator.detectGateway=true",
-    "multus.enableMultusConfig=true",
     "multus.multusCNI.install=true",
     "plugins.installCNI=true",
     "plugins.installSriovCNI=true",
