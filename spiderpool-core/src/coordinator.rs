@@ -6,6 +6,7 @@
 mod choice;
 mod default_route;
 mod error;
+mod faults;
 mod field_errors;
 mod inputs;
 mod link;

@@ -4,6 +4,7 @@
 //! tokio, kube, netlink or logging.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod coordinator;
 pub mod dataplane;
 pub mod error_list;
