@@ -6,7 +6,6 @@
 mod choice;
 mod default_route;
 mod error;
-mod faults;
 mod field_errors;
 mod inputs;
 mod link;
