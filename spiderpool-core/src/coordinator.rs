@@ -11,6 +11,7 @@ mod inputs;
 mod link;
 mod mode;
 mod node_link;
+mod normalize;
 mod overlay;
 mod pod_cidr;
 mod policy_route;

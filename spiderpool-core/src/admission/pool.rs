@@ -45,7 +45,9 @@ pub fn pool_defaults(fields: &PoolFields<'_>) -> PoolDefaults {
         exclude_ips: ranges::canonical(fields.exclude_ips),
         subnet_label: subnet
             .filter(|subnet| subnet.trunc() == *subnet)
-            .map(|subnet| ranges::subnet_label(&subnet)),
+            .map(|subnet| ranges::subnet_label(&subnet))
+            // That of ::/64 is no label's value.
+            .filter(|label| label.starts_with(|first: char| first.is_ascii_alphanumeric())),
     }
 }
 

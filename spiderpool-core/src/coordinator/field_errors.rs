@@ -15,7 +15,7 @@ const CIDR: &str = "must be a CIDR or an address, like 10.96.0.0/12 or fd00::1";
 
 impl Settings {
     /// All faults, in the order of the fields; `path` is that of the object with the settings, as `spec`.
-    pub fn faults(&self, path: &str) -> Vec<FieldError> {
+    pub fn field_errors(&self, path: &str) -> Vec<FieldError> {
         let mut faults = Faults { path, found: Vec::new() };
         faults.choice::<Mode>("mode", self.mode.as_deref(), &Mode::SPELLINGS);
         for (field, name) in [
@@ -61,20 +61,6 @@ impl Settings {
         let hints = self.ebpf.as_ref().and_then(|ebpf| ebpf.route_hints.as_deref());
         faults.choice::<RouteHints>("ebpf.routeHints", hints, &RouteHints::SPELLINGS);
         faults.found
-    }
-
-    /// The settings with all CIDRs as networks: a single address has its full prefix length, and a network no host bits.
-    /// What does not parse stays as it is.
-    #[must_use]
-    pub fn normalized(mut self) -> Self {
-        let normalize = |text: &mut String| {
-            if let Some(net) = parse_net(text) {
-                *text = net.to_string();
-            }
-        };
-        self.hijack_cidr.iter_mut().flatten().for_each(normalize);
-        self.policy_routes.iter_mut().flatten().map(|route| &mut route.dst).for_each(normalize);
-        self
     }
 }
 
@@ -152,7 +138,7 @@ mod tests {
             ebpf: Some(EbpfSettings { route_hints: text("x") }),
             ..Settings::default()
         };
-        let found: Vec<_> = settings.faults("spec").iter().map(ToString::to_string).collect();
+        let found: Vec<_> = settings.field_errors("spec").iter().map(ToString::to_string).collect();
         let fields: Vec<_> = found.iter().map(|fault| fault.split(": ").next().unwrap()).collect();
         assert_eq!(
             fields,
@@ -186,19 +172,7 @@ mod tests {
 
     #[test]
     fn the_defaults_have_no_fault() {
-        assert_eq!(Settings::defaults().faults("spec"), []);
-        assert_eq!(Settings::default().faults("spec"), []);
-    }
-
-    #[test]
-    fn single_addresses_become_networks() {
-        let settings = Settings {
-            hijack_cidr: Some(vec!["10.1.2.3".into(), "fd00::1".into(), "10.1.2.3/8".into(), "x".into()]),
-            policy_routes: Some(vec![route("10.9.9.9", "10.0.0.1")]),
-            ..Settings::default()
-        };
-        let normalized = settings.normalized();
-        assert_eq!(normalized.hijack_cidr.unwrap(), ["10.1.2.3/32", "fd00::1/128", "10.0.0.0/8", "x"]);
-        assert_eq!(normalized.policy_routes.unwrap()[0].dst, "10.9.9.9/32");
+        assert_eq!(Settings::defaults().field_errors("spec"), []);
+        assert_eq!(Settings::default().field_errors("spec"), []);
     }
 }

@@ -26,6 +26,8 @@ fn version_and_label_come_from_the_subnet_and_ranges_are_joined() {
     assert_eq!(defaults.exclude_ips, None);
     let version = PoolFields { ip_version: Some(6), ..fields.clone() };
     assert_eq!(pool_defaults(&version).ip_version, None, "what is written stays, also if it is wrong");
+    let unspecified = PoolFields { subnet: "::/64", ips: &[], ..fields.clone() };
+    assert_eq!(pool_defaults(&unspecified).subnet_label, None, "the API server would not take it");
     let host_bits = PoolFields { subnet: "10.6.1.0/16", ..fields };
     assert_eq!(pool_defaults(&host_bits).subnet_label, None);
 }
