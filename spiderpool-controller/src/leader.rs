@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
 use crate::config::Environment;
+use crate::webhook::{CaBundleKeeper, CertificateSettings};
 use coordinator::{CoordinatorContext, CoordinatorTrigger};
 use dispatch::Dispatcher;
 use metrics::Metrics;
@@ -41,6 +42,7 @@ const UPDATE: Duration = Duration::from_secs(2);
 pub(crate) struct LeaderContext {
     pub(crate) kube: Kubernetes,
     pub(crate) environment: Environment,
+    pub(crate) certificate: CertificateSettings,
     pub(crate) metrics: Metrics,
     /// Readiness: met while the leader's watches work.
     pub(crate) watches_synced: Condition,
@@ -56,6 +58,8 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     context.watches_synced.unmet("the leader's watches have not listed yet");
     let (client, namespace) = (context.kube.client(), &context.environment.pod_namespace);
     watches::spawn_all(&client, namespace, &state, &changed, &watches, &shutdown, &mut tasks);
+    let bundle = CaBundleKeeper { kube: context.kube.clone(), settings: context.certificate.clone() };
+    tasks.spawn(bundle.run(shutdown.clone()).instrument(info_span!("certificate")));
     let coordinator = spawn_coordinator(&context, &state, &shutdown, &mut tasks);
     if context.environment.multus_config_enabled {
         let networks =
