@@ -52,6 +52,17 @@
 {{- if ne (len (uniq $names)) (len $names) }}
 - "spiderpoolAgent.name, spiderpoolController.name and spiderpoolInit.name must differ from each other and from spiderpool-clean-node: they are {{ join ", " (initial $names) }}."
 {{- end }}
+{{- with .Values.spiderpoolController.tls }}
+{{- if and (eq .method "certmanager") (not .certmanager.issuerName) }}
+- "spiderpoolController.tls.method=certmanager needs spiderpoolController.tls.certmanager.issuerName: an Issuer in the namespace of the release that is a CA."
+{{- end }}
+{{- if and (eq .method "provided") (not (and .provided.tlsCert .provided.tlsKey .provided.tlsCa)) }}
+- "spiderpoolController.tls.method=provided needs tlsCert, tlsKey and tlsCa in spiderpoolController.tls.provided: certificate, key and the CA that has signed it, each PEM, as it is or as base64."
+{{- end }}
+{{- if or (lt (int64 .auto.certExpiration) 1) (lt (int64 .auto.caExpiration) 1) }}
+- "spiderpoolController.tls.auto.certExpiration and caExpiration are days: at least 1."
+{{- end }}
+{{- end }}
 {{- include "spiderpool.ports" . }}
 {{- include "spiderpool.taken" . }}
 {{- end }}
@@ -65,6 +76,7 @@
 {{- if $agent.prometheus.enabled -}}{{- $used = append $used (list "spiderpoolAgent.prometheus.port" $agent.prometheus.port) -}}{{- end -}}
 {{- if $controller.hostnetwork -}}
 {{- $used = append $used (list "spiderpoolController.httpPort" $controller.httpPort) -}}
+{{- $used = append $used (list "spiderpoolController.webhookPort" $controller.webhookPort) -}}
 {{- if $controller.prometheus.enabled -}}{{- $used = append $used (list "spiderpoolController.prometheus.port" $controller.prometheus.port) -}}{{- end -}}
 {{- end -}}
 {{- range $used -}}

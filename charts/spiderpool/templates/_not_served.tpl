@@ -3,10 +3,6 @@ What this version does not do. A row: the value, what it may be today, what it w
 Take a row out together with the words "Not served yet" in values.yaml when the feature is there.
 */}}
 {{- define "spiderpool.notServed" -}}
-- value: global.clusterDnsDomain
-  may: [cluster.local]
-  would: be a part of the names in the webhooks' certificate
-  instead: leave it out, whatever domain your cluster has; there are no webhooks yet, and nothing else needs the domain
 - value: ipam.enableStatefulSet
   may: [false]
   would: keep the addresses of a StatefulSet's pods for the pods that come again under the same names
@@ -87,22 +83,10 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [false]
   would: show the counters of RDMA devices
   instead: set it to false
-- value: spiderpoolController.webhookPort
-  may: [5722]
-  would: be the port of the webhooks
-  instead: leave it out; there are no webhooks yet, and the port is free
-- value: spiderpoolController.enableValidatingResourcesDeletedWebhook
-  may: [false]
-  would: refuse the deletion of objects that are in use
-  instead: set it to false
 - value: spiderpoolController.podResourceInject.enabled
   may: [false]
   would: add network resources to pods as they are created
   instead: set it to false, and write the resources into the pods
-- value: spiderpoolController.tls.method
-  may: [auto]
-  would: choose where the webhooks' certificate comes from
-  instead: use auto; there are no webhooks yet, and no certificate is made
 {{- range $component, $port := dict "spiderpoolAgent" 5712 "spiderpoolController" 5724 }}
 - value: {{ $component }}.debug.gopsPort
   may: [{{ $port }}]

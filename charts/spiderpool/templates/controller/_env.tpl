@@ -2,6 +2,7 @@
 {{- define "spiderpool.controller.env" -}}
 {{- $controller := .Values.spiderpoolController -}}
 {{- $gc := .Values.ipam.gc -}}
+{{- $tls := $controller.tls -}}
 {{ include "spiderpool.env.field" (dict "name" "SPIDERPOOL_POD_NAME" "path" "metadata.name") }}
 {{ include "spiderpool.env.field" (dict "name" "SPIDERPOOL_POD_NAMESPACE" "path" "metadata.namespace") }}
 {{- include "spiderpool.env.values" (dict
@@ -9,6 +10,15 @@
   "SPIDERPOOL_HEALTH_PORT" ($controller.httpPort | int)
   "SPIDERPOOL_ENABLED_METRIC" $controller.prometheus.enabled
   "SPIDERPOOL_METRIC_HTTP_PORT" ($controller.prometheus.port | int)
+  "SPIDERPOOL_WEBHOOK_PORT" ($controller.webhookPort | int)
+  "SPIDERPOOL_CONTROLLER_DEPLOYMENT_NAME" $controller.name
+  "SPIDERPOOL_WEBHOOK_TLS_METHOD" $tls.method
+  "SPIDERPOOL_WEBHOOK_TLS_SECRET" $tls.secretName
+  "SPIDERPOOL_CLUSTER_DNS_DOMAIN" .Values.global.clusterDnsDomain
+  "SPIDERPOOL_WEBHOOK_EXTRA_DNS_NAMES" (join "," $tls.auto.extraDnsNames)
+  "SPIDERPOOL_WEBHOOK_EXTRA_IP_ADDRESSES" (join "," $tls.auto.extraIpAddresses)
+  "SPIDERPOOL_WEBHOOK_CERT_VALIDITY" (mul (int64 $tls.auto.certExpiration) 86400)
+  "SPIDERPOOL_WEBHOOK_CA_VALIDITY" (mul (int64 $tls.auto.caExpiration) 86400)
   "SPIDERPOOL_COORDINATOR_ENABLED" .Values.coordinator.enabled
   "SPIDERPOOL_COORDINATOR_DEAFULT_NAME" .Values.coordinator.name
   "SPIDERPOOL_CILIUM_CONFIGMAP_NAMESPACE_NAME" .Values.global.ciliumConfigMap
