@@ -11,7 +11,6 @@ fn refusal(values: &[&str]) -> String {
 }
 
 const NOT_SERVED: &[&str] = &[
-    "global.clusterDnsDomain=cluster.test",
     "ipam.enableStatefulSet=true",
     "ipam.enableKubevirtStaticIP=true",
     "ipam.enableIPConflictDetection=true",
@@ -34,10 +33,7 @@ const NOT_SERVED: &[&str] = &[
     "spiderpoolAgent.prometheus.prometheusRule.install=true",
     "spiderpoolAgent.debug.gopsPort=5713",
     "spiderpoolController.debug.gopsPort=5713",
-    "spiderpoolController.webhookPort=5723",
-    "spiderpoolController.enableValidatingResourcesDeletedWebhook=true",
     "spiderpoolController.podResourceInject.enabled=true",
-    "spiderpoolController.tls.method=certmanager",
     "grafanaDashboard.install=true",
     "rdma.rdmaSharedDevicePlugin.install=true",
     "sriov.install=true",
@@ -102,6 +98,16 @@ fn contradictions_are_explained() {
             "a family that ipam.enableIPv4 switches off",
         ),
         (vec!["--set=spiderpoolController.httpPort=5710"], "are both 5710"),
+        (vec!["--set=spiderpoolController.webhookPort=5720"], "are both 5720"),
+        (
+            vec!["--set=spiderpoolController.tls.method=certmanager"],
+            "needs spiderpoolController.tls.certmanager.issuerName",
+        ),
+        (
+            vec!["--set=spiderpoolController.tls.method=provided,spiderpoolController.tls.provided.tlsCa=c"],
+            "needs tlsCert, tlsKey and tlsCa",
+        ),
+        (vec!["--set=spiderpoolController.tls.auto.certExpiration=0"], "are days: at least 1"),
         (vec!["--set=global.ipamUNIXSocketHostPath=/var/run/a.sock"], "a folder of its own"),
         (vec!["--set=global.ipamUNIXSocketHostPath=/var/log/a.sock"], "a folder of its own"),
         (vec!["--set=global.ipamUNIXSocketHostPath=/spidernet/a.sock"], "two folders below /"),

@@ -39,6 +39,12 @@ const METRICS: &[&str] = &[
     "--set=spiderpoolController.prometheus.serviceMonitor.labels.release=prometheus",
 ];
 
+const PROVIDED: &[&str] = &[
+    "--set=spiderpoolController.tls.method=provided,spiderpoolController.tls.provided.tlsCert=Yw==",
+    "--set=spiderpoolController.tls.provided.tlsKey=aw==,spiderpoolController.tls.provided.tlsCa=-----BEGIN",
+    "--set=global.clusterDnsDomain=cluster.test,spiderpoolController.webhookPort=5723",
+];
+
 const SETS: &[(&str, &[&str])] = &[
     ("defaults", &[]),
     ("an upgrade", &["--is-upgrade"]),
@@ -55,6 +61,11 @@ const SETS: &[(&str, &[&str])] = &[
         ],
     ),
     ("no coordinator", &["--set=coordinator.enabled=false"]),
+    ("a certificate that is given", PROVIDED),
+    (
+        "pools with addresses in use stay",
+        &["--set=spiderpoolController.enableValidatingResourcesDeletedWebhook=true"],
+    ),
     ("no clean-up", &["--set=spiderpoolController.cleanup.enable=false"]),
     (
         "a cluster of another shape",
