@@ -16,6 +16,7 @@ pub mod ipam;
 pub mod label_selector;
 pub mod mac;
 pub mod multus;
+pub mod multus_conf;
 pub mod names;
 pub mod net;
 pub mod unsupported;
