@@ -128,6 +128,11 @@ pub fn is_ours(content: &str) -> bool {
     serde_json::from_str::<Value>(content).is_ok_and(|conf| conf[MARK.0] == MARK.1)
 }
 
+/// Whether a file of this name counts for the plan. Others, such as kubeconfigs, need not be read.
+pub fn is_relevant(name: &str) -> bool {
+    is_read(name) || name.ends_with(".cilium_bak")
+}
+
 /// Whether the container runtime would read it.
 fn is_read(name: &str) -> bool {
     !name.starts_with('.')

@@ -39,6 +39,6 @@ impl DefaultNetwork {
             wanted.filter(|(_, wanted)| **wanted == true).map(|(name, _)| name.clone()).collect();
         let version = conf["cniVersion"].as_str().unwrap_or("0.3.1");
         let version = VERSIONS.into_iter().find(|known| *known == version).unwrap_or(NEWEST);
-        Ok(Self { version, capabilities, conf })
+        Ok(Self { conf, version, capabilities })
     }
 }
