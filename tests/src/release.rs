@@ -44,7 +44,9 @@ fn values() -> Vec<String> {
 
 /// Loads the images that `cargo xtask image` made onto every node.
 pub fn load_images(cluster: &Cluster) -> Result<()> {
-    for image in ["spiderpool-agent", "spiderpool-controller"] {
+    // Without the reference plugins: the cluster's default network has brought them.
+    let [agent, controller, multus, _] = images::NAMES;
+    for image in [agent, controller, multus] {
         cluster.load_image(&images::packed(image)?)?;
     }
     Ok(())

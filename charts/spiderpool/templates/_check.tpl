@@ -48,9 +48,9 @@
 {{- if eq (dir (dir .Values.global.ipamUNIXSocketHostPath)) "/" }}
 - "global.ipamUNIXSocketHostPath must be two folders below / or deeper, like /var/run/spidernet/spiderpool.sock: the folder above the socket's is mounted when the node is cleaned."
 {{- end }}
-{{- $names := list .Values.spiderpoolAgent.name .Values.spiderpoolController.name .Values.spiderpoolInit.name "spiderpool-clean-node" }}
+{{- $names := list .Values.spiderpoolAgent.name .Values.spiderpoolController.name .Values.spiderpoolInit.name .Values.multus.multusCNI.name "spiderpool-clean-node" "spiderpool-apply-crds" }}
 {{- if ne (len (uniq $names)) (len $names) }}
-- "spiderpoolAgent.name, spiderpoolController.name and spiderpoolInit.name must differ from each other and from spiderpool-clean-node: they are {{ join ", " (initial $names) }}."
+- "spiderpoolAgent.name, spiderpoolController.name, spiderpoolInit.name and multus.multusCNI.name must differ from each other, from spiderpool-clean-node and from spiderpool-apply-crds: they are {{ join ", " (slice $names 0 4) }}."
 {{- end }}
 {{- with .Values.spiderpoolController.tls }}
 {{- if and (eq .method "certmanager") (not .certmanager.issuerName) }}
@@ -63,8 +63,29 @@
 - "spiderpoolController.tls.auto.certExpiration and caExpiration are days: at least 1."
 {{- end }}
 {{- end }}
+{{- include "spiderpool.inCluster" . }}
 {{- include "spiderpool.ports" . }}
 {{- include "spiderpool.taken" . }}
+{{- end }}
+
+{{/* What the cluster itself does not allow; nothing where Helm has no cluster, as in `helm template`. */}}
+{{- define "spiderpool.inCluster" -}}
+{{- $namespace := lookup "v1" "Namespace" "" .Release.Namespace -}}
+{{- $enforced := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" ($namespace | default dict) -}}
+{{- if has $enforced (list "baseline" "restricted") }}
+- "namespace {{ .Release.Namespace }} enforces the Pod Security Standard {{ $enforced }}, and agents run in the nodes' network and PID namespaces. Allow that: kubectl label --overwrite namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged"
+{{- end }}
+{{- $role := lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" .Values.spiderpoolAgent.name -}}
+{{- $owner := dig "metadata" "annotations" dict ($role | default dict) -}}
+{{- $release := get $owner "meta.helm.sh/release-name" -}}
+{{- $of := get $owner "meta.helm.sh/release-namespace" -}}
+{{- if and $release (or (ne $release .Release.Name) (ne $of .Release.Namespace)) }}
+{{- if lookup "v1" "Namespace" "" $of }}
+- "Spiderpool is in this cluster already, as release {{ $release }} in namespace {{ $of }}, and there can be one: a node has one agent. Upgrade or uninstall that one: helm --namespace {{ $of }} list"
+{{- else }}
+- "release {{ $release }} of Spiderpool was not uninstalled before its namespace {{ $of }} was deleted. Remove what it has left, then try again: kubectl delete clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings -l app.kubernetes.io/instance={{ $release }}"
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Two servers in the network of one node need two ports. */}}

@@ -55,19 +55,11 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [false]
   would: in older versions, do what ipam.enableIPConflictDetection does
   instead: set it to false
-- value: multus.multusCNI.install
-  may: [false]
-  would: install Multus
-  instead: set it to false, and install Multus with its own manifest, before or after this chart
-- value: multus.multusCNI.uninstall
-  may: [false]
-  would: remove Multus from the nodes
-  instead: set it to false
-{{- range $plugins := list "installCNI" "installRdmaCNI" "installOvsCNI" "installSriovCNI" "installibSriovCNI" "installIpoibCNI" "installVlanCNI" }}
+{{- range $plugins := list "installRdmaCNI" "installOvsCNI" "installSriovCNI" "installibSriovCNI" "installIpoibCNI" "installVlanCNI" }}
 - value: plugins.{{ $plugins }}
   may: [false]
   would: install further CNI plugins on the nodes
-  instead: set it to false; packages (containernetworking-plugins) or the projects' archives bring them to {{ $.Values.global.cniBinHostPath }}
+  instead: set it to false; the projects' archives bring them to {{ $.Values.global.cniBinHostPath }}
 {{- end }}
 {{- range $family := list "4" "6" }}
 - value: clusterDefaultPool.ipv{{ $family }}SubnetName

@@ -23,8 +23,6 @@ const NOT_SERVED: &[&str] = &[
     "coordinator.dataplane=policy",
     "coordinator.vethLinkAddress=169.254.100.1",
     "coordinator.detectGateway=true",
-    "multus.multusCNI.install=true",
-    "plugins.installCNI=true",
     "plugins.installSriovCNI=true",
     "clusterDefaultPool.ipv4SubnetName=subnet",
     "clusterDefaultPool.ipv6SubnetName=subnet",
@@ -74,6 +72,38 @@ fn options_below_a_switch_that_is_off_are_taken() {
     .unwrap();
 }
 
+/// Upstream's chart has these switches on. What is refused are later capabilities, and nothing harmless.
+#[test]
+fn of_upstreams_own_values_only_later_capabilities_are_refused() {
+    let message = refusal(&[
+        "--set=ipam.enableStatefulSet=true,ipam.enableKubevirtStaticIP=true,ipam.spiderSubnet.enable=true",
+        "--set=ipam.spiderSubnet.autoPool.enable=true,global.cniConfHostPath=/etc/cni/net.d",
+        "--set=multus.multusCNI.install=true,multus.multusCNI.uninstall=false,multus.multusCNI.log.logLevel=debug",
+        "--set=multus.multusCNI.image.registry=ghcr.io,multus.multusCNI.image.tag=v4.1.4",
+        "--set=multus.multusCNI.image.repository=k8snetworkplumbingwg/multus-cni",
+        "--set=multus.multusCNI.securityContext.privileged=true,plugins.installCNI=false",
+        "--set=plugins.installRdmaCNI=true,plugins.installOvsCNI=true,plugins.installSriovCNI=true",
+        "--set=plugins.installibSriovCNI=true,plugins.installIpoibCNI=true,plugins.installVlanCNI=true",
+        "--set=spiderpoolController.replicas=1,spiderpoolController.tls.auto.caExpiration=73000",
+    ]);
+    let mut refused: Vec<&str> =
+        message.lines().filter_map(|line| line.strip_prefix("  * ")?.split('=').next()).collect();
+    refused.sort_unstable();
+    let expected = [
+        "ipam.enableKubevirtStaticIP",
+        "ipam.enableStatefulSet",
+        "ipam.spiderSubnet.autoPool.enable",
+        "ipam.spiderSubnet.enable",
+        "plugins.installIpoibCNI",
+        "plugins.installOvsCNI",
+        "plugins.installRdmaCNI",
+        "plugins.installSriovCNI",
+        "plugins.installVlanCNI",
+        "plugins.installibSriovCNI",
+    ];
+    assert_eq!(refused, expected, "{message}");
+}
+
 /// A number of the command line is of another type than one of the values file.
 #[test]
 fn defaults_may_be_said_again() {
@@ -113,7 +143,8 @@ fn contradictions_are_explained() {
         (vec!["--set=global.ipamUNIXSocketHostPath=/spidernet/a.sock"], "two folders below /"),
         (vec!["--set=spiderpoolAgent.name=a,spiderpoolController.name=a"], "must differ from each other"),
         (vec!["--set=global.cniBinHostPath=opt"], "must be an absolute path"),
-        (vec!["--set=global.cniConfHostPath=etc"], "global.cniConfHostPath must be an absolute path"),
+        (vec!["--set=global.cniConfHostPath=etc"], "must be an absolute path"),
+        (vec!["--set=multus.multusCNI.name=spiderpool-agent"], "must differ from each other"),
         (
             vec![
                 "--set=spiderpoolAgent.extraEnv[0].name=SPIDERPOOL_LOG_LEVEL",
@@ -141,6 +172,7 @@ fn slips_are_found_by_the_schema_and_shown_by_path() {
         ("spiderpolAgent.name=x", vec!["spiderpolAgent"]),
         ("global.imageRegistyOverride=x", vec!["/global", "imageRegistyOverride"]),
         ("multus.multusCNI.instal=true", vec!["/multus/multusCNI", "instal"]),
+        ("multus.multusCNI.log.logLevel=loud", vec!["/multus/multusCNI/log/logLevel", "verbose"]),
         ("plugins.installCni=true", vec!["/plugins", "installCni"]),
         ("rdma.sharedDevicePlugin.install=true", vec!["/rdma", "sharedDevicePlugin"]),
         ("spiderpoolController.tls.methd=auto", vec!["/spiderpoolController/tls", "methd"]),
