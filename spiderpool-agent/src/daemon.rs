@@ -61,13 +61,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics, start.clone());
     let dataplane_metrics = DataplaneMetrics::register(&mut registry);
     let (node_events, said) = NodeEvents::new();
-    let multus = tokio::spawn(multus::keep(
-        environment.multus.clone(),
-        multus_place(&environment),
-        kube.clone(),
-        node_events.clone(),
-        shutdown.clone(),
-    ));
+    let multus = start_multus(&environment, &health, &kube, &node_events, &shutdown);
     let (reconciler, first_try) = start_reconciler(&environment, dataplane_metrics, &health, node_events)?;
     let events =
         tokio::spawn(node_events::write(said, kube.clone(), environment.node_name.clone(), shutdown.clone()));
@@ -113,13 +107,22 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn multus_place(environment: &Environment) -> multus::Place {
-    multus::Place {
+fn start_multus(
+    environment: &Environment,
+    health: &Health,
+    kube: &Kubernetes,
+    events: &NodeEvents,
+    shutdown: &CancellationToken,
+) -> Task {
+    let options = environment.multus.clone();
+    let place = multus::Place {
         host: environment.plugins.host.clone(),
         cni_bin: environment.plugins.cni_bin_dir.clone(),
         namespace: environment.pod_namespace.clone(),
         cluster_network: environment.multus_cluster_network.clone(),
-    }
+    };
+    let settled = options.is_wanted().then(|| health.condition("Multus", Scope::Readiness));
+    tokio::spawn(multus::keep(options, place, kube.clone(), events.clone(), settled, shutdown.clone()))
 }
 
 fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>) -> ipam::IpamSettings {

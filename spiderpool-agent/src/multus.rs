@@ -14,6 +14,7 @@ use clap::Args;
 use spiderpool_core::multus_conf::Settings;
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::environment::trimmed;
+use spiderpool_runtime::health::Condition;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -63,6 +64,11 @@ pub(crate) struct Place {
 }
 
 impl MultusOptions {
+    /// Whether Multus is to be on the node.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.cni_conf_dir.is_some() && !self.multus_service_account.is_empty()
+    }
+
     fn settings(&self, conf_dir: &Path, place: &Place) -> Settings {
         let name = place.cluster_network.rsplit('/').next().filter(|name| !name.is_empty());
         Settings {
@@ -82,6 +88,7 @@ pub(crate) async fn keep(
     place: Place,
     kube: Kubernetes,
     events: NodeEvents,
+    settled: Option<Condition>,
     shutdown: CancellationToken,
 ) {
     let Some(conf_dir) = options.cni_conf_dir.clone() else { return };
@@ -109,6 +116,11 @@ pub(crate) async fn keep(
         let Ok((after, outcome)) = ran.await else { return };
         dir = after;
         report.files(&outcome);
+        // A pod that is made earlier would start without its further NICs. What only somebody else can change is waited for by
+        // nobody.
+        if let (Some(settled), Ok(_) | Err(DirError::Obstacle(_))) = (&settled, &outcome) {
+            settled.met();
+        }
         let pause = pause(&outcome, report.fights());
         if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
