@@ -14,7 +14,7 @@ pub(super) const API_VERSION: &str = "k8s.cni.cncf.io/v1";
 pub(super) const KIND: &str = "NetworkAttachmentDefinition";
 
 /// A NetworkAttachmentDefinition as it is kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct FoundAttachment {
     pub(super) key: ObjectKey,
     pub(super) uid: String,

@@ -9,7 +9,6 @@ use spiderpool_api::crd::{GROUP, SpiderMultusConfig};
 use spiderpool_core::multus::Attachment;
 
 use super::attachment::{API_VERSION, FoundAttachment, KIND};
-use super::object_key::ObjectKey;
 use super::problem::Problem;
 
 /// On what we have made: the UID of the SpiderMultusConfig. The owner reference says the same, and may be lost.
