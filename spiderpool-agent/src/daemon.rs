@@ -30,7 +30,7 @@ use crate::node::missing_plugins;
 use crate::node_events::{self, NodeEvents};
 use crate::start::Start;
 use crate::watches::Shared;
-use crate::{host_ends, http, ipam, node_addresses, pod_network, reconciler};
+use crate::{host_ends, http, ipam, multus, node_addresses, pod_network, reconciler};
 
 /// How long the shutdown waits for endpoints that are not written yet.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,6 +61,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics, start.clone());
     let dataplane_metrics = DataplaneMetrics::register(&mut registry);
     let (node_events, said) = NodeEvents::new();
+    let multus = start_multus(&environment, &health, &kube, &node_events, &shutdown);
     let (reconciler, first_try) = start_reconciler(&environment, dataplane_metrics, &health, node_events)?;
     let events =
         tokio::spawn(node_events::write(said, kube.clone(), environment.node_name.clone(), shutdown.clone()));
@@ -99,10 +100,29 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     for task in watching {
         task.await.context("watch")?;
     }
+    multus.await.context("Multus")?;
     events.await.context("Events of the node")?;
     reconciler.stop();
     info!("spiderpool-agent ends");
     Ok(())
+}
+
+fn start_multus(
+    environment: &Environment,
+    health: &Health,
+    kube: &Kubernetes,
+    events: &NodeEvents,
+    shutdown: &CancellationToken,
+) -> Task {
+    let options = environment.multus.clone();
+    let place = multus::Place {
+        host: environment.plugins.host.clone(),
+        cni_bin: environment.plugins.cni_bin_dir.clone(),
+        namespace: environment.pod_namespace.clone(),
+        cluster_network: environment.multus_cluster_network.clone(),
+    };
+    let settled = options.is_wanted().then(|| health.condition("Multus", Scope::Readiness));
+    tokio::spawn(multus::keep(options, place, kube.clone(), events.clone(), settled, shutdown.clone()))
 }
 
 fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>) -> ipam::IpamSettings {

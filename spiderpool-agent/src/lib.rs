@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod announce;
+mod atomic_file;
 pub mod config;
 pub mod coordinator;
 pub mod daemon;
@@ -11,6 +12,7 @@ pub mod destinations;
 pub mod host_ends;
 mod http;
 pub mod ipam;
+mod multus;
 pub mod node;
 pub mod node_addresses;
 pub mod node_events;

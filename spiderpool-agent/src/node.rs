@@ -5,8 +5,11 @@
 pub mod bpffs;
 pub mod clean;
 mod host_path;
+mod installed;
 pub mod missing_plugins;
 pub mod plugins;
 pub mod prepare;
 mod sysctls;
 pub mod wait;
+
+pub(crate) use host_path::HostFolder;

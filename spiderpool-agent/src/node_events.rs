@@ -71,6 +71,11 @@ impl NodeEvents {
         self.send(NodeEvent { reason: "PodNetworkTooLarge", action: "Check".to_owned(), note, related });
     }
 
+    /// Something keeps Multus from serving the node's pods.
+    pub(crate) fn multus(&self, reason: &'static str, note: String) {
+        self.send(NodeEvent { reason, action: "Configure".to_owned(), note, related: None });
+    }
+
     fn send(&self, event: NodeEvent) {
         if let Err(error) = self.0.try_send(event) {
             let NodeEvent { reason, note, .. } = error.into_inner();

@@ -10,6 +10,7 @@ mod ip_address;
 mod ip_pool;
 mod ip_pool_usage;
 mod multus_config;
+mod multus_defaults;
 mod parsed;
 mod reserved_ip;
 mod schema;
@@ -25,10 +26,8 @@ pub use ip_address::{
 };
 pub use ip_pool::{IPPoolStatus, SpiderIPPool, SpiderIPPoolSpec};
 pub use ip_pool_usage::{SpiderIPPoolUsage, SpiderIPPoolUsageSpec};
-pub use multus_config::{
-    Bond, CniType, IbSriovConfig, IpoibConfig, LinkState, MultusPools, OvsConfig, SpiderMultusConfig,
-    SpiderMultusConfigSpec, SriovConfig, Trunk, VlanConfig, VlanMode, VlanNicConfig,
-};
+pub use multus_config::{SpiderMultusConfig, SpiderMultusConfigSpec};
+pub use parsed::pool_fields;
 pub use reserved_ip::{SpiderReservedIP, SpiderReservedIPSpec};
 pub use schema::Route;
 pub use subnet::{SpiderSubnet, SpiderSubnetSpec, SubnetStatus};

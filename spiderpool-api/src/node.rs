@@ -13,6 +13,19 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 #[serde(default)]
 pub struct NodeSpec {
     taints: Vec<Taint>,
+    /// The first pod CIDR, also of objects that have no list.
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Vec<String>,
+}
+
+impl NodeSpec {
+    /// The CIDRs that the node's pods have addresses of, where nodes are given some.
+    pub fn pod_cidrs(&self) -> impl Iterator<Item = &str> {
+        let first = self.pod_cidr.iter().filter(|first| !self.pod_cidrs.contains(first));
+        first.chain(&self.pod_cidrs).map(String::as_str)
+    }
 }
 
 /// One taint of a node.

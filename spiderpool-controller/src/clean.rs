@@ -14,6 +14,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -107,6 +110,9 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
         problems: Vec::new(),
     };
 
+    // Nobody answers them any more in a moment, and what is deleted below would wait for that.
+    let outcome = cleaner.remove_webhooks(&clean.controller_name).await;
+    cleaner.record("the webhooks' configurations", outcome);
     // A leader would write again what is deleted here. One that cannot be ended loses its Lease at least.
     let outcome = cleaner.remove_controller(&clean.controller_name).await;
     cleaner.record("the controllers", outcome);
@@ -162,6 +168,19 @@ impl Cleaner {
         for meta in self.kube.pages(&leases, of_node).await?.into_iter().flatten() {
             self.kube.delete(&leases, &Preconditions::from_meta(&meta).at_any_version()).await?;
         }
+        Ok(())
+    }
+
+    /// Both are called as the controllers.
+    async fn remove_webhooks(&self, name: &str) -> anyhow::Result<()> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        let (client, parameters) = (self.kube.client(), DeleteParams::default());
+        let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone());
+        ignore_not_found(self.kube.write(mutating.delete(name, &parameters)).await)?;
+        let validating = Api::<ValidatingWebhookConfiguration>::all(client);
+        ignore_not_found(self.kube.write(validating.delete(name, &parameters)).await)?;
         Ok(())
     }
 

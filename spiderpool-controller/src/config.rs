@@ -1,7 +1,9 @@
 //! Command line, environment and configuration file of the controller.
 
+mod certificate_method;
 mod environment;
 mod file;
 
-pub use environment::{Daemon, Environment, GarbageCollection};
+pub use certificate_method::CertificateMethod;
+pub use environment::{Coordinator, Daemon, Environment, GarbageCollection};
 pub use file::ConfigFile;

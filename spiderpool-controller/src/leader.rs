@@ -1,9 +1,10 @@
-//! What only the elected replica does: it watches the cluster and reconciles pods, pools and the coordinator. Begun
-//! when the process is elected, ended when it is not the leader any more.
+//! What only the elected replica does: it watches the cluster and reconciles pods, pools, networks and the
+//! coordinator. Begun when the process is elected, ended when it is not the leader any more.
 
 mod coordinator;
 mod dispatch;
 pub(crate) mod metrics;
+mod multus;
 mod pods;
 mod pools;
 mod reserved;
@@ -24,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
 use crate::config::Environment;
+use crate::webhook::{CaBundleKeeper, CertificateSettings};
+use coordinator::{CoordinatorContext, CoordinatorTrigger};
 use dispatch::Dispatcher;
 use metrics::Metrics;
 use pods::PodReconciler;
@@ -39,6 +42,7 @@ const UPDATE: Duration = Duration::from_secs(2);
 pub(crate) struct LeaderContext {
     pub(crate) kube: Kubernetes,
     pub(crate) environment: Environment,
+    pub(crate) certificate: CertificateSettings,
     pub(crate) metrics: Metrics,
     /// Readiness: met while the leader's watches work.
     pub(crate) watches_synced: Condition,
@@ -54,12 +58,13 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     context.watches_synced.unmet("the leader's watches have not listed yet");
     let (client, namespace) = (context.kube.client(), &context.environment.pod_namespace);
     watches::spawn_all(&client, namespace, &state, &changed, &watches, &shutdown, &mut tasks);
-    if context.environment.coordinator.coordinator_enabled {
-        let name = context.environment.coordinator.coordinator_name.clone();
-        let pod = context.environment.pod_name.clone();
-        let (kube, metrics) = (context.kube.clone(), context.metrics.clone());
-        let coordinator = coordinator::run(kube, name, pod, metrics, shutdown.clone());
-        tasks.spawn(coordinator.instrument(info_span!("coordinator")));
+    let bundle = CaBundleKeeper { kube: context.kube.clone(), settings: context.certificate.clone() };
+    tasks.spawn(bundle.run(shutdown.clone()).instrument(info_span!("certificate")));
+    let coordinator = spawn_coordinator(&context, &state, &shutdown, &mut tasks);
+    if context.environment.multus_config_enabled {
+        let networks =
+            multus::run(context.kube.clone(), context.environment.pod_name.clone(), shutdown.clone());
+        tasks.spawn(networks.instrument(info_span!("multus")));
     }
     // Nothing is decided by watches that have not listed.
     while watches.started().is_err() && shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some()
@@ -67,7 +72,7 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     }
     if !shutdown.is_cancelled() {
         info!("the leader's watches have listed");
-        spawn_reconcilers(&context, &state, changed, &shutdown, &mut tasks);
+        spawn_reconcilers(&context, &state, coordinator, changed, &shutdown, &mut tasks);
         tasks.spawn(update_gauges(context.clone(), state, watches, shutdown));
     }
     while let Some(ended) = tasks.join_next().await {
@@ -78,10 +83,35 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     }
 }
 
+/// The coordinator's reconciler has watches of its own and does not wait for the others, except for that of nodes.
+fn spawn_coordinator(
+    context: &LeaderContext,
+    state: &Shared<ClusterState>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Option<CoordinatorTrigger> {
+    let settings = context.environment.coordinator.clone();
+    if !settings.coordinator_enabled {
+        return None;
+    }
+    let (queue, workers) = work_queue();
+    let trigger = CoordinatorTrigger::new(&settings.coordinator_name, queue);
+    let context = CoordinatorContext {
+        kube: context.kube.clone(),
+        state: state.clone(),
+        metrics: context.metrics.clone(),
+        pod: context.environment.pod_name.clone(),
+    };
+    let reconciling = coordinator::run(context, settings, trigger.clone(), workers, shutdown.clone());
+    tasks.spawn(reconciling.instrument(info_span!("coordinator")));
+    Some(trigger)
+}
+
 /// Each reconciler has its queue and workers; `changed` wakes the dispatcher that fills the queues.
 fn spawn_reconcilers(
     context: &LeaderContext,
     state: &Shared<ClusterState>,
+    coordinator: Option<CoordinatorTrigger>,
     changed: Arc<Notify>,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
@@ -116,7 +146,7 @@ fn spawn_reconcilers(
         shutdown.clone(),
     );
     tasks.spawn(reconciling.instrument(info_span!("pools")));
-    let dispatcher = Dispatcher { state: state.clone(), pods, pod_queue, pool_queue };
+    let dispatcher = Dispatcher { state: state.clone(), pods, pod_queue, pool_queue, coordinator };
     tasks.spawn(dispatcher.run(changed, shutdown.clone()));
 }
 

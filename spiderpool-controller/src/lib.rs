@@ -1,4 +1,5 @@
-//! `spiderpool-controller`: what is done once per cluster. [`replica`] runs everywhere, `leader` on the elected replica.
+//! `spiderpool-controller`: what is done once per cluster. [`replica`] runs everywhere, and `webhook` with it,
+//! `leader` on the elected replica.
 //!
 //! `clean` is a subcommand of its own, and [`init`] the program `spiderpool-init`: default objects and CRDs, at
 //! install and upgrade.
@@ -9,6 +10,7 @@ pub mod config;
 pub mod init;
 mod leader;
 pub mod replica;
+mod webhook;
 
 use kube::api::PatchParams;
 

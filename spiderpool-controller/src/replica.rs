@@ -3,6 +3,7 @@
 
 mod leadership;
 mod servers;
+mod webhooks;
 
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
@@ -17,6 +18,7 @@ use tracing::info;
 use crate::config::{ConfigFile, Daemon};
 use crate::leader::LeaderContext;
 use crate::leader::metrics::Metrics;
+use crate::webhook;
 
 /// The Lease that the replicas compete for.
 pub const LEASE: &str = "spiderpool-controller-leases";
@@ -26,7 +28,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let Daemon { config_path, environment } = daemon;
     logging::init(environment.log_level);
     file_limit::raise();
-    ConfigFile::load(&config_path)?;
+    let file = ConfigFile::load(&config_path)?;
     let timing = environment.election.timing()?;
     info!(pod = environment.pod_name, namespace = environment.pod_namespace, "spiderpool-controller starts");
     let kube = Kubernetes::connect().await?;
@@ -37,13 +39,16 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let context = LeaderContext {
         kube: kube.clone(),
         environment: environment.clone(),
+        certificate: webhooks::certificate(&environment),
         metrics,
         watches_synced: health.condition("watches", Scope::Readiness),
         tasks_healthy: health.condition("leader's tasks", Scope::Liveness),
     };
     context.tasks_healthy.met();
     let leader_known = health.condition("leader", Scope::Readiness);
-    let servers = servers::start(&environment, &health, registry, &shutdown).await?;
+    let mut servers = servers::start(&environment, &health, registry, &shutdown).await?;
+    let hooks = webhooks::configured(&environment, &file);
+    servers.extend(webhook::start(hooks, &kube, &health, &shutdown).await?);
 
     let config = ElectionConfig {
         namespace: environment.pod_namespace.clone(),

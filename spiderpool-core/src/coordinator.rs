@@ -6,10 +6,12 @@
 mod choice;
 mod default_route;
 mod error;
+mod field_errors;
 mod inputs;
 mod link;
 mod mode;
 mod node_link;
+mod normalize;
 mod overlay;
 mod pod_cidr;
 mod policy_route;

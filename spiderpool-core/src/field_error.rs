@@ -65,7 +65,10 @@ impl FieldError {
         supported: impl IntoIterator<Item = T>,
     ) -> Self {
         let supported = supported.into_iter().map(|value| value.to_string()).collect();
-        Self { path: path.into(), problem: FieldProblem::NotSupported { value: value.to_string(), supported } }
+        Self {
+            path: path.into(),
+            problem: FieldProblem::NotSupported { value: value.to_string(), supported },
+        }
     }
 
     /// A field that must not be there, or not be changed.

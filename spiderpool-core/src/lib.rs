@@ -4,6 +4,7 @@
 //! tokio, kube, netlink or logging.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod coordinator;
 pub mod dataplane;
 pub mod error_list;
@@ -14,6 +15,8 @@ pub mod ip;
 pub mod ipam;
 pub mod label_selector;
 pub mod mac;
+pub mod multus;
+pub mod multus_conf;
 pub mod names;
 pub mod net;
 pub mod unsupported;

@@ -58,15 +58,6 @@ pub enum Unsupported {
          the NIC a default route of its own, or set tunePodRoutes to false"
     )]
     MultipathDefaultRoute(IfName),
-    /// `podCIDRType: auto`.
-    #[error("podCIDRType auto is not supported yet: {POD_CIDRS}")]
-    PodCidrTypeAuto,
-    /// `podCIDRType: calico`.
-    #[error("podCIDRType calico is not supported yet: {POD_CIDRS}")]
-    PodCidrTypeCalico,
-    /// `podCIDRType: cilium`.
-    #[error("podCIDRType cilium is not supported yet: {POD_CIDRS}")]
-    PodCidrTypeCilium,
 
     /// Pools by the subnet of the master NIC.
     #[error(
@@ -129,11 +120,27 @@ pub enum Unsupported {
     )]
     GcOfRunningPods,
 
-    /// SpiderMultusConfig objects, and a default one.
+    /// A VLAN on a master NIC.
     #[error(
-        "enableMultusConfig is not supported yet: set it to false and write a NetworkAttachmentDefinition"
+        "a VLAN on the master NIC, which the plugin ifacer makes, is not supported yet: create the VLAN interface on the \
+         nodes and name it in master, with vlanID 0"
     )]
-    MultusConfig,
+    IfacerVlan,
+    /// A bond of master NICs.
+    #[error(
+        "a bond of several master NICs, which the plugin ifacer makes, is not supported yet: create the bond on the nodes \
+         and name it in master"
+    )]
+    IfacerBond,
+    /// VLANs that a provider chooses.
+    #[error(
+        "vlanMode auto, which has the provider of the IP address choose the VLAN, is not supported yet: set it to \
+         manual and set vlanID"
+    )]
+    VlanModeAuto,
+    /// Pools by the subnet of the master NIC, in a SpiderMultusConfig.
+    #[error("matchMasterSubnet is not supported yet: set it to false and name the IPPools")]
+    SriovMatchMasterSubnet,
     /// Network resources in pods.
     #[error(
         "podResourceInject.enabled is not supported yet: set it to false and write the resources into the pods"
@@ -141,8 +148,6 @@ pub enum Unsupported {
     PodResourceInject,
 }
 
-const POD_CIDRS: &str =
-    "set it to cluster, or set spec.podCIDRType to none and list the pod CIDRs in spec.hijackCIDR";
 const SELECTOR: &str = "remove it or name another IPPool";
 
 #[cfg(test)]
@@ -156,7 +161,6 @@ mod tests {
         for (feature, what, advice) in [
             (Unsupported::LinkLayer(nic()), "net1", "leave coordinator out"),
             (Unsupported::AutoPool, "'ipam.spidernet.io/subnet'", "'ipam.spidernet.io/ippool'"),
-            (Unsupported::PodCidrTypeCalico, "podCIDRType calico", "spec.hijackCIDR"),
             (Unsupported::NodeAffinity(pool()), "spec.nodeAffinity of IPPool p", "remove it"),
         ] {
             let text = feature.to_string();

@@ -2,6 +2,7 @@
 
 mod bind;
 mod connections;
+mod tls;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tracing::{debug, warn};
 pub use bind::{bind_all, bind_loopback};
 pub use connections::Limits;
 use connections::{Clients, Connections};
+pub use tls::{TlsConnection, TlsListener};
 
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

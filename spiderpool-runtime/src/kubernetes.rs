@@ -145,7 +145,20 @@ impl Kubernetes {
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
     {
-        let mut parameters = ListParams::default().limit(size);
+        self.pages_by(api, ListParams::default().limit(size), reduce).await
+    }
+
+    /// As [`Self::pages`], of the objects that `parameters` select, with a page of their limit or of the usual size.
+    pub async fn pages_by<K, S>(
+        &self,
+        api: &Api<K>,
+        mut parameters: ListParams,
+        reduce: impl Fn(K) -> S,
+    ) -> Result<Vec<S>, ApiFailure>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        parameters.limit.get_or_insert(PAGE);
         let mut all = Vec::new();
         loop {
             let page = self.read(api.list(&parameters)).await?;

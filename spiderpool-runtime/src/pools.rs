@@ -154,6 +154,11 @@ impl<T> PoolIndex<T> {
         self.overlaps.of_pool(name).map(|(other, _)| other)
     }
 
+    /// The pools that pods get addresses from, as far as they are valid.
+    pub fn serving(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.values().filter(|pool| pool.is_serving()).filter_map(IndexedPool::last_valid)
+    }
+
     /// The pools with `spec.default`, and their families. A family that has only invalid ones has those, so that the pods
     /// that miss them are refused by name: they would come up with one family in place of two. One whose spec does not
     /// say of which family it is, is missed where there is no other at all.

@@ -1,4 +1,4 @@
-//! A real cluster on one machine: kubelet, containerd, kube-proxy, Multus, and a control plane.
+//! A real cluster on one machine: kubelet, containerd, kube-proxy, and a control plane.
 //!
 //! Each machine is a process tree in namespaces and cgroups of its own, under a process 1 (`testbox`) that keeps its
 //! services running. So a cluster outlives the program that made it, and killing one process per machine ends it all.
@@ -14,7 +14,6 @@ mod hosts;
 mod images;
 mod machine;
 mod manifests;
-mod multus;
 mod network;
 mod node;
 mod options;

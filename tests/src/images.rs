@@ -8,8 +8,11 @@ use anyhow::{Result, anyhow};
 use crate::oci::{Image, Layer};
 use crate::tools;
 
-/// Where the images live; a name and a tag follow.
-pub const REPOSITORY: &str = "ghcr.io/spidernet-io/spiderpool";
+/// Where the images live; a name and a tag follow. No registry has them: who does not load them gets none of somebody else.
+pub const REPOSITORY: &str = "localhost/spiderpool";
+/// All of them, as their files and the last parts of their names are called.
+pub const NAMES: [&str; 4] =
+    ["spiderpool-agent", "spiderpool-controller", "multus-cni", "spiderpool-plugins"];
 /// The tag that the chart asks for.
 pub const TAG: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 
@@ -43,9 +46,51 @@ pub fn controller(tag: &str) -> Result<Image> {
     Ok(named("spiderpool-controller", tag, layer, "Apache-2.0"))
 }
 
-/// Writes `spiderpool-agent.tar` and `spiderpool-controller.tar` into `folder`.
+/// Multus with its installer, where its own image has them.
+pub fn multus(tag: &str) -> Result<Image> {
+    let layer = base()
+        .program("/install_multus", &tools::kubernetes("install_multus")?)?
+        .program("/usr/src/multus-cni/bin/multus", &tools::kubernetes("multus")?)?
+        .program("/usr/src/multus-cni/bin/passthru", &tools::kubernetes("passthru-cni")?)?;
+    let image = Image::new(&format!("{REPOSITORY}/multus-cni:{tag}"), layer).entrypoint(&["/install_multus"]);
+    Ok(labelled(image, "multus-cni", tag, "Apache-2.0"))
+}
+
+/// The plugins of the CNI project, and what copies them.
+pub fn plugins(tag: &str) -> Result<Image> {
+    let agent = "/usr/bin/spiderpool-agent";
+    let mut layer = base().program(agent, &tools::spiderpool("spiderpool-agent")?)?;
+    for name in REFERENCE_PLUGINS {
+        let plugin = tools::cni_plugins()?.join(name);
+        layer = layer.program(&format!("/usr/lib/spiderpool/reference-plugins/{name}"), &plugin)?;
+    }
+    let image = Image::new(&format!("{REPOSITORY}/spiderpool-plugins:{tag}"), layer).entrypoint(&[agent]);
+    Ok(labelled(image, "spiderpool-plugins", tag, "Apache-2.0"))
+}
+
+/// What `plugins.installCNI` brings.
+pub const REFERENCE_PLUGINS: [&str; 10] = [
+    "bridge",
+    "host-device",
+    "host-local",
+    "ipvlan",
+    "loopback",
+    "macvlan",
+    "portmap",
+    "ptp",
+    "tuning",
+    "vlan",
+];
+
+/// Writes `NAME.tar` of each of [`NAMES`] into `folder`.
 pub fn write(folder: &Path, tag: &str) -> Result<Vec<Written>> {
-    let images = [("spiderpool-agent", agent(tag)?), ("spiderpool-controller", controller(tag)?)];
+    let [agent_name, controller_name, multus_name, plugins_name] = NAMES;
+    let images = [
+        (agent_name, agent(tag)?),
+        (controller_name, controller(tag)?),
+        (multus_name, multus(tag)?),
+        (plugins_name, plugins(tag)?),
+    ];
     let write = |(file, image): (&str, Image)| {
         let path = folder.join(file).with_extension("tar");
         Ok(Written { name: image.name().to_owned(), digest: image.write(&path)?, path })
@@ -53,7 +98,7 @@ pub fn write(folder: &Path, tag: &str) -> Result<Vec<Written>> {
     images.into_iter().map(write).collect()
 }
 
-/// The file of one of our images (`spiderpool-agent`, `spiderpool-controller`), packed from what is built now.
+/// The file of one of our images ([`NAMES`]), packed from what is built now.
 pub fn packed(name: &str) -> Result<PathBuf> {
     static PACKED: OnceLock<Result<(), String>> = OnceLock::new();
     let pack = || write(&tools::images(), TAG).map(drop);
@@ -65,9 +110,14 @@ pub fn packed(name: &str) -> Result<PathBuf> {
 }
 
 fn named(program: &str, tag: &str, layer: Layer, licenses: &str) -> Image {
-    Image::new(&format!("{REPOSITORY}/{program}:{tag}"), layer)
-        .entrypoint(&[&format!("/usr/bin/{program}")])
-        .label("org.opencontainers.image.title", program)
+    let image = Image::new(&format!("{REPOSITORY}/{program}:{tag}"), layer)
+        .entrypoint(&[&format!("/usr/bin/{program}")]);
+    labelled(image, program, tag, licenses)
+}
+
+fn labelled(image: Image, title: &str, tag: &str, licenses: &str) -> Image {
+    image
+        .label("org.opencontainers.image.title", title)
         .label("org.opencontainers.image.version", tag)
         .label("org.opencontainers.image.licenses", licenses)
 }

@@ -1,4 +1,4 @@
-//! Spiderpool on a cluster as a user has it: images, `helm install`, pools, a NetworkAttachmentDefinition.
+//! Spiderpool on a cluster as a user has it: images, `helm install`, pools, a SpiderMultusConfig.
 
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub const NETWORK: &str = "default/macvlan-eth1";
 
 /// How long helm waits.
 const HELM_LIMIT: &str = "120s";
+const NETWORK_LIMIT: Duration = Duration::from_secs(20);
 const END_LIMIT: Duration = Duration::from_mins(1);
 
 /// What the tests set: the README's command line, and pools of the cluster's underlay.
@@ -29,7 +30,6 @@ fn values() -> Vec<String> {
     let gateway = addresses::UNDERLAY_GATEWAY;
     [
         "coordinator.dataplane=ebpf".to_owned(),
-        "coordinator.podCIDRType=cluster".to_owned(),
         "clusterDefaultPool.installIPv4IPPool=true".to_owned(),
         "clusterDefaultPool.installIPv6IPPool=true".to_owned(),
         format!("clusterDefaultPool.ipv4Subnet={v4}"),
@@ -44,7 +44,9 @@ fn values() -> Vec<String> {
 
 /// Loads the images that `cargo xtask image` made onto every node.
 pub fn load_images(cluster: &Cluster) -> Result<()> {
-    for image in ["spiderpool-agent", "spiderpool-controller"] {
+    // Without the reference plugins: the cluster's default network has brought them.
+    let [agent, controller, multus, _] = images::NAMES;
+    for image in [agent, controller, multus] {
         cluster.load_image(&images::packed(image)?)?;
     }
     Ok(())
@@ -120,19 +122,18 @@ fn state(cluster: &Cluster) -> String {
     .concat()
 }
 
-/// Applies the NetworkAttachmentDefinition of [`NETWORK`]: macvlan on the nodes' eth1, addresses from the default pools.
+/// Applies the SpiderMultusConfig of [`NETWORK`]: macvlan on the nodes' eth1, addresses from the default pools. Returns when
+/// pods can ask for it.
 pub fn apply_network(cluster: &Cluster) -> Result<()> {
-    let config = json!({
-        "cniVersion": "0.3.1", "name": "macvlan-eth1",
-        "plugins": [
-            {"type": "macvlan", "master": "eth1", "mode": "bridge", "mtu": 0, "ipam": {"type": "spiderpool"}},
-            {"type": "coordinator", "mode": "auto"},
-        ],
-    });
     let (namespace, name) = NETWORK.split_once('/').context("a network without namespace")?;
     let network = json!({
-        "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
-        "metadata": {"name": name, "namespace": namespace}, "spec": {"config": config.to_string()},
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderMultusConfig",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"cniType": "macvlan", "macvlan": {"master": ["eth1"]}},
     });
-    cluster.apply(&network.to_string()).map(drop)
+    cluster.apply(&network.to_string())?;
+    poll::until("the NetworkAttachmentDefinition of the network", NETWORK_LIMIT, || {
+        cluster.kubectl(&["get", "net-attach-def", name, "--namespace", namespace])
+    })?;
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! spiderpool-controller as a process beside a control plane, with the rights that it needs and no more.
 
+mod webhooks;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,8 +17,12 @@ use crate::exchange;
 use crate::process::Process;
 use crate::{poll, tools};
 
+pub use webhooks::{LABEL, webhook_configurations};
+
 /// What a controller may do, for the group of the controllers' identities.
 const RIGHTS: &str = include_str!("standalone_controller/rights.yaml");
+/// The Secret with the webhooks' certificate.
+pub const CERTIFICATE: &str = "spiderpool-controller-server-certs";
 const GROUP: &str = "spiderpool-controllers";
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -45,6 +51,9 @@ impl StandaloneController {
     /// Starts a controller and waits until it is ready.
     pub async fn start(plane: &ControlPlane, start: Start<'_>) -> Result<Self> {
         plane.apply(RIGHTS)?;
+        // As the chart makes it: the controller may not create it.
+        let name = json!({"name": CERTIFICATE, "namespace": start.namespace});
+        plane.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": name}).to_string())?;
         let kubeconfig = plane.identity(&format!("spiderpool-controller:{}", start.name), Some(GROUP))?;
         let mut controller = Self::spawn(&kubeconfig, start)?;
         poll::until_async(&format!("controller {}", start.name), START_LIMIT, async || {
@@ -73,6 +82,8 @@ impl StandaloneController {
             .env("SPIDERPOOL_POD_NAMESPACE", start.namespace)
             .env("SPIDERPOOL_LOG_LEVEL", "debug")
             .env("SPIDERPOOL_HEALTH_PORT", "0")
+            .env("SPIDERPOOL_WEBHOOK_PORT", "0")
+            .env("SPIDERPOOL_WEBHOOK_EXTRA_IP_ADDRESSES", "127.0.0.1")
             .env("SPIDERPOOL_ENABLED_METRIC", "true")
             .env("SPIDERPOOL_METRIC_HTTP_PORT", "0")
             .envs(start.environment.iter().copied());
@@ -94,13 +105,23 @@ impl StandaloneController {
 
     /// GET on a port that the controller's log names.
     async fn get(&self, message: &str, path: &str) -> Result<(StatusCode, String)> {
-        let log = fs::read_to_string(&self.log)?;
-        let line = log.lines().find(|line| line.contains(message)).with_context(|| format!("{message:?}"))?;
-        let address = serde_json::from_str::<Value>(line)?["address"].as_str().context("address")?.to_owned();
-        let port = address.rsplit(':').next().context("port")?.parse::<u16>()?;
+        let port = self.port(message)?;
         let stream = TcpStream::connect(("localhost", port)).await?;
         let (status, bytes) = exchange::ask(stream, Method::GET, path, Vec::new()).await?;
         Ok((status, String::from_utf8(bytes.to_vec())?))
+    }
+
+    /// The port of its webhooks.
+    pub fn webhook_port(&self) -> Result<u16> {
+        self.port("webhooks are served")
+    }
+
+    /// A port that the log names.
+    fn port(&self, message: &str) -> Result<u16> {
+        let log = fs::read_to_string(&self.log)?;
+        let line = log.lines().find(|line| line.contains(message)).with_context(|| format!("{message:?}"))?;
+        let address = serde_json::from_str::<Value>(line)?["address"].as_str().context("address")?.to_owned();
+        Ok(address.rsplit(':').next().context("port")?.parse()?)
     }
 
     /// Whether it leads.

@@ -18,3 +18,5 @@ mod refusals;
 mod rights;
 #[path = "chart/value_sets.rs"]
 mod value_sets;
+#[path = "chart/webhooks.rs"]
+mod webhooks;

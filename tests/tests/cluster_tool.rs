@@ -20,7 +20,7 @@ use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::process::Process;
 use spiderpool_tests::teardown::Snapshot;
-use spiderpool_tests::{poll, privilege, tools, topology};
+use spiderpool_tests::{poll, privilege, release, tools, topology};
 
 const LIMIT: Duration = Duration::from_mins(1);
 /// Names the cluster that the program below starts.
@@ -112,6 +112,12 @@ fn pin_map(node: &Node, cluster: &str) {
     node.namespaces().output("bpftool", &command.split(' ').collect::<Vec<_>>()).unwrap();
 }
 
+/// Multus, which the chart brings.
+fn install(cluster: &Cluster) {
+    release::load_images(cluster).unwrap();
+    release::install(cluster, &[]).unwrap();
+}
+
 /// A network on eth1 with addresses of the reference plugins: 10.66.N0.0/24, so that nodes do not share any.
 fn apply_network(cluster: &Cluster) {
     let ranges = |subnet: &str, start: &str, end: &str| json!([{"subnet": subnet, "rangeStart": start, "rangeEnd": end}]);
@@ -187,6 +193,7 @@ fn start(options: &Options) -> Cluster {
 
 /// Two pods on two nodes reach each other by eth0 and by net1, and a Service.
 fn check_pods(cluster: &Cluster) {
+    install(cluster);
     apply_network(cluster);
     let [first, second] = cluster.nodes() else { panic!("two nodes") };
     start_pod(cluster, first, "first");
@@ -347,6 +354,7 @@ fn two_clusters_side_by_side_do_not_meet() {
     check_pods(&cilium);
     foreign_packets_are_dropped(&cilium);
     assert_eq!(ptp.kubectl(&["get", "pods", "-o", "name"]).unwrap(), "");
+    install(&ptp);
     apply_network(&ptp);
     start_pod(&ptp, &ptp.nodes()[0], "lonely");
     let pod = wait_for_pod(&ptp, "lonely");

@@ -102,7 +102,6 @@ async fn an_invalid_value_fails_at_once_with_the_reason() {
     // What only the API server knows: it is the last to refuse.
     refused(&json!({"coordinator": {"name": "Init_Bad"}}), "is refused");
     refused(&json!({"ipv4Pool": {"name": "a", "subnetName": "s"}}), "not supported yet");
-    refused(&json!({"enableMultusConfig": true}), "not supported yet");
 }
 
 /// Upstream waits without end.
@@ -136,6 +135,21 @@ async fn waiting_for_definitions_ends_at_the_deadline() {
     init(&plane, &file, &[]).unwrap();
 }
 
+/// Multus' networks are not ours alone: another installation may have brought a newer definition.
+#[test]
+fn the_definition_of_networks_is_made_if_it_is_missing_and_left_as_it_is_otherwise() {
+    let plane = ControlPlane::start(Options::default()).unwrap();
+    let networks = "network-attachment-definitions.k8s.cni.cncf.io";
+    let patch = json!({"spec": {"names": {"shortNames": ["of-another"]}}}).to_string();
+    plane.kubectl(&["patch", "crd", networks, "--type=merge", "-p", &patch]).unwrap();
+    run(&plane, "spiderpool-init", &["apply-crds"], &[]).unwrap();
+    let short_names = || get(&plane, &["crd", networks])["spec"]["names"]["shortNames"].clone();
+    assert_eq!(short_names(), json!(["of-another"]));
+    plane.kubectl(&["delete", "crd", networks]).unwrap();
+    run(&plane, "spiderpool-init", &["apply-crds"], &[]).unwrap();
+    assert_eq!(short_names(), json!(["net-attach-def"]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clean_leaves_only_addresses_of_running_pods() {
     let plane = ControlPlane::start(Options::default()).unwrap();
@@ -162,7 +176,11 @@ async fn clean_leaves_only_addresses_of_running_pods() {
 
     let said = run(&plane, "spiderpool-controller", &["clean"], &environment).unwrap();
     assert!(said.contains("running pods still use these addresses") && said.contains(&held), "{said}");
-    let definitions = || plane.kubectl(&["get", "crd", "-o", "name"]).unwrap();
+    // That of Multus' networks is not ours.
+    let definitions = || {
+        let all = plane.kubectl(&["get", "crd", "-o", "name"]).unwrap();
+        all.lines().filter(|name| !name.contains("k8s.cni.cncf.io")).collect::<Vec<_>>().join("\n")
+    };
     assert_eq!(
         definitions().trim(),
         "customresourcedefinition.apiextensions.k8s.io/spideripaddresses.spiderpool.spidernet.io"

@@ -76,9 +76,58 @@ fn invalid_objects_are_refused() {
         "greater than or equal to 0",
     );
     check_refused("SpiderMultusConfig", &json!({ "cniType": "bridge" }), "spec.cniType: Unsupported value");
+    multus_configs_are_refused();
     let policy = json!({ "coordinator": { "dataplane": "policy" } });
     check_refused("SpiderMultusConfig", &policy, ".spec.coordinator.dataplane: field not declared in schema");
     check_refused("SpiderIPAddress", &json!({ "address": "10.0.0.1/8" }), "spec.podUID: Required value");
+}
+
+/// What the rules of the schema say without a webhook.
+fn multus_configs_are_refused() {
+    let nic = |more: Value| {
+        let mut block = json!({ "master": ["a"] });
+        block.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        block
+    };
+    for (spec, expect) in [
+        (json!({ "cniType": "macvlan" }), "cniType macvlan needs spec.macvlan"),
+        (json!({ "macvlan": nic(json!({})) }), "cniType macvlan needs spec.macvlan, and no other"),
+        (
+            json!({ "cniType": "macvlan", "macvlan": nic(json!({})), "customCNI": "{}" }),
+            "spec.customCNI is for cniType",
+        ),
+        (json!({ "cniType": "ipvlan", "ipvlan": { "master": [] } }), "spec.ipvlan.master"),
+        (json!({ "cniType": "ipvlan", "ipvlan": { "master": ["a", "b"] } }), "two or more masters need bond"),
+        (
+            json!({ "cniType": "ipvlan", "ipvlan": nic(json!({ "ippools": { "matchMasterSubnet": true } })) }),
+            "matchMasterSubnet is for cniType sriov",
+        ),
+        (json!({ "cniType": "vlan", "vlan": nic(json!({})) }), "vlanMode manual needs vlanID"),
+        (
+            json!({ "cniType": "vlan", "vlan": nic(json!({ "vlanMode": "auto", "vlanID": 1 })) }),
+            "vlanMode auto does not",
+        ),
+        (json!({ "cniType": "sriov", "sriov": {} }), "resourceName is required"),
+        (
+            json!({ "cniType": "sriov", "sriov": { "resourceName": "r", "minTxRateMbps": 2, "maxTxRateMbps": 1 } }),
+            "minTxRateMbps must be at most maxTxRateMbps",
+        ),
+        (json!({ "cniType": "ib-sriov", "ibsriov": {} }), "resourceName is required"),
+        (json!({ "cniType": "ipoib", "ipoib": {} }), "master is required"),
+        (json!({ "cniType": "ovs", "ovs": { "bridge": "" } }), "spec.ovs.bridge"),
+        (json!({ "cniType": "ovs", "ovs": { "bridge": "b", "vlan": 4095 } }), "less than or equal to 4094"),
+        (
+            json!({ "cniType": "ovs", "ovs": { "bridge": "b", "trunk": [{ "maxID": 5 }] } }),
+            "a range has minID and maxID",
+        ),
+        (
+            json!({ "cniType": "ovs", "ovs": { "bridge": "b", "trunk": [{ "minID": 9, "maxID": 5 }] } }),
+            "minID must be at most maxID",
+        ),
+        (json!({ "cniType": "ovs", "ovs": { "bridge": "b", "trunk": [{}] } }), "is required"),
+    ] {
+        check_refused("SpiderMultusConfig", &spec, expect);
+    }
 }
 
 #[test]

@@ -6,14 +6,15 @@ use std::process::Command;
 
 use spiderpool_tests::{images, privilege, process, tools};
 
-const LIMIT: u64 = 40 << 20;
+/// Multus alone has almost 50 MiB.
+const LIMIT: u64 = 60 << 20;
 
 #[test]
-fn twice_the_same_and_below_40_mib() {
+fn twice_the_same_and_small() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (first, second) =
         (images::write(one.path(), "v1").unwrap(), images::write(two.path(), "v1").unwrap());
-    assert_eq!(first.len(), 2);
+    assert_eq!(first.len(), images::NAMES.len());
     for (first, second) in first.iter().zip(&second) {
         assert_eq!((&first.name, &first.digest), (&second.name, &second.digest));
         assert_eq!(fs::read(&first.path).unwrap(), fs::read(&second.path).unwrap(), "{}", first.name);

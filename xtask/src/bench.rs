@@ -45,6 +45,8 @@ enum Subject {
     Dataplane,
     /// A cluster with kubelets: installation, the start of many pods, memory
     Cluster,
+    /// Objects through the controller's webhooks at a steady rate
+    Webhook,
 }
 
 /// What something runs in, which says what must be installed for it.

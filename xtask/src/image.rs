@@ -22,7 +22,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    setup::ensure(workspace, Component::BUILD)?;
+    setup::ensure(workspace, &[Component::BUILD, Component::IMAGE].concat())?;
     build::build(workspace)?;
     let mut cargo = build::release(workspace);
     cargo.args(["--package", "spiderpool-tests", "--bin", "image"]);

@@ -8,6 +8,7 @@ mod artifacts;
 mod bench;
 mod build;
 mod build_ebpf;
+mod chart;
 mod ci;
 mod cluster;
 mod crds;
@@ -42,8 +43,10 @@ enum Verb {
     Build,
     /// Build the eBPF programs and list what is in the object
     BuildEbpf,
-    /// Pack agent and controller into container images
+    /// Pack agent, controller, Multus and the reference plugins into container images
     Image(image::Options),
+    /// Package the Helm chart with an index, for any web server
+    Chart(chart::Options),
     /// Write the CRDs of the Helm chart from the Rust types
     Crds(crds::Options),
     /// Check formatting, clippy, generated files, bans and licences
@@ -79,6 +82,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Build => build::run(&workspace),
         Verb::BuildEbpf => build_ebpf::run(&workspace),
         Verb::Image(options) => image::run(&workspace, &options),
+        Verb::Chart(options) => chart::run(&workspace, &options),
         Verb::Crds(options) => crds::run(&workspace, &options),
         Verb::Lint => lint::run(&workspace),
         Verb::Test(options) => test::run(&workspace, &options),

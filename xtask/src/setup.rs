@@ -78,6 +78,8 @@ impl Component {
     pub(crate) const RUN: &[Self] =
         &[Self::Packages, Self::Ebpf, Self::Etcd, Self::Kubernetes, Self::CniPlugins];
 
+    /// What images are made of, beside [`Self::BUILD`].
+    pub(crate) const IMAGE: &[Self] = &[Self::CniPlugins, Self::Multus];
     /// What runs a cluster with kubelets, beside [`Self::RUN`].
     pub(crate) const CLUSTER: &[Self] =
         &[Self::Containers, Self::Network, Self::KubernetesNode, Self::Multus, Self::Helm];

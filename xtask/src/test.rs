@@ -1,5 +1,7 @@
 //! `test`: all tests of the workspace, with everything there that they need.
 
+mod executables;
+
 use anyhow::Result;
 use clap::Args;
 
@@ -29,6 +31,12 @@ pub(crate) fn test(workspace: &Workspace, filter: Option<&str>, arguments: &[Str
     build::build(workspace)?;
     let mut cargo = process::cargo(workspace);
     workspace.export(&mut cargo);
-    cargo.args(["test", "--workspace", "--no-fail-fast"]).args(filter).arg("--").args(arguments);
+    cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    if filter.is_none() && arguments.is_empty() {
+        executables::run(workspace, executables::build(workspace)?)?;
+        cargo.arg("--doc");
+    } else {
+        cargo.args(filter).arg("--").args(arguments);
+    }
     process::show(&mut cargo)
 }

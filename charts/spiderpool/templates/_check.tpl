@@ -37,7 +37,7 @@
 - "clusterDefaultPool.ipv4IPPoolName and ipv6IPPoolName are both {{ .ipv4IPPoolName }}: two pools cannot have one name."
 {{- end }}
 {{- end }}
-{{- range $path := list "cniBinHostPath" "ipamUNIXSocketHostPath" }}
+{{- range $path := list "cniBinHostPath" "cniConfHostPath" "ipamUNIXSocketHostPath" }}
 {{- if not (hasPrefix "/" (index $.Values.global $path)) }}
 - "global.{{ $path }} must be an absolute path on the node, and is {{ index $.Values.global $path }}."
 {{- end }}
@@ -48,12 +48,44 @@
 {{- if eq (dir (dir .Values.global.ipamUNIXSocketHostPath)) "/" }}
 - "global.ipamUNIXSocketHostPath must be two folders below / or deeper, like /var/run/spidernet/spiderpool.sock: the folder above the socket's is mounted when the node is cleaned."
 {{- end }}
-{{- $names := list .Values.spiderpoolAgent.name .Values.spiderpoolController.name .Values.spiderpoolInit.name "spiderpool-clean-node" }}
+{{- $names := list .Values.spiderpoolAgent.name .Values.spiderpoolController.name .Values.spiderpoolInit.name .Values.multus.multusCNI.name "spiderpool-clean-node" "spiderpool-apply-crds" }}
 {{- if ne (len (uniq $names)) (len $names) }}
-- "spiderpoolAgent.name, spiderpoolController.name and spiderpoolInit.name must differ from each other and from spiderpool-clean-node: they are {{ join ", " (initial $names) }}."
+- "spiderpoolAgent.name, spiderpoolController.name, spiderpoolInit.name and multus.multusCNI.name must differ from each other, from spiderpool-clean-node and from spiderpool-apply-crds: they are {{ join ", " (slice $names 0 4) }}."
 {{- end }}
+{{- with .Values.spiderpoolController.tls }}
+{{- if and (eq .method "certmanager") (not .certmanager.issuerName) }}
+- "spiderpoolController.tls.method=certmanager needs spiderpoolController.tls.certmanager.issuerName: an Issuer in the namespace of the release that is a CA."
+{{- end }}
+{{- if and (eq .method "provided") (not (and .provided.tlsCert .provided.tlsKey .provided.tlsCa)) }}
+- "spiderpoolController.tls.method=provided needs tlsCert, tlsKey and tlsCa in spiderpoolController.tls.provided: certificate, key and the CA that has signed it, each PEM, as it is or as base64."
+{{- end }}
+{{- if or (lt (int64 .auto.certExpiration) 1) (lt (int64 .auto.caExpiration) 1) }}
+- "spiderpoolController.tls.auto.certExpiration and caExpiration are days: at least 1."
+{{- end }}
+{{- end }}
+{{- include "spiderpool.inCluster" . }}
 {{- include "spiderpool.ports" . }}
 {{- include "spiderpool.taken" . }}
+{{- end }}
+
+{{/* What the cluster itself does not allow; nothing where Helm has no cluster, as in `helm template`. */}}
+{{- define "spiderpool.inCluster" -}}
+{{- $namespace := lookup "v1" "Namespace" "" .Release.Namespace -}}
+{{- $enforced := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" ($namespace | default dict) -}}
+{{- if has $enforced (list "baseline" "restricted") }}
+- "namespace {{ .Release.Namespace }} enforces the Pod Security Standard {{ $enforced }}, and agents run in the nodes' network and PID namespaces. Allow that: kubectl label --overwrite namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged"
+{{- end }}
+{{- $role := lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" .Values.spiderpoolAgent.name -}}
+{{- $owner := dig "metadata" "annotations" dict ($role | default dict) -}}
+{{- $release := get $owner "meta.helm.sh/release-name" -}}
+{{- $of := get $owner "meta.helm.sh/release-namespace" -}}
+{{- if and $release (or (ne $release .Release.Name) (ne $of .Release.Namespace)) }}
+{{- if lookup "v1" "Namespace" "" $of }}
+- "Spiderpool is in this cluster already, as release {{ $release }} in namespace {{ $of }}, and there can be one: a node has one agent. Upgrade or uninstall that one: helm --namespace {{ $of }} list"
+{{- else }}
+- "release {{ $release }} of Spiderpool was not uninstalled before its namespace {{ $of }} was deleted. Remove what it has left, then try again: kubectl delete clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings -l app.kubernetes.io/instance={{ $release }}"
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Two servers in the network of one node need two ports. */}}
@@ -65,6 +97,7 @@
 {{- if $agent.prometheus.enabled -}}{{- $used = append $used (list "spiderpoolAgent.prometheus.port" $agent.prometheus.port) -}}{{- end -}}
 {{- if $controller.hostnetwork -}}
 {{- $used = append $used (list "spiderpoolController.httpPort" $controller.httpPort) -}}
+{{- $used = append $used (list "spiderpoolController.webhookPort" $controller.webhookPort) -}}
 {{- if $controller.prometheus.enabled -}}{{- $used = append $used (list "spiderpoolController.prometheus.port" $controller.prometheus.port) -}}{{- end -}}
 {{- end -}}
 {{- range $used -}}

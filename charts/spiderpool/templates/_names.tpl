@@ -43,6 +43,20 @@ hook (its events) and weight, keep: true if a hook object shall outlive its succ
 {{- toYaml $metadata -}}
 {{- end }}
 
+{{/* {root, component}, and where wanted labels and annotations: metadata of a pod. */}}
+{{- define "spiderpool.podMetadata" -}}
+{{- $global := .root.Values.global -}}
+{{- $labels := tpl (toYaml $global.commonLabels) .root | fromYaml -}}
+{{- $labels = mergeOverwrite $labels (.labels | default dict) (include "spiderpool.labels" . | fromYaml) -}}
+{{- $annotations := tpl (toYaml $global.commonAnnotations) .root | fromYaml -}}
+{{- $annotations = mergeOverwrite $annotations (.annotations | default dict) -}}
+{{- $metadata := dict "labels" $labels -}}
+{{- if $annotations -}}
+{{- $_ := set $metadata "annotations" $annotations -}}
+{{- end -}}
+{{- toYaml $metadata -}}
+{{- end }}
+
 {{/* {root, image}: the full name. */}}
 {{- define "spiderpool.image" -}}
 {{- $registry := .root.Values.global.imageRegistryOverride | default .image.registry -}}
@@ -58,12 +72,19 @@ image: {{ include "spiderpool.image" . | quote }}
 imagePullPolicy: {{ .image.pullPolicy }}
 {{- end }}
 
+{{/* The pull secrets of a pod with these images. */}}
+{{- define "spiderpool.pullSecretsOf" -}}
+{{- $all := list -}}
+{{- range . -}}{{- $all = concat $all (.imagePullSecrets | default list) -}}{{- end -}}
+{{- include "spiderpool.pullSecrets" (dict "imagePullSecrets" (uniq $all)) -}}
+{{- end }}
+
 {{/* An image's pull secrets. */}}
 {{- define "spiderpool.pullSecrets" -}}
 {{- with .imagePullSecrets -}}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ if kindIs "map" . }}{{ .name }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -3,18 +3,6 @@ What this version does not do. A row: the value, what it may be today, what it w
 Take a row out together with the words "Not served yet" in values.yaml when the feature is there.
 */}}
 {{- define "spiderpool.notServed" -}}
-- value: global.clusterDnsDomain
-  may: [cluster.local]
-  would: be a part of the names in the webhooks' certificate
-  instead: leave it out, whatever domain your cluster has; there are no webhooks yet, and nothing else needs the domain
-- value: global.cniConfHostPath
-  may: [/etc/cni/net.d]
-  would: be where the configuration of the cluster's network plugin is read, for coordinator.podCIDRType=auto
-  instead: leave it out, wherever the node has that folder; nothing reads it yet
-- value: global.ciliumConfigMap
-  may: [kube-system/cilium-config]
-  would: be where Cilium's pod CIDRs are read, for coordinator.podCIDRType=cilium
-  instead: leave it out, wherever Cilium has its ConfigMap; nothing reads it yet
 - value: ipam.enableStatefulSet
   may: [false]
   would: keep the addresses of a StatefulSet's pods for the pods that come again under the same names
@@ -51,10 +39,6 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [auto, overlay, disabled, disable]
   would: wire up pods whose first NIC is an underlay NIC
   instead: use auto, with a cluster network (Calico, Cilium, Flannel, ...) as the first NIC and underlay NICs as further ones
-- value: coordinator.podCIDRType
-  may: [cluster, none]
-  would: find out the cluster's pod CIDRs from its network plugin
-  instead: use cluster where the ConfigMap kube-system/kubeadm-config names them, else none with all pod CIDRs in coordinator.hijackCIDR
 - value: coordinator.dataplane
   may: [ebpf]
   would: steer packets by ip rules and routing tables
@@ -71,23 +55,11 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [false]
   would: in older versions, do what ipam.enableIPConflictDetection does
   instead: set it to false
-- value: multus.enableMultusConfig
-  may: [false]
-  would: make a NetworkAttachmentDefinition of each SpiderMultusConfig
-  instead: set it to false, and create NetworkAttachmentDefinitions; docs/install.md shows one
-- value: multus.multusCNI.install
-  may: [false]
-  would: install Multus
-  instead: set it to false, and install Multus with its own manifest, before or after this chart
-- value: multus.multusCNI.uninstall
-  may: [false]
-  would: remove Multus from the nodes
-  instead: set it to false
-{{- range $plugins := list "installCNI" "installRdmaCNI" "installOvsCNI" "installSriovCNI" "installibSriovCNI" "installIpoibCNI" "installVlanCNI" }}
+{{- range $plugins := list "installRdmaCNI" "installOvsCNI" "installSriovCNI" "installibSriovCNI" "installIpoibCNI" "installVlanCNI" }}
 - value: plugins.{{ $plugins }}
   may: [false]
   would: install further CNI plugins on the nodes
-  instead: set it to false; packages (containernetworking-plugins) or the projects' archives bring them to {{ $.Values.global.cniBinHostPath }}
+  instead: set it to false; the projects' archives bring them to {{ $.Values.global.cniBinHostPath }}
 {{- end }}
 {{- range $family := list "4" "6" }}
 - value: clusterDefaultPool.ipv{{ $family }}SubnetName
@@ -103,22 +75,10 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   may: [false]
   would: show the counters of RDMA devices
   instead: set it to false
-- value: spiderpoolController.webhookPort
-  may: [5722]
-  would: be the port of the webhooks
-  instead: leave it out; there are no webhooks yet, and the port is free
-- value: spiderpoolController.enableValidatingResourcesDeletedWebhook
-  may: [false]
-  would: refuse the deletion of objects that are in use
-  instead: set it to false
 - value: spiderpoolController.podResourceInject.enabled
   may: [false]
   would: add network resources to pods as they are created
   instead: set it to false, and write the resources into the pods
-- value: spiderpoolController.tls.method
-  may: [auto]
-  would: choose where the webhooks' certificate comes from
-  instead: use auto; there are no webhooks yet, and no certificate is made
 {{- range $component, $port := dict "spiderpoolAgent" 5712 "spiderpoolController" 5724 }}
 - value: {{ $component }}.debug.gopsPort
   may: [{{ $port }}]

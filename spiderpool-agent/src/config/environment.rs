@@ -8,6 +8,7 @@ use spiderpool_dataplane::Sizes;
 use spiderpool_runtime::environment::{required, switch, trimmed};
 use spiderpool_runtime::logging::Level;
 
+use crate::multus::MultusOptions;
 use crate::node::missing_plugins::PluginFolders;
 
 /// Arguments of `spiderpool-agent daemon`.
@@ -70,6 +71,9 @@ pub struct Environment {
     /// The plugins that are put back when they vanish.
     #[command(flatten)]
     pub plugins: PluginFolders,
+    /// Multus on the node.
+    #[command(flatten)]
+    pub multus: MultusOptions,
 }
 
 /// Sizes of the maps. A map whose size changes is replaced by an empty one: the node's translated flows end.

@@ -24,7 +24,7 @@ use tracing::debug;
 use crate::watches::{ReservedIndex, Shared};
 use pending_creates::{PendingCreates, Purpose};
 use search::{FreeAddresses, api_server_failed};
-use store::{AddressStore, Creation, Reread};
+use store::{AddressStore, Creation, Look, Reread};
 
 pub(crate) use holdings::{AddressObject, HoldingIndex};
 
@@ -214,7 +214,8 @@ impl AddressAllocator {
         abandoned: &CancellationToken,
     ) -> Result<Option<AddressObject>, ApiFailure> {
         let (pool, ip) = (wanted.pool.clone(), wanted.ip());
-        match self.store.create(&wanted, abandoned).await {
+        let look = if self.free.is_unlisted(&pool, ip) { Look::Always } else { Look::IfItMayBeOurs };
+        match self.store.create(&wanted, look, abandoned).await {
             Ok(Creation::Ours(object)) => {
                 self.holdings.write(|index| index.apply(object.clone()));
                 self.free.taken(&pool, ip);

@@ -10,11 +10,11 @@ use nix::sys::stat::Mode;
 
 /// An open folder of the node.
 #[derive(Debug)]
-pub(super) struct HostFolder(OwnedFd);
+pub(crate) struct HostFolder(OwnedFd);
 
 impl HostFolder {
     /// Opens `path` with `host` as root, so that absolute symbolic links lead to where they do on the node.
-    pub(super) fn open(host: &Path, path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(host: &Path, path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(host, flags, Mode::empty())?;
         let path = path.strip_prefix("/").unwrap_or(path);
@@ -27,7 +27,7 @@ impl HostFolder {
     }
 
     /// A path to it, while it is open.
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::host_path::HostFolder;
+use super::installed::Record;
 use super::plugins::{self, IN_IMAGE, PluginsError};
 
 /// How often the folder is looked at.
@@ -36,12 +37,16 @@ pub struct PluginFolders {
     /// The folder with the plugins of the image.
     #[arg(long, value_name = "FOLDER", default_value = IN_IMAGE)]
     pub cni_plugins: PathBuf,
+    /// A folder with plugins of other projects that were installed too.
+    #[arg(long, value_name = "FOLDER")]
+    pub other_plugins: Option<PathBuf>,
 }
 
 /// Puts missing plugins back until shutdown.
 pub(crate) async fn restore(folders: PluginFolders, shutdown: CancellationToken) {
     let Some(cni_bin) = folders.cni_bin_dir else { return };
-    let mut check = Check { host: folders.host, cni_bin, image: folders.cni_plugins, ..Check::default() };
+    let (host, image, others) = (folders.host, folders.cni_plugins, folders.other_plugins);
+    let mut check = Check { host, cni_bin, image, others, ..Check::default() };
     let mut pause = PERIOD;
     while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         let ran = tokio::task::spawn_blocking(move || {
@@ -66,6 +71,7 @@ struct Check {
     host: PathBuf,
     cni_bin: PathBuf,
     image: PathBuf,
+    others: Option<PathBuf>,
     /// The files that have been compared with those of the image.
     compared: BTreeMap<PathBuf, Identity>,
     /// The failure that was logged last.
@@ -93,6 +99,24 @@ impl Check {
         for plugin in plugins::list(&self.image)? {
             let restored = self.restore(&plugin, &folder.path());
             outcome = outcome.and(restored.map_err(|error| error.in_folder(&self.cni_bin)));
+        }
+        outcome.and(self.restore_others(&folder.path()))
+    }
+
+    /// What is there stays, whosever it is.
+    fn restore_others(&self, folder: &Path) -> Result<(), PluginsError> {
+        let Some(others) = &self.others else { return Ok(()) };
+        let mut outcome = Ok(());
+        for plugin in plugins::list(others)? {
+            if fs::symlink_metadata(folder.join(plugin.file_name().unwrap_or_default())).is_ok() {
+                continue;
+            }
+            let restored = Record::read(folder).install(&plugin, folder);
+            if restored.is_ok() {
+                let folder = self.cni_bin.display();
+                info!(plugin = %plugin.display(), %folder, "CNI plugin was missing and is put back");
+            }
+            outcome = outcome.and(restored.map(drop).map_err(|error| error.in_folder(&self.cni_bin)));
         }
         outcome
     }
@@ -173,6 +197,25 @@ mod tests {
         check.run();
         assert_eq!(content(&bin), expected);
         assert_eq!(check.failure, None);
+    }
+
+    /// Multus, the reference plugins.
+    #[test]
+    fn plugins_of_other_projects_are_put_back_too() {
+        let (root, mut check) = node();
+        let (others, bin) = (root.path().join("others"), root.path().join("host/opt/bin"));
+        fs::create_dir(&others).unwrap();
+        for plugin in ["multus", "macvlan"] {
+            fs::write(others.join(plugin), plugin).unwrap();
+        }
+        check.others = Some(others);
+        fs::write(bin.join("macvlan"), "of the distribution").unwrap();
+        check.run();
+        assert_eq!(fs::read_to_string(bin.join("multus")).unwrap(), "multus");
+        assert_eq!(fs::read_to_string(bin.join("macvlan")).unwrap(), "of the distribution");
+        fs::remove_file(bin.join("multus")).unwrap();
+        check.run();
+        assert_eq!((bin.join("multus").exists(), check.failure), (true, None));
     }
 
     /// As k3s does: `current` is an absolute link that an upgrade moves.

@@ -11,6 +11,8 @@ use spiderpool_runtime::logging::{self, Level};
 use thiserror::Error;
 use tracing::info;
 
+use super::installed::Record;
+
 /// Where the image has them.
 pub(super) const IN_IMAGE: &str = "/usr/lib/spiderpool/cni";
 
@@ -23,6 +25,9 @@ pub struct InstallPlugins {
     /// The node's folder for plugins, as this container sees it.
     #[arg(long, value_name = "FOLDER", default_value = "/host/opt/cni/bin")]
     to: PathBuf,
+    /// A folder with plugins of other projects, of which a version that somebody else has installed stays.
+    #[arg(long, value_name = "FOLDER")]
+    others: Option<PathBuf>,
 }
 
 /// A plugin cannot be installed or removed.
@@ -55,6 +60,13 @@ pub fn run(options: &InstallPlugins) -> anyhow::Result<()> {
     for plugin in list(&options.from)? {
         let outcome = install(&plugin, &options.to)?;
         info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin installed");
+    }
+    if let Some(others) = &options.others {
+        let mut record = Record::read(&options.to);
+        for plugin in list(others)? {
+            let outcome = record.install(&plugin, &options.to)?;
+            info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin of another project");
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use spiderpool_core::coordinator::Settings;
 
 /// How pods are wired up.
@@ -25,7 +25,7 @@ pub struct CoordinatorSpec {
     /// What the coordinator plugin does in pods.
     #[serde(flatten)]
     pub settings: Settings,
-    /// Where the pod CIDRs are read from.
+    /// Where the pod CIDRs are read from. Absent means auto.
     #[serde(rename = "podCIDRType", skip_serializing_if = "Option::is_none")]
     pub pod_cidr_type: Option<PodCidrType>,
     /// From older versions, accepted and ignored: `ipam.enableGatewayDetection` of the agent replaces it.
@@ -59,11 +59,11 @@ impl CoordinatorSpec {
 pub enum PodCidrType {
     /// From the CNI that is found.
     Auto,
-    /// From kubeadm's configuration or the controller manager's arguments.
+    /// From kubeadm's configuration, the controller manager's arguments or the Nodes.
     Cluster,
     /// From Calico's IPPools.
     Calico,
-    /// From Cilium's configuration.
+    /// From Cilium's configuration and pools.
     Cilium,
     /// Nowhere.
     None,
@@ -112,6 +112,9 @@ fn cluster_schema(schema: &mut Schema) {
         if let Some(property) = properties.get_mut(name) {
             fill_in(property, &defaults[name]);
         }
+    }
+    if let Some(property) = properties.get_mut("podCIDRType") {
+        fill_in(property, &json!("auto"));
     }
 }
 

@@ -1,8 +1,12 @@
 //! SpiderMultusConfig: a network from which the controller makes a NetworkAttachmentDefinition.
 
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use spiderpool_core::multus::{
+    CniType, IbSriovConfig, IpoibConfig, MultusFields, OvsConfig, SriovConfig, VlanConfig, VlanNicConfig,
+};
 
 use super::coordinator::{self, CoordinatorSpec};
 
@@ -20,6 +24,16 @@ use super::coordinator::{self, CoordinatorSpec};
     doc = "A network, from which a NetworkAttachmentDefinition is made."
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.macvlan) == (self.cniType == 'macvlan')", "message": "cniType macvlan needs spec.macvlan, and no other cniType takes it"},
+    {"rule": "has(self.ipvlan) == (self.cniType == 'ipvlan')", "message": "cniType ipvlan needs spec.ipvlan, and no other cniType takes it"},
+    {"rule": "has(self.vlan) == (self.cniType == 'vlan')", "message": "cniType vlan needs spec.vlan, and no other cniType takes it"},
+    {"rule": "has(self.sriov) == (self.cniType == 'sriov')", "message": "cniType sriov needs spec.sriov, and no other cniType takes it"},
+    {"rule": "has(self.ovs) == (self.cniType == 'ovs')", "message": "cniType ovs needs spec.ovs, and no other cniType takes it"},
+    {"rule": "has(self.ibsriov) == (self.cniType == 'ib-sriov')", "message": "cniType ib-sriov needs spec.ibsriov, and no other cniType takes it"},
+    {"rule": "has(self.ipoib) == (self.cniType == 'ipoib')", "message": "cniType ipoib needs spec.ipoib, and no other cniType takes it"},
+    {"rule": "!has(self.customCNI) || self.customCNI == '' || self.cniType == 'custom'", "message": "spec.customCNI is for cniType custom"},
+]), transform = refuse_old_names)]
 pub struct SpiderMultusConfigSpec {
     /// The main CNI plugin. The block of the same name holds its options.
     pub cni_type: CniType,
@@ -81,234 +95,52 @@ impl Default for SpiderMultusConfigSpec {
     }
 }
 
-/// The main CNI plugin of a network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "each variant is the plugin of that name")]
-pub enum CniType {
-    Macvlan,
-    Ipvlan,
-    Vlan,
-    Sriov,
-    Ovs,
-    IbSriov,
-    Ipoib,
-    #[default]
-    Custom,
-}
-
-/// Pools of a network.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MultusPools {
-    /// IPv4 pools.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ipv4: Vec<String>,
-    /// IPv6 pools.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ipv6: Vec<String>,
-    /// Use only pools whose subnet fits the master NIC (SR-IOV).
-    pub match_master_subnet: bool,
-}
-
-/// Masters joined into a bond.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Bond {
-    /// The bond's name.
-    pub name: String,
-    /// Its mode.
-    #[schemars(range(min = 0, max = 6))]
-    pub mode: i32,
-    /// Its options, `key=value;key=value`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub options: Option<String>,
-}
-
-/// Options of macvlan and ipvlan.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct VlanNicConfig {
-    /// Master NICs; two or more need a bond.
-    pub master: Vec<String>,
-    /// MTU; 0 is the master's.
-    #[serde(default)]
-    #[schemars(range(min = 0))]
-    pub mtu: i32,
-    /// VLAN on top of the master; 0 for none.
-    #[serde(default, rename = "vlanID", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 4094))]
-    pub vlan_id: Option<i32>,
-    /// Joins the masters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bond: Option<Bond>,
-    /// RDMA resource that pods of the network ask for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rdma_resource_name: Option<String>,
-    /// Pools of the network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ippools: Option<MultusPools>,
-}
-
-/// Options of vlan.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct VlanConfig {
-    /// Master NICs; two or more need a bond.
-    pub master: Vec<String>,
-    /// MTU; 0 is the master's.
-    #[serde(default)]
-    #[schemars(range(min = 0))]
-    pub mtu: i32,
-    /// Who says which VLAN it is.
-    #[serde(default)]
-    pub vlan_mode: VlanMode,
-    /// The VLAN.
-    #[serde(default, rename = "vlanID", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 4094))]
-    pub vlan_id: Option<i32>,
-    /// Joins the masters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bond: Option<Bond>,
-    /// RDMA resource that pods of the network ask for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rdma_resource_name: Option<String>,
-    /// Pools of the network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ippools: Option<MultusPools>,
-}
-
-/// Who says which VLAN a NIC is in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum VlanMode {
-    /// `vlanID`.
-    #[default]
-    Manual,
-    /// The IaaS provider.
-    Auto,
-}
-
-/// Options of sriov.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct SriovConfig {
-    /// The device plugin's resource.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource_name: Option<String>,
-    /// VLAN of the virtual function; 0 for none.
-    #[serde(rename = "vlanID", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 4094))]
-    pub vlan_id: Option<i32>,
-    /// MTU; 0 is the driver's.
-    #[schemars(range(min = 0))]
-    pub mtu: i32,
-    /// Lowest transmit rate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub min_tx_rate_mbps: Option<i32>,
-    /// Highest transmit rate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub max_tx_rate_mbps: Option<i32>,
-    /// Whether the RDMA device is moved into the pod.
-    pub rdma_isolation: bool,
-    /// Pools of the network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ippools: Option<MultusPools>,
-}
-
-/// Options of ib-sriov.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct IbSriovConfig {
-    /// The device plugin's resource.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource_name: Option<String>,
-    /// InfiniBand partition key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pkey: Option<String>,
-    /// Link state of the virtual function.
-    pub link_state: LinkState,
-    /// Whether the RDMA device is moved into the pod.
-    pub rdma_isolation: bool,
-    /// Whether ib-kubernetes manages GUIDs.
-    pub enable_ib_kubernetes: bool,
-    /// Pools of the network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ippools: Option<MultusPools>,
-}
-
-impl Default for IbSriovConfig {
-    fn default() -> Self {
+impl<'a> From<&'a SpiderMultusConfig> for MultusFields<'a> {
+    fn from(object: &'a SpiderMultusConfig) -> Self {
+        let (meta, spec) = (&object.metadata, &object.spec);
         Self {
-            resource_name: None,
-            pkey: None,
-            link_state: LinkState::Enable,
-            rdma_isolation: true,
-            enable_ib_kubernetes: false,
-            ippools: None,
+            name: meta.name.as_deref().unwrap_or_default(),
+            annotations: meta.annotations.as_ref(),
+            cni_type: spec.cni_type,
+            macvlan: spec.macvlan.as_ref(),
+            ipvlan: spec.ipvlan.as_ref(),
+            vlan: spec.vlan.as_ref(),
+            sriov: spec.sriov.as_ref(),
+            ovs: spec.ovs.as_ref(),
+            ibsriov: spec.ibsriov.as_ref(),
+            ipoib: spec.ipoib.as_ref(),
+            enable_coordinator: spec.enable_coordinator,
+            disable_ipam: spec.disable_ipam,
+            coordinator: spec.coordinator.as_ref().map(|block| &block.settings),
+            chain: &spec.chain_cni_json_data,
+            custom: spec.custom_cni.as_deref(),
         }
     }
 }
 
-/// Link state of a virtual function.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LinkState {
-    /// Follows the physical function.
-    Auto,
-    /// Always up.
-    #[default]
-    Enable,
-    /// Always down.
-    Disable,
-}
+/// Blocks that had `spiderpoolConfigPools` in Spiderpool 0.5 and older.
+const POOLS_BEFORE: [&str; 3] = ["macvlan", "ipvlan", "sriov"];
 
-/// Options of ipoib.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct IpoibConfig {
-    /// Master NIC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub master: Option<String>,
-    /// Pools of the network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ippools: Option<MultusPools>,
-}
-
-/// Options of ovs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct OvsConfig {
-    /// The bridge.
-    pub bridge: String,
-    /// VLAN of the port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vlan: Option<i32>,
-    /// VLANs of a trunk port.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub trunk: Vec<Trunk>,
-    /// PCI address for hardware offload.
-    #[serde(default, rename = "deviceID", skip_serializing_if = "Option::is_none")]
-    pub device_id: Option<String>,
-    /// Pools of the network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ippools: Option<MultusPools>,
-}
-
-/// VLANs of a trunk port: one, or a range.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Trunk {
-    /// First of a range.
-    #[serde(rename = "minID", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 4094))]
-    pub min_id: Option<i32>,
-    /// Last of a range.
-    #[serde(rename = "maxID", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 4094))]
-    pub max_id: Option<i32>,
-    /// One VLAN.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 4094))]
-    pub id: Option<i32>,
+/// Documents of older versions say what to do with them: without a schema of the field, some clients are told that it is
+/// unknown, and for others the API server drops it, so that the network has no pools.
+fn refuse_old_names(schema: &mut Schema) {
+    let mut refuse = |block: &str, name: &str, kind: &str, message: &str| {
+        let properties = schema.pointer_mut(&format!("/properties/{block}/properties"));
+        if let Some(properties) = properties.and_then(serde_json::Value::as_object_mut) {
+            let mut property = json!({
+                "description": format!("From older versions, refused: {message}."),
+                "type": kind,
+                "x-kubernetes-validations": [{ "rule": "false", "message": message }],
+            });
+            if kind == "object" {
+                property["x-kubernetes-preserve-unknown-fields"] = json!(true);
+            }
+            properties.insert(name.to_owned(), property);
+        }
+    };
+    for block in POOLS_BEFORE {
+        let message = "IPv4IPPool is ippools.ipv4 now, and IPv6IPPool is ippools.ipv6";
+        refuse(block, "spiderpoolConfigPools", "object", message);
+    }
+    refuse("coordinator", "tuneMode", "string", "it is coordinator.mode now");
 }

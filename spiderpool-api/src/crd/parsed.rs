@@ -10,24 +10,29 @@ impl TryFrom<&SpiderIPPool> for Pool {
     type Error = PoolError;
 
     fn try_from(object: &SpiderIPPool) -> Result<Self, PoolError> {
-        let (meta, spec) = (&object.metadata, &object.spec);
-        Self::parse(&PoolFields {
-            name: meta.name.as_deref().unwrap_or_default(),
-            ip_version: spec.ip_version,
-            subnet: &spec.subnet,
-            ips: &spec.ips,
-            exclude_ips: &spec.exclude_ips,
-            gateway: spec.gateway.as_deref(),
-            routes: spec.routes.iter().map(|route| (route.dst.as_str(), route.gw.as_str())).collect(),
-            pod_affinity: spec.pod_affinity.as_ref().map(selector_fields),
-            namespace_affinity: spec.namespace_affinity.as_ref().map(selector_fields),
-            namespace_names: &spec.namespace_name,
-            node_affinity: spec.node_affinity.as_ref().map(selector_fields),
-            node_names: &spec.node_name,
-            multus_names: &spec.multus_name,
-            default: spec.default,
-            disable: spec.disable,
-        })
+        Self::parse(&pool_fields(object))
+    }
+}
+
+/// The members of a pool that decide.
+pub fn pool_fields(object: &SpiderIPPool) -> PoolFields<'_> {
+    let (meta, spec) = (&object.metadata, &object.spec);
+    PoolFields {
+        name: meta.name.as_deref().unwrap_or_default(),
+        ip_version: spec.ip_version,
+        subnet: &spec.subnet,
+        ips: &spec.ips,
+        exclude_ips: &spec.exclude_ips,
+        gateway: spec.gateway.as_deref(),
+        routes: spec.routes.iter().map(|route| (route.dst.as_str(), route.gw.as_str())).collect(),
+        pod_affinity: spec.pod_affinity.as_ref().map(selector_fields),
+        namespace_affinity: spec.namespace_affinity.as_ref().map(selector_fields),
+        namespace_names: &spec.namespace_name,
+        node_affinity: spec.node_affinity.as_ref().map(selector_fields),
+        node_names: &spec.node_name,
+        multus_names: &spec.multus_name,
+        default: spec.default,
+        disable: spec.disable,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Command line and environment of `spiderpool-controller daemon`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
@@ -8,6 +10,8 @@ use spiderpool_core::Unsupported;
 use spiderpool_runtime::environment::{any_seconds, required, seconds, switch, trimmed};
 use spiderpool_runtime::leader::Timing;
 use spiderpool_runtime::logging::Level;
+
+use super::certificate_method::CertificateMethod;
 
 /// Arguments of `spiderpool-controller daemon`.
 #[derive(Debug, Clone, Args)]
@@ -41,15 +45,62 @@ pub struct Environment {
     /// Name of the controller's own pod: its identity in the election.
     #[arg(long, env = "SPIDERPOOL_POD_NAME", value_parser = required)]
     pub pod_name: String,
+    /// The webhooks.
+    #[command(flatten)]
+    pub webhook: WebhookEnvironment,
     /// Freeing of addresses.
     #[command(flatten)]
     pub garbage_collection: GarbageCollection,
     /// The coordinator.
     #[command(flatten)]
     pub coordinator: Coordinator,
+    /// Whether SpiderMultusConfigs become NetworkAttachmentDefinitions.
+    #[arg(long, env = "SPIDERPOOL_MULTUS_CONFIG_ENABLED", default_value = "false", value_parser = switch, action = ArgAction::Set)]
+    pub multus_config_enabled: bool,
     /// The election.
     #[command(flatten)]
     pub election: ElectionTiming,
+}
+
+/// The webhooks and their certificate.
+#[derive(Debug, Clone, Args)]
+pub struct WebhookEnvironment {
+    /// Port of the webhooks.
+    #[arg(long, env = "SPIDERPOOL_WEBHOOK_PORT", default_value = "5722", value_parser = trimmed::<u16>)]
+    pub webhook_port: u16,
+    /// The controllers' Deployment, by whose name the Service and the webhooks' configurations are called too.
+    #[arg(long = "controller-name", env = "SPIDERPOOL_CONTROLLER_DEPLOYMENT_NAME", default_value = "spiderpool-controller", value_parser = required)]
+    pub controller_name: String,
+    /// Where the certificate comes from: auto, provided or certmanager.
+    #[arg(long = "webhook-tls-method", env = "SPIDERPOOL_WEBHOOK_TLS_METHOD", default_value = "auto", value_parser = trimmed::<CertificateMethod>)]
+    pub method: CertificateMethod,
+    /// The Secret with the certificate, in the controller's namespace.
+    #[arg(long = "webhook-tls-secret", env = "SPIDERPOOL_WEBHOOK_TLS_SECRET", default_value = "spiderpool-controller-server-certs", value_parser = required)]
+    pub secret: String,
+    /// Domain of the cluster's DNS.
+    #[arg(long = "cluster-dns-domain", env = "SPIDERPOOL_CLUSTER_DNS_DOMAIN", default_value = "cluster.local", value_parser = required)]
+    pub domain: String,
+    /// Further names of a certificate that is made here.
+    #[arg(long = "webhook-extra-dns-names", env = "SPIDERPOOL_WEBHOOK_EXTRA_DNS_NAMES", default_value = "", value_parser = list::<String>)]
+    pub extra_names: List<String>,
+    /// Further addresses of a certificate that is made here.
+    #[arg(long = "webhook-extra-ip-addresses", env = "SPIDERPOOL_WEBHOOK_EXTRA_IP_ADDRESSES", default_value = "", value_parser = list::<IpAddr>)]
+    pub extra_addresses: List<IpAddr>,
+    /// Seconds for which a certificate that is made here is valid.
+    #[arg(long = "webhook-cert-validity", env = "SPIDERPOOL_WEBHOOK_CERT_VALIDITY", default_value = "6307200000", value_parser = seconds)]
+    pub validity: Duration,
+    /// Seconds for which its CA is valid.
+    #[arg(long = "webhook-ca-validity", env = "SPIDERPOOL_WEBHOOK_CA_VALIDITY", default_value = "6307200000", value_parser = seconds)]
+    pub ca_validity: Duration,
+}
+
+/// Values between commas.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct List<T>(pub Vec<T>);
+
+fn list<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<List<T>, String> {
+    let words = text.split(',').filter(|word| !word.trim().is_empty());
+    words.map(trimmed::<T>).collect::<Result<_, _>>().map(List)
 }
 
 /// Freeing of addresses.
@@ -84,6 +135,12 @@ pub struct Coordinator {
     /// Its name.
     #[arg(long, env = "SPIDERPOOL_COORDINATOR_DEAFULT_NAME", default_value = "default", value_parser = required)]
     pub coordinator_name: String,
+    /// The node's directory for CNI configuration, which podCIDRType auto looks into.
+    #[arg(long, env = "SPIDERPOOL_CNI_CONFIG_DIR", value_name = "DIR")]
+    pub cni_config_dir: Option<PathBuf>,
+    /// Cilium's ConfigMap, as namespace/name.
+    #[arg(long, env = "SPIDERPOOL_CILIUM_CONFIGMAP_NAMESPACE_NAME", default_value = "kube-system/cilium-config", value_parser = namespaced)]
+    pub cilium_config_map: (String, String),
 }
 
 /// The election.
@@ -110,6 +167,15 @@ impl ElectionTiming {
             self.duration
         );
         Ok(Timing { duration: self.duration, renew_deadline: self.renew_deadline, retry: self.retry_period })
+    }
+}
+
+fn namespaced(text: &str) -> Result<(String, String), String> {
+    match text.trim().split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(format!("{text:?} is not of the form namespace/name")),
     }
 }
 
@@ -144,6 +210,21 @@ mod tests {
         assert!(gc.enabled && gc.terminating_on_ready_node && gc.terminating_on_not_ready_node);
         assert_eq!((gc.interval.as_secs(), gc.additional_grace_delay.as_secs()), (600, 0));
         assert_eq!(environment.coordinator.coordinator_name, "default");
+        let cilium = ("kube-system".to_owned(), "cilium-config".to_owned());
+        assert_eq!(environment.coordinator.cilium_config_map, cilium);
+        assert_eq!(environment.coordinator.cni_config_dir, None);
+        let webhook = environment.webhook;
+        assert_eq!((webhook.webhook_port, webhook.method), (5722, CertificateMethod::Auto));
+        assert_eq!(webhook.secret, "spiderpool-controller-server-certs");
+    }
+
+    #[test]
+    fn names_and_addresses_of_the_certificate_are_between_commas() {
+        let webhook = parse(&["--webhook-extra-ip-addresses", "127.0.0.1, ::1"]).unwrap().webhook;
+        assert_eq!(webhook.extra_addresses.0.len(), 2);
+        assert_eq!(webhook.extra_names, List::default());
+        assert!(parse(&["--webhook-extra-ip-addresses", "localhost"]).is_err());
+        assert!(parse(&["--webhook-tls-method", "none"]).is_err());
     }
 
     #[test]
@@ -153,5 +234,8 @@ mod tests {
         let timing = parse(&["--leader-renew-deadline", "20"]).unwrap().election.timing();
         assert!(timing.unwrap_err().to_string().contains("must ascend"));
         assert!(parse(&["--pod-name", " "]).is_err());
+        for map in ["cilium-config", "/cilium-config", "a/", "a/b/c"] {
+            assert!(parse(&["--cilium-config-map", map]).unwrap_err().contains("namespace/name"), "{map}");
+        }
     }
 }

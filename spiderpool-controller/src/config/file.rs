@@ -3,12 +3,19 @@
 
 use serde::Deserialize;
 use spiderpool_core::Unsupported;
+use spiderpool_core::admission::Families;
 use spiderpool_runtime::config_file::{Content, null_as_default};
 
 /// What the controller reads of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigFile {
+    #[serde(rename = "enableIPv4")]
+    enable_ipv4: Option<bool>,
+    #[serde(rename = "enableIPv6")]
+    enable_ipv6: Option<bool>,
+    #[serde(deserialize_with = "null_as_default")]
+    enable_validating_resources_deleted_webhook: bool,
     #[serde(deserialize_with = "null_as_default")]
     enable_spider_subnet: bool,
     #[serde(deserialize_with = "null_as_default")]
@@ -19,6 +26,18 @@ pub struct ConfigFile {
 #[serde(default)]
 struct PodResourceInject {
     enabled: bool,
+}
+
+impl ConfigFile {
+    /// The families of which pools are admitted: both unless the file says otherwise.
+    pub(crate) fn families(&self) -> Families {
+        Families { v4: self.enable_ipv4.unwrap_or(true), v6: self.enable_ipv6.unwrap_or(true) }
+    }
+
+    /// Whether a pool with addresses in use may not be deleted.
+    pub(crate) fn guards_deletion(&self) -> bool {
+        self.enable_validating_resources_deleted_webhook
+    }
 }
 
 impl Content for ConfigFile {
@@ -41,6 +60,16 @@ mod tests {
         for text in ["", text] {
             assert_eq!(ConfigFile::parse(text).unwrap().unsupported(), None);
         }
+    }
+
+    #[test]
+    fn families_are_used_unless_the_file_says_otherwise() {
+        let parse = |text| ConfigFile::parse(text).unwrap();
+        assert_eq!(parse("").families(), Families { v4: true, v6: true });
+        let file =
+            parse("enableIPv4: false\nenableIPv6: null\nenableValidatingResourcesDeletedWebhook: true");
+        assert_eq!(file.families(), Families { v4: false, v6: true });
+        assert!(file.guards_deletion() && !parse("").guards_deletion());
     }
 
     #[test]

@@ -70,7 +70,12 @@ impl Applier {
         let attempt = || self.attempt(manifest);
         let applied =
             attempt.retry(backoff::until(self.deadline)).when(is_temporary).notify(|error, pause| {
-                warn!(object = %manifest, %error, ?pause, "object not applied yet, trying again");
+                let reason = if error.to_string().contains("failed calling webhook") {
+                    "object not applied yet: no controller serves the webhooks, trying again"
+                } else {
+                    "object not applied yet, trying again"
+                };
+                warn!(object = %manifest, %error, ?pause, "{reason}");
             });
         applied.await.map_err(|source| {
             let object = manifest.to_string();

@@ -36,12 +36,29 @@ impl CrdError {
     }
 }
 
+/// What is done with a CRD that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    /// It is ours: it becomes what this binary has.
+    Replace,
+    /// Others define it as well, and may have a newer one.
+    Leave,
+}
+
+/// The CRD of Multus' networks, as Helm installs it with the first release.
+const NETWORKS: &str =
+    include_str!("../../../charts/spiderpool/crds/k8s.cni.cncf.io_network-attachment-definitions.yaml");
+
 /// Creates or replaces all of them, and waits until they are served.
 pub(super) async fn apply(kube: &Kubernetes, deadline: Instant) -> anyhow::Result<()> {
     let api = Api::all(kube.client());
-    for crd in spiderpool_api::crd::crds().context("the CRDs of this binary")? {
+    let networks: CustomResourceDefinition =
+        serde_norway::from_str(NETWORKS).context("the CRD of NetworkAttachmentDefinition")?;
+    let ours = spiderpool_api::crd::crds().context("the CRDs of this binary")?;
+    let ours = ours.into_iter().map(|crd| (crd, Existing::Replace));
+    for (crd, existing) in ours.chain([(networks, Existing::Leave)]) {
         let name = crd.metadata.name.clone().unwrap_or_default();
-        let replace = || replace_one(kube, &api, &name, &crd);
+        let replace = || replace_one(kube, &api, &name, &crd, existing);
         let replaced = replace.retry(backoff::until(deadline)).when(CrdError::is_temporary);
         let replaced = replaced.notify(|error, pause| match error {
             CrdError::NotEstablished => debug!(name, ?pause, "CRD is not established yet"),
@@ -68,10 +85,12 @@ async fn replace_one(
     api: &Api<CustomResourceDefinition>,
     name: &str,
     crd: &CustomResourceDefinition,
+    existing: Existing,
 ) -> Result<(), CrdError> {
     let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let written = match kube.read(api.get_opt(name)).await? {
         None => kube.write(api.create(&parameters, crd)).await?,
+        Some(found) if existing == Existing::Leave => found,
         // As a whole: a field that an older version had would stay.
         Some(found) => {
             let replacement = CustomResourceDefinition {

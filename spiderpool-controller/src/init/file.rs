@@ -18,9 +18,6 @@ pub struct InitFile {
     /// The IPv6 pool; absent for none.
     #[serde(rename = "ipv6Pool")]
     pub ipv6_pool: Option<DefaultPool>,
-    /// Whether a SpiderMultusConfig is made; only false is accepted.
-    #[serde(deserialize_with = "null_as_default")]
-    pub enable_multus_config: bool,
 }
 
 /// A SpiderCoordinator.
@@ -57,10 +54,7 @@ pub struct DefaultPool {
 impl Content for InitFile {
     fn unsupported(&self) -> Option<Unsupported> {
         let mut pools = self.ipv4_pool.iter().chain(&self.ipv6_pool);
-        if pools.any(|pool| !pool.subnet_name.is_empty()) {
-            return Some(Unsupported::DefaultSubnet);
-        }
-        self.enable_multus_config.then_some(Unsupported::MultusConfig)
+        pools.any(|pool| !pool.subnet_name.is_empty()).then_some(Unsupported::DefaultSubnet)
     }
 }
 
@@ -104,8 +98,7 @@ mod tests {
     #[test]
     fn unsupported_features_are_refused() {
         let refused = |text: &str| InitFile::parse(text).unwrap().unsupported();
-        assert_eq!(refused("enableMultusConfig: true"), Some(Unsupported::MultusConfig));
         assert_eq!(refused("ipv6Pool: {name: a, subnetName: s}"), Some(Unsupported::DefaultSubnet));
-        assert_eq!(refused("enableMultusConfig: false"), None);
+        assert_eq!(refused("ipv6Pool: {name: a}"), None);
     }
 }

@@ -1,47 +1,78 @@
 //! The reconciler of the SpiderCoordinator: its status says where the cluster's pods and Services are.
 
-mod kubeadm;
+mod cidrs;
+mod detect;
+mod kinds;
+mod outcome;
 mod plan;
 mod problem;
+mod read;
 mod reconcile;
-mod source;
+mod sources;
 mod watches;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use backon::Retryable as _;
 use kube::runtime::events::{Recorder, Reporter};
-use spiderpool_runtime::backoff;
 use spiderpool_runtime::kubernetes::Kubernetes;
-use spiderpool_runtime::work_queue::work_queue;
+use spiderpool_runtime::watch::Shared;
+use spiderpool_runtime::work_queue::{WorkQueue, Workers};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::metrics::Metrics;
+use super::state::ClusterState;
+use crate::config::Coordinator;
 use reconcile::CoordinatorReconciler;
 
-/// Reconciles the coordinator `name` until shutdown. `pod` is the name of our own pod, for Events.
+/// What the reconciler works on.
+pub(super) struct CoordinatorContext {
+    pub(super) kube: Kubernetes,
+    /// For the nodes' pod CIDRs.
+    pub(super) state: Shared<ClusterState>,
+    pub(super) metrics: Metrics,
+    /// The name of our own pod, for Events.
+    pub(super) pod: String,
+}
+
+/// Has the coordinator reconciled when something else than its own watches has seen a change. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct CoordinatorTrigger {
+    name: Arc<str>,
+    queue: WorkQueue<Arc<str>>,
+}
+
+impl CoordinatorTrigger {
+    pub(super) fn new(name: &str, queue: WorkQueue<Arc<str>>) -> Self {
+        Self { name: name.into(), queue }
+    }
+
+    pub(super) fn changed(&self) {
+        self.queue.add(Arc::clone(&self.name));
+    }
+}
+
+/// Reconciles the coordinator until shutdown.
 pub(super) async fn run(
-    kube: Kubernetes,
-    name: String,
-    pod: String,
-    metrics: Metrics,
+    context: CoordinatorContext,
+    settings: Coordinator,
+    trigger: CoordinatorTrigger,
+    workers: Workers<Arc<str>>,
     shutdown: CancellationToken,
 ) {
-    let find = || source::served(kube.clone());
-    let find = find.retry(backoff::exponential()).notify(|error, pause| {
-        warn!(%error, ?pause, "cannot find out whether ServiceCIDRs are served, trying again");
-    });
-    let Some(Ok(services)) = shutdown.run_until_cancelled(find).await else { return };
-    let (queue, workers) = work_queue();
-    let name: Arc<str> = name.into();
-    queue.add(Arc::clone(&name));
-    let watching = watches::run(kube.client(), services.as_ref(), &name, &queue);
+    let CoordinatorContext { kube, state, metrics, pod } = context;
+    let CoordinatorTrigger { name, queue } = trigger;
+    let watched = kinds::watched(&name, &settings.cilium_config_map);
+    let directory: Option<PathBuf> = settings.cni_config_dir;
+    let reader = read::Reader::new(kube.clone(), state, settings.cilium_config_map, directory);
+    let (sender, kind) = watch::channel(plan::effective(None));
     let reporter = Reporter { controller: "spiderpool".to_owned(), instance: Some(pod) };
     let recorder = Recorder::new(kube.client(), reporter);
-    let reconciler = CoordinatorReconciler::new(kube.clone(), services.clone(), recorder, metrics);
+    let reconciler = CoordinatorReconciler::new(kube.clone(), reader, sender, recorder, metrics);
+    queue.add(Arc::clone(&name));
     tokio::select! {
         () = workers.run(1, &reconciler, &shutdown) => {}
-        () = watching => {}
+        () = watches::run(&kube, &watched, &kind, &name, &queue) => {}
     }
 }

@@ -8,6 +8,7 @@ use spiderpool_runtime::work_queue::WorkQueue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::coordinator::CoordinatorTrigger;
 use super::pods::PodReconciler;
 use super::pools::{self, PoolKey};
 use super::state::ClusterState;
@@ -18,6 +19,8 @@ pub(super) struct Dispatcher {
     pub(super) pods: Arc<PodReconciler>,
     pub(super) pod_queue: WorkQueue<PodIdentity>,
     pub(super) pool_queue: WorkQueue<PoolKey>,
+    /// Absent where no coordinator is reconciled.
+    pub(super) coordinator: Option<CoordinatorTrigger>,
 }
 
 impl Dispatcher {
@@ -28,6 +31,11 @@ impl Dispatcher {
             let changes = self.state.write(ClusterState::take_changes);
             self.pods.enqueue(changes.pods, &self.pod_queue);
             pools::enqueue(changes.pools, &self.pool_queue);
+            if changes.node_cidrs
+                && let Some(coordinator) = &self.coordinator
+            {
+                coordinator.changed();
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = changed.notified() => {}

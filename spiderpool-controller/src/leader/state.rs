@@ -8,6 +8,7 @@ mod cluster_state;
 mod endpoints;
 mod evaluate;
 mod interner;
+mod node_cidrs;
 mod node_leases;
 mod nodes;
 mod pods;

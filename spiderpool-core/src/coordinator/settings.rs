@@ -8,6 +8,9 @@
 //! 2. the agent's answer: SpiderCoordinator's spec, with the CIDRs of its status and the pod's annotation;
 //! 3. [`Settings::defaults`].
 //!
+//! In the first layer `mode: auto` and `txQueueLen: 0` count as not set: every NetworkAttachmentDefinition of a
+//! SpiderMultusConfig without a `coordinator` block has them, and the cluster's mode would never count.
+//!
 //! [`Settings::resolve`] merges them and checks the values, once, in the plugin that acts on the result.
 
 use std::collections::BTreeSet;
@@ -178,8 +181,10 @@ impl Settings {
     }
 
     /// The network's settings over the cluster's over the defaults, validated as one.
-    pub fn resolve(network: Self, mut cluster: Self) -> Result<Config, SettingsError> {
+    pub fn resolve(mut network: Self, mut cluster: Self) -> Result<Config, SettingsError> {
         let own_cidrs = network.own_cidrs()?;
+        network.mode = network.mode.filter(|mode| mode.parse() != Ok(Mode::Auto));
+        network.tx_queue_len = network.tx_queue_len.filter(|length| *length != 0);
         // Agents send 0 for an MTU that is not set, and upstream's know no dataplanes.
         cluster.veth_mtu = cluster.veth_mtu.filter(|mtu| *mtu > 0);
         cluster.dataplane = text(cluster.dataplane).or_else(|| Some(Dataplane::Policy.to_string()));

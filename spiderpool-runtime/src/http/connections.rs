@@ -27,6 +27,10 @@ impl Limits {
     /// For a port that anybody may reach.
     pub const PORT: Self =
         Self { connections: 64, clients: Clients::Anybody { lifetime: Duration::from_secs(10) } };
+    /// For the webhooks' port. The API server asks as many objects at a time as its clients write; it waits no longer than a
+    /// connection lasts.
+    pub const WEBHOOK: Self =
+        Self { connections: 256, clients: Clients::Anybody { lifetime: Duration::from_secs(10) } };
     /// For a unix socket with permissions. More than the pods that a kubelet starts and ends at the same time.
     pub const SOCKET: Self = Self { connections: 512, clients: Clients::Trusted };
 }

@@ -1,4 +1,4 @@
-//! What an installer leaves in the API: the CRD of NetworkAttachmentDefinition, Multus' rights, kubeadm's configuration.
+//! What an installer leaves in the API: kubeadm's configuration.
 
 use std::time::Duration;
 
@@ -14,20 +14,10 @@ use crate::poll;
 use crate::topology::addresses;
 
 const LIMIT: Duration = Duration::from_secs(30);
-const NETWORKS: &str = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions";
-const MULTUS: &str = include_str!("manifests/multus.yaml");
 
 pub(super) fn apply(api: &ApiAccess) -> Result<()> {
     // The API server makes kube-system a moment after it is ready.
-    let manifests = format!("{MULTUS}---\n{}", kubeadm());
-    poll::until("the namespace kube-system", LIMIT, || api.apply(&manifests))?;
-    poll::until("the CRD of NetworkAttachmentDefinition", LIMIT, || {
-        api.with_client(async |client| {
-            let request = http::Request::get(NETWORKS).body(Vec::new())?;
-            Ok(client.request_text(request).await?)
-        })
-    })?;
-    Ok(())
+    poll::until("the namespace kube-system", LIMIT, || api.apply(&kubeadm()).map(drop))
 }
 
 /// kubeadm writes block style, and there are readers that understand nothing else.

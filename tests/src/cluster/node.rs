@@ -1,4 +1,4 @@
-//! A node: machine, containerd, kubelet, kube-proxy, default network and Multus.
+//! A node: machine, containerd, kubelet, kube-proxy and default network.
 
 mod config;
 
@@ -15,7 +15,7 @@ use kube::api::Api;
 use super::api::ApiAccess;
 use super::folder::Folder;
 use super::programs::{program, testbox};
-use super::{Machine, ProxyMode, default_network, images, multus, network, plane};
+use super::{Machine, ProxyMode, default_network, images, network, plane};
 use crate::control_plane::{Authority, Identity};
 use crate::dual::Dual;
 use crate::namespaces::Namespaces;
@@ -135,12 +135,8 @@ impl Node {
     fn install(&self, options: &super::Options) -> Result<()> {
         let network = default_network::configuration(options.cni, self.index);
         let (plugins, testbox) = (tools::cni_plugins()?, testbox()?);
-        let (multus, kubeconfig) = (tools::kubernetes("multus")?, self.kubeconfig(multus::USER));
         let index = self.index;
-        self.namespaces().run(|| {
-            default_network::install(&network, index, &plugins, &testbox)?;
-            multus::install(&multus, &kubeconfig, &network)
-        })
+        self.namespaces().run(|| default_network::install(&network, index, &plugins, &testbox))
     }
 
     fn kubeconfig(&self, user: &str) -> PathBuf {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::Machine;
 use super::api::{ADMIN, ApiAccess};
 use super::folder::Folder;
-use super::{Machine, multus};
 use crate::control_plane::{Authority, Durability, Identity, etcd, server};
 use crate::topology::addresses;
 use crate::{poll, tools};
@@ -32,7 +32,7 @@ pub(super) fn url() -> String {
 pub(super) fn start(fabric: &Machine, folder: &Folder, authority: &Authority) -> Result<()> {
     let server = url();
     authority.kubeconfig(&server, ADMIN, Some(ADMINISTRATORS))?;
-    for user in [CONTROLLER_MANAGER, SCHEDULER, KUBE_PROXY, multus::USER] {
+    for user in [CONTROLLER_MANAGER, SCHEDULER, KUBE_PROXY] {
         authority.kubeconfig(&server, user, None)?;
     }
     let program = tools::kubernetes("etcd")?.display().to_string();

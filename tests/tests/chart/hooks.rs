@@ -1,8 +1,9 @@
 //! Hooks: what a Job needs is there when it runs, and goes with it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use spiderpool_tests::control_plane::ControlPlane;
 
-use crate::render::{find, objects, title};
+use crate::render::{find, helm, objects, title};
 
 const HOOK: &str = "helm.sh/hook";
 const WEIGHT: &str = "helm.sh/hook-weight";
@@ -18,11 +19,18 @@ fn weight(object: &Value) -> i64 {
 
 #[test]
 fn accounts_and_rights_of_a_job_come_before_it() {
-    let objects = objects(&[]);
-    let jobs: Vec<&Value> = objects.iter().filter(|o| o["kind"] == "Job").collect();
-    assert_eq!(jobs.len(), 3);
+    for verb in [&[][..], &["--is-upgrade"]] {
+        let objects = objects(verb);
+        let jobs: Vec<&Value> = objects.iter().filter(|o| o["kind"] == "Job" || o["kind"] == "Pod").collect();
+        assert_eq!(jobs.len(), 3);
+        check_order(&objects, &jobs);
+    }
+}
+
+fn check_order(objects: &[Value], jobs: &[&Value]) {
     for job in jobs {
-        let account = job["spec"]["template"]["spec"]["serviceAccountName"].as_str().unwrap();
+        let pod = if job["kind"] == "Pod" { &job["spec"] } else { &job["spec"]["template"]["spec"] };
+        let account = pod["serviceAccountName"].as_str().unwrap();
         let event = annotation(job, HOOK).unwrap();
         let needed = objects.iter().filter(|o| {
             o["kind"] == "ServiceAccount" && o["metadata"]["name"] == account
@@ -69,13 +77,62 @@ fn every_job_has_a_deadline_below_helms() {
 /// Helm leaves definitions alone that are there, as after an uninstallation that kept addresses.
 #[test]
 fn an_installation_brings_kept_definitions_up_to_date() {
-    let first = |values: &[&str]| {
-        let objects = objects(values);
-        find(&objects, "Job", "spiderpool-init")["spec"]["template"]["spec"]["initContainers"][0]["args"][0]
-            .clone()
+    let pod = find(&objects(&[]), "Pod", "spiderpool-apply-crds").clone();
+    assert_eq!(
+        (annotation(&pod, HOOK), &pod["spec"]["containers"][0]["args"][0]),
+        (Some("pre-install"), &"apply-crds".into())
+    );
+    let job = find(&objects(&["--is-upgrade"]), "Job", "spiderpool-apply-crds").clone();
+    assert_eq!(annotation(&job, HOOK), Some("pre-upgrade"));
+}
+
+/// Helm creates it itself, so that it gets the API server's words; of a Job's or DaemonSet's pods it hears nothing.
+#[test]
+fn a_namespace_that_forbids_agents_refuses_the_first_object_of_an_installation() {
+    let plane = ControlPlane::shared();
+    let namespace = "baseline-by-label";
+    let label = "pod-security.kubernetes.io/enforce: baseline";
+    let manifest = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, labels: {{{label}}}}}\n---\n\
+         apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: spiderpool-apply-crds, namespace: {namespace}}}\n"
+    );
+    plane.apply(&manifest).unwrap();
+    let mut pod = find(&objects(&[]), "Pod", "spiderpool-apply-crds").clone();
+    pod["metadata"]["namespace"] = namespace.into();
+    let refused = plane.apply(&pod.to_string()).unwrap_err();
+    let refused = format!("{refused:#}");
+    assert!(refused.contains("violates PodSecurity") && refused.contains("hostNetwork"), "{refused}");
+}
+
+/// Helm knows the namespace's labels before it makes anything, if the namespace is there.
+#[test]
+fn what_the_cluster_does_not_allow_is_said_before_anything_is_made() {
+    let plane = ControlPlane::shared();
+    let kubeconfig = format!("--kubeconfig={}", plane.admin().display());
+    let render = |namespace: &str| {
+        let verb = ["template", "second", "--namespace", namespace];
+        helm(&verb, &["--dry-run=server", &kubeconfig]).map_err(|error| format!("{error:#}"))
     };
-    assert_eq!(first(&[]), "apply-crds");
-    assert_eq!(first(&["--is-upgrade"]), Value::Null, "the hook before the upgrade has done it");
+    let labelled = "apiVersion: v1\nkind: Namespace\nmetadata: {name: labelled-baseline, labels: {pod-security.kubernetes.io/enforce: baseline}}\n";
+    plane.apply(labelled).unwrap();
+    let refused = render("labelled-baseline").unwrap_err();
+    assert!(refused.contains("kubectl label --overwrite namespace labelled-baseline"), "{refused}");
+    let role = |namespace: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": "spiderpool-agent", "annotations": {
+                "meta.helm.sh/release-name": "first", "meta.helm.sh/release-namespace": namespace}},
+        })
+    };
+    plane.apply(&role("default").to_string()).unwrap();
+    let refused = render("second").unwrap_err();
+    assert!(refused.contains("in this cluster already, as release first in namespace default"), "{refused}");
+    plane.apply(&role("deleted-by-hand").to_string()).unwrap();
+    let refused = render("second").unwrap_err();
+    assert!(refused.contains("was not uninstalled before its namespace deleted-by-hand"), "{refused}");
+    plane.kubectl(&["delete", "clusterrole", "spiderpool-agent"]).unwrap();
+    // Without nodes and another release: nothing in the way.
+    render("second").unwrap();
 }
 
 /// A Job tolerates everything, so it may be put on a node that does not answer.

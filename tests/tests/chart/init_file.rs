@@ -16,7 +16,7 @@ fn every_setting_of_the_coordinator_is_a_field_of_its_spec() {
     assert_eq!(
         file["coordinator"],
         json!({"name": "default", "spec": {
-            "mode": "auto", "podCIDRType": "cluster", "tunePodRoutes": true, "hijackCIDR": ["169.254.0.0/16"],
+            "mode": "auto", "podCIDRType": "auto", "tunePodRoutes": true, "hijackCIDR": ["169.254.0.0/16"],
             "policyRoutes": [], "podDefaultRouteNIC": "", "podMACPrefix": "", "podRPFilter": 0,
             "txQueueLen": 1_000_000, "vethLinkAddress": "", "vethMTU": 1500, "dataplane": "ebpf",
             "ebpf": {"routeHints": "never"},

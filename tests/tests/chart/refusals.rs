@@ -11,9 +11,6 @@ fn refusal(values: &[&str]) -> String {
 }
 
 const NOT_SERVED: &[&str] = &[
-    "global.clusterDnsDomain=cluster.test",
-    "global.cniConfHostPath=/etc/cni",
-    "global.ciliumConfigMap=cilium/cilium-config",
     "ipam.enableStatefulSet=true",
     "ipam.enableKubevirtStaticIP=true",
     "ipam.enableIPConflictDetection=true",
@@ -23,13 +20,9 @@ const NOT_SERVED: &[&str] = &[
     "ipam.spiderSubnet.autoPool.enable=true",
     "ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs=true",
     "coordinator.mode=underlay",
-    "coordinator.podCIDRType=calico",
     "coordinator.dataplane=policy",
     "coordinator.vethLinkAddress=169.254.100.1",
     "coordinator.detectGateway=true",
-    "multus.enableMultusConfig=true",
-    "multus.multusCNI.install=true",
-    "plugins.installCNI=true",
     "plugins.installSriovCNI=true",
     "clusterDefaultPool.ipv4SubnetName=subnet",
     "clusterDefaultPool.ipv6SubnetName=subnet",
@@ -38,10 +31,7 @@ const NOT_SERVED: &[&str] = &[
     "spiderpoolAgent.prometheus.prometheusRule.install=true",
     "spiderpoolAgent.debug.gopsPort=5713",
     "spiderpoolController.debug.gopsPort=5713",
-    "spiderpoolController.webhookPort=5723",
-    "spiderpoolController.enableValidatingResourcesDeletedWebhook=true",
     "spiderpoolController.podResourceInject.enabled=true",
-    "spiderpoolController.tls.method=certmanager",
     "grafanaDashboard.install=true",
     "rdma.rdmaSharedDevicePlugin.install=true",
     "sriov.install=true",
@@ -82,6 +72,38 @@ fn options_below_a_switch_that_is_off_are_taken() {
     .unwrap();
 }
 
+/// Upstream's chart has these switches on. What is refused are later capabilities, and nothing harmless.
+#[test]
+fn of_upstreams_own_values_only_later_capabilities_are_refused() {
+    let message = refusal(&[
+        "--set=ipam.enableStatefulSet=true,ipam.enableKubevirtStaticIP=true,ipam.spiderSubnet.enable=true",
+        "--set=ipam.spiderSubnet.autoPool.enable=true,global.cniConfHostPath=/etc/cni/net.d",
+        "--set=multus.multusCNI.install=true,multus.multusCNI.uninstall=false,multus.multusCNI.log.logLevel=debug",
+        "--set=multus.multusCNI.image.registry=ghcr.io,multus.multusCNI.image.tag=v4.1.4",
+        "--set=multus.multusCNI.image.repository=k8snetworkplumbingwg/multus-cni",
+        "--set=multus.multusCNI.securityContext.privileged=true,plugins.installCNI=false",
+        "--set=plugins.installRdmaCNI=true,plugins.installOvsCNI=true,plugins.installSriovCNI=true",
+        "--set=plugins.installibSriovCNI=true,plugins.installIpoibCNI=true,plugins.installVlanCNI=true",
+        "--set=spiderpoolController.replicas=1,spiderpoolController.tls.auto.caExpiration=73000",
+    ]);
+    let mut refused: Vec<&str> =
+        message.lines().filter_map(|line| line.strip_prefix("  * ")?.split('=').next()).collect();
+    refused.sort_unstable();
+    let expected = [
+        "ipam.enableKubevirtStaticIP",
+        "ipam.enableStatefulSet",
+        "ipam.spiderSubnet.autoPool.enable",
+        "ipam.spiderSubnet.enable",
+        "plugins.installIpoibCNI",
+        "plugins.installOvsCNI",
+        "plugins.installRdmaCNI",
+        "plugins.installSriovCNI",
+        "plugins.installVlanCNI",
+        "plugins.installibSriovCNI",
+    ];
+    assert_eq!(refused, expected, "{message}");
+}
+
 /// A number of the command line is of another type than one of the values file.
 #[test]
 fn defaults_may_be_said_again() {
@@ -106,11 +128,23 @@ fn contradictions_are_explained() {
             "a family that ipam.enableIPv4 switches off",
         ),
         (vec!["--set=spiderpoolController.httpPort=5710"], "are both 5710"),
+        (vec!["--set=spiderpoolController.webhookPort=5720"], "are both 5720"),
+        (
+            vec!["--set=spiderpoolController.tls.method=certmanager"],
+            "needs spiderpoolController.tls.certmanager.issuerName",
+        ),
+        (
+            vec!["--set=spiderpoolController.tls.method=provided,spiderpoolController.tls.provided.tlsCa=c"],
+            "needs tlsCert, tlsKey and tlsCa",
+        ),
+        (vec!["--set=spiderpoolController.tls.auto.certExpiration=0"], "are days: at least 1"),
         (vec!["--set=global.ipamUNIXSocketHostPath=/var/run/a.sock"], "a folder of its own"),
         (vec!["--set=global.ipamUNIXSocketHostPath=/var/log/a.sock"], "a folder of its own"),
         (vec!["--set=global.ipamUNIXSocketHostPath=/spidernet/a.sock"], "two folders below /"),
         (vec!["--set=spiderpoolAgent.name=a,spiderpoolController.name=a"], "must differ from each other"),
         (vec!["--set=global.cniBinHostPath=opt"], "must be an absolute path"),
+        (vec!["--set=global.cniConfHostPath=etc"], "must be an absolute path"),
+        (vec!["--set=multus.multusCNI.name=spiderpool-agent"], "must differ from each other"),
         (
             vec![
                 "--set=spiderpoolAgent.extraEnv[0].name=SPIDERPOOL_LOG_LEVEL",
@@ -133,9 +167,12 @@ fn slips_are_found_by_the_schema_and_shown_by_path() {
         ("coordinator.mode=overley", vec!["/coordinator/mode", "overlay"]),
         ("coordinator.ebpf.maps.nics=70000", vec!["/coordinator/ebpf/maps/nics", "65,535"]),
         ("spiderpoolAgent.httpPort=0", vec!["/spiderpoolAgent/httpPort"]),
+        ("global.ciliumConfigMap=cilium-config", vec!["/global/ciliumConfigMap"]),
+        ("coordinator.podCIDRType=flannel", vec!["/coordinator/podCIDRType"]),
         ("spiderpolAgent.name=x", vec!["spiderpolAgent"]),
         ("global.imageRegistyOverride=x", vec!["/global", "imageRegistyOverride"]),
         ("multus.multusCNI.instal=true", vec!["/multus/multusCNI", "instal"]),
+        ("multus.multusCNI.log.logLevel=loud", vec!["/multus/multusCNI/log/logLevel", "verbose"]),
         ("plugins.installCni=true", vec!["/plugins", "installCni"]),
         ("rdma.sharedDevicePlugin.install=true", vec!["/rdma", "sharedDevicePlugin"]),
         ("spiderpoolController.tls.methd=auto", vec!["/spiderpoolController/tls", "methd"]),

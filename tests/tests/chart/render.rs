@@ -56,7 +56,8 @@ pub(crate) fn pods(objects: &[Value]) -> Vec<(String, Value)> {
     let inner = objects.iter().filter_map(|o| o["data"]["clean-node.yaml"].as_str()).flat_map(parse);
     let all = objects.iter().cloned().chain(inner);
     all.filter_map(|o| {
-        let pod = o["spec"]["template"]["spec"].clone();
+        let pod = if o["kind"] == "Pod" { &o["spec"] } else { &o["spec"]["template"]["spec"] };
+        let pod = pod.clone();
         pod.is_object().then(|| (title(&o), pod))
     })
     .collect()

@@ -18,13 +18,20 @@ fn roles(objects: &[Value]) -> impl Iterator<Item = &Value> {
 }
 
 #[test]
-fn no_role_has_a_wildcard_or_reads_secrets() {
+fn no_role_has_a_wildcard_or_reads_others_secrets() {
     let objects = objects(&[]);
     assert!(roles(&objects).count() > 4);
     for role in roles(&objects) {
         for rule in role["rules"].as_array().unwrap() {
             let text = rule.to_string();
-            assert!(!text.contains('*') && !text.contains("secrets"), "{}: {text}", title(role));
+            assert!(!text.contains('*'), "{}: {text}", title(role));
+            // The webhooks' certificate alone, and by those who serve it. Who may create Secrets and read one of a name gets
+            // the token of any service account.
+            if text.contains("secrets") {
+                assert_eq!(title(role), "Role spiderpool-controller");
+                assert_eq!(rule["resourceNames"], json!(["spiderpool-controller-server-certs"]));
+                assert_eq!(rule["verbs"], json!(["get", "list", "watch", "update"]));
+            }
             for verb in rule["verbs"].as_array().unwrap() {
                 let known =
                     ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
@@ -32,6 +39,17 @@ fn no_role_has_a_wildcard_or_reads_secrets() {
             }
         }
     }
+}
+
+#[test]
+fn a_certificate_of_others_is_not_written() {
+    let objects = objects(&[
+        "--set=spiderpoolController.tls.method=certmanager,spiderpoolController.tls.certmanager.issuerName=ca",
+    ]);
+    let role = find(&objects, "Role", "spiderpool-controller");
+    let rules = role["rules"].as_array().unwrap();
+    let secrets = rules.iter().find(|rule| rule.to_string().contains("secrets")).unwrap();
+    assert_eq!(secrets["verbs"], json!(["get", "list", "watch"]));
 }
 
 #[test]
@@ -99,6 +117,42 @@ fn controllers_have_the_rights_that_the_tests_give_them() {
     let namespaced = [("Role", "spiderpool-controller"), ("Role", "spiderpool-controller-cidrs")];
     let rendered = granted(&objects(&[]), &[&[cluster_role][..], &namespaced].concat());
     assert_eq!(rendered, tested);
+}
+
+/// Of other projects' objects, and of a directory of the node, no more than the coordinator needs.
+#[test]
+fn rights_for_cidrs_go_with_the_coordinator_and_follow_ciliums_config_map() {
+    let texts = |objects: &[Value]| roles(objects).map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let off = texts(&objects(&["--set=coordinator.enabled=false"]));
+    for word in ["ippools\"]", "ciliumpodippools", "servicecidrs", "kubeadm-config", "cilium-config"] {
+        assert!(!off.contains(word), "{word}");
+    }
+    let elsewhere = objects(&["--set=global.ciliumConfigMap=cilium/settings"]);
+    let of_maps = roles(&elsewhere).filter(|role| role["metadata"]["name"] == "spiderpool-controller-cidrs");
+    let maps: BTreeSet<_> = of_maps
+        .map(|role| format!("{} {}", role["metadata"]["namespace"], role["rules"][0]["resourceNames"]))
+        .collect();
+    let expected = [r#""cilium" ["settings"]"#, r#""kube-system" ["kubeadm-config"]"#];
+    assert_eq!(maps, expected.map(str::to_owned).into());
+    let bindings = elsewhere.iter().filter(|o| o["kind"] == "RoleBinding");
+    assert_eq!(bindings.filter(|o| o["roleRef"]["name"] == "spiderpool-controller-cidrs").count(), 2);
+}
+
+#[test]
+fn the_controller_sees_its_nodes_cni_configuration_only_to_detect_the_network() {
+    let mount = |values: &[&str]| {
+        let pods = pods(&objects(values));
+        let mut containers = pods.iter().flat_map(|(_, pod)| containers(pod));
+        let controller = containers.find(|c| c["name"] == "controller").unwrap();
+        let mounts = controller["volumeMounts"].as_array().unwrap().clone();
+        mounts.into_iter().find(|mount| mount["name"] == "cni-conf")
+    };
+    let path = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
+    let mounted = mount(&[&format!("--set=global.cniConfHostPath={path}")]).unwrap();
+    assert_eq!((&mounted["mountPath"], &mounted["readOnly"]), (&json!(path), &json!(true)));
+    for value in ["coordinator.podCIDRType=calico", "coordinator.enabled=false"] {
+        assert_eq!(mount(&[&format!("--set={value}")]), None, "{value}");
+    }
 }
 
 fn product(resources: &Value, verbs: &Value) -> Vec<(String, String)> {

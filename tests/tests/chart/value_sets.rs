@@ -29,7 +29,7 @@ const DRESSED: &[&str] = &[
     "--set=spiderpoolController.extraVolumes[0].name=w,spiderpoolController.extraVolumes[0].emptyDir.medium=Memory",
     "--set=spiderpoolController.extraVolumeMounts[0].name=w,spiderpoolController.extraVolumeMounts[0].mountPath=/w",
     "--set=spiderpoolController.replicas=3,spiderpoolController.podDisruptionBudget.enabled=true",
-    "--set=spiderpoolController.image.imagePullSecrets={one},spiderpoolInit.image.imagePullSecrets={one}",
+    "--set=spiderpoolController.image.imagePullSecrets[0].name=one,spiderpoolInit.image.imagePullSecrets={one}",
     "--set=spiderpoolInit.extraEnv[0].name=RUST_LOG,spiderpoolInit.extraEnv[0].value=debug",
 ];
 
@@ -37,6 +37,12 @@ const METRICS: &[&str] = &[
     "--set=spiderpoolAgent.prometheus.enabled=true,spiderpoolAgent.prometheus.serviceMonitor.install=true",
     "--set=spiderpoolController.prometheus.enabled=true,spiderpoolController.prometheus.serviceMonitor.install=true",
     "--set=spiderpoolController.prometheus.serviceMonitor.labels.release=prometheus",
+];
+
+const PROVIDED: &[&str] = &[
+    "--set=spiderpoolController.tls.method=provided,spiderpoolController.tls.provided.tlsCert=Yw==",
+    "--set=spiderpoolController.tls.provided.tlsKey=aw==,spiderpoolController.tls.provided.tlsCa=-----BEGIN",
+    "--set=global.clusterDnsDomain=cluster.test,spiderpoolController.webhookPort=5723",
 ];
 
 const SETS: &[(&str, &[&str])] = &[
@@ -55,6 +61,20 @@ const SETS: &[(&str, &[&str])] = &[
         ],
     ),
     ("no coordinator", &["--set=coordinator.enabled=false"]),
+    ("a certificate that is given", PROVIDED),
+    (
+        "pools with addresses in use stay",
+        &["--set=spiderpoolController.enableValidatingResourcesDeletedWebhook=true"],
+    ),
+    ("a Multus of one's own", &["--set=multus.multusCNI.install=false"]),
+    (
+        "Multus that stays, and the reference plugins",
+        &[
+            "--set=multus.multusCNI.uninstall=false,plugins.installCNI=true,multus.multusCNI.name=m",
+            "--set=multus.multusCNI.image.imagePullSecrets={one},plugins.image.imagePullSecrets[0].name=two",
+            "--set=global.cniConfHostPath=/var/lib/rancher/k3s/agent/etc/cni/net.d",
+        ],
+    ),
     ("no clean-up", &["--set=spiderpoolController.cleanup.enable=false"]),
     (
         "a cluster of another shape",
@@ -92,7 +112,11 @@ fn lint_has_nothing_to_say() {
 #[test]
 fn the_api_server_takes_what_every_value_set_renders_to() {
     let plane = ControlPlane::shared();
-    let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n");
+    // Of a pod the account must be there.
+    let namespace = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n---\n\
+         apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: spiderpool-apply-crds, namespace: {NAMESPACE}}}\n"
+    );
     plane.apply(&format!("{namespace}---{MONITORS}")).unwrap();
     plane
         .kubectl(&["wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com"])
@@ -114,10 +138,9 @@ fn the_same_values_render_to_the_same_text() {
 
 #[test]
 fn images_are_those_that_the_image_verb_makes() {
-    let expected: BTreeSet<String> = ["spiderpool-agent", "spiderpool-controller"]
-        .map(|name| format!("{}/{name}:{}", images::REPOSITORY, images::TAG))
-        .into();
-    let pods = pods(&objects(&[]));
+    let expected: BTreeSet<String> =
+        images::NAMES.map(|name| format!("{}/{name}:{}", images::REPOSITORY, images::TAG)).into();
+    let pods = pods(&objects(&["--set=plugins.installCNI=true"]));
     let used: BTreeSet<String> = pods
         .iter()
         .flat_map(|(_, pod)| containers(pod))
@@ -137,6 +160,84 @@ fn common_labels_and_annotations_are_on_every_object() {
             title(&object)
         );
         assert_eq!(labels["app.kubernetes.io/name"], "renamed");
+        let pod = &object["spec"]["template"]["metadata"];
+        if pod.is_object() {
+            let found = (&pod["labels"]["team"], &pod["annotations"]["of"]);
+            assert_eq!(found, (&"net".into(), &"spiderpool".into()), "pods of {}", title(&object));
+        }
+    }
+}
+
+/// A ResourceQuota of the namespace refuses pods without.
+#[test]
+fn every_container_has_requests_and_limits() {
+    for verb in [&["--set=plugins.installCNI=true"][..], &["--is-upgrade"]] {
+        for (owner, pod) in pods(&objects(verb)) {
+            for container in containers(&pod) {
+                for kind in ["requests", "limits"] {
+                    for what in ["cpu", "memory"] {
+                        let found = &container["resources"][kind][what];
+                        assert!(found.is_string(), "{owner} {}: {kind}.{what} is {found}", container["name"]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn pull_secrets_are_names_or_objects_and_the_agents_are_those_of_all_its_images() {
+    let objects = objects(&[
+        "--set=spiderpoolAgent.image.imagePullSecrets={one},multus.multusCNI.image.imagePullSecrets[0].name=two",
+        "--set=plugins.installCNI=true,plugins.image.imagePullSecrets={one,three}",
+    ]);
+    let pod = &find(&objects, "DaemonSet", "spiderpool-agent")["spec"]["template"]["spec"];
+    let expected = serde_json::json!([{"name": "one"}, {"name": "two"}, {"name": "three"}]);
+    assert_eq!(pod["imagePullSecrets"], expected);
+}
+
+/// Two replicas, of which none stays on a dead node.
+#[test]
+fn the_controller_leaves_a_dead_node_after_ten_seconds() {
+    let objects = objects(&[]);
+    let deployment = find(&objects, "Deployment", "spiderpool-controller");
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    let pod = &deployment["spec"]["template"]["spec"];
+    for (at, key) in ["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"].iter().enumerate() {
+        assert_eq!(
+            (&pod["tolerations"][at]["key"], &pod["tolerations"][at]["tolerationSeconds"]),
+            (&(*key).into(), &10.into())
+        );
+    }
+    assert!(pod["affinity"]["podAntiAffinity"].is_object());
+}
+
+#[test]
+fn multus_has_an_account_of_its_own_that_reads_networks_and_pods() {
+    let rendered = objects(&[]);
+    let role = find(&rendered, "ClusterRole", "spiderpool-multus");
+    let rules = role["rules"].to_string();
+    assert!(!rules.contains("list") && !rules.contains("delete"), "{rules}");
+    assert_eq!(role["metadata"]["annotations"], serde_json::Value::Null);
+    let keeps = objects(&["--set=multus.multusCNI.uninstall=false"]);
+    for kind in ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"] {
+        let object = find(&keeps, kind, "spiderpool-multus");
+        assert_eq!(object["metadata"]["annotations"]["helm.sh/resource-policy"], "keep", "{kind}");
+    }
+    let without = template(&["--set=multus.multusCNI.install=false"]).unwrap();
+    assert!(!without.contains("install_multus") && !without.contains("serviceaccounts/token"));
+}
+
+/// Its own kind is no part of Kubernetes: rendered only.
+#[test]
+fn openshift_gets_what_lets_agents_run() {
+    let objects = objects(&["--set=openshift.enabled=true"]);
+    let object = find(&objects, "SecurityContextConstraints", "spiderpool-agent-scc");
+    let users = object["users"].to_string();
+    let pods = pods(&objects);
+    for (owner, pod) in pods.iter().filter(|(owner, _)| !owner.ends_with("spiderpool-clean-node")) {
+        let account = format!("{NAMESPACE}:{}", pod["serviceAccountName"].as_str().unwrap());
+        assert!(users.contains(&account), "{owner}: {account} is not in {users}");
     }
 }
 

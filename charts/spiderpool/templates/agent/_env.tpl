@@ -12,12 +12,23 @@
   "SPIDERPOOL_METRIC_HTTP_PORT" ($agent.prometheus.port | int)
   "SPIDERPOOL_STATE_DIR" (dir .Values.global.ipamUNIXSocketHostPath)
   "SPIDERPOOL_CNI_BIN_DIR" .Values.global.cniBinHostPath
+  "SPIDERPOOL_CNI_CONF_DIR" .Values.global.cniConfHostPath
   "SPIDERPOOL_RAISE_MEMLOCK" $agent.raiseMemlock
   "SPIDERPOOL_BPF_NICS" ($maps.nics | int)
   "SPIDERPOOL_BPF_CIDRS" ($maps.cidrs | int)
   "SPIDERPOOL_BPF_ARRIVALS" ($maps.arrivals | int)
   "SPIDERPOOL_BPF_NAT" ($maps.nat | int)
 ) }}
+{{- with .Values.multus.multusCNI }}
+{{- if .install }}
+{{- include "spiderpool.env.values" (dict
+  "SPIDERPOOL_MULTUS_SERVICE_ACCOUNT" .name
+  "SPIDERPOOL_MULTUS_LOG_LEVEL" .log.logLevel
+  "SPIDERPOOL_MULTUS_LOG_FILE" .log.logFile
+  "SPIDERPOOL_MULTUS_TOKEN_SECONDS" (ternary 86400 31536000 .uninstall)
+) }}
+{{- end }}
+{{- end }}
 {{- with .Values.multus.multusCNI.defaultCniCRName }}
 - name: MULTUS_CLUSTER_NETWORK
   value: {{ printf "%s/%s" $.Release.Namespace . | quote }}

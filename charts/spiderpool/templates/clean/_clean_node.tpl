@@ -2,6 +2,7 @@
 {{- define "spiderpool.cleanNode" -}}
 {{- $agent := .Values.spiderpoolAgent -}}
 {{- $global := .Values.global -}}
+{{- $multus := and .Values.multus.multusCNI.install .Values.multus.multusCNI.uninstall -}}
 {{- $socketFolder := dir $global.ipamUNIXSocketHostPath -}}
 {{- $component := dict "root" $ "component" "spiderpool-clean-node" -}}
 {{- $image := include "spiderpool.container.image" (dict "root" $ "image" $agent.image) -}}
@@ -15,8 +16,7 @@ spec:
       {{- include "spiderpool.selector" $component | nindent 6 }}
   template:
     metadata:
-      labels:
-        {{- include "spiderpool.labels" $component | nindent 8 }}
+      {{- include "spiderpool.podMetadata" $component | nindent 6 }}
     spec:
       {{- with include "spiderpool.pullSecrets" $agent.image }}
       {{- . | nindent 6 }}
@@ -47,6 +47,11 @@ spec:
             - --host=/host
             - {{ printf "--cni-bin=%s" $global.cniBinHostPath | quote }}
             - {{ printf "--state-dir=%s" $socketFolder | quote }}
+            {{- if $multus }}
+            - {{ printf "--multus=%s" $global.cniConfHostPath | quote }}
+            {{- end }}
+          resources:
+            {{- toYaml $agent.initResources | nindent 12 }}
           env:
             {{- include "spiderpool.env.field" (dict "name" "SPIDERPOOL_NODE_NAME" "path" "spec.nodeName") | nindent 12 }}
           securityContext:
@@ -54,6 +59,9 @@ spec:
           volumeMounts:
             - {name: config, mountPath: /tmp/spiderpool/config-map, readOnly: true}
             - {name: cni-bin, mountPath: {{ printf "/host%s" $global.cniBinHostPath | quote }}}
+            {{- if $multus }}
+            - {name: cni-conf, mountPath: {{ printf "/host%s" $global.cniConfHostPath | quote }}}
+            {{- end }}
             # The folders above, because the folders themselves go.
             - {name: socket, mountPath: {{ printf "/host%s" (dir $socketFolder) | quote }}}
             - {name: logs, mountPath: /host/var/log}
@@ -64,6 +72,8 @@ spec:
           {{- $image | nindent 10 }}
           command: [{{ $agent.binName | quote }}]
           args: [wait]
+          resources:
+            {{- toYaml $agent.initResources | nindent 12 }}
           securityContext:
             {{- include "spiderpool.securityContext.unprivileged" dict | nindent 12 }}
       volumes:
@@ -71,6 +81,10 @@ spec:
           configMap: {name: {{ $global.configName | quote }}}
         - name: cni-bin
           hostPath: {path: {{ $global.cniBinHostPath | quote }}, type: DirectoryOrCreate}
+        {{- if $multus }}
+        - name: cni-conf
+          hostPath: {path: {{ $global.cniConfHostPath | quote }}, type: DirectoryOrCreate}
+        {{- end }}
         - name: socket
           hostPath: {path: {{ dir $socketFolder | quote }}, type: Directory}
         - name: logs

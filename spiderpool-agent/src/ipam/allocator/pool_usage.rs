@@ -16,8 +16,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const COLLISION: Duration = Duration::from_secs(30);
 /// An address that was released this short a while ago is picked last.
 const COOLING: Duration = Duration::from_secs(10);
-/// An exact list is not replaced by what the leader has written, nor asked for again, within this time. Collisions tell of
-/// what was taken since.
+/// A list is not replaced by what the leader has written, nor asked for again, within this time. Collisions tell of what
+/// was taken since.
 const EXACT: Duration = Duration::from_secs(1);
 /// A pool that was found exhausted is not asked for again within this time.
 const EXHAUSTED: Duration = Duration::from_secs(5);
@@ -28,7 +28,13 @@ pub(super) struct PoolUsage {
     used: IpSet,
     listed: Option<Instant>,
     wrong: bool,
+    /// Whether the leader had written anything.
+    written: bool,
+    /// When the last list from the API server's cache began.
+    cached: Option<Instant>,
     collided: BTreeMap<IpAddr, (Instant, Listing)>,
+    /// What collided and was not in a list since, by when that began.
+    unlisted: BTreeMap<IpAddr, Instant>,
     picked: BTreeSet<IpAddr>,
     released: BTreeMap<IpAddr, Instant>,
     /// Until when it counts that an exact list left none of these.
@@ -44,7 +50,10 @@ impl PoolUsage {
             used: IpSet::empty(family),
             listed: None,
             wrong: false,
+            written: false,
+            cached: None,
             collided: BTreeMap::new(),
+            unlisted: BTreeMap::new(),
             picked: BTreeSet::new(),
             released: BTreeMap::new(),
             exhausted: None,
@@ -57,14 +66,28 @@ impl PoolUsage {
         self.listed.is_none_or(|listed| self.wrong && now.duration_since(listed) >= FRESH)
     }
 
+    /// Whether the leader had written anything when it was last read.
+    pub(super) fn is_written(&self) -> bool {
+        self.written
+    }
+
     /// What the leader has written, read at `begun`: as of an unknown time before, so it contradicts no collision.
-    /// `None` if it has written nothing: then what an exact list said a short while ago is the best there is.
+    /// `None` if it has written nothing: then what a list said a short while ago is the best there is.
     pub(super) fn update(&mut self, written: Option<IpSet>, begun: Instant) {
-        let listed = self.was_exact_within(COLLISION, begun);
+        self.written = written.is_some();
+        let listed = self.was_listed_within(COLLISION, begun);
         if written.is_some() || !listed {
             self.used = written.unwrap_or_else(|| IpSet::empty(self.used.family()));
         }
         self.listed = Some(begun);
+        self.wrong = false;
+    }
+
+    /// These were in use as the API server's cache had it at `begun`: it contradicts no collision either.
+    pub(super) fn update_from_cache(&mut self, used: IpSet, begun: Instant) {
+        self.used = used;
+        self.listed = Some(begun);
+        self.cached = Some(begun);
         self.wrong = false;
     }
 
@@ -75,12 +98,31 @@ impl PoolUsage {
         self.exact = Some((begun, Ok(())));
         self.wrong = false;
         // What lists do not show is no less taken.
-        self.collided.retain(|_, (since, listing)| *since >= begun || *listing == Listing::Hidden);
+        let is_known = |(since, listing): &(Instant, Listing)| *since >= begun || *listing == Listing::Hidden;
+        let unlisted = self.collided.iter().filter(|(ip, seen)| !is_known(seen) && !self.used.contains(**ip));
+        self.unlisted.extend(unlisted.map(|(ip, _)| (*ip, begun)));
+        self.collided.retain(|_, seen| is_known(seen));
+    }
+
+    /// Whether the address was somebody else's a short while ago, and an exact list since has not shown it: it was freed,
+    /// or lists of the pool do not show it.
+    pub(super) fn is_unlisted(&self, ip: IpAddr, now: Instant) -> bool {
+        self.unlisted.get(&ip).is_some_and(|since| now.saturating_duration_since(*since) < COLLISION)
     }
 
     /// Whether an exact list was read a moment ago.
     pub(super) fn is_exact(&self, now: Instant) -> bool {
         self.was_exact_within(EXACT, now)
+    }
+
+    /// Whether a list, exact or not, was read a moment ago.
+    pub(super) fn is_listed(&self, now: Instant) -> bool {
+        self.was_listed_within(EXACT, now)
+    }
+
+    fn was_listed_within(&self, time: Duration, now: Instant) -> bool {
+        let cached = self.cached.is_some_and(|begun| now.saturating_duration_since(begun) < time);
+        cached || self.was_exact_within(time, now)
     }
 
     fn was_exact_within(&self, time: Duration, now: Instant) -> bool {
@@ -91,6 +133,7 @@ impl PoolUsage {
     /// says what becomes of it.
     pub(super) fn pick(&mut self, usable: &IpSet, own: &[IpAddr], seed: u64, now: Instant) -> Option<IpAddr> {
         self.collided.retain(|_, (since, _)| now.duration_since(*since) < COLLISION);
+        self.unlisted.retain(|_, since| now.saturating_duration_since(*since) < COLLISION);
         self.released.retain(|_, since| now.duration_since(*since) < COOLING);
         let family = usable.family();
         let known = set(family, self.collided.keys().chain(&self.picked).chain(own));
@@ -249,6 +292,19 @@ mod tests {
         assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), Some(ip(2)));
         assert_eq!(usage.pick(&usable(2), &[], 0, now + FRESH), None);
         assert_eq!(usage.pick(&usable(2), &[], 0, now + COLLISION), Some(ip(1)));
+    }
+
+    /// Otherwise a free address, in truth somebody else's, would be picked again and again.
+    #[test]
+    fn what_a_list_does_not_show_is_looked_at_when_it_collides_again() {
+        let (mut usage, now) = new();
+        for last in [1, 2] {
+            usage.mark_collision(ip(last), Listing::Shown, now);
+        }
+        assert!(!usage.is_unlisted(ip(1), now));
+        usage.update_exactly(set(Family::V4, &[ip(2)]), now + FRESH);
+        assert!(usage.is_unlisted(ip(1), now + FRESH) && !usage.is_unlisted(ip(2), now + FRESH));
+        assert!(!usage.is_unlisted(ip(1), now + FRESH + COLLISION));
     }
 
     #[test]

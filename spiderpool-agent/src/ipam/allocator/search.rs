@@ -13,12 +13,14 @@ use tracing::{debug, warn};
 
 use super::holdings::HoldingIndex;
 use super::pool_usage::PoolUsage;
-use super::store::{AddressStore, Listing};
+use super::store::{AddressStore, Freshness, Listing};
 use crate::ipam::keyed_mutex::KeyedMutex;
 use crate::watches::Shared;
 
-/// After so many addresses that somebody else had, in one ADD, an exact list is read.
-const COLLISIONS_IN_A_ROW: u32 = 4;
+/// After so many addresses that somebody else had, in one ADD, a list is read where the leader has written nothing.
+const LIST_AFTER: u32 = 2;
+/// After so many of them an exact list is read.
+const EXACT_LIST_AFTER: u32 = 4;
 
 /// Finds addresses that seem free, and records what became of them.
 pub(super) struct FreeAddresses {
@@ -49,18 +51,11 @@ impl FreeAddresses {
             return Ok(self.pick(pool, usable, seed));
         }
         let asked = Instant::now();
-        if attempt > 0 && attempt.is_multiple_of(COLLISIONS_IN_A_ROW) {
+        if self.with(pool, |usage| wants_exact_list(usage, attempt, asked)) {
             // Callers that wait together share one.
-            if !self.with(pool, |usage| usage.is_exact(asked)) {
-                self.list_since(asked, pool, usable).await?;
-            }
-        } else if self.with(pool, |usage| usage.is_stale(Instant::now())) {
-            let _lock = self.lists.lock(pool.name.clone()).await;
-            if self.with(pool, |usage| usage.is_stale(Instant::now()))
-                && let Err(error) = self.renew(pool).await
-            {
-                warn!(pool = %pool.name, %error, "usage of the pool cannot be read, picking without");
-            }
+            self.list_since(asked, pool, usable).await?;
+        } else {
+            self.renew(pool, attempt).await;
         }
         if let Some(ip) = self.pick(pool, usable, seed) {
             return Ok(Some(ip));
@@ -95,7 +90,26 @@ impl FreeAddresses {
         self.with(pool, |usage| usage.pick(usable, &own, seed, Instant::now()))
     }
 
-    async fn renew(&self, pool: &Pool) -> Result<(), ApiFailure> {
+    /// Reads what the leader has written, or lists if it has written nothing and picks collide. Failing is no reason not
+    /// to pick.
+    async fn renew(&self, pool: &Pool, attempt: u32) {
+        if !self.with(pool, |usage| wants_renewal(usage, attempt)) {
+            return;
+        }
+        let _lock = self.lists.lock(pool.name.clone()).await;
+        let read = if self.with(pool, |usage| wants_list(usage, attempt)) {
+            self.list_cached(pool).await
+        } else if self.with(pool, |usage| usage.is_stale(Instant::now())) {
+            self.read_written(pool).await
+        } else {
+            return;
+        };
+        if let Err(error) = read {
+            warn!(pool = %pool.name, %error, "usage of the pool cannot be read, picking without");
+        }
+    }
+
+    async fn read_written(&self, pool: &Pool) -> Result<(), ApiFailure> {
         let begun = Instant::now();
         let written = self.store.usage(&pool.name, pool.family()).await?;
         debug!(pool = %pool.name, in_use = ?written.as_ref().map(IpSet::len), "usage of the pool read");
@@ -103,9 +117,17 @@ impl FreeAddresses {
         Ok(())
     }
 
+    async fn list_cached(&self, pool: &Pool) -> Result<(), ApiFailure> {
+        let begun = Instant::now();
+        let in_use = self.store.of_pool(&pool.name, pool.family(), Freshness::Cached).await?;
+        debug!(pool = %pool.name, in_use = in_use.len(), "addresses of the pool listed from the API server's cache");
+        self.with(pool, |usage| usage.update_from_cache(in_use, begun));
+        Ok(())
+    }
+
     async fn list(&self, pool: &Pool) -> Result<(), ApiFailure> {
         let begun = Instant::now();
-        let in_use = self.store.of_pool(&pool.name, pool.family()).await?;
+        let in_use = self.store.of_pool(&pool.name, pool.family(), Freshness::Exact).await?;
         debug!(pool = %pool.name, in_use = in_use.len(), "addresses of the pool listed");
         self.with(pool, |usage| usage.update_exactly(in_use, begun));
         Ok(())
@@ -124,6 +146,12 @@ impl FreeAddresses {
     /// The address is somebody else's.
     pub(super) fn collided(&self, pool: &PoolName, ip: IpAddr, listing: Listing) {
         self.if_known(pool, |usage| usage.mark_collision(ip, listing, Instant::now()));
+    }
+
+    /// Whether the address was somebody else's a short while ago, and a list since has not shown it.
+    pub(super) fn is_unlisted(&self, pool: &PoolName, ip: IpAddr) -> bool {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.get(pool).is_some_and(|usage| usage.is_unlisted(ip, Instant::now()))
     }
 
     /// The address was not taken after all.
@@ -146,6 +174,22 @@ impl FreeAddresses {
             change(usage);
         }
     }
+}
+
+/// Whether only an exact list helps: what the leader has written, or the API server's cache lists, may be long out of
+/// date.
+fn wants_exact_list(usage: &PoolUsage, attempt: u32, now: Instant) -> bool {
+    let is_recent = if attempt == EXACT_LIST_AFTER { usage.is_listed(now) } else { usage.is_exact(now) };
+    attempt > 0 && attempt.is_multiple_of(EXACT_LIST_AFTER) && !is_recent
+}
+
+/// Whether a list from the API server's cache would help.
+fn wants_list(usage: &PoolUsage, attempt: u32) -> bool {
+    attempt >= LIST_AFTER && !usage.is_written() && !usage.is_listed(Instant::now())
+}
+
+fn wants_renewal(usage: &PoolUsage, attempt: u32) -> bool {
+    usage.is_stale(Instant::now()) || wants_list(usage, attempt)
 }
 
 /// The pool gave nothing because of the API server.

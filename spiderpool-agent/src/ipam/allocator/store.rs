@@ -75,6 +75,24 @@ pub(super) enum Listing {
     Hidden,
 }
 
+/// When the object is looked at that has the name which was to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Where it may be ours: an earlier request went without an answer.
+    IfItMayBeOurs,
+    /// Always.
+    Always,
+}
+
+/// How recent a list has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// As of now.
+    Exact,
+    /// As the API server remembers it (resourceVersion 0): it costs etcd nothing.
+    Cached,
+}
+
 /// The objects, through the API server.
 #[derive(Clone)]
 pub(super) struct AddressStore {
@@ -94,6 +112,7 @@ impl AddressStore {
     pub(super) async fn create(
         &self,
         wanted: &Holding,
+        look: Look,
         abandoned: &CancellationToken,
     ) -> Result<Creation, ApiFailure> {
         let name = object_name(wanted.ip());
@@ -105,6 +124,10 @@ impl AddressStore {
             let failure = match self.kube.write_unless_abandoned(abandoned, create).await {
                 Ok(created) => return Ok(Creation::of(&created)),
                 Err(failure) if failure.is_already_exists() => {
+                    // What an earlier agent has created for this node is known since the start.
+                    if certain && look == Look::IfItMayBeOurs {
+                        return Ok(Creation::Theirs(Listing::Shown));
+                    }
                     match self.kube.read(self.api.get_opt(&name)).await {
                         Ok(Some(found)) => return Ok(Creation::of_existing(&found, wanted)),
                         // Freed between the two requests. Whoever looks next may take it.
@@ -214,9 +237,18 @@ impl AddressStore {
         Ok(objects.filter(|object| object.holding.node.as_ref() == Some(node)).collect())
     }
 
-    /// The addresses of a pool that are in use, as of now: the API server scans all addresses for it.
-    pub(super) async fn of_pool(&self, pool: &PoolName, family: Family) -> Result<IpSet, ApiFailure> {
-        let names = self.kube.read(self.names(&of_pool(pool))).await?;
+    /// The addresses of a pool that are in use: the API server scans all addresses for it.
+    pub(super) async fn of_pool(
+        &self,
+        pool: &PoolName,
+        family: Family,
+        freshness: Freshness,
+    ) -> Result<IpSet, ApiFailure> {
+        let parameters = match freshness {
+            Freshness::Exact => of_pool(pool),
+            Freshness::Cached => of_pool(pool).match_any(),
+        };
+        let names = self.kube.read(self.names(&parameters)).await?;
         let addresses = names.items.iter().filter_map(|item| parse_object_name(&item.metadata.name).ok());
         Ok(IpSet::from_ranges(family, addresses.map(IpRange::single)))
     }

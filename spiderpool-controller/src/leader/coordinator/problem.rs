@@ -1,50 +1,130 @@
-//! Why the status of the coordinator is incomplete.
+//! Why the status of the coordinator is incomplete, and what there is to say of one that is complete.
 
-use spiderpool_core::Unsupported;
+use kube::runtime::events::EventType;
 use thiserror::Error;
 
-use super::kubeadm::KubeadmError;
+use super::cidrs::InvalidCidr;
 
-const CONFIG_MAP: &str = "ConfigMap kube-system/kubeadm-config";
+const BY_HAND: &str = "set spec.podCIDRType to none and list the pod CIDRs in spec.hijackCIDR";
 
 /// Why pod CIDRs or Service CIDRs are unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(super) enum StatusProblem {
-    /// `spec.podCIDRType` names a source that is not read yet.
-    #[error(transparent)]
-    PodCidrType(#[from] Unsupported),
-    /// `spec.podCIDRType` is cluster, and kubeadm's ConfigMap does not name them.
+    /// Nothing that belongs to the cluster itself names pod CIDRs.
+    #[error("the cluster's pod CIDRs are unknown: {}; {BY_HAND}", .looked.join(", "))]
+    Cluster {
+        /// Where they were looked for, and what was found there.
+        looked: Vec<String>,
+    },
+    /// Calico has no pool from which a pod gets addresses.
     #[error(
-        "podCIDRType cluster: {CONFIG_MAP} {0}: set spec.podCIDRType to none and list the pod CIDRs in spec.hijackCIDR"
+        "Calico's pod CIDRs are unknown: {found}; create an IPPool, or {BY_HAND} (also where Calico keeps its data in an \
+         etcd of its own)"
     )]
-    PodCidrsUnknown(KubeadmProblem),
-    /// Neither ServiceCIDR objects nor kubeadm name any.
-    #[error(
-        "the Service CIDRs are unknown: there is no ServiceCIDR object and {CONFIG_MAP} names none; list them in spec.hijackCIDR"
-    )]
-    ServiceCidrsUnknown,
+    Calico {
+        /// What was found instead.
+        found: String,
+    },
+    /// Cilium names no CIDR.
+    #[error("Cilium's pod CIDRs are unknown: {0}")]
+    Cilium(CiliumProblem),
+    /// Nothing names Service CIDRs.
+    #[error("the Service CIDRs are unknown: {}; list them in spec.hijackCIDR", .looked.join(", "))]
+    Services {
+        /// Where they were looked for.
+        looked: Vec<String>,
+    },
 }
 
-/// What is wrong with kubeadm's ConfigMap.
+/// Why Cilium's pod CIDRs are unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum KubeadmProblem {
-    /// It does not exist.
-    #[error("does not exist")]
-    Absent,
-    /// It cannot be parsed.
-    #[error("cannot be used, {0}")]
-    Invalid(#[from] KubeadmError),
-    /// It names no pod CIDRs.
-    #[error("names no networking.podSubnet")]
-    NoPodSubnet,
+pub(super) enum CiliumProblem {
+    /// The ConfigMap is not where it should be.
+    #[error(
+        "ConfigMap {0} does not exist; the chart's value global.ciliumConfigMap says where it is, as namespace/name"
+    )]
+    NoConfigMap(String),
+    /// The ConfigMap or the pools cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// There is no pool in the ConfigMap.
+    #[error(
+        "ConfigMap {0} has no CIDR in cluster-pool-ipv4-cidr or cluster-pool-ipv6-cidr; set \
+         ipam.operator.clusterPoolIPv4PodCIDRList in Cilium's chart, or {BY_HAND}"
+    )]
+    NoClusterPool(String),
+    /// There is no pool object.
+    #[error("ipam is multi-pool and there is no CiliumPodIPPool with a CIDR; create one, or {BY_HAND}")]
+    NoPodIpPool,
+    /// The addresses are of a cloud or of another plugin.
+    #[error("Cilium's ipam mode {0} is not supported, the cluster has no CIDR for it; {BY_HAND}")]
+    Ipam(String),
+    /// Cilium gives no addresses at all.
+    #[error(
+        "cni-chaining-mode is {0}, so another plugin gives the addresses; set spec.podCIDRType to that plugin's type \
+         (calico or cluster), or {BY_HAND}"
+    )]
+    Chained(String),
+}
+
+/// What does not keep pods from starting.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum Note {
+    /// There was a choice.
+    #[error("podCIDRType auto found {found}: {because}")]
+    Detected {
+        /// The networks of which there are traces.
+        found: String,
+        /// What was decided, and why.
+        because: String,
+    },
+    /// A network that could not be looked for.
+    #[error("podCIDRType auto cannot read {what}: {error}")]
+    Unread {
+        /// The objects.
+        what: &'static str,
+        /// Why.
+        error: String,
+    },
+    /// Pods have addresses of a cloud's network.
+    #[error(
+        "the cluster's network is a cloud's ({0}), for which the cluster has no pod CIDRs: list those of your network \
+         in spec.hijackCIDR"
+    )]
+    Cloud(String),
+    /// An entry that was left out.
+    #[error("{0}")]
+    Invalid(InvalidCidr),
 }
 
 impl StatusProblem {
     /// The reason of an Event.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::PodCidrType(_) | Self::PodCidrsUnknown(_) => "ClusterNotReady",
-            Self::ServiceCidrsUnknown => "ServiceCIDRUnknown",
+            Self::Cluster { .. } => "ClusterNotReady",
+            Self::Calico { .. } => "CalicoNotReady",
+            Self::Cilium(_) => "CiliumNotReady",
+            Self::Services { .. } => "ServiceCIDRUnknown",
+        }
+    }
+}
+
+impl Note {
+    /// Whether somebody has to do something.
+    pub(super) fn event_type(&self) -> EventType {
+        match self {
+            Self::Detected { .. } => EventType::Normal,
+            Self::Unread { .. } | Self::Cloud(_) | Self::Invalid(_) => EventType::Warning,
+        }
+    }
+
+    /// The reason of an Event.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Detected { .. } => "CNIDetected",
+            Self::Unread { .. } => "CNINotReadable",
+            Self::Cloud(_) => "PodCIDRUnknown",
+            Self::Invalid(_) => "InvalidCIDR",
         }
     }
 }

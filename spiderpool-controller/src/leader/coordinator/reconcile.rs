@@ -7,25 +7,30 @@ use kube::api::Patch;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Resource as _};
 use serde_json::json;
-use spiderpool_api::crd::{FINALIZER, SpiderCoordinator, SpiderCoordinatorStatus};
+use spiderpool_api::crd::{FINALIZER, PodCidrType, SpiderCoordinator, SpiderCoordinatorStatus};
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes, publish_event};
 use spiderpool_runtime::work_queue::{Action, Reconciler};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::plan::{StatusPlan, plan};
-use super::source::{self, ServiceCidr};
+use super::plan::{StatusPlan, effective, plan};
+use super::read::Reader;
 use crate::leader::metrics::Metrics;
 use crate::patch_parameters;
 
 /// Interval of reconciliations without an event: some of what the status depends on is not watched.
 const RESYNC: Duration = Duration::from_mins(1);
+/// Pause while the leader's watch of nodes has not listed yet.
+const NOT_LISTED: Duration = Duration::from_millis(200);
 
 /// Reconciles coordinators.
 pub(super) struct CoordinatorReconciler {
     kube: Kubernetes,
     coordinators: Api<SpiderCoordinator>,
-    services: Option<Api<ServiceCidr>>,
+    reader: Reader,
+    /// The type that was met last, for the watches.
+    kind: watch::Sender<PodCidrType>,
     recorder: Recorder,
     metrics: Metrics,
 }
@@ -33,28 +38,34 @@ pub(super) struct CoordinatorReconciler {
 impl CoordinatorReconciler {
     pub(super) fn new(
         kube: Kubernetes,
-        services: Option<Api<ServiceCidr>>,
+        reader: Reader,
+        kind: watch::Sender<PodCidrType>,
         recorder: Recorder,
         metrics: Metrics,
     ) -> Self {
-        Self { coordinators: Api::all(kube.client()), kube, services, recorder, metrics }
+        Self { coordinators: Api::all(kube.client()), kube, reader, kind, recorder, metrics }
     }
 
-    async fn reconcile_status(&self, name: &str) -> Result<(), ApiFailure> {
+    /// Returns when to do it again.
+    async fn reconcile_status(&self, name: &str) -> Result<Duration, ApiFailure> {
         let Some(coordinator) = self.kube.read(self.coordinators.get_opt(name)).await? else {
             debug!(coordinator = name, "SpiderCoordinator does not exist");
-            return Ok(());
+            return Ok(RESYNC);
         };
         let meta = &coordinator.metadata;
         if meta.deletion_timestamp.is_some() {
             // There is nothing to clean up.
             let parameters = patch_parameters();
-            return self.kube.remove_finalizer(&self.coordinators, meta, FINALIZER, &parameters).await;
+            self.kube.remove_finalizer(&self.coordinators, meta, FINALIZER, &parameters).await?;
+            return Ok(RESYNC);
         }
-        let sources = source::read(&self.kube, self.services.as_ref()).await?;
-        let desired = plan(coordinator.spec.pod_cidr_type, &sources);
+        let kind = effective(coordinator.spec.pod_cidr_type);
+        // Before the read: what changes after it is then seen by a watch.
+        self.kind.send_if_modified(|known| std::mem::replace(known, kind) != kind);
+        let Some(sources) = self.reader.read(kind).await? else { return Ok(NOT_LISTED) };
+        let desired = plan(kind, &sources);
         if coordinator.status.as_ref() == Some(&desired.status) {
-            return Ok(());
+            return Ok(RESYNC);
         }
         self.write(&coordinator, &desired.status).await?;
         self.metrics.coordinator_writes.inc();
@@ -64,7 +75,7 @@ impl CoordinatorReconciler {
         if reason != known_reason {
             self.publish(&coordinator, &desired).await;
         }
-        Ok(())
+        Ok(RESYNC)
     }
 
     async fn write(
@@ -87,12 +98,14 @@ impl CoordinatorReconciler {
         self.kube.write(self.coordinators.patch_status(name, &parameters, &patch)).await.map(|_| ())
     }
 
-    /// An Event of the first problem, which `kubectl describe` shows. Failing to write it is logged only.
+    /// An Event of the first problem or note, which `kubectl describe` shows. Failing to write it is logged only.
     async fn publish(&self, coordinator: &SpiderCoordinator, desired: &StatusPlan) {
-        let Some(problem) = desired.problems.first() else { return };
+        let problem = desired.problems.first().map(|problem| (EventType::Warning, problem.reason()));
+        let note = desired.notes.first().map(|note| (note.event_type(), note.reason()));
+        let Some((type_, reason)) = problem.or(note) else { return };
         let event = Event {
-            type_: EventType::Warning,
-            reason: problem.reason().to_owned(),
+            type_,
+            reason: reason.to_owned(),
             note: desired.status.reason.clone(),
             action: "Sync".to_owned(),
             secondary: None,
@@ -105,8 +118,7 @@ impl Reconciler<Arc<str>> for CoordinatorReconciler {
     type Error = ApiFailure;
 
     async fn reconcile(&self, name: &Arc<str>, _since: Instant) -> Result<Action, ApiFailure> {
-        self.reconcile_status(name).await?;
-        Ok(Action::requeue(RESYNC))
+        Box::pin(self.reconcile_status(name)).await.map(Action::requeue)
     }
 
     fn failed(&self, name: &Arc<str>, error: &ApiFailure, pause: Duration) {

@@ -16,6 +16,7 @@ use spiderpool_runtime::watch::Index;
 use super::addresses::{AddressChange, AddressIndex};
 use super::endpoints::EndpointIndex;
 use super::interner::Interner;
+use super::node_cidrs::NodeCidrIndex;
 use super::node_leases::{NodeLeaseIndex, SlimLease};
 use super::nodes::NodeIndex;
 use super::pods::PodIndex;
@@ -29,6 +30,8 @@ pub(crate) struct Changes {
     pub(crate) pods: HashSet<PodIdentity>,
     /// Pools whose status or bitmaps may be outdated.
     pub(crate) pools: HashSet<Arc<str>>,
+    /// Whether nodes have other pod CIDRs.
+    pub(crate) node_cidrs: bool,
 }
 
 /// All indexes.
@@ -41,6 +44,8 @@ pub(crate) struct ClusterState {
     pub(crate) pods: PodIndex,
     /// All nodes.
     pub(crate) nodes: NodeIndex,
+    /// The nodes' pod CIDRs.
+    pub(crate) node_cidrs: NodeCidrIndex,
     /// What agents say of nodes that are not ready.
     pub(crate) node_leases: NodeLeaseIndex,
     /// All endpoints.
@@ -161,17 +166,21 @@ impl Index<SlimPod> for ClusterState {
 
 impl Index<SlimNode> for ClusterState {
     fn apply(&mut self, node: SlimNode) {
+        self.changes.node_cidrs |= self.node_cidrs.insert(&node);
         if self.nodes.insert(&node) {
             self.mark_node_changed(&node.name);
         }
     }
 
     fn delete(&mut self, node: &SlimNode) {
+        self.changes.node_cidrs |= self.node_cidrs.remove(&node.name);
         self.nodes.remove(&node.name);
         self.mark_node_changed(&node.name);
     }
 
     fn reset(&mut self, nodes: Vec<SlimNode>) {
+        self.node_cidrs.reset(&nodes);
+        self.changes.node_cidrs = true;
         self.nodes.reset(&nodes);
         self.mark_all_changed();
     }

@@ -63,6 +63,7 @@ fn identity(meta: &ObjectMeta, uid: &str) -> Option<PodIdentity> {
 pub(crate) struct SlimNode {
     pub(super) name: String,
     pub(super) readiness: NodeReadiness,
+    pub(super) pod_cidrs: Box<[IpNet]>,
 }
 
 impl SlimNode {
@@ -75,7 +76,9 @@ impl SlimNode {
 impl From<NodeObject> for SlimNode {
     fn from(node: NodeObject) -> Self {
         let readiness = NodeReadiness::from(&node);
-        Self { name: node.metadata.name.unwrap_or_default(), readiness }
+        // The API server has checked them.
+        let pod_cidrs = node.spec.pod_cidrs().filter_map(|cidr| cidr.parse().ok()).collect();
+        Self { name: node.metadata.name.unwrap_or_default(), readiness, pod_cidrs }
     }
 }
 

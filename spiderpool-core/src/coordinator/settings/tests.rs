@@ -55,6 +55,23 @@ fn the_networks_configuration_wins() {
     assert_eq!(config.rp_filter, Some(0));
 }
 
+/// Upstream's NetworkAttachmentDefinitions always say `mode: auto`, and SpiderCoordinator's mode never counts.
+#[test]
+fn a_network_that_says_auto_takes_the_clusters_mode() {
+    let generated =
+        || settings(r#"{"txQueueLen":0,"tunePodRoutes":true,"mode":"auto","type":"coordinator"}"#);
+    for (cluster, mode) in [("overlay", Mode::Overlay), ("disabled", Mode::Disabled), ("auto", Mode::Auto)] {
+        let agent = Settings { mode: Some(cluster.into()), tx_queue_len: Some(1000), ..Settings::default() };
+        let config = Settings::resolve(generated(), agent).unwrap();
+        assert_eq!((config.mode, config.tx_queue_len), (mode, Some(1000)));
+    }
+    let config = resolve(generated()).unwrap();
+    assert_eq!((config.mode, config.tx_queue_len), (Mode::Auto, None));
+    let own = Settings { mode: Some("overlay".into()), ..Settings::default() };
+    let agent = Settings { mode: Some("disabled".into()), ..Settings::default() };
+    assert_eq!(Settings::resolve(own, agent).unwrap().mode, Mode::Overlay);
+}
+
 #[test]
 fn an_agent_that_does_not_know_dataplanes_means_policy() {
     let config = resolve(Settings::default()).unwrap();

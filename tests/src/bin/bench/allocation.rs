@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use crate::agents::{Agents, node};
 use crate::arguments::IpamArguments;
 use crate::memory::{Memory, MemoryRows};
+use crate::requests::{RequestRows, Requests};
 use crate::samples::{Pair, Report, Samples, Side};
 
 /// How long a kubelet waits before it tries a failed sandbox again.
@@ -63,6 +64,7 @@ struct Round {
     duplicates: usize,
     failed_releases: usize,
     memory: Vec<Memory>,
+    requests: Requests,
 }
 
 pub(crate) fn measure(arguments: &IpamArguments, report: &mut Report) -> Result<()> {
@@ -127,6 +129,7 @@ struct Rows {
     duplicates: Pair,
     failed_releases: Pair,
     memory: MemoryRows,
+    requests: RequestRows,
 }
 
 impl Rows {
@@ -148,6 +151,7 @@ impl Rows {
         for memory in &round.memory {
             self.memory.add(side, *memory);
         }
+        self.requests.add(side, &round.requests);
     }
 
     fn report(&self, title: &str, arguments: &IpamArguments, report: &mut Report) {
@@ -160,6 +164,7 @@ impl Rows {
         report.add(name("addresses given out twice"), "", &self.duplicates);
         report.add(name("failed DELs"), "", &self.failed_releases);
         self.memory.report(report, &name("agent memory after"));
+        self.requests.report(report, title);
     }
 }
 
@@ -176,6 +181,7 @@ async fn run(
     let wants = create_pods(&client, arguments, pool).await?;
     let agents = Agents::start(plane, agent, arguments.agents).await?;
 
+    let before = Requests::read(plane)?;
     let start = Instant::now();
     let adds = wants.chunk_by(|a, b| a.node == b.node).map(|wants| {
         let socket = agents.sockets[wants[0].node].clone();
@@ -195,6 +201,7 @@ async fn run(
         }
     }
     round.wall_s = start.elapsed().as_secs_f64();
+    round.requests = Requests::read(plane)?.since(&before);
     tokio::time::sleep(SETTLE).await;
     round.memory = agents.memory()?;
 

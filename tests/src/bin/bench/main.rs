@@ -15,7 +15,9 @@ mod instant_agent;
 mod macvlan;
 mod memory;
 mod plugin;
+mod requests;
 mod samples;
+mod webhook;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -43,6 +45,8 @@ enum What {
     Dataplane(DataplaneArguments),
     /// A whole cluster: installation, the start of many pods, memory.
     Cluster(cluster::ClusterArguments),
+    /// Objects through the controller's webhooks at a steady rate.
+    Webhook(webhook::WebhookArguments),
 }
 
 fn main() -> Result<()> {
@@ -55,6 +59,7 @@ fn main() -> Result<()> {
         }
         What::Cni(cni) => coordinator::measure(cni, &mut report)?,
         What::Dataplane(dataplane) => dataplane::measure(dataplane, &mut report)?,
+        What::Webhook(webhook) => webhook::measure(webhook, &mut report)?,
         What::Cluster(cluster) => cluster::measure(cluster, &mut report)?,
     }
     report.print(arguments.json)

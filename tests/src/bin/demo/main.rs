@@ -88,7 +88,7 @@ fn on_cluster(keep: bool, step: impl Fn(&str) + Copy) -> Result<bool> {
         step,
     )?;
     release::load_images(&cluster)?;
-    step("images of agent and controller on the nodes");
+    step("images of agent, controller and Multus on the nodes");
     println!("\n$ {}\n", release::command_line("install"));
     release::install(&cluster, &[])?;
     step("helm: everything ready");

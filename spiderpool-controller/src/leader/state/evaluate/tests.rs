@@ -70,7 +70,7 @@ fn id(uid: &str) -> PodIdentity {
 }
 
 fn node(readiness: NodeReadiness) -> SlimNode {
-    SlimNode { name: "n1".into(), readiness }
+    SlimNode { name: "n1".into(), readiness, pod_cidrs: Box::default() }
 }
 
 fn cluster(pods: Vec<SlimPod>, addresses: Vec<SlimAddress>) -> ClusterState {

@@ -1,0 +1,169 @@
+//! Multus on the node: its configuration before those of all other plugins, and its access to the API server. Both follow
+//! what changes on the node and in the cluster. Nothing here is taken back when the agent ends: pods come and go without it.
+
+mod conf_dir;
+mod error;
+mod kubeconfig;
+mod report;
+mod token;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use spiderpool_core::multus_conf::Settings;
+use spiderpool_runtime::backoff;
+use spiderpool_runtime::environment::trimmed;
+use spiderpool_runtime::health::Condition;
+use spiderpool_runtime::kubernetes::Kubernetes;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::node_events::NodeEvents;
+pub(crate) use conf_dir::withdraw;
+use conf_dir::{ConfDir, Program, Written};
+use error::DirError;
+use kubeconfig::Access;
+use report::Report;
+use token::Token;
+
+/// How often the node's files are looked at.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// What the chart says of Multus.
+#[derive(Debug, Clone, Args)]
+pub struct MultusOptions {
+    /// The node's directory for CNI configuration, as the node names it. Multus is left alone if absent.
+    #[arg(long, env = "SPIDERPOOL_CNI_CONF_DIR", value_name = "FOLDER")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// The service account by which Multus asks the API server; if empty, Multus is not to be on the node.
+    #[arg(long, env = "SPIDERPOOL_MULTUS_SERVICE_ACCOUNT", default_value = "", value_parser = trimmed::<String>)]
+    pub multus_service_account: String,
+    /// How long its token is good for. It is replaced every hour.
+    #[arg(long, env = "SPIDERPOOL_MULTUS_TOKEN_SECONDS", default_value = "86400", value_parser = trimmed::<u32>)]
+    pub multus_token_seconds: u32,
+    /// panic, error, verbose or debug.
+    #[arg(long, env = "SPIDERPOOL_MULTUS_LOG_LEVEL", default_value = "verbose", value_parser = trimmed::<String>)]
+    pub multus_log_level: String,
+    /// Where Multus logs, as the node names it.
+    #[arg(long, env = "SPIDERPOOL_MULTUS_LOG_FILE", default_value = "/var/log/multus.log", value_parser = trimmed::<String>)]
+    pub multus_log_file: String,
+}
+
+/// Where things are on this node.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Where the node's own folders are mounted.
+    pub(crate) host: PathBuf,
+    /// The node's folder for plugins, as the node names it.
+    pub(crate) cni_bin: Option<PathBuf>,
+    /// The agent's namespace, which is that of the service account.
+    pub(crate) namespace: String,
+    /// The network of every pod's first NIC, `NAMESPACE/NAME`, or empty.
+    pub(crate) cluster_network: String,
+}
+
+impl MultusOptions {
+    /// Whether Multus is to be on the node.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.cni_conf_dir.is_some() && !self.multus_service_account.is_empty()
+    }
+
+    fn settings(&self, conf_dir: &Path, place: &Place) -> Settings {
+        let name = place.cluster_network.rsplit('/').next().filter(|name| !name.is_empty());
+        Settings {
+            namespace: place.namespace.clone(),
+            cluster_network: name.map(str::to_owned),
+            conf_dir: conf_dir.display().to_string(),
+            kubeconfig: conf_dir.join(kubeconfig::FILE).display().to_string(),
+            log_level: self.multus_log_level.clone(),
+            log_file: self.multus_log_file.clone(),
+        }
+    }
+}
+
+/// Keeps Multus' files until the shutdown, or takes them away if Multus is not to be there.
+pub(crate) async fn keep(
+    options: MultusOptions,
+    place: Place,
+    kube: Kubernetes,
+    events: NodeEvents,
+    settled: Option<Condition>,
+    shutdown: CancellationToken,
+) {
+    let Some(conf_dir) = options.cni_conf_dir.clone() else { return };
+    let mut report = Report::new(events);
+    let dir = on_host(&place.host, &conf_dir);
+    if options.multus_service_account.is_empty() {
+        take_away(dir, &shutdown).await;
+        return;
+    }
+    let program = place.cni_bin.clone().map(|folder| Program { host: place.host.clone(), folder });
+    let mut dir = ConfDir::new(dir, options.settings(&conf_dir, &place), program);
+    let mut token =
+        Token::new(&place.namespace, &options.multus_service_account, options.multus_token_seconds);
+    loop {
+        // Without a new one the kubeconfig that is there stays.
+        let refreshed = shutdown.run_until_cancelled(token.refresh(&kube)).await;
+        let Some(refreshed) = refreshed else { return };
+        report.token(refreshed);
+        let access = token.current().map(Access::in_pod);
+        let ran = tokio::task::spawn_blocking(move || {
+            let access = access.transpose();
+            let outcome = access.and_then(|access| dir.run(access.as_ref()));
+            (dir, outcome)
+        });
+        let Ok((after, outcome)) = ran.await else { return };
+        dir = after;
+        report.files(&outcome);
+        // A pod that is made earlier would start without its further NICs. What only somebody else can change is waited for by
+        // nobody.
+        if let (Some(settled), Ok(_) | Err(DirError::Obstacle(_))) = (&settled, &outcome) {
+            settled.met();
+        }
+        let pause = pause(&outcome, report.fights());
+        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Longer the more often somebody else has taken the file away: else two programs would keep the runtime reading.
+fn pause(outcome: &Result<Written, DirError>, fights: u32) -> Duration {
+    match outcome {
+        Ok(Written::Again | Written::RenamedByCilium) => {
+            PERIOD.saturating_mul(2_u32.saturating_pow(fights.min(5))).min(backoff::MAX_PAUSE)
+        }
+        _ => PERIOD,
+    }
+}
+
+fn on_host(host: &Path, path: &Path) -> PathBuf {
+    host.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// An upgrade to a release without Multus: its configuration would have no access to the API server any more.
+async fn take_away(dir: PathBuf, shutdown: &CancellationToken) {
+    let mut last = None;
+    loop {
+        let tried = dir.clone();
+        let Ok(outcome) = tokio::task::spawn_blocking(move || withdraw(&tried)).await else { return };
+        match outcome {
+            Ok(false) => return,
+            Ok(true) => {
+                info!(folder = %dir.display(), "Multus is not to be installed: its configuration is removed");
+                return;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if last.as_ref() != Some(&error) {
+                    warn!(error, folder = %dir.display(), "Multus' configuration cannot be removed, trying again");
+                }
+                last = Some(error);
+            }
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The webhooks, which every replica serves: what users write of our kinds is completed and checked before it is stored.
+//!
+//! What is decided is in `spiderpool_core::admission`; here are the server with its certificate, the mapping of requests
+//! and objects, and what is known of other objects. A controller that is away stops nobody but those who write our own
+//! kinds: the chart's configurations name nothing else, and no write that leaves the spec as it is.
+
+mod certificate;
+mod coordinator;
+mod ip_pool;
+mod known;
+mod reserved_ip;
+mod response;
+mod server;
+mod start;
+
+pub(crate) use certificate::{CaBundleKeeper, CertificateSettings};
+pub(crate) use start::{Webhooks, start};

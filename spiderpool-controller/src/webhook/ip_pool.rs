@@ -1,0 +1,170 @@
+//! SpiderIPPool: version, label and canonical ranges; everything that is wrong with the spec, addresses that belong to
+//! somebody else, and addresses in use that would get lost.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use kube::Api;
+use kube::api::ListParams;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spiderpool_api::crd::{FINALIZER, SpiderIPAddress, SpiderIPPool, pool_fields};
+use spiderpool_api::labels;
+use spiderpool_core::admission::Families;
+use spiderpool_core::admission::pool::{
+    deletion_fault, in_use_fault, overlap_faults, pool_defaults, pool_faults, usable,
+};
+use spiderpool_core::field_error::FieldError;
+use spiderpool_core::ip::IpSet;
+use spiderpool_core::ipam::address_name::label_value;
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
+use spiderpool_runtime::pools::{AllocationOwner, PoolObject};
+use spiderpool_runtime::watch::Shared;
+
+use super::known::KnownObjects;
+use super::response::{ReviewError, Verdict};
+
+/// Fills in what is absent. The finalizer is not set here: the leader does, of every pool, with its mark.
+pub(super) fn mutate(object: &mut Value) {
+    let Ok(pool) = serde_json::from_value::<SpiderIPPool>(object.clone()) else { return };
+    let defaults = pool_defaults(&pool_fields(&pool));
+    let spec = [
+        ("ipVersion", defaults.ip_version.map(|version| json!(version))),
+        ("ips", defaults.ips.map(|ips| json!(ips))),
+        ("excludeIPs", defaults.exclude_ips.map(|ips| json!(ips))),
+    ];
+    for (name, value) in spec {
+        if let Some(value) = value {
+            object["spec"][name] = value;
+        }
+    }
+    if let Some(label) = defaults.subnet_label {
+        object["metadata"]["labels"][labels::IPPOOL_CIDR] = json!(label);
+    }
+}
+
+/// What the decision about a pool needs.
+pub(super) struct PoolValidator {
+    pub(super) kube: Kubernetes,
+    pub(super) known: Shared<KnownObjects>,
+    pub(super) families: Families,
+    /// Whether a pool with addresses in use may not be deleted.
+    pub(super) guards_deletion: bool,
+}
+
+impl PoolValidator {
+    /// All faults of a new pool, or of one that replaces `old`, which comes as the API server has it.
+    pub(super) async fn validate(
+        &self,
+        new: &SpiderIPPool,
+        old: Option<&Value>,
+    ) -> Result<Verdict, ReviewError> {
+        let before = old.and_then(|old| SpiderIPPool::deserialize(old).ok());
+        let is_terminating = new.metadata.deletion_timestamp.is_some();
+        if is_terminating {
+            let holds = new.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+            let fault = FieldError::forbidden("spec", "cannot update a terminating IPPool");
+            return Ok(if holds { vec![fault].into() } else { Verdict::default() });
+        }
+        let fields = pool_fields(new);
+        let fields_before = before.as_ref().map(pool_fields);
+        let mut faults = pool_faults(&fields, fields_before.as_ref(), self.families);
+        faults.extend(self.known.read(|known| {
+            let others = known.pools.serving().map(AsRef::as_ref);
+            overlap_faults(&fields, before.is_none(), others, &known.coordinators.service_cidrs())
+        }));
+        if let (Some(old), Some(before), Some(after)) =
+            (old, fields_before.as_ref().and_then(usable), usable(&fields))
+            && !before.difference(&after).is_empty()
+        {
+            faults.extend(self.lost_addresses(fields.name, old, &after).await?);
+        }
+        Ok(faults.into())
+    }
+
+    /// Listed when a pool shrinks, which is rare: no replica keeps all addresses of the cluster in memory for it, and
+    /// what a watch has not seen yet is not missed.
+    async fn lost_addresses(
+        &self,
+        pool: &str,
+        old: &Value,
+        usable: &IpSet,
+    ) -> Result<Option<FieldError>, ReviewError> {
+        let mut in_use = self.addresses(pool).await?;
+        in_use.extend(upstream_allocations(old));
+        Ok(in_use_fault(usable, &in_use))
+    }
+
+    /// Why the pool may not be deleted.
+    pub(super) async fn validate_deletion(&self, pool: &str) -> Result<Verdict, ReviewError> {
+        if !self.guards_deletion {
+            return Ok(Verdict::default());
+        }
+        let count = self.addresses(pool).await?.len();
+        Ok(deletion_fault(count).into_iter().collect::<Vec<_>>().into())
+    }
+
+    /// The pool's addresses with their pods.
+    async fn addresses(&self, pool: &str) -> Result<Vec<(IpAddr, String)>, ApiFailure> {
+        let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(pool));
+        let api = Api::<SpiderIPAddress>::all(self.kube.client());
+        let reduce = |address: SpiderIPAddress| {
+            let spec = address.spec;
+            let ip: IpAddr = spec.address.split('/').next()?.parse().ok()?;
+            (spec.pool == pool).then(|| (ip, format!("{}/{}", spec.pod_namespace, spec.pod_name)))
+        };
+        let parameters = ListParams::default().labels(&selector);
+        Ok(self.kube.pages_by(&api, parameters, reduce).await?.into_iter().flatten().collect())
+    }
+}
+
+/// Of upstream's agents, whose allocations are in the pool's status alone.
+fn upstream_allocations(pool: &Value) -> Vec<(IpAddr, String)> {
+    #[derive(Deserialize)]
+    struct Allocation {
+        #[serde(default)]
+        pod: String,
+    }
+    let Ok(object) = PoolObject::deserialize(pool) else { return Vec::new() };
+    if AllocationOwner::of(&object) != AllocationOwner::Upstream {
+        return Vec::new();
+    }
+    let records = pool["status"]["allocatedIPs"].as_str().unwrap_or_default();
+    let records: BTreeMap<IpAddr, Allocation> = serde_json::from_str(records).unwrap_or_default();
+    records.into_iter().map(|(address, allocation)| (address, allocation.pod)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_absent_is_filled_in_and_the_rest_stays() {
+        let mut pool = json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool", "metadata": {"name": "p"},
+            "spec": {"subnet": "10.6.0.0/16", "ips": ["10.6.0.2", "10.6.0.1"], "later": {"a": null}},
+        });
+        mutate(&mut pool);
+        assert_eq!(
+            pool,
+            json!({
+                "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+                "metadata": {"name": "p", "labels": {"ipam.spidernet.io/ippool-cidr": "10-6-0-0-16"}},
+                "spec": {
+                    "ipVersion": 4, "subnet": "10.6.0.0/16", "ips": ["10.6.0.1-10.6.0.2"], "later": {"a": null},
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn allocations_of_upstream_count_as_in_use() {
+        let records = r#"{"10.6.0.1":{"pod":"ns1/web","podUid":"u"}}"#;
+        let mut pool = json!({
+            "metadata": {"name": "p"}, "spec": {"subnet": "10.6.0.0/24"}, "status": {"allocatedIPs": records},
+        });
+        assert_eq!(upstream_allocations(&pool), [("10.6.0.1".parse().unwrap(), "ns1/web".to_owned())]);
+        pool["status"] = json!({"allocatedIPs": "garbage"});
+        assert_eq!(upstream_allocations(&pool), []);
+    }
+}

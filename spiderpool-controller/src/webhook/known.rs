@@ -1,0 +1,64 @@
+//! What a replica knows of other objects: pools and Service CIDRs, by watches. A follower has no other index; the leader
+//! has its own beside it. A pool that is created at the same moment is not known: of two that share addresses, the older
+//! one goes on all the same (`spiderpool_runtime::pools`).
+
+use kube::core::ObjectMeta;
+use spiderpool_api::crd::SpiderCoordinator;
+use spiderpool_runtime::coordinators::CoordinatorIndex;
+use spiderpool_runtime::pools::{AllocationOwner, ParsedSpec, PoolIndex, PoolObject, parse, pool_name};
+use spiderpool_runtime::watch::Index;
+
+/// Pools and coordinators.
+#[derive(Debug, Default)]
+pub(super) struct KnownObjects {
+    pub(super) pools: PoolIndex,
+    pub(super) coordinators: CoordinatorIndex,
+}
+
+/// A pool without its status.
+#[derive(Debug)]
+pub(super) struct KnownPool {
+    meta: ObjectMeta,
+    spec: ParsedSpec,
+    owner: AllocationOwner,
+}
+
+impl From<PoolObject> for KnownPool {
+    fn from(object: PoolObject) -> Self {
+        let meta = ObjectMeta { managed_fields: None, ..kube::Resource::meta(&object).clone() };
+        Self { meta, spec: parse(&object), owner: AllocationOwner::of(&object) }
+    }
+}
+
+impl Index<KnownPool> for KnownObjects {
+    fn apply(&mut self, pool: KnownPool) {
+        self.pools.apply_metadata(&pool.meta, ());
+        self.pools.apply_spec(&pool.meta, pool.spec, pool.owner);
+    }
+
+    fn delete(&mut self, pool: &KnownPool) {
+        self.pools.remove(pool.meta.name.as_deref().unwrap_or_default());
+    }
+
+    fn reset(&mut self, pools: Vec<KnownPool>) {
+        self.pools.retain(&pools.iter().filter_map(|pool| pool_name(&pool.meta)).collect());
+        for pool in pools {
+            self.pools.forget_later(&pool.meta);
+            self.apply(pool);
+        }
+    }
+}
+
+impl Index<SpiderCoordinator> for KnownObjects {
+    fn apply(&mut self, coordinator: SpiderCoordinator) {
+        self.coordinators.apply(coordinator);
+    }
+
+    fn delete(&mut self, coordinator: &SpiderCoordinator) {
+        self.coordinators.delete(coordinator);
+    }
+
+    fn reset(&mut self, coordinators: Vec<SpiderCoordinator>) {
+        self.coordinators.reset(coordinators);
+    }
+}

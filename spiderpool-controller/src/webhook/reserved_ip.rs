@@ -1,0 +1,34 @@
+//! SpiderReservedIP: version and canonical ranges; entries that are no ranges, because of which no pod would get an
+//! address of the family.
+
+use serde_json::{Value, json};
+use spiderpool_api::crd::SpiderReservedIP;
+use spiderpool_core::admission::reserved::{ReservedFields, reserved_faults};
+use spiderpool_core::admission::{Families, ranges};
+
+use super::response::Verdict;
+
+/// Fills in `ipVersion` and joins the ranges.
+pub(super) fn mutate(object: &mut Value) {
+    let Ok(reserved) = serde_json::from_value::<SpiderReservedIP>(object.clone()) else { return };
+    let fields = fields(&reserved);
+    if let Some(version) = fields.inferred_version().filter(|_| fields.ip_version.is_none()) {
+        object["spec"]["ipVersion"] = json!(version);
+    }
+    if let Some(ips) = ranges::canonical(fields.ips) {
+        object["spec"]["ips"] = json!(ips);
+    }
+}
+
+/// All faults of the spec.
+pub(super) fn validate(
+    new: &SpiderReservedIP,
+    old: Option<&SpiderReservedIP>,
+    families: Families,
+) -> Verdict {
+    reserved_faults(&fields(new), old.map(fields).as_ref(), families).into()
+}
+
+fn fields(object: &SpiderReservedIP) -> ReservedFields<'_> {
+    ReservedFields { ip_version: object.spec.ip_version, ips: &object.spec.ips }
+}

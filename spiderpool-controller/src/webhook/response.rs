@@ -1,0 +1,91 @@
+//! From what was decided to an answer that the API server hands on to its client.
+
+use kube::core::DynamicObject;
+use kube::core::admission::{AdmissionRequest, AdmissionResponse};
+use kube::core::response::{Status, StatusCause, StatusDetails, StatusSummary, reason};
+use serde_json::Value;
+use spiderpool_core::error_list::ErrorList;
+use spiderpool_core::field_error::FieldError;
+use spiderpool_runtime::kubernetes::ApiFailure;
+use thiserror::Error;
+
+/// What the API server sends.
+pub(super) type Request = AdmissionRequest<DynamicObject>;
+
+/// What was decided.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    /// Why the object is refused; none if it is admitted.
+    pub(super) faults: Vec<FieldError>,
+    /// What its author should know.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Nothing could be decided.
+#[derive(Debug, Error)]
+pub(super) enum ReviewError {
+    /// What the decision needs could not be read.
+    #[error("cannot find out which addresses are in use, try again: {0}")]
+    Addresses(#[from] ApiFailure),
+}
+
+impl From<Vec<FieldError>> for Verdict {
+    fn from(faults: Vec<FieldError>) -> Self {
+        Self { faults, warnings: Vec::new() }
+    }
+}
+
+/// A refusal has all faults, as the API server words its own.
+pub(super) fn of_verdict(request: &Request, verdict: Verdict) -> AdmissionResponse {
+    let mut response = AdmissionResponse::from(request);
+    response.warnings = Some(verdict.warnings).filter(|warnings| !warnings.is_empty());
+    if !verdict.faults.is_empty() {
+        response.allowed = false;
+        response.result = invalid(request, &verdict.faults);
+    }
+    response
+}
+
+fn invalid(request: &Request, faults: &[FieldError]) -> Status {
+    let (kind, group, name) = (&request.kind.kind, &request.kind.group, &request.name);
+    let causes = faults.iter().map(|fault| StatusCause {
+        reason: fault.problem.cause().to_owned(),
+        message: fault.problem.to_string(),
+        field: fault.path.clone(),
+    });
+    let details = StatusDetails {
+        name: name.clone(),
+        group: group.clone(),
+        kind: kind.clone(),
+        causes: causes.collect(),
+        uid: String::new(),
+        retry_after_seconds: 0,
+    };
+    Status {
+        status: Some(StatusSummary::Failure),
+        code: 422,
+        reason: reason::INVALID.to_owned(),
+        message: format!("{kind}.{group} {name:?} is invalid: {}", ErrorList(faults)),
+        details: Some(details),
+        metadata: None,
+    }
+}
+
+/// What would be right may be so later.
+pub(super) fn of_error(request: &Request, error: &ReviewError) -> AdmissionResponse {
+    let mut response = AdmissionResponse::from(request);
+    response.allowed = false;
+    response.result = Status::failure(&error.to_string(), reason::SERVICE_UNAVAILABLE).with_code(503);
+    response
+}
+
+/// A JSON patch of exactly what differs.
+pub(super) fn of_mutation(request: &Request, before: &Value, after: &Value) -> AdmissionResponse {
+    let response = AdmissionResponse::from(request);
+    let patch = json_patch::diff(before, after);
+    if patch.is_empty() {
+        return response;
+    }
+    // It is of values that came as JSON.
+    response.clone().with_patch(patch).unwrap_or(response)
+}

@@ -1,0 +1,167 @@
+use axum::body::Body;
+use axum::http::Request as HttpRequest;
+use base64::Engine as _;
+use http_body_util::BodyExt as _;
+use kube::client::Body as KubeBody;
+use serde_json::json;
+use spiderpool_core::admission::Families;
+use spiderpool_runtime::kubernetes::Kubernetes;
+use spiderpool_runtime::pools::PoolObject;
+use spiderpool_runtime::watch::{Index as _, Shared};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::webhook::known::{KnownObjects, KnownPool};
+
+/// A router whose API server never answers.
+fn router() -> (Router, Shared<KnownObjects>) {
+    let hangs = tower::service_fn(|_: HttpRequest<KubeBody>| {
+        std::future::pending::<Result<axum::http::Response<KubeBody>, std::io::Error>>()
+    });
+    let known = Shared::<KnownObjects>::default();
+    let pools = PoolValidator {
+        kube: Kubernetes::new(kube::Client::new(hangs, "default")),
+        known: known.clone(),
+        families: Families { v4: true, v6: true },
+        guards_deletion: false,
+    };
+    (super::router(Arc::new(pools)), known)
+}
+
+fn pool(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+        "metadata": {"name": name, "uid": "u", "creationTimestamp": null}, "spec": spec,
+    })
+}
+
+fn review(kind: &str, operation: &str, object: &Value, old: &Value) -> String {
+    let gvk = json!({"group": "spiderpool.spidernet.io", "version": "v2beta1", "kind": kind});
+    json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "1", "kind": gvk, "name": "p", "operation": operation, "userInfo": {"username": "u"},
+            "resource": {"group": "spiderpool.spidernet.io", "version": "v2beta1", "resource": "r"},
+            "object": object, "oldObject": old, "dryRun": false,
+        },
+    })
+    .to_string()
+}
+
+async fn ask(router: &Router, path: &str, body: String) -> (StatusCode, Value) {
+    let request = HttpRequest::post(path).body(Body::from(body)).unwrap();
+    let answer = router.clone().oneshot(request).await.unwrap();
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+const MUTATE: &str = "/mutate-spiderpool-spidernet-io-v2beta1-spiderippool";
+const VALIDATE: &str = "/validate-spiderpool-spidernet-io-v2beta1-spiderippool";
+
+#[tokio::test]
+async fn a_mutation_is_a_patch_of_exactly_what_changes() {
+    let (router, _) = router();
+    let new = pool("p", &json!({"subnet": "10.6.0.0/16", "ips": ["10.6.0.1"]}));
+    let (_, answer) = ask(&router, MUTATE, review("SpiderIPPool", "CREATE", &new, &Value::Null)).await;
+    let response = &answer["response"];
+    assert_eq!(
+        (&response["uid"], &response["allowed"], &response["patchType"]),
+        (&json!("1"), &json!(true), &json!("JSONPatch"))
+    );
+    let bytes = response["patch"].as_str().map_or_else(
+        || serde_json::from_value::<Vec<u8>>(response["patch"].clone()).unwrap(),
+        |text| base64::engine::general_purpose::STANDARD.decode(text).unwrap(),
+    );
+    let patch: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(
+        patch,
+        json!([
+            {"op": "add", "path": "/metadata/labels", "value": {"ipam.spidernet.io/ippool-cidr": "10-6-0-0-16"}},
+            {"op": "add", "path": "/spec/ipVersion", "value": 4},
+        ])
+    );
+}
+
+#[tokio::test]
+async fn all_faults_are_in_one_answer_as_kubernetes_words_them() {
+    let (router, known) = router();
+    let other = pool("other", &json!({"subnet": "10.6.0.0/16", "ips": ["10.6.0.1"]}));
+    let other: PoolObject = serde_json::from_value(other).unwrap();
+    known.write(|known| known.apply(KnownPool::from(other)));
+    let new = pool("p", &json!({"subnet": "10.6.0.0/16", "ips": ["10.6.0.1"], "gateway": "10.7.0.1"}));
+    let (status, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "CREATE", &new, &Value::Null)).await;
+    assert_eq!(status, StatusCode::OK);
+    let refused = &answer["response"]["status"];
+    assert_eq!((&refused["code"], &refused["reason"]), (&json!(422), &json!("Invalid")));
+    assert_eq!(
+        refused["message"],
+        "SpiderIPPool.spiderpool.spidernet.io \"p\" is invalid: [spec.gateway: Invalid value: \"10.7.0.1\": 10.7.0.1 is not \
+         an address of spec.subnet 10.6.0.0/16, spec.ips: Forbidden: overlap with IPPool other in IP ranges [10.6.0.1]]"
+    );
+    let causes = refused["details"]["causes"].as_array().unwrap();
+    assert_eq!(causes.len(), 2);
+    assert_eq!(
+        (&causes[1]["field"], &causes[1]["reason"]),
+        (&json!("spec.ips"), &json!("FieldValueForbidden"))
+    );
+}
+
+#[tokio::test]
+async fn what_leaves_the_spec_as_it_is_passes_whatever_is_wrong_with_it() {
+    let (router, _) = router();
+    let old = pool("p", &json!({"subnet": "10.6.1.0/16"}));
+    let mut new = pool("p", &json!({"subnet": "10.6.1.0/16", "ipVersion": 4}));
+    new["metadata"]["finalizers"] = json!(["spiderpool.spidernet.io"]);
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &new, &old)).await;
+    assert_eq!(answer["response"]["allowed"], true);
+    let changed = pool("p", &json!({"subnet": "10.6.2.0/16"}));
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &changed, &old)).await;
+    assert_eq!(answer["response"]["allowed"], false);
+}
+
+#[tokio::test]
+async fn a_terminating_pool_is_changed_only_by_taking_our_finalizer() {
+    let (router, _) = router();
+    let old = pool("p", &json!({"subnet": "10.6.0.0/16"}));
+    let mut new = pool("p", &json!({"subnet": "10.6.0.0/16", "disable": true}));
+    new["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    new["metadata"]["finalizers"] = json!(["spiderpool.spidernet.io"]);
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &new, &old)).await;
+    let message = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.ends_with("spec: Forbidden: cannot update a terminating IPPool"), "{message}");
+    new["metadata"]["finalizers"] = json!([]);
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &new, &old)).await;
+    assert_eq!(answer["response"]["allowed"], true);
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "DELETE", &Value::Null, &old)).await;
+    assert_eq!(answer["response"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn never_panics_on_arbitrary_input() {
+    let (router, _) = router();
+    for body in ["", "{", "null", "{}", r#"{"request": {"uid": 1}}"#, "\u{0}"] {
+        assert_eq!(ask(&router, VALIDATE, body.to_owned()).await.0, StatusCode::BAD_REQUEST, "{body}");
+    }
+    for kind in Kind::ALL {
+        for action in ["mutate", "validate"] {
+            let path = format!("/{action}-spiderpool-spidernet-io-v2beta1-{}", kind.path());
+            for object in
+                [json!({}), json!({"spec": []}), json!({"spec": {"ips": 1, "subnet": null}}), Value::Null]
+            {
+                for operation in ["CREATE", "UPDATE", "DELETE", "CONNECT"] {
+                    let (status, _) = ask(&router, &path, review("K", operation, &object, &object)).await;
+                    assert!(status.is_success() || status == StatusCode::BAD_REQUEST, "{path} {object}");
+                }
+            }
+        }
+    }
+    let large = "x".repeat(MAX_BODY + 1);
+    assert_eq!(ask(&router, VALIDATE, large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn the_health_check_is_answered() {
+    let (router, _) = router();
+    assert_eq!(ask(&router, "/webhook-health-check", String::new()).await.0, StatusCode::OK);
+}

@@ -1,0 +1,82 @@
+//! Starts what a replica does for the webhooks: the server, its certificate and the watches behind its decisions.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use kube::Api;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::watcher::{self, watcher};
+use spiderpool_api::crd::SpiderCoordinator;
+use spiderpool_core::admission::Families;
+use spiderpool_runtime::health::{Health, Scope};
+use spiderpool_runtime::http::{self, Limits, TlsListener};
+use spiderpool_runtime::kubernetes::Kubernetes;
+use spiderpool_runtime::pools::PoolObject;
+use spiderpool_runtime::watch::{Shared, follow, reduced};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info, info_span};
+
+use super::certificate::{CertificateKeeper, CertificateResolver, CertificateSettings};
+use super::ip_pool::PoolValidator;
+use super::known::{KnownObjects, KnownPool};
+use super::server;
+
+/// Pools of a page of the first list.
+const PAGE: u32 = 200;
+
+/// How webhooks are served.
+pub(crate) struct Webhooks {
+    pub(crate) port: u16,
+    pub(crate) certificate: CertificateSettings,
+    pub(crate) families: Families,
+    pub(crate) guards_deletion: bool,
+    /// Our own pod, for Events.
+    pub(crate) pod: String,
+}
+
+/// Binds the port; each task ends with the shutdown.
+pub(crate) async fn start(
+    webhooks: Webhooks,
+    kube: &Kubernetes,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let port = webhooks.port;
+    let listener = http::bind_all(port).await.with_context(|| format!("port {port} of the webhooks"))?;
+    info!(address = %listener.local_addr()?, "webhooks are served");
+    let resolver = Arc::<CertificateResolver>::default();
+    let listener = TlsListener::new(listener, resolver.clone()).context("TLS of the webhooks")?;
+    let known = Shared::<KnownObjects>::default();
+    let mut tasks = Vec::new();
+
+    let reporter = Reporter { controller: "spiderpool".to_owned(), instance: Some(webhooks.pod) };
+    let keeper = CertificateKeeper {
+        kube: kube.clone(),
+        settings: webhooks.certificate,
+        resolver,
+        usable: health.condition("webhook certificate", Scope::Readiness),
+        recorder: Recorder::new(kube.client(), reporter),
+    };
+    tasks.push(tokio::spawn(keeper.run(shutdown.clone()).instrument(info_span!("certificate"))));
+
+    let config = || watcher::Config::default().page_size(PAGE);
+    let pools = reduced(watcher(Api::<PoolObject>::all(kube.client()), config()), KnownPool::from);
+    let synced = health.condition("webhooks' watch of pools", Scope::Readiness);
+    let following = follow(pools, known.clone(), synced, shutdown.clone(), || {});
+    tasks.push(tokio::spawn(following.instrument(info_span!("watch", name = "webhooks' pools"))));
+    let coordinators = watcher(Api::<SpiderCoordinator>::all(kube.client()), config());
+    let synced = health.condition("webhooks' watch of coordinators", Scope::Readiness);
+    let following = follow(coordinators, known.clone(), synced, shutdown.clone(), || {});
+    tasks.push(tokio::spawn(following.instrument(info_span!("watch", name = "webhooks' coordinators"))));
+
+    let validator = PoolValidator {
+        kube: kube.clone(),
+        known,
+        families: webhooks.families,
+        guards_deletion: webhooks.guards_deletion,
+    };
+    let router = server::router(Arc::new(validator));
+    tasks.push(tokio::spawn(http::serve(listener, router, Limits::WEBHOOK, shutdown.clone())));
+    Ok(tasks)
+}

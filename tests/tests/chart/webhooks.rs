@@ -1,0 +1,77 @@
+//! The webhooks' configurations: who waits for a controller, and whom the API server trusts.
+
+use serde_json::{Value, json};
+
+use crate::render::{find, objects};
+
+const NAME: &str = "spiderpool-controller";
+const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+
+fn webhooks(objects: &[Value]) -> Vec<Value> {
+    let of_kind = |kind| find(objects, kind, NAME)["webhooks"].as_array().unwrap().clone();
+    KINDS.into_iter().flat_map(of_kind).collect()
+}
+
+#[test]
+fn a_controller_that_is_away_holds_up_nothing_but_changed_specs_of_our_kinds() {
+    for webhook in webhooks(&objects(&[])) {
+        for rule in webhook["rules"].as_array().unwrap() {
+            assert_eq!(rule["apiGroups"], json!(["spiderpool.spidernet.io"]), "{webhook}");
+            assert_eq!(rule["operations"], json!(["CREATE", "UPDATE"]), "{webhook}");
+            let resource = rule["resources"][0].as_str().unwrap();
+            // Statuses are others: "spiderippools/status".
+            assert!(["spiderippools", "spiderreservedips", "spidercoordinators"].contains(&resource));
+        }
+        assert!(webhook["timeoutSeconds"].as_i64().unwrap() <= 5, "{webhook}");
+        assert_eq!(webhook["matchConditions"][0]["name"], "spec-changes", "{webhook}");
+    }
+}
+
+/// An upgrade would take away what the leader has written.
+#[test]
+fn neither_ca_bundle_nor_certificate_is_in_the_release() {
+    let objects = objects(&[]);
+    for webhook in webhooks(&objects) {
+        assert_eq!(webhook["clientConfig"]["caBundle"], Value::Null);
+        assert_eq!(webhook["clientConfig"]["service"]["port"], 5722);
+    }
+    let secret = find(&objects, "Secret", "spiderpool-controller-server-certs");
+    assert_eq!((&secret["data"], &secret["stringData"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn deletions_are_asked_for_only_where_they_may_be_refused() {
+    let value = "--set=spiderpoolController.enableValidatingResourcesDeletedWebhook=true";
+    let webhooks = webhooks(&objects(&[value]));
+    let deletes = |webhook: &&Value| webhook["rules"].to_string().contains("DELETE");
+    let names: Vec<_> =
+        webhooks.iter().filter(deletes).map(|webhook| &webhook["clientConfig"]["service"]["path"]).collect();
+    assert_eq!(names, ["/validate-spiderpool-spidernet-io-v2beta1-spiderippool"]);
+}
+
+#[test]
+fn a_kind_without_a_controller_has_no_webhook() {
+    let webhooks = webhooks(&objects(&["--set=coordinator.enabled=false"]));
+    assert!(!webhooks.iter().any(|webhook| webhook.to_string().contains("spidercoordinator")));
+}
+
+#[test]
+fn cert_manager_names_the_ca_and_makes_the_certificate() {
+    let objects = objects(&[
+        "--set=spiderpoolController.tls.method=certmanager,spiderpoolController.tls.certmanager.issuerName=ca",
+        "--set=global.clusterDnsDomain=cluster.test",
+    ]);
+    let annotation =
+        &find(&objects, KINDS[0], NAME)["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
+    assert_eq!(annotation, "spiderpool/spiderpool-controller-server-certs");
+    let certificate = find(&objects, "Certificate", "spiderpool-controller-server-certs");
+    assert_eq!(
+        certificate["spec"]["dnsNames"],
+        json!([
+            "spiderpool-controller.spiderpool",
+            "spiderpool-controller.spiderpool.svc",
+            "spiderpool-controller.spiderpool.svc.cluster.test",
+        ])
+    );
+    assert!(!objects.iter().any(|object| object["kind"] == "Secret"));
+}

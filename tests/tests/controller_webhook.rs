@@ -1,0 +1,347 @@
+//! The webhooks of real controllers, called over https by a real API server with the chart's own configurations.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::kubectl::Kubectl as _;
+use spiderpool_tests::standalone_controller::{
+    CERTIFICATE, LABEL, StandaloneController, Start, webhook_configurations,
+};
+use support::Bench;
+
+const KINDS: [&str; 2] = ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"];
+
+/// A namespace, a name for controllers and webhooks, and a port that stays the same over a restart.
+struct Hooks<'a> {
+    bench: Bench<'a>,
+    name: String,
+    port: u16,
+}
+
+impl Hooks<'_> {
+    async fn new(prefix: &str) -> Self {
+        let bench = Bench::new(prefix).await;
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let name = bench.name("hooks");
+        Self { bench, name, port }
+    }
+
+    async fn controller(&self, name: &str, port: u16, environment: &[(&str, &str)]) -> StandaloneController {
+        let port = port.to_string();
+        let own = [
+            ("SPIDERPOOL_WEBHOOK_PORT", port.as_str()),
+            ("SPIDERPOOL_CONTROLLER_DEPLOYMENT_NAME", self.name.as_str()),
+            ("SPIDERPOOL_COORDINATOR_ENABLED", "false"),
+            ("SPIDERPOOL_LEADER_DURATION", "3"),
+            ("SPIDERPOOL_LEADER_RENEW_DEADLINE", "2"),
+            ("SPIDERPOOL_LEADER_RETRY_PERIOD", "1"),
+        ];
+        let environment = [&own, environment].concat();
+        let (folder, namespace) = (self.bench.folder("controllers"), self.bench.namespace());
+        let start = Start { folder: &folder, namespace, name, environment: &environment };
+        StandaloneController::start(ControlPlane::shared(), start).await.unwrap()
+    }
+
+    /// The chart's configurations, at this port in place of the Service.
+    fn configure(&self) {
+        for configuration in webhook_configurations(&self.name, self.port).unwrap() {
+            self.bench.apply(&configuration);
+        }
+    }
+
+    fn object(&self, kind: &str, name: &str, spec: &Value) -> Value {
+        json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": kind,
+            "metadata": {"name": self.bench.name(name), "labels": {LABEL: self.name}}, "spec": spec,
+        })
+    }
+
+    /// Creates or replaces it; what the API server says, warnings included.
+    fn write(&self, object: &Value) -> Result<Value, String> {
+        let plane = ControlPlane::shared();
+        let written = plane.kubectl_with_input(&["apply", "-o", "json", "-f", "-"], &object.to_string());
+        written.map(|text| serde_json::from_str(&text).unwrap()).map_err(|error| format!("{error:#}"))
+    }
+
+    /// API servers learn of a configuration by a watch.
+    async fn wait_until_called(&self) {
+        let invalid = self.object("SpiderIPPool", "probe", &json!({"subnet": "10.1.1.0/16"}));
+        self.bench
+            .until("the webhooks are called", async || {
+                self.write(&invalid).is_err_and(|error| error.contains("unformatted subnet"))
+            })
+            .await;
+    }
+
+    fn certificate(&self, key: &str) -> String {
+        let path = format!("jsonpath={{.data.{}}}", key.replace('.', "\\."));
+        let get = ["get", "secret", "-n", self.bench.namespace(), CERTIFICATE, "-o", &path];
+        ControlPlane::shared().kubectl(&get).unwrap()
+    }
+
+    fn patch_certificate(&self, data: &Value) {
+        let patch = json!({"stringData": data}).to_string();
+        let arguments =
+            ["patch", "secret", "-n", self.bench.namespace(), CERTIFICATE, "--type=merge", "-p", &patch];
+        ControlPlane::shared().kubectl(&arguments).unwrap();
+    }
+
+    fn ca_bundles(&self) -> Vec<String> {
+        let path = "jsonpath={range .webhooks[*]}{.clientConfig.caBundle}{\"\\n\"}{end}";
+        let get = |kind| ControlPlane::shared().kubectl(&["get", kind, &self.name, "-o", path]).unwrap();
+        KINDS.iter().flat_map(|kind| get(kind).lines().map(ToOwned::to_owned).collect::<Vec<_>>()).collect()
+    }
+}
+
+impl Drop for Hooks<'_> {
+    fn drop(&mut self) {
+        for kind in KINDS {
+            drop(ControlPlane::shared().kubectl(&["delete", kind, &self.name, "--ignore-not-found"]));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_are_completed_and_all_their_faults_are_in_one_answer() {
+    let hooks = Hooks::new("hook-pools").await;
+    let _controller = hooks.controller("a", hooks.port, &[]).await;
+    hooks.configure();
+    hooks.wait_until_called().await;
+
+    let spec =
+        json!({"subnet": "10.130.0.0/16", "ips": ["10.130.0.2", "10.130.0.1", "10.130.0.3-10.130.0.9"]});
+    let pool = hooks.write(&hooks.object("SpiderIPPool", "a", &spec)).unwrap();
+    assert_eq!(pool["spec"]["ipVersion"], 4);
+    assert_eq!(pool["spec"]["ips"], json!(["10.130.0.1-10.130.0.9"]));
+    assert_eq!(pool["metadata"]["labels"]["ipam.spidernet.io/ippool-cidr"], "10-130-0-0-16");
+    let a = hooks.bench.name("a");
+
+    let spec = json!({
+        "subnet": "10.130.0.0/16", "ips": ["10.130.0.9", "10.131.0.1"], "gateway": "10.131.0.1",
+        "routes": [{"dst": "0.0.0.0/0", "gw": "10.130.0.1"}],
+    });
+    let error = hooks.write(&hooks.object("SpiderIPPool", "b", &spec)).unwrap_err();
+    let b = hooks.bench.name("b");
+    for part in [
+        &format!("The SpiderIPPool \"{b}\" is invalid"),
+        "spec.ips[1]: Invalid value: \"10.131.0.1\": 10.131.0.1 is not inside of spec.subnet 10.130.0.0/16",
+        "spec.gateway: Invalid value: \"10.131.0.1\": ",
+        "please specify 'spec.gateway' to configure the default route",
+    ] {
+        assert!(error.contains(part), "{part:?} is not in {error}");
+    }
+    let spec = json!({"subnet": "10.130.0.0/16", "ips": ["10.130.0.9-10.130.0.12"]});
+    hooks
+        .bench
+        .until("the overlap is known", async || {
+            let error = hooks.write(&hooks.object("SpiderIPPool", "c", &spec));
+            error.is_err_and(|error| {
+                error.contains(&format!(
+                    "spec.ips: Forbidden: overlap with IPPool {a} in IP ranges [10.130.0.9]"
+                ))
+            })
+        })
+        .await;
+    let spec = json!({"subnet": "10.130.0.0/24", "ips": ["10.130.0.1-10.130.0.9"]});
+    let error = hooks.write(&hooks.object("SpiderIPPool", "a", &spec)).unwrap_err();
+    assert!(error.contains("spec.subnet: Forbidden: is not changeable"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_in_use_stays_in_its_pool() {
+    let hooks = Hooks::new("hook-use").await;
+    let _controller = hooks.controller("a", hooks.port, &[]).await;
+    hooks.configure();
+    hooks.wait_until_called().await;
+    let pool =
+        |ips: &[&str]| hooks.object("SpiderIPPool", "p", &json!({"subnet": "10.132.0.0/16", "ips": ips}));
+    hooks.write(&pool(&["10.132.0.1-10.132.0.9"])).unwrap();
+    let name = hooks.bench.name("p");
+    hooks.bench.apply(&json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress",
+        "metadata": {"name": "10.132.0.7", "labels": {"ipam.spidernet.io/ippool": name}},
+        "spec": {"address": "10.132.0.7/16", "pool": name, "node": "n", "interface": "net1",
+            "podNamespace": "default", "podName": "web", "podUID": "u", "state": "bound"},
+    }));
+    let error = hooks.write(&pool(&["10.132.0.1-10.132.0.6"])).unwrap_err();
+    let part = "spec.ips: Forbidden: remove an IP address 10.132.0.7 that is being used by Pod default/web";
+    assert!(error.contains(part), "{error}");
+    hooks.write(&pool(&["10.132.0.7-10.132.0.9"])).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reserved_addresses_and_coordinators_are_completed_and_checked() {
+    let hooks = Hooks::new("hook-kinds").await;
+    let _controller = hooks.controller("a", hooks.port, &[]).await;
+    hooks.configure();
+    hooks.wait_until_called().await;
+
+    let spec = json!({"ips": ["10.133.0.2", "10.133.0.1"]});
+    let reserved = hooks.write(&hooks.object("SpiderReservedIP", "r", &spec)).unwrap();
+    assert_eq!(reserved["spec"], json!({"ipVersion": 4, "ips": ["10.133.0.1-10.133.0.2"]}));
+    let spec = json!({"ips": ["10.133.0.9-10.133.0.1", "fd00::1"]});
+    let error = hooks.write(&hooks.object("SpiderReservedIP", "s", &spec)).unwrap_err();
+    assert!(error.contains("spec.ips[0]: Invalid value") && error.contains("reversed"), "{error}");
+
+    let spec = json!({
+        "mode": "auto", "podCIDRType": "none", "hijackCIDR": ["169.254.1.1"], "detectGateway": true,
+        "policyRoutes": [{"dst": "10.1.2.3", "gw": "10.0.0.1"}],
+    });
+    let coordinator = hooks.write(&hooks.object("SpiderCoordinator", "c", &spec)).unwrap();
+    assert_eq!(coordinator["spec"]["hijackCIDR"], json!(["169.254.1.1/32"]));
+    assert_eq!(coordinator["spec"]["policyRoutes"][0]["dst"], "10.1.2.3/32");
+    assert_eq!(coordinator["spec"]["detectGateway"], true, "kept, and warned about");
+    let spec = json!({"hijackCIDR": ["x"], "podMACPrefix": "01:00", "podRPFilter": 7});
+    let error = hooks.write(&hooks.object("SpiderCoordinator", "d", &spec)).unwrap_err();
+    for field in ["spec.hijackCIDR[0]", "spec.podMACPrefix", "spec.podRPFilter"] {
+        assert!(error.contains(&format!("{field}: Invalid value")), "{error}");
+    }
+}
+
+/// The certificate expires several times while objects are written: every one is admitted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_expires_is_replaced_before_anybody_notices() {
+    let hooks = Hooks::new("hook-rotation").await;
+    let validity = [("SPIDERPOOL_WEBHOOK_CERT_VALIDITY", "16"), ("SPIDERPOOL_WEBHOOK_CA_VALIDITY", "40")];
+    let _first = hooks.controller("first", hooks.port, &validity).await;
+    let _second = hooks.controller("second", 0, &validity).await;
+    hooks.configure();
+    hooks.wait_until_called().await;
+    let (mut certificates, mut admitted) = (vec![hooks.certificate("tls.crt")], 0);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(36) {
+        let spec = json!({"ips": [format!("10.134.{}.{}", admitted / 250, admitted % 250)]});
+        hooks.write(&hooks.object("SpiderReservedIP", "r", &spec)).unwrap();
+        admitted += 1;
+        let now = hooks.certificate("tls.crt");
+        if certificates.last() != Some(&now) {
+            certificates.push(now);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(certificates.len() > 2, "{} certificates", certificates.len());
+    assert!(admitted > 20, "{admitted}");
+}
+
+/// Somebody has cleared the Secret, and an upgrade has taken the caBundle away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_ours_and_its_ca_bundle_are_repaired() {
+    let hooks = Hooks::new("hook-repair").await;
+    let _controller = hooks.controller("a", hooks.port, &[]).await;
+    hooks.configure();
+    hooks.wait_until_called().await;
+    let before = hooks.certificate("tls.crt");
+    hooks.patch_certificate(&json!({"tls.crt": "garbage"}));
+    let is_anew =
+        async || ![before.as_str(), "", "Z2FyYmFnZQ=="].contains(&hooks.certificate("tls.crt").as_str());
+    hooks.bench.until("the certificate is made anew", is_anew).await;
+    let is_told = async || hooks.ca_bundles().iter().all(|bundle| *bundle == hooks.certificate("ca.crt"));
+    hooks.bench.until("its CA is told", is_told).await;
+
+    let remove = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]).to_string();
+    for kind in KINDS {
+        ControlPlane::shared().kubectl(&["patch", kind, &hooks.name, "--type=json", "-p", &remove]).unwrap();
+    }
+    hooks.bench.until("the CA is told again", is_told).await;
+    // As helm upgrade applies it.
+    hooks.configure();
+    hooks.bench.until("the CA is told after an upgrade", is_told).await;
+    hooks.wait_until_called().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_others_is_served_followed_and_never_written() {
+    let hooks = Hooks::new("hook-provided").await;
+    let name = format!("{}.{}.svc", hooks.name, hooks.bench.namespace());
+    let given = |names: &[String]| {
+        let ca_key = KeyPair::generate().unwrap();
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = ca.self_signed(&ca_key).unwrap().pem();
+        let (issuer, key) = (Issuer::new(ca, ca_key), KeyPair::generate().unwrap());
+        let certificate =
+            CertificateParams::new(names.to_vec()).unwrap().signed_by(&key, &issuer).unwrap().pem();
+        json!({"tls.crt": certificate, "tls.key": key.serialize_pem(), "ca.crt": authority})
+    };
+    let good = given(&[name.clone(), "127.0.0.1".to_owned()]);
+    hooks.bench.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "stringData": good,
+        "metadata": {"name": CERTIFICATE, "namespace": hooks.bench.namespace()},
+    }));
+    let controller =
+        hooks.controller("a", hooks.port, &[("SPIDERPOOL_WEBHOOK_TLS_METHOD", "provided")]).await;
+    hooks.configure();
+    hooks.wait_until_called().await;
+
+    hooks.patch_certificate(&given(&["other.test".to_owned()]));
+    let version = hooks.certificate("tls.crt");
+    hooks
+        .bench
+        .until("readiness names the fault", async || {
+            let (status, body) = controller.probe("/v1/runtime/readiness").await.unwrap();
+            !status.is_success() && body.contains(&format!("tls.crt is not for {name}"))
+        })
+        .await;
+    hooks
+        .bench
+        .until("an Event names it", async || {
+            let get = ["get", "events", "-n", hooks.bench.namespace(), "-o", "jsonpath={..message}"];
+            ControlPlane::shared().kubectl(&get).unwrap().contains("tls.crt is not for")
+        })
+        .await;
+    assert_eq!(hooks.certificate("tls.crt"), version, "it is not ours");
+    hooks.patch_certificate(&good);
+    hooks.wait_until_called().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_is_away_stops_only_changes_of_our_specs_and_only_until_it_is_back() {
+    let hooks = Hooks::new("hook-away").await;
+    let controller = hooks.controller("a", hooks.port, &[]).await;
+    hooks.configure();
+    hooks.wait_until_called().await;
+    let pool =
+        |ips: &[&str]| hooks.object("SpiderIPPool", "p", &json!({"subnet": "10.135.0.0/16", "ips": ips}));
+    hooks.write(&pool(&["10.135.0.1"])).unwrap();
+    controller.kill().unwrap();
+
+    let error = hooks.write(&pool(&["10.135.0.2"])).unwrap_err();
+    assert!(error.contains("failed calling webhook"), "{error}");
+    let plane = ControlPlane::shared();
+    let name = hooks.bench.name("p");
+    plane.kubectl(&["label", "sp", &name, "a=b"]).unwrap();
+    let status = json!({"status": {"allocatedIPCount": 1}}).to_string();
+    plane.kubectl(&["patch", "sp", &name, "--subresource=status", "--type=merge", "-p", &status]).unwrap();
+    // Objects of others, although they have the label.
+    hooks.bench.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "web", "namespace": hooks.bench.namespace(), "labels": {LABEL: hooks.name}},
+        "spec": {"containers": [{"name": "c", "image": "none"}]},
+    }));
+    hooks.bench.apply(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "c", "namespace": hooks.bench.namespace(), "labels": {LABEL: hooks.name}},
+    }));
+    let _controller = hooks.controller("a", hooks.port, &[]).await;
+    hooks.bench.until("it is back", async || hooks.write(&pool(&["10.135.0.2"])).is_ok()).await;
+}
+
+/// An empty Secret is filled by one of several; all serve what is in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_start_at_once_agree_on_a_certificate() {
+    let hooks = Hooks::new("hook-race").await;
+    let starts = ["a", "b", "c"].map(|name| hooks.controller(name, 0, &[]));
+    let controllers = futures::future::join_all(starts).await;
+    let written = controllers
+        .iter()
+        .filter(|controller| controller.log().unwrap().contains("certificate of the webhooks written"));
+    assert_eq!(written.count(), 1);
+    assert!(hooks.certificate("ca.crt").len() > 100);
+}
