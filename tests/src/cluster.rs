@@ -6,7 +6,7 @@
 
 mod access;
 mod api;
-mod calico;
+mod cni_manifests;
 mod default_network;
 mod fixture;
 mod folder;

@@ -1,6 +1,6 @@
 //! Documents whose commands are run as their readers type them, and whose shown output is compared with the real one.
 //!
-//! A fenced block `sh` or `bash` is run; a block `text` right after it is what it prints ([`Shown`]). HTML comments,
+//! A fenced block `sh` or `bash` is run; a block `text` right after it is what it prints ([`ExpectedOutput`]). HTML comments,
 //! which readers do not see, say what is different here, right before the block that they are about:
 //!
 //! * `<!-- skip: why -->`: only a real cluster can do that. What it prints is not looked at either.
@@ -9,25 +9,27 @@
 //! * `<!-- picture -->`: the block `text` after it is no output.
 //! * `<!-- check: script -->`: stands alone: a block that is run and that readers do not see.
 
+mod output;
 mod parse;
 mod run;
-mod shape;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+pub use output::AddressRanges;
 pub use run::run;
-pub use shape::Places;
 
 /// A document, as far as it is run.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Document {
     /// Where it is.
     pub path: PathBuf,
     /// What is done, in this order.
     pub steps: Vec<Step>,
+    /// The networks that it names.
+    pub ranges: AddressRanges,
 }
 
 /// A block that is run.
@@ -40,14 +42,14 @@ pub struct Step {
     /// The machines that it is run on; if there are none, it is the administrator's.
     pub machines: Vec<String>,
     /// What it prints, as the document has it.
-    pub shown: Option<Shown>,
+    pub expected: Option<ExpectedOutput>,
     /// Whether it is run again until it succeeds: it only looks.
-    pub looks: bool,
+    pub retry: bool,
 }
 
 /// The output of a block that a document shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct ExpectedOutput {
     /// The line where it begins.
     pub line: usize,
     /// Its lines.
@@ -59,11 +61,6 @@ impl Document {
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let steps = parse::steps(&text).with_context(|| path.display().to_string())?;
-        Ok(Self { path: path.to_owned(), steps })
-    }
-
-    /// The addresses that its commands name.
-    pub fn places(&self) -> Places {
-        Places::of(self.steps.iter().map(|step| step.script.as_str()))
+        Ok(Self { path: path.to_owned(), steps, ranges: AddressRanges::of(&text) })
     }
 }

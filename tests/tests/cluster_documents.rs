@@ -4,7 +4,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use spiderpool_tests::cluster::{Cluster, Options};
+use spiderpool_tests::cluster::{Cluster, DefaultCni, Options};
 use spiderpool_tests::document::{self, Document};
 use spiderpool_tests::{privilege, release, teardown, tools};
 
@@ -30,18 +30,21 @@ fn run(name: &str, options: &Options, prepare: impl FnOnce(&Cluster) -> Result<(
     before.check_nothing_left()
 }
 
-/// Calico installed by its manifest, no Multus.
-fn calico_alone(cluster: &Cluster) -> Result<()> {
-    for node in cluster.nodes() {
-        node.namespaces().output("rm", &["-f", "/etc/cni/net.d/00-multus.conf"])?;
-    }
-    cluster.install_calico()
+#[test]
+fn cluster_document_calico() {
+    works("calico", &Options::default(), Cluster::install_calico);
+}
+
+#[test]
+fn cluster_document_cilium() {
+    let options = Options { cni: DefaultCni::CiliumLike, ..Options::default() };
+    works("cilium", &options, Cluster::install_cilium);
 }
 
 #[test]
 fn cluster_document_calico_ipam_bgp() {
     works("calico-ipam-bgp", &Options::default(), |cluster| {
-        calico_alone(cluster)?;
+        cluster.install_calico()?;
         cluster.start_bird(&["10.245.0.0/16"])
     });
 }
@@ -49,7 +52,7 @@ fn cluster_document_calico_ipam_bgp() {
 #[test]
 fn cluster_document_calico_cloud() {
     let options = Options { domain: Some("example.internal".to_owned()), ..Options::default() };
-    works("calico-cloud", &options, calico_alone);
+    works("calico-cloud", &options, Cluster::install_calico);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::str::Lines;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Shown, Step};
+use super::{ExpectedOutput, Step};
 
 /// Blocks that show something that is neither typed nor printed.
 const OTHERS: [&str; 4] = ["yaml", "json", "mermaid", "ini"];
@@ -43,7 +43,7 @@ pub(super) fn steps(text: &str) -> Result<Vec<Step>> {
     for part in parts(text)? {
         match part {
             Part::Marker(line, Marker::Check(script)) => {
-                steps.push(Step { line, script, looks: true, ..Step::default() });
+                steps.push(Step { line, script, retry: true, ..Step::default() });
                 before = None;
             }
             Part::Marker(_, marker) => markers.push(marker),
@@ -81,8 +81,8 @@ fn take(
             ensure!(markers.is_empty(), "a marker of commands before output");
             let is_run = before.context("output that follows no commands; a picture needs the marker")?;
             if is_run && let Some(step) = steps.last_mut() {
-                step.looks = true;
-                step.shown = Some(Shown { line: block.line, lines: block.lines });
+                step.retry = true;
+                step.expected = Some(ExpectedOutput { line: block.line, lines: block.lines });
             }
             Ok(None)
         }
@@ -189,8 +189,8 @@ mod tests {
     fn blocks_are_run_in_order_with_what_they_print() {
         let text = "# T\n```sh\na\nb\n```\n\n```text\nout\n```\nprose\n\n   ```bash\n   c\n     d\n   ```\n";
         let steps = steps(text).unwrap();
-        let shown = Some(Shown { line: 8, lines: vec!["out".into()] });
-        let first = Step { line: 3, script: "a\nb".into(), shown, looks: true, ..Step::default() };
+        let expected = Some(ExpectedOutput { line: 8, lines: vec!["out".into()] });
+        let first = Step { line: 3, script: "a\nb".into(), expected, retry: true, ..Step::default() };
         let second = Step { line: 13, script: "c\n  d".into(), ..Step::default() };
         assert_eq!(steps, [first, second]);
     }
@@ -203,7 +203,7 @@ mod tests {
         let steps = steps(text).unwrap();
         let machines = vec!["node1".to_owned(), "node2".to_owned()];
         let instead = Step { line: 13, script: "y\nz".into(), machines, ..Step::default() };
-        let check = Step { line: 15, script: "true".into(), looks: true, ..Step::default() };
+        let check = Step { line: 15, script: "true".into(), retry: true, ..Step::default() };
         assert_eq!(steps, [instead, check]);
     }
 

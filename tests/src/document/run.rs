@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::{Document, Places, Step, shape};
+use super::{AddressRanges, Document, Step, output};
 use crate::cluster::Cluster;
 use crate::{poll, tools};
 
 /// How long a block may run, in seconds. Helm and `kubectl wait` have limits of their own.
 const BLOCK_LIMIT: u32 = 240;
 /// How long what a block shows may take to be there.
-const SHOWN_LIMIT: Duration = Duration::from_secs(60);
+const RETRY_LIMIT: Duration = Duration::from_secs(60);
 /// Variables live on from block to block.
 const FRAME: &str = r#"if [ -e "$2" ]; then . "$2"; fi; set -a -euo pipefail; eval "$1"; export -p >"$2""#;
 
@@ -22,11 +22,10 @@ const FRAME: &str = r#"if [ -e "$2" ]; then . "$2"; fi; set -a -euo pipefail; ev
 pub fn run(document: &Document, cluster: &Cluster) -> Result<()> {
     let folder = cluster.folder().join("document");
     fs::create_dir_all(&folder)?;
-    let places = document.places();
     for step in &document.steps {
         let place = format!("{}:{}", shown_path(&document.path), step.line);
         println!("{place}");
-        Runner { cluster, folder: &folder, places: &places }
+        Runner { cluster, folder: &folder, ranges: &document.ranges }
             .step(step)
             .with_context(|| format!("{place}: {}", step.script))?;
     }
@@ -43,24 +42,24 @@ struct Runner<'a> {
     cluster: &'a Cluster,
     /// Of the shells' variables; it is there on every machine.
     folder: &'a Path,
-    places: &'a Places,
+    ranges: &'a AddressRanges,
 }
 
 impl Runner<'_> {
     fn step(&self, step: &Step) -> Result<()> {
-        if !step.looks {
+        if !step.retry {
             return self.once(step);
         }
-        poll::until("a block that does what the document says", SHOWN_LIMIT, || self.once(step))
+        poll::until("a block that does what the document says", RETRY_LIMIT, || self.once(step))
     }
 
     fn once(&self, step: &Step) -> Result<()> {
         if step.machines.is_empty() {
-            return check(step, &self.administrator(&step.script)?, self.places);
+            return check(step, &self.administrator(&step.script)?, self.ranges);
         }
         for machine in &step.machines {
             let output = self.machine(machine, &step.script)?;
-            check(step, &output, self.places).with_context(|| machine.clone())?;
+            check(step, &output, self.ranges).with_context(|| machine.clone())?;
         }
         Ok(())
     }
@@ -95,11 +94,11 @@ impl Runner<'_> {
     }
 }
 
-fn check(step: &Step, output: &Output, places: &Places) -> Result<()> {
+fn check(step: &Step, output: &Output, ranges: &AddressRanges) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}\n{text}{errors}", output.status);
-    let Some(shown) = &step.shown else { return Ok(()) };
-    shape::compare(shown, &text, places)
-        .map_err(|difference| anyhow!("line {}: {difference}\nof the output\n{text}{errors}", shown.line))
+    let Some(expected) = &step.expected else { return Ok(()) };
+    output::compare(expected, &text, ranges)
+        .map_err(|difference| anyhow!("line {}: {difference}\nof the output\n{text}{errors}", expected.line))
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Shown;
+use super::ExpectedOutput;
 
 /// Letters and digits of generated names.
 const GENERATED: &str = "bcdfghjklmnpqrstvwxz2456789";
@@ -11,15 +11,14 @@ const ANY: &str = "...";
 /// What stands between parts of a word that are compared one by one.
 const SEPARATORS: &[char] = &['=', ',', '(', ')', '[', ']', '"', '\'', '@', '{', '}'];
 
-/// Ranges and subnets that a document's commands name. An address that is shown stands for any other of the smallest
+/// Ranges and subnets that a document names. An address that is shown stands for any other of the smallest
 /// of them that it is in; if it is in none, it stands for itself.
 #[derive(Debug, Default)]
-pub struct Places(Vec<(u128, u128)>);
+pub struct AddressRanges(Vec<(u128, u128)>);
 
-impl Places {
-    pub(super) fn of<'a>(scripts: impl Iterator<Item = &'a str>) -> Self {
-        let is_separator = |c: char| c.is_whitespace() || SEPARATORS.contains(&c);
-        let words = scripts.flat_map(|script| script.split(is_separator));
+impl AddressRanges {
+    pub(super) fn of(text: &str) -> Self {
+        let words = text.split(|c: char| c.is_whitespace() || SEPARATORS.contains(&c));
         Self(words.filter_map(|word| range(word).or_else(|| subnet(word))).collect())
     }
 
@@ -47,20 +46,23 @@ fn subnet(word: &str) -> Option<(u128, u128)> {
     let (address, length) = word.split_once('/')?;
     let (address, length): (IpAddr, u32) = (address.parse().ok()?, length.parse().ok()?);
     let bits: u32 = if address.is_ipv4() { 32 } else { 128 };
-    let host = u128::MAX.checked_shr(128 - bits.checked_sub(length)?).unwrap_or(0);
+    if length >= bits {
+        return None;
+    }
+    let host = u128::MAX.checked_shr(128 - (bits - length)).unwrap_or(0);
     let first = number(address);
     (first & host == 0).then_some((first, first | host))
 }
 
 /// Fails with the lines that are not as shown. Their order does not matter: names that are sorted are generated.
-pub(super) fn compare(shown: &Shown, real: &str, places: &Places) -> Result<(), String> {
+pub(super) fn compare(shown: &ExpectedOutput, real: &str, ranges: &AddressRanges) -> Result<(), String> {
     let wanted: Vec<&str> = content(shown.lines.iter().map(String::as_str)).collect();
     let open = wanted.contains(&ANY);
     let wanted: Vec<&str> = wanted.into_iter().filter(|line| *line != ANY).collect();
     let real: Vec<&str> = content(real.lines()).collect();
     // The real line that each shown one goes with.
     let mut pairs: Vec<Option<usize>> = vec![None; real.len()];
-    let fits = |line: &str| -> Vec<bool> { real.iter().map(|real| is_alike(line, real, places)).collect() };
+    let fits = |line: &str| -> Vec<bool> { real.iter().map(|real| is_alike(line, real, ranges)).collect() };
     let fits: Vec<Vec<bool>> = wanted.iter().map(|line| fits(line)).collect();
     for (index, line) in wanted.iter().enumerate() {
         if !pair(index, &fits, &mut pairs, &mut vec![false; real.len()]) {
@@ -89,26 +91,26 @@ fn pair(wanted: usize, fits: &[Vec<bool>], pairs: &mut [Option<usize>], tried: &
     false
 }
 
-fn is_alike(shown: &str, real: &str, places: &Places) -> bool {
+fn is_alike(shown: &str, real: &str, ranges: &AddressRanges) -> bool {
     let (shown, real): (Vec<_>, Vec<_>) =
         (shown.split_whitespace().collect(), real.split_whitespace().collect());
-    shown.len() == real.len() && shown.iter().zip(real).all(|(shown, real)| is_word(shown, real, places))
+    shown.len() == real.len() && shown.iter().zip(real).all(|(shown, real)| is_word(shown, real, ranges))
 }
 
-fn is_word(shown: &str, real: &str, places: &Places) -> bool {
+fn is_word(shown: &str, real: &str, ranges: &AddressRanges) -> bool {
     let parts = |word| -> Vec<&str> { str::split_inclusive(word, SEPARATORS).collect() };
     let (shown, real) = (parts(shown), parts(real));
     shown.len() == real.len()
         && shown.iter().zip(real).all(|(shown, real)| {
             let (left, right) = (shown.trim_end_matches(SEPARATORS), real.trim_end_matches(SEPARATORS));
-            shown[left.len()..] == real[right.len()..] && is_part(left, right, places)
+            shown[left.len()..] == real[right.len()..] && is_part(left, right, ranges)
         })
 }
 
-fn is_part(shown: &str, real: &str, places: &Places) -> bool {
+fn is_part(shown: &str, real: &str, ranges: &AddressRanges) -> bool {
     let both = |check: fn(&str) -> bool| check(shown) && check(real);
     shown == real
-        || is_address(shown, real, places)
+        || is_address(shown, real, ranges)
         || both(is_time)
         || both(is_decimal)
         || both(is_uid)
@@ -120,14 +122,14 @@ fn is_part(shown: &str, real: &str, places: &Places) -> bool {
 }
 
 /// With what follows the address: a prefix length, a colon.
-fn is_address(shown: &str, real: &str, places: &Places) -> bool {
+fn is_address(shown: &str, real: &str, ranges: &AddressRanges) -> bool {
     let parse = |word: &str| {
         let end = word.find('/').unwrap_or_else(|| word.trim_end_matches(':').len());
         Some((word[..end].parse::<IpAddr>().ok()?, word[end..].to_owned()))
     };
     match (parse(shown), parse(real)) {
         (Some((shown, after_shown)), Some((real, after_real))) => {
-            after_shown == after_real && (shown == real || places.holds(shown, real))
+            after_shown == after_real && (shown == real || ranges.holds(shown, real))
         }
         _ => false,
     }
@@ -198,7 +200,7 @@ mod tests {
 
     fn check(shown: &str, real: &str) -> Result<(), String> {
         let lines = shown.lines().map(str::to_owned).collect();
-        compare(&Shown { line: 1, lines }, real, &Places::of([SCRIPT].into_iter()))
+        compare(&ExpectedOutput { line: 1, lines }, real, &AddressRanges::of(SCRIPT))
     }
 
     #[test]

@@ -1,23 +1,41 @@
-//! Calico as its users install it, as far as a stand-in has it: ConfigMap, DaemonSet, BIRD.
+//! Calico and Cilium as their users install them, as far as stand-ins have it: ConfigMaps, DaemonSets, pools, BIRD.
+
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::programs::program;
 use super::{Cluster, Node};
 use crate::kubectl::Kubectl as _;
+use crate::poll;
 use crate::topology::addresses;
 
-const MANIFEST: &str = include_str!("manifests/calico.yaml");
+const CALICO: &str = include_str!("manifests/calico.yaml");
+const CALICO_DEFINITIONS: &str = include_str!("../../fixtures/cni/calico-v3.26.yaml");
+const CALICO_POOLS: &str = include_str!("manifests/calico-pools.yaml");
+const CILIUM: &str = include_str!("manifests/cilium.yaml");
+const LIMIT: Duration = Duration::from_secs(30);
 /// AS numbers as in Calico's defaults and in our documents.
 const NODES_AS: u32 = 64_512;
 const ROUTER_AS: u32 = 23_000;
 
 impl Cluster {
-    /// Applies the manifest and waits until each node has the configuration.
+    /// Applies what Calico's manifest has, and waits until each node has the configuration.
     pub fn install_calico(&self) -> Result<()> {
-        self.apply(MANIFEST)?;
-        let rollout =
-            ["rollout", "status", "--namespace", "kube-system", "daemonset/calico-node", "--timeout=60s"];
+        self.apply(CALICO)?;
+        self.apply(CALICO_DEFINITIONS)?;
+        poll::until("Calico's IPPools", LIMIT, || self.apply(CALICO_POOLS))?;
+        self.wait_for_rollout("daemonset/calico-node")
+    }
+
+    /// Applies what Cilium's chart has. The nodes have the configuration already.
+    pub fn install_cilium(&self) -> Result<()> {
+        self.apply(CILIUM)?;
+        self.wait_for_rollout("daemonset/cilium")
+    }
+
+    fn wait_for_rollout(&self, name: &str) -> Result<()> {
+        let rollout = ["rollout", "status", "--namespace", "kube-system", name, "--timeout=60s"];
         self.kubectl(&rollout).map(drop)
     }
 
