@@ -24,7 +24,7 @@ const HELM_LIMIT: &str = "120s";
 const NETWORK_LIMIT: Duration = Duration::from_secs(20);
 const END_LIMIT: Duration = Duration::from_mins(1);
 
-/// What the tests set: the README's command line, and pools of the cluster's underlay.
+/// What the tests set: the dataplane of the README, and pools of the cluster's underlay.
 fn values() -> Vec<String> {
     let [v4, v6] = addresses::UNDERLAY;
     let gateway = addresses::UNDERLAY_GATEWAY;
