@@ -173,6 +173,14 @@ mod tests {
     }
 
     #[test]
+    fn of_several_default_pools_each_node_finds_its_own() {
+        let of_node = |name: &str, node: &str| pool(name, |p| p.node_names = vec![node.into()]);
+        let table: PoolTable = [of_node("node1.example", "n1"), of_node("node2.example", "n2")].into();
+        let kept = filter(&table, &["node1.example", "node2.example"], Family::V4);
+        assert_eq!(kept, Ok(names(&["node1.example"])));
+    }
+
+    #[test]
     fn each_rule_says_why() {
         use Family::{V4, V6};
         let terminating = |change: fn(&mut Pool)| {
