@@ -110,7 +110,7 @@ fn chain_faults(chain: &[String]) -> Vec<FieldError> {
 fn coordinator_faults(fields: &MultusFields<'_>) -> Vec<FieldError> {
     const PATH: &str = "spec.coordinator";
     let Some(settings) = fields.coordinator else { return Vec::new() };
-    let mut faults = settings.faults(PATH);
+    let mut faults = settings.field_errors(PATH);
     if settings.mode.as_deref().is_some_and(|mode| mode.parse() == Ok(Mode::Underlay)) {
         faults.push(FieldError::forbidden(format!("{PATH}.mode"), Unsupported::UnderlayMode.to_string()));
     }
