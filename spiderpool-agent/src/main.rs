@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 use spiderpool_agent::config::Daemon;
 use spiderpool_agent::node::clean::{self, CleanNode};
-use spiderpool_agent::node::plugins::{self, InstallPlugins};
+use spiderpool_agent::node::install::{self, InstallPlugins};
 use spiderpool_agent::node::prepare::{self, PrepareNode};
 use spiderpool_agent::node::wait;
 
@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Daemon(daemon) => spiderpool_agent::daemon::run(*daemon).await,
         Command::PrepareNode(options) => prepare::run(&options),
-        Command::InstallPlugins(options) => plugins::run(&options),
+        Command::InstallPlugins(options) => install::run(&options),
         Command::CleanNode(options) => clean::run(*options).await,
         Command::Wait => wait::run().await,
     }

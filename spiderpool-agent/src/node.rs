@@ -5,6 +5,7 @@
 pub mod bpffs;
 pub mod clean;
 mod host_path;
+pub mod install;
 mod installed;
 pub mod missing_plugins;
 pub mod plugins;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
 use support::Bench;
 use tokio::sync::{Mutex, MutexGuard};

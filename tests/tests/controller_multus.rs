@@ -10,12 +10,13 @@ use spiderpool_tests::standalone_controller::{StandaloneController, Start};
 use support::Bench;
 
 /// Its first document is the CRD of NetworkAttachmentDefinition.
-const MULTUS: &str = include_str!("../src/cluster/manifests/multus.yaml");
+const MULTUS: &str =
+    include_str!("../../charts/spiderpool/crds/k8s.cni.cncf.io_network-attachment-definitions.yaml");
 /// For the seed's macvlan.
 const CONFIG: &str = r#"{"cniVersion":"0.3.1","name":"NAME","plugins":[{"type":"macvlan","master":"ens192","mode":"bridge","mtu":0,"ipam":{"type":"spiderpool","default_ipv4_ippool":["10-6-v4"]}},{"txQueueLen":0,"tunePodRoutes":true,"mode":"auto","type":"coordinator"}]}"#;
 
 fn install_multus(plane: &ControlPlane) {
-    plane.apply(MULTUS.split("---\n").next().unwrap()).unwrap();
+    plane.apply(MULTUS).unwrap();
     let crd = "crd/network-attachment-definitions.k8s.cni.cncf.io";
     plane.kubectl(&["wait", "--for=condition=Established", "--timeout=20s", crd]).unwrap();
 }

@@ -6,29 +6,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use spiderpool_runtime::logging::{self, Level};
 use thiserror::Error;
-use tracing::info;
-
-use super::installed::Record;
 
 /// Where the image has them.
 pub(super) const IN_IMAGE: &str = "/usr/lib/spiderpool/cni";
-
-/// Arguments of `spiderpool-agent install-plugins`.
-#[derive(Debug, Clone, Args)]
-pub struct InstallPlugins {
-    /// The folder with the plugins.
-    #[arg(long, value_name = "FOLDER", default_value = IN_IMAGE)]
-    from: PathBuf,
-    /// The node's folder for plugins, as this container sees it.
-    #[arg(long, value_name = "FOLDER", default_value = "/host/opt/cni/bin")]
-    to: PathBuf,
-    /// A folder with plugins of other projects, of which a version that somebody else has installed stays.
-    #[arg(long, value_name = "FOLDER")]
-    others: Option<PathBuf>,
-}
 
 /// A plugin cannot be installed or removed.
 #[derive(Debug, Error)]
@@ -52,23 +33,6 @@ impl PluginsError {
 
 fn failed(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> PluginsError {
     move |source| PluginsError::new(path, operation, source)
-}
-
-/// Installs all plugins.
-pub fn run(options: &InstallPlugins) -> anyhow::Result<()> {
-    logging::init(Level::Info);
-    for plugin in list(&options.from)? {
-        let outcome = install(&plugin, &options.to)?;
-        info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin installed");
-    }
-    if let Some(others) = &options.others {
-        let mut record = Record::read(&options.to);
-        for plugin in list(others)? {
-            let outcome = record.install(&plugin, &options.to)?;
-            info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin of another project");
-        }
-    }
-    Ok(())
 }
 
 /// What an installation did.

@@ -111,7 +111,8 @@ fn what_the_cluster_does_not_allow_is_said_before_anything_is_made() {
     let kubeconfig = format!("--kubeconfig={}", plane.admin().display());
     let render = |namespace: &str| {
         let verb = ["template", "second", "--namespace", namespace];
-        helm(&verb, &["--dry-run=server", &kubeconfig]).map_err(|error| format!("{error:#}"))
+        helm(&verb, &["--dry-run=server", &kubeconfig, "--set=spiderpoolAgent.name=of-another"])
+            .map_err(|error| format!("{error:#}"))
     };
     let labelled = "apiVersion: v1\nkind: Namespace\nmetadata: {name: labelled-baseline, labels: {pod-security.kubernetes.io/enforce: baseline}}\n";
     plane.apply(labelled).unwrap();
@@ -120,7 +121,7 @@ fn what_the_cluster_does_not_allow_is_said_before_anything_is_made() {
     let role = |namespace: &str| {
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-            "metadata": {"name": "spiderpool-agent", "annotations": {
+            "metadata": {"name": "of-another", "annotations": {
                 "meta.helm.sh/release-name": "first", "meta.helm.sh/release-namespace": namespace}},
         })
     };
@@ -130,7 +131,7 @@ fn what_the_cluster_does_not_allow_is_said_before_anything_is_made() {
     plane.apply(&role("deleted-by-hand").to_string()).unwrap();
     let refused = render("second").unwrap_err();
     assert!(refused.contains("was not uninstalled before its namespace deleted-by-hand"), "{refused}");
-    plane.kubectl(&["delete", "clusterrole", "spiderpool-agent"]).unwrap();
+    plane.kubectl(&["delete", "clusterrole", "of-another"]).unwrap();
     // Without nodes and another release: nothing in the way.
     render("second").unwrap();
 }
