@@ -71,7 +71,7 @@ fn take(
 ) -> Result<Option<bool>> {
     match block.language.as_str() {
         "sh" | "bash" => {
-            let step = shell(block, markers)?;
+            let step = shell(&block, markers)?;
             let is_run = step.is_some();
             steps.extend(step);
             Ok(Some(is_run))
@@ -97,7 +97,7 @@ fn take(
 }
 
 /// A shell block as a step; none if it is skipped.
-fn shell(block: Block, markers: Vec<Marker>) -> Result<Option<Step>> {
+fn shell(block: &Block, markers: Vec<Marker>) -> Result<Option<Step>> {
     let mut step = Step { line: block.line, script: block.lines.join("\n"), ..Step::default() };
     for marker in markers {
         match marker {

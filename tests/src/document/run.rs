@@ -14,7 +14,7 @@ use crate::{poll, tools};
 /// How long a block may run, in seconds. Helm and `kubectl wait` have limits of their own.
 const BLOCK_LIMIT: u32 = 240;
 /// How long what a block shows may take to be there.
-const RETRY_LIMIT: Duration = Duration::from_secs(60);
+const RETRY_LIMIT: Duration = Duration::from_mins(1);
 /// Variables live on from block to block.
 const FRAME: &str = r#"if [ -e "$2" ]; then . "$2"; fi; set -a -euo pipefail; eval "$1"; export -p >"$2""#;
 

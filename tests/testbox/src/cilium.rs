@@ -16,10 +16,9 @@ pub fn host_sysctls(host_end: &str) -> [String; 2] {
 
 /// What ip(8) does in the pod; the next hop is the node's address in its own pod CIDR. None without such a one.
 pub fn pod_script(nic: &str, addresses: &[IpAddr], routers: &[IpAddr]) -> Option<String> {
-    let mut script = format!("link set lo up\nlink set {nic} up\n");
-    for address in addresses {
+    let of = |address: &IpAddr| {
         let router = routers.iter().find(|router| router.is_ipv4() == address.is_ipv4())?;
-        script += &match address {
+        Some(match address {
             IpAddr::V4(address) => format!(
                 "addr add {address}/32 dev {nic}
                 route add {router} dev {nic} scope link
@@ -30,9 +29,10 @@ pub fn pod_script(nic: &str, addresses: &[IpAddr], routers: &[IpAddr]) -> Option
                 route add {router} dev {nic}
                 route add ::/0 via {router} dev {nic}\n"
             ),
-        };
-    }
-    Some(script)
+        })
+    };
+    let up = format!("link set lo up\nlink set {nic} up\n");
+    [Some(up)].into_iter().chain(addresses.iter().map(of)).collect()
 }
 
 /// What ip(8) does on the node: routes to the pod, and answers for the router, whose address is on another NIC.
