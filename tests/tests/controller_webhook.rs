@@ -64,7 +64,7 @@ impl Hooks<'_> {
     }
 
     /// Creates or replaces it; what the API server says, warnings included.
-    fn write(&self, object: &Value) -> Result<Value, String> {
+    fn write(object: &Value) -> Result<Value, String> {
         let plane = ControlPlane::shared();
         let written = plane.kubectl_with_input(&["apply", "-o", "json", "-f", "-"], &object.to_string());
         written.map(|text| serde_json::from_str(&text).unwrap()).map_err(|error| format!("{error:#}"))
@@ -75,7 +75,7 @@ impl Hooks<'_> {
         let invalid = self.object("SpiderIPPool", "probe", &json!({"subnet": "10.1.1.0/16"}));
         self.bench
             .until("the webhooks are called", async || {
-                self.write(&invalid).is_err_and(|error| error.contains("unformatted subnet"))
+                Self::write(&invalid).is_err_and(|error| error.contains("unformatted subnet"))
             })
             .await;
     }
@@ -117,7 +117,7 @@ async fn pools_are_completed_and_all_their_faults_are_in_one_answer() {
 
     let spec =
         json!({"subnet": "10.130.0.0/16", "ips": ["10.130.0.2", "10.130.0.1", "10.130.0.3-10.130.0.9"]});
-    let pool = hooks.write(&hooks.object("SpiderIPPool", "a", &spec)).unwrap();
+    let pool = Hooks::write(&hooks.object("SpiderIPPool", "a", &spec)).unwrap();
     assert_eq!(pool["spec"]["ipVersion"], 4);
     assert_eq!(pool["spec"]["ips"], json!(["10.130.0.1-10.130.0.9"]));
     assert_eq!(pool["metadata"]["labels"]["ipam.spidernet.io/ippool-cidr"], "10-130-0-0-16");
@@ -127,7 +127,7 @@ async fn pools_are_completed_and_all_their_faults_are_in_one_answer() {
         "subnet": "10.130.0.0/16", "ips": ["10.130.0.9", "10.131.0.1"], "gateway": "10.131.0.1",
         "routes": [{"dst": "0.0.0.0/0", "gw": "10.130.0.1"}],
     });
-    let error = hooks.write(&hooks.object("SpiderIPPool", "b", &spec)).unwrap_err();
+    let error = Hooks::write(&hooks.object("SpiderIPPool", "b", &spec)).unwrap_err();
     let b = hooks.bench.name("b");
     for part in [
         &format!("The SpiderIPPool \"{b}\" is invalid"),
@@ -141,7 +141,7 @@ async fn pools_are_completed_and_all_their_faults_are_in_one_answer() {
     hooks
         .bench
         .until("the overlap is known", async || {
-            let error = hooks.write(&hooks.object("SpiderIPPool", "c", &spec));
+            let error = Hooks::write(&hooks.object("SpiderIPPool", "c", &spec));
             error.is_err_and(|error| {
                 error.contains(&format!(
                     "spec.ips: Forbidden: overlap with IPPool {a} in IP ranges [10.130.0.9]"
@@ -150,7 +150,7 @@ async fn pools_are_completed_and_all_their_faults_are_in_one_answer() {
         })
         .await;
     let spec = json!({"subnet": "10.130.0.0/24", "ips": ["10.130.0.1-10.130.0.9"]});
-    let error = hooks.write(&hooks.object("SpiderIPPool", "a", &spec)).unwrap_err();
+    let error = Hooks::write(&hooks.object("SpiderIPPool", "a", &spec)).unwrap_err();
     assert!(error.contains("spec.subnet: Forbidden: is not changeable"), "{error}");
 }
 
@@ -162,7 +162,7 @@ async fn an_address_in_use_stays_in_its_pool() {
     hooks.wait_until_called().await;
     let pool =
         |ips: &[&str]| hooks.object("SpiderIPPool", "p", &json!({"subnet": "10.132.0.0/16", "ips": ips}));
-    hooks.write(&pool(&["10.132.0.1-10.132.0.9"])).unwrap();
+    Hooks::write(&pool(&["10.132.0.1-10.132.0.9"])).unwrap();
     let name = hooks.bench.name("p");
     hooks.bench.apply(&json!({
         "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress",
@@ -170,10 +170,10 @@ async fn an_address_in_use_stays_in_its_pool() {
         "spec": {"address": "10.132.0.7/16", "pool": name, "node": "n", "interface": "net1",
             "podNamespace": "default", "podName": "web", "podUID": "u", "state": "bound"},
     }));
-    let error = hooks.write(&pool(&["10.132.0.1-10.132.0.6"])).unwrap_err();
+    let error = Hooks::write(&pool(&["10.132.0.1-10.132.0.6"])).unwrap_err();
     let part = "spec.ips: Forbidden: remove an IP address 10.132.0.7 that is being used by Pod default/web";
     assert!(error.contains(part), "{error}");
-    hooks.write(&pool(&["10.132.0.7-10.132.0.9"])).unwrap();
+    Hooks::write(&pool(&["10.132.0.7-10.132.0.9"])).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,22 +184,22 @@ async fn reserved_addresses_and_coordinators_are_completed_and_checked() {
     hooks.wait_until_called().await;
 
     let spec = json!({"ips": ["10.133.0.2", "10.133.0.1"]});
-    let reserved = hooks.write(&hooks.object("SpiderReservedIP", "r", &spec)).unwrap();
+    let reserved = Hooks::write(&hooks.object("SpiderReservedIP", "r", &spec)).unwrap();
     assert_eq!(reserved["spec"], json!({"ipVersion": 4, "ips": ["10.133.0.1-10.133.0.2"]}));
     let spec = json!({"ips": ["10.133.0.9-10.133.0.1", "fd00::1"]});
-    let error = hooks.write(&hooks.object("SpiderReservedIP", "s", &spec)).unwrap_err();
+    let error = Hooks::write(&hooks.object("SpiderReservedIP", "s", &spec)).unwrap_err();
     assert!(error.contains("spec.ips[0]: Invalid value") && error.contains("reversed"), "{error}");
 
     let spec = json!({
         "mode": "auto", "podCIDRType": "none", "hijackCIDR": ["169.254.1.1"], "detectGateway": true,
         "policyRoutes": [{"dst": "10.1.2.3", "gw": "10.0.0.1"}],
     });
-    let coordinator = hooks.write(&hooks.object("SpiderCoordinator", "c", &spec)).unwrap();
+    let coordinator = Hooks::write(&hooks.object("SpiderCoordinator", "c", &spec)).unwrap();
     assert_eq!(coordinator["spec"]["hijackCIDR"], json!(["169.254.1.1/32"]));
     assert_eq!(coordinator["spec"]["policyRoutes"][0]["dst"], "10.1.2.3/32");
     assert_eq!(coordinator["spec"]["detectGateway"], true, "kept, and warned about");
     let spec = json!({"hijackCIDR": ["x"], "podMACPrefix": "01:00", "podRPFilter": 7});
-    let error = hooks.write(&hooks.object("SpiderCoordinator", "d", &spec)).unwrap_err();
+    let error = Hooks::write(&hooks.object("SpiderCoordinator", "d", &spec)).unwrap_err();
     for field in ["spec.hijackCIDR[0]", "spec.podMACPrefix", "spec.podRPFilter"] {
         assert!(error.contains(&format!("{field}: Invalid value")), "{error}");
     }
@@ -218,7 +218,7 @@ async fn a_certificate_that_expires_is_replaced_before_anybody_notices() {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(36) {
         let spec = json!({"ips": [format!("10.134.{}.{}", admitted / 250, admitted % 250)]});
-        hooks.write(&hooks.object("SpiderReservedIP", "r", &spec)).unwrap();
+        Hooks::write(&hooks.object("SpiderReservedIP", "r", &spec)).unwrap();
         admitted += 1;
         let now = hooks.certificate("tls.crt");
         if certificates.last() != Some(&now) {
@@ -309,10 +309,10 @@ async fn a_controller_that_is_away_stops_only_changes_of_our_specs_and_only_unti
     hooks.wait_until_called().await;
     let pool =
         |ips: &[&str]| hooks.object("SpiderIPPool", "p", &json!({"subnet": "10.135.0.0/16", "ips": ips}));
-    hooks.write(&pool(&["10.135.0.1"])).unwrap();
+    Hooks::write(&pool(&["10.135.0.1"])).unwrap();
     controller.kill().unwrap();
 
-    let error = hooks.write(&pool(&["10.135.0.2"])).unwrap_err();
+    let error = Hooks::write(&pool(&["10.135.0.2"])).unwrap_err();
     assert!(error.contains("failed calling webhook"), "{error}");
     let plane = ControlPlane::shared();
     let name = hooks.bench.name("p");
@@ -330,7 +330,7 @@ async fn a_controller_that_is_away_stops_only_changes_of_our_specs_and_only_unti
         "metadata": {"name": "c", "namespace": hooks.bench.namespace(), "labels": {LABEL: hooks.name}},
     }));
     let _controller = hooks.controller("a", hooks.port, &[]).await;
-    hooks.bench.until("it is back", async || hooks.write(&pool(&["10.135.0.2"])).is_ok()).await;
+    hooks.bench.until("it is back", async || Hooks::write(&pool(&["10.135.0.2"])).is_ok()).await;
 }
 
 /// An empty Secret is filled by one of several; all serve what is in it.

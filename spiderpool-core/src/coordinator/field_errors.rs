@@ -114,8 +114,8 @@ mod tests {
     use super::*;
     use crate::coordinator::settings::EbpfSettings;
 
-    fn text(value: &str) -> Option<String> {
-        Some(value.to_owned())
+    fn text(value: &str) -> String {
+        value.to_owned()
     }
 
     fn route(dst: &str, gw: &str) -> PolicyRouteText {
@@ -125,17 +125,17 @@ mod tests {
     #[test]
     fn every_fault_is_found_by_its_name_in_yaml() {
         let settings = Settings {
-            mode: text("underly"),
-            pod_default_route_nic: text("a/b"),
+            mode: Some(text("underly")),
+            pod_default_route_nic: Some(text("a/b")),
             hijack_cidr: Some(vec!["10.0.0.0/8".into(), "10.0.0.0/33".into()]),
             policy_routes: Some(vec![route("x", "y"), route("10.0.0.0/8", "fd00::1")]),
-            pod_mac_prefix: text("01:00"),
+            pod_mac_prefix: Some(text("01:00")),
             veth_mtu: Some(1),
-            veth_link_address: text("10.0.0.1/32"),
+            veth_link_address: Some(text("10.0.0.1/32")),
             pod_rp_filter: Some(3),
             tx_queue_len: Some(-1),
-            dataplane: text("iptables"),
-            ebpf: Some(EbpfSettings { route_hints: text("x") }),
+            dataplane: Some(text("iptables")),
+            ebpf: Some(EbpfSettings { route_hints: Some(text("x")) }),
             ..Settings::default()
         };
         let found: Vec<_> = settings.field_errors("spec").iter().map(ToString::to_string).collect();

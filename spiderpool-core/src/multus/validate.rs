@@ -21,10 +21,10 @@ pub fn validate(fields: &MultusFields<'_>) -> Vec<FieldError> {
     match fields.cni_type {
         CniType::Custom => faults.extend(custom_faults(fields)),
         CniType::Macvlan => {
-            faults.extend(fields.macvlan.map(|b| nic::faults("spec.macvlan", b)).into_iter().flatten())
+            faults.extend(fields.macvlan.map(|b| nic::faults("spec.macvlan", b)).into_iter().flatten());
         }
         CniType::Ipvlan => {
-            faults.extend(fields.ipvlan.map(|b| nic::faults("spec.ipvlan", b)).into_iter().flatten())
+            faults.extend(fields.ipvlan.map(|b| nic::faults("spec.ipvlan", b)).into_iter().flatten());
         }
         CniType::Vlan => faults.extend(fields.vlan.map(nic::vlan_faults).into_iter().flatten()),
         CniType::Sriov => faults.extend(fields.sriov.map(device::sriov_faults).into_iter().flatten()),

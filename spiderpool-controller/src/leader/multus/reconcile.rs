@@ -158,7 +158,7 @@ impl Reconciler<ObjectKey> for MultusReconciler {
                 debug!(namespace, name, %error, ?pause, "the NetworkAttachmentDefinition has changed, reconciling again");
             }
             _ => {
-                warn!(namespace, name, %error, ?pause, "NetworkAttachmentDefinition not written, trying again")
+                warn!(namespace, name, %error, ?pause, "NetworkAttachmentDefinition not written, trying again");
             }
         }
     }

@@ -61,7 +61,7 @@ async fn until_served(kube: &Kubernetes, networks: &Shared<Networks>, changed: i
                 }
             }
             Err(error) => {
-                warn!(%error, "cannot find out whether there are NetworkAttachmentDefinitions, trying again")
+                warn!(%error, "cannot find out whether there are NetworkAttachmentDefinitions, trying again");
             }
         }
         tokio::time::sleep(POLL).await;

@@ -56,8 +56,8 @@ mod tests {
 
     const SERVING: Validity = Validity { not_before: 0, not_after: 3000 };
 
-    fn prepared(trusted_since: Option<i64>) -> Option<Prepared> {
-        Some(Prepared { validity: Validity { not_before: 2000, not_after: 5000 }, trusted_since })
+    fn prepared(trusted_since: Option<i64>) -> Prepared {
+        Prepared { validity: Validity { not_before: 2000, not_after: 5000 }, trusted_since }
     }
 
     #[test]
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_new_certificate_is_served_only_when_its_ca_has_been_trusted_for_a_while() {
-        let plan = |now, since| plan_certificate(now, Some(SERVING), prepared(since));
+        let plan = |now, since| plan_certificate(now, Some(SERVING), Some(prepared(since)));
         assert_eq!(plan(2001, None), CertificatePlan::Wait { until: 2002 });
         assert_eq!(plan(2010, Some(2010)), CertificatePlan::Wait { until: 2070 });
         assert_eq!(plan(2070, Some(2010)), CertificatePlan::Promote);
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn without_a_usable_certificate_nobody_waits() {
         assert_eq!(plan_certificate(0, None, None), CertificatePlan::Replace);
-        assert_eq!(plan_certificate(3000, Some(SERVING), prepared(None)), CertificatePlan::Replace);
+        assert_eq!(plan_certificate(3000, Some(SERVING), Some(prepared(None))), CertificatePlan::Replace);
     }
 
     /// All controllers were away while it was prepared.
