@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::kubectl::Kubectl as _;
+use spiderpool_tests::poll;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
 use support::Bench;
 use tokio::sync::{Mutex, MutexGuard};
@@ -53,12 +54,14 @@ fn reason_has(bench: &Bench<'_>, parts: &[&str]) -> bool {
 }
 
 async fn until_pods(bench: &Bench<'_>, what: &str, cidrs: &[&str]) {
-    bench
-        .until(what, async || {
-            let status = status(bench);
-            status["phase"] == "Synced" && status["overlayPodCIDR"] == json!(cidrs)
-        })
-        .await;
+    bench.until_ok(what, async || are_pods(bench, cidrs)).await;
+}
+
+fn are_pods(bench: &Bench<'_>, cidrs: &[&str]) -> anyhow::Result<()> {
+    let status = status(bench);
+    let is_so = status["phase"] == "Synced" && status["overlayPodCIDR"] == json!(cidrs);
+    anyhow::ensure!(is_so, "the status is {status}");
+    Ok(())
 }
 
 /// Definitions of a foreign project, and waits until they are served.
@@ -193,7 +196,9 @@ async fn auto_follows_calicos_pools_whose_definition_comes_later() {
     until_pods(&bench, "a deleted pool is gone", &["10.244.0.0/16", "10.245.0.0/16"]).await;
 
     delete("crd/ippools.projectcalico.org");
-    until_pods(&bench, "a definition may go", &["10.244.0.0/16"]).await;
+    // Its watch may not have begun: then all is read again after a minute.
+    let gone = async || are_pods(&bench, &["10.244.0.0/16"]);
+    poll::until_async("a definition may go", Duration::from_secs(90), gone).await.unwrap();
     plane.apply(&ip_pool("v1", "d", &json!({"cidr": "10.246.0.0"}))).unwrap();
     bench
         .until("an invalid entry is named", async || {

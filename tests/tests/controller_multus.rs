@@ -9,16 +9,17 @@ use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
 use support::Bench;
 
-/// Its first document is the CRD of NetworkAttachmentDefinition.
+/// The CRD of NetworkAttachmentDefinition.
 const MULTUS: &str =
     include_str!("../../charts/spiderpool/crds/k8s.cni.cncf.io_network-attachment-definitions.yaml");
 /// For the seed's macvlan.
 const CONFIG: &str = r#"{"cniVersion":"0.3.1","name":"NAME","plugins":[{"type":"macvlan","master":"ens192","mode":"bridge","mtu":0,"ipam":{"type":"spiderpool","default_ipv4_ippool":["10-6-v4"]}},{"txQueueLen":0,"tunePodRoutes":true,"mode":"auto","type":"coordinator"}]}"#;
 
+const CRD: &str = "crd/network-attachment-definitions.k8s.cni.cncf.io";
+
 fn install_multus(plane: &ControlPlane) {
     plane.apply(MULTUS).unwrap();
-    let crd = "crd/network-attachment-definitions.k8s.cni.cncf.io";
-    plane.kubectl(&["wait", "--for=condition=Established", "--timeout=20s", crd]).unwrap();
+    plane.kubectl(&["wait", "--for=condition=Established", "--timeout=20s", CRD]).unwrap();
 }
 
 async fn controller(bench: &Bench<'_>, plane: &ControlPlane) -> StandaloneController {
@@ -211,6 +212,8 @@ async fn check_invalid(bench: &Bench<'_>, kubectl: &Kubectl<'_>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn networks_wait_for_multus() {
     let plane = ControlPlane::start(Options::default()).unwrap();
+    // The chart brings it; others may not.
+    plane.kubectl(&["delete", "--wait", CRD]).unwrap();
     let bench = Bench::on(&plane, "before-multus").await;
     let kubectl = Kubectl(&plane, bench.namespace());
     let controller = controller(&bench, &plane).await;

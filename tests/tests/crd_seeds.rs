@@ -37,7 +37,7 @@ const CORRECTIONS: &[Correction] = &[
         as_written: Some((
             r"{apiVersion: spiderpool.spidernet.io/v2beta1, kind: SpiderMultusConfig, metadata: {name: as-written},
                spec: {cniType: macvlan, macvlan: {master: [ens192], spiderpoolConfigPools: {IPv4IPPool: [10-6-v4]}}}}",
-            "spec.macvlan.spiderpoolConfigPools: Invalid value: IPv4IPPool is ippools.ipv4 now",
+            "IPv4IPPool is ippools.ipv4 now",
         )),
     },
     Correction {
@@ -46,7 +46,7 @@ const CORRECTIONS: &[Correction] = &[
         as_written: Some((
             r"{apiVersion: spiderpool.spidernet.io/v2beta1, kind: SpiderMultusConfig, metadata: {name: as-written},
                spec: {cniType: macvlan, macvlan: {master: [ens192]}, coordinator: {tuneMode: overlay}}}",
-            "spec.coordinator.tuneMode: Invalid value: it is coordinator.mode now",
+            "spec.coordinator.tuneMode: Invalid value: \"overlay\": it is coordinator.mode now",
         )),
     },
     Correction {

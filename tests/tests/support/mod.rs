@@ -242,12 +242,17 @@ impl<'a> Bench<'a> {
 
     /// Waits for what follows by itself.
     pub(crate) async fn until(&self, what: &str, check: impl AsyncFn() -> bool) {
-        poll::until_async(what, LIMIT, || async {
+        self.until_ok(what, async || {
             anyhow::ensure!(check().await, "not so");
             Ok(())
         })
-        .await
-        .unwrap();
+        .await;
+    }
+
+    /// As [`Self::until`], with an error that says what was there instead.
+    #[expect(clippy::unused_self, reason = "reads as the bench's own")]
+    pub(crate) async fn until_ok(&self, what: &str, check: impl AsyncFn() -> anyhow::Result<()>) {
+        poll::until_async(what, LIMIT, &check).await.unwrap();
     }
 
     #[expect(clippy::unused_self, reason = "reads as the bench's own")]

@@ -90,9 +90,14 @@ async fn watch_served(api: Api<WatchedObject>, watched: &Watched, changed: &impl
     }
 }
 
+/// A watch that was broken off begins where it ended, without a list: then its start fails.
 fn is_not_served(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 404,
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status.code == 404,
         _ => false,
     }
 }
