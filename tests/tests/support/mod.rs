@@ -250,7 +250,6 @@ impl<'a> Bench<'a> {
     }
 
     /// As [`Self::until`], with an error that says what was there instead.
-    #[expect(clippy::unused_self, reason = "reads as the bench's own")]
     pub(crate) async fn until_ok(&self, what: &str, check: impl AsyncFn() -> anyhow::Result<()>) {
         poll::until_async(what, LIMIT, &check).await.unwrap();
     }
