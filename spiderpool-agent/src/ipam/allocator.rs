@@ -173,7 +173,8 @@ impl AddressAllocator {
                 cause: error.to_string(),
             })?;
             let wanted = self.wanted(claimant, &candidate.nic, &pool.name, address);
-            let created = self.create(wanted, &claimant.abandoned).await;
+            let look = if self.free.is_unlisted(&pool.name, ip) { Look::Always } else { Look::IfItMayBeOurs };
+            let created = self.create(wanted, look, &claimant.abandoned).await;
             if let Some(object) = created.map_err(|error| api_server_failed(&pool.name, &error))? {
                 return Ok(object);
             }
@@ -211,10 +212,10 @@ impl AddressAllocator {
     async fn create(
         &self,
         wanted: Holding,
+        look: Look,
         abandoned: &CancellationToken,
     ) -> Result<Option<AddressObject>, ApiFailure> {
         let (pool, ip) = (wanted.pool.clone(), wanted.ip());
-        let look = if self.free.is_unlisted(&pool, ip) { Look::Always } else { Look::IfItMayBeOurs };
         match self.store.create(&wanted, look, abandoned).await {
             Ok(Creation::Ours(object)) => {
                 self.holdings.write(|index| index.apply(object.clone()));
@@ -254,7 +255,8 @@ impl AddressAllocator {
             return self.read_pending(&earlier).await.map_err(failed);
         }
         let wanted = self.wanted(claimant, &earlier.nic, &earlier.pool, earlier.address);
-        let outcome = match self.create(wanted, &claimant.abandoned).await {
+        // The earlier attempt may have made it.
+        let outcome = match self.create(wanted, Look::Always, &claimant.abandoned).await {
             Ok(object) => {
                 self.pending.remove(purpose);
                 return Ok(object);
