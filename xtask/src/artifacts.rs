@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use cargo_metadata::{Artifact, Message};
 
 use crate::process;
 
@@ -33,6 +33,13 @@ pub(crate) fn remap(place: &Path) -> String {
 
 /// Runs a `cargo build` that shows its progress, and answers with the executables it made.
 pub(crate) fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
+    let paths: Vec<_> = built(cargo)?.into_iter().filter_map(|artifact| artifact.executable).collect();
+    ensure!(!paths.is_empty(), "`{}` made no executable", process::typed(cargo));
+    Ok(paths.into_iter().map(Into::into).collect())
+}
+
+/// Runs a cargo that builds and shows its progress, and answers with all it has made or found made.
+pub(crate) fn built(cargo: &mut Command) -> Result<Vec<Artifact>> {
     cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     let output = cargo
         .stderr(Stdio::inherit())
@@ -41,15 +48,13 @@ pub(crate) fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
     if !output.status.success() {
         bail!("`{}` failed with {}; its output is above", process::typed(cargo), output.status);
     }
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let executables: Vec<PathBuf> = messages
-        .lines()
-        .filter_map(|line| {
-            serde_json::from_str::<Value>(line).ok()?["executable"].as_str().map(PathBuf::from)
-        })
-        .collect();
-    ensure!(!executables.is_empty(), "`{}` made no executable", process::typed(cargo));
-    Ok(executables)
+    let mut artifacts = Vec::new();
+    for message in Message::parse_stream(&*output.stdout) {
+        if let Message::CompilerArtifact(artifact) = message.context("a message of cargo")? {
+            artifacts.push(artifact);
+        }
+    }
+    Ok(artifacts)
 }
 
 /// Replaces `to` at once: who runs or loads the old file keeps it, and nobody sees half a new one.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufReader, Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     path::PathBuf,
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use cargo_metadata::{Artifact, Message, TargetKind};
+use cargo_metadata::{Artifact, TargetKind};
 
-use crate::{process, workspace::Workspace};
+use crate::{artifacts, process, workspace::Workspace};
 
 /// Cargo runs one at a time, and most of a test's time is waiting: for a watch, a deadline, a process that starts.
 const AT_A_TIME: usize = 2;
@@ -23,7 +23,7 @@ const ALONE: &str = "cluster_";
 /// What cargo has built of one target's tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Executable {
-    /// The package and its target, as in `cargo test -p PACKAGE --test TARGET`.
+    /// The folder of the package.
     package: String,
     target: String,
     path: PathBuf,
@@ -35,24 +35,8 @@ pub(super) struct Executable {
 /// Builds all tests of the workspace.
 pub(super) fn build(workspace: &Workspace) -> Result<Vec<Executable>> {
     let mut cargo = process::cargo(workspace);
-    cargo.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
-    let mut child = cargo
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", process::typed(&cargo)))?;
-    let messages = child.stdout.take().context("cargo has no standard output")?;
-    let mut executables = Vec::new();
-    for message in Message::parse_stream(BufReader::new(messages)) {
-        if let Message::CompilerArtifact(artifact) = message.context("a message of cargo")? {
-            executables.extend(Executable::of(artifact));
-        }
-    }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("`{}` failed with {status}; its output is above", process::typed(&cargo));
-    }
-    Ok(executables)
+    let artifacts = artifacts::built(cargo.args(["test", "--workspace", "--no-run"]))?;
+    Ok(artifacts.into_iter().filter_map(Executable::of).collect())
 }
 
 /// Runs all, and says at the end which have failed.
@@ -81,8 +65,12 @@ pub(super) fn run(workspace: &Workspace, executables: Vec<Executable>) -> Result
     alone.into_iter().for_each(run);
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !failed.is_empty() {
-        let names: Vec<_> = failed.iter().map(|executable| format!("\n  {}", executable.typed())).collect();
-        bail!("tests failed, their output is above; run again with{}", names.concat());
+        let names: Vec<_> =
+            failed.iter().map(|failed| format!("{} of {}", failed.target, failed.package)).collect();
+        bail!(
+            "tests failed in {}; their output is above. Run one again with `cargo xtask test NAME`",
+            names.join(", ")
+        );
     }
     Ok(())
 }
@@ -107,16 +95,6 @@ impl Executable {
             folder: folder.as_std_path().to_owned(),
             is_integration_test: artifact.target.kind.contains(&TargetKind::Test),
         })
-    }
-
-    /// How it is run by itself.
-    fn typed(&self) -> String {
-        let Self { package, target, is_integration_test, .. } = self;
-        if *is_integration_test {
-            format!("(cd {package} && cargo test --test {target})")
-        } else {
-            format!("(cd {package} && cargo test)")
-        }
     }
 
     /// Shows its output when it has ended: that of two at a time could not be read. `false` if a test failed.

@@ -18,7 +18,7 @@ const COLLISION: Duration = Duration::from_secs(30);
 const COOLING: Duration = Duration::from_secs(10);
 /// A list is not replaced by what the leader has written, nor asked for again, within this time. Collisions tell of what
 /// was taken since.
-const EXACT: Duration = Duration::from_secs(1);
+const RECENT: Duration = Duration::from_secs(1);
 /// A pool that was found exhausted is not asked for again within this time.
 const EXHAUSTED: Duration = Duration::from_secs(5);
 
@@ -112,12 +112,12 @@ impl PoolUsage {
 
     /// Whether an exact list was read a moment ago.
     pub(super) fn is_exact(&self, now: Instant) -> bool {
-        self.was_exact_within(EXACT, now)
+        self.was_exact_within(RECENT, now)
     }
 
     /// Whether a list, exact or not, was read a moment ago.
     pub(super) fn is_listed(&self, now: Instant) -> bool {
-        self.was_listed_within(EXACT, now)
+        self.was_listed_within(RECENT, now)
     }
 
     fn was_listed_within(&self, time: Duration, now: Instant) -> bool {
@@ -254,7 +254,7 @@ mod tests {
         assert!(!usage.is_exact(now + FRESH));
         usage.update_exactly(IpSet::empty(Family::V4), now + FRESH);
         assert_eq!(usage.pick(&usable(1), &[], 0, now + FRESH), Some(ip(1)), "it was freed");
-        assert!(usage.is_exact(now + FRESH) && !usage.is_exact(now + FRESH + EXACT));
+        assert!(usage.is_exact(now + FRESH) && !usage.is_exact(now + FRESH + RECENT));
     }
 
     /// As of a pool whose last addresses are freed, or whose leader is away.

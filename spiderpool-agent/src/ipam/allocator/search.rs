@@ -37,8 +37,8 @@ impl FreeAddresses {
     }
 
     /// An address that seems free; `None` only after an exact list, now or a moment ago. The caller says what becomes
-    /// of it: taken, collided or not taken. After a few collisions in a row, `attempt`, an exact list decides also what
-    /// seems free: what the leader has written may be long out of date.
+    /// of it: taken, collided or not taken. After a few collisions in a row, `attempt`, a list decides also what seems
+    /// free, and in the end an exact one: what the leader has written may be long out of date.
     pub(super) async fn find(
         &self,
         pool: &Pool,
@@ -78,7 +78,8 @@ impl FreeAddresses {
             return outcome;
         }
         let begun = Instant::now();
-        let outcome = self.list(pool).await.map_err(|error| api_server_failed(&pool.name, &error));
+        let outcome =
+            self.list(pool, Freshness::Exact).await.map_err(|error| api_server_failed(&pool.name, &error));
         if let Err(failure) = &outcome {
             self.with(pool, |usage| usage.record_failed_list(begun, failure.clone()));
         }
@@ -98,7 +99,7 @@ impl FreeAddresses {
         }
         let _lock = self.lists.lock(pool.name.clone()).await;
         let read = if self.with(pool, |usage| wants_list(usage, attempt)) {
-            self.list_cached(pool).await
+            self.list(pool, Freshness::Cached).await
         } else if self.with(pool, |usage| usage.is_stale(Instant::now())) {
             self.read_written(pool).await
         } else {
@@ -117,19 +118,14 @@ impl FreeAddresses {
         Ok(())
     }
 
-    async fn list_cached(&self, pool: &Pool) -> Result<(), ApiFailure> {
+    async fn list(&self, pool: &Pool, freshness: Freshness) -> Result<(), ApiFailure> {
         let begun = Instant::now();
-        let in_use = self.store.of_pool(&pool.name, pool.family(), Freshness::Cached).await?;
-        debug!(pool = %pool.name, in_use = in_use.len(), "addresses of the pool listed from the API server's cache");
-        self.with(pool, |usage| usage.update_from_cache(in_use, begun));
-        Ok(())
-    }
-
-    async fn list(&self, pool: &Pool) -> Result<(), ApiFailure> {
-        let begun = Instant::now();
-        let in_use = self.store.of_pool(&pool.name, pool.family(), Freshness::Exact).await?;
-        debug!(pool = %pool.name, in_use = in_use.len(), "addresses of the pool listed");
-        self.with(pool, |usage| usage.update_exactly(in_use, begun));
+        let in_use = self.store.of_pool(&pool.name, pool.family(), freshness).await?;
+        debug!(pool = %pool.name, in_use = in_use.len(), ?freshness, "addresses of the pool listed");
+        self.with(pool, |usage| match freshness {
+            Freshness::Exact => usage.update_exactly(in_use, begun),
+            Freshness::Cached => usage.update_from_cache(in_use, begun),
+        });
         Ok(())
     }
 
@@ -150,8 +146,7 @@ impl FreeAddresses {
 
     /// Whether the address was somebody else's a short while ago, and a list since has not shown it.
     pub(super) fn is_unlisted(&self, pool: &PoolName, ip: IpAddr) -> bool {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.get(pool).is_some_and(|usage| usage.is_unlisted(ip, Instant::now()))
+        self.if_known(pool, |usage| usage.is_unlisted(ip, Instant::now())).unwrap_or_default()
     }
 
     /// The address was not taken after all.
@@ -169,10 +164,8 @@ impl FreeAddresses {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| exists(name));
     }
 
-    fn if_known(&self, pool: &PoolName, change: impl FnOnce(&mut PoolUsage)) {
-        if let Some(usage) = self.pools.lock().unwrap_or_else(PoisonError::into_inner).get_mut(pool) {
-            change(usage);
-        }
+    fn if_known<T>(&self, pool: &PoolName, f: impl FnOnce(&mut PoolUsage) -> T) -> Option<T> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).get_mut(pool).map(f)
     }
 }
 
