@@ -6,6 +6,7 @@
 //! * `<!-- skip: why -->`: only a real cluster can do that. What it prints is not looked at either.
 //! * `<!-- instead: script -->`: the same, with something that takes its place here.
 //! * `<!-- on: node1 node2 -->`: the machines to run it on; without it, where an administrator has kubectl and Helm.
+//! * `<!-- long -->`: run in the long form of the tests alone.
 //! * `<!-- picture -->`: the block `text` after it is no output.
 //! * `<!-- check: script -->`: stands alone: a block that is run and that readers do not see.
 
@@ -45,6 +46,8 @@ pub struct Step {
     pub expected: Option<ExpectedOutput>,
     /// Whether it is run again until it succeeds: it only looks.
     pub retry: bool,
+    /// Whether only the long form of the tests runs it.
+    pub long: bool,
 }
 
 /// The output of a block that a document shows.

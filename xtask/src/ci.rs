@@ -16,7 +16,7 @@ const LIMIT: u64 = 30 << 30;
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     make_room(workspace)?;
     lint::run(workspace)?;
-    test::test(workspace, None, &[])
+    test::run(workspace, &test::Options::default())
 }
 
 fn make_room(workspace: &Workspace) -> Result<()> {

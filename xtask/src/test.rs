@@ -1,42 +1,52 @@
 //! `test`: all tests of the workspace, with everything there that they need.
 
+mod environment;
 mod executables;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
+use self::environment::Environment;
 use crate::{
     build, process,
     setup::{self, Component},
     workspace::Workspace,
 };
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Options {
     /// Run only tests whose name contains this
     filter: Option<String>,
+    /// Also run what takes too long for every change: the optional parts of the documents, many more random inputs
+    #[arg(long)]
+    long: bool,
+    /// After so many minutes end what runs, and fail; 180 with --long, otherwise none
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    time_limit: Option<u64>,
     /// What follows `--` goes to the test programs, for example --nocapture
     #[arg(last = true)]
     arguments: Vec<String>,
 }
 
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    test(workspace, options.filter.as_deref(), &options.arguments)
-}
+/// In minutes.
+const LONG_TIME_LIMIT: u64 = 180;
 
 /// Builds what the tests start, then runs them.
-pub(crate) fn test(workspace: &Workspace, filter: Option<&str>, arguments: &[String]) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::ensure(workspace, Component::RUN)?;
     setup::ensure(workspace, Component::CLUSTER)?;
     build::build(workspace)?;
+    let time_limit = options.time_limit.or(options.long.then_some(LONG_TIME_LIMIT)).map(Duration::from_mins);
+    let environment = Environment::new(workspace, options.long, time_limit);
     let mut cargo = process::cargo(workspace);
-    workspace.export(&mut cargo);
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
-    if filter.is_none() && arguments.is_empty() {
-        executables::run(workspace, executables::build(workspace)?)?;
+    if options.filter.is_none() && options.arguments.is_empty() {
+        executables::run(&environment, executables::build(workspace)?)?;
         cargo.arg("--doc");
     } else {
-        cargo.args(filter).arg("--").args(arguments);
+        cargo.args(&options.filter).arg("--").args(&options.arguments);
     }
-    process::show(&mut cargo)
+    environment.check(process::show(&mut environment.of(cargo)))
 }

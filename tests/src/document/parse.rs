@@ -17,6 +17,7 @@ enum Marker {
     Instead(String),
     On(Vec<String>),
     Picture,
+    Long,
     Check(String),
 }
 
@@ -104,6 +105,7 @@ fn shell(block: &Block, markers: Vec<Marker>) -> Result<Option<Step>> {
             Marker::Skip => return Ok(None),
             Marker::Instead(script) => step.script = script,
             Marker::On(machines) => step.machines = machines,
+            Marker::Long => step.long = true,
             Marker::Picture | Marker::Check(_) => bail!("{marker:?} before commands"),
         }
     }
@@ -172,6 +174,7 @@ fn marker(text: &str) -> Result<Marker> {
         "instead" => Marker::Instead(value.to_owned()),
         "on" => Marker::On(value.split_whitespace().map(str::to_owned).collect()),
         "picture" => Marker::Picture,
+        "long" => Marker::Long,
         "check" => Marker::Check(value.to_owned()),
         _ => bail!("an unknown marker {name:?}"),
     })
@@ -199,12 +202,13 @@ mod tests {
     fn comments_say_what_is_different_here() {
         let text = "<!-- skip: no Internet -->\n```sh\nx\n```\n```text\nnot looked at\n```\n\
             <!-- on: node1 node2 -->\n<!-- instead:\ny\nz -->\n```sh\nx\n```\n<!-- check: true -->\n\
-            <!-- picture -->\n```text\n+--+\n```\n```yaml\na: b\n```\n";
+            <!-- picture -->\n```text\n+--+\n```\n```yaml\na: b\n```\n<!-- long -->\n```sh\nw\n```\n";
         let steps = steps(text).unwrap();
         let machines = vec!["node1".to_owned(), "node2".to_owned()];
         let instead = Step { line: 13, script: "y\nz".into(), machines, ..Step::default() };
         let check = Step { line: 15, script: "true".into(), retry: true, ..Step::default() };
-        assert_eq!(steps, [instead, check]);
+        let long = Step { line: 24, script: "w".into(), long: true, ..Step::default() };
+        assert_eq!(steps, [instead, check, long]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::{AddressRanges, Document, Step, output};
 use crate::cluster::Cluster;
-use crate::{poll, tools};
+use crate::{long_form, poll, tools};
 
 /// How long a block may run, in seconds. Helm and `kubectl wait` have limits of their own.
 const BLOCK_LIMIT: u32 = 240;
@@ -22,7 +22,7 @@ const FRAME: &str = r#"if [ -e "$2" ]; then . "$2"; fi; set -a -euo pipefail; ev
 pub fn run(document: &Document, cluster: &Cluster) -> Result<()> {
     let folder = cluster.folder().join("document");
     fs::create_dir_all(&folder)?;
-    for step in &document.steps {
+    for step in document.steps.iter().filter(|step| !step.long || long_form::is_asked_for()) {
         let place = format!("{}:{}", shown_path(&document.path), step.line);
         println!("{place}");
         Runner { cluster, folder: &folder, ranges: &document.ranges }

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::{Artifact, TargetKind};
 
+use super::Environment;
 use crate::{artifacts, process, workspace::Workspace};
 
 /// Cargo runs one at a time, and most of a test's time is waiting: for a watch, a deadline, a process that starts.
@@ -40,13 +41,13 @@ pub(super) fn build(workspace: &Workspace) -> Result<Vec<Executable>> {
 }
 
 /// Runs all, and says at the end which have failed.
-pub(super) fn run(workspace: &Workspace, executables: Vec<Executable>) -> Result<()> {
+pub(super) fn run(environment: &Environment<'_>, executables: Vec<Executable>) -> Result<()> {
     let (alone, together) = in_order(executables);
     let together = Mutex::new(VecDeque::from(together));
     let failed = Mutex::new(Vec::new());
     let next = || together.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let run = |executable: Executable| {
-        if !executable.run(workspace).unwrap_or_else(|error| {
+        if !executable.run(environment).unwrap_or_else(|error| {
             eprintln!("{}: {error:#}", executable.path.display());
             false
         }) {
@@ -64,6 +65,10 @@ pub(super) fn run(workspace: &Workspace, executables: Vec<Executable>) -> Result
     });
     alone.into_iter().for_each(run);
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    environment.check(report(&failed))
+}
+
+fn report(failed: &[Executable]) -> Result<()> {
     if !failed.is_empty() {
         let names: Vec<_> =
             failed.iter().map(|failed| format!("{} of {}", failed.target, failed.package)).collect();
@@ -98,12 +103,14 @@ impl Executable {
     }
 
     /// Shows its output when it has ended: that of two at a time could not be read. `false` if a test failed.
-    fn run(&self, workspace: &Workspace) -> Result<bool> {
+    fn run(&self, environment: &Environment<'_>) -> Result<bool> {
+        if environment.is_over() {
+            return Ok(false);
+        }
         let start = Instant::now();
         let mut command = process::command(&self.path);
-        workspace.export(&mut command);
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
-        let (output, succeeded) = output(&mut command)?;
+        let (output, succeeded) = output(&mut environment.of(command))?;
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "     Running {} of {}", self.target, self.package)?;
         stdout.write_all(&output)?;
