@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow};
 
-use crate::oci::{Image, Layer};
+use crate::oci::{self, Image, Layer};
 use crate::tools;
 
 /// Where the images live; a name and a tag follow. No registry has them: who does not load them gets none of somebody else.
@@ -82,8 +82,13 @@ pub const REFERENCE_PLUGINS: [&str; 10] = [
     "vlan",
 ];
 
-/// Writes `NAME.tar` of each of [`NAMES`] into `folder`.
+/// Writes `NAME.tar` of each of [`NAMES`] into `folder`, for this machine.
 pub fn write(folder: &Path, tag: &str) -> Result<Vec<Written>> {
+    write_for(oci::HOST, folder, tag)
+}
+
+/// The same for the architecture that the programs were built for.
+pub fn write_for(architecture: &'static str, folder: &Path, tag: &str) -> Result<Vec<Written>> {
     let [agent_name, controller_name, multus_name, plugins_name] = NAMES;
     let images = [
         (agent_name, agent(tag)?),
@@ -93,6 +98,7 @@ pub fn write(folder: &Path, tag: &str) -> Result<Vec<Written>> {
     ];
     let write = |(file, image): (&str, Image)| {
         let path = folder.join(file).with_extension("tar");
+        let image = image.architecture(architecture);
         Ok(Written { name: image.name().to_owned(), digest: image.write(&path)?, path })
     };
     images.into_iter().map(write).collect()

@@ -16,19 +16,23 @@ use serde_json::{Value, json};
 pub use layer::Layer;
 use layout::{Blob, Layout};
 
-/// An image for the machine that this runs on.
+/// This machine's architecture, in the words of OCI.
+pub const HOST: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
+/// An image of one layer.
 #[derive(Debug, Clone)]
 pub struct Image {
     name: String,
     layer: Layer,
     entrypoint: Vec<String>,
     labels: Vec<(String, String)>,
+    architecture: &'static str,
 }
 
 impl Image {
     /// An image that is called `REGISTRY/REPOSITORY:TAG` once it is loaded.
     pub fn new(name: &str, layer: Layer) -> Self {
-        Self { name: name.to_owned(), layer, entrypoint: Vec::new(), labels: Vec::new() }
+        Self { name: name.to_owned(), layer, entrypoint: Vec::new(), labels: Vec::new(), architecture: HOST }
     }
 
     /// What a container without a command runs.
@@ -42,6 +46,13 @@ impl Image {
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The architecture of its programs, in the words of OCI; this machine's if nothing is said.
+    #[must_use]
+    pub fn architecture(mut self, architecture: &'static str) -> Self {
+        self.architecture = architecture;
         self
     }
 
@@ -72,7 +83,7 @@ impl Image {
     fn config(&self, layer: &Blob) -> Value {
         let labels: serde_json::Map<String, Value> =
             self.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-        let mut config = platform();
+        let mut config = self.platform();
         config["created"] = json!("1970-01-01T00:00:00Z");
         config["config"] = json!({
             "User": "0:0",
@@ -89,21 +100,15 @@ impl Image {
     fn index(&self, manifest: &Blob) -> Value {
         let tag = self.name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
         let mut descriptor = manifest.descriptor();
-        descriptor["platform"] = platform();
+        descriptor["platform"] = self.platform();
         descriptor["annotations"] =
             json!({"io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": tag});
         json!({"schemaVersion": 2, "mediaType": layout::INDEX, "manifests": [descriptor]})
     }
-}
 
-/// This machine's, in the words of OCI.
-fn platform() -> Value {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    json!({"architecture": architecture, "os": "linux"})
+    fn platform(&self) -> Value {
+        json!({"architecture": self.architecture, "os": "linux"})
+    }
 }
 
 fn publish(path: &Path, bytes: &[u8]) -> Result<()> {

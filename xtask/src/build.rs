@@ -6,6 +6,7 @@ use std::{ffi::OsStr, fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
+    architecture::Architecture,
     artifacts::{executables, publish, without_places},
     build_ebpf, elf, process,
     setup::{self, Component},
@@ -18,6 +19,9 @@ const HOST: &str = env!("XTASK_HOST");
 /// 0.9 MiB of the agent, in this one 10 KiB. The start-up code of the C library must know the format: glibc 2.36,
 /// musl 1.2.4. With an older one programs crash at once.
 const COMPACT_RELOCATIONS: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
+
+/// The same for a linker that is not called through a C compiler.
+const CROSS_COMPACT_RELOCATIONS: &str = "-Clink-arg=-zpack-relative-relocs";
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     setup::ensure(workspace, Component::BUILD)?;
@@ -37,13 +41,18 @@ fn show(workspace: &Workspace, path: &Path) -> Result<()> {
 /// Builds the eBPF object, the programs of the images and the plugins.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     build_ebpf::build(workspace)?;
+    of_images(workspace)?;
+    testbox(workspace)
+}
+
+/// Builds the programs of the images and the plugins.
+pub(crate) fn of_images(workspace: &Workspace) -> Result<()> {
     let mut daemons = release(workspace);
     daemons.args(["--package", "spiderpool-agent", "--package", "spiderpool-controller", "--bins"]);
     let mut plugins = static_build(workspace, "plugin");
     plugins.args(["--package", "spiderpool-cni", "--bins"]);
     publish_all(workspace, &mut daemons)?;
-    publish_all(workspace, &mut plugins)?;
-    testbox(workspace)
+    publish_all(workspace, &mut plugins)
 }
 
 /// Builds what tests put into machines and pods.
@@ -78,10 +87,23 @@ pub(crate) fn release(workspace: &Workspace) -> Command {
 
 fn static_build(workspace: &Workspace, profile: &str) -> Command {
     let mut cargo = process::cargo(workspace);
-    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned(), COMPACT_RELOCATIONS.to_owned()];
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     flags.extend(without_places());
+    let target = match workspace.architecture() {
+        Architecture::HOST => {
+            flags.push(COMPACT_RELOCATIONS.to_owned());
+            HOST
+        }
+        other => {
+            // Rust's own linker: this machine's knows its own architecture alone.
+            flags.extend(["-Clinker=rust-lld".to_owned(), CROSS_COMPACT_RELOCATIONS.to_owned()]);
+            let variable = format!("CC_{}", other.cross_target().replace('-', "_"));
+            cargo.env(variable, other.cross_compiler().0);
+            other.cross_target()
+        }
+    };
     cargo
-        .args(["build", "--profile", profile, "--target", HOST])
+        .args(["build", "--profile", profile, "--target", target])
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         // Its own directory: other flags would make cargo rebuild what is shared with everything else.
         .env("CARGO_TARGET_DIR", workspace.target().join("static"));

@@ -4,6 +4,7 @@
 //! here but in the crate `spiderpool-tests`, whose binaries the verbs start.
 #![forbid(unsafe_code)]
 
+mod architecture;
 mod artifacts;
 mod bench;
 mod build;

@@ -1,6 +1,7 @@
 //! `setup`: finds what the other verbs need, installs what is missing, and
 //! refuses with the commands to type where it cannot.
 
+pub(crate) mod cross;
 mod ebpf;
 mod go;
 mod linters;

@@ -9,11 +9,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use crate::architecture::Architecture;
+
 /// The repository and its target directory, both absolute.
 pub(crate) struct Workspace {
     root: PathBuf,
     target: PathBuf,
     tools: PathBuf,
+    architecture: Architecture,
 }
 
 impl Workspace {
@@ -30,13 +33,31 @@ impl Workspace {
         };
         let target = absolute("CARGO_TARGET_DIR")?.unwrap_or_else(|| root.join("target"));
         let tools = absolute("SPIDERPOOL_TOOLS")?.unwrap_or_else(|| target.join("tools"));
-        Ok(Self { root, target, tools })
+        Ok(Self { root, target, tools, architecture: Architecture::HOST })
     }
 
     /// A workspace for tests that only concern the tools.
     #[cfg(test)]
     pub(crate) fn with_tools(tools: &Path) -> Self {
-        Self { root: tools.to_owned(), target: tools.to_owned(), tools: tools.to_owned() }
+        Self {
+            root: tools.to_owned(),
+            target: tools.to_owned(),
+            tools: tools.to_owned(),
+            architecture: Architecture::HOST,
+        }
+    }
+
+    /// The same sources, with programs for `architecture`; those that are not for this machine have folders of their own.
+    pub(crate) fn of(&self, architecture: Architecture) -> Self {
+        let tools = &self.tools;
+        let tools =
+            if architecture == self.architecture { tools.clone() } else { tools.join(architecture.name()) };
+        Self { root: self.root.clone(), target: self.target.clone(), tools, architecture }
+    }
+
+    /// What programs of images are built for.
+    pub(crate) fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -55,7 +76,10 @@ impl Workspace {
 
     /// The agent and the CNI plugins that `build` makes.
     pub(crate) fn bin(&self) -> PathBuf {
-        self.target.join("bin")
+        match self.architecture {
+            Architecture::HOST => self.target.join("bin"),
+            other => self.target.join("bin").join(other.name()),
+        }
     }
 
     /// The object file with the eBPF programs.

@@ -16,7 +16,7 @@ use super::{
     lookup::{self, Version},
     stamp::{self, Stamp},
 };
-use crate::{process, workspace::Workspace};
+use crate::{architecture::Architecture, process, workspace::Workspace};
 
 /// One module folder of `xtask/tools`.
 pub(super) struct Module {
@@ -117,7 +117,7 @@ pub(super) fn ensure(workspace: &Workspace, module: &Module) -> Result<String> {
         let origin = if let Some(origin) = stamp.origin() {
             origin
         } else {
-            let origin = install(&pinned, command, &program)?;
+            let origin = install(&pinned, command, &program, workspace.architecture())?;
             stamp.write(&origin)?;
             origin
         };
@@ -130,10 +130,10 @@ pub(super) fn ensure(workspace: &Workspace, module: &Module) -> Result<String> {
 }
 
 /// Links or builds one program; answers where it is from.
-fn install(pinned: &Pinned<'_>, command: &str, program: &Path) -> Result<String> {
-    match existing(pinned, program) {
+fn install(pinned: &Pinned<'_>, command: &str, program: &Path, architecture: Architecture) -> Result<String> {
+    match existing(pinned, program).filter(|_| architecture == Architecture::HOST) {
         Some(elsewhere) => link(&elsewhere, program),
-        None => build(pinned, command, program),
+        None => build(pinned, command, program, architecture),
     }
 }
 
@@ -210,7 +210,7 @@ fn link(elsewhere: &Path, program: &Path) -> Result<String> {
     Ok(elsewhere.display().to_string())
 }
 
-fn build(pinned: &Pinned<'_>, command: &str, program: &Path) -> Result<String> {
+fn build(pinned: &Pinned<'_>, command: &str, program: &Path, architecture: Architecture) -> Result<String> {
     if lookup::on_path("go").is_none() {
         bail!(
             "there is no Go on PATH to build it with: install it from go.dev/dl, then run the same verb again"
@@ -221,7 +221,7 @@ fn build(pinned: &Pinned<'_>, command: &str, program: &Path) -> Result<String> {
         .env("CGO_ENABLED", "0") // it runs in namespaces with other roots: no shared libraries
         .env("GOWORK", "off")
         .env_remove("GOOS")
-        .env_remove("GOARCH")
+        .env("GOARCH", architecture.name())
         .args([
             "build",
             "-trimpath",

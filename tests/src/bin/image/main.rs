@@ -5,23 +5,42 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use spiderpool_tests::images::{self, TAG};
+use spiderpool_tests::oci;
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Architecture {
+    Amd64,
+    Arm64,
+}
+
+impl Architecture {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
 
 #[derive(Parser)]
-#[command(name = "image", about = "Writes the agent's and the controller's image as OCI tars")]
+#[command(name = "image", about = "Writes all images as OCI tars")]
 struct Arguments {
     /// The images' tag.
     #[arg(long, default_value = TAG)]
     tag: String,
+    /// What the programs were built for.
+    #[arg(long, default_value = oci::HOST)]
+    arch: Architecture,
     /// The folder that gets the files.
     #[arg(long)]
     out: PathBuf,
 }
 
 fn main() -> Result<()> {
-    let Arguments { tag, out } = Arguments::parse();
-    for written in images::write(&out, &tag)? {
+    let Arguments { tag, arch, out } = Arguments::parse();
+    for written in images::write_for(arch.name(), &out, &tag)? {
         let path = written.path.display();
         let size = fs::metadata(&written.path).with_context(|| format!("cannot read {path}"))?.len();
         println!("{path}  {:.1} MiB\n  {}\n  {}", size as f64 / 1_048_576.0, written.name, written.digest);
