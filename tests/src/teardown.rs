@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -37,6 +38,20 @@ impl Snapshot {
 
     /// Fails if something is there that was not there at the time of the snapshot.
     pub fn check_nothing_left(&self) -> Result<()> {
+        self.check(|_| true)
+    }
+
+    /// The same for the cluster in this folder: of processes, only those that name it. Tests with clusters of their own
+    /// run beside this one, in the same process.
+    pub fn check_nothing_left_of(&self, cluster: &Path) -> Result<()> {
+        let folder = cluster.display().to_string();
+        self.check(|child| {
+            let id = child.split(' ').next().unwrap_or_default();
+            fs::read_to_string(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.contains(&folder))
+        })
+    }
+
+    fn check(&self, is_ours: impl Fn(&str) -> bool) -> Result<()> {
         poll::until("a clean machine", LIMIT, || {
             let now = Self::take()?;
             let new = |now: &BTreeSet<String>, then: &BTreeSet<String>| -> Vec<String> {
@@ -45,7 +60,7 @@ impl Snapshot {
             let left = [
                 new(&now.links, &self.links),
                 new(&now.mounts, &self.mounts),
-                new(&now.children, &self.children),
+                new(&now.children, &self.children).into_iter().filter(|child| is_ours(child)).collect(),
             ];
             ensure!(left.iter().all(Vec::is_empty), "links, mounts, processes left: {left:?}");
             Ok(())

@@ -26,8 +26,9 @@ fn run(name: &str, options: &Options, prepare: impl FnOnce(&Cluster) -> Result<(
     release::load_images(&cluster)?;
     prepare(&cluster)?;
     document::run(&document, &cluster)?;
+    let folder = cluster.folder().to_owned();
     cluster.down()?;
-    before.check_nothing_left()
+    before.check_nothing_left_of(&folder)
 }
 
 #[test]

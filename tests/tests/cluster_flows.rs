@@ -19,8 +19,9 @@ fn every_flow_works(cni: DefaultCni) -> Result<()> {
         fixture.finish()?;
         ensure!(failed.is_empty(), "{mode:?}: {} flows failed:\n{}", failed.len(), failed.join("\n"));
     }
+    let folder = cluster.folder().to_owned();
     cluster.down()?;
-    before.check_nothing_left()
+    before.check_nothing_left_of(&folder)
 }
 
 #[test]

@@ -326,6 +326,8 @@ fn uninstall_with_running_pods_and_install_again() {
         goes.delete(cluster)?;
         ensure!(running.wait_running(cluster)?.len() == pods.len(), "a pod is gone");
         release::install(cluster, &[])?;
+        // The network went with its SpiderMultusConfig, as the pools did.
+        release::apply_network(cluster)?;
         let late = Deployment::underlay("comes", NETWORK).times(4).start(cluster)?;
         settled(cluster, &[pods, late].concat())
     });
@@ -338,6 +340,7 @@ fn uninstall_leaves_nothing() {
         let left = what_is_left(cluster);
         // First of all: the tests after this one need it.
         release::install(cluster, &[])?;
+        release::apply_network(cluster)?;
         let left = left?;
         ensure!(left.is_empty(), "left: {left:#?}");
         Ok(())

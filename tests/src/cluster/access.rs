@@ -24,7 +24,7 @@ impl Cluster {
     }
 
     /// A folder of the cluster that every machine sees.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 

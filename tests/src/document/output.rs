@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::ExpectedOutput;
+use super::step::ExpectedOutput;
 
 /// Letters and digits of generated names.
 const GENERATED: &str = "bcdfghjklmnpqrstvwxz2456789";

@@ -5,7 +5,7 @@ use std::str::Lines;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{ExpectedOutput, Step};
+use super::step::{ExpectedOutput, Step};
 
 /// Blocks that show something that is neither typed nor printed.
 const OTHERS: [&str; 4] = ["yaml", "json", "mermaid", "ini"];

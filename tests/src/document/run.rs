@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::{AddressRanges, Document, Step, output};
+use super::file::Document;
+use super::output::{self, AddressRanges};
+use super::step::Step;
 use crate::cluster::Cluster;
 use crate::{long_form, poll, tools};
 

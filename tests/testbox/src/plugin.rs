@@ -1,7 +1,9 @@
 //! The stand-ins for the CNI plugins of Calico and Cilium, as executables that a container runtime calls. Which one
 //! it is the file's name tells. Addresses come from the IPAM plugin that the configuration names.
 
+mod environment;
 mod ipam;
+mod kind;
 
 use std::env;
 use std::fs;
@@ -15,32 +17,13 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::{calico, cilium, command, sysctl};
+use environment::variable;
 use ipam::Leased;
 pub use ipam::POD_CIDRS;
+pub use kind::Kind;
 
 /// Where a node remembers whose routes may be on which host end: one file each, with the addresses.
 pub const ENDPOINTS: &str = "/run/calico-like";
-
-/// Whom the plugin stands in for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Calico
-    Calico,
-    /// Cilium
-    Cilium,
-}
-
-impl Kind {
-    /// By the name of the executable.
-    pub fn of_program(name: &str) -> Option<Self> {
-        match name {
-            // By its own name where the configuration is as Calico installs it.
-            "calico-like" | "calico" => Some(Self::Calico),
-            "cilium-like" => Some(Self::Cilium),
-            _ => None,
-        }
-    }
-}
 
 /// Does what `CNI_COMMAND` says; whether it went well. Prints the result or the error object.
 pub fn run(kind: Kind) -> bool {
@@ -89,10 +72,6 @@ fn answer(kind: Kind, config: &mut Value) -> Result<Option<Value>> {
         }
         _ => Ok(None), // CHECK, STATUS and GC find nothing to complain of
     }
-}
-
-fn variable(name: &str) -> Result<String> {
-    env::var(name).with_context(|| format!("{name} is not set"))
 }
 
 /// The NIC to be made or removed.

@@ -63,7 +63,10 @@ fn bounded(command: &Command, left: Duration) -> Command {
     // `timeout 0` would have no limit.
     let seconds = left.as_secs().max(1).to_string();
     let mut bounded = process::command("setpriv");
-    bounded.args(["--pdeathsig", "TERM", "timeout", KILL_AFTER, &seconds]).arg(command.get_program()).args(command.get_args());
+    bounded
+        .args(["--pdeathsig", "TERM", "timeout", KILL_AFTER, &seconds])
+        .arg(command.get_program())
+        .args(command.get_args());
     if let Some(folder) = command.get_current_dir() {
         bounded.current_dir(folder);
     }

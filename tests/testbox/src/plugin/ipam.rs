@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Kind, variable};
+use super::environment::variable;
+use super::kind::Kind;
 use crate::command;
 
 /// Where a node's pod CIDRs are, one in a line. The real plugins ask the API server.
