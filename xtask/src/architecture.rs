@@ -28,6 +28,22 @@ impl Architecture {
         }
     }
 
+    /// The one that is not this machine's.
+    pub(crate) fn other() -> Self {
+        match Self::HOST {
+            Self::Amd64 => Self::Arm64,
+            Self::Arm64 => Self::Amd64,
+        }
+    }
+
+    /// The program that runs its programs elsewhere, of the package `qemu-user-static`.
+    pub(crate) fn emulator(self) -> &'static str {
+        match self {
+            Self::Amd64 => "qemu-x86_64-static",
+            Self::Arm64 => "qemu-aarch64-static",
+        }
+    }
+
     /// The C compiler that makes code for it elsewhere, and the package that has it.
     pub(crate) fn cross_compiler(self) -> (&'static str, &'static str) {
         match self {

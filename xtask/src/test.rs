@@ -10,6 +10,7 @@ use clap::Args;
 
 use self::environment::Environment;
 use crate::{
+    architecture::Architecture,
     build, process,
     setup::{self, Component},
     workspace::Workspace,
@@ -38,6 +39,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::ensure(workspace, Component::RUN)?;
     setup::ensure(workspace, Component::CLUSTER)?;
     build::build(workspace)?;
+    if options.long {
+        let other = Architecture::other();
+        setup::cross::ensure(other)?;
+        setup::cross::ensure_emulator(other)?;
+        build::of_images(&workspace.of(other))?;
+    }
     let time_limit = options.time_limit.or(options.long.then_some(LONG_TIME_LIMIT)).map(Duration::from_mins);
     let environment = Environment::new(workspace, options.long, time_limit);
     let mut cargo = process::cargo(workspace);

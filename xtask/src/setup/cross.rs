@@ -8,6 +8,15 @@ use super::{
 };
 use crate::{architecture::Architecture, process};
 
+/// Makes sure that programs for `architecture` can be run here.
+pub(crate) fn ensure_emulator(architecture: Architecture) -> Result<()> {
+    let emulator = architecture.emulator();
+    if lookup::on_path(emulator).is_none() {
+        packages::install(&[Missing::new(emulator, &["qemu-user-static"])])?;
+    }
+    Ok(())
+}
+
 /// Makes sure that programs for `architecture` can be built here.
 pub(crate) fn ensure(architecture: Architecture) -> Result<()> {
     let (compiler, names) = architecture.cross_compiler();

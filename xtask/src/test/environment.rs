@@ -7,12 +7,14 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{process, workspace::Workspace};
+use crate::{architecture::Architecture, process, workspace::Workspace};
 
 /// Read by `spiderpool_tests::long_form`.
 const LONG: &str = "SPIDERPOOL_LONG_TESTS";
 /// Inputs of each property that does not set a number itself; proptest's own is 256.
 const RANDOM_INPUTS: (&str, &str) = ("PROPTEST_CASES", "10000");
+/// Read by the tests of images: programs for another architecture, and what runs them here.
+const OTHER_ARCHITECTURE: (&str, &str) = ("SPIDERPOOL_OTHER_BIN", "SPIDERPOOL_EMULATOR");
 /// Programs that do not end by SIGTERM are killed after so many seconds.
 const KILL_AFTER: &str = "--kill-after=30";
 
@@ -34,7 +36,10 @@ impl<'a> Environment<'a> {
     pub(super) fn of(&self, mut command: Command) -> Command {
         self.workspace.export(&mut command);
         if self.long {
+            let other = Architecture::other();
+            let (programs, emulator) = OTHER_ARCHITECTURE;
             command.env(LONG, "1").env(RANDOM_INPUTS.0, RANDOM_INPUTS.1);
+            command.env(programs, self.workspace.of(other).bin()).env(emulator, other.emulator());
         }
         match self.deadline {
             Some(deadline) => bounded(&command, deadline.saturating_duration_since(Instant::now())),
