@@ -88,7 +88,6 @@ pub(crate) fn release(workspace: &Workspace) -> Command {
 fn static_build(workspace: &Workspace, profile: &str) -> Command {
     let mut cargo = process::cargo(workspace);
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
-    flags.extend(without_places());
     let target = match workspace.architecture() {
         Architecture::HOST => {
             flags.push(COMPACT_RELOCATIONS.to_owned());
@@ -102,6 +101,7 @@ fn static_build(workspace: &Workspace, profile: &str) -> Command {
             other.cross_target()
         }
     };
+    flags.extend(without_places());
     cargo
         .args(["build", "--profile", profile, "--target", target])
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
