@@ -66,6 +66,17 @@ fn siblings_that_use_each_other_are_found_with_what_they_use() -> Result<()> {
 }
 
 #[test]
+fn a_scope_of_visibility_is_no_use() -> Result<()> {
+    let found = circles_of(&[
+        ("lib.rs", "mod a;"),
+        ("a.rs", "mod b; pub struct A; fn f(_: b::B) {}"),
+        ("a/b.rs", "pub(in crate::a) struct B { pub(in crate::a) field: u8 } pub(in crate::a) fn g() {}"),
+    ])?;
+    assert!(found.is_empty(), "{found:?}");
+    Ok(())
+}
+
+#[test]
 fn a_longer_circle_is_found_through_re_exports() -> Result<()> {
     let found = circles_of(&[
         ("lib.rs", "mod a; mod b; mod c;"),

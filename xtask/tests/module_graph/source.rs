@@ -94,6 +94,7 @@ impl Module {
             match ident.as_str() {
                 "pub" => {
                     is_public = true;
+                    tokens.next_if(is_scope);
                     continue;
                 }
                 "use" => self.read_use(statement(&mut tokens), is_public, is_test),
@@ -113,14 +114,7 @@ impl Module {
                     self.items.insert(name(&mut tokens));
                     continue;
                 }
-                _ => {
-                    self.read_code(&token, &mut tokens);
-                    // `pub(crate)`: what it is about comes next.
-                    if matches!(&token, TokenTree::Group(group) if group.delimiter() == Delimiter::Parenthesis)
-                    {
-                        continue;
-                    }
-                }
+                _ => self.read_code(&token, &mut tokens),
             }
             (is_test, is_public) = (false, false);
         }
@@ -140,6 +134,7 @@ impl Module {
                     }
                 }
             }
+            TokenTree::Ident(first) if first == "pub" => drop(tokens.next_if(is_scope)),
             TokenTree::Ident(first) => {
                 let mut path = vec![first.to_string()];
                 while colons(tokens) {
@@ -213,6 +208,15 @@ fn name(tokens: &mut Tokens) -> String {
         _ => None,
     });
     names.find(|name| !["fn", "unsafe", "extern", "mut"].contains(&name.as_str())).unwrap_or_default()
+}
+
+/// What follows `pub` in `pub(in path)`: it names a module and uses nothing of it. The field of a tuple struct, which
+/// may be a tuple, begins otherwise.
+fn is_scope(token: &TokenTree) -> bool {
+    let TokenTree::Group(group) = token else { return false };
+    let first = group.stream().into_iter().next();
+    group.delimiter() == Delimiter::Parenthesis
+        && first.is_some_and(|first| ["in", "crate", "super", "self"].iter().any(|word| is(&first, word)))
 }
 
 fn skip_item(first: &TokenTree, tokens: &mut Tokens) {
