@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::plan::{StatusPlan, effective, plan};
+use super::plan::{Before, StatusPlan, effective, plan};
 use super::read::Reader;
 use crate::leader::metrics::Metrics;
 use crate::patch_parameters;
@@ -63,7 +63,7 @@ impl CoordinatorReconciler {
         // Before the read: what changes after it is then seen by a watch.
         self.kind.send_if_modified(|known| std::mem::replace(known, kind) != kind);
         let Some(sources) = self.reader.read(kind).await? else { return Ok(NOT_LISTED) };
-        let desired = plan(kind, &sources);
+        let desired = plan(kind, &sources, &Before::from(&coordinator));
         if coordinator.status.as_ref() == Some(&desired.status) {
             return Ok(RESYNC);
         }
