@@ -89,6 +89,15 @@ fn multus_configs_are_refused() {
         block.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         block
     };
+    let taken = [
+        json!({ "cniType": "vlan", "vlan": nic(json!({})) }),
+        json!({ "cniType": "sriov", "sriov": { "resourceName": "r", "minTxRateMbps": 2 } }),
+        json!({ "cniType": "sriov", "sriov": { "resourceName": "r", "minTxRateMbps": 2, "maxTxRateMbps": 0 } }),
+    ];
+    for (index, spec) in taken.iter().enumerate() {
+        let text = manifest("SpiderMultusConfig", &format!("taken-{index}"), &json!({ "spec": spec }));
+        ControlPlane::shared().apply(&text).unwrap();
+    }
     for (spec, expect) in [
         (json!({ "cniType": "macvlan" }), "cniType macvlan needs spec.macvlan"),
         (json!({ "macvlan": nic(json!({})) }), "cniType macvlan needs spec.macvlan, and no other"),
@@ -102,7 +111,6 @@ fn multus_configs_are_refused() {
             json!({ "cniType": "ipvlan", "ipvlan": nic(json!({ "ippools": { "matchMasterSubnet": true } })) }),
             "matchMasterSubnet is for cniType sriov",
         ),
-        (json!({ "cniType": "vlan", "vlan": nic(json!({})) }), "vlanMode manual needs vlanID"),
         (
             json!({ "cniType": "vlan", "vlan": nic(json!({ "vlanMode": "auto", "vlanID": 1 })) }),
             "vlanMode auto does not",
