@@ -62,7 +62,7 @@ impl CoordinatorReconciler {
         let kind = effective(coordinator.spec.pod_cidr_type);
         // Before the read: what changes after it is then seen by a watch.
         self.kind.send_if_modified(|known| std::mem::replace(known, kind) != kind);
-        let Some(sources) = self.reader.read(kind).await? else { return Ok(NOT_LISTED) };
+        let Some(sources) = Box::pin(self.reader.read(kind)).await? else { return Ok(NOT_LISTED) };
         let desired = plan(kind, &sources, &Before::from(&coordinator));
         if coordinator.status.as_ref() == Some(&desired.status) {
             return Ok(RESYNC);

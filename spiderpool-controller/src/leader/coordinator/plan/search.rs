@@ -23,7 +23,7 @@ pub(super) struct Search<'a> {
 /// Several places where the same CIDRs may be, the first one that has any counts.
 struct Places<const N: usize> {
     /// Each with its name and that of its field.
-    places: [(Read<Cidrs>, &'static str, &'static str); N],
+    all: [(Read<Cidrs>, &'static str, &'static str); N],
     /// What was found there instead.
     looked: Vec<String>,
     is_unread: bool,
@@ -31,7 +31,7 @@ struct Places<const N: usize> {
 
 impl<const N: usize> Places<N> {
     fn new(places: [(Read<Cidrs>, &'static str, &'static str); N]) -> Self {
-        Self { places, looked: Vec::new(), is_unread: false }
+        Self { all: places, looked: Vec::new(), is_unread: false }
     }
 }
 
@@ -111,7 +111,7 @@ impl<'a> Search<'a> {
     /// The CIDRs of the first place that has any.
     fn first<const N: usize>(&mut self, places: &mut Places<N>) -> Option<Cidrs> {
         let mut unread = Vec::new();
-        for (place, name, field) in &places.places {
+        for (place, name, field) in &places.all {
             match place {
                 Read::Absent => places.looked.push(format!("{name} does not exist")),
                 Read::Failed(error) => {

@@ -13,8 +13,10 @@ use spiderpool_runtime::watch::Index as _;
 use super::*;
 use crate::leader::state::SlimNode;
 
-/// An API server by the paths of requests; `None`: it does not answer.
-fn reader(answer: impl Fn(&str) -> Option<(u16, Value)> + Clone + Send + 'static) -> Reader {
+/// What is read of an API server by the paths of requests; `None`: it does not answer.
+async fn read(
+    answer: impl Fn(&str) -> Option<(u16, Value)> + Clone + Send + 'static,
+) -> Result<Sources, ApiFailure> {
     let service = tower::service_fn(move |request: Request<Body>| {
         let answer = answer(&request.uri().to_string());
         async move {
@@ -28,20 +30,21 @@ fn reader(answer: impl Fn(&str) -> Option<(u16, Value)> + Clone + Send + 'static
     let node = SlimNode::from(serde_json::from_value::<NodeObject>(node).unwrap());
     state.write(|state| state.reset(vec![node]));
     let kube = Kubernetes::new(Client::new(service, "default"));
-    Reader::new(kube, state, ("cilium".to_owned(), "cilium-config".to_owned()), None)
+    let reader = Reader::new(kube, state, ("cilium".to_owned(), "cilium-config".to_owned()), None);
+    Box::pin(reader.read(PodCidrType::Auto)).await.map(Option::unwrap)
 }
 
-fn not_found() -> Option<(u16, Value)> {
+fn not_found() -> (u16, Value) {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404,
         "reason": "NotFound", "message": "not found"});
-    Some((404, status))
+    (404, status)
 }
 
-fn list(items: &Value) -> Option<(u16, Value)> {
-    Some((200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})))
+fn list(items: &Value) -> (u16, Value) {
+    (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}))
 }
 
-fn pools() -> Option<(u16, Value)> {
+fn pools() -> (u16, Value) {
     list(&json!([{"apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool", "metadata": {"name": "a"},
         "spec": {"cidr": "10.244.0.0/16"}}]))
 }
@@ -51,11 +54,11 @@ fn pools() -> Option<(u16, Value)> {
 async fn calicos_api_server_that_is_away_does_not_cost_its_pools() {
     let answers = |uri: &str| match uri {
         _ if uri.contains("/projectcalico.org/v3") => None,
-        _ if uri.contains("/crd.projectcalico.org/") => pools(),
-        _ => not_found(),
+        _ if uri.contains("/crd.projectcalico.org/") => Some(pools()),
+        _ => Some(not_found()),
     };
     let before = tokio::time::Instant::now();
-    let sources = reader(answers).read(PodCidrType::Auto).await.unwrap().unwrap();
+    let sources = read(answers).await.unwrap();
     assert_eq!(sources.calico.found().unwrap().texts(), ["10.244.0.0/16"]);
     assert!(
         before.elapsed() <= SECOND_PLACE,
@@ -68,15 +71,15 @@ async fn calicos_api_server_that_is_away_does_not_cost_its_pools() {
 async fn kinds_of_other_projects_that_cannot_be_read_do_not_end_the_read() {
     let answers = |uri: &str| match uri {
         _ if uri.contains("/projectcalico.org/v3") => None,
-        _ if uri.contains("/crd.projectcalico.org/") => list(&json!([])),
+        _ if uri.contains("/crd.projectcalico.org/") => Some(list(&json!([]))),
         _ if uri.contains("/cilium.io/") => Some((500, json!("conversion webhook failed"))),
-        _ => not_found(),
+        _ => Some(not_found()),
     };
-    let sources = reader(answers).read(PodCidrType::Auto).await.unwrap().unwrap();
+    let sources = read(answers).await.unwrap();
     assert!(sources.calico.failure().is_some(), "all pools may be there: {:?}", sources.calico);
     assert!(sources.cilium_pools.failure().is_some(), "{:?}", sources.cilium_pools);
-    let away = |uri: &str| if uri.contains("servicecidrs") { None } else { not_found() };
-    assert!(reader(away).read(PodCidrType::Auto).await.is_err(), "the API server itself: the status stays");
+    let away = |uri: &str| if uri.contains("servicecidrs") { None } else { Some(not_found()) };
+    assert!(read(away).await.is_err(), "the API server itself: the status stays");
 }
 
 /// A tenant's pod may have any label.
@@ -97,10 +100,10 @@ async fn agents_are_daemon_sets_of_the_clusters_own_namespaces() {
             _ if uri.contains("/namespaces/calico-system/daemonsets/calico-node") => set(3),
             // No node is selected any more.
             _ if uri.contains("/namespaces/cilium/daemonsets/cilium") => set(0),
-            _ => not_found(),
+            _ => Some(not_found()),
         }
     };
-    let sources = reader(answers).read(PodCidrType::Auto).await.unwrap().unwrap();
+    let sources = read(answers).await.unwrap();
     assert_eq!(sources.agents, Read::Found(Agents { calico: true, cilium: false }));
     let asked = asked.lock().unwrap();
     assert!(asked.iter().all(|uri| uri.contains("/namespaces/")), "{asked:?}");
