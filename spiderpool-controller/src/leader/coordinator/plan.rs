@@ -21,6 +21,14 @@ pub(super) struct StatusPlan {
     pub(super) notes: Vec<Note>,
 }
 
+impl StatusPlan {
+    /// Whether something could not be read, of which no watch need tell when it can be.
+    pub(super) fn is_unread(&self) -> bool {
+        let is_noted = |note: &Note| matches!(note, Note::Unread { .. });
+        self.problems.iter().any(StatusProblem::is_unread) || self.notes.iter().any(is_noted)
+    }
+}
+
 /// The type that counts; an absent one is auto.
 pub(super) fn effective(kind: Option<PodCidrType>) -> PodCidrType {
     kind.unwrap_or(PodCidrType::Auto)

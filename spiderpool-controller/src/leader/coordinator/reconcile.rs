@@ -21,6 +21,8 @@ use crate::patch_parameters;
 
 /// Interval of reconciliations without an event: some of what the status depends on is not watched.
 const RESYNC: Duration = Duration::from_mins(1);
+/// Pause after a read that has failed in part.
+const UNREAD: Duration = Duration::from_secs(10);
 /// Pause while the leader's watch of nodes has not listed yet.
 const NOT_LISTED: Duration = Duration::from_millis(200);
 
@@ -64,8 +66,9 @@ impl CoordinatorReconciler {
         self.kind.send_if_modified(|known| std::mem::replace(known, kind) != kind);
         let Some(sources) = Box::pin(self.reader.read(kind)).await? else { return Ok(NOT_LISTED) };
         let desired = plan(kind, &sources, &Before::from(&coordinator));
+        let pause = if desired.is_unread() { UNREAD } else { RESYNC };
         if coordinator.status.as_ref() == Some(&desired.status) {
-            return Ok(RESYNC);
+            return Ok(pause);
         }
         self.write(&coordinator, &desired.status).await?;
         self.metrics.coordinator_writes.inc();
@@ -75,7 +78,7 @@ impl CoordinatorReconciler {
         if reason != known_reason {
             self.publish(&coordinator, &desired).await;
         }
-        Ok(RESYNC)
+        Ok(pause)
     }
 
     async fn write(

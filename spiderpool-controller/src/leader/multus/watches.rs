@@ -68,6 +68,7 @@ async fn until_served(kube: &Kubernetes, networks: &Shared<Networks>, changed: i
                 warn!(%error, "cannot find out whether there are NetworkAttachmentDefinitions, trying again");
                 failures += 1;
                 if failures >= SAID_AFTER {
+                    is_missing = false;
                     networks.write(|networks| networks.set_unreadable(error.to_string()));
                     changed();
                 }

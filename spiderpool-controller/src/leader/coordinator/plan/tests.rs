@@ -166,7 +166,9 @@ fn a_choice_of_auto_is_explained_in_the_reason() {
 fn what_auto_cannot_read_is_no_choice_for_another_network() {
     let refused = || Read::Failed("ippools is forbidden".to_owned());
     let sources = Sources { calico: refused(), ..with_kubeadm(KUBEADM) };
-    let StatusPlan { status, problems, .. } = plan_anew(PodCidrType::Auto, &sources);
+    let desired = plan_anew(PodCidrType::Auto, &sources);
+    assert!(desired.is_unread() && !plan_anew(PodCidrType::Auto, &Sources::default()).is_unread());
+    let StatusPlan { status, problems, .. } = desired;
     assert_eq!((status.phase, problems[0].reason()), (CoordinatorPhase::NotReady, "CNINotReadable"));
     assert_eq!(status.overlay_pod_cidr, [""; 0]);
     assert_eq!(status.reason.unwrap(), "podCIDRType auto cannot read Calico's IPPools: ippools is forbidden");
