@@ -149,9 +149,11 @@ async fn a_status_that_is_not_ready_recovers() {
 
     coordinator(&bench, &json!({"podCIDRType": "calico"}));
     bench
-        .until("what another type lacks is said", async || {
-            reason_has(&bench, &["the API server knows no IPPool", "spec.hijackCIDR"])
-                && status(&bench)["overlayPodCIDR"].as_array().is_none_or(Vec::is_empty)
+        .until("what another type lacks is said, and running pods keep what they have", async || {
+            reason_has(
+                &bench,
+                &["the API server knows no IPPool", "spec.hijackCIDR", "known before are kept"],
+            ) && status(&bench)["overlayPodCIDR"] == synced["overlayPodCIDR"]
         })
         .await;
     coordinator(&bench, &json!({}));
@@ -290,6 +292,41 @@ async fn cilium_chained_on_calico_is_calico() {
     plane.kubectl(&["-n", "kube-system", "delete", "configmap", "cilium-config"]).unwrap();
 }
 
+/// The API server answers 503 for an extension whose server is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn calicos_api_server_that_is_away_does_not_stop_the_status() {
+    let _networks = networks().await;
+    let bench = Bench::new("extension").await;
+    let plane = ControlPlane::shared();
+    define(&bench, CALICO_3_26).await;
+    let service = json!({"namespace": "calico-apiserver", "name": "calico-api"});
+    let spec = json!({"group": "projectcalico.org", "version": "v3", "groupPriorityMinimum": 1500,
+        "versionPriority": 200, "insecureSkipTLSVerify": true, "service": service});
+    let extension = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v3.projectcalico.org"}, "spec": spec});
+    plane.apply(&extension.to_string()).unwrap();
+    bench
+        .until("requests to the extension are answered with 503", async || {
+            let answer = plane.kubectl(&["get", "--raw", "/apis/projectcalico.org/v3/ippools"]);
+            answer.is_err_and(|error| format!("{error:#}").contains("navailable"))
+        })
+        .await;
+    coordinator(&bench, &json!({"podCIDRType": "auto"}));
+    let controller = controller(&bench).await;
+    bench
+        .until("there may be pools that only its API server shows", async || {
+            reason_has(&bench, &["cannot read Calico's IPPools"])
+        })
+        .await;
+    plane.apply(&ip_pool("v1", "a", &json!({"cidr": "10.244.0.0/16"}))).unwrap();
+    until_pods(&bench, "the pools of the definition", &["10.244.0.0/16"]).await;
+    plane.apply(&ip_pool("v1", "b", &json!({"cidr": "10.245.0.0/16"}))).unwrap();
+    until_pods(&bench, "a change is followed", &["10.244.0.0/16", "10.245.0.0/16"]).await;
+    controller.stop().unwrap();
+    delete("apiservice/v3.projectcalico.org");
+    delete("crd/ippools.crd.projectcalico.org");
+}
+
 /// A source that may not be read is no source that is not there, and counts as soon as it may be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_right_is_named_and_its_return_is_noticed() {
@@ -320,6 +357,24 @@ async fn a_missing_right_is_named_and_its_return_is_noticed() {
         .await;
     plane.kubectl_with_input(&["replace", "-f", "-"], &role.to_string()).unwrap();
     until_pods(&bench, "the right is back", &["10.244.0.0/16"]).await;
+    plane.kubectl_with_input(&["replace", "-f", "-"], &without.to_string()).unwrap();
+    coordinator(&bench, &json!({"podCIDRType": "auto"}));
+    bench
+        .until("the right is missing again, and the CIDRs stay", async || {
+            // Again and again: the API server may not have seen the role yet.
+            plane
+                .apply(&ip_pool("v1", "a", &json!({"cidr": "10.244.0.0/16", "natOutgoing": false})))
+                .unwrap();
+            plane.apply(&ip_pool("v1", "a", &json!({"cidr": "10.244.0.0/16", "natOutgoing": true}))).unwrap();
+            let status = status(&bench);
+            let reason = status["reason"].as_str().unwrap_or_default();
+            status["phase"] == "Synced"
+                && status["overlayPodCIDR"] == json!(["10.244.0.0/16"])
+                && reason.contains("forbidden")
+                && reason.contains("known before are kept")
+        })
+        .await;
+    plane.kubectl_with_input(&["replace", "-f", "-"], &role.to_string()).unwrap();
     controller.stop().unwrap();
     delete("crd/ippools.crd.projectcalico.org");
 }

@@ -178,12 +178,20 @@ async fn check_names(bench: &Bench<'_>, kubectl: &Kubectl<'_>) {
         |name: &str| json!({"multus.spidernet.io/cr-name": name, "multus.spidernet.io/cni-version": "0.3.1"});
     network(bench, "renamed", &named("old-name"), &macvlan());
     bench.until("it has the name that the annotation says", async || kubectl.has_config("old-name")).await;
+    // As a user makes a network of his own from ours: by its YAML and another name.
+    let mut copy = kubectl.find("net-attach-def", "old-name").unwrap();
+    copy["metadata"]["name"] = json!("copy");
+    for of_the_server in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+        copy["metadata"].as_object_mut().unwrap().remove(of_the_server);
+    }
+    bench.apply(&copy);
     network(bench, "renamed", &named("new-name"), &macvlan());
     bench
         .until("the former one goes", async || {
             kubectl.has_config("new-name") && kubectl.find("net-attach-def", "old-name").is_none()
         })
         .await;
+    assert!(kubectl.find("net-attach-def", "copy").is_some(), "it is not ours to delete");
     let custom = json!({"cniType": "custom", "customCNI": "{\"type\": \"bridge\"}"});
     network(bench, "custom", &json!({}), &custom);
     bench

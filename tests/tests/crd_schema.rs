@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use spiderpool_core::coordinator::{Mode, Settings};
-use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::kubectl::Kubectl as _;
+use spiderpool_tests::poll;
 
 /// A manifest of our group as JSON.
 fn manifest(kind: &str, name: &str, members: &Value) -> String {
@@ -89,6 +92,15 @@ fn multus_configs_are_refused() {
         block.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         block
     };
+    let taken = [
+        json!({ "cniType": "vlan", "vlan": nic(json!({})) }),
+        json!({ "cniType": "sriov", "sriov": { "resourceName": "r", "minTxRateMbps": 2 } }),
+        json!({ "cniType": "sriov", "sriov": { "resourceName": "r", "minTxRateMbps": 2, "maxTxRateMbps": 0 } }),
+    ];
+    for (index, spec) in taken.iter().enumerate() {
+        let text = manifest("SpiderMultusConfig", &format!("taken-{index}"), &json!({ "spec": spec }));
+        ControlPlane::shared().apply(&text).unwrap();
+    }
     for (spec, expect) in [
         (json!({ "cniType": "macvlan" }), "cniType macvlan needs spec.macvlan"),
         (json!({ "macvlan": nic(json!({})) }), "cniType macvlan needs spec.macvlan, and no other"),
@@ -102,7 +114,6 @@ fn multus_configs_are_refused() {
             json!({ "cniType": "ipvlan", "ipvlan": nic(json!({ "ippools": { "matchMasterSubnet": true } })) }),
             "matchMasterSubnet is for cniType sriov",
         ),
-        (json!({ "cniType": "vlan", "vlan": nic(json!({})) }), "vlanMode manual needs vlanID"),
         (
             json!({ "cniType": "vlan", "vlan": nic(json!({ "vlanMode": "auto", "vlanID": 1 })) }),
             "vlanMode auto does not",
@@ -128,6 +139,57 @@ fn multus_configs_are_refused() {
     ] {
         check_refused("SpiderMultusConfig", &spec, expect);
     }
+}
+
+/// The definition of SpiderMultusConfigs.
+const MULTUS_CONFIGS: &str =
+    include_str!("../../charts/spiderpool/crds/spiderpool.spidernet.io_spidermultusconfigs.yaml");
+
+fn without_rules(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.remove("x-kubernetes-validations");
+            members.values_mut().for_each(without_rules);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(without_rules),
+        _ => {}
+    }
+}
+
+/// A network that was stored before a rule existed must not be stuck: finalizers, labels and other fields still change.
+#[test]
+fn a_new_rule_does_not_hold_for_what_an_update_leaves_alone() {
+    // Of its own: other tests need the rules.
+    let plane = ControlPlane::start(Options::default()).unwrap();
+    let rules: Value = serde_norway::from_str(MULTUS_CONFIGS).unwrap();
+    let define = |definition: &Value| {
+        let patch = json!({ "spec": { "versions": definition["spec"]["versions"] } }).to_string();
+        let name = definition["metadata"]["name"].as_str().unwrap();
+        plane.kubectl(&["patch", "crd", name, "--type=merge", "-p", &patch]).unwrap();
+    };
+    let network = |name: &str| {
+        let spec = json!({ "spec": { "cniType": "macvlan", "macvlan": { "master": ["a", "b"] } } });
+        plane.kubectl_with_input(&["create", "-f", "-"], &manifest("SpiderMultusConfig", name, &spec))
+    };
+    let limit = Duration::from_secs(20);
+    let mut before = rules.clone();
+    without_rules(&mut before);
+    define(&before);
+    poll::until("there are no rules", limit, || network("old")).unwrap();
+    define(&rules);
+    let mut tries = 0;
+    let is_refused = || {
+        tries += 1;
+        anyhow::ensure!(network(&format!("new-{tries}")).is_err(), "it is taken");
+        Ok(())
+    };
+    poll::until("the rules hold for new objects", limit, is_refused).unwrap();
+    let patch =
+        |patch: Value| plane.kubectl(&["patch", "smc", "old", "--type=merge", "-p", &patch.to_string()]);
+    patch(json!({ "metadata": { "labels": { "a": "b" }, "finalizers": ["test/a"] } })).unwrap();
+    patch(json!({ "metadata": { "finalizers": null }, "spec": { "disableIPAM": true } })).unwrap();
+    let error = patch(json!({ "spec": { "macvlan": { "mtu": 1400 } } })).unwrap_err();
+    assert!(format!("{error:#}").contains("two or more masters need bond"), "{error:#}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use kube::ResourceExt as _;
 use spiderpool_core::multus::annotations::{NETWORK_RESOURCE_INJECT, RDMA_RESOURCE_INJECT};
-use spiderpool_core::multus::{Bond, CniType, VlanNicConfig};
+use spiderpool_core::multus::{Bond, CniType, VlanMode, VlanNicConfig};
 
 use super::{SpiderMultusConfig, SpiderMultusConfigSpec};
 
@@ -40,6 +40,9 @@ impl SpiderMultusConfigSpec {
             fill_in_nic(nic);
         }
         if let Some(vlan) = &mut self.vlan {
+            if vlan.vlan_mode == VlanMode::Manual {
+                vlan.vlan_id.get_or_insert(0);
+            }
             vlan.rdma_resource_name.get_or_insert_default();
             fill_in_bond(vlan.bond.as_mut());
         }
@@ -111,12 +114,27 @@ mod tests {
             }),
         );
         check(
+            &json!({ "cniType": "vlan", "vlan": { "master": ["a"] } }),
+            &json!({ "vlan": {
+                "master": ["a"], "mtu": 0, "vlanMode": "manual", "vlanID": 0, "rdmaResourceName": "",
+            } }),
+        );
+        check(
             &json!({ "cniType": "sriov", "sriov": { "resourceName": "r" } }),
             &json!({ "sriov": {
                 "resourceName": "r", "mtu": 0, "vlanID": 0, "minTxRateMbps": 0, "maxTxRateMbps": 0,
                 "rdmaIsolation": false,
             } }),
         );
+        let lowest = object(
+            &json!({ "cniType": "sriov", "sriov": { "resourceName": "r", "minTxRateMbps": 10 } }),
+            &json!({}),
+        );
+        let mut filled = lowest.clone();
+        filled.fill_in_defaults();
+        for object in [lowest, filled] {
+            plan_attachment(&MultusFields::from(&object)).unwrap();
+        }
         check(
             &json!({ "cniType": "ovs", "ovs": { "bridge": "b" } }),
             &json!({ "ovs": { "bridge": "b", "vlan": 0 } }),

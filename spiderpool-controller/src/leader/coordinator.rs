@@ -13,6 +13,7 @@ mod watches;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::runtime::events::{Recorder, Reporter};
 use spiderpool_runtime::kubernetes::Kubernetes;
@@ -26,6 +27,9 @@ use super::state::ClusterState;
 use crate::config::Coordinator;
 use reconcile::CoordinatorReconciler;
 
+/// Nodes come and go in crowds: their changes within this time cause one reconciliation.
+const NODES_DEBOUNCE: Duration = Duration::from_millis(500);
+
 /// What the reconciler works on.
 pub(super) struct CoordinatorContext {
     pub(super) kube: Kubernetes,
@@ -36,7 +40,7 @@ pub(super) struct CoordinatorContext {
     pub(super) pod: String,
 }
 
-/// Has the coordinator reconciled when something else than its own watches has seen a change. Cheap to clone.
+/// Has the coordinator reconciled when the leader's watch of nodes has seen a change. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct CoordinatorTrigger {
     name: Arc<str>,
@@ -49,7 +53,7 @@ impl CoordinatorTrigger {
     }
 
     pub(super) fn changed(&self) {
-        self.queue.add(Arc::clone(&self.name));
+        self.queue.add_after(Arc::clone(&self.name), NODES_DEBOUNCE);
     }
 }
 
@@ -74,5 +78,50 @@ pub(super) async fn run(
     tokio::select! {
         () = workers.run(1, &reconciler, &shutdown) => {}
         () = watches::run(&kube, &watched, &kind, &name, &queue) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use spiderpool_runtime::work_queue::{Action, Reconciler, work_queue};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Reconciler<Arc<str>> for Count {
+        type Error = Infallible;
+
+        async fn reconcile(&self, _name: &Arc<str>, _since: Instant) -> Result<Action, Infallible> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(Action::await_change())
+        }
+
+        fn failed(&self, _name: &Arc<str>, error: &Infallible, _pause: Duration) {
+            match *error {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_of_nodes_causes_few_reconciliations() {
+        let (queue, workers) = work_queue();
+        let trigger = CoordinatorTrigger::new("default", queue);
+        let (count, shutdown) = (Count::default(), CancellationToken::new());
+        let nodes = async {
+            for _ in 0..1000 {
+                trigger.changed();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(NODES_DEBOUNCE).await;
+            shutdown.cancel();
+        };
+        tokio::join!(workers.run(1, &count, &shutdown), nodes);
+        let runs = count.0.load(Ordering::Relaxed);
+        assert!((2..=4).contains(&runs), "{runs}");
     }
 }

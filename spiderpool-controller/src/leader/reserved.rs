@@ -15,9 +15,6 @@ use spiderpool_runtime::kubernetes::publish_event;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// The API server takes no longer notes.
-const MAX_NOTE: usize = 1000;
-
 /// Reports invalid objects until shutdown.
 pub(super) async fn run(client: Client, recorder: Recorder, shutdown: CancellationToken) {
     let objects = watcher(Api::<SpiderReservedIP>::all(client), watcher::Config::default());
@@ -65,7 +62,6 @@ impl ReportedFaults {
             return None;
         };
         let note = format!("no Pod gets a new address of its family until it is corrected: {error}");
-        let note: String = note.chars().take(MAX_NOTE).collect();
         let before = self.0.insert(name, note.clone());
         (before.as_ref() != Some(&note)).then_some(note)
     }

@@ -8,8 +8,9 @@
 //! 2. the agent's answer: SpiderCoordinator's spec, with the CIDRs of its status and the pod's annotation;
 //! 3. [`Settings::defaults`].
 //!
-//! In the first layer `mode: auto` and `txQueueLen: 0` count as not set: every NetworkAttachmentDefinition of a
-//! SpiderMultusConfig without a `coordinator` block has them, and the cluster's mode would never count.
+//! In the first layer `mode: auto` and `txQueueLen: 0` count as not set, and beside both `tunePodRoutes: true`: every
+//! NetworkAttachmentDefinition of a SpiderMultusConfig without a `coordinator` block has the three, and the cluster's
+//! settings would never count.
 //!
 //! [`Settings::resolve`] merges them and checks the values, once, in the plugin that acts on the result.
 
@@ -183,6 +184,9 @@ impl Settings {
     /// The network's settings over the cluster's over the defaults, validated as one.
     pub fn resolve(mut network: Self, mut cluster: Self) -> Result<Config, SettingsError> {
         let own_cidrs = network.own_cidrs()?;
+        if network.is_without_block() {
+            network.tune_pod_routes = None;
+        }
         network.mode = network.mode.filter(|mode| mode.parse() != Ok(Mode::Auto));
         network.tx_queue_len = network.tx_queue_len.filter(|length| *length != 0);
         // Agents send 0 for an MTU that is not set, and upstream's know no dataplanes.
@@ -223,6 +227,12 @@ impl Settings {
             dataplane: parse_or_default(settings.dataplane.as_deref())?,
             route_hints: parse_or_default(route_hints.as_deref())?,
         })
+    }
+
+    /// Whether this is what a network has that says nothing of its own: upstream's text of it.
+    fn is_without_block(&self) -> bool {
+        let is_auto = self.mode.as_deref().is_some_and(|mode| mode.parse() == Ok(Mode::Auto));
+        is_auto && self.tx_queue_len == Some(0) && self.tune_pod_routes == Some(true)
     }
 
     /// The CIDRs by kind; an empty list names none.

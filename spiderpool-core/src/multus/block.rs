@@ -88,7 +88,7 @@ pub struct VlanNicConfig {
 #[cfg_attr(feature = "schemars", schemars(extend("x-kubernetes-validations" = [
     {"rule": "size(self.master) < 2 || has(self.bond)", "message": "two or more masters need bond"},
     {"rule": "!has(self.ippools) || !has(self.ippools.matchMasterSubnet) || !self.ippools.matchMasterSubnet", "message": "ippools.matchMasterSubnet is for cniType sriov"},
-    {"rule": "(self.vlanMode == 'manual') == has(self.vlanID)", "message": "vlanMode manual needs vlanID, and vlanMode auto does not take it"},
+    {"rule": "self.vlanMode == 'manual' || !has(self.vlanID)", "message": "vlanMode auto does not take vlanID"},
 ])))]
 pub struct VlanConfig {
     /// Master NICs; two or more need a bond.
@@ -101,7 +101,7 @@ pub struct VlanConfig {
     /// Who says which VLAN it is.
     #[serde(default)]
     pub vlan_mode: VlanMode,
-    /// The VLAN.
+    /// The VLAN; absent is 0.
     #[serde(default, rename = "vlanID", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(range(min = 0, max = 4094)))]
     pub vlan_id: Option<i32>,
@@ -134,7 +134,7 @@ pub enum VlanMode {
 #[serde(rename_all = "camelCase", default)]
 #[cfg_attr(feature = "schemars", schemars(extend("x-kubernetes-validations" = [
     {"rule": "has(self.resourceName) && self.resourceName != ''", "message": "resourceName is required"},
-    {"rule": "!has(self.minTxRateMbps) || !has(self.maxTxRateMbps) || self.minTxRateMbps <= self.maxTxRateMbps", "message": "minTxRateMbps must be at most maxTxRateMbps"},
+    {"rule": "!has(self.minTxRateMbps) || !has(self.maxTxRateMbps) || self.maxTxRateMbps == 0 || self.minTxRateMbps <= self.maxTxRateMbps", "message": "minTxRateMbps must be at most maxTxRateMbps"},
 ])))]
 pub struct SriovConfig {
     /// The device plugin's resource.
@@ -151,7 +151,7 @@ pub struct SriovConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(range(min = 0)))]
     pub min_tx_rate_mbps: Option<i32>,
-    /// Highest transmit rate.
+    /// Highest transmit rate; 0 for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(range(min = 0)))]
     pub max_tx_rate_mbps: Option<i32>,

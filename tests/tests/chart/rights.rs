@@ -124,7 +124,9 @@ fn controllers_have_the_rights_that_the_tests_give_them() {
 fn rights_for_cidrs_go_with_the_coordinator_and_follow_ciliums_config_map() {
     let texts = |objects: &[Value]| roles(objects).map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let off = texts(&objects(&["--set=coordinator.enabled=false"]));
-    for word in ["ippools\"]", "ciliumpodippools", "servicecidrs", "kubeadm-config", "cilium-config"] {
+    for word in
+        ["ippools\"]", "ciliumpodippools", "daemonsets", "servicecidrs", "kubeadm-config", "cilium-config"]
+    {
         assert!(!off.contains(word), "{word}");
     }
     let elsewhere = objects(&["--set=global.ciliumConfigMap=cilium/settings"]);

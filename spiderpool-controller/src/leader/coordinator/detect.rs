@@ -3,6 +3,8 @@
 //! What the API shows comes first, because it is the same on every node: IPPools of Calico, the ConfigMap of Cilium. Where
 //! it leaves a choice, because an earlier network has left its objects or both are at work, agents that run and the CNI
 //! configuration of the controller's node decide. Without a trace of either network, the cluster's own CIDRs are used.
+//!
+//! Nothing is decided while Calico's pools or Cilium's ConfigMap cannot be read: they may be there.
 
 use super::problem::Note;
 use super::sources::cni_config::{CniConfig, Network};
@@ -52,9 +54,11 @@ pub(super) fn detect(sources: &Sources) -> Detected {
                     "Calico is used: Cilium's cni-chaining-mode is {mode}, so Calico gives the addresses"
                 ),
             ),
-            None => of_two(sources.agents, sources.cni.as_ref()),
+            None => of_two(sources.agents.found().copied(), sources.cni.as_ref()),
         },
-        (true, false) => of_one(Origin::Calico, sources.agents.calico, "IPPools of Calico", sources),
+        (true, false) => {
+            of_one(Origin::Calico, may_run(sources, |agents| agents.calico), "IPPools of Calico", sources)
+        }
         (false, true) => match chained {
             Some(mode) => Detected::chosen(
                 &[without_traces(sources)],
@@ -63,33 +67,47 @@ pub(super) fn detect(sources: &Sources) -> Detected {
                     "it is not used: its cni-chaining-mode is {mode}, so another plugin gives the addresses"
                 ),
             ),
-            None => of_one(Origin::Cilium, sources.agents.cilium, "the ConfigMap of Cilium", sources),
+            None => of_one(
+                Origin::Cilium,
+                may_run(sources, |agents| agents.cilium),
+                "the ConfigMap of Cilium",
+                sources,
+            ),
         },
         (false, false) => Detected::plain(without_traces(sources)),
     }
 }
 
+/// Agents that could not be looked for may run.
+fn may_run(sources: &Sources, of: impl Fn(&Agents) -> bool) -> bool {
+    sources.agents.failure().is_some() || sources.agents.found().is_some_and(of)
+}
+
 /// Both have objects. With both agents a cluster is on its way from one to the other, and has pods of both.
-fn of_two(agents: Agents, cni: Option<&CniConfig>) -> Detected {
+fn of_two(agents: Option<Agents>, cni: Option<&CniConfig>) -> Detected {
     let found = "Calico and Cilium";
     let by_agent = |name: &str| format!("{name} is used: the agents of the other one do not run");
     match (agents, cni) {
-        (Agents { calico: true, cilium: false }, _) => {
+        (Some(Agents { calico: true, cilium: false }), _) => {
             Detected::chosen(&[Origin::Calico], found, by_agent("Calico"))
         }
-        (Agents { calico: false, cilium: true }, _) => {
+        (Some(Agents { calico: false, cilium: true }), _) => {
             Detected::chosen(&[Origin::Cilium], found, by_agent("Cilium"))
         }
-        (Agents { calico: false, .. }, Some(cni)) if cni.network == Network::Calico => Detected::chosen(
-            &[Origin::Calico],
-            found,
-            format!("Calico is used: a node has {}", cni.description),
-        ),
-        (Agents { calico: false, .. }, Some(cni)) if cni.network == Network::Cilium => Detected::chosen(
-            &[Origin::Cilium],
-            found,
-            format!("Cilium is used: a node has {}", cni.description),
-        ),
+        (Some(Agents { calico: false, .. }), Some(cni)) if cni.network == Network::Calico => {
+            Detected::chosen(
+                &[Origin::Calico],
+                found,
+                format!("Calico is used: a node has {}", cni.description),
+            )
+        }
+        (Some(Agents { calico: false, .. }), Some(cni)) if cni.network == Network::Cilium => {
+            Detected::chosen(
+                &[Origin::Cilium],
+                found,
+                format!("Cilium is used: a node has {}", cni.description),
+            )
+        }
         _ => Detected::chosen(
             &[Origin::Calico, Origin::Cilium],
             found,
@@ -122,7 +140,8 @@ fn without_traces(sources: &Sources) -> Origin {
         Network::Other => Origin::Cluster,
     };
     let is_chained = sources.cilium.found().is_some_and(|config| config.chained.is_some());
-    match (&sources.cni, sources.agents) {
+    let agents = sources.agents.found().copied().unwrap_or_default();
+    match (&sources.cni, agents) {
         (Some(cni), _) => match by_config(cni) {
             Origin::Cilium if is_chained => Origin::Cluster,
             origin => origin,
@@ -163,7 +182,11 @@ mod tests {
         Sources {
             calico: Read::Found(pools.into()),
             cilium: if has("cilium") || has("chained") { config() } else { Read::Absent },
-            agents: Agents { calico: has("calico-agent"), cilium: has("cilium-agent") },
+            agents: if has("agents-unknown") {
+                Read::Failed("forbidden".to_owned())
+            } else {
+                Read::Found(Agents { calico: has("calico-agent"), cilium: has("cilium-agent") })
+            },
             cni: cni.and_then(|(_, plugin, ipam)| conf(plugin, ipam)),
             ..Sources::default()
         }
@@ -194,6 +217,9 @@ mod tests {
             ("calico cilium cilium-conf", &[Cilium], Some("plugin cilium-cni")),
             ("calico cilium calico-agent cilium-agent cilium-conf", &[Calico, Cilium], Some("both are used")),
             ("calico cilium", &[Calico, Cilium], Some("set spec.podCIDRType")),
+            // Agents that may not be seen are no agents that are not there.
+            ("calico agents-unknown bridge-conf", &[Calico], None),
+            ("calico cilium agents-unknown calico-conf", &[Calico, Cilium], Some("both are used")),
             ("", &[Cluster], None),
             ("bridge-conf", &[Cluster], None),
             ("canal-conf calico-agent", &[Cluster], None),

@@ -63,6 +63,14 @@ pub(super) const CONTROL_PLANE: [&str; 2] = [
 /// Where they are.
 pub(super) const CONTROL_PLANE_NAMESPACE: &str = "kube-system";
 
+/// DaemonSets of node agents, by which a network that is at work is known from one whose objects were left behind. By
+/// name, in namespaces of the cluster's own: a pod of a tenant may have any label.
+pub(super) const CALICO_AGENT: &str = "calico-node";
+/// That of Cilium, also in the namespace of its ConfigMap.
+pub(super) const CILIUM_AGENT: &str = "cilium";
+/// Where Calico's manifests have it, and where its operator does.
+pub(super) const CALICO_NAMESPACES: [&str; 2] = [CONTROL_PLANE_NAMESPACE, "calico-system"];
+
 /// All that a watch is told of an object: what changed is read when the status is made.
 pub(super) type WatchedObject = PartialObjectMeta<DynamicObject>;
 

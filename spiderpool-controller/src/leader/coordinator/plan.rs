@@ -1,13 +1,16 @@
 //! The desired status, from what is known of the cluster.
 
+mod before;
+mod search;
+
 use spiderpool_api::crd::{CoordinatorPhase, PodCidrType, SpiderCoordinatorStatus};
 
 use super::cidrs::Cidrs;
 use super::detect::{Detected, Origin, detect};
-use super::outcome::Read;
-use super::problem::{CiliumProblem, Note, StatusProblem};
+use super::problem::{Note, StatusProblem};
 use super::sources::Sources;
-use super::sources::cilium::Ipam;
+pub(super) use before::Before;
+use search::Search;
 
 /// The desired status, and what its reason is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,41 +21,97 @@ pub(super) struct StatusPlan {
     pub(super) notes: Vec<Note>,
 }
 
+impl StatusPlan {
+    /// Whether something could not be read, of which no watch need tell when it can be.
+    pub(super) fn is_unread(&self) -> bool {
+        let is_noted = |note: &Note| matches!(note, Note::Unread { .. });
+        self.problems.iter().any(StatusProblem::is_unread) || self.notes.iter().any(is_noted)
+    }
+}
+
 /// The type that counts; an absent one is auto.
 pub(super) fn effective(kind: Option<PodCidrType>) -> PodCidrType {
     kind.unwrap_or(PodCidrType::Auto)
 }
 
-/// The status.
-pub(super) fn plan(kind: PodCidrType, sources: &Sources) -> StatusPlan {
-    let Detected { origins, note } = origins(kind, sources);
-    let mut notes: Vec<Note> = note.into_iter().collect();
-    if kind == PodCidrType::Auto {
-        notes.extend(unread(sources));
-    }
-    let (mut pods, mut problems) = (Cidrs::default(), Vec::new());
+/// The status. What was known before stays where something is missing now, in whatever phase: running pods follow it.
+pub(super) fn plan(kind: PodCidrType, sources: &Sources, before: &Before) -> StatusPlan {
+    let Pods { phase, mut problems, mut notes, found, needs_known } = pods(kind, sources, before);
+    let mut is_kept = false;
+    let mut or_known = |found: Cidrs, known: &Cidrs, is_needed: bool| {
+        let mut cidrs = if is_needed { known.clone() } else { Cidrs::default() };
+        cidrs.extend(found.clone());
+        is_kept |= cidrs.nets.len() > found.nets.len();
+        cidrs
+    };
+    let pods = or_known(found, &before.pods, needs_known);
+    // The cluster's CNI may still reach Services: no reason to keep pods from starting.
+    let mut search = Search::new(sources);
+    let services = search.services().unwrap_or_else(|problem| {
+        problems.push(problem);
+        search.is_partial = true;
+        Cidrs::default()
+    });
+    let services = or_known(services, &before.services, search.is_partial);
+    notes.append(&mut search.notes);
+    notes.extend(pods.invalid.iter().cloned().map(Note::Invalid));
+    notes.extend(is_kept.then_some(Note::Kept));
+    let texts = problems.iter().map(ToString::to_string).chain(notes.iter().map(ToString::to_string));
+    let reason = Some(texts.collect::<Vec<_>>().join("; ")).filter(|reason| !reason.is_empty());
+    let status = SpiderCoordinatorStatus {
+        phase,
+        reason,
+        overlay_pod_cidr: pods.texts(),
+        service_cidr: services.texts(),
+    };
+    StatusPlan { status, problems, notes }
+}
+
+/// What is known of pod CIDRs.
+struct Pods {
+    phase: CoordinatorPhase,
+    problems: Vec<StatusProblem>,
+    notes: Vec<Note>,
+    found: Cidrs,
+    /// There may be more than was found.
+    needs_known: bool,
+}
+
+fn pods(kind: PodCidrType, sources: &Sources, before: &Before) -> Pods {
+    let mut problems: Vec<_> =
+        if kind == PodCidrType::Auto { undecided(sources).collect() } else { Vec::new() };
+    let is_undecided = !problems.is_empty();
+    let Detected { origins, note } =
+        if is_undecided { Detected { origins: vec![], note: None } } else { origins(kind, sources) };
+    let mut search = Search::new(sources);
+    let (mut found, mut has_any) = (Cidrs::default(), false);
     for origin in origins {
-        match pods_of(origin, sources, &mut notes) {
-            Ok(cidrs) => pods.extend(cidrs),
+        match search.pods_of(origin) {
+            Ok(cidrs) => {
+                found.extend(cidrs);
+                has_any = true;
+            }
             Err(problem) => problems.push(problem),
         }
     }
-    let (phase, overlay_pod_cidr) = if problems.is_empty() {
-        (CoordinatorPhase::Synced, pods.texts())
-    } else {
-        (CoordinatorPhase::NotReady, Vec::new())
-    };
-    // The cluster's CNI may still reach Services: no reason to keep pods from starting.
-    let services = services(sources, &mut notes).unwrap_or_else(|problem| {
-        problems.push(problem);
-        Cidrs::default()
-    });
-    notes.extend(pods.invalid.into_iter().map(Note::Invalid));
-    let texts = problems.iter().map(ToString::to_string).chain(notes.iter().map(ToString::to_string));
-    let reason = Some(texts.collect::<Vec<_>>().join("; ")).filter(|reason| !reason.is_empty());
-    let service_cidr = services.texts();
-    let status = SpiderCoordinatorStatus { phase, reason, overlay_pod_cidr, service_cidr };
-    StatusPlan { status, problems, notes }
+    let is_unread = problems.iter().any(StatusProblem::is_unread);
+    let is_synced = problems.is_empty()
+        || if is_unread {
+            before.was_synced(kind)
+        } else {
+            // Of two networks one is known; or pods went without, before auto was chosen or while somebody lists them.
+            has_any || (kind == PodCidrType::Auto && before.does_without_cidrs())
+        };
+    let mut notes: Vec<_> = note.into_iter().collect();
+    if kind == PodCidrType::Auto
+        && let Some(error) = sources.agents.failure()
+    {
+        notes.push(Note::Unread { what: "the networks' DaemonSets", error: error.to_owned() });
+    }
+    let needs_known = search.is_partial || !problems.is_empty();
+    notes.append(&mut search.notes);
+    let phase = if is_synced { CoordinatorPhase::Synced } else { CoordinatorPhase::NotReady };
+    Pods { phase, problems, notes, found, needs_known }
 }
 
 fn origins(kind: PodCidrType, sources: &Sources) -> Detected {
@@ -66,129 +125,13 @@ fn origins(kind: PodCidrType, sources: &Sources) -> Detected {
     Detected { origins, note: None }
 }
 
-/// What auto could not look for: it may have chosen something else because of that.
-fn unread(sources: &Sources) -> impl Iterator<Item = Note> {
-    let failed = [
-        ("Calico's IPPools", sources.calico.failure()),
-        ("Cilium's ConfigMap", sources.cilium.failure()),
-        ("CiliumPodIPPools", sources.cilium_pools.failure()),
-    ];
-    failed.into_iter().filter_map(|(what, error)| Some(Note::Unread { what, error: error?.to_owned() }))
-}
-
-fn pods_of(origin: Origin, sources: &Sources, notes: &mut Vec<Note>) -> Result<Cidrs, StatusProblem> {
-    match origin {
-        Origin::Cluster => cluster(sources, notes),
-        Origin::Cloud => Ok(cluster(sources, notes).unwrap_or_else(|_| {
-            let network = sources.cni.as_ref().map(|cni| cni.description.clone());
-            notes.push(Note::Cloud(network.unwrap_or_default()));
-            Cidrs::default()
-        })),
-        Origin::Calico => calico(sources),
-        Origin::Cilium => cilium(sources, notes),
-    }
-}
-
-/// The first source that names any: what kubeadm was given, what the controller manager was given, what nodes got.
-fn cluster(sources: &Sources, notes: &mut Vec<Note>) -> Result<Cidrs, StatusProblem> {
-    let mut looked = Vec::new();
-    let kubeadm = sources.kubeadm.clone().map(|kubeadm| kubeadm.pods);
-    let arguments = sources.control_plane.clone().map(|control_plane| control_plane.pods);
-    let known = first(
-        [(kubeadm, KUBEADM, "networking.podSubnet"), (arguments, CONTROLLER_MANAGER, "--cluster-cidr")],
-        &mut looked,
-        notes,
-    );
-    if let Some(cidrs) = known {
-        return Ok(cidrs);
-    }
-    looked.push("no Node has spec.podCIDRs".to_owned());
-    let nodes = Some(Cidrs::from(sources.nodes.clone())).filter(|nodes| !nodes.nets.is_empty());
-    nodes.ok_or(StatusProblem::Cluster { looked })
-}
-
-const KUBEADM: &str = "ConfigMap kube-system/kubeadm-config";
-const CONTROLLER_MANAGER: &str = "a kube-controller-manager pod in kube-system";
-const API_SERVER: &str = "a kube-apiserver pod in kube-system";
-
-/// The CIDRs of the first source that has any, each with its name and that of its field. Says in `looked` what is
-/// missing in those before it.
-fn first<const N: usize>(
-    from: [(Read<Cidrs>, &str, &str); N],
-    looked: &mut Vec<String>,
-    notes: &mut Vec<Note>,
-) -> Option<Cidrs> {
-    for (source, name, field) in from {
-        match source {
-            Read::Absent => looked.push(format!("{name} does not exist")),
-            Read::Failed(error) => looked.push(error),
-            Read::Found(cidrs) => {
-                let Cidrs { nets, invalid } = cidrs;
-                notes.extend(invalid.into_iter().map(Note::Invalid));
-                if !nets.is_empty() {
-                    return Some(nets.into());
-                }
-                looked.push(format!("{name} has no {field}"));
-            }
-        }
-    }
-    None
-}
-
-fn calico(sources: &Sources) -> Result<Cidrs, StatusProblem> {
-    let found = match &sources.calico {
-        Read::Found(pools) if !pools.nets.is_empty() => return Ok(pools.clone()),
-        Read::Found(pools) if !pools.invalid.is_empty() => {
-            pools.invalid.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        }
-        Read::Found(_) => "there is no IPPool of crd.projectcalico.org/v1 or projectcalico.org/v3".to_owned(),
-        Read::Failed(error) => format!("its IPPools cannot be read: {error}"),
-        Read::Absent => {
-            "the API server knows no IPPool of crd.projectcalico.org/v1 or projectcalico.org/v3".to_owned()
-        }
-    };
-    Err(StatusProblem::Calico { found })
-}
-
-fn cilium(sources: &Sources, notes: &mut Vec<Note>) -> Result<Cidrs, StatusProblem> {
-    let name = || sources.cilium_config_map.clone();
-    let unknown = |problem| Err(StatusProblem::Cilium(problem));
-    let config = match &sources.cilium {
-        Read::Found(config) => config,
-        Read::Failed(error) => return unknown(CiliumProblem::Unreadable(error.clone())),
-        Read::Absent => return unknown(CiliumProblem::NoConfigMap(name())),
-    };
-    if let Some(mode) = &config.chained {
-        return unknown(CiliumProblem::Chained(mode.clone()));
-    }
-    match (&config.ipam, &sources.cilium_pools) {
-        (Ipam::ClusterPool, _) if config.pools.nets.is_empty() => {
-            notes.extend(config.pools.invalid.iter().cloned().map(Note::Invalid));
-            unknown(CiliumProblem::NoClusterPool(name()))
-        }
-        (Ipam::ClusterPool, _) => Ok(config.pools.clone()),
-        (Ipam::MultiPool, Read::Found(pools)) if !pools.nets.is_empty() => Ok(pools.clone()),
-        (Ipam::MultiPool, Read::Failed(error)) => unknown(CiliumProblem::Unreadable(error.clone())),
-        (Ipam::MultiPool, _) => unknown(CiliumProblem::NoPodIpPool),
-        (Ipam::Kubernetes, _) => cluster(sources, notes),
-        (Ipam::Other(mode), _) => unknown(CiliumProblem::Ipam(mode.clone())),
-    }
-}
-
-fn services(sources: &Sources, notes: &mut Vec<Note>) -> Result<Cidrs, StatusProblem> {
-    let kubeadm = sources.kubeadm.clone().map(|kubeadm| kubeadm.services);
-    let arguments = sources.control_plane.clone().map(|control_plane| control_plane.services);
-    let mut looked = Vec::new();
-    let known = first(
-        [
-            (sources.service_cidrs.clone(), "a ServiceCIDR object", "spec.cidrs"),
-            (kubeadm, KUBEADM, "networking.serviceSubnet"),
-            (arguments, API_SERVER, "--service-cluster-ip-range"),
-        ],
-        &mut looked,
-        notes,
-    );
-    known.ok_or(StatusProblem::Services { looked })
+/// What auto decides by and cannot read. That it is not there would be another answer.
+fn undecided(sources: &Sources) -> impl Iterator<Item = StatusProblem> {
+    let failed =
+        [("Calico's IPPools", sources.calico.failure()), ("Cilium's ConfigMap", sources.cilium.failure())];
+    failed
+        .into_iter()
+        .filter_map(|(what, error)| Some(StatusProblem::Undecided { what, error: error?.to_owned() }))
 }
 
 #[cfg(test)]

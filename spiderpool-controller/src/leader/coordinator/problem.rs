@@ -15,6 +15,16 @@ pub(super) enum StatusProblem {
     Cluster {
         /// Where they were looked for, and what was found there.
         looked: Vec<String>,
+        /// Whether one of these places could not be read.
+        is_unread: bool,
+    },
+    /// What auto decides by could not be read: the network may be there or not.
+    #[error("podCIDRType auto cannot read {what}: {error}")]
+    Undecided {
+        /// The objects.
+        what: &'static str,
+        /// Why.
+        error: String,
     },
     /// Calico has no pool from which a pod gets addresses.
     #[error(
@@ -25,6 +35,9 @@ pub(super) enum StatusProblem {
         /// What was found instead.
         found: String,
     },
+    /// Calico may have pools.
+    #[error("Calico's pod CIDRs are unknown: its IPPools cannot be read: {0}")]
+    CalicoUnread(String),
     /// Cilium names no CIDR.
     #[error("Cilium's pod CIDRs are unknown: {0}")]
     Cilium(CiliumProblem),
@@ -78,8 +91,8 @@ pub(super) enum Note {
         /// What was decided, and why.
         because: String,
     },
-    /// A network that could not be looked for.
-    #[error("podCIDRType auto cannot read {what}: {error}")]
+    /// Something that could not be looked at; what was found without it counts.
+    #[error("{what} cannot be read: {error}")]
     Unread {
         /// The objects.
         what: &'static str,
@@ -95,14 +108,29 @@ pub(super) enum Note {
     /// An entry that was left out.
     #[error("{0}")]
     Invalid(InvalidCidr),
+    /// Pods that run need them, whatever cannot be found out now.
+    #[error("the CIDRs that were known before are kept")]
+    Kept,
 }
 
 impl StatusProblem {
+    /// Whether there may be CIDRs that could not be read.
+    pub(super) fn is_unread(&self) -> bool {
+        match self {
+            Self::Undecided { .. } | Self::CalicoUnread(_) | Self::Cilium(CiliumProblem::Unreadable(_)) => {
+                true
+            }
+            Self::Cluster { is_unread, .. } => *is_unread,
+            Self::Calico { .. } | Self::Cilium(_) | Self::Services { .. } => false,
+        }
+    }
+
     /// The reason of an Event.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Cluster { .. } => "ClusterNotReady",
-            Self::Calico { .. } => "CalicoNotReady",
+            Self::Undecided { .. } => "CNINotReadable",
+            Self::Calico { .. } | Self::CalicoUnread(_) => "CalicoNotReady",
             Self::Cilium(_) => "CiliumNotReady",
             Self::Services { .. } => "ServiceCIDRUnknown",
         }
@@ -113,7 +141,7 @@ impl Note {
     /// Whether somebody has to do something.
     pub(super) fn event_type(&self) -> EventType {
         match self {
-            Self::Detected { .. } => EventType::Normal,
+            Self::Detected { .. } | Self::Kept => EventType::Normal,
             Self::Unread { .. } | Self::Cloud(_) | Self::Invalid(_) => EventType::Warning,
         }
     }
@@ -122,9 +150,10 @@ impl Note {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Detected { .. } => "CNIDetected",
-            Self::Unread { .. } => "CNINotReadable",
+            Self::Unread { .. } => "NotReadable",
             Self::Cloud(_) => "PodCIDRUnknown",
             Self::Invalid(_) => "InvalidCIDR",
+            Self::Kept => "CIDRsKept",
         }
     }
 }

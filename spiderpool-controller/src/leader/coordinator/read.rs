@@ -1,13 +1,16 @@
-//! Reads what a status is made of. A failure that may pass is returned, so that the status stays as it is and the read is
-//! repeated; one that will not (missing rights, a server of an extension that is away) becomes a part of what was read.
+//! Reads what a status is made of. A failure of the API server itself that may pass is returned, so that the status stays
+//! as it is and the read is repeated. One that will not (missing rights), and all of kinds that other projects bring,
+//! becomes a part of what was read: their API server or their conversion may be away for long.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{GetParams, ListParams};
 use kube::core::ApiResource;
 use serde::de::DeserializeOwned;
 use spiderpool_api::crd::PodCidrType;
@@ -25,6 +28,9 @@ use super::sources::kubeadm::{self, Kubeadm};
 use super::sources::{Agents, Sources, calico, cilium, service_cidrs};
 use crate::leader::state::ClusterState;
 
+/// How long the second of two places of the same objects is waited for: a request to a server of an extension that is
+/// away is repeated until its time is over.
+const SECOND_PLACE: Duration = Duration::from_secs(2);
 /// Longer files are no CNI configuration.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -56,10 +62,11 @@ impl Reader {
         let mut sources =
             Sources { service_cidrs, kubeadm, control_plane, nodes, cilium_config_map, ..Sources::default() };
         if kinds::CALICO.contains(&kind) {
-            sources.calico = self.calico().await?;
+            sources.calico = self.calico().await;
         }
         if kinds::CILIUM.contains(&kind) {
-            (sources.cilium, sources.cilium_pools) = tokio::try_join!(self.cilium(), self.cilium_pools())?;
+            sources.cilium = self.cilium().await?;
+            sources.cilium_pools = self.cilium_pools().await;
         }
         if kind == PodCidrType::Auto {
             sources.agents = self.agents().await?;
@@ -88,7 +95,9 @@ impl Reader {
             Api::namespaced_with(self.kube.client(), kinds::CONTROL_PLANE_NAMESPACE, &resource);
         let mut all = Vec::new();
         for labels in kinds::CONTROL_PLANE {
-            match optional(self.kube.read(pods.list(&ListParams::default().labels(labels))).await)? {
+            match optional(
+                self.kube.read(pods.list(&ListParams::default().labels(labels).match_any())).await,
+            )? {
                 Read::Found(list) => all.extend(list.items),
                 Read::Absent => {}
                 Read::Failed(error) => return Ok(Read::Failed(error)),
@@ -97,16 +106,17 @@ impl Reader {
         Ok(if all.is_empty() { Read::Absent } else { Read::Found(control_plane::networks(all)) })
     }
 
-    async fn calico(&self) -> Result<Read<Cidrs>, ApiFailure> {
-        let crd = optional(self.list::<calico::IpPool>(&kinds::CALICO_POOLS).await)?;
+    async fn calico(&self) -> Read<Cidrs> {
+        let crd = foreign(self.list::<calico::IpPool>(&kinds::CALICO_POOLS).await);
         // Calico's own API server: that it is away must not look as if the cluster's were.
-        let api = match self.list::<calico::IpPool>(&kinds::CALICO_API_POOLS).await {
-            Err(failure @ ApiFailure::Refused(_)) if !failure.is_not_found() => {
-                Read::Failed(failure.to_string())
-            }
-            other => optional(other)?,
+        let shown = self.list::<calico::IpPool>(&kinds::CALICO_API_POOLS);
+        let shown = if crd.found().is_some_and(|pools| !pools.is_empty()) {
+            let failed = Read::Failed(format!("Calico's API server did not answer within {SECOND_PLACE:?}"));
+            tokio::time::timeout(SECOND_PLACE, shown).await.map_or(failed, foreign)
+        } else {
+            foreign(shown.await)
         };
-        Ok(calico::of_both_groups(crd, api).map(calico::cidrs))
+        calico::of_both_groups(crd, shown).map(calico::cidrs)
     }
 
     async fn cilium(&self) -> Result<Read<CiliumConfig>, ApiFailure> {
@@ -116,18 +126,33 @@ impl Reader {
         Ok(data.map(|data| cilium::parse(&object, &data)))
     }
 
-    async fn cilium_pools(&self) -> Result<Read<Cidrs>, ApiFailure> {
-        Ok(optional(self.list(&kinds::CILIUM_POOLS).await)?.map(cilium::cidrs))
+    async fn cilium_pools(&self) -> Read<Cidrs> {
+        foreign(self.list(&kinds::CILIUM_POOLS).await).map(cilium::cidrs)
     }
 
-    async fn agents(&self) -> Result<Agents, ApiFailure> {
-        let pods: Api<Pod> = Api::all(self.kube.client());
-        let any = async |label: &str| {
-            let parameters = ListParams::default().labels(label).limit(1);
-            self.kube.read(pods.list_metadata(&parameters)).await.map(|pods| !pods.items.is_empty())
-        };
-        let (calico, cilium) = tokio::try_join!(any("k8s-app=calico-node"), any("k8s-app=cilium"))?;
-        Ok(Agents { calico, cilium })
+    async fn agents(&self) -> Result<Read<Agents>, ApiFailure> {
+        let cilium = [kinds::CONTROL_PLANE_NAMESPACE, &self.cilium.0];
+        let agents = tokio::try_join!(
+            self.any_runs(kinds::CALICO_AGENT, &kinds::CALICO_NAMESPACES),
+            self.any_runs(kinds::CILIUM_AGENT, &cilium),
+        );
+        optional(agents.map(|(calico, cilium)| Agents { calico, cilium }))
+    }
+
+    /// Whether a DaemonSet of this name has a pod on some node, in one of the namespaces.
+    async fn any_runs(&self, name: &str, namespaces: &[&str]) -> Result<bool, ApiFailure> {
+        for namespace in namespaces {
+            let sets: Api<DaemonSet> = Api::namespaced(self.kube.client(), namespace);
+            match self.kube.read(sets.get_with(name, &GetParams::any())).await {
+                Ok(set) if set.status.as_ref().is_some_and(|status| status.current_number_scheduled > 0) => {
+                    return Ok(true);
+                }
+                Ok(_) => {}
+                Err(failure) if failure.is_not_found() => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(false)
     }
 
     async fn cni(&self) -> Option<CniConfig> {
@@ -172,6 +197,15 @@ fn optional<T>(outcome: Result<T, ApiFailure>) -> Result<Read<T>, ApiFailure> {
     }
 }
 
+/// Of a kind that another project brings: every other failure is that project's.
+fn foreign<T>(outcome: Result<T, ApiFailure>) -> Read<T> {
+    match outcome {
+        Ok(value) => Read::Found(value),
+        Err(failure) if failure.is_not_found() => Read::Absent,
+        Err(failure) => Read::Failed(failure.to_string()),
+    }
+}
+
 async fn read_cni(directory: &Path) -> io::Result<Option<CniConfig>> {
     let mut entries = tokio::fs::read_dir(directory).await?;
     let mut files = Vec::new();
@@ -184,3 +218,6 @@ async fn read_cni(directory: &Path) -> io::Result<Option<CniConfig>> {
     let content = if is_small { tokio::fs::read_to_string(&path).await.ok() } else { None };
     Ok(Some(cni_config::parse(&file, content.as_deref())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,13 +14,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::plan::{StatusPlan, effective, plan};
+use super::plan::{Before, StatusPlan, effective, plan};
 use super::read::Reader;
 use crate::leader::metrics::Metrics;
 use crate::patch_parameters;
 
 /// Interval of reconciliations without an event: some of what the status depends on is not watched.
 const RESYNC: Duration = Duration::from_mins(1);
+/// Pause after a read that has failed in part.
+const UNREAD: Duration = Duration::from_secs(10);
 /// Pause while the leader's watch of nodes has not listed yet.
 const NOT_LISTED: Duration = Duration::from_millis(200);
 
@@ -62,10 +64,11 @@ impl CoordinatorReconciler {
         let kind = effective(coordinator.spec.pod_cidr_type);
         // Before the read: what changes after it is then seen by a watch.
         self.kind.send_if_modified(|known| std::mem::replace(known, kind) != kind);
-        let Some(sources) = self.reader.read(kind).await? else { return Ok(NOT_LISTED) };
-        let desired = plan(kind, &sources);
+        let Some(sources) = Box::pin(self.reader.read(kind)).await? else { return Ok(NOT_LISTED) };
+        let desired = plan(kind, &sources, &Before::from(&coordinator));
+        let pause = if desired.is_unread() { UNREAD } else { RESYNC };
         if coordinator.status.as_ref() == Some(&desired.status) {
-            return Ok(RESYNC);
+            return Ok(pause);
         }
         self.write(&coordinator, &desired.status).await?;
         self.metrics.coordinator_writes.inc();
@@ -75,7 +78,7 @@ impl CoordinatorReconciler {
         if reason != known_reason {
             self.publish(&coordinator, &desired).await;
         }
-        Ok(RESYNC)
+        Ok(pause)
     }
 
     async fn write(

@@ -34,15 +34,15 @@ pub(super) struct Sources {
     pub(super) cilium: Read<CiliumConfig>,
     /// CIDRs of the CiliumPodIPPools.
     pub(super) cilium_pools: Read<Cidrs>,
-    /// Whose agents run.
-    pub(super) agents: Agents,
+    /// Whose agents run; absent where nobody has asked for them.
+    pub(super) agents: Read<Agents>,
     /// The CNI configuration of the controller's node.
     pub(super) cni: Option<CniConfig>,
     /// Namespace and name of Cilium's ConfigMap, whether it exists or not.
     pub(super) cilium_config_map: String,
 }
 
-/// Of which networks a node agent's pod exists.
+/// Of which networks a node agent runs on some node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Agents {
     pub(super) calico: bool,

@@ -12,9 +12,6 @@ use tracing::warn;
 use super::object_key::ObjectKey;
 use super::problem::Problem;
 
-/// The API server takes no longer notes.
-const MAX_NOTE: usize = 1000;
-
 /// Writes them, each problem once.
 pub(super) struct MultusEvents {
     recorder: Recorder,
@@ -37,7 +34,7 @@ impl MultusEvents {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
-            note: Some(note.chars().take(MAX_NOTE).collect()),
+            note: Some(note),
             action: "Render".to_owned(),
             secondary: None,
         };

@@ -9,16 +9,18 @@ use spiderpool_runtime::watch::Index;
 
 use super::attachment::FoundAttachment;
 use super::object_key::ObjectKey;
-use super::plan::belongs_to;
+use super::plan::{belongs_to, is_made_under_its_name};
 
 /// Whether NetworkAttachmentDefinitions are known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Attachments {
     /// Not listed yet: nothing is decided.
     #[default]
     Unknown,
     /// The API server has no such kind.
     NotServed,
+    /// They are not listed yet, and why.
+    Unreadable(String),
     /// Listed.
     Known,
 }
@@ -40,7 +42,7 @@ pub(super) struct Network {
     pub(super) listed: Attachments,
     /// The NetworkAttachmentDefinition of its name.
     pub(super) found: Option<FoundAttachment>,
-    /// What was made of it under other names.
+    /// What we have made of it under other names.
     pub(super) former: Vec<FoundAttachment>,
 }
 
@@ -50,10 +52,12 @@ impl Networks {
         let config = Arc::clone(self.configs.get(key)?);
         let name = MultusFields::from(&*config).attachment_name().to_owned();
         let of_namespace = self.attachments.values().filter(|found| found.key.namespace == key.namespace);
-        let former = of_namespace.filter(|found| found.key.name != name && belongs_to(found, &config));
+        let former = of_namespace.filter(|found| {
+            found.key.name != name && belongs_to(found, &config) && is_made_under_its_name(found)
+        });
         let former = former.cloned().collect();
         let found = self.attachments.get(&ObjectKey { namespace: key.namespace.clone(), name }).cloned();
-        Some(Network { config, listed: self.listed, found, former })
+        Some(Network { config, listed: self.listed.clone(), found, former })
     }
 
     /// Takes the networks to look at again.
@@ -66,6 +70,15 @@ impl Networks {
         self.attachments.clear();
         self.listed = Attachments::NotServed;
         self.mark_all();
+    }
+
+    /// They cannot be listed, for this reason.
+    pub(super) fn set_unreadable(&mut self, error: String) {
+        let now = Attachments::Unreadable(error);
+        if self.listed != now {
+            self.listed = now;
+            self.mark_all();
+        }
     }
 
     fn mark_all(&mut self) {
@@ -144,7 +157,8 @@ mod tests {
 
     fn found(name: &str, of: &str) -> FoundAttachment {
         let labels = [(super::super::plan::OWNER_LABEL.to_owned(), format!("uid-{of}"))].into();
-        FoundAttachment { key: key(name), labels, ..FoundAttachment::default() }
+        let annotations = [("multus.spidernet.io/made-as".to_owned(), name.to_owned())].into();
+        FoundAttachment { key: key(name), labels, annotations, ..FoundAttachment::default() }
     }
 
     #[test]
@@ -165,12 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_under_another_name_is_former() {
+    fn what_was_made_under_another_name_is_former_and_a_copy_of_it_is_not() {
         let mut networks = Networks::default();
         networks.apply(config("a", Some("new")));
         networks.apply(found("old", "a"));
         networks.apply(found("new", "a"));
         networks.apply(found("other", "b"));
+        // As `kubectl get -o yaml` and `kubectl apply` under another name make it.
+        networks.apply(FoundAttachment { key: key("copy"), ..found("new", "a") });
         let network = networks.network(&key("a")).unwrap();
         assert_eq!(network.found.unwrap().key, key("new"));
         let former: Vec<_> = network.former.into_iter().map(|found| found.key.name).collect();

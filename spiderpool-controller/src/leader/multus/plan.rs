@@ -15,6 +15,9 @@ use super::problem::Problem;
 pub(super) const OWNER_LABEL: &str = "multus.spidernet.io/config-uid";
 /// Which annotations are copies of the SpiderMultusConfig's: those that it loses go, and others' stay.
 const COPIED: &str = "multus.spidernet.io/copied-annotations";
+/// The name under which we have made it: what a user makes from a copy of its YAML has our owner and label, too, and
+/// another name than this.
+const MADE_AS: &str = "multus.spidernet.io/made-as";
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,11 @@ pub(super) fn belongs_to(found: &FoundAttachment, config: &SpiderMultusConfig) -
     matches!(ownership(found, config), Ownership::Ours)
 }
 
+/// Whether we have made it under this name. A copy is not ours to delete.
+pub(super) fn is_made_under_its_name(found: &FoundAttachment) -> bool {
+    found.annotations.get(MADE_AS) == Some(&found.key.name)
+}
+
 fn ownership(found: &FoundAttachment, config: &SpiderMultusConfig) -> Ownership {
     let (name, uid) = (config.metadata.name.as_deref(), config.metadata.uid.as_deref());
     let Some(owner) = found.owners.iter().find(|owner| owner.controller == Some(true)) else {
@@ -94,15 +102,18 @@ fn labels(config: &SpiderMultusConfig) -> BTreeMap<String, String> {
     [(OWNER_LABEL.to_owned(), config.metadata.uid.clone().unwrap_or_default())].into()
 }
 
-/// With the list of what is copied.
+/// With the list of what is copied, and the name.
 fn annotations(desired: &Attachment) -> BTreeMap<String, String> {
     let mut annotations = desired.annotations.clone();
-    annotations.remove(COPIED);
+    for own in [COPIED, MADE_AS] {
+        annotations.remove(own);
+    }
     if !annotations.is_empty() {
         let keys: Vec<_> = annotations.keys().map(String::as_str).collect();
         let keys = keys.join(",");
         annotations.insert(COPIED.to_owned(), keys);
     }
+    annotations.insert(MADE_AS.to_owned(), desired.name.clone());
     annotations
 }
 

@@ -25,6 +25,9 @@ pub(super) enum Problem {
          (network-attachment-definitions.k8s.cni.cncf.io)"
     )]
     NoMultus,
+    /// What is there is not known.
+    #[error("the API server does not list NetworkAttachmentDefinitions: {0}")]
+    NotListed(String),
     /// The API server said no.
     #[error("the NetworkAttachmentDefinition {} was not written: {error}", name.name)]
     Refused { name: ObjectKey, error: String },
@@ -37,6 +40,7 @@ impl Problem {
             Self::Invalid(_) => "InvalidSpec",
             Self::NameTaken { .. } => "NameTaken",
             Self::NoMultus => "MultusNotInstalled",
+            Self::NotListed(_) => "NotListed",
             Self::Refused { .. } => "NotWritten",
         }
     }

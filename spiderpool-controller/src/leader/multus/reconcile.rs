@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube::api::{Patch, PostParams};
+use kube::api::{ListParams, Patch, PostParams};
 use kube::core::DynamicObject;
 use kube::runtime::events::Recorder;
 use serde_json::Value;
@@ -54,16 +54,14 @@ impl MultusReconciler {
                 return Ok(());
             }
         };
-        match network.listed {
-            Attachments::Known => {}
+        let listed = match &network.listed {
+            Attachments::Known => Ok(()),
             // The list comes, and with it every network.
             Attachments::Unknown => return Ok(()),
-            Attachments::NotServed => {
-                self.events.report(key, config, Problem::NoMultus).await;
-                return Ok(());
-            }
-        }
-        let step = match plan(config, &desired, network.found.as_ref()) {
+            Attachments::NotServed => Err(Problem::NoMultus),
+            Attachments::Unreadable(error) => Err(Problem::NotListed(error.clone())),
+        };
+        let step = match listed.and_then(|()| plan(config, &desired, network.found.as_ref())) {
             Ok(step) => step,
             Err(problem) => {
                 self.events.report(key, config, problem).await;
@@ -75,8 +73,9 @@ impl MultusReconciler {
             Err(ReconcileError::Api(failure @ ApiFailure::Refused(_)))
                 if !(failure.is_conflict() || failure.is_already_exists()) =>
             {
-                let problem = problem(name, &failure);
-                self.events.report(key, config, problem).await;
+                if let Some(problem) = self.problem(name, &failure).await {
+                    self.events.report(key, config, problem).await;
+                }
                 return Err(failure.into());
             }
             other => other?,
@@ -86,6 +85,20 @@ impl MultusReconciler {
         }
         self.events.forget(key);
         Ok(())
+    }
+
+    /// What a refusal means for the user. Not found is also an object that somebody has just deleted, of which the watch
+    /// tells: nothing is wrong then.
+    async fn problem(&self, name: ObjectKey, failure: &ApiFailure) -> Option<Problem> {
+        if !failure.is_not_found() {
+            return Some(Problem::Refused { name, error: failure.to_string() });
+        }
+        let list = attachment::all(self.kube.client());
+        let parameters = ListParams::default().limit(1);
+        match self.kube.read(list.list_metadata(&parameters)).await {
+            Err(failure) if failure.is_not_found() => Some(Problem::NoMultus),
+            _ => None,
+        }
     }
 
     async fn execute(&self, key: &ObjectKey, step: Step) -> Result<(), ReconcileError> {
@@ -130,15 +143,6 @@ impl MultusReconciler {
     }
 }
 
-/// What a refusal means for the user. A kind that is not there is not found.
-fn problem(name: ObjectKey, failure: &ApiFailure) -> Problem {
-    if failure.is_not_found() {
-        Problem::NoMultus
-    } else {
-        Problem::Refused { name, error: failure.to_string() }
-    }
-}
-
 impl Reconciler<ObjectKey> for MultusReconciler {
     type Error = ReconcileError;
 
@@ -154,7 +158,9 @@ impl Reconciler<ObjectKey> for MultusReconciler {
     fn failed(&self, key: &ObjectKey, error: &ReconcileError, pause: Duration) {
         let (namespace, name) = (&key.namespace, &key.name);
         match error {
-            ReconcileError::Api(failure) if failure.is_conflict() || failure.is_already_exists() => {
+            ReconcileError::Api(failure)
+                if failure.is_conflict() || failure.is_already_exists() || failure.is_not_found() =>
+            {
                 debug!(namespace, name, %error, ?pause, "the NetworkAttachmentDefinition has changed, reconciling again");
             }
             _ => {
@@ -163,3 +169,6 @@ impl Reconciler<ObjectKey> for MultusReconciler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

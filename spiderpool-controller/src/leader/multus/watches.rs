@@ -20,6 +20,9 @@ use super::object_key::ObjectKey;
 /// How often it is asked whether the API server has NetworkAttachmentDefinitions.
 const POLL: Duration = Duration::from_secs(3);
 
+/// After so many lists that failed, the networks' Events say so. One failure is nothing.
+const SAID_AFTER: u32 = 3;
+
 /// Follows both until shutdown, and adds each network that has changed to the queue.
 pub(super) async fn run(
     kube: &Kubernetes,
@@ -48,11 +51,12 @@ pub(super) async fn run(
 
 async fn until_served(kube: &Kubernetes, networks: &Shared<Networks>, changed: impl Fn()) {
     let api = attachment::all(kube.client());
-    let mut is_missing = false;
+    let (mut is_missing, mut failures) = (false, 0);
     loop {
         match kube.read(api.list_metadata(&ListParams::default().limit(1))).await {
             Ok(_) => return,
             Err(failure) if failure.is_not_found() => {
+                failures = 0;
                 if !is_missing {
                     info!("the API server has no NetworkAttachmentDefinitions yet: Multus is not installed");
                     is_missing = true;
@@ -62,6 +66,12 @@ async fn until_served(kube: &Kubernetes, networks: &Shared<Networks>, changed: i
             }
             Err(error) => {
                 warn!(%error, "cannot find out whether there are NetworkAttachmentDefinitions, trying again");
+                failures += 1;
+                if failures >= SAID_AFTER {
+                    is_missing = false;
+                    networks.write(|networks| networks.set_unreadable(error.to_string()));
+                    changed();
+                }
             }
         }
         tokio::time::sleep(POLL).await;

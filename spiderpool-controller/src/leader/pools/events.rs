@@ -31,8 +31,7 @@ impl PoolEvents {
         let event = Event {
             type_: EventType::Warning,
             reason: condition.reason,
-            // The API server takes no more.
-            note: Some(condition.message.chars().take(1000).collect()),
+            note: Some(condition.message),
             action: "Serve".to_owned(),
             secondary: None,
         };

@@ -72,6 +72,17 @@ fn a_network_that_says_auto_takes_the_clusters_mode() {
     assert_eq!(Settings::resolve(own, agent).unwrap().mode, Mode::Overlay);
 }
 
+/// A SpiderMultusConfig without a block has `tunePodRoutes: true` in its text.
+#[test]
+fn a_network_without_a_block_takes_the_clusters_tune_pod_routes() {
+    let cluster = || Settings { tune_pod_routes: Some(false), ..Settings::default() };
+    let tunes = |network: &str| Settings::resolve(settings(network), cluster()).unwrap().tune_pod_routes;
+    assert!(!tunes(r#"{"txQueueLen":0,"tunePodRoutes":true,"mode":"auto","type":"coordinator"}"#));
+    assert!(!tunes(r#"{"type":"coordinator"}"#));
+    assert!(tunes(r#"{"tunePodRoutes":true,"type":"coordinator"}"#), "it is the network's own");
+    assert!(tunes(r#"{"txQueueLen":0,"tunePodRoutes":true,"mode":"overlay","type":"coordinator"}"#));
+}
+
 #[test]
 fn an_agent_that_does_not_know_dataplanes_means_policy() {
     let config = resolve(Settings::default()).unwrap();

@@ -37,6 +37,7 @@ pub(super) struct CoordinatorPlugin<'a> {
 impl<'a> CoordinatorPlugin<'a> {
     /// For a network with this block.
     pub(super) fn new(block: Option<&'a Settings>) -> Self {
+        let block = block.filter(|block| !is_filled_in(block));
         let Some(settings) = block else { return Self::without_block() };
         Self {
             tx_queue_len: settings.tx_queue_len,
@@ -54,8 +55,7 @@ impl<'a> CoordinatorPlugin<'a> {
         }
     }
 
-    /// What upstream writes for a network without a block. The plugin reads `mode: auto` and `txQueueLen: 0` as not
-    /// decided here.
+    /// What upstream writes for a network without a block. The plugin reads the three together as not decided here.
     fn without_block() -> Self {
         Self {
             tx_queue_len: Some(0),
@@ -81,6 +81,21 @@ impl<'a> CoordinatorPlugin<'a> {
             policy_routes: &[],
         }
     }
+}
+
+/// Whether this is the block that upstream's webhook and definition write into objects without one. Upstream leaves the
+/// last two out of its text, and they are not this network's own: SpiderCoordinator's count.
+fn is_filled_in(block: &Settings) -> bool {
+    let filled_in = Settings {
+        mode: Some(Mode::Auto.to_string()),
+        tx_queue_len: Some(0),
+        tune_pod_routes: Some(true),
+        pod_rp_filter: Some(0),
+        host_rule_table: Some(500),
+        ..Settings::default()
+    };
+    // Empty texts and lists set nothing.
+    block.clone().or(Settings::default()) == filled_in
 }
 
 /// An empty text sets nothing.

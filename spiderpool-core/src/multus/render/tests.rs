@@ -93,6 +93,10 @@ fn ib_sriov_ovs_and_vlan() {
     let fields = MultusFields { vlan: Some(&vlan), ..of(CniType::Vlan) };
     let main = r#"{"type":"vlan","master":"ens192","vlanMode":"manual","vlanId":100,"mtu":0,"ipam":{"type":"spiderpool"}}"#;
     check(&fields, &format!("{main},{COORDINATOR}"));
+    let unnumbered = VlanConfig { vlan_id: None, ..vlan.clone() };
+    let fields = MultusFields { vlan: Some(&unnumbered), ..of(CniType::Vlan) };
+    let main = r#"{"type":"vlan","master":"ens192","vlanMode":"manual","vlanId":0,"mtu":0,"ipam":{"type":"spiderpool"}}"#;
+    check(&fields, &format!("{main},{COORDINATOR}"));
     let auto = VlanConfig { vlan_mode: VlanMode::Auto, vlan_id: None, ..vlan };
     let fields = MultusFields { vlan: Some(&auto), ..of(CniType::Vlan) };
     let main = r#"{"type":"vlan","master":"ens192","vlanMode":"auto","mtu":0,"ipam":{"type":"spiderpool"}}"#;
@@ -159,6 +163,30 @@ fn a_coordinator_block_is_written_as_it_is() {
     check_block(
         &full,
         r#"{"txQueueLen":1000,"vethLinkAddress":"169.254.100.1","vethMTU":1400,"tunePodRoutes":false,"podMACPrefix":"0a:1b","mode":"auto","type":"coordinator","podDefaultRouteNic":"net1","podRPFilter":2,"hostRuleTable":501,"hijackCIDR":["10.3.0.0/16"],"policyRoutes":[{"dst":"10.4.0.0/16","gw":"10.6.0.1"}]}"#,
+    );
+}
+
+/// Upstream's webhook and definition fill all of these in, and its text has three of them.
+#[test]
+fn a_block_that_upstream_has_filled_in_is_none() {
+    let filled_in = Settings {
+        mode: Some("auto".into()),
+        hijack_cidr: Some(Vec::new()),
+        policy_routes: Some(Vec::new()),
+        veth_link_address: Some(String::new()),
+        pod_mac_prefix: Some(String::new()),
+        pod_default_route_nic: Some(String::new()),
+        pod_rp_filter: Some(0),
+        tune_pod_routes: Some(true),
+        host_rule_table: Some(500),
+        tx_queue_len: Some(0),
+        ..Settings::default()
+    };
+    check_block(&filled_in, COORDINATOR);
+    let own = Settings { pod_rp_filter: Some(2), ..filled_in };
+    check_block(
+        &own,
+        r#"{"txQueueLen":0,"tunePodRoutes":true,"mode":"auto","type":"coordinator","podRPFilter":2,"hostRuleTable":500}"#,
     );
 }
 

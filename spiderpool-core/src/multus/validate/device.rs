@@ -19,6 +19,8 @@ pub(super) fn sriov_faults(config: &SriovConfig) -> Vec<FieldError> {
         }
     }
     if let (Some(min), Some(max)) = (config.min_tx_rate_mbps, config.max_tx_rate_mbps)
+        // 0 is no limit.
+        && max != 0
         && min > max
     {
         let detail = format!("must be at most maxTxRateMbps, which is {max}");

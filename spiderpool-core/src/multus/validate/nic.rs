@@ -32,9 +32,9 @@ pub(super) fn vlan_faults(config: &VlanConfig) -> Vec<FieldError> {
     faults.extend(mtu_fault(PATH, config.mtu));
     let at = format!("{PATH}.vlanID");
     match (config.vlan_mode, config.vlan_id) {
-        (VlanMode::Manual, None) => faults.push(FieldError::required(at, "vlanMode manual needs it")),
         (VlanMode::Manual, Some(id)) if !is_vlan_id(id) => faults.push(FieldError::invalid(at, id, VLAN_IDS)),
-        (VlanMode::Manual, Some(_)) => {}
+        // Absent is 0, as upstream's webhook fills in: frames with a priority and no VLAN.
+        (VlanMode::Manual, _) => {}
         (VlanMode::Auto, vlan_id) => {
             if vlan_id.is_some() {
                 faults.push(FieldError::forbidden(

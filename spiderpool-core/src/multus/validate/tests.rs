@@ -110,12 +110,26 @@ fn vlans_are_numbered_by_hand() {
         check(&MultusFields { vlan: Some(config), ..of(CniType::Vlan) }, &expect);
     };
     check(&vlan(VlanMode::Manual, Some(100)), &[]);
-    check(&vlan(VlanMode::Manual, None), &["spec.vlan.vlanID: Required value"]);
+    check(&vlan(VlanMode::Manual, None), &[]);
     check(&vlan(VlanMode::Manual, Some(-1)), &["spec.vlan.vlanID: Invalid value: \"-1\""]);
     check(
         &vlan(VlanMode::Auto, Some(1)),
         &["spec.vlan.vlanID: Forbidden: vlanMode is auto", "spec.vlan.vlanMode: Forbidden: vlanMode auto"],
     );
+}
+
+/// Upstream's webhook fills in 0 for a highest rate that is absent.
+#[test]
+fn a_lowest_rate_needs_no_highest() {
+    for max_tx_rate_mbps in [None, Some(0), Some(20)] {
+        let sriov = SriovConfig {
+            resource_name: Some("r".into()),
+            min_tx_rate_mbps: Some(20),
+            max_tx_rate_mbps,
+            ..SriovConfig::default()
+        };
+        check(&MultusFields { sriov: Some(&sriov), ..of(CniType::Sriov) }, &[]);
+    }
 }
 
 /// Upstream dereferences the macvlan block of an sriov network whose MTU is negative.

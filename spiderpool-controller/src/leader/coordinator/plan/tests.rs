@@ -1,5 +1,20 @@
+use serde_json::{Value, json};
+use spiderpool_api::crd::SpiderCoordinator;
+
+use super::super::outcome::Read;
 use super::super::sources::{Agents, calico, cilium, cni_config, control_plane, kubeadm};
 use super::*;
+
+/// Of a coordinator without a status.
+fn plan_anew(kind: PodCidrType, sources: &Sources) -> StatusPlan {
+    plan(kind, sources, &Before::default())
+}
+
+/// Of a coordinator with this spec and status.
+fn before(spec: &Value, status: &Value) -> Before {
+    let object = json!({"metadata": {"name": "default"}, "spec": spec, "status": status});
+    Before::from(&serde_json::from_value::<SpiderCoordinator>(object).unwrap())
+}
 
 fn cidrs(texts: &[&str]) -> Read<Cidrs> {
     let mut cidrs = Cidrs::default();
@@ -28,7 +43,7 @@ fn cilium_config(data: &[(&str, &str)]) -> Read<cilium::CiliumConfig> {
 
 #[track_caller]
 fn synced(kind: PodCidrType, sources: &Sources) -> Vec<String> {
-    let StatusPlan { status, problems, notes } = plan(kind, sources);
+    let StatusPlan { status, problems, notes } = plan_anew(kind, sources);
     assert_eq!((status.phase, &status.reason), (CoordinatorPhase::Synced, &None), "{problems:?} {notes:?}");
     status.overlay_pod_cidr
 }
@@ -36,7 +51,7 @@ fn synced(kind: PodCidrType, sources: &Sources) -> Vec<String> {
 /// The reason of the Event and that of the status.
 #[track_caller]
 fn not_ready(kind: PodCidrType, sources: &Sources) -> (&'static str, String) {
-    let StatusPlan { status, problems, .. } = plan(kind, sources);
+    let StatusPlan { status, problems, .. } = plan_anew(kind, sources);
     assert_eq!((status.phase, &status.overlay_pod_cidr[..]), (CoordinatorPhase::NotReady, &[][..]));
     assert_eq!(status.service_cidr, ["10.96.0.0/16", "fd96::/112"], "what is known stays");
     (problems[0].reason(), status.reason.unwrap())
@@ -91,7 +106,7 @@ fn a_status_that_is_not_ready_says_what_was_looked_for_and_what_to_do() {
     assert!(reason.contains("there is no IPPool") && reason.contains("create an IPPool"), "{reason}");
     let refused = Read::Failed("ippools is forbidden".to_owned());
     let (_, reason) = not_ready(PodCidrType::Calico, &Sources { calico: refused, ..services_only() });
-    assert!(reason.contains("cannot be read: ippools is forbidden"), "{reason}");
+    assert!(reason.contains("its IPPools cannot be read: ippools is forbidden"), "{reason}");
     let (_, reason) = not_ready(PodCidrType::Calico, &Sources { calico: cidrs(&["x"]), ..services_only() });
     assert!(reason.contains("Invalid value: \"x\""), "{reason}");
 }
@@ -129,7 +144,7 @@ fn a_choice_of_auto_is_explained_in_the_reason() {
     let pool = |mode| cilium_config(&[("cni-chaining-mode", mode), ("cluster-pool-ipv4-cidr", "10.0.0.0/8")]);
     let mut sources = Sources { calico: cidrs(&["10.1.0.0/16"]), ..services_only() };
     sources.cilium = pool("generic-veth");
-    let StatusPlan { status, notes, .. } = plan(PodCidrType::Auto, &sources);
+    let StatusPlan { status, notes, .. } = plan_anew(PodCidrType::Auto, &sources);
     assert_eq!(
         (status.phase, &status.overlay_pod_cidr[..]),
         (CoordinatorPhase::Synced, &["10.1.0.0/16".to_owned()][..])
@@ -141,19 +156,117 @@ fn a_choice_of_auto_is_explained_in_the_reason() {
          gives the addresses"
     );
     sources.cilium = pool("none");
-    sources.agents = Agents { calico: true, cilium: true };
-    let status = plan(PodCidrType::Auto, &sources).status;
+    sources.agents = Read::Found(Agents { calico: true, cilium: true });
+    let status = plan_anew(PodCidrType::Auto, &sources).status;
     assert_eq!(status.overlay_pod_cidr, ["10.1.0.0/16", "10.0.0.0/8"]);
 }
 
-/// Without the right to see a network, auto takes what is left, and must not keep silent about it.
+/// That a network cannot be seen does not mean that it is not there: the cluster's CIDRs may be another network's.
 #[test]
-fn what_auto_could_not_read_is_said() {
-    let refused = Read::Failed("ippools is forbidden".to_owned());
-    let StatusPlan { status, notes, .. } =
-        plan(PodCidrType::Auto, &Sources { calico: refused, ..with_kubeadm(KUBEADM) });
-    assert_eq!((status.phase, notes[0].reason()), (CoordinatorPhase::Synced, "CNINotReadable"));
+fn what_auto_cannot_read_is_no_choice_for_another_network() {
+    let refused = || Read::Failed("ippools is forbidden".to_owned());
+    let sources = Sources { calico: refused(), ..with_kubeadm(KUBEADM) };
+    let desired = plan_anew(PodCidrType::Auto, &sources);
+    assert!(desired.is_unread() && !plan_anew(PodCidrType::Auto, &Sources::default()).is_unread());
+    let StatusPlan { status, problems, .. } = desired;
+    assert_eq!((status.phase, problems[0].reason()), (CoordinatorPhase::NotReady, "CNINotReadable"));
+    assert_eq!(status.overlay_pod_cidr, [""; 0]);
     assert_eq!(status.reason.unwrap(), "podCIDRType auto cannot read Calico's IPPools: ippools is forbidden");
+
+    let known = json!({"phase": "Synced", "overlayPodCIDR": ["10.1.0.0/16"], "serviceCIDR": []});
+    for kind in [PodCidrType::Auto, PodCidrType::Calico] {
+        let status = plan(kind, &sources, &before(&json!({}), &known)).status;
+        assert_eq!((status.phase, &status.overlay_pod_cidr[..]), synced_with(&["10.1.0.0/16".to_owned()]));
+        let reason = status.reason.unwrap();
+        assert!(
+            reason.ends_with("ippools is forbidden; the CIDRs that were known before are kept"),
+            "{reason}"
+        );
+    }
+    // Auto went without: it may go on without.
+    let without = json!({"phase": "Synced"});
+    let status = plan(PodCidrType::Auto, &sources, &before(&json!({}), &without)).status;
+    assert_eq!((status.phase, &status.overlay_pod_cidr[..]), synced_with(&[]));
+    let status = plan(PodCidrType::Calico, &sources, &before(&json!({}), &without)).status;
+    assert_eq!(status.phase, CoordinatorPhase::NotReady, "the status is of another type");
+}
+
+fn synced_with(cidrs: &[String]) -> (CoordinatorPhase, &[String]) {
+    (CoordinatorPhase::Synced, cidrs)
+}
+
+/// Agents take the CIDRs of running pods out of the status in whatever phase, so a failure must not empty it.
+#[test]
+fn cidrs_that_are_known_stay_in_a_status_that_is_not_ready() {
+    let known =
+        json!({"phase": "NotReady", "overlayPodCIDR": ["10.1.0.0/16"], "serviceCIDR": ["10.97.0.0/16"]});
+    let known = before(&json!({}), &known);
+    for kind in [PodCidrType::Calico, PodCidrType::Cilium, PodCidrType::Cluster, PodCidrType::Auto] {
+        let status = plan(kind, &Sources::default(), &known).status;
+        assert_eq!(status.phase, CoordinatorPhase::NotReady);
+        assert_eq!(
+            (&status.overlay_pod_cidr[..], &status.service_cidr[..]),
+            (&["10.1.0.0/16".to_owned()][..], &["10.97.0.0/16".to_owned()][..],)
+        );
+        assert!(status.reason.unwrap().ends_with("the CIDRs that were known before are kept"), "{kind:?}");
+    }
+    // What is found is all there is.
+    let status = plan(PodCidrType::Cluster, &with_kubeadm(KUBEADM), &known).status;
+    assert_eq!(status.overlay_pod_cidr, ["10.244.0.0/16", "fd44::/48"]);
+    assert_eq!(
+        (status.service_cidr, status.reason),
+        (vec!["10.96.0.0/16".to_owned(), "fd96::/112".to_owned()], None)
+    );
+}
+
+/// An earlier place that cannot be read may name more.
+#[test]
+fn what_comes_from_a_later_place_does_not_replace_what_was_known() {
+    let known =
+        json!({"phase": "Synced", "overlayPodCIDR": ["10.244.0.0/16"], "serviceCIDR": ["10.96.0.0/16"]});
+    let nodes = vec!["10.244.1.0/24".parse().unwrap()];
+    let refused = Read::Failed("forbidden".to_owned());
+    let mut sources = Sources { nodes, service_cidrs: refused.clone(), ..with_kubeadm(KUBEADM) };
+    let StatusPlan { status, notes, .. } = plan(PodCidrType::Cluster, &sources, &before(&json!({}), &known));
+    assert_eq!(
+        (status.phase, status.service_cidr),
+        (CoordinatorPhase::Synced, vec!["10.96.0.0/16".into(), "10.97.0.0/16".into()])
+    );
+    assert_eq!(notes[0].to_string(), "a ServiceCIDR object cannot be read: forbidden");
+    sources.kubeadm = Read::Failed("kubeadm-config is forbidden".to_owned());
+    let Read::Found(pods) = cidrs(&["10.245.0.0/16"]) else { unreachable!() };
+    sources.control_plane =
+        Read::Found(control_plane::ControlPlane { pods, ..control_plane::ControlPlane::default() });
+    let status = plan(PodCidrType::Cluster, &sources, &before(&json!({}), &known)).status;
+    assert_eq!(status.overlay_pod_cidr, ["10.244.0.0/16", "10.245.0.0/16"]);
+}
+
+/// While a cluster moves from one network to the other, each counts for itself.
+#[test]
+fn one_network_of_two_that_has_no_cidrs_does_not_cost_those_of_the_other() {
+    let cilium = cilium_config(&[("ipam", "eni")]);
+    let sources = Sources { calico: cidrs(&["10.1.0.0/16"]), cilium, ..services_only() };
+    let StatusPlan { status, problems, .. } = plan_anew(PodCidrType::Auto, &sources);
+    assert_eq!((status.phase, &status.overlay_pod_cidr[..]), synced_with(&["10.1.0.0/16".to_owned()]));
+    assert_eq!(problems[0].reason(), "CiliumNotReady");
+    assert!(status.reason.unwrap().contains("mode eni is not supported"));
+}
+
+/// Pods whose type was `none`, or whose CIDRs somebody lists, start as before when the type becomes auto.
+#[test]
+fn auto_that_finds_nothing_stops_no_pod_that_started_before() {
+    let of = |spec: Value, status: Value| {
+        let StatusPlan { status, .. } = plan(PodCidrType::Auto, &services_only(), &before(&spec, &status));
+        assert!(status.reason.unwrap().contains("the cluster's pod CIDRs are unknown"));
+        status.phase
+    };
+    let charts = json!({"hijackCIDR": ["169.254.0.0/16", "169.254.1.1", "fe80::/10"]});
+    let listed = json!({"hijackCIDR": ["169.254.0.0/16", "10.42.0.0/16"]});
+    let known = json!({"phase": "Synced", "overlayPodCIDR": ["10.244.0.0/16"]});
+    assert_eq!(of(charts.clone(), json!({"phase": "Synced"})), CoordinatorPhase::Synced);
+    assert_eq!(of(listed, json!(null)), CoordinatorPhase::Synced);
+    assert_eq!(of(charts.clone(), json!(null)), CoordinatorPhase::NotReady, "a new installation");
+    assert_eq!(of(charts, known), CoordinatorPhase::NotReady, "they were known");
 }
 
 /// A VPC has no pod CIDR that the cluster knows; pods need not wait for one.
@@ -161,7 +274,7 @@ fn what_auto_could_not_read_is_said() {
 fn a_clouds_network_keeps_no_pod_from_starting() {
     let content = r#"{"name": "aws-cni", "plugins": [{"type": "aws-cni"}]}"#;
     let cni = Some(cni_config::parse("10-aws.conflist", Some(content)));
-    let StatusPlan { status, notes, .. } = plan(PodCidrType::Auto, &Sources { cni, ..services_only() });
+    let StatusPlan { status, notes, .. } = plan_anew(PodCidrType::Auto, &Sources { cni, ..services_only() });
     assert_eq!((status.phase, status.overlay_pod_cidr.len()), (CoordinatorPhase::Synced, 0));
     assert_eq!(notes[0].reason(), "PodCIDRUnknown");
     assert!(status.reason.unwrap().contains("spec.hijackCIDR"));
@@ -170,7 +283,7 @@ fn a_clouds_network_keeps_no_pod_from_starting() {
 #[test]
 fn service_cidrs_come_from_objects_then_kubeadm_then_arguments() {
     let mut sources = with_kubeadm(KUBEADM);
-    let of = |sources: &Sources| plan(PodCidrType::None, sources).status.service_cidr;
+    let of = |sources: &Sources| plan_anew(PodCidrType::None, sources).status.service_cidr;
     assert_eq!(of(&sources), ["10.96.0.0/16", "fd96::/112"]);
     sources.service_cidrs = Read::Absent;
     assert_eq!(of(&sources), ["10.97.0.0/16"]);
@@ -183,7 +296,7 @@ fn service_cidrs_come_from_objects_then_kubeadm_then_arguments() {
 
 #[test]
 fn unknown_service_cidrs_are_reported_but_keep_no_pod_from_starting() {
-    let StatusPlan { status, problems, .. } = plan(PodCidrType::None, &Sources::default());
+    let StatusPlan { status, problems, .. } = plan_anew(PodCidrType::None, &Sources::default());
     assert_eq!(problems[0].reason(), "ServiceCIDRUnknown");
     assert_eq!(status.phase, CoordinatorPhase::Synced);
     let reason = status.reason.unwrap();
@@ -193,12 +306,12 @@ fn unknown_service_cidrs_are_reported_but_keep_no_pod_from_starting() {
 #[test]
 fn invalid_entries_are_left_out_and_named() {
     let status =
-        plan(PodCidrType::Cluster, &with_kubeadm("networking: {podSubnet: '10.244.0.0/16,ten'}")).status;
+        plan_anew(PodCidrType::Cluster, &with_kubeadm("networking: {podSubnet: '10.244.0.0/16,ten'}")).status;
     assert_eq!((status.phase, status.overlay_pod_cidr.len()), (CoordinatorPhase::Synced, 1));
     let reason = status.reason.unwrap();
     assert!(reason.contains("networking.podSubnet: Invalid value: \"ten\""), "{reason}");
     let pools = Sources { calico: cidrs(&["10.1.0.0/16", "10.1.0.0"]), ..services_only() };
-    let StatusPlan { status, notes, .. } = plan(PodCidrType::Calico, &pools);
+    let StatusPlan { status, notes, .. } = plan_anew(PodCidrType::Calico, &pools);
     assert_eq!((status.overlay_pod_cidr.len(), notes[0].reason()), (1, "InvalidCIDR"));
 }
 
@@ -211,18 +324,18 @@ fn statuses_of_the_quick_starts() {
     let calico = Sources {
         service_cidrs: service_cidrs(),
         calico: Read::Found(calico::cidrs(vec![pool])),
-        agents: Agents { calico: true, cilium: false },
+        agents: Read::Found(Agents { calico: true, cilium: false }),
         ..Sources::default()
     };
     let cilium = Sources {
         service_cidrs: service_cidrs(),
         cilium: cilium_config(&[("ipam", "cluster-pool"), ("cluster-pool-ipv4-cidr", "10.233.64.0/18")]),
-        agents: Agents { calico: false, cilium: true },
+        agents: Read::Found(Agents { calico: false, cilium: true }),
         ..Sources::default()
     };
     for (kind, sources) in [(PodCidrType::Calico, &calico), (PodCidrType::Cilium, &cilium)] {
         for kind in [kind, PodCidrType::Auto] {
-            let status = serde_json::to_value(plan(kind, sources).status).unwrap();
+            let status = serde_json::to_value(plan_anew(kind, sources).status).unwrap();
             let expected = serde_json::json!({
                 "overlayPodCIDR": ["10.233.64.0/18"], "phase": "Synced", "serviceCIDR": ["10.233.0.0/18"],
             });

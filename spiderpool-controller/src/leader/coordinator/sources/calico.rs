@@ -25,7 +25,7 @@ pub(in crate::leader::coordinator) struct IpPoolSpec {
 pub(in crate::leader::coordinator) type IpPool = Object<Option<IpPoolSpec>, serde::de::IgnoredAny>;
 
 /// The IPPools of both groups: Calico's API server shows those of the CRD in the other form, and where it is not
-/// installed or does not answer, one group is enough.
+/// installed or does not answer, one group that has any is enough.
 pub(in crate::leader::coordinator) fn of_both_groups(
     crd: Read<Vec<IpPool>>,
     api: Read<Vec<IpPool>>,
@@ -34,6 +34,12 @@ pub(in crate::leader::coordinator) fn of_both_groups(
         (Read::Found(mut pools), Read::Found(more)) => {
             pools.extend(more);
             Read::Found(pools)
+        }
+        // All pools may be in the other group.
+        (Read::Found(pools), Read::Failed(error)) | (Read::Failed(error), Read::Found(pools))
+            if pools.is_empty() =>
+        {
+            Read::Failed(error)
         }
         (Read::Found(pools), _) | (_, Read::Found(pools)) => Read::Found(pools),
         (Read::Failed(error), _) | (_, Read::Failed(error)) => Read::Failed(error),
@@ -105,10 +111,15 @@ metadata: {name: empty, creationTimestamp: '2026-01-04T00:00:00Z'}
 
     /// The API server of Calico may be away, or not installed.
     #[test]
-    fn one_group_is_enough() {
+    fn one_group_that_has_pools_is_enough() {
         let failed = || Read::<Vec<IpPool>>::Failed("503".to_owned());
-        assert!(of_both_groups(Read::Found(vec![]), failed()).found().is_some());
+        assert!(of_both_groups(Read::Found(pools(STATES)), failed()).found().is_some());
+        assert!(of_both_groups(failed(), Read::Found(pools(STATES))).found().is_some());
         assert!(of_both_groups(Read::Absent, Read::Found(vec![])).found().is_some());
+        assert!(
+            matches!(of_both_groups(Read::Found(vec![]), failed()), Read::Failed(_)),
+            "they may be there"
+        );
         assert!(matches!(of_both_groups(Read::Absent, failed()), Read::Failed(_)));
         assert!(matches!(of_both_groups(Read::Absent, Read::Absent), Read::Absent));
     }

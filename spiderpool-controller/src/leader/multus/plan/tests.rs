@@ -49,7 +49,7 @@ fn what_is_created_is_owned_and_marked() {
         "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
         "metadata": {
             "namespace": "ns", "name": "net", "labels": { OWNER_LABEL: "u1" },
-            "annotations": { "a/b": "c", COPIED: "a/b" }, "ownerReferences": [owner],
+            "annotations": { "a/b": "c", COPIED: "a/b", MADE_AS: "net" }, "ownerReferences": [owner],
         },
         "spec": { "config": "{}" },
     });
@@ -91,6 +91,8 @@ fn drift_is_repaired_and_no_more_than_it() {
     let empty = found(&wanted, |object| object["spec"] = json!({}));
     check_patch(&wanted, &empty, &json!({ "metadata": {}, "spec": { "config": "{}" } }));
     check_patch(&desired(&[], None), &edited, &json!({ "metadata": {}, "spec": { "config": null } }));
+    let unnamed = found(&wanted, |object| object["metadata"]["annotations"] = json!({}));
+    check_patch(&wanted, &unnamed, &json!({ "metadata": { "annotations": { MADE_AS: "net" } } }));
     let unlabelled = found(&wanted, |object| object["metadata"]["labels"] = json!({}));
     check_patch(&wanted, &unlabelled, &json!({ "metadata": { "labels": { OWNER_LABEL: "u1" } } }));
     let other = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c1" });
