@@ -7,9 +7,13 @@
 mod certificate;
 mod coordinator;
 mod ip_pool;
+mod kind;
 mod known;
+mod members;
+mod multus_config;
 mod reserved_ip;
 mod response;
+mod review;
 mod server;
 mod start;
 

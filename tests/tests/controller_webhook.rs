@@ -16,6 +16,9 @@ use spiderpool_tests::standalone_controller::{
 };
 use support::Bench;
 
+/// The CRD of NetworkAttachmentDefinition.
+const MULTUS: &str =
+    include_str!("../../charts/spiderpool/crds/k8s.cni.cncf.io_network-attachment-definitions.yaml");
 const KINDS: [&str; 2] = ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"];
 
 /// A namespace, a name for controllers and webhooks, and a port that stays the same over a restart.
@@ -39,6 +42,7 @@ impl Hooks<'_> {
             ("SPIDERPOOL_WEBHOOK_PORT", port.as_str()),
             ("SPIDERPOOL_CONTROLLER_DEPLOYMENT_NAME", self.name.as_str()),
             ("SPIDERPOOL_COORDINATOR_ENABLED", "false"),
+            ("SPIDERPOOL_MULTUS_CONFIG_ENABLED", "true"),
             ("SPIDERPOOL_LEADER_DURATION", "3"),
             ("SPIDERPOOL_LEADER_RENEW_DEADLINE", "2"),
             ("SPIDERPOOL_LEADER_RETRY_PERIOD", "1"),
@@ -60,6 +64,17 @@ impl Hooks<'_> {
         json!({
             "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": kind,
             "metadata": {"name": self.bench.name(name), "labels": {LABEL: self.name}}, "spec": spec,
+        })
+    }
+
+    fn network(&self, name: &str, annotations: &Value, spec: &Value) -> Value {
+        json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderMultusConfig",
+            "metadata": {
+                "namespace": self.bench.namespace(), "name": name, "labels": {LABEL: self.name},
+                "annotations": annotations,
+            },
+            "spec": spec,
         })
     }
 
@@ -203,6 +218,68 @@ async fn reserved_addresses_and_coordinators_are_completed_and_checked() {
     for field in ["spec.hijackCIDR[0]", "spec.podMACPrefix", "spec.podRPFilter"] {
         assert!(error.contains(&format!("{field}: Invalid value")), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn networks_are_completed_and_all_their_faults_are_in_one_answer() {
+    let hooks = Hooks::new("hook-networks").await;
+    let plane = ControlPlane::shared();
+    plane.apply(MULTUS).unwrap();
+    let crd = "crd/network-attachment-definitions.k8s.cni.cncf.io";
+    plane.kubectl(&["wait", "--for=condition=Established", "--timeout=20s", crd]).unwrap();
+    let _controller = hooks.controller("a", hooks.port, &[]).await;
+    hooks.configure();
+    hooks.wait_until_called().await;
+
+    let macvlan = json!({"cniType": "macvlan", "macvlan": {"master": ["ens192"]}});
+    let network = Hooks::write(&hooks.network("a", &json!({}), &macvlan)).unwrap();
+    let filled = &network["spec"]["macvlan"];
+    assert_eq!((&filled["vlanID"], &filled["rdmaResourceName"]), (&json!(0), &json!("")));
+
+    let spec = json!({
+        "cniType": "macvlan", "chainCNIJsonData": ["{"], "coordinator": {"hijackCIDR": ["x"]},
+        "macvlan": {"master": ["ens192", "ens192"], "vlanID": 100, "bond": {"name": "bond0", "mode": 1}},
+    });
+    let error = Hooks::write(&hooks.network("b", &json!({"multus.spidernet.io/cni-version": "9"}), &spec));
+    let error = error.unwrap_err();
+    for part in [
+        "metadata.annotations[multus.spidernet.io/cni-version]: Unsupported value: \"9\"",
+        "spec.macvlan.master[1]: Duplicate value: \"ens192\"",
+        "spec.macvlan.vlanID: Forbidden: ",
+        "spec.macvlan.bond: Forbidden: ",
+        "spec.chainCNIJsonData[0]: Invalid value: ",
+        "spec.coordinator.hijackCIDR[0]: Invalid value: ",
+    ] {
+        assert!(error.contains(part), "{part:?} is not in {error}");
+    }
+    check_network_names(&hooks, &macvlan).await;
+}
+
+async fn check_network_names(hooks: &Hooks<'_>, macvlan: &Value) {
+    let namespace = hooks.bench.namespace();
+    let taken =
+        format!("SpiderMultusConfig {namespace}/a makes the NetworkAttachmentDefinition {namespace}/a");
+    let named_a = json!({"multus.spidernet.io/cr-name": "a"});
+    hooks
+        .bench
+        .until("the name is known", async || {
+            Hooks::write(&hooks.network("c", &named_a, macvlan)).is_err_and(|error| error.contains(&taken))
+        })
+        .await;
+    hooks.bench.apply(&json!({
+        "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+        "metadata": {"namespace": namespace, "name": "foreign"}, "spec": {"config": "{}"},
+    }));
+    let error = Hooks::write(&hooks.network("foreign", &json!({}), macvlan)).unwrap_err();
+    let part = format!(
+        "metadata.name: Invalid value: \"foreign\": the NetworkAttachmentDefinition {namespace}/foreign exists"
+    );
+    assert!(error.contains(&part), "{error}");
+    // The annotation alone changes.
+    let renamed = json!({"multus.spidernet.io/cr-name": "later"});
+    let error = Hooks::write(&hooks.network("a", &renamed, macvlan)).unwrap_err();
+    assert!(error.contains("metadata.annotations[multus.spidernet.io/cr-name]: Forbidden"), "{error}");
+    Hooks::write(&hooks.network("a", &json!({"team": "a"}), macvlan)).unwrap();
 }
 
 /// The certificate expires several times while objects are written: every one is admitted.

@@ -10,6 +10,7 @@ pub(super) fn configured(environment: &Environment, file: &ConfigFile) -> Webhoo
         certificate: certificate(environment),
         families: file.families(),
         guards_deletion: file.guards_deletion(),
+        networks: environment.multus_config_enabled,
         pod: environment.pod_name.clone(),
     }
 }

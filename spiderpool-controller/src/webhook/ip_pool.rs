@@ -22,6 +22,7 @@ use spiderpool_runtime::pools::{AllocationOwner, PoolObject};
 use spiderpool_runtime::watch::Shared;
 
 use super::known::KnownObjects;
+use super::members::members_mut;
 use super::response::{ReviewError, Verdict};
 
 /// Fills in what is absent. The finalizer is not set here: the leader does, of every pool, with its mark.
@@ -33,13 +34,14 @@ pub(super) fn mutate(object: &mut Value) {
         ("ips", defaults.ips.map(|ips| json!(ips))),
         ("excludeIPs", defaults.exclude_ips.map(|ips| json!(ips))),
     ];
-    for (name, value) in spec {
-        if let Some(value) = value {
-            object["spec"][name] = value;
-        }
-    }
-    if let Some(label) = defaults.subnet_label {
-        object["metadata"]["labels"][labels::IPPOOL_CIDR] = json!(label);
+    let spec = spec.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    // A list has the fields in order: serde takes it for the struct, the API server does not.
+    let Some(members) = members_mut(object, &["spec"]) else { return };
+    members.extend(spec);
+    if let Some(label) = defaults.subnet_label
+        && let Some(members) = members_mut(object, &["metadata", "labels"])
+    {
+        members.insert(labels::IPPOOL_CIDR.to_owned(), json!(label));
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use kube::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::{self, watcher};
-use spiderpool_api::crd::SpiderCoordinator;
+use spiderpool_api::crd::{SpiderCoordinator, SpiderMultusConfig};
 use spiderpool_core::admission::Families;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::http::{self, Limits, TlsListener};
@@ -19,7 +19,9 @@ use tracing::{Instrument as _, info, info_span};
 
 use super::certificate::{CertificateKeeper, CertificateResolver, CertificateSettings};
 use super::ip_pool::PoolValidator;
-use super::known::{KnownObjects, KnownPool};
+use super::known::{KnownNetwork, KnownObjects, KnownPool};
+use super::multus_config::NetworkValidator;
+use super::review::Validators;
 use super::server;
 
 /// Pools of a page of the first list.
@@ -31,6 +33,8 @@ pub(crate) struct Webhooks {
     pub(crate) certificate: CertificateSettings,
     pub(crate) families: Families,
     pub(crate) guards_deletion: bool,
+    /// Whether there are SpiderMultusConfigs.
+    pub(crate) networks: bool,
     /// Our own pod, for Events.
     pub(crate) pod: String,
 }
@@ -60,23 +64,44 @@ pub(crate) async fn start(
     };
     tasks.push(tokio::spawn(keeper.run(shutdown.clone()).instrument(info_span!("certificate"))));
 
-    let config = || watcher::Config::default().page_size(PAGE);
-    let pools = reduced(watcher(Api::<PoolObject>::all(kube.client()), config()), KnownPool::from);
-    let synced = health.condition("webhooks' watch of pools", Scope::Readiness);
-    let following = follow(pools, known.clone(), synced, shutdown.clone(), || {});
-    tasks.push(tokio::spawn(following.instrument(info_span!("watch", name = "webhooks' pools"))));
-    let coordinators = watcher(Api::<SpiderCoordinator>::all(kube.client()), config());
-    let synced = health.condition("webhooks' watch of coordinators", Scope::Readiness);
-    let following = follow(coordinators, known.clone(), synced, shutdown.clone(), || {});
-    tasks.push(tokio::spawn(following.instrument(info_span!("watch", name = "webhooks' coordinators"))));
-
-    let validator = PoolValidator {
+    tasks.extend(spawn_watches(kube, &known, health, webhooks.networks, shutdown));
+    let networks = NetworkValidator { kube: kube.clone(), known: known.clone() };
+    let pools = PoolValidator {
         kube: kube.clone(),
         known,
         families: webhooks.families,
         guards_deletion: webhooks.guards_deletion,
     };
-    let router = server::router(Arc::new(validator));
+    let router = server::router(Arc::new(Validators { pools, networks }));
     tasks.push(tokio::spawn(http::serve(listener, router, Limits::WEBHOOK, shutdown.clone())));
     Ok(tasks)
+}
+
+/// What the decisions know of other objects.
+fn spawn_watches(
+    kube: &Kubernetes,
+    known: &Shared<KnownObjects>,
+    health: &Health,
+    networks: bool,
+    shutdown: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
+    let config = || watcher::Config::default().page_size(PAGE);
+    let pools = reduced(watcher(Api::<PoolObject>::all(kube.client()), config()), KnownPool::from);
+    let synced = health.condition("webhooks' watch of pools", Scope::Readiness);
+    let pools = follow(pools, known.clone(), synced, shutdown.clone(), || {});
+    let coordinators = watcher(Api::<SpiderCoordinator>::all(kube.client()), config());
+    let synced = health.condition("webhooks' watch of coordinators", Scope::Readiness);
+    let coordinators = follow(coordinators, known.clone(), synced, shutdown.clone(), || {});
+    let mut tasks = vec![
+        tokio::spawn(pools.instrument(info_span!("watch", name = "webhooks' pools"))),
+        tokio::spawn(coordinators.instrument(info_span!("watch", name = "webhooks' coordinators"))),
+    ];
+    if networks {
+        let configs = watcher(Api::<SpiderMultusConfig>::all(kube.client()), config());
+        let synced = health.condition("webhooks' watch of SpiderMultusConfigs", Scope::Readiness);
+        let configs =
+            follow(reduced(configs, KnownNetwork::from), known.clone(), synced, shutdown.clone(), || {});
+        tasks.push(tokio::spawn(configs.instrument(info_span!("watch", name = "webhooks' networks"))));
+    }
+    tasks
 }

@@ -20,7 +20,13 @@ fn a_controller_that_is_away_holds_up_nothing_but_changed_specs_of_our_kinds() {
             assert_eq!(rule["operations"], json!(["CREATE", "UPDATE"]), "{webhook}");
             let resource = rule["resources"][0].as_str().unwrap();
             // Statuses are others: "spiderippools/status".
-            assert!(["spiderippools", "spiderreservedips", "spidercoordinators"].contains(&resource));
+            let scopes = [
+                ("spiderippools", "Cluster"),
+                ("spiderreservedips", "Cluster"),
+                ("spidercoordinators", "Cluster"),
+                ("spidermultusconfigs", "Namespaced"),
+            ];
+            assert!(scopes.contains(&(resource, rule["scope"].as_str().unwrap())), "{webhook}");
         }
         assert!(webhook["timeoutSeconds"].as_i64().unwrap() <= 5, "{webhook}");
         assert_eq!(webhook["matchConditions"][0]["name"], "spec-changes", "{webhook}");
@@ -51,8 +57,13 @@ fn deletions_are_asked_for_only_where_they_may_be_refused() {
 
 #[test]
 fn a_kind_without_a_controller_has_no_webhook() {
-    let webhooks = webhooks(&objects(&["--set=coordinator.enabled=false"]));
-    assert!(!webhooks.iter().any(|webhook| webhook.to_string().contains("spidercoordinator")));
+    for (value, kind) in [
+        ("coordinator.enabled=false", "spidercoordinator"),
+        ("multus.enableMultusConfig=false", "spidermultusconfig"),
+    ] {
+        let webhooks = webhooks(&objects(&[&format!("--set={value}")]));
+        assert!(!webhooks.iter().any(|webhook| webhook.to_string().contains(kind)), "{value}");
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@ use axum::http::Request as HttpRequest;
 use base64::Engine as _;
 use http_body_util::BodyExt as _;
 use kube::client::Body as KubeBody;
-use serde_json::json;
+use serde_json::{Value, json};
+use spiderpool_api::crd::SpiderMultusConfig;
 use spiderpool_core::admission::Families;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::pools::PoolObject;
@@ -11,21 +12,40 @@ use spiderpool_runtime::watch::{Index as _, Shared};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::webhook::known::{KnownObjects, KnownPool};
+use crate::webhook::ip_pool::PoolValidator;
+use crate::webhook::known::{KnownNetwork, KnownObjects, KnownPool};
+use crate::webhook::multus_config::NetworkValidator;
 
 /// A router whose API server never answers.
 fn router() -> (Router, Shared<KnownObjects>) {
     let hangs = tower::service_fn(|_: HttpRequest<KubeBody>| {
         std::future::pending::<Result<axum::http::Response<KubeBody>, std::io::Error>>()
     });
+    router_by(kube::Client::new(hangs, "default"))
+}
+
+/// A router whose API server has nothing.
+fn router_of_nothing() -> (Router, Shared<KnownObjects>) {
+    let nothing = tower::service_fn(async |_: HttpRequest<KubeBody>| {
+        let status = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+        let response =
+            axum::http::Response::builder().status(404).body(KubeBody::from(status.to_string().into_bytes()));
+        response.map_err(std::io::Error::other)
+    });
+    router_by(kube::Client::new(nothing, "default"))
+}
+
+fn router_by(client: kube::Client) -> (Router, Shared<KnownObjects>) {
     let known = Shared::<KnownObjects>::default();
+    let kube = Kubernetes::new(client);
+    let networks = NetworkValidator { kube: kube.clone(), known: known.clone() };
     let pools = PoolValidator {
-        kube: Kubernetes::new(kube::Client::new(hangs, "default")),
+        kube,
         known: known.clone(),
         families: Families { v4: true, v6: true },
         guards_deletion: false,
     };
-    (super::router(Arc::new(pools)), known)
+    (super::router(Arc::new(Validators { pools, networks })), known)
 }
 
 fn pool(name: &str, spec: &Value) -> Value {
@@ -118,6 +138,9 @@ async fn what_leaves_the_spec_as_it_is_passes_whatever_is_wrong_with_it() {
     let changed = pool("p", &json!({"subnet": "10.6.2.0/16"}));
     let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &changed, &old)).await;
     assert_eq!(answer["response"]["allowed"], false);
+    let wrong_version = pool("p", &json!({"subnet": "10.6.1.0/16", "ipVersion": 6}));
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &wrong_version, &old)).await;
+    assert_eq!(answer["response"]["allowed"], false, "it is not what the leader fills in");
 }
 
 #[tokio::test]
@@ -137,6 +160,44 @@ async fn a_terminating_pool_is_changed_only_by_taking_our_finalizer() {
     assert_eq!(answer["response"]["allowed"], true);
 }
 
+const VALIDATE_NETWORK: &str = "/validate-spiderpool-spidernet-io-v2beta1-spidermultusconfig";
+
+fn network(name: &str, annotations: &Value, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderMultusConfig",
+        "metadata": {"namespace": "ns", "name": name, "uid": "u", "annotations": annotations}, "spec": spec,
+    })
+}
+
+#[tokio::test]
+async fn all_faults_of_a_network_are_in_one_answer_with_who_has_its_name() {
+    let (router, known) = router_of_nothing();
+    let other = network("b", &json!({"multus.spidernet.io/cr-name": "net"}), &json!({}));
+    let other: SpiderMultusConfig = serde_json::from_value(other).unwrap();
+    known.write(|known| known.apply(KnownNetwork::from(other)));
+    let spec = json!({"cniType": "macvlan", "macvlan": {"master": ["eth1"], "vlanID": 100}, "ipoib": {}});
+    let new = network("net", &Value::Null, &spec);
+    let ask = async |new: &Value, operation: &str, old: &Value| {
+        let (_, answer) =
+            ask(&router, VALIDATE_NETWORK, review("SpiderMultusConfig", operation, new, old)).await;
+        answer["response"]["status"]["message"].as_str().unwrap_or_default().to_owned()
+    };
+    let message = ask(&new, "CREATE", &Value::Null).await;
+    for part in [
+        "spec.ipoib: Forbidden: cniType is macvlan",
+        "spec.macvlan.vlanID: Forbidden: ",
+        "metadata.name: Invalid value: \"net\": SpiderMultusConfig ns/b makes the NetworkAttachmentDefinition ns/net",
+    ] {
+        assert!(message.contains(part), "{part:?} is not in {message}");
+    }
+    let free = network("free", &Value::Null, &json!({"cniType": "macvlan", "macvlan": {"master": ["eth1"]}}));
+    assert_eq!(ask(&free, "CREATE", &Value::Null).await, "");
+    let mut renamed = free.clone();
+    renamed["metadata"]["annotations"] = json!({"multus.spidernet.io/cr-name": "new"});
+    let message = ask(&renamed, "UPDATE", &free).await;
+    assert!(message.contains("metadata.annotations[multus.spidernet.io/cr-name]: Forbidden"), "{message}");
+}
+
 #[tokio::test]
 async fn never_panics_on_arbitrary_input() {
     let (router, _) = router();
@@ -146,9 +207,14 @@ async fn never_panics_on_arbitrary_input() {
     for kind in Kind::ALL {
         for action in ["mutate", "validate"] {
             let path = format!("/{action}-spiderpool-spidernet-io-v2beta1-{}", kind.path());
-            for object in
-                [json!({}), json!({"spec": []}), json!({"spec": {"ips": 1, "subnet": null}}), Value::Null]
-            {
+            let specs = [
+                json!([]),
+                json!([4, ["10.6.0.2", "10.6.0.1"]]),
+                json!([null, "10.6.0.0/16", ["10.6.0.2", "10.6.0.1"], [], null, null, false, false, []]),
+                json!({"ips": 1, "subnet": null}),
+            ];
+            let objects = specs.iter().map(|spec| pool("p", spec));
+            for object in objects.chain([json!({}), json!({"spec": []}), Value::Null]) {
                 for operation in ["CREATE", "UPDATE", "DELETE", "CONNECT"] {
                     let (status, _) = ask(&router, &path, review("K", operation, &object, &object)).await;
                     assert!(status.is_success() || status == StatusCode::BAD_REQUEST, "{path} {object}");
