@@ -2,79 +2,135 @@
 //! harms no other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Json, Response};
 use axum::routing::{any, post};
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionResponse, AdmissionReview};
-use tracing::{debug, info, warn};
+use tokio::runtime::Handle;
+use tracing::{debug, error, info, warn};
 
+use super::body::BodyBudget;
 use super::kind::Kind;
 use super::response::{Request, of_error, of_verdict};
 use super::review::{Validators, mutate};
 
-/// Two objects of the size that etcd takes (1.5 MiB each), and what is around them.
-const MAX_BODY: usize = 4 << 20;
+/// Less than the API server waits (`timeoutSeconds` of the chart's configurations).
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// What a review asks for, which its path says.
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Mutate,
+    Validate,
+}
+
+impl Action {
+    const ALL: [Self; 2] = [Self::Mutate, Self::Validate];
+
+    /// The first part of its paths, as upstream has them.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Mutate => "mutate",
+            Self::Validate => "validate",
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Server {
+    validators: Arc<Validators>,
+    bodies: Arc<BodyBudget>,
+}
 
 /// All paths.
-pub(super) fn router(validators: Arc<Validators>) -> Router {
+pub(super) fn router(validators: Validators) -> Router {
     let mut router = Router::new().route("/webhook-health-check", any(|| async {}));
     for kind in Kind::ALL {
-        let path = |action: &str| format!("/{action}-spiderpool-spidernet-io-v2beta1-{}", kind.path());
-        let mutating = move |body: Bytes| async move { answer(&body, |request| mutate(kind, request)) };
-        let validating = move |State(validators): State<Arc<Validators>>, body: Bytes| async move {
-            answer_validation(kind, &validators, &body).await
-        };
-        router = router.route(&path("mutate"), post(mutating)).route(&path("validate"), post(validating));
-    }
-    router.layer(DefaultBodyLimit::max(MAX_BODY)).with_state(validators)
-}
-
-fn answer(body: &Bytes, review: impl FnOnce(&Request) -> AdmissionResponse) -> Response {
-    match parse(body) {
-        Ok(request) => Json(review(&request).into_review()).into_response(),
-        Err(refused) => refused,
-    }
-}
-
-async fn answer_validation(kind: Kind, validators: &Validators, body: &Bytes) -> Response {
-    let request = match parse(body) {
-        Ok(request) => request,
-        Err(refused) => return refused,
-    };
-    let response = match validators.validate(kind, &request).await {
-        Ok(verdict) => of_verdict(&request, verdict),
-        Err(error) => {
-            warn!(%error, kind = request.kind.kind, name = request.name, "object not checked");
-            of_error(&request, &error)
+        for action in Action::ALL {
+            let path = format!("/{}-spiderpool-spidernet-io-v2beta1-{}", action.path(), kind.path());
+            let review = move |State(server): State<Server>, body: Body| async move {
+                server.handle(kind, action, body).await
+            };
+            router = router.route(&path, post(review));
         }
-    };
-    if !response.allowed {
-        info!(
-            kind = request.kind.kind,
-            name = request.name,
-            reason = response.result.message,
-            "object refused"
-        );
     }
-    Json(response.into_review()).into_response()
+    router.with_state(Server { validators: Arc::new(validators), bodies: Arc::default() })
 }
 
-#[expect(clippy::result_large_err, reason = "the answer is sent at once")]
-fn parse(body: &Bytes) -> Result<Request, Response> {
-    let parsed = serde_json::from_slice::<AdmissionReview<DynamicObject>>(body);
-    let request = parsed.map_err(|error| error.to_string()).and_then(|parsed| {
-        let request: Result<Request, _> = parsed.try_into();
-        request.map_err(|error| error.to_string())
-    });
-    request.map_err(|error| {
-        debug!(error, "not an AdmissionReview");
-        (StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}")).into_response()
-    })
+impl Server {
+    async fn handle(self, kind: Kind, action: Action, body: Body) -> Response {
+        match tokio::time::timeout(DEADLINE, self.answer(kind, action, body)).await {
+            Ok(response) => response,
+            Err(_) => {
+                warn!(?kind, "a review was not answered in time");
+                (StatusCode::SERVICE_UNAVAILABLE, "the controller is busy, try again").into_response()
+            }
+        }
+    }
+
+    async fn answer(self, kind: Kind, action: Action, body: Body) -> Response {
+        let body = match self.bodies.read(body).await {
+            Ok(body) => body,
+            Err(refused) => return refused.into_response(),
+        };
+        if !body.is_large() {
+            return self.review(kind, action, &body.bytes).await;
+        }
+        // On a thread of its own: what renews the Lease does not wait for it.
+        let handle = Handle::current();
+        let reviewing =
+            tokio::task::spawn_blocking(move || handle.block_on(self.review(kind, action, &body.bytes)));
+        reviewing.await.unwrap_or_else(|error| {
+            error!(%error, "a review has failed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        })
+    }
+
+    async fn review(&self, kind: Kind, action: Action, body: &[u8]) -> Response {
+        let request = match parse(body) {
+            Ok(request) => request,
+            Err(error) => {
+                debug!(error, "not an AdmissionReview");
+                return (StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}")).into_response();
+            }
+        };
+        let response = match action {
+            Action::Mutate => mutate(kind, &request),
+            Action::Validate => self.validate(kind, &request).await,
+        };
+        Json(response.into_review()).into_response()
+    }
+
+    async fn validate(&self, kind: Kind, request: &Request) -> AdmissionResponse {
+        let response = match self.validators.validate(kind, request).await {
+            Ok(verdict) => of_verdict(request, verdict),
+            Err(error) => {
+                warn!(%error, kind = request.kind.kind, name = request.name, "object not checked");
+                of_error(request, &error)
+            }
+        };
+        if !response.allowed {
+            info!(
+                kind = request.kind.kind,
+                name = request.name,
+                reason = response.result.message,
+                "object refused"
+            );
+        }
+        response
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Request, String> {
+    let parsed: AdmissionReview<DynamicObject> =
+        serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    parsed.try_into().map_err(|error: kube::core::admission::ConvertAdmissionReviewError| error.to_string())
 }
 
 #[cfg(test)]

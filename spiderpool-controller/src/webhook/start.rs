@@ -11,13 +11,16 @@ use spiderpool_core::admission::Families;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::http::{self, Limits, TlsListener};
 use spiderpool_runtime::kubernetes::Kubernetes;
+use spiderpool_runtime::leader::Role;
 use spiderpool_runtime::pools::PoolObject;
 use spiderpool_runtime::watch::{Shared, follow, reduced};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span};
 
-use super::certificate::{CertificateKeeper, CertificateResolver, CertificateSettings};
+use super::certificate::{CertificateKeeper, CertificateReport, CertificateResolver, CertificateSettings};
+use super::in_use::AddressesInUse;
 use super::ip_pool::PoolValidator;
 use super::known::{KnownNetwork, KnownObjects, KnownPool};
 use super::multus_config::NetworkValidator;
@@ -35,6 +38,8 @@ pub(crate) struct Webhooks {
     pub(crate) guards_deletion: bool,
     /// Whether there are SpiderMultusConfigs.
     pub(crate) networks: bool,
+    /// Whether this replica leads.
+    pub(crate) role: watch::Receiver<Role>,
     /// Our own pod, for Events.
     pub(crate) pod: String,
 }
@@ -60,19 +65,20 @@ pub(crate) async fn start(
         settings: webhooks.certificate,
         resolver,
         usable: health.condition("webhook certificate", Scope::Readiness),
-        recorder: Recorder::new(kube.client(), reporter),
+        report: CertificateReport { recorder: Recorder::new(kube.client(), reporter) },
+        role: webhooks.role,
     };
     tasks.push(tokio::spawn(keeper.run(shutdown.clone()).instrument(info_span!("certificate"))));
 
     tasks.extend(spawn_watches(kube, &known, health, webhooks.networks, shutdown));
     let networks = NetworkValidator { kube: kube.clone(), known: known.clone() };
     let pools = PoolValidator {
-        kube: kube.clone(),
+        in_use: AddressesInUse::new(kube.clone()),
         known,
         families: webhooks.families,
         guards_deletion: webhooks.guards_deletion,
     };
-    let router = server::router(Arc::new(Validators { pools, networks }));
+    let router = server::router(Validators { pools, networks });
     tasks.push(tokio::spawn(http::serve(listener, router, Limits::WEBHOOK, shutdown.clone())));
     Ok(tasks)
 }

@@ -45,6 +45,17 @@ fn neither_ca_bundle_nor_certificate_is_in_the_release() {
     assert_eq!((&secret["data"], &secret["stringData"]), (&Value::Null, &Value::Null));
 }
 
+/// The controllers may not write it then.
+#[test]
+fn the_ca_of_a_certificate_of_the_values_is_trusted() {
+    let tls = "spiderpoolController.tls";
+    let provided = ["tlsCert", "tlsKey", "tlsCa"].map(|key| format!("{tls}.provided.{key}=QUJD"));
+    let objects = objects(&[&format!("--set={tls}.method=provided,{}", provided.join(","))]);
+    for webhook in webhooks(&objects) {
+        assert_eq!(webhook["clientConfig"]["caBundle"], "QUJD");
+    }
+}
+
 #[test]
 fn deletions_are_asked_for_only_where_they_may_be_refused() {
     let value = "--set=spiderpoolController.enableValidatingResourcesDeletedWebhook=true";

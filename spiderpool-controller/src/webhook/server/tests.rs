@@ -6,12 +6,16 @@ use kube::client::Body as KubeBody;
 use serde_json::{Value, json};
 use spiderpool_api::crd::SpiderMultusConfig;
 use spiderpool_core::admission::Families;
+use spiderpool_runtime::http::Limits;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::pools::PoolObject;
 use spiderpool_runtime::watch::{Index as _, Shared};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::webhook::body::MAX_BODY;
+use crate::webhook::in_use::AddressesInUse;
 use crate::webhook::ip_pool::PoolValidator;
 use crate::webhook::known::{KnownNetwork, KnownObjects, KnownPool};
 use crate::webhook::multus_config::NetworkValidator;
@@ -40,12 +44,12 @@ fn router_by(client: kube::Client) -> (Router, Shared<KnownObjects>) {
     let kube = Kubernetes::new(client);
     let networks = NetworkValidator { kube: kube.clone(), known: known.clone() };
     let pools = PoolValidator {
-        kube,
+        in_use: AddressesInUse::new(kube),
         known: known.clone(),
         families: Families { v4: true, v6: true },
-        guards_deletion: false,
+        guards_deletion: true,
     };
-    (super::router(Arc::new(Validators { pools, networks })), known)
+    (super::router(Validators { pools, networks }), known)
 }
 
 fn pool(name: &str, spec: &Value) -> Value {
@@ -156,8 +160,86 @@ async fn a_terminating_pool_is_changed_only_by_taking_our_finalizer() {
     new["metadata"]["finalizers"] = json!([]);
     let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &new, &old)).await;
     assert_eq!(answer["response"]["allowed"], true);
-    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "DELETE", &Value::Null, &old)).await;
-    assert_eq!(answer["response"]["allowed"], true);
+}
+
+/// An API server that has the pool `p`, and of its addresses one in use.
+fn api_server_of_p(request: &HttpRequest<KubeBody>) -> Value {
+    if request.uri().path().ends_with("/spiderippools/p") {
+        return pool("p", &json!({"subnet": "10.6.0.0/16"}));
+    }
+    let selector = "labelSelector=ipam.spidernet.io%2Fippool%3Dp";
+    let is_of_p = request.uri().query().is_some_and(|query| query.contains(selector));
+    let address = json!({
+        "metadata": {"name": "10.6.0.7"},
+        "spec": {"address": "10.6.0.7/16", "pool": "p", "node": "n", "interface": "net1", "podNamespace": "secret",
+            "podName": "secret", "podUID": "u", "state": "bound"},
+    });
+    let items = if is_of_p { vec![address] } else { vec![] };
+    json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
+}
+
+fn router_of_p() -> Router {
+    let service = tower::service_fn(async |request: HttpRequest<KubeBody>| {
+        let body = KubeBody::from(api_server_of_p(&request).to_string().into_bytes());
+        Ok::<_, std::io::Error>(axum::http::Response::new(body))
+    });
+    router_by(kube::Client::new(service, "default")).0
+}
+
+/// Such a review has no name.
+#[tokio::test]
+async fn a_deletion_of_all_pools_does_not_pass_the_guard() {
+    let router = router_of_p();
+    let old = pool("p", &json!({"subnet": "10.6.0.0/16"}));
+    let mut of_many: Value =
+        serde_json::from_str(&review("SpiderIPPool", "DELETE", &Value::Null, &old)).unwrap();
+    of_many["request"]["name"] = json!("");
+    let (_, answer) = ask(&router, VALIDATE, of_many.to_string()).await;
+    let message = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.ends_with("cannot delete an IPPool with allocated IPs(1)"), "{message}");
+}
+
+/// Whoever reaches the port may send a review.
+#[tokio::test]
+async fn an_answer_about_addresses_in_use_is_of_what_is_stored_and_names_no_pod() {
+    let router = router_of_p();
+    let pool = |name: &str, ips: &[&str]| pool(name, &json!({"subnet": "10.6.0.0/16", "ips": ips}));
+    let ask = async |new: &Value, old: &Value| {
+        ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", new, old)).await.1["response"].to_string()
+    };
+    let text = ask(&pool("p", &["10.6.0.1"]), &pool("p", &["10.6.0.1-10.6.0.9"])).await;
+    assert!(text.contains("remove an IP address 10.6.0.7 that is being used by a Pod"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+    // Its status says so, and the stored pool has none.
+    let mut forged = pool("p", &["10.6.0.7-10.6.0.9"]);
+    forged["status"] = json!({"allocatedIPs": r#"{"10.6.0.9":{"pod":"a/b"}}"#});
+    let text = ask(&pool("p", &["10.6.0.7"]), &forged).await;
+    assert!(text.contains(r#""allowed":true"#), "{text}");
+}
+
+/// As somebody leaves it who only wants to take the places.
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_not_waited_for() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(spiderpool_runtime::http::serve(listener, router().0, Limits::WEBHOOK, shutdown));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("POST {VALIDATE} HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY}\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    tokio::time::timeout(Duration::from_secs(10), read).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_large_object_is_reviewed_as_well() {
+    let (router, _) = router();
+    let ips: Vec<_> = (0..20_000).map(|n| format!("10.6.{}.{}", n / 250, n % 250)).collect();
+    let new = pool("p", &json!({"subnet": "10.6.0.0/16", "ips": ips, "gateway": "10.7.0.1"}));
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "CREATE", &new, &Value::Null)).await;
+    assert_eq!(answer["response"]["status"]["code"], 422);
 }
 
 const VALIDATE_NETWORK: &str = "/validate-spiderpool-spidernet-io-v2beta1-spidermultusconfig";
