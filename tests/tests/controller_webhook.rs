@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use k8s_openapi::ByteString;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
-use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::kubectl::Kubectl as _;
+use spiderpool_tests::poll;
 use spiderpool_tests::standalone_controller::{
     CERTIFICATE, LABEL, StandaloneController, Start, webhook_configurations,
 };
-use support::Bench;
+use support::{Bench, LIMIT};
 
 /// The CRD of NetworkAttachmentDefinition.
 const MULTUS: &str =
@@ -117,6 +118,12 @@ impl Hooks<'_> {
         let arguments =
             ["patch", "secret", "-n", self.bench.namespace(), CERTIFICATE, "--type=merge", "-p", &patch];
         ControlPlane::shared().kubectl(&arguments).unwrap();
+    }
+
+    /// Whether an Event in the controllers' namespace says so.
+    fn has_event(&self, part: &str) -> bool {
+        let get = ["get", "events", "-n", self.bench.namespace(), "-o", "jsonpath={..message}"];
+        ControlPlane::shared().kubectl(&get).unwrap().contains(part)
     }
 
     fn ca_bundles(&self) -> Vec<String> {
@@ -257,7 +264,7 @@ async fn networks_are_completed_and_all_their_faults_are_in_one_answer() {
         "metadata.annotations[multus.spidernet.io/cni-version]: Unsupported value: \"9\"",
         "spec.macvlan.master[1]: Duplicate value: \"ens192\"",
         "spec.macvlan.vlanID: Forbidden: ",
-        "spec.macvlan.bond: Forbidden: ",
+        "spec.macvlan.master: Forbidden: a bond ",
         "spec.chainCNIJsonData[0]: Invalid value: ",
         "spec.coordinator.hijackCIDR[0]: Invalid value: ",
     ] {
@@ -346,6 +353,14 @@ async fn a_certificate_of_ours_and_its_ca_bundle_are_repaired() {
     hooks.configure();
     hooks.bench.until("the CA is told after an upgrade", is_told).await;
     hooks.wait_until_called().await;
+
+    let namespace = hooks.bench.namespace();
+    ControlPlane::shared().kubectl(&["delete", "secret", "-n", namespace, CERTIFICATE]).unwrap();
+    hooks
+        .bench
+        .until("an Event names the lost Secret", async || hooks.has_event("there is no such Secret"))
+        .await;
+    hooks.wait_until_called().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,13 +400,7 @@ async fn a_certificate_of_others_is_served_followed_and_never_written() {
             .await;
     }
     let version = hooks.certificate("tls.crt");
-    hooks
-        .bench
-        .until("an Event names it", async || {
-            let get = ["get", "events", "-n", hooks.bench.namespace(), "-o", "jsonpath={..message}"];
-            ControlPlane::shared().kubectl(&get).unwrap().contains("tls.crt is not for")
-        })
-        .await;
+    hooks.bench.until("an Event names it", async || hooks.has_event("tls.crt is not for")).await;
     assert_eq!(hooks.certificate("tls.crt"), version, "it is not ours");
     hooks.patch_certificate(&good);
     hooks.wait_until_called().await;
@@ -457,23 +466,38 @@ async fn replicas_that_want_other_names_do_not_replace_each_others_certificate()
     assert_eq!(hooks.certificate("tls.crt"), before);
 }
 
-/// The first controller of an installation, or one whose API server cannot reach it.
+/// The first controller of an installation, or one whose API server cannot reach it. On a control plane of its own: other
+/// controllers would complete the pool.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_has_a_status_although_its_spec_cannot_be_completed() {
-    let hooks = Hooks::new("hook-status").await;
-    let spec = json!({"subnet": "10.137.0.0/16", "ips": ["10.137.0.1-10.137.0.9"]});
-    Hooks::write(&hooks.object("SpiderIPPool", "p", &spec)).unwrap();
-    // Nobody listens at this port.
-    hooks.configure();
-    let pool = hooks.object("SpiderIPPool", "q", &spec);
-    hooks.bench.until("the webhooks are called", async || Hooks::write(&pool).is_err()).await;
-    let _controller = hooks.controller("a", 0, &[]).await;
-    let name = hooks.bench.name("p");
-    let get = ["get", "sp", name.as_str(), "-o", "jsonpath={.status.totalIPCount}:{.spec.ipVersion}"];
-    hooks
-        .bench
-        .until("it has a status", async || ControlPlane::shared().kubectl(&get).unwrap() == "9:")
-        .await;
+    let (plane, folder) = (ControlPlane::start(Options::default()).unwrap(), tempfile::tempdir().unwrap());
+    let pool = |name: &str| {
+        json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+            "metadata": {"name": name, "labels": {LABEL: "hooks"}},
+            "spec": {"subnet": "10.137.0.0/16", "ips": ["10.137.0.1-10.137.0.9"]},
+        })
+        .to_string()
+    };
+    plane.apply(&pool("p")).unwrap();
+    let unused = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    for configuration in webhook_configurations("hooks", unused).unwrap() {
+        plane.apply(&configuration.to_string()).unwrap();
+    }
+    let until = async |what: &str, check: &dyn Fn() -> bool| {
+        let check = async || {
+            anyhow::ensure!(check(), "not so");
+            Ok(())
+        };
+        poll::until_async(what, LIMIT, check).await.unwrap();
+    };
+    until("the webhooks are called", &|| plane.apply(&pool("q")).is_err()).await;
+    let environment =
+        [("SPIDERPOOL_CONTROLLER_DEPLOYMENT_NAME", "hooks"), ("SPIDERPOOL_COORDINATOR_ENABLED", "false")];
+    let start = Start { folder: folder.path(), namespace: "default", name: "a", environment: &environment };
+    let _controller = StandaloneController::start(&plane, start).await.unwrap();
+    let get = ["get", "sp", "p", "-o", "jsonpath={.status.totalIPCount}:{.spec.ipVersion}"];
+    until("it has a status", &|| plane.kubectl(&get).unwrap() == "9:").await;
 }
 
 /// Requests come until every proxy has learned of the end.

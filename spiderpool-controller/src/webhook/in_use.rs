@@ -13,7 +13,6 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::core::DynamicObject;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPool};
 use spiderpool_api::labels;
@@ -84,7 +83,7 @@ fn upstream_allocations(pool: &Value) -> Vec<IpAddr> {
         return Vec::new();
     }
     let records = pool["status"]["allocatedIPs"].as_str().unwrap_or_default();
-    let records: BTreeMap<IpAddr, IgnoredAny> = serde_json::from_str(records).unwrap_or_default();
+    let records: BTreeMap<IpAddr, Value> = serde_json::from_str(records).unwrap_or_default();
     records.into_keys().collect()
 }
 

@@ -11,6 +11,7 @@ use spiderpool_core::admission::network::{NameHolder, name_taken_fault};
 use spiderpool_core::multus::{MultusFields, validate, validate_update};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
+use tokio::sync::Semaphore;
 use tracing::debug;
 
 use super::known::KnownObjects;
@@ -52,13 +53,21 @@ fn take_over(object: &mut Value, before: &Value, after: &Value) {
     }
 }
 
+/// Looks at a time: whoever reaches the port may have us look.
+const LOOKS: usize = 4;
+
 /// What the decision about a network needs.
 pub(super) struct NetworkValidator {
-    pub(super) kube: Kubernetes,
-    pub(super) known: Shared<KnownObjects>,
+    kube: Kubernetes,
+    known: Shared<KnownObjects>,
+    looks: Semaphore,
 }
 
 impl NetworkValidator {
+    pub(super) fn new(kube: Kubernetes, known: Shared<KnownObjects>) -> Self {
+        Self { kube, known, looks: Semaphore::new(LOOKS) }
+    }
+
     /// All faults of a new network, or of one that replaces `old`.
     pub(super) async fn validate(
         &self,
@@ -91,7 +100,11 @@ impl NetworkValidator {
         let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition");
         let resource = ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions");
         let api = Api::<DynamicObject>::namespaced_with(self.kube.client(), &namespace, &resource);
-        let found = self.kube.read(api.get_metadata_opt(attachment));
+        let found = async {
+            // The semaphore is never closed.
+            let _place = self.looks.acquire().await;
+            self.kube.read(api.get_metadata_opt(attachment)).await
+        };
         match tokio::time::timeout(LOOK_LIMIT, found).await {
             Ok(Ok(found)) => {
                 found.filter(|found| !is_of(&found.metadata, network)).map(|_| NameHolder::Foreign)

@@ -65,13 +65,11 @@ pub(super) fn router(validators: Validators) -> Router {
 
 impl Server {
     async fn handle(self, kind: Kind, action: Action, body: Body) -> Response {
-        match tokio::time::timeout(DEADLINE, self.answer(kind, action, body)).await {
-            Ok(response) => response,
-            Err(_) => {
-                warn!(?kind, "a review was not answered in time");
-                (StatusCode::SERVICE_UNAVAILABLE, "the controller is busy, try again").into_response()
-            }
-        }
+        let answered = tokio::time::timeout(DEADLINE, self.answer(kind, action, body)).await;
+        answered.unwrap_or_else(|_| {
+            warn!(?kind, "a review was not answered in time");
+            (StatusCode::SERVICE_UNAVAILABLE, "the controller is busy, try again").into_response()
+        })
     }
 
     async fn answer(self, kind: Kind, action: Action, body: Body) -> Response {
@@ -84,8 +82,11 @@ impl Server {
         }
         // On a thread of its own: what renews the Lease does not wait for it.
         let handle = Handle::current();
-        let reviewing =
-            tokio::task::spawn_blocking(move || handle.block_on(self.review(kind, action, &body.bytes)));
+        let reviewing = tokio::task::spawn_blocking(move || {
+            // The whole of it, so that its place is taken until its bytes are gone, also after the deadline.
+            let body = body;
+            handle.block_on(self.review(kind, action, &body.bytes))
+        });
         reviewing.await.unwrap_or_else(|error| {
             error!(%error, "a review has failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

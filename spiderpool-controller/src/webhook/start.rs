@@ -71,7 +71,7 @@ pub(crate) async fn start(
     tasks.push(tokio::spawn(keeper.run(shutdown.clone()).instrument(info_span!("certificate"))));
 
     tasks.extend(spawn_watches(kube, &known, health, webhooks.networks, shutdown));
-    let networks = NetworkValidator { kube: kube.clone(), known: known.clone() };
+    let networks = NetworkValidator::new(kube.clone(), known.clone());
     let pools = PoolValidator {
         in_use: AddressesInUse::new(kube.clone()),
         known,

@@ -17,10 +17,9 @@ pub enum NameHolder {
 /// Why a network cannot have its name in `namespace`.
 pub fn name_taken_fault(fields: &MultusFields<'_>, namespace: &str, holder: &NameHolder) -> FieldError {
     let name = fields.attachment_name();
-    let path = match fields.annotations.is_some_and(|annotations| annotations.contains_key(CR_NAME)) {
-        true => format!("metadata.annotations[{CR_NAME}]"),
-        false => "metadata.name".to_owned(),
-    };
+    let is_annotated = fields.annotations.is_some_and(|annotations| annotations.contains_key(CR_NAME));
+    let path =
+        if is_annotated { format!("metadata.annotations[{CR_NAME}]") } else { "metadata.name".to_owned() };
     let conflict = match holder {
         NameHolder::Config(other) => format!(
             "SpiderMultusConfig {namespace}/{other} makes the NetworkAttachmentDefinition {namespace}/{name}"

@@ -122,7 +122,7 @@ impl CaBundleKeeper {
         warn!(%note, "webhooks are not called");
         let event = Event {
             type_: EventType::Warning,
-            reason: "WebhookConfiguration".to_owned(),
+            reason: finding.reason(&kind.kind),
             note: Some(note),
             action: "Serve".to_owned(),
             secondary: None,

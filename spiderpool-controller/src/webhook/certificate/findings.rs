@@ -20,6 +20,16 @@ pub(super) enum Finding {
     OtherAuthority,
 }
 
+impl Finding {
+    /// The reason of the Event. Events of one reason are one Event, with the words of the first.
+    pub(super) fn reason(self, kind: &str) -> String {
+        match self {
+            Self::Missing => format!("No{kind}"),
+            Self::OtherAuthority => format!("UntrustedBy{kind}"),
+        }
+    }
+}
+
 /// One configuration.
 #[derive(Debug, Default)]
 pub(super) struct Findings {

@@ -18,7 +18,7 @@ impl CertificateReport {
         warn!(%note, "webhooks cannot be called");
         let event = Event {
             type_: EventType::Warning,
-            reason: "InvalidCertificate".to_owned(),
+            reason: fault.reason().to_owned(),
             note: Some(note.chars().take(1000).collect()),
             action: "Serve".to_owned(),
             secondary: None,

@@ -42,7 +42,7 @@ fn router_of_nothing() -> (Router, Shared<KnownObjects>) {
 fn router_by(client: kube::Client) -> (Router, Shared<KnownObjects>) {
     let known = Shared::<KnownObjects>::default();
     let kube = Kubernetes::new(client);
-    let networks = NetworkValidator { kube: kube.clone(), known: known.clone() };
+    let networks = NetworkValidator::new(kube.clone(), known.clone());
     let pools = PoolValidator {
         in_use: AddressesInUse::new(kube),
         known: known.clone(),
