@@ -1,6 +1,7 @@
 //! Command line, environment and configuration file of the controller.
 
 mod certificate_method;
+mod dns_name;
 mod environment;
 mod file;
 

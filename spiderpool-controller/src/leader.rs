@@ -58,7 +58,15 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     context.watches_synced.unmet("the leader's watches have not listed yet");
     let (client, namespace) = (context.kube.client(), &context.environment.pod_namespace);
     watches::spawn_all(&client, namespace, &state, &changed, &watches, &shutdown, &mut tasks);
-    let bundle = CaBundleKeeper { kube: context.kube.clone(), settings: context.certificate.clone() };
+    let reporter = Reporter {
+        controller: "spiderpool".to_owned(),
+        instance: Some(context.environment.pod_name.clone()),
+    };
+    let bundle = CaBundleKeeper {
+        kube: context.kube.clone(),
+        settings: context.certificate.clone(),
+        recorder: Recorder::new(client.clone(), reporter),
+    };
     tasks.spawn(bundle.run(shutdown.clone()).instrument(info_span!("certificate")));
     let coordinator = spawn_coordinator(&context, &state, &shutdown, &mut tasks);
     if context.environment.multus_config_enabled {

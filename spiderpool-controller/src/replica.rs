@@ -1,6 +1,7 @@
 //! What every replica of the controller does, whether it leads or not: it serves its ports and stands for election.
 //! Here are the order of start and end.
 
+mod drain;
 mod leadership;
 mod servers;
 mod webhooks;
@@ -46,17 +47,17 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     };
     context.tasks_healthy.met();
     let leader_known = health.condition("leader", Scope::Readiness);
-    let mut servers = servers::start(&environment, &health, registry, &shutdown).await?;
-    let hooks = webhooks::configured(&environment, &file);
-    servers.extend(webhook::start(hooks, &kube, &health, &shutdown).await?);
-
     let config = ElectionConfig {
         namespace: environment.pod_namespace.clone(),
         lease: LEASE.to_owned(),
         identity: environment.pod_name.clone(),
         timing,
     };
-    let (candidate, role) = Candidate::new(kube, config);
+    let (candidate, role) = Candidate::new(kube.clone(), config);
+    let drained = drain::after(shutdown.clone(), &health, drain::DRAIN);
+    let mut servers = servers::start(&environment, &health, registry, &drained).await?;
+    let hooks = webhooks::configured(&environment, &file, role.clone());
+    servers.extend(webhook::start(hooks, &kube, &health, &drained).await?);
     let resign = CancellationToken::new();
     let election = tokio::spawn(candidate.run(resign.clone()));
     leadership::follow(context, role, leader_known, &shutdown).await;

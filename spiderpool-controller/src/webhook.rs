@@ -4,12 +4,18 @@
 //! and objects, and what is known of other objects. A controller that is away stops nobody but those who write our own
 //! kinds: the chart's configurations name nothing else, and no write that leaves the spec as it is.
 
+mod body;
 mod certificate;
 mod coordinator;
+mod in_use;
 mod ip_pool;
+mod kind;
 mod known;
+mod members;
+mod multus_config;
 mod reserved_ip;
 mod response;
+mod review;
 mod server;
 mod start;
 

@@ -2,6 +2,7 @@
 //! once. What a spec means is decided by the modules of its kind, which agents ask as well; here is what is more: what
 //! may change, what somebody else has, and what is a mistake although it has a meaning.
 
+pub mod network;
 pub mod pool;
 pub mod ranges;
 pub mod reserved;

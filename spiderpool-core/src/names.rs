@@ -44,7 +44,7 @@ fn check_subdomain(text: &str) -> Result<(), &'static str> {
 }
 
 /// Whether a text is a DNS-1123 subdomain.
-pub(crate) fn is_subdomain(text: &str) -> bool {
+pub fn is_subdomain(text: &str) -> bool {
     check_subdomain(text).is_ok()
 }
 

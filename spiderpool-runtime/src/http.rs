@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -17,7 +18,7 @@ use tracing::{debug, warn};
 
 pub use bind::{bind_all, bind_loopback};
 pub use connections::Limits;
-use connections::{Clients, Connections};
+use connections::{Clients, Connections, Progress};
 pub use tls::{TlsConnection, TlsListener};
 
 /// How long the head of a request may take.
@@ -44,18 +45,24 @@ async fn serve_within<L: Listener>(
             stream = connections.accept(&mut listener) => stream,
             () = shutdown.cancelled() => break,
         };
-        let service = TowerToHyperService::new(router.clone());
+        let (inner, progress) = (TowerToHyperService::new(router.clone()), Progress::default());
+        let begun = progress.clone();
+        let service = service_fn(move |request| {
+            begun.request_has_come();
+            inner.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .keep_alive(limits.clients == Clients::Trusted)
             .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
-        connections.spawn(async move {
+        let connection = async move {
             if let Err(error) = connection.await {
                 debug!(%error, "connection failed");
             }
-        });
+        };
+        connections.spawn(connection, progress);
     }
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
@@ -146,6 +153,35 @@ mod tests {
         assert!(answer.ends_with("complete"), "{answer}");
         shutdown.cancel();
         tokio::time::timeout(LIMIT, serving).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_takes_long_is_not_lost_to_idle_connections() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (begun, go_on) = (std::sync::Arc::new(Notify::new()), std::sync::Arc::new(Notify::new()));
+        let handler = {
+            let (begun, go_on) = (begun.clone(), go_on.clone());
+            move || async move {
+                begun.notify_one();
+                go_on.notified().await;
+                "slow"
+            }
+        };
+        let router = Router::new().route("/", get(handler));
+        let limits = Limits { connections: 3, ..Limits::PORT };
+        tokio::spawn(serve(listener, router, limits, CancellationToken::new()));
+        let slow = tokio::spawn(ask(address));
+        begun.notified().await;
+        let mut idle = Vec::new();
+        for _ in 0..3 {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let closed = tokio::time::timeout(LIMIT, idle[0].read(&mut [0])).await.unwrap();
+        assert!(matches!(closed, Ok(0) | Err(_)), "the oldest that asks nothing is closed: {closed:?}");
+        go_on.notify_one();
+        let answer = tokio::time::timeout(LIMIT, slow).await.unwrap().unwrap();
+        assert!(answer.ends_with("slow"), "{answer}");
     }
 
     #[tokio::test]

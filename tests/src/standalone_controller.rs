@@ -25,7 +25,8 @@ const RIGHTS: &str = include_str!("standalone_controller/rights.yaml");
 pub const CERTIFICATE: &str = "spiderpool-controller-server-certs";
 const GROUP: &str = "spiderpool-controllers";
 const START_LIMIT: Duration = Duration::from_secs(30);
-const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// It serves on for 5 s.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How a controller is started.
 #[derive(Debug, Clone, Copy)]

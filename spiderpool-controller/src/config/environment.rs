@@ -12,6 +12,7 @@ use spiderpool_runtime::leader::Timing;
 use spiderpool_runtime::logging::Level;
 
 use super::certificate_method::CertificateMethod;
+use super::dns_name::{certificate_name, domain};
 
 /// Arguments of `spiderpool-controller daemon`.
 #[derive(Debug, Clone, Args)]
@@ -78,10 +79,10 @@ pub struct WebhookEnvironment {
     #[arg(long = "webhook-tls-secret", env = "SPIDERPOOL_WEBHOOK_TLS_SECRET", default_value = "spiderpool-controller-server-certs", value_parser = required)]
     pub secret: String,
     /// Domain of the cluster's DNS.
-    #[arg(long = "cluster-dns-domain", env = "SPIDERPOOL_CLUSTER_DNS_DOMAIN", default_value = "cluster.local", value_parser = required)]
+    #[arg(long = "cluster-dns-domain", env = "SPIDERPOOL_CLUSTER_DNS_DOMAIN", default_value = "cluster.local", value_parser = domain)]
     pub domain: String,
     /// Further names of a certificate that is made here.
-    #[arg(long = "webhook-extra-dns-names", env = "SPIDERPOOL_WEBHOOK_EXTRA_DNS_NAMES", default_value = "", value_parser = list::<String>)]
+    #[arg(long = "webhook-extra-dns-names", env = "SPIDERPOOL_WEBHOOK_EXTRA_DNS_NAMES", default_value = "", value_parser = names)]
     pub extra_names: List<String>,
     /// Further addresses of a certificate that is made here.
     #[arg(long = "webhook-extra-ip-addresses", env = "SPIDERPOOL_WEBHOOK_EXTRA_IP_ADDRESSES", default_value = "", value_parser = list::<IpAddr>)]
@@ -97,6 +98,11 @@ pub struct WebhookEnvironment {
 /// Values between commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
+
+fn names(text: &str) -> Result<List<String>, String> {
+    let words = text.split(',').filter(|word| !word.trim().is_empty());
+    words.map(certificate_name).collect::<Result<_, _>>().map(List)
+}
 
 fn list<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<List<T>, String> {
     let words = text.split(',').filter(|word| !word.trim().is_empty());
@@ -224,6 +230,11 @@ mod tests {
         assert_eq!(webhook.extra_addresses.0.len(), 2);
         assert_eq!(webhook.extra_names, List::default());
         assert!(parse(&["--webhook-extra-ip-addresses", "localhost"]).is_err());
+        let webhook = parse(&["--webhook-extra-dns-names", "A.test., *.b.test"]).unwrap().webhook;
+        assert_eq!(webhook.extra_names.0, ["a.test", "*.b.test"]);
+        for (flag, value) in [("--webhook-extra-dns-names", "a.test,b_c"), ("--cluster-dns-domain", "a..b")] {
+            assert!(parse(&[flag, value]).unwrap_err().contains("is not a DNS"), "{value}");
+        }
         assert!(parse(&["--webhook-tls-method", "none"]).is_err());
     }
 

@@ -1,5 +1,4 @@
-//! The servers of every replica: health probes and metrics. A server for webhooks would be started here, since a
-//! Service sends requests to all ready replicas and not to the leader alone.
+//! The servers of every replica: health probes and metrics.
 
 use std::sync::Arc;
 

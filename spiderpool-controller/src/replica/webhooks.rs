@@ -1,15 +1,24 @@
 //! The webhooks as environment and configuration file have them.
 
+use spiderpool_runtime::leader::Role;
+use tokio::sync::watch;
+
 use crate::config::{ConfigFile, Environment};
 use crate::webhook::{CertificateSettings, Webhooks};
 
 /// How a replica serves them.
-pub(super) fn configured(environment: &Environment, file: &ConfigFile) -> Webhooks {
+pub(super) fn configured(
+    environment: &Environment,
+    file: &ConfigFile,
+    role: watch::Receiver<Role>,
+) -> Webhooks {
     Webhooks {
         port: environment.webhook.webhook_port,
         certificate: certificate(environment),
         families: file.families(),
         guards_deletion: file.guards_deletion(),
+        networks: environment.multus_config_enabled,
+        role,
         pod: environment.pod_name.clone(),
     }
 }

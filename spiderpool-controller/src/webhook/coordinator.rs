@@ -11,11 +11,12 @@ pub(super) fn mutate(object: &mut Value) {
     let Some(spec) = object.get_mut("spec") else { return };
     let Ok(CoordinatorSpec { settings, .. }) = CoordinatorSpec::deserialize(&*spec) else { return };
     let normalized = settings.clone().normalized();
+    let Some(spec) = spec.as_object_mut() else { return };
     if normalized.hijack_cidr != settings.hijack_cidr {
-        spec["hijackCIDR"] = json!(normalized.hijack_cidr);
+        spec.insert("hijackCIDR".to_owned(), json!(normalized.hijack_cidr));
     }
     if normalized.policy_routes != settings.policy_routes {
-        spec["policyRoutes"] = json!(normalized.policy_routes);
+        spec.insert("policyRoutes".to_owned(), json!(normalized.policy_routes));
     }
 }
 

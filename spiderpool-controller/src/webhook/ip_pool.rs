@@ -1,14 +1,9 @@
 //! SpiderIPPool: version, label and canonical ranges; everything that is wrong with the spec, addresses that belong to
 //! somebody else, and addresses in use that would get lost.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
-use kube::Api;
-use kube::api::ListParams;
-use serde::Deserialize;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
-use spiderpool_api::crd::{FINALIZER, SpiderIPAddress, SpiderIPPool, pool_fields};
+use spiderpool_api::crd::{FINALIZER, SpiderIPPool, pool_fields};
 use spiderpool_api::labels;
 use spiderpool_core::admission::Families;
 use spiderpool_core::admission::pool::{
@@ -16,12 +11,11 @@ use spiderpool_core::admission::pool::{
 };
 use spiderpool_core::field_error::FieldError;
 use spiderpool_core::ip::IpSet;
-use spiderpool_core::ipam::address_name::label_value;
-use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
-use spiderpool_runtime::pools::{AllocationOwner, PoolObject};
 use spiderpool_runtime::watch::Shared;
 
+use super::in_use::AddressesInUse;
 use super::known::KnownObjects;
+use super::members::members_mut;
 use super::response::{ReviewError, Verdict};
 
 /// Fills in what is absent. The finalizer is not set here: the leader does, of every pool, with its mark.
@@ -33,19 +27,20 @@ pub(super) fn mutate(object: &mut Value) {
         ("ips", defaults.ips.map(|ips| json!(ips))),
         ("excludeIPs", defaults.exclude_ips.map(|ips| json!(ips))),
     ];
-    for (name, value) in spec {
-        if let Some(value) = value {
-            object["spec"][name] = value;
-        }
-    }
-    if let Some(label) = defaults.subnet_label {
-        object["metadata"]["labels"][labels::IPPOOL_CIDR] = json!(label);
+    let spec = spec.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    // A list has the fields in order: serde takes it for the struct, the API server does not.
+    let Some(members) = members_mut(object, &["spec"]) else { return };
+    members.extend(spec);
+    if let Some(label) = defaults.subnet_label
+        && let Some(members) = members_mut(object, &["metadata", "labels"])
+    {
+        members.insert(labels::IPPOOL_CIDR.to_owned(), json!(label));
     }
 }
 
 /// What the decision about a pool needs.
 pub(super) struct PoolValidator {
-    pub(super) kube: Kubernetes,
+    pub(super) in_use: AddressesInUse,
     pub(super) known: Shared<KnownObjects>,
     pub(super) families: Families,
     /// Whether a pool with addresses in use may not be deleted.
@@ -73,26 +68,17 @@ impl PoolValidator {
             let others = known.pools.serving().map(AsRef::as_ref);
             overlap_faults(&fields, before.is_none(), others, &known.coordinators.service_cidrs())
         }));
-        if let (Some(old), Some(before), Some(after)) =
-            (old, fields_before.as_ref().and_then(usable), usable(&fields))
+        if let (Some(before), Some(after)) = (fields_before.as_ref().and_then(usable), usable(&fields))
             && !before.difference(&after).is_empty()
         {
-            faults.extend(self.lost_addresses(fields.name, old, &after).await?);
+            faults.extend(self.lost_addresses(fields.name, &after).await?);
         }
         Ok(faults.into())
     }
 
-    /// Listed when a pool shrinks, which is rare: no replica keeps all addresses of the cluster in memory for it, and
-    /// what a watch has not seen yet is not missed.
-    async fn lost_addresses(
-        &self,
-        pool: &str,
-        old: &Value,
-        usable: &IpSet,
-    ) -> Result<Option<FieldError>, ReviewError> {
-        let mut in_use = self.addresses(pool).await?;
-        in_use.extend(upstream_allocations(old));
-        Ok(in_use_fault(usable, &in_use))
+    async fn lost_addresses(&self, pool: &str, usable: &IpSet) -> Result<Option<FieldError>, ReviewError> {
+        let lost = self.in_use.of(pool, |address| usable.contains(address)).await?;
+        Ok(in_use_fault(pool, lost))
     }
 
     /// Why the pool may not be deleted.
@@ -100,38 +86,9 @@ impl PoolValidator {
         if !self.guards_deletion {
             return Ok(Verdict::default());
         }
-        let count = self.addresses(pool).await?.len();
+        let count = self.in_use.of(pool, |_| false).await?.len();
         Ok(deletion_fault(count).into_iter().collect::<Vec<_>>().into())
     }
-
-    /// The pool's addresses with their pods.
-    async fn addresses(&self, pool: &str) -> Result<Vec<(IpAddr, String)>, ApiFailure> {
-        let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(pool));
-        let api = Api::<SpiderIPAddress>::all(self.kube.client());
-        let reduce = |address: SpiderIPAddress| {
-            let spec = address.spec;
-            let ip: IpAddr = spec.address.split('/').next()?.parse().ok()?;
-            (spec.pool == pool).then(|| (ip, format!("{}/{}", spec.pod_namespace, spec.pod_name)))
-        };
-        let parameters = ListParams::default().labels(&selector);
-        Ok(self.kube.pages_by(&api, parameters, reduce).await?.into_iter().flatten().collect())
-    }
-}
-
-/// Of upstream's agents, whose allocations are in the pool's status alone.
-fn upstream_allocations(pool: &Value) -> Vec<(IpAddr, String)> {
-    #[derive(Deserialize)]
-    struct Allocation {
-        #[serde(default)]
-        pod: String,
-    }
-    let Ok(object) = PoolObject::deserialize(pool) else { return Vec::new() };
-    if AllocationOwner::of(&object) != AllocationOwner::Upstream {
-        return Vec::new();
-    }
-    let records = pool["status"]["allocatedIPs"].as_str().unwrap_or_default();
-    let records: BTreeMap<IpAddr, Allocation> = serde_json::from_str(records).unwrap_or_default();
-    records.into_iter().map(|(address, allocation)| (address, allocation.pod)).collect()
 }
 
 #[cfg(test)]
@@ -155,16 +112,5 @@ mod tests {
                 },
             })
         );
-    }
-
-    #[test]
-    fn allocations_of_upstream_count_as_in_use() {
-        let records = r#"{"10.6.0.1":{"pod":"ns1/web","podUid":"u"}}"#;
-        let mut pool = json!({
-            "metadata": {"name": "p"}, "spec": {"subnet": "10.6.0.0/24"}, "status": {"allocatedIPs": records},
-        });
-        assert_eq!(upstream_allocations(&pool), [("10.6.0.1".parse().unwrap(), "ns1/web".to_owned())]);
-        pool["status"] = json!({"allocatedIPs": "garbage"});
-        assert_eq!(upstream_allocations(&pool), []);
     }
 }

@@ -6,17 +6,19 @@ use spiderpool_api::crd::SpiderReservedIP;
 use spiderpool_core::admission::reserved::{ReservedFields, reserved_faults};
 use spiderpool_core::admission::{Families, ranges};
 
+use super::members::members_mut;
 use super::response::Verdict;
 
 /// Fills in `ipVersion` and joins the ranges.
 pub(super) fn mutate(object: &mut Value) {
     let Ok(reserved) = serde_json::from_value::<SpiderReservedIP>(object.clone()) else { return };
     let fields = fields(&reserved);
+    let Some(spec) = members_mut(object, &["spec"]) else { return };
     if let Some(version) = fields.inferred_version().filter(|_| fields.ip_version.is_none()) {
-        object["spec"]["ipVersion"] = json!(version);
+        spec.insert("ipVersion".to_owned(), json!(version));
     }
     if let Some(ips) = ranges::canonical(fields.ips) {
-        object["spec"]["ips"] = json!(ips);
+        spec.insert("ips".to_owned(), json!(ips));
     }
 }
 

@@ -1,5 +1,7 @@
 //! From what was decided to an answer that the API server hands on to its client.
 
+use std::time::Duration;
+
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse};
 use kube::core::response::{Status, StatusCause, StatusDetails, StatusSummary, reason};
@@ -27,6 +29,9 @@ pub(super) enum ReviewError {
     /// What the decision needs could not be read.
     #[error("cannot find out which addresses are in use, try again: {0}")]
     Addresses(#[from] ApiFailure),
+    /// It could not be read in time.
+    #[error("cannot find out which addresses are in use within {0:?}, try again")]
+    Late(Duration),
 }
 
 impl From<Vec<FieldError>> for Verdict {

@@ -2,171 +2,136 @@
 //! harms no other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Json, Response};
 use axum::routing::{any, post};
 use kube::core::DynamicObject;
-use kube::core::admission::{AdmissionResponse, AdmissionReview, Operation};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-use spiderpool_core::field_error::FieldError;
-use tracing::{debug, info, warn};
+use kube::core::admission::{AdmissionResponse, AdmissionReview};
+use tokio::runtime::Handle;
+use tracing::{debug, error, info, warn};
 
-use super::ip_pool::PoolValidator;
-use super::response::{Request, ReviewError, Verdict, of_error, of_mutation, of_verdict};
-use super::{coordinator, ip_pool, reserved_ip};
+use super::body::BodyBudget;
+use super::kind::Kind;
+use super::response::{Request, of_error, of_verdict};
+use super::review::{Validators, mutate};
 
-/// Two objects of the size that etcd takes (1.5 MiB each), and what is around them.
-const MAX_BODY: usize = 4 << 20;
+/// Less than the API server waits (`timeoutSeconds` of the chart's configurations).
+const DEADLINE: Duration = Duration::from_secs(4);
 
-/// The kinds that have webhooks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    IpPool,
-    ReservedIp,
-    Coordinator,
+/// What a review asks for, which its path says.
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Mutate,
+    Validate,
 }
 
-impl Kind {
-    const ALL: [Self; 3] = [Self::IpPool, Self::ReservedIp, Self::Coordinator];
+impl Action {
+    const ALL: [Self; 2] = [Self::Mutate, Self::Validate];
 
-    /// The last part of its paths, as upstream has them.
+    /// The first part of its paths, as upstream has them.
     fn path(self) -> &'static str {
         match self {
-            Self::IpPool => "spiderippool",
-            Self::ReservedIp => "spiderreservedip",
-            Self::Coordinator => "spidercoordinator",
+            Self::Mutate => "mutate",
+            Self::Validate => "validate",
         }
     }
+}
+
+#[derive(Clone)]
+struct Server {
+    validators: Arc<Validators>,
+    bodies: Arc<BodyBudget>,
 }
 
 /// All paths.
-pub(super) fn router(pools: Arc<PoolValidator>) -> Router {
+pub(super) fn router(validators: Validators) -> Router {
     let mut router = Router::new().route("/webhook-health-check", any(|| async {}));
     for kind in Kind::ALL {
-        let path = |action: &str| format!("/{action}-spiderpool-spidernet-io-v2beta1-{}", kind.path());
-        let mutating = move |body: Bytes| async move { answer(&body, |request| mutate(kind, request)) };
-        let validating = move |State(pools): State<Arc<PoolValidator>>, body: Bytes| async move {
-            answer_validation(kind, &pools, &body).await
-        };
-        router = router.route(&path("mutate"), post(mutating)).route(&path("validate"), post(validating));
-    }
-    router.layer(DefaultBodyLimit::max(MAX_BODY)).with_state(pools)
-}
-
-fn answer(body: &Bytes, review: impl FnOnce(&Request) -> AdmissionResponse) -> Response {
-    match parse(body) {
-        Ok(request) => Json(review(&request).into_review()).into_response(),
-        Err(refused) => refused,
-    }
-}
-
-async fn answer_validation(kind: Kind, pools: &PoolValidator, body: &Bytes) -> Response {
-    let request = match parse(body) {
-        Ok(request) => request,
-        Err(refused) => return refused,
-    };
-    let response = match validate(kind, pools, &request).await {
-        Ok(verdict) => of_verdict(&request, verdict),
-        Err(error) => {
-            warn!(%error, kind = request.kind.kind, name = request.name, "object not checked");
-            of_error(&request, &error)
+        for action in Action::ALL {
+            let path = format!("/{}-spiderpool-spidernet-io-v2beta1-{}", action.path(), kind.path());
+            let review = move |State(server): State<Server>, body: Body| async move {
+                server.handle(kind, action, body).await
+            };
+            router = router.route(&path, post(review));
         }
-    };
-    if !response.allowed {
-        info!(
-            kind = request.kind.kind,
-            name = request.name,
-            reason = response.result.message,
-            "object refused"
-        );
     }
-    Json(response.into_review()).into_response()
+    router.with_state(Server { validators: Arc::new(validators), bodies: Arc::default() })
 }
 
-#[expect(clippy::result_large_err, reason = "the answer is sent at once")]
-fn parse(body: &Bytes) -> Result<Request, Response> {
-    let parsed = serde_json::from_slice::<AdmissionReview<DynamicObject>>(body);
-    let request = parsed.map_err(|error| error.to_string()).and_then(|parsed| {
-        let request: Result<Request, _> = parsed.try_into();
-        request.map_err(|error| error.to_string())
-    });
-    request.map_err(|error| {
-        debug!(error, "not an AdmissionReview");
-        (StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}")).into_response()
-    })
-}
-
-/// Never refuses: what cannot be completed is refused when it is validated.
-fn mutate(kind: Kind, request: &Request) -> AdmissionResponse {
-    let object = request.object.as_ref().filter(|object| object.metadata.deletion_timestamp.is_none());
-    let Some(before) = object.and_then(|object| serde_json::to_value(object).ok()) else {
-        return AdmissionResponse::from(request);
-    };
-    let mut after = before.clone();
-    match kind {
-        Kind::IpPool => ip_pool::mutate(&mut after),
-        Kind::ReservedIp => reserved_ip::mutate(&mut after),
-        Kind::Coordinator => coordinator::mutate(&mut after),
+impl Server {
+    async fn handle(self, kind: Kind, action: Action, body: Body) -> Response {
+        let answered = tokio::time::timeout(DEADLINE, self.answer(kind, action, body)).await;
+        answered.unwrap_or_else(|_| {
+            warn!(?kind, "a review was not answered in time");
+            (StatusCode::SERVICE_UNAVAILABLE, "the controller is busy, try again").into_response()
+        })
     }
-    of_mutation(request, &before, &after)
-}
 
-async fn validate(kind: Kind, pools: &PoolValidator, request: &Request) -> Result<Verdict, ReviewError> {
-    let old = request.old_object.as_ref();
-    if request.operation == Operation::Delete {
-        return match kind {
-            Kind::IpPool => pools.validate_deletion(&request.name).await,
-            Kind::ReservedIp | Kind::Coordinator => Ok(Verdict::default()),
+    async fn answer(self, kind: Kind, action: Action, body: Body) -> Response {
+        let body = match self.bodies.read(body).await {
+            Ok(body) => body,
+            Err(refused) => return refused.into_response(),
         };
+        if !body.is_large() {
+            return self.review(kind, action, &body.bytes).await;
+        }
+        // On a thread of its own: what renews the Lease does not wait for it.
+        let handle = Handle::current();
+        let reviewing = tokio::task::spawn_blocking(move || {
+            // The whole of it, so that its place is taken until its bytes are gone, also after the deadline.
+            let body = body;
+            handle.block_on(self.review(kind, action, &body.bytes))
+        });
+        reviewing.await.unwrap_or_else(|error| {
+            error!(%error, "a review has failed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        })
     }
-    let Some(new) = &request.object else { return Ok(Verdict::default()) };
-    // Labels, finalizers and marks change also where the spec has faults that are older than this webhook.
-    if old.is_some_and(|old| spec_is_unchanged(new, old)) {
-        return Ok(Verdict::default());
-    }
-    let old = old.and_then(|old| serde_json::to_value(old).ok());
-    match kind {
-        Kind::IpPool => match typed(new) {
-            Ok(new) => pools.validate(&new, old.as_ref()).await,
-            Err(verdict) => Ok(verdict),
-        },
-        Kind::ReservedIp => Ok(match typed(new) {
-            Ok(new) => {
-                let old = old.and_then(|old| serde_json::from_value(old).ok());
-                reserved_ip::validate(&new, old.as_ref(), pools.families)
+
+    async fn review(&self, kind: Kind, action: Action, body: &[u8]) -> Response {
+        let request = match parse(body) {
+            Ok(request) => request,
+            Err(error) => {
+                debug!(error, "not an AdmissionReview");
+                return (StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}")).into_response();
             }
-            Err(verdict) => verdict,
-        }),
-        Kind::Coordinator => Ok(match typed(new) {
-            Ok(new) => coordinator::validate(&new),
-            Err(verdict) => verdict,
-        }),
+        };
+        let response = match action {
+            Action::Mutate => mutate(kind, &request),
+            Action::Validate => self.validate(kind, &request).await,
+        };
+        Json(response.into_review()).into_response()
+    }
+
+    async fn validate(&self, kind: Kind, request: &Request) -> AdmissionResponse {
+        let response = match self.validators.validate(kind, request).await {
+            Ok(verdict) => of_verdict(request, verdict),
+            Err(error) => {
+                warn!(%error, kind = request.kind.kind, name = request.name, "object not checked");
+                of_error(request, &error)
+            }
+        };
+        if !response.allowed {
+            info!(
+                kind = request.kind.kind,
+                name = request.name,
+                reason = response.result.message,
+                "object refused"
+            );
+        }
+        response
     }
 }
 
-/// The CRD's schema has refused what does not fit, so this is about a CRD of another version.
-fn typed<K: DeserializeOwned>(object: &DynamicObject) -> Result<K, Verdict> {
-    let value = serde_json::to_value(object).and_then(serde_json::from_value);
-    value.map_err(|error| {
-        vec![FieldError::invalid("spec", "", format!("does not fit the CRD: {error}"))].into()
-    })
-}
-
-/// The version that the leader fills in is no change of the spec.
-fn spec_is_unchanged(new: &DynamicObject, old: &DynamicObject) -> bool {
-    let spec = |object: &DynamicObject| object.data.get("spec").cloned().unwrap_or_default();
-    let (mut new, old) = (spec(new), spec(old));
-    if old.get("ipVersion").is_none()
-        && let Some(members) = new.as_object_mut()
-    {
-        members.remove("ipVersion");
-    }
-    new == old || (new == Value::Null && old == Value::Null)
+fn parse(body: &[u8]) -> Result<Request, String> {
+    let parsed: AdmissionReview<DynamicObject> =
+        serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    parsed.try_into().map_err(|error: kube::core::admission::ConvertAdmissionReviewError| error.to_string())
 }
 
 #[cfg(test)]

@@ -6,20 +6,25 @@ use anyhow::Context as _;
 use kube::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::{self, watcher};
-use spiderpool_api::crd::SpiderCoordinator;
+use spiderpool_api::crd::{SpiderCoordinator, SpiderMultusConfig};
 use spiderpool_core::admission::Families;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::http::{self, Limits, TlsListener};
 use spiderpool_runtime::kubernetes::Kubernetes;
+use spiderpool_runtime::leader::Role;
 use spiderpool_runtime::pools::PoolObject;
 use spiderpool_runtime::watch::{Shared, follow, reduced};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span};
 
-use super::certificate::{CertificateKeeper, CertificateResolver, CertificateSettings};
+use super::certificate::{CertificateKeeper, CertificateReport, CertificateResolver, CertificateSettings};
+use super::in_use::AddressesInUse;
 use super::ip_pool::PoolValidator;
-use super::known::{KnownObjects, KnownPool};
+use super::known::{KnownNetwork, KnownObjects, KnownPool};
+use super::multus_config::NetworkValidator;
+use super::review::Validators;
 use super::server;
 
 /// Pools of a page of the first list.
@@ -31,6 +36,10 @@ pub(crate) struct Webhooks {
     pub(crate) certificate: CertificateSettings,
     pub(crate) families: Families,
     pub(crate) guards_deletion: bool,
+    /// Whether there are SpiderMultusConfigs.
+    pub(crate) networks: bool,
+    /// Whether this replica leads.
+    pub(crate) role: watch::Receiver<Role>,
     /// Our own pod, for Events.
     pub(crate) pod: String,
 }
@@ -56,27 +65,49 @@ pub(crate) async fn start(
         settings: webhooks.certificate,
         resolver,
         usable: health.condition("webhook certificate", Scope::Readiness),
-        recorder: Recorder::new(kube.client(), reporter),
+        report: CertificateReport { recorder: Recorder::new(kube.client(), reporter) },
+        role: webhooks.role,
     };
     tasks.push(tokio::spawn(keeper.run(shutdown.clone()).instrument(info_span!("certificate"))));
 
-    let config = || watcher::Config::default().page_size(PAGE);
-    let pools = reduced(watcher(Api::<PoolObject>::all(kube.client()), config()), KnownPool::from);
-    let synced = health.condition("webhooks' watch of pools", Scope::Readiness);
-    let following = follow(pools, known.clone(), synced, shutdown.clone(), || {});
-    tasks.push(tokio::spawn(following.instrument(info_span!("watch", name = "webhooks' pools"))));
-    let coordinators = watcher(Api::<SpiderCoordinator>::all(kube.client()), config());
-    let synced = health.condition("webhooks' watch of coordinators", Scope::Readiness);
-    let following = follow(coordinators, known.clone(), synced, shutdown.clone(), || {});
-    tasks.push(tokio::spawn(following.instrument(info_span!("watch", name = "webhooks' coordinators"))));
-
-    let validator = PoolValidator {
-        kube: kube.clone(),
+    tasks.extend(spawn_watches(kube, &known, health, webhooks.networks, shutdown));
+    let networks = NetworkValidator::new(kube.clone(), known.clone());
+    let pools = PoolValidator {
+        in_use: AddressesInUse::new(kube.clone()),
         known,
         families: webhooks.families,
         guards_deletion: webhooks.guards_deletion,
     };
-    let router = server::router(Arc::new(validator));
+    let router = server::router(Validators { pools, networks });
     tasks.push(tokio::spawn(http::serve(listener, router, Limits::WEBHOOK, shutdown.clone())));
     Ok(tasks)
+}
+
+/// What the decisions know of other objects.
+fn spawn_watches(
+    kube: &Kubernetes,
+    known: &Shared<KnownObjects>,
+    health: &Health,
+    networks: bool,
+    shutdown: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
+    let config = || watcher::Config::default().page_size(PAGE);
+    let pools = reduced(watcher(Api::<PoolObject>::all(kube.client()), config()), KnownPool::from);
+    let synced = health.condition("webhooks' watch of pools", Scope::Readiness);
+    let pools = follow(pools, known.clone(), synced, shutdown.clone(), || {});
+    let coordinators = watcher(Api::<SpiderCoordinator>::all(kube.client()), config());
+    let synced = health.condition("webhooks' watch of coordinators", Scope::Readiness);
+    let coordinators = follow(coordinators, known.clone(), synced, shutdown.clone(), || {});
+    let mut tasks = vec![
+        tokio::spawn(pools.instrument(info_span!("watch", name = "webhooks' pools"))),
+        tokio::spawn(coordinators.instrument(info_span!("watch", name = "webhooks' coordinators"))),
+    ];
+    if networks {
+        let configs = watcher(Api::<SpiderMultusConfig>::all(kube.client()), config());
+        let synced = health.condition("webhooks' watch of SpiderMultusConfigs", Scope::Readiness);
+        let configs =
+            follow(reduced(configs, KnownNetwork::from), known.clone(), synced, shutdown.clone(), || {});
+        tasks.push(tokio::spawn(configs.instrument(info_span!("watch", name = "webhooks' networks"))));
+    }
+    tasks
 }

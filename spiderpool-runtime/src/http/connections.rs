@@ -1,6 +1,8 @@
 //! How many connections a server has, and for how long: nobody who reaches it uses up the process's files.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::serve::Listener;
@@ -16,8 +18,9 @@ pub struct Limits {
 /// Who they are, which decides what happens to a connection too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Clients {
-    /// Whoever reaches the port. The oldest connection is closed in favor of a new one: a client that asks at once, like
-    /// the kubelet, is always answered. A connection is for one request, and ends in this time.
+    /// Whoever reaches the port. The oldest connection without a request is closed in favor of a new one, or the oldest if all
+    /// have one: a client that asks at once, like the kubelet, is always answered, and an answer that takes long is not lost
+    /// to connections that ask nothing. A connection is for one request, and ends in this time.
     Anybody { lifetime: Duration },
     /// They wait until a connection has ended: a request of theirs that has begun is answered.
     Trusted,
@@ -35,13 +38,33 @@ impl Limits {
     pub const SOCKET: Self = Self { connections: 512, clients: Clients::Trusted };
 }
 
+/// Whether the head of a connection's request has come.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress(Arc<AtomicBool>);
+
+impl Progress {
+    pub(super) fn request_has_come(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_answering(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    task: AbortHandle,
+    progress: Progress,
+}
+
 /// The connections of one server. Dropping it closes them.
 #[derive(Debug)]
 pub(super) struct Connections {
     limits: Limits,
     tasks: JoinSet<()>,
     /// Oldest first; some may have ended.
-    by_age: VecDeque<AbortHandle>,
+    by_age: VecDeque<Connection>,
 }
 
 impl Connections {
@@ -64,16 +87,21 @@ impl Connections {
         while self.tasks.try_join_next().is_some() {}
         while self.tasks.len() >= self.limits.connections {
             if let Clients::Anybody { .. } = self.limits.clients {
-                self.by_age.retain(|task| !task.is_finished());
-                if let Some(oldest) = self.by_age.pop_front() {
-                    oldest.abort();
+                self.by_age.retain(|connection| !connection.task.is_finished());
+                let asks_nothing = self.by_age.iter().position(|one| !one.progress.is_answering());
+                if let Some(closed) = self.by_age.remove(asks_nothing.unwrap_or_default()) {
+                    closed.task.abort();
                 }
             }
             self.tasks.join_next().await;
         }
     }
 
-    pub(super) fn spawn(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(
+        &mut self,
+        connection: impl Future<Output = ()> + Send + 'static,
+        progress: Progress,
+    ) {
         let limits = self.limits;
         let task = self.tasks.spawn(async move {
             match limits.clients {
@@ -84,8 +112,8 @@ impl Connections {
             }
         });
         if let Clients::Anybody { .. } = limits.clients {
-            self.by_age.retain(|task| !task.is_finished());
-            self.by_age.push_back(task);
+            self.by_age.retain(|connection| !connection.task.is_finished());
+            self.by_age.push_back(Connection { task, progress });
         }
     }
 }

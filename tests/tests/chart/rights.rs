@@ -50,6 +50,12 @@ fn a_certificate_of_others_is_not_written() {
     let rules = role["rules"].as_array().unwrap();
     let secrets = rules.iter().find(|rule| rule.to_string().contains("secrets")).unwrap();
     assert_eq!(secrets["verbs"], json!(["get", "list", "watch"]));
+    // Who may write webhooks sees every object that they name.
+    let role = find(&objects, "ClusterRole", "spiderpool-controller");
+    let rules = role["rules"].as_array().unwrap();
+    let webhooks = rules.iter().find(|rule| rule.to_string().contains("webhookconfigurations")).unwrap();
+    assert_eq!(webhooks["verbs"], json!(["get", "list", "watch"]));
+    assert_eq!(webhooks["resourceNames"], json!(["spiderpool-controller"]));
 }
 
 #[test]

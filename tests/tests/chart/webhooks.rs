@@ -20,7 +20,13 @@ fn a_controller_that_is_away_holds_up_nothing_but_changed_specs_of_our_kinds() {
             assert_eq!(rule["operations"], json!(["CREATE", "UPDATE"]), "{webhook}");
             let resource = rule["resources"][0].as_str().unwrap();
             // Statuses are others: "spiderippools/status".
-            assert!(["spiderippools", "spiderreservedips", "spidercoordinators"].contains(&resource));
+            let scopes = [
+                ("spiderippools", "Cluster"),
+                ("spiderreservedips", "Cluster"),
+                ("spidercoordinators", "Cluster"),
+                ("spidermultusconfigs", "Namespaced"),
+            ];
+            assert!(scopes.contains(&(resource, rule["scope"].as_str().unwrap())), "{webhook}");
         }
         assert!(webhook["timeoutSeconds"].as_i64().unwrap() <= 5, "{webhook}");
         assert_eq!(webhook["matchConditions"][0]["name"], "spec-changes", "{webhook}");
@@ -39,6 +45,17 @@ fn neither_ca_bundle_nor_certificate_is_in_the_release() {
     assert_eq!((&secret["data"], &secret["stringData"]), (&Value::Null, &Value::Null));
 }
 
+/// The controllers may not write it then.
+#[test]
+fn the_ca_of_a_certificate_of_the_values_is_trusted() {
+    let tls = "spiderpoolController.tls";
+    let provided = ["tlsCert", "tlsKey", "tlsCa"].map(|key| format!("{tls}.provided.{key}=QUJD"));
+    let objects = objects(&[&format!("--set={tls}.method=provided,{}", provided.join(","))]);
+    for webhook in webhooks(&objects) {
+        assert_eq!(webhook["clientConfig"]["caBundle"], "QUJD");
+    }
+}
+
 #[test]
 fn deletions_are_asked_for_only_where_they_may_be_refused() {
     let value = "--set=spiderpoolController.enableValidatingResourcesDeletedWebhook=true";
@@ -51,8 +68,13 @@ fn deletions_are_asked_for_only_where_they_may_be_refused() {
 
 #[test]
 fn a_kind_without_a_controller_has_no_webhook() {
-    let webhooks = webhooks(&objects(&["--set=coordinator.enabled=false"]));
-    assert!(!webhooks.iter().any(|webhook| webhook.to_string().contains("spidercoordinator")));
+    for (value, kind) in [
+        ("coordinator.enabled=false", "spidercoordinator"),
+        ("multus.enableMultusConfig=false", "spidermultusconfig"),
+    ] {
+        let webhooks = webhooks(&objects(&[&format!("--set={value}")]));
+        assert!(!webhooks.iter().any(|webhook| webhook.to_string().contains(kind)), "{value}");
+    }
 }
 
 #[test]

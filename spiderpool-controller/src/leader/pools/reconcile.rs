@@ -94,9 +94,6 @@ impl PoolReconciler {
         {
             return Ok(None);
         }
-        if let Some(patch) = version {
-            self.patch(pool, patch, Part::Spec).await?;
-        }
         let turn = waits.or_else(|| self.take_turn(pool, status.is_some()));
         if let (Some(patch), None) = (status, turn) {
             let written = self.patch(pool, patch, Part::Status).await?;
@@ -105,6 +102,9 @@ impl PoolReconciler {
         }
         if let Some(uid) = unused {
             finalizer::remove_when_unused(&self.kube, pool, &uid).await?;
+        } else if let Some(patch) = version {
+            // Last, because it fails while no controller answers for the webhook, this one included.
+            self.patch(pool, patch, Part::Spec).await?;
         }
         Ok(turn)
     }

@@ -1,30 +1,32 @@
 //! Whom the API server trusts when it calls the webhooks: `caBundle` in both configurations is `ca.crt` of the Secret.
-//! The leader writes it, also after somebody has taken it away.
+//! With the method `auto` the leader writes it, also after somebody has taken it away; with the others the chart or
+//! cert-manager does, and the leader says what is wrong.
 
 use std::fmt::Debug;
 use std::pin::pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::Patch;
 use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::watcher::{self, watcher};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
+use serde_json::Value;
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes, publish_event};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::authorities::valid_authorities;
+use super::configurations::{kinds, plan_ca_bundle, read};
+use super::findings::{Finding, Findings};
 use super::secret;
 use super::settings::CertificateSettings;
+use crate::config::CertificateMethod;
 use crate::patch_parameters;
 
 /// After a write that failed.
@@ -36,6 +38,7 @@ const RECHECK: Duration = Duration::from_mins(5);
 pub(crate) struct CaBundleKeeper {
     pub(crate) kube: Kubernetes,
     pub(crate) settings: CertificateSettings,
+    pub(crate) recorder: Recorder,
 }
 
 impl CaBundleKeeper {
@@ -52,6 +55,7 @@ impl CaBundleKeeper {
             changes(validating, name).boxed(),
         ];
         let mut changes = pin!(futures::stream::select_all(changes));
+        let mut findings = [Findings::default(), Findings::default()];
         let mut pause = RETRY;
         loop {
             tokio::select! {
@@ -59,80 +63,72 @@ impl CaBundleKeeper {
                 _ = changes.next() => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            pause = RECHECK;
-            if let Err(error) = self.repair().await {
-                warn!(%error, "the CA of the webhooks' certificate cannot be written to their configurations");
-                pause = RETRY;
-            }
+            pause = match self.repair(&mut findings).await {
+                Ok(()) => findings.iter().filter_map(Findings::next_look).min().unwrap_or(RECHECK),
+                Err(error) => {
+                    warn!(%error, "the CA of the webhooks' certificate cannot be compared with their configurations");
+                    RETRY
+                }
+            };
         }
     }
 
-    async fn repair(&self) -> Result<(), ApiFailure> {
+    async fn repair(&self, findings: &mut [Findings; 2]) -> Result<(), ApiFailure> {
         let secrets = Api::<Secret>::namespaced(self.kube.client(), &self.settings.namespace);
-        let Some(secret) = self.kube.read(secrets.get_opt(&self.settings.secret)).await? else {
-            return Ok(());
-        };
+        let secret = self.kube.read(secrets.get_opt(&self.settings.secret)).await?;
         // The API server takes nothing else; what is wrong is said where it is served.
-        let authorities = secret::authorities(&secret).unwrap_or_default();
-        if valid_authorities(authorities, i64::MIN, 1).is_empty() {
-            return Ok(());
-        }
-        for kind in kinds() {
-            let api = Api::<DynamicObject>::all_with(self.kube.client(), &kind);
-            let name = &self.settings.service;
-            let Some(found) = self.kube.read(api.get_opt(name)).await? else { continue };
-            let operations = plan_ca_bundle(&found, authorities);
-            if operations.is_empty() {
-                continue;
+        let authorities = secret.as_ref().and_then(secret::authorities).unwrap_or_default();
+        let authorities =
+            Some(authorities).filter(|authorities| !valid_authorities(authorities, i64::MIN, 1).is_empty());
+        for (kind, findings) in kinds().into_iter().zip(findings) {
+            let found = self.repair_one(&kind, authorities).await?;
+            if let Some(finding) = findings.observe(found, Instant::now()) {
+                self.report(&kind, finding).await;
             }
-            let patch: json_patch::Patch = match serde_json::from_value(Value::Array(operations)) {
-                Ok(patch) => patch,
-                Err(error) => {
-                    warn!(%error, "no patch of the webhooks' configuration");
-                    continue;
-                }
-            };
-            self.kube.write(api.patch(name, &patch_parameters(), &Patch::<()>::Json(patch))).await?;
-            info!(kind = kind.kind, name, "the API server is told of the CA of the webhooks' certificate");
         }
         Ok(())
     }
-}
 
-/// Whether both configurations, as far as there are any, have exactly these CAs.
-pub(super) async fn is_told(kube: &Kubernetes, name: &str, authorities: &[u8]) -> Result<bool, ApiFailure> {
-    for kind in kinds() {
-        let api = Api::<DynamicObject>::all_with(kube.client(), &kind);
-        let found = kube.read(api.get_opt(name)).await?;
-        if found.is_some_and(|found| !plan_ca_bundle(&found, authorities).is_empty()) {
-            return Ok(false);
+    async fn repair_one(
+        &self,
+        kind: &ApiResource,
+        authorities: Option<&[u8]>,
+    ) -> Result<Option<Finding>, ApiFailure> {
+        let name = &self.settings.service;
+        let Some(found) = read(&self.kube, kind, name).await? else { return Ok(Some(Finding::Missing)) };
+        let operations = authorities.map(|authorities| plan_ca_bundle(&found, authorities));
+        let Some(operations) = operations.filter(|operations| !operations.is_empty()) else {
+            return Ok(None);
+        };
+        if self.settings.method != CertificateMethod::Auto {
+            return Ok(Some(Finding::OtherAuthority));
         }
+        let patch: json_patch::Patch = match serde_json::from_value(Value::Array(operations)) {
+            Ok(patch) => patch,
+            Err(error) => {
+                warn!(%error, "no patch of the webhooks' configuration");
+                return Ok(None);
+            }
+        };
+        let api = Api::<DynamicObject>::all_with(self.kube.client(), kind);
+        self.kube.write(api.patch(name, &patch_parameters(), &Patch::<()>::Json(patch))).await?;
+        info!(kind = kind.kind, name, "the API server is told of the CA of the webhooks' certificate");
+        Ok(None)
     }
-    Ok(true)
-}
 
-fn kinds() -> [ApiResource; 2] {
-    [
-        ApiResource::erase::<MutatingWebhookConfiguration>(&()),
-        ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
-    ]
-}
-
-/// A JSON patch for the webhooks that have another `caBundle`, if nobody has changed their order since.
-fn plan_ca_bundle(configuration: &DynamicObject, authorities: &[u8]) -> Vec<Value> {
-    let bundle = json!(ByteString(authorities.to_vec()));
-    let webhooks = configuration.data.get("webhooks").and_then(Value::as_array);
-    let wrong = webhooks.into_iter().flatten().enumerate();
-    let wrong = wrong.filter(|(_, webhook)| webhook["clientConfig"]["caBundle"] != bundle);
-    wrong
-        .flat_map(|(index, webhook)| {
-            let path = format!("/webhooks/{index}");
-            [
-                json!({"op": "test", "path": format!("{path}/name"), "value": webhook["name"]}),
-                json!({"op": "add", "path": format!("{path}/clientConfig/caBundle"), "value": bundle}),
-            ]
-        })
-        .collect()
+    /// In the log and as an Event on the Secret, which is in the controllers' namespace.
+    async fn report(&self, kind: &ApiResource, finding: Finding) {
+        let note = format!("{} {}: {finding}", kind.kind, self.settings.service);
+        warn!(%note, "webhooks are not called");
+        let event = Event {
+            type_: EventType::Warning,
+            reason: finding.reason(&kind.kind),
+            note: Some(note),
+            action: "Serve".to_owned(),
+            secondary: None,
+        };
+        publish_event(&self.recorder, &event, &self.settings.secret_reference()).await;
+    }
 }
 
 /// Something for each change of the object, and for each list.
@@ -149,30 +145,4 @@ where
             None
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_webhooks_that_trust_others_are_patched() {
-        let configuration: DynamicObject = serde_json::from_value(json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": "c"},
-            "webhooks": [
-                {"name": "a", "clientConfig": {"caBundle": "UEVN"}},
-                {"name": "b", "clientConfig": {"service": {"name": "c"}}},
-            ],
-        }))
-        .unwrap();
-        assert_eq!(
-            Value::Array(plan_ca_bundle(&configuration, b"PEM")),
-            json!([
-                {"op": "test", "path": "/webhooks/1/name", "value": "b"},
-                {"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value": "UEVN"},
-            ])
-        );
-        assert_eq!(plan_ca_bundle(&configuration, b"other").len(), 4);
-    }
 }

@@ -32,3 +32,20 @@ pub(crate) enum CertificateFault {
     #[error("tls.crt cannot be used: {0}")]
     Other(String),
 }
+
+impl CertificateFault {
+    /// The reason of the Event. Events of one reason are one Event, with the words of the first.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSecret => "NoCertificateSecret",
+            Self::Missing(_) => "IncompleteCertificate",
+            Self::NoCertificate(_) | Self::Key { .. } | Self::OtherKey | Self::Other(_) => {
+                "InvalidCertificate"
+            }
+            Self::Expired(_) => "CertificateExpired",
+            Self::NotYetValid(_) => "CertificateNotYetValid",
+            Self::Name(_) => "CertificateOfOtherName",
+            Self::UnknownIssuer | Self::IsAuthority | Self::LeafAsAuthority => "CertificateOfOtherAuthority",
+        }
+    }
+}

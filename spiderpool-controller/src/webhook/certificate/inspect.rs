@@ -11,7 +11,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, RootCertStore};
 
+use super::authorities::valid_authorities;
 use super::fault::CertificateFault;
+use super::names::lacking;
+use super::plan::{Names, Usable};
 use super::secret::Pair;
 use super::validity::Validity;
 
@@ -28,9 +31,12 @@ pub(super) struct Inspected {
 }
 
 impl Inspected {
-    /// The time in which it is valid, if nothing is wrong with it.
-    pub(super) fn usable(&self) -> Option<Validity> {
-        self.validity.filter(|_| self.fault.is_none())
+    /// The time in which it is valid, if the API server takes it, and whether it is for all of `names`.
+    pub(super) fn usable(&self, names: &[String]) -> Option<Usable> {
+        let validity = self.validity.filter(|_| self.fault.is_none())?;
+        let leaf = self.key.as_ref()?.cert.first()?;
+        let names = if lacking(leaf, names).is_empty() { Names::All } else { Names::Lacking };
+        Some(Usable { validity, names })
     }
 
     fn unusable(fault: CertificateFault) -> Self {
@@ -38,8 +44,8 @@ impl Inspected {
     }
 }
 
-/// Judges a pair that was signed by one of `authorities`, PEM, for all of `names`.
-pub(super) fn inspect(pair: &Pair<'_>, authorities: Option<&[u8]>, names: &[String], now: i64) -> Inspected {
+/// Judges a pair that was signed by one of `authorities`, PEM, for the name by which the API server calls.
+pub(super) fn inspect(pair: &Pair<'_>, authorities: Option<&[u8]>, name: &str, now: i64) -> Inspected {
     let (chain, key) = match load(pair) {
         Ok(loaded) => loaded,
         Err(fault) => return Inspected::unusable(fault),
@@ -47,8 +53,19 @@ pub(super) fn inspect(pair: &Pair<'_>, authorities: Option<&[u8]>, names: &[Stri
     let Some(validity) = chain.first().and_then(|leaf| Validity::of_certificate(leaf)) else {
         return Inspected::unusable(CertificateFault::NoCertificate(pair.certificate_key));
     };
-    let fault = verify(&chain, validity, authorities, names, now).err();
+    let fault = verify(&chain, validity, authorities, name, now).err();
     Inspected { key: Some(key), validity: Some(validity), fault }
+}
+
+/// The CA, PEM, of a pair that can be used: one of `authorities`.
+pub(super) fn issuing_authority(
+    pair: &Pair<'_>,
+    authorities: Option<&[u8]>,
+    name: &str,
+    now: i64,
+) -> Option<String> {
+    let valid = valid_authorities(authorities?, now, usize::MAX);
+    valid.into_iter().find(|authority| inspect(pair, Some(authority.as_bytes()), name, now).fault.is_none())
 }
 
 fn load(pair: &Pair<'_>) -> Result<(Vec<CertificateDer<'static>>, Arc<CertifiedKey>), CertificateFault> {
@@ -75,7 +92,7 @@ fn verify(
     chain: &[CertificateDer<'static>],
     validity: Validity,
     authorities: Option<&[u8]>,
-    names: &[String],
+    name: &str,
     now: i64,
 ) -> Result<(), CertificateFault> {
     let authorities = authorities.ok_or(CertificateFault::Missing("ca.crt"))?;
@@ -96,15 +113,12 @@ fn verify(
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
     let verifier = verifier.build().map_err(|error| other(&error))?;
     let at = UnixTime::since_unix_epoch(Duration::from_secs(now.max(0).unsigned_abs()));
-    for name in names {
-        let server = ServerName::try_from(name.as_str()).map_err(|error| other(&error))?;
-        match verifier.verify_server_cert(leaf, intermediates, &server, &[], at) {
-            Ok(_) => {}
-            Err(Error::InvalidCertificate(error)) => return Err(rejected(&error, name)),
-            Err(error) => return Err(other(&error)),
-        }
+    let server = ServerName::try_from(name).map_err(|error| other(&error))?;
+    match verifier.verify_server_cert(leaf, intermediates, &server, &[], at) {
+        Ok(_) => Ok(()),
+        Err(Error::InvalidCertificate(error)) => Err(rejected(&error, name)),
+        Err(error) => Err(other(&error)),
     }
-    Ok(())
 }
 
 fn rejected(error: &CertificateError, name: &str) -> CertificateFault {

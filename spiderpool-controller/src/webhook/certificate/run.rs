@@ -7,25 +7,26 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
+use kube::Api;
 use kube::api::PostParams;
-use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Resource as _};
 use spiderpool_runtime::health::Condition;
-use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes, publish_event};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
+use spiderpool_runtime::leader::Role;
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::fault::CertificateFault;
-use super::inspect::{Inspected, inspect};
-use super::issue::{IssueError, issue};
-use super::plan::{CertificatePlan, Prepared, plan_certificate};
+use super::inspect::{Inspected, inspect, issuing_authority};
+use super::issue::{IssueError, Issued, issue};
+use super::plan::{CertificatePlan, Decider, Prepared, plan_certificate};
+use super::report::CertificateReport;
 use super::resolver::CertificateResolver;
 use super::settings::CertificateSettings;
-use super::{ca_bundle, secret};
+use super::{configurations, secret};
 use crate::config::CertificateMethod;
 use crate::patch_parameters;
 
@@ -33,6 +34,10 @@ use crate::patch_parameters;
 const RECHECK: Duration = Duration::from_mins(1);
 /// After a write that failed.
 const RETRY: Duration = Duration::from_secs(2);
+/// Between two certificates that a replica makes, whatever happens to them.
+const ISSUE_PAUSE: i64 = 5;
+/// Seconds for which the former certificate of others is served on, until the API server is told of the CA of the new one.
+const CHANGE_LIMIT: i64 = 60;
 
 /// What a replica does for its certificate.
 pub(crate) struct CertificateKeeper {
@@ -40,23 +45,38 @@ pub(crate) struct CertificateKeeper {
     pub(crate) settings: CertificateSettings,
     pub(crate) resolver: Arc<CertificateResolver>,
     pub(crate) usable: Condition,
-    pub(crate) recorder: Recorder,
+    pub(crate) report: CertificateReport,
+    pub(crate) role: watch::Receiver<Role>,
 }
 
 /// What is known between two looks at the Secret.
 #[derive(Default)]
 struct Memory {
     reported: Option<CertificateFault>,
-    /// Until when the certificate in use is valid.
-    served_until: Option<i64>,
+    served: Option<Served>,
+    /// Since when a certificate of others waits until it is served.
+    waiting_since: Option<i64>,
     /// The CAs of which it is known since when the API server has been told of them.
     trusted: Option<(Vec<u8>, i64)>,
+    issued: Option<i64>,
+    /// Why no certificate could be made.
+    failed: Option<String>,
+}
+
+/// A certificate in use that the API server takes.
+struct Served {
+    until: i64,
+    authorities: Vec<u8>,
 }
 
 #[derive(Debug, Error)]
 enum KeepError {
     #[error(transparent)]
     Issue(#[from] IssueError),
+    #[error("the certificate that was made cannot be used: {0}")]
+    Unusable(CertificateFault),
+    #[error("a certificate was made a moment ago")]
+    TooSoon,
     #[error(transparent)]
     Api(#[from] ApiFailure),
 }
@@ -68,14 +88,16 @@ impl CertificateKeeper {
         let mut events = pin!(watcher(self.secrets(), config).default_backoff());
         let (mut latest, mut pending, mut listed, mut pause) = (None, None, false, RECHECK);
         let mut memory = Memory::default();
+        let mut role = self.role.clone();
         loop {
             let event = tokio::select! {
                 () = shutdown.cancelled() => return,
                 event = events.next() => Some(event),
                 () = tokio::time::sleep(pause) => None,
+                Ok(()) = role.changed() => None,
             };
             match event {
-                // Time has passed.
+                // Time has passed, or this replica leads now.
                 None => {}
                 Some(None) => return,
                 Some(Some(Ok(watcher::Event::Init))) => {
@@ -97,22 +119,36 @@ impl CertificateKeeper {
                     continue;
                 }
             }
-            if !listed {
-                continue;
+            if listed {
+                pause = match self.keep(latest.clone(), &mut memory).await {
+                    Ok(pause) => pause,
+                    Err(error) => self.failed(&error, &mut memory),
+                };
             }
-            pause = match self.keep(latest.clone(), &mut memory).await {
-                Ok(pause) => pause,
-                Err(error) => {
-                    // Another replica was faster, and the watch says so.
-                    if matches!(&error, KeepError::Api(api) if api.is_conflict() || api.is_already_exists()) {
-                        debug!(%error, "the webhooks' certificate was written by another replica");
-                    } else {
-                        warn!(%error, secret = self.settings.secret, "the webhooks' certificate cannot be written");
-                    }
-                    RETRY
-                }
-            };
         }
+    }
+
+    /// Says what has failed, once if it will fail again; after which time it is tried again.
+    fn failed(&self, error: &KeepError, memory: &mut Memory) -> Duration {
+        let secret = &self.settings.secret;
+        match error {
+            KeepError::TooSoon => {}
+            // Another replica was faster, and the watch says so.
+            KeepError::Api(api) if api.is_conflict() => {
+                debug!(%error, "the webhooks' certificate was written by another replica");
+            }
+            KeepError::Api(error) => warn!(%error, secret, "the webhooks' certificate cannot be written"),
+            KeepError::Issue(_) | KeepError::Unusable(_) => {
+                let text = error.to_string();
+                if memory.failed.as_ref() != Some(&text) {
+                    warn!(%error, "no certificate for the webhooks can be made");
+                    self.usable.unmet(text.clone());
+                    memory.failed = Some(text);
+                }
+                return RECHECK;
+            }
+        }
+        RETRY
     }
 
     fn secrets(&self) -> Api<Secret> {
@@ -122,94 +158,120 @@ impl CertificateKeeper {
     /// Serves what is in the Secret and does what is due; after which time it looks again.
     async fn keep(&self, latest: Option<Secret>, memory: &mut Memory) -> Result<Duration, KeepError> {
         let now = Timestamp::now().as_second();
-        let names = self.settings.required_names();
-        let look = |secret: &Secret, pair: &secret::Pair<'_>| {
-            inspect(pair, secret::authorities(secret), &names, now)
-        };
+        let (name, names) = (self.settings.service_name(), self.settings.names());
+        let look =
+            |secret: &Secret, pair: &secret::Pair<'_>| inspect(pair, secret::authorities(secret), &name, now);
         let served = latest.as_ref().map(|secret| look(secret, &secret::served(secret)));
-        self.serve(served.as_ref(), memory, now).await;
-        if self.settings.method != CertificateMethod::Auto {
-            return Ok(RECHECK);
-        }
-        let mut next = None;
-        if let Some(secret) = &latest
-            && let Some(pair) = secret::prepared(secret)
-            && let Some(validity) = look(secret, &pair).usable()
+        let authorities = latest.as_ref().and_then(secret::authorities).unwrap_or_default();
+        if self.settings.method != CertificateMethod::Auto
+            && self.waits_for_trust(served.as_ref(), authorities, memory, now).await
         {
-            next = Some(Prepared { validity, trusted_since: self.trusted_since(secret, memory, now).await? });
+            return Ok(RETRY);
         }
-        let plan = plan_certificate(now, served.and_then(|served| served.usable()), next);
-        let secret = latest.unwrap_or_else(|| self.empty());
-        match plan {
+        self.serve(served.as_ref(), authorities, memory, now).await;
+        let Some(secret) = latest.filter(|_| self.settings.method == CertificateMethod::Auto) else {
+            return Ok(RECHECK);
+        };
+        let mut next = None;
+        if let Some(pair) = secret::prepared(&secret)
+            && let Some(usable) = look(&secret, &pair).usable(&names)
+        {
+            next = Some(Prepared { usable, trusted_since: self.trusted_since(&secret, memory, now).await? });
+        }
+        let decider = if *self.role.borrow() == Role::Leader { Decider::Leader } else { Decider::Follower };
+        let plan = plan_certificate(now, decider, served.and_then(|served| served.usable(&names)), next);
+        let written = match plan {
             CertificatePlan::Wait { until } => {
                 let pause = Duration::from_secs(until.saturating_sub(now).max(0).unsigned_abs());
                 return Ok(pause.clamp(Duration::from_millis(200), RECHECK));
             }
-            CertificatePlan::Replace => {
-                self.write(secret::replaced(secret, &issue(now, &self.settings)?, now)).await?;
-            }
+            CertificatePlan::Replace => secret::replaced(secret, &self.issue(memory, now)?, now),
             CertificatePlan::Prepare => {
-                self.write(secret::with_prepared(secret, &issue(now, &self.settings)?, now)).await?;
+                let pair = secret::served(&secret);
+                let serving = issuing_authority(&pair, secret::authorities(&secret), &name, now);
+                secret::with_prepared(secret, &self.issue(memory, now)?, serving.as_ref())
             }
-            CertificatePlan::Promote => self.write(secret::promoted(secret)).await?,
-        }
+            CertificatePlan::Promote => secret::promoted(secret),
+        };
+        self.write(&written).await?;
         info!(?plan, secret = self.settings.secret, "certificate of the webhooks written");
         Ok(RECHECK)
     }
 
+    /// Makes a certificate that is known to be of use.
+    fn issue(&self, memory: &mut Memory, now: i64) -> Result<Issued, KeepError> {
+        if memory.issued.is_some_and(|before| (before..before + ISSUE_PAUSE).contains(&now)) {
+            return Err(KeepError::TooSoon);
+        }
+        memory.issued = Some(now);
+        let issued = issue(now, &self.settings)?;
+        let secret = secret::replaced(Secret::default(), &issued, now);
+        let (pair, authorities) = (secret::served(&secret), secret::authorities(&secret));
+        if let Some(fault) = inspect(&pair, authorities, &self.settings.service_name(), now).fault {
+            return Err(KeepError::Unusable(fault));
+        }
+        memory.failed = None;
+        Ok(issued)
+    }
+
+    /// Whether a certificate of others is served later: the API server has not been told of its CA, and takes the one that is
+    /// served until then.
+    async fn waits_for_trust(
+        &self,
+        new: Option<&Inspected>,
+        authorities: &[u8],
+        memory: &mut Memory,
+        now: i64,
+    ) -> bool {
+        let is_changed = new.is_some_and(|new| new.fault.is_none())
+            && memory
+                .served
+                .as_ref()
+                .is_some_and(|served| now < served.until && served.authorities != authorities);
+        let since = *memory.waiting_since.get_or_insert(now);
+        if is_changed
+            && now < since.saturating_add(CHANGE_LIMIT)
+            && !configurations::is_told(&self.kube, &self.settings.service, authorities)
+                .await
+                .unwrap_or(false)
+        {
+            return true;
+        }
+        memory.waiting_since = None;
+        false
+    }
+
     /// Takes over what can be served and says what is wrong.
-    async fn serve(&self, served: Option<&Inspected>, memory: &mut Memory, now: i64) {
-        if let Some(served) = served
-            && let Some(key) = &served.key
+    async fn serve(&self, new: Option<&Inspected>, authorities: &[u8], memory: &mut Memory, now: i64) {
+        let had = memory.served.is_some();
+        if let Some(new) = new
+            && let Some(key) = &new.key
         {
             self.resolver.set(Arc::clone(key));
-            memory.served_until = served.usable().map(|validity| validity.not_after);
+            let until = new.validity.filter(|_| new.fault.is_none()).map(|validity| validity.not_after);
+            memory.served = until.map(|until| Served { until, authorities: authorities.to_vec() });
         }
-        let fault = match served {
-            Some(served) => served.fault.clone(),
+        let fault = match new {
+            Some(new) => new.fault.clone(),
             None => Some(CertificateFault::NoSecret),
         };
-        let serves_on = served.is_none() && memory.served_until.is_some_and(|until| now < until);
+        let serves_on = new.is_none() && memory.served.as_ref().is_some_and(|served| now < served.until);
         match &fault {
-            Some(fault) if !serves_on => self.usable.unmet(self.describe(fault)),
+            Some(fault) if !serves_on => self.usable.unmet(self.settings.describe(fault)),
             _ => self.usable.met(),
         }
         if fault != memory.reported {
-            if let Some(fault) = &fault {
-                self.report(fault).await;
+            // A new installation has an empty Secret, which is no news.
+            let is_new = self.settings.method == CertificateMethod::Auto && !had;
+            match &fault {
+                Some(CertificateFault::Missing(_)) if is_new => {
+                    info!(secret = self.settings.secret, "no certificate of the webhooks yet");
+                }
+                Some(fault) => self.report.publish(&self.settings, fault).await,
+                None => {}
             }
             memory.reported = fault;
         }
-    }
-
-    fn describe(&self, fault: &CertificateFault) -> String {
-        let remedy = match self.settings.method {
-            CertificateMethod::Auto => {
-                "it is made anew; a Secret that is missing comes back with helm upgrade"
-            }
-            CertificateMethod::Provided => "correct spiderpoolController.tls.provided, then helm upgrade",
-            CertificateMethod::CertManager => "see the Certificate of this name and the log of cert-manager",
-        };
-        let CertificateSettings { namespace, secret, .. } = &self.settings;
-        format!("the webhooks' certificate in Secret {namespace}/{secret} cannot be used: {fault}: {remedy}")
-    }
-
-    /// In the log and as an Event. A new installation has an empty Secret, which is no news.
-    async fn report(&self, fault: &CertificateFault) {
-        let is_new = matches!(fault, CertificateFault::NoSecret | CertificateFault::Missing(_));
-        if self.settings.method == CertificateMethod::Auto && is_new {
-            return info!(secret = self.settings.secret, "no certificate of the webhooks yet");
-        }
-        let note = self.describe(fault);
-        warn!(%note, "webhooks cannot be called");
-        let event = Event {
-            type_: EventType::Warning,
-            reason: "InvalidCertificate".to_owned(),
-            note: Some(note.chars().take(1000).collect()),
-            action: "Serve".to_owned(),
-            secondary: None,
-        };
-        publish_event(&self.recorder, &event, &self.empty().object_ref(&())).await;
     }
 
     /// Since when the API server has been told of the Secret's CAs.
@@ -220,7 +282,7 @@ impl CertificateKeeper {
         now: i64,
     ) -> Result<Option<i64>, ApiFailure> {
         let authorities = secret::authorities(secret).unwrap_or_default();
-        if !ca_bundle::is_told(&self.kube, &self.settings.service, authorities).await? {
+        if !configurations::is_told(&self.kube, &self.settings.service, authorities).await? {
             memory.trusted = None;
             return Ok(None);
         }
@@ -230,27 +292,12 @@ impl CertificateKeeper {
         Ok(memory.trusted.as_ref().map(|(_, since)| *since))
     }
 
-    fn empty(&self) -> Secret {
-        Secret {
-            metadata: ObjectMeta {
-                name: Some(self.settings.secret.clone()),
-                namespace: Some(self.settings.namespace.clone()),
-                ..ObjectMeta::default()
-            },
-            ..Secret::default()
-        }
-    }
-
-    /// Creates the Secret, or replaces exactly the one that was read.
-    async fn write(&self, secret: Secret) -> Result<(), ApiFailure> {
+    /// Replaces exactly the Secret that was read. It is not created: who may create Secrets may read all of them.
+    async fn write(&self, secret: &Secret) -> Result<(), ApiFailure> {
         let parameters =
             PostParams { field_manager: patch_parameters().field_manager, ..PostParams::default() };
         let secrets = self.secrets();
-        if secret.metadata.resource_version.is_none() {
-            self.kube.write(secrets.create(&parameters, &secret)).await?;
-        } else {
-            self.kube.write(secrets.replace(&self.settings.secret, &parameters, &secret)).await?;
-        }
+        self.kube.write(secrets.replace(&self.settings.secret, &parameters, secret)).await?;
         Ok(())
     }
 }

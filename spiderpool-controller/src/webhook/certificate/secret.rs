@@ -8,9 +8,6 @@ use k8s_openapi::api::core::v1::Secret;
 use super::authorities::valid_authorities;
 use super::issue::Issued;
 
-/// The CAs that are trusted: that of the certificate, and the one before it. When a third one is made, no certificate of
-/// the first is valid any more.
-const AUTHORITIES: usize = 2;
 const AUTHORITY: &str = "ca.crt";
 
 type Data = BTreeMap<String, ByteString>;
@@ -52,9 +49,10 @@ pub(super) fn authorities(secret: &Secret) -> Option<&[u8]> {
     value(secret, AUTHORITY)
 }
 
-/// With a certificate that is served at once.
+/// With a certificate that is served at once. The newest CA stays beside its own: a replica may serve a certificate of it.
 pub(super) fn replaced(mut secret: Secret, issued: &Issued, now: i64) -> Secret {
-    let data = with_authority(&mut secret, issued, now);
+    let former = authorities(&secret).map(|all| valid_authorities(all, now, 1)).unwrap_or_default();
+    let data = with_authority(&mut secret, issued, former.first());
     put(data, SERVED.0, &issued.certificate);
     put(data, SERVED.1, &issued.key);
     data.remove(NEXT.0);
@@ -62,9 +60,10 @@ pub(super) fn replaced(mut secret: Secret, issued: &Issued, now: i64) -> Secret 
     secret
 }
 
-/// With a certificate that is served next.
-pub(super) fn with_prepared(mut secret: Secret, issued: &Issued, now: i64) -> Secret {
-    let data = with_authority(&mut secret, issued, now);
+/// With a certificate that is served next, in place of one that was prepared before. `serving` is the CA of the certificate
+/// that is served until then.
+pub(super) fn with_prepared(mut secret: Secret, issued: &Issued, serving: Option<&String>) -> Secret {
+    let data = with_authority(&mut secret, issued, serving);
     put(data, NEXT.0, &issued.certificate);
     put(data, NEXT.1, &issued.key);
     secret
@@ -81,10 +80,9 @@ pub(super) fn promoted(mut secret: Secret) -> Secret {
     secret
 }
 
-fn with_authority<'a>(secret: &'a mut Secret, issued: &Issued, now: i64) -> &'a mut Data {
+fn with_authority<'a>(secret: &'a mut Secret, issued: &Issued, former: Option<&String>) -> &'a mut Data {
     let data = secret.data.get_or_insert_default();
-    let before = data.get(AUTHORITY).map(|before| valid_authorities(&before.0, now, AUTHORITIES - 1));
-    let bundle = [vec![issued.authority.clone()], before.unwrap_or_default()].concat().concat();
+    let bundle = [issued.authority.as_str(), former.map(String::as_str).unwrap_or_default()].concat();
     put(data, AUTHORITY, &bundle);
     data
 }

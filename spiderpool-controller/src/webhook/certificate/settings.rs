@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
+
+use super::fault::CertificateFault;
 use crate::config::CertificateMethod;
 
 /// What the certificate has to be.
@@ -40,12 +43,29 @@ impl CertificateSettings {
         names
     }
 
-    /// The names without which a certificate is not taken.
-    pub(super) fn required_names(&self) -> Vec<String> {
-        match self.method {
-            CertificateMethod::Auto => self.names(),
-            CertificateMethod::Provided | CertificateMethod::CertManager => vec![self.service_name()],
+    /// The Secret, as Events name it.
+    pub(super) fn secret_reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Secret".to_owned()),
+            name: Some(self.secret.clone()),
+            namespace: Some(self.namespace.clone()),
+            ..ObjectReference::default()
         }
+    }
+
+    /// What is wrong, and what to do.
+    pub(super) fn describe(&self, fault: &CertificateFault) -> String {
+        let remedy = match self.method {
+            CertificateMethod::Auto if *fault == CertificateFault::NoSecret => {
+                "helm upgrade makes the Secret again"
+            }
+            CertificateMethod::Auto => "it is made anew",
+            CertificateMethod::Provided => "correct spiderpoolController.tls.provided, then helm upgrade",
+            CertificateMethod::CertManager => "see the Certificate of this name and the log of cert-manager",
+        };
+        let Self { namespace, secret, .. } = self;
+        format!("the webhooks' certificate in Secret {namespace}/{secret} cannot be used: {fault}: {remedy}")
     }
 }
 

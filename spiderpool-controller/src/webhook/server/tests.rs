@@ -3,29 +3,53 @@ use axum::http::Request as HttpRequest;
 use base64::Engine as _;
 use http_body_util::BodyExt as _;
 use kube::client::Body as KubeBody;
-use serde_json::json;
+use serde_json::{Value, json};
+use spiderpool_api::crd::SpiderMultusConfig;
 use spiderpool_core::admission::Families;
+use spiderpool_runtime::http::Limits;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::pools::PoolObject;
 use spiderpool_runtime::watch::{Index as _, Shared};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::webhook::known::{KnownObjects, KnownPool};
+use crate::webhook::body::MAX_BODY;
+use crate::webhook::in_use::AddressesInUse;
+use crate::webhook::ip_pool::PoolValidator;
+use crate::webhook::known::{KnownNetwork, KnownObjects, KnownPool};
+use crate::webhook::multus_config::NetworkValidator;
 
 /// A router whose API server never answers.
 fn router() -> (Router, Shared<KnownObjects>) {
     let hangs = tower::service_fn(|_: HttpRequest<KubeBody>| {
         std::future::pending::<Result<axum::http::Response<KubeBody>, std::io::Error>>()
     });
+    router_by(kube::Client::new(hangs, "default"))
+}
+
+/// A router whose API server has nothing.
+fn router_of_nothing() -> (Router, Shared<KnownObjects>) {
+    let nothing = tower::service_fn(async |_: HttpRequest<KubeBody>| {
+        let status = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+        let response =
+            axum::http::Response::builder().status(404).body(KubeBody::from(status.to_string().into_bytes()));
+        response.map_err(std::io::Error::other)
+    });
+    router_by(kube::Client::new(nothing, "default"))
+}
+
+fn router_by(client: kube::Client) -> (Router, Shared<KnownObjects>) {
     let known = Shared::<KnownObjects>::default();
+    let kube = Kubernetes::new(client);
+    let networks = NetworkValidator::new(kube.clone(), known.clone());
     let pools = PoolValidator {
-        kube: Kubernetes::new(kube::Client::new(hangs, "default")),
+        in_use: AddressesInUse::new(kube),
         known: known.clone(),
         families: Families { v4: true, v6: true },
-        guards_deletion: false,
+        guards_deletion: true,
     };
-    (super::router(Arc::new(pools)), known)
+    (super::router(Validators { pools, networks }), known)
 }
 
 fn pool(name: &str, spec: &Value) -> Value {
@@ -118,6 +142,9 @@ async fn what_leaves_the_spec_as_it_is_passes_whatever_is_wrong_with_it() {
     let changed = pool("p", &json!({"subnet": "10.6.2.0/16"}));
     let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &changed, &old)).await;
     assert_eq!(answer["response"]["allowed"], false);
+    let wrong_version = pool("p", &json!({"subnet": "10.6.1.0/16", "ipVersion": 6}));
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &wrong_version, &old)).await;
+    assert_eq!(answer["response"]["allowed"], false, "it is not what the leader fills in");
 }
 
 #[tokio::test]
@@ -133,8 +160,124 @@ async fn a_terminating_pool_is_changed_only_by_taking_our_finalizer() {
     new["metadata"]["finalizers"] = json!([]);
     let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", &new, &old)).await;
     assert_eq!(answer["response"]["allowed"], true);
-    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "DELETE", &Value::Null, &old)).await;
-    assert_eq!(answer["response"]["allowed"], true);
+}
+
+/// An API server that has the pool `p`, and of its addresses one in use.
+fn api_server_of_p(request: &HttpRequest<KubeBody>) -> Value {
+    if request.uri().path().ends_with("/spiderippools/p") {
+        return pool("p", &json!({"subnet": "10.6.0.0/16"}));
+    }
+    let selector = "labelSelector=ipam.spidernet.io%2Fippool%3Dp";
+    let is_of_p = request.uri().query().is_some_and(|query| query.contains(selector));
+    let address = json!({
+        "metadata": {"name": "10.6.0.7"},
+        "spec": {"address": "10.6.0.7/16", "pool": "p", "node": "n", "interface": "net1", "podNamespace": "secret",
+            "podName": "secret", "podUID": "u", "state": "bound"},
+    });
+    let items = if is_of_p { vec![address] } else { vec![] };
+    json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
+}
+
+fn router_of_p() -> Router {
+    let service = tower::service_fn(async |request: HttpRequest<KubeBody>| {
+        let body = KubeBody::from(api_server_of_p(&request).to_string().into_bytes());
+        Ok::<_, std::io::Error>(axum::http::Response::new(body))
+    });
+    router_by(kube::Client::new(service, "default")).0
+}
+
+/// Such a review has no name.
+#[tokio::test]
+async fn a_deletion_of_all_pools_does_not_pass_the_guard() {
+    let router = router_of_p();
+    let old = pool("p", &json!({"subnet": "10.6.0.0/16"}));
+    let mut of_many: Value =
+        serde_json::from_str(&review("SpiderIPPool", "DELETE", &Value::Null, &old)).unwrap();
+    of_many["request"]["name"] = json!("");
+    let (_, answer) = ask(&router, VALIDATE, of_many.to_string()).await;
+    let message = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.ends_with("cannot delete an IPPool with allocated IPs(1)"), "{message}");
+}
+
+/// Whoever reaches the port may send a review.
+#[tokio::test]
+async fn an_answer_about_addresses_in_use_is_of_what_is_stored_and_names_no_pod() {
+    let router = router_of_p();
+    let pool = |name: &str, ips: &[&str]| pool(name, &json!({"subnet": "10.6.0.0/16", "ips": ips}));
+    let ask = async |new: &Value, old: &Value| {
+        ask(&router, VALIDATE, review("SpiderIPPool", "UPDATE", new, old)).await.1["response"].to_string()
+    };
+    let text = ask(&pool("p", &["10.6.0.1"]), &pool("p", &["10.6.0.1-10.6.0.9"])).await;
+    assert!(text.contains("remove an IP address 10.6.0.7 that is being used by a Pod"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+    // Its status says so, and the stored pool has none.
+    let mut forged = pool("p", &["10.6.0.7-10.6.0.9"]);
+    forged["status"] = json!({"allocatedIPs": r#"{"10.6.0.9":{"pod":"a/b"}}"#});
+    let text = ask(&pool("p", &["10.6.0.7"]), &forged).await;
+    assert!(text.contains(r#""allowed":true"#), "{text}");
+}
+
+/// As somebody leaves it who only wants to take the places.
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_not_waited_for() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(spiderpool_runtime::http::serve(listener, router().0, Limits::WEBHOOK, shutdown));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("POST {VALIDATE} HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY}\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    tokio::time::timeout(Duration::from_secs(10), read).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_large_object_is_reviewed_as_well() {
+    let (router, _) = router();
+    let ips: Vec<_> = (0..20_000).map(|n| format!("10.6.{}.{}", n / 250, n % 250)).collect();
+    let new = pool("p", &json!({"subnet": "10.6.0.0/16", "ips": ips, "gateway": "10.7.0.1"}));
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "CREATE", &new, &Value::Null)).await;
+    assert_eq!(answer["response"]["status"]["code"], 422);
+}
+
+const VALIDATE_NETWORK: &str = "/validate-spiderpool-spidernet-io-v2beta1-spidermultusconfig";
+
+fn network(name: &str, annotations: &Value, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderMultusConfig",
+        "metadata": {"namespace": "ns", "name": name, "uid": "u", "annotations": annotations}, "spec": spec,
+    })
+}
+
+#[tokio::test]
+async fn all_faults_of_a_network_are_in_one_answer_with_who_has_its_name() {
+    let (router, known) = router_of_nothing();
+    let other = network("b", &json!({"multus.spidernet.io/cr-name": "net"}), &json!({}));
+    let other: SpiderMultusConfig = serde_json::from_value(other).unwrap();
+    known.write(|known| known.apply(KnownNetwork::from(other)));
+    let spec = json!({"cniType": "macvlan", "macvlan": {"master": ["eth1"], "vlanID": 100}, "ipoib": {}});
+    let new = network("net", &Value::Null, &spec);
+    let ask = async |new: &Value, operation: &str, old: &Value| {
+        let (_, answer) =
+            ask(&router, VALIDATE_NETWORK, review("SpiderMultusConfig", operation, new, old)).await;
+        answer["response"]["status"]["message"].as_str().unwrap_or_default().to_owned()
+    };
+    let message = ask(&new, "CREATE", &Value::Null).await;
+    for part in [
+        "spec.ipoib: Forbidden: cniType is macvlan",
+        "spec.macvlan.vlanID: Forbidden: ",
+        "metadata.name: Invalid value: \"net\": SpiderMultusConfig ns/b makes the NetworkAttachmentDefinition ns/net",
+    ] {
+        assert!(message.contains(part), "{part:?} is not in {message}");
+    }
+    let free = network("free", &Value::Null, &json!({"cniType": "macvlan", "macvlan": {"master": ["eth1"]}}));
+    assert_eq!(ask(&free, "CREATE", &Value::Null).await, "");
+    let mut renamed = free.clone();
+    renamed["metadata"]["annotations"] = json!({"multus.spidernet.io/cr-name": "new"});
+    let message = ask(&renamed, "UPDATE", &free).await;
+    assert!(message.contains("metadata.annotations[multus.spidernet.io/cr-name]: Forbidden"), "{message}");
 }
 
 #[tokio::test]
@@ -146,9 +289,14 @@ async fn never_panics_on_arbitrary_input() {
     for kind in Kind::ALL {
         for action in ["mutate", "validate"] {
             let path = format!("/{action}-spiderpool-spidernet-io-v2beta1-{}", kind.path());
-            for object in
-                [json!({}), json!({"spec": []}), json!({"spec": {"ips": 1, "subnet": null}}), Value::Null]
-            {
+            let specs = [
+                json!([]),
+                json!([4, ["10.6.0.2", "10.6.0.1"]]),
+                json!([null, "10.6.0.0/16", ["10.6.0.2", "10.6.0.1"], [], null, null, false, false, []]),
+                json!({"ips": 1, "subnet": null}),
+            ];
+            let objects = specs.iter().map(|spec| pool("p", spec));
+            for object in objects.chain([json!({}), json!({"spec": []}), Value::Null]) {
                 for operation in ["CREATE", "UPDATE", "DELETE", "CONNECT"] {
                     let (status, _) = ask(&router, &path, review("K", operation, &object, &object)).await;
                     assert!(status.is_success() || status == StatusCode::BAD_REQUEST, "{path} {object}");

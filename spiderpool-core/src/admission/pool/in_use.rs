@@ -3,26 +3,32 @@
 use std::net::IpAddr;
 
 use crate::field_error::FieldError;
-use crate::ip::IpSet;
 
 /// How many addresses a message names.
 const EXAMPLES: usize = 5;
 
-/// An address that is in use stays one of the pool's: without it nobody could tell whose address the pod has. `usable`
-/// is what the pool has after the change, `in_use` addresses with their pods.
-pub fn in_use_fault(usable: &IpSet, in_use: &[(IpAddr, String)]) -> Option<FieldError> {
-    let mut lost: Vec<_> = in_use.iter().filter(|(address, _)| !usable.contains(*address)).collect();
-    lost.sort();
+/// An address that is in use stays one of the pool's: without it nobody could tell whose address the pod has. `lost` are
+/// addresses in use that the pool would not have any more. Their pods are not named: who may ask is not known.
+pub fn in_use_fault(pool: &str, mut lost: Vec<IpAddr>) -> Option<FieldError> {
+    if lost.is_empty() {
+        return None;
+    }
+    lost.sort_unstable();
     let examples: Vec<_> = lost
         .iter()
         .take(EXAMPLES)
-        .map(|(address, pod)| format!("remove an IP address {address} that is being used by Pod {pod}"))
+        .map(|address| format!("remove an IP address {address} that is being used by a Pod"))
         .collect();
     let more = match lost.len().saturating_sub(EXAMPLES) {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    (!lost.is_empty()).then(|| FieldError::forbidden("spec.ips", format!("{}{more}", examples.join(", "))))
+    let label = crate::ipam::address_name::label_value(pool);
+    let detail = format!(
+        "{}{more}: see kubectl get spideripaddresses -l ipam.spidernet.io/ippool={label}",
+        examples.join(", ")
+    );
+    Some(FieldError::forbidden("spec.ips", detail))
 }
 
 /// Why a pool with `count` addresses in use is not deleted, where the cluster's settings say so.

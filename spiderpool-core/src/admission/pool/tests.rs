@@ -123,15 +123,16 @@ fn a_pool_of_others_addresses_is_refused_by_the_others_names() {
 
 #[test]
 fn addresses_in_use_stay_in_the_pool() {
-    let usable = pool("p", "10.6.0.0/24", &["10.6.0.1-10.6.0.3"]).usable;
-    let used = |last: u8| -> Vec<(IpAddr, String)> {
-        (1..=last).map(|n| (IpAddr::from([10, 6, 0, n]), format!("ns/pod-{n}"))).collect()
-    };
-    assert_eq!(in_use_fault(&usable, &used(3)), None);
-    let one = in_use_fault(&usable, &used(4)).unwrap().to_string();
-    assert_eq!(one, "spec.ips: Forbidden: remove an IP address 10.6.0.4 that is being used by Pod ns/pod-4");
-    let many = in_use_fault(&usable, &used(20)).unwrap().to_string();
-    assert!(many.ends_with("Pod ns/pod-8, and 12 more"), "{many}");
+    let lost = |last: u8| (1..=last).rev().map(|n| IpAddr::from([10, 6, 0, n])).collect::<Vec<_>>();
+    assert_eq!(in_use_fault("p", lost(0)), None);
+    let one = in_use_fault("p", lost(1)).unwrap().to_string();
+    assert_eq!(
+        one,
+        "spec.ips: Forbidden: remove an IP address 10.6.0.1 that is being used by a Pod: see kubectl get spideripaddresses \
+         -l ipam.spidernet.io/ippool=p"
+    );
+    let many = in_use_fault("p", lost(17)).unwrap().to_string();
+    assert!(many.contains("10.6.0.5 that is being used by a Pod, and 12 more: see"), "{many}");
     assert_eq!(deletion_fault(0), None);
     assert_eq!(
         deletion_fault(2).unwrap().to_string(),

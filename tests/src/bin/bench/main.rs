@@ -45,7 +45,7 @@ enum What {
     Dataplane(DataplaneArguments),
     /// A whole cluster: installation, the start of many pods, memory.
     Cluster(cluster::ClusterArguments),
-    /// Objects through the controller's webhooks at a steady rate.
+    /// Objects through the controller's webhooks at a steady rate: the API server's answers with and without them, memory.
     Webhook(webhook::WebhookArguments),
 }
 
