@@ -131,7 +131,7 @@ fn rights_for_cidrs_go_with_the_coordinator_and_follow_ciliums_config_map() {
     let texts = |objects: &[Value]| roles(objects).map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let off = texts(&objects(&["--set=coordinator.enabled=false"]));
     for word in
-        ["ippools\"]", "ciliumpodippools", "daemonsets", "servicecidrs", "kubeadm-config", "cilium-config"]
+        ["ippools\"]", "ciliumpodippools", "calico-node", "servicecidrs", "kubeadm-config", "cilium-config"]
     {
         assert!(!off.contains(word), "{word}");
     }

@@ -7,7 +7,7 @@ use crate::leader::coordinator::cidrs::Cidrs;
 
 /// The status that the object has, and what its spec says of CIDRs.
 #[derive(Debug, Clone, Default)]
-pub(in crate::leader::coordinator) struct Before {
+pub(crate) struct Before {
     is_synced: bool,
     pub(super) pods: Cidrs,
     pub(super) services: Cidrs,

@@ -16,20 +16,17 @@ const WORKLOAD: &str = "Workload";
 /// What is read of an IPPool.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(in crate::leader::coordinator) struct IpPoolSpec {
+pub(crate) struct IpPoolSpec {
     cidr: String,
     allowed_uses: Vec<String>,
 }
 
 /// An IPPool of either group.
-pub(in crate::leader::coordinator) type IpPool = Object<Option<IpPoolSpec>, serde::de::IgnoredAny>;
+pub(crate) type IpPool = Object<Option<IpPoolSpec>, serde::de::IgnoredAny>;
 
 /// The IPPools of both groups: Calico's API server shows those of the CRD in the other form, and where it is not
 /// installed or does not answer, one group that has any is enough.
-pub(in crate::leader::coordinator) fn of_both_groups(
-    crd: Read<Vec<IpPool>>,
-    api: Read<Vec<IpPool>>,
-) -> Read<Vec<IpPool>> {
+pub(crate) fn of_both_groups(crd: Read<Vec<IpPool>>, api: Read<Vec<IpPool>>) -> Read<Vec<IpPool>> {
     match (crd, api) {
         (Read::Found(mut pools), Read::Found(more)) => {
             pools.extend(more);
@@ -48,7 +45,7 @@ pub(in crate::leader::coordinator) fn of_both_groups(
 }
 
 /// The CIDRs that pods may have addresses of, oldest pool first.
-pub(in crate::leader::coordinator) fn cidrs(mut pools: Vec<IpPool>) -> Cidrs {
+pub(crate) fn cidrs(mut pools: Vec<IpPool>) -> Cidrs {
     sort_by_age(&mut pools, |pool| &pool.metadata);
     let mut cidrs = Cidrs::default();
     for pool in pools {

@@ -14,7 +14,7 @@ const IPV6_POOL: &str = "cluster-pool-ipv6-cidr";
 
 /// Where Cilium takes pods' addresses from: the key `ipam`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::leader::coordinator) enum Ipam {
+pub(crate) enum Ipam {
     /// `cluster-pool` (the default of Cilium and of its chart), `cluster-pool-v2beta`: the keys of the ConfigMap.
     ClusterPool,
     /// `multi-pool`: CiliumPodIPPools.
@@ -38,16 +38,16 @@ impl From<&str> for Ipam {
 
 /// What is read of the ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::leader::coordinator) struct CiliumConfig {
-    pub(in crate::leader::coordinator) ipam: Ipam,
+pub(crate) struct CiliumConfig {
+    pub(crate) ipam: Ipam,
     /// The cluster's pools, of the families that are switched on.
-    pub(in crate::leader::coordinator) pools: Cidrs,
+    pub(crate) pools: Cidrs,
     /// The mode, if Cilium only follows another plugin that gives the addresses (`cni-chaining-mode`).
-    pub(in crate::leader::coordinator) chained: Option<String>,
+    pub(crate) chained: Option<String>,
 }
 
 /// Reads the ConfigMap's data; `object` is its name in findings.
-pub(in crate::leader::coordinator) fn parse(object: &str, data: &BTreeMap<String, String>) -> CiliumConfig {
+pub(crate) fn parse(object: &str, data: &BTreeMap<String, String>) -> CiliumConfig {
     let value = |key: &str| data.get(key).map_or("", |value| value.trim());
     let mut pools = Cidrs::default();
     for (pool, switch) in [(IPV4_POOL, "enable-ipv4"), (IPV6_POOL, "enable-ipv6")] {
@@ -64,12 +64,12 @@ pub(in crate::leader::coordinator) fn parse(object: &str, data: &BTreeMap<String
 }
 
 /// A CiliumPodIPPool of either version.
-pub(in crate::leader::coordinator) type PodIpPool = Object<Option<PodIpPoolSpec>, serde::de::IgnoredAny>;
+pub(crate) type PodIpPool = Object<Option<PodIpPoolSpec>, serde::de::IgnoredAny>;
 
 /// What is read of it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(in crate::leader::coordinator) struct PodIpPoolSpec {
+pub(crate) struct PodIpPoolSpec {
     ipv4: Option<FamilySpec>,
     ipv6: Option<FamilySpec>,
 }
@@ -97,7 +97,7 @@ impl fmt::Display for PoolCidr {
 }
 
 /// The CIDRs of all pools, oldest pool first.
-pub(in crate::leader::coordinator) fn cidrs(mut pools: Vec<PodIpPool>) -> Cidrs {
+pub(crate) fn cidrs(mut pools: Vec<PodIpPool>) -> Cidrs {
     sort_by_age(&mut pools, |pool| &pool.metadata);
     let mut cidrs = Cidrs::default();
     for pool in pools {

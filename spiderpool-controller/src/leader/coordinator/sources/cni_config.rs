@@ -11,7 +11,7 @@ const HOST_LOCAL: &str = "host-local";
 
 /// Which network a configuration is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::leader::coordinator) enum Network {
+pub(crate) enum Network {
     Calico,
     Cilium,
     /// Pods have addresses of a cloud's network.
@@ -22,12 +22,12 @@ pub(in crate::leader::coordinator) enum Network {
 
 /// What is read of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::leader::coordinator) struct CniConfig {
-    pub(in crate::leader::coordinator) network: Network,
+pub(crate) struct CniConfig {
+    pub(crate) network: Network,
     /// Whether addresses come from the node's pod CIDRs.
-    pub(in crate::leader::coordinator) is_host_local: bool,
+    pub(crate) is_host_local: bool,
     /// The file and what it names, for messages.
-    pub(in crate::leader::coordinator) description: String,
+    pub(crate) description: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,7 +53,7 @@ struct Ipam {
 }
 
 /// The file that a container runtime would take if Multus were not there.
-pub(in crate::leader::coordinator) fn choose(mut files: Vec<String>) -> Option<String> {
+pub(crate) fn choose(mut files: Vec<String>) -> Option<String> {
     files.retain(|file| {
         let has_ending = [".conf", ".conflist", ".json"].iter().any(|ending| file.ends_with(ending));
         has_ending && !file.contains(MULTUS)
@@ -62,7 +62,7 @@ pub(in crate::leader::coordinator) fn choose(mut files: Vec<String>) -> Option<S
 }
 
 /// Reads a configuration. One that cannot be read, because it is root's alone or no JSON, is known by its file's name.
-pub(in crate::leader::coordinator) fn parse(file: &str, content: Option<&str>) -> CniConfig {
+pub(crate) fn parse(file: &str, content: Option<&str>) -> CniConfig {
     let list = content.and_then(|content| serde_json::from_str::<List>(content).ok());
     let Some(List { name, r#type, ipam, plugins }) = list else {
         let network = by_words(file);

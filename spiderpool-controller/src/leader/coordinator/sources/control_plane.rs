@@ -13,7 +13,7 @@ const SERVICE_CIDRS: &str = "--service-cluster-ip-range";
 /// What is read of a pod.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(in crate::leader::coordinator) struct PodSpec {
+pub(crate) struct PodSpec {
     containers: Vec<Container>,
 }
 
@@ -25,19 +25,19 @@ struct Container {
 }
 
 /// A pod of the control plane.
-pub(in crate::leader::coordinator) type ControlPlanePod = Object<Option<PodSpec>, serde::de::IgnoredAny>;
+pub(crate) type ControlPlanePod = Object<Option<PodSpec>, serde::de::IgnoredAny>;
 
 /// The networks that the control plane is started with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::leader::coordinator) struct ControlPlane {
+pub(crate) struct ControlPlane {
     /// `--cluster-cidr`.
-    pub(in crate::leader::coordinator) pods: Cidrs,
+    pub(crate) pods: Cidrs,
     /// `--service-cluster-ip-range`.
-    pub(in crate::leader::coordinator) services: Cidrs,
+    pub(crate) services: Cidrs,
 }
 
 /// What the pods' arguments say, those of all pods together: while they are replaced one by one, both values count.
-pub(in crate::leader::coordinator) fn networks(pods: Vec<ControlPlanePod>) -> ControlPlane {
+pub(crate) fn networks(pods: Vec<ControlPlanePod>) -> ControlPlane {
     let pods: BTreeMap<_, _> = pods.into_iter().map(|pod| (pod.metadata.name.clone(), pod)).collect();
     let mut networks = ControlPlane::default();
     for (name, pod) in pods {

@@ -6,18 +6,18 @@ use crate::leader::coordinator::cidrs::Cidrs;
 use crate::leader::coordinator::outcome::Read;
 
 /// The namespace and name of kubeadm's ConfigMap.
-pub(in crate::leader::coordinator) const CONFIG_MAP: (&str, &str) = ("kube-system", "kubeadm-config");
+pub(crate) const CONFIG_MAP: (&str, &str) = ("kube-system", "kubeadm-config");
 /// Its key.
-pub(in crate::leader::coordinator) const KEY: &str = "ClusterConfiguration";
+pub(crate) const KEY: &str = "ClusterConfiguration";
 const OBJECT: &str = "ConfigMap kube-system/kubeadm-config";
 
 /// The networks of a cluster that kubeadm has set up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::leader::coordinator) struct Kubeadm {
+pub(crate) struct Kubeadm {
     /// Pod CIDRs.
-    pub(in crate::leader::coordinator) pods: Cidrs,
+    pub(crate) pods: Cidrs,
     /// Service CIDRs.
-    pub(in crate::leader::coordinator) services: Cidrs,
+    pub(crate) services: Cidrs,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -34,7 +34,7 @@ struct Networking {
 }
 
 /// Reads the text of `data.ClusterConfiguration`.
-pub(in crate::leader::coordinator) fn parse(text: &str) -> Read<Kubeadm> {
+pub(crate) fn parse(text: &str) -> Read<Kubeadm> {
     let configuration = match serde_norway::from_str::<Option<ClusterConfiguration>>(text) {
         Ok(configuration) => configuration,
         Err(error) => return Read::Failed(format!("{OBJECT}: {KEY} is not readable: {error}")),

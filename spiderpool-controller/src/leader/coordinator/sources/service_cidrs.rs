@@ -9,15 +9,15 @@ use crate::leader::coordinator::cidrs::Cidrs;
 /// What is read of a ServiceCIDR.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(in crate::leader::coordinator) struct ServiceCidrSpec {
+pub(crate) struct ServiceCidrSpec {
     cidrs: Vec<String>,
 }
 
 /// A ServiceCIDR of any version.
-pub(in crate::leader::coordinator) type ServiceCidr = Object<Option<ServiceCidrSpec>, serde::de::IgnoredAny>;
+pub(crate) type ServiceCidr = Object<Option<ServiceCidrSpec>, serde::de::IgnoredAny>;
 
 /// The CIDRs, oldest object first. One that is being deleted stays until no Service has an address of it.
-pub(in crate::leader::coordinator) fn cidrs(mut objects: Vec<ServiceCidr>) -> Cidrs {
+pub(crate) fn cidrs(mut objects: Vec<ServiceCidr>) -> Cidrs {
     sort_by_age(&mut objects, |object| &object.metadata);
     let mut cidrs = Cidrs::default();
     for object in objects {
