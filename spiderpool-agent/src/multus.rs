@@ -6,6 +6,7 @@ mod claims;
 mod conf_dir;
 mod error;
 mod kubeconfig;
+mod place;
 mod removal;
 mod report;
 mod token;
@@ -15,7 +16,6 @@ use std::time::Duration;
 
 use clap::Args;
 use spiderpool_core::multus_conf::{Obstacle, Settings};
-use spiderpool_core::names::NodeName;
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::environment::trimmed;
 use spiderpool_runtime::health::Condition;
@@ -26,6 +26,7 @@ use crate::node_events::NodeEvents;
 use conf_dir::{ConfDir, Program, Written};
 use error::DirError;
 use kubeconfig::Access;
+pub(crate) use place::Place;
 pub(crate) use removal::{pods_made_until, remove_rest, withdraw, withdrawn_at};
 use report::Report;
 use token::Token;
@@ -48,21 +49,6 @@ pub struct MultusOptions {
     /// Where Multus logs, as the node names it.
     #[arg(long, env = "SPIDERPOOL_MULTUS_LOG_FILE", default_value = "/var/log/multus.log", value_parser = trimmed::<String>)]
     pub multus_log_file: String,
-}
-
-/// Where things are on this node.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    /// The node's name.
-    pub(crate) node: NodeName,
-    /// Where the node's own folders are mounted.
-    pub(crate) host: PathBuf,
-    /// The node's folder for plugins, as the node names it.
-    pub(crate) cni_bin: Option<PathBuf>,
-    /// The agent's namespace, which is that of the service account.
-    pub(crate) namespace: String,
-    /// The network of every pod's first NIC, `NAMESPACE/NAME`, or empty.
-    pub(crate) cluster_network: String,
 }
 
 impl MultusOptions {
@@ -94,7 +80,7 @@ pub(crate) async fn keep(
     shutdown: CancellationToken,
 ) {
     let Some(conf_dir) = options.cni_conf_dir.clone() else { return };
-    let dir = on_host(&place.host, &conf_dir);
+    let dir = place.on_host(&conf_dir);
     let account = &options.multus_service_account;
     if account.is_empty() {
         shutdown.run_until_cancelled(absent::run(dir, place, kube, events)).await;
@@ -144,10 +130,6 @@ fn pause(outcome: &Result<Written, DirError>, fights: u32) -> Duration {
         }
         _ => PERIOD,
     }
-}
-
-fn on_host(host: &Path, path: &Path) -> PathBuf {
-    host.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::removal::has_rest;
-use super::{Place, conf_dir, pods_made_until, remove_rest, withdraw, withdrawn_at};
+use super::conf_dir;
+use super::place::Place;
+use super::removal::{has_rest, pods_made_until, remove_rest, withdraw, withdrawn_at};
 use crate::node::HostFolder;
 use crate::node_events::NodeEvents;
 
@@ -137,5 +138,27 @@ mod tests {
         assert!(kubeconfig.exists());
         take_rest_away(&dir, until, &place, &api_server(&pod("2999-01-01T00:00:00Z"))).await;
         assert!(!kubeconfig.exists());
+    }
+
+    /// Nothing else says why pods have no further NICs.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_without_any_multus_says_so_once() {
+        let host = tempfile::tempdir().unwrap();
+        let place = Place {
+            node: "n".parse().unwrap(),
+            host: host.path().to_owned(),
+            cni_bin: None,
+            namespace: "spiderpool".to_owned(),
+            cluster_network: String::new(),
+        };
+        let (events, mut said) = NodeEvents::new();
+        let dir = host.path().to_owned();
+        let running = tokio::spawn(run(dir.clone(), place, api_server(&json!([])), events));
+        sleep(PERIOD * (MISSING + 3)).await;
+        assert!(format!("{:?}", said.try_recv()).contains("NoMultus") && said.is_empty());
+        fs::write(dir.join("00-multus.conf"), r#"{"type":"multus-shim"}"#).unwrap();
+        sleep(PERIOD * (MISSING + 3)).await;
+        assert!(said.is_empty() && !running.is_finished());
+        running.abort();
     }
 }
