@@ -27,7 +27,7 @@ tolerations:
   {{- end }}
 {{- end }}
 
-{{/* {root, name, image, command, args, resources}: an init container that ends at once. */}}
+{{/* {root, name, image, command, args, resources}: a container that ends at once. */}}
 {{- define "spiderpool.crds.proof" -}}
 - name: {{ .name }}
   {{- include "spiderpool.container.image" . | nindent 2 }}
@@ -42,8 +42,8 @@ tolerations:
 {{- end }}
 
 {{/*
-{root, name, deadline}: the pod that applies the definitions, when every image of the agents has been there: else an upgrade
-would leave nodes without agents that nobody can start.
+{root, name, deadline}: the pod that applies the definitions. It succeeds only if every image of the agents can be had: else an
+upgrade would end agents whose successors nobody can start. Side by side, because each init container takes a kubelet a second.
 */}}
 {{- define "spiderpool.crds.pod" -}}
 {{- $root := .root -}}
@@ -60,14 +60,6 @@ serviceAccountName: {{ .name }}
 volumes:
   - name: plugins
     emptyDir: {}
-initContainers:
-  {{- include "spiderpool.crds.proof" (dict "root" $root "name" "agent-image" "image" $agent.image "command" (list $agent.binName) "args" (list "--version") "resources" $agent.initResources) | nindent 2 }}
-  {{- if $multus.install }}
-  {{- include "spiderpool.crds.proof" (dict "root" $root "name" "multus-image" "image" $multus.image "command" (list "/install_multus") "args" (list "--type" "thin" "--dest-dir" "/plugins") "resources" $multus.resources) | nindent 2 }}
-  {{- end }}
-  {{- if $plugins.installCNI }}
-  {{- include "spiderpool.crds.proof" (dict "root" $root "name" "plugins-image" "image" $plugins.image "command" (list "/usr/bin/spiderpool-agent") "args" (list "--version") "resources" $plugins.resources) | nindent 2 }}
-  {{- end }}
 containers:
   - name: apply-crds
     {{- include "spiderpool.container.image" (dict "root" .root "image" $init.image) | nindent 4 }}
@@ -77,6 +69,13 @@ containers:
       {{- toYaml $init.resources | nindent 6 }}
     securityContext:
       {{- include "spiderpool.securityContext.unprivileged" (dict "over" $init.securityContext) | nindent 6 }}
+  {{- include "spiderpool.crds.proof" (dict "root" $root "name" "agent-image" "image" $agent.image "command" (list $agent.binName) "args" (list "--version") "resources" $agent.initResources) | nindent 2 }}
+  {{- if $multus.install }}
+  {{- include "spiderpool.crds.proof" (dict "root" $root "name" "multus-image" "image" $multus.image "command" (list "/install_multus") "args" (list "--type" "thin" "--dest-dir" "/plugins") "resources" $multus.resources) | nindent 2 }}
+  {{- end }}
+  {{- if $plugins.installCNI }}
+  {{- include "spiderpool.crds.proof" (dict "root" $root "name" "plugins-image" "image" $plugins.image "command" (list "/usr/bin/spiderpool-agent") "args" (list "--version") "resources" $plugins.resources) | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{/* The rules by which a Job applies the definitions of the custom resources. */}}
