@@ -67,6 +67,9 @@ fn nothing_of_a_hook_stays_but_the_job_that_the_uninstallation_removes() {
         assert_eq!(stays, title(object) == "Job spiderpool-init", "{}: {policy}", title(object));
     }
     let clean = find(&objects, "Job", "spiderpool-controller-hook-pre-delete");
+    // It names nodes that were not cleaned, and is gone in a moment.
+    let printed = annotation(clean, "helm.sh/hook-output-log-policy").unwrap();
+    assert!(printed.contains("hook-succeeded"), "{printed}");
     let environment = clean["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
     assert!(environment.contains(r#""value":"spiderpool-init""#), "{environment}");
 }
