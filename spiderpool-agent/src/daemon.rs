@@ -116,6 +116,7 @@ fn start_multus(
 ) -> Task {
     let options = environment.multus.clone();
     let place = multus::Place {
+        node: environment.node_name.clone(),
         host: environment.plugins.host.clone(),
         cni_bin: environment.plugins.cni_bin_dir.clone(),
         namespace: environment.pod_namespace.clone(),

@@ -1,9 +1,13 @@
 //! Multus on the node: its configuration before those of all other plugins, and its access to the API server. Both follow
 //! what changes on the node and in the cluster. Nothing here is taken back when the agent ends: pods come and go without it.
 
+mod absent;
+mod claims;
 mod conf_dir;
 mod error;
 mod kubeconfig;
+mod place;
+mod removal;
 mod report;
 mod token;
 
@@ -11,19 +15,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use spiderpool_core::multus_conf::Settings;
+use spiderpool_core::multus_conf::{Obstacle, Settings};
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::environment::trimmed;
 use spiderpool_runtime::health::Condition;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use crate::node_events::NodeEvents;
-pub(crate) use conf_dir::withdraw;
 use conf_dir::{ConfDir, Program, Written};
 use error::DirError;
 use kubeconfig::Access;
+pub(crate) use place::Place;
+pub(crate) use removal::{pods_made_until, remove_rest, withdraw, withdrawn_at};
 use report::Report;
 use token::Token;
 
@@ -39,28 +43,12 @@ pub struct MultusOptions {
     /// The service account by which Multus asks the API server; if empty, Multus is not to be on the node.
     #[arg(long, env = "SPIDERPOOL_MULTUS_SERVICE_ACCOUNT", default_value = "", value_parser = trimmed::<String>)]
     pub multus_service_account: String,
-    /// How long its token is good for. It is replaced every hour.
-    #[arg(long, env = "SPIDERPOOL_MULTUS_TOKEN_SECONDS", default_value = "86400", value_parser = trimmed::<u32>)]
-    pub multus_token_seconds: u32,
     /// panic, error, verbose or debug.
     #[arg(long, env = "SPIDERPOOL_MULTUS_LOG_LEVEL", default_value = "verbose", value_parser = trimmed::<String>)]
     pub multus_log_level: String,
     /// Where Multus logs, as the node names it.
     #[arg(long, env = "SPIDERPOOL_MULTUS_LOG_FILE", default_value = "/var/log/multus.log", value_parser = trimmed::<String>)]
     pub multus_log_file: String,
-}
-
-/// Where things are on this node.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    /// Where the node's own folders are mounted.
-    pub(crate) host: PathBuf,
-    /// The node's folder for plugins, as the node names it.
-    pub(crate) cni_bin: Option<PathBuf>,
-    /// The agent's namespace, which is that of the service account.
-    pub(crate) namespace: String,
-    /// The network of every pod's first NIC, `NAMESPACE/NAME`, or empty.
-    pub(crate) cluster_network: String,
 }
 
 impl MultusOptions {
@@ -82,7 +70,7 @@ impl MultusOptions {
     }
 }
 
-/// Keeps Multus' files until the shutdown, or takes them away if Multus is not to be there.
+/// Keeps Multus' files until the shutdown; takes them away if Multus is not to be there.
 pub(crate) async fn keep(
     options: MultusOptions,
     place: Place,
@@ -92,21 +80,22 @@ pub(crate) async fn keep(
     shutdown: CancellationToken,
 ) {
     let Some(conf_dir) = options.cni_conf_dir.clone() else { return };
-    let mut report = Report::new(events);
-    let dir = on_host(&place.host, &conf_dir);
-    if options.multus_service_account.is_empty() {
-        take_away(dir, &shutdown).await;
+    let dir = place.on_host(&conf_dir);
+    let account = &options.multus_service_account;
+    if account.is_empty() {
+        shutdown.run_until_cancelled(absent::run(dir, place, kube, events)).await;
         return;
     }
+    let mut report = Report::new(events);
     let program = place.cni_bin.clone().map(|folder| Program { host: place.host.clone(), folder });
-    let mut dir = ConfDir::new(dir, options.settings(&conf_dir, &place), program);
-    let mut token =
-        Token::new(&place.namespace, &options.multus_service_account, options.multus_token_seconds);
+    let mut token = Token::new(&place.namespace, account);
+    let account = format!("system:serviceaccount:{}:{account}", place.namespace);
+    let mut dir = ConfDir::new(dir, options.settings(&conf_dir, &place), account, program);
     loop {
         // Without a new one the kubeconfig that is there stays.
         let refreshed = shutdown.run_until_cancelled(token.refresh(&kube)).await;
         let Some(refreshed) = refreshed else { return };
-        report.token(refreshed);
+        report.token(&refreshed);
         let access = token.current().map(Access::in_pod);
         let ran = tokio::task::spawn_blocking(move || {
             let access = access.transpose();
@@ -116,9 +105,7 @@ pub(crate) async fn keep(
         let Ok((after, outcome)) = ran.await else { return };
         dir = after;
         report.files(&outcome);
-        // A pod that is made earlier would start without its further NICs. What only somebody else can change is waited for by
-        // nobody.
-        if let (Some(settled), Ok(_) | Err(DirError::Obstacle(_))) = (&settled, &outcome) {
+        if let Some(settled) = settled.as_ref().filter(|_| is_settled(&outcome)) {
             settled.met();
         }
         let pause = pause(&outcome, report.fights());
@@ -126,6 +113,13 @@ pub(crate) async fn keep(
             return;
         }
     }
+}
+
+/// Whether the agent may be ready. A pod that is made earlier would start without its further NICs. For a default CNI, which
+/// may need a ready agent, and for the end of another Multus nobody waits.
+fn is_settled(outcome: &Result<Written, DirError>) -> bool {
+    let Err(error) = outcome else { return true };
+    matches!(error, DirError::Obstacle(Obstacle::NoDefaultNetwork { .. } | Obstacle::OtherMultus { .. }))
 }
 
 /// Longer the more often somebody else has taken the file away: else two programs would keep the runtime reading.
@@ -138,32 +132,20 @@ fn pause(outcome: &Result<Written, DirError>, fights: u32) -> Duration {
     }
 }
 
-fn on_host(host: &Path, path: &Path) -> PathBuf {
-    host.join(path.strip_prefix("/").unwrap_or(path))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// An upgrade to a release without Multus: its configuration would have no access to the API server any more.
-async fn take_away(dir: PathBuf, shutdown: &CancellationToken) {
-    let mut last = None;
-    loop {
-        let tried = dir.clone();
-        let Ok(outcome) = tokio::task::spawn_blocking(move || withdraw(&tried)).await else { return };
-        match outcome {
-            Ok(false) => return,
-            Ok(true) => {
-                info!(folder = %dir.display(), "Multus is not to be installed: its configuration is removed");
-                return;
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if last.as_ref() != Some(&error) {
-                    warn!(error, folder = %dir.display(), "Multus' configuration cannot be removed, trying again");
-                }
-                last = Some(error);
-            }
+    /// Pods would start without their further NICs, and nobody would hear of it.
+    #[test]
+    fn an_agent_whose_multus_cannot_work_is_not_ready() {
+        let unreadable = Obstacle::Unreadable { file: "10-a.conf".to_owned(), why: "half".to_owned() };
+        for error in
+            [unreadable.into(), DirError::NoAccess, DirError::NoProgram("/opt/cni/bin/multus".into())]
+        {
+            assert!(!is_settled(&Err(error)));
         }
-        if shutdown.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none() {
-            return;
-        }
+        let none = Obstacle::NoDefaultNetwork { conf_dir: String::new(), renamed: Vec::new() };
+        assert!(is_settled(&Err(none.into())) && is_settled(&Ok(Written::Nothing)));
     }
 }

@@ -6,7 +6,7 @@ pub mod bpffs;
 pub mod clean;
 mod host_path;
 pub mod install;
-mod installed;
+pub(crate) mod installed;
 pub mod missing_plugins;
 pub mod plugins;
 pub mod prepare;

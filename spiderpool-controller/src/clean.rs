@@ -4,6 +4,7 @@
 //! still need stays, and that is no failure.
 
 mod crds;
+mod multus;
 mod nodes;
 mod objects;
 mod plan;
@@ -59,6 +60,9 @@ pub struct Clean {
     /// The Job of spiderpool-init; empty if there is none.
     #[arg(long, env = "SPIDERPOOL_INIT_NAME", default_value = "")]
     init_name: String,
+    /// Multus' service account and ClusterRole; empty if Multus stays on the nodes.
+    #[arg(long, env = "SPIDERPOOL_MULTUS_NAME", default_value = "")]
+    multus_name: String,
     /// Manifest of the DaemonSet whose pods clean the nodes; without it the nodes are not cleaned.
     #[arg(long = "clean-node-manifest", env = "SPIDERPOOL_CLEAN_NODE_MANIFEST", value_name = "FILE")]
     manifest: Option<PathBuf>,
@@ -128,8 +132,10 @@ pub async fn run(clean: Clean) -> anyhow::Result<()> {
     // An agent that is left may allocate an address after they are listed.
     let agents_are_left = outcome.is_err();
     cleaner.record("the agents", outcome);
-    let outcome = cleaner.clean_nodes(clean.manifest.as_deref(), clean.own_pod()).await;
-    cleaner.record("the nodes", outcome);
+    let cleaned = cleaner.clean_nodes(clean.manifest.as_deref(), clean.own_pod()).await;
+    let outcome = cleaner.remove_multus_access(&clean.multus_name, cleaned.as_deref().ok()).await;
+    cleaner.record("the nodes", cleaned.map(|_| ()));
+    cleaner.record("Multus' service account and rights", outcome);
     let outcome = cleaner.remove_objects().await;
     cleaner.record("the objects", outcome);
     let kept = cleaner.remove_addresses().await;

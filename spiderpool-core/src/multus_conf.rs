@@ -69,7 +69,10 @@ pub enum Obstacle {
         renamed: Vec<String>,
     },
     /// The container runtime's first choice is no CNI configuration, or not yet.
-    #[error("{file} is no CNI configuration: {why}")]
+    #[error(
+        "{file}, the first choice of the container runtime, is no CNI configuration: {why}. Repair or remove it: pods that \
+         start meanwhile may get no further NICs"
+    )]
     Unreadable {
         /// Its name.
         file: String,
@@ -94,11 +97,16 @@ fn renamed_hint(renamed: &[String]) -> String {
     }
 }
 
-/// Decides from the files of the directory what [`FILE`] must be.
-pub fn plan_multus_conf(files: &[ConfFile], settings: &Settings) -> Result<MultusConf, Obstacle> {
+/// Decides from the files of the directory what [`FILE`] must be. `predecessor` is the kubeconfig that upstream's chart has
+/// left behind, if it is of this release: by it that chart's [`FILE`] is known, which is replaced.
+pub fn plan_multus_conf(
+    files: &[ConfFile],
+    settings: &Settings,
+    predecessor: Option<&str>,
+) -> Result<MultusConf, Obstacle> {
     let mut read: Vec<&ConfFile> = files.iter().filter(|file| is_read(&file.name)).collect();
     read.sort_by(|one, other| one.name.cmp(&other.name));
-    if let Some(other) = read.iter().find(|file| is_other_multus(file, &settings.namespace)) {
+    if let Some(other) = read.iter().find(|file| is_other_multus(file, predecessor)) {
         return Err(Obstacle::OtherMultus { file: other.name.clone() });
     }
     let preceded_by = read.first().filter(|first| *first.name < *FILE).map(|first| first.name.clone());
@@ -128,6 +136,17 @@ pub fn is_ours(content: &str) -> bool {
     serde_json::from_str::<Value>(content).is_ok_and(|conf| conf[MARK.0] == MARK.1)
 }
 
+/// Whether the container runtime reads a configuration of Multus, whosever it is.
+pub fn has_multus(files: &[ConfFile]) -> bool {
+    let parse = |file: &ConfFile| serde_json::from_str::<Value>(&file.content);
+    files.iter().filter(|file| is_read(&file.name)).any(|file| parse(file).is_ok_and(|conf| is_multus(&conf)))
+}
+
+fn is_multus(conf: &Value) -> bool {
+    let is_multus = |kind: &Value| *kind == "multus" || *kind == "multus-shim";
+    is_multus(&conf["type"]) || is_multus(&conf["plugins"][0]["type"])
+}
+
 /// Whether a file of this name counts for the plan. Others, such as kubeconfigs, need not be read.
 pub fn is_relevant(name: &str) -> bool {
     is_read(name) || name.ends_with(".cilium_bak")
@@ -139,17 +158,16 @@ fn is_read(name: &str) -> bool {
         && name.rsplit_once('.').is_some_and(|(_, extension)| EXTENSIONS.contains(&extension))
 }
 
-/// Upstream's chart leaves its own configuration behind: that of the same namespace is this release's.
-fn is_other_multus(file: &ConfFile, namespace: &str) -> bool {
+/// The namespace says nothing: somebody's own Multus is often in kube-system, and so is this release.
+fn is_other_multus(file: &ConfFile, predecessor: Option<&str>) -> bool {
     let Ok(conf) = serde_json::from_str::<Value>(&file.content) else { return false };
-    let first = &conf["plugins"][0]["type"];
-    let is_multus = |kind: &Value| *kind == "multus" || *kind == "multus-shim";
-    if !is_multus(&conf["type"]) && !is_multus(first) || conf[MARK.0] == MARK.1 {
+    if !is_multus(&conf) || conf[MARK.0] == MARK.1 {
         return false;
     }
-    let is_this_releases =
-        file.name == FILE && conf["type"] == "multus" && conf["multusNamespace"] == namespace;
-    !is_this_releases
+    let is_predecessors = file.name == FILE
+        && conf["type"] == "multus"
+        && predecessor.is_some_and(|kubeconfig| conf["kubeconfig"] == kubeconfig);
+    !is_predecessors
 }
 
 /// The default network is a NetworkAttachmentDefinition.

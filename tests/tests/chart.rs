@@ -14,6 +14,8 @@ mod hooks;
 mod init_file;
 #[path = "chart/refusals.rs"]
 mod refusals;
+#[path = "chart/releases.rs"]
+mod releases;
 #[path = "chart/rights.rs"]
 mod rights;
 #[path = "chart/value_sets.rs"]

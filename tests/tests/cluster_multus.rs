@@ -102,6 +102,27 @@ fn restart_changes_nothing(cluster: &Cluster, node: &Namespaces) -> Result<()> {
     Ok(())
 }
 
+/// CRI-O ends pods by the configuration by which it has started them.
+#[test]
+fn an_uninstallation_leaves_what_ends_running_pods_and_nothing_that_starts_others() {
+    on_cluster("an_uninstallation_leaves_what_ends_running_pods", |cluster| {
+        let pods = Deployment::underlay("outlives", NETWORK);
+        let node = pods.start(cluster)?[0].node.clone();
+        release::uninstall(cluster)?;
+        let look = format!("ls {CONF} 2>&1; ls /opt/cni/bin/multus /etc/cni/net.d/multus.d");
+        let left = sh(&cluster.node(&node)?.namespaces(), &look);
+        let access = cluster.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"]);
+        // It ends without Multus: its runtime takes the configuration of now.
+        pods.delete(cluster)?;
+        // First of all: the tests after this one need it.
+        release::install(cluster, &[])?;
+        let (left, access) = (left?, access?);
+        ensure!(left.contains("No such file") && left.contains("spiderpool.kubeconfig"), "{left}");
+        ensure!(!access.contains("spiderpool-multus"), "{access}");
+        Ok(())
+    });
+}
+
 #[test]
 fn reference_plugins_are_brought_and_those_of_others_stay() {
     on_cluster("reference_plugins_are_brought", |cluster| {

@@ -238,10 +238,36 @@ async fn clean_waits_for_pods_without_owner_but_not_for_nodes_that_are_not_ready
         ("SPIDERPOOL_AGENT_NAME", "spiderpool-agent"),
         ("SPIDERPOOL_CONTROLLER_NAME", "spiderpool-controller"),
         ("SPIDERPOOL_CLEAN_STEP_LIMIT", "1"),
+        ("SPIDERPOOL_MULTUS_NAME", "multus-access"),
     ];
+    multus_access(&plane, "left");
     let failed = run(&plane, "spiderpool-controller", &["clean"], &environment).unwrap_err().to_string();
     assert!(failed.contains("pods of spiderpool-agent are still on answers after 1s"), "{failed}");
     assert!(!failed.contains("pods of spiderpool-controller"), "{failed}");
     plane.kubectl(&["delete", "pod", "spiderpool-agent-answers", "-n", "left", "--force"]).unwrap();
+    let said = run(&plane, "spiderpool-controller", &["clean"], &environment).unwrap();
+    // Where nobody has removed Multus' configuration, no pod would start without its access.
+    assert!(said.contains("Remove 00-multus.conf from these nodes"), "{said}");
+    let access = || {
+        let kinds = "serviceaccounts,clusterroles,clusterrolebindings";
+        let all = plane.kubectl(&["get", kinds, "-n", "left", "-o", "name"]).unwrap();
+        all.lines().filter(|name| name.ends_with("/multus-access")).count()
+    };
+    assert_eq!(access(), 3);
+    plane.kubectl(&["delete", "pods", "--all", "-n", "left", "--force"]).unwrap();
+    plane.kubectl(&["delete", "nodes", "--all"]).unwrap();
     run(&plane, "spiderpool-controller", &["clean"], &environment).unwrap();
+    assert_eq!(access(), 0);
+}
+
+/// Service account, role and binding, all called multus-access.
+fn multus_access(plane: &ControlPlane, namespace: &str) {
+    let name = "multus-access";
+    for create in [
+        &["create", "serviceaccount", name, "-n", namespace][..],
+        &["create", "clusterrole", name, "--verb=get", "--resource=pods"],
+        &["create", "clusterrolebinding", name, "--clusterrole", name, "--group=none"],
+    ] {
+        plane.kubectl(create).unwrap();
+    }
 }

@@ -70,6 +70,36 @@ fn bpffs_is_mounted_in_the_nodes_mount_namespace() {
     assert_ne!(said[0], "container:bpf_fs");
 }
 
+/// The container runtime may end pods by the configuration by which it started them.
+#[test]
+fn of_multus_only_the_configuration_goes_while_pods_may_run() {
+    if !privilege::root_or_skip("of_multus_only_the_configuration_goes_while_pods_may_run") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let said = on_a_node(
+        folder.path(),
+        r#"
+        mkdir -p image others host/opt/cni/bin host/var/run/spidernet host/etc/cni/net.d/multus.d
+        echo new >image/coordinator
+        echo multus >others/multus
+        $AGENT install-plugins --from image --to host/opt/cni/bin --others others 2>log
+        echo '{"type": "multus", "managedBy": "spiderpool"}' >host/etc/cni/net.d/00-multus.conf
+        echo '{"current-context": "spiderpool-multus"}' >host/etc/cni/net.d/multus.d/spiderpool.kubeconfig
+        $AGENT clean-node --config-path $CONF --node-name n --plugins image --host host --bpf-dir $PWD/none \
+            --multus /etc/cni/net.d 2>>log
+        find host/etc host/opt -name '*multus*' | sort
+        find host/etc -name '*.kubeconfig'
+        "#,
+    );
+    let expected = [
+        "host/etc/cni/net.d/multus.d",
+        "host/opt/cni/bin/multus",
+        "host/etc/cni/net.d/multus.d/spiderpool.kubeconfig",
+    ];
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), expected);
+}
+
 /// Without the API server nobody can say whether pods run: then plugins and programs stay.
 #[test]
 fn a_node_is_not_cleaned_while_pods_may_run() {

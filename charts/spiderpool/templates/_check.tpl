@@ -1,5 +1,6 @@
 {{/* Fails, once and with everything that is wrong, if the values cannot be used. */}}
 {{- define "spiderpool.check" -}}
+{{- include "spiderpool.complete" . -}}
 {{- $wrong := list -}}
 {{- range $row := include "spiderpool.notServed" . | fromYamlArray -}}
 {{- $at := $.Values -}}
@@ -15,6 +16,24 @@
 {{- $wrong = concat $wrong (include "spiderpool.contradictions" . | fromYamlArray) -}}
 {{- if $wrong -}}
 {{- fail (printf "\n\nThese values cannot be used:\n\n  * %s\n" (join "\n  * " $wrong)) -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+Values of older charts alone, as `helm upgrade --reuse-values` takes them: what has come since has no default then. Asked for
+every object, because whichever is rendered first would fail with a nil pointer. New blocks of values.yaml belong here.
+*/}}
+{{- define "spiderpool.complete" -}}
+{{- $missing := list -}}
+{{- range $path := list "multus.multusCNI.name" "multus.multusCNI.image" "multus.multusCNI.resources" "multus.multusCNI.log" "plugins.image" "plugins.resources" "spiderpoolAgent.initResources" "spiderpoolController.tls.auto" "spiderpoolController.tls.certmanager" "spiderpoolInit.resources" "openshift" -}}
+{{- $at := $.Values -}}
+{{- range splitList "." $path -}}
+{{- if kindIs "map" $at -}}{{- $at = index $at . -}}{{- else -}}{{- $at = "" -}}{{- end -}}
+{{- end -}}
+{{- if not $at -}}{{- $missing = append $missing $path -}}{{- end -}}
+{{- end -}}
+{{- if $missing -}}
+{{- fail (printf "\n\nThese values are missing:\n\n  * %s\n\nThey have come since the release was installed, and helm upgrade --reuse-values leaves out the defaults of the new chart. Use --reset-then-reuse-values in its place: it keeps what you have set. If you have set one of them to null, take that out.\n" (join "\n  * " $missing)) -}}
 {{- end -}}
 {{- end }}
 
@@ -63,6 +82,10 @@
 - "spiderpoolController.tls.auto.certExpiration and caExpiration are days: at least 1."
 {{- end }}
 {{- end }}
+{{- $multus := .Values.multus.multusCNI }}
+{{- if and $multus.install $multus.uninstall (not .Values.spiderpoolController.cleanup.enable) }}
+- "multus.multusCNI.uninstall=true needs spiderpoolController.cleanup.enable=true: without it nobody would take Multus from the nodes. Set multus.multusCNI.uninstall=false if it shall stay there."
+{{- end }}
 {{- include "spiderpool.inCluster" . }}
 {{- include "spiderpool.ports" . }}
 {{- include "spiderpool.taken" . }}
@@ -83,9 +106,26 @@
 {{- if lookup "v1" "Namespace" "" $of }}
 - "Spiderpool is in this cluster already, as release {{ $release }} in namespace {{ $of }}, and there can be one: a node has one agent. Upgrade or uninstall that one: helm --namespace {{ $of }} list"
 {{- else }}
-- "release {{ $release }} of Spiderpool was not uninstalled before its namespace {{ $of }} was deleted. Remove what it has left, then try again: kubectl delete clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings -l app.kubernetes.io/instance={{ $release }}"
+- "release {{ $release }} of Spiderpool was not uninstalled before its namespace {{ $of }} was deleted. Remove what it has left, then try again: {{ include "spiderpool.leftovers" (dict "root" $ "release" $release) }}"
+{{- end }}
+{{- else if not $release }}
+{{- /* Of a release that was uninstalled while a node could not be cleaned. */}}
+{{- $kept := lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" .Values.multus.multusCNI.name -}}
+{{- $owner = dig "metadata" "annotations" dict ($kept | default dict) -}}
+{{- $release = get $owner "meta.helm.sh/release-name" -}}
+{{- $of = get $owner "meta.helm.sh/release-namespace" -}}
+{{- if and $release (or (ne $release .Release.Name) (ne $of .Release.Namespace)) }}
+- "release {{ $release }} of Spiderpool in namespace {{ $of }} has left Multus on nodes that could not be cleaned, and its service account and rights for them. Install under that name and namespace again, or remove 00-multus.conf from those nodes and what it has left: {{ include "spiderpool.leftovers" (dict "root" $ "release" $release) }}"
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* {root, release}: the commands that remove what a release has outside of its namespace. */}}
+{{- define "spiderpool.leftovers" -}}
+{{- $kinds := list "clusterroles" "clusterrolebindings" "validatingadmissionpolicies" "validatingadmissionpolicybindings" "mutatingwebhookconfigurations" "validatingwebhookconfigurations" -}}
+{{- if .root.Values.openshift.enabled -}}{{- $kinds = append $kinds "securitycontextconstraints" -}}{{- end -}}
+{{- $selector := printf "-l app.kubernetes.io/instance=%s" .release -}}
+kubectl delete {{ join "," $kinds }} {{ $selector }}; kubectl delete roles,rolebindings --all-namespaces {{ $selector }}
 {{- end }}
 
 {{/* Two servers in the network of one node need two ports. */}}

@@ -7,9 +7,9 @@ everything would stay for ever on a node that does not answer.
 - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 10}
 {{- end }}
 
-{{/* {root, image}: what the pods of all Jobs have in common. They must run where the cluster's network is broken. */}}
+{{/* {root, image or images}: what the pods of all Jobs have in common. They must run where the cluster's network is broken. */}}
 {{- define "spiderpool.jobPod" -}}
-{{- with include "spiderpool.pullSecrets" .image }}
+{{- with include "spiderpool.pullSecretsOf" (.images | default (list .image)) }}
 {{- . }}
 {{ end -}}
 restartPolicy: Never
@@ -27,12 +27,39 @@ tolerations:
   {{- end }}
 {{- end }}
 
-{{/* {root, name, deadline}: the pod that applies the definitions. */}}
+{{/* {root, name, image, command, args, resources}: a container that ends at once. */}}
+{{- define "spiderpool.crds.proof" -}}
+- name: {{ .name }}
+  {{- include "spiderpool.container.image" . | nindent 2 }}
+  command: {{ .command | toJson }}
+  args: {{ .args | toJson }}
+  resources:
+    {{- toYaml .resources | nindent 4 }}
+  securityContext:
+    {{- include "spiderpool.securityContext.unprivileged" dict | nindent 4 }}
+  volumeMounts:
+    - {name: plugins, mountPath: /plugins}
+{{- end }}
+
+{{/*
+{root, name, deadline}: the pod that applies the definitions. It succeeds only if every image of the agents can be had: else an
+upgrade would end agents whose successors nobody can start. Side by side, because each init container takes a kubelet a second.
+*/}}
 {{- define "spiderpool.crds.pod" -}}
-{{- $init := .root.Values.spiderpoolInit -}}
-{{- $pod := include "spiderpool.jobPod" (dict "root" .root "image" $init.image) | fromYaml -}}
-{{- toYaml (set $pod "hostNetwork" true) }}
+{{- $root := .root -}}
+{{- $init := $root.Values.spiderpoolInit -}}
+{{- $agent := $root.Values.spiderpoolAgent -}}
+{{- $multus := $root.Values.multus.multusCNI -}}
+{{- $plugins := $root.Values.plugins -}}
+{{- $images := list $init.image $agent.image -}}
+{{- if $multus.install -}}{{- $images = append $images $multus.image -}}{{- end -}}
+{{- if $plugins.installCNI -}}{{- $images = append $images $plugins.image -}}{{- end -}}
+{{- $pod := include "spiderpool.jobPod" (dict "root" $root "images" $images) | fromYaml -}}
+{{- toYaml (set $pod "hostNetwork" (not $root.Values.openshift.enabled)) }}
 serviceAccountName: {{ .name }}
+volumes:
+  - name: plugins
+    emptyDir: {}
 containers:
   - name: apply-crds
     {{- include "spiderpool.container.image" (dict "root" .root "image" $init.image) | nindent 4 }}
@@ -42,6 +69,13 @@ containers:
       {{- toYaml $init.resources | nindent 6 }}
     securityContext:
       {{- include "spiderpool.securityContext.unprivileged" (dict "over" $init.securityContext) | nindent 6 }}
+  {{- include "spiderpool.crds.proof" (dict "root" $root "name" "agent-image" "image" $agent.image "command" (list $agent.binName) "args" (list "--version") "resources" $agent.initResources) | nindent 2 }}
+  {{- if $multus.install }}
+  {{- include "spiderpool.crds.proof" (dict "root" $root "name" "multus-image" "image" $multus.image "command" (list "/install_multus") "args" (list "--type" "thin" "--dest-dir" "/plugins") "resources" $multus.resources) | nindent 2 }}
+  {{- end }}
+  {{- if $plugins.installCNI }}
+  {{- include "spiderpool.crds.proof" (dict "root" $root "name" "plugins-image" "image" $plugins.image "command" (list "/usr/bin/spiderpool-agent") "args" (list "--version") "resources" $plugins.resources) | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{/* The rules by which a Job applies the definitions of the custom resources. */}}

@@ -20,9 +20,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/*
 Metadata of an object: {root, name, component}, and where wanted namespace, labels, annotations, scope: cluster,
-hook (its events) and weight, keep: true if a hook object shall outlive its success.
+hook (its events) and weight, keep: true if a hook object shall outlive its success, rights: true if it is what a hook's
+pod needs, which shall not outlive its failure either.
 */}}
 {{- define "spiderpool.metadata" -}}
+{{- include "spiderpool.complete" .root -}}
 {{- $global := .root.Values.global -}}
 {{- $labels := tpl (toYaml $global.commonLabels) .root | fromYaml -}}
 {{- $labels = mergeOverwrite $labels (.labels | default dict) (include "spiderpool.labels" . | fromYaml) -}}
@@ -31,7 +33,9 @@ hook (its events) and weight, keep: true if a hook object shall outlive its succ
 {{- if .hook -}}
 {{- $_ := set $annotations "helm.sh/hook" .hook -}}
 {{- $_ := set $annotations "helm.sh/hook-weight" (.weight | default 0 | toString) -}}
-{{- $_ := set $annotations "helm.sh/hook-delete-policy" (ternary "before-hook-creation" "before-hook-creation,hook-succeeded" (.keep | default false)) -}}
+{{- $policy := ternary "before-hook-creation" "before-hook-creation,hook-succeeded" (.keep | default false) -}}
+{{- if .rights -}}{{- $policy = printf "%s,hook-failed" $policy -}}{{- end -}}
+{{- $_ := set $annotations "helm.sh/hook-delete-policy" $policy -}}
 {{- end -}}
 {{- $metadata := dict "name" .name "labels" $labels -}}
 {{- if ne (.scope | default "") "cluster" -}}

@@ -8,6 +8,7 @@ use spiderpool_core::multus_conf::{
     ConfFile, FILE, RENAMED_BY_CILIUM, Settings, is_ours, is_relevant, plan_multus_conf,
 };
 
+use super::claims::Claims;
 use super::error::{DirError, failed};
 use super::kubeconfig::{self, Access};
 use crate::atomic_file;
@@ -45,7 +46,8 @@ pub(super) struct Program {
 impl Program {
     fn check(&self) -> Result<(), DirError> {
         let folder = HostFolder::open(&self.host, &self.folder).map_err(failed(&self.folder))?;
-        let is_there = folder.path().join("multus").exists();
+        // A link may lead to somewhere on the node that this container does not see.
+        let is_there = fs::symlink_metadata(folder.path().join("multus")).is_ok();
         if is_there { Ok(()) } else { Err(DirError::NoProgram(self.folder.join("multus"))) }
     }
 }
@@ -54,19 +56,29 @@ impl Program {
 pub(super) struct ConfDir {
     dir: PathBuf,
     settings: Settings,
+    /// The service account, as the subject of its tokens.
+    account: String,
     program: Option<Program>,
     last: Option<String>,
 }
 
 impl ConfDir {
-    pub(super) fn new(dir: PathBuf, settings: Settings, program: Option<Program>) -> Self {
-        Self { dir, settings, program, last: None }
+    pub(super) fn new(dir: PathBuf, settings: Settings, account: String, program: Option<Program>) -> Self {
+        Self { dir, settings, account, program, last: None }
+    }
+
+    /// The kubeconfig of an earlier Spiderpool, as the node names it: it has a token of this very service account.
+    fn predecessor(&self) -> Option<String> {
+        let content = fs::read_to_string(self.dir.join(kubeconfig::UPSTREAMS)).ok()?;
+        let is_its =
+            kubeconfig::tokens(&content).any(|token| Claims::of(token).subject() == Some(&self.account));
+        is_its.then(|| format!("{}/{}", self.settings.conf_dir.trim_end_matches('/'), kubeconfig::UPSTREAMS))
     }
 
     /// One pass. `access` is absent if there is no token: what is there of an earlier agent may still be good.
     pub(super) fn run(&mut self, access: Option<&Access>) -> Result<Written, DirError> {
         let files = read(&self.dir)?;
-        let planned = plan_multus_conf(&files, &self.settings)?;
+        let planned = plan_multus_conf(&files, &self.settings, self.predecessor().as_deref())?;
         self.program.as_ref().map_or(Ok(()), Program::check)?;
         let kubeconfig = self.dir.join(kubeconfig::FILE);
         match access {
@@ -100,7 +112,7 @@ impl ConfDir {
 }
 
 /// All that a container runtime may read there, and what Cilium has renamed.
-fn read(dir: &Path) -> Result<Vec<ConfFile>, DirError> {
+pub(super) fn read(dir: &Path) -> Result<Vec<ConfFile>, DirError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed(dir))? {
         let path = entry.map_err(failed(dir))?.path();
@@ -117,27 +129,7 @@ fn read(dir: &Path) -> Result<Vec<ConfFile>, DirError> {
     Ok(files)
 }
 
-/// Takes Multus' configuration away if it is ours, so that the default CNI's is the first again; whether it was there.
-pub(crate) fn withdraw(dir: &Path) -> io::Result<bool> {
-    let mut found = false;
-    for name in [FILE, RENAMED_BY_CILIUM] {
-        let path = dir.join(name);
-        if fs::read_to_string(&path).is_ok_and(|content| is_ours(&content)) {
-            remove(&path)?;
-            found = true;
-        }
-    }
-    let kubeconfig = dir.join(kubeconfig::FILE);
-    if fs::read_to_string(&kubeconfig).is_ok_and(|content| kubeconfig::is_ours(&content)) {
-        remove(&kubeconfig)?;
-        found = true;
-        // Others may have put something there.
-        let _in_use = kubeconfig.parent().map(fs::remove_dir);
-    }
-    Ok(found)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

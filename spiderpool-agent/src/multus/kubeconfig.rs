@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 use super::error::{DirError, failed};
 use crate::atomic_file;
 
-/// Below the directory for CNI configuration.
-pub(super) const FILE: &str = "multus.d/multus.kubeconfig";
+/// Below the directory for CNI configuration, by a name that no other installer of Multus uses.
+pub(super) const FILE: &str = "multus.d/spiderpool.kubeconfig";
+/// By this name Multus' own installers and upstream's chart write theirs.
+pub(super) const UPSTREAMS: &str = "multus.d/multus.kubeconfig";
 /// By this name in it the file is known for ours.
 const NAME: &str = "spiderpool-multus";
 /// The API server's CA, which the kubelet keeps up to date in every pod.
@@ -71,6 +73,12 @@ impl Access {
         });
         format!("{kubeconfig:#}\n")
     }
+}
+
+/// What stands behind `token` in a kubeconfig, in YAML or JSON.
+pub(super) fn tokens(content: &str) -> impl Iterator<Item = &str> {
+    let values = content.lines().filter_map(|line| line.trim().trim_start_matches('"').strip_prefix("token"));
+    values.map(|rest| rest.trim_matches(|c: char| c.is_whitespace() || "\":,'".contains(c)))
 }
 
 /// Whether an agent wrote it.

@@ -6,13 +6,13 @@ use tracing::{info, warn};
 
 use super::conf_dir::Written;
 use super::error::DirError;
+use super::token::Refreshed;
 use crate::node_events::NodeEvents;
 
 pub(super) struct Report {
     events: NodeEvents,
-    /// The failure that was said last.
-    failure: Option<String>,
-    token_failure: Option<String>,
+    files: Failure,
+    token: Failure,
     /// How often in a row somebody has taken the configuration away.
     fights: u32,
     quiet_passes: u32,
@@ -20,34 +20,65 @@ pub(super) struct Report {
 
 /// After so many passes in which nothing happened, a fight is over.
 const QUIET: u32 = 30;
+/// So often in a row something fails before the Node gets an Event: files are written, and programs put back, meanwhile.
+const LASTING: u32 = 5;
+
+/// What fails at the moment.
+#[derive(Debug, Default)]
+struct Failure {
+    text: String,
+    times: u32,
+}
+
+impl Failure {
+    /// How often in a row this has failed.
+    fn again(&mut self, text: &str) -> u32 {
+        if self.text != text {
+            *self = Self { text: text.to_owned(), times: 0 };
+        }
+        self.times += 1;
+        self.times
+    }
+
+    fn over(&mut self) {
+        *self = Self::default();
+    }
+}
 
 impl Report {
     pub(super) fn new(events: NodeEvents) -> Self {
-        Self { events, failure: None, token_failure: None, fights: 0, quiet_passes: 0 }
+        Self { events, files: Failure::default(), token: Failure::default(), fights: 0, quiet_passes: 0 }
     }
 
     pub(super) fn fights(&self) -> u32 {
         self.fights
     }
 
-    pub(super) fn token(&mut self, refreshed: Result<bool, ApiFailure>) {
-        match refreshed {
-            Ok(true) => self.token_failure = None,
-            Ok(false) => {}
-            Err(error) => {
-                let error = error.to_string();
-                if self.token_failure.as_ref() != Some(&error) {
-                    warn!(error, "no token for Multus, trying again");
-                }
-                self.token_failure = Some(error);
-            }
+    pub(super) fn token(&mut self, refreshed: &Result<Refreshed, ApiFailure>) {
+        let error = match refreshed {
+            Ok(Refreshed::NotDue) => return,
+            Ok(Refreshed::Good | Refreshed::New) => return self.token.over(),
+            Err(error) => error,
+        };
+        let text = error.to_string();
+        if self.token.again(&text) > 1 {
+            return;
+        }
+        if error.is_retryable() {
+            warn!(error = text, "no token for Multus, or it cannot be checked, trying again");
+        } else {
+            let note = format!(
+                "Multus gets no token for the API server ({text}): with the one that it has, pods may not start. `helm \
+                 upgrade` makes its service account and rights again"
+            );
+            self.say("MultusNoAccess", note);
         }
     }
 
     pub(super) fn files(&mut self, outcome: &Result<Written, DirError>) {
         match outcome {
             Ok(written) => {
-                self.failure = None;
+                self.files.over();
                 self.written(written);
             }
             Err(error) => self.failed(error),
@@ -96,21 +127,47 @@ impl Report {
 
     fn failed(&mut self, error: &DirError) {
         let text = error.to_string();
-        if self.failure.as_ref() == Some(&text) {
-            return;
+        let times = self.files.again(&text);
+        let after = match error {
+            DirError::Obstacle(Obstacle::OtherMultus { .. } | Obstacle::NoDefaultNetwork { .. }) => 1,
+            _ => LASTING,
+        };
+        if times == after {
+            self.say(error.reason(), text);
+        } else if times == 1 {
+            warn!(error = text, "Multus' configuration is not written yet");
         }
-        match error {
-            DirError::Obstacle(Obstacle::OtherMultus { .. }) => self.say("OtherMultus", text.clone()),
-            DirError::Obstacle(Obstacle::NoDefaultNetwork { .. }) => {
-                self.say("NoDefaultNetwork", text.clone());
-            }
-            _ => warn!(error = text, "Multus' configuration is not written yet"),
-        }
-        self.failure = Some(text);
     }
 
     fn say(&self, reason: &'static str, note: String) {
         warn!(reason, "{note}");
         self.events.multus(reason, note);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They were logged, where nobody looks for why a pod has no further NICs.
+    #[test]
+    fn what_lasts_is_said_on_the_node_once_and_again_after_it_was_over() {
+        let (events, mut said) = NodeEvents::new();
+        let mut report = Report::new(events);
+        let unreadable = || Obstacle::Unreadable { file: "10-a.conf".to_owned(), why: "half".to_owned() };
+        let errors: [&dyn Fn() -> DirError; 3] =
+            [&|| unreadable().into(), &|| DirError::NoProgram("/opt/cni/bin/multus".into()), &|| {
+                DirError::NoAccess
+            }];
+        for (error, reason) in
+            errors.into_iter().zip(["DefaultNetworkUnreadable", "MultusProgramMissing", "MultusNoAccess"])
+        {
+            (1..LASTING).for_each(|_| report.files(&Err(error())));
+            assert!(said.is_empty(), "{reason}");
+            (0..2 * LASTING).for_each(|_| report.files(&Err(error())));
+            assert_eq!(said.len(), 1, "{reason}");
+            assert!(format!("{:?}", said.try_recv()).contains(reason), "{reason}");
+            report.files(&Ok(Written::Nothing));
+        }
     }
 }

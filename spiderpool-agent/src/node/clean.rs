@@ -5,6 +5,7 @@
 
 mod api;
 mod kernel;
+mod multus;
 mod plan;
 mod remove;
 
@@ -55,13 +56,11 @@ pub struct CleanNode {
     /// Where the inventory of the node's pods is, as the node names it.
     #[arg(long, env = "SPIDERPOOL_STATE_DIR", value_name = "FOLDER", default_value = "/var/run/spidernet")]
     state_dir: PathBuf,
-    /// The node's folder for CNI configuration, as the node names it, if Multus is to be removed.
+    /// The node's folder for CNI configuration, as the node names it, if Multus is to be removed: its configuration in any
+    /// case, its program and kubeconfig unless pods run that need them for their end.
     #[arg(long, value_name = "FOLDER")]
     multus: Option<PathBuf>,
 }
-
-/// What Multus' image brings.
-const MULTUS_PLUGINS: [&str; 2] = ["multus", "passthru"];
 
 impl CleanNode {
     fn on_host(&self, path: &Path) -> PathBuf {
@@ -87,15 +86,10 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
     };
     let mut failures = remove::links(&idle_links).await;
     failures.extend(installed.socket());
-    // Also while pods run: with the default CNI alone they end as well, and with a Multus that has no access to the API
-    // server no pod of the node starts.
-    failures.extend(
-        options
-            .multus
-            .as_ref()
-            .into_iter()
-            .flat_map(|conf| remove::multus(&options.on_host(conf), &installed.cni_bin, &MULTUS_PLUGINS)),
-    );
+    if let Some(conf_dir) = &options.multus {
+        let conf_dir = options.on_host(conf_dir);
+        failures.extend(multus::clean(&conf_dir, &installed.cni_bin, &options.node_name, &keep).await);
+    }
     if keep.is_empty() {
         failures.extend(installed.everything());
     } else {

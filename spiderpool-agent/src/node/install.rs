@@ -6,7 +6,7 @@ use clap::Args;
 use spiderpool_runtime::logging::{self, Level};
 use tracing::info;
 
-use super::installed::Record;
+use super::installed;
 use super::plugins::{IN_IMAGE, install, list};
 
 /// Arguments of `spiderpool-agent install-plugins`.
@@ -31,9 +31,8 @@ pub fn run(options: &InstallPlugins) -> anyhow::Result<()> {
         info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin installed");
     }
     if let Some(others) = &options.others {
-        let mut record = Record::read(&options.to);
         for plugin in list(others)? {
-            let outcome = record.install(&plugin, &options.to)?;
+            let outcome = installed::install(&plugin, &options.to)?;
             info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin of another project");
         }
     }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
@@ -14,6 +15,8 @@ use crate::atomic_file;
 
 /// Beside the plugins, so that it goes where they go. Container runtimes execute plugins by name.
 const FILE: &str = ".spiderpool-plugins.json";
+/// Tasks of one process read and write the record.
+static RECORD: Mutex<()> = Mutex::new(());
 
 /// What became of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,48 +29,89 @@ pub(super) enum Outcome {
     LeftAlone,
 }
 
-/// Digests of the plugins that were installed, by name.
+/// Installs a plugin unless somebody else's is there.
+pub(super) fn install(plugin: &Path, folder: &Path) -> Result<Outcome, PluginsError> {
+    with_record(folder, |record| record.install(plugin, folder, plugins::install))
+}
+
+/// Removes a plugin that this chart has installed, and whatever an installation left beside it; the paths that are gone.
+pub(crate) fn remove(name: &str, folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
+    with_record(folder, |record| record.remove(name, folder))
+}
+
+/// Whether this chart has installed a plugin of this name.
+pub(crate) fn is_recorded(name: &str, folder: &Path) -> bool {
+    with_record(folder, |record| record.digests.contains_key(name))
+}
+
+fn with_record<T>(folder: &Path, f: impl FnOnce(&mut Record) -> T) -> T {
+    let _one_at_a_time = RECORD.lock().unwrap_or_else(PoisonError::into_inner);
+    f(&mut Record::read(folder))
+}
+
+/// Digests of the plugins that were installed, by name. Two while one is replaced.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Record {
+struct Record {
     path: PathBuf,
-    digests: BTreeMap<String, String>,
+    digests: BTreeMap<String, Vec<String>>,
+}
+
+/// What has a plugin's name in the node's folder.
+#[derive(Debug, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// With its digest.
+    File(String),
+    /// Somebody else's, which may lead to where this container sees nothing.
+    Link,
 }
 
 impl Record {
     /// A record that cannot be read counts as none: nothing is replaced then.
-    pub(super) fn read(folder: &Path) -> Self {
+    fn read(folder: &Path) -> Self {
         let path = folder.join(FILE);
         let digests = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         Self { path, digests: digests.unwrap_or_default() }
     }
 
-    /// Installs a plugin unless somebody else's is there.
-    pub(super) fn install(&mut self, plugin: &Path, folder: &Path) -> Result<Outcome, PluginsError> {
-        let wanted = read(plugin)?.ok_or_else(|| missing(plugin))?;
-        let name = name(plugin);
-        let there = read(&folder.join(&name))?;
-        let is_ours = there.as_ref().is_none_or(|there| self.digests.get(&name) == Some(there));
-        if there.as_ref() == Some(&wanted) {
-            return Ok(Outcome::Unchanged);
+    fn has(&self, name: &str, digest: &str) -> bool {
+        self.digests.get(name).is_some_and(|digests| digests.iter().any(|known| known == digest))
+    }
+
+    fn install<T>(
+        &mut self,
+        plugin: &Path,
+        folder: &Path,
+        write: impl FnOnce(&Path, &Path) -> Result<T, PluginsError>,
+    ) -> Result<Outcome, PluginsError> {
+        let wanted = File::open(plugin).and_then(digest);
+        let wanted = wanted.map_err(|error| PluginsError::new(plugin, "read", error))?;
+        let name = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut known = vec![wanted.clone()];
+        match There::read(&folder.join(&name))? {
+            There::File(there) if there == wanted => return Ok(Outcome::Unchanged),
+            There::File(there) if self.has(&name, &there) => known.push(there),
+            There::File(_) | There::Link => {
+                self.forget(&name)?;
+                return Ok(Outcome::LeftAlone);
+            }
+            There::Nothing => {}
         }
-        if !is_ours {
-            self.forget(&name)?;
-            return Ok(Outcome::LeftAlone);
-        }
-        // Recorded first: after a crash the older one would count as somebody else's, and the new one too.
-        self.digests.insert(name, wanted);
-        plugins::install(plugin, folder)?;
+        // Recorded first, beside the one that is there: whichever a crash leaves is known for ours.
+        self.digests.insert(name.clone(), known);
+        self.write()?;
+        write(plugin, folder)?;
+        self.digests.insert(name, vec![wanted]);
         self.write()?;
         Ok(Outcome::Written)
     }
 
-    /// Removes a plugin that this chart has installed, and whatever an installation left beside it; the paths that are gone.
-    pub(super) fn remove(&mut self, name: &str) -> Result<Vec<PathBuf>, PluginsError> {
-        let folder = self.path.parent().unwrap_or(Path::new("/")).to_owned();
+    fn remove(&mut self, name: &str, folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
         let mut removed = Vec::new();
-        let there = read(&folder.join(name))?;
-        if there.is_some() && self.digests.get(name) == there.as_ref() {
-            for path in plugins::files(&folder, name.as_ref()) {
+        if let There::File(there) = There::read(&folder.join(name))?
+            && self.has(name, &there)
+        {
+            for path in plugins::files(folder, name.as_ref()) {
                 match fs::remove_file(&path) {
                     Ok(()) => removed.push(path),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -99,20 +143,19 @@ impl Record {
     }
 }
 
-fn name(plugin: &Path) -> String {
-    plugin.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn missing(path: &Path) -> PluginsError {
-    PluginsError::new(path, "read", io::ErrorKind::NotFound.into())
-}
-
-/// The digest of a file, if there is one.
-fn read(path: &Path) -> Result<Option<String>, PluginsError> {
-    match File::open(path).and_then(digest) {
-        Ok(digest) => Ok(Some(digest)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(PluginsError::new(path, "read", error)),
+impl There {
+    fn read(path: &Path) -> Result<Self, PluginsError> {
+        let found = fs::symlink_metadata(path).and_then(|found| {
+            if found.is_symlink() {
+                Ok(Self::Link)
+            } else {
+                File::open(path).and_then(digest).map(Self::File)
+            }
+        });
+        match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Nothing),
+            found => found.map_err(|error| PluginsError::new(path, "read", error)),
+        }
     }
 }
 
@@ -151,7 +194,7 @@ mod tests {
         fn install(&self, content: &str) -> Outcome {
             let plugin = self.image.path().join("macvlan");
             fs::write(&plugin, content).unwrap();
-            Record::read(self.bin.path()).install(&plugin, self.bin.path()).unwrap()
+            install(&plugin, self.bin.path()).unwrap()
         }
 
         fn there(&self) -> String {
@@ -159,7 +202,7 @@ mod tests {
         }
 
         fn remove(&self) -> usize {
-            Record::read(self.bin.path()).remove("macvlan").unwrap().len()
+            remove("macvlan", self.bin.path()).unwrap().len()
         }
 
         fn files(&self) -> usize {
@@ -201,5 +244,41 @@ mod tests {
             (node.install("same"), node.remove(), node.there()),
             (Outcome::Unchanged, 0, "same".to_owned())
         );
+    }
+
+    /// Ours would become somebody else's for ever: no upgrade would replace it, and no uninstallation remove it.
+    #[test]
+    fn a_crash_before_or_after_the_file_is_written_makes_no_stranger_of_it() {
+        let node = Node::new();
+        node.install("one");
+        let crash = |content: &str, is_written: bool| {
+            let plugin = node.image.path().join("macvlan");
+            fs::write(&plugin, content).unwrap();
+            let crashed =
+                Record::read(node.bin.path()).install(&plugin, node.bin.path(), |plugin, folder| {
+                    if is_written {
+                        plugins::install(plugin, folder)?;
+                    }
+                    Err::<(), _>(PluginsError::new(plugin, "write", io::ErrorKind::Interrupted.into()))
+                });
+            crashed.unwrap_err();
+        };
+        crash("two", false);
+        assert_eq!((node.there(), node.install("two")), ("one".to_owned(), Outcome::Written));
+        crash("three", true);
+        assert_eq!((node.there(), node.install("four")), ("three".to_owned(), Outcome::Written));
+        crash("five", true);
+        assert_eq!((node.remove(), node.files()), (1, 0));
+    }
+
+    /// k3s and others have links there, which lead to where this container sees nothing.
+    #[test]
+    fn a_link_is_of_somebody_else_wherever_it_leads() {
+        let node = Node::new();
+        let link = node.bin.path().join("macvlan");
+        std::os::unix::fs::symlink("/on/the/node", &link).unwrap();
+        assert_eq!((node.install("ours"), node.remove()), (Outcome::LeftAlone, 0));
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("/on/the/node"));
+        assert_eq!(node.files(), 1);
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::host_path::HostFolder;
-use super::installed::Record;
+use super::installed;
 use super::plugins::{self, IN_IMAGE, PluginsError};
 
 /// How often the folder is looked at.
@@ -111,7 +111,7 @@ impl Check {
             if fs::symlink_metadata(folder.join(plugin.file_name().unwrap_or_default())).is_ok() {
                 continue;
             }
-            let restored = Record::read(folder).install(&plugin, folder);
+            let restored = installed::install(&plugin, folder);
             if restored.is_ok() {
                 let folder = self.cni_bin.display();
                 info!(plugin = %plugin.display(), %folder, "CNI plugin was missing and is put back");

@@ -9,21 +9,22 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::plan::{Progress, unfinished};
+use super::plan::{Progress, uncleaned, unfinished};
 use super::workloads::POLL;
 use super::{Cleaner, OwnPod};
 
 impl Cleaner {
     /// Applies the manifest, waits until its pods are ready, and deletes it. `own` owns it, so that the garbage collector
-    /// deletes it if this pod is killed: otherwise it would clean the nodes of the next installation.
+    /// deletes it if this pod is killed: otherwise it would clean the nodes of the next installation. Answers the nodes that
+    /// are as they were.
     pub(super) async fn clean_nodes(
         &self,
         manifest: Option<&Path>,
         own: Option<OwnPod<'_>>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<String>> {
         let Some(path) = manifest else {
             warn!("SPIDERPOOL_CLEAN_NODE_MANIFEST is not set, the nodes are not cleaned");
-            return Ok(());
+            return Ok(uncleaned(&self.linux_nodes().await?, &[]));
         };
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let mut manifest: Value =
@@ -43,24 +44,29 @@ impl Cleaner {
         let waited = self.wait_ready(&name).await;
         // The DaemonSet is deleted whether it has finished or not.
         let removed = self.remove_daemon_set(&name).await;
-        waited?;
+        let uncleaned = waited?;
         removed?;
-        Ok(())
+        Ok(uncleaned)
     }
 
-    async fn wait_ready(&self, name: &str) -> anyhow::Result<()> {
+    async fn wait_ready(&self, name: &str) -> anyhow::Result<Vec<String>> {
         let sets = self.daemon_sets();
         let end = Instant::now() + self.limit;
         loop {
             let set = self.kube.read(sets.get(name)).await?;
             let uid = set.metadata.uid.clone().unwrap_or_default();
             let unready = self.unready_nodes().await?;
-            let Some(reason) = unfinished(progress(&set), &self.pods_of(&uid).await?, &unready) else {
-                info!(skipped = ?unready, "nodes cleaned");
-                if !unready.is_empty() {
-                    warn!(nodes = ?unready, "these nodes are not ready and were not cleaned: after a reboot only the plugins in their CNI folder are left");
+            let pods = self.pods_of(&uid).await?;
+            let Some(reason) = unfinished(progress(&set), &pods, &unready) else {
+                let nodes = uncleaned(&self.linux_nodes().await?, &pods);
+                info!(skipped = ?nodes, "nodes cleaned");
+                if !nodes.is_empty() {
+                    warn!(
+                        ?nodes,
+                        "these nodes are not ready, or spiderpoolAgent.nodeSelector, tolerations or affinity leave them out, and were not cleaned: after a reboot only what is in their CNI folders is left"
+                    );
                 }
-                return Ok(());
+                return Ok(nodes);
             };
             ensure!(
                 Instant::now() < end,

@@ -66,6 +66,12 @@ pub(super) fn remaining_nodes(pods: &[DaemonPod], unready: &BTreeSet<String>) ->
     nodes.cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// The nodes on which no pod of the DaemonSet has finished.
+pub(super) fn uncleaned(nodes: &[String], pods: &[DaemonPod]) -> Vec<String> {
+    let is_clean = |node: &String| pods.iter().any(|pod| pod.is_ready && pod.node == *node);
+    nodes.iter().filter(|node| !is_clean(node)).cloned().collect()
+}
+
 /// The progress of a DaemonSet by its status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -135,5 +141,14 @@ mod tests {
         assert_eq!(unfinished(progress, &[pod("n1", true), pod("n2", false)], &unready), None);
         assert!(unfinished(progress, &pods[..1], &unready).unwrap().contains("1 of 2"));
         assert!(unfinished(Progress::default(), &[], &unready).is_some());
+    }
+
+    /// Also one that the agents' selectors leave out: it may have had an agent before.
+    #[test]
+    fn a_node_without_a_finished_pod_is_not_clean() {
+        let pod = |node: &str, is_ready| DaemonPod { node: node.into(), is_ready };
+        let nodes = ["n1", "n2", "left-out"].map(str::to_owned);
+        assert_eq!(uncleaned(&nodes, &[pod("n1", true), pod("n2", false)]), ["n2", "left-out"]);
+        assert_eq!(uncleaned(&nodes[..1], &[pod("n1", true)]), Vec::<String>::new());
     }
 }

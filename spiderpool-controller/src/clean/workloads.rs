@@ -1,6 +1,6 @@
 //! Deletes workloads and waits until their pods are gone, also pods that an earlier attempt left without owner.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -99,6 +99,17 @@ impl Cleaner {
             }
         });
         Ok(found.collect())
+    }
+
+    /// Nodes that can have an agent.
+    pub(super) async fn linux_nodes(&self) -> anyhow::Result<Vec<String>> {
+        let nodes = Api::<Node>::all(self.kube.client());
+        let list = self.kube.read(nodes.list_metadata(&ListParams::default())).await?;
+        let is_linux = |labels: &BTreeMap<String, String>| {
+            labels.get("kubernetes.io/os").is_none_or(|system| system == "linux")
+        };
+        let linux = list.items.into_iter().filter(|node| node.metadata.labels.as_ref().is_none_or(is_linux));
+        Ok(linux.filter_map(|node| node.metadata.name).collect())
     }
 
     /// Nodes that are not ready.

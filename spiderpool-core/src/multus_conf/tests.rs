@@ -14,14 +14,14 @@ fn settings() -> Settings {
         namespace: "spiderpool".to_owned(),
         cluster_network: None,
         conf_dir: "/etc/cni/net.d".to_owned(),
-        kubeconfig: "/etc/cni/net.d/multus.d/multus.kubeconfig".to_owned(),
+        kubeconfig: "/etc/cni/net.d/multus.d/spiderpool.kubeconfig".to_owned(),
         log_level: "verbose".to_owned(),
         log_file: "/var/log/multus.log".to_owned(),
     }
 }
 
 fn plan(files: &[ConfFile]) -> Result<MultusConf, Obstacle> {
-    plan_multus_conf(files, &settings())
+    plan_multus_conf(files, &settings(), None)
 }
 
 fn network(name: &str) -> String {
@@ -41,7 +41,7 @@ fn the_default_network_is_a_delegate_as_it_is_in_its_file() {
     let expected = json!({
         "cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "managedBy": "spiderpool",
         "capabilities": {"bandwidth": true, "mac": true, "portMappings": true},
-        "confDir": "/etc/cni/net.d", "kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig",
+        "confDir": "/etc/cni/net.d", "kubeconfig": "/etc/cni/net.d/multus.d/spiderpool.kubeconfig",
         "delegates": json["delegates"], "logFile": "/var/log/multus.log", "logLevel": "verbose",
         "logOptions": {"maxAge": 5, "maxSize": 100, "maxBackups": 5, "compress": true},
         "multusNamespace": "spiderpool", "namespaceIsolation": false, "systemNamespaces": [],
@@ -95,22 +95,29 @@ fn without_default_network_or_with_half_a_file_nothing_is_written() {
     }
 }
 
+/// Also in the release's namespace: somebody's own Multus is often in kube-system, and so may be the release.
 #[test]
 fn the_multus_of_somebody_else_is_left_alone_and_that_of_upstreams_chart_is_taken_over() {
+    let kubeconfig = "/etc/cni/net.d/multus.d/multus.kubeconfig";
     let multus = |kind: &str, namespace: &str| {
-        format!(
-            r#"{{"cniVersion":"0.3.1","name":"multus-cni-network","type":"{kind}","multusNamespace":"{namespace}"}}"#
-        )
+        json!({"cniVersion": "0.3.1", "name": "multus-cni-network", "type": kind, "multusNamespace": namespace,
+            "kubeconfig": kubeconfig})
     };
-    let with = |name: &str, content: &str| plan(&[file("10-calico.conflist", CALICO), file(name, content)]);
-    for (name, content) in [
-        (FILE, multus("multus-shim", "spiderpool")),
-        (FILE, multus("multus", "kube-system")),
-        ("70-multus.conflist", format!(r#"{{"name":"m","plugins":[{}]}}"#, multus("multus", "spiderpool"))),
+    let with = |name: &str, content: &Value, predecessor: Option<&str>| {
+        let files = [file("10-calico.conflist", CALICO), file(name, &content.to_string())];
+        plan_multus_conf(&files, &settings(), predecessor)
+    };
+    for (name, content, predecessor) in [
+        (FILE, multus("multus", "spiderpool"), None),
+        (FILE, multus("multus", "spiderpool"), Some("/elsewhere/multus.kubeconfig")),
+        (FILE, multus("multus-shim", "spiderpool"), Some(kubeconfig)),
+        ("00-multus.conflist", multus("multus", "spiderpool"), Some(kubeconfig)),
+        ("70-multus.conflist", json!({"name": "m", "plugins": [multus("multus", "spiderpool")]}), None),
     ] {
-        assert_eq!(with(name, &content).unwrap_err(), Obstacle::OtherMultus { file: name.to_owned() });
+        let refused = with(name, &content, predecessor).unwrap_err();
+        assert_eq!(refused, Obstacle::OtherMultus { file: name.to_owned() }, "{content}");
     }
-    assert!(with(FILE, &multus("multus", "spiderpool")).is_ok());
+    assert!(with(FILE, &multus("multus", "spiderpool"), Some(kubeconfig)).is_ok());
 }
 
 #[test]
@@ -122,7 +129,7 @@ fn a_file_that_the_runtime_takes_before_multus_is_named() {
 #[test]
 fn a_network_attachment_definition_as_default_network_needs_no_file() {
     let settings = Settings { cluster_network: Some("default-network".to_owned()), ..settings() };
-    let conf = plan_multus_conf(&[], &settings).unwrap();
+    let conf = plan_multus_conf(&[], &settings, None).unwrap();
     let json: Value = serde_json::from_str(&conf.content).unwrap();
     assert_eq!(
         (&json["clusterNetwork"], &json["multusNamespace"]),
@@ -140,6 +147,16 @@ fn a_version_that_asks_plugins_for_more_is_not_spoken() {
     assert_eq!(version(r#""cniVersion":"1.1.0","#), "1.0.0");
     assert_eq!(version(r#""cniVersion":"0.4.0","#), "0.4.0");
     assert_eq!(version(""), "0.3.1");
+}
+
+#[test]
+fn multus_is_found_in_every_form_that_its_installers_write() {
+    let has =
+        |name: &str, content: &str| has_multus(&[file("10-calico.conflist", CALICO), file(name, content)]);
+    assert!(has(FILE, r#"{"type":"multus-shim"}"#));
+    assert!(has("70-multus.conflist", r#"{"plugins":[{"type":"multus"}]}"#));
+    assert!(!has(RENAMED_BY_CILIUM, r#"{"type":"multus"}"#));
+    assert!(!has("20-other.conf", &network("multus")));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Hooks: what a Job needs is there when it runs, and goes with it.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use spiderpool_tests::control_plane::ControlPlane;
 
-use crate::render::{find, helm, objects, title};
+use crate::render::{containers, find, helm, objects, pods, title};
 
 const HOOK: &str = "helm.sh/hook";
 const WEIGHT: &str = "helm.sh/hook-weight";
@@ -59,18 +61,47 @@ fn nothing_of_a_hook_stays_but_the_job_that_the_uninstallation_removes() {
         let policy = annotation(object, POLICY).unwrap();
         assert!(policy.contains("before-hook-creation"), "{}", title(object));
         let stays = !policy.contains("hook-succeeded");
+        // What is left of a failure is what says why.
+        let says_why = object["kind"] == "Pod" || object["kind"] == "Job";
+        assert_eq!(policy.contains("hook-failed"), !says_why, "{}: {policy}", title(object));
         assert_eq!(stays, title(object) == "Job spiderpool-init", "{}: {policy}", title(object));
     }
     let clean = find(&objects, "Job", "spiderpool-controller-hook-pre-delete");
+    // It names nodes that were not cleaned, and is gone in a moment.
+    let printed = annotation(clean, "helm.sh/hook-output-log-policy").unwrap();
+    assert!(printed.contains("hook-succeeded"), "{printed}");
     let environment = clean["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
     assert!(environment.contains(r#""value":"spiderpool-init""#), "{environment}");
 }
 
 #[test]
-fn every_job_has_a_deadline_below_helms() {
-    for job in objects(&[]).iter().filter(|o| o["kind"] == "Job") {
-        let seconds = job["spec"]["activeDeadlineSeconds"].as_u64().unwrap();
-        assert!(seconds < 300, "{}", title(job));
+fn every_hook_has_a_deadline_below_helms_and_time_to_pull_its_images() {
+    for values in [&[][..], &["--is-upgrade"]] {
+        let objects = objects(values);
+        for object in objects.iter().filter(|o| o["kind"] == "Job" || o["kind"] == "Pod") {
+            let seconds = object["spec"]["activeDeadlineSeconds"].as_u64().unwrap();
+            let is_first = title(object).ends_with("spiderpool-apply-crds");
+            assert!(seconds < 300 && (!is_first || seconds >= 180), "{}: {seconds}", title(object));
+        }
+    }
+}
+
+/// Else an upgrade would end agents whose successors nobody can start.
+#[test]
+fn the_first_hook_pulls_every_image_that_agents_start_with() {
+    let images = |pod: &Value| {
+        let images = containers(pod).into_iter().map(|c| c["image"].as_str().unwrap().to_owned());
+        images.collect::<BTreeSet<_>>()
+    };
+    for values in [&[][..], &["--is-upgrade"], &["--is-upgrade", "--set=multus.multusCNI.install=false"]] {
+        let more = "--set=plugins.installCNI=true,multus.multusCNI.image.tag=other,plugins.image.imagePullSecrets={p}";
+        let objects = objects(&[values, &[more]].concat());
+        let pods = pods(&objects);
+        let of = |name: &str| pods.iter().find(|(owner, _)| owner.ends_with(name)).unwrap().1.clone();
+        let (hook, agent) = (of("spiderpool-apply-crds"), of("DaemonSet spiderpool-agent"));
+        let unproven: Vec<_> = images(&agent).difference(&images(&hook)).cloned().collect();
+        assert_eq!(unproven, Vec::<String>::new(), "{values:?}");
+        assert_eq!(hook["imagePullSecrets"], json!([{"name": "p"}]));
     }
 }
 
@@ -116,8 +147,12 @@ fn what_the_cluster_does_not_allow_is_said_before_anything_is_made() {
     };
     let labelled = "apiVersion: v1\nkind: Namespace\nmetadata: {name: labelled-baseline, labels: {pod-security.kubernetes.io/enforce: baseline}}\n";
     plane.apply(labelled).unwrap();
-    let refused = render("labelled-baseline").unwrap_err();
-    assert!(refused.contains("kubectl label --overwrite namespace labelled-baseline"), "{refused}");
+    plane.apply(&labelled.replace("baseline", "restricted")).unwrap();
+    for standard in ["baseline", "restricted"] {
+        let refused = render(&format!("labelled-{standard}")).unwrap_err();
+        let advice = format!("kubectl label --overwrite namespace labelled-{standard}");
+        assert!(refused.contains(&advice), "{refused}");
+    }
     let role = |namespace: &str| {
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
@@ -131,7 +166,31 @@ fn what_the_cluster_does_not_allow_is_said_before_anything_is_made() {
     plane.apply(&role("deleted-by-hand").to_string()).unwrap();
     let refused = render("second").unwrap_err();
     assert!(refused.contains("was not uninstalled before its namespace deleted-by-hand"), "{refused}");
+    // Everything outside of the namespace, also in that of kubeadm's and Cilium's ConfigMaps.
+    for part in [
+        "mutatingwebhookconfigurations,validatingwebhookconfigurations",
+        "roles,rolebindings --all-namespaces",
+    ] {
+        assert!(refused.contains(part), "{refused}");
+    }
     plane.kubectl(&["delete", "clusterrole", "of-another"]).unwrap();
+    // Kept by an uninstallation that could not clean every node.
+    let kept = role("default").to_string().replace("of-another", "multus-of-another");
+    plane.apply(&kept).unwrap();
+    let refused = helm(
+        &["template", "second", "--namespace", "second"],
+        &[
+            "--dry-run=server",
+            &kubeconfig,
+            "--set=spiderpoolAgent.name=of-another,multus.multusCNI.name=multus-of-another",
+        ],
+    );
+    let refused = format!("{:#}", refused.unwrap_err());
+    assert!(
+        refused.contains("release first of Spiderpool in namespace default has left Multus"),
+        "{refused}"
+    );
+    plane.kubectl(&["delete", "clusterrole", "multus-of-another"]).unwrap();
     // Without nodes and another release: nothing in the way.
     render("second").unwrap();
 }

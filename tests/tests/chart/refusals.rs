@@ -146,6 +146,10 @@ fn contradictions_are_explained() {
         (vec!["--set=global.cniConfHostPath=etc"], "must be an absolute path"),
         (vec!["--set=multus.multusCNI.name=spiderpool-agent"], "must differ from each other"),
         (
+            vec!["--set=spiderpoolController.cleanup.enable=false"],
+            "Set multus.multusCNI.uninstall=false if it shall stay there",
+        ),
+        (
             vec![
                 "--set=spiderpoolAgent.extraEnv[0].name=SPIDERPOOL_LOG_LEVEL",
                 "--set=spiderpoolAgent.extraEnv[0].value=x",

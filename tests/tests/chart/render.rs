@@ -12,9 +12,15 @@ pub(crate) const NAMESPACE: &str = "spiderpool";
 
 /// helm with the chart's folder behind the verb.
 pub(crate) fn helm(verb: &[&str], more: &[&str]) -> Result<String> {
+    let chart = tools::chart()?.display().to_string();
+    plain_helm(&[verb, &[&chart], more].concat())
+}
+
+/// helm with these arguments.
+pub(crate) fn plain_helm(arguments: &[&str]) -> Result<String> {
     let home = tempfile::tempdir()?;
     let mut helm = Command::new(tools::kubernetes("helm")?);
-    helm.args(verb).arg(tools::chart()?).args(more);
+    helm.args(arguments);
     // Not the settings of the one who runs the tests.
     helm.env("HELM_CACHE_HOME", home.path())
         .env("HELM_CONFIG_HOME", home.path())

@@ -45,7 +45,7 @@ const PROVIDED: &[&str] = &[
     "--set=global.clusterDnsDomain=cluster.test,spiderpoolController.webhookPort=5723",
 ];
 
-const SETS: &[(&str, &[&str])] = &[
+pub(crate) const SETS: &[(&str, &[&str])] = &[
     ("defaults", &[]),
     ("an upgrade", &["--is-upgrade"]),
     ("default pools", POOLS),
@@ -75,7 +75,18 @@ const SETS: &[(&str, &[&str])] = &[
             "--set=global.cniConfHostPath=/var/lib/rancher/k3s/agent/etc/cni/net.d",
         ],
     ),
-    ("no clean-up", &["--set=spiderpoolController.cleanup.enable=false"]),
+    ("no clean-up", &["--set=spiderpoolController.cleanup.enable=false,multus.multusCNI.uninstall=false"]),
+    ("beside Calico or Cilium, as quick starts have it", &["--set=coordinator.mode=overlay"]),
+    ("the same with the reference plugins", &["--set=coordinator.mode=overlay,plugins.installCNI=true"]),
+    (
+        "Calico's IPAM with BGP, as the quick start has it",
+        &[
+            "--set=feature.enableIPv4=true,clusterDefaultPool.installIPv4IPPool=true",
+            "--set=clusterDefaultPool.ipv4Subnet=10.244.0.0/16",
+            "--set=clusterDefaultPool.ipv4IPRanges={10.244.100.0-10.244.200.1}",
+        ],
+    ),
+    ("OpenShift", &["--set=multus.multusCNI.install=false,global.cniBinHostPath=/var/lib/cni/bin"]),
     (
         "a cluster of another shape",
         &[
@@ -88,7 +99,7 @@ const SETS: &[(&str, &[&str])] = &[
     ),
 ];
 
-const MONITORS: &str = r"
+pub(crate) const MONITORS: &str = r"
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: servicemonitors.monitoring.coreos.com}
@@ -218,11 +229,15 @@ fn multus_has_an_account_of_its_own_that_reads_networks_and_pods() {
     let role = find(&rendered, "ClusterRole", "spiderpool-multus");
     let rules = role["rules"].to_string();
     assert!(!rules.contains("list") && !rules.contains("delete"), "{rules}");
-    assert_eq!(role["metadata"]["annotations"], serde_json::Value::Null);
-    let keeps = objects(&["--set=multus.multusCNI.uninstall=false"]);
-    for kind in ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"] {
-        let object = find(&keeps, kind, "spiderpool-multus");
-        assert_eq!(object["metadata"]["annotations"]["helm.sh/resource-policy"], "keep", "{kind}");
+    for values in
+        [&[][..], &["--set=multus.multusCNI.uninstall=false"], &["--set=multus.multusCNI.install=false"]]
+    {
+        let objects = objects(values);
+        for kind in ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"] {
+            let object = find(&objects, kind, "spiderpool-multus");
+            let policy = &object["metadata"]["annotations"]["helm.sh/resource-policy"];
+            assert_eq!(policy, "keep", "{kind} with {values:?}");
+        }
     }
     let without = template(&["--set=multus.multusCNI.install=false"]).unwrap();
     assert!(!without.contains("install_multus") && !without.contains("serviceaccounts/token"));
@@ -230,15 +245,51 @@ fn multus_has_an_account_of_its_own_that_reads_networks_and_pods() {
 
 /// Its own kind is no part of Kubernetes: rendered only.
 #[test]
-fn openshift_gets_what_lets_agents_run() {
-    let objects = objects(&["--set=openshift.enabled=true"]);
-    let object = find(&objects, "SecurityContextConstraints", "spiderpool-agent-scc");
-    let users = object["users"].to_string();
-    let pods = pods(&objects);
-    for (owner, pod) in pods.iter().filter(|(owner, _)| !owner.ends_with("spiderpool-clean-node")) {
-        let account = format!("{NAMESPACE}:{}", pod["serviceAccountName"].as_str().unwrap());
-        assert!(users.contains(&account), "{owner}: {account} is not in {users}");
+fn openshift_lets_each_account_do_what_its_pods_need_and_no_more() {
+    let objects = objects(&["--set=openshift.enabled=true,plugins.installCNI=true"]);
+    let constraints: Vec<_> =
+        objects.iter().filter(|object| object["kind"] == "SecurityContextConstraints").collect();
+    assert_eq!(constraints.len(), 3);
+    for (owner, pod) in pods(&objects) {
+        let account =
+            format!("system:serviceaccount:{NAMESPACE}:{}", pod["serviceAccountName"].as_str().unwrap());
+        let is_its = |object: &&&serde_json::Value| {
+            object["users"].as_array().unwrap().iter().any(|user| *user == account)
+        };
+        let of_pod: Vec<_> = constraints.iter().filter(is_its).collect();
+        let [constraint] = of_pod.as_slice() else { panic!("{owner}: {account} has {of_pod:?}") };
+        for (allowed, needed) in [("allowHostNetwork", "hostNetwork"), ("allowHostPID", "hostPID")] {
+            assert!(constraint[allowed] == true || pod[needed] != true, "{owner}: {needed}");
+        }
+        let volumes = pod["volumes"].as_array().unwrap();
+        let has_paths = volumes.iter().any(|volume| volume["hostPath"].is_object());
+        assert!(constraint["allowHostDirVolumePlugin"] == true || !has_paths, "{owner}");
+        for container in containers(&pod) {
+            let context = &container["securityContext"];
+            let (name, allowed) = (&container["name"], &constraint["allowedCapabilities"]);
+            assert!(
+                constraint["allowPrivilegedContainer"] == true || context["privileged"] != true,
+                "{name}"
+            );
+            assert!(constraint["runAsUser"]["type"] == "RunAsAny" || context["runAsUser"] != 0, "{name}");
+            for capability in context["capabilities"]["add"].as_array().into_iter().flatten() {
+                assert!(allowed.as_array().unwrap().contains(capability), "{name}: {capability}");
+            }
+        }
     }
+    let others = constraints.iter().filter(|object| object["metadata"]["name"] != "spiderpool-agent-scc");
+    for object in others {
+        let asked = ["allowHostPID", "allowHostIPC", "allowPrivilegedContainer", "allowPrivilegeEscalation"];
+        assert!(asked.iter().all(|key| object[key] == false), "{object}");
+    }
+    let agents = find(&objects, "SecurityContextConstraints", "spiderpool-agent-scc");
+    assert!(!agents["allowedCapabilities"].to_string().contains("SYS_RESOURCE"));
+    // Those of the release go with it.
+    let hooks = constraints.iter().filter(|o| o["metadata"]["annotations"]["helm.sh/hook"].is_string());
+    assert_eq!(
+        hooks.map(|o| title(o)).collect::<Vec<_>>(),
+        ["SecurityContextConstraints spiderpool-apply-crds-scc"]
+    );
 }
 
 /// Upstream's chart swaps them.

@@ -25,7 +25,6 @@
   "SPIDERPOOL_MULTUS_SERVICE_ACCOUNT" .name
   "SPIDERPOOL_MULTUS_LOG_LEVEL" .log.logLevel
   "SPIDERPOOL_MULTUS_LOG_FILE" .log.logFile
-  "SPIDERPOOL_MULTUS_TOKEN_SECONDS" (ternary 86400 31536000 .uninstall)
 ) }}
 {{- end }}
 {{- end }}

@@ -2,7 +2,8 @@
 {{- define "spiderpool.cleanNode" -}}
 {{- $agent := .Values.spiderpoolAgent -}}
 {{- $global := .Values.global -}}
-{{- $multus := and .Values.multus.multusCNI.install .Values.multus.multusCNI.uninstall -}}
+{{- /* Also if it is not to be installed: a node may not have had an agent since. */ -}}
+{{- $multus := .Values.multus.multusCNI.uninstall -}}
 {{- $socketFolder := dir $global.ipamUNIXSocketHostPath -}}
 {{- $component := dict "root" $ "component" "spiderpool-clean-node" -}}
 {{- $image := include "spiderpool.container.image" (dict "root" $ "image" $agent.image) -}}

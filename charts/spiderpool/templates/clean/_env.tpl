@@ -7,6 +7,7 @@
   "SPIDERPOOL_AGENT_NAME" .Values.spiderpoolAgent.name
   "SPIDERPOOL_CONTROLLER_NAME" .Values.spiderpoolController.name
   "SPIDERPOOL_INIT_NAME" .Values.spiderpoolInit.name
+  "SPIDERPOOL_MULTUS_NAME" (ternary .Values.multus.multusCNI.name "" .Values.multus.multusCNI.uninstall)
   "SPIDERPOOL_CLEAN_NODE_MANIFEST" "/etc/spiderpool/clean-node.yaml"
 ) }}
 {{- end }}

@@ -1,5 +1,7 @@
 use spiderpool_core::multus_conf::Obstacle;
 
+use super::super::claims::tests::token;
+use super::super::removal::{has_rest, remove_rest, withdraw};
 use super::*;
 
 const CALICO: &str = r#"{"cniVersion":"0.3.1","name":"k8s-pod-network","plugins":[{"type":"calico"}]}"#;
@@ -31,7 +33,7 @@ fn restarted(root: &tempfile::TempDir) -> ConfDir {
         log_level: "verbose".to_owned(),
         log_file: "/var/log/multus.log".to_owned(),
     };
-    ConfDir::new(root.path().to_owned(), settings, None)
+    ConfDir::new(root.path().to_owned(), settings, "system:serviceaccount:spiderpool:m".to_owned(), None)
 }
 
 fn names(root: &tempfile::TempDir) -> Vec<String> {
@@ -42,15 +44,20 @@ fn names(root: &tempfile::TempDir) -> Vec<String> {
 }
 
 #[test]
-fn multus_comes_before_the_default_network_and_goes_without_a_trace() {
+fn multus_comes_before_the_default_network_and_goes_with_its_kubeconfig_last() {
     let (root, mut dir) = node();
     let default_file = Some("10-calico.conflist".to_owned());
     assert_eq!(dir.run(Some(&access("a"))).unwrap(), Written::Conf { default_file, preceded_by: None });
     assert_eq!(dir.run(Some(&access("a"))).unwrap(), Written::Nothing);
     assert_eq!(names(&root), [FILE, "10-calico.conflist", "multus.d"]);
     assert!(withdraw(root.path()).unwrap());
-    assert_eq!(names(&root), ["10-calico.conflist"]);
     assert!(!withdraw(root.path()).unwrap());
+    // The container runtime may end pods by the configuration by which it started them.
+    assert_eq!(names(&root), ["10-calico.conflist", "multus.d"]);
+    assert!(has_rest(root.path(), root.path()));
+    assert_eq!(remove_rest(root.path(), root.path()), Vec::<String>::new());
+    assert_eq!(names(&root), ["10-calico.conflist"]);
+    assert!(!has_rest(root.path(), root.path()));
 }
 
 /// As at a rolling update, and while the API server is away.
@@ -136,4 +143,32 @@ fn the_kubeconfig_follows_token_and_ca_and_only_root_reads_it() {
     assert!(fs::read_to_string(&path).unwrap().contains("second"));
     dir.run(Some(&Access { ca: "CB".to_owned(), ..access("second") })).unwrap();
     assert!(fs::read_to_string(&path).unwrap().contains("Q0I="));
+}
+
+/// What upstream's chart has left behind in the release's namespace is known by whose token it has.
+#[test]
+fn the_multus_of_upstreams_chart_is_replaced_and_another_one_of_the_same_namespace_is_not() {
+    for (account, is_replaced) in [("spiderpool/m", true), ("spiderpool/multus", false)] {
+        let (root, mut dir) = node();
+        let theirs = r#"{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus","multusNamespace":"spiderpool",
+            "kubeconfig":"/etc/cni/net.d/multus.d/multus.kubeconfig"}"#;
+        fs::write(root.path().join(FILE), theirs).unwrap();
+        let kubeconfig = root.path().join(kubeconfig::UPSTREAMS);
+        fs::create_dir(kubeconfig.parent().unwrap()).unwrap();
+        let user = format!("users:\n- name: multus\n  user:\n    token: \"{}\"\n", token(account, "u", 60));
+        fs::write(&kubeconfig, &user).unwrap();
+        let outcome = dir.run(Some(&access("a")));
+        assert_eq!(matches!(outcome, Ok(Written::Conf { .. })), is_replaced, "{account}: {outcome:?}");
+        assert_eq!(fs::read_to_string(&kubeconfig).unwrap(), user);
+    }
+}
+
+/// In the agent's container it may lead nowhere.
+#[test]
+fn a_program_that_is_a_link_is_there() {
+    let (root, dir) = node();
+    fs::create_dir(root.path().join("bin")).unwrap();
+    std::os::unix::fs::symlink("/on/the/node", root.path().join("bin/multus")).unwrap();
+    let program = Program { host: root.path().to_owned(), folder: "/bin".into() };
+    ConfDir { program: Some(program), ..dir }.run(Some(&access("a"))).unwrap();
 }

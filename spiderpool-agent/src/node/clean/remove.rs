@@ -8,8 +8,6 @@ use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::info;
 
-use crate::multus;
-use crate::node::installed::Record;
 use crate::node::plugins;
 
 /// Where agents have put what on the node, as this container sees it.
@@ -39,28 +37,6 @@ async fn link(host: &IfName) -> Result<(), NetlinkError> {
         info!(link = %host, "idle node link removed");
     }
     Ok(())
-}
-
-/// Removes Multus' configuration, then its program, so that the default CNI is the runtime's first choice again. Both only if
-/// they are of this chart.
-pub(super) fn multus(conf_dir: &Path, cni_bin: &Path, plugins: &[&str]) -> Vec<String> {
-    match multus::withdraw(conf_dir) {
-        Ok(removed) => info!(removed, folder = %conf_dir.display(), "Multus' configuration"),
-        Err(error) => return vec![format!("Multus' configuration in {}: {error}", conf_dir.display())],
-    }
-    let mut record = Record::read(cni_bin);
-    let mut failures = Vec::new();
-    for name in plugins {
-        match record.remove(name) {
-            Ok(removed) => {
-                for path in removed {
-                    info!(path = %path.display(), "removed");
-                }
-            }
-            Err(error) => failures.push(error.to_string()),
-        }
-    }
-    failures
 }
 
 impl Installed {
