@@ -215,6 +215,17 @@ mod tests {
         tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
     }
 
+    /// As many reviews at once as a large `kubectl apply` makes.
+    #[tokio::test]
+    async fn more_requests_at_once_than_there_is_room_for_are_all_answered() {
+        let address = start(Limits { connections: 3, ..Limits::WEBHOOK }).await;
+        let asking: Vec<_> = (0..12).map(|_| tokio::spawn(ask(address))).collect();
+        for asked in asking {
+            let answer = tokio::time::timeout(LIMIT, asked).await.unwrap().unwrap();
+            assert!(answer.ends_with("complete"), "{answer}");
+        }
+    }
+
     #[tokio::test]
     async fn a_request_that_has_begun_is_answered() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::serve::Listener;
 use tokio::task::{AbortHandle, JoinSet};
@@ -44,6 +44,8 @@ impl Limits {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress(Arc<AtomicU8>);
 
+/// How long a returning client's new connections are waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// A request was answered; 0 is none yet.
 const ANSWERED: u8 = 1;
 /// A request is being answered.
@@ -67,6 +69,18 @@ impl Progress {
 struct Connection {
     task: AbortHandle,
     progress: Progress,
+    since: Instant,
+}
+
+impl Connection {
+    /// Whether it waits for a request, and not only because it is new.
+    fn is_idle(&self) -> bool {
+        match self.progress.stage() {
+            ANSWERED => true,
+            ANSWERING => false,
+            _ => self.since.elapsed() >= PATIENCE,
+        }
+    }
 }
 
 /// The connections of one server. Dropping it closes them.
@@ -99,6 +113,12 @@ impl Connections {
         while self.tasks.len() >= self.limits.connections {
             if self.limits.clients != Clients::Trusted {
                 self.by_age.retain(|connection| !connection.task.is_finished());
+                if self.limits.clients == Clients::Returning && !self.by_age.iter().any(Connection::is_idle) {
+                    // So many at once may all be the API server's: most of them end in a moment.
+                    if tokio::time::timeout(PATIENCE, self.tasks.join_next()).await.is_ok() {
+                        continue;
+                    }
+                }
                 // The first of several is the oldest.
                 let first = self.by_age.iter().enumerate().min_by_key(|(_, one)| one.progress.stage());
                 let first = first.map(|(index, _)| index);
@@ -126,7 +146,7 @@ impl Connections {
         });
         if limits.clients != Clients::Trusted {
             self.by_age.retain(|connection| !connection.task.is_finished());
-            self.by_age.push_back(Connection { task, progress });
+            self.by_age.push_back(Connection { task, progress, since: Instant::now() });
         }
     }
 }
