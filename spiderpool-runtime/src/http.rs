@@ -23,6 +23,9 @@ pub use tls::{TlsConnection, TlsListener};
 
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may wait with its next request. Longer than Go's clients keep a connection (90 s), so that none sends a
+/// request by a connection that is about to be closed.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long the shutdown waits for requests that have begun.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
 
@@ -40,6 +43,7 @@ async fn serve_within<L: Listener>(
 ) {
     let graceful = GracefulShutdown::new();
     let mut connections = Connections::new(limits);
+    let reuses = limits.clients == Clients::Returning;
     loop {
         let stream = tokio::select! {
             stream = connections.accept(&mut listener) => stream,
@@ -48,13 +52,18 @@ async fn serve_within<L: Listener>(
         let (inner, progress) = (TowerToHyperService::new(router.clone()), Progress::default());
         let begun = progress.clone();
         let service = service_fn(move |request| {
+            let (answer, begun) = (inner.call(request), begun.clone());
             begun.request_has_come();
-            inner.call(request)
+            async move {
+                let answer = answer.await;
+                begun.request_is_answered();
+                answer
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .keep_alive(limits.clients == Clients::Trusted)
+            .header_read_timeout(if reuses { IDLE_TIMEOUT } else { HEAD_TIMEOUT })
+            .keep_alive(limits.clients == Clients::Trusted || reuses)
             .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         let connection = async move {
@@ -182,6 +191,39 @@ mod tests {
         go_on.notify_one();
         let answer = tokio::time::timeout(LIMIT, slow).await.unwrap().unwrap();
         assert!(answer.ends_with("slow"), "{answer}");
+    }
+
+    /// Else every review would cost a handshake.
+    #[tokio::test]
+    async fn a_client_that_comes_again_is_answered_by_its_connection_and_keeps_it() {
+        let address = start(Limits { connections: 3, ..Limits::WEBHOOK }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut ask_again = async || {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"complete") {
+                assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "it is closed");
+            }
+        };
+        tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
+        let mut idle = Vec::new();
+        for _ in 0..4 {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let closed = tokio::time::timeout(LIMIT, idle[0].read(&mut [0])).await.unwrap();
+        assert!(matches!(closed, Ok(0) | Err(_)), "who has never asked gives way: {closed:?}");
+        tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
+    }
+
+    /// As many reviews at once as a large `kubectl apply` makes.
+    #[tokio::test]
+    async fn more_requests_at_once_than_there_is_room_for_are_all_answered() {
+        let address = start(Limits { connections: 3, ..Limits::WEBHOOK }).await;
+        let asking: Vec<_> = (0..12).map(|_| tokio::spawn(ask(address))).collect();
+        for asked in asking {
+            let answer = tokio::time::timeout(LIMIT, asked).await.unwrap().unwrap();
+            assert!(answer.ends_with("complete"), "{answer}");
+        }
     }
 
     #[tokio::test]

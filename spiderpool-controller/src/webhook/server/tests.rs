@@ -225,7 +225,9 @@ async fn a_body_that_does_not_arrive_is_not_waited_for() {
     let shutdown = tokio_util::sync::CancellationToken::new();
     tokio::spawn(spiderpool_runtime::http::serve(listener, router().0, Limits::WEBHOOK, shutdown));
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let head = format!("POST {VALIDATE} HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY}\r\n\r\n{{");
+    let head = format!(
+        "POST {VALIDATE} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {MAX_BODY}\r\n\r\n{{"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);

@@ -22,10 +22,6 @@ const NAME: &str = "bench-webhook";
 /// The API server has learned of the webhooks within so much time.
 const CALLED: Duration = Duration::from_secs(20);
 
-/// What is printed, for the values given: the medians and the 99th percentiles of the rounds, of the API server's answers to
-/// creations of pools that its webhooks complete and check (two calls by TLS each) and, as peer, of pools that they are not
-/// asked for; the difference is the webhooks'. Then the memory of the controller after each round (VmRSS of /proc, and what of
-/// it is its own).
 #[derive(Args)]
 pub(crate) struct WebhookArguments {
     /// Objects a second.
