@@ -49,12 +49,12 @@ Take a row out together with the words "Not served yet" in values.yaml when the 
   instead: leave it empty; coordinator.mode=underlay is not served, and the other modes do not use it
 - value: coordinator.detectGateway
   may: [false]
-  would: in older versions, do what ipam.enableGatewayDetection does
-  instead: set it to false
+  would: be ipam.enableGatewayDetection under its old name, which is not supported yet
+  instead: remove it
 - value: coordinator.detectIPConflict
   may: [false]
-  would: in older versions, do what ipam.enableIPConflictDetection does
-  instead: set it to false
+  would: be ipam.enableIPConflictDetection under its old name, which is not supported yet
+  instead: remove it
 {{- range $plugins := list "installRdmaCNI" "installOvsCNI" "installSriovCNI" "installibSriovCNI" "installIpoibCNI" "installVlanCNI" }}
 - value: plugins.{{ $plugins }}
   may: [false]
