@@ -1,6 +1,6 @@
 //! Writes the status and an Event of what is wrong, and removes our finalizer from a coordinator that is being deleted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::api::Patch;
@@ -35,6 +35,8 @@ pub(super) struct CoordinatorReconciler {
     kind: watch::Sender<PodCidrType>,
     recorder: Recorder,
     metrics: Metrics,
+    /// When a status was written last.
+    written: Mutex<Option<Instant>>,
 }
 
 impl CoordinatorReconciler {
@@ -45,7 +47,8 @@ impl CoordinatorReconciler {
         recorder: Recorder,
         metrics: Metrics,
     ) -> Self {
-        Self { coordinators: Api::all(kube.client()), kube, reader, kind, recorder, metrics }
+        let written = Mutex::default();
+        Self { coordinators: Api::all(kube.client()), kube, reader, kind, recorder, metrics, written }
     }
 
     /// Returns when to do it again.
@@ -70,7 +73,16 @@ impl CoordinatorReconciler {
         if coordinator.status.as_ref() == Some(&desired.status) {
             return Ok(pause);
         }
+        let since = self.written().map(|written| written.elapsed());
+        if desired.is_unread() && says_the_same(coordinator.status.as_ref(), &desired.status) {
+            // The error's text may be another each time, and the watch brings our own write: without a pause this would
+            // go round at the speed of the reads.
+            if let Some(left) = since.and_then(|since| UNREAD.checked_sub(since)) {
+                return Ok(left);
+            }
+        }
         self.write(&coordinator, &desired.status).await?;
+        *self.written() = Some(Instant::now());
         self.metrics.coordinator_writes.inc();
         let (phase, reason) = (desired.status.phase, desired.status.reason.as_deref());
         info!(coordinator = name, ?phase, reason, "status of the coordinator written");
@@ -79,6 +91,10 @@ impl CoordinatorReconciler {
             self.publish(&coordinator, &desired).await;
         }
         Ok(pause)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn write(
@@ -117,6 +133,14 @@ impl CoordinatorReconciler {
     }
 }
 
+/// Whether only the reason is another one.
+fn says_the_same(known: Option<&SpiderCoordinatorStatus>, desired: &SpiderCoordinatorStatus) -> bool {
+    known.is_some_and(|known| {
+        let reason = desired.reason.clone();
+        known.reason.is_some() && SpiderCoordinatorStatus { reason, ..known.clone() } == *desired
+    })
+}
+
 impl Reconciler<Arc<str>> for CoordinatorReconciler {
     type Error = ApiFailure;
 
@@ -126,5 +150,27 @@ impl Reconciler<Arc<str>> for CoordinatorReconciler {
 
     fn failed(&self, name: &Arc<str>, error: &ApiFailure, pause: Duration) {
         warn!(coordinator = &**name, %error, ?pause, "status of the coordinator not written, trying again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spiderpool_api::crd::CoordinatorPhase;
+
+    use super::*;
+
+    #[test]
+    fn another_text_of_an_error_is_the_same_status_and_another_cidr_is_not() {
+        let status = |reason: Option<&str>, cidr: &str| SpiderCoordinatorStatus {
+            phase: CoordinatorPhase::Synced,
+            reason: reason.map(str::to_owned),
+            overlay_pod_cidr: vec![cidr.to_owned()],
+            service_cidr: Vec::new(),
+        };
+        let known = status(Some("refused"), "10.0.0.0/8");
+        assert!(says_the_same(Some(&known), &status(Some("timed out"), "10.0.0.0/8")));
+        assert!(!says_the_same(Some(&known), &status(Some("timed out"), "10.1.0.0/16")));
+        assert!(!says_the_same(Some(&status(None, "10.0.0.0/8")), &status(Some("refused"), "10.0.0.0/8")));
+        assert!(!says_the_same(None, &known));
     }
 }

@@ -35,6 +35,8 @@ pub(super) enum Step {
 /// Whose an object is.
 enum Ownership {
     Ours,
+    /// Made under its name by an object that is gone, and brought back without its owner, as from a backup.
+    Restored,
     /// Of an object of our name that is gone: the garbage collector removes it.
     Predecessors,
     Others(String),
@@ -51,7 +53,7 @@ pub(super) fn plan(
         _ if found.is_terminating => Ok(Step::AwaitDeletion),
         Ownership::Predecessors => Ok(Step::AwaitDeletion),
         Ownership::Others(owner) => Err(Problem::NameTaken { name: found.key.clone(), owner }),
-        Ownership::Ours => Ok(patch(config, desired, found)),
+        Ownership::Ours | Ownership::Restored => Ok(patch(config, desired, found)),
     }
 }
 
@@ -70,6 +72,7 @@ fn ownership(found: &FoundAttachment, config: &SpiderMultusConfig) -> Ownership 
     let Some(owner) = found.owners.iter().find(|owner| owner.controller == Some(true)) else {
         return match found.labels.get(OWNER_LABEL) {
             Some(label) if Some(label.as_str()) == uid => Ownership::Ours,
+            Some(_) if is_made_under_its_name(found) => Ownership::Restored,
             _ => Ownership::Others("no SpiderMultusConfig".to_owned()),
         };
     };

@@ -56,6 +56,28 @@ fn what_is_created_is_owned_and_marked() {
     assert_eq!(object, expect);
 }
 
+/// A backup has the labels and annotations of then; owners and UIDs are others.
+#[test]
+fn what_a_backup_brings_back_is_adopted() {
+    let desired = desired(&[], Some("{}"));
+    let restored = |made_as: &str| {
+        found(&desired, |object| {
+            object["metadata"]["labels"][OWNER_LABEL] = json!("of then");
+            object["metadata"]["annotations"][MADE_AS] = json!(made_as);
+            object["metadata"]["ownerReferences"] = json!([]);
+        })
+    };
+    let step = plan(&config(&json!({})), &desired, Some(&restored("net"))).unwrap();
+    let Step::Patch(patch) = step else { panic!("{step:?}") };
+    assert_eq!(patch["metadata"]["labels"], json!({ OWNER_LABEL: "u1" }));
+    assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], "u1");
+    assert!(
+        !belongs_to(&restored("net"), &config(&json!({}))),
+        "not to be deleted as a former name of another"
+    );
+    plan(&config(&json!({})), &desired, Some(&restored("other"))).unwrap_err();
+}
+
 #[test]
 fn what_is_as_it_should_be_is_not_written() {
     for desired in [desired(&[("a", "b")], Some("{}")), desired(&[], None)] {
