@@ -1,10 +1,13 @@
-//! The flow matrix between real pods: both default CNIs, both modes of kube-proxy.
+//! The flow matrix between real pods: both default CNIs, both modes of kube-proxy. In the short form each CNI has one mode.
 #![forbid(unsafe_code)]
 
 use anyhow::{Result, ensure};
 use spiderpool_tests::cluster::{Cluster, ClusterFixture, DefaultCni, Options, ProxyMode};
 use spiderpool_tests::fixture::{Fixture as _, RouteHints, run_matrix};
-use spiderpool_tests::{privilege, release, teardown};
+use spiderpool_tests::{long_form, privilege, release, teardown};
+
+const TURNS: [(ProxyMode, RouteHints); 2] =
+    [(ProxyMode::Nftables, RouteHints::Auto), (ProxyMode::Iptables, RouteHints::Never)];
 
 fn every_flow_works(cni: DefaultCni) -> Result<()> {
     let before = teardown::Snapshot::take()?;
@@ -12,7 +15,12 @@ fn every_flow_works(cni: DefaultCni) -> Result<()> {
     release::load_images(&cluster)?;
     release::install(&cluster, &[])?;
     release::apply_network(&cluster)?;
-    for (mode, hints) in [(ProxyMode::Nftables, RouteHints::Auto), (ProxyMode::Iptables, RouteHints::Never)] {
+    let turns = match cni {
+        _ if long_form::is_asked_for() => &TURNS[..],
+        DefaultCni::CiliumLike => &TURNS[1..],
+        _ => &TURNS[..1],
+    };
+    for &(mode, hints) in turns {
         cluster.set_proxy_mode(mode)?;
         let mut fixture = Box::new(ClusterFixture::start(&cluster, |_| ())?);
         let failed = run_matrix(&mut *fixture, &[hints])?;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::kubectl::Kubectl as _;
-use spiderpool_tests::poll;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
+use spiderpool_tests::{long_form, poll};
 use support::Bench;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -276,6 +276,9 @@ async fn cilium_in_all_its_modes() {
 /// Calico gives the addresses, and Cilium's ConfigMap has a pool that nobody uses.
 #[tokio::test(flavor = "multi_thread")]
 async fn cilium_chained_on_calico_is_calico() {
+    if !long_form::asked_for_or_skip("cilium_chained_on_calico_is_calico") {
+        return;
+    }
     let _networks = networks().await;
     let bench = Bench::new("chained").await;
     define(&bench, CALICO_3_26).await;
@@ -295,6 +298,9 @@ async fn cilium_chained_on_calico_is_calico() {
 /// The API server answers 503 for an extension whose server is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn calicos_api_server_that_is_away_does_not_stop_the_status() {
+    if !long_form::asked_for_or_skip("calicos_api_server_that_is_away_does_not_stop_the_status") {
+        return;
+    }
     let _networks = networks().await;
     let bench = Bench::new("extension").await;
     let plane = ControlPlane::shared();

@@ -207,7 +207,7 @@ mod tests {
         let machines = vec!["node1".to_owned(), "node2".to_owned()];
         let instead = Step { line: 13, script: "y\nz".into(), machines, ..Step::default() };
         let check = Step { line: 15, script: "true".into(), retry: true, ..Step::default() };
-        let long = Step { line: 24, script: "w".into(), long: true, ..Step::default() };
+        let long = Step { line: 25, script: "w".into(), long: true, ..Step::default() };
         assert_eq!(steps, [instead, check, long]);
     }
 

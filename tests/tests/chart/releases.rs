@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use spiderpool_tests::control_plane::{ControlPlane, Crds, Options};
-use spiderpool_tests::{process, tools};
+use spiderpool_tests::{long_form, process, tools};
 
 use crate::render::{NAMESPACE, plain_helm};
 use crate::value_sets::{MONITORS, SETS};
@@ -80,6 +80,9 @@ fn chart() -> String {
 
 #[test]
 fn a_release_goes_from_each_value_set_to_the_next_and_back() {
+    if !long_form::asked_for_or_skip("a_release_goes_from_each_value_set_to_the_next_and_back") {
+        return;
+    }
     let cluster = Cluster::start();
     cluster.without_hooks(&["install", "spiderpool", &chart()], &[]);
     for name in CHAIN {

@@ -17,7 +17,7 @@ use super::Environment;
 use crate::{artifacts, process, workspace::Workspace};
 
 /// Cargo runs one at a time, and most of a test's time is waiting: for a watch, a deadline, a process that starts.
-const AT_A_TIME: usize = 2;
+const AT_A_TIME: usize = 3;
 /// Tests whose file is named so start whole clusters: they have the machine to themselves.
 const ALONE: &str = "cluster_";
 
@@ -102,7 +102,7 @@ impl Executable {
         })
     }
 
-    /// Shows its output when it has ended: that of two at a time could not be read. `false` if a test failed.
+    /// Shows its output when it has ended: that of several at a time could not be read. `false` if a test failed.
     fn run(&self, environment: &Environment<'_>) -> Result<bool> {
         if environment.is_over() {
             return Ok(false);
