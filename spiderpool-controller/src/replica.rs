@@ -54,7 +54,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         timing,
     };
     let (candidate, role) = Candidate::new(kube.clone(), config);
-    let drained = drain::after(shutdown.clone(), &health, drain::DRAIN);
+    let drained = drain::after(shutdown.clone(), &health, environment.shutdown_delay);
     let mut servers = servers::start(&environment, &health, registry, &drained).await?;
     let hooks = webhooks::configured(&environment, &file, role.clone());
     servers.extend(webhook::start(hooks, &kube, &health, &drained).await?);

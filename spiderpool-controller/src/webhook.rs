@@ -18,6 +18,7 @@ mod response;
 mod review;
 mod server;
 mod start;
+mod weight;
 
 pub(crate) use certificate::{CaBundleKeeper, CertificateSettings};
 pub(crate) use start::{Webhooks, start};

@@ -1,5 +1,6 @@
 //! Serving a router on a listener until shutdown.
 
+mod arrival;
 mod bind;
 mod connections;
 mod tls;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use arrival::Arriving;
 pub use bind::{bind_all, bind_loopback};
 pub use connections::Limits;
 use connections::{Clients, Connections, Progress};
@@ -51,9 +55,9 @@ async fn serve_within<L: Listener>(
         };
         let (inner, progress) = (TowerToHyperService::new(router.clone()), Progress::default());
         let begun = progress.clone();
-        let service = service_fn(move |request| {
-            let (answer, begun) = (inner.call(request), begun.clone());
-            begun.request_has_come();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let begun = begun.clone();
+            let answer = inner.call(request.map(|body| Arriving::new(body, begun.clone())));
             async move {
                 let answer = answer.await;
                 begun.request_is_answered();
@@ -83,6 +87,7 @@ async fn serve_within<L: Listener>(
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use axum::body::Bytes;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -212,6 +217,41 @@ mod tests {
         }
         let closed = tokio::time::timeout(LIMIT, idle[0].read(&mut [0])).await.unwrap();
         assert!(matches!(closed, Ok(0) | Err(_)), "who has never asked gives way: {closed:?}");
+        tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
+    }
+
+    /// Else who sends no body would push out the API server.
+    #[tokio::test]
+    async fn who_keeps_a_request_without_its_body_gives_way_to_a_client_that_comes_again() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "complete" }).post(|_: Bytes| async { "read" }));
+        let limits = Limits { connections: 3, ..Limits::WEBHOOK };
+        tokio::spawn(serve(listener, router, limits, CancellationToken::new()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut ask_again = async || {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"complete") {
+                assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "it is closed");
+            }
+        };
+        tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..4 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            // The body is being waited for.
+            let mut goes_on = Vec::new();
+            while !goes_on.ends_with(b"\r\n\r\n") {
+                let read = tokio::time::timeout(LIMIT, stream.read_buf(&mut goes_on)).await.unwrap();
+                assert!(read.unwrap() > 0, "it is closed");
+            }
+            silent.push(stream);
+        }
+        let closed = tokio::time::timeout(LIMIT, silent[0].read(&mut [0])).await.unwrap();
+        assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
         tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
     }
 

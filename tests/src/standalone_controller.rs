@@ -25,7 +25,7 @@ const RIGHTS: &str = include_str!("standalone_controller/rights.yaml");
 pub const CERTIFICATE: &str = "spiderpool-controller-server-certs";
 const GROUP: &str = "spiderpool-controllers";
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// It serves on for 5 s.
+/// Longer than `SPIDERPOOL_SHUTDOWN_DELAY_SECONDS` of a test that gives it.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How a controller is started.
@@ -87,6 +87,7 @@ impl StandaloneController {
             .env("SPIDERPOOL_WEBHOOK_EXTRA_IP_ADDRESSES", "127.0.0.1")
             .env("SPIDERPOOL_ENABLED_METRIC", "true")
             .env("SPIDERPOOL_METRIC_HTTP_PORT", "0")
+            .env("SPIDERPOOL_SHUTDOWN_DELAY_SECONDS", "0")
             .envs(start.environment.iter().copied());
         let process = Process::start(&format!("controller {}", start.name), &command, &log)?;
         Ok(Self { process, log })

@@ -504,7 +504,8 @@ async fn a_pool_has_a_status_although_its_spec_cannot_be_completed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_that_ends_answers_for_a_while() {
     let hooks = Hooks::new("hook-end").await;
-    let controller = hooks.controller("a", hooks.port, &[]).await;
+    let environment = [("SPIDERPOOL_SHUTDOWN_DELAY_SECONDS", "5")];
+    let controller = hooks.controller("a", hooks.port, &environment).await;
     hooks.configure();
     hooks.wait_until_called().await;
     let ending = std::thread::spawn(move || controller.stop());

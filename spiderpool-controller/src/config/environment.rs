@@ -46,6 +46,10 @@ pub struct Environment {
     /// Name of the controller's own pod: its identity in the election.
     #[arg(long, env = "SPIDERPOOL_POD_NAME", value_parser = required)]
     pub pod_name: String,
+    /// Seconds for which requests are answered after the shutdown was requested, 0 to 20: longer than endpoints take to reach
+    /// every node, as a rule.
+    #[arg(long, env = "SPIDERPOOL_SHUTDOWN_DELAY_SECONDS", default_value = "5", value_parser = shutdown_delay)]
+    pub shutdown_delay: Duration,
     /// The webhooks.
     #[command(flatten)]
     pub webhook: WebhookEnvironment,
@@ -185,6 +189,16 @@ fn namespaced(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// With what follows it is less than the pod's grace period.
+const LONGEST_SHUTDOWN_DELAY: Duration = Duration::from_secs(20);
+
+fn shutdown_delay(text: &str) -> Result<Duration, String> {
+    match any_seconds(text)? {
+        delay if delay <= LONGEST_SHUTDOWN_DELAY => Ok(delay),
+        _ => Err("it must be from 0 to 20".to_owned()),
+    }
+}
+
 fn not_running_pods(text: &str) -> Result<bool, String> {
     if switch(text)? { Err(Unsupported::GcOfRunningPods.to_string()) } else { Ok(false) }
 }
@@ -222,6 +236,16 @@ mod tests {
         let webhook = environment.webhook;
         assert_eq!((webhook.webhook_port, webhook.method), (5722, CertificateMethod::Auto));
         assert_eq!(webhook.secret, "spiderpool-controller-server-certs");
+    }
+
+    #[test]
+    fn the_shutdown_is_delayed_by_no_more_than_the_grace_period_leaves() {
+        assert_eq!(parse(&[]).unwrap().shutdown_delay.as_secs(), 5);
+        for seconds in ["0", "20"] {
+            let delay = parse(&["--shutdown-delay", seconds]).unwrap().shutdown_delay;
+            assert_eq!(delay.as_secs().to_string(), seconds);
+        }
+        assert!(parse(&["--shutdown-delay", "21"]).unwrap_err().contains("from 0 to 20"));
     }
 
     #[test]

@@ -6,9 +6,6 @@ use std::time::Duration;
 use spiderpool_runtime::health::{Health, Scope};
 use tokio_util::sync::CancellationToken;
 
-/// Longer than endpoints take to reach every node, as a rule; with what follows less than the pod's grace period.
-pub(super) const DRAIN: Duration = Duration::from_secs(5);
-
 /// A token that is cancelled so long after `shutdown`. In between the process is not ready.
 pub(super) fn after(shutdown: CancellationToken, health: &Health, delay: Duration) -> CancellationToken {
     let drained = CancellationToken::new();

@@ -3,7 +3,8 @@
 //! missed.
 //!
 //! The API server does not say who it is, so anybody who reaches the port may ask. What is answered names no pod, and is
-//! taken from what is stored; and nobody has the API server list for more than a few reviews at a time.
+//! taken from what is stored; and nobody has the API server list for more than a few reviews at a time, nor for a pool
+//! whose UID they do not know.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,13 +26,16 @@ use super::response::ReviewError;
 
 /// Checks at a time.
 const CHECKS: usize = 2;
+/// Looks at the UID of a pool at a time, which are short.
+const LOOKS: usize = 8;
 /// Shorter than the deadline of a review, so that the answer says what has taken so long.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Asks for addresses in use.
 pub(super) struct AddressesInUse {
     kube: Kubernetes,
-    places: Semaphore,
+    checks: Semaphore,
+    looks: Semaphore,
     limit: Duration,
 }
 
@@ -41,26 +45,41 @@ impl AddressesInUse {
     }
 
     pub(super) fn within(kube: Kubernetes, limit: Duration) -> Self {
-        Self { kube, places: Semaphore::new(CHECKS), limit }
+        Self { kube, checks: Semaphore::new(CHECKS), looks: Semaphore::new(LOOKS), limit }
     }
 
-    /// Those of the stored pool that are not `kept`.
+    /// Those of the stored pool that are not `kept`. The pool is the one that the review is about, with its UID.
     pub(super) async fn of(
         &self,
         pool: &str,
+        uid: Option<&str>,
         kept: impl Fn(IpAddr) -> bool,
     ) -> Result<Vec<IpAddr>, ReviewError> {
-        match tokio::time::timeout(self.limit, self.list(pool, kept)).await {
+        match tokio::time::timeout(self.limit, self.list(pool, uid, kept)).await {
             Ok(listed) => listed,
             Err(_) => Err(ReviewError::Late(self.limit)),
         }
     }
 
-    async fn list(&self, pool: &str, kept: impl Fn(IpAddr) -> bool) -> Result<Vec<IpAddr>, ReviewError> {
-        // The semaphore is never closed.
-        let _place = self.places.acquire().await;
+    async fn list(
+        &self,
+        pool: &str,
+        uid: Option<&str>,
+        kept: impl Fn(IpAddr) -> bool,
+    ) -> Result<Vec<IpAddr>, ReviewError> {
         let kind = kube::core::ApiResource::erase::<SpiderIPPool>(&());
         let pools = Api::<DynamicObject>::all_with(self.kube.client(), &kind);
+        // The UID and not the version: status changes with every pod, and the API server asks again about what has changed.
+        let seen = {
+            // The semaphores are never closed.
+            let _place = self.looks.acquire().await;
+            self.kube.read(pools.get_metadata_opt(pool)).await?
+        };
+        let Some(seen) = seen else { return Ok(Vec::new()) };
+        if seen.metadata.uid.as_deref() != uid {
+            return Err(ReviewError::AnotherPool);
+        }
+        let _place = self.checks.acquire().await;
         let Some(stored) = self.kube.read(pools.get_opt(pool)).await? else { return Ok(Vec::new()) };
         let reduce = |address: SpiderIPAddress| {
             let ip: IpAddr = address.spec.address.split('/').next()?.parse().ok()?;
@@ -111,7 +130,7 @@ mod tests {
         });
         let kube = Kubernetes::new(kube::Client::new(hangs, "default"));
         let in_use = AddressesInUse::within(kube, Duration::from_millis(20));
-        let error = in_use.of("p", |_| false).await.unwrap_err().to_string();
+        let error = in_use.of("p", Some("u"), |_| false).await.unwrap_err().to_string();
         assert!(error.starts_with("cannot find out which addresses are in use within"), "{error}");
     }
 }

@@ -20,7 +20,7 @@ use super::response::{ReviewError, Verdict};
 
 /// Fills in what is absent. The finalizer is not set here: the leader does, of every pool, with its mark.
 pub(super) fn mutate(object: &mut Value) {
-    let Ok(pool) = serde_json::from_value::<SpiderIPPool>(object.clone()) else { return };
+    let Ok(pool) = SpiderIPPool::deserialize(&*object) else { return };
     let defaults = pool_defaults(&pool_fields(&pool));
     let spec = [
         ("ipVersion", defaults.ip_version.map(|version| json!(version))),
@@ -68,25 +68,35 @@ impl PoolValidator {
             let others = known.pools.serving().map(AsRef::as_ref);
             overlap_faults(&fields, before.is_none(), others, &known.coordinators.service_cidrs())
         }));
+        let uid = before.as_ref().and_then(|before| before.metadata.uid.as_deref());
         if let (Some(before), Some(after)) = (fields_before.as_ref().and_then(usable), usable(&fields))
             && !before.difference(&after).is_empty()
         {
-            faults.extend(self.lost_addresses(fields.name, &after).await?);
+            faults.extend(self.lost_addresses(fields.name, uid, &after).await?);
         }
         Ok(faults.into())
     }
 
-    async fn lost_addresses(&self, pool: &str, usable: &IpSet) -> Result<Option<FieldError>, ReviewError> {
-        let lost = self.in_use.of(pool, |address| usable.contains(address)).await?;
+    async fn lost_addresses(
+        &self,
+        pool: &str,
+        uid: Option<&str>,
+        usable: &IpSet,
+    ) -> Result<Option<FieldError>, ReviewError> {
+        let lost = self.in_use.of(pool, uid, |address| usable.contains(address)).await?;
         Ok(in_use_fault(pool, lost))
     }
 
     /// Why the pool may not be deleted.
-    pub(super) async fn validate_deletion(&self, pool: &str) -> Result<Verdict, ReviewError> {
+    pub(super) async fn validate_deletion(
+        &self,
+        pool: &str,
+        uid: Option<&str>,
+    ) -> Result<Verdict, ReviewError> {
         if !self.guards_deletion {
             return Ok(Verdict::default());
         }
-        let count = self.in_use.of(pool, |_| false).await?.len();
+        let count = self.in_use.of(pool, uid, |_| false).await?.len();
         Ok(deletion_fault(count).into_iter().collect::<Vec<_>>().into())
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
 use kube::{Api, ResourceExt as _};
+use serde::Deserialize as _;
 use serde_json::Value;
 use spiderpool_api::crd::{GROUP, SpiderMultusConfig};
 use spiderpool_core::admission::network::{NameHolder, name_taken_fault};
@@ -23,7 +24,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Fills in what is absent.
 pub(super) fn mutate(object: &mut Value) {
-    let Ok(network) = serde_json::from_value::<SpiderMultusConfig>(object.clone()) else { return };
+    let Ok(network) = SpiderMultusConfig::deserialize(&*object) else { return };
     let Ok(before) = serde_json::to_value(&network) else { return };
     let mut network = network;
     network.fill_in_defaults();
@@ -118,14 +119,29 @@ impl NetworkValidator {
     }
 }
 
+/// On what the leader has made: the UID of the network, and the name under which it was made.
+const OWNER_LABEL: &str = "multus.spidernet.io/config-uid";
+const MADE_AS: &str = "multus.spidernet.io/made-as";
+
 /// Whether the controller of the NetworkAttachmentDefinition is this network, or one of its name that is gone.
 fn is_of(found: &ObjectMeta, network: &SpiderMultusConfig) -> bool {
     let owners = found.owner_references.iter().flatten();
-    let mut controllers = owners.filter(|owner| owner.controller == Some(true));
+    let mut controllers = owners.filter(|owner| owner.controller == Some(true)).peekable();
+    if controllers.peek().is_none() {
+        return is_restored(found);
+    }
     controllers.any(|owner| {
         let group = owner.api_version.split('/').next();
         group == Some(GROUP) && owner.kind == "SpiderMultusConfig" && owner.name == network.name_any()
     })
+}
+
+/// Whether the leader has made it under its name, of a network that is gone: a backup brings back labels and annotations,
+/// and no owners.
+fn is_restored(found: &ObjectMeta) -> bool {
+    let is_labeled = found.labels.as_ref().is_some_and(|labels| labels.contains_key(OWNER_LABEL));
+    let made_as = found.annotations.as_ref().and_then(|annotations| annotations.get(MADE_AS));
+    is_labeled && made_as.is_some() && made_as == found.name.as_ref()
 }
 
 #[cfg(test)]
@@ -178,5 +194,22 @@ mod tests {
         assert!(of("SpiderMultusConfig", "n"));
         assert!(!of("SpiderMultusConfig", "other") && !of("Helm", "n"));
         assert!(!is_of(&ObjectMeta::default(), &network));
+    }
+
+    #[test]
+    fn an_attachment_that_a_backup_brought_back_without_its_owner_is_no_conflict() {
+        let network = json!({"metadata": {"namespace": "ns", "name": "n"}, "spec": {}});
+        let network: SpiderMultusConfig = serde_json::from_value(network).unwrap();
+        let is_of = |found: Value| is_of(&serde_json::from_value(found).unwrap(), &network);
+        let labels = json!({OWNER_LABEL: "the uid before"});
+        assert!(is_of(json!({"name": "n", "labels": labels, "annotations": {MADE_AS: "n"}})));
+        assert!(!is_of(json!({"name": "n", "labels": labels, "annotations": {MADE_AS: "other"}})), "a copy");
+        assert!(!is_of(json!({"name": "n", "labels": labels})));
+        assert!(!is_of(json!({"name": "n", "annotations": {MADE_AS: "n"}})));
+        let other =
+            json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "u", "controller": true}]);
+        let owned =
+            json!({"name": "n", "labels": labels, "annotations": {MADE_AS: "n"}, "ownerReferences": other});
+        assert!(!is_of(owned));
     }
 }

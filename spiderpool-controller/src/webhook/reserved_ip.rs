@@ -1,6 +1,7 @@
 //! SpiderReservedIP: version and canonical ranges; entries that are no ranges, because of which no pod would get an
 //! address of the family.
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use spiderpool_api::crd::SpiderReservedIP;
 use spiderpool_core::admission::reserved::{ReservedFields, reserved_faults};
@@ -11,7 +12,7 @@ use super::response::Verdict;
 
 /// Fills in `ipVersion` and joins the ranges.
 pub(super) fn mutate(object: &mut Value) {
-    let Ok(reserved) = serde_json::from_value::<SpiderReservedIP>(object.clone()) else { return };
+    let Ok(reserved) = SpiderReservedIP::deserialize(&*object) else { return };
     let fields = fields(&reserved);
     let Some(spec) = members_mut(object, &["spec"]) else { return };
     if let Some(version) = fields.inferred_version().filter(|_| fields.ip_version.is_none()) {

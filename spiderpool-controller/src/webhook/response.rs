@@ -32,6 +32,9 @@ pub(super) enum ReviewError {
     /// It could not be read in time.
     #[error("cannot find out which addresses are in use within {0:?}, try again")]
     Late(Duration),
+    /// It was deleted and created meanwhile, or the review is not the API server's.
+    #[error("the stored IPPool of this name is another one, try again")]
+    AnotherPool,
 }
 
 impl From<Vec<FieldError>> for Verdict {
@@ -85,8 +88,7 @@ pub(super) fn of_error(request: &Request, error: &ReviewError) -> AdmissionRespo
 }
 
 /// A JSON patch of exactly what differs.
-pub(super) fn of_mutation(request: &Request, before: &Value, after: &Value) -> AdmissionResponse {
-    let response = AdmissionResponse::from(request);
+pub(super) fn of_mutation(response: AdmissionResponse, before: &Value, after: &Value) -> AdmissionResponse {
     let patch = json_patch::diff(before, after);
     if patch.is_empty() {
         return response;

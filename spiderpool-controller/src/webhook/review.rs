@@ -19,14 +19,16 @@ pub(super) struct Validators {
 }
 
 /// Never refuses: what cannot be completed is refused when it is validated.
-pub(super) fn mutate(kind: Kind, request: &Request) -> AdmissionResponse {
-    let object = request.object.as_ref().filter(|object| object.metadata.deletion_timestamp.is_none());
+pub(super) fn mutate(kind: Kind, request: Request) -> AdmissionResponse {
+    let response = AdmissionResponse::from(&request);
+    // The rest of the request, with the old object, is not held any longer.
+    let object = request.object.filter(|object| object.metadata.deletion_timestamp.is_none());
     let Some(before) = object.and_then(|object| serde_json::to_value(object).ok()) else {
-        return AdmissionResponse::from(request);
+        return response;
     };
     let mut after = before.clone();
     complete(kind, &mut after);
-    of_mutation(request, &before, &after)
+    of_mutation(response, &before, &after)
 }
 
 fn complete(kind: Kind, object: &mut Value) {
@@ -43,7 +45,10 @@ impl Validators {
         let old = request.old_object.as_ref();
         if request.operation == Operation::Delete {
             return match kind {
-                Kind::IpPool => self.pools.validate_deletion(deleted_name(request)).await,
+                Kind::IpPool => {
+                    let uid = old.and_then(|old| old.metadata.uid.as_deref());
+                    self.pools.validate_deletion(deleted_name(request), uid).await
+                }
                 Kind::ReservedIp | Kind::Coordinator | Kind::MultusConfig => Ok(Verdict::default()),
             };
         }

@@ -102,7 +102,7 @@ impl Server {
             }
         };
         let response = match action {
-            Action::Mutate => mutate(kind, &request),
+            Action::Mutate => mutate(kind, request),
             Action::Validate => self.validate(kind, &request).await,
         };
         Json(response.into_review()).into_response()

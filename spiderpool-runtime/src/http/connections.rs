@@ -48,7 +48,7 @@ pub(super) struct Progress(Arc<AtomicU8>);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A request was answered; 0 is none yet.
 const ANSWERED: u8 = 1;
-/// A request is being answered.
+/// A request has come as a whole and is being answered.
 const ANSWERING: u8 = 2;
 
 impl Progress {

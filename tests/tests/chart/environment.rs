@@ -54,9 +54,13 @@ fn agents_cleaner() {
 
 #[test]
 fn controller() {
-    // For tests of the election.
-    let left_out =
-        ["SPIDERPOOL_LEADER_DURATION", "SPIDERPOOL_LEADER_RENEW_DEADLINE", "SPIDERPOOL_LEADER_RETRY_PERIOD"];
+    // For tests.
+    let left_out = [
+        "SPIDERPOOL_LEADER_DURATION",
+        "SPIDERPOOL_LEADER_RENEW_DEADLINE",
+        "SPIDERPOOL_LEADER_RETRY_PERIOD",
+        "SPIDERPOOL_SHUTDOWN_DELAY_SECONDS",
+    ];
     check("controller", "spiderpool-controller", &["daemon"], &left_out);
 }
 

@@ -217,6 +217,46 @@ async fn an_answer_about_addresses_in_use_is_of_what_is_stored_and_names_no_pod(
     assert!(text.contains(r#""allowed":true"#), "{text}");
 }
 
+/// Listing a large pool takes long.
+#[tokio::test]
+async fn addresses_are_not_listed_for_who_does_not_know_the_uid_of_the_pool() {
+    let router = router_of_p();
+    let mut forged = pool("p", &json!({"subnet": "10.6.0.0/16"}));
+    forged["metadata"]["uid"] = json!("guessed");
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "DELETE", &Value::Null, &forged)).await;
+    let refused = &answer["response"]["status"];
+    assert_eq!(refused["code"], 503);
+    assert_eq!(refused["message"], "the stored IPPool of this name is another one, try again");
+}
+
+/// As many as had taken all places by the lengths that they declared.
+#[tokio::test]
+async fn who_declares_a_body_and_sends_none_holds_up_nobody() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (shutdown, router) = (tokio_util::sync::CancellationToken::new(), router().0);
+    tokio::spawn(spiderpool_runtime::http::serve(listener, router.clone(), Limits::WEBHOOK, shutdown));
+    let mut silent = Vec::new();
+    for length in [[64 << 10; 64].as_slice(), &[MAX_BODY; 3]].concat() {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST {VALIDATE} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    // Bodies of those that have come are being waited for: the server asks for them.
+    tokio::time::timeout(Duration::from_secs(1), silent[0].readable()).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(1), silent[64].readable()).await.unwrap().unwrap();
+    for count in [1, 20_000] {
+        let ips: Vec<_> = (0..count).map(|n| format!("10.6.{}.{}", n / 250, n % 250)).collect();
+        let new = pool("p", &json!({"subnet": "10.6.0.0/16", "ips": ips, "gateway": "10.7.0.1"}));
+        let asked = ask(&router, MUTATE, review("SpiderIPPool", "CREATE", &new, &Value::Null));
+        let (status, _) = tokio::time::timeout(Duration::from_millis(1500), asked).await.unwrap();
+        assert_eq!(status, StatusCode::OK);
+    }
+}
+
 /// As somebody leaves it who only wants to take the places.
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_not_waited_for() {
