@@ -10,6 +10,7 @@ mod place;
 mod removal;
 mod report;
 mod token;
+mod withdrawal;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,9 +28,10 @@ use conf_dir::{ConfDir, Program, Written};
 use error::DirError;
 use kubeconfig::Access;
 pub(crate) use place::Place;
-pub(crate) use removal::{pods_made_until, remove_rest, withdraw, withdrawn_at};
+pub(crate) use removal::{pods_made_until, remove_rest, withdraw};
 use report::Report;
 use token::Token;
+pub(crate) use withdrawal::withdrawn_at;
 
 /// How often the node's files are looked at.
 const PERIOD: Duration = Duration::from_secs(2);

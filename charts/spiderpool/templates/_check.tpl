@@ -110,12 +110,12 @@ every object, because whichever is rendered first would fail with a nil pointer.
 {{- end }}
 {{- else if not $release }}
 {{- /* Of a release that was uninstalled while a node could not be cleaned. */}}
-{{- $kept := lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" .Values.multus.multusCNI.name -}}
+{{- $kept := lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" .Values.multus.multusCNI.name | default (lookup "v1" "ServiceAccount" .Release.Namespace .Values.multus.multusCNI.name) -}}
 {{- $owner = dig "metadata" "annotations" dict ($kept | default dict) -}}
 {{- $release = get $owner "meta.helm.sh/release-name" -}}
 {{- $of = get $owner "meta.helm.sh/release-namespace" -}}
 {{- if and $release (or (ne $release .Release.Name) (ne $of .Release.Namespace)) }}
-- "release {{ $release }} of Spiderpool in namespace {{ $of }} has left Multus on nodes that could not be cleaned, and its service account and rights for them. Install under that name and namespace again, or remove 00-multus.conf from those nodes and what it has left: {{ include "spiderpool.leftovers" (dict "root" $ "release" $release) }}"
+- "release {{ $release }} of Spiderpool in namespace {{ $of }} has left Multus on nodes that could not be cleaned, and its service account and rights for them. Install under that name and namespace again, or remove 00-multus.conf from those nodes and what it has left: {{ include "spiderpool.leftovers" (dict "root" $ "release" $release) }}; kubectl delete serviceaccounts --namespace {{ $of }} -l app.kubernetes.io/instance={{ $release }}"
 {{- end }}
 {{- end }}
 {{- end }}

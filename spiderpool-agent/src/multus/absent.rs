@@ -12,7 +12,8 @@ use tracing::{info, warn};
 
 use super::conf_dir;
 use super::place::Place;
-use super::removal::{has_rest, pods_made_until, remove_rest, withdraw, withdrawn_at};
+use super::removal::{has_rest, pods_made_until, remove_rest, withdraw};
+use super::withdrawal::withdrawn_at;
 use crate::node::HostFolder;
 use crate::node_events::NodeEvents;
 
@@ -22,6 +23,8 @@ const PERIOD: Duration = Duration::from_secs(30);
 const REMOVAL_PERIOD: Duration = Duration::from_mins(10);
 /// So many looks without a Multus make an Event: it may be installed at this very moment.
 const MISSING: u32 = 3;
+/// After so many more, again: Events are deleted, after an hour as a rule.
+const AGAIN: u32 = 100;
 
 /// Never ends.
 pub(super) async fn run(dir: PathBuf, place: Place, kube: Kubernetes, events: NodeEvents) {
@@ -34,7 +37,7 @@ pub(super) async fn run(dir: PathBuf, place: Place, kube: Kubernetes, events: No
             removal = Instant::now() + REMOVAL_PERIOD;
         }
         missing = if is_missing(&dir) { missing + 1 } else { 0 };
-        if missing == MISSING {
+        if missing % AGAIN == MISSING {
             let note = format!(
                 "multus.multusCNI.install is false, and no file in {} configures Multus: pods get no further NICs, and \
                  nothing else says so. Install Multus, or set multus.multusCNI.install=true",
@@ -142,7 +145,7 @@ mod tests {
 
     /// Nothing else says why pods have no further NICs.
     #[tokio::test(start_paused = true)]
-    async fn a_node_without_any_multus_says_so_once() {
+    async fn a_node_without_any_multus_says_so_and_again_when_the_event_is_gone() {
         let host = tempfile::tempdir().unwrap();
         let place = Place {
             node: "n".parse().unwrap(),
@@ -155,6 +158,8 @@ mod tests {
         let dir = host.path().to_owned();
         let running = tokio::spawn(run(dir.clone(), place, api_server(&json!([])), events));
         sleep(PERIOD * (MISSING + 3)).await;
+        assert!(format!("{:?}", said.try_recv()).contains("NoMultus") && said.is_empty());
+        sleep(PERIOD * AGAIN).await;
         assert!(format!("{:?}", said.try_recv()).contains("NoMultus") && said.is_empty());
         fs::write(dir.join("00-multus.conf"), r#"{"type":"multus-shim"}"#).unwrap();
         sleep(PERIOD * (MISSING + 3)).await;

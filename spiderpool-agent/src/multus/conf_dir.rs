@@ -11,6 +11,7 @@ use spiderpool_core::multus_conf::{
 use super::claims::Claims;
 use super::error::{DirError, failed};
 use super::kubeconfig::{self, Access};
+use super::withdrawal;
 use crate::atomic_file;
 use crate::node::HostFolder;
 
@@ -93,6 +94,7 @@ impl ConfDir {
             Written::Nothing
         } else {
             let path = self.dir.join(FILE);
+            withdrawal::forget(&self.dir).map_err(failed(&path))?;
             atomic_file::write(&path, planned.content.as_bytes(), 0o600).map_err(failed(&path))?;
             match (renamed, is_lost) {
                 (true, _) => Written::RenamedByCilium,

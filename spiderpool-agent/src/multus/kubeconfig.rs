@@ -75,6 +75,11 @@ impl Access {
     }
 }
 
+/// Whether the directory has the file, and it is ours.
+pub(super) fn is_there(conf_dir: &Path) -> bool {
+    fs::read_to_string(conf_dir.join(FILE)).is_ok_and(|content| is_ours(&content))
+}
+
 /// What stands behind `token` in a kubeconfig, in YAML or JSON.
 pub(super) fn tokens(content: &str) -> impl Iterator<Item = &str> {
     let values = content.lines().filter_map(|line| line.trim().trim_start_matches('"').strip_prefix("token"));

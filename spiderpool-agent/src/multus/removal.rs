@@ -2,9 +2,9 @@
 //! program and kubeconfig when no pod is left that it has made. CRI-O and others end a pod by the configuration by which
 //! they have started it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +15,7 @@ use spiderpool_core::names::NodeName;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 
 use super::conf_dir::remove;
-use super::kubeconfig;
+use super::{kubeconfig, withdrawal};
 use crate::node::installed;
 
 /// What Multus' image brings.
@@ -25,47 +25,32 @@ const CLOCKS: Duration = Duration::from_mins(1);
 
 /// Takes Multus' configuration away if it is ours; whether it was there.
 pub(crate) fn withdraw(conf_dir: &Path) -> io::Result<bool> {
-    let mut found = false;
-    for name in [FILE, RENAMED_BY_CILIUM] {
-        let path = conf_dir.join(name);
-        if fs::read_to_string(&path).is_ok_and(|content| is_ours(&content)) {
-            remove(&path)?;
-            found = true;
-        }
+    let paths = [FILE, RENAMED_BY_CILIUM].map(|name| conf_dir.join(name));
+    let is_there = |path: &&PathBuf| fs::read_to_string(path).is_ok_and(|content| is_ours(&content));
+    let ours: Vec<_> = paths.iter().filter(is_there).collect();
+    if !ours.is_empty() {
+        // Before: who dies in between would leave no time. Pods of the moment after count as well.
+        withdrawal::record(conf_dir)?;
     }
-    if found && let Some(kubeconfig) = own_kubeconfig(conf_dir) {
-        // From then on Multus makes no pod.
-        kubeconfig.set_modified(SystemTime::now())?;
-    }
-    Ok(found)
-}
-
-fn own_kubeconfig(conf_dir: &Path) -> Option<File> {
-    let path = conf_dir.join(kubeconfig::FILE);
-    let is_ours = fs::read_to_string(&path).is_ok_and(|content| kubeconfig::is_ours(&content));
-    if is_ours { File::options().write(true).open(path).ok() } else { None }
-}
-
-/// Since when Multus makes no pods, which is when its configuration was withdrawn; now, if that is not known.
-pub(crate) fn withdrawn_at(conf_dir: &Path) -> SystemTime {
-    let modified = own_kubeconfig(conf_dir).and_then(|file| file.metadata().ok()?.modified().ok());
-    modified.unwrap_or_else(SystemTime::now)
+    ours.iter().try_for_each(|path| remove(path))?;
+    Ok(!ours.is_empty())
 }
 
 /// Whether there is anything that [`remove_rest`] would remove.
 pub(super) fn has_rest(conf_dir: &Path, cni_bin: &Path) -> bool {
-    own_kubeconfig(conf_dir).is_some() || PLUGINS.iter().any(|name| installed::is_recorded(name, cni_bin))
+    kubeconfig::is_there(conf_dir) || PLUGINS.iter().any(|name| installed::is_recorded(name, cni_bin))
 }
 
 /// Removes kubeconfig and program, if they are ours; what could not be removed.
 pub(crate) fn remove_rest(conf_dir: &Path, cni_bin: &Path) -> Vec<String> {
     let mut failures = Vec::new();
     let path = conf_dir.join(kubeconfig::FILE);
-    if own_kubeconfig(conf_dir).is_some() {
-        failures.extend(remove(&path).err().map(|error| format!("{}: {error}", path.display())));
-        // Others may have put something there.
-        let _in_use = path.parent().map(fs::remove_dir);
+    let own = kubeconfig::is_there(conf_dir).then(|| path.clone());
+    for file in own.into_iter().chain([conf_dir.join(withdrawal::FILE)]) {
+        failures.extend(remove(&file).err().map(|error| format!("{}: {error}", file.display())));
     }
+    // Others may have put something there.
+    let _in_use = path.parent().map(fs::remove_dir);
     for name in PLUGINS {
         failures.extend(installed::remove(name, cni_bin).err().map(|error| error.to_string()));
     }

@@ -55,16 +55,16 @@ impl Report {
     }
 
     pub(super) fn token(&mut self, refreshed: &Result<Refreshed, ApiFailure>) {
-        let error = match refreshed {
+        let (text, is_retryable) = match refreshed {
             Ok(Refreshed::NotDue) => return,
             Ok(Refreshed::Good | Refreshed::New) => return self.token.over(),
-            Err(error) => error,
+            Ok(Refreshed::Empty) => ("the API server's answer has none".to_owned(), true),
+            Err(error) => (error.to_string(), error.is_retryable()),
         };
-        let text = error.to_string();
         if self.token.again(&text) > 1 {
             return;
         }
-        if error.is_retryable() {
+        if is_retryable {
             warn!(error = text, "no token for Multus, or it cannot be checked, trying again");
         } else {
             let note = format!(

@@ -47,6 +47,8 @@ pub(super) enum Refreshed {
     Good,
     /// There is a new one.
     New,
+    /// The API server has answered without one.
+    Empty,
 }
 
 impl Token {
@@ -66,7 +68,7 @@ impl Token {
             return Ok(Refreshed::NotDue);
         }
         let refreshed = self.renew(kube).await;
-        if refreshed.is_ok() {
+        if refreshed.as_ref().is_ok_and(|refreshed| *refreshed != Refreshed::Empty) {
             let check = Instant::now() + CHECK;
             self.next = self.issued.as_ref().map_or(check, |issued| check.min(issued.renew_at));
             self.pause = FIRST_PAUSE;
@@ -91,11 +93,12 @@ impl Token {
         let request = TokenRequest { spec, ..TokenRequest::default() };
         let parameters = PostParams::default();
         let answer = kube.write(accounts.create_token_request(&self.account, &parameters, &request)).await?;
-        let token = answer.status.map(|status| status.token).unwrap_or_default();
+        let token = answer.status.map(|status| status.token).filter(|token| !token.is_empty());
+        let Some(token) = token else { return Ok(Refreshed::Empty) };
         let claims = Claims::of(&token);
         let renew_at = Instant::now() + claims.life().unwrap_or(UNKNOWN_LIFE).max(FIRST_PAUSE * 3) / 3;
         let account_uid = claims.account_uid().map(str::to_owned);
-        self.issued = (!token.is_empty()).then_some(Issued { token, account_uid, renew_at });
+        self.issued = Some(Issued { token, account_uid, renew_at });
         Ok(Refreshed::New)
     }
 }

@@ -25,7 +25,7 @@ impl Cleaner {
         if uncleaned != Some(&[]) {
             warn!(
                 nodes = ?uncleaned.unwrap_or_default(),
-                "nodes were not cleaned and may have 00-multus.conf: Multus' service account and rights are kept, because no pod would start there without them. Remove 00-multus.conf from these nodes, then: kubectl delete clusterrolebinding,clusterrole {name}; kubectl delete serviceaccount --namespace {namespace} {name}"
+                "nodes were not cleaned and may have 00-multus.conf: Multus' service account and rights are kept, because no pod would start there without them. With them, pods start until the token in spiderpool.kubeconfig expires. Nodes that never had an agent can be ignored. Remove 00-multus.conf from these nodes, then: kubectl delete clusterrolebinding,clusterrole {name}; kubectl delete serviceaccount --namespace {namespace} {name}"
             );
             return Ok(());
         }

@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
+use kube::core::PartialObjectMeta;
 use tracing::{info, warn};
 
 use super::plan::{DaemonPod, remaining_nodes};
@@ -105,10 +106,9 @@ impl Cleaner {
     pub(super) async fn linux_nodes(&self) -> anyhow::Result<Vec<String>> {
         let nodes = Api::<Node>::all(self.kube.client());
         let list = self.kube.read(nodes.list_metadata(&ListParams::default())).await?;
-        let is_linux = |labels: &BTreeMap<String, String>| {
-            labels.get("kubernetes.io/os").is_none_or(|system| system == "linux")
-        };
-        let linux = list.items.into_iter().filter(|node| node.metadata.labels.as_ref().is_none_or(is_linux));
+        let can =
+            |node: &PartialObjectMeta<Node>| node.metadata.labels.as_ref().is_none_or(can_have_an_agent);
+        let linux = list.items.into_iter().filter(can);
         Ok(linux.filter_map(|node| node.metadata.name).collect())
     }
 
@@ -121,5 +121,30 @@ impl Cleaner {
             !conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
         });
         Ok(unready.filter_map(|node| node.metadata.name).collect())
+    }
+}
+
+/// By a node's labels. Virtual Kubelets run no DaemonSets.
+fn can_have_an_agent(labels: &BTreeMap<String, String>) -> bool {
+    let is = |key: &str, value: &str| labels.get(key).map(|found| found == value);
+    is("kubernetes.io/os", "linux").unwrap_or(true) && !is("type", "virtual-kubelet").unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_and_virtual_nodes_have_no_agent() {
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let linux = ("kubernetes.io/os", "linux");
+        assert!(can_have_an_agent(&labels(&[])) && can_have_an_agent(&labels(&[linux])));
+        assert!(!can_have_an_agent(&labels(&[("kubernetes.io/os", "windows")])));
+        assert!(!can_have_an_agent(&labels(&[linux, ("type", "virtual-kubelet")])));
     }
 }
