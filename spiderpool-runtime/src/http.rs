@@ -106,6 +106,15 @@ mod tests {
         address
     }
 
+    /// Asks by a connection that stays open.
+    async fn ask_again(stream: &mut TcpStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"complete") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "it is closed");
+        }
+    }
+
     async fn ask(address: SocketAddr) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -203,21 +212,14 @@ mod tests {
     async fn a_client_that_comes_again_is_answered_by_its_connection_and_keeps_it() {
         let address = start(Limits { connections: 3, ..Limits::WEBHOOK }).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let mut ask_again = async || {
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"complete") {
-                assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "it is closed");
-            }
-        };
-        tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
+        tokio::time::timeout(LIMIT, ask_again(&mut stream)).await.unwrap();
         let mut idle = Vec::new();
         for _ in 0..4 {
             idle.push(TcpStream::connect(address).await.unwrap());
         }
         let closed = tokio::time::timeout(LIMIT, idle[0].read(&mut [0])).await.unwrap();
         assert!(matches!(closed, Ok(0) | Err(_)), "who has never asked gives way: {closed:?}");
-        tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
+        tokio::time::timeout(LIMIT, ask_again(&mut stream)).await.unwrap();
     }
 
     /// Else who sends no body would push out the API server.
@@ -229,14 +231,7 @@ mod tests {
         let limits = Limits { connections: 3, ..Limits::WEBHOOK };
         tokio::spawn(serve(listener, router, limits, CancellationToken::new()));
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let mut ask_again = async || {
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"complete") {
-                assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "it is closed");
-            }
-        };
-        tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
+        tokio::time::timeout(LIMIT, ask_again(&mut stream)).await.unwrap();
         let mut silent = Vec::new();
         for _ in 0..4 {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -252,7 +247,7 @@ mod tests {
         }
         let closed = tokio::time::timeout(LIMIT, silent[0].read(&mut [0])).await.unwrap();
         assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
-        tokio::time::timeout(LIMIT, ask_again()).await.unwrap();
+        tokio::time::timeout(LIMIT, ask_again(&mut stream)).await.unwrap();
     }
 
     /// As many reviews at once as a large `kubectl apply` makes.
