@@ -28,7 +28,8 @@ pub(crate) fn withdraw(conf_dir: &Path) -> io::Result<bool> {
     let paths = [FILE, RENAMED_BY_CILIUM].map(|name| conf_dir.join(name));
     let is_there = |path: &&PathBuf| fs::read_to_string(path).is_ok_and(|content| is_ours(&content));
     let ours: Vec<_> = paths.iter().filter(is_there).collect();
-    if !ours.is_empty() {
+    // Where somebody else has removed it, it is the first time that this is asked.
+    if !ours.is_empty() || !withdrawal::is_recorded(conf_dir) {
         // Before: who dies in between would leave no time. Pods of the moment after count as well.
         withdrawal::record(conf_dir)?;
     }

@@ -10,12 +10,17 @@ use super::kubeconfig;
 /// Its time of modification is when the configuration was withdrawn. Only root makes files there.
 pub(super) const FILE: &str = "multus.d/spiderpool.withdrawn";
 
-/// Where there is anything for which the time matters.
+/// It is withdrawn now. Only where there is anything for which the time matters.
 pub(super) fn record(conf_dir: &Path) -> io::Result<()> {
     if !kubeconfig::is_there(conf_dir) {
         return Ok(());
     }
     File::create(conf_dir.join(FILE))?.set_modified(SystemTime::now())
+}
+
+/// Whether the time is known.
+pub(super) fn is_recorded(conf_dir: &Path) -> bool {
+    conf_dir.join(FILE).exists()
 }
 
 /// Multus is configured again.
@@ -26,15 +31,10 @@ pub(super) fn forget(conf_dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Since when Multus makes no pods, which is when its configuration was withdrawn. Where somebody else has removed that, it is
-/// the first time that this is asked.
+/// Since when Multus makes no pods, which is when its configuration was withdrawn; now, if that is not known.
 pub(crate) fn withdrawn_at(conf_dir: &Path) -> SystemTime {
     let recorded = || fs::metadata(conf_dir.join(FILE))?.modified();
-    recorded().unwrap_or_else(|_| {
-        // Not recorded, all pods of the next time count again: what they may need stays longer.
-        let _ = record(conf_dir);
-        SystemTime::now()
-    })
+    recorded().unwrap_or_else(|_: io::Error| SystemTime::now())
 }
 
 #[cfg(test)]
@@ -54,14 +54,13 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         let before = SystemTime::now() - Duration::from_mins(1);
         assert!(!withdraw(dir.path()).unwrap());
-        let seen = withdrawn_at(dir.path());
-        assert!(seen > before);
         let recorded = withdrawn_at(dir.path());
-        assert!(recorded > before && recorded <= seen);
+        assert!(recorded > before);
+        assert!(!withdraw(dir.path()).unwrap());
         assert_eq!(withdrawn_at(dir.path()), recorded);
         assert_eq!(remove_rest(dir.path(), dir.path()), Vec::<String>::new());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        withdrawn_at(dir.path());
+        assert!(!withdraw(dir.path()).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is recorded where nothing is left");
     }
 }

@@ -20,8 +20,6 @@ pub(super) async fn clean(
         Ok(removed) => info!(removed, folder = %conf_dir.display(), "Multus' configuration"),
         Err(error) => return vec![format!("Multus' configuration in {}: {error}", conf_dir.display())],
     }
-    // Also where it is not asked for now: a later removal counts from here.
-    withdrawn_at(conf_dir);
     let why = match in_use.first() {
         Some(why) => Some(why.clone()),
         None => users(conf_dir, node).await,
