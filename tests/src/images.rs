@@ -88,7 +88,7 @@ pub fn write(folder: &Path, tag: &str) -> Result<Vec<Written>> {
 }
 
 /// The same for the architecture that the programs were built for.
-pub fn write_for(architecture: &'static str, folder: &Path, tag: &str) -> Result<Vec<Written>> {
+pub fn write_for(architecture: &str, folder: &Path, tag: &str) -> Result<Vec<Written>> {
     let [agent_name, controller_name, multus_name, plugins_name] = NAMES;
     let images = [
         (agent_name, agent(tag)?),

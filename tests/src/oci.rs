@@ -26,13 +26,19 @@ pub struct Image {
     layer: Layer,
     entrypoint: Vec<String>,
     labels: Vec<(String, String)>,
-    architecture: &'static str,
+    architecture: String,
 }
 
 impl Image {
     /// An image that is called `REGISTRY/REPOSITORY:TAG` once it is loaded.
     pub fn new(name: &str, layer: Layer) -> Self {
-        Self { name: name.to_owned(), layer, entrypoint: Vec::new(), labels: Vec::new(), architecture: HOST }
+        Self {
+            name: name.to_owned(),
+            layer,
+            entrypoint: Vec::new(),
+            labels: Vec::new(),
+            architecture: HOST.to_owned(),
+        }
     }
 
     /// What a container without a command runs.
@@ -51,8 +57,8 @@ impl Image {
 
     /// The architecture of its programs, in the words of OCI; this machine's if nothing is said.
     #[must_use]
-    pub fn architecture(mut self, architecture: &'static str) -> Self {
-        self.architecture = architecture;
+    pub fn architecture(mut self, architecture: &str) -> Self {
+        architecture.clone_into(&mut self.architecture);
         self
     }
 
