@@ -9,6 +9,7 @@ pub mod clean;
 pub mod config;
 pub mod init;
 mod leader;
+mod network_attachment;
 pub mod replica;
 mod webhook;
 

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
+use kube::core::ObjectMeta;
 use serde::Deserialize as _;
 use serde_json::Value;
-use spiderpool_api::crd::{GROUP, SpiderMultusConfig};
+use spiderpool_api::crd::SpiderMultusConfig;
 use spiderpool_core::admission::network::{NameHolder, name_taken_fault};
 use spiderpool_core::multus::{MultusFields, validate, validate_update};
 use spiderpool_runtime::kubernetes::Kubernetes;
@@ -17,10 +17,13 @@ use tracing::debug;
 
 use super::known::KnownObjects;
 use super::response::Verdict;
+use crate::network_attachment::{self, Marks, Ownership};
 
 /// How long the look for a NetworkAttachmentDefinition may take. Without an answer the network is admitted: the leader
 /// leaves an object of somebody else alone and says so in an Event.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// Looks at a time: whoever reaches the port may have us look.
+const LOOKS: usize = 4;
 
 /// Fills in what is absent.
 pub(super) fn mutate(object: &mut Value) {
@@ -53,9 +56,6 @@ fn take_over(object: &mut Value, before: &Value, after: &Value) {
         }
     }
 }
-
-/// Looks at a time: whoever reaches the port may have us look.
-const LOOKS: usize = 4;
 
 /// What the decision about a network needs.
 pub(super) struct NetworkValidator {
@@ -98,9 +98,7 @@ impl NetworkValidator {
         if let Some(other) = other {
             return Some(NameHolder::Config(other));
         }
-        let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions");
-        let api = Api::<DynamicObject>::namespaced_with(self.kube.client(), &namespace, &resource);
+        let api = network_attachment::namespaced(self.kube.client(), &namespace);
         let found = async {
             // The semaphore is never closed.
             let _place = self.looks.acquire().await;
@@ -119,36 +117,18 @@ impl NetworkValidator {
     }
 }
 
-/// On what the leader has made: the UID of the network, and the name under which it was made.
-const OWNER_LABEL: &str = "multus.spidernet.io/config-uid";
-const MADE_AS: &str = "multus.spidernet.io/made-as";
-
-/// Whether the controller of the NetworkAttachmentDefinition is this network, or one of its name that is gone.
+/// Whether the leader would write to it for this network, or waits until it is gone.
 fn is_of(found: &ObjectMeta, network: &SpiderMultusConfig) -> bool {
-    let owners = found.owner_references.iter().flatten();
-    let mut controllers = owners.filter(|owner| owner.controller == Some(true)).peekable();
-    if controllers.peek().is_none() {
-        return is_restored(found);
-    }
-    controllers.any(|owner| {
-        let group = owner.api_version.split('/').next();
-        group == Some(GROUP) && owner.kind == "SpiderMultusConfig" && owner.name == network.name_any()
-    })
-}
-
-/// Whether the leader has made it under its name, of a network that is gone: a backup brings back labels and annotations,
-/// and no owners.
-fn is_restored(found: &ObjectMeta) -> bool {
-    let is_labeled = found.labels.as_ref().is_some_and(|labels| labels.contains_key(OWNER_LABEL));
-    let made_as = found.annotations.as_ref().and_then(|annotations| annotations.get(MADE_AS));
-    is_labeled && made_as.is_some() && made_as == found.name.as_ref()
+    !matches!(Marks::of(found).ownership(network), Ownership::Others(_))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use spiderpool_api::crd::GROUP;
 
     use super::*;
+    use crate::network_attachment::{MADE_AS, OWNER_LABEL};
 
     #[test]
     fn what_is_absent_is_filled_in_and_what_is_unknown_stays() {

@@ -1,17 +1,13 @@
-//! NetworkAttachmentDefinitions, as far as they are read here. Their CRD is Multus', and may not be there.
+//! NetworkAttachmentDefinitions, as far as they are read here.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client};
+use kube::core::DynamicObject;
 use serde_json::Value;
 
 use super::object_key::ObjectKey;
-
-/// `apiVersion` and `kind`.
-pub(super) const API_VERSION: &str = "k8s.cni.cncf.io/v1";
-pub(super) const KIND: &str = "NetworkAttachmentDefinition";
+use crate::network_attachment::{MADE_AS, Marks, OWNER_LABEL};
 
 /// A NetworkAttachmentDefinition as it is kept.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,17 +43,14 @@ impl From<DynamicObject> for FoundAttachment {
     }
 }
 
-fn resource() -> ApiResource {
-    let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", KIND);
-    ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions")
-}
-
-/// Those of all namespaces.
-pub(super) fn all(client: Client) -> Api<DynamicObject> {
-    Api::all_with(client, &resource())
-}
-
-/// Those of one namespace.
-pub(super) fn namespaced(client: Client, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(client, namespace, &resource())
+impl FoundAttachment {
+    /// By which we know whose it is.
+    pub(super) fn marks(&self) -> Marks<'_> {
+        Marks {
+            name: &self.key.name,
+            label: self.labels.get(OWNER_LABEL),
+            made_as: self.annotations.get(MADE_AS),
+            owners: &self.owners,
+        }
+    }
 }

@@ -9,7 +9,7 @@ use spiderpool_runtime::watch::Index;
 
 use super::attachment::FoundAttachment;
 use super::object_key::ObjectKey;
-use super::plan::{belongs_to, is_made_under_its_name};
+use super::plan::belongs_to;
 
 /// Whether NetworkAttachmentDefinitions are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Networks {
         let name = MultusFields::from(&*config).attachment_name().to_owned();
         let of_namespace = self.attachments.values().filter(|found| found.key.namespace == key.namespace);
         let former = of_namespace.filter(|found| {
-            found.key.name != name && belongs_to(found, &config) && is_made_under_its_name(found)
+            found.key.name != name && belongs_to(found, &config) && found.marks().are_of_its_name()
         });
         let former = former.cloned().collect();
         let found = self.attachments.get(&ObjectKey { namespace: key.namespace.clone(), name }).cloned();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn found(name: &str, of: &str) -> FoundAttachment {
-        let labels = [(super::super::plan::OWNER_LABEL.to_owned(), format!("uid-{of}"))].into();
+        let labels = [(crate::network_attachment::OWNER_LABEL.to_owned(), format!("uid-{of}"))].into();
         let annotations = [("multus.spidernet.io/made-as".to_owned(), name.to_owned())].into();
         FoundAttachment { key: key(name), labels, annotations, ..FoundAttachment::default() }
     }

@@ -5,20 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use serde_json::{Map, Value, json};
-use spiderpool_api::crd::{GROUP, SpiderMultusConfig};
+use spiderpool_api::crd::SpiderMultusConfig;
 use spiderpool_core::multus::Attachment;
 
-use super::attachment::{API_VERSION, FoundAttachment, KIND};
+use super::attachment::FoundAttachment;
 use super::problem::Problem;
+use crate::network_attachment::{API_VERSION, KIND, MADE_AS, OWNER_LABEL, Ownership};
 
-/// On what we have made: the UID of the SpiderMultusConfig. The owner reference says the same, and may be lost.
-pub(super) const OWNER_LABEL: &str = "multus.spidernet.io/config-uid";
 /// Which annotations are copies of the SpiderMultusConfig's: those that it loses go, and others' stay.
 const COPIED: &str = "multus.spidernet.io/copied-annotations";
-/// The name under which we have made it: what a user makes from a copy of its YAML has our owner and label, too, and
-/// another name than this.
-const MADE_AS: &str = "multus.spidernet.io/made-as";
-
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
@@ -32,16 +27,6 @@ pub(super) enum Step {
     Patch(Value),
 }
 
-/// Whose an object is.
-enum Ownership {
-    Ours,
-    /// Made under its name by an object that is gone, and brought back without its owner, as from a backup.
-    Restored,
-    /// Of an object of our name that is gone: the garbage collector removes it.
-    Predecessors,
-    Others(String),
-}
-
 /// Compares what there is with what should be.
 pub(super) fn plan(
     config: &SpiderMultusConfig,
@@ -49,7 +34,7 @@ pub(super) fn plan(
     found: Option<&FoundAttachment>,
 ) -> Result<Step, Problem> {
     let Some(found) = found else { return Ok(Step::Create(object(config, desired))) };
-    match ownership(found, config) {
+    match found.marks().ownership(config) {
         _ if found.is_terminating => Ok(Step::AwaitDeletion),
         Ownership::Predecessors => Ok(Step::AwaitDeletion),
         Ownership::Others(owner) => Err(Problem::NameTaken { name: found.key.clone(), owner }),
@@ -59,35 +44,7 @@ pub(super) fn plan(
 
 /// Whether we have made it of this object.
 pub(super) fn belongs_to(found: &FoundAttachment, config: &SpiderMultusConfig) -> bool {
-    matches!(ownership(found, config), Ownership::Ours)
-}
-
-/// Whether we have made it under this name. A copy is not ours to delete.
-pub(super) fn is_made_under_its_name(found: &FoundAttachment) -> bool {
-    found.annotations.get(MADE_AS) == Some(&found.key.name)
-}
-
-fn ownership(found: &FoundAttachment, config: &SpiderMultusConfig) -> Ownership {
-    let (name, uid) = (config.metadata.name.as_deref(), config.metadata.uid.as_deref());
-    let Some(owner) = found.owners.iter().find(|owner| owner.controller == Some(true)) else {
-        return match found.labels.get(OWNER_LABEL) {
-            Some(label) if Some(label.as_str()) == uid => Ownership::Ours,
-            Some(_) if is_made_under_its_name(found) => Ownership::Restored,
-            _ => Ownership::Others("no SpiderMultusConfig".to_owned()),
-        };
-    };
-    if !is_config(owner) {
-        return Ownership::Others(format!("{} {}", owner.kind, owner.name));
-    }
-    match (Some(owner.uid.as_str()) == uid, Some(owner.name.as_str()) == name) {
-        (true, _) => Ownership::Ours,
-        (false, true) => Ownership::Predecessors,
-        (false, false) => Ownership::Others(format!("{} {}/{}", owner.kind, found.key.namespace, owner.name)),
-    }
-}
-
-fn is_config(owner: &OwnerReference) -> bool {
-    owner.kind == SpiderMultusConfig::kind(&()) && owner.api_version.split('/').next() == Some(GROUP)
+    found.marks().ownership(config) == Ownership::Ours
 }
 
 fn owner_reference(config: &SpiderMultusConfig) -> OwnerReference {

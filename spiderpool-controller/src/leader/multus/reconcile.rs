@@ -14,12 +14,13 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::attachment::{self, FoundAttachment};
+use super::attachment::FoundAttachment;
 use super::events::MultusEvents;
 use super::networks::{Attachments, Network, Networks};
 use super::object_key::ObjectKey;
 use super::plan::{Step, plan};
 use super::problem::Problem;
+use crate::network_attachment;
 use crate::patch_parameters;
 
 /// Reconciles SpiderMultusConfigs.
@@ -93,7 +94,7 @@ impl MultusReconciler {
         if !failure.is_not_found() {
             return Some(Problem::Refused { name, error: failure.to_string() });
         }
-        let list = attachment::all(self.kube.client());
+        let list = network_attachment::all(self.kube.client());
         let parameters = ListParams::default().limit(1);
         match self.kube.read(list.list_metadata(&parameters)).await {
             Err(failure) if failure.is_not_found() => Some(Problem::NoMultus),
@@ -102,7 +103,7 @@ impl MultusReconciler {
     }
 
     async fn execute(&self, key: &ObjectKey, step: Step) -> Result<(), ReconcileError> {
-        let api = attachment::namespaced(self.kube.client(), &key.namespace);
+        let api = network_attachment::namespaced(self.kube.client(), &key.namespace);
         let (namespace, name) = (&key.namespace, &key.name);
         match step {
             Step::Nothing => {}
@@ -134,7 +135,7 @@ impl MultusReconciler {
             return Ok(());
         }
         let (namespace, name) = (&former.key.namespace, &former.key.name);
-        let api = attachment::namespaced(self.kube.client(), namespace);
+        let api = network_attachment::namespaced(self.kube.client(), namespace);
         let object = Preconditions { name, uid: &former.uid, version: former.version.as_deref() };
         if self.kube.delete(&api, &object).await? == Deletion::Done {
             info!(namespace, name, "NetworkAttachmentDefinition of a former name deleted");

@@ -13,9 +13,10 @@ use spiderpool_runtime::work_queue::WorkQueue;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::attachment::{self, FoundAttachment};
+use super::attachment::FoundAttachment;
 use super::networks::Networks;
 use super::object_key::ObjectKey;
+use crate::network_attachment;
 
 /// How often it is asked whether the API server has NetworkAttachmentDefinitions.
 const POLL: Duration = Duration::from_secs(3);
@@ -41,7 +42,7 @@ pub(super) async fn run(
         if shutdown.run_until_cancelled(served).await.is_none() {
             return;
         }
-        let objects = watcher(attachment::all(kube.client()), watcher::Config::default());
+        let objects = watcher(network_attachment::all(kube.client()), watcher::Config::default());
         let objects = reduced(objects, FoundAttachment::from);
         let synced = health.condition("watch of NetworkAttachmentDefinitions", Scope::Readiness);
         follow(objects, networks.clone(), synced, shutdown.clone(), enqueue).await;
@@ -50,7 +51,7 @@ pub(super) async fn run(
 }
 
 async fn until_served(kube: &Kubernetes, networks: &Shared<Networks>, changed: impl Fn()) {
-    let api = attachment::all(kube.client());
+    let api = network_attachment::all(kube.client());
     let (mut is_missing, mut failures) = (false, 0);
     loop {
         match kube.read(api.list_metadata(&ListParams::default().limit(1))).await {

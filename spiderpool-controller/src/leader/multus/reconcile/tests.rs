@@ -13,7 +13,7 @@ use spiderpool_api::crd::SpiderMultusConfig;
 use spiderpool_runtime::watch::Index as _;
 
 use super::*;
-use crate::leader::multus::plan::OWNER_LABEL;
+use crate::network_attachment::OWNER_LABEL;
 
 /// The notes of the Events of a network that is reconciled once, with what the watches have after `change`.
 async fn notes(kind_is_served: bool, change: impl FnOnce(&mut Networks)) -> Vec<String> {
