@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// The shortest and the longest pause between two looks.
 const STEPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
@@ -46,5 +46,44 @@ pub async fn until_async<T>(
             bail!("{what}: not within {limit:?}: {error:#}");
         }
         tokio::time::sleep(pause(begun.elapsed())).await;
+    }
+}
+
+/// Calls `check` again and again for so long; fails with `what` at its first failure.
+pub async fn holds_async(
+    what: &str,
+    duration: Duration,
+    mut check: impl AsyncFnMut() -> Result<()>,
+) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < duration {
+        let begun = Instant::now();
+        check().await.with_context(|| format!("{what}: not after {:?}", start.elapsed()))?;
+        tokio::time::sleep(pause(begun.elapsed())).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::ensure;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_holds_is_asked_for_all_the_time_and_ends_with_its_first_failure() {
+        let mut looks = 0;
+        let three = async || {
+            looks += 1;
+            ensure!(looks < 3, "the third look");
+            Ok(())
+        };
+        let error = holds_async("it", Duration::from_mins(1), three).await.unwrap_err();
+        assert!(
+            format!("{error:#}").starts_with("it: not after")
+                && format!("{error:#}").ends_with("the third look")
+        );
+        assert_eq!(looks, 3);
+        holds_async("it", Duration::from_millis(50), async || Ok(())).await.unwrap();
     }
 }
