@@ -1,0 +1,140 @@
+//! Controllers and the chart's configurations, which point at them.
+
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::kubectl::Kubectl as _;
+use spiderpool_tests::standalone_controller::{
+    CERTIFICATE, LABEL, StandaloneController, Start, webhook_configurations,
+};
+
+use crate::support::Bench;
+
+/// The CRD of NetworkAttachmentDefinition.
+pub(crate) const MULTUS: &str =
+    include_str!("../../../charts/spiderpool/crds/k8s.cni.cncf.io_network-attachment-definitions.yaml");
+pub(crate) const KINDS: [&str; 2] = ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"];
+
+/// A namespace, a name for controllers and webhooks, and a port that stays the same over a restart.
+pub(crate) struct Hooks<'a> {
+    pub(crate) bench: Bench<'a>,
+    pub(crate) name: String,
+    pub(crate) port: u16,
+}
+
+impl Hooks<'_> {
+    pub(crate) async fn new(prefix: &str) -> Self {
+        let bench = Bench::new(prefix).await;
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let name = bench.name("hooks");
+        Self { bench, name, port }
+    }
+
+    pub(crate) async fn controller(
+        &self,
+        name: &str,
+        port: u16,
+        environment: &[(&str, &str)],
+    ) -> StandaloneController {
+        let port = port.to_string();
+        let own = [
+            ("SPIDERPOOL_WEBHOOK_PORT", port.as_str()),
+            ("SPIDERPOOL_CONTROLLER_DEPLOYMENT_NAME", self.name.as_str()),
+            ("SPIDERPOOL_COORDINATOR_ENABLED", "false"),
+            ("SPIDERPOOL_MULTUS_CONFIG_ENABLED", "true"),
+            ("SPIDERPOOL_LEADER_DURATION", "3"),
+            ("SPIDERPOOL_LEADER_RENEW_DEADLINE", "2"),
+            ("SPIDERPOOL_LEADER_RETRY_PERIOD", "1"),
+        ];
+        let environment = [&own, environment].concat();
+        let (folder, namespace) = (self.bench.folder("controllers"), self.bench.namespace());
+        let start = Start { folder: &folder, namespace, name, environment: &environment };
+        StandaloneController::start(ControlPlane::shared(), start).await.unwrap()
+    }
+
+    /// The chart's configurations, at this port in place of the Service.
+    pub(crate) fn configure(&self) {
+        self.configure_with(&Value::Null);
+    }
+
+    /// The same, with the CA of a certificate that is not ours, base64.
+    pub(crate) fn configure_with(&self, ca_bundle: &Value) {
+        for mut configuration in webhook_configurations(&self.name, self.port).unwrap() {
+            for webhook in configuration["webhooks"].as_array_mut().unwrap() {
+                if !ca_bundle.is_null() {
+                    webhook["clientConfig"]["caBundle"] = ca_bundle.clone();
+                }
+            }
+            self.bench.apply(&configuration);
+        }
+    }
+
+    pub(crate) fn object(&self, kind: &str, name: &str, spec: &Value) -> Value {
+        json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": kind,
+            "metadata": {"name": self.bench.name(name), "labels": {LABEL: self.name}}, "spec": spec,
+        })
+    }
+
+    pub(crate) fn network(&self, name: &str, annotations: &Value, spec: &Value) -> Value {
+        json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderMultusConfig",
+            "metadata": {
+                "namespace": self.bench.namespace(), "name": name, "labels": {LABEL: self.name},
+                "annotations": annotations,
+            },
+            "spec": spec,
+        })
+    }
+
+    /// Creates or replaces it; what the API server says, warnings included.
+    pub(crate) fn write(object: &Value) -> Result<Value, String> {
+        let plane = ControlPlane::shared();
+        let written = plane.kubectl_with_input(&["apply", "-o", "json", "-f", "-"], &object.to_string());
+        written.map(|text| serde_json::from_str(&text).unwrap()).map_err(|error| format!("{error:#}"))
+    }
+
+    /// API servers learn of a configuration by a watch.
+    pub(crate) async fn wait_until_called(&self) {
+        let invalid = self.object("SpiderIPPool", "probe", &json!({"subnet": "10.1.1.0/16"}));
+        self.bench
+            .until("the webhooks are called", async || {
+                Self::write(&invalid).is_err_and(|error| error.contains("unformatted subnet"))
+            })
+            .await;
+    }
+
+    pub(crate) fn certificate(&self, key: &str) -> String {
+        let path = format!("jsonpath={{.data.{}}}", key.replace('.', "\\."));
+        let get = ["get", "secret", "-n", self.bench.namespace(), CERTIFICATE, "-o", &path];
+        ControlPlane::shared().kubectl(&get).unwrap()
+    }
+
+    pub(crate) fn patch_certificate(&self, data: &Value) {
+        let patch = json!({"stringData": data}).to_string();
+        let arguments =
+            ["patch", "secret", "-n", self.bench.namespace(), CERTIFICATE, "--type=merge", "-p", &patch];
+        ControlPlane::shared().kubectl(&arguments).unwrap();
+    }
+
+    /// Whether an Event in the controllers' namespace says so.
+    pub(crate) fn has_event(&self, part: &str) -> bool {
+        let get = ["get", "events", "-n", self.bench.namespace(), "-o", "jsonpath={..message}"];
+        ControlPlane::shared().kubectl(&get).unwrap().contains(part)
+    }
+
+    pub(crate) fn ca_bundles(&self) -> Vec<String> {
+        let path = "jsonpath={range .webhooks[*]}{.clientConfig.caBundle}{\"\\n\"}{end}";
+        let get = |kind| ControlPlane::shared().kubectl(&["get", kind, &self.name, "-o", path]).unwrap();
+        KINDS.iter().flat_map(|kind| get(kind).lines().map(ToOwned::to_owned).collect::<Vec<_>>()).collect()
+    }
+}
+
+impl Drop for Hooks<'_> {
+    fn drop(&mut self) {
+        for kind in KINDS {
+            drop(ControlPlane::shared().kubectl(&["delete", kind, &self.name, "--ignore-not-found"]));
+        }
+    }
+}
