@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, fstatfs};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
@@ -72,11 +73,6 @@ pub enum NetNsError {
     },
 }
 
-/// `NSFS_MAGIC` of linux/magic.h.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
-/// `PROC_SUPER_MAGIC`: kernels before 3.19 had the namespaces in procfs.
-const PROC_MAGIC: i64 = 0x9fa0;
-
 impl NetNs {
     /// Opens the namespace at `path`, for example `/var/run/netns/NAME` or `/proc/PID/ns/net`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, NetNsError> {
@@ -86,11 +82,11 @@ impl NetNs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NetNsError::Gone { path }),
             Err(source) => return Err(NetNsError::Open { path, source }),
         };
-        let magic = nix::sys::statfs::fstatfs(&file)
+        let magic = fstatfs(&file)
             .map_err(|errno| NetNsError::Open { path: path.clone(), source: errno.into() })?
-            .filesystem_type()
-            .0;
-        if magic == NSFS_MAGIC || magic == PROC_MAGIC {
+            .filesystem_type();
+        // Kernels before 3.19 had the namespaces in procfs.
+        if [NSFS_MAGIC, PROC_SUPER_MAGIC].contains(&magic) {
             Ok(Self { path, file })
         } else {
             Err(NetNsError::NotANamespace { path })
