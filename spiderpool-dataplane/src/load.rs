@@ -1,11 +1,14 @@
 //! Loads the programs, keeps the pinned maps that fit, and pins what is new.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic;
 use std::path::Path;
+use std::thread;
 
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use spiderpool_ebpf_common::maps::names;
 
@@ -123,8 +126,7 @@ impl Dataplane {
             loader.map_pin_path(map.name, pin_dir.join(map.pin));
         }
         let mut ebpf = loader.load(bytes).map_err(|e| load_error(object, e))?;
-        let egress = load_program(&mut ebpf, object, names::EGRESS)?;
-        let ingress = load_program(&mut ebpf, object, names::INGRESS)?;
+        let [egress, ingress] = load_programs(&mut ebpf, object)?;
         // Not earlier: what the kernel refuses must leave an earlier version with its maps and flows.
         let mut pins = Replacements::default();
         let maps = put_pins(&mut pins, (&ebpf, object), &pinned, [&egress, &ingress], pin_dir)
@@ -256,11 +258,25 @@ fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
     }
 }
 
-fn load_program(ebpf: &mut Ebpf, object: &Path, name: &'static str) -> Result<OwnedFd, LoadError> {
-    let missing = || LoadError::Incomplete { path: object.to_owned(), what: name };
+/// Egress and ingress, at the same time: the kernel verifies for about half a second each.
+fn load_programs(ebpf: &mut Ebpf, object: &Path) -> Result<[OwnedFd; 2], LoadError> {
+    let mut programs: HashMap<_, _> = ebpf.programs_mut().collect();
+    let mut take = |name| {
+        let missing = || LoadError::Incomplete { path: object.to_owned(), what: name };
+        programs.remove(name).ok_or_else(missing)
+    };
+    let (egress, ingress) = (take(names::EGRESS)?, take(names::INGRESS)?);
+    thread::scope(|scope| {
+        let ingress = scope.spawn(|| load_program(ingress, names::INGRESS));
+        let egress = load_program(egress, names::EGRESS);
+        let ingress = ingress.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
+        Ok([egress?, ingress?])
+    })
+}
+
+fn load_program(program: &mut Program, name: &'static str) -> Result<OwnedFd, LoadError> {
     let failed = |source| program_error(name, source);
-    let program: &mut SchedClassifier =
-        ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(failed)?;
+    let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
     program.load().map_err(failed)?;
     let fd = program.fd().map_err(failed)?;
     fd.as_fd().try_clone_to_owned().map_err(|source| LoadError::Program {

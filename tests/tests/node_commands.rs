@@ -83,7 +83,7 @@ fn of_multus_only_the_configuration_goes_while_pods_may_run() {
         mkdir -p image others host/opt/cni/bin host/var/run/spidernet host/etc/cni/net.d/multus.d
         echo new >image/coordinator
         echo multus >others/multus
-        $AGENT install-plugins --from image --to host/opt/cni/bin --others others 2>log
+        $AGENT prepare-node --config-path $CONF --cni-plugins image --plugins-to host/opt/cni/bin --other-plugins others 2>log
         echo '{"type": "multus", "managedBy": "spiderpool"}' >host/etc/cni/net.d/00-multus.conf
         echo '{"current-context": "spiderpool-multus"}' >host/etc/cni/net.d/multus.d/spiderpool.kubeconfig
         $AGENT clean-node --config-path $CONF --node-name n --plugins image --host host --bpf-dir $PWD/none \

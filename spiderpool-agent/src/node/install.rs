@@ -1,13 +1,14 @@
-//! `spiderpool-agent install-plugins`: our plugins and those of other projects, before the agent starts.
+//! CNI plugins, ours and those of other projects, in the node's folder before the agent starts; and
+//! `spiderpool-agent install-plugins`, which does that alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use spiderpool_runtime::logging::{self, Level};
 use tracing::info;
 
 use super::installed;
-use super::plugins::{IN_IMAGE, install, list};
+use super::plugins::{IN_IMAGE, PluginsError, install, list};
 
 /// Arguments of `spiderpool-agent install-plugins`.
 #[derive(Debug, Clone, Args)]
@@ -26,15 +27,19 @@ pub struct InstallPlugins {
 /// Installs all plugins.
 pub fn run(options: &InstallPlugins) -> anyhow::Result<()> {
     logging::init(Level::Info);
-    for plugin in list(&options.from)? {
-        let outcome = install(&plugin, &options.to)?;
-        info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin installed");
+    Ok(install_all(&options.from, options.others.as_deref(), &options.to)?)
+}
+
+/// Installs the plugins of the folder `from`, and those of other projects in the folder `others`.
+pub(super) fn install_all(from: &Path, others: Option<&Path>, to: &Path) -> Result<(), PluginsError> {
+    for plugin in list(from)? {
+        let outcome = install(&plugin, to)?;
+        info!(plugin = %plugin.display(), to = %to.display(), ?outcome, "CNI plugin installed");
     }
-    if let Some(others) = &options.others {
-        for plugin in list(others)? {
-            let outcome = installed::install(&plugin, &options.to)?;
-            info!(plugin = %plugin.display(), to = %options.to.display(), ?outcome, "CNI plugin of another project");
-        }
+    let Some(others) = others else { return Ok(()) };
+    for plugin in list(others)? {
+        let outcome = installed::install(&plugin, to)?;
+        info!(plugin = %plugin.display(), to = %to.display(), ?outcome, "CNI plugin of another project");
     }
     Ok(())
 }

@@ -145,8 +145,7 @@ impl Check {
         if self.compared.insert(plugin.to_owned(), identity) == Some(identity) {
             return;
         }
-        let same = fs::read(plugin).and_then(|ours| Ok(fs::read(installed)? == ours));
-        if !matches!(same, Ok(true)) {
+        if !plugins::have_same_content(plugin, installed).unwrap_or(false) {
             let folder = self.cni_bin.display();
             warn!(plugin = %plugin.display(), %folder, "CNI plugin on the node is not this agent's, leaving it");
         }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -54,14 +54,13 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
 
 /// Installs a plugin atomically: an execution meanwhile gets the old file or the new one.
 pub fn install(plugin: &Path, folder: &Path) -> Result<InstallOutcome, PluginsError> {
-    let content = fs::read(plugin).map_err(failed(plugin, "read"))?;
     let name = plugin.file_name().unwrap_or_default();
     let to = folder.join(name);
-    if fs::read(&to).is_ok_and(|there| there == content) {
+    if have_same_content(plugin, &to).unwrap_or(false) {
         return Ok(InstallOutcome::Unchanged);
     }
     let beside = beside(folder, name, NEW);
-    write(&beside, &content).map_err(failed(&beside, "write"))?;
+    write(&beside, plugin)?;
     fs::rename(&beside, &to).map_err(failed(&to, "rename"))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder, "sync"))?;
     Ok(InstallOutcome::Written)
@@ -70,10 +69,9 @@ pub fn install(plugin: &Path, folder: &Path) -> Result<InstallOutcome, PluginsEr
 /// Installs a plugin atomically unless there is one of this name; whether it did. One that somebody else installs at the
 /// same time, a newer one perhaps, stays.
 pub(super) fn install_missing(plugin: &Path, folder: &Path) -> Result<bool, PluginsError> {
-    let content = fs::read(plugin).map_err(failed(plugin, "read"))?;
     let name = plugin.file_name().unwrap_or_default();
     let (to, beside) = (folder.join(name), beside(folder, name, RESTORED));
-    write(&beside, &content).map_err(failed(&beside, "write"))?;
+    write(&beside, plugin)?;
     let placed = place(&beside, &to, fs::hard_link(&beside, &to));
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -121,15 +119,36 @@ pub(super) fn files(folder: &Path, name: &OsStr) -> [PathBuf; 3] {
     [folder.join(name), beside(folder, name, NEW), beside(folder, name, RESTORED)]
 }
 
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Copies a plugin to where nothing else looks for one.
+fn write(path: &Path, plugin: &Path) -> Result<(), PluginsError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path, "remove")(error)),
         _ => {}
     }
-    let mut file = File::create_new(path)?;
-    file.write_all(content)?;
-    file.set_permissions(Permissions::from_mode(0o755))?;
-    file.sync_all()
+    let mut from = File::open(plugin).map_err(failed(plugin, "open"))?;
+    let mut file = File::create_new(path).map_err(failed(path, "create"))?;
+    io::copy(&mut from, &mut file).map_err(failed(path, "write"))?;
+    file.set_permissions(Permissions::from_mode(0o755)).map_err(failed(path, "change mode"))?;
+    file.sync_all().map_err(failed(path, "sync"))
+}
+
+/// Compared piece by piece: memory for whole plugins, tens of MB, would stay with the daemon.
+pub(super) fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
+    const PIECE: u64 = 64 << 10;
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    loop {
+        ours.clear();
+        theirs.clear();
+        one.by_ref().take(PIECE).read_to_end(&mut ours)?;
+        other.by_ref().take(PIECE).read_to_end(&mut theirs)?;
+        if ours != theirs || ours.is_empty() {
+            return Ok(ours == theirs);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +172,27 @@ mod tests {
         assert_eq!(fs::read_to_string(&installed).unwrap(), "two");
         assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o777, 0o755);
         assert_eq!(fs::read_dir(node.path()).unwrap().count(), 1);
+    }
+
+    /// The pieces' borders, and what is equal until the end of the shorter one.
+    #[test]
+    fn plugins_of_any_size_are_compared_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        for size in [0, 1, 0xffff, 0x10000, 0x10001, 0x30000] {
+            let mut content = vec![7; size];
+            fs::write(&one, &content).unwrap();
+            fs::write(&other, &content).unwrap();
+            assert!(have_same_content(&one, &other).unwrap(), "{size}");
+            content.push(7);
+            fs::write(&other, &content).unwrap();
+            assert!(!have_same_content(&one, &other).unwrap(), "{size}");
+            fs::write(&one, &content).unwrap();
+            content[size] = 8;
+            fs::write(&other, &content).unwrap();
+            assert!(!have_same_content(&one, &other).unwrap(), "{size}");
+        }
+        assert!(have_same_content(&one, &folder.path().join("none")).is_err());
     }
 
     #[test]

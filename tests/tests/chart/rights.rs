@@ -250,7 +250,7 @@ fn what_needs_no_root_does_not_run_as_root() {
     for (owner, pod) in pods(&objects(&[])) {
         for container in containers(&pod) {
             let name = container["name"].as_str().unwrap();
-            let root = ["prepare-node", "install-plugins", "agent", "clean-node"].contains(&name);
+            let root = ["prepare-node", "agent", "clean-node"].contains(&name);
             assert_eq!(container["securityContext"]["runAsUser"] == 0, root, "{owner} {name}");
         }
     }
