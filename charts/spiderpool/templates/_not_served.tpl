@@ -1,6 +1,6 @@
 {{/*
 What this version does not do. A row: the value, what it may be today, what it would do, what to do instead.
-Take a row out together with the words "Not served yet" in values.yaml when the feature is there.
+Take a row out together with the words "Not supported yet" in values.yaml when the feature is there.
 */}}
 {{- define "spiderpool.notServed" -}}
 - value: ipam.enableStatefulSet
