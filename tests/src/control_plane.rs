@@ -3,6 +3,7 @@
 pub(crate) mod access;
 mod certificates;
 pub(crate) mod etcd;
+mod objects;
 mod options;
 pub(crate) mod server;
 
@@ -20,6 +21,7 @@ use crate::process::Process;
 use crate::state_dir::StateDir;
 use crate::tools;
 pub(crate) use certificates::{Authority, Identity};
+pub use objects::Kind;
 pub use options::{Crds, Durability, Options};
 
 const API_SERVER: &str = "kube-apiserver";

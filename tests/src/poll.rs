@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 /// The shortest and the longest pause between two looks.
-const STEPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
+const STEPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(400)];
 
 /// The pause after a look that took so long: whoever waits leaves the machine to those that he waits for.
 fn pause(took: Duration) -> Duration {
-    took.clamp(STEPS[0], STEPS[1])
+    took.saturating_mul(3).clamp(STEPS[0], STEPS[1])
 }
 
 /// Calls `check` until it returns a value; after `limit` fails with `what` and the last reason.

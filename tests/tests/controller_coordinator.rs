@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::control_plane::{ControlPlane, Kind};
 use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
 use spiderpool_tests::{long_form, poll};
@@ -42,9 +42,8 @@ fn coordinator(bench: &Bench<'_>, spec: &Value) {
 }
 
 fn status(bench: &Bench<'_>) -> Value {
-    let plane = ControlPlane::shared();
-    let text = plane.kubectl(&["get", "spidercoordinator", &bench.name("scc"), "-o", "json"]).unwrap();
-    serde_json::from_str::<Value>(&text).unwrap()["status"].clone()
+    let found = ControlPlane::shared().find(Kind::spiderpool("SpiderCoordinator"), "", &bench.name("scc"));
+    found.unwrap().unwrap()["status"].clone()
 }
 
 fn reason_has(bench: &Bench<'_>, parts: &[&str]) -> bool {
@@ -123,10 +122,12 @@ async fn a_status_that_is_not_ready_recovers() {
     let plane = ControlPlane::shared();
     bench
         .until("an event says so, too", async || {
-            let name = format!("regarding.name={}", bench.name("scc"));
-            let events =
-                plane.kubectl(&["get", "events.events.k8s.io", "--field-selector", &name, "-o", "json"]);
-            events.unwrap().contains("does not exist")
+            let name = format!("involvedObject.name={}", bench.name("scc"));
+            plane
+                .events("", &name)
+                .unwrap()
+                .iter()
+                .any(|event| event["message"].to_string().contains("does not exist"))
         })
         .await;
 

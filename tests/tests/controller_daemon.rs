@@ -13,11 +13,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use spiderpool_api::agent::path;
 use spiderpool_api::node_lease;
-use spiderpool_tests::control_plane::{ControlPlane, Options};
+use spiderpool_tests::control_plane::{ControlPlane, Kind, Options};
 use spiderpool_tests::poll;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
-use support::{Bench, LIMIT, TestPod, addresses, limit_of_files, lower_limit_of_files};
+use support::{Bench, LIMIT, TestPod, addresses, limit_of_files, lower_limit_of_files, messages};
 
 /// The addresses of a deleted pod must be free after this time.
 const FREED: Duration = Duration::from_secs(5);
@@ -45,18 +45,18 @@ async fn controller_on(
     StandaloneController::start(plane, start).await.unwrap()
 }
 
-fn object(kind: &str, name: &str) -> Option<Value> {
-    let text =
-        ControlPlane::shared().kubectl(&["get", kind, name, "-o", "json", "--ignore-not-found"]).unwrap();
-    (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
+const POOL: Kind = Kind::spiderpool("SpiderIPPool");
+const USAGE: Kind = Kind::spiderpool("SpiderIPPoolUsage");
+const ADDRESS: Kind = Kind::spiderpool("SpiderIPAddress");
+
+fn object(kind: Kind, name: &str) -> Option<Value> {
+    ControlPlane::shared().find(kind, "", name).unwrap()
 }
 
 /// What Events of this reason say of the pod.
 fn notes(pod: &TestPod, reason: &str) -> String {
     let of_pod = format!("involvedObject.uid={},reason={reason}", pod.uid);
-    let path = "jsonpath={..message}";
-    let arguments = ["get", "events", "-n", &pod.namespace, "--field-selector", &of_pod, "-o", path];
-    ControlPlane::shared().kubectl(&arguments).unwrap()
+    messages(&ControlPlane::shared().events(&pod.namespace, &of_pod).unwrap()).join(" ")
 }
 
 async fn add(agent: &StandaloneAgent, pod: &TestPod) -> Value {
@@ -133,15 +133,15 @@ async fn status_and_bitmaps_are_right_after_a_hundred_addresses() {
     // Pools of other tests have their turns too.
     bench
         .until("the status names them all", async || {
-            let mut status = object("spiderippool", &name).unwrap()["status"].clone();
+            let mut status = object(POOL, &name).unwrap()["status"].clone();
             status.as_object_mut().map(|status| status.remove("conditions"));
             status == json!({"allocatedIPs": text, "allocatedIPCount": 100, "totalIPCount": 1022})
         })
         .await;
-    assert_eq!(object("spiderippool", &name).unwrap()["spec"]["ipVersion"], json!(4));
+    assert_eq!(object(POOL, &name).unwrap()["spec"]["ipVersion"], json!(4));
     let block = format!("{name}.10.40.0.0");
     soon("the bitmap too", async || {
-        object("spiderippoolusage", &block).is_some_and(|usage| usage["spec"]["inUse"] == json!(100))
+        object(USAGE, &block).is_some_and(|usage| usage["spec"]["inUse"] == json!(100))
     })
     .await;
     let writes = controller.metric("spiderpool_controller_pool_status_writes_total").await.unwrap();
@@ -156,10 +156,9 @@ async fn status_and_bitmaps_are_right_after_a_hundred_addresses() {
     }
     bench
         .until("nothing is in use", async || {
-            let mut status = object("spiderippool", &name).unwrap()["status"].clone();
+            let mut status = object(POOL, &name).unwrap()["status"].clone();
             status.as_object_mut().map(|status| status.remove("conditions"));
-            status == json!({"allocatedIPCount": 0, "totalIPCount": 1022})
-                && object("spiderippoolusage", &block).is_none()
+            status == json!({"allocatedIPCount": 0, "totalIPCount": 1022}) && object(USAGE, &block).is_none()
         })
         .await;
     agent.stop().unwrap();
@@ -261,7 +260,10 @@ async fn a_terminating_pod_keeps_its_address_while_its_node_or_its_agent_lives()
     assert_eq!((bench.held(&silent).len(), bench.held(&lives).len()), (1, 1), "the node is ready");
 
     bench.node("n1", false);
-    let node = object("node", &bench.name("n1")).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let node = object(Kind("v1", "Node"), &bench.name("n1")).unwrap()["metadata"]["uid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let mut renewals = 0;
     poll::until_async("the pod of which nothing is heard is given up", Duration::from_secs(90), async || {
         let running = [lives.uid.parse().unwrap()].into();
@@ -321,7 +323,7 @@ async fn a_lost_address_object_of_a_running_pod_is_written_again() {
     let before = bench.endpoint(&pod).await;
     let controller = controller(&bench, "a", &[]).await;
     let plane = ControlPlane::shared();
-    let spec = || object("spideripaddress", &ip).map(|found| found["spec"].clone());
+    let spec = || object(ADDRESS, &ip).map(|found| found["spec"].clone());
     let held = spec().unwrap();
     plane.kubectl(&["delete", "spideripaddress", &ip]).unwrap();
     bench.until("it is written again", async || spec().is_some()).await;
@@ -409,18 +411,17 @@ async fn the_finalizer_of_a_deleted_pool_is_removed_when_no_address_is_in_use() 
     let controller = controller(&bench, "a", &[]).await;
     bench
         .until("the leader has added the finalizer", async || {
-            object("spiderippool", &name).unwrap()["metadata"]["finalizers"]
-                == json!(["spiderpool.spidernet.io"])
+            object(POOL, &name).unwrap()["metadata"]["finalizers"] == json!(["spiderpool.spidernet.io"])
         })
         .await;
     plane.kubectl(&["delete", "spiderippool", &name, "--wait=false"]).unwrap();
     bench
         .until("its use is reported", async || {
-            object("spiderippool", &name).unwrap()["status"]["allocatedIPCount"] == json!(1)
+            object(POOL, &name).unwrap()["status"]["allocatedIPCount"] == json!(1)
         })
         .await;
     bench.delete_pod(&pod);
-    bench.until("it is gone", async || object("spiderippool", &name).is_none()).await;
+    bench.until("it is gone", async || object(POOL, &name).is_none()).await;
     controller.stop().unwrap();
 }
 
@@ -439,10 +440,7 @@ async fn a_pool_with_upstreams_allocations_is_left_alone_until_it_is_marked() {
         .kubectl(&["patch", "spiderippool", &name, "--subresource=status", "--type=merge", "-p", &status])
         .unwrap();
     let controller = controller_on(&plane, &bench, "a", &[]).await;
-    let pool = || {
-        let text = plane.kubectl(&["get", "spiderippool", &name, "-o", "json"]).unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()
-    };
+    let pool = || plane.find(POOL, "", &name).unwrap().unwrap();
     let ready = || pool()["status"]["conditions"][0].clone();
     bench.until("the condition says so", async || ready()["reason"] == json!("NotImported")).await;
     let untouched = pool();
@@ -452,8 +450,12 @@ async fn a_pool_with_upstreams_allocations_is_left_alone_until_it_is_marked() {
             && untouched["metadata"].get("annotations").is_none()
     );
     let field = format!("involvedObject.name={name}");
-    let events = ["get", "events", "-A", "--field-selector", &field, "-o", "jsonpath={.items[*].reason}"];
-    bench.until("an Event says so", async || plane.kubectl(&events).unwrap() == "NotImported").await;
+    bench
+        .until("an Event says so", async || {
+            let events = plane.events("", &field).unwrap();
+            events.len() == 1 && events[0]["reason"] == "NotImported"
+        })
+        .await;
 
     let agent = bench.agent("n1").await;
     let pod = bench.pod_with_pool("p", "n1", "p");
@@ -492,7 +494,7 @@ async fn conditions_say_which_pools_serve_nobody_and_why() {
     bench.pool("broken", "10.131.0.0/24", &["10.132.0.1"], &json!({}));
     let controller = controller(&bench, "a", &[]).await;
     let condition = |pool: &str, kind: &str| {
-        let pool = object("spiderippool", &bench.name(pool)).unwrap();
+        let pool = object(POOL, &bench.name(pool)).unwrap();
         let conditions = pool["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let found = conditions.into_iter().find(|condition| condition["type"] == kind);
         found.map(|one| (one["status"].clone(), one["reason"].clone(), one["message"].clone()))
@@ -539,10 +541,7 @@ async fn an_event_says_that_a_reserved_ip_is_invalid() {
         }));
     };
     let field = format!("involvedObject.name={name},reason=InvalidSpec");
-    let notes = || {
-        let path = "jsonpath={.items[*].message}";
-        plane.kubectl(&["get", "events", "-A", "--field-selector", &field, "-o", path]).unwrap()
-    };
+    let notes = || messages(&plane.events("", &field).unwrap()).join(" ");
     apply("10.136.0.9-10.136.0.1");
     bench
         .until("an Event says so", async || {

@@ -8,7 +8,7 @@ use kube::Client;
 
 use super::folder::Folder;
 use crate::control_plane::{Identity, access};
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Kubectl, NO_GARBAGE};
 use crate::namespaces::Namespaces;
 use crate::{process, tools};
 
@@ -70,6 +70,7 @@ impl Kubectl for ApiAccess {
         let mut command = Command::new(tools::kubernetes("kubectl")?);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command.arg("--cache-dir").arg(self.folder.join("kubectl")).args(arguments);
+        command.env(NO_GARBAGE.0, NO_GARBAGE.1);
         self.network.output_with_input(&command, input)
     }
 }

@@ -9,7 +9,7 @@ use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::{ControlPlane, Crds, START_LIMIT};
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Kubectl, NO_GARBAGE};
 use crate::namespaces::Namespaces;
 use crate::{poll, process, tools};
 
@@ -61,7 +61,8 @@ impl ControlPlane {
             .arg("--kubeconfig")
             .arg(self.admin())
             .arg("--cache-dir")
-            .arg(self.state.path().join("kubectl"));
+            .arg(self.state.path().join("kubectl"))
+            .env(NO_GARBAGE.0, NO_GARBAGE.1);
         Ok(command)
     }
 

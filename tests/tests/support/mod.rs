@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1 as core;
 use kube::Client;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
-use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::control_plane::{ControlPlane, Kind};
 use spiderpool_tests::poll;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
 
@@ -67,7 +67,7 @@ impl<'a> Bench<'a> {
         let parts = Parts { prefix: prefix.to_owned(), folder: tempfile::tempdir().unwrap() };
         let client = plane.client().await.unwrap();
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": prefix}});
-        plane.apply(&namespace.to_string()).unwrap();
+        plane.apply_object(&namespace).unwrap();
         Self { plane, client, parts }
     }
 
@@ -85,7 +85,7 @@ impl<'a> Bench<'a> {
     }
 
     pub(crate) fn apply(&self, object: &Value) {
-        self.plane.apply(&object.to_string()).unwrap();
+        self.plane.apply_object(object).unwrap();
     }
 
     pub(crate) fn pool(&self, name: &str, subnet: &str, ips: &[&str], more: &Value) {
@@ -186,9 +186,8 @@ impl<'a> Bench<'a> {
     pub(crate) fn node(&self, name: &str, is_ready: bool) {
         let (name, status) = (self.name(name), if is_ready { "True" } else { "Unknown" });
         self.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
-        let patch = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}}).to_string();
-        let arguments = ["patch", "node", &name, "--subresource=status", "--type=merge", "-p", &patch];
-        self.plane.kubectl(&arguments).unwrap();
+        let status = json!({"conditions": [{"type": "Ready", "status": status}]});
+        self.plane.patch_status(Kind("v1", "Node"), "", &name, &status).unwrap();
     }
 
     /// The test's own namespace.
@@ -213,19 +212,7 @@ impl<'a> Bench<'a> {
     }
 
     fn pod_status(&self, pod: &TestPod, status: &Value) {
-        let patch = json!({"status": status}).to_string();
-        let arguments = [
-            "patch",
-            "pod",
-            "-n",
-            &pod.namespace,
-            &pod.name,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &patch,
-        ];
-        self.plane.kubectl(&arguments).unwrap();
+        self.plane.patch_status(Kind("v1", "Pod"), &pod.namespace, &pod.name, status).unwrap();
     }
 
     /// A SpiderCoordinator with a status, as the controller writes it.
@@ -234,10 +221,7 @@ impl<'a> Bench<'a> {
             "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderCoordinator",
             "metadata": {"name": name}, "spec": {},
         }));
-        let patch = json!({"status": status}).to_string();
-        let arguments =
-            ["patch", "spidercoordinator", name, "--subresource=status", "--type=merge", "-p", &patch];
-        self.plane.kubectl(&arguments).unwrap();
+        self.plane.patch_status(Kind::spiderpool("SpiderCoordinator"), "", name, status).unwrap();
     }
 
     /// Waits for what follows by itself.
@@ -278,25 +262,17 @@ impl<'a> Bench<'a> {
 
     /// The addresses that a pod holds, as objects.
     pub(crate) fn held(&self, pod: &TestPod) -> Vec<Value> {
-        let selector = format!("ipam.spidernet.io/pod-uid={}", pod.uid);
-        let list = self.plane.kubectl(&["get", "spideripaddresses", "-l", &selector, "-o", "json"]).unwrap();
-        serde_json::from_str::<Value>(&list).unwrap()["items"].as_array().unwrap().clone()
+        let of_pod = ListParams::default().labels(&format!("ipam.spidernet.io/pod-uid={}", pod.uid));
+        self.plane.list(Kind::spiderpool("SpiderIPAddress"), "", &of_pod).unwrap()
     }
 
     pub(crate) fn find_endpoint(&self, pod: &TestPod) -> Option<Value> {
-        let arguments =
-            ["get", "spiderendpoint", "-n", &pod.namespace, &pod.name, "-o", "json", "--ignore-not-found"];
-        let text = self.plane.kubectl(&arguments).unwrap();
-        (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
+        self.plane.find(Kind::spiderpool("SpiderEndpoint"), &pod.namespace, &pod.name).unwrap()
     }
 
     /// What the Events on a pod say.
     pub(crate) fn events(&self, pod: &TestPod) -> Vec<String> {
-        let selector = format!("involvedObject.uid={}", pod.uid);
-        let arguments = ["get", "events", "-n", &pod.namespace, "--field-selector", &selector, "-o", "json"];
-        let list: Value = serde_json::from_str(&self.plane.kubectl(&arguments).unwrap()).unwrap();
-        let notes = list["items"].as_array().unwrap().iter();
-        notes.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+        messages(&self.plane.events(&pod.namespace, &format!("involvedObject.uid={}", pod.uid)).unwrap())
     }
 
     /// The endpoint, which follows the answer.
@@ -342,6 +318,11 @@ async fn refused(agent: &StandaloneAgent, add: &Value, status: u16, part: &str) 
     let answer = agent.ask(http::Method::POST, spiderpool_api::agent::path::IP, add).await.unwrap();
     assert_eq!(answer.status, status, "{answer:?}");
     assert!(answer.failure().contains(part), "{part:?} is not in {answer:?}");
+}
+
+/// What Events say.
+pub(crate) fn messages(events: &[Value]) -> Vec<String> {
+    events.iter().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 /// The status of a pod's only container.
