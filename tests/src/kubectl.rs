@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
-/// For kubectl's environment: it ends before collecting garbage would have been worth its fifth of the processor time.
-pub(crate) const NO_GARBAGE: (&str, &str) = ("GOGC", "off");
+/// For the environment of kubectl and helm: they end before collecting garbage, a fifth of their processor time, is of
+/// use.
+pub const NO_GARBAGE: (&str, &str) = ("GOGC", "off");
 
 /// Runs kubectl as administrator.
 pub trait Kubectl {

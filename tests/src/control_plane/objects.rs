@@ -2,7 +2,7 @@
 //! again and again.
 
 use anyhow::{Context as _, Result};
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Client, ResourceExt as _};
@@ -58,6 +58,18 @@ impl ControlPlane {
             Ok(())
         })
         .with_context(|| format!("apply {object}"))
+    }
+
+    /// What the API server would say to its creation.
+    pub fn try_create(&self, object: &Value) -> Result<()> {
+        self.with_client(async |client| {
+            let object: DynamicObject = serde_json::from_value(object.clone())?;
+            let types = object.types.clone().context("no apiVersion")?;
+            let namespace = object.namespace().unwrap_or_default();
+            let api = api(client, &types.api_version, &types.kind, &namespace).await?;
+            api.create(&PostParams { dry_run: true, ..PostParams::default() }, &object).await?;
+            Ok(())
+        })
     }
 
     /// Merges `status` into the object's.

@@ -1,10 +1,13 @@
 //! Running helm, and reading what it prints.
 
+use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use serde::Deserialize as _;
 use serde_json::Value;
+use spiderpool_tests::kubectl::NO_GARBAGE;
 use spiderpool_tests::{process, tools};
 
 /// Where the releases of these tests go.
@@ -24,7 +27,8 @@ pub(crate) fn plain_helm(arguments: &[&str]) -> Result<String> {
     // Not the settings of the one who runs the tests.
     helm.env("HELM_CACHE_HOME", home.path())
         .env("HELM_CONFIG_HOME", home.path())
-        .env("HELM_DATA_HOME", home.path());
+        .env("HELM_DATA_HOME", home.path())
+        .env(NO_GARBAGE.0, NO_GARBAGE.1);
     process::output(&helm)
 }
 
@@ -33,9 +37,22 @@ pub(crate) fn template(arguments: &[&str]) -> Result<String> {
     helm(&["template", "spiderpool", "--namespace", NAMESPACE], arguments)
 }
 
+/// As [`template`], which is asked once for all tests that want the same.
+fn remembered(arguments: &[&str]) -> Arc<str> {
+    static KNOWN: Mutex<BTreeMap<String, Arc<str>>> = Mutex::new(BTreeMap::new());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = arguments.join("\n");
+    if let Some(text) = known().get(&key) {
+        return Arc::clone(text);
+    }
+    let text: Arc<str> = template(arguments).unwrap().into();
+    known().insert(key, Arc::clone(&text));
+    text
+}
+
 /// All objects that values render to.
 pub(crate) fn objects(arguments: &[&str]) -> Vec<Value> {
-    parse(&template(arguments).unwrap())
+    parse(&remembered(arguments))
 }
 
 /// Objects of a YAML stream.

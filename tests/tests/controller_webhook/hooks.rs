@@ -3,13 +3,13 @@
 use std::net::TcpListener;
 
 use serde_json::{Value, json};
-use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::control_plane::{ControlPlane, Kind};
 use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::standalone_controller::{
     CERTIFICATE, LABEL, StandaloneController, Start, webhook_configurations,
 };
 
-use crate::support::Bench;
+use crate::support::{Bench, messages};
 
 /// The CRD of NetworkAttachmentDefinition.
 pub(crate) const MULTUS: &str =
@@ -100,15 +100,16 @@ impl Hooks<'_> {
         let invalid = self.object("SpiderIPPool", "probe", &json!({"subnet": "10.1.1.0/16"}));
         self.bench
             .until("the webhooks are called", async || {
-                Self::write(&invalid).is_err_and(|error| error.contains("unformatted subnet"))
+                let answer = ControlPlane::shared().try_create(&invalid);
+                answer.is_err_and(|error| format!("{error:#}").contains("unformatted subnet"))
             })
             .await;
     }
 
     pub(crate) fn certificate(&self, key: &str) -> String {
-        let path = format!("jsonpath={{.data.{}}}", key.replace('.', "\\."));
-        let get = ["get", "secret", "-n", self.bench.namespace(), CERTIFICATE, "-o", &path];
-        ControlPlane::shared().kubectl(&get).unwrap()
+        let secret = ControlPlane::shared().find(Kind("v1", "Secret"), self.bench.namespace(), CERTIFICATE);
+        let value = secret.unwrap().map(|secret| secret["data"][key].clone());
+        value.and_then(|value| value.as_str().map(ToOwned::to_owned)).unwrap_or_default()
     }
 
     pub(crate) fn patch_certificate(&self, data: &Value) {
@@ -120,14 +121,20 @@ impl Hooks<'_> {
 
     /// Whether an Event in the controllers' namespace says so.
     pub(crate) fn has_event(&self, part: &str) -> bool {
-        let get = ["get", "events", "-n", self.bench.namespace(), "-o", "jsonpath={..message}"];
-        ControlPlane::shared().kubectl(&get).unwrap().contains(part)
+        let events = ControlPlane::shared().events(self.bench.namespace(), "").unwrap();
+        messages(&events).iter().any(|message| message.contains(part))
     }
 
     pub(crate) fn ca_bundles(&self) -> Vec<String> {
-        let path = "jsonpath={range .webhooks[*]}{.clientConfig.caBundle}{\"\\n\"}{end}";
-        let get = |kind| ControlPlane::shared().kubectl(&["get", kind, &self.name, "-o", path]).unwrap();
-        KINDS.iter().flat_map(|kind| get(kind).lines().map(ToOwned::to_owned).collect::<Vec<_>>()).collect()
+        let mut bundles = Vec::new();
+        for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+            let kind = Kind("admissionregistration.k8s.io/v1", kind);
+            let configuration = ControlPlane::shared().find(kind, "", &self.name).unwrap().unwrap();
+            for webhook in configuration["webhooks"].as_array().unwrap() {
+                bundles.push(webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+        bundles
     }
 }
 
