@@ -20,7 +20,7 @@ use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::process::Process;
 use spiderpool_tests::teardown::Snapshot;
-use spiderpool_tests::{poll, privilege, release, tools, topology};
+use spiderpool_tests::{long_form, poll, privilege, release, tools, topology};
 
 const LIMIT: Duration = Duration::from_mins(1);
 /// Names the cluster that the program below starts.
@@ -340,7 +340,9 @@ fn node_is_added(cluster: &mut Cluster) {
 
 #[test]
 fn two_clusters_side_by_side_do_not_meet() {
-    if !privilege::root_or_skip("two_clusters_side_by_side") {
+    if !privilege::root_or_skip("two_clusters_side_by_side")
+        || !long_form::asked_for_or_skip("two_clusters_side_by_side_do_not_meet")
+    {
         return;
     }
     let _turn = one_at_a_time();

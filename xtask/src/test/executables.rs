@@ -17,7 +17,7 @@ use super::Environment;
 use crate::{artifacts, process, workspace::Workspace};
 
 /// Cargo runs one at a time, and most of a test's time is waiting: for a watch, a deadline, a process that starts.
-const AT_A_TIME: usize = 3;
+const AT_A_TIME: usize = 4;
 /// Tests whose file is named so start whole clusters: they have the machine to themselves.
 const ALONE: &str = "cluster_";
 

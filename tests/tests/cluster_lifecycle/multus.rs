@@ -1,13 +1,9 @@
 //! Multus as the chart puts it on nodes that have a default CNI and nothing else.
-#![forbid(unsafe_code)]
-
-#[path = "cluster_support/mod.rs"]
-mod cluster_support;
 
 use std::time::Duration;
 
+use crate::shared::on_cluster;
 use anyhow::{Context as _, Result, ensure};
-use cluster_support::on_cluster;
 use serde_json::Value;
 use spiderpool_tests::cluster::Cluster;
 use spiderpool_tests::kubectl::Kubectl as _;
@@ -116,6 +112,7 @@ fn an_uninstallation_leaves_what_ends_running_pods_and_nothing_that_starts_other
         pods.delete(cluster)?;
         // First of all: the tests after this one need it.
         release::install(cluster, &[])?;
+        release::apply_network(cluster)?;
         let (left, access) = (left?, access?);
         ensure!(left.contains("No such file") && left.contains("spiderpool.kubeconfig"), "{left}");
         ensure!(!access.contains("spiderpool-multus"), "{access}");
@@ -138,7 +135,7 @@ fn reference_plugins_are_brought_and_those_of_others_stay() {
         let again = poll::until("macvlan", LIMIT, || sh(&node, "test -x /opt/cni/bin/macvlan").map(drop));
         // The tests after this one need them.
         release::upgrade(cluster, &[])?;
-        sh(&node, "cp -af /tmp/bin/. /opt/cni/bin && rm -f /opt/cni/bin/.spiderpool-plugins.json")?;
+        sh(&node, "cp -af /tmp/bin/. /opt/cni/bin")?;
         ensure!(found?.trim() == "theirs", "the plugin of somebody else");
         again
     });

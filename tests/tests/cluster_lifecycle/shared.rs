@@ -1,5 +1,4 @@
-//! Clusters with Spiderpool that the tests of a binary share: each test has one for itself while it runs.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+//! Clusters that the tests share: each test has one for itself while it runs.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
