@@ -3,12 +3,12 @@
 mod environment;
 mod executables;
 
-use std::time::Duration;
+use std::{panic, thread, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 
-use self::environment::Environment;
+use self::{environment::Environment, executables::Executable};
 use crate::{
     architecture::Architecture,
     build, process,
@@ -38,7 +38,8 @@ const LONG_TIME_LIMIT: u64 = 180;
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::ensure(workspace, Component::RUN)?;
     setup::ensure(workspace, Component::CLUSTER)?;
-    build::build(workspace)?;
+    let is_whole = options.filter.is_none() && options.arguments.is_empty();
+    let executables = build(workspace, is_whole)?;
     if options.long {
         let other = Architecture::other();
         setup::cross::ensure(other)?;
@@ -49,11 +50,23 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let environment = Environment::new(workspace, options.long, time_limit);
     let mut cargo = process::cargo(workspace);
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
-    if options.filter.is_none() && options.arguments.is_empty() {
-        executables::run(&environment, executables::build(workspace)?)?;
+    if let Some(executables) = executables {
+        executables::run(&environment, executables)?;
         cargo.arg("--doc");
     } else {
         cargo.args(&options.filter).arg("--").args(&options.arguments);
     }
     environment.check(process::show(&mut environment.of(cargo)))
+}
+
+/// Builds what the tests start, and the tests if all of them are to run. At the same time: each has a target directory of
+/// its own, and ends with a minute of one crate for one processor.
+fn build(workspace: &Workspace, is_whole: bool) -> Result<Option<Vec<Executable>>> {
+    thread::scope(|scope| {
+        let tests = is_whole.then(|| scope.spawn(|| executables::build(workspace)));
+        let programs = build::build(workspace);
+        let tests = tests.map(|tests| tests.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
+        programs?;
+        tests.transpose()
+    })
 }

@@ -98,26 +98,15 @@ fn restart_changes_nothing(cluster: &Cluster, node: &Namespaces) -> Result<()> {
     Ok(())
 }
 
-/// CRI-O ends pods by the configuration by which it has started them.
-#[test]
-fn an_uninstallation_leaves_what_ends_running_pods_and_nothing_that_starts_others() {
-    on_cluster("an_uninstallation_leaves_what_ends_running_pods", |cluster| {
-        let pods = Deployment::underlay("outlives", NETWORK);
-        let node = pods.start(cluster)?[0].node.clone();
-        release::uninstall(cluster)?;
-        let look = format!("ls {CONF} 2>&1; ls /opt/cni/bin/multus /etc/cni/net.d/multus.d");
-        let left = sh(&cluster.node(&node)?.namespaces(), &look);
-        let access = cluster.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"]);
-        // It ends without Multus: its runtime takes the configuration of now.
-        pods.delete(cluster)?;
-        // First of all: the tests after this one need it.
-        release::install(cluster, &[])?;
-        release::apply_network(cluster)?;
-        let (left, access) = (left?, access?);
-        ensure!(left.contains("No such file") && left.contains("spiderpool.kubeconfig"), "{left}");
-        ensure!(!access.contains("spiderpool-multus"), "{access}");
-        Ok(())
-    });
+/// What an uninstallation leaves of Multus while pods run: nothing that starts others, and what ends them. CRI-O ends pods
+/// by the configuration by which it has started them.
+pub(crate) fn check_what_ends_running_pods(cluster: &Cluster, node: &str) -> Result<()> {
+    let look = format!("ls {CONF} 2>&1; ls /opt/cni/bin/multus /etc/cni/net.d/multus.d");
+    let left = sh(&cluster.node(node)?.namespaces(), &look)?;
+    ensure!(left.contains("No such file") && left.contains("spiderpool.kubeconfig"), "{left}");
+    let access = cluster.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"])?;
+    ensure!(!access.contains("spiderpool-multus"), "{access}");
+    Ok(())
 }
 
 #[test]

@@ -18,6 +18,7 @@ use spiderpool_tests::poll;
 use spiderpool_tests::release::{self, NAMESPACE, NETWORK};
 use spiderpool_tests::workload::{Deployment, RunningPod, check_addresses};
 
+use crate::multus;
 use crate::shared::on_cluster;
 
 /// After a pod is gone its addresses must be free within this.
@@ -318,7 +319,8 @@ fn uninstall_with_running_pods_and_install_again() {
         let pods = running.start(cluster)?;
         goes.start(cluster)?;
         release::uninstall(cluster)?;
-        // DEL of a pod works without agent, API and controller.
+        multus::check_what_ends_running_pods(cluster, "node1")?;
+        // DEL of a pod works without agent, API, controller and Multus' configuration.
         goes.delete(cluster)?;
         ensure!(running.wait_running(cluster)?.len() == pods.len(), "a pod is gone");
         release::install(cluster, &[])?;
