@@ -80,6 +80,8 @@ struct Times {
 pub(crate) fn measure(arguments: &ClusterArguments, report: &mut Report) -> Result<()> {
     let cluster = Cluster::up(&Options::default())?;
     release::load_images(&cluster)?;
+    // On a user's nodes they have been on the disk for a while.
+    nix::unistd::sync();
     let mut install = Pair::default();
     for round in 0..arguments.rounds {
         if round > 0 {
