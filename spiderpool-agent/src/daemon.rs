@@ -27,6 +27,7 @@ use crate::dataplane::{self, DataplaneMetrics};
 use crate::host_ends::HostEvent;
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
 use crate::node::missing_plugins;
+use crate::node_addresses::NodeChange;
 use crate::node_events::{self, NodeEvents};
 use crate::start::Start;
 use crate::watches::Shared;
@@ -157,9 +158,12 @@ fn start_reconciler(
 fn follow_node_addresses(agent: &Arc<Agent>, followed: Condition) -> anyhow::Result<()> {
     let agent = Arc::clone(agent);
     let services = agent.service_cidrs.subscribe();
-    node_addresses::follow(followed, services, move |addresses| {
-        agent.node_addresses.write(|known| known.clone_from(&addresses));
-        agent.reconciler.set_nodes(addresses);
+    node_addresses::follow(followed, services, move |change| match change {
+        NodeChange::Addresses(addresses) => {
+            agent.node_addresses.write(|known| known.clone_from(&addresses));
+            agent.reconciler.set_nodes(addresses);
+        }
+        NodeChange::PodDevices(devices) => agent.reconciler.set_pod_devices(devices),
     })
     .context("thread for node addresses")
 }

@@ -1,4 +1,5 @@
-//! The addresses of this node that pods must reach by their cluster NIC, followed as they change.
+//! The addresses of this node that pods must reach by their cluster NIC, and the devices by which pods send, followed as
+//! they change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -7,7 +8,7 @@ use std::thread;
 
 use backon::BackoffBuilder as _;
 use ipnet::IpNet;
-use spiderpool_core::dataplane::{may_be_host_end, node_addresses};
+use spiderpool_core::dataplane::{PodDevice, may_be_host_end, node_addresses, pod_devices};
 use spiderpool_core::ip::Family;
 use spiderpool_core::net::{Address, Link, Scope};
 use spiderpool_net::block_on;
@@ -17,6 +18,15 @@ use spiderpool_runtime::backoff;
 use spiderpool_runtime::health::Condition;
 use tokio::sync::watch;
 use tracing::{debug, error, warn};
+
+/// What has changed on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeChange {
+    /// The node's addresses, all of them.
+    Addresses(Vec<IpAddr>),
+    /// The devices by which pods send, all of them.
+    PodDevices(BTreeMap<u32, PodDevice>),
+}
 
 /// Links and addresses of the node as the kernel reports them.
 #[derive(Debug, Default)]
@@ -81,9 +91,16 @@ impl Seen {
     }
 
     fn own(&self, services: &[IpNet]) -> Vec<IpAddr> {
+        node_addresses(self.links.values(), &self.addresses(), &self.uplinks, services)
+    }
+
+    fn pod_devices(&self) -> BTreeMap<u32, PodDevice> {
+        pod_devices(self.links.values(), &self.addresses(), &self.uplinks)
+    }
+
+    fn addresses(&self) -> Vec<Address> {
         let address = |(&(dev, net), &scope): (&(u32, IpNet), &Scope)| Address { dev, net, scope };
-        let addresses: Vec<Address> = self.addresses.iter().map(address).collect();
-        node_addresses(self.links.values(), &addresses, &self.uplinks, services)
+        self.addresses.iter().map(address).collect()
     }
 }
 
@@ -92,15 +109,17 @@ impl Seen {
 pub fn follow(
     followed: Condition,
     services: watch::Receiver<Vec<IpNet>>,
-    mut changed: impl FnMut(Vec<IpAddr>) + Send + 'static,
+    mut changed: impl FnMut(NodeChange) + Send + 'static,
 ) -> std::io::Result<()> {
     thread::Builder::new().name("addresses".to_owned()).spawn(move || {
         let mut pauses = backoff::exponential().build();
         loop {
-            let outcome = block_on(follow_events(services.clone(), |addresses| {
+            let outcome = block_on(follow_events(services.clone(), |change| {
                 pauses = backoff::exponential().build();
-                followed.met();
-                changed(addresses);
+                if matches!(change, NodeChange::Addresses(_)) {
+                    followed.met();
+                }
+                changed(change);
             }));
             let Err(error) = outcome;
             let pause = pauses.next().unwrap_or(backoff::MAX_PAUSE);
@@ -112,22 +131,27 @@ pub fn follow(
     Ok(())
 }
 
-/// Calls `changed` with the node's addresses now and whenever they change. Ends only by failing.
+/// Calls `changed` with what there is now and whenever that changes. Ends only by failing.
 async fn follow_events(
     mut services: watch::Receiver<Vec<IpNet>>,
-    mut changed: impl FnMut(Vec<IpAddr>),
+    mut changed: impl FnMut(NodeChange),
 ) -> Result<Infallible, NetlinkError> {
     let mut events = Events::open()?;
     let mut seen = Seen::list().await?;
-    let mut known = Vec::new();
+    let (mut known, mut known_devices) = (Vec::new(), None);
     loop {
+        let devices = seen.pod_devices();
+        if known_devices.as_ref() != Some(&devices) {
+            known_devices = Some(devices.clone());
+            changed(NodeChange::PodDevices(devices));
+        }
         let now = seen.own(&services.borrow_and_update());
         if now.is_empty() {
             warn!(?known, "no address of the node is found, those that are known stay");
         } else if now != known {
             debug!(addresses = ?now, "node addresses changed");
             known.clone_from(&now);
-            changed(now);
+            changed(NodeChange::Addresses(now));
         }
         tokio::select! {
             event = events.next() => seen.apply(event?).await?,
@@ -267,7 +291,11 @@ mod tests {
             node.add_address(1, first).await?;
             let (reports, mut reported) = tokio::sync::mpsc::unbounded_channel();
             let (services, known) = watch::channel(Vec::new());
-            let follows = follow_events(known, |addresses| reports.send(addresses).unwrap());
+            let follows = follow_events(known, |change| {
+                if let NodeChange::Addresses(addresses) = change {
+                    reports.send(addresses).unwrap();
+                }
+            });
             let changes = async {
                 assert_eq!(reported.recv().await.unwrap(), [first.addr()]);
                 node.delete_address(1, first).await?;

@@ -54,6 +54,17 @@ impl NodeEvents {
         self.send(NodeEvent::of_nic("FilterStarved", note, nic, pod));
     }
 
+    /// A pod's packets by the node link end before our filters, so that it was set down.
+    pub(crate) fn node_link_down(&self, host_end: &IfName, pod: &PodName) {
+        let note = format!(
+            "node link {host_end} of pod {pod} was set down, so that the pod does not pass the network policies of its \
+             first NIC: a filter of another program on {host_end} comes before Spiderpool's and ends classification (tc \
+             filter show dev {host_end} ingress). Remove that filter, the link is set up again then"
+        );
+        let related = Some(reference(pod, None));
+        self.send(NodeEvent { reason: "NodeLinkDown", action: "Check".to_owned(), note, related });
+    }
+
     /// A registered NIC is not there any more.
     pub(crate) fn nic_gone(&self, nic: &IfName, pod: &PodName) {
         let note =

@@ -29,7 +29,6 @@ pub use inventory::InventoryError;
 pub(crate) use inventory::{Inventory, Removed};
 pub use netns::NamespaceError;
 pub use profile_key::ProfileKey;
-pub(crate) use reconcile::Reconciled;
 pub(crate) use record::{NicRecord, PodRecord, PodState};
 pub(crate) use restore::PodFound;
 pub use state_file::StateFileError;

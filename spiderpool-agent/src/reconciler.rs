@@ -10,11 +10,13 @@ mod repetition;
 mod reported;
 mod restore;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::{Attachment, NicId, RegisterNics, RegisteredNics};
+use spiderpool_core::dataplane::PodDevice;
 use spiderpool_core::gc::{SandboxNic, ValidAttachments, plan_attachment_gc};
 use tracing::{debug, error, info, warn};
 
@@ -35,6 +37,8 @@ struct Reconciler {
     pods: PodNetworks,
     ebpf: EbpfDataplane,
     destinations: Destinations,
+    /// `None` until they are listed: what the maps have stays.
+    pod_devices: Option<BTreeMap<u32, PodDevice>>,
     checks: Checks,
     repetition: Repetition,
     events: NodeEvents,
@@ -47,6 +51,7 @@ impl Reconciler {
             pods,
             ebpf,
             destinations: Destinations::default(),
+            pod_devices: None,
             checks: Checks::new(reported),
             repetition: Repetition::default(),
             events,
@@ -60,6 +65,9 @@ impl Reconciler {
         let completed = self.pods.verify(&self.destinations);
         let Ok(inventory) = self.pods.inventory() else { return };
         let Ok(loaded) = self.ebpf.loaded() else { return };
+        if newly_loaded {
+            write_devices(loaded, self.pod_devices.as_ref());
+        }
         let retiring = inventory.retiring().len();
         loaded.attach_pods(inventory);
         loaded.flush(inventory);
@@ -104,6 +112,14 @@ impl Reconciler {
             error!(%error, "CIDRs cannot be written");
         }
         self.pods.reconcile(&self.destinations);
+    }
+
+    /// The devices by which pods send have changed.
+    fn set_pod_devices(&mut self, devices: BTreeMap<u32, PodDevice>) {
+        self.pod_devices = Some(devices);
+        if let Ok(loaded) = self.ebpf.loaded() {
+            write_devices(loaded, self.pod_devices.as_ref());
+        }
     }
 
     /// Takes a registration in: first on disk, then in the maps, so that no id is ever in use and unknown.
@@ -191,6 +207,13 @@ impl Reconciler {
         }
         self.pods.delete_idle_links();
         Ok(())
+    }
+}
+
+fn write_devices(loaded: &mut Loaded, devices: Option<&BTreeMap<u32, PodDevice>>) {
+    let Some(devices) = devices else { return };
+    if let Err(error) = loaded.set_devices(devices) {
+        error!(%error, "devices of pods cannot be written: what pods send to other pods' underlay addresses may be dropped");
     }
 }
 

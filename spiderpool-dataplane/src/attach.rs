@@ -6,7 +6,7 @@ use spiderpool_core::dataplane::FiltersAhead;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::tc::{Direction, Filter, FilterOutcome};
 
-use crate::Programs;
+use crate::ProgramPair;
 
 /// Programs cannot be attached.
 #[derive(Debug, thiserror::Error)]
@@ -24,16 +24,17 @@ pub enum AttachError {
 pub struct AttachedFilters(Vec<(u32, Direction)>);
 
 impl AttachedFilters {
-    /// Attaches both programs to a NIC, in place of ours if they are there. After a failure one side may be attached.
+    /// Attaches both programs to a link, in place of ours if they are there. After a failure one side may be attached.
     pub async fn attach(
         &mut self,
         netlink: &mut Netlink,
         index: u32,
         id: u16,
-        programs: &Programs,
+        programs: &ProgramPair,
     ) -> Result<(), AttachError> {
         netlink.add_clsact(index).await?;
-        for direction in Direction::ALL {
+        // Egress first: at a host end it records what ingress lets through.
+        for direction in [Direction::Egress, Direction::Ingress] {
             match netlink.ensure_filter(index, direction, programs.fd(direction), id).await? {
                 FilterOutcome::Created => self.0.push((index, direction)),
                 FilterOutcome::Replaced => {}
@@ -66,7 +67,7 @@ pub async fn repair(
     netlink: &mut Netlink,
     index: u32,
     id: u16,
-    programs: &Programs,
+    programs: &ProgramPair,
 ) -> Result<Repaired, AttachError> {
     let mut repaired = Repaired::default();
     for direction in Direction::ALL {

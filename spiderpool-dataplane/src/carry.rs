@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData};
-use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, NatEntry, names};
+use spiderpool_ebpf_common::flow_state::SECOND;
+use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, LinkFlow, NatEntry, ROLE_NODE_LINK, Tuple, names};
 
 use crate::error::MapError;
 use crate::maps::Maps;
@@ -19,6 +20,9 @@ const NO_EXIST: u64 = 1;
 pub(crate) struct EarlierFlows {
     arrivals: Option<OwnedFd>,
     nat: Option<OwnedFd>,
+    link_flows: Option<OwnedFd>,
+    /// The earlier version had no `link_flows`: what came by node links is among the arrivals.
+    without_link_flows: bool,
 }
 
 impl EarlierFlows {
@@ -26,10 +30,14 @@ impl EarlierFlows {
     pub(crate) fn of(maps: impl IntoIterator<Item = (&'static str, Pinned)>) -> Self {
         let mut earlier = Self::default();
         for (pin, pinned) in maps {
+            if pin == names::LINK_FLOWS && matches!(pinned, Pinned::Nothing) {
+                earlier.without_link_flows = true;
+            }
             let Pinned::Differs { fd, has_same_entries: true } = pinned else { continue };
             match pin {
                 names::ARRIVALS => earlier.arrivals = Some(fd),
                 names::NAT => earlier.nat = Some(fd),
+                names::LINK_FLOWS => earlier.link_flows = Some(fd),
                 _ => {}
             }
         }
@@ -41,8 +49,27 @@ impl EarlierFlows {
         let arrivals = self.arrivals.as_ref();
         let arrivals = arrivals.map(|fd| copy::<ArrivalEntry>(fd, &mut maps.arrivals, names::ARRIVALS));
         let nat = self.nat.as_ref().map(|fd| copy::<NatEntry>(fd, &mut maps.nat, names::NAT));
-        Ok(arrivals.transpose()?.unwrap_or_default() + nat.transpose()?.unwrap_or_default())
+        let link_flows = self.link_flows.as_ref();
+        let link_flows = link_flows.map(|fd| copy::<LinkFlow>(fd, &mut maps.link_flows, names::LINK_FLOWS));
+        let copied = [arrivals.transpose()?, nat.transpose()?, link_flows.transpose()?];
+        let made = if self.without_link_flows { from_arrivals(maps)? } else { 0 };
+        Ok(copied.into_iter().flatten().sum::<usize>() + made)
     }
+}
+
+/// Records at the host ends the flows that have come by node links; how many.
+fn from_arrivals(maps: &mut Maps) -> Result<usize, MapError> {
+    let arrivals: Vec<_> = maps.arrivals.iter().filter_map(Result::ok).collect();
+    let mut made = 0;
+    for (key, arrival) in arrivals.iter().filter(|(key, _)| key.is(Tuple::Original)) {
+        let Ok(nic) = maps.nics.get(&u32::from(arrival.nic), 0) else { continue };
+        if nic.role == ROLE_NODE_LINK && nic.pod == key.pod {
+            let opened = u32::try_from(arrival.last_seen / SECOND).unwrap_or(u32::MAX);
+            let flow = LinkFlow { last_seen: arrival.last_seen, opened, state: arrival.state, _pad: [0; 3] };
+            made += usize::from(insert(&mut maps.link_flows, key, flow, names::LINK_FLOWS)?);
+        }
+    }
+    Ok(made)
 }
 
 fn copy<V: Pod>(
@@ -57,12 +84,25 @@ fn copy<V: Pod>(
     let entries: Vec<_> = from.iter().filter_map(Result::ok).collect();
     let mut copied = 0;
     for (key, value) in entries {
-        match to.insert(key, value, NO_EXIST) {
-            Ok(()) => copied += 1,
-            Err(aya::maps::MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(MapError::of(name)(error)),
-        }
+        copied += usize::from(insert(to, &key, value, name)?);
     }
     Ok(copied)
+}
+
+/// Whether there was no such entry.
+fn insert<V: Pod>(
+    to: &mut HashMap<MapData, FlowKey, V>,
+    key: &FlowKey,
+    value: V,
+    name: &'static str,
+) -> Result<bool, MapError> {
+    match to.insert(key, value, NO_EXIST) {
+        Ok(()) => Ok(true),
+        Err(aya::maps::MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(MapError::of(name)(error)),
+    }
 }

@@ -186,6 +186,7 @@ fn setting(map: &str) -> &'static str {
         names::CLUSTER_CIDRS => "SPIDERPOOL_BPF_CIDRS",
         names::ARRIVALS => "SPIDERPOOL_BPF_ARRIVALS",
         names::NAT => "SPIDERPOOL_BPF_NAT",
+        names::LINK_FLOWS => "SPIDERPOOL_BPF_LINK_FLOWS",
         _ => "SPIDERPOOL_BPF_NICS",
     }
 }

@@ -19,7 +19,7 @@ pub struct Expired {
 }
 
 /// CLOCK_MONOTONIC in ns, which is what `bpf_ktime_get_ns` counts.
-fn now() -> Result<u64, MapError> {
+pub(crate) fn now() -> Result<u64, MapError> {
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map_err(|e| MapError::System(e.into()))?;
     Ok(time.tv_sec() as u64 * flow_state::SECOND + time.tv_nsec() as u64)
@@ -47,7 +47,7 @@ impl Dataplane {
         for key in nat.iter().filter(|key| key.pod == pod) {
             ignore_missing(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
         }
-        Ok(())
+        self.flush_link_flows(pod)
     }
 
     /// Removes expired translations, and halves whose other half is missing.

@@ -8,8 +8,10 @@ mod attach;
 mod btf;
 mod carry;
 mod cidrs;
+mod devices;
 mod error;
 mod flows;
+mod link_flows;
 mod load;
 mod logs;
 mod maps;
@@ -23,12 +25,13 @@ mod sys;
 pub use attach::{AttachError, AttachedFilters, Repaired, detach, detach_id, repair};
 pub use error::{LoadError, MapError, OpenError};
 pub use flows::Expired;
+pub use link_flows::LinkFlowsExpired;
 pub use load::{Dataplane, NicsOrigin, Replaced, Sizes};
 pub use logs::Logs;
-pub use programs::Programs;
+pub use programs::{ProgramPair, Programs};
 pub use spiderpool_ebpf_common::maps::{
-    CidrAction, CidrKind, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY,
-    SIBLINGS,
+    CidrAction, CidrKind, DeviceKind, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
+    ROLE_UNDERLAY, SIBLINGS,
 };
 pub use spiderpool_ebpf_common::reason::Reason;
 pub use sys::trim_heap;

@@ -18,7 +18,7 @@ use crate::logs::Logs;
 use crate::maps::Maps;
 use crate::memlock;
 use crate::pins::{self, Pinned, Replacements};
-use crate::programs::Programs;
+use crate::programs::{ProgramPair, Programs};
 use crate::sys;
 
 /// Name of the ring buffer in the object, which aya-log chose.
@@ -26,12 +26,17 @@ const RING_IN_OBJECT: &str = "AYA_LOGS";
 /// Name of its pin.
 const RING_PIN: &str = "events";
 /// The maps as named in the object, with the names of their pins.
-const PINS: [(&str, &str); 7] = [
+const PINS: [(&str, &str); 12] = [
     (names::NICS, names::NICS),
     (names::ADDRESSES, names::ADDRESSES),
     (names::CLUSTER_CIDRS, names::CLUSTER_CIDRS),
     (names::ARRIVALS, names::ARRIVALS),
     (names::NAT, names::NAT),
+    (names::LINK_FLOWS, names::LINK_FLOWS),
+    (names::LINK_FRAGMENTS, names::LINK_FRAGMENTS),
+    (names::ADDED, names::ADDED),
+    (names::REMOVED, names::REMOVED),
+    (names::NODE_DEVICES, names::NODE_DEVICES),
     (names::STATS, names::STATS),
     (RING_IN_OBJECT, RING_PIN),
 ];
@@ -50,11 +55,22 @@ pub struct Sizes {
     pub arrivals: u32,
     /// Entries of `nat`; a translated flow needs two.
     pub nat: u32,
+    /// Entries of `link_flows`.
+    pub link_flows: u32,
+    /// How many of them one pod may have.
+    pub link_flows_per_pod: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { nics: 1024, cidrs: 16_384, arrivals: 65_536, nat: 65_536 }
+        Self {
+            nics: 1024,
+            cidrs: 16_384,
+            arrivals: 65_536,
+            nat: 65_536,
+            link_flows: 262_144,
+            link_flows_per_pod: 32_768,
+        }
     }
 }
 
@@ -105,7 +121,7 @@ impl Dataplane {
     pub fn load_with<'a>(
         object: &Path,
         pin_dir: &'a Path,
-        sizes: &Sizes,
+        sizes: &'a Sizes,
         loader: &mut EbpfLoader<'a>,
     ) -> Result<Self, LoadError> {
         let bytes = read(object)?;
@@ -117,19 +133,20 @@ impl Dataplane {
         object: &Path,
         bytes: &[u8],
         pin_dir: &'a Path,
-        sizes: &Sizes,
+        sizes: &'a Sizes,
         loader: &mut EbpfLoader<'a>,
     ) -> Result<Self, LoadError> {
         set_sizes(loader, sizes);
+        loader.override_global(names::LINK_SHARE, &sizes.link_flows_per_pod, true);
         let pinned = compare_pins(loader, object, bytes, pin_dir)?;
         for map in pinned.iter().filter(|map| matches!(map.pinned, Pinned::Fits)) {
             loader.map_pin_path(map.name, pin_dir.join(map.pin));
         }
         let mut ebpf = loader.load(bytes).map_err(|e| load_error(object, e))?;
-        let [egress, ingress] = load_programs(&mut ebpf, object)?;
+        let programs = load_programs(&mut ebpf, object)?;
         // Not earlier: what the kernel refuses must leave an earlier version with its maps and flows.
         let mut pins = Replacements::default();
-        let maps = put_pins(&mut pins, (&ebpf, object), &pinned, [&egress, &ingress], pin_dir)
+        let maps = put_pins(&mut pins, (&ebpf, object), &pinned, &programs, pin_dir)
             .and_then(|()| Ok(Maps::take(&mut ebpf)?));
         let maps = match maps {
             Ok(maps) => maps,
@@ -147,7 +164,7 @@ impl Dataplane {
         };
         let logs = Logs::take(&mut ebpf);
         let earlier = EarlierFlows::of(pinned.into_iter().map(|map| (map.pin, map.pinned)));
-        Ok(Self { maps, programs: Programs::new(egress, ingress), logs, replaced, nics_origin, earlier })
+        Ok(Self { maps, programs, logs, replaced, nics_origin, earlier })
     }
 
     /// The programs, to attach them.
@@ -182,7 +199,10 @@ fn set_sizes(loader: &mut EbpfLoader<'_>, sizes: &Sizes) {
         .map_max_entries(names::ADDRESSES, sizes.nics.saturating_mul(ADDRESSES_PER_NIC))
         .map_max_entries(names::CLUSTER_CIDRS, sizes.cidrs)
         .map_max_entries(names::ARRIVALS, sizes.arrivals)
-        .map_max_entries(names::NAT, sizes.nat);
+        .map_max_entries(names::NAT, sizes.nat)
+        .map_max_entries(names::LINK_FLOWS, sizes.link_flows)
+        .map_max_entries(names::ADDED, sizes.nics)
+        .map_max_entries(names::REMOVED, sizes.nics);
 }
 
 /// A map of the object, and what is pinned in its place.
@@ -224,7 +244,7 @@ fn put_pins(
     pins: &mut Replacements,
     (ebpf, object): (&Ebpf, &Path),
     pinned: &[PinnedMap],
-    [egress, ingress]: [&OwnedFd; 2],
+    programs: &Programs,
     pin_dir: &Path,
 ) -> Result<(), LoadError> {
     // `nics` last: if the process ends in between, the next one sees still that it replaces the map.
@@ -235,8 +255,10 @@ fn put_pins(
         }
         pins.put(object_map(ebpf, object, map.name)?, pin_dir.join(map.pin))?;
     }
-    pins.put(egress.as_fd(), pin_dir.join(names::EGRESS))?;
-    pins.put(ingress.as_fd(), pin_dir.join(names::INGRESS))
+    for (name, fd) in programs.by_name() {
+        pins.put(fd, pin_dir.join(name))?;
+    }
+    Ok(())
 }
 
 /// The descriptor of one of the object's maps.
@@ -258,19 +280,26 @@ fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
     }
 }
 
-/// Egress and ingress, at the same time: the kernel verifies for about half a second each.
-fn load_programs(ebpf: &mut Ebpf, object: &Path) -> Result<[OwnedFd; 2], LoadError> {
+/// All programs, two at a time: the kernel verifies those of the pod's NICs for about half a second each.
+fn load_programs(ebpf: &mut Ebpf, object: &Path) -> Result<Programs, LoadError> {
     let mut programs: HashMap<_, _> = ebpf.programs_mut().collect();
     let mut take = |name| {
         let missing = || LoadError::Incomplete { path: object.to_owned(), what: name };
-        programs.remove(name).ok_or_else(missing)
+        programs.remove(name).map(|program| (program, name)).ok_or_else(missing)
     };
-    let (egress, ingress) = (take(names::EGRESS)?, take(names::INGRESS)?);
+    let egress = [take(names::EGRESS)?, take(names::HOST_EGRESS)?];
+    let ingress = [take(names::INGRESS)?, take(names::HOST_INGRESS)?];
+    let load = |[nic, host_end]: [(&mut Program, &'static str); 2]| {
+        Ok::<_, LoadError>([load_program(nic.0, nic.1)?, load_program(host_end.0, host_end.1)?])
+    };
     thread::scope(|scope| {
-        let ingress = scope.spawn(|| load_program(ingress, names::INGRESS));
-        let egress = load_program(egress, names::EGRESS);
-        let ingress = ingress.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
-        Ok([egress?, ingress?])
+        let ingress = scope.spawn(move || load(ingress));
+        let [egress, host_egress] = load(egress)?;
+        let [ingress, host_ingress] = ingress.join().unwrap_or_else(|panic| panic::resume_unwind(panic))?;
+        Ok(Programs {
+            nic: ProgramPair { egress, ingress },
+            host_end: ProgramPair { egress: host_egress, ingress: host_ingress },
+        })
     })
 }
 

@@ -2,7 +2,8 @@
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry, names,
+    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
+    NodeDevice, PodUsage, names,
 };
 use spiderpool_ebpf_common::reason::Counters;
 
@@ -15,6 +16,10 @@ pub(crate) struct Maps {
     pub(crate) cidrs: LpmTrie<MapData, CidrKey, CidrEntry>,
     pub(crate) arrivals: HashMap<MapData, FlowKey, ArrivalEntry>,
     pub(crate) nat: HashMap<MapData, FlowKey, NatEntry>,
+    pub(crate) link_flows: HashMap<MapData, FlowKey, LinkFlow>,
+    pub(crate) added: Array<MapData, PodUsage>,
+    pub(crate) removed: Array<MapData, PodUsage>,
+    pub(crate) devices: HashMap<MapData, u32, NodeDevice>,
     pub(crate) stats: PerCpuArray<MapData, Counters>,
 }
 
@@ -35,6 +40,12 @@ impl Maps {
                 .map_err(MapError::of(names::CLUSTER_CIDRS))?,
             arrivals: HashMap::try_from(map(names::ARRIVALS)?).map_err(MapError::of(names::ARRIVALS))?,
             nat: HashMap::try_from(map(names::NAT)?).map_err(MapError::of(names::NAT))?,
+            link_flows: HashMap::try_from(map(names::LINK_FLOWS)?)
+                .map_err(MapError::of(names::LINK_FLOWS))?,
+            added: Array::try_from(map(names::ADDED)?).map_err(MapError::of(names::ADDED))?,
+            removed: Array::try_from(map(names::REMOVED)?).map_err(MapError::of(names::REMOVED))?,
+            devices: HashMap::try_from(map(names::NODE_DEVICES)?)
+                .map_err(MapError::of(names::NODE_DEVICES))?,
             stats: PerCpuArray::try_from(map(names::STATS)?).map_err(MapError::of(names::STATS))?,
         })
     }

@@ -37,7 +37,7 @@ fn filters_that_others_detach_or_replace_are_attached_again_behind_theirs() {
     }
     let fs = BpfFs::mount();
     let dataplane = fs.load();
-    let programs = dataplane.programs();
+    let programs = &dataplane.programs().nic;
     let test = async || {
         run("ip", "link add near up type veth peer name far");
         let mut netlink = Netlink::open()?;

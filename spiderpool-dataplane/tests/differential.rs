@@ -5,18 +5,17 @@ mod support;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use spiderpool_ebpf_common::flow_state::SECOND;
-use spiderpool_ebpf_common::model::traffic::TrafficStep;
+use spiderpool_ebpf_common::model::traffic::{Program, TrafficStep};
 use spiderpool_ebpf_common::model::{Frame, Tables, pod};
-use spiderpool_ebpf_common::scratch::Scratch;
 use spiderpool_ebpf_common::verdict::Verdict;
 use support::run::{Bench, Contents};
 use support::{SIZES, can_run};
 
-fn on_host(tables: &Tables, outbound: bool, nic: u16, frame: &Frame) -> (Verdict, Vec<u8>) {
-    let (mut frame, mut scratch) = (frame.clone(), Scratch::default());
-    let run = if outbound { spiderpool_ebpf_common::egress } else { spiderpool_ebpf_common::ingress };
-    let verdict = run(&mut frame, nic, &mut scratch, tables);
+const PROGRAMS: [Program; 4] = [Program::Egress, Program::Ingress, Program::HostEgress, Program::HostIngress];
+
+fn on_host(tables: &Tables, program: Program, nic: u16, frame: &Frame) -> (Verdict, Vec<u8>) {
+    let mut frame = frame.clone();
+    let verdict = program.run(&mut frame, nic, tables);
     (verdict, frame.bytes)
 }
 
@@ -36,12 +35,10 @@ fn sequences_of_packets() {
         let mut tables = base.clone();
         bench.borrow_mut().reset(&tables);
         for step in TrafficStep::sequence(theme, &numbers) {
-            tables.now += step.pause * SECOND;
-            tables.seed = tables.seed.wrapping_add(1);
-            tables.wildcard = step.wildcard;
-            let kernel = bench.borrow().run(step.outbound, step.nic, &step.frame, &tables);
+            step.begin(&mut tables);
+            let kernel = bench.borrow().run_program(step.program(), step.nic, &step.frame, &tables);
             let Some(kernel) = kernel else { continue };
-            let host = on_host(&tables, step.outbound, step.nic, &step.frame);
+            let host = on_host(&tables, step.program(), step.nic, &step.frame);
             prop_assert_eq!(&kernel, &host, "verdict and bytes of {:?}", step);
             prop_assert_eq!(bench.borrow().contents(), Contents::of(&tables), "maps after {:?}", step);
         }
@@ -63,10 +60,10 @@ fn any_bytes() {
         // Version, header length and protocol that let a random packet get further.
         prop::sample::select(&[0x45, 0x46, 0x60, 0x40][..]),
         prop::sample::select(&[1, 6, 17, 58, 0, 44, 60][..]),
-        (any::<bool>(), 0..6u16, any::<bool>()),
+        (prop::sample::select(&PROGRAMS[..]), 0..6u16, any::<bool>()),
     );
     let result = TestRunner::new(config(2000)).run(&inputs, |input| {
-        let (mut bytes, ethertype, version, protocol, (outbound, nic, gso)) = input;
+        let (mut bytes, ethertype, version, protocol, (program, nic, gso)) = input;
         bytes[12..14].copy_from_slice(&ethertype);
         if bytes.len() > 24 {
             bytes[14] = version;
@@ -75,8 +72,9 @@ fn any_bytes() {
         let frame = Frame { gso, ..Frame::new(bytes) };
         let tables = base.clone();
         bench.borrow_mut().reset(&tables);
-        let Some(kernel) = bench.borrow().run(outbound, nic, &frame, &tables) else { return Ok(()) };
-        prop_assert_eq!(&kernel, &on_host(&tables, outbound, nic, &frame));
+        let kernel = bench.borrow().run_program(program, nic, &frame, &tables);
+        let Some(kernel) = kernel else { return Ok(()) };
+        prop_assert_eq!(&kernel, &on_host(&tables, program, nic, &frame));
         prop_assert_eq!(bench.borrow().contents(), Contents::of(&tables));
         Ok(())
     });
@@ -97,8 +95,8 @@ fn truncated_packets() {
             let tables = base.clone();
             bench.reset(&tables);
             let frame = Frame::new(step.frame.bytes[..len].to_vec());
-            let Some(kernel) = bench.run(step.outbound, step.nic, &frame, &tables) else { continue };
-            assert_eq!(kernel, on_host(&tables, step.outbound, step.nic, &frame), "{len} bytes of {step:?}");
+            let Some(kernel) = bench.run_program(step.program(), step.nic, &frame, &tables) else { continue };
+            assert_eq!(kernel, on_host(&tables, step.program(), step.nic, &frame), "{len} bytes of {step:?}");
             assert_eq!(bench.contents(), Contents::of(&tables), "{len} bytes of {step:?}");
         }
     }

@@ -35,7 +35,7 @@ fn maps_and_programs_are_pinned_and_kept_over_a_restart() {
     assert_eq!(second.cidrs(7).unwrap(), [(net, CidrAction::Steer, CidrKind::Service)]);
     assert_eq!(second.cidrs(8).unwrap(), []);
     let programs = Programs::open(&fs.pins()).unwrap();
-    assert_ne!(programs.egress_fd().as_raw_fd(), programs.ingress_fd().as_raw_fd());
+    assert_ne!(programs.nic.egress_fd().as_raw_fd(), programs.nic.ingress_fd().as_raw_fd());
 }
 
 #[test]

@@ -18,6 +18,7 @@ use spiderpool_ebpf_common::headers::{ACK, FIN, SYN};
 use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, Tuple};
 use spiderpool_ebpf_common::model::frames::{self, Ends};
 use spiderpool_ebpf_common::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, POD, SP0, at};
+use spiderpool_ebpf_common::model::traffic::Program;
 use spiderpool_ebpf_common::model::{Frame, Tables, pod};
 use spiderpool_ebpf_common::nat::{PORT_COUNT, PORT_FIRST, pseudo_random};
 use spiderpool_ebpf_common::verdict::Verdict;
@@ -36,8 +37,18 @@ fn ends(src: Endpoint, dst: Endpoint) -> Ends {
 
 /// What a packet was counted as, and what became of it.
 fn run(bench: &Bench, out: bool, nic: u16, frame: &Frame, tables: &Tables) -> (Verdict, Vec<Reason>, Frame) {
+    run_program(bench, if out { Program::Egress } else { Program::Ingress }, nic, frame, tables)
+}
+
+fn run_program(
+    bench: &Bench,
+    program: Program,
+    nic: u16,
+    frame: &Frame,
+    tables: &Tables,
+) -> (Verdict, Vec<Reason>, Frame) {
     let before = bench.contents().stats;
-    let (verdict, bytes) = bench.run(out, nic, frame, tables).unwrap();
+    let (verdict, bytes) = bench.run_program(program, nic, frame, tables).unwrap();
     let after = bench.contents().stats;
     let packets = |stats: &std::collections::BTreeMap<_, spiderpool_ebpf_common::reason::Counter>, r| {
         stats.get(&(nic, r)).map_or((0, 0), |c| (c.packets, c.bytes))
@@ -133,6 +144,13 @@ fn every_reason() {
             by(ETH0),
             vec![Reason::NatPort, Reason::MssClamped],
         ),
+        (
+            false,
+            NET1,
+            frames::tcp(ends(Endpoint::Outside, eth0), SYN, b""),
+            Verdict::Drop,
+            vec![Reason::ClusterAddress],
+        ),
         (false, NET1, frames::tcp(call, SYN, b""), PASS, vec![Reason::ArrivalNew]),
         (false, NET1, frames::tcp(call, ACK, b""), PASS, vec![Reason::ArrivalSeen]),
         (true, NET1, frames::tcp(call.back(), SYN | ACK, b""), PASS, vec![Reason::ReplyHere]),
@@ -166,10 +184,84 @@ fn every_reason() {
     assert_eq!((got, &counted[..]), (by(SP0), &[Reason::ReplySource][..]));
     assert_eq!(frames::ends(&frame), Some(ends(Endpoint::Node, net1).back()));
     covered.extend(counted);
+    covered.extend(reasons_at_the_host_end(&bench, &tables));
     // The next two have tests of their own; helpers do not fail on purpose.
     covered.extend([Reason::NatFull, Reason::NatNoPort, Reason::Failed]);
     let missing: Vec<_> = Reason::ALL.iter().filter(|r| !covered.contains(r)).collect();
     assert!(missing.is_empty(), "no packet for {missing:?}");
+}
+
+fn reasons_at_the_host_end(bench: &Bench, tables: &Tables) -> Vec<Reason> {
+    let call = ends(Endpoint::Node, Endpoint::Nic(NET1));
+    let other = Ends { sport: 40_001, ..call };
+    let spoofed = Tables { forwarded: true, spoofed: true, ..tables.clone() };
+    let (to_pod, from_pod) = (Program::HostEgress, Program::HostIngress);
+    let table = [
+        (to_pod, frames::udp(call, b"q"), tables, PASS, Reason::LinkOpened),
+        (to_pod, frames::udp(call, b"q"), tables, PASS, Reason::LinkFlow),
+        (to_pod, frames::tcp(call, ACK, b"x"), tables, PASS, Reason::LinkToPod),
+        (from_pod, frames::udp(call.back(), b"a"), tables, PASS, Reason::LinkReply),
+        (from_pod, frames::tcp(call.back(), SYN, b""), tables, Verdict::Drop, Reason::LinkDenied),
+        (from_pod, Frame::new(vec![0xff; 60]), tables, Verdict::Drop, Reason::LinkIgnored),
+        (to_pod, frames::udp(other, b"q"), &spoofed, Verdict::Drop, Reason::LinkSpoofed),
+    ];
+    let mut covered = Vec::new();
+    for (number, (program, frame, tables, verdict, reason)) in table.into_iter().enumerate() {
+        let (got, counted, after) = run_program(bench, program, SP0, &frame, tables);
+        assert_eq!((got, &counted[..]), (verdict, &[reason][..]), "packet {number}");
+        assert_eq!(after.bytes, frame.bytes, "packet {number}");
+        covered.push(reason);
+    }
+    for port in 1..=u16::try_from(SIZES.link_flows_per_pod).unwrap() {
+        let flow = frames::udp(Ends { sport: port, ..call }, b"q");
+        covered.extend(run_program(bench, to_pod, SP0, &flow, tables).1);
+    }
+    covered
+}
+
+/// A pod that has used up its share gets no more flows; another pod does, and so does the first one when the agent has removed
+/// what has expired.
+#[test]
+fn a_pods_share_of_link_flows_is_its_own() {
+    if !can_run() {
+        return;
+    }
+    let mut tables = pod::tables();
+    let neighbor = (10, POD + 1);
+    let sp0 = tables.nics[&SP0];
+    tables.nics.insert(neighbor.0, spiderpool_ebpf_common::maps::NicEntry { pod: neighbor.1, ..sp0 });
+    let mut bench = Bench::new(&tables, &SIZES);
+    bench.reset(&tables);
+    let call = ends(Endpoint::Outside, Endpoint::Nic(NET1));
+    let flow = |port| frames::udp(Ends { sport: port, ..call }, b"q");
+    let open =
+        |bench: &Bench, nic, port| run_program(bench, Program::HostEgress, nic, &flow(port), &tables).1;
+    let share = u16::try_from(SIZES.link_flows_per_pod).unwrap();
+    assert_eq!(open(&bench, neighbor.0, 1), [Reason::LinkOpened]);
+    for port in 1..=share {
+        assert_eq!(open(&bench, SP0, port), [Reason::LinkOpened]);
+    }
+    for port in 1000..3000 {
+        assert_eq!(open(&bench, SP0, port), [Reason::LinkFull]);
+    }
+    assert_eq!(open(&bench, neighbor.0, 1), [Reason::LinkFlow], "the neighbor's flow is there");
+    assert_eq!(open(&bench, neighbor.0, 2), [Reason::LinkOpened], "and it gets more");
+    // The model's clock is far ahead of the kernel's: to the agent all of these are in the future, and live.
+    let expired = bench.dataplane.expire_link_flows().unwrap();
+    assert_eq!(
+        (expired.removed, expired.left, expired.most),
+        (0, usize::from(share) + 2, usize::from(share))
+    );
+    assert_eq!(open(&bench, SP0, 5000), [Reason::LinkFull]);
+    bench.forget_time_of_link_flows(POD);
+    let expired = bench.dataplane.expire_link_flows().unwrap();
+    assert_eq!((expired.removed, expired.left), (usize::from(share), 2));
+    assert_eq!(open(&bench, SP0, 5000), [Reason::LinkOpened]);
+    bench.dataplane.pod_flush(neighbor.1).unwrap();
+    for port in 1..=share {
+        assert_eq!(open(&bench, neighbor.0, port), [Reason::LinkOpened]);
+    }
+    assert_eq!(open(&bench, neighbor.0, 5000), [Reason::LinkFull]);
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
         return Verdict::Pass;
     }
     let bytes = p.len();
-    let Scratch { headers, rewrite, outcome: stored } = scratch;
+    let Scratch { headers, rewrite, outcome: stored, .. } = scratch;
     rewrite.clear();
     let mut outcome = Scratch::reload(stored, decide(p, id, nic, headers, rewrite, s));
     if outcome.mtu() != 0 {

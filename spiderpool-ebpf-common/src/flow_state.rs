@@ -17,8 +17,15 @@ pub const RESET: u8 = 8;
 /// The pod sent a RST: for it the connection is no more. (One that comes in may be forged.)
 pub const RST_SENT: u8 = 16;
 
+/// UDP, echo and SCTP by the node link: the caller has gone on after [`STREAM_AFTER`].
+pub const STREAM: u8 = 32;
+/// Seconds after which a flow that goes on is no question with its answer; as the kernel's connection tracking has it.
+pub const STREAM_AFTER: u32 = 2;
+
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
+/// How long after the first one the other fragments of a packet may come, in ns.
+pub const FRAGMENTS_FOR: u64 = 30 * SECOND;
 /// `last_seen` is not rewritten more often than this.
 pub const REFRESH: u64 = SECOND;
 
@@ -42,6 +49,19 @@ pub const fn timeout(proto: u8, state: u8) -> u64 {
     }
 }
 
+/// Seconds without a packet after which a flow by the node link expires. Short where one packet makes a flow: the entries are
+/// the pod's share.
+#[inline(always)]
+pub const fn link_timeout(proto: u8, state: u8) -> u64 {
+    match proto {
+        protocol::TCP => timeout(proto, state),
+        // The default heartbeat interval is 30 s (RFC 9260, 16).
+        protocol::SCTP if state & (ESTABLISHED | STREAM) != 0 => 300,
+        _ if state & STREAM != 0 => 180,
+        _ => 30,
+    }
+}
+
 /// Whether a flow that was seen at `last_seen` has expired at `now` (both ns).
 #[inline(always)]
 pub const fn is_expired(proto: u8, state: u8, last_seen: u64, now: u64) -> bool {
@@ -50,7 +70,7 @@ pub const fn is_expired(proto: u8, state: u8, last_seen: u64, now: u64) -> bool 
 
 /// Both sides sent a FIN.
 #[inline(always)]
-const fn is_closed(state: u8) -> bool {
+pub(crate) const fn is_closed(state: u8) -> bool {
     state & FIN_SENT != 0 && state & FIN_RECEIVED != 0
 }
 

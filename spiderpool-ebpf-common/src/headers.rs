@@ -91,6 +91,10 @@ pub struct Headers {
     pub mac: [u8; 6],
     /// Fragmentation.
     pub fragment: Fragment,
+    /// It has IPv4 options or an IPv6 routing header, so that it may be for somebody else than its destination.
+    pub has_route: bool,
+    /// Identification of the packet that a fragment is of (IPv4: 16 bits); of no meaning for whole packets.
+    pub fragment_id: u32,
 }
 
 impl Default for Headers {
@@ -103,6 +107,8 @@ impl Default for Headers {
             l4: L4 { offset: 0, src_port: 0, dst_port: 0, echo_id: 0, protocol: 0, flags: 0, kind },
             mac: [0; 6],
             fragment: Fragment::No,
+            has_route: false,
+            fragment_id: 0,
         }
     }
 }
@@ -157,6 +163,7 @@ pub fn parse<P: Packet>(p: &P, h: &mut Headers) -> bool {
     h.l4.flags = 0;
     h.l4.kind = L4Kind::Other;
     h.fragment = Fragment::No;
+    h.has_route = false;
     let read = if p.protocol() == IPV4 { parse_v4(p, h) } else { parse_v6(p, h) };
     if read && matches!(h.l4.kind, L4Kind::Other) && parse_l4(p, &mut h.l4, h.src.is_v4()).is_none() {
         h.l4.kind = L4Kind::Malformed;
@@ -222,6 +229,8 @@ fn parse_v4<P: Packet>(p: &P, h: &mut Headers) -> bool {
         h.l4.kind = L4Kind::Malformed;
     } else {
         set_fragment(h, fragment & 0x1fff, fragment & 0x2000);
+        h.fragment_id = fragment >> 16;
+        h.has_route = header > 20;
     }
     h.mac = mac(w[1], w[2]);
     h.src = Addr::v4(w[6].to_ne_bytes());
@@ -268,21 +277,81 @@ fn skip_extensions<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
         match h.l4.protocol {
             0 | 43 | 60 => {
                 let b: [u8; 2] = p.load(h.l4.offset)?;
+                h.has_route |= h.l4.protocol == 43;
                 h.l4.protocol = b[0];
                 h.l4.offset += (u32::from(b[1]) + 1) * 8;
             }
             44 => {
-                let b: [u8; 4] = p.load(h.l4.offset)?;
-                h.l4.protocol = b[0];
+                let words: [u32; 2] = p.load_words(h.l4.offset)?;
+                h.l4.protocol = words[0].to_ne_bytes()[0];
                 h.l4.offset += 8;
-                let fragment = u32::from(u16::from_be_bytes([b[2], b[3]]));
+                let fragment = u32::from_be(words[0]);
                 set_fragment(h, fragment & 0xfff8, fragment & 1);
+                h.fragment_id = words[1];
                 if matches!(h.fragment, Fragment::Later) {
                     return Some(());
                 }
             }
             _ => return Some(()),
         }
+    }
+    Some(())
+}
+
+/// Bytes between an ICMP error's header and the packet that it quotes.
+const QUOTED: u32 = 8;
+
+/// Reads the headers of the packet that an ICMP or ICMPv6 error quotes, of whose transport header there are 8 bytes:
+/// addresses, protocol, ports. `false`: it is cut short, no first fragment, or has IPv6 extension headers.
+#[inline(never)]
+pub fn parse_quoted<P: Packet>(p: &P, error: &Headers, h: &mut Headers) -> bool {
+    h.l4.src_port = 0;
+    h.l4.dst_port = 0;
+    h.l4.echo_id = 0;
+    h.l4.flags = 0;
+    h.fragment = Fragment::No;
+    let at = error.l4.offset + QUOTED;
+    let v4 = error.src.is_v4();
+    let read = if v4 { parse_quoted_v4(p, at, h) } else { parse_quoted_v6(p, at, h) };
+    read && parse_quoted_l4(p, &mut h.l4, v4).is_some()
+}
+
+#[inline(always)]
+fn parse_quoted_v4<P: Packet>(p: &P, at: u32, h: &mut Headers) -> bool {
+    let Some(w) = p.load_words::<5>(at) else { return false };
+    let [version, ..] = w[0].to_ne_bytes();
+    let header = u32::from(version & 0x0f) * 4;
+    h.src = Addr::v4(w[3].to_ne_bytes());
+    h.dst = Addr::v4(w[4].to_ne_bytes());
+    h.l4.protocol = w[2].to_ne_bytes()[1];
+    h.l4.offset = at + header;
+    let fragment = u32::from_be(w[1]) & 0x1fff;
+    version >> 4 == 4 && header >= 20 && fragment == 0
+}
+
+#[inline(always)]
+fn parse_quoted_v6<P: Packet>(p: &P, at: u32, h: &mut Headers) -> bool {
+    let Some(w) = p.load_words::<10>(at) else { return false };
+    h.src = Addr::from_words([w[2], w[3], w[4], w[5]]);
+    h.dst = Addr::from_words([w[6], w[7], w[8], w[9]]);
+    h.l4.protocol = w[1].to_ne_bytes()[2];
+    h.l4.offset = at + 40;
+    w[0].to_ne_bytes()[0] >> 4 == 6 && !h.src.is_v4() && !h.dst.is_v4()
+}
+
+#[inline(always)]
+fn parse_quoted_l4<P: Packet>(p: &P, l4: &mut L4, v4: bool) -> Option<()> {
+    let words: [u32; 2] = p.load_words(l4.offset)?;
+    l4.kind = match l4.protocol {
+        TCP => L4Kind::Tcp,
+        UDP => L4Kind::Udp,
+        SCTP => L4Kind::Sctp,
+        protocol => icmp_kind(protocol, words[0].to_ne_bytes()[0], v4),
+    };
+    match l4.kind {
+        L4Kind::Tcp | L4Kind::Udp | L4Kind::Sctp => set_ports(l4, words[0]),
+        L4Kind::EchoRequest | L4Kind::EchoReply => l4.echo_id = (u32::from_be(words[1]) >> 16) as u16,
+        _ => return None,
     }
     Some(())
 }

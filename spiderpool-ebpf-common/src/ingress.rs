@@ -1,12 +1,14 @@
 //! What comes into the pod: answers of translated flows are translated back, and flows that the other side
-//! starts are remembered with NIC and sender. Nothing is ever dropped.
+//! starts are remembered with NIC and sender. Nothing is dropped but what comes in by an underlay NIC for the cluster
+//! NIC's address: servers there are behind the default network's policies.
 
 use crate::arrivals;
 use crate::headers::{self, Headers};
-use crate::maps::{NicEntry, ROLE_CLUSTER, ROLE_NONE};
+use crate::maps::{NicEntry, ROLE_CLUSTER, ROLE_NONE, ROLE_UNDERLAY};
 use crate::mtu;
 use crate::nat;
 use crate::packet::{IPV4, IPV6, Packet};
+use crate::pod;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
 use crate::scratch::Scratch;
@@ -21,7 +23,7 @@ pub fn ingress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s
         return Verdict::Pass;
     }
     let bytes = p.len();
-    let Scratch { headers, rewrite, outcome: stored } = scratch;
+    let Scratch { headers, rewrite, outcome: stored, .. } = scratch;
     rewrite.clear();
     let mut outcome = Scratch::reload(stored, decide(p, id, nic, headers, rewrite, s));
     if !rewrite.apply(p, headers) {
@@ -51,6 +53,9 @@ fn decide<P: Packet, S: State>(
     let h = &*h;
     if h.dst.is_link_scope() || h.is_discovery() {
         return Outcome::pass(Reason::LinkScope);
+    }
+    if nic.role == ROLE_UNDERLAY && !nic.owns(h.dst) && pod::is_cluster_address(nic, &h.dst, s) {
+        return Outcome::drop(Reason::ClusterAddress);
     }
     if !h.is_tracked() {
         return Outcome::pass(Reason::of_untracked(h));

@@ -17,6 +17,7 @@ pub mod model;
 mod mtu;
 pub mod nat;
 mod neighbor;
+mod node_link;
 pub mod packet;
 mod pod;
 pub mod protocol;
@@ -31,3 +32,4 @@ mod tests;
 
 pub use egress::egress;
 pub use ingress::ingress;
+pub use node_link::{host_egress, host_ingress};

@@ -5,15 +5,19 @@
 //! these layouts when it starts and replaces those that differ.
 
 mod cidr;
+mod device;
 mod flow;
 mod nic;
+mod usage;
 
 pub use cidr::{CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind};
-pub use flow::{ArrivalEntry, Direction, FlowKey, NatEntry, Tuple};
+pub use device::{DeviceKind, NodeDevice};
+pub use flow::{ArrivalEntry, Direction, FlowKey, LinkFlow, NatEntry, Tuple};
 pub use nic::{
     AddressEntry, AddressKey, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY,
     SIBLINGS,
 };
+pub use usage::PodUsage;
 
 /// Names of the maps, which are also the names of their pins.
 pub mod names {
@@ -27,12 +31,28 @@ pub mod names {
     pub const ARRIVALS: &str = "arrivals";
     /// Hash: [`super::FlowKey`] to [`super::NatEntry`].
     pub const NAT: &str = "nat";
+    /// Hash: [`super::FlowKey`] to [`super::LinkFlow`].
+    pub const LINK_FLOWS: &str = "link_flows";
+    /// LRU hash: [`super::FlowKey`] to the time of the first fragment, CLOCK_MONOTONIC in ns.
+    pub const LINK_FRAGMENTS: &str = "link_fragments";
+    /// Array by pod id: [`super::PodUsage`], what the programs have added to the maps.
+    pub const ADDED: &str = "added";
+    /// Array by pod id: [`super::PodUsage`], what the agent has removed from them.
+    pub const REMOVED: &str = "removed";
+    /// Hash by interface index on the node: [`super::NodeDevice`].
+    pub const NODE_DEVICES: &str = "node_devices";
     /// Per-CPU array by NIC id: [`crate::reason::Counters`].
     pub const STATS: &str = "stats";
     /// Program on every NIC's egress.
     pub const EGRESS: &str = "egress";
     /// Program on every NIC's ingress.
     pub const INGRESS: &str = "ingress";
+    /// Program on the egress of the node link's host end.
+    pub const HOST_EGRESS: &str = "host_egress";
+    /// Program on the ingress of the node link's host end.
+    pub const HOST_INGRESS: &str = "host_ingress";
+    /// How many entries of `link_flows` a pod may have.
+    pub const LINK_SHARE: &str = "LINK_SHARE";
     /// Set to 1 in test runs only: NIC id, time and randomness come from `skb->cb`.
     pub const TEST_RUN: &str = "TEST_RUN";
 }
@@ -45,10 +65,16 @@ const _: () = assert!(size_of::<CidrEntry>() == 4);
 const _: () = assert!(size_of::<FlowKey>() == 40);
 const _: () = assert!(size_of::<ArrivalEntry>() == 40);
 const _: () = assert!(size_of::<NatEntry>() == 32);
+const _: () = assert!(size_of::<LinkFlow>() == 16);
+const _: () = assert!(size_of::<PodUsage>() == 4);
+const _: () = assert!(size_of::<NodeDevice>() == 4);
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry};
+    use super::{
+        AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
+        NodeDevice, PodUsage,
+    };
     use crate::reason::Counters;
 
     macro_rules! pod {
@@ -57,5 +83,18 @@ mod pod {
             unsafe impl aya::Pod for $t {}
         )* };
     }
-    pod!(NicEntry, AddressKey, AddressEntry, CidrKey, CidrEntry, FlowKey, ArrivalEntry, NatEntry, Counters);
+    pod!(
+        NicEntry,
+        AddressKey,
+        AddressEntry,
+        CidrKey,
+        CidrEntry,
+        FlowKey,
+        ArrivalEntry,
+        NatEntry,
+        LinkFlow,
+        PodUsage,
+        NodeDevice,
+        Counters
+    );
 }

@@ -55,6 +55,13 @@ pub(crate) fn has<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> bool {
     nic.owns(*addr) || owner(nic, addr, s) != 0 || matches!(exit(nic, s), Some(exit) if exit.owns(*addr))
 }
 
+/// Whether an address is the cluster NIC's. (In underlay mode the pod has no cluster NIC.)
+#[inline(never)]
+pub(crate) fn is_cluster_address<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> bool {
+    let Some(cluster) = exit(nic, s).filter(|exit| exit.role == ROLE_CLUSTER) else { return false };
+    cluster.owns(*addr) || owner(nic, addr, s) == nic.exit_nic
+}
+
 /// What `cluster_cidrs` says about a destination.
 #[inline(always)]
 pub(crate) fn cidr<S: State>(nic: &NicEntry, dst: Addr, s: &S) -> CidrEntry {

@@ -74,6 +74,15 @@ reasons! {
     MtuExceeded mtu_exceeded "Moved to another NIC although longer than its MTU (counted besides the other reason).";
     MssClamped mss_clamped "Segment size in a TCP SYN or SYN-ACK lowered to the MTU of the NIC that it leaves or comes in by (counted besides the other reason).";
     Failed failed "A kernel helper or a map refused: passes unchanged, or is not sent by the cluster NIC.";
+    LinkOpened link_opened "At the host end of the node link: the first packet of a flow to the pod, recorded.";
+    LinkFlow link_flow "At the host end of the node link: packet of a recorded flow to the pod.";
+    LinkToPod link_to_pod "At the host end of the node link: to the pod, opens no flow and belongs to none: passes.";
+    LinkReply link_reply "At the host end of the node link: from the pod, of a recorded flow: passes.";
+    LinkDenied link_denied "At the host end of the node link: from the pod, of no recorded flow: dropped.";
+    LinkIgnored link_ignored "At the host end of the node link: ARP, neighbor discovery or multicast from the pod: dropped.";
+    LinkSpoofed link_spoofed "At the host end of the node link: forwarded to the pod in the name of a source that the node reaches by another device: dropped.";
+    LinkFull link_full "At the host end of the node link: the pod has used up its share of link_flows: not recorded, dropped.";
+    ClusterAddress cluster_address "Comes in by an underlay NIC for the cluster NIC's address, where the default network's policies do not see it: dropped.";
 }
 
 /// How many reasons there are.
@@ -91,6 +100,16 @@ impl Reason {
             (L4Kind::IcmpError, _) => Self::IcmpError,
             _ => Self::OtherProtocol,
         }
+    }
+
+    /// Whether it is counted at the host end of the node link, under the id of the pod's end.
+    pub const fn is_at_host_end(self) -> bool {
+        self as u8 >= Self::LinkOpened as u8 && self as u8 <= Self::LinkFull as u8
+    }
+
+    /// Whether it is counted there for what comes from the pod.
+    pub const fn is_from_pod(self) -> bool {
+        matches!(self, Self::LinkReply | Self::LinkDenied | Self::LinkIgnored)
     }
 
     /// The name that metrics, logs and bpftool show.

@@ -11,6 +11,8 @@ use crate::verdict::Outcome;
 pub struct Scratch {
     /// What was read of the packet.
     pub headers: Headers,
+    /// What was read of the packet that an ICMP error quotes.
+    pub quoted: Headers,
     /// What is to be changed in it.
     pub rewrite: Rewrite,
     /// What was decided.

@@ -1,6 +1,6 @@
 //! Everything besides the packet that the logic reads and writes: maps, clock, random numbers, sockets.
 
-use crate::maps::{AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry};
+use crate::maps::{AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry};
 use crate::reason::Reason;
 
 /// How a map entry is written.
@@ -30,6 +30,8 @@ pub enum LogEvent {
     NatFull,
     /// No free port for a translation.
     NatNoPort,
+    /// A pod has used up its share of `link_flows`, or the map is full.
+    LinkFull,
 }
 
 /// Maps and facts. Entries are changed in place by closures, because that is how map memory works.
@@ -68,6 +70,34 @@ pub trait State {
 
     /// Removes an entry of `nat`.
     fn nat_remove(&self, key: &FlowKey);
+
+    /// Works on an entry of `link_flows`.
+    fn link_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut LinkFlow) -> R) -> Option<R>;
+
+    /// Writes a new entry of `link_flows`, and counts it.
+    fn link_flow_put(&self, key: &FlowKey, flow: &LinkFlow) -> Result<(), PutError>;
+
+    /// Removes an entry of `link_flows`, and does not count it any more.
+    fn link_flow_remove(&self, key: &FlowKey);
+
+    /// How many entries of `link_flows` a pod is counted to have.
+    fn link_flows_of(&self, pod: u16) -> u32;
+
+    /// How many it may have.
+    fn link_share(&self) -> u32;
+
+    /// Whether `link_fragments` has an entry that is not too old.
+    fn link_fragment(&self, key: &FlowKey) -> bool;
+
+    /// Writes an entry of `link_fragments`.
+    fn link_fragment_put(&self, key: &FlowKey);
+
+    /// Whether the node forwards the packet: no socket of its own has sent it.
+    fn is_forwarded(&self) -> bool;
+
+    /// Whether a packet that the node forwards, of this flow to a pod, comes by a device by which the node would not
+    /// reach its source (strict reverse path), or in the node's own name.
+    fn is_spoofed(&self, key: &FlowKey) -> bool;
 
     /// Whether a TCP or UDP socket of the pod has the local address and port of this key towards its remote
     /// one; sockets that only listen do not count.

@@ -7,6 +7,8 @@ use crate::reason::Reason;
 pub enum Verdict {
     /// Goes on as if the program were not there (`TC_ACT_UNSPEC`).
     Pass,
+    /// Goes no further (`TC_ACT_SHOT`).
+    Drop,
     /// Leaves by this NIC; its MACs are right.
     Redirect {
         /// Interface index.
@@ -29,6 +31,7 @@ pub enum Verdict {
 enum Action {
     Undecided,
     Pass,
+    Drop,
     Redirect,
     RedirectIngress,
     RedirectNeigh,
@@ -59,6 +62,12 @@ impl Outcome {
     #[inline(always)]
     pub const fn pass(reason: Reason) -> Self {
         Self { ifindex: 0, mtu: 0, action: Action::Pass, reason }
+    }
+
+    /// [`Verdict::Drop`].
+    #[inline(always)]
+    pub const fn drop(reason: Reason) -> Self {
+        Self { ifindex: 0, mtu: 0, action: Action::Drop, reason }
     }
 
     /// [`Verdict::Redirect`].
@@ -111,6 +120,7 @@ impl Outcome {
         let Self { ifindex, action, .. } = self;
         match action {
             Action::Undecided | Action::Pass => Verdict::Pass,
+            Action::Drop => Verdict::Drop,
             Action::Redirect => Verdict::Redirect { ifindex },
             Action::RedirectIngress => Verdict::RedirectIngress { ifindex },
             Action::RedirectNeigh => Verdict::RedirectNeigh { ifindex },

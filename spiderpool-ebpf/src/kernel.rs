@@ -2,32 +2,38 @@
 //!
 //! Test runs (`TEST_RUN` set by the loader, otherwise compiled away by the verifier): the kernel accepts no
 //! classid there, and clock, random numbers and addressee differ, so these come from `skb->cb`: `[id | wildcard << 16 |
-//! for others << 17, time low, time high, seed]`, and the verdict goes to `cb[4]`.
+//! for others << 17 | forwarded << 18 | spoofed << 19, time low, time high, seed]`, and the verdict goes to `cb[4]`.
 
 use core::cell::UnsafeCell;
 use core::ptr;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_NOEXIST, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::{info, warn};
-use spiderpool_ebpf_common::flow_state::SECOND;
+use spiderpool_ebpf_common::flow_state::{FRAGMENTS_FOR, SECOND};
 use spiderpool_ebpf_common::maps::{
-    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry,
+    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
 };
 use spiderpool_ebpf_common::protocol;
 use spiderpool_ebpf_common::reason::{Counter, REASONS, Reason};
 use spiderpool_ebpf_common::state::{LogEvent, Put, PutError, State};
 use spiderpool_ebpf_common::verdict::Verdict;
 
-use crate::maps::{ADDRESSES, ARRIVALS, CLUSTER_CIDRS, NAT, NICS, STATS};
-use crate::sockets;
+use crate::maps::{
+    ADDED, ADDRESSES, ARRIVALS, CLUSTER_CIDRS, LINK_FLOWS, LINK_FRAGMENTS, NAT, NICS, REMOVED, STATS,
+};
+use crate::{reverse_path, sockets};
 
 /// Set by the loader for `BPF_PROG_TEST_RUN`.
 #[unsafe(no_mangle)]
 static TEST_RUN: Global<u8> = Global::new(0);
+
+/// How many entries of `link_flows` a pod may have. Set by the loader.
+#[unsafe(no_mangle)]
+static LINK_SHARE: Global<u32> = Global::new(0);
 
 /// When something was logged last.
 static REPORTED: Time = Time(UnsafeCell::new(0));
@@ -52,6 +58,11 @@ pub(crate) struct Kernel {
 const TEST_WILDCARD: u32 = 1 << 16;
 /// In the first word of `cb`: the packet is for another machine.
 pub(crate) const TEST_FOR_OTHER_HOST: u32 = 1 << 17;
+
+/// In the first word of `cb`: the node forwards the packet.
+const TEST_FORWARDED: u32 = 1 << 18;
+/// In the first word of `cb`: by another device than the one by which it would reach the source.
+const TEST_SPOOFED: u32 = 1 << 19;
 
 #[inline(always)]
 pub(crate) fn is_test() -> bool {
@@ -86,6 +97,7 @@ impl Kernel {
         if is_test() {
             let code = match verdict {
                 Verdict::Pass => 0,
+                Verdict::Drop => 4 << 28,
                 Verdict::Redirect { ifindex } => 1 << 28 | ifindex,
                 Verdict::RedirectIngress { ifindex } => 2 << 28 | ifindex,
                 Verdict::RedirectNeigh { ifindex } => 3 << 28 | ifindex,
@@ -97,6 +109,7 @@ impl Kernel {
         unsafe {
             match verdict {
                 Verdict::Pass => TC_ACT_UNSPEC,
+                Verdict::Drop => TC_ACT_SHOT,
                 Verdict::Redirect { ifindex } => bpf_redirect(ifindex, 0) as i32,
                 Verdict::RedirectIngress { ifindex } => {
                     bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32
@@ -188,6 +201,77 @@ impl State for Kernel {
     }
 
     #[inline(always)]
+    fn link_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut LinkFlow) -> R) -> Option<R> {
+        // SAFETY: map memory, valid during the run; other CPUs write it too, each field by itself.
+        LINK_FLOWS.get_ptr_mut(key).map(|flow| f(unsafe { &mut *flow }))
+    }
+
+    #[inline(always)]
+    fn link_flow_put(&self, key: &FlowKey, flow: &LinkFlow) -> Result<(), PutError> {
+        match LINK_FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
+            Ok(()) => {
+                count_link_flow(key.pod, 1);
+                Ok(())
+            }
+            Err(EEXIST) => Err(PutError::Exists),
+            Err(_) => Err(PutError::Full),
+        }
+    }
+
+    #[inline(always)]
+    fn link_flow_remove(&self, key: &FlowKey) {
+        if LINK_FLOWS.remove(key).is_ok() {
+            count_link_flow(key.pod, u32::MAX);
+        }
+    }
+
+    #[inline(always)]
+    fn link_flows_of(&self, pod: u16) -> u32 {
+        let (Some(added), Some(removed)) = (ADDED.get(u32::from(pod)), REMOVED.get(u32::from(pod))) else {
+            return 0;
+        };
+        added.link_flows.wrapping_sub(removed.link_flows)
+    }
+
+    #[inline(always)]
+    fn link_share(&self) -> u32 {
+        LINK_SHARE.load()
+    }
+
+    #[inline(always)]
+    fn link_fragment(&self, key: &FlowKey) -> bool {
+        // SAFETY: map memory, valid during the run; the value is one word.
+        match unsafe { LINK_FRAGMENTS.get(key) } {
+            Some(since) => self.now().saturating_sub(*since) <= FRAGMENTS_FOR,
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn link_fragment_put(&self, key: &FlowKey) {
+        let _ = LINK_FRAGMENTS.insert(key, self.now(), u64::from(BPF_ANY));
+    }
+
+    /// Also what has lost the device that it came by, as fragments of IPv6 packets do (net/ipv6/ip6_output.c,
+    /// `ip6_copy_metadata`).
+    #[inline(always)]
+    fn is_forwarded(&self) -> bool {
+        if is_test() {
+            return self.cb(0) & TEST_FORWARDED != 0;
+        }
+        // SAFETY: the context of this run; the pointer is compared only.
+        unsafe { (*self.skb).ingress_ifindex != 0 || (*self.skb).__bindgen_anon_2.sk.is_null() }
+    }
+
+    #[inline(always)]
+    fn is_spoofed(&self, key: &FlowKey) -> bool {
+        if is_test() {
+            return self.cb(0) & TEST_SPOOFED != 0;
+        }
+        reverse_path::is_spoofed(self.skb, key)
+    }
+
+    #[inline(always)]
     fn socket_has(&self, key: &FlowKey) -> bool {
         match key.protocol {
             protocol::TCP => sockets::has_tcp(self.skb, key),
@@ -232,6 +316,15 @@ impl State for Kernel {
     }
 }
 
+/// Adds to what a pod is counted to have. Two CPUs may count one: see `PodUsage`.
+#[inline(always)]
+fn count_link_flow(pod: u16, more: u32) {
+    if let Some(added) = ADDED.get_ptr_mut(u32::from(pod)) {
+        // SAFETY: map memory, valid during the run.
+        unsafe { (*added).link_flows = (*added).link_flows.wrapping_add(more) };
+    }
+}
+
 #[inline(never)]
 fn report(skb: *mut __sk_buff, nic: u16, event: LogEvent) {
     // SAFETY: a helper without arguments; a global variable, see `Time`.
@@ -253,6 +346,9 @@ fn report(skb: *mut __sk_buff, nic: u16, event: LogEvent) {
                 &ctx,
                 "no room for a translation on NIC {}: give the agent a larger SPIDERPOOL_BPF_NAT", nic
             );
+        }
+        LogEvent::LinkFull => {
+            warn!(&ctx, "no room for flows by the node link on NIC {}: they are dropped", nic);
         }
         LogEvent::NatNoPort => warn!(&ctx, "no free source port for a translation on NIC {}", nic),
     }

@@ -1,4 +1,4 @@
-//! The two tc programs. All that they decide is in `spiderpool-ebpf-common`; here are the entry points, the maps
+//! The tc programs. All that they decide is in `spiderpool-ebpf-common`; here are the entry points, the maps
 //! and the kernel's helpers.
 #![no_std]
 #![no_main]
@@ -6,10 +6,11 @@
 
 mod kernel;
 mod maps;
+mod reverse_path;
 mod skb;
 mod sockets;
 
-use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
@@ -27,6 +28,22 @@ pub fn ingress(ctx: TcContext) -> i32 {
     let (mut packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
     kernel.finish(spiderpool_ebpf_common::ingress(&mut packet, kernel.nic_id(), scratch, &kernel))
+}
+
+/// Egress of the host end of a node link: to the pod.
+#[classifier]
+pub fn host_egress(ctx: TcContext) -> i32 {
+    let (packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
+    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    kernel.finish(spiderpool_ebpf_common::host_egress(&packet, kernel.nic_id(), scratch, &kernel))
+}
+
+/// Ingress of the host end of a node link: from the pod.
+#[classifier]
+pub fn host_ingress(ctx: TcContext) -> i32 {
+    let (packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
+    let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
+    kernel.finish(spiderpool_ebpf_common::host_ingress(&packet, kernel.nic_id(), scratch, &kernel))
 }
 
 #[panic_handler]

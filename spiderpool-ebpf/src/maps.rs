@@ -4,7 +4,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry,
+    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
+    NodeDevice, PodUsage,
 };
 use spiderpool_ebpf_common::reason::Counters;
 use spiderpool_ebpf_common::scratch::Scratch;
@@ -26,6 +27,25 @@ pub(crate) static ARRIVALS: LruHashMap<FlowKey, ArrivalEntry, 65536> = LruHashMa
 /// program that still reads it.
 #[btf_map(name = "nat")]
 pub(crate) static NAT: HashMap<FlowKey, NatEntry, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Not preallocated: most pods are called by few. It has no least recently used entry to evict: the entries that a pod
+/// gets are its share, and a full share is its own loss.
+#[btf_map(name = "link_flows")]
+pub(crate) static LINK_FLOWS: HashMap<FlowKey, LinkFlow, 262_144, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+#[btf_map(name = "link_fragments")]
+pub(crate) static LINK_FRAGMENTS: LruHashMap<FlowKey, u64, 4096> = LruHashMap::new();
+
+#[btf_map(name = "added")]
+pub(crate) static ADDED: Array<PodUsage, 1024> = Array::new();
+
+#[btf_map(name = "removed")]
+pub(crate) static REMOVED: Array<PodUsage, 1024> = Array::new();
+
+#[btf_map(name = "node_devices")]
+pub(crate) static NODE_DEVICES: HashMap<u32, NodeDevice, 4096, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 #[btf_map(name = "stats")]
 pub(crate) static STATS: PerCpuArray<Counters, 1024> = PerCpuArray::new();

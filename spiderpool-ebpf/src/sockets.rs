@@ -1,4 +1,4 @@
-//! What only the kernel knows: which sockets of the pod have a port.
+//! What only the kernel knows: which sockets of the namespace have a port.
 
 use core::ptr;
 
@@ -101,5 +101,27 @@ pub(crate) fn has_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
         let unbound = is_unbound(sk);
         bpf_sk_release(sk.cast());
         !unbound
+    }
+}
+
+/// Whether a UDP socket of the namespace has the key's remote side as its own: the namespace is the node's then.
+#[inline(never)]
+pub(crate) fn has_remote_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
+    let mut reversed = *key;
+    (reversed.local, reversed.local_port) = (key.remote, key.remote_port);
+    (reversed.remote, reversed.remote_port) = (key.local, key.local_port);
+    let (mut tuple, len) = tuple(&reversed);
+    // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
+    unsafe {
+        let sk = if len == 12 {
+            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 12, OWN_NETNS, 0)
+        } else {
+            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 36, OWN_NETNS, 0)
+        };
+        if sk.is_null() {
+            return false;
+        }
+        bpf_sk_release(sk.cast());
+        true
     }
 }

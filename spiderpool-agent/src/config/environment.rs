@@ -76,6 +76,9 @@ pub struct Environment {
     pub multus: MultusOptions,
 }
 
+/// A pod may have this part of the flows by node links.
+const LINK_FLOW_SHARES: u32 = 8;
+
 /// Sizes of the maps. A map whose size changes is replaced by an empty one: the node's translated flows end.
 #[derive(Debug, Clone, Args)]
 pub struct MapSizes {
@@ -91,6 +94,9 @@ pub struct MapSizes {
     /// Entries for translated flows, two per flow.
     #[arg(long, env = "SPIDERPOOL_BPF_NAT", default_value = "65536", value_parser = number(64, 1 << 24))]
     pub bpf_nat: u32,
+    /// Flows to pods by their node links.
+    #[arg(long, env = "SPIDERPOOL_BPF_LINK_FLOWS", default_value = "262144", value_parser = number(64, 1 << 24))]
+    pub bpf_link_flows: u32,
 }
 
 impl MapSizes {
@@ -101,6 +107,8 @@ impl MapSizes {
             cidrs: self.bpf_cidrs,
             arrivals: self.bpf_arrivals,
             nat: self.bpf_nat,
+            link_flows: self.bpf_link_flows,
+            link_flows_per_pod: self.bpf_link_flows / LINK_FLOW_SHARES,
         }
     }
 }
@@ -143,7 +151,7 @@ mod tests {
         assert_eq!(parse(&[]).unwrap().map_sizes.sizes(), Sizes::default());
         let given =
             ["--bpf-nics", "65535", "--bpf-cidrs", " 64 ", "--bpf-arrivals", "100", "--bpf-nat", "200"];
-        let sizes = Sizes { nics: 65_536, cidrs: 64, arrivals: 100, nat: 200 };
+        let sizes = Sizes { nics: 65_536, cidrs: 64, arrivals: 100, nat: 200, ..Sizes::default() };
         assert_eq!(parse(&given).unwrap().map_sizes.sizes(), sizes);
         assert!(parse(&["--bpf-nics", "65536"]).unwrap_err().contains("from 1 to 65535"));
     }

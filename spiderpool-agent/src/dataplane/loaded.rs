@@ -1,8 +1,10 @@
 //! Loaded programs and maps, reconciled with the inventory and the destinations.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use spiderpool_dataplane::{CidrKind, Dataplane, MapError, NicsOrigin};
+use spiderpool_core::dataplane::PodDevice;
+use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, MapError, NicsOrigin};
 use spiderpool_net::netns::NetNs;
 use tracing::{error, info};
 
@@ -18,6 +20,13 @@ use super::settings::DataplaneSettings;
 use crate::destinations::{ClusterCidrs, Destinations};
 use crate::pod_network::netns::{self, Presence};
 use crate::pod_network::{FoundNic, Inventory, NicRecord, PodRecord, PodState, ReservedId};
+
+const fn kind(device: PodDevice) -> DeviceKind {
+    match device {
+        PodDevice::Veth => DeviceKind::Pods,
+        PodDevice::Tunnel => DeviceKind::Tunnel,
+    }
+}
 
 /// In place of the cluster's CIDRs, for profiles that do not need them.
 static NO_CIDRS: ClusterCidrs = ClusterCidrs { service: Vec::new(), pod: Vec::new(), hijack: Vec::new() };
@@ -106,7 +115,9 @@ impl Loaded {
         // Those that were attached until now have recorded flows since the maps were loaded. Once: later, an id may be
         // another pod's.
         carry_flows(&mut self.maps);
-        self.maps.forget_earlier_flows();
+        if inventory.pods_in(PodState::Verified).is_empty() {
+            self.maps.forget_earlier_flows();
+        }
     }
 
     fn attach_pod(&mut self, pod: &PodRecord) -> Result<PodState, DataplaneError> {
@@ -224,6 +235,13 @@ impl Loaded {
             }
             Err(error) => error!(%error, "flows cannot be expired"),
         }
+        match self.maps.expire_link_flows() {
+            Ok(expired) => {
+                self.metrics.link_flows.set(i64::try_from(expired.left).unwrap_or(i64::MAX));
+                self.metrics.link_flows_most.set(i64::try_from(expired.most).unwrap_or(i64::MAX));
+            }
+            Err(error) => error!(%error, "flows of node links cannot be expired"),
+        }
         for id in inventory.ids() {
             match self.maps.stats(id) {
                 Ok(stats) => self.deltas.add(&self.metrics, id, &stats),
@@ -231,6 +249,12 @@ impl Loaded {
             }
         }
         self.count_nics(inventory);
+    }
+
+    /// Writes the node's devices by which pods send.
+    pub(crate) fn set_devices(&mut self, devices: &BTreeMap<u32, PodDevice>) -> Result<(), DataplaneError> {
+        let devices = devices.iter().map(|(index, device)| (*index, kind(*device))).collect();
+        Ok(self.maps.devices_set(&devices)?)
     }
 
     /// Sets the metric of the NICs that the programs serve.

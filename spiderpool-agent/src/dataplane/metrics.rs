@@ -22,6 +22,10 @@ pub struct DataplaneMetrics {
     pub nat_entries: Gauge,
     /// Translations that ran out of time.
     pub nat_expired: Counter,
+    /// Entries of the map `link_flows`.
+    pub link_flows: Gauge,
+    /// Entries of the pod that has most of them.
+    pub link_flows_most: Gauge,
     /// What others had removed from running pods or replaced, by what it is.
     pub restored: Family<[(&'static str, &'static str); 1], Counter>,
 }
@@ -43,6 +47,16 @@ impl DataplaneMetrics {
             "nat_expired",
             "Translated flows that ran out of time",
             metrics.nat_expired.clone(),
+        );
+        registry.register(
+            "link_flows",
+            "Entries of the map link_flows: flows to pods by their node links",
+            metrics.link_flows.clone(),
+        );
+        registry.register(
+            "link_flows_of_fullest_pod",
+            "Entries of link_flows that the pod with most of them has",
+            metrics.link_flows_most.clone(),
         );
         registry.register(
             "restored",

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use spiderpool_api::agent::dataplane::{Nic, NicRole};
 use spiderpool_api::agent::{NetnsIdentity, OpenNetns};
 use spiderpool_core::coordinator::{host_end_name, node_link_macs};
+use spiderpool_core::names::ContainerId;
+use spiderpool_core::net::Link;
 use spiderpool_net::block_on;
 use spiderpool_net::executor::{ApplyError, StepError};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
@@ -131,10 +133,17 @@ pub(crate) fn presence(pod: &PodRecord) -> Result<Presence, NamespaceError> {
 
 /// Whether the node's end of the pod's node link is there, which ends with the pod's namespace.
 fn has_host_end(pod: &PodRecord) -> Result<bool, NamespaceError> {
-    let Ok(name) = host_end_name(pod.container_id.as_str()) else { return Ok(false) };
-    let (mac, _) = node_link_macs(pod.container_id.as_str());
-    let link = block_on(async { Netlink::open()?.link_by_name(&name).await })?;
-    Ok(link.is_some_and(|link| link.mac == Some(mac)))
+    Ok(block_on(async { host_end(&mut Netlink::open()?, &pod.container_id).await })?.is_some())
+}
+
+/// The node's end of a pod's node link, if it is there. `node` is a connection to the node's namespace.
+pub(crate) async fn host_end(
+    node: &mut Netlink,
+    container_id: &ContainerId,
+) -> Result<Option<Link>, NetlinkError> {
+    let Ok(name) = host_end_name(container_id.as_str()) else { return Ok(None) };
+    let (mac, _) = node_link_macs(container_id.as_str());
+    Ok(node.link_by_name(&name).await?.filter(|link| link.mac == Some(mac)))
 }
 
 #[cfg(test)]

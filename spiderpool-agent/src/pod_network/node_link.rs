@@ -14,6 +14,7 @@ use spiderpool_net::executor::{Executor, MissingDevice};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::snapshot::Contents;
+use spiderpool_net::tc::Direction;
 
 use super::netns::{LARGEST_DUMP, NamespaceError};
 use super::record::PodRecord;
@@ -59,10 +60,9 @@ async fn plan_and_apply(
     let mut executor = Executor::new(netns, MissingDevice::Skip)?;
     let node = executor.netlink(Namespace::Node);
     let contents = Contents { routes: true, neighbors: true, ..Contents::default() };
-    let present = node.snapshot_of(&[&link.host], contents).await?;
-    if present.link(&link.host).is_none() {
-        return Ok(Vec::new());
-    }
+    let host = node.snapshot_of(&[&link.host], contents).await?;
+    let Some(host_end) = host.link(&link.host) else { return Ok(Vec::new()) };
+    let stays_down = !host_end.up && !is_guarded(node, host_end.index).await?;
     let underlay: Vec<(&IfName, &[IpNet])> = pod
         .nics
         .iter()
@@ -75,7 +75,6 @@ async fn plan_and_apply(
     for address in addresses.iter().map(IpNet::addr) {
         sources.extend(node.source_for(address).await?.map(|source| (address, source)));
     }
-    let host = present;
     let devices: Vec<&IfName> = underlay.iter().map(|(nic, _)| *nic).chain([&link.pod]).collect();
     executor.netlink(Namespace::Pod).limit_dumps(LARGEST_DUMP);
     let present = executor.netlink(Namespace::Pod).snapshot_of(&devices, Contents::ALL).await?;
@@ -87,8 +86,20 @@ async fn plan_and_apply(
     let wanted = pod_neighbors(&link, &underlay, peer, nodes, &gateways);
     steps.extend(plan_stale_neighbors(&link, peer, known, &wanted));
     steps.extend(plan_pod_neighbors(known, wanted));
+    if stays_down {
+        // It has no routes while it is down.
+        steps.retain(|step| {
+            !matches!(step, Step::SetUp { namespace: Namespace::Node, .. } | Step::ReplaceRoute { .. })
+        });
+    }
     executor.apply(&steps).await?;
     Ok(steps)
+}
+
+/// Whether no filter of another program sees what comes from the pod before ours.
+async fn is_guarded(node: &mut Netlink, host_end: u32) -> Result<bool, NetlinkError> {
+    let filters = node.filters(host_end, Direction::Ingress).await?;
+    Ok(filters.first().is_none_or(|filter| filter.is_ours(Direction::Ingress)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The reconciler's thread, and the handle by which requests reach it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -8,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics};
+use spiderpool_core::dataplane::PodDevice;
 use spiderpool_core::gc::ValidAttachments;
 use spiderpool_core::names::{ContainerId, IfName};
 use spiderpool_runtime::health::Condition;
@@ -33,6 +35,8 @@ enum Command {
     CollectGarbage(ValidAttachments, Answer<()>),
     /// The destinations in [`Handle::update`] have changed.
     Update,
+    /// The devices by which pods send have changed.
+    PodDevices(BTreeMap<u32, PodDevice>),
     /// The kernel has reported changes of this pod's host end.
     Check(ContainerId),
     /// The node has lost an address.
@@ -78,6 +82,11 @@ impl Handle {
     /// Sets the node's addresses.
     pub fn set_nodes(&self, addresses: Vec<IpAddr>) {
         self.update(|update| update.nodes = Some(addresses));
+    }
+
+    /// Sets the devices by which pods send.
+    pub fn set_pod_devices(&self, devices: BTreeMap<u32, PodDevice>) {
+        self.send(Command::PodDevices(devices));
     }
 
     /// Another program may have changed something of the pod with this host end.
@@ -171,6 +180,7 @@ fn handle_command(reconciler: &mut Reconciler, update: &Mutex<Update>, command: 
             let update = std::mem::take(&mut *update.lock().unwrap_or_else(PoisonError::into_inner));
             reconciler.update(update);
         }
+        Command::PodDevices(devices) => reconciler.set_pod_devices(devices),
         Command::NodeAddressGone(when) => reconciler.node_address_gone(when),
         Command::Check(pod) => reconciler.check(pod, Instant::now()),
         Command::Stop => {}

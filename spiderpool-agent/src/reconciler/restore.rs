@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::Reconciler;
 use super::checks::Removal;
 use crate::dataplane::Loaded;
-use crate::pod_network::{PodFound, PodRecord, Reconciled};
+use crate::pod_network::{PodFound, PodRecord};
 
 /// What a step puts right, as metrics and Events call it.
 fn kind(step: &Step) -> &'static str {
@@ -85,12 +85,9 @@ impl Reconciler {
             let nics = &found.without_address;
             warn!(%container_id, %pod, ?nics, "NICs have had none of their addresses for a minute and are still registered: they are left alone, the pod's others are kept right");
         }
-        let Reconciled { steps, mut is_too_large } = found.restore(&self.destinations);
+        // Filters first: what the node link lets through is theirs to decide.
+        let (mut starved, mut is_too_large) = (Vec::new(), false);
         let mut restored: BTreeMap<&'static str, usize> = BTreeMap::new();
-        for step in &steps {
-            *restored.entry(kind(step)).or_default() += 1;
-        }
-        let mut starved = Vec::new();
         if let Ok(loaded) = self.ebpf.loaded() {
             match loaded.repair_pod(&found.netns, &found.pod) {
                 Ok(filters) => {
@@ -98,12 +95,21 @@ impl Reconciler {
                         restored.insert("filter", filters.restored);
                     }
                     starved = filters.starved;
+                    if let Some(host_end) = filters.host_end_down {
+                        warn!(%container_id, %pod, %host_end, "node link set down: packets of the pod do not reach our filters, another filter ends classification before them");
+                        self.events.node_link_down(&host_end, pod);
+                    }
                 }
                 Err(error) => {
                     is_too_large |= error.is_too_large();
                     warn!(%error, %container_id, %pod, "programs cannot be attached again");
                 }
             }
+        }
+        let reconciled = found.restore(&self.destinations);
+        is_too_large |= reconciled.is_too_large;
+        for step in &reconciled.steps {
+            *restored.entry(kind(step)).or_default() += 1;
         }
         let is_by_others = self.checks.found(container_id, restored.is_empty());
         if !restored.is_empty() {

@@ -1,5 +1,7 @@
 //! ADD: plans, applies, and rolls back if a step fails.
 
+use std::path::Path;
+
 use serde_json::Value;
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
@@ -8,7 +10,7 @@ use spiderpool_core::coordinator::{
 };
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
-use spiderpool_dataplane::AttachedFilters;
+use spiderpool_dataplane::{AttachedFilters, Programs};
 use spiderpool_net::executor::{Executor, MissingDevice};
 use spiderpool_net::netlink::Netlink;
 use spiderpool_net::netns::NetNs;
@@ -16,7 +18,7 @@ use spiderpool_net::tc::Direction;
 use tracing::{debug, info, warn};
 
 use super::NetConf;
-use super::attach::{attach, other_underlay_nics};
+use super::attach::{attach, attach_host_end, other_underlay_nics};
 use super::register::{Registration, attachment, node_addresses};
 use super::state::{host_veth_mac, read_host_end, read_pod, sources};
 use crate::env::Request;
@@ -131,7 +133,10 @@ impl Transaction<'_> {
             .client()
             .register_nics(&body)
             .map_err(|e| PluginError::of_client(e, PluginError::Register))?;
-        attach(&mut self.attached, netlink, &body.nics, &answer).await?;
+        let programs = Programs::open(Path::new(&answer.programs)).map_err(PluginError::Programs)?;
+        attach(&mut self.attached, netlink, &body.nics, &answer, &programs).await?;
+        let host_end = host_end_name(self.request.container_id.as_str())?;
+        attach_host_end(self.executor.netlink(Namespace::Node), &host_end, &answer, &programs).await?;
         // Routes bring the traffic: they come last.
         Ok(self.executor.apply(&plan.routes).await?)
     }

@@ -1,7 +1,5 @@
 //! Attaches the programs to the pod's NICs.
 
-use std::path::Path;
-
 use spiderpool_api::agent::dataplane::{Nic, RegisteredNics};
 use spiderpool_core::coordinator::{NODE_LINK, NamespaceState};
 use spiderpool_core::names::IfName;
@@ -19,15 +17,33 @@ pub(super) async fn attach(
     netlink: &mut Netlink,
     nics: &[Nic],
     answer: &RegisteredNics,
+    programs: &Programs,
 ) -> Result<(), PluginError> {
-    let programs = Programs::open(Path::new(&answer.programs)).map_err(PluginError::Programs)?;
     for nic in nics {
-        let id = answer.nics.iter().find(|n| n.name == nic.name).map(|n| n.id).filter(|id| *id != 0);
-        let id = id.ok_or_else(|| ConfigError::NoNicId(nic.name.clone()))?;
+        let id = id_of(&nic.name, answer)?;
         debug!(nic = %nic.name, id, "attaching programs");
-        attached.attach(netlink, nic.ifindex, id, &programs).await?;
+        attached.attach(netlink, nic.ifindex, id, &programs.nic).await?;
     }
     Ok(())
+}
+
+/// Attaches both programs to the host end of the node link, with the id of its pod end. To be rolled back they need
+/// nothing: they go with a link that is new, and belong to one that was there.
+pub(super) async fn attach_host_end(
+    node: &mut Netlink,
+    host_end: &IfName,
+    answer: &RegisteredNics,
+    programs: &Programs,
+) -> Result<(), PluginError> {
+    let id = id_of(&NODE_LINK.parse()?, answer)?;
+    let link = node.link_by_name(host_end).await?;
+    let link = link.ok_or_else(|| PluginError::NoDevice(host_end.clone()))?;
+    Ok(AttachedFilters::default().attach(node, link.index, id, &programs.host_end).await?)
+}
+
+fn id_of(nic: &IfName, answer: &RegisteredNics) -> Result<u16, ConfigError> {
+    let id = answer.nics.iter().find(|n| n.name == *nic).map(|n| n.id).filter(|id| *id != 0);
+    id.ok_or_else(|| ConfigError::NoNicId(nic.clone()))
 }
 
 /// The underlay NICs, but `nic`, that have our programs.

@@ -4,6 +4,7 @@ use spiderpool_core::coordinator::{
     Inputs, NODE_LINK, Namespace, NamespaceState, Step, check_pod_cidrs, host_end_name, plan_overlay,
 };
 use spiderpool_core::names::IfName;
+use spiderpool_core::net::Link;
 use spiderpool_net::netlink::Netlink;
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::sysctl;
@@ -39,12 +40,14 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
         expected: answer.expected_nics.as_deref(),
     })?;
     // Hints and the default route in the pod follow the cluster and the application: the agent's business.
-    let node_routes = plan
-        .routes
-        .iter()
-        .filter(|step| matches!(step, Step::ReplaceRoute { namespace: Namespace::Node, .. }));
+    let is_on_node = |step: &&Step| {
+        let (Step::ReplaceRoute { namespace, .. } | Step::SetUp { namespace, .. }) = step else {
+            return false;
+        };
+        *namespace == Namespace::Node
+    };
     let mut missing = Vec::new();
-    for step in plan.links.iter().chain(node_routes) {
+    for step in plan.links.iter().chain(plan.routes.iter().filter(is_on_node)) {
         if !is_set(&netns, step)? {
             missing.push(step.to_string());
         }
@@ -52,6 +55,7 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     for nic in [config.first_nic.as_str(), NODE_LINK, request.nic.as_str()] {
         missing.extend(missing_filters(&mut pod_netlink, &pod, nic).await?);
     }
+    missing.extend(missing_filters_of_host_end(&mut node, &host_end).await?);
     if missing.is_empty() {
         return Ok(());
     }
@@ -78,18 +82,38 @@ async fn missing_filters(
     let Some(link) = name.and_then(|name| pod.link(&name)) else {
         return Ok(vec![format!("pod: link {nic}")]);
     };
+    missing_filters_on(netlink, link, Namespace::Pod).await
+}
+
+async fn missing_filters_of_host_end(
+    node: &mut Netlink,
+    host_end: &IfName,
+) -> Result<Vec<String>, PluginError> {
+    // Without it the plan has a step that makes it.
+    let Some(link) = node.link_by_name(host_end).await? else { return Ok(Vec::new()) };
+    missing_filters_on(node, &link, Namespace::Node).await
+}
+
+async fn missing_filters_on(
+    netlink: &mut Netlink,
+    link: &Link,
+    namespace: Namespace,
+) -> Result<Vec<String>, PluginError> {
+    let nic = &link.name;
     let mut missing = Vec::new();
     let mut ids = Vec::new();
     for direction in Direction::ALL {
         match netlink.own_filter(link.index, direction).await? {
             Some(filter) => ids.push(filter.classid),
-            None => missing.push(format!("pod: program {direction} on {nic}")),
+            None => missing.push(format!("{namespace}: program {direction} on {nic}")),
         }
     }
     if let [ingress, egress] = ids[..]
         && ingress != egress
     {
-        missing.push(format!("pod: one id for both programs on {nic} (ingress {ingress}, egress {egress})"));
+        missing.push(format!(
+            "{namespace}: one id for both programs on {nic} (ingress {ingress}, egress {egress})"
+        ));
     }
     Ok(missing)
 }

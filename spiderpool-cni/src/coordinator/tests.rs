@@ -85,8 +85,14 @@ async fn look(
     let mut host_end = read_host_end(executor.netlink(Namespace::Node), &name).await.unwrap();
     // A pair that is made again has other indexes.
     host_end.links.clear();
-    let keys =
-        ["all/rp_filter", "default/rp_filter", "eth0/rp_filter", "net1/rp_filter", "eth0/arp_announce"];
+    let keys = [
+        "all/rp_filter",
+        "default/rp_filter",
+        "eth0/rp_filter",
+        "net1/rp_filter",
+        "all/arp_announce",
+        "all/arp_ignore",
+    ];
     let read = || keys.iter().map(|key| sysctl::read(&format!("net/ipv4/conf/{key}")).ok()).collect();
     (pod.links, rest, host_end, netns.run(read).unwrap())
 }

@@ -46,8 +46,13 @@ pub(super) fn plan_node_link(
     if present.is_none() {
         let (host, pod) = (link.host.clone(), link.pod.clone());
         steps.push(Step::AddNodeLink { host, host_mac, pod, pod_mac, mtu: inputs.config.mtu });
-        steps.push(Step::interface_sysctl(Namespace::Node, Family::V6, link.host.as_str(), "accept_ra", 0));
-        steps.push(Step::SetUp { namespace: Namespace::Node, dev: link.host.clone() });
+        let host = link.host.as_str();
+        steps.push(Step::interface_sysctl(Namespace::Node, Family::V6, host, "accept_ra", 0));
+        // Where `default` has it not: answers to NodePorts are forwarded, and of what comes in by a device that does not
+        // forward the kernel looks up no reverse path.
+        for family in Family::ALL {
+            steps.push(Step::interface_sysctl(Namespace::Node, family, host, "forwarding", 1));
+        }
         if Family::V6.is_among(addresses) {
             steps.push(Step::interface_sysctl(Namespace::Pod, Family::V6, NODE_LINK, "accept_dad", 0));
         }
@@ -56,6 +61,12 @@ pub(super) fn plan_node_link(
         }
     }
     plan_pod_end(link, inputs.pod, addresses, steps);
+}
+
+/// Sets the host end up, if it is not: not before its programs are attached, because the pod may run already.
+pub(super) fn plan_host_end_up(inputs: &Inputs<'_>, link: &NodeLink) -> Option<Step> {
+    let is_up = inputs.host_end.link(&link.host).is_some_and(|host| host.up);
+    (!is_up).then(|| Step::SetUp { namespace: Namespace::Node, dev: link.host.clone() })
 }
 
 /// Sets the ends up and gives the pod's end its addresses, where they are not so any more.

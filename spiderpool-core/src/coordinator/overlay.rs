@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::link::NODE_LINK;
 use super::node_link::{
-    NodeLink, gateways, plan_host_neighbors, plan_host_routes, plan_node_link, plan_pod_neighbors,
-    pod_neighbors,
+    NodeLink, gateways, plan_host_end_up, plan_host_neighbors, plan_host_routes, plan_node_link,
+    plan_pod_neighbors, pod_neighbors,
 };
 use super::{
     Config, Inputs, Namespace, NamespaceState, PlanError, PolicyRoute, RouteHints, Step, plan_default_routes,
@@ -24,7 +24,7 @@ use crate::net::{Link, Medium, Route};
 pub struct OverlayPlan {
     /// Links, addresses, neighbors, kernel parameters.
     pub links: Vec<Step>,
-    /// Routes: they bring the traffic.
+    /// What brings the traffic: the host end is set up, then routes.
     pub routes: Vec<Step>,
 }
 
@@ -130,15 +130,12 @@ fn plan_sysctls(inputs: &Inputs<'_>, addresses: &[IpNet], steps: &mut Vec<Step>)
             steps.push(Step::interface_sysctl(Namespace::Pod, Family::V4, dev, "rp_filter", value));
         }
     }
-    // Otherwise a first packet with the NIC's source asks for eth0's next hop in the NIC's name, and a host
-    // with strict rp_filter does not answer.
-    steps.push(Step::interface_sysctl(
-        Namespace::Pod,
-        Family::V4,
-        inputs.config.first_nic.as_str(),
-        "arp_announce",
-        2,
-    ));
+    // A first packet with another NIC's source must not ask for the next hop in that NIC's name: a host with strict
+    // rp_filter does not answer. And no NIC answers for another's address: everybody in the underlay could send to eth0's.
+    // Of `all` and the NIC's own value the kernel takes the greater one.
+    for (name, value) in [("arp_announce", 2), ("arp_ignore", 1)] {
+        steps.push(Step::interface_sysctl(Namespace::Pod, Family::V4, "all", name, value));
+    }
 }
 
 fn plan_routes(
@@ -148,6 +145,7 @@ fn plan_routes(
     steps: &mut Vec<Step>,
 ) -> Result<(), PlanError> {
     let (config, pod) = (inputs.config, inputs.pod);
+    steps.extend(plan_host_end_up(inputs, link));
     steps.extend(plan_host_routes(link, inputs.host_end, inputs.nodes, inputs.sources, addresses));
     let mut pod_steps = Vec::new();
     if config.tune_pod_routes {

@@ -45,15 +45,15 @@ fn is_of_services(link: &Link) -> bool {
     link.kind == "dummy" && SERVICE_DEVICES.contains(&link.name.as_str())
 }
 
-/// Whether the device could be the node's end of a pod's veth pair: the other end is in another network namespace.
+/// Whether the device could be the node's end of a pod's veth or netkit pair: the other end is in another network namespace.
 pub fn may_be_host_end(link: &Link) -> bool {
-    link.kind == "veth" && link.peer_netns.is_some()
+    ["veth", "netkit"].contains(&link.kind.as_str()) && link.peer_netns.is_some()
 }
 
 /// Whether it looks like the node's end of a pod's veth pair: it may be one, and it is a port of a bridge, or has
 /// nothing but single addresses, which are next hops for the pod. The uplink of a node that is a container itself is
 /// such a veth too, but has a subnet, or a next hop (LXD's `routed` NICs have a single address).
-fn is_host_end(link: &Link, addresses: &[Address]) -> bool {
+pub(super) fn is_host_end(link: &Link, addresses: &[Address]) -> bool {
     let has_subnet = || {
         let mut on_link = addresses.iter().filter(|a| a.dev == link.index && a.scope == Scope::Global);
         on_link.any(|a| a.net.prefix_len() < a.net.max_prefix_len())

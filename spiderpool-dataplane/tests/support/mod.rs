@@ -16,7 +16,8 @@ pub(crate) struct BpfFs {
 }
 
 /// Small maps: a test makes many.
-pub(crate) const SIZES: Sizes = Sizes { nics: 64, cidrs: 256, arrivals: 1024, nat: 1024 };
+pub(crate) const SIZES: Sizes =
+    Sizes { nics: 64, cidrs: 256, arrivals: 1024, nat: 1024, link_flows: 1024, link_flows_per_pod: 16 };
 
 /// The object under test.
 pub(crate) fn object() -> PathBuf {

@@ -12,8 +12,11 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use spiderpool_dataplane::{Dataplane, Reason, Sizes};
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, NatEntry, NicEntry,
+    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
+    PodUsage,
 };
+use spiderpool_ebpf_common::model::pod::POD;
+use spiderpool_ebpf_common::model::traffic::Program;
 use spiderpool_ebpf_common::model::{Frame, Tables};
 use spiderpool_ebpf_common::reason::{Counter, Counters};
 use spiderpool_ebpf_common::verdict::Verdict;
@@ -29,12 +32,17 @@ const GSO_SIZE: usize = 176;
 pub(crate) struct Bench {
     egress: SchedClassifier,
     ingress: SchedClassifier,
+    host_egress: SchedClassifier,
+    host_ingress: SchedClassifier,
     nics: Array<MapData, NicEntry>,
     cidrs: LpmTrie<MapData, CidrKey, CidrEntry>,
     arrivals: aya::maps::HashMap<MapData, FlowKey, ArrivalEntry>,
     nat: aya::maps::HashMap<MapData, FlowKey, NatEntry>,
+    link_flows: aya::maps::HashMap<MapData, FlowKey, LinkFlow>,
+    link_fragments: aya::maps::HashMap<MapData, FlowKey, u64>,
+    added: Array<MapData, PodUsage>,
     stats: PerCpuArray<MapData, Counters>,
-    dataplane: Dataplane,
+    pub(crate) dataplane: Dataplane,
     _fs: BpfFs,
 }
 
@@ -43,6 +51,10 @@ pub(crate) struct Bench {
 pub(crate) struct Contents {
     pub(crate) arrivals: HashMap<FlowKey, ArrivalEntry>,
     pub(crate) nat: HashMap<FlowKey, NatEntry>,
+    pub(crate) link_flows: HashMap<FlowKey, LinkFlow>,
+    pub(crate) link_fragments: HashMap<FlowKey, u64>,
+    /// How many of them the pod is counted to have.
+    pub(crate) link_flows_of: u32,
     pub(crate) stats: BTreeMap<(u16, Reason), Counter>,
 }
 
@@ -52,6 +64,9 @@ impl Contents {
         Self {
             arrivals: tables.arrivals.borrow().clone(),
             nat: tables.nat.borrow().clone(),
+            link_flows: tables.link_flows.borrow().clone(),
+            link_fragments: tables.link_fragments.borrow().clone(),
+            link_flows_of: tables.link_flows_of.borrow().get(&POD).copied().unwrap_or(0),
             stats: tables.stats.borrow().clone(),
         }
     }
@@ -84,10 +99,15 @@ impl Bench {
         let mut bench = Self {
             egress: program("egress"),
             ingress: program("ingress"),
+            host_egress: program("host_egress"),
+            host_ingress: program("host_ingress"),
             nics: map(&pins, "nics").try_into().unwrap(),
             cidrs: map(&pins, "cluster_cidrs").try_into().unwrap(),
             arrivals: map(&pins, "arrivals").try_into().unwrap(),
             nat: map(&pins, "nat").try_into().unwrap(),
+            link_flows: map(&pins, "link_flows").try_into().unwrap(),
+            link_fragments: map(&pins, "link_fragments").try_into().unwrap(),
+            added: map(&pins, "added").try_into().unwrap(),
             stats: map(&pins, "stats").try_into().unwrap(),
             dataplane,
             _fs: fs,
@@ -116,6 +136,19 @@ impl Bench {
         for key in &old {
             self.nat.remove(key).unwrap();
         }
+        let old: Vec<_> = self.link_flows.keys().map(Result::unwrap).collect();
+        for key in &old {
+            self.link_flows.remove(key).unwrap();
+        }
+        let old: Vec<_> = self.link_fragments.keys().map(Result::unwrap).collect();
+        for key in &old {
+            self.link_fragments.remove(key).unwrap();
+        }
+        for (key, flow) in tables.link_flows.borrow().iter() {
+            self.link_flows.insert(key, flow, 0).unwrap();
+        }
+        let link_flows = tables.link_flows_of.borrow().get(&POD).copied().unwrap_or(0);
+        self.added.set(u32::from(POD), PodUsage { link_flows }, 0).unwrap();
         for (key, entry) in tables.arrivals.borrow().iter() {
             self.arrivals.insert(key, entry, 0).unwrap();
         }
@@ -126,6 +159,14 @@ impl Bench {
         for id in 0..self.stats.len() {
             let zero = vec![Counters::default(); cpus].try_into().unwrap();
             self.stats.set(id, zero, 0).unwrap();
+        }
+    }
+
+    /// Makes a pod's flows by the node link look as if nothing had been seen of them since the machine started.
+    pub(crate) fn forget_time_of_link_flows(&mut self, pod: u16) {
+        let flows: Vec<_> = self.link_flows.iter().map(Result::unwrap).collect();
+        for (key, flow) in flows.iter().filter(|(key, _)| key.pod == pod) {
+            self.link_flows.insert(key, LinkFlow { last_seen: 0, ..*flow }, 0).unwrap();
         }
     }
 
@@ -146,6 +187,9 @@ impl Bench {
         Contents {
             arrivals: self.arrivals.iter().map(Result::unwrap).collect(),
             nat: self.nat.iter().map(Result::unwrap).collect(),
+            link_flows: self.link_flows.iter().map(Result::unwrap).collect(),
+            link_fragments: self.link_fragments.iter().map(Result::unwrap).collect(),
+            link_flows_of: self.added.get(&u32::from(POD), 0).unwrap().link_flows,
             stats,
         }
     }
@@ -159,10 +203,31 @@ impl Bench {
         frame: &Frame,
         tables: &Tables,
     ) -> Option<(Verdict, Vec<u8>)> {
-        let program = if outbound { &self.egress } else { &self.ingress };
+        let program = if outbound { Program::Egress } else { Program::Ingress };
+        self.run_program(program, nic, frame, tables)
+    }
+
+    /// The same with any of the programs.
+    pub(crate) fn run_program(
+        &self,
+        program: Program,
+        nic: u16,
+        frame: &Frame,
+        tables: &Tables,
+    ) -> Option<(Verdict, Vec<u8>)> {
+        let program = match program {
+            Program::Egress => &self.egress,
+            Program::Ingress => &self.ingress,
+            Program::HostEgress => &self.host_egress,
+            Program::HostIngress => &self.host_ingress,
+        };
         let mut ctx = [0u8; CTX];
         let cb = [
-            u32::from(nic) | u32::from(tables.wildcard) << 16 | u32::from(frame.for_other_host) << 17,
+            u32::from(nic)
+                | u32::from(tables.wildcard) << 16
+                | u32::from(frame.for_other_host) << 17
+                | u32::from(tables.forwarded) << 18
+                | u32::from(tables.spoofed) << 19,
             tables.now as u32,
             (tables.now >> 32) as u32,
             tables.seed,
@@ -188,8 +253,12 @@ impl Bench {
         data.truncate(result.data_size_out as usize);
         let code = u32::from_ne_bytes(after[CB + 16..CB + 20].try_into().unwrap());
         let verdict = verdict(code);
-        let action = if verdict == Verdict::Pass { -1 } else { 7 };
-        assert_eq!(result.return_value as i32, action, "TC_ACT_UNSPEC or TC_ACT_REDIRECT for {verdict:?}");
+        let action = match verdict {
+            Verdict::Pass => -1,
+            Verdict::Drop => 2,
+            _ => 7,
+        };
+        assert_eq!(result.return_value as i32, action, "TC_ACT_UNSPEC, _SHOT or _REDIRECT for {verdict:?}");
         Some((verdict, data))
     }
 }
@@ -209,6 +278,7 @@ fn verdict(code: u32) -> Verdict {
         1 => Verdict::Redirect { ifindex },
         2 => Verdict::RedirectIngress { ifindex },
         3 => Verdict::RedirectNeigh { ifindex },
+        4 => Verdict::Drop,
         other => panic!("no such verdict: {other}"),
     }
 }

@@ -1,6 +1,7 @@
 //! Flows: the key of `arrivals` and `nat`, and their values.
 
 use crate::addr::Addr;
+use crate::flow_state;
 use crate::headers::Headers;
 
 /// Which way a packet goes, as the pod's NIC sees it.
@@ -22,6 +23,9 @@ pub enum Tuple {
     Translated = 1,
     /// Of a UDP flow, whatever the local address, which is zero in the key.
     AnyLocal = 2,
+    /// Of the fragments of one packet of a flow: their identification is in place of the ports (local: its upper half),
+    /// and the protocol is 0.
+    Fragments = 3,
 }
 
 /// A flow as the pod has it. ICMP echo: its identifier as local port, remote port 0.
@@ -32,7 +36,8 @@ pub struct FlowKey {
     pub pod: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// A [`Tuple`]. In `arrivals` original or without local address, in `nat` original or translated.
+    /// A [`Tuple`]. In `arrivals` original or without local address, in `nat` original or translated, in `link_flows`
+    /// original, in `link_fragments` of fragments.
     pub tuple: u8,
     /// The pod's port, host byte order.
     pub local_port: u16,
@@ -60,6 +65,20 @@ pub struct ArrivalEntry {
     pub state: u8,
     #[doc(hidden)]
     pub _pad: [u8; 7],
+}
+
+/// Value of `link_flows`: a flow to the pod that has come by the host end of the node link.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkFlow {
+    /// CLOCK_MONOTONIC, ns; at most a second behind.
+    pub last_seen: u64,
+    /// CLOCK_MONOTONIC, s: when its first packet came.
+    pub opened: u32,
+    /// Bits of [`crate::flow_state`].
+    pub state: u8,
+    #[doc(hidden)]
+    pub _pad: [u8; 3],
 }
 
 /// Value of `nat`. The entry of the original tuple holds the flow's state; that of the translated tuple counts only
@@ -100,6 +119,20 @@ impl FlowKey {
         }
     }
 
+    /// The fragments of the packet that `h`, which leaves the pod, is a fragment of.
+    #[inline(always)]
+    pub const fn of_fragments(pod: u16, h: &Headers) -> Self {
+        Self {
+            pod,
+            protocol: 0,
+            tuple: Tuple::Fragments as u8,
+            local_port: (h.fragment_id >> 16) as u16,
+            remote_port: h.fragment_id as u16,
+            local: h.src,
+            remote: h.dst,
+        }
+    }
+
     /// The same addresses and ports as another tuple.
     #[inline(always)]
     #[must_use]
@@ -136,6 +169,21 @@ impl FlowKey {
     #[inline(always)]
     pub const fn is(&self, tuple: Tuple) -> bool {
         self.tuple == tuple as u8
+    }
+}
+
+impl LinkFlow {
+    /// Whether its time is over (`now` in ns).
+    #[inline(always)]
+    pub const fn is_expired(&self, protocol: u8, now: u64) -> bool {
+        now.saturating_sub(self.last_seen)
+            > flow_state::link_timeout(protocol, self.state) * flow_state::SECOND
+    }
+
+    /// Whether its first packet came more than so many seconds ago.
+    #[inline(always)]
+    pub(crate) const fn is_older_than(&self, seconds: u32, now: u64) -> bool {
+        ((now / flow_state::SECOND) as u32).saturating_sub(self.opened) > seconds
     }
 }
 

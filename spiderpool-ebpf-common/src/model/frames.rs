@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Frame;
 use crate::addr::Addr;
 use crate::headers::{self, Fragment, Headers, L4Kind};
-use crate::protocol::{ICMP, ICMP6, TCP, UDP};
+use crate::protocol::{ICMP, ICMP6, SCTP, TCP, UDP};
 
 /// MAC of who sends, where a test says nothing else.
 pub const SENDER: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 1];
@@ -13,7 +13,7 @@ pub const SENDER: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 1];
 pub const RECEIVER: [u8; 6] = [0x02, 0xbb, 0, 0, 0, 2];
 
 /// The two ends of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ends {
     /// Source address.
     pub src: IpAddr,
@@ -84,6 +84,23 @@ pub fn icmp_error(e: Ends) -> Frame {
     let mut l4 = vec![ty, code, 0, 0, 0, 0, 0, 0];
     l4.extend([0x45; 28]);
     finish(e, protocol, l4, Some(2))
+}
+
+/// Port unreachable, about this packet.
+pub fn icmp_error_about(e: Ends, packet: &Frame) -> Frame {
+    let (protocol, ty, code) = if e.src.is_ipv4() { (ICMP, 3, 3) } else { (ICMP6, 1, 4) };
+    let mut l4 = vec![ty, code, 0, 0, 0, 0, 0, 0];
+    l4.extend(packet.bytes[14..].iter().take(56));
+    finish(e, protocol, l4, Some(2))
+}
+
+/// An SCTP packet that opens an association, or has data; without checksum.
+pub fn sctp(e: Ends, init: bool) -> Frame {
+    let mut l4 = vec![0; 32];
+    l4[..2].copy_from_slice(&e.sport.to_be_bytes());
+    l4[2..4].copy_from_slice(&e.dport.to_be_bytes());
+    l4[12] = u8::from(init);
+    finish(e, SCTP, l4, None)
 }
 
 /// A packet of any protocol, without checksum.

@@ -9,9 +9,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::addr::Addr;
+use crate::flow_state::FRAGMENTS_FOR;
 use crate::maps::{
-    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, FlowKey, NatEntry,
-    NicEntry, ROLE_NONE, SIBLINGS,
+    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, FlowKey, LinkFlow,
+    NatEntry, NicEntry, ROLE_NONE, SIBLINGS,
 };
 use crate::packet::{Packet, Sum};
 use crate::reason::{Counter, Reason};
@@ -157,6 +158,18 @@ pub struct Tables {
     pub nat: RefCell<HashMap<FlowKey, NatEntry>>,
     /// How many entries `nat` takes; 0: any number.
     pub nat_size: usize,
+    /// Map `link_flows`.
+    pub link_flows: RefCell<HashMap<FlowKey, LinkFlow>>,
+    /// Map `link_fragments`.
+    pub link_fragments: RefCell<HashMap<FlowKey, u64>>,
+    /// Map `added`; nothing is removed.
+    pub link_flows_of: RefCell<BTreeMap<u16, u32>>,
+    /// [`State::link_share`].
+    pub link_share: u32,
+    /// [`State::is_forwarded`].
+    pub forwarded: bool,
+    /// [`State::is_spoofed`].
+    pub spoofed: bool,
     /// Map `stats`.
     pub stats: RefCell<BTreeMap<(u16, Reason), Counter>>,
     /// What was reported.
@@ -253,6 +266,51 @@ impl State for Tables {
 
     fn nat_remove(&self, key: &FlowKey) {
         self.nat.borrow_mut().remove(key);
+    }
+
+    fn link_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut LinkFlow) -> R) -> Option<R> {
+        self.link_flows.borrow_mut().get_mut(key).map(f)
+    }
+
+    fn link_flow_put(&self, key: &FlowKey, flow: &LinkFlow) -> Result<(), PutError> {
+        let mut flows = self.link_flows.borrow_mut();
+        if flows.contains_key(key) {
+            return Err(PutError::Exists);
+        }
+        flows.insert(*key, *flow);
+        *self.link_flows_of.borrow_mut().entry(key.pod).or_default() += 1;
+        Ok(())
+    }
+
+    fn link_flow_remove(&self, key: &FlowKey) {
+        if self.link_flows.borrow_mut().remove(key).is_some() {
+            *self.link_flows_of.borrow_mut().entry(key.pod).or_default() -= 1;
+        }
+    }
+
+    fn link_flows_of(&self, pod: u16) -> u32 {
+        self.link_flows_of.borrow().get(&pod).copied().unwrap_or(0)
+    }
+
+    fn link_share(&self) -> u32 {
+        self.link_share
+    }
+
+    fn link_fragment(&self, key: &FlowKey) -> bool {
+        let since = self.link_fragments.borrow().get(key).copied();
+        since.is_some_and(|since| self.now.saturating_sub(since) <= FRAGMENTS_FOR)
+    }
+
+    fn link_fragment_put(&self, key: &FlowKey) {
+        self.link_fragments.borrow_mut().insert(*key, self.now);
+    }
+
+    fn is_forwarded(&self) -> bool {
+        self.forwarded
+    }
+
+    fn is_spoofed(&self, _key: &FlowKey) -> bool {
+        self.spoofed
     }
 
     fn socket_has(&self, key: &FlowKey) -> bool {

@@ -91,7 +91,7 @@ pub const fn peer(id: u16) -> [u8; 6] {
 
 /// The maps of a node with this pod.
 pub fn tables() -> Tables {
-    let mut tables = Tables { now: 1_000_000 * SECOND, seed: 1, ..Tables::default() };
+    let mut tables = Tables { now: 1_000_000 * SECOND, seed: 1, link_share: 16, ..Tables::default() };
     for id in NICS {
         let role = match id {
             ETH0 => ROLE_CLUSTER,

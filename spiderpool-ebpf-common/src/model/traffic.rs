@@ -1,9 +1,38 @@
 //! Random traffic of the test pod: a number becomes a packet, so that any generator of numbers will do.
 
-use super::Frame;
 use super::frames::{self, Ends};
 use super::pod::{ETH0, Endpoint, Family, NET1, NET2, NICS, SP0, at};
+use super::{Frame, Tables};
+use crate::flow_state::SECOND;
 use crate::headers::{ACK, FIN, RST, SYN};
+use crate::scratch::Scratch;
+use crate::verdict::Verdict;
+
+/// One of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// On the egress of the pod's NICs.
+    Egress,
+    /// On their ingress.
+    Ingress,
+    /// On the egress of the host end of the node link: to the pod.
+    HostEgress,
+    /// On its ingress: from the pod.
+    HostIngress,
+}
+
+impl Program {
+    /// Runs it on a frame of a NIC.
+    pub fn run(self, frame: &mut Frame, nic: u16, tables: &Tables) -> Verdict {
+        let scratch = &mut Scratch::default();
+        match self {
+            Self::Egress => crate::egress(frame, nic, scratch, tables),
+            Self::Ingress => crate::ingress(frame, nic, scratch, tables),
+            Self::HostEgress => crate::host_egress(frame, nic, scratch, tables),
+            Self::HostIngress => crate::host_ingress(frame, nic, scratch, tables),
+        }
+    }
+}
 
 /// One packet that leaves or comes in.
 #[derive(Clone, Debug)]
@@ -12,6 +41,12 @@ pub struct TrafficStep {
     pub outbound: bool,
     /// By this NIC.
     pub nic: u16,
+    /// It is at the host end of the node link.
+    pub at_host_end: bool,
+    /// The node forwards it.
+    pub forwarded: bool,
+    /// It would reach its source by another device.
+    pub spoofed: bool,
     /// The packet.
     pub frame: Frame,
     /// Its socket has no local address.
@@ -72,6 +107,7 @@ impl TrafficStep {
         let mut choices = Choices(number);
         let outbound = choices.below(2) == 0;
         let nic = choices.of(&NICS);
+        let at_host_end = nic == SP0 && choices.below(4) != 0;
         let ends = match choices.below(8) {
             0 => ends(&mut choices),
             1 | 2 => {
@@ -83,7 +119,34 @@ impl TrafficStep {
         };
         let ends = if outbound { ends } else { ends.back() };
         let frame = frame(&mut choices, ends);
-        Self { outbound, nic, frame, wildcard: choices.below(2) == 1, pause: choices.of(&PAUSES) }
+        Self {
+            outbound,
+            nic,
+            at_host_end,
+            frame,
+            wildcard: choices.below(2) == 1,
+            pause: choices.of(&PAUSES),
+            forwarded: choices.below(2) == 1,
+            spoofed: choices.below(4) == 0,
+        }
+    }
+
+    /// Brings time and facts of the step into the tables.
+    pub const fn begin(&self, tables: &mut Tables) {
+        tables.now += self.pause * SECOND;
+        tables.seed = tables.seed.wrapping_add(1);
+        tables.wildcard = self.wildcard;
+        (tables.forwarded, tables.spoofed) = (self.forwarded, self.spoofed);
+    }
+
+    /// The program that sees it.
+    pub const fn program(&self) -> Program {
+        match (self.at_host_end, self.outbound) {
+            (false, true) => Program::Egress,
+            (false, false) => Program::Ingress,
+            (true, true) => Program::HostIngress,
+            (true, false) => Program::HostEgress,
+        }
     }
 }
 
@@ -94,9 +157,10 @@ fn frame(choices: &mut Choices, e: Ends) -> Frame {
         4..=5 => frames::udp(e, b"payload"),
         6 => frames::echo(e, true, id, b"x"),
         7 => frames::echo(e, false, id, b"x"),
-        8 => frames::icmp_error(e),
+        8 if choices.below(2) == 0 => frames::icmp_error(e),
+        8 => frames::icmp_error_about(e, &frames::udp(e.back(), b"payload")),
         9 => frames::fragment(frames::udp(e, &[7; 40]), choices.below(2) == 0),
-        10 => frames::other(e, 132, &[0; 16]),
+        10 => frames::sctp(e, choices.below(2) == 0),
         11 => frames::udp(e, &[0; 1460]),
         12 => without_checksum(frames::udp(e, b"payload")),
         13 if e.src.is_ipv6() => frames::with_extension(frames::udp(e, b"payload")),

@@ -382,3 +382,33 @@ fn replies_of_a_removed_nic_pass() {
     let done = run_egress(&tables, ETH0, &frames::tcp(e.back(), SYN | ACK, b""));
     assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::ForeignSource));
 }
+
+/// Its servers are behind the policies of the default network, and everybody in the underlay can send to net1's MAC.
+#[test]
+fn the_cluster_address_is_not_reached_by_an_underlay_nic() {
+    for family in FAMILIES {
+        for called in [Endpoint::Nic(ETH0), Endpoint::Second(ETH0)] {
+            let e = Ends { dst: at(called, family), ..to_pod(ETH0, family) };
+            let frames = [
+                frames::tcp(e, SYN, b""),
+                frames::tcp(e, ACK, b"x"),
+                frames::udp(e, b"q"),
+                frames::echo(e, true, 1, b""),
+                frames::sctp(e, true),
+                frames::other(e, 47, &[0; 8]),
+                frames::icmp_error(e),
+                frames::fragment(frames::udp(e, &[0; 64]), true),
+                frames::fragment(frames::udp(e, &[0; 64]), false),
+            ];
+            for frame in frames {
+                for nic in [NET1, NET2] {
+                    let done = run_ingress(&tables(), nic, &frame);
+                    assert_eq!((done.verdict, done.reason), (Verdict::Drop, Reason::ClusterAddress));
+                }
+                for nic in [ETH0, SP0] {
+                    assert_eq!(run_ingress(&tables(), nic, &frame).verdict, Verdict::Pass);
+                }
+            }
+        }
+    }
+}

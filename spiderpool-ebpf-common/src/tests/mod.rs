@@ -4,14 +4,15 @@ mod egress;
 mod headers;
 mod ingress;
 mod neighbors;
+mod node_link;
 mod properties;
 mod translation;
 mod whole;
 
 use crate::model::Frame;
 use crate::model::Tables;
+use crate::model::traffic::Program;
 use crate::reason::Reason;
-use crate::scratch::Scratch;
 use crate::verdict::Verdict;
 
 /// The test pod with NICs that carry any segment, so that none is clamped.
@@ -39,16 +40,19 @@ fn reason(before: &Tables, after: &Tables, nic: u16) -> Reason {
     counted[0]
 }
 
+/// A packet meets one of the programs.
+pub(crate) fn run(tables: &Tables, program: Program, nic: u16, frame: &Frame) -> Processed {
+    let (mut frame, before) = (frame.clone(), tables.clone());
+    let verdict = program.run(&mut frame, nic, tables);
+    Processed { verdict, reason: reason(&before, tables, nic), frame }
+}
+
 /// A packet leaves by a NIC.
 pub(crate) fn run_egress(tables: &Tables, nic: u16, frame: &Frame) -> Processed {
-    let (mut frame, before) = (frame.clone(), tables.clone());
-    let verdict = crate::egress(&mut frame, nic, &mut Scratch::default(), tables);
-    Processed { verdict, reason: reason(&before, tables, nic), frame }
+    run(tables, Program::Egress, nic, frame)
 }
 
 /// A packet comes in by a NIC.
 pub(crate) fn run_ingress(tables: &Tables, nic: u16, frame: &Frame) -> Processed {
-    let (mut frame, before) = (frame.clone(), tables.clone());
-    let verdict = crate::ingress(&mut frame, nic, &mut Scratch::default(), tables);
-    Processed { verdict, reason: reason(&before, tables, nic), frame }
+    run(tables, Program::Ingress, nic, frame)
 }

@@ -13,6 +13,8 @@ use crate::reason::Reason;
 use crate::scratch::Scratch;
 use crate::verdict::Verdict;
 
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
 fn is_underlay(ip: std::net::IpAddr) -> bool {
     let places = [NET1, NET2].into_iter().flat_map(|nic| [Endpoint::Nic(nic), Endpoint::Second(nic)]);
     places.into_iter().any(|place| [Family::V4, Family::V6].iter().any(|&family| at(place, family) == ip))
@@ -30,6 +32,7 @@ fn raw_source(frame: &Frame) -> Option<std::net::IpAddr> {
 fn check_egress(nic: u16, before: &Frame, done: &super::Processed) {
     let leaves_by = match done.verdict {
         Verdict::Pass => IFINDEX + u32::from(nic),
+        Verdict::Drop => panic!("dropped by {nic}"),
         Verdict::Redirect { ifindex }
         | Verdict::RedirectIngress { ifindex }
         | Verdict::RedirectNeigh { ifindex } => ifindex,
@@ -56,7 +59,13 @@ fn check_egress(nic: u16, before: &Frame, done: &super::Processed) {
 }
 
 fn check_ingress(tables: &Tables, nic: u16, before: &Frame, done: &super::Processed) {
-    assert_eq!(done.verdict, Verdict::Pass, "ingress neither drops nor redirects");
+    let is_cluster_address = frames::ends(before).is_some_and(|ends| {
+        let own = [Endpoint::Nic(ETH0), Endpoint::Second(ETH0)];
+        own.iter().any(|own| FAMILIES.iter().any(|family| at(*own, *family) == ends.dst))
+    });
+    let verdict =
+        if is_cluster_address && [NET1, NET2].contains(&nic) { Verdict::Drop } else { Verdict::Pass };
+    assert_eq!(done.verdict, verdict, "ingress drops nothing else, and does not redirect");
     if done.reason != Reason::TranslatedBack {
         assert_eq!(frames::ends(&done.frame), frames::ends(before));
         let clamped = tables.packets(nic, Reason::MssClamped) > 0;

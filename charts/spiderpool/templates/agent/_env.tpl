@@ -18,6 +18,7 @@
   "SPIDERPOOL_BPF_CIDRS" ($maps.cidrs | int)
   "SPIDERPOOL_BPF_ARRIVALS" ($maps.arrivals | int)
   "SPIDERPOOL_BPF_NAT" ($maps.nat | int)
+  "SPIDERPOOL_BPF_LINK_FLOWS" ($maps.linkFlows | int)
 ) }}
 {{- with .Values.multus.multusCNI }}
 {{- if .install }}

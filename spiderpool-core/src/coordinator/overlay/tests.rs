@@ -103,7 +103,8 @@ impl Pod {
         let pod = &mut self.namespace;
         for step in plan.links.iter().chain(&plan.routes) {
             match step.clone() {
-                Step::AddNodeLink { pod: name, pod_mac, mtu, .. } => {
+                Step::AddNodeLink { host, pod: name, pod_mac, mtu, .. } => {
+                    self.host_end.links.push(Link { up: false, ..link(10, host.as_str(), "veth") });
                     pod.links.push(Link {
                         mac: Some(pod_mac),
                         mtu,
@@ -113,6 +114,9 @@ impl Pod {
                 }
                 Step::SetUp { namespace: Namespace::Pod, dev } => {
                     pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.up = true);
+                }
+                Step::SetUp { namespace: Namespace::Node, dev } => {
+                    self.host_end.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.up = true);
                 }
                 Step::SetMac { dev, mac, .. } => {
                     pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.mac = Some(mac));
