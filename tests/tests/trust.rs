@@ -1,0 +1,296 @@
+//! Who is believed: what a pod cannot do by its node link, whatever it tries, what nobody in the underlay can do to help
+//! it, and what nobody there can do to it.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::sync::MutexGuard;
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, sendto,
+    setsockopt, socket, sockopt,
+};
+use serde_json::Value;
+use spiderpool_core::coordinator::{host_end_name, node_link_macs};
+use spiderpool_core::ip::Family;
+use spiderpool_tests::counters::{self, Counters};
+use spiderpool_tests::lab::{Lab, lock_lab, spec};
+use spiderpool_tests::matrix::DefaultRoute;
+use spiderpool_tests::namespaces::Namespaces;
+use spiderpool_tests::pod::{Pod, PodSpec};
+use spiderpool_tests::probe::{PORT, Probe, Protocol, Server, send};
+use spiderpool_tests::topology::{Node, addresses};
+use spiderpool_tests::{privilege, service};
+
+fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
+    privilege::root_or_skip(test).then(|| lock_lab(|_| Ok(())).unwrap())
+}
+
+/// A pod with net1, and what the node's network stack has received of it by the node link.
+struct Attacker<'a> {
+    node: &'a Node,
+    pod: Pod,
+    id: u16,
+}
+
+impl<'a> Attacker<'a> {
+    fn new(lab: &'a Lab, name: &str) -> Self {
+        let node = &lab.topology.nodes[0];
+        let pod = Pod::add(&lab.topology.plane, node, &spec(name, DefaultRoute::Eth0)).unwrap();
+        let host_end = host_end_name(&pod.attachment("eth0").container).unwrap();
+        // Behind the filters of the host end, before everything else.
+        node.nft(&format!(
+            "table inet received {{
+                counter from_pod {{}}
+                chain prerouting {{
+                    type filter hook prerouting priority -500;
+                    iifname \"{host_end}\" counter name from_pod
+                }}
+            }}"
+        ))
+        .unwrap();
+        let id = counters::nic_ids(&pod.namespaces).unwrap()["sp0"];
+        Self { node, pod, id }
+    }
+
+    /// Packets of the pod that the node's network stack has received by the node link.
+    fn received(&self) -> u64 {
+        let counter =
+            self.node.output("nft", &["-j", "list", "counter", "inet", "received", "from_pod"]).unwrap();
+        let counter: Value = serde_json::from_str(&counter).unwrap();
+        let of = |object: &Value| object["counter"]["packets"].as_u64();
+        counter["nftables"].as_array().unwrap().iter().find_map(of).unwrap()
+    }
+
+    fn counters(&self) -> Counters {
+        counters::read(self.node, &[("sp0".to_owned(), self.id)].into()).unwrap()
+    }
+
+    fn counted(&self, reason: &str) -> u64 {
+        self.counters().get(&format!("sp0 {reason}")).copied().unwrap_or(0)
+    }
+
+    fn net1(&self, family: Family) -> IpAddr {
+        self.pod.net1().unwrap().get(family)
+    }
+
+    /// Sends to `targets` by sp0 with net1's address, by every protocol that there are sockets for.
+    fn attack(&self, targets: &[IpAddr]) {
+        for &target in targets {
+            let own = self.net1(Family::of(target));
+            self.pod.namespaces.run(move || Ok(send_by_node_link(own, target)?)).unwrap();
+        }
+    }
+
+    /// Nothing of what was sent meanwhile is received, and that is because the filters of the host end have seen it.
+    fn is_denied(&self, what: &str, attack: impl FnOnce()) {
+        let (received, denied) = (self.received(), self.counted("link_denied"));
+        attack();
+        assert_eq!(self.received(), received, "{what}: received by the node");
+        assert!(self.counted("link_denied") > denied, "{what}: never came to the host end");
+    }
+
+    fn end(self, lab: &Lab) {
+        self.node.nft("delete table inet received").unwrap();
+        self.pod.del(&lab.topology.plane, self.node).unwrap();
+    }
+}
+
+/// As any process may: a socket that is bound to the device and to an address. What the kernel refuses is not sent.
+fn send_by_node_link(own: IpAddr, target: IpAddr) -> nix::Result<()> {
+    let family = if own.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    for kind in [SockType::Stream, SockType::Datagram] {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(family, kind, flags, None)?;
+        setsockopt(&socket, sockopt::BindToDevice, &"sp0".into())?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(own, 0)))?;
+        let to = SockaddrStorage::from(SocketAddr::new(target, PORT));
+        if kind == SockType::Stream {
+            // It is in progress.
+            let _begun = connect(socket.as_raw_fd(), &to);
+        } else {
+            sendto(socket.as_raw_fd(), b"x", &to, MsgFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+/// What is behind the node link: the node by all its addresses, a pod, a Service.
+fn targets(node: &Node, victim: &Pod, service: spiderpool_tests::dual::Dual) -> Vec<IpAddr> {
+    let places = [node.address, node.underlay, victim.eth0, service];
+    places.into_iter().flat_map(|place| Family::ALL.map(|family| place.get(family))).collect()
+}
+
+#[test]
+fn a_pod_opens_nothing_by_its_node_link() {
+    let Some(lab) = lab("a_pod_opens_nothing_by_its_node_link") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let attacker = Attacker::new(&lab, "attacker");
+    let victim = PodSpec { name: "victim".into(), ..PodSpec::default() };
+    let victim = Pod::add(plane, node, &victim).unwrap();
+    let cluster_ip = service::create(plane, "guarded", &[victim.eth0]).unwrap();
+    service::wait_for_proxy(node, cluster_ip, &[victim.eth0]).unwrap();
+    let targets = targets(node, &victim, cluster_ip);
+    // Whoever has NET_ADMIN in the pod knows the way.
+    let (host_mac, _) = node_link_macs(&attacker.pod.attachment("eth0").container);
+    let ways: Vec<String> = targets
+        .iter()
+        .map(|to| {
+            let own = attacker.net1(Family::of(*to));
+            format!("neigh replace {to} lladdr {host_mac} dev sp0 nud permanent\nroute replace {to} dev sp0 src {own}")
+        })
+        .collect();
+    attacker.pod.namespaces.ip(&ways.join("\n")).unwrap();
+    attacker.is_denied("by a socket that is bound to sp0", || attacker.attack(&targets));
+    attacker.is_denied("without filters in the pod", || {
+        for nic in ["sp0", "eth0", "net1"] {
+            attacker.pod.namespaces.output("tc", &["qdisc", "del", "dev", nic, "clsact"]).unwrap();
+        }
+        attacker.attack(&targets);
+        for &to in &targets {
+            let probe = Probe { protocol: Protocol::Ping, to, bound: None };
+            assert!(send(&attacker.pod.namespaces, probe).is_err(), "ping {to}");
+        }
+    });
+    // The same counter sees what is an answer.
+    let received = attacker.received();
+    let probe = Probe { protocol: Protocol::Ping, to: attacker.net1(Family::V4), bound: None };
+    let back: Vec<String> = targets[..4].iter().map(|to| format!("route replace {to} dev sp0")).collect();
+    attacker.pod.namespaces.ip(&back.join("\n")).unwrap();
+    send(node, probe).unwrap();
+    assert!(attacker.received() > received);
+    plane.kubectl(&["delete", "service", "guarded"]).unwrap();
+    victim.del(plane, node).unwrap();
+    attacker.end(&lab);
+}
+
+/// Datagrams in fragments and protocols without flows have net1's source, so they do not leave by eth0, and the pod's policies
+/// there do not see them.
+#[test]
+fn what_is_too_long_or_has_no_flow_is_no_way_past_the_policies() {
+    let Some(lab) = lab("what_is_too_long") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let attacker = Attacker::new(&lab, "fragments");
+    let victim = PodSpec { name: "longing".into(), ..PodSpec::default() };
+    let victim = Pod::add(plane, node, &victim).unwrap();
+    for family in Family::ALL {
+        for to in [node.address.get(family), victim.eth0.get(family)] {
+            let own = attacker.net1(family);
+            attacker.is_denied(&format!("3000 bytes to {to}"), || {
+                attacker
+                    .pod
+                    .namespaces
+                    .run(move || {
+                        let socket = UdpSocket::bind((own, 0))?;
+                        socket.send_to(&[7; 3000], (to, PORT))?;
+                        Ok(())
+                    })
+                    .unwrap();
+            });
+            attacker.is_denied(&format!("SCTP to {to}"), || {
+                attacker.pod.namespaces.run(move || Ok(send_sctp_init(own, to)?)).unwrap();
+            });
+        }
+    }
+    victim.del(plane, node).unwrap();
+    attacker.end(&lab);
+}
+
+/// The kernel makes the IP header; it needs no module for that.
+fn send_sctp_init(own: IpAddr, to: IpAddr) -> nix::Result<()> {
+    let family = if own.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Sctp)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(own, 0)))?;
+    let mut init = [0; 32];
+    init[..4].copy_from_slice(&[0x9c, 0x40, 0x1f, 0x90]);
+    init[12] = 1;
+    sendto(socket.as_raw_fd(), &init, &SockaddrStorage::from(SocketAddr::new(to, 0)), MsgFlags::empty())?;
+    Ok(())
+}
+
+/// Somebody in the underlay sends to net1 through the node's MAC, in the name of whom the pod would like to "answer".
+#[test]
+fn an_accomplice_in_the_underlay_opens_nothing_for_the_pod() {
+    let Some(lab) = lab("an_accomplice_in_the_underlay") else { return };
+    let node = &lab.topology.nodes[0];
+    let accomplice: &Namespaces = &lab.topology.gateway;
+    let attacker = Attacker::new(&lab, "accomplice");
+    let server = Server::start(&attacker.pod.namespaces).unwrap();
+    // Strict reverse path would do it for IPv4, but nodes with several NICs are without.
+    node.sysctl(&["ipv4/conf/all/rp_filter=0", "ipv4/conf/eth1/rp_filter=0"]).unwrap();
+    let mac = mac_of(node, "eth1");
+    for family in Family::ALL {
+        let net1 = attacker.net1(family);
+        accomplice.ip(&format!("neigh replace {net1} lladdr {mac} dev ul nud permanent")).unwrap();
+        // In its own name it may, so what follows does come to the node link.
+        let received = attacker.received();
+        let own = addresses::UNDERLAY_GATEWAY.get(family);
+        // Its answer to the pod's solicitation would take the same way, on which its hop limit is lowered.
+        let known = format!("neigh replace {own} lladdr {} dev net1 nud permanent", mac_of(accomplice, "ul"));
+        attacker.pod.namespaces.ip(&known).unwrap();
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Ping] {
+            let answer = send(accomplice, Probe { protocol, to: net1, bound: Some(own) });
+            assert!(answer.is_ok(), "{protocol} to {net1}: {answer:?}, {:?}", attacker.counters());
+        }
+        assert!(attacker.received() > received);
+        let received = attacker.received();
+        // What has an overlay pod's address is masqueraded before it comes to the node link.
+        for name in [addresses::API_SERVER.get(family), addresses::OUTSIDE.get(family)] {
+            let spoofed = attacker.counted("link_spoofed");
+            let length = if family == Family::V4 { 32 } else { 128 };
+            accomplice.ip(&format!("address add {name}/{length} dev lo")).unwrap();
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Ping] {
+                assert!(send(accomplice, Probe { protocol, to: net1, bound: Some(name) }).is_err());
+            }
+            accomplice.ip(&format!("address del {name}/{length} dev lo")).unwrap();
+            assert!(attacker.counted("link_spoofed") >= spoofed + 3, "in the name of {name}");
+        }
+        assert_eq!(attacker.received(), received, "the pod was recorded to answer");
+        accomplice.ip(&format!("neigh del {net1} dev ul")).unwrap();
+    }
+    drop(server);
+    attacker.end(&lab);
+}
+
+/// eth0's servers are behind the network policies of the default network. In the underlay anybody can send to net1's MAC.
+#[test]
+fn the_underlay_does_not_reach_the_cluster_address() {
+    let Some(lab) = lab("the_underlay_does_not_reach") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let neighbor: &Namespaces = &lab.topology.gateway;
+    for default_route in DefaultRoute::ALL {
+        let pod =
+            Pod::add(plane, node, &spec(&format!("guarded-{}", default_route.nic()), default_route)).unwrap();
+        let server = Server::start(&pod.namespaces).unwrap();
+        let ids = counters::nic_ids(&pod.namespaces).unwrap();
+        let dropped =
+            || counters::read(node, &ids).unwrap().get("net1 cluster_address").copied().unwrap_or(0);
+        let mac = mac_of(&pod.namespaces, "net1");
+        for family in Family::ALL {
+            let (eth0, net1) = (pod.eth0.get(family), pod.net1().unwrap().get(family));
+            let send = |protocol, to| send(neighbor, Probe { protocol, to, bound: None });
+            // It is asked for by ARP, or by neighbor discovery.
+            neighbor.ip(&format!("route add {eth0} dev ul")).unwrap();
+            assert!(send(Protocol::Udp, eth0).is_err());
+            let found = neighbor.output("ip", &["neigh", "show", &eth0.to_string(), "dev", "ul"]).unwrap();
+            assert!(!found.contains("lladdr"), "{found}");
+            neighbor.ip(&format!("neigh replace {eth0} lladdr {mac} dev ul nud permanent")).unwrap();
+            let before = dropped();
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Ping] {
+                assert!(send(protocol, eth0).is_err(), "{protocol} to {eth0}");
+                send(protocol, net1).unwrap();
+            }
+            assert!(dropped() >= before + 3, "none of it came to net1");
+            neighbor.ip(&format!("neigh del {eth0} dev ul\nroute del {eth0} dev ul")).unwrap();
+        }
+        drop(server);
+        pod.del(plane, node).unwrap();
+    }
+}
+
+fn mac_of(machine: &Namespaces, nic: &str) -> String {
+    let link = machine.output("ip", &["-j", "link", "show", "dev", nic]).unwrap();
+    let link: Value = serde_json::from_str(&link).unwrap();
+    link[0]["address"].as_str().unwrap().to_owned()
+}
