@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData};
-use spiderpool_ebpf_common::flow_state::SECOND;
+use spiderpool_ebpf_common::flow_state::{self, SECOND};
 use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, LinkFlow, NatEntry, ROLE_NODE_LINK, Tuple, names};
 
 use crate::error::MapError;
@@ -65,7 +65,9 @@ fn from_arrivals(maps: &mut Maps) -> Result<usize, MapError> {
         let Ok(nic) = maps.nics.get(&u32::from(arrival.nic), 0) else { continue };
         if nic.role == ROLE_NODE_LINK && nic.pod == key.pod {
             let opened = u32::try_from(arrival.last_seen / SECOND).unwrap_or(u32::MAX);
-            let flow = LinkFlow { last_seen: arrival.last_seen, opened, state: arrival.state, _pad: [0; 3] };
+            // An earlier version recorded nothing else of connections.
+            let state = arrival.state | flow_state::ANSWERED;
+            let flow = LinkFlow { last_seen: arrival.last_seen, opened, state, _pad: [0; 3] };
             made += usize::from(insert(&mut maps.link_flows, key, flow, names::LINK_FLOWS)?);
         }
     }

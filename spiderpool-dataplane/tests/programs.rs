@@ -185,8 +185,8 @@ fn every_reason() {
     assert_eq!(frames::ends(&frame), Some(ends(Endpoint::Node, net1).back()));
     covered.extend(counted);
     covered.extend(reasons_at_the_host_end(&bench, &tables));
-    // The next two have tests of their own; helpers do not fail on purpose.
-    covered.extend([Reason::NatFull, Reason::NatNoPort, Reason::Failed]);
+    // The next ones have tests of their own; helpers do not fail on purpose.
+    covered.extend([Reason::NatFull, Reason::NatNoPort, Reason::OwnFlow, Reason::Failed]);
     let missing: Vec<_> = Reason::ALL.iter().filter(|r| !covered.contains(r)).collect();
     assert!(missing.is_empty(), "no packet for {missing:?}");
 }
@@ -395,5 +395,59 @@ fn ports_of_sockets_are_not_taken() {
         assert_eq!(reasons(frames::udp(e, b"q")), [Reason::NatPort]);
         let elsewhere = Ends { dport: 80, ..e };
         assert_eq!(reasons(frames::udp(elsewhere, b"q")), [Reason::NatNew], "connected to somebody else");
+    }
+}
+
+/// Who sends in the name of whom the pod talks to diverts nothing; servers are called as ever.
+#[test]
+fn flows_of_connected_sockets_are_not_recorded() {
+    if !can_run() {
+        return;
+    }
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    for command in [
+        "link set lo up",
+        "addr add 172.18.55.180/32 dev lo",
+        "addr add fd00:18::b4/128 dev lo nodad",
+        "route add default dev lo",
+        "-6 route add default dev lo",
+    ] {
+        ip(command);
+    }
+    let tables = pod::tables();
+    let mut bench = Bench::new(&tables, &SIZES);
+    for (family, local, any, remote, other) in [
+        (Family::V4, "172.18.55.180:40000", "0.0.0.0:40000", "10.7.212.101:53", "10.7.212.101:54"),
+        (Family::V6, "[fd00:18::b4]:40000", "[::]:40000", "[fd00:7::101]:53", "[fd00:7::101]:54"),
+    ] {
+        let e = Ends {
+            src: at(Endpoint::Outside, family),
+            sport: 53,
+            dst: at(Endpoint::Nic(NET1), family),
+            dport: 40_000,
+        };
+        let mut reasons = |frame: Frame| {
+            [NET1, SP0].map(|nic| {
+                bench.reset(&tables);
+                let counted = run(&bench, false, nic, &frame, &tables).1;
+                *counted.iter().find(|reason| **reason != Reason::MssClamped).unwrap()
+            })
+        };
+        let (syn, datagram) = (|| frames::tcp(e, SYN, b""), || frames::udp(e, b"x"));
+        let listener = tcp_socket(any, None);
+        assert_eq!(reasons(syn()), [Reason::ArrivalNew; 2]);
+        drop(listener);
+        let connecting = tcp_socket(local, Some(remote));
+        assert_eq!(reasons(syn()), [Reason::OwnFlow; 2]);
+        drop(connecting);
+        assert_eq!(reasons(syn()), [Reason::ArrivalNew; 2]);
+        for address in [any, local] {
+            let server = UdpSocket::bind(address).unwrap();
+            assert_eq!(reasons(datagram()), [Reason::ArrivalNew; 2], "{address}");
+            server.connect(other).unwrap();
+            assert_eq!(reasons(datagram()), [Reason::ArrivalNew; 2], "{address} to somebody else");
+            server.connect(remote).unwrap();
+            assert_eq!(reasons(datagram()), [Reason::OwnFlow; 2], "{address}");
+        }
     }
 }

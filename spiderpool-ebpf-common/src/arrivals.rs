@@ -4,7 +4,7 @@ use crate::addr::Addr;
 use crate::flow_state;
 use crate::headers::{FIN, Headers, L4Kind, RST};
 use crate::maps::{
-    ArrivalEntry, CidrKind, Direction, FlowKey, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
+    ArrivalEntry, CidrKind, Direction, FlowKey, LinkFlow, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
     ROLE_UNDERLAY,
 };
 use crate::pod;
@@ -137,7 +137,9 @@ pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) -> R
             }
             Reason::ArrivalSeen
         }
-        None | Some(Update::Expired) if h.opens_flow() || may_restore(nic, h) => insert(id, nic, &key, h, s),
+        None | Some(Update::Expired) if h.opens_flow() || may_restore(nic, &key, h, s) => {
+            insert(id, nic, &key, h, s)
+        }
         Some(Update::OtherNic | Update::Expired) | None => Reason::NotOurs,
     }
 }
@@ -156,11 +158,17 @@ enum Update {
     OtherNic,
 }
 
-/// A segment of a connection whose entry was lost. By the node link comes only what the other side started, and
-/// only the node sends there, so it may make the entry anew; on the cluster NIC replies need none.
+/// A segment of a connection whose entry was lost: at the host end of the node link it is recorded that somebody else has begun it,
+/// and that the pod has agreed. A SYN alone, which anybody sends through the node, would divert connections that the pod has begun.
 #[inline(always)]
-fn may_restore(nic: &NicEntry, h: &Headers) -> bool {
-    nic.role == ROLE_NODE_LINK && matches!(h.l4.kind, L4Kind::Tcp) && h.l4.flags & RST == 0
+fn may_restore<S: State>(nic: &NicEntry, key: &FlowKey, h: &Headers, s: &S) -> bool {
+    let is_answered = |flow: &mut LinkFlow| {
+        flow.state & flow_state::ANSWERED != 0 && !flow.is_expired(key.protocol, s.now())
+    };
+    nic.role == ROLE_NODE_LINK
+        && matches!(h.l4.kind, L4Kind::Tcp)
+        && h.l4.flags & RST == 0
+        && s.link_flow(key, is_answered) == Some(true)
 }
 
 #[inline(always)]
@@ -216,6 +224,10 @@ fn insert<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, h: &Headers, s: &S) 
     let kind = if nic.role == ROLE_UNDERLAY { pod::steered_kind(nic, &h.src, s) } else { 0 };
     if kind == CidrKind::Service as u8 {
         return Reason::NotOurs;
+    }
+    // The pod has begun it itself. By the cluster NIC comes only what the default network lets through.
+    if nic.role != ROLE_CLUSTER && h.opens_flow() && s.socket_connected(key) {
+        return Reason::OwnFlow;
     }
     let later_segment = matches!(h.l4.kind, L4Kind::Tcp) && !h.is_syn();
     let state = if later_segment { flow_state::after_ingress(0, h.l4.flags) } else { 0 };

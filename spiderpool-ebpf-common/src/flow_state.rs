@@ -19,6 +19,8 @@ pub const RST_SENT: u8 = 16;
 
 /// UDP, echo and SCTP by the node link: the caller has gone on after [`STREAM_AFTER`].
 pub const STREAM: u8 = 32;
+/// TCP by the node link: the pod has answered the SYN.
+pub const ANSWERED: u8 = 64;
 /// Seconds after which a flow that goes on is no question with its answer; as the kernel's connection tracking has it.
 pub const STREAM_AFTER: u32 = 2;
 

@@ -6,7 +6,7 @@
 //! here: its cluster traffic leaves by the cluster NIC, where the default network's policies apply.
 
 use crate::flow_state;
-use crate::headers::{self, FIN, Fragment, Headers, L4Kind, RST};
+use crate::headers::{self, ACK, FIN, Fragment, Headers, L4Kind, RST, SYN};
 use crate::maps::{CidrKind, Direction, FlowKey, LinkFlow, NicEntry, ROLE_NODE_LINK};
 use crate::packet::{IPV4, IPV6, Packet};
 use crate::pod;
@@ -222,6 +222,9 @@ fn update_from_pod<S: State>(flow: &mut LinkFlow, protocol: u8, h: &Headers, s: 
     }
     let mut state = flow.state;
     let mut ended = h.l4.flags & RST != 0;
+    if h.l4.flags & (SYN | ACK) == SYN | ACK {
+        state |= flow_state::ANSWERED;
+    }
     if h.l4.flags & FIN != 0 {
         state |= flow_state::FIN_SENT;
     } else {

@@ -83,6 +83,7 @@ reasons! {
     LinkSpoofed link_spoofed "At the host end of the node link: forwarded to the pod in the name of a source that the node reaches by another device: dropped.";
     LinkFull link_full "At the host end of the node link: the pod has used up its share of link_flows: not recorded, dropped.";
     ClusterAddress cluster_address "Comes in by an underlay NIC for the cluster NIC's address, where the default network's policies do not see it: dropped.";
+    OwnFlow own_flow "Comes in as the first packet of a flow that a connected socket of the pod has: not recorded.";
 }
 
 /// How many reasons there are.

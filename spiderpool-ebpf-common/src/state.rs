@@ -103,6 +103,10 @@ pub trait State {
     /// one; sockets that only listen do not count.
     fn socket_has(&self, key: &FlowKey) -> bool;
 
+    /// Whether a connected socket of the pod has this flow: of TCP one whose connection is begun and not over, of UDP one that
+    /// takes datagrams of this remote side alone.
+    fn socket_connected(&self, key: &FlowKey) -> bool;
+
     /// Whether the packet comes from a socket of the pod that is bound to no local address.
     fn wildcard_socket(&self) -> bool;
 

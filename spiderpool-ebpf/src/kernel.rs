@@ -281,6 +281,15 @@ impl State for Kernel {
     }
 
     #[inline(always)]
+    fn socket_connected(&self, key: &FlowKey) -> bool {
+        match key.protocol {
+            protocol::TCP => sockets::has_connected_tcp(self.skb, key),
+            protocol::UDP => sockets::has_connected_udp(self.skb, key),
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
     fn wildcard_socket(&self) -> bool {
         if is_test() {
             return self.cb(0) & TEST_WILDCARD != 0;

@@ -12,8 +12,11 @@ use spiderpool_ebpf_common::maps::FlowKey;
 
 /// Look sockets up in the namespace of the NIC (`BPF_F_CURRENT_NETNS`).
 const OWN_NETNS: u64 = u64::MAX;
-/// State of a TCP socket that listens.
+/// States of TCP sockets (include/net/tcp_states.h).
+const TCP_SYN_RECV: u32 = 3;
+const TCP_TIME_WAIT: u32 = 6;
 const TCP_LISTEN: u32 = 10;
+const TCP_NEW_SYN_RECV: u32 = 12;
 const AF_INET6: u32 = 10;
 
 /// Whether a socket has no local address.
@@ -63,9 +66,9 @@ fn tuple(key: &FlowKey) -> (bpf_sock_tuple, u32) {
     (tuple, 12)
 }
 
-/// Whether a TCP socket, other than a listening one, has the key's tuple.
+/// The state of the TCP socket that has the key's tuple, or that listens for it; 0 if there is none.
 #[inline(never)]
-pub(crate) fn has_tcp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
+fn tcp_state(skb: *mut __sk_buff, key: &FlowKey) -> u32 {
     let (mut tuple, len) = tuple(key);
     // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
     unsafe {
@@ -75,12 +78,25 @@ pub(crate) fn has_tcp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
             bpf_skc_lookup_tcp(skb.cast(), &raw mut tuple, 36, OWN_NETNS, 0)
         };
         if sk.is_null() {
-            return false;
+            return 0;
         }
-        let listens = (*sk).state == TCP_LISTEN;
+        let state = (*sk).state;
         bpf_sk_release(sk.cast());
-        !listens
+        state
     }
+}
+
+/// Whether a TCP socket, other than a listening one, has the key's tuple.
+#[inline(always)]
+pub(crate) fn has_tcp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
+    !matches!(tcp_state(skb, key), 0 | TCP_LISTEN)
+}
+
+/// Whether a TCP connection has the key's tuple: not one that others begin just now, or that is over, so that they may begin it
+/// anew.
+#[inline(always)]
+pub(crate) fn has_connected_tcp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
+    !matches!(tcp_state(skb, key), 0 | TCP_SYN_RECV | TCP_TIME_WAIT | TCP_LISTEN | TCP_NEW_SYN_RECV)
 }
 
 /// Whether a UDP socket that is bound to the key's local address has its tuple.
@@ -101,6 +117,27 @@ pub(crate) fn has_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
         let unbound = is_unbound(sk);
         bpf_sk_release(sk.cast());
         !unbound
+    }
+}
+
+/// Whether a UDP socket that is connected to the key's remote side has its local side.
+#[inline(never)]
+pub(crate) fn has_connected_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
+    let (mut tuple, len) = tuple(key);
+    // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
+    unsafe {
+        let sk = if len == 12 {
+            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 12, OWN_NETNS, 0)
+        } else {
+            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 36, OWN_NETNS, 0)
+        };
+        if sk.is_null() {
+            return false;
+        }
+        // The kernel finds one that is connected to somebody else for nobody.
+        let connected = (*sk).dst_port != 0;
+        bpf_sk_release(sk.cast());
+        connected
     }
 }
 

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::sync::MutexGuard;
+use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, sendto,
@@ -14,6 +15,7 @@ use nix::sys::socket::{
 use serde_json::Value;
 use spiderpool_core::coordinator::{host_end_name, node_link_macs};
 use spiderpool_core::ip::Family;
+use spiderpool_tests::connection::Connection;
 use spiderpool_tests::counters::{self, Counters};
 use spiderpool_tests::lab::{Lab, lock_lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
@@ -21,7 +23,7 @@ use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::probe::{PORT, Probe, Protocol, Server, send};
 use spiderpool_tests::topology::{Node, addresses};
-use spiderpool_tests::{privilege, service};
+use spiderpool_tests::{poll, privilege, service};
 
 fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
     privilege::root_or_skip(test).then(|| lock_lab(|_| Ok(())).unwrap())
@@ -287,6 +289,86 @@ fn the_underlay_does_not_reach_the_cluster_address() {
         drop(server);
         pod.del(plane, node).unwrap();
     }
+}
+
+/// The checksum of a TCP segment that has none yet (RFC 9293, 3.1).
+fn checksum(own: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let protocol_and_length = [0, 6, 0, u8::try_from(segment.len()).unwrap()];
+    let bytes = [octets(own), octets(to), protocol_and_length.to_vec(), segment.to_vec()].concat();
+    let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()
+}
+
+/// A TCP segment without data, out of any window.
+fn send_segment(own: IpAddr, to: IpAddr, ports: (u16, u16), flags: u8) -> nix::Result<()> {
+    let family = if own.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(own, 0)))?;
+    let mut segment = [0; 20];
+    segment[..2].copy_from_slice(&ports.0.to_be_bytes());
+    segment[2..4].copy_from_slice(&ports.1.to_be_bytes());
+    (segment[12], segment[13]) = (5 << 4, flags);
+    let sum = checksum(own, to, &segment);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    sendto(socket.as_raw_fd(), &segment, &SockaddrStorage::from(SocketAddr::new(to, 0)), MsgFlags::empty())?;
+    Ok(())
+}
+
+/// A neighbor in the underlay sends in the name of whom the pod talks to, to net1's MAC and through the node's: the connection goes on by
+/// the way that it had.
+#[test]
+fn a_connection_that_the_pod_has_begun_is_not_diverted() {
+    const SYN: u8 = 2;
+    const ACK: u8 = 16;
+    let Some(lab) = lab("a_connection_that_the_pod_has_begun") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let peer: &Namespaces = &lab.topology.gateway;
+    let pod = Pod::add(plane, node, &spec("talker", DefaultRoute::Net1)).unwrap();
+    let ids = counters::nic_ids(&pod.namespaces).unwrap();
+    let own_flows = |nic: &str| {
+        let counters = counters::read(node, &ids).unwrap();
+        counters.get(&format!("{nic} own_flow")).copied().unwrap_or(0)
+    };
+    node.sysctl(&["ipv4/conf/all/rp_filter=0", "ipv4/conf/eth1/rp_filter=0"]).unwrap();
+    let (node_mac, own_mac) = (mac_of(node, "eth1"), mac_of(&pod.namespaces, "net1"));
+    for (family, port) in Family::ALL.into_iter().zip(7001..) {
+        let (net1, to) = (pod.net1().unwrap().get(family), addresses::UNDERLAY_GATEWAY.get(family));
+        let connection = Connection::start(&pod.namespaces, peer, to, port).unwrap();
+        let sockets = pod.namespaces.output("ss", &["-Htn", "dport", "=", &format!(":{port}")]).unwrap();
+        let local = sockets.split_whitespace().nth(3).unwrap();
+        let local: u16 = local.rsplit(':').next().unwrap().parse().unwrap();
+        for (mac, nic) in [(&node_mac, "sp0"), (&own_mac, "net1")] {
+            let before = own_flows(nic);
+            peer.ip(&format!("neigh replace {net1} lladdr {mac} dev ul nud permanent")).unwrap();
+            for flags in [SYN, ACK] {
+                peer.run(move || Ok(send_segment(to, net1, (port, local), flags)?)).unwrap();
+            }
+            peer.ip(&format!("neigh replace {net1} lladdr {own_mac} dev ul nud permanent")).unwrap();
+            poll::until("the segment", Duration::from_secs(5), || {
+                anyhow::ensure!(
+                    own_flows(nic) > before,
+                    "not seen by {nic}: {:?}",
+                    counters::read(node, &ids)?
+                );
+                Ok(())
+            })
+            .unwrap();
+        }
+        let arrivals =
+            node.output("bpftool", &["-j", "map", "dump", "pinned", &format!("{}/arrivals", counters::PINS)]);
+        let arrivals: Value = serde_json::from_str(&arrivals.unwrap()).unwrap();
+        let key = |entry: &Value| entry["formatted"]["key"]["local_port"] == local;
+        assert!(!arrivals.as_array().unwrap().iter().any(key), "recorded");
+        assert!(connection.finish().unwrap().exchanges > 1);
+        peer.ip(&format!("neigh del {net1} dev ul")).unwrap();
+    }
+    pod.del(plane, node).unwrap();
 }
 
 fn mac_of(machine: &Namespaces, nic: &str) -> String {

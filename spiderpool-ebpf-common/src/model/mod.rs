@@ -176,6 +176,8 @@ pub struct Tables {
     pub events: RefCell<Vec<(u16, LogEvent)>>,
     /// Tuples that sockets have ([`State::socket_has`]).
     pub sockets: HashSet<FlowKey>,
+    /// Flows that connected sockets have ([`State::socket_connected`]).
+    pub connected: HashSet<FlowKey>,
     /// [`State::wildcard_socket`].
     pub wildcard: bool,
     /// [`State::now`].
@@ -315,6 +317,10 @@ impl State for Tables {
 
     fn socket_has(&self, key: &FlowKey) -> bool {
         self.sockets.contains(key)
+    }
+
+    fn socket_connected(&self, key: &FlowKey) -> bool {
+        self.connected.contains(key)
     }
 
     fn wildcard_socket(&self) -> bool {

@@ -1,11 +1,13 @@
 //! Arrivals: replies go back by the NIC and to the MAC that the request came from.
 
-use super::{run_egress, run_ingress, with_large_mtu};
+use super::{run, run_egress, run_ingress, with_large_mtu};
 use crate::flow_state::SECOND;
 use crate::headers::{ACK, FIN, RST, SYN};
+use crate::maps::{Direction, FlowKey};
 use crate::model::Frame;
 use crate::model::frames::{self, Ends};
-use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, SP0, at, mac, peer, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, POD, SP0, at, mac, peer, tables};
+use crate::model::traffic::Program;
 use crate::reason::Reason;
 use crate::verdict::Verdict;
 
@@ -193,15 +195,17 @@ fn a_lost_entry_of_the_node_link_is_restored() {
             let e = Ends { src: at(Endpoint::Node, family), ..to_pod(called, family) };
             let mut tables = tables();
             for flags in [SYN, ACK] {
+                run(&tables, Program::HostEgress, SP0, &frames::tcp(e, flags, b""));
                 run_ingress(&tables, SP0, &frames::tcp(e, flags, b""));
+                if flags == SYN {
+                    run(&tables, Program::HostIngress, SP0, &frames::tcp(e.back(), SYN | ACK, b""));
+                }
             }
             let reply = frames::tcp(e.back(), ACK, b"x");
             let whole = tables.arrivals.borrow().clone();
-            // Pushed out by others, then idle for too long.
-            for pause in [0, 90_000] {
-                if pause == 0 {
-                    tables.arrivals.borrow_mut().clear();
-                }
+            // Pushed out by others, then again much later.
+            for pause in [0, 80_000] {
+                tables.arrivals.borrow_mut().clear();
                 tables.now += pause * SECOND;
                 run_ingress(&tables, SP0, &frames::tcp(e, RST, b""));
                 assert_ne!(
@@ -215,6 +219,46 @@ fn a_lost_entry_of_the_node_link_is_restored() {
                     map.values().map(|entry| entry.state).collect::<Vec<_>>()
                 };
                 assert_eq!(states(&tables.arrivals.borrow()), states(&whole));
+            }
+        }
+    }
+}
+
+/// Somebody in the underlay sends through the node's MAC, or to net1's, in the name of whom the pod talks to.
+#[test]
+fn a_connection_that_the_pod_has_begun_is_not_diverted() {
+    for family in FAMILIES {
+        // The other side's packets, as the attacker sends them.
+        let e = Ends { src: at(Endpoint::Outside, family), sport: 443, ..to_pod(NET1, family) };
+        for (segment, protocol) in
+            [(frames::tcp(e, SYN, b""), 6), (frames::tcp(e, ACK, b"x"), 6), (frames::udp(e, b"x"), 17)]
+        {
+            for nic in [SP0, NET1] {
+                let mut tables = tables();
+                let mut h = crate::headers::Headers::default();
+                crate::headers::parse(&segment, &mut h);
+                assert_eq!(h.l4.protocol, protocol);
+                tables.connected.insert(FlowKey::of(POD, &h, Direction::Ingress));
+                if nic == SP0 {
+                    // The host end may have recorded it: it does not know the pod's sockets.
+                    run(&tables, Program::HostEgress, SP0, &segment);
+                }
+                run_ingress(&tables, nic, &segment);
+                if nic == SP0 && protocol == 6 {
+                    // A SYN first, which the pod's kernel does not answer by a SYN-ACK.
+                    for flags in [SYN, ACK] {
+                        run(&tables, Program::HostEgress, SP0, &frames::tcp(e, flags, b""));
+                        run_ingress(&tables, SP0, &frames::tcp(e, flags, b""));
+                    }
+                }
+                assert!(tables.arrivals.borrow().is_empty(), "{:?} by {nic}", segment.bytes);
+                let own = if protocol == 6 {
+                    frames::tcp(e.back(), ACK, b"x")
+                } else {
+                    frames::udp(e.back(), b"x")
+                };
+                let done = run_egress(&tables, NET1, &own);
+                assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
             }
         }
     }
