@@ -56,6 +56,8 @@ pub const fn timeout(proto: u8, state: u8) -> u64 {
 #[inline(always)]
 pub const fn link_timeout(proto: u8, state: u8) -> u64 {
     match proto {
+        // Long enough for what is repeated; a FIN that was forged cuts nothing while there are packets.
+        protocol::TCP if is_closed(state) => 10,
         protocol::TCP => timeout(proto, state),
         // The default heartbeat interval is 30 s (RFC 9260, 16).
         protocol::SCTP if state & (ESTABLISHED | STREAM) != 0 => 300,

@@ -221,17 +221,14 @@ fn update_from_pod<S: State>(flow: &mut LinkFlow, protocol: u8, h: &Headers, s: 
         return Update::Lives;
     }
     let mut state = flow.state;
-    let mut ended = h.l4.flags & RST != 0;
     if h.l4.flags & (SYN | ACK) == SYN | ACK {
         state |= flow_state::ANSWERED;
     }
     if h.l4.flags & FIN != 0 {
         state |= flow_state::FIN_SENT;
-    } else {
-        ended |= flow_state::is_closed(state);
     }
     refresh(flow, state, now);
-    if ended { Update::Ended } else { Update::Lives }
+    if h.l4.flags & RST != 0 { Update::Ended } else { Update::Lives }
 }
 
 /// Whether an SCTP packet opens an association.

@@ -282,18 +282,20 @@ fn a_connection_that_is_silent_after_its_handshake_lives() {
     assert_eq!(from_pod(&tables, &frames::tcp(e.back(), ACK, b"late")), Reason::LinkDenied);
 }
 
-/// Short connections take no room of the pod's share, whoever closes first.
+/// Short connections take little room of the pod's share, whoever closes first.
 #[test]
 fn connections_that_have_ended_are_forgotten() {
     for family in FAMILIES {
-        let (e, tables) = (call(family), tables());
-        let endings: [&[(bool, u8)]; 4] = [
-            &[(true, FIN | ACK), (false, FIN | ACK), (true, ACK)],
-            &[(false, FIN | ACK), (true, ACK), (true, FIN | ACK), (false, ACK)],
-            &[(true, RST)],
-            &[(false, RST)],
+        let e = call(family);
+        let (ours, theirs) = (true, false);
+        let endings: [(&[(bool, u8)], bool); 4] = [
+            (&[(theirs, FIN | ACK), (ours, ACK), (ours, FIN | ACK), (theirs, ACK)], true),
+            (&[(ours, FIN | ACK), (theirs, FIN | ACK), (ours, ACK)], false),
+            (&[(ours, RST)], true),
+            (&[(theirs, RST)], true),
         ];
-        for ending in endings {
+        for (ending, is_removed) in endings {
+            let mut tables = tables();
             to_pod(&tables, &frames::tcp(e, SYN, b""));
             from_pod(&tables, &frames::tcp(e.back(), SYN | ACK, b""));
             to_pod(&tables, &frames::tcp(e, ACK, b"x"));
@@ -306,9 +308,29 @@ fn connections_that_have_ended_are_forgotten() {
                 };
                 assert!(matches!(reason, Reason::LinkReply | Reason::LinkFlow), "{reason}");
             }
-            assert!(tables.link_flows.borrow().is_empty(), "{ending:?}");
-            assert_eq!(tables.link_flows_of.borrow()[&crate::model::pod::POD], 0);
+            assert_eq!(tables.link_flows.borrow().is_empty(), is_removed, "{ending:?}");
+            assert_eq!(tables.link_flows_of.borrow()[&crate::model::pod::POD], u32::from(!is_removed));
+            tables.now += 11 * SECOND;
+            assert_eq!(from_pod(&tables, &frames::tcp(e.back(), ACK, b"")), Reason::LinkDenied);
         }
+    }
+}
+
+/// The pod has closed its side and still receives: a FIN in the client's name, out of any window, does not stop it.
+#[test]
+fn a_forged_fin_cuts_nothing_while_there_are_packets() {
+    let e = call(Family::V4);
+    let mut tables = Tables { forwarded: true, ..tables() };
+    to_pod(&tables, &frames::tcp(e, SYN, b""));
+    from_pod(&tables, &frames::tcp(e.back(), SYN | ACK, b""));
+    from_pod(&tables, &frames::tcp(e.back(), FIN | ACK, b""));
+    for flags in [FIN | ACK, ACK] {
+        to_pod(&tables, &frames::tcp(e, flags, b""));
+    }
+    for _ in 0..30 {
+        tables.now += 9 * SECOND;
+        assert_eq!(to_pod(&tables, &frames::tcp(e, ACK, b"upload")), Reason::LinkFlow);
+        assert_eq!(from_pod(&tables, &frames::tcp(e.back(), ACK, b"")), Reason::LinkReply);
     }
 }
 
