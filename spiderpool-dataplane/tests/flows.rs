@@ -5,10 +5,14 @@
 mod support;
 
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
-use spiderpool_dataplane::{Dataplane, Expired, LoadError, NicEntry, ROLE_CLUSTER, Reason, Sizes};
+use spiderpool_dataplane::{
+    Dataplane, Expired, LoadError, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, Reason, Sizes,
+};
 use spiderpool_ebpf_common::addr::Addr;
-use spiderpool_ebpf_common::flow_state::{ESTABLISHED, FIN_RECEIVED, FIN_SENT, SECOND};
-use spiderpool_ebpf_common::maps::{AddressEntry, AddressKey, ArrivalEntry, FlowKey, NatEntry, Tuple};
+use spiderpool_ebpf_common::flow_state::{ANSWERED, ESTABLISHED, FIN_RECEIVED, FIN_SENT, SECOND};
+use spiderpool_ebpf_common::maps::{
+    AddressEntry, AddressKey, ArrivalEntry, FlowKey, LinkFlow, NatEntry, Tuple,
+};
 use spiderpool_ebpf_common::model::frames;
 use spiderpool_ebpf_common::protocol;
 use spiderpool_ebpf_common::reason::{Counter, Counters};
@@ -260,4 +264,46 @@ fn flows_are_carried_over_to_a_map_of_another_size_and_back() {
     assert_eq!((now.keys().count(), now.get(&original, 0).unwrap().port), (4, 7));
     let mut third = fs.load();
     assert_eq!(third.carry_flows().unwrap(), 5);
+}
+
+/// Connections by the node link that are open while an agent of this version takes the place of one that had no lock there.
+#[test]
+fn flows_by_the_node_link_outlive_the_upgrade_from_a_version_without_its_map() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let mut first = fs.load();
+    for (id, role) in [(3, ROLE_CLUSTER), (4, ROLE_NODE_LINK), (5, ROLE_UNDERLAY)] {
+        first.nic_put(id, &NicEntry { role, pod: 3, ..NicEntry::default() }).unwrap();
+    }
+    drop(first);
+    for name in ["link_flows", "link_fragments", "added", "removed", "node_devices"] {
+        std::fs::remove_file(fs.pins().join(name)).unwrap();
+    }
+    let mut arrivals: HashMap<MapData, FlowKey, ArrivalEntry> = map(&fs, "arrivals").try_into().unwrap();
+    let by = |nic| ArrivalEntry {
+        last_seen: now(),
+        local: UNDERLAY,
+        nic,
+        mac: [0; 6],
+        state: ESTABLISHED,
+        _pad: [0; 7],
+    };
+    let (of_link, _) = keys(3, protocol::TCP, 1);
+    arrivals.insert(of_link, by(4), 0).unwrap();
+    arrivals.insert(keys(3, protocol::TCP, 2).0, by(5), 0).unwrap();
+    // Of a NIC id that is another pod's by now.
+    arrivals.insert(keys(9, protocol::TCP, 3).0, by(4), 0).unwrap();
+    let mut second = fs.load();
+    assert_eq!(second.carry_flows().unwrap(), 1);
+    let flows: HashMap<MapData, FlowKey, LinkFlow> = map(&fs, "link_flows").try_into().unwrap();
+    assert_eq!(flows.keys().map(Result::unwrap).collect::<Vec<_>>(), [of_link]);
+    assert_eq!(flows.get(&of_link, 0).unwrap().state, ESTABLISHED | ANSWERED);
+    let expired = second.expire_link_flows().unwrap();
+    assert_eq!((expired.removed, expired.left, expired.most), (0, 1, 1));
+    // The next start finds the map, and takes nothing of arrivals any more.
+    arrivals.insert(keys(3, protocol::TCP, 4).0, by(4), 0).unwrap();
+    let mut third = fs.load();
+    assert_eq!(third.carry_flows().unwrap(), 0);
 }
