@@ -29,8 +29,8 @@ impl Dataplane {
         let flows: Vec<(FlowKey, LinkFlow)> = self.maps.link_flows.iter().filter_map(Result::ok).collect();
         let mut result = LinkFlowsExpired::default();
         let mut left: BTreeMap<u16, u32> = BTreeMap::new();
-        for (key, _) in &flows {
-            if self.expire_link_flow(key, now)? {
+        for (key, flow) in &flows {
+            if flow.is_expired(key.protocol, now) && self.expire_link_flow(key, now)? {
                 result.removed += 1;
             } else {
                 *left.entry(key.pod).or_default() += 1;

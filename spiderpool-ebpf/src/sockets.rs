@@ -99,9 +99,9 @@ pub(crate) fn has_connected_tcp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
     !matches!(tcp_state(skb, key), 0 | TCP_SYN_RECV | TCP_TIME_WAIT | TCP_LISTEN | TCP_NEW_SYN_RECV)
 }
 
-/// Whether a UDP socket that is bound to the key's local address has its tuple.
-#[inline(never)]
-pub(crate) fn has_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
+/// What holds for the UDP socket that has the key's tuple; `false` if there is none.
+#[inline(always)]
+fn udp_socket(skb: *mut __sk_buff, key: &FlowKey, holds: impl FnOnce(*mut bpf_sock) -> bool) -> bool {
     let (mut tuple, len) = tuple(key);
     // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
     unsafe {
@@ -113,32 +113,26 @@ pub(crate) fn has_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
         if sk.is_null() {
             return false;
         }
-        // A socket without local address is most likely the one that sends: the kernel chose the source.
-        let unbound = is_unbound(sk);
+        let held = holds(sk);
         bpf_sk_release(sk.cast());
-        !unbound
+        held
     }
 }
 
-/// Whether a UDP socket that is connected to the key's remote side has its local side.
+/// Whether a UDP socket that is bound to the key's local address has its tuple. One without local address is most likely
+/// the one that sends: the kernel chose the source.
+#[inline(never)]
+pub(crate) fn has_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
+    // SAFETY: a socket that the kernel has just found.
+    udp_socket(skb, key, |sk| unsafe { !is_unbound(sk) })
+}
+
+/// Whether a UDP socket that is connected to the key's remote side has its local side. (One that is connected to
+/// somebody else the kernel does not find.)
 #[inline(never)]
 pub(crate) fn has_connected_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
-    let (mut tuple, len) = tuple(key);
-    // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
-    unsafe {
-        let sk = if len == 12 {
-            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 12, OWN_NETNS, 0)
-        } else {
-            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 36, OWN_NETNS, 0)
-        };
-        if sk.is_null() {
-            return false;
-        }
-        // The kernel finds one that is connected to somebody else for nobody.
-        let connected = (*sk).dst_port != 0;
-        bpf_sk_release(sk.cast());
-        connected
-    }
+    // SAFETY: a socket that the kernel has just found.
+    udp_socket(skb, key, |sk| unsafe { (*sk).dst_port != 0 })
 }
 
 /// Whether a UDP socket of the namespace has the key's remote side as its own: the namespace is the node's then.
@@ -147,18 +141,5 @@ pub(crate) fn has_remote_udp(skb: *mut __sk_buff, key: &FlowKey) -> bool {
     let mut reversed = *key;
     (reversed.local, reversed.local_port) = (key.remote, key.remote_port);
     (reversed.remote, reversed.remote_port) = (key.local, key.local_port);
-    let (mut tuple, len) = tuple(&reversed);
-    // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
-    unsafe {
-        let sk = if len == 12 {
-            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 12, OWN_NETNS, 0)
-        } else {
-            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, 36, OWN_NETNS, 0)
-        };
-        if sk.is_null() {
-            return false;
-        }
-        bpf_sk_release(sk.cast());
-        true
-    }
+    udp_socket(skb, &reversed, |_| true)
 }
