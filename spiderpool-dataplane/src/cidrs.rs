@@ -60,6 +60,24 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Whether these would steer less of a profile than its entries do: one that steers goes or stays.
+    pub fn steers_less(
+        &self,
+        profile: u16,
+        want: &[(IpNet, CidrAction, CidrKind)],
+    ) -> Result<bool, MapError> {
+        let steers = |(net, action, _): &(IpNet, CidrAction, CidrKind)| {
+            (*action == CidrAction::Steer).then(|| net.trunc())
+        };
+        let wanted: BTreeSet<IpNet> = want.iter().filter_map(steers).collect();
+        let stays: BTreeSet<IpNet> =
+            want.iter().filter(|item| steers(item).is_none()).map(|(net, ..)| net.trunc()).collect();
+        let have = self.cidrs(profile)?;
+        let lost = have.iter().filter_map(steers).any(|net| !wanted.contains(&net));
+        let is_new_stay = |net: &IpNet| !have.iter().any(|item| item.0 == *net && steers(item).is_none());
+        Ok(lost || (!have.is_empty() && stays.iter().any(is_new_stay)))
+    }
+
     /// Deletes all entries of a profile.
     pub fn cidrs_remove_profile(&mut self, profile: u16) -> Result<(), MapError> {
         self.cidrs_set(profile, &[])

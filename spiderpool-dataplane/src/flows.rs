@@ -1,21 +1,38 @@
-//! The maps `arrivals` and `nat`: removes the flows of a pod and what has expired.
+//! The maps `arrivals`, `nat` and `link_flows`: removes the flows of a pod and what has expired.
 
+use std::collections::BTreeMap;
+
+use aya::Pod;
+use aya::maps::{HashMap, MapData};
 use spiderpool_ebpf_common::flow_state;
-use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, Tuple, names};
+use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, PodFlags, PodUsage, Tuple, names};
 
 use crate::carry::EarlierFlows;
 use crate::error::MapError;
 use crate::load::Dataplane;
 
-/// What [`Dataplane::expire`] found.
+/// What [`Dataplane::expire`] found in one map.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Expired {
-    /// Translations (pairs of entries) that were removed.
+    /// Entries that were removed.
     pub removed: usize,
-    /// Entries of half a pair that were removed.
-    pub orphans: usize,
-    /// Entries that remain in `nat`.
+    /// Entries that remain.
     pub left: usize,
+    /// Entries that the pod with most of them has.
+    pub most: usize,
+}
+
+/// What [`Dataplane::expire`] found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct FlowsExpired {
+    /// In `nat`, where a flow has two entries.
+    pub nat: Expired,
+    /// In `arrivals`.
+    pub arrivals: Expired,
+    /// In `link_flows`.
+    pub link_flows: Expired,
+    /// Pods that have translated flows, by their ids.
+    pub translating: Vec<u16>,
 }
 
 /// CLOCK_MONOTONIC in ns, which is what `bpf_ktime_get_ns` counts.
@@ -29,7 +46,12 @@ impl Dataplane {
     /// Takes over the flows of replaced maps that are not here yet; how many entries. To be called once the maps are
     /// loaded and again when all filters are this version's: until then earlier programs record in their own maps.
     pub fn carry_flows(&mut self) -> Result<usize, MapError> {
-        self.earlier.copy_to(&mut self.maps)
+        let pods = self.earlier.copy_to(&mut self.maps)?;
+        for pod in pods.keys() {
+            // Which of them have what would cost more to find out than it costs their packets.
+            self.set_pod_flags(*pod, PodFlags::ALL)?;
+        }
+        Ok(pods.values().sum())
     }
 
     /// No program of an earlier version is attached any more.
@@ -39,43 +61,74 @@ impl Dataplane {
 
     /// Removes all flows of a pod (by its id).
     pub fn pod_flush(&mut self, pod: u16) -> Result<(), MapError> {
-        let arrivals: Vec<_> = self.maps.arrivals.keys().filter_map(Result::ok).collect();
-        for key in arrivals.iter().filter(|key| key.pod == pod) {
-            ignore_missing(self.maps.arrivals.remove(key)).map_err(MapError::of(names::ARRIVALS))?;
+        flush(&mut self.maps.arrivals, pod).map_err(MapError::of(names::ARRIVALS))?;
+        flush(&mut self.maps.nat, pod).map_err(MapError::of(names::NAT))?;
+        flush(&mut self.maps.link_flows, pod).map_err(MapError::of(names::LINK_FLOWS))?;
+        if u32::from(pod) < self.maps.added.len() {
+            let added = self.added(pod)?;
+            self.set_usage(pod, added, PodUsage::default())?;
+            self.set_pod_flags(pod, PodFlags::default())?;
         }
-        let nat: Vec<_> = self.maps.nat.keys().filter_map(Result::ok).collect();
-        for key in nat.iter().filter(|key| key.pod == pod) {
-            ignore_missing(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
-        }
-        self.flush_link_flows(pod)
+        Ok(())
     }
 
-    /// Removes expired translations, and halves whose other half is missing.
+    /// Removes expired flows and halves of translations whose other half is missing, and sets right what each pod is counted to have.
     ///
-    /// The programs ignore such entries anyway; this makes room. To be called every few seconds.
-    pub fn expire(&mut self) -> Result<Expired, MapError> {
+    /// The programs ignore such entries anyway; this makes room. To be called every few seconds: who has used up the share
+    /// gets no more flows before.
+    pub fn expire(&mut self) -> Result<FlowsExpired, MapError> {
+        // Before the flows: what is added meanwhile counts twice until the next time, and not never.
+        let added = self.all_added()?;
         let now = now()?;
+        let mut found = FlowsExpired::default();
+        let nat = self.expire_nat(now, &mut found.nat)?;
+        let arrivals = expire(&mut self.maps.arrivals, &mut found.arrivals, |key, entry| {
+            flow_state::is_expired(key.protocol, entry.state, entry.last_seen, now)
+        })
+        .map_err(MapError::of(names::ARRIVALS))?;
+        let link_flows = expire(&mut self.maps.link_flows, &mut found.link_flows, |key, flow| {
+            flow.is_expired(key.protocol, now)
+        })
+        .map_err(MapError::of(names::LINK_FLOWS))?;
+        found.translating = nat.keys().copied().collect();
+        for (pod, added) in (0..).zip(added) {
+            let of = |left: &BTreeMap<u16, u32>| left.get(&pod).copied().unwrap_or(0);
+            let left = PodUsage { link_flows: of(&link_flows), arrivals: of(&arrivals), nat: of(&nat) };
+            self.set_usage(pod, added, left)?;
+        }
+        Ok(found)
+    }
+
+    /// Answers how many entries each pod has left.
+    fn expire_nat(&mut self, now: u64, found: &mut Expired) -> Result<BTreeMap<u16, u32>, MapError> {
         let all: Vec<(FlowKey, NatEntry)> = self.maps.nat.iter().filter_map(Result::ok).collect();
-        let mut result = Expired::default();
-        let mut entries = 0;
+        let mut left: BTreeMap<u16, u32> = BTreeMap::new();
         for (key, _) in &all {
-            if key.is(Tuple::Original) {
-                let removed = self.expire_pair(key, now)?;
-                entries += removed;
-                result.removed += usize::from(removed > 0);
+            *left.entry(key.pod).or_default() += 1;
+        }
+        for (key, entry) in &all {
+            let removed = if key.is(Tuple::Original) {
+                let maybe = flow_state::is_expired(key.protocol, entry.state, entry.last_seen, now);
+                if maybe { self.expire_pair(key, now)? } else { 0 }
             } else if is_orphan(key, now, |key| self.maps.nat.get(key, 0).ok()) {
                 ignore_missing(self.maps.nat.remove(key)).map_err(MapError::of(names::NAT))?;
-                entries += 1;
-                result.orphans += 1;
+                1
+            } else {
+                0
+            };
+            found.removed += removed as usize;
+            if let Some(left) = left.get_mut(&key.pod) {
+                *left = left.saturating_sub(removed);
             }
         }
-        result.left = all.len().saturating_sub(entries);
-        Ok(result)
+        left.retain(|_, left| *left > 0);
+        found.sum(&left);
+        Ok(left)
     }
 
     /// How many entries of a flow were removed. Reads the entry again, because a packet may have come since the
     /// listing.
-    fn expire_pair(&mut self, key: &FlowKey, now: u64) -> Result<usize, MapError> {
+    fn expire_pair(&mut self, key: &FlowKey, now: u64) -> Result<u32, MapError> {
         let Ok(entry) = self.maps.nat.get(key, 0) else { return Ok(0) };
         if !flow_state::is_expired(key.protocol, entry.state, entry.last_seen, now) {
             return Ok(0);
@@ -90,6 +143,48 @@ impl Dataplane {
     }
 }
 
+impl Expired {
+    fn sum(&mut self, left: &BTreeMap<u16, u32>) {
+        self.left = left.values().map(|left| *left as usize).sum();
+        self.most = left.values().max().map_or(0, |most| *most as usize);
+    }
+}
+
+/// Removes the entries that have expired; answers how many each pod has left. An entry is read again before it is removed,
+/// because a packet may have come since the listing.
+fn expire<V: Pod>(
+    map: &mut HashMap<MapData, FlowKey, V>,
+    found: &mut Expired,
+    is_expired: impl Fn(&FlowKey, &V) -> bool,
+) -> Result<BTreeMap<u16, u32>, aya::maps::MapError> {
+    let all: Vec<(FlowKey, V)> = map.iter().filter_map(Result::ok).collect();
+    let mut left: BTreeMap<u16, u32> = BTreeMap::new();
+    for (key, value) in &all {
+        let is_gone = is_expired(key, value)
+            && match map.get(key, 0) {
+                Ok(value) if is_expired(key, &value) => {
+                    ignore_missing(map.remove(key))?;
+                    true
+                }
+                Ok(_) => false,
+                Err(_) => true,
+            };
+        if is_gone {
+            found.removed += 1;
+        } else {
+            *left.entry(key.pod).or_default() += 1;
+        }
+    }
+    found.sum(&left);
+    Ok(left)
+}
+
+/// Removes all of a pod's entries.
+fn flush<V: Pod>(map: &mut HashMap<MapData, FlowKey, V>, pod: u16) -> Result<(), aya::maps::MapError> {
+    let keys: Vec<_> = map.keys().filter_map(Result::ok).filter(|key| key.pod == pod).collect();
+    keys.iter().try_for_each(|key| ignore_missing(map.remove(key)))
+}
+
 /// Whether the entry of a translated tuple has no other half. It is made first, so a young one may just be waiting for
 /// the entry of the original tuple; one that went together with it since the listing is none; and one that a new flow
 /// has taken over between the two reads is none either, which is why it is read once more at the end.
@@ -100,7 +195,7 @@ fn is_orphan(key: &FlowKey, now: u64, mut read: impl FnMut(&FlowKey) -> Option<N
     !named && now.saturating_sub(entry.last_seen) > flow_state::SECOND && read(key) == Some(entry)
 }
 
-/// Another CPU, the LRU or the program may have removed the entry first.
+/// Another CPU or the program may have removed the entry first.
 pub(crate) fn ignore_missing(result: Result<(), aya::maps::MapError>) -> Result<(), aya::maps::MapError> {
     match result {
         Err(aya::maps::MapError::KeyNotFound) => Ok(()),

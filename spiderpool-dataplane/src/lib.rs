@@ -11,7 +11,6 @@ mod cidrs;
 mod devices;
 mod error;
 mod flows;
-mod link_flows;
 mod load;
 mod logs;
 mod maps;
@@ -21,17 +20,17 @@ mod pins;
 mod programs;
 mod stats;
 mod sys;
+mod usage;
 
 pub use attach::{AttachError, AttachedFilters, Repaired, detach, detach_id, repair};
 pub use error::{LoadError, MapError, OpenError};
-pub use flows::Expired;
-pub use link_flows::LinkFlowsExpired;
+pub use flows::{Expired, FlowsExpired};
 pub use load::{Dataplane, NicsOrigin, Replaced, Sizes};
 pub use logs::Logs;
 pub use programs::{ProgramPair, Programs};
 pub use spiderpool_ebpf_common::maps::{
-    CidrAction, CidrKind, DeviceKind, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
-    ROLE_UNDERLAY, SIBLINGS,
+    CidrAction, CidrKind, DEFAULT_BACKUP, DEFAULT_NONE, DEFAULT_USED, DeviceKind, EPHEMERAL_PORTS, ExitMode,
+    NicEntry, PodUsage, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY, SIBLINGS,
 };
 pub use spiderpool_ebpf_common::reason::Reason;
 pub use sys::trim_heap;

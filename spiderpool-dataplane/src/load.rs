@@ -10,7 +10,7 @@ use std::thread;
 
 use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use spiderpool_ebpf_common::maps::names;
+use spiderpool_ebpf_common::maps::{PodUsage, names};
 
 use crate::carry::EarlierFlows;
 use crate::error::LoadError;
@@ -26,7 +26,7 @@ const RING_IN_OBJECT: &str = "AYA_LOGS";
 /// Name of its pin.
 const RING_PIN: &str = "events";
 /// The maps as named in the object, with the names of their pins.
-const PINS: [(&str, &str); 12] = [
+const PINS: [(&str, &str); 13] = [
     (names::NICS, names::NICS),
     (names::ADDRESSES, names::ADDRESSES),
     (names::CLUSTER_CIDRS, names::CLUSTER_CIDRS),
@@ -36,6 +36,7 @@ const PINS: [(&str, &str); 12] = [
     (names::LINK_FRAGMENTS, names::LINK_FRAGMENTS),
     (names::ADDED, names::ADDED),
     (names::REMOVED, names::REMOVED),
+    (names::POD_FLAGS, names::POD_FLAGS),
     (names::NODE_DEVICES, names::NODE_DEVICES),
     (names::STATS, names::STATS),
     (RING_IN_OBJECT, RING_PIN),
@@ -57,8 +58,8 @@ pub struct Sizes {
     pub nat: u32,
     /// Entries of `link_flows`.
     pub link_flows: u32,
-    /// How many of them one pod may have.
-    pub link_flows_per_pod: u32,
+    /// How many entries of these three one pod may have.
+    pub per_pod: PodUsage,
 }
 
 impl Default for Sizes {
@@ -67,9 +68,9 @@ impl Default for Sizes {
             nics: 1024,
             cidrs: 16_384,
             arrivals: 65_536,
-            nat: 65_536,
+            nat: 262_144,
             link_flows: 262_144,
-            link_flows_per_pod: 32_768,
+            per_pod: PodUsage { link_flows: 32_768, arrivals: 8192, nat: 32_768 },
         }
     }
 }
@@ -137,7 +138,7 @@ impl Dataplane {
         loader: &mut EbpfLoader<'a>,
     ) -> Result<Self, LoadError> {
         set_sizes(loader, sizes);
-        loader.override_global(names::LINK_SHARE, &sizes.link_flows_per_pod, true);
+        loader.override_global(names::SHARE, &sizes.per_pod, true);
         let pinned = compare_pins(loader, object, bytes, pin_dir)?;
         for map in pinned.iter().filter(|map| matches!(map.pinned, Pinned::Fits)) {
             loader.map_pin_path(map.name, pin_dir.join(map.pin));
@@ -202,7 +203,8 @@ fn set_sizes(loader: &mut EbpfLoader<'_>, sizes: &Sizes) {
         .map_max_entries(names::NAT, sizes.nat)
         .map_max_entries(names::LINK_FLOWS, sizes.link_flows)
         .map_max_entries(names::ADDED, sizes.nics)
-        .map_max_entries(names::REMOVED, sizes.nics);
+        .map_max_entries(names::REMOVED, sizes.nics)
+        .map_max_entries(names::POD_FLAGS, sizes.nics);
 }
 
 /// A map of the object, and what is pinned in its place.

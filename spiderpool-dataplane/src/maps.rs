@@ -3,7 +3,7 @@
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use spiderpool_ebpf_common::maps::{
     AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
-    NodeDevice, PodUsage, names,
+    NodeDevice, PodFlags, PodUsage, names,
 };
 use spiderpool_ebpf_common::reason::Counters;
 
@@ -19,6 +19,7 @@ pub(crate) struct Maps {
     pub(crate) link_flows: HashMap<MapData, FlowKey, LinkFlow>,
     pub(crate) added: Array<MapData, PodUsage>,
     pub(crate) removed: Array<MapData, PodUsage>,
+    pub(crate) pod_flags: Array<MapData, PodFlags>,
     pub(crate) devices: HashMap<MapData, u32, NodeDevice>,
     pub(crate) stats: PerCpuArray<MapData, Counters>,
 }
@@ -44,6 +45,7 @@ impl Maps {
                 .map_err(MapError::of(names::LINK_FLOWS))?,
             added: Array::try_from(map(names::ADDED)?).map_err(MapError::of(names::ADDED))?,
             removed: Array::try_from(map(names::REMOVED)?).map_err(MapError::of(names::REMOVED))?,
+            pod_flags: Array::try_from(map(names::POD_FLAGS)?).map_err(MapError::of(names::POD_FLAGS))?,
             devices: HashMap::try_from(map(names::NODE_DEVICES)?)
                 .map_err(MapError::of(names::NODE_DEVICES))?,
             stats: PerCpuArray::try_from(map(names::STATS)?).map_err(MapError::of(names::STATS))?,

@@ -13,10 +13,10 @@ use support::{SIZES, can_run};
 
 const PROGRAMS: [Program; 4] = [Program::Egress, Program::Ingress, Program::HostEgress, Program::HostIngress];
 
-fn on_host(tables: &Tables, program: Program, nic: u16, frame: &Frame) -> (Verdict, Vec<u8>) {
+fn on_host(tables: &Tables, program: Program, nic: u16, frame: &Frame) -> (Verdict, Frame) {
     let mut frame = frame.clone();
     let verdict = program.run(&mut frame, nic, tables);
-    (verdict, frame.bytes)
+    (verdict, Frame { decided: frame.decided, ..Frame::new(frame.bytes) })
 }
 
 fn config(cases: u32) -> Config {

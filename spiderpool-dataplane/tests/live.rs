@@ -17,9 +17,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, socket,
 };
-use spiderpool_dataplane::{CidrAction, CidrKind, Dataplane, Logs, Reason};
+use spiderpool_dataplane::{
+    CidrAction, CidrKind, DEFAULT_BACKUP, DEFAULT_USED, Dataplane, Logs, PodUsage, Reason, Sizes,
+};
 use spiderpool_ebpf_common::model::pod::{self, ETH0, Endpoint, Family, IFINDEX, NET1, SP0, at};
-use support::{BpfFs, can_run};
+use support::{BpfFs, SIZES, can_run, object};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -69,11 +71,13 @@ impl Lab {
         let name = format!("spdp{}-{default:?}", std::process::id()).to_lowercase();
         // The private mount namespace keeps the names of the namespaces to this thread.
         sh("mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns");
-        let mut dataplane = fs.load();
+        // One pod makes all the flows here.
+        let per_pod = PodUsage { link_flows: 512, arrivals: 512, nat: 1024 };
+        let mut dataplane = Dataplane::load(&object(), &fs.pins(), &Sizes { per_pod, ..SIZES }).unwrap();
         let mut script = Vec::new();
         topology(&mut script, &name, default);
         sh(&script.concat());
-        configure(&mut dataplane);
+        configure(&mut dataplane, default);
         sh(&attach(&name, fs.pins().to_str().unwrap()));
         let lab = Self { name, dataplane, _fs: fs };
         // On the way to the other node checksums are computed, in both directions, and not left to a device:
@@ -179,10 +183,14 @@ fn topology(s: &mut Vec<String>, name: &str, default: Default) {
     }
 }
 
-fn configure(dataplane: &mut Dataplane) {
+fn configure(dataplane: &mut Dataplane, default: Default) {
     let tables = pod::tables();
     for id in [ETH0, NET1, SP0] {
-        dataplane.nic_put(id, &tables.nics[&id]).unwrap();
+        let mut nic = tables.nics[&id];
+        let is_used = id == if default == Default::OnEth0 { ETH0 } else { NET1 };
+        nic.default4 = if is_used { DEFAULT_USED } else { DEFAULT_BACKUP };
+        nic.default6 = nic.default4;
+        dataplane.nic_put(id, &nic).unwrap();
     }
     let net = |s: &str| s.parse().unwrap();
     let want = [
@@ -207,6 +215,12 @@ fn attach(name: &str, pins: &str) -> String {
                 "tc -n {name}-pod filter add dev {dev} {hook} prio 1 handle 1 bpf da object-pinned {pins}/{hook} flowid :{id:x}\n"
             ));
         }
+    }
+    s.push(format!("tc -n {name}-node qdisc add dev spnode clsact\n"));
+    for hook in ["egress", "ingress"] {
+        s.push(format!(
+            "tc -n {name}-node filter add dev spnode {hook} prio 1 handle 1 bpf da object-pinned {pins}/host_{hook} flowid :{SP0:x}\n"
+        ));
     }
     s.concat()
 }

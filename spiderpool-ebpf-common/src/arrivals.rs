@@ -1,146 +1,83 @@
-//! The map `arrivals`: what came in by which NIC, and replies that go back there.
+//! The map `arrivals`: flows that the other side has started and whose replies would not find back by their addresses alone.
+//!
+//! These are: by an underlay NIC whatever comes from an address that is steered, and UDP for a server on the wildcard address,
+//! whose answer may carry another source, where the routing table sends it elsewhere. Nothing else is recorded: a reply
+//! that carries the address which was called leaves by the NIC that has it.
+//!
+//! What comes by an underlay NIC anybody may have sent in anybody's name. It changes nothing about flows that the pod has begun.
 
 use crate::addr::Addr;
 use crate::flow_state;
-use crate::headers::{FIN, Headers, L4Kind, RST};
+use crate::headers::{Headers, L4Kind, RST};
 use crate::maps::{
-    ArrivalEntry, CidrKind, Direction, FlowKey, LinkFlow, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
-    ROLE_UNDERLAY,
+    ArrivalEntry, CidrAction, CidrKind, DEFAULT_USED, Direction, FlowKey, FlowKeys, NicEntry, PodFlag,
+    ROLE_CLUSTER, ROLE_UNDERLAY,
 };
 use crate::pod;
+use crate::protocol::{TCP, UDP};
 use crate::reason::Reason;
-use crate::rewrite::Rewrite;
-use crate::state::State;
-use crate::verdict::Outcome;
+use crate::state::{LogEvent, State};
 
-/// Sends a packet back where its flow came in; undecided if it is no reply.
+/// Remembers by which NIC, and from whom, a flow of the other side comes in by the cluster NIC or an underlay NIC.
 #[inline(never)]
-pub(crate) fn reply<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
-    if matches!(h.l4.kind, L4Kind::EchoRequest) {
-        return Outcome::undecided(Reason::NotOurs);
+pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &mut FlowKeys, s: &S) -> Reason {
+    let is_udp = matches!(h.l4.kind, L4Kind::Udp);
+    if matches!(h.l4.kind, L4Kind::EchoReply) || (nic.role == ROLE_CLUSTER && !(is_udp && nic.owns(h.dst))) {
+        return Reason::NotOurs;
     }
-    let key = FlowKey::of(nic.pod, h, Direction::Egress);
-    match s.arrival(&key, |e| update_on_egress(e, h, s)) {
-        Some(Some(path)) => by_path(id, nic, h, &path, rewrite, s),
-        Some(None) => {
-            if h.is_syn() {
-                s.arrival_remove(&key);
-            }
-            Outcome::undecided(Reason::NotOurs)
-        }
-        None if matches!(h.l4.kind, L4Kind::Udp) && s.wildcard_socket() => {
-            reply_any_local(id, nic, h, rewrite, s)
-        }
-        None => Outcome::undecided(Reason::NotOurs),
+    let from = pod::cidr(nic, h.src, s);
+    let is_steered = from.action == CidrAction::Steer as u8;
+    // To there answers leave by the cluster NIC; and no Service calls by another.
+    if is_steered && (nic.role == ROLE_CLUSTER || from.kind == CidrKind::Service as u8) {
+        return Reason::NotOurs;
     }
+    if !is_steered {
+        // Where no other route takes them elsewhere, answers have the address that they should have.
+        let by_default = from.kind == 0 && nic.default_route(h.src) == DEFAULT_USED && nic.owns(h.dst);
+        if !is_udp || by_default || nic.is_ephemeral(h.l4.dst_port) {
+            return Reason::NotOurs;
+        }
+    }
+    keys.set(nic.pod, h, Direction::Ingress);
+    let keys = &*keys;
+    if is_steered {
+        match record_original(id, nic, h, keys, s) {
+            Reason::ArrivalNew | Reason::ArrivalSeen if is_udp => {}
+            reason => return reason,
+        }
+    }
+    record_any_local(id, nic, h, keys, s)
 }
 
-/// Where a flow's replies go.
-struct ReplyPath {
-    local: Addr,
-    nic: u16,
-    mac: [u8; 6],
-}
-
-/// `None`: the entry is of an older flow.
+/// By an underlay NIC, from an address that is steered.
 #[inline(always)]
-fn update_on_egress<S: State>(e: &mut ArrivalEntry, h: &Headers, s: &S) -> Option<ReplyPath> {
-    let now = s.now();
-    if h.is_syn() || flow_state::is_expired(h.l4.protocol, e.state, e.last_seen, now) {
-        return None;
+fn record_original<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &FlowKeys, s: &S) -> Reason {
+    // Does the pod's socket take it? Asked before the entry is touched: it may go meanwhile.
+    let resets = h.l4.flags & RST != 0 && s.takes_reset(&keys.original, h.l4.sequence);
+    match s.arrival(&keys.original, |e| update(e, id, h, resets, s)) {
+        Some(Update::Seen) => Reason::ArrivalSeen,
+        Some(Update::Expired) | None if h.opens_flow() => insert(id, nic, &keys.original, h, keys, s),
+        Some(Update::OtherNic | Update::BegunByPod | Update::Expired) | None => Reason::NotOurs,
     }
-    let mut state = e.state;
-    if matches!(h.l4.kind, L4Kind::Tcp) {
-        if h.l4.flags & FIN != 0 {
-            state |= flow_state::FIN_SENT;
-        }
-        if h.l4.flags & RST != 0 {
-            state |= flow_state::RESET | flow_state::RST_SENT;
-        }
-    } else {
-        state |= flow_state::ESTABLISHED;
-    }
-    if state != e.state {
-        e.state = state;
-    }
-    // The other side may be a receiver that never answers. A RST does not keep a flow alive.
-    if state & flow_state::RESET == 0 && now.saturating_sub(e.last_seen) >= flow_state::REFRESH {
-        e.last_seen = now;
-    }
-    Some(ReplyPath { local: e.local, nic: e.nic, mac: e.mac })
 }
 
-/// A UDP server on the wildcard address answers with the address that the route gives it.
-#[inline(never)]
-fn reply_any_local<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
-    let key = FlowKey::of(nic.pod, h, Direction::Egress).any_local();
-    let Some(Some(path)) = s.arrival(&key, |e| update_on_egress(e, h, s)) else {
-        return Outcome::undecided(Reason::NotOurs);
-    };
-    let Some(target) = target(nic, path.nic, path.local, s) else {
-        return Outcome::undecided(Reason::NotOurs);
-    };
-    rewrite.source(path.local, h.l4.src_port);
-    if path.nic == id {
-        return Outcome::pass(Reason::ReplySource);
-    }
-    redirect(target, path.mac, Reason::ReplySource, rewrite)
-}
-
+/// The UDP entry without local address, by whichever NIC.
 #[inline(always)]
-fn by_path<S: State>(
+pub(crate) fn record_any_local<S: State>(
     id: u16,
     nic: &NicEntry,
     h: &Headers,
-    path: &ReplyPath,
-    rewrite: &mut Rewrite,
+    keys: &FlowKeys,
     s: &S,
-) -> Outcome {
-    if path.nic == id {
-        return Outcome::pass(Reason::ReplyHere);
-    }
-    match target(nic, path.nic, h.src, s) {
-        Some(target) => redirect(target, path.mac, Reason::ReplyRedirected, rewrite),
-        None => Outcome::undecided(Reason::NotOurs),
-    }
-}
-
-/// The NIC that a reply leaves by, if it is still this pod's and may carry that source.
-#[inline(always)]
-fn target<'s, S: State>(nic: &NicEntry, id: u16, src: Addr, s: &'s S) -> Option<&'s NicEntry> {
-    let target = s.nic(id)?;
-    let is_own = target.role != ROLE_NONE && target.pod == nic.pod;
-    (is_own && (target.role != ROLE_CLUSTER || target.owns(src))).then_some(target)
-}
-
-/// On an underlay NIC the flow's last sender gets the reply, elsewhere the one host end there is.
-#[inline(always)]
-fn redirect(target: &NicEntry, mac: [u8; 6], reason: Reason, rewrite: &mut Rewrite) -> Outcome {
-    let to = if target.role == ROLE_UNDERLAY { mac } else { target.peer_mac };
-    rewrite.macs(target, to);
-    Outcome::redirect(target.ifindex, reason).with_mtu(target.mtu)
-}
-
-/// Remembers by which NIC, and from whom, a flow of the other side comes in.
-#[inline(never)]
-pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Reason {
-    // An underlay address that is called by the cluster NIC cannot be answered there.
-    if matches!(h.l4.kind, L4Kind::EchoReply) || (nic.role == ROLE_CLUSTER && !nic.owns(h.dst)) {
-        return Reason::NotOurs;
-    }
-    let key = FlowKey::of(nic.pod, h, Direction::Ingress);
-    match s.arrival(&key, |e| update_on_ingress(e, id, nic, h, s)) {
-        Some(Update::Current) => Reason::ArrivalSeen,
-        Some(Update::Refreshed) => {
-            if matches!(h.l4.kind, L4Kind::Udp) {
-                insert(id, nic, &key, h, s);
-            }
-            Reason::ArrivalSeen
+) -> Reason {
+    match s.arrival(&keys.any_local, |e| update(e, id, h, false, s)) {
+        Some(Update::Seen) => Reason::ArrivalSeen,
+        Some(Update::OtherNic) => Reason::NotOurs,
+        Some(Update::BegunByPod) => Reason::OwnFlow,
+        Some(Update::Expired) | None => {
+            s.set_flag(nic.pod, PodFlag::AnyLocal);
+            insert(id, nic, &keys.any_local, h, keys, s)
         }
-        None | Some(Update::Expired) if h.opens_flow() || may_restore(nic, &key, h, s) => {
-            insert(id, nic, &key, h, s)
-        }
-        Some(Update::OtherNic | Update::Expired) | None => Reason::NotOurs,
     }
 }
 
@@ -148,96 +85,139 @@ pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) -> R
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Update {
-    /// Nothing of note.
-    Current,
-    /// Time, NIC or MAC were written.
-    Refreshed,
+    /// It is one of the flow.
+    Seen,
     /// The entry is of an older flow.
     Expired,
     /// The flow comes in by another NIC.
     OtherNic,
-}
-
-/// A segment of a connection whose entry was lost: at the host end of the node link it is recorded that somebody else has begun it,
-/// and that the pod has agreed. A SYN alone, which anybody sends through the node, would divert connections that the pod has begun.
-#[inline(always)]
-fn may_restore<S: State>(nic: &NicEntry, key: &FlowKey, h: &Headers, s: &S) -> bool {
-    let is_answered = |flow: &mut LinkFlow| {
-        flow.state & flow_state::ANSWERED != 0 && !flow.is_expired(key.protocol, s.now())
-    };
-    nic.role == ROLE_NODE_LINK
-        && matches!(h.l4.kind, L4Kind::Tcp)
-        && h.l4.flags & RST == 0
-        && s.link_flow(key, is_answered) == Some(true)
+    /// The pod has begun it.
+    BegunByPod,
 }
 
 #[inline(always)]
-fn update_on_ingress<S: State>(e: &mut ArrivalEntry, id: u16, nic: &NicEntry, h: &Headers, s: &S) -> Update {
+fn update<S: State>(e: &mut ArrivalEntry, id: u16, h: &Headers, resets: bool, s: &S) -> Update {
     let now = s.now();
-    let expired = flow_state::is_expired(h.l4.protocol, e.state, e.last_seen, now);
-    // What the node hands over it would not send by the underlay too: somebody else does.
-    if !expired && nic.role == ROLE_UNDERLAY && (e.nic == nic.node_link || e.nic == nic.exit_nic) {
-        return Update::OtherNic;
+    if flow_state::is_expired(h.l4.protocol, e.state, e.last_seen, now) {
+        return Update::Expired;
+    }
+    if h.l4.protocol != TCP && e.state & flow_state::BEGUN_BY_POD != 0 {
+        return Update::BegunByPod;
     }
     let mut state = e.state;
     if h.is_syn() {
         // A forged one would divert an open connection for good. What a peer that has restarted is answered goes
         // where it always went; its new flow is recorded when the old one has expired.
-        if !expired && flow_state::is_open(e.state) {
-            return Update::Current;
+        if flow_state::is_open(e.state) {
+            return Update::Seen;
         }
         state = 0;
     } else if matches!(h.l4.kind, L4Kind::Tcp) {
         // During the handshake the NIC counts by which it is completed.
-        if expired {
-            return Update::Expired;
-        }
         if e.nic != id && e.state & flow_state::ESTABLISHED != 0 {
             return Update::OtherNic;
         }
-        state = flow_state::after_ingress(state, h.l4.flags);
-    } else if expired {
-        state = 0;
+        state = if h.l4.flags & RST == 0 {
+            flow_state::after_ingress(state, h.l4.flags)
+        } else {
+            flow_state::after_reset(state, resets)
+        };
     }
     if state != e.state {
         e.state = state;
     }
-    if e.nic == id && e.mac == h.mac && now.saturating_sub(e.last_seen) < flow_state::REFRESH {
-        return Update::Current;
+    if e.nic != id
+        || e.mac != h.mac
+        || e.local != h.dst
+        || now.saturating_sub(e.last_seen) >= flow_state::REFRESH
+    {
+        e.last_seen = now;
+        e.nic = id;
+        e.mac = h.mac;
+        e.local = h.dst;
     }
-    e.last_seen = now;
-    e.nic = id;
-    e.mac = h.mac;
-    Update::Refreshed
+    let heard = seconds(now);
+    if e.heard != heard {
+        e.heard = heard;
+    }
+    Update::Seen
 }
 
-/// Writes the entry, for UDP also the one without local address. What is for an address that is not the pod's (a
-/// VM's, or somebody else's whom the pod routes for) is none of the programs' business.
-///
-/// On an underlay NIC anybody can claim any source. No Service calls from there; and of the cluster's other
-/// addresses no entry without local address is made, because it would take the pod's own queries for replies.
-#[inline(never)]
-fn insert<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, h: &Headers, s: &S) -> Reason {
-    if !pod::has(nic, &key.local, s) {
+#[inline(always)]
+const fn seconds(now: u64) -> u32 {
+    (now / flow_state::SECOND) as u32
+}
+
+/// Writes the entry of a new flow. What is for an address that is not the pod's (a VM's, or somebody else's whom the pod
+/// routes for) is none of the programs' business. What comes by the node link has been asked about before.
+#[inline(always)]
+fn insert<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, h: &Headers, keys: &FlowKeys, s: &S) -> Reason {
+    if !pod::has(nic, &h.dst, s) {
         return Reason::NotOurs;
     }
-    let kind = if nic.role == ROLE_UNDERLAY { pod::steered_kind(nic, &h.src, s) } else { 0 };
-    if kind == CidrKind::Service as u8 {
-        return Reason::NotOurs;
-    }
-    // The pod has begun it itself. By the cluster NIC comes only what the default network lets through.
-    if nic.role != ROLE_CLUSTER && h.opens_flow() && s.socket_connected(key) {
+    if nic.role == ROLE_UNDERLAY && is_begun_by_pod(nic, keys, false, s) {
         return Reason::OwnFlow;
     }
-    let later_segment = matches!(h.l4.kind, L4Kind::Tcp) && !h.is_syn();
-    let state = if later_segment { flow_state::after_ingress(0, h.l4.flags) } else { 0 };
-    let entry =
-        ArrivalEntry { last_seen: s.now(), local: key.local, nic: id, mac: h.mac, state, _pad: [0; 7] };
-    if !s.arrival_put(key, &entry) {
-        return Reason::Failed;
+    put(id, key, &entry_of(id, h, h.dst, 0, s.now()), s)
+}
+
+/// Whether a flow that somebody seems to start is one that the pod has begun itself: a connected socket has it, or it is UDP of a
+/// port that the kernel gives to those who ask, or of fixed ports on both sides and the pod has spoken first.
+#[inline(never)]
+pub(crate) fn is_begun_by_pod<S: State>(nic: &NicEntry, keys: &FlowKeys, is_trusted: bool, s: &S) -> bool {
+    let key = &keys.original;
+    if s.socket_connected(key) {
+        return true;
     }
-    if matches!(h.l4.kind, L4Kind::Udp) && kind == 0 {
-        s.arrival_put(&key.any_local(), &entry);
+    if key.protocol != UDP || is_trusted {
+        return false;
     }
-    Reason::ArrivalNew
+    let now = s.now();
+    let is_noted = |e: &mut ArrivalEntry| {
+        e.state & flow_state::BEGUN_BY_POD != 0 && !flow_state::is_expired(UDP, e.state, e.last_seen, now)
+    };
+    nic.is_ephemeral(key.local_port)
+        || s.arrival(&keys.any_local, is_noted) == Some(true)
+        || s.nat(key, |e| flow_state::is_expired(UDP, e.state, e.last_seen, now)) == Some(false)
+}
+
+/// The pod sends a datagram that answers nothing. Where both ports are fixed nothing but this tells it from an answer.
+#[inline(never)]
+pub(crate) fn note_begun<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) {
+    let key = FlowKey::of(nic.pod, h, Direction::Egress).any_local();
+    let now = s.now();
+    let known = s.arrival(&key, |e| {
+        if flow_state::is_expired(UDP, e.state, e.last_seen, now) {
+            return false;
+        }
+        if e.state & flow_state::BEGUN_BY_POD != 0 && now.saturating_sub(e.last_seen) >= flow_state::REFRESH {
+            e.last_seen = now;
+        }
+        true
+    });
+    if known != Some(true) {
+        let state = flow_state::ESTABLISHED | flow_state::BEGUN_BY_POD;
+        put(id, &key, &entry_of(id, h, h.src, state, now), s);
+    }
+}
+
+#[inline(always)]
+const fn entry_of(id: u16, h: &Headers, local: Addr, state: u8, now: u64) -> ArrivalEntry {
+    ArrivalEntry { last_seen: now, local, heard: seconds(now), nic: id, mac: h.mac, state, _pad: [0; 3] }
+}
+
+/// Datagrams, which cost nothing to forge, get half of the pod's share.
+#[inline(never)]
+fn put<S: State>(id: u16, key: &FlowKey, entry: &ArrivalEntry, s: &S) -> Reason {
+    // An expired one of the same tuple costs nothing more.
+    if s.arrival(key, |old| *old = *entry).is_some() {
+        return Reason::ArrivalNew;
+    }
+    let share = s.share().arrivals;
+    let share = if key.protocol == UDP { share / 2 } else { share };
+    if s.usage(key.pod).arrivals < share && s.arrival_put(key, entry).is_ok() {
+        return Reason::ArrivalNew;
+    }
+    s.report(id, LogEvent::ArrivalsFull);
+    Reason::ArrivalsFull
 }

@@ -2,10 +2,8 @@
 //! with its address, the rest by the NIC whose address it carries. In overlay mode nothing with an underlay NIC's
 //! source leaves by the cluster NIC.
 
-use crate::addr::Addr;
-use crate::arrivals;
 use crate::headers::{self, Headers, L4Kind};
-use crate::maps::{ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY};
+use crate::maps::{ExitMode, NicEntry, PodFlag, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY};
 use crate::mtu;
 use crate::nat;
 use crate::neighbor;
@@ -16,6 +14,7 @@ use crate::rewrite::Rewrite;
 use crate::scratch::Scratch;
 use crate::state::{LogEvent, State};
 use crate::verdict::{Outcome, Verdict};
+use crate::{arrivals, pod_end, replies};
 
 /// The program on the egress of each NIC. `id` is the NIC's id (0: none).
 ///
@@ -27,9 +26,13 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
         return Verdict::Pass;
     }
     let bytes = p.len();
-    let Scratch { headers, rewrite, outcome: stored, .. } = scratch;
+    if nic.role == ROLE_CLUSTER && p.take_decided() {
+        s.count(id, Reason::ClusterDirect, bytes);
+        return Verdict::Pass;
+    }
+    let Scratch { headers, quoted, rewrite, outcome: stored, .. } = scratch;
     rewrite.clear();
-    let mut outcome = Scratch::reload(stored, decide(p, id, nic, headers, rewrite, s));
+    let mut outcome = Scratch::reload(stored, decide(p, id, nic, (headers, quoted), rewrite, s));
     if outcome.mtu() != 0 {
         if mtu::exceeds(p, outcome.mtu()) {
             s.count(id, Reason::MtuExceeded, bytes);
@@ -40,8 +43,13 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
     }
     if !rewrite.apply(p, headers) {
         outcome = refused(nic, headers, s);
-    } else if rewrite.lowers_mss() {
-        s.count(id, Reason::MssClamped, bytes);
+    } else {
+        if rewrite.lowers_mss() {
+            s.count(id, Reason::MssClamped, bytes);
+        }
+        if rewrite.is_for_cluster_nic() {
+            p.set_decided();
+        }
     }
     s.count(id, outcome.reason, bytes);
     outcome.verdict()
@@ -52,7 +60,7 @@ fn decide<P: Packet, S: State>(
     p: &P,
     id: u16,
     nic: &NicEntry,
-    h: &mut Headers,
+    (h, quoted): (&mut Headers, &mut Headers),
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
@@ -76,8 +84,14 @@ fn decide<P: Packet, S: State>(
     if h.is_discovery() || h.dst.is_link_scope() {
         return Outcome::pass(Reason::LinkScope);
     }
+    let exit = pod::exit(nic, s);
+    let is_direct = exit.is_some_and(|exit| exit.owns(h.src));
+    let is_steered = pod::is_steered(nic, h.dst, s);
     let outcome = if h.is_tracked() {
-        by_flow(id, nic, h, rewrite, s)
+        by_flow(id, nic, exit, (is_direct, is_steered), h, rewrite, s)
+    } else if !is_direct && (is_steered || s.flags(nic.pod).link_flows != 0) {
+        let outcome = pod_end::reply_untracked(p, nic, h, quoted, rewrite, s);
+        outcome.or_undecided(Reason::of_untracked(h))
     } else {
         Outcome::undecided(Reason::of_untracked(h))
     };
@@ -89,20 +103,54 @@ fn decide<P: Packet, S: State>(
 
 /// A reply, or a cluster destination; undecided if the source decides.
 #[inline(always)]
-fn by_flow<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
-    if let Some(outcome) = arrivals::reply(id, nic, h, rewrite, s).decided() {
+#[expect(clippy::too_many_arguments, reason = "what the caller has looked up already")]
+fn by_flow<S: State>(
+    id: u16,
+    nic: &NicEntry,
+    exit: Option<&NicEntry>,
+    (is_direct, is_steered): (bool, bool),
+    h: &Headers,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> Outcome {
+    let is_udp = matches!(h.l4.kind, L4Kind::Udp);
+    let flags = s.flags(nic.pod);
+    if !is_direct
+        && (is_steered || flags.link_flows != 0)
+        && let Some(outcome) = pod_end::reply(nic, h, rewrite, s).decided()
+    {
         return outcome;
     }
-    if pod::is_steered(nic, h.dst, s)
-        && let Some(exit) = pod::exit(nic, s)
+    if !is_direct
+        && is_steered
+        && let Some(outcome) = replies::reply(id, nic, h, rewrite, s).decided()
+    {
+        return outcome;
+    }
+    if is_udp {
+        if flags.any_local != 0
+            && s.wildcard_socket()
+            && let Some(outcome) = replies::reply_any_local(id, nic, h, rewrite, s).decided()
+        {
+            return outcome;
+        }
+        if !nic.is_ephemeral(h.l4.src_port) && !nic.is_ephemeral(h.l4.dst_port) {
+            arrivals::note_begun(id, nic, h, s);
+        }
+    }
+    if let Some(exit) = exit
+        && (is_steered || (nic.keeps_translations != 0 && !is_direct))
     {
         match nic.exit_mode() {
-            ExitMode::AsIs => return Outcome::undecided(Reason::Steered),
+            ExitMode::AsIs if is_steered => return Outcome::undecided(Reason::Steered),
             ExitMode::Translated if !exit.addr(h.dst).is_unspecified() => {
-                return steer(id, nic, exit, h, rewrite, s);
+                let outcome = steer(id, nic, exit, is_steered, h, rewrite, s);
+                if is_steered || outcome.decided().is_some() {
+                    return outcome;
+                }
             }
             // No address of this family to leave with.
-            ExitMode::Translated => {}
+            ExitMode::AsIs | ExitMode::Translated => {}
         }
     }
     if nic.owns(h.src) {
@@ -119,12 +167,15 @@ fn reported<S: State>(outcome: Outcome, id: u16, s: &S) -> Outcome {
     outcome
 }
 
-/// A destination that the exit NIC reaches, with its address; undecided if there is no translation.
+/// A destination that the exit NIC reaches, with its address; undecided if there is no translation. One that is steered no more
+/// is reached so by the flows that are translated already.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "what the caller has looked up already")]
 fn steer<S: State>(
     id: u16,
     nic: &NicEntry,
     exit: &NicEntry,
+    is_steered: bool,
     h: &Headers,
     rewrite: &mut Rewrite,
     s: &S,
@@ -137,16 +188,21 @@ fn steer<S: State>(
         pod::owner(nic, &h.src, s)
     };
     if owner == 0 {
-        return Outcome::pass(Reason::ForeignSource);
+        return if is_steered {
+            Outcome::pass(Reason::ForeignSource)
+        } else {
+            Outcome::undecided(Reason::ForeignSource)
+        };
     }
-    if owner == nic.exit_nic {
-        if nic.role == ROLE_CLUSTER {
-            let reason = if h.is_syn() { nat::check_conflict(nic, h, s) } else { Reason::ClusterDirect };
-            return Outcome::pass(reason);
-        }
-        return by_exit(nic, exit, rewrite, Reason::Steered);
-    }
-    let flow = nat::find_or_insert(id, exit, h, s);
+    let flow = if owner == nic.exit_nic {
+        let reason = if nic.role == ROLE_CLUSTER { Reason::ClusterDirect } else { Reason::Steered };
+        let Some(flow) = other_port(id, exit, h, s) else { return by_exit(nic, exit, rewrite, reason) };
+        flow
+    } else if is_steered {
+        nat::find_or_insert(id, exit, h, s)
+    } else {
+        nat::find(exit, h, s)
+    };
     if !flow.found {
         return Outcome::undecided(flow.reason);
     }
@@ -154,16 +210,40 @@ fn steer<S: State>(
     by_exit(nic, exit, rewrite, flow.reason)
 }
 
+/// The other port of a flow with the exit NIC's own address whose tuple a translated flow has. `None`: it keeps its own.
+#[inline(always)]
+fn other_port<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Option<nat::Translation> {
+    let flags = s.flags(exit.pod);
+    if flags.translated == 0 {
+        return None;
+    }
+    if flags.translated_direct != 0 {
+        let known = nat::find(exit, h, s);
+        if known.found {
+            return Some(known);
+        }
+    }
+    if !h.opens_flow() || matches!(nat::check_conflict(exit, h, s), nat::Direct::AsItIs) {
+        return None;
+    }
+    s.set_flag(exit.pod, PodFlag::TranslatedDirect);
+    let new = nat::find_or_insert(id, exit, h, s);
+    new.found.then_some(nat::Translation { reason: Reason::NatConflict, ..new })
+}
+
 #[inline(always)]
 fn by_exit(nic: &NicEntry, exit: &NicEntry, rewrite: &mut Rewrite, reason: Reason) -> Outcome {
     if nic.role == ROLE_CLUSTER {
-        return Outcome::pass(reason).with_mtu(exit.mtu);
+        return if matches!(reason, Reason::ClusterDirect) {
+            Outcome::pass(reason)
+        } else {
+            Outcome::pass(reason).with_mtu(exit.mtu)
+        };
     }
-    to_peer(exit, rewrite, reason)
+    pod::to_peer(exit, rewrite, reason)
 }
 
-/// Sends a packet by the NIC whose address it carries; but what carries an underlay address and is for the
-/// cluster goes by the node link. Foreign sources pass.
+/// Sends a packet by the NIC whose address it carries. Foreign sources pass.
 #[inline(never)]
 fn by_source<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S, reason: Reason) -> Outcome {
     let owned = nic.owns(h.src);
@@ -174,7 +254,7 @@ fn by_source<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S
     if let Some(exit) = exit
         && exit.owns(h.src)
     {
-        return to_peer(exit, rewrite, reason);
+        return pod::to_peer(exit, rewrite, reason);
     }
     let owner = if owned { Some(nic) } else { further_owner(nic, h, s) };
     let Some(owner) = owner else { return Outcome::pass(reason_for_foreign(reason)) };
@@ -183,13 +263,14 @@ fn by_source<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S
         return if is_here {
             Outcome::pass(reason_for_further(reason))
         } else {
-            to_peer(owner, rewrite, reason)
+            pod::to_peer(owner, rewrite, reason)
         };
     }
-    if is_for_cluster(nic, h.dst, s)
+    if matches!(nic.exit_mode(), ExitMode::AsIs)
+        && pod::is_steered(nic, h.dst, s)
         && let Some(link) = pod::node_link(nic, s)
     {
-        return to_peer(link, rewrite, reason);
+        return pod::to_peer(link, rewrite, reason);
     }
     if is_here {
         Outcome::pass(reason_for_further(reason))
@@ -205,11 +286,6 @@ fn further_owner<'s, S: State>(nic: &NicEntry, h: &Headers, s: &'s S) -> Option<
     s.nic(id).filter(|_| id != 0)
 }
 
-#[inline(always)]
-fn is_for_cluster<S: State>(nic: &NicEntry, dst: Addr, s: &S) -> bool {
-    pod::is_steered(nic, dst, s)
-}
-
 /// A further address of the NIC itself.
 const fn reason_for_further(reason: Reason) -> Reason {
     if matches!(reason, Reason::BySource) { Reason::NotOurs } else { reason }
@@ -217,13 +293,6 @@ const fn reason_for_further(reason: Reason) -> Reason {
 
 const fn reason_for_foreign(reason: Reason) -> Reason {
     if matches!(reason, Reason::BySource | Reason::Steered) { Reason::ForeignSource } else { reason }
-}
-
-/// By the exit NIC or the node link, whose host end's MAC is known.
-#[inline(always)]
-fn to_peer(nic: &NicEntry, rewrite: &mut Rewrite, reason: Reason) -> Outcome {
-    rewrite.macs(nic, nic.peer_mac);
-    Outcome::redirect(nic.ifindex, reason).with_mtu(nic.mtu)
 }
 
 /// The kernel let nothing be changed: the packet passes as it is. What may not leave by the cluster NIC is handed to

@@ -54,6 +54,8 @@ pub struct L4 {
     pub src_port: u16,
     /// Destination port, host byte order; 0 without ports.
     pub dst_port: u16,
+    /// Sequence number of a TCP segment; of no meaning otherwise.
+    pub sequence: u32,
     /// Identifier of an ICMP echo; 0 otherwise.
     pub echo_id: u16,
     /// IP protocol number.
@@ -104,7 +106,16 @@ impl Default for Headers {
         Self {
             src: Addr::ANY,
             dst: Addr::ANY,
-            l4: L4 { offset: 0, src_port: 0, dst_port: 0, echo_id: 0, protocol: 0, flags: 0, kind },
+            l4: L4 {
+                offset: 0,
+                src_port: 0,
+                dst_port: 0,
+                sequence: 0,
+                echo_id: 0,
+                protocol: 0,
+                flags: 0,
+                kind,
+            },
             mac: [0; 6],
             fragment: Fragment::No,
             has_route: false,
@@ -177,6 +188,7 @@ fn parse_l4<P: Packet>(p: &P, l4: &mut L4, v4: bool) -> Option<()> {
         TCP => {
             let words: [u32; 4] = p.load_words(l4.offset)?;
             set_ports(l4, words[0]);
+            l4.sequence = u32::from_be(words[1]);
             l4.flags = words[3].to_ne_bytes()[1];
             l4.kind = L4Kind::Tcp;
         }

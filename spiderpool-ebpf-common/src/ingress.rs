@@ -2,9 +2,8 @@
 //! starts are remembered with NIC and sender. Nothing is dropped but what comes in by an underlay NIC for the cluster
 //! NIC's address: servers there are behind the default network's policies.
 
-use crate::arrivals;
 use crate::headers::{self, Headers};
-use crate::maps::{NicEntry, ROLE_CLUSTER, ROLE_NONE, ROLE_UNDERLAY};
+use crate::maps::{FlowKeys, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY};
 use crate::mtu;
 use crate::nat;
 use crate::packet::{IPV4, IPV6, Packet};
@@ -14,6 +13,7 @@ use crate::rewrite::Rewrite;
 use crate::scratch::Scratch;
 use crate::state::State;
 use crate::verdict::{Outcome, Verdict};
+use crate::{arrivals, pod_end};
 
 /// The program on the ingress of each NIC. `id` is the NIC's id (0: none).
 #[inline(always)]
@@ -23,9 +23,9 @@ pub fn ingress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s
         return Verdict::Pass;
     }
     let bytes = p.len();
-    let Scratch { headers, rewrite, outcome: stored, .. } = scratch;
+    let Scratch { headers, keys, rewrite, outcome: stored, .. } = scratch;
     rewrite.clear();
-    let mut outcome = Scratch::reload(stored, decide(p, id, nic, headers, rewrite, s));
+    let mut outcome = Scratch::reload(stored, decide(p, id, nic, (headers, keys), rewrite, s));
     if !rewrite.apply(p, headers) {
         outcome = Outcome::pass(Reason::Failed);
     } else if rewrite.lowers_mss() {
@@ -40,7 +40,7 @@ fn decide<P: Packet, S: State>(
     p: &P,
     id: u16,
     nic: &NicEntry,
-    h: &mut Headers,
+    (h, keys): (&mut Headers, &mut FlowKeys),
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
@@ -63,7 +63,7 @@ fn decide<P: Packet, S: State>(
     if p.is_for_other_host() {
         return Outcome::pass(Reason::NotOurs);
     }
-    let outcome = look_up(id, nic, h, rewrite, s);
+    let outcome = look_up(id, nic, h, keys, rewrite, s);
     let for_pod = nic.owns(h.dst) || matches!(outcome.reason, Reason::ArrivalNew | Reason::ArrivalSeen);
     if for_pod && h.has_mss() {
         mtu::clamp_mss(p, h, nic.mtu, rewrite);
@@ -72,11 +72,22 @@ fn decide<P: Packet, S: State>(
 }
 
 #[inline(always)]
-fn look_up<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
+fn look_up<S: State>(
+    id: u16,
+    nic: &NicEntry,
+    h: &Headers,
+    keys: &mut FlowKeys,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> Outcome {
     if nic.role == ROLE_CLUSTER
+        && s.flags(nic.pod).translated != 0
         && let Some(outcome) = nat::translate_back(nic, h, rewrite, s).decided()
     {
         return outcome;
     }
-    Outcome::pass(arrivals::record(id, nic, h, s))
+    if nic.role == ROLE_NODE_LINK {
+        return Outcome::pass(pod_end::accept(id, nic, h, keys, s));
+    }
+    Outcome::pass(arrivals::record(id, nic, h, keys, s))
 }

@@ -12,12 +12,12 @@ mod usage;
 
 pub use cidr::{CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind};
 pub use device::{DeviceKind, NodeDevice};
-pub use flow::{ArrivalEntry, Direction, FlowKey, LinkFlow, NatEntry, Tuple};
+pub use flow::{ArrivalEntry, Direction, FlowKey, FlowKeys, LinkFlow, NatEntry, Tuple};
 pub use nic::{
-    AddressEntry, AddressKey, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY,
-    SIBLINGS,
+    AddressEntry, AddressKey, DEFAULT_BACKUP, DEFAULT_NONE, DEFAULT_USED, EPHEMERAL_PORTS, ExitMode,
+    NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY, SIBLINGS,
 };
-pub use usage::PodUsage;
+pub use usage::{PodFlag, PodFlags, PodUsage};
 
 /// Names of the maps, which are also the names of their pins.
 pub mod names {
@@ -27,7 +27,7 @@ pub mod names {
     pub const CLUSTER_CIDRS: &str = "cluster_cidrs";
     /// Hash: [`super::AddressKey`] to [`super::AddressEntry`].
     pub const ADDRESSES: &str = "addresses";
-    /// LRU hash: [`super::FlowKey`] to [`super::ArrivalEntry`].
+    /// Hash: [`super::FlowKey`] to [`super::ArrivalEntry`].
     pub const ARRIVALS: &str = "arrivals";
     /// Hash: [`super::FlowKey`] to [`super::NatEntry`].
     pub const NAT: &str = "nat";
@@ -39,6 +39,8 @@ pub mod names {
     pub const ADDED: &str = "added";
     /// Array by pod id: [`super::PodUsage`], what the agent has removed from them.
     pub const REMOVED: &str = "removed";
+    /// Array by pod id: [`super::PodFlags`].
+    pub const POD_FLAGS: &str = "pod_flags";
     /// Hash by interface index on the node: [`super::NodeDevice`].
     pub const NODE_DEVICES: &str = "node_devices";
     /// Per-CPU array by NIC id: [`crate::reason::Counters`].
@@ -51,13 +53,13 @@ pub mod names {
     pub const HOST_EGRESS: &str = "host_egress";
     /// Program on the ingress of the node link's host end.
     pub const HOST_INGRESS: &str = "host_ingress";
-    /// How many entries of `link_flows` a pod may have.
-    pub const LINK_SHARE: &str = "LINK_SHARE";
+    /// How many entries of each map a pod may have: [`super::PodUsage`].
+    pub const SHARE: &str = "SHARE";
     /// Set to 1 in test runs only: NIC id, time and randomness come from `skb->cb`.
     pub const TEST_RUN: &str = "TEST_RUN";
 }
 
-const _: () = assert!(size_of::<NicEntry>() == 80);
+const _: () = assert!(size_of::<NicEntry>() == 88);
 const _: () = assert!(size_of::<AddressKey>() == 20);
 const _: () = assert!(size_of::<AddressEntry>() == 4);
 const _: () = assert!(size_of::<CidrKey>() == 20);
@@ -66,14 +68,15 @@ const _: () = assert!(size_of::<FlowKey>() == 40);
 const _: () = assert!(size_of::<ArrivalEntry>() == 40);
 const _: () = assert!(size_of::<NatEntry>() == 32);
 const _: () = assert!(size_of::<LinkFlow>() == 16);
-const _: () = assert!(size_of::<PodUsage>() == 4);
+const _: () = assert!(size_of::<PodUsage>() == 12);
+const _: () = assert!(size_of::<PodFlags>() == 4);
 const _: () = assert!(size_of::<NodeDevice>() == 4);
 
 #[cfg(feature = "user")]
 mod pod {
     use super::{
         AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
-        NodeDevice, PodUsage,
+        NodeDevice, PodFlags, PodUsage,
     };
     use crate::reason::Counters;
 
@@ -94,6 +97,7 @@ mod pod {
         NatEntry,
         LinkFlow,
         PodUsage,
+        PodFlags,
         NodeDevice,
         Counters
     );

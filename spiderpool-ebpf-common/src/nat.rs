@@ -4,7 +4,7 @@
 use crate::addr::Addr;
 use crate::flow_state;
 use crate::headers::{FIN, Headers, L4Kind, RST};
-use crate::maps::{Direction, FlowKey, NatEntry, NicEntry, Tuple};
+use crate::maps::{Direction, FlowKey, NatEntry, NicEntry, PodFlag, Tuple};
 use crate::protocol::TCP;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
@@ -37,12 +37,20 @@ pub(crate) struct Translation {
 /// Finds or makes the translation of a packet that leaves by the exit NIC.
 #[inline(never)]
 pub(crate) fn find_or_insert<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Translation {
+    let found = find(exit, h, s);
+    if found.found || !h.opens_flow() {
+        return found;
+    }
+    insert(&FlowKey::of(exit.pod, h, Direction::Egress), &exit.addr(h.src), id, s)
+}
+
+/// Finds the translation of a packet.
+#[inline(never)]
+pub(crate) fn find<S: State>(exit: &NicEntry, h: &Headers, s: &S) -> Translation {
     let key = FlowKey::of(exit.pod, h, Direction::Egress);
     let to = exit.addr(h.src);
-    let live = s.nat(&key, |e| update_on_egress(e, to, h, s)).flatten();
-    match live {
+    match s.nat(&key, |e| update_on_egress(e, to, h, s)).flatten() {
         Some(port) => Translation { port, found: true, reason: Reason::Translated },
-        None if h.opens_flow() => insert(&key, &to, id, s),
         None => Translation { port: 0, found: false, reason: Reason::NatUnknown },
     }
 }
@@ -61,7 +69,7 @@ fn update_on_egress<S: State>(e: &mut NatEntry, to: Addr, h: &Headers, s: &S) ->
         if h.l4.flags & RST != 0 {
             state |= flow_state::RESET;
         } else {
-            state &= !flow_state::RESET;
+            state &= !(flow_state::RESET | flow_state::DOUBTFUL_RESET);
         }
         if h.l4.flags & FIN != 0 {
             state |= flow_state::FIN_SENT;
@@ -84,6 +92,11 @@ fn refresh(e: &mut NatEntry, state: u8, now: u64) {
 /// Makes both entries of a new translation, with a port that nobody has.
 #[inline(never)]
 fn insert<S: State>(original: &FlowKey, to: &Addr, id: u16, s: &S) -> Translation {
+    if s.usage(original.pod).nat + 2 > s.share().nat {
+        s.report(id, LogEvent::NatFull);
+        return Translation { port: 0, found: false, reason: Reason::NatFull };
+    }
+    s.set_flag(original.pod, PodFlag::Translated);
     let mut translated = original.counterpart(*to, original.local_port);
     let mut reason = Reason::NatNew;
     for attempt in 1..=ATTEMPTS {
@@ -189,7 +202,8 @@ pub(crate) fn translate_back<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mu
         return Outcome::undecided(Reason::NotOurs);
     };
     let original = translated.counterpart(local, port);
-    if s.nat(&original, |entry| update_on_ingress(entry, &translated, h, s)) != Some(true) {
+    let resets = h.l4.flags & RST != 0 && s.takes_reset(&original, h.l4.sequence);
+    if s.nat(&original, |entry| update_on_ingress(entry, &translated, h, resets, s)) != Some(true) {
         return Outcome::undecided(Reason::NotOurs);
     }
     rewrite.destination(local, port);
@@ -198,12 +212,20 @@ pub(crate) fn translate_back<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mu
 
 /// Whether the flow lives and is the one of the translated tuple.
 #[inline(always)]
-fn update_on_ingress<S: State>(e: &mut NatEntry, translated: &FlowKey, h: &Headers, s: &S) -> bool {
+fn update_on_ingress<S: State>(
+    e: &mut NatEntry,
+    translated: &FlowKey,
+    h: &Headers,
+    resets: bool,
+    s: &S,
+) -> bool {
     let (now, protocol) = (s.now(), translated.protocol);
     if !e.leads_to(translated) || flow_state::is_expired(protocol, e.state, e.last_seen, now) {
         return false;
     }
-    let state = if protocol == TCP {
+    let state = if h.l4.flags & RST != 0 {
+        flow_state::after_reset(e.state, resets)
+    } else if protocol == TCP {
         flow_state::after_ingress(e.state, h.l4.flags)
     } else {
         e.state | flow_state::ESTABLISHED
@@ -212,33 +234,40 @@ fn update_on_ingress<S: State>(e: &mut NatEntry, translated: &FlowKey, h: &Heade
     true
 }
 
-/// The pod starts a TCP flow with the exit NIC's own address. Does a translation use its tuple? One that is closing
-/// is removed, so that the new flow's answers are not translated; a live one is counted.
+/// What becomes of a packet that the pod sends with the exit NIC's own address.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direct {
+    /// It leaves as it is.
+    AsItIs,
+    /// A translated flow has its tuple, whose answers cannot be told from its own: it gets another port.
+    Conflict,
+}
+
+/// The pod starts a flow with the exit NIC's own address. Does a translation use its tuple? One that is closing is removed, so
+/// that the new flow's answers are not translated.
 #[inline(never)]
-pub(crate) fn check_conflict<S: State>(nic: &NicEntry, h: &Headers, s: &S) -> Reason {
+pub(crate) fn check_conflict<S: State>(nic: &NicEntry, h: &Headers, s: &S) -> Direct {
     let translated = FlowKey::of(nic.pod, h, Direction::Egress).as_tuple(Tuple::Translated);
     let Some((local, port)) = s.nat(&translated, |entry| (entry.addr, entry.port)) else {
-        return Reason::ClusterDirect;
+        return Direct::AsItIs;
     };
     let original = translated.counterpart(local, port);
     let now = s.now();
     let found = s.nat(&original, |entry| {
-        let live = entry.port == translated.local_port
-            && !flow_state::is_expired(TCP, entry.state, entry.last_seen, now);
+        let live = entry.leads_to(&translated)
+            && !flow_state::is_expired(translated.protocol, entry.state, entry.last_seen, now);
         (live, entry.state)
     });
-    // A translated SYN comes by here too, a moment after it set the state to 0.
     match found {
-        Some((true, 0)) => Reason::ClusterDirect,
-        Some((true, state)) if !flow_state::is_closing(state) => Reason::NatConflict,
+        Some((true, state)) if translated.protocol != TCP || !flow_state::is_closing(state) => {
+            return Direct::Conflict;
+        }
         Some((true, _)) => {
             s.nat_remove(&original);
             s.nat_remove(&translated);
-            Reason::ClusterDirect
         }
-        _ => {
-            s.nat_remove(&translated);
-            Reason::ClusterDirect
-        }
+        _ => s.nat_remove(&translated),
     }
+    Direct::AsItIs
 }

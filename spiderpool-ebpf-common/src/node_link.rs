@@ -6,7 +6,7 @@
 //! here: its cluster traffic leaves by the cluster NIC, where the default network's policies apply.
 
 use crate::flow_state;
-use crate::headers::{self, ACK, FIN, Fragment, Headers, L4Kind, RST, SYN};
+use crate::headers::{self, FIN, Fragment, Headers, L4Kind, RST};
 use crate::maps::{CidrKind, Direction, FlowKey, LinkFlow, NicEntry, ROLE_NODE_LINK};
 use crate::packet::{IPV4, IPV6, Packet};
 use crate::pod;
@@ -97,8 +97,9 @@ fn update_to_pod<S: State>(flow: &mut LinkFlow, h: &Headers, s: &S) -> Update {
     let mut ended = false;
     if matches!(h.l4.kind, L4Kind::Tcp) {
         if h.is_syn() {
-            // The ports are used again. An open connection keeps its time: the SYN may be forged.
-            state = if flow_state::is_closing(state) { 0 } else { state & flow_state::ESTABLISHED };
+            // The ports are used again. An open connection keeps its time and its way: the SYN may be forged.
+            let kept = flow_state::ESTABLISHED | flow_state::ANSWERED;
+            state = if flow_state::is_closing(state) { 0 } else { state & kept };
         } else if h.l4.flags & RST == 0 {
             ended = flow_state::is_closed(state) && h.l4.flags & FIN == 0 && !s.is_forwarded();
             state = flow_state::after_ingress(state, h.l4.flags);
@@ -140,9 +141,9 @@ fn open<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, s: &S) -> Outcome {
         return Outcome::pass(Reason::LinkOpened);
     }
     // What others send leaves room for the node's own, among which are the kubelet's probes.
-    let share = s.link_share();
+    let share = s.share().link_flows;
     let share = if forwarded { share - share / 4 } else { share };
-    let room = s.link_flows_of(key.pod) < share;
+    let room = s.usage(key.pod).link_flows < share;
     match if room { s.link_flow_put(key, &new) } else { Err(PutError::Full) } {
         Ok(()) | Err(PutError::Exists) => Outcome::pass(Reason::LinkOpened),
         Err(PutError::Full) => {
@@ -202,7 +203,7 @@ fn from_pod<P: Packet, S: State>(
 
 /// Whether an ICMP error is about a packet that came from whom it goes to. A redirect is none.
 #[inline(always)]
-fn quotes_packet_of_receiver<P: Packet>(p: &P, h: &Headers, quoted: &mut Headers) -> bool {
+pub(crate) fn quotes_packet_of_receiver<P: Packet>(p: &P, h: &Headers, quoted: &mut Headers) -> bool {
     let is_redirect = h.src.is_v4() && matches!(p.load::<1>(h.l4.offset), Some([REDIRECT]));
     !is_redirect && headers::parse_quoted(p, h, quoted) && quoted.src == h.dst && quoted.dst == h.src
 }
@@ -221,9 +222,6 @@ fn update_from_pod<S: State>(flow: &mut LinkFlow, protocol: u8, h: &Headers, s: 
         return Update::Lives;
     }
     let mut state = flow.state;
-    if h.l4.flags & (SYN | ACK) == SYN | ACK {
-        state |= flow_state::ANSWERED;
-    }
     if h.l4.flags & FIN != 0 {
         state |= flow_state::FIN_SENT;
     }

@@ -36,6 +36,12 @@ pub trait Packet {
     /// Whether the frame is for another machine (`PACKET_OTHERHOST`): flooded, or seen by a promiscuous NIC.
     fn is_for_other_host(&self) -> bool;
 
+    /// Whether the program of another NIC has decided that the packet leaves by this one. Asking takes the mark off.
+    fn take_decided(&mut self) -> bool;
+
+    /// Marks it so.
+    fn set_decided(&mut self);
+
     /// EtherType, host byte order.
     fn protocol(&self) -> u16;
 

@@ -4,7 +4,10 @@ use crate::addr::Addr;
 use crate::maps::{
     AddressKey, CidrAction, CidrEntry, CidrKey, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY,
 };
+use crate::reason::Reason;
+use crate::rewrite::Rewrite;
 use crate::state::State;
+use crate::verdict::Outcome;
 
 /// The NIC by which the pod's cluster traffic leaves. (In overlay mode that is the one with the role of cluster NIC; in
 /// underlay mode no NIC of the pod has that role.)
@@ -47,6 +50,16 @@ pub(crate) fn owner<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16 {
         Some(other) if other.pod == nic.pod && matches!(other.role, ROLE_CLUSTER | ROLE_UNDERLAY) => id,
         _ => 0,
     }
+}
+
+/// By the exit NIC or the node link, whose host end's MAC is known.
+#[inline(always)]
+pub(crate) fn to_peer(nic: &NicEntry, rewrite: &mut Rewrite, reason: Reason) -> Outcome {
+    rewrite.macs(nic, nic.peer_mac);
+    if nic.role == ROLE_CLUSTER {
+        rewrite.for_cluster_nic();
+    }
+    Outcome::redirect(nic.ifindex, reason).with_mtu(nic.mtu)
 }
 
 /// Whether an address is one of the pod's.

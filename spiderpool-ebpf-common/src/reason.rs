@@ -62,10 +62,10 @@ reasons! {
     TranslatedBack translated_back "Answer of a translated flow: translated back.";
     NatNew nat_new "First packet of a translated flow (steered as translated).";
     NatPort nat_port "As nat_new, with another source port because the flow's own was taken.";
-    NatFull nat_full "No room for a translation: not sent by the cluster NIC.";
+    NatFull nat_full "The pod has used up its share of nat: not translated, not sent by the cluster NIC.";
     NatNoPort nat_no_port "No free source port found for a translation: not sent by the cluster NIC.";
     NatUnknown nat_unknown "Underlay source, cluster destination, but no flow that was seen to start: not sent by the cluster NIC.";
-    NatConflict nat_conflict "The pod starts a flow whose tuple a live translation uses: passes.";
+    NatConflict nat_conflict "The pod starts a flow by the cluster NIC whose tuple a live translation has: it gets another port.";
     Fragment fragment "IP fragment: not looked up, not sent by the cluster NIC when its source is an underlay address.";
     IcmpError icmp_error "ICMP error: not looked up, not sent by the cluster NIC when its source is an underlay address.";
     OtherProtocol other_protocol "Neither TCP, UDP nor ICMP echo: not sent by the cluster NIC when its source is an underlay address.";
@@ -83,7 +83,8 @@ reasons! {
     LinkSpoofed link_spoofed "At the host end of the node link: forwarded to the pod in the name of a source that the node reaches by another device: dropped.";
     LinkFull link_full "At the host end of the node link: the pod has used up its share of link_flows: not recorded, dropped.";
     ClusterAddress cluster_address "Comes in by an underlay NIC for the cluster NIC's address, where the default network's policies do not see it: dropped.";
-    OwnFlow own_flow "Comes in as the first packet of a flow that a connected socket of the pod has: not recorded.";
+    OwnFlow own_flow "Comes in as if it were the first packet of a flow, but the pod has begun that itself: not recorded.";
+    ArrivalsFull arrivals_full "The pod has used up its share of arrivals: not recorded, the reply follows the routing table.";
 }
 
 /// How many reasons there are.

@@ -15,6 +15,7 @@ const DESTINATION: u8 = 4;
 const MSS: u8 = 8;
 const ARP_REPLY: u8 = 16;
 const NDP_REPLY: u8 = 32;
+const FOR_CLUSTER_NIC: u8 = 64;
 
 /// The changes of one packet. Like [`Headers`] it lies in map memory in the kernel.
 #[repr(C)]
@@ -47,6 +48,18 @@ impl Rewrite {
     #[inline(always)]
     pub(crate) const fn macs(&mut self, from: &NicEntry, to: [u8; 6]) {
         self.set_macs(from.mac, to);
+    }
+
+    /// It goes to the cluster NIC, and nothing is left to decide there.
+    #[inline(always)]
+    pub(crate) const fn for_cluster_nic(&mut self) {
+        self.changes |= FOR_CLUSTER_NIC;
+    }
+
+    /// Whether it does.
+    #[inline(always)]
+    pub(crate) const fn is_for_cluster_nic(&self) -> bool {
+        self.changes & FOR_CLUSTER_NIC != 0
     }
 
     /// Source address and source port (ICMP echo: the identifier).
@@ -100,7 +113,7 @@ impl Rewrite {
     /// Changes the packet, whose headers are `h`. `false`: the kernel refused, and the packet is as it was.
     #[inline(always)]
     pub(crate) fn apply<P: Packet>(&self, p: &mut P, h: &Headers) -> bool {
-        match self.changes {
+        match self.changes & !FOR_CLUSTER_NIC {
             0 => true,
             MACS => p.store(0, &self.macs),
             _ => apply_all(p, h, self),
@@ -110,7 +123,7 @@ impl Rewrite {
     /// How much of the packet is written to.
     #[inline(always)]
     fn reach(&self, h: &Headers) -> u32 {
-        match self.changes & !MACS {
+        match self.changes & !(MACS | FOR_CLUSTER_NIC) {
             ARP_REPLY => answer::ARP_END,
             NDP_REPLY => answer::NDP_END,
             change if change & MSS != 0 => h.l4.offset + 24,

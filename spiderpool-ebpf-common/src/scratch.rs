@@ -1,6 +1,7 @@
 //! Memory of one run of a program.
 
 use crate::headers::Headers;
+use crate::maps::FlowKeys;
 use crate::rewrite::Rewrite;
 use crate::verdict::Outcome;
 
@@ -13,6 +14,8 @@ pub struct Scratch {
     pub headers: Headers,
     /// What was read of the packet that an ICMP error quotes.
     pub quoted: Headers,
+    /// The keys of its flow, of a packet that comes in.
+    pub keys: FlowKeys,
     /// What is to be changed in it.
     pub rewrite: Rewrite,
     /// What was decided.

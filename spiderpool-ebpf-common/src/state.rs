@@ -1,6 +1,9 @@
 //! Everything besides the packet that the logic reads and writes: maps, clock, random numbers, sockets.
 
-use crate::maps::{AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry};
+use crate::maps::{
+    AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry, PodFlag, PodFlags,
+    PodUsage,
+};
 use crate::reason::Reason;
 
 /// How a map entry is written.
@@ -26,12 +29,14 @@ pub enum PutError {
 pub enum LogEvent {
     /// A neighbor request was answered.
     NeighborAnswered,
-    /// The map of translations is full.
+    /// A pod has used up its share of `nat`, or the map is full.
     NatFull,
     /// No free port for a translation.
     NatNoPort,
     /// A pod has used up its share of `link_flows`, or the map is full.
     LinkFull,
+    /// The same for `arrivals`.
+    ArrivalsFull,
 }
 
 /// Maps and facts. Entries are changed in place by closures, because that is how map memory works.
@@ -56,19 +61,19 @@ pub trait State {
     /// Works on an entry of `arrivals`.
     fn arrival<R>(&self, key: &FlowKey, f: impl FnOnce(&mut ArrivalEntry) -> R) -> Option<R>;
 
-    /// Writes an entry of `arrivals`.
-    fn arrival_put(&self, key: &FlowKey, entry: &ArrivalEntry) -> bool;
+    /// Writes a new entry of `arrivals`, and counts it.
+    fn arrival_put(&self, key: &FlowKey, entry: &ArrivalEntry) -> Result<(), PutError>;
 
-    /// Removes an entry of `arrivals`.
+    /// Removes an entry of `arrivals`, and does not count it any more.
     fn arrival_remove(&self, key: &FlowKey);
 
     /// Works on an entry of `nat`.
     fn nat<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R>;
 
-    /// Writes an entry of `nat`.
+    /// Writes an entry of `nat`, and counts it if it is new.
     fn nat_put(&self, key: &FlowKey, entry: &NatEntry, put: Put) -> Result<(), PutError>;
 
-    /// Removes an entry of `nat`.
+    /// Removes an entry of `nat`, and does not count it any more.
     fn nat_remove(&self, key: &FlowKey);
 
     /// Works on an entry of `link_flows`.
@@ -80,11 +85,17 @@ pub trait State {
     /// Removes an entry of `link_flows`, and does not count it any more.
     fn link_flow_remove(&self, key: &FlowKey);
 
-    /// How many entries of `link_flows` a pod is counted to have.
-    fn link_flows_of(&self, pod: u16) -> u32;
+    /// How many entries of each map a pod is counted to have.
+    fn usage(&self, pod: u16) -> PodUsage;
 
-    /// How many it may have.
-    fn link_share(&self) -> u32;
+    /// How many each may have.
+    fn share(&self) -> PodUsage;
+
+    /// What a pod has, or has had.
+    fn flags(&self, pod: u16) -> PodFlags;
+
+    /// Notes that a pod has it.
+    fn set_flag(&self, pod: u16, flag: PodFlag);
 
     /// Whether `link_fragments` has an entry that is not too old.
     fn link_fragment(&self, key: &FlowKey) -> bool;
@@ -106,6 +117,10 @@ pub trait State {
     /// Whether a connected socket of the pod has this flow: of TCP one whose connection is begun and not over, of UDP one that
     /// takes datagrams of this remote side alone.
     fn socket_connected(&self, key: &FlowKey) -> bool;
+
+    /// Whether a RST of the other side with this sequence number ends the TCP connection that the pod has with this key: its
+    /// socket takes it, or there is none (any more).
+    fn takes_reset(&self, key: &FlowKey, sequence: u32) -> bool;
 
     /// Whether the packet comes from a socket of the pod that is bound to no local address.
     fn wildcard_socket(&self) -> bool;

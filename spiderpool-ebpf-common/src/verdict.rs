@@ -108,6 +108,12 @@ impl Outcome {
         Self { ifindex: 0, mtu: 0, action: Action::Undecided, reason }
     }
 
+    /// The same with another reason if nothing was decided.
+    #[inline(always)]
+    pub(crate) const fn or_undecided(self, reason: Reason) -> Self {
+        if matches!(self.action, Action::Undecided) { Self::undecided(reason) } else { self }
+    }
+
     /// `None` for [`Self::undecided`].
     #[inline(always)]
     pub(crate) const fn decided(self) -> Option<Self> {

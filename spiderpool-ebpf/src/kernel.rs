@@ -16,6 +16,7 @@ use aya_log_ebpf::{info, warn};
 use spiderpool_ebpf_common::flow_state::{FRAGMENTS_FOR, SECOND};
 use spiderpool_ebpf_common::maps::{
     AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
+    PodFlag, PodFlags, PodUsage,
 };
 use spiderpool_ebpf_common::protocol;
 use spiderpool_ebpf_common::reason::{Counter, REASONS, Reason};
@@ -23,7 +24,8 @@ use spiderpool_ebpf_common::state::{LogEvent, Put, PutError, State};
 use spiderpool_ebpf_common::verdict::Verdict;
 
 use crate::maps::{
-    ADDED, ADDRESSES, ARRIVALS, CLUSTER_CIDRS, LINK_FLOWS, LINK_FRAGMENTS, NAT, NICS, REMOVED, STATS,
+    ADDED, ADDRESSES, ARRIVALS, CLUSTER_CIDRS, LINK_FLOWS, LINK_FRAGMENTS, NAT, NICS, POD_FLAGS, REMOVED,
+    STATS,
 };
 use crate::{reverse_path, sockets};
 
@@ -31,9 +33,9 @@ use crate::{reverse_path, sockets};
 #[unsafe(no_mangle)]
 static TEST_RUN: Global<u8> = Global::new(0);
 
-/// How many entries of `link_flows` a pod may have. Set by the loader.
+/// How many entries of each map a pod may have. Set by the loader.
 #[unsafe(no_mangle)]
-static LINK_SHARE: Global<u32> = Global::new(0);
+static SHARE: Global<PodUsage> = Global::new(PodUsage { link_flows: 0, arrivals: 0, nat: 0 });
 
 /// When something was logged last.
 static REPORTED: Time = Time(UnsafeCell::new(0));
@@ -170,13 +172,15 @@ impl State for Kernel {
     }
 
     #[inline(always)]
-    fn arrival_put(&self, key: &FlowKey, entry: &ArrivalEntry) -> bool {
-        ARRIVALS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+    fn arrival_put(&self, key: &FlowKey, entry: &ArrivalEntry) -> Result<(), PutError> {
+        put_new(ARRIVALS.insert(key, entry, u64::from(BPF_NOEXIST)), key.pod, |usage| &mut usage.arrivals)
     }
 
     #[inline(always)]
     fn arrival_remove(&self, key: &FlowKey) {
-        let _ = ARRIVALS.remove(key);
+        if ARRIVALS.remove(key).is_ok() {
+            count(key.pod, |usage| &mut usage.arrivals, u32::MAX);
+        }
     }
 
     #[inline(always)]
@@ -187,17 +191,21 @@ impl State for Kernel {
 
     #[inline(always)]
     fn nat_put(&self, key: &FlowKey, entry: &NatEntry, put: Put) -> Result<(), PutError> {
-        let flags = if matches!(put, Put::NoExist) { BPF_NOEXIST } else { BPF_ANY };
-        match NAT.insert(key, entry, u64::from(flags)) {
-            Ok(()) => Ok(()),
-            Err(EEXIST) => Err(PutError::Exists),
-            Err(_) => Err(PutError::Full),
+        let put_result = NAT.insert(key, entry, u64::from(BPF_NOEXIST));
+        match put_new(put_result, key.pod, |usage| &mut usage.nat) {
+            Err(PutError::Exists) if matches!(put, Put::Any) => {
+                // Gone again since: the caller gives up, as if there were no room.
+                self.nat(key, |old| *old = *entry).ok_or(PutError::Full)
+            }
+            result => result,
         }
     }
 
     #[inline(always)]
     fn nat_remove(&self, key: &FlowKey) {
-        let _ = NAT.remove(key);
+        if NAT.remove(key).is_ok() {
+            count(key.pod, |usage| &mut usage.nat, u32::MAX);
+        }
     }
 
     #[inline(always)]
@@ -208,34 +216,47 @@ impl State for Kernel {
 
     #[inline(always)]
     fn link_flow_put(&self, key: &FlowKey, flow: &LinkFlow) -> Result<(), PutError> {
-        match LINK_FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
-            Ok(()) => {
-                count_link_flow(key.pod, 1);
-                Ok(())
-            }
-            Err(EEXIST) => Err(PutError::Exists),
-            Err(_) => Err(PutError::Full),
-        }
+        put_new(LINK_FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)), key.pod, |usage| &mut usage.link_flows)
     }
 
     #[inline(always)]
     fn link_flow_remove(&self, key: &FlowKey) {
         if LINK_FLOWS.remove(key).is_ok() {
-            count_link_flow(key.pod, u32::MAX);
+            count(key.pod, |usage| &mut usage.link_flows, u32::MAX);
         }
     }
 
     #[inline(always)]
-    fn link_flows_of(&self, pod: u16) -> u32 {
+    fn usage(&self, pod: u16) -> PodUsage {
         let (Some(added), Some(removed)) = (ADDED.get(u32::from(pod)), REMOVED.get(u32::from(pod))) else {
-            return 0;
+            return PodUsage::default();
         };
-        added.link_flows.wrapping_sub(removed.link_flows)
+        PodUsage {
+            link_flows: added.link_flows.wrapping_sub(removed.link_flows),
+            arrivals: added.arrivals.wrapping_sub(removed.arrivals),
+            nat: added.nat.wrapping_sub(removed.nat),
+        }
     }
 
     #[inline(always)]
-    fn link_share(&self) -> u32 {
-        LINK_SHARE.load()
+    fn share(&self) -> PodUsage {
+        SHARE.load()
+    }
+
+    #[inline(always)]
+    fn flags(&self, pod: u16) -> PodFlags {
+        match POD_FLAGS.get(u32::from(pod)) {
+            Some(flags) => *flags,
+            None => PodFlags::ALL,
+        }
+    }
+
+    #[inline(always)]
+    fn set_flag(&self, pod: u16, flag: PodFlag) {
+        if let Some(flags) = POD_FLAGS.get_ptr_mut(u32::from(pod)) {
+            // SAFETY: map memory, valid during the run; a byte of its own.
+            unsafe { (*flags).set(flag) };
+        }
     }
 
     #[inline(always)]
@@ -290,6 +311,11 @@ impl State for Kernel {
     }
 
     #[inline(always)]
+    fn takes_reset(&self, key: &FlowKey, sequence: u32) -> bool {
+        sockets::takes_reset(self.skb, key, sequence)
+    }
+
+    #[inline(always)]
     fn wildcard_socket(&self) -> bool {
         if is_test() {
             return self.cb(0) & TEST_WILDCARD != 0;
@@ -325,12 +351,30 @@ impl State for Kernel {
     }
 }
 
+/// What became of a new entry, which is counted.
+#[inline(always)]
+fn put_new(
+    result: Result<(), i32>,
+    pod: u16,
+    of: impl FnOnce(&mut PodUsage) -> &mut u32,
+) -> Result<(), PutError> {
+    match result {
+        Ok(()) => {
+            count(pod, of, 1);
+            Ok(())
+        }
+        Err(EEXIST) => Err(PutError::Exists),
+        Err(_) => Err(PutError::Full),
+    }
+}
+
 /// Adds to what a pod is counted to have. Two CPUs may count one: see `PodUsage`.
 #[inline(always)]
-fn count_link_flow(pod: u16, more: u32) {
+fn count(pod: u16, of: impl FnOnce(&mut PodUsage) -> &mut u32, more: u32) {
     if let Some(added) = ADDED.get_ptr_mut(u32::from(pod)) {
         // SAFETY: map memory, valid during the run.
-        unsafe { (*added).link_flows = (*added).link_flows.wrapping_add(more) };
+        let count = of(unsafe { &mut *added });
+        *count = count.wrapping_add(more);
     }
 }
 
@@ -353,7 +397,14 @@ fn report(skb: *mut __sk_buff, nic: u16, event: LogEvent) {
         LogEvent::NatFull => {
             warn!(
                 &ctx,
-                "no room for a translation on NIC {}: give the agent a larger SPIDERPOOL_BPF_NAT", nic
+                "no room for a translation on NIC {}: raise coordinator.ebpf.maps.nat if the pod needs so many",
+                nic
+            );
+        }
+        LogEvent::ArrivalsFull => {
+            warn!(
+                &ctx,
+                "no room for a flow that comes in by NIC {}: its answers follow the routing table", nic
             );
         }
         LogEvent::LinkFull => {

@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use spiderpool_ebpf_common::maps::{
     AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
-    NodeDevice, PodUsage,
+    NodeDevice, PodFlags, PodUsage,
 };
 use spiderpool_ebpf_common::reason::Counters;
 use spiderpool_ebpf_common::scratch::Scratch;
@@ -20,16 +20,16 @@ pub(crate) static ADDRESSES: HashMap<AddressKey, AddressEntry, 4096, { BPF_F_NO_
 #[btf_map(name = "cluster_cidrs")]
 pub(crate) static CLUSTER_CIDRS: LpmTrie<CidrKey, CidrEntry, 16384> = LpmTrie::new();
 
+/// This and the next two are not preallocated: most pods need few entries, and the slot of a removed one is not reused under
+/// a program that still reads it. They have no least recently used entry to evict: the entries that a pod gets are its
+/// share, and a full share is its own loss.
 #[btf_map(name = "arrivals")]
-pub(crate) static ARRIVALS: LruHashMap<FlowKey, ArrivalEntry, 65536> = LruHashMap::new();
+pub(crate) static ARRIVALS: HashMap<FlowKey, ArrivalEntry, 65536, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
-/// Not preallocated: most nodes translate few flows, and the slot of a removed entry is not reused under a
-/// program that still reads it.
 #[btf_map(name = "nat")]
-pub(crate) static NAT: HashMap<FlowKey, NatEntry, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub(crate) static NAT: HashMap<FlowKey, NatEntry, 262_144, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Not preallocated: most pods are called by few. It has no least recently used entry to evict: the entries that a pod
-/// gets are its share, and a full share is its own loss.
 #[btf_map(name = "link_flows")]
 pub(crate) static LINK_FLOWS: HashMap<FlowKey, LinkFlow, 262_144, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
@@ -42,6 +42,9 @@ pub(crate) static ADDED: Array<PodUsage, 1024> = Array::new();
 
 #[btf_map(name = "removed")]
 pub(crate) static REMOVED: Array<PodUsage, 1024> = Array::new();
+
+#[btf_map(name = "pod_flags")]
+pub(crate) static POD_FLAGS: Array<PodFlags, 1024> = Array::new();
 
 #[btf_map(name = "node_devices")]
 pub(crate) static NODE_DEVICES: HashMap<u32, NodeDevice, 4096, { BPF_F_NO_PREALLOC as usize }> =

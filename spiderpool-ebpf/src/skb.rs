@@ -12,6 +12,10 @@ use crate::kernel::{TEST_FOR_OTHER_HOST, is_test};
 /// `pkt_type` of what is for another machine (include/uapi/linux/if_packet.h).
 const PACKET_OTHERHOST: u32 = 3;
 
+/// The mark of what another NIC's program has moved to the cluster NIC. (It never leaves the namespace: a veth pair clears it,
+/// net/core/skbuff.c, `skb_scrub_packet`; and the program there takes it off.)
+const DECIDED: u32 = 0x5370_4e54;
+
 /// A packet in the kernel.
 pub(crate) struct Skb {
     skb: *mut __sk_buff,
@@ -53,6 +57,24 @@ impl Packet for Skb {
         }
         // SAFETY: the context of this run.
         unsafe { (*self.skb).pkt_type == PACKET_OTHERHOST }
+    }
+
+    #[inline(always)]
+    fn take_decided(&mut self) -> bool {
+        // SAFETY: the context of this run.
+        unsafe {
+            if (*self.skb).mark != DECIDED {
+                return false;
+            }
+            (*self.skb).mark = 0;
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn set_decided(&mut self) {
+        // SAFETY: the context of this run.
+        unsafe { (*self.skb).mark = DECIDED };
     }
 
     #[inline(always)]

@@ -6,13 +6,14 @@ use aya_ebpf::bindings::{
     __sk_buff, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
-use aya_ebpf::helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
+use aya_ebpf::helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_sock};
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::maps::FlowKey;
 
 /// Look sockets up in the namespace of the NIC (`BPF_F_CURRENT_NETNS`).
 const OWN_NETNS: u64 = u64::MAX;
 /// States of TCP sockets (include/net/tcp_states.h).
+const TCP_SYN_SENT: u32 = 2;
 const TCP_SYN_RECV: u32 = 3;
 const TCP_TIME_WAIT: u32 = 6;
 const TCP_LISTEN: u32 = 10;
@@ -66,9 +67,9 @@ fn tuple(key: &FlowKey) -> (bpf_sock_tuple, u32) {
     (tuple, 12)
 }
 
-/// The state of the TCP socket that has the key's tuple, or that listens for it; 0 if there is none.
-#[inline(never)]
-fn tcp_state(skb: *mut __sk_buff, key: &FlowKey) -> u32 {
+/// What holds for the TCP socket that has the key's tuple, or that listens for it; 0 if there is none.
+#[inline(always)]
+fn tcp_socket(skb: *mut __sk_buff, key: &FlowKey, of: impl FnOnce(*mut bpf_sock) -> u32) -> u32 {
     let (mut tuple, len) = tuple(key);
     // SAFETY: the context of this run and a local tuple; the socket is released before it is forgotten.
     unsafe {
@@ -80,10 +81,36 @@ fn tcp_state(skb: *mut __sk_buff, key: &FlowKey) -> u32 {
         if sk.is_null() {
             return 0;
         }
-        let state = (*sk).state;
+        let found = of(sk.cast());
         bpf_sk_release(sk.cast());
-        state
+        found
     }
+}
+
+/// Its state.
+#[inline(never)]
+fn tcp_state(skb: *mut __sk_buff, key: &FlowKey) -> u32 {
+    // SAFETY: a socket that the kernel has just found.
+    tcp_socket(skb, key, |sk| unsafe { (*sk).state })
+}
+
+/// Whether a RST with this sequence number ends the connection, as far as can be told before TCP sees it: the kernel takes
+/// it if it is the next one expected (RFC 5961, 3.2; net/ipv4/tcp_input.c, `tcp_validate_incoming`). Of a socket that is
+/// just opening, or is gone, any.
+#[inline(never)]
+pub(crate) fn takes_reset(skb: *mut __sk_buff, key: &FlowKey, sequence: u32) -> bool {
+    // SAFETY: a socket that the kernel has just found; a null pointer is checked for.
+    let refuses = tcp_socket(skb, key, |sk| unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        u32::from(!tcp.is_null() && has_peer((*sk).state) && (*tcp).rcv_nxt != sequence)
+    });
+    refuses == 0
+}
+
+/// Whether a TCP socket in this state knows which sequence number comes next.
+#[inline(always)]
+const fn has_peer(state: u32) -> bool {
+    !matches!(state, TCP_SYN_SENT | TCP_LISTEN)
 }
 
 /// Whether a TCP socket, other than a listening one, has the key's tuple.

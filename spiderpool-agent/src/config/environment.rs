@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use spiderpool_core::names::NodeName;
-use spiderpool_dataplane::Sizes;
+use spiderpool_dataplane::{PodUsage, Sizes};
 use spiderpool_runtime::environment::{required, switch, trimmed};
 use spiderpool_runtime::logging::Level;
 
@@ -76,10 +76,10 @@ pub struct Environment {
     pub multus: MultusOptions,
 }
 
-/// A pod may have this part of the flows by node links.
-const LINK_FLOW_SHARES: u32 = 8;
+/// A pod may have this part of each map of flows.
+const SHARES: u32 = 8;
 
-/// Sizes of the maps. A map whose size changes is replaced by an empty one: the node's translated flows end.
+/// Sizes of the maps. A map whose size changes is replaced; the flows are copied.
 #[derive(Debug, Clone, Args)]
 pub struct MapSizes {
     /// NICs of all pods of the node, eth0 and sp0 included.
@@ -88,11 +88,11 @@ pub struct MapSizes {
     /// CIDRs that are steered or stay, of all profiles together.
     #[arg(long, env = "SPIDERPOOL_BPF_CIDRS", default_value = "16384", value_parser = number(64, 1 << 24))]
     pub bpf_cidrs: u32,
-    /// Flows that came in by an underlay NIC or the node link; the least recently used give way.
+    /// Flows that came in by an underlay NIC, and calls of UDP servers.
     #[arg(long, env = "SPIDERPOOL_BPF_ARRIVALS", default_value = "65536", value_parser = number(64, 1 << 24))]
     pub bpf_arrivals: u32,
     /// Entries for translated flows, two per flow.
-    #[arg(long, env = "SPIDERPOOL_BPF_NAT", default_value = "65536", value_parser = number(64, 1 << 24))]
+    #[arg(long, env = "SPIDERPOOL_BPF_NAT", default_value = "262144", value_parser = number(64, 1 << 24))]
     pub bpf_nat: u32,
     /// Flows to pods by their node links.
     #[arg(long, env = "SPIDERPOOL_BPF_LINK_FLOWS", default_value = "262144", value_parser = number(64, 1 << 24))]
@@ -108,7 +108,11 @@ impl MapSizes {
             arrivals: self.bpf_arrivals,
             nat: self.bpf_nat,
             link_flows: self.bpf_link_flows,
-            link_flows_per_pod: self.bpf_link_flows / LINK_FLOW_SHARES,
+            per_pod: PodUsage {
+                link_flows: self.bpf_link_flows / SHARES,
+                arrivals: self.bpf_arrivals / SHARES,
+                nat: self.bpf_nat / SHARES,
+            },
         }
     }
 }

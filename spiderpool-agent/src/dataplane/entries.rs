@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use spiderpool_api::agent::dataplane::NicRole;
+use spiderpool_api::agent::dataplane::{NicRole, RouteRank};
 use spiderpool_core::names::ContainerId;
-use spiderpool_dataplane::{ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS};
+use spiderpool_dataplane::{
+    DEFAULT_BACKUP, DEFAULT_NONE, DEFAULT_USED, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK,
+    ROLE_UNDERLAY, SIBLINGS,
+};
 use thiserror::Error;
 
 use crate::pod_network::{NicRecord, PodRecord};
@@ -36,6 +39,14 @@ pub(super) fn entries(pod: &PodRecord) -> Vec<(u16, NicEntry)> {
     pod.nics.iter().map(|record| (record.id, entry(pod, record))).collect()
 }
 
+const fn default_route(rank: Option<RouteRank>) -> u8 {
+    match rank {
+        None => DEFAULT_NONE,
+        Some(RouteRank::Backup) => DEFAULT_BACKUP,
+        Some(RouteRank::Used) => DEFAULT_USED,
+    }
+}
+
 fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
     let nic = &record.nic;
     let mut siblings = [0; SIBLINGS];
@@ -60,6 +71,10 @@ fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
         mac: nic.mac.0,
         peer_mac: nic.peer_mac.map_or([0; 6], |mac| mac.0),
         siblings,
+        default4: default_route(nic.default_routes.v4),
+        default6: default_route(nic.default_routes.v6),
+        port_low: pod.ports.first,
+        port_high: pod.ports.last,
         ..NicEntry::default()
     };
     // The first address of each family.
@@ -92,7 +107,8 @@ mod tests {
     use std::path::PathBuf;
 
     use spiderpool_api::agent::NetnsIdentity;
-    use spiderpool_api::agent::dataplane::Nic;
+    use spiderpool_api::agent::dataplane::{DefaultRoutes, Nic};
+    use spiderpool_core::dataplane::PortRange;
     use spiderpool_core::names::PodName;
 
     use super::*;
@@ -107,6 +123,7 @@ mod tests {
             peer_mac: (role == NicRole::Cluster).then(|| "ee:ee:ee:ee:ee:ee".parse().unwrap()),
             mtu: 1450,
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            default_routes: DefaultRoutes::default(),
         };
         NicRecord { id, nic }
     }
@@ -119,6 +136,7 @@ mod tests {
             pod: PodName::new("ns", "pod").unwrap(),
             pod_uid: None,
             profile: 7,
+            ports: PortRange::DEFAULT,
             state: PodState::Attached,
             attachments: vec![],
             nics,

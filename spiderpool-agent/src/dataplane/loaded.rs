@@ -1,6 +1,6 @@
 //! Loaded programs and maps, reconciled with the inventory and the destinations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use spiderpool_core::dataplane::PodDevice;
@@ -39,6 +39,8 @@ pub(crate) struct Loaded {
     metrics: DataplaneMetrics,
     deltas: CounterDeltas,
     reach: Reach,
+    /// Pods (by id) whose translated flows go on although their CIDRs may not be steered any more.
+    keeping: BTreeSet<u16>,
 }
 
 /// Established flows outlive a map that is replaced by one of another size.
@@ -59,12 +61,20 @@ impl Loaded {
         let DataplaneSettings { object, pin_dir, sizes } = settings;
         let mut maps = Dataplane::load(object, pin_dir, sizes)?;
         carry_flows(&mut maps);
+        metrics.flows.set_sizes(sizes);
         info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), "eBPF dataplane loaded");
         let found = maps.nics()?.into_iter();
         let found = found.map(|(id, nic)| FoundNic { id, pod: nic.pod, profile: nic.profile }).collect();
         let profiles = Profiles::found(maps.cidr_profiles()?);
         Ok((
-            Self { maps, profiles, metrics, deltas: CounterDeltas::default(), reach: Reach::default() },
+            Self {
+                maps,
+                profiles,
+                metrics,
+                deltas: CounterDeltas::default(),
+                reach: Reach::default(),
+                keeping: BTreeSet::new(),
+            },
             found,
         ))
     }
@@ -92,7 +102,13 @@ impl Loaded {
 
     /// Writes the entries of a pod's NICs.
     pub(crate) fn put_entries(&mut self, pod: &PodRecord) -> Result<(), DataplaneError> {
-        for (id, entry) in entries(pod) {
+        for (id, mut entry) in entries(pod) {
+            // Other CIDRs than before: see `keep_translations`.
+            let before = self.maps.nic(id)?.filter(|before| before.pod == entry.pod);
+            if before.is_some_and(|before| before.profile != entry.profile) {
+                self.keeping.insert(entry.pod);
+            }
+            entry.keeps_translations = u8::from(self.keeping.contains(&entry.pod));
             self.maps.nic_put(id, &entry)?;
         }
         for record in &pod.nics {
@@ -122,6 +138,10 @@ impl Loaded {
 
     fn attach_pod(&mut self, pod: &PodRecord) -> Result<PodState, DataplaneError> {
         let Presence::Here(netns) = netns::presence(pod)? else { return Ok(PodState::Unverified) };
+        // An earlier agent's word.
+        if self.maps.nic(pod.id())?.is_some_and(|entry| entry.keeps_translations != 0) {
+            self.keeping.insert(pod.id());
+        }
         self.put_entries(pod)?;
         attach::attach(&netns, pod, self.maps.programs())?;
         Ok(PodState::Attached)
@@ -181,10 +201,39 @@ impl Loaded {
             let Some(cluster) = destinations.cluster.as_ref().or(without) else { continue };
             self.profiles.begin(profile);
             let nodes = self.node_addresses(profile, destinations)?;
-            self.maps.cidrs_set(profile, &plan_cidrs(cluster, &nodes, &key))?;
+            let cidrs = plan_cidrs(cluster, &nodes, &key);
+            if self.maps.steers_less(profile, &cidrs)? {
+                self.keep_translations(inventory, profile)?;
+            }
+            self.maps.cidrs_set(profile, &cidrs)?;
             self.profiles.finish(profile, key);
         }
         Ok(())
+    }
+
+    /// A destination is steered no more: flows that are translated already go on, which the programs look for only where they
+    /// are told to.
+    fn keep_translations(&mut self, inventory: &Inventory, profile: u16) -> Result<(), DataplaneError> {
+        for pod in inventory.pods().filter(|pod| pod.profile == profile && pod.state != PodState::Unverified)
+        {
+            if self.keeping.insert(pod.id()) {
+                self.put_entries(pod)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pods that have no translated flows any more keep none.
+    fn end_keeping(&mut self, inventory: &Inventory, translating: &[u16]) {
+        let ended: Vec<u16> =
+            self.keeping.iter().copied().filter(|pod| translating.binary_search(pod).is_err()).collect();
+        for id in ended {
+            self.keeping.remove(&id);
+            let Some(pod) = inventory.pods().find(|pod| pod.id() == id) else { continue };
+            if let Err(error) = self.put_entries(pod) {
+                error!(%error, container_id = %pod.container_id, pod = %pod.pod, "entries cannot be written");
+            }
+        }
     }
 
     /// The node's addresses; until they are listed, those of the agent before.
@@ -229,18 +278,11 @@ impl Loaded {
     /// Removes flows whose time is over, and adds up the counters.
     pub(crate) fn expire_and_count(&mut self, inventory: &Inventory) {
         match self.maps.expire() {
-            Ok(expired) => {
-                self.metrics.nat_entries.set(i64::try_from(expired.left).unwrap_or(i64::MAX));
-                self.metrics.nat_expired.inc_by(expired.removed as u64);
+            Ok(found) => {
+                self.metrics.flows.set(&found);
+                self.end_keeping(inventory, &found.translating);
             }
             Err(error) => error!(%error, "flows cannot be expired"),
-        }
-        match self.maps.expire_link_flows() {
-            Ok(expired) => {
-                self.metrics.link_flows.set(i64::try_from(expired.left).unwrap_or(i64::MAX));
-                self.metrics.link_flows_most.set(i64::try_from(expired.most).unwrap_or(i64::MAX));
-            }
-            Err(error) => error!(%error, "flows of node links cannot be expired"),
         }
         for id in inventory.ids() {
             match self.maps.stats(id) {

@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use spiderpool_dataplane::Reason;
+use spiderpool_dataplane::{FlowsExpired, Reason, Sizes};
 
 type ByReason = Family<[(&'static str, String); 1], Counter>;
 
@@ -18,14 +18,8 @@ pub struct DataplaneMetrics {
     bytes: ByReason,
     /// NICs that the programs serve.
     pub nics: Gauge,
-    /// Entries of the map `nat`.
-    pub nat_entries: Gauge,
-    /// Translations that ran out of time.
-    pub nat_expired: Counter,
-    /// Entries of the map `link_flows`.
-    pub link_flows: Gauge,
-    /// Entries of the pod that has most of them.
-    pub link_flows_most: Gauge,
+    /// What the maps of flows hold.
+    pub flows: FlowMetrics,
     /// What others had removed from running pods or replaced, by what it is.
     pub restored: Family<[(&'static str, &'static str); 1], Counter>,
 }
@@ -38,32 +32,65 @@ impl DataplaneMetrics {
         registry.register("packets", "Packets by what the programs decided and why", metrics.packets.clone());
         registry.register("bytes", "Bytes by what the programs decided and why", metrics.bytes.clone());
         registry.register("nics", "NICs that the programs serve", metrics.nics.clone());
-        registry.register(
-            "nat_entries",
-            "Entries of the map nat, two per translated flow",
-            metrics.nat_entries.clone(),
-        );
-        registry.register(
-            "nat_expired",
-            "Translated flows that ran out of time",
-            metrics.nat_expired.clone(),
-        );
-        registry.register(
-            "link_flows",
-            "Entries of the map link_flows: flows to pods by their node links",
-            metrics.link_flows.clone(),
-        );
-        registry.register(
-            "link_flows_of_fullest_pod",
-            "Entries of link_flows that the pod with most of them has",
-            metrics.link_flows_most.clone(),
-        );
+        metrics.flows.register(registry);
         registry.register(
             "restored",
             "Routes, neighbors, addresses, link states and filters of running pods that others had removed or replaced",
             metrics.restored.clone(),
         );
         metrics
+    }
+}
+
+/// Labelled by the map: nat, arrivals, link_flows.
+type ByMap<M> = Family<[(&'static str, &'static str); 1], M>;
+
+/// Fill levels of the maps of flows.
+#[derive(Debug, Clone, Default)]
+pub struct FlowMetrics {
+    entries: ByMap<Gauge>,
+    fullest: ByMap<Gauge>,
+    capacity: ByMap<Gauge>,
+    share: ByMap<Gauge>,
+    expired: ByMap<Counter>,
+}
+
+impl FlowMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("map_entries", "Entries of a map of flows", self.entries.clone());
+        registry.register(
+            "map_entries_of_fullest_pod",
+            "Entries that the pod with most of them has",
+            self.fullest.clone(),
+        );
+        registry.register("map_capacity", "Entries that the map has room for", self.capacity.clone());
+        registry.register("map_share", "Entries that one pod may have", self.share.clone());
+        registry.register("map_expired", "Entries that ran out of time", self.expired.clone());
+    }
+
+    /// How large the maps are.
+    pub(super) fn set_sizes(&self, sizes: &Sizes) {
+        let share = sizes.per_pod;
+        for (map, capacity, share) in [
+            ("nat", sizes.nat, share.nat),
+            ("arrivals", sizes.arrivals, share.arrivals),
+            ("link_flows", sizes.link_flows, share.link_flows),
+        ] {
+            self.capacity.get_or_create(&[("map", map)]).set(capacity.into());
+            self.share.get_or_create(&[("map", map)]).set(share.into());
+        }
+    }
+
+    /// What a sweep has found.
+    pub(super) fn set(&self, found: &FlowsExpired) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        for (map, found) in
+            [("nat", &found.nat), ("arrivals", &found.arrivals), ("link_flows", &found.link_flows)]
+        {
+            self.entries.get_or_create(&[("map", map)]).set(gauge(found.left));
+            self.fullest.get_or_create(&[("map", map)]).set(gauge(found.most));
+            self.expired.get_or_create(&[("map", map)]).inc_by(found.removed as u64);
+        }
     }
 }
 

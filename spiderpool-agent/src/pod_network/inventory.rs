@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
+use spiderpool_core::dataplane::PortRange;
 use spiderpool_core::names::ContainerId;
 use spiderpool_dataplane::NicsOrigin;
 use thiserror::Error;
@@ -101,6 +102,13 @@ impl Inventory {
     pub(crate) fn set_state(&mut self, container_id: &ContainerId, state: PodState) {
         if let Some(pod) = self.pods.get_mut(container_id) {
             pod.state = state;
+        }
+    }
+
+    /// Sets the pod's port range; an unknown pod changes nothing.
+    pub(crate) fn set_ports(&mut self, container_id: &ContainerId, ports: PortRange) {
+        if let Some(pod) = self.pods.get_mut(container_id) {
+            pod.ports = ports;
         }
     }
 

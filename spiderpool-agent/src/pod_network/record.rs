@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
-use spiderpool_core::dataplane::OwnCidrs;
+use spiderpool_core::dataplane::{OwnCidrs, PortRange};
 use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
 
 use super::profile_key::ProfileKey;
@@ -48,7 +48,10 @@ pub(crate) struct PodRecord {
     pub attachments: Vec<AttachmentRecord>,
     /// Its NICs.
     pub nics: Vec<NicRecord>,
-    /// Of this process, so it is not in the file.
+    /// Its `ip_local_port_range`, as last read. Of this process, so it is not in the file.
+    #[serde(skip)]
+    pub ports: PortRange,
+    /// Of this process, too.
     #[serde(skip)]
     pub state: PodState,
 }
@@ -107,6 +110,7 @@ impl PodRecord {
             profile: 0,
             attachments: Vec::new(),
             nics: Vec::new(),
+            ports: PortRange::DEFAULT,
             state: PodState::Attached,
         }
     }

@@ -2,10 +2,12 @@
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::{Nic, NicRole};
+use spiderpool_core::dataplane::PortRange;
 use spiderpool_core::names::IfName;
 use spiderpool_net::block_on;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
+use spiderpool_net::sysctl;
 use tracing::warn;
 
 use super::netns::{self, NamespaceError};
@@ -25,6 +27,8 @@ pub(crate) struct PodFound {
     pub missing: Vec<IfName>,
     /// Underlay NICs with none of their registered addresses: of a DEL these go first, and the registration last.
     pub without_address: Vec<IfName>,
+    /// Its `ip_local_port_range`, if it could be read.
+    pub ports: Option<PortRange>,
     has_node_link: bool,
 }
 
@@ -58,7 +62,14 @@ pub(super) fn find(pod: &PodRecord) -> Result<Option<PodFound>, NamespaceError> 
     let mut pod = pod.clone();
     // Another pod may have its addresses by now.
     pod.nics.retain(|record| !without_address.contains(&record.nic.name));
-    Ok(Some(PodFound { pod, netns, missing, without_address, has_node_link }))
+    let ports = read_ports(&netns);
+    Ok(Some(PodFound { pod, netns, missing, without_address, ports, has_node_link }))
+}
+
+/// A pod may set it at any time.
+fn read_ports(netns: &NetNs) -> Option<PortRange> {
+    let text = netns.run(|| sysctl::read("net/ipv4/ip_local_port_range")).ok()?.ok()?;
+    PortRange::parse(&text)
 }
 
 enum NicState {

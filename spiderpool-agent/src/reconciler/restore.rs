@@ -106,6 +106,7 @@ impl Reconciler {
                 }
             }
         }
+        self.update_ports(found);
         let reconciled = found.restore(&self.destinations);
         is_too_large |= reconciled.is_too_large;
         for step in &reconciled.steps {
@@ -119,6 +120,20 @@ impl Reconciler {
         self.report_restored(container_id, pod, restored, now);
         self.report_nics(container_id, pod, &found.missing, &starved);
         is_too_large
+    }
+
+    /// The programs are told of the ports that the pod's kernel gives away.
+    fn update_ports(&mut self, found: &PodFound) {
+        let container_id = &found.pod.container_id;
+        let Some(ports) = found.ports.filter(|ports| *ports != found.pod.ports) else { return };
+        let Ok(inventory) = self.pods.inventory() else { return };
+        inventory.set_ports(container_id, ports);
+        let pod = inventory.pod(container_id).cloned();
+        if let (Ok(loaded), Some(pod)) = (self.ebpf.loaded(), pod)
+            && let Err(error) = loaded.put_entries(&pod)
+        {
+            warn!(%error, %container_id, pod = %pod.pod, "port range of the pod cannot be written");
+        }
     }
 
     /// The pod's next look waits, so that it does not take the time of all others.

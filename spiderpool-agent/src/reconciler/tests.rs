@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use prometheus_client::metrics::counter::Counter;
 use spiderpool_api::agent::NetnsIdentity;
-use spiderpool_api::agent::dataplane::{Nic, NicRole, RouteHints};
+use spiderpool_api::agent::dataplane::{DefaultRoutes, Nic, NicRole, RouteHints};
 use spiderpool_core::coordinator::{NODE_LINK_V4, NodeLink};
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::mac::MacAddr;
@@ -63,6 +63,7 @@ fn nic(name: &str, role: NicRole, addresses: &[&str]) -> Nic {
         peer_mac: None,
         mtu: 1500,
         addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+        default_routes: DefaultRoutes::default(),
     }
 }
 

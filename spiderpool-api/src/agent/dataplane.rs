@@ -91,6 +91,30 @@ pub struct Nic {
     pub mtu: u32,
     /// Its addresses with prefix lengths, link-local ones left out; those that IPAM gave come first.
     pub addresses: Vec<IpNet>,
+    /// The default routes by it. Of older plugins they are not known.
+    #[serde(default)]
+    pub default_routes: DefaultRoutes,
+}
+
+/// Default routes by one NIC; `None` where there is none, or it is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultRoutes {
+    /// That of IPv4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v4: Option<RouteRank>,
+    /// That of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6: Option<RouteRank>,
+}
+
+/// Which of several routes to the same destination one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RouteRank {
+    /// The kernel prefers it.
+    Used,
+    /// Another one is preferred.
+    Backup,
 }
 
 /// Answer of PUT `/v1/dataplane/nics`.

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
-use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics};
+use spiderpool_api::agent::dataplane::{Attachment, DefaultRoutes, Nic, NicRole, RegisterNics, RouteRank};
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
     Config, NODE_LINK, NamespaceState, gateways, node_link_macs, own_policy_routes, unsteered_destinations,
 };
+use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Link;
@@ -87,7 +88,19 @@ impl Registration<'_> {
             peer_mac,
             mtu: link.mtu,
             addresses: self.pod.usable_addresses(name),
+            default_routes: DefaultRoutes {
+                v4: self.default_route(name, Family::V4),
+                v6: self.default_route(name, Family::V6),
+            },
         })
+    }
+
+    /// The default route by a NIC as it will be: the plan moves them.
+    fn default_route(&self, name: &IfName, family: Family) -> Option<RouteRank> {
+        let routes = &self.pod.routes;
+        let has_one = routes.iter().any(|r| r.is_default() && r.family() == family && r.dev == *name);
+        let owner = self.config.preference(&self.request.nic).owner(routes, family);
+        has_one.then(|| if owner == Some(name) { RouteRank::Used } else { RouteRank::Backup })
     }
 }
 

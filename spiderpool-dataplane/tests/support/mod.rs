@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use spiderpool_dataplane::{Dataplane, Sizes};
+use spiderpool_ebpf_common::model::pod::SHARE;
 
 /// A BPF file system that only this thread sees; it goes with the thread.
 pub(crate) struct BpfFs {
@@ -17,7 +18,7 @@ pub(crate) struct BpfFs {
 
 /// Small maps: a test makes many.
 pub(crate) const SIZES: Sizes =
-    Sizes { nics: 64, cidrs: 256, arrivals: 1024, nat: 1024, link_flows: 1024, link_flows_per_pod: 16 };
+    Sizes { nics: 64, cidrs: 256, arrivals: 1024, nat: 1024, link_flows: 1024, per_pod: SHARE };
 
 /// The object under test.
 pub(crate) fn object() -> PathBuf {

@@ -13,7 +13,7 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use spiderpool_dataplane::{Dataplane, Reason, Sizes};
 use spiderpool_ebpf_common::maps::{
     AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
-    PodUsage,
+    PodFlags, PodUsage,
 };
 use spiderpool_ebpf_common::model::pod::POD;
 use spiderpool_ebpf_common::model::traffic::Program;
@@ -23,10 +23,13 @@ use spiderpool_ebpf_common::verdict::Verdict;
 
 use super::{BpfFs, object};
 
-/// Size of `struct __sk_buff`, and offsets of two of its fields.
+/// Size of `struct __sk_buff`, and offsets of some of its fields.
 const CTX: usize = 192;
 const CB: usize = 48;
 const GSO_SIZE: usize = 176;
+const MARK: usize = 8;
+/// The mark of a packet whose way is decided (spiderpool-ebpf/src/skb.rs).
+const DECIDED: u32 = 0x5370_4e54;
 
 /// The loaded programs with their maps.
 pub(crate) struct Bench {
@@ -41,6 +44,7 @@ pub(crate) struct Bench {
     link_flows: aya::maps::HashMap<MapData, FlowKey, LinkFlow>,
     link_fragments: aya::maps::HashMap<MapData, FlowKey, u64>,
     added: Array<MapData, PodUsage>,
+    pod_flags: Array<MapData, PodFlags>,
     stats: PerCpuArray<MapData, Counters>,
     pub(crate) dataplane: Dataplane,
     _fs: BpfFs,
@@ -54,7 +58,9 @@ pub(crate) struct Contents {
     pub(crate) link_flows: HashMap<FlowKey, LinkFlow>,
     pub(crate) link_fragments: HashMap<FlowKey, u64>,
     /// How many of them the pod is counted to have.
-    pub(crate) link_flows_of: u32,
+    pub(crate) usage: PodUsage,
+    /// What it has or has had.
+    pub(crate) flags: PodFlags,
     pub(crate) stats: BTreeMap<(u16, Reason), Counter>,
 }
 
@@ -66,7 +72,8 @@ impl Contents {
             nat: tables.nat.borrow().clone(),
             link_flows: tables.link_flows.borrow().clone(),
             link_fragments: tables.link_fragments.borrow().clone(),
-            link_flows_of: tables.link_flows_of.borrow().get(&POD).copied().unwrap_or(0),
+            usage: tables.usage.borrow().get(&POD).copied().unwrap_or_default(),
+            flags: tables.pod_flags.borrow().get(&POD).copied().unwrap_or_default(),
             stats: tables.stats.borrow().clone(),
         }
     }
@@ -108,6 +115,7 @@ impl Bench {
             link_flows: map(&pins, "link_flows").try_into().unwrap(),
             link_fragments: map(&pins, "link_fragments").try_into().unwrap(),
             added: map(&pins, "added").try_into().unwrap(),
+            pod_flags: map(&pins, "pod_flags").try_into().unwrap(),
             stats: map(&pins, "stats").try_into().unwrap(),
             dataplane,
             _fs: fs,
@@ -147,8 +155,9 @@ impl Bench {
         for (key, flow) in tables.link_flows.borrow().iter() {
             self.link_flows.insert(key, flow, 0).unwrap();
         }
-        let link_flows = tables.link_flows_of.borrow().get(&POD).copied().unwrap_or(0);
-        self.added.set(u32::from(POD), PodUsage { link_flows }, 0).unwrap();
+        let contents = Contents::of(tables);
+        self.added.set(u32::from(POD), contents.usage, 0).unwrap();
+        self.pod_flags.set(u32::from(POD), contents.flags, 0).unwrap();
         for (key, entry) in tables.arrivals.borrow().iter() {
             self.arrivals.insert(key, entry, 0).unwrap();
         }
@@ -189,32 +198,21 @@ impl Bench {
             nat: self.nat.iter().map(Result::unwrap).collect(),
             link_flows: self.link_flows.iter().map(Result::unwrap).collect(),
             link_fragments: self.link_fragments.iter().map(Result::unwrap).collect(),
-            link_flows_of: self.added.get(&u32::from(POD), 0).unwrap().link_flows,
+            usage: self.added.get(&u32::from(POD), 0).unwrap(),
+            flags: self.pod_flags.get(&u32::from(POD), 0).unwrap(),
             stats,
         }
     }
 
     /// Runs a program on a packet with the model's clock, random numbers and socket. `None`: the kernel makes no test
     /// run of a packet that is shorter than its IP header.
-    pub(crate) fn run(
-        &self,
-        outbound: bool,
-        nic: u16,
-        frame: &Frame,
-        tables: &Tables,
-    ) -> Option<(Verdict, Vec<u8>)> {
-        let program = if outbound { Program::Egress } else { Program::Ingress };
-        self.run_program(program, nic, frame, tables)
-    }
-
-    /// The same with any of the programs.
     pub(crate) fn run_program(
         &self,
         program: Program,
         nic: u16,
         frame: &Frame,
         tables: &Tables,
-    ) -> Option<(Verdict, Vec<u8>)> {
+    ) -> Option<(Verdict, Frame)> {
         let program = match program {
             Program::Egress => &self.egress,
             Program::Ingress => &self.ingress,
@@ -234,6 +232,9 @@ impl Bench {
         ];
         for (slot, value) in ctx[CB..].chunks_mut(4).zip(cb) {
             slot.copy_from_slice(&value.to_ne_bytes());
+        }
+        if frame.decided {
+            ctx[MARK..MARK + 4].copy_from_slice(&DECIDED.to_ne_bytes());
         }
         if frame.gso {
             ctx[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&1000u32.to_ne_bytes());
@@ -259,7 +260,8 @@ impl Bench {
             _ => 7,
         };
         assert_eq!(result.return_value as i32, action, "TC_ACT_UNSPEC, _SHOT or _REDIRECT for {verdict:?}");
-        Some((verdict, data))
+        let mark = u32::from_ne_bytes(after[MARK..MARK + 4].try_into().unwrap());
+        Some((verdict, Frame { decided: mark == DECIDED, ..Frame::new(data) }))
     }
 }
 

@@ -49,6 +49,16 @@ pub struct FlowKey {
     pub remote: Addr,
 }
 
+/// The keys that a flow has in `arrivals`. In the kernel they lie in map memory, because the stack has no room for them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKeys {
+    /// As the pod's socket has it.
+    pub original: FlowKey,
+    /// Without its local address.
+    pub any_local: FlowKey,
+}
+
 /// Value of `arrivals`: where the flow's packets come in.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +67,8 @@ pub struct ArrivalEntry {
     pub last_seen: u64,
     /// The address that the other side called.
     pub local: Addr,
+    /// CLOCK_MONOTONIC, s: when a packet came in last; at most a second behind.
+    pub heard: u32,
     /// NIC id.
     pub nic: u16,
     /// Source MAC of the last packet.
@@ -64,7 +76,7 @@ pub struct ArrivalEntry {
     /// Bits of [`crate::flow_state`].
     pub state: u8,
     #[doc(hidden)]
-    pub _pad: [u8; 7],
+    pub _pad: [u8; 3],
 }
 
 /// Value of `link_flows`: a flow to the pod that has come by the host end of the node link.
@@ -169,6 +181,31 @@ impl FlowKey {
     #[inline(always)]
     pub const fn is(&self, tuple: Tuple) -> bool {
         self.tuple == tuple as u8
+    }
+}
+
+impl Default for FlowKeys {
+    #[inline(always)]
+    fn default() -> Self {
+        let none = FlowKey {
+            pod: 0,
+            protocol: 0,
+            tuple: 0,
+            local_port: 0,
+            remote_port: 0,
+            local: Addr::ANY,
+            remote: Addr::ANY,
+        };
+        Self { original: none, any_local: none }
+    }
+}
+
+impl FlowKeys {
+    /// Becomes the keys of a packet's flow.
+    #[inline(always)]
+    pub const fn set(&mut self, pod: u16, h: &Headers, direction: Direction) {
+        self.original = FlowKey::of(pod, h, direction);
+        self.any_local = self.original.any_local();
     }
 }
 

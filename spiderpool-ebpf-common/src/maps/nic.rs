@@ -22,6 +22,16 @@ pub enum ExitMode {
     AsIs = 2,
 }
 
+/// No default route by the NIC, or it is not known.
+pub const DEFAULT_NONE: u8 = 0;
+/// One that another NIC's takes precedence of. It has the next hop for what has to leave by this NIC.
+pub const DEFAULT_BACKUP: u8 = 1;
+/// What no other route matches leaves by this NIC.
+pub const DEFAULT_USED: u8 = 2;
+
+/// The kernel's default of `ip_local_port_range` (net/ipv4/af_inet.c, `inet_init_net`).
+pub const EPHEMERAL_PORTS: (u16, u16) = (32_768, 60_999);
+
 /// How many underlay NICs a pod can have.
 pub const SIBLINGS: usize = 15;
 
@@ -55,6 +65,18 @@ pub struct NicEntry {
     pub siblings: [u16; SIBLINGS],
     /// NIC id of the pod's node link; 0 if it has none.
     pub node_link: u16,
+    /// IPv4 default route by this NIC: one of the `DEFAULT_` constants.
+    pub default4: u8,
+    /// The same for IPv6.
+    pub default6: u8,
+    /// 1: a CIDR is no longer steered, and the pod's translated flows to it go on.
+    pub keeps_translations: u8,
+    #[doc(hidden)]
+    pub _pad: u8,
+    /// First port of the pod's `ip_local_port_range`.
+    pub port_low: u16,
+    /// Its last port.
+    pub port_high: u16,
 }
 
 /// Key of `addresses`: an address of a pod that is not the first of its NIC and family.
@@ -90,6 +112,18 @@ impl NicEntry {
     #[inline(always)]
     pub const fn addr(&self, like: Addr) -> Addr {
         if like.is_v4() { Addr::v4(self.addr4) } else { Addr::v6(self.addr6) }
+    }
+
+    /// The default route by this NIC of the family that `like` has: one of the `DEFAULT_` constants.
+    #[inline(always)]
+    pub const fn default_route(&self, like: Addr) -> u8 {
+        if like.is_v4() { self.default4 } else { self.default6 }
+    }
+
+    /// Whether the kernel gives the port to sockets of the pod that ask for none.
+    #[inline(always)]
+    pub const fn is_ephemeral(&self, port: u16) -> bool {
+        self.port_low <= port && port <= self.port_high
     }
 
     /// Whether `addr` is this NIC's first of its family. An address that is not set belongs to nobody.

@@ -54,6 +54,13 @@ pub fn tcp(e: Ends, flags: u8, payload: &[u8]) -> Frame {
     finish(e, TCP, l4, Some(16))
 }
 
+/// A TCP segment with this sequence number.
+pub fn with_sequence(mut frame: Frame, sequence: u32) -> Frame {
+    let at = if frame.bytes[12..14] == [8, 0] { 34 } else { 54 } + 4;
+    frame.bytes[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
+    frame
+}
+
 /// A UDP datagram.
 pub fn udp(e: Ends, payload: &[u8]) -> Frame {
     let mut l4 = vec![0; 8];

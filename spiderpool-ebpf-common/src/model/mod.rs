@@ -12,7 +12,7 @@ use crate::addr::Addr;
 use crate::flow_state::FRAGMENTS_FOR;
 use crate::maps::{
     AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, FlowKey, LinkFlow,
-    NatEntry, NicEntry, ROLE_NONE, SIBLINGS,
+    NatEntry, NicEntry, PodFlag, PodFlags, PodUsage, ROLE_NONE, SIBLINGS,
 };
 use crate::packet::{Packet, Sum};
 use crate::reason::{Counter, Reason};
@@ -27,6 +27,8 @@ pub struct Frame {
     pub gso: bool,
     /// As [`Packet::is_for_other_host`].
     pub for_other_host: bool,
+    /// As [`Packet::take_decided`].
+    pub decided: bool,
     /// The kernel has no memory for a copy that could be written to.
     pub unwritable: bool,
 }
@@ -34,7 +36,7 @@ pub struct Frame {
 impl Frame {
     /// A frame that is not GSO.
     pub const fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, gso: false, for_other_host: false, unwritable: false }
+        Self { bytes, gso: false, for_other_host: false, decided: false, unwritable: false }
     }
 
     fn slice(&mut self, at: u32, len: usize) -> Option<&mut [u8]> {
@@ -84,6 +86,14 @@ impl Packet for Frame {
 
     fn is_for_other_host(&self) -> bool {
         self.for_other_host
+    }
+
+    fn take_decided(&mut self) -> bool {
+        core::mem::take(&mut self.decided)
+    }
+
+    fn set_decided(&mut self) {
+        self.decided = true;
     }
 
     fn protocol(&self) -> u16 {
@@ -141,6 +151,12 @@ static UNUSED: NicEntry = NicEntry {
     addr6: [0; 16],
     siblings: [0; SIBLINGS],
     node_link: 0,
+    default4: 0,
+    default6: 0,
+    keeps_translations: 0,
+    _pad: 0,
+    port_low: 0,
+    port_high: 0,
 };
 
 /// The maps and facts.
@@ -163,9 +179,13 @@ pub struct Tables {
     /// Map `link_fragments`.
     pub link_fragments: RefCell<HashMap<FlowKey, u64>>,
     /// Map `added`; nothing is removed.
-    pub link_flows_of: RefCell<BTreeMap<u16, u32>>,
-    /// [`State::link_share`].
-    pub link_share: u32,
+    pub usage: RefCell<BTreeMap<u16, PodUsage>>,
+    /// [`State::share`].
+    pub share: PodUsage,
+    /// Map `pod_flags`.
+    pub pod_flags: RefCell<BTreeMap<u16, PodFlags>>,
+    /// Flows whose sockets do not take a RST ([`State::takes_reset`]).
+    pub refuses_reset: HashSet<FlowKey>,
     /// [`State::is_forwarded`].
     pub forwarded: bool,
     /// [`State::is_spoofed`].
@@ -191,6 +211,10 @@ impl Tables {
     pub fn cidr(&mut self, profile: u16, net: Addr, len: u8, action: CidrAction, kind: CidrKind) {
         let key = CidrKey::new(profile, net);
         self.cidrs.push((CidrKey::prefix_len(net, len), key, CidrEntry::new(action, kind)));
+    }
+
+    fn count_usage(&self, pod: u16, count: impl FnOnce(&mut PodUsage)) {
+        count(self.usage.borrow_mut().entry(pod).or_default());
     }
 
     /// How often a reason was counted on a NIC.
@@ -240,13 +264,20 @@ impl State for Tables {
         self.arrivals.borrow_mut().get_mut(key).map(f)
     }
 
-    fn arrival_put(&self, key: &FlowKey, entry: &ArrivalEntry) -> bool {
-        self.arrivals.borrow_mut().insert(*key, *entry);
-        true
+    fn arrival_put(&self, key: &FlowKey, entry: &ArrivalEntry) -> Result<(), PutError> {
+        let mut arrivals = self.arrivals.borrow_mut();
+        if arrivals.contains_key(key) {
+            return Err(PutError::Exists);
+        }
+        arrivals.insert(*key, *entry);
+        self.count_usage(key.pod, |usage| usage.arrivals += 1);
+        Ok(())
     }
 
     fn arrival_remove(&self, key: &FlowKey) {
-        self.arrivals.borrow_mut().remove(key);
+        if self.arrivals.borrow_mut().remove(key).is_some() {
+            self.count_usage(key.pod, |usage| usage.arrivals -= 1);
+        }
     }
 
     fn nat<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatEntry) -> R) -> Option<R> {
@@ -263,11 +294,16 @@ impl State for Tables {
             return Err(PutError::Full);
         }
         nat.insert(*key, *entry);
+        if !exists {
+            self.count_usage(key.pod, |usage| usage.nat += 1);
+        }
         Ok(())
     }
 
     fn nat_remove(&self, key: &FlowKey) {
-        self.nat.borrow_mut().remove(key);
+        if self.nat.borrow_mut().remove(key).is_some() {
+            self.count_usage(key.pod, |usage| usage.nat -= 1);
+        }
     }
 
     fn link_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut LinkFlow) -> R) -> Option<R> {
@@ -280,22 +316,34 @@ impl State for Tables {
             return Err(PutError::Exists);
         }
         flows.insert(*key, *flow);
-        *self.link_flows_of.borrow_mut().entry(key.pod).or_default() += 1;
+        self.count_usage(key.pod, |usage| usage.link_flows += 1);
         Ok(())
     }
 
     fn link_flow_remove(&self, key: &FlowKey) {
         if self.link_flows.borrow_mut().remove(key).is_some() {
-            *self.link_flows_of.borrow_mut().entry(key.pod).or_default() -= 1;
+            self.count_usage(key.pod, |usage| usage.link_flows -= 1);
         }
     }
 
-    fn link_flows_of(&self, pod: u16) -> u32 {
-        self.link_flows_of.borrow().get(&pod).copied().unwrap_or(0)
+    fn usage(&self, pod: u16) -> PodUsage {
+        self.usage.borrow().get(&pod).copied().unwrap_or_default()
     }
 
-    fn link_share(&self) -> u32 {
-        self.link_share
+    fn share(&self) -> PodUsage {
+        self.share
+    }
+
+    fn flags(&self, pod: u16) -> PodFlags {
+        self.pod_flags.borrow().get(&pod).copied().unwrap_or_default()
+    }
+
+    fn set_flag(&self, pod: u16, flag: PodFlag) {
+        self.pod_flags.borrow_mut().entry(pod).or_default().set(flag);
+    }
+
+    fn takes_reset(&self, key: &FlowKey, _sequence: u32) -> bool {
+        !self.refuses_reset.contains(key)
     }
 
     fn link_fragment(&self, key: &FlowKey) -> bool {

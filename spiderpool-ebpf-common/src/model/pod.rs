@@ -7,8 +7,8 @@ use super::Tables;
 use crate::addr::Addr;
 use crate::flow_state::SECOND;
 use crate::maps::{
-    AddressKey, CidrAction, CidrKind, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY,
-    SIBLINGS,
+    AddressKey, CidrAction, CidrKind, DEFAULT_BACKUP, DEFAULT_USED, EPHEMERAL_PORTS, ExitMode, NicEntry,
+    PodUsage, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS,
 };
 
 /// The pod's id.
@@ -27,6 +27,9 @@ pub const NICS: [u16; 4] = [ETH0, NET1, NET2, SP0];
 pub const PROFILE: u16 = 7;
 /// Interface index of a NIC: its id and this.
 pub const IFINDEX: u32 = 100;
+
+/// How many entries a pod may have.
+pub const SHARE: PodUsage = PodUsage { link_flows: 16, arrivals: 32, nat: 64 };
 
 /// An IP family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +94,7 @@ pub const fn peer(id: u16) -> [u8; 6] {
 
 /// The maps of a node with this pod.
 pub fn tables() -> Tables {
-    let mut tables = Tables { now: 1_000_000 * SECOND, seed: 1, link_share: 16, ..Tables::default() };
+    let mut tables = Tables { now: 1_000_000 * SECOND, seed: 1, share: SHARE, ..Tables::default() };
     for id in NICS {
         let role = match id {
             ETH0 => ROLE_CLUSTER,
@@ -119,6 +122,13 @@ pub fn tables() -> Tables {
             addr4: bytes4(at(Endpoint::Nic(id), Family::V4)),
             addr6: bytes6(at(Endpoint::Nic(id), Family::V6)),
             siblings,
+            // IPv4 by the cluster NIC, IPv6 by net1, so that tests see both.
+            default4: if id == ETH0 { DEFAULT_USED } else { DEFAULT_BACKUP },
+            default6: if id == NET1 { DEFAULT_USED } else { DEFAULT_BACKUP },
+            keeps_translations: 0,
+            _pad: 0,
+            port_low: EPHEMERAL_PORTS.0,
+            port_high: EPHEMERAL_PORTS.1,
         };
         tables.nics.insert(id, entry);
         if id != SP0 {

@@ -1,10 +1,12 @@
 //! The logic against the model: what each kind of packet becomes, and what holds for all packets.
 
+mod arrivals;
 mod egress;
 mod headers;
 mod ingress;
 mod neighbors;
 mod node_link;
+mod pod_end;
 mod properties;
 mod translation;
 mod whole;

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use super::run;
 use crate::flow_state::SECOND;
 use crate::headers::{self, ACK, FIN, Fragment, Headers, L4Kind, RST, SYN};
+use crate::maps::PodUsage;
 use crate::model::frames::{self, Ends};
-use crate::model::pod::{Endpoint, Family, NET1, NICS, SP0, at, tables};
+use crate::model::pod::{Endpoint, Family, NET1, NICS, SHARE, SP0, at, tables};
 use crate::model::traffic::{Program, TrafficStep};
 use crate::model::{Frame, Tables};
 use crate::reason::Reason;
@@ -236,7 +237,7 @@ fn icmp_errors_are_those_about_recorded_flows() {
 
 #[test]
 fn a_share_that_is_used_up_costs_that_pod_new_flows_only() {
-    let mut tables = Tables { link_share: 4, ..tables() };
+    let mut tables = Tables { share: PodUsage { link_flows: 4, ..SHARE }, ..tables() };
     let e = call(Family::V4);
     let flow = |port| frames::udp(Ends { sport: port, ..e }, b"q");
     let forwarded = |tables: &Tables| Tables { forwarded: true, ..tables.clone() };
@@ -252,7 +253,7 @@ fn a_share_that_is_used_up_costs_that_pod_new_flows_only() {
     assert_eq!(from_pod(&tables, &frames::udp(Ends { sport: 1, ..e }.back(), b"a")), Reason::LinkReply);
     tables.now += 1000 * SECOND;
     assert_eq!(to_pod(&tables, &flow(2)), Reason::LinkOpened, "an expired one of the same tuple is free");
-    assert_eq!(tables.link_flows_of.borrow()[&crate::model::pod::POD], 4);
+    assert_eq!(tables.usage.borrow()[&crate::model::pod::POD].link_flows, 4);
 }
 
 /// A RST that the pod ignored, because it is out of its window, cuts nothing, also after a silence.
@@ -309,7 +310,7 @@ fn connections_that_have_ended_are_forgotten() {
                 assert!(matches!(reason, Reason::LinkReply | Reason::LinkFlow), "{reason}");
             }
             assert_eq!(tables.link_flows.borrow().is_empty(), is_removed, "{ending:?}");
-            assert_eq!(tables.link_flows_of.borrow()[&crate::model::pod::POD], u32::from(!is_removed));
+            assert_eq!(tables.usage.borrow()[&crate::model::pod::POD].link_flows, u32::from(!is_removed));
             tables.now += 11 * SECOND;
             assert_eq!(from_pod(&tables, &frames::tcp(e.back(), ACK, b"")), Reason::LinkDenied);
         }

@@ -5,7 +5,7 @@ use crate::flow_state::SECOND;
 use crate::headers::{ACK, FIN, RST, SYN};
 use crate::maps::{FlowKey, Tuple};
 use crate::model::frames::{self, Ends};
-use crate::model::pod::{ETH0, Endpoint, Family, NET1, NET2, POD, at, tables};
+use crate::model::pod::{ETH0, Endpoint, Family, NET1, NET2, POD, SHARE, at, tables};
 use crate::model::{Frame, Tables};
 use crate::nat::PORT_FIRST;
 use crate::protocol::{TCP, UDP};
@@ -199,7 +199,7 @@ fn a_syn_of_the_other_side_is_not_an_answer() {
     let e = flow(NET1, Family::V4);
     run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
     let seen = Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..e };
-    assert_eq!(run_ingress(&tables, ETH0, &frames::tcp(seen.back(), SYN, b"")).reason, Reason::ArrivalNew);
+    assert_eq!(run_ingress(&tables, ETH0, &frames::tcp(seen.back(), SYN, b"")).reason, Reason::NotOurs);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn translations_end() {
         (&[(true, SYN)], 60),
         (&[(true, SYN), (false, SYN | ACK)], 86_400),
         (&[(true, SYN), (false, SYN | ACK), (true, FIN | ACK)], 3600),
-        (&[(true, SYN), (false, SYN | ACK), (true, FIN | ACK), (false, FIN | ACK)], 60),
+        (&[(true, SYN), (false, SYN | ACK), (true, FIN | ACK), (false, FIN | ACK)], 10),
         (&[(true, SYN), (false, SYN | ACK), (false, RST)], 10),
         (&[(true, SYN), (false, SYN | ACK), (true, RST)], 10),
     ];
@@ -268,12 +268,12 @@ fn a_direct_flow_with_the_tuple_of_a_closing_translation_takes_it_over() {
     let e = flow(NET1, Family::V4);
     let direct = Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..e };
     let tables = tables();
-    run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
-    let second_pass = run_egress(&tables, ETH0, &frames::tcp(direct, SYN, b""));
+    let translated = run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
+    let second_pass = run_egress(&tables, ETH0, &translated.frame);
     assert_eq!(second_pass.reason, Reason::ClusterDirect, "the translated SYN itself passes eth0 too");
+    assert!(!second_pass.frame.decided, "the mark does not leave the pod");
     assert_eq!(tables.nat.borrow().len(), 2);
     run_ingress(&tables, ETH0, &frames::tcp(direct.back(), SYN | ACK, b""));
-    assert_eq!(run_egress(&tables, ETH0, &frames::tcp(direct, SYN, b"")).reason, Reason::NatConflict);
     run_egress(&tables, NET1, &frames::tcp(e, FIN | ACK, b""));
     run_ingress(&tables, ETH0, &frames::tcp(direct.back(), FIN | ACK, b""));
     assert_eq!(run_egress(&tables, ETH0, &frames::tcp(direct, SYN, b"")).reason, Reason::ClusterDirect);
@@ -281,6 +281,108 @@ fn a_direct_flow_with_the_tuple_of_a_closing_translation_takes_it_over() {
     let answer = run_ingress(&tables, ETH0, &frames::tcp(direct.back(), SYN | ACK, b""));
     assert_eq!(answer.reason, Reason::NotOurs);
     assert_eq!(frames::ends(&answer.frame), Some(direct.back()));
+}
+
+/// Two sockets of the pod with the same port and destination, one of them translated: each gets its own answers.
+#[test]
+fn a_direct_flow_with_the_tuple_of_a_translation_gets_another_port() {
+    for family in FAMILIES {
+        for (name, first, answer, later) in PROTOCOLS {
+            for leaves in [ETH0, NET1] {
+                let tables = tables();
+                let e = flow(NET1, family);
+                let direct = Ends { src: at(Endpoint::Nic(ETH0), family), ..e };
+                assert_eq!(run_egress(&tables, NET1, &first(e)).reason, Reason::NatNew);
+                let new = run_egress(&tables, leaves, &first(direct));
+                assert_eq!(new.reason, Reason::NatConflict, "{name}");
+                assert!(frames::sums_are_right(&new.frame));
+                let seen = frames::ends(&new.frame).unwrap();
+                assert!(seen.sport >= PORT_FIRST && seen.src == direct.src, "{name}: {seen:?}");
+                // Each answer finds its socket.
+                let back = Ends {
+                    dport: seen.sport,
+                    sport: if name == "echo" { seen.sport } else { seen.dport },
+                    ..seen.back()
+                };
+                let to_direct = run_ingress(&tables, ETH0, &answer(back));
+                assert!(same(frames::ends(&to_direct.frame), direct.back()), "{name}");
+                let to_translated = run_ingress(&tables, ETH0, &answer(direct.back()));
+                assert!(same(frames::ends(&to_translated.frame), e.back()), "{name}");
+                assert_eq!(run_egress(&tables, leaves, &later(direct)).reason, Reason::Translated, "{name}");
+                let other = run_egress(&tables, leaves, &later(Ends { sport: 40_001, ..direct }));
+                let want = if leaves == ETH0 { Reason::ClusterDirect } else { Reason::Steered };
+                assert_eq!(other.reason, want, "{name}: no other flow is touched");
+            }
+        }
+    }
+}
+
+/// What is no longer steered: flows that are translated go on, new ones leave by their own NIC.
+#[test]
+fn translated_flows_outlive_their_cidr() {
+    for family in FAMILIES {
+        for (name, first, answer, later) in PROTOCOLS {
+            let (mut tables, e) = (tables(), flow(NET1, family));
+            let seen = Ends { src: at(Endpoint::Nic(ETH0), family), ..e };
+            run_egress(&tables, NET1, &first(e));
+            tables.cidrs.retain(|(_, _, entry)| entry.kind != crate::maps::CidrKind::Service as u8);
+            tables.nics.values_mut().for_each(|nic| nic.keeps_translations = 1);
+            for nic in [NET1, ETH0] {
+                assert_eq!(run_egress(&tables, nic, &later(e)).reason, Reason::Translated, "{name} by {nic}");
+            }
+            assert_eq!(run_ingress(&tables, ETH0, &answer(seen.back())).reason, Reason::TranslatedBack);
+            let new = run_egress(&tables, NET1, &first(Ends { sport: 40_001, ..e }));
+            assert_eq!((new.verdict, new.reason), (Verdict::Pass, Reason::NotOurs), "{name}");
+        }
+    }
+}
+
+/// And the other way round: a connection by net1 goes on when its destination is steered from now on.
+#[test]
+fn connections_by_the_underlay_outlive_a_new_cidr() {
+    for family in FAMILIES {
+        let (tables, e) = (tables(), flow(NET1, family));
+        for flags in [ACK, FIN | ACK, RST] {
+            let done = run_egress(&tables, NET1, &frames::tcp(e, flags, b"x"));
+            assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NatUnknown));
+        }
+    }
+}
+
+/// A RST that the pod's socket does not take, and then silence.
+#[test]
+fn a_forged_reset_does_not_cut_a_translated_flow() {
+    for family in FAMILIES {
+        let (mut tables, e) = (tables(), flow(NET1, family));
+        let seen = Ends { src: at(Endpoint::Nic(ETH0), family), ..e };
+        run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
+        run_ingress(&tables, ETH0, &frames::tcp(seen.back(), SYN | ACK, b""));
+        let original = *tables.nat.borrow().keys().find(|key| key.is(Tuple::Original)).unwrap();
+        tables.refuses_reset.insert(original);
+        run_ingress(&tables, ETH0, &frames::tcp(seen.back(), RST, b""));
+        tables.now += 3000 * SECOND;
+        assert_eq!(run_egress(&tables, NET1, &frames::tcp(e, ACK, b"x")).reason, Reason::Translated);
+        tables.now += 80_000 * SECOND;
+        let late = run_ingress(&tables, ETH0, &frames::tcp(seen.back(), ACK, b"x"));
+        assert_eq!(late.reason, Reason::TranslatedBack, "it was forged, so it does not count any more");
+    }
+}
+
+#[test]
+fn a_share_that_is_used_up_costs_that_pod_new_translations_only() {
+    let tables = tables();
+    let e = flow(NET1, Family::V4);
+    let flows = SHARE.nat / 2;
+    for port in 1..=1000 {
+        let done = run_egress(&tables, NET1, &frames::udp(Ends { sport: port, ..e }, b"q"));
+        let want = if u32::from(port) <= flows { Reason::NatNew } else { Reason::NatFull };
+        assert_eq!(done.reason, want, "{port}");
+    }
+    assert_eq!(tables.nat.borrow().len(), SHARE.nat as usize);
+    assert_eq!(
+        run_egress(&tables, NET1, &frames::udp(Ends { sport: 1, ..e }, b"q")).reason,
+        Reason::Translated
+    );
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! A packet is changed wholly or not at all.
 
-use super::{Processed, run_egress, run_ingress};
+use super::{Processed, run, run_egress, run_ingress};
 use crate::headers::{ACK, SYN};
 use crate::model::Frame;
 use crate::model::Tables;
 use crate::model::frames::{self, Ends};
 use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, SP0, at, tables};
+use crate::model::traffic::Program;
 use crate::reason::Reason;
 use crate::verdict::Verdict;
 
@@ -102,6 +103,7 @@ fn redirected_and_answered_packets() {
     for family in FAMILIES {
         let mut tables = tables();
         let call = ends(Endpoint::OverlayPod, Endpoint::Nic(NET1), family);
+        run(&tables, Program::HostEgress, SP0, &frames::udp(call, b"q"));
         run_ingress(&tables, SP0, &frames::udp(call, b"q"));
         let answer = frames::udp(call.back(), b"a");
         passes_or_leaves_by_its_source(&refused(&tables, true, ETH0, &answer), ETH0);

@@ -1,4 +1,4 @@
-use spiderpool_api::agent::dataplane::RouteHints;
+use spiderpool_api::agent::dataplane::{DefaultRoutes, RouteHints};
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::names::PodName;
 
@@ -19,6 +19,7 @@ fn nic(name: &str, role: NicRole, address: &str) -> Nic {
         peer_mac: None,
         mtu: 1500,
         addresses: vec![address.parse().unwrap()],
+        default_routes: DefaultRoutes::default(),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use spiderpool_api::agent::NetnsIdentity;
-use spiderpool_api::agent::dataplane::Nic;
+use spiderpool_api::agent::dataplane::{DefaultRoutes, Nic};
+use spiderpool_core::dataplane::PortRange;
 use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::PodName;
@@ -31,6 +32,7 @@ fn record(id: u16, nic: &str, role: NicRole, addresses: &[&str]) -> NicRecord {
         peer_mac: (role == NicRole::Cluster).then_some(PEER),
         mtu: 1500,
         addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+        default_routes: DefaultRoutes::default(),
     };
     NicRecord { id, nic }
 }
@@ -43,6 +45,7 @@ fn pod() -> PodRecord {
         pod: PodName::new("ns", "pod").unwrap(),
         pod_uid: None,
         profile: 1,
+        ports: PortRange::DEFAULT,
         state: PodState::Attached,
         attachments: vec![],
         nics: vec![

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use spiderpool_api::agent::NetnsIdentity;
-use spiderpool_api::agent::dataplane::{Nic, NicRole, RouteHints};
+use spiderpool_api::agent::dataplane::{DefaultRoutes, Nic, NicRole, RouteHints};
 use spiderpool_core::coordinator::host_end_name;
 use spiderpool_core::names::PodName;
 
@@ -18,6 +18,7 @@ fn request(container: &str) -> RegisterNics {
         peer_mac: None,
         mtu: 1500,
         addresses: vec![address.parse().unwrap()],
+        default_routes: DefaultRoutes::default(),
     };
     RegisterNics {
         attachment: attachment(container),
