@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::sync::MutexGuard;
@@ -23,24 +24,26 @@ use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::probe::{PORT, Probe, Protocol, Server, send};
 use spiderpool_tests::topology::{Node, addresses};
-use spiderpool_tests::{poll, privilege, service};
+use spiderpool_tests::{calico_like, poll, privilege, service};
 
 fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
     privilege::root_or_skip(test).then(|| lock_lab(|_| Ok(())).unwrap())
 }
 
-/// A pod with net1, and what the node's network stack has received of it by the node link.
+/// A pod with net1, and what the node's network stack has received of it that it should not.
 struct Attacker<'a> {
     node: &'a Node,
     pod: Pod,
-    id: u16,
+    ids: BTreeMap<String, u16>,
 }
 
 impl<'a> Attacker<'a> {
     fn new(lab: &'a Lab, name: &str) -> Self {
         let node = &lab.topology.nodes[0];
         let pod = Pod::add(&lab.topology.plane, node, &spec(name, DefaultRoute::Eth0)).unwrap();
-        let host_end = host_end_name(&pod.attachment("eth0").container).unwrap();
+        let sandbox = pod.attachment("eth0");
+        let host_end = host_end_name(&sandbox.container).unwrap();
+        let (of_eth0, net1) = (calico_like::host_end(&sandbox), pod.net1().unwrap());
         // Behind the filters of the host end, before everything else.
         node.nft(&format!(
             "table inet received {{
@@ -48,15 +51,18 @@ impl<'a> Attacker<'a> {
                 chain prerouting {{
                     type filter hook prerouting priority -500;
                     iifname \"{host_end}\" counter name from_pod
+                    iifname \"{of_eth0}\" ip saddr {} counter name from_pod
+                    iifname \"{of_eth0}\" ip6 saddr {} counter name from_pod
                 }}
-            }}"
+            }}",
+            net1.v4, net1.v6
         ))
         .unwrap();
-        let id = counters::nic_ids(&pod.namespaces).unwrap()["sp0"];
-        Self { node, pod, id }
+        let ids = counters::nic_ids(&pod.namespaces).unwrap();
+        Self { node, pod, ids }
     }
 
-    /// Packets of the pod that the node's network stack has received by the node link.
+    /// Packets of the pod that the node's network stack has received by the node link, or by eth0 with net1's source.
     fn received(&self) -> u64 {
         let counter =
             self.node.output("nft", &["-j", "list", "counter", "inet", "received", "from_pod"]).unwrap();
@@ -66,11 +72,15 @@ impl<'a> Attacker<'a> {
     }
 
     fn counters(&self) -> Counters {
-        counters::read(self.node, &[("sp0".to_owned(), self.id)].into()).unwrap()
+        counters::read(self.node, &self.ids).unwrap()
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.counters().get(name).copied().unwrap_or(0)
     }
 
     fn counted(&self, reason: &str) -> u64 {
-        self.counters().get(&format!("sp0 {reason}")).copied().unwrap_or(0)
+        self.count(&format!("sp0 {reason}"))
     }
 
     fn net1(&self, family: Family) -> IpAddr {
@@ -91,6 +101,16 @@ impl<'a> Attacker<'a> {
         attack();
         assert_eq!(self.received(), received, "{what}: received by the node");
         assert!(self.counted("link_denied") > denied, "{what}: never came to the host end");
+    }
+
+    /// Nothing of what was sent meanwhile is received by eth0 or the node link, although a program has seen it.
+    fn leaves_by_net1(&self, what: &str, reason: &str, attack: impl FnOnce()) {
+        let seen = || ["eth0", "net1"].map(|nic| self.count(&format!("{nic} {reason}"))).iter().sum::<u64>();
+        let (received, before, by_link) = (self.received(), seen(), self.counted("node_link"));
+        attack();
+        assert!(seen() > before, "{what}: not sent: {:?}", self.counters());
+        assert_eq!(self.received(), received, "{what}: received by the node");
+        assert_eq!(self.counted("node_link"), by_link, "{what}: sent by the node link");
     }
 
     fn end(self, lab: &Lab) {
@@ -167,8 +187,8 @@ fn a_pod_opens_nothing_by_its_node_link() {
     attacker.end(&lab);
 }
 
-/// Datagrams in fragments and protocols without flows have net1's source, so they do not leave by eth0, and the pod's policies
-/// there do not see them.
+/// Datagrams in fragments and protocols without flows have net1's source: they leave by net1, neither by eth0 nor past its
+/// policies by the node link.
 #[test]
 fn what_is_too_long_or_has_no_flow_is_no_way_past_the_policies() {
     let Some(lab) = lab("what_is_too_long") else { return };
@@ -179,7 +199,7 @@ fn what_is_too_long_or_has_no_flow_is_no_way_past_the_policies() {
     for family in Family::ALL {
         for to in [node.address.get(family), victim.eth0.get(family)] {
             let own = attacker.net1(family);
-            attacker.is_denied(&format!("3000 bytes to {to}"), || {
+            attacker.leaves_by_net1(&format!("3000 bytes to {to}"), "fragment", || {
                 attacker
                     .pod
                     .namespaces
@@ -190,7 +210,7 @@ fn what_is_too_long_or_has_no_flow_is_no_way_past_the_policies() {
                     })
                     .unwrap();
             });
-            attacker.is_denied(&format!("SCTP to {to}"), || {
+            attacker.leaves_by_net1(&format!("SCTP to {to}"), "other_protocol", || {
                 attacker.pod.namespaces.run(move || Ok(send_sctp_init(own, to)?)).unwrap();
             });
         }
@@ -331,9 +351,9 @@ fn a_connection_that_the_pod_has_begun_is_not_diverted() {
     let peer: &Namespaces = &lab.topology.gateway;
     let pod = Pod::add(plane, node, &spec("talker", DefaultRoute::Net1)).unwrap();
     let ids = counters::nic_ids(&pod.namespaces).unwrap();
-    let own_flows = |nic: &str| {
+    let counted = |reason: &str| {
         let counters = counters::read(node, &ids).unwrap();
-        counters.get(&format!("{nic} own_flow")).copied().unwrap_or(0)
+        counters.get(reason).copied().unwrap_or(0)
     };
     node.sysctl(&["ipv4/conf/all/rp_filter=0", "ipv4/conf/eth1/rp_filter=0"]).unwrap();
     let (node_mac, own_mac) = (mac_of(node, "eth1"), mac_of(&pod.namespaces, "net1"));
@@ -343,19 +363,16 @@ fn a_connection_that_the_pod_has_begun_is_not_diverted() {
         let sockets = pod.namespaces.output("ss", &["-Htn", "dport", "=", &format!(":{port}")]).unwrap();
         let local = sockets.split_whitespace().nth(3).unwrap();
         let local: u16 = local.rsplit(':').next().unwrap().parse().unwrap();
-        for (mac, nic) in [(&node_mac, "sp0"), (&own_mac, "net1")] {
-            let before = own_flows(nic);
+        // By net1 nothing is recorded of those whom the pod reaches by it anyway.
+        for (mac, reason) in [(&node_mac, "sp0 own_flow"), (&own_mac, "net1 not_ours")] {
+            let before = counted(reason);
             peer.ip(&format!("neigh replace {net1} lladdr {mac} dev ul nud permanent")).unwrap();
             for flags in [SYN, ACK] {
                 peer.run(move || Ok(send_segment(to, net1, (port, local), flags)?)).unwrap();
             }
             peer.ip(&format!("neigh replace {net1} lladdr {own_mac} dev ul nud permanent")).unwrap();
             poll::until("the segment", Duration::from_secs(5), || {
-                anyhow::ensure!(
-                    own_flows(nic) > before,
-                    "not seen by {nic}: {:?}",
-                    counters::read(node, &ids)?
-                );
+                anyhow::ensure!(counted(reason) > before, "no {reason}: {:?}", counters::read(node, &ids)?);
                 Ok(())
             })
             .unwrap();
