@@ -41,15 +41,15 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
             mtu::clamp_mss(p, headers, outcome.mtu(), rewrite);
         }
     }
-    if !rewrite.apply(p, headers) {
-        outcome = refused(nic, headers, s);
-    } else {
+    if rewrite.apply(p, headers) {
         if rewrite.lowers_mss() {
             s.count(id, Reason::MssClamped, bytes);
         }
         if rewrite.is_for_cluster_nic() {
             p.set_decided();
         }
+    } else {
+        outcome = refused(nic, headers, s);
     }
     s.count(id, outcome.reason, bytes);
     outcome.verdict()
@@ -103,7 +103,6 @@ fn decide<P: Packet, S: State>(
 
 /// A reply, or a cluster destination; undecided if the source decides.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "what the caller has looked up already")]
 fn by_flow<S: State>(
     id: u16,
     nic: &NicEntry,
@@ -170,7 +169,6 @@ fn reported<S: State>(outcome: Outcome, id: u16, s: &S) -> Outcome {
 /// A destination that the exit NIC reaches, with its address; undecided if there is no translation. One that is steered no more
 /// is reached so by the flows that are translated already.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "what the caller has looked up already")]
 fn steer<S: State>(
     id: u16,
     nic: &NicEntry,
