@@ -16,10 +16,13 @@ mod crds;
 mod demo;
 mod elf;
 mod image;
+mod kernel;
 mod lint;
 mod process;
 mod setup;
 mod test;
+mod test_program;
+mod vmtest;
 mod workspace;
 
 use std::process::ExitCode;
@@ -54,6 +57,8 @@ enum Verb {
     Lint,
     /// Run all tests, or those whose name contains FILTER
     Test(test::Options),
+    /// Run tests that need the kernel alone on other kernels, in virtual machines (needs root)
+    Vmtest(vmtest::Options),
     /// What continuous integration runs: lint, then test
     Ci,
     /// Show Spiderpool at work on a cluster: two nodes, their pods, every flow (needs root)
@@ -87,6 +92,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Crds(options) => crds::run(&workspace, &options),
         Verb::Lint => lint::run(&workspace),
         Verb::Test(options) => test::run(&workspace, &options),
+        Verb::Vmtest(options) => vmtest::run(&workspace, &options),
         Verb::Ci => ci::run(&workspace),
         Verb::Demo(options) => demo::run(&workspace, &options),
         Verb::Cluster(options) => cluster::run(&workspace, &options),

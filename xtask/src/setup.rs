@@ -2,12 +2,14 @@
 //! refuses with the commands to type where it cannot.
 
 pub(crate) mod cross;
+mod debian;
 mod ebpf;
 mod go;
 mod linters;
 mod lookup;
 mod packages;
 mod stamp;
+mod virtual_machine;
 
 use std::{
     fs::{self, File},
@@ -21,8 +23,9 @@ use self::packages::Group;
 pub(crate) use self::{
     ebpf::{Compiler, Toolchain},
     packages::is_root,
+    virtual_machine::{Emulator, Image},
 };
-use crate::workspace::Workspace;
+use crate::{kernel::Kernel, workspace::Workspace};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -120,6 +123,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// Makes sure of `what`; says nothing when nothing is missing.
 pub(crate) fn ensure(workspace: &Workspace, what: &[Component]) -> Result<()> {
     install(workspace, what).map(drop)
+}
+
+/// Makes sure of what runs `kernels` in virtual machines.
+pub(crate) fn virtual_machines(workspace: &Workspace, kernels: &[Kernel]) -> Result<(Emulator, Vec<Image>)> {
+    let _lock = lock(workspace)?;
+    virtual_machine::ensure(workspace, kernels).context("cannot set up virtual machines")
 }
 
 fn install(workspace: &Workspace, what: &[Component]) -> Result<Vec<(Component, String)>> {

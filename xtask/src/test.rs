@@ -1,18 +1,19 @@
 //! `test`: all tests of the workspace, with everything there that they need.
 
 mod environment;
-mod executables;
+mod programs;
 
 use std::{panic, thread, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 
-use self::{environment::Environment, executables::Executable};
+use self::environment::Environment;
 use crate::{
     architecture::Architecture,
     build, process,
     setup::{self, Component},
+    test_program::TestProgram,
     workspace::Workspace,
 };
 
@@ -39,7 +40,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::ensure(workspace, Component::RUN)?;
     setup::ensure(workspace, Component::CLUSTER)?;
     let is_whole = options.filter.is_none() && options.arguments.is_empty();
-    let executables = build(workspace, is_whole)?;
+    let programs = build(workspace, is_whole)?;
     if options.long {
         let other = Architecture::other();
         setup::cross::ensure(other)?;
@@ -50,8 +51,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let environment = Environment::new(workspace, options.long, time_limit);
     let mut cargo = process::cargo(workspace);
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
-    if let Some(executables) = executables {
-        executables::run(&environment, executables)?;
+    if let Some(programs) = programs {
+        programs::run(&environment, programs)?;
         cargo.arg("--doc");
     } else {
         cargo.args(&options.filter).arg("--").args(&options.arguments);
@@ -61,9 +62,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
 /// Builds what the tests start, and the tests if all of them are to run. At the same time: each has a target directory of
 /// its own, and ends with a minute of one crate for one processor.
-fn build(workspace: &Workspace, is_whole: bool) -> Result<Option<Vec<Executable>>> {
+fn build(workspace: &Workspace, is_whole: bool) -> Result<Option<Vec<TestProgram>>> {
     thread::scope(|scope| {
-        let tests = is_whole.then(|| scope.spawn(|| executables::build(workspace)));
+        let tests = is_whole.then(|| scope.spawn(|| TestProgram::build(workspace, &[])));
         let programs = build::build(workspace);
         let tests = tests.map(|tests| tests.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
         programs?;

@@ -115,7 +115,7 @@ pub(super) fn install(missing: &[Missing]) -> Result<()> {
     process::step("apt-get install", &mut install)
 }
 
-fn apt_get() -> std::process::Command {
+pub(super) fn apt_get() -> std::process::Command {
     let mut apt_get = process::command("apt-get");
     // Routers run in the tests' machines only: this one starts none.
     apt_get.env("SYSTEMD_OFFLINE", "1").env("RUNLEVEL", "1");

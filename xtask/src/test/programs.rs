@@ -1,9 +1,8 @@
-//! The test executables of the workspace: which there are, and running several at a time.
+//! Running several test programs at a time.
 
 use std::{
     collections::VecDeque,
     io::{self, Read as _, Seek as _, Write as _},
-    path::PathBuf,
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
     thread,
@@ -11,54 +10,34 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use cargo_metadata::{Artifact, TargetKind};
 
 use super::Environment;
-use crate::{artifacts, process, workspace::Workspace};
+use crate::{process, test_program::TestProgram};
 
 /// Cargo runs one at a time, and most of a test's time is waiting: for a watch, a deadline, a process that starts.
 const AT_A_TIME: usize = 4;
 /// Tests whose file is named so start whole clusters: they have the machine to themselves.
 const ALONE: &str = "cluster_";
 
-/// What cargo has built of one target's tests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Executable {
-    /// The folder of the package.
-    package: String,
-    target: String,
-    path: PathBuf,
-    /// Where cargo runs it.
-    folder: PathBuf,
-    is_integration_test: bool,
-}
-
-/// Builds all tests of the workspace.
-pub(super) fn build(workspace: &Workspace) -> Result<Vec<Executable>> {
-    let mut cargo = process::cargo(workspace);
-    let artifacts = artifacts::built(cargo.args(["test", "--workspace", "--no-run"]))?;
-    Ok(artifacts.into_iter().filter_map(Executable::of).collect())
-}
-
 /// Runs all, and says at the end which have failed.
-pub(super) fn run(environment: &Environment<'_>, executables: Vec<Executable>) -> Result<()> {
-    let (alone, together) = in_order(executables);
+pub(super) fn run(environment: &Environment<'_>, programs: Vec<TestProgram>) -> Result<()> {
+    let (alone, together) = in_order(programs);
     let together = Mutex::new(VecDeque::from(together));
     let failed = Mutex::new(Vec::new());
     let next = || together.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let run = |executable: Executable| {
-        if !executable.run(environment).unwrap_or_else(|error| {
-            eprintln!("{}: {error:#}", executable.path.display());
+    let run = |program: TestProgram| {
+        if !run_one(environment, &program).unwrap_or_else(|error| {
+            eprintln!("{}: {error:#}", program.path.display());
             false
         }) {
-            failed.lock().unwrap_or_else(PoisonError::into_inner).push(executable);
+            failed.lock().unwrap_or_else(PoisonError::into_inner).push(program);
         }
     };
     thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
-                while let Some(executable) = next() {
-                    run(executable);
+                while let Some(program) = next() {
+                    run(program);
                 }
             });
         }
@@ -68,7 +47,7 @@ pub(super) fn run(environment: &Environment<'_>, executables: Vec<Executable>) -
     environment.check(report(&failed))
 }
 
-fn report(failed: &[Executable]) -> Result<()> {
+fn report(failed: &[TestProgram]) -> Result<()> {
     if !failed.is_empty() {
         let names: Vec<_> =
             failed.iter().map(|failed| format!("{} of {}", failed.target, failed.package)).collect();
@@ -82,41 +61,26 @@ fn report(failed: &[Executable]) -> Result<()> {
 
 /// Those that run alone, and the others. Integration tests come first, so that in the end no long one runs with nothing
 /// beside it.
-fn in_order(executables: Vec<Executable>) -> (Vec<Executable>, Vec<Executable>) {
+fn in_order(programs: Vec<TestProgram>) -> (Vec<TestProgram>, Vec<TestProgram>) {
     let (alone, mut together): (Vec<_>, Vec<_>) =
-        executables.into_iter().partition(|executable| executable.target.starts_with(ALONE));
-    together.sort_by_key(|executable| !executable.is_integration_test);
+        programs.into_iter().partition(|program| program.target.starts_with(ALONE));
+    together.sort_by_key(|program| !program.is_integration_test);
     (alone, together)
 }
 
-impl Executable {
-    fn of(artifact: Artifact) -> Option<Self> {
-        let path = artifact.executable.filter(|_| artifact.profile.test)?.into_std_path_buf();
-        let folder = artifact.manifest_path.parent()?;
-        Some(Self {
-            package: folder.file_name()?.to_owned(),
-            target: artifact.target.name,
-            path,
-            folder: folder.as_std_path().to_owned(),
-            is_integration_test: artifact.target.kind.contains(&TargetKind::Test),
-        })
+/// Shows its output when it has ended: that of several at a time could not be read. `false` if a test failed.
+fn run_one(environment: &Environment<'_>, program: &TestProgram) -> Result<bool> {
+    if environment.is_over() {
+        return Ok(false);
     }
-
-    /// Shows its output when it has ended: that of several at a time could not be read. `false` if a test failed.
-    fn run(&self, environment: &Environment<'_>) -> Result<bool> {
-        if environment.is_over() {
-            return Ok(false);
-        }
-        let start = Instant::now();
-        let mut command = process::command(&self.path);
-        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
-        let (output, succeeded) = output(&mut environment.of(command))?;
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "     Running {} of {}", self.target, self.package)?;
-        stdout.write_all(&output)?;
-        writeln!(stdout, "{} of {}: {:.1} s\n", self.target, self.package, start.elapsed().as_secs_f32())?;
-        Ok(succeeded)
-    }
+    let start = Instant::now();
+    let (output, succeeded) = output(&mut environment.of(program.command()))?;
+    let (target, package) = (&program.target, &program.package);
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "     Running {target} of {package}")?;
+    stdout.write_all(&output)?;
+    writeln!(stdout, "{target} of {package}: {:.1} s\n", start.elapsed().as_secs_f32())?;
+    Ok(succeeded)
 }
 
 /// What a command prints on both streams, as it comes, and whether it succeeded. Not through a pipe: a process that
@@ -133,6 +97,8 @@ fn output(command: &mut Command) -> Result<(Vec<u8>, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -146,7 +112,7 @@ mod tests {
 
     #[test]
     fn cluster_tests_run_alone_and_integration_tests_first() {
-        let executable = |target: &str, is_integration_test| Executable {
+        let program = |target: &str, is_integration_test| TestProgram {
             package: "p".into(),
             target: target.into(),
             path: PathBuf::new(),
@@ -154,7 +120,7 @@ mod tests {
             is_integration_test,
         };
         let (unit, flows, cluster) =
-            (executable("core", false), executable("flows", true), executable("cluster_flows", true));
+            (program("core", false), program("flows", true), program("cluster_flows", true));
         let all = vec![unit.clone(), cluster.clone(), flows.clone()];
         assert_eq!(in_order(all), (vec![cluster], vec![flows, unit]));
     }
