@@ -32,7 +32,8 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
     }
     let Scratch { headers, quoted, rewrite, outcome: stored, .. } = scratch;
     rewrite.clear();
-    let mut outcome = Scratch::reload(stored, decide(p, id, nic, (headers, quoted), rewrite, s));
+    let mut outcome = decide(p, id, nic, (headers, quoted, stored), rewrite, s);
+    outcome = Scratch::reload(stored, outcome);
     if outcome.mtu() != 0 {
         if mtu::exceeds(p, outcome.mtu()) {
             s.count(id, Reason::MtuExceeded, bytes);
@@ -60,7 +61,7 @@ fn decide<P: Packet, S: State>(
     p: &P,
     id: u16,
     nic: &NicEntry,
-    (h, quoted): (&mut Headers, &mut Headers),
+    (h, quoted, stored): (&mut Headers, &mut Headers, &mut Outcome),
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
@@ -95,6 +96,8 @@ fn decide<P: Packet, S: State>(
     } else {
         Outcome::undecided(Reason::of_untracked(h))
     };
+    // Not the constants that the branches end with: see `by_source`.
+    let outcome = Scratch::reload(stored, outcome);
     match outcome.decided() {
         Some(outcome) => outcome,
         None => by_source(nic, h, rewrite, s, outcome.reason),
@@ -242,6 +245,9 @@ fn by_exit(nic: &NicEntry, exit: &NicEntry, rewrite: &mut Rewrite, reason: Reaso
 }
 
 /// Sends a packet by the NIC whose address it carries. Foreign sources pass.
+///
+/// `reason` must come from map memory. Where it was one of several constants, the verifiers of Linux 5.10 and 6.1 took what they
+/// had seen with one of them for all, and removed the comparisons with the others from the program as never true.
 #[inline(never)]
 fn by_source<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S, reason: Reason) -> Outcome {
     let owned = nic.owns(h.src);
