@@ -9,7 +9,7 @@ use spiderpool_ebpf_common::model::traffic::{Program, TrafficStep};
 use spiderpool_ebpf_common::model::{Frame, Tables, pod};
 use spiderpool_ebpf_common::verdict::Verdict;
 use support::run::{Bench, Contents};
-use support::{SIZES, can_run};
+use support::{SIZES, can_run, inputs};
 
 const PROGRAMS: [Program; 4] = [Program::Egress, Program::Ingress, Program::HostEgress, Program::HostIngress];
 
@@ -20,7 +20,7 @@ fn on_host(tables: &Tables, program: Program, nic: u16, frame: &Frame) -> (Verdi
 }
 
 fn config(cases: u32) -> Config {
-    Config { cases, failure_persistence: None, ..Config::default() }
+    Config { cases: inputs(cases), failure_persistence: None, ..Config::default() }
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn truncated_packets() {
     }
     let base = pod::tables();
     let mut bench = Bench::new(&base, &SIZES);
-    for number in 0..4000u64 {
+    for number in 0..u64::from(inputs(4000)) {
         let step = TrafficStep::from_number(number, number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         for len in (14..step.frame.bytes.len().min(100)).step_by(7) {
             let tables = base.clone();

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use spiderpool_dataplane::{Dataplane, Expired, LoadError, NicEntry, ROLE_CLUSTER, Reason, Sizes};
 use spiderpool_ebpf_common::addr::Addr;
@@ -14,7 +16,7 @@ use spiderpool_ebpf_common::maps::{
 use spiderpool_ebpf_common::model::frames;
 use spiderpool_ebpf_common::protocol;
 use spiderpool_ebpf_common::reason::{Counter, Counters};
-use support::{BpfFs, SIZES, can_run, object};
+use support::{BpfFs, SIZES, can_run, object, uptime, wait_until_up};
 
 type Nat = HashMap<MapData, FlowKey, NatEntry>;
 
@@ -27,8 +29,7 @@ fn map(fs: &BpfFs, name: &str) -> Map {
 }
 
 fn now() -> u64 {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
-    time.tv_sec() as u64 * SECOND + time.tv_nsec() as u64
+    u64::try_from(uptime().as_nanos()).unwrap()
 }
 
 fn keys(pod: u16, protocol: u8, port: u16) -> (FlowKey, FlowKey) {
@@ -60,10 +61,8 @@ fn the_sweep_removes_expired_flows_and_halves() {
     if !can_run() {
         return;
     }
-    if now() < 100 * SECOND {
-        eprintln!("skipped: the machine has not been up long enough for a flow to expire");
-        return;
-    }
+    // The oldest of the flows below was last seen 90 s ago.
+    wait_until_up(Duration::from_secs(91));
     let fs = BpfFs::mount();
     let mut dataplane = fs.load();
     let mut nat: Nat = map(&fs, "nat").try_into().unwrap();

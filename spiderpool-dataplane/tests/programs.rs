@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
@@ -25,7 +26,7 @@ use spiderpool_ebpf_common::model::{Frame, Tables, pod};
 use spiderpool_ebpf_common::nat::{PORT_COUNT, PORT_FIRST, pseudo_random};
 use spiderpool_ebpf_common::verdict::Verdict;
 use support::run::{Bench, Contents};
-use support::{SIZES, can_run};
+use support::{SIZES, can_run, wait_until_up};
 
 const PASS: Verdict = Verdict::Pass;
 
@@ -268,6 +269,8 @@ fn a_pods_share_of_link_flows_is_its_own() {
         (0, usize::from(share) + 2, usize::from(share))
     );
     assert_eq!(open(&bench, SP0, 5000), [Reason::LinkFull]);
+    // After this they expire (`link_timeout`).
+    wait_until_up(Duration::from_secs(31));
     bench.forget_time_of_link_flows(POD);
     let expired = bench.dataplane.expire().unwrap().link_flows;
     assert_eq!((expired.removed, expired.left), (usize::from(share), 2));

@@ -2,7 +2,9 @@
 //!
 //! Test runs (`TEST_RUN` set by the loader, otherwise compiled away by the verifier): the kernel accepts no
 //! classid there, and clock, random numbers and addressee differ, so these come from `skb->cb`: `[id | wildcard << 16 |
-//! for others << 17 | forwarded << 18 | spoofed << 19, time low, time high, seed]`, and the verdict goes to `cb[4]`.
+//! for others << 17 | forwarded << 18 | spoofed << 19 | time, from bit 48, << 20; time low; time, bits 32 to 47, << 16; seed << 16]`, and the
+//! verdict goes to `cb[4]`. Two lower halves stay zero: before Linux 6.5, look-ups of sockets take them for the IP layer's flags, one of
+//! which stands for a VRF (net/core/filter.c, `__bpf_skc_lookup`; `inet_sdif`, `inet6_sdif`).
 
 use core::cell::UnsafeCell;
 use core::ptr;
@@ -128,7 +130,8 @@ impl State for Kernel {
     #[inline(always)]
     fn now(&self) -> u64 {
         if is_test() {
-            return u64::from(self.cb(2)) << 32 | u64::from(self.cb(1));
+            let high = u64::from(self.cb(0) >> 20) << 48 | u64::from(self.cb(2) >> 16) << 32;
+            return high | u64::from(self.cb(1));
         }
         // SAFETY: a helper without arguments.
         unsafe { bpf_ktime_get_ns() }
@@ -137,7 +140,7 @@ impl State for Kernel {
     #[inline(always)]
     fn random(&self, attempt: u32) -> u32 {
         if is_test() {
-            return spiderpool_ebpf_common::nat::pseudo_random(self.cb(3), attempt);
+            return spiderpool_ebpf_common::nat::pseudo_random(self.cb(3) >> 16, attempt);
         }
         // SAFETY: a helper without arguments.
         unsafe { bpf_get_prandom_u32() }

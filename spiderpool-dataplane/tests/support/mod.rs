@@ -5,6 +5,7 @@
 pub(crate) mod run;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -38,6 +39,23 @@ pub(crate) fn can_run() -> bool {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "cannot run in CI: {why}");
     eprintln!("skipped: {why}");
     false
+}
+
+/// How long the machine has been up: what the programs and the agent take for the time.
+pub(crate) fn uptime() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap().into()
+}
+
+/// Waits until the machine has been up for so long: virtual ones start with the tests, and before that nothing in a map can be so
+/// old.
+pub(crate) fn wait_until_up(long: Duration) {
+    std::thread::sleep(long.saturating_sub(uptime()));
+}
+
+/// How many random inputs a test takes: fewer than it would where `PROPTEST_CASES` says so.
+pub(crate) fn inputs(most: u32) -> u32 {
+    let asked_for = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    asked_for.map_or(most, |cases: u32| cases.min(most))
 }
 
 impl BpfFs {

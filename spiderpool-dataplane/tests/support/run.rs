@@ -225,11 +225,18 @@ impl Bench {
                 | u32::from(tables.wildcard) << 16
                 | u32::from(frame.for_other_host) << 17
                 | u32::from(tables.forwarded) << 18
-                | u32::from(tables.spoofed) << 19,
+                | u32::from(tables.spoofed) << 19
+                | ((tables.now >> 48) as u32) << 20,
             tables.now as u32,
-            (tables.now >> 32) as u32,
-            tables.seed,
+            ((tables.now >> 32) as u32) << 16,
+            tables.seed << 16,
         ];
+        assert!(
+            tables.now >> 60 == 0 && tables.seed >> 16 == 0,
+            "{} and {} do not fit",
+            tables.now,
+            tables.seed
+        );
         for (slot, value) in ctx[CB..].chunks_mut(4).zip(cb) {
             slot.copy_from_slice(&value.to_ne_bytes());
         }
