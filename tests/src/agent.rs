@@ -105,7 +105,7 @@ fn request(node: &Namespaces, path: &str, body: &Value) -> Result<Value> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let asked = ask_socket(Path::new(SOCKET), Method::GET, path, body);
-            tokio::time::timeout(STOP_LIMIT, asked).await.context("no answer")?
+            tokio::time::timeout(poll::scaled(STOP_LIMIT), asked).await.context("no answer")?
         })
     })?;
     ensure!(status == StatusCode::OK, "GET {path}: {status} {}", String::from_utf8_lossy(&answer));

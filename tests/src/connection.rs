@@ -61,9 +61,10 @@ impl Connection {
         let over = Arc::new(AtomicBool::new(false));
         let (stop, (ready, connected)) = (Arc::clone(&over), channel());
         let client = from.spawn(move || {
-            let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), CONNECT_LIMIT)?;
+            let mut stream =
+                TcpStream::connect_timeout(&SocketAddr::new(address, port), poll::scaled(CONNECT_LIMIT))?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(STALL_LIMIT))?;
+            stream.set_read_timeout(Some(poll::scaled(STALL_LIMIT)))?;
             ready.send(())?;
             talk(&mut stream, &stop)
         });

@@ -1,5 +1,7 @@
 //! Waiting for something to become true, always with a deadline.
 
+use std::env;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,19 @@ use anyhow::{Context as _, Result, bail};
 /// The shortest and the longest pause between two looks.
 const STEPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(400)];
 
+/// Set where everything takes so many times longer: on emulated processors.
+const FACTOR: &str = "SPIDERPOOL_TIME_FACTOR";
+
+/// As long as `limit` would be on the machines that limits are chosen for. Every deadline of this module is.
+pub fn scaled(limit: Duration) -> Duration {
+    static FOUND: OnceLock<u32> = OnceLock::new();
+    let factor = FOUND.get_or_init(|| {
+        let set = env::var(FACTOR).ok().filter(|text| !text.is_empty());
+        set.map_or(1, |text| text.parse().unwrap_or_else(|_| panic!("{FACTOR}={text} is no number")))
+    });
+    limit.saturating_mul(*factor)
+}
+
 /// The pause after a look that took so long: whoever waits leaves the machine to those that he waits for.
 fn pause(took: Duration) -> Duration {
     took.saturating_mul(3).clamp(STEPS[0], STEPS[1])
@@ -15,6 +30,7 @@ fn pause(took: Duration) -> Duration {
 
 /// Calls `check` until it returns a value; after `limit` fails with `what` and the last reason.
 pub fn until<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Result<T>) -> Result<T> {
+    let limit = scaled(limit);
     let deadline = Instant::now() + limit;
     loop {
         let begun = Instant::now();
@@ -35,6 +51,7 @@ pub async fn until_async<T>(
     limit: Duration,
     mut check: impl AsyncFnMut() -> Result<T>,
 ) -> Result<T> {
+    let limit = scaled(limit);
     let deadline = Instant::now() + limit;
     loop {
         let begun = Instant::now();
