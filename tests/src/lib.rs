@@ -22,6 +22,7 @@ pub mod images;
 pub mod kernel_state;
 pub mod kubectl;
 pub mod lab;
+pub mod link_kinds;
 pub mod long_form;
 pub mod machine;
 pub mod matrix;

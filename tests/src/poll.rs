@@ -13,14 +13,18 @@ const STEPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(4
 /// Set where everything takes so many times longer: on emulated processors.
 const FACTOR: &str = "SPIDERPOOL_TIME_FACTOR";
 
-/// As long as `limit` would be on the machines that limits are chosen for. Every deadline of this module is.
-pub fn scaled(limit: Duration) -> Duration {
+/// How many times longer everything takes here than on the machines that limits are chosen for.
+pub fn factor() -> u32 {
     static FOUND: OnceLock<u32> = OnceLock::new();
-    let factor = FOUND.get_or_init(|| {
+    *FOUND.get_or_init(|| {
         let set = env::var(FACTOR).ok().filter(|text| !text.is_empty());
         set.map_or(1, |text| text.parse().unwrap_or_else(|_| panic!("{FACTOR}={text} is no number")))
-    });
-    limit.saturating_mul(*factor)
+    })
+}
+
+/// What `limit` is here. Every deadline of this module is scaled so.
+pub fn scaled(limit: Duration) -> Duration {
+    limit.saturating_mul(factor())
 }
 
 /// The pause after a look that took so long: whoever waits leaves the machine to those that he waits for.

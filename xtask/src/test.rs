@@ -3,9 +3,9 @@
 mod environment;
 mod programs;
 
-use std::{panic, thread, time::Duration};
+use std::{env, panic, thread, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use self::environment::Environment;
@@ -14,6 +14,7 @@ use crate::{
     build, process,
     setup::{self, Component},
     test_program::TestProgram,
+    vmtest,
     workspace::Workspace,
 };
 
@@ -48,16 +49,31 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         build::of_images(&workspace.of(other))?;
     }
     let time_limit = options.time_limit.or(options.long.then_some(LONG_TIME_LIMIT)).map(Duration::from_mins);
+    let other_kernels = match &programs {
+        Some(programs) => other_kernels(workspace, programs, options.long)?,
+        None => None,
+    };
     let environment = Environment::new(workspace, options.long, time_limit);
     let mut cargo = process::cargo(workspace);
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
     if let Some(programs) = programs {
-        programs::run(&environment, programs)?;
+        programs::run(&environment, programs, other_kernels.as_ref())?;
         cargo.arg("--doc");
     } else {
         cargo.args(&options.filter).arg("--").args(&options.arguments);
     }
     environment.check(process::show(&mut environment.of(cargo)))
+}
+
+/// The tests on other kernels. `None`, with the reason, where this machine cannot run them; an error with `CI=true`.
+fn other_kernels(workspace: &Workspace, programs: &[TestProgram], long: bool) -> Result<Option<vmtest::Run>> {
+    if let Some(why) = vmtest::cannot_run() {
+        ensure!(env::var("CI").as_deref() != Ok("true"), "tests on other kernels cannot run: {why}");
+        eprintln!("skipped: tests on other kernels: {why}");
+        return Ok(None);
+    }
+    let extent = if long { vmtest::Extent::Whole } else { vmtest::Extent::Short };
+    vmtest::Run::of_tests(workspace, programs, extent).map(Some)
 }
 
 /// Builds what the tests start, and the tests if all of them are to run. At the same time: each has a target directory of

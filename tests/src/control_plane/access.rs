@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::{ControlPlane, Crds, START_LIMIT};
-use crate::kubectl::{Kubectl, NO_GARBAGE};
+use crate::kubectl::{Kubectl, NO_GARBAGE, validation};
 use crate::namespaces::Namespaces;
 use crate::{poll, process, tools};
 
@@ -17,6 +18,8 @@ use crate::{poll, process, tools};
 const AGENT_RIGHTS: &str = include_str!("agent_rights.yaml");
 /// The group of the agents' identities.
 const AGENTS: &str = "spiderpool-agents";
+/// How long the API server may take to serve our CRDs.
+const CRD_LIMIT: Duration = Duration::from_secs(30);
 
 impl Kubectl for ControlPlane {
     fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
@@ -84,7 +87,7 @@ impl ControlPlane {
 
     /// Gives agents their rights and applies our CRDs.
     pub(super) fn set_up(&self) -> Result<()> {
-        let mut arguments = vec!["apply", "--server-side", "-f", "-"];
+        let mut arguments = vec!["apply", "--server-side", validation(), "-f", "-"];
         let folder;
         if self.options.crds == Crds::Apply {
             folder = tools::crds()?.display().to_string();
@@ -92,7 +95,8 @@ impl ControlPlane {
         }
         self.kubectl_with_input(&arguments, AGENT_RIGHTS)?;
         if self.options.crds == Crds::Apply {
-            self.kubectl(&["wait", "--for", "condition=Established", "crd", "--all", "--timeout=30s"])?;
+            let limit = format!("--timeout={}s", poll::scaled(CRD_LIMIT).as_secs());
+            self.kubectl(&["wait", "--for", "condition=Established", "crd", "--all", &limit])?;
         }
         Ok(())
     }

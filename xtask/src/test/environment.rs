@@ -47,6 +47,11 @@ impl<'a> Environment<'a> {
         }
     }
 
+    /// When what runs is ended.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }

@@ -3,24 +3,29 @@
 use std::{
     collections::VecDeque,
     io::{self, Read as _, Seek as _, Write as _},
+    panic,
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
     thread,
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, ensure};
 
 use super::Environment;
-use crate::{process, test_program::TestProgram};
+use crate::{process, test_program::TestProgram, vmtest};
 
 /// Cargo runs one at a time, and most of a test's time is waiting: for a watch, a deadline, a process that starts.
 const AT_A_TIME: usize = 4;
 /// Tests whose file is named so start whole clusters: they have the machine to themselves.
 const ALONE: &str = "cluster_";
 
-/// Runs all, and says at the end which have failed.
-pub(super) fn run(environment: &Environment<'_>, programs: Vec<TestProgram>) -> Result<()> {
+/// Runs all, on `other_kernels` beside them, and says at the end which have failed.
+pub(super) fn run(
+    environment: &Environment<'_>,
+    programs: Vec<TestProgram>,
+    other_kernels: Option<&vmtest::Run>,
+) -> Result<()> {
     let (alone, together) = in_order(programs);
     let together = Mutex::new(VecDeque::from(together));
     let failed = Mutex::new(Vec::new());
@@ -33,7 +38,9 @@ pub(super) fn run(environment: &Environment<'_>, programs: Vec<TestProgram>) -> 
             failed.lock().unwrap_or_else(PoisonError::into_inner).push(program);
         }
     };
-    thread::scope(|scope| {
+    let other_kernels = thread::scope(|scope| {
+        // Its time is an emulator's: it begins first, so that the others' waiting is used.
+        let other_kernels = other_kernels.map(|run| scope.spawn(|| run_buffered(run, environment)));
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
                 while let Some(program) = next() {
@@ -41,21 +48,30 @@ pub(super) fn run(environment: &Environment<'_>, programs: Vec<TestProgram>) -> 
                 }
             });
         }
+        let joined = other_kernels.map(thread::ScopedJoinHandle::join);
+        joined.map_or(Ok(()), |joined| joined.unwrap_or_else(|panic| panic::resume_unwind(panic)))
     });
     alone.into_iter().for_each(run);
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    environment.check(report(&failed))
+    environment.check(report(&failed, other_kernels.err()))
 }
 
-fn report(failed: &[TestProgram]) -> Result<()> {
+fn report(failed: &[TestProgram], other_kernels: Option<Error>) -> Result<()> {
+    let mut reports = Vec::new();
     if !failed.is_empty() {
         let names: Vec<_> =
             failed.iter().map(|failed| format!("{} of {}", failed.target, failed.package)).collect();
-        bail!(
+        reports.push(format!(
             "tests failed in {}; their output is above. Run one again with `cargo xtask test NAME`",
             names.join(", ")
-        );
+        ));
     }
+    if let Some(error) = other_kernels {
+        reports.push(format!(
+            "tests on other kernels {error:#}; their output is above. Run them again with `cargo xtask vmtest`"
+        ));
+    }
+    ensure!(reports.is_empty(), "{}", reports.join("\n"));
     Ok(())
 }
 
@@ -81,6 +97,14 @@ fn run_one(environment: &Environment<'_>, program: &TestProgram) -> Result<bool>
     stdout.write_all(&output)?;
     writeln!(stdout, "{target} of {package}: {:.1} s\n", start.elapsed().as_secs_f32())?;
     Ok(succeeded)
+}
+
+/// Shows the output when the last kernel has ended.
+fn run_buffered(run: &vmtest::Run, environment: &Environment<'_>) -> Result<()> {
+    let mut output = Vec::new();
+    let result = run.start(environment.deadline(), |fresh| output.extend_from_slice(fresh));
+    io::stdout().lock().write_all(&output)?;
+    result
 }
 
 /// What a command prints on both streams, as it comes, and whether it succeeded. Not through a pipe: a process that

@@ -1,11 +1,13 @@
 //! The script that runs test programs in a guest.
 
-use std::{env, ffi::OsStr, fmt::Write as _};
+use std::{env, ffi::OsStr};
 
-use crate::{test_program::TestProgram, workspace::Workspace};
+use super::suite::Extent;
+use crate::{process, test_program::TestProgram, workspace::Workspace};
 
 /// What tests read that whoever starts them may set.
-const PASSED_ON: [&str; 3] = ["CI", "RUST_BACKTRACE", "PROPTEST_CASES"];
+const PASSED_ON: [&str; 3] = ["CI", "RUST_BACKTRACE", RANDOM_INPUTS];
+const RANDOM_INPUTS: &str = "PROPTEST_CASES";
 
 /// Runs a program, its streams as one; whoever reads standard error learns what has failed.
 const RUN: &str = r#"
@@ -14,6 +16,7 @@ run() {
     name=$1 folder=$2
     shift 2
     cd "$folder"
+    export CARGO_MANIFEST_DIR=$folder
     echo "     Running $name"
     start=$(date +%s)
     if "$@" 2>&1; then result=ok; else result=failed failed=1; echo "$name" >&2; fi
@@ -21,33 +24,37 @@ run() {
 }
 "#;
 
-/// One line per program.
-#[derive(Default)]
-pub(super) struct Script {
-    runs: String,
+/// The script that runs `programs` with these arguments.
+pub(super) fn of(
+    workspace: &Workspace,
+    programs: &[TestProgram],
+    extent: Extent,
+    arguments: &[&str],
+) -> String {
+    let mut environment = process::command("true");
+    workspace.export(&mut environment);
+    if let Some(inputs) = extent.random_inputs() {
+        environment.env(RANDOM_INPUTS, inputs.to_string());
+    }
+    let set = environment.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+    let passed_on = PASSED_ON.iter().filter_map(|name| Some(((*name).into(), env::var_os(name)?)));
+    let mut text = String::new();
+    for (name, value) in passed_on.chain(set) {
+        line(&mut text, &["export".to_owned(), format!("{}={}", name.to_string_lossy(), quoted(value))]);
+    }
+    text.push_str(RUN);
+    for program in programs {
+        let name = format!("{} of {}", program.target, program.package);
+        let mut words = vec!["run".to_owned(), quoted(&name), quoted(&program.folder), quoted(&program.path)];
+        words.extend(arguments.iter().map(quoted));
+        line(&mut text, &words);
+    }
+    text + "exit $failed\n"
 }
 
-impl Script {
-    /// Runs `program` too, with these arguments.
-    pub(super) fn add(&mut self, workspace: &Workspace, program: &TestProgram, arguments: &[&str]) {
-        let mut command = program.command();
-        workspace.export(&mut command);
-        let name = format!("{} of {}", program.target, program.package);
-        let mut words = vec!["run".to_owned(), quoted(&name), quoted(&program.folder), "env".to_owned()];
-        let set = command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
-        let passed_on = PASSED_ON.iter().filter_map(|name| Some(((*name).into(), env::var_os(name)?)));
-        for (name, value) in set.chain(passed_on) {
-            words.push(format!("{}={}", name.to_string_lossy(), quoted(value)));
-        }
-        words.push(quoted(&program.path));
-        words.extend(arguments.iter().map(quoted));
-        // A String takes all that is written to it.
-        let _infallible = writeln!(self.runs, "{}", words.join(" "));
-    }
-
-    pub(super) fn text(&self) -> String {
-        format!("{RUN}{}exit $failed\n", self.runs)
-    }
+fn line(text: &mut String, words: &[String]) {
+    text.push_str(&words.join(" "));
+    text.push('\n');
 }
 
 /// What a script's standard error says has failed.
@@ -69,12 +76,12 @@ mod tests {
 
     use super::*;
 
-    fn program(target: &str, path: &str) -> TestProgram {
+    fn program(target: &str, path: &str, folder: &str) -> TestProgram {
         TestProgram {
             package: "p".into(),
             target: target.into(),
             path: PathBuf::from(path),
-            folder: PathBuf::from("/usr"),
+            folder: PathBuf::from(folder),
             is_integration_test: true,
         }
     }
@@ -82,14 +89,13 @@ mod tests {
     #[test]
     fn script_runs_all_programs_in_their_folders_and_names_those_that_failed() {
         let workspace = Workspace::with_tools(Path::new("/a folder"));
-        let mut script = Script::default();
-        let shell = ["-c", "echo $SPIDERPOOL_TOOLS; pwd; echo \"it's\"; exit 3"];
-        script.add(&workspace, &program("bad", "/bin/sh"), &shell);
-        script.add(&workspace, &program("good", "/bin/true"), &[]);
-        let output = Command::new("bash").arg("-c").arg(script.text()).output().unwrap();
+        let programs = [program("bad", "/bin/sh", "/usr"), program("good", "/bin/sh", "/usr/bin")];
+        let command = "echo $SPIDERPOOL_TOOLS; pwd; echo \"it's\"; test $PWD = /usr/bin";
+        let script = of(&workspace, &programs, Extent::Whole, &["-c", command]);
+        let output = Command::new("bash").arg("-c").arg(script).output().unwrap();
         let stdout = String::from_utf8(output.stdout).unwrap();
         assert!(stdout.contains("Running bad of p\n/a folder\n/usr\nit's\nbad of p: failed, "), "{stdout}");
-        assert!(stdout.contains("Running good of p\ngood of p: ok, "), "{stdout}");
+        assert!(stdout.contains("good of p: ok, "), "{stdout}");
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(failed(1, &output.stderr), "bad of p");
     }

@@ -10,9 +10,8 @@ mkdir -p /dev/shm /dev/pts /lib/modules
 mount -t tmpfs tmpfs /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /lib/modules
-# Not on the layer: machines of tests have overlays of their own, whose upper folder cannot be on another.
-mkdir -m 1777 /run/tmp
-export TMPDIR=/run/tmp
+# Not on the layer: machines of tests have overlays of their own, whose upper folder cannot be on another. They hide /run.
+export TMPDIR=/dev/shm
 ln -s "$modules" "/lib/modules/$(uname -r)"
 echo "$job/modprobe" > /proc/sys/kernel/modprobe
 hostname guest
