@@ -16,8 +16,18 @@ ln -s "$modules" "/lib/modules/$(uname -r)"
 echo "$job/modprobe" > /proc/sys/kernel/modprobe
 hostname guest
 ip link set lo up
-for port in /sys/class/virtio-ports/*; do
-    eval "$(cat "$port/name")=/dev/${port##*/}"
+# Their names come a moment after the ports.
+attempts=600
+until [ -n "$stdout" ] && [ -n "$stderr" ] && [ -n "$code" ]; do
+    [ $((attempts -= 1)) -gt 0 ] || { echo "the ports have no names" > /dev/console; break; }
+    for port in /sys/class/virtio-ports/*; do
+        case $(cat "$port/name") in
+            stdout) stdout=/dev/${port##*/} ;;
+            stderr) stderr=/dev/${port##*/} ;;
+            code) code=/dev/${port##*/} ;;
+        esac
+    done
+    sleep 0.1
 done
 setsid bash "$job/script.sh" > "$stdout" 2> "$stderr" < /dev/null
 echo $? > "$code"
