@@ -81,6 +81,43 @@ fn any_bytes() {
     result.unwrap();
 }
 
+/// Real packets of which a few bytes are others, as noise and attackers send them: lengths that promise more than there is,
+/// options, extension headers, fragments. By every program, whoever it is meant for.
+#[test]
+fn mutated_packets() {
+    if !can_run() {
+        return;
+    }
+    let base = pod::tables();
+    let bench = std::cell::RefCell::new(Bench::new(&base, &SIZES));
+    let inputs = (
+        (any::<u64>(), any::<u64>()),
+        // Headers are in the first bytes; a quoted packet has its own there, too.
+        prop::collection::vec((12..100usize, any::<u8>()), 1..5),
+        prop::option::of(14..200usize),
+        prop::sample::select(&PROGRAMS[..]),
+    );
+    let result = TestRunner::new(config(2000)).run(&inputs, |((theme, number), changes, len, program)| {
+        let step = TrafficStep::from_number(theme, number);
+        let mut frame = step.frame.clone();
+        for (at, byte) in changes {
+            if let Some(old) = frame.bytes.get_mut(at) {
+                *old = byte;
+            }
+        }
+        frame.bytes.truncate(len.unwrap_or(usize::MAX));
+        let tables = base.clone();
+        bench.borrow_mut().reset(&tables);
+        let Some(kernel) = bench.borrow().run_program(program, step.nic, &frame, &tables) else {
+            return Ok(());
+        };
+        prop_assert_eq!(&kernel, &on_host(&tables, program, step.nic, &frame), "{:?}", frame);
+        prop_assert_eq!(bench.borrow().contents(), Contents::of(&tables), "{:?}", frame);
+        Ok(())
+    });
+    result.unwrap();
+}
+
 /// A packet of each length from nothing to whole: what is cut short is seen alike by both.
 #[test]
 fn truncated_packets() {

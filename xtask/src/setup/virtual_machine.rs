@@ -37,7 +37,7 @@ impl Emulator {
     /// The same, for a process that ends with whoever starts it, and that leaves the machine to those who have deadlines.
     fn attendant(&self, program: &str) -> Command {
         let mut command = process::command("nice");
-        command.args(["-n", "5", "setpriv", "--pdeathsig", "KILL"]).arg(self.root.join(program));
+        command.args(["-n", "10", "setpriv", "--pdeathsig", "KILL"]).arg(self.root.join(program));
         command.env("LD_LIBRARY_PATH", self.libraries());
         command
     }
