@@ -80,7 +80,7 @@ fn other_kernels(workspace: &Workspace, programs: &[TestProgram], long: bool) ->
 /// its own, and ends with a minute of one crate for one processor.
 fn build(workspace: &Workspace, is_whole: bool) -> Result<Option<Vec<TestProgram>>> {
     thread::scope(|scope| {
-        let tests = is_whole.then(|| scope.spawn(|| TestProgram::build(workspace, &[])));
+        let tests = is_whole.then(|| scope.spawn(|| TestProgram::build(workspace, &["--workspace"])));
         let programs = build::build(workspace);
         let tests = tests.map(|tests| tests.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
         programs?;

@@ -20,16 +20,10 @@ pub(crate) struct TestProgram {
 }
 
 impl TestProgram {
-    /// Builds the tests of these packages; without one, all of the workspace.
-    pub(crate) fn build(workspace: &Workspace, packages: &[&str]) -> Result<Vec<Self>> {
+    /// Builds the tests that these arguments of `cargo test` choose.
+    pub(crate) fn build(workspace: &Workspace, which: &[&str]) -> Result<Vec<Self>> {
         let mut cargo = process::cargo(workspace);
-        cargo.args(["test", "--no-run"]);
-        if packages.is_empty() {
-            cargo.arg("--workspace");
-        }
-        for package in packages {
-            cargo.args(["--package", package]);
-        }
+        cargo.args(["test", "--no-run"]).args(which);
         Ok(artifacts::built(&mut cargo)?.into_iter().filter_map(Self::of).collect())
     }
 

@@ -24,7 +24,7 @@ pub(crate) use self::{
     suite::Extent,
 };
 use crate::{
-    build_ebpf,
+    build, build_ebpf,
     kernel::Kernel,
     setup::{self, Component},
     test_program::TestProgram,
@@ -83,13 +83,22 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Run::new(workspace, &kernels, machine, script)?.start(None, show)
 }
 
-/// Builds the tests, and answers with the script that runs them.
+/// Builds the tests, with what they start, and answers with the script that runs them.
 fn script(workspace: &Workspace, extent: Extent, options: &Options) -> Result<String> {
-    setup::ensure(workspace, Component::BUILD)?;
-    build_ebpf::build(workspace)?;
-    let programs = TestProgram::build(workspace, &suite::PACKAGES)?;
-    let mut programs = suite::select(programs, extent);
-    programs.retain(|program| options.test.as_ref().is_none_or(|test| *test == program.target));
+    let is_wanted = |target: &str| options.test.as_ref().is_none_or(|test| test == target);
+    let with_lab = extent == Extent::Whole && options.test.as_deref().is_none_or(suite::is_of_lab);
+    let [of_kernel, of_lab] = suite::cargo_arguments();
+    let mut programs = TestProgram::build(workspace, &of_kernel)?;
+    if with_lab {
+        setup::ensure(workspace, Component::RUN)?;
+        build::build(workspace)?;
+        programs.extend(TestProgram::build(workspace, &of_lab)?);
+    } else {
+        setup::ensure(workspace, Component::BUILD)?;
+        build_ebpf::build(workspace)?;
+    }
+    programs.retain(|program| is_wanted(&program.target));
+    let programs = suite::select(programs, extent);
     ensure!(!programs.is_empty(), "no test program for virtual machines is named so");
     let arguments: Vec<_> = options.filter.iter().chain(&options.arguments).map(String::as_str).collect();
     Ok(script::of(workspace, &programs, extent, &arguments))

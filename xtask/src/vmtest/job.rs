@@ -25,7 +25,7 @@ pub(super) struct Job {
 impl Job {
     /// A job that runs `script` with bash.
     pub(super) fn new(emulator: &Emulator, image: &Image, script: &str) -> Result<Self> {
-        let job = Self { folder: tempfile::tempdir()? };
+        let job = Self { folder: tempfile::Builder::new().prefix("spiderpool-vmtest-").tempdir()? };
         let modules = image.modules();
         let header = format!("job={}\nmodules={}\n", job.folder.path().display(), modules.display());
         job.write("start.sh", &(header + START))?;

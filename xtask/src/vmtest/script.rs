@@ -8,6 +8,10 @@ use crate::{process, test_program::TestProgram, workspace::Workspace};
 /// What tests read that whoever starts them may set.
 const PASSED_ON: [&str; 3] = ["CI", "RUST_BACKTRACE", RANDOM_INPUTS];
 const RANDOM_INPUTS: &str = "PROPTEST_CASES";
+/// Read by `spiderpool_tests::poll`: an emulated processor is eight times slower, namespaces and their links are 25 times.
+const TIME_FACTOR: (&str, &str) = ("SPIDERPOOL_TIME_FACTOR", "30");
+/// Read by `spiderpool_tests::link_kinds`: these kernels make all of them.
+const GUEST: (&str, &str) = ("SPIDERPOOL_VMTEST", "1");
 
 /// Runs a program, its streams as one; whoever reads standard error learns what has failed.
 const RUN: &str = r#"
@@ -33,6 +37,7 @@ pub(super) fn of(
 ) -> String {
     let mut environment = process::command("true");
     workspace.export(&mut environment);
+    environment.envs([TIME_FACTOR, GUEST]);
     if let Some(inputs) = extent.random_inputs() {
         environment.env(RANDOM_INPUTS, inputs.to_string());
     }

@@ -2,12 +2,18 @@
 
 use crate::{kernel::Kernel, test_program::TestProgram};
 
-/// The packages that have them.
-pub(super) const PACKAGES: [&str; 2] = ["spiderpool-net", "spiderpool-dataplane"];
+/// The packages whose integration tests need a kernel and at most the programs.
+const OF_KERNEL: [&str; 2] = ["spiderpool-net", "spiderpool-dataplane"];
+/// Tests of the package `spiderpool-tests` that also need the agent, the plugins and a control plane: what this machine's kernel
+/// may not have.
+const OF_LAB: [&str; 1] = ["underlay_masters"];
+/// Where they are.
+const LAB: &str = "tests";
 
-/// Programs in the order in which they run. Tests of the last ones wait until the machine has been up for a minute and a half.
-const ORDER: [&str; 8] =
-    ["executor", "kernel", "attach", "differential", "load", "live", "programs", "flows"];
+/// Programs in the order in which they run. Tests of `programs` and `flows` wait until the machine has been up for a minute and
+/// a half.
+const ORDER: [&str; 9] =
+    ["executor", "kernel", "attach", "differential", "load", "live", "programs", "flows", "underlay_masters"];
 /// These do in userspace what they do on every kernel, and load the programs again and again for it.
 const WHOLE_ALONE: [&str; 2] = ["load", "flows"];
 
@@ -37,12 +43,25 @@ impl Extent {
     }
 }
 
+/// Whether a test program of this name needs the agent, the plugins and a control plane.
+pub(super) fn is_of_lab(target: &str) -> bool {
+    OF_LAB.contains(&target)
+}
+
+/// Arguments of `cargo test` for those that need a kernel and at most the programs, and for the others.
+pub(super) fn cargo_arguments() -> [Vec<&'static str>; 2] {
+    let kernel = OF_KERNEL.iter().flat_map(|package| ["--package", *package]);
+    let lab = OF_LAB.iter().flat_map(|test| ["--test", *test]);
+    [kernel.collect(), ["--package", "spiderpool-tests"].into_iter().chain(lab).collect()]
+}
+
 /// Those of `programs` that run on other kernels, in order.
 pub(super) fn select(mut programs: Vec<TestProgram>, extent: Extent) -> Vec<TestProgram> {
     programs.retain(|program| {
-        program.is_integration_test
-            && PACKAGES.contains(&program.package.as_str())
-            && (extent == Extent::Whole || !WHOLE_ALONE.contains(&program.target.as_str()))
+        let (package, target) = (program.package.as_str(), program.target.as_str());
+        let is_short = OF_KERNEL.contains(&package) && !WHOLE_ALONE.contains(&target);
+        let is_whole = OF_KERNEL.contains(&package) || package == LAB && is_of_lab(target);
+        program.is_integration_test && if extent == Extent::Whole { is_whole } else { is_short }
     });
     // One that is new comes first.
     programs.sort_by_key(|program| ORDER.iter().position(|name| *name == program.target));
@@ -71,12 +90,13 @@ mod tests {
             program("spiderpool-net", "kernel"),
             program("spiderpool-net", "new"),
             program("tests", "flows"),
+            program("tests", "underlay_masters"),
         ];
         let names = |extent| {
             let selected = select(all.clone(), extent);
             selected.into_iter().map(|program| program.target).collect::<Vec<_>>()
         };
-        assert_eq!(names(Extent::Whole), ["new", "kernel", "programs", "flows"]);
+        assert_eq!(names(Extent::Whole), ["new", "kernel", "programs", "flows", "underlay_masters"]);
         assert_eq!(names(Extent::Short), ["new", "kernel", "programs"]);
     }
 }
