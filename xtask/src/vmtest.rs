@@ -55,7 +55,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = run::MEMORY, value_parser = clap::value_parser!(u32).range(256..=65_536))]
     memory: u32,
     /// After so many minutes end a guest, and fail
-    #[arg(long, value_name = "MINUTES", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     time_limit: u64,
     /// What follows `--` goes to the test programs, for example --nocapture
     #[arg(last = true)]
