@@ -21,7 +21,7 @@ pub(super) const CPUS: u8 = 1;
 /// MiB. Of what a guest does not use, this machine gives nothing. An API server takes most of it.
 pub(super) const MEMORY: u32 = 2048;
 /// On a machine that does nothing else, a guest takes a few minutes.
-const TIME_LIMIT: Duration = Duration::from_mins(60);
+const TIME_LIMIT: Duration = Duration::from_hours(1);
 
 /// What each guest is given.
 #[derive(Clone, Copy, Debug)]
