@@ -57,7 +57,7 @@ enum Verb {
     Lint,
     /// Run all tests, or those whose name contains FILTER
     Test(test::Options),
-    /// Run tests that need the kernel alone on other kernels, in virtual machines (needs root)
+    /// Run tests of programs and kernel on Linux 5.10, 6.1 and 6.12, in virtual machines (needs root)
     Vmtest(vmtest::Options),
     /// What continuous integration runs: lint, then test
     Ci,

@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 
 use self::{guest::Accelerator, run::Machine};
 pub(crate) use self::{
@@ -37,18 +37,22 @@ pub(crate) struct Options {
     test: Option<String>,
     /// Run only tests whose name contains this
     filter: Option<String>,
-    /// On this kernel; without it on all
-    #[arg(long)]
-    kernel: Option<Kernel>,
+    /// On this kernel, or on all: 5.10, 6.1, 6.12, all
+    #[arg(long, value_parser = kernels)]
+    kernel: Option<Kernels>,
     /// Only what `cargo xtask test` runs, on its kernel
     #[arg(long, conflicts_with_all = ["test", "filter"])]
     short: bool,
+    /// TEST is any of tests/tests, for example `trust`: most take too long to run everywhere
+    #[arg(long, requires = "test", conflicts_with = "short")]
+    lab: bool,
     /// Run a command of the shell instead of tests
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["test", "filter"])]
     run: Option<String>,
     /// Let the processor execute the guest by /dev/kvm, and not qemu
     #[arg(long)]
     kvm: bool,
+    /// Of a guest
     #[arg(long, default_value_t = run::CPUS, value_parser = clap::value_parser!(u8).range(1..=64))]
     cpus: u8,
     /// Of a guest, in MiB
@@ -62,12 +66,25 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
+/// A type of its own: clap takes a plain list for an option that is given several times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kernels(Vec<Kernel>);
+
+fn kernels(text: &str) -> Result<Kernels, String> {
+    if text == "all" {
+        return Ok(Kernels(Kernel::ALL.to_vec()));
+    }
+    let names = Kernel::ALL.map(Kernel::name).join(", ");
+    let kernel = Kernel::from_str(text, false).map_err(|_| format!("there are {names} and all"))?;
+    Ok(Kernels(vec![kernel]))
+}
+
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if let Some(why) = cannot_run() {
         bail!("cannot run tests on other kernels: {why}");
     }
     let extent = if options.short { Extent::Short } else { Extent::Whole };
-    let kernels = options.kernel.map_or_else(|| extent.kernels().to_vec(), |kernel| vec![kernel]);
+    let kernels = options.kernel.as_ref().map_or(extent.kernels(), |Kernels(kernels)| kernels);
     let script = match &options.run {
         Some(command) => command.clone(),
         None => script(workspace, extent, options)?,
@@ -80,26 +97,46 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     };
     // Whoever has closed our output does not want to see more.
     let show = |output: &[u8]| drop(io::stdout().write_all(output));
-    Run::new(workspace, &kernels, machine, script)?.start(None, show)
+    Run::new(workspace, kernels, machine, script)?.start(None, show)
 }
 
 /// Builds the tests, with what they start, and answers with the script that runs them.
 fn script(workspace: &Workspace, extent: Extent, options: &Options) -> Result<String> {
-    let is_wanted = |target: &str| options.test.as_ref().is_none_or(|test| test == target);
-    let with_lab = extent == Extent::Whole && options.test.as_deref().is_none_or(suite::is_of_lab);
-    let [of_kernel, of_lab] = suite::cargo_arguments();
-    let mut programs = TestProgram::build(workspace, &of_kernel)?;
-    if with_lab {
-        setup::ensure(workspace, Component::RUN)?;
-        build::build(workspace)?;
-        programs.extend(TestProgram::build(workspace, &of_lab)?);
-    } else {
-        setup::ensure(workspace, Component::BUILD)?;
-        build_ebpf::build(workspace)?;
-    }
-    programs.retain(|program| is_wanted(&program.target));
-    let programs = suite::select(programs, extent);
+    let name = options.test.as_deref();
+    let programs = match name {
+        Some(name) if options.lab => lab(workspace, &["--package", "spiderpool-tests", "--test", name])?,
+        _ => {
+            setup::ensure(workspace, Component::BUILD)?;
+            build_ebpf::build(workspace)?;
+            let [of_kernel, of_lab] = suite::cargo_arguments();
+            let mut programs = TestProgram::build(workspace, &of_kernel)?;
+            if extent == Extent::Whole && name.is_none_or(suite::is_of_lab) {
+                programs.extend(lab(workspace, &of_lab)?);
+            }
+            programs.retain(|program| name.is_none_or(|name| name == program.target));
+            suite::select(programs, extent)
+        }
+    };
     ensure!(!programs.is_empty(), "no test program for virtual machines is named so");
     let arguments: Vec<_> = options.filter.iter().chain(&options.arguments).map(String::as_str).collect();
     Ok(script::of(workspace, &programs, extent, &arguments))
+}
+
+/// Builds tests that need all programs, with these.
+fn lab(workspace: &Workspace, which: &[&str]) -> Result<Vec<TestProgram>> {
+    setup::ensure(workspace, Component::RUN)?;
+    build::build(workspace)?;
+    TestProgram::build(workspace, which)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_kernel_or_all() {
+        assert_eq!(kernels("6.12"), Ok(Kernels(vec![Kernel::V6_12])));
+        assert_eq!(kernels("all"), Ok(Kernels(Kernel::ALL.to_vec())));
+        assert_eq!(kernels("6.18").unwrap_err(), "there are 5.10, 6.1, 6.12 and all");
+    }
 }
