@@ -13,8 +13,12 @@ use crate::names::IfName;
 
 /// `proto` of every route that Spiderpool adds, so that it finds and removes its own only.
 pub const ROUTE_PROTOCOL: u8 = 0x53;
+/// The table in which a route is looked up that no rule sends elsewhere.
+pub const MAIN_TABLE: u32 = 254;
 /// `proto kernel` in the kernel's numbering.
 pub const PROTOCOL_KERNEL: u8 = 2;
+/// `proto boot`, which the routes of CNI plugins have.
+pub const PROTOCOL_BOOT: u8 = 3;
 
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +101,7 @@ impl<D> Address<D> {
     }
 }
 
-/// A unicast route of the main table; a multipath route is several of these.
+/// A unicast route; a multipath route is several of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route<D = IfName> {
     /// Destination; `0.0.0.0/0` or `::/0` is the default route.
@@ -112,6 +116,8 @@ pub struct Route<D = IfName> {
     pub metric: u32,
     /// Who made it.
     pub protocol: u8,
+    /// The table it is in.
+    pub table: u32,
     /// The next hop is reachable on the device, whatever the addresses say.
     pub onlink: bool,
     /// `mtu` of the route, where one is set.
@@ -123,7 +129,7 @@ pub struct Route<D = IfName> {
 }
 
 impl<D> Route<D> {
-    /// A route with our protocol and nothing optional.
+    /// A route of the main table with our protocol and nothing optional.
     pub fn new(dst: IpNet, dev: D) -> Self {
         Self {
             dst: dst.trunc(),
@@ -132,6 +138,7 @@ impl<D> Route<D> {
             source: None,
             metric: 0,
             protocol: ROUTE_PROTOCOL,
+            table: MAIN_TABLE,
             onlink: false,
             mtu: None,
             from: None,
@@ -163,6 +170,7 @@ impl<D> Route<D> {
             source: self.source,
             metric: self.metric,
             protocol: self.protocol,
+            table: self.table,
             onlink: self.onlink,
             mtu: self.mtu,
             from: self.from,
@@ -197,7 +205,64 @@ impl<D: fmt::Display> fmt::Display for Route<D> {
         if let Some(mtu) = self.mtu {
             write!(f, " mtu {mtu}")?;
         }
-        write!(f, " proto {:#x}", self.protocol)
+        write!(f, " proto {:#x}", self.protocol)?;
+        if self.table != MAIN_TABLE {
+            write!(f, " table {}", self.table)?;
+        }
+        Ok(())
+    }
+}
+
+/// A rule of policy routing: which table is asked for which packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Its family.
+    pub family: Family,
+    /// Lower is asked first.
+    pub priority: u32,
+    /// For which packets.
+    pub selector: Selector,
+    /// The table that is asked.
+    pub table: u32,
+    /// Who made it; 0 where nobody said.
+    pub protocol: u8,
+}
+
+/// For which packets a rule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selector {
+    /// All.
+    All,
+    /// Those with this source address.
+    From(IpAddr),
+    /// Those with this mark.
+    Mark(u32),
+    /// What Spiderpool neither makes nor understands.
+    Other,
+}
+
+impl Rule {
+    /// A rule of ours.
+    pub const fn new(family: Family, priority: u32, selector: Selector, table: u32) -> Self {
+        Self { family, priority, selector, table, protocol: ROUTE_PROTOCOL }
+    }
+
+    /// Whether Spiderpool made it.
+    pub const fn is_ours(&self) -> bool {
+        self.protocol == ROUTE_PROTOCOL
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { family, priority, selector, table, protocol } = self;
+        match selector {
+            Selector::All => write!(f, "{family} from all")?,
+            Selector::From(address) => write!(f, "{family} from {address}")?,
+            Selector::Mark(mark) => write!(f, "{family} from all fwmark {mark:#x}")?,
+            Selector::Other => write!(f, "{family} of another kind")?,
+        }
+        write!(f, " lookup {table} priority {priority} proto {protocol:#x}")
     }
 }
 
@@ -215,5 +280,33 @@ pub struct Neighbor<D = IfName> {
 impl<D: fmt::Display> fmt::Display for Neighbor<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} lladdr {} dev {}", self.address, self.mac, self.dev)
+    }
+}
+
+/// Which connections of others get their answers back the way they came, by a mark: those that begin with a packet that
+/// comes in by one NIC. The mark is kept with the connection, and a rule sends what carries it to a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReturnMarks {
+    /// For which NIC of the pod they are made. It names the nftables table, so that each has its own.
+    pub nic: IfName,
+    /// By which NIC the connections come.
+    pub from: IfName,
+    /// To which of the pod's addresses; none means to all of them.
+    pub to: Vec<IpAddr>,
+    /// The mark.
+    pub mark: u32,
+}
+
+impl ReturnMarks {
+    /// The name of the nftables table (family inet).
+    pub fn table(nic: &IfName) -> String {
+        format!("spiderpool-{nic}")
+    }
+}
+
+impl fmt::Display for ReturnMarks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "table inet {} mark {:#x} from {}", Self::table(&self.nic), self.mark, self.from)?;
+        self.to.iter().try_for_each(|address| write!(f, " to {address}"))
     }
 }

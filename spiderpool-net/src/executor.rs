@@ -10,6 +10,7 @@ use tracing::debug;
 
 use crate::netlink::{Netlink, NetlinkError, NewVeth};
 use crate::netns::{NetNs, NetNsError};
+use crate::nft::{self, NftError};
 use crate::sysctl::{self, SysctlError};
 
 /// What a step means whose device is not there.
@@ -37,6 +38,9 @@ pub enum StepError {
     /// netlink.
     #[error("the kernel refused: {0}")]
     Netlink(#[from] NetlinkError),
+    /// nftables.
+    #[error("the kernel refused: {0}")]
+    Nft(#[from] NftError),
     /// A kernel parameter.
     #[error("the kernel refused: {0}")]
     Sysctl(#[from] SysctlError),
@@ -98,7 +102,11 @@ impl<'a> Executor<'a> {
     /// Undoes everything that was applied, last first, and goes on after a failure.
     pub async fn roll_back(&mut self) -> Vec<ApplyError> {
         let mut failures = Vec::new();
-        for step in std::mem::take(&mut self.inverses).into_iter().rev() {
+        let steps = std::mem::take(&mut self.inverses).into_iter().rev();
+        // A rule of the node stays while its table has a route, and was added after the routes.
+        let is_shared = |step: &Step| matches!(step, Step::DeleteRule { namespace: Namespace::Node, .. });
+        let (shared, own): (Vec<Step>, Vec<Step>) = steps.partition(is_shared);
+        for step in own.into_iter().chain(shared) {
             debug!(%step, "rolling back");
             let outcome = if is_pod_sysctl(&step) {
                 self.set_pod_sysctls(std::slice::from_ref(&step))
@@ -133,7 +141,7 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// What a kernel parameter was before.
+    /// What a kernel parameter was before; something if there were return marks.
     async fn execute(&mut self, step: &Step) -> Result<Option<String>, StepError> {
         match step {
             Step::AddNodeLink { host, host_mac, pod, pod_mac, mtu } => {
@@ -212,6 +220,16 @@ impl<'a> Executor<'a> {
                 let (netlink, route) = self.route(*namespace, route).await?;
                 netlink.delete_route(&route).await?;
             }
+            Step::SetReturnMarks(marks) => {
+                let was_there = self.netns.run(|| nft::set_return_marks(marks))??;
+                return Ok(was_there.then(String::new));
+            }
+            Step::DeleteReturnMarks(marks) => {
+                self.netns.run(|| nft::delete_return_marks(&marks.nic))??;
+            }
+            Step::AddRule { namespace, rule } => self.netlink(*namespace).add_rule(rule).await?,
+            Step::DeleteRule { namespace: Namespace::Pod, rule } => self.pod.delete_rule(rule).await?,
+            Step::DeleteRule { namespace: Namespace::Node, rule } => self.node.delete_idle_rule(rule).await?,
         }
         Ok(None)
     }

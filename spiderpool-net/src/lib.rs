@@ -9,6 +9,7 @@ pub mod events;
 pub mod executor;
 pub mod netlink;
 pub mod netns;
+pub mod nft;
 pub mod snapshot;
 pub mod sysctl;
 pub mod tc;

@@ -14,6 +14,7 @@ mod error;
 pub(crate) mod link;
 pub(crate) mod neigh;
 mod route;
+mod rule;
 pub(crate) mod socket;
 
 pub use connection::Netlink;

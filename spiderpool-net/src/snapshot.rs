@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use spiderpool_core::coordinator::NamespaceState;
 use spiderpool_core::ip::Family;
 use spiderpool_core::names::IfName;
-use spiderpool_core::net::{Address, Link, Medium, Neighbor, Route};
+use spiderpool_core::net::{Address, Link, Medium, Neighbor, Route, Rule};
 
 use crate::netlink::{Netlink, NetlinkError};
 
@@ -18,11 +18,29 @@ pub struct Contents {
     pub routes: bool,
     /// Permanent neighbors on Ethernet links.
     pub neighbors: bool,
+    /// Rules, and routes of further tables.
+    pub policy: Policy,
+}
+
+/// How much of policy routing to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Rules.
+    Rules,
+    /// Rules, and routes of all tables but the main one and the kernel's.
+    RulesAndTables,
 }
 
 impl Contents {
+    /// Everything but policy routing.
+    pub const PLAIN: Self = Self { addresses: true, routes: true, neighbors: true, policy: Policy::Nothing };
+    /// Everything but policy routing's tables.
+    pub const WITH_RULES: Self = Self { policy: Policy::Rules, ..Self::PLAIN };
     /// Everything.
-    pub const ALL: Self = Self { addresses: true, routes: true, neighbors: true };
+    pub const ALL: Self = Self { policy: Policy::RulesAndTables, ..Self::PLAIN };
 }
 
 impl Netlink {
@@ -41,6 +59,7 @@ impl Netlink {
                 found.neighbors.extend(self.permanent_neighbors(link.index).await?);
             }
         }
+        self.read_policy(contents.policy, &mut found).await?;
         Ok(found.named(links))
     }
 
@@ -66,7 +85,18 @@ impl Netlink {
             }
             links.push(link);
         }
+        self.read_policy(contents.policy, &mut found).await?;
         Ok(found.named(links))
+    }
+
+    async fn read_policy(&mut self, policy: Policy, found: &mut Found) -> Result<(), NetlinkError> {
+        if policy != Policy::Nothing {
+            found.rules = self.rules().await?;
+        }
+        if policy == Policy::RulesAndTables {
+            found.table_routes = self.further_routes(None).await?;
+        }
+        Ok(())
     }
 }
 
@@ -76,6 +106,8 @@ struct Found {
     addresses: Vec<Address>,
     routes: Vec<Route<u32>>,
     neighbors: Vec<Neighbor<u32>>,
+    rules: Vec<Rule>,
+    table_routes: Vec<Route<u32>>,
 }
 
 impl Found {
@@ -90,6 +122,8 @@ impl Found {
             addresses: self.addresses.iter().filter_map(address).collect(),
             routes: self.routes.iter().filter_map(|route| route.with_dev(name)).collect(),
             neighbors: self.neighbors.iter().filter_map(neighbor).collect(),
+            table_routes: self.table_routes.iter().filter_map(|route| route.with_dev(name)).collect(),
+            rules: self.rules,
             links,
         }
     }

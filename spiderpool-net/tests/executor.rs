@@ -4,9 +4,10 @@
 
 use ipnet::IpNet;
 use spiderpool_core::coordinator::{Namespace, NamespaceState, Step};
+use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
-use spiderpool_core::net::{Neighbor, Route};
+use spiderpool_core::net::{Neighbor, Route, Rule, Selector};
 use spiderpool_net::block_on;
 use spiderpool_net::executor::{Executor, MissingDevice, StepError};
 use spiderpool_net::netlink::NetlinkError;
@@ -89,6 +90,8 @@ fn every_kind_of_step_is_applied_and_rolled_back() {
         let (mac, before_mac) = (MacAddr([2, 9, 9, 9, 9, 9]), Some(POD_MAC));
         let length_before = before[0].link(&name("sp0")).unwrap().tx_queue_len;
         let to = |dst: &str, dev: &str| Route::new(net(dst), name(dev));
+        let in_table = Route { table: 500, ..to("10.6.0.5/32", "host") };
+        let rule = Rule::new(Family::V4, 1000, Selector::All, 500);
         let steps = [
             rp_filter(Namespace::Pod, 2),
             rp_filter(Namespace::Node, 2),
@@ -101,6 +104,9 @@ fn every_kind_of_step_is_applied_and_rolled_back() {
             Step::ReplaceRoute { namespace: Namespace::Node, route: to("10.6.0.5/32", "host") },
             Step::RestoreRoute { namespace: Namespace::Pod, route: to("10.8.0.0/16", "sp0") },
             Step::DeleteRoute { namespace: Namespace::Pod, route: old },
+            Step::AddRoute { namespace: Namespace::Node, route: in_table.clone() },
+            Step::AddRule { namespace: Namespace::Pod, rule },
+            Step::AddRule { namespace: Namespace::Node, rule },
             Step::AddNodeLink {
                 host: name("host2"),
                 host_mac: MacAddr([2, 0, 0, 0, 0, 3]),
@@ -121,6 +127,8 @@ fn every_kind_of_step_is_applied_and_rolled_back() {
         };
         assert_eq!(ours(&in_pod.routes), ["10.8.0.0/16", "10.96.0.0/12"]);
         assert_eq!(ours(&on_node.routes), ["10.6.0.5/32"]);
+        assert_eq!(on_node.table_routes, [in_table]);
+        assert!(in_pod.rules.contains(&rule) && on_node.rules.contains(&rule));
 
         assert!(executor.roll_back().await.is_empty());
         assert_eq!(read(&mut executor).await, before);

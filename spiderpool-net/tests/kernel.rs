@@ -12,11 +12,12 @@ use serde_json::Value;
 use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
-use spiderpool_core::net::{Medium, Neighbor, Route};
+use spiderpool_core::net::{Medium, Neighbor, ReturnMarks, Route, Rule, Selector};
 use spiderpool_net::announce::announce;
 use spiderpool_net::events::{Events, NetlinkEvent};
 use spiderpool_net::netlink::{Netlink, NewVeth};
 use spiderpool_net::netns::{NetNs, NetNsError};
+use spiderpool_net::nft;
 use spiderpool_net::sysctl::{self, SysctlError};
 use spiderpool_net::tc::{Attach, Direction, Filter, FilterOutcome};
 
@@ -599,4 +600,107 @@ async fn events_report_routes_and_neighbors_that_others_take_away() {
     }
     let ours: Vec<_> = seen.iter().filter(|event| !matches!(event, NetlinkEvent::Link(_))).collect();
     assert_eq!(ours, [&NetlinkEvent::Route(index), &gone]);
+}
+
+#[tokio::test]
+async fn rules_and_routes_of_tables_are_added_listed_and_deleted() {
+    root_or_skip!();
+    let mut pair = Pair::new().await;
+    let mut netlink = pair.near.netlink().unwrap();
+    netlink.add_address(pair.index, net("10.9.0.1/24")).await.unwrap();
+    netlink.add_address(pair.index, net("fd00:9::1/64")).await.unwrap();
+    let rules = [
+        Rule::new(Family::V4, 1000, Selector::All, 500),
+        Rule::new(Family::V6, 1000, Selector::All, 500),
+        Rule::new(Family::V4, 32765, Selector::From(ip("10.9.0.1")), 101),
+        Rule::new(Family::V6, 32765, Selector::From(ip("fd00:9::1")), 101),
+        Rule::new(Family::V4, 1000, Selector::Mark(1), 100),
+    ];
+    for rule in &rules {
+        netlink.add_rule(rule).await.unwrap();
+        netlink.add_rule(rule).await.unwrap();
+    }
+    let own: Vec<_> = netlink.rules().await.unwrap().into_iter().filter(Rule::is_ours).collect();
+    assert!(own.len() == rules.len() && rules.iter().all(|rule| own.contains(rule)), "{own:?}");
+    let listed = String::from_utf8(run(&pair.near, "ip", &["rule"])).unwrap();
+    assert!(
+        listed.contains("1000:\tfrom all lookup 500") && listed.contains("fwmark 0x1 lookup 100"),
+        "{listed}"
+    );
+
+    let route = |table, dst: &str| Route { table, metric: 7, ..Route::new(net(dst), pair.index) };
+    let routes = [route(101, "10.8.0.0/16"), route(500, "10.7.0.0/16"), route(500, "fd00:7::/64")];
+    for route in &routes {
+        netlink.ensure_route(route).await.unwrap();
+        netlink.ensure_route(route).await.unwrap();
+    }
+    assert_eq!(netlink.further_routes(Some(0x53)).await.unwrap().len(), 3);
+    assert_eq!(netlink.further_routes(Some(0x54)).await.unwrap(), []);
+    assert_eq!(netlink.routes_in(500).await.unwrap(), routes[1..]);
+    assert!(!netlink.routes().await.unwrap().iter().any(Route::is_ours));
+
+    // One that is shared goes when its table is empty, per family.
+    for rule in &rules[..2] {
+        netlink.delete_idle_rule(rule).await.unwrap();
+    }
+    assert_eq!(netlink.rules().await.unwrap().iter().filter(|rule| rule.is_ours()).count(), 5);
+    netlink.delete_route(&routes[1]).await.unwrap();
+    for rule in &rules[..2] {
+        netlink.delete_idle_rule(rule).await.unwrap();
+    }
+    let left = netlink.rules().await.unwrap();
+    assert!(!left.contains(&rules[0]) && left.contains(&rules[1]));
+    for rule in &rules[1..] {
+        netlink.delete_rule(rule).await.unwrap();
+        netlink.delete_rule(rule).await.unwrap();
+    }
+    assert!(!netlink.rules().await.unwrap().iter().any(Rule::is_ours));
+    pair.netlink.links().await.unwrap();
+}
+
+/// nft(8) says what the kernel has understood.
+#[tokio::test]
+async fn return_marks_are_set_replaced_and_deleted() {
+    root_or_skip!();
+    let netns = NetNs::create().unwrap();
+    let nic = name("net1");
+    let marks = |to: &[&str]| ReturnMarks {
+        nic: nic.clone(),
+        from: name("veth0"),
+        to: to.iter().map(|address| ip(address)).collect(),
+        mark: 1,
+    };
+    let set = |to: &[&str]| netns.run(|| nft::set_return_marks(&marks(to))).unwrap().unwrap();
+    let has = || netns.run(|| nft::has_return_marks(&nic)).unwrap().unwrap();
+    let list = || String::from_utf8(run(&netns, "nft", &["list", "ruleset"])).unwrap();
+    assert!(!has() && !set(&["10.6.0.5", "fd00:6::5"]));
+    assert!(has() && set(&[]), "the second time it is there already");
+    let text = list();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    assert_eq!(
+        lines,
+        [
+            "table inet spiderpool-net1 {",
+            "chain prerouting {",
+            "type filter hook prerouting priority mangle; policy accept;",
+            "iifname \"veth0\" ct state new ct mark 0x00000000 ct mark set 0x00000001",
+            "iifname != \"veth0\" ct mark 0x00000001 meta mark set 0x00000001",
+            "}",
+            "chain output {",
+            "type route hook output priority mangle; policy accept;",
+            "meta mark 0x00000000 ct mark 0x00000001 meta mark set 0x00000001",
+            "}",
+            "}",
+        ]
+    );
+    assert!(set(&["10.6.0.5", "fd00:6::5"]));
+    let text = list();
+    assert!(
+        text.contains("ip daddr 10.6.0.5 ct state new") && text.contains("ip6 daddr fd00:6::5 ct state new"),
+        "{text}"
+    );
+    for _ in 0..2 {
+        netns.run(|| nft::delete_return_marks(&nic)).unwrap().unwrap();
+    }
+    assert_eq!(list(), "");
 }

@@ -77,7 +77,7 @@ async fn plan_and_apply(
     }
     let devices: Vec<&IfName> = underlay.iter().map(|(nic, _)| *nic).chain([&link.pod]).collect();
     executor.netlink(Namespace::Pod).limit_dumps(LARGEST_DUMP);
-    let present = executor.netlink(Namespace::Pod).snapshot_of(&devices, Contents::ALL).await?;
+    let present = executor.netlink(Namespace::Pod).snapshot_of(&devices, Contents::PLAIN).await?;
     let mut steps = plan_link_state(&link, &host, &present, &addresses);
     steps.extend(plan_host_neighbors(&link, &host, &addresses));
     steps.extend(plan_host_routes(&link, &host, nodes, &sources, &addresses));

@@ -29,7 +29,11 @@ fn kind(step: &Step) -> &'static str {
         Step::AddRoute { .. }
         | Step::ReplaceRoute { .. }
         | Step::RestoreRoute { .. }
-        | Step::DeleteRoute { .. } => "route",
+        | Step::DeleteRoute { .. }
+        | Step::AddRule { .. }
+        | Step::DeleteRule { .. }
+        | Step::SetReturnMarks(_)
+        | Step::DeleteReturnMarks(_) => "route",
     }
 }
 

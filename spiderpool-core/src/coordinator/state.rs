@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Namespace, Step};
 use crate::ip::Family;
 use crate::names::IfName;
-use crate::net::{Address, Link, Neighbor, Route};
+use crate::net::{Address, Link, MAIN_TABLE, Neighbor, Route, Rule};
 
 /// A network namespace, or those of its links that were asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub struct NamespaceState {
     pub routes: Vec<Route>,
     /// Permanent neighbors.
     pub neighbors: Vec<Neighbor>,
+    /// Rules of policy routing.
+    pub rules: Vec<Rule>,
+    /// Unicast routes of further tables.
+    pub table_routes: Vec<Route>,
 }
 
 impl NamespaceState {
@@ -63,10 +67,10 @@ fn is_usable(addr: IpAddr) -> bool {
     }
 }
 
-/// The pod's routes as they are after `steps`.
+/// The pod's routes of the main table as they are after `steps`.
 pub fn project(routes: &[Route], steps: &[Step]) -> Vec<Route> {
     let mut routes = routes.to_vec();
-    for step in steps {
+    for step in steps.iter().filter(|step| is_of_main_table(step)) {
         match step {
             Step::AddRoute { namespace: Namespace::Pod, route }
             | Step::RestoreRoute { namespace: Namespace::Pod, route } => {
@@ -81,6 +85,16 @@ pub fn project(routes: &[Route], steps: &[Step]) -> Vec<Route> {
         }
     }
     routes
+}
+
+fn is_of_main_table(step: &Step) -> bool {
+    match step {
+        Step::AddRoute { route, .. }
+        | Step::RestoreRoute { route, .. }
+        | Step::ReplaceRoute { route, .. }
+        | Step::DeleteRoute { route, .. } => route.table == MAIN_TABLE,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::ip::Family;
 use crate::mac::MacAddr;
 use crate::names::IfName;
-use crate::net::{Neighbor, Route};
+use crate::net::{Neighbor, ReturnMarks, Route, Rule};
 
 /// Where a step is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -136,6 +136,24 @@ pub enum Step {
         /// The route.
         route: Route,
     },
+    /// Adds a rule, or keeps it.
+    AddRule {
+        /// Where.
+        namespace: Namespace,
+        /// The rule.
+        rule: Rule,
+    },
+    /// Deletes a rule. One of the node is of all its pods: it stays while its table has a route.
+    DeleteRule {
+        /// Where.
+        namespace: Namespace,
+        /// The rule.
+        rule: Rule,
+    },
+    /// Marks connections in the pod, in place of what its nftables table held before.
+    SetReturnMarks(ReturnMarks),
+    /// Removes these marks.
+    DeleteReturnMarks(ReturnMarks),
 }
 
 impl Step {
@@ -151,7 +169,8 @@ impl Step {
         Self::SetSysctl { namespace, key, value: value.to_string() }
     }
 
-    /// The step that rolls this one back; `before` is the earlier value of a kernel parameter. `None`: nothing changed.
+    /// The step that rolls this one back; `before` is the earlier value of a kernel parameter, or tells that there were
+    /// return marks already. `None`: nothing changed.
     pub fn inverse(&self, before: Option<&str>) -> Option<Self> {
         Some(match self.clone() {
             Self::AddNodeLink { host, .. } => Self::DeleteNodeLink { host },
@@ -170,7 +189,13 @@ impl Step {
             | Self::ReplaceRoute { namespace, route }
             | Self::RestoreRoute { namespace, route } => Self::DeleteRoute { namespace, route },
             Self::DeleteRoute { namespace, route } => Self::RestoreRoute { namespace, route },
+            Self::AddRule { namespace, rule } => Self::DeleteRule { namespace, rule },
+            Self::DeleteRule { namespace, rule } => Self::AddRule { namespace, rule },
+            Self::SetReturnMarks(marks) => {
+                return before.is_none().then_some(Self::DeleteReturnMarks(marks));
+            }
             Self::DeleteNodeLink { .. }
+            | Self::DeleteReturnMarks(_)
             | Self::SetDown { .. }
             | Self::DeleteAddress { .. }
             | Self::DeleteNeighbor { .. } => return None,
@@ -212,6 +237,10 @@ impl fmt::Display for Step {
             Self::ReplaceRoute { namespace, route } => write!(f, "{namespace}: route replace {route}"),
             Self::RestoreRoute { namespace, route } => write!(f, "{namespace}: route append {route}"),
             Self::DeleteRoute { namespace, route } => write!(f, "{namespace}: route del {route}"),
+            Self::AddRule { namespace, rule } => write!(f, "{namespace}: rule add {rule}"),
+            Self::DeleteRule { namespace, rule } => write!(f, "{namespace}: rule del {rule}"),
+            Self::SetReturnMarks(marks) => write!(f, "pod: nft set {marks}"),
+            Self::DeleteReturnMarks(marks) => write!(f, "pod: nft delete {marks}"),
         }
     }
 }

@@ -1,18 +1,21 @@
-//! Unicast routes of the main table. There are no others: Spiderpool makes no further tables.
+//! Unicast routes, of the main table and of further ones.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
-    RouteNextHopFlags, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
+    RouteScope, RouteType, RouteVia,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use spiderpool_core::ip::Family;
-use spiderpool_core::net::Route;
+use spiderpool_core::net::{MAIN_TABLE, Route};
 
 use super::{Netlink, NetlinkError};
+
+/// The table of the kernel's own local and broadcast routes.
+const LOCAL_TABLE: u32 = 255;
 
 impl Netlink {
     /// The unicast routes of the main table, IPv4 then IPv6; each next hop of a multipath route is one.
@@ -30,19 +33,50 @@ impl Netlink {
         family: Family,
         index: Option<u32>,
     ) -> Result<Vec<Route<u32>>, NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = address_family(family);
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        let mut message = of_table(family, MAIN_TABLE);
         message.attributes.extend(index.map(RouteAttribute::Oif));
+        let matches = |r: &Route<u32>| r.table == MAIN_TABLE && index.is_none_or(|i| i == r.dev);
+        self.dump_routes(family, message, matches).await
+    }
+
+    /// The unicast routes of one table.
+    pub async fn routes_in(&mut self, table: u32) -> Result<Vec<Route<u32>>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in Family::ALL {
+            found.extend(self.dump_routes(family, of_table(family, table), |r| r.table == table).await?);
+        }
+        Ok(found)
+    }
+
+    /// The unicast routes of all tables but the main one and the kernel's own, only those of `protocol` if one is given.
+    pub async fn further_routes(&mut self, protocol: Option<u8>) -> Result<Vec<Route<u32>>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in Family::ALL {
+            let mut message = RouteMessage::default();
+            message.header.address_family = address_family(family);
+            message.header.protocol = protocol.unwrap_or_default().into();
+            let matches = |r: &Route<u32>| {
+                ![MAIN_TABLE, LOCAL_TABLE].contains(&r.table) && protocol.is_none_or(|p| p == r.protocol)
+            };
+            found.extend(self.dump_routes(family, message, matches).await?);
+        }
+        Ok(found)
+    }
+
+    async fn dump_routes(
+        &mut self,
+        family: Family,
+        message: RouteMessage,
+        matches: impl Fn(&Route<u32>) -> bool,
+    ) -> Result<Vec<Route<u32>>, NetlinkError> {
         let object = format!("of {family}");
         let message = RouteNetlinkMessage::GetRoute(message);
         match self.dump("list routes", object, message, |m| Some(read(m))).await {
-            // The kernel answers so to a filtered dump of a family whose main table it has not made yet.
+            // The kernel answers so to a filtered dump of a family whose table it has not made yet.
             Err(error) if error.is_gone() => Ok(Vec::new()),
             // A kernel without IPv6 answers with what it has.
             result => {
-                let matches = |r: &Route<u32>| r.family() == family && index.is_none_or(|i| i == r.dev);
-                Ok(result?.into_iter().flatten().filter(matches).collect())
+                Ok(result?.into_iter().flatten().filter(|r| r.family() == family && matches(r)).collect())
             }
         }
     }
@@ -59,7 +93,7 @@ impl Netlink {
         // As the kernel lists it.
         let metric = if route.family() == Family::V6 && route.metric == 0 { 1024 } else { route.metric };
         let listed = Route { metric, ..route.clone() };
-        if error.is_exists() && self.routes_of(route.family(), Some(route.dev)).await?.contains(&listed) {
+        if error.is_exists() && self.routes_in(route.table).await?.contains(&listed) {
             return Ok(());
         }
         Err(error)
@@ -107,7 +141,22 @@ impl Netlink {
     }
 }
 
-fn address_family(family: Family) -> AddressFamily {
+/// What asks for the routes of a table.
+fn of_table(family: Family, table: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(family);
+    set_table(&mut message, table);
+    message
+}
+
+fn set_table(message: &mut RouteMessage, table: u32) {
+    match u8::try_from(table) {
+        Ok(table) => message.header.table = table,
+        Err(_) => message.attributes.push(RouteAttribute::Table(table)),
+    }
+}
+
+pub(super) fn address_family(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
@@ -118,7 +167,7 @@ fn message(route: &Route<u32>) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = address_family(route.family());
     message.header.destination_prefix_length = route.dst.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    set_table(&mut message, route.table);
     message.header.protocol = route.protocol.into();
     message.header.kind = RouteType::Unicast;
     // IPv6 has no scopes; an IPv4 route without a next hop ends on the link.
@@ -175,12 +224,12 @@ fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
         source: None,
         metric: 0,
         protocol: u8::from(header.protocol),
+        table: u32::from(header.table),
         onlink: header.flags.contains(RouteFlags::Onlink),
         mtu: None,
         from: None,
         is_hop: false,
     };
-    let mut table = u32::from(header.table);
     let mut hops = Vec::new();
     for attribute in message.attributes {
         match attribute {
@@ -196,7 +245,7 @@ fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
             RouteAttribute::PrefSource(source) => route.source = addr(&source),
             RouteAttribute::Source(from) => route.from = addr(&from),
             RouteAttribute::Priority(metric) => route.metric = metric,
-            RouteAttribute::Table(id) => table = id,
+            RouteAttribute::Table(id) => route.table = id,
             RouteAttribute::MultiPath(found) => hops = found,
             RouteAttribute::Metrics(metrics) => {
                 route.mtu =
@@ -204,9 +253,6 @@ fn read(message: RouteNetlinkMessage) -> Vec<Route<u32>> {
             }
             _ => {}
         }
-    }
-    if table != u32::from(RouteHeader::RT_TABLE_MAIN) {
-        return Vec::new();
     }
     if hops.is_empty() {
         return vec![route];

@@ -58,7 +58,7 @@ impl Node {
     /// Where the host end's routes and neighbors lead to.
     fn leads_to(&self) -> Vec<String> {
         let led_to = async {
-            let present = Netlink::open()?.snapshot_of(&[&self.link.host], Contents::ALL).await?;
+            let present = Netlink::open()?.snapshot_of(&[&self.link.host], Contents::PLAIN).await?;
             let routes = present.routes.iter().filter(|route| route.is_ours());
             let mut led_to: Vec<_> = routes.map(|route| route.dst.addr().to_string()).collect();
             led_to.extend(present.neighbors.iter().map(|neighbor| neighbor.address.to_string()));
