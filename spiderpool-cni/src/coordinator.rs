@@ -5,7 +5,9 @@ mod attach;
 mod check;
 mod config;
 mod del;
+mod policy;
 mod register;
+mod setup;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -7,13 +7,17 @@ mod choice;
 mod default_route;
 mod error;
 mod field_errors;
+#[cfg(test)]
+mod fixture;
 mod inputs;
 mod link;
 mod mode;
+mod nic;
 mod node_link;
 mod normalize;
 mod overlay;
 mod pod_cidr;
+mod policy;
 mod policy_route;
 mod settings;
 mod state;
@@ -28,12 +32,17 @@ pub use link::{
     MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, is_host_end_name, link_local, node_link_macs,
 };
 pub use mode::{Mode, Setup, decide_setup};
+pub use nic::own_policy_routes;
 pub use node_link::{
     NodeLink, gateways, plan_host_neighbors, plan_host_routes, plan_link_state, plan_pod_neighbors,
     plan_stale_neighbors, pod_neighbors,
 };
-pub use overlay::{OverlayPlan, own_policy_routes, plan_overlay, unsteered_destinations};
+pub use overlay::{OverlayPlan, plan_overlay, unsteered_destinations};
 pub use pod_cidr::check_pod_cidrs;
+pub use policy::{
+    CLUSTER_TABLE, HOST_RULE_PRIORITY, HostEnd, PolicyInputs, SOURCE_RULE_PRIORITY, host_route_mark,
+    plan_policy_overlay, plan_removal, pod_dataplane,
+};
 pub use policy_route::{PolicyRoute, PolicyRouteText};
 pub use settings::{Config, EbpfSettings, Settings};
 pub use state::{NamespaceState, project};

@@ -33,9 +33,6 @@ pub enum Unsupported {
          cluster's network for the first NIC and mode auto or overlay"
     )]
     UnderlayMode,
-    /// ip rules and tables in place of programs.
-    #[error("coordinator dataplane policy is not supported yet: use ebpf, which needs Linux 5.10 or later")]
-    PolicyDataplane,
     /// A first NIC that is no veth to this node.
     #[error(
         "the pod's first NIC {nic} ({kind}), which is not a veth whose other end is on this node, is not supported \

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use spiderpool_core::coordinator::Dataplane;
 
 use crate::agent::Agent;
 use crate::cni::Network;
@@ -18,7 +19,7 @@ use crate::pod::PodSpec;
 use crate::poll;
 use crate::topology::{Node, Topology, addresses};
 pub use fixture::{LabFixture, wait_for_no_pods};
-pub use lock::lock_lab;
+pub use lock::{lock_lab, lock_lab_with};
 
 /// How long an agent may take to see a change of SpiderCoordinator.
 const WATCH_LIMIT: Duration = Duration::from_secs(5);
@@ -33,15 +34,22 @@ pub struct Lab {
     pub agents: Vec<Agent>,
     /// Nodes and control plane.
     pub topology: Topology,
+    /// What steers the packets of pods to come.
+    pub dataplane: Dataplane,
 }
 
 impl Lab {
     /// Starts everything; `progress` is called with each step.
     pub fn start(nodes: u8, progress: impl Fn(&str)) -> Result<Self> {
+        Self::start_with(nodes, Dataplane::Ebpf, progress)
+    }
+
+    /// As [`Self::start`], with this dataplane.
+    pub fn start_with(nodes: u8, dataplane: Dataplane, progress: impl Fn(&str)) -> Result<Self> {
         let topology = Topology::start(Options::default(), nodes)?;
         progress("etcd, kube-apiserver, nodes with kube-proxy, switches, gateway, outside client");
         topology.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": pools()}).to_string())?;
-        let mut lab = Self { agents: Vec::new(), topology };
+        let mut lab = Self { agents: Vec::new(), topology, dataplane };
         lab.set_coordinator(RouteHints::Auto)?;
         progress("SpiderIPPools, SpiderCoordinator and its status");
         for node in &lab.topology.nodes {
@@ -56,7 +64,10 @@ impl Lab {
         let coordinator = json!({
             "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderCoordinator",
             "metadata": {"name": "default"},
-            "spec": {"mode": "auto", "podCIDRType": "calico", "ebpf": {"routeHints": hints.name()}},
+            "spec": {
+                "mode": "auto", "podCIDRType": "calico", "dataplane": self.dataplane.to_string(),
+                "ebpf": {"routeHints": hints.name()},
+            },
         });
         self.topology.plane.apply(&coordinator.to_string())?;
         self.set_service_cidrs(&addresses::SERVICES)

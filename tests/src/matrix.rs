@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
 
 use crate::dual::Dual;
@@ -36,6 +37,26 @@ impl DefaultRoute {
     }
 }
 
+/// Why rules cannot serve a flow that programs serve: they choose a route, and translate nothing. The only list of
+/// these flows.
+pub fn beyond_policy(name: &str, protocol: Protocol, default_route: DefaultRoute) -> Option<&'static str> {
+    let answers_by_route = match name {
+        "node to net1" | "neighbor pod to net1" => true,
+        "outside to net1" => default_route == DefaultRoute::Eth0,
+        _ => false,
+    };
+    match (name, protocol) {
+        ("net1 socket to remote pod", Tcp) => Some(
+            "the answer comes straight to net1, so that the node sees one direction of the connection and drops the \
+             rest of it as invalid",
+        ),
+        (_, Udp) if answers_by_route => {
+            Some("a server on the wildcard address answers with the source of the route back, eth0's")
+        }
+        _ => None,
+    }
+}
+
 /// A pod, node or other host of the matrix.
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -52,6 +73,8 @@ pub struct Host {
 pub struct Hosts {
     /// The pod whose flows are tested.
     pub pod: Host,
+    /// What steers its packets.
+    pub dataplane: Dataplane,
     /// Where its default route is.
     pub default_route: DefaultRoute,
     /// Its node.
@@ -86,13 +109,18 @@ impl Hosts {
             DefaultRoute::Eth0 => node_ip,
             DefaultRoute::Net1 => net1,
         };
+        // Rules translate nothing: what a socket sends that is bound to net1's address keeps it.
+        let (by_cluster_nic, from_node_by) = match self.dataplane {
+            Dataplane::Ebpf => (eth0, "sp0"),
+            Dataplane::Policy => (net1, "eth0"),
+        };
         let mut list = self.services(family);
         let mut add = |flows: Vec<Flow>| list.extend(flows);
 
         add(flow("pod to own node", pod, node_ip).seen_by(&node.namespaces, &[eth0]).by(&[Tcp, Udp, Ping]));
         add(flow("net1 socket to own node", pod, node_ip)
             .bound(net1)
-            .seen_by(&node.namespaces, &[eth0])
+            .seen_by(&node.namespaces, &[by_cluster_nic])
             .by(&[Tcp, Udp, Ping]));
         add(flow("pod to own node's underlay address", pod, node_net1)
             .seen_by(&node.namespaces, &[eth0])
@@ -100,7 +128,7 @@ impl Hosts {
         add(flow("pod to remote pod", pod, remote_ip).seen_by(remote, &[eth0]).by(&[Tcp, Udp, Ping]));
         add(flow("net1 socket to remote pod", pod, remote_ip)
             .bound(net1)
-            .seen_by(remote, &[eth0])
+            .seen_by(remote, &[by_cluster_nic])
             .by(&[Tcp, Udp, Ping]));
         add(flow("pod to outside", pod, outside_ip).seen_by(&self.outside, &[outward]).by(&[Tcp, Udp, Ping]));
         add(flow("net1 socket to outside", pod, outside_ip)
@@ -116,11 +144,11 @@ impl Hosts {
             .by(&[Tcp, Ping]));
         add(flow("node to net1", &node.namespaces, net1)
             .seen_by(pod, &node_ips)
-            .replies(pod, "sp0")
+            .replies(pod, from_node_by)
             .by(&[Tcp, Udp, Ping]));
         add(flow("neighbor pod to net1", &self.neighbor.0, net1)
             .seen_by(pod, &node_ips)
-            .replies(pod, "sp0")
+            .replies(pod, from_node_by)
             .by(&[Tcp, Udp, Ping]));
         add(flow("other node to net1", &other.namespaces, net1)
             .seen_by(pod, &[address(&other.underlay)])
@@ -140,6 +168,9 @@ impl Hosts {
             .seen_by(pod, &[outside_ip])
             .replies(pod, "net1")
             .by(&[Tcp, Udp, Ping]));
+        if self.dataplane == Dataplane::Policy {
+            list.retain(|flow| beyond_policy(&flow.name, flow.probe.protocol, self.default_route).is_none());
+        }
         list
     }
 
@@ -148,14 +179,19 @@ impl Hosts {
         let (eth0, net1) = (self.pod.main.get(family), self.pod.underlay.get(family));
         let masqueraded = self.node.underlay.get(family);
         let (pod, service) = (&self.pod.namespaces, self.cluster_ip.get(family));
-        let to_service = |name: &str| {
+        let to_service = |name: &str, source| {
             flow(name, pod, service)
-                .seen_by(&self.overlay_pod.0, &[eth0])
+                .seen_by(&self.overlay_pod.0, &[source])
                 .seen_by(&self.underlay_pod.namespaces, &[masqueraded])
         };
+        // What does not come from a pod CIDR, kube-proxy masquerades.
+        let of_net1 = match self.dataplane {
+            Dataplane::Ebpf => eth0,
+            Dataplane::Policy => self.node.main.get(family),
+        };
         [
-            to_service("pod to ClusterIP").by(&[Tcp, Udp]),
-            to_service("net1 socket to ClusterIP").bound(net1).by(&[Tcp, Udp]),
+            to_service("pod to ClusterIP", eth0).by(&[Tcp, Udp]),
+            to_service("net1 socket to ClusterIP", of_net1).bound(net1).by(&[Tcp, Udp]),
         ]
         .concat()
     }

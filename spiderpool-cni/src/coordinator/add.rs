@@ -1,12 +1,11 @@
-//! ADD: plans, applies, and rolls back if a step fails.
+//! ADD: plans, applies, and rolls back if a step fails. This is what the eBPF dataplane does.
 
 use std::path::Path;
 
 use serde_json::Value;
-use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
-    Config, Dataplane, Inputs, Mode, Namespace, NamespaceState, OverlayPlan, Setup, check_pod_cidrs,
-    decide_setup, host_end_name, plan_overlay,
+    Config, Dataplane, Inputs, Namespace, NamespaceState, OverlayPlan, check_pod_cidrs, host_end_name,
+    plan_overlay,
 };
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
@@ -14,13 +13,16 @@ use spiderpool_dataplane::{AttachedFilters, Programs};
 use spiderpool_net::executor::{Executor, MissingDevice};
 use spiderpool_net::netlink::Netlink;
 use spiderpool_net::netns::NetNs;
+use spiderpool_net::snapshot::Contents;
 use spiderpool_net::tc::Direction;
 use tracing::{debug, info, warn};
 
 use super::NetConf;
 use super::attach::{attach, attach_host_end, other_underlay_nics};
+use super::policy;
 use super::register::{Registration, attachment, node_addresses};
-use super::state::{host_veth_mac, read_host_end, read_pod, sources};
+use super::setup::needs_setup;
+use super::state::{host_veth, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::PluginError;
 use crate::spec::{Version, convert_result};
@@ -30,12 +32,17 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     let (config, answer) = conf.resolve(request)?;
     debug!(?config, nodes = ?answer.node_addresses, "configuration");
     let mut executor = Executor::new(&netns, MissingDevice::Fail)?;
-    let pod = read_pod(executor.netlink(Namespace::Pod), request, &conf).await?;
-    if !needs_setup(&config, &request.nic, &pod)? {
-        return Ok(convert_result(conf.base.prev_result, version));
+    let pod = read_pod(executor.netlink(Namespace::Pod), request, &conf, Contents::PLAIN).await?;
+    match needs_setup(&config, &request.nic, &pod)? {
+        None => return Ok(convert_result(conf.base.prev_result, version)),
+        Some(Dataplane::Policy) => {
+            policy::add(request, &conf, &config, &answer, &mut executor).await?;
+            return Ok(convert_result(conf.base.prev_result, version));
+        }
+        Some(Dataplane::Ebpf) => {}
     }
     let node = executor.netlink(Namespace::Node);
-    let peer = host_veth_mac(node, &pod, &config.first_nic).await?;
+    let peer = host_veth(node, &pod, &config.first_nic).await?.mac;
     let host_end = host_end_name(request.container_id.as_str())?;
     let host_end = read_host_end(node, &host_end).await?;
     let nodes = node_addresses(&answer);
@@ -76,19 +83,6 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     Ok(convert_result(conf.base.prev_result, version))
 }
 
-/// Whether ADD sets the NIC up, and CHECK looks at it. What is not supported yet is an error of both.
-pub(super) fn needs_setup(config: &Config, nic: &IfName, pod: &NamespaceState) -> Result<bool, PluginError> {
-    if config.mode == Mode::Underlay {
-        return Err(Unsupported::UnderlayMode.into());
-    }
-    match (decide_setup(config.mode, nic, &config.first_nic, pod.has_link("veth0"))?, config.dataplane) {
-        (Setup::Nothing, _) => Ok(false),
-        (Setup::Underlay, _) => Err(Unsupported::UnderlayMode.into()),
-        (Setup::Overlay, Dataplane::Policy) => Err(Unsupported::PolicyDataplane.into()),
-        (Setup::Overlay, Dataplane::Ebpf) => Ok(true),
-    }
-}
-
 /// Whether an earlier ADD has registered the NIC: its filters need the registration, so it is not rolled back.
 async fn is_registered(
     netlink: &mut Netlink,
@@ -115,7 +109,7 @@ impl Transaction<'_> {
         self.executor.apply(&plan.links).await?;
         // With the node link, and with the MACs as they are now.
         let netlink = self.executor.netlink(Namespace::Pod);
-        let pod = read_pod(netlink, self.request, self.conf).await?;
+        let pod = read_pod(netlink, self.request, self.conf, Contents::PLAIN).await?;
         let first = &self.config.first_nic;
         let others = other_underlay_nics(netlink, &pod, &self.request.nic, first).await?;
         let body = Registration {

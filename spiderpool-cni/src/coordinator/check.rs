@@ -1,19 +1,24 @@
 //! CHECK: plans again; what the plan would still do is missing.
 
+use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_core::coordinator::{
-    Inputs, NODE_LINK, Namespace, NamespaceState, Step, check_pod_cidrs, host_end_name, plan_overlay,
+    Config, Dataplane, Inputs, NODE_LINK, Namespace, NamespaceState, Step, check_pod_cidrs, host_end_name,
+    plan_overlay,
 };
 use spiderpool_core::names::IfName;
-use spiderpool_core::net::Link;
+use spiderpool_core::net::{Link, MAIN_TABLE, Rule};
+use spiderpool_net::executor::{Executor, MissingDevice};
 use spiderpool_net::netlink::Netlink;
 use spiderpool_net::netns::NetNs;
+use spiderpool_net::snapshot::Contents;
 use spiderpool_net::sysctl;
 use spiderpool_net::tc::Direction;
 
 use super::NetConf;
-use super::add::needs_setup;
+use super::policy;
 use super::register::node_addresses;
-use super::state::{host_veth_mac, read_host_end, read_pod, sources};
+use super::setup::needs_setup;
+use super::state::{host_veth, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::{CheckError, PluginError};
 
@@ -21,9 +26,14 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     let netns = NetNs::open(&request.netns)?;
     let (config, answer) = conf.resolve(request)?;
     let (mut pod_netlink, mut node) = (netns.netlink()?, Netlink::open()?);
-    let pod = read_pod(&mut pod_netlink, request, conf).await?;
-    if !needs_setup(&config, &request.nic, &pod)? {
-        return Ok(());
+    let pod = read_pod(&mut pod_netlink, request, conf, Contents::PLAIN).await?;
+    match needs_setup(&config, &request.nic, &pod)? {
+        None => return Ok(()),
+        Some(Dataplane::Policy) => {
+            let missing = missing_of_policy(request, conf, &config, &answer, &netns).await?;
+            return report(request, missing);
+        }
+        Some(Dataplane::Ebpf) => {}
     }
     let host_end = host_end_name(request.container_id.as_str())?;
     let addresses = pod.usable_addresses(&request.nic);
@@ -34,7 +44,7 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
         config: &config,
         pod: &pod,
         host_end: &read_host_end(&mut node, &host_end).await?,
-        host_veth_mac: host_veth_mac(&mut node, &pod, &config.first_nic).await?,
+        host_veth_mac: host_veth(&mut node, &pod, &config.first_nic).await?.mac,
         nodes: &node_addresses(&answer),
         sources: &sources(&mut node, &pod, &request.nic).await,
         expected: answer.expected_nics.as_deref(),
@@ -56,10 +66,42 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
         missing.extend(missing_filters(&mut pod_netlink, &pod, nic).await?);
     }
     missing.extend(missing_filters_of_host_end(&mut node, &host_end).await?);
+    report(request, missing)
+}
+
+fn report(request: &Request, missing: Vec<String>) -> Result<(), PluginError> {
     if missing.is_empty() {
         return Ok(());
     }
     Err(PluginError::Check(CheckError::Steps { nic: request.nic.clone(), missing }))
+}
+
+/// What of rules and tables is missing: all but the main table of the pod, which is also the application's.
+async fn missing_of_policy(
+    request: &Request,
+    conf: &NetConf,
+    config: &Config,
+    answer: &CoordinatorConfig,
+    netns: &NetNs,
+) -> Result<Vec<String>, PluginError> {
+    let mut executor = Executor::new(netns, MissingDevice::Fail)?;
+    let steps = policy::plan(request, conf, config, answer, &mut executor).await?;
+    let rules = executor.netlink(Namespace::Node).rules().await?;
+    let is_there =
+        |wanted: &Rule| rules.iter().any(|rule| Rule { protocol: wanted.protocol, ..*rule } == *wanted);
+    let mut missing = Vec::new();
+    for step in &steps {
+        let is_set = match step {
+            Step::AddRule { namespace: Namespace::Node, rule } => is_there(rule),
+            Step::AddRoute { namespace: Namespace::Pod, route }
+            | Step::DeleteRoute { namespace: Namespace::Pod, route } => route.table == MAIN_TABLE,
+            _ => is_set(netns, step)?,
+        };
+        if !is_set {
+            missing.push(step.to_string());
+        }
+    }
+    Ok(missing)
 }
 
 /// A kernel parameter is in every plan; the others are there only if something is to be done.

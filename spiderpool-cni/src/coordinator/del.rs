@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::NetConf;
 use super::attach::other_underlay_nics;
+use super::policy;
 use super::register::attachment;
 use super::state::read_host_end;
 use crate::env::Request;
@@ -27,6 +28,12 @@ use crate::error::PluginError;
 use crate::spec::result_addresses;
 
 pub(super) fn del(request: &Request, conf: &NetConf) {
+    match block_on(policy::del(request, conf)) {
+        // The agent knows nothing of it.
+        Ok(true) => return,
+        Ok(false) => {}
+        Err(error) => warn!(%error, "not everything of rules and tables could be removed"),
+    }
     let cleaned =
         block_on(clean(request, conf)).inspect_err(|error| warn!(%error, "not everything could be removed"));
     let Err(error) = conf.client().unregister_nics(&attachment(request, &conf.base.name)) else { return };
@@ -86,7 +93,7 @@ struct Left {
 async fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Left, PluginError> {
     let mut executor = Executor::new(netns, MissingDevice::Fail)?;
     let netlink = executor.netlink(Namespace::Pod);
-    let pod = netlink.snapshot(Contents::ALL).await?;
+    let pod = netlink.snapshot(Contents::PLAIN).await?;
     let first_nic = conf.settings.first_nic()?;
     let addresses = pod.usable_addresses(&request.nic);
     if let Some(link) = pod.link(&request.nic).filter(|_| request.nic != first_nic) {
@@ -107,7 +114,7 @@ async fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<L
 /// A pod that goes on living has its first NIC as the main CNI plugin made it.
 async fn restore(executor: &mut Executor<'_>, nic: &IfName, first_nic: &IfName) -> Result<(), PluginError> {
     let netlink = executor.netlink(Namespace::Pod);
-    let pod = netlink.snapshot(Contents::ALL).await?;
+    let pod = netlink.snapshot(Contents::PLAIN).await?;
     for link in pod.links.iter().filter(|l| l.name == *first_nic || l.name.as_str() == NODE_LINK) {
         detach(netlink, link.index).await?;
     }

@@ -4,12 +4,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_core::Unsupported;
-use spiderpool_core::coordinator::{NamespaceState, PlanError};
-use spiderpool_core::mac::MacAddr;
+use spiderpool_core::coordinator::{HostEnd, NamespaceState, PlanError};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Link;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
-use spiderpool_net::snapshot::Contents;
+use spiderpool_net::snapshot::{Contents, Policy};
 use tracing::debug;
 
 use super::NetConf;
@@ -22,8 +21,9 @@ pub(super) async fn read_pod(
     netlink: &mut Netlink,
     request: &Request,
     conf: &NetConf,
+    contents: Contents,
 ) -> Result<NamespaceState, NetlinkError> {
-    let mut pod = netlink.snapshot(Contents::ALL).await?;
+    let mut pod = netlink.snapshot(contents).await?;
     pod.put_first(&request.nic, &result_addresses(&conf.base.prev_result, request.nic.as_str()));
     Ok(pod)
 }
@@ -46,12 +46,31 @@ pub(super) async fn read_host_end(node: &mut Netlink, name: &IfName) -> Result<N
     node.snapshot_of(&[name], contents).await
 }
 
-/// MAC of the other end of the cluster NIC, which must be a veth to this node.
-pub(super) async fn host_veth_mac(
+/// What the node has of these addresses of the pod: permanent neighbors on its host end, and routes in this table.
+pub(super) async fn read_node(
+    node: &mut Netlink,
+    host_end: &IfName,
+    table: u32,
+    addresses: &[IpNet],
+) -> Result<NamespaceState, NetlinkError> {
+    let contents = Contents { neighbors: true, policy: Policy::Rules, ..Contents::default() };
+    let mut state = node.snapshot_of(&[host_end], contents).await?;
+    for route in node.routes_in(table).await? {
+        if addresses.iter().any(|net| route.dst == IpNet::from(net.addr()))
+            && let Some(link) = node.link_by_index(route.dev).await?
+        {
+            state.table_routes.extend(route.with_dev(|_| Some(link.name)));
+        }
+    }
+    Ok(state)
+}
+
+/// The other end of the cluster NIC, which must be a veth to this node.
+pub(super) async fn host_veth(
     node: &mut Netlink,
     pod: &NamespaceState,
     cluster_nic: &IfName,
-) -> Result<MacAddr, PluginError> {
+) -> Result<HostEnd, PluginError> {
     let nic = pod.link(cluster_nic).ok_or_else(|| PlanError::NoClusterNic(cluster_nic.clone()))?;
     let unsupported = || {
         let kind = if nic.kind.is_empty() { "physical device" } else { &nic.kind };
@@ -61,5 +80,6 @@ pub(super) async fn host_veth_mac(
     let peer = node.link_by_index(index).await?;
     // An index is valid in one namespace only: the two ends must name each other.
     let is_peer = |link: &Link| link.kind == "veth" && link.peer == Some(nic.index);
-    peer.filter(is_peer).and_then(|link| link.mac).ok_or_else(unsupported)
+    let peer = peer.filter(is_peer).ok_or_else(unsupported)?;
+    Ok(HostEnd { name: peer.name, mac: peer.mac.ok_or_else(unsupported)? })
 }

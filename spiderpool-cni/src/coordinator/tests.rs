@@ -18,7 +18,7 @@ use spiderpool_net::netns::NetNs;
 use spiderpool_net::snapshot::Contents;
 use spiderpool_net::sysctl;
 
-use super::state::{host_veth_mac, read_host_end, sources};
+use super::state::{host_veth, read_host_end, sources};
 use crate::error::PluginError;
 
 const CONTAINER: &str = "c0ffee";
@@ -73,7 +73,7 @@ async fn look(
     netns: &NetNs,
     executor: &mut Executor<'_>,
 ) -> (Vec<Link>, Vec<String>, NamespaceState, Vec<Option<String>>) {
-    let pod = executor.netlink(Namespace::Pod).snapshot(Contents::ALL).await.unwrap();
+    let pod = executor.netlink(Namespace::Pod).snapshot(Contents::PLAIN).await.unwrap();
     let link_local: IpNet = "fe80::/10".parse().unwrap();
     let routes = pod.routes.iter().filter(|r| !link_local.contains(&r.dst));
     let mut rest: Vec<String> = routes.map(ToString::to_string).collect();
@@ -99,7 +99,7 @@ async fn look(
 
 async fn plan(executor: &mut Executor<'_>, settings: &str) -> Vec<Step> {
     let config = Settings::resolve(from_go_json(settings).unwrap(), Settings::default()).unwrap();
-    let pod = executor.netlink(Namespace::Pod).snapshot(Contents::ALL).await.unwrap();
+    let pod = executor.netlink(Namespace::Pod).snapshot(Contents::PLAIN).await.unwrap();
     let node = executor.netlink(Namespace::Node);
     let plan = plan_overlay(&Inputs {
         container_id: CONTAINER,
@@ -107,7 +107,7 @@ async fn plan(executor: &mut Executor<'_>, settings: &str) -> Vec<Step> {
         config: &config,
         pod: &pod,
         host_end: &read_host_end(node, &host_end_name(CONTAINER).unwrap()).await.unwrap(),
-        host_veth_mac: host_veth_mac(node, &pod, &name("eth0")).await.unwrap(),
+        host_veth_mac: host_veth(node, &pod, &name("eth0")).await.unwrap().mac,
         nodes: &NODES.map(|net| net.parse::<IpNet>().unwrap().addr()),
         sources: &sources(node, &pod, &name("net1")).await,
         expected: None,

@@ -55,6 +55,12 @@ pub enum SettingsError {
     /// Not an MTU.
     #[error("vethMTU {0} must be from 68 to 65535")]
     Mtu(i64),
+    /// Not a table, or one of the kernel's own.
+    #[error("hostRuleTable {0} must be from 1 to 252, or from 256 on")]
+    HostRuleTable(i64),
+    /// Not an IPv4 address.
+    #[error("vethLinkAddress {0:?} is not an IPv4 address, like 169.254.100.1")]
+    VethLinkAddress(String),
     /// Not a queue length.
     #[error("txQueueLen {0} must not be negative")]
     TxQueueLen(i64),

@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use super::choice::{Dataplane, RouteHints};
 use super::policy_route::PolicyRouteText;
-use super::values::{parse_mtu, parse_net, parse_nic, parse_rp_filter, parse_tx_queue_len};
+use super::values::{
+    parse_link_address, parse_mtu, parse_net, parse_nic, parse_rp_filter, parse_table, parse_tx_queue_len,
+};
 use super::{MacPrefix, Mode, Settings};
 use crate::field_error::FieldError;
 use crate::ip::Family;
@@ -45,8 +47,8 @@ impl Settings {
         faults
             .number("vethMTU", self.veth_mtu, "must be from 68 to 65535", |mtu| parse_mtu(Some(mtu)).is_ok());
         let address = self.veth_link_address.as_deref().filter(|address| !address.is_empty());
-        faults.value("vethLinkAddress", address, "must be an address", |address| {
-            address.parse::<IpAddr>().is_ok()
+        faults.value("vethLinkAddress", address, "must be an IPv4 address", |address| {
+            parse_link_address(address).is_ok()
         });
         let detail = "must be 0, 1, 2, or negative to leave it alone";
         faults
@@ -57,6 +59,10 @@ impl Settings {
             "must not be negative, nor above 4294967295",
             |length| parse_tx_queue_len(Some(length)).is_ok(),
         );
+        // 0 is not set, as Go writes it.
+        let table = self.host_rule_table.filter(|table| *table != 0);
+        let detail = "must be from 1 to 252, or from 256 on: the others are the kernel's own";
+        faults.number("hostRuleTable", table, detail, |table| parse_table(Some(table)).is_ok());
         faults.choice::<Dataplane>("dataplane", self.dataplane.as_deref(), &Dataplane::SPELLINGS);
         let hints = self.ebpf.as_ref().and_then(|ebpf| ebpf.route_hints.as_deref());
         faults.choice::<RouteHints>("ebpf.routeHints", hints, &RouteHints::SPELLINGS);
@@ -134,6 +140,7 @@ mod tests {
             veth_link_address: Some(text("10.0.0.1/32")),
             pod_rp_filter: Some(3),
             tx_queue_len: Some(-1),
+            host_rule_table: Some(254),
             dataplane: Some(text("iptables")),
             ebpf: Some(EbpfSettings { route_hints: Some(text("x")) }),
             ..Settings::default()
@@ -154,6 +161,7 @@ mod tests {
                 "spec.vethLinkAddress",
                 "spec.podRPFilter",
                 "spec.txQueueLen",
+                "spec.hostRuleTable",
                 "spec.dataplane",
                 "spec.ebpf.routeHints",
             ]

@@ -15,6 +15,7 @@
 //! [`Settings::resolve`] merges them and checks the values, once, in the plugin that acts on the result.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -22,7 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use super::choice::{Dataplane, RouteHints};
 use super::policy_route::{PolicyRoute, PolicyRouteText};
-use super::values::{parse_cidrs, parse_mtu, parse_nic, parse_rp_filter, parse_tx_queue_len};
+use super::values::{
+    parse_cidrs, parse_link_address, parse_mtu, parse_nic, parse_rp_filter, parse_table, parse_tx_queue_len,
+};
 use super::{MacPrefix, Mode, Preference, SettingsError};
 use crate::dataplane::OwnCidrs;
 use crate::names::IfName;
@@ -129,6 +132,10 @@ pub struct Config {
     pub rp_filter: Option<u8>,
     /// Transmit queue of the NIC; `None` leaves it alone.
     pub tx_queue_len: Option<u32>,
+    /// Address of veth0, for applications that need one there.
+    pub veth_link_address: Option<Ipv4Addr>,
+    /// Table on the node with the routes to pods' underlay addresses, for [`Dataplane::Policy`].
+    pub host_rule_table: u32,
     /// What steers the packets.
     pub dataplane: Dataplane,
     /// Whether routes may hint the kernel at the cluster NIC.
@@ -191,6 +198,7 @@ impl Settings {
         network.tx_queue_len = network.tx_queue_len.filter(|length| *length != 0);
         // Agents send 0 for an MTU that is not set, and upstream's know no dataplanes.
         cluster.veth_mtu = cluster.veth_mtu.filter(|mtu| *mtu > 0);
+        cluster.host_rule_table = cluster.host_rule_table.filter(|table| *table > 0);
         cluster.dataplane = text(cluster.dataplane).or_else(|| Some(Dataplane::Policy.to_string()));
         let settings = network.or(cluster).or(Self::defaults());
         let cidrs = [
@@ -224,6 +232,10 @@ impl Settings {
             mtu: parse_mtu(settings.veth_mtu)?,
             rp_filter: parse_rp_filter(settings.pod_rp_filter)?,
             tx_queue_len: parse_tx_queue_len(settings.tx_queue_len)?,
+            veth_link_address: text(settings.veth_link_address)
+                .map(|text| parse_link_address(&text))
+                .transpose()?,
+            host_rule_table: parse_table(settings.host_rule_table)?,
             dataplane: parse_or_default(settings.dataplane.as_deref())?,
             route_hints: parse_or_default(route_hints.as_deref())?,
         })

@@ -1,6 +1,6 @@
 //! Parsing of single values of the settings.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
@@ -44,6 +44,17 @@ pub(super) fn parse_tx_queue_len(value: Option<i64>) -> Result<Option<u32>, Sett
     let length = value.unwrap_or_default();
     let parsed = u32::try_from(length).map_err(|_| SettingsError::TxQueueLen(length))?;
     Ok((parsed > 0).then_some(parsed))
+}
+
+/// A table of the node that is nobody's: not the kernel's own (253 to 255).
+pub(super) fn parse_table(value: Option<i64>) -> Result<u32, SettingsError> {
+    let table = value.unwrap_or_default();
+    let parsed = u32::try_from(table).ok().filter(|table| *table > 0 && !(253..=255).contains(table));
+    parsed.ok_or(SettingsError::HostRuleTable(table))
+}
+
+pub(super) fn parse_link_address(text: &str) -> Result<Ipv4Addr, SettingsError> {
+    text.trim().parse().map_err(|_| SettingsError::VethLinkAddress(text.to_owned()))
 }
 
 /// Go writes `null` for a text that is not set.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
+use spiderpool_core::coordinator::Dataplane;
 
 use super::Cluster;
 use crate::agent::Agent;
@@ -140,6 +141,7 @@ impl Fixture for ClusterFixture<'_> {
 
     fn hosts(&self, pod: &Host, default_route: DefaultRoute) -> Hosts {
         Hosts {
+            dataplane: Dataplane::Ebpf,
             pod: pod.clone(),
             default_route,
             node_router: addresses::node_router(1),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use spiderpool_core::coordinator::Dataplane;
 
 use super::{Lab, spec, wait_for_hints};
 use crate::dual::Dual;
@@ -36,7 +37,12 @@ pub struct LabFixture {
 impl LabFixture {
     /// Sets everything up, from nothing. `progress` is called with each step.
     pub fn start(progress: impl Fn(&str)) -> Result<Self> {
-        let lab = Lab::start(2, &progress)?;
+        Self::start_with(Dataplane::Ebpf, progress)
+    }
+
+    /// As [`Self::start`], with this dataplane.
+    pub fn start_with(dataplane: Dataplane, progress: impl Fn(&str)) -> Result<Self> {
+        let lab = Lab::start_with(2, dataplane, &progress)?;
         let plane = &lab.topology.plane;
         let [node1, node2] = lab.topology.nodes.as_slice() else { unreachable!("two nodes were asked for") };
         let plain = |name: &str| PodSpec { name: name.into(), ..PodSpec::default() };
@@ -95,6 +101,7 @@ impl Fixture for LabFixture {
         let topology = self.topology();
         Hosts {
             pod: pod.clone(),
+            dataplane: self.lab.dataplane,
             default_route,
             node_router: addresses::node_router(1),
             node: node(&topology.nodes[0]),
@@ -175,6 +182,10 @@ fn check_nothing_left(node: &Node) -> Result<()> {
     for family in ["-4", "-6"] {
         let routes = node.output("ip", &[family, "route", "show", "table", "all", "proto", "0x53"])?;
         ensure!(routes.is_empty(), "{}: routes are left: {routes}", node.name);
+    }
+    for family in ["-4", "-6"] {
+        let rules = node.output("ip", &[family, "rule"])?;
+        ensure!(!rules.contains("1000:"), "{}: rules are left: {rules}", node.name);
     }
     let namespaces = node.output("ls", &["/run/netns"])?;
     ensure!(namespaces.is_empty(), "{}: namespaces are left: {namespaces}", node.name);

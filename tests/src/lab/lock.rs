@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context as _, Result};
+use spiderpool_core::coordinator::Dataplane;
 
 use super::{Lab, wait_for_no_pods};
 use crate::agent::Agent;
@@ -10,9 +11,17 @@ use crate::agent::Agent;
 /// Waits for the lab with one node, its agent running and no pod on it. The first call makes it; `set_up` is what that
 /// adds.
 pub fn lock_lab(set_up: impl FnOnce(&Lab) -> Result<()>) -> Result<MutexGuard<'static, Lab>> {
+    lock_lab_with(Dataplane::Ebpf, set_up)
+}
+
+/// As [`lock_lab`], with this dataplane, which is the same in all calls.
+pub fn lock_lab_with(
+    dataplane: Dataplane,
+    set_up: impl FnOnce(&Lab) -> Result<()>,
+) -> Result<MutexGuard<'static, Lab>> {
     static LAB: OnceLock<Result<Mutex<Lab>>> = OnceLock::new();
     let start = || {
-        let lab = Lab::start(1, |_| ())?;
+        let lab = Lab::start_with(1, dataplane, |_| ())?;
         set_up(&lab)?;
         Ok(Mutex::new(lab))
     };

@@ -87,6 +87,10 @@ pub fn foreign_route(line: &str) -> Option<(&str, &str)> {
     if kernels.contains(&prefix) || line.contains("proto kernel") {
         return None;
     }
+    // Felix looks after the main table alone (and after those that it is given, for WireGuard).
+    if words.clone().any(|word| word == "table") {
+        return None;
+    }
     let device = words.skip_while(|word| *word != "dev").nth(1)?;
     device.starts_with(PREFIX).then_some((prefix, device))
 }
@@ -134,6 +138,7 @@ mod tests {
         assert_eq!(foreign("Deleted 10.66.10.1 dev cali0123 scope link"), None);
         assert_eq!(foreign("fe80::/64 dev cali0123 proto kernel metric 256"), None);
         assert_eq!(foreign("10.66.10.1 dev veth0 scope link"), None);
+        assert_eq!(foreign("10.66.10.1 dev cali0123 table 500 proto 0x53 scope link metric 7"), None);
         let endpoint = ["10.244.1.2".parse().unwrap(), "fd44:0:0:1::2".parse().unwrap()];
         assert!(is_own("10.244.1.2", &endpoint) && is_own("fd44:0:0:1::2/128", &endpoint));
         assert!(!is_own("10.66.10.1", &endpoint) && !is_own("default", &endpoint));

@@ -2,138 +2,19 @@
 
 use super::*;
 use crate::Unsupported;
-use crate::coordinator::Settings;
-use crate::go_json::from_go_json;
+use crate::coordinator::fixture::{Pod, link, nic, route};
+use crate::coordinator::{Namespace, project};
+use crate::ip::Family;
 use crate::mac::MacAddr;
-use crate::net::{Address, PROTOCOL_KERNEL};
-
-const EE: MacAddr = MacAddr([0xee; 6]);
-
-fn nic(text: &str) -> IfName {
-    text.parse().unwrap()
-}
-
-fn link(index: u32, name: &str, kind: &str) -> Link {
-    let medium = if name == "lo" { Medium::Loopback } else { Medium::Ethernet };
-    let mac = (name != "lo").then_some(MacAddr([2, 0, 0, 0, 0, index as u8]));
-    Link {
-        index,
-        name: nic(name),
-        mac,
-        mtu: 1500,
-        tx_queue_len: 1000,
-        up: true,
-        kind: kind.to_owned(),
-        medium,
-        peer: None,
-        peer_netns: None,
-        master: None,
-    }
-}
-
-fn route(dst: &str, dev: &str, gateway: Option<&str>, metric: u32) -> Route {
-    let protocol = if gateway.is_some() { 3 } else { PROTOCOL_KERNEL };
-    let gateway = gateway.map(|g| g.parse().unwrap());
-    Route { gateway, metric, protocol, ..Route::new(dst.parse().unwrap(), nic(dev)) }
-}
-
-struct Pod {
-    namespace: NamespaceState,
-    host_end: NamespaceState,
-    config: Config,
-    nodes: Vec<IpAddr>,
-    expected: Option<Vec<IfName>>,
-}
+use crate::net::{Address, Medium};
 
 impl Pod {
-    /// eth0 as Calico makes it, net1 as the macvlan plugin makes it, dual stack.
-    fn new(settings: &str) -> Self {
-        let addresses = [
-            ("eth0", "10.233.73.210/32"),
-            ("eth0", "fd00:233::210/128"),
-            ("net1", "10.6.212.145/16"),
-            ("net1", "fd00:10:6::145/64"),
-        ];
-        let agent = r#"{"mode":"auto","overlayPodCIDR":["10.233.64.0/18","fd00:233::/64"],
-            "serviceCIDR":["10.233.0.0/18","fd00:96::/108"],"hijackCIDR":["169.254.0.0/16"],"podRPFilter":0,
-            "dataplane":"ebpf"}"#;
-        let [own, agent] = [settings, agent].map(|json| from_go_json::<Settings>(json).unwrap());
-        Self {
-            namespace: NamespaceState {
-                links: vec![link(1, "lo", ""), link(2, "eth0", "veth"), link(3, "net1", "macvlan")],
-                addresses: addresses.map(|(dev, net)| Address::new(nic(dev), net.parse().unwrap())).to_vec(),
-                routes: vec![
-                    route("0.0.0.0/0", "net1", Some("10.6.0.1"), 0),
-                    route("0.0.0.0/0", "eth0", Some("169.254.1.1"), 0),
-                    route("169.254.1.1/32", "eth0", None, 0),
-                    route("10.6.0.0/16", "net1", None, 0),
-                    route("::/0", "eth0", Some("fe80::ecee:eeff:feee:eeee"), 1024),
-                    route("::/0", "net1", Some("fd00:10:6::1"), 1024),
-                    route("fd00:10:6::/64", "net1", None, 256),
-                ],
-                neighbors: Vec::new(),
-            },
-            host_end: NamespaceState::default(),
-            config: Settings::resolve(own, agent).unwrap(),
-            nodes: ["10.6.212.132", "fd00:10:6::132", "172.18.0.3"].map(|a| a.parse().unwrap()).to_vec(),
-            expected: None,
-        }
-    }
-
-    fn inputs<'a>(&'a self, nic: &'a IfName) -> Inputs<'a> {
-        Inputs {
-            container_id: "c0ffee",
-            nic,
-            config: &self.config,
-            pod: &self.namespace,
-            host_end: &self.host_end,
-            host_veth_mac: EE,
-            nodes: &self.nodes,
-            sources: &[],
-            expected: self.expected.as_deref(),
-        }
-    }
-
     fn plan(&self, name: &str) -> Result<OverlayPlan, PlanError> {
         plan_overlay(&self.inputs(&nic(name)))
     }
 
-    /// What the kernel would show after the plan.
-    fn apply(&mut self, plan: &OverlayPlan) {
-        let pod = &mut self.namespace;
-        for step in plan.links.iter().chain(&plan.routes) {
-            match step.clone() {
-                Step::AddNodeLink { host, pod: name, pod_mac, mtu, .. } => {
-                    self.host_end.links.push(Link { up: false, ..link(10, host.as_str(), "veth") });
-                    pod.links.push(Link {
-                        mac: Some(pod_mac),
-                        mtu,
-                        up: false,
-                        ..link(9, name.as_str(), "veth")
-                    });
-                }
-                Step::SetUp { namespace: Namespace::Pod, dev } => {
-                    pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.up = true);
-                }
-                Step::SetUp { namespace: Namespace::Node, dev } => {
-                    self.host_end.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.up = true);
-                }
-                Step::SetMac { dev, mac, .. } => {
-                    pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.mac = Some(mac));
-                }
-                Step::SetTxQueueLen { dev, length, .. } => {
-                    pod.links.iter_mut().filter(|l| l.name == dev).for_each(|l| l.tx_queue_len = length);
-                }
-                Step::AddAddress { dev, net } => pod.addresses.push(Address::new(dev, net)),
-                Step::SetNeighbor { namespace: Namespace::Pod, neighbor } => pod.neighbors.push(neighbor),
-                Step::SetNeighbor { namespace: Namespace::Node, neighbor } => {
-                    self.host_end.neighbors.push(neighbor);
-                }
-                Step::ReplaceRoute { namespace: Namespace::Node, route } => self.host_end.routes.push(route),
-                _ => {}
-            }
-        }
-        pod.routes = project(&pod.routes, &plan.routes);
+    fn apply_plan(&mut self, plan: &OverlayPlan) {
+        self.apply(&[plan.links.as_slice(), &plan.routes].concat());
     }
 
     /// Writing a kernel parameter again changes nothing, so it may stay in a repeated plan.
@@ -149,7 +30,7 @@ fn the_default_route_stays_on_eth0() {
     let mut pod = Pod::new("{}");
     let plan = pod.plan("net1").unwrap();
     insta::assert_snapshot!("default_on_eth0", plan);
-    pod.apply(&plan);
+    pod.apply_plan(&plan);
     pod.check_settled("net1");
 }
 
@@ -158,7 +39,7 @@ fn the_default_route_moves_to_net1() {
     let mut pod = Pod::new(r#"{"podDefaultRouteNic":"net1"}"#);
     let plan = pod.plan("net1").unwrap();
     insta::assert_snapshot!("default_on_net1", plan);
-    pod.apply(&plan);
+    pod.apply_plan(&plan);
     pod.check_settled("net1");
 }
 
@@ -171,7 +52,7 @@ fn everything_that_can_be_configured() {
     pod.namespace.links[2].up = false;
     let plan = pod.plan("net1").unwrap();
     insta::assert_snapshot!("everything", plan);
-    pod.apply(&plan);
+    pod.apply_plan(&plan);
     pod.check_settled("net1");
     assert!(
         unsteered_destinations(&pod.namespace.routes, &nic("eth0"))
@@ -192,14 +73,14 @@ fn an_ipv4_pod_is_not_given_ipv6() {
 fn a_second_underlay_nic_shares_the_node_link() {
     let mut pod = Pod::new("{}");
     let plan = pod.plan("net1").unwrap();
-    pod.apply(&plan);
+    pod.apply_plan(&plan);
     pod.namespace.links.push(link(10, "net2", "macvlan"));
     pod.namespace.addresses.push(Address::new(nic("net2"), "10.7.0.5/16".parse().unwrap()));
     pod.namespace.routes.push(route("10.7.0.0/16", "net2", None, 0));
     pod.namespace.routes.push(route("0.0.0.0/0", "net2", Some("10.7.0.1"), 0));
     let plan = pod.plan("net2").unwrap();
     insta::assert_snapshot!("second_nic", plan);
-    pod.apply(&plan);
+    pod.apply_plan(&plan);
     pod.check_settled("net2");
     pod.check_settled("net1");
 }
@@ -263,7 +144,7 @@ fn policy_routes_are_for_the_nics_that_reach_their_gateways() {
             "pod: route add 10.233.0.0/18 via 10.6.0.9 dev net1 proto 0x53",
         ]
     );
-    pod.apply(&plan);
+    pod.apply_plan(&plan);
     for (position, (name, address)) in
         [("net2", "10.6.0.77/16"), ("net3", "10.7.0.5/16")].into_iter().enumerate()
     {
@@ -278,7 +159,7 @@ fn a_policy_route_takes_the_place_of_a_hint() {
     let settings = r#"{"podDefaultRouteNic":"net1"}"#;
     let mut pod = Pod::new(settings);
     let plan = pod.plan("net1").unwrap();
-    pod.apply(&plan);
+    pod.apply_plan(&plan);
     let policy = r#"{"podDefaultRouteNic":"net1","policyRoutes":[{"dst":"10.233.0.0/18","gw":"10.6.0.9"}]}"#;
     pod.config = Pod::new(policy).config;
     let shown: Vec<_> = pod.plan("net1").unwrap().routes.iter().map(ToString::to_string).collect();

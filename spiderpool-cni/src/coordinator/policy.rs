@@ -1,0 +1,152 @@
+//! `dataplane: policy`: rules and tables, by the plugin alone. The agent says what the plan depends on, and knows nothing
+//! of the pod afterwards.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use spiderpool_api::agent::coordinator::CoordinatorConfig;
+use spiderpool_core::coordinator::{
+    Config, Namespace, PolicyInputs, Step, check_pod_cidrs, host_route_mark, plan_policy_overlay,
+    plan_removal,
+};
+use spiderpool_core::names::IfName;
+use spiderpool_core::net::ROUTE_PROTOCOL;
+use spiderpool_net::executor::{Executor, MissingDevice};
+use spiderpool_net::netlink::{Netlink, NetlinkError};
+use spiderpool_net::netns::NetNs;
+use spiderpool_net::snapshot::Contents;
+use tracing::{debug, info, warn};
+
+use super::NetConf;
+use super::register::node_addresses;
+use super::state::{host_veth, read_node, read_pod};
+use crate::env::Request;
+use crate::error::PluginError;
+
+/// Plans, applies, and rolls back if a step fails.
+pub(super) async fn add(
+    request: &Request,
+    conf: &NetConf,
+    config: &Config,
+    answer: &CoordinatorConfig,
+    executor: &mut Executor<'_>,
+) -> Result<(), PluginError> {
+    let steps = plan(request, conf, config, answer, executor).await?;
+    if let Err(error) = executor.apply(&steps).await {
+        warn!(%error, "ADD failed, rolling back");
+        for error in executor.roll_back().await {
+            warn!(step = %error.step, error = %error.source, "step cannot be rolled back");
+        }
+        return Err(error.into());
+    }
+    info!(steps = steps.len(), "NIC is set up with rules and tables");
+    Ok(())
+}
+
+/// What is to be done, or is missing.
+pub(super) async fn plan(
+    request: &Request,
+    conf: &NetConf,
+    config: &Config,
+    answer: &CoordinatorConfig,
+    executor: &mut Executor<'_>,
+) -> Result<Vec<Step>, PluginError> {
+    let pod = read_pod(executor.netlink(Namespace::Pod), request, conf, Contents::ALL).await?;
+    let addresses = pod.usable_addresses(&request.nic);
+    check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
+    let nodes = node_addresses(answer);
+    if nodes.is_empty() {
+        warn!("the agent names no node addresses: the pod has no way to its node");
+    }
+    let node = executor.netlink(Namespace::Node);
+    let host_end = host_veth(node, &pod, &config.first_nic).await?;
+    Ok(plan_policy_overlay(&PolicyInputs {
+        container_id: request.container_id.as_str(),
+        network: &conf.base.name,
+        nic: &request.nic,
+        config,
+        pod: &pod,
+        node: &read_node(node, &host_end.name, config.host_rule_table, &addresses).await?,
+        host_end: &host_end,
+        nodes: &nodes,
+        expected: answer.expected_nics.as_deref(),
+    })?)
+}
+
+/// DEL of what [`add`] made. Whether the node had something of the NIC.
+///
+/// The node's routes carry a mark of container, network and NIC, so neither namespace nor previous result is needed.
+pub(super) async fn del(request: &Request, conf: &NetConf) -> Result<bool, PluginError> {
+    let mut node = Netlink::open()?;
+    let host_ends = remove_from_node(&mut node, request, conf).await?;
+    remove_idle_rules(&mut node).await?;
+    if host_ends.is_empty() {
+        return Ok(false);
+    }
+    if let Some(netns) = open_own(&mut node, request, conf, &host_ends).await? {
+        clean_pod(&netns, request, &conf.settings.first_nic()?).await?;
+    }
+    Ok(true)
+}
+
+/// Removes routes and neighbors; answers by which devices they led.
+async fn remove_from_node(
+    node: &mut Netlink,
+    request: &Request,
+    conf: &NetConf,
+) -> Result<BTreeSet<u32>, NetlinkError> {
+    let (container_id, nic) = (request.container_id.as_str(), request.nic.as_str());
+    let mark = host_route_mark(container_id, &conf.base.name, nic);
+    let mut routes = node.further_routes(Some(ROUTE_PROTOCOL)).await?;
+    routes.retain(|route| route.metric == mark);
+    for route in &routes {
+        debug!(%route, "deleting route");
+        node.delete_route(route).await?;
+        node.delete_neighbor(route.dev, route.dst.addr()).await?;
+    }
+    Ok(routes.iter().map(|route| route.dev).collect())
+}
+
+/// Removes the rules that no pod of the node needs any more, also where the last pod's routes went with its links.
+async fn remove_idle_rules(node: &mut Netlink) -> Result<(), NetlinkError> {
+    for rule in node.rules().await?.iter().filter(|rule| rule.is_ours()) {
+        node.delete_idle_rule(rule).await?;
+    }
+    Ok(())
+}
+
+/// The sandbox's namespace, if it is there and its cluster NIC is the other end of one of these devices: the path may
+/// have been given to another sandbox since.
+async fn open_own(
+    node: &mut Netlink,
+    request: &Request,
+    conf: &NetConf,
+    host_ends: &BTreeSet<u32>,
+) -> Result<Option<NetNs>, PluginError> {
+    if request.netns.is_empty() {
+        return Ok(None);
+    }
+    let Ok(netns) = NetNs::open(&request.netns).inspect_err(|error| debug!(%error, "no namespace")) else {
+        return Ok(None);
+    };
+    let pod = netns.netlink()?.snapshot(Contents::default()).await?;
+    let host_end = host_veth(node, &pod, &conf.settings.first_nic()?).await?;
+    let link = node.link_by_name(&host_end.name).await?;
+    Ok(link.filter(|link| host_ends.contains(&link.index)).map(|_| netns))
+}
+
+/// A pod that goes on living loses the NIC's rules and table.
+async fn clean_pod(netns: &NetNs, request: &Request, first_nic: &IfName) -> Result<(), PluginError> {
+    let mut executor = Executor::new(netns, MissingDevice::Skip)?;
+    let netlink = executor.netlink(Namespace::Pod);
+    let pod = netlink.snapshot(Contents::ALL).await?;
+    let addresses: Vec<IpNet> = pod.usable_addresses(&request.nic);
+    let steps = plan_removal(&pod, &request.nic, &addresses, first_nic);
+    // Once its address is free, nobody may answer for it on the wire.
+    if let Some(link) = pod.link(&request.nic) {
+        for net in &addresses {
+            netlink.delete_address(link.index, *net).await?;
+        }
+    }
+    Ok(executor.apply(&steps).await?)
+}

@@ -1,0 +1,39 @@
+//! What a plan is made from.
+
+use std::net::IpAddr;
+
+use crate::coordinator::{Config, NamespaceState};
+use crate::mac::MacAddr;
+use crate::names::IfName;
+
+/// What the plan of one NIC depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyInputs<'a> {
+    /// `CNI_CONTAINERID`.
+    pub container_id: &'a str,
+    /// Name of the CNI network.
+    pub network: &'a str,
+    /// `CNI_IFNAME`.
+    pub nic: &'a IfName,
+    /// Merged configuration.
+    pub config: &'a Config,
+    /// The pod as found, with its rules and tables.
+    pub pod: &'a NamespaceState,
+    /// The node: permanent neighbors on the host end, and of the routes in `hostRuleTable` those to addresses of the NIC.
+    pub node: &'a NamespaceState,
+    /// The host end of the cluster NIC.
+    pub host_end: &'a HostEnd,
+    /// Addresses of the node.
+    pub nodes: &'a [IpAddr],
+    /// The NICs that the pod will have beside the first; `None` if nobody knows.
+    pub expected: Option<&'a [IfName]>,
+}
+
+/// The node's end of the pod's way to its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostEnd {
+    /// Its name.
+    pub name: IfName,
+    /// Its MAC.
+    pub mac: MacAddr,
+}

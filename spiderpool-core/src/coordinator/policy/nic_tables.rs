@@ -1,0 +1,115 @@
+//! The tables of the pod's NICs, and which NIC has the default route of the main table.
+
+use super::cluster_routes::{self, ClusterNic};
+use super::inputs::PolicyInputs;
+use super::tables::{Tables, in_main, source_rule};
+use crate::Unsupported;
+use crate::coordinator::{BACKUP_METRIC, Namespace, PlanError, Step};
+use crate::ip::Family;
+use crate::names::IfName;
+use crate::net::{ROUTE_PROTOCOL, Route};
+
+/// Fills the tables first, then adds the rules that ask them, and moves default routes last: at no time has a packet
+/// nowhere to go. `main` is the main table without the cluster's routes.
+pub(super) fn plan(
+    inputs: &PolicyInputs<'_>,
+    cluster: &ClusterNic<'_>,
+    main: &[Route],
+) -> Result<Vec<Step>, PlanError> {
+    let pod = inputs.pod;
+    let mut tables = Tables::new(pod, cluster.dev);
+    let (mut steps, mut rules, mut moves) = (Vec::new(), Vec::new(), Vec::new());
+    let mut nics = vec![&inputs.config.first_nic, inputs.nic];
+    for family in Family::ALL {
+        let candidates = default_routes(pod.routes.iter(), pod.table_routes.iter(), family);
+        let Some(owner) = inputs.config.preference(inputs.nic).owner(&candidates, family) else { continue };
+        let defaults = pod.routes.iter().filter(|r| r.is_default() && r.family() == family);
+        for route in defaults.clone().filter(|r| r.dev != *owner) {
+            if route.is_hop {
+                // The route goes as a whole, with its other next hops.
+                return Err(Unsupported::MultipathDefaultRoute(route.dev.clone()).into());
+            }
+            nics.push(&route.dev);
+            moves.push(Step::DeleteRoute { namespace: Namespace::Pod, route: route.clone() });
+        }
+        if defaults.clone().all(|r| r.dev != *owner)
+            && let Some(route) = own_default(pod.table_routes.iter(), owner, family)
+        {
+            moves.insert(0, Step::AddRoute { namespace: Namespace::Pod, route: in_main(route) });
+        }
+    }
+    let mut done: Vec<&IfName> = Vec::new();
+    for nic in nics {
+        if done.contains(&nic) {
+            continue;
+        }
+        done.push(nic);
+        let table = tables.of(nic);
+        let wanted = table_routes(inputs, cluster, main, nic, table);
+        let missing = wanted.into_iter().filter(|route| !pod.table_routes.contains(route));
+        steps.extend(missing.map(|route| Step::AddRoute { namespace: Namespace::Pod, route }));
+        let addresses = pod.usable_addresses(nic);
+        let wanted = addresses.iter().map(|net| source_rule(net.addr(), table));
+        let missing = wanted.filter(|rule| !pod.rules.contains(rule));
+        rules.extend(missing.map(|rule| Step::AddRule { namespace: Namespace::Pod, rule }));
+    }
+    steps.extend(rules);
+    steps.extend(moves);
+    Ok(steps)
+}
+
+/// The default routes of a family: those of the main table, and as such that stepped back those that are in tables only.
+fn default_routes<'a>(
+    main: impl Iterator<Item = &'a Route>,
+    tables: impl Iterator<Item = &'a Route>,
+    family: Family,
+) -> Vec<Route> {
+    let is_default = |r: &&Route| r.is_default() && r.family() == family;
+    let mut found: Vec<Route> = main.filter(is_default).cloned().collect();
+    for route in tables.filter(|r| is_default(r) && r.is_ours()) {
+        if !found.iter().any(|r| r.dev == route.dev) {
+            found.push(Route { metric: BACKUP_METRIC, ..route.clone() });
+        }
+    }
+    found
+}
+
+fn own_default<'a>(
+    mut tables: impl Iterator<Item = &'a Route>,
+    nic: &IfName,
+    family: Family,
+) -> Option<&'a Route> {
+    tables.find(|r| r.is_default() && r.is_ours() && r.family() == family && r.dev == *nic)
+}
+
+/// What a NIC's table holds: copies of its own routes, and the way to the cluster where it is not the cluster NIC itself.
+/// The NIC's own routes win.
+fn table_routes(
+    inputs: &PolicyInputs<'_>,
+    cluster: &ClusterNic<'_>,
+    main: &[Route],
+    nic: &IfName,
+    table: u32,
+) -> Vec<Route> {
+    // The routes of ours by the cluster NIC are the cluster's.
+    let is_own = |r: &&Route| r.dev == *nic && r.from.is_none() && !(r.is_ours() && *nic == *cluster.dev);
+    let mut found: Vec<Route> = Vec::new();
+    let mut own: Vec<&Route> = main.iter().filter(is_own).filter(|r| !is_link_local(r)).collect();
+    own.sort_by_key(|r| r.gateway.is_some()); // what makes next hops reachable comes first
+    for route in own {
+        let copy = Route { table, protocol: ROUTE_PROTOCOL, is_hop: false, ..route.clone() };
+        if !found.iter().any(|r| (r.dst, r.metric) == (copy.dst, copy.metric)) {
+            found.push(copy);
+        }
+    }
+    let mut to_cluster = Vec::new();
+    if nic != cluster.dev {
+        let routes = cluster_routes::routes(inputs, cluster, table).into_iter();
+        to_cluster = routes.filter(|route| !found.iter().any(|own| own.dst == route.dst)).collect();
+    }
+    found.into_iter().chain(to_cluster).collect()
+}
+
+fn is_link_local(route: &Route) -> bool {
+    matches!(route.dst, ipnet::IpNet::V6(v6) if v6.addr().is_unicast_link_local() || v6.addr().is_multicast())
+}
