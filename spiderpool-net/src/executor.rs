@@ -224,8 +224,8 @@ impl<'a> Executor<'a> {
                 let was_there = self.netns.run(|| nft::set_return_marks(marks))??;
                 return Ok(was_there.then(String::new));
             }
-            Step::DeleteReturnMarks(marks) => {
-                self.netns.run(|| nft::delete_return_marks(&marks.nic))??;
+            Step::DeleteReturnMarks(nic) => {
+                self.netns.run(|| nft::delete_return_marks(nic))??;
             }
             Step::AddRule { namespace, rule } => self.netlink(*namespace).add_rule(rule).await?,
             Step::DeleteRule { namespace: Namespace::Pod, rule } => self.pod.delete_rule(rule).await?,

@@ -27,6 +27,7 @@ pub mod long_form;
 pub mod machine;
 pub mod matrix;
 pub mod namespaces;
+pub mod node_ports;
 pub mod oci;
 pub mod pod;
 pub mod poll;

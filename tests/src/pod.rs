@@ -111,8 +111,15 @@ impl Pod {
 
     /// The addresses of net1, from the CNI result.
     pub fn net1(&self) -> Result<Dual> {
-        let (_, _, result) =
-            self.attachments.first().with_context(|| format!("{} has no net1", self.name))?;
+        self.addresses(0)
+    }
+
+    /// The addresses of an attachment, from its CNI result.
+    pub fn addresses(&self, attachment: usize) -> Result<Dual> {
+        let (_, _, result) = self
+            .attachments
+            .get(attachment)
+            .with_context(|| format!("{} has no net{}", self.name, attachment + 1))?;
         let addresses: Vec<IpAddr> = result["ips"]
             .as_array()
             .into_iter()

@@ -8,12 +8,14 @@ use std::sync::MutexGuard;
 use serde_json::Value;
 use spiderpool_core::coordinator::Dataplane;
 use spiderpool_tests::agent::Agent;
+use spiderpool_tests::cni::Network;
 use spiderpool_tests::kernel_state::KernelState;
 use spiderpool_tests::lab::{Lab, lock_lab_with, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::Pod;
-use spiderpool_tests::{cni, counters, privilege};
+use spiderpool_tests::probe::{Protocol, Server};
+use spiderpool_tests::{cni, counters, node_ports, privilege};
 
 fn lab() -> MutexGuard<'static, Lab> {
     lock_lab_with(Dataplane::Policy, |_| Ok(())).unwrap()
@@ -48,6 +50,8 @@ fn the_kernel_has_what_upstream_lists() {
         let in_pod = |arguments: &[&str]| list(&pod.namespaces, arguments);
         let rules = [
             "0: from all lookup local".to_owned(),
+            // Upstream has marks in underlay mode alone, and a NodePort's answer by net1 never arrives.
+            "1000: from all fwmark 0x1 lookup 100".to_owned(),
             format!("32765: from {eth0} lookup 100"),
             format!("32765: from {net1} lookup 101"),
             "32766: from all lookup main".to_owned(),
@@ -114,6 +118,7 @@ fn a_repeated_add_changes_nothing_and_check_misses_what_is_removed() {
     for (namespaces, removed, missed) in [
         (&pod.namespaces, "rule del from NET1 lookup 101", "rule add IPv4 from NET1 lookup 101"),
         (&pod.namespaces, "route del default table 100", "route add default via 169.254.1.1 dev eth0"),
+        (&pod.namespaces, "rule del priority 1000", "rule add IPv4 from all fwmark 0x1 lookup 100"),
         (node as &Namespaces, "route del NET1 table 500", "node: route add NET1/32"),
         (node as &Namespaces, "rule del priority 1000", "node: rule add IPv4 from all lookup 500"),
     ] {
@@ -181,6 +186,34 @@ fn a_pod_without_its_nic_is_as_it_was_before() {
         // The node as a neighbor of eth0 is right whatever NICs there are.
         let changes: Vec<_> = changes.iter().filter(|line| !line.contains("PERMANENT")).collect();
         assert_eq!(changes, Vec::<&String>::new(), "default route on {}", default_route.nic());
+        assert_eq!(pod.namespaces.output("nft", &["list", "tables"]).unwrap(), "");
+        pod.del(plane, node).unwrap();
+    }
+}
+
+/// Fails in upstream where the endpoint is an address of net1: no connection mark, or a rule before the one by mark.
+/// Several underlay NICs, of which the second has the default route.
+#[test]
+fn a_node_port_reaches_each_underlay_address_and_its_answers_come_back() {
+    if !privilege::root_or_skip("a_node_port_reaches_each_underlay_address") {
+        return;
+    }
+    let lab = lab();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    for default_route in ["eth0", "net1", "net2"] {
+        let name = format!("ported-{default_route}");
+        let mut spec = spec(&name, DefaultRoute::Net1);
+        spec.annotations[0].1 = default_route.to_owned();
+        spec.annotations.push(("k8s.v1.cni.cncf.io/networks".to_owned(), "a,b".to_owned()));
+        spec.networks.push(Network { name: "macvlan-again".to_owned(), ..spec.networks[0].clone() });
+        let pod = Pod::add(plane, node, &spec).unwrap();
+        let server = Server::start(&pod.namespaces).unwrap();
+        for (index, nic) in ["net1", "net2"].into_iter().enumerate() {
+            // Not by UDP: a server on the wildcard address answers datagrams with the source of the route back.
+            let service = format!("{name}-{nic}");
+            node_ports::check(&lab, &service, pod.addresses(index).unwrap(), &[Protocol::Tcp]).unwrap();
+        }
+        drop(server);
         pod.del(plane, node).unwrap();
     }
 }

@@ -7,9 +7,10 @@ use spiderpool_core::coordinator::{
 };
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Link, MAIN_TABLE, Rule};
-use spiderpool_net::executor::{Executor, MissingDevice};
+use spiderpool_net::executor::{ApplyError, Executor, MissingDevice};
 use spiderpool_net::netlink::Netlink;
 use spiderpool_net::netns::NetNs;
+use spiderpool_net::nft;
 use spiderpool_net::snapshot::Contents;
 use spiderpool_net::sysctl;
 use spiderpool_net::tc::Direction;
@@ -93,6 +94,10 @@ async fn missing_of_policy(
     for step in &steps {
         let is_set = match step {
             Step::AddRule { namespace: Namespace::Node, rule } => is_there(rule),
+            Step::SetReturnMarks(marks) => {
+                let found = netns.run(|| nft::has_return_marks(&marks.nic))?;
+                found.map_err(|error| ApplyError { step: Box::new(step.clone()), source: error.into() })?
+            }
             Step::AddRoute { namespace: Namespace::Pod, route }
             | Step::DeleteRoute { namespace: Namespace::Pod, route } => route.table == MAIN_TABLE,
             _ => is_set(netns, step)?,

@@ -7,6 +7,7 @@
 mod cluster_routes;
 mod host;
 mod inputs;
+mod marks;
 mod nic_tables;
 mod tables;
 
@@ -19,6 +20,7 @@ use crate::net::Route;
 
 pub use host::{HOST_RULE_PRIORITY, host_route_mark};
 pub use inputs::{HostEnd, PolicyInputs};
+pub use marks::{MARK_RULE_PRIORITY, RETURN_MARK};
 pub use tables::{CLUSTER_TABLE, SOURCE_RULE_PRIORITY, plan_removal};
 
 use cluster_routes::ClusterNic;
@@ -69,6 +71,8 @@ fn plan_ways(
     if config.tune_pod_routes {
         check_default_route_nic(config, pod, inputs.expected)?;
         steps.extend(nic_tables::plan(inputs, cluster, &main)?);
+        let used = addresses.iter().filter(|net| cluster.families.contains(&Family::of_net(net)));
+        steps.extend(marks::plan(inputs, cluster, used.map(IpNet::addr).collect()));
     }
     steps.extend(host::plan(inputs, cluster, addresses));
     Ok(())

@@ -152,8 +152,8 @@ pub enum Step {
     },
     /// Marks connections in the pod, in place of what its nftables table held before.
     SetReturnMarks(ReturnMarks),
-    /// Removes these marks.
-    DeleteReturnMarks(ReturnMarks),
+    /// Removes the marks that were set for this NIC.
+    DeleteReturnMarks(IfName),
 }
 
 impl Step {
@@ -192,7 +192,7 @@ impl Step {
             Self::AddRule { namespace, rule } => Self::DeleteRule { namespace, rule },
             Self::DeleteRule { namespace, rule } => Self::AddRule { namespace, rule },
             Self::SetReturnMarks(marks) => {
-                return before.is_none().then_some(Self::DeleteReturnMarks(marks));
+                return before.is_none().then_some(Self::DeleteReturnMarks(marks.nic));
             }
             Self::DeleteNodeLink { .. }
             | Self::DeleteReturnMarks(_)
@@ -240,7 +240,9 @@ impl fmt::Display for Step {
             Self::AddRule { namespace, rule } => write!(f, "{namespace}: rule add {rule}"),
             Self::DeleteRule { namespace, rule } => write!(f, "{namespace}: rule del {rule}"),
             Self::SetReturnMarks(marks) => write!(f, "pod: nft set {marks}"),
-            Self::DeleteReturnMarks(marks) => write!(f, "pod: nft delete {marks}"),
+            Self::DeleteReturnMarks(nic) => {
+                write!(f, "pod: nft delete table inet {}", ReturnMarks::table(nic))
+            }
         }
     }
 }

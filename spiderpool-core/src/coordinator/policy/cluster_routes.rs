@@ -30,9 +30,16 @@ impl ClusterNic<'_> {
         inputs.nodes.iter().copied().filter(|node| self.families.contains(&Family::of(*node)))
     }
 
+    fn route(&self, inputs: &PolicyInputs<'_>, dst: IpNet, table: u32) -> Route {
+        let family = Family::of_net(&dst);
+        let metric = if family == Family::V6 { 1024 } else { 0 }; // as the kernel lists it
+        let source = self.source(inputs, family);
+        Route { source, metric, table, ..Route::new(dst, self.dev.clone()) }
+    }
+
     /// With which source the pod uses it. The kernel takes an IPv4 address of any NIC, but IPv6 addresses of this one
     /// alone (`ip6_route_info_create()` in net/ipv6/route.c).
-    pub(super) fn source(&self, inputs: &PolicyInputs<'_>, family: Family) -> Option<IpAddr> {
+    fn source(&self, inputs: &PolicyInputs<'_>, family: Family) -> Option<IpAddr> {
         let of = |nic: &IfName| inputs.pod.usable_addresses(nic);
         let addresses = match family {
             Family::V4 => of(&inputs.config.first_nic),
@@ -42,7 +49,7 @@ impl ClusterNic<'_> {
     }
 
     /// The next hop to the cluster: the node's first address, otherwise what the NIC's own default route has.
-    pub(super) fn next_hop(&self, inputs: &PolicyInputs<'_>, family: Family) -> Option<(IpAddr, bool)> {
+    fn next_hop(&self, inputs: &PolicyInputs<'_>, family: Family) -> Option<(IpAddr, bool)> {
         let node = self.nodes(inputs).find(|node| Family::of(*node) == family).map(|node| (node, false));
         let pod = inputs.pod;
         let own = || {
@@ -68,14 +75,18 @@ pub(super) fn plan_main(inputs: &PolicyInputs<'_>, cluster: &ClusterNic<'_>, mai
     missing.map(|route| Step::AddRoute { namespace: Namespace::Pod, route }).collect()
 }
 
+/// Default routes by the cluster NIC, in its table.
+pub(super) fn default_routes(inputs: &PolicyInputs<'_>, cluster: &ClusterNic<'_>, table: u32) -> Vec<Route> {
+    let default = |family: &Family| {
+        let (gateway, onlink) = cluster.next_hop(inputs, *family)?;
+        Some(Route { gateway: Some(gateway), onlink, ..cluster.route(inputs, family.default_route(), table) })
+    };
+    cluster.families.iter().filter_map(default).collect()
+}
+
 /// The routes to node and cluster, in a table: those to the node first, by which the others find their next hop.
 pub(super) fn routes(inputs: &PolicyInputs<'_>, cluster: &ClusterNic<'_>, table: u32) -> Vec<Route> {
-    let route = |dst: IpNet| {
-        let family = Family::of_net(&dst);
-        let metric = if family == Family::V6 { 1024 } else { 0 }; // as the kernel lists it
-        let source = cluster.source(inputs, family);
-        Route { source, metric, table, ..Route::new(dst, cluster.dev.clone()) }
-    };
+    let route = |dst: IpNet| cluster.route(inputs, dst, table);
     let mut found: Vec<Route> = cluster.nodes(inputs).map(|node| route(IpNet::from(node))).collect();
     for cidr in &inputs.config.cluster_cidrs {
         let family = Family::of_net(cidr);

@@ -82,8 +82,8 @@ fn own_default<'a>(
     tables.find(|r| r.is_default() && r.is_ours() && r.family() == family && r.dev == *nic)
 }
 
-/// What a NIC's table holds: copies of its own routes, and the way to the cluster where it is not the cluster NIC itself.
-/// The NIC's own routes win.
+/// What a NIC's table holds: copies of its own routes, and the way to the cluster, which by the cluster NIC itself is the
+/// default route. The NIC's own routes win.
 fn table_routes(
     inputs: &PolicyInputs<'_>,
     cluster: &ClusterNic<'_>,
@@ -102,12 +102,18 @@ fn table_routes(
             found.push(copy);
         }
     }
-    let mut to_cluster = Vec::new();
-    if nic != cluster.dev {
-        let routes = cluster_routes::routes(inputs, cluster, table).into_iter();
-        to_cluster = routes.filter(|route| !found.iter().any(|own| own.dst == route.dst)).collect();
-    }
-    found.into_iter().chain(to_cluster).collect()
+    let to_cluster = if nic == cluster.dev {
+        cluster_routes::default_routes(inputs, cluster, table)
+    } else {
+        cluster_routes::routes(inputs, cluster, table)
+    };
+    // One that was moved out of the main table is in this one alone.
+    let is_there = |route: &Route| {
+        let mut present = inputs.pod.table_routes.iter().filter(|r| r.table == table && *r != route);
+        found.iter().any(|own| own.dst == route.dst) || present.any(|other| other.dst == route.dst)
+    };
+    let missing: Vec<Route> = to_cluster.into_iter().filter(|route| !is_there(route)).collect();
+    found.into_iter().chain(missing).collect()
 }
 
 fn is_link_local(route: &Route) -> bool {

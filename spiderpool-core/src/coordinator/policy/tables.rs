@@ -102,6 +102,7 @@ pub fn plan_removal(
     let of_main = pod.routes.iter().filter(|route| route.is_ours() && (route.dev == *nic || is_last));
     steps.extend(of_main.map(delete));
     steps.extend(restore_default_routes(pod, nic, first_nic));
+    steps.push(Step::DeleteReturnMarks(nic.clone()));
     steps
 }
 

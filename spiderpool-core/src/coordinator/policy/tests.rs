@@ -36,7 +36,12 @@ impl Pod {
 
     fn check_policy_settled(&self, name: &str) {
         let repeated = |step: &&Step| {
-            matches!(step, Step::SetSysctl { .. } | Step::AddRule { namespace: Namespace::Node, .. })
+            matches!(
+                step,
+                Step::SetSysctl { .. }
+                    | Step::SetReturnMarks(_)
+                    | Step::AddRule { namespace: Namespace::Node, .. }
+            )
         };
         let left: Vec<_> = self.policy(name).unwrap().into_iter().filter(|step| !repeated(&step)).collect();
         assert_eq!(left, [], "{name}");
@@ -103,7 +108,8 @@ fn three_nics_have_tables_of_their_own() {
 fn tables_do_not_depend_on_how_many_links_there_are() {
     let tables = |pod: &Pod| {
         let rules = pod.namespace.rules.iter().filter(|rule| rule.family == Family::V4);
-        rules.map(|rule| rule.table).collect::<Vec<_>>()
+        let by_source = rules.filter(|rule| matches!(rule.selector, Selector::From(_)));
+        by_source.map(|rule| rule.table).collect::<Vec<_>>()
     };
     let mut pod = Pod::new("{}");
     pod.namespace.links.push(link(9, "dummy0", "dummy"));
@@ -114,7 +120,7 @@ fn tables_do_not_depend_on_how_many_links_there_are() {
     pod.namespace.rules.push(theirs);
     pod.attach("net2", "10.7.0.5/16", "10.7.0.1");
     pod.add("net2");
-    assert_eq!(tables(&pod), [100, 101, 102, 103]);
+    assert_eq!(tables(&pod), [100, 101, 103]);
 }
 
 /// Upstream fails the ADD of net1 when the annotation names net2, so that the pod never starts.
@@ -183,6 +189,24 @@ fn policy_routes_win_over_the_clusters_cidrs() {
         ]
     );
     assert!(!pod.listing().iter().any(|line| line.starts_with("10.233.0.0/18 via 10.6.212.132")));
+}
+
+/// Upstream sets the queue of a NIC of the node with the same name, and rp_filter of `all` alone.
+#[test]
+fn the_nic_itself_is_as_configured() {
+    let settings = r#"{"podMACPrefix":"0a:1b","txQueueLen":2000,"podRPFilter":2}"#;
+    let mut pod = Pod::new(settings);
+    pod.namespace.links[2].up = false;
+    let steps = pod.add("net1");
+    for step in [
+        "pod: link set net1 up",
+        "pod: link set net1 address 0a:1b:0a:06:d4:91",
+        "pod: link set net1 txqueuelen 2000",
+        "pod: sysctl net/ipv4/conf/net1/rp_filter = 2",
+        "pod: sysctl net/ipv4/conf/default/rp_filter = 2",
+    ] {
+        assert!(steps.contains(&step.to_owned()), "{step}: {steps:#?}");
+    }
 }
 
 /// Upstream adds none, and Services are unreachable.
@@ -256,7 +280,7 @@ fn removing_nics_goes_back_to_what_was_without_them() {
             pod.namespace.table_routes.retain(|route| route.dev != gone);
             pod.namespace.addresses.retain(|address| address.dev != gone);
             let rules = pod.namespace.rules.iter().filter(|rule| rule.family == Family::V4).count();
-            assert_eq!(rules, if name == "net2" { 2 } else { 0 }, "{wanted}, without {name}");
+            assert_eq!(rules, if name == "net2" { 3 } else { 0 }, "{wanted}, without {name}");
         }
         let after: Vec<_> = pod.listing();
         assert_eq!(after, before, "{wanted}");
