@@ -22,6 +22,7 @@ mod policy_route;
 mod settings;
 mod state;
 mod step;
+mod underlay;
 mod values;
 
 pub use choice::{Dataplane, RouteHints};
@@ -29,7 +30,7 @@ pub use default_route::{BACKUP_METRIC, Preference, plan_default_routes, plan_sou
 pub use error::{PlanError, SettingsError};
 pub use inputs::Inputs;
 pub use link::{
-    MacPrefix, NODE_LINK, NODE_LINK_V4, host_end_name, is_host_end_name, link_local, node_link_macs,
+    MacPrefix, NODE_LINK, NODE_LINK_V4, VETH0, host_end_name, is_host_end_name, link_local, node_link_macs,
 };
 pub use mode::{Mode, Setup, decide_setup};
 pub use nic::own_policy_routes;
@@ -41,9 +42,11 @@ pub use overlay::{OverlayPlan, plan_overlay, unsteered_destinations};
 pub use pod_cidr::check_pod_cidrs;
 pub use policy::{
     CLUSTER_TABLE, HOST_RULE_PRIORITY, HostEnd, MARK_RULE_PRIORITY, PolicyInputs, RETURN_MARK,
-    SOURCE_RULE_PRIORITY, host_route_mark, plan_policy_overlay, plan_removal, pod_dataplane,
+    SOURCE_RULE_PRIORITY, host_route_mark, plan_policy_overlay, plan_policy_underlay, plan_removal,
+    pod_dataplane,
 };
 pub use policy_route::{PolicyRoute, PolicyRouteText};
 pub use settings::{Config, EbpfSettings, Settings};
 pub use state::{NamespaceState, project};
 pub use step::{Namespace, Step};
+pub use underlay::{plan_veth0, plan_veth0_up, veth0_of};

@@ -29,8 +29,8 @@ pub enum Unsupported {
 
     /// Pods whose first NIC is on the underlay.
     #[error(
-        "coordinator mode underlay (a pod whose first NIC is on the underlay) is not supported yet: use the \
-         cluster's network for the first NIC and mode auto or overlay"
+        "coordinator mode underlay (a pod whose first NIC is on the underlay) with dataplane ebpf is not supported \
+         yet: set dataplane to policy, or use the cluster's network for the first NIC and mode auto or overlay"
     )]
     UnderlayMode,
     /// A first NIC that is no veth to this node.

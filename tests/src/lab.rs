@@ -99,7 +99,15 @@ pub fn spec(name: &str, default_route: DefaultRoute) -> PodSpec {
         name: name.into(),
         annotations: vec![(DEFAULT_ROUTE_NIC.into(), default_route.nic().into())],
         networks: vec![macvlan("underlay-v4", "underlay-v6")],
+        first: None,
     }
+}
+
+/// A pod whose eth0 is on the underlay.
+pub fn underlay_spec(name: &str) -> PodSpec {
+    let mut network = macvlan("underlay-v4", "underlay-v6");
+    network.plugins[1] = json!({"type": "coordinator", "mode": "auto"});
+    PodSpec { name: name.into(), first: Some(network), ..PodSpec::default() }
 }
 
 /// A network as SpiderMultusConfig's controller renders it.

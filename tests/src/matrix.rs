@@ -209,9 +209,9 @@ impl Hosts {
 }
 
 /// A flow in the making, for one protocol after the other.
-struct FlowBuilder(Flow);
+pub(crate) struct FlowBuilder(Flow);
 
-fn flow(name: &str, from: &Namespaces, to: IpAddr) -> FlowBuilder {
+pub(crate) fn flow(name: &str, from: &Namespaces, to: IpAddr) -> FlowBuilder {
     FlowBuilder(Flow {
         name: name.to_owned(),
         from: from.clone(),
@@ -222,23 +222,23 @@ fn flow(name: &str, from: &Namespaces, to: IpAddr) -> FlowBuilder {
 }
 
 impl FlowBuilder {
-    fn bound(mut self, address: IpAddr) -> Self {
+    pub(crate) fn bound(mut self, address: IpAddr) -> Self {
         self.0.probe.bound = Some(address);
         self
     }
 
-    fn seen_by(mut self, server: &Namespaces, sources: &[IpAddr]) -> Self {
+    pub(crate) fn seen_by(mut self, server: &Namespaces, sources: &[IpAddr]) -> Self {
         self.0.servers.push(Expected { server: server.name.clone(), sources: sources.to_vec() });
         self
     }
 
     /// The pod's answers must leave by `nic`. The pod is who answers.
-    fn replies(mut self, pod: &Namespaces, nic: &'static str) -> Self {
+    pub(crate) fn replies(mut self, pod: &Namespaces, nic: &'static str) -> Self {
         self.0.replies = Some((pod.clone(), nic));
         self
     }
 
-    fn by(self, protocols: &[Protocol]) -> Vec<Flow> {
+    pub(crate) fn by(self, protocols: &[Protocol]) -> Vec<Flow> {
         protocols
             .iter()
             .map(|protocol| {

@@ -30,6 +30,8 @@ pub struct PodSpec {
     pub annotations: Vec<(String, String)>,
     /// Networks beside the default one, for net1, net2, ...
     pub networks: Vec<Network>,
+    /// The network of eth0 in place of the default one.
+    pub first: Option<Network>,
 }
 
 /// A running pod.
@@ -46,13 +48,15 @@ pub struct Pod {
     /// Further NICs: what was attached, and the CNI result.
     pub attachments: Vec<(Network, Attachment, Value)>,
     sandbox: Attachment,
+    /// eth0's network and result, if it is not the default network.
+    first: Option<(Network, Value)>,
 }
 
 impl Pod {
     /// Creates the API object and the sandbox, and runs ADD of every network. A failed ADD removes the sandbox again.
     pub fn add(plane: &ControlPlane, node: &Node, spec: &PodSpec) -> Result<Self> {
         let uid = create_object(plane, node, spec)?;
-        let mut pod = Self::add_sandbox(node, &spec.name, &uid)?;
+        let mut pod = Self::sandbox(node, &spec.name, &uid, spec.first.as_ref())?;
         for (index, network) in spec.networks.iter().enumerate() {
             if let Err(error) = pod.attach(node, &format!("net{}", index + 1), network) {
                 // The ADD's error is the one to report.
@@ -65,6 +69,10 @@ impl Pod {
 
     /// A sandbox with eth0, for a pod object that exists already.
     pub fn add_sandbox(node: &Node, name: &str, uid: &str) -> Result<Self> {
+        Self::sandbox(node, name, uid, None)
+    }
+
+    fn sandbox(node: &Node, name: &str, uid: &str, first: Option<&Network>) -> Result<Self> {
         let container = format!("{uid}-{}", fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim());
         let netns = create_netns(node, name)?;
         let namespaces = node.with_network(name, &netns);
@@ -79,7 +87,13 @@ impl Pod {
         ];
         let sandbox =
             Attachment { container, netns, interface: "eth0".into(), arguments: arguments.join(";") };
-        let (eth0, _) = calico_like::add(node, &namespaces, &sandbox)?;
+        let (eth0, first) = match first {
+            None => (calico_like::add(node, &namespaces, &sandbox)?.0, None),
+            Some(network) => {
+                let result = network.add(node, &sandbox).with_context(|| format!("{name}: ADD of eth0"))?;
+                (addresses_of(&result)?, Some((network.clone(), result)))
+            }
+        };
         Ok(Self {
             name: name.to_owned(),
             uid: uid.to_owned(),
@@ -87,6 +101,7 @@ impl Pod {
             eth0,
             attachments: Vec::new(),
             sandbox,
+            first,
         })
     }
 
@@ -120,13 +135,7 @@ impl Pod {
             .attachments
             .get(attachment)
             .with_context(|| format!("{} has no net{}", self.name, attachment + 1))?;
-        let addresses: Vec<IpAddr> = result["ips"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok())
-            .collect();
-        Dual::from_addresses(&addresses).with_context(|| format!("not two addresses in {result}"))
+        addresses_of(result)
     }
 
     /// Deletes the pod: graceful deletion of the object, DEL of the networks in reverse, then the object itself.
@@ -142,13 +151,26 @@ impl Pod {
         for (network, attachment, result) in self.attachments.iter().rev() {
             network.del(node, attachment, result).with_context(|| self.name.clone())?;
         }
-        calico_like::del(node, &self.sandbox)?;
+        match &self.first {
+            None => calico_like::del(node, &self.sandbox)?,
+            Some((network, result)) => network.del(node, &self.sandbox, result)?,
+        }
         let netns = &self.sandbox.netns;
         node.run(|| {
             umount2(netns, MntFlags::MNT_DETACH).with_context(|| netns.display().to_string())?;
             Ok(fs::remove_file(netns)?)
         })
     }
+}
+
+fn addresses_of(result: &Value) -> Result<Dual> {
+    let addresses: Vec<IpAddr> = result["ips"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok())
+        .collect();
+    Dual::from_addresses(&addresses).with_context(|| format!("not two addresses in {result}"))
 }
 
 /// A network namespace that nothing but its file in `/run/netns` holds.

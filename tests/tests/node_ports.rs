@@ -1,6 +1,5 @@
 //! NodePorts whose endpoint is a pod's underlay address: they come to the pod by its node link.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use spiderpool_tests::lab::{lock_lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;

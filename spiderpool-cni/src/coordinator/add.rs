@@ -4,8 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use spiderpool_core::coordinator::{
-    Config, Dataplane, Inputs, Namespace, NamespaceState, OverlayPlan, check_pod_cidrs, host_end_name,
-    plan_overlay,
+    Config, Inputs, Namespace, NamespaceState, OverlayPlan, check_pod_cidrs, host_end_name, plan_overlay,
 };
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
@@ -21,7 +20,7 @@ use super::NetConf;
 use super::attach::{attach, attach_host_end, other_underlay_nics};
 use super::policy;
 use super::register::{Registration, attachment, node_addresses};
-use super::setup::needs_setup;
+use super::setup::{Task, task};
 use super::state::{host_veth, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::PluginError;
@@ -33,13 +32,13 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     debug!(?config, nodes = ?answer.node_addresses, "configuration");
     let mut executor = Executor::new(&netns, MissingDevice::Fail)?;
     let pod = read_pod(executor.netlink(Namespace::Pod), request, &conf, Contents::PLAIN).await?;
-    match needs_setup(&config, &request.nic, &pod)? {
+    match task(&config, &request.nic, &pod)? {
         None => return Ok(convert_result(conf.base.prev_result, version)),
-        Some(Dataplane::Policy) => {
-            policy::add(request, &conf, &config, &answer, &mut executor).await?;
+        Some(Task::Ebpf) => {}
+        Some(task) => {
+            policy::add(task, request, &conf, &config, &answer, &mut executor).await?;
             return Ok(convert_result(conf.base.prev_result, version));
         }
-        Some(Dataplane::Ebpf) => {}
     }
     let node = executor.netlink(Namespace::Node);
     let peer = host_veth(node, &pod, &config.first_nic).await?.mac;

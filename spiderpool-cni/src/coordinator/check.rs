@@ -2,8 +2,7 @@
 
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_core::coordinator::{
-    Config, Dataplane, Inputs, NODE_LINK, Namespace, NamespaceState, Step, check_pod_cidrs, host_end_name,
-    plan_overlay,
+    Config, Inputs, NODE_LINK, Namespace, NamespaceState, Step, check_pod_cidrs, host_end_name, plan_overlay,
 };
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Link, MAIN_TABLE, Rule};
@@ -18,7 +17,7 @@ use spiderpool_net::tc::Direction;
 use super::NetConf;
 use super::policy;
 use super::register::node_addresses;
-use super::setup::needs_setup;
+use super::setup::{Task, task};
 use super::state::{host_veth, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::{CheckError, PluginError};
@@ -28,13 +27,13 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     let (config, answer) = conf.resolve(request)?;
     let (mut pod_netlink, mut node) = (netns.netlink()?, Netlink::open()?);
     let pod = read_pod(&mut pod_netlink, request, conf, Contents::PLAIN).await?;
-    match needs_setup(&config, &request.nic, &pod)? {
+    match task(&config, &request.nic, &pod)? {
         None => return Ok(()),
-        Some(Dataplane::Policy) => {
-            let missing = missing_of_policy(request, conf, &config, &answer, &netns).await?;
+        Some(Task::Ebpf) => {}
+        Some(task) => {
+            let missing = missing_of_policy(task, request, conf, &config, &answer, &netns).await?;
             return report(request, missing);
         }
-        Some(Dataplane::Ebpf) => {}
     }
     let host_end = host_end_name(request.container_id.as_str())?;
     let addresses = pod.usable_addresses(&request.nic);
@@ -79,6 +78,7 @@ fn report(request: &Request, missing: Vec<String>) -> Result<(), PluginError> {
 
 /// What of rules and tables is missing: all but the main table of the pod, which is also the application's.
 async fn missing_of_policy(
+    task: Task,
     request: &Request,
     conf: &NetConf,
     config: &Config,
@@ -86,7 +86,7 @@ async fn missing_of_policy(
     netns: &NetNs,
 ) -> Result<Vec<String>, PluginError> {
     let mut executor = Executor::new(netns, MissingDevice::Fail)?;
-    let steps = policy::plan(request, conf, config, answer, &mut executor).await?;
+    let steps = policy::plan(task, request, conf, config, answer, &mut executor).await?;
     let rules = executor.netlink(Namespace::Node).rules().await?;
     let is_there =
         |wanted: &Rule| rules.iter().any(|rule| Rule { protocol: wanted.protocol, ..*rule } == *wanted);

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_core::coordinator::{
-    Config, Namespace, PolicyInputs, Step, check_pod_cidrs, host_route_mark, plan_policy_overlay,
-    plan_removal,
+    Config, HostEnd, Namespace, NamespaceState, NodeLink, PolicyInputs, Step, VETH0, check_pod_cidrs,
+    host_route_mark, plan_policy_overlay, plan_policy_underlay, plan_removal, veth0_of,
 };
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::ROUTE_PROTOCOL;
@@ -19,19 +19,21 @@ use tracing::{debug, info, warn};
 
 use super::NetConf;
 use super::register::node_addresses;
+use super::setup::Task;
 use super::state::{host_veth, read_node, read_pod};
 use crate::env::Request;
 use crate::error::PluginError;
 
 /// Plans, applies, and rolls back if a step fails.
 pub(super) async fn add(
+    task: Task,
     request: &Request,
     conf: &NetConf,
     config: &Config,
     answer: &CoordinatorConfig,
     executor: &mut Executor<'_>,
 ) -> Result<(), PluginError> {
-    let steps = plan(request, conf, config, answer, executor).await?;
+    let steps = plan(task, request, conf, config, answer, executor).await?;
     if let Err(error) = executor.apply(&steps).await {
         warn!(%error, "ADD failed, rolling back");
         for error in executor.roll_back().await {
@@ -45,6 +47,7 @@ pub(super) async fn add(
 
 /// What is to be done, or is missing.
 pub(super) async fn plan(
+    task: Task,
     request: &Request,
     conf: &NetConf,
     config: &Config,
@@ -53,15 +56,21 @@ pub(super) async fn plan(
 ) -> Result<Vec<Step>, PluginError> {
     let pod = read_pod(executor.netlink(Namespace::Pod), request, conf, Contents::ALL).await?;
     let addresses = pod.usable_addresses(&request.nic);
-    check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
     let nodes = node_addresses(answer);
     if nodes.is_empty() {
         warn!("the agent names no node addresses: the pod has no way to its node");
     }
+    let container_id = request.container_id.as_str();
     let node = executor.netlink(Namespace::Node);
-    let host_end = host_veth(node, &pod, &config.first_nic).await?;
-    Ok(plan_policy_overlay(&PolicyInputs {
-        container_id: request.container_id.as_str(),
+    let host_end = match task {
+        Task::PolicyUnderlay => veth0_host_end(node, &pod, container_id, config).await?,
+        Task::PolicyOverlay | Task::Ebpf => {
+            check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
+            host_veth(node, &pod, &config.first_nic).await?
+        }
+    };
+    let inputs = PolicyInputs {
+        container_id,
         network: &conf.base.name,
         nic: &request.nic,
         config,
@@ -70,7 +79,25 @@ pub(super) async fn plan(
         host_end: &host_end,
         nodes: &nodes,
         expected: answer.expected_nics.as_deref(),
-    })?)
+    };
+    Ok(match task {
+        Task::PolicyUnderlay => plan_policy_underlay(&inputs)?,
+        Task::PolicyOverlay | Task::Ebpf => plan_policy_overlay(&inputs)?,
+    })
+}
+
+/// As it is, or as the first NIC's ADD makes it.
+async fn veth0_host_end(
+    node: &mut Netlink,
+    pod: &NamespaceState,
+    container_id: &str,
+    config: &Config,
+) -> Result<HostEnd, PluginError> {
+    let link = veth0_of(container_id, config)?;
+    if pod.link(&link.pod).is_some() {
+        return host_veth(node, pod, &link.pod).await;
+    }
+    Ok(HostEnd { name: link.host, mac: link.host_mac })
 }
 
 /// DEL of what [`add`] made. Whether the node had something of the NIC.
@@ -80,13 +107,23 @@ pub(super) async fn del(request: &Request, conf: &NetConf) -> Result<bool, Plugi
     let mut node = Netlink::open()?;
     let host_ends = remove_from_node(&mut node, request, conf).await?;
     remove_idle_rules(&mut node).await?;
-    if host_ends.is_empty() {
-        return Ok(false);
+    let first_nic = conf.settings.first_nic()?;
+    if let Some(netns) = open_own(&mut node, request, &first_nic, &host_ends).await? {
+        // veth0 goes with the namespace, which the runtime removes after this: deleting it would wait for the kernel.
+        clean_pod(&netns, request, &first_nic).await?;
+    } else if request.nic == first_nic {
+        delete_veth0(&mut node, request).await?;
     }
-    if let Some(netns) = open_own(&mut node, request, conf, &host_ends).await? {
-        clean_pod(&netns, request, &conf.settings.first_nic()?).await?;
+    Ok(!host_ends.is_empty())
+}
+
+/// Deletes veth0 of this sandbox. It is shared by the pod's NICs and goes with the first.
+async fn delete_veth0(node: &mut Netlink, request: &Request) -> Result<(), PluginError> {
+    let link = NodeLink::underlay(request.container_id.as_str(), None)?;
+    if node.link_by_name(&link.host).await?.is_some_and(|found| found.mac == Some(link.host_mac)) {
+        node.delete_link(&link.host).await?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Removes routes and neighbors; answers by which devices they led.
@@ -120,28 +157,33 @@ async fn remove_idle_rules(node: &mut Netlink) -> Result<(), NetlinkError> {
 async fn open_own(
     node: &mut Netlink,
     request: &Request,
-    conf: &NetConf,
+    first_nic: &IfName,
     host_ends: &BTreeSet<u32>,
 ) -> Result<Option<NetNs>, PluginError> {
-    if request.netns.is_empty() {
+    if request.netns.is_empty() || host_ends.is_empty() {
         return Ok(None);
     }
     let Ok(netns) = NetNs::open(&request.netns).inspect_err(|error| debug!(%error, "no namespace")) else {
         return Ok(None);
     };
     let pod = netns.netlink()?.snapshot(Contents::default()).await?;
-    let host_end = host_veth(node, &pod, &conf.settings.first_nic()?).await?;
+    let veth0: IfName = VETH0.parse()?;
+    let cluster_nic = if pod.link(&veth0).is_some() { &veth0 } else { first_nic };
+    let host_end = host_veth(node, &pod, cluster_nic).await?;
     let link = node.link_by_name(&host_end.name).await?;
     Ok(link.filter(|link| host_ends.contains(&link.index)).map(|_| netns))
 }
 
-/// A pod that goes on living loses the NIC's rules and table.
+/// A pod that goes on living loses the NIC's rules and table; one that loses its first NIC does not.
 async fn clean_pod(netns: &NetNs, request: &Request, first_nic: &IfName) -> Result<(), PluginError> {
     let mut executor = Executor::new(netns, MissingDevice::Skip)?;
     let netlink = executor.netlink(Namespace::Pod);
     let pod = netlink.snapshot(Contents::ALL).await?;
     let addresses: Vec<IpNet> = pod.usable_addresses(&request.nic);
-    let steps = plan_removal(&pod, &request.nic, &addresses, first_nic);
+    let mut steps = Vec::new();
+    if request.nic != *first_nic {
+        steps = plan_removal(&pod, &request.nic, &addresses, first_nic);
+    }
     // Once its address is free, nobody may answer for it on the wire.
     if let Some(link) = pod.link(&request.nic) {
         for net in &addresses {

@@ -2,24 +2,31 @@
 
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
-    Config, Dataplane, Mode, NamespaceState, Setup, decide_setup, pod_dataplane,
+    Config, Dataplane, NamespaceState, Setup, VETH0, decide_setup, pod_dataplane,
 };
 use spiderpool_core::names::IfName;
 
 use crate::error::PluginError;
 
-/// By what ADD sets the NIC up, and CHECK looks at it. What is not supported yet is an error of both.
-pub(super) fn needs_setup(
-    config: &Config,
-    nic: &IfName,
-    pod: &NamespaceState,
-) -> Result<Option<Dataplane>, PluginError> {
-    if config.mode == Mode::Underlay {
-        return Err(Unsupported::UnderlayMode.into());
-    }
-    match decide_setup(config.mode, nic, &config.first_nic, pod.has_link("veth0"))? {
-        Setup::Nothing => Ok(None),
-        Setup::Underlay => Err(Unsupported::UnderlayMode.into()),
-        Setup::Overlay => Ok(Some(pod_dataplane(pod, config.dataplane))),
-    }
+/// A NIC's pod, and what steers its packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Programs, in an overlay pod.
+    Ebpf,
+    /// Rules and tables, in an overlay pod.
+    PolicyOverlay,
+    /// Rules and tables, in a pod whose first NIC is on the underlay.
+    PolicyUnderlay,
+}
+
+/// What ADD does with the NIC, and CHECK looks at. What is not supported yet is an error of both.
+pub(super) fn task(config: &Config, nic: &IfName, pod: &NamespaceState) -> Result<Option<Task>, PluginError> {
+    let setup = decide_setup(config.mode, nic, &config.first_nic, pod.has_link(VETH0))?;
+    Ok(Some(match (setup, pod_dataplane(pod, config.dataplane)) {
+        (Setup::Nothing, _) => return Ok(None),
+        (Setup::Underlay, Dataplane::Ebpf) => return Err(Unsupported::UnderlayMode.into()),
+        (Setup::Underlay, Dataplane::Policy) => Task::PolicyUnderlay,
+        (Setup::Overlay, Dataplane::Ebpf) => Task::Ebpf,
+        (Setup::Overlay, Dataplane::Policy) => Task::PolicyOverlay,
+    }))
 }

@@ -12,6 +12,9 @@ use crate::names::IfName;
 /// Name of the node link in the pod. Not `veth0`, by which an underlay pod is known.
 pub const NODE_LINK: &str = "sp0";
 
+/// Name of the node link in the pod in underlay mode, as upstream calls it: by it an underlay pod is known.
+pub const VETH0: &str = "veth0";
+
 /// Address of the node link in the pod: rp_filter 2 treats a NIC without an address as 1 does.
 pub const NODE_LINK_V4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 77, 2), 32));
 
@@ -19,6 +22,12 @@ pub const NODE_LINK_V4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169,
 /// sandbox for ever, so a late DEL of an old sandbox never meets a new one's.
 pub fn host_end_name(container_id: &str) -> Result<IfName, crate::names::NameError> {
     format!("sp{:013x}", hash(container_id) >> 12).parse()
+}
+
+/// Name of veth0's host end: as upstream's, whose eleven last characters are the container ID's first ones; here they are
+/// of its hash, so that it names one sandbox for ever whatever IDs look like.
+pub(super) fn veth0_host_name(container_id: &str) -> Result<IfName, crate::names::NameError> {
+    format!("veth{:011x}", hash(container_id) >> 20).parse()
 }
 
 /// Whether a device is called as the host ends of node links are.

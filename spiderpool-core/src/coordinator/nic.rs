@@ -59,7 +59,8 @@ pub(super) fn plan_sysctls(config: &Config, pod: &NamespaceState, nic: &IfName, 
     if Family::V6.is_among(&pod.usable_addresses(nic)) {
         steps.push(Step::interface_sysctl(Namespace::Pod, Family::V6, "all", "disable_ipv6", 0));
         // The router's own default route would come back after it was moved.
-        if config.tune_pod_routes && config.default_route_nic.as_ref() != Some(nic) {
+        let keeps = config.default_route_nic.as_ref().unwrap_or(&config.first_nic) == nic;
+        if config.tune_pod_routes && !keeps {
             steps.push(Step::interface_sysctl(
                 Namespace::Pod,
                 Family::V6,

@@ -2,12 +2,14 @@
 //!
 //! The plugin makes it; the agent keeps its routes and neighbors right while the node's addresses change.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::link::{NODE_LINK, NODE_LINK_V4, host_end_name, link_local, node_link_macs};
-use super::{Inputs, Namespace, NamespaceState, Step};
+use super::link::{
+    NODE_LINK, NODE_LINK_V4, VETH0, host_end_name, link_local, node_link_macs, veth0_host_name,
+};
+use super::{Config, Namespace, NamespaceState, Step};
 use crate::ip::Family;
 use crate::mac::MacAddr;
 use crate::names::{IfName, NameError};
@@ -24,29 +26,41 @@ pub struct NodeLink {
     pub host_mac: MacAddr,
     /// MAC of the pod's end.
     pub pod_mac: MacAddr,
+    /// IPv4 address of the pod's end.
+    pub address: Option<IpNet>,
 }
 
 impl NodeLink {
-    /// Of the sandbox with this id.
+    /// Of the sandbox with this id, in overlay mode: `sp0`.
     pub fn new(container_id: &str) -> Result<Self, NameError> {
         let (host_mac, pod_mac) = node_link_macs(container_id);
-        Ok(Self { host: host_end_name(container_id)?, pod: NODE_LINK.parse()?, host_mac, pod_mac })
+        let (host, pod) = (host_end_name(container_id)?, NODE_LINK.parse()?);
+        Ok(Self { host, pod, host_mac, pod_mac, address: Some(NODE_LINK_V4) })
+    }
+
+    /// Of the sandbox with this id, in underlay mode: `veth0`, with `vethLinkAddress` if there is one.
+    pub fn underlay(container_id: &str, address: Option<Ipv4Addr>) -> Result<Self, NameError> {
+        let (host_mac, pod_mac) = node_link_macs(container_id);
+        let (host, pod) = (veth0_host_name(container_id)?, VETH0.parse()?);
+        let address = address.map(|address| IpNet::from(IpAddr::V4(address)));
+        Ok(Self { host, pod, host_mac, pod_mac, address })
     }
 }
 
-/// Makes the pair, if it is not there, and gives its pod end what it lacks.
+/// Makes the pair, if it is not there, and gives its pod end what it lacks. `addresses` are the pod's on the underlay.
 pub(super) fn plan_node_link(
-    inputs: &Inputs<'_>,
+    config: &Config,
+    pod: &NamespaceState,
     link: &NodeLink,
+    mtu: u32,
     addresses: &[IpNet],
     steps: &mut Vec<Step>,
 ) {
     let (host_mac, pod_mac) = (link.host_mac, link.pod_mac);
-    let present = inputs.pod.link(&link.pod);
-    if present.is_none() {
+    if pod.link(&link.pod).is_none() {
         let (host, pod) = (link.host.clone(), link.pod.clone());
-        steps.push(Step::AddNodeLink { host, host_mac, pod, pod_mac, mtu: inputs.config.mtu });
-        let host = link.host.as_str();
+        steps.push(Step::AddNodeLink { host, host_mac, pod, pod_mac, mtu });
+        let (host, pod) = (link.host.as_str(), link.pod.as_str());
         steps.push(Step::interface_sysctl(Namespace::Node, Family::V6, host, "accept_ra", 0));
         // Where `default` has it not: answers to NodePorts are forwarded, and of what comes in by a device that does not
         // forward the kernel looks up no reverse path.
@@ -54,18 +68,19 @@ pub(super) fn plan_node_link(
             steps.push(Step::interface_sysctl(Namespace::Node, family, host, "forwarding", 1));
         }
         if Family::V6.is_among(addresses) {
-            steps.push(Step::interface_sysctl(Namespace::Pod, Family::V6, NODE_LINK, "accept_dad", 0));
+            steps.push(Step::interface_sysctl(Namespace::Pod, Family::V6, pod, "accept_dad", 0));
         }
-        if let Some(value) = inputs.config.rp_filter {
-            steps.push(Step::interface_sysctl(Namespace::Pod, Family::V4, NODE_LINK, "rp_filter", value));
+        if let Some(value) = config.rp_filter {
+            steps.push(Step::interface_sysctl(Namespace::Pod, Family::V4, pod, "rp_filter", value));
         }
     }
-    plan_pod_end(link, inputs.pod, addresses, steps);
+    plan_pod_end(link, pod, addresses, steps);
 }
 
-/// Sets the host end up, if it is not: not before its programs are attached, because the pod may run already.
-pub(super) fn plan_host_end_up(inputs: &Inputs<'_>, link: &NodeLink) -> Option<Step> {
-    let is_up = inputs.host_end.link(&link.host).is_some_and(|host| host.up);
+/// Sets the host end up, if it is not: where programs guard it not before they are attached, because the pod may run
+/// already.
+pub(super) fn plan_host_end_up(host_end: &NamespaceState, link: &NodeLink) -> Option<Step> {
+    let is_up = host_end.link(&link.host).is_some_and(|host| host.up);
     (!is_up).then(|| Step::SetUp { namespace: Namespace::Node, dev: link.host.clone() })
 }
 
@@ -90,7 +105,7 @@ fn plan_pod_end(link: &NodeLink, pod: &NamespaceState, addresses: &[IpNet], step
     if !pod.link(&link.pod).is_some_and(|l| l.up) {
         steps.push(Step::SetUp { namespace: Namespace::Pod, dev: link.pod.clone() });
     }
-    let mut wanted = vec![NODE_LINK_V4];
+    let mut wanted: Vec<IpNet> = link.address.into_iter().collect();
     if Family::V6.is_among(addresses) {
         wanted.push(link_local(link.pod_mac));
     }

@@ -41,7 +41,8 @@ pub fn plan_overlay(inputs: &Inputs<'_>) -> Result<OverlayPlan, PlanError> {
     let mut plan = OverlayPlan::default();
     plan_nic(inputs.config, nic, &addresses, &mut plan.links)?;
     plan_sysctls(inputs.config, inputs.pod, inputs.nic, &mut plan.links);
-    plan_node_link(inputs, &node_link, &addresses, &mut plan.links);
+    let (config, pod) = (inputs.config, inputs.pod);
+    plan_node_link(config, pod, &node_link, config.mtu, &addresses, &mut plan.links);
     plan.links.extend(plan_host_neighbors(&node_link, inputs.host_end, &addresses));
     let mut gateways = gateways(&inputs.pod.routes);
     let policies = own_policy_routes(inputs.config, inputs.pod, inputs.nic);
@@ -75,7 +76,7 @@ fn plan_routes(
     steps: &mut Vec<Step>,
 ) -> Result<(), PlanError> {
     let (config, pod) = (inputs.config, inputs.pod);
-    steps.extend(plan_host_end_up(inputs, link));
+    steps.extend(plan_host_end_up(inputs.host_end, link));
     steps.extend(plan_host_routes(link, inputs.host_end, inputs.nodes, inputs.sources, addresses));
     let mut pod_steps = Vec::new();
     if config.tune_pod_routes {

@@ -14,6 +14,7 @@ mod tables;
 use ipnet::IpNet;
 
 use super::nic::{check_default_route_nic, nic_of, plan_nic, plan_policy_routes, plan_sysctls};
+use super::underlay::{plan_veth0, plan_veth0_up, veth0_of};
 use super::{Dataplane, NODE_LINK, NamespaceState, PlanError, Step, project};
 use crate::ip::Family;
 use crate::net::Route;
@@ -51,31 +52,58 @@ pub fn plan_policy_overlay(inputs: &PolicyInputs<'_>) -> Result<Vec<Step>, PlanE
     let mut steps = Vec::new();
     plan_nic(config, nic, &addresses, &mut steps)?;
     plan_sysctls(config, pod, inputs.nic, &mut steps);
-    plan_ways(inputs, &cluster, &addresses, &mut steps)?;
+    let main = plan_main(inputs, &cluster, &mut steps);
+    if config.tune_pod_routes {
+        check_default_route_nic(config, pod, inputs.expected)?;
+        steps.extend(nic_tables::plan(inputs, &cluster, &main)?);
+        let used = addresses.iter().filter(|net| cluster.families.contains(&Family::of_net(net)));
+        steps.extend(marks::plan(inputs, &cluster, used.map(IpNet::addr).collect()));
+    }
+    // What brings the traffic comes last.
+    steps.extend(host::plan(inputs, &cluster, &addresses));
     Ok(steps)
 }
 
-/// Neighbors, routes and rules of the pod, and then the node's, which bring the traffic.
-fn plan_ways(
-    inputs: &PolicyInputs<'_>,
-    cluster: &ClusterNic<'_>,
-    addresses: &[IpNet],
-    steps: &mut Vec<Step>,
-) -> Result<(), PlanError> {
+/// Plans what is missing for one NIC of a pod whose first NIC is on the underlay.
+pub fn plan_policy_underlay(inputs: &PolicyInputs<'_>) -> Result<Vec<Step>, PlanError> {
+    let (config, pod) = (inputs.config, inputs.pod);
+    let (nic, addresses) = nic_of(pod, inputs.nic)?;
+    let link = veth0_of(inputs.container_id, config)?;
+    let veth0 = pod.link(&link.pod);
+    let cluster = ClusterNic {
+        dev: &link.pod,
+        mac: veth0.and_then(|veth0| veth0.mac).unwrap_or(link.pod_mac),
+        families: families(&[&addresses]),
+    };
+    let is_first = *inputs.nic == config.first_nic;
+    let mut steps = Vec::new();
+    plan_nic(config, nic, &addresses, &mut steps)?;
+    plan_sysctls(config, pod, inputs.nic, &mut steps);
+    if is_first {
+        steps.extend(plan_veth0(config, pod, &link, nic, &addresses));
+        steps.extend(plan_veth0_up(inputs.node, &link));
+    }
+    let main = plan_main(inputs, &cluster, &mut steps);
+    if is_first {
+        steps.extend(nic_tables::plan_cluster_table(inputs, &cluster));
+        steps.extend(marks::plan(inputs, &cluster, Vec::new()));
+    } else if config.tune_pod_routes {
+        check_default_route_nic(config, pod, inputs.expected)?;
+        steps.extend(nic_tables::plan(inputs, &cluster, &main)?);
+    }
+    steps.extend(host::plan(inputs, &cluster, &addresses));
+    Ok(steps)
+}
+
+/// Neighbors, and routes of the main table; answers how that is without the cluster's routes.
+fn plan_main(inputs: &PolicyInputs<'_>, cluster: &ClusterNic<'_>, steps: &mut Vec<Step>) -> Vec<Route> {
     let (config, pod) = (inputs.config, inputs.pod);
     steps.extend(cluster_routes::plan_neighbors(inputs, cluster));
     let policy_routes = plan_policy_routes(config, pod, inputs.nic, cluster.dev);
     let main = project(&pod.routes, &policy_routes);
     steps.extend(policy_routes);
     steps.extend(cluster_routes::plan_main(inputs, cluster, &main));
-    if config.tune_pod_routes {
-        check_default_route_nic(config, pod, inputs.expected)?;
-        steps.extend(nic_tables::plan(inputs, cluster, &main)?);
-        let used = addresses.iter().filter(|net| cluster.families.contains(&Family::of_net(net)));
-        steps.extend(marks::plan(inputs, cluster, used.map(IpNet::addr).collect()));
-    }
-    steps.extend(host::plan(inputs, cluster, addresses));
-    Ok(())
+    main
 }
 
 /// The families that each of these lists has an address of.

@@ -10,8 +10,6 @@ mod tests;
 use super::annotations::CR_NAME;
 use super::block::CniType;
 use super::{MultusFields, chain};
-use crate::Unsupported;
-use crate::coordinator::Mode;
 use crate::field_error::FieldError;
 
 /// All that is wrong with an object.
@@ -110,9 +108,5 @@ fn chain_faults(chain: &[String]) -> Vec<FieldError> {
 fn coordinator_faults(fields: &MultusFields<'_>) -> Vec<FieldError> {
     const PATH: &str = "spec.coordinator";
     let Some(settings) = fields.coordinator else { return Vec::new() };
-    let mut faults = settings.field_errors(PATH);
-    if settings.mode.as_deref().is_some_and(|mode| mode.parse() == Ok(Mode::Underlay)) {
-        faults.push(FieldError::forbidden(format!("{PATH}.mode"), Unsupported::UnderlayMode.to_string()));
-    }
-    faults
+    settings.field_errors(PATH)
 }

@@ -19,9 +19,9 @@ pub struct PolicyInputs<'a> {
     pub config: &'a Config,
     /// The pod as found, with its rules and tables.
     pub pod: &'a NamespaceState,
-    /// The node: permanent neighbors on the host end, and of the routes in `hostRuleTable` those to addresses of the NIC.
+    /// The node: the host end with its permanent neighbors, and of the routes in `hostRuleTable` those to addresses of the NIC.
     pub node: &'a NamespaceState,
-    /// The host end of the cluster NIC.
+    /// The host end of the cluster NIC: of eth0, or of veth0 as it is or will be.
     pub host_end: &'a HostEnd,
     /// Addresses of the node.
     pub nodes: &'a [IpAddr],

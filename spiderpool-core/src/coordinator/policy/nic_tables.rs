@@ -2,7 +2,7 @@
 
 use super::cluster_routes::{self, ClusterNic};
 use super::inputs::PolicyInputs;
-use super::tables::{Tables, in_main, source_rule};
+use super::tables::{CLUSTER_TABLE, Tables, in_main, source_rule};
 use crate::Unsupported;
 use crate::coordinator::{BACKUP_METRIC, Namespace, PlanError, Step};
 use crate::ip::Family;
@@ -56,6 +56,13 @@ pub(super) fn plan(
     steps.extend(rules);
     steps.extend(moves);
     Ok(steps)
+}
+
+/// Fills the cluster NIC's table where it is no NIC of the pod's networks.
+pub(super) fn plan_cluster_table(inputs: &PolicyInputs<'_>, cluster: &ClusterNic<'_>) -> Vec<Step> {
+    let wanted = table_routes(inputs, cluster, &[], cluster.dev, CLUSTER_TABLE).into_iter();
+    let missing = wanted.filter(|route| !inputs.pod.table_routes.contains(route));
+    missing.map(|route| Step::AddRoute { namespace: Namespace::Pod, route }).collect()
 }
 
 /// The default routes of a family: those of the main table, and as such that stepped back those that are in tables only.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::coordinator::{Namespace, NamespaceState, Step};
+use crate::coordinator::{Namespace, NamespaceState, Step, VETH0};
 use crate::ip::Family;
 use crate::names::IfName;
 use crate::net::{MAIN_TABLE, PROTOCOL_BOOT, Route, Rule, Selector};
@@ -93,13 +93,19 @@ pub fn plan_removal(
     };
     let is_last = others.iter().filter(is_of_nic).count() == 0;
     let tables: Vec<u32> = own.iter().map(|rule| rule.table).collect();
-    let rules: Vec<&Rule> = if is_last { own_rules(pod).collect() } else { own };
+    // The way to the node in underlay mode is the first NIC's.
+    let stays = pod.has_link(VETH0);
+    let is_by_mark = |rule: &&Rule| matches!(rule.selector, Selector::Mark(_));
+    let all = own_rules(pod).filter(|rule| !(stays && is_by_mark(rule)));
+    let rules: Vec<&Rule> = if is_last { all.collect() } else { own };
     let mut steps: Vec<Step> =
         rules.into_iter().map(|rule| Step::DeleteRule { namespace: Namespace::Pod, rule: *rule }).collect();
     let delete = |route: &Route| Step::DeleteRoute { namespace: Namespace::Pod, route: route.clone() };
     let of_tables = pod.table_routes.iter().filter(|route| route.is_ours());
-    steps.extend(of_tables.filter(|r| is_last || tables.contains(&r.table)).map(delete));
-    let of_main = pod.routes.iter().filter(|route| route.is_ours() && (route.dev == *nic || is_last));
+    let goes = |r: &&Route| tables.contains(&r.table) || is_last && !(stays && r.table == CLUSTER_TABLE);
+    steps.extend(of_tables.filter(goes).map(delete));
+    let goes = |r: &&Route| r.is_ours() && (r.dev == *nic || is_last && !stays);
+    let of_main = pod.routes.iter().filter(goes);
     steps.extend(of_main.map(delete));
     steps.extend(restore_default_routes(pod, nic, first_nic));
     steps.push(Step::DeleteReturnMarks(nic.clone()));

@@ -286,3 +286,96 @@ fn removing_nics_goes_back_to_what_was_without_them() {
         assert_eq!(after, before, "{wanted}");
     }
 }
+
+/// A pod whose eth0 the macvlan plugin has made.
+fn underlay(settings: &str) -> Pod {
+    let mut pod = Pod::new(settings);
+    let state = &mut pod.namespace;
+    state.links.truncate(2);
+    state.links[1] = link(2, "eth0", "macvlan");
+    let addresses = ["172.18.55.180/16", "fd00:172:18::180/64"];
+    state.addresses = addresses.map(|net| Address::new(nic("eth0"), net.parse().unwrap())).to_vec();
+    state.routes = vec![
+        route("0.0.0.0/0", "eth0", Some("172.18.0.1"), 0),
+        route("172.18.0.0/16", "eth0", None, 0),
+        route("::/0", "eth0", Some("fd00:172:18::1"), 1024),
+        route("fd00:172:18::/64", "eth0", None, 256),
+    ];
+    pod.nodes = ["172.18.0.3", "fd00:172:18::3"].map(|node| node.parse().unwrap()).to_vec();
+    pod
+}
+
+impl Pod {
+    fn add_underlay(&mut self, name: &str) -> Vec<String> {
+        let plan = |pod: &Self| {
+            let veth0 = veth0_of(CONTAINER, &pod.config).unwrap();
+            plan_policy_underlay(&PolicyInputs {
+                container_id: CONTAINER,
+                network: NETWORK,
+                nic: &nic(name),
+                config: &pod.config,
+                pod: &pod.namespace,
+                node: &pod.host_end,
+                host_end: &HostEnd { name: veth0.host, mac: veth0.host_mac },
+                nodes: &pod.nodes,
+                expected: pod.expected.as_deref(),
+            })
+        };
+        let steps = plan(self).unwrap();
+        self.apply(&steps);
+        let repeated = |step: &Step| {
+            matches!(
+                step,
+                Step::SetSysctl { .. }
+                    | Step::SetReturnMarks(_)
+                    | Step::AddRule { namespace: Namespace::Node, .. }
+            )
+        };
+        let left: Vec<_> = plan(self).unwrap().into_iter().filter(|step| !repeated(step)).collect();
+        assert_eq!(left, [], "{name}");
+        steps.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Upstream's listing of this pod.
+#[test]
+fn an_underlay_pod_has_veth0_and_marks() {
+    let mut pod = underlay("{}");
+    let steps = pod.add_underlay("eth0");
+    insta::assert_snapshot!("underlay", steps.join("\n"));
+    insta::assert_snapshot!("listing_underlay", pod.listing().join("\n"));
+}
+
+/// In upstream the rule by source address comes before the one by mark, and both NICs share table 101.
+#[test]
+fn a_second_underlay_nic_has_a_table_of_its_own_behind_the_marks() {
+    for wanted in ["eth0", "net1"] {
+        let mut pod = underlay(&format!(r#"{{"podDefaultRouteNic":"{wanted}"}}"#));
+        pod.add_underlay("eth0");
+        let before = pod.listing();
+        pod.attach("net1", "172.19.0.5/16", "172.19.0.1");
+        pod.add_underlay("net1");
+        insta::assert_snapshot!(format!("listing_underlay_{wanted}"), pod.listing().join("\n"));
+        // Unplugging it leaves the way to the node alone.
+        let (gone, first) = (nic("net1"), nic("eth0"));
+        let addresses = pod.namespace.usable_addresses(&gone);
+        let steps = plan_removal(&pod.namespace, &gone, &addresses, &first);
+        pod.apply(&steps);
+        pod.namespace.routes.retain(|route| route.dev != gone);
+        assert_eq!(pod.listing(), before, "{wanted}");
+    }
+}
+
+#[test]
+fn veth0_is_as_configured() {
+    let mut pod = underlay(r#"{"vethLinkAddress":"169.254.100.1","podRPFilter":-1}"#);
+    pod.namespace.links[1].mtu = 9000;
+    let steps = pod.add_underlay("eth0");
+    for part in ["addr add 169.254.100.1/32 dev veth0", "mtu 9000 type veth"] {
+        assert!(steps.iter().any(|step| step.contains(part)), "{part}: {steps:#?}");
+    }
+    assert!(!steps.iter().any(|step| step.contains("rp_filter")));
+    let mut pod = underlay(r#"{"vethMTU":1400}"#);
+    let steps = pod.add_underlay("eth0");
+    assert!(steps.iter().any(|step| step.contains("mtu 1400 type veth")), "it was asked for");
+}

@@ -243,7 +243,6 @@ fn the_coordinator_block_has_its_own_rules() {
         &[
             "spec.coordinator.hijackCIDR[0]: Invalid value: \"x\"",
             "spec.coordinator.podRPFilter: Invalid value: \"3\"",
-            "spec.coordinator.mode: Forbidden: coordinator mode underlay",
         ],
     );
     // It is taken away from such a network.
