@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use crate::fallback::Fallback;
 use crate::ipam::Ipam;
 use crate::reconciler;
 use crate::start::Start;
@@ -17,6 +18,8 @@ pub struct Agent {
     pub ipam: Arc<Ipam>,
     /// Registers NICs.
     pub reconciler: reconciler::Handle,
+    /// Which dataplane new pods get.
+    pub fallback: Fallback,
     /// Whether requests are answered already.
     pub start: Start,
     /// How pods are wired up.

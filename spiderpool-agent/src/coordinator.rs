@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::annotations::DEFAULT_ROUTE_NIC;
 use spiderpool_api::crd::{CoordinatorPhase, SpiderCoordinator};
-use spiderpool_core::coordinator::Settings;
+use spiderpool_core::coordinator::{Dataplane, Settings};
 use spiderpool_core::ipam::annotations::key::MULTUS_NETWORKS as NETWORKS;
 use spiderpool_core::ipam::multus;
 use spiderpool_core::names::IfName;
 use thiserror::Error;
 use tracing::warn;
 
+use crate::fallback::Fallback;
 use crate::watches::Pod;
 
 /// Why no pod can be set up now.
@@ -70,6 +71,21 @@ pub fn config(
         expected_nics: expected_nics(pod),
         address_pools: BTreeMap::new(),
     })
+}
+
+/// The cluster's dataplane, which an object that was stored before the field existed lacks. The plugin says what is wrong
+/// with one that does not parse.
+pub fn wanted_dataplane(settings: &Settings) -> Dataplane {
+    settings.dataplane.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// The plugin is told the dataplane that the node can do.
+pub fn fall_back(settings: &mut Settings, fallback: &Fallback) {
+    let wanted = wanted_dataplane(settings);
+    let given = fallback.dataplane(wanted);
+    if given != wanted {
+        settings.dataplane = Some(given.to_string());
+    }
 }
 
 /// The NICs that Multus makes, by which the plugin knows a NIC that comes later from one that never comes.

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::agent::Agent;
 use crate::config::{ConfigFile, Daemon, Environment};
 use crate::dataplane::{self, DataplaneMetrics};
+use crate::fallback::Fallback;
 use crate::host_ends::HostEvent;
 use crate::ipam::{Indexes, Ipam, IpamMetrics};
 use crate::node::missing_plugins;
@@ -63,12 +64,16 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let dataplane_metrics = DataplaneMetrics::register(&mut registry);
     let (node_events, said) = NodeEvents::new();
     let multus = start_multus(&environment, &health, &kube, &node_events, &shutdown);
-    let (reconciler, first_try) = start_reconciler(&environment, dataplane_metrics, &health, node_events)?;
+    let ready = health.condition("dataplane", Scope::Readiness);
+    let fallback = Fallback::new(ready, dataplane_metrics.fallback.clone(), node_events.clone());
+    let (reconciler, first_try) =
+        start_reconciler(&environment, dataplane_metrics, fallback.clone(), node_events)?;
     let events =
         tokio::spawn(node_events::write(said, kube.clone(), environment.node_name.clone(), shutdown.clone()));
     let agent = Arc::new(Agent {
         ipam,
         reconciler: reconciler.clone(),
+        fallback,
         start,
         coordinators: Shared::default(),
         service_cidrs: watch::Sender::default(),
@@ -142,7 +147,7 @@ fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>)
 fn start_reconciler(
     environment: &Environment,
     metrics: DataplaneMetrics,
-    health: &Health,
+    fallback: Fallback,
     events: NodeEvents,
 ) -> anyhow::Result<(reconciler::Handle, oneshot::Receiver<()>)> {
     let state_file = pod_network::state_path(&environment.state_dir);
@@ -151,8 +156,7 @@ fn start_reconciler(
         pin_dir: environment.bpf_dir.clone(),
         sizes: environment.map_sizes.sizes(),
     };
-    reconciler::start(state_file, settings, metrics, health.condition("dataplane", Scope::Readiness), events)
-        .context("reconciler thread")
+    reconciler::start(state_file, settings, metrics, fallback, events).context("reconciler thread")
 }
 
 fn follow_node_addresses(agent: &Arc<Agent>, followed: Condition) -> anyhow::Result<()> {

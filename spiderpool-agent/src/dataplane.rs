@@ -13,10 +13,10 @@ mod repair;
 mod settings;
 
 use spiderpool_dataplane::NicsOrigin;
-use spiderpool_runtime::health::Condition;
 use thiserror::Error;
 use tracing::error;
 
+use crate::fallback::{Fallback, ProgramsState};
 use crate::pod_network::FoundNic;
 
 pub use cidrs::plan_cidrs;
@@ -36,8 +36,8 @@ pub struct NotLoaded(String);
 pub(crate) struct EbpfDataplane {
     settings: DataplaneSettings,
     metrics: DataplaneMetrics,
-    /// Met while programs and maps are loaded.
-    condition: Condition,
+    /// Told whether programs and maps are loaded.
+    fallback: Fallback,
     loaded: Result<Loaded, NotLoaded>,
     /// Of the first attempt: the next one finds the map that took the place of another.
     nics_origin: Option<NicsOrigin>,
@@ -45,9 +45,9 @@ pub(crate) struct EbpfDataplane {
 
 impl EbpfDataplane {
     /// Nothing is loaded yet.
-    pub(crate) fn new(settings: DataplaneSettings, metrics: DataplaneMetrics, condition: Condition) -> Self {
+    pub(crate) fn new(settings: DataplaneSettings, metrics: DataplaneMetrics, fallback: Fallback) -> Self {
         let loaded = Err(NotLoaded("not yet".to_owned()));
-        Self { settings, metrics, condition, loaded, nics_origin: None }
+        Self { settings, metrics, fallback, loaded, nics_origin: None }
     }
 
     /// Where programs and maps are.
@@ -74,19 +74,39 @@ impl EbpfDataplane {
     }
 
     /// The attempt to load has ended; a failure is logged when it is not the one of the last attempt.
-    pub(crate) fn finish(&mut self, mut outcome: Result<Loaded, String>) {
+    pub(crate) fn finish(&mut self, mut outcome: Result<Loaded, LoadFailure>) {
         match &mut outcome {
             Ok(loaded) => {
                 loaded.follow_logs();
-                self.condition.met();
+                self.fallback.set_programs(ProgramsState::Loaded);
             }
-            Err(reason) => {
-                if self.loaded.as_ref().err().is_none_or(|last| last.0 != *reason) {
+            Err(failure) => {
+                let reason = failure.reason();
+                if self.loaded.as_ref().err().is_none_or(|last| last.0 != reason) {
                     error!(error = reason, "eBPF dataplane cannot be loaded, trying again");
                 }
-                self.condition.unmet(reason.as_str());
+                self.fallback.set_programs(match failure {
+                    LoadFailure::Programs(reason) => ProgramsState::Impossible(reason.clone()),
+                    LoadFailure::Other(reason) => ProgramsState::Blocked(reason.clone()),
+                });
             }
         }
-        self.loaded = outcome.map_err(NotLoaded);
+        self.loaded = outcome.map_err(|failure| NotLoaded(failure.reason().to_owned()));
+    }
+}
+
+/// Why an attempt to load has failed.
+#[derive(Debug)]
+pub(crate) enum LoadFailure {
+    /// The kernel, its file systems or the agent's rights do not allow it.
+    Programs(String),
+    /// What the agent itself keeps is in the way.
+    Other(String),
+}
+
+impl LoadFailure {
+    fn reason(&self) -> &str {
+        let (Self::Programs(reason) | Self::Other(reason)) = self;
+        reason
     }
 }

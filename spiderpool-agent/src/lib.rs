@@ -9,6 +9,7 @@ pub mod coordinator;
 pub mod daemon;
 pub mod dataplane;
 pub mod destinations;
+pub mod fallback;
 pub mod host_ends;
 mod http;
 pub mod ipam;

@@ -82,6 +82,22 @@ impl NodeEvents {
         self.send(NodeEvent { reason: "PodNetworkTooLarge", action: "Check".to_owned(), note, related });
     }
 
+    /// The node cannot load the programs.
+    pub(crate) fn fallback(&self, reason: &str) {
+        // What follows is the verifier's log.
+        let reason = reason.lines().next().unwrap_or_default();
+        let note = format!(
+            "new pods get dataplane policy (ip rules and routing tables) in place of ebpf, because this node cannot load the \
+             eBPF programs: {reason}"
+        );
+        self.send(NodeEvent {
+            reason: "DataplaneFallback",
+            action: "LoadPrograms".to_owned(),
+            note,
+            related: None,
+        });
+    }
+
     /// Something keeps Multus from serving the node's pods.
     pub(crate) fn multus(&self, reason: &'static str, note: String) {
         self.send(NodeEvent { reason, action: "Configure".to_owned(), note, related: None });

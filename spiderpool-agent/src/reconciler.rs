@@ -20,7 +20,7 @@ use spiderpool_core::dataplane::PodDevice;
 use spiderpool_core::gc::{SandboxNic, ValidAttachments, plan_attachment_gc};
 use tracing::{debug, error, info, warn};
 
-use crate::dataplane::{EbpfDataplane, Loaded};
+use crate::dataplane::{EbpfDataplane, LoadFailure, Loaded};
 use crate::destinations::{Destinations, Update};
 use crate::pod_network::{Inventory, NicRecord, PodNetworks, PodRecord, Removed, netns, node_link};
 
@@ -86,7 +86,10 @@ impl Reconciler {
 
     /// Tries to load programs and maps; whether they are loaded.
     fn load(&mut self) -> bool {
-        let outcome = self.try_load().map_err(|error| error.to_string());
+        let outcome = self.try_load().map_err(|error| match error {
+            RegistrationError::Dataplane(error) => LoadFailure::Programs(error.to_string()),
+            error => LoadFailure::Other(error.to_string()),
+        });
         self.ebpf.finish(outcome);
         self.ebpf.loaded().is_ok()
     }

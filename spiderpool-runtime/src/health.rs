@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Json, Router};
 
@@ -24,6 +25,8 @@ struct ConditionState {
     scope: Scope,
     /// Why it does not hold.
     missing: Option<String>,
+    /// What is to be said of it while it holds.
+    note: Option<String>,
     held_once: bool,
 }
 
@@ -41,7 +44,8 @@ pub struct Condition {
 impl Health {
     /// A new condition that does not hold yet. The name is unique in the process.
     pub fn condition(&self, name: &'static str, scope: Scope) -> Condition {
-        let state = ConditionState { scope, missing: Some("not yet".to_owned()), held_once: false };
+        let state =
+            ConditionState { scope, missing: Some("not yet".to_owned()), note: None, held_once: false };
         self.with(|conditions| conditions.insert(name, state));
         Condition { health: self.clone(), name }
     }
@@ -73,12 +77,23 @@ impl Health {
         self.missing(|state| state.scope == Scope::Liveness)
     }
 
-    /// `/v1/runtime/{startup,readiness,liveness}`: 200, or 500 with what is missing.
+    fn notes(&self) -> Vec<String> {
+        self.with(|conditions| {
+            let noted = conditions.iter().filter_map(|(name, state)| Some((name, state.note.as_ref()?)));
+            noted.map(|(name, note)| format!("{name}: {note}")).collect()
+        })
+    }
+
+    /// `/v1/runtime/{startup,readiness,liveness}`: 200, with what is to be said nevertheless, or 500 with what is missing.
     pub fn router(&self) -> Router {
         type Probe = fn(&Health) -> Result<(), Vec<String>>;
         let probe = |probe: Probe| {
             get(move |State(health): State<Health>| async move {
-                probe(&health).map_err(|missing| (StatusCode::INTERNAL_SERVER_ERROR, Json(missing)))
+                match (probe(&health), health.notes()) {
+                    (Err(missing), _) => (StatusCode::INTERNAL_SERVER_ERROR, Json(missing)).into_response(),
+                    (Ok(()), notes) if notes.is_empty() => StatusCode::OK.into_response(),
+                    (Ok(()), notes) => Json(notes).into_response(),
+                }
             })
         };
         Router::new()
@@ -92,12 +107,17 @@ impl Health {
 impl Condition {
     /// The condition holds.
     pub fn met(&self) {
-        self.set(None);
+        self.set(None, None);
+    }
+
+    /// The condition holds, with something to be said of it.
+    pub fn met_with(&self, note: impl Into<String>) {
+        self.set(None, Some(note.into()));
     }
 
     /// The condition does not hold, and why.
     pub fn unmet(&self, why: impl Into<String>) {
-        self.set(Some(why.into()));
+        self.set(Some(why.into()), None);
     }
 
     /// Removes the condition: its part of the process has ended as it should.
@@ -105,11 +125,12 @@ impl Condition {
         self.health.with(|conditions| conditions.remove(self.name));
     }
 
-    fn set(&self, missing: Option<String>) {
+    fn set(&self, missing: Option<String>, note: Option<String>) {
         self.health.with(|conditions| {
             if let Some(state) = conditions.get_mut(self.name) {
                 state.held_once |= missing.is_none();
                 state.missing = missing;
+                state.note = note;
             }
         });
     }
@@ -139,6 +160,11 @@ mod tests {
         let server = health.condition("API server", Scope::Readiness);
         assert_eq!(ask(&health, "/v1/runtime/liveness").await, (StatusCode::OK, String::new()));
         assert_eq!(ask(&health, "/v1/runtime/startup").await.1, r#"["watches: not yet"]"#);
+        server.met_with("slow");
+        assert_eq!(
+            ask(&health, "/v1/runtime/liveness").await,
+            (StatusCode::OK, r#"["API server: slow"]"#.to_owned())
+        );
 
         synced.met();
         server.unmet("connection refused");

@@ -184,7 +184,8 @@ async fn the_coordinator_is_asked_for_in_vain() {
     bench.pod("p", "n1", &[("ipam.spidernet.io/default-route-nic", "net1")]);
     let config = ask("p").await.ok().unwrap();
     assert_eq!(config["serviceCIDR"], json!(["10.96.0.0/16"]));
-    assert_eq!((&config["podDefaultRouteNIC"], &config["dataplane"]), (&json!("net1"), &json!("ebpf")));
+    // This agent has no bpffs.
+    assert_eq!((&config["podDefaultRouteNIC"], &config["dataplane"]), (&json!("net1"), &json!("policy")));
 }
 
 /// The answer to a dataplane request on a node whose bpffs is not mounted; addresses are still given.

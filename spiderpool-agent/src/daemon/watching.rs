@@ -171,6 +171,9 @@ impl Watch {
 /// Hands the CIDRs of the SpiderCoordinator to the reconciler, if its status may be used.
 fn set_cluster(agent: &Agent) {
     let coordinator = agent.coordinators.read(CoordinatorIndex::chosen);
+    if let Some(coordinator) = &coordinator {
+        agent.fallback.set_wanted(crate::coordinator::wanted_dataplane(&coordinator.spec.settings));
+    }
     let ready = coordinator.filter(|coordinator| crate::coordinator::check_ready(coordinator).is_ok());
     if let Some(coordinator) = ready {
         let cidrs = ClusterCidrs::from_coordinator(&coordinator);

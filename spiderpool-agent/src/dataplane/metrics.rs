@@ -20,6 +20,8 @@ pub struct DataplaneMetrics {
     pub nics: Gauge,
     /// What the maps of flows hold.
     pub flows: FlowMetrics,
+    /// 1 while new pods get dataplane policy because the programs cannot be loaded.
+    pub fallback: Gauge,
     /// What others had removed from running pods or replaced, by what it is.
     pub restored: Family<[(&'static str, &'static str); 1], Counter>,
 }
@@ -33,6 +35,11 @@ impl DataplaneMetrics {
         registry.register("bytes", "Bytes by what the programs decided and why", metrics.bytes.clone());
         registry.register("nics", "NICs that the programs serve", metrics.nics.clone());
         metrics.flows.register(registry);
+        registry.register(
+            "fallback",
+            "1 while new pods get dataplane policy in place of ebpf, because the node cannot load the programs",
+            metrics.fallback.clone(),
+        );
         registry.register(
             "restored",
             "Routes, neighbors, addresses, link states and filters of running pods that others had removed or replaced",

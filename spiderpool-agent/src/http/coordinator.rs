@@ -27,5 +27,7 @@ pub(super) async fn config(
     })?;
     let nodes = agent.node_addresses.read(Clone::clone);
     let address_pools = agent.ipam.pools_of_addresses(&pod.identity.uid);
-    Ok(Json(CoordinatorConfig { address_pools, ..coordinator::config(&coordinator, &pod, nodes)? }))
+    let mut config = coordinator::config(&coordinator, &pod, nodes)?;
+    coordinator::fall_back(&mut config.settings, &agent.fallback);
+    Ok(Json(CoordinatorConfig { address_pools, ..config }))
 }

@@ -85,6 +85,7 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
         socket: options.on_host(&socket),
     };
     let mut failures = remove::links(&idle_links).await;
+    failures.extend(remove::rules().await);
     failures.extend(installed.socket());
     if let Some(conf_dir) = &options.multus {
         let conf_dir = options.on_host(conf_dir);

@@ -12,7 +12,6 @@ use spiderpool_api::agent::dataplane::{Attachment, RegisterNics, RegisteredNics}
 use spiderpool_core::dataplane::PodDevice;
 use spiderpool_core::gc::ValidAttachments;
 use spiderpool_core::names::{ContainerId, IfName};
-use spiderpool_runtime::health::Condition;
 use tokio::sync::{oneshot, watch};
 
 use super::Reconciler;
@@ -20,6 +19,7 @@ use super::error::RegistrationError;
 use super::reported::Reported;
 use crate::dataplane::{DataplaneMetrics, DataplaneSettings, EbpfDataplane};
 use crate::destinations::{ClusterCidrs, Update};
+use crate::fallback::Fallback;
 use crate::host_ends::Change;
 use crate::node_events::NodeEvents;
 use crate::pod_network::{HostEnds, PodNetworks};
@@ -128,13 +128,13 @@ impl Handle {
     }
 }
 
-/// Starts the thread. `loaded` is met while programs and maps are loaded. The receiver resolves when the thread has
+/// Starts the thread. `fallback` is told whether programs and maps are loaded. The receiver resolves when the thread has
 /// tried once to load them, and to take the pods of the state file back into service.
 pub fn start(
     state_file: PathBuf,
     settings: DataplaneSettings,
     metrics: DataplaneMetrics,
-    loaded: Condition,
+    fallback: Fallback,
     events: NodeEvents,
 ) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let (commands, received) = channel();
@@ -143,7 +143,7 @@ pub fn start(
     let handle = Handle::new(commands, &pods);
     let (update, reported) = (Arc::clone(&handle.update), handle.reported.clone());
     thread::Builder::new().name("reconciler".to_owned()).spawn(move || {
-        let ebpf = EbpfDataplane::new(settings, metrics, loaded);
+        let ebpf = EbpfDataplane::new(settings, metrics, fallback);
         let mut reconciler = Reconciler::new(pods, ebpf, events, reported);
         reconciler.resync();
         // The receiver may have been dropped.

@@ -21,6 +21,7 @@ use spiderpool_runtime::health::{Health, Scope};
 
 use super::*;
 use crate::dataplane::{DataplaneMetrics, DataplaneSettings};
+use crate::fallback::Fallback;
 use crate::pod_network::{PodNetworks, ReservedId, StateFileError, state_file};
 
 const UNDERLAY: &str = "10.6.0.9";
@@ -37,10 +38,11 @@ fn without_maps(folder: &Path, pods: &[(RegisterNics, NetnsIdentity)]) -> Reconc
         pin_dir: folder.join("pins"),
         sizes: Sizes::default(),
     };
-    let loaded = Health::default().condition("dataplane", Scope::Readiness);
+    let condition = Health::default().condition("dataplane", Scope::Readiness);
+    let fallback = Fallback::new(condition, DataplaneMetrics::default().fallback, NodeEvents::new().0);
     Reconciler::new(
         PodNetworks::new(state(folder)),
-        EbpfDataplane::new(settings, DataplaneMetrics::default(), loaded),
+        EbpfDataplane::new(settings, DataplaneMetrics::default(), fallback),
         NodeEvents::new().0,
         Reported::default(),
     )

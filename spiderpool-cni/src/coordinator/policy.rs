@@ -106,7 +106,8 @@ async fn veth0_host_end(
 pub(super) async fn del(request: &Request, conf: &NetConf) -> Result<bool, PluginError> {
     let mut node = Netlink::open()?;
     let host_ends = remove_from_node(&mut node, request, conf).await?;
-    remove_idle_rules(&mut node).await?;
+    // Also where the last pod's routes went with its links.
+    node.delete_idle_rules().await?;
     let first_nic = conf.settings.first_nic()?;
     if let Some(netns) = open_own(&mut node, request, &first_nic, &host_ends).await? {
         // veth0 goes with the namespace, which the runtime removes after this: deleting it would wait for the kernel.
@@ -142,14 +143,6 @@ async fn remove_from_node(
         node.delete_neighbor(route.dev, route.dst.addr()).await?;
     }
     Ok(routes.iter().map(|route| route.dev).collect())
-}
-
-/// Removes the rules that no pod of the node needs any more, also where the last pod's routes went with its links.
-async fn remove_idle_rules(node: &mut Netlink) -> Result<(), NetlinkError> {
-    for rule in node.rules().await?.iter().filter(|rule| rule.is_ours()) {
-        node.delete_idle_rule(rule).await?;
-    }
-    Ok(())
 }
 
 /// The sandbox's namespace, if it is there and its cluster NIC is the other end of one of these devices: the path may

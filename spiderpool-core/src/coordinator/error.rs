@@ -96,6 +96,16 @@ pub enum PlanError {
     /// Nothing to do with a NIC without addresses.
     #[error("no usable IP addresses on {0}: check that the NIC's IPAM gave it one")]
     NoAddress(IfName),
+    /// What the pod sends for its own address would be the node's, and the other way round.
+    #[error(
+        "{nic} of the pod has the address {address}, which is one of the node's own: give the pod another one"
+    )]
+    NodeAddress {
+        /// The NIC.
+        nic: IfName,
+        /// The address.
+        address: IpAddr,
+    },
     /// The NIC that shall have the default route is neither there nor expected.
     #[error(
         "podDefaultRouteNIC: {0} don't exist in pod, and no network of its annotation \

@@ -200,6 +200,10 @@ impl Settings {
         cluster.veth_mtu = cluster.veth_mtu.filter(|mtu| *mtu > 0);
         cluster.host_rule_table = cluster.host_rule_table.filter(|table| *table > 0);
         cluster.dataplane = text(cluster.dataplane).or_else(|| Some(Dataplane::Policy.to_string()));
+        // The cluster's setting, or what a node can do: a network does not bring programs to a node without them.
+        if cluster.dataplane.as_deref().is_some_and(|text| text.parse() == Ok(Dataplane::Policy)) {
+            network.dataplane = network.dataplane.filter(|text| text.parse() != Ok(Dataplane::Ebpf));
+        }
         let settings = network.or(cluster).or(Self::defaults());
         let cidrs = [
             ("overlayPodCIDR", &settings.overlay_pod_cidr),

@@ -46,6 +46,14 @@ impl Netlink {
         if self.is_used(rule).await? { self.add_rule(rule).await } else { Ok(()) }
     }
 
+    /// Deletes the rules of ours whose tables are empty.
+    pub async fn delete_idle_rules(&mut self) -> Result<(), NetlinkError> {
+        for rule in self.rules().await?.iter().filter(|rule| rule.is_ours()) {
+            self.delete_idle_rule(rule).await?;
+        }
+        Ok(())
+    }
+
     async fn is_used(&mut self, rule: &Rule) -> Result<bool, NetlinkError> {
         Ok(self.routes_in(rule.table).await?.iter().any(|route| route.family() == rule.family))
     }

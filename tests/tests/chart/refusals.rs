@@ -20,7 +20,6 @@ const NOT_SERVED: &[&str] = &[
     "ipam.spiderSubnet.autoPool.enable=true",
     "ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs=true",
     "coordinator.mode=underlay",
-    "coordinator.dataplane=policy",
     "coordinator.vethLinkAddress=169.254.100.1",
     "coordinator.detectGateway=true",
     "plugins.installSriovCNI=true",
@@ -55,6 +54,13 @@ fn all_that_is_wrong_is_said_at_once() {
     values.push("--set=clusterDefaultPool.installIPv4IPPool=true");
     let message = refusal(&values);
     assert_eq!(message.matches("\n  * ").count(), NOT_SERVED.len() + 1, "{message}");
+}
+
+#[test]
+fn underlay_mode_is_served_with_dataplane_policy() {
+    let values = "--set=coordinator.mode=underlay,coordinator.vethLinkAddress=169.254.100.1";
+    assert!(refusal(&[values]).contains("or set coordinator.dataplane to policy"));
+    template(&[values, "--set=coordinator.dataplane=policy"]).unwrap();
 }
 
 #[test]

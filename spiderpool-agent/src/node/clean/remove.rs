@@ -39,6 +39,12 @@ async fn link(host: &IfName) -> Result<(), NetlinkError> {
     Ok(())
 }
 
+/// Removes the rules of dataplane policy that no pod needs any more.
+pub(super) async fn rules() -> Vec<String> {
+    let remove = async { Netlink::open()?.delete_idle_rules().await };
+    remove.await.err().map(|error: NetlinkError| error.to_string()).into_iter().collect()
+}
+
 impl Installed {
     /// Removes the socket; the agent that listened has ended.
     pub(super) fn socket(&self) -> Vec<String> {

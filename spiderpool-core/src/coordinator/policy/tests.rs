@@ -246,6 +246,14 @@ fn the_route_of_a_pod_that_had_the_address_before_is_replaced() {
     assert_eq!(pod.host_end.table_routes.len(), 2, "one per family");
 }
 
+#[test]
+fn a_nic_with_an_address_of_the_node_is_refused() {
+    let mut pod = Pod::new("{}");
+    let address: IpAddr = "10.6.212.145".parse().unwrap();
+    pod.nodes.push(address);
+    assert_eq!(pod.policy("net1"), Err(PlanError::NodeAddress { nic: nic("net1"), address }));
+}
+
 /// A NIC is known by its container, network and name: a late DEL of an earlier sandbox meets nothing of this one.
 #[test]
 fn marks_of_routes_differ() {

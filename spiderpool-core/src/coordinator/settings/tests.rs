@@ -89,6 +89,19 @@ fn an_agent_that_does_not_know_dataplanes_means_policy() {
     assert_eq!((config.dataplane, config.first_nic.as_str()), (Dataplane::Policy, "eth0"));
 }
 
+/// An agent whose node cannot load programs answers policy.
+#[test]
+fn a_network_does_not_ask_for_programs_where_there_are_none() {
+    let dataplane = |network: &str, cluster: &str| {
+        let of = |text: &str| Settings { dataplane: Some(text.into()), ..Settings::default() };
+        Settings::resolve(of(network), of(cluster)).map(|config| config.dataplane)
+    };
+    assert_eq!(dataplane("ebpf", "policy"), Ok(Dataplane::Policy));
+    assert_eq!(dataplane("policy", "ebpf"), Ok(Dataplane::Policy));
+    assert_eq!(dataplane("ebpf", "ebpf"), Ok(Dataplane::Ebpf));
+    assert!(dataplane("iptables", "policy").is_err());
+}
+
 /// Upstream's webhook turns single addresses into networks for SpiderCoordinator only, and ADD then failed.
 #[test]
 fn hijack_cidrs_may_be_single_addresses() {
