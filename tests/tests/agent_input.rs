@@ -202,5 +202,15 @@ async fn a_node_without_bpffs_still_allocates() {
     let answer = agent.ask(Method::PUT, path::DATAPLANE_NICS, &request).await.unwrap();
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(answer.failure().contains("mount -t bpf bpf /sys/fs/bpf"), "{answer:?}");
+    // New pods get rules in place of programs, so the agent is ready, and says why.
+    bench
+        .until("the readiness probe tells", async || {
+            let (status, notes) = agent.probe("/v1/runtime/readiness").await.unwrap();
+            status == StatusCode::OK
+                && notes.contains("dataplane policy")
+                && notes.contains("mount -t bpf bpf /sys/fs/bpf")
+        })
+        .await;
+    assert!(agent.metrics().await.unwrap().contains("spiderpool_dataplane_fallback 1"));
     agent.ask(Method::POST, path::IP, &pod.add("eth0", "c")).await.unwrap().ok().unwrap();
 }

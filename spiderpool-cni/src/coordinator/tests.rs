@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use spiderpool_core::coordinator::{
-    Inputs, Namespace, NamespaceState, Settings, Step, host_end_name, plan_overlay,
+    Config, HostEnd, Inputs, Namespace, NamespaceState, PolicyInputs, Settings, Step, host_end_name,
+    plan_overlay, plan_policy_overlay, plan_policy_underlay, veth0_of,
 };
 use spiderpool_core::go_json::from_go_json;
 use spiderpool_core::mac::MacAddr;
@@ -15,10 +16,12 @@ use spiderpool_net::block_on;
 use spiderpool_net::executor::{Executor, MissingDevice};
 use spiderpool_net::netlink::{Netlink, NetlinkError, NewVeth};
 use spiderpool_net::netns::NetNs;
+use spiderpool_net::nft;
 use spiderpool_net::snapshot::Contents;
 use spiderpool_net::sysctl;
 
-use super::state::{host_veth, read_host_end, sources};
+use super::setup::Task;
+use super::state::{host_veth, read_host_end, read_node, sources};
 use crate::error::PluginError;
 
 const CONTAINER: &str = "c0ffee";
@@ -223,4 +226,93 @@ fn a_default_route_whose_gateway_is_out_of_reach_is_moved_and_put_back() {
         };
         assert_eq!(without_flag(&after.1), without_flag(&before.1));
     });
+}
+
+/// Everything that dataplane policy changes, in the pod and on the node.
+async fn look_at_policy(
+    netns: &NetNs,
+    executor: &mut Executor<'_>,
+) -> (Vec<String>, Vec<String>, bool, Vec<Option<String>>) {
+    let (_, mut pod, _, sysctls) = look(netns, executor).await;
+    let state = executor.netlink(Namespace::Pod).snapshot(Contents::ALL).await.unwrap();
+    pod.extend(state.rules.iter().map(ToString::to_string));
+    pod.extend(state.table_routes.iter().map(ToString::to_string));
+    let state = executor.netlink(Namespace::Node).snapshot(Contents::ALL).await.unwrap();
+    let link_local: IpNet = "fe80::/10".parse().unwrap();
+    let routes = state.routes.iter().chain(&state.table_routes).filter(|r| !link_local.contains(&r.dst));
+    let mut node: Vec<String> = routes.map(ToString::to_string).collect();
+    node.extend(state.rules.iter().map(ToString::to_string));
+    node.extend(state.neighbors.iter().map(ToString::to_string));
+    node.extend(state.links.iter().map(|link| link.name.to_string()));
+    for lines in [&mut pod, &mut node] {
+        lines.sort();
+    }
+    let marks = netns.run(|| nft::has_return_marks(&name("net1"))).unwrap().unwrap();
+    (pod, node, marks, sysctls)
+}
+
+async fn policy_plan(executor: &mut Executor<'_>, task: Task) -> Vec<Step> {
+    let config = Settings::resolve(from_go_json(SETTINGS).unwrap(), Settings::default()).unwrap();
+    let pod = executor.netlink(Namespace::Pod).snapshot(Contents::ALL).await.unwrap();
+    let node = executor.netlink(Namespace::Node);
+    // In underlay mode it is the first NIC.
+    let (nic, config) = match task {
+        Task::PolicyUnderlay => (name("net1"), Config { first_nic: name("net1"), ..config }),
+        Task::PolicyOverlay | Task::Ebpf => (name("net1"), config),
+    };
+    let veth0 = veth0_of(CONTAINER, &config).unwrap();
+    let host_end = match task {
+        Task::PolicyUnderlay => HostEnd { name: veth0.host, mac: veth0.host_mac },
+        Task::PolicyOverlay | Task::Ebpf => host_veth(node, &pod, &name("eth0")).await.unwrap(),
+    };
+    let addresses = pod.usable_addresses(&nic);
+    let inputs = PolicyInputs {
+        container_id: CONTAINER,
+        network: "n",
+        nic: &nic,
+        config: &config,
+        pod: &pod,
+        node: &read_node(node, &host_end.name, config.host_rule_table, &addresses).await.unwrap(),
+        host_end: &host_end,
+        nodes: &NODES.map(|net| net.parse::<IpNet>().unwrap().addr()),
+        expected: None,
+    };
+    match task {
+        Task::PolicyUnderlay => plan_policy_underlay(&inputs).unwrap(),
+        Task::PolicyOverlay | Task::Ebpf => plan_policy_overlay(&inputs).unwrap(),
+    }
+}
+
+/// Upstream leaves links, routes and rules of an ADD that fails.
+#[test]
+fn a_failure_at_any_step_of_dataplane_policy_is_rolled_back() {
+    for task in [Task::PolicyOverlay, Task::PolicyUnderlay] {
+        in_a_node(async || {
+            let netns = pod().await;
+            let mut executor = Executor::new(&netns, MissingDevice::Fail).unwrap();
+            let before = look_at_policy(&netns, &mut executor).await;
+            let steps = policy_plan(&mut executor, task).await;
+            let fails = Step::SetUp { namespace: Namespace::Pod, dev: name("nosuch") };
+            for length in 0..=steps.len() {
+                let broken = [&steps[..length], std::slice::from_ref(&fails)].concat();
+                executor.apply(&broken).await.unwrap_err();
+                assert!(executor.roll_back().await.is_empty());
+                assert_eq!(look_at_policy(&netns, &mut executor).await, before, "{task:?}, {length} steps");
+            }
+            executor.apply(&steps).await.unwrap();
+            let rest = policy_plan(&mut executor, task).await;
+            let is_repeated = |step: &&Step| {
+                matches!(
+                    step,
+                    Step::SetSysctl { .. }
+                        | Step::SetReturnMarks(_)
+                        | Step::AddRule { namespace: Namespace::Node, .. }
+                )
+            };
+            let rest: Vec<_> = rest.iter().filter(|step| !is_repeated(step)).collect();
+            assert_eq!(rest, Vec::<&Step>::new(), "{task:?}");
+            assert!(executor.roll_back().await.is_empty());
+            assert_eq!(look_at_policy(&netns, &mut executor).await, before, "{task:?}");
+        });
+    }
 }
