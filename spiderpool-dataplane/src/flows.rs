@@ -1,11 +1,11 @@
 //! The maps `arrivals`, `nat` and `link_flows`: removes the flows of a pod and what has expired.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Pod;
 use aya::maps::{HashMap, MapData};
 use spiderpool_ebpf_common::flow_state;
-use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, PodFlags, PodUsage, Tuple, names};
+use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, PodFlags, Tuple, names};
 
 use crate::carry::EarlierFlows;
 use crate::error::MapError;
@@ -54,6 +54,19 @@ impl Dataplane {
         Ok(pods.values().sum())
     }
 
+    /// Flows are looked up in all of these maps for the pods that have some: which pods have what is not known where `pod_flags` is
+    /// new and they are not.
+    pub(crate) fn set_flags_of_kept_flows(&mut self) -> Result<(), MapError> {
+        let mut pods = BTreeSet::new();
+        pods.extend(self.maps.arrivals.keys().filter_map(Result::ok).map(|key| key.pod));
+        pods.extend(self.maps.nat.keys().filter_map(Result::ok).map(|key| key.pod));
+        pods.extend(self.maps.link_flows.keys().filter_map(Result::ok).map(|key| key.pod));
+        let size = self.maps.pod_flags.len();
+        pods.into_iter()
+            .filter(|pod| u32::from(*pod) < size)
+            .try_for_each(|pod| self.set_pod_flags(pod, PodFlags::ALL))
+    }
+
     /// No program of an earlier version is attached any more.
     pub fn forget_earlier_flows(&mut self) {
         self.earlier = EarlierFlows::default();
@@ -66,7 +79,7 @@ impl Dataplane {
         flush(&mut self.maps.link_flows, pod).map_err(MapError::of(names::LINK_FLOWS))?;
         if u32::from(pod) < self.maps.added.len() {
             let added = self.added(pod)?;
-            self.set_usage(pod, added, PodUsage::default())?;
+            self.set_removed(pod, added)?;
             self.set_pod_flags(pod, PodFlags::default())?;
         }
         Ok(())
@@ -77,25 +90,25 @@ impl Dataplane {
     /// The programs ignore such entries anyway; this makes room. To be called every few seconds: who has used up the share
     /// gets no more flows before.
     pub fn expire(&mut self) -> Result<FlowsExpired, MapError> {
-        // Before the flows: what is added meanwhile counts twice until the next time, and not never.
-        let added = self.all_added()?;
         let now = now()?;
         let mut found = FlowsExpired::default();
+        // Each time before the flows: what is added meanwhile counts twice until the next time, and not never.
+        let added = self.all_added()?;
         let nat = self.expire_nat(now, &mut found.nat)?;
+        self.set_left(&added, &nat, |usage| &mut usage.nat)?;
+        let added = self.all_added()?;
         let arrivals = expire(&mut self.maps.arrivals, &mut found.arrivals, |key, entry| {
             flow_state::is_expired(key.protocol, entry.state, entry.last_seen, now)
         })
         .map_err(MapError::of(names::ARRIVALS))?;
+        self.set_left(&added, &arrivals, |usage| &mut usage.arrivals)?;
+        let added = self.all_added()?;
         let link_flows = expire(&mut self.maps.link_flows, &mut found.link_flows, |key, flow| {
             flow.is_expired(key.protocol, now)
         })
         .map_err(MapError::of(names::LINK_FLOWS))?;
+        self.set_left(&added, &link_flows, |usage| &mut usage.link_flows)?;
         found.translating = nat.keys().copied().collect();
-        for (pod, added) in (0..).zip(added) {
-            let of = |left: &BTreeMap<u16, u32>| left.get(&pod).copied().unwrap_or(0);
-            let left = PodUsage { link_flows: of(&link_flows), arrivals: of(&arrivals), nat: of(&nat) };
-            self.set_usage(pod, added, left)?;
-        }
         Ok(found)
     }
 

@@ -163,9 +163,15 @@ impl Dataplane {
             Some(Pinned::Differs { .. }) => NicsOrigin::Replaced,
             Some(Pinned::Fits) => NicsOrigin::Kept,
         };
+        let has_flags =
+            pinned.iter().any(|map| map.pin == names::POD_FLAGS && matches!(map.pinned, Pinned::Fits));
         let logs = Logs::take(&mut ebpf);
         let earlier = EarlierFlows::of(pinned.into_iter().map(|map| (map.pin, map.pinned)));
-        Ok(Self { maps, programs, logs, replaced, nics_origin, earlier })
+        let mut dataplane = Self { maps, programs, logs, replaced, nics_origin, earlier };
+        if !has_flags {
+            dataplane.set_flags_of_kept_flows()?;
+        }
+        Ok(dataplane)
     }
 
     /// The programs, to attach them.

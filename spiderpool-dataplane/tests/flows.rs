@@ -292,3 +292,26 @@ fn flows_are_carried_over_to_a_map_of_another_size_and_back() {
     let mut third = fs.load();
     assert_eq!(third.carry_flows().unwrap(), 5);
 }
+
+/// Flows of maps that are kept were not looked up any more after an upgrade that brought `pod_flags`, or changed its size.
+#[test]
+fn flows_that_are_kept_are_looked_up() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    drop(fs.load());
+    pair(&mut map(&fs, "nat").try_into().unwrap(), 3, protocol::TCP, 1, ESTABLISHED, 0);
+    let flags_of = |pod| {
+        let flags: Array<MapData, PodFlags> = map(&fs, "pod_flags").try_into().unwrap();
+        flags.get(&pod, 0).unwrap()
+    };
+    drop(fs.load());
+    assert_eq!(flags_of(3), PodFlags::default(), "the programs set them");
+    std::fs::remove_file(fs.pins().join("pod_flags")).unwrap();
+    drop(fs.load());
+    assert_eq!((flags_of(3), flags_of(4)), (PodFlags::ALL, PodFlags::default()));
+    let larger = Sizes { nics: SIZES.nics * 2, ..SIZES };
+    drop(Dataplane::load(&object(), &fs.pins(), &larger).unwrap());
+    assert_eq!((flags_of(3), flags_of(4)), (PodFlags::ALL, PodFlags::default()));
+}

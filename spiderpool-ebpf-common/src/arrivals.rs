@@ -27,16 +27,20 @@ pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &mut 
     }
     let from = pod::cidr(nic, h.src, s);
     let is_steered = from.action == CidrAction::Steer as u8;
-    // To there answers leave by the cluster NIC; and no Service calls by another.
-    if is_steered && (nic.role == ROLE_CLUSTER || from.kind == CidrKind::Service as u8) {
-        return Reason::NotOurs;
-    }
-    if !is_steered {
+    let needs_entry = if is_steered {
+        // To there answers leave by the cluster NIC; and no Service calls by another.
+        nic.role != ROLE_CLUSTER && from.kind != CidrKind::Service as u8
+    } else {
         // Where no other route takes them elsewhere, answers have the address that they should have.
         let by_default = from.kind == 0 && nic.default_route(h.src) == DEFAULT_USED && nic.owns(h.dst);
-        if !is_udp || by_default || nic.is_ephemeral(h.l4.dst_port) {
-            return Reason::NotOurs;
-        }
+        is_udp && !by_default && !nic.is_ephemeral(h.l4.dst_port)
+    };
+    if !needs_entry {
+        return if is_udp && from.kind != CidrKind::Service as u8 && s.flags(nic.pod).any_local != 0 {
+            correct(id, nic, h, keys, s)
+        } else {
+            Reason::NotOurs
+        };
     }
     keys.set(nic.pod, h, Direction::Ingress);
     let keys = &*keys;
@@ -49,12 +53,23 @@ pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &mut 
     record_any_local(id, nic, h, keys, s)
 }
 
+/// A datagram that needs no entry, of a flow that may have one: the same side has called another of the pod's addresses, or
+/// somebody in its name. An answer of whom the pod has asked first shows that it is heard.
+#[inline(never)]
+fn correct<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &mut FlowKeys, s: &S) -> Reason {
+    keys.set(nic.pod, h, Direction::Ingress);
+    match s.arrival(&keys.any_local, |e| update(e, id, nic, h, false, s)) {
+        Some(Update::Seen) => Reason::ArrivalSeen,
+        Some(Update::Expired | Update::OtherNic | Update::BegunByPod) | None => Reason::NotOurs,
+    }
+}
+
 /// By an underlay NIC, from an address that is steered.
 #[inline(always)]
 fn record_original<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &FlowKeys, s: &S) -> Reason {
     // Does the pod's socket take it? Asked before the entry is touched: it may go meanwhile.
     let resets = h.l4.flags & RST != 0 && s.takes_reset(&keys.original, h.l4.sequence);
-    match s.arrival(&keys.original, |e| update(e, id, h, resets, s)) {
+    match s.arrival(&keys.original, |e| update(e, id, nic, h, resets, s)) {
         Some(Update::Seen) => Reason::ArrivalSeen,
         Some(Update::Expired) | None if h.opens_flow() => insert(id, nic, &keys.original, h, keys, s),
         Some(Update::OtherNic | Update::BegunByPod | Update::Expired) | None => Reason::NotOurs,
@@ -70,7 +85,7 @@ pub(crate) fn record_any_local<S: State>(
     keys: &FlowKeys,
     s: &S,
 ) -> Reason {
-    match s.arrival(&keys.any_local, |e| update(e, id, h, false, s)) {
+    match s.arrival(&keys.any_local, |e| update(e, id, nic, h, false, s)) {
         Some(Update::Seen) => Reason::ArrivalSeen,
         Some(Update::OtherNic) => Reason::NotOurs,
         Some(Update::BegunByPod) => Reason::OwnFlow,
@@ -96,13 +111,30 @@ enum Update {
 }
 
 #[inline(always)]
-fn update<S: State>(e: &mut ArrivalEntry, id: u16, h: &Headers, resets: bool, s: &S) -> Update {
+fn update<S: State>(
+    e: &mut ArrivalEntry,
+    id: u16,
+    nic: &NicEntry,
+    h: &Headers,
+    resets: bool,
+    s: &S,
+) -> Update {
     let now = s.now();
     if flow_state::is_expired(h.l4.protocol, e.state, e.last_seen, now) {
         return Update::Expired;
     }
     if h.l4.protocol != TCP && e.state & flow_state::BEGUN_BY_POD != 0 {
+        // It lives while it is answered where the pod has sent it.
+        if e.nic == id && e.local == h.dst && now.saturating_sub(e.last_seen) >= flow_state::REFRESH {
+            e.last_seen = now;
+            e.state |= flow_state::ESTABLISHED;
+        }
         return Update::BegunByPod;
+    }
+    // What the node hands over it would not send by the underlay too: somebody else does, unless it has been silent for long.
+    let by_node = e.nic == nic.node_link || e.nic == nic.exit_nic;
+    if nic.role == ROLE_UNDERLAY && by_node && seconds(now).wrapping_sub(e.heard) <= flow_state::UDP_TIMEOUT {
+        return Update::OtherNic;
     }
     let mut state = e.state;
     if h.is_syn() {
@@ -181,24 +213,21 @@ pub(crate) fn is_begun_by_pod<S: State>(nic: &NicEntry, keys: &FlowKeys, is_trus
         || s.nat(key, |e| flow_state::is_expired(UDP, e.state, e.last_seen, now)) == Some(false)
 }
 
-/// The pod sends a datagram that answers nothing. Where both ports are fixed nothing but this tells it from an answer.
+/// Ports below this are no client's, on the other side, of which the range is not known: most systems begin here or above.
+pub(crate) const FIXED_BELOW: u16 = 32_768;
+
+/// The pod sends a datagram by the NIC `id` that answers nothing. Where both ports are fixed nothing but this tells it from an
+/// answer. The notes get a quarter of the pod's share: a server that answers whom it has not recorded makes some too.
 #[inline(never)]
 pub(crate) fn note_begun<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) {
     let key = FlowKey::of(nic.pod, h, Direction::Egress).any_local();
     let now = s.now();
-    let known = s.arrival(&key, |e| {
-        if flow_state::is_expired(UDP, e.state, e.last_seen, now) {
-            return false;
-        }
-        if e.state & flow_state::BEGUN_BY_POD != 0 && now.saturating_sub(e.last_seen) >= flow_state::REFRESH {
-            e.last_seen = now;
-        }
-        true
-    });
-    if known != Some(true) {
-        let state = flow_state::ESTABLISHED | flow_state::BEGUN_BY_POD;
-        put(id, &key, &entry_of(id, h, h.src, state, now), s);
+    let is_live = |e: &mut ArrivalEntry| !flow_state::is_expired(UDP, e.state, e.last_seen, now);
+    if s.arrival(&key, is_live) == Some(true) || s.usage(nic.pod).arrivals >= s.share().arrivals / 4 {
+        return;
     }
+    s.set_flag(nic.pod, PodFlag::AnyLocal);
+    put(id, &key, &entry_of(id, h, h.src, flow_state::BEGUN_BY_POD, now), s);
 }
 
 #[inline(always)]

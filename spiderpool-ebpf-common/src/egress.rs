@@ -124,7 +124,7 @@ fn by_flow<S: State>(
         return outcome;
     }
     if !is_direct
-        && is_steered
+        && (is_steered || nic.keeps_translations != 0)
         && let Some(outcome) = replies::reply(id, nic, h, rewrite, s).decided()
     {
         return outcome;
@@ -136,8 +136,9 @@ fn by_flow<S: State>(
         {
             return outcome;
         }
-        if !nic.is_ephemeral(h.l4.src_port) && !nic.is_ephemeral(h.l4.dst_port) {
-            arrivals::note_begun(id, nic, h, s);
+        if !nic.is_ephemeral(h.l4.src_port) && h.l4.dst_port < arrivals::FIXED_BELOW {
+            let by = if is_direct || is_steered { nic.exit_nic } else { id };
+            arrivals::note_begun(by, nic, h, s);
         }
     }
     if let Some(exit) = exit

@@ -29,6 +29,9 @@ pub const BEGUN_BY_POD: u8 = 64;
 /// Seconds after which a flow that goes on is no question with its answer; as the kernel's connection tracking has it.
 pub const STREAM_AFTER: u32 = 2;
 
+/// Seconds after which a UDP flow that was answered expires.
+pub const UDP_TIMEOUT: u32 = 180;
+
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
 /// How long after the first one the other fragments of a packet may come, in ns.
@@ -51,7 +54,7 @@ pub const fn timeout(proto: u8, state: u8) -> u64 {
             86_400
         }
     } else if proto == protocol::UDP {
-        if state & ESTABLISHED == 0 { 60 } else { 180 }
+        if state & ESTABLISHED == 0 { 60 } else { UDP_TIMEOUT as u64 }
     } else {
         30
     }

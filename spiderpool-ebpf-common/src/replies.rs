@@ -57,7 +57,16 @@ pub(crate) fn reply_any_local<S: State>(
     if path.nic == id {
         return Outcome::pass(Reason::ReplySource);
     }
-    redirect(target, &path, h.dst, Reason::ReplySource, rewrite, s)
+    let silent = ((s.now() / flow_state::SECOND) as u32).wrapping_sub(path.heard);
+    // To what is steered the kernel's route is by another NIC: there is nobody but the last sender.
+    if silent > HEARD_FOR
+        && target.role == ROLE_UNDERLAY
+        && target.default_route(h.dst) != DEFAULT_NONE
+        && !pod::is_steered(nic, h.dst, s)
+    {
+        return Outcome::redirect_neigh(target.ifindex, Reason::ReplySource).with_mtu(target.mtu);
+    }
+    redirect(target, path.mac, Reason::ReplySource, rewrite)
 }
 
 /// Where a flow's replies go.
@@ -111,7 +120,7 @@ fn by_path<S: State>(
         return Outcome::pass(Reason::ReplyHere);
     }
     match target(nic, path.nic, h.src, s) {
-        Some(target) => redirect(target, path, h.dst, Reason::ReplyRedirected, rewrite, s),
+        Some(target) => redirect(target, path.mac, Reason::ReplyRedirected, rewrite),
         None => Outcome::undecided(Reason::NotOurs),
     }
 }
@@ -124,24 +133,12 @@ fn target<'s, S: State>(nic: &NicEntry, id: u16, src: Addr, s: &'s S) -> Option<
     (is_own && (target.role != ROLE_CLUSTER || target.owns(src))).then_some(target)
 }
 
-/// On an underlay NIC the flow's last sender gets the reply while it is heard, or the next hop that the kernel has there;
-/// elsewhere the one host end there is.
+/// On an underlay NIC the flow's last sender gets the reply, elsewhere the one host end there is.
 #[inline(always)]
-fn redirect<S: State>(
-    target: &NicEntry,
-    path: &ReplyPath,
-    dst: Addr,
-    reason: Reason,
-    rewrite: &mut Rewrite,
-    s: &S,
-) -> Outcome {
+fn redirect(target: &NicEntry, mac: [u8; 6], reason: Reason, rewrite: &mut Rewrite) -> Outcome {
     if target.role != ROLE_UNDERLAY {
         return pod::to_peer(target, rewrite, reason);
     }
-    let silent = ((s.now() / flow_state::SECOND) as u32).wrapping_sub(path.heard);
-    if silent > HEARD_FOR && target.default_route(dst) != DEFAULT_NONE {
-        return Outcome::redirect_neigh(target.ifindex, reason).with_mtu(target.mtu);
-    }
-    rewrite.macs(target, path.mac);
+    rewrite.macs(target, mac);
     Outcome::redirect(target.ifindex, reason).with_mtu(target.mtu)
 }

@@ -235,9 +235,9 @@ impl State for Kernel {
             return PodUsage::default();
         };
         PodUsage {
-            link_flows: added.link_flows.wrapping_sub(removed.link_flows),
-            arrivals: added.arrivals.wrapping_sub(removed.arrivals),
-            nat: added.nat.wrapping_sub(removed.nat),
+            link_flows: difference(added.link_flows, removed.link_flows),
+            arrivals: difference(added.arrivals, removed.arrivals),
+            nat: difference(added.nat, removed.nat),
         }
     }
 
@@ -352,6 +352,13 @@ impl State for Kernel {
     fn report(&self, nic: u16, event: LogEvent) {
         report(self.skb, nic, event);
     }
+}
+
+/// What is left. Both are read at different times, and two CPUs may have counted one: less than nothing is nothing.
+#[inline(always)]
+const fn difference(added: u32, removed: u32) -> u32 {
+    let left = added.wrapping_sub(removed);
+    if left > i32::MAX as u32 { 0 } else { left }
 }
 
 /// What became of a new entry, which is counted.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use spiderpool_core::dataplane::PodDevice;
+use spiderpool_core::dataplane::{PodDevice, PortRange};
 use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, MapError, NicsOrigin};
 use spiderpool_net::netns::NetNs;
 use tracing::{error, info};
@@ -119,7 +119,12 @@ impl Loaded {
 
     /// Gives the pods that run entries and this agent's programs. One that fails is tried again the next time.
     pub(crate) fn attach_pods(&mut self, inventory: &mut Inventory) {
-        for pod in inventory.pods_in(PodState::Verified) {
+        for mut pod in inventory.pods_in(PodState::Verified) {
+            // What an earlier agent has read, until this one looks at the pod.
+            if let Ok(Some(known)) = self.maps.nic(pod.id()) {
+                pod.ports = PortRange { first: known.port_low, last: known.port_high };
+                inventory.set_ports(&pod.container_id, pod.ports);
+            }
             let (container_id, name) = (&pod.container_id, &pod.pod);
             match self.attach_pod(&pod) {
                 Ok(state) => inventory.set_state(container_id, state),
@@ -214,11 +219,15 @@ impl Loaded {
     /// A destination is steered no more: flows that are translated already go on, which the programs look for only where they
     /// are told to.
     fn keep_translations(&mut self, inventory: &Inventory, profile: u16) -> Result<(), DataplaneError> {
-        for pod in inventory.pods().filter(|pod| pod.profile == profile && pod.state != PodState::Unverified)
-        {
-            if self.keeping.insert(pod.id()) {
-                self.put_entries(pod)?;
+        for pod in inventory.pods().filter(|pod| pod.profile == profile) {
+            if self.keeping.insert(pod.id())
+                && let Err(error) = self.put_entries(pod)
+            {
+                self.keeping.remove(&pod.id());
+                return Err(error);
             }
+            // What came by the node link from there is looked up as what comes from elsewhere.
+            self.maps.look_for_all(pod.id())?;
         }
         Ok(())
     }

@@ -130,13 +130,13 @@ impl Reconciler {
     fn update_ports(&mut self, found: &PodFound) {
         let container_id = &found.pod.container_id;
         let Some(ports) = found.ports.filter(|ports| *ports != found.pod.ports) else { return };
-        let Ok(inventory) = self.pods.inventory() else { return };
-        inventory.set_ports(container_id, ports);
-        let pod = inventory.pod(container_id).cloned();
-        if let (Ok(loaded), Some(pod)) = (self.ebpf.loaded(), pod)
-            && let Err(error) = loaded.put_entries(&pod)
-        {
-            warn!(%error, %container_id, pod = %pod.pod, "port range of the pod cannot be written");
+        let (Ok(inventory), Ok(loaded)) = (self.pods.inventory(), self.ebpf.loaded()) else { return };
+        let Some(pod) = inventory.pod(container_id).cloned() else { return };
+        match loaded.put_entries(&PodRecord { ports, ..pod }) {
+            Ok(()) => inventory.set_ports(container_id, ports),
+            Err(error) => {
+                warn!(%error, %container_id, pod = %found.pod.pod, "port range of the pod cannot be written, trying again");
+            }
         }
     }
 

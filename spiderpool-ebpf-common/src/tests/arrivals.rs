@@ -165,25 +165,67 @@ fn the_gateway_may_change_but_not_the_nic() {
 fn who_is_silent_is_reached_by_the_kernels_next_hop() {
     for family in FAMILIES {
         let mut tables = tables();
-        let e = to_pod(NET1, family);
-        run_ingress(&tables, NET1, &from(GATEWAY, frames::udp(e, b"subscribe")));
+        tables.wildcard = true;
+        let e = called_by(Endpoint::Outside, NET2, family);
+        let answer = frames::udp(Ends { src: at(Endpoint::Nic(ETH0), family), ..e.back() }, b"news");
+        run_ingress(&tables, NET2, &from(GATEWAY, frames::udp(e, b"subscribe")));
         for second in 1..400 {
             tables.now += SECOND;
-            let done = run_egress(&tables, ETH0, &frames::udp(e.back(), b"news"));
-            let want = if second > 2 { neigh(NET1) } else { redirect(NET1) };
-            assert_eq!((done.verdict, done.reason), (want, Reason::ReplyRedirected), "after {second} s");
+            let done = run_egress(&tables, ETH0, &answer);
+            let want = if second > 2 { neigh(NET2) } else { redirect(NET2) };
+            assert_eq!((done.verdict, done.reason), (want, Reason::ReplySource), "after {second} s");
         }
-        run_ingress(&tables, NET1, &from([2; 6], frames::udp(e, b"again")));
-        let done = run_egress(&tables, ETH0, &frames::udp(e.back(), b"news"));
-        assert_eq!(to_by(&done), ([2; 6], redirect(NET1)));
+        run_ingress(&tables, NET2, &from([2; 6], frames::udp(e, b"again")));
+        assert_eq!(to_by(&run_egress(&tables, ETH0, &answer)), ([2; 6], redirect(NET2)));
         // Without a gateway of its own there is nobody but the last sender.
-        let net1 = tables.nics.get_mut(&NET1).unwrap();
-        (net1.default4, net1.default6) = (DEFAULT_NONE, DEFAULT_NONE);
+        let net2 = tables.nics.get_mut(&NET2).unwrap();
+        (net2.default4, net2.default6) = (DEFAULT_NONE, DEFAULT_NONE);
         tables.now += 100 * SECOND;
-        let done = run_egress(&tables, ETH0, &frames::udp(e.back(), b"news"));
-        assert_eq!(to_by(&done), ([2; 6], redirect(NET1)));
+        assert_eq!(to_by(&run_egress(&tables, ETH0, &answer)), ([2; 6], redirect(NET2)));
         tables.now += 181 * SECOND;
-        assert_eq!(run_egress(&tables, ETH0, &frames::udp(e.back(), b"news")).reason, Reason::NatNew);
+        assert_ne!(run_egress(&tables, ETH0, &answer).reason, Reason::ReplySource);
+    }
+}
+
+/// To an overlay pod of another node that came unmasqueraded the gateway knows no way, and the kernel's own is by eth0.
+#[test]
+fn who_is_steered_and_silent_is_reached_by_the_last_sender() {
+    for family in FAMILIES {
+        let e = to_pod(NET1, family);
+        for (request, reply) in [
+            (frames::udp(e, b"q"), frames::udp(e.back(), b"a")),
+            (frames::tcp(e, SYN, b""), frames::tcp(e.back(), SYN | ACK, b"")),
+        ] {
+            let mut tables = with_large_mtu();
+            run_ingress(&tables, NET1, &from(GATEWAY, request));
+            tables.now += 40 * SECOND;
+            assert_eq!(to_by(&run_egress(&tables, ETH0, &reply)), (GATEWAY, redirect(NET1)));
+        }
+    }
+}
+
+/// One datagram in the name of somebody who talks to the pod's server by eth0 or by the node, or talks to another address of it later.
+#[test]
+fn a_wildcard_servers_answers_follow_its_caller_and_not_who_borrows_its_name() {
+    const FORGER: [u8; 6] = [2, 0, 0, 0, 0x66, 6];
+    for family in FAMILIES {
+        let mut tables = tables();
+        tables.wildcard = true;
+        // The forger first: the caller's next call, which needs no entry, sets it right.
+        let (forged, call) = (to_pod(NET1, family), to_pod(ETH0, family));
+        run_ingress(&tables, NET1, &from(FORGER, frames::udp(forged, b"x")));
+        run_ingress(&tables, ETH0, &frames::udp(call, b"q"));
+        let answer = frames::udp(call.back(), b"a");
+        let done = run_egress(&tables, ETH0, &answer);
+        assert_eq!((done.verdict, frames::ends(&done.frame)), (Verdict::Pass, Some(call.back())));
+        // And later it diverts nothing, until the caller has been silent for long.
+        for second in 0..200 {
+            tables.now += SECOND;
+            run_ingress(&tables, NET1, &from(FORGER, frames::udp(forged, b"x")));
+            let done = run_egress(&tables, ETH0, &answer);
+            let is_diverted = frames::ends(&done.frame) != Some(call.back());
+            assert_eq!(is_diverted, second >= 180, "after {second} s");
+        }
     }
 }
 
@@ -280,6 +322,11 @@ fn on_fixed_ports_who_has_spoken_first_decides() {
                     let forged = run_ingress(&tables, NET1, &frames::udp(e, b"forged"));
                     assert!(matches!(forged.reason, Reason::OwnFlow | Reason::NotOurs), "{}", forged.reason);
                     let next = run_egress(&tables, by, &query);
+                    // The server answers where it was asked: translated to eth0.
+                    let is_translated = by == NET1 && place != Endpoint::Outside;
+                    let seen = if is_translated { ETH0 } else { by };
+                    let answer = Ends { dst: at(Endpoint::Nic(seen), family), ..e };
+                    run_ingress(&tables, seen, &frames::udp(answer, b"a"));
                     assert_eq!(next.verdict, first.verdict, "{place:?} by {by}: {}", next.reason);
                     assert_ne!(next.reason, Reason::ReplySource);
                 }
