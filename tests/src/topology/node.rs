@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api, PostParams};
 use serde_json::json;
@@ -136,13 +136,23 @@ fn register(plane: &ControlPlane, name: &str, index: u8) -> Result<()> {
     Ok(())
 }
 
+/// kube-proxy refuses nftables before Linux 5.13.
+fn proxy_mode() -> Result<&'static str> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        bail!("no version: Linux {release}")
+    };
+    Ok(if (major, minor) < (5, 13) { "iptables" } else { "nftables" })
+}
+
 fn start_kube_proxy(machine: &Machine, plane: &ControlPlane, state: &StateDir) -> Result<Process> {
     let kubeconfig = plane.identity("system:kube-proxy", None)?;
     let config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": kubeconfig},
-        "mode": "nftables",
+        "mode": proxy_mode()?,
         "hostnameOverride": machine.name,
         "clusterCIDR": addresses::OVERLAY.join(","),
         // No OOM score and no conntrack limits: both are the whole machine's.
