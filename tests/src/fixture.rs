@@ -4,7 +4,7 @@ use anyhow::Result;
 use spiderpool_core::ip::Family;
 
 use crate::counters;
-use crate::flow::Flow;
+use crate::flow::{Flow, run_in_parallel};
 use crate::matrix::{DefaultRoute, Host, Hosts};
 use crate::namespaces::Namespaces;
 
@@ -98,6 +98,14 @@ pub fn run_matrix(fixture: &mut dyn Fixture, modes: &[RouteHints]) -> Result<Vec
                     let flows = hosts.flows_without_gateway(family);
                     failed.extend(without_gateway(fixture, &pod.namespaces, || run(fixture, &pod, &flows))??);
                 }
+            }
+            // Last: what such a connection sends again would be taken for an answer of a later flow.
+            for family in Family::ALL {
+                let flows = hosts.flows_beyond(family);
+                let served = flows.iter().zip(run_in_parallel(&flows)?).filter(|(_, works)| *works);
+                failed.extend(
+                    served.map(|(flow, _)| format!("{flow} works, and is in the list of those that cannot")),
+                );
             }
         }
     }

@@ -73,6 +73,20 @@ impl Lab {
         self.set_service_cidrs(&addresses::SERVICES)
     }
 
+    /// Sets the dataplane of pods to come, and waits until the agents know; `pod` is one that exists.
+    pub fn set_dataplane(&mut self, dataplane: Dataplane, pod: &str) -> Result<()> {
+        self.dataplane = dataplane;
+        self.set_coordinator(RouteHints::Auto)?;
+        for node in &self.topology.nodes {
+            poll::until(&format!("dataplane {dataplane} on {}", node.name), WATCH_LIMIT, || {
+                let config = Agent::coordinator_config(node, pod)?;
+                ensure!(config["dataplane"] == dataplane.to_string(), "the agent hands out {config}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// Writes the Service CIDRs into SpiderCoordinator's status.
     pub fn set_service_cidrs(&self, cidrs: &[&str]) -> Result<()> {
         let status = json!({"phase": "Synced", "overlayPodCIDR": addresses::OVERLAY, "serviceCIDR": cidrs});

@@ -97,8 +97,26 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// All flows of one family.
+    /// All flows of one family that the pod's dataplane serves.
     pub fn flows(&self, family: Family) -> Vec<Flow> {
+        let mut flows = self.all_flows(family);
+        flows.retain(|flow| !self.is_beyond(flow));
+        flows
+    }
+
+    /// Those that it does not serve.
+    pub fn flows_beyond(&self, family: Family) -> Vec<Flow> {
+        let mut flows = self.all_flows(family);
+        flows.retain(|flow| self.is_beyond(flow));
+        flows
+    }
+
+    fn is_beyond(&self, flow: &Flow) -> bool {
+        self.dataplane == Dataplane::Policy
+            && beyond_policy(&flow.name, flow.probe.protocol, self.default_route).is_some()
+    }
+
+    fn all_flows(&self, family: Family) -> Vec<Flow> {
         let address = |dual: &Dual| dual.get(family);
         let (eth0, net1) = (address(&self.pod.main), address(&self.pod.underlay));
         let (pod, node, other) = (&self.pod.namespaces, &self.node, &self.other_node);
@@ -168,9 +186,6 @@ impl Hosts {
             .seen_by(pod, &[outside_ip])
             .replies(pod, "net1")
             .by(&[Tcp, Udp, Ping]));
-        if self.dataplane == Dataplane::Policy {
-            list.retain(|flow| beyond_policy(&flow.name, flow.probe.protocol, self.default_route).is_none());
-        }
         list
     }
 

@@ -20,8 +20,14 @@ pub(super) fn plan(
     let mut tables = Tables::new(pod, cluster.dev);
     let (mut steps, mut rules, mut moves) = (Vec::new(), Vec::new(), Vec::new());
     let mut nics = vec![&inputs.config.first_nic, inputs.nic];
+    let made = cluster_routes::default_routes(inputs, cluster, CLUSTER_TABLE);
+    let is_nics = |r: &&Route| {
+        // The way back by the cluster NIC, where that has no default route of its own.
+        r.is_ours() && !made.contains(r) && (*cluster.dev == inputs.config.first_nic || r.dev != *cluster.dev)
+    };
+    let moved: Vec<&Route> = pod.table_routes.iter().filter(is_nics).collect();
     for family in Family::ALL {
-        let candidates = default_routes(pod.routes.iter(), pod.table_routes.iter(), family);
+        let candidates = default_routes(&pod.routes, &moved, family);
         let Some(owner) = inputs.config.preference(inputs.nic).owner(&candidates, family) else { continue };
         let defaults = pod.routes.iter().filter(|r| r.is_default() && r.family() == family);
         for route in defaults.clone().filter(|r| r.dev != *owner) {
@@ -33,7 +39,8 @@ pub(super) fn plan(
             moves.push(Step::DeleteRoute { namespace: Namespace::Pod, route: route.clone() });
         }
         if defaults.clone().all(|r| r.dev != *owner)
-            && let Some(route) = own_default(pod.table_routes.iter(), owner, family)
+            && let Some(route) =
+                moved.iter().find(|r| r.is_default() && r.family() == family && r.dev == *owner)
         {
             moves.insert(0, Step::AddRoute { namespace: Namespace::Pod, route: in_main(route) });
         }
@@ -66,27 +73,15 @@ pub(super) fn plan_cluster_table(inputs: &PolicyInputs<'_>, cluster: &ClusterNic
 }
 
 /// The default routes of a family: those of the main table, and as such that stepped back those that are in tables only.
-fn default_routes<'a>(
-    main: impl Iterator<Item = &'a Route>,
-    tables: impl Iterator<Item = &'a Route>,
-    family: Family,
-) -> Vec<Route> {
-    let is_default = |r: &&Route| r.is_default() && r.family() == family;
-    let mut found: Vec<Route> = main.filter(is_default).cloned().collect();
-    for route in tables.filter(|r| is_default(r) && r.is_ours()) {
+fn default_routes(main: &[Route], moved: &[&Route], family: Family) -> Vec<Route> {
+    let is_default = |r: &Route| r.is_default() && r.family() == family;
+    let mut found: Vec<Route> = main.iter().filter(|r| is_default(r)).cloned().collect();
+    for route in moved.iter().filter(|r| is_default(r)) {
         if !found.iter().any(|r| r.dev == route.dev) {
-            found.push(Route { metric: BACKUP_METRIC, ..route.clone() });
+            found.push(Route { metric: BACKUP_METRIC, ..(*route).clone() });
         }
     }
     found
-}
-
-fn own_default<'a>(
-    mut tables: impl Iterator<Item = &'a Route>,
-    nic: &IfName,
-    family: Family,
-) -> Option<&'a Route> {
-    tables.find(|r| r.is_default() && r.is_ours() && r.family() == family && r.dev == *nic)
 }
 
 /// What a NIC's table holds: copies of its own routes, and the way to the cluster, which by the cluster NIC itself is the

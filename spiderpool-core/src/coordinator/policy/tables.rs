@@ -32,8 +32,8 @@ impl<'a> Tables<'a> {
         Self { pod, given: vec![(cluster_nic.clone(), CLUSTER_TABLE)] }
     }
 
-    /// The NIC's table: the one that its rules ask or its routes are in, otherwise the first that is nobody's. So it does not depend on how
-    /// many links the pod has.
+    /// The NIC's table: the one that its rules ask or its routes are in, otherwise the first that is nobody's. So it does
+    /// not depend on how many links the pod has.
     pub(super) fn of(&mut self, nic: &IfName) -> u32 {
         let given = self.given.iter().find(|(name, _)| name == nic).map(|(_, table)| *table);
         let table = given.or_else(|| self.known(nic)).unwrap_or_else(|| self.unused());
@@ -120,7 +120,8 @@ fn restore_default_routes(pod: &NamespaceState, nic: &IfName, first_nic: &IfName
         if pod.routes.iter().any(|r| stays(&r)) {
             continue;
         }
-        let mut own = pod.table_routes.iter().filter(|r| r.is_ours());
+        // Those of a main plugin have no source; what leads back to the cluster has one.
+        let mut own = pod.table_routes.iter().filter(|r| r.is_ours() && r.source.is_none());
         let moved = own.find(|r| r.is_default() && r.family() == family && r.dev == *first_nic);
         let others = pod.routes.iter().filter(|r| r.is_default() && r.family() == family && !r.is_ours());
         steps.extend(others.map(|r| Step::DeleteRoute { namespace: Namespace::Pod, route: r.clone() }));

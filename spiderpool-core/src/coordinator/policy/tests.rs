@@ -374,6 +374,28 @@ fn a_second_underlay_nic_has_a_table_of_its_own_behind_the_marks() {
     }
 }
 
+/// The way back to the cluster in table 100 is nobody's default route.
+#[test]
+fn a_pod_without_default_routes_stays_so() {
+    let defaults = |pod: &Pod| pod.namespace.routes.iter().filter(|route| route.is_default()).count();
+    let mut pod = underlay("{}");
+    pod.namespace.routes.retain(|route| !route.is_default());
+    pod.add_underlay("eth0");
+    pod.attach("net1", "172.19.0.5/16", "172.19.0.1");
+    pod.namespace.routes.retain(|route| !route.is_default());
+    pod.add_underlay("net1");
+    assert_eq!(defaults(&pod), 0);
+    let mut pod = Pod::new("{}");
+    pod.namespace.routes.retain(|route| !route.is_default());
+    pod.add("net1");
+    pod.add("net1");
+    assert_eq!(defaults(&pod), 0);
+    let (gone, eth0) = (nic("net1"), nic("eth0"));
+    let steps = plan_removal(&pod.namespace, &gone, &pod.namespace.usable_addresses(&gone), &eth0);
+    pod.apply(&steps);
+    assert_eq!(defaults(&pod), 0);
+}
+
 #[test]
 fn veth0_is_as_configured() {
     let mut pod = underlay(r#"{"vethLinkAddress":"169.254.100.1","podRPFilter":-1}"#);

@@ -37,6 +37,9 @@ pub(crate) struct DataplaneArguments {
     /// Round trips per path and round.
     #[arg(long, default_value_t = 2000)]
     pub(crate) trips: usize,
+    /// The peer of each row is a pod with `dataplane: policy`, ip rules in place of programs.
+    #[arg(long, conflicts_with = "peer_build")]
+    pub(crate) policy: bool,
     /// Target directory of another build (`bin`, `bpf/spiderpool.o`), measured in alternating labs: the peer of each
     /// row is then the same path with that build's programs, agent and plugins.
     #[arg(long, value_name = "DIR")]

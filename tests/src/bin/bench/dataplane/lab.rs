@@ -1,4 +1,4 @@
-//! One lab, in which pods with and without the programs are compared.
+//! One lab, in which pods with and without the programs are compared, or with rules in place of them.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Instant;
@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
 use spiderpool_tests::lab::{Lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
@@ -17,23 +18,31 @@ use spiderpool_tests::service;
 use crate::arguments::DataplaneArguments;
 use crate::samples::{Pair, Report, Samples, Side};
 
-/// One way through the network. The peer of a row is the same way from a pod whose programs are detached.
+/// One way through the network. The peer of a row is the same way from a pod whose programs are detached, or that has
+/// rules in place of them.
 struct TestPath {
     name: &'static str,
     to: IpAddr,
     bound: [Option<IpAddr>; 2],
-    /// Whether it works without programs.
+    /// Whether it works for the peer.
     comparable: bool,
 }
 
 /// One lab, whose rows compare a pod that has the programs with one that does not.
 pub(super) fn measure(arguments: &DataplaneArguments, report: &mut Report) -> Result<()> {
-    let lab = Lab::start(2, |step: &str| eprintln!("{step}"))?;
-    let topology = &lab.topology;
-    let (plane, node1, node2) = (&topology.plane, &topology.nodes[0], &topology.nodes[1]);
-    let pod = |name, node| Pod::add(plane, node, &spec(name, DefaultRoute::Eth0));
-    let (with, without, far) = (pod("with", node1)?, pod("without", node1)?, pod("far", node2)?);
-    detach(&without)?;
+    let mut lab = Lab::start(2, |step: &str| eprintln!("{step}"))?;
+    let pod = |lab: &Lab, name, node: usize| {
+        Pod::add(&lab.topology.plane, &lab.topology.nodes[node], &spec(name, DefaultRoute::Eth0))
+    };
+    let (with, far) = (pod(&lab, "with", 0)?, pod(&lab, "far", 1)?);
+    if arguments.policy {
+        lab.set_dataplane(Dataplane::Policy, &with.name)?;
+    }
+    let without = pod(&lab, "without", 0)?;
+    if !arguments.policy {
+        detach(&without)?;
+    }
+    let (plane, node1) = (&lab.topology.plane, &lab.topology.nodes[0]);
     // One CPU for both ends: which CPUs the scheduler picks changes a round trip threefold.
     let mut cpu = CpuSet::new();
     cpu.set(0)?;
@@ -59,7 +68,12 @@ pub(super) fn measure(arguments: &DataplaneArguments, report: &mut Report) -> Re
                 comparable: true,
             },
             TestPath { name: "ClusterIP", to: service, bound: [None; 2], comparable: true },
-            TestPath { name: "ClusterIP, bound to net1 (translated)", to: service, bound, comparable: false },
+            TestPath {
+                name: "ClusterIP, bound to net1 (translated)",
+                to: service,
+                bound,
+                comparable: arguments.policy,
+            },
         ];
         for way in ways {
             let mut pair = Pair::default();
