@@ -14,8 +14,9 @@ use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Medium, Neighbor, ReturnMarks, Route, Rule, Selector};
 use spiderpool_net::announce::announce;
+use spiderpool_net::block_on;
 use spiderpool_net::events::{Events, NetlinkEvent};
-use spiderpool_net::netlink::{Netlink, NewVeth};
+use spiderpool_net::netlink::{Netlink, NetlinkError, NewVeth};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use spiderpool_net::nft;
 use spiderpool_net::sysctl::{self, SysctlError};
@@ -656,6 +657,48 @@ async fn rules_and_routes_of_tables_are_added_listed_and_deleted() {
     }
     assert!(!netlink.rules().await.unwrap().iter().any(Rule::is_ours));
     pair.netlink.links().await.unwrap();
+}
+
+/// The DEL of one pod meets the ADD of another.
+#[test]
+fn a_shared_rule_is_there_while_its_table_has_a_route_whoever_deletes_it() {
+    root_or_skip!();
+    let netns = NetNs::create().unwrap();
+    let rule = Rule::new(Family::V4, 1000, Selector::All, 500);
+    let in_netns = |work: &(dyn Fn() -> Result<(), NetlinkError> + Sync)| netns.run(work).unwrap().unwrap();
+    let delete = || {
+        block_on(async {
+            let mut netlink = Netlink::open()?;
+            for _ in 0..300 {
+                netlink.delete_idle_rule(&rule).await?;
+            }
+            Ok(())
+        })
+    };
+    let add = || {
+        block_on(async {
+            let mut netlink = Netlink::open()?;
+            let lo = netlink.link_by_name(&name("lo")).await?.unwrap().index;
+            netlink.set_up(lo).await?;
+            let route = Route { table: 500, ..Route::new(net("10.7.0.1/32"), lo) };
+            for _ in 0..300 {
+                netlink.add_route(&route).await?;
+                netlink.add_rule(&rule).await?;
+                // One that is being deleted is put back by who deletes it.
+                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+                while !netlink.rules().await?.contains(&rule) {
+                    assert!(std::time::Instant::now() < deadline, "the rule is lost");
+                }
+                netlink.delete_route(&route).await?;
+            }
+            Ok(())
+        })
+    };
+    std::thread::scope(|scope| {
+        for work in [&delete as &(dyn Fn() -> Result<(), NetlinkError> + Sync), &delete, &add] {
+            scope.spawn(move || in_netns(work));
+        }
+    });
 }
 
 /// nft(8) says what the kernel has understood.

@@ -1,6 +1,5 @@
 //! Pods whose first NIC is on the underlay, under `dataplane: policy`: every flow, both families, and what is left after.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
