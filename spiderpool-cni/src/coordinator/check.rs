@@ -27,7 +27,7 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     let (config, answer) = conf.resolve(request)?;
     let (mut pod_netlink, mut node) = (netns.netlink()?, Netlink::open()?);
     let pod = read_pod(&mut pod_netlink, request, conf, Contents::PLAIN).await?;
-    match task(&config, &request.nic, &pod)? {
+    match task(&mut pod_netlink, &config, &request.nic, &pod).await? {
         None => return Ok(()),
         Some(Task::Ebpf) => {}
         Some(task) => {

@@ -5,6 +5,8 @@ use spiderpool_core::coordinator::{
     Config, Dataplane, NamespaceState, Setup, VETH0, decide_setup, pod_dataplane,
 };
 use spiderpool_core::names::IfName;
+use spiderpool_net::netlink::Netlink;
+use spiderpool_net::tc::Direction;
 
 use crate::error::PluginError;
 
@@ -19,10 +21,19 @@ pub(super) enum Task {
     PolicyUnderlay,
 }
 
-/// What ADD does with the NIC, and CHECK looks at. What is not supported yet is an error of both.
-pub(super) fn task(config: &Config, nic: &IfName, pod: &NamespaceState) -> Result<Option<Task>, PluginError> {
+/// What ADD does with the NIC, and CHECK looks at. `netlink` is the pod's. What is not supported yet is an error of both.
+pub(super) async fn task(
+    netlink: &mut Netlink,
+    config: &Config,
+    nic: &IfName,
+    pod: &NamespaceState,
+) -> Result<Option<Task>, PluginError> {
+    let has_programs = match pod.link(&config.first_nic) {
+        Some(first) => netlink.own_filter(first.index, Direction::Egress).await?.is_some(),
+        None => false,
+    };
     let setup = decide_setup(config.mode, nic, &config.first_nic, pod.has_link(VETH0))?;
-    Ok(Some(match (setup, pod_dataplane(pod, config.dataplane)) {
+    Ok(Some(match (setup, pod_dataplane(pod, has_programs, config.dataplane)) {
         (Setup::Nothing, _) => return Ok(None),
         (Setup::Underlay, Dataplane::Ebpf) => return Err(Unsupported::UnderlayMode.into()),
         (Setup::Underlay, Dataplane::Policy) => Task::PolicyUnderlay,

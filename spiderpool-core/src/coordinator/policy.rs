@@ -27,9 +27,9 @@ pub use tables::{CLUSTER_TABLE, SOURCE_RULE_PRIORITY, plan_removal};
 use cluster_routes::ClusterNic;
 
 /// What steers the packets of a pod: what it has already, so that there are never both in one pod, otherwise what is
-/// wanted.
-pub fn pod_dataplane(pod: &NamespaceState, wanted: Dataplane) -> Dataplane {
-    if pod.has_link(NODE_LINK) {
+/// wanted. `has_programs` says whether its first NIC has filters of ours.
+pub fn pod_dataplane(pod: &NamespaceState, has_programs: bool, wanted: Dataplane) -> Dataplane {
+    if has_programs || pod.has_link(NODE_LINK) {
         Dataplane::Ebpf
     } else if pod.routes.iter().any(Route::is_ours) {
         Dataplane::Policy

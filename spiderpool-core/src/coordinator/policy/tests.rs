@@ -75,6 +75,22 @@ impl Pod {
     }
 }
 
+#[test]
+fn a_pod_keeps_its_dataplane() {
+    use Dataplane::{Ebpf, Policy};
+    let mut pod = Pod::new("{}");
+    for wanted in [Ebpf, Policy] {
+        assert_eq!(pod_dataplane(&pod.namespace, false, wanted), wanted);
+        assert_eq!(pod_dataplane(&pod.namespace, true, wanted), Ebpf);
+    }
+    // Routes of ours are hints where there are programs, also if somebody has deleted the node link.
+    pod.add("net1");
+    assert_eq!(pod_dataplane(&pod.namespace, false, Ebpf), Policy);
+    assert_eq!(pod_dataplane(&pod.namespace, true, Policy), Ebpf);
+    pod.namespace.links.push(link(9, NODE_LINK, "veth"));
+    assert_eq!(pod_dataplane(&pod.namespace, false, Policy), Ebpf);
+}
+
 /// Upstream's listing of this pod, but for the priority that both rules have.
 #[test]
 fn the_default_route_stays_on_eth0() {
