@@ -35,13 +35,16 @@ pub fn is_hint(route: &Route, cluster_nic: &IfName) -> bool {
 /// Adds the hints that are needed and removes those that are not any more.
 ///
 /// A destination needs one if the pod's other routes send it by another NIC: the default route is there, or a
-/// subnet or route that covers it. A route to exactly the destination is somebody's decision and stays.
+/// subnet or route that covers it. So does every one whose family has source-specific defaults (IPv6): a socket that is
+/// bound to an underlay address, or answers from there, would wait for the underlay's gateway, although the programs send
+/// its packets elsewhere. A route to exactly the destination is somebody's decision and stays.
 pub fn plan_route_hints(inputs: &HintInputs<'_>) -> Vec<Step> {
     let (present, others): (Vec<_>, Vec<_>) =
-        inputs.routes.iter().filter(|r| r.from.is_none()).partition(|r| is_hint(r, inputs.cluster_nic));
+        inputs.routes.iter().partition(|r| r.from.is_none() && is_hint(r, inputs.cluster_nic));
+    let (others, by_source): (Vec<_>, Vec<_>) = others.into_iter().partition(|r| r.from.is_none());
     let mut wanted: Vec<Route> = Vec::new();
     for dst in inputs.cidrs.iter().copied().chain(inputs.nodes.iter().copied().map(IpNet::from)) {
-        let Some(hint) = hint(inputs, &others, dst.trunc()) else { continue };
+        let Some(hint) = hint(inputs, &others, &by_source, dst.trunc()) else { continue };
         if !wanted.contains(&hint) {
             wanted.push(hint);
         }
@@ -54,14 +57,16 @@ pub fn plan_route_hints(inputs: &HintInputs<'_>) -> Vec<Step> {
     gone.chain(new).collect()
 }
 
-fn hint(inputs: &HintInputs<'_>, others: &[&Route], dst: IpNet) -> Option<Route> {
+fn hint(inputs: &HintInputs<'_>, others: &[&Route], by_source: &[&Route], dst: IpNet) -> Option<Route> {
     let family = Family::of_net(&dst);
     if others.iter().any(|r| r.dst == dst) {
         return None;
     }
     let covering = others.iter().filter(|r| r.family() == family && r.dst.contains(&dst));
     let best = covering.max_by_key(|r| (r.dst.prefix_len(), std::cmp::Reverse(r.metric)))?;
-    if best.dev == *inputs.cluster_nic {
+    // Of two routes the longer destination wins, whatever their sources.
+    let by_source = by_source.iter().any(|r| r.dst.prefix_len() == 0 && r.family() == family);
+    if best.dev == *inputs.cluster_nic && !(best.is_default() && by_source) {
         return None;
     }
     let default = others
@@ -188,6 +193,30 @@ mod tests {
             &[],
             &[
                 "pod: route add fd00:96::/108 via fe80::ecee:eeff:feee:eeee dev eth0 src fd00:233::210 metric 1024 proto 0x53",
+            ],
+        );
+    }
+
+    /// The kernel would choose it for sockets that are bound to net1, and wait for its gateway.
+    #[test]
+    fn ipv6_is_hinted_against_source_specific_defaults() {
+        let extra = [
+            Route { metric: 4096, ..route("::/0", "net1", Some("fd00:6::1")) },
+            Route {
+                metric: 4096,
+                from: Some("fd00:6::145".parse().unwrap()),
+                protocol: crate::net::ROUTE_PROTOCOL,
+                ..route("::/0", "net1", Some("fd00:6::1"))
+            },
+        ];
+        check(
+            "eth0",
+            &extra,
+            &["fd00:96::/108", "10.233.0.0/18"],
+            &["fd00:172::3"],
+            &[
+                "pod: route add fd00:96::/108 via fe80::ecee:eeff:feee:eeee dev eth0 src fd00:233::210 metric 1024 proto 0x53",
+                "pod: route add fd00:172::3/128 via fe80::ecee:eeff:feee:eeee dev eth0 src fd00:233::210 metric 1024 proto 0x53",
             ],
         );
     }
