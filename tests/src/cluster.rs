@@ -29,6 +29,7 @@ use spiderpool_testbox::{cgroup, cleanup};
 
 use crate::control_plane::Authority;
 use crate::fixture::Gateway;
+pub use crate::matrix::ProxyMode;
 use crate::namespaces::Namespaces;
 use crate::poll;
 use api::ApiAccess;
@@ -37,7 +38,7 @@ use folder::{Folder, Janitor};
 pub use machine::Machine;
 use network::Network;
 pub use node::Node;
-pub use options::{DefaultCni, Lifetime, Options, ProxyMode};
+pub use options::{DefaultCni, Lifetime, Options};
 use parallel::in_parallel;
 
 /// How long nodes may take to become ready.

@@ -6,40 +6,10 @@ use spiderpool_core::ip::Family;
 use crate::counters;
 use crate::flow::{Flow, run_in_parallel};
 use crate::matrix::{DefaultRoute, Host, Hosts};
+pub use crate::matrix::{Gateway, RouteHints};
 use crate::namespaces::Namespaces;
 
-/// SpiderCoordinator's `spec.ebpf.routeHints`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteHints {
-    /// Pods whose default route is on net1 get them.
-    Auto,
-    /// Nobody gets them.
-    Never,
-}
-
-impl RouteHints {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Auto, Self::Never];
-
-    /// The value in the custom resource.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Never => "never",
-        }
-    }
-}
-
-/// Whether the underlay's gateway answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gateway {
-    /// Its switch port forwards.
-    Alive,
-    /// Its switch port is disabled.
-    Dead,
-}
-
-/// Two nodes with Spiderpool, a Service with an overlay and an underlay endpoint, and an underlay with a gateway.
+/// Two nodes with Spiderpool, Services with an overlay and an underlay endpoint, and an underlay with a gateway.
 pub trait Fixture {
     /// Runs kubectl as administrator.
     fn kubectl(&self, arguments: &[&str]) -> Result<String>;

@@ -3,6 +3,7 @@
 
 mod fixture;
 mod lock;
+pub mod matrix;
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::fixture::RouteHints;
 use crate::matrix::DefaultRoute;
 use crate::pod::PodSpec;
 use crate::poll;
-use crate::topology::{Node, Topology, addresses};
+use crate::topology::{Node, NodeKind, Topology, addresses};
 pub use fixture::{LabFixture, wait_for_no_pods};
 pub use lock::{lock_lab, lock_lab_with};
 
@@ -25,7 +26,7 @@ pub use lock::{lock_lab, lock_lab_with};
 const WATCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The annotation that names the NIC with the default route.
-const DEFAULT_ROUTE_NIC: &str = "ipam.spidernet.io/default-route-nic";
+pub(crate) const DEFAULT_ROUTE_NIC: &str = "ipam.spidernet.io/default-route-nic";
 
 /// A topology with an agent on each node.
 #[derive(Debug)]
@@ -52,11 +53,35 @@ impl Lab {
         let mut lab = Self { agents: Vec::new(), topology, dataplane };
         lab.set_coordinator(RouteHints::Auto)?;
         progress("SpiderIPPools, SpiderCoordinator and its status");
-        for node in &lab.topology.nodes {
-            lab.agents.push(Agent::start(&lab.topology.plane, node)?);
-        }
+        lab.start_agents()?;
         progress("spiderpool-agent on each node");
         Ok(lab)
+    }
+
+    /// Starts a node of each kind, with the given pools, and `hijack` as hijackCIDR.
+    pub fn start_nodes(kinds: &[NodeKind], pools: &[Value], hijack: &[&str]) -> Result<Self> {
+        let topology = Topology::start_nodes(Options::default(), kinds)?;
+        topology.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": pools}).to_string())?;
+        let mut lab = Self { agents: Vec::new(), topology, dataplane: Dataplane::Ebpf };
+        lab.set_coordinator(RouteHints::Auto)?;
+        let patch = json!({"spec": {"hijackCIDR": hijack}}).to_string();
+        lab.topology.plane.kubectl(&[
+            "patch",
+            "spidercoordinator",
+            "default",
+            "--type=merge",
+            "-p",
+            &patch,
+        ])?;
+        lab.start_agents()?;
+        Ok(lab)
+    }
+
+    fn start_agents(&mut self) -> Result<()> {
+        for node in &self.topology.nodes {
+            self.agents.push(Agent::start(&self.topology.plane, node)?);
+        }
+        Ok(())
     }
 
     /// Writes SpiderCoordinator, and its status as the controller does.
@@ -126,18 +151,27 @@ pub fn underlay_spec(name: &str) -> PodSpec {
 
 /// A network as SpiderMultusConfig's controller renders it.
 pub fn macvlan(pool_v4: &str, pool_v6: &str) -> Network {
+    macvlan_of("eth1", pool_v4, pool_v6, &json!({}))
+}
+
+/// The same on any master, with more settings of the coordinator.
+pub fn macvlan_of(master: &str, pool_v4: &str, pool_v6: &str, coordinator: &Value) -> Network {
+    let mut own = json!({"type": "coordinator", "mode": "overlay"});
+    for (key, value) in coordinator.as_object().into_iter().flatten() {
+        own[key] = value.clone();
+    }
     Network {
-        name: "macvlan-eth1".into(),
+        name: format!("macvlan-{master}"),
         version: "0.3.1".into(),
         plugins: vec![
             json!({
-                "type": "macvlan", "master": "eth1", "mode": "bridge", "mtu": 0,
+                "type": "macvlan", "master": master, "mode": "bridge", "mtu": 0,
                 "ipam": {
                     "type": "spiderpool",
                     "default_ipv4_ippool": [pool_v4], "default_ipv6_ippool": [pool_v6],
                 },
             }),
-            json!({"type": "coordinator", "mode": "overlay"}),
+            own,
         ],
     }
 }

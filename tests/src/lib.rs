@@ -5,13 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
-pub mod calico_like;
 pub mod capture;
 pub mod cluster;
 pub mod cni;
 pub mod connection;
 pub mod control_plane;
 pub mod counters;
+pub mod default_network;
 pub mod document;
 pub mod dual;
 pub mod exchange;

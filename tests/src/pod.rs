@@ -11,11 +11,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-use crate::calico_like;
-use crate::cni::{Attachment, Network};
+use crate::cni::{self, Attachment, Network};
 use crate::control_plane::ControlPlane;
+use crate::default_network;
 use crate::dual::Dual;
 use crate::namespaces::Namespaces;
+use crate::probe::PORT;
 use crate::topology::Node;
 
 /// Ping sockets are allowed, as runtimes do.
@@ -50,6 +51,8 @@ pub struct Pod {
     sandbox: Attachment,
     /// eth0's network and result, if it is not the default network.
     first: Option<(Network, Value)>,
+    /// The configuration by which a port of the node leads to eth0.
+    port_mapping: Option<Value>,
 }
 
 impl Pod {
@@ -88,7 +91,7 @@ impl Pod {
         let sandbox =
             Attachment { container, netns, interface: "eth0".into(), arguments: arguments.join(";") };
         let (eth0, first) = match first {
-            None => (calico_like::add(node, &namespaces, &sandbox)?.0, None),
+            None => (default_network::add(node, &namespaces, &sandbox)?.0, None),
             Some(network) => {
                 let result = network.add(node, &sandbox).with_context(|| format!("{name}: ADD of eth0"))?;
                 (addresses_of(&result)?, Some((network.clone(), result)))
@@ -102,6 +105,7 @@ impl Pod {
             attachments: Vec::new(),
             sandbox,
             first,
+            port_mapping: None,
         })
     }
 
@@ -124,17 +128,37 @@ impl Pod {
         Ok(())
     }
 
-    /// The addresses of net1, from the CNI result.
-    pub fn net1(&self) -> Result<Dual> {
-        self.addresses(0)
+    /// Makes `port` of the node lead to the servers' port of eth0, by the reference plugin as a runtime calls it for a
+    /// container's `hostPort`.
+    pub fn map_port(&mut self, node: &Node, port: u16) -> Result<()> {
+        let mappings = ["tcp", "udp"]
+            .map(|protocol| json!({"hostPort": port, "containerPort": PORT, "protocol": protocol}));
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "default", "type": "portmap", "capabilities": {"portMappings": true},
+            "runtimeConfig": {"portMappings": mappings},
+            "prevResult": {
+                "cniVersion": "1.0.0",
+                "interfaces": [{"name": "eth0", "sandbox": self.sandbox.netns}],
+                "ips": [
+                    {"address": format!("{}/32", self.eth0.v4), "interface": 0},
+                    {"address": format!("{}/128", self.eth0.v6), "interface": 0},
+                ],
+            },
+        });
+        cni::execute(node, "ADD", &self.sandbox, &serde_json::to_vec(&config)?)?;
+        self.port_mapping = Some(config);
+        Ok(())
     }
 
-    /// The addresses of an attachment, from its CNI result.
-    pub fn addresses(&self, attachment: usize) -> Result<Dual> {
-        let (_, _, result) = self
-            .attachments
-            .get(attachment)
-            .with_context(|| format!("{} has no net{}", self.name, attachment + 1))?;
+    /// The addresses of net1, from the CNI result.
+    pub fn net1(&self) -> Result<Dual> {
+        self.underlay(1)
+    }
+
+    /// The same of net1, net2... by number.
+    pub fn underlay(&self, number: usize) -> Result<Dual> {
+        let (_, _, result) =
+            self.attachments.get(number - 1).with_context(|| format!("{} has no net{number}", self.name))?;
         addresses_of(result)
     }
 
@@ -151,8 +175,11 @@ impl Pod {
         for (network, attachment, result) in self.attachments.iter().rev() {
             network.del(node, attachment, result).with_context(|| self.name.clone())?;
         }
+        if let Some(config) = &self.port_mapping {
+            cni::execute(node, "DEL", &self.sandbox, &serde_json::to_vec(config)?)?;
+        }
         match &self.first {
-            None => calico_like::del(node, &self.sandbox)?,
+            None => default_network::del(node, &self.sandbox, self.eth0)?,
             Some((network, result)) => network.del(node, &self.sandbox, result)?,
         }
         let netns = &self.sandbox.netns;

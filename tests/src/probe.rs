@@ -3,6 +3,7 @@
 mod server;
 
 use anyhow::Result;
+use spiderpool_testbox::probe::send_to_port;
 pub use spiderpool_testbox::probe::{Answer, LIMIT, PORT, Probe, Protocol};
 
 use crate::namespaces::Namespaces;
@@ -10,5 +11,10 @@ pub use server::Server;
 
 /// Sends a probe from `namespaces` and waits for its answer.
 pub fn send(namespaces: &Namespaces, probe: Probe) -> Result<Answer> {
-    namespaces.run(|| spiderpool_testbox::probe::send(probe))
+    send_to(namespaces, probe, PORT)
+}
+
+/// As [`send`], to another port than the servers'.
+pub fn send_to(namespaces: &Namespaces, probe: Probe, port: u16) -> Result<Answer> {
+    namespaces.run(|| send_to_port(probe, port))
 }

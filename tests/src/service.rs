@@ -1,5 +1,7 @@
 //! Services without selector: the bench says what their endpoints are, kube-proxy does the rest.
 
+mod load_balancer;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use crate::kubectl::Kubectl;
 use crate::namespaces::Namespaces;
 use crate::poll;
 use crate::probe::PORT;
+pub use load_balancer::{LoadBalancer, Policy, create_all, delete_all, wait_for_names};
 
 const PROXY_LIMIT: Duration = Duration::from_secs(20);
 
@@ -24,6 +27,19 @@ pub fn create(cluster: &impl Kubectl, name: &str, endpoints: &[Dual]) -> Result<
     let addresses: Vec<IpAddr> =
         addresses.iter().filter_map(|address| address.as_str()?.parse().ok()).collect();
     Dual::from_addresses(&addresses).with_context(|| format!("service {name} got {addresses:?}"))
+}
+
+/// The names of the Services that [`create_pair`] makes.
+pub const PAIR: [&str; 2] = ["web-overlay", "web-underlay"];
+
+/// A Service of each endpoint, an overlay and an underlay address, known to kube-proxy of `node`; their ClusterIPs.
+pub fn create_pair(cluster: &impl Kubectl, node: &Namespaces, endpoints: [Dual; 2]) -> Result<[Dual; 2]> {
+    let mut addresses = endpoints;
+    for ((name, endpoint), address) in PAIR.iter().zip(endpoints).zip(&mut addresses) {
+        *address = create(cluster, name, &[endpoint])?;
+        wait_for_proxy(node, *address, &[endpoint])?;
+    }
+    Ok(addresses)
 }
 
 fn manifest(name: &str, endpoints: &[Dual]) -> Value {

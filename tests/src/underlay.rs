@@ -49,19 +49,19 @@ impl UnderlayHosts {
 
         for (name, to) in [("own node", node_ip), ("own node's underlay address", node_underlay)] {
             let name = format!("pod to {name}");
-            add(flow(&name, pod, to).seen_by(&self.node.namespaces, &[own]).by(&[Tcp, Udp, Ping]));
+            add(flow(&name, pod, pod, to).seen_by(&self.node.namespaces, &[own]).by(&[Tcp, Udp, Ping]));
         }
-        add(flow("node to pod", &self.node.namespaces, own)
+        add(flow("node to pod", pod, &self.node.namespaces, own)
             .seen_by(pod, &of_node)
-            .replies(pod, "veth0")
+            .comes_by("veth0", own)
             .by(&[Tcp, Udp, Ping]));
-        add(flow("pod to other node", pod, other)
+        add(flow("pod to other node", pod, pod, other)
             .seen_by(&self.other_node.namespaces, &[own])
             .by(&[Tcp, Udp, Ping]));
         let mut direct = |name: &str, from: &Namespaces, source: IpAddr| {
-            add(flow(&format!("{name} to pod"), from, own)
+            add(flow(&format!("{name} to pod"), pod, from, own)
                 .seen_by(pod, &[source])
-                .replies(pod, "eth0")
+                .comes_by("eth0", own)
                 .by(&[Tcp, Udp, Ping]));
         };
         direct("other node", &self.other_node.namespaces, other);
@@ -70,18 +70,18 @@ impl UnderlayHosts {
         direct("outside", &self.outside, outside);
         for (name, (server, to)) in [("the same node", &self.sibling), ("the other node", &self.remote)] {
             let name = format!("pod to pod of {name}");
-            add(flow(&name, pod, address(to)).seen_by(server, &[own]).by(&[Tcp, Udp, Ping]));
+            add(flow(&name, pod, pod, address(to)).seen_by(server, &[own]).by(&[Tcp, Udp, Ping]));
         }
-        add(flow("pod to outside", pod, outside).seen_by(&self.outside, &[own]).by(&[Tcp, Udp, Ping]));
-        add(flow("overlay pod of the same node to pod", &self.neighbor.0, own)
+        add(flow("pod to outside", pod, pod, outside).seen_by(&self.outside, &[own]).by(&[Tcp, Udp, Ping]));
+        add(flow("overlay pod of the same node to pod", pod, &self.neighbor.0, own)
             .seen_by(pod, &of_node)
-            .replies(pod, "veth0")
+            .comes_by("veth0", own)
             .by(&[Tcp, Udp, Ping]));
-        add(flow("pod to overlay pod of the same node", pod, address(&self.neighbor.1))
+        add(flow("pod to overlay pod of the same node", pod, pod, address(&self.neighbor.1))
             .seen_by(&self.neighbor.0, &[own])
             .by(&[Tcp, Udp, Ping]));
         // What does not come from a pod CIDR, kube-proxy masquerades.
-        add(flow("pod to ClusterIP", pod, address(&self.cluster_ip))
+        add(flow("pod to ClusterIP", pod, pod, address(&self.cluster_ip))
             .seen_by(&self.overlay_pod.0, &[node_ip])
             .seen_by(&self.remote.0, &[node_underlay])
             .by(&[Tcp, Udp]));

@@ -1,20 +1,58 @@
-//! The flow matrix in the lab: every flow, default route on either NIC, IPv4 and IPv6, hints and none.
+//! The flow matrix in the lab: every flow in so many settings that every two values of their dimensions meet, with
+//! `--long` in all settings. What it shows is the table in `docs/dataplane.md`.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
 
 use spiderpool_core::coordinator::Dataplane;
 use spiderpool_tests::fixture::{Fixture as _, RouteHints, run_matrix};
 use spiderpool_tests::lab::LabFixture;
-use spiderpool_tests::privilege;
+use spiderpool_tests::lab::matrix::{MatrixLab, run};
+use spiderpool_tests::matrix::Setting;
+use spiderpool_tests::{long_form, privilege};
+
+/// For those who look for a fault: only settings whose description contains all of it, `OVS-like;1 NIC`.
+const ONLY: &str = "SPIDERPOOL_MATRIX_ONLY";
+/// If set, the table in the documents is written, not compared.
+const UPDATE: &str = "SPIDERPOOL_UPDATE_DOCS";
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/dataplane.md");
+/// Around the table.
+const MARKS: [&str; 2] =
+    ["<!-- The flow matrix: written by tests/tests/flows.rs -->\n", "<!-- end of the flow matrix -->\n"];
 
 #[test]
-fn every_flow_works_in_every_mode() {
-    if !privilege::root_or_skip("every_flow_works_in_every_mode") {
+fn every_flow_works_in_every_setting() {
+    if !privilege::root_or_skip("every_flow_works_in_every_setting") {
         return;
     }
-    let mut fixture = Box::new(LabFixture::start(|_| ()).unwrap());
-    let failed = run_matrix(&mut *fixture, &RouteHints::ALL).unwrap();
-    fixture.finish().unwrap();
-    assert!(failed.is_empty(), "{} flows failed:\n{}", failed.len(), failed.join("\n"));
+    let only = std::env::var(ONLY).ok();
+    let mut settings = if long_form::is_asked_for() { Setting::all() } else { Setting::pairwise() };
+    settings.retain(|setting| {
+        only.iter().flat_map(|only| only.split(';')).all(|word| setting.to_string().contains(word))
+    });
+    let mut lab = MatrixLab::start().unwrap();
+    let results = run(&mut lab, &settings).unwrap();
+    lab.finish().unwrap();
+    let wrong = &results.wrong;
+    assert!(wrong.is_empty(), "{} of {} cells are wrong:\n{}", wrong.len(), results.cells, wrong.join("\n"));
+    if only.is_none() {
+        assert_eq!(results.unfounded(), Vec::<&str>::new(), "no cell has failed for these reasons");
+        compare_or_update(&results.table());
+    }
+}
+
+/// The document has the table, or gets it.
+fn compare_or_update(table: &str) {
+    let document = fs::read_to_string(Path::new(DOCUMENT)).unwrap();
+    let (before, rest) = document.split_once(MARKS[0]).expect("the mark before the table");
+    let (present, after) = rest.split_once(MARKS[1]).expect("the mark after the table");
+    if std::env::var_os(UPDATE).is_some() {
+        fs::write(DOCUMENT, [before, MARKS[0], table, MARKS[1], after].concat()).unwrap();
+    } else {
+        assert_eq!(present, table, "docs/dataplane.md is not what was found; with {UPDATE}=1 it is written");
+    }
 }
 
 #[test]

@@ -208,10 +208,10 @@ fn a_node_port_reaches_each_underlay_address_and_its_answers_come_back() {
         spec.networks.push(Network { name: "macvlan-again".to_owned(), ..spec.networks[0].clone() });
         let pod = Pod::add(plane, node, &spec).unwrap();
         let server = Server::start(&pod.namespaces).unwrap();
-        for (index, nic) in ["net1", "net2"].into_iter().enumerate() {
+        for (number, nic) in (1..).zip(["net1", "net2"]) {
             // Not by UDP: a server on the wildcard address answers datagrams with the source of the route back.
             let service = format!("{name}-{nic}");
-            node_ports::check(&lab, &service, pod.addresses(index).unwrap(), &[Protocol::Tcp]).unwrap();
+            node_ports::check(&lab, &service, pod.underlay(number).unwrap(), &[Protocol::Tcp]).unwrap();
         }
         drop(server);
         pod.del(plane, node).unwrap();

@@ -108,6 +108,6 @@ fn without_a_coordinator_the_pod_reaches_neither_services_nor_its_node_from_net1
         let left = node.output("ip", &["-br", "link"]).unwrap();
         assert!(!left.contains("cali"), "{left}");
         assert_eq!(node.output("ls", &["/run/netns"]).unwrap(), "");
-        assert_eq!(node.felix.deleted(), Vec::<String>::new());
+        assert_eq!(node.deleted_routes(), Vec::<String>::new());
     }
 }

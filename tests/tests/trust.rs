@@ -24,7 +24,7 @@ use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::probe::{PORT, Probe, Protocol, Server, send};
 use spiderpool_tests::topology::{Node, addresses};
-use spiderpool_tests::{calico_like, poll, privilege, service};
+use spiderpool_tests::{default_network, poll, privilege, service};
 
 fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
     privilege::root_or_skip(test).then(|| lock_lab(|_| Ok(())).unwrap())
@@ -43,7 +43,7 @@ impl<'a> Attacker<'a> {
         let pod = Pod::add(&lab.topology.plane, node, &spec(name, DefaultRoute::Eth0)).unwrap();
         let sandbox = pod.attachment("eth0");
         let host_end = host_end_name(&sandbox.container).unwrap();
-        let (of_eth0, net1) = (calico_like::host_end(&sandbox), pod.net1().unwrap());
+        let (of_eth0, net1) = (default_network::host_end(node.kind.network, &sandbox), pod.net1().unwrap());
         // Behind the filters of the host end, before everything else.
         node.nft(&format!(
             "table inet received {{

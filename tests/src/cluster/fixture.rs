@@ -11,7 +11,7 @@ use crate::agent::Agent;
 use crate::dual::Dual;
 use crate::fixture::{Fixture, Gateway, RouteHints};
 use crate::kubectl::Kubectl;
-use crate::matrix::{DefaultRoute, Host, Hosts};
+use crate::matrix::{DefaultRoute, Host, Hosts, Peer};
 use crate::namespaces::Namespaces;
 use crate::poll;
 use crate::probe::Server;
@@ -24,9 +24,6 @@ use crate::workload::{Deployment, RunningPod, check_addresses};
 const WATCH_LIMIT: Duration = Duration::from_secs(5);
 /// After that the addresses of deleted pods must be free.
 const FREED_LIMIT: Duration = Duration::from_secs(5);
-/// The Service of both kinds of pods.
-const SERVICE: &str = "web";
-
 /// What runs on the cluster. Fields drop in order: servers first, so that their threads leave the namespaces.
 #[derive(Debug)]
 pub struct ClusterFixture<'a> {
@@ -35,11 +32,12 @@ pub struct ClusterFixture<'a> {
     places: Vec<Namespaces>,
     node: Host,
     other_node: Host,
-    neighbor: (Namespaces, Dual),
-    overlay_pod: (Namespaces, Dual),
+    neighbor: Peer,
+    overlay_pod: Peer,
     underlay_pod: Host,
     outside: Namespaces,
-    cluster_ip: Dual,
+    /// The Services of the overlay pod and of the underlay pod's net1.
+    cluster_ips: [Dual; 2],
     cluster: &'a Cluster,
 }
 
@@ -72,26 +70,27 @@ impl<'a> ClusterFixture<'a> {
         let underlay_pod =
             Host { namespaces: underlay.0.clone(), main: underlay.1.eth0, underlay: underlay.1.net1()? };
         let endpoints = [overlay.1.eth0, underlay_pod.underlay];
-        let cluster_ip = service::create(cluster, SERVICE, &endpoints)?;
-        service::wait_for_proxy(&node.namespaces, cluster_ip, &endpoints)?;
+        let cluster_ips = service::create_pair(cluster, &node.namespaces, endpoints)?;
         let own = [node.main, node.underlay].map(|address| [address.v4.into(), address.v6.into()]);
         let mut servers = vec![Server::start_at(&node.namespaces, own.as_flattened())?];
         let outside = cluster.outside();
-        for namespaces in [&overlay.0, &underlay.0, &outside] {
+        for namespaces in [&neighbor.0, &overlay.0, &underlay.0, &outside] {
             servers.push(Server::start(namespaces)?);
         }
-        progress("a Service with an overlay and an underlay endpoint, and the pods behind it");
+        progress(
+            "a Service with an overlay endpoint, one with an underlay endpoint, and the pods behind them",
+        );
         Ok(Self {
             servers,
             deployments,
             places: Vec::new(),
             node,
             other_node,
-            neighbor: (neighbor.0.clone(), neighbor.1.eth0),
-            overlay_pod: (overlay.0.clone(), overlay.1.eth0),
+            neighbor: Peer::new(&neighbor.0, neighbor.1.eth0),
+            overlay_pod: Peer::new(&overlay.0, overlay.1.eth0),
             underlay_pod,
             outside,
-            cluster_ip,
+            cluster_ips,
             cluster,
         })
     }
@@ -117,7 +116,7 @@ impl Fixture for ClusterFixture<'_> {
     fn set_route_hints(&mut self, hints: RouteHints) -> Result<()> {
         let patch = json!({"spec": {"ebpf": {"routeHints": hints.name()}}}).to_string();
         self.cluster.kubectl(&["patch", "spidercoordinator", "default", "--type=merge", "-p", &patch])?;
-        let pod = crate::workload::pods(self.cluster, &self.neighbor.0.name)?;
+        let pod = crate::workload::pods(self.cluster, &self.neighbor.namespaces.name)?;
         let pod = pod.first().and_then(|pod| pod.metadata.name.clone()).context("the neighbor is gone")?;
         poll::until(&format!("route hints {}", hints.name()), WATCH_LIMIT, || {
             let config = Agent::coordinator_config(&self.node.namespaces, &pod)?;
@@ -148,10 +147,11 @@ impl Fixture for ClusterFixture<'_> {
             node: self.node.clone(),
             other_node: self.other_node.clone(),
             neighbor: self.neighbor.clone(),
-            overlay_pod: self.overlay_pod.clone(),
-            underlay_pod: self.underlay_pod.clone(),
-            outside: self.outside.clone(),
-            cluster_ip: self.cluster_ip,
+            node_masquerades: true,
+            overlay_pod: (self.overlay_pod.clone(), self.cluster_ips[0]),
+            underlay_pod: (self.underlay_pod.clone(), self.cluster_ips[1]),
+            outside: Peer::new(&self.outside, addresses::OUTSIDE),
+            surroundings: None,
         }
     }
 
@@ -181,7 +181,7 @@ impl Fixture for ClusterFixture<'_> {
     /// Deletes the pods; their addresses must be free a moment later.
     fn finish(self: Box<Self>) -> Result<()> {
         drop(self.servers);
-        self.cluster.kubectl(&["delete", "service", SERVICE])?;
+        self.cluster.kubectl(&[&["delete", "service"], &service::PAIR[..]].concat())?;
         for deployment in &self.deployments {
             self.cluster.kubectl(&["delete", "deployment", &deployment.name, "--wait=false"])?;
         }

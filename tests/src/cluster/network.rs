@@ -66,10 +66,7 @@ impl Network {
     }
 
     pub(super) fn set_underlay_gateway(&self, state: Gateway) -> Result<()> {
-        let state = match state {
-            Gateway::Dead => 0,
-            Gateway::Alive => 3,
-        };
+        let state = if state == Gateway::Dead { 0 } else { 3 };
         self.fabric.namespaces().ip(&format!("link set gateway-ul type bridge_slave state {state}"))
     }
 

@@ -1,11 +1,12 @@
 //! What a cluster is made from.
 
-use std::fmt;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
+
+use crate::matrix::ProxyMode;
 
 /// Addresses are given by number; see `addresses`.
 pub(super) const MAX_NODES: u8 = 20;
@@ -24,25 +25,6 @@ pub enum DefaultCni {
     CiliumLike,
     /// The reference plugin.
     Ptp,
-}
-
-/// How kube-proxy works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProxyMode {
-    /// By nftables.
-    Nftables,
-    /// By iptables.
-    Iptables,
-}
-
-impl fmt::Display for ProxyMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nftables => "nftables",
-            Self::Iptables => "iptables",
-        })
-    }
 }
 
 /// When a cluster ends.

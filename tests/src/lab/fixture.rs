@@ -9,7 +9,7 @@ use spiderpool_core::coordinator::Dataplane;
 use super::{Lab, spec, wait_for_hints};
 use crate::dual::Dual;
 use crate::fixture::{Fixture, Gateway, RouteHints};
-use crate::matrix::{DefaultRoute, Host, Hosts};
+use crate::matrix::{DefaultRoute, Host, Hosts, Peer};
 use crate::namespaces::Namespaces;
 use crate::pod::{Pod, PodSpec};
 use crate::poll;
@@ -30,7 +30,8 @@ pub struct LabFixture {
     overlay_pod: Pod,
     underlay_pod: Pod,
     underlay_host: Host,
-    cluster_ip: Dual,
+    /// The Services of the overlay pod and of the underlay pod's net1.
+    cluster_ips: [Dual; 2],
     lab: Lab,
 }
 
@@ -50,16 +51,18 @@ impl LabFixture {
         let overlay_pod = Pod::add(plane, node2, &plain("overlay"))?;
         let underlay_pod = Pod::add(plane, node2, &spec("underlay", DefaultRoute::Eth0))?;
         let underlay_host = host(&underlay_pod)?;
-        let endpoints = [overlay_pod.eth0, underlay_host.underlay];
-        let cluster_ip = service::create(plane, "web", &endpoints)?;
-        service::wait_for_proxy(node1, cluster_ip, &endpoints)?;
+        let cluster_ips = service::create_pair(plane, node1, [overlay_pod.eth0, underlay_host.underlay])?;
         let mut servers = vec![node1.start_server()?];
-        for namespaces in [&overlay_pod.namespaces, &underlay_pod.namespaces, &lab.topology.outside] {
+        let places =
+            [&neighbor.namespaces, &overlay_pod.namespaces, &underlay_pod.namespaces, &lab.topology.outside];
+        for namespaces in places {
             servers.push(Server::start(namespaces)?);
         }
-        progress("a Service with an overlay and an underlay endpoint, and the pods behind it");
+        progress(
+            "a Service with an overlay endpoint, one with an underlay endpoint, and the pods behind them",
+        );
         let pods = Vec::new();
-        Ok(Self { servers, pods, neighbor, overlay_pod, underlay_pod, underlay_host, cluster_ip, lab })
+        Ok(Self { servers, pods, neighbor, overlay_pod, underlay_pod, underlay_host, cluster_ips, lab })
     }
 
     fn topology(&self) -> &Topology {
@@ -106,11 +109,15 @@ impl Fixture for LabFixture {
             node_router: addresses::node_router(1),
             node: node(&topology.nodes[0]),
             other_node: node(&topology.nodes[1]),
-            neighbor: (self.neighbor.namespaces.clone(), self.neighbor.eth0),
-            overlay_pod: (self.overlay_pod.namespaces.clone(), self.overlay_pod.eth0),
-            underlay_pod: self.underlay_host.clone(),
-            outside: (*topology.outside).clone(),
-            cluster_ip: self.cluster_ip,
+            node_masquerades: true,
+            neighbor: Peer::new(&self.neighbor.namespaces, self.neighbor.eth0),
+            overlay_pod: (
+                Peer::new(&self.overlay_pod.namespaces, self.overlay_pod.eth0),
+                self.cluster_ips[0],
+            ),
+            underlay_pod: (self.underlay_host.clone(), self.cluster_ips[1]),
+            outside: Peer::new(&topology.outside, addresses::OUTSIDE),
+            surroundings: None,
         }
     }
 
@@ -174,10 +181,9 @@ pub fn wait_for_no_pods(node: &Node) -> Result<()> {
 /// Pods are gone: no host end of ours or of the other plugin, no route of ours, no namespace.
 fn check_nothing_left(node: &Node) -> Result<()> {
     let links = node.output("ip", &["-br", "link"])?;
-    let expected = ["lo", "eth0", "eth1"];
+    let expected = node.own_links();
     let name = |line: &str| line.split([' ', '@']).next().unwrap_or_default().to_owned();
-    let left: Vec<String> =
-        links.lines().map(name).filter(|name| !expected.contains(&name.as_str())).collect();
+    let left: Vec<String> = links.lines().map(name).filter(|name| !expected.contains(name)).collect();
     ensure!(left.is_empty(), "{}: links are left: {left:?}", node.name);
     for family in ["-4", "-6"] {
         let routes = node.output("ip", &[family, "route", "show", "table", "all", "proto", "0x53"])?;
@@ -189,7 +195,7 @@ fn check_nothing_left(node: &Node) -> Result<()> {
     }
     let namespaces = node.output("ls", &["/run/netns"])?;
     ensure!(namespaces.is_empty(), "{}: namespaces are left: {namespaces}", node.name);
-    let deleted = node.felix.deleted();
+    let deleted = node.deleted_routes();
     ensure!(deleted.is_empty(), "{}: routes were put on cali*: {deleted:?}", node.name);
     Ok(())
 }

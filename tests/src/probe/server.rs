@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
 use anyhow::{Result, anyhow, bail};
-use nix::unistd::pipe;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
 use spiderpool_testbox::probe::Listener;
 
 use crate::namespaces::Namespaces;
@@ -26,7 +27,8 @@ impl Server {
 
     /// Listens on `addresses` once this returns.
     pub fn start_at(namespaces: &Namespaces, addresses: &[IpAddr]) -> Result<Self> {
-        let (stopped, stop) = pipe()?;
+        // Not for children: the end must be closed when this process closes it.
+        let (stopped, stop) = pipe2(OFlag::O_CLOEXEC)?;
         let (ready, listening) = channel();
         let (name, addresses) = (namespaces.name.clone(), addresses.to_owned());
         let thread = namespaces.spawn(move || {

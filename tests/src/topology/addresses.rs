@@ -16,6 +16,9 @@ pub const FAR_GATEWAY: Dual = far(1);
 /// A client behind the router.
 pub const OUTSIDE: Dual = far(2);
 
+/// Another address of [`OUTSIDE`]'s, in a network of its own.
+pub const HIJACKED: Dual = Dual::new(Ipv4Addr::new(10, 78, 0, 2), Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 2));
+
 /// A client in the underlay.
 pub const CLIENT: Dual = underlay(0, 250);
 
@@ -56,6 +59,32 @@ pub fn further_underlay(number: u8, block: u8, host: u8) -> Dual {
     let prefix = 0xfd00 + u16::from(net / 10) * 16 + u16::from(net % 10);
     let v6 = Ipv6Addr::new(prefix, 0, 0, 0, 0, 0, block.into(), host.into());
     Dual::new(Ipv4Addr::new(10, net, block, host), v6)
+}
+
+/// A client in one of the underlays.
+pub fn client(underlay: u8) -> Dual {
+    further_underlay(underlay, 0, 250)
+}
+
+/// What a load balancer gives Services: an address in the first underlay, and one that is routed to their node.
+pub fn load_balancer(number: u16) -> [Dual; 2] {
+    let [high, low] = number.to_be_bytes();
+    let announced = Ipv6Addr::new(0xfd66, 0, 0, 0, 0, 0, 0xc8, number);
+    [
+        Dual::new(Ipv4Addr::new(10, 66, 200 + high, low), announced),
+        Dual::new(Ipv4Addr::new(10, 88, high, low), Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, number)),
+    ]
+}
+
+/// The name of one of the underlays' switches.
+pub fn underlay_name(number: u8) -> String {
+    if number == 1 { "underlay".into() } else { format!("underlay{number}") }
+}
+
+/// The subnets of one of the underlays.
+pub fn underlay_subnets(number: u8) -> [String; 2] {
+    let net = further_underlay(number, 0, 0);
+    [format!("{}/16", net.v4), format!("{}/64", net.v6)]
 }
 
 /// A node's address among its overlay pods, where the default network gives it one: the first, which host-local keeps.

@@ -1,4 +1,4 @@
-//! A node: its NICs and routes, its Node object, kube-proxy, and what a Calico-like network plugin sets up on it.
+//! A node: its NICs and routes, its Node object, kube-proxy, and what the default network sets up on it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,18 +10,36 @@ use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api, PostParams};
 use serde_json::json;
-use spiderpool_testbox::calico;
+use spiderpool_testbox::{calico, cilium, ovs};
 
 use super::addresses;
 use super::wiring::plug;
-use crate::calico_like::Felix;
 use crate::control_plane::ControlPlane;
+use crate::default_network::Felix;
 use crate::dual::Dual;
 use crate::machine::Machine;
+use crate::matrix::{DefaultNetwork, ProxyMode};
 use crate::probe::Server;
 use crate::process::Process;
 use crate::state_dir::StateDir;
 use crate::tools;
+
+/// What a node is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeKind {
+    /// Its pods' eth0.
+    pub network: DefaultNetwork,
+    /// Whether what pods send out of the overlay is masqueraded, if the network does that at all.
+    pub masquerades: bool,
+    /// How many underlays it has NICs in: eth1, eth2...
+    pub underlays: u8,
+}
+
+impl Default for NodeKind {
+    fn default() -> Self {
+        Self { network: DefaultNetwork::Calico, masquerades: true, underlays: 1 }
+    }
+}
 
 /// A node, used as the machine that it is.
 #[derive(Debug)]
@@ -32,8 +50,10 @@ pub struct Node {
     pub address: Dual,
     /// The address on eth1, the underlay's parent NIC.
     pub underlay: Dual,
+    /// What it is like.
+    pub kind: NodeKind,
     /// Watches the host ends of eth0.
-    pub felix: Felix,
+    felix: Option<Felix>,
     kube_proxy: Process,
     machine: Machine,
     state: Arc<StateDir>,
@@ -42,26 +62,75 @@ pub struct Node {
 impl Node {
     pub(super) fn start(
         index: u8,
-        nodes: u8,
+        kinds: &[NodeKind],
         fabric: &Machine,
         plane: &ControlPlane,
         state: &Arc<StateDir>,
     ) -> Result<Self> {
+        let kind = kinds[usize::from(index) - 1];
         let machine = Machine::start(&format!("node{index}"), state)?;
         plug(fabric, &machine, "eth0", "management")?;
-        plug(fabric, &machine, "eth1", "underlay")?;
-        set_up_routes(&machine, index, nodes)?;
-        machine.nft(&calico::rules(addresses::OVERLAY))?;
+        for number in 1..=kind.underlays {
+            plug(fabric, &machine, &format!("eth{number}"), &addresses::underlay_name(number))?;
+        }
+        set_up_routes(&machine, index, kind, kinds.len())?;
+        set_up_network(&machine, index, kind)?;
         register(plane, &machine.name, index)?;
+        let felix = (kind.network == DefaultNetwork::Calico).then(|| Felix::start(&machine)).transpose()?;
         Ok(Self {
             index,
             address: addresses::node(index),
             underlay: addresses::node_underlay(index),
-            felix: Felix::start(&machine)?,
-            kube_proxy: start_kube_proxy(&machine, plane, state)?,
+            kind,
+            felix,
+            kube_proxy: start_kube_proxy(&machine, plane, state, ProxyMode::Nftables)?,
             machine,
             state: Arc::clone(state),
         })
+    }
+
+    /// Its own address in each of its underlays, in their order.
+    pub fn underlays(&self) -> impl Iterator<Item = Dual> {
+        let host = 10 + self.index;
+        (1..=self.kind.underlays).map(move |number| addresses::further_underlay(number, 1, host))
+    }
+
+    /// Restarts kube-proxy in another mode, without what the one before has written.
+    pub fn set_proxy_mode(&mut self, plane: &ControlPlane, mode: ProxyMode) -> Result<()> {
+        self.kube_proxy.kill()?;
+        self.output(&tools::kubernetes("kube-proxy")?.display().to_string(), &["--cleanup"])?;
+        self.kube_proxy = start_kube_proxy(&self.machine, plane, &self.state, mode)?;
+        Ok(())
+    }
+
+    /// Before routes are on the host end of an endpoint: they may be there.
+    pub fn expect_endpoint(&self, host_end: &str, address: Dual) {
+        if let Some(felix) = &self.felix {
+            felix.expect(host_end, address);
+        }
+    }
+
+    /// The endpoint is gone.
+    pub fn forget_endpoint(&self, host_end: &str) {
+        if let Some(felix) = &self.felix {
+            felix.forget(host_end);
+        }
+    }
+
+    /// The routes that were deleted from host ends, as ip(8) prints them.
+    pub fn deleted_routes(&self) -> Vec<String> {
+        self.felix.as_ref().map_or_else(Vec::new, Felix::deleted)
+    }
+
+    /// The links that are there without any pod.
+    pub fn own_links(&self) -> Vec<String> {
+        let network: &[&str] = match self.kind.network {
+            DefaultNetwork::Calico => &[],
+            DefaultNetwork::Cilium => &["cilium_host", "cilium_net"],
+            DefaultNetwork::Ovs => &[ovs::SWITCH, ovs::ROUTER, ovs::ROUTER_PORT],
+        };
+        let uplinks = (0..=self.kind.underlays).map(|number| format!("eth{number}"));
+        ["lo"].iter().chain(network).map(|name| (*name).to_owned()).chain(uplinks).collect()
     }
 
     /// The node's state folder, the same path inside and outside.
@@ -78,8 +147,9 @@ impl Node {
 
     /// A server on each of the node's addresses: as node daemons listen that answer by the address they were asked at.
     pub fn start_server(&self) -> Result<Server> {
-        let addresses = [self.address, self.underlay].map(|address| [address.v4.into(), address.v6.into()]);
-        Server::start_at(self, addresses.as_flattened())
+        let own = [self.address].into_iter().chain(self.underlays());
+        let addresses: Vec<_> = own.flat_map(|address| [address.v4.into(), address.v6.into()]).collect();
+        Server::start_at(self, &addresses)
     }
 
     /// Fails if kube-proxy has ended.
@@ -97,23 +167,55 @@ impl Deref for Node {
 }
 
 /// Addresses, the default route, and the overlay: static routes to the other nodes' pods.
-fn set_up_routes(machine: &Machine, index: u8, nodes: u8) -> Result<()> {
-    let (own, underlay, gateway) =
-        (addresses::node(index), addresses::node_underlay(index), addresses::MANAGEMENT_GATEWAY);
+fn set_up_routes(machine: &Machine, index: u8, kind: NodeKind, nodes: usize) -> Result<()> {
+    let (own, gateway) = (addresses::node(index), addresses::MANAGEMENT_GATEWAY);
     let mut script = format!(
         "addr add {}/24 dev eth0
         addr add {}/64 dev eth0 nodad
-        addr add {}/16 dev eth1
-        addr add {}/64 dev eth1 nodad
         route add default via {}
         route add ::/0 via {}\n",
-        own.v4, own.v6, underlay.v4, underlay.v6, gateway.v4, gateway.v6
+        own.v4, own.v6, gateway.v4, gateway.v6
     );
-    for other in (1..=nodes).filter(|other| *other != index) {
+    for number in 1..=kind.underlays {
+        let own = addresses::further_underlay(number, 1, 10 + index);
+        writeln!(
+            script,
+            "addr add {}/16 dev eth{number}\naddr add {}/64 dev eth{number} nodad",
+            own.v4, own.v6
+        )?;
+    }
+    for other in (1..=nodes).map(|other| other as u8).filter(|other| *other != index) {
         let (via, [v4, v6]) = (addresses::node(other), addresses::pod_cidrs(other));
         writeln!(script, "route add {v4} via {}\nroute add {v6} via {}", via.v4, via.v6)?;
     }
     machine.ip(&script)
+}
+
+/// What the default network's daemon does on a node.
+fn set_up_network(machine: &Machine, index: u8, kind: NodeKind) -> Result<()> {
+    let router = addresses::node_router(index);
+    let router = [router.v4.into(), router.v6.into()];
+    match kind.network {
+        DefaultNetwork::Calico => {
+            machine.nft(&calico::rules(addresses::OVERLAY))?;
+            if !kind.masquerades {
+                machine.nft(&calico::without_masquerading())?;
+            }
+        }
+        DefaultNetwork::Cilium => {
+            machine.ip(&cilium::router_script(router))?;
+            machine.nft(&cilium::rules(addresses::OVERLAY))?;
+        }
+        DefaultNetwork::Ovs => {
+            if Path::new("/proc/sys/net/bridge").exists() {
+                machine.sysctl(ovs::SYSCTLS)?;
+            }
+            machine.ip(&ovs::router_script(router))?;
+            let underlays: Vec<_> = (1..=kind.underlays).flat_map(addresses::underlay_subnets).collect();
+            machine.nft(&ovs::rules(addresses::OVERLAY, &underlays))?;
+        }
+    }
+    Ok(())
 }
 
 /// Creates the Node object as a kubelet would.
@@ -137,28 +239,37 @@ fn register(plane: &ControlPlane, name: &str, index: u8) -> Result<()> {
 }
 
 /// kube-proxy refuses nftables before Linux 5.13.
-fn proxy_mode() -> Result<&'static str> {
+fn may_use_nftables() -> Result<bool> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         bail!("no version: Linux {release}")
     };
-    Ok(if (major, minor) < (5, 13) { "iptables" } else { "nftables" })
+    Ok((major, minor) >= (5, 13))
 }
 
-fn start_kube_proxy(machine: &Machine, plane: &ControlPlane, state: &StateDir) -> Result<Process> {
+fn start_kube_proxy(
+    machine: &Machine,
+    plane: &ControlPlane,
+    state: &StateDir,
+    mode: ProxyMode,
+) -> Result<Process> {
+    let mode = if may_use_nftables()? { mode } else { ProxyMode::Iptables };
     let kubeconfig = plane.identity("system:kube-proxy", None)?;
     let config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": kubeconfig},
-        "mode": proxy_mode()?,
+        "mode": mode.name(),
+        // At the address in the underlay too: many nodes have no other.
+        "nodePortAddresses": ["0.0.0.0/0", "::/0"],
         "hostnameOverride": machine.name,
         "clusterCIDR": addresses::OVERLAY.join(","),
         // No OOM score and no conntrack limits: both are the whole machine's.
         "oomScoreAdj": 0,
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "nftables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
+        "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
     });
     let path = state.path().join(format!("{}-kube-proxy.json", machine.name));
     fs::write(&path, serde_json::to_string(&config)?)?;

@@ -78,6 +78,11 @@ pub fn rules([v4, v6]: [&str; 2]) -> String {
     )
 }
 
+/// Rules of a node whose pools have natOutgoing off, over those of [`rules`].
+pub fn without_masquerading() -> String {
+    "flush chain inet calico-like postrouting".into()
+}
+
 /// Prefix and device of a line of `ip -o monitor route` that says that somebody, not the kernel, added a route on a
 /// host end.
 pub fn foreign_route(line: &str) -> Option<(&str, &str)> {

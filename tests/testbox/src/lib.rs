@@ -14,6 +14,7 @@ pub mod felix;
 pub mod init;
 pub mod install_cni;
 pub mod machine;
+pub mod ovs;
 pub mod plugin;
 pub mod probe;
 pub mod sysctl;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{Probe, send};
+pub use client::{Probe, send, send_to_port};
 pub use server::Listener;
 
 /// The port that every server listens on.
@@ -52,6 +52,10 @@ impl fmt::Display for Protocol {
 pub struct Answer {
     /// The client's address as the server saw it; unknown for ping.
     pub seen: Option<IpAddr>,
+    /// The client's port as the server saw it; for ping what `own_port` is.
+    pub seen_port: u16,
+    /// The client's own port; for ping a number at the head of the data, which no NAT changes.
+    pub own_port: u16,
     /// Who answered: the name of the server; empty for ping.
     pub server: String,
 }

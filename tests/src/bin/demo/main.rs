@@ -181,6 +181,6 @@ fn compare_without_programs(
     }
     let hosts = fixture.hosts(pod, default_route);
     let flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| hosts.flows(family)).collect();
-    report.compare(Column::detached(default_route), &flows, &run_in_parallel(&flows)?);
+    report.compare(Column::detached(default_route), &flows, &run_in_parallel(&flows));
     Ok(())
 }

@@ -78,7 +78,7 @@ impl Report {
     }
 
     fn enter(&mut self, column: Column, flow: &Flow, worked: bool, time: Duration) {
-        let replies = flow.replies.as_ref().map_or(String::new(), |(_, nic)| format!(", replies by {nic}"));
+        let replies = flow.server_nic.map_or(String::new(), |(nic, _)| format!(", replies by {nic}"));
         let name = format!("{}{replies} ({})", flow.name, flow.probe.protocol);
         let index = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
             self.rows.push(Row { name, cells: [[None; 2]; COLUMNS], slowest: Duration::ZERO });
@@ -136,7 +136,7 @@ fn mark(worked: Option<bool>) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use spiderpool_tests::probe::{Probe, Protocol};
+    use spiderpool_tests::probe::{PORT, Probe, Protocol};
 
     use super::*;
 
@@ -145,8 +145,11 @@ mod tests {
             name: "pod to nowhere".into(),
             from: Namespaces::of_process("pod", 1),
             probe: Probe { protocol: Protocol::Tcp, to: [192, 0, 2, 1].into(), bound: None },
+            port: PORT,
             servers: Vec::new(),
-            replies: None,
+            pod: Namespaces::of_process("pod", 1),
+            client_nic: None,
+            server_nic: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::errno::Errno;
@@ -26,11 +27,16 @@ pub struct Probe {
     pub bound: Option<IpAddr>,
 }
 
-/// Sends a probe and waits for its answer.
+/// Sends a probe to where servers listen, and waits for its answer.
 pub fn send(probe: Probe) -> Result<Answer> {
+    send_to_port(probe, PORT)
+}
+
+/// As [`send`], to another port, which ping has none of.
+pub fn send_to_port(probe: Probe, port: u16) -> Result<Answer> {
     match probe.protocol {
-        Protocol::Tcp => tcp(probe),
-        Protocol::Udp => udp(probe),
+        Protocol::Tcp => tcp(probe, port),
+        Protocol::Udp => udp(probe, port),
         Protocol::Ping => ping(probe),
     }
 }
@@ -54,38 +60,43 @@ fn connected(probe: Probe, kind: SockType, protocol: Option<SockProtocol>, port:
     Ok(fd)
 }
 
-fn tcp(probe: Probe) -> Result<Answer> {
-    let mut stream = TcpStream::from(connected(probe, SockType::Stream, None, PORT)?);
+fn tcp(probe: Probe, port: u16) -> Result<Answer> {
+    let mut stream = TcpStream::from(connected(probe, SockType::Stream, None, port)?);
     stream.write_all(b"who?")?;
     let mut text = String::new();
     stream.read_to_string(&mut text).context("connected, no answer")?;
-    parse(&text)
+    parse(&text, stream.local_addr()?.port())
 }
 
 /// Connected, so that an answer from another address than the one asked does not count.
-fn udp(probe: Probe) -> Result<Answer> {
-    let socket = UdpSocket::from(connected(probe, SockType::Datagram, None, PORT)?);
+fn udp(probe: Probe, port: u16) -> Result<Answer> {
+    let socket = UdpSocket::from(connected(probe, SockType::Datagram, None, port)?);
     socket.send(b"who?")?;
     let mut text = [0; 128];
     let length = socket.recv(&mut text).context("no answer")?;
-    parse(&String::from_utf8_lossy(&text[..length]))
+    parse(&String::from_utf8_lossy(&text[..length]), socket.local_addr()?.port())
 }
 
-fn parse(text: &str) -> Result<Answer> {
-    let (seen, server) = text.split_once(' ').with_context(|| format!("answer {text:?}"))?;
-    Ok(Answer { seen: Some(seen.parse()?), server: server.to_owned() })
+fn parse(text: &str, own_port: u16) -> Result<Answer> {
+    let mut words = text.splitn(3, ' ');
+    let mut word = || words.next().with_context(|| format!("answer {text:?}"));
+    let (seen, seen_port, server) = (word()?.parse()?, word()?.parse()?, word()?.to_owned());
+    Ok(Answer { seen: Some(seen), seen_port, own_port, server })
 }
 
 /// By a ping socket: the kernel chooses the identifier and computes the checksum.
 fn ping(probe: Probe) -> Result<Answer> {
+    static NUMBER: AtomicU16 = AtomicU16::new(1);
     let (protocol, request, reply) =
         if probe.to.is_ipv4() { (SockProtocol::Icmp, 8, 0) } else { (SockProtocol::IcmpV6, 128, 129) };
     let fd = connected(probe, SockType::Datagram, Some(protocol), 0)?;
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut packet = [0; 64];
     packet[0] = request;
     packet[7] = 1;
+    packet[8..10].copy_from_slice(&number.to_be_bytes());
     send_bytes(fd.as_raw_fd(), &packet, MsgFlags::empty())?;
     let length = recv(fd.as_raw_fd(), &mut packet, MsgFlags::empty()).context("no echo reply")?;
     ensure!(length >= 8 && packet[0] == reply, "not an echo reply: type {}", packet[0]);
-    Ok(Answer { seen: None, server: String::new() })
+    Ok(Answer { seen: None, seen_port: number, own_port: number, server: String::new() })
 }

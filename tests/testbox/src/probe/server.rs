@@ -1,7 +1,7 @@
-//! Tells each client by which address it came, by TCP and UDP.
+//! Tells each client by which address and port it came, by TCP and UDP.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::{Context as _, Result};
@@ -53,12 +53,16 @@ fn answer_connection(tcp: &TcpListener, name: &str) -> Result<()> {
     stream.set_write_timeout(Some(LIMIT))?;
     let mut request = [0; 4];
     stream.read_exact(&mut request).context("request")?;
-    stream.write_all(format!("{} {name}", peer.ip().to_canonical()).as_bytes())?;
+    stream.write_all(answer(peer, name).as_bytes())?;
     Ok(())
 }
 
 fn answer_datagram(udp: &UdpSocket, name: &str) -> Result<()> {
     let (_, peer) = udp.recv_from(&mut [0; 16])?;
-    udp.send_to(format!("{} {name}", peer.ip().to_canonical()).as_bytes(), peer)?;
+    udp.send_to(answer(peer, name).as_bytes(), peer)?;
     Ok(())
+}
+
+fn answer(peer: SocketAddr, name: &str) -> String {
+    format!("{} {} {name}", peer.ip().to_canonical(), peer.port())
 }

@@ -1,0 +1,91 @@
+//! A pod under test: made as its setting says, with Services of its own addresses.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::pools::pool_name;
+use crate::control_plane::ControlPlane;
+use crate::dual::Dual;
+use crate::lab::{DEFAULT_ROUTE_NIC, macvlan_of};
+use crate::matrix::{Pools, Published, PublishedService, Setting};
+use crate::pod::{Pod, PodSpec};
+use crate::probe::Server;
+use crate::service::{self, LoadBalancer, Policy};
+use crate::topology::{Node, addresses};
+
+/// How many Services a pod can have: of eth0 and three underlay NICs, with both policies.
+const SERVICES: u16 = 8;
+/// NodePorts are from here on.
+const FIRST_NODE_PORT: u16 = 30100;
+/// Host ports too.
+const FIRST_HOST_PORT: u16 = 20000;
+/// What Services may have as names of NICs.
+const NICS: [&str; 4] = ["eth0", "net1", "net2", "net3"];
+
+/// A running pod with a server in it.
+#[derive(Debug)]
+pub struct PodUnderTest {
+    /// As what it was made.
+    pub setting: Setting,
+    /// The pod.
+    pub pod: Pod,
+    /// Its underlay addresses, in the NICs' order.
+    pub underlays: Vec<Dual>,
+    /// How its addresses are published.
+    pub published: Published,
+    pub(super) services: Vec<LoadBalancer>,
+    server: Server,
+}
+
+impl PodUnderTest {
+    pub(super) fn add(plane: &ControlPlane, node: &Node, setting: Setting, number: u16) -> Result<Self> {
+        let name = format!("app-{number}");
+        let mut pod = Pod::add(plane, node, &spec(&name, setting))?;
+        let server = Server::start(&pod.namespaces)?;
+        let host_port = FIRST_HOST_PORT + number;
+        pod.map_port(node, host_port)?;
+        let count = setting.nics.underlays().len();
+        let underlays = (1..=count).map(|nic| pod.underlay(nic)).collect::<Result<Vec<_>>>()?;
+        let endpoints = [pod.eth0].into_iter().chain(underlays.iter().copied());
+        let services: Vec<_> = endpoints
+            .zip(NICS)
+            .flat_map(|(endpoint, nic)| [(endpoint, nic, Policy::Cluster), (endpoint, nic, Policy::Local)])
+            .zip(number * SERVICES..)
+            .map(|((endpoint, nic, policy), number)| LoadBalancer {
+                name: format!("{name}-{nic}-{policy:?}-end").to_lowercase(),
+                endpoint,
+                node: node.name.clone(),
+                policy,
+                node_port: FIRST_NODE_PORT + number,
+                addresses: addresses::load_balancer(number),
+            })
+            .collect();
+        let created = service::create_all(plane, &services)?;
+        let pairs = created.chunks_exact(2).map(|pair| [pair[0].clone(), pair[1].clone()]);
+        let published: Vec<(&str, [PublishedService; 2])> = NICS.into_iter().zip(pairs).collect();
+        let published = Published { services: published, host_port };
+        Ok(Self { setting, pod, underlays, published, services, server })
+    }
+
+    pub(super) fn del(self, plane: &ControlPlane, node: &Node) -> Result<()> {
+        drop(self.server);
+        service::delete_all(plane, &self.services)?;
+        self.pod.del(plane, node)
+    }
+}
+
+fn spec(name: &str, setting: Setting) -> PodSpec {
+    let has_gateway = setting.pools == Pools::Gateway;
+    let network = |underlay: &u8| {
+        let pool = |version| pool_name(*underlay, has_gateway, version);
+        let own =
+            json!({"dataplane": setting.dataplane.to_string(), "ebpf": {"routeHints": setting.hints.name()}});
+        macvlan_of(&format!("eth{underlay}"), &pool("v4"), &pool("v6"), &own)
+    };
+    PodSpec {
+        name: name.into(),
+        annotations: vec![(DEFAULT_ROUTE_NIC.into(), setting.default_route.nic().into())],
+        networks: setting.nics.underlays().iter().map(network).collect(),
+        first: None,
+    }
+}

@@ -1,0 +1,112 @@
+//! Runs every flow of every setting: nodes at the same time, the pods of a node one after the other, the flows of a pod
+//! several at a time.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use spiderpool_core::ip::Family;
+
+use super::{MatrixLab, PodUnderTest};
+use crate::counters;
+use crate::flow::{Flow, run_together};
+use crate::matrix::{Cell, DefaultNetwork, Gateway, ProxyMode, Results, Setting};
+
+/// Of how many cells of a pod that are wrong more is found out.
+const LOOKED_INTO: usize = 6;
+
+/// Runs all flows of pods as `settings` say.
+pub fn run(lab: &mut MatrixLab, settings: &[Setting]) -> Result<Results> {
+    let (mut results, number) = (Results::default(), AtomicU16::new(0));
+    for proxy in ProxyMode::ALL {
+        let now: Vec<Setting> = settings.iter().filter(|setting| setting.proxy == proxy).copied().collect();
+        if now.is_empty() {
+            continue;
+        }
+        lab.set_proxy_mode(proxy)?;
+        let lab = &*lab;
+        let of_network = &|network: DefaultNetwork| -> Result<Results> {
+            let mut results = Results::default();
+            for setting in now.iter().filter(|setting| setting.network == network) {
+                let started = Instant::now();
+                let pod = lab.add_pod(*setting, number.fetch_add(1, Ordering::Relaxed))?;
+                let made = started.elapsed();
+                let of_pod = run_pod(lab, &pod)?;
+                lab.del_pod(pod)?;
+                let (cells, time) = (of_pod.cells, started.elapsed());
+                eprintln!("{setting}: {cells} cells in {time:.1?}, pod made in {made:.1?}");
+                results.extend(of_pod);
+            }
+            Ok(results)
+        };
+        let of_networks = thread::scope(|scope| {
+            let running: Vec<_> =
+                DefaultNetwork::ALL.map(|network| scope.spawn(move || of_network(network))).into();
+            let join = |thread: thread::ScopedJoinHandle<'_, Result<Results>>| {
+                thread.join().unwrap_or_else(|_| Err(anyhow!("the thread of a node panicked")))
+            };
+            running.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?;
+        for of_network in of_networks {
+            results.extend(of_network);
+        }
+    }
+    Ok(results)
+}
+
+fn run_pod(lab: &MatrixLab, pod: &PodUnderTest) -> Result<Results> {
+    let hosts = lab.hosts(pod)?;
+    let flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| hosts.flows(family)).collect();
+    let mut results = Results::default();
+    for gateway in Gateway::ALL.into_iter().filter(|gateway| gateway.can_be(&pod.setting)) {
+        lab.set_underlay_gateway(pod.setting.network, gateway)?;
+        if gateway != Gateway::Alive {
+            forget_neighbors(pod)?;
+        }
+        let outcomes = run_together(&flows);
+        for (flow, outcome) in flows.iter().zip(outcomes) {
+            let cell = Cell {
+                setting: pod.setting,
+                gateway,
+                family: flow.family(),
+                flow: &flow.name,
+                protocol: flow.probe.protocol,
+            };
+            if !results.enter(&cell, outcome.result.is_ok()) {
+                let told = match &outcome.result {
+                    Ok(()) => "works, and is listed as impossible".to_owned(),
+                    Err(error) if results.wrong.len() < LOOKED_INTO => {
+                        format!("{error:#}; {}", repeat(lab, pod, flow)?)
+                    }
+                    Err(error) => format!("{error:#}"),
+                };
+                let wrong = format!("{}, underlay gateway {gateway}: {flow}: {told}", pod.setting);
+                // A long run shows at once what it finds.
+                eprintln!("{wrong}");
+                results.wrong.push(wrong);
+            }
+        }
+        lab.set_underlay_gateway(pod.setting.network, Gateway::Alive)?;
+    }
+    Ok(results)
+}
+
+/// What is not permanent among the pod's neighbors in the underlay.
+fn forget_neighbors(pod: &PodUnderTest) -> Result<()> {
+    let flush = (1..=pod.underlays.len()).map(|nic| format!("neigh flush dev net{nic}\n"));
+    pod.pod.namespaces.ip(&flush.collect::<String>())
+}
+
+/// A failed flow again, alone, to see which counters move.
+fn repeat(lab: &MatrixLab, pod: &PodUnderTest, flow: &Flow) -> Result<String> {
+    let ids = counters::nic_ids(&pod.pod.namespaces)?;
+    let read = || counters::read(lab.node(pod.setting.network), &ids);
+    let before = read()?;
+    let again = match flow.run().result {
+        Ok(()) => "works".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    let moved = counters::moved(&before, &read()?);
+    Ok(format!("again, alone: {again}; counters that moved: {moved:?}"))
+}

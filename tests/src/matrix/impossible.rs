@@ -1,0 +1,187 @@
+//! What cannot work on principle, and what does not work yet, and why. Everything else has to.
+
+use spiderpool_core::ip::Family;
+
+use super::{DefaultNetwork, DefaultRoute, Gateway, Pools, RouteHints, Setting};
+use crate::probe::Protocol;
+
+/// One flow in one setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Cell<'a> {
+    /// What the pod is like.
+    pub setting: Setting,
+    /// What the underlay's gateway does.
+    pub gateway: Gateway,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// The flow's name.
+    pub flow: &'a str,
+    /// How it is sent.
+    pub protocol: Protocol,
+}
+
+/// Whether a cell of a line can work nevertheless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certainty {
+    /// It fails; if it works, the line is wrong.
+    Always,
+    /// IPv6 takes another default route when neighbor discovery has failed, after seconds; then it may work.
+    AtFirst,
+}
+
+/// Cells with a reason in common.
+#[derive(Debug)]
+pub struct Impossible {
+    /// Why they do not work, for the documents.
+    pub reason: &'static str,
+    /// Whether they always fail.
+    pub certainty: Certainty,
+    /// Which they are.
+    pub applies: fn(&Cell<'_>) -> bool,
+}
+
+/// All of them.
+pub const IMPOSSIBLE: &[Impossible] = &[
+    Impossible {
+        reason: "The underlay's gateway is on the way.",
+        certainty: Certainty::Always,
+        applies: |cell| {
+            let by_default = cell.flow == "pod to outside" && cell.default_is_net1();
+            cell.is_dead() && (cell.is_socket_to("outside") || cell.is_to_nic_from("outside") || by_default)
+        },
+    },
+    Impossible {
+        reason: "A pool without a gateway has no next hop off its link.",
+        certainty: Certainty::Always,
+        applies: |cell| cell.setting.pools == Pools::NoGateway && cell.is_socket_to("outside"),
+    },
+    Impossible {
+        reason: "UDP from an overlay pod that comes by an underlay NIC, to a server on the wildcard address: what comes from \
+            there in the name of the cluster must not change where the pod's own queries go, so the answer has the source \
+            that the routing table gives it. A server that is bound to the address works.",
+        certainty: Certainty::Always,
+        applies: |cell| {
+            let unmasqueraded = cell.setting.network == DefaultNetwork::Ovs
+                && cell.flow.ends_with("ClusterIP (underlay pod)");
+            cell.protocol == Protocol::Udp
+                && (cell.is_to_nic_from("unmasqueraded remote pod") || unmasqueraded)
+        },
+    },
+    Impossible {
+        reason: "Without route hints, a destination in the underlay's own subnet that nobody answers for never reaches a program.",
+        certainty: Certainty::Always,
+        applies: |cell| cell.hints_are_off() && cell.flow.contains("to load balancer announced by own node"),
+    },
+    Impossible {
+        reason: "Without masquerading, the pod would get a packet with its own source.",
+        certainty: Certainty::Always,
+        applies: |cell| {
+            let itself =
+                cell.flow.ends_with("(its own net1)") || cell.flow.ends_with("(its own further NIC)");
+            cell.setting.network == DefaultNetwork::Ovs && itself
+        },
+    },
+    Impossible {
+        reason: "Pods of one switch answer each other directly, past kube-proxy. Such networks have load balancers of their own.",
+        certainty: Certainty::Always,
+        applies: |cell| {
+            cell.setting.network == DefaultNetwork::Ovs
+                && cell.flow.ends_with("to ClusterIP (pod of own node)")
+        },
+    },
+    Impossible {
+        reason: "The answer has an underlay address or, with the default route on net1, no hint, and the client is in no known \
+            subnet: the kernel resolves the gateway before any program runs.",
+        certainty: Certainty::AtFirst,
+        applies: |cell| {
+            let keeps_client =
+                cell.flow.contains("NodePort Local") || cell.flow.contains("load balancer Local");
+            let asks = cell.flow.starts_with("outside") && (keeps_client || cell.flow.ends_with("host port"));
+            let by_source = cell.family == Family::V6 && cell.names_underlay_nic();
+            cell.is_dead() && asks && (cell.default_is_net1() || by_source)
+        },
+    },
+    Impossible {
+        reason: "Without route hints, an IPv6 answer or socket with an underlay address waits for the underlay's gateway.",
+        certainty: Certainty::AtFirst,
+        applies: |cell| {
+            let has_gateway = cell.setting.pools == Pools::Gateway;
+            cell.is_dead()
+                && cell.hints_are_off()
+                && has_gateway
+                && cell.family == Family::V6
+                && cell.names_underlay_nic()
+        },
+    },
+    Impossible {
+        reason: "Not yet: other nodes are no route hints, and answers to them wait for the underlay's gateway.",
+        certainty: Certainty::AtFirst,
+        applies: |cell| {
+            let asks = ["other node to NodePort Local", "other node to eth0", "other node to host port"];
+            let by_other = "outside to NodePort Cluster of other node";
+            let asks = asks.iter().any(|flow| cell.flow.starts_with(flow)) || cell.flow.starts_with(by_other);
+            let by_source = cell.family == Family::V6 && cell.names_underlay_nic();
+            cell.is_dead() && asks && (cell.default_is_net1() || by_source)
+        },
+    },
+    Impossible {
+        reason: "Not yet: an answer that the routing table sends by the NIC that the flow came in by goes to the gateway there, \
+            not to the flow's sender.",
+        certainty: Certainty::AtFirst,
+        applies: |cell| {
+            let by_source = cell.family == Family::V6 && cell.setting.pools == Pools::Gateway;
+            cell.hints_are_off()
+                && cell.is_to_nic_from("unmasqueraded remote pod")
+                && (cell.default_is_net1() || by_source)
+        },
+    },
+    Impossible {
+        reason: "Not yet: what is moved to eth0 is sent to the MAC of its host end, which is not the next hop's on such a network.",
+        certainty: Certainty::AtFirst,
+        applies: |cell| {
+            let to_eth0 = cell.flow.ends_with("(eth0)")
+                || cell.flow.ends_with(" to eth0")
+                || cell.flow.ends_with("host port");
+            let from_subnet = cell.flow.starts_with("underlay client");
+            let is_moved = cell.default_is_net1() || from_subnet || cell.hints_are_off();
+            let by_net1 = cell.default_is_net1()
+                || cell.family == Family::V6
+                || cell.flow == "pod to own node's underlay address";
+            let steered = cell.hints_are_off() && by_net1;
+            cell.setting.network == DefaultNetwork::Ovs && ((to_eth0 && is_moved) || steered)
+        },
+    },
+];
+
+impl Cell<'_> {
+    /// The first of [`IMPOSSIBLE`] that names it.
+    pub fn impossible(&self) -> Option<usize> {
+        IMPOSSIBLE.iter().position(|line| (line.applies)(self))
+    }
+
+    fn is_dead(&self) -> bool {
+        self.gateway == Gateway::Dead
+    }
+
+    fn default_is_net1(&self) -> bool {
+        self.setting.default_route == DefaultRoute::Net1
+    }
+
+    fn hints_are_off(&self) -> bool {
+        self.setting.hints == RouteHints::Never
+    }
+
+    fn names_underlay_nic(&self) -> bool {
+        self.flow.contains("net1") || self.flow.contains("further NIC")
+    }
+
+    /// A socket that is bound to an underlay NIC's address.
+    fn is_socket_to(&self, to: &str) -> bool {
+        ["net1", "further NIC"].iter().any(|nic| self.flow == format!("{nic} socket to {to}"))
+    }
+
+    /// To an underlay NIC's address, and by that NIC.
+    fn is_to_nic_from(&self, from: &str) -> bool {
+        ["net1", "further NIC"].iter().any(|nic| self.flow == format!("{from} to {nic}"))
+    }
+}

@@ -1,0 +1,95 @@
+//! What came of all cells: which are not as they must be, and a table for the documents.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spiderpool_core::ip::Family;
+
+use super::impossible::{Cell, Certainty, IMPOSSIBLE};
+use super::{DefaultRoute, Gateway, Setting};
+use crate::probe::Protocol;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Results {
+    /// How many cells there were.
+    pub cells: usize,
+    /// Cells that failed although they must work, or worked although they cannot, in words.
+    pub wrong: Vec<String>,
+    /// The protocols of each flow.
+    flows: BTreeMap<String, BTreeSet<Protocol>>,
+    /// The lines of [`IMPOSSIBLE`] of which a cell has failed.
+    failed: BTreeSet<usize>,
+}
+
+impl Results {
+    /// Enters a cell; whether it is as it must be.
+    pub fn enter(&mut self, cell: &Cell<'_>, worked: bool) -> bool {
+        self.cells += 1;
+        self.flows.entry(cell.flow.to_owned()).or_default().insert(cell.protocol);
+        let Some(line) = cell.impossible() else { return worked };
+        if !worked {
+            self.failed.insert(line);
+        }
+        !worked || IMPOSSIBLE[line].certainty == Certainty::AtFirst
+    }
+
+    /// Adds those of another run.
+    pub fn extend(&mut self, other: Self) {
+        self.cells += other.cells;
+        self.wrong.extend(other.wrong);
+        self.failed.extend(other.failed);
+        for (flow, protocols) in other.flows {
+            self.flows.entry(flow).or_default().extend(protocols);
+        }
+    }
+
+    /// The reasons that no cell has failed for.
+    pub fn unfounded(&self) -> Vec<&'static str> {
+        let lines = IMPOSSIBLE.iter().enumerate().filter(|(_, line)| line.certainty == Certainty::Always);
+        lines.filter(|(number, _)| !self.failed.contains(number)).map(|(_, line)| line.reason).collect()
+    }
+
+    /// A table in Markdown of the flows that have run, and the reasons that it refers to by number. What it says of a
+    /// flow is [`IMPOSSIBLE`], of every setting; that this is so, the cells have shown.
+    pub fn table(&self) -> String {
+        let columns = [true, false].map(|alive| DefaultRoute::ALL.map(|route| (route, alive)));
+        let row = |(flow, protocols): (&String, &BTreeSet<Protocol>)| {
+            let marks =
+                columns.as_flattened().iter().map(|(route, alive)| mark(flow, protocols, *route, *alive));
+            format!("| {flow} | {} |\n", marks.collect::<Vec<_>>().join(" | "))
+        };
+        let rows: String = self.flows.iter().map(row).collect();
+        let reasons = IMPOSSIBLE.iter().enumerate();
+        let reasons: Vec<_> =
+            reasons.map(|(number, line)| format!("{}. {}", number + 1, line.reason)).collect();
+        format!(
+            "| flow | default route on eth0 | on net1 | eth0, gateway dead | net1, gateway dead |\n\
+             |---|---|---|---|---|\n{rows}\n{}\n",
+            reasons.join("\n")
+        )
+    }
+}
+
+/// `+` works in all settings, `+ (3)` in some, `- (1)` in none, for the reasons of these numbers.
+fn mark(flow: &str, protocols: &BTreeSet<Protocol>, route: DefaultRoute, alive: bool) -> String {
+    let (mut works, mut lines) = (false, BTreeSet::new());
+    let gateways = Gateway::ALL.into_iter().filter(|gateway| alive == (*gateway != Gateway::Dead));
+    for gateway in gateways {
+        let settings = Setting::all().into_iter();
+        for setting in settings.filter(|it| it.default_route == route && gateway.can_be(it)) {
+            for (family, protocol) in
+                Family::ALL.into_iter().flat_map(|family| protocols.iter().map(move |it| (family, *it)))
+            {
+                match (Cell { setting, gateway, family, flow, protocol }).impossible() {
+                    Some(line) => drop(lines.insert(line + 1)),
+                    None => works = true,
+                }
+            }
+        }
+    }
+    let lines: Vec<String> = lines.iter().map(usize::to_string).collect();
+    match (works, lines.is_empty()) {
+        (true, true) => "+".into(),
+        (works, _) => format!("{} ({})", if works { "+" } else { "-" }, lines.join(", ")),
+    }
+}

@@ -1,0 +1,138 @@
+//! A value for every dimension that a pod has once and for all.
+
+use std::fmt;
+
+use spiderpool_core::coordinator::Dataplane;
+
+use super::covering;
+use super::dimension::{
+    DATAPLANES, DefaultNetwork, DefaultRoute, Gateway, Mode, Nics, Pools, ProxyMode, RouteHints,
+};
+
+/// What a pod under test, and its node, are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// What steers packets.
+    pub dataplane: Dataplane,
+    /// Whose eth0 is.
+    pub mode: Mode,
+    /// The network of eth0.
+    pub network: DefaultNetwork,
+    /// kube-proxy's mode.
+    pub proxy: ProxyMode,
+    /// The underlay NICs.
+    pub nics: Nics,
+    /// Where the default route is.
+    pub default_route: DefaultRoute,
+    /// Whether the pod gets route hints.
+    pub hints: RouteHints,
+    /// What the pools of its underlay NICs name.
+    pub pools: Pools,
+}
+
+/// How many values each dimension has, in the order of [`Setting::of`].
+const LEVELS: [usize; 8] = [
+    DATAPLANES.len(),
+    Mode::ALL.len(),
+    DefaultNetwork::ALL.len(),
+    ProxyMode::ALL.len(),
+    Nics::ALL.len(),
+    DefaultRoute::ALL.len(),
+    RouteHints::ALL.len(),
+    Pools::ALL.len(),
+];
+
+impl Setting {
+    /// Every setting that there is.
+    pub fn all() -> Vec<Self> {
+        covering::all(&LEVELS, may_be).iter().map(|row| Self::of(row)).collect()
+    }
+
+    /// So many that every two values of different dimensions are in one of them.
+    pub fn pairwise() -> Vec<Self> {
+        covering::pairwise(&LEVELS, may_be).iter().map(|row| Self::of(row)).collect()
+    }
+
+    fn of(row: &[usize]) -> Self {
+        Self {
+            dataplane: DATAPLANES[row[0]],
+            mode: Mode::ALL[row[1]],
+            network: DefaultNetwork::ALL[row[2]],
+            proxy: ProxyMode::ALL[row[3]],
+            nics: Nics::ALL[row[4]],
+            default_route: DefaultRoute::ALL[row[5]],
+            hints: RouteHints::ALL[row[6]],
+            pools: Pools::ALL[row[7]],
+        }
+    }
+}
+
+impl Gateway {
+    /// Whether anything is promised of such a pod then. Without hints a packet whose next hop does not resolve never
+    /// reaches a program; whose default route is on net1 has that next hop for everything.
+    pub fn can_be(self, setting: &Setting) -> bool {
+        let hints = setting.hints == RouteHints::Auto || setting.default_route == DefaultRoute::Eth0;
+        self != Self::Dead || hints
+    }
+}
+
+/// Whether there can be such a pod: without a gateway, there is no default route to have.
+fn may_be(row: &[Option<usize>]) -> bool {
+    let default_route = row[5].map(|value| DefaultRoute::ALL[value]);
+    let pools = row[7].map(|value| Pools::ALL[value]);
+    (default_route, pools) != (Some(DefaultRoute::Net1), Some(Pools::NoGateway))
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {}, {}, {}, {}, default route on {}, route hints {}, {}",
+            self.dataplane,
+            self.mode,
+            self.network,
+            self.proxy,
+            self.nics,
+            self.default_route,
+            self.hints,
+            self.pools
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_two_values_that_may_meet_do() {
+        let pairs = |settings: &[Setting]| -> BTreeSet<(String, String)> {
+            let values = |setting: &Setting| {
+                let text = setting.to_string();
+                text.split(", ").map(str::to_owned).collect::<Vec<_>>()
+            };
+            let of = |setting| {
+                let values = values(setting);
+                let with = |value: &String| {
+                    values.iter().map(|other| (value.clone(), other.clone())).collect::<Vec<_>>()
+                };
+                values.iter().flat_map(with).collect::<Vec<_>>()
+            };
+            settings.iter().flat_map(of).collect()
+        };
+        let (all, chosen) = (Setting::all(), Setting::pairwise());
+        assert_eq!(pairs(&all), pairs(&chosen));
+        assert!(chosen.len() <= 20, "{} pods", chosen.len());
+        assert!(chosen.iter().all(|setting| all.contains(setting)));
+    }
+
+    #[test]
+    fn a_pod_without_gateways_has_its_default_route_on_eth0() {
+        let mut without = Setting::all();
+        without.retain(|setting| setting.pools == Pools::NoGateway);
+        assert!(!without.is_empty());
+        assert!(without.iter().all(|setting| setting.default_route == DefaultRoute::Eth0));
+    }
+}
