@@ -51,20 +51,12 @@ pub const IMPOSSIBLE: &[Impossible] = &[
         },
     },
     Impossible {
-        reason: "A pool without a gateway has no next hop off its link.",
-        certainty: Certainty::Always,
-        applies: |cell| cell.setting.pools == Pools::NoGateway && cell.is_socket_to("outside"),
-    },
-    Impossible {
-        reason: "UDP from an overlay pod that comes by an underlay NIC, to a server on the wildcard address: what comes from \
-            there in the name of the cluster must not change where the pod's own queries go, so the answer has the source \
-            that the routing table gives it. A server that is bound to the address works.",
+        reason: "A pool without a gateway has no next hop off its link. Answers go to the last sender where the flow is recorded: \
+            UDP.",
         certainty: Certainty::Always,
         applies: |cell| {
-            let unmasqueraded = cell.setting.network == DefaultNetwork::Ovs
-                && cell.flow.ends_with("ClusterIP (underlay pod)");
-            cell.protocol == Protocol::Udp
-                && (cell.is_to_nic_from("unmasqueraded remote pod") || unmasqueraded)
+            let answers = cell.protocol != Protocol::Udp && cell.is_to_nic_from("outside");
+            cell.setting.pools == Pools::NoGateway && (cell.is_socket_to("outside") || answers)
         },
     },
     Impossible {
