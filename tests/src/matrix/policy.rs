@@ -14,6 +14,7 @@ pub fn beyond_policy(name: &str, protocol: Protocol, default_route: DefaultRoute
     let answers_by_route = match name {
         "node to net1" | "pod of own node to net1" => true,
         "outside to net1" => default_route == DefaultRoute::Eth0,
+        "other node to eth0" => default_route == DefaultRoute::Net1,
         _ => false,
     };
     match (name, protocol) {
@@ -22,7 +23,7 @@ pub fn beyond_policy(name: &str, protocol: Protocol, default_route: DefaultRoute
              rest of it as invalid",
         ),
         (_, Udp) if answers_by_route => {
-            Some("a server on the wildcard address answers with the source of the route back, eth0's")
+            Some("a server on the wildcard address answers with another NIC's source, that of the route back")
         }
         _ => None,
     }
