@@ -17,13 +17,22 @@ const PORTS: &[Protocol] = &[Protocol::Tcp, Protocol::Udp];
 const EVERY: &[Protocol] = &[Protocol::Tcp, Protocol::Udp, Protocol::Ping];
 
 impl Hosts {
-    /// All flows of one family.
+    /// All flows of one family that the pod's dataplane serves.
     pub fn flows(&self, family: Family) -> Vec<Flow> {
-        let mut flows =
-            [self.outward(family), self.services(family), self.inward(family), self.published(family)]
-                .concat();
+        let mut flows = self.all_flows(family);
         flows.retain(|flow| self.is_served(flow));
         flows
+    }
+
+    /// Those that it does not serve.
+    pub fn flows_beyond(&self, family: Family) -> Vec<Flow> {
+        let mut flows = self.all_flows(family);
+        flows.retain(|flow| !self.is_served(flow));
+        flows
+    }
+
+    fn all_flows(&self, family: Family) -> Vec<Flow> {
+        [self.outward(family), self.services(family), self.inward(family), self.published(family)].concat()
     }
 
     /// The flows that need no underlay gateway, for when it is dead.
