@@ -396,6 +396,32 @@ async fn neighbors_are_permanent() {
 }
 
 #[tokio::test]
+async fn a_neighbor_is_asked_for_and_its_mac_known_then() {
+    root_or_skip!();
+    let mut pair = Pair::new().await;
+    let (own, other) = (["10.6.0.1/24", "fd00:6::1/64"], ["10.6.0.9/24", "fd00:6::9/64"]);
+    for (namespace, nic, addresses) in [(&pair.near, "near", own), (&pair.far, "far", other)] {
+        for address in addresses {
+            run(namespace, "ip", &["addr", "add", address, "dev", nic, "nodad"]);
+        }
+    }
+    for address in [ip("10.6.0.9"), ip("fd00:6::9")] {
+        assert_eq!(pair.netlink.resolve_neighbor(pair.index, address).await.unwrap(), None);
+        let mut mac = None;
+        for _ in 0..200 {
+            mac = pair.netlink.resolve_neighbor(pair.index, address).await.unwrap();
+            if mac.is_some() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(mac, Some(FAR), "{address}");
+    }
+    assert_eq!(pair.netlink.resolve_neighbor(pair.index, ip("10.6.0.77")).await.unwrap(), None);
+    assert_eq!(pair.netlink.permanent_neighbors(pair.index).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn clsact_is_added_once_and_kept() {
     root_or_skip!();
     let mut pair = Pair::new().await;

@@ -21,7 +21,7 @@ use super::attach::{attach, attach_host_end, other_underlay_nics};
 use super::policy;
 use super::register::{Registration, attachment, node_addresses};
 use super::setup::{Task, task};
-use super::state::{host_veth, read_host_end, read_pod, sources};
+use super::state::{host_veth, next_hop_mac, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::PluginError;
 use crate::spec::{Version, convert_result};
@@ -40,8 +40,10 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
             return Ok(convert_result(conf.base.prev_result, version));
         }
     }
+    let host_veth = host_veth(executor.netlink(Namespace::Node), &pod, &config.first_nic).await?;
+    let pod_netlink = executor.netlink(Namespace::Pod);
+    let peer = next_hop_mac(pod_netlink, &pod, &config.first_nic, &host_veth).await?;
     let node = executor.netlink(Namespace::Node);
-    let peer = host_veth(node, &pod, &config.first_nic).await?.mac;
     let host_end = host_end_name(request.container_id.as_str())?;
     let host_end = read_host_end(node, &host_end).await?;
     let nodes = node_addresses(&answer);

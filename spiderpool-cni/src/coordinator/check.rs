@@ -18,7 +18,7 @@ use super::NetConf;
 use super::policy;
 use super::register::node_addresses;
 use super::setup::{Task, task};
-use super::state::{host_veth, read_host_end, read_pod, sources};
+use super::state::{host_veth, next_hop_mac, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::{CheckError, PluginError};
 
@@ -38,13 +38,15 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     let host_end = host_end_name(request.container_id.as_str())?;
     let addresses = pod.usable_addresses(&request.nic);
     check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
+    let host_veth = host_veth(&mut node, &pod, &config.first_nic).await?;
+    let next_hop_mac = next_hop_mac(&mut pod_netlink, &pod, &config.first_nic, &host_veth).await?;
     let plan = plan_overlay(&Inputs {
         container_id: request.container_id.as_str(),
         nic: &request.nic,
         config: &config,
         pod: &pod,
         host_end: &read_host_end(&mut node, &host_end).await?,
-        host_veth_mac: host_veth(&mut node, &pod, &config.first_nic).await?.mac,
+        host_veth_mac: next_hop_mac,
         nodes: &node_addresses(&answer),
         sources: &sources(&mut node, &pod, &request.nic).await,
         expected: answer.expected_nics.as_deref(),

@@ -66,7 +66,7 @@ pub(super) async fn plan(
         Task::PolicyUnderlay => veth0_host_end(node, &pod, container_id, config).await?,
         Task::PolicyOverlay | Task::Ebpf => {
             check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
-            host_veth(node, &pod, &config.first_nic).await?
+            host_veth(node, &pod, &config.first_nic).await?.end
         }
     };
     let inputs = PolicyInputs {
@@ -95,7 +95,7 @@ async fn veth0_host_end(
 ) -> Result<HostEnd, PluginError> {
     let link = veth0_of(container_id, config)?;
     if pod.link(&link.pod).is_some() {
-        return host_veth(node, pod, &link.pod).await;
+        return Ok(host_veth(node, pod, &link.pod).await?.end);
     }
     Ok(HostEnd { name: link.host, mac: link.host_mac })
 }

@@ -1,20 +1,25 @@
 //! Reads what plans are made from.
 
 use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{HostEnd, NamespaceState, PlanError};
+use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
-use spiderpool_core::net::Link;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::snapshot::{Contents, Policy};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::NetConf;
 use crate::env::Request;
 use crate::error::PluginError;
 use crate::spec::result_addresses;
+
+/// How long a next hop may take to answer.
+const NEXT_HOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// The pod's namespace, with the NIC's addresses in the order in which the main plugin's result names them.
 pub(super) async fn read_pod(
@@ -70,7 +75,7 @@ pub(super) async fn host_veth(
     node: &mut Netlink,
     pod: &NamespaceState,
     cluster_nic: &IfName,
-) -> Result<HostEnd, PluginError> {
+) -> Result<HostVeth, PluginError> {
     let nic = pod.link(cluster_nic).ok_or_else(|| PlanError::NoClusterNic(cluster_nic.clone()))?;
     let unsupported = || {
         let kind = if nic.kind.is_empty() { "physical device" } else { &nic.kind };
@@ -79,7 +84,41 @@ pub(super) async fn host_veth(
     let index = nic.peer.filter(|_| nic.kind == "veth").ok_or_else(unsupported)?;
     let peer = node.link_by_index(index).await?;
     // An index is valid in one namespace only: the two ends must name each other.
-    let is_peer = |link: &Link| link.kind == "veth" && link.peer == Some(nic.index);
-    let peer = peer.filter(is_peer).ok_or_else(unsupported)?;
-    Ok(HostEnd { name: peer.name, mac: peer.mac.ok_or_else(unsupported)? })
+    let peer = peer.filter(|link| link.kind == "veth" && link.peer == Some(nic.index));
+    let peer = peer.ok_or_else(unsupported)?;
+    let is_port = peer.master.is_some();
+    let end = HostEnd { name: peer.name, mac: peer.mac.ok_or_else(unsupported)? };
+    Ok(HostVeth { end, is_port })
+}
+
+/// The node's end of the cluster NIC.
+pub(super) struct HostVeth {
+    pub(super) end: HostEnd,
+    /// Whether it is a port of a switch: of a bridge, or of Open vSwitch, whose datapath's device is the master.
+    is_port: bool,
+}
+
+/// To which MAC the pod sends what leaves by the cluster NIC. A routed veth's host end answers for every next hop;
+/// where it is a port of a switch, the next hop is another port.
+pub(super) async fn next_hop_mac(
+    pod_netlink: &mut Netlink,
+    pod: &NamespaceState,
+    cluster_nic: &IfName,
+    host_veth: &HostVeth,
+) -> Result<MacAddr, PluginError> {
+    let Some(nic) = pod.link(cluster_nic).filter(|_| host_veth.is_port) else { return Ok(host_veth.end.mac) };
+    let defaults = pod.routes.iter().filter(|route| route.is_default() && route.dev == *cluster_nic);
+    let hops: Vec<IpAddr> = defaults.filter_map(|route| route.gateway).collect();
+    let until = Instant::now() + NEXT_HOP_LIMIT;
+    while !hops.is_empty() && Instant::now() < until {
+        for hop in &hops {
+            if let Some(mac) = pod_netlink.resolve_neighbor(nic.index, *hop).await? {
+                return Ok(mac);
+            }
+        }
+        // Nobody else is served by this thread.
+        thread::sleep(Duration::from_millis(5));
+    }
+    warn!(nic = %cluster_nic, ?hops, "no next hop answers: what is sent there goes to the host veth");
+    Ok(host_veth.end.mac)
 }

@@ -19,7 +19,7 @@ pub struct Inputs<'a> {
     pub pod: &'a NamespaceState,
     /// The node link's host end as found; empty if it is not there.
     pub host_end: &'a NamespaceState,
-    /// MAC of the cluster NIC's host end.
+    /// MAC of the cluster NIC's host end, or of its next hop where that is another device's.
     pub host_veth_mac: MacAddr,
     /// Addresses of the node.
     pub nodes: &'a [IpAddr],

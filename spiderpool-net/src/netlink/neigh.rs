@@ -1,9 +1,9 @@
-//! Permanent neighbors.
+//! Neighbors: permanent ones, and what the kernel finds out.
 
 use std::net::IpAddr;
 
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -35,9 +35,41 @@ impl Netlink {
         let mut request = NeighbourMessage::default();
         request.attributes.push(NeighbourAttribute::IfIndex(index));
         let object = format!("of link {index}");
+        let read = |message| read(message, &[NeighbourState::Permanent]);
         self.dump("list neighbors", object, RouteNetlinkMessage::GetNeighbour(request), read).await
     }
+
+    /// The MAC that the kernel has for an address on a link. If it has none, it begins to ask for it, as for a packet
+    /// (`NTF_USE`, `neigh_add` in net/core/neighbour.c): ask again later.
+    pub async fn resolve_neighbor(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+    ) -> Result<Option<MacAddr>, NetlinkError> {
+        let mut request = NeighbourMessage::default();
+        request.attributes.push(NeighbourAttribute::IfIndex(index));
+        let object = format!("of link {index}");
+        let read = |message| read(message, VALID);
+        let known =
+            self.dump("list neighbors", object, RouteNetlinkMessage::GetNeighbour(request), read).await?;
+        if let Some(neighbor) = known.iter().find(|neighbor| neighbor.address == address) {
+            return Ok(Some(neighbor.mac));
+        }
+        let request = self.builder().neighbours().add(index, address);
+        let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
+        self.execute("resolve neighbor", format!("{address} dev {index}"), request.execute()).await?;
+        Ok(None)
+    }
 }
+
+/// States in which an entry has a MAC.
+const VALID: &[NeighbourState] = &[
+    NeighbourState::Permanent,
+    NeighbourState::Reachable,
+    NeighbourState::Stale,
+    NeighbourState::Delay,
+    NeighbourState::Probe,
+];
 
 fn message(index: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
@@ -48,9 +80,9 @@ fn message(index: u32, address: IpAddr) -> NeighbourMessage {
     message
 }
 
-fn read(message: RouteNetlinkMessage) -> Option<Neighbor<u32>> {
+fn read(message: RouteNetlinkMessage, states: &[NeighbourState]) -> Option<Neighbor<u32>> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
-    if message.header.state != NeighbourState::Permanent {
+    if !states.contains(&message.header.state) {
         return None;
     }
     let address = address(&message)?;

@@ -127,22 +127,6 @@ pub const IMPOSSIBLE: &[Impossible] = &[
                 && (cell.default_is_net1() || by_source)
         },
     },
-    Impossible {
-        reason: "Not yet: what is moved to eth0 is sent to the MAC of its host end, which is not the next hop's on such a network.",
-        certainty: Certainty::AtFirst,
-        applies: |cell| {
-            let to_eth0 = cell.flow.ends_with("(eth0)")
-                || cell.flow.ends_with(" to eth0")
-                || cell.flow.ends_with("host port");
-            let from_subnet = cell.flow.starts_with("underlay client");
-            let is_moved = cell.default_is_net1() || from_subnet || cell.hints_are_off();
-            let by_net1 = cell.default_is_net1()
-                || cell.family == Family::V6
-                || cell.flow == "pod to own node's underlay address";
-            let steered = cell.hints_are_off() && by_net1;
-            cell.setting.network == DefaultNetwork::Ovs && ((to_eth0 && is_moved) || steered)
-        },
-    },
 ];
 
 impl Cell<'_> {
