@@ -24,7 +24,7 @@ pub use run::run;
 const UNDERLAYS: u8 = 3;
 /// What hijackCIDR says: the load balancer's addresses, in the underlay and routed, and a network outside.
 const HIJACK: [&str; 6] =
-    ["10.66.200.0/22", "fd66::c8:0/112", "10.88.0.0/16", "fd88::/112", "10.78.0.0/24", "fd78::/64"];
+    ["10.66.200.0/21", "fd66::c8:0/112", "10.88.0.0/16", "fd88::/112", "10.78.0.0/24", "fd78::/64"];
 
 /// Everything that runs. Fields drop in order: servers first, so that their threads leave the namespaces.
 #[derive(Debug)]

@@ -93,3 +93,49 @@ fn mark(flow: &str, protocols: &BTreeSet<Protocol>, route: DefaultRoute, alive: 
         (works, _) => format!("{} ({})", if works { "+" } else { "-" }, lines.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::{Mode, Pools};
+
+    fn cell(flow: &str) -> Cell<'_> {
+        let mut settings = Setting::all();
+        settings.retain(|setting| setting.mode == Mode::Overlay && setting.pools == Pools::NoGateway);
+        Cell {
+            setting: settings[0],
+            gateway: Gateway::Alive,
+            family: Family::V4,
+            flow,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    #[test]
+    fn a_cell_is_wrong_if_it_fails_or_if_it_works_and_is_listed() {
+        let mut results = Results::default();
+        assert!(results.enter(&cell("pod to own node"), true));
+        assert!(!results.enter(&cell("pod to own node"), false));
+        assert!(results.enter(&cell("net1 socket to outside"), false));
+        assert!(!results.enter(&cell("net1 socket to outside"), true));
+        assert_eq!(results.cells, 4);
+    }
+
+    #[test]
+    fn a_reason_that_no_cell_has_failed_for_is_told() {
+        let mut results = Results::default();
+        let before = results.unfounded().len();
+        results.enter(&cell("net1 socket to outside"), false);
+        assert_eq!(results.unfounded().len(), before - 1);
+    }
+
+    #[test]
+    fn the_table_has_a_mark_for_each_column() {
+        let mut results = Results::default();
+        results.enter(&cell("pod to own node"), true);
+        results.enter(&cell("net1 socket to outside"), false);
+        let table = results.table();
+        assert!(table.contains("| pod to own node | + | + | + | + |\n"), "{table}");
+        assert!(table.contains("| net1 socket to outside | + (2) | + | - (1) | - (1) |\n"), "{table}");
+    }
+}

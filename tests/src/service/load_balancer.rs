@@ -42,6 +42,9 @@ pub struct LoadBalancer {
     pub policy: Policy,
     /// On each node, for TCP and UDP.
     pub node_port: u16,
+    /// Where each node says whether it has an endpoint, with [`Policy::Local`]. From the same range: what the API server
+    /// chose could be another Service's NodePort.
+    pub health_port: u16,
     /// The addresses that the load balancer has given it: in the underlay, and by a route.
     pub addresses: [Dual; 2],
 }
@@ -81,13 +84,17 @@ impl LoadBalancer {
             Policy::Cluster => "Cluster",
             Policy::Local => "Local",
         };
-        let service: core::Service = serde_json::from_value(json!({
+        let mut service = json!({
             "metadata": {"name": self.name},
             "spec": {
                 "type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": ports,
                 "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
             },
-        }))?;
+        });
+        if self.policy == Policy::Local {
+            service["spec"]["healthCheckNodePort"] = json!(self.health_port);
+        }
+        let service: core::Service = serde_json::from_value(service)?;
         let services: Api<core::Service> = Api::default_namespaced(client.clone());
         let created = services.create(&PostParams::default(), &service).await?;
         let own = self.addresses.iter().flat_map(|address| Family::ALL.map(|family| address.get(family)));

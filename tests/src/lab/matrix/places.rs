@@ -15,7 +15,7 @@ use crate::topology::{Node, Topology, addresses};
 
 /// The NodePort of the announced Service, and its number among the load balancer's addresses, which no pod under test
 /// comes to.
-const ANNOUNCED: (u16, u16) = (30050, 1000);
+const ANNOUNCED: (u16, u16) = (30050, 2000);
 const NICS: [&str; 3] = ["net1", "net2", "net3"];
 
 /// A pod on a node, with the ClusterIP of the Service that it is the endpoint of.
@@ -66,6 +66,7 @@ impl Places {
             node: other.name.clone(),
             policy: Policy::Cluster,
             node_port: ANNOUNCED.0,
+            health_port: ANNOUNCED.0 + 1,
             addresses: addresses::load_balancer(ANNOUNCED.1),
         }];
         Ok(Self {

@@ -17,7 +17,9 @@ use crate::topology::{Node, addresses};
 const SERVICES: u16 = 8;
 /// NodePorts are from here on.
 const FIRST_NODE_PORT: u16 = 30100;
-/// Host ports too.
+/// Ports of their health checks, one for two Services.
+const FIRST_HEALTH_PORT: u16 = 31700;
+/// Host ports are from here on.
 const FIRST_HOST_PORT: u16 = 20000;
 /// What Services may have as names of NICs.
 const NICS: [&str; 4] = ["eth0", "net1", "net2", "net3"];
@@ -57,6 +59,7 @@ impl PodUnderTest {
                 node: node.name.clone(),
                 policy,
                 node_port: FIRST_NODE_PORT + number,
+                health_port: FIRST_HEALTH_PORT + number / 2,
                 addresses: addresses::load_balancer(number),
             })
             .collect();

@@ -1,9 +1,11 @@
 //! The sending side: one request, one answer, one deadline.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::errno::Errno;
@@ -41,6 +43,20 @@ pub fn send_to_port(probe: Probe, port: u16) -> Result<Answer> {
     }
 }
 
+/// A port of the usual range for clients that no other probe of this process has. The kernel gives sockets with different
+/// destinations the same; of a Service and its endpoint, the endpoint then sees one flow in place of two.
+fn own_port() -> u16 {
+    const RANGE: std::ops::Range<u16> = 32768..60999;
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    // Not where the last process began: its connections may linger.
+    let first = || {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| since.subsec_micros() as u16)
+    };
+    let number = NEXT.get_or_init(|| AtomicU16::new(first())).fetch_add(1, Ordering::Relaxed);
+    RANGE.start + number % (RANGE.end - RANGE.start)
+}
+
 /// A connected socket with the deadline set; `connect` waits no longer than that.
 fn connected(probe: Probe, kind: SockType, protocol: Option<SockProtocol>, port: u16) -> Result<OwnedFd> {
     let family = if probe.to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -49,9 +65,14 @@ fn connected(probe: Probe, kind: SockType, protocol: Option<SockProtocol>, port:
     setsockopt(&fd, sockopt::SendTimeout, &limit)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
     let address = |ip, port| SockaddrStorage::from(SocketAddr::new(ip, port));
-    if let Some(bound) = probe.bound {
-        bind(fd.as_raw_fd(), &address(bound, 0)).with_context(|| format!("bind to {bound}"))?;
+    let any: IpAddr =
+        if probe.to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let (own, ports) = (probe.bound.unwrap_or(any), kind == SockType::Stream || protocol.is_none());
+    if ports {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     }
+    bind(fd.as_raw_fd(), &address(own, if ports { own_port() } else { 0 }))
+        .with_context(|| format!("bind to {own}"))?;
     connect(fd.as_raw_fd(), &address(probe.to, port)).map_err(|error| match error {
         // What Linux says when SO_SNDTIMEO ends a blocking connect.
         Errno::EINPROGRESS => anyhow!("no answer to the connection request"),
