@@ -100,7 +100,7 @@ dimension! {
 dimension! {
     /// SpiderCoordinator's `spec.ebpf.routeHints`, by the value's name there.
     RouteHints {
-        /// Pods whose default route is on net1 get them.
+        /// Pods get them for what other routes, or in IPv6 other sources, would send by an underlay NIC.
         Auto = "auto",
         /// Nobody gets them.
         Never = "never",
