@@ -43,6 +43,9 @@ pub fn send_to_port(probe: Probe, port: u16) -> Result<Answer> {
     }
 }
 
+/// How many ports are tried.
+const ATTEMPTS: usize = 16;
+
 /// A port of the usual range for clients that no other probe of this process has. The kernel gives sockets with different
 /// destinations the same; of a Service and its endpoint, the endpoint then sees one flow in place of two.
 fn own_port() -> u16 {
@@ -71,8 +74,15 @@ fn connected(probe: Probe, kind: SockType, protocol: Option<SockProtocol>, port:
     if ports {
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     }
-    bind(fd.as_raw_fd(), &address(own, if ports { own_port() } else { 0 }))
-        .with_context(|| format!("bind to {own}"))?;
+    // Connections of others in this namespace have some.
+    let mut bound = Err(Errno::EADDRINUSE);
+    for _ in 0..ATTEMPTS {
+        bound = bind(fd.as_raw_fd(), &address(own, if ports { own_port() } else { 0 }));
+        if bound != Err(Errno::EADDRINUSE) {
+            break;
+        }
+    }
+    bound.with_context(|| format!("bind to {own}"))?;
     connect(fd.as_raw_fd(), &address(probe.to, port)).map_err(|error| match error {
         // What Linux says when SO_SNDTIMEO ends a blocking connect.
         Errno::EINPROGRESS => anyhow!("no answer to the connection request"),
