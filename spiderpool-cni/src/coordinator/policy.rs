@@ -163,7 +163,7 @@ async fn open_own(
     let veth0: IfName = VETH0.parse()?;
     let cluster_nic = if pod.link(&veth0).is_some() { &veth0 } else { first_nic };
     let host_end = host_veth(node, &pod, cluster_nic).await?;
-    let link = node.link_by_name(&host_end.name).await?;
+    let link = node.link_by_name(&host_end.end.name).await?;
     Ok(link.filter(|link| host_ends.contains(&link.index)).map(|_| netns))
 }
 

@@ -110,7 +110,7 @@ async fn plan(executor: &mut Executor<'_>, settings: &str) -> Vec<Step> {
         config: &config,
         pod: &pod,
         host_end: &read_host_end(node, &host_end_name(CONTAINER).unwrap()).await.unwrap(),
-        host_veth_mac: host_veth(node, &pod, &name("eth0")).await.unwrap().mac,
+        host_veth_mac: host_veth(node, &pod, &name("eth0")).await.unwrap().end.mac,
         nodes: &NODES.map(|net| net.parse::<IpNet>().unwrap().addr()),
         sources: &sources(node, &pod, &name("net1")).await,
         expected: None,
@@ -263,7 +263,7 @@ async fn policy_plan(executor: &mut Executor<'_>, task: Task) -> Vec<Step> {
     let veth0 = veth0_of(CONTAINER, &config).unwrap();
     let host_end = match task {
         Task::PolicyUnderlay => HostEnd { name: veth0.host, mac: veth0.host_mac },
-        Task::PolicyOverlay | Task::Ebpf => host_veth(node, &pod, &name("eth0")).await.unwrap(),
+        Task::PolicyOverlay | Task::Ebpf => host_veth(node, &pod, &name("eth0")).await.unwrap().end,
     };
     let addresses = pod.usable_addresses(&nic);
     let inputs = PolicyInputs {
