@@ -1,6 +1,6 @@
 //! The map `arrivals`: flows that the other side has started and whose replies would not find back by their addresses alone.
 //!
-//! These are: by an underlay NIC whatever comes from an address that is steered, and UDP for a server on the wildcard address,
+//! These are: by an underlay NIC whatever comes from an address that is steered, or off the link of a NIC without gateway, and UDP for a server on the wildcard address,
 //! whose answer may carry another source, where the routing table sends it elsewhere. Nothing else is recorded: a reply
 //! that carries the address which was called leaves by the NIC that has it.
 //!
@@ -10,8 +10,8 @@ use crate::addr::Addr;
 use crate::flow_state;
 use crate::headers::{Headers, L4Kind, RST};
 use crate::maps::{
-    ArrivalEntry, CidrAction, CidrKind, DEFAULT_USED, Direction, FlowKey, FlowKeys, NicEntry, PodFlag,
-    ROLE_CLUSTER, ROLE_UNDERLAY,
+    ArrivalEntry, CidrAction, CidrKind, DEFAULT_NONE, DEFAULT_USED, Direction, FlowKey, FlowKeys, NicEntry,
+    PodFlag, ROLE_CLUSTER, ROLE_UNDERLAY,
 };
 use crate::pod;
 use crate::protocol::{TCP, UDP};
@@ -33,7 +33,10 @@ pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &mut 
     } else {
         // Where no other route takes them elsewhere, answers have the address that they should have.
         let by_default = from.kind == 0 && nic.default_route(h.src) == DEFAULT_USED && nic.owns(h.dst);
-        is_udp && !by_default && !nic.is_ephemeral(h.l4.dst_port)
+        // Off the link of a pool without gateway nobody is reached but by the last sender.
+        let no_way_back =
+            nic.role == ROLE_UNDERLAY && nic.default_route(h.src) == DEFAULT_NONE && from.kind == 0;
+        no_way_back || (is_udp && !by_default && !nic.is_ephemeral(h.l4.dst_port))
     };
     if !needs_entry {
         return if is_udp && from.kind != CidrKind::Service as u8 && s.flags(nic.pod).any_local != 0 {
@@ -44,7 +47,10 @@ pub(crate) fn record<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &mut 
     }
     keys.set(nic.pod, h, Direction::Ingress);
     let keys = &*keys;
-    if is_steered {
+    if is_steered || !is_udp {
+        if !is_steered {
+            s.set_flag(nic.pod, PodFlag::AnyLocal);
+        }
         match record_original(id, nic, h, keys, s) {
             Reason::ArrivalNew | Reason::ArrivalSeen if is_udp => {}
             reason => return reason,

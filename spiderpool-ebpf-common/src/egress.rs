@@ -124,7 +124,7 @@ fn by_flow<S: State>(
         return outcome;
     }
     if !is_direct
-        && (is_steered || nic.keeps_translations != 0)
+        && (is_steered || nic.keeps_translations != 0 || flags.any_local != 0)
         && let Some(outcome) = replies::reply(id, nic, h, rewrite, s).decided()
     {
         return outcome;

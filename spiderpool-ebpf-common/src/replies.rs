@@ -117,6 +117,10 @@ fn by_path<S: State>(
     s: &S,
 ) -> Outcome {
     if path.nic == id {
+        // The kernel may have sent it to a gateway that knows no way.
+        if nic.role == ROLE_UNDERLAY {
+            rewrite.macs(nic, path.mac);
+        }
         return Outcome::pass(Reason::ReplyHere);
     }
     match target(nic, path.nic, h.src, s) {

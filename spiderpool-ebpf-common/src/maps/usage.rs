@@ -25,7 +25,7 @@ pub struct PodFlags {
     pub translated_direct: u8,
     /// Flows by the node link from addresses that are not steered.
     pub link_flows: u8,
-    /// Entries of `arrivals` without local address.
+    /// Entries of `arrivals` without local address, or of clients that are not steered.
     pub any_local: u8,
 }
 

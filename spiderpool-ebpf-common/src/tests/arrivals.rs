@@ -68,10 +68,8 @@ fn replies_go_back_by_nic_and_mac() {
                 assert_eq!(done.frame.bytes[6..12], mac(NET1));
                 assert_eq!(done.frame.bytes[12..], reply.bytes[12..], "only MACs change");
                 let here = run_egress(&tables, NET1, &reply);
-                assert_eq!(
-                    (here.verdict, here.reason, here.frame),
-                    (Verdict::Pass, Reason::ReplyHere, reply)
-                );
+                assert_eq!((to_by(&here), here.reason), ((GATEWAY, Verdict::Pass), Reason::ReplyHere));
+                assert_eq!(here.frame.bytes[12..], reply.bytes[12..], "only MACs change");
             }
         }
     }
@@ -106,6 +104,24 @@ fn what_the_source_decides_is_not_recorded() {
         let by_default = if family == Family::V4 { ETH0 } else { NET1 };
         let outside = frames::udp(called_by(Endpoint::Outside, by_default, family), b"q");
         assert_eq!(run_ingress(&tables(), by_default, &outside).reason, Reason::NotOurs);
+    }
+}
+
+/// Off the link of a pool that names no gateway.
+#[test]
+fn without_a_gateway_replies_go_to_the_last_sender() {
+    for family in FAMILIES {
+        let mut tables = with_large_mtu();
+        let net1 = tables.nics.get_mut(&NET1).unwrap();
+        (net1.default4, net1.default6) = (DEFAULT_NONE, DEFAULT_NONE);
+        let e = called_by(Endpoint::Outside, NET1, family);
+        for (request, reply) in [
+            (frames::tcp(e, SYN, b""), frames::tcp(e.back(), SYN | ACK, b"")),
+            (frames::echo(e, true, 5, b"x"), frames::echo(e.back(), false, 5, b"x")),
+        ] {
+            assert_eq!(run_ingress(&tables, NET1, &from(GATEWAY, request)).reason, Reason::ArrivalNew);
+            assert_eq!(to_by(&run_egress(&tables, ETH0, &reply)), (GATEWAY, redirect(NET1)));
+        }
     }
 }
 

@@ -51,13 +51,9 @@ pub const IMPOSSIBLE: &[Impossible] = &[
         },
     },
     Impossible {
-        reason: "A pool without a gateway has no next hop off its link. Answers go to the last sender where the flow is recorded: \
-            UDP.",
+        reason: "A pool without a gateway has no next hop off its link. Answers go to the last sender.",
         certainty: Certainty::Always,
-        applies: |cell| {
-            let answers = cell.protocol != Protocol::Udp && cell.is_to_nic_from("outside");
-            cell.setting.pools == Pools::NoGateway && (cell.is_socket_to("outside") || answers)
-        },
+        applies: |cell| cell.setting.pools == Pools::NoGateway && cell.is_socket_to("outside"),
     },
     Impossible {
         reason: "Without route hints, a destination in the underlay's own subnet that nobody answers for never reaches a program.",
@@ -114,17 +110,6 @@ pub const IMPOSSIBLE: &[Impossible] = &[
             let asks = asks.iter().any(|flow| cell.flow.starts_with(flow)) || cell.flow.starts_with(by_other);
             let by_source = cell.family == Family::V6 && cell.names_underlay_nic();
             cell.is_dead() && asks && (cell.default_is_net1() || by_source)
-        },
-    },
-    Impossible {
-        reason: "Not yet: an answer that the routing table sends by the NIC that the flow came in by goes to the gateway there, \
-            not to the flow's sender.",
-        certainty: Certainty::AtFirst,
-        applies: |cell| {
-            let by_source = cell.family == Family::V6 && cell.setting.pools == Pools::Gateway;
-            cell.hints_are_off()
-                && cell.is_to_nic_from("unmasqueraded remote pod")
-                && (cell.default_is_net1() || by_source)
         },
     },
 ];
