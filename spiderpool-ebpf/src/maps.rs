@@ -55,7 +55,7 @@ pub(crate) static STATS: PerCpuArray<Counters, 1024> = PerCpuArray::new();
 
 /// Memory of one run: a tc program is not interrupted by another on its CPU.
 #[btf_map(name = "scratch")]
-static SCRATCH: PerCpuArray<[u32; size_of::<Scratch>() / 4], 1> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<[u64; size_of::<Scratch>() / 8], 1> = PerCpuArray::new();
 
 /// The memory of this run.
 #[inline(always)]
