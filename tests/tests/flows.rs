@@ -18,6 +18,8 @@ const ONLY: &str = "SPIDERPOOL_MATRIX_ONLY";
 /// If set, the table in the documents is written, not compared.
 const UPDATE: &str = "SPIDERPOOL_UPDATE_DOCS";
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/dataplane.md");
+/// How many cells may fail among the others and work alone.
+const MOST_LATE: usize = 3;
 /// Around the table.
 const MARKS: [&str; 2] =
     ["<!-- The flow matrix: written by tests/tests/flows.rs -->\n", "<!-- end of the flow matrix -->\n"];
@@ -37,6 +39,9 @@ fn every_flow_works_in_every_setting() {
     lab.finish().unwrap();
     let wrong = &results.wrong;
     assert!(wrong.is_empty(), "{} of {} cells are wrong:\n{}", wrong.len(), results.cells, wrong.join("\n"));
+    // Thousands of packets at once on two processors: an answer may come too late, but not many.
+    let late = &results.late;
+    assert!(late.len() <= MOST_LATE, "{} cells work only alone:\n{}", late.len(), late.join("\n"));
     if only.is_none() {
         assert_eq!(results.unfounded(), Vec::<&str>::new(), "no cell has failed for these reasons");
         compare_or_update(&results.table());

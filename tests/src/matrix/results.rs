@@ -15,6 +15,8 @@ pub struct Results {
     pub cells: usize,
     /// Cells that failed although they must work, or worked although they cannot, in words.
     pub wrong: Vec<String>,
+    /// Those that failed among others and worked alone.
+    pub late: Vec<String>,
     /// The protocols of each flow.
     flows: BTreeMap<String, BTreeSet<Protocol>>,
     /// The lines of [`IMPOSSIBLE`] of which a cell has failed.
@@ -37,6 +39,7 @@ impl Results {
     pub fn extend(&mut self, other: Self) {
         self.cells += other.cells;
         self.wrong.extend(other.wrong);
+        self.late.extend(other.late);
         self.failed.extend(other.failed);
         for (flow, protocols) in other.flows {
             self.flows.entry(flow).or_default().extend(protocols);

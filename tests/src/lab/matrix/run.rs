@@ -74,17 +74,19 @@ fn run_pod(lab: &MatrixLab, pod: &PodUnderTest) -> Result<Results> {
                 protocol: flow.probe.protocol,
             };
             if !results.enter(&cell, outcome.result.is_ok()) {
-                let told = match &outcome.result {
-                    Ok(()) => "works, and is listed as impossible".to_owned(),
+                let (told, works_again) = match &outcome.result {
+                    Ok(()) => ("works, and is listed as impossible".to_owned(), false),
                     Err(error) if results.wrong.len() < LOOKED_INTO => {
-                        format!("{error:#}; {}", repeat(lab, pod, flow)?)
+                        let (again, works) = repeat(lab, pod, flow)?;
+                        (format!("{error:#}; {again}"), works)
                     }
-                    Err(error) => format!("{error:#}"),
+                    Err(error) => (format!("{error:#}"), false),
                 };
-                let wrong = format!("{}, underlay gateway {gateway}: {flow}: {told}", pod.setting);
+                let told = format!("{}, underlay gateway {gateway}: {flow}: {told}", pod.setting);
                 // A long run shows at once what it finds.
-                eprintln!("{wrong}");
-                results.wrong.push(wrong);
+                eprintln!("{told}");
+                let list = if works_again { &mut results.late } else { &mut results.wrong };
+                list.push(told);
             }
         }
         lab.set_underlay_gateway(pod.setting.network, Gateway::Alive)?;
@@ -98,15 +100,13 @@ fn forget_neighbors(pod: &PodUnderTest) -> Result<()> {
     pod.pod.namespaces.ip(&flush.collect::<String>())
 }
 
-/// A failed flow again, alone, to see which counters move.
-fn repeat(lab: &MatrixLab, pod: &PodUnderTest, flow: &Flow) -> Result<String> {
+/// A failed flow again, alone, to see which counters move, and whether it works then.
+fn repeat(lab: &MatrixLab, pod: &PodUnderTest, flow: &Flow) -> Result<(String, bool)> {
     let ids = counters::nic_ids(&pod.pod.namespaces)?;
     let read = || counters::read(lab.node(pod.setting.network), &ids);
     let before = read()?;
-    let again = match flow.run().result {
-        Ok(()) => "works".to_owned(),
-        Err(error) => format!("{error:#}"),
-    };
+    let again = flow.run().result;
     let moved = counters::moved(&before, &read()?);
-    Ok(format!("again, alone: {again}; counters that moved: {moved:?}"))
+    let told = again.as_ref().map_or_else(|error| format!("{error:#}"), |()| "works".to_owned());
+    Ok((format!("again, alone: {told}; counters that moved: {moved:?}"), again.is_ok()))
 }
