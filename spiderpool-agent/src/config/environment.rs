@@ -155,7 +155,8 @@ mod tests {
         assert_eq!(parse(&[]).unwrap().map_sizes.sizes(), Sizes::default());
         let given =
             ["--bpf-nics", "65535", "--bpf-cidrs", " 64 ", "--bpf-arrivals", "100", "--bpf-nat", "200"];
-        let sizes = Sizes { nics: 65_536, cidrs: 64, arrivals: 100, nat: 200, ..Sizes::default() };
+        let per_pod = PodUsage { arrivals: 12, nat: 25, ..Sizes::default().per_pod };
+        let sizes = Sizes { nics: 65_536, cidrs: 64, arrivals: 100, nat: 200, per_pod, ..Sizes::default() };
         assert_eq!(parse(&given).unwrap().map_sizes.sizes(), sizes);
         assert!(parse(&["--bpf-nics", "65536"]).unwrap_err().contains("from 1 to 65535"));
     }
