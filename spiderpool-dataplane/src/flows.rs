@@ -92,22 +92,23 @@ impl Dataplane {
     pub fn expire(&mut self) -> Result<FlowsExpired, MapError> {
         let now = now()?;
         let mut found = FlowsExpired::default();
+        let mut removed = self.all_removed()?;
         // Each time before the flows: what is added meanwhile counts twice until the next time, and not never.
         let added = self.all_added()?;
         let nat = self.expire_nat(now, &mut found.nat)?;
-        self.set_left(&added, &nat, |usage| &mut usage.nat)?;
+        self.set_left(&added, &mut removed, &nat, |usage| &mut usage.nat)?;
         let added = self.all_added()?;
         let arrivals = expire(&mut self.maps.arrivals, &mut found.arrivals, |key, entry| {
             flow_state::is_expired(key.protocol, entry.state, entry.last_seen, now)
         })
         .map_err(MapError::of(names::ARRIVALS))?;
-        self.set_left(&added, &arrivals, |usage| &mut usage.arrivals)?;
+        self.set_left(&added, &mut removed, &arrivals, |usage| &mut usage.arrivals)?;
         let added = self.all_added()?;
         let link_flows = expire(&mut self.maps.link_flows, &mut found.link_flows, |key, flow| {
             flow.is_expired(key.protocol, now)
         })
         .map_err(MapError::of(names::LINK_FLOWS))?;
-        self.set_left(&added, &link_flows, |usage| &mut usage.link_flows)?;
+        self.set_left(&added, &mut removed, &link_flows, |usage| &mut usage.link_flows)?;
         found.translating = nat.keys().copied().collect();
         Ok(found)
     }

@@ -22,31 +22,33 @@ impl Dataplane {
         self.maps.added.get(&pod, 0).map_err(MapError::of(names::ADDED))
     }
 
-    /// Makes `left` what each pod is counted to have of one map, for which the programs have added `added`.
+    /// What the agent has removed of each pod, by its id. Nobody else writes it.
+    pub(crate) fn all_removed(&self) -> Result<Vec<PodUsage>, MapError> {
+        let removed = |pod| self.maps.removed.get(&pod, 0).map_err(MapError::of(names::REMOVED));
+        (0..self.maps.removed.len()).map(removed).collect()
+    }
+
+    /// Makes `left` what each pod is counted to have of one map, for which the programs have added `added`; `removed` is what
+    /// the map of this name holds.
     pub(crate) fn set_left(
         &mut self,
         added: &[PodUsage],
+        removed: &mut [PodUsage],
         left: &BTreeMap<u16, u32>,
         of: impl Fn(&mut PodUsage) -> &mut u32,
     ) -> Result<(), MapError> {
-        for (pod, mut added) in (0..).zip(added.iter().copied()) {
-            let left = left.get(&pod).copied().unwrap_or(0);
-            let mut removed = self.removed(pod)?;
-            *of(&mut removed) = of(&mut added).wrapping_sub(left);
-            self.set_removed(pod, removed)?;
+        for ((pod, mut added), removed) in (0..).zip(added.iter().copied()).zip(removed) {
+            let now = of(&mut added).wrapping_sub(left.get(&pod).copied().unwrap_or(0));
+            if *of(removed) != now {
+                *of(removed) = now;
+                self.set_removed(pod, *removed)?;
+            }
         }
         Ok(())
     }
 
-    fn removed(&self, pod: u16) -> Result<PodUsage, MapError> {
-        self.maps.removed.get(&u32::from(pod), 0).map_err(MapError::of(names::REMOVED))
-    }
-
-    /// Writes what the agent has removed of a pod, if it is something else.
+    /// Writes what the agent has removed of a pod.
     pub(crate) fn set_removed(&mut self, pod: u16, removed: PodUsage) -> Result<(), MapError> {
-        if self.removed(pod)? == removed {
-            return Ok(());
-        }
         self.maps.removed.set(u32::from(pod), removed, 0).map_err(MapError::of(names::REMOVED))
     }
 

@@ -1,8 +1,9 @@
 //! The map `arrivals`: flows that the other side has started and whose replies would not find back by their addresses alone.
 //!
-//! These are: by an underlay NIC whatever comes from an address that is steered, or off the link of a NIC without gateway, and UDP for a server on the wildcard address,
-//! whose answer may carry another source, where the routing table sends it elsewhere. Nothing else is recorded: a reply
-//! that carries the address which was called leaves by the NIC that has it.
+//! These are: by an underlay NIC whatever comes from an address that is steered, or from beyond the link of a NIC without
+//! gateway; and UDP for a server on the wildcard address, whose answer may carry another source, where the routing table
+//! sends it elsewhere. Nothing else is recorded: a reply that carries the address which was called leaves by the NIC that
+//! has it.
 //!
 //! What comes by an underlay NIC anybody may have sent in anybody's name. It changes nothing about flows that the pod has begun.
 

@@ -130,6 +130,13 @@ impl Namespaces {
         Ok(())
     }
 
+    /// The MAC of one of the network namespace's devices.
+    pub fn mac_of(&self, device: &str) -> Result<String> {
+        let link = self.output("ip", &["-j", "link", "show", "dev", device])?;
+        let link: serde_json::Value = serde_json::from_str(&link)?;
+        Ok(link[0]["address"].as_str().with_context(|| format!("{device} has no MAC"))?.to_owned())
+    }
+
     /// Loads nftables rules.
     pub fn nft(&self, rules: &str) -> Result<()> {
         self.run_commands(|| process::output_with_input(Command::new("nft").args(["-f", "-"]), rules))

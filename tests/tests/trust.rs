@@ -241,7 +241,7 @@ fn an_accomplice_in_the_underlay_opens_nothing_for_the_pod() {
     let server = Server::start(&attacker.pod.namespaces).unwrap();
     // Strict reverse path would do it for IPv4, but nodes with several NICs are without.
     node.sysctl(&["ipv4/conf/all/rp_filter=0", "ipv4/conf/eth1/rp_filter=0"]).unwrap();
-    let mac = mac_of(node, "eth1");
+    let mac = node.mac_of("eth1").unwrap();
     for family in Family::ALL {
         let net1 = attacker.net1(family);
         accomplice.ip(&format!("neigh replace {net1} lladdr {mac} dev ul nud permanent")).unwrap();
@@ -249,7 +249,8 @@ fn an_accomplice_in_the_underlay_opens_nothing_for_the_pod() {
         let received = attacker.received();
         let own = addresses::UNDERLAY_GATEWAY.get(family);
         // Its answer to the pod's solicitation would take the same way, on which its hop limit is lowered.
-        let known = format!("neigh replace {own} lladdr {} dev net1 nud permanent", mac_of(accomplice, "ul"));
+        let known =
+            format!("neigh replace {own} lladdr {} dev net1 nud permanent", accomplice.mac_of("ul").unwrap());
         attacker.pod.namespaces.ip(&known).unwrap();
         for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Ping] {
             let answer = send(accomplice, Probe { protocol, to: net1, bound: Some(own) });
@@ -293,7 +294,7 @@ fn the_underlay_does_not_reach_the_cluster_address() {
         let ids = counters::nic_ids(&pod.namespaces).unwrap();
         let dropped =
             || counters::read(node, &ids).unwrap().get("net1 cluster_address").copied().unwrap_or(0);
-        let mac = mac_of(&pod.namespaces, "net1");
+        let mac = pod.namespaces.mac_of("net1").unwrap();
         for family in Family::ALL {
             let (eth0, net1) = (pod.eth0.get(family), pod.net1().unwrap().get(family));
             let send = |protocol, to| send(neighbor, Probe { protocol, to, bound: None });
@@ -361,7 +362,7 @@ fn a_connection_that_the_pod_has_begun_is_not_diverted() {
         counters.get(reason).copied().unwrap_or(0)
     };
     node.sysctl(&["ipv4/conf/all/rp_filter=0", "ipv4/conf/eth1/rp_filter=0"]).unwrap();
-    let (node_mac, own_mac) = (mac_of(node, "eth1"), mac_of(&pod.namespaces, "net1"));
+    let (node_mac, own_mac) = (node.mac_of("eth1").unwrap(), pod.namespaces.mac_of("net1").unwrap());
     for (family, port) in Family::ALL.into_iter().zip(7001..) {
         let (net1, to) = (pod.net1().unwrap().get(family), addresses::UNDERLAY_GATEWAY.get(family));
         let connection = Connection::start(&pod.namespaces, peer, to, port).unwrap();
@@ -391,10 +392,4 @@ fn a_connection_that_the_pod_has_begun_is_not_diverted() {
         peer.ip(&format!("neigh del {net1} dev ul")).unwrap();
     }
     pod.del(plane, node).unwrap();
-}
-
-fn mac_of(machine: &Namespaces, nic: &str) -> String {
-    let link = machine.output("ip", &["-j", "link", "show", "dev", nic]).unwrap();
-    let link: Value = serde_json::from_str(&link).unwrap();
-    link[0]["address"].as_str().unwrap().to_owned()
 }

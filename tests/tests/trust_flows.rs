@@ -31,12 +31,6 @@ fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
     privilege::root_or_skip(test).then(|| lock_lab(|_| Ok(())).unwrap())
 }
 
-fn mac_of(machine: &Namespaces, nic: &str) -> String {
-    let link = machine.output("ip", &["-j", "link", "show", "dev", nic]).unwrap();
-    let link: Value = serde_json::from_str(&link).unwrap();
-    link[0]["address"].as_str().unwrap().to_owned()
-}
-
 fn any(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([0; 4]),
@@ -119,7 +113,7 @@ fn forged_datagrams_divert_no_query() {
     for default_route in DefaultRoute::ALL {
         let name = format!("asker-{}", default_route.nic());
         let pod = Pod::add(plane, node, &spec(&name, default_route)).unwrap();
-        let macs = [mac_of(&pod.namespaces, "net1"), mac_of(node, "eth1")];
+        let macs = [pod.namespaces.mac_of("net1").unwrap(), node.mac_of("eth1").unwrap()];
         // A port of the kernel's choice; of a range of the pod's own; a fixed one on both sides, where the pod has spoken first.
         for (range, port) in [(None, 0), (Some((20_000u16, 20_100)), 0), (None, PORT)] {
             if let Some((first, last)) = range {
@@ -172,7 +166,7 @@ fn a_stream_to_a_silent_client_outlives_a_failover_of_the_gateway() {
     let Some(lab) = lab("a_stream_to_a_silent_client") else { return };
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let gateway: &Namespaces = &lab.topology.gateway;
-    let before = mac_of(gateway, "ul");
+    let before = gateway.mac_of("ul").unwrap();
     // As keepalived does: who takes the address over says so.
     gateway.sysctl(&["ipv4/conf/ul/arp_notify=1", "ipv6/conf/ul/ndisc_notify=1"]).unwrap();
     for default_route in DefaultRoute::ALL {
