@@ -47,6 +47,26 @@ pub struct Link {
     pub master: Option<u32>,
 }
 
+#[cfg(test)]
+impl Link {
+    /// An Ethernet device of a kind, up, with nothing else of note.
+    pub(crate) fn of_kind(name: &str, index: u32, kind: &str) -> Self {
+        Self {
+            name: name.parse().unwrap(),
+            index,
+            mac: None,
+            mtu: 1500,
+            tx_queue_len: 0,
+            up: true,
+            kind: kind.to_owned(),
+            medium: Medium::Ethernet,
+            peer: None,
+            peer_netns: None,
+            master: None,
+        }
+    }
+}
+
 /// What a device carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {

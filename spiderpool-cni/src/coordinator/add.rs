@@ -35,8 +35,8 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     match task(executor.netlink(Namespace::Pod), &config, &request.nic, &pod).await? {
         None => return Ok(convert_result(conf.base.prev_result, version)),
         Some(Task::Ebpf) => {}
-        Some(task) => {
-            policy::add(task, request, &conf, &config, &answer, &mut executor).await?;
+        Some(Task::Policy(mode)) => {
+            policy::add(mode, request, &conf, &config, &answer, &mut executor).await?;
             return Ok(convert_result(conf.base.prev_result, version));
         }
     }

@@ -17,7 +17,7 @@ use spiderpool_net::tc::Direction;
 use super::NetConf;
 use super::policy;
 use super::register::node_addresses;
-use super::setup::{Task, task};
+use super::setup::{PolicyMode, Task, task};
 use super::state::{host_veth, next_hop_mac, read_host_end, read_pod, sources};
 use crate::env::Request;
 use crate::error::{CheckError, PluginError};
@@ -30,8 +30,8 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     match task(&mut pod_netlink, &config, &request.nic, &pod).await? {
         None => return Ok(()),
         Some(Task::Ebpf) => {}
-        Some(task) => {
-            let missing = missing_of_policy(task, request, conf, &config, &answer, &netns).await?;
+        Some(Task::Policy(mode)) => {
+            let missing = missing_of_policy(mode, request, conf, &config, &answer, &netns).await?;
             return report(request, missing);
         }
     }
@@ -80,7 +80,7 @@ fn report(request: &Request, missing: Vec<String>) -> Result<(), PluginError> {
 
 /// What of rules and tables is missing: all but the main table of the pod, which is also the application's.
 async fn missing_of_policy(
-    task: Task,
+    mode: PolicyMode,
     request: &Request,
     conf: &NetConf,
     config: &Config,
@@ -88,7 +88,7 @@ async fn missing_of_policy(
     netns: &NetNs,
 ) -> Result<Vec<String>, PluginError> {
     let mut executor = Executor::new(netns, MissingDevice::Fail)?;
-    let steps = policy::plan(task, request, conf, config, answer, &mut executor).await?;
+    let steps = policy::plan(mode, request, conf, config, answer, &mut executor).await?;
     let rules = executor.netlink(Namespace::Node).rules().await?;
     let is_there =
         |wanted: &Rule| rules.iter().any(|rule| Rule { protocol: wanted.protocol, ..*rule } == *wanted);

@@ -19,21 +19,21 @@ use tracing::{debug, info, warn};
 
 use super::NetConf;
 use super::register::node_addresses;
-use super::setup::Task;
+use super::setup::PolicyMode;
 use super::state::{host_veth, read_node, read_pod};
 use crate::env::Request;
 use crate::error::PluginError;
 
 /// Plans, applies, and rolls back if a step fails.
 pub(super) async fn add(
-    task: Task,
+    mode: PolicyMode,
     request: &Request,
     conf: &NetConf,
     config: &Config,
     answer: &CoordinatorConfig,
     executor: &mut Executor<'_>,
 ) -> Result<(), PluginError> {
-    let steps = plan(task, request, conf, config, answer, executor).await?;
+    let steps = plan(mode, request, conf, config, answer, executor).await?;
     if let Err(error) = executor.apply(&steps).await {
         warn!(%error, "ADD failed, rolling back");
         for error in executor.roll_back().await {
@@ -47,7 +47,7 @@ pub(super) async fn add(
 
 /// What is to be done, or is missing.
 pub(super) async fn plan(
-    task: Task,
+    mode: PolicyMode,
     request: &Request,
     conf: &NetConf,
     config: &Config,
@@ -62,9 +62,9 @@ pub(super) async fn plan(
     }
     let container_id = request.container_id.as_str();
     let node = executor.netlink(Namespace::Node);
-    let host_end = match task {
-        Task::PolicyUnderlay => veth0_host_end(node, &pod, container_id, config).await?,
-        Task::PolicyOverlay | Task::Ebpf => {
+    let host_end = match mode {
+        PolicyMode::Underlay => veth0_host_end(node, &pod, container_id, config).await?,
+        PolicyMode::Overlay => {
             check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
             host_veth(node, &pod, &config.first_nic).await?.end
         }
@@ -80,9 +80,9 @@ pub(super) async fn plan(
         nodes: &nodes,
         expected: answer.expected_nics.as_deref(),
     };
-    Ok(match task {
-        Task::PolicyUnderlay => plan_policy_underlay(&inputs)?,
-        Task::PolicyOverlay | Task::Ebpf => plan_policy_overlay(&inputs)?,
+    Ok(match mode {
+        PolicyMode::Underlay => plan_policy_underlay(&inputs)?,
+        PolicyMode::Overlay => plan_policy_overlay(&inputs)?,
     })
 }
 

@@ -15,10 +15,17 @@ use crate::error::PluginError;
 pub(super) enum Task {
     /// Programs, in an overlay pod.
     Ebpf,
-    /// Rules and tables, in an overlay pod.
-    PolicyOverlay,
-    /// Rules and tables, in a pod whose first NIC is on the underlay.
-    PolicyUnderlay,
+    /// Rules and tables.
+    Policy(PolicyMode),
+}
+
+/// In what kind of pod rules and tables steer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PolicyMode {
+    /// An overlay pod.
+    Overlay,
+    /// A pod whose first NIC is on the underlay.
+    Underlay,
 }
 
 /// What ADD does with the NIC, and CHECK looks at. `netlink` is the pod's. What is not supported yet is an error of both.
@@ -36,8 +43,8 @@ pub(super) async fn task(
     Ok(Some(match (setup, pod_dataplane(pod, has_programs, config.dataplane)) {
         (Setup::Nothing, _) => return Ok(None),
         (Setup::Underlay, Dataplane::Ebpf) => return Err(Unsupported::UnderlayMode.into()),
-        (Setup::Underlay, Dataplane::Policy) => Task::PolicyUnderlay,
+        (Setup::Underlay, Dataplane::Policy) => Task::Policy(PolicyMode::Underlay),
         (Setup::Overlay, Dataplane::Ebpf) => Task::Ebpf,
-        (Setup::Overlay, Dataplane::Policy) => Task::PolicyOverlay,
+        (Setup::Overlay, Dataplane::Policy) => Task::Policy(PolicyMode::Overlay),
     }))
 }

@@ -20,7 +20,7 @@ use spiderpool_net::nft;
 use spiderpool_net::snapshot::Contents;
 use spiderpool_net::sysctl;
 
-use super::setup::Task;
+use super::setup::PolicyMode;
 use super::state::{host_veth, read_host_end, read_node, sources};
 use crate::error::PluginError;
 
@@ -251,19 +251,19 @@ async fn look_at_policy(
     (pod, node, marks, sysctls)
 }
 
-async fn policy_plan(executor: &mut Executor<'_>, task: Task) -> Vec<Step> {
+async fn policy_plan(executor: &mut Executor<'_>, mode: PolicyMode) -> Vec<Step> {
     let config = Settings::resolve(from_go_json(SETTINGS).unwrap(), Settings::default()).unwrap();
     let pod = executor.netlink(Namespace::Pod).snapshot(Contents::ALL).await.unwrap();
     let node = executor.netlink(Namespace::Node);
     // In underlay mode it is the first NIC.
-    let (nic, config) = match task {
-        Task::PolicyUnderlay => (name("net1"), Config { first_nic: name("net1"), ..config }),
-        Task::PolicyOverlay | Task::Ebpf => (name("net1"), config),
+    let (nic, config) = match mode {
+        PolicyMode::Underlay => (name("net1"), Config { first_nic: name("net1"), ..config }),
+        PolicyMode::Overlay => (name("net1"), config),
     };
     let veth0 = veth0_of(CONTAINER, &config).unwrap();
-    let host_end = match task {
-        Task::PolicyUnderlay => HostEnd { name: veth0.host, mac: veth0.host_mac },
-        Task::PolicyOverlay | Task::Ebpf => host_veth(node, &pod, &name("eth0")).await.unwrap().end,
+    let host_end = match mode {
+        PolicyMode::Underlay => HostEnd { name: veth0.host, mac: veth0.host_mac },
+        PolicyMode::Overlay => host_veth(node, &pod, &name("eth0")).await.unwrap().end,
     };
     let addresses = pod.usable_addresses(&nic);
     let inputs = PolicyInputs {
@@ -277,30 +277,30 @@ async fn policy_plan(executor: &mut Executor<'_>, task: Task) -> Vec<Step> {
         nodes: &NODES.map(|net| net.parse::<IpNet>().unwrap().addr()),
         expected: None,
     };
-    match task {
-        Task::PolicyUnderlay => plan_policy_underlay(&inputs).unwrap(),
-        Task::PolicyOverlay | Task::Ebpf => plan_policy_overlay(&inputs).unwrap(),
+    match mode {
+        PolicyMode::Underlay => plan_policy_underlay(&inputs).unwrap(),
+        PolicyMode::Overlay => plan_policy_overlay(&inputs).unwrap(),
     }
 }
 
 /// Upstream leaves links, routes and rules of an ADD that fails.
 #[test]
 fn a_failure_at_any_step_of_dataplane_policy_is_rolled_back() {
-    for task in [Task::PolicyOverlay, Task::PolicyUnderlay] {
+    for mode in [PolicyMode::Overlay, PolicyMode::Underlay] {
         in_a_node(async || {
             let netns = pod().await;
             let mut executor = Executor::new(&netns, MissingDevice::Fail).unwrap();
             let before = look_at_policy(&netns, &mut executor).await;
-            let steps = policy_plan(&mut executor, task).await;
+            let steps = policy_plan(&mut executor, mode).await;
             let fails = Step::SetUp { namespace: Namespace::Pod, dev: name("nosuch") };
             for length in 0..=steps.len() {
                 let broken = [&steps[..length], std::slice::from_ref(&fails)].concat();
                 executor.apply(&broken).await.unwrap_err();
                 assert!(executor.roll_back().await.is_empty());
-                assert_eq!(look_at_policy(&netns, &mut executor).await, before, "{task:?}, {length} steps");
+                assert_eq!(look_at_policy(&netns, &mut executor).await, before, "{mode:?}, {length} steps");
             }
             executor.apply(&steps).await.unwrap();
-            let rest = policy_plan(&mut executor, task).await;
+            let rest = policy_plan(&mut executor, mode).await;
             let is_repeated = |step: &&Step| {
                 matches!(
                     step,
@@ -310,9 +310,9 @@ fn a_failure_at_any_step_of_dataplane_policy_is_rolled_back() {
                 )
             };
             let rest: Vec<_> = rest.iter().filter(|step| !is_repeated(step)).collect();
-            assert_eq!(rest, Vec::<&Step>::new(), "{task:?}");
+            assert_eq!(rest, Vec::<&Step>::new(), "{mode:?}");
             assert!(executor.roll_back().await.is_empty());
-            assert_eq!(look_at_policy(&netns, &mut executor).await, before, "{task:?}");
+            assert_eq!(look_at_policy(&netns, &mut executor).await, before, "{mode:?}");
         });
     }
 }

@@ -64,23 +64,10 @@ pub(super) fn is_host_end(link: &Link, addresses: &[Address]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Medium;
 
     /// A device by name and kind, with the index 7.
     fn link(name: &str, kind: &str) -> Link {
-        Link {
-            name: name.parse().unwrap(),
-            index: 7,
-            mac: None,
-            mtu: 1500,
-            tx_queue_len: 0,
-            up: true,
-            kind: kind.to_owned(),
-            medium: Medium::Ethernet,
-            peer: None,
-            peer_netns: None,
-            master: None,
-        }
+        Link::of_kind(name, 7, kind)
     }
 
     #[track_caller]

@@ -36,22 +36,9 @@ pub fn pod_devices<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Medium;
 
     fn link(index: u32, kind: &str) -> Link {
-        Link {
-            name: format!("dev{index}").parse().unwrap(),
-            index,
-            mac: None,
-            mtu: 1500,
-            tx_queue_len: 0,
-            up: true,
-            kind: kind.to_owned(),
-            medium: Medium::Ethernet,
-            peer: None,
-            peer_netns: Some(0),
-            master: None,
-        }
+        Link { peer_netns: Some(0), ..Link::of_kind(&format!("dev{index}"), index, kind) }
     }
 
     #[test]
