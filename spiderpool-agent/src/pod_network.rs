@@ -143,8 +143,8 @@ impl PodNetworks {
 
     /// A pod's last underlay NIC is gone: if the pod still runs at the next [`Self::delete_idle_links`], its node
     /// link is deleted.
-    pub(crate) fn node_link_is_idle(&mut self, container_id: &ContainerId) {
-        self.idle_links.add(container_id);
+    pub(crate) fn node_link_is_idle(&mut self, pod: &PodRecord) {
+        self.idle_links.add(pod);
     }
 
     /// A pod registers a NIC: it needs its node link.

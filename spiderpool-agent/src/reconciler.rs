@@ -158,17 +158,19 @@ impl Reconciler {
         let container_id = &attachment.container_id;
         let restored = self.checks.is_restored(container_id);
         let inventory = self.pods.inventory()?;
-        let before = inventory.pod(container_id).filter(|_| restored).cloned();
+        let pod = inventory.pod(container_id).cloned();
         let removed = inventory.unregister(attachment);
         if removed == Removed::Nothing {
             return Ok(());
         }
-        if let Some(before) = before {
-            self.undo_restored(&before);
+        if let Some(before) = pod.as_ref().filter(|_| restored) {
+            self.undo_restored(before);
         }
         if removed == Removed::Pod {
             self.checks.unregistered(container_id);
-            self.pods.node_link_is_idle(container_id);
+            if let Some(pod) = &pod {
+                self.pods.node_link_is_idle(pod);
+            }
         }
         let inventory = self.pods.inventory()?;
         let written = match self.ebpf.loaded() {

@@ -5,6 +5,7 @@ mod attach;
 mod check;
 mod config;
 mod del;
+mod ebpf;
 mod policy;
 mod register;
 mod setup;

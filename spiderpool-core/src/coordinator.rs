@@ -5,6 +5,7 @@
 
 mod choice;
 mod default_route;
+mod ebpf;
 mod error;
 mod field_errors;
 #[cfg(test)]
@@ -24,13 +25,16 @@ mod state;
 mod step;
 mod underlay;
 mod values;
+mod veth0;
 
 pub use choice::{Dataplane, RouteHints};
 pub use default_route::{BACKUP_METRIC, Preference, plan_default_routes, plan_source_specific_defaults};
+pub use ebpf::{EbpfPlan, unsteered_destinations};
 pub use error::{PlanError, SettingsError};
 pub use inputs::Inputs;
 pub use link::{
-    MacPrefix, NODE_LINK, NODE_LINK_V4, VETH0, host_end_name, is_host_end_name, link_local, node_link_macs,
+    MacPrefix, NODE_LINK, NODE_LINK_V4, VETH0, host_end_name, is_host_end_name, is_host_end_with, link_local,
+    node_link_macs,
 };
 pub use mode::{Mode, Setup, decide_setup};
 pub use nic::own_policy_routes;
@@ -38,7 +42,7 @@ pub use node_link::{
     NodeLink, gateways, plan_host_neighbors, plan_host_routes, plan_link_state, plan_pod_neighbors,
     plan_stale_neighbors, pod_neighbors,
 };
-pub use overlay::{OverlayPlan, plan_overlay, unsteered_destinations};
+pub use overlay::plan_overlay;
 pub use pod_cidr::check_pod_cidrs;
 pub use policy::{
     CLUSTER_TABLE, HOST_RULE_PRIORITY, HostEnd, MARK_RULE_PRIORITY, PolicyInputs, RETURN_MARK,
@@ -49,4 +53,5 @@ pub use policy_route::{PolicyRoute, PolicyRouteText};
 pub use settings::{Config, EbpfSettings, Settings};
 pub use state::{NamespaceState, project};
 pub use step::{Namespace, Step};
-pub use underlay::{plan_veth0, plan_veth0_up, veth0_of};
+pub use underlay::plan_underlay;
+pub use veth0::{plan_veth0, plan_veth0_up, veth0_of};

@@ -27,12 +27,6 @@ pub enum Unsupported {
     #[error("iaasNetworkProvider.serverUrl is not supported yet: leave it empty")]
     IaasNetworkProvider,
 
-    /// Pods whose first NIC is on the underlay.
-    #[error(
-        "coordinator mode underlay (a pod whose first NIC is on the underlay) with dataplane ebpf is not supported \
-         yet: set dataplane to policy, or use the cluster's network for the first NIC and mode auto or overlay"
-    )]
-    UnderlayMode,
     /// A first NIC that is no veth to this node.
     #[error(
         "the pod's first NIC {nic} ({kind}), which is not a veth whose other end is on this node, is not supported \

@@ -28,10 +28,15 @@ fn sequences_of_packets() {
     if !can_run() {
         return;
     }
-    let base = pod::tables();
-    let bench = std::cell::RefCell::new(Bench::new(&base, &SIZES));
+    for base in [pod::tables(), pod::underlay_tables()] {
+        check_sequences(&base);
+    }
+}
+
+fn check_sequences(base: &Tables) {
+    let bench = std::cell::RefCell::new(Bench::new(base, &SIZES));
     let numbers = (any::<u64>(), prop::collection::vec(any::<u64>(), 1..25));
-    let result = TestRunner::new(config(400)).run(&numbers, |(theme, numbers)| {
+    let result = TestRunner::new(config(250)).run(&numbers, |(theme, numbers)| {
         let mut tables = base.clone();
         bench.borrow_mut().reset(&tables);
         for step in TrafficStep::sequence(theme, &numbers) {
@@ -88,8 +93,13 @@ fn mutated_packets() {
     if !can_run() {
         return;
     }
-    let base = pod::tables();
-    let bench = std::cell::RefCell::new(Bench::new(&base, &SIZES));
+    for base in [pod::tables(), pod::underlay_tables()] {
+        check_mutated(&base);
+    }
+}
+
+fn check_mutated(base: &Tables) {
+    let bench = std::cell::RefCell::new(Bench::new(base, &SIZES));
     let inputs = (
         (any::<u64>(), any::<u64>()),
         // Headers are in the first bytes; a quoted packet has its own there, too.
@@ -97,7 +107,7 @@ fn mutated_packets() {
         prop::option::of(14..200usize),
         prop::sample::select(&PROGRAMS[..]),
     );
-    let result = TestRunner::new(config(2000)).run(&inputs, |((theme, number), changes, len, program)| {
+    let result = TestRunner::new(config(1200)).run(&inputs, |((theme, number), changes, len, program)| {
         let step = TrafficStep::from_number(theme, number);
         let mut frame = step.frame.clone();
         for (at, byte) in changes {

@@ -26,8 +26,9 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
         return Verdict::Pass;
     }
     let bytes = p.len();
-    if nic.role == ROLE_CLUSTER && p.take_decided() {
-        s.count(id, Reason::ClusterDirect, bytes);
+    if nic.decides() && p.take_decided() {
+        let reason = if nic.role == ROLE_CLUSTER { Reason::ClusterDirect } else { Reason::NodeLink };
+        s.count(id, reason, bytes);
         return Verdict::Pass;
     }
     let Scratch { headers, quoted, rewrite, outcome: stored, .. } = scratch;
@@ -65,7 +66,7 @@ fn decide<P: Packet, S: State>(
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
-    if nic.role == ROLE_NODE_LINK {
+    if nic.role == ROLE_NODE_LINK && !nic.decides() {
         return Outcome::pass(Reason::NodeLink);
     }
     match p.protocol() {
@@ -85,6 +86,11 @@ fn decide<P: Packet, S: State>(
     if h.is_discovery() || h.dst.is_link_scope() {
         return Outcome::pass(Reason::LinkScope);
     }
+    if nic.role == ROLE_NODE_LINK {
+        let outcome =
+            if h.is_tracked() { by_veth0(id, nic, h, rewrite, s) } else { Outcome::pass(Reason::NodeLink) };
+        return Scratch::reload(stored, outcome);
+    }
     let exit = pod::exit(nic, s);
     let is_direct = exit.is_some_and(|exit| exit.owns(h.src));
     let is_steered = pod::is_steered(nic, h.dst, s);
@@ -101,6 +107,33 @@ fn decide<P: Packet, S: State>(
     match outcome.decided() {
         Some(outcome) => outcome,
         None => by_source(nic, h, rewrite, s, outcome.reason),
+    }
+}
+
+/// In underlay mode, what the routing table sends to node or cluster: a reply of a flow that came in by an underlay NIC goes back
+/// there.
+#[inline(never)]
+fn by_veth0<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
+    if let Some(outcome) = replies::reply(id, nic, h, rewrite, s).decided() {
+        return outcome;
+    }
+    if matches!(h.l4.kind, L4Kind::Udp) {
+        if s.flags(nic.pod).any_local != 0
+            && s.wildcard_socket()
+            && let Some(outcome) = replies::reply_any_local(id, nic, h, rewrite, s).decided()
+        {
+            return outcome;
+        }
+        note_begun(nic.exit_nic, nic, h, s);
+    }
+    Outcome::pass(Reason::NodeLink)
+}
+
+/// A datagram from a fixed port that answers nothing.
+#[inline(always)]
+fn note_begun<S: State>(by: u16, nic: &NicEntry, h: &Headers, s: &S) {
+    if !nic.is_ephemeral(h.l4.src_port) && h.l4.dst_port < arrivals::FIXED_BELOW {
+        arrivals::note_begun(by, nic, h, s);
     }
 }
 
@@ -136,10 +169,8 @@ fn by_flow<S: State>(
         {
             return outcome;
         }
-        if !nic.is_ephemeral(h.l4.src_port) && h.l4.dst_port < arrivals::FIXED_BELOW {
-            let by = if is_direct || is_steered { nic.exit_nic } else { id };
-            arrivals::note_begun(by, nic, h, s);
-        }
+        let by = if is_direct || is_steered { nic.exit_nic } else { id };
+        note_begun(by, nic, h, s);
     }
     if let Some(exit) = exit
         && (is_steered || (nic.keeps_translations != 0 && !is_direct))

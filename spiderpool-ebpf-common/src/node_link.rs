@@ -4,10 +4,13 @@
 //! What goes to the pod passes, and if it opens a flow it is recorded. From the pod only packets of recorded flows pass,
 //! with the fragments and ICMP errors that belong to them; never a TCP SYN. Nothing that the pod itself starts goes by
 //! here: its cluster traffic leaves by the cluster NIC, where the default network's policies apply.
+//!
+//! In underlay mode veth0 is also the pod's way to the cluster. From the pod passes what has an address of the pod's, and to
+//! the pod passes everything; recorded are flows of callers whose answers would otherwise leave by an underlay NIC.
 
 use crate::flow_state;
 use crate::headers::{self, FIN, Fragment, Headers, L4Kind, RST};
-use crate::maps::{CidrKind, Direction, FlowKey, LinkFlow, NicEntry, ROLE_NODE_LINK};
+use crate::maps::{CidrKind, Direction, ExitMode, FlowKey, LinkFlow, NicEntry, ROLE_NODE_LINK};
 use crate::packet::{IPV4, IPV6, Packet};
 use crate::pod;
 use crate::reason::Reason;
@@ -64,6 +67,9 @@ fn to_pod<P: Packet, S: State>(p: &P, id: u16, nic: &NicEntry, h: &mut Headers, 
         return PASS;
     }
     let key = FlowKey::of(nic.pod, h, Direction::Ingress);
+    if matches!(nic.exit_mode(), ExitMode::AsIs) && pod::steered_kind(nic, &key.remote, s) != 0 {
+        return PASS;
+    }
     match s.link_flow(&key, |flow| update_to_pod(flow, h, s)) {
         Some(Update::Lives) => Outcome::pass(Reason::LinkFlow),
         Some(Update::Ended) => {
@@ -130,8 +136,12 @@ fn refresh(flow: &mut LinkFlow, state: u8, now: u64) {
 #[inline(never)]
 fn open<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, s: &S) -> Outcome {
     let forwarded = s.is_forwarded();
+    let as_is = matches!(nic.exit_mode(), ExitMode::AsIs);
     // A Service calls nobody, and its address is none that a route leads to.
-    if forwarded && (pod::steered_kind(nic, &key.remote, s) == CidrKind::Service as u8 || s.is_spoofed(key)) {
+    if forwarded
+        && !as_is
+        && (pod::steered_kind(nic, &key.remote, s) == CidrKind::Service as u8 || s.is_spoofed(key))
+    {
         return Outcome::drop(Reason::LinkSpoofed);
     }
     let now = s.now();
@@ -148,7 +158,7 @@ fn open<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, s: &S) -> Outcome {
         Ok(()) | Err(PutError::Exists) => Outcome::pass(Reason::LinkOpened),
         Err(PutError::Full) => {
             s.report(id, LogEvent::LinkFull);
-            Outcome::drop(Reason::LinkFull)
+            if as_is { Outcome::pass(Reason::LinkFull) } else { Outcome::drop(Reason::LinkFull) }
         }
     }
 }
@@ -171,6 +181,9 @@ fn from_pod<P: Packet, S: State>(
     let h = &*h;
     if h.dst.is_link_scope() || h.is_discovery() {
         return Outcome::drop(Reason::LinkIgnored);
+    }
+    if matches!(nic.exit_mode(), ExitMode::AsIs) {
+        return from_underlay_pod(nic, h, s);
     }
     // A source route would carry the packet on to anybody; no answer has one.
     if h.has_route {
@@ -199,6 +212,23 @@ fn from_pod<P: Packet, S: State>(
         s.link_fragment_put(&FlowKey::of_fragments(nic.pod, h));
     }
     Outcome::pass(Reason::LinkReply)
+}
+
+/// The pod reaches the cluster by here, and has its own addresses to do so.
+#[inline(never)]
+fn from_underlay_pod<S: State>(nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
+    if !pod::has(nic, &h.src, s) {
+        return Outcome::drop(Reason::LinkForeign);
+    }
+    if h.is_tracked() {
+        let key = FlowKey::of(nic.pod, h, Direction::Egress);
+        if pod::steered_kind(nic, &key.remote, s) == 0
+            && let Some(Update::Ended) = s.link_flow(&key, |flow| update_from_pod(flow, key.protocol, h, s))
+        {
+            s.link_flow_remove(&key);
+        }
+    }
+    Outcome::pass(Reason::LinkFromPod)
 }
 
 /// Whether an ICMP error is about a packet that came from whom it goes to. A redirect is none.

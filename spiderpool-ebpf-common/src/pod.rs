@@ -56,7 +56,7 @@ pub(crate) fn owner<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16 {
 #[inline(always)]
 pub(crate) fn to_peer(nic: &NicEntry, rewrite: &mut Rewrite, reason: Reason) -> Outcome {
     rewrite.macs(nic, nic.peer_mac);
-    if nic.role == ROLE_CLUSTER {
+    if nic.decides() {
         rewrite.for_cluster_nic();
     }
     Outcome::redirect(nic.ifindex, reason).with_mtu(nic.mtu)

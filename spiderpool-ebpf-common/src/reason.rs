@@ -79,9 +79,11 @@ reasons! {
     LinkToPod link_to_pod "At the host end of the node link: to the pod, opens no flow and belongs to none: passes.";
     LinkReply link_reply "At the host end of the node link: from the pod, of a recorded flow: passes.";
     LinkDenied link_denied "At the host end of the node link: from the pod, of no recorded flow: dropped.";
+    LinkFromPod link_from_pod "At the host end of veth0 (underlay mode): from the pod, with one of its addresses: passes.";
+    LinkForeign link_foreign "At the host end of veth0 (underlay mode): from the pod, with an address that is not the pod's: dropped.";
     LinkIgnored link_ignored "At the host end of the node link: ARP, neighbor discovery or multicast from the pod: dropped.";
     LinkSpoofed link_spoofed "At the host end of the node link: forwarded to the pod in the name of a source that the node reaches by another device: dropped.";
-    LinkFull link_full "At the host end of the node link: the pod has used up its share of link_flows: not recorded, dropped.";
+    LinkFull link_full "At the host end of the node link: the pod has used up its share of link_flows: not recorded, and dropped in overlay mode.";
     ClusterAddress cluster_address "Comes in by an underlay NIC for the cluster NIC's address, where the default network's policies do not see it: dropped.";
     OwnFlow own_flow "Comes in as if it were the first packet of a flow, but the pod has begun that itself: not recorded.";
     ArrivalsFull arrivals_full "The pod has used up its share of arrivals: not recorded, the reply follows the routing table.";

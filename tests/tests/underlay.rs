@@ -1,4 +1,4 @@
-//! Pods whose first NIC is on the underlay, under `dataplane: policy`: every flow, both families, and what is left after.
+//! Pods whose first NIC is on the underlay, by programs and by rules: every flow, both families, and what is left after.
 #![forbid(unsafe_code)]
 
 use spiderpool_core::coordinator::Dataplane;
@@ -8,17 +8,27 @@ use spiderpool_tests::kernel_state::KernelState;
 use spiderpool_tests::lab::{Lab, macvlan, underlay_spec, wait_for_no_pods};
 use spiderpool_tests::matrix::Host;
 use spiderpool_tests::pod::{Pod, PodSpec};
-use spiderpool_tests::probe::{Protocol, Server};
+use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::topology::Node;
 use spiderpool_tests::underlay::UnderlayHosts;
-use spiderpool_tests::{node_ports, privilege, service};
+use spiderpool_tests::{counters, node_ports, privilege, service};
 
 #[test]
-fn every_flow_of_an_underlay_pod_works() {
-    if !privilege::root_or_skip("every_flow_of_an_underlay_pod_works") {
-        return;
+fn every_flow_of_an_underlay_pod_works_with_programs() {
+    if privilege::root_or_skip("every_flow_of_an_underlay_pod_works_with_programs") {
+        check_every_flow(Dataplane::Ebpf);
     }
-    let lab = Lab::start_with(2, Dataplane::Policy, |_| ()).unwrap();
+}
+
+#[test]
+fn every_flow_of_an_underlay_pod_works_with_rules() {
+    if privilege::root_or_skip("every_flow_of_an_underlay_pod_works_with_rules") {
+        check_every_flow(Dataplane::Policy);
+    }
+}
+
+fn check_every_flow(dataplane: Dataplane) {
+    let lab = Lab::start_with(2, dataplane, |_| ()).unwrap();
     let plane = &lab.topology.plane;
     let [node1, node2] = lab.topology.nodes.as_slice() else { panic!("two nodes") };
     let before = [node1, node2].map(|node| KernelState::of(node).unwrap());
@@ -72,10 +82,15 @@ fn every_flow_of_an_underlay_pod_works() {
 /// away from the others.
 #[test]
 fn a_second_nic_of_an_underlay_pod_is_reached_by_its_node_and_goes_alone() {
-    if !privilege::root_or_skip("a_second_nic_of_an_underlay_pod") {
-        return;
+    if privilege::root_or_skip("a_second_nic_of_an_underlay_pod") {
+        for dataplane in [Dataplane::Ebpf, Dataplane::Policy] {
+            check_second_nic(dataplane);
+        }
     }
-    let lab = Lab::start_with(1, Dataplane::Policy, |_| ()).unwrap();
+}
+
+fn check_second_nic(dataplane: Dataplane) {
+    let lab = Lab::start_with(1, dataplane, |_| ()).unwrap();
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let before = KernelState::of(node).unwrap();
     for default_route in ["eth0", "net1"] {
@@ -105,5 +120,48 @@ fn a_second_nic_of_an_underlay_pod_is_reached_by_its_node_and_goes_alone() {
         drop(server);
         pod.del(plane, node).unwrap();
         before.wait_for_return(node).unwrap();
+    }
+}
+
+/// A pod may do in its namespace what it likes, and take whatever address it likes: the node takes none but its own from it.
+#[test]
+fn an_underlay_pod_sends_to_its_node_in_nobody_elses_name() {
+    if !privilege::root_or_skip("an_underlay_pod_sends_to_its_node_in_nobody_elses_name") {
+        return;
+    }
+    let lab = Lab::start_with(1, Dataplane::Ebpf, |_| ()).unwrap();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &underlay_spec("borrower")).unwrap();
+    let victim = Pod::add(plane, node, &underlay_spec("victim")).unwrap();
+    let ids = counters::nic_ids(&pod.namespaces).unwrap();
+    let count =
+        |reason: &str| counters::read(node, &ids).unwrap().get(&format!("veth0 {reason}")).copied().unwrap_or(0);
+    let server = node.start_server().unwrap();
+    for family in Family::ALL {
+        let (own, borrowed, to) =
+            (pod.eth0.get(family), victim.eth0.get(family), node.address.get(family));
+        let probe = |bound| Probe { protocol: Protocol::Udp, to, bound: Some(bound) };
+        assert!(send(&pod.namespaces, probe(own)).is_ok());
+        pod.namespaces.ip(&format!("address add {}/{} dev lo nodad", borrowed, family.bits())).unwrap();
+        for filters in [true, false] {
+            if !filters {
+                for nic in ["veth0", "eth0"] {
+                    for direction in ["egress", "ingress"] {
+                        let delete = ["filter", "del", "dev", nic, direction];
+                        pod.namespaces.output("tc", &delete).unwrap();
+                    }
+                }
+            }
+            let (before, passed) = (count("link_foreign"), count("link_from_pod"));
+            assert!(send(&pod.namespaces, probe(borrowed)).is_err(), "{borrowed}, filters {filters}");
+            assert!(count("link_foreign") > before && count("link_from_pod") == passed);
+            assert!(send(&pod.namespaces, probe(own)).is_ok(), "{own}, filters {filters}");
+        }
+        pod.namespaces.ip(&format!("address del {}/{} dev lo", borrowed, family.bits())).unwrap();
+        // The agent puts them back, which this test need not wait for.
+    }
+    drop(server);
+    for pod in [pod, victim] {
+        pod.del(plane, node).unwrap();
     }
 }

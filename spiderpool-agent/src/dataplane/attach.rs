@@ -32,6 +32,6 @@ pub(super) fn attach(netns: &NetNs, pod: &PodRecord, programs: &Programs) -> Res
 async fn attach_host_end(pod: &PodRecord, programs: &Programs) -> Result<(), AttachError> {
     let Some(record) = pod.nic(NicRole::NodeLink) else { return Ok(()) };
     let mut node = Netlink::open()?;
-    let Some(host_end) = netns::host_end(&mut node, &pod.container_id).await? else { return Ok(()) };
+    let Some(host_end) = netns::host_end(&mut node, pod).await? else { return Ok(()) };
     AttachedFilters::default().attach(&mut node, host_end.index, record.id, &programs.host_end).await
 }

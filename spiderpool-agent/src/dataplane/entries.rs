@@ -60,10 +60,9 @@ fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
             NicRole::Underlay => ROLE_UNDERLAY,
             NicRole::NodeLink => ROLE_NODE_LINK,
         },
-        // So far the agent registers pods in overlay mode only.
-        exit_mode: ExitMode::Translated as u8,
+        exit_mode: if pod.is_underlay() { ExitMode::AsIs } else { ExitMode::Translated } as u8,
         pod: pod.id(),
-        exit_nic: pod.nic(NicRole::Cluster).map_or(0, |exit| exit.id),
+        exit_nic: pod.cluster_nic().map_or(0, |exit| exit.id),
         profile: pod.profile,
         node_link: pod.nic(NicRole::NodeLink).map_or(0, |link| link.id),
         ifindex: nic.ifindex,
@@ -157,6 +156,20 @@ mod tests {
         assert_eq!(siblings.to_vec(), (2..=16).collect::<Vec<u16>>());
         let error = check(&pod(nics(16))).unwrap_err();
         assert_eq!(error, TooManyNics { container: "c".parse().unwrap(), count: 16 });
+    }
+
+    #[test]
+    fn in_underlay_mode_veth0_is_node_link_and_way_to_the_cluster() {
+        let pod = pod(vec![
+            record(5, "veth0", NicRole::NodeLink, &["169.254.100.1/32"]),
+            record(6, "eth0", NicRole::Underlay, &["10.6.0.2/16"]),
+        ]);
+        let entries = entries(&pod);
+        assert!(entries.iter().all(|(_, entry)| (entry.pod, entry.node_link, entry.exit_nic) == (5, 5, 5)));
+        assert!(entries.iter().all(|(_, entry)| entry.exit_mode() == ExitMode::AsIs));
+        assert_eq!((entries[0].1.role, entries[0].1.addr4), (ROLE_NODE_LINK, [169, 254, 100, 1]));
+        assert_eq!(pod.node_link().unwrap().address, Some("169.254.100.1/32".parse().unwrap()));
+        assert_eq!(pod.first_nic().map(|first| first.id), Some(6));
     }
 
     #[test]

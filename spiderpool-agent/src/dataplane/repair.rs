@@ -125,7 +125,7 @@ async fn repair_host_end(
     found: &mut FiltersFound,
 ) -> Result<(), DataplaneError> {
     let mut node = Netlink::open()?;
-    let Some(link) = netns::host_end(&mut node, &pod.container_id).await? else { return Ok(()) };
+    let Some(link) = netns::host_end(&mut node, pod).await? else { return Ok(()) };
     let filters = Filters { id, place: Place::HostEnd, programs: &maps.programs().host_end };
     let repaired = repair_link(&mut node, &link, filters, maps, reach).await?;
     found.restored += repaired.restored;

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
-use spiderpool_core::coordinator::host_end_name;
 use spiderpool_core::names::{ContainerId, IfName};
 
 use super::inventory::Inventory;
@@ -27,7 +26,7 @@ impl HostEnds {
             let underlay = pod.nics.iter().filter(|record| record.nic.role == NicRole::Underlay);
             let neighbors = underlay.flat_map(|record| &record.nic.addresses).map(IpNet::addr).collect();
             let container_id = pod.container_id.clone();
-            Some((host_end_name(container_id.as_str()).ok()?, HostEnd { container_id, neighbors }))
+            Some((pod.node_link().ok()?.host, HostEnd { container_id, neighbors }))
         });
         Self(ends.collect())
     }

@@ -1,23 +1,26 @@
 //! Deletes the node links of pods that go on running without an underlay NIC.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::thread;
 
-use spiderpool_core::coordinator::NodeLink;
 use spiderpool_core::names::{ContainerId, IfName};
 use spiderpool_net::block_on;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::{error, info, warn};
 
-/// Sandboxes whose last underlay NIC was deleted. Usually the pod terminates and its links with it, long before the
+use super::record::PodRecord;
+
+/// Node links of sandboxes whose last underlay NIC was deleted. Usually the pod terminates and its links with it, long before the
 /// next resync; a pod that goes on running must not keep an idle link.
 #[derive(Debug, Default)]
-pub(crate) struct IdleLinks(BTreeSet<ContainerId>);
+pub(crate) struct IdleLinks(BTreeMap<ContainerId, IfName>);
 
 impl IdleLinks {
-    /// Its last underlay NIC was deleted.
-    pub(crate) fn add(&mut self, container_id: &ContainerId) {
-        self.0.insert(container_id.clone());
+    /// The pod's last underlay NIC was deleted.
+    pub(crate) fn add(&mut self, pod: &PodRecord) {
+        if let Ok(link) = pod.node_link() {
+            self.0.insert(pod.container_id.clone(), link.host);
+        }
     }
 
     /// It has one again.
@@ -27,10 +30,7 @@ impl IdleLinks {
 
     /// Deletes the links that are still there, on a thread of its own: each waits for the kernel, 15 to 25 ms.
     pub(crate) fn delete_links(&mut self) {
-        let left: Vec<IfName> = std::mem::take(&mut self.0)
-            .iter()
-            .filter_map(|container_id| Some(NodeLink::new(container_id.as_str()).ok()?.host))
-            .collect();
+        let left: Vec<IfName> = std::mem::take(&mut self.0).into_values().collect();
         if left.is_empty() {
             return;
         }
@@ -58,6 +58,7 @@ async fn delete_links(hosts: &[IfName]) -> Result<(), NetlinkError> {
 
 #[cfg(test)]
 mod tests {
+    use spiderpool_core::coordinator::NodeLink;
     use spiderpool_core::mac::MacAddr;
     use spiderpool_net::block_on;
     use spiderpool_net::netlink::NewVeth;
@@ -74,7 +75,8 @@ mod tests {
         }
         let mut idle = IdleLinks::default();
         let container_id: ContainerId = "c0ffee".parse().unwrap();
-        idle.add(&container_id);
+        let link = NodeLink::new("c0ffee").unwrap();
+        idle.0.insert(container_id.clone(), link.host);
         idle.cancel(&container_id);
         assert!(idle.0.is_empty());
         let test = async || {

@@ -215,7 +215,7 @@ impl Inventory {
             last_id = id;
             pod.nics.push(NicRecord { id, nic: nic.clone() });
         }
-        if pod.nic(NicRole::Cluster).is_none() {
+        if pod.cluster_nic().is_none() {
             return Err(InventoryError::NoClusterNic(container_id.clone()));
         }
         pod.netns = PathBuf::from(&request.netns);
@@ -264,9 +264,9 @@ impl Inventory {
     }
 
     fn retire(&mut self, pod: &PodRecord) {
-        let retiring = |record: &NicRecord| match record.nic.role {
-            NicRole::Cluster => (record.id, ReservedId::RetiringPod),
-            NicRole::Underlay | NicRole::NodeLink => (record.id, ReservedId::RetiringNic),
+        let retiring = |record: &NicRecord| {
+            let is_pods = record.id == pod.id();
+            (record.id, if is_pods { ReservedId::RetiringPod } else { ReservedId::RetiringNic })
         };
         self.reserved.extend(pod.nics.iter().map(retiring));
     }

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use spiderpool_api::agent::dataplane::{Nic, NicRole};
 use spiderpool_api::agent::{NetnsIdentity, OpenNetns};
-use spiderpool_core::coordinator::{host_end_name, node_link_macs};
-use spiderpool_core::names::ContainerId;
 use spiderpool_core::net::Link;
 use spiderpool_net::block_on;
 use spiderpool_net::executor::{ApplyError, StepError};
@@ -106,7 +104,7 @@ pub(crate) fn open(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
     Ok(link.is_some_and(|link| link.index == *ifindex && link.mac == Some(*mac)).then_some(netns))
 }
 
-/// The pod's namespace without the NIC by which it is known: the cluster NIC says whose it is.
+/// The pod's namespace without the NIC by which it is known: the cluster NIC says whose it is. In underlay mode they are one.
 pub(crate) fn open_by_cluster_nic(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
     let nics = pod.nics.iter().filter(|record| record.nic.role == NicRole::Cluster).cloned().collect();
     open(&PodRecord { nics, ..pod.clone() })
@@ -133,17 +131,13 @@ pub(crate) fn presence(pod: &PodRecord) -> Result<Presence, NamespaceError> {
 
 /// Whether the node's end of the pod's node link is there, which ends with the pod's namespace.
 fn has_host_end(pod: &PodRecord) -> Result<bool, NamespaceError> {
-    Ok(block_on(async { host_end(&mut Netlink::open()?, &pod.container_id).await })?.is_some())
+    Ok(block_on(async { host_end(&mut Netlink::open()?, pod).await })?.is_some())
 }
 
 /// The node's end of a pod's node link, if it is there. `node` is a connection to the node's namespace.
-pub(crate) async fn host_end(
-    node: &mut Netlink,
-    container_id: &ContainerId,
-) -> Result<Option<Link>, NetlinkError> {
-    let Ok(name) = host_end_name(container_id.as_str()) else { return Ok(None) };
-    let (mac, _) = node_link_macs(container_id.as_str());
-    Ok(node.link_by_name(&name).await?.filter(|link| link.mac == Some(mac)))
+pub(crate) async fn host_end(node: &mut Netlink, pod: &PodRecord) -> Result<Option<Link>, NetlinkError> {
+    let Ok(ends) = pod.node_link() else { return Ok(None) };
+    Ok(node.link_by_name(&ends.host).await?.filter(|link| link.mac == Some(ends.host_mac)))
 }
 
 #[cfg(test)]

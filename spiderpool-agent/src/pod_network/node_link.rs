@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::NicRole;
 use spiderpool_core::coordinator::{
-    Namespace, NodeLink, Step, gateways, plan_host_neighbors, plan_host_routes, plan_link_state,
-    plan_pod_neighbors, plan_stale_neighbors, pod_neighbors,
+    Namespace, Step, gateways, plan_host_neighbors, plan_host_routes, plan_link_state, plan_pod_neighbors,
+    plan_stale_neighbors, pod_neighbors,
 };
 use spiderpool_core::names::IfName;
 use spiderpool_net::block_on;
@@ -30,7 +30,7 @@ pub(super) fn refresh(netns: &NetNs, pod: &PodRecord, nodes: &[IpAddr]) -> Resul
 pub(crate) fn remove_nic(pod: &PodRecord, nic: &IfName) -> Result<(), NetlinkError> {
     let records = pod.nics.iter().filter(|record| record.nic.name == *nic);
     let addresses: Vec<IpAddr> = records.flat_map(|r| &r.nic.addresses).map(IpNet::addr).collect();
-    let Ok(link) = NodeLink::new(pod.container_id.as_str()) else { return Ok(()) };
+    let Ok(link) = pod.node_link() else { return Ok(()) };
     block_on(async {
         let mut node = Netlink::open()?;
         let contents = Contents { routes: true, neighbors: true, ..Contents::default() };
@@ -53,10 +53,7 @@ async fn plan_and_apply(
     pod: &PodRecord,
     nodes: &[IpAddr],
 ) -> Result<Vec<Step>, NamespaceError> {
-    let (Ok(link), Some(cluster)) = (NodeLink::new(pod.container_id.as_str()), pod.nic(NicRole::Cluster))
-    else {
-        return Ok(Vec::new());
-    };
+    let (Ok(link), Some(cluster)) = (pod.node_link(), pod.cluster_nic()) else { return Ok(Vec::new()) };
     let mut executor = Executor::new(netns, MissingDevice::Skip)?;
     let node = executor.netlink(Namespace::Node);
     let contents = Contents { routes: true, neighbors: true, ..Contents::default() };

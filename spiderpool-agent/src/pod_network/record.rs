@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
+use spiderpool_core::coordinator::NodeLink;
 use spiderpool_core::dataplane::{OwnCidrs, PortRange};
-use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
+use spiderpool_core::names::{ContainerId, IfName, NameError, PodName, PodUid};
 
 use super::profile_key::ProfileKey;
 
@@ -130,7 +131,36 @@ impl PodRecord {
 
     /// The id of the cluster NIC, which is the pod's.
     pub(crate) fn id(&self) -> u16 {
-        self.nic(NicRole::Cluster).map_or(0, |record| record.id)
+        self.cluster_nic().map_or(0, |record| record.id)
+    }
+
+    /// The NIC to Services and overlay pods: in underlay mode it is veth0, which is registered as node link.
+    pub(crate) fn cluster_nic(&self) -> Option<&NicRecord> {
+        self.nic(NicRole::Cluster).or_else(|| self.nic(NicRole::NodeLink))
+    }
+
+    /// Whether the pod's first NIC is on the underlay.
+    pub(crate) fn is_underlay(&self) -> bool {
+        self.nic(NicRole::Cluster).is_none()
+    }
+
+    /// The NIC that the main CNI plugin has made first. Of an underlay pod every registration names it before others.
+    pub(crate) fn first_nic(&self) -> Option<&NicRecord> {
+        self.nic(if self.is_underlay() { NicRole::Underlay } else { NicRole::Cluster })
+    }
+
+    /// Its node link as the plugin makes it.
+    pub(crate) fn node_link(&self) -> Result<NodeLink, NameError> {
+        let container_id = self.container_id.as_str();
+        if !self.is_underlay() {
+            return NodeLink::new(container_id);
+        }
+        let addresses = self.nic(NicRole::NodeLink).into_iter().flat_map(|record| &record.nic.addresses);
+        let address = addresses.map(IpNet::addr).find_map(|address| match address {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        });
+        NodeLink::underlay(container_id, address)
     }
 
     /// The NIC with this role; the first if there are several.

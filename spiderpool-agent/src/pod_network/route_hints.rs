@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use spiderpool_api::agent::dataplane::NicRole;
 use spiderpool_core::coordinator::{Namespace, Step};
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_net::block_on;
@@ -22,13 +21,16 @@ pub(super) fn refresh(
     nodes: &[IpAddr],
 ) -> Result<Vec<Step>, NamespaceError> {
     block_on(async {
-        let Some(cluster) = pod.nic(NicRole::Cluster) else { return Ok(Vec::new()) };
+        let (Some(cluster), Some(first)) = (pod.cluster_nic(), pod.first_nic()) else {
+            return Ok(Vec::new());
+        };
         let mut executor = Executor::new(netns, MissingDevice::Skip)?;
         executor.netlink(Namespace::Pod).limit_dumps(LARGEST_DUMP);
         let contents = Contents { addresses: true, routes: true, ..Contents::default() };
         let present = executor.netlink(Namespace::Pod).snapshot(contents).await?;
         let steps = plan_route_hints(&HintInputs {
             cluster_nic: &cluster.nic.name,
+            first_nic: &first.nic.name,
             addresses: &present.addresses,
             routes: &present.routes,
             cidrs,

@@ -1,7 +1,7 @@
 //! Attaches the programs to the pod's NICs.
 
 use spiderpool_api::agent::dataplane::{Nic, RegisteredNics};
-use spiderpool_core::coordinator::{NODE_LINK, NamespaceState};
+use spiderpool_core::coordinator::{NODE_LINK, NamespaceState, NodeLink};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::Medium;
 use spiderpool_dataplane::{AttachedFilters, Programs};
@@ -31,13 +31,13 @@ pub(super) async fn attach(
 /// nothing: they go with a link that is new, and belong to one that was there.
 pub(super) async fn attach_host_end(
     node: &mut Netlink,
-    host_end: &IfName,
+    ends: &NodeLink,
     answer: &RegisteredNics,
     programs: &Programs,
 ) -> Result<(), PluginError> {
-    let id = id_of(&NODE_LINK.parse()?, answer)?;
-    let link = node.link_by_name(host_end).await?;
-    let link = link.ok_or_else(|| PluginError::NoDevice(host_end.clone()))?;
+    let id = id_of(&ends.pod, answer)?;
+    let link = node.link_by_name(&ends.host).await?;
+    let link = link.ok_or_else(|| PluginError::NoDevice(ends.host.clone()))?;
     Ok(AttachedFilters::default().attach(node, link.index, id, &programs.host_end).await?)
 }
 

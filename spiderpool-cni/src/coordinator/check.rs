@@ -1,9 +1,9 @@
 //! CHECK: plans again; what the plan would still do is missing.
 
+use std::collections::BTreeSet;
+
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
-use spiderpool_core::coordinator::{
-    Config, Inputs, NODE_LINK, Namespace, NamespaceState, Step, check_pod_cidrs, host_end_name, plan_overlay,
-};
+use spiderpool_core::coordinator::{Config, Namespace, NamespaceState, Step};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{Link, MAIN_TABLE, Rule};
 use spiderpool_net::executor::{ApplyError, Executor, MissingDevice};
@@ -15,42 +15,29 @@ use spiderpool_net::sysctl;
 use spiderpool_net::tc::Direction;
 
 use super::NetConf;
+use super::ebpf::{self, Planned};
 use super::policy;
-use super::register::node_addresses;
-use super::setup::{PolicyMode, Task, task};
-use super::state::{host_veth, next_hop_mac, read_host_end, read_pod, sources};
+use super::setup::{PodMode, Task, task};
+use super::state::read_pod;
 use crate::env::Request;
 use crate::error::{CheckError, PluginError};
 
 pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), PluginError> {
     let netns = NetNs::open(&request.netns)?;
     let (config, answer) = conf.resolve(request)?;
-    let (mut pod_netlink, mut node) = (netns.netlink()?, Netlink::open()?);
-    let pod = read_pod(&mut pod_netlink, request, conf, Contents::PLAIN).await?;
-    match task(&mut pod_netlink, &config, &request.nic, &pod).await? {
+    let mut executor = Executor::new(&netns, MissingDevice::Fail)?;
+    let pod = read_pod(executor.netlink(Namespace::Pod), request, conf, Contents::PLAIN).await?;
+    let mode = match task(executor.netlink(Namespace::Pod), &config, &request.nic, &pod).await? {
         None => return Ok(()),
-        Some(Task::Ebpf) => {}
+        Some(Task::Ebpf(mode)) => mode,
         Some(Task::Policy(mode)) => {
-            let missing = missing_of_policy(mode, request, conf, &config, &answer, &netns).await?;
+            let missing =
+                missing_of_policy(mode, request, conf, &config, &answer, &netns, &mut executor).await?;
             return report(request, missing);
         }
-    }
-    let host_end = host_end_name(request.container_id.as_str())?;
-    let addresses = pod.usable_addresses(&request.nic);
-    check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
-    let host_veth = host_veth(&mut node, &pod, &config.first_nic).await?;
-    let next_hop_mac = next_hop_mac(&mut pod_netlink, &pod, &config.first_nic, &host_veth).await?;
-    let plan = plan_overlay(&Inputs {
-        container_id: request.container_id.as_str(),
-        nic: &request.nic,
-        config: &config,
-        pod: &pod,
-        host_end: &read_host_end(&mut node, &host_end).await?,
-        host_veth_mac: next_hop_mac,
-        nodes: &node_addresses(&answer),
-        sources: &sources(&mut node, &pod, &request.nic).await,
-        expected: answer.expected_nics.as_deref(),
-    })?;
+    };
+    let Planned { plan, cluster_nic, link, .. } =
+        ebpf::plan(mode, request, &config, &answer, &pod, &mut executor).await?;
     // Hints and the default route in the pod follow the cluster and the application: the agent's business.
     let is_on_node = |step: &&Step| {
         let (Step::ReplaceRoute { namespace, .. } | Step::SetUp { namespace, .. }) = step else {
@@ -64,10 +51,11 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
             missing.push(step.to_string());
         }
     }
-    for nic in [config.first_nic.as_str(), NODE_LINK, request.nic.as_str()] {
-        missing.extend(missing_filters(&mut pod_netlink, &pod, nic).await?);
+    // In underlay mode the node link is the cluster NIC.
+    for nic in BTreeSet::from([&cluster_nic, &link.pod, &request.nic]) {
+        missing.extend(missing_filters(executor.netlink(Namespace::Pod), &pod, nic).await?);
     }
-    missing.extend(missing_filters_of_host_end(&mut node, &host_end).await?);
+    missing.extend(missing_filters_of_host_end(executor.netlink(Namespace::Node), &link.host).await?);
     report(request, missing)
 }
 
@@ -80,15 +68,15 @@ fn report(request: &Request, missing: Vec<String>) -> Result<(), PluginError> {
 
 /// What of rules and tables is missing: all but the main table of the pod, which is also the application's.
 async fn missing_of_policy(
-    mode: PolicyMode,
+    mode: PodMode,
     request: &Request,
     conf: &NetConf,
     config: &Config,
     answer: &CoordinatorConfig,
     netns: &NetNs,
+    executor: &mut Executor<'_>,
 ) -> Result<Vec<String>, PluginError> {
-    let mut executor = Executor::new(netns, MissingDevice::Fail)?;
-    let steps = policy::plan(mode, request, conf, config, answer, &mut executor).await?;
+    let steps = policy::plan(mode, request, conf, config, answer, executor).await?;
     let rules = executor.netlink(Namespace::Node).rules().await?;
     let is_there =
         |wanted: &Rule| rules.iter().any(|rule| Rule { protocol: wanted.protocol, ..*rule } == *wanted);
@@ -125,10 +113,9 @@ fn is_set(netns: &NetNs, step: &Step) -> Result<bool, PluginError> {
 async fn missing_filters(
     netlink: &mut Netlink,
     pod: &NamespaceState,
-    nic: &str,
+    nic: &IfName,
 ) -> Result<Vec<String>, PluginError> {
-    let name: Option<IfName> = nic.parse().ok();
-    let Some(link) = name.and_then(|name| pod.link(&name)) else {
+    let Some(link) = pod.link(nic) else {
         return Ok(vec![format!("pod: link {nic}")]);
     };
     missing_filters_on(netlink, link, Namespace::Pod).await

@@ -4,9 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use spiderpool_core::coordinator::{
-    NODE_LINK, Namespace, Preference, Step, host_end_name, node_link_macs, plan_default_routes,
-};
+use spiderpool_core::coordinator::{NODE_LINK, Namespace, NodeLink, Preference, Step, plan_default_routes};
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{PROTOCOL_KERNEL, Route};
@@ -51,31 +49,40 @@ pub(super) fn del(request: &Request, conf: &NetConf) {
 /// RCU grace periods, 15 to 25 ms, and so would setting the NIC down. If the pod goes on living instead, the agent
 /// deletes it later.
 async fn clean(request: &Request, conf: &NetConf) -> Result<Option<IfName>, PluginError> {
-    // Named by the container: a late DEL of an old sandbox finds nothing of the new one's.
-    let host_end = host_end_name(request.container_id.as_str())?;
     let mut node = Netlink::open()?;
-    let Some(netns) = open_own(request).await else {
-        node.delete_link(&host_end).await?;
+    let Some(link) = find_node_link(&mut node, request.container_id.as_str()).await? else { return Ok(None) };
+    let Some(netns) = open_own(request, &link).await else {
+        node.delete_link(&link.host).await?;
         return Ok(None);
     };
-    let left = clean_pod(&netns, request, conf).await;
+    let left = clean_pod(&netns, request, conf, &link).await;
     let mut gone = result_addresses(&conf.base.prev_result, request.nic.as_str());
     gone.extend(left.iter().flat_map(|left| &left.addresses));
     let gone: Vec<_> = gone.iter().map(IpNet::addr).collect();
-    remove_from_host_end(&mut node, &host_end, &gone).await?;
-    Ok(left?.is_last.then_some(host_end))
+    remove_from_host_end(&mut node, &link.host, &gone).await?;
+    Ok(left?.is_last.then_some(link.host))
+}
+
+/// The sandbox's node link, of an overlay or an underlay pod. It is named by the container: a late DEL of an old sandbox finds
+/// nothing of the new one's.
+async fn find_node_link(node: &mut Netlink, container_id: &str) -> Result<Option<NodeLink>, PluginError> {
+    for link in [NodeLink::new(container_id)?, NodeLink::underlay(container_id, None)?] {
+        if node.link_by_name(&link.host).await?.is_some_and(|found| found.mac == Some(link.host_mac)) {
+            return Ok(Some(link));
+        }
+    }
+    Ok(None)
 }
 
 /// The sandbox's namespace, if it is there and the node link in it says that it is this sandbox's: the path may
 /// have been given to another one since.
-async fn open_own(request: &Request) -> Option<NetNs> {
+async fn open_own(request: &Request, link: &NodeLink) -> Option<NetNs> {
     if request.netns.is_empty() {
         return None;
     }
     let netns = NetNs::open(&request.netns).inspect_err(|error| debug!(%error, "no namespace")).ok()?;
-    let (_, pod_mac) = node_link_macs(request.container_id.as_str());
-    let link = netns.netlink().ok()?.link_by_name(&NODE_LINK.parse().ok()?).await.ok()??;
-    if link.mac != Some(pod_mac) {
+    let found = netns.netlink().ok()?.link_by_name(&link.pod).await.ok()??;
+    if found.mac != Some(link.pod_mac) {
         debug!("the namespace is another sandbox's");
         return None;
     }
@@ -90,13 +97,20 @@ struct Left {
     is_last: bool,
 }
 
-async fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<Left, PluginError> {
+async fn clean_pod(
+    netns: &NetNs,
+    request: &Request,
+    conf: &NetConf,
+    node_link: &NodeLink,
+) -> Result<Left, PluginError> {
     let mut executor = Executor::new(netns, MissingDevice::Fail)?;
     let netlink = executor.netlink(Namespace::Pod);
     let pod = netlink.snapshot(Contents::PLAIN).await?;
     let first_nic = conf.settings.first_nic()?;
+    // In underlay mode the first NIC is one of ours.
+    let cluster_nic = if node_link.is_veth0() { &node_link.pod } else { &first_nic };
     let addresses = pod.usable_addresses(&request.nic);
-    if let Some(link) = pod.link(&request.nic).filter(|_| request.nic != first_nic) {
+    if let Some(link) = pod.link(&request.nic).filter(|_| request.nic != *cluster_nic) {
         // Once its address is free, nobody may answer for it on the wire.
         for net in &addresses {
             netlink.delete_address(link.index, *net).await?;
@@ -104,18 +118,23 @@ async fn clean_pod(netns: &NetNs, request: &Request, conf: &NetConf) -> Result<L
         // A NIC without our filters is not counted when the next one goes.
         detach(netlink, link.index).await?;
     }
-    let is_last = other_underlay_nics(netlink, &pod, &request.nic, &first_nic).await?.is_empty();
+    let is_last = other_underlay_nics(netlink, &pod, &request.nic, cluster_nic).await?.is_empty();
     if is_last {
-        restore(&mut executor, &request.nic, &first_nic).await?;
+        restore(&mut executor, &request.nic, &first_nic, cluster_nic).await?;
     }
     Ok(Left { addresses, is_last })
 }
 
 /// A pod that goes on living has its first NIC as the main CNI plugin made it.
-async fn restore(executor: &mut Executor<'_>, nic: &IfName, first_nic: &IfName) -> Result<(), PluginError> {
+async fn restore(
+    executor: &mut Executor<'_>,
+    nic: &IfName,
+    first_nic: &IfName,
+    cluster_nic: &IfName,
+) -> Result<(), PluginError> {
     let netlink = executor.netlink(Namespace::Pod);
     let pod = netlink.snapshot(Contents::PLAIN).await?;
-    for link in pod.links.iter().filter(|l| l.name == *first_nic || l.name.as_str() == NODE_LINK) {
+    for link in pod.links.iter().filter(|l| l.name == *cluster_nic || l.name.as_str() == NODE_LINK) {
         detach(netlink, link.index).await?;
     }
     let (gone, routes): (Vec<Route>, Vec<Route>) = pod.routes.into_iter().partition(|r| r.dev == *nic);
@@ -123,7 +142,8 @@ async fn restore(executor: &mut Executor<'_>, nic: &IfName, first_nic: &IfName) 
     let mut steps: Vec<Step> =
         gone.map(|route| Step::DeleteRoute { namespace: Namespace::Pod, route }).collect();
     steps.extend(plan_route_hints(&HintInputs {
-        cluster_nic: first_nic,
+        cluster_nic,
+        first_nic,
         addresses: &pod.addresses,
         routes: &routes,
         cidrs: &[],

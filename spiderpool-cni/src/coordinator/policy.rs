@@ -15,18 +15,19 @@ use spiderpool_net::executor::{Executor, MissingDevice};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::snapshot::Contents;
+use spiderpool_net::tc::Direction;
 use tracing::{debug, info, warn};
 
 use super::NetConf;
 use super::register::node_addresses;
-use super::setup::PolicyMode;
+use super::setup::PodMode;
 use super::state::{host_veth, read_node, read_pod};
 use crate::env::Request;
 use crate::error::PluginError;
 
 /// Plans, applies, and rolls back if a step fails.
 pub(super) async fn add(
-    mode: PolicyMode,
+    mode: PodMode,
     request: &Request,
     conf: &NetConf,
     config: &Config,
@@ -47,7 +48,7 @@ pub(super) async fn add(
 
 /// What is to be done, or is missing.
 pub(super) async fn plan(
-    mode: PolicyMode,
+    mode: PodMode,
     request: &Request,
     conf: &NetConf,
     config: &Config,
@@ -63,8 +64,8 @@ pub(super) async fn plan(
     let container_id = request.container_id.as_str();
     let node = executor.netlink(Namespace::Node);
     let host_end = match mode {
-        PolicyMode::Underlay => veth0_host_end(node, &pod, container_id, config).await?,
-        PolicyMode::Overlay => {
+        PodMode::Underlay => veth0_host_end(node, &pod, container_id, config).await?,
+        PodMode::Overlay => {
             check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
             host_veth(node, &pod, &config.first_nic).await?.end
         }
@@ -81,8 +82,8 @@ pub(super) async fn plan(
         expected: answer.expected_nics.as_deref(),
     };
     Ok(match mode {
-        PolicyMode::Underlay => plan_policy_underlay(&inputs)?,
-        PolicyMode::Overlay => plan_policy_overlay(&inputs)?,
+        PodMode::Underlay => plan_policy_underlay(&inputs)?,
+        PodMode::Overlay => plan_policy_overlay(&inputs)?,
     })
 }
 
@@ -118,10 +119,12 @@ pub(super) async fn del(request: &Request, conf: &NetConf) -> Result<bool, Plugi
     Ok(!host_ends.is_empty())
 }
 
-/// Deletes veth0 of this sandbox. It is shared by the pod's NICs and goes with the first.
+/// Deletes veth0 of this sandbox. It is shared by the pod's NICs and goes with the first. One with programs is not ours.
 async fn delete_veth0(node: &mut Netlink, request: &Request) -> Result<(), PluginError> {
     let link = NodeLink::underlay(request.container_id.as_str(), None)?;
-    if node.link_by_name(&link.host).await?.is_some_and(|found| found.mac == Some(link.host_mac)) {
+    let found = node.link_by_name(&link.host).await?.filter(|found| found.mac == Some(link.host_mac));
+    let Some(found) = found else { return Ok(()) };
+    if node.own_filter(found.index, Direction::Ingress).await?.is_none() {
         node.delete_link(&link.host).await?;
     }
     Ok(())

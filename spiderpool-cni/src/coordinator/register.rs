@@ -7,7 +7,7 @@ use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::agent::dataplane::{Attachment, DefaultRoutes, Nic, NicRole, RegisterNics, RouteRank};
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
-    Config, NODE_LINK, NamespaceState, gateways, node_link_macs, own_policy_routes, unsteered_destinations,
+    Config, NamespaceState, gateways, own_policy_routes, unsteered_destinations,
 };
 use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
@@ -15,6 +15,8 @@ use spiderpool_core::names::IfName;
 use spiderpool_core::net::Link;
 use spiderpool_net::netns::NetNs;
 
+use super::ebpf::Planned;
+use super::setup::PodMode;
 use crate::env::Request;
 use crate::error::PluginError;
 use crate::netns::open_netns;
@@ -27,7 +29,7 @@ pub(super) struct Registration<'a> {
     pub(super) config: &'a Config,
     /// The pod with its node link.
     pub(super) pod: &'a NamespaceState,
-    pub(super) host_veth_mac: MacAddr,
+    pub(super) planned: &'a Planned,
     /// NICs of earlier attachments that have programs.
     pub(super) others: &'a [IfName],
 }
@@ -43,20 +45,25 @@ pub(super) fn attachment(request: &Request, network: &str) -> Attachment {
 
 impl Registration<'_> {
     pub(super) fn body(&self) -> Result<RegisterNics, PluginError> {
-        let config = self.config;
-        let node_link: IfName = NODE_LINK.parse()?;
-        let (host_mac, _) = node_link_macs(self.request.container_id.as_str());
-        let mut nics = vec![
-            self.nic(&config.first_nic, NicRole::Cluster, Some(self.host_veth_mac))?,
-            self.nic(&node_link, NicRole::NodeLink, Some(host_mac))?,
-            self.nic(&self.request.nic, NicRole::Underlay, None)?,
-        ];
-        for other in self.others {
-            nics.push(self.nic(other, NicRole::Underlay, None)?);
+        let (config, Planned { link, cluster_nic, .. }) = (self.config, self.planned);
+        let mut nics = Vec::new();
+        if self.planned.mode == PodMode::Overlay {
+            nics.push(self.nic(cluster_nic, NicRole::Cluster, Some(self.planned.peer))?);
         }
-        let mut stay = unsteered_destinations(&self.pod.routes, &config.first_nic);
+        let mut node_link = self.nic(&link.pod, NicRole::NodeLink, Some(link.host_mac))?;
+        // What the pod sends with vethLinkAddress leaves by veth0. sp0's address is nobody's source.
+        node_link.addresses =
+            link.address.into_iter().filter(|_| self.planned.mode == PodMode::Underlay).collect();
+        nics.push(node_link);
+        let mut underlay: Vec<&IfName> = [&self.request.nic].into_iter().chain(self.others).collect();
+        // By its place the agent knows the first NIC of an underlay pod.
+        underlay.sort_by_key(|nic| **nic != config.first_nic);
+        for nic in underlay {
+            nics.push(self.nic(nic, NicRole::Underlay, None)?);
+        }
+        let mut stay = unsteered_destinations(&self.pod.routes, cluster_nic);
         let gateways = gateways(&self.pod.routes).into_iter();
-        let by_underlay = gateways.filter(|(dev, _)| **dev != config.first_nic && **dev != node_link);
+        let by_underlay = gateways.filter(|(dev, _)| *dev != cluster_nic && **dev != link.pod);
         let mut gateways: BTreeSet<IpAddr> = by_underlay.map(|(_, gateway)| gateway).collect();
         for route in own_policy_routes(config, self.pod, &self.request.nic) {
             gateways.insert(route.gw);

@@ -1,6 +1,5 @@
 //! What is to be done with a NIC.
 
-use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
     Config, Dataplane, NamespaceState, Setup, VETH0, decide_setup, pod_dataplane,
 };
@@ -10,25 +9,25 @@ use spiderpool_net::tc::Direction;
 
 use crate::error::PluginError;
 
-/// A NIC's pod, and what steers its packets.
+/// What steers the packets of a NIC's pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
-    /// Programs, in an overlay pod.
-    Ebpf,
+    /// Programs.
+    Ebpf(PodMode),
     /// Rules and tables.
-    Policy(PolicyMode),
+    Policy(PodMode),
 }
 
-/// In what kind of pod rules and tables steer.
+/// What kind of pod it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PolicyMode {
+pub(super) enum PodMode {
     /// An overlay pod.
     Overlay,
     /// A pod whose first NIC is on the underlay.
     Underlay,
 }
 
-/// What ADD does with the NIC, and CHECK looks at. `netlink` is the pod's. What is not supported yet is an error of both.
+/// What ADD does with the NIC, and CHECK looks at. `netlink` is the pod's.
 pub(super) async fn task(
     netlink: &mut Netlink,
     config: &Config,
@@ -40,11 +39,13 @@ pub(super) async fn task(
         None => false,
     };
     let setup = decide_setup(config.mode, nic, &config.first_nic, pod.has_link(VETH0))?;
-    Ok(Some(match (setup, pod_dataplane(pod, has_programs, config.dataplane)) {
-        (Setup::Nothing, _) => return Ok(None),
-        (Setup::Underlay, Dataplane::Ebpf) => return Err(Unsupported::UnderlayMode.into()),
-        (Setup::Underlay, Dataplane::Policy) => Task::Policy(PolicyMode::Underlay),
-        (Setup::Overlay, Dataplane::Ebpf) => Task::Ebpf,
-        (Setup::Overlay, Dataplane::Policy) => Task::Policy(PolicyMode::Overlay),
+    let mode = match setup {
+        Setup::Nothing => return Ok(None),
+        Setup::Underlay => PodMode::Underlay,
+        Setup::Overlay => PodMode::Overlay,
+    };
+    Ok(Some(match pod_dataplane(pod, has_programs, config.dataplane) {
+        Dataplane::Ebpf => Task::Ebpf(mode),
+        Dataplane::Policy => Task::Policy(mode),
     }))
 }

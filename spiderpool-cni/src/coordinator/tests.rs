@@ -20,7 +20,7 @@ use spiderpool_net::nft;
 use spiderpool_net::snapshot::Contents;
 use spiderpool_net::sysctl;
 
-use super::setup::PolicyMode;
+use super::setup::PodMode;
 use super::state::{host_veth, read_host_end, read_node, sources};
 use crate::error::PluginError;
 
@@ -251,19 +251,19 @@ async fn look_at_policy(
     (pod, node, marks, sysctls)
 }
 
-async fn policy_plan(executor: &mut Executor<'_>, mode: PolicyMode) -> Vec<Step> {
+async fn policy_plan(executor: &mut Executor<'_>, mode: PodMode) -> Vec<Step> {
     let config = Settings::resolve(from_go_json(SETTINGS).unwrap(), Settings::default()).unwrap();
     let pod = executor.netlink(Namespace::Pod).snapshot(Contents::ALL).await.unwrap();
     let node = executor.netlink(Namespace::Node);
     // In underlay mode it is the first NIC.
     let (nic, config) = match mode {
-        PolicyMode::Underlay => (name("net1"), Config { first_nic: name("net1"), ..config }),
-        PolicyMode::Overlay => (name("net1"), config),
+        PodMode::Underlay => (name("net1"), Config { first_nic: name("net1"), ..config }),
+        PodMode::Overlay => (name("net1"), config),
     };
     let veth0 = veth0_of(CONTAINER, &config).unwrap();
     let host_end = match mode {
-        PolicyMode::Underlay => HostEnd { name: veth0.host, mac: veth0.host_mac },
-        PolicyMode::Overlay => host_veth(node, &pod, &name("eth0")).await.unwrap().end,
+        PodMode::Underlay => HostEnd { name: veth0.host, mac: veth0.host_mac },
+        PodMode::Overlay => host_veth(node, &pod, &name("eth0")).await.unwrap().end,
     };
     let addresses = pod.usable_addresses(&nic);
     let inputs = PolicyInputs {
@@ -278,15 +278,15 @@ async fn policy_plan(executor: &mut Executor<'_>, mode: PolicyMode) -> Vec<Step>
         expected: None,
     };
     match mode {
-        PolicyMode::Underlay => plan_policy_underlay(&inputs).unwrap(),
-        PolicyMode::Overlay => plan_policy_overlay(&inputs).unwrap(),
+        PodMode::Underlay => plan_policy_underlay(&inputs).unwrap(),
+        PodMode::Overlay => plan_policy_overlay(&inputs).unwrap(),
     }
 }
 
 /// Upstream leaves links, routes and rules of an ADD that fails.
 #[test]
 fn a_failure_at_any_step_of_dataplane_policy_is_rolled_back() {
-    for mode in [PolicyMode::Overlay, PolicyMode::Underlay] {
+    for mode in [PodMode::Overlay, PodMode::Underlay] {
         in_a_node(async || {
             let netns = pod().await;
             let mut executor = Executor::new(&netns, MissingDevice::Fail).unwrap();

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{Config, Inputs, Namespace, NamespaceState, Settings, Step, project};
 use crate::go_json::from_go_json;
+use crate::ip::Family;
 use crate::mac::MacAddr;
 use crate::names::IfName;
 use crate::net::{Address, Link, MAIN_TABLE, Medium, PROTOCOL_KERNEL, Route};
@@ -80,6 +83,39 @@ impl Pod {
             nodes: ["10.6.212.132", "fd00:10:6::132", "172.18.0.3"].map(|a| a.parse().unwrap()).to_vec(),
             expected: None,
         }
+    }
+
+    /// A pod whose eth0 the macvlan plugin has made.
+    pub(super) fn underlay(settings: &str) -> Self {
+        let mut pod = Self::new(settings);
+        let state = &mut pod.namespace;
+        state.links.truncate(2);
+        state.links[1] = link(2, "eth0", "macvlan");
+        let addresses = ["172.18.55.180/16", "fd00:172:18::180/64"];
+        state.addresses = addresses.map(|net| Address::new(nic("eth0"), net.parse().unwrap())).to_vec();
+        state.routes = vec![
+            route("0.0.0.0/0", "eth0", Some("172.18.0.1"), 0),
+            route("172.18.0.0/16", "eth0", None, 0),
+            route("::/0", "eth0", Some("fd00:172:18::1"), 1024),
+            route("fd00:172:18::/64", "eth0", None, 256),
+        ];
+        pod.nodes = ["172.18.0.3", "fd00:172:18::3"].map(|node| node.parse().unwrap()).to_vec();
+        pod
+    }
+
+    /// Another NIC that the macvlan plugin has made, or another address of it.
+    pub(super) fn attach(&mut self, name: &str, address: &str, gateway: &str) {
+        if !self.namespace.has_link(name) {
+            let index = self.namespace.links.len() as u32 + 1;
+            self.namespace.links.push(link(index, name, "macvlan"));
+        }
+        let net: IpNet = address.parse().unwrap();
+        self.namespace.addresses.push(Address::new(nic(name), net));
+        self.namespace.routes.push(route(&net.trunc().to_string(), name, None, 0));
+        let family = Family::of_net(&net);
+        let metric = if family == Family::V6 { 1024 } else { 0 };
+        let default = family.default_route().to_string();
+        self.namespace.routes.push(route(&default, name, Some(gateway), metric));
     }
 
     pub(super) fn inputs<'a>(&'a self, nic: &'a IfName) -> Inputs<'a> {

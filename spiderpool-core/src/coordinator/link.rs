@@ -30,10 +30,26 @@ pub(super) fn veth0_host_name(container_id: &str) -> Result<IfName, crate::names
     format!("veth{:011x}", hash(container_id) >> 20).parse()
 }
 
-/// Whether a device is called as the host ends of node links are.
+/// Whether a device is called as the host ends of node links are: `sp` and 13 digits, or veth0's `veth` and 11.
 pub fn is_host_end_name(name: &IfName) -> bool {
-    let digits = name.as_str().strip_prefix("sp");
-    digits.is_some_and(|digits| digits.len() == 13 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    digits_of_host_end(name).is_some()
+}
+
+/// Whether a device with this name and MAC is the host end of a node link: they are made up together. By its name alone
+/// veth0's might be another plugin's.
+pub fn is_host_end_with(name: &IfName, mac: MacAddr) -> bool {
+    let Some(digits) = digits_of_host_end(name) else { return false };
+    // The first digits of the hash: all but its first byte are in the MAC.
+    let written: String = mac.0[1..5].iter().map(|byte| format!("{byte:02x}")).collect();
+    mac.0[0] == 0x0a && mac.0[5] & 1 == 0 && digits.get(2..10) == Some(written.as_str())
+}
+
+fn digits_of_host_end(name: &IfName) -> Option<&str> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    [("sp", 13), ("veth", 11)].into_iter().find_map(|(prefix, count)| {
+        let digits = name.as_str().strip_prefix(prefix)?;
+        (digits.len() == count && digits.bytes().all(is_digit)).then_some(digits)
+    })
 }
 
 /// MACs of the node link's ends, host's first: locally administered, made from the container ID.
@@ -128,6 +144,20 @@ mod tests {
             assert!(!is_host_end_name(&other.parse().unwrap()), "{other}");
         }
         assert_ne!(one, host_end_name("c0ffef").unwrap());
+    }
+
+    #[test]
+    fn name_and_mac_of_a_host_end_belong_together() {
+        let (mac, pod_mac) = node_link_macs("c0ffee");
+        for name in [host_end_name("c0ffee"), veth0_host_name("c0ffee")] {
+            let name = name.unwrap();
+            assert!(is_host_end_name(&name) && is_host_end_with(&name, mac), "{name}");
+            assert!(
+                !is_host_end_with(&name, pod_mac) && !is_host_end_with(&name, node_link_macs("c0ffef").0)
+            );
+        }
+        // Another plugin's, with any MAC.
+        assert!(!is_host_end_with(&"veth1a2b3c4d".parse().unwrap(), mac));
     }
 
     #[test]

@@ -24,6 +24,15 @@ pub(super) fn nic_of<'a>(
     if addresses.is_empty() { Err(PlanError::NoAddress(name.clone())) } else { Ok((nic, addresses)) }
 }
 
+/// Refuses a NIC with an address of the node, as a static IPAM plugin may give it.
+pub(super) fn check_addresses(nic: &IfName, addresses: &[IpNet], nodes: &[IpAddr]) -> Result<(), PlanError> {
+    let mut addresses = addresses.iter().map(IpNet::addr);
+    match addresses.find(|address| nodes.contains(address)) {
+        Some(address) => Err(PlanError::NodeAddress { nic: nic.clone(), address }),
+        None => Ok(()),
+    }
+}
+
 /// Sets the NIC up, and gives it its MAC and queue.
 pub(super) fn plan_nic(
     config: &Config,

@@ -45,6 +45,11 @@ impl NodeLink {
         let address = address.map(|address| IpNet::from(IpAddr::V4(address)));
         Ok(Self { host, pod, host_mac, pod_mac, address })
     }
+
+    /// Whether it is an underlay pod's, which reaches the cluster by it too.
+    pub fn is_veth0(&self) -> bool {
+        self.pod.as_str() == VETH0
+    }
 }
 
 /// Makes the pair, if it is not there, and gives its pod end what it lacks. `addresses` are the pod's on the underlay.

@@ -13,8 +13,10 @@ mod tables;
 
 use ipnet::IpNet;
 
-use super::nic::{check_default_route_nic, nic_of, plan_nic, plan_policy_routes, plan_sysctls};
-use super::underlay::{plan_veth0, plan_veth0_up, veth0_of};
+use super::nic::{
+    check_addresses, check_default_route_nic, nic_of, plan_nic, plan_policy_routes, plan_sysctls,
+};
+use super::veth0::{plan_veth0, plan_veth0_up, veth0_of};
 use super::{Dataplane, NODE_LINK, NamespaceState, PlanError, Step, project};
 use crate::ip::Family;
 use crate::net::Route;
@@ -42,7 +44,7 @@ pub fn pod_dataplane(pod: &NamespaceState, has_programs: bool, wanted: Dataplane
 pub fn plan_policy_overlay(inputs: &PolicyInputs<'_>) -> Result<Vec<Step>, PlanError> {
     let (config, pod) = (inputs.config, inputs.pod);
     let (nic, addresses) = nic_of(pod, inputs.nic)?;
-    check_addresses(inputs, &addresses)?;
+    check_addresses(inputs.nic, &addresses, inputs.nodes)?;
     let first = pod.link(&config.first_nic);
     let first = first.ok_or_else(|| PlanError::NoClusterNic(config.first_nic.clone()))?;
     let cluster = ClusterNic {
@@ -69,7 +71,7 @@ pub fn plan_policy_overlay(inputs: &PolicyInputs<'_>) -> Result<Vec<Step>, PlanE
 pub fn plan_policy_underlay(inputs: &PolicyInputs<'_>) -> Result<Vec<Step>, PlanError> {
     let (config, pod) = (inputs.config, inputs.pod);
     let (nic, addresses) = nic_of(pod, inputs.nic)?;
-    check_addresses(inputs, &addresses)?;
+    check_addresses(inputs.nic, &addresses, inputs.nodes)?;
     let link = veth0_of(inputs.container_id, config)?;
     let veth0 = pod.link(&link.pod);
     let cluster = ClusterNic {
@@ -106,15 +108,6 @@ fn plan_main(inputs: &PolicyInputs<'_>, cluster: &ClusterNic<'_>, steps: &mut Ve
     steps.extend(policy_routes);
     steps.extend(cluster_routes::plan_main(inputs, cluster, &main));
     main
-}
-
-/// Refuses a NIC with an address of the node, as a static IPAM plugin may give it.
-fn check_addresses(inputs: &PolicyInputs<'_>, addresses: &[IpNet]) -> Result<(), PlanError> {
-    let mut addresses = addresses.iter().map(IpNet::addr);
-    match addresses.find(|address| inputs.nodes.contains(address)) {
-        Some(address) => Err(PlanError::NodeAddress { nic: inputs.nic.clone(), address }),
-        None => Ok(()),
-    }
 }
 
 /// The families that each of these lists has an address of.

@@ -17,6 +17,9 @@ use crate::net::{Address, Route};
 pub struct HintInputs<'a> {
     /// The NIC that reaches Services and the node.
     pub cluster_nic: &'a IfName,
+    /// The pod's first NIC: in overlay mode the same; in underlay mode, where the cluster NIC has no address and no default
+    /// route of its own, the NIC whose address is the source.
+    pub first_nic: &'a IfName,
     /// The pod's addresses.
     pub addresses: &'a [Address<IfName>],
     /// The pod's unicast routes of the main table.
@@ -58,10 +61,23 @@ pub fn plan_route_hints(inputs: &HintInputs<'_>) -> Vec<Step> {
 }
 
 fn hint(inputs: &HintInputs<'_>, others: &[&Route], by_source: &[&Route], dst: IpNet) -> Option<Route> {
-    let family = Family::of_net(&dst);
     if others.iter().any(|r| r.dst == dst) {
         return None;
     }
+    if inputs.first_nic == inputs.cluster_nic {
+        overlay_hint(inputs, others, by_source, dst)
+    } else {
+        underlay_hint(inputs, dst)
+    }
+}
+
+fn overlay_hint(
+    inputs: &HintInputs<'_>,
+    others: &[&Route],
+    by_source: &[&Route],
+    dst: IpNet,
+) -> Option<Route> {
+    let family = Family::of_net(&dst);
     let covering = others.iter().filter(|r| r.family() == family && r.dst.contains(&dst));
     let best = covering.max_by_key(|r| (r.dst.prefix_len(), std::cmp::Reverse(r.metric)))?;
     // Of two routes the longer destination wins, whatever their sources.
@@ -73,17 +89,42 @@ fn hint(inputs: &HintInputs<'_>, others: &[&Route], by_source: &[&Route], dst: I
         .iter()
         .filter(|r| r.is_default() && r.family() == family && r.dev == *inputs.cluster_nic)
         .min_by_key(|r| r.metric)?;
-    let source = inputs.addresses.iter().find(|a| {
-        a.dev == *inputs.cluster_nic && Family::of_net(&a.net) == family && !is_link_local(a.net.addr())
-    })?;
-    let metric = if family == Family::V6 { 1024 } else { 0 }; // as the kernel lists it
+    let source = source(inputs, family)?;
     Some(Route {
         gateway: default.gateway,
         onlink: default.onlink,
-        source: Some(source.net.addr()),
-        metric,
-        ..Route::new(dst, inputs.cluster_nic.clone())
+        source: Some(source),
+        ..route(inputs, dst)
     })
+}
+
+/// No other route leads to the node by veth0. The next hop to a CIDR is an address of the node only to name a permanent
+/// neighbor, the MAC of the host end.
+fn underlay_hint(inputs: &HintInputs<'_>, dst: IpNet) -> Option<Route> {
+    let family = Family::of_net(&dst);
+    let of_pod = inputs.addresses.iter().filter(|a| a.dev != *inputs.cluster_nic);
+    if !of_pod.map(|a| a.net).any(|net| Family::of_net(&net) == family && !is_link_local(net.addr())) {
+        return None;
+    }
+    // The kernel takes an IPv4 address of any NIC, but IPv6 addresses of this one alone (`ip6_route_info_create()` in
+    // net/ipv6/route.c).
+    let source = if family == Family::V4 { source(inputs, family) } else { None };
+    if inputs.nodes.iter().any(|node| IpNet::from(*node) == dst) {
+        return Some(Route { source, ..route(inputs, dst) });
+    }
+    let gateway = inputs.nodes.iter().copied().find(|node| Family::of(*node) == family)?;
+    Some(Route { gateway: Some(gateway), onlink: true, source, ..route(inputs, dst) })
+}
+
+/// The first address of the first NIC.
+fn source(inputs: &HintInputs<'_>, family: Family) -> Option<IpAddr> {
+    let own = inputs.addresses.iter().filter(|a| a.dev == *inputs.first_nic).map(|a| a.net);
+    own.filter(|net| Family::of_net(net) == family).map(|net| net.addr()).find(|addr| !is_link_local(*addr))
+}
+
+fn route(inputs: &HintInputs<'_>, dst: IpNet) -> Route {
+    let metric = if Family::of_net(&dst) == Family::V6 { 1024 } else { 0 }; // as the kernel lists it
+    Route { metric, ..Route::new(dst, inputs.cluster_nic.clone()) }
 }
 
 fn is_link_local(addr: IpAddr) -> bool {
@@ -137,6 +178,7 @@ mod tests {
         let eth0 = nic("eth0");
         let mut inputs = HintInputs {
             cluster_nic: &eth0,
+            first_nic: &eth0,
             addresses: &addresses,
             routes: &routes,
             cidrs: &cidrs,
@@ -254,5 +296,44 @@ mod tests {
                 "pod: route add 10.112.0.0/12 via 169.254.1.1 dev eth0 src 10.233.73.210 proto 0x53",
             ],
         );
+    }
+
+    /// In underlay mode the node's address in the pod's own subnet, too: a macvlan NIC never reaches it.
+    #[test]
+    fn underlay_pods_reach_node_and_cluster_by_veth0_with_the_first_nics_address() {
+        let (veth0, eth0) = (nic("veth0"), nic("eth0"));
+        let addresses = [("eth0", "10.6.212.145/16"), ("eth0", "fd00:6::145/64"), ("net1", "10.7.0.5/16")];
+        let addresses = addresses.map(|(dev, net)| Address::new(nic(dev), net.parse().unwrap()));
+        let routes = [
+            route("0.0.0.0/0", "eth0", Some("10.6.0.1")),
+            route("10.6.0.0/16", "eth0", None),
+            route("10.96.5.0/24", "net1", Some("10.7.0.1")),
+        ];
+        let cidrs = ["10.233.0.0/18", "10.96.5.0/24", "fd00:96::/108"].map(|cidr| cidr.parse().unwrap());
+        let nodes = ["10.6.212.132", "172.18.0.3", "fd00:172::3"].map(|node| node.parse().unwrap());
+        let inputs = HintInputs {
+            cluster_nic: &veth0,
+            first_nic: &eth0,
+            addresses: &addresses,
+            routes: &routes,
+            cidrs: &cidrs,
+            nodes: &nodes,
+        };
+        let steps = plan_route_hints(&inputs);
+        let shown: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "pod: route add 10.233.0.0/18 via 10.6.212.132 dev veth0 src 10.6.212.145 onlink proto 0x53",
+                "pod: route add fd00:96::/108 via fd00:172::3 dev veth0 metric 1024 onlink proto 0x53",
+                "pod: route add 10.6.212.132/32 dev veth0 src 10.6.212.145 proto 0x53",
+                "pod: route add 172.18.0.3/32 dev veth0 src 10.6.212.145 proto 0x53",
+                "pod: route add fd00:172::3/128 dev veth0 metric 1024 proto 0x53",
+            ]
+        );
+        let after = project(&routes, &steps);
+        assert_eq!(plan_route_hints(&HintInputs { routes: &after, ..inputs }), []);
+        let none = plan_route_hints(&HintInputs { routes: &after, cidrs: &[], nodes: &[], ..inputs });
+        assert_eq!(project(&after, &none), routes);
     }
 }

@@ -108,6 +108,13 @@ impl NicEntry {
         if self.exit_mode == ExitMode::AsIs as u8 { ExitMode::AsIs } else { ExitMode::Translated }
     }
 
+    /// Whether it is the way to the cluster, on which the program decides again: eth0 in overlay mode, veth0 in underlay mode.
+    #[inline(always)]
+    pub const fn decides(&self) -> bool {
+        self.role == ROLE_CLUSTER
+            || (self.role == ROLE_NODE_LINK && matches!(self.exit_mode(), ExitMode::AsIs))
+    }
+
     /// The NIC's address of the family that `like` has.
     #[inline(always)]
     pub const fn addr(&self, like: Addr) -> Addr {

@@ -87,6 +87,9 @@ pub const fn mac(id: u16) -> [u8; 6] {
     [0x02, 0, 0, 0, 0x11, id as u8]
 }
 
+/// NIC id of veth0 in underlay mode, which is node link and cluster NIC in one.
+pub const VETH0: u16 = SP0;
+
 /// MAC of the host end of a NIC, by its id.
 pub const fn peer(id: u16) -> [u8; 6] {
     [0x02, 0, 0, 0, 0x22, id as u8]
@@ -139,6 +142,21 @@ pub fn tables() -> Tables {
         }
     }
     cidrs(&mut tables);
+    tables
+}
+
+/// The maps of a node with a pod in underlay mode: NET1 and NET2 are its NICs, [`VETH0`] the way to node and cluster.
+pub fn underlay_tables() -> Tables {
+    let mut tables = tables();
+    tables.nics.remove(&ETH0);
+    tables.addresses.retain(|_, nic| *nic != ETH0);
+    for nic in tables.nics.values_mut() {
+        nic.exit_mode = ExitMode::AsIs as u8;
+        nic.exit_nic = VETH0;
+    }
+    if let Some(veth0) = tables.nics.get_mut(&VETH0) {
+        (veth0.addr4, veth0.addr6) = ([0; 4], [0; 16]);
+    }
     tables
 }
 

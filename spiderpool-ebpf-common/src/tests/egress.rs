@@ -2,7 +2,6 @@
 
 use super::{run, run_egress, run_ingress, with_large_mtu};
 use crate::headers::{ACK, SYN};
-use crate::maps::ExitMode;
 use crate::model::Frame;
 use crate::model::frames::{self, Ends};
 use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, SP0, at, mac, peer, tables};
@@ -254,41 +253,4 @@ fn segment_sizes_and_long_packets() {
         assert_eq!(run_egress(&tables, NET1, &gso).reason, Reason::Translated);
         assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
     }
-}
-
-/// In underlay mode veth0 is node link and exit NIC in one, and cluster traffic leaves with the source that it has.
-#[test]
-fn in_underlay_mode_cluster_traffic_leaves_as_it_is() {
-    let veth0 = SP0;
-    let mut tables = tables();
-    tables.nics.remove(&ETH0);
-    for nic in tables.nics.values_mut() {
-        nic.exit_mode = ExitMode::AsIs as u8;
-        nic.exit_nic = veth0;
-    }
-    let link = tables.nics.get_mut(&veth0).unwrap();
-    (link.addr4, link.addr6) = ([0; 4], [0; 16]);
-    for family in FAMILIES {
-        let net1 = Endpoint::Nic(NET1);
-        for dst in [Endpoint::Service, Endpoint::OverlayPod, Endpoint::Node] {
-            for nic in [NET1, NET2] {
-                let frame = frames::udp(ends(net1, dst, family), b"q");
-                let done = run_egress(&tables, nic, &frame);
-                assert_eq!((done.verdict, done.reason), (by(veth0), Reason::Steered), "{dst:?} by {nic}");
-                assert_eq!(macs(&done.frame), (peer(veth0), mac(veth0)));
-                assert_eq!(done.frame.bytes[12..], frame.bytes[12..], "only MACs change");
-            }
-        }
-        let done = run_egress(&tables, NET1, &frames::udp(ends(net1, Endpoint::Outside, family), b"q"));
-        assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NotOurs));
-        let foreign =
-            run_egress(&tables, NET1, &frames::udp(ends(Endpoint::Foreign, Endpoint::Service, family), b"q"));
-        assert_eq!((foreign.verdict, foreign.reason), (Verdict::Pass, Reason::ForeignSource));
-        let call = ends(Endpoint::OverlayPod, net1, family);
-        run(&tables, Program::HostEgress, veth0, &frames::tcp(call, SYN, b""));
-        assert_eq!(run_ingress(&tables, veth0, &frames::tcp(call, SYN, b"")).reason, Reason::ArrivalNew);
-        let answer = run_egress(&tables, NET1, &frames::tcp(call.back(), SYN | ACK, b""));
-        assert_eq!((answer.verdict, answer.reason), (by(veth0), Reason::ReplyRedirected));
-    }
-    assert!(tables.nat.borrow().is_empty());
 }

@@ -9,6 +9,7 @@ mod node_link;
 mod pod_end;
 mod properties;
 mod translation;
+mod underlay;
 mod whole;
 
 use crate::model::Frame;

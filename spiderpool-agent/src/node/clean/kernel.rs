@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use spiderpool_core::coordinator::NodeLink;
+use spiderpool_core::coordinator::is_host_end_with;
 use spiderpool_core::names::{IfName, PodName};
 use spiderpool_core::net::Link;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
@@ -38,7 +38,7 @@ pub(super) async fn read(state: &Path) -> Result<FoundOnNode, ReadError> {
     let mut found = FoundOnNode { orphaned_nics: inventory.orphaned(), ..FoundOnNode::default() };
     let mut in_use = BTreeSet::new();
     for pod in inventory.pods() {
-        let Ok(ends) = NodeLink::new(pod.container_id.as_str()) else { continue };
+        let Ok(ends) = pod.node_link() else { continue };
         // It ends with the pod's network namespace.
         if links.iter().any(|link| link.name == ends.host && link.mac == Some(ends.host_mac)) {
             found.pods.insert(pod.pod.clone());
@@ -50,9 +50,7 @@ pub(super) async fn read(state: &Path) -> Result<FoundOnNode, ReadError> {
     Ok(found)
 }
 
-/// By its name and the form of its MAC, which are made up together.
+/// By its name and MAC, which are made up together.
 fn is_host_end(link: &Link) -> bool {
-    let digits = link.name.as_str().strip_prefix("sp").unwrap_or_default();
-    let is_digit = |digit: char| digit.is_ascii_hexdigit() && !digit.is_ascii_uppercase();
-    digits.len() == 13 && digits.chars().all(is_digit) && link.mac.is_some_and(|mac| mac.0[0] == 0x0a)
+    link.mac.is_some_and(|mac| is_host_end_with(&link.name, mac))
 }

@@ -3,17 +3,17 @@
 use super::*;
 use crate::Unsupported;
 use crate::coordinator::fixture::{Pod, link, nic, route};
-use crate::coordinator::{Namespace, project};
+use crate::coordinator::{Namespace, Step, project, unsteered_destinations};
 use crate::ip::Family;
 use crate::mac::MacAddr;
 use crate::net::{Address, Medium};
 
 impl Pod {
-    fn plan(&self, name: &str) -> Result<OverlayPlan, PlanError> {
+    fn plan(&self, name: &str) -> Result<EbpfPlan, PlanError> {
         plan_overlay(&self.inputs(&nic(name)))
     }
 
-    fn apply_plan(&mut self, plan: &OverlayPlan) {
+    fn apply_plan(&mut self, plan: &EbpfPlan) {
         self.apply(&[plan.links.as_slice(), &plan.routes].concat());
     }
 
@@ -132,7 +132,7 @@ fn policy_routes_are_for_the_nics_that_reach_their_gateways() {
         r#"{"policyRoutes":[{"dst":"192.168.3.0/24","gw":"10.6.0.9"},{"dst":"192.168.4.0/24","gw":"10.8.0.9"},
             {"dst":"10.233.0.0/18","gw":"10.6.0.9"}]}"#,
     );
-    let policy = |plan: &OverlayPlan| {
+    let policy = |plan: &EbpfPlan| {
         let steps = plan.routes.iter().map(ToString::to_string);
         steps.filter(|step| step.contains("route add") && step.contains(".0.9")).collect::<Vec<_>>()
     };

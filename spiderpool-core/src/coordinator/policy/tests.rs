@@ -6,7 +6,7 @@ use super::*;
 use crate::coordinator::Namespace;
 use crate::coordinator::fixture::{Pod, link, nic, route};
 use crate::mac::MacAddr;
-use crate::net::{Address, MAIN_TABLE, Rule, Selector};
+use crate::net::{MAIN_TABLE, Rule, Selector};
 
 const CONTAINER: &str = "c0ffee";
 const NETWORK: &str = "macvlan";
@@ -45,15 +45,6 @@ impl Pod {
         };
         let left: Vec<_> = self.policy(name).unwrap().into_iter().filter(|step| !repeated(&step)).collect();
         assert_eq!(left, [], "{name}");
-    }
-
-    fn attach(&mut self, name: &str, address: &str, gateway: &str) {
-        let index = self.namespace.links.len() as u32 + 1;
-        self.namespace.links.push(link(index, name, "macvlan"));
-        let net: IpNet = address.parse().unwrap();
-        self.namespace.addresses.push(Address::new(nic(name), net));
-        self.namespace.routes.push(route(&net.trunc().to_string(), name, None, 0));
-        self.namespace.routes.push(route("0.0.0.0/0", name, Some(gateway), 0));
     }
 
     /// As `ip rule`, `ip route` and `ip route show table` list it, without who made what; IPv4 alone.
@@ -311,24 +302,6 @@ fn removing_nics_goes_back_to_what_was_without_them() {
     }
 }
 
-/// A pod whose eth0 the macvlan plugin has made.
-fn underlay(settings: &str) -> Pod {
-    let mut pod = Pod::new(settings);
-    let state = &mut pod.namespace;
-    state.links.truncate(2);
-    state.links[1] = link(2, "eth0", "macvlan");
-    let addresses = ["172.18.55.180/16", "fd00:172:18::180/64"];
-    state.addresses = addresses.map(|net| Address::new(nic("eth0"), net.parse().unwrap())).to_vec();
-    state.routes = vec![
-        route("0.0.0.0/0", "eth0", Some("172.18.0.1"), 0),
-        route("172.18.0.0/16", "eth0", None, 0),
-        route("::/0", "eth0", Some("fd00:172:18::1"), 1024),
-        route("fd00:172:18::/64", "eth0", None, 256),
-    ];
-    pod.nodes = ["172.18.0.3", "fd00:172:18::3"].map(|node| node.parse().unwrap()).to_vec();
-    pod
-}
-
 impl Pod {
     fn add_underlay(&mut self, name: &str) -> Vec<String> {
         let plan = |pod: &Self| {
@@ -364,7 +337,7 @@ impl Pod {
 /// Upstream's listing of this pod.
 #[test]
 fn an_underlay_pod_has_veth0_and_marks() {
-    let mut pod = underlay("{}");
+    let mut pod = Pod::underlay("{}");
     let steps = pod.add_underlay("eth0");
     insta::assert_snapshot!("underlay", steps.join("\n"));
     insta::assert_snapshot!("listing_underlay", pod.listing().join("\n"));
@@ -374,7 +347,7 @@ fn an_underlay_pod_has_veth0_and_marks() {
 #[test]
 fn a_second_underlay_nic_has_a_table_of_its_own_behind_the_marks() {
     for wanted in ["eth0", "net1"] {
-        let mut pod = underlay(&format!(r#"{{"podDefaultRouteNic":"{wanted}"}}"#));
+        let mut pod = Pod::underlay(&format!(r#"{{"podDefaultRouteNic":"{wanted}"}}"#));
         pod.add_underlay("eth0");
         let before = pod.listing();
         pod.attach("net1", "172.19.0.5/16", "172.19.0.1");
@@ -394,7 +367,7 @@ fn a_second_underlay_nic_has_a_table_of_its_own_behind_the_marks() {
 #[test]
 fn a_pod_without_default_routes_stays_so() {
     let defaults = |pod: &Pod| pod.namespace.routes.iter().filter(|route| route.is_default()).count();
-    let mut pod = underlay("{}");
+    let mut pod = Pod::underlay("{}");
     pod.namespace.routes.retain(|route| !route.is_default());
     pod.add_underlay("eth0");
     pod.attach("net1", "172.19.0.5/16", "172.19.0.1");
@@ -414,14 +387,14 @@ fn a_pod_without_default_routes_stays_so() {
 
 #[test]
 fn veth0_is_as_configured() {
-    let mut pod = underlay(r#"{"vethLinkAddress":"169.254.100.1","podRPFilter":-1}"#);
+    let mut pod = Pod::underlay(r#"{"vethLinkAddress":"169.254.100.1","podRPFilter":-1}"#);
     pod.namespace.links[1].mtu = 9000;
     let steps = pod.add_underlay("eth0");
     for part in ["addr add 169.254.100.1/32 dev veth0", "mtu 9000 type veth"] {
         assert!(steps.iter().any(|step| step.contains(part)), "{part}: {steps:#?}");
     }
     assert!(!steps.iter().any(|step| step.contains("rp_filter")));
-    let mut pod = underlay(r#"{"vethMTU":1400}"#);
+    let mut pod = Pod::underlay(r#"{"vethMTU":1400}"#);
     let steps = pod.add_underlay("eth0");
     assert!(steps.iter().any(|step| step.contains("mtu 1400 type veth")), "it was asked for");
 }
