@@ -20,7 +20,7 @@ use spiderpool_ebpf_common::flow_state;
 use spiderpool_ebpf_common::headers::{ACK, FIN, RST, SYN};
 use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, NatEntry, Tuple};
 use spiderpool_ebpf_common::model::frames::{self, Ends};
-use spiderpool_ebpf_common::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, POD, SP0, at};
+use spiderpool_ebpf_common::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, POD, SP0, VETH0, at};
 use spiderpool_ebpf_common::model::traffic::Program;
 use spiderpool_ebpf_common::model::{Frame, Tables, pod};
 use spiderpool_ebpf_common::nat::{PORT_COUNT, PORT_FIRST, pseudo_random};
@@ -195,6 +195,7 @@ fn every_reason() {
     assert_eq!(frames::ends(&frame), Some(call.back()));
     covered.extend(counted);
     covered.extend(reasons_at_the_host_end(&bench, &tables));
+    covered.extend(reasons_at_the_host_end_of_veth0());
     // The next ones have tests of their own; helpers do not fail on purpose.
     covered.extend([
         Reason::NatFull,
@@ -205,6 +206,28 @@ fn every_reason() {
     ]);
     let missing: Vec<_> = Reason::ALL.iter().filter(|r| !covered.contains(r)).collect();
     assert!(missing.is_empty(), "no packet for {missing:?}");
+}
+
+fn reasons_at_the_host_end_of_veth0() -> Vec<Reason> {
+    let tables = pod::underlay_tables();
+    let mut bench = Bench::new(&tables, &SIZES);
+    bench.reset(&tables);
+    let own = ends(Endpoint::Nic(NET1), Endpoint::Service);
+    let table = [
+        (frames::tcp(own, SYN, b""), PASS, Reason::LinkFromPod),
+        (
+            frames::tcp(ends(Endpoint::Foreign, Endpoint::Service), SYN, b""),
+            Verdict::Drop,
+            Reason::LinkForeign,
+        ),
+    ];
+    let mut covered = Vec::new();
+    for (frame, verdict, reason) in table {
+        let (got, counted, after) = run_program(&bench, Program::HostIngress, VETH0, &frame, &tables);
+        assert_eq!((got, &counted[..], &after.bytes), (verdict, &[reason][..], &frame.bytes));
+        covered.push(reason);
+    }
+    covered
 }
 
 fn reasons_at_the_host_end(bench: &Bench, tables: &Tables) -> Vec<Reason> {

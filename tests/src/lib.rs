@@ -19,6 +19,7 @@ pub mod fault_proxy;
 pub mod fixture;
 pub mod flow;
 pub mod images;
+pub mod inside;
 pub mod kernel_state;
 pub mod kubectl;
 pub mod lab;

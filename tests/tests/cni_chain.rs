@@ -12,7 +12,7 @@ use spiderpool_tests::kernel_state::KernelState;
 use spiderpool_tests::lab::{Lab, lock_lab, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
-use spiderpool_tests::{cni, counters, poll, privilege};
+use spiderpool_tests::{cni, counters, inside, poll, privilege};
 
 /// What the agent does after its answer, it does within a second; a busy machine gets more.
 const LATER: Duration = Duration::from_secs(15);
@@ -66,6 +66,7 @@ fn a_repeated_add_changes_nothing() {
     let look = || (KernelState::of(&pod.namespaces).unwrap(), counters::nic_ids(&pod.namespaces).unwrap());
     let before = look();
     assert_eq!(before.1.len(), 3, "programs on eth0, net1 and sp0: {:?}", before.1);
+    assert_eq!(inside::beyond_routes(&pod.namespaces).unwrap(), Vec::<String>::new());
 
     let [macvlan, coordinator] = network.plugins.as_slice() else { panic!("two plugins") };
     let config = network.config(macvlan, &Value::Null).unwrap();

@@ -1,5 +1,6 @@
 //! Pods whose first NIC is on the underlay, by programs and by rules: every flow, both families, and what is left after.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
@@ -11,7 +12,7 @@ use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::topology::Node;
 use spiderpool_tests::underlay::UnderlayHosts;
-use spiderpool_tests::{counters, node_ports, privilege, service};
+use spiderpool_tests::{counters, inside, node_ports, privilege, service};
 
 #[test]
 fn every_flow_of_an_underlay_pod_works_with_programs() {
@@ -34,6 +35,8 @@ fn check_every_flow(dataplane: Dataplane) {
     let before = [node1, node2].map(|node| KernelState::of(node).unwrap());
     let overlay = |name: &str| PodSpec { name: name.into(), ..PodSpec::default() };
     let pod = Pod::add(plane, node1, &underlay_spec("app")).unwrap();
+    let beyond_routes = inside::beyond_routes(&pod.namespaces).unwrap();
+    assert_eq!(beyond_routes.is_empty(), dataplane == Dataplane::Ebpf, "{beyond_routes:?}");
     let sibling = Pod::add(plane, node1, &underlay_spec("sibling")).unwrap();
     let neighbor = Pod::add(plane, node1, &overlay("neighbor")).unwrap();
     let remote = Pod::add(plane, node2, &underlay_spec("remote")).unwrap();
@@ -134,12 +137,12 @@ fn an_underlay_pod_sends_to_its_node_in_nobody_elses_name() {
     let pod = Pod::add(plane, node, &underlay_spec("borrower")).unwrap();
     let victim = Pod::add(plane, node, &underlay_spec("victim")).unwrap();
     let ids = counters::nic_ids(&pod.namespaces).unwrap();
-    let count =
-        |reason: &str| counters::read(node, &ids).unwrap().get(&format!("veth0 {reason}")).copied().unwrap_or(0);
+    let count = |reason: &str| {
+        counters::read(node, &ids).unwrap().get(&format!("veth0 {reason}")).copied().unwrap_or(0)
+    };
     let server = node.start_server().unwrap();
     for family in Family::ALL {
-        let (own, borrowed, to) =
-            (pod.eth0.get(family), victim.eth0.get(family), node.address.get(family));
+        let (own, borrowed, to) = (pod.eth0.get(family), victim.eth0.get(family), node.address.get(family));
         let probe = |bound| Probe { protocol: Protocol::Udp, to, bound: Some(bound) };
         assert!(send(&pod.namespaces, probe(own)).is_ok());
         pod.namespaces.ip(&format!("address add {}/{} dev lo nodad", borrowed, family.bits())).unwrap();

@@ -35,16 +35,6 @@ Take a row out together with the words "Not supported yet" in values.yaml when t
   may: [false]
   would: free the addresses of running pods whose status shows none
   instead: set it to false; addresses of pods that are gone or finished are freed
-{{- if ne $.Values.coordinator.dataplane "policy" }}
-- value: coordinator.mode
-  may: [auto, overlay, disabled, disable]
-  would: wire up pods whose first NIC is an underlay NIC
-  instead: use auto, with a cluster network (Calico, Cilium, Flannel, ...) as the first NIC and underlay NICs as further ones, or set coordinator.dataplane to policy
-- value: coordinator.vethLinkAddress
-  may: [""]
-  would: be the address of veth0 in underlay mode
-  instead: leave it empty; only coordinator.mode=underlay uses it, which is served with coordinator.dataplane=policy
-{{- end }}
 - value: coordinator.detectGateway
   may: [false]
   would: be ipam.enableGatewayDetection under its old name, which is not supported yet

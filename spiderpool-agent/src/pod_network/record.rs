@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
-use spiderpool_core::coordinator::NodeLink;
+use spiderpool_core::coordinator::{NodeLink, VETH0};
 use spiderpool_core::dataplane::{OwnCidrs, PortRange};
 use spiderpool_core::names::{ContainerId, IfName, NameError, PodName, PodUid};
 
@@ -136,12 +136,16 @@ impl PodRecord {
 
     /// The NIC to Services and overlay pods: in underlay mode it is veth0, which is registered as node link.
     pub(crate) fn cluster_nic(&self) -> Option<&NicRecord> {
-        self.nic(NicRole::Cluster).or_else(|| self.nic(NicRole::NodeLink))
+        self.nic(NicRole::Cluster).or_else(|| self.veth0())
+    }
+
+    fn veth0(&self) -> Option<&NicRecord> {
+        self.nic(NicRole::NodeLink).filter(|record| record.nic.name.as_str() == VETH0)
     }
 
     /// Whether the pod's first NIC is on the underlay.
     pub(crate) fn is_underlay(&self) -> bool {
-        self.nic(NicRole::Cluster).is_none()
+        self.veth0().is_some()
     }
 
     /// The NIC that the main CNI plugin has made first. Of an underlay pod every registration names it before others.
@@ -155,7 +159,7 @@ impl PodRecord {
         if !self.is_underlay() {
             return NodeLink::new(container_id);
         }
-        let addresses = self.nic(NicRole::NodeLink).into_iter().flat_map(|record| &record.nic.addresses);
+        let addresses = self.veth0().into_iter().flat_map(|record| &record.nic.addresses);
         let address = addresses.map(IpNet::addr).find_map(|address| match address {
             IpAddr::V4(v4) => Some(v4),
             IpAddr::V6(_) => None,

@@ -40,8 +40,9 @@ pub fn is_host_end_name(name: &IfName) -> bool {
 pub fn is_host_end_with(name: &IfName, mac: MacAddr) -> bool {
     let Some(digits) = digits_of_host_end(name) else { return false };
     // The first digits of the hash: all but its first byte are in the MAC.
-    let written: String = mac.0[1..5].iter().map(|byte| format!("{byte:02x}")).collect();
-    mac.0[0] == 0x0a && mac.0[5] & 1 == 0 && digits.get(2..10) == Some(written.as_str())
+    let [first, a, b, c, d, last] = mac.0;
+    let written = format!("{:08x}", u32::from_be_bytes([a, b, c, d]));
+    first == 0x0a && last & 1 == 0 && digits.get(2..10) == Some(written.as_str())
 }
 
 fn digits_of_host_end(name: &IfName) -> Option<&str> {

@@ -19,8 +19,6 @@ const NOT_SERVED: &[&str] = &[
     "ipam.spiderSubnet.enable=true",
     "ipam.spiderSubnet.autoPool.enable=true",
     "ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs=true",
-    "coordinator.mode=underlay",
-    "coordinator.vethLinkAddress=169.254.100.1",
     "coordinator.detectGateway=true",
     "plugins.installSriovCNI=true",
     "clusterDefaultPool.ipv4SubnetName=subnet",
@@ -57,10 +55,11 @@ fn all_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
-fn underlay_mode_is_served_with_dataplane_policy() {
+fn underlay_mode_is_served_by_both_dataplanes() {
     let values = "--set=coordinator.mode=underlay,coordinator.vethLinkAddress=169.254.100.1";
-    assert!(refusal(&[values]).contains("or set coordinator.dataplane to policy"));
-    template(&[values, "--set=coordinator.dataplane=policy"]).unwrap();
+    for dataplane in ["ebpf", "policy"] {
+        template(&[values, &format!("--set=coordinator.dataplane={dataplane}")]).unwrap();
+    }
 }
 
 #[test]

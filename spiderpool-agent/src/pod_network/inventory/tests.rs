@@ -108,6 +108,21 @@ fn the_order_of_addresses_is_the_one_of_the_nics_own_registration() {
 }
 
 #[test]
+fn an_underlay_pods_id_is_veth0s_and_its_flows_end_with_it() {
+    let mut inventory = Inventory::default();
+    let mut request = request("a", "eth0", 1);
+    request.nics = vec![
+        nic("veth0", NicRole::NodeLink, "169.254.100.1/32"),
+        nic("eth0", NicRole::Underlay, "10.6.0.1/16"),
+    ];
+    register(&mut inventory, &request);
+    assert_eq!(ids(&inventory, "a"), [("veth0".to_owned(), 1), ("eth0".to_owned(), 2)]);
+    assert_eq!(inventory.pod(&id("a")).map(PodRecord::id), Some(1));
+    assert_eq!(inventory.unregister(&attachment("a", "eth0")), Removed::Pod);
+    assert_eq!(inventory.retiring(), retiring_pod(1, &[2]));
+}
+
+#[test]
 fn a_late_removal_of_an_old_sandbox_hits_nothing() {
     let mut inventory = Inventory::default();
     register(&mut inventory, &request("old", "net1", 1));

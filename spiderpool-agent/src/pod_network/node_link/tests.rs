@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use spiderpool_api::agent::NetnsIdentity;
 use spiderpool_api::agent::dataplane::{DefaultRoutes, Nic};
+use spiderpool_core::coordinator::NodeLink;
 use spiderpool_core::dataplane::PortRange;
 use spiderpool_core::ip::Family;
 use spiderpool_core::mac::MacAddr;
@@ -58,9 +59,12 @@ fn pod() -> PodRecord {
 
 /// The node link and net1, whose host end has the node's addresses.
 async fn links(netns: &NetNs, node_addresses: &[&str]) -> Netlink {
+    links_of(netns, &NodeLink::new("c0ffee").unwrap(), "net1", node_addresses).await
+}
+
+async fn links_of(netns: &NetNs, link: &NodeLink, underlay: &str, node_addresses: &[&str]) -> Netlink {
     let mut node = Netlink::open().unwrap();
-    let link = NodeLink::new("c0ffee").unwrap();
-    for (host, nic, mac) in [(&link.host, "sp0", link.host_mac), (&name("br0"), "net1", PEER)] {
+    for (host, nic, mac) in [(&link.host, link.pod.as_str(), link.host_mac), (&name("br0"), underlay, PEER)] {
         let veth = NewVeth {
             name: host,
             mac,
@@ -94,6 +98,35 @@ fn in_a_node(test: impl AsyncFnOnce() + Send) {
         assert!(std::env::var_os("CI").is_none(), "this test needs root");
         eprintln!("skipped: needs root");
     }
+}
+
+/// veth0 with `vethLinkAddress`, and eth0.
+fn underlay_pod() -> PodRecord {
+    let mut veth0 = record(1, "veth0", NicRole::NodeLink, &["169.254.100.1/32"]);
+    veth0.nic.peer_mac = Some(NodeLink::underlay("c0ffee", None).unwrap().host_mac);
+    PodRecord { nics: vec![veth0, record(2, "eth0", NicRole::Underlay, &["10.6.0.9/16"])], ..pod() }
+}
+
+#[test]
+fn veth0_of_an_underlay_pod_follows_the_nodes_addresses() {
+    in_a_node(async || {
+        let (netns, pod) = (NetNs::create().unwrap(), underlay_pod());
+        let link = pod.node_link().unwrap();
+        let mut node = links_of(&netns, &link, "eth0", &["10.6.0.1/16"]).await;
+        let nodes = ips(&["10.6.0.1", "172.18.0.3"]);
+        // Neighbor and route of the host end, both addresses on veth0 and the connected one on eth0, vethLinkAddress.
+        assert_eq!(plan_and_apply(&netns, &pod, &nodes).await.unwrap().len(), 2 + 3 + 1);
+        assert_eq!(plan_and_apply(&netns, &pod, &nodes).await.unwrap().len(), 0);
+        let (mut inside, contents) = (netns.netlink().unwrap(), Contents::PLAIN);
+        let present = inside.snapshot(contents).await.unwrap();
+        let macs: Vec<_> = present.neighbors.iter().map(|n| (n.dev.as_str(), n.mac)).collect();
+        assert_eq!(macs.len(), 3);
+        assert!(macs.iter().all(|(_, mac)| *mac == link.host_mac), "{macs:?}");
+        let host = node.link_by_name(&link.host).await.unwrap().unwrap().index;
+        let routes = node.routes_of(Family::V4, Some(host)).await.unwrap();
+        let ours = routes.iter().filter(|route| route.is_ours());
+        assert_eq!(ours.map(|route| route.dst.to_string()).collect::<Vec<_>>(), ["10.6.0.9/32"]);
+    });
 }
 
 /// A virtual address moves to another node: the kernel takes the routes with it along.
