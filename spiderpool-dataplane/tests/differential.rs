@@ -1,6 +1,8 @@
 //! The compiled programs in the kernel against the same logic on the host: equal verdict, equal bytes, equal
 //! changes of the maps.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use proptest::prelude::*;
