@@ -138,7 +138,7 @@ mod tests {
         let answer = json!({
             "mode": "auto", "overlayPodCIDR": [], "serviceCIDR": [], "tunePodRoutes": true, "vethMTU": 1500,
             "hostRuleTable": 500, "podRPFilter": 0, "txQueueLen": 0, "dataplane": "ebpf",
-            "ebpf": {"routeHints": "auto"}, "nodeAddresses": [], "expectedNics": [],
+            "ebpf": {"routeHints": "auto", "nodeLink": "all"}, "nodeAddresses": [], "expectedNics": [],
         });
         assert_eq!(serde_json::to_value(config).unwrap(), answer);
     }

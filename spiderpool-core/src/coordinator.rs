@@ -27,7 +27,7 @@ mod underlay;
 mod values;
 mod veth0;
 
-pub use choice::{Dataplane, RouteHints};
+pub use choice::{Dataplane, NodeLinkCallers, RouteHints};
 pub use default_route::{BACKUP_METRIC, Preference, plan_default_routes, plan_source_specific_defaults};
 pub use ebpf::{EbpfPlan, unsteered_destinations};
 pub use error::{PlanError, SettingsError};

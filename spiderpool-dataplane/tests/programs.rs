@@ -18,7 +18,7 @@ use nix::sys::socket::{
 use spiderpool_dataplane::{Reason, Sizes};
 use spiderpool_ebpf_common::flow_state;
 use spiderpool_ebpf_common::headers::{ACK, FIN, RST, SYN};
-use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, NatEntry, Tuple};
+use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, NatEntry, NicEntry, Tuple};
 use spiderpool_ebpf_common::model::frames::{self, Ends};
 use spiderpool_ebpf_common::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, POD, SP0, VETH0, at};
 use spiderpool_ebpf_common::model::traffic::Program;
@@ -194,7 +194,7 @@ fn every_reason() {
     assert_eq!((got, &counted[..]), (by(SP0), &[Reason::ReplySource][..]));
     assert_eq!(frames::ends(&frame), Some(call.back()));
     covered.extend(counted);
-    covered.extend(reasons_at_the_host_end(&bench, &tables));
+    covered.extend(reasons_at_the_host_end(&mut bench, &tables));
     covered.extend(reasons_at_the_host_end_of_veth0());
     // The next ones have tests of their own; helpers do not fail on purpose.
     covered.extend([
@@ -230,9 +230,10 @@ fn reasons_at_the_host_end_of_veth0() -> Vec<Reason> {
     covered
 }
 
-fn reasons_at_the_host_end(bench: &Bench, tables: &Tables) -> Vec<Reason> {
+fn reasons_at_the_host_end(bench: &mut Bench, tables: &Tables) -> Vec<Reason> {
     let call = ends(Endpoint::Node, Endpoint::Nic(NET1));
     let other = Ends { sport: 40_001, ..call };
+    let neighbor = Tables { forwarded: true, from_pods: true, ..tables.clone() };
     let spoofed = Tables { forwarded: true, spoofed: true, ..tables.clone() };
     let (to_pod, from_pod) = (Program::HostEgress, Program::HostIngress);
     let table = [
@@ -249,6 +250,14 @@ fn reasons_at_the_host_end(bench: &Bench, tables: &Tables) -> Vec<Reason> {
         let (got, counted, after) = run_program(bench, program, SP0, &frame, tables);
         assert_eq!((got, &counted[..]), (verdict, &[reason][..]), "packet {number}");
         assert_eq!(after.bytes, frame.bytes, "packet {number}");
+        covered.push(reason);
+    }
+    bench.set_nic(SP0, &NicEntry { refuses_pods: 1, ..tables.nics[&SP0] });
+    for (tables, verdict, reason) in
+        [(&neighbor, Verdict::Drop, Reason::LinkNeighbor), (tables, PASS, Reason::LinkFlow)]
+    {
+        let (got, counted, _) = run_program(bench, to_pod, SP0, &frames::udp(call, b"q"), tables);
+        assert_eq!((got, &counted[..]), (verdict, &[reason][..]));
         covered.push(reason);
     }
     for port in 1..=u16::try_from(SIZES.per_pod.link_flows).unwrap() {
@@ -268,7 +277,7 @@ fn a_pods_share_of_link_flows_is_its_own() {
     let mut tables = pod::tables();
     let neighbor = (10, POD + 1);
     let sp0 = tables.nics[&SP0];
-    tables.nics.insert(neighbor.0, spiderpool_ebpf_common::maps::NicEntry { pod: neighbor.1, ..sp0 });
+    tables.nics.insert(neighbor.0, NicEntry { pod: neighbor.1, ..sp0 });
     let mut bench = Bench::new(&tables, &SIZES);
     bench.reset(&tables);
     let call = ends(Endpoint::Outside, Endpoint::Nic(NET1));

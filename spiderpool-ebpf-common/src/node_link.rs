@@ -55,6 +55,9 @@ pub fn host_ingress<P: Packet, S: State>(p: &P, id: u16, scratch: &mut Scratch, 
 #[inline(always)]
 fn to_pod<P: Packet, S: State>(p: &P, id: u16, nic: &NicEntry, h: &mut Headers, s: &S) -> Outcome {
     const PASS: Outcome = Outcome::pass(Reason::LinkToPod);
+    if nic.refuses_pods != 0 && s.is_from_pods() {
+        return Outcome::drop(Reason::LinkNeighbor);
+    }
     if !matches!(p.protocol(), IPV4 | IPV6) || !headers::parse(p, h) {
         return PASS;
     }

@@ -79,6 +79,7 @@ reasons! {
     LinkToPod link_to_pod "At the host end of the node link: to the pod, opens no flow and belongs to none: passes.";
     LinkReply link_reply "At the host end of the node link: from the pod, of a recorded flow: passes.";
     LinkDenied link_denied "At the host end of the node link: from the pod, of no recorded flow: dropped.";
+    LinkNeighbor link_neighbor "At the host end of the node link: from another pod of the node, with nodeLink node: dropped.";
     LinkFromPod link_from_pod "At the host end of veth0 (underlay mode): from the pod, with one of its addresses: passes.";
     LinkForeign link_foreign "At the host end of veth0 (underlay mode): from the pod, with an address that is not the pod's: dropped.";
     LinkIgnored link_ignored "At the host end of the node link: ARP, neighbor discovery or multicast from the pod: dropped.";

@@ -106,6 +106,9 @@ pub trait State {
     /// Whether the node forwards the packet: no socket of its own has sent it.
     fn is_forwarded(&self) -> bool;
 
+    /// Whether another pod has sent the packet: it came by a pod's host end or a tunnel.
+    fn is_from_pods(&self) -> bool;
+
     /// Whether a packet that the node forwards, of this flow to a pod, comes by a device by which the node would not
     /// reach its source (strict reverse path), or in the node's own name.
     fn is_spoofed(&self, key: &FlowKey) -> bool;

@@ -67,6 +67,8 @@ pub(crate) const TEST_FOR_OTHER_HOST: u32 = 1 << 17;
 const TEST_FORWARDED: u32 = 1 << 18;
 /// In the first word of `cb`: by another device than the one by which it would reach the source.
 const TEST_SPOOFED: u32 = 1 << 19;
+/// In the first word of `cb`: another pod has sent it.
+const TEST_FROM_PODS: u32 = 1 << 20;
 
 #[inline(always)]
 pub(crate) fn is_test() -> bool {
@@ -130,7 +132,7 @@ impl State for Kernel {
     #[inline(always)]
     fn now(&self) -> u64 {
         if is_test() {
-            let high = u64::from(self.cb(0) >> 20) << 48 | u64::from(self.cb(2) >> 16) << 32;
+            let high = u64::from(self.cb(0) >> 21) << 48 | u64::from(self.cb(2) >> 16) << 32;
             return high | u64::from(self.cb(1));
         }
         // SAFETY: a helper without arguments.
@@ -285,6 +287,18 @@ impl State for Kernel {
         }
         // SAFETY: the context of this run; the pointer is compared only.
         unsafe { (*self.skb).ingress_ifindex != 0 || (*self.skb).__bindgen_anon_2.sk.is_null() }
+    }
+
+    /// Also what nobody can tell of, because it has lost the device that it came by.
+    #[inline(always)]
+    fn is_from_pods(&self) -> bool {
+        if is_test() {
+            return self.cb(0) & TEST_FROM_PODS != 0;
+        }
+        // SAFETY: the context of this run; the pointer is compared only.
+        let (device, has_socket) =
+            unsafe { ((*self.skb).ingress_ifindex, !(*self.skb).__bindgen_anon_2.sk.is_null()) };
+        if device == 0 { !has_socket } else { reverse_path::is_pods(device) }
     }
 
     #[inline(always)]

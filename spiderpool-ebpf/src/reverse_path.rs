@@ -29,8 +29,7 @@ const ATTEMPTS: u32 = 8;
 pub(crate) fn is_spoofed(skb: *mut __sk_buff, key: &FlowKey) -> bool {
     // SAFETY: the context of this run.
     let (device, host_end) = unsafe { ((*skb).ingress_ifindex, (*skb).ifindex) };
-    // SAFETY: map memory, valid during the run.
-    if unsafe { NODE_DEVICES.get(device) }.is_some() {
+    if is_pods(device) {
         return false; // the default network has checked it
     }
     for attempt in 0..ATTEMPTS {
@@ -48,6 +47,13 @@ pub(crate) fn is_spoofed(skb: *mut __sk_buff, key: &FlowKey) -> bool {
         }
     }
     true
+}
+
+/// Whether pods send by a device of the node.
+#[inline(always)]
+pub(crate) fn is_pods(device: u32) -> bool {
+    // SAFETY: map memory, valid during the run.
+    unsafe { NODE_DEVICES.get(device) }.is_some()
 }
 
 /// By which device the node would answer.

@@ -18,13 +18,13 @@ use spiderpool_core::coordinator::{host_end_name, node_link_macs};
 use spiderpool_core::ip::Family;
 use spiderpool_tests::connection::Connection;
 use spiderpool_tests::counters::{self, Counters};
-use spiderpool_tests::lab::{Lab, lock_lab, spec};
+use spiderpool_tests::lab::{Lab, lock_lab, macvlan_of, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::probe::{PORT, Probe, Protocol, Server, send};
 use spiderpool_tests::topology::{Node, addresses};
-use spiderpool_tests::{default_network, poll, privilege, service};
+use spiderpool_tests::{default_network, node_ports, poll, privilege, service};
 
 fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
     privilege::root_or_skip(test).then(|| lock_lab(|_| Ok(())).unwrap())
@@ -395,4 +395,38 @@ fn a_connection_that_the_pod_has_begun_is_not_diverted() {
         peer.ip(&format!("neigh del {net1} dev ul")).unwrap();
     }
     pod.del(plane, node).unwrap();
+}
+
+/// Otherwise an ingress policy of eth0 that refuses the neighbor would be no use: it would ask at net1's address.
+#[test]
+fn with_node_link_node_no_other_pod_comes_by_the_link() {
+    let Some(lab) = lab("with_node_link_node") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let settings = serde_json::json!({"ebpf": {"nodeLink": "node"}});
+    let mut guarded = spec("guarded", DefaultRoute::Eth0);
+    guarded.networks = vec![macvlan_of("eth1", "underlay-v4", "underlay-v6", &settings)];
+    let guarded = Pod::add(plane, node, &guarded).unwrap();
+    let open = Pod::add(plane, node, &spec("open", DefaultRoute::Eth0)).unwrap();
+    let neighbor = PodSpec { name: "refused".into(), ..PodSpec::default() };
+    let neighbor = Pod::add(plane, node, &neighbor).unwrap();
+    let servers = [&guarded, &open].map(|pod| Server::start(&pod.namespaces).unwrap());
+    let ids = counters::nic_ids(&guarded.namespaces).unwrap();
+    let refused = || counters::read(node, &ids).unwrap().get("sp0 link_neighbor").copied().unwrap_or(0);
+    for family in Family::ALL {
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Ping] {
+            let ask = |from: &Namespaces, of: &Pod| {
+                send(from, Probe { protocol, to: of.net1().unwrap().get(family), bound: None })
+            };
+            assert!(ask(&neighbor.namespaces, &open).is_ok(), "{protocol} {family:?}");
+            let before = refused();
+            assert!(ask(&neighbor.namespaces, &guarded).is_err(), "{protocol} {family:?}");
+            assert!(refused() > before, "{protocol} {family:?}");
+            assert!(ask(node, &guarded).is_ok(), "{protocol} {family:?}");
+        }
+    }
+    node_ports::check(&lab, "guarded", guarded.net1().unwrap(), &[Protocol::Tcp, Protocol::Udp]).unwrap();
+    drop(servers);
+    for pod in [guarded, open, neighbor] {
+        pod.del(plane, node).unwrap();
+    }
 }

@@ -70,6 +70,7 @@ fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
         mac: nic.mac.0,
         peer_mac: nic.peer_mac.map_or([0; 6], |mac| mac.0),
         siblings,
+        refuses_pods: u8::from(pod.refuses_neighbors()),
         default4: default_route(nic.default_routes.v4),
         default6: default_route(nic.default_routes.v6),
         port_low: pod.ports.first,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use spiderpool_api::agent::NetnsIdentity;
-use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, RegisterNics, RouteHints};
+use spiderpool_api::agent::dataplane::{Attachment, Nic, NicRole, NodeLinkCallers, RegisterNics, RouteHints};
 use spiderpool_core::coordinator::{NodeLink, VETH0};
 use spiderpool_core::dataplane::{OwnCidrs, PortRange};
 use spiderpool_core::names::{ContainerId, IfName, NameError, PodName, PodUid};
@@ -81,6 +81,9 @@ pub(crate) struct AttachmentRecord {
     pub own_cidrs: OwnCidrs,
     /// Whether the pod gets route hints.
     pub route_hints: RouteHints,
+    /// Who may open flows to the pod by its node link.
+    #[serde(default)]
+    pub node_link: NodeLinkCallers,
 }
 
 /// A NIC and its id.
@@ -126,6 +129,7 @@ impl PodRecord {
             gateways: Some(request.gateways.clone()),
             own_cidrs: request.own_cidrs.clone(),
             route_hints: request.route_hints,
+            node_link: request.node_link,
         });
     }
 
@@ -199,6 +203,11 @@ impl PodRecord {
         let mut own = OwnCidrs::default();
         self.attachments.iter().for_each(|attachment| own.join(&attachment.own_cidrs));
         own
+    }
+
+    /// Whether one of the pod's networks keeps the node's other pods from the node link. In underlay mode it is the pod's way to them.
+    pub(crate) fn refuses_neighbors(&self) -> bool {
+        !self.is_underlay() && self.attachments.iter().any(|known| known.node_link == NodeLinkCallers::Node)
     }
 
     /// Whether one of the pod's networks switches route hints off.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use prometheus_client::metrics::counter::Counter;
 use spiderpool_api::agent::NetnsIdentity;
-use spiderpool_api::agent::dataplane::{DefaultRoutes, Nic, NicRole, RouteHints};
+use spiderpool_api::agent::dataplane::{DefaultRoutes, Nic, NicRole, NodeLinkCallers, RouteHints};
 use spiderpool_core::coordinator::{NODE_LINK_V4, NodeLink};
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::mac::MacAddr;
@@ -84,6 +84,7 @@ fn request(container: &str) -> RegisterNics {
         gateways: std::collections::BTreeSet::new(),
         own_cidrs: OwnCidrs::default(),
         route_hints: RouteHints::Auto,
+        node_link: NodeLinkCallers::All,
     }
 }
 

@@ -86,7 +86,7 @@ mod tests {
             tune_pod_routes: Some(true),
             pod_default_route_nic: Some(String::new()),
             pod_rp_filter: Some(0),
-            ebpf: Some(EbpfSettings { route_hints: Some("auto".to_owned()) }),
+            ebpf: Some(EbpfSettings { route_hints: Some("auto".to_owned()), ..EbpfSettings::default() }),
             ..Settings::default()
         };
         let node_addresses = vec!["10.6.0.1".parse().unwrap()];

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-pub use spiderpool_core::coordinator::RouteHints;
+pub use spiderpool_core::coordinator::{NodeLinkCallers, RouteHints};
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
@@ -45,6 +45,9 @@ pub struct RegisterNics {
     pub own_cidrs: OwnCidrs,
     /// Whether the agent keeps route hints in the pod's main table.
     pub route_hints: RouteHints,
+    /// Who may open flows to the pod by its node link.
+    #[serde(default)]
+    pub node_link: NodeLinkCallers,
 }
 
 /// One CNI attachment of one sandbox.

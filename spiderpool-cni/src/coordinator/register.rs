@@ -82,6 +82,7 @@ impl Registration<'_> {
             gateways,
             own_cidrs: config.own_cidrs.clone(),
             route_hints: config.route_hints,
+            node_link: config.node_link,
         })
     }
 

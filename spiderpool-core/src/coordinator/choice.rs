@@ -80,6 +80,43 @@ impl FromStr for RouteHints {
     }
 }
 
+/// Who may open flows to a pod by its node link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeLinkCallers {
+    /// Whoever reaches the node: its own processes, NodePorts, and other pods of the node.
+    #[default]
+    All,
+    /// Not the pods of the node: the pod's underlay addresses are behind no ingress policy of the default network.
+    Node,
+}
+
+impl NodeLinkCallers {
+    /// What may be written.
+    pub const SPELLINGS: [&str; 2] = ["all", "node"];
+}
+
+impl fmt::Display for NodeLinkCallers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::Node => "node",
+        })
+    }
+}
+
+impl FromStr for NodeLinkCallers {
+    type Err = SettingsError;
+
+    fn from_str(text: &str) -> Result<Self, SettingsError> {
+        match text {
+            "all" => Ok(Self::All),
+            "node" => Ok(Self::Node),
+            _ => Err(SettingsError::NodeLink(text.to_owned())),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +136,6 @@ mod tests {
         check::<Mode>(&Mode::SPELLINGS, &["disable"]);
         check::<Dataplane>(&Dataplane::SPELLINGS, &[]);
         check::<RouteHints>(&RouteHints::SPELLINGS, &[]);
+        check::<NodeLinkCallers>(&NodeLinkCallers::SPELLINGS, &[]);
     }
 }

@@ -20,6 +20,9 @@ pub enum SettingsError {
     /// Not a value of routeHints.
     #[error("ebpf.routeHints {0:?} is unknown: use auto or never")]
     RouteHints(String),
+    /// Not a value of nodeLink.
+    #[error("ebpf.nodeLink {0:?} is unknown: use all or node")]
+    NodeLink(String),
     /// Not a CIDR.
     #[error("{field} {text:?} is not a CIDR, like 10.96.0.0/12 or fd00::/108")]
     Cidr {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::choice::{Dataplane, RouteHints};
+use super::choice::{Dataplane, NodeLinkCallers, RouteHints};
 use super::policy_route::PolicyRouteText;
 use super::values::{
     parse_link_address, parse_mtu, parse_net, parse_nic, parse_rp_filter, parse_table, parse_tx_queue_len,
@@ -66,6 +66,8 @@ impl Settings {
         faults.choice::<Dataplane>("dataplane", self.dataplane.as_deref(), &Dataplane::SPELLINGS);
         let hints = self.ebpf.as_ref().and_then(|ebpf| ebpf.route_hints.as_deref());
         faults.choice::<RouteHints>("ebpf.routeHints", hints, &RouteHints::SPELLINGS);
+        let callers = self.ebpf.as_ref().and_then(|ebpf| ebpf.node_link.as_deref());
+        faults.choice::<NodeLinkCallers>("ebpf.nodeLink", callers, &NodeLinkCallers::SPELLINGS);
         faults.found
     }
 }
@@ -142,7 +144,7 @@ mod tests {
             tx_queue_len: Some(-1),
             host_rule_table: Some(254),
             dataplane: Some(text("iptables")),
-            ebpf: Some(EbpfSettings { route_hints: Some(text("x")) }),
+            ebpf: Some(EbpfSettings { route_hints: Some(text("x")), node_link: Some(text("x")) }),
             ..Settings::default()
         };
         let found: Vec<_> = settings.field_errors("spec").iter().map(ToString::to_string).collect();
@@ -164,6 +166,7 @@ mod tests {
                 "spec.hostRuleTable",
                 "spec.dataplane",
                 "spec.ebpf.routeHints",
+                "spec.ebpf.nodeLink",
             ]
         );
         assert_eq!(

@@ -21,7 +21,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::choice::{Dataplane, RouteHints};
+use super::choice::{Dataplane, NodeLinkCallers, RouteHints};
 use super::policy_route::{PolicyRoute, PolicyRouteText};
 use super::values::{
     parse_cidrs, parse_link_address, parse_mtu, parse_nic, parse_rp_filter, parse_table, parse_tx_queue_len,
@@ -100,6 +100,10 @@ pub struct EbpfSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schemars", schemars(extend("enum" = RouteHints::SPELLINGS)))]
     pub route_hints: Option<String>,
+    /// Who opens flows to pods' underlay addresses by the node: also other pods of the node, or not. Pods get what is set when they start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(extend("enum" = NodeLinkCallers::SPELLINGS)))]
+    pub node_link: Option<String>,
 }
 
 /// The NIC that the main CNI plugin makes, unless `podDefaultCniNic` says otherwise.
@@ -140,6 +144,8 @@ pub struct Config {
     pub dataplane: Dataplane,
     /// Whether routes may hint the kernel at the cluster NIC.
     pub route_hints: RouteHints,
+    /// Who may open flows to the pod by its node link.
+    pub node_link: NodeLinkCallers,
 }
 
 impl Settings {
@@ -154,7 +160,10 @@ impl Settings {
             tx_queue_len: Some(0),
             host_rule_table: Some(500),
             dataplane: Some(Dataplane::Ebpf.to_string()),
-            ebpf: Some(EbpfSettings { route_hints: Some(RouteHints::Auto.to_string()) }),
+            ebpf: Some(EbpfSettings {
+                route_hints: Some(RouteHints::Auto.to_string()),
+                node_link: Some(NodeLinkCallers::All.to_string()),
+            }),
             ..Self::default()
         }
     }
@@ -220,7 +229,8 @@ impl Settings {
         }
         let routes = settings.policy_routes.iter().flatten();
         let default_route_nic = text(settings.pod_default_route_nic.clone());
-        let route_hints = settings.ebpf.as_ref().and_then(|ebpf| text(ebpf.route_hints.clone()));
+        let ebpf = settings.ebpf.clone().unwrap_or_default();
+        let (route_hints, node_link) = (text(ebpf.route_hints), text(ebpf.node_link));
         Ok(Config {
             mode: parse_or_default(settings.mode.as_deref())?,
             first_nic: settings.first_nic()?,
@@ -242,6 +252,7 @@ impl Settings {
             host_rule_table: parse_table(settings.host_rule_table)?,
             dataplane: parse_or_default(settings.dataplane.as_deref())?,
             route_hints: parse_or_default(route_hints.as_deref())?,
+            node_link: parse_or_default(node_link.as_deref())?,
         })
     }
 
@@ -268,7 +279,10 @@ impl Settings {
 impl EbpfSettings {
     /// `None` if neither sets anything.
     fn or(self, lower: Self) -> Option<Self> {
-        let merged = Self { route_hints: text(self.route_hints).or(lower.route_hints) };
+        let merged = Self {
+            route_hints: text(self.route_hints).or(lower.route_hints),
+            node_link: text(self.node_link).or(lower.node_link),
+        };
         Some(merged).filter(|merged| *merged != Self::default())
     }
 }

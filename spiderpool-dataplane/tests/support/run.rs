@@ -95,6 +95,11 @@ impl Bench {
         fs::read_to_string(path).unwrap()
     }
 
+    /// Replaces an entry of `nics`.
+    pub(crate) fn set_nic(&mut self, id: u16, nic: &NicEntry) {
+        self.nics.set(u32::from(id), nic, 0).unwrap();
+    }
+
     /// Loads the programs in test mode and fills the maps of configuration.
     pub(crate) fn new(tables: &Tables, sizes: &Sizes) -> Self {
         let fs = BpfFs::mount();
@@ -226,13 +231,14 @@ impl Bench {
                 | u32::from(frame.for_other_host) << 17
                 | u32::from(tables.forwarded) << 18
                 | u32::from(tables.spoofed) << 19
-                | ((tables.now >> 48) as u32) << 20,
+                | u32::from(tables.from_pods) << 20
+                | ((tables.now >> 48) as u32) << 21,
             tables.now as u32,
             ((tables.now >> 32) as u32) << 16,
             tables.seed << 16,
         ];
         assert!(
-            tables.now >> 60 == 0 && tables.seed >> 16 == 0,
+            tables.now >> 59 == 0 && tables.seed >> 16 == 0,
             "{} and {} do not fit",
             tables.now,
             tables.seed

@@ -71,8 +71,8 @@ pub struct NicEntry {
     pub default6: u8,
     /// 1: a CIDR is no longer steered, and the pod's translated flows to it go on.
     pub keeps_translations: u8,
-    #[doc(hidden)]
-    pub _pad: u8,
+    /// Of a node link, 1: pods of the node open no flows by it.
+    pub refuses_pods: u8,
     /// First port of the pod's `ip_local_port_range`.
     pub port_low: u16,
     /// Its last port.

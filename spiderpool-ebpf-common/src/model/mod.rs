@@ -154,7 +154,7 @@ static UNUSED: NicEntry = NicEntry {
     default4: 0,
     default6: 0,
     keeps_translations: 0,
-    _pad: 0,
+    refuses_pods: 0,
     port_low: 0,
     port_high: 0,
 };
@@ -188,6 +188,8 @@ pub struct Tables {
     pub refuses_reset: HashSet<FlowKey>,
     /// [`State::is_forwarded`].
     pub forwarded: bool,
+    /// [`State::is_from_pods`].
+    pub from_pods: bool,
     /// [`State::is_spoofed`].
     pub spoofed: bool,
     /// Map `stats`.
@@ -357,6 +359,10 @@ impl State for Tables {
 
     fn is_forwarded(&self) -> bool {
         self.forwarded
+    }
+
+    fn is_from_pods(&self) -> bool {
+        self.from_pods
     }
 
     fn is_spoofed(&self, _key: &FlowKey) -> bool {

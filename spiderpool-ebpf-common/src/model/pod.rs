@@ -129,7 +129,7 @@ pub fn tables() -> Tables {
             default4: if id == ETH0 { DEFAULT_USED } else { DEFAULT_BACKUP },
             default6: if id == NET1 { DEFAULT_USED } else { DEFAULT_BACKUP },
             keeps_translations: 0,
-            _pad: 0,
+            refuses_pods: 0,
             port_low: EPHEMERAL_PORTS.0,
             port_high: EPHEMERAL_PORTS.1,
         };

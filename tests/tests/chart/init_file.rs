@@ -13,14 +13,16 @@ fn init_file(values: &[&str]) -> Value {
 
 #[test]
 fn every_setting_of_the_coordinator_is_a_field_of_its_spec() {
-    let file = init_file(&["--set=coordinator.txQueueLen=1000000,coordinator.ebpf.routeHints=never"]);
+    let file = init_file(&[
+        "--set=coordinator.txQueueLen=1000000,coordinator.ebpf.routeHints=never,coordinator.ebpf.nodeLink=node",
+    ]);
     assert_eq!(
         file["coordinator"],
         json!({"name": "default", "spec": {
             "mode": "auto", "podCIDRType": "auto", "tunePodRoutes": true, "hijackCIDR": ["169.254.0.0/16"],
             "policyRoutes": [], "podDefaultRouteNIC": "", "podMACPrefix": "", "podRPFilter": 0,
             "txQueueLen": 1_000_000, "vethLinkAddress": "", "vethMTU": 1500, "dataplane": "ebpf",
-            "ebpf": {"routeHints": "never"},
+            "ebpf": {"routeHints": "never", "nodeLink": "node"},
         }})
     );
     assert_eq!((&file["ipv4Pool"], &file["ipv6Pool"]), (&Value::Null, &Value::Null));

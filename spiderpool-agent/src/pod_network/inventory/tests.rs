@@ -1,4 +1,4 @@
-use spiderpool_api::agent::dataplane::{DefaultRoutes, RouteHints};
+use spiderpool_api::agent::dataplane::{DefaultRoutes, NodeLinkCallers, RouteHints};
 use spiderpool_core::dataplane::OwnCidrs;
 use spiderpool_core::names::PodName;
 
@@ -40,6 +40,7 @@ fn request(container: &str, underlay: &str, host: u8) -> RegisterNics {
         gateways: BTreeSet::new(),
         own_cidrs: OwnCidrs::default(),
         route_hints: RouteHints::Auto,
+        node_link: NodeLinkCallers::All,
     }
 }
 

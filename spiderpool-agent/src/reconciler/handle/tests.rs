@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use spiderpool_api::agent::NetnsIdentity;
-use spiderpool_api::agent::dataplane::{DefaultRoutes, Nic, NicRole, RouteHints};
+use spiderpool_api::agent::dataplane::{DefaultRoutes, Nic, NicRole, NodeLinkCallers, RouteHints};
 use spiderpool_core::coordinator::host_end_name;
 use spiderpool_core::names::PodName;
 
@@ -34,6 +34,7 @@ fn request(container: &str) -> RegisterNics {
         gateways: BTreeSet::new(),
         own_cidrs: spiderpool_core::dataplane::OwnCidrs::default(),
         route_hints: RouteHints::Auto,
+        node_link: NodeLinkCallers::All,
     }
 }
 

@@ -129,7 +129,7 @@ fn fields_are_read_as_go_reads_them() {
     let expect = Settings {
         pod_default_route_nic: Some("net1".into()),
         pod_mac_prefix: Some("0a:1b".into()),
-        ebpf: Some(EbpfSettings { route_hints: Some("never".into()) }),
+        ebpf: Some(EbpfSettings { route_hints: Some("never".into()), ..EbpfSettings::default() }),
         policy_routes: Some(vec![PolicyRouteText { dst: "1.2.3.0/24".into(), gw: String::new() }]),
         ..Settings::default()
     };
@@ -142,6 +142,7 @@ fn wrong_values_are_named() {
     check_error(r#"{"mode":"Overlay"}"#, "mode \"Overlay\" is unknown");
     check_error(r#"{"dataplane":"iptables"}"#, "dataplane \"iptables\" is unknown");
     check_error(r#"{"ebpf":{"routeHints":"on"}}"#, "routeHints \"on\"");
+    check_error(r#"{"ebpf":{"nodeLink":"pods"}}"#, "nodeLink \"pods\"");
     check_error(r#"{"serviceCIDR":["10.96.0.0/33"]}"#, "serviceCIDR \"10.96.0.0/33\" is not a CIDR");
     check_error(r#"{"overlayPodCIDR":[""]}"#, "overlayPodCIDR \"\"");
     check_error(r#"{"podMACPrefix":"0b:1b"}"#, "podMACPrefix \"0b:1b\"");
@@ -171,7 +172,7 @@ fn everything() -> Settings {
         tx_queue_len: Some(9),
         host_rule_table: Some(501),
         dataplane: Some("policy".into()),
-        ebpf: Some(EbpfSettings { route_hints: Some("never".into()) }),
+        ebpf: Some(EbpfSettings { route_hints: Some("never".into()), ..EbpfSettings::default() }),
     }
 }
 
