@@ -34,15 +34,31 @@ impl Agent {
 
     /// As [`Self::start`], with the programs from another file, which may come later.
     pub fn start_with_object(plane: &ControlPlane, node: &Node, object: &Path) -> Result<Self> {
-        Self::run(plane, node, object, &json!({}))
+        Self::run(plane, node, object, &json!({}), &[])
+    }
+
+    /// As [`Self::start_with_object`], with more variables in its environment.
+    pub fn start_with_environment(
+        plane: &ControlPlane,
+        node: &Node,
+        object: &Path,
+        more: &[(String, String)],
+    ) -> Result<Self> {
+        Self::run(plane, node, object, &json!({}), more)
     }
 
     /// As [`Self::start`], with more keys in its configuration file.
     pub fn start_with_config(plane: &ControlPlane, node: &Node, more: &Value) -> Result<Self> {
-        Self::run(plane, node, &tools::bpf_object()?, more)
+        Self::run(plane, node, &tools::bpf_object()?, more, &[])
     }
 
-    fn run(plane: &ControlPlane, node: &Node, object: &Path, more: &Value) -> Result<Self> {
+    fn run(
+        plane: &ControlPlane,
+        node: &Node,
+        object: &Path,
+        more: &Value,
+        environment: &[(String, String)],
+    ) -> Result<Self> {
         let config = node.folder()?.join("conf.yml");
         let mut content = json!({"enableIPv4": true, "enableIPv6": true});
         for (key, value) in more.as_object().into_iter().flatten() {
@@ -59,7 +75,8 @@ impl Agent {
             .env("SPIDERPOOL_POD_NAMESPACE", "kube-system")
             .env("SPIDERPOOL_POD_NAME", format!("spiderpool-agent-{}", node.name))
             .env("SPIDERPOOL_LOG_LEVEL", "debug")
-            .env("SPIDERPOOL_BPF_OBJECT", object);
+            .env("SPIDERPOOL_BPF_OBJECT", object)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
         let mut agent = Self { process: node.start_daemon("spiderpool-agent", &command)? };
         poll::until(&format!("agent of {}", node.name), START_LIMIT, || {
             if let Err(ended) = agent.process.check_running() {

@@ -11,6 +11,7 @@ pub mod cni;
 pub mod connection;
 pub mod control_plane;
 pub mod counters;
+pub mod datagrams;
 pub mod default_network;
 pub mod document;
 pub mod dual;
