@@ -76,6 +76,7 @@ impl Reconciler {
         {
             error!(%error, "CIDRs cannot be written");
         }
+        loaded.restore_pins();
         loaded.expire_and_count(inventory);
         if retiring > inventory.retiring().len()
             && let Err(error) = self.pods.save()

@@ -17,7 +17,7 @@ use crate::error::LoadError;
 use crate::logs::Logs;
 use crate::maps::Maps;
 use crate::memlock;
-use crate::pins::{self, Pinned, Replacements};
+use crate::pins::{self, KeptPins, Pinned, Replacements};
 use crate::programs::{ProgramPair, Programs};
 use crate::sys;
 
@@ -99,6 +99,7 @@ pub struct Dataplane {
     replaced: Vec<Replaced>,
     nics_origin: NicsOrigin,
     pub(crate) earlier: EarlierFlows,
+    pins: KeptPins,
 }
 
 impl Dataplane {
@@ -148,9 +149,10 @@ impl Dataplane {
         // Not earlier: what the kernel refuses must leave an earlier version with its maps and flows.
         let mut pins = Replacements::default();
         let maps = put_pins(&mut pins, (&ebpf, object), &pinned, &programs, pin_dir)
-            .and_then(|()| Ok(Maps::take(&mut ebpf)?));
-        let maps = match maps {
-            Ok(maps) => maps,
+            .and_then(|()| kept_pins((&ebpf, object), &programs, pin_dir))
+            .and_then(|kept| Ok((Maps::take(&mut ebpf)?, kept)));
+        let (maps, kept) = match maps {
+            Ok(taken) => taken,
             Err(error) => {
                 pins.roll_back();
                 return Err(error);
@@ -167,7 +169,7 @@ impl Dataplane {
             pinned.iter().any(|map| map.pin == names::POD_FLAGS && matches!(map.pinned, Pinned::Fits));
         let logs = Logs::take(&mut ebpf);
         let earlier = EarlierFlows::of(pinned.into_iter().map(|map| (map.pin, map.pinned)));
-        let mut dataplane = Self { maps, programs, logs, replaced, nics_origin, earlier };
+        let mut dataplane = Self { maps, programs, logs, replaced, nics_origin, earlier, pins: kept };
         if !has_flags {
             dataplane.set_flags_of_kept_flows()?;
         }
@@ -177,6 +179,12 @@ impl Dataplane {
     /// The programs, to attach them.
     pub const fn programs(&self) -> &Programs {
         &self.programs
+    }
+
+    /// Pins again what is not pinned any more, because somebody has unmounted the BPF file system and mounted it again, or removed
+    /// pins; how many. Attached programs need no pins, plugins do.
+    pub fn restore_pins(&self) -> Result<usize, LoadError> {
+        self.pins.restore()
     }
 
     /// Pinned maps that did not fit and were replaced by empty ones: their contents must be written again.
@@ -267,6 +275,22 @@ fn put_pins(
         pins.put(fd, pin_dir.join(name))?;
     }
     Ok(())
+}
+
+/// All that is pinned now.
+fn kept_pins(
+    (ebpf, object): (&Ebpf, &Path),
+    programs: &Programs,
+    pin_dir: &Path,
+) -> Result<KeptPins, LoadError> {
+    let mut kept = KeptPins::default();
+    for (name, pin) in PINS {
+        kept.add(object_map(ebpf, object, name)?, pin_dir.join(pin))?;
+    }
+    for (name, fd) in programs.by_name() {
+        kept.add(fd, pin_dir.join(name))?;
+    }
+    Ok(kept)
 }
 
 /// The descriptor of one of the object's maps.

@@ -106,6 +106,33 @@ fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// What is pinned while the process runs, to be pinned again if somebody unmounts the BPF file system or removes a pin.
+#[derive(Debug, Default)]
+pub(crate) struct KeptPins(Vec<(PathBuf, OwnedFd)>);
+
+impl KeptPins {
+    /// Remembers a pin.
+    pub(crate) fn add(&mut self, fd: BorrowedFd<'_>, path: PathBuf) -> Result<(), LoadError> {
+        match fd.try_clone_to_owned() {
+            Ok(fd) => self.0.push((path, fd)),
+            Err(source) => return Err(LoadError::Pin { path, source }),
+        }
+        Ok(())
+    }
+
+    /// Pins what is missing; how many that were.
+    pub(crate) fn restore(&self) -> Result<usize, LoadError> {
+        let missing: Vec<_> = self.0.iter().filter(|(path, _)| !path.exists()).collect();
+        for (path, fd) in &missing {
+            if let Some(dir) = path.parent() {
+                make_dir(dir)?;
+            }
+            replace(fd.as_fd(), path)?;
+        }
+        Ok(missing.len())
+    }
+}
+
 /// Pins that are put in place one after the other, and all taken back if one fails.
 #[derive(Debug, Default)]
 pub(crate) struct Replacements(Vec<(PathBuf, Option<OwnedFd>)>);

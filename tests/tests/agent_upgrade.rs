@@ -195,13 +195,17 @@ fn no_packet_is_lost_while_the_agent_is_killed_upgraded_and_rolled_back() {
     let refused = Pod::add(&lab.topology.plane, node, &spec("refused", DefaultRoute::Eth0)).unwrap_err();
     let refused = format!("{refused:#}");
     assert!(refused.contains("/sys/fs/bpf"), "{refused}");
-    // It comes back as the node's set-up mounts it; the agent starts with nothing pinned, and all flows are carried.
+    // It comes back, as the node's set-up mounts it: the agent pins again what it has, for plugins and for the next agent.
     node.output("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]).unwrap();
-    traffic.finish();
-    restart(&mut lab, 262_144);
-    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
-    let later = Pod::add(plane, node, &spec("later", DefaultRoute::Eth0)).unwrap();
+    poll::until("the pins", LIMIT, || {
+        node.output("ls", &[&format!("{PINS}/egress"), &format!("{PINS}/nat")])
+    })
+    .unwrap();
+    let later = Pod::add(&lab.topology.plane, node, &spec("later", DefaultRoute::Eth0)).unwrap();
     assert_eq!(counters::nic_ids(&later.namespaces).unwrap().len(), 3);
+    restart(&mut lab, 32_768);
+    traffic.finish();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     drop(servers);
     for pod in [pod, underlay, later] {
         pod.del(plane, node).unwrap();

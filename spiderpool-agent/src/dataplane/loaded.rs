@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use spiderpool_core::dataplane::{PodDevice, PortRange};
 use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, MapError, NicsOrigin};
 use spiderpool_net::netns::NetNs;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::attach;
 use super::cidrs::plan_cidrs;
@@ -41,6 +41,8 @@ pub(crate) struct Loaded {
     reach: Reach,
     /// Pods (by id) whose translated flows go on although their CIDRs may not be steered any more.
     keeping: BTreeSet<u16>,
+    /// Whether pins are missing and cannot be put back, as last said.
+    lacks_pins: bool,
 }
 
 /// Established flows outlive a map that is replaced by one of another size.
@@ -74,9 +76,25 @@ impl Loaded {
                 deltas: CounterDeltas::default(),
                 reach: Reach::default(),
                 keeping: BTreeSet::new(),
+                lacks_pins: false,
             },
             found,
         ))
+    }
+
+    /// Pins what somebody has removed: plugins attach pinned programs. Said once while it cannot be done.
+    pub(crate) fn restore_pins(&mut self) {
+        match self.maps.restore_pins() {
+            Ok(0) => {}
+            Ok(pins) => warn!(pins, "pins of the eBPF dataplane were gone, and are put back"),
+            Err(error) if !self.lacks_pins => {
+                error!(%error, "pins of the eBPF dataplane are gone and cannot be put back: pods run on, new ones cannot start");
+                self.lacks_pins = true;
+                return;
+            }
+            Err(_) => return,
+        }
+        self.lacks_pins = false;
     }
 
     /// Follows the programs' log, for as long as the process runs: not before the load has succeeded as a whole, because
