@@ -24,6 +24,28 @@ fn run(program: &str, arguments: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// As Kata Containers makes one. Before, the egress filter failed, with "invalid argument".
+#[test]
+fn an_ingress_qdisc_in_the_place_of_clsact_is_named() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let dataplane = fs.load();
+    let test = async || {
+        run("ip", "link add near up type veth peer name far");
+        run("tc", "qdisc add dev near ingress");
+        let mut netlink = Netlink::open()?;
+        let index = netlink.link_by_name(&"near".parse().unwrap()).await?.unwrap().index;
+        let error = repair(&mut netlink, index, 7, &dataplane.programs().nic).await.unwrap_err().to_string();
+        assert!(error.contains("ingress qdisc") && error.contains("dataplane to policy"), "{error}");
+        run("tc", "qdisc del dev near ingress");
+        repair(&mut netlink, index, 7, &dataplane.programs().nic).await?;
+        Ok::<_, AttachError>(())
+    };
+    NetNs::create().unwrap().run(|| block_on(test())).unwrap().unwrap();
+}
+
 /// Priorities and ids of the filters on a side.
 async fn places(netlink: &mut Netlink, index: u32, direction: Direction) -> Vec<(u16, u32)> {
     let present = netlink.filters(index, direction).await.unwrap();

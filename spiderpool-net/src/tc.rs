@@ -112,7 +112,7 @@ fn own_name(direction: Direction) -> String {
 }
 
 impl Netlink {
-    /// Adds the clsact qdisc; one that is there already is kept.
+    /// Adds the clsact qdisc; one that is there already is kept. An `ingress` qdisc has the same place.
     pub async fn add_clsact(&mut self, index: u32) -> Result<(), NetlinkError> {
         let mut message = TcMessage::with_index(index as i32);
         message.header.parent = TcHandle::from(CLSACT);
@@ -120,9 +120,25 @@ impl Netlink {
         message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
         let message = RouteNetlinkMessage::NewQueueDiscipline(message);
         match self.execute_raw("add clsact to link", index, NLM_F_CREATE | NLM_F_EXCL, message).await {
-            Err(error) if error.is_exists() => Ok(()),
+            Err(error) if error.is_exists() => self.check_clsact(index).await,
             result => result,
         }
+    }
+
+    async fn check_clsact(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::with_index(index as i32));
+        let read = |message| match message {
+            // The kernel lists those of all links.
+            RouteNetlinkMessage::NewQueueDiscipline(qdisc) if qdisc.header.index == index as i32 => {
+                Some(qdisc)
+            }
+            _ => None,
+        };
+        let present = self.dump("list qdiscs", format!("of link {index}"), message, read).await?;
+        let has_ingress = present.iter().any(|qdisc| {
+            qdisc.attributes.iter().any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "ingress"))
+        });
+        if has_ingress { Err(NetlinkError::IngressQdisc { link: index }) } else { Ok(()) }
     }
 
     /// Attaches a program with the NIC's id as classid, named as ours. [`Attach::Replace`] takes the place

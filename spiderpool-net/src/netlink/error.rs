@@ -59,6 +59,16 @@ pub enum NetlinkError {
         /// What is wrong with the answer.
         reason: &'static str,
     },
+    /// The link has an `ingress` qdisc, which has the place of clsact.
+    #[error(
+        "link {link} has an ingress qdisc of another program (Kata Containers and other runtimes of virtual machines make one), \
+         and cannot have clsact, which the eBPF dataplane needs: set dataplane to policy in the coordinator's part of the \
+         network that these pods use"
+    )]
+    IngressQdisc {
+        /// Its index.
+        link: u32,
+    },
     /// The socket failed.
     #[error("netlink socket: {operation}: {source}")]
     Socket {
@@ -97,9 +107,11 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { source, .. } | Self::Socket { source, .. } => source.raw_os_error(),
-            Self::Interrupted { .. } | Self::TooMany { .. } | Self::Answer { .. } | Self::Namespace(_) => {
-                None
-            }
+            Self::Interrupted { .. }
+            | Self::TooMany { .. }
+            | Self::Answer { .. }
+            | Self::IngressQdisc { .. }
+            | Self::Namespace(_) => None,
         }
     }
 
