@@ -37,6 +37,15 @@ pub(crate) struct DataplaneArguments {
     /// Round trips per path and round.
     #[arg(long, default_value_t = 2000)]
     pub(crate) trips: usize,
+    /// Connections per path and round, each for one byte.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) connections: usize,
+    /// MiB that one stream carries per path and round.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) mebibytes: usize,
+    /// Pods on the node for the rows that are measured with many: what they cost is compared with the same rows before.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) pods: usize,
     /// The peer of each row is a pod with `dataplane: policy`, ip rules in place of programs.
     #[arg(long, conflicts_with = "peer_build")]
     pub(crate) policy: bool,

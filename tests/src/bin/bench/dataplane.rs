@@ -1,7 +1,10 @@
-//! What the programs cost a packet: UDP round trips through the same topology, with and without them, in turns.
+//! What the programs cost: round trips, connections and streams through the same topology, with and without them, in turns.
 
 mod builds;
+mod connection;
 mod lab;
+mod round_trip;
+mod run_time;
 
 use anyhow::Result;
 

@@ -25,6 +25,12 @@ impl Samples {
     }
 }
 
+/// Two-sided 95 % quantiles of Student's t distribution for 1 to 30 degrees of freedom.
+const STUDENT: [f64; 30] = [
+    12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
 impl FromIterator<f64> for Samples {
     fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
         Self(values.into_iter().collect())
@@ -39,6 +45,22 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// Between which ratios (peer by ours) the mean lies with 95 % confidence: by the logarithms of the rounds' own ratios,
+    /// because what slows the machine slows both sides of a round. `None` unless each round has both.
+    fn ratio_interval(&self) -> Option<(f64, f64)> {
+        let (ours, peer) = (&self.ours.0, &self.peer.0);
+        if ours.len() != peer.len() || ours.iter().chain(peer).any(|value| *value <= 0.0) {
+            return None;
+        }
+        let quantile = STUDENT.get(ours.len().checked_sub(2)?).copied().unwrap_or(1.96);
+        let logs: Vec<f64> = ours.iter().zip(peer).map(|(ours, peer)| (peer / ours).ln()).collect();
+        let count = logs.len() as f64;
+        let mean = logs.iter().sum::<f64>() / count;
+        let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        let half = quantile * (variance / count).sqrt();
+        Some(((mean - half).exp(), (mean + half).exp()))
+    }
+
     pub(crate) fn side(&mut self, side: Side) -> &mut Samples {
         match side {
             Side::Ours => &mut self.ours,
@@ -66,6 +88,9 @@ pub(crate) struct Row {
     peer_median: Option<f64>,
     /// The peer's median divided by ours: above 1, the peer needs more.
     ratio: Option<f64>,
+    /// Where the ratio's mean lies with 95 % confidence.
+    #[serde(default)]
+    ratio_interval: Option<(f64, f64)>,
 }
 
 /// All rows of one run.
@@ -93,6 +118,7 @@ impl Report {
             max,
             peer_median,
             ratio,
+            ratio_interval: pair.ratio_interval(),
         });
     }
 
@@ -103,13 +129,13 @@ impl Report {
             return Ok(());
         }
         println!(
-            "{:<44} {:>5} {:>5} {:>10} {:>10} {:>10} {:>10} {:>7}",
-            "", "unit", "n", "min", "median", "max", "peer", "ratio"
+            "{:<44} {:>5} {:>5} {:>10} {:>10} {:>10} {:>10} {:>7} {:>12}",
+            "", "unit", "n", "min", "median", "max", "peer", "ratio", "95 %"
         );
         for row in &self.rows {
             let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
             println!(
-                "{:<44} {:>5} {:>5} {:>10.2} {:>10.2} {:>10.2} {:>10} {:>7}",
+                "{:<44} {:>5} {:>5} {:>10.2} {:>10.2} {:>10.2} {:>10} {:>7} {:>12}",
                 row.name,
                 row.unit,
                 row.n,
@@ -117,7 +143,9 @@ impl Report {
                 row.median,
                 row.max,
                 optional(row.peer_median),
-                optional(row.ratio)
+                optional(row.ratio),
+                row.ratio_interval
+                    .map_or_else(|| "-".to_owned(), |(low, high)| format!("{low:.3}-{high:.3}"))
             );
         }
         Ok(())
@@ -127,6 +155,22 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// By hand: the ratios 2 and 8 have the logarithms' mean ln 4 and deviation ln 2.
+    #[test]
+    fn the_interval_of_a_ratio_is_that_of_paired_rounds() {
+        let pair = |peer: &[f64]| Pair {
+            ours: [1.0, 10.0].into_iter().collect(),
+            peer: peer.iter().copied().collect(),
+        };
+        let (low, high) = pair(&[2.0, 80.0]).ratio_interval().unwrap();
+        let half = 12.71 * std::f64::consts::LN_2;
+        assert!((low.ln() - (4_f64.ln() - half)).abs() < 1e-9, "{low}");
+        assert!((high.ln() - (4_f64.ln() + half)).abs() < 1e-9, "{high}");
+        assert_eq!(pair(&[3.0, 30.0]).ratio_interval().map(|(low, high)| high - low), Some(0.0));
+        assert_eq!(pair(&[3.0]).ratio_interval(), None);
+        assert_eq!(Pair::default().ratio_interval(), None);
+    }
 
     #[test]
     fn quantiles_are_nearest_rank() {
