@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use spiderpool_core::dataplane::{PodDevice, PortRange};
 use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, MapError, NicsOrigin};
@@ -61,10 +62,12 @@ impl Loaded {
         metrics: DataplaneMetrics,
     ) -> Result<(Self, Vec<FoundNic>), DataplaneError> {
         let DataplaneSettings { object, pin_dir, sizes } = settings;
+        let begun = Instant::now();
         let mut maps = Dataplane::load(object, pin_dir, sizes)?;
+        let took = begun.elapsed();
         carry_flows(&mut maps);
         metrics.flows.set_sizes(sizes);
-        info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), "eBPF dataplane loaded");
+        info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), took_ms = took.as_millis(), "eBPF dataplane loaded");
         let found = maps.nics()?.into_iter();
         let found = found.map(|(id, nic)| FoundNic { id, pod: nic.pod, profile: nic.profile }).collect();
         let profiles = Profiles::found(maps.cidr_profiles()?);

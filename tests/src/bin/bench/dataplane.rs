@@ -1,5 +1,6 @@
 //! What the programs cost: round trips, connections and streams through the same topology, with and without them, in turns.
 
+mod agent_start;
 mod builds;
 mod connection;
 mod lab;

@@ -16,15 +16,21 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn of(pid: u32) -> Result<Self> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let mib = |name: &str| -> Result<f64> {
-            let line =
-                status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
-            let kib: f64 = line.trim_start_matches(':').trim_end_matches("kB").trim().parse()?;
-            Ok(kib / 1024.0)
-        };
-        Ok(Self { resident: mib("VmRSS")?, anonymous: mib("RssAnon")? })
+        Ok(Self { resident: read(pid, "VmRSS")?, anonymous: read(pid, "RssAnon")? })
     }
+}
+
+/// The most that a process has had resident so far, in MiB.
+pub(crate) fn peak(pid: u32) -> Result<f64> {
+    read(pid, "VmHWM")
+}
+
+/// A line of its status, in MiB.
+fn read(pid: u32, name: &str) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
+    let kib: f64 = line.trim_start_matches(':').trim_end_matches("kB").trim().parse()?;
+    Ok(kib / 1024.0)
 }
 
 /// The rows of one kind of process.

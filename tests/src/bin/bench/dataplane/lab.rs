@@ -15,6 +15,7 @@ use spiderpool_tests::pod::Pod;
 use spiderpool_tests::probe::{PORT, Server};
 use spiderpool_tests::service;
 
+use super::agent_start;
 use super::connection::{connections, stream};
 use super::round_trip::round_trips;
 use super::run_time;
@@ -51,7 +52,7 @@ struct Pods {
 
 /// One lab, whose rows compare a pod that has the programs with one that does not.
 pub(super) fn measure(arguments: &DataplaneArguments, report: &mut Report) -> Result<()> {
-    let pods = Pods::start(arguments)?;
+    let mut pods = Pods::start(arguments)?;
     // One CPU for both ends: which CPUs the scheduler picks changes a round trip threefold.
     let mut cpu = CpuSet::new();
     cpu.set(0)?;
@@ -81,7 +82,7 @@ pub(super) fn measure(arguments: &DataplaneArguments, report: &mut Report) -> Re
     if arguments.pods > 0 {
         pods.measure_many(arguments, before, report)?;
     }
-    Ok(())
+    agent_start::measure(&mut pods.lab, arguments.rounds, report)
 }
 
 impl Pods {
