@@ -189,6 +189,7 @@ mod tests {
             peer: None,
             peer_netns: None,
             master: None,
+            detail: spiderpool_core::net::LinkDetail::Nothing,
         }
     }
 

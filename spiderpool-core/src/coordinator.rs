@@ -11,6 +11,7 @@ mod field_errors;
 #[cfg(test)]
 mod fixture;
 mod inputs;
+mod interface_step;
 mod link;
 mod mode;
 mod nic;
@@ -32,6 +33,7 @@ pub use default_route::{BACKUP_METRIC, Preference, plan_default_routes, plan_sou
 pub use ebpf::{EbpfPlan, unsteered_destinations};
 pub use error::{PlanError, SettingsError};
 pub use inputs::Inputs;
+pub use interface_step::InterfaceStep;
 pub use link::{
     MacPrefix, NODE_LINK, NODE_LINK_V4, VETH0, host_end_name, is_host_end_name, is_host_end_with, link_local,
     node_link_macs,

@@ -11,6 +11,7 @@ pub mod error_list;
 pub mod field_error;
 pub mod gc;
 pub mod go_json;
+pub mod ifacer;
 pub mod ip;
 pub mod ipam;
 pub mod label_selector;

@@ -2,10 +2,16 @@
 //!
 //! `D` is how a device is named: by its name in plans, by its index where the kernel is asked.
 
+mod bond;
+mod vlan;
+
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+pub use bond::{BondMode, BondNumber, BondOption};
+pub use vlan::{Vlan, VlanProtocol};
 
 use crate::ip::Family;
 use crate::mac::MacAddr;
@@ -45,6 +51,20 @@ pub struct Link {
     pub peer_netns: Option<i32>,
     /// `IFLA_MASTER`: the bridge, bond or VRF that the device is a port of.
     pub master: Option<u32>,
+    /// What its kind alone has.
+    pub detail: LinkDetail,
+}
+
+/// What a kind of device has, where plans look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LinkDetail {
+    /// Of any other kind.
+    #[default]
+    Nothing,
+    /// `vlan`
+    Vlan(Vlan),
+    /// `bond`
+    Bond(BondMode),
 }
 
 #[cfg(test)]
@@ -63,6 +83,7 @@ impl Link {
             peer: None,
             peer_netns: None,
             master: None,
+            detail: LinkDetail::Nothing,
         }
     }
 }

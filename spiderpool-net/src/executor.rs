@@ -1,5 +1,7 @@
 //! Applies the steps of a plan to a pod and its node, and rolls them back.
 
+mod interfaces;
+
 use std::collections::HashMap;
 
 use spiderpool_core::coordinator::{Namespace, Step};
@@ -50,6 +52,35 @@ pub enum StepError {
     /// The step names a device that is not there.
     #[error("device {0} is gone")]
     NoDevice(IfName),
+    /// The kernel does not make such links.
+    #[error(
+        "the kernel has no module {module}: load it (modprobe {module}), or install the package that has it: {source}"
+    )]
+    NoModule {
+        /// Its name.
+        module: &'static str,
+        /// What the kernel said.
+        source: NetlinkError,
+    },
+    /// The device cannot be a member.
+    #[error(
+        "device {dev} is in use, as by macvlan or ipvlan interfaces on it: name them on {master} instead: {source}"
+    )]
+    InUse {
+        /// The device.
+        dev: IfName,
+        /// What it was to be a member of.
+        master: IfName,
+        /// What the kernel said.
+        source: NetlinkError,
+    },
+}
+
+impl StepError {
+    /// What the step was to make is there already.
+    pub fn is_exists(&self) -> bool {
+        matches!(self, Self::Netlink(error) if error.is_exists())
+    }
 }
 
 /// Both namespaces, and what was changed in them. The node's is the one of the thread that makes it.
@@ -159,6 +190,7 @@ impl<'a> Executor<'a> {
                 self.indexes.clear(); // both ends go
                 self.node.delete_link(host).await?;
             }
+            Step::Interface(step) => self.execute_on_interface(step).await?,
             Step::SetUp { namespace, dev } => {
                 let (netlink, index) = self.device(*namespace, dev).await?;
                 netlink.set_up(index).await?;

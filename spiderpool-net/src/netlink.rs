@@ -9,6 +9,7 @@
 //! flag of an interrupted dump may be on any message of it.
 
 pub(crate) mod addr;
+mod bond;
 pub(crate) mod connection;
 mod error;
 pub(crate) mod link;
@@ -16,6 +17,7 @@ pub(crate) mod neigh;
 mod route;
 mod rule;
 pub(crate) mod socket;
+mod vlan;
 
 pub use connection::Netlink;
 pub use error::NetlinkError;

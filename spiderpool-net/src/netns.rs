@@ -1,5 +1,7 @@
 //! Network namespaces: open one by its path, know it again, run code in it.
 
+mod lock;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,6 +13,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, fstatfs};
 use thiserror::Error;
 use tokio::runtime::Handle;
+
+pub use lock::NetNsLock;
 
 /// An open network namespace. It lives as long as this does, also when its path is removed.
 #[derive(Debug)]

@@ -23,7 +23,8 @@ fn kind(step: &Step) -> &'static str {
         | Step::SetDown { .. }
         | Step::SetMac { .. }
         | Step::SetTxQueueLen { .. }
-        | Step::SetSysctl { .. } => "link",
+        | Step::SetSysctl { .. }
+        | Step::Interface(_) => "link",
         Step::AddAddress { .. } | Step::DeleteAddress { .. } => "address",
         Step::SetNeighbor { .. } | Step::DeleteNeighbor { .. } => "neighbor",
         Step::AddRoute { .. }

@@ -32,6 +32,7 @@ pub(super) fn link(index: u32, name: &str, kind: &str) -> Link {
         peer: None,
         peer_netns: None,
         master: None,
+        detail: crate::net::LinkDetail::Nothing,
     }
 }
 

@@ -330,6 +330,7 @@ mod tests {
             peer: None,
             peer_netns: None,
             master: None,
+            detail: crate::net::LinkDetail::Nothing,
         };
         let state = |name: &IfName, up, addresses: &[IpNet]| NamespaceState {
             links: vec![end(name, up)],

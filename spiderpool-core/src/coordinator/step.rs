@@ -4,6 +4,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 
+use super::interface_step::InterfaceStep;
 use crate::ip::Family;
 use crate::mac::MacAddr;
 use crate::names::IfName;
@@ -154,6 +155,8 @@ pub enum Step {
     SetReturnMarks(ReturnMarks),
     /// Removes the marks that were set for this NIC.
     DeleteReturnMarks(IfName),
+    /// Changes the node's own interfaces.
+    Interface(InterfaceStep),
 }
 
 impl Step {
@@ -194,6 +197,7 @@ impl Step {
             Self::SetReturnMarks(marks) => {
                 return before.is_none().then_some(Self::DeleteReturnMarks(marks.nic));
             }
+            Self::Interface(step) => Self::Interface(step.inverse()?),
             Self::DeleteNodeLink { .. }
             | Self::DeleteReturnMarks(_)
             | Self::SetDown { .. }
@@ -243,6 +247,7 @@ impl fmt::Display for Step {
             Self::DeleteReturnMarks(nic) => {
                 write!(f, "pod: nft delete table inet {}", ReturnMarks::table(nic))
             }
+            Self::Interface(step) => write!(f, "node: {step}"),
         }
     }
 }

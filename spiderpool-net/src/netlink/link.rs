@@ -4,13 +4,13 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
-    LinkMessage,
+    InfoBond, InfoData, InfoKind, InfoVeth, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage, VlanProtocol as KernelProtocol,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
-use spiderpool_core::net::{Link, Medium};
+use spiderpool_core::net::{BondMode, Link, LinkDetail, Medium, Vlan, VlanProtocol};
 
 use super::{Netlink, NetlinkError};
 
@@ -162,6 +162,15 @@ impl Netlink {
         self.execute(operation, index, request.execute()).await
     }
 
+    /// Deletes the link of this index; one that is not there is not an error.
+    pub async fn delete_link_of_index(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let request = self.builder().link().del(index);
+        match self.execute("delete link", index, request.execute()).await {
+            Err(error) if error.is_gone() => Ok(()),
+            result => result,
+        }
+    }
+
     /// Deletes a link; one that is not there is not an error.
     pub async fn delete_link(&mut self, name: &IfName) -> Result<(), NetlinkError> {
         let mut request = self.builder().link().del(0);
@@ -183,7 +192,7 @@ pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Link> {
         return None;
     }
     let (mut name, mut mac, mut mtu, mut tx_queue_len, mut kind) = (None, None, 0, 0, String::new());
-    let (mut peer, mut peer_netns, mut master) = (None, None, None);
+    let (mut peer, mut peer_netns, mut master, mut detail) = (None, None, None, LinkDetail::Nothing);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = text.parse().ok(),
@@ -196,6 +205,7 @@ pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::LinkInfo(infos) => {
                 let found = infos.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k) } else { None });
                 kind = found.map(ToString::to_string).unwrap_or_default();
+                detail = infos.iter().find_map(read_detail).unwrap_or_default();
             }
             _ => {}
         }
@@ -217,5 +227,24 @@ pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Link> {
         peer,
         peer_netns,
         master,
+        detail,
     })
+}
+
+fn read_detail(info: &LinkInfo) -> Option<LinkDetail> {
+    let LinkInfo::Data(data) = info else { return None };
+    match data {
+        InfoData::Vlan(infos) => {
+            let id = infos.iter().find_map(|i| if let InfoVlan::Id(id) = i { Some(*id) } else { None })?;
+            let is_customer = infos.contains(&InfoVlan::Protocol(KernelProtocol::Ieee8021Q));
+            let protocol = if is_customer { VlanProtocol::Customer } else { VlanProtocol::Other };
+            Some(LinkDetail::Vlan(Vlan { id, protocol }))
+        }
+        InfoData::Bond(infos) => {
+            let mode =
+                infos.iter().find_map(|i| if let InfoBond::Mode(mode) = i { Some(*mode) } else { None });
+            BondMode::of_number(u8::from(mode?).into()).map(LinkDetail::Bond)
+        }
+        _ => None,
+    }
 }
