@@ -14,7 +14,6 @@ mod state;
 mod tests;
 
 use serde_json::Value;
-use spiderpool_client::Client;
 use spiderpool_core::gc::ValidAttachments;
 use spiderpool_net::block_on;
 
@@ -45,8 +44,8 @@ impl Plugin for Coordinator {
         &config.base.name
     }
 
-    fn client(config: &NetConf) -> Client {
-        config.client()
+    fn status(config: &NetConf) -> Result<(), PluginError> {
+        config.client().healthy().map_err(PluginError::NotAvailable)
     }
 
     fn add(request: &Request, config: NetConf, version: Version) -> Result<Value, PluginError> {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use spiderpool_client::ClientError;
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{PlanError, SettingsError, Step};
+use spiderpool_core::ifacer::{ConflictError, IfacerSettingsError};
 use spiderpool_core::names::{IfName, NameError};
 use spiderpool_dataplane::{AttachError, OpenError};
 use spiderpool_net::executor::{ApplyError, StepError};
@@ -64,6 +65,9 @@ pub enum PluginError {
     /// The pod cannot be set up.
     #[error("the pod cannot be set up")]
     Plan(#[from] PlanError),
+    /// The node has something else in the place of the network's interface.
+    #[error("the node's interface for the network cannot be made")]
+    Interfaces(#[from] ConflictError),
     /// The kernel refused.
     #[error("the kernel refused")]
     Netlink(#[from] NetlinkError),
@@ -126,6 +130,9 @@ pub enum ConfigError {
     /// The level of the log.
     #[error("unsupported log level {0:?}")]
     LogLevel(String),
+    /// What ifacer is to make.
+    #[error(transparent)]
+    Ifacer(#[from] IfacerSettingsError),
     /// A name that is made from the request.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -164,6 +171,9 @@ pub enum CheckError {
         /// What is missing.
         missing: Vec<String>,
     },
+    /// Something else is in the place of the network's interface.
+    #[error(transparent)]
+    Interfaces(#[from] ConflictError),
     /// Addresses of the result.
     #[error("{nic} lacks addresses {missing:?}")]
     Addresses {
@@ -199,7 +209,7 @@ impl PluginError {
             Self::CoordinatorConfig(_) => Reason::CoordinatorConfig,
             Self::Register(_) => Reason::Register,
             Self::Plan(PlanError::Unsupported(_)) | Self::Unsupported(_) => Reason::Unsupported,
-            Self::Plan(_) => Reason::Plan,
+            Self::Plan(_) | Self::Interfaces(_) => Reason::Plan,
             Self::Netlink(_) | Self::NoDevice(_) | Self::Step { .. } => Reason::Kernel,
             Self::Programs(_) | Self::Attach(_) => Reason::Programs,
             Self::Check(_) => Reason::Check,

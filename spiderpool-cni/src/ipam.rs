@@ -42,8 +42,8 @@ impl Plugin for Ipam {
         &config.name
     }
 
-    fn client(config: &NetConf) -> Client {
-        Client::new(&config.ipam.ipam_unix_socket_path)
+    fn status(config: &NetConf) -> Result<(), PluginError> {
+        Client::new(&config.ipam.ipam_unix_socket_path).healthy().map_err(PluginError::NotAvailable)
     }
 
     fn add(request: &Request, config: NetConf, version: Version) -> Result<Value, PluginError> {
@@ -93,7 +93,7 @@ impl Plugin for Ipam {
 
     /// The agent knows the addresses, and frees none of a pod that is alive.
     fn gc(config: &NetConf, valid: ValidAttachments) -> Result<(), PluginError> {
-        let collected = Self::client(config).collect_addresses(&valid.into());
+        let collected = Client::new(&config.ipam.ipam_unix_socket_path).collect_addresses(&valid.into());
         collected.map_err(|error| PluginError::of_client(error, PluginError::Gc))
     }
 

@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
-use spiderpool_client::Client;
 use spiderpool_core::gc::ValidAttachments;
 use spiderpool_core::names::{PodName, PodUid};
 use tracing::{Span, error, info, info_span};
@@ -30,8 +29,8 @@ pub trait Plugin {
     fn log_options(config: &Self::Config) -> LogOptions;
     /// The network's name.
     fn network(config: &Self::Config) -> &str;
-    /// The agent of this node.
-    fn client(config: &Self::Config) -> Client;
+    /// STATUS: whether ADD can work.
+    fn status(config: &Self::Config) -> Result<(), PluginError>;
     /// ADD; the result in `version`.
     fn add(request: &Request, config: Self::Config, version: Version) -> Result<Value, PluginError>;
     /// DEL.
@@ -126,7 +125,7 @@ fn request_span<P: Plugin>(command: Command, request: &Request) -> Span {
 /// What is about a network, not about an attachment.
 fn serve_network<P: Plugin>(command: Command, config: &P::Config, input: &[u8]) -> Result<(), PluginError> {
     if command == Command::Status {
-        return P::client(config).healthy().map_err(PluginError::NotAvailable);
+        return P::status(config);
     }
     let network = P::network(config).to_owned();
     P::gc(config, ValidAttachments { network, nics: valid_attachments(input)? })

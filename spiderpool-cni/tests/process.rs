@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const PLUGINS: [&str; 2] = [env!("CARGO_BIN_EXE_spiderpool"), env!("CARGO_BIN_EXE_coordinator")];
+/// The plugins that ask the agent.
+const ASKING: [&str; 2] = [env!("CARGO_BIN_EXE_spiderpool"), env!("CARGO_BIN_EXE_coordinator")];
+const IFACER: &str = env!("CARGO_BIN_EXE_ifacer");
+const PLUGINS: [&str; 3] = [ASKING[0], ASKING[1], IFACER];
 const ADD: [(&str, &str); 5] = [
     ("CNI_COMMAND", "ADD"),
     ("CNI_CONTAINERID", "c0ffee"),
@@ -49,13 +52,18 @@ fn config() -> Value {
     json!({
         "cniVersion": "1.0.0", "name": "n", "type": "x", "prevResult": {"ips": []},
         "ipam": {"log_file_path": log, "ipam_unix_socket_path": "/no/such/socket"},
-        "ipamUnixSocketPath": "/no/such/socket", "logOptions": {"logFile": log},
+        "interfaces": ["lo"], "ipamUnixSocketPath": "/no/such/socket", "logOptions": {"logFile": log},
     })
 }
 
 #[track_caller]
 fn check(environment: &[(&str, &str)], input: &str, code: u64, part: &str) {
-    for plugin in PLUGINS {
+    check_each(&PLUGINS, environment, input, code, part);
+}
+
+#[track_caller]
+fn check_each(plugins: &[&str], environment: &[(&str, &str)], input: &str, code: u64, part: &str) {
+    for plugin in plugins {
         let (exit, error) = run(plugin, environment, input);
         assert_eq!((exit, error["code"].as_u64()), (1, Some(code)), "{plugin}: {error}");
         let text = format!("{}: {}", error["msg"].as_str().unwrap(), error["details"].as_str().unwrap());
@@ -154,35 +162,47 @@ fn of_network(socket: &str) -> Value {
 #[test]
 fn status_is_the_agents_answer() {
     let status = [("CNI_COMMAND", "STATUS")];
-    check(&status, &of_network("/no/such/socket").to_string(), 50, "spiderpool-agent does not answer");
+    check_each(
+        &ASKING,
+        &status,
+        &of_network("/no/such/socket").to_string(),
+        50,
+        "spiderpool-agent does not answer",
+    );
     check(&status, &config().to_string(), 4, "CNI_COMMAND \"STATUS\"");
     let folder = tempfile::tempdir().unwrap();
-    let (socket, server) = agent(&folder, "200 OK", PLUGINS.len());
-    for plugin in PLUGINS {
+    let (socket, server) = agent(&folder, "200 OK", ASKING.len());
+    for plugin in ASKING {
         assert_eq!(run(plugin, &status, &of_network(&socket).to_string()), (0, Value::Null), "{plugin}");
     }
     assert_eq!(server.join().unwrap(), ["GET /v1/ipam/healthy HTTP/1.1 null"; 2]);
     let folder = tempfile::tempdir().unwrap();
-    let (socket, server) = agent(&folder, "503 Service Unavailable", PLUGINS.len());
-    check(&status, &of_network(&socket).to_string(), 50, "503");
+    let (socket, server) = agent(&folder, "503 Service Unavailable", ASKING.len());
+    check_each(&ASKING, &status, &of_network(&socket).to_string(), 50, "503");
     server.join().unwrap();
+    assert_eq!(
+        run(IFACER, &status, &of_network("/no/such/socket").to_string()),
+        (0, Value::Null),
+        "it asks nobody"
+    );
 }
 
 #[test]
 fn gc_hands_the_agent_the_list_and_never_a_missing_one() {
     let gc = [("CNI_COMMAND", "GC")];
     let folder = tempfile::tempdir().unwrap();
-    let (socket, server) = agent(&folder, "200 OK", PLUGINS.len());
+    let (socket, server) = agent(&folder, "200 OK", ASKING.len());
     let mut input = of_network(&socket);
     check(&gc, &input.to_string(), 7, "cni.dev/valid-attachments is missing");
     input["cni.dev/valid-attachments"] = json!([{"containerID": "c1", "ifname": "net1"}]);
-    for plugin in PLUGINS {
+    for plugin in ASKING {
         assert_eq!(run(plugin, &gc, &input.to_string()), (0, Value::Null), "{plugin}");
     }
     let body = r#"{"network":"n","validAttachments":[{"containerID":"c1","ifName":"net1"}]}"#;
     let expect = ["ipam", "dataplane"].map(|part| format!("POST /v1/{part}/gc HTTP/1.1 {body}"));
     assert_eq!(server.join().unwrap(), expect);
-    check(&gc, &input.to_string(), 11, "unhealthy spiderpool-agent backend");
+    assert_eq!(run(IFACER, &gc, &input.to_string()), (0, Value::Null), "it has nothing of one attachment");
+    check_each(&ASKING, &gc, &input.to_string(), 11, "unhealthy spiderpool-agent backend");
     input["cniVersion"] = json!("1.0.0");
     check(&gc, &input.to_string(), 4, "CNI_COMMAND \"GC\"");
 }

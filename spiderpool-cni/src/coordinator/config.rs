@@ -1,15 +1,13 @@
 //! The network configuration as the coordinator reads it.
 
-use std::path::PathBuf;
-
-use serde::Deserialize;
 use serde_json::Value;
+use spiderpool_api::agent::DEFAULT_SOCKET;
 use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
-use spiderpool_api::agent::{DEFAULT_SOCKET, null_as_default};
 use spiderpool_client::Client;
 use spiderpool_core::coordinator::{Config, Settings};
 use spiderpool_core::go_json::{from_go_value, from_readable_members};
 
+use crate::base::Base;
 use crate::env::{Command, Request};
 use crate::error::{ConfigError, PluginError};
 use crate::log::LogOptions;
@@ -21,38 +19,6 @@ pub struct NetConf {
     pub base: Base,
     /// The settings as written.
     pub settings: Settings,
-}
-
-/// What every plugin has, and where to log.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Base {
-    /// The network's name.
-    #[serde(deserialize_with = "null_as_default")]
-    pub name: String,
-    /// Of the plugins before.
-    pub prev_result: Value,
-    /// Where to log.
-    #[serde(deserialize_with = "null_as_default")]
-    pub log_options: LogConf,
-    /// The agent's socket; our addition.
-    pub ipam_unix_socket_path: Option<PathBuf>,
-}
-
-/// `logOptions` of the configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct LogConf {
-    #[serde(rename = "logLevel", deserialize_with = "null_as_default")]
-    level: String,
-    #[serde(rename = "logFile")]
-    file: Option<PathBuf>,
-    #[serde(rename = "logMaxSize", deserialize_with = "null_as_default")]
-    max_size: i64,
-    #[serde(rename = "logMaxAge", deserialize_with = "null_as_default")]
-    max_age: i64,
-    #[serde(rename = "logMaxCount", deserialize_with = "null_as_default")]
-    max_count: i64,
 }
 
 impl NetConf {
@@ -68,11 +34,8 @@ impl NetConf {
             });
         }
         let value: Value = serde_json::from_slice(bytes).map_err(PluginError::Decode)?;
-        let base = Base::deserialize(&value).map_err(PluginError::Decode)?;
+        let base = Base::parse(&value)?;
         let settings = from_go_value(value).map_err(PluginError::Decode)?;
-        if base.name.is_empty() {
-            return Err(ConfigError::NoName.into());
-        }
         if !command.is_of_network() && !base.prev_result.is_object() {
             return Err(ConfigError::NoPrevResult.into());
         }
@@ -81,15 +44,7 @@ impl NetConf {
 
     /// Where to log.
     pub fn log_options(&self) -> LogOptions {
-        let conf = &self.base.log_options;
-        let default = LogOptions::new("coordinator");
-        LogOptions {
-            level: if conf.level.is_empty() { default.level } else { conf.level.clone() },
-            path: conf.file.clone().unwrap_or(default.path),
-            max_size: conf.max_size,
-            max_age: conf.max_age,
-            max_count: conf.max_count,
-        }
+        self.base.log_options("coordinator")
     }
 
     /// The agent of this node.
@@ -111,6 +66,8 @@ impl NetConf {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use proptest::prelude::*;
 
     use super::*;
