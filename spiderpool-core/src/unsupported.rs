@@ -111,18 +111,6 @@ pub enum Unsupported {
     )]
     GcOfRunningPods,
 
-    /// A VLAN on a master NIC.
-    #[error(
-        "a VLAN on the master NIC, which the plugin ifacer makes, is not supported yet: create the VLAN interface on the \
-         nodes and name it in master, with vlanID 0"
-    )]
-    IfacerVlan,
-    /// A bond of master NICs.
-    #[error(
-        "a bond of several master NICs, which the plugin ifacer makes, is not supported yet: create the bond on the nodes \
-         and name it in master"
-    )]
-    IfacerBond,
     /// VLANs that a provider chooses.
     #[error(
         "vlanMode auto, which has the provider of the IP address choose the VLAN, is not supported yet: set it to \

@@ -203,18 +203,25 @@ async fn check_names(bench: &Bench<'_>, kubectl: &Kubectl<'_>) {
 }
 
 async fn check_invalid(bench: &Bench<'_>, kubectl: &Kubectl<'_>) {
-    let spec = json!({"cniType": "macvlan", "macvlan": {"master": ["ens192"], "vlanID": 100}});
-    network(bench, "tagged", &json!({}), &spec);
+    let bonded = |options: &str| {
+        let bond = json!({"name": "bond0", "mode": 1, "options": options});
+        json!({"cniType": "macvlan", "macvlan": {"master": ["ens192", "ens224"], "vlanID": 100, "bond": bond}})
+    };
+    network(bench, "tagged", &json!({}), &bonded("speed=1"));
     bench
-        .until("an Event names the field and what is not supported", async || {
-            kubectl.has_event(
-                "tagged",
-                "InvalidSpec",
-                "spec.macvlan.vlanID: Forbidden: a VLAN on the master NIC",
-            )
+        .until("an Event names the field and what is wrong with it", async || {
+            kubectl.has_event("tagged", "InvalidSpec", "spec.macvlan.bond.options: Invalid value: ")
         })
         .await;
     assert!(kubectl.find("net-attach-def", "tagged").is_none());
+    network(bench, "tagged", &json!({}), &bonded("miimon=100"));
+    let ifacer = r#"{"vlanID":100,"type":"ifacer","interfaces":["ens192","ens224"],"bond":{"name":"bond0","mode":1,"options":"miimon=100"}}"#;
+    bench
+        .until("its interfaces are made by a plugin", async || {
+            let found = kubectl.find("net-attach-def", "tagged");
+            found.is_some_and(|found| found["spec"]["config"].as_str().unwrap().contains(ifacer))
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -120,15 +120,14 @@ async fn networks_are_completed_and_all_their_faults_are_in_one_answer() {
 
     let spec = json!({
         "cniType": "macvlan", "chainCNIJsonData": ["{"], "coordinator": {"hijackCIDR": ["x"]},
-        "macvlan": {"master": ["ens192", "ens192"], "vlanID": 100, "bond": {"name": "bond0", "mode": 1}},
+        "macvlan": {"master": ["ens192", "ens192"], "bond": {"name": "bond0", "mode": 1, "options": "speed=1"}},
     });
     let error = Hooks::write(&hooks.network("b", &json!({"multus.spidernet.io/cni-version": "9"}), &spec));
     let error = error.unwrap_err();
     for part in [
         "metadata.annotations[multus.spidernet.io/cni-version]: Unsupported value: \"9\"",
         "spec.macvlan.master[1]: Duplicate value: \"ens192\"",
-        "spec.macvlan.vlanID: Forbidden: ",
-        "spec.macvlan.master: Forbidden: a bond ",
+        "spec.macvlan.bond.options: Invalid value: \"speed=1\"",
         "spec.chainCNIJsonData[0]: Invalid value: ",
         "spec.coordinator.hijackCIDR[0]: Invalid value: ",
     ] {

@@ -2,8 +2,10 @@
 
 use crate::Unsupported;
 use crate::field_error::FieldError;
+use crate::ifacer::parse_bond_options;
 use crate::multus::{Bond, VlanConfig, VlanMode, VlanNicConfig};
 use crate::names::IfName;
+use crate::net::BondMode;
 
 pub(super) const VLAN_IDS: &str = "must be from 0 to 4094";
 
@@ -20,9 +22,23 @@ pub(super) fn faults(path: &str, config: &VlanNicConfig) -> Vec<FieldError> {
     if !is_vlan_id(vlan_id) {
         faults.push(FieldError::invalid(at, vlan_id, VLAN_IDS));
     } else if vlan_id != 0 {
-        faults.push(FieldError::forbidden(at, Unsupported::IfacerVlan.to_string()));
+        faults.extend(vlan_name_fault(at, config));
     }
     faults
+}
+
+/// The VLAN interface that ifacer makes is called by the interface that it is on, which has a name without a fault.
+fn vlan_name_fault(at: String, config: &VlanNicConfig) -> Option<FieldError> {
+    let base = match config.master.as_slice() {
+        [master] => master,
+        _ => &config.bond.as_ref()?.name,
+    };
+    let vlan_id = config.vlan_id.unwrap_or_default();
+    let name = format!("{base}.{vlan_id}");
+    (base.parse::<IfName>().is_ok() && name.parse::<IfName>().is_err()).then(|| {
+        let detail = format!("the VLAN interface would be named {name}, which has more than 15 characters");
+        FieldError::invalid(at, vlan_id, detail)
+    })
 }
 
 /// vlan: the plugin makes the VLAN itself.
@@ -73,14 +89,28 @@ fn master_faults(path: &str, masters: &[String], bond: Option<&Bond>) -> Vec<Fie
     }
     match bond {
         None => faults.push(FieldError::required(path("bond"), "two or more masters are joined into a bond")),
-        Some(bond) => {
-            faults.extend(interface_fault(&path("bond.name"), &bond.name));
-            if !(0..=6).contains(&bond.mode) {
-                faults.push(FieldError::invalid(path("bond.mode"), bond.mode, "must be from 0 to 6"));
-            }
-        }
+        Some(bond) => faults.extend(bond_faults(&path("bond"), masters, bond)),
     }
-    faults.push(FieldError::forbidden(path("master"), Unsupported::IfacerBond.to_string()));
+    faults
+}
+
+fn bond_faults(path: &str, masters: &[String], bond: &Bond) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    let at = format!("{path}.name");
+    faults.extend(interface_fault(&at, &bond.name));
+    if masters.contains(&bond.name) {
+        let detail = "it is one of the masters that the bond is made of: give it another name";
+        faults.push(FieldError::invalid(at, &bond.name, detail));
+    }
+    let Some(mode) = BondMode::of_number(bond.mode.into()) else {
+        faults.push(FieldError::invalid(format!("{path}.mode"), bond.mode, "must be from 0 to 6"));
+        return faults;
+    };
+    let members: Vec<IfName> = masters.iter().filter_map(|master| master.parse().ok()).collect();
+    let options = bond.options.as_deref().unwrap_or_default();
+    if let Err(error) = parse_bond_options(options, mode, &members) {
+        faults.push(FieldError::invalid(format!("{path}.options"), options, error.to_string()));
+    }
     faults
 }
 

@@ -63,36 +63,43 @@ fn masters_are_interfaces_and_several_need_a_bond() {
     check_macvlan(&nic(&["a/b"]), &["spec.macvlan.master[0]: Invalid value: \"a/b\""]);
     check_macvlan(
         &nic(&["a", "a"]),
-        &[
-            "spec.macvlan.master[1]: Duplicate value",
-            "spec.macvlan.bond: Required value",
-            "spec.macvlan.master: Forbidden: a bond of several master NICs, which the plugin ifacer makes",
-        ],
+        &["spec.macvlan.master[1]: Duplicate value", "spec.macvlan.bond: Required value"],
     );
-    let bond = Bond { name: String::new(), mode: 7, options: None };
+    let bond = |name: &str, mode, options: &str| {
+        let bond = Bond { name: name.to_owned(), mode, options: Some(options.to_owned()) };
+        VlanNicConfig { bond: Some(bond), ..nic(&["a", "b"]) }
+    };
+    check_macvlan(&bond("bond0", 1, "miimon=100;primary=b"), &[]);
     check_macvlan(
-        &VlanNicConfig { bond: Some(bond), ..nic(&["a", "b"]) },
+        &bond("", 7, "x"),
+        &["spec.macvlan.bond.name: Invalid", "spec.macvlan.bond.mode: Invalid value: \"7\""],
+    );
+    check_macvlan(
+        &bond("b", 4, "primary=a"),
         &[
-            "spec.macvlan.bond.name: Invalid",
-            "spec.macvlan.bond.mode: Invalid value: \"7\"",
-            "spec.macvlan.master: F",
+            "spec.macvlan.bond.name: Invalid value: \"b\": it is one of the masters",
+            "spec.macvlan.bond.options: Invalid value: \"primary=a\": primary does not work in mode 4 (802.3ad)",
         ],
     );
+    // One master is none of a bond.
+    check_macvlan(&VlanNicConfig { master: list(&["a"]), ..bond("", 7, "x") }, &[]);
 }
 
 #[test]
-fn what_ifacer_makes_is_refused_by_its_name() {
+fn vlans_on_masters_have_numbers_and_names() {
     let with = |vlan_id| VlanNicConfig { vlan_id: Some(vlan_id), ..nic(&["a"]) };
     check_macvlan(&with(0), &[]);
     check_macvlan(&with(4095), &["spec.macvlan.vlanID: Invalid value: \"4095\": must be from 0 to 4094"]);
-    check_macvlan(
-        &with(100),
-        &["spec.macvlan.vlanID: Forbidden: a VLAN on the master NIC, which the plugin ifacer"],
-    );
-    let ipvlan = with(100);
+    check_macvlan(&with(100), &[]);
+    let ipvlan = VlanNicConfig { master: list(&["enp3s0f0np0"]), ..with(1000) };
     check(
         &MultusFields { ipvlan: Some(&ipvlan), ..of(CniType::Ipvlan) },
-        &["spec.ipvlan.vlanID: Forbidden: a VLAN on the master NIC"],
+        &["spec.ipvlan.vlanID: Invalid value: \"1000\": the VLAN interface would be named enp3s0f0np0.1000"],
+    );
+    let bond = Bond { name: "a_long_bond".into(), mode: 1, options: None };
+    check_macvlan(
+        &VlanNicConfig { bond: Some(bond), ..VlanNicConfig { master: list(&["a", "b"]), ..with(1000) } },
+        &["spec.macvlan.vlanID: Invalid value: \"1000\": the VLAN interface would be named a_long_bond.1000"],
     );
 }
 
