@@ -33,6 +33,7 @@ pub fn agent(tag: &str) -> Result<Image> {
         .program("/usr/bin/spiderpool-agent", &tools::spiderpool("spiderpool-agent")?)?
         .program("/usr/lib/spiderpool/cni/spiderpool", &tools::spiderpool("spiderpool")?)?
         .program("/usr/lib/spiderpool/cni/coordinator", &tools::spiderpool("coordinator")?)?
+        .program("/usr/lib/spiderpool/cni/ifacer", &tools::spiderpool("ifacer")?)?
         .copy("/usr/lib/spiderpool/spiderpool.o", &tools::bpf_object()?)?;
     // The eBPF object has licences of its own.
     Ok(named("spiderpool-agent", tag, layer, "Apache-2.0 AND (MIT OR GPL-2.0-only)"))

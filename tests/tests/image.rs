@@ -11,8 +11,8 @@ use spiderpool_tests::{images, long_form, privilege, process, tools};
 const LIMIT: u64 = 60 << 20;
 
 /// What is in the images of ours.
-const PROGRAMS: [&str; 5] =
-    ["spiderpool-agent", "spiderpool-controller", "spiderpool-init", "spiderpool", "coordinator"];
+const PROGRAMS: [&str; 6] =
+    ["spiderpool-agent", "spiderpool-controller", "spiderpool-init", "spiderpool", "coordinator", "ifacer"];
 
 /// The command with what makes the program answer and end.
 fn as_asked<'a>(command: &'a mut Command, program: &str) -> &'a Command {
