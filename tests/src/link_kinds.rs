@@ -2,6 +2,7 @@
 
 use std::env;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::thread;
 
 use anyhow::{Result, anyhow, ensure};
@@ -31,8 +32,19 @@ impl LinkKind {
         }
     }
 
-    /// Whether this kernel makes such links. An error that says something else is one.
+    /// Whether this kernel makes such links; it is asked once.
     fn is_known(self) -> Result<bool> {
+        static FOUND: [OnceLock<bool>; 3] = [const { OnceLock::new() }; 3];
+        let found = &FOUND[self as usize];
+        if let Some(is_known) = found.get() {
+            return Ok(*is_known);
+        }
+        let is_known = self.make()?;
+        Ok(*found.get_or_init(|| is_known))
+    }
+
+    /// Whether one can be made. An error that says something else is one.
+    fn make(self) -> Result<bool> {
         let make = || -> Result<bool> {
             unshare(CloneFlags::CLONE_NEWNET)?;
             let add = |arguments: &str| {

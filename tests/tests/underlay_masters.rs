@@ -1,4 +1,4 @@
-//! Underlay NICs of other kinds than macvlan on a plain NIC: ipvlan, and macvlan on a VLAN of a bond. Runs on kernels that have
+//! Underlay NICs of other kinds than macvlan on a plain NIC: ipvlan, and both on VLANs and a bond of the plugin ifacer. Runs on kernels that have
 //! them, which `cargo xtask vmtest` brings.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::MutexGuard;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use spiderpool_core::ip::Family;
 use spiderpool_tests::cni::Network;
 use spiderpool_tests::dual::Dual;
@@ -130,36 +130,71 @@ fn ipvlan_pods_are_reached_and_steered() {
     check(&lab, &network);
 }
 
-/// The underlay in VLAN 100: of the node's bond, and of the gateway.
+/// The underlay in VLAN 100: of the node's bond, which ifacer makes, and of the gateway.
 #[test]
 fn macvlan_pods_on_a_vlan_of_a_bond_are_reached_and_steered() {
     let name = "macvlan_pods_on_a_vlan_of_a_bond";
     let Some(lab) = lab(name, &[LinkKind::Bond, LinkKind::Vlan]) else { return };
     let node = &lab.topology.nodes[0];
-    node.ip("link add bond0 type bond mode active-backup miimon 100
-        link set eth1 down
-        link set eth1 master bond0
-        link set bond0 up
-        link add link bond0 name bond0.100 type vlan id 100
-        link set bond0.100 up")
+    let switch = addresses::underlay_name(1);
+    lab.topology
+        .fabric
+        .ip(&format!(
+            "link add second type veth peer name eth2 netns {}\nlink set second master {switch} up",
+            node.process()
+        ))
         .unwrap();
+    let bond = json!({"name": "bond0", "mode": 1, "options": "miimon=100;primary=eth2"});
+    let ifacer = json!({"vlanID": 100, "type": "ifacer", "interfaces": ["eth1", "eth2"], "bond": bond});
+    check_on_vlan(&lab, "macvlan", &ifacer, "bond0.100");
+
+    node.ip("link del bond0\nlink del eth2").unwrap();
+    restore(&lab);
+}
+
+/// The underlay in VLAN 200 of the node's NIC, which ifacer makes.
+#[test]
+fn ipvlan_pods_on_a_vlan_are_reached_and_steered() {
+    let kinds = [LinkKind::Ipvlan, LinkKind::Vlan];
+    let Some(lab) = lab("ipvlan_pods_on_a_vlan_are_reached_and_steered", &kinds) else { return };
+    let ifacer = json!({"vlanID": 200, "type": "ifacer", "interfaces": ["eth1"]});
+    check_on_vlan(&lab, "ipvlan", &ifacer, "eth1.200");
+
+    lab.topology.nodes[0].ip("link del eth1.200").unwrap();
+    restore(&lab);
+}
+
+/// All flows of pods on `device`, which this plugin makes for the first of them.
+fn check_on_vlan(lab: &Lab, kind: &str, ifacer: &Value, device: &str) {
+    let (node, gateway) = (&lab.topology.nodes[0], &lab.topology.gateway);
     node.ip("addr flush dev eth1").unwrap();
-    set_addresses(node, "bond0.100", node.underlay);
-    let gateway: &Namespaces = &lab.topology.gateway;
-    gateway.ip("link add link ul name ul.100 type vlan id 100\nlink set ul.100 up").unwrap();
+    let id = &ifacer["vlanID"];
+    gateway.ip(&format!("link add link ul name ul.tag type vlan id {id}\nlink set ul.tag up")).unwrap();
     gateway.ip("addr flush dev ul scope global").unwrap();
-    set_addresses(gateway, "ul.100", addresses::UNDERLAY_GATEWAY);
+    set_addresses(gateway, "ul.tag", addresses::UNDERLAY_GATEWAY);
     gateway.nft(SEPARATION).unwrap();
 
     let mut network = macvlan("underlay-v4", "underlay-v6");
-    network.name = "macvlan-vlan100".into();
-    network.plugins[0]["master"] = json!("bond0.100");
-    check(&lab, &network);
+    network.name = format!("{kind}-{device}");
+    network.plugins[0]["type"] = json!(kind);
+    network.plugins[0]["mode"] = json!(if kind == "ipvlan" { "l2" } else { "bridge" });
+    network.plugins[0]["master"] = json!(device);
+    network.plugins.insert(0, ifacer.clone());
+    // The node has an address there too, which an administrator gives it.
+    let first =
+        Pod::add(&lab.topology.plane, node, &pod_spec("first", DefaultRoute::Eth0, &network)).unwrap();
+    set_addresses(node, device, node.underlay);
+    check(lab, &network);
+    first.del(&lab.topology.plane, node).unwrap();
+}
 
+/// The underlay without a tag.
+fn restore(lab: &Lab) {
+    let (node, gateway) = (&lab.topology.nodes[0], &lab.topology.gateway);
     gateway.nft("delete table inet vlan_separation").unwrap();
-    gateway.ip("link del ul.100").unwrap();
+    gateway.ip("link del ul.tag").unwrap();
     set_addresses(gateway, "ul", addresses::UNDERLAY_GATEWAY);
-    node.ip("link del bond0.100\nlink set eth1 nomaster\nlink del bond0\nlink set eth1 up").unwrap();
+    node.ip("link set eth1 up").unwrap();
     set_addresses(node, "eth1", node.underlay);
 }
 
@@ -167,8 +202,8 @@ fn macvlan_pods_on_a_vlan_of_a_bond_are_reached_and_steered() {
 const SEPARATION: &str = "table inet vlan_separation {
     chain forward {
         type filter hook forward priority filter;
-        iifname ul.100 oifname mgmt drop
-        iifname mgmt oifname ul.100 drop
+        iifname ul.tag oifname mgmt drop
+        iifname mgmt oifname ul.tag drop
     }
 }";
 

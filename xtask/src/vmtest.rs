@@ -108,9 +108,9 @@ fn script(workspace: &Workspace, extent: Extent, options: &Options) -> Result<St
         _ => {
             setup::ensure(workspace, Component::BUILD)?;
             build_ebpf::build(workspace)?;
-            let [of_kernel, of_lab] = suite::cargo_arguments();
+            let [of_kernel, of_lab] = suite::cargo_arguments(extent);
             let mut programs = TestProgram::build(workspace, &of_kernel)?;
-            if extent == Extent::Whole && name.is_none_or(suite::is_of_lab) {
+            if name.is_none_or(suite::is_of_lab) {
                 programs.extend(lab(workspace, &of_lab)?);
             }
             programs.retain(|program| name.is_none_or(|name| name == program.target));

@@ -6,14 +6,26 @@ use crate::{kernel::Kernel, test_program::TestProgram};
 const OF_KERNEL: [&str; 2] = ["spiderpool-net", "spiderpool-dataplane"];
 /// Tests of the package `spiderpool-tests` that also need the agent, the plugins and a control plane: what this machine's kernel
 /// may not have.
-const OF_LAB: [&str; 1] = ["underlay_masters"];
+const OF_LAB: [&str; 2] = [OF_PLUGIN, "underlay_masters"];
+/// The one that needs a plugin alone, and kinds of links that this machine's kernel may not have.
+const OF_PLUGIN: &str = "ifacer";
 /// Where they are.
 const LAB: &str = "tests";
 
 /// Programs in the order in which they run. Tests of `programs` and `flows` wait until the machine has been up for a minute and
 /// a half.
-const ORDER: [&str; 9] =
-    ["executor", "kernel", "attach", "differential", "load", "live", "programs", "flows", "underlay_masters"];
+const ORDER: [&str; 10] = [
+    "executor",
+    "kernel",
+    OF_PLUGIN,
+    "attach",
+    "differential",
+    "load",
+    "live",
+    "programs",
+    "flows",
+    "underlay_masters",
+];
 /// These do in userspace what they do on every kernel, and load the programs again and again for it.
 const WHOLE_ALONE: [&str; 2] = ["load", "flows"];
 
@@ -49,9 +61,10 @@ pub(super) fn is_of_lab(target: &str) -> bool {
 }
 
 /// Arguments of `cargo test` for those that need a kernel and at most the programs, and for the others.
-pub(super) fn cargo_arguments() -> [Vec<&'static str>; 2] {
+pub(super) fn cargo_arguments(extent: Extent) -> [Vec<&'static str>; 2] {
     let kernel = OF_KERNEL.iter().flat_map(|package| ["--package", *package]);
-    let lab = OF_LAB.iter().flat_map(|test| ["--test", *test]);
+    let lab: &[&str] = if extent == Extent::Short { &[OF_PLUGIN] } else { &OF_LAB };
+    let lab = lab.iter().flat_map(|test| ["--test", *test]);
     [kernel.collect(), ["--package", "spiderpool-tests"].into_iter().chain(lab).collect()]
 }
 
@@ -59,7 +72,8 @@ pub(super) fn cargo_arguments() -> [Vec<&'static str>; 2] {
 pub(super) fn select(mut programs: Vec<TestProgram>, extent: Extent) -> Vec<TestProgram> {
     programs.retain(|program| {
         let (package, target) = (program.package.as_str(), program.target.as_str());
-        let is_short = OF_KERNEL.contains(&package) && !WHOLE_ALONE.contains(&target);
+        let is_short = OF_KERNEL.contains(&package) && !WHOLE_ALONE.contains(&target)
+            || package == LAB && target == OF_PLUGIN;
         let is_whole = OF_KERNEL.contains(&package) || package == LAB && is_of_lab(target);
         program.is_integration_test && if extent == Extent::Whole { is_whole } else { is_short }
     });
@@ -91,12 +105,14 @@ mod tests {
             program("spiderpool-net", "new"),
             program("tests", "flows"),
             program("tests", "underlay_masters"),
+            program("tests", "ifacer"),
         ];
         let names = |extent| {
             let selected = select(all.clone(), extent);
             selected.into_iter().map(|program| program.target).collect::<Vec<_>>()
         };
-        assert_eq!(names(Extent::Whole), ["new", "kernel", "programs", "flows", "underlay_masters"]);
-        assert_eq!(names(Extent::Short), ["new", "kernel", "programs"]);
+        let whole = ["new", "kernel", "ifacer", "programs", "flows", "underlay_masters"];
+        assert_eq!(names(Extent::Whole), whole);
+        assert_eq!(names(Extent::Short), ["new", "kernel", "ifacer", "programs"]);
     }
 }
