@@ -2,6 +2,7 @@
 //! address, and their answers are translated back there. Only what was seen to start is translated.
 
 use crate::addr::Addr;
+use crate::errors;
 use crate::flow_state;
 use crate::headers::{FIN, Headers, L4Kind, RST};
 use crate::maps::{Direction, FlowKey, NatEntry, NicEntry, PodFlag, Tuple};
@@ -208,6 +209,50 @@ pub(crate) fn translate_back<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mu
     }
     rewrite.destination(local, port);
     Outcome::pass(Reason::TranslatedBack)
+}
+
+/// Translates an ICMP error that the pod sends about a packet of a translated flow; `false` if that is of none.
+#[inline(never)]
+pub(crate) fn translate_error<S: State>(
+    exit: &NicEntry,
+    quoted: &Headers,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> bool {
+    let key = errors::flow_of_received(exit.pod, quoted);
+    let (to, now) = (exit.addr(quoted.dst), s.now());
+    let port = s.nat(&key, |e| {
+        let is_live = !flow_state::is_expired(key.protocol, e.state, e.last_seen, now) && e.addr == to;
+        is_live.then_some(e.port)
+    });
+    let Some(Some(port)) = port else { return false };
+    rewrite.source(to, port);
+    rewrite.quoted();
+    true
+}
+
+/// Translates an ICMP error back that is about a packet of a translated flow; undecided if that is of none. It keeps no flow alive.
+#[inline(never)]
+pub(crate) fn translate_error_back<S: State>(
+    nic: &NicEntry,
+    quoted: &Headers,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> Outcome {
+    let translated = FlowKey::of(nic.pod, quoted, Direction::Egress).as_tuple(Tuple::Translated);
+    let Some((local, port)) = s.nat(&translated, |entry| (entry.addr, entry.port)) else {
+        return Outcome::undecided(Reason::IcmpError);
+    };
+    let now = s.now();
+    let is_live = s.nat(&translated.counterpart(local, port), |e| {
+        e.leads_to(&translated) && !flow_state::is_expired(translated.protocol, e.state, e.last_seen, now)
+    });
+    if is_live != Some(true) {
+        return Outcome::undecided(Reason::IcmpError);
+    }
+    rewrite.destination(local, port);
+    rewrite.quoted();
+    Outcome::pass(Reason::ErrorTranslated)
 }
 
 /// Whether the flow lives and is the one of the translated tuple.

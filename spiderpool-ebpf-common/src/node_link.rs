@@ -5,6 +5,7 @@
 //! with the fragments and ICMP errors that belong to them; never a TCP SYN. Nothing that the pod itself starts goes by
 //! here: its cluster traffic leaves by the cluster NIC, where the default network's policies apply.
 
+use crate::errors::quotes_packet_of_receiver;
 use crate::flow_state;
 use crate::headers::{self, FIN, Fragment, Headers, L4Kind, RST};
 use crate::maps::{CidrKind, Direction, FlowKey, LinkFlow, NicEntry, ROLE_NODE_LINK};
@@ -17,8 +18,6 @@ use crate::verdict::{Outcome, Verdict};
 
 /// Chunk type of SCTP's INIT (RFC 9260, 3.2), which is the only chunk of its packet.
 const INIT: u8 = 1;
-/// Type of ICMP's redirect (RFC 792).
-const REDIRECT: u8 = 5;
 /// Length of SCTP's common header.
 const SCTP_HEADER: u32 = 12;
 
@@ -199,13 +198,6 @@ fn from_pod<P: Packet, S: State>(
         s.link_fragment_put(&FlowKey::of_fragments(nic.pod, h));
     }
     Outcome::pass(Reason::LinkReply)
-}
-
-/// Whether an ICMP error is about a packet that came from whom it goes to. A redirect is none.
-#[inline(always)]
-pub(crate) fn quotes_packet_of_receiver<P: Packet>(p: &P, h: &Headers, quoted: &mut Headers) -> bool {
-    let is_redirect = h.src.is_v4() && matches!(p.load::<1>(h.l4.offset), Some([REDIRECT]));
-    !is_redirect && headers::parse_quoted(p, h, quoted) && quoted.src == h.dst && quoted.dst == h.src
 }
 
 #[inline(always)]

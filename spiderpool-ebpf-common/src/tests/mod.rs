@@ -2,6 +2,8 @@
 
 mod arrivals;
 mod egress;
+mod errors;
+mod fragments;
 mod headers;
 mod ingress;
 mod neighbors;
@@ -32,7 +34,7 @@ pub(crate) struct Processed {
 }
 
 fn reason(before: &Tables, after: &Tables, nic: u16) -> Reason {
-    let besides = [Reason::MtuExceeded, Reason::MssClamped];
+    let besides = [Reason::MssClamped];
     let counted: Vec<_> = Reason::ALL
         .iter()
         .copied()
