@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod bulk;
 pub mod capture;
 pub mod cluster;
 pub mod cni;
