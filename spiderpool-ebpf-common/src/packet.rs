@@ -7,6 +7,8 @@ pub const IPV4: u16 = 0x0800;
 pub const IPV6: u16 = 0x86dd;
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
+/// EtherType of 802.1Q.
+pub const VLAN: u16 = 0x8100;
 /// Length of the Ethernet header.
 pub const ETH: u32 = 14;
 
@@ -42,7 +44,8 @@ pub trait Packet {
     /// Marks it so.
     fn set_decided(&mut self);
 
-    /// EtherType, host byte order.
+    /// EtherType, host byte order. [`VLAN`] also where the kernel keeps the tag of a frame beside it: what is in that is a VLAN
+    /// device's business. (A tag without VLAN number, of priority alone, makes no difference.)
     fn protocol(&self) -> u16;
 
     /// Reads bytes.

@@ -45,7 +45,7 @@ macro_rules! reasons {
 
 reasons! {
     NotOurs not_ours "Nothing to do: destination not in the cluster and source of this NIC (egress), or nothing to record (ingress).";
-    NotIp not_ip "Neither IPv4 nor IPv6.";
+    NotIp not_ip "Neither IPv4 nor IPv6, or a frame of a VLAN.";
     Malformed malformed "Headers that cannot be read: not sent by the cluster NIC when the source is an underlay address. IPv6 with an IPv4-mapped address: passes.";
     LinkScope link_scope "Multicast, broadcast, IPv6 link-local or neighbor discovery: never routed.";
     NodeLink node_link "Leaves by the node link, where only the programs send.";

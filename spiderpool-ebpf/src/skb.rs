@@ -8,12 +8,15 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use spiderpool_ebpf_common::packet::{Packet, Sum};
+use spiderpool_ebpf_common::packet::{Packet, Sum, VLAN};
 
 use crate::kernel::{TEST_FOR_OTHER_HOST, is_test};
 
 /// `pkt_type` of what is for another machine (include/uapi/linux/if_packet.h).
 const PACKET_OTHERHOST: u32 = 3;
+
+/// Which bits of a tag are the VLAN's number (include/uapi/linux/if_vlan.h, `VLAN_VID_MASK`).
+const VLAN_NUMBER: u32 = 0xfff;
 
 /// The mark of what another NIC's program has moved to the cluster NIC. (It never leaves the namespace: a veth pair clears it,
 /// net/core/skbuff.c, `skb_scrub_packet`; and the program there takes it off.)
@@ -83,7 +86,12 @@ impl Packet for Skb {
     #[inline(always)]
     fn protocol(&self) -> u16 {
         // SAFETY: the context of this run.
-        u16::from_be(unsafe { (*self.skb).protocol } as u16)
+        unsafe {
+            if (*self.skb).vlan_present != 0 && (*self.skb).vlan_tci & VLAN_NUMBER != 0 {
+                return VLAN;
+            }
+            u16::from_be((*self.skb).protocol as u16)
+        }
     }
 
     #[inline(always)]
