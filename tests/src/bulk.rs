@@ -55,6 +55,22 @@ nix::setsockopt_impl!(
 );
 nix::getsockopt_impl!(Ipv6Mtu, libc::IPPROTO_IPV6, libc::IPV6_MTU, libc::c_int, GetStruct<libc::c_int>);
 
+/// `IPV6_HOPOPTS` and `IPV6_DSTOPTS`: a header of 8 bytes.
+#[derive(Clone, Copy)]
+struct HopByHop;
+#[derive(Clone, Copy)]
+struct DestinationOptions;
+nix::setsockopt_impl!(HopByHop, libc::IPPROTO_IPV6, libc::IPV6_HOPOPTS, [u8; 8], SetStruct<'_, [u8; 8]>);
+nix::setsockopt_impl!(
+    DestinationOptions,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_DSTOPTS,
+    [u8; 8],
+    SetStruct<'_, [u8; 8]>
+);
+/// Next header (the kernel's to fill in), length 0, an option that pads with 4 zeros.
+const PADDING: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+
 /// A running server; dropping it stops it.
 #[derive(Debug)]
 pub struct EchoServer {
@@ -189,6 +205,13 @@ impl Datagrams {
         } else {
             setsockopt(&self.socket, Ipv6Discovery, &libc::IPV6_PMTUDISC_DO)?;
         }
+        Ok(())
+    }
+
+    /// Each packet has extension headers from now on (IPv6).
+    pub fn add_extension_headers(&self) -> Result<()> {
+        setsockopt(&self.socket, HopByHop, &PADDING)?;
+        setsockopt(&self.socket, DestinationOptions, &PADDING)?;
         Ok(())
     }
 

@@ -179,3 +179,104 @@ fn call_by(from: &Namespaces, to: Dual, name: &str) {
         stream(from, None, to.get(family), BULK).expect(&what);
     }
 }
+
+/// Offloads of a NIC, on or off.
+fn set_offloads(place: &Namespaces, nic: &str, state: &str) {
+    for feature in ["sg", "tx", "rx", "tso", "gso", "gro"] {
+        place.output("ethtool", &["-K", nic, feature, state]).unwrap();
+    }
+}
+
+/// The host end of a pod's NIC.
+fn peer(node: &Node, pod: &Pod, nic: &str) -> String {
+    let index = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let link = index(&pod.namespaces.output("ip", &["-j", "link", "show", "dev", nic]).unwrap());
+    let links = index(&node.output("ip", &["-j", "link"]).unwrap());
+    let links = links.as_array().unwrap();
+    let peer = links.iter().find(|peer| peer["ifindex"] == link[0]["link_index"]).unwrap();
+    peer["ifname"].as_str().unwrap().to_owned()
+}
+
+/// Checksums and segments are computed by the kernel, or left to devices that have none to compute: the receiver verifies what was
+/// changed on the way in the one case, and in the other the kernel resolves it later.
+#[test]
+fn offloads_make_no_difference() {
+    let Some(lab) = lab("offloads") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let (far, server) = overlay_pod(&lab);
+    for default_route in DefaultRoute::ALL {
+        let pod = Pod::add(plane, node, &spec(&format!("offloads-{}", default_route.nic()), default_route))
+            .unwrap();
+        let (eth0, sp0) = (peer(node, &pod, "eth0"), peer(node, &pod, "sp0"));
+        let places: [(&Namespaces, &str); 7] = [
+            (&pod.namespaces, "eth0"),
+            (&pod.namespaces, "sp0"),
+            // A macvlan device has its parent's.
+            (node, "eth1"),
+            (node, &eth0),
+            (node, &sp0),
+            (node, "eth0"),
+            (&lab.topology.nodes[1], "eth0"),
+        ];
+        // All; none; those of the pod alone; those of the nodes alone.
+        for states in [["on", "on"], ["off", "off"], ["on", "off"], ["off", "on"]] {
+            for (number, (place, nic)) in places.iter().enumerate() {
+                set_offloads(place, nic, states[usize::from(number >= 3)]);
+            }
+            for family in Family::ALL {
+                let what = format!("{}, {family:?}, offloads {states:?}", pod.name);
+                for source in sources(&pod, family) {
+                    let to = far.eth0.get(family);
+                    stream(&pod.namespaces, source, to, BULK).expect(&what);
+                    let datagrams = Datagrams::open(&pod.namespaces, source, to).unwrap();
+                    for length in [1, 1000, 8192] {
+                        datagrams.exchange(length).or_else(|_| datagrams.exchange(length)).expect(&what);
+                    }
+                }
+            }
+            let server = EchoServer::start(&pod.namespaces).unwrap();
+            for from in [node as &Namespaces, &lab.topology.outside] {
+                call_by(from, pod.net1().unwrap(), &format!("{} with offloads {states:?}", pod.name));
+            }
+            drop(server);
+        }
+        for (place, nic) in &places {
+            set_offloads(place, nic, "on");
+        }
+        pod.del(plane, node).unwrap();
+    }
+    drop(server);
+    far.del(plane, &lab.topology.nodes[1]).unwrap();
+}
+
+/// Hop-by-hop and destination options, in front of a datagram and of its fragments.
+#[test]
+fn extension_headers_make_no_difference() {
+    let Some(lab) = lab("extension_headers") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let (far, server) = overlay_pod(&lab);
+    for default_route in DefaultRoute::ALL {
+        let pod = Pod::add(plane, node, &spec(&format!("extended-{}", default_route.nic()), default_route))
+            .unwrap();
+        let own = EchoServer::start(&pod.namespaces).unwrap();
+        let net1 = pod.net1().unwrap().get(Family::V6);
+        let mut calls: Vec<(&Namespaces, Option<IpAddr>, IpAddr)> =
+            vec![(node, None, net1), (&lab.topology.gateway, None, net1)];
+        calls.extend(
+            sources(&pod, Family::V6).map(|source| (&pod.namespaces, source, far.eth0.get(Family::V6))),
+        );
+        for (from, source, to) in calls {
+            let datagrams = Datagrams::open(from, source, to).unwrap();
+            datagrams.add_extension_headers().unwrap();
+            let what = format!("{} as {source:?} to {to}", from.name);
+            drop(datagrams.exchange(8192));
+            for length in [1, 1000, 8192] {
+                datagrams.exchange(length).expect(&what);
+            }
+        }
+        drop(own);
+        pod.del(plane, node).unwrap();
+    }
+    drop(server);
+    far.del(plane, &lab.topology.nodes[1]).unwrap();
+}
