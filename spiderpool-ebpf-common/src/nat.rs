@@ -195,7 +195,7 @@ fn port_owner<S: State>(translated: &FlowKey, original: &FlowKey, s: &S) -> Port
 /// Translates an answer back; undecided if it is none.
 #[inline(never)]
 pub(crate) fn translate_back<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
-    if matches!(h.l4.kind, L4Kind::EchoRequest) || h.is_syn() {
+    if matches!(h.l4.kind, L4Kind::EchoRequest) {
         return Outcome::undecided(Reason::NotOurs);
     }
     let translated = FlowKey::of(nic.pod, h, Direction::Ingress).as_tuple(Tuple::Translated);
@@ -266,6 +266,11 @@ fn update_on_ingress<S: State>(
 ) -> bool {
     let (now, protocol) = (s.now(), translated.protocol);
     if !e.leads_to(translated) || flow_state::is_expired(protocol, e.state, e.last_seen, now) {
+        return false;
+    }
+    // A SYN calls the cluster NIC's address, unless the pod's own SYN is all there has been: then both sides open the connection
+    // at once (RFC 9293, 3.5).
+    if h.is_syn() && e.state != 0 {
         return false;
     }
     let state = if h.l4.flags & RST != 0 {

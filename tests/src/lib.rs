@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bulk;
 pub mod capture;
+pub mod churn;
 pub mod cluster;
 pub mod cni;
 pub mod connection;

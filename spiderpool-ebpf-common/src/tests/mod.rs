@@ -10,6 +10,7 @@ mod neighbors;
 mod node_link;
 mod pod_end;
 mod properties;
+mod replay;
 mod translation;
 mod whole;
 
