@@ -91,6 +91,10 @@ fn nothing_is_lost_in_silence_on_a_path_that_is_narrower_than_the_nic() {
                 }
             }
             set_hop(node, None);
+            // Its answers leave by the node link, which carries less than net1.
+            let own = EchoServer::start(&pod.namespaces).unwrap();
+            call_by(node, pod.net1().unwrap(), &name);
+            drop(own);
             pod.del(plane, node).unwrap();
         }
     }

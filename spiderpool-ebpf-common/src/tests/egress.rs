@@ -334,3 +334,31 @@ fn in_underlay_mode_cluster_traffic_leaves_as_it_is() {
     }
     assert!(tables.nat.borrow().is_empty());
 }
+
+/// eth0's address is in net1's subnet: there the source decides, and what is longer than that prefix is steered as ever.
+#[test]
+fn two_nics_in_one_subnet() {
+    let mut tables = tables();
+    let eth0 = tables.nics.get_mut(&ETH0).unwrap();
+    eth0.addr4 = [172, 18, 55, 5];
+    for (nic, src, dst, verdict, reason) in [
+        (NET1, "172.18.55.5", "172.18.1.1", by(ETH0), Reason::BySource),
+        (ETH0, "172.18.55.5", "172.18.1.1", Verdict::Pass, Reason::NotOurs),
+        (ETH0, "172.18.55.180", "172.18.1.1", neigh(NET1), Reason::BySource),
+        (NET1, "172.18.55.180", "172.18.1.1", Verdict::Pass, Reason::NotOurs),
+        (NET1, "172.18.55.5", "172.18.0.3", by(ETH0), Reason::Steered),
+        (NET1, "172.18.55.180", "172.18.0.3", by(ETH0), Reason::NatNew),
+    ] {
+        let e = Ends { src: src.parse().unwrap(), sport: 40_000, dst: dst.parse().unwrap(), dport: 80 };
+        let done = run_egress(&tables, nic, &frames::udp(e, b"q"));
+        assert_eq!((done.verdict, done.reason), (verdict, reason), "{src} to {dst} by {nic}");
+    }
+    let call = Ends {
+        src: "172.18.1.1".parse().unwrap(),
+        sport: 40_000,
+        dst: "172.18.55.5".parse().unwrap(),
+        dport: 80,
+    };
+    assert_eq!(run_ingress(&tables, ETH0, &frames::tcp(call, SYN, b"")).verdict, Verdict::Pass);
+    assert_eq!(run_ingress(&tables, NET1, &frames::tcp(call, SYN, b"")).verdict, Verdict::Drop);
+}
