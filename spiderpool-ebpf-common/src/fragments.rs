@@ -18,7 +18,7 @@ pub(crate) fn lead<S: State>(key: &FragmentKey, rewrite: &Rewrite, outcome: Outc
         return;
     }
     let (action, ifindex, mtu) = outcome.to_numbers();
-    let (changes, addr, macs) = rewrite.to_follow();
+    let (changes, addr, macs) = rewrite.followed();
     let entry = FragmentEntry { since: s.now(), addr, macs, ifindex, mtu, changes, action, _pad: [0; 3] };
     s.fragment_put(key, &entry);
 }

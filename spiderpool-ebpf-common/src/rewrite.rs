@@ -100,7 +100,7 @@ impl Rewrite {
     /// What later fragments have in common with this one: changes, address, MACs. What is not changed is zero: the memory of a
     /// run holds what an earlier packet left, maybe of another pod.
     #[inline(always)]
-    pub(crate) const fn to_follow(&self) -> (u16, Addr, [u8; 12]) {
+    pub(crate) const fn followed(&self) -> (u16, Addr, [u8; 12]) {
         let changes = self.changes & OF_ALL_FRAGMENTS;
         let addr = if changes & (SOURCE | DESTINATION) == 0 { Addr::ANY } else { self.addr };
         let macs = if changes & MACS == 0 { [0; 12] } else { self.macs };

@@ -1,7 +1,7 @@
 //! What is more than a plain packet: too long for its path, in fragments, answered by ICMP errors. The kernel's own sockets say what
 //! they have learnt and got.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
 use std::sync::MutexGuard;

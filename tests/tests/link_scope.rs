@@ -1,6 +1,5 @@
 //! What belongs to one link: multicast and link-local addresses. It is never moved to another NIC, wherever the default route is.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A virtual machine in the pod, as KubeVirt's binding `masquerade` connects it: behind a bridge of its own, with an address that
 //! nobody else knows, and NAT in the pod's namespace. No socket of the pod has its flows.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
 use std::sync::MutexGuard;

@@ -68,10 +68,10 @@ fn to_v4<P: Packet>(p: &mut P, h: &Headers, m: &mut Message) -> bool {
 #[inline(always)]
 fn to_v6<P: Packet>(p: &mut P, h: &Headers, m: &mut Message) -> bool {
     const LENGTH: u8 = 8 + QUOTED as u8;
-    let ([a, b, c, d], [e, f, g, i]) = (h.dst.words(), h.src.words());
+    let (src, dst) = (h.dst.words(), h.src.words());
     // The pseudo header (RFC 8200, 8.1): length, protocol and addresses.
     let (length, protocol) = (u32::from_ne_bytes([0, 0, 0, LENGTH]), u32::from_ne_bytes([0, 0, 0, ICMP6]));
-    m.v6 = [length, protocol, a, b, c, d, e, f, g, i];
+    m.v6 = [length, protocol, src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3]];
     // Packet too big.
     let kind = u32::from_ne_bytes([2, 0, 0, 0]);
     m.icmp[0] = kind;

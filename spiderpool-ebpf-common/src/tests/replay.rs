@@ -79,7 +79,7 @@ fn nothing_stale_is_left() {
         }
         let mut step = TrafficStep::from_number(theme, next(&mut state));
         // Long pauses would end whatever there is: one in a hundred.
-        if next(&mut state) % 100 != 0 {
+        if !next(&mut state).is_multiple_of(100) {
             step.pause = 0;
         }
         tables.now += 1000;
