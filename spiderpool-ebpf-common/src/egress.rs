@@ -209,7 +209,7 @@ fn steer<S: State>(
     }
     let flow = if owner == nic.exit_nic {
         let reason = if nic.role == ROLE_CLUSTER { Reason::ClusterDirect } else { Reason::Steered };
-        let Some(flow) = other_port(id, exit, h, s) else { return by_exit(nic, exit, rewrite, reason) };
+        let Some(flow) = other_port(id, exit, h, s) else { return pod::by_exit(nic, exit, rewrite, reason) };
         flow
     } else if is_steered {
         nat::find_or_insert(id, exit, h, s)
@@ -220,7 +220,7 @@ fn steer<S: State>(
         return Outcome::undecided(flow.reason);
     }
     rewrite.source(exit.addr(h.src), flow.port);
-    by_exit(nic, exit, rewrite, flow.reason)
+    pod::by_exit(nic, exit, rewrite, flow.reason)
 }
 
 /// The other port of a flow with the exit NIC's own address whose tuple a translated flow has. `None`: it keeps its own.
@@ -242,18 +242,6 @@ fn other_port<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Option<
     s.set_flag(exit.pod, PodFlag::TranslatedDirect);
     let new = nat::find_or_insert(id, exit, h, s);
     new.found.then_some(nat::Translation { reason: Reason::NatConflict, ..new })
-}
-
-#[inline(always)]
-pub(crate) fn by_exit(nic: &NicEntry, exit: &NicEntry, rewrite: &mut Rewrite, reason: Reason) -> Outcome {
-    if nic.role == ROLE_CLUSTER {
-        return if matches!(reason, Reason::ClusterDirect) {
-            Outcome::pass(reason)
-        } else {
-            Outcome::pass(reason).with_mtu(exit.mtu)
-        };
-    }
-    pod::to_peer(exit, rewrite, reason)
 }
 
 /// Sends a packet by the NIC whose address it carries. Foreign sources pass.

@@ -1,15 +1,14 @@
 //! ICMP errors belong to the flow of the packet that they quote: they go where its packets go, translated as those.
 
-use crate::egress;
 use crate::headers::{self, Fragment, Headers, L4Kind};
-use crate::maps::{Direction, FlowKey, NicEntry};
+use crate::maps::NicEntry;
 use crate::nat;
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
 use crate::state::State;
 use crate::verdict::Outcome;
-use crate::{pod_end, replies};
+use crate::{pod, pod_end, replies};
 
 /// Type of ICMP's redirect (RFC 792).
 const REDIRECT: u8 = 5;
@@ -60,7 +59,7 @@ pub(crate) fn leaves<P: Packet, S: State>(
         && let Some(exit) = exit
         && nat::translate_error(exit, quoted, rewrite, s)
     {
-        return egress::by_exit(nic, exit, rewrite, Reason::ErrorTranslated);
+        return pod::by_exit(nic, exit, rewrite, Reason::ErrorTranslated);
     }
     if !is_direct && (is_steered || kept || flags.any_local != 0) {
         return replies::reply_about(id, nic, quoted, rewrite, s).or_undecided(Reason::IcmpError);
@@ -82,10 +81,4 @@ pub(crate) fn comes_in<P: Packet, S: State>(
         return Outcome::undecided(Reason::IcmpError);
     }
     nat::translate_error_back(nic, quoted, rewrite, s)
-}
-
-/// The flow of a packet that came to the pod, as an error about it quotes it.
-#[inline(always)]
-pub(crate) const fn flow_of_received(pod: u16, quoted: &Headers) -> FlowKey {
-    FlowKey::of(pod, quoted, Direction::Ingress)
 }

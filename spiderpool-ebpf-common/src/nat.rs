@@ -2,7 +2,6 @@
 //! address, and their answers are translated back there. Only what was seen to start is translated.
 
 use crate::addr::Addr;
-use crate::errors;
 use crate::flow_state;
 use crate::headers::{FIN, Headers, L4Kind, RST};
 use crate::maps::{Direction, FlowKey, NatEntry, NicEntry, PodFlag, Tuple};
@@ -219,7 +218,7 @@ pub(crate) fn translate_error<S: State>(
     rewrite: &mut Rewrite,
     s: &S,
 ) -> bool {
-    let key = errors::flow_of_received(exit.pod, quoted);
+    let key = FlowKey::of(exit.pod, quoted, Direction::Ingress);
     let (to, now) = (exit.addr(quoted.dst), s.now());
     let port = s.nat(&key, |e| {
         let is_live = !flow_state::is_expired(key.protocol, e.state, e.last_seen, now) && e.addr == to;

@@ -4,7 +4,6 @@
 //! a flow is somebody else's: anybody in the underlay can send through the node in the name of whom the pod talks to.
 
 use crate::arrivals;
-use crate::errors;
 use crate::flow_state;
 use crate::headers::{Headers, L4Kind};
 use crate::maps::{CidrKind, Direction, FlowKey, FlowKeys, LinkFlow, NicEntry, PodFlag};
@@ -88,7 +87,7 @@ pub(crate) fn reply_about<S: State>(
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
-    to_link(nic, &errors::flow_of_received(nic.pod, quoted), rewrite, s)
+    to_link(nic, &FlowKey::of(nic.pod, quoted, Direction::Ingress), rewrite, s)
 }
 
 #[inline(always)]

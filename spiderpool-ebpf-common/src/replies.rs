@@ -1,7 +1,6 @@
 //! Replies of flows that are recorded in `arrivals`.
 
 use crate::addr::Addr;
-use crate::errors;
 use crate::flow_state;
 use crate::headers::{FIN, Headers, L4Kind, RST};
 use crate::maps::{
@@ -47,7 +46,7 @@ pub(crate) fn reply_about<S: State>(
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
-    let key = errors::flow_of_received(nic.pod, quoted);
+    let key = FlowKey::of(nic.pod, quoted, Direction::Ingress);
     let now = s.now();
     let path = s.arrival(&key, |e| {
         let is_live = !flow_state::is_expired(key.protocol, e.state, e.last_seen, now)

@@ -1,6 +1,6 @@
 //! Translates the packet that an ICMP error quotes: whom the error goes to shall know it as the one that it has sent.
 
-use super::{End, checksum};
+use super::translate::{End, checksum, replace_words};
 use crate::headers::Headers;
 use crate::packet::{Packet, Sum};
 
@@ -24,7 +24,7 @@ pub(super) fn translate<P: Packet>(p: &mut P, error: &Headers, quoted: &Headers,
         p.l3_csum_replace(ip + 10, from, to)
             && p.store(ip + if is_source { 12 } else { 16 }, &to.to_ne_bytes())
     } else {
-        super::replace_words(p, sum, old, end.addr, data)
+        replace_words(p, sum, old, end.addr, data)
             && p.store(ip + if is_source { 8 } else { 24 }, &end.addr.bytes)
     };
     addressed
