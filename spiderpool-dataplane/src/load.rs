@@ -26,7 +26,7 @@ const RING_IN_OBJECT: &str = "AYA_LOGS";
 /// Name of its pin.
 const RING_PIN: &str = "events";
 /// The maps as named in the object, with the names of their pins.
-const PINS: [(&str, &str); 13] = [
+const PINS: [(&str, &str); 14] = [
     (names::NICS, names::NICS),
     (names::ADDRESSES, names::ADDRESSES),
     (names::CLUSTER_CIDRS, names::CLUSTER_CIDRS),
@@ -34,6 +34,7 @@ const PINS: [(&str, &str); 13] = [
     (names::NAT, names::NAT),
     (names::LINK_FLOWS, names::LINK_FLOWS),
     (names::LINK_FRAGMENTS, names::LINK_FRAGMENTS),
+    (names::FRAGMENTS, names::FRAGMENTS),
     (names::ADDED, names::ADDED),
     (names::REMOVED, names::REMOVED),
     (names::POD_FLAGS, names::POD_FLAGS),

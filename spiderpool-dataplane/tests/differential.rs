@@ -76,7 +76,7 @@ fn any_bytes() {
             bytes[14] = version;
             bytes[if ethertype == [8, 0] { 23 } else { 20 }] = protocol;
         }
-        let frame = Frame { gso, ..Frame::new(bytes) };
+        let frame = Frame { gso_size: if gso { 100 } else { 0 }, ..Frame::new(bytes) };
         let tables = base.clone();
         bench.borrow_mut().reset(&tables);
         let kernel = bench.borrow().run_program(program, nic, &frame, &tables);

@@ -140,8 +140,8 @@ fn every_reason() {
             true,
             NET1,
             frames::tcp(to_service, ACK, &[0; 1440]),
-            by(ETH0),
-            vec![Reason::Translated, Reason::MtuExceeded],
+            Verdict::RedirectIngress { ifindex: IFINDEX + u32::from(NET1) },
+            vec![Reason::MtuExceeded],
         ),
         (true, ETH0, frames::tcp(seen, SYN, b""), PASS, vec![Reason::NatConflict, Reason::MssClamped]),
         (
@@ -166,9 +166,30 @@ fn every_reason() {
         (
             true,
             ETH0,
-            frames::fragment(frames::udp(ends(net1, Endpoint::Node), &[0; 64]), true),
+            frames::fragment(frames::udp(ends(net1, Endpoint::Node), &[0; 64]), false),
             neigh(NET1),
             vec![Reason::Fragment],
+        ),
+        (
+            true,
+            NET1,
+            frames::fragment(frames::udp(to_service, &[0; 64]), true),
+            by(ETH0),
+            vec![Reason::NatNew],
+        ),
+        (
+            true,
+            NET1,
+            frames::fragment(frames::udp(to_service, &[0; 64]), false),
+            by(ETH0),
+            vec![Reason::FragmentFollowed],
+        ),
+        (
+            false,
+            ETH0,
+            frames::icmp_error_about(seen.back(), &frames::udp(seen, b"q")),
+            PASS,
+            vec![Reason::ErrorTranslated],
         ),
         (
             true,

@@ -2,8 +2,11 @@
 //! with its address, the rest by the NIC whose address it carries. In overlay mode nothing with an underlay NIC's
 //! source leaves by the cluster NIC.
 
-use crate::headers::{self, Headers, L4Kind};
-use crate::maps::{ExitMode, NicEntry, PodFlag, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY};
+use crate::headers::{self, Fragment, Headers, L4Kind};
+use crate::maps::{
+    Direction, ExitMode, FragmentKey, NicEntry, PodFlag, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
+    ROLE_UNDERLAY,
+};
 use crate::mtu;
 use crate::nat;
 use crate::neighbor;
@@ -14,7 +17,7 @@ use crate::rewrite::Rewrite;
 use crate::scratch::Scratch;
 use crate::state::{LogEvent, State};
 use crate::verdict::{Outcome, Verdict};
-use crate::{arrivals, pod_end, replies};
+use crate::{arrivals, errors, fragments, pod_end, replies};
 
 /// The program on the egress of each NIC. `id` is the NIC's id (0: none).
 ///
@@ -31,19 +34,19 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
         s.count(id, reason, bytes);
         return Verdict::Pass;
     }
-    let Scratch { headers, quoted, rewrite, outcome: stored, .. } = scratch;
+    let Scratch { headers, quoted, rewrite, message, outcome: stored, .. } = scratch;
     rewrite.clear();
+    headers.fragment = Fragment::No;
     let mut outcome = decide(p, id, nic, (headers, quoted, stored), rewrite, s);
     outcome = Scratch::reload(stored, outcome);
     if outcome.mtu() != 0 {
-        if mtu::exceeds(p, outcome.mtu()) {
-            s.count(id, Reason::MtuExceeded, bytes);
-        }
-        if headers.has_mss() {
+        if mtu::exceeds(p, headers, outcome.mtu()) {
+            outcome = mtu::reject(nic, headers, outcome.mtu(), rewrite, s);
+        } else if headers.has_mss() {
             mtu::clamp_mss(p, headers, outcome.mtu(), rewrite);
         }
     }
-    if rewrite.apply(p, headers) {
+    if rewrite.apply(p, headers, quoted, message) {
         if rewrite.lowers_mss() {
             s.count(id, Reason::MssClamped, bytes);
         }
@@ -51,7 +54,11 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
             p.set_decided();
         }
     } else {
+        rewrite.clear();
         outcome = refused(nic, headers, s);
+    }
+    if matches!(headers.fragment, Fragment::First) {
+        fragments::lead(&FragmentKey::of(id, headers, Direction::Egress), rewrite, outcome, s);
     }
     s.count(id, outcome.reason, bytes);
     outcome.verdict()
@@ -86,6 +93,9 @@ fn decide<P: Packet, S: State>(
     if h.is_discovery() || h.dst.is_link_scope() {
         return Outcome::pass(Reason::LinkScope);
     }
+    if let Some(outcome) = fragments::follow(id, h, Direction::Egress, rewrite, s).decided() {
+        return outcome;
+    }
     if nic.role == ROLE_NODE_LINK {
         let outcome =
             if h.is_tracked() { by_veth0(id, nic, h, rewrite, s) } else { Outcome::pass(Reason::NodeLink) };
@@ -96,9 +106,10 @@ fn decide<P: Packet, S: State>(
     let is_steered = pod::is_steered(nic, h.dst, s);
     let outcome = if h.is_tracked() {
         by_flow(id, nic, exit, (is_direct, is_steered), h, rewrite, s)
+    } else if errors::is_error(h) {
+        errors::leaves(p, (id, nic, exit), (is_direct, is_steered), h, quoted, rewrite, s)
     } else if !is_direct && (is_steered || s.flags(nic.pod).link_flows != 0) {
-        let outcome = pod_end::reply_untracked(p, nic, h, quoted, rewrite, s);
-        outcome.or_undecided(Reason::of_untracked(h))
+        pod_end::reply_untracked(nic, h, rewrite, s).or_undecided(Reason::of_untracked(h))
     } else {
         Outcome::undecided(Reason::of_untracked(h))
     };
@@ -229,7 +240,7 @@ fn steer<S: State>(
     }
     let flow = if owner == nic.exit_nic {
         let reason = if nic.role == ROLE_CLUSTER { Reason::ClusterDirect } else { Reason::Steered };
-        let Some(flow) = other_port(id, exit, h, s) else { return by_exit(nic, exit, rewrite, reason) };
+        let Some(flow) = other_port(id, exit, h, s) else { return pod::by_exit(nic, exit, rewrite, reason) };
         flow
     } else if is_steered {
         nat::find_or_insert(id, exit, h, s)
@@ -240,7 +251,7 @@ fn steer<S: State>(
         return Outcome::undecided(flow.reason);
     }
     rewrite.source(exit.addr(h.src), flow.port);
-    by_exit(nic, exit, rewrite, flow.reason)
+    pod::by_exit(nic, exit, rewrite, flow.reason)
 }
 
 /// The other port of a flow with the exit NIC's own address whose tuple a translated flow has. `None`: it keeps its own.
@@ -262,18 +273,6 @@ fn other_port<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Option<
     s.set_flag(exit.pod, PodFlag::TranslatedDirect);
     let new = nat::find_or_insert(id, exit, h, s);
     new.found.then_some(nat::Translation { reason: Reason::NatConflict, ..new })
-}
-
-#[inline(always)]
-fn by_exit(nic: &NicEntry, exit: &NicEntry, rewrite: &mut Rewrite, reason: Reason) -> Outcome {
-    if nic.role == ROLE_CLUSTER {
-        return if matches!(reason, Reason::ClusterDirect) {
-            Outcome::pass(reason)
-        } else {
-            Outcome::pass(reason).with_mtu(exit.mtu)
-        };
-    }
-    pod::to_peer(exit, rewrite, reason)
 }
 
 /// Sends a packet by the NIC whose address it carries. Foreign sources pass.

@@ -13,6 +13,9 @@ pub const RST: u8 = 0x04;
 /// ACK flag of TCP.
 pub const ACK: u8 = 0x10;
 
+/// Number of IPv6's fragment header.
+const FRAGMENT: u8 = 44;
+
 /// How many IPv6 extension headers are walked.
 const EXTENSIONS: u32 = 4;
 
@@ -125,12 +128,10 @@ impl Default for Headers {
 }
 
 impl Headers {
-    /// Whether the packet's flow can be looked up. Of fragments, ICMP errors and other protocols it cannot.
+    /// Whether the packet's flow can be looked up. Of later fragments, ICMP errors and other protocols it cannot.
     #[inline(always)]
     pub const fn is_tracked(&self) -> bool {
-        let kind = self.l4.kind;
-        matches!(self.fragment, Fragment::No)
-            && matches!(kind, L4Kind::Tcp | L4Kind::Udp | L4Kind::EchoRequest | L4Kind::EchoReply)
+        matches!(self.l4.kind, L4Kind::Tcp | L4Kind::Udp | L4Kind::EchoRequest | L4Kind::EchoReply)
     }
 
     /// Whether this is IPv6 neighbor discovery.
@@ -293,7 +294,7 @@ fn skip_extensions<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
                 h.l4.protocol = b[0];
                 h.l4.offset += (u32::from(b[1]) + 1) * 8;
             }
-            44 => {
+            FRAGMENT => {
                 let words: [u32; 2] = p.load_words(h.l4.offset)?;
                 h.l4.protocol = words[0].to_ne_bytes()[0];
                 h.l4.offset += 8;
@@ -314,7 +315,8 @@ fn skip_extensions<P: Packet>(p: &P, h: &mut Headers) -> Option<()> {
 const QUOTED: u32 = 8;
 
 /// Reads the headers of the packet that an ICMP or ICMPv6 error quotes, of whose transport header there are 8 bytes:
-/// addresses, protocol, ports. `false`: it is cut short, no first fragment, or has IPv6 extension headers.
+/// addresses, protocol, ports. `false`: it is cut short, no first fragment, or has IPv6 extension headers other than the one
+/// of a first fragment.
 #[inline(never)]
 pub fn parse_quoted<P: Packet>(p: &P, error: &Headers, h: &mut Headers) -> bool {
     h.l4.src_port = 0;
@@ -348,7 +350,16 @@ fn parse_quoted_v6<P: Packet>(p: &P, at: u32, h: &mut Headers) -> bool {
     h.dst = Addr::from_words([w[6], w[7], w[8], w[9]]);
     h.l4.protocol = w[1].to_ne_bytes()[2];
     h.l4.offset = at + 40;
-    w[0].to_ne_bytes()[0] >> 4 == 6 && !h.src.is_v4() && !h.dst.is_v4()
+    if w[0].to_ne_bytes()[0] >> 4 != 6 || h.src.is_v4() || h.dst.is_v4() {
+        return false;
+    }
+    if h.l4.protocol == FRAGMENT {
+        let Some(words) = p.load_words::<2>(h.l4.offset) else { return false };
+        h.l4.protocol = words[0].to_ne_bytes()[0];
+        h.l4.offset += 8;
+        return u32::from_be(words[0]) & 0xfff8 == 0;
+    }
+    true
 }
 
 #[inline(always)]

@@ -2,8 +2,10 @@
 //! starts are remembered with NIC and sender. Nothing is dropped but what comes in by an underlay NIC for the cluster
 //! NIC's address: servers there are behind the default network's policies.
 
-use crate::headers::{self, Headers};
-use crate::maps::{FlowKeys, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY};
+use crate::headers::{self, Fragment, Headers};
+use crate::maps::{
+    Direction, FlowKeys, FragmentKey, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY,
+};
 use crate::mtu;
 use crate::nat;
 use crate::packet::{IPV4, IPV6, Packet};
@@ -13,7 +15,7 @@ use crate::rewrite::Rewrite;
 use crate::scratch::Scratch;
 use crate::state::State;
 use crate::verdict::{Outcome, Verdict};
-use crate::{arrivals, pod_end};
+use crate::{arrivals, errors, fragments, pod_end};
 
 /// The program on the ingress of each NIC. `id` is the NIC's id (0: none).
 #[inline(always)]
@@ -23,13 +25,18 @@ pub fn ingress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s
         return Verdict::Pass;
     }
     let bytes = p.len();
-    let Scratch { headers, keys, rewrite, outcome: stored, .. } = scratch;
+    let Scratch { headers, quoted, keys, rewrite, message, outcome: stored } = scratch;
     rewrite.clear();
-    let mut outcome = Scratch::reload(stored, decide(p, id, nic, (headers, keys), rewrite, s));
-    if !rewrite.apply(p, headers) {
+    headers.fragment = Fragment::No;
+    let mut outcome = Scratch::reload(stored, decide(p, id, nic, (headers, quoted, keys), rewrite, s));
+    if !rewrite.apply(p, headers, quoted, message) {
+        rewrite.clear();
         outcome = Outcome::pass(Reason::Failed);
     } else if rewrite.lowers_mss() {
         s.count(id, Reason::MssClamped, bytes);
+    }
+    if matches!(headers.fragment, Fragment::First) && may_be_translated(nic, s) {
+        fragments::lead(&FragmentKey::of(id, headers, Direction::Ingress), rewrite, outcome, s);
     }
     s.count(id, outcome.reason, bytes);
     outcome.verdict()
@@ -40,7 +47,7 @@ fn decide<P: Packet, S: State>(
     p: &P,
     id: u16,
     nic: &NicEntry,
-    (h, keys): (&mut Headers, &mut FlowKeys),
+    (h, quoted, keys): (&mut Headers, &mut Headers, &mut FlowKeys),
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
@@ -58,7 +65,7 @@ fn decide<P: Packet, S: State>(
         return Outcome::drop(Reason::ClusterAddress);
     }
     if !h.is_tracked() {
-        return Outcome::pass(Reason::of_untracked(h));
+        return untracked(p, id, nic, h, quoted, rewrite, s);
     }
     if p.is_for_other_host() {
         return Outcome::pass(Reason::NotOurs);
@@ -71,6 +78,34 @@ fn decide<P: Packet, S: State>(
     outcome
 }
 
+/// What has no flow of its own: it may belong to a translated one.
+#[inline(always)]
+fn untracked<P: Packet, S: State>(
+    p: &P,
+    id: u16,
+    nic: &NicEntry,
+    h: &Headers,
+    quoted: &mut Headers,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> Outcome {
+    let undecided = Outcome::undecided(Reason::of_untracked(h));
+    let outcome = if !may_be_translated(nic, s) || p.is_for_other_host() {
+        undecided
+    } else if errors::is_error(h) {
+        errors::comes_in(p, nic, h, quoted, rewrite, s)
+    } else {
+        fragments::follow(id, h, Direction::Ingress, rewrite, s)
+    };
+    outcome.decided().unwrap_or(Outcome::pass(undecided.reason))
+}
+
+/// Whether what comes in by a NIC may be of a translated flow.
+#[inline(always)]
+fn may_be_translated<S: State>(nic: &NicEntry, s: &S) -> bool {
+    nic.role == ROLE_CLUSTER && s.flags(nic.pod).translated != 0
+}
+
 #[inline(always)]
 fn look_up<S: State>(
     id: u16,
@@ -80,8 +115,7 @@ fn look_up<S: State>(
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
-    if nic.role == ROLE_CLUSTER
-        && s.flags(nic.pod).translated != 0
+    if may_be_translated(nic, s)
         && let Some(outcome) = nat::translate_back(nic, h, rewrite, s).decided()
     {
         return outcome;

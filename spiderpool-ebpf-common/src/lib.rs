@@ -8,7 +8,9 @@
 pub mod addr;
 mod arrivals;
 mod egress;
+mod errors;
 pub mod flow_state;
+mod fragments;
 pub mod headers;
 mod ingress;
 pub mod maps;

@@ -7,12 +7,14 @@
 mod cidr;
 mod device;
 mod flow;
+mod fragment;
 mod nic;
 mod usage;
 
 pub use cidr::{CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind};
 pub use device::{DeviceKind, NodeDevice};
 pub use flow::{ArrivalEntry, Direction, FlowKey, FlowKeys, LinkFlow, NatEntry, Tuple};
+pub use fragment::{FragmentEntry, FragmentKey};
 pub use nic::{
     AddressEntry, AddressKey, DEFAULT_BACKUP, DEFAULT_NONE, DEFAULT_USED, EPHEMERAL_PORTS, ExitMode,
     NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY, SIBLINGS,
@@ -35,6 +37,8 @@ pub mod names {
     pub const LINK_FLOWS: &str = "link_flows";
     /// LRU hash: [`super::FlowKey`] to the time of the first fragment, CLOCK_MONOTONIC in ns.
     pub const LINK_FRAGMENTS: &str = "link_fragments";
+    /// LRU hash: [`super::FragmentKey`] to [`super::FragmentEntry`].
+    pub const FRAGMENTS: &str = "fragments";
     /// Array by pod id: [`super::PodUsage`], what the programs have added to the maps.
     pub const ADDED: &str = "added";
     /// Array by pod id: [`super::PodUsage`], what the agent has removed from them.
@@ -68,6 +72,8 @@ const _: () = assert!(size_of::<FlowKey>() == 40);
 const _: () = assert!(size_of::<ArrivalEntry>() == 40);
 const _: () = assert!(size_of::<NatEntry>() == 32);
 const _: () = assert!(size_of::<LinkFlow>() == 16);
+const _: () = assert!(size_of::<FragmentKey>() == 40);
+const _: () = assert!(size_of::<FragmentEntry>() == 48);
 const _: () = assert!(size_of::<PodUsage>() == 12);
 const _: () = assert!(size_of::<PodFlags>() == 4);
 const _: () = assert!(size_of::<NodeDevice>() == 4);
@@ -75,8 +81,8 @@ const _: () = assert!(size_of::<NodeDevice>() == 4);
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
-        NodeDevice, PodFlags, PodUsage,
+        AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, FragmentEntry, FragmentKey,
+        LinkFlow, NatEntry, NicEntry, NodeDevice, PodFlags, PodUsage,
     };
     use crate::reason::Counters;
 
@@ -96,6 +102,8 @@ mod pod {
         ArrivalEntry,
         NatEntry,
         LinkFlow,
+        FragmentKey,
+        FragmentEntry,
         PodUsage,
         PodFlags,
         NodeDevice,

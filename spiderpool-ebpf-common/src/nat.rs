@@ -194,7 +194,7 @@ fn port_owner<S: State>(translated: &FlowKey, original: &FlowKey, s: &S) -> Port
 /// Translates an answer back; undecided if it is none.
 #[inline(never)]
 pub(crate) fn translate_back<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
-    if matches!(h.l4.kind, L4Kind::EchoRequest) || h.is_syn() {
+    if matches!(h.l4.kind, L4Kind::EchoRequest) {
         return Outcome::undecided(Reason::NotOurs);
     }
     let translated = FlowKey::of(nic.pod, h, Direction::Ingress).as_tuple(Tuple::Translated);
@@ -210,6 +210,50 @@ pub(crate) fn translate_back<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mu
     Outcome::pass(Reason::TranslatedBack)
 }
 
+/// Translates an ICMP error that the pod sends about a packet of a translated flow; `false` if that is of none.
+#[inline(never)]
+pub(crate) fn translate_error<S: State>(
+    exit: &NicEntry,
+    quoted: &Headers,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> bool {
+    let key = FlowKey::of(exit.pod, quoted, Direction::Ingress);
+    let (to, now) = (exit.addr(quoted.dst), s.now());
+    let port = s.nat(&key, |e| {
+        let is_live = !flow_state::is_expired(key.protocol, e.state, e.last_seen, now) && e.addr == to;
+        is_live.then_some(e.port)
+    });
+    let Some(Some(port)) = port else { return false };
+    rewrite.source(to, port);
+    rewrite.quoted();
+    true
+}
+
+/// Translates an ICMP error back that is about a packet of a translated flow; undecided if that is of none. It keeps no flow alive.
+#[inline(never)]
+pub(crate) fn translate_error_back<S: State>(
+    nic: &NicEntry,
+    quoted: &Headers,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> Outcome {
+    let translated = FlowKey::of(nic.pod, quoted, Direction::Egress).as_tuple(Tuple::Translated);
+    let Some((local, port)) = s.nat(&translated, |entry| (entry.addr, entry.port)) else {
+        return Outcome::undecided(Reason::IcmpError);
+    };
+    let now = s.now();
+    let is_live = s.nat(&translated.counterpart(local, port), |e| {
+        e.leads_to(&translated) && !flow_state::is_expired(translated.protocol, e.state, e.last_seen, now)
+    });
+    if is_live != Some(true) {
+        return Outcome::undecided(Reason::IcmpError);
+    }
+    rewrite.destination(local, port);
+    rewrite.quoted();
+    Outcome::pass(Reason::ErrorTranslated)
+}
+
 /// Whether the flow lives and is the one of the translated tuple.
 #[inline(always)]
 fn update_on_ingress<S: State>(
@@ -221,6 +265,11 @@ fn update_on_ingress<S: State>(
 ) -> bool {
     let (now, protocol) = (s.now(), translated.protocol);
     if !e.leads_to(translated) || flow_state::is_expired(protocol, e.state, e.last_seen, now) {
+        return false;
+    }
+    // A SYN calls the cluster NIC's address, unless the pod's own SYN is all there has been: then both sides open the connection
+    // at once (RFC 9293, 3.5).
+    if h.is_syn() && e.state != 0 {
         return false;
     }
     let state = if h.l4.flags & RST != 0 {

@@ -8,6 +8,7 @@
 //! In underlay mode veth0 is also the pod's way to the cluster. From the pod passes what has an address of the pod's, and to
 //! the pod passes everything; recorded are flows of callers whose answers would otherwise leave by an underlay NIC.
 
+use crate::errors::quotes_packet_of_receiver;
 use crate::flow_state;
 use crate::headers::{self, FIN, Fragment, Headers, L4Kind, RST};
 use crate::maps::{CidrKind, Direction, ExitMode, FlowKey, LinkFlow, NicEntry, ROLE_NODE_LINK};
@@ -20,8 +21,6 @@ use crate::verdict::{Outcome, Verdict};
 
 /// Chunk type of SCTP's INIT (RFC 9260, 3.2), which is the only chunk of its packet.
 const INIT: u8 = 1;
-/// Type of ICMP's redirect (RFC 792).
-const REDIRECT: u8 = 5;
 /// Length of SCTP's common header.
 const SCTP_HEADER: u32 = 12;
 
@@ -232,13 +231,6 @@ fn from_underlay_pod<S: State>(nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
         }
     }
     Outcome::pass(Reason::LinkFromPod)
-}
-
-/// Whether an ICMP error is about a packet that came from whom it goes to. A redirect is none.
-#[inline(always)]
-pub(crate) fn quotes_packet_of_receiver<P: Packet>(p: &P, h: &Headers, quoted: &mut Headers) -> bool {
-    let is_redirect = h.src.is_v4() && matches!(p.load::<1>(h.l4.offset), Some([REDIRECT]));
-    !is_redirect && headers::parse_quoted(p, h, quoted) && quoted.src == h.dst && quoted.dst == h.src
 }
 
 #[inline(always)]

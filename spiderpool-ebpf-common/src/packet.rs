@@ -7,6 +7,8 @@ pub const IPV4: u16 = 0x0800;
 pub const IPV6: u16 = 0x86dd;
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
+/// EtherType of 802.1Q.
+pub const VLAN: u16 = 0x8100;
 /// Length of the Ethernet header.
 pub const ETH: u32 = 14;
 
@@ -30,8 +32,8 @@ pub trait Packet {
         self.len() == 0
     }
 
-    /// Whether this is a GSO packet: several segments in one, to be cut up later.
-    fn is_gso(&self) -> bool;
+    /// Payload of each segment of a GSO packet, which is to be cut up later; 0 if it is none.
+    fn gso_size(&self) -> u32;
 
     /// Whether the frame is for another machine (`PACKET_OTHERHOST`): flooded, or seen by a promiscuous NIC.
     fn is_for_other_host(&self) -> bool;
@@ -42,7 +44,8 @@ pub trait Packet {
     /// Marks it so.
     fn set_decided(&mut self);
 
-    /// EtherType, host byte order.
+    /// EtherType, host byte order. [`VLAN`] also where the kernel keeps the tag of a frame beside it: what is in that is a VLAN
+    /// device's business. (A tag without VLAN number, of priority alone, makes no difference.)
     fn protocol(&self) -> u16;
 
     /// Reads bytes.
@@ -51,11 +54,26 @@ pub trait Packet {
     /// Reads words in memory order: aligned, so that the BPF target does not take them apart.
     fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]>;
 
+    /// Reads words in memory order into memory of the caller's.
+    fn load_into<const N: usize>(&self, at: u32, words: &mut [u32; N]) -> bool;
+
+    /// The sum of words in one's complement.
+    fn sum<const N: usize>(&self, words: &[u32; N]) -> u32;
+
+    /// Writes words. Does not touch checksums.
+    fn store_words<const N: usize>(&mut self, at: u32, words: &[u32; N]) -> bool;
+
     /// Makes the first `len` bytes writable: after that no write below `len` is refused.
     fn make_writable(&mut self, len: u32) -> bool;
 
     /// Writes bytes. Does not touch checksums.
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
+
+    /// Adds to the checksum of the whole packet, if the device that it came by has given one (`CHECKSUM_COMPLETE`).
+    fn add_to_whole_sum(&mut self, difference: u32);
+
+    /// Cuts the packet off behind `len` bytes. It is no GSO packet any more.
+    fn truncate(&mut self, len: u32) -> bool;
 
     /// Adapts the IPv4 header checksum at `at` to a changed word (both in memory order).
     fn l3_csum_replace(&mut self, at: u32, from: u32, to: u32) -> bool;

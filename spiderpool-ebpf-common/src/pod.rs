@@ -62,6 +62,19 @@ pub(crate) fn to_peer(nic: &NicEntry, rewrite: &mut Rewrite, reason: Reason) -> 
     Outcome::redirect(nic.ifindex, reason).with_mtu(nic.mtu)
 }
 
+/// By the exit NIC, which may be the one that the packet leaves by already.
+#[inline(always)]
+pub(crate) fn by_exit(nic: &NicEntry, exit: &NicEntry, rewrite: &mut Rewrite, reason: Reason) -> Outcome {
+    if nic.role == ROLE_CLUSTER {
+        return if matches!(reason, Reason::ClusterDirect) {
+            Outcome::pass(reason)
+        } else {
+            Outcome::pass(reason).with_mtu(exit.mtu)
+        };
+    }
+    to_peer(exit, rewrite, reason)
+}
+
 /// Whether an address is one of the pod's.
 #[inline(always)]
 pub(crate) fn has<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> bool {

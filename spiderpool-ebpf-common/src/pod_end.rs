@@ -5,10 +5,8 @@
 
 use crate::arrivals;
 use crate::flow_state;
-use crate::headers::{Fragment, Headers, L4Kind};
+use crate::headers::{Headers, L4Kind};
 use crate::maps::{CidrKind, Direction, ExitMode, FlowKey, FlowKeys, LinkFlow, NicEntry, PodFlag};
-use crate::node_link::quotes_packet_of_receiver;
-use crate::packet::Packet;
 use crate::pod;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
@@ -94,40 +92,36 @@ pub(crate) fn reply<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite
     }
 }
 
-/// The same for what has no flow of its own: fragments go where their first one went, ICMP errors where the packet that
-/// they quote came from, and SCTP, whose sockets the programs cannot look up, by the recorded flow alone.
-#[inline(always)]
-pub(crate) fn reply_untracked<P: Packet, S: State>(
-    p: &P,
+/// The same for SCTP, whose sockets the programs cannot look up: by the recorded flow alone.
+#[inline(never)]
+pub(crate) fn reply_untracked<S: State>(
     nic: &NicEntry,
     h: &Headers,
-    quoted: &mut Headers,
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
-    const NONE: Outcome = Outcome::undecided(Reason::NotOurs);
-    let Some(link) = pod::node_link(nic, s) else { return NONE };
-    let key = match (h.fragment, h.l4.kind) {
-        (Fragment::Later, _) => {
-            return if s.link_fragment(&FlowKey::of_fragments(nic.pod, h)) {
-                pod::to_peer(link, rewrite, Reason::ReplyRedirected)
-            } else {
-                NONE
-            };
-        }
-        (_, L4Kind::Tcp | L4Kind::Udp | L4Kind::Sctp | L4Kind::EchoReply) if !h.is_syn() => {
-            FlowKey::of(nic.pod, h, Direction::Egress)
-        }
-        (Fragment::No, L4Kind::IcmpError) if quotes_packet_of_receiver(p, h, quoted) => {
-            FlowKey::of(nic.pod, quoted, Direction::Ingress)
-        }
-        _ => return NONE,
-    };
-    if s.link_flow(&key, |flow| is_answered(flow, key.protocol, s)) != Some(true) {
-        return NONE;
+    if !matches!(h.l4.kind, L4Kind::Sctp) {
+        return Outcome::undecided(Reason::NotOurs);
     }
-    if matches!(h.fragment, Fragment::First) {
-        s.link_fragment_put(&FlowKey::of_fragments(nic.pod, h));
+    to_link(nic, &FlowKey::of(nic.pod, h, Direction::Egress), rewrite, s)
+}
+
+/// The same for an ICMP error: it goes where the packet that it quotes came from.
+#[inline(never)]
+pub(crate) fn reply_about<S: State>(
+    nic: &NicEntry,
+    quoted: &Headers,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> Outcome {
+    to_link(nic, &FlowKey::of(nic.pod, quoted, Direction::Ingress), rewrite, s)
+}
+
+#[inline(always)]
+fn to_link<S: State>(nic: &NicEntry, key: &FlowKey, rewrite: &mut Rewrite, s: &S) -> Outcome {
+    let Some(link) = pod::node_link(nic, s) else { return Outcome::undecided(Reason::NotOurs) };
+    if s.link_flow(key, |flow| is_answered(flow, key.protocol, s)) != Some(true) {
+        return Outcome::undecided(Reason::NotOurs);
     }
     pod::to_peer(link, rewrite, Reason::ReplyRedirected)
 }

@@ -1,5 +1,5 @@
 //! Why a packet went where it went. Every packet that a program sees is counted under one reason, and under
-//! [`Reason::MtuExceeded`] or [`Reason::MssClamped`] besides where that applies.
+//! [`Reason::MssClamped`] besides where that applies.
 //!
 //! The table below is the only place that names them: the enum, the counters' field names (which bpftool
 //! prints) and the metric labels come from it. Order is layout: add at the end.
@@ -45,7 +45,7 @@ macro_rules! reasons {
 
 reasons! {
     NotOurs not_ours "Nothing to do: destination not in the cluster and source of this NIC (egress), or nothing to record (ingress).";
-    NotIp not_ip "Neither IPv4 nor IPv6.";
+    NotIp not_ip "Neither IPv4 nor IPv6, or a frame of a VLAN.";
     Malformed malformed "Headers that cannot be read: not sent by the cluster NIC when the source is an underlay address. IPv6 with an IPv4-mapped address: passes.";
     LinkScope link_scope "Multicast, broadcast, IPv6 link-local or neighbor discovery: never routed.";
     NodeLink node_link "Leaves by the node link, where only the programs send.";
@@ -66,12 +66,12 @@ reasons! {
     NatNoPort nat_no_port "No free source port found for a translation: not sent by the cluster NIC.";
     NatUnknown nat_unknown "Underlay source, cluster destination, but no flow that was seen to start: not sent by the cluster NIC.";
     NatConflict nat_conflict "The pod starts a flow by the cluster NIC whose tuple a live translation has: it gets another port.";
-    Fragment fragment "IP fragment: not looked up, not sent by the cluster NIC when its source is an underlay address.";
-    IcmpError icmp_error "ICMP error: not looked up, not sent by the cluster NIC when its source is an underlay address.";
+    Fragment fragment "Later fragment whose first one was not moved or was not seen, or a first one of another protocol: not looked up, not sent by the cluster NIC when its source is an underlay address.";
+    IcmpError icmp_error "ICMP error about no flow that is known: not sent by the cluster NIC when its source is an underlay address.";
     OtherProtocol other_protocol "Neither TCP, UDP nor ICMP echo: not sent by the cluster NIC when its source is an underlay address.";
     ArrivalNew arrival_new "Flow that the other side started: recorded.";
     ArrivalSeen arrival_seen "Packet of a recorded flow.";
-    MtuExceeded mtu_exceeded "Moved to another NIC although longer than its MTU (counted besides the other reason).";
+    MtuExceeded mtu_exceeded "Longer than the MTU of the NIC that it would be moved to: its sender gets an ICMP error in place of it (none about fragments but the first, and about ICMP errors).";
     MssClamped mss_clamped "Segment size in a TCP SYN or SYN-ACK lowered to the MTU of the NIC that it leaves or comes in by (counted besides the other reason).";
     Failed failed "A kernel helper or a map refused: passes unchanged, or is not sent by the cluster NIC.";
     LinkOpened link_opened "At the host end of the node link: the first packet of a flow to the pod, recorded.";
@@ -88,6 +88,8 @@ reasons! {
     ClusterAddress cluster_address "Comes in by an underlay NIC for the cluster NIC's address, where the default network's policies do not see it: dropped.";
     OwnFlow own_flow "Comes in as if it were the first packet of a flow, but the pod has begun that itself: not recorded.";
     ArrivalsFull arrivals_full "The pod has used up its share of arrivals: not recorded, the reply follows the routing table.";
+    FragmentFollowed fragment_followed "Later fragment: goes where its first one went, with the same address.";
+    ErrorTranslated error_translated "ICMP error about a translated flow: translated as that, with what it quotes.";
 }
 
 /// How many reasons there are.

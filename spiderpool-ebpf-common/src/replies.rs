@@ -7,6 +7,7 @@ use crate::maps::{
     ArrivalEntry, DEFAULT_NONE, Direction, FlowKey, NicEntry, ROLE_CLUSTER, ROLE_NONE, ROLE_UNDERLAY,
 };
 use crate::pod;
+use crate::protocol::TCP;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
 use crate::state::State;
@@ -25,7 +26,7 @@ pub(crate) fn reply<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mu
     }
     let key = FlowKey::of(nic.pod, h, Direction::Egress);
     match s.arrival(&key, |e| update(e, h, s)) {
-        Some(Some(path)) => by_path(id, nic, h, &path, rewrite, s),
+        Some(Some(path)) => by_path(id, nic, h.src, &path, rewrite, s),
         Some(None) => {
             if h.is_syn() {
                 s.arrival_remove(&key);
@@ -33,6 +34,28 @@ pub(crate) fn reply<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mu
             NONE
         }
         None => NONE,
+    }
+}
+
+/// Sends an ICMP error back where the packet came from that it quotes; undecided if that is of no recorded flow.
+#[inline(never)]
+pub(crate) fn reply_about<S: State>(
+    id: u16,
+    nic: &NicEntry,
+    quoted: &Headers,
+    rewrite: &mut Rewrite,
+    s: &S,
+) -> Outcome {
+    let key = FlowKey::of(nic.pod, quoted, Direction::Ingress);
+    let now = s.now();
+    let path = s.arrival(&key, |e| {
+        let is_live = !flow_state::is_expired(key.protocol, e.state, e.last_seen, now)
+            && (key.protocol == TCP || e.state & flow_state::BEGUN_BY_POD == 0);
+        is_live.then_some(ReplyPath { local: e.local, heard: e.heard, nic: e.nic, mac: e.mac })
+    });
+    match path {
+        Some(Some(path)) => by_path(id, nic, quoted.dst, &path, rewrite, s),
+        Some(None) | None => Outcome::undecided(Reason::NotOurs),
     }
 }
 
@@ -111,7 +134,7 @@ fn update<S: State>(e: &mut ArrivalEntry, h: &Headers, s: &S) -> Option<ReplyPat
 fn by_path<S: State>(
     id: u16,
     nic: &NicEntry,
-    h: &Headers,
+    src: Addr,
     path: &ReplyPath,
     rewrite: &mut Rewrite,
     s: &S,
@@ -123,7 +146,7 @@ fn by_path<S: State>(
         }
         return Outcome::pass(Reason::ReplyHere);
     }
-    match target(nic, path.nic, h.src, s) {
+    match target(nic, path.nic, src, s) {
         Some(target) => redirect(target, path.mac, Reason::ReplyRedirected, rewrite),
         None => Outcome::undecided(Reason::NotOurs),
     }

@@ -3,6 +3,7 @@
 use crate::headers::Headers;
 use crate::maps::FlowKeys;
 use crate::rewrite::Rewrite;
+use crate::rewrite::too_big::Message;
 use crate::verdict::Outcome;
 
 /// What a run works in. In the kernel it is map memory: the stack has 512 bytes, and what lies there the verifier
@@ -18,6 +19,8 @@ pub struct Scratch {
     pub keys: FlowKeys,
     /// What is to be changed in it.
     pub rewrite: Rewrite,
+    /// An ICMP error while it is made.
+    pub message: Message,
     /// What was decided.
     pub outcome: Outcome,
 }

@@ -1,8 +1,8 @@
 //! Everything besides the packet that the logic reads and writes: maps, clock, random numbers, sockets.
 
 use crate::maps::{
-    AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry, PodFlag, PodFlags,
-    PodUsage,
+    AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, FragmentEntry, FragmentKey, LinkFlow, NatEntry,
+    NicEntry, PodFlag, PodFlags, PodUsage,
 };
 use crate::reason::Reason;
 
@@ -102,6 +102,15 @@ pub trait State {
 
     /// Writes an entry of `link_fragments`.
     fn link_fragment_put(&self, key: &FlowKey);
+
+    /// Entry of `fragments`, however old.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;
+
+    /// Writes an entry of `fragments`.
+    fn fragment_put(&self, key: &FragmentKey, entry: &FragmentEntry);
+
+    /// Removes an entry of `fragments`, if there is one.
+    fn fragment_remove(&self, key: &FragmentKey);
 
     /// Whether the node forwards the packet: no socket of its own has sent it.
     fn is_forwarded(&self) -> bool;

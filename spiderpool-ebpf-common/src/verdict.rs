@@ -37,6 +37,22 @@ enum Action {
     RedirectNeigh,
 }
 
+impl Action {
+    /// From its number; what is none of an action that later fragments can have passes.
+    #[inline(always)]
+    const fn from_number(number: u8) -> Self {
+        if number == Self::Drop as u8 {
+            Self::Drop
+        } else if number == Self::Redirect as u8 {
+            Self::Redirect
+        } else if number == Self::RedirectNeigh as u8 {
+            Self::RedirectNeigh
+        } else {
+            Self::Pass
+        }
+    }
+}
+
 /// A verdict with its reason, in one register.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +122,20 @@ impl Outcome {
     #[inline(always)]
     pub(crate) const fn undecided(reason: Reason) -> Self {
         Self { ifindex: 0, mtu: 0, action: Action::Undecided, reason }
+    }
+
+    /// What later fragments of the packet are told: action, interface index, MTU.
+    #[inline(always)]
+    pub(crate) const fn to_numbers(self) -> (u8, u32, u16) {
+        // Of a packet that went back to its sender as an error the rest is of no use.
+        let action = if matches!(self.action, Action::RedirectIngress) { Action::Drop } else { self.action };
+        (action as u8, self.ifindex, self.mtu)
+    }
+
+    /// From what [`Self::to_numbers`] has returned.
+    #[inline(always)]
+    pub(crate) const fn from_numbers((action, ifindex, mtu): (u8, u32, u16), reason: Reason) -> Self {
+        Self { ifindex, mtu, action: Action::from_number(action), reason }
     }
 
     /// The same with another reason if nothing was decided.

@@ -17,8 +17,8 @@ use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::{info, warn};
 use spiderpool_ebpf_common::flow_state::{FRAGMENTS_FOR, SECOND};
 use spiderpool_ebpf_common::maps::{
-    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
-    PodFlag, PodFlags, PodUsage,
+    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrEntry, CidrKey, FlowKey, FragmentEntry, FragmentKey,
+    LinkFlow, NatEntry, NicEntry, PodFlag, PodFlags, PodUsage,
 };
 use spiderpool_ebpf_common::protocol;
 use spiderpool_ebpf_common::reason::{Counter, REASONS, Reason};
@@ -26,8 +26,8 @@ use spiderpool_ebpf_common::state::{LogEvent, Put, PutError, State};
 use spiderpool_ebpf_common::verdict::Verdict;
 
 use crate::maps::{
-    ADDED, ADDRESSES, ARRIVALS, CLUSTER_CIDRS, LINK_FLOWS, LINK_FRAGMENTS, NAT, NICS, POD_FLAGS, REMOVED,
-    STATS,
+    ADDED, ADDRESSES, ARRIVALS, CLUSTER_CIDRS, FRAGMENTS, LINK_FLOWS, LINK_FRAGMENTS, NAT, NICS, POD_FLAGS,
+    REMOVED, STATS,
 };
 use crate::{reverse_path, sockets};
 
@@ -276,6 +276,23 @@ impl State for Kernel {
     #[inline(always)]
     fn link_fragment_put(&self, key: &FlowKey) {
         let _ = LINK_FRAGMENTS.insert(key, self.now(), u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        // SAFETY: map memory, valid during the run; another CPU may write the fragments of another packet there, which is then
+        // lost as one is whose identification is used again.
+        unsafe { FRAGMENTS.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn fragment_put(&self, key: &FragmentKey, entry: &FragmentEntry) {
+        let _ = FRAGMENTS.insert(key, entry, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn fragment_remove(&self, key: &FragmentKey) {
+        let _ = FRAGMENTS.remove(key);
     }
 
     /// Also what has lost the device that it came by, as fragments of IPv6 packets do (net/ipv6/ip6_output.c,

@@ -4,8 +4,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
-    NodeDevice, PodFlags, PodUsage,
+    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, FragmentEntry, FragmentKey,
+    LinkFlow, NatEntry, NicEntry, NodeDevice, PodFlags, PodUsage,
 };
 use spiderpool_ebpf_common::reason::Counters;
 use spiderpool_ebpf_common::scratch::Scratch;
@@ -36,6 +36,9 @@ pub(crate) static LINK_FLOWS: HashMap<FlowKey, LinkFlow, 262_144, { BPF_F_NO_PRE
 
 #[btf_map(name = "link_fragments")]
 pub(crate) static LINK_FRAGMENTS: LruHashMap<FlowKey, u64, 4096> = LruHashMap::new();
+
+#[btf_map(name = "fragments")]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 4096> = LruHashMap::new();
 
 #[btf_map(name = "added")]
 pub(crate) static ADDED: Array<PodUsage, 1024> = Array::new();

@@ -1,16 +1,22 @@
 //! The packet trait over the kernel's helpers, which handle non-linear packets and pending checksums.
 
+use core::ptr;
+
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
-    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_csum_diff, bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use spiderpool_ebpf_common::packet::{Packet, Sum};
+use spiderpool_ebpf_common::packet::{Packet, Sum, VLAN};
 
 use crate::kernel::{TEST_FOR_OTHER_HOST, is_test};
 
 /// `pkt_type` of what is for another machine (include/uapi/linux/if_packet.h).
 const PACKET_OTHERHOST: u32 = 3;
+
+/// Which bits of a tag are the VLAN's number (include/uapi/linux/if_vlan.h, `VLAN_VID_MASK`).
+const VLAN_NUMBER: u32 = 0xfff;
 
 /// The mark of what another NIC's program has moved to the cluster NIC. (It never leaves the namespace: a veth pair clears it,
 /// net/core/skbuff.c, `skb_scrub_packet`; and the program there takes it off.)
@@ -44,9 +50,9 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn is_gso(&self) -> bool {
+    fn gso_size(&self) -> u32 {
         // SAFETY: the context of this run.
-        unsafe { (*self.skb).gso_size != 0 }
+        unsafe { (*self.skb).gso_size }
     }
 
     #[inline(always)]
@@ -80,7 +86,12 @@ impl Packet for Skb {
     #[inline(always)]
     fn protocol(&self) -> u16 {
         // SAFETY: the context of this run.
-        u16::from_be(unsafe { (*self.skb).protocol } as u16)
+        unsafe {
+            if (*self.skb).vlan_present != 0 && (*self.skb).vlan_tci & VLAN_NUMBER != 0 {
+                return VLAN;
+            }
+            u16::from_be((*self.skb).protocol as u16)
+        }
     }
 
     #[inline(always)]
@@ -100,6 +111,24 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn load_into<const N: usize>(&self, at: u32, words: &mut [u32; N]) -> bool {
+        // SAFETY: the helper writes N words into the array or fails.
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), at, words.as_mut_ptr().cast(), 4 * N as u32) == 0 }
+    }
+
+    #[inline(always)]
+    fn sum<const N: usize>(&self, words: &[u32; N]) -> u32 {
+        // SAFETY: the helper reads N words from the array, and nothing at the null pointer, which is 0 long.
+        unsafe { bpf_csum_diff(ptr::null_mut(), 0, words.as_ptr().cast_mut(), 4 * N as u32, 0) as u32 }
+    }
+
+    #[inline(always)]
+    fn store_words<const N: usize>(&mut self, at: u32, words: &[u32; N]) -> bool {
+        // SAFETY: the helper reads N words from the array.
+        unsafe { bpf_skb_store_bytes(self.skb, at, words.as_ptr().cast(), 4 * N as u32, 0) == 0 }
+    }
+
+    #[inline(always)]
     fn make_writable(&mut self, len: u32) -> bool {
         // SAFETY: the context of this run. The helper refuses a length beyond the packet.
         unsafe { bpf_skb_pull_data(self.skb, len) == 0 }
@@ -109,6 +138,18 @@ impl Packet for Skb {
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
         // SAFETY: the helper reads N bytes from the array.
         unsafe { bpf_skb_store_bytes(self.skb, at, bytes.as_ptr().cast(), N as u32, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn add_to_whole_sum(&mut self, difference: u32) {
+        // SAFETY: the context of this run. The helper refuses a packet that has none.
+        unsafe { bpf_csum_update(self.skb, difference) };
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, len: u32) -> bool {
+        // SAFETY: the context of this run. The helper refuses a length within the headers that the kernel knows.
+        unsafe { bpf_skb_change_tail(self.skb, len, 0) == 0 }
     }
 
     #[inline(always)]

@@ -20,7 +20,7 @@ use crate::pod::PodSpec;
 use crate::poll;
 use crate::topology::{Node, NodeKind, Topology, addresses};
 pub use fixture::{LabFixture, wait_for_no_pods};
-pub use lock::{lock_lab, lock_lab_with};
+pub use lock::{lock_lab, lock_lab_of, lock_lab_with};
 
 /// How long an agent may take to see a change of SpiderCoordinator.
 const WATCH_LIMIT: Duration = Duration::from_secs(5);

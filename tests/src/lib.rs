@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod bulk;
 pub mod capture;
+pub mod churn;
 pub mod cluster;
 pub mod cni;
 pub mod connection;

@@ -103,8 +103,8 @@ impl<'a> Attacker<'a> {
         assert!(self.counted("link_denied") > denied, "{what}: never came to the host end");
     }
 
-    /// Nothing of what was sent meanwhile is received by eth0 or the node link, although a program has seen it.
-    fn leaves_by_net1(&self, what: &str, reason: &str, attack: impl FnOnce()) {
+    /// Nothing of what was sent meanwhile is received by the node link, or by eth0 with net1's source, although a program has seen it.
+    fn avoids_node(&self, what: &str, reason: &str, attack: impl FnOnce()) {
         let seen = || ["eth0", "net1"].map(|nic| self.count(&format!("{nic} {reason}"))).iter().sum::<u64>();
         // By the host end's programs: the kernel's own multicast and neighbor discovery, which may come at any time, are
         // counted apart there.
@@ -190,8 +190,8 @@ fn a_pod_opens_nothing_by_its_node_link() {
     attacker.end(&lab);
 }
 
-/// Datagrams in fragments and protocols without flows have net1's source: they leave by net1, neither by eth0 nor past its
-/// policies by the node link.
+/// Neither datagrams in fragments nor protocols without flows leave by eth0 with net1's source, or past its policies by the node
+/// link: the ones are translated, the others leave by net1.
 #[test]
 fn what_is_too_long_or_has_no_flow_is_no_way_past_the_policies() {
     let Some(lab) = lab("what_is_too_long") else { return };
@@ -202,7 +202,7 @@ fn what_is_too_long_or_has_no_flow_is_no_way_past_the_policies() {
     for family in Family::ALL {
         for to in [node.address.get(family), victim.eth0.get(family)] {
             let own = attacker.net1(family);
-            attacker.leaves_by_net1(&format!("3000 bytes to {to}"), "fragment", || {
+            attacker.avoids_node(&format!("3000 bytes to {to}"), "fragment_followed", || {
                 attacker
                     .pod
                     .namespaces
@@ -213,7 +213,7 @@ fn what_is_too_long_or_has_no_flow_is_no_way_past_the_policies() {
                     })
                     .unwrap();
             });
-            attacker.leaves_by_net1(&format!("SCTP to {to}"), "other_protocol", || {
+            attacker.avoids_node(&format!("SCTP to {to}"), "other_protocol", || {
                 attacker.pod.namespaces.run(move || Ok(send_sctp_init(own, to)?)).unwrap();
             });
         }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +11,12 @@ use aya::EbpfLoader;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use nix::errno::Errno;
+use nix::libc;
 use spiderpool_dataplane::{Dataplane, Reason, Sizes};
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
-    PodFlags, PodUsage,
+    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, FragmentEntry, FragmentKey,
+    LinkFlow, NatEntry, NicEntry, PodFlags, PodUsage,
 };
 use spiderpool_ebpf_common::model::pod::POD;
 use spiderpool_ebpf_common::model::traffic::Program;
@@ -31,6 +34,33 @@ const MARK: usize = 8;
 /// The mark of a packet whose way is decided (spiderpool-ebpf/src/skb.rs).
 const DECIDED: u32 = 0x5370_4e54;
 
+/// The command `BPF_PROG_TEST_RUN` (include/uapi/linux/bpf.h).
+const TEST_RUN: libc::c_int = 10;
+/// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE` there.
+const WHOLE_SUM: u32 = 1 << 2;
+
+/// `union bpf_attr` of that command.
+#[repr(C)]
+#[derive(Default)]
+struct TestRunAttributes {
+    program: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    _pad: u32,
+}
+
 /// The loaded programs with their maps.
 pub(crate) struct Bench {
     egress: SchedClassifier,
@@ -43,6 +73,7 @@ pub(crate) struct Bench {
     nat: aya::maps::HashMap<MapData, FlowKey, NatEntry>,
     link_flows: aya::maps::HashMap<MapData, FlowKey, LinkFlow>,
     link_fragments: aya::maps::HashMap<MapData, FlowKey, u64>,
+    fragments: aya::maps::HashMap<MapData, FragmentKey, FragmentEntry>,
     added: Array<MapData, PodUsage>,
     pod_flags: Array<MapData, PodFlags>,
     stats: PerCpuArray<MapData, Counters>,
@@ -57,6 +88,7 @@ pub(crate) struct Contents {
     pub(crate) nat: HashMap<FlowKey, NatEntry>,
     pub(crate) link_flows: HashMap<FlowKey, LinkFlow>,
     pub(crate) link_fragments: HashMap<FlowKey, u64>,
+    pub(crate) fragments: HashMap<FragmentKey, FragmentEntry>,
     /// How many of them the pod is counted to have.
     pub(crate) usage: PodUsage,
     /// What it has or has had.
@@ -72,6 +104,7 @@ impl Contents {
             nat: tables.nat.borrow().clone(),
             link_flows: tables.link_flows.borrow().clone(),
             link_fragments: tables.link_fragments.borrow().clone(),
+            fragments: tables.fragments.borrow().clone(),
             usage: tables.usage.borrow().get(&POD).copied().unwrap_or_default(),
             flags: tables.pod_flags.borrow().get(&POD).copied().unwrap_or_default(),
             stats: tables.stats.borrow().clone(),
@@ -119,6 +152,7 @@ impl Bench {
             nat: map(&pins, "nat").try_into().unwrap(),
             link_flows: map(&pins, "link_flows").try_into().unwrap(),
             link_fragments: map(&pins, "link_fragments").try_into().unwrap(),
+            fragments: map(&pins, "fragments").try_into().unwrap(),
             added: map(&pins, "added").try_into().unwrap(),
             pod_flags: map(&pins, "pod_flags").try_into().unwrap(),
             stats: map(&pins, "stats").try_into().unwrap(),
@@ -156,6 +190,10 @@ impl Bench {
         let old: Vec<_> = self.link_fragments.keys().map(Result::unwrap).collect();
         for key in &old {
             self.link_fragments.remove(key).unwrap();
+        }
+        let old: Vec<_> = self.fragments.keys().map(Result::unwrap).collect();
+        for key in &old {
+            self.fragments.remove(key).unwrap();
         }
         for (key, flow) in tables.link_flows.borrow().iter() {
             self.link_flows.insert(key, flow, 0).unwrap();
@@ -203,6 +241,7 @@ impl Bench {
             nat: self.nat.iter().map(Result::unwrap).collect(),
             link_flows: self.link_flows.iter().map(Result::unwrap).collect(),
             link_fragments: self.link_fragments.iter().map(Result::unwrap).collect(),
+            fragments: self.fragments.iter().map(Result::unwrap).collect(),
             usage: self.added.get(&u32::from(POD), 0).unwrap(),
             flags: self.pod_flags.get(&u32::from(POD), 0).unwrap(),
             stats,
@@ -218,42 +257,9 @@ impl Bench {
         frame: &Frame,
         tables: &Tables,
     ) -> Option<(Verdict, Frame)> {
-        let program = match program {
-            Program::Egress => &self.egress,
-            Program::Ingress => &self.ingress,
-            Program::HostEgress => &self.host_egress,
-            Program::HostIngress => &self.host_ingress,
-        };
-        let mut ctx = [0u8; CTX];
-        let cb = [
-            u32::from(nic)
-                | u32::from(tables.wildcard) << 16
-                | u32::from(frame.for_other_host) << 17
-                | u32::from(tables.forwarded) << 18
-                | u32::from(tables.spoofed) << 19
-                | u32::from(tables.from_pods) << 20
-                | ((tables.now >> 48) as u32) << 21,
-            tables.now as u32,
-            ((tables.now >> 32) as u32) << 16,
-            tables.seed << 16,
-        ];
-        assert!(
-            tables.now >> 59 == 0 && tables.seed >> 16 == 0,
-            "{} and {} do not fit",
-            tables.now,
-            tables.seed
-        );
-        for (slot, value) in ctx[CB..].chunks_mut(4).zip(cb) {
-            slot.copy_from_slice(&value.to_ne_bytes());
-        }
-        if frame.decided {
-            ctx[MARK..MARK + 4].copy_from_slice(&DECIDED.to_ne_bytes());
-        }
-        if frame.gso {
-            ctx[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&1000u32.to_ne_bytes());
-        }
+        let ctx = context(nic, frame, tables);
         let (mut data, mut after) = (vec![0; frame.bytes.len() + 256], [0u8; CTX]);
-        let result = program.test_run(TestRunOptions {
+        let result = self.program(program).test_run(TestRunOptions {
             data_in: Some(&frame.bytes),
             data_out: Some(&mut data),
             ctx_in: Some(&ctx),
@@ -276,6 +282,71 @@ impl Bench {
         let mark = u32::from_ne_bytes(after[MARK..MARK + 4].try_into().unwrap());
         Some((verdict, Frame { decided: mark == DECIDED, ..Frame::new(data) }))
     }
+
+    /// Runs a program on a packet whose whole checksum its device has given (`CHECKSUM_COMPLETE`): the kernel compares that
+    /// afterwards with the packet's words, and says EBADMSG if they differ. Kernels before 6.16 say EINVAL.
+    pub(crate) fn run_with_whole_sum(
+        &self,
+        program: Program,
+        nic: u16,
+        frame: &Frame,
+        tables: &Tables,
+    ) -> Result<(), Errno> {
+        let ctx = context(nic, frame, tables);
+        let mut data = vec![0u8; frame.bytes.len() + 256];
+        let attributes = TestRunAttributes {
+            program: self.program(program).fd().unwrap().as_fd().as_raw_fd() as u32,
+            data_size_in: frame.bytes.len() as u32,
+            data_size_out: data.len() as u32,
+            data_in: frame.bytes.as_ptr() as u64,
+            data_out: data.as_mut_ptr() as u64,
+            repeat: 1,
+            ctx_size_in: CTX as u32,
+            ctx_in: ctx.as_ptr() as u64,
+            flags: WHOLE_SUM,
+            ..TestRunAttributes::default()
+        };
+        // SAFETY: the buffers live as long as the call, and are as long as is said.
+        let result = unsafe {
+            libc::syscall(libc::SYS_bpf, TEST_RUN, &raw const attributes, size_of::<TestRunAttributes>())
+        };
+        Errno::result(result).map(drop)
+    }
+
+    const fn program(&self, program: Program) -> &SchedClassifier {
+        match program {
+            Program::Egress => &self.egress,
+            Program::Ingress => &self.ingress,
+            Program::HostEgress => &self.host_egress,
+            Program::HostIngress => &self.host_ingress,
+        }
+    }
+}
+
+/// The `__sk_buff` of a test run.
+fn context(nic: u16, frame: &Frame, tables: &Tables) -> [u8; CTX] {
+    let mut ctx = [0u8; CTX];
+    let cb = [
+        u32::from(nic)
+            | u32::from(tables.wildcard) << 16
+            | u32::from(frame.for_other_host) << 17
+            | u32::from(tables.forwarded) << 18
+            | u32::from(tables.spoofed) << 19
+            | u32::from(tables.from_pods) << 20
+            | ((tables.now >> 48) as u32) << 21,
+        tables.now as u32,
+        ((tables.now >> 32) as u32) << 16,
+        tables.seed << 16,
+    ];
+    assert!(tables.now >> 59 == 0 && tables.seed >> 16 == 0, "{} and {} do not fit", tables.now, tables.seed);
+    for (slot, value) in ctx[CB..].chunks_mut(4).zip(cb) {
+        slot.copy_from_slice(&value.to_ne_bytes());
+    }
+    if frame.decided {
+        ctx[MARK..MARK + 4].copy_from_slice(&DECIDED.to_ne_bytes());
+    }
+    ctx[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&frame.gso_size.to_ne_bytes());
+    ctx
 }
 
 fn is_cut_short(frame: &Frame) -> bool {

@@ -23,7 +23,7 @@ pub enum Tuple {
     Translated = 1,
     /// Of a UDP flow, whatever the local address, which is zero in the key.
     AnyLocal = 2,
-    /// Of the fragments of one packet of a flow: their identification is in place of the ports (local: its upper half),
+    /// Of the fragments of one packet by the node link: their identification is in place of the ports (local: its upper half),
     /// and the protocol is 0.
     Fragments = 3,
 }

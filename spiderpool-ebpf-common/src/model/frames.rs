@@ -115,6 +115,62 @@ pub fn other(e: Ends, protocol: u8, payload: &[u8]) -> Frame {
     finish(e, protocol, payload.to_vec(), None)
 }
 
+/// The part of a packet's data (what is behind its IP header) that starts at `from`, as a fragment; its identification is 7.
+pub fn part(whole: &Frame, from: usize, length: usize) -> Frame {
+    let v4 = whole.bytes[12..14] == [8, 0];
+    let headers = if v4 { 34 } else { 54 };
+    let more = headers + from + length < whole.bytes.len();
+    let mut bytes = whole.bytes[..headers].to_vec();
+    let end = (headers + from + length).min(whole.bytes.len());
+    if v4 {
+        let field = (from / 8) as u16 | u16::from(more) << 13;
+        bytes[16..18].copy_from_slice(&((20 + end - headers - from) as u16).to_be_bytes());
+        bytes[20..22].copy_from_slice(&field.to_be_bytes());
+        set_ipv4_sum(&mut bytes);
+    } else {
+        let field = (from as u16 & !7) | u16::from(more);
+        let [high, low] = field.to_be_bytes();
+        bytes.extend([bytes[20], 0, high, low, 0, 0, 0, 7]);
+        bytes[20] = 44;
+    }
+    bytes.extend(&whole.bytes[headers + from..end]);
+    if !v4 {
+        set_ipv6_length(&mut bytes);
+    }
+    Frame::new(bytes)
+}
+
+/// The packet whose parts these are, in their order.
+pub fn assembled(parts: &[Frame]) -> Frame {
+    let v4 = parts[0].bytes[12..14] == [8, 0];
+    let (headers, data) = if v4 { (34, 34) } else { (54, 62) };
+    let mut bytes = parts[0].bytes[..headers].to_vec();
+    for part in parts {
+        bytes.extend(&part.bytes[data..]);
+    }
+    if v4 {
+        let length = (bytes.len() - 14) as u16;
+        bytes[16..18].copy_from_slice(&length.to_be_bytes());
+        bytes[20..22].copy_from_slice(&[0, 0]);
+        set_ipv4_sum(&mut bytes);
+    } else {
+        bytes[20] = parts[0].bytes[54];
+        set_ipv6_length(&mut bytes);
+    }
+    Frame::new(bytes)
+}
+
+/// The fragment as one of another packet.
+pub fn with_identification(mut fragment: Frame, id: u8) -> Frame {
+    if fragment.bytes[12..14] == [8, 0] {
+        fragment.bytes[19] = id;
+        set_ipv4_sum(&mut fragment.bytes);
+    } else {
+        fragment.bytes[61] = id;
+    }
+    fragment
+}
+
 /// The packet as a first or later fragment.
 pub fn fragment(mut frame: Frame, first: bool) -> Frame {
     if frame.bytes[12..14] == [8, 0] {

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::addr::Addr;
 use crate::flow_state::FRAGMENTS_FOR;
 use crate::maps::{
-    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, FlowKey, LinkFlow,
-    NatEntry, NicEntry, PodFlag, PodFlags, PodUsage, ROLE_NONE, SIBLINGS,
+    AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, FlowKey,
+    FragmentEntry, FragmentKey, LinkFlow, NatEntry, NicEntry, PodFlag, PodFlags, PodUsage, ROLE_NONE,
+    SIBLINGS,
 };
 use crate::packet::{Packet, Sum};
 use crate::reason::{Counter, Reason};
@@ -23,8 +24,8 @@ use crate::state::{LogEvent, Put, PutError, State};
 pub struct Frame {
     /// From the Ethernet header on.
     pub bytes: Vec<u8>,
-    /// As [`Packet::is_gso`].
-    pub gso: bool,
+    /// As [`Packet::gso_size`].
+    pub gso_size: u32,
     /// As [`Packet::is_for_other_host`].
     pub for_other_host: bool,
     /// As [`Packet::take_decided`].
@@ -36,7 +37,7 @@ pub struct Frame {
 impl Frame {
     /// A frame that is not GSO.
     pub const fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, gso: false, for_other_host: false, decided: false, unwritable: false }
+        Self { bytes, gso_size: 0, for_other_host: false, decided: false, unwritable: false }
     }
 
     fn slice(&mut self, at: u32, len: usize) -> Option<&mut [u8]> {
@@ -80,8 +81,8 @@ impl Packet for Frame {
         self.bytes.len() as u32
     }
 
-    fn is_gso(&self) -> bool {
-        self.gso
+    fn gso_size(&self) -> u32 {
+        self.gso_size
     }
 
     fn is_for_other_host(&self) -> bool {
@@ -113,12 +114,36 @@ impl Packet for Frame {
         Some(words)
     }
 
+    fn load_into<const N: usize>(&self, at: u32, words: &mut [u32; N]) -> bool {
+        self.load_words(at).map(|loaded| *words = loaded).is_some()
+    }
+
+    fn sum<const N: usize>(&self, words: &[u32; N]) -> u32 {
+        words.iter().fold(0, |sum, word| csum_add(sum, *word))
+    }
+
+    fn store_words<const N: usize>(&mut self, at: u32, words: &[u32; N]) -> bool {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        self.slice(at, 4 * N).map(|slice| slice.copy_from_slice(&bytes)).is_some()
+    }
+
     fn make_writable(&mut self, len: u32) -> bool {
         self.slice(0, len as usize).is_some()
     }
 
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
         self.slice(at, N).map(|slice| slice.copy_from_slice(bytes)).is_some()
+    }
+
+    fn add_to_whole_sum(&mut self, _difference: u32) {}
+
+    fn truncate(&mut self, len: u32) -> bool {
+        let fits = !self.unwritable && len as usize <= self.bytes.len();
+        if fits {
+            self.bytes.truncate(len as usize);
+            self.gso_size = 0;
+        }
+        fits
     }
 
     fn l3_csum_replace(&mut self, at: u32, from: u32, to: u32) -> bool {
@@ -178,6 +203,8 @@ pub struct Tables {
     pub link_flows: RefCell<HashMap<FlowKey, LinkFlow>>,
     /// Map `link_fragments`.
     pub link_fragments: RefCell<HashMap<FlowKey, u64>>,
+    /// Map `fragments`.
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentEntry>>,
     /// Map `added`; nothing is removed.
     pub usage: RefCell<BTreeMap<u16, PodUsage>>,
     /// [`State::share`].
@@ -355,6 +382,18 @@ impl State for Tables {
 
     fn link_fragment_put(&self, key: &FlowKey) {
         self.link_fragments.borrow_mut().insert(*key, self.now);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn fragment_put(&self, key: &FragmentKey, entry: &FragmentEntry) {
+        self.fragments.borrow_mut().insert(*key, *entry);
+    }
+
+    fn fragment_remove(&self, key: &FragmentKey) {
+        self.fragments.borrow_mut().remove(key);
     }
 
     fn is_forwarded(&self) -> bool {

@@ -77,8 +77,7 @@ fn connections_by_source_and_destination() {
 
 #[test]
 fn what_cannot_be_looked_up_is_kept_off_eth0() {
-    let kinds: [(Reason, Make); 4] = [
-        (Reason::Fragment, |e| frames::fragment(frames::udp(e, &[1; 64]), true)),
+    let kinds: [(Reason, Make); 3] = [
         (Reason::Fragment, |e| frames::fragment(frames::udp(e, &[1; 64]), false)),
         (Reason::IcmpError, frames::icmp_error),
         (Reason::OtherProtocol, |e| frames::other(e, 132, &[0; 12])),
@@ -223,8 +222,8 @@ fn segment_sizes_in_both_directions() {
             let done = run_egress(&tables, NET1, &frames::tcp(call.back(), reply, b""));
             let reason = if came == ETH0 { Reason::Steered } else { Reason::ReplyRedirected };
             assert_eq!((done.reason, mss(&done.frame)), (reason, want));
-            run_egress(&tables, NET1, &frames::tcp(call.back(), ACK, &[0; 1440]));
-            assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
+            let long = frames::tcp(call.back(), ACK, &[0; 1440]);
+            assert_eq!(run_egress(&tables, NET1, &long).reason, Reason::MtuExceeded);
         }
         let (tables, direct) = (tables(), ends(eth0, Endpoint::Outside, family));
         assert_eq!(mss(&run_egress(&tables, NET1, &frames::tcp(direct, SYN, b"")).frame), want);
@@ -247,10 +246,81 @@ fn segment_sizes_and_long_packets() {
         assert_eq!(done.frame.bytes[at..], u16::to_be_bytes(mss));
         assert!(frames::sums_are_right(&done.frame));
         assert_eq!(tables.packets(NET1, Reason::MssClamped), 1);
-        run_egress(&tables, NET1, &frames::tcp(e, ACK, &[0; 1440]));
-        assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
-        let gso = Frame { gso: true, ..frames::tcp(e, ACK, &[0; 9000]) };
-        assert_eq!(run_egress(&tables, NET1, &gso).reason, Reason::Translated);
-        assert_eq!(tables.packets(NET1, Reason::MtuExceeded), 1);
+        assert_eq!(run_egress(&tables, NET1, &frames::tcp(e, ACK, &[0; 1440])).reason, Reason::MtuExceeded);
+        // 24 bytes of TCP header, as the frames here have.
+        let fits = u32::from(mss) - 4;
+        for (gso_size, reason) in [(fits, Reason::Translated), (fits + 1, Reason::MtuExceeded)] {
+            let gso = Frame { gso_size, ..frames::tcp(e, ACK, &[0; 9000]) };
+            assert_eq!(run_egress(&tables, NET1, &gso).reason, reason);
+        }
     }
+}
+
+/// What is too long for the NIC that it would leave by comes back as the ICMP error about it, to the NIC that may get what is
+/// for its sender.
+#[test]
+fn the_sender_of_a_packet_that_is_too_long_is_told() {
+    for family in FAMILIES {
+        for (nic, source, to) in [(NET1, NET1, NET1), (ETH0, NET1, ETH0), (NET1, ETH0, ETH0)] {
+            let mut tables = tables();
+            let e = ends(Endpoint::Nic(source), Endpoint::Service, family);
+            tables.nics.get_mut(&ETH0).unwrap().mtu = 1400;
+            let before = frames::udp(e, &[7; 1400]);
+            let done = run_egress(&tables, nic, &before);
+            assert_eq!(done.reason, Reason::MtuExceeded, "{family:?} by {nic} from {source}");
+            assert_eq!(done.verdict, Verdict::RedirectIngress { ifindex: IFINDEX + u32::from(to) });
+            assert_eq!(done.frame.bytes[..6], mac(to));
+            let back = frames::ends(&done.frame).unwrap();
+            assert_eq!((back.src, back.dst), (e.dst, e.src));
+            assert!(frames::sums_are_right(&done.frame));
+            // Type and code, the MTU, and the beginning of what was sent.
+            let (icmp, kind) = if family == Family::V4 { (34, [3, 4]) } else { (54, [2, 0]) };
+            assert_eq!(done.frame.bytes[icmp..icmp + 2], kind);
+            assert_eq!(done.frame.bytes[icmp + 4..icmp + 8], 1400u32.to_be_bytes());
+            let quoted = &done.frame.bytes[icmp + 8..];
+            assert_eq!(quoted, &before.bytes[14..14 + quoted.len()]);
+            let came_in = run_ingress(&tables, to, &done.frame);
+            assert_eq!((came_in.verdict, came_in.reason), (Verdict::Pass, Reason::IcmpError));
+            // Nobody is told about an error.
+            let long_error = frames::other(e, if family == Family::V4 { 1 } else { 58 }, &[1; 1440]);
+            let long_error = Frame { bytes: with_error_type(long_error.bytes, icmp), ..long_error };
+            let dropped = run_egress(&tables, nic, &long_error);
+            if source == ETH0 {
+                assert_eq!((dropped.verdict, dropped.reason), (Verdict::Drop, Reason::MtuExceeded));
+            }
+        }
+    }
+}
+
+fn with_error_type(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
+    bytes[at] = if at == 34 { 3 } else { 1 };
+    bytes
+}
+
+/// eth0's address is in net1's subnet: there the source decides, and what is longer than that prefix is steered as ever.
+#[test]
+fn two_nics_in_one_subnet() {
+    let mut tables = tables();
+    let eth0 = tables.nics.get_mut(&ETH0).unwrap();
+    eth0.addr4 = [172, 18, 55, 5];
+    for (nic, src, dst, verdict, reason) in [
+        (NET1, "172.18.55.5", "172.18.1.1", by(ETH0), Reason::BySource),
+        (ETH0, "172.18.55.5", "172.18.1.1", Verdict::Pass, Reason::NotOurs),
+        (ETH0, "172.18.55.180", "172.18.1.1", neigh(NET1), Reason::BySource),
+        (NET1, "172.18.55.180", "172.18.1.1", Verdict::Pass, Reason::NotOurs),
+        (NET1, "172.18.55.5", "172.18.0.3", by(ETH0), Reason::Steered),
+        (NET1, "172.18.55.180", "172.18.0.3", by(ETH0), Reason::NatNew),
+    ] {
+        let e = Ends { src: src.parse().unwrap(), sport: 40_000, dst: dst.parse().unwrap(), dport: 80 };
+        let done = run_egress(&tables, nic, &frames::udp(e, b"q"));
+        assert_eq!((done.verdict, done.reason), (verdict, reason), "{src} to {dst} by {nic}");
+    }
+    let call = Ends {
+        src: "172.18.1.1".parse().unwrap(),
+        sport: 40_000,
+        dst: "172.18.55.5".parse().unwrap(),
+        dport: 80,
+    };
+    assert_eq!(run_ingress(&tables, ETH0, &frames::tcp(call, SYN, b"")).verdict, Verdict::Pass);
+    assert_eq!(run_ingress(&tables, NET1, &frames::tcp(call, SYN, b"")).verdict, Verdict::Drop);
 }

@@ -2,12 +2,15 @@
 
 mod arrivals;
 mod egress;
+mod errors;
+mod fragments;
 mod headers;
 mod ingress;
 mod neighbors;
 mod node_link;
 mod pod_end;
 mod properties;
+mod replay;
 mod translation;
 mod underlay;
 mod whole;
@@ -33,7 +36,7 @@ pub(crate) struct Processed {
 }
 
 fn reason(before: &Tables, after: &Tables, nic: u16) -> Reason {
-    let besides = [Reason::MtuExceeded, Reason::MssClamped];
+    let besides = [Reason::MssClamped];
     let counted: Vec<_> = Reason::ALL
         .iter()
         .copied()

@@ -206,12 +206,16 @@ fn what_has_no_flow_of_its_own_follows_the_one_that_it_belongs_to() {
             let (first, later) = (frames::fragment(answer.clone(), true), frames::fragment(answer, false));
             let error = frames::icmp_error_about(e.back(), &frames::udp(e, b"q"));
             for frame in [&later, &first, &error] {
-                assert!(!by_link(&run_egress(&tables, NET1, frame)), "nothing has come yet");
+                let before = tables.clone();
+                assert!(!by_link(&run_egress(&before, NET1, frame)), "nothing has come yet");
             }
             arrives(&tables, &frames::udp(e, b"q"));
-            for frame in [&first, &later, &error] {
+            for frame in [&first, &error] {
                 assert!(by_link(&run_egress(&tables, NET1, frame)), "{place:?}");
             }
+            let followed = run_egress(&tables, NET1, &later);
+            assert_eq!(followed.reason, Reason::FragmentFollowed);
+            assert_eq!(followed.verdict, Verdict::Redirect { ifindex: IFINDEX + u32::from(SP0) });
             arrives(&tables, &frames::sctp(e, true));
             let sctp = run_egress(&tables, NET1, &frames::sctp(e.back(), false));
             assert!(by_link(&sctp), "{place:?}");

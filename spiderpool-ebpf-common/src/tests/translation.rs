@@ -199,7 +199,29 @@ fn a_syn_of_the_other_side_is_not_an_answer() {
     let e = flow(NET1, Family::V4);
     run_egress(&tables, NET1, &frames::tcp(e, SYN, b""));
     let seen = Ends { src: at(Endpoint::Nic(ETH0), Family::V4), ..e };
+    run_ingress(&tables, ETH0, &frames::tcp(seen.back(), SYN | ACK, b""));
     assert_eq!(run_ingress(&tables, ETH0, &frames::tcp(seen.back(), SYN, b"")).reason, Reason::NotOurs);
+}
+
+/// Both sides open the connection at once: their SYNs cross.
+#[test]
+fn a_simultaneous_open_is_one_connection() {
+    for family in FAMILIES {
+        let (tables, e) = (tables(), flow(NET1, family));
+        let seen = Ends { src: at(Endpoint::Nic(ETH0), family), ..e };
+        for (outbound, flags) in
+            [(true, SYN), (false, SYN), (true, SYN | ACK), (false, SYN | ACK), (true, ACK)]
+        {
+            let done = if outbound {
+                run_egress(&tables, NET1, &frames::tcp(e, flags, b""))
+            } else {
+                run_ingress(&tables, ETH0, &frames::tcp(seen.back(), flags, b""))
+            };
+            let ends = if outbound { seen } else { e.back() };
+            assert_eq!(frames::ends(&done.frame), Some(ends), "{outbound} {flags:#x}");
+        }
+        assert_eq!(tables.nat.borrow().len(), 2);
+    }
 }
 
 #[test]

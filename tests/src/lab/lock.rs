@@ -11,7 +11,7 @@ use crate::agent::Agent;
 /// Waits for the lab with one node, its agent running and no pod on it. The first call makes it; `set_up` is what that
 /// adds.
 pub fn lock_lab(set_up: impl FnOnce(&Lab) -> Result<()>) -> Result<MutexGuard<'static, Lab>> {
-    lock_lab_with(Dataplane::Ebpf, set_up)
+    lock(1, Dataplane::Ebpf, set_up)
 }
 
 /// As [`lock_lab`], with this dataplane, which is the same in all calls.
@@ -19,9 +19,22 @@ pub fn lock_lab_with(
     dataplane: Dataplane,
     set_up: impl FnOnce(&Lab) -> Result<()>,
 ) -> Result<MutexGuard<'static, Lab>> {
+    lock(1, dataplane, set_up)
+}
+
+/// As [`lock_lab`], with so many nodes, which are the same in all calls.
+pub fn lock_lab_of(nodes: u8, set_up: impl FnOnce(&Lab) -> Result<()>) -> Result<MutexGuard<'static, Lab>> {
+    lock(nodes, Dataplane::Ebpf, set_up)
+}
+
+fn lock(
+    nodes: u8,
+    dataplane: Dataplane,
+    set_up: impl FnOnce(&Lab) -> Result<()>,
+) -> Result<MutexGuard<'static, Lab>> {
     static LAB: OnceLock<Result<Mutex<Lab>>> = OnceLock::new();
     let start = || {
-        let lab = Lab::start_with(1, dataplane, |_| ())?;
+        let lab = Lab::start_with(nodes, dataplane, |_| ())?;
         set_up(&lab)?;
         Ok(Mutex::new(lab))
     };
@@ -34,6 +47,8 @@ pub fn lock_lab_with(
         lab.agents.push(agent);
     }
     // What an earlier test's pod leaves for a moment must not be taken for the state to return to.
-    wait_for_no_pods(&lab.topology.nodes[0])?;
+    for node in &lab.topology.nodes {
+        wait_for_no_pods(node)?;
+    }
     Ok(lab)
 }

@@ -26,6 +26,7 @@ const PROGRAMS: &[Program] = &[
     program("iptables", "iptables"),
     program("conntrack", "conntrack"),
     program("tcpdump", "tcpdump"),
+    program("ethtool", "ethtool"),
     program("sysctl", "procps"),
     program("nsenter", "util-linux"),
     Program { name: "bpftool", debian: "bpftool", ubuntu: "linux-tools-common linux-tools-generic" },
