@@ -219,7 +219,8 @@ fn set_sizes(loader: &mut EbpfLoader<'_>, sizes: &Sizes) {
         .map_max_entries(names::LINK_FLOWS, sizes.link_flows)
         .map_max_entries(names::ADDED, sizes.nics)
         .map_max_entries(names::REMOVED, sizes.nics)
-        .map_max_entries(names::POD_FLAGS, sizes.nics);
+        .map_max_entries(names::POD_FLAGS, sizes.nics)
+        .map_max_entries(names::REPORTED, sizes.nics);
 }
 
 /// A map of the object, and what is pinned in its place.

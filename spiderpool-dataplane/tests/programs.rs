@@ -335,6 +335,31 @@ fn a_pods_share_of_link_flows_is_its_own() {
     assert_eq!(open(&bench, neighbor.0, 5000), [Reason::LinkFull]);
 }
 
+/// One pod's flood of records would hide what is wrong with another.
+#[test]
+fn each_nic_has_a_limit_of_its_own_in_the_log() {
+    if !can_run() {
+        return;
+    }
+    let mut tables = pod::tables();
+    let neighbor = (10, POD + 1);
+    tables.nics.insert(neighbor.0, NicEntry { pod: neighbor.1, ..tables.nics[&SP0] });
+    let mut bench = Bench::new(&tables, &SIZES);
+    bench.reset(&tables);
+    let call = ends(Endpoint::Outside, Endpoint::Nic(NET1));
+    let share = u16::try_from(SIZES.per_pod.link_flows).unwrap();
+    for nic in [SP0, neighbor.0] {
+        for port in 1..share + 100 {
+            let flow = frames::udp(Ends { sport: port, ..call }, b"q");
+            run_program(&bench, Program::HostEgress, nic, &flow, &tables);
+        }
+    }
+    let logged = bench.logged();
+    for nic in [SP0, neighbor.0] {
+        assert_eq!(logged.matches(&format!("by the node link on NIC {nic}:")).count(), 1, "{logged}");
+    }
+}
+
 #[test]
 fn a_full_map_is_counted_and_leaves_no_half() {
     if !can_run() {

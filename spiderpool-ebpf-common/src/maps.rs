@@ -45,6 +45,8 @@ pub mod names {
     pub const REMOVED: &str = "removed";
     /// Array by pod id: [`super::PodFlags`].
     pub const POD_FLAGS: &str = "pod_flags";
+    /// When something was logged last, by NIC id.
+    pub const REPORTED: &str = "reported";
     /// Hash by interface index on the node: [`super::NodeDevice`].
     pub const NODE_DEVICES: &str = "node_devices";
     /// Per-CPU array by NIC id: [`crate::reason::Counters`].

@@ -6,7 +6,6 @@
 //! verdict goes to `cb[4]`. Two lower halves stay zero: before Linux 6.5, look-ups of sockets take them for the IP layer's flags, one of
 //! which stands for a VRF (net/core/filter.c, `__bpf_skc_lookup`; `inet_sdif`, `inet6_sdif`).
 
-use core::cell::UnsafeCell;
 use core::ptr;
 
 use aya_ebpf::Global;
@@ -27,7 +26,7 @@ use spiderpool_ebpf_common::verdict::Verdict;
 
 use crate::maps::{
     ADDED, ADDRESSES, ARRIVALS, CLUSTER_CIDRS, FRAGMENTS, LINK_FLOWS, LINK_FRAGMENTS, NAT, NICS, POD_FLAGS,
-    REMOVED, STATS,
+    REMOVED, REPORTED, STATS,
 };
 use crate::{reverse_path, sockets};
 
@@ -39,16 +38,7 @@ static TEST_RUN: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 static SHARE: Global<PodUsage> = Global::new(PodUsage { link_flows: 0, arrivals: 0, nat: 0 });
 
-/// When something was logged last.
-static REPORTED: Time = Time(UnsafeCell::new(0));
-
-/// A time in a global variable. (The BPF target has no atomic loads.)
-struct Time(UnsafeCell<u64>);
-
-// SAFETY: an aligned word, read and written whole; two CPUs that report at once do no harm.
-unsafe impl Sync for Time {}
-
-/// Time between two records.
+/// Time between two records about one NIC: each has a limit of its own, so that nobody's flood hides another pod's trouble.
 const REPORT_EVERY: u64 = 5 * SECOND;
 
 const EEXIST: i32 = -17;
@@ -421,11 +411,13 @@ fn count(pod: u16, of: impl FnOnce(&mut PodUsage) -> &mut u32, more: u32) {
 
 #[inline(never)]
 fn report(skb: *mut __sk_buff, nic: u16, event: LogEvent) {
-    // SAFETY: a helper without arguments; a global variable, see `Time`.
+    let Some(last) = REPORTED.get_ptr_mut(u32::from(nic)) else { return };
+    // SAFETY: a helper without arguments; map memory, valid during the run: an aligned word, read and written whole. Two CPUs
+    // that report at once do no harm.
     unsafe {
         let now = bpf_ktime_get_ns();
-        let last = REPORTED.0.get();
-        if now.wrapping_sub(ptr::read_volatile(last)) < REPORT_EVERY {
+        let before = ptr::read_volatile(last);
+        if before != 0 && now.wrapping_sub(before) < REPORT_EVERY {
             return;
         }
         ptr::write_volatile(last, now);

@@ -49,6 +49,10 @@ pub(crate) static REMOVED: Array<PodUsage, 1024> = Array::new();
 #[btf_map(name = "pod_flags")]
 pub(crate) static POD_FLAGS: Array<PodFlags, 1024> = Array::new();
 
+/// When something was logged last about a NIC, by its id: CLOCK_MONOTONIC in ns. It is not pinned.
+#[btf_map(name = "reported")]
+pub(crate) static REPORTED: Array<u64, 1024> = Array::new();
+
 #[btf_map(name = "node_devices")]
 pub(crate) static NODE_DEVICES: HashMap<u32, NodeDevice, 4096, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
