@@ -155,6 +155,7 @@ fn start_reconciler(
         object: environment.bpf_object.clone(),
         pin_dir: environment.bpf_dir.clone(),
         sizes: environment.map_sizes.sizes(),
+        mount_namespace: environment.node_mount_namespace.clone(),
     };
     reconciler::start(state_file, settings, metrics, fallback, events).context("reconciler thread")
 }

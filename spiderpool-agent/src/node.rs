@@ -8,6 +8,7 @@ mod host_path;
 pub mod install;
 pub(crate) mod installed;
 pub mod missing_plugins;
+pub(crate) mod mount_namespace;
 pub mod plugins;
 pub mod prepare;
 mod sysctls;

@@ -27,6 +27,12 @@ pub enum Unsupported {
     #[error("iaasNetworkProvider.serverUrl is not supported yet: leave it empty")]
     IaasNetworkProvider,
 
+    /// Where pods send by a switch.
+    #[error(
+        "ebpf.nodeLink node is not supported yet where the host veths of pods are ports of a bridge or of Open vSwitch: what \
+         comes from them cannot be told from what comes from elsewhere; set it to all"
+    )]
+    NodeLinkOnSwitch,
     /// A first NIC that is no veth to this node.
     #[error(
         "the pod's first NIC {nic} ({kind}), which is not a veth whose other end is on this node, is not supported \

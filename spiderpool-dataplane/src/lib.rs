@@ -27,6 +27,7 @@ pub use error::{LoadError, MapError, OpenError};
 pub use flows::{Expired, FlowsExpired};
 pub use load::{Dataplane, NicsOrigin, Replaced, Sizes};
 pub use logs::Logs;
+pub use pins::KeptPins;
 pub use programs::{ProgramPair, Programs};
 pub use spiderpool_ebpf_common::maps::{
     CidrAction, CidrKind, DEFAULT_BACKUP, DEFAULT_NONE, DEFAULT_USED, DeviceKind, EPHEMERAL_PORTS, ExitMode,

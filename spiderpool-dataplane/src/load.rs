@@ -182,10 +182,9 @@ impl Dataplane {
         &self.programs
     }
 
-    /// Pins again what is not pinned any more, because somebody has unmounted the BPF file system and mounted it again, or removed
-    /// pins; how many. Attached programs need no pins, plugins do.
-    pub fn restore_pins(&self) -> Result<usize, LoadError> {
-        self.pins.restore()
+    /// All pins, to be put back. Attached programs need none, plugins do.
+    pub const fn pins(&self) -> &KeptPins {
+        &self.pins
     }
 
     /// Pinned maps that did not fit and were replaced by empty ones: their contents must be written again.

@@ -108,7 +108,7 @@ fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
 
 /// What is pinned while the process runs, to be pinned again if somebody unmounts the BPF file system or removes a pin.
 #[derive(Debug, Default)]
-pub(crate) struct KeptPins(Vec<(PathBuf, OwnedFd)>);
+pub struct KeptPins(Vec<(PathBuf, OwnedFd)>);
 
 impl KeptPins {
     /// Remembers a pin.
@@ -120,8 +120,8 @@ impl KeptPins {
         Ok(())
     }
 
-    /// Pins what is missing; how many that were.
-    pub(crate) fn restore(&self) -> Result<usize, LoadError> {
+    /// Pins what is missing in the mount namespace of the calling thread; how many that were.
+    pub fn restore(&self) -> Result<usize, LoadError> {
         let missing: Vec<_> = self.0.iter().filter(|(path, _)| !path.exists()).collect();
         for (path, fd) in &missing {
             if let Some(dir) = path.parent() {

@@ -125,6 +125,10 @@ fn decide<P: Packet, S: State>(
 /// there.
 #[inline(never)]
 fn by_veth0<S: State>(id: u16, nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
+    // Before anything that somebody in the underlay may have had recorded.
+    if pod_end::is_reply(nic, h, s) {
+        return Outcome::pass(Reason::NodeLink);
+    }
     if let Some(outcome) = replies::reply(id, nic, h, rewrite, s).decided() {
         return outcome;
     }

@@ -14,6 +14,7 @@ use crate::headers::{self, FIN, Fragment, Headers, L4Kind, RST};
 use crate::maps::{CidrKind, Direction, ExitMode, FlowKey, LinkFlow, NicEntry, ROLE_NODE_LINK};
 use crate::packet::{IPV4, IPV6, Packet};
 use crate::pod;
+use crate::protocol::UDP;
 use crate::reason::Reason;
 use crate::scratch::Scratch;
 use crate::state::{LogEvent, PutError, State};
@@ -54,22 +55,28 @@ pub fn host_ingress<P: Packet, S: State>(p: &P, id: u16, scratch: &mut Scratch, 
 #[inline(always)]
 fn to_pod<P: Packet, S: State>(p: &P, id: u16, nic: &NicEntry, h: &mut Headers, s: &S) -> Outcome {
     const PASS: Outcome = Outcome::pass(Reason::LinkToPod);
-    if nic.refuses_pods != 0 && s.is_from_pods() {
-        return Outcome::drop(Reason::LinkNeighbor);
-    }
     if !matches!(p.protocol(), IPV4 | IPV6) || !headers::parse(p, h) {
         return PASS;
     }
     let h = &*h;
-    if h.dst.is_link_scope() || h.is_discovery() || matches!(h.fragment, Fragment::Later) {
+    if h.dst.is_link_scope() || h.is_discovery() {
         return PASS;
     }
     let opens = h.opens_flow() || is_sctp_init(p, h);
+    // The kernel's own RSTs and last ACKs have no socket either, and come by no device.
+    let opens_nothing = !opens && matches!(h.l4.kind, L4Kind::Tcp | L4Kind::EchoReply | L4Kind::IcmpError);
+    let opens_nothing = opens_nothing && !matches!(h.fragment, Fragment::Later);
+    if nic.refuses_pods != 0 && !opens_nothing && s.is_from_pods() {
+        return Outcome::drop(Reason::LinkNeighbor);
+    }
+    if matches!(h.fragment, Fragment::Later) {
+        return PASS;
+    }
     if !opens && !matches!(h.l4.kind, L4Kind::Tcp | L4Kind::Sctp) {
         return PASS;
     }
     let key = FlowKey::of(nic.pod, h, Direction::Ingress);
-    if matches!(nic.exit_mode(), ExitMode::AsIs) && pod::steered_kind(nic, &key.remote, s) != 0 {
+    if matches!(nic.exit_mode(), ExitMode::AsIs) && is_answer(nic, &key, s) {
         return PASS;
     }
     match s.link_flow(&key, |flow| update_to_pod(flow, h, s)) {
@@ -81,6 +88,14 @@ fn to_pod<P: Packet, S: State>(p: &P, id: u16, nic: &NicEntry, h: &mut Headers, 
         Some(Update::Expired) | None if opens => open(id, nic, &key, s),
         Some(Update::Expired) | None => PASS,
     }
+}
+
+/// In underlay mode also answers come by here: what a Service sends, and datagrams for a port that is a client's. (Where nothing is
+/// recorded of those, nobody in the underlay can have it recorded either: see `arrivals::is_begun_by_pod`.)
+#[inline(always)]
+fn is_answer<S: State>(nic: &NicEntry, key: &FlowKey, s: &S) -> bool {
+    let kind = pod::steered_kind(nic, &key.remote, s);
+    kind == CidrKind::Service as u8 || (kind != 0 && key.protocol == UDP && nic.is_ephemeral(key.local_port))
 }
 
 /// What a packet does to its flow's entry.
@@ -224,9 +239,7 @@ fn from_underlay_pod<S: State>(nic: &NicEntry, h: &Headers, s: &S) -> Outcome {
     }
     if h.is_tracked() {
         let key = FlowKey::of(nic.pod, h, Direction::Egress);
-        if pod::steered_kind(nic, &key.remote, s) == 0
-            && let Some(Update::Ended) = s.link_flow(&key, |flow| update_from_pod(flow, key.protocol, h, s))
-        {
+        if let Some(Update::Ended) = s.link_flow(&key, |flow| update_from_pod(flow, key.protocol, h, s)) {
             s.link_flow_remove(&key);
         }
     }

@@ -6,7 +6,7 @@
 use crate::arrivals;
 use crate::flow_state;
 use crate::headers::{Headers, L4Kind};
-use crate::maps::{CidrKind, Direction, ExitMode, FlowKey, FlowKeys, LinkFlow, NicEntry, PodFlag};
+use crate::maps::{CidrKind, Direction, FlowKey, FlowKeys, LinkFlow, NicEntry, PodFlag};
 use crate::pod;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
@@ -21,12 +21,6 @@ pub(crate) fn accept<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &mut 
     }
     keys.set(nic.pod, h, Direction::Ingress);
     let keys = &*keys;
-    if matches!(nic.exit_mode(), ExitMode::AsIs) {
-        let kind = pod::steered_kind(nic, &h.src, s);
-        if kind != 0 {
-            return accept_steered(id, nic, kind, h, keys, s);
-        }
-    }
     let Some(is_known) = s.link_flow(&keys.original, |flow| flow.state & flow_state::ANSWERED != 0) else {
         return Reason::NotOurs;
     };
@@ -48,33 +42,20 @@ pub(crate) fn accept<S: State>(id: u16, nic: &NicEntry, h: &Headers, keys: &mut 
     if is_known { Reason::ArrivalSeen } else { Reason::ArrivalNew }
 }
 
-/// In underlay mode answers to there leave by veth0 whatever is recorded. A UDP server on the wildcard address may answer with
-/// another address of the pod than it was called by. (Inlined: a function of its own has five parameters at most.)
-#[inline(always)]
-fn accept_steered<S: State>(
-    id: u16,
-    nic: &NicEntry,
-    kind: u8,
-    h: &Headers,
-    keys: &FlowKeys,
-    s: &S,
-) -> Reason {
-    if !matches!(h.l4.kind, L4Kind::Udp) || kind == CidrKind::Service as u8 {
-        return Reason::NotOurs;
-    }
-    let from_node = kind == CidrKind::Node as u8 || kind == CidrKind::NodeGateway as u8;
-    if !pod::has(nic, &h.dst, s) || arrivals::is_begun_by_pod(nic, keys, from_node, s) {
-        return Reason::OwnFlow;
-    }
-    arrivals::record_any_local(id, nic, h, keys, s)
-}
-
 /// Sends a reply of a flow that has come by the node link back there; undecided if it is none.
 #[inline(never)]
 pub(crate) fn reply<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite, s: &S) -> Outcome {
-    let Some(link) = pod::node_link(nic, s) else { return Outcome::undecided(Reason::NotOurs) };
+    match pod::node_link(nic, s) {
+        Some(link) if is_reply(nic, h, s) => pod::to_peer(link, rewrite, Reason::ReplyRedirected),
+        _ => Outcome::undecided(Reason::NotOurs),
+    }
+}
+
+/// Whether a packet is a reply of a flow that has come by the node link.
+#[inline(never)]
+pub(crate) fn is_reply<S: State>(nic: &NicEntry, h: &Headers, s: &S) -> bool {
     if matches!(h.l4.kind, L4Kind::EchoRequest) {
-        return Outcome::undecided(Reason::NotOurs);
+        return false;
     }
     let key = FlowKey::of(nic.pod, h, Direction::Egress);
     let is_syn = h.is_syn();
@@ -85,11 +66,7 @@ pub(crate) fn reply<S: State>(nic: &NicEntry, h: &Headers, rewrite: &mut Rewrite
         }
         is_answered(flow, key.protocol, s)
     });
-    if is_reply == Some(true) {
-        pod::to_peer(link, rewrite, Reason::ReplyRedirected)
-    } else {
-        Outcome::undecided(Reason::NotOurs)
-    }
+    is_reply == Some(true)
 }
 
 /// The same for SCTP, whose sockets the programs cannot look up: by the recorded flow alone.

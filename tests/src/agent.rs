@@ -16,8 +16,11 @@ use crate::process::Process;
 use crate::tools;
 use crate::topology::Node;
 
-const START_LIMIT: Duration = Duration::from_secs(15);
+/// On a busy machine the kernel verifies the programs for many seconds.
+const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Where an agent with mounts of its own finds those of the node.
+const MOUNT_NAMESPACE: &str = "SPIDERPOOL_NODE_MOUNT_NAMESPACE";
 const SOCKET: &str = "/var/run/spidernet/spiderpool.sock";
 
 /// A running agent; dropping it kills it.
@@ -37,14 +40,22 @@ impl Agent {
         Self::run(plane, node, object, &json!({}), &[])
     }
 
-    /// As [`Self::start_with_object`], with more variables in its environment.
+    /// As [`Self::start`], with more variables in its environment.
     pub fn start_with_environment(
         plane: &ControlPlane,
         node: &Node,
-        object: &Path,
         more: &[(String, String)],
     ) -> Result<Self> {
-        Self::run(plane, node, object, &json!({}), more)
+        Self::run(plane, node, &tools::bpf_object()?, &json!({}), more)
+    }
+
+    /// As [`Self::start_with_environment`], with mounts of its own, as a container has them: what is mounted and unmounted on the node
+    /// later it does not see.
+    pub fn start_contained(plane: &ControlPlane, node: &Node, more: &[(String, String)]) -> Result<Self> {
+        let mounts = node.mounts().context("the node has no mounts of its own")?.display().to_string();
+        let mut environment = vec![(MOUNT_NAMESPACE.to_owned(), mounts)];
+        environment.extend_from_slice(more);
+        Self::run(plane, node, &tools::bpf_object()?, &json!({}), &environment)
     }
 
     /// As [`Self::start`], with more keys in its configuration file.
@@ -66,7 +77,14 @@ impl Agent {
         }
         // JSON is YAML.
         fs::write(&config, content.to_string())?;
-        let mut command = node.command(&tools::spiderpool("spiderpool-agent")?);
+        let program = tools::spiderpool("spiderpool-agent")?;
+        let mut command = if environment.iter().any(|(name, _)| name == MOUNT_NAMESPACE) {
+            let mut command = node.command(Path::new("unshare"));
+            command.args(["--mount", "--propagation=private", "--"]).arg(program);
+            command
+        } else {
+            node.command(&program)
+        };
         command
             .args(["daemon", "--config-path"])
             .arg(&config)

@@ -162,6 +162,11 @@ impl Namespaces {
         format!("{enter} --net={}", self.network.display())
     }
 
+    /// Its mount namespace, if it has one of its own.
+    pub fn mounts(&self) -> Option<&Path> {
+        self.mounts.as_deref()
+    }
+
     /// A command to be run here by [`crate::process::Process`], whose threads cannot enter. It gets mounts and network.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");

@@ -19,7 +19,8 @@ use spiderpool_tests::pod::Pod;
 use spiderpool_tests::topology::{Node, addresses};
 use spiderpool_tests::{poll, privilege, tools};
 
-const LIMIT: Duration = Duration::from_secs(10);
+/// Long enough for a kernel that verifies the programs on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
 /// The agent's inventory of the node's pods, in the node's mount namespace.
 const STATE: &str = "/run/spidernet/dataplane.json";
 /// Two sweeps of the agent over running pods, after the time that an ADD may take.

@@ -149,7 +149,7 @@ fn check_coordinator(pod_cidr_type: PodCidrType) {
     assert_eq!((&spec["podRPFilter"], &spec["txQueueLen"]), (&json!(0), &json!(0)), "{spec}");
     assert_eq!(
         (&spec["dataplane"], &spec["ebpf"]),
-        (&json!("ebpf"), &json!({"routeHints": "auto"})),
+        (&json!("ebpf"), &json!({"routeHints": "auto", "nodeLink": "all"})),
         "{spec}"
     );
 }

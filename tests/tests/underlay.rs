@@ -119,6 +119,10 @@ fn check_second_nic(dataplane: Dataplane) {
         cni::execute(node, "ADD", &attachment, &config).unwrap();
         assert_eq!(KernelState::of(&pod.namespaces).unwrap().changes(&whole), Vec::<String>::new());
         network.del(node, &attachment, &result).unwrap();
+        // A runtime repeats DEL: the pod that goes on keeps what it has.
+        let remaining = KernelState::of(&pod.namespaces).unwrap();
+        network.del(node, &attachment, &result).unwrap();
+        assert_eq!(KernelState::of(&pod.namespaces).unwrap().changes(&remaining), Vec::<String>::new());
         node_ports::check(&lab, &format!("{}-after", pod.name), pod.eth0, &[Protocol::Tcp]).unwrap();
         drop(server);
         pod.del(plane, node).unwrap();

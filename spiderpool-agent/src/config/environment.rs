@@ -58,6 +58,10 @@ pub struct Environment {
     /// Where programs and maps are pinned; must be on a mounted bpffs.
     #[arg(long, env = "SPIDERPOOL_BPF_DIR", default_value = "/sys/fs/bpf/spiderpool/v1")]
     pub bpf_dir: PathBuf,
+    /// The node's mount namespace, where plugins look for the pins: a container sees those of the BPF file system that was mounted
+    /// when it started. Absent where the agent is in that namespace itself.
+    #[arg(long, env = "SPIDERPOOL_NODE_MOUNT_NAMESPACE")]
+    pub node_mount_namespace: Option<PathBuf>,
     /// Where the inventory of the node's pods is kept. Must survive the agent's container, not a reboot.
     #[arg(long, env = "SPIDERPOOL_STATE_DIR", default_value = "/var/run/spidernet")]
     pub state_dir: PathBuf,

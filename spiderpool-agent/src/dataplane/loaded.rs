@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use spiderpool_core::dataplane::{PodDevice, PortRange};
-use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, MapError, NicsOrigin};
+use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, LoadError, MapError, NicsOrigin};
 use spiderpool_net::netns::NetNs;
+use thiserror::Error;
 use tracing::{error, info, warn};
 
 use super::attach;
@@ -19,6 +21,7 @@ use super::profiles::Profiles;
 use super::repair::{self, FiltersFound, Reach};
 use super::settings::DataplaneSettings;
 use crate::destinations::{ClusterCidrs, Destinations};
+use crate::node::mount_namespace::{self, MountNamespaceError};
 use crate::pod_network::netns::{self, Presence};
 use crate::pod_network::{FoundNic, Inventory, NicRecord, PodRecord, PodState, ReservedId};
 
@@ -27,6 +30,15 @@ const fn kind(device: PodDevice) -> DeviceKind {
         PodDevice::Veth => DeviceKind::Pods,
         PodDevice::Tunnel => DeviceKind::Tunnel,
     }
+}
+
+/// Pins cannot be put back.
+#[derive(Debug, Error)]
+enum RestorePinsError {
+    #[error(transparent)]
+    Pin(LoadError),
+    #[error(transparent)]
+    Namespace(MountNamespaceError),
 }
 
 /// In place of the cluster's CIDRs, for profiles that do not need them.
@@ -44,6 +56,8 @@ pub(crate) struct Loaded {
     keeping: BTreeSet<u16>,
     /// Whether pins are missing and cannot be put back, as last said.
     lacks_pins: bool,
+    /// Where plugins look for them.
+    mount_namespace: Option<PathBuf>,
 }
 
 /// Established flows outlive a map that is replaced by one of another size.
@@ -61,7 +75,7 @@ impl Loaded {
         settings: &DataplaneSettings,
         metrics: DataplaneMetrics,
     ) -> Result<(Self, Vec<FoundNic>), DataplaneError> {
-        let DataplaneSettings { object, pin_dir, sizes } = settings;
+        let DataplaneSettings { object, pin_dir, sizes, mount_namespace } = settings;
         let begun = Instant::now();
         let mut maps = Dataplane::load(object, pin_dir, sizes)?;
         let took = begun.elapsed();
@@ -80,6 +94,7 @@ impl Loaded {
                 reach: Reach::default(),
                 keeping: BTreeSet::new(),
                 lacks_pins: false,
+                mount_namespace: mount_namespace.clone(),
             },
             found,
         ))
@@ -87,7 +102,14 @@ impl Loaded {
 
     /// Pins what somebody has removed: plugins attach pinned programs. Said once while it cannot be done.
     pub(crate) fn restore_pins(&mut self) {
-        match self.maps.restore_pins() {
+        let pins = self.maps.pins();
+        let restored = match &self.mount_namespace {
+            None => pins.restore().map_err(RestorePinsError::Pin),
+            Some(namespace) => mount_namespace::run_in(namespace, || pins.restore())
+                .map_err(RestorePinsError::Namespace)
+                .and_then(|restored| restored.map_err(RestorePinsError::Pin)),
+        };
+        match restored {
             Ok(0) => {}
             Ok(pins) => warn!(pins, "pins of the eBPF dataplane were gone, and are put back"),
             Err(error) if !self.lacks_pins => {

@@ -11,6 +11,8 @@ pub struct DataplaneSettings {
     pub object: PathBuf,
     /// Where programs and maps are pinned.
     pub pin_dir: PathBuf,
+    /// The mount namespace in which plugins look for the pins, if it is another one.
+    pub mount_namespace: Option<PathBuf>,
     /// How many entries the maps have.
     pub sizes: Sizes,
 }

@@ -13,7 +13,7 @@ use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::{NetNs, NetNsError};
 use thiserror::Error;
 
-use super::record::PodRecord;
+use super::record::{NicRecord, PodRecord};
 use crate::processes;
 
 /// A pod's network namespace cannot be read or changed.
@@ -93,21 +93,23 @@ fn namespaces_of_processes() -> impl Iterator<Item = PathBuf> {
 /// The pod's namespace, if it is still the one that was registered. Path and inode may both have come again for a
 /// later sandbox: the NIC by which a sandbox is known identifies it.
 pub(crate) fn open(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
+    open_by(pod, pod.nic(NicRole::NodeLink).or_else(|| pod.first_nic()))
+}
+
+/// The pod's namespace without its node link, by which it is known: the first NIC says whose it is.
+pub(crate) fn open_by_first_nic(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
+    open_by(pod, pod.first_nic())
+}
+
+fn open_by(pod: &PodRecord, known: Option<&NicRecord>) -> Result<Option<NetNs>, NamespaceError> {
     let netns = match locate(&pod.netns, pod.netns_identity, None) {
         Ok(netns) => netns,
         Err(NetNsError::Unreachable { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let known = pod.nic(NicRole::NodeLink).or_else(|| pod.nic(NicRole::Cluster));
     let Some(Nic { name, ifindex, mac, .. }) = known.map(|record| &record.nic) else { return Ok(None) };
     let link = block_on(async { netns.netlink()?.link_by_name(name).await })?;
     Ok(link.is_some_and(|link| link.index == *ifindex && link.mac == Some(*mac)).then_some(netns))
-}
-
-/// The pod's namespace without the NIC by which it is known: the cluster NIC says whose it is. In underlay mode they are one.
-pub(crate) fn open_by_cluster_nic(pod: &PodRecord) -> Result<Option<NetNs>, NamespaceError> {
-    let nics = pod.nics.iter().filter(|record| record.nic.role == NicRole::Cluster).cloned().collect();
-    open(&PodRecord { nics, ..pod.clone() })
 }
 
 /// Where a pod of the inventory is.
@@ -122,11 +124,14 @@ pub(crate) enum Presence {
 
 /// Looks for a pod's namespace.
 pub(crate) fn presence(pod: &PodRecord) -> Result<Presence, NamespaceError> {
-    Ok(match open(pod)? {
-        Some(netns) => Presence::Here(netns),
-        None if has_host_end(pod)? => Presence::Hidden,
-        None => Presence::Gone,
-    })
+    if let Some(netns) = open(pod)? {
+        return Ok(Presence::Here(netns));
+    }
+    if has_host_end(pod)? {
+        return Ok(Presence::Hidden);
+    }
+    // Somebody may have deleted the node link of a pod that runs: its other NICs have programs with ids that must stay its own.
+    Ok(open_by_first_nic(pod)?.map_or(Presence::Gone, Presence::Here))
 }
 
 /// Whether the node's end of the pod's node link is there, which ends with the pod's namespace.

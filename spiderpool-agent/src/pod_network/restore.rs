@@ -129,5 +129,5 @@ fn find_namespace(pod: &PodRecord) -> Result<Option<(NetNs, bool)>, NamespaceErr
     if let Some(netns) = netns::open(pod)? {
         return Ok(Some((netns, true)));
     }
-    Ok(netns::open_by_cluster_nic(pod)?.map(|netns| (netns, false)))
+    Ok(netns::open_by_first_nic(pod)?.map(|netns| (netns, false)))
 }

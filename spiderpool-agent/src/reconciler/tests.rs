@@ -37,6 +37,7 @@ fn without_maps(folder: &Path, pods: &[(RegisterNics, NetnsIdentity)]) -> Reconc
         object: folder.join("none.o"),
         pin_dir: folder.join("pins"),
         sizes: Sizes::default(),
+        mount_namespace: None,
     };
     let condition = Health::default().condition("dataplane", Scope::Readiness);
     let fallback = Fallback::new(condition, DataplaneMetrics::default().fallback, NodeEvents::new().0);

@@ -30,7 +30,7 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     debug!(?config, nodes = ?answer.node_addresses, "configuration");
     let mut executor = Executor::new(&netns, MissingDevice::Fail)?;
     let pod = read_pod(executor.netlink(Namespace::Pod), request, &conf, Contents::PLAIN).await?;
-    let mode = match task(executor.netlink(Namespace::Pod), &config, &request.nic, &pod).await? {
+    let mode = match task(&mut executor, request, &config, &pod).await? {
         None => return Ok(convert_result(conf.base.prev_result, version)),
         Some(Task::Ebpf(mode)) => mode,
         Some(Task::Policy(mode)) => {

@@ -27,7 +27,7 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     let (config, answer) = conf.resolve(request)?;
     let mut executor = Executor::new(&netns, MissingDevice::Fail)?;
     let pod = read_pod(executor.netlink(Namespace::Pod), request, conf, Contents::PLAIN).await?;
-    let mode = match task(executor.netlink(Namespace::Pod), &config, &request.nic, &pod).await? {
+    let mode = match task(&mut executor, request, &config, &pod).await? {
         None => return Ok(()),
         Some(Task::Ebpf(mode)) => mode,
         Some(Task::Policy(mode)) => {

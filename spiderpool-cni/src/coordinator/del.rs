@@ -14,6 +14,7 @@ use spiderpool_net::executor::{Executor, MissingDevice};
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::netns::NetNs;
 use spiderpool_net::snapshot::Contents;
+use spiderpool_net::tc::Direction;
 use tracing::{debug, warn};
 
 use super::NetConf;
@@ -67,7 +68,10 @@ async fn clean(request: &Request, conf: &NetConf) -> Result<Option<IfName>, Plug
 /// nothing of the new one's.
 async fn find_node_link(node: &mut Netlink, container_id: &str) -> Result<Option<NodeLink>, PluginError> {
     for link in [NodeLink::new(container_id)?, NodeLink::underlay(container_id, None)?] {
-        if node.link_by_name(&link.host).await?.is_some_and(|found| found.mac == Some(link.host_mac)) {
+        let found = node.link_by_name(&link.host).await?.filter(|found| found.mac == Some(link.host_mac));
+        let Some(found) = found else { continue };
+        // A veth0 without programs is of rules and tables: `policy::del` has done what there is to do.
+        if !link.is_veth0() || node.own_filter(found.index, Direction::Ingress).await?.is_some() {
             return Ok(Some(link));
         }
     }

@@ -1,18 +1,18 @@
 //! `dataplane: ebpf`: what ADD does, and CHECK looks for, to steer a NIC's packets by programs.
 
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
+use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
-    Config, EbpfPlan, Inputs, Namespace, NamespaceState, NodeLink, check_pod_cidrs, plan_overlay,
-    plan_underlay, veth0_of,
+    Config, EbpfPlan, Inputs, Namespace, NamespaceState, NodeLink, NodeLinkCallers, check_pod_cidrs,
+    plan_overlay, plan_underlay, veth0_of,
 };
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_net::executor::Executor;
 use tracing::warn;
 
-use super::register::node_addresses;
 use super::setup::PodMode;
-use super::state::{host_veth, next_hop_mac, read_host_end, sources};
+use super::state::{host_veth, next_hop_mac, node_addresses, read_host_end, sources};
 use crate::env::Request;
 use crate::error::PluginError;
 
@@ -41,6 +41,9 @@ pub(super) async fn plan(
         PodMode::Overlay => {
             let link = NodeLink::new(container_id)?;
             let host_veth = host_veth(executor.netlink(Namespace::Node), pod, &config.first_nic).await?;
+            if host_veth.is_port && config.node_link == NodeLinkCallers::Node {
+                return Err(Unsupported::NodeLinkOnSwitch.into());
+            }
             let netlink = executor.netlink(Namespace::Pod);
             let peer = next_hop_mac(netlink, pod, &config.first_nic, &host_veth).await?;
             let addresses = pod.usable_addresses(&request.nic);

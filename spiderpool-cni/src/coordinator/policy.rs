@@ -19,9 +19,8 @@ use spiderpool_net::tc::Direction;
 use tracing::{debug, info, warn};
 
 use super::NetConf;
-use super::register::node_addresses;
 use super::setup::PodMode;
-use super::state::{host_veth, read_node, read_pod};
+use super::state::{host_veth, node_addresses, read_node, read_pod};
 use crate::env::Request;
 use crate::error::PluginError;
 

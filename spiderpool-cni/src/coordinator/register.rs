@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_api::agent::dataplane::{Attachment, DefaultRoutes, Nic, NicRole, RegisterNics, RouteRank};
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{
@@ -110,15 +109,4 @@ impl Registration<'_> {
         let owner = self.config.preference(&self.request.nic).owner(routes, family);
         has_one.then(|| if owner == Some(name) { RouteRank::Used } else { RouteRank::Backup })
     }
-}
-
-/// The agent's answer for the plan: its node addresses without duplicates, in its order.
-pub(super) fn node_addresses(answer: &CoordinatorConfig) -> Vec<IpAddr> {
-    let mut nodes = Vec::new();
-    for address in &answer.node_addresses {
-        if !nodes.contains(address) {
-            nodes.push(*address);
-        }
-    }
-    nodes
 }

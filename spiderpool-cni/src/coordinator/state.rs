@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{HostEnd, NamespaceState, PlanError};
 use spiderpool_core::mac::MacAddr;
@@ -95,7 +96,7 @@ pub(super) async fn host_veth(
 pub(super) struct HostVeth {
     pub(super) end: HostEnd,
     /// Whether it is a port of a switch: of a bridge, or of Open vSwitch, whose datapath's device is the master.
-    is_port: bool,
+    pub(super) is_port: bool,
 }
 
 /// To which MAC the pod sends what leaves by the cluster NIC. A routed veth's host end answers for every next hop;
@@ -121,4 +122,15 @@ pub(super) async fn next_hop_mac(
     }
     warn!(nic = %cluster_nic, ?hops, "no next hop answers: what is sent there goes to the host veth");
     Ok(host_veth.end.mac)
+}
+
+/// The agent's answer for the plan: its node addresses without duplicates, in its order.
+pub(super) fn node_addresses(answer: &CoordinatorConfig) -> Vec<IpAddr> {
+    let mut nodes = Vec::new();
+    for address in &answer.node_addresses {
+        if !nodes.contains(address) {
+            nodes.push(*address);
+        }
+    }
+    nodes
 }

@@ -102,13 +102,8 @@ fn overlay_hint(
 /// neighbor, the MAC of the host end.
 fn underlay_hint(inputs: &HintInputs<'_>, dst: IpNet) -> Option<Route> {
     let family = Family::of_net(&dst);
-    let of_pod = inputs.addresses.iter().filter(|a| a.dev != *inputs.cluster_nic);
-    if !of_pod.map(|a| a.net).any(|net| Family::of_net(&net) == family && !is_link_local(net.addr())) {
-        return None;
-    }
-    // The kernel takes an IPv4 address of any NIC, but IPv6 addresses of this one alone (`ip6_route_info_create()` in
-    // net/ipv6/route.c).
-    let source = if family == Family::V4 { source(inputs, family) } else { None };
+    // Without a source the kernel would take one that a router has advertised later, which the host end does not know.
+    let source = Some(source(inputs, family)?);
     if inputs.nodes.iter().any(|node| IpNet::from(*node) == dst) {
         return Some(Route { source, ..route(inputs, dst) });
     }
@@ -302,7 +297,13 @@ mod tests {
     #[test]
     fn underlay_pods_reach_node_and_cluster_by_veth0_with_the_first_nics_address() {
         let (veth0, eth0) = (nic("veth0"), nic("eth0"));
-        let addresses = [("eth0", "10.6.212.145/16"), ("eth0", "fd00:6::145/64"), ("net1", "10.7.0.5/16")];
+        let addresses = [
+            ("lo", "127.0.0.1/8"),
+            ("lo", "::1/128"),
+            ("eth0", "10.6.212.145/16"),
+            ("eth0", "fd00:6::145/64"),
+            ("net1", "10.7.0.5/16"),
+        ];
         let addresses = addresses.map(|(dev, net)| Address::new(nic(dev), net.parse().unwrap()));
         let routes = [
             route("0.0.0.0/0", "eth0", Some("10.6.0.1")),
@@ -325,14 +326,18 @@ mod tests {
             shown,
             [
                 "pod: route add 10.233.0.0/18 via 10.6.212.132 dev veth0 src 10.6.212.145 onlink proto 0x53",
-                "pod: route add fd00:96::/108 via fd00:172::3 dev veth0 metric 1024 onlink proto 0x53",
+                "pod: route add fd00:96::/108 via fd00:172::3 dev veth0 src fd00:6::145 metric 1024 onlink proto 0x53",
                 "pod: route add 10.6.212.132/32 dev veth0 src 10.6.212.145 proto 0x53",
                 "pod: route add 172.18.0.3/32 dev veth0 src 10.6.212.145 proto 0x53",
-                "pod: route add fd00:172::3/128 dev veth0 metric 1024 proto 0x53",
+                "pod: route add fd00:172::3/128 dev veth0 src fd00:6::145 metric 1024 proto 0x53",
             ]
         );
         let after = project(&routes, &steps);
         assert_eq!(plan_route_hints(&HintInputs { routes: &after, ..inputs }), []);
+        // A pod of one family has an address of the other on lo.
+        let of_v4: Vec<_> = addresses.iter().filter(|a| a.net != addresses[3].net).cloned().collect();
+        let steps = plan_route_hints(&HintInputs { addresses: &of_v4, ..inputs });
+        assert!(steps.len() == 3 && !steps.iter().any(|step| step.to_string().contains("fd00")), "{steps:?}");
         let none = plan_route_hints(&HintInputs { routes: &after, cidrs: &[], nodes: &[], ..inputs });
         assert_eq!(project(&after, &none), routes);
     }

@@ -62,32 +62,79 @@ fn cluster_traffic_leaves_by_veth0_as_it_is() {
     assert!(tables.nat.borrow().is_empty());
 }
 
-/// NodePort with externalTrafficPolicy Local: the caller's address is off the cluster's networks.
+/// What comes by the node is recorded at the host end, whoever calls: a probe, a NodePort with externalTrafficPolicy Local.
 #[test]
 fn answers_to_callers_by_the_node_leave_by_veth0() {
     let tables = underlay_tables();
     for family in FAMILIES {
-        let net1 = Endpoint::Nic(NET1);
-        for (caller, arrival, reply) in [
-            (Endpoint::Outside, Reason::ArrivalNew, Reason::ReplyRedirected),
-            (Endpoint::OverlayPod, Reason::NotOurs, Reason::Steered),
-        ] {
-            let call = ends(caller, net1, family);
-            let recorded = tables.link_flows.borrow().len();
+        for caller in [Endpoint::Outside, Endpoint::OverlayPod, Endpoint::Node] {
+            let call = ends(caller, Endpoint::Nic(NET1), family);
             let done = run(&tables, Program::HostEgress, VETH0, &frames::tcp(call, SYN, b""));
-            assert_eq!(done.verdict, Verdict::Pass);
-            // What is steered goes by veth0 anyway.
-            let is_recorded = tables.link_flows.borrow().len() > recorded;
-            assert_eq!(is_recorded, caller == Endpoint::Outside, "{caller:?}");
-            assert_eq!(run_ingress(&tables, VETH0, &frames::tcp(call, SYN, b"")).reason, arrival);
-            let answer = run_egress(&tables, NET1, &frames::tcp(call.back(), SYN | ACK, b""));
-            assert_eq!((answer.verdict, answer.reason), (by(VETH0), reply), "{caller:?}");
-            assert_eq!(
-                from_pod(&tables, &frames::tcp(call.back(), SYN | ACK, b"")),
-                (Verdict::Pass, Reason::LinkFromPod)
-            );
+            assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::LinkOpened), "{caller:?}");
+            let arrived = run_ingress(&tables, VETH0, &frames::tcp(call, SYN, b""));
+            assert_eq!(arrived.reason, Reason::ArrivalNew, "{caller:?}");
+            let answer = frames::tcp(call.back(), SYN | ACK, b"");
+            let done = run_egress(&tables, NET1, &answer);
+            assert_eq!((done.verdict, done.reason), (by(VETH0), Reason::ReplyRedirected), "{caller:?}");
+            let done = run_egress(&tables, VETH0, &answer);
+            assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NodeLink), "{caller:?}");
+            assert_eq!(from_pod(&tables, &answer), (Verdict::Pass, Reason::LinkFromPod));
         }
     }
+}
+
+/// Somebody in the underlay calls in the name of the node or of one of its pods, before and after they do: answers go to them.
+#[test]
+fn nobody_in_the_underlay_takes_over_what_comes_by_the_node() {
+    for family in FAMILIES {
+        for caller in [Endpoint::Node, Endpoint::OverlayPod] {
+            for forged_first in [true, false] {
+                let tables = underlay_tables();
+                let call = Ends { dport: 53, ..ends(caller, Endpoint::Nic(NET1), family) };
+                let calls = [
+                    (frames::tcp(call, SYN, b""), frames::tcp(call.back(), SYN | ACK, b"")),
+                    (frames::udp(call, b"q"), frames::udp(call.back(), b"a")),
+                ];
+                for (packet, answer) in calls {
+                    let forge = || run_ingress(&tables, NET1, &packet);
+                    if forged_first {
+                        forge();
+                    }
+                    run(&tables, Program::HostEgress, VETH0, &packet);
+                    run_ingress(&tables, VETH0, &packet);
+                    if !forged_first {
+                        forge();
+                    }
+                    for nic in [VETH0, NET1] {
+                        let done = run_egress(&tables, nic, &answer);
+                        let to_node =
+                            done.verdict == by(VETH0) || (nic == VETH0 && done.verdict == Verdict::Pass);
+                        assert!(
+                            to_node,
+                            "{caller:?} {family:?} by {nic}: {:?} {}",
+                            done.verdict, done.reason
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What answers the pod is no flow of somebody else's.
+#[test]
+fn answers_to_the_pod_are_not_recorded() {
+    let tables = underlay_tables();
+    for family in FAMILIES {
+        for (caller, port) in
+            [(Endpoint::Service, 80), (Endpoint::OverlayPod, 40_000), (Endpoint::Node, 50_000)]
+        {
+            let answer = Ends { dport: port, ..ends(caller, Endpoint::Nic(NET1), family) };
+            let done = run(&tables, Program::HostEgress, VETH0, &frames::udp(answer, b"a"));
+            assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::LinkToPod), "{caller:?}");
+        }
+    }
+    assert!(tables.link_flows.borrow().is_empty());
 }
 
 /// An overlay pod of another node that comes unmasqueraded, whose way back by the node would be another one.

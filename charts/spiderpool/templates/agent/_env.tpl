@@ -14,6 +14,7 @@
   "SPIDERPOOL_CNI_BIN_DIR" .Values.global.cniBinHostPath
   "SPIDERPOOL_CNI_CONF_DIR" .Values.global.cniConfHostPath
   "SPIDERPOOL_RAISE_MEMLOCK" $agent.raiseMemlock
+  "SPIDERPOOL_NODE_MOUNT_NAMESPACE" "/proc/1/ns/mnt"
   "SPIDERPOOL_BPF_NICS" ($maps.nics | int)
   "SPIDERPOOL_BPF_CIDRS" ($maps.cidrs | int)
   "SPIDERPOOL_BPF_ARRIVALS" ($maps.arrivals | int)

@@ -7,6 +7,7 @@ use spiderpool_core::coordinator::is_host_end_with;
 use spiderpool_core::names::{IfName, PodName};
 use spiderpool_core::net::Link;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
+use spiderpool_net::tc::Direction;
 use thiserror::Error;
 
 use crate::pod_network::{StateFileError, state_file};
@@ -45,8 +46,14 @@ pub(super) async fn read(state: &Path) -> Result<FoundOnNode, ReadError> {
             in_use.insert(ends.host);
         }
     }
-    let idle = links.into_iter().filter(is_host_end).map(|link| link.name);
-    found.idle_links = idle.filter(|name| !in_use.contains(name)).collect();
+    let mut netlink = Netlink::open()?;
+    for link in links.into_iter().filter(|link| is_host_end(link) && !in_use.contains(&link.name)) {
+        // A veth0 without programs is a pod's with `dataplane: policy`, of which the inventory knows nothing.
+        let has_programs = netlink.own_filter(link.index, Direction::Ingress).await?.is_some();
+        if has_programs || !link.name.as_str().starts_with("veth") {
+            found.idle_links.push(link.name);
+        }
+    }
     Ok(found)
 }
 

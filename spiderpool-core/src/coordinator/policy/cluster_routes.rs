@@ -37,8 +37,7 @@ impl ClusterNic<'_> {
         Route { source, metric, table, ..Route::new(dst, self.dev.clone()) }
     }
 
-    /// With which source the pod uses it. The kernel takes an IPv4 address of any NIC, but IPv6 addresses of this one
-    /// alone (`ip6_route_info_create()` in net/ipv6/route.c).
+    /// With which source the pod uses it. Of IPv6 it is left to the kernel where the NIC has none, as upstream does.
     fn source(&self, inputs: &PolicyInputs<'_>, family: Family) -> Option<IpAddr> {
         let of = |nic: &IfName| inputs.pod.usable_addresses(nic);
         let addresses = match family {

@@ -172,7 +172,7 @@ fn everything() -> Settings {
         tx_queue_len: Some(9),
         host_rule_table: Some(501),
         dataplane: Some("policy".into()),
-        ebpf: Some(EbpfSettings { route_hints: Some("never".into()), ..EbpfSettings::default() }),
+        ebpf: Some(EbpfSettings { route_hints: Some("never".into()), node_link: Some("node".into()) }),
     }
 }
 

@@ -161,8 +161,21 @@ async fn a_refused_request_has_the_kernels_text() {
     });
     let error = netlink.set_up(7).await.unwrap_err();
     assert!(error.is_exists() && error.to_string().ends_with("(Exclusivity flag on)"), "{error}");
-    let error = netlink.add_clsact(7).await;
-    assert!(error.is_ok(), "one that is there is kept: {error:?}");
+}
+
+#[tokio::test]
+async fn a_clsact_qdisc_that_is_there_is_kept() {
+    let (mut netlink, _) = connect(|request| {
+        let mut refusal = ErrorMessage::default();
+        refusal.code = NonZeroI32::new(-libc::EEXIST);
+        match request {
+            0 => vec![Reply { flags: 0, payload: NetlinkPayload::Error(refusal), kind: None }],
+            // The list of qdiscs, with no `ingress`.
+            _ => vec![done(0)],
+        }
+    });
+    let added = netlink.add_clsact(7).await;
+    assert!(added.is_ok(), "{added:?}");
 }
 
 #[tokio::test]
