@@ -17,7 +17,7 @@ use crate::tools;
 use crate::topology::Node;
 
 /// On a busy machine the kernel verifies the programs for many seconds.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Where an agent with mounts of its own finds those of the node.
 const MOUNT_NAMESPACE: &str = "SPIDERPOOL_NODE_MOUNT_NAMESPACE";
