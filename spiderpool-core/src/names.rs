@@ -75,8 +75,12 @@ fn check_if_name(text: &str) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > 15 {
         return Err("a network interface name has 1 to 15 characters");
     }
-    if text == "." || text == ".." || text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
-        return Err("a network interface name holds no '/', ':' or white space and is neither '.' nor '..'");
+    // The kernel takes '%d' for a number that it chooses (`__dev_alloc_name()` there), and ends a name at a zero.
+    let is_bad = |c: char| "/:%".contains(c) || c.is_whitespace() || c.is_control();
+    if text == "." || text == ".." || text.contains(is_bad) {
+        return Err(
+            "a network interface name holds no '/', ':', '%' or white space and is neither '.' nor '..'",
+        );
     }
     Ok(())
 }

@@ -95,6 +95,8 @@ fn every_reason() {
     };
     let multicast = Ends { dst: "224.0.0.251".parse().unwrap(), ..to_service };
     let own = Verdict::RedirectIngress { ifindex: IFINDEX + u32::from(NET1) };
+    let mut hidden = frames::udp(call, b"");
+    hidden.bytes.splice(12..12, [0x81, 0, 0, 0]);
     let mut short = frames::udp(to_service, b"");
     short.bytes.truncate(40);
     // The source is the pod's address in IPv4, and every map has it.
@@ -158,6 +160,7 @@ fn every_reason() {
             Verdict::Drop,
             vec![Reason::ClusterAddress],
         ),
+        (false, NET1, hidden, Verdict::Drop, vec![Reason::HiddenTags]),
         (false, NET1, frames::tcp(call, SYN, b""), PASS, vec![Reason::ArrivalNew]),
         (false, NET1, frames::tcp(call, ACK, b""), PASS, vec![Reason::ArrivalSeen]),
         (true, NET1, frames::tcp(call.back(), SYN | ACK, b""), PASS, vec![Reason::ReplyHere]),

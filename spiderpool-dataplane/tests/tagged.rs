@@ -105,5 +105,10 @@ fn tagged_frames_are_left_alone() {
         // A tag of priority alone.
         counted(&dataplane, Reason::ArrivalNew, || send(&fd, "u0", &tagged(&inward, 7 << 13)));
         counted(&dataplane, Reason::ArrivalSeen, || send(&fd, "u0", &inward));
+        // Several of them, which the kernel takes off behind the program.
+        for count in 2..4 {
+            let hidden = (0..count).fold(inward.clone(), |frame, _| tagged(&frame, 0));
+            counted(&dataplane, Reason::HiddenTags, || send(&fd, "u0", &hidden));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! ICMP errors belong to the flow of the packet that they quote: they go where its packets go, translated as those.
 
+use crate::addr::Addr;
 use crate::headers::{self, Fragment, Headers, L4Kind};
 use crate::maps::NicEntry;
 use crate::nat;
@@ -65,6 +66,42 @@ pub(crate) fn leaves<P: Packet, S: State>(
         return replies::reply_about(id, nic, quoted, rewrite, s).or_undecided(Reason::IcmpError);
     }
     NONE
+}
+
+/// Whether an error that comes in by an underlay NIC is about what the pod sends by the cluster NIC: the kernel would find socket and
+/// path by the packet that it quotes, and somebody in the underlay could cut flows that never come there, or lower their MTU. A
+/// fragment may be about anything: the kernel puts it together behind the program.
+#[inline(never)]
+pub(crate) fn is_about_cluster_nic<P: Packet, S: State>(
+    p: &P,
+    nic: &NicEntry,
+    h: &Headers,
+    quoted: &mut Headers,
+    s: &S,
+) -> bool {
+    if !pod::has_cluster_nic(nic, s) {
+        return false;
+    }
+    // Not as a whole: what is quoted may be a later fragment, or cut off.
+    let at = h.l4.offset + 8;
+    let source = if h.src.is_v4() { p.load(at + 12).map(Addr::v4) } else { p.load(at + 8).map(Addr::v6) };
+    if !matches!(h.fragment, Fragment::No)
+        || source.is_some_and(|source| pod::is_cluster_address(nic, &source, s))
+    {
+        return true;
+    }
+    // What is too long for the cluster NIC the program of this NIC says itself, to the socket's own address.
+    s.flags(nic.pod).translated != 0
+        && !is_too_big(p, h)
+        && quotes(p, h, quoted)
+        && nat::is_translated(nic, quoted, s)
+}
+
+/// *Fragmentation needed* (RFC 792) or *packet too big* (RFC 4443).
+#[inline(always)]
+fn is_too_big<P: Packet>(p: &P, h: &Headers) -> bool {
+    let Some([ty, code]) = p.load(h.l4.offset) else { return false };
+    if h.src.is_v4() { (ty, code) == (3, 4) } else { ty == 2 }
 }
 
 /// An error comes in by the cluster NIC about a packet that the pod has sent; undecided if that was not translated.

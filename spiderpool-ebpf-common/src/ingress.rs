@@ -1,8 +1,8 @@
 //! What comes into the pod: answers of translated flows are translated back, and flows that the other side
 //! starts are remembered with NIC and sender. Nothing is dropped but what comes in by an underlay NIC for the cluster
-//! NIC's address: servers there are behind the default network's policies.
+//! NIC's address, or about its flows: servers there are behind the default network's policies.
 
-use crate::headers::{self, Fragment, Headers};
+use crate::headers::{self, Fragment, Headers, L4Kind};
 use crate::maps::{
     Direction, FlowKeys, FragmentKey, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY,
 };
@@ -52,7 +52,11 @@ fn decide<P: Packet, S: State>(
     s: &S,
 ) -> Outcome {
     if !matches!(p.protocol(), IPV4 | IPV6) {
-        return Outcome::pass(Reason::NotIp);
+        return if nic.role == ROLE_UNDERLAY && p.has_hidden_tags() {
+            Outcome::drop(Reason::HiddenTags)
+        } else {
+            Outcome::pass(Reason::NotIp)
+        };
     }
     if !headers::parse(p, h) {
         return Outcome::pass(Reason::Malformed);
@@ -62,6 +66,12 @@ fn decide<P: Packet, S: State>(
         return Outcome::pass(Reason::LinkScope);
     }
     if nic.role == ROLE_UNDERLAY && !nic.owns(h.dst) && pod::is_cluster_address(nic, &h.dst, s) {
+        return Outcome::drop(Reason::ClusterAddress);
+    }
+    if nic.role == ROLE_UNDERLAY
+        && matches!(h.l4.kind, L4Kind::IcmpError)
+        && errors::is_about_cluster_nic(p, nic, h, quoted, s)
+    {
         return Outcome::drop(Reason::ClusterAddress);
     }
     if !h.is_tracked() {

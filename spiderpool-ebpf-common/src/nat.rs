@@ -11,6 +11,14 @@ use crate::rewrite::Rewrite;
 use crate::state::{LogEvent, Put, PutError, State};
 use crate::verdict::Outcome;
 
+/// Whether a packet that the pod has sent, as an ICMP error quotes it, is of a translated flow.
+#[inline(always)]
+pub(crate) fn is_translated<S: State>(nic: &NicEntry, quoted: &Headers, s: &S) -> bool {
+    let key = FlowKey::of(nic.pod, quoted, Direction::Egress);
+    let now = s.now();
+    s.nat(&key, |e| flow_state::is_expired(key.protocol, e.state, e.last_seen, now)) == Some(false)
+}
+
 /// First port for flows whose own is taken: above `ip_local_port_range`, so that no socket gets it by itself.
 pub const PORT_FIRST: u16 = 61_000;
 /// Number of such ports.

@@ -9,6 +9,8 @@ pub const IPV6: u16 = 0x86dd;
 pub const ARP: u16 = 0x0806;
 /// EtherType of 802.1Q.
 pub const VLAN: u16 = 0x8100;
+/// EtherType of an outer VLAN (802.1ad).
+pub const SERVICE_VLAN: u16 = 0x88a8;
 /// Length of the Ethernet header.
 pub const ETH: u32 = 14;
 
@@ -47,6 +49,10 @@ pub trait Packet {
     /// EtherType, host byte order. [`VLAN`] also where the kernel keeps the tag of a frame beside it: what is in that is a VLAN
     /// device's business. (A tag without VLAN number, of priority alone, makes no difference.)
     fn protocol(&self) -> u16;
+
+    /// Whether the frame has tags behind one that has no VLAN number, or that is not taken off: the kernel takes off all tags without
+    /// number, but only one of them before it asks a program (`check_vlan_id` in net/core/dev.c).
+    fn has_hidden_tags(&self) -> bool;
 
     /// Reads bytes.
     fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]>;

@@ -81,6 +81,12 @@ pub(crate) fn has<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> bool {
     nic.owns(*addr) || owner(nic, addr, s) != 0 || matches!(exit(nic, s), Some(exit) if exit.owns(*addr))
 }
 
+/// Whether the pod has a cluster NIC.
+#[inline(always)]
+pub(crate) fn has_cluster_nic<S: State>(nic: &NicEntry, s: &S) -> bool {
+    exit(nic, s).is_some_and(|exit| exit.role == ROLE_CLUSTER)
+}
+
 /// Whether an address is the cluster NIC's. (In underlay mode the pod has no cluster NIC.)
 #[inline(never)]
 pub(crate) fn is_cluster_address<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> bool {

@@ -88,6 +88,7 @@ reasons! {
     ClusterAddress cluster_address "Comes in by an underlay NIC for the cluster NIC's address, where the default network's policies do not see it: dropped.";
     OwnFlow own_flow "Comes in as if it were the first packet of a flow, but the pod has begun that itself: not recorded.";
     ArrivalsFull arrivals_full "The pod has used up its share of arrivals: not recorded, the reply follows the routing table.";
+    HiddenTags hidden_tags "Comes in by an underlay NIC with several VLAN tags of which the outer one has no number: dropped, because the kernel looks behind them.";
     FragmentFollowed fragment_followed "Later fragment: goes where its first one went, with the same address.";
     ErrorTranslated error_translated "ICMP error about a translated flow: translated as that, with what it quotes.";
 }

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use spiderpool_ebpf_common::packet::{Packet, Sum, VLAN};
+use spiderpool_ebpf_common::packet::{Packet, SERVICE_VLAN, Sum, VLAN};
 
 use crate::kernel::{TEST_FOR_OTHER_HOST, is_test};
 
@@ -92,6 +92,16 @@ impl Packet for Skb {
             }
             u16::from_be((*self.skb).protocol as u16)
         }
+    }
+
+    #[inline(always)]
+    fn has_hidden_tags(&self) -> bool {
+        // SAFETY: the context of this run.
+        let (protocol, number) = unsafe {
+            let number = if (*self.skb).vlan_present == 0 { 0 } else { (*self.skb).vlan_tci & VLAN_NUMBER };
+            (u16::from_be((*self.skb).protocol as u16), number)
+        };
+        number == 0 && matches!(protocol, VLAN | SERVICE_VLAN)
     }
 
     #[inline(always)]

@@ -55,6 +55,9 @@ async fn make(wanted: &WantedInterfaces, executor: &mut Executor<'_>) -> Result<
     loop {
         let node = executor.netlink(Namespace::Node).snapshot(contents(wanted)).await?;
         let plan = plan_interfaces(wanted, &node)?;
+        if !plan.absent.is_empty() {
+            warn!(absent = ?plan.absent, "members of the bond are not on this node, it works without them");
+        }
         match executor.apply(&plan.steps).await {
             Ok(()) => {
                 if let Some(step) = plan.preference

@@ -21,7 +21,8 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
     Err(PluginError::Check(CheckError::Steps { nic: wanted.name().clone(), missing }))
 }
 
-/// What a plan is made from: for a bond also who has the default route.
+/// What a plan is made from: for a bond also what the node itself uses.
 pub(super) fn contents(wanted: &WantedInterfaces) -> Contents {
-    Contents { routes: matches!(wanted.base, Base::Bond(_)), ..Contents::default() }
+    let is_bond = matches!(wanted.base, Base::Bond(_));
+    Contents { addresses: is_bond, routes: is_bond, ..Contents::default() }
 }

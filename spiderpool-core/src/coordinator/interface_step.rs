@@ -23,6 +23,8 @@ pub enum InterfaceStep {
         dev: IfName,
         /// Its mode.
         mode: BondMode,
+        /// That of its members, which it gives to each of them: otherwise all would get the default's.
+        mtu: u32,
     },
     /// Sets an option of a bond that was created before.
     SetOption {
@@ -31,7 +33,7 @@ pub enum InterfaceStep {
         /// The option.
         option: BondOption,
     },
-    /// Makes an interface a member of a bond, which has to set it down for it. The kernel then sets it up.
+    /// Makes an interface a member of a bond, which may have to set it down for it. The kernel then sets it up.
     AddMember {
         /// The bond.
         bond: IfName,
@@ -78,7 +80,9 @@ impl fmt::Display for InterfaceStep {
             Self::AddVlan { dev, parent, id } => {
                 write!(f, "link add link {parent} name {dev} type vlan id {id}")
             }
-            Self::AddBond { dev, mode } => write!(f, "link add {dev} type bond mode {}", mode.number()),
+            Self::AddBond { dev, mode, mtu } => {
+                write!(f, "link add {dev} mtu {mtu} type bond mode {}", mode.number())
+            }
             Self::SetOption { bond, option } => write!(f, "link set {bond} type bond {option}"),
             Self::AddMember { bond, dev, .. } => write!(f, "link set {dev} master {bond}"),
             Self::RemoveMember { dev, .. } => write!(f, "link set {dev} nomaster"),

@@ -1,5 +1,7 @@
 //! What is wrong with a configuration, and where a node has something else than it asks for.
 
+use std::net::IpAddr;
+
 use thiserror::Error;
 
 use super::options::BondOptionError;
@@ -118,6 +120,31 @@ pub enum ConflictError {
         member: IfName,
         /// The bond.
         bond: IfName,
+    },
+    /// No NIC.
+    #[error(
+        "interface {member} is to be a member of bond {bond}, but is no Ethernet interface: name another interface"
+    )]
+    NotEthernet {
+        /// The interface.
+        member: IfName,
+        /// The bond.
+        bond: IfName,
+    },
+    /// The node uses the interface itself.
+    #[error(
+        "interface {member} is to be a member of bond {bond}, but the node has the address {address} on {dev}, and would not \
+         be reached there any more: make the bond by the node's own network configuration, or name another interface"
+    )]
+    NodeAddress {
+        /// The interface.
+        member: IfName,
+        /// The bond.
+        bond: IfName,
+        /// Which has the address: the interface, or a VLAN of it.
+        dev: IfName,
+        /// The address.
+        address: IpAddr,
     },
     /// The VLAN's name is taken.
     #[error(

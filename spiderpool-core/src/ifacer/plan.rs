@@ -4,7 +4,10 @@ use super::error::ConflictError;
 use super::settings::{Base, WantedBond, WantedInterfaces, WantedVlan};
 use crate::coordinator::{InterfaceStep, NamespaceState, Step};
 use crate::names::IfName;
-use crate::net::{BondOption, Link, LinkDetail, VlanProtocol};
+use crate::net::{Address, BondOption, Link, LinkDetail, Medium, Scope, VlanProtocol};
+
+/// Of an Ethernet device.
+const DEFAULT_MTU: u32 = 1500;
 
 /// Steps in their order. Nothing is left to do where both are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub struct InterfacePlan {
     pub steps: Vec<Step>,
     /// Worth a try at the end: the member that is to be active may have no carrier, and a bond is there to work without it.
     pub preference: Option<Step>,
+    /// Members of a bond that is there, which are not on the node (any more): it works without them.
+    pub absent: Vec<IfName>,
 }
 
 /// Plans for a node with these links and routes of its main table. What is there already is checked and never changed,
@@ -43,6 +48,11 @@ impl InterfacePlan {
         }
     }
 
+    fn add_member(&mut self, bond: &WantedBond, member: &Link) {
+        let (bond, dev, was_up) = (bond.name.clone(), member.name.clone(), member.up);
+        self.push(InterfaceStep::AddMember { bond, dev, was_up });
+    }
+
     fn push(&mut self, step: InterfaceStep) {
         self.steps.push(Step::Interface(step));
     }
@@ -60,14 +70,26 @@ fn plan_bond<'a>(
     plan: &mut InterfacePlan,
 ) -> Result<Option<&'a Link>, ConflictError> {
     if let Some(link) = node.link(&bond.name) {
-        for member in check_bond(bond, link, node)? {
+        let members = check_bond(bond, link, node)?;
+        // Of an ADD that was killed, or an interface that was away: those that are there are taken in.
+        for wanted in bond.members.iter().filter(|wanted| !members.iter().any(|has| has.name == **wanted)) {
+            if node.link(wanted).is_none() && !members.is_empty() {
+                plan.absent.push(wanted.clone());
+                continue;
+            }
+            plan.add_member(bond, check_new_member(wanted, bond, node)?);
+        }
+        for member in members {
             plan.set_up(member);
         }
         plan.set_up(link);
         return Ok(Some(link));
     }
     let (name, mode) = (bond.name.clone(), bond.mode);
-    plan.push(InterfaceStep::AddBond { dev: name.clone(), mode });
+    let members = bond.members.iter().map(|member| check_new_member(member, bond, node));
+    let members = members.collect::<Result<Vec<_>, _>>()?;
+    let mtu = members.iter().map(|member| member.mtu).min().unwrap_or(DEFAULT_MTU);
+    plan.push(InterfaceStep::AddBond { dev: name.clone(), mode, mtu });
     for option in &bond.options {
         let step = InterfaceStep::SetOption { bond: name.clone(), option: option.clone() };
         match option {
@@ -75,15 +97,14 @@ fn plan_bond<'a>(
             _ => plan.push(step),
         }
     }
-    for member in &bond.members {
-        let was_up = check_new_member(member, bond, node)?.up;
-        plan.push(InterfaceStep::AddMember { bond: name.clone(), dev: member.clone(), was_up });
+    for member in members {
+        plan.add_member(bond, member);
     }
     plan.push(InterfaceStep::SetUp { dev: name });
     Ok(None)
 }
 
-/// The members of a bond that is as it should be.
+/// The members of a bond that is as it should be, or lacks some.
 fn check_bond<'a>(
     bond: &WantedBond,
     link: &Link,
@@ -96,20 +117,15 @@ fn check_bond<'a>(
     if found != bond.mode {
         return Err(ConflictError::BondMode { name: name(), found, wanted: bond.mode });
     }
-    let missing = bond.members.iter().find(|member| node.link(member).is_none());
-    if let Some(missing) = missing {
-        return Err(ConflictError::NoInterface(missing.clone()));
-    }
     let members: Vec<&Link> = node.links.iter().filter(|other| other.master == Some(link.index)).collect();
-    let is_whole = bond.members.iter().all(|wanted| members.iter().any(|member| member.name == *wanted));
-    if !is_whole || members.len() != bond.members.len() {
+    if members.iter().any(|member| !bond.members.contains(&member.name)) {
         let found = members.iter().map(|member| member.name.clone()).collect();
         return Err(ConflictError::BondMembers { name: name(), found, wanted: bond.members.clone() });
     }
     Ok(members)
 }
 
-/// An interface that can be taken for a bond: enslaving sets it down, which takes its routes away.
+/// An interface that can be taken for a bond, which takes its routes, and its frames, away from whoever uses it.
 fn check_new_member<'a>(
     member: &IfName,
     bond: &WantedBond,
@@ -121,8 +137,21 @@ fn check_new_member<'a>(
         let master = name_of(master, node);
         return Err(ConflictError::MemberTaken { member, bond, master });
     }
-    if node.routes.iter().any(|route| route.is_default() && route.dev == member) {
-        return Err(ConflictError::DefaultRoute { member, bond });
+    if link.medium != Medium::Ethernet {
+        return Err(ConflictError::NotEthernet { member, bond });
+    }
+    // Also what a VLAN of it has.
+    let is_on_it = |other: &&Link| other.peer == Some(link.index) && other.peer_netns.is_none();
+    let users = node.links.iter().filter(is_on_it).chain([link]);
+    for user in users.map(|user| &user.name) {
+        if node.routes.iter().any(|route| route.is_default() && route.dev == *user) {
+            return Err(ConflictError::DefaultRoute { member, bond });
+        }
+        let is_nodes = |address: &&Address<IfName>| address.dev == *user && address.scope == Scope::Global;
+        if let Some(address) = node.addresses.iter().find(is_nodes) {
+            let (dev, address) = (user.clone(), address.net.addr());
+            return Err(ConflictError::NodeAddress { member, bond, dev, address });
+        }
     }
     Ok(link)
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::coordinator::NamespaceState;
 use crate::go_json::from_go_json;
 use crate::names::IfName;
-use crate::net::{BondMode, Link, LinkDetail, Route, Vlan, VlanProtocol};
+use crate::net::{Address, BondMode, Link, LinkDetail, Medium, Route, Vlan, VlanProtocol};
 
 fn parse(json: &str) -> Result<Option<WantedInterfaces>, IfacerSettingsError> {
     from_go_json::<IfacerSettings>(json).unwrap().parse()
@@ -241,7 +241,7 @@ fn a_bond_is_made_with_its_options_before_its_members() {
         BOND_VLAN,
         nics(),
         &[
-            "node: link add bond0 type bond mode 1",
+            "node: link add bond0 mtu 1500 type bond mode 1",
             "node: link set bond0 type bond miimon 50",
             "node: link set eth1 master bond0",
             "node: link set eth2 master bond0",
@@ -274,12 +274,29 @@ fn another_bond_in_its_place_is_an_error() {
     lacp[2] = bond_link(BondMode::Lacp);
     let parts = ["mode 4 (802.3ad)", "mode 1 (active-backup)", "ip link del bond0"];
     conflicts(BOND, lacp, &parts);
-    let half = vec![member(1, "eth1"), link(2, "eth2", "")];
-    conflicts(BOND, bonded(half), &["members [eth1]", "[eth1, eth2]", "ip link set NIC master bond0"]);
     conflicts(BOND, [whole_bond(), vec![member(3, "eth3")]].concat(), &["members [eth1, eth2, eth3]"]);
-    conflicts(BOND, bonded(vec![member(1, "eth1")]), &["interface eth2 is not on this node"]);
+    conflicts(BOND, bonded(vec![link(1, "eth1", "")]), &["interface eth2 is not on this node"]);
     // What is called as its VLAN cannot be on a bond that is not there.
     conflicts(BOND_VLAN, [nics(), vec![vlan_link(5, "bond0.100", 1, 100)]].concat(), &["VLAN 100 on eth1"]);
+}
+
+/// An ADD was killed, or an interface was away: every later ADD failed.
+#[test]
+fn a_bond_that_lacks_members_gets_them() {
+    let bonded = |links: Vec<Link>| [links, vec![bond_link(BondMode::ActiveBackup)]].concat();
+    let [first, second] = ["node: link set eth1 master bond0", "node: link set eth2 master bond0"];
+    plans(BOND, bonded(vec![member(1, "eth1"), link(2, "eth2", "")]), &[second]);
+    plans(BOND, bonded(nics()), &[first, second]);
+    let plan = plan_interfaces(&wanted(BOND), &node(bonded(vec![member(1, "eth1")]))).unwrap();
+    assert!(plan.is_empty(), "{plan:?}");
+    assert_eq!(plan.absent, ["eth2".parse::<IfName>().unwrap()]);
+}
+
+#[test]
+fn a_bond_has_the_smallest_mtu_of_its_members() {
+    let links = vec![Link { mtu: 9000, ..link(1, "eth1", "") }, Link { mtu: 8000, ..link(2, "eth2", "") }];
+    let plan = plan_interfaces(&wanted(BOND), &node(links)).unwrap();
+    assert_eq!(plan.steps[0].to_string(), "node: link add bond0 mtu 8000 type bond mode 1");
 }
 
 #[test]
@@ -293,4 +310,19 @@ fn interfaces_that_the_node_needs_are_not_taken() {
         let state = NamespaceState { routes: vec![route], ..node(nics()) };
         fails(plan_interfaces(&wanted(BOND), &state), &["eth1", "default route", "would be lost"]);
     }
+    // Also by a VLAN: a bond takes its frames away with those of the interface.
+    let vlan = || [nics(), vec![vlan_link(5, "uplink", 1, 10)]].concat();
+    for (dev, links) in [("eth1", nics()), ("uplink", vlan())] {
+        let route = Route::new("0.0.0.0/0".parse().unwrap(), dev.parse().unwrap());
+        let state = NamespaceState { routes: vec![route], ..node(links.clone()) };
+        fails(plan_interfaces(&wanted(BOND), &state), &["eth1", "default route"]);
+        let address = Address::new(dev.parse().unwrap(), "10.6.0.3/16".parse().unwrap());
+        let state = NamespaceState { addresses: vec![address], ..node(links) };
+        fails(plan_interfaces(&wanted(BOND), &state), &["eth1", "the address 10.6.0.3", dev]);
+    }
+    let local = Address::new("eth1".parse().unwrap(), "fe80::1/64".parse().unwrap());
+    let state = NamespaceState { addresses: vec![local], ..node(nics()) };
+    assert!(plan_interfaces(&wanted(BOND), &state).is_ok());
+    let loopback = Link { medium: Medium::Loopback, ..link(1, "eth1", "") };
+    conflicts(BOND, vec![loopback, link(2, "eth2", "")], &["eth1", "no Ethernet interface"]);
 }

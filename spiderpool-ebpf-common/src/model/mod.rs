@@ -15,7 +15,7 @@ use crate::maps::{
     FragmentEntry, FragmentKey, LinkFlow, NatEntry, NicEntry, PodFlag, PodFlags, PodUsage, ROLE_NONE,
     SIBLINGS,
 };
-use crate::packet::{Packet, Sum};
+use crate::packet::{Packet, SERVICE_VLAN, Sum, VLAN};
 use crate::reason::{Counter, Reason};
 use crate::state::{LogEvent, Put, PutError, State};
 
@@ -99,6 +99,10 @@ impl Packet for Frame {
 
     fn protocol(&self) -> u16 {
         self.load(12).map_or(0, u16::from_be_bytes)
+    }
+
+    fn has_hidden_tags(&self) -> bool {
+        matches!(self.protocol(), VLAN | SERVICE_VLAN)
     }
 
     fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {

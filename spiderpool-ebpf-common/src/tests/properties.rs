@@ -78,8 +78,10 @@ fn check_ingress(tables: &Tables, nic: u16, before: &Frame, done: &super::Proces
         let own = [Endpoint::Nic(ETH0), Endpoint::Second(ETH0)];
         own.iter().any(|own| FAMILIES.iter().any(|family| at(*own, *family) == ends.dst))
     });
-    let verdict =
-        if is_cluster_address && [NET1, NET2].contains(&nic) { Verdict::Drop } else { Verdict::Pass };
+    // Or an ICMP error about it: `errors_by_an_underlay_nic_are_about_its_own_flows`.
+    let may_be_about_it = done.reason == Reason::ClusterAddress && is_icmp(before);
+    let drops = [NET1, NET2].contains(&nic) && (is_cluster_address || may_be_about_it);
+    let verdict = if drops { Verdict::Drop } else { Verdict::Pass };
     assert_eq!(done.verdict, verdict, "ingress drops nothing else, and does not redirect");
     let translated = [Reason::TranslatedBack, Reason::FragmentFollowed, Reason::ErrorTranslated];
     if !translated.contains(&done.reason) {
@@ -98,6 +100,15 @@ fn check_ingress(tables: &Tables, nic: u16, before: &Frame, done: &super::Proces
             && (frames::ip(key.remote) == new.src || done.reason == Reason::ErrorTranslated)
     });
     assert!(started, "translated back what no entry stands for");
+}
+
+fn is_icmp(frame: &Frame) -> bool {
+    match frame.bytes.get(12..14) {
+        Some([8, 0]) => frame.bytes.get(23) == Some(&1),
+        // Extension headers may be before it.
+        Some([0x86, 0xdd]) => frame.bytes.get(20).is_some_and(|next| ![6, 17].contains(next)),
+        _ => false,
+    }
 }
 
 fn check_pairs(tables: &Tables) {

@@ -4,6 +4,7 @@ use nix::libc;
 use spiderpool_core::coordinator::{InterfaceStep, Namespace};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::BondOption;
+use tracing::warn;
 
 use super::{Executor, StepError};
 use crate::netlink::NetlinkError;
@@ -17,9 +18,13 @@ impl Executor<'_> {
                 // Rolling back deletes this one, whatever is called so by then.
                 self.device(Namespace::Node, dev).await?;
             }
-            InterfaceStep::AddBond { dev, mode } => {
+            InterfaceStep::AddBond { dev, mode, mtu } => {
                 self.node.add_bond(dev, *mode).await.map_err(no_module("bonding"))?;
-                self.device(Namespace::Node, dev).await?;
+                let (node, index) = self.device(Namespace::Node, dev).await?;
+                if let Err(error) = node.set_mtu(index, *mtu).await {
+                    node.delete_link_of_index(index).await?;
+                    return Err(error.into());
+                }
             }
             InterfaceStep::SetOption { bond, option } => {
                 let member = match option {
@@ -52,15 +57,23 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// What is not taken is up again, if it was.
+    /// What is not taken is up again, if it was. It is asked for while it is up: one that is in use is refused for that first
+    /// (`bond_enslave()` in drivers/net/bonding/bond_main.c), and loses nothing.
     async fn add_member(&mut self, bond: &IfName, dev: &IfName, was_up: bool) -> Result<(), StepError> {
         let master = self.device(Namespace::Node, bond).await?.1;
         let (node, index) = self.device(Namespace::Node, dev).await?;
-        node.set_down(index).await?;
-        let Err(source) = node.set_master(index, Some(master)).await else { return Ok(()) };
-        if was_up {
-            node.set_up(index).await?;
+        let mut asked = node.set_master(index, Some(master)).await;
+        if asked.as_ref().is_err_and(|error| error.errno() == Some(libc::EPERM)) {
+            node.set_down(index).await?;
+            asked = node.set_master(index, Some(master)).await;
+            if asked.is_err()
+                && was_up
+                && let Err(error) = node.set_up(index).await
+            {
+                warn!(%error, dev = %dev, "what is no member of the bond cannot be set up again");
+            }
         }
+        let Err(source) = asked else { return Ok(()) };
         if source.errno() == Some(libc::EBUSY) {
             return Err(StepError::InUse { dev: dev.clone(), master: bond.clone(), source });
         }
@@ -71,7 +84,10 @@ impl Executor<'_> {
 /// `rtnl_newlink()` has asked for the module before it says that there is none.
 fn no_module(module: &'static str) -> impl FnOnce(NetlinkError) -> StepError {
     move |source| {
-        if source.errno() == Some(libc::EOPNOTSUPP) {
+        // A text is about the interface, and not about the module.
+        if source.errno() == Some(libc::EOPNOTSUPP)
+            && source.extack().is_none_or(|text| text == "Unknown device type")
+        {
             StepError::NoModule { module, source }
         } else {
             source.into()

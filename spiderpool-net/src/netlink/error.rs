@@ -115,6 +115,14 @@ impl NetlinkError {
         }
     }
 
+    /// The kernel's text, if it has said why it refused.
+    pub fn extack(&self) -> Option<&str> {
+        match self {
+            Self::Refused { extack, .. } => extack.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The object is there already.
     pub fn is_exists(&self) -> bool {
         self.errno() == Some(libc::EEXIST)
