@@ -26,8 +26,9 @@ const ORDER: [&str; 10] = [
     "flows",
     "underlay_masters",
 ];
-/// These do in userspace what they do on every kernel, and load the programs again and again for it.
-const WHOLE_ALONE: [&str; 2] = ["load", "flows"];
+/// Each of these loads the programs for few packets, or for what is done in userspace: an emulated machine verifies them for more than
+/// a minute.
+const WHOLE_ALONE: [&str; 5] = ["load", "flows", "attach", "tagged", "checksums"];
 
 /// How much runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
