@@ -37,7 +37,7 @@ pub(crate) struct DataplaneArguments {
     /// Round trips per path and round.
     #[arg(long, default_value_t = 2000)]
     pub(crate) trips: usize,
-    /// Connections per path and round, each for one byte.
+    /// Connections per path and round, each for a few bytes.
     #[arg(long, default_value_t = 300)]
     pub(crate) connections: usize,
     /// MiB that one stream carries per path and round.

@@ -1,4 +1,4 @@
-//! A connection for one byte, and a stream of many.
+//! A connection for a few bytes, and a stream of many.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ const SINK: u16 = 7300;
 const CHUNK: usize = 256 * 1024;
 const MEBIBYTE: usize = 1024 * 1024;
 
-/// Microseconds of each of `count` connections: set up, a byte, the server's answer, closed.
+/// Microseconds of each of `count` connections: set up, the four bytes that the server waits for, its answer, closed.
 pub(super) fn connections(from: &Namespaces, to: IpAddr, count: usize) -> Result<Samples> {
     from.run(|| {
         let mut samples = Samples::default();

@@ -183,7 +183,7 @@ impl Pods {
                     pair.side(side).push(times.quantile(0.5).context("no connections")?);
                 }
             }
-            report.add(format!("{family} {}: connection for a byte", way.name), "us", &pair);
+            report.add(format!("{family} {}: short connection", way.name), "us", &pair);
         }
         Ok(())
     }
