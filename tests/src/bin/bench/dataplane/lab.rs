@@ -179,7 +179,8 @@ impl Pods {
             let mut pair = Pair::default();
             for _ in 0..arguments.rounds {
                 for (side, ends) in [(Side::Ours, &ours), (Side::Peer, &peer)] {
-                    let times = connections(&ends.from, ends.to, arguments.connections)?;
+                    let times = connections(&ends.from, ends.to, arguments.connections)
+                        .with_context(|| format!("{}, {side:?}", way.name))?;
                     pair.side(side).push(times.quantile(0.5).context("no connections")?);
                 }
             }
