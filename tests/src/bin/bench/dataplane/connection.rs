@@ -27,8 +27,8 @@ pub(super) fn connections(from: &Namespaces, to: IpAddr, count: usize) -> Result
         for index in 0..=count {
             let start = Instant::now();
             let mut stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), LIMIT)?;
-            stream.set_read_timeout(Some(LIMIT))?;
-            stream.write_all(b"x")?;
+            stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+            stream.write_all(b"who?")?;
             stream
                 .read_to_end(&mut Vec::new())
                 .with_context(|| format!("no answer to connection {index}"))?;
