@@ -57,10 +57,12 @@ pub(super) fn measure(arguments: &DataplaneArguments, report: &mut Report) -> Re
     let mut cpu = CpuSet::new();
     cpu.set(0)?;
     sched_setaffinity(Pid::from_raw(0), &cpu)?;
-    let _servers = [&pods.with, &pods.without, &pods.far]
-        .map(|pod| Server::start(&pod.namespaces))
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
+    // On its addresses: rules send what a server on the wildcard address answers elsewhere.
+    let serve = |pod: &Pod| {
+        let net1 = pod.net1()?;
+        Server::start_at(&pod.namespaces, &Family::ALL.map(|family| net1.get(family)))
+    };
+    let _servers = (Server::start(&pods.far.namespaces)?, serve(&pods.with)?, serve(&pods.without)?);
     let mut before = Vec::new();
     for family in Family::ALL {
         for way in pods.ways(family, arguments.policy) {
