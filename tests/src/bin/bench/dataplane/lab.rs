@@ -23,8 +23,9 @@ use crate::arguments::DataplaneArguments;
 use crate::memory::{Memory, MemoryRows};
 use crate::samples::{Pair, Report, Side};
 
-/// How many flows are alive while connections are measured: from these many ports the node has called each of two pods.
-const LIVE_PORTS: std::ops::Range<u16> = 20_000..52_000;
+/// How many flows are alive while connections are measured: from these many ports the node has called each of two pods, which leaves
+/// them room for the connections.
+const LIVE_PORTS: std::ops::Range<u16> = 20_000..46_000;
 
 /// One way through the network, for the pod with programs and for its peer: the same way from a pod whose programs are detached, or
 /// that has rules in place of them.
