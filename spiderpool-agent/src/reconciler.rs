@@ -141,7 +141,6 @@ impl Reconciler {
         let identity = netns::identity(&netns)?;
         let mut next = self.pods.inventory()?.clone();
         let pod = next.register(request, identity, loaded.max_id())?;
-        Loaded::check(&pod)?;
         let inventory = self.pods.commit(next)?;
         loaded.flush(inventory);
         write(loaded, inventory, &self.destinations, Some(&pod))?;

@@ -1,8 +1,9 @@
-//! The map `addresses`: the addresses of a NIC beyond the first of each family.
+//! The map `addresses`: which NIC of a pod has an address.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use aya::maps::{HashMap, MapData};
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::maps::{AddressEntry, AddressKey, names};
 
@@ -10,22 +11,57 @@ use crate::error::MapError;
 use crate::flows::ignore_missing;
 use crate::load::Dataplane;
 
-impl Dataplane {
-    /// Makes the further addresses of a NIC of a pod exactly these.
-    pub fn addresses_set(&mut self, id: u16, pod: u16, addresses: &[IpAddr]) -> Result<(), MapError> {
-        let want: BTreeSet<[u8; 16]> = addresses.iter().map(|ip| addr(*ip).bytes).collect();
-        for bytes in &want {
-            let key = AddressKey::new(pod, Addr::v6(*bytes));
-            let entry = AddressEntry { nic: id, _pad: 0 };
-            self.maps.addresses.insert(key, entry, 0).map_err(MapError::of(names::ADDRESSES))?;
+/// The map, and what it has by NIC: to set one NIC's addresses those of all others are not read.
+pub(crate) struct Addresses {
+    map: HashMap<MapData, AddressKey, AddressEntry>,
+    by_nic: BTreeMap<u16, Vec<AddressKey>>,
+}
+
+impl Addresses {
+    /// With what the map has already.
+    pub(crate) fn of(map: HashMap<MapData, AddressKey, AddressEntry>) -> Self {
+        let mut by_nic: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (key, entry) in map.iter().filter_map(Result::ok) {
+            by_nic.entry(entry.nic).or_default().push(key);
         }
-        let have: Vec<_> = self.maps.addresses.iter().filter_map(Result::ok).collect();
-        for (key, entry) in have {
-            if entry.nic == id && !(key.pod == pod && want.contains(&key.addr.bytes)) {
-                ignore_missing(self.maps.addresses.remove(&key)).map_err(MapError::of(names::ADDRESSES))?;
+        Self { map, by_nic }
+    }
+
+    fn set(&mut self, id: u16, pod: u16, addresses: &[IpAddr]) -> Result<(), MapError> {
+        let want: BTreeSet<[u8; 16]> = addresses.iter().map(|ip| addr(*ip).bytes).collect();
+        let want: Vec<_> = want.into_iter().map(|bytes| AddressKey::new(pod, Addr::v6(bytes))).collect();
+        let mut have = self.by_nic.remove(&id).unwrap_or_default();
+        for key in &want {
+            if !have.contains(key) {
+                have.push(*key);
             }
         }
+        // All that the map may have from here on, whatever fails below.
+        self.by_nic.insert(id, have.clone());
+        for key in &want {
+            self.map
+                .insert(key, AddressEntry { nic: id, _pad: 0 }, 0)
+                .map_err(MapError::of(names::ADDRESSES))?;
+        }
+        for key in have.iter().filter(|key| !want.contains(key)) {
+            // Another NIC may have got the address since.
+            if self.map.get(key, 0).is_ok_and(|entry| entry.nic == id) {
+                ignore_missing(self.map.remove(key)).map_err(MapError::of(names::ADDRESSES))?;
+            }
+        }
+        if want.is_empty() {
+            self.by_nic.remove(&id)
+        } else {
+            self.by_nic.insert(id, want)
+        };
         Ok(())
+    }
+}
+
+impl Dataplane {
+    /// Makes the addresses of a NIC of a pod exactly these.
+    pub fn addresses_set(&mut self, id: u16, pod: u16, addresses: &[IpAddr]) -> Result<(), MapError> {
+        self.maps.addresses.set(id, pod, addresses)
     }
 }
 

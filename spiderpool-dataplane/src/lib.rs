@@ -31,7 +31,7 @@ pub use pins::KeptPins;
 pub use programs::{ProgramPair, Programs};
 pub use spiderpool_ebpf_common::maps::{
     CidrAction, CidrKind, DEFAULT_BACKUP, DEFAULT_NONE, DEFAULT_USED, DeviceKind, EPHEMERAL_PORTS, ExitMode,
-    NicEntry, PodUsage, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY, SIBLINGS,
+    NicEntry, PodUsage, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY,
 };
 pub use spiderpool_ebpf_common::reason::Reason;
 pub use sys::trim_heap;

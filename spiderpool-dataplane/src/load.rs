@@ -43,8 +43,8 @@ const PINS: [(&str, &str); 14] = [
     (RING_IN_OBJECT, RING_PIN),
 ];
 
-/// Entries of `addresses` for each NIC id.
-const ADDRESSES_PER_NIC: u32 = 4;
+/// Entries of `addresses` for each NIC id: one of each family, and a few that others have added.
+const ADDRESSES_PER_NIC: u32 = 6;
 
 /// How many entries the maps have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,17 +2,18 @@
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry,
-    NodeDevice, PodFlags, PodUsage, names,
+    ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry, NodeDevice, PodFlags, PodUsage,
+    names,
 };
 use spiderpool_ebpf_common::reason::Counters;
 
+use crate::addresses::Addresses;
 use crate::error::MapError;
 
 /// Every map of the dataplane but the log's ring buffer.
 pub(crate) struct Maps {
     pub(crate) nics: Array<MapData, NicEntry>,
-    pub(crate) addresses: HashMap<MapData, AddressKey, AddressEntry>,
+    pub(crate) addresses: Addresses,
     pub(crate) cidrs: LpmTrie<MapData, CidrKey, CidrEntry>,
     pub(crate) arrivals: HashMap<MapData, FlowKey, ArrivalEntry>,
     pub(crate) nat: HashMap<MapData, FlowKey, NatEntry>,
@@ -36,7 +37,9 @@ impl Maps {
         let mut map = |name| ebpf.take_map(name).ok_or(MapError::Missing { map: name });
         Ok(Self {
             nics: Array::try_from(map(names::NICS)?).map_err(MapError::of(names::NICS))?,
-            addresses: HashMap::try_from(map(names::ADDRESSES)?).map_err(MapError::of(names::ADDRESSES))?,
+            addresses: HashMap::try_from(map(names::ADDRESSES)?)
+                .map(Addresses::of)
+                .map_err(MapError::of(names::ADDRESSES))?,
             cidrs: LpmTrie::try_from(map(names::CLUSTER_CIDRS)?)
                 .map_err(MapError::of(names::CLUSTER_CIDRS))?,
             arrivals: HashMap::try_from(map(names::ARRIVALS)?).map_err(MapError::of(names::ARRIVALS))?,

@@ -147,7 +147,7 @@ fn a_pods_flows_go_with_it() {
 }
 
 #[test]
-fn further_addresses_are_replaced_and_end_with_the_nic() {
+fn addresses_are_replaced_and_end_with_the_nic() {
     if !can_run() {
         return;
     }
@@ -171,6 +171,16 @@ fn further_addresses_are_replaced_and_end_with_the_nic() {
     assert_eq!(held(6), [(5, "172.18.0.10".into()), (5, "fd00:18::9".into())]);
     dataplane.nic_remove(6).unwrap();
     assert_eq!((held(6), held(7)), (vec![], vec![(5, "172.19.0.9".into())]));
+    // One moves to another NIC; the first one's next list does not take it away.
+    set(&mut dataplane, 6, &["172.19.0.9", "172.18.0.9"]);
+    set(&mut dataplane, 7, &["172.19.0.10"]);
+    assert_eq!(held(6), [(5, "172.18.0.9".into()), (5, "172.19.0.9".into())]);
+    assert_eq!(held(7), [(5, "172.19.0.10".into())]);
+    // What is pinned already counts as well.
+    drop(dataplane);
+    let mut dataplane = fs.load();
+    set(&mut dataplane, 6, &["172.18.0.9"]);
+    assert_eq!(held(6), [(5, "172.18.0.9".into())]);
 }
 
 #[test]

@@ -191,6 +191,10 @@ fn configure(dataplane: &mut Dataplane, default: Default) {
         nic.default4 = if is_used { DEFAULT_USED } else { DEFAULT_BACKUP };
         nic.default6 = nic.default4;
         dataplane.nic_put(id, &nic).unwrap();
+        if id != SP0 {
+            let addresses = [Family::V4, Family::V6].map(|family| at(Endpoint::Nic(id), family));
+            dataplane.addresses_set(id, nic.pod, &addresses).unwrap();
+        }
     }
     let net = |s: &str| s.parse().unwrap();
     let want = [

@@ -359,7 +359,11 @@ fn each_nic_has_a_limit_of_its_own_in_the_log() {
     }
     let logged = bench.logged();
     for nic in [SP0, neighbor.0] {
-        assert_eq!(logged.matches(&format!("by the node link on NIC {nic}:")).count(), 1, "{logged}");
+        assert_eq!(
+            logged.matches(&format!("by the node link: they are dropped nic={nic}\n")).count(),
+            1,
+            "{logged}"
+        );
     }
 }
 

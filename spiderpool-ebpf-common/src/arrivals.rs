@@ -197,7 +197,7 @@ fn insert<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, h: &Headers, keys: &
     if nic.role == ROLE_UNDERLAY && is_begun_by_pod(nic, keys, false, s) {
         return Reason::OwnFlow;
     }
-    put(id, key, &entry_of(id, h, h.dst, 0, s.now()), s)
+    put(key, &entry_of(id, h, h.dst, 0, s.now()), s)
 }
 
 /// Whether a flow that somebody seems to start is one that the pod has begun itself: a connected socket has it, or it is UDP of a
@@ -234,7 +234,7 @@ pub(crate) fn note_begun<S: State>(id: u16, nic: &NicEntry, h: &Headers, s: &S) 
         return;
     }
     s.set_flag(nic.pod, PodFlag::AnyLocal);
-    put(id, &key, &entry_of(id, h, h.src, flow_state::BEGUN_BY_POD, now), s);
+    put(&key, &entry_of(id, h, h.src, flow_state::BEGUN_BY_POD, now), s);
 }
 
 #[inline(always)]
@@ -244,7 +244,7 @@ const fn entry_of(id: u16, h: &Headers, local: Addr, state: u8, now: u64) -> Arr
 
 /// Datagrams, which cost nothing to forge, get half of the pod's share.
 #[inline(never)]
-fn put<S: State>(id: u16, key: &FlowKey, entry: &ArrivalEntry, s: &S) -> Reason {
+fn put<S: State>(key: &FlowKey, entry: &ArrivalEntry, s: &S) -> Reason {
     // An expired one of the same tuple costs nothing more.
     if s.arrival(key, |old| *old = *entry).is_some() {
         return Reason::ArrivalNew;
@@ -254,6 +254,6 @@ fn put<S: State>(id: u16, key: &FlowKey, entry: &ArrivalEntry, s: &S) -> Reason 
     if s.usage(key.pod).arrivals < share && s.arrival_put(key, entry).is_ok() {
         return Reason::ArrivalNew;
     }
-    s.report(id, LogEvent::ArrivalsFull);
+    s.report(LogEvent::ArrivalsFull);
     Reason::ArrivalsFull
 }

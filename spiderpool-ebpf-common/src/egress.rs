@@ -4,7 +4,7 @@
 
 use crate::headers::{self, Fragment, Headers, L4Kind};
 use crate::maps::{
-    Direction, ExitMode, FragmentKey, NicEntry, PodFlag, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
+    Direction, ExitMode, FlowKeys, FragmentKey, NicEntry, PodFlag, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE,
     ROLE_UNDERLAY,
 };
 use crate::mtu;
@@ -14,7 +14,7 @@ use crate::packet::{ARP, IPV4, IPV6, Packet};
 use crate::pod;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
-use crate::scratch::Scratch;
+use crate::scratch::{Facts, Scratch};
 use crate::state::{LogEvent, State};
 use crate::verdict::{Outcome, Verdict};
 use crate::{arrivals, errors, fragments, pod_end, replies};
@@ -34,10 +34,10 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
         s.count(id, reason, bytes);
         return Verdict::Pass;
     }
-    let Scratch { headers, quoted, rewrite, message, outcome: stored, .. } = scratch;
+    let Scratch { headers, quoted, rewrite, message, keys, outcome: stored, facts } = scratch;
     rewrite.clear();
     headers.fragment = Fragment::No;
-    let mut outcome = decide(p, id, nic, (headers, quoted, stored), rewrite, s);
+    let mut outcome = decide(p, id, nic, (headers, quoted, keys, stored, facts), rewrite, s);
     outcome = Scratch::reload(stored, outcome);
     if outcome.mtu() != 0 {
         if mtu::exceeds(p, headers, outcome.mtu()) {
@@ -46,6 +46,7 @@ pub fn egress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s:
             mtu::clamp_mss(p, headers, outcome.mtu(), rewrite);
         }
     }
+    outcome = Scratch::reload(stored, outcome);
     if rewrite.apply(p, headers, quoted, message) {
         if rewrite.lowers_mss() {
             s.count(id, Reason::MssClamped, bytes);
@@ -69,7 +70,7 @@ fn decide<P: Packet, S: State>(
     p: &P,
     id: u16,
     nic: &NicEntry,
-    (h, quoted, stored): (&mut Headers, &mut Headers, &mut Outcome),
+    (h, quoted, keys, stored, facts): (&mut Headers, &mut Headers, &mut FlowKeys, &mut Outcome, &mut Facts),
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
@@ -79,7 +80,7 @@ fn decide<P: Packet, S: State>(
     match p.protocol() {
         IPV4 | IPV6 => {}
         ARP if nic.role == ROLE_UNDERLAY => {
-            return reported(neighbor::answer_arp(p, nic, rewrite, s), id, s);
+            return reported(neighbor::answer_arp(p, nic, rewrite, s), s);
         }
         _ => return Outcome::pass(Reason::NotIp),
     }
@@ -88,7 +89,7 @@ fn decide<P: Packet, S: State>(
     }
     let h = &*h;
     if matches!(h.l4.kind, L4Kind::Solicitation) && nic.role == ROLE_UNDERLAY {
-        return reported(neighbor::answer_ndp(p, nic, h, rewrite, s), id, s);
+        return reported(neighbor::answer_ndp(p, nic, h, rewrite, s), s);
     }
     if h.is_discovery() || h.dst.is_link_scope() {
         return Outcome::pass(Reason::LinkScope);
@@ -102,13 +103,13 @@ fn decide<P: Packet, S: State>(
         return Scratch::reload(stored, outcome);
     }
     let exit = pod::exit(nic, s);
-    let is_direct = exit.is_some_and(|exit| exit.owns(h.src));
-    let is_steered = pod::is_steered(nic, h.dst, s);
+    facts.set(exit.is_some_and(|exit| exit.owns(h.src)), pod::is_steered(nic, h.dst, s));
+    let facts = &*facts;
     let outcome = if h.is_tracked() {
-        by_flow(id, nic, exit, (is_direct, is_steered), h, rewrite, s)
+        by_flow(id, (nic, exit), facts, h, keys, rewrite, s)
     } else if errors::is_error(h) {
-        errors::leaves(p, (id, nic, exit), (is_direct, is_steered), h, quoted, rewrite, s)
-    } else if !is_direct && (is_steered || s.flags(nic.pod).link_flows != 0) {
+        errors::leaves(p, (id, nic, exit), facts, h, quoted, rewrite, s)
+    } else if !facts.is_direct() && (facts.is_steered() || s.flags(nic.pod).link_flows != 0) {
         pod_end::reply_untracked(nic, h, rewrite, s).or_undecided(Reason::of_untracked(h))
     } else {
         Outcome::undecided(Reason::of_untracked(h))
@@ -156,23 +157,23 @@ fn note_begun<S: State>(by: u16, nic: &NicEntry, h: &Headers, s: &S) {
 #[inline(always)]
 fn by_flow<S: State>(
     id: u16,
-    nic: &NicEntry,
-    exit: Option<&NicEntry>,
-    (is_direct, is_steered): (bool, bool),
+    (nic, exit): (&NicEntry, Option<&NicEntry>),
+    facts: &Facts,
     h: &Headers,
+    keys: &mut FlowKeys,
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
     let is_udp = matches!(h.l4.kind, L4Kind::Udp);
     let flags = s.flags(nic.pod);
-    if !is_direct
-        && (is_steered || flags.link_flows != 0)
+    if !facts.is_direct()
+        && (facts.is_steered() || flags.link_flows != 0)
         && let Some(outcome) = pod_end::reply(nic, h, rewrite, s).decided()
     {
         return outcome;
     }
-    if !is_direct
-        && (is_steered || nic.keeps_translations != 0 || flags.any_local != 0)
+    if !facts.is_direct()
+        && (facts.is_steered() || nic.keeps_translations != 0 || flags.any_local != 0)
         && let Some(outcome) = replies::reply(id, nic, h, rewrite, s).decided()
     {
         return outcome;
@@ -184,17 +185,17 @@ fn by_flow<S: State>(
         {
             return outcome;
         }
-        let by = if is_direct || is_steered { nic.exit_nic } else { id };
+        let by = if facts.is_direct() || facts.is_steered() { nic.exit_nic } else { id };
         note_begun(by, nic, h, s);
     }
     if let Some(exit) = exit
-        && (is_steered || (nic.keeps_translations != 0 && !is_direct))
+        && (facts.is_steered() || (nic.keeps_translations != 0 && !facts.is_direct()))
     {
         match nic.exit_mode() {
-            ExitMode::AsIs if is_steered => return Outcome::undecided(Reason::Steered),
+            ExitMode::AsIs if facts.is_steered() => return Outcome::undecided(Reason::Steered),
             ExitMode::Translated if !exit.addr(h.dst).is_unspecified() => {
-                let outcome = steer(id, nic, exit, is_steered, h, rewrite, s);
-                if is_steered || outcome.decided().is_some() {
+                let outcome = steer(id, (nic, exit), facts, h, keys, rewrite, s);
+                if facts.is_steered() || outcome.decided().is_some() {
                     return outcome;
                 }
             }
@@ -209,9 +210,9 @@ fn by_flow<S: State>(
 }
 
 #[inline(always)]
-fn reported<S: State>(outcome: Outcome, id: u16, s: &S) -> Outcome {
+fn reported<S: State>(outcome: Outcome, s: &S) -> Outcome {
     if !matches!(outcome.verdict(), Verdict::Pass) {
-        s.report(id, LogEvent::NeighborAnswered);
+        s.report(LogEvent::NeighborAnswered);
     }
     outcome
 }
@@ -221,10 +222,10 @@ fn reported<S: State>(outcome: Outcome, id: u16, s: &S) -> Outcome {
 #[inline(always)]
 fn steer<S: State>(
     id: u16,
-    nic: &NicEntry,
-    exit: &NicEntry,
-    is_steered: bool,
+    (nic, exit): (&NicEntry, &NicEntry),
+    facts: &Facts,
     h: &Headers,
+    keys: &mut FlowKeys,
     rewrite: &mut Rewrite,
     s: &S,
 ) -> Outcome {
@@ -236,7 +237,7 @@ fn steer<S: State>(
         pod::owner(nic, &h.src, s)
     };
     if owner == 0 {
-        return if is_steered {
+        return if facts.is_steered() {
             Outcome::pass(Reason::ForeignSource)
         } else {
             Outcome::undecided(Reason::ForeignSource)
@@ -244,10 +245,12 @@ fn steer<S: State>(
     }
     let flow = if owner == nic.exit_nic {
         let reason = if nic.role == ROLE_CLUSTER { Reason::ClusterDirect } else { Reason::Steered };
-        let Some(flow) = other_port(id, exit, h, s) else { return pod::by_exit(nic, exit, rewrite, reason) };
+        let Some(flow) = other_port(exit, h, keys, s) else {
+            return pod::by_exit(nic, exit, rewrite, reason);
+        };
         flow
-    } else if is_steered {
-        nat::find_or_insert(id, exit, h, s)
+    } else if facts.is_steered() {
+        nat::find_or_insert(exit, h, keys, s)
     } else {
         nat::find(exit, h, s)
     };
@@ -260,7 +263,12 @@ fn steer<S: State>(
 
 /// The other port of a flow with the exit NIC's own address whose tuple a translated flow has. `None`: it keeps its own.
 #[inline(always)]
-fn other_port<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Option<nat::Translation> {
+fn other_port<S: State>(
+    exit: &NicEntry,
+    h: &Headers,
+    keys: &mut FlowKeys,
+    s: &S,
+) -> Option<nat::Translation> {
     let flags = s.flags(exit.pod);
     if flags.translated == 0 {
         return None;
@@ -275,7 +283,7 @@ fn other_port<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Option<
         return None;
     }
     s.set_flag(exit.pod, PodFlag::TranslatedDirect);
-    let new = nat::find_or_insert(id, exit, h, s);
+    let new = nat::find_or_insert(exit, h, keys, s);
     new.found.then_some(nat::Translation { reason: Reason::NatConflict, ..new })
 }
 

@@ -7,6 +7,7 @@ use crate::nat;
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
+use crate::scratch::Facts;
 use crate::state::State;
 use crate::verdict::Outcome;
 use crate::{pod, pod_end, replies};
@@ -38,7 +39,7 @@ pub(crate) const fn is_error(h: &Headers) -> bool {
 pub(crate) fn leaves<P: Packet, S: State>(
     p: &P,
     (id, nic, exit): (u16, &NicEntry, Option<&NicEntry>),
-    (is_direct, is_steered): (bool, bool),
+    facts: &Facts,
     h: &Headers,
     quoted: &mut Headers,
     rewrite: &mut Rewrite,
@@ -49,20 +50,20 @@ pub(crate) fn leaves<P: Packet, S: State>(
         return NONE;
     }
     let (quoted, flags, kept) = (&*quoted, s.flags(nic.pod), nic.keeps_translations != 0);
-    if !is_direct
-        && (is_steered || flags.link_flows != 0)
+    if !facts.is_direct()
+        && (facts.is_steered() || flags.link_flows != 0)
         && let Some(outcome) = pod_end::reply_about(nic, quoted, rewrite, s).decided()
     {
         return outcome;
     }
     if flags.translated != 0
-        && (is_steered || kept)
+        && (facts.is_steered() || kept)
         && let Some(exit) = exit
         && nat::translate_error(exit, quoted, rewrite, s)
     {
         return pod::by_exit(nic, exit, rewrite, Reason::ErrorTranslated);
     }
-    if !is_direct && (is_steered || kept || flags.any_local != 0) {
+    if !facts.is_direct() && (facts.is_steered() || kept || flags.any_local != 0) {
         return replies::reply_about(id, nic, quoted, rewrite, s).or_undecided(Reason::IcmpError);
     }
     NONE

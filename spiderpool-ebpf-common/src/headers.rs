@@ -230,7 +230,7 @@ const fn icmp_kind(protocol: u8, ty: u8, v4: bool) -> L4Kind {
 }
 
 /// Where reading starts, so that the IP header is aligned: its first word is the fourth.
-const START: u32 = 2;
+pub const START: u32 = 2;
 
 #[inline(always)]
 fn parse_v4<P: Packet>(p: &P, h: &mut Headers) -> bool {

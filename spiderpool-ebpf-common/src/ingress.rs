@@ -25,7 +25,7 @@ pub fn ingress<P: Packet, S: State>(p: &mut P, id: u16, scratch: &mut Scratch, s
         return Verdict::Pass;
     }
     let bytes = p.len();
-    let Scratch { headers, quoted, keys, rewrite, message, outcome: stored } = scratch;
+    let Scratch { headers, quoted, keys, rewrite, message, outcome: stored, .. } = scratch;
     rewrite.clear();
     headers.fragment = Fragment::No;
     let mut outcome = Scratch::reload(stored, decide(p, id, nic, (headers, quoted, keys), rewrite, s));

@@ -17,7 +17,7 @@ pub use flow::{ArrivalEntry, Direction, FlowKey, FlowKeys, LinkFlow, NatEntry, T
 pub use fragment::{FragmentEntry, FragmentKey};
 pub use nic::{
     AddressEntry, AddressKey, DEFAULT_BACKUP, DEFAULT_NONE, DEFAULT_USED, EPHEMERAL_PORTS, ExitMode,
-    NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY, SIBLINGS,
+    NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY,
 };
 pub use usage::{PodFlag, PodFlags, PodUsage};
 
@@ -65,7 +65,7 @@ pub mod names {
     pub const TEST_RUN: &str = "TEST_RUN";
 }
 
-const _: () = assert!(size_of::<NicEntry>() == 88);
+const _: () = assert!(size_of::<NicEntry>() == 64);
 const _: () = assert!(size_of::<AddressKey>() == 20);
 const _: () = assert!(size_of::<AddressEntry>() == 4);
 const _: () = assert!(size_of::<CidrKey>() == 20);

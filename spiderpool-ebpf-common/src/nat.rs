@@ -4,7 +4,7 @@
 use crate::addr::Addr;
 use crate::flow_state;
 use crate::headers::{FIN, Headers, L4Kind, RST};
-use crate::maps::{Direction, FlowKey, NatEntry, NicEntry, PodFlag, Tuple};
+use crate::maps::{Direction, FlowKey, FlowKeys, NatEntry, NicEntry, PodFlag, Tuple};
 use crate::protocol::TCP;
 use crate::reason::Reason;
 use crate::rewrite::Rewrite;
@@ -44,12 +44,18 @@ pub(crate) struct Translation {
 
 /// Finds or makes the translation of a packet that leaves by the exit NIC.
 #[inline(never)]
-pub(crate) fn find_or_insert<S: State>(id: u16, exit: &NicEntry, h: &Headers, s: &S) -> Translation {
+pub(crate) fn find_or_insert<S: State>(
+    exit: &NicEntry,
+    h: &Headers,
+    keys: &mut FlowKeys,
+    s: &S,
+) -> Translation {
     let found = find(exit, h, s);
     if found.found || !h.opens_flow() {
         return found;
     }
-    insert(&FlowKey::of(exit.pod, h, Direction::Egress), &exit.addr(h.src), id, s)
+    keys.set_translated(exit.pod, h, exit.addr(h.src));
+    insert(keys, s)
 }
 
 /// Finds the translation of a packet.
@@ -99,28 +105,27 @@ fn refresh(e: &mut NatEntry, state: u8, now: u64) {
 
 /// Makes both entries of a new translation, with a port that nobody has.
 #[inline(never)]
-fn insert<S: State>(original: &FlowKey, to: &Addr, id: u16, s: &S) -> Translation {
+fn insert<S: State>(FlowKeys { original, translated, .. }: &mut FlowKeys, s: &S) -> Translation {
     if s.usage(original.pod).nat + 2 > s.share().nat {
-        s.report(id, LogEvent::NatFull);
+        s.report(LogEvent::NatFull);
         return Translation { port: 0, found: false, reason: Reason::NatFull };
     }
     s.set_flag(original.pod, PodFlag::Translated);
-    let mut translated = original.counterpart(*to, original.local_port);
     let mut reason = Reason::NatNew;
     for attempt in 1..=ATTEMPTS {
-        let in_use = s.socket_has(&translated);
-        match if in_use { Inserted::PortInUse } else { insert_pair(original, &translated, s) } {
+        let in_use = s.socket_has(translated);
+        match if in_use { Inserted::PortInUse } else { insert_pair(original, translated, s) } {
             Inserted::Yes => return Translation { port: translated.local_port, found: true, reason },
             Inserted::PortInUse => {}
             Inserted::Full => {
-                s.report(id, LogEvent::NatFull);
+                s.report(LogEvent::NatFull);
                 return Translation { port: 0, found: false, reason: Reason::NatFull };
             }
         }
         translated.local_port = PORT_FIRST + (s.random(attempt) % PORT_COUNT) as u16;
         reason = Reason::NatPort;
     }
-    s.report(id, LogEvent::NatNoPort);
+    s.report(LogEvent::NatNoPort);
     Translation { port: 0, found: false, reason: Reason::NatNoPort }
 }
 

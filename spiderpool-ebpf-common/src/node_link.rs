@@ -33,7 +33,7 @@ pub fn host_egress<P: Packet, S: State>(p: &P, id: u16, scratch: &mut Scratch, s
         return Verdict::Pass;
     }
     let Scratch { headers, outcome, .. } = scratch;
-    let outcome = Scratch::reload(outcome, to_pod(p, id, nic, headers, s));
+    let outcome = Scratch::reload(outcome, to_pod(p, nic, headers, s));
     s.count(id, outcome.reason, p.len());
     outcome.verdict()
 }
@@ -53,7 +53,7 @@ pub fn host_ingress<P: Packet, S: State>(p: &P, id: u16, scratch: &mut Scratch, 
 }
 
 #[inline(always)]
-fn to_pod<P: Packet, S: State>(p: &P, id: u16, nic: &NicEntry, h: &mut Headers, s: &S) -> Outcome {
+fn to_pod<P: Packet, S: State>(p: &P, nic: &NicEntry, h: &mut Headers, s: &S) -> Outcome {
     const PASS: Outcome = Outcome::pass(Reason::LinkToPod);
     if !matches!(p.protocol(), IPV4 | IPV6) || !headers::parse(p, h) {
         return PASS;
@@ -85,7 +85,7 @@ fn to_pod<P: Packet, S: State>(p: &P, id: u16, nic: &NicEntry, h: &mut Headers, 
             s.link_flow_remove(&key);
             Outcome::pass(Reason::LinkFlow)
         }
-        Some(Update::Expired) | None if opens => open(id, nic, &key, s),
+        Some(Update::Expired) | None if opens => open(nic, &key, s),
         Some(Update::Expired) | None => PASS,
     }
 }
@@ -151,7 +151,7 @@ fn refresh(flow: &mut LinkFlow, state: u8, now: u64) {
 
 /// Records a flow that somebody starts to the pod.
 #[inline(never)]
-fn open<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, s: &S) -> Outcome {
+fn open<S: State>(nic: &NicEntry, key: &FlowKey, s: &S) -> Outcome {
     let forwarded = s.is_forwarded();
     let as_is = matches!(nic.exit_mode(), ExitMode::AsIs);
     // A Service calls nobody, and its address is none that a route leads to.
@@ -174,7 +174,7 @@ fn open<S: State>(id: u16, nic: &NicEntry, key: &FlowKey, s: &S) -> Outcome {
     match if room { s.link_flow_put(key, &new) } else { Err(PutError::Full) } {
         Ok(()) | Err(PutError::Exists) => Outcome::pass(Reason::LinkOpened),
         Err(PutError::Full) => {
-            s.report(id, LogEvent::LinkFull);
+            s.report(LogEvent::LinkFull);
             if as_is { Outcome::pass(Reason::LinkFull) } else { Outcome::drop(Reason::LinkFull) }
         }
     }

@@ -29,22 +29,9 @@ pub(crate) fn node_link<'s, S: State>(nic: &'s NicEntry, s: &'s S) -> Option<&'s
     s.nic(nic.node_link).filter(|l| l.role == ROLE_NODE_LINK && l.pod == nic.pod)
 }
 
-/// The id of the NIC of the same pod that has an address which is not `nic`'s own first one; 0 if none has. (`nic`
-/// itself and the exit NIC are among them by their further addresses only.)
+/// The id of the NIC of the same pod that has an address; 0 if none has. (A node link has none of its own.)
 #[inline(never)]
 pub(crate) fn owner<S: State>(nic: &NicEntry, addr: &Addr, s: &S) -> u16 {
-    for id in nic.siblings {
-        if id == 0 {
-            continue;
-        }
-        if let Some(other) = s.nic(id)
-            && other.role == ROLE_UNDERLAY
-            && other.pod == nic.pod
-            && other.owns(*addr)
-        {
-            return id;
-        }
-    }
     let id = s.address(&AddressKey::new(nic.pod, *addr));
     match s.nic(id) {
         Some(other) if other.pod == nic.pod && matches!(other.role, ROLE_CLUSTER | ROLE_UNDERLAY) => id,

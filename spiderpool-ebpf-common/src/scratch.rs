@@ -23,6 +23,39 @@ pub struct Scratch {
     pub message: Message,
     /// What was decided.
     pub outcome: Outcome,
+    /// What is known of the packet's addresses.
+    pub facts: Facts,
+}
+
+/// What is known of the addresses of a packet that leaves the pod. Read from memory each time: in a register the verifier would
+/// follow each combination of them through the program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    is_direct: bool,
+    is_steered: bool,
+    _pad: [u8; 6],
+}
+
+impl Facts {
+    #[inline(always)]
+    pub(crate) const fn set(&mut self, is_direct: bool, is_steered: bool) {
+        (self.is_direct, self.is_steered) = (is_direct, is_steered);
+    }
+
+    /// The source is the exit NIC's address.
+    #[inline(always)]
+    pub(crate) fn is_direct(&self) -> bool {
+        // SAFETY: a reference, and written by `set` before. Volatile: see above.
+        unsafe { core::ptr::read_volatile(&raw const self.is_direct) }
+    }
+
+    /// The exit NIC reaches the destination.
+    #[inline(always)]
+    pub(crate) fn is_steered(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const self.is_steered) }
+    }
 }
 
 impl Scratch {

@@ -24,19 +24,31 @@ pub enum PutError {
     Full,
 }
 
-/// Something rare that is logged.
+/// Something rare that is logged: as this number and the NIC's id.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogEvent {
     /// A neighbor request was answered.
-    NeighborAnswered,
+    NeighborAnswered = 1,
     /// A pod has used up its share of `nat`, or the map is full.
-    NatFull,
+    NatFull = 2,
     /// No free port for a translation.
-    NatNoPort,
+    NatNoPort = 3,
     /// A pod has used up its share of `link_flows`, or the map is full.
-    LinkFull,
+    LinkFull = 4,
     /// The same for `arrivals`.
-    ArrivalsFull,
+    ArrivalsFull = 5,
+}
+
+impl LogEvent {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::NeighborAnswered, Self::NatFull, Self::NatNoPort, Self::LinkFull, Self::ArrivalsFull];
+
+    /// The one with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| *event as u8 == number)
+    }
 }
 
 /// Maps and facts. Entries are changed in place by closures, because that is how map memory works.
@@ -140,6 +152,6 @@ pub trait State {
     /// Counts a packet.
     fn count(&self, nic: u16, reason: Reason, bytes: u32);
 
-    /// Logs it, not more often than every few seconds.
-    fn report(&self, nic: u16, event: LogEvent);
+    /// Has it logged when the run is over, not more often than every few seconds.
+    fn report(&self, event: LogEvent);
 }

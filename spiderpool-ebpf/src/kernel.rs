@@ -2,8 +2,8 @@
 //!
 //! Test runs (`TEST_RUN` set by the loader, otherwise compiled away by the verifier): the kernel accepts no
 //! classid there, and clock, random numbers and addressee differ, so these come from `skb->cb`: `[id | wildcard << 16 |
-//! for others << 17 | forwarded << 18 | spoofed << 19 | time, from bit 48, << 20; time low; time, bits 32 to 47, << 16; seed << 16]`, and the
-//! verdict goes to `cb[4]`. Two lower halves stay zero: before Linux 6.5, look-ups of sockets take them for the IP layer's flags, one of
+//! for others << 17 | forwarded << 18 | spoofed << 19 | from pods << 20 | not linear << 21 | time, from bit 48, << 22;
+//! time low; time, bits 32 to 47, << 16; seed << 16]`, and the verdict goes to `cb[4]`. Two lower halves stay zero: before Linux 6.5, look-ups of sockets take them for the IP layer's flags, one of
 //! which stands for a VRF (net/core/filter.c, `__bpf_skc_lookup`; `inet_sdif`, `inet6_sdif`).
 
 use core::ptr;
@@ -13,7 +13,7 @@ use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_NOEXIST, TC_ACT_
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
-use aya_log_ebpf::{info, warn};
+use aya_log_ebpf::info;
 use spiderpool_ebpf_common::flow_state::{FRAGMENTS_FOR, SECOND};
 use spiderpool_ebpf_common::maps::{
     AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrEntry, CidrKey, FlowKey, FragmentEntry, FragmentKey,
@@ -43,9 +43,26 @@ const REPORT_EVERY: u64 = 5 * SECOND;
 
 const EEXIST: i32 = -17;
 
+/// The verdicts as numbers.
+const PASS: u32 = 0;
+const REDIRECT: u32 = 1;
+const REDIRECT_INGRESS: u32 = 2;
+const REDIRECT_NEIGH: u32 = 3;
+const DROP: u32 = 4;
+
+/// What is done when a run is over.
+#[repr(C)]
+pub(crate) struct Ending {
+    action: u32,
+    ifindex: u32,
+    /// A [`LogEvent`] to be logged; 0 if there is none.
+    event: u8,
+}
+
 /// One run's context.
 pub(crate) struct Kernel {
     skb: *mut __sk_buff,
+    ending: *mut Ending,
 }
 
 /// In the first word of `cb`: the packet's socket has no local address.
@@ -59,6 +76,8 @@ const TEST_FORWARDED: u32 = 1 << 18;
 const TEST_SPOOFED: u32 = 1 << 19;
 /// In the first word of `cb`: another pod has sent it.
 const TEST_FROM_PODS: u32 = 1 << 20;
+/// In the first word of `cb`: the headers are not in the linear part.
+pub(crate) const TEST_NOT_LINEAR: u32 = 1 << 21;
 
 #[inline(always)]
 pub(crate) fn is_test() -> bool {
@@ -67,8 +86,9 @@ pub(crate) fn is_test() -> bool {
 
 impl Kernel {
     #[inline(always)]
-    pub(crate) fn new(ctx: &TcContext) -> Self {
-        Self { skb: ctx.skb.skb }
+    pub(crate) fn new(ctx: &TcContext, ending: &mut Ending) -> Self {
+        ending.event = 0;
+        Self { skb: ctx.skb.skb, ending }
     }
 
     #[inline(always)]
@@ -87,32 +107,39 @@ impl Kernel {
         unsafe { (*self.skb).tc_classid as u16 }
     }
 
-    /// Carries the verdict out. Never `TC_ACT_OK`, which would leak the classid into `skb->tc_index`.
+    /// Logs what was reported, and carries the verdict out. Never `TC_ACT_OK`, which would leak the classid into `skb->tc_index`.
     #[inline(always)]
     pub(crate) fn finish(&self, verdict: Verdict) -> i32 {
+        let (action, ifindex) = match verdict {
+            Verdict::Pass => (PASS, 0),
+            Verdict::Drop => (DROP, 0),
+            Verdict::Redirect { ifindex } => (REDIRECT, ifindex),
+            Verdict::RedirectIngress { ifindex } => (REDIRECT_INGRESS, ifindex),
+            Verdict::RedirectNeigh { ifindex } => (REDIRECT_NEIGH, ifindex),
+        };
         if is_test() {
-            let code = match verdict {
-                Verdict::Pass => 0,
-                Verdict::Drop => 4 << 28,
-                Verdict::Redirect { ifindex } => 1 << 28 | ifindex,
-                Verdict::RedirectIngress { ifindex } => 2 << 28 | ifindex,
-                Verdict::RedirectNeigh { ifindex } => 3 << 28 | ifindex,
-            };
             // SAFETY: the context of this run.
-            unsafe { ptr::write_volatile(&raw mut (*self.skb).cb[4], code) };
+            unsafe { ptr::write_volatile(&raw mut (*self.skb).cb[4], action << 28 | ifindex) };
+        }
+        // SAFETY: memory of this run. Not from registers: the verifier would go through what follows once for each verdict.
+        let (action, ifindex, event) = unsafe {
+            let ending = self.ending;
+            ptr::write_volatile(&raw mut (*ending).action, action);
+            ptr::write_volatile(&raw mut (*ending).ifindex, ifindex);
+            let action = ptr::read_volatile(&raw const (*ending).action);
+            (action, ptr::read_volatile(&raw const (*ending).ifindex), (*ending).event)
+        };
+        if event != 0 {
+            log(self.skb, self.nic_id(), event);
         }
         // SAFETY: helpers that take plain numbers.
         unsafe {
-            match verdict {
-                Verdict::Pass => TC_ACT_UNSPEC,
-                Verdict::Drop => TC_ACT_SHOT,
-                Verdict::Redirect { ifindex } => bpf_redirect(ifindex, 0) as i32,
-                Verdict::RedirectIngress { ifindex } => {
-                    bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32
-                }
-                Verdict::RedirectNeigh { ifindex } => {
-                    bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) as i32
-                }
+            match action {
+                DROP => TC_ACT_SHOT,
+                REDIRECT => bpf_redirect(ifindex, 0) as i32,
+                REDIRECT_INGRESS => bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32,
+                REDIRECT_NEIGH => bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) as i32,
+                _ => TC_ACT_UNSPEC,
             }
         }
     }
@@ -122,7 +149,7 @@ impl State for Kernel {
     #[inline(always)]
     fn now(&self) -> u64 {
         if is_test() {
-            let high = u64::from(self.cb(0) >> 21) << 48 | u64::from(self.cb(2) >> 16) << 32;
+            let high = u64::from(self.cb(0) >> 22) << 48 | u64::from(self.cb(2) >> 16) << 32;
             return high | u64::from(self.cb(1));
         }
         // SAFETY: a helper without arguments.
@@ -370,8 +397,9 @@ impl State for Kernel {
     }
 
     #[inline(always)]
-    fn report(&self, nic: u16, event: LogEvent) {
-        report(self.skb, nic, event);
+    fn report(&self, event: LogEvent) {
+        // SAFETY: memory of this run, which nothing else points to.
+        unsafe { (*self.ending).event = event as u8 };
     }
 }
 
@@ -410,7 +438,7 @@ fn count(pod: u16, of: impl FnOnce(&mut PodUsage) -> &mut u32, more: u32) {
 }
 
 #[inline(never)]
-fn report(skb: *mut __sk_buff, nic: u16, event: LogEvent) {
+fn log(skb: *mut __sk_buff, nic: u16, event: u8) {
     let Some(last) = REPORTED.get_ptr_mut(u32::from(nic)) else { return };
     // SAFETY: a helper without arguments; map memory, valid during the run: an aligned word, read and written whole. Two CPUs
     // that report at once do no harm.
@@ -422,27 +450,6 @@ fn report(skb: *mut __sk_buff, nic: u16, event: LogEvent) {
         }
         ptr::write_volatile(last, now);
     }
-    let ctx = TcContext::new(skb);
-    match event {
-        LogEvent::NeighborAnswered => {
-            info!(&ctx, "neighbor request for a node address answered on NIC {}", nic);
-        }
-        LogEvent::NatFull => {
-            warn!(
-                &ctx,
-                "no room for a translation on NIC {}: raise coordinator.ebpf.maps.nat if the pod needs so many",
-                nic
-            );
-        }
-        LogEvent::ArrivalsFull => {
-            warn!(
-                &ctx,
-                "no room for a flow that comes in by NIC {}: its answers follow the routing table", nic
-            );
-        }
-        LogEvent::LinkFull => {
-            warn!(&ctx, "no room for flows by the node link on NIC {}: they are dropped", nic);
-        }
-        LogEvent::NatNoPort => warn!(&ctx, "no free source port for a translation on NIC {}", nic),
-    }
+    // Two numbers, of which the agent makes a sentence: each record that is written costs the verifier thousands of instructions.
+    info!(&TcContext::new(skb), "{} {}", event, nic);
 }

@@ -14,35 +14,39 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
+use kernel::Kernel;
+use maps::RunMemory;
+use skb::Skb;
+
 /// Egress of every NIC of a pod.
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
-    let (mut packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
-    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    let Some(RunMemory { scratch, ending }) = maps::memory() else { return TC_ACT_UNSPEC };
+    let (mut packet, kernel) = (Skb::new(&ctx), Kernel::new(&ctx, ending));
     kernel.finish(spiderpool_ebpf_common::egress(&mut packet, kernel.nic_id(), scratch, &kernel))
 }
 
 /// Ingress of every NIC of a pod.
 #[classifier]
 pub fn ingress(ctx: TcContext) -> i32 {
-    let (mut packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
-    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    let Some(RunMemory { scratch, ending }) = maps::memory() else { return TC_ACT_UNSPEC };
+    let (mut packet, kernel) = (Skb::new(&ctx), Kernel::new(&ctx, ending));
     kernel.finish(spiderpool_ebpf_common::ingress(&mut packet, kernel.nic_id(), scratch, &kernel))
 }
 
 /// Egress of the host end of a node link: to the pod.
 #[classifier]
 pub fn host_egress(ctx: TcContext) -> i32 {
-    let (packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
-    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    let Some(RunMemory { scratch, ending }) = maps::memory() else { return TC_ACT_UNSPEC };
+    let (packet, kernel) = (Skb::new(&ctx), Kernel::new(&ctx, ending));
     kernel.finish(spiderpool_ebpf_common::host_egress(&packet, kernel.nic_id(), scratch, &kernel))
 }
 
 /// Ingress of the host end of a node link: from the pod.
 #[classifier]
 pub fn host_ingress(ctx: TcContext) -> i32 {
-    let (packet, kernel) = (skb::Skb::new(&ctx), kernel::Kernel::new(&ctx));
-    let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
+    let Some(RunMemory { scratch, ending }) = maps::memory() else { return TC_ACT_SHOT };
+    let (packet, kernel) = (Skb::new(&ctx), Kernel::new(&ctx, ending));
     kernel.finish(spiderpool_ebpf_common::host_ingress(&packet, kernel.nic_id(), scratch, &kernel))
 }
 

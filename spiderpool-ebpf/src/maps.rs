@@ -10,6 +10,8 @@ use spiderpool_ebpf_common::maps::{
 use spiderpool_ebpf_common::reason::Counters;
 use spiderpool_ebpf_common::scratch::Scratch;
 
+use crate::kernel::Ending;
+
 #[btf_map(name = "nics")]
 pub(crate) static NICS: Array<NicEntry, 1024> = Array::new();
 
@@ -60,14 +62,21 @@ pub(crate) static NODE_DEVICES: HashMap<u32, NodeDevice, 4096, { BPF_F_NO_PREALL
 #[btf_map(name = "stats")]
 pub(crate) static STATS: PerCpuArray<Counters, 1024> = PerCpuArray::new();
 
+/// What a run works in.
+#[repr(C, align(8))]
+pub(crate) struct RunMemory {
+    pub(crate) scratch: Scratch,
+    pub(crate) ending: Ending,
+}
+
 /// Memory of one run: a tc program is not interrupted by another on its CPU.
 #[btf_map(name = "scratch")]
-static SCRATCH: PerCpuArray<[u64; size_of::<Scratch>() / 8], 1> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<[u64; size_of::<RunMemory>() / 8], 1> = PerCpuArray::new();
 
 /// The memory of this run.
 #[inline(always)]
-pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+pub(crate) fn memory() -> Option<&'static mut RunMemory> {
     // SAFETY: elements are aligned to 8 bytes and live as long as the program; zeros, which they start as, are a
     // valid value.
-    SCRATCH.get_ptr_mut(0).map(|memory| unsafe { &mut *memory.cast::<Scratch>() })
+    SCRATCH.get_ptr_mut(0).map(|memory| unsafe { &mut *memory.cast::<RunMemory>() })
 }

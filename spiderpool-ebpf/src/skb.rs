@@ -8,9 +8,10 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use spiderpool_ebpf_common::packet::{Packet, SERVICE_VLAN, Sum, VLAN};
+use spiderpool_ebpf_common::headers;
+use spiderpool_ebpf_common::packet::{ETH, Packet, SERVICE_VLAN, Sum, VLAN};
 
-use crate::kernel::{TEST_FOR_OTHER_HOST, is_test};
+use crate::kernel::{TEST_FOR_OTHER_HOST, TEST_NOT_LINEAR, is_test};
 
 /// `pkt_type` of what is for another machine (include/uapi/linux/if_packet.h).
 const PACKET_OTHERHOST: u32 = 3;
@@ -22,6 +23,12 @@ const VLAN_NUMBER: u32 = 0xfff;
 /// net/core/skbuff.c, `skb_scrub_packet`; and the program there takes it off.)
 const DECIDED: u32 = 0x5370_4e54;
 
+/// Where reading of an IP header starts, and of what follows one without options or extension headers: the verifier takes only
+/// places that it knows for reading without a helper.
+const IP: u32 = headers::START;
+const BEHIND_IPV4: u32 = ETH + 20;
+const BEHIND_IPV6: u32 = ETH + 40;
+
 /// A packet in the kernel.
 pub(crate) struct Skb {
     skb: *mut __sk_buff,
@@ -31,6 +38,25 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Self {
         Self { skb: ctx.skb.skb }
+    }
+
+    /// Words of the packet, if the kernel has them in the linear part of the packet, as it mostly has headers: a fifth of a run's
+    /// time less than by the helper.
+    #[inline(always)]
+    fn linear<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        // SAFETY: the context of this run.
+        if is_test() && unsafe { (*self.skb).cb[0] } & TEST_NOT_LINEAR != 0 {
+            return None;
+        }
+        // SAFETY: the context of this run. The words lie before the end of the linear part. Words behind two bytes of an Ethernet
+        // header are aligned as far as the architecture asks for it (NET_IP_ALIGN, include/linux/skbuff.h).
+        unsafe {
+            let words = ((*self.skb).data as usize + at as usize) as *const [u32; N];
+            if words.add(1) as usize > (*self.skb).data_end as usize {
+                return None;
+            }
+            Some(*words)
+        }
     }
 
     #[inline(always)]
@@ -114,6 +140,15 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        let direct = match at {
+            IP => self.linear(IP),
+            BEHIND_IPV4 => self.linear(BEHIND_IPV4),
+            BEHIND_IPV6 => self.linear(BEHIND_IPV6),
+            _ => None,
+        };
+        if direct.is_some() {
+            return direct;
+        }
         let mut words = [0; N];
         // SAFETY: the helper writes N words into the array or fails.
         let ret = unsafe { bpf_skb_load_bytes(self.skb.cast(), at, words.as_mut_ptr().cast(), 4 * N as u32) };

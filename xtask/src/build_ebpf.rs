@@ -72,6 +72,9 @@ fn cargo(workspace: &Workspace, toolchain: &Toolchain, subcommand: Subcommand) -
     let linker = format!("-Clinker={}", toolchain.linker.display());
     // One flag per field, so that a path with spaces stays one. BTF gives bpftool the names of fields.
     let mut flags = vec![linker, "-Clink-arg=--btf".to_owned(), "-Cdebuginfo=2".to_owned()];
+    // By default bpf-linker forbids LLVM to write zeros and copies in place: each becomes a call of a loop over bytes, which cost a
+    // third of a run's time.
+    flags.push("-Clink-arg=--disable-expand-memcpy-in-order".to_owned());
     flags.extend(without_places());
     // What debug information calls the folder of the compilation.
     flags.push(remap(workspace.root()));

@@ -4,35 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::{NicRole, RouteRank};
-use spiderpool_core::names::ContainerId;
 use spiderpool_dataplane::{
     DEFAULT_BACKUP, DEFAULT_NONE, DEFAULT_USED, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK,
-    ROLE_UNDERLAY, SIBLINGS,
+    ROLE_UNDERLAY,
 };
-use thiserror::Error;
 
 use crate::pod_network::{NicRecord, PodRecord};
-
-/// The pod has more underlay NICs than the programs can tell apart.
-#[derive(Debug, PartialEq, Eq, Error)]
-#[error(
-    "container {container} has {count} underlay NICs, the eBPF dataplane serves at most {SIBLINGS}: use fewer, or the dataplane \"policy\" for this pod"
-)]
-pub struct TooManyNics {
-    /// Its container ID.
-    pub container: ContainerId,
-    /// How many it has, the new one included.
-    pub count: usize,
-}
-
-/// Refuses a pod that has more underlay NICs than an entry can name.
-pub(super) fn check(pod: &PodRecord) -> Result<(), TooManyNics> {
-    let count = pod.nics.iter().filter(|record| record.nic.role == NicRole::Underlay).count();
-    if count > SIBLINGS {
-        return Err(TooManyNics { container: pod.container_id.clone(), count });
-    }
-    Ok(())
-}
 
 /// The entries of all NICs of a pod, by id.
 pub(super) fn entries(pod: &PodRecord) -> Vec<(u16, NicEntry)> {
@@ -49,11 +26,6 @@ const fn default_route(rank: Option<RouteRank>) -> u8 {
 
 fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
     let nic = &record.nic;
-    let mut siblings = [0; SIBLINGS];
-    let others = pod.nics.iter().filter(|other| other.nic.role == NicRole::Underlay && other.id != record.id);
-    for (place, other) in siblings.iter_mut().zip(others) {
-        *place = other.id;
-    }
     let mut entry = NicEntry {
         role: match nic.role {
             NicRole::Cluster => ROLE_CLUSTER,
@@ -69,7 +41,6 @@ fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
         mtu: nic.mtu,
         mac: nic.mac.0,
         peer_mac: nic.peer_mac.map_or([0; 6], |mac| mac.0),
-        siblings,
         refuses_pods: u8::from(pod.refuses_neighbors()),
         default4: default_route(nic.default_routes.v4),
         default6: default_route(nic.default_routes.v6),
@@ -87,19 +58,13 @@ fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
     entry
 }
 
-/// The addresses of a NIC beyond the first of each family, which its entry has. Link-local ones are of no NIC alone.
-pub(super) fn further_addresses(record: &NicRecord) -> Vec<IpAddr> {
+/// The addresses by which a NIC of its pod is known. A node link has none of its own, and link-local ones are of no NIC alone.
+pub(super) fn addresses(record: &NicRecord) -> Vec<IpAddr> {
     if record.nic.role == NicRole::NodeLink {
         return Vec::new();
     }
-    let of = |v4: bool| {
-        let family = record.nic.addresses.iter().map(IpNet::addr).filter(move |ip| ip.is_ipv4() == v4);
-        family.skip(1)
-    };
-    of(true)
-        .chain(of(false))
-        .filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
-        .collect()
+    let all = record.nic.addresses.iter().map(IpNet::addr);
+    all.filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
 }
 
 #[cfg(test)]
@@ -144,22 +109,6 @@ mod tests {
     }
 
     #[test]
-    fn more_underlay_nics_than_an_entry_names_are_refused() {
-        let names: Vec<String> = (1..=16).map(|n| format!("net{n}")).collect();
-        let nics = |count: u16| {
-            let underlay = (1..=count).zip(&names);
-            let underlay = underlay.map(|(n, name)| record(n + 1, name, NicRole::Underlay, &[]));
-            std::iter::once(record(1, "eth0", NicRole::Cluster, &[])).chain(underlay).collect()
-        };
-        let most = pod(nics(15));
-        assert_eq!(check(&most), Ok(()));
-        let siblings = entries(&most)[0].1.siblings;
-        assert_eq!(siblings.to_vec(), (2..=16).collect::<Vec<u16>>());
-        let error = check(&pod(nics(16))).unwrap_err();
-        assert_eq!(error, TooManyNics { container: "c".parse().unwrap(), count: 16 });
-    }
-
-    #[test]
     fn in_underlay_mode_veth0_is_node_link_and_way_to_the_cluster() {
         let pod = pod(vec![
             record(5, "veth0", NicRole::NodeLink, &["169.254.100.1/32"]),
@@ -174,11 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn every_nic_knows_the_others() {
+    fn every_nic_knows_its_pod() {
         let pod = pod(vec![
             record(5, "eth0", NicRole::Cluster, &["10.244.0.2/32", "10.244.0.3/32", "fd44::2/128"]),
             record(6, "sp0", NicRole::NodeLink, &[]),
-            record(8, "net1", NicRole::Underlay, &["10.6.0.2/16"]),
+            record(8, "net1", NicRole::Underlay, &["10.6.0.2/16", "fe80::2/64"]),
             record(9, "net2", NicRole::Underlay, &["10.7.0.2/16"]),
         ]);
         let entries = entries(&pod);
@@ -189,11 +138,10 @@ mod tests {
         let eth0 = entries[0].1;
         assert_eq!((eth0.role, eth0.addr4, eth0.peer_mac), (ROLE_CLUSTER, [10, 244, 0, 2], [0xee; 6]));
         assert_eq!(eth0.addr6[15], 2);
-        let further = |index: usize| further_addresses(&pod.nics[index]);
-        assert_eq!(further(0), ["10.244.0.3".parse::<IpAddr>().unwrap()]);
-        assert!(further(1).is_empty() && further(2).is_empty());
-        assert_eq!((eth0.siblings[0], eth0.siblings[1], eth0.siblings[2]), (8, 9, 0));
-        let net1 = entries[2].1;
-        assert_eq!((net1.siblings[0], net1.siblings[1], net1.ifindex), (9, 0, 18));
+        assert_eq!((entries[2].1.addr4, entries[2].1.ifindex), ([10, 6, 0, 2], 18));
+        let of = |index: usize| addresses(&pod.nics[index]);
+        let ips = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+        assert_eq!(of(0), ips(&["10.244.0.2", "10.244.0.3", "fd44::2"]));
+        assert_eq!((of(1), of(2)), (ips(&[]), ips(&["10.6.0.2"])));
     }
 }

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::attach;
 use super::cidrs::plan_cidrs;
-use super::entries::{self, TooManyNics, entries, further_addresses};
+use super::entries::{addresses, entries};
 use super::error::DataplaneError;
 use super::logs;
 use super::metrics::{CounterDeltas, DataplaneMetrics};
@@ -138,13 +138,12 @@ impl Loaded {
         self.maps.max_id()
     }
 
-    /// Refuses a pod that the programs cannot serve.
-    pub(crate) fn check(pod: &PodRecord) -> Result<(), TooManyNics> {
-        entries::check(pod)
-    }
-
     /// Writes the entries of a pod's NICs.
     pub(crate) fn put_entries(&mut self, pod: &PodRecord) -> Result<(), DataplaneError> {
+        // First: what a NIC's program cannot find is a foreign source.
+        for record in &pod.nics {
+            self.maps.addresses_set(record.id, pod.id(), &addresses(record))?;
+        }
         for (id, mut entry) in entries(pod) {
             // Other CIDRs than before: see `keep_translations`.
             let before = self.maps.nic(id)?.filter(|before| before.pod == entry.pod);
@@ -153,9 +152,6 @@ impl Loaded {
             }
             entry.keeps_translations = u8::from(self.keeping.contains(&entry.pod));
             self.maps.nic_put(id, &entry)?;
-        }
-        for record in &pod.nics {
-            self.maps.addresses_set(record.id, pod.id(), &further_addresses(record))?;
         }
         Ok(())
     }

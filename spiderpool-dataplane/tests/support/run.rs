@@ -333,12 +333,13 @@ fn context(nic: u16, frame: &Frame, tables: &Tables) -> [u8; CTX] {
             | u32::from(tables.forwarded) << 18
             | u32::from(tables.spoofed) << 19
             | u32::from(tables.from_pods) << 20
-            | ((tables.now >> 48) as u32) << 21,
+            | u32::from(frame.not_linear) << 21
+            | ((tables.now >> 48) as u32) << 22,
         tables.now as u32,
         ((tables.now >> 32) as u32) << 16,
         tables.seed << 16,
     ];
-    assert!(tables.now >> 59 == 0 && tables.seed >> 16 == 0, "{} and {} do not fit", tables.now, tables.seed);
+    assert!(tables.now >> 58 == 0 && tables.seed >> 16 == 0, "{} and {} do not fit", tables.now, tables.seed);
     for (slot, value) in ctx[CB..].chunks_mut(4).zip(cb) {
         slot.copy_from_slice(&value.to_ne_bytes());
     }

@@ -49,14 +49,17 @@ pub struct FlowKey {
     pub remote: Addr,
 }
 
-/// The keys that a flow has in `arrivals`. In the kernel they lie in map memory, because the stack has no room for them.
+/// The keys that a flow has. In the kernel they lie in map memory, because the stack has no room for them, and because the
+/// verifier follows what is known of the stack: addresses of IPv4 and of IPv6 would be two ways through all that uses them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKeys {
     /// As the pod's socket has it.
     pub original: FlowKey,
-    /// Without its local address.
+    /// Without its local address: in `arrivals`.
     pub any_local: FlowKey,
+    /// As the cluster NIC has it: in `nat`.
+    pub translated: FlowKey,
 }
 
 /// Value of `arrivals`: where the flow's packets come in.
@@ -196,7 +199,7 @@ impl Default for FlowKeys {
             local: Addr::ANY,
             remote: Addr::ANY,
         };
-        Self { original: none, any_local: none }
+        Self { original: none, any_local: none, translated: none }
     }
 }
 
@@ -206,6 +209,13 @@ impl FlowKeys {
     pub const fn set(&mut self, pod: u16, h: &Headers, direction: Direction) {
         self.original = FlowKey::of(pod, h, direction);
         self.any_local = self.original.any_local();
+    }
+
+    /// Becomes the keys of a flow that leaves with another address, and as yet with its own port.
+    #[inline(always)]
+    pub const fn set_translated(&mut self, pod: u16, h: &Headers, to: Addr) {
+        self.original = FlowKey::of(pod, h, Direction::Egress);
+        self.translated = self.original.counterpart(to, self.original.local_port);
     }
 }
 

@@ -32,9 +32,6 @@ pub const DEFAULT_USED: u8 = 2;
 /// The kernel's default of `ip_local_port_range` (net/ipv4/af_inet.c, `inet_init_net`).
 pub const EPHEMERAL_PORTS: (u16, u16) = (32_768, 60_999);
 
-/// How many underlay NICs a pod can have.
-pub const SIBLINGS: usize = 15;
-
 /// What the programs know about one NIC of a pod. A NIC id is never 0.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,8 +58,6 @@ pub struct NicEntry {
     pub addr4: [u8; 4],
     /// First IPv6 address; zero if it has none.
     pub addr6: [u8; 16],
-    /// NIC ids of the pod's (other) underlay NICs; 0 where there is none.
-    pub siblings: [u16; SIBLINGS],
     /// NIC id of the pod's node link; 0 if it has none.
     pub node_link: u16,
     /// IPv4 default route by this NIC: one of the `DEFAULT_` constants.
@@ -77,9 +72,11 @@ pub struct NicEntry {
     pub port_low: u16,
     /// Its last port.
     pub port_high: u16,
+    #[doc(hidden)]
+    pub _pad: [u8; 6],
 }
 
-/// Key of `addresses`: an address of a pod that is not the first of its NIC and family.
+/// Key of `addresses`: an address of a pod's cluster NIC or of one of its underlay NICs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressKey {

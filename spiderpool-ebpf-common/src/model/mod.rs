@@ -13,7 +13,6 @@ use crate::flow_state::FRAGMENTS_FOR;
 use crate::maps::{
     AddressKey, ArrivalEntry, CIDR_KEY_BITS, CidrAction, CidrEntry, CidrKey, CidrKind, FlowKey,
     FragmentEntry, FragmentKey, LinkFlow, NatEntry, NicEntry, PodFlag, PodFlags, PodUsage, ROLE_NONE,
-    SIBLINGS,
 };
 use crate::packet::{Packet, SERVICE_VLAN, Sum, VLAN};
 use crate::reason::{Counter, Reason};
@@ -28,6 +27,8 @@ pub struct Frame {
     pub gso_size: u32,
     /// As [`Packet::is_for_other_host`].
     pub for_other_host: bool,
+    /// The kernel has the headers outside the linear part of the packet.
+    pub not_linear: bool,
     /// As [`Packet::take_decided`].
     pub decided: bool,
     /// The kernel has no memory for a copy that could be written to.
@@ -37,7 +38,14 @@ pub struct Frame {
 impl Frame {
     /// A frame that is not GSO.
     pub const fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, gso_size: 0, for_other_host: false, decided: false, unwritable: false }
+        Self {
+            bytes,
+            gso_size: 0,
+            for_other_host: false,
+            not_linear: false,
+            decided: false,
+            unwritable: false,
+        }
     }
 
     fn slice(&mut self, at: u32, len: usize) -> Option<&mut [u8]> {
@@ -178,7 +186,6 @@ static UNUSED: NicEntry = NicEntry {
     peer_mac: [0; 6],
     addr4: [0; 4],
     addr6: [0; 16],
-    siblings: [0; SIBLINGS],
     node_link: 0,
     default4: 0,
     default6: 0,
@@ -186,6 +193,7 @@ static UNUSED: NicEntry = NicEntry {
     refuses_pods: 0,
     port_low: 0,
     port_high: 0,
+    _pad: [0; 6],
 };
 
 /// The maps and facts.
@@ -226,7 +234,7 @@ pub struct Tables {
     /// Map `stats`.
     pub stats: RefCell<BTreeMap<(u16, Reason), Counter>>,
     /// What was reported.
-    pub events: RefCell<Vec<(u16, LogEvent)>>,
+    pub events: RefCell<Vec<LogEvent>>,
     /// Tuples that sockets have ([`State::socket_has`]).
     pub sockets: HashSet<FlowKey>,
     /// Flows that connected sockets have ([`State::socket_connected`]).
@@ -431,7 +439,7 @@ impl State for Tables {
         counter.bytes += u64::from(bytes);
     }
 
-    fn report(&self, nic: u16, event: LogEvent) {
-        self.events.borrow_mut().push((nic, event));
+    fn report(&self, event: LogEvent) {
+        self.events.borrow_mut().push(event);
     }
 }

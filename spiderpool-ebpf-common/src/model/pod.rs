@@ -8,7 +8,7 @@ use crate::addr::Addr;
 use crate::flow_state::SECOND;
 use crate::maps::{
     AddressKey, CidrAction, CidrKind, DEFAULT_BACKUP, DEFAULT_USED, EPHEMERAL_PORTS, ExitMode, NicEntry,
-    PodUsage, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY, SIBLINGS,
+    PodUsage, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_UNDERLAY,
 };
 
 /// The pod's id.
@@ -104,10 +104,6 @@ pub fn tables() -> Tables {
             SP0 => ROLE_NODE_LINK,
             _ => ROLE_UNDERLAY,
         };
-        // The last places count too.
-        let mut siblings = [0; SIBLINGS];
-        siblings[0] = NET1;
-        siblings[SIBLINGS - 1] = NET2;
         let underlay = role == ROLE_UNDERLAY;
         let bytes4 = |ip| if let IpAddr::V4(ip) = ip { ip.octets() } else { [0; 4] };
         let bytes6 = |ip| if let IpAddr::V6(ip) = ip { ip.octets() } else { [0; 16] };
@@ -124,7 +120,6 @@ pub fn tables() -> Tables {
             peer_mac: if underlay { [0; 6] } else { peer(id) },
             addr4: bytes4(at(Endpoint::Nic(id), Family::V4)),
             addr6: bytes6(at(Endpoint::Nic(id), Family::V6)),
-            siblings,
             // IPv4 by the cluster NIC, IPv6 by net1, so that tests see both.
             default4: if id == ETH0 { DEFAULT_USED } else { DEFAULT_BACKUP },
             default6: if id == NET1 { DEFAULT_USED } else { DEFAULT_BACKUP },
@@ -132,12 +127,15 @@ pub fn tables() -> Tables {
             refuses_pods: 0,
             port_low: EPHEMERAL_PORTS.0,
             port_high: EPHEMERAL_PORTS.1,
+            _pad: [0; 6],
         };
         tables.nics.insert(id, entry);
         if id != SP0 {
             for family in [Family::V4, Family::V6] {
-                let second = super::frames::addr(at(Endpoint::Second(id), family));
-                tables.addresses.insert(AddressKey::new(POD, second), id);
+                for place in [Endpoint::Nic(id), Endpoint::Second(id)] {
+                    let addr = super::frames::addr(at(place, family));
+                    tables.addresses.insert(AddressKey::new(POD, addr), id);
+                }
             }
         }
     }

@@ -169,6 +169,7 @@ fn frame(choices: &mut Choices, e: Ends) -> Frame {
     };
     frame.bytes[11] = choices.below(3) as u8;
     frame.for_other_host = choices.below(8) == 0;
+    frame.not_linear = choices.below(2) == 0;
     frame.decided = choices.below(16) == 0;
     frame
 }

@@ -38,7 +38,7 @@ fn arp_for_the_node_is_answered() {
     want.extend(SENDER);
     want.extend(v4(Endpoint::Nic(NET1)));
     assert_eq!(done.frame.bytes, want);
-    assert_eq!(*tables.events.borrow(), [(NET1, LogEvent::NeighborAnswered)]);
+    assert_eq!(*tables.events.borrow(), [LogEvent::NeighborAnswered]);
     assert_eq!(run_ingress(&tables, NET1, &done.frame).reason, Reason::NotIp);
 }
 
