@@ -15,9 +15,10 @@ impl log::Log for Forward {
 
     fn log(&self, record: &log::Record<'_>) {
         let text = record.args().to_string();
-        match event(&text) {
-            Some((event, nic)) => report(event, nic),
-            None => tracing::info!(record = %text, "eBPF program logged an event"),
+        if let Some((event, nic)) = event(&text) {
+            report(event, nic);
+        } else {
+            tracing::info!(record = %text, "eBPF program logged an event");
         }
     }
 
@@ -42,7 +43,7 @@ fn report(event: LogEvent, nic: u16) {
             tracing::warn!(nic, "no room for flows by the node link: they are dropped");
         }
         LogEvent::ArrivalsFull => {
-            tracing::warn!(nic, "no room for a flow that comes in: its answers follow the routing table")
+            tracing::warn!(nic, "no room for a flow that comes in: its answers follow the routing table");
         }
     }
 }
