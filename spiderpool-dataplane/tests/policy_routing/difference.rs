@@ -21,7 +21,7 @@ pub(crate) struct Difference {
 }
 
 /// All of them.
-pub(crate) const DIFFERENCES: [Difference; 13] = [
+pub(crate) const DIFFERENCES: [Difference; 14] = [
     Difference {
         name: "translation",
         why: "the default network drops, and its policies do not know, what leaves eth0 with another address",
@@ -86,6 +86,12 @@ pub(crate) const DIFFERENCES: [Difference; 13] = [
         encoded_as: "Exception::ClientsPort",
     },
     Difference {
+        name: "called-first",
+        why: "between two fixed ports who has spoken first, at whichever address, has called; conntrack tells flows with several \
+              addresses apart",
+        encoded_as: "Exception::CalledFirst",
+    },
+    Difference {
         name: "hint-ahead",
         why: "an IPv6 look-up is not bound to the NIC that a packet is moved to: a route hint takes it for eth0's, whose gateway \
               is not there; only what is of no known flow goes that way",
@@ -101,6 +107,7 @@ pub(crate) enum Exception {
     NotTakenOver,
     AnsweredBefore,
     ClientsPort,
+    CalledFirst,
     HintAhead,
 }
 
@@ -123,6 +130,8 @@ pub(crate) struct Context {
     pub(crate) is_translated: bool,
     /// The pod has sent to the other side before that has called.
     pub(crate) has_spoken_first: bool,
+    /// The other side has called before the pod has sent to it.
+    pub(crate) called_first: bool,
     /// By which NIC the last datagram came, for which address.
     pub(crate) last_call: Option<(&'static str, SocketAddr)>,
     /// The last call came by net1.
@@ -164,6 +173,9 @@ impl Context {
         let is_last = self.last_call == Some((ours.nic, ours.header.src));
         if is_answer && is_last && self.has_spoken_first && !self.is_fixed {
             return Some(Exception::ClientsPort);
+        }
+        if is_answer && is_last && self.is_fixed && self.called_first {
+            return Some(Exception::CalledFirst);
         }
         None
     }

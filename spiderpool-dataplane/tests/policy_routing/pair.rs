@@ -72,6 +72,8 @@ struct Memory {
     senders: BTreeMap<(Protocol, u16, SocketAddr), BTreeSet<Mac>>,
     /// The pod's ports that have sent to somebody before that has called.
     has_spoken: BTreeSet<(u16, SocketAddr)>,
+    /// Those that have sent to a caller by themselves.
+    has_answered: BTreeSet<(u16, SocketAddr)>,
     /// The last datagram from a caller: by which NIC it came, for which address.
     last_calls: BTreeMap<(u16, SocketAddr), (&'static str, SocketAddr)>,
     /// By the pod's port, who gets datagrams by eth0, which may be translated.
@@ -343,6 +345,7 @@ impl Pair {
             is_translated: self.setting.translates_unbound(from.ip()),
             is_called_by_net1: memory.called.get(&key).is_some_and(|called| called.by_net1),
             has_spoken_first: memory.has_spoken.contains(&key),
+            called_first: memory.has_answered.contains(&key),
             last_call: memory.last_calls.get(&key).copied(),
             ..context
         }
@@ -403,8 +406,8 @@ impl Pair {
         let key = (to.port(), from);
         let by_net1 = matches!(via, Via::Net1(_));
         let is_service = from.ip() == at(Endpoint::Service, is_v4(from.ip()));
-        // The node lets nobody borrow its address on the node link.
-        let is_believed = via == Via::Node;
+        // The node lets nobody borrow its address on the node link. Where it has called the same side is a caller.
+        let is_believed = via == Via::Node || self.memory.called.contains_key(&key);
         let is_ephemeral = to.port() >= EPHEMERAL_PORTS.0 && !is_believed;
         if is_ephemeral || (by_net1 && is_service) || self.memory.spoke_first.contains(&key) {
             return;
@@ -449,7 +452,9 @@ impl Pair {
             self.memory.spoke_first.insert(key);
         }
         let context = self.own_context(Protocol::Udp, from, to);
-        if !self.memory.last_calls.contains_key(&key) {
+        if self.memory.last_calls.contains_key(&key) {
+            self.memory.has_answered.insert(key);
+        } else {
             self.memory.has_spoken.insert(key);
         }
         self.send_datagram(from, to)?;
