@@ -166,6 +166,14 @@ fn by_flow<S: State>(
 ) -> Outcome {
     let is_udp = matches!(h.l4.kind, L4Kind::Udp);
     let flags = s.flags(nic.pod);
+    // First: the source is the kernel's choice, and the same side may have called more than one of the pod's addresses.
+    if is_udp
+        && flags.any_local != 0
+        && s.wildcard_socket()
+        && let Some(outcome) = replies::reply_any_local(id, nic, h, rewrite, s).decided()
+    {
+        return outcome;
+    }
     if !facts.is_direct()
         && (facts.is_steered() || flags.link_flows != 0)
         && let Some(outcome) = pod_end::reply(nic, h, rewrite, s).decided()
@@ -179,12 +187,6 @@ fn by_flow<S: State>(
         return outcome;
     }
     if is_udp {
-        if flags.any_local != 0
-            && s.wildcard_socket()
-            && let Some(outcome) = replies::reply_any_local(id, nic, h, rewrite, s).decided()
-        {
-            return outcome;
-        }
         let by = if facts.is_direct() || facts.is_steered() { nic.exit_nic } else { id };
         note_begun(by, nic, h, s);
     }

@@ -61,11 +61,16 @@ pub(crate) fn find_or_insert<S: State>(
 /// Finds the translation of a packet.
 #[inline(never)]
 pub(crate) fn find<S: State>(exit: &NicEntry, h: &Headers, s: &S) -> Translation {
+    const UNKNOWN: Translation = Translation { port: 0, found: false, reason: Reason::NatUnknown };
+    // Who has begun a ping gets the replies. A request with the same identifier is somebody else's flow.
+    if matches!(h.l4.kind, L4Kind::EchoReply) {
+        return UNKNOWN;
+    }
     let key = FlowKey::of(exit.pod, h, Direction::Egress);
     let to = exit.addr(h.src);
     match s.nat(&key, |e| update_on_egress(e, to, h, s)).flatten() {
         Some(port) => Translation { port, found: true, reason: Reason::Translated },
-        None => Translation { port: 0, found: false, reason: Reason::NatUnknown },
+        None => UNKNOWN,
     }
 }
 

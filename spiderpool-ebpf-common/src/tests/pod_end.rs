@@ -3,7 +3,7 @@
 use super::{Processed, run, run_egress, run_ingress, with_large_mtu};
 use crate::flow_state::SECOND;
 use crate::headers::{ACK, Headers, SYN};
-use crate::maps::{Direction, FlowKey};
+use crate::maps::{DEFAULT_BACKUP, Direction, FlowKey};
 use crate::model::frames::{self, Ends};
 use crate::model::pod::{ETH0, Endpoint, Family, IFINDEX, NET1, NET2, POD, SP0, at, mac, peer, tables};
 use crate::model::traffic::Program;
@@ -220,5 +220,30 @@ fn what_has_no_flow_of_its_own_follows_the_one_that_it_belongs_to() {
             let sctp = run_egress(&tables, NET1, &frames::sctp(e.back(), false));
             assert!(by_link(&sctp), "{place:?}");
         }
+    }
+}
+
+/// The answer of a server on the wildcard address has the source of the route back, whoever was called.
+#[test]
+fn a_wildcard_server_answers_from_the_address_that_was_called_last() {
+    for family in FAMILIES {
+        let mut tables = with_large_mtu();
+        tables.wildcard = true;
+        for nic in tables.nics.values_mut() {
+            (nic.default4, nic.default6) = (DEFAULT_BACKUP, DEFAULT_BACKUP);
+        }
+        let by_link = called_by(Endpoint::Outside, family);
+        let by_eth0 = Ends { dst: at(Endpoint::Nic(ETH0), family), ..by_link };
+        arrives(&tables, &frames::udp(by_link, b"q"));
+        run_ingress(&tables, ETH0, &frames::udp(by_eth0, b"q"));
+        let done = run_egress(&tables, NET1, &frames::udp(by_link.back(), b"a"));
+        assert_eq!(done.reason, Reason::ReplySource, "{family:?}");
+        assert_eq!(frames::ends(&done.frame), Some(by_eth0.back()), "{family:?}");
+        assert_eq!(done.verdict, Verdict::Redirect { ifindex: IFINDEX + u32::from(ETH0) }, "{family:?}");
+        // And by the link again.
+        arrives(&tables, &frames::udp(by_link, b"q"));
+        let done = run_egress(&tables, NET1, &frames::udp(by_link.back(), b"a"));
+        assert_eq!(frames::ends(&done.frame), Some(by_link.back()), "{family:?}");
+        assert_eq!(done.verdict, Verdict::Redirect { ifindex: IFINDEX + u32::from(SP0) }, "{family:?}");
     }
 }

@@ -416,3 +416,34 @@ fn a_changed_cluster_address_makes_a_new_translation() {
     let done = run_egress(&tables, NET1, &frames::udp(e, b"q"));
     assert_eq!(frames::ends(&done.frame).unwrap().src.to_string(), "10.244.1.99");
 }
+
+/// Somebody pings the pod with the identifier of a ping of the pod's own, which is translated: the reply is none of that flow.
+#[test]
+fn an_echo_reply_is_of_no_translated_flow() {
+    for family in FAMILIES {
+        let tables = tables();
+        let own = flow(NET1, family);
+        assert_eq!(run_egress(&tables, NET1, &frames::echo(own, true, 5, b"x")).reason, Reason::NatNew);
+        let done = run_egress(&tables, NET1, &frames::echo(own, false, 5, b"x"));
+        assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::NatUnknown), "{family:?}");
+        assert_eq!(done.frame.bytes, frames::echo(own, false, 5, b"x").bytes, "{family:?}");
+    }
+}
+
+/// The same where the pod's ping has eth0's address, and another identifier because a translated one has its own.
+#[test]
+fn an_echo_reply_keeps_its_identifier() {
+    for family in FAMILIES {
+        let tables = tables();
+        let (translated, direct) = (flow(NET1, family), flow(ETH0, family));
+        run_egress(&tables, NET1, &frames::echo(translated, true, 5, b"x"));
+        assert_eq!(
+            run_egress(&tables, ETH0, &frames::echo(direct, true, 5, b"x")).reason,
+            Reason::NatConflict
+        );
+        let reply = frames::echo(direct, false, 5, b"x");
+        let done = run_egress(&tables, ETH0, &reply);
+        assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::ClusterDirect), "{family:?}");
+        assert_eq!(done.frame.bytes, reply.bytes, "{family:?}");
+    }
+}

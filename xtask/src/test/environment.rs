@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::{architecture::Architecture, process, workspace::Workspace};
 
-/// Read by `spiderpool_tests::long_form`.
+/// Read by `spiderpool_tests::long_form`, and by the test `policy_routing` of spiderpool-dataplane.
 const LONG: &str = "SPIDERPOOL_LONG_TESTS";
 /// Inputs of each property that does not set a number itself; proptest's own is 256.
 const RANDOM_INPUTS: (&str, &str) = ("PROPTEST_CASES", "10000");
