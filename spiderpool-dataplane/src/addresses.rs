@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::maps::{AddressEntry, AddressKey, names};
 
+use crate::batch::{Walk, remove_all};
 use crate::error::MapError;
-use crate::flows::ignore_missing;
 use crate::load::Dataplane;
 
 impl Dataplane {
@@ -19,12 +19,13 @@ impl Dataplane {
             let entry = AddressEntry { nic: id, _pad: 0 };
             self.maps.addresses.insert(key, entry, 0).map_err(MapError::of(names::ADDRESSES))?;
         }
-        let have: Vec<_> = self.maps.addresses.iter().filter_map(Result::ok).collect();
-        for (key, entry) in have {
-            if entry.nic == id && !(key.pod == pod && want.contains(&key.addr.bytes)) {
-                ignore_missing(self.maps.addresses.remove(&key)).map_err(MapError::of(names::ADDRESSES))?;
-            }
+        let is_of_others = |key: &AddressKey| !(key.pod == pod && want.contains(&key.addr.bytes));
+        let (mut gone, mut walk) = (Vec::new(), Walk::<AddressKey, AddressEntry>::new());
+        while walk.step(&self.maps.addresses).map_err(MapError::of(names::ADDRESSES))? {
+            let have = walk.entries().filter(|(_, entry)| entry.nic == id);
+            gone.extend(have.map(|(key, _)| *key).filter(is_of_others));
         }
+        remove_all(&mut self.maps.addresses, &gone).map_err(MapError::of(names::ADDRESSES))?;
         Ok(())
     }
 }
