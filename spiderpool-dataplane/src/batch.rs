@@ -222,11 +222,7 @@ pub(crate) fn remove_if<K: Pod, V: Pod>(
 }
 
 /// Whether the entry is gone nevertheless: somebody has made another one, or taken its room.
-fn put_back<K: Pod, V: Pod>(
-    map: &mut HashMap<MapData, K, V>,
-    key: &K,
-    value: &V,
-) -> Result<bool, MapError> {
+fn put_back<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, key: &K, value: &V) -> Result<bool, MapError> {
     match map.insert(key, value, NO_EXIST) {
         Ok(()) => Ok(false),
         Err(MapError::SyscallError(error))

@@ -62,8 +62,15 @@ pub(crate) struct Sweep {
 #[derive(Debug)]
 enum Stage {
     /// Nothing is removed yet: the other half of a flow may come later, or may have been counted.
-    NatCount { walk: Walk<FlowKey, NatEntry>, halves: Halves, has_expired: bool },
-    NatRemoval { walk: Walk<FlowKey, NatEntry>, halves: Halves },
+    NatCount {
+        walk: Walk<FlowKey, NatEntry>,
+        halves: Halves,
+        has_expired: bool,
+    },
+    NatRemoval {
+        walk: Walk<FlowKey, NatEntry>,
+        halves: Halves,
+    },
     Arrivals(Walk<FlowKey, ArrivalEntry>),
     LinkFlows(Walk<FlowKey, LinkFlow>),
 }
@@ -206,8 +213,7 @@ fn remove_from_nat(
         let translated = key.counterpart(entry.addr, entry.port);
         return Ok(1 + u32::from(remove_if(nat, &translated, |entry: &NatEntry| entry.leads_to(key))?));
     }
-    let is_alone =
-        halves.may_be_alone(key, entry) && is_orphan(key, now, |key| nat.get(key, 0).ok());
+    let is_alone = halves.may_be_alone(key, entry) && is_orphan(key, now, |key| nat.get(key, 0).ok());
     Ok(u32::from(is_alone && remove_if(nat, key, |current| current == entry)?))
 }
 

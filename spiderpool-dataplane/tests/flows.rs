@@ -330,8 +330,15 @@ fn what_many_pods_have_goes_at_once() {
     let mut added: Array<MapData, PodUsage> = map(&fs, "added").try_into().unwrap();
     let mut flags: Array<MapData, PodFlags> = map(&fs, "pod_flags").try_into().unwrap();
     let usage = PodUsage { link_flows: 10, arrivals: 10, nat: 10 };
-    let arrival =
-        ArrivalEntry { last_seen: now(), local: UNDERLAY, nic: 1, heard: 0, mac: [0; 6], state: 0, _pad: [0; 3] };
+    let arrival = ArrivalEntry {
+        last_seen: now(),
+        local: UNDERLAY,
+        nic: 1,
+        heard: 0,
+        mac: [0; 6],
+        state: 0,
+        _pad: [0; 3],
+    };
     let link = LinkFlow { last_seen: now(), opened: 0, state: 0, _pad: [0; 3] };
     for pod in 1..=50 {
         for port in 0..10 {
@@ -368,9 +375,15 @@ fn what_many_pods_have_goes_at_once() {
     }
     let removed: Array<MapData, PodUsage> = map(&fs, "removed").try_into().unwrap();
     for pod in 1..=49 {
-        assert_eq!((removed.get(&pod, 0).unwrap(), flags.get(&pod, 0).unwrap()), (usage, PodFlags::default()));
+        assert_eq!(
+            (removed.get(&pod, 0).unwrap(), flags.get(&pod, 0).unwrap()),
+            (usage, PodFlags::default())
+        );
     }
-    assert_eq!((removed.get(&50, 0).unwrap(), flags.get(&50, 0).unwrap()), (PodUsage::default(), PodFlags::ALL));
+    assert_eq!(
+        (removed.get(&50, 0).unwrap(), flags.get(&50, 0).unwrap()),
+        (PodUsage::default(), PodFlags::ALL)
+    );
 }
 
 /// What a program has used between the look and the removal is a live flow.

@@ -247,7 +247,8 @@ impl Loaded {
     /// Pods that have no translated flows any more, as a sweep has found, keep none; but those of which it became so after the
     /// sweep's begin may have been looked at before.
     fn end_keeping(&mut self, inventory: &Inventory, translating: &[u16]) {
-        let has_ended = |pod: &u16, since: u64| since < self.sweeps && translating.binary_search(pod).is_err();
+        let has_ended =
+            |pod: &u16, since: u64| since < self.sweeps && translating.binary_search(pod).is_err();
         let ended: Vec<u16> =
             self.keeping.iter().filter(|(pod, since)| has_ended(pod, **since)).map(|(pod, _)| *pod).collect();
         for id in ended {

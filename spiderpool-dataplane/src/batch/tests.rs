@@ -149,8 +149,7 @@ fn entries_that_stay_are_met_once_while_others_come_and_go() {
     let changing = 2000..6000;
     let mut shared = map(steady.clone().map(|key| (key, 1)));
     let fd = shared.map().fd().as_fd().try_clone_to_owned().unwrap();
-    let mut theirs: Map =
-        aya::maps::Map::HashMap(MapData::from_fd(fd).unwrap()).try_into().unwrap();
+    let mut theirs: Map = aya::maps::Map::HashMap(MapData::from_fd(fd).unwrap()).try_into().unwrap();
     let (stop, rounds) = (AtomicBool::new(false), Cell::new(0));
     let removed = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -191,7 +190,10 @@ fn what_changes_before_it_is_removed_stays() {
     }
     let mut entries = map([(1, 10), (2, 20), (3, 30)]);
     assert!(remove_if(&mut entries, &1, |value| *value == 10).unwrap());
-    assert!(!remove_if(&mut entries, &2, |value| *value == 19).unwrap(), "it has changed since it was listed");
+    assert!(
+        !remove_if(&mut entries, &2, |value| *value == 19).unwrap(),
+        "it has changed since it was listed"
+    );
     // Right when it is read, and not when it is taken out.
     let reads = Cell::new(0);
     let is_right = |_: &u64| {

@@ -29,12 +29,7 @@ impl Loaded {
     pub(crate) fn sweep_until(&mut self, inventory: &Inventory, until: Instant) {
         match &mut self.sweep {
             None => {}
-            Some(Sweep::Flows) => {
-                if self.expire_until(inventory, until) {
-                    let ids: Vec<u16> = inventory.ids().into_iter().collect();
-                    self.sweep = Some(Sweep::Counters(ids.into_iter()));
-                }
-            }
+            Some(Sweep::Flows) => self.expire_until(inventory, until),
             Some(Sweep::Counters(ids)) => {
                 for id in ids {
                     match self.maps.stats(id) {
@@ -51,16 +46,17 @@ impl Loaded {
         }
     }
 
-    /// Whether that has come to its end.
-    fn expire_until(&mut self, inventory: &Inventory, until: Instant) -> bool {
+    fn expire_until(&mut self, inventory: &Inventory, until: Instant) {
         match self.maps.sweep_until(until) {
             Ok(Some(found)) => {
                 self.metrics.flows.set(&found);
                 self.end_keeping(inventory, &found.translating);
             }
-            Ok(None) => return !self.maps.is_sweeping(),
+            Ok(None) if self.maps.is_sweeping() => return,
+            Ok(None) => {}
             Err(error) => error!(%error, "flows cannot be expired"),
         }
-        true
+        let ids: Vec<u16> = inventory.ids().into_iter().collect();
+        self.sweep = Some(Sweep::Counters(ids.into_iter()));
     }
 }

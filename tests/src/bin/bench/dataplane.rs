@@ -5,7 +5,6 @@ mod agent_thread;
 mod builds;
 mod connection;
 mod lab;
-mod live_flows;
 mod round_trip;
 mod run_time;
 

@@ -1,33 +1,22 @@
 //! How quickly the agent's thread that owns the maps answers while many flows are alive: single ADDs, one DEL, many DELs at once.
 //!
-//! Pods are registered as the coordinator does, by the agent's socket; they have no NICs, which the agent does not look for then.
+//! Pods are registered by the agent's socket, as the coordinator does it.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
-use http::Method;
-use serde::Serialize;
-use spiderpool_api::agent::dataplane::{
-    Attachment, DefaultRoutes, Nic, NicRole, NodeLinkCallers, RegisterNics, RegisteredNics, RouteHints,
-};
-use spiderpool_api::agent::path;
-use spiderpool_core::dataplane::OwnCidrs;
-use spiderpool_core::names::PodName;
 use spiderpool_tests::agent::Agent;
-use spiderpool_tests::exchange::ask_socket;
 use spiderpool_tests::lab::Lab;
+use spiderpool_tests::live_flows;
 use spiderpool_tests::namespaces::Namespaces;
+use spiderpool_tests::registration::{in_node, register, unregister};
 
-use super::live_flows;
 use crate::arguments::DataplaneArguments;
 use crate::memory::{Memory, MemoryRows};
 use crate::samples::{Pair, Report, Samples, Side};
 
-const SOCKET: &str = "/var/run/spidernet/spiderpool.sock";
 /// How many pods there are, and how many are deleted at once.
 const PODS: usize = 100;
 /// The agent's own, between two sweeps.
@@ -164,70 +153,10 @@ fn name(number: usize) -> String {
     format!("pod-{number}")
 }
 
-/// Runs a task where the agent's socket is.
-fn in_node<T: Send>(node: &Namespaces, task: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
-    node.run(|| tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task()))
-}
-
 async fn timed<T>(task: impl Future<Output = Result<T>>) -> Result<f64> {
     let begun = Instant::now();
     task.await?;
     Ok(begun.elapsed().as_secs_f64() * 1e3)
-}
-
-/// The id of the pod's cluster NIC.
-async fn register(name: &str) -> Result<u16> {
-    let answer = ask(Method::PUT, &request(name)?).await?;
-    let registered: RegisteredNics = serde_json::from_slice(&answer)?;
-    Ok(registered.nics.first().context("no NIC has an id")?.id)
-}
-
-async fn unregister(name: &str) -> Result<()> {
-    ask(Method::DELETE, &attachment(name)?).await.map(drop)
-}
-
-async fn ask(method: Method, body: &impl Serialize) -> Result<Vec<u8>> {
-    let asked = ask_socket(Path::new(SOCKET), method, path::DATAPLANE_NICS, serde_json::to_vec(body)?);
-    let (status, answer) = asked.await?;
-    ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&answer));
-    Ok(answer.to_vec())
-}
-
-fn attachment(name: &str) -> Result<Attachment> {
-    Ok(Attachment { container_id: name.parse()?, network: "macvlan".into(), if_name: "net1".parse()? })
-}
-
-fn request(name: &str) -> Result<RegisterNics> {
-    let nic = |name: &str, role, address: &str| {
-        anyhow::Ok(Nic {
-            name: name.parse()?,
-            role,
-            ifindex: 1_000_000,
-            mac: "02:00:00:00:00:01".parse()?,
-            peer_mac: None,
-            mtu: 1500,
-            addresses: vec![address.parse()?],
-            default_routes: DefaultRoutes::default(),
-        })
-    };
-    Ok(RegisterNics {
-        attachment: attachment(name)?,
-        pod: PodName::new("default", name)?,
-        pod_uid: None,
-        // Any that exists.
-        netns: "/proc/self/ns/net".into(),
-        open_netns: None,
-        nics: vec![
-            nic("eth0", NicRole::Cluster, "10.244.200.9/32")?,
-            nic("sp0", NicRole::NodeLink, "169.254.77.2/32")?,
-            nic("net1", NicRole::Underlay, "10.66.200.9/16")?,
-        ],
-        stay: vec![],
-        gateways: BTreeSet::new(),
-        own_cidrs: OwnCidrs::default(),
-        route_hints: RouteHints::Auto,
-        node_link: NodeLinkCallers::All,
-    })
 }
 
 /// How long the thread has run on a CPU since the agent's start.

@@ -5,12 +5,14 @@ use std::process::Command;
 
 use anyhow::Result;
 use nix::time::{ClockId, clock_gettime};
+use serde_json::Value;
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::flow_state::{ESTABLISHED, SECOND};
 use spiderpool_ebpf_common::maps::{FlowKey, Tuple};
 use spiderpool_ebpf_common::protocol;
-use spiderpool_tests::counters::PINS;
-use spiderpool_tests::namespaces::Namespaces;
+
+use crate::counters::PINS;
+use crate::namespaces::Namespaces;
 
 const UNDERLAY: Addr = Addr::v4([10, 66, 0, 9]);
 const CLUSTER: Addr = Addr::v4([10, 244, 0, 9]);
@@ -18,7 +20,7 @@ const REMOTE: Addr = Addr::v4([10, 96, 0, 10]);
 
 /// Writes `count` entries into each of the three maps of flows, as many for each of these pods (by their ids): established TCP
 /// connections, of which those in `nat` have two entries each.
-pub(super) fn write(node: &Namespaces, pods: &[u16], count: usize) -> Result<()> {
+pub fn write(node: &Namespaces, pods: &[u16], count: usize) -> Result<()> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     let now = now.tv_sec() as u64 * SECOND;
     let mut script = String::new();
@@ -41,6 +43,16 @@ pub(super) fn write(node: &Namespaces, pods: &[u16], count: usize) -> Result<()>
     bpftool.args(["batch", "file", "-"]);
     node.output_with_input(&bpftool, &script)?;
     Ok(())
+}
+
+/// How many entries the three maps have.
+pub fn count(node: &Namespaces) -> Result<[usize; 3]> {
+    let entries = |map: &str| {
+        let dump = node.output("bpftool", &["-j", "map", "dump", "pinned", &format!("{PINS}/{map}")])?;
+        let dump: Vec<Value> = serde_json::from_str(&dump)?;
+        anyhow::Ok(dump.len())
+    };
+    Ok([entries("arrivals")?, entries("nat")?, entries("link_flows")?])
 }
 
 /// One flow of a pod: ports of both sides count up.
