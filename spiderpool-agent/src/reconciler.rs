@@ -6,9 +6,11 @@
 mod checks;
 mod error;
 mod handle;
+mod removals;
 mod repetition;
 mod reported;
 mod restore;
+mod slices;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,12 +24,15 @@ use tracing::{debug, error, info, warn};
 
 use crate::dataplane::{EbpfDataplane, LoadFailure, Loaded};
 use crate::destinations::{Destinations, Update};
-use crate::pod_network::{Inventory, NicRecord, PodNetworks, PodRecord, Removed, netns, node_link};
+use crate::pod_network::{
+    Inventory, InventoryError, NicRecord, PodNetworks, PodRecord, Removed, netns, node_link,
+};
 
 use crate::node_events::NodeEvents;
 use checks::Checks;
 pub use error::RegistrationError;
 pub use handle::{Handle, start};
+use removals::Removals;
 use repetition::Repetition;
 use reported::Reported;
 
@@ -42,6 +47,7 @@ struct Reconciler {
     checks: Checks,
     repetition: Repetition,
     events: NodeEvents,
+    removals: Removals,
 }
 
 impl Reconciler {
@@ -55,10 +61,12 @@ impl Reconciler {
             checks: Checks::new(reported),
             repetition: Repetition::default(),
             events,
+            removals: Removals::default(),
         }
     }
 
-    /// What is done every few seconds: retries, expiry of flows, counters, deletion of idle node links.
+    /// What is done every few seconds: retries, deletion of idle node links; and what [`Self::go_on`] goes on with: expiry of flows,
+    /// counters, removal of what is gone.
     fn resync(&mut self) {
         self.pods.delete_idle_links();
         let newly_loaded = self.ebpf.loaded().is_err() && self.load();
@@ -68,21 +76,17 @@ impl Reconciler {
         if newly_loaded {
             write_devices(loaded, self.pod_devices.as_ref());
         }
-        let retiring = inventory.retiring().len();
         loaded.attach_pods(inventory);
-        loaded.flush(inventory);
+        if !inventory.retiring().is_empty() {
+            self.removals.want();
+        }
         if (newly_loaded || completed)
             && let Err(error) = loaded.rewrite_profiles(inventory, &self.destinations)
         {
             error!(%error, "CIDRs cannot be written");
         }
         loaded.restore_pins();
-        loaded.expire_and_count(inventory);
-        if retiring > inventory.retiring().len()
-            && let Err(error) = self.pods.save()
-        {
-            error!(%error, "inventory cannot be written");
-        }
+        loaded.begin_sweep();
     }
 
     /// Tries to load programs and maps; whether they are loaded.
@@ -130,7 +134,7 @@ impl Reconciler {
     fn register(&mut self, request: &RegisterNics) -> Result<RegisteredNics, RegistrationError> {
         check_addresses(request, &self.destinations)?;
         let programs = self.ebpf.settings().pin_dir.display().to_string();
-        let loaded = self.ebpf.loaded()?;
+        let max_id = self.ebpf.loaded()?.max_id();
         if request.own_cidrs.needs_cluster() && self.destinations.cluster.is_none() {
             return Err(RegistrationError::NoCluster);
         }
@@ -140,9 +144,20 @@ impl Reconciler {
         let netns = netns::of_request(Path::new(&request.netns), request.open_netns.as_ref())?;
         let identity = netns::identity(&netns)?;
         let mut next = self.pods.inventory()?.clone();
-        let pod = next.register(request, identity, loaded.max_id())?;
+        let mut registered = next.register(request, identity, max_id);
+        if matches!(registered, Err(InventoryError::Full(_))) && !next.retiring().is_empty() {
+            // Some are about to be free.
+            self.removals.want();
+            self.finish_removals();
+            next = self.pods.inventory()?.clone();
+            registered = next.register(request, identity, max_id);
+        }
+        let pod = registered?;
         let inventory = self.pods.commit(next)?;
-        loaded.flush(inventory);
+        if !inventory.retiring().is_empty() {
+            self.removals.want();
+        }
+        let loaded = self.ebpf.loaded()?;
         write(loaded, inventory, &self.destinations, Some(&pod))?;
         debug!(container_id = %pod.container_id, pod = %pod.pod, uid = ?pod.pod_uid, id = pod.id(), "NICs registered");
         let is_requested = |record: &&NicRecord| request.nics.iter().any(|nic| nic.name == record.nic.name);
@@ -153,7 +168,8 @@ impl Reconciler {
         })
     }
 
-    /// Takes an attachment out: first of the maps, then of the disk. Where there are no maps its ids stay reserved.
+    /// Takes an attachment out. It leaves the maps first and then the disk, by [`Self::go_on`]; where there are no maps its ids stay
+    /// reserved.
     fn unregister(&mut self, attachment: &Attachment) -> Result<(), RegistrationError> {
         let container_id = &attachment.container_id;
         let restored = self.checks.is_restored(container_id);
@@ -173,16 +189,12 @@ impl Reconciler {
             }
         }
         let inventory = self.pods.inventory()?;
-        let written = match self.ebpf.loaded() {
-            Ok(loaded) => {
-                loaded.flush(inventory);
-                let pod = inventory.pod(container_id).cloned();
-                write(loaded, inventory, &self.destinations, pod.as_ref())
-            }
-            Err(_) => Ok(()),
-        };
-        self.pods.save()?;
-        written
+        let Ok(loaded) = self.ebpf.loaded() else { return Ok(self.pods.save()?) };
+        self.removals.want();
+        match inventory.pod(container_id).cloned() {
+            Some(pod) => write(loaded, inventory, &self.destinations, Some(&pod)),
+            None => Ok(()),
+        }
     }
 
     /// Takes out what the container runtime does not know any more: first the registrations, then node links that

@@ -7,8 +7,7 @@ use aya::maps::{HashMap, MapData};
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::maps::{AddressEntry, AddressKey, names};
 
-use crate::error::MapError;
-use crate::flows::ignore_missing;
+use crate::error::{MapError, ignore_missing};
 use crate::load::Dataplane;
 
 /// The map, and what it has by NIC: to set one NIC's addresses those of all others are not read.

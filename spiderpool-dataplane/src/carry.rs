@@ -8,12 +8,10 @@ use aya::Pod;
 use aya::maps::{HashMap, Map, MapData};
 use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, LinkFlow, NatEntry, names};
 
+use crate::batch::{NO_EXIST, Walk};
 use crate::error::MapError;
 use crate::maps::Maps;
 use crate::pins::Pinned;
-
-/// `BPF_NOEXIST` of linux/bpf.h: what the new programs have recorded is newer.
-const NO_EXIST: u64 = 1;
 
 /// Maps that attached programs of an earlier version go on to write until their filters are replaced.
 #[derive(Debug, Default)]
@@ -64,11 +62,12 @@ fn copy<V: Pod>(
     let fd = from.try_clone().map_err(|error| MapError::of(name)(aya::maps::MapError::IoError(error)))?;
     let from = MapData::from_fd(fd).map_err(MapError::of(name))?;
     let from = HashMap::<_, FlowKey, V>::try_from(Map::HashMap(from)).map_err(MapError::of(name))?;
-    // All at once: an iteration over a hash that changes meanwhile begins anew.
-    let entries: Vec<_> = from.iter().filter_map(Result::ok).collect();
-    for (key, value) in entries {
-        if insert(to, &key, value, name)? {
-            *pods.entry(key.pod).or_default() += 1;
+    let mut walk = Walk::new();
+    while walk.step(&from).map_err(MapError::of(name))? {
+        for (key, value) in walk.entries() {
+            if insert(to, key, value, name)? {
+                *pods.entry(key.pod).or_default() += 1;
+            }
         }
     }
     Ok(())
@@ -78,9 +77,10 @@ fn copy<V: Pod>(
 fn insert<V: Pod>(
     to: &mut HashMap<MapData, FlowKey, V>,
     key: &FlowKey,
-    value: V,
+    value: &V,
     name: &'static str,
 ) -> Result<bool, MapError> {
+    // What the new programs have recorded is newer.
     match to.insert(key, value, NO_EXIST) {
         Ok(()) => Ok(true),
         Err(aya::maps::MapError::SyscallError(error))

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::maps::{CidrAction, CidrEntry, CidrKey, CidrKind, names};
 
+use crate::batch::Walk;
 use crate::error::MapError;
 use crate::load::Dataplane;
 
@@ -85,18 +86,24 @@ impl Dataplane {
 
     /// The profiles that have entries.
     pub fn cidr_profiles(&self) -> Result<BTreeSet<u16>, MapError> {
-        let keys = self.maps.cidrs.keys();
-        keys.map(|key| Ok(key.map_err(MapError::of(names::CLUSTER_CIDRS))?.data().profile)).collect()
+        let mut profiles = BTreeSet::new();
+        let mut walk = Walk::<Key<CidrKey>, CidrEntry>::new();
+        while walk.step(&self.maps.cidrs).map_err(MapError::of(names::CLUSTER_CIDRS))? {
+            profiles.extend(walk.entries().map(|(key, _)| key.data().profile));
+        }
+        Ok(profiles)
     }
 
     /// The entries of a profile, sorted.
     pub fn cidrs(&self, profile: u16) -> Result<Vec<(IpNet, CidrAction, CidrKind)>, MapError> {
         let mut out = Vec::new();
-        for item in &self.maps.cidrs {
-            let (key, entry) = item.map_err(MapError::of(names::CLUSTER_CIDRS))?;
-            let parts = (net(&key), CidrAction::from_value(entry.action), CidrKind::from_value(entry.kind));
-            if let (true, (Some(net), Some(action), Some(kind))) = (key.data().profile == profile, parts) {
-                out.push((net, action, kind));
+        let mut walk = Walk::<Key<CidrKey>, CidrEntry>::new();
+        while walk.step(&self.maps.cidrs).map_err(MapError::of(names::CLUSTER_CIDRS))? {
+            for (key, entry) in walk.entries().filter(|(key, _)| key.data().profile == profile) {
+                let (action, kind) = (CidrAction::from_value(entry.action), CidrKind::from_value(entry.kind));
+                if let (Some(net), Some(action), Some(kind)) = (net(key), action, kind) {
+                    out.push((net, action, kind));
+                }
             }
         }
         out.sort_unstable();

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use spiderpool_ebpf_common::maps::{DeviceKind, NodeDevice, names};
 
-use crate::error::MapError;
-use crate::flows::ignore_missing;
+use crate::error::{MapError, ignore_missing};
 use crate::load::Dataplane;
 
 impl Dataplane {

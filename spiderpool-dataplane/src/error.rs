@@ -180,6 +180,17 @@ impl MapError {
     }
 }
 
+/// Another CPU or the program may have removed the entry first.
+pub(crate) fn ignore_missing(result: Result<(), aya::maps::MapError>) -> Result<(), aya::maps::MapError> {
+    match result {
+        Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(aya::maps::MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(nix::libc::ENOENT) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// What the map's size is called in the agent's environment.
 fn setting(map: &str) -> &'static str {
     match map {

@@ -5,12 +5,15 @@
 
 mod addresses;
 mod attach;
+mod batch;
 mod btf;
 mod carry;
 mod cidrs;
 mod devices;
 mod error;
 mod flows;
+mod flush;
+mod halves;
 mod load;
 mod logs;
 mod maps;
@@ -19,12 +22,12 @@ mod nics;
 mod pins;
 mod programs;
 mod stats;
+mod sweep;
 mod sys;
 mod usage;
 
 pub use attach::{AttachError, AttachedFilters, Repaired, detach, detach_id, repair};
 pub use error::{LoadError, MapError, OpenError};
-pub use flows::{Expired, FlowsExpired};
 pub use load::{Dataplane, NicsOrigin, Replaced, Sizes};
 pub use logs::Logs;
 pub use pins::KeptPins;
@@ -34,6 +37,7 @@ pub use spiderpool_ebpf_common::maps::{
     NicEntry, PodUsage, ROLE_CLUSTER, ROLE_NODE_LINK, ROLE_NONE, ROLE_UNDERLAY,
 };
 pub use spiderpool_ebpf_common::reason::Reason;
+pub use sweep::{Expired, FlowsExpired};
 pub use sys::trim_heap;
 
 /// Where maps and programs are pinned on a node.

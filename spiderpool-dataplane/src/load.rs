@@ -14,11 +14,13 @@ use spiderpool_ebpf_common::maps::{PodUsage, names};
 
 use crate::carry::EarlierFlows;
 use crate::error::LoadError;
+use crate::flush::Flush;
 use crate::logs::Logs;
 use crate::maps::Maps;
 use crate::memlock;
 use crate::pins::{self, KeptPins, Pinned, Replacements};
 use crate::programs::{ProgramPair, Programs};
+use crate::sweep::Sweep;
 use crate::sys;
 
 /// Name of the ring buffer in the object, which aya-log chose.
@@ -100,6 +102,8 @@ pub struct Dataplane {
     replaced: Vec<Replaced>,
     nics_origin: NicsOrigin,
     pub(crate) earlier: EarlierFlows,
+    pub(crate) sweep: Option<Sweep>,
+    pub(crate) flush: Option<Flush>,
     pins: KeptPins,
 }
 
@@ -170,7 +174,9 @@ impl Dataplane {
             pinned.iter().any(|map| map.pin == names::POD_FLAGS && matches!(map.pinned, Pinned::Fits));
         let logs = Logs::take(&mut ebpf);
         let earlier = EarlierFlows::of(pinned.into_iter().map(|map| (map.pin, map.pinned)));
-        let mut dataplane = Self { maps, programs, logs, replaced, nics_origin, earlier, pins: kept };
+        let (sweep, flush) = (None, None);
+        let mut dataplane =
+            Self { maps, programs, logs, replaced, nics_origin, earlier, sweep, flush, pins: kept };
         if !has_flags {
             dataplane.set_flags_of_kept_flows()?;
         }

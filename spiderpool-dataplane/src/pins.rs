@@ -120,6 +120,12 @@ impl KeptPins {
         Ok(())
     }
 
+    /// Whether all are where they belong, below the root directory of another mount namespace.
+    pub fn are_below(&self, root: &Path) -> bool {
+        let there = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path)).exists();
+        self.0.iter().all(|(path, _)| there(path))
+    }
+
     /// Pins what is missing in the mount namespace of the calling thread; how many that were.
     pub fn restore(&self) -> Result<usize, LoadError> {
         let missing: Vec<_> = self.0.iter().filter(|(path, _)| !path.exists()).collect();

@@ -101,3 +101,97 @@ pub fn trim_heap() {
         libc::malloc_trim(0);
     }
 }
+
+/// What the kernel answers where a kind of map lacks an operation; only the kernel knows the number.
+const ENOTSUPP: i32 = 524;
+
+/// Whether an operation is missing: in this kernel (EINVAL), or for this kind of map.
+pub(crate) fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP))
+}
+
+/// Whether the kernel has stopped before the end and is to be asked again.
+pub(crate) fn is_interrupted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
+}
+
+/// Where the next `BPF_MAP_LOOKUP_BATCH` begins: a bucket of a hash, a key of other maps.
+#[derive(Debug, Clone)]
+pub(crate) struct Token(Vec<u8>);
+
+impl Token {
+    /// Empty, for a map with such keys.
+    pub(crate) fn of<K>() -> Self {
+        Self(vec![0; size_of::<K>().max(size_of::<u32>())])
+    }
+}
+
+/// `BPF_MAP_LOOKUP_BATCH`: reads up to `count` entries into the two vectors, those behind `from` or the first ones, and sets `next`.
+/// With the errors that are no failures (ENOENT: these are the last ones; ENOSPC: a bucket has more; interrupted) the vectors have
+/// what was read before.
+pub(crate) fn lookup_batch<K: aya::Pod, V: aya::Pod>(
+    fd: BorrowedFd<'_>,
+    (from, next): (Option<&Token>, &mut Token),
+    (keys, values): (&mut Vec<K>, &mut Vec<V>),
+    count: usize,
+) -> io::Result<()> {
+    keys.clear();
+    values.clear();
+    keys.reserve(count);
+    values.reserve(count);
+    let mut attr = zeroed();
+    attr.batch.in_batch = from.map_or(0, |token| token.0.as_ptr() as u64);
+    attr.batch.out_batch = next.0.as_mut_ptr() as u64;
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = count as u32;
+    attr.batch.map_fd = fd.as_raw_fd() as u32;
+    let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr).map(drop);
+    let is_counted = result.as_ref().err().is_none_or(|error| {
+        is_interrupted(error) || matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOSPC))
+    });
+    if is_counted {
+        // SAFETY: a field of integers.
+        let read = unsafe { attr.batch.count } as usize;
+        // SAFETY: the kernel has written so many, at most `count`, for which there is room; any bytes are a valid value of both.
+        unsafe {
+            keys.set_len(read.min(count));
+            values.set_len(read.min(count));
+        }
+    }
+    result
+}
+
+/// `BPF_MAP_DELETE_BATCH`: deletes the entries with these keys, up to the first one that fails; how many were deleted, and why no
+/// more.
+pub(crate) fn delete_batch<K: aya::Pod>(fd: BorrowedFd<'_>, keys: &[K]) -> (usize, io::Result<()>) {
+    let mut attr = zeroed();
+    attr.batch.keys = keys.as_ptr() as u64;
+    attr.batch.count = keys.len() as u32;
+    attr.batch.map_fd = fd.as_raw_fd() as u32;
+    match bpf(bpf_cmd::BPF_MAP_DELETE_BATCH, &mut attr) {
+        Ok(_) => (keys.len(), Ok(())),
+        Err(error) if is_unsupported(&error) => (0, Err(error)),
+        Err(error) => {
+            // SAFETY: a field of integers.
+            let deleted = unsafe { attr.batch.count } as usize;
+            // Where the kernel has not begun it has not counted.
+            (if deleted < keys.len() { deleted } else { 0 }, Err(error))
+        }
+    }
+}
+
+/// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`, of hash maps since Linux 5.14: takes an entry out, and answers what it was then.
+pub(crate) fn take<K: aya::Pod, V: aya::Pod>(fd: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = std::mem::MaybeUninit::<V>::zeroed();
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = fd.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) {
+        // SAFETY: zeroed, then written by the kernel; any bytes are a valid value.
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

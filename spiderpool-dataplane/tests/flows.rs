@@ -4,14 +4,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use spiderpool_dataplane::{Dataplane, Expired, LoadError, NicEntry, ROLE_CLUSTER, Reason, Sizes};
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::flow_state::{ESTABLISHED, FIN_RECEIVED, FIN_SENT, SECOND};
 use spiderpool_ebpf_common::maps::{
-    AddressEntry, AddressKey, ArrivalEntry, FlowKey, NatEntry, PodFlags, PodUsage, Tuple,
+    AddressEntry, AddressKey, ArrivalEntry, FlowKey, LinkFlow, NatEntry, PodFlags, PodUsage, Tuple,
 };
 use spiderpool_ebpf_common::model::frames;
 use spiderpool_ebpf_common::protocol;
@@ -324,4 +324,107 @@ fn flows_that_are_kept_are_looked_up() {
     let larger = Sizes { nics: SIZES.nics * 2, ..SIZES };
     drop(Dataplane::load(&object(), &fs.pins(), &larger).unwrap());
     assert_eq!((flags_of(3), flags_of(4)), (PodFlags::ALL, PodFlags::default()));
+}
+
+/// All flows of many pods, in one pass, and nothing of the others.
+#[test]
+fn what_many_pods_have_goes_at_once() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let mut dataplane = fs.load();
+    let mut nat: Nat = map(&fs, "nat").try_into().unwrap();
+    let mut arrivals: HashMap<MapData, FlowKey, ArrivalEntry> = map(&fs, "arrivals").try_into().unwrap();
+    let mut links: HashMap<MapData, FlowKey, LinkFlow> = map(&fs, "link_flows").try_into().unwrap();
+    let mut added: Array<MapData, PodUsage> = map(&fs, "added").try_into().unwrap();
+    let mut flags: Array<MapData, PodFlags> = map(&fs, "pod_flags").try_into().unwrap();
+    let usage = PodUsage { link_flows: 10, arrivals: 10, nat: 10 };
+    let arrival = ArrivalEntry {
+        last_seen: now(),
+        local: UNDERLAY,
+        nic: 1,
+        heard: 0,
+        mac: [0; 6],
+        state: 0,
+        _pad: [0; 3],
+    };
+    let link = LinkFlow { last_seen: now(), opened: 0, state: 0, _pad: [0; 3] };
+    for pod in 1..=50 {
+        for port in 0..10 {
+            let (key, _) = keys(pod, protocol::TCP, port);
+            arrivals.insert(key, arrival, 0).unwrap();
+            links.insert(key, link, 0).unwrap();
+            if port < 5 {
+                pair(&mut nat, pod, protocol::TCP, port, ESTABLISHED, 0);
+            }
+        }
+        added.set(u32::from(pod), usage, 0).unwrap();
+        flags.set(u32::from(pod), PodFlags::ALL, 0).unwrap();
+    }
+    // While a sweep goes on that has counted some of them already.
+    dataplane.begin_sweep().unwrap();
+    assert_eq!(dataplane.sweep_until(Instant::now()).unwrap(), None);
+    dataplane.begin_flush((1..=49).collect());
+    while !dataplane.flush_until(Instant::now()).unwrap() {}
+    let found = loop {
+        if let Some(found) = dataplane.sweep_until(Instant::now()).unwrap() {
+            break found;
+        }
+    };
+    let of_last = Expired { removed: 0, left: 10, most: 10 };
+    assert_eq!((found.arrivals, found.link_flows), (of_last, of_last));
+    assert_eq!((found.nat.left, found.nat.most, found.translating), (10, 10, vec![50]));
+    let pods = |keys: &mut dyn Iterator<Item = FlowKey>| keys.map(|key| key.pod).collect::<Vec<_>>();
+    for left in [
+        pods(&mut nat.keys().map(Result::unwrap)),
+        pods(&mut arrivals.keys().map(Result::unwrap)),
+        pods(&mut links.keys().map(Result::unwrap)),
+    ] {
+        assert_eq!(left, [50; 10]);
+    }
+    let removed: Array<MapData, PodUsage> = map(&fs, "removed").try_into().unwrap();
+    for pod in 1..=49 {
+        assert_eq!(
+            (removed.get(&pod, 0).unwrap(), flags.get(&pod, 0).unwrap()),
+            (usage, PodFlags::default())
+        );
+    }
+    assert_eq!(
+        (removed.get(&50, 0).unwrap(), flags.get(&50, 0).unwrap()),
+        (PodUsage::default(), PodFlags::ALL)
+    );
+}
+
+/// What a program has used between the look and the removal is a live flow.
+#[test]
+fn flows_that_are_used_during_a_sweep_stay() {
+    if !can_run() {
+        return;
+    }
+    wait_until_up(Duration::from_secs(91));
+    let fs = BpfFs::mount();
+    let mut dataplane = fs.load();
+    let mut nat: Nat = map(&fs, "nat").try_into().unwrap();
+    let mut links: HashMap<MapData, FlowKey, LinkFlow> = map(&fs, "link_flows").try_into().unwrap();
+    let flow = |idle: u64| LinkFlow { last_seen: now() - idle * SECOND, opened: 0, state: 0, _pad: [0; 3] };
+    for port in 0..200 {
+        pair(&mut nat, 1, protocol::UDP, port, 0, 90);
+        links.insert(keys(1, protocol::UDP, port).0, flow(90), 0).unwrap();
+    }
+    dataplane.begin_sweep().unwrap();
+    // It has seen that flows of `nat` have expired, and removed none.
+    assert_eq!(dataplane.sweep_until(Instant::now()).unwrap(), None);
+    assert_eq!(nat.keys().count(), 400);
+    for port in (0..200).step_by(2) {
+        pair(&mut nat, 1, protocol::UDP, port, ESTABLISHED, 0);
+        links.insert(keys(1, protocol::UDP, port).0, flow(0), 0).unwrap();
+    }
+    let found = dataplane.expire().unwrap();
+    assert_eq!(found.nat, Expired { removed: 200, left: 200, most: 200 });
+    assert_eq!(found.link_flows, Expired { removed: 100, left: 100, most: 100 });
+    assert!(nat.keys().chain(links.keys()).all(|key| key.unwrap().local_port % 2 == 0));
+    let removed: Array<MapData, PodUsage> = map(&fs, "removed").try_into().unwrap();
+    let usage = removed.get(&1, 0).unwrap();
+    assert_eq!((usage.nat.wrapping_neg(), usage.link_flows.wrapping_neg()), (200, 100));
 }

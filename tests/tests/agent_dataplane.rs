@@ -9,13 +9,16 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use futures::future::try_join_all;
 use serde_json::{Value, json};
 use spiderpool_tests::agent::Agent;
 use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::counters;
 use spiderpool_tests::lab::{Lab, spec};
+use spiderpool_tests::live_flows;
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::Pod;
+use spiderpool_tests::registration::{in_node, register, unregister};
 use spiderpool_tests::topology::{Node, addresses};
 use spiderpool_tests::{poll, privilege, tools};
 
@@ -392,4 +395,44 @@ fn a_restart_empties_the_profiles_that_nobody_uses() {
     assert_eq!(profiles(node)[0], used);
     pod.del(plane, node).unwrap();
     lab.agents.push(agent);
+}
+
+/// As when a node is drained. Before, each of them read all maps entry by entry, and every ADD waited for all of them.
+#[test]
+fn a_hundred_dels_at_once_leave_nothing_of_their_pods_and_all_of_the_others() {
+    let Some(lab) = lab("a_hundred_dels") else { return };
+    let node = &lab.topology.nodes[0];
+    let name = |number: u32| format!("drained-{number}");
+    let (ids, stays) = in_node(node, async || {
+        let mut ids = Vec::new();
+        for number in 0..100 {
+            ids.push(register(&name(number)).await?);
+        }
+        Ok((ids, register("stays").await?))
+    })
+    .unwrap();
+    let before = live_flows::count(node).unwrap();
+    live_flows::write(node, &ids, 10_000).unwrap();
+    live_flows::write(node, &[stays], 100).unwrap();
+    let more = |count| before.map(|before| before + count);
+    assert_eq!(live_flows::count(node).unwrap(), more(10_100));
+    let added = in_node(node, async || {
+        let removals = (0..100).map(async |number| unregister(&name(number)).await);
+        let (_, added) = tokio::try_join!(try_join_all(removals), register("meanwhile"))?;
+        Ok(added)
+    })
+    .unwrap();
+    assert_eq!(live_flows::count(node).unwrap(), more(100));
+    let in_use = |ids: &[u16]| in_use(node, &ids.iter().map(|id| (id.to_string(), *id)).collect());
+    assert_eq!((in_use(&ids), in_use(&[stays, added])), (0, 2));
+    let text = inventory(node).to_string();
+    assert!(!text.contains("drained-") && text.contains("stays") && text.contains("meanwhile"), "{text}");
+    in_node(node, async || {
+        // Again, as a runtime does that has not heard the answer.
+        unregister(&name(0)).await?;
+        unregister("stays").await?;
+        unregister("meanwhile").await
+    })
+    .unwrap();
+    assert_eq!(live_flows::count(node).unwrap(), before);
 }

@@ -1,15 +1,18 @@
 //! Loaded programs and maps, reconciled with the inventory and the destinations.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod pins;
+mod removal;
+mod sweep;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use spiderpool_core::dataplane::{PodDevice, PortRange};
-use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, LoadError, MapError, NicsOrigin};
+use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, NicsOrigin};
 use spiderpool_net::netns::NetNs;
-use thiserror::Error;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::attach;
 use super::cidrs::plan_cidrs;
@@ -21,24 +24,14 @@ use super::profiles::Profiles;
 use super::repair::{self, FiltersFound, Reach};
 use super::settings::DataplaneSettings;
 use crate::destinations::{ClusterCidrs, Destinations};
-use crate::node::mount_namespace::{self, MountNamespaceError};
 use crate::pod_network::netns::{self, Presence};
-use crate::pod_network::{FoundNic, Inventory, NicRecord, PodRecord, PodState, ReservedId};
+use crate::pod_network::{FoundNic, Inventory, NicRecord, PodRecord, PodState};
 
 const fn kind(device: PodDevice) -> DeviceKind {
     match device {
         PodDevice::Veth => DeviceKind::Pods,
         PodDevice::Tunnel => DeviceKind::Tunnel,
     }
-}
-
-/// Pins cannot be put back.
-#[derive(Debug, Error)]
-enum RestorePinsError {
-    #[error(transparent)]
-    Pin(LoadError),
-    #[error(transparent)]
-    Namespace(MountNamespaceError),
 }
 
 /// In place of the cluster's CIDRs, for profiles that do not need them.
@@ -52,12 +45,27 @@ pub(crate) struct Loaded {
     metrics: DataplaneMetrics,
     deltas: CounterDeltas,
     reach: Reach,
-    /// Pods (by id) whose translated flows go on although their CIDRs may not be steered any more.
-    keeping: BTreeSet<u16>,
+    /// Pods (by id) whose translated flows go on although their CIDRs may not be steered any more; with each, how many sweeps
+    /// had begun when that was last so.
+    keeping: BTreeMap<u16, u64>,
+    /// How many sweeps have begun.
+    sweeps: u64,
+    sweep: Option<Sweep>,
+    /// Ids that are free when the removal that has begun comes to its end.
+    removing: Option<Vec<u16>>,
     /// Whether pins are missing and cannot be put back, as last said.
     lacks_pins: bool,
     /// Where plugins look for them.
     mount_namespace: Option<PathBuf>,
+}
+
+/// A sweep that goes on.
+#[derive(Debug)]
+enum Sweep {
+    /// Flows are expired.
+    Flows,
+    /// The counters of these NICs are not added up yet.
+    Counters(std::vec::IntoIter<u16>),
 }
 
 /// Established flows outlive a map that is replaced by one of another size.
@@ -92,34 +100,15 @@ impl Loaded {
                 metrics,
                 deltas: CounterDeltas::default(),
                 reach: Reach::default(),
-                keeping: BTreeSet::new(),
+                keeping: BTreeMap::new(),
+                sweeps: 0,
+                sweep: None,
+                removing: None,
                 lacks_pins: false,
                 mount_namespace: mount_namespace.clone(),
             },
             found,
         ))
-    }
-
-    /// Pins what somebody has removed: plugins attach pinned programs. Said once while it cannot be done.
-    pub(crate) fn restore_pins(&mut self) {
-        let pins = self.maps.pins();
-        let restored = match &self.mount_namespace {
-            None => pins.restore().map_err(RestorePinsError::Pin),
-            Some(namespace) => mount_namespace::run_in(namespace, || pins.restore())
-                .map_err(RestorePinsError::Namespace)
-                .and_then(|restored| restored.map_err(RestorePinsError::Pin)),
-        };
-        match restored {
-            Ok(0) => {}
-            Ok(pins) => warn!(pins, "pins of the eBPF dataplane were gone, and are put back"),
-            Err(error) if !self.lacks_pins => {
-                error!(%error, "pins of the eBPF dataplane are gone and cannot be put back: pods run on, new ones cannot start");
-                self.lacks_pins = true;
-                return;
-            }
-            Err(_) => return,
-        }
-        self.lacks_pins = false;
     }
 
     /// Follows the programs' log, for as long as the process runs: not before the load has succeeded as a whole, because
@@ -148,9 +137,9 @@ impl Loaded {
             // Other CIDRs than before: see `keep_translations`.
             let before = self.maps.nic(id)?.filter(|before| before.pod == entry.pod);
             if before.is_some_and(|before| before.profile != entry.profile) {
-                self.keeping.insert(entry.pod);
+                self.keep(entry.pod);
             }
-            entry.keeps_translations = u8::from(self.keeping.contains(&entry.pod));
+            entry.keeps_translations = u8::from(self.keeping.contains_key(&entry.pod));
             self.maps.nic_put(id, &entry)?;
         }
         Ok(())
@@ -184,7 +173,7 @@ impl Loaded {
         let Presence::Here(netns) = netns::presence(pod)? else { return Ok(PodState::Unverified) };
         // An earlier agent's word.
         if self.maps.nic(pod.id())?.is_some_and(|entry| entry.keeps_translations != 0) {
-            self.keeping.insert(pod.id());
+            self.keep(pod.id());
         }
         self.put_entries(pod)?;
         attach::attach(&netns, pod, self.maps.programs())?;
@@ -203,31 +192,6 @@ impl Loaded {
     /// Detaches our filters with the ids of these NICs.
     pub(crate) fn detach(netns: &NetNs, nics: &[NicRecord]) -> Result<(), DataplaneError> {
         repair::detach(netns, nics)
-    }
-
-    /// Removes what the maps have of retiring ids, which are free then. What fails is tried again the next time.
-    pub(crate) fn flush(&mut self, inventory: &mut Inventory) {
-        for (id, why) in inventory.retiring() {
-            if let Ok(stats) = self.maps.stats(id) {
-                self.deltas.add(&self.metrics, id, &stats);
-            }
-            self.deltas.forget(id);
-            self.reach.forget(id);
-            match self.remove(id, why) {
-                Ok(()) => inventory.free(id),
-                Err(error) => {
-                    error!(%error, nic_id = id, "entries of a NIC that is gone cannot be removed, trying again");
-                }
-            }
-        }
-    }
-
-    fn remove(&mut self, id: u16, why: ReservedId) -> Result<(), MapError> {
-        self.maps.nic_remove(id)?;
-        match why {
-            ReservedId::RetiringPod => self.maps.pod_flush(id),
-            ReservedId::RetiringNic | ReservedId::Orphaned { .. } => Ok(()),
-        }
     }
 
     /// Writes the CIDRs of the profiles that are stale.
@@ -259,7 +223,7 @@ impl Loaded {
     /// are told to.
     fn keep_translations(&mut self, inventory: &Inventory, profile: u16) -> Result<(), DataplaneError> {
         for pod in inventory.pods().filter(|pod| pod.profile == profile) {
-            if self.keeping.insert(pod.id())
+            if self.keep(pod.id())
                 && let Err(error) = self.put_entries(pod)
             {
                 self.keeping.remove(&pod.id());
@@ -271,10 +235,18 @@ impl Loaded {
         Ok(())
     }
 
-    /// Pods that have no translated flows any more keep none.
+    /// The pod's translated flows go on; whether that is new.
+    fn keep(&mut self, pod: u16) -> bool {
+        self.keeping.insert(pod, self.sweeps).is_none()
+    }
+
+    /// Pods that have no translated flows any more, as a sweep has found, keep none; but those of which it became so after the
+    /// sweep's begin may have been looked at before.
     fn end_keeping(&mut self, inventory: &Inventory, translating: &[u16]) {
+        let has_ended =
+            |pod: &u16, since: u64| since < self.sweeps && translating.binary_search(pod).is_err();
         let ended: Vec<u16> =
-            self.keeping.iter().copied().filter(|pod| translating.binary_search(pod).is_err()).collect();
+            self.keeping.iter().filter(|(pod, since)| has_ended(pod, **since)).map(|(pod, _)| *pod).collect();
         for id in ended {
             self.keeping.remove(&id);
             let Some(pod) = inventory.pods().find(|pod| pod.id() == id) else { continue };
@@ -321,24 +293,6 @@ impl Loaded {
         self.profiles.set_stale();
         self.write_profiles(inventory, destinations)?;
         self.drop_profiles(inventory)
-    }
-
-    /// Removes flows whose time is over, and adds up the counters.
-    pub(crate) fn expire_and_count(&mut self, inventory: &Inventory) {
-        match self.maps.expire() {
-            Ok(found) => {
-                self.metrics.flows.set(&found);
-                self.end_keeping(inventory, &found.translating);
-            }
-            Err(error) => error!(%error, "flows cannot be expired"),
-        }
-        for id in inventory.ids() {
-            match self.maps.stats(id) {
-                Ok(stats) => self.deltas.add(&self.metrics, id, &stats),
-                Err(error) => error!(%error, nic_id = id, "counters cannot be read"),
-            }
-        }
-        self.count_nics(inventory);
     }
 
     /// Writes the node's devices by which pods send.

@@ -103,18 +103,18 @@ impl FlowMetrics {
 
 /// Turns the counters of NICs, which begin again with each NIC, into counters that only grow.
 #[derive(Debug, Default)]
-pub(super) struct CounterDeltas(HashMap<(u16, &'static str), (u64, u64)>);
+pub(super) struct CounterDeltas(HashMap<u16, Vec<(u64, u64)>>);
 
 impl CounterDeltas {
-    /// Takes in what a NIC has counted so far.
+    /// Takes in what a NIC has counted so far, of all reasons in the same order each time.
     pub(super) fn add(&mut self, metrics: &DataplaneMetrics, nic: u16, stats: &[(Reason, u64, u64)]) {
-        for (reason, packets, bytes) in stats {
-            let name = reason.name();
-            let last = self.0.entry((nic, name)).or_default();
-            let label = [("reason", name.to_owned())];
+        let known = self.0.entry(nic).or_default();
+        known.resize(stats.len(), (0, 0));
+        for ((reason, packets, bytes), last) in stats.iter().zip(known) {
             let grown = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
             let (more_packets, more_bytes) = (grown(*packets, last.0), grown(*bytes, last.1));
             if more_packets > 0 {
+                let label = [("reason", reason.name().to_owned())];
                 metrics.packets.get_or_create(&label).inc_by(more_packets);
                 metrics.bytes.get_or_create(&label).inc_by(more_bytes);
             }
@@ -124,6 +124,6 @@ impl CounterDeltas {
 
     /// The NIC's counters begin again.
     pub(super) fn forget(&mut self, nic: u16) {
-        self.0.retain(|(id, _), _| *id != nic);
+        self.0.remove(&nic);
     }
 }

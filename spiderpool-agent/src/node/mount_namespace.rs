@@ -16,6 +16,13 @@ pub struct MountNamespaceError {
     source: io::Error,
 }
 
+/// The root directory of the process whose mount namespace this is, by which its files can be looked at without entering; `None`
+/// where the path does not name a process.
+pub(crate) fn root(namespace: &Path) -> Option<PathBuf> {
+    let process = namespace.to_str()?.strip_suffix("/ns/mnt")?;
+    process.starts_with("/proc/").then(|| Path::new(process).join("root"))
+}
+
 /// Runs `task` in the mount namespace that the file `namespace` names, on a thread of its own.
 pub(crate) fn run_in<T: Send>(
     namespace: &Path,
@@ -35,4 +42,16 @@ pub(crate) fn run_in<T: Send>(
         });
         thread.join().unwrap_or_else(|_| Err(failed("thread")(io::Error::other("panic"))))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_a_root_and_a_file_elsewhere_has_none() {
+        assert_eq!(root(Path::new("/proc/1/ns/mnt")).unwrap(), Path::new("/proc/1/root"));
+        assert_eq!(root(Path::new("/run/mounts/ns/mnt")), None);
+        assert_eq!(root(Path::new("/proc/1/ns/net")), None);
+    }
 }

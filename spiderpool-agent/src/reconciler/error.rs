@@ -1,6 +1,7 @@
 //! Why a registration is refused.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use spiderpool_core::names::IfName;
 use spiderpool_net::netns::NetNsError;
@@ -43,4 +44,7 @@ pub enum RegistrationError {
     /// The maps cannot be written.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
+    /// What several removals have ended with, which were done at once.
+    #[error(transparent)]
+    Removal(Arc<RegistrationError>),
 }

@@ -146,6 +146,7 @@ pub fn start(
         let ebpf = EbpfDataplane::new(settings, metrics, fallback);
         let mut reconciler = Reconciler::new(pods, ebpf, events, reported);
         reconciler.resync();
+        reconciler.finish_removals();
         // The receiver may have been dropped.
         let _dropped = tried.send(());
         let mut resync = Instant::now() + RESYNC_PERIOD;
@@ -157,14 +158,19 @@ pub fn start(
                 spiderpool_dataplane::trim_heap();
                 resync = Instant::now() + RESYNC_PERIOD;
             }
-            let now = Instant::now();
+            let (now, is_busy) = (Instant::now(), reconciler.is_busy());
             let next = reconciler.check_due(now).map_or(resync, |due| due.min(resync));
-            match received.recv_timeout(next.saturating_duration_since(now)) {
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            let wait = if is_busy { Duration::ZERO } else { next.saturating_duration_since(now) };
+            match received.recv_timeout(wait) {
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    return reconciler.finish_removals();
+                }
                 Ok(command) => handle_command(&mut reconciler, &update, command),
                 // Whoever waits for an answer comes first, then one pod.
-                Err(RecvTimeoutError::Timeout) => reconciler.check_next(Instant::now()),
+                Err(RecvTimeoutError::Timeout) if !is_busy => reconciler.check_next(Instant::now()),
+                Err(RecvTimeoutError::Timeout) => {}
             }
+            reconciler.go_on();
         }
     })?;
     Ok((handle, first_try))
@@ -174,8 +180,14 @@ fn handle_command(reconciler: &mut Reconciler, update: &Mutex<Update>, command: 
     match command {
         // The request may have been dropped; what was done stays done.
         Command::Register(request, answer) => drop(answer.send(reconciler.register(&request))),
-        Command::Unregister(attachment, answer) => drop(answer.send(reconciler.unregister(&attachment))),
-        Command::CollectGarbage(valid, answer) => drop(answer.send(reconciler.collect_garbage(&valid))),
+        Command::Unregister(attachment, answer) => {
+            let result = reconciler.unregister(&attachment);
+            reconciler.answer(result, answer);
+        }
+        Command::CollectGarbage(valid, answer) => {
+            let result = reconciler.collect_garbage(&valid);
+            reconciler.answer(result, answer);
+        }
         Command::Update => {
             let update = std::mem::take(&mut *update.lock().unwrap_or_else(PoisonError::into_inner));
             reconciler.update(update);

@@ -46,6 +46,10 @@ pub(crate) struct DataplaneArguments {
     /// Pods on the node for the rows that are measured with many: what they cost is compared with the same rows before.
     #[arg(long, default_value_t = 0)]
     pub(crate) pods: usize,
+    /// Only how quickly the agent answers while so many flows are alive in each of its three maps of them (65000 fit): ADDs, one DEL,
+    /// 100 DELs at once; CPU time and memory. A round takes half a minute.
+    #[arg(long, conflicts_with = "policy")]
+    pub(crate) flows: Option<usize>,
     /// The peer of each row is a pod with `dataplane: policy`, ip rules in place of programs.
     #[arg(long, conflicts_with = "peer_build")]
     pub(crate) policy: bool,

@@ -80,7 +80,7 @@ pub(crate) enum Side {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    unit: String,
+    pub(crate) unit: String,
     n: usize,
     min: f64,
     pub(crate) median: f64,
@@ -101,7 +101,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// Adds a row; a quantity without samples has none.
-    pub(crate) fn add(&mut self, name: impl Into<String>, unit: &'static str, pair: &Pair) {
+    pub(crate) fn add(&mut self, name: impl Into<String>, unit: &str, pair: &Pair) {
         let (Some(min), Some(median), Some(max)) =
             (pair.ours.quantile(0.0), pair.ours.median(), pair.ours.quantile(1.0))
         else {

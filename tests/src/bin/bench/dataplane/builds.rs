@@ -12,18 +12,18 @@ use crate::samples::{Pair, Report, Row, Side};
 
 /// Measures `labs` labs of each build, in turns.
 pub(super) fn measure(arguments: &DataplaneArguments, peer: &Path, report: &mut Report) -> Result<()> {
-    let mut pairs = BTreeMap::<String, Pair>::new();
+    let mut pairs = BTreeMap::<(String, String), Pair>::new();
     for lab in 0..arguments.labs {
         for side in [Side::Ours, Side::Peer] {
             let rows = one_lab(arguments, (side == Side::Peer).then_some(peer))
                 .with_context(|| format!("lab {lab} of {side:?}"))?;
             for row in rows {
-                pairs.entry(row.name).or_default().side(side).push(row.median);
+                pairs.entry((row.name, row.unit)).or_default().side(side).push(row.median);
             }
         }
     }
-    for (name, pair) in &pairs {
-        report.add(name, "us", pair);
+    for ((name, unit), pair) in &pairs {
+        report.add(name, unit, pair);
     }
     Ok(())
 }
@@ -33,6 +33,9 @@ fn one_lab(arguments: &DataplaneArguments, build: Option<&Path>) -> Result<Vec<R
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--json", "dataplane", "--rounds", &arguments.rounds.to_string()]);
     command.args(["--trips", &arguments.trips.to_string()]);
+    if let Some(flows) = arguments.flows {
+        command.args(["--flows", &flows.to_string()]);
+    }
     if let Some(target) = build {
         command.env("SPIDERPOOL_BIN", target.join("bin"));
         command.env("SPIDERPOOL_BPF_OBJECT", target.join("bpf/spiderpool.o"));
