@@ -392,7 +392,8 @@ fn ruleset(setting: Setting) -> String {
          chain marks {{ type filter hook prerouting priority mangle;\n\
          iifname eth0 ct direction original ct mark set 1\n\
          iifname sp0 ct direction original ct mark set 3\n\
-         iifname net1 ct direction original ct state new ct mark 0 ct mark set 2\n}}\n\
+         iifname net1 ct direction original ct state new ct mark 0 ct mark set 2\n\
+         iifname net1 ct direction original tcp flags & (syn | ack) == syn ct mark set 2\n}}\n\
          chain begun {{ type filter hook output priority mangle - 1;\n{own}}}\n\
          chain replies {{ type route hook output priority mangle;\n{unknown}\
          ct direction reply ct mark != 0 meta mark set ct mark\n}}\n\
