@@ -122,7 +122,7 @@ pub(crate) struct Context {
     pub(crate) own_port: u16,
     /// Another flow or socket has it on eth0's address.
     pub(crate) port_is_taken: bool,
-    /// How this caller has called this server on the wildcard address: by which NIC, at which address.
+    /// How this caller has called this server: by which NIC, at which address.
     pub(crate) calls: BTreeSet<(&'static str, SocketAddr)>,
     /// The ports of both sides are none that clients get.
     pub(crate) is_fixed: bool,

@@ -64,7 +64,7 @@ struct Called {
 struct Memory {
     /// By a server's port and its caller.
     called: BTreeMap<(u16, SocketAddr), Called>,
-    /// The same of all calls: by which NIC, at which address.
+    /// The same of all calls, also of servers that have an address where both ports are fixed: by which NIC, at which address.
     calls: BTreeMap<(u16, SocketAddr), BTreeSet<(&'static str, SocketAddr)>>,
     /// Servers on the wildcard address that have spoken first, from one fixed port to another.
     spoke_first: BTreeSet<(u16, SocketAddr)>,
@@ -379,6 +379,8 @@ impl Pair {
         for (local, peer) in self.compare_received()? {
             if local.ip().is_unspecified() {
                 self.remember_call(via, peer, to);
+            } else if peer.port().max(to.port()) < EPHEMERAL_PORTS.0 {
+                self.memory.calls.entry((to.port(), peer)).or_default().insert((via.nic(), to));
             }
             if SERVERS.iter().any(|(port, _)| *port == local.port()) {
                 self.send_datagram(local, peer)?;

@@ -268,8 +268,6 @@ fn fill_maps(setting: Setting, dataplane: &mut Dataplane) {
     let tables = pod::tables();
     for (id, dev) in [(ETH0, "eth0"), (NET1, "net1"), (SP0, "sp0")] {
         let mut nic = tables.nics[&id];
-        nic.siblings = Default::default();
-        nic.siblings[0] = NET1;
         nic.default4 = match dev {
             "sp0" => spiderpool_dataplane::DEFAULT_NONE,
             _ if dev == setting.default_on => DEFAULT_USED,
@@ -277,6 +275,10 @@ fn fill_maps(setting: Setting, dataplane: &mut Dataplane) {
         };
         nic.default6 = nic.default4;
         dataplane.nic_put(id, &nic).unwrap();
+        if dev != "sp0" {
+            let addresses = FAMILIES.map(|family| at(Endpoint::Nic(id), family));
+            dataplane.addresses_set(id, nic.pod, &addresses).unwrap();
+        }
     }
     let mut want = Vec::new();
     for family in FAMILIES {
