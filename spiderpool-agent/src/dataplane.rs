@@ -20,6 +20,7 @@ use crate::fallback::{Fallback, ProgramsState};
 use crate::pod_network::FoundNic;
 
 pub use cidrs::plan_cidrs;
+pub use entries::TooManyNics;
 pub use error::DataplaneError;
 pub(crate) use loaded::Loaded;
 pub use metrics::DataplaneMetrics;

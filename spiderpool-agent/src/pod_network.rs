@@ -30,7 +30,7 @@ pub(crate) use inventory::{Inventory, Removed};
 pub use netns::NamespaceError;
 pub use profile_key::ProfileKey;
 pub(crate) use record::{NicRecord, PodRecord, PodState};
-pub(crate) use restore::PodFound;
+pub(crate) use restore::{PodFound, read_ports};
 pub use state_file::StateFileError;
 
 use crate::destinations::Destinations;

@@ -153,6 +153,7 @@ impl Reconciler {
             registered = next.register(request, identity, max_id);
         }
         let pod = registered?;
+        Loaded::check(&pod)?;
         let inventory = self.pods.commit(next)?;
         if !inventory.retiring().is_empty() {
             self.removals.want();
@@ -252,6 +253,7 @@ fn write(
     destinations: &Destinations,
     pod: Option<&PodRecord>,
 ) -> Result<(), RegistrationError> {
+    loaded.empty_retiring(inventory);
     loaded.write_profiles(inventory, destinations)?;
     if let Some(pod) = pod {
         loaded.put_entries(pod)?;

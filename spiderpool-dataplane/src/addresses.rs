@@ -8,7 +8,6 @@ use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::maps::{AddressEntry, AddressKey, names};
 
 use crate::error::{MapError, ignore_missing};
-use crate::load::Dataplane;
 
 /// The map, and what it has by NIC: to set one NIC's addresses those of all others are not read.
 pub(crate) struct Addresses {
@@ -26,7 +25,8 @@ impl Addresses {
         Self { map, by_nic }
     }
 
-    fn set(&mut self, id: u16, pod: u16, addresses: &[IpAddr]) -> Result<(), MapError> {
+    /// Makes the addresses of a NIC of a pod exactly these.
+    pub(crate) fn set(&mut self, id: u16, pod: u16, addresses: &[IpAddr]) -> Result<(), MapError> {
         let want: BTreeSet<[u8; 16]> = addresses.iter().map(|ip| addr(*ip).bytes).collect();
         let want: Vec<_> = want.into_iter().map(|bytes| AddressKey::new(pod, Addr::v6(bytes))).collect();
         let mut have = self.by_nic.remove(&id).unwrap_or_default();
@@ -54,13 +54,6 @@ impl Addresses {
             self.by_nic.insert(id, want)
         };
         Ok(())
-    }
-}
-
-impl Dataplane {
-    /// Makes the addresses of a NIC of a pod exactly these.
-    pub fn addresses_set(&mut self, id: u16, pod: u16, addresses: &[IpAddr]) -> Result<(), MapError> {
-        self.maps.addresses.set(id, pod, addresses)
     }
 }
 

@@ -1,4 +1,6 @@
-//! The map `nics`: one entry per NIC id.
+//! The map `nics`: one entry per NIC id; and the NICs' addresses.
+
+use std::net::IpAddr;
 
 use aya::maps::PerCpuValues;
 use spiderpool_ebpf_common::maps::{NicEntry, ROLE_NONE, names};
@@ -25,6 +27,11 @@ impl Dataplane {
         let cpus = aya::util::nr_cpus().map_err(|(_, e)| MapError::System(e))?;
         let zero = PerCpuValues::try_from(vec![Counters::default(); cpus]).map_err(MapError::System)?;
         self.maps.stats.set(u32::from(id), zero, 0).map_err(MapError::of(names::STATS))
+    }
+
+    /// Makes the addresses of a NIC of a pod exactly these.
+    pub fn addresses_set(&mut self, id: u16, pod: u16, addresses: &[IpAddr]) -> Result<(), MapError> {
+        self.maps.addresses.set(id, pod, addresses)
     }
 
     /// The entry of a NIC id, if it is in use.

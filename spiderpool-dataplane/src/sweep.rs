@@ -211,7 +211,9 @@ fn remove_from_nat(
             return Ok(0);
         }
         let translated = key.counterpart(entry.addr, entry.port);
-        return Ok(1 + u32::from(remove_if(nat, &translated, |entry: &NatEntry| entry.leads_to(key))?));
+        // Not one that a packet has made anew meanwhile: what is translated stays so in both directions.
+        let is_of_it = |half: &NatEntry| half.leads_to(key) && half.last_seen <= now;
+        return Ok(1 + u32::from(remove_if(nat, &translated, is_of_it)?));
     }
     let is_alone = halves.may_be_alone(key, entry) && is_orphan(key, now, |key| nat.get(key, 0).ok());
     Ok(u32::from(is_alone && remove_if(nat, key, |current| current == entry)?))

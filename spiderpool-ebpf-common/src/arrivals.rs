@@ -138,9 +138,9 @@ fn update<S: State>(
         }
         return Update::BegunByPod;
     }
-    // What the node hands over it would not send by the underlay too: somebody else does, as long as either side is heard.
+    // What the node hands over it would not send by the underlay too: somebody else does, unless it has been silent for long.
     let by_node = e.nic == nic.node_link || e.nic == nic.exit_nic;
-    if nic.role == ROLE_UNDERLAY && by_node {
+    if nic.role == ROLE_UNDERLAY && by_node && seconds(now).wrapping_sub(e.heard) <= flow_state::UDP_TIMEOUT {
         return Update::OtherNic;
     }
     let mut state = e.state;

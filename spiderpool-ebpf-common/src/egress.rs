@@ -166,10 +166,12 @@ fn by_flow<S: State>(
 ) -> Outcome {
     let is_udp = matches!(h.l4.kind, L4Kind::Udp);
     let flags = s.flags(nic.pod);
-    // First: the source is the kernel's choice, and the same side may have called more than one of the pod's addresses.
-    if is_udp
-        && flags.any_local != 0
-        && s.wildcard_socket()
+    let is_any_local = is_udp && flags.any_local != 0 && s.wildcard_socket();
+    // First: the source is the kernel's choice, and the same side may have called more than one of the pod's addresses. Not what
+    // has come by the underlay, in whoever's name.
+    if is_any_local
+        && nic.owns(h.src)
+        && replies::is_called_by_node(nic, h, s)
         && let Some(outcome) = replies::reply_any_local(id, nic, h, rewrite, s).decided()
     {
         return outcome;
@@ -184,6 +186,9 @@ fn by_flow<S: State>(
         && (facts.is_steered() || nic.keeps_translations != 0 || flags.any_local != 0)
         && let Some(outcome) = replies::reply(id, nic, h, rewrite, s).decided()
     {
+        return outcome;
+    }
+    if is_any_local && let Some(outcome) = replies::reply_any_local(id, nic, h, rewrite, s).decided() {
         return outcome;
     }
     if is_udp {

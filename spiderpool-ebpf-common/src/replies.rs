@@ -59,6 +59,13 @@ pub(crate) fn reply_about<S: State>(
     }
 }
 
+/// Whether the node has handed over the last call of a UDP server on the wildcard address.
+#[inline(always)]
+pub(crate) fn is_called_by_node<S: State>(nic: &NicEntry, h: &Headers, s: &S) -> bool {
+    let key = FlowKey::of(nic.pod, h, Direction::Egress).any_local();
+    s.arrival(&key, |e| e.nic == nic.node_link || e.nic == nic.exit_nic) == Some(true)
+}
+
 /// A UDP server on the wildcard address answers with the address that the route gives it: with the one that was called it
 /// goes back where the call came from.
 #[inline(never)]

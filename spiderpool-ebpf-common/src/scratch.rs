@@ -15,7 +15,7 @@ pub struct Scratch {
     pub headers: Headers,
     /// What was read of the packet that an ICMP error quotes.
     pub quoted: Headers,
-    /// The keys of its flow, of a packet that comes in.
+    /// The keys of its flow.
     pub keys: FlowKeys,
     /// What is to be changed in it.
     pub rewrite: Rewrite,

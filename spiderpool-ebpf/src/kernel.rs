@@ -25,8 +25,8 @@ use spiderpool_ebpf_common::state::{LogEvent, Put, PutError, State};
 use spiderpool_ebpf_common::verdict::Verdict;
 
 use crate::maps::{
-    ADDED, ADDRESSES, ARRIVALS, CLUSTER_CIDRS, FRAGMENTS, LINK_FLOWS, LINK_FRAGMENTS, NAT, NICS, POD_FLAGS,
-    REMOVED, REPORTED, STATS,
+    ADDED, ADDRESSES, ARRIVALS, CLUSTER_CIDRS, Ending, FRAGMENTS, LINK_FLOWS, LINK_FRAGMENTS, NAT, NICS,
+    POD_FLAGS, REMOVED, REPORTED, STATS,
 };
 use crate::{reverse_path, sockets};
 
@@ -49,15 +49,6 @@ const REDIRECT: u32 = 1;
 const REDIRECT_INGRESS: u32 = 2;
 const REDIRECT_NEIGH: u32 = 3;
 const DROP: u32 = 4;
-
-/// What is done when a run is over.
-#[repr(C)]
-pub(crate) struct Ending {
-    action: u32,
-    ifindex: u32,
-    /// A [`LogEvent`] to be logged; 0 if there is none.
-    event: u8,
-}
 
 /// One run's context.
 pub(crate) struct Kernel {

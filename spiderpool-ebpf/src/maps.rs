@@ -10,8 +10,6 @@ use spiderpool_ebpf_common::maps::{
 use spiderpool_ebpf_common::reason::Counters;
 use spiderpool_ebpf_common::scratch::Scratch;
 
-use crate::kernel::Ending;
-
 #[btf_map(name = "nics")]
 pub(crate) static NICS: Array<NicEntry, 1024> = Array::new();
 
@@ -61,6 +59,15 @@ pub(crate) static NODE_DEVICES: HashMap<u32, NodeDevice, 4096, { BPF_F_NO_PREALL
 
 #[btf_map(name = "stats")]
 pub(crate) static STATS: PerCpuArray<Counters, 1024> = PerCpuArray::new();
+
+/// What is done when a run is over.
+#[repr(C)]
+pub(crate) struct Ending {
+    pub(crate) action: u32,
+    pub(crate) ifindex: u32,
+    /// A [`LogEvent`](spiderpool_ebpf_common::state::LogEvent) to be logged; 0 if there is none.
+    pub(crate) event: u8,
+}
 
 /// What a run works in.
 #[repr(C, align(8))]

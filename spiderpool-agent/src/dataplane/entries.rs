@@ -4,12 +4,40 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spiderpool_api::agent::dataplane::{NicRole, RouteRank};
+use spiderpool_core::names::ContainerId;
 use spiderpool_dataplane::{
     DEFAULT_BACKUP, DEFAULT_NONE, DEFAULT_USED, ExitMode, NicEntry, ROLE_CLUSTER, ROLE_NODE_LINK,
     ROLE_UNDERLAY,
 };
+use thiserror::Error;
 
 use crate::pod_network::{NicRecord, PodRecord};
+
+/// How many underlay NICs a pod may have: ids are few, and all pods' need some.
+const MOST_UNDERLAY_NICS: usize = 32;
+/// How many addresses of a NIC are known: whoever has `NET_ADMIN` in the pod adds as many as it likes, and the map is everybody's.
+const MOST_ADDRESSES: usize = 16;
+
+/// The pod has more underlay NICs than one pod may have.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error(
+    "container {container} has {count} underlay NICs, the eBPF dataplane serves at most {MOST_UNDERLAY_NICS}: use fewer, or the dataplane \"policy\" for this pod"
+)]
+pub struct TooManyNics {
+    /// Its container ID.
+    pub container: ContainerId,
+    /// How many it has, the new one included.
+    pub count: usize,
+}
+
+/// Refuses a pod that has more underlay NICs than one pod may have.
+pub(super) fn check(pod: &PodRecord) -> Result<(), TooManyNics> {
+    let count = pod.nics.iter().filter(|record| record.nic.role == NicRole::Underlay).count();
+    if count > MOST_UNDERLAY_NICS {
+        return Err(TooManyNics { container: pod.container_id.clone(), count });
+    }
+    Ok(())
+}
 
 /// The entries of all NICs of a pod, by id.
 pub(super) fn entries(pod: &PodRecord) -> Vec<(u16, NicEntry)> {
@@ -58,13 +86,15 @@ fn entry(pod: &PodRecord, record: &NicRecord) -> NicEntry {
     entry
 }
 
-/// The addresses by which a NIC of its pod is known. A node link has none of its own, and link-local ones are of no NIC alone.
+/// The addresses by which a NIC of its pod is known, IPAM's first. A node link has none of its own, and link-local ones are of no NIC
+/// alone.
 pub(super) fn addresses(record: &NicRecord) -> Vec<IpAddr> {
     if record.nic.role == NicRole::NodeLink {
         return Vec::new();
     }
     let all = record.nic.addresses.iter().map(IpNet::addr);
-    all.filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
+    let own = all.filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+    own.take(MOST_ADDRESSES).collect()
 }
 
 #[cfg(test)]
@@ -106,6 +136,24 @@ mod tests {
             attachments: vec![],
             nics,
         }
+    }
+
+    /// One pod could take everybody's ids, and everybody's room in `addresses`.
+    #[test]
+    fn a_pod_has_its_share_of_nics_and_addresses() {
+        let names: Vec<String> = (1..=33).map(|n| format!("net{n}")).collect();
+        let nics = |count: u16| {
+            let underlay = (1..=count).zip(&names);
+            let underlay = underlay.map(|(n, name)| record(n + 1, name, NicRole::Underlay, &[]));
+            std::iter::once(record(1, "eth0", NicRole::Cluster, &[])).chain(underlay).collect()
+        };
+        assert_eq!(check(&pod(nics(32))), Ok(()));
+        let error = check(&pod(nics(33))).unwrap_err();
+        assert_eq!(error, TooManyNics { container: "c".parse().unwrap(), count: 33 });
+        let many: Vec<String> = (1..=200).map(|n| format!("10.6.0.{n}/16")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let known = addresses(&record(2, "net1", NicRole::Underlay, &many));
+        assert_eq!((known.len(), known[0]), (16, "10.6.0.1".parse().unwrap()));
     }
 
     #[test]

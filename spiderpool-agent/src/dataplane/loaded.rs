@@ -16,7 +16,7 @@ use tracing::{error, info};
 
 use super::attach;
 use super::cidrs::plan_cidrs;
-use super::entries::{addresses, entries};
+use super::entries::{self, TooManyNics, addresses, entries};
 use super::error::DataplaneError;
 use super::logs;
 use super::metrics::{CounterDeltas, DataplaneMetrics};
@@ -25,7 +25,7 @@ use super::repair::{self, FiltersFound, Reach};
 use super::settings::DataplaneSettings;
 use crate::destinations::{ClusterCidrs, Destinations};
 use crate::pod_network::netns::{self, Presence};
-use crate::pod_network::{FoundNic, Inventory, NicRecord, PodRecord, PodState};
+use crate::pod_network::{FoundNic, Inventory, NicRecord, PodRecord, PodState, read_ports};
 
 const fn kind(device: PodDevice) -> DeviceKind {
     match device {
@@ -127,6 +127,11 @@ impl Loaded {
         self.maps.max_id()
     }
 
+    /// Refuses a pod that takes more than its share of NIC ids.
+    pub(crate) fn check(pod: &PodRecord) -> Result<(), TooManyNics> {
+        entries::check(pod)
+    }
+
     /// Writes the entries of a pod's NICs.
     pub(crate) fn put_entries(&mut self, pod: &PodRecord) -> Result<(), DataplaneError> {
         // First: what a NIC's program cannot find is a foreign source.
@@ -148,10 +153,9 @@ impl Loaded {
     /// Gives the pods that run entries and this agent's programs. One that fails is tried again the next time.
     pub(crate) fn attach_pods(&mut self, inventory: &mut Inventory) {
         for mut pod in inventory.pods_in(PodState::Verified) {
-            // What an earlier agent has read, until this one looks at the pod.
-            if let Ok(Some(known)) = self.maps.nic(pod.id()) {
-                pod.ports = PortRange { first: known.port_low, last: known.port_high };
-                inventory.set_ports(&pod.container_id, pod.ports);
+            if let Some(ports) = self.ports(&pod) {
+                pod.ports = ports;
+                inventory.set_ports(&pod.container_id, ports);
             }
             let (container_id, name) = (&pod.container_id, &pod.pod);
             match self.attach_pod(&pod) {
@@ -169,10 +173,23 @@ impl Loaded {
         }
     }
 
+    /// The pod's `ip_local_port_range`: what an earlier agent has read, until this one looks at the pod, or what is set now.
+    fn ports(&self, pod: &PodRecord) -> Option<PortRange> {
+        if let Ok(Some(known)) = self.maps.nic(pod.id()) {
+            return Some(PortRange { first: known.port_low, last: known.port_high });
+        }
+        match netns::presence(pod) {
+            Ok(Presence::Here(netns)) => read_ports(&netns),
+            _ => None,
+        }
+    }
+
     fn attach_pod(&mut self, pod: &PodRecord) -> Result<PodState, DataplaneError> {
         let Presence::Here(netns) = netns::presence(pod)? else { return Ok(PodState::Unverified) };
-        // An earlier agent's word.
-        if self.maps.nic(pod.id())?.is_some_and(|entry| entry.keeps_translations != 0) {
+        // An earlier agent's word, or nobody knows.
+        let known = self.maps.nic(pod.id())?;
+        let is_lost = known.is_none() && self.nics_origin() == NicsOrigin::Replaced;
+        if is_lost || known.is_some_and(|entry| entry.keeps_translations != 0) {
             self.keep(pod.id());
         }
         self.put_entries(pod)?;

@@ -67,7 +67,7 @@ pub(super) fn find(pod: &PodRecord) -> Result<Option<PodFound>, NamespaceError> 
 }
 
 /// A pod may set it at any time.
-fn read_ports(netns: &NetNs) -> Option<PortRange> {
+pub(crate) fn read_ports(netns: &NetNs) -> Option<PortRange> {
     let text = netns.run(|| sysctl::read("net/ipv4/ip_local_port_range")).ok()?.ok()?;
     PortRange::parse(&text)
 }

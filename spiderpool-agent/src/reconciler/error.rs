@@ -7,7 +7,7 @@ use spiderpool_core::names::IfName;
 use spiderpool_net::netns::NetNsError;
 use thiserror::Error;
 
-use crate::dataplane::{DataplaneError, NotLoaded};
+use crate::dataplane::{DataplaneError, NotLoaded, TooManyNics};
 use crate::pod_network::{InventoryError, StateFileError};
 
 /// Why NICs are not registered or unregistered.
@@ -38,6 +38,9 @@ pub enum RegistrationError {
     /// The registration makes no sense or does not fit.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
+    /// The pod has too many NICs.
+    #[error(transparent)]
+    TooManyNics(#[from] TooManyNics),
     /// The inventory cannot be read or written.
     #[error(transparent)]
     State(#[from] StateFileError),

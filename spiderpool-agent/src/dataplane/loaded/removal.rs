@@ -33,6 +33,18 @@ impl Loaded {
         self.removing = Some(removing);
     }
 
+    /// Empties the entries of retiring ids, before a profile that they name is another pod's: where filters are still attached their
+    /// programs do nothing any more. What fails is tried again by [`Self::begin_removal`].
+    pub(crate) fn empty_retiring(&mut self, inventory: &Inventory) {
+        for (id, _) in inventory.retiring() {
+            if matches!(self.maps.nic(id), Ok(Some(_)))
+                && let Err(error) = self.remove_nic(id)
+            {
+                error!(%error, nic_id = id, "entries of a NIC that is gone cannot be removed, trying again");
+            }
+        }
+    }
+
     fn remove_nic(&mut self, id: u16) -> Result<(), MapError> {
         if let Ok(stats) = self.maps.stats(id) {
             self.deltas.add(&self.metrics, id, &stats);
