@@ -19,7 +19,7 @@ fn start(test: &str, network: DefaultNetwork, modes: [Mode; 2], dataplane: Datap
         return None;
     }
     let kinds = modes.map(|mode| NodeKind { network, pair: Pair::Netkit(mode), ..NodeKind::default() });
-    Some(LabFixture::start_on(kinds, dataplane, |step| eprintln!("{step}")).unwrap())
+    Some(LabFixture::start_on(kinds, dataplane, |_| ()).unwrap())
 }
 
 fn finish(fixture: LabFixture, failed: &[String]) {
@@ -30,7 +30,7 @@ fn finish(fixture: LabFixture, failed: &[String]) {
 /// All flows of pods with each default route, with and without route hints, NodePorts among them.
 fn check(test: &str, modes: [Mode; 2]) {
     let Some(mut fixture) = start(test, DefaultNetwork::Cilium, modes, Dataplane::Ebpf) else { return };
-    let mut failed = run_matrix(&mut fixture, &[RouteHints::Auto]).unwrap();
+    let mut failed = run_matrix(&mut fixture, &[RouteHints::Auto, RouteHints::Never]).unwrap();
     for default_route in DefaultRoute::ALL {
         let name = format!("ported-{}", default_route.nic());
         let pod = fixture.add_pod(&name, default_route).unwrap();
