@@ -67,6 +67,17 @@ pub enum LinkDetail {
     Bond(BondMode),
 }
 
+/// Kinds of devices that come in pairs and connect pods with their node. netkit is in Linux since 6.7 (drivers/net/netkit.c); in
+/// its L3 mode both ends have the MAC 00:00:00:00:00:00 and ask for no neighbors.
+const PAIRS: [&str; 2] = ["veth", "netkit"];
+
+impl Link {
+    /// Whether it is one end of a pair: `peer` is the other end.
+    pub fn is_one_of_a_pair(&self) -> bool {
+        PAIRS.contains(&self.kind.as_str())
+    }
+}
+
 #[cfg(test)]
 impl Link {
     /// An Ethernet device of a kind, up, with nothing else of note.

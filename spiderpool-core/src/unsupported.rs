@@ -33,10 +33,10 @@ pub enum Unsupported {
          comes from them cannot be told from what comes from elsewhere; set it to all"
     )]
     NodeLinkOnSwitch,
-    /// A first NIC that is no veth to this node.
+    /// A first NIC that is neither veth nor netkit to this node.
     #[error(
-        "the pod's first NIC {nic} ({kind}), which is not a veth whose other end is on this node, is not supported \
-         yet: use a network whose pods have a veth"
+        "the pod's first NIC {nic} ({kind}), which is not a veth or netkit pair whose other end is on this node, is not \
+         supported yet: use a network whose pods have such a pair"
     )]
     ClusterNicKind {
         /// The NIC.

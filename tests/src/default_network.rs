@@ -6,7 +6,7 @@ mod felix;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use spiderpool_testbox::{calico, cilium, ovs};
 
@@ -14,10 +14,13 @@ use crate::cni::{self, Attachment};
 use crate::dual::Dual;
 use crate::matrix::DefaultNetwork;
 use crate::namespaces::Namespaces;
-use crate::topology::{Node, addresses};
+use crate::netkit::{Mode, NewNetkit};
+use crate::topology::{Node, NodeKind, Pair, addresses};
 pub use felix::Felix;
 
 const VERSION: &str = "1.0.0";
+/// What the kernel says of a device that has none.
+const NO_MAC: &str = "00:00:00:00:00:00";
 
 /// Name of the configuration, as the real ones install it.
 fn name(network: DefaultNetwork) -> &'static str {
@@ -62,13 +65,25 @@ pub fn add(node: &Node, pod: &Namespaces, attachment: &Attachment) -> Result<(Du
         Dual::from_addresses(&leased_addresses).with_context(|| format!("host-local gave {leased}"))?;
     let network = node.kind.network;
     let (host_end, nic) = (host_end(network, attachment), &attachment.interface);
-    let (pod_mac, host_mac) = (addresses::mac(&format!("{host_end} peer")), host_mac(network, &host_end));
-    node.ip(&format!(
-        "link add {host_end} address {host_mac} type veth peer name {nic} address {pod_mac} mtu {mtu} netns {}
-        link set {host_end} mtu {mtu} up",
-        attachment.netns.display(),
-        mtu = calico::MTU,
-    ))?;
+    let [host_mac, pod_mac] = macs(node.kind, &host_end);
+    let mtu = calico::MTU;
+    match node.kind.pair {
+        Pair::Veth => node.ip(&format!(
+            "link add {host_end} address {host_mac} type veth peer name {nic} address {pod_mac} mtu {mtu} netns {}
+            link set {host_end} mtu {mtu} up",
+            attachment.netns.display(),
+        ))?,
+        Pair::Netkit(mode) => {
+            let (name, peer_name, peer_netns) = (&*host_end, &**nic, &*attachment.netns);
+            let pair = NewNetkit { mode, name, peer_name, peer_netns, mtu };
+            ensure!(node.run(|| pair.add())?, "the kernel makes no netkit pairs");
+            if mode == Mode::L2 {
+                node.ip(&format!("link set {host_end} address {host_mac}"))?;
+                pod.ip(&format!("link set {nic} address {pod_mac}"))?;
+            }
+            node.ip(&format!("link set {host_end} up"))?;
+        }
+    }
     // Its link-local address is there at once: whoever compares the pod before and after sees no difference.
     pod.sysctl(&[&format!("ipv6/conf/{nic}/accept_dad=0")])?;
     let hops = connect(node, pod, nic, &host_end, address)?;
@@ -94,11 +109,16 @@ pub fn add(node: &Node, pod: &Namespaces, attachment: &Attachment) -> Result<(Du
     Ok((address, result))
 }
 
-fn host_mac(network: DefaultNetwork, host_end: &str) -> String {
-    match network {
+/// Of the host end and of the pod's.
+fn macs(kind: NodeKind, host_end: &str) -> [String; 2] {
+    if kind.pair == Pair::Netkit(Mode::L3) {
+        return [NO_MAC, NO_MAC].map(str::to_owned);
+    }
+    let host = match kind.network {
         DefaultNetwork::Calico => calico::HOST_MAC.to_owned(),
         DefaultNetwork::Cilium | DefaultNetwork::Ovs => addresses::mac(host_end),
-    }
+    };
+    [host, addresses::mac(&format!("{host_end} peer"))]
 }
 
 /// Sets up both ends; the pod's next hops.

@@ -47,7 +47,12 @@ impl Lab {
 
     /// As [`Self::start`], with this dataplane.
     pub fn start_with(nodes: u8, dataplane: Dataplane, progress: impl Fn(&str)) -> Result<Self> {
-        let topology = Topology::start(Options::default(), nodes)?;
+        Self::start_on(&vec![NodeKind::default(); usize::from(nodes)], dataplane, progress)
+    }
+
+    /// The same with a node of each of `kinds`.
+    pub fn start_on(kinds: &[NodeKind], dataplane: Dataplane, progress: impl Fn(&str)) -> Result<Self> {
+        let topology = Topology::start_nodes(Options::default(), kinds)?;
         progress("etcd, kube-apiserver, nodes with kube-proxy, switches, gateway, outside client");
         topology.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": pools()}).to_string())?;
         let mut lab = Self { agents: Vec::new(), topology, dataplane };

@@ -24,7 +24,7 @@ use crate::control_plane::{ControlPlane, Options};
 use crate::machine::Machine;
 use crate::matrix::Gateway;
 use crate::state_dir::StateDir;
-pub use node::{Node, NodeKind};
+pub use node::{Node, NodeKind, Pair};
 use wiring::plug;
 
 /// The machines and the control plane. Fields drop in order: what runs in a machine before the machine.

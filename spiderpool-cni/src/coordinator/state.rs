@@ -71,7 +71,7 @@ pub(super) async fn read_node(
     Ok(state)
 }
 
-/// The other end of the cluster NIC, which must be a veth to this node.
+/// The other end of the cluster NIC, which must be a pair to this node.
 pub(super) async fn host_veth(
     node: &mut Netlink,
     pod: &NamespaceState,
@@ -82,10 +82,10 @@ pub(super) async fn host_veth(
         let kind = if nic.kind.is_empty() { "physical device" } else { &nic.kind };
         PluginError::from(Unsupported::ClusterNicKind { nic: cluster_nic.clone(), kind: kind.to_owned() })
     };
-    let index = nic.peer.filter(|_| nic.kind == "veth").ok_or_else(unsupported)?;
+    let index = nic.peer.filter(|_| nic.is_one_of_a_pair()).ok_or_else(unsupported)?;
     let peer = node.link_by_index(index).await?;
     // An index is valid in one namespace only: the two ends must name each other.
-    let peer = peer.filter(|link| link.kind == "veth" && link.peer == Some(nic.index));
+    let peer = peer.filter(|link| link.kind == nic.kind && link.peer == Some(nic.index));
     let peer = peer.ok_or_else(unsupported)?;
     let is_port = peer.master.is_some();
     let end = HostEnd { name: peer.name, mac: peer.mac.ok_or_else(unsupported)? };

@@ -47,10 +47,10 @@ fn is_of_services(link: &Link) -> bool {
 
 /// Whether the device could be the node's end of a pod's veth or netkit pair: the other end is in another network namespace.
 pub fn may_be_host_end(link: &Link) -> bool {
-    ["veth", "netkit"].contains(&link.kind.as_str()) && link.peer_netns.is_some()
+    link.is_one_of_a_pair() && link.peer_netns.is_some()
 }
 
-/// Whether it looks like the node's end of a pod's veth pair: it may be one, and it is a port of a bridge, or has
+/// Whether it looks like the node's end of a pod's pair: it may be one, and it is a port of a bridge, or has
 /// nothing but single addresses, which are next hops for the pod. The uplink of a node that is a container itself is
 /// such a veth too, but has a subnet, or a next hop (LXD's `routed` NICs have a single address).
 pub(super) fn is_host_end(link: &Link, addresses: &[Address]) -> bool {

@@ -16,7 +16,7 @@ use crate::poll;
 use crate::probe::Server;
 use crate::service;
 use crate::tools;
-use crate::topology::{Node, Topology, addresses};
+use crate::topology::{Node, NodeKind, Topology, addresses};
 
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -43,7 +43,12 @@ impl LabFixture {
 
     /// As [`Self::start`], with this dataplane.
     pub fn start_with(dataplane: Dataplane, progress: impl Fn(&str)) -> Result<Self> {
-        let lab = Lab::start_with(2, dataplane, &progress)?;
+        Self::start_on([NodeKind::default(); 2], dataplane, progress)
+    }
+
+    /// The same on nodes of these kinds. The pods under test are on the first.
+    pub fn start_on(kinds: [NodeKind; 2], dataplane: Dataplane, progress: impl Fn(&str)) -> Result<Self> {
+        let lab = Lab::start_on(&kinds, dataplane, &progress)?;
         let plane = &lab.topology.plane;
         let [node1, node2] = lab.topology.nodes.as_slice() else { unreachable!("two nodes were asked for") };
         let plain = |name: &str| PodSpec { name: name.into(), ..PodSpec::default() };
@@ -63,6 +68,11 @@ impl LabFixture {
         );
         let pods = Vec::new();
         Ok(Self { servers, pods, neighbor, overlay_pod, underlay_pod, underlay_host, cluster_ips, lab })
+    }
+
+    /// Nodes, control plane and agents.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
     }
 
     fn topology(&self) -> &Topology {

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api, PostParams};
 use serde_json::json;
@@ -17,18 +17,31 @@ use super::wiring::plug;
 use crate::control_plane::ControlPlane;
 use crate::default_network::Felix;
 use crate::dual::Dual;
+use crate::kernel_version;
 use crate::machine::Machine;
 use crate::matrix::{DefaultNetwork, ProxyMode};
+use crate::netkit;
 use crate::probe::Server;
 use crate::process::Process;
 use crate::state_dir::StateDir;
 use crate::tools;
+
+/// What connects a pod's eth0 with its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pair {
+    /// A veth pair.
+    Veth,
+    /// A netkit pair.
+    Netkit(netkit::Mode),
+}
 
 /// What a node is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeKind {
     /// Its pods' eth0.
     pub network: DefaultNetwork,
+    /// What connects them with the node.
+    pub pair: Pair,
     /// Whether what pods send out of the overlay is masqueraded, if the network does that at all.
     pub masquerades: bool,
     /// How many underlays it has NICs in: eth1, eth2...
@@ -37,7 +50,7 @@ pub struct NodeKind {
 
 impl Default for NodeKind {
     fn default() -> Self {
-        Self { network: DefaultNetwork::Calico, masquerades: true, underlays: 1 }
+        Self { network: DefaultNetwork::Calico, pair: Pair::Veth, masquerades: true, underlays: 1 }
     }
 }
 
@@ -238,23 +251,14 @@ fn register(plane: &ControlPlane, name: &str, index: u8) -> Result<()> {
     Ok(())
 }
 
-/// kube-proxy refuses nftables before Linux 5.13.
-fn may_use_nftables() -> Result<bool> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
-    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-        bail!("no version: Linux {release}")
-    };
-    Ok((major, minor) >= (5, 13))
-}
-
 fn start_kube_proxy(
     machine: &Machine,
     plane: &ControlPlane,
     state: &StateDir,
     mode: ProxyMode,
 ) -> Result<Process> {
-    let mode = if may_use_nftables()? { mode } else { ProxyMode::Iptables };
+    // It refuses nftables before.
+    let mode = if kernel_version::read()? >= (5, 13) { mode } else { ProxyMode::Iptables };
     let kubeconfig = plane.identity("system:kube-proxy", None)?;
     let config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",

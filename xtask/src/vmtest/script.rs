@@ -10,7 +10,7 @@ const PASSED_ON: [&str; 3] = ["CI", "RUST_BACKTRACE", RANDOM_INPUTS];
 const RANDOM_INPUTS: &str = "PROPTEST_CASES";
 /// Read by `spiderpool_tests::poll`: an emulated processor is eight times slower, namespaces and their links are 25 times.
 const TIME_FACTOR: (&str, &str) = ("SPIDERPOOL_TIME_FACTOR", "30");
-/// Read by `spiderpool_tests::link_kinds`: these kernels make all of them.
+/// Read by `spiderpool_tests::link_kinds`: these kernels make all that are not newer.
 const GUEST: (&str, &str) = ("SPIDERPOOL_VMTEST", "1");
 
 /// Runs a program, its streams as one; whoever reads standard error learns what has failed.

@@ -5,8 +5,8 @@ use crate::{kernel::Kernel, test_program::TestProgram};
 /// The packages whose integration tests need a kernel and at most the programs.
 const OF_KERNEL: [&str; 2] = ["spiderpool-net", "spiderpool-dataplane"];
 /// Tests of the package `spiderpool-tests` that also need the agent, the plugins and a control plane: what this machine's kernel
-/// may not have.
-const OF_LAB: [&str; 2] = [OF_PLUGIN, "underlay_masters"];
+/// may not have. On those of the others that have not either, they are skipped.
+const OF_LAB: [&str; 3] = [OF_PLUGIN, "underlay_masters", "netkit"];
 /// The one that needs a plugin alone, and kinds of links that this machine's kernel may not have.
 const OF_PLUGIN: &str = "ifacer";
 /// Where they are.
@@ -14,7 +14,7 @@ const LAB: &str = "tests";
 
 /// Programs in the order in which they run. Tests of `programs` and `flows` wait until the machine has been up for a minute and
 /// a half.
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 11] = [
     "executor",
     "kernel",
     OF_PLUGIN,
@@ -25,6 +25,7 @@ const ORDER: [&str; 10] = [
     "programs",
     "flows",
     "underlay_masters",
+    "netkit",
 ];
 /// Each of these loads the programs for few packets, or for what is done in userspace: an emulated machine verifies them for more than
 /// a minute.
@@ -113,6 +114,7 @@ mod tests {
             program("spiderpool-net", "kernel"),
             program("spiderpool-net", "new"),
             program("tests", "flows"),
+            program("tests", "netkit"),
             program("tests", "underlay_masters"),
             program("tests", "ifacer"),
         ];
@@ -120,7 +122,7 @@ mod tests {
             let selected = select(all.clone(), extent);
             selected.into_iter().map(|program| program.target).collect::<Vec<_>>()
         };
-        let whole = ["new", "kernel", "ifacer", "programs", "flows", "underlay_masters"];
+        let whole = ["new", "kernel", "ifacer", "programs", "flows", "underlay_masters", "netkit"];
         assert_eq!(names(Extent::Whole), whole);
         assert_eq!(names(Extent::Short), ["new", "kernel", "ifacer", "programs"]);
     }
