@@ -76,7 +76,8 @@ pub(crate) struct RunMemory {
     pub(crate) ending: Ending,
 }
 
-/// Memory of one run: a tc program is not interrupted by another on its CPU.
+/// Memory of one run: a tc program is not interrupted by another on its CPU, as long as bottom halves are off while it runs (on
+/// PREEMPT_RT kernels: `CONFIG_PREEMPT_RT_NEEDS_BH_LOCK`).
 #[btf_map(name = "scratch")]
 static SCRATCH: PerCpuArray<[u64; size_of::<RunMemory>() / 8], 1> = PerCpuArray::new();
 
