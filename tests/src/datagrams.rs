@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespaces::Namespaces;
 use crate::poll;
@@ -16,6 +17,9 @@ use crate::probe::{LIMIT, PORT};
 
 /// The pause between two datagrams.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// Room for the answers of some seconds in which this process does not run.
+const BUFFER: usize = 16 << 20;
 
 /// Datagrams of one socket, on their way.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ impl Datagrams {
         let client = from.spawn(move || {
             let any: IpAddr = if to.is_ipv4() { "0.0.0.0" } else { "::" }.parse()?;
             let socket = UdpSocket::bind(SocketAddr::new(bound.unwrap_or(any), 0))?;
+            setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
             socket.connect(SocketAddr::new(to, PORT))?;
             socket.set_read_timeout(Some(poll::scaled(LIMIT)))?;
             // Meanwhile neighbors are resolved, and the flow is recorded where it needs to be.

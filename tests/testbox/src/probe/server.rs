@@ -1,13 +1,18 @@
 //! Tells each client by which address and port it came, by TCP and UDP.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::thread;
 
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{LIMIT, PORT};
+
+/// Room for the datagrams of some seconds in which this process does not run.
+const BUFFER: usize = 16 << 20;
 
 /// The sockets of a server.
 #[derive(Debug)]
@@ -18,13 +23,27 @@ pub struct Listener {
 impl Listener {
     /// Listens on each address. By which of them a datagram to the wildcard address is answered, the kernel chooses.
     pub fn bind(addresses: &[IpAddr]) -> Result<Self> {
-        let bind =
-            |address: &IpAddr| Ok((TcpListener::bind((*address, PORT))?, UdpSocket::bind((*address, PORT))?));
+        let bind = |address: &IpAddr| {
+            let udp = UdpSocket::bind((*address, PORT))?;
+            // Many clients at once. In a pod without the right to it, few ask.
+            let _ = setsockopt(&udp, sockopt::RcvBufForce, &BUFFER);
+            Ok((TcpListener::bind((*address, PORT))?, udp))
+        };
         Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_>>()? })
     }
 
     /// Serves under `name` until `stopped` becomes readable or is closed at its other end; without it for ever.
     pub fn serve(&self, name: &str, stopped: Option<BorrowedFd<'_>>) -> Result<()> {
+        // A connection whose request is late must not keep the others, nor datagrams, waiting.
+        thread::scope(|connections| self.serve_in(connections, name, stopped))
+    }
+
+    fn serve_in<'scope>(
+        &self,
+        connections: &'scope thread::Scope<'scope, '_>,
+        name: &'scope str,
+        stopped: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
         loop {
             let descriptors = self.sockets.iter().flat_map(|(tcp, udp)| [tcp.as_fd(), udp.as_fd()]);
             let mut watched: Vec<PollFd> =
@@ -36,8 +55,10 @@ impl Listener {
             }
             for ((tcp, udp), ready) in self.sockets.iter().zip(ready.chunks(2)) {
                 // One client's failure is that client's to report.
-                if ready[0] {
-                    drop(answer_connection(tcp, name));
+                if ready[0]
+                    && let Ok((stream, peer)) = tcp.accept()
+                {
+                    connections.spawn(move || drop(answer_connection(stream, peer, name)));
                 }
                 if ready[1] {
                     drop(answer_datagram(udp, name));
@@ -47,8 +68,7 @@ impl Listener {
     }
 }
 
-fn answer_connection(tcp: &TcpListener, name: &str) -> Result<()> {
-    let (mut stream, peer) = tcp.accept()?;
+fn answer_connection(mut stream: TcpStream, peer: SocketAddr, name: &str) -> Result<()> {
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     let mut request = [0; 4];
