@@ -4,7 +4,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use spiderpool_core::coordinator::{NODE_LINK, Namespace, NodeLink, Preference, Step, plan_default_routes};
+use spiderpool_core::coordinator::{
+    NODE_LINK, Namespace, NodeLink, Preference, Step, plan_default_routes, plan_source_specific_defaults,
+    project,
+};
 use spiderpool_core::dataplane::{HintInputs, plan_route_hints};
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::{PROTOCOL_KERNEL, Route};
@@ -154,7 +157,9 @@ async fn restore(
         nodes: &[],
     }));
     let preference = Preference { wanted: Some(first_nic), nic, first_nic };
-    steps.extend(plan_default_routes(&routes, &preference)?);
+    let defaults = plan_default_routes(&routes, &preference)?;
+    let by_source = plan_source_specific_defaults(&project(&routes, &defaults), &pod.addresses);
+    steps.extend(defaults.into_iter().chain(by_source));
     Ok(executor.apply(&steps).await?)
 }
 

@@ -70,25 +70,20 @@ fn plan_family(
     Ok(())
 }
 
-/// Default routes of underlay NICs that stepped back, for packets with such a NIC's own IPv6 address.
+/// Default routes that stepped back, for packets with such a NIC's own IPv6 address.
 ///
 /// `bpf_redirect_neigh` looks an IPv6 destination up without regard to the device where the packet has a source
 /// (`ip6_route_output_flags()` in net/ipv6/route.c asks for the device only then), so it would find the owner's
-/// default route. These it finds, and so does the kernel for a socket that is bound to the address.
-pub fn plan_source_specific_defaults(
-    routes: &[Route],
-    addresses: &[Address<IfName>],
-    first_nic: &IfName,
-) -> Vec<Step> {
+/// default route. These it finds, and so does the kernel for a socket that is bound to the address, and for what is answered
+/// from there: it does not wait for the gateway of another NIC.
+pub fn plan_source_specific_defaults(routes: &[Route], addresses: &[Address<IfName>]) -> Vec<Step> {
     let of = |dev: &IfName| {
         let own = addresses.iter().filter(|a| a.dev == *dev).map(|a| a.net.addr()).collect::<Vec<_>>();
         own.into_iter().filter(|a| matches!(a, IpAddr::V6(v6) if !v6.is_unicast_link_local()))
     };
     let low = routes.iter().filter(|r| r.is_default() && r.family() == Family::V6 && is_low(r));
-    let wanted: Vec<Route> = low
-        .filter(|r| r.dev != *first_nic)
-        .flat_map(|r| of(&r.dev).map(|from| Route { from: Some(from), ..r.clone() }))
-        .collect();
+    let wanted: Vec<Route> =
+        low.flat_map(|r| of(&r.dev).map(|from| Route { from: Some(from), ..r.clone() })).collect();
     let present: Vec<&Route> = routes.iter().filter(|r| r.from.is_some() && r.is_ours()).collect();
     let gone = present
         .iter()
@@ -178,7 +173,7 @@ mod tests {
         ];
         let low = Route { protocol: crate::net::ROUTE_PROTOCOL, ..default("net1", "fd66::1", BACKUP_METRIC) };
         let routes = [default("eth0", "fe80::ecee:eeff:feee:eeee", 1024), low];
-        let plan = |routes: &[Route]| plan_source_specific_defaults(routes, &addresses, &nic("eth0"));
+        let plan = |routes: &[Route]| plan_source_specific_defaults(routes, &addresses);
         let steps = plan(&routes);
         let shown: Vec<_> = steps.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -189,6 +184,19 @@ mod tests {
         assert_eq!(plan(&after), [], "planning again changes nothing");
         let without = [after[0].clone(), after[2].clone()];
         assert_eq!(plan(&without).len(), 1, "it goes with the route that it stands for");
+        // Also eth0's, for what is answered with its address.
+        let low = Route {
+            protocol: crate::net::ROUTE_PROTOCOL,
+            ..default("eth0", "fe80::ecee:eeff:feee:eeee", BACKUP_METRIC)
+        };
+        let steps = plan(&[default("net1", "fd66::1", 1024), low]);
+        let shown: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "pod: route add default from fd44::2 via fe80::ecee:eeff:feee:eeee dev eth0 metric 4096 onlink proto 0x53"
+            ]
+        );
     }
 
     #[test]

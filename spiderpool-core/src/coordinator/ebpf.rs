@@ -62,7 +62,7 @@ pub(super) fn plan_routes(
         check_default_route_nic(config, pod, inputs.expected)?;
         pod_steps = plan_default_routes(&pod.routes, &config.preference(inputs.nic))?;
         let routes = project(&pod.routes, &pod_steps);
-        pod_steps.extend(plan_source_specific_defaults(&routes, &pod.addresses, cluster_nic));
+        pod_steps.extend(plan_source_specific_defaults(&routes, &pod.addresses));
     }
     pod_steps.extend(plan_policy_routes(config, pod, inputs.nic, cluster_nic));
     let hints = config.route_hints == RouteHints::Auto;

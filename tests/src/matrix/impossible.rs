@@ -1,4 +1,4 @@
-//! What cannot work on principle, and what does not work yet, and why. Everything else has to.
+//! What cannot work on principle, and why. Everything else has to.
 
 use spiderpool_core::ip::Family;
 
@@ -78,15 +78,24 @@ pub const IMPOSSIBLE: &[Impossible] = &[
         },
     },
     Impossible {
-        reason: "The answer has an underlay address or, with the default route on net1, no hint, and the client is in no known \
-            subnet: the kernel resolves the gateway before any program runs.",
+        reason: "The client is in no known subnet, as other nodes may be, and the default route is on net1 or, with IPv6, the answer has \
+            an address of the underlay (with the default route on net1 also that of a UDP server on the wildcard address): the \
+            kernel resolves the gateway before any program runs. IPv6 answers with eth0's address go by its own default route.",
         certainty: Certainty::AtFirst,
         applies: |cell| {
-            let keeps_client =
-                cell.flow.contains("NodePort Local") || cell.flow.contains("load balancer Local");
-            let asks = cell.flow.starts_with("outside") && (keeps_client || cell.flow.ends_with("host port"));
-            let by_source = cell.family == Family::V6 && cell.names_underlay_nic();
-            cell.is_dead() && asks && (cell.default_is_net1() || by_source)
+            let keeps_client = cell.flow.contains("NodePort Local")
+                || cell.flow.contains("load balancer Local")
+                || cell.flow.contains("host port");
+            let asks = cell.flow.starts_with("outside") && keeps_client
+                || cell.flow.starts_with("other node to NodePort Local")
+                || cell.flow.starts_with("other node to host port")
+                || cell.flow.starts_with("other node to eth0")
+                || cell.flow.starts_with("outside to NodePort Cluster of other node");
+            let waits = match cell.family {
+                Family::V4 => cell.default_is_net1(),
+                Family::V6 => cell.answers_with_underlay_address(),
+            };
+            cell.is_dead() && asks && waits
         },
     },
     Impossible {
@@ -99,17 +108,6 @@ pub const IMPOSSIBLE: &[Impossible] = &[
                 && has_gateway
                 && cell.family == Family::V6
                 && cell.names_underlay_nic()
-        },
-    },
-    Impossible {
-        reason: "Not yet: other nodes are no route hints, and answers to them wait for the underlay's gateway.",
-        certainty: Certainty::AtFirst,
-        applies: |cell| {
-            let asks = ["other node to NodePort Local", "other node to eth0", "other node to host port"];
-            let by_other = "outside to NodePort Cluster of other node";
-            let asks = asks.iter().any(|flow| cell.flow.starts_with(flow)) || cell.flow.starts_with(by_other);
-            let by_source = cell.family == Family::V6 && cell.names_underlay_nic();
-            cell.is_dead() && asks && (cell.default_is_net1() || by_source)
         },
     },
 ];
@@ -134,6 +132,11 @@ impl Cell<'_> {
 
     fn names_underlay_nic(&self) -> bool {
         self.flow.contains("net1") || self.flow.contains("further NIC")
+    }
+
+    /// Named, or given by the kernel before any program runs: to what a UDP server on the wildcard address sends.
+    fn answers_with_underlay_address(&self) -> bool {
+        self.names_underlay_nic() || self.protocol == Protocol::Udp && self.default_is_net1()
     }
 
     /// A socket that is bound to an underlay NIC's address.
