@@ -43,6 +43,7 @@ pub mod probe;
 pub mod process;
 pub mod registration;
 pub mod release;
+pub mod sctp;
 pub mod service;
 pub mod standalone_agent;
 pub mod standalone_controller;

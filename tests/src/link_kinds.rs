@@ -13,7 +13,7 @@ use crate::kernel_version;
 use crate::netkit::{Mode, NewNetkit};
 
 /// Set by `cargo xtask vmtest`, whose kernels make all of them that are not newer: there, nothing else is skipped.
-const GUEST: &str = "SPIDERPOOL_VMTEST";
+pub(crate) const IN_GUEST: &str = "SPIDERPOOL_VMTEST";
 
 /// A kind of link, on a parent where it needs one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub fn known_or_skip(test: &str, kinds: &[LinkKind]) -> Result<bool> {
         if !kind.is_known()? {
             let is_too_old = kernel_version::read()? < kind.since();
             ensure!(
-                env::var_os(GUEST).is_none() || is_too_old,
+                env::var_os(IN_GUEST).is_none() || is_too_old,
                 "{test}: this kernel makes no links of the kind {kind:?}"
             );
             eprintln!(
