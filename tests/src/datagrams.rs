@@ -13,11 +13,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespaces::Namespaces;
 use crate::poll;
-use crate::probe::{LIMIT, PORT};
+use crate::probe::PORT;
 
 /// The pause between two datagrams.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// How long answers may take: a lost one never comes.
+const ANSWERED: Duration = Duration::from_secs(10);
 /// Room for the answers of some seconds in which this process does not run.
 const BUFFER: usize = 16 << 20;
 
@@ -48,7 +50,7 @@ impl Datagrams {
             let socket = UdpSocket::bind(SocketAddr::new(bound.unwrap_or(any), 0))?;
             setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
             socket.connect(SocketAddr::new(to, PORT))?;
-            socket.set_read_timeout(Some(poll::scaled(LIMIT)))?;
+            socket.set_read_timeout(Some(poll::scaled(ANSWERED)))?;
             // Meanwhile neighbors are resolved, and the flow is recorded where it needs to be.
             socket.send(&0_u64.to_be_bytes())?;
             socket.recv(&mut [0; 128]).with_context(|| format!("the first answer of {to}"))?;
@@ -78,7 +80,7 @@ fn count(socket: &UdpSocket, over: &AtomicBool) -> Result<Counted> {
         take_answers(socket, &mut counted)?;
         thread::sleep(PAUSE);
     }
-    let until = Instant::now() + poll::scaled(LIMIT);
+    let until = Instant::now() + poll::scaled(ANSWERED);
     while counted.answered < counted.sent && Instant::now() < until {
         take_answers(socket, &mut counted)?;
         thread::sleep(PAUSE);

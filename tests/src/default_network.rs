@@ -5,6 +5,7 @@ mod felix;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use crate::dual::Dual;
 use crate::matrix::DefaultNetwork;
 use crate::namespaces::Namespaces;
 use crate::netkit::{Mode, NewNetkit};
+use crate::poll;
 use crate::topology::{Node, NodeKind, Pair, addresses};
 pub use felix::Felix;
 
@@ -133,6 +135,7 @@ fn connect(node: &Node, pod: &Namespaces, nic: &str, host_end: &str, address: Du
             set(&calico::host_sysctls(host_end))?;
             pod.ip(&calico::pod_script(nic, &addresses))?;
             node.ip(&calico::host_routes(host_end, &addresses))?;
+            wait_for_link_local(node, host_end)?;
             return Ok([calico::HOST_V4.to_owned(), calico::HOST_LINK_LOCAL.to_owned()]);
         }
         DefaultNetwork::Cilium => {
@@ -149,6 +152,16 @@ fn connect(node: &Node, pod: &Namespaces, nic: &str, host_end: &str, address: Du
         }
     }
     Ok(routers.map(|router| router.to_string()))
+}
+
+/// The kernel adds a link-local address, and routers' anycast address after it, some time after a link is up: whoever compares the
+/// node before and after something is to see no difference.
+fn wait_for_link_local(node: &Node, host_end: &str) -> Result<()> {
+    poll::until(&format!("the link-local address of {host_end}"), Duration::from_secs(10), || {
+        let routes = node.output("ip", &["-6", "route", "show", "table", "local", "dev", host_end])?;
+        ensure!(routes.contains("anycast fe80::"), "{routes}");
+        Ok(())
+    })
 }
 
 /// DEL: removes eth0 and gives its addresses back.

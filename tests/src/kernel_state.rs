@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::namespaces::Namespaces;
 use crate::poll;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_mins(1);
 
 const LOOKS: &[(&str, &[&str])] = &[
     ("ip", &["-o", "link"]),

@@ -23,7 +23,7 @@ pub use fixture::{LabFixture, wait_for_no_pods};
 pub use lock::{lock_lab, lock_lab_of, lock_lab_with};
 
 /// How long an agent may take to see a change of SpiderCoordinator.
-const WATCH_LIMIT: Duration = Duration::from_secs(5);
+const WATCH_LIMIT: Duration = Duration::from_secs(30);
 
 /// The annotation that names the NIC with the default route.
 pub(crate) const DEFAULT_ROUTE_NIC: &str = "ipam.spidernet.io/default-route-nic";

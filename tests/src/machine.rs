@@ -17,7 +17,7 @@ use crate::poll;
 use crate::process::Process;
 use crate::state_dir::StateDir;
 
-const START_LIMIT: Duration = Duration::from_secs(5);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// A running machine, used as the [`Namespaces`] that it is.
 #[derive(Debug)]

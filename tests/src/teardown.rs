@@ -11,7 +11,7 @@ use crate::poll;
 use crate::process;
 
 /// The kernel removes namespaces and programs a moment after their last user is gone.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Links, mounts and children of this process.
 #[derive(Debug, PartialEq, Eq)]

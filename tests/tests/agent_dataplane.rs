@@ -31,7 +31,7 @@ const SWEEPS: Duration = Duration::from_secs(20);
 /// How often the agent looks at running pods of which the kernel reports nothing.
 const SWEEP: Duration = Duration::from_secs(5);
 /// What a changed Service CIDR may take, kubectl included.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(10);
 
 /// One lab for all tests, one test at a time: some of them restart its agent.
 fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
@@ -190,18 +190,18 @@ fn what_others_take_from_a_running_pod_comes_back_and_the_node_says_so() {
     };
     until("the pod as it is", LIMIT, is_whole);
     let take = || {
+        let begun = Instant::now();
         node.ip(&format!("route del {address}/32 dev {host}\nneigh del {address} dev {host}")).unwrap();
         until("route and neighbor", SWEEPS, is_whole);
+        begun.elapsed()
     };
     // What a pod lacks before a sweep has found it whole may be what its ADD has still to do, and is not counted.
     let added = Instant::now();
     until("sweeps that have found it whole", SWEEPS, || added.elapsed() > SWEEP * 3);
-    // More often than there are sweeps: the kernel's reports are followed.
-    let start = Instant::now();
-    for _ in 0..6 {
-        take();
-    }
-    assert!(start.elapsed() < SWEEP * 5, "{:?}", start.elapsed());
+    // The kernel's reports are followed. What is taken after a sweep has put it back waits for the next sweep otherwise.
+    let mut took: Vec<Duration> = (0..6).map(|_| take()).collect();
+    took.sort();
+    assert!(took[1] + Duration::from_secs(1) < SWEEP, "{took:?}");
     node.ip(&format!("link set {host} down")).unwrap();
     until("the host end", SWEEPS, is_whole);
     pod.namespaces.ip("address flush dev sp0\nlink set sp0 down").unwrap();
@@ -216,10 +216,13 @@ fn what_others_take_from_a_running_pod_comes_back_and_the_node_says_so() {
     });
 
     // Its place is taken by one that ends classification: ours goes behind it, and nothing reaches it.
-    pod.namespaces.output("tc", &["filter", "del", "dev", "net1", "egress"]).unwrap();
     let others = "filter add dev net1 egress pref 1 handle 1 protocol all bpf bytecode";
     let others: Vec<&str> = others.split(' ').chain(["1,6 0 0 4294967295"]).collect();
-    pod.namespaces.output("tc", &others).unwrap();
+    // A sweep in between would put ours back first.
+    until("a filter of others in its place", SWEEPS, || {
+        pod.namespaces.output("tc", &["filter", "del", "dev", "net1", "egress"]).unwrap();
+        pod.namespaces.output("tc", &others).is_ok()
+    });
     let places = || pod.namespaces.output("tc", &["filter", "show", "dev", "net1", "egress"]).unwrap();
     until("our filter behind it", SWEEPS, || places().contains("pref 2"));
     until("an Event that says so", SWEEPS * 2, || {

@@ -205,7 +205,10 @@ fn no_packet_is_lost_while_the_agent_is_killed_upgraded_and_rolled_back() {
     // It comes back, as the node's set-up mounts it: the agent pins again what it has, for plugins and for the next agent.
     node.output("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]).unwrap();
     poll::until("the pins", LIMIT, || {
-        node.output("ls", &[&format!("{PINS}/egress"), &format!("{PINS}/nat")])
+        node.output(
+            "ls",
+            &["egress", "ingress", "nat"].map(|pin| format!("{PINS}/{pin}")).each_ref().map(String::as_str),
+        )
     })
     .unwrap();
     let later = Pod::add(&lab.topology.plane, node, &spec("later", DefaultRoute::Eth0)).unwrap();

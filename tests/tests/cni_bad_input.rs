@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::sync::MutexGuard;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use spiderpool_tests::agent::Agent;
@@ -13,7 +14,7 @@ use spiderpool_tests::lab::{Lab, lock_lab, macvlan, pool, spec};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::topology::Node;
-use spiderpool_tests::{privilege, process};
+use spiderpool_tests::{poll, privilege, process};
 
 fn lab() -> Option<MutexGuard<'static, Lab>> {
     privilege::root_or_skip("bad input").then(|| lock_lab(add_pools).unwrap())
@@ -160,6 +161,15 @@ fn a_namespace_that_is_gone() {
 
 /// macvlan and IPAM worked, then the coordinator fails: it undoes its own steps, the runtime's DEL does the rest.
 fn coordinator_refused(lab: &Lab, name: &str, code: u64, names: &str) {
+    let node = &lab.topology.nodes[0];
+    before_coordinator(lab, name, |pod, attachment, config| {
+        refused(node, pod, "coordinator", attachment, config, code, names);
+    });
+}
+
+/// Calls `test` with a pod that has a net1 without coordinator, and with the coordinator's configuration; nothing may be left
+/// after DEL.
+fn before_coordinator(lab: &Lab, name: &str, test: impl FnOnce(&Pod, &Attachment, &[u8])) {
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     let before = KernelState::of(node).unwrap();
     let pod = plain_pod(lab, name);
@@ -167,7 +177,7 @@ fn coordinator_refused(lab: &Lab, name: &str, code: u64, names: &str) {
     let alone = Network { plugins: network.plugins[..1].to_vec(), ..network.clone() };
     let result = alone.add(node, &attachment).unwrap();
     let config = network.config(&network.plugins[1], &result).unwrap();
-    refused(node, &pod, "coordinator", &attachment, &config, code, names);
+    test(&pod, &attachment, &config);
     network.del(node, &attachment, &result).unwrap();
     pod.del(plane, node).unwrap();
     before.wait_for_return(node).unwrap();
@@ -178,9 +188,25 @@ fn programs_are_missing() {
     let Some(lab) = lab() else { return };
     let node = &lab.topology.nodes[0];
     let shell = |script: &str| node.output("sh", &["-c", script]).unwrap();
-    shell("mkdir /run/pins; for p in /sys/fs/bpf/spiderpool/v1/*gress; do mv $p /sys/fs/bpf/${p##*/}; done");
-    coordinator_refused(&lab, "no-programs", 105, "spiderpool-agent");
-    shell("for p in /sys/fs/bpf/*gress; do mv $p /sys/fs/bpf/spiderpool/v1/; done; rmdir /run/pins");
+    before_coordinator(&lab, "no-programs", |pod, attachment, config| {
+        let look = || (KernelState::of(node).unwrap(), KernelState::of(&pod.namespaces).unwrap());
+        let execute = |command| cni::execute_type(node, "coordinator", command, attachment, config);
+        let before = look();
+        // The agent pins what it misses again within seconds.
+        let failed = poll::until("an ADD without programs", Duration::from_secs(30), || {
+            shell("for p in /sys/fs/bpf/spiderpool/v1/*gress; do mv -f $p /sys/fs/bpf/; done");
+            let Err(failed) = execute("ADD") else {
+                execute("DEL")?;
+                anyhow::bail!("they are pinned again");
+            };
+            Ok(failed)
+        });
+        shell("for p in /sys/fs/bpf/*gress; do mv -f $p /sys/fs/bpf/spiderpool/v1/; done");
+        check(&failure(&failed.unwrap()), 105, "spiderpool-agent");
+        let after = look();
+        assert_eq!(after.0.changes(&before.0), Vec::<String>::new(), "on the node");
+        assert_eq!(after.1.changes(&before.1), Vec::<String>::new(), "in the pod");
+    });
 }
 
 #[test]

@@ -20,7 +20,7 @@ use spiderpool_tests::standalone_controller::{StandaloneController, Start};
 use support::{Bench, LIMIT, TestPod, addresses, limit_of_files, lower_limit_of_files, messages};
 
 /// The addresses of a deleted pod must be free after this time.
-const FREED: Duration = Duration::from_secs(5);
+const FREED: Duration = Duration::from_secs(30);
 
 /// Short terms, so that nobody waits long for a killed leader.
 const TERMS: [(&str, &str); 3] = [

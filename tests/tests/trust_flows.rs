@@ -20,11 +20,13 @@ use spiderpool_tests::lab::{Lab, lock_lab, spec, wait_for_hints};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::Pod;
-use spiderpool_tests::probe::{LIMIT, PORT, Server};
+use spiderpool_tests::probe::{PORT, Server};
 use spiderpool_tests::topology::addresses;
 use spiderpool_tests::{poll, privilege};
 
 /// How long the agent may take to see what has changed in a pod or in the cluster.
+/// A lost datagram is not repeated, so waiting longer hides none.
+const ANSWERED: Duration = Duration::from_secs(5);
 const AGENT_LIMIT: Duration = Duration::from_secs(20);
 
 fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
@@ -42,7 +44,7 @@ fn any(family: Family) -> IpAddr {
 fn open(pod: &Namespaces, family: Family, port: u16) -> UdpSocket {
     pod.run(move || {
         let socket = UdpSocket::bind((any(family), port))?;
-        socket.set_read_timeout(Some(LIMIT))?;
+        socket.set_read_timeout(Some(ANSWERED))?;
         Ok(socket)
     })
     .unwrap()
@@ -51,7 +53,7 @@ fn open(pod: &Namespaces, family: Family, port: u16) -> UdpSocket {
 /// By which address the server has seen the pod; answers are read until one comes from there.
 fn ask(socket: &UdpSocket, to: SocketAddr) -> Result<IpAddr> {
     socket.send_to(b"who?", to)?;
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + ANSWERED;
     loop {
         let mut bytes = [0; 128];
         let (length, from) = socket.recv_from(&mut bytes).context("no answer")?;
@@ -196,7 +198,7 @@ fn a_stream_to_a_silent_client_outlives_a_failover_of_the_gateway() {
             for mac in ["02:53:00:00:aa:01", &before] {
                 // Longer than the client counts as heard.
                 let silent_since = Instant::now();
-                poll::until("some seconds of silence", Duration::from_secs(10), || {
+                poll::until("some seconds of silence", Duration::from_secs(30), || {
                     assert!(next(), "{family:?}: lost before the failover");
                     anyhow::ensure!(silent_since.elapsed() > Duration::from_secs(4), "not yet");
                     Ok(())
@@ -204,7 +206,7 @@ fn a_stream_to_a_silent_client_outlives_a_failover_of_the_gateway() {
                 .unwrap();
                 gateway.ip(&format!("link set ul address {mac}")).unwrap();
                 // A datagram may be on its way to the former one.
-                poll::until("the stream", Duration::from_secs(5), || {
+                poll::until("the stream", Duration::from_mins(1), || {
                     anyhow::ensure!(next(), "{family:?}, default route on {}: cut", default_route.nic());
                     Ok(())
                 })
@@ -230,7 +232,7 @@ fn connection(
         let listener = TcpListener::bind(to)?;
         ready.send(())?;
         listener.set_nonblocking(true)?;
-        let (stream, _) = poll::until("the connection", Duration::from_secs(5), || Ok(listener.accept()?))?;
+        let (stream, _) = poll::until("the connection", Duration::from_secs(20), || Ok(listener.accept()?))?;
         stream.set_nonblocking(false)?;
         Ok(stream)
     });
@@ -247,7 +249,7 @@ fn connection(
         .unwrap();
     let server = accepted.join().unwrap().unwrap();
     for stream in [&client, &server] {
-        stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
     }
     (client, server)
@@ -344,7 +346,7 @@ fn direct_and_translated_sockets_with_one_port_get_their_own_packets() {
                 let sockets = [first, second].map(|from| {
                     let bound = pod.namespaces.run(move || {
                         let socket = UdpSocket::bind((from, 6000 + port))?;
-                        socket.set_read_timeout(Some(LIMIT))?;
+                        socket.set_read_timeout(Some(ANSWERED))?;
                         Ok(socket)
                     });
                     bound.unwrap()

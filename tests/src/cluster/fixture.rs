@@ -21,9 +21,9 @@ use crate::topology::addresses;
 use crate::workload::{Deployment, RunningPod, check_addresses};
 
 /// How long an agent may take to see a change of SpiderCoordinator.
-const WATCH_LIMIT: Duration = Duration::from_secs(5);
+const WATCH_LIMIT: Duration = Duration::from_secs(30);
 /// After that the addresses of deleted pods must be free.
-const FREED_LIMIT: Duration = Duration::from_secs(5);
+const FREED_LIMIT: Duration = Duration::from_secs(30);
 /// What runs on the cluster. Fields drop in order: servers first, so that their threads leave the namespaces.
 #[derive(Debug)]
 pub struct ClusterFixture<'a> {

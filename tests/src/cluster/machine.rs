@@ -18,7 +18,7 @@ use super::programs::testbox;
 use crate::namespaces::Namespaces;
 use crate::{poll, process};
 
-const START_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// Where programs of the distribution are.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How much of each log an error shows.

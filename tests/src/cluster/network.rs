@@ -16,7 +16,7 @@ use crate::fixture::Gateway;
 use crate::poll;
 use crate::topology::addresses;
 
-const PLUG_LIMIT: Duration = Duration::from_secs(10);
+const PLUG_LIMIT: Duration = Duration::from_mins(1);
 
 /// The machines that are no nodes.
 #[derive(Debug)]

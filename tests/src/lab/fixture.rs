@@ -18,7 +18,7 @@ use crate::service;
 use crate::tools;
 use crate::topology::{Node, NodeKind, Topology, addresses};
 
-const END_LIMIT: Duration = Duration::from_secs(10);
+const END_LIMIT: Duration = Duration::from_mins(1);
 
 /// Everything that runs. Fields drop in order: servers first, so that their threads leave the namespaces.
 #[derive(Debug)]

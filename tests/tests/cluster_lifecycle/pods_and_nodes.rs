@@ -22,7 +22,7 @@ use crate::multus;
 use crate::shared::on_cluster;
 
 /// After a pod is gone its addresses must be free within this.
-const FREED_LIMIT: Duration = Duration::from_secs(5);
+const FREED_LIMIT: Duration = Duration::from_secs(30);
 /// For what kubelets and controllers do in their own time.
 const LIMIT: Duration = Duration::from_mins(1);
 /// How long the API server is away.
