@@ -133,7 +133,8 @@ fn forged_datagrams_divert_no_query() {
                     for mac in &macs {
                         forger.send(to, own, mac);
                         for _ in 0..2 {
-                            assert_eq!(ask(&socket, to).expect(&what), before, "{what}");
+                            let seen = ask(&socket, to).expect(&what);
+                            assert_eq!(seen, before, "{what}, port {own}\n{}", recorded(node, &pod, to));
                             forger.send(to, own, mac);
                         }
                     }
@@ -144,6 +145,14 @@ fn forged_datagrams_divert_no_query() {
     }
     drop(servers);
     overlay.del_sandbox(node).unwrap();
+}
+
+/// What the programs have recorded, and where the kernel would send to: why a query has left as it did.
+fn recorded(node: &Namespaces, pod: &Pod, to: SocketAddr) -> String {
+    let arrivals = format!("{}/arrivals", counters::PINS);
+    let arrivals = node.output("bpftool", &["map", "dump", "pinned", &arrivals]).unwrap();
+    let route = pod.namespaces.output("ip", &["route", "get", &to.ip().to_string()]).unwrap();
+    format!("{route}{arrivals}")
 }
 
 /// Until the programs know the pod's port range.
