@@ -107,7 +107,7 @@ fn bad_requests_are_one_error_each() {
 
 /// The kernel lets connections wait; nobody answers them.
 #[test]
-fn del_of_all_plugins_ends_within_15_s_with_an_agent_that_hangs() {
+fn del_of_all_plugins_ends_with_an_agent_that_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("agent.sock");
     let _agent = UnixListener::bind(&socket).unwrap();
@@ -119,7 +119,7 @@ fn del_of_all_plugins_ends_within_15_s_with_an_agent_that_hangs() {
         let (exit, printed) = run(plugin, &with("CNI_COMMAND", "DEL"), &config.to_string());
         assert_eq!((exit, printed), (0, Value::Null), "{plugin}");
     }
-    // On a busy machine, whose processes start late.
+    // By the plugins' own deadlines 13 s; on a busy machine processes start late.
     assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
 }
 

@@ -51,14 +51,20 @@ fn refused(
     code: u64,
     names: &str,
 ) {
+    let add =
+        || cni::execute_type(node, plugin, "ADD", attachment, config).expect_err("the plugin succeeded");
+    check(&failure(&changes_nothing(node, pod, add)), code, names);
+}
+
+/// Calls `act`, after which node and pod must be as before.
+fn changes_nothing<T>(node: &Node, pod: &Pod, act: impl FnOnce() -> T) -> T {
     let look = || (KernelState::of(node).unwrap(), KernelState::of(&pod.namespaces).unwrap());
     let before = look();
-    let failed =
-        cni::execute_type(node, plugin, "ADD", attachment, config).expect_err("the plugin succeeded");
-    check(&failure(&failed), code, names);
+    let outcome = act();
     let after = look();
     assert_eq!(after.0.changes(&before.0), Vec::<String>::new(), "on the node");
     assert_eq!(after.1.changes(&before.1), Vec::<String>::new(), "in the pod");
+    outcome
 }
 
 fn check(failed: &Failure, code: u64, names: &str) {
@@ -189,23 +195,21 @@ fn programs_are_missing() {
     let node = &lab.topology.nodes[0];
     let shell = |script: &str| node.output("sh", &["-c", script]).unwrap();
     before_coordinator(&lab, "no-programs", |pod, attachment, config| {
-        let look = || (KernelState::of(node).unwrap(), KernelState::of(&pod.namespaces).unwrap());
         let execute = |command| cni::execute_type(node, "coordinator", command, attachment, config);
-        let before = look();
-        // The agent pins what it misses again within seconds.
-        let failed = poll::until("an ADD without programs", Duration::from_secs(30), || {
-            shell("for p in /sys/fs/bpf/spiderpool/v1/*gress; do mv -f $p /sys/fs/bpf/; done");
-            let Err(failed) = execute("ADD") else {
-                execute("DEL")?;
-                anyhow::bail!("they are pinned again");
-            };
-            Ok(failed)
+        let failed = changes_nothing(node, pod, || {
+            // The agent pins what it misses again within seconds.
+            let failed = poll::until("an ADD without programs", Duration::from_secs(30), || {
+                shell("for p in /sys/fs/bpf/spiderpool/v1/*gress; do mv -f $p /sys/fs/bpf/; done");
+                let Err(failed) = execute("ADD") else {
+                    execute("DEL")?;
+                    anyhow::bail!("they are pinned again");
+                };
+                Ok(failed)
+            });
+            shell("for p in /sys/fs/bpf/*gress; do mv -f $p /sys/fs/bpf/spiderpool/v1/; done");
+            failed.unwrap()
         });
-        shell("for p in /sys/fs/bpf/*gress; do mv -f $p /sys/fs/bpf/spiderpool/v1/; done");
-        check(&failure(&failed.unwrap()), 105, "spiderpool-agent");
-        let after = look();
-        assert_eq!(after.0.changes(&before.0), Vec::<String>::new(), "on the node");
-        assert_eq!(after.1.changes(&before.1), Vec::<String>::new(), "in the pod");
+        check(&failure(&failed), 105, "spiderpool-agent");
     });
 }
 

@@ -24,9 +24,9 @@ use spiderpool_tests::probe::{PORT, Server};
 use spiderpool_tests::topology::addresses;
 use spiderpool_tests::{poll, privilege};
 
-/// How long the agent may take to see what has changed in a pod or in the cluster.
-/// A lost datagram is not repeated, so waiting longer hides none.
+/// How long an answer may take. A lost datagram is not repeated, so waiting longer hides none.
 const ANSWERED: Duration = Duration::from_secs(5);
+/// How long the agent may take to see what has changed in a pod or in the cluster.
 const AGENT_LIMIT: Duration = Duration::from_secs(20);
 
 fn lab(test: &str) -> Option<MutexGuard<'static, Lab>> {
