@@ -83,10 +83,15 @@ pub(crate) fn reply_any_local<S: State>(
     let Some(target) = target(nic, path.nic, path.local, s) else {
         return Outcome::undecided(Reason::NotOurs);
     };
-    rewrite.source(path.local, h.l4.src_port);
-    if path.nic == id {
-        return Outcome::pass(Reason::ReplySource);
+    // Mostly the route has given it the right one: then nothing is to be changed, which costs the most.
+    let has_other = path.local != h.src;
+    if has_other {
+        rewrite.source(path.local, h.l4.src_port);
     }
+    if path.nic == id {
+        return Outcome::pass(if has_other { Reason::ReplySource } else { Reason::ReplyHere });
+    }
+    let reason = if has_other { Reason::ReplySource } else { Reason::ReplyRedirected };
     let silent = ((s.now() / flow_state::SECOND) as u32).wrapping_sub(path.heard);
     // To what is steered the kernel's route is by another NIC: there is nobody but the last sender.
     if silent > HEARD_FOR
@@ -94,9 +99,9 @@ pub(crate) fn reply_any_local<S: State>(
         && target.default_route(h.dst) != DEFAULT_NONE
         && !pod::is_steered(nic, h.dst, s)
     {
-        return Outcome::redirect_neigh(target.ifindex, Reason::ReplySource).with_mtu(target.mtu);
+        return Outcome::redirect_neigh(target.ifindex, reason).with_mtu(target.mtu);
     }
-    redirect(target, path.mac, Reason::ReplySource, rewrite)
+    redirect(target, path.mac, reason, rewrite)
 }
 
 /// Where a flow's replies go.

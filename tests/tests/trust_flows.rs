@@ -155,16 +155,19 @@ fn recorded(node: &Namespaces, pod: &Pod, to: SocketAddr) -> String {
     format!("{route}{arrivals}")
 }
 
-/// Until the programs know the pod's port range.
+/// Until the programs know the pod's port range, on each of its NICs: a datagram may come in by any of them.
 fn wait_for_ports(node: &Namespaces, pod: &Pod, first: u16) {
-    let id = counters::nic_ids(&pod.namespaces).unwrap()["net1"];
+    let ids = counters::nic_ids(&pod.namespaces).unwrap();
+    assert!(ids.len() >= 3, "eth0, net1 and sp0: {ids:?}");
     poll::until("the pod's port range", AGENT_LIMIT, || {
         let nics = format!("{}/nics", counters::PINS);
         let dump = node.output("bpftool", &["-j", "map", "dump", "pinned", &nics])?;
         let dump: Value = serde_json::from_str(&dump)?;
-        let entry = dump.as_array().and_then(|all| all.iter().find(|e| e["formatted"]["key"] == id));
-        let known = entry.map(|entry| &entry["formatted"]["value"]["port_low"]);
-        anyhow::ensure!(known.is_some_and(|low| *low == first), "known is {known:?}");
+        for (nic, id) in &ids {
+            let entry = dump.as_array().and_then(|all| all.iter().find(|e| e["formatted"]["key"] == *id));
+            let known = entry.map(|entry| &entry["formatted"]["value"]["port_low"]);
+            anyhow::ensure!(known.is_some_and(|low| *low == first), "{nic}: known is {known:?}");
+        }
         Ok(())
     })
     .unwrap();

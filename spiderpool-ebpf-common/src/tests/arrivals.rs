@@ -273,6 +273,13 @@ fn udp_servers_on_the_wildcard_address_answer_by_the_address_that_was_called() {
             assert_eq!(done.verdict, want);
             assert_eq!(frames::ends(&done.frame), Some(e.back()));
             assert!(frames::sums_are_right(&done.frame));
+            // One that the kernel has given the right address is as it should be.
+            let right = frames::udp(e.back(), b"a");
+            let done = run_egress(&tables, called, &right);
+            assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::ReplyHere));
+            assert_eq!(frames::ends(&done.frame), Some(e.back()));
+            let by_other = run_egress(&tables, if called == NET1 { ETH0 } else { NET1 }, &right);
+            assert_eq!((by_other.verdict, by_other.reason), (redirect(called), Reason::ReplyRedirected));
         }
     }
 }
