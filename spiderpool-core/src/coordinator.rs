@@ -47,9 +47,8 @@ pub use node_link::{
 pub use overlay::plan_overlay;
 pub use pod_cidr::check_pod_cidrs;
 pub use policy::{
-    CLUSTER_TABLE, HOST_RULE_PRIORITY, HostEnd, MARK_RULE_PRIORITY, PolicyInputs, RETURN_MARK,
-    SOURCE_RULE_PRIORITY, host_route_mark, plan_policy_overlay, plan_policy_underlay, plan_removal,
-    pod_dataplane,
+    CLUSTER_TABLE, HOST_RULE_PRIORITY, MARK_RULE_PRIORITY, PolicyInputs, RETURN_MARK, SOURCE_RULE_PRIORITY,
+    host_route_mark, plan_policy_overlay, plan_policy_underlay, plan_removal, pod_dataplane,
 };
 pub use policy_route::{PolicyRoute, PolicyRouteText};
 pub use settings::{Config, EbpfSettings, Settings};

@@ -16,7 +16,6 @@ mod setting;
 pub(crate) use builder::flow;
 pub use dimension::{DefaultNetwork, DefaultRoute, Gateway, Mode, Nics, Pools, ProxyMode, RouteHints};
 pub use hosts::{Host, Hosts, Peer, Published, PublishedService, Surroundings};
-pub use impossible::{Cell, Certainty, IMPOSSIBLE, Impossible};
-pub use policy::beyond_policy;
+pub use impossible::{Cell, Certainty, Impossible, impossible};
 pub use results::Results;
 pub use setting::Setting;

@@ -1,23 +1,22 @@
 //! The flow matrix in the lab: every flow in so many settings that every two values of their dimensions meet, with
-//! `--long` in all settings. What it shows is the table in `docs/dataplane.md`.
+//! `--long` in all settings. What it shows are the tables in `docs/dataplane.md` and `docs/policy.md`.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::path::Path;
 
 use spiderpool_core::coordinator::Dataplane;
-use spiderpool_tests::fixture::{Fixture as _, RouteHints, run_matrix};
-use spiderpool_tests::lab::LabFixture;
 use spiderpool_tests::lab::matrix::{MatrixLab, run};
 use spiderpool_tests::matrix::Setting;
-use spiderpool_tests::{long_form, privilege};
+use spiderpool_tests::{long_form, privilege, tools};
 
 /// For those who look for a fault: only settings whose description contains all of it, `OVS-like;1 NIC`.
 const ONLY: &str = "SPIDERPOOL_MATRIX_ONLY";
 /// If set, the table in the documents is written, not compared.
 const UPDATE: &str = "SPIDERPOOL_UPDATE_DOCS";
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/dataplane.md");
+/// Below `docs`, the document with the table of each dataplane.
+const DOCUMENTS: [(Dataplane, &str); 2] =
+    [(Dataplane::Ebpf, "dataplane.md"), (Dataplane::Policy, "policy.md")];
 /// How many cells may fail among the others and work alone.
 const MOST_LATE: usize = 3;
 /// Around the table.
@@ -44,29 +43,21 @@ fn every_flow_works_in_every_setting() {
     assert!(late.len() <= MOST_LATE, "{} cells work only alone:\n{}", late.len(), late.join("\n"));
     if only.is_none() {
         assert_eq!(results.unfounded(), Vec::<&str>::new(), "no cell has failed for these reasons");
-        compare_or_update(&results.table());
+        for (dataplane, document) in DOCUMENTS {
+            compare_or_update(document, &results.table(dataplane));
+        }
     }
 }
 
 /// The document has the table, or gets it.
-fn compare_or_update(table: &str) {
-    let document = fs::read_to_string(Path::new(DOCUMENT)).unwrap();
-    let (before, rest) = document.split_once(MARKS[0]).expect("the mark before the table");
+fn compare_or_update(document: &str, table: &str) {
+    let path = tools::workspace().join("docs").join(document);
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(MARKS[0]).expect("the mark before the table");
     let (present, after) = rest.split_once(MARKS[1]).expect("the mark after the table");
     if std::env::var_os(UPDATE).is_some() {
-        fs::write(DOCUMENT, [before, MARKS[0], table, MARKS[1], after].concat()).unwrap();
+        fs::write(&path, [before, MARKS[0], table, MARKS[1], after].concat()).unwrap();
     } else {
-        assert_eq!(present, table, "docs/dataplane.md is not what was found; with {UPDATE}=1 it is written");
+        assert_eq!(present, table, "docs/{document} is not what was found; with {UPDATE}=1 it is written");
     }
-}
-
-#[test]
-fn the_flows_of_dataplane_policy() {
-    if !privilege::root_or_skip("the_flows_of_dataplane_policy") {
-        return;
-    }
-    let mut fixture = Box::new(LabFixture::start_with(Dataplane::Policy, |_| ()).unwrap());
-    let failed = run_matrix(&mut *fixture, &[RouteHints::Auto]).unwrap();
-    fixture.finish().unwrap();
-    assert!(failed.is_empty(), "{} flows failed:\n{}", failed.len(), failed.join("\n"));
 }

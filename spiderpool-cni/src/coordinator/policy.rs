@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_core::coordinator::{
-    Config, HostEnd, Namespace, NamespaceState, NodeLink, PolicyInputs, Step, VETH0, check_pod_cidrs,
-    host_route_mark, plan_policy_overlay, plan_policy_underlay, plan_removal, veth0_of,
+    Config, Namespace, NamespaceState, NodeLink, PolicyInputs, Step, VETH0, check_pod_cidrs, host_route_mark,
+    plan_policy_overlay, plan_policy_underlay, plan_removal, veth0_of,
 };
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::ROUTE_PROTOCOL;
@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::NetConf;
 use super::setup::PodMode;
-use super::state::{host_veth, node_addresses, read_node, read_pod};
+use super::state::{HostEnd, host_veth, next_hop_mac, node_addresses, read_node, read_pod};
 use crate::env::Request;
 use crate::error::PluginError;
 
@@ -61,22 +61,30 @@ pub(super) async fn plan(
         warn!("the agent names no node addresses: the pod has no way to its node");
     }
     let container_id = request.container_id.as_str();
-    let node = executor.netlink(Namespace::Node);
-    let host_end = match mode {
-        PodMode::Underlay => veth0_host_end(node, &pod, container_id, config).await?,
+    let (host_end, peer) = match mode {
+        PodMode::Underlay => {
+            let node = executor.netlink(Namespace::Node);
+            let end = veth0_host_end(node, &pod, container_id, config).await?;
+            (end.name, end.mac)
+        }
         PodMode::Overlay => {
             check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
-            host_veth(node, &pod, &config.first_nic).await?.end
+            let found = host_veth(executor.netlink(Namespace::Node), &pod, &config.first_nic).await?;
+            let peer =
+                next_hop_mac(executor.netlink(Namespace::Pod), &pod, &config.first_nic, &found).await?;
+            (found.end.name, peer)
         }
     };
+    let node = executor.netlink(Namespace::Node);
     let inputs = PolicyInputs {
         container_id,
         network: &conf.base.name,
         nic: &request.nic,
         config,
         pod: &pod,
-        node: &read_node(node, &host_end.name, config.host_rule_table, &addresses).await?,
+        node: &read_node(node, &host_end, config.host_rule_table, &addresses).await?,
         host_end: &host_end,
+        peer,
         nodes: &nodes,
         expected: answer.expected_nics.as_deref(),
     };

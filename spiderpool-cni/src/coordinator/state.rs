@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_core::Unsupported;
-use spiderpool_core::coordinator::{HostEnd, NamespaceState, PlanError};
+use spiderpool_core::coordinator::{NamespaceState, PlanError};
 use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
@@ -92,6 +92,12 @@ pub(super) async fn host_veth(
     Ok(HostVeth { end, is_port })
 }
 
+/// The node's end of the pod's way to its node.
+pub(super) struct HostEnd {
+    pub(super) name: IfName,
+    pub(super) mac: MacAddr,
+}
+
 /// The node's end of the cluster NIC.
 pub(super) struct HostVeth {
     pub(super) end: HostEnd,
@@ -108,7 +114,9 @@ pub(super) async fn next_hop_mac(
     host_veth: &HostVeth,
 ) -> Result<MacAddr, PluginError> {
     let Some(nic) = pod.link(cluster_nic).filter(|_| host_veth.is_port) else { return Ok(host_veth.end.mac) };
-    let defaults = pod.routes.iter().filter(|route| route.is_default() && route.dev == *cluster_nic);
+    // With `dataplane: policy` the NIC before may have moved it to a table.
+    let routes = pod.routes.iter().chain(&pod.table_routes);
+    let defaults = routes.filter(|route| route.is_default() && route.dev == *cluster_nic);
     let hops: Vec<IpAddr> = defaults.filter_map(|route| route.gateway).collect();
     let until = Instant::now() + NEXT_HOP_LIMIT;
     while !hops.is_empty() && Instant::now() < until {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use spiderpool_core::coordinator::{
-    Config, HostEnd, Inputs, Namespace, NamespaceState, PolicyInputs, Settings, Step, host_end_name,
-    plan_overlay, plan_policy_overlay, plan_policy_underlay, veth0_of,
+    Config, Inputs, Namespace, NamespaceState, PolicyInputs, Settings, Step, host_end_name, plan_overlay,
+    plan_policy_overlay, plan_policy_underlay, veth0_of,
 };
 use spiderpool_core::go_json::from_go_json;
 use spiderpool_core::mac::MacAddr;
@@ -21,7 +21,7 @@ use spiderpool_net::snapshot::Contents;
 use spiderpool_net::sysctl;
 
 use super::setup::PodMode;
-use super::state::{host_veth, read_host_end, read_node, sources};
+use super::state::{HostEnd, host_veth, read_host_end, read_node, sources};
 use crate::error::PluginError;
 
 const CONTAINER: &str = "c0ffee";
@@ -273,7 +273,8 @@ async fn policy_plan(executor: &mut Executor<'_>, mode: PodMode) -> Vec<Step> {
         config: &config,
         pod: &pod,
         node: &read_node(node, &host_end.name, config.host_rule_table, &addresses).await.unwrap(),
-        host_end: &host_end,
+        host_end: &host_end.name,
+        peer: host_end.mac,
         nodes: &NODES.map(|net| net.parse::<IpNet>().unwrap().addr()),
         expected: None,
     };

@@ -22,7 +22,7 @@ use crate::ip::Family;
 use crate::net::Route;
 
 pub use host::{HOST_RULE_PRIORITY, host_route_mark};
-pub use inputs::{HostEnd, PolicyInputs};
+pub use inputs::PolicyInputs;
 pub use marks::{MARK_RULE_PRIORITY, RETURN_MARK};
 pub use tables::{CLUSTER_TABLE, SOURCE_RULE_PRIORITY, plan_removal};
 

@@ -11,7 +11,7 @@ use crate::agent::Agent;
 use crate::dual::Dual;
 use crate::fixture::{Fixture, Gateway, RouteHints};
 use crate::kubectl::Kubectl;
-use crate::matrix::{DefaultRoute, Host, Hosts, Peer};
+use crate::matrix::{DefaultRoute, Host, Hosts, Peer, Setting};
 use crate::namespaces::Namespaces;
 use crate::poll;
 use crate::probe::Server;
@@ -140,9 +140,8 @@ impl Fixture for ClusterFixture<'_> {
 
     fn hosts(&self, pod: &Host, default_route: DefaultRoute) -> Hosts {
         Hosts {
-            dataplane: Dataplane::Ebpf,
             pod: pod.clone(),
-            default_route,
+            setting: Setting::usual(Dataplane::Ebpf, default_route),
             node_router: addresses::node_router(1),
             node: self.node.clone(),
             other_node: self.other_node.clone(),

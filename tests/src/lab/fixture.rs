@@ -9,7 +9,7 @@ use spiderpool_core::coordinator::Dataplane;
 use super::{Lab, spec, wait_for_hints};
 use crate::dual::Dual;
 use crate::fixture::{Fixture, Gateway, RouteHints};
-use crate::matrix::{DefaultRoute, Host, Hosts, Peer};
+use crate::matrix::{DefaultRoute, Host, Hosts, Peer, Setting};
 use crate::namespaces::Namespaces;
 use crate::pod::{Pod, PodSpec};
 use crate::poll;
@@ -114,8 +114,7 @@ impl Fixture for LabFixture {
         let topology = self.topology();
         Hosts {
             pod: pod.clone(),
-            dataplane: self.lab.dataplane,
-            default_route,
+            setting: Setting::usual(self.lab.dataplane, default_route),
             node_router: addresses::node_router(1),
             node: node(&topology.nodes[0]),
             other_node: node(&topology.nodes[1]),

@@ -7,9 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use spiderpool_core::coordinator::Dataplane;
 
-/// SpiderCoordinator's `spec.dataplane`: programs on the pod's NICs. What rules cannot do, `dataplane: policy`, is in
-/// [`super::beyond_policy`].
-pub const DATAPLANES: [Dataplane; 1] = [Dataplane::Ebpf];
+/// SpiderCoordinator's `spec.dataplane`: programs on the pod's NICs, or rules.
+pub const DATAPLANES: [Dataplane; 2] = [Dataplane::Ebpf, Dataplane::Policy];
 
 /// An enumeration whose values are listed and have names.
 macro_rules! dimension {

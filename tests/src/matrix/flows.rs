@@ -7,7 +7,7 @@ mod services;
 
 use spiderpool_core::ip::Family;
 
-use super::Hosts;
+use super::{Cell, Gateway, Hosts};
 use crate::flow::Flow;
 use crate::probe::Protocol;
 
@@ -17,21 +17,33 @@ const PORTS: &[Protocol] = &[Protocol::Tcp, Protocol::Udp];
 const EVERY: &[Protocol] = &[Protocol::Tcp, Protocol::Udp, Protocol::Ping];
 
 impl Hosts {
-    /// All flows of one family that the pod's dataplane serves.
+    /// All flows of one family that can work while the underlay's gateway does.
     pub fn flows(&self, family: Family) -> Vec<Flow> {
         let mut flows = self.all_flows(family);
         flows.retain(|flow| self.is_served(flow));
         flows
     }
 
-    /// Those that it does not serve.
+    /// Those that cannot.
     pub fn flows_beyond(&self, family: Family) -> Vec<Flow> {
         let mut flows = self.all_flows(family);
         flows.retain(|flow| !self.is_served(flow));
         flows
     }
 
-    fn all_flows(&self, family: Family) -> Vec<Flow> {
+    fn is_served(&self, flow: &Flow) -> bool {
+        let cell = Cell {
+            setting: self.setting,
+            gateway: Gateway::Alive,
+            family: flow.family(),
+            flow: &flow.name,
+            protocol: flow.probe.protocol,
+        };
+        cell.impossible().is_none()
+    }
+
+    /// All flows of one family, also those that cannot work.
+    pub fn all_flows(&self, family: Family) -> Vec<Flow> {
         [self.outward(family), self.services(family), self.inward(family), self.published(family)].concat()
     }
 

@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
 
-use super::dimension::DefaultRoute;
+use super::Setting;
 use crate::dual::Dual;
 use crate::namespaces::Namespaces;
 
@@ -34,10 +33,8 @@ pub struct Peer {
 pub struct Hosts {
     /// The pod whose flows are tested.
     pub pod: Host,
-    /// What steers its packets.
-    pub dataplane: Dataplane,
-    /// Where its default route is.
-    pub default_route: DefaultRoute,
+    /// What it is like.
+    pub setting: Setting,
     /// Its node.
     pub node: Host,
     /// The node's address among its overlay pods, if it has one: which one it comes to eth0 by is the default network's

@@ -1,8 +1,12 @@
 //! What cannot work on principle, and why. Everything else has to.
 
+mod programs;
+mod rules;
+
+use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
 
-use super::{DefaultNetwork, DefaultRoute, Gateway, Pools, RouteHints, Setting};
+use super::{DefaultRoute, Gateway, RouteHints, Setting};
 use crate::probe::Protocol;
 
 /// One flow in one setting.
@@ -40,82 +44,18 @@ pub struct Impossible {
     pub applies: fn(&Cell<'_>) -> bool,
 }
 
-/// All of them.
-pub const IMPOSSIBLE: &[Impossible] = &[
-    Impossible {
-        reason: "The underlay's gateway is on the way.",
-        certainty: Certainty::Always,
-        applies: |cell| {
-            let by_default = cell.flow == "pod to outside" && cell.default_is_net1();
-            cell.is_dead() && (cell.is_socket_to("outside") || cell.is_to_nic_from("outside") || by_default)
-        },
-    },
-    Impossible {
-        reason: "A pool without a gateway has no next hop off its link. Answers go to the last sender.",
-        certainty: Certainty::Always,
-        applies: |cell| cell.setting.pools == Pools::NoGateway && cell.is_socket_to("outside"),
-    },
-    Impossible {
-        reason: "Without route hints, a destination in the underlay's own subnet that nobody answers for never reaches a program.",
-        certainty: Certainty::Always,
-        applies: |cell| cell.hints_are_off() && cell.flow.contains("to load balancer announced by own node"),
-    },
-    Impossible {
-        reason: "Without masquerading, the pod would get a packet with its own source.",
-        certainty: Certainty::Always,
-        applies: |cell| {
-            let itself =
-                cell.flow.ends_with("(its own net1)") || cell.flow.ends_with("(its own further NIC)");
-            cell.setting.network == DefaultNetwork::Ovs && itself
-        },
-    },
-    Impossible {
-        reason: "Pods of one switch answer each other directly, past kube-proxy. Such networks have load balancers of their own.",
-        certainty: Certainty::Always,
-        applies: |cell| {
-            cell.setting.network == DefaultNetwork::Ovs
-                && cell.flow.ends_with("to ClusterIP (pod of own node)")
-        },
-    },
-    Impossible {
-        reason: "The client is in no known subnet, as other nodes may be, and the default route is on net1 or, with IPv6, the answer has \
-            an address of the underlay (with the default route on net1 also that of a UDP server on the wildcard address): the \
-            kernel resolves the gateway before any program runs. IPv6 answers with eth0's address go by its own default route.",
-        certainty: Certainty::AtFirst,
-        applies: |cell| {
-            let keeps_client = cell.flow.contains("NodePort Local")
-                || cell.flow.contains("load balancer Local")
-                || cell.flow.contains("host port");
-            let asks = cell.flow.starts_with("outside") && keeps_client
-                || cell.flow.starts_with("other node to NodePort Local")
-                || cell.flow.starts_with("other node to host port")
-                || cell.flow.starts_with("other node to eth0")
-                || cell.flow.starts_with("outside to NodePort Cluster of other node");
-            let waits = match cell.family {
-                Family::V4 => cell.default_is_net1(),
-                Family::V6 => cell.answers_with_underlay_address(),
-            };
-            cell.is_dead() && asks && waits
-        },
-    },
-    Impossible {
-        reason: "Without route hints, an IPv6 answer or socket with an underlay address waits for the underlay's gateway.",
-        certainty: Certainty::AtFirst,
-        applies: |cell| {
-            let has_gateway = cell.setting.pools == Pools::Gateway;
-            cell.is_dead()
-                && cell.hints_are_off()
-                && has_gateway
-                && cell.family == Family::V6
-                && cell.names_underlay_nic()
-        },
-    },
-];
+/// All that a dataplane cannot do.
+pub fn impossible(dataplane: Dataplane) -> &'static [Impossible] {
+    match dataplane {
+        Dataplane::Ebpf => programs::LINES,
+        Dataplane::Policy => rules::LINES,
+    }
+}
 
 impl Cell<'_> {
-    /// The first of [`IMPOSSIBLE`] that names it.
+    /// The first of [`impossible`] that names it, by number.
     pub fn impossible(&self) -> Option<usize> {
-        IMPOSSIBLE.iter().position(|line| (line.applies)(self))
+        impossible(self.setting.dataplane).iter().position(|line| (line.applies)(self))
     }
 
     fn is_dead(&self) -> bool {

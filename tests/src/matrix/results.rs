@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
 
-use super::impossible::{Cell, Certainty, IMPOSSIBLE};
+use super::dimension::DATAPLANES;
+use super::impossible::{Cell, Certainty, impossible};
 use super::{DefaultRoute, Gateway, Setting};
 use crate::probe::Protocol;
 
@@ -19,8 +21,8 @@ pub struct Results {
     pub late: Vec<String>,
     /// The protocols of each flow.
     flows: BTreeMap<String, BTreeSet<Protocol>>,
-    /// The lines of [`IMPOSSIBLE`] of which a cell has failed.
-    failed: BTreeSet<usize>,
+    /// The reasons that a cell has failed for.
+    failed: BTreeSet<&'static str>,
 }
 
 impl Results {
@@ -29,10 +31,11 @@ impl Results {
         self.cells += 1;
         self.flows.entry(cell.flow.to_owned()).or_default().insert(cell.protocol);
         let Some(line) = cell.impossible() else { return worked };
+        let line = &impossible(cell.setting.dataplane)[line];
         if !worked {
-            self.failed.insert(line);
+            self.failed.insert(line.reason);
         }
-        !worked || IMPOSSIBLE[line].certainty == Certainty::AtFirst
+        !worked || line.certainty == Certainty::AtFirst
     }
 
     /// Adds those of another run.
@@ -48,21 +51,26 @@ impl Results {
 
     /// The reasons that no cell has failed for.
     pub fn unfounded(&self) -> Vec<&'static str> {
-        let lines = IMPOSSIBLE.iter().enumerate().filter(|(_, line)| line.certainty == Certainty::Always);
-        lines.filter(|(number, _)| !self.failed.contains(number)).map(|(_, line)| line.reason).collect()
+        let lines = DATAPLANES.into_iter().flat_map(impossible);
+        lines
+            .filter(|line| line.certainty == Certainty::Always && !self.failed.contains(line.reason))
+            .map(|line| line.reason)
+            .collect()
     }
 
     /// A table in Markdown of the flows that have run, and the reasons that it refers to by number. What it says of a
-    /// flow is [`IMPOSSIBLE`], of every setting; that this is so, the cells have shown.
-    pub fn table(&self) -> String {
+    /// flow is [`impossible`], of every setting of the dataplane; that this is so, the cells have shown.
+    pub fn table(&self, dataplane: Dataplane) -> String {
         let columns = [true, false].map(|alive| DefaultRoute::ALL.map(|route| (route, alive)));
         let row = |(flow, protocols): (&String, &BTreeSet<Protocol>)| {
-            let marks =
-                columns.as_flattened().iter().map(|(route, alive)| mark(flow, protocols, *route, *alive));
+            let marks = columns.as_flattened().iter().map(|(route, alive)| {
+                let of_column = |it: &Setting| it.dataplane == dataplane && it.default_route == *route;
+                mark(flow, protocols, of_column, *alive)
+            });
             format!("| {flow} | {} |\n", marks.collect::<Vec<_>>().join(" | "))
         };
         let rows: String = self.flows.iter().map(row).collect();
-        let reasons = IMPOSSIBLE.iter().enumerate();
+        let reasons = impossible(dataplane).iter().enumerate();
         let reasons: Vec<_> =
             reasons.map(|(number, line)| format!("{}. {}", number + 1, line.reason)).collect();
         format!(
@@ -74,12 +82,17 @@ impl Results {
 }
 
 /// `+` works in all settings, `+ (3)` in some, `- (1)` in none, for the reasons of these numbers.
-fn mark(flow: &str, protocols: &BTreeSet<Protocol>, route: DefaultRoute, alive: bool) -> String {
+fn mark(
+    flow: &str,
+    protocols: &BTreeSet<Protocol>,
+    of_column: impl Fn(&Setting) -> bool,
+    alive: bool,
+) -> String {
     let (mut works, mut lines) = (false, BTreeSet::new());
     let gateways = Gateway::ALL.into_iter().filter(|gateway| alive == (*gateway != Gateway::Dead));
     for gateway in gateways {
         let settings = Setting::all().into_iter();
-        for setting in settings.filter(|it| it.default_route == route && gateway.can_be(it)) {
+        for setting in settings.filter(|it| of_column(it) && gateway.can_be(it)) {
             for (family, protocol) in
                 Family::ALL.into_iter().flat_map(|family| protocols.iter().map(move |it| (family, *it)))
             {
@@ -137,7 +150,7 @@ mod tests {
         let mut results = Results::default();
         results.enter(&cell("pod to own node"), true);
         results.enter(&cell("net1 socket to outside"), false);
-        let table = results.table();
+        let table = results.table(Dataplane::Ebpf);
         assert!(table.contains("| pod to own node | + | + | + | + |\n"), "{table}");
         assert!(table.contains("| net1 socket to outside | + (2) | + | - (1) | - (1) |\n"), "{table}");
     }

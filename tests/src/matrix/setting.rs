@@ -43,6 +43,20 @@ const LEVELS: [usize; 8] = [
 ];
 
 impl Setting {
+    /// A pod with net1 whose eth0 is Calico's, as most are.
+    pub fn usual(dataplane: Dataplane, default_route: DefaultRoute) -> Self {
+        Self {
+            dataplane,
+            mode: Mode::Overlay,
+            network: DefaultNetwork::Calico,
+            proxy: ProxyMode::Nftables,
+            nics: Nics::One,
+            default_route,
+            hints: RouteHints::Auto,
+            pools: Pools::Gateway,
+        }
+    }
+
     /// Every setting that there is.
     pub fn all() -> Vec<Self> {
         covering::all(&LEVELS, may_be).iter().map(|row| Self::of(row)).collect()
@@ -76,11 +90,14 @@ impl Gateway {
     }
 }
 
-/// Whether there can be such a pod: without a gateway, there is no default route to have.
+/// Whether there can be such a pod: without a gateway, there is no default route to have; and hints are for programs.
 fn may_be(row: &[Option<usize>]) -> bool {
+    let dataplane = row[0].map(|value| DATAPLANES[value]);
     let default_route = row[5].map(|value| DefaultRoute::ALL[value]);
+    let hints = row[6].map(|value| RouteHints::ALL[value]);
     let pools = row[7].map(|value| Pools::ALL[value]);
     (default_route, pools) != (Some(DefaultRoute::Net1), Some(Pools::NoGateway))
+        && (dataplane, hints) != (Some(Dataplane::Policy), Some(RouteHints::Never))
 }
 
 impl fmt::Display for Setting {

@@ -25,7 +25,7 @@ pub fn host_route_mark(container_id: &str, network: &str, nic: &str) -> u32 {
 pub(super) fn plan(inputs: &PolicyInputs<'_>, cluster: &ClusterNic<'_>, addresses: &[IpNet]) -> Vec<Step> {
     let table = inputs.config.host_rule_table;
     let metric = host_route_mark(inputs.container_id, inputs.network, inputs.nic.as_str());
-    let dev = &inputs.host_end.name;
+    let dev = inputs.host_end;
     let (mut neighbors, mut routes) = (Vec::new(), Vec::new());
     let used = addresses.iter().filter(|net| cluster.families.contains(&Family::of_net(net)));
     for address in used.map(IpNet::addr) {

@@ -22,18 +22,11 @@ pub struct PolicyInputs<'a> {
     /// The node: the host end with its permanent neighbors, and of the routes in `hostRuleTable` those to addresses of the NIC.
     pub node: &'a NamespaceState,
     /// The host end of the cluster NIC: of eth0, or of veth0 as it is or will be.
-    pub host_end: &'a HostEnd,
+    pub host_end: &'a IfName,
+    /// To which MAC the pod sends by the cluster NIC: the host end's, or of eth0's next hop if that is a port of a switch.
+    pub peer: MacAddr,
     /// Addresses of the node.
     pub nodes: &'a [IpAddr],
     /// The NICs that the pod will have beside the first; `None` if nobody knows.
     pub expected: Option<&'a [IfName]>,
-}
-
-/// The node's end of the pod's way to its node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostEnd {
-    /// Its name.
-    pub name: IfName,
-    /// Its MAC.
-    pub mac: MacAddr,
 }

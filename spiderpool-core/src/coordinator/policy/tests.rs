@@ -20,7 +20,8 @@ impl Pod {
             config: &self.config,
             pod: &self.namespace,
             node: &self.host_end,
-            host_end: &HostEnd { name: nic("cali1234"), mac: MacAddr([0xee; 6]) },
+            host_end: &nic("cali1234"),
+            peer: MacAddr([0xee; 6]),
             nodes: &self.nodes,
             expected: self.expected.as_deref(),
         })
@@ -313,7 +314,8 @@ impl Pod {
                 config: &pod.config,
                 pod: &pod.namespace,
                 node: &pod.host_end,
-                host_end: &HostEnd { name: veth0.host, mac: veth0.host_mac },
+                host_end: &veth0.host,
+                peer: veth0.host_mac,
                 nodes: &pod.nodes,
                 expected: pod.expected.as_deref(),
             })

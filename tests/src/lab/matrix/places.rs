@@ -120,8 +120,7 @@ impl Places {
         };
         Ok(Hosts {
             pod: pod_host(&of.pod)?,
-            dataplane: of.setting.dataplane,
-            default_route: of.setting.default_route,
+            setting: of.setting,
             node: host(node),
             node_router: addresses::node_router(node.index),
             node_masquerades: of.setting.network != DefaultNetwork::Ovs,

@@ -57,7 +57,7 @@ pub fn run(lab: &mut MatrixLab, settings: &[Setting]) -> Result<Results> {
 
 fn run_pod(lab: &MatrixLab, pod: &PodUnderTest) -> Result<Results> {
     let hosts = lab.hosts(pod)?;
-    let flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| hosts.flows(family)).collect();
+    let flows: Vec<Flow> = Family::ALL.into_iter().flat_map(|family| hosts.all_flows(family)).collect();
     let mut results = Results::default();
     for gateway in Gateway::ALL.into_iter().filter(|gateway| gateway.can_be(&pod.setting)) {
         lab.set_underlay_gateway(pod.setting.network, gateway)?;

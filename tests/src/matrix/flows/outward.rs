@@ -44,7 +44,7 @@ impl Hosts {
                 .leaves_by("net1")
                 .by(EVERY),
         );
-        let (source, nic) = match self.default_route {
+        let (source, nic) = match self.setting.default_route {
             DefaultRoute::Eth0 => (self.node_sources(family), "eth0"),
             DefaultRoute::Net1 => (vec![net1], "net1"),
         };
