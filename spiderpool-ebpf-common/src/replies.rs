@@ -83,8 +83,9 @@ pub(crate) fn reply_any_local<S: State>(
     let Some(target) = target(nic, path.nic, path.local, s) else {
         return Outcome::undecided(Reason::NotOurs);
     };
-    // Mostly the route has given it the right one: then nothing is to be changed, which costs the most.
-    let has_other = path.local != h.src;
+    // Mostly the route has given it the right one: then nothing is to be changed, which costs the most. (Where it is another NIC's,
+    // its fragments would leave by that, if they did not follow it.)
+    let has_other = path.local != h.src || path.nic == id && !nic.owns(h.src);
     if has_other {
         rewrite.source(path.local, h.l4.src_port);
     }
