@@ -55,12 +55,6 @@ pub enum SettingsError {
     /// rp_filter knows three values.
     #[error("podRPFilter {0} must be 0, 1, 2, or negative to leave it alone")]
     RpFilter(i64),
-    /// The kernel would drop what the programs let come in by another NIC than the one of the route back.
-    #[error(
-        "podRPFilter 1 drops what the eBPF programs let in by another NIC than that of the route back: set 0 or 2, or \
-         dataplane policy"
-    )]
-    StrictRpFilter,
     /// Not an MTU.
     #[error("vethMTU {0} must be from 68 to 65535")]
     Mtu(i64),

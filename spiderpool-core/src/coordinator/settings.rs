@@ -231,11 +231,6 @@ impl Settings {
         let default_route_nic = text(settings.pod_default_route_nic.clone());
         let ebpf = settings.ebpf.clone().unwrap_or_default();
         let (route_hints, node_link) = (text(ebpf.route_hints), text(ebpf.node_link));
-        let dataplane = parse_or_default(settings.dataplane.as_deref())?;
-        let rp_filter = parse_rp_filter(settings.pod_rp_filter)?;
-        if dataplane == Dataplane::Ebpf && rp_filter == Some(1) {
-            return Err(SettingsError::StrictRpFilter);
-        }
         Ok(Config {
             mode: parse_or_default(settings.mode.as_deref())?,
             first_nic: settings.first_nic()?,
@@ -249,13 +244,13 @@ impl Settings {
             tune_pod_routes: settings.tune_pod_routes.unwrap_or(true),
             mac_prefix: text(settings.pod_mac_prefix).map(|text| text.parse()).transpose()?,
             mtu: parse_mtu(settings.veth_mtu)?,
-            rp_filter,
+            rp_filter: parse_rp_filter(settings.pod_rp_filter)?,
             tx_queue_len: parse_tx_queue_len(settings.tx_queue_len)?,
             veth_link_address: text(settings.veth_link_address)
                 .map(|text| parse_link_address(&text))
                 .transpose()?,
             host_rule_table: parse_table(settings.host_rule_table)?,
-            dataplane,
+            dataplane: parse_or_default(settings.dataplane.as_deref())?,
             route_hints: parse_or_default(route_hints.as_deref())?,
             node_link: parse_or_default(node_link.as_deref())?,
         })

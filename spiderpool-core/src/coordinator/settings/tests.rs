@@ -119,18 +119,6 @@ fn a_negative_rp_filter_leaves_it_alone() {
     }
 }
 
-#[test]
-fn a_strict_rp_filter_is_for_rules_only() {
-    let config = |dataplane: &str, value| {
-        let cluster = Settings { dataplane: Some(dataplane.into()), ..Settings::default() };
-        let own = Settings { pod_rp_filter: Some(value), ..Settings::default() };
-        Settings::resolve(own, cluster).map(|config| config.rp_filter)
-    };
-    assert_eq!(config("ebpf", 1), Err(SettingsError::StrictRpFilter));
-    assert_eq!(config("ebpf", 2), Ok(Some(2)));
-    assert_eq!(config("policy", 1), Ok(Some(1)));
-}
-
 /// As SpiderCoordinator spells it, and as Go writes what is not set.
 #[test]
 fn fields_are_read_as_go_reads_them() {
