@@ -37,6 +37,10 @@ pub(super) async fn plan(
     executor: &mut Executor<'_>,
 ) -> Result<Planned, PluginError> {
     let container_id = request.container_id.as_str();
+    let nodes = node_addresses(answer);
+    if nodes.is_empty() {
+        warn!("the agent names no node addresses: the node link's routes have no source");
+    }
     let (link, cluster_nic, peer) = match mode {
         PodMode::Overlay => {
             let link = NodeLink::new(container_id)?;
@@ -45,7 +49,7 @@ pub(super) async fn plan(
                 return Err(Unsupported::NodeLinkOnSwitch.into());
             }
             let netlink = executor.netlink(Namespace::Pod);
-            let peer = next_hop_mac(netlink, pod, &config.first_nic, &host_veth).await?;
+            let peer = next_hop_mac(netlink, pod, &nodes, &config.first_nic, &host_veth).await?;
             let addresses = pod.usable_addresses(&request.nic);
             check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
             (link, config.first_nic.clone(), peer)
@@ -56,10 +60,6 @@ pub(super) async fn plan(
         }
     };
     let node = executor.netlink(Namespace::Node);
-    let nodes = node_addresses(answer);
-    if nodes.is_empty() {
-        warn!("the agent names no node addresses: the node link's routes have no source");
-    }
     let inputs = Inputs {
         container_id,
         nic: &request.nic,

@@ -71,7 +71,8 @@ pub(super) async fn plan(
             check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
             let found = host_veth(executor.netlink(Namespace::Node), &pod, &config.first_nic).await?;
             let peer =
-                next_hop_mac(executor.netlink(Namespace::Pod), &pod, &config.first_nic, &found).await?;
+                next_hop_mac(executor.netlink(Namespace::Pod), &pod, &nodes, &config.first_nic, &found)
+                    .await?;
             (found.end.name, peer)
         }
     };

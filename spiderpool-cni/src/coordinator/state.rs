@@ -106,10 +106,12 @@ pub(super) struct HostVeth {
 }
 
 /// To which MAC the pod sends what leaves by the cluster NIC. A routed veth's host end answers for every next hop;
-/// where it is a port of a switch, the next hop is another port.
+/// where it is a port of a switch, the next hop is another port. If that is silent, what an earlier NIC has found counts: it is
+/// the permanent neighbor that stands for the node.
 pub(super) async fn next_hop_mac(
     pod_netlink: &mut Netlink,
     pod: &NamespaceState,
+    nodes: &[IpAddr],
     cluster_nic: &IfName,
     host_veth: &HostVeth,
 ) -> Result<MacAddr, PluginError> {
@@ -117,7 +119,9 @@ pub(super) async fn next_hop_mac(
     // With `dataplane: policy` the NIC before may have moved it to a table.
     let routes = pod.routes.iter().chain(&pod.table_routes);
     let defaults = routes.filter(|route| route.is_default() && route.dev == *cluster_nic);
-    let hops: Vec<IpAddr> = defaults.filter_map(|route| route.gateway).collect();
+    // An address of the node is the next hop that rules have where eth0 has none: it tells nothing.
+    let hops: Vec<IpAddr> =
+        defaults.filter_map(|route| route.gateway).filter(|gateway| !nodes.contains(gateway)).collect();
     let until = Instant::now() + NEXT_HOP_LIMIT;
     while !hops.is_empty() && Instant::now() < until {
         for hop in &hops {
@@ -128,7 +132,12 @@ pub(super) async fn next_hop_mac(
         // Nobody else is served by this thread.
         thread::sleep(Duration::from_millis(5));
     }
-    warn!(nic = %cluster_nic, ?hops, "no next hop answers: what is sent there goes to the host veth");
+    let known =
+        pod.neighbors.iter().find(|known| known.dev == *cluster_nic && nodes.contains(&known.address));
+    if let Some(known) = known {
+        return Ok(known.mac);
+    }
+    warn!(nic = %cluster_nic, ?hops, "no next hop is known and answers: what is sent there goes to the host veth");
     Ok(host_veth.end.mac)
 }
 
