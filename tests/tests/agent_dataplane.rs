@@ -241,6 +241,43 @@ fn what_others_take_from_a_running_pod_comes_back_and_the_node_says_so() {
     pod.del(plane, node).unwrap();
 }
 
+/// Nothing of ours sees what the pod sends by it then: it could call the node, whatever its network policies deny.
+#[test]
+fn a_node_link_whose_filter_is_starved_is_closed_until_the_other_filter_is_gone() {
+    let Some(lab) = lab("a_node_link_whose_filter_is_starved") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let pod = Pod::add(plane, node, &spec("closed", DefaultRoute::Eth0)).unwrap();
+    let net1 = pod.net1().unwrap().v4.to_string();
+    let host = spiderpool_core::coordinator::host_end_name(&pod.attachment("eth0").container).unwrap();
+    let host = host.as_str();
+    let is_answered = || node.output("ping", &["-c", "1", "-W", "1", &net1]).is_ok();
+    until("an answer to the node", LIMIT, is_answered);
+
+    let delete = ["filter", "del", "dev", host, "ingress", "pref", "1"];
+    let others = ["filter", "add", "dev", host, "ingress", "pref", "1", "handle", "1", "protocol", "all"];
+    let others = [&others[..], &["bpf", "bytecode", "1,6 0 0 4294967295"]].concat();
+    // A sweep in between would put ours back first.
+    until("a filter of others in its place", SWEEPS, || {
+        node.output("tc", &delete).unwrap();
+        node.output("tc", &others).is_ok()
+    });
+    let is_down = || node.output("ip", &["link", "show", "dev", host, "up"]).unwrap().is_empty();
+    until("the link down", SWEEPS * 2, || {
+        // Each answer is a packet that ours does not see; where the link is down already, there is none.
+        let _lost = node.output("ping", &["-q", "-c", "100", "-i", "0.002", "-w", "2", &net1]);
+        is_down()
+    });
+    until("an Event that says so", SWEEPS, || node_events(plane, "NodeLinkDown").contains(host));
+    let since = Instant::now();
+    until("three sweeps", SWEEPS, || {
+        assert!(is_down(), "up again after {:?}, with the filter of others first", since.elapsed());
+        since.elapsed() > SWEEP * 3
+    });
+    node.output("tc", &delete).unwrap();
+    until("the link up again", SWEEPS, || !is_down() && is_answered());
+    pod.del(plane, node).unwrap();
+}
+
 #[test]
 fn a_restart_keeps_what_lives_and_drops_what_is_gone() {
     let Some(mut lab) = lab("a_restart_keeps_what_lives") else { return };
