@@ -38,15 +38,10 @@ pub struct LabFixture {
 impl LabFixture {
     /// Sets everything up, from nothing. `progress` is called with each step.
     pub fn start(progress: impl Fn(&str)) -> Result<Self> {
-        Self::start_with(Dataplane::Ebpf, progress)
+        Self::start_on([NodeKind::default(); 2], Dataplane::Ebpf, progress)
     }
 
-    /// As [`Self::start`], with this dataplane.
-    pub fn start_with(dataplane: Dataplane, progress: impl Fn(&str)) -> Result<Self> {
-        Self::start_on([NodeKind::default(); 2], dataplane, progress)
-    }
-
-    /// The same on nodes of these kinds. The pods under test are on the first.
+    /// The same on nodes of these kinds, with this dataplane. The pods under test are on the first.
     pub fn start_on(kinds: [NodeKind; 2], dataplane: Dataplane, progress: impl Fn(&str)) -> Result<Self> {
         let lab = Lab::start_on(&kinds, dataplane, &progress)?;
         let plane = &lab.topology.plane;

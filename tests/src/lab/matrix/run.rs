@@ -13,6 +13,9 @@ use crate::counters;
 use crate::flow::{Flow, run_together};
 use crate::matrix::{Cell, DefaultNetwork, Gateway, ProxyMode, Results, Setting};
 
+/// Pods have the numbers below this, in turns: ports and addresses of their Services are made of them. At most one of each network
+/// is alive.
+const POD_NUMBERS: u16 = 96;
 /// Of how many cells of a pod that are wrong more is found out.
 const LOOKED_INTO: usize = 6;
 
@@ -30,7 +33,8 @@ pub fn run(lab: &mut MatrixLab, settings: &[Setting]) -> Result<Results> {
             let mut results = Results::default();
             for setting in now.iter().filter(|setting| setting.network == network) {
                 let started = Instant::now();
-                let pod = lab.add_pod(*setting, number.fetch_add(1, Ordering::Relaxed))?;
+                let number = number.fetch_add(1, Ordering::Relaxed) % POD_NUMBERS;
+                let pod = lab.add_pod(*setting, number)?;
                 let made = started.elapsed();
                 let of_pod = run_pod(lab, &pod)?;
                 lab.del_pod(pod)?;

@@ -37,18 +37,18 @@ impl Hosts {
                 );
             }
             let outside_ip = self.outside.address.get(family);
-            let mut by_underlay = vec![
+            let by_underlay = [
                 ("other node", &other.namespaces, self.other_sources(family)),
                 ("remote pod", &remote.namespaces, self.other_sources(family)),
                 ("outside", &self.outside.namespaces, vec![outside_ip]),
             ];
             if let Some(more) = &self.surroundings {
                 let plain = &more.plain_pod;
-                by_underlay.push((
-                    "unmasqueraded remote pod",
-                    &plain.namespaces,
-                    vec![plain.address.get(family)],
-                ));
+                let from = "unmasqueraded remote pod";
+                let calls = start(from, &plain.namespaces).seen_by(pod, &[plain.address.get(family)]);
+                // By rules the answer leaves by eth0, as all that goes to overlay pods.
+                let calls = if self.bound_nic().is_some() { calls.comes_by(nic, own) } else { calls };
+                flows.extend(calls.by(EVERY));
             }
             for (name, from, sources) in by_underlay {
                 flows.extend(start(name, from).seen_by(pod, &sources).comes_by(nic, own).by(EVERY));

@@ -84,12 +84,16 @@ impl Hosts {
     fn hijacked(&self, family: Family) -> Vec<Flow> {
         let Some(more) = &self.surroundings else { return Vec::new() };
         let (pod, to) = (&self.pod.namespaces, more.hijacked.address.get(family));
-        let start = |name: &str| {
-            flow(name, pod, pod, to)
-                .seen_by(&more.hijacked.namespaces, &self.node_sources(family))
-                .leaves_by("eth0")
+        let net1 = self.pod.underlay.get(family);
+        let start =
+            |name: &str, sources: &[_]| flow(name, pod, pod, to).seen_by(&more.hijacked.namespaces, sources);
+        let sources = self.node_sources(family);
+        let unbound = start("pod to hijackCIDR", &sources).leaves_by("eth0");
+        // Rules let it have net1's address, which the node does not masquerade.
+        let bound = match self.bound_nic() {
+            Some(nic) => start("net1 socket to hijackCIDR", &sources).leaves_by(nic),
+            None => start("net1 socket to hijackCIDR", &[net1]),
         };
-        let bound = start("net1 socket to hijackCIDR").bound(self.pod.underlay.get(family));
-        [start("pod to hijackCIDR").by(EVERY), bound.by(EVERY)].concat()
+        [unbound.by(EVERY), bound.bound(net1).by(EVERY)].concat()
     }
 }

@@ -46,9 +46,10 @@ pub(super) const LINES: &[Impossible] = &[
         applies: |cell| cell.protocol == Protocol::Tcp && cell.is_socket_to("remote pod"),
     },
     Impossible {
-        reason: "The node does not masquerade what has net1's address, so the answer comes by net1, and connections as above.",
+        reason: "The node does not masquerade what has net1's address: the answer comes by net1, and the node drops the rest of the \
+            connection, as in 5.",
         certainty: Certainty::Always,
-        applies: |cell| cell.flow == "net1 socket to hijackCIDR",
+        applies: |cell| cell.protocol == Protocol::Tcp && cell.flow == "net1 socket to hijackCIDR",
     },
     Impossible {
         reason: "Pods of one switch answer each other directly, past kube-proxy, as with programs.",
