@@ -11,7 +11,9 @@ pub(super) const LINES: &[Impossible] = &[
         certainty: Certainty::Always,
         applies: |cell| {
             let by_default = cell.flow == "pod to outside" && cell.default_is_net1();
-            cell.is_dead() && (cell.is_socket_to("outside") || cell.is_to_nic_from("outside") || by_default)
+            // What has net1's address is answered there.
+            let is_answered_beyond = cell.is_socket_to("outside") || cell.flow == "net1 socket to hijackCIDR";
+            cell.is_dead() && (is_answered_beyond || cell.is_to_nic_from("outside") || by_default)
         },
     },
     Impossible {
