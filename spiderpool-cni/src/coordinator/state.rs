@@ -119,9 +119,7 @@ pub(super) async fn next_hop_mac(
     // With `dataplane: policy` the NIC before may have moved it to a table.
     let routes = pod.routes.iter().chain(&pod.table_routes);
     let defaults = routes.filter(|route| route.is_default() && route.dev == *cluster_nic);
-    // An address of the node is the next hop that rules have where eth0 has none: it tells nothing.
-    let hops: Vec<IpAddr> =
-        defaults.filter_map(|route| route.gateway).filter(|gateway| !nodes.contains(gateway)).collect();
+    let hops: Vec<IpAddr> = defaults.filter_map(|route| route.gateway).collect();
     let until = Instant::now() + NEXT_HOP_LIMIT;
     while !hops.is_empty() && Instant::now() < until {
         for hop in &hops {
