@@ -284,6 +284,20 @@ fn udp_servers_on_the_wildcard_address_answer_by_the_address_that_was_called() {
     }
 }
 
+/// By its source alone it would leave by the other NIC, and so would its later fragments.
+#[test]
+fn a_call_of_another_nics_address_is_answered_where_it_came_in() {
+    for family in FAMILIES {
+        let mut tables = tables();
+        tables.wildcard = true;
+        let e = called_by(Endpoint::Outside, NET2, family);
+        run_ingress(&tables, NET1, &from(GATEWAY, frames::udp(e, b"q")));
+        let done = run_egress(&tables, NET1, &frames::udp(e.back(), b"a"));
+        assert_eq!((done.verdict, done.reason), (Verdict::Pass, Reason::ReplySource));
+        assert_eq!(frames::ends(&done.frame), Some(e.back()));
+    }
+}
+
 /// A datagram of a forger in the underlay from `place` to a port of the pod, before and while the pod asks there by a socket
 /// without local address.
 fn forged_then_asked(tables: &mut Tables, e: Ends, by: u16) -> [(Verdict, Reason); 2] {

@@ -6,7 +6,7 @@ mod rules;
 use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
 
-use super::{DefaultRoute, Gateway, RouteHints, Setting};
+use super::{DefaultNetwork, DefaultRoute, Gateway, RouteHints, Setting};
 use crate::probe::Protocol;
 
 /// One flow in one setting.
@@ -60,6 +60,17 @@ impl Cell<'_> {
 
     fn is_dead(&self) -> bool {
         self.gateway == Gateway::Dead
+    }
+
+    /// The underlay's gateway is on the way of request or answer.
+    fn goes_by_gateway(&self) -> bool {
+        let by_default = self.flow == "pod to outside" && self.default_is_net1();
+        self.is_socket_to("outside") || self.is_to_nic_from("outside") || by_default
+    }
+
+    /// On a switch, a Service's endpoint answers a pod of its own node directly.
+    fn is_answered_past_proxy(&self) -> bool {
+        self.setting.network == DefaultNetwork::Ovs && self.flow.ends_with("to ClusterIP (pod of own node)")
     }
 
     fn default_is_net1(&self) -> bool {

@@ -10,10 +10,7 @@ pub(super) const LINES: &[Impossible] = &[
     Impossible {
         reason: "The underlay's gateway is on the way.",
         certainty: Certainty::Always,
-        applies: |cell| {
-            let by_default = cell.flow == "pod to outside" && cell.default_is_net1();
-            cell.is_dead() && (cell.is_socket_to("outside") || cell.is_to_nic_from("outside") || by_default)
-        },
+        applies: |cell| cell.is_dead() && cell.goes_by_gateway(),
     },
     Impossible {
         reason: "A pool without a gateway has no next hop off its link. Answers go to the last sender.",
@@ -37,10 +34,7 @@ pub(super) const LINES: &[Impossible] = &[
     Impossible {
         reason: "Pods of one switch answer each other directly, past kube-proxy. Such networks have load balancers of their own.",
         certainty: Certainty::Always,
-        applies: |cell| {
-            cell.setting.network == DefaultNetwork::Ovs
-                && cell.flow.ends_with("to ClusterIP (pod of own node)")
-        },
+        applies: |cell| cell.is_answered_past_proxy(),
     },
     Impossible {
         reason: "The client is in no known subnet, as other nodes may be, and the default route is on net1 or, with IPv6, the answer has \

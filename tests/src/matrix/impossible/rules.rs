@@ -10,10 +10,8 @@ pub(super) const LINES: &[Impossible] = &[
         reason: "The underlay's gateway is on the way, as with programs.",
         certainty: Certainty::Always,
         applies: |cell| {
-            let by_default = cell.flow == "pod to outside" && cell.default_is_net1();
             // What has net1's address is answered there.
-            let is_answered_beyond = cell.is_socket_to("outside") || cell.flow == "net1 socket to hijackCIDR";
-            cell.is_dead() && (is_answered_beyond || cell.is_to_nic_from("outside") || by_default)
+            cell.is_dead() && (cell.goes_by_gateway() || cell.flow == "net1 socket to hijackCIDR")
         },
     },
     Impossible {
@@ -56,10 +54,7 @@ pub(super) const LINES: &[Impossible] = &[
     Impossible {
         reason: "Pods of one switch answer each other directly, past kube-proxy, as with programs.",
         certainty: Certainty::Always,
-        applies: |cell| {
-            cell.setting.network == DefaultNetwork::Ovs
-                && cell.flow.ends_with("to ClusterIP (pod of own node)")
-        },
+        applies: |cell| cell.is_answered_past_proxy(),
     },
     Impossible {
         reason: "The pod's way to overlay pods is eth0: the node sees the answer alone.",
