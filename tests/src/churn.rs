@@ -19,6 +19,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use crate::namespaces::Namespaces;
+use crate::poll;
 
 /// The server's port.
 pub const PORT: u16 = 8091;
@@ -29,8 +30,8 @@ const AT_ONCE: u16 = 4;
 /// How often a port is asked for again that the client's own kernel still holds.
 const ATTEMPTS: usize = 2000;
 
-/// Less than a third of what it takes TCP to repeat a SYN.
-const BETWEEN: Duration = Duration::from_millis(300);
+/// How long a socket may take until it asks.
+const ASKS: Duration = Duration::from_secs(20);
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,20 +168,25 @@ fn once(from: SocketAddr, to: SocketAddr, end: End) -> Result<()> {
     Ok(())
 }
 
-/// Both ends open one connection at once, on a way that lets no SYN through until `open_way` is called: then `other`, which has
-/// asked first, repeats its SYN first, and finds `one` asking. `seen` is what `one` is for the other.
+/// Both ends open one connection at once, on a way that lets no SYN through until `open_way` is called: then `other`, which
+/// has asked first, repeats its SYN first, and finds `one` asking. `seen` is what `one` is for the other.
 pub fn open_at_once(
     one: (&Namespaces, SocketAddr),
     other: (&Namespaces, SocketAddr),
     seen: SocketAddr,
     open_way: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let first = dial(other, seen);
-    thread::sleep(BETWEEN);
-    let second = dial(one, other.1);
-    thread::sleep(BETWEEN);
+    let mut dialers = Vec::new();
+    for (from, to) in [(other, seen), (one, other.1)] {
+        dialers.push(dial(from, to));
+        poll::until(&format!("a socket that asks {to}"), ASKS, || {
+            let asking = ["-Htn", "state", "syn-sent", "dst", &to.to_string()];
+            ensure!(!from.0.output("ss", &asking)?.is_empty(), "there is none");
+            Ok(())
+        })?;
+    }
     open_way()?;
-    for dialer in [first, second] {
+    for dialer in dialers {
         dialer.join().map_err(|_| anyhow!("a dialer panicked"))??;
     }
     Ok(())
