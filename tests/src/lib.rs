@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod both_ends;
 pub mod bulk;
 pub mod capture;
 pub mod churn;

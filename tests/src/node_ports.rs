@@ -19,7 +19,7 @@ use crate::topology::addresses;
 const PROXY_LIMIT: Duration = Duration::from_secs(20);
 
 /// Makes a NodePort of a Service that has only a ClusterIP; its ports for TCP and UDP.
-fn open_node_port(lab: &Lab, name: &str, policy: &str) -> Result<[u16; 2]> {
+pub fn open_node_port(lab: &Lab, name: &str, policy: &str) -> Result<[u16; 2]> {
     let plane = &lab.topology.plane;
     let patch = json!({"spec": {"type": "NodePort", "externalTrafficPolicy": policy}}).to_string();
     plane.kubectl(&["patch", "service", name, "-p", &patch])?;

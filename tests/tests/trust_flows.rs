@@ -3,17 +3,14 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::MutexGuard;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 use serde_json::Value;
 use spiderpool_core::ip::Family;
+use spiderpool_tests::both_ends::BothEnds;
 use spiderpool_tests::counters;
 use spiderpool_tests::fixture::RouteHints;
 use spiderpool_tests::lab::{Lab, lock_lab, spec, wait_for_hints};
@@ -232,52 +229,6 @@ fn a_stream_to_a_silent_client_outlives_a_failover_of_the_gateway() {
     }
 }
 
-/// A TCP connection of a socket that is bound to `from`, and its other end.
-fn connection(
-    pod: &Namespaces,
-    from: SocketAddr,
-    server: &Namespaces,
-    to: SocketAddr,
-) -> (TcpStream, TcpStream) {
-    let (ready, listening) = channel();
-    let accepted = server.spawn(move || {
-        let listener = TcpListener::bind(to)?;
-        ready.send(())?;
-        listener.set_nonblocking(true)?;
-        let (stream, _) = poll::until("the connection", Duration::from_secs(20), || Ok(listener.accept()?))?;
-        stream.set_nonblocking(false)?;
-        Ok(stream)
-    });
-    listening.recv().unwrap();
-    let client = pod
-        .run(move || {
-            let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-            let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-            nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::ReuseAddr, &true)?;
-            bind(fd.as_raw_fd(), &SockaddrStorage::from(from))?;
-            connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
-            Ok(TcpStream::from(fd))
-        })
-        .unwrap();
-    let server = accepted.join().unwrap().unwrap();
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.set_nodelay(true).unwrap();
-    }
-    (client, server)
-}
-
-/// A number there and another back.
-fn exchange((client, server): &(TcpStream, TcpStream), number: u8) -> Result<()> {
-    for (mut from, mut to) in [(client, server), (server, client)] {
-        from.write_all(&[number]).context("cut")?;
-        let mut bytes = [0];
-        to.read_exact(&mut bytes).context("stalled")?;
-        anyhow::ensure!(bytes == [number], "another number came");
-    }
-    Ok(())
-}
-
 /// Connections of sockets that are bound to net1's address, translated and not, while their destination is steered no more and
 /// then again: none is cut.
 #[test]
@@ -304,22 +255,22 @@ fn connections_outlive_a_cidr_that_is_removed_and_added() {
         let pod = Pod::add(plane, node, &spec(&name, default_route)).unwrap();
         wait_for_hints(node, &name, RouteHints::Never).unwrap();
         let (server, mut port) = (&lab.topology.outside, 7100u16);
-        let mut connections = Vec::new();
+        let mut connections: Vec<BothEnds> = Vec::new();
         for is_steered in [true, false, true, false] {
             set_steered(is_steered);
             for (number, open) in (0..).zip(&connections) {
-                exchange(open, number).unwrap_or_else(|e| {
+                open.exchange(number).unwrap_or_else(|e| {
                     panic!("{name}: connection {number} when steered is {is_steered}: {e:#}")
                 });
             }
             for family in Family::ALL {
                 port += 1;
                 let (from, to) = (pod.net1().unwrap().get(family), addresses::OUTSIDE.get(family));
-                let new =
-                    connection(&pod.namespaces, SocketAddr::new(from, 0), server, SocketAddr::new(to, port));
+                let (own, to) = (SocketAddr::new(from, 0), SocketAddr::new(to, port));
+                let new = BothEnds::open((&pod.namespaces, own), (server, port), to).unwrap();
                 // Translated it comes as the node, or as eth0's address.
-                assert_eq!(new.1.peer_addr().unwrap().ip() != from, is_steered, "{name} to {to}");
-                exchange(&new, 9).unwrap();
+                assert_eq!(new.seen().unwrap().ip() != from, is_steered, "{name} to {to}");
+                new.exchange(9).unwrap();
                 connections.push(new);
             }
         }
@@ -345,13 +296,13 @@ fn direct_and_translated_sockets_with_one_port_get_their_own_packets() {
             for (order, (first, second)) in [(net1, eth0), (eth0, net1)].into_iter().enumerate() {
                 let port = 7200 + u16::try_from(order).unwrap();
                 let by = |from| {
-                    let (from, to) = (SocketAddr::new(from, 6000 + port), SocketAddr::new(to, port));
-                    connection(&pod.namespaces, from, &overlay.namespaces, to)
+                    let (own, to) = (SocketAddr::new(from, 6000 + port), SocketAddr::new(to, port));
+                    BothEnds::open((&pod.namespaces, own), (&overlay.namespaces, port), to).unwrap()
                 };
                 let both = [by(first), by(second)];
                 for number in 1..50 {
-                    exchange(&both[0], number).unwrap();
-                    exchange(&both[1], 100 + number).unwrap();
+                    both[0].exchange(number).unwrap();
+                    both[1].exchange(100 + number).unwrap();
                 }
                 // By UDP as well.
                 let server = Server::start(&overlay.namespaces).unwrap();
