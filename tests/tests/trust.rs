@@ -13,6 +13,8 @@ mod connections;
 mod node_link;
 #[path = "trust/packets.rs"]
 mod packets;
+#[path = "trust/services.rs"]
+mod services;
 #[path = "trust/underlay.rs"]
 mod underlay;
 
