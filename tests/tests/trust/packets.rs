@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, sendto, setsockopt,
+    socket, sockopt,
 };
 
 /// The kernel makes the IP header; it needs no module for that.
@@ -43,10 +44,14 @@ fn checksum(own: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
     !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()
 }
 
-/// A TCP segment without data, out of any window.
+/// A TCP segment without data, out of any window. In the name of somebody else it is sent where `ipv6/ip_nonlocal_bind` is set.
 pub(crate) fn send_segment(own: IpAddr, to: IpAddr, ports: (u16, u16), flags: u8) -> nix::Result<()> {
     let family = if own.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
+    if own.is_ipv4() {
+        // Or there is no route from a foreign address.
+        setsockopt(&socket, sockopt::IpTransparent, &true)?;
+    }
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(own, 0)))?;
     let mut segment = [0; 20];
     segment[..2].copy_from_slice(&ports.0.to_be_bytes());
