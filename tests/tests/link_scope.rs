@@ -1,4 +1,5 @@
-//! What belongs to one link: multicast and link-local addresses. It is never moved to another NIC, wherever the default route is.
+//! What belongs to one link: multicast and link-local addresses, which are never moved to another NIC, wherever the default route is,
+//! and in whose name a NIC asks for its neighbors.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -12,6 +13,7 @@ use spiderpool_tests::lab::{lock_lab, spec, wait_for_hints};
 use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::Pod;
+use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::topology::addresses;
 use spiderpool_tests::{counters, privilege};
 
@@ -137,4 +139,47 @@ fn multicast_and_link_local_addresses_stay_on_their_nic() {
         }
     }
     lab.set_coordinator(RouteHints::Auto).unwrap();
+}
+
+/// Who replies by another NIC than the one with the default route: before a program sees the packet, the kernel asks there for the next
+/// hop. That may be strict, and not answer those whom it would not reach by this link.
+#[test]
+fn a_strict_next_hop_answers_for_replies_that_leave_by_another_nic() {
+    if !privilege::root_or_skip("a_strict_next_hop") {
+        return;
+    }
+    let lab = lock_lab(|_| Ok(())).unwrap();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let (gateway, outside) = (&lab.topology.gateway, &lab.topology.outside);
+    // The host end of eth0 is strict, as Calico has it.
+    gateway.sysctl(&["ipv4/conf/ul/rp_filter=1"]).unwrap();
+    for default_route in DefaultRoute::ALL {
+        let pod =
+            Pod::add(plane, node, &spec(&format!("strict-{}", default_route.nic()), default_route)).unwrap();
+        let (eth0, router) = (pod.eth0, node.address);
+        gateway
+            .ip(&format!("route add {} via {}\nroute add {} via {}", eth0.v4, router.v4, eth0.v6, router.v6))
+            .unwrap();
+        let server = Server::start(&pod.namespaces).unwrap();
+        let called = if default_route == DefaultRoute::Net1 { eth0 } else { pod.net1().unwrap() };
+        // Asked anew for each packet.
+        let call = |protocol, to| {
+            pod.namespaces.output("ip", &["neigh", "flush", "dev", default_route.nic()]).unwrap();
+            send(outside, Probe { protocol, to, bound: None })
+        };
+        for family in Family::ALL {
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Ping] {
+                let to = called.get(family);
+                call(protocol, to)
+                    .unwrap_or_else(|error| panic!("{}: {protocol} to {to}: {error:#}", pod.name));
+            }
+        }
+        // Strict it is: asked in the name of the other NIC, it does not answer.
+        pod.namespaces.sysctl(&["ipv4/conf/all/arp_announce=0"]).unwrap();
+        assert!(call(Protocol::Tcp, called.v4.into()).is_err(), "{}: the next hop is not strict", pod.name);
+        drop(server);
+        gateway.ip(&format!("route del {}\nroute del {}", eth0.v4, eth0.v6)).unwrap();
+        pod.del(plane, node).unwrap();
+    }
+    gateway.sysctl(&["ipv4/conf/ul/rp_filter=0"]).unwrap();
 }
