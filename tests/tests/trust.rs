@@ -1,5 +1,5 @@
 //! Who is believed: what a pod cannot do by its node link, whatever it tries, what nobody in the underlay can do to help
-//! it, and what nobody there can do to it.
+//! it, what nobody there can do to it, and what it costs others.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,6 +15,8 @@ mod node_link;
 mod packets;
 #[path = "trust/services.rs"]
 mod services;
+#[path = "trust/shares.rs"]
+mod shares;
 #[path = "trust/underlay.rs"]
 mod underlay;
 
