@@ -184,12 +184,15 @@ fn an_egress_policy_holds_for_fragments_and_protocols_without_flows() {
             attacker.avoids_node(&format!("SCTP to {to}"), "other_protocol", || init(net1, to));
         }
         attacker.open_ways(&both(cluster_ip).map(Target::from));
-        attacker.is_denied("by routes and neighbors", || {
+        let attack = || {
             for to in both(cluster_ip) {
                 long(attacker.net1(Family::of(to)), to);
                 init(attacker.net1(Family::of(to)), to);
             }
-        });
+        };
+        attacker.is_denied("by routes and neighbors", attack);
+        attacker.remove_programs();
+        attacker.is_denied("without filters in the pod", attack);
         assert_eq!(arrived.packets(), before, "something has arrived at the endpoint");
         policy.end();
         arrived.end();
