@@ -115,9 +115,12 @@ impl Reason {
         self as u8 >= Self::LinkOpened as u8 && self as u8 <= Self::LinkFull as u8
     }
 
-    /// Whether it is counted there for what comes from the pod.
+    /// Whether it is counted there for what comes from the pod, in overlay or in underlay mode.
     pub const fn is_from_pod(self) -> bool {
-        matches!(self, Self::LinkReply | Self::LinkDenied | Self::LinkIgnored)
+        matches!(
+            self,
+            Self::LinkReply | Self::LinkDenied | Self::LinkFromPod | Self::LinkForeign | Self::LinkIgnored
+        )
     }
 
     /// The name that metrics, logs and bpftool show.

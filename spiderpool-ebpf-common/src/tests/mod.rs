@@ -50,7 +50,12 @@ fn reason(before: &Tables, after: &Tables, nic: u16) -> Reason {
 pub(crate) fn run(tables: &Tables, program: Program, nic: u16, frame: &Frame) -> Processed {
     let (mut frame, before) = (frame.clone(), tables.clone());
     let verdict = program.run(&mut frame, nic, tables);
-    Processed { verdict, reason: reason(&before, tables, nic), frame }
+    let reason = reason(&before, tables, nic);
+    // The agent compares what a link has counted with what its filters have seen, by these.
+    let at_host_end = matches!(program, Program::HostEgress | Program::HostIngress);
+    assert_eq!(reason.is_at_host_end(), at_host_end, "{reason} of {program:?}");
+    assert_eq!(reason.is_from_pod(), program == Program::HostIngress, "{reason} of {program:?}");
+    Processed { verdict, reason, frame }
 }
 
 /// A packet leaves by a NIC.
