@@ -52,5 +52,4 @@ pub mod state_dir;
 pub mod teardown;
 pub mod tools;
 pub mod topology;
-pub mod underlay;
 pub mod workload;

@@ -1,4 +1,5 @@
-//! The flow matrix: every flow that must work for a pod with an overlay eth0 and underlay NICs.
+//! The flow matrix: every flow that must work for a pod with underlay NICs, and an eth0 that is one of them or the default
+//! network's.
 //!
 //! To add a flow, add a line to one of the lists in [`Hosts::flows`]; to add a dimension or a value of one, see
 //! [`dimension`] and [`Setting`].
@@ -9,11 +10,10 @@ pub mod dimension;
 mod flows;
 mod hosts;
 mod impossible;
-mod policy;
+mod nics;
 mod results;
 mod setting;
 
-pub(crate) use builder::flow;
 pub use dimension::{DefaultNetwork, DefaultRoute, Gateway, Mode, Nics, Pools, ProxyMode, RouteHints};
 pub use hosts::{Host, Hosts, Peer, Published, PublishedService, Surroundings};
 pub use impossible::{Cell, Certainty, Impossible, impossible};

@@ -7,21 +7,25 @@ use std::fs;
 
 use spiderpool_core::coordinator::Dataplane;
 use spiderpool_tests::lab::matrix::{MatrixLab, run};
-use spiderpool_tests::matrix::Setting;
+use spiderpool_tests::matrix::{Mode, Setting};
 use spiderpool_tests::{long_form, privilege, tools};
 
 /// For those who look for a fault: only settings whose description contains all of it, `OVS-like;1 NIC`.
 const ONLY: &str = "SPIDERPOOL_MATRIX_ONLY";
 /// If set, the table in the documents is written, not compared.
 const UPDATE: &str = "SPIDERPOOL_UPDATE_DOCS";
-/// Below `docs`, the document with the table of each dataplane.
+/// Below `docs`, the document with the tables of each dataplane.
 const DOCUMENTS: [(Dataplane, &str); 2] =
     [(Dataplane::Ebpf, "dataplane.md"), (Dataplane::Policy, "policy.md")];
-/// How many cells may fail among the others and work alone.
+/// How often cells may fail among the others and work alone.
 const MOST_LATE: usize = 3;
-/// Around the table.
-const MARKS: [&str; 2] =
-    ["<!-- The flow matrix: written by tests/tests/flows.rs -->\n", "<!-- end of the flow matrix -->\n"];
+/// What ends a table.
+const END: &str = "<!-- end of the flow matrix -->\n";
+
+/// What begins the table of a mode.
+fn mark(mode: Mode) -> String {
+    format!("<!-- The flow matrix, {mode} mode: written by tests/tests/flows.rs -->\n")
+}
 
 #[test]
 fn every_flow_works_in_every_setting() {
@@ -40,23 +44,25 @@ fn every_flow_works_in_every_setting() {
     assert!(wrong.is_empty(), "{} of {} cells are wrong:\n{}", wrong.len(), results.cells, wrong.join("\n"));
     // Thousands of packets at once on two processors: an answer may come too late, but not many.
     let late = &results.late;
-    assert!(late.len() <= MOST_LATE, "{} cells work only alone:\n{}", late.len(), late.join("\n"));
+    assert!(late.len() <= MOST_LATE, "{} times cells work only alone:\n{}", late.len(), late.join("\n"));
     if only.is_none() {
         assert_eq!(results.unfounded(), Vec::<&str>::new(), "no cell has failed for these reasons");
         for (dataplane, document) in DOCUMENTS {
-            compare_or_update(document, &results.table(dataplane));
+            for mode in Mode::ALL {
+                compare_or_update(document, &mark(mode), &results.table(dataplane, mode));
+            }
         }
     }
 }
 
-/// The document has the table, or gets it.
-fn compare_or_update(document: &str, table: &str) {
+/// The document has the table after this mark, or gets it.
+fn compare_or_update(document: &str, mark: &str, table: &str) {
     let path = tools::workspace().join("docs").join(document);
     let text = fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(MARKS[0]).expect("the mark before the table");
-    let (present, after) = rest.split_once(MARKS[1]).expect("the mark after the table");
+    let (before, rest) = text.split_once(mark).expect("the mark before the table");
+    let (present, after) = rest.split_once(END).expect("the mark after the table");
     if std::env::var_os(UPDATE).is_some() {
-        fs::write(&path, [before, MARKS[0], table, MARKS[1], after].concat()).unwrap();
+        fs::write(&path, [before, mark, table, END, after].concat()).unwrap();
     } else {
         assert_eq!(present, table, "docs/{document} is not what was found; with {UPDATE}=1 it is written");
     }

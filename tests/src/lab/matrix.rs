@@ -152,6 +152,10 @@ impl MatrixLab {
         topology.nodes.iter().try_for_each(wait_for_no_pods)?;
         let held = topology.plane.kubectl(&["get", "spideripaddresses", "-o", "name"])?;
         ensure!(held.is_empty(), "addresses are still held: {held}");
+        let warnings = ["get", "events.events.k8s.io", "--field-selector", "type=Warning", "-o"];
+        let notes = "jsonpath={range .items[?(@.reportingController==\"spiderpool-agent\")]}{.reason}: {.note}{\"\\n\"}{end}";
+        let said = topology.plane.kubectl(&[&warnings[..], &[notes]].concat())?;
+        ensure!(said.is_empty(), "nothing was wrong, and agents warn: {said}");
         self.lab.agents.into_iter().try_for_each(crate::agent::Agent::stop)
     }
 }

@@ -7,10 +7,10 @@ use crate::namespaces::Namespaces;
 use crate::probe::{PORT, Probe, Protocol};
 
 /// See [`flow`].
-pub(crate) struct FlowBuilder(Flow);
+pub(super) struct FlowBuilder(Flow);
 
 /// Starts a flow of `pod` to where servers listen.
-pub(crate) fn flow(name: &str, pod: &Namespaces, from: &Namespaces, to: IpAddr) -> FlowBuilder {
+pub(super) fn flow(name: &str, pod: &Namespaces, from: &Namespaces, to: IpAddr) -> FlowBuilder {
     FlowBuilder(Flow {
         name: name.to_owned(),
         from: from.clone(),
@@ -25,37 +25,37 @@ pub(crate) fn flow(name: &str, pod: &Namespaces, from: &Namespaces, to: IpAddr) 
 
 impl FlowBuilder {
     /// From a socket that is bound to `address`.
-    pub(crate) fn bound(mut self, address: IpAddr) -> Self {
+    pub(super) fn bound(mut self, address: IpAddr) -> Self {
         self.0.probe.bound = Some(address);
         self
     }
 
     /// To another port than the servers'.
-    pub(crate) fn port(mut self, port: u16) -> Self {
+    pub(super) fn port(mut self, port: u16) -> Self {
         self.0.port = port;
         self
     }
 
     /// `server` must answer, and see one of `sources`.
-    pub(crate) fn seen_by(mut self, server: &Namespaces, sources: &[IpAddr]) -> Self {
+    pub(super) fn seen_by(mut self, server: &Namespaces, sources: &[IpAddr]) -> Self {
         self.0.servers.push(Expected { server: server.name.clone(), sources: sources.to_vec() });
         self
     }
 
-    /// The pod must send by `nic`, and be answered there.
-    pub(crate) fn leaves_by(mut self, nic: &'static str) -> Self {
-        self.0.client_nic = Some(nic);
+    /// The pod must send by `nic`, and be answered there; `None`: requests and answers may have different ways.
+    pub(super) fn leaves_by(mut self, nic: impl Into<Option<&'static str>>) -> Self {
+        self.0.client_nic = nic.into();
         self
     }
 
     /// The pod must be asked by `nic` for its address `own`, and answer there.
-    pub(crate) fn comes_by(mut self, nic: &'static str, own: IpAddr) -> Self {
+    pub(super) fn comes_by(mut self, nic: &'static str, own: IpAddr) -> Self {
         self.0.server_nic = Some((nic, own));
         self
     }
 
     /// The flow by each of `protocols`.
-    pub(crate) fn by(self, protocols: &[Protocol]) -> Vec<Flow> {
+    pub(super) fn by(self, protocols: &[Protocol]) -> Vec<Flow> {
         protocols
             .iter()
             .map(|protocol| {

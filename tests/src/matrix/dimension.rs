@@ -45,6 +45,8 @@ dimension! {
     Mode {
         /// eth0 is the default network's.
         Overlay = "overlay",
+        /// eth0 is on the underlay, and veth0 leads to the node.
+        Underlay = "underlay",
     }
 }
 
@@ -73,9 +75,9 @@ dimension! {
 dimension! {
     /// Which NIC keeps the pod's default route.
     DefaultRoute {
-        /// The overlay NIC.
+        /// The first NIC: the overlay's, in underlay mode one on the underlay.
         Eth0 = "eth0",
-        /// The underlay NIC.
+        /// The second one, on the underlay.
         Net1 = "net1",
     }
 }
@@ -83,15 +85,15 @@ dimension! {
 dimension! {
     /// The pod's underlay NICs.
     Nics {
-        /// net1.
+        /// A single one.
         One = "1 NIC",
-        /// net1 and net2, in the same subnet.
+        /// Two in the same subnet.
         TwoOfOneMaster = "2 NICs of one master",
-        /// net1 and net2, in different underlays.
+        /// Two in different underlays.
         TwoMasters = "2 NICs of 2 masters",
-        /// net1, net2 and net3, in the same subnet.
+        /// Three in the same subnet.
         ThreeOfOneMaster = "3 NICs of one master",
-        /// net1, net2 and net3, in different underlays.
+        /// Three in different underlays.
         ThreeMasters = "3 NICs of 3 masters",
     }
 }

@@ -13,9 +13,9 @@ use crate::namespaces::Namespaces;
 pub struct Host {
     /// Where it sends from.
     pub namespaces: Namespaces,
-    /// The overlay address of a pod, the node IP of a node.
+    /// eth0's address of a pod, the node IP of a node.
     pub main: Dual,
-    /// The address in the underlay.
+    /// The address in the underlay; in underlay mode a pod's is the same.
     pub underlay: Dual,
 }
 
@@ -59,7 +59,7 @@ pub struct Hosts {
 /// What only the lab has.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
-    /// net2 and further NICs of the pod under test, with the node's own address in their underlay and a client there.
+    /// Underlay NICs of the pod under test but the first, with its address and a client there.
     pub further_nics: Vec<(&'static str, Dual, Peer)>,
     /// All addresses of the pod's node.
     pub node_addresses: Vec<Dual>,
@@ -84,9 +84,9 @@ pub struct Surroundings {
 /// Services with an address of the pod under test as their endpoint, and its host port.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// For eth0, net1, net2..: with externalTrafficPolicy Cluster and Local.
+    /// For eth0 and every further NIC: with externalTrafficPolicy Cluster and Local.
     pub services: Vec<(&'static str, [PublishedService; 2])>,
-    /// The port of the node that leads to eth0.
+    /// The port of the node that leads to eth0's address.
     pub host_port: u16,
 }
 
@@ -138,6 +138,7 @@ impl Hosts {
     pub(super) fn underlay_nics(&self, family: Family) -> Vec<(&'static str, IpAddr)> {
         let more = self.surroundings.iter().flat_map(|more| &more.further_nics);
         let further = more.map(|(nic, address, _)| (*nic, address.get(family)));
-        [("net1", self.pod.underlay.get(family))].into_iter().chain(further).collect()
+        let first = (self.setting.first_underlay_nic(), self.pod.underlay.get(family));
+        [first].into_iter().chain(further).collect()
     }
 }

@@ -2,11 +2,12 @@
 
 mod programs;
 mod rules;
+mod underlay;
 
 use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
 
-use super::{DefaultNetwork, DefaultRoute, Gateway, RouteHints, Setting};
+use super::{DefaultNetwork, DefaultRoute, Gateway, Mode, RouteHints, Setting};
 use crate::probe::Protocol;
 
 /// One flow in one setting.
@@ -44,18 +45,20 @@ pub struct Impossible {
     pub applies: fn(&Cell<'_>) -> bool,
 }
 
-/// All that a dataplane cannot do.
-pub fn impossible(dataplane: Dataplane) -> &'static [Impossible] {
-    match dataplane {
-        Dataplane::Ebpf => programs::LINES,
-        Dataplane::Policy => rules::LINES,
+/// All that a dataplane cannot do for pods of a mode.
+pub fn impossible(dataplane: Dataplane, mode: Mode) -> &'static [Impossible] {
+    match (mode, dataplane) {
+        (Mode::Overlay, Dataplane::Ebpf) => programs::LINES,
+        (Mode::Overlay, Dataplane::Policy) => rules::LINES,
+        (Mode::Underlay, Dataplane::Ebpf) => underlay::PROGRAMS,
+        (Mode::Underlay, Dataplane::Policy) => underlay::RULES,
     }
 }
 
 impl Cell<'_> {
     /// The first of [`impossible`] that names it, by number.
     pub fn impossible(&self) -> Option<usize> {
-        impossible(self.setting.dataplane).iter().position(|line| (line.applies)(self))
+        impossible(self.setting.dataplane, self.setting.mode).iter().position(|line| (line.applies)(self))
     }
 
     fn is_dead(&self) -> bool {
@@ -64,7 +67,8 @@ impl Cell<'_> {
 
     /// The underlay's gateway is on the way of request or answer.
     fn goes_by_gateway(&self) -> bool {
-        let by_default = self.flow == "pod to outside" && self.default_is_net1();
+        let by_default =
+            self.flow == "pod to outside" && (self.setting.mode == Mode::Underlay || self.default_is_net1());
         self.is_socket_to("outside") || self.is_to_nic_from("outside") || by_default
     }
 
@@ -81,8 +85,16 @@ impl Cell<'_> {
         self.setting.hints == RouteHints::Never
     }
 
+    /// What flows call the NICs on the underlay.
+    fn underlay_kinds(&self) -> &'static [&'static str] {
+        match self.setting.mode {
+            Mode::Overlay => &["net1", "further NIC"],
+            Mode::Underlay => &["eth0", "net1", "further NIC"],
+        }
+    }
+
     fn names_underlay_nic(&self) -> bool {
-        self.flow.contains("net1") || self.flow.contains("further NIC")
+        self.underlay_kinds().iter().any(|kind| self.flow.contains(kind))
     }
 
     /// Named, or given by the kernel before any program runs: to what a UDP server on the wildcard address sends.
@@ -92,11 +104,11 @@ impl Cell<'_> {
 
     /// A socket that is bound to an underlay NIC's address.
     fn is_socket_to(&self, to: &str) -> bool {
-        ["net1", "further NIC"].iter().any(|nic| self.flow == format!("{nic} socket to {to}"))
+        self.underlay_kinds().iter().any(|nic| self.flow == format!("{nic} socket to {to}"))
     }
 
     /// To an underlay NIC's address, and by that NIC.
     fn is_to_nic_from(&self, from: &str) -> bool {
-        ["net1", "further NIC"].iter().any(|nic| self.flow == format!("{from} to {nic}"))
+        self.underlay_kinds().iter().any(|nic| self.flow == format!("{from} to {nic}"))
     }
 }

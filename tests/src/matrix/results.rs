@@ -7,7 +7,7 @@ use spiderpool_core::ip::Family;
 
 use super::dimension::DATAPLANES;
 use super::impossible::{Cell, Certainty, impossible};
-use super::{DefaultRoute, Gateway, Setting};
+use super::{DefaultRoute, Gateway, Mode, Setting};
 use crate::probe::Protocol;
 
 /// See the module.
@@ -17,10 +17,10 @@ pub struct Results {
     pub cells: usize,
     /// Cells that failed although they must work, or worked although they cannot, in words.
     pub wrong: Vec<String>,
-    /// Those that failed among others and worked alone.
+    /// Those that failed among others and worked alone: each time that happened, which they were.
     pub late: Vec<String>,
-    /// The protocols of each flow.
-    flows: BTreeMap<String, BTreeSet<Protocol>>,
+    /// The protocols of each flow, for pods of each mode.
+    flows: BTreeMap<(Mode, String), BTreeSet<Protocol>>,
     /// The reasons that a cell has failed for.
     failed: BTreeSet<&'static str>,
 }
@@ -29,9 +29,10 @@ impl Results {
     /// Enters a cell; whether it is as it must be.
     pub fn enter(&mut self, cell: &Cell<'_>, worked: bool) -> bool {
         self.cells += 1;
-        self.flows.entry(cell.flow.to_owned()).or_default().insert(cell.protocol);
+        let Setting { dataplane, mode, .. } = cell.setting;
+        self.flows.entry((mode, cell.flow.to_owned())).or_default().insert(cell.protocol);
         let Some(line) = cell.impossible() else { return worked };
-        let line = &impossible(cell.setting.dataplane)[line];
+        let line = &impossible(dataplane, mode)[line];
         if !worked {
             self.failed.insert(line.reason);
         }
@@ -51,7 +52,8 @@ impl Results {
 
     /// The reasons that no cell has failed for.
     pub fn unfounded(&self) -> Vec<&'static str> {
-        let lines = DATAPLANES.into_iter().flat_map(impossible);
+        let of = |dataplane| Mode::ALL.into_iter().flat_map(move |mode| impossible(dataplane, mode));
+        let lines = DATAPLANES.into_iter().flat_map(of);
         lines
             .filter(|line| line.certainty == Certainty::Always && !self.failed.contains(line.reason))
             .map(|line| line.reason)
@@ -59,18 +61,19 @@ impl Results {
     }
 
     /// A table in Markdown of the flows that have run, and the reasons that it refers to by number. What it says of a
-    /// flow is [`impossible`], of every setting of the dataplane; that this is so, the cells have shown.
-    pub fn table(&self, dataplane: Dataplane) -> String {
+    /// flow is [`impossible`], of every setting of dataplane and mode; that this is so, the cells have shown.
+    pub fn table(&self, dataplane: Dataplane, mode: Mode) -> String {
         let columns = [true, false].map(|alive| DefaultRoute::ALL.map(|route| (route, alive)));
-        let row = |(flow, protocols): (&String, &BTreeSet<Protocol>)| {
+        let row = |((_, flow), protocols): (&(Mode, String), &BTreeSet<Protocol>)| {
             let marks = columns.as_flattened().iter().map(|(route, alive)| {
-                let of_column = |it: &Setting| it.dataplane == dataplane && it.default_route == *route;
+                let of_column =
+                    |it: &Setting| (it.dataplane, it.mode, it.default_route) == (dataplane, mode, *route);
                 mark(flow, protocols, of_column, *alive)
             });
             format!("| {flow} | {} |\n", marks.collect::<Vec<_>>().join(" | "))
         };
-        let rows: String = self.flows.iter().map(row).collect();
-        let reasons = impossible(dataplane).iter().enumerate();
+        let rows: String = self.flows.iter().filter(|((of, _), _)| *of == mode).map(row).collect();
+        let reasons = impossible(dataplane, mode).iter().enumerate();
         let reasons: Vec<_> =
             reasons.map(|(number, line)| format!("{}. {}", number + 1, line.reason)).collect();
         format!(
@@ -113,7 +116,7 @@ fn mark(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::{Mode, Pools};
+    use crate::matrix::Pools;
 
     fn cell(flow: &str) -> Cell<'_> {
         let mut settings = Setting::all();
@@ -150,7 +153,7 @@ mod tests {
         let mut results = Results::default();
         results.enter(&cell("pod to own node"), true);
         results.enter(&cell("net1 socket to outside"), false);
-        let table = results.table(Dataplane::Ebpf);
+        let table = results.table(Dataplane::Ebpf, Mode::Overlay);
         assert!(table.contains("| pod to own node | + | + | + | + |\n"), "{table}");
         assert!(table.contains("| net1 socket to outside | + (2) | + | - (1) | - (1) |\n"), "{table}");
     }

@@ -72,6 +72,25 @@ impl Setting {
         (0..DATAPLANES.len()).flat_map(of_dataplane).collect()
     }
 
+    /// The names of the pod's underlay NICs.
+    pub fn underlay_nics(self) -> &'static [&'static str] {
+        let all: &[&str] = match self.mode {
+            Mode::Overlay => &["net1", "net2", "net3"],
+            Mode::Underlay => &["eth0", "net1", "net2"],
+        };
+        &all[..self.nics.underlays().len()]
+    }
+
+    /// What flows call a NIC.
+    pub fn kind(nic: &'static str) -> &'static str {
+        if matches!(nic, "eth0" | "net1") { nic } else { "further NIC" }
+    }
+
+    /// The first of them.
+    pub fn first_underlay_nic(self) -> &'static str {
+        self.underlay_nics()[0]
+    }
+
     fn of(row: &[usize]) -> Self {
         Self {
             dataplane: DATAPLANES[row[0]],
@@ -88,21 +107,26 @@ impl Setting {
 
 impl Gateway {
     /// Whether anything is promised of such a pod then. Without hints a packet whose next hop does not resolve never
-    /// reaches a program; whose default route is on net1 has that next hop for everything.
+    /// reaches a program; whose default route is on the underlay has that next hop for everything.
     pub fn can_be(self, setting: &Setting) -> bool {
-        let hints = setting.hints == RouteHints::Auto || setting.default_route == DefaultRoute::Eth0;
-        self != Self::Dead || hints
+        let by_overlay = setting.mode == Mode::Overlay && setting.default_route == DefaultRoute::Eth0;
+        self != Self::Dead || setting.hints == RouteHints::Auto || by_overlay
     }
 }
 
-/// Whether there can be such a pod: without a gateway, there is no default route to have; and hints are for programs.
+/// Whether there can be such a pod: without a gateway, there is no default route to have, and without hints too, a pod all of whose
+/// NICs are on the underlay has no route to the cluster; net1 may be a second NIC on the underlay; and hints are for programs.
 fn may_be(row: &[Option<usize>]) -> bool {
     let dataplane = row[0].map(|value| DATAPLANES[value]);
+    let mode = row[1].map(|value| Mode::ALL[value]);
+    let nics = row[4].map(|value| Nics::ALL[value]);
     let default_route = row[5].map(|value| DefaultRoute::ALL[value]);
     let hints = row[6].map(|value| RouteHints::ALL[value]);
     let pools = row[7].map(|value| Pools::ALL[value]);
     (default_route, pools) != (Some(DefaultRoute::Net1), Some(Pools::NoGateway))
         && (dataplane, hints) != (Some(Dataplane::Policy), Some(RouteHints::Never))
+        && (mode, nics, default_route) != (Some(Mode::Underlay), Some(Nics::One), Some(DefaultRoute::Net1))
+        && (mode, hints, pools) != (Some(Mode::Underlay), Some(RouteHints::Never), Some(Pools::NoGateway))
 }
 
 impl fmt::Display for Setting {

@@ -16,7 +16,6 @@ use crate::topology::{Node, Topology, addresses};
 /// The NodePort of the announced Service, and its number among the load balancer's addresses, which no pod under test
 /// comes to.
 const ANNOUNCED: (u16, u16) = (30050, 2000);
-const NICS: [&str; 3] = ["net1", "net2", "net3"];
 
 /// A pod on a node, with the ClusterIP of the Service that it is the endpoint of.
 #[derive(Debug)]
@@ -101,9 +100,10 @@ impl Places {
         let pod_host = |pod: &Pod| -> Result<Host> {
             Ok(Host { namespaces: pod.namespaces.clone(), main: pod.eth0, underlay: pod.net1()? })
         };
-        let further_nics = of.underlays.iter().zip(of.setting.nics.underlays()).zip(NICS).skip(1);
+        let nics = of.setting.underlay_nics().iter().zip(of.setting.nics.underlays());
+        let further_nics = of.underlays.iter().zip(nics).skip(1);
         let further_nics = further_nics
-            .map(|((own, underlay), nic)| (nic, *own, Peer::new(client, addresses::client(*underlay))))
+            .map(|(own, (nic, underlay))| (*nic, *own, Peer::new(client, addresses::client(*underlay))))
             .collect();
         let (neighbor, near) = (&self.neighbors[index], &self.near_underlay_pods[index]);
         let surroundings = Surroundings {
@@ -119,7 +119,11 @@ impl Places {
             published: of.published.clone(),
         };
         Ok(Hosts {
-            pod: pod_host(&of.pod)?,
+            pod: Host {
+                namespaces: of.pod.namespaces.clone(),
+                main: of.pod.eth0,
+                underlay: of.first_underlay(),
+            },
             setting: of.setting,
             node: host(node),
             node_router: addresses::node_router(node.index),

@@ -2,12 +2,14 @@
 
 use anyhow::Result;
 use serde_json::json;
+use spiderpool_core::ipam::annotations::key::MULTUS_NETWORKS;
 
 use super::pools::pool_name;
+use crate::cni::Network;
 use crate::control_plane::ControlPlane;
 use crate::dual::Dual;
 use crate::lab::{DEFAULT_ROUTE_NIC, macvlan_of};
-use crate::matrix::{Pools, Published, PublishedService, Setting};
+use crate::matrix::{Mode, Pools, Published, PublishedService, Setting};
 use crate::pod::{Pod, PodSpec};
 use crate::probe::Server;
 use crate::service::{self, LoadBalancer, Policy};
@@ -21,8 +23,6 @@ const FIRST_NODE_PORT: u16 = 30100;
 const FIRST_HEALTH_PORT: u16 = 31700;
 /// Host ports are from here on.
 const FIRST_HOST_PORT: u16 = 20000;
-/// What Services may have as names of NICs.
-const NICS: [&str; 4] = ["eth0", "net1", "net2", "net3"];
 
 /// A running pod with a server in it.
 #[derive(Debug)]
@@ -46,11 +46,16 @@ impl PodUnderTest {
         let server = Server::start(&pod.namespaces)?;
         let host_port = FIRST_HOST_PORT + number;
         pod.map_port(node, host_port)?;
-        let count = setting.nics.underlays().len();
-        let underlays = (1..=count).map(|nic| pod.underlay(nic)).collect::<Result<Vec<_>>>()?;
-        let endpoints = [pod.eth0].into_iter().chain(underlays.iter().copied());
+        let addresses_of = |nic: &&str| match nic.strip_prefix("net") {
+            Some(number) => pod.underlay(number.parse()?),
+            None => Ok(pod.eth0),
+        };
+        let nics = setting.underlay_nics();
+        let underlays = nics.iter().map(addresses_of).collect::<Result<Vec<_>>>()?;
+        let eth0 = (setting.mode == Mode::Overlay).then_some((pod.eth0, "eth0"));
+        let endpoints = eth0.into_iter().chain(underlays.iter().copied().zip(nics.iter().copied()));
+        let names: Vec<&str> = endpoints.clone().map(|(_, nic)| nic).collect();
         let services: Vec<_> = endpoints
-            .zip(NICS)
             .flat_map(|(endpoint, nic)| [(endpoint, nic, Policy::Cluster), (endpoint, nic, Policy::Local)])
             .zip(number * SERVICES..)
             .map(|((endpoint, nic, policy), number)| LoadBalancer {
@@ -65,9 +70,14 @@ impl PodUnderTest {
             .collect();
         let created = service::create_all(plane, &services)?;
         let pairs = created.chunks_exact(2).map(|pair| [pair[0].clone(), pair[1].clone()]);
-        let published: Vec<(&str, [PublishedService; 2])> = NICS.into_iter().zip(pairs).collect();
+        let published: Vec<(&str, [PublishedService; 2])> = names.into_iter().zip(pairs).collect();
         let published = Published { services: published, host_port };
         Ok(Self { setting, pod, underlays, published, services, server })
+    }
+
+    /// The address of its first NIC on the underlay.
+    pub(super) fn first_underlay(&self) -> Dual {
+        self.underlays[0]
     }
 
     pub(super) fn del(self, plane: &ControlPlane, node: &Node) -> Result<()> {
@@ -81,14 +91,18 @@ fn spec(name: &str, setting: Setting) -> PodSpec {
     let has_gateway = setting.pools == Pools::Gateway;
     let network = |underlay: &u8| {
         let pool = |version| pool_name(*underlay, has_gateway, version);
-        let own =
-            json!({"dataplane": setting.dataplane.to_string(), "ebpf": {"routeHints": setting.hints.name()}});
+        let mode = if setting.mode == Mode::Underlay { "auto" } else { "overlay" };
+        let own = json!({
+            "mode": mode, "dataplane": setting.dataplane.to_string(),
+            "ebpf": {"routeHints": setting.hints.name()},
+        });
         macvlan_of(&format!("eth{underlay}"), &pool("v4"), &pool("v6"), &own)
     };
-    PodSpec {
-        name: name.into(),
-        annotations: vec![(DEFAULT_ROUTE_NIC.into(), setting.default_route.nic().into())],
-        networks: setting.nics.underlays().iter().map(network).collect(),
-        first: None,
-    }
+    let mut networks = setting.nics.underlays().iter().map(network);
+    let first = (setting.mode == Mode::Underlay).then(|| networks.next()).flatten();
+    let networks: Vec<Network> = networks.collect();
+    let names: Vec<&str> = networks.iter().map(|network| network.name.as_str()).collect();
+    let annotations = [(DEFAULT_ROUTE_NIC, setting.default_route.nic()), (MULTUS_NETWORKS, &names.join(","))];
+    let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    PodSpec { name: name.into(), annotations, first, networks }
 }

@@ -1,11 +1,12 @@
 //! What others start to the pod's own addresses. Its server listens on the wildcard address, by UDP too.
 
+use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
 
 use super::EVERY;
 use crate::flow::Flow;
-use crate::matrix::Hosts;
 use crate::matrix::builder::flow;
+use crate::matrix::{Hosts, Setting};
 
 impl Hosts {
     pub(super) fn inward(&self, family: Family) -> Vec<Flow> {
@@ -15,17 +16,22 @@ impl Hosts {
         let to_eth0 = |name: &str, from, sources: &[_]| {
             flow(name, pod, from, eth0).seen_by(pod, sources).comes_by("eth0", eth0).by(EVERY)
         };
-        let mut flows = [
-            to_eth0("node to eth0", &node.namespaces, &self.node_sources(family)),
-            to_eth0("other node to eth0", &other.namespaces, &self.other_sources(family)),
-            to_eth0("remote pod to eth0", &remote.namespaces, &[remote.address.get(family)]),
-            to_eth0("pod of own node to eth0", &near.namespaces, &[near.address.get(family)]),
-        ]
-        .concat();
+        // Where eth0 is on the underlay, it is one of the NICs below.
+        let mut flows = if self.is_underlay() {
+            Vec::new()
+        } else {
+            [
+                to_eth0("node to eth0", &node.namespaces, &self.node_sources(family)),
+                to_eth0("other node to eth0", &other.namespaces, &self.other_sources(family)),
+                to_eth0("remote pod to eth0", &remote.namespaces, &[remote.address.get(family)]),
+                to_eth0("pod of own node to eth0", &near.namespaces, &[near.address.get(family)]),
+            ]
+            .concat()
+        };
         let near_sources =
             if self.node_masquerades { self.node_sources(family) } else { vec![near.address.get(family)] };
         for (nic, own) in self.underlay_nics(family) {
-            let kind = if nic == "net1" { nic } else { "further NIC" };
+            let kind = Setting::kind(nic);
             let start = |from: &str, namespaces| flow(&format!("{from} to {kind}"), pod, namespaces, own);
             let by_node = [
                 ("node", &node.namespaces, self.node_sources(family)),
@@ -46,8 +52,9 @@ impl Hosts {
                 let plain = &more.plain_pod;
                 let from = "unmasqueraded remote pod";
                 let calls = start(from, &plain.namespaces).seen_by(pod, &[plain.address.get(family)]);
-                // By rules the answer leaves by eth0, as all that goes to overlay pods.
-                let calls = if self.bound_nic().is_some() { calls.comes_by(nic, own) } else { calls };
+                // By rules the answer leaves by the cluster NIC, as all that goes to overlay pods.
+                let calls =
+                    if self.setting.dataplane == Dataplane::Ebpf { calls.comes_by(nic, own) } else { calls };
                 flows.extend(calls.by(EVERY));
             }
             for (name, from, sources) in by_underlay {
@@ -75,9 +82,14 @@ impl Hosts {
                 .by(EVERY)
         };
         let mut flows = Vec::new();
-        if nic == "net1" {
+        if nic == self.setting.first_underlay_nic() {
             let remote = &self.underlay_pod.0;
             flows.extend(start("remote net1", &remote.namespaces, remote.underlay.get(family)));
+            if let Some(more) = &self.surroundings {
+                let near = &more.near_underlay_pod.0;
+                let name = "net1 of pod of own node";
+                flows.extend(start(name, &near.namespaces, near.underlay.get(family)));
+            }
         }
         if let Some(more) = &self.surroundings {
             let further =

@@ -5,77 +5,76 @@ use spiderpool_core::ip::Family;
 use super::EVERY;
 use crate::flow::Flow;
 use crate::matrix::builder::flow;
-use crate::matrix::{DefaultRoute, Hosts};
+use crate::matrix::{Hosts, Setting};
 
 impl Hosts {
     pub(super) fn outward(&self, family: Family) -> Vec<Flow> {
         let (pod, node) = (&self.pod.namespaces, &self.node);
-        let (eth0, net1) = (self.pod.main.get(family), self.pod.underlay.get(family));
-        let (node_ip, node_net1) = (node.main.get(family), node.underlay.get(family));
+        let (own, first) = (self.own_source(family), self.pod.underlay.get(family));
+        let (node_ip, node_underlay) = (node.main.get(family), node.underlay.get(family));
         let (remote, near) = (&self.overlay_pod.0, &self.neighbor);
         let (remote_ip, outside_ip) = (remote.address.get(family), self.outside.address.get(family));
         let underlay_ip = self.underlay_pod.0.underlay.get(family);
+        let cluster = self.cluster_nic();
         let start = |name: &str, to| flow(name, pod, pod, to);
-        let mut flows = Vec::new();
-        flows.extend(
-            start("pod to own node", node_ip).seen_by(&node.namespaces, &[eth0]).leaves_by("eth0").by(EVERY),
-        );
-        flows.extend(
-            start("pod to own node's underlay address", node_net1)
-                .seen_by(&node.namespaces, &[eth0])
-                .leaves_by("eth0")
-                .by(EVERY),
-        );
-        flows.extend(
+        // The node's own subnet in the underlay is the first NIC's.
+        let in_subnet = if self.is_underlay() { first } else { own };
+        let mut flows = [
+            start("pod to own node", node_ip).seen_by(&node.namespaces, &[own]).leaves_by(cluster),
+            start("pod to own node's underlay address", node_underlay)
+                .seen_by(&node.namespaces, &[in_subnet])
+                .leaves_by(cluster),
             start("pod to remote pod", remote_ip)
-                .seen_by(&remote.namespaces, &[eth0])
-                .leaves_by("eth0")
-                .by(EVERY),
-        );
-        flows.extend(
+                .seen_by(&remote.namespaces, &[own])
+                .leaves_by(self.remote_nic(false)),
             start("pod to pod of own node", near.address.get(family))
-                .seen_by(&near.namespaces, &[eth0])
-                .leaves_by("eth0")
-                .by(EVERY),
-        );
-        flows.extend(
+                .seen_by(&near.namespaces, &[own])
+                .leaves_by(cluster),
             start("pod to remote net1", underlay_ip)
-                .seen_by(&self.underlay_pod.0.namespaces, &[net1])
-                .leaves_by("net1")
-                .by(EVERY),
-        );
-        let (source, nic) = match self.setting.default_route {
-            DefaultRoute::Eth0 => (self.node_sources(family), "eth0"),
-            DefaultRoute::Net1 => (vec![net1], "net1"),
-        };
+                .seen_by(&self.underlay_pod.0.namespaces, &[first])
+                .leaves_by(self.setting.first_underlay_nic()),
+        ]
+        .map(|flow| flow.by(EVERY))
+        .concat();
+        if let Some(more) = &self.surroundings {
+            let near = &more.near_underlay_pod.0;
+            flows.extend(
+                start("pod to net1 of pod of own node", near.underlay.get(family))
+                    .seen_by(&near.namespaces, &[first])
+                    .leaves_by(self.setting.first_underlay_nic())
+                    .by(EVERY),
+            );
+            let sources: Vec<_> =
+                self.underlay_nics(family).into_iter().map(|(_, address)| address).collect();
+            let sources = if self.is_underlay() { sources } else { vec![own] };
+            let name = "pod to own node's address in another underlay";
+            let further = more.node_addresses.iter().skip(1);
+            flows.extend(further.flat_map(|address| {
+                start(name, address.get(family))
+                    .seen_by(&node.namespaces, &sources)
+                    .leaves_by(cluster)
+                    .by(EVERY)
+            }));
+        }
+        let (nic, sources) = self.default_way(family);
         flows.extend(
             start("pod to outside", outside_ip)
-                .seen_by(&self.outside.namespaces, &source)
+                .seen_by(&self.outside.namespaces, &sources)
                 .leaves_by(nic)
                 .by(EVERY),
         );
         for (nic, own) in self.underlay_nics(family) {
-            let kind = if nic == "net1" { nic } else { "further NIC" };
+            let kind = Setting::kind(nic);
             let start = |what: &str, to| flow(&format!("{kind} socket to {what}"), pod, pod, to).bound(own);
-            flows.extend(
-                start("own node", node_ip)
-                    .seen_by(&node.namespaces, &[self.bound_source(own)])
-                    .leaves_by("eth0")
-                    .by(EVERY),
-            );
-            let to_remote =
-                start("remote pod", remote_ip).seen_by(&remote.namespaces, &[self.bound_source(own)]);
-            let to_remote = match self.bound_nic() {
-                Some(nic) => to_remote.leaves_by(nic),
-                None => to_remote,
-            };
-            flows.extend(to_remote.by(EVERY));
-            flows.extend(
-                start("outside", outside_ip)
-                    .seen_by(&self.outside.namespaces, &[own])
-                    .leaves_by(nic)
-                    .by(EVERY),
-            );
+            let seen = self.bound_source(own);
+            let bound = [
+                start("own node", node_ip).seen_by(&node.namespaces, &[seen]).leaves_by(cluster),
+                start("remote pod", remote_ip)
+                    .seen_by(&remote.namespaces, &[seen])
+                    .leaves_by(self.remote_nic(true)),
+                start("outside", outside_ip).seen_by(&self.outside.namespaces, &[own]).leaves_by(nic),
+            ];
+            flows.extend(bound.map(|flow| flow.by(EVERY)).concat());
         }
         flows.extend(self.hijacked(family));
         flows
@@ -84,16 +83,17 @@ impl Hosts {
     fn hijacked(&self, family: Family) -> Vec<Flow> {
         let Some(more) = &self.surroundings else { return Vec::new() };
         let (pod, to) = (&self.pod.namespaces, more.hijacked.address.get(family));
-        let net1 = self.pod.underlay.get(family);
-        let start =
-            |name: &str, sources: &[_]| flow(name, pod, pod, to).seen_by(&more.hijacked.namespaces, sources);
-        let sources = self.node_sources(family);
-        let unbound = start("pod to hijackCIDR", &sources).leaves_by("eth0");
-        // Rules let it have net1's address, which the node does not masquerade.
-        let bound = match self.bound_nic() {
-            Some(nic) => start("net1 socket to hijackCIDR", &sources).leaves_by(nic),
-            None => start("net1 socket to hijackCIDR", &[net1]),
+        let first = self.pod.underlay.get(family);
+        let start = |who: &str, is_bound: bool, source| {
+            let nic = self.remote_nic(is_bound);
+            // What has an address of the underlay, the node does not masquerade.
+            let sources = if nic.is_some() { self.node_sources(family) } else { vec![source] };
+            flow(&format!("{who} to hijackCIDR"), pod, pod, to)
+                .seen_by(&more.hijacked.namespaces, &sources)
+                .leaves_by(nic)
         };
-        [unbound.by(EVERY), bound.bound(net1).by(EVERY)].concat()
+        let socket = format!("{} socket", self.setting.first_underlay_nic());
+        let unbound = start("pod", false, self.own_source(family)).by(EVERY);
+        [unbound, start(&socket, true, first).bound(first).by(EVERY)].concat()
     }
 }

@@ -5,17 +5,17 @@ use spiderpool_core::ip::Family;
 use super::PORTS;
 use crate::flow::Flow;
 use crate::matrix::builder::flow;
-use crate::matrix::{Hosts, Peer, Surroundings};
+use crate::matrix::{Hosts, Peer, Setting, Surroundings};
 
 impl Hosts {
     pub(super) fn published(&self, family: Family) -> Vec<Flow> {
         let Some(more) = &self.surroundings else { return Vec::new() };
-        let mut flows = self.host_port(more, family);
+        let (mut flows, cluster) = (self.host_port(more, family), self.cluster_nic());
         for (endpoint, services) in &more.published.services {
-            let kind = if matches!(*endpoint, "eth0" | "net1") { endpoint } else { "further NIC" };
+            let kind = Setting::kind(endpoint);
             // By which NIC the pod is asked if its own node forwards, and if another one does.
             let (by_own, by_other) =
-                if *endpoint == "eth0" { ("eth0", "eth0") } else { (self.node_nic(), *endpoint) };
+                if *endpoint == cluster { (cluster, cluster) } else { (self.node_nic(), *endpoint) };
             let address = self.own_address(endpoint, family);
             let pod = &self.pod.namespaces;
             let (own, own_underlay) = (self.node.main.get(family), self.node.underlay.get(family));
@@ -88,7 +88,7 @@ impl Hosts {
                     .port(more.published.host_port)
                     .bound(source)
                     .seen_by(pod, &[source])
-                    .comes_by("eth0", self.pod.main.get(family))
+                    .comes_by(self.cluster_nic(), self.pod.main.get(family))
                     .by(PORTS),
             );
         }

@@ -7,7 +7,7 @@ use spiderpool_core::ip::Family;
 use super::PORTS;
 use crate::flow::Flow;
 use crate::matrix::builder::flow;
-use crate::matrix::{Hosts, Surroundings};
+use crate::matrix::{Hosts, Setting, Surroundings};
 use crate::namespaces::Namespaces;
 
 impl Hosts {
@@ -49,14 +49,14 @@ impl Hosts {
         let start = |from: &str, seen: &[IpAddr]| {
             flow(&format!("{from} to {what} ({endpoint})"), pod, pod, to)
                 .seen_by(server, seen)
-                .leaves_by("eth0")
+                .leaves_by(self.cluster_nic())
         };
-        let mut flows = start("pod", seen).by(PORTS);
         let family = Family::of(to);
-        let of_bound = self.bound_sources_of_service(seen, family);
+        let of_unbound = self.sources_of_service(seen, false, family);
+        let mut flows = start("pod", &of_unbound).by(PORTS);
+        let of_bound = self.sources_of_service(seen, true, family);
         for (nic, own) in self.underlay_nics(family) {
-            let kind = if nic == "net1" { nic } else { "further NIC" };
-            flows.extend(start(&format!("{kind} socket"), &of_bound).bound(own).by(PORTS));
+            flows.extend(start(&format!("{} socket", Setting::kind(nic)), &of_bound).bound(own).by(PORTS));
         }
         flows
     }
@@ -71,16 +71,16 @@ impl Hosts {
             let what = format!("load balancer {way}");
             flows.extend(self.to_service(&what, "overlay pod", address.get(family), server, &sources));
         }
-        let pod = &self.pod.namespaces;
+        let (pod, first) = (&self.pod.namespaces, self.setting.first_underlay_nic());
         let start = |name: &str| {
             flow(name, pod, pod, self.node.main.get(family))
                 .port(service.node_port)
                 .seen_by(server, &sources)
-                .leaves_by("eth0")
+                .leaves_by(self.cluster_nic())
         };
         flows.extend(start("pod to NodePort of own node (overlay pod)").by(PORTS));
-        let bound =
-            start("net1 socket to NodePort of own node (overlay pod)").bound(self.pod.underlay.get(family));
+        let bound = start(&format!("{first} socket to NodePort of own node (overlay pod)"))
+            .bound(self.pod.underlay.get(family));
         flows.extend(bound.by(PORTS));
         flows
     }
@@ -88,13 +88,11 @@ impl Hosts {
     /// A Service whose only endpoint is the pod that asks.
     fn itself(&self, more: &Surroundings, family: Family) -> Vec<Flow> {
         let (pod, sources) = (&self.pod.namespaces, self.node_sources(family));
+        let socket = format!("{} socket", self.setting.first_underlay_nic());
         let mut flows = Vec::new();
         for (endpoint, [service, _]) in &more.published.services {
-            let (kind, nic) = match *endpoint {
-                "eth0" => ("eth0", "eth0"),
-                "net1" => ("net1", self.node_nic()),
-                _ => ("further NIC", self.node_nic()),
-            };
+            let kind = Setting::kind(endpoint);
+            let nic = if *endpoint == self.cluster_nic() { endpoint } else { self.node_nic() };
             let start = |from: &str| {
                 flow(
                     &format!("{from} to ClusterIP (its own {kind})"),
@@ -103,11 +101,11 @@ impl Hosts {
                     service.cluster_ip.get(family),
                 )
                 .seen_by(pod, &sources)
-                .leaves_by("eth0")
+                .leaves_by(self.cluster_nic())
                 .comes_by(nic, self.own_address(endpoint, family))
             };
             flows.extend(start("pod").by(PORTS));
-            flows.extend(start("net1 socket").bound(self.pod.underlay.get(family)).by(PORTS));
+            flows.extend(start(&socket).bound(self.pod.underlay.get(family)).by(PORTS));
         }
         flows
     }

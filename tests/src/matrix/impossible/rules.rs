@@ -1,7 +1,9 @@
 //! What rules cannot do (`dataplane: policy`): they choose a route, and translate nothing.
 
+use spiderpool_core::ip::Family;
+
 use super::{Cell, Certainty, Impossible};
-use crate::matrix::{DefaultNetwork, Nics, Pools};
+use crate::matrix::{DefaultNetwork, Mode, Nics, Pools};
 use crate::probe::Protocol;
 
 /// All of it.
@@ -34,10 +36,7 @@ pub(super) const LINES: &[Impossible] = &[
     Impossible {
         reason: "A UDP server on the wildcard address answers with the source of the route back, and that is another NIC's.",
         certainty: Certainty::Always,
-        applies: |cell| {
-            cell.protocol == Protocol::Udp
-                && cell.called().is_some_and(|called| called != cell.route_back(called))
-        },
+        applies: |cell| cell.is_answered_by_other_source(),
     },
     Impossible {
         reason: "The answer comes straight to the underlay NIC: the node sees one direction of the connection, and drops the rest of it as \
@@ -72,6 +71,12 @@ enum Nic {
 }
 
 impl Cell<'_> {
+    /// A datagram for a server on the wildcard address, whose answer the kernel gives another NIC's address.
+    pub(super) fn is_answered_by_other_source(&self) -> bool {
+        let is_other = |called| called != self.route_back(called);
+        self.protocol == Protocol::Udp && self.called().is_some_and(is_other)
+    }
+
     /// The NIC whose address a flow ends at.
     fn called(&self) -> Option<Nic> {
         let (_, to) = self.flow.split_once(" to ")?;
@@ -101,21 +106,33 @@ impl Cell<'_> {
     fn route_back(&self, called: Nic) -> Nic {
         let keeps_client = self.flow.contains(" Local ") || self.flow.ends_with(" to host port");
         let of_default = if self.default_is_net1() { Nic::Net1 } else { Nic::Eth0 };
-        if self.comes_by_own_node() && !keeps_client || self.flow == "remote pod to eth0" {
+        // The first NIC's address is also the one with which an underlay pod calls the cluster.
+        let is_underlay = self.setting.mode == Mode::Underlay;
+        let comes_by_overlay = !is_underlay && self.flow == "remote pod to eth0"
+            || self.flow.starts_with("unmasqueraded remote pod");
+        let comes_by_node = self.comes_by_own_node() && !keeps_client;
+        // With IPv6 it chooses the address that is nearest to the pod's, where it sends or masquerades.
+        let keeps_pod =
+            self.setting.network == DefaultNetwork::Ovs && self.flow.starts_with("pod of own node");
+        let is_nearest = is_underlay && self.family == Family::V6 && !keeps_pod;
+        if comes_by_node && is_nearest && !self.has_one_master() {
+            return called;
+        }
+        if comes_by_node || comes_by_overlay {
             return Nic::Eth0;
         }
-        let is_neighbor = self.flow.starts_with("underlay client") || self.flow.starts_with("remote net1");
+        let first = if is_underlay { Nic::Eth0 } else { Nic::Net1 };
+        let is_neighbor =
+            ["underlay client", "remote net1", "net1 of pod"].iter().any(|from| self.flow.starts_with(from));
         let by_underlay = self.flow.starts_with("remote pod")
             || self.flow.starts_with("other node") && !keeps_client
             || self.is_via_other_node()
             || is_neighbor && !keeps_client;
-        match called {
+        if by_underlay && (is_underlay || called != Nic::Eth0) {
             // Who comes by the underlay has an address there; of NICs in one subnet the first has the route.
-            Nic::Further if by_underlay && !self.has_one_master() => Nic::Further,
-            Nic::Net1 | Nic::Further if by_underlay => Nic::Net1,
-            _ if is_neighbor => Nic::Net1,
-            _ => of_default,
+            return if self.has_one_master() { first } else { called };
         }
+        if is_neighbor { first } else { of_default }
     }
 
     fn has_one_master(&self) -> bool {
