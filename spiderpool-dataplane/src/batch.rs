@@ -1,6 +1,7 @@
 //! Many entries of a map by one system call (`BPF_MAP_LOOKUP_BATCH`, `BPF_MAP_DELETE_BATCH`: include/uapi/linux/bpf.h, hash maps and
 //! arrays since Linux 5.6, LPM tries since 5.13), and one by one where kernel or map has no such operation.
 
+use std::io;
 use std::os::fd::AsFd as _;
 
 use aya::Pod;
@@ -9,10 +10,10 @@ use aya::maps::{Array, HashMap, IterableMap, MapData, MapError};
 use nix::libc;
 
 use crate::error::ignore_missing;
-use crate::sys::{self, Token};
+use crate::sys::{self, Token, Tokens};
 
 /// How many entries are read or deleted at once.
-const ENTRIES: usize = 1024;
+pub(crate) const ENTRIES: usize = 1024;
 /// A hash gives whole buckets only. They have a few entries; that one has more than this says that something else is wrong.
 const LARGEST_BUCKET: usize = 64 * ENTRIES;
 /// How often a call that was interrupted before it has read or deleted anything is made again.
@@ -110,37 +111,54 @@ impl<K: Pod, V: Pod> Walk<K, V> {
 
     fn read(&mut self, map: &impl Listed<K, V>) -> Result<(), MapError> {
         let fd = map.map().fd().as_fd();
-        for _ in 0..ATTEMPTS {
-            let from = if let Position::Behind(token) = &self.position { Some(token) } else { None };
-            let mut next = Token::of::<K>();
-            let (into, count) = ((&mut self.keys, &mut self.values), self.entries);
-            let Err(error) = sys::lookup_batch(fd, (from, &mut next), into, count) else {
-                self.position = Position::Behind(next);
-                return Ok(());
-            };
-            match error.raw_os_error() {
-                Some(libc::ENOENT) => {
-                    self.position = Position::End;
-                    return Ok(());
-                }
-                Some(libc::ENOSPC) if self.keys.is_empty() && self.entries < LARGEST_BUCKET => {
-                    self.entries *= 2;
-                }
-                _ if sys::is_interrupted(&error) => {
-                    if !self.keys.is_empty() {
-                        self.position = Position::Behind(next);
-                        return Ok(());
-                    }
-                }
-                _ if sys::is_unsupported(&error) && matches!(self.position, Position::Start) => {
-                    self.position = Position::Listed(map.all_keys()?.into_iter());
-                    return Ok(());
-                }
-                _ => return Err(MapError::IoError(error)),
-            }
-        }
-        Err(MapError::IoError(std::io::ErrorKind::ResourceBusy.into()))
+        let from = if let Position::Behind(token) = &self.position { Some(token) } else { None };
+        let read = |tokens: Tokens<'_>, count| {
+            let result = sys::lookup_batch(fd, tokens, (&mut self.keys, &mut self.values), count);
+            (self.keys.len(), result)
+        };
+        self.position = match read_batch(from, size_of::<K>(), &mut self.entries, read) {
+            Ok(Batch::Read(next)) => Position::Behind(next),
+            Ok(Batch::Last) => Position::End,
+            Ok(Batch::Unsupported) => Position::Listed(map.all_keys()?.into_iter()),
+            Err(error) => return Err(MapError::IoError(error)),
+        };
+        Ok(())
     }
+}
+
+/// What a batch was.
+pub(crate) enum Batch {
+    /// There are more behind this.
+    Read(Token),
+    Last,
+    /// There are none of this kernel and kind of map.
+    Unsupported,
+}
+
+/// Reads a batch of up to `entries`, behind `from` or the first one. `read` makes the call, and says how many entries it has read.
+pub(crate) fn read_batch(
+    from: Option<&Token>,
+    key_size: usize,
+    entries: &mut usize,
+    mut read: impl FnMut(Tokens<'_>, usize) -> (usize, io::Result<()>),
+) -> io::Result<Batch> {
+    for _ in 0..ATTEMPTS {
+        let mut next = Token::of(key_size);
+        let (count, result) = read((from, &mut next), *entries);
+        let Err(error) = result else { return Ok(Batch::Read(next)) };
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => return Ok(Batch::Last),
+            Some(libc::ENOSPC) if count == 0 && *entries < LARGEST_BUCKET => *entries *= 2,
+            _ if sys::is_interrupted(&error) => {
+                if count > 0 {
+                    return Ok(Batch::Read(next));
+                }
+            }
+            _ if sys::is_unsupported(&error) && from.is_none() => return Ok(Batch::Unsupported),
+            _ => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
 }
 
 /// The elements of an array.

@@ -1,10 +1,10 @@
-//! Describes a type of a BTF blob as text, so that two layouts can be compared whatever their type ids are.
+//! Reads the layout of a type out of a BTF blob.
 //!
 //! Only what map keys and values are made of: integers, arrays, structs, unions, enums, typedefs.
 
-use std::fmt::Write as _;
+use crate::layout::{Layout, Member};
 
-/// The blob is shorter than it says, or has a kind this does not know.
+/// The blob is shorter than it says, or has a kind this does not know, or a type that is too large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
@@ -24,6 +24,12 @@ const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
 const KIND_RESTRICT: u32 = 11;
+/// Set in an integer's encoding.
+const SIGNED: u32 = 1;
+/// How deep types may be nested.
+const DEPTH: u32 = 16;
+/// How many types one may be made of, each counted as often as it is met. The largest of ours, the counters, has about 150.
+const MOST_TYPES: usize = 4096;
 
 fn word(bytes: &[u8], index: usize) -> Result<u32, Unreadable> {
     let at = index * 4;
@@ -48,8 +54,8 @@ impl<'a> Btf<'a> {
     pub(crate) fn parse(blob: &'a [u8]) -> Result<Self, Unreadable> {
         let header = word(blob, 1)? as usize;
         let section = |off: u32, len: u32| {
-            let start = header + off as usize;
-            blob.get(start..start + len as usize).ok_or(Unreadable)
+            let start = header.checked_add(off as usize).ok_or(Unreadable)?;
+            blob.get(start..start.checked_add(len as usize).ok_or(Unreadable)?).ok_or(Unreadable)
         };
         let mut rest = section(word(blob, 2)?, word(blob, 3)?)?;
         let strings = section(word(blob, 4)?, word(blob, 5)?)?;
@@ -69,98 +75,74 @@ impl<'a> Btf<'a> {
         std::str::from_utf8(&tail[..end]).map_err(|_| Unreadable)
     }
 
-    /// The type as text: sizes, field names and offsets; typedefs and qualifiers are seen through.
-    pub(crate) fn describe(&self, id: u32) -> Result<String, Unreadable> {
-        self.describe_within(id, 16)
+    /// The type's layout; typedefs and qualifiers are seen through.
+    pub(crate) fn layout(&self, id: u32) -> Result<Layout, Unreadable> {
+        let mut left = MOST_TYPES;
+        self.layout_within(id, DEPTH, &mut left)
     }
 
-    fn describe_within(&self, id: u32, depth: u32) -> Result<String, Unreadable> {
+    fn layout_within(&self, id: u32, depth: u32, left: &mut usize) -> Result<Layout, Unreadable> {
         let ty = self.types.get(id as usize).ok_or(Unreadable)?;
         if depth == 0 || ty.is_empty() {
             return Err(Unreadable);
         }
+        *left = left.checked_sub(1).ok_or(Unreadable)?;
         let (info, size) = (word(ty, 1)?, word(ty, 2)?);
         match (info >> 24) & 0x1f {
-            KIND_INT => Ok(format!("int{}", size * 8)),
-            KIND_ENUM => Ok(format!("enum{}", size * 8)),
+            KIND_INT => Self::int(size as usize, word(ty, 3)?),
+            KIND_ENUM => Ok(Layout::Enum { size: size as usize }),
             KIND_ARRAY => {
-                Ok(format!("[{}; {}]", self.describe_within(word(ty, 3)?, depth - 1)?, word(ty, 5)?))
+                let of = self.layout_within(word(ty, 3)?, depth - 1, left)?;
+                let len = word(ty, 5)? as usize;
+                of.size().checked_mul(len).ok_or(Unreadable)?;
+                Ok(Layout::Array { of: Box::new(of), len })
             }
             KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT => {
-                self.describe_within(size, depth - 1)
+                self.layout_within(size, depth - 1, left)
             }
-            KIND_STRUCT | KIND_UNION => {
-                let mut out = format!("{size} bytes {{");
-                for member in 0..(info & 0xffff) as usize {
-                    let at = 3 + 3 * member;
-                    let (name, ty_id, bit) = (word(ty, at)?, word(ty, at + 1)?, word(ty, at + 2)?);
-                    let inner = self.describe_within(ty_id, depth - 1)?;
-                    let _ = write!(out, " {}@{bit}: {inner},", self.name(name)?);
-                }
-                out.push_str(" }");
-                Ok(out)
+            kind @ (KIND_STRUCT | KIND_UNION) => {
+                let size = size as usize;
+                let members = (0..(info & 0xffff) as usize)
+                    .map(|member| self.member(ty, member, size, depth, left))
+                    .collect::<Result<_, _>>()?;
+                Ok(if kind == KIND_STRUCT {
+                    Layout::Struct { size, members }
+                } else {
+                    Layout::Union { size, members }
+                })
             }
             _ => Err(Unreadable),
         }
     }
+
+    /// An integer that is as long as its bytes.
+    fn int(size: usize, encoding: u32) -> Result<Layout, Unreadable> {
+        let (bits, offset) = ((encoding & 0xff) as usize, (encoding >> 16) & 0xff);
+        if bits != size * 8 || offset != 0 {
+            return Err(Unreadable);
+        }
+        Ok(Layout::Int { size, is_signed: (encoding >> 24) & SIGNED != 0 })
+    }
+
+    /// A member of a struct or union of this size, which lies within it, at a byte.
+    fn member(
+        &self,
+        ty: &[u8],
+        member: usize,
+        size: usize,
+        depth: u32,
+        left: &mut usize,
+    ) -> Result<Member, Unreadable> {
+        let at = 3 + 3 * member;
+        let (name, bit) = (self.name(word(ty, at)?)?.to_owned(), word(ty, at + 2)? as usize);
+        let layout = self.layout_within(word(ty, at + 1)?, depth - 1, left)?;
+        let end = (bit / 8).checked_add(layout.size()).ok_or(Unreadable)?;
+        if bit % 8 != 0 || end > size {
+            return Err(Unreadable); // a bit field, or nonsense
+        }
+        Ok(Member { name, at: bit / 8, layout })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Btf, Unreadable};
-
-    /// int u32; struct { a: u32 @0, b: [u32; 2] @32 }.
-    fn sample() -> Vec<u8> {
-        let strings = b"\0u32\0pair\0a\0b\0";
-        let types: &[u32] = &[
-            1,
-            1 << 24,
-            4,
-            32, // 1: int
-            0,
-            3 << 24,
-            0,
-            1,
-            1,
-            2, // 2: array
-            5,
-            4 << 24 | 2,
-            12,
-            10,
-            1,
-            0,
-            12,
-            2,
-            32, // 3: struct
-            0,
-            8 << 24,
-            3, // 4: typedef
-        ];
-        let mut blob: Vec<u8> = Vec::new();
-        let words =
-            [0x0001_eb9f, 24, 0, types.len() as u32 * 4, types.len() as u32 * 4, strings.len() as u32];
-        for w in words.iter().chain(types) {
-            blob.extend(w.to_ne_bytes());
-        }
-        blob.extend(strings);
-        blob
-    }
-
-    #[test]
-    fn describes_fields_and_offsets() {
-        let blob = sample();
-        let btf = Btf::parse(&blob).unwrap();
-        let want = "12 bytes { a@0: int32, b@32: [int32; 2], }";
-        assert_eq!(btf.describe(3).as_deref(), Ok(want));
-        assert_eq!(btf.describe(4).as_deref(), Ok(want), "a typedef is seen through");
-    }
-
-    #[test]
-    fn truncated_blobs_are_refused() {
-        let blob = sample();
-        for len in 0..blob.len() {
-            assert_eq!(Btf::parse(&blob[..len]).map(|_| ()), Err(Unreadable), "{len} bytes");
-        }
-        assert_eq!(Btf::parse(&blob).unwrap().describe(9), Err(Unreadable));
-    }
-}
+mod tests;

@@ -1,93 +1,97 @@
-//! Flows in the maps of an earlier version. A map of another size is replaced; what its entries mean has not changed, so
-//! established flows go on.
+//! Entries of maps that are replaced: of another size, or of another layout whose members' meaning is the same. Established flows go
+//! on, and what the agent cannot write at once, because it has to ask the API server, is there.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::mem::offset_of;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use aya::Pod;
-use aya::maps::{HashMap, Map, MapData};
-use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, LinkFlow, NatEntry, names};
+use nix::libc;
+use spiderpool_ebpf_common::maps::{FlowKey, names};
 
-use crate::batch::{NO_EXIST, Walk};
+use crate::batch::NO_EXIST;
 use crate::error::MapError;
+use crate::layout::EntryConversion;
 use crate::maps::Maps;
-use crate::pins::Pinned;
+use crate::raw::RawWalk;
+use crate::sys;
 
 /// Maps that attached programs of an earlier version go on to write until their filters are replaced.
+pub(crate) const FLOWS: [&str; 3] = [names::ARRIVALS, names::NAT, names::LINK_FLOWS];
+/// Maps that only the agent writes, and not before it is told what.
+pub(crate) const DESTINATIONS: [&str; 2] = [names::CLUSTER_CIDRS, names::NODE_DEVICES];
+
+/// A map that was pinned, and how its entries become those of the map in its place.
+#[derive(Debug)]
+pub(crate) struct EarlierMap {
+    pub(crate) name: &'static str,
+    pub(crate) fd: OwnedFd,
+    pub(crate) entries: EntryConversion,
+}
+
+impl EarlierMap {
+    /// Copies what `to` lacks, as much as fits; `added` gets the new keys.
+    pub(crate) fn copy_to(&self, maps: &Maps, mut added: impl FnMut(&[u8])) -> Result<(), MapError> {
+        let failed = |error| MapError::of(self.name)(aya::maps::MapError::IoError(error));
+        let to = maps.fd(self.name).ok_or(MapError::Missing { map: self.name })?;
+        let EntryConversion { key: of_key, value: of_value } = &self.entries;
+        let mut walk = RawWalk::new(of_key.old_size(), of_value.old_size());
+        let (mut new_key, mut new_value) = (vec![0; of_key.new_size()], vec![0; of_value.new_size()]);
+        while walk.step(self.fd.as_fd()).map_err(failed)? {
+            for (key, value) in walk.entries() {
+                // Another entry for whoever knows what is left out: not this one.
+                if of_key.drops_any(key) {
+                    continue;
+                }
+                of_key.convert(key, &mut new_key);
+                of_value.convert(value, &mut new_value);
+                if self.insert(to, &new_key, &new_value)? {
+                    added(&new_key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there was no such entry.
+    fn insert(&self, to: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<bool, MapError> {
+        // What the new programs have recorded is newer.
+        match sys::update(to, key, value, NO_EXIST) {
+            Ok(()) => Ok(true),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EEXIST) => Ok(false),
+                Some(libc::E2BIG | libc::ENOSPC) => Err(MapError::Full { map: self.name }),
+                _ => Err(MapError::of(self.name)(aya::maps::MapError::IoError(error))),
+            },
+        }
+    }
+}
+
+/// Entries that were copied.
 #[derive(Debug, Default)]
-pub(crate) struct EarlierFlows {
-    arrivals: Option<OwnedFd>,
-    nat: Option<OwnedFd>,
-    link_flows: Option<OwnedFd>,
+pub(crate) struct Carried {
+    /// How many, by the pods' ids.
+    pub(crate) pods: BTreeMap<u16, usize>,
+    /// What could not be copied; the other maps were.
+    pub(crate) error: Option<MapError>,
 }
 
-impl EarlierFlows {
-    /// Of what was pinned, by the pins' names.
-    pub(crate) fn of(maps: impl IntoIterator<Item = (&'static str, Pinned)>) -> Self {
-        let mut earlier = Self::default();
-        for (pin, pinned) in maps {
-            let Pinned::Differs { fd, has_same_entries: true } = pinned else { continue };
-            match pin {
-                names::ARRIVALS => earlier.arrivals = Some(fd),
-                names::NAT => earlier.nat = Some(fd),
-                names::LINK_FLOWS => earlier.link_flows = Some(fd),
-                _ => {}
+/// Copies flows.
+pub(crate) fn copy_flows(earlier: &[EarlierMap], maps: &Maps) -> Carried {
+    let mut carried = Carried::default();
+    for map in earlier {
+        let count = |key: &[u8]| {
+            if let Some(pod) = pod_of(key) {
+                *carried.pods.entry(pod).or_default() += 1;
             }
+        };
+        if let Err(error) = map.copy_to(maps, count) {
+            carried.error.get_or_insert(error);
         }
-        earlier
     }
-
-    /// Copies what these maps have and the new ones lack; how many entries, by the pods' ids.
-    pub(crate) fn copy_to(&self, maps: &mut Maps) -> Result<BTreeMap<u16, usize>, MapError> {
-        let mut pods = BTreeMap::new();
-        if let Some(fd) = &self.arrivals {
-            copy::<ArrivalEntry>(fd, &mut maps.arrivals, names::ARRIVALS, &mut pods)?;
-        }
-        if let Some(fd) = &self.nat {
-            copy::<NatEntry>(fd, &mut maps.nat, names::NAT, &mut pods)?;
-        }
-        if let Some(fd) = &self.link_flows {
-            copy::<LinkFlow>(fd, &mut maps.link_flows, names::LINK_FLOWS, &mut pods)?;
-        }
-        Ok(pods)
-    }
+    carried
 }
 
-fn copy<V: Pod>(
-    from: &OwnedFd,
-    to: &mut HashMap<MapData, FlowKey, V>,
-    name: &'static str,
-    pods: &mut BTreeMap<u16, usize>,
-) -> Result<(), MapError> {
-    let fd = from.try_clone().map_err(|error| MapError::of(name)(aya::maps::MapError::IoError(error)))?;
-    let from = MapData::from_fd(fd).map_err(MapError::of(name))?;
-    let from = HashMap::<_, FlowKey, V>::try_from(Map::HashMap(from)).map_err(MapError::of(name))?;
-    let mut walk = Walk::new();
-    while walk.step(&from).map_err(MapError::of(name))? {
-        for (key, value) in walk.entries() {
-            if insert(to, key, value, name)? {
-                *pods.entry(key.pod).or_default() += 1;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether there was no such entry.
-fn insert<V: Pod>(
-    to: &mut HashMap<MapData, FlowKey, V>,
-    key: &FlowKey,
-    value: &V,
-    name: &'static str,
-) -> Result<bool, MapError> {
-    // What the new programs have recorded is newer.
-    match to.insert(key, value, NO_EXIST) {
-        Ok(()) => Ok(true),
-        Err(aya::maps::MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(MapError::of(name)(error)),
-    }
+/// The pod of a [`FlowKey`].
+fn pod_of(key: &[u8]) -> Option<u16> {
+    key.get(offset_of!(FlowKey, pod)..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }

@@ -8,22 +8,20 @@ use aya::maps::{HashMap, MapData};
 use spiderpool_ebpf_common::maps::{FlowKey, PodFlags, names};
 
 use crate::batch::Walk;
-use crate::carry::EarlierFlows;
+use crate::carry::{Carried, copy_flows};
 use crate::error::MapError;
 use crate::flush::Flush;
 use crate::load::Dataplane;
 use crate::sweep::{FlowsExpired, Sweep};
 
 impl Dataplane {
-    /// Takes over the flows of replaced maps that are not here yet; how many entries. To be called once the maps are
+    /// Takes over the flows of replaced maps that are not here yet, as many as fit; how many entries. To be called once the maps are
     /// loaded and again when all filters are this version's: until then earlier programs record in their own maps.
     pub fn carry_flows(&mut self) -> Result<usize, MapError> {
-        let pods = self.earlier.copy_to(&mut self.maps)?;
-        for pod in pods.keys() {
-            // Which of them have what would cost more to find out than it costs their packets.
-            self.set_pod_flags(*pod, PodFlags::ALL)?;
-        }
-        Ok(pods.values().sum())
+        let Carried { pods, error } = copy_flows(&self.earlier, &self.maps);
+        // Which of them have what would cost more to find out than it costs their packets.
+        self.look_for_all_of(pods.keys().copied())?;
+        error.map_or_else(|| Ok(pods.values().sum()), Err)
     }
 
     /// Flows are looked up in all of these maps for the pods that have some: which pods have what is not known where `pod_flags` is
@@ -33,15 +31,18 @@ impl Dataplane {
         add_pods(&self.maps.arrivals, &mut pods).map_err(MapError::of(names::ARRIVALS))?;
         add_pods(&self.maps.nat, &mut pods).map_err(MapError::of(names::NAT))?;
         add_pods(&self.maps.link_flows, &mut pods).map_err(MapError::of(names::LINK_FLOWS))?;
+        self.look_for_all_of(pods.into_iter())
+    }
+
+    /// Of the pods whose ids fit.
+    fn look_for_all_of(&mut self, mut pods: impl Iterator<Item = u16>) -> Result<(), MapError> {
         let size = self.maps.pod_flags.len();
-        pods.into_iter()
-            .filter(|pod| u32::from(*pod) < size)
-            .try_for_each(|pod| self.set_pod_flags(pod, PodFlags::ALL))
+        pods.try_for_each(|pod| if u32::from(pod) < size { self.look_for_all(pod) } else { Ok(()) })
     }
 
     /// No program of an earlier version is attached any more.
     pub fn forget_earlier_flows(&mut self) {
-        self.earlier = EarlierFlows::default();
+        self.earlier.clear();
     }
 
     /// All flows of these pods (by their ids), which are gone, are to be removed: see [`Self::flush_until`]. What has begun before

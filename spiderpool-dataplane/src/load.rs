@@ -1,6 +1,6 @@
 //! Loads the programs, keeps the pinned maps that fit, and pins what is new.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use spiderpool_ebpf_common::maps::{PodUsage, names};
 
-use crate::carry::EarlierFlows;
+use crate::carry::{DESTINATIONS, EarlierMap, FLOWS};
 use crate::error::LoadError;
 use crate::flush::Flush;
 use crate::logs::Logs;
@@ -78,9 +78,18 @@ impl Default for Sizes {
     }
 }
 
-/// A pinned map that did not fit and was replaced by an empty one.
+/// A pinned map that did not fit and was replaced by another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced(pub &'static str);
+
+/// A replaced map whose entries cannot be carried over, as those of its kind are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discarded {
+    /// Its name.
+    pub map: &'static str,
+    /// What of its layout is in the way.
+    pub why: String,
+}
 
 /// Where the map `nics` comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +102,16 @@ pub enum NicsOrigin {
     New,
 }
 
+impl NicsOrigin {
+    fn of(pinned: &[PinnedMap]) -> Self {
+        match pinned.iter().find(|map| map.pin == names::NICS).map(|map| &map.pinned) {
+            None | Some(Pinned::Nothing) => Self::New,
+            Some(Pinned::Differs { .. }) => Self::Replaced,
+            Some(Pinned::Fits) => Self::Kept,
+        }
+    }
+}
+
 /// The loaded programs and their maps. Dropping it leaves pins and attached programs as they are.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -100,8 +119,10 @@ pub struct Dataplane {
     programs: Programs,
     logs: Option<Logs>,
     replaced: Vec<Replaced>,
+    discarded: Vec<Discarded>,
     nics_origin: NicsOrigin,
-    pub(crate) earlier: EarlierFlows,
+    /// Of flows.
+    pub(crate) earlier: Vec<EarlierMap>,
     pub(crate) sweep: Option<Sweep>,
     pub(crate) flush: Option<Flush>,
     pins: KeptPins,
@@ -109,11 +130,12 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Loads the object, uses the pinned maps whose type, key, value, sizes, flags and BTF are those of the
-    /// object, replaces the others by empty ones (see [`Self::replaced`]), and pins maps and programs.
+    /// object, replaces the others (see [`Self::replaced`]), and pins maps and programs. Flows of replaced maps are taken over by
+    /// [`Self::carry_flows`].
     ///
     /// The programs' pins are replaced by a rename, so that a plugin always finds one. Programs that are
     /// attached already go on with their maps until their filters are replaced. If anything fails, what was pinned
-    /// before is pinned still, with its entries.
+    /// before is pinned still, with its entries, and is found as such by the next call.
     pub fn load(object: &Path, pin_dir: &Path, sizes: &Sizes) -> Result<Self, LoadError> {
         let bytes = read(object)?;
         pins::make_dir(pin_dir)?;
@@ -151,36 +173,61 @@ impl Dataplane {
         }
         let mut ebpf = loader.load(bytes).map_err(|e| load_error(object, e))?;
         let programs = load_programs(&mut ebpf, object)?;
-        // Not earlier: what the kernel refuses must leave an earlier version with its maps and flows.
-        let mut pins = Replacements::default();
-        let maps = put_pins(&mut pins, (&ebpf, object), &pinned, &programs, pin_dir)
-            .and_then(|()| kept_pins((&ebpf, object), &programs, pin_dir))
-            .and_then(|kept| Ok((Maps::take(&mut ebpf)?, kept)));
-        let (maps, kept) = match maps {
-            Ok(taken) => taken,
-            Err(error) => {
-                pins.roll_back();
-                return Err(error);
-            }
-        };
-        let replaced: Vec<_> =
-            pinned.iter().filter(|map| map.is_replaced()).map(|map| Replaced(map.pin)).collect();
-        let nics_origin = match pinned.iter().find(|map| map.pin == names::NICS).map(|map| &map.pinned) {
-            None | Some(Pinned::Nothing) => NicsOrigin::New,
-            Some(Pinned::Differs { .. }) => NicsOrigin::Replaced,
-            Some(Pinned::Fits) => NicsOrigin::Kept,
-        };
-        let has_flags =
-            pinned.iter().any(|map| map.pin == names::POD_FLAGS && matches!(map.pinned, Pinned::Fits));
+        let kept = kept_pins((&ebpf, object), &programs, pin_dir)?;
         let logs = Logs::take(&mut ebpf);
-        let earlier = EarlierFlows::of(pinned.into_iter().map(|map| (map.pin, map.pinned)));
-        let (sweep, flush) = (None, None);
-        let mut dataplane =
-            Self { maps, programs, logs, replaced, nics_origin, earlier, sweep, flush, pins: kept };
-        if !has_flags {
+        let maps = Maps::take(&mut ebpf)?;
+        let mut dataplane = Self {
+            maps,
+            programs,
+            logs,
+            replaced: Vec::new(),
+            discarded: Vec::new(),
+            nics_origin: NicsOrigin::of(&pinned),
+            earlier: Vec::new(),
+            sweep: None,
+            flush: None,
+            pins: kept,
+        };
+        if !pinned.iter().any(|map| map.pin == names::POD_FLAGS && matches!(map.pinned, Pinned::Fits)) {
             dataplane.set_flags_of_kept_flows()?;
         }
+        // Not earlier: what fails must leave an earlier version with its maps and flows.
+        let to_replace = pinned.iter().filter(|map| !matches!(map.pinned, Pinned::Fits));
+        let new: BTreeSet<_> = to_replace.map(|map| map.pin).collect();
+        let is_new = |pin: &str| !PINS.iter().any(|(_, map)| *map == pin) || new.contains(pin);
+        let mut pins = Replacements::default();
+        dataplane.take_over(pinned);
+        if let Err(error) = dataplane.pins.put(&mut pins, is_new) {
+            pins.roll_back();
+            return Err(error);
+        }
         Ok(dataplane)
+    }
+
+    /// Keeps of the pinned maps that do not fit what has to be carried over, and does so at once where only the agent writes.
+    fn take_over(&mut self, pinned: Vec<PinnedMap>) {
+        for PinnedMap { pin, pinned, .. } in pinned {
+            let Pinned::Differs { fd, entries } = pinned else { continue };
+            tracing::warn!(map = pin, "pinned map does not fit this version and is replaced");
+            self.replaced.push(Replaced(pin));
+            let is_of_flows = FLOWS.contains(&pin);
+            if !is_of_flows && !DESTINATIONS.contains(&pin) {
+                continue; // the agent writes it before its programs run
+            }
+            let entries = match entries {
+                Ok(entries) => entries,
+                Err(error) => {
+                    self.discarded.push(Discarded { map: pin, why: error.to_string() });
+                    continue;
+                }
+            };
+            let earlier = EarlierMap { name: pin, fd, entries };
+            if is_of_flows {
+                self.earlier.push(earlier);
+            } else if let Err(error) = earlier.copy_to(&self.maps, |_| ()) {
+                self.discarded.push(Discarded { map: pin, why: error.to_string() });
+            }
+        }
     }
 
     /// The programs, to attach them.
@@ -193,9 +240,14 @@ impl Dataplane {
         &self.pins
     }
 
-    /// Pinned maps that did not fit and were replaced by empty ones: their contents must be written again.
+    /// Pinned maps that did not fit and were replaced: their contents must be written again.
     pub fn replaced(&self) -> &[Replaced] {
         &self.replaced
+    }
+
+    /// Those of them whose entries are lost, or some, although they are to be carried over.
+    pub fn discarded(&self) -> &[Discarded] {
+        &self.discarded
     }
 
     /// Where the map `nics` comes from.
@@ -236,12 +288,6 @@ struct PinnedMap {
     pinned: Pinned,
 }
 
-impl PinnedMap {
-    fn is_replaced(&self) -> bool {
-        matches!(self.pinned, Pinned::Differs { .. })
-    }
-}
-
 /// Makes the object's maps once unpinned, only to compare the pinned ones with them: aya takes whatever is pinned.
 fn compare_pins(
     loader: &mut EbpfLoader<'_>,
@@ -256,42 +302,22 @@ fn compare_pins(
     let compare = |(name, pin)| {
         let path = pin_dir.join(pin);
         let fd = object_map(&wanted, object, name)?;
-        let pinned = pins::compare(&path, fd).map_err(|source| LoadError::Pin { path, source })?;
+        let pinned = pins::compare(&path, fd, pin).map_err(|source| LoadError::Pin { path, source })?;
         Ok(PinnedMap { name, pin, pinned })
     };
     PINS.into_iter().map(compare).collect()
 }
 
-/// Pins what is new, maps first: a plugin attaches the pinned programs, whose maps must be those of the agent.
-fn put_pins(
-    pins: &mut Replacements,
-    (ebpf, object): (&Ebpf, &Path),
-    pinned: &[PinnedMap],
-    programs: &Programs,
-    pin_dir: &Path,
-) -> Result<(), LoadError> {
-    // `nics` last: if the process ends in between, the next one sees still that it replaces the map.
-    let (last, first): (Vec<_>, Vec<_>) = pinned.iter().partition(|map| map.pin == names::NICS);
-    for map in first.into_iter().chain(last).filter(|map| !matches!(map.pinned, Pinned::Fits)) {
-        if map.is_replaced() {
-            tracing::warn!(map = map.pin, "pinned map does not fit this version and is replaced");
-        }
-        pins.put(object_map(ebpf, object, map.name)?, pin_dir.join(map.pin))?;
-    }
-    for (name, fd) in programs.by_name() {
-        pins.put(fd, pin_dir.join(name))?;
-    }
-    Ok(())
-}
-
-/// All that is pinned now.
+/// All that is to be pinned, in this order: maps first, because a plugin attaches the pinned programs, whose maps must be those of
+/// the agent; `nics` last of them: if the process ends in between, the next one sees still that it replaces the map.
 fn kept_pins(
     (ebpf, object): (&Ebpf, &Path),
     programs: &Programs,
     pin_dir: &Path,
 ) -> Result<KeptPins, LoadError> {
     let mut kept = KeptPins::default();
-    for (name, pin) in PINS {
+    let (last, first): (Vec<_>, Vec<_>) = PINS.into_iter().partition(|(_, pin)| *pin == names::NICS);
+    for (name, pin) in first.into_iter().chain(last) {
         kept.add(object_map(ebpf, object, name)?, pin_dir.join(pin))?;
     }
     for (name, fd) in programs.by_name() {

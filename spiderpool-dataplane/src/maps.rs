@@ -1,6 +1,8 @@
 //! The maps with their types, as the loader hands them over.
 
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use aya::maps::{Array, HashMap, IterableMap as _, LpmTrie, MapData, PerCpuArray};
 use spiderpool_ebpf_common::maps::{
     ArrivalEntry, CidrEntry, CidrKey, FlowKey, LinkFlow, NatEntry, NicEntry, NodeDevice, PodFlags, PodUsage,
     names,
@@ -53,5 +55,18 @@ impl Maps {
                 .map_err(MapError::of(names::NODE_DEVICES))?,
             stats: PerCpuArray::try_from(map(names::STATS)?).map_err(MapError::of(names::STATS))?,
         })
+    }
+
+    /// The descriptor of a map whose entries can be carried over.
+    pub(crate) fn fd(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        let map = match name {
+            names::CLUSTER_CIDRS => self.cidrs.map(),
+            names::ARRIVALS => self.arrivals.map(),
+            names::NAT => self.nat.map(),
+            names::LINK_FLOWS => self.link_flows.map(),
+            names::NODE_DEVICES => self.devices.map(),
+            _ => return None,
+        };
+        Some(map.fd().as_fd())
     }
 }

@@ -5,8 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH};
+use spiderpool_ebpf_common::maps::OPTIONAL_MEMBERS;
+
 use crate::btf::Btf;
 use crate::error::LoadError;
+use crate::layout::{Conversion, EntryConversion, Inconvertible, Layout};
 use crate::sys;
 
 /// All that must be equal for a pinned map to be used by newly loaded programs.
@@ -18,7 +22,45 @@ pub(crate) struct Shape {
     max_entries: u32,
     flags: u32,
     /// Key and value as BTF has them; `None` without BTF (the ring buffer has none).
-    layout: Option<(String, String)>,
+    layout: Option<(Layout, Layout)>,
+}
+
+impl Shape {
+    /// How the entries of a map of this shape become those of another one, which is named `name`.
+    fn entries_for(&self, to: &Self, name: &str) -> Result<EntryConversion, Inconvertible> {
+        let refused = |what: &str, why| Err(Inconvertible { member: format!("{name}{what}"), why });
+        let is_hash =
+            |shape: &Self| [BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32].contains(&shape.ty);
+        let is_trie = |shape: &Self| shape.ty == BPF_MAP_TYPE_LPM_TRIE as u32;
+        if !(is_hash(self) && is_hash(to) || is_trie(self) && is_trie(to)) {
+            return refused("", "is another kind of map");
+        }
+        let conversion = match (&self.layout, &to.layout) {
+            (Some((key, value)), Some((to_key, to_value))) => {
+                // Prefix lengths count bits from the key's begin.
+                if is_trie(to) && key != to_key {
+                    return refused(".key", "has another layout in the pinned map");
+                }
+                let plan =
+                    |from, to, part| Conversion::plan(from, to, &format!("{name}.{part}"), &OPTIONAL_MEMBERS);
+                EntryConversion { key: plan(key, to_key, "key")?, value: plan(value, to_value, "value")? }
+            }
+            (None, None) => EntryConversion {
+                key: Conversion::identity(self.key_size as usize),
+                value: Conversion::identity(self.value_size as usize),
+            },
+            _ => return refused("", "has no BTF in one of the maps"),
+        };
+        let is_of = |conversion: &Conversion, from: u32, to: u32| {
+            (conversion.old_size(), conversion.new_size()) == (from as usize, to as usize)
+        };
+        if !is_of(&conversion.key, self.key_size, to.key_size)
+            || !is_of(&conversion.value, self.value_size, to.value_size)
+        {
+            return refused("", "has another size than its BTF says");
+        }
+        Ok(conversion)
+    }
 }
 
 /// The shape of a map.
@@ -28,8 +70,8 @@ pub(crate) fn shape(fd: BorrowedFd<'_>) -> io::Result<Shape> {
         None
     } else {
         let blob = sys::btf_blob(info.btf_id)?;
-        let describe = |id| Btf::parse(&blob).and_then(|b| b.describe(id));
-        let pair = (describe(info.btf_key_type_id), describe(info.btf_value_type_id));
+        let layout = |id| Btf::parse(&blob).and_then(|b| b.layout(id));
+        let pair = (layout(info.btf_key_type_id), layout(info.btf_value_type_id));
         let (Ok(key), Ok(value)) = pair else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "unreadable BTF"));
         };
@@ -79,23 +121,23 @@ pub(crate) enum Pinned {
     /// A map of another shape, or no map at all.
     Differs {
         fd: OwnedFd,
-        /// Whether its entries are those of the wanted map: only its size is another one.
-        has_same_entries: bool,
+        /// How its entries become those of the wanted map, or why they cannot.
+        entries: Result<EntryConversion, Inconvertible>,
     },
 }
 
-/// Compares what is pinned at `path` with the wanted map.
-pub(crate) fn compare(path: &Path, wanted: BorrowedFd<'_>) -> io::Result<Pinned> {
+/// Compares what is pinned at `path` with the wanted map, which is named `name`.
+pub(crate) fn compare(path: &Path, wanted: BorrowedFd<'_>, name: &str) -> io::Result<Pinned> {
     let Some(fd) = open(path)? else { return Ok(Pinned::Nothing) };
     // A pin that cannot be described (a program under a map's name, odd BTF) does not fit.
     let (Ok(have), Ok(want)) = (shape(fd.as_fd()), shape(wanted)) else {
-        return Ok(Pinned::Differs { fd, has_same_entries: false });
+        let unreadable = Inconvertible { member: name.to_owned(), why: "cannot be described" };
+        return Ok(Pinned::Differs { fd, entries: Err(unreadable) });
     };
     if have == want {
         return Ok(Pinned::Fits);
     }
-    let has_same_entries = Shape { max_entries: want.max_entries, ..have } == want;
-    Ok(Pinned::Differs { fd, has_same_entries })
+    Ok(Pinned::Differs { fd, entries: have.entries_for(&want, name) })
 }
 
 fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
@@ -116,6 +158,19 @@ impl KeptPins {
         match fd.try_clone_to_owned() {
             Ok(fd) => self.0.push((path, fd)),
             Err(source) => return Err(LoadError::Pin { path, source }),
+        }
+        Ok(())
+    }
+
+    /// Puts those in place, in their order, whose names are new.
+    pub(crate) fn put(
+        &self,
+        pins: &mut Replacements,
+        is_new: impl Fn(&str) -> bool,
+    ) -> Result<(), LoadError> {
+        let name = |path: &Path| path.file_name().and_then(|name| name.to_str().map(str::to_owned));
+        for (path, fd) in self.0.iter().filter(|(path, _)| name(path).is_some_and(|name| is_new(&name))) {
+            pins.put(fd.as_fd(), path.clone())?;
         }
         Ok(())
     }

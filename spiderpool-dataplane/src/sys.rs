@@ -120,18 +120,20 @@ pub(crate) fn is_interrupted(error: &io::Error) -> bool {
 pub(crate) struct Token(Vec<u8>);
 
 impl Token {
-    /// Empty, for a map with such keys.
-    pub(crate) fn of<K>() -> Self {
-        Self(vec![0; size_of::<K>().max(size_of::<u32>())])
+    /// Empty, for a map with keys of this size.
+    pub(crate) fn of(key_size: usize) -> Self {
+        Self(vec![0; key_size.max(size_of::<u32>())])
     }
 }
 
-/// `BPF_MAP_LOOKUP_BATCH`: reads up to `count` entries into the two vectors, those behind `from` or the first ones, and sets `next`.
-/// With the errors that are no failures (ENOENT: these are the last ones; ENOSPC: a bucket has more; interrupted) the vectors have
-/// what was read before.
+/// Where a `BPF_MAP_LOOKUP_BATCH` begins, the first entries or those behind a token, and the token that it sets.
+pub(crate) type Tokens<'a> = (Option<&'a Token>, &'a mut Token);
+
+/// `BPF_MAP_LOOKUP_BATCH`: reads up to `count` entries into the two vectors. With the errors that are no failures (ENOENT: these are
+/// the last ones; ENOSPC: a bucket has more; interrupted) the vectors have what was read before.
 pub(crate) fn lookup_batch<K: aya::Pod, V: aya::Pod>(
     fd: BorrowedFd<'_>,
-    (from, next): (Option<&Token>, &mut Token),
+    tokens: Tokens<'_>,
     (keys, values): (&mut Vec<K>, &mut Vec<V>),
     count: usize,
 ) -> io::Result<()> {
@@ -139,27 +141,57 @@ pub(crate) fn lookup_batch<K: aya::Pod, V: aya::Pod>(
     values.clear();
     keys.reserve(count);
     values.reserve(count);
+    let (read, result) =
+        lookup_batch_at(fd, tokens, keys.as_mut_ptr() as u64, values.as_mut_ptr() as u64, count);
+    // SAFETY: the kernel has written so many, at most `count`, for which there is room; any bytes are a valid value of both.
+    unsafe {
+        keys.set_len(read);
+        values.set_len(read);
+    }
+    result
+}
+
+/// The same of a map whose keys and values have these sizes in bytes.
+pub(crate) fn lookup_batch_bytes(
+    fd: BorrowedFd<'_>,
+    tokens: Tokens<'_>,
+    (keys, key_size): (&mut Vec<u8>, usize),
+    (values, value_size): (&mut Vec<u8>, usize),
+    count: usize,
+) -> io::Result<()> {
+    keys.clear();
+    values.clear();
+    keys.resize(count * key_size, 0);
+    values.resize(count * value_size, 0);
+    let (read, result) =
+        lookup_batch_at(fd, tokens, keys.as_mut_ptr() as u64, values.as_mut_ptr() as u64, count);
+    keys.truncate(read * key_size);
+    values.truncate(read * value_size);
+    result
+}
+
+/// The call, with room for `count` keys and values at these addresses; how many were written.
+fn lookup_batch_at(
+    fd: BorrowedFd<'_>,
+    (from, next): Tokens<'_>,
+    keys: u64,
+    values: u64,
+    count: usize,
+) -> (usize, io::Result<()>) {
     let mut attr = zeroed();
     attr.batch.in_batch = from.map_or(0, |token| token.0.as_ptr() as u64);
     attr.batch.out_batch = next.0.as_mut_ptr() as u64;
-    attr.batch.keys = keys.as_mut_ptr() as u64;
-    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.keys = keys;
+    attr.batch.values = values;
     attr.batch.count = count as u32;
     attr.batch.map_fd = fd.as_raw_fd() as u32;
     let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr).map(drop);
     let is_counted = result.as_ref().err().is_none_or(|error| {
         is_interrupted(error) || matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOSPC))
     });
-    if is_counted {
-        // SAFETY: a field of integers.
-        let read = unsafe { attr.batch.count } as usize;
-        // SAFETY: the kernel has written so many, at most `count`, for which there is room; any bytes are a valid value of both.
-        unsafe {
-            keys.set_len(read.min(count));
-            values.set_len(read.min(count));
-        }
-    }
-    result
+    // SAFETY: a field of integers.
+    let read = unsafe { attr.batch.count } as usize;
+    (if is_counted { read.min(count) } else { 0 }, result)
 }
 
 /// `BPF_MAP_DELETE_BATCH`: deletes the entries with these keys, up to the first one that fails; how many were deleted, and why no
@@ -194,4 +226,46 @@ pub(crate) fn take<K: aya::Pod, V: aya::Pod>(fd: BorrowedFd<'_>, key: &K) -> io:
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// `BPF_MAP_GET_NEXT_KEY`: the key behind this one, or the first one; `None` at the end.
+pub(crate) fn next_key(
+    fd: BorrowedFd<'_>,
+    key: Option<&[u8]>,
+    key_size: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut next = vec![0; key_size];
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = fd.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = key.map_or(0, |key| key.as_ptr() as u64);
+    attr.__bindgen_anon_2.__bindgen_anon_1.next_key = next.as_mut_ptr() as u64;
+    found(bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attr), next)
+}
+
+/// `BPF_MAP_LOOKUP_ELEM`: the value of a key.
+pub(crate) fn lookup(fd: BorrowedFd<'_>, key: &[u8], value_size: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; value_size];
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = fd.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = key.as_ptr() as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    found(bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr), value)
+}
+
+fn found(result: io::Result<libc::c_long>, bytes: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+    match result {
+        Ok(_) => Ok(Some(bytes)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `BPF_MAP_UPDATE_ELEM`; key and value must have the map's sizes.
+pub(crate) fn update(fd: BorrowedFd<'_>, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = fd.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = key.as_ptr() as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_ptr() as u64;
+    attr.__bindgen_anon_2.flags = flags;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }

@@ -3,6 +3,16 @@
 //! Plain integers, explicit padding, sizes asserted. Ports are in host byte order, addresses in network byte
 //! order (16 bytes, IPv4 mapped), so that `bpftool map dump` can be read. The agent compares pinned maps with
 //! these layouts when it starts and replaces those that differ.
+//!
+//! Flows and CIDRs of a map with another layout are carried over member by member, by their names in BTF (upgrade and rollback). So:
+//!
+//! * A member whose meaning changes, or that of one of its values, gets another name. Padding begins with `_`.
+//! * A new member is listed in [`OPTIONAL_MEMBERS`] if zero is right for an entry that was made without it. Otherwise entries of
+//!   earlier versions are discarded.
+//! * A version that does not know a member ignores it in a value, and the whole entry if it is in a key and not zero. What an entry
+//!   says without a new member of its value must stay right; if it cannot, the entry gets a key that earlier versions do not look up.
+//! * An integer may become wider, members may change places. One that becomes narrower, or an array of another length, is another
+//!   member.
 
 mod cidr;
 mod device;
@@ -64,6 +74,14 @@ pub mod names {
     /// Set to 1 in test runs only: NIC id, time and randomness come from `skb->cb`.
     pub const TEST_RUN: &str = "TEST_RUN";
 }
+
+/// Members that entries of other versions may lack, by map: zero is right for these.
+pub const OPTIONAL_MEMBERS: [&str; 2] = [
+    // Long ago: the reply goes to the kernel's next hop.
+    "arrivals.value.heard",
+    // Long ago: a caller that goes on has a stream.
+    "link_flows.value.opened",
+];
 
 const _: () = assert!(size_of::<NicEntry>() == 64);
 const _: () = assert!(size_of::<AddressKey>() == 20);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use spiderpool_core::dataplane::{PodDevice, PortRange};
-use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, NicsOrigin};
+use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, Discarded, NicsOrigin};
 use spiderpool_net::netns::NetNs;
 use tracing::{error, info};
 
@@ -68,7 +68,7 @@ enum Sweep {
     Counters(std::vec::IntoIter<u16>),
 }
 
-/// Established flows outlive a map that is replaced by one of another size.
+/// Established flows outlive a map that is replaced by one of another size or layout.
 fn carry_flows(maps: &mut Dataplane) {
     match maps.carry_flows() {
         Ok(0) => {}
@@ -87,6 +87,9 @@ impl Loaded {
         let begun = Instant::now();
         let mut maps = Dataplane::load(object, pin_dir, sizes)?;
         let took = begun.elapsed();
+        for Discarded { map, why } in maps.discarded() {
+            error!(map, why, "entries of a replaced map cannot be carried over");
+        }
         carry_flows(&mut maps);
         metrics.flows.set_sizes(sizes);
         info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), took_ms = took.as_millis(), "eBPF dataplane loaded");

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+pub(crate) mod btf;
+pub(crate) mod older;
 pub(crate) mod run;
 
 use std::path::{Path, PathBuf};
