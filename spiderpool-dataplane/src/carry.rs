@@ -1,17 +1,26 @@
 //! Entries of maps that are replaced: of another size, or of another layout whose members' meaning is the same. Established flows go
 //! on, and what the agent cannot write at once, because it has to ask the API server, is there.
+//!
+//! Programs that are attached go on to write the maps that they were loaded with. So replaced maps of flows stay pinned, under
+//! other names, until all filters are replaced: the agent may end before that.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 use spiderpool_ebpf_common::maps::{FlowKey, names};
 
 use crate::batch::NO_EXIST;
-use crate::error::MapError;
+use crate::error::{LoadError, MapError};
 use crate::layout::EntryConversion;
+use crate::load::Discarded;
 use crate::maps::Maps;
+use crate::pins::{self, Replacements};
 use crate::raw::RawWalk;
 use crate::sys;
 
@@ -66,6 +75,18 @@ impl EarlierMap {
     }
 }
 
+/// Behind the name of the map, before the id of the one that is replaced.
+const EARLIER: &str = "_earlier_";
+
+/// The replaced maps of flows.
+#[derive(Debug, Default)]
+pub(crate) struct EarlierFlows {
+    /// By the kernel's ids, the latest first: its entries are newer.
+    maps: BTreeMap<Reverse<u32>, EarlierMap>,
+    /// Those whose entries cannot be carried over are pinned too: an agent that is rolled back can.
+    pins: Vec<PathBuf>,
+}
+
 /// Entries that were copied.
 #[derive(Debug, Default)]
 pub(crate) struct Carried {
@@ -75,20 +96,97 @@ pub(crate) struct Carried {
     pub(crate) error: Option<MapError>,
 }
 
-/// Copies flows.
-pub(crate) fn copy_flows(earlier: &[EarlierMap], maps: &Maps) -> Carried {
-    let mut carried = Carried::default();
-    for map in earlier {
-        let count = |key: &[u8]| {
-            if let Some(pod) = pod_of(key) {
-                *carried.pods.entry(pod).or_default() += 1;
+impl EarlierFlows {
+    /// Those that an agent has left that ended before all filters were its own.
+    pub(crate) fn find(
+        pin_dir: &Path,
+        maps: &Maps,
+        discarded: &mut Vec<Discarded>,
+    ) -> Result<Self, LoadError> {
+        let failed = |path: &Path, source| LoadError::Pin { path: path.to_owned(), source };
+        let mut found = Self::default();
+        for entry in fs::read_dir(pin_dir).map_err(|e| failed(pin_dir, e))? {
+            let path = entry.map_err(|e| failed(pin_dir, e))?.path();
+            let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+            let of = |name: &&str| file.strip_prefix(*name).is_some_and(|rest| rest.starts_with(EARLIER));
+            let Some(name) = FLOWS.into_iter().find(of) else { continue };
+            let Some(fd) = pins::open(&path).map_err(|e| failed(&path, e))? else { continue };
+            found.add(name, fd, path, maps, discarded)?;
+        }
+        Ok(found)
+    }
+
+    /// Takes in a map that is about to be replaced, and pins it.
+    pub(crate) fn replace(
+        &mut self,
+        (name, fd): (&'static str, OwnedFd),
+        pin_dir: &Path,
+        maps: &Maps,
+        pins: &mut Replacements,
+        discarded: &mut Vec<Discarded>,
+    ) -> Result<(), LoadError> {
+        let id = id_of(&fd).map_err(|source| LoadError::Pin { path: pin_dir.join(name), source })?;
+        let path = pin_dir.join(format!("{name}{EARLIER}{id}"));
+        if self.pins.contains(&path) {
+            return Ok(()); // the agent ended just before it replaced it
+        }
+        pins.put(fd.as_fd(), path.clone())?;
+        self.add(name, fd, path, maps, discarded)
+    }
+
+    fn add(
+        &mut self,
+        name: &'static str,
+        fd: OwnedFd,
+        path: PathBuf,
+        maps: &Maps,
+        discarded: &mut Vec<Discarded>,
+    ) -> Result<(), LoadError> {
+        let wanted = maps.fd(name).ok_or(MapError::Missing { map: name })?;
+        match pins::entries(fd.as_fd(), wanted, name) {
+            Ok(entries) => {
+                let id = id_of(&fd).map_err(|source| LoadError::Pin { path: path.clone(), source })?;
+                self.maps.insert(Reverse(id), EarlierMap { name, fd, entries });
             }
-        };
-        if let Err(error) = map.copy_to(maps, count) {
-            carried.error.get_or_insert(error);
+            Err(why) => discarded.push(Discarded { map: name, why: why.to_string() }),
+        }
+        self.pins.push(path);
+        Ok(())
+    }
+
+    /// Copies their flows.
+    pub(crate) fn copy_to(&self, maps: &Maps) -> Carried {
+        let mut carried = Carried::default();
+        for map in self.maps.values() {
+            let count = |key: &[u8]| {
+                if let Some(pod) = pod_of(key) {
+                    *carried.pods.entry(pod).or_default() += 1;
+                }
+            };
+            if let Err(error) = map.copy_to(maps, count) {
+                carried.error.get_or_insert(error);
+            }
+        }
+        carried
+    }
+
+    /// No program writes them any more.
+    pub(crate) fn forget(&mut self) {
+        self.maps.clear();
+        for pin in self.pins.drain(..) {
+            match fs::remove_file(&pin) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, pin = %pin.display(), "pin of a replaced map cannot be removed");
+                }
+                _ => {}
+            }
         }
     }
-    carried
+}
+
+/// The kernel's id of a map.
+fn id_of(map: &OwnedFd) -> io::Result<u32> {
+    sys::map_info(map.as_fd()).map(|info| info.id)
 }
 
 /// The pod of a [`FlowKey`].

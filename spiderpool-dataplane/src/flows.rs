@@ -8,7 +8,7 @@ use aya::maps::{HashMap, MapData};
 use spiderpool_ebpf_common::maps::{FlowKey, PodFlags, names};
 
 use crate::batch::Walk;
-use crate::carry::{Carried, copy_flows};
+use crate::carry::Carried;
 use crate::error::MapError;
 use crate::flush::Flush;
 use crate::load::Dataplane;
@@ -18,7 +18,7 @@ impl Dataplane {
     /// Takes over the flows of replaced maps that are not here yet, as many as fit; how many entries. To be called once the maps are
     /// loaded and again when all filters are this version's: until then earlier programs record in their own maps.
     pub fn carry_flows(&mut self) -> Result<usize, MapError> {
-        let Carried { pods, error } = copy_flows(&self.earlier, &self.maps);
+        let Carried { pods, error } = self.earlier.copy_to(&self.maps);
         // Which of them have what would cost more to find out than it costs their packets.
         self.look_for_all_of(pods.keys().copied())?;
         error.map_or_else(|| Ok(pods.values().sum()), Err)
@@ -42,7 +42,7 @@ impl Dataplane {
 
     /// No program of an earlier version is attached any more.
     pub fn forget_earlier_flows(&mut self) {
-        self.earlier.clear();
+        self.earlier.forget();
     }
 
     /// All flows of these pods (by their ids), which are gone, are to be removed: see [`Self::flush_until`]. What has begun before

@@ -12,7 +12,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use spiderpool_ebpf_common::maps::{PodUsage, names};
 
-use crate::carry::{DESTINATIONS, EarlierMap, FLOWS};
+use crate::carry::{DESTINATIONS, EarlierFlows, EarlierMap, FLOWS};
 use crate::error::LoadError;
 use crate::flush::Flush;
 use crate::logs::Logs;
@@ -121,8 +121,7 @@ pub struct Dataplane {
     replaced: Vec<Replaced>,
     discarded: Vec<Discarded>,
     nics_origin: NicsOrigin,
-    /// Of flows.
-    pub(crate) earlier: Vec<EarlierMap>,
+    pub(crate) earlier: EarlierFlows,
     pub(crate) sweep: Option<Sweep>,
     pub(crate) flush: Option<Flush>,
     pins: KeptPins,
@@ -183,7 +182,7 @@ impl Dataplane {
             replaced: Vec::new(),
             discarded: Vec::new(),
             nics_origin: NicsOrigin::of(&pinned),
-            earlier: Vec::new(),
+            earlier: EarlierFlows::default(),
             sweep: None,
             flush: None,
             pins: kept,
@@ -196,8 +195,10 @@ impl Dataplane {
         let new: BTreeSet<_> = to_replace.map(|map| map.pin).collect();
         let is_new = |pin: &str| !PINS.iter().any(|(_, map)| *map == pin) || new.contains(pin);
         let mut pins = Replacements::default();
-        dataplane.take_over(pinned);
-        if let Err(error) = dataplane.pins.put(&mut pins, is_new) {
+        let put = dataplane
+            .take_over(pinned, pin_dir, &mut pins)
+            .and_then(|()| dataplane.pins.put(&mut pins, is_new));
+        if let Err(error) = put {
             pins.roll_back();
             return Err(error);
         }
@@ -205,29 +206,30 @@ impl Dataplane {
     }
 
     /// Keeps of the pinned maps that do not fit what has to be carried over, and does so at once where only the agent writes.
-    fn take_over(&mut self, pinned: Vec<PinnedMap>) {
+    fn take_over(
+        &mut self,
+        pinned: Vec<PinnedMap>,
+        pin_dir: &Path,
+        pins: &mut Replacements,
+    ) -> Result<(), LoadError> {
+        let (maps, discarded) = (&self.maps, &mut self.discarded);
+        self.earlier = EarlierFlows::find(pin_dir, maps, discarded)?;
         for PinnedMap { pin, pinned, .. } in pinned {
             let Pinned::Differs { fd, entries } = pinned else { continue };
             tracing::warn!(map = pin, "pinned map does not fit this version and is replaced");
             self.replaced.push(Replaced(pin));
-            let is_of_flows = FLOWS.contains(&pin);
-            if !is_of_flows && !DESTINATIONS.contains(&pin) {
-                continue; // the agent writes it before its programs run
+            if FLOWS.contains(&pin) {
+                self.earlier.replace((pin, fd), pin_dir, maps, pins, discarded)?;
+            } else if DESTINATIONS.contains(&pin) {
+                let copied = entries.map_err(|why| why.to_string()).and_then(|entries| {
+                    let earlier = EarlierMap { name: pin, fd, entries };
+                    earlier.copy_to(maps, |_| ()).map_err(|error| error.to_string())
+                });
+                discarded.extend(copied.err().map(|why| Discarded { map: pin, why }));
             }
-            let entries = match entries {
-                Ok(entries) => entries,
-                Err(error) => {
-                    self.discarded.push(Discarded { map: pin, why: error.to_string() });
-                    continue;
-                }
-            };
-            let earlier = EarlierMap { name: pin, fd, entries };
-            if is_of_flows {
-                self.earlier.push(earlier);
-            } else if let Err(error) = earlier.copy_to(&self.maps, |_| ()) {
-                self.discarded.push(Discarded { map: pin, why: error.to_string() });
-            }
+            // The others are written by the agent before its programs run.
         }
+        Ok(())
     }
 
     /// The programs, to attach them.

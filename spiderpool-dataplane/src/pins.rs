@@ -129,18 +129,30 @@ pub(crate) enum Pinned {
 /// Compares what is pinned at `path` with the wanted map, which is named `name`.
 pub(crate) fn compare(path: &Path, wanted: BorrowedFd<'_>, name: &str) -> io::Result<Pinned> {
     let Some(fd) = open(path)? else { return Ok(Pinned::Nothing) };
-    // A pin that cannot be described (a program under a map's name, odd BTF) does not fit.
-    let (Ok(have), Ok(want)) = (shape(fd.as_fd()), shape(wanted)) else {
-        let unreadable = Inconvertible { member: name.to_owned(), why: "cannot be described" };
-        return Ok(Pinned::Differs { fd, entries: Err(unreadable) });
-    };
-    if have == want {
+    if let (Ok(have), Ok(want)) = (shape(fd.as_fd()), shape(wanted))
+        && have == want
+    {
         return Ok(Pinned::Fits);
     }
-    Ok(Pinned::Differs { fd, entries: have.entries_for(&want, name) })
+    let entries = entries(fd.as_fd(), wanted, name);
+    Ok(Pinned::Differs { fd, entries })
 }
 
-fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
+/// How the entries of a map become those of the wanted one, which is named `name`.
+pub(crate) fn entries(
+    map: BorrowedFd<'_>,
+    wanted: BorrowedFd<'_>,
+    name: &str,
+) -> Result<EntryConversion, Inconvertible> {
+    match (shape(map), shape(wanted)) {
+        (Ok(have), Ok(want)) => have.entries_for(&want, name),
+        // A program under a map's name, odd BTF.
+        _ => Err(Inconvertible { member: name.to_owned(), why: "cannot be described" }),
+    }
+}
+
+/// What is pinned there.
+pub(crate) fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
     match sys::obj_get(path) {
         Ok(fd) => Ok(Some(fd)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -274,6 +274,47 @@ fn a_map_that_is_too_small_keeps_no_other_from_its_flows() {
     assert_eq!((of(3), of(4), of(5)), (PodFlags::ALL, PodFlags::ALL, PodFlags::default()));
 }
 
+/// An agent ends before all filters are its own, and others of any version come after it. Programs go on to record in the maps that they were
+/// loaded with.
+#[test]
+fn flows_outlive_agents_that_end_in_the_middle_of_an_upgrade() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let pins_of_earlier = || {
+        let pins = std::fs::read_dir(fs.pins()).unwrap().map(|pin| pin.unwrap().file_name());
+        pins.filter(|pin| pin.to_str().unwrap().contains("earlier")).count()
+    };
+    let of_size = |nat| Dataplane::load(&object(), &fs.pins(), &Sizes { nat, ..SIZES }).unwrap();
+    let translation = |port| NatEntry { last_seen: 0, addr: CLUSTER, port, state: 0, _pad: [0; 5] };
+    let ports = || entries::<NatEntry>(&fs, "nat").into_iter().map(|(port, entry)| (port, entry.1.port));
+    drop(of_size(1024));
+    let mut first: HashMap<MapData, FlowKey, NatEntry> = map(&fs, "nat").try_into().unwrap();
+    first.insert(key(1), translation(1), 0).unwrap();
+    // Killed at once.
+    drop(of_size(2048));
+    assert_eq!((ports().count(), pins_of_earlier()), (0, 1));
+    let mut second: HashMap<MapData, FlowKey, NatEntry> = map(&fs, "nat").try_into().unwrap();
+    first.insert(key(2), translation(2), 0).unwrap();
+    // The same one again.
+    let mut again = of_size(2048);
+    assert_eq!((replaced(&again), again.carry_flows().unwrap()), (vec![], 2));
+    drop(again);
+    // Some filters are its own.
+    second.insert(key(2), translation(7), 0).unwrap();
+    first.insert(key(3), translation(3), 0).unwrap();
+    // Another one, which is killed too, and the first one again, whose map is pinned as an earlier one.
+    drop(of_size(4096));
+    assert_eq!(pins_of_earlier(), 2);
+    let mut last = of_size(1024);
+    assert_eq!((last.carry_flows().unwrap(), pins_of_earlier()), (3, 3));
+    assert_eq!(ports().collect::<Vec<_>>(), [(1, 1), (2, 7), (3, 3)]);
+    last.forget_earlier_flows();
+    assert_eq!((last.carry_flows().unwrap(), pins_of_earlier()), (0, 0));
+    assert_eq!(replaced(&of_size(1024)), <[&str; 0]>::default());
+}
+
 /// A pin could not be put in place after others had been: the next agent must find the maps of the programs that run.
 #[test]
 fn pins_that_cannot_all_be_replaced_are_all_as_they_were() {
@@ -295,7 +336,7 @@ fn pins_that_cannot_all_be_replaced_are_all_as_they_were() {
         let dir = std::fs::read_dir(fs.pins()).unwrap();
         dir.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
     };
-    assert!(pins().iter().all(|pin| !pin.contains("new")), "{:?}", pins());
+    assert!(pins().iter().all(|pin| !pin.contains("new") && !pin.contains("earlier")), "{:?}", pins());
     assert_eq!(entries(&fs, "nat"), [(1, (key(1), translation))].into());
     std::fs::remove_dir(fs.pins().join("ingress")).unwrap();
     let mut dataplane = Dataplane::load(&object(), &fs.pins(), &sizes).unwrap();
