@@ -115,6 +115,12 @@ impl Conversion {
         self.to
     }
 
+    /// Whether nothing is left out or has another place.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let stays = |step: &Step| matches!(step, Step::Copy { from, to, .. } if from == to);
+        self.from == self.to && self.dropped.is_empty() && self.steps.iter().all(stays)
+    }
+
     /// Converts `from` into `to`, which have the layouts' sizes.
     pub(crate) fn convert(&self, from: &[u8], to: &mut [u8]) {
         to.fill(0);

@@ -37,10 +37,6 @@ impl Shape {
         }
         let conversion = match (&self.layout, &to.layout) {
             (Some((key, value)), Some((to_key, to_value))) => {
-                // Prefix lengths count bits from the key's begin.
-                if is_trie(to) && key != to_key {
-                    return refused(".key", "has another layout in the pinned map");
-                }
                 let plan =
                     |from, to, part| Conversion::plan(from, to, &format!("{name}.{part}"), &OPTIONAL_MEMBERS);
                 EntryConversion { key: plan(key, to_key, "key")?, value: plan(value, to_value, "value")? }
@@ -54,6 +50,10 @@ impl Shape {
         let is_of = |conversion: &Conversion, from: u32, to: u32| {
             (conversion.old_size(), conversion.new_size()) == (from as usize, to as usize)
         };
+        // Prefix lengths count bits from the key's begin.
+        if is_trie(to) && !conversion.key.is_in_place() {
+            return refused(".key", "has members at other places in the pinned map");
+        }
         if !is_of(&conversion.key, self.key_size, to.key_size)
             || !is_of(&conversion.value, self.value_size, to.value_size)
         {

@@ -244,6 +244,13 @@ fn destinations_outlive_their_map() {
     assert_eq!(replaced(&third), ["cluster_cidrs"]);
     assert_eq!(third.cidrs(7).unwrap(), [(nets[0], CidrAction::Steer, CidrKind::Service)]);
     assert_eq!(third.discarded(), []);
+    drop(third);
+    // A prefix would end elsewhere.
+    let moved: Members<'_> = &[("data", Member::Cidr), ("prefix_len", Member::Int(4))];
+    let path = fs.pins().join("cluster_cidrs");
+    older::pin(&path, BPF_MAP_TYPE_LPM_TRIE, moved, &[("kind", Member::Int(1)), ("action", Member::Int(1))]);
+    let said = "cluster_cidrs.key has members at other places in the pinned map";
+    assert_eq!(fs.load().discarded().iter().map(|map| map.why.as_str()).collect::<Vec<_>>(), [said]);
 }
 
 /// Its entries are carried over as many as fit, those of other maps all the same, and all are looked for.

@@ -85,6 +85,19 @@ fn equal_layouts_are_copied_whole() {
     assert!(!Conversion::identity(8).drops_any(&[1; 8]));
 }
 
+#[test]
+fn members_stay_in_place_if_only_padding_has_another_name() {
+    let of =
+        |members: [(&'static str, usize); 3]| packed(members.map(|(name, size)| (name, int(size))).into());
+    let in_place = |from, to| plan(&of(from), &of(to)).unwrap().is_in_place();
+    let from = [("a", 2), ("_pad", 2), ("b", 4)];
+    assert!(in_place(from, [("a", 2), ("_gap", 2), ("b", 4)]));
+    assert!(in_place(from, [("a", 2), ("late", 2), ("b", 4)]));
+    assert!(!in_place([("a", 2), ("late", 2), ("b", 4)], from));
+    assert!(!in_place(from, [("_pad", 2), ("a", 2), ("b", 4)]));
+    assert!(!in_place(from, [("a", 4), ("_pad", 0), ("b", 4)]));
+}
+
 /// What a layout has, without looking at how it nests: each integer and each length by its path.
 fn leaves(layout: &Layout, at: usize, path: &str, out: &mut BTreeMap<String, Leaf>) {
     match layout {
