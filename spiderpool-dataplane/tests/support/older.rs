@@ -71,7 +71,7 @@ fn bpf(cmd: bpf_cmd, fill: impl FnOnce(&mut bpf_attr)) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).unwrap()) })
 }
 
-/// Pins a map with this layout in place of what is there.
+/// Pins a map with this layout, for 1024 entries, in place of what is there.
 pub(crate) fn pin(path: &Path, kind: bpf_map_type, key: Members<'_>, value: Members<'_>) -> MapData {
     let mut btf = Btf::new();
     let ((key, key_size), (value, value_size)) = (add_struct(&mut btf, key), add_struct(&mut btf, value));
@@ -91,7 +91,8 @@ pub(crate) fn pin(path: &Path, kind: bpf_map_type, key: Members<'_>, value: Memb
         (map.btf_key_type_id, map.btf_value_type_id) = (key, value);
     });
     let map = MapData::from_fd(map.unwrap()).unwrap();
-    std::fs::remove_file(path).unwrap();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let _ = std::fs::remove_file(path);
     map.pin(path).unwrap();
     map
 }

@@ -14,13 +14,14 @@ const LAB: &str = "tests";
 
 /// Programs in the order in which they run. Tests of `programs` and `flows` wait until the machine has been up for a minute and
 /// a half.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "executor",
     "kernel",
     OF_PLUGIN,
     "attach",
     "differential",
     "load",
+    "layouts",
     "live",
     "programs",
     "flows",
@@ -31,7 +32,7 @@ const ORDER: [&str; 12] = [
 /// Each of these loads the programs for few packets, or for what is done in userspace: an emulated machine verifies them for more than
 /// a minute. `kernel` makes many network namespaces, for which it takes six minutes beside other tests, and needs nothing of a kernel that
 /// this machine's has not.
-const WHOLE_ALONE: [&str; 6] = ["load", "flows", "attach", "tagged", "checksums", "kernel"];
+const WHOLE_ALONE: [&str; 7] = ["load", "layouts", "flows", "attach", "tagged", "checksums", "kernel"];
 
 /// This compares the programs with nftables and policy routing, of which a guest's kernel may not have all. What the programs decide
 /// does not depend on the kernel.
