@@ -18,7 +18,6 @@ use spiderpool_ebpf_common::maps::{FlowKey, names};
 use crate::batch::NO_EXIST;
 use crate::error::{LoadError, MapError};
 use crate::layout::EntryConversion;
-use crate::load::Discarded;
 use crate::maps::Maps;
 use crate::pins::{self, Replacements};
 use crate::raw::RawWalk;
@@ -28,6 +27,15 @@ use crate::sys;
 pub(crate) const FLOWS: [&str; 3] = [names::ARRIVALS, names::NAT, names::LINK_FLOWS];
 /// Maps that only the agent writes, and not before it is told what.
 pub(crate) const DESTINATIONS: [&str; 2] = [names::CLUSTER_CIDRS, names::NODE_DEVICES];
+
+/// A replaced map whose entries cannot be carried over, as those of its kind are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discarded {
+    /// Its name.
+    pub map: &'static str,
+    /// What of its layout is in the way.
+    pub why: String,
+}
 
 /// A map that was pinned, and how its entries become those of the map in its place.
 #[derive(Debug)]

@@ -29,8 +29,9 @@ mod sys;
 mod usage;
 
 pub use attach::{AttachError, AttachedFilters, Repaired, detach, detach_id, repair};
+pub use carry::Discarded;
 pub use error::{LoadError, MapError, OpenError};
-pub use load::{Dataplane, Discarded, NicsOrigin, Replaced, Sizes};
+pub use load::{Dataplane, NicsOrigin, Replaced, Sizes};
 pub use logs::Logs;
 pub use pins::KeptPins;
 pub use programs::{ProgramPair, Programs};

@@ -12,7 +12,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use spiderpool_ebpf_common::maps::{PodUsage, names};
 
-use crate::carry::{DESTINATIONS, EarlierFlows, EarlierMap, FLOWS};
+use crate::carry::{DESTINATIONS, Discarded, EarlierFlows, EarlierMap, FLOWS};
 use crate::error::LoadError;
 use crate::flush::Flush;
 use crate::logs::Logs;
@@ -81,15 +81,6 @@ impl Default for Sizes {
 /// A pinned map that did not fit and was replaced by another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced(pub &'static str);
-
-/// A replaced map whose entries cannot be carried over, as those of its kind are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Discarded {
-    /// Its name.
-    pub map: &'static str,
-    /// What of its layout is in the way.
-    pub why: String,
-}
 
 /// Where the map `nics` comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

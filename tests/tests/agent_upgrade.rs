@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -23,7 +24,7 @@ use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::Pod;
 use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::topology::Node;
-use spiderpool_tests::{poll, privilege, service};
+use spiderpool_tests::{poll, privilege, service, tools};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -104,18 +105,44 @@ impl Traffic {
     }
 }
 
-/// Restarts the agent of the first node with this much room in `nat`, `arrivals` and `link_flows`: other sizes are another schema.
+/// Restarts the agent of the first node with this much room in `nat`, `arrivals`, `link_flows` and `cluster_cidrs`, and with the programs
+/// of another file if there is one: other sizes, and other layouts, are another schema.
 fn restart(
     lab: &mut Lab,
     entries: u32,
+    object: Option<&Path>,
     start: impl Fn(&ControlPlane, &Node, &[(String, String)]) -> Result<Agent>,
 ) {
     lab.agents.remove(0).kill().unwrap();
     let node = &lab.topology.nodes[0];
-    let sizes =
-        ["NAT", "ARRIVALS", "LINK_FLOWS"].map(|map| (format!("SPIDERPOOL_BPF_{map}"), entries.to_string()));
-    let agent = start(&lab.topology.plane, node, &sizes).unwrap();
+    let sizes = ["NAT", "ARRIVALS", "LINK_FLOWS", "CIDRS"];
+    let mut environment: Vec<_> =
+        sizes.iter().map(|map| (format!("SPIDERPOOL_BPF_{map}"), entries.to_string())).collect();
+    environment
+        .extend(object.map(|object| ("SPIDERPOOL_BPF_OBJECT".to_owned(), object.display().to_string())));
+    let agent = start(&lab.topology.plane, node, &environment).unwrap();
     lab.agents.insert(0, agent);
+}
+
+/// The programs with another layout of nearly every map: in BTF their padding has another name.
+fn with_other_layouts(folder: &Path) -> PathBuf {
+    let mut object = std::fs::read(tools::bpf_object().unwrap()).unwrap();
+    let (name, other) = (b"\0_pad\0", b"\0_gap\0");
+    for at in 0..object.len() - name.len() {
+        if object[at..].starts_with(name) {
+            object[at..at + name.len()].copy_from_slice(other);
+        }
+    }
+    let path = folder.join("other-layouts.o");
+    std::fs::write(&path, object).unwrap();
+    path
+}
+
+/// The BTF of the pinned map.
+fn layouts(node: &Namespaces, map: &str) -> String {
+    let shown = node.output("bpftool", &["-j", "map", "show", "pinned", &format!("{PINS}/{map}")]).unwrap();
+    let id = serde_json::from_str::<Value>(&shown).unwrap()["btf_id"].to_string();
+    node.output("bpftool", &["btf", "dump", "id", &id]).unwrap()
 }
 
 /// The ids of the programs that the pods' filters run: of an upgrade all are others.
@@ -170,17 +197,19 @@ fn no_packet_is_lost_while_the_agent_is_killed_upgraded_and_rolled_back() {
         way("node to underlay pod", node, None, underlay.eth0.get(family), &underlay.namespaces);
         way("underlay pod to node's pod", &underlay.namespaces, None, pod.eth0.get(family), &pod.namespaces);
     }
-    let (pods, sizes) = ([&pod, &underlay], [65_536, 32_768]);
+    let pods = [&pod, &underlay];
+    let other_layouts = with_other_layouts(&node.folder().unwrap());
     let before = programs(&pods);
     let traffic = Traffic::start(&ways);
 
     // Killed, and the same version again.
-    restart(&mut lab, 262_144, Agent::start_with_environment);
+    restart(&mut lab, 262_144, None, Agent::start_with_environment);
     assert_eq!(entries_of_nat(&lab.topology.nodes[0]), Some(262_144));
     // Upgraded and rolled back: live entries are carried over, every filter runs the new programs.
-    for entries in sizes {
+    for (entries, object) in [(65_536, None), (32_768, None), (32_768, Some(&*other_layouts)), (32_768, None)]
+    {
         let earlier = programs(&pods);
-        restart(&mut lab, entries, Agent::start_contained);
+        restart(&mut lab, entries, object, Agent::start_contained);
         poll::until("the new programs on all NICs", LIMIT, || {
             let now = programs(&pods);
             anyhow::ensure!(
@@ -190,7 +219,16 @@ fn no_packet_is_lost_while_the_agent_is_killed_upgraded_and_rolled_back() {
             Ok(())
         })
         .unwrap();
-        assert_eq!(entries_of_nat(&lab.topology.nodes[0]), Some(u64::from(entries)));
+        let node = &lab.topology.nodes[0];
+        assert_eq!(entries_of_nat(node), Some(u64::from(entries)));
+        for map in ["nat", "arrivals", "link_flows", "cluster_cidrs"] {
+            assert_eq!(layouts(node, map).contains("'_gap'"), object.is_some(), "{map}");
+        }
+    }
+    let log = lab.agents[0].log();
+    assert!(log.contains("flows of replaced maps carried over"), "{log}");
+    for lost in ["entries of a replaced map cannot be carried over", "cannot all be carried over"] {
+        assert!(!log.contains(lost), "{log}");
     }
     assert_ne!(programs(&pods), before);
     // Somebody unmounts the BPF file system under the agent: programs and maps are held by filters and agent.
@@ -213,7 +251,7 @@ fn no_packet_is_lost_while_the_agent_is_killed_upgraded_and_rolled_back() {
     .unwrap();
     let later = Pod::add(&lab.topology.plane, node, &spec("later", DefaultRoute::Eth0)).unwrap();
     assert_eq!(counters::nic_ids(&later.namespaces).unwrap().len(), 3);
-    restart(&mut lab, 32_768, Agent::start_with_environment);
+    restart(&mut lab, 32_768, None, Agent::start_with_environment);
     traffic.finish();
     let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
     drop(servers);
