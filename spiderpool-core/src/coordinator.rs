@@ -21,6 +21,7 @@ mod overlay;
 mod pod_cidr;
 mod policy;
 mod policy_route;
+mod rp_filter;
 mod settings;
 mod state;
 mod step;
@@ -51,6 +52,7 @@ pub use policy::{
     host_route_mark, plan_policy_overlay, plan_policy_underlay, plan_removal, pod_dataplane,
 };
 pub use policy_route::{PolicyRoute, PolicyRouteText};
+pub use rp_filter::check_rp_filter;
 pub use settings::{Config, EbpfSettings, Settings};
 pub use state::{NamespaceState, project};
 pub use step::{Namespace, Step};

@@ -165,6 +165,41 @@ fn a_namespace_that_is_gone() {
     pod.del(plane, node).unwrap();
 }
 
+/// The kernel would drop what the programs let in by another NIC. A pod that has it, from an older version or by its own
+/// doing, goes on: it is checked and deleted.
+#[test]
+fn a_strict_reverse_path_filter_of_new_pods() {
+    let Some(lab) = lab() else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let strict = |config: &[u8], dataplane: Option<&str>| {
+        let mut config: Value = serde_json::from_slice(config).unwrap();
+        config["podRPFilter"] = json!(1);
+        if let Some(dataplane) = dataplane {
+            config["dataplane"] = json!(dataplane);
+        }
+        serde_json::to_vec(&config).unwrap()
+    };
+    before_coordinator(&lab, "strict", |pod, attachment, config| {
+        let config = strict(config, None);
+        refused(node, pod, "coordinator", attachment, &config, 7, "podRPFilter 1 is strict");
+    });
+    before_coordinator(&lab, "strict-with-rules", |_, attachment, config| {
+        let config = strict(config, Some("policy"));
+        cni::execute_type(node, "coordinator", "ADD", attachment, &config).unwrap();
+        cni::execute_type(node, "coordinator", "CHECK", attachment, &config).unwrap();
+    });
+    let mut spec = spec("strict-before", DefaultRoute::Net1);
+    spec.networks[0].version = "1.0.0".into();
+    let mut pod = Pod::add(plane, node, &spec).unwrap();
+    let settings =
+        ["all", "default", "eth0", "net1", "sp0"].map(|nic| format!("ipv4/conf/{nic}/rp_filter=1"));
+    pod.namespaces.sysctl(&settings.each_ref().map(String::as_str)).unwrap();
+    let (network, attachment, result) = &mut pod.attachments[0];
+    network.plugins[1]["podRPFilter"] = json!(1);
+    network.check(node, attachment, result).unwrap();
+    pod.del(plane, node).unwrap();
+}
+
 /// macvlan and IPAM worked, then the coordinator fails: it undoes its own steps, the runtime's DEL does the rest.
 fn coordinator_refused(lab: &Lab, name: &str, code: u64, names: &str) {
     let node = &lab.topology.nodes[0];

@@ -99,6 +99,7 @@ async fn an_invalid_value_fails_at_once_with_the_reason() {
     let coordinator = |spec: Value| json!({"coordinator": {"name": "init-bad", "spec": spec}});
     refused(&coordinator(json!({"mode": "sideways"})), "mode \"sideways\" is unknown");
     refused(&coordinator(json!({"vethMTU": 0})), "vethMTU 0");
+    refused(&coordinator(json!({"podRPFilter": 1})), "podRPFilter 1 is strict");
     // What only the API server knows: it is the last to refuse.
     refused(&json!({"coordinator": {"name": "Init_Bad"}}), "is refused");
     refused(&json!({"ipv4Pool": {"name": "a", "subnetName": "s"}}), "not supported yet");

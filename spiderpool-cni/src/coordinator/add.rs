@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use spiderpool_core::coordinator::{Config, Namespace, NamespaceState};
+use spiderpool_core::coordinator::{Config, Dataplane, Namespace, NamespaceState, check_rp_filter};
 use spiderpool_core::names::IfName;
 use spiderpool_dataplane::{AttachedFilters, Programs};
 use spiderpool_net::executor::{Executor, MissingDevice};
@@ -38,6 +38,8 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
             return Ok(convert_result(conf.base.prev_result, version));
         }
     };
+    // Not of the plan, by which CHECK looks at pods that run with it.
+    check_rp_filter(Dataplane::Ebpf, config.rp_filter)?;
     let planned = ebpf::plan(mode, request, &config, &answer, &pod, &mut executor).await?;
     let is_registered = is_registered(executor.netlink(Namespace::Pod), &pod, &request.nic).await?;
     let attached = AttachedFilters::default();

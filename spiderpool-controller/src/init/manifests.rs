@@ -4,7 +4,7 @@ use kube::Resource;
 use kube::core::ApiResource;
 use serde_json::{Value, json};
 use spiderpool_api::crd::{CoordinatorSpec, SpiderCoordinator, SpiderIPPool};
-use spiderpool_core::coordinator::{PolicyRouteText, Settings, SettingsError};
+use spiderpool_core::coordinator::{PolicyRouteText, Settings, SettingsError, check_rp_filter};
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::Pool;
 use thiserror::Error;
@@ -93,6 +93,9 @@ fn coordinator(default: &DefaultCoordinator) -> Result<Manifest, ManifestError> 
     let failed = |source| ManifestError::Coordinator { name: default.name.clone(), source };
     let settings = default.spec.settings.clone();
     let config = Settings::resolve(settings.clone(), Settings::default()).map_err(failed)?;
+    // With the defaults of the CustomResourceDefinition; what is resolved has those of an agent of old.
+    let dataplane = settings.clone().or(Settings::defaults()).dataplane.unwrap_or_default();
+    check_rp_filter(dataplane.parse().map_err(failed)?, config.rp_filter).map_err(failed)?;
     let mode = Settings { mode: Some(config.mode.to_string()), ..Settings::default() };
     let routes = config.policy_routes.iter();
     let routes = routes.map(|r| PolicyRouteText { dst: r.dst.to_string(), gw: r.gw.to_string() });
@@ -200,6 +203,14 @@ ipv6Pool: {name: default-v6-ippool, subnet: "fd00::/64"}
     }
 
     #[test]
+    fn a_strict_filter_is_for_dataplane_policy() {
+        let mut file = file();
+        let settings = settings(&mut file);
+        (settings.dataplane, settings.pod_rp_filter) = (Some("policy".into()), Some(1));
+        assert_eq!(plan(&file).unwrap()[0].object["spec"]["podRPFilter"], 1);
+    }
+
+    #[test]
     fn invalid_values_are_refused_by_name() {
         refused(|file| v4(file).name = "default-v6-ippool".into(), &["both named", "default-v6-ippool"]);
         refused(|file| v4(file).name = String::new(), &["default IPv4 pool needs a name"]);
@@ -208,6 +219,15 @@ ipv6Pool: {name: default-v6-ippool, subnet: "fd00::/64"}
         refused(|file| v4(file).gateway = "10.6.10.1".into(), &["excludeIPs"]);
         refused(|file| settings(file).veth_mtu = Some(0), &["coordinator default", "vethMTU 0"]);
         refused(|file| settings(file).hijack_cidr = Some(vec!["x".into()]), &["hijackCIDR", "\"x\""]);
+        refused(
+            |file| settings(file).pod_rp_filter = Some(1),
+            &["coordinator default", "podRPFilter 1 is strict"],
+        );
+        // Absent, it is what the API server fills in.
+        let without = |file: &mut InitFile| {
+            *settings(file) = Settings { dataplane: None, pod_rp_filter: Some(1), ..settings(file).clone() };
+        };
+        refused(without, &["podRPFilter 1 is strict"]);
         refused(|file| settings(file).mode = Some("sideways".into()), &["mode \"sideways\"", "use auto"]);
     }
 }

@@ -9,6 +9,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use spiderpool_api::crd::SpiderMultusConfig;
 use spiderpool_core::admission::network::{NameHolder, name_taken_fault};
+use spiderpool_core::coordinator::SettingsError;
 use spiderpool_core::multus::{MultusFields, validate, validate_update};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
@@ -89,7 +90,7 @@ impl NetworkValidator {
         {
             faults.push(name_taken_fault(&fields, &new.namespace().unwrap_or_default(), &holder));
         }
-        faults.into()
+        Verdict { faults, warnings: warnings(&fields) }
     }
 
     async fn name_holder(&self, network: &SpiderMultusConfig, attachment: &str) -> Option<NameHolder> {
@@ -115,6 +116,15 @@ impl NetworkValidator {
             Err(_) => None,
         }
     }
+}
+
+/// What the network cannot decide: the dataplane is the cluster's, or the node's.
+fn warnings(fields: &MultusFields<'_>) -> Vec<String> {
+    let is_strict = fields.coordinator.is_some_and(|settings| settings.pod_rp_filter == Some(1));
+    let warning = || {
+        format!("Pods with this network do not start with dataplane ebpf: {}", SettingsError::StrictRpFilter)
+    };
+    is_strict.then(warning).into_iter().collect()
 }
 
 /// Whether the leader would write to it for this network, or waits until it is gone.
@@ -160,6 +170,26 @@ mod tests {
         });
         mutate(&mut object);
         assert_eq!(object["spec"], json!({"cniType": "custom", "enableCoordinator": false, "customCNI": ""}));
+    }
+
+    /// The cluster's dataplane may be policy.
+    #[test]
+    fn a_strict_filter_is_warned_about() {
+        let of = |coordinator: Value| {
+            let network = json!({
+                "metadata": {"namespace": "ns", "name": "n"},
+                "spec": {"cniType": "macvlan", "macvlan": {"master": ["eth1"]}, "coordinator": coordinator},
+            });
+            let network: SpiderMultusConfig = serde_json::from_value(network).unwrap();
+            let fields = MultusFields::from(&network);
+            (validate(&fields).len(), warnings(&fields))
+        };
+        let (faults, warnings) = of(json!({"podRPFilter": 1}));
+        assert!(
+            faults == 0 && warnings.len() == 1 && warnings[0].contains("podRPFilter 1 is strict"),
+            "{warnings:?}"
+        );
+        assert_eq!(of(json!({"podRPFilter": 2})), (0, vec![]));
     }
 
     #[test]

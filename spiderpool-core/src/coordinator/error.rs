@@ -8,6 +8,10 @@ use thiserror::Error;
 use crate::Unsupported;
 use crate::names::{IfName, NameError, PoolName};
 
+/// What is wrong with a strict `podRPFilter` beside programs, and what to set.
+pub(super) const STRICT_WITH_PROGRAMS: &str = "is strict: the kernel would drop what dataplane ebpf lets in by another NIC \
+    than that of the route back; use 0, 2, or -1 to leave it alone, or dataplane policy";
+
 /// A value of the configuration is not usable. Field names are those of the CNI configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SettingsError {
@@ -55,6 +59,9 @@ pub enum SettingsError {
     /// rp_filter knows three values.
     #[error("podRPFilter {0} must be 0, 1, 2, or negative to leave it alone")]
     RpFilter(i64),
+    /// The kernel would drop what the programs let in by another NIC than that of the route back.
+    #[error("podRPFilter 1 {}", STRICT_WITH_PROGRAMS)]
+    StrictRpFilter,
     /// Not an MTU.
     #[error("vethMTU {0} must be from 68 to 65535")]
     Mtu(i64),

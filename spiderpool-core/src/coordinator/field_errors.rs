@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::choice::{Dataplane, NodeLinkCallers, RouteHints};
+use super::error::STRICT_WITH_PROGRAMS;
 use super::policy_route::PolicyRouteText;
 use super::values::{
     parse_link_address, parse_mtu, parse_net, parse_nic, parse_rp_filter, parse_table, parse_tx_queue_len,
@@ -53,6 +54,9 @@ impl Settings {
         let detail = "must be 0, 1, 2, or negative to leave it alone";
         faults
             .number("podRPFilter", self.pod_rp_filter, detail, |value| parse_rp_filter(Some(value)).is_ok());
+        if self.is_strict_with_programs() {
+            faults.push("podRPFilter", 1, STRICT_WITH_PROGRAMS);
+        }
         faults.number(
             "txQueueLen",
             self.tx_queue_len,

@@ -73,7 +73,7 @@ pub struct Settings {
     /// Address of veth0 in underlay mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub veth_link_address: Option<String>,
-    /// Value of rp_filter in the pod; negative leaves it alone.
+    /// Value of rp_filter in the pod; negative leaves it alone. 1 (strict) needs `dataplane: policy`.
     #[serde(rename = "podRPFilter", skip_serializing_if = "Option::is_none")]
     pub pod_rp_filter: Option<i64>,
     /// txqueuelen of the NICs; 0 leaves it alone.

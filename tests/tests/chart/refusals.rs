@@ -63,6 +63,15 @@ fn underlay_mode_is_served_by_both_dataplanes() {
 }
 
 #[test]
+fn a_strict_reverse_path_filter_is_served_by_dataplane_policy() {
+    template(&["--set=coordinator.podRPFilter=1,coordinator.dataplane=policy"]).unwrap();
+    template(&["--set=coordinator.podRPFilter=1,coordinator.enabled=false"]).unwrap();
+    for other in ["-1", "0", "2"] {
+        template(&[&format!("--set=coordinator.podRPFilter={other}")]).unwrap();
+    }
+}
+
+#[test]
 fn options_below_a_switch_that_is_off_are_taken() {
     template(&[
         "--set=sriov.image.registry=x,rdma.rdmaSharedDevicePlugin.name=y,plugins.image.tag=z",
@@ -132,6 +141,7 @@ fn contradictions_are_explained() {
             ],
             "a family that ipam.enableIPv4 switches off",
         ),
+        (vec!["--set=coordinator.podRPFilter=1"], "Set coordinator.podRPFilter to 0, 2, or -1"),
         (vec!["--set=spiderpoolController.httpPort=5710"], "are both 5710"),
         (vec!["--set=spiderpoolController.webhookPort=5720"], "are both 5720"),
         (

@@ -100,6 +100,19 @@ async fn reserved_addresses_and_coordinators_are_completed_and_checked() {
     for field in ["spec.hijackCIDR[0]", "spec.podMACPrefix", "spec.podRPFilter"] {
         assert!(error.contains(&format!("{field}: Invalid value")), "{error}");
     }
+    check_strict_rp_filter(&hooks);
+}
+
+/// The programs of `dataplane: ebpf` let in what a strict filter drops. A network has no dataplane of its own.
+fn check_strict_rp_filter(hooks: &Hooks<'_>) {
+    let write = |spec: Value| Hooks::write(&hooks.object("SpiderCoordinator", "e", &spec));
+    for spec in [json!({"podRPFilter": 1}), json!({"podRPFilter": 1, "dataplane": "ebpf"})] {
+        let error = write(spec).unwrap_err();
+        assert!(error.contains("spec.podRPFilter: Invalid value: \"1\": is strict"), "{error}");
+    }
+    write(json!({"podRPFilter": 1, "dataplane": "policy"})).unwrap();
+    let error = write(json!({"podRPFilter": 1, "dataplane": "ebpf"})).unwrap_err();
+    assert!(error.contains("is strict"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
