@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod del;
 mod ebpf;
+mod next_hops;
 mod policy;
 mod register;
 mod setup;

@@ -18,6 +18,7 @@ mod nic;
 mod node_link;
 mod normalize;
 mod overlay;
+mod peer_macs;
 mod pod_cidr;
 mod policy;
 mod policy_route;
@@ -46,6 +47,7 @@ pub use node_link::{
     plan_stale_neighbors, pod_neighbors,
 };
 pub use overlay::plan_overlay;
+pub use peer_macs::PeerMacs;
 pub use pod_cidr::check_pod_cidrs;
 pub use policy::{
     CLUSTER_TABLE, HOST_RULE_PRIORITY, MARK_RULE_PRIORITY, PolicyInputs, RETURN_MARK, SOURCE_RULE_PRIORITY,

@@ -79,6 +79,12 @@ impl Pair {
         Self { near, far, netlink, index }
     }
 
+    /// The MAC that the kernel has for an address on the near end.
+    async fn mac_of_neighbor(&mut self, address: IpAddr) -> Option<MacAddr> {
+        let known = self.netlink.known_neighbors(self.index).await.unwrap();
+        known.into_iter().find(|known| known.address == address).map(|known| known.mac)
+    }
+
     fn json(&self, program: &str, arguments: &str) -> Value {
         json(&self.near, program, arguments)
     }
@@ -406,10 +412,11 @@ async fn a_neighbor_is_asked_for_and_its_mac_known_then() {
         }
     }
     for address in [ip("10.6.0.9"), ip("fd00:6::9")] {
-        assert_eq!(pair.netlink.resolve_neighbor(pair.index, address).await.unwrap(), None);
+        assert_eq!(pair.mac_of_neighbor(address).await, None);
+        pair.netlink.solicit_neighbor(pair.index, address).await.unwrap();
         let mut mac = None;
         for _ in 0..200 {
-            mac = pair.netlink.resolve_neighbor(pair.index, address).await.unwrap();
+            mac = pair.mac_of_neighbor(address).await;
             if mac.is_some() {
                 break;
             }
@@ -417,7 +424,8 @@ async fn a_neighbor_is_asked_for_and_its_mac_known_then() {
         }
         assert_eq!(mac, Some(FAR), "{address}");
     }
-    assert_eq!(pair.netlink.resolve_neighbor(pair.index, ip("10.6.0.77")).await.unwrap(), None);
+    pair.netlink.solicit_neighbor(pair.index, ip("10.6.0.77")).await.unwrap();
+    assert_eq!(pair.mac_of_neighbor(ip("10.6.0.77")).await, None);
     assert_eq!(pair.netlink.permanent_neighbors(pair.index).await.unwrap(), []);
 }
 

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::NetConf;
 use super::attach::{attach, attach_host_end, other_underlay_nics};
 use super::ebpf::{self, Planned};
+use super::next_hops::NextHops;
 use super::policy;
 use super::register::{Registration, attachment};
 use super::setup::{Task, task};
@@ -40,7 +41,7 @@ pub(super) async fn add(request: &Request, conf: NetConf, version: Version) -> R
     };
     // Not of the plan, by which CHECK looks at pods that run with it.
     check_rp_filter(Dataplane::Ebpf, config.rp_filter)?;
-    let planned = ebpf::plan(mode, request, &config, &answer, &pod, &mut executor).await?;
+    let planned = ebpf::plan(mode, request, &config, &answer, &pod, NextHops::Any, &mut executor).await?;
     let is_registered = is_registered(executor.netlink(Namespace::Pod), &pod, &request.nic).await?;
     let attached = AttachedFilters::default();
     let mut transaction = Transaction {

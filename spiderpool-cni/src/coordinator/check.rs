@@ -16,6 +16,7 @@ use spiderpool_net::tc::Direction;
 
 use super::NetConf;
 use super::ebpf::{self, Planned};
+use super::next_hops::NextHops;
 use super::policy;
 use super::setup::{PodMode, Task, task};
 use super::state::read_pod;
@@ -37,7 +38,7 @@ pub(super) async fn check(request: &Request, conf: &NetConf) -> Result<(), Plugi
         }
     };
     let Planned { plan, cluster_nic, link, .. } =
-        ebpf::plan(mode, request, &config, &answer, &pod, &mut executor).await?;
+        ebpf::plan(mode, request, &config, &answer, &pod, NextHops::AsFound, &mut executor).await?;
     // Hints and the default route in the pod follow the cluster and the application: the agent's business.
     let is_on_node = |step: &&Step| {
         let (Step::ReplaceRoute { namespace, .. } | Step::SetUp { namespace, .. }) = step else {
@@ -76,7 +77,7 @@ async fn missing_of_policy(
     netns: &NetNs,
     executor: &mut Executor<'_>,
 ) -> Result<Vec<String>, PluginError> {
-    let steps = policy::plan(mode, request, conf, config, answer, executor).await?;
+    let steps = policy::plan(mode, request, conf, config, answer, NextHops::AsFound, executor).await?;
     let rules = executor.netlink(Namespace::Node).rules().await?;
     let is_there =
         |wanted: &Rule| rules.iter().any(|rule| Rule { protocol: wanted.protocol, ..*rule } == *wanted);

@@ -11,8 +11,9 @@ use spiderpool_core::names::IfName;
 use spiderpool_net::executor::Executor;
 use tracing::warn;
 
+use super::next_hops::{NextHops, peer_macs};
 use super::setup::PodMode;
-use super::state::{host_veth, next_hop_mac, node_addresses, read_host_end, sources};
+use super::state::{host_veth, node_addresses, read_host_end, sources};
 use crate::env::Request;
 use crate::error::PluginError;
 
@@ -34,6 +35,7 @@ pub(super) async fn plan(
     config: &Config,
     answer: &CoordinatorConfig,
     pod: &NamespaceState,
+    next_hops: NextHops,
     executor: &mut Executor<'_>,
 ) -> Result<Planned, PluginError> {
     let container_id = request.container_id.as_str();
@@ -49,10 +51,11 @@ pub(super) async fn plan(
                 return Err(Unsupported::NodeLinkOnSwitch.into());
             }
             let netlink = executor.netlink(Namespace::Pod);
-            let peer = next_hop_mac(netlink, pod, &nodes, &config.first_nic, &host_veth).await?;
+            let peers = peer_macs(netlink, pod, &nodes, &config.first_nic, &host_veth, next_hops).await?;
             let addresses = pod.usable_addresses(&request.nic);
             check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
-            (link, config.first_nic.clone(), peer)
+            // The programs have one for both families.
+            (link, config.first_nic.clone(), peers.v4)
         }
         PodMode::Underlay => {
             let link = veth0_of(container_id, config)?;

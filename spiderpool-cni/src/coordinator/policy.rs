@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
 use spiderpool_core::coordinator::{
-    Config, Namespace, NamespaceState, NodeLink, PolicyInputs, Step, VETH0, check_pod_cidrs, host_route_mark,
-    plan_policy_overlay, plan_policy_underlay, plan_removal, veth0_of,
+    Config, Namespace, NamespaceState, NodeLink, PeerMacs, PolicyInputs, Step, VETH0, check_pod_cidrs,
+    host_route_mark, plan_policy_overlay, plan_policy_underlay, plan_removal, veth0_of,
 };
 use spiderpool_core::names::IfName;
 use spiderpool_core::net::ROUTE_PROTOCOL;
@@ -19,8 +19,9 @@ use spiderpool_net::tc::Direction;
 use tracing::{debug, info, warn};
 
 use super::NetConf;
+use super::next_hops::{NextHops, peer_macs};
 use super::setup::PodMode;
-use super::state::{HostEnd, host_veth, next_hop_mac, node_addresses, read_node, read_pod};
+use super::state::{HostEnd, host_veth, node_addresses, read_node, read_pod};
 use crate::env::Request;
 use crate::error::PluginError;
 
@@ -33,7 +34,8 @@ pub(super) async fn add(
     answer: &CoordinatorConfig,
     executor: &mut Executor<'_>,
 ) -> Result<(), PluginError> {
-    let steps = plan(mode, request, conf, config, answer, executor).await?;
+    let next_hops = NextHops::OfEachFamily;
+    let steps = plan(mode, request, conf, config, answer, next_hops, executor).await?;
     if let Err(error) = executor.apply(&steps).await {
         warn!(%error, "ADD failed, rolling back");
         for error in executor.roll_back().await {
@@ -52,6 +54,7 @@ pub(super) async fn plan(
     conf: &NetConf,
     config: &Config,
     answer: &CoordinatorConfig,
+    next_hops: NextHops,
     executor: &mut Executor<'_>,
 ) -> Result<Vec<Step>, PluginError> {
     let pod = read_pod(executor.netlink(Namespace::Pod), request, conf, Contents::ALL).await?;
@@ -61,19 +64,18 @@ pub(super) async fn plan(
         warn!("the agent names no node addresses: the pod has no way to its node");
     }
     let container_id = request.container_id.as_str();
-    let (host_end, peer) = match mode {
+    let (host_end, peers) = match mode {
         PodMode::Underlay => {
             let node = executor.netlink(Namespace::Node);
             let end = veth0_host_end(node, &pod, container_id, config).await?;
-            (end.name, end.mac)
+            (end.name, PeerMacs::both(end.mac))
         }
         PodMode::Overlay => {
             check_pod_cidrs(&request.nic, &addresses, &config.pod_cidrs, &answer.address_pools)?;
             let found = host_veth(executor.netlink(Namespace::Node), &pod, &config.first_nic).await?;
-            let peer =
-                next_hop_mac(executor.netlink(Namespace::Pod), &pod, &nodes, &config.first_nic, &found)
-                    .await?;
-            (found.end.name, peer)
+            let netlink = executor.netlink(Namespace::Pod);
+            let peers = peer_macs(netlink, &pod, &nodes, &config.first_nic, &found, next_hops).await?;
+            (found.end.name, peers)
         }
     };
     let node = executor.netlink(Namespace::Node);
@@ -85,7 +87,7 @@ pub(super) async fn plan(
         pod: &pod,
         node: &read_node(node, &host_end, config.host_rule_table, &addresses).await?,
         host_end: &host_end,
-        peer,
+        peers,
         nodes: &nodes,
         expected: answer.expected_nics.as_deref(),
     };

@@ -1,8 +1,6 @@
 //! Reads what plans are made from.
 
 use std::net::IpAddr;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use spiderpool_api::agent::coordinator::CoordinatorConfig;
@@ -12,15 +10,12 @@ use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use spiderpool_net::snapshot::{Contents, Policy};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::NetConf;
 use crate::env::Request;
 use crate::error::PluginError;
 use crate::spec::result_addresses;
-
-/// How long a next hop may take to answer.
-const NEXT_HOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// The pod's namespace, with the NIC's addresses in the order in which the main plugin's result names them.
 pub(super) async fn read_pod(
@@ -103,40 +98,6 @@ pub(super) struct HostVeth {
     pub(super) end: HostEnd,
     /// Whether it is a port of a switch: of a bridge, or of Open vSwitch, whose datapath's device is the master.
     pub(super) is_port: bool,
-}
-
-/// To which MAC the pod sends what leaves by the cluster NIC. A routed veth's host end answers for every next hop;
-/// where it is a port of a switch, the next hop is another port. If that is silent, what an earlier NIC has found counts: it is
-/// the permanent neighbor that stands for the node.
-pub(super) async fn next_hop_mac(
-    pod_netlink: &mut Netlink,
-    pod: &NamespaceState,
-    nodes: &[IpAddr],
-    cluster_nic: &IfName,
-    host_veth: &HostVeth,
-) -> Result<MacAddr, PluginError> {
-    let Some(nic) = pod.link(cluster_nic).filter(|_| host_veth.is_port) else { return Ok(host_veth.end.mac) };
-    // With `dataplane: policy` the NIC before may have moved it to a table.
-    let routes = pod.routes.iter().chain(&pod.table_routes);
-    let defaults = routes.filter(|route| route.is_default() && route.dev == *cluster_nic);
-    let hops: Vec<IpAddr> = defaults.filter_map(|route| route.gateway).collect();
-    let until = Instant::now() + NEXT_HOP_LIMIT;
-    while !hops.is_empty() && Instant::now() < until {
-        for hop in &hops {
-            if let Some(mac) = pod_netlink.resolve_neighbor(nic.index, *hop).await? {
-                return Ok(mac);
-            }
-        }
-        // Nobody else is served by this thread.
-        thread::sleep(Duration::from_millis(5));
-    }
-    let known =
-        pod.neighbors.iter().find(|known| known.dev == *cluster_nic && nodes.contains(&known.address));
-    if let Some(known) = known {
-        return Ok(known.mac);
-    }
-    warn!(nic = %cluster_nic, ?hops, "no next hop is known and answers: what is sent there goes to the host veth");
-    Ok(host_veth.end.mac)
 }
 
 /// The agent's answer for the plan: its node addresses without duplicates, in its order.

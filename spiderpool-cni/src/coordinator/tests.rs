@@ -1,12 +1,14 @@
 //! A plan against the kernel, and back.
 
+mod next_hops;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use spiderpool_core::coordinator::{
-    Config, Inputs, Namespace, NamespaceState, PolicyInputs, Settings, Step, host_end_name, plan_overlay,
-    plan_policy_overlay, plan_policy_underlay, veth0_of,
+    Config, Inputs, Namespace, NamespaceState, PeerMacs, PolicyInputs, Settings, Step, host_end_name,
+    plan_overlay, plan_policy_overlay, plan_policy_underlay, veth0_of,
 };
 use spiderpool_core::go_json::from_go_json;
 use spiderpool_core::mac::MacAddr;
@@ -274,7 +276,7 @@ async fn policy_plan(executor: &mut Executor<'_>, mode: PodMode) -> Vec<Step> {
         pod: &pod,
         node: &read_node(node, &host_end.name, config.host_rule_table, &addresses).await.unwrap(),
         host_end: &host_end.name,
-        peer: host_end.mac,
+        peers: PeerMacs::both(host_end.mac),
         nodes: &NODES.map(|net| net.parse::<IpNet>().unwrap().addr()),
         expected: None,
     };

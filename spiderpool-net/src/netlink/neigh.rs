@@ -39,26 +39,21 @@ impl Netlink {
         self.dump("list neighbors", object, RouteNetlinkMessage::GetNeighbour(request), read).await
     }
 
-    /// The MAC that the kernel has for an address on a link. If it has none, it begins to ask for it, as for a packet
-    /// (`NTF_USE`, `neigh_add` in net/core/neighbour.c): ask again later.
-    pub async fn resolve_neighbor(
-        &mut self,
-        index: u32,
-        address: IpAddr,
-    ) -> Result<Option<MacAddr>, NetlinkError> {
+    /// The neighbors of a link whose MAC the kernel has, permanent or found out.
+    pub async fn known_neighbors(&mut self, index: u32) -> Result<Vec<Neighbor<u32>>, NetlinkError> {
         let mut request = NeighbourMessage::default();
         request.attributes.push(NeighbourAttribute::IfIndex(index));
         let object = format!("of link {index}");
         let read = |message| read(message, VALID);
-        let known =
-            self.dump("list neighbors", object, RouteNetlinkMessage::GetNeighbour(request), read).await?;
-        if let Some(neighbor) = known.iter().find(|neighbor| neighbor.address == address) {
-            return Ok(Some(neighbor.mac));
-        }
+        self.dump("list neighbors", object, RouteNetlinkMessage::GetNeighbour(request), read).await
+    }
+
+    /// Has the kernel ask for the MAC of an address, as for a packet (`NTF_USE`, `neigh_add` in net/core/neighbour.c),
+    /// unless it has it or is asking.
+    pub async fn solicit_neighbor(&mut self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
         let request = self.builder().neighbours().add(index, address);
         let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
-        self.execute("resolve neighbor", format!("{address} dev {index}"), request.execute()).await?;
-        Ok(None)
+        self.execute("solicit neighbor", format!("{address} dev {index}"), request.execute()).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! The way to the cluster: the node's addresses on the cluster NIC, and the cluster's CIDRs by one of them.
 //!
-//! The next hop is an address of the node only to name a permanent neighbor, the MAC of the host end (or of eth0's next hop,
-//! where that is another port of a switch). So it does not matter whether the node keeps the address.
+//! The next hop is an address of the node only to name a permanent neighbor, the MAC of the host end (or of eth0's next hop of the
+//! family, where that is another port of a switch). So it does not matter whether the node keeps the address.
 
 use std::net::IpAddr;
 
@@ -62,8 +62,12 @@ impl ClusterNic<'_> {
 
 /// The node's addresses as neighbors.
 pub(super) fn plan_neighbors(inputs: &PolicyInputs<'_>, cluster: &ClusterNic<'_>) -> Vec<Step> {
-    let mac = inputs.peer;
-    let wanted = cluster.nodes(inputs).map(|address| Neighbor { dev: cluster.dev.clone(), address, mac });
+    let mac = |node| inputs.peers.of(Family::of(node));
+    let wanted = cluster.nodes(inputs).map(|address| Neighbor {
+        dev: cluster.dev.clone(),
+        address,
+        mac: mac(address),
+    });
     plan_pod_neighbors(&inputs.pod.neighbors, wanted.collect())
 }
 

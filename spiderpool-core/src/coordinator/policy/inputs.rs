@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::coordinator::{Config, NamespaceState};
-use crate::mac::MacAddr;
+use crate::coordinator::{Config, NamespaceState, PeerMacs};
 use crate::names::IfName;
 
 /// What the plan of one NIC depends on.
@@ -23,8 +22,8 @@ pub struct PolicyInputs<'a> {
     pub node: &'a NamespaceState,
     /// The host end of the cluster NIC: of eth0, or of veth0 as it is or will be.
     pub host_end: &'a IfName,
-    /// To which MAC the pod sends by the cluster NIC: the host end's, or of eth0's next hop if that is a port of a switch.
-    pub peer: MacAddr,
+    /// To which MACs the pod sends by the cluster NIC: the host end's, or of eth0's next hops if that is a port of a switch.
+    pub peers: PeerMacs,
     /// Addresses of the node.
     pub nodes: &'a [IpAddr],
     /// The NICs that the pod will have beside the first; `None` if nobody knows.

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::coordinator::Namespace;
 use crate::coordinator::fixture::{Pod, link, nic, route};
+use crate::coordinator::{Namespace, PeerMacs};
 use crate::mac::MacAddr;
 use crate::net::{MAIN_TABLE, Rule, Selector};
 
@@ -13,6 +13,10 @@ const NETWORK: &str = "macvlan";
 
 impl Pod {
     fn policy(&self, name: &str) -> Result<Vec<Step>, PlanError> {
+        self.policy_to(name, PeerMacs::both(MacAddr([0xee; 6])))
+    }
+
+    fn policy_to(&self, name: &str, peers: PeerMacs) -> Result<Vec<Step>, PlanError> {
         plan_policy_overlay(&PolicyInputs {
             container_id: CONTAINER,
             network: NETWORK,
@@ -21,7 +25,7 @@ impl Pod {
             pod: &self.namespace,
             node: &self.host_end,
             host_end: &nic("cali1234"),
-            peer: MacAddr([0xee; 6]),
+            peers,
             nodes: &self.nodes,
             expected: self.expected.as_deref(),
         })
@@ -65,6 +69,24 @@ impl Pod {
         }
         lines
     }
+}
+
+/// On a switch the routers of the families may be two.
+#[test]
+fn the_node_has_the_mac_of_each_familys_next_hop() {
+    let peers = PeerMacs { v4: MacAddr([4; 6]), v6: MacAddr([6; 6]) };
+    let steps = Pod::new("{}").policy_to("net1", peers).unwrap();
+    let neighbors = steps.iter().filter_map(|step| match step {
+        Step::SetNeighbor { namespace: Namespace::Pod, neighbor } => Some(neighbor),
+        _ => None,
+    });
+    let mut families = Vec::new();
+    for neighbor in neighbors {
+        let family = Family::of(neighbor.address);
+        assert_eq!(neighbor.mac, peers.of(family), "{neighbor}");
+        families.push(family);
+    }
+    assert!(Family::ALL.iter().all(|family| families.contains(family)), "{families:?}");
 }
 
 #[test]
@@ -315,7 +337,7 @@ impl Pod {
                 pod: &pod.namespace,
                 node: &pod.host_end,
                 host_end: &veth0.host,
-                peer: veth0.host_mac,
+                peers: PeerMacs::both(veth0.host_mac),
                 nodes: &pod.nodes,
                 expected: pod.expected.as_deref(),
             })
