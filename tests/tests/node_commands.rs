@@ -34,16 +34,18 @@ fn a_node_is_prepared_once_and_goes_on_following_its_routers() {
         r#"
         mkdir bpf
         ip link add up0 type veth peer name up1
+        sysctl -qw net.ipv4.conf.all.rp_filter=1
         prepare() { $AGENT prepare-node --config-path $CONF --bpffs $PWD/bpf 2>>log; }
         prepare
         prepare
         stat --file-system --format %T bpf
         grep -c " $PWD/bpf bpf " /proc/mounts
+        grep -c "strict reverse path filter" log
         cd /proc/sys/net
         cat ipv4/conf/all/forwarding ipv6/conf/all/forwarding ipv4/conf/all/rp_filter ipv6/conf/up0/accept_ra
         "#,
     );
-    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["bpf_fs", "1", "1", "1", "0", "2"]);
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["bpf_fs", "1", "1", "1", "1", "0", "2"]);
 }
 
 /// As in a container of a node whose mounts are all private: the mount is the node's all the same, and only there.

@@ -7,6 +7,9 @@ use spiderpool_core::ip::Family;
 use spiderpool_net::sysctl::{self, SysctlError};
 use tracing::{debug, info, warn};
 
+/// A strict filter is somebody's decision.
+const STRICT: &str = "1";
+const RP_FILTER: &str = "net/ipv4/conf/all/rp_filter";
 const FORWARDING_V6: &str = "net/ipv6/conf/all/forwarding";
 
 /// Key below /proc/sys, value, and the family that it is for.
@@ -16,7 +19,7 @@ const WANTED: [(&str, &str, Family); 6] = [
     ("net/ipv4/conf/all/arp_notify", "1", Family::V4),
     ("net/ipv4/conf/all/forwarding", "1", Family::V4),
     (FORWARDING_V6, "1", Family::V6),
-    ("net/ipv4/conf/all/rp_filter", "0", Family::V4),
+    (RP_FILTER, "0", Family::V4),
 ];
 
 /// The node's IPv6 settings before.
@@ -32,6 +35,12 @@ pub(super) fn tune(families: &[Family]) {
     for (key, value) in plan(families, &read_ipv6()) {
         match sysctl::write(&key, value) {
             Ok(before) if before == value => debug!(key, value, "kernel parameter has the value already"),
+            Ok(before) if key == RP_FILTER && before == STRICT => warn!(
+                key,
+                value,
+                before,
+                "strict reverse path filter of the node switched off: with tuneSysctlConfig false nothing is written"
+            ),
             Ok(before) => info!(key, value, before, "kernel parameter written"),
             Err(error @ SysctlError::Missing { .. }) => {
                 debug!(%error, "kernel parameter does not exist, skipped");
