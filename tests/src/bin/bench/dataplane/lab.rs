@@ -24,9 +24,19 @@ use crate::arguments::DataplaneArguments;
 use crate::memory::{Memory, MemoryRows};
 use crate::samples::{Pair, Report, Side};
 
-/// How many flows are alive while connections are measured: from these many ports the node has called each of two pods, which leaves
-/// them room for the connections.
-const LIVE_PORTS: std::ops::Range<u16> = 20_000..46_000;
+/// From here on are the ports from which the node has called each of two pods, so that flows are alive while connections are measured.
+const FIRST_LIVE_PORT: u16 = 20_000;
+/// At most so many.
+const MOST_LIVE: usize = 26_000;
+/// A pod's share of `link_flows`, where connections that are over stay for some time, without what others need there.
+const ROOM: usize = 32_768 - 4_000;
+
+/// How many flows live, and leave room for the connections.
+fn live_flows(arguments: &DataplaneArguments) -> usize {
+    // Each round has one to begin with.
+    let connections = arguments.rounds.saturating_mul(arguments.connections.saturating_add(1));
+    ROOM.saturating_sub(connections).min(MOST_LIVE)
+}
 
 /// One way through the network, for the pod with programs and for its peer: the same way from a pod whose programs are detached, or
 /// that has rules in place of them.
@@ -160,13 +170,14 @@ impl Pods {
         Ok(())
     }
 
-    /// With as many recorded flows alive as two pods may have.
+    /// With as many recorded flows alive as two pods may have beside the connections.
     fn measure_connections(&self, arguments: &DataplaneArguments, report: &mut Report) -> Result<()> {
         let (node, family) = (&self.lab.topology.nodes[0], Family::V4);
+        let live = live_flows(arguments);
         for pod in [&self.with, &self.without] {
             let to = pod.net1()?.get(family);
             node.run(|| {
-                for port in LIVE_PORTS {
+                for port in (FIRST_LIVE_PORT..).take(live) {
                     // Whether it is answered does not matter, nor that a port is taken.
                     if let Ok(socket) = UdpSocket::bind(("0.0.0.0", port)) {
                         socket.send_to(b"x", (to, PORT))?;
