@@ -31,12 +31,13 @@ fn check_what_is_left(dataplane: Dataplane) {
     let servers = [&pod, &sibling].map(|pod| Server::start(&pod.namespaces).unwrap());
     node_ports::check(&lab, "ported", pod.eth0, &[Protocol::Tcp, Protocol::Udp]).unwrap();
     node_ports::check(&lab, "sibling", sibling.eth0, &[Protocol::Tcp]).unwrap();
-    drop(servers);
     for pod in [pod, sibling] {
         pod.del(plane, node).unwrap();
     }
     wait_for_no_pods(node).unwrap();
+    // While the servers keep the pods' namespaces, as do connections whose peer does not answer.
     before.wait_for_return(node).unwrap();
+    drop(servers);
 }
 
 /// Fails in upstream: the rule by net1's address comes before the one by mark. And the first DEL of any NIC took veth0

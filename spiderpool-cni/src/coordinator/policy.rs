@@ -120,12 +120,15 @@ pub(super) async fn del(request: &Request, conf: &NetConf) -> Result<bool, Plugi
     // Also where the last pod's routes went with its links.
     node.delete_idle_rules().await?;
     let first_nic = conf.settings.first_nic()?;
-    if let Some(netns) = open_own(&mut node, request, &first_nic, &host_ends).await? {
-        // veth0 goes with the namespace, which the runtime removes after this: deleting it would wait for the kernel.
-        clean_pod(&netns, request, &first_nic).await?;
-    } else if request.nic == first_nic {
+    let cleaned = match open_own(&mut node, request, &first_nic, &host_ends).await? {
+        Some(netns) => clean_pod(&netns, request, &first_nic).await,
+        None => Ok(()),
+    };
+    // Not left to the end of the namespace: sockets that wait for an answer keep it for minutes after the pod.
+    if request.nic == first_nic {
         delete_veth0(&mut node, request).await?;
     }
+    cleaned?;
     Ok(!host_ends.is_empty())
 }
 
