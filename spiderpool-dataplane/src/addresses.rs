@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, IterableMap as _, MapData};
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::maps::{AddressEntry, AddressKey, names};
 
@@ -23,6 +23,15 @@ impl Addresses {
             by_nic.entry(entry.nic).or_default().push(key);
         }
         Self { map, by_nic }
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_nic.values().map(Vec::len).sum()
+    }
+
+    pub(crate) fn map(&self) -> &MapData {
+        self.map.map()
     }
 
     /// Makes the addresses of a NIC of a pod exactly these.

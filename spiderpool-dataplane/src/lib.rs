@@ -26,6 +26,7 @@ mod raw;
 mod stats;
 mod sweep;
 mod sys;
+mod tables;
 mod usage;
 
 pub use attach::{AttachError, AttachedFilters, Repaired, detach, detach_id, repair};
@@ -42,6 +43,7 @@ pub use spiderpool_ebpf_common::maps::{
 pub use spiderpool_ebpf_common::reason::Reason;
 pub use sweep::{Expired, FlowsExpired};
 pub use sys::trim_heap;
+pub use tables::TableUsage;
 
 /// Where maps and programs are pinned on a node.
 pub const PIN_DIR: &str = "/sys/fs/bpf/spiderpool/v1";

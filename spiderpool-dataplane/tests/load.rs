@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use spiderpool_dataplane::{
-    CidrAction, CidrKind, Dataplane, LoadError, MapError, NicEntry, NicsOrigin, Programs, ROLE_CLUSTER, Sizes,
+    CidrAction, CidrKind, Dataplane, DeviceKind, LoadError, MapError, NicEntry, NicsOrigin, Programs,
+    ROLE_CLUSTER, Sizes,
 };
 use support::{BpfFs, SIZES, can_run, object};
 
@@ -118,6 +119,32 @@ fn cidrs_become_what_is_wanted() {
     dataplane.cidrs_remove_profile(2).unwrap();
     assert_eq!(dataplane.cidrs(2).unwrap(), []);
     assert_eq!(dataplane.cidrs(1).unwrap().len(), 3);
+}
+
+#[test]
+fn entries_are_counted_as_they_come_and_go() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    let mut dataplane = fs.load();
+    let used = |dataplane: &Dataplane| dataplane.tables().unwrap().map(|table| (table.map, table.entries));
+    assert_eq!(used(&dataplane), [("cluster_cidrs", 0), ("addresses", 0), ("node_devices", 0)]);
+    assert_eq!(dataplane.tables().unwrap()[0].capacity, SIZES.cidrs);
+    let net = |i: u32| format!("10.{}.{}.0/24", i / 256, i % 256).parse().unwrap();
+    let cidrs: Vec<_> = (0..SIZES.cidrs).map(|i| (net(i), CidrAction::Steer, CidrKind::Pod)).collect();
+    dataplane.cidrs_set(1, &cidrs).unwrap();
+    let addresses = ["10.1.2.3", "10.1.2.4", "fd00::3"].map(|address| address.parse().unwrap());
+    dataplane.addresses_set(3, 3, &addresses).unwrap();
+    dataplane.addresses_set(4, 3, &addresses[..1]).unwrap();
+    dataplane.addresses_set(3, 3, &addresses[1..]).unwrap();
+    dataplane.devices_set(&[(7, DeviceKind::Pods), (8, DeviceKind::Pods)].into()).unwrap();
+    let cidrs = cidrs.len();
+    assert_eq!(used(&dataplane), [("cluster_cidrs", cidrs), ("addresses", 3), ("node_devices", 2)]);
+    drop(dataplane);
+    let mut dataplane = fs.load();
+    dataplane.cidrs_remove_profile(1).unwrap();
+    assert_eq!(used(&dataplane), [("cluster_cidrs", 0), ("addresses", 3), ("node_devices", 2)]);
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Loaded {
             error!(map, why, "entries of a replaced map cannot be carried over");
         }
         carry_flows(&mut maps);
-        metrics.flows.set_sizes(sizes);
+        metrics.maps.set_sizes(sizes);
         info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), took_ms = took.as_millis(), "eBPF dataplane loaded");
         let found = maps.nics()?.into_iter();
         let found = found.map(|(id, nic)| FoundNic { id, pod: nic.pod, profile: nic.profile }).collect();

@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use spiderpool_dataplane::{FlowsExpired, Reason, Sizes};
+use spiderpool_dataplane::{FlowsExpired, Reason, Sizes, TableUsage};
 
 type ByReason = Family<[(&'static str, String); 1], Counter>;
 
@@ -18,8 +18,8 @@ pub struct DataplaneMetrics {
     bytes: ByReason,
     /// NICs that the programs serve.
     pub nics: Gauge,
-    /// What the maps of flows hold.
-    pub flows: FlowMetrics,
+    /// What the maps hold.
+    pub maps: MapMetrics,
     /// 1 while new pods get dataplane policy because the programs cannot be loaded.
     pub fallback: Gauge,
     /// What others had removed from running pods or replaced, by what it is.
@@ -34,7 +34,7 @@ impl DataplaneMetrics {
         registry.register("packets", "Packets by what the programs decided and why", metrics.packets.clone());
         registry.register("bytes", "Bytes by what the programs decided and why", metrics.bytes.clone());
         registry.register("nics", "NICs that the programs serve", metrics.nics.clone());
-        metrics.flows.register(registry);
+        metrics.maps.register(registry);
         registry.register(
             "fallback",
             "1 while new pods get dataplane policy in place of ebpf, because the node cannot load the programs",
@@ -49,12 +49,12 @@ impl DataplaneMetrics {
     }
 }
 
-/// Labelled by the map: nat, arrivals, link_flows.
+/// Labelled by the map's name.
 type ByMap<M> = Family<[(&'static str, &'static str); 1], M>;
 
-/// Fill levels of the maps of flows.
+/// Fill levels of the maps, and by pod those of the maps of flows: nat, arrivals, link_flows.
 #[derive(Debug, Clone, Default)]
-pub struct FlowMetrics {
+pub struct MapMetrics {
     entries: ByMap<Gauge>,
     fullest: ByMap<Gauge>,
     capacity: ByMap<Gauge>,
@@ -62,9 +62,9 @@ pub struct FlowMetrics {
     expired: ByMap<Counter>,
 }
 
-impl FlowMetrics {
+impl MapMetrics {
     fn register(&self, registry: &mut Registry) {
-        registry.register("map_entries", "Entries of a map of flows", self.entries.clone());
+        registry.register("map_entries", "Entries of a map", self.entries.clone());
         registry.register(
             "map_entries_of_fullest_pod",
             "Entries that the pod with most of them has",
@@ -88,9 +88,16 @@ impl FlowMetrics {
         }
     }
 
+    /// How full the maps are that the agent alone writes.
+    pub(super) fn set_tables(&self, tables: &[TableUsage]) {
+        for table in tables {
+            self.entries.get_or_create(&[("map", table.map)]).set(gauge(table.entries));
+            self.capacity.get_or_create(&[("map", table.map)]).set(table.capacity.into());
+        }
+    }
+
     /// What a sweep has found.
-    pub(super) fn set(&self, found: &FlowsExpired) {
-        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    pub(super) fn set_flows(&self, found: &FlowsExpired) {
         for (map, found) in
             [("nat", &found.nat), ("arrivals", &found.arrivals), ("link_flows", &found.link_flows)]
         {
@@ -99,6 +106,10 @@ impl FlowMetrics {
             self.expired.get_or_create(&[("map", map)]).inc_by(found.removed as u64);
         }
     }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Turns the counters of NICs, which begin again with each NIC, into counters that only grow.

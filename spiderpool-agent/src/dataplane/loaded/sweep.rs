@@ -42,6 +42,10 @@ impl Loaded {
                 }
                 self.sweep = None;
                 self.count_nics(inventory);
+                match self.maps.tables() {
+                    Ok(tables) => self.metrics.maps.set_tables(&tables),
+                    Err(error) => error!(%error, "entries cannot be counted"),
+                }
             }
         }
     }
@@ -49,7 +53,7 @@ impl Loaded {
     fn expire_until(&mut self, inventory: &Inventory, until: Instant) {
         match self.maps.sweep_until(until) {
             Ok(Some(found)) => {
-                self.metrics.flows.set(&found);
+                self.metrics.maps.set_flows(&found);
                 self.end_keeping(inventory, &found.translating);
             }
             Ok(None) if self.maps.is_sweeping() => return,
