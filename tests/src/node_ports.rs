@@ -1,4 +1,4 @@
-//! NodePorts whose endpoint is a pod's address on the underlay: they come to the pod by its node.
+//! NodePorts of a pod's address: they come to the pod by its node.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use spiderpool_core::ip::Family;
 
 use crate::dual::Dual;
+use crate::kubectl::Kubectl;
 use crate::lab::Lab;
+use crate::matrix::Host;
 use crate::namespaces::Namespaces;
 use crate::poll;
 use crate::probe::{LIMIT, Protocol};
@@ -19,11 +21,10 @@ use crate::topology::addresses;
 const PROXY_LIMIT: Duration = Duration::from_secs(20);
 
 /// Makes a NodePort of a Service that has only a ClusterIP; its ports for TCP and UDP.
-pub fn open_node_port(lab: &Lab, name: &str, policy: &str) -> Result<[u16; 2]> {
-    let plane = &lab.topology.plane;
+pub fn open_node_port(cluster: &impl Kubectl, name: &str, policy: &str) -> Result<[u16; 2]> {
     let patch = json!({"spec": {"type": "NodePort", "externalTrafficPolicy": policy}}).to_string();
-    plane.kubectl(&["patch", "service", name, "-p", &patch])?;
-    let service = plane.kubectl(&["get", "service", name, "-o", "json"])?;
+    cluster.kubectl(&["patch", "service", name, "-p", &patch])?;
+    let service = cluster.kubectl(&["get", "service", name, "-o", "json"])?;
     let service: Value = serde_json::from_str(&service)?;
     let port = |index: usize| -> Result<u16> {
         let port = &service["spec"]["ports"][index]["nodePort"];
@@ -55,33 +56,45 @@ fn ask(from: &Namespaces, protocol: Protocol, to: SocketAddr, bound: IpAddr) -> 
     Ok(answer.split(' ').next().context("no answer")?.parse()?)
 }
 
-/// A client in the node's subnet, and one behind its gateway. (kube-proxy listens at the node IP alone.)
-fn clients(lab: &Lab) -> [(&Namespaces, Dual); 2] {
-    [(&lab.topology.fabric, addresses::API_SERVER), (&lab.topology.outside, addresses::OUTSIDE)]
+/// Asks a Service of the server at `endpoint`, a pod's address on the lab's first node, as [`check_at`] does, with a client in the
+/// node's subnet and one behind its gateway. (kube-proxy listens at the node IP alone.)
+pub fn check(lab: &Lab, name: &str, endpoint: Dual, protocols: &[Protocol]) -> Result<()> {
+    let topology = &lab.topology;
+    let node = &topology.nodes[0];
+    let node = Host { namespaces: (**node).clone(), main: node.address, underlay: node.underlay };
+    let clients = [(&*topology.fabric, addresses::API_SERVER), (&*topology.outside, addresses::OUTSIDE)];
+    check_at(&topology.plane, &node, &clients, name, endpoint, protocols)
 }
 
-/// Asks a Service of the server at `endpoint`, a pod's address on the first node, by a port of that node: with both
-/// policies, from clients near and far, in both families. With `Local` the pod sees the client.
-pub fn check(lab: &Lab, name: &str, endpoint: Dual, protocols: &[Protocol]) -> Result<()> {
-    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
-    let cluster_ip = service::create(plane, name, &[endpoint])?;
-    service::wait_for_proxy(node, cluster_ip, &[endpoint])?;
+/// Asks a Service of the server at `endpoint`, a pod's address on `node`, the first one, by a port of that node: with both policies, from
+/// all clients, in both families. With `Local` the pod sees the client.
+pub fn check_at(
+    cluster: &impl Kubectl,
+    node: &Host,
+    clients: &[(&Namespaces, Dual)],
+    name: &str,
+    endpoint: Dual,
+    protocols: &[Protocol],
+) -> Result<()> {
+    let cluster_ip = service::create(cluster, name, &[endpoint])?;
+    service::wait_for_proxy(&node.namespaces, cluster_ip, &[endpoint])?;
     // An endpoint counts as the node's own by its node name, of which these have none: then `Local` has no endpoint.
     for policy in ["Cluster", "Local"] {
         if policy == "Local" {
             let on_node =
-                json!([{"op": "add", "path": "/endpoints/0/nodeName", "value": node.name}]).to_string();
+                json!([{"op": "add", "path": "/endpoints/0/nodeName", "value": node.namespaces.name}]);
             for family in Family::ALL {
                 let slice = format!("{name}-v{}", family.version());
-                plane.kubectl(&["patch", "endpointslice", &slice, "--type=json", "-p", &on_node])?;
+                let patch = ["patch", "endpointslice", &slice, "--type=json", "-p", &on_node.to_string()];
+                cluster.kubectl(&patch)?;
             }
         }
-        let [tcp, udp] = open_node_port(lab, name, policy)?;
-        for (client, own) in clients(lab) {
+        let [tcp, udp] = open_node_port(cluster, name, policy)?;
+        for (client, own) in clients {
             for family in Family::ALL {
                 for protocol in protocols {
                     let port = if *protocol == Protocol::Udp { udp } else { tcp };
-                    let to = SocketAddr::new(node.address.get(family), port);
+                    let to = SocketAddr::new(node.main.get(family), port);
                     let what = format!("{name}, {policy}, {protocol} to {to} from {}", own.get(family));
                     let seen = poll::until(&what, PROXY_LIMIT, || {
                         let seen = ask(client, *protocol, to, own.get(family))?;
@@ -89,12 +102,13 @@ pub fn check(lab: &Lab, name: &str, endpoint: Dual, protocols: &[Protocol]) -> R
                         ensure!((seen == own.get(family)) == (policy == "Local"), "seen as {seen}");
                         Ok(seen)
                     })?;
-                    let nodes = [node.address.get(family), node.underlay.get(family)];
-                    ensure!(policy == "Local" || nodes.contains(&seen), "{what}: seen as {seen}");
+                    let nodes = [node.main, node.underlay, addresses::node_router(1)];
+                    let is_node = nodes.iter().any(|address| address.get(family) == seen);
+                    ensure!(policy == "Local" || is_node, "{what}: seen as {seen}");
                 }
             }
         }
     }
-    plane.kubectl(&["delete", "service", name])?;
+    cluster.kubectl(&["delete", "service", name])?;
     Ok(())
 }

@@ -1,9 +1,10 @@
-//! The flow matrix between real pods: both default CNIs, both modes of kube-proxy. In the short form each CNI has one mode.
+//! The flow matrix between real pods, and their Services by the nodes' ports: both default CNIs, both modes of kube-proxy. In the short form each CNI has one mode.
 #![forbid(unsafe_code)]
 
 use anyhow::{Result, ensure};
 use spiderpool_tests::cluster::{Cluster, ClusterFixture, DefaultCni, Options, ProxyMode};
 use spiderpool_tests::fixture::{Fixture as _, RouteHints, run_matrix};
+use spiderpool_tests::matrix::DefaultRoute;
 use spiderpool_tests::{long_form, privilege, release, teardown};
 
 const TURNS: [(ProxyMode, RouteHints); 2] =
@@ -24,6 +25,10 @@ fn every_flow_works(cni: DefaultCni) -> Result<()> {
         cluster.set_proxy_mode(mode)?;
         let mut fixture = Box::new(ClusterFixture::start(&cluster, |_| ())?);
         let failed = run_matrix(&mut *fixture, &[hints])?;
+        for default_route in DefaultRoute::ALL {
+            let pod = fixture.add_pod(&format!("published-{}", default_route.nic()), default_route)?;
+            fixture.check_published(&pod)?;
+        }
         fixture.finish()?;
         ensure!(failed.is_empty(), "{mode:?}: {} flows failed:\n{}", failed.len(), failed.join("\n"));
     }

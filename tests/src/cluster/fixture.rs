@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use spiderpool_core::coordinator::Dataplane;
+use spiderpool_core::ip::Family;
 
 use super::Cluster;
 use crate::agent::Agent;
@@ -13,8 +14,9 @@ use crate::fixture::{Fixture, Gateway, RouteHints};
 use crate::kubectl::Kubectl;
 use crate::matrix::{DefaultRoute, Host, Hosts, Peer, Setting};
 use crate::namespaces::Namespaces;
+use crate::node_ports;
 use crate::poll;
-use crate::probe::Server;
+use crate::probe::{self, Probe, Protocol, Server};
 use crate::release::NETWORK;
 use crate::service;
 use crate::topology::addresses;
@@ -93,6 +95,31 @@ impl<'a> ClusterFixture<'a> {
             cluster_ips,
             cluster,
         })
+    }
+
+    /// Asks a pod's addresses by ports of its node, from the other node and from behind the gateway, and has the pod ask Services of
+    /// its own addresses.
+    pub fn check_published(&self, pod: &Host) -> Result<()> {
+        let clients =
+            [(&self.other_node.namespaces, self.other_node.main), (&self.outside, addresses::OUTSIDE)];
+        for (nic, endpoint) in [("eth0", pod.main), ("net1", pod.underlay)] {
+            let name = format!("{}-{nic}", pod.namespaces.name);
+            let protocols = [Protocol::Tcp, Protocol::Udp];
+            node_ports::check_at(self.cluster, &self.node, &clients, &name, endpoint, &protocols)?;
+            let name = format!("{name}-own");
+            let service = service::create(self.cluster, &name, &[endpoint])?;
+            service::wait_for_proxy(&self.node.namespaces, service, &[endpoint])?;
+            for family in Family::ALL {
+                for bound in [None, Some(pod.underlay.get(family))] {
+                    for protocol in protocols {
+                        let probe = Probe { protocol, to: service.get(family), bound };
+                        probe::send(&pod.namespaces, probe).with_context(|| format!("{name}: {probe:?}"))?;
+                    }
+                }
+            }
+            self.cluster.kubectl(&["delete", "service", &name])?;
+        }
+        Ok(())
     }
 }
 

@@ -53,7 +53,7 @@ fn the_node_link_leads_to_no_node_port_and_no_tunnel_of_the_node() {
     let servers = [Server::start(&victim.namespaces).unwrap(), Server::start_at(node, &own).unwrap()];
     let cluster_ip = service::create(plane, "published", &[victim.eth0]).unwrap();
     service::wait_for_proxy(node, cluster_ip, &[victim.eth0]).unwrap();
-    let [tcp, udp] = open_node_port(&lab, "published", "Cluster").unwrap();
+    let [tcp, udp] = open_node_port(plane, "published", "Cluster").unwrap();
     let places = [node.address, node.underlay, TUNNELS[0], TUNNELS[1]];
     let ports = places.into_iter().flat_map(both).map(|address| Target { address, tcp, udp });
     let targets: Vec<Target> = ports.chain(own.iter().copied().map(Target::from)).collect();

@@ -44,7 +44,7 @@ fn publish(lab: &Lab, pod: &Pod) -> [u16; 2] {
     let net1 = pod.net1().unwrap();
     let cluster_ip = service::create(plane, &pod.name, &[net1]).unwrap();
     service::wait_for_proxy(node, cluster_ip, &[net1]).unwrap();
-    let ports = open_node_port(lab, &pod.name, "Cluster").unwrap();
+    let ports = open_node_port(plane, &pod.name, "Cluster").unwrap();
     let server = Server::start(&pod.namespaces).unwrap();
     for family in Family::ALL {
         for (protocol, port) in [Protocol::Tcp, Protocol::Udp].into_iter().zip(ports) {
