@@ -16,7 +16,7 @@ use spiderpool_tests::topology::Node;
 use spiderpool_tests::{poll, service};
 
 use crate::arrivals::{Arrivals, counted};
-use crate::attacker::{Attacker, Target, host_end_of_eth0};
+use crate::attacker::{Attacker, SOFTIRQ_LIMIT, Target, host_end_of_eth0};
 use crate::lab;
 use crate::packets::send_sctp_init;
 
@@ -180,7 +180,11 @@ fn an_egress_policy_holds_for_fragments_and_protocols_without_flows() {
             let (net1, to) = (attacker.net1(family), cluster_ip.get(family));
             let refused = policy.refused();
             attacker.avoids_node(&format!("3000 bytes to {to}"), "fragment_followed", || long(net1, to));
-            assert!(policy.refused() > refused, "3000 bytes to {to} did not come to the policy");
+            poll::until(&format!("3000 bytes to {to} at the policy"), SOFTIRQ_LIMIT, || {
+                ensure!(policy.refused() > refused, "{:?}", attacker.counters());
+                Ok(())
+            })
+            .unwrap();
             attacker.avoids_node(&format!("SCTP to {to}"), "other_protocol", || init(net1, to));
         }
         attacker.open_ways(&both(cluster_ip).map(Target::from));
