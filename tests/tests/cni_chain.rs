@@ -87,6 +87,42 @@ fn a_repeated_add_changes_nothing() {
     pod.del(plane, node).unwrap();
 }
 
+/// The agent may be quicker and put it back: then it is tried again.
+#[test]
+fn check_names_what_is_missing() {
+    if !privilege::root_or_skip("check_names_what_is_missing") {
+        return;
+    }
+    let lab = lab();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let mut spec = spec("checked", DefaultRoute::Net1);
+    spec.networks[0].version = "1.0.0".into();
+    let pod = Pod::add(plane, node, &spec).unwrap();
+    let (network, attachment, result) = &pod.attachments[0];
+    let config = network.config(&network.plugins[1], result).unwrap();
+    for (removal, missing) in [
+        (vec!["tc", "filter", "del", "dev", "net1", "egress"], "pod: program egress on net1"),
+        (vec!["tc", "filter", "del", "dev", "eth0", "ingress"], "pod: program ingress on eth0"),
+        (vec!["tc", "filter", "del", "dev", "sp0", "ingress"], "pod: program ingress on sp0"),
+        (vec!["ip", "link", "set", "sp0", "down"], "pod: link set sp0 up"),
+        (vec!["ip", "-4", "addr", "flush", "dev", "sp0"], "sp0"),
+        (vec!["ip", "neigh", "flush", "dev", "sp0", "nud", "permanent"], "sp0"),
+        (vec!["sysctl", "-q", "-w", "net.ipv4.conf.all.arp_announce=0"], "all/arp_announce"),
+    ] {
+        let caught = (0..20).any(|_| {
+            network.check(node, attachment, result).unwrap();
+            pod.namespaces.output(removal[0], &removal[1..]).unwrap();
+            let Err(error) = network.check(node, attachment, result) else { return false };
+            assert!(error.to_string().contains(missing), "{removal:?}: {error:#}");
+            cni::execute(node, "ADD", attachment, &config).unwrap();
+            network.check(node, attachment, result).unwrap();
+            true
+        });
+        assert!(caught, "{removal:?} is not missed");
+    }
+    pod.del(plane, node).unwrap();
+}
+
 /// The main plugin waits until no address of the NIC is tentative, link-local ones included.
 #[test]
 fn duplicate_address_detection_is_as_configured() {
