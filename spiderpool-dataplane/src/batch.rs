@@ -20,6 +20,8 @@ const LARGEST_BUCKET: usize = 64 * ENTRIES;
 const ATTEMPTS: usize = 16;
 /// `BPF_NOEXIST` of linux/bpf.h.
 pub(crate) const NO_EXIST: u64 = 1;
+/// `BPF_EXIST` of linux/bpf.h.
+pub(crate) const EXIST: u64 = 2;
 
 /// A map whose entries can be listed.
 pub(crate) trait Listed<K: Pod, V: Pod>: IterableMap<K, V> {

@@ -5,17 +5,19 @@
 //! other names, until all filters are replaced: the agent may end before that.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::libc;
-use spiderpool_ebpf_common::maps::{FlowKey, names};
+use spiderpool_ebpf_common::maps::{ArrivalEntry, FlowKey, LinkFlow, NatEntry, names};
 
-use crate::batch::NO_EXIST;
+use crate::batch::{EXIST, NO_EXIST};
 use crate::error::{LoadError, MapError};
 use crate::layout::EntryConversion;
 use crate::maps::Maps;
@@ -27,6 +29,13 @@ use crate::sys;
 pub(crate) const FLOWS: [&str; 3] = [names::ARRIVALS, names::NAT, names::LINK_FLOWS];
 /// Maps that only the agent writes, and not before it is told what.
 pub(crate) const DESTINATIONS: [&str; 2] = [names::CLUSTER_CIDRS, names::NODE_DEVICES];
+
+/// How many maps of one name, the latest, may be pinned beside the one in use: agents of changing versions that keep ending leave more.
+const MOST_EARLIER: usize = 4;
+/// How often an entry is written that the kernel has no memory for at the moment (it refills the memory of maps in the background), or
+/// whose bucket is in use.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A replaced map whose entries cannot be carried over, as those of its kind are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +55,14 @@ pub(crate) struct EarlierMap {
 }
 
 impl EarlierMap {
-    /// Copies what `to` lacks, as much as fits; `added` gets the new keys.
-    pub(crate) fn copy_to(&self, maps: &Maps, mut added: impl FnMut(&[u8])) -> Result<(), MapError> {
+    /// Copies the entries whose new keys are wanted, where there is none or an older one, as many as fit; `met` gets these keys, and
+    /// whether they were copied.
+    pub(crate) fn copy_to(
+        &self,
+        maps: &Maps,
+        is_wanted: impl Fn(&[u8]) -> bool,
+        mut met: impl FnMut(&[u8], bool),
+    ) -> Result<(), MapError> {
         let failed = |error| MapError::of(self.name)(aya::maps::MapError::IoError(error));
         let to = maps.fd(self.name).ok_or(MapError::Missing { map: self.name })?;
         let EntryConversion { key: of_key, value: of_value } = &self.entries;
@@ -60,27 +75,62 @@ impl EarlierMap {
                     continue;
                 }
                 of_key.convert(key, &mut new_key);
-                of_value.convert(value, &mut new_value);
-                if self.insert(to, &new_key, &new_value)? {
-                    added(&new_key);
+                if !is_wanted(&new_key) {
+                    continue;
                 }
+                of_value.convert(value, &mut new_value);
+                let copied =
+                    self.put(to, &new_key, &new_value).map_err(|error| match error.raw_os_error() {
+                        Some(libc::E2BIG | libc::ENOSPC) => MapError::Full { map: self.name },
+                        _ => failed(error),
+                    })?;
+                met(&new_key, copied);
             }
         }
         Ok(())
     }
 
-    /// Whether there was no such entry.
-    fn insert(&self, to: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<bool, MapError> {
-        // What the new programs have recorded is newer.
-        match sys::update(to, key, value, NO_EXIST) {
-            Ok(()) => Ok(true),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EEXIST) => Ok(false),
-                Some(libc::E2BIG | libc::ENOSPC) => Err(MapError::Full { map: self.name }),
-                _ => Err(MapError::of(self.name)(aya::maps::MapError::IoError(error))),
-            },
+    /// Whether there was no such entry, or one of a flow that was seen longer ago: a copy that the program has not gone on to write.
+    fn put(&self, to: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<bool> {
+        match insist(|| sys::update(to, key, value, NO_EXIST)) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            result => return result.map(|()| true),
+        }
+        let Some(at) = last_seen_at(self.name) else { return Ok(false) };
+        let seen = |value: &[u8]| value.get(at..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
+        let Some(current) = sys::lookup(to, key, value.len())? else { return Ok(false) };
+        if seen(&current) >= seen(value) {
+            return Ok(false);
+        }
+        match insist(|| sys::update(to, key, value, EXIST)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            result => result.map(|()| true),
         }
     }
+}
+
+/// Where the value of a map of flows says when the flow was seen last, as all versions do.
+fn last_seen_at(map: &str) -> Option<usize> {
+    match map {
+        names::ARRIVALS => Some(offset_of!(ArrivalEntry, last_seen)),
+        names::NAT => Some(offset_of!(NatEntry, last_seen)),
+        names::LINK_FLOWS => Some(offset_of!(LinkFlow, last_seen)),
+        _ => None,
+    }
+}
+
+/// Does it again where the kernel could not at that moment.
+fn insist(mut update: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let is_passing = |error: &io::Error| {
+        matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EBUSY | libc::EAGAIN | libc::EINTR))
+    };
+    for _ in 1..ATTEMPTS {
+        match update() {
+            Err(error) if is_passing(&error) => thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    update()
 }
 
 /// Behind the name of the map, before the id of the one that is replaced.
@@ -89,7 +139,7 @@ const EARLIER: &str = "_earlier_";
 /// The replaced maps of flows.
 #[derive(Debug, Default)]
 pub(crate) struct EarlierFlows {
-    /// By the kernel's ids, the latest first: its entries are newer.
+    /// By the kernel's ids, the latest first.
     maps: BTreeMap<Reverse<u32>, EarlierMap>,
     /// Those whose entries cannot be carried over are pinned too: an agent that is rolled back can.
     pins: Vec<PathBuf>,
@@ -98,8 +148,10 @@ pub(crate) struct EarlierFlows {
 /// Entries that were copied.
 #[derive(Debug, Default)]
 pub(crate) struct Carried {
-    /// How many, by the pods' ids.
-    pub(crate) pods: BTreeMap<u16, usize>,
+    /// How many.
+    pub(crate) entries: usize,
+    /// The pods, by their ids, that have entries in earlier maps, copied now or before.
+    pub(crate) pods: BTreeSet<u16>,
     /// What could not be copied; the other maps were.
     pub(crate) error: Option<MapError>,
 }
@@ -113,13 +165,29 @@ impl EarlierFlows {
     ) -> Result<Self, LoadError> {
         let failed = |path: &Path, source| LoadError::Pin { path: path.to_owned(), source };
         let mut found = Self::default();
+        let mut pins: BTreeMap<&str, BTreeMap<Reverse<u32>, (PathBuf, OwnedFd)>> = BTreeMap::new();
         for entry in fs::read_dir(pin_dir).map_err(|e| failed(pin_dir, e))? {
             let path = entry.map_err(|e| failed(pin_dir, e))?.path();
             let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
             let of = |name: &&str| file.strip_prefix(*name).is_some_and(|rest| rest.starts_with(EARLIER));
             let Some(name) = FLOWS.into_iter().find(of) else { continue };
-            let Some(fd) = pins::open(&path).map_err(|e| failed(&path, e))? else { continue };
-            found.add(name, fd, path, maps, discarded)?;
+            // What cannot be used must not keep the programs from being loaded.
+            match pins::open(&path).and_then(|map| map.map(|map| Ok((id_of(&map)?, map))).transpose()) {
+                Ok(None) => {}
+                Ok(Some((id, map))) => drop(pins.entry(name).or_default().insert(Reverse(id), (path, map))),
+                Err(error) => {
+                    discarded.push(Discarded { map: name, why: format!("{}: {error}", path.display()) });
+                }
+            }
+        }
+        for (name, pins) in FLOWS.into_iter().filter_map(|name| Some((name, pins.remove(name)?))) {
+            for (number, (path, map)) in pins.into_values().enumerate() {
+                if number < MOST_EARLIER {
+                    found.add(name, map, path, maps, discarded)?;
+                } else {
+                    remove(&path);
+                }
+            }
         }
         Ok(found)
     }
@@ -151,27 +219,27 @@ impl EarlierFlows {
         discarded: &mut Vec<Discarded>,
     ) -> Result<(), LoadError> {
         let wanted = maps.fd(name).ok_or(MapError::Missing { map: name })?;
+        let failed = |source| LoadError::Pin { path: path.clone(), source };
+        let (id, id_in_use) = (id_of(&fd).map_err(failed)?, sys::map_info(wanted).map_err(failed)?.id);
         match pins::entries(fd.as_fd(), wanted, name) {
-            Ok(entries) => {
-                let id = id_of(&fd).map_err(|source| LoadError::Pin { path: path.clone(), source })?;
-                self.maps.insert(Reverse(id), EarlierMap { name, fd, entries });
-            }
+            // The agent that pinned it has ended before it replaced it.
+            _ if id == id_in_use => {}
+            Ok(entries) => drop(self.maps.insert(Reverse(id), EarlierMap { name, fd, entries })),
             Err(why) => discarded.push(Discarded { map: name, why: why.to_string() }),
         }
         self.pins.push(path);
         Ok(())
     }
 
-    /// Copies their flows.
-    pub(crate) fn copy_to(&self, maps: &Maps) -> Carried {
+    /// Copies the flows of the pods that are wanted, by their ids.
+    pub(crate) fn copy_to(&self, maps: &Maps, is_wanted: impl Fn(u16) -> bool) -> Carried {
         let mut carried = Carried::default();
         for map in self.maps.values() {
-            let count = |key: &[u8]| {
-                if let Some(pod) = pod_of(key) {
-                    *carried.pods.entry(pod).or_default() += 1;
-                }
+            let count = |key: &[u8], copied: bool| {
+                carried.pods.extend(pod_of(key));
+                carried.entries += usize::from(copied);
             };
-            if let Err(error) = map.copy_to(maps, count) {
+            if let Err(error) = map.copy_to(maps, |key| pod_of(key).is_some_and(&is_wanted), count) {
                 carried.error.get_or_insert(error);
             }
         }
@@ -182,13 +250,17 @@ impl EarlierFlows {
     pub(crate) fn forget(&mut self) {
         self.maps.clear();
         for pin in self.pins.drain(..) {
-            match fs::remove_file(&pin) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, pin = %pin.display(), "pin of a replaced map cannot be removed");
-                }
-                _ => {}
-            }
+            remove(&pin);
         }
+    }
+}
+
+fn remove(pin: &Path) {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, pin = %pin.display(), "pin of a replaced map cannot be removed");
+        }
+        _ => {}
     }
 }
 

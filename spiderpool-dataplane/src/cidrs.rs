@@ -53,10 +53,12 @@ impl Dataplane {
                     .cidrs
                     .insert(&key(profile, *net), entry, 0)
                     .map_err(MapError::of(names::CLUSTER_CIDRS))?;
+                self.count_changes(usize::from(!have.contains_key(net)), 0);
             }
         }
         for net in have.keys().filter(|net| !want.contains_key(net)) {
             self.maps.cidrs.remove(&key(profile, *net)).map_err(MapError::of(names::CLUSTER_CIDRS))?;
+            self.count_changes(0, 1);
         }
         Ok(())
     }
@@ -92,6 +94,24 @@ impl Dataplane {
             profiles.extend(walk.entries().map(|(key, _)| key.data().profile));
         }
         Ok(profiles)
+    }
+
+    fn count_changes(&mut self, more: usize, less: usize) {
+        self.cidr_entries = self.cidr_entries.map(|count| count + more - less);
+    }
+
+    /// How many entries there are. They are counted once; afterwards nobody else writes them.
+    pub(crate) fn count_cidrs(&mut self) -> Result<usize, MapError> {
+        if let Some(count) = self.cidr_entries {
+            return Ok(count);
+        }
+        let mut count = 0;
+        let mut walk = Walk::<Key<CidrKey>, CidrEntry>::new();
+        while walk.step(&self.maps.cidrs).map_err(MapError::of(names::CLUSTER_CIDRS))? {
+            count += walk.entries().count();
+        }
+        self.cidr_entries = Some(count);
+        Ok(count)
     }
 
     /// The entries of a profile, sorted.

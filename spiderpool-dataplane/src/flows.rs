@@ -5,23 +5,51 @@ use std::time::Instant;
 
 use aya::Pod;
 use aya::maps::{HashMap, MapData};
-use spiderpool_ebpf_common::maps::{FlowKey, PodFlags, names};
+use spiderpool_ebpf_common::maps::{FlowKey, NatEntry, PodFlags, Tuple, names};
 
 use crate::batch::Walk;
 use crate::carry::Carried;
-use crate::error::MapError;
+use crate::error::{MapError, ignore_missing};
 use crate::flush::Flush;
 use crate::load::Dataplane;
 use crate::sweep::{FlowsExpired, Sweep};
 
 impl Dataplane {
-    /// Takes over the flows of replaced maps that are not here yet, as many as fit; how many entries. To be called once the maps are
-    /// loaded and again when all filters are this version's: until then earlier programs record in their own maps.
+    /// Takes over the flows of replaced maps that are not here yet, or older here, as many as fit; how many entries. To be called once
+    /// the maps are loaded.
     pub fn carry_flows(&mut self) -> Result<usize, MapError> {
-        let Carried { pods, error } = self.earlier.copy_to(&self.maps);
+        self.carry(|_| true)
+    }
+
+    /// The same for pods (by their ids) whose filters have just been replaced: until then earlier programs record in their own maps.
+    /// Once for each: what ends afterwards is never removed from the earlier map.
+    pub fn carry_flows_of(&mut self, pods: &BTreeSet<u16>) -> Result<usize, MapError> {
+        if pods.is_empty() { Ok(0) } else { self.carry(|pod| pods.contains(&pod)) }
+    }
+
+    fn carry(&mut self, is_wanted: impl Fn(u16) -> bool) -> Result<usize, MapError> {
+        let Carried { entries, pods, error } = self.earlier.copy_to(&self.maps, is_wanted);
         // Which of them have what would cost more to find out than it costs their packets.
-        self.look_for_all_of(pods.keys().copied())?;
-        error.map_or_else(|| Ok(pods.values().sum()), Err)
+        self.look_for_all_of(pods.into_iter())?;
+        if let Some(MapError::Full { map: names::NAT }) = error {
+            self.remove_lone_originals()?;
+        }
+        error.map_or(Ok(entries), Err)
+    }
+
+    /// A translation whose other half did not fit: without it answers would reach nobody as long as packets go on.
+    fn remove_lone_originals(&mut self) -> Result<(), MapError> {
+        let nat = &mut self.maps.nat;
+        let (mut walk, mut lone) = (Walk::<FlowKey, NatEntry>::new(), Vec::new());
+        while walk.step(nat).map_err(MapError::of(names::NAT))? {
+            let originals = walk.entries().filter(|(key, _)| key.is(Tuple::Original));
+            // The programs make the translated one first.
+            let is_lone = |(key, entry): &(&FlowKey, &NatEntry)| {
+                nat.get(&key.counterpart(entry.addr, entry.port), 0).is_err()
+            };
+            lone.extend(originals.filter(is_lone).map(|(key, _)| *key));
+        }
+        lone.iter().try_for_each(|key| ignore_missing(nat.remove(key))).map_err(MapError::of(names::NAT))
     }
 
     /// Flows are looked up in all of these maps for the pods that have some: which pods have what is not known where `pod_flags` is

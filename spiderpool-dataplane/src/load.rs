@@ -113,6 +113,8 @@ pub struct Dataplane {
     discarded: Vec<Discarded>,
     nics_origin: NicsOrigin,
     pub(crate) earlier: EarlierFlows,
+    /// Of `cluster_cidrs`; `None` until they are counted.
+    pub(crate) cidr_entries: Option<usize>,
     pub(crate) sweep: Option<Sweep>,
     pub(crate) flush: Option<Flush>,
     pins: KeptPins,
@@ -174,6 +176,7 @@ impl Dataplane {
             discarded: Vec::new(),
             nics_origin: NicsOrigin::of(&pinned),
             earlier: EarlierFlows::default(),
+            cidr_entries: None,
             sweep: None,
             flush: None,
             pins: kept,
@@ -214,7 +217,7 @@ impl Dataplane {
             } else if DESTINATIONS.contains(&pin) {
                 let copied = entries.map_err(|why| why.to_string()).and_then(|entries| {
                     let earlier = EarlierMap { name: pin, fd, entries };
-                    earlier.copy_to(maps, |_| ()).map_err(|error| error.to_string())
+                    earlier.copy_to(maps, |_| true, |_, _| ()).map_err(|error| error.to_string())
                 });
                 discarded.extend(copied.err().map(|why| Discarded { map: pin, why }));
             }

@@ -1,10 +1,8 @@
 //! How full the maps are that the agent alone writes. (`fragments` and `link_fragments` are LRU hashes: full, the kernel makes room.)
 
 use aya::maps::IterableMap as _;
-use aya::maps::lpm_trie::Key;
-use spiderpool_ebpf_common::maps::{CidrEntry, CidrKey, names};
+use spiderpool_ebpf_common::maps::names;
 
-use crate::batch::Walk;
 use crate::error::MapError;
 use crate::load::Dataplane;
 
@@ -21,13 +19,9 @@ pub struct TableUsage {
 
 impl Dataplane {
     /// Of `cluster_cidrs`, `addresses` and `node_devices`.
-    pub fn tables(&self) -> Result<[TableUsage; 3], MapError> {
+    pub fn tables(&mut self) -> Result<[TableUsage; 3], MapError> {
+        let cidrs = self.count_cidrs()?;
         let maps = &self.maps;
-        let mut cidrs = 0;
-        let mut walk = Walk::<Key<CidrKey>, CidrEntry>::new();
-        while walk.step(&maps.cidrs).map_err(MapError::of(names::CLUSTER_CIDRS))? {
-            cidrs += walk.entries().count();
-        }
         let usage = |name: &'static str, map: &aya::maps::MapData, entries: usize| {
             let info = map.info().map_err(MapError::of(name))?;
             Ok(TableUsage { map: name, entries, capacity: info.max_entries() })

@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
-use spiderpool_dataplane::{Dataplane, Expired, LoadError, NicEntry, ROLE_CLUSTER, Reason, Sizes};
+use spiderpool_dataplane::{Dataplane, Expired, LoadError, MapError, NicEntry, ROLE_CLUSTER, Reason, Sizes};
 use spiderpool_ebpf_common::addr::Addr;
 use spiderpool_ebpf_common::flow_state::{ESTABLISHED, FIN_RECEIVED, FIN_SENT, SECOND};
 use spiderpool_ebpf_common::maps::{
@@ -294,13 +295,70 @@ fn flows_are_carried_over_to_a_map_of_another_size_and_back() {
     // Programs that are still attached record in the earlier map; what this version has recorded is newer.
     pair(&mut earlier, 4, protocol::TCP, 2, ESTABLISHED, 0);
     let mut now: Nat = map(&fs, "nat").try_into().unwrap();
-    now.insert(original, entry(CLUSTER, 7, ESTABLISHED, 1), 0).unwrap();
+    now.insert(original, entry(CLUSTER, 7, ESTABLISHED, self::now() + SECOND), 0).unwrap();
     assert_eq!(second.carry_flows().unwrap(), 2);
     second.forget_earlier_flows();
     assert_eq!(second.carry_flows().unwrap(), 0);
     assert_eq!((now.keys().count(), now.get(&original, 0).unwrap().port), (4, 7));
     let mut third = fs.load();
     assert_eq!(third.carry_flows().unwrap(), 5);
+}
+
+/// An earlier map lasts until all filters are replaced: what has ended meanwhile must not come back, and of a flow that is in both maps
+/// the copy may be the older one.
+#[test]
+fn flows_are_carried_over_once_for_each_pod_and_the_latest_counts() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    drop(fs.load());
+    let mut earlier: Nat = map(&fs, "nat").try_into().unwrap();
+    for pod in [3, 4] {
+        pair(&mut earlier, pod, protocol::TCP, 1, ESTABLISHED, 5);
+    }
+    let larger = Sizes { nat: SIZES.nat * 2, ..SIZES };
+    let mut second = Dataplane::load(&object(), &fs.pins(), &larger).unwrap();
+    assert_eq!(second.carry_flows().unwrap(), 4);
+    let mut now: Nat = map(&fs, "nat").try_into().unwrap();
+    let originals = [3, 4].map(|pod| keys(pod, protocol::TCP, 1).0);
+    // The earlier programs go on with both; those of this version with the second pod's, which ends.
+    let (seen, seen_later) = (self::now() + SECOND, self::now() + 2 * SECOND);
+    for original in originals {
+        earlier.insert(original, entry(CLUSTER, 1, ESTABLISHED, seen), 0).unwrap();
+    }
+    second.pod_flush(4).unwrap();
+    assert_eq!(second.carry_flows_of(&[3].into()).unwrap(), 1);
+    assert_eq!(second.carry_flows_of(&BTreeSet::new()).unwrap(), 0);
+    assert_eq!(now.get(&originals[0], 0).unwrap().last_seen, seen);
+    assert!(now.get(&originals[1], 0).is_err(), "it has ended");
+    now.insert(originals[0], entry(CLUSTER, 1, ESTABLISHED, seen_later), 0).unwrap();
+    assert_eq!(second.carry_flows_of(&[3].into()).unwrap(), 0);
+    assert_eq!(now.get(&originals[0], 0).unwrap().last_seen, seen_later);
+}
+
+/// Half a translation would make a flow that nobody's answers reach, for as long as its packets go on.
+#[test]
+fn translations_that_fit_by_half_are_not_carried_over() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    drop(fs.load());
+    let mut earlier: Nat = map(&fs, "nat").try_into().unwrap();
+    let pairs = u16::try_from(SIZES.nat / 2).unwrap();
+    for port in 1..=pairs {
+        pair(&mut earlier, 3, protocol::TCP, port, ESTABLISHED, 5);
+    }
+    let smaller = Sizes { nat: SIZES.nat / 4, ..SIZES };
+    let mut second = Dataplane::load(&object(), &fs.pins(), &smaller).unwrap();
+    assert!(matches!(second.carry_flows(), Err(MapError::Full { map: "nat" })));
+    let now: Nat = map(&fs, "nat").try_into().unwrap();
+    let lone = |port: &u16| {
+        let (original, translated) = keys(3, protocol::TCP, *port);
+        now.get(&original, 0).is_ok() && now.get(&translated, 0).is_err()
+    };
+    assert_eq!((1..=pairs).filter(lone).count(), 0);
 }
 
 /// Flows of maps that are kept were not looked up any more after an upgrade that brought `pod_flags`, or changed its size.

@@ -330,6 +330,29 @@ fn flows_outlive_agents_that_end_in_the_middle_of_an_upgrade() {
     assert_eq!((last.carry_flows().unwrap(), pins_of_earlier()), (0, 0));
 }
 
+/// Agents of changing versions that keep ending before they have replaced all filters.
+#[test]
+fn few_replaced_maps_stay_pinned_and_what_cannot_be_used_stops_nobody() {
+    if !can_run() {
+        return;
+    }
+    let fs = BpfFs::mount();
+    for number in 1..=8 {
+        drop(Dataplane::load(&object(), &fs.pins(), &Sizes { nat: 1024 * number, ..SIZES }).unwrap());
+    }
+    let earlier = || {
+        let pins = std::fs::read_dir(fs.pins()).unwrap().map(|pin| pin.unwrap().file_name());
+        pins.filter(|pin| pin.to_str().unwrap().starts_with("nat_earlier_")).count()
+    };
+    // Four that were found, and the one that was replaced then.
+    assert_eq!(earlier(), 5);
+    std::fs::create_dir(fs.pins().join("nat_earlier_0")).unwrap();
+    let mut dataplane = Dataplane::load(&object(), &fs.pins(), &Sizes { nat: 1024 * 8, ..SIZES }).unwrap();
+    assert!(dataplane.discarded().iter().any(|discarded| discarded.why.contains("nat_earlier_0")));
+    dataplane.forget_earlier_flows();
+    assert_eq!(earlier(), 1);
+}
+
 /// A pin could not be put in place after others had been: the next agent must find the maps of the programs that run.
 #[test]
 fn pins_that_cannot_all_be_replaced_are_all_as_they_were() {

@@ -128,8 +128,9 @@ fn entries_are_counted_as_they_come_and_go() {
     }
     let fs = BpfFs::mount();
     let mut dataplane = fs.load();
-    let used = |dataplane: &Dataplane| dataplane.tables().unwrap().map(|table| (table.map, table.entries));
-    assert_eq!(used(&dataplane), [("cluster_cidrs", 0), ("addresses", 0), ("node_devices", 0)]);
+    let used =
+        |dataplane: &mut Dataplane| dataplane.tables().unwrap().map(|table| (table.map, table.entries));
+    assert_eq!(used(&mut dataplane), [("cluster_cidrs", 0), ("addresses", 0), ("node_devices", 0)]);
     assert_eq!(dataplane.tables().unwrap()[0].capacity, SIZES.cidrs);
     let net = |i: u32| format!("10.{}.{}.0/24", i / 256, i % 256).parse().unwrap();
     let cidrs: Vec<_> = (0..SIZES.cidrs).map(|i| (net(i), CidrAction::Steer, CidrKind::Pod)).collect();
@@ -140,11 +141,11 @@ fn entries_are_counted_as_they_come_and_go() {
     dataplane.addresses_set(3, 3, &addresses[1..]).unwrap();
     dataplane.devices_set(&[(7, DeviceKind::Pods), (8, DeviceKind::Pods)].into()).unwrap();
     let cidrs = cidrs.len();
-    assert_eq!(used(&dataplane), [("cluster_cidrs", cidrs), ("addresses", 3), ("node_devices", 2)]);
+    assert_eq!(used(&mut dataplane), [("cluster_cidrs", cidrs), ("addresses", 3), ("node_devices", 2)]);
     drop(dataplane);
     let mut dataplane = fs.load();
     dataplane.cidrs_remove_profile(1).unwrap();
-    assert_eq!(used(&dataplane), [("cluster_cidrs", 0), ("addresses", 3), ("node_devices", 2)]);
+    assert_eq!(used(&mut dataplane), [("cluster_cidrs", 0), ("addresses", 3), ("node_devices", 2)]);
 }
 
 #[test]

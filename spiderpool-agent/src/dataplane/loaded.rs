@@ -4,13 +4,13 @@ mod pins;
 mod removal;
 mod sweep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spiderpool_core::dataplane::{PodDevice, PortRange};
-use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, Discarded, NicsOrigin};
+use spiderpool_dataplane::{CidrKind, Dataplane, DeviceKind, Discarded, MapError, NicsOrigin};
 use spiderpool_net::netns::NetNs;
 use tracing::{error, info};
 
@@ -53,6 +53,8 @@ pub(crate) struct Loaded {
     sweep: Option<Sweep>,
     /// Ids that are free when the removal that has begun comes to its end.
     removing: Option<Vec<u16>>,
+    /// When programs and maps were loaded.
+    begun_at: Instant,
     /// Whether pins are missing and cannot be put back, as last said.
     lacks_pins: bool,
     /// Where plugins look for them.
@@ -68,9 +70,12 @@ enum Sweep {
     Counters(std::vec::IntoIter<u16>),
 }
 
+/// How long a pod that cannot be attached may keep the maps that its programs write, since those of this agent were loaded.
+const KEEPS_EARLIER_MAPS: Duration = Duration::from_mins(10);
+
 /// Established flows outlive a map that is replaced by one of another size or layout.
-fn carry_flows(maps: &mut Dataplane) {
-    match maps.carry_flows() {
+fn say_carried(outcome: Result<usize, MapError>) {
+    match outcome {
         Ok(0) => {}
         Ok(entries) => info!(entries, "flows of replaced maps carried over"),
         Err(error) => error!(%error, "flows of replaced maps cannot all be carried over"),
@@ -90,7 +95,7 @@ impl Loaded {
         for Discarded { map, why } in maps.discarded() {
             error!(map, why, "entries of a replaced map cannot be carried over");
         }
-        carry_flows(&mut maps);
+        say_carried(maps.carry_flows());
         metrics.maps.set_sizes(sizes);
         info!(pins = %pin_dir.display(), replaced = ?maps.replaced(), took_ms = took.as_millis(), "eBPF dataplane loaded");
         let found = maps.nics()?.into_iter();
@@ -107,6 +112,7 @@ impl Loaded {
                 sweeps: 0,
                 sweep: None,
                 removing: None,
+                begun_at: begun,
                 lacks_pins: false,
                 mount_namespace: mount_namespace.clone(),
             },
@@ -155,6 +161,7 @@ impl Loaded {
 
     /// Gives the pods that run entries and this agent's programs. One that fails is tried again the next time.
     pub(crate) fn attach_pods(&mut self, inventory: &mut Inventory) {
+        let mut attached = BTreeSet::new();
         for mut pod in inventory.pods_in(PodState::Verified) {
             if let Some(ports) = self.ports(&pod) {
                 pod.ports = ports;
@@ -162,16 +169,21 @@ impl Loaded {
             }
             let (container_id, name) = (&pod.container_id, &pod.pod);
             match self.attach_pod(&pod) {
-                Ok(state) => inventory.set_state(container_id, state),
+                Ok(state) => {
+                    inventory.set_state(container_id, state);
+                    attached.extend((state == PodState::Attached).then_some(pod.id()));
+                }
                 Err(error) => {
                     error!(%error, %container_id, pod = %name, "programs cannot be attached, trying again");
                 }
             }
         }
-        // Those that were attached until now have recorded flows since the maps were loaded. Once: later, an id may be
-        // another pod's.
-        carry_flows(&mut self.maps);
-        if inventory.pods_in(PodState::Verified).is_empty() {
+        // Their earlier programs have recorded flows since the maps were loaded.
+        say_carried(self.maps.carry_flows_of(&attached));
+        let is_waiting = [PodState::Unverified, PodState::Verified]
+            .into_iter()
+            .any(|state| !inventory.pods_in(state).is_empty());
+        if !(is_waiting || inventory.orphaned() > 0) || self.begun_at.elapsed() > KEEPS_EARLIER_MAPS {
             self.maps.forget_earlier_flows();
         }
     }
