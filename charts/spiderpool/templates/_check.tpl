@@ -58,7 +58,7 @@ every object, because whichever is rendered first would fail with a nil pointer.
 {{- end }}
 {{- with .Values.coordinator }}
 {{- if and .enabled (eq .dataplane "ebpf") (eq (int .podRPFilter) 1) }}
-- "coordinator.podRPFilter=1 drops in pods what coordinator.dataplane=ebpf lets in by another NIC than that of the route back. Set coordinator.podRPFilter to 0, 2, or -1 (leave it alone), or coordinator.dataplane to policy."
+- "coordinator.podRPFilter=1 drops in pods what coordinator.dataplane=ebpf lets in by another NIC than that of the route back. Set coordinator.podRPFilter to 0, or coordinator.dataplane to policy."
 {{- end }}
 {{- end }}
 {{- range $path := list "cniBinHostPath" "cniConfHostPath" "ipamUNIXSocketHostPath" }}

@@ -17,6 +17,8 @@ use crate::error::PluginError;
 
 /// How long next hops may take to answer.
 const LIMIT: Duration = Duration::from_secs(1);
+/// How long one is waited for in whose place there is what an earlier NIC has found, once the other family's is known.
+const LIMIT_OF_RECORDED: Duration = Duration::from_millis(50);
 /// The longest pause before the kernel is asked again what it knows.
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
@@ -52,7 +54,9 @@ pub(super) async fn peer_macs(
         let of = |family| recorded(family).or_else(|| known_hop(&known, &hops, family));
         PeerMacs::of_known(of(Family::V4), of(Family::V6))
     } else {
-        let known = ask(netlink, pod, nic, &hops, wanted).await?;
+        // What an earlier NIC's ADD has fallen back on, below, it has not found.
+        let recorded = |family| recorded(family).filter(|mac| *mac != host_veth.end.mac);
+        let known = ask(netlink, pod, nic, &hops, wanted, |family| recorded(family).is_some()).await?;
         let of = |family| known_hop(&known, &hops, family).or_else(|| recorded(family));
         PeerMacs::of_known(of(Family::V4), of(Family::V6))
     };
@@ -92,22 +96,28 @@ async fn ask(
     nic: &Link,
     hops: &[IpAddr],
     wanted: NextHops,
+    is_recorded: impl Fn(Family) -> bool,
 ) -> Result<Vec<Neighbor<u32>>, PluginError> {
-    // The kernel solicits IPv6 neighbors with the link-local address, and not while that is tentative. A pod does not
-    // wait for it: it may take longer than the next hop has.
-    let solicits_v6 = has_link_local(netlink, pod, nic).await?;
-    let is_asked = |hop: &&IpAddr| hop.is_ipv4() || solicits_v6;
-    let (until, mut pause) = (Instant::now() + LIMIT, Duration::from_millis(1));
+    let (begun, mut pause) = (Instant::now(), Duration::from_millis(1));
     loop {
         let known = netlink.known_neighbors(nic.index).await?;
         let is_known = |family| known_hop(&known, hops, family).is_some();
-        let is_enough = wanted == NextHops::Any && Family::ALL.into_iter().any(is_known);
-        let silent = hops.iter().filter(is_asked).filter(|hop| !is_known(Family::of(**hop)));
-        let silent: Vec<IpAddr> = silent.copied().collect();
-        if is_enough || silent.is_empty() || Instant::now() >= until {
+        let is_any_known = Family::ALL.into_iter().any(is_known);
+        // The kernel solicits IPv6 neighbors with the link-local address, and not while that is tentative. A pod waits for it only
+        // if there is nothing else: it may take longer than the next hop has.
+        let solicits_v6 = has_link_local(netlink, pod, nic).await?;
+        let has_other = is_any_known || Family::ALL.into_iter().any(&is_recorded);
+        let is_waited_for = |hop: &&IpAddr| {
+            let family = Family::of(**hop);
+            let is_late = is_any_known && is_recorded(family) && begun.elapsed() >= LIMIT_OF_RECORDED;
+            !is_known(family) && !is_late && (hop.is_ipv4() || solicits_v6 || !has_other)
+        };
+        let silent: Vec<IpAddr> = hops.iter().filter(is_waited_for).copied().collect();
+        let is_enough = wanted == NextHops::Any && is_any_known;
+        if is_enough || silent.is_empty() || begun.elapsed() >= LIMIT {
             return Ok(known);
         }
-        for hop in silent {
+        for hop in silent.into_iter().filter(|hop| hop.is_ipv4() || solicits_v6) {
             netlink.solicit_neighbor(nic.index, hop).await?;
         }
         // Nobody else is served by this thread.

@@ -116,19 +116,29 @@ async fn veth0_host_end(
 /// The node's routes carry a mark of container, network and NIC, so neither namespace nor previous result is needed.
 pub(super) async fn del(request: &Request, conf: &NetConf) -> Result<bool, PluginError> {
     let mut node = Netlink::open()?;
-    let host_ends = remove_from_node(&mut node, request, conf).await?;
-    // Also where the last pod's routes went with its links.
-    node.delete_idle_rules().await?;
     let first_nic = conf.settings.first_nic()?;
-    let cleaned = match open_own(&mut node, request, &first_nic, &host_ends).await? {
-        Some(netns) => clean_pod(&netns, request, &first_nic).await,
-        None => Ok(()),
-    };
-    // Not left to the end of the namespace: sockets that wait for an answer keep it for minutes after the pod.
+    let cleaned = clean(&mut node, request, conf, &first_nic).await;
+    // Whatever failed before, and not left to the end of the namespace: sockets that wait for an answer keep it for minutes after
+    // the pod.
     if request.nic == first_nic {
         delete_veth0(&mut node, request).await?;
     }
-    cleaned?;
+    cleaned
+}
+
+/// Removes what the NIC has on the node and in a pod that is there; whether the node had something.
+async fn clean(
+    node: &mut Netlink,
+    request: &Request,
+    conf: &NetConf,
+    first_nic: &IfName,
+) -> Result<bool, PluginError> {
+    let host_ends = remove_from_node(node, request, conf).await?;
+    // Also where the last pod's routes went with its links.
+    node.delete_idle_rules().await?;
+    if let Some(netns) = open_own(node, request, first_nic, &host_ends).await? {
+        clean_pod(&netns, request, first_nic).await?;
+    }
     Ok(!host_ends.is_empty())
 }
 
@@ -178,7 +188,10 @@ async fn open_own(
     let pod = netns.netlink()?.snapshot(Contents::default()).await?;
     let veth0: IfName = VETH0.parse()?;
     let cluster_nic = if pod.link(&veth0).is_some() { &veth0 } else { first_nic };
-    let host_end = host_veth(node, &pod, cluster_nic).await?;
+    let host_end = host_veth(node, &pod, cluster_nic).await;
+    let Ok(host_end) = host_end.inspect_err(|error| debug!(%error, "not this sandbox's namespace")) else {
+        return Ok(None);
+    };
     let link = node.link_by_name(&host_end.end.name).await?;
     Ok(link.filter(|link| host_ends.contains(&link.index)).map(|_| netns))
 }

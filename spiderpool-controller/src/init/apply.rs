@@ -6,7 +6,9 @@ use backon::Retryable as _;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::{DynamicObject, Status};
+use serde::Deserialize as _;
 use serde_json::Value;
+use spiderpool_core::coordinator::{Settings, SettingsError};
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use thiserror::Error;
@@ -94,9 +96,13 @@ impl Applier {
         for round in 0.. {
             let patch = Patch::Apply(&object);
             let written = self.kube.write(api.patch(&manifest.name, &parameters, &patch)).await;
-            let Err(failure) = written else {
-                info!(object = %manifest, "applied");
-                return Ok(());
+            let failure = match written {
+                Ok(applied) => {
+                    info!(object = %manifest, "applied");
+                    warn_of_strict_filter(manifest, &applied);
+                    return Ok(());
+                }
+                Err(failure) => failure,
             };
             let conflicts = match &failure {
                 ApiFailure::Refused(status) => conflicts(status),
@@ -115,6 +121,17 @@ impl Applier {
             parameters.force = !own.is_empty();
         }
         Ok(())
+    }
+}
+
+/// The webhook is not asked about a field that somebody else has set before and that is kept. ADD refuses it.
+fn warn_of_strict_filter(manifest: &Manifest, applied: &DynamicObject) {
+    let Some(settings) = applied.data.get("spec").and_then(|spec| Settings::deserialize(spec).ok()) else {
+        return;
+    };
+    if manifest.resource.kind == "SpiderCoordinator" && settings.is_strict_with_programs() {
+        let error = SettingsError::StrictRpFilter;
+        warn!(object = %manifest, %error, "new pods of this cluster do not start");
     }
 }
 

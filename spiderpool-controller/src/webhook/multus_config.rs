@@ -120,7 +120,8 @@ impl NetworkValidator {
 
 /// What the network cannot decide: the dataplane is the cluster's, or the node's.
 fn warnings(fields: &MultusFields<'_>) -> Vec<String> {
-    let is_strict = fields.coordinator.is_some_and(|settings| settings.pod_rp_filter == Some(1));
+    let settings = fields.coordinator.filter(|_| fields.enable_coordinator);
+    let is_strict = settings.is_some_and(|settings| settings.pod_rp_filter == Some(1));
     let warning = || {
         format!("Pods with this network do not start with dataplane ebpf: {}", SettingsError::StrictRpFilter)
     };

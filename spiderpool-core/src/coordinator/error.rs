@@ -10,7 +10,7 @@ use crate::names::{IfName, NameError, PoolName};
 
 /// What is wrong with a strict `podRPFilter` beside programs, and what to set.
 pub(super) const STRICT_WITH_PROGRAMS: &str = "is strict: the kernel would drop what dataplane ebpf lets in by another NIC \
-    than that of the route back; use 0, 2, or -1 to leave it alone, or dataplane policy";
+    than that of the route back; use 0, or dataplane policy";
 
 /// A value of the configuration is not usable. Field names are those of the CNI configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

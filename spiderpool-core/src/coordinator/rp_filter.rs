@@ -13,7 +13,7 @@ pub fn check_rp_filter(dataplane: Dataplane, rp_filter: Option<u8>) -> Result<()
 
 impl Settings {
     /// Whether they name both, a strict filter and programs. What is not set here, another layer may set.
-    pub(super) fn is_strict_with_programs(&self) -> bool {
+    pub fn is_strict_with_programs(&self) -> bool {
         let dataplane = self.dataplane.as_deref().map(str::parse);
         dataplane == Some(Ok(Dataplane::Ebpf)) && self.pod_rp_filter == Some(1)
     }

@@ -141,7 +141,7 @@ fn contradictions_are_explained() {
             ],
             "a family that ipam.enableIPv4 switches off",
         ),
-        (vec!["--set=coordinator.podRPFilter=1"], "Set coordinator.podRPFilter to 0, 2, or -1"),
+        (vec!["--set=coordinator.podRPFilter=1"], "Set coordinator.podRPFilter to 0, or"),
         (vec!["--set=spiderpoolController.httpPort=5710"], "are both 5710"),
         (vec!["--set=spiderpoolController.webhookPort=5720"], "are both 5720"),
         (

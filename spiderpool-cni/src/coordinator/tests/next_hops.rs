@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use spiderpool_core::coordinator::{NamespaceState, PeerMacs};
@@ -119,7 +121,11 @@ impl Pod {
     }
 
     async fn record(&mut self, node: &str) {
-        let neighbor = Neighbor { dev: self.eth0, address: addr(node), mac: RECORDED };
+        self.record_as(node, RECORDED).await;
+    }
+
+    async fn record_as(&mut self, node: &str, mac: MacAddr) {
+        let neighbor = Neighbor { dev: self.eth0, address: addr(node), mac };
         self.netlink.set_neighbor(&neighbor).await.unwrap();
     }
 
@@ -162,6 +168,42 @@ fn without_any_next_hop_it_is_the_host_end() {
         assert_eq!(pod.peers(NextHops::OfEachFamily).await, PeerMacs::both(HOST_MAC));
         pod.record(NODES[1]).await;
         assert_eq!(pod.peers(NextHops::Any).await, PeerMacs::both(RECORDED));
+    });
+}
+
+/// Nobody answered at the ADD before.
+#[test]
+fn what_an_earlier_nic_fell_back_on_is_no_next_hop() {
+    in_a_node(async || {
+        let mut pod = Pod::new([HOPS[0], SILENT[1]], Some("fe80::2/64")).await;
+        for node in NODES {
+            pod.record_as(node, HOST_MAC).await;
+        }
+        pod.expect(NextHops::OfEachFamily, PeerMacs::both(ROUTER_V4)).await;
+        pod.expect(NextHops::Any, PeerMacs::both(ROUTER_V4)).await;
+        assert_eq!(pod.peers(NextHops::AsFound).await, PeerMacs::both(HOST_MAC));
+    });
+}
+
+/// As of an IPv6-only pod whose default network does not wait for duplicate address detection.
+#[test]
+fn a_tentative_address_is_waited_for_where_nothing_else_is_known() {
+    in_a_node(async || {
+        let mut pod = Pod::new([SILENT[0], HOPS[1]], None).await;
+        let state = pod.look().await;
+        let mut own = state.addresses.iter().map(|address| address.net.to_string());
+        let own = own.find(|net| net.starts_with("fe80:")).unwrap();
+        let netns = pod.netns[0].run(NetNs::current).unwrap().unwrap();
+        let settle = thread::spawn(move || {
+            netns.run(|| {
+                thread::sleep(Duration::from_millis(200));
+                ip(&format!("addr del {own} dev eth0"));
+                ip(&format!("addr add {own} dev eth0 nodad"));
+            })
+        });
+        let found = pod.peers(NextHops::OfEachFamily).await;
+        settle.join().unwrap().unwrap();
+        assert_eq!(found, PeerMacs::both(ROUTER_V6));
     });
 }
 
