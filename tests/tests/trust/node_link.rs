@@ -1,9 +1,10 @@
 //! What a pod cannot do by its node link, whatever it tries, and what nobody else can do by it or for the pod.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use spiderpool_core::ip::Family;
+use spiderpool_testbox::calico;
 use spiderpool_tests::dual::Dual;
 use spiderpool_tests::lab::{macvlan_of, spec};
 use spiderpool_tests::matrix::DefaultRoute;
@@ -88,6 +89,24 @@ fn what_is_too_long_or_has_no_flow_is_no_way_past_the_policies() {
     attacker.end(&lab);
 }
 
+/// What an accomplice sends to net1 through the node in the name of another is dropped at the node link.
+fn is_dropped_as_spoofed(accomplice: &Namespaces, attacker: &Attacker<'_>, name: IpAddr) {
+    let (family, spoofed) = (Family::of(name), attacker.counted("link_spoofed"));
+    let to = attacker.net1(family);
+    let own = format!("{name}/{} dev lo", family.bits());
+    accomplice.ip(&format!("address add {own}")).unwrap();
+    for (number, protocol) in (1..).zip([Protocol::Tcp, Protocol::Udp, Protocol::Ping]) {
+        poll::until("a packet that is dropped", Duration::from_secs(10), || {
+            assert!(send(accomplice, Probe { protocol, to, bound: Some(name) }).is_err());
+            let dropped = attacker.counted("link_spoofed") - spoofed;
+            anyhow::ensure!(dropped >= number, "{protocol}: {dropped}: {:?}", attacker.counters());
+            Ok(())
+        })
+        .unwrap();
+    }
+    accomplice.ip(&format!("address del {own}")).unwrap();
+}
+
 /// Somebody in the underlay sends to net1 through the node's MAC, in the name of whom the pod would like to "answer".
 #[test]
 fn an_accomplice_in_the_underlay_opens_nothing_for_the_pod() {
@@ -115,26 +134,43 @@ fn an_accomplice_in_the_underlay_opens_nothing_for_the_pod() {
         }
         assert!(attacker.received() > received);
         let received = attacker.received();
-        // What has an overlay pod's address is masqueraded before it comes to the node link.
+        // What has an overlay pod's address is masqueraded before it comes to the node link, here: see below.
         for name in [addresses::API_SERVER.get(family), addresses::OUTSIDE.get(family)] {
-            let spoofed = attacker.counted("link_spoofed");
-            let length = if family == Family::V4 { 32 } else { 128 };
-            accomplice.ip(&format!("address add {name}/{length} dev lo")).unwrap();
-            for (number, protocol) in (1..).zip([Protocol::Tcp, Protocol::Udp, Protocol::Ping]) {
-                poll::until("a packet that is dropped", Duration::from_secs(10), || {
-                    assert!(send(accomplice, Probe { protocol, to: net1, bound: Some(name) }).is_err());
-                    let dropped = attacker.counted("link_spoofed") - spoofed;
-                    anyhow::ensure!(dropped >= number, "{protocol}: {dropped}: {:?}", attacker.counters());
-                    Ok(())
-                })
-                .unwrap();
-            }
-            accomplice.ip(&format!("address del {name}/{length} dev lo")).unwrap();
+            is_dropped_as_spoofed(accomplice, &attacker, name);
         }
         assert_eq!(attacker.received(), received, "the pod was recorded to answer");
         accomplice.ip(&format!("neigh del {net1} dev ul")).unwrap();
     }
     drop(server);
+    attacker.end(&lab);
+}
+
+/// The same in the name of overlay pods, of this node and of another, where the default network does not masquerade.
+#[test]
+fn an_accomplice_in_an_overlay_pods_name_opens_nothing_for_the_pod() {
+    let Some(lab) = lab("an_accomplice_in_an_overlay_pods_name") else { return };
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let accomplice: &Namespaces = &lab.topology.gateway;
+    let attacker = Attacker::new(&lab, "overlaid", DefaultRoute::Eth0);
+    let named = Pod::add(plane, node, &PodSpec { name: "named".into(), ..PodSpec::default() }).unwrap();
+    let server = Server::start(&attacker.pod.namespaces).unwrap();
+    node.nft(&calico::without_masquerading()).unwrap();
+    node.sysctl(&["ipv4/conf/all/rp_filter=0", "ipv4/conf/eth1/rp_filter=0"]).unwrap();
+    let mac = node.mac_of("eth1").unwrap();
+    let elsewhere = Dual::new(Ipv4Addr::new(10, 244, 9, 9), Ipv6Addr::new(0xfd44, 0, 0, 9, 0, 0, 0, 9));
+    for family in Family::ALL {
+        let net1 = attacker.net1(family);
+        accomplice.ip(&format!("neigh replace {net1} lladdr {mac} dev ul nud permanent")).unwrap();
+        let received = attacker.received();
+        for name in [named.eth0, elsewhere].map(|name| name.get(family)) {
+            is_dropped_as_spoofed(accomplice, &attacker, name);
+        }
+        assert_eq!(attacker.received(), received, "the pod was recorded to answer");
+        accomplice.ip(&format!("neigh del {net1} dev ul")).unwrap();
+    }
+    node.nft(&format!("delete table inet calico-like\n{}", calico::rules(addresses::OVERLAY))).unwrap();
+    drop(server);
+    named.del(plane, node).unwrap();
     attacker.end(&lab);
 }
 
