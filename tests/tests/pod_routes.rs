@@ -95,9 +95,8 @@ fn check_cluster(lab: &Lab, pod: &Pod, far: &Pod, cluster_ip: Dual) {
     }
 }
 
-/// Overlay pods on both nodes, with servers, and a Service of the second.
+/// An overlay pod on the second node, with a server and a Service.
 struct Others {
-    near: Pod,
     far: Pod,
     cluster_ip: Dual,
     server: Server,
@@ -106,21 +105,17 @@ struct Others {
 impl Others {
     fn add(lab: &Lab, name: &str) -> Self {
         let topology = &lab.topology;
-        let [near, far] = [("near", 0), ("far", 1)].map(|(place, node)| {
-            let spec = PodSpec { name: format!("{name}-{place}"), ..PodSpec::default() };
-            Pod::add(&topology.plane, &topology.nodes[node], &spec).unwrap()
-        });
+        let spec = PodSpec { name: format!("{name}-far"), ..PodSpec::default() };
+        let far = Pod::add(&topology.plane, &topology.nodes[1], &spec).unwrap();
         let cluster_ip = service::create(&topology.plane, name, &[far.eth0]).unwrap();
         service::wait_for_proxy(&topology.nodes[0], cluster_ip, &[far.eth0]).unwrap();
         let server = Server::start(&far.namespaces).unwrap();
-        Self { near, far, cluster_ip, server }
+        Self { far, cluster_ip, server }
     }
 
     fn del(self, lab: &Lab) {
         drop(self.server);
-        let topology = &lab.topology;
-        self.near.del(&topology.plane, &topology.nodes[0]).unwrap();
-        self.far.del(&topology.plane, &topology.nodes[1]).unwrap();
+        self.far.del(&lab.topology.plane, &lab.topology.nodes[1]).unwrap();
     }
 }
 
