@@ -71,7 +71,7 @@ impl Traffic {
                     // is repeated, after longer than a probe waits.
                     send(&from, probe).or_else(|_| send(&from, probe))?;
                     count += 1;
-                    std::thread::sleep(Duration::from_millis(20));
+                    std::thread::sleep(poll::scaled(Duration::from_millis(20)));
                 }
                 Ok(count)
             });
