@@ -137,6 +137,8 @@ fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>)
     ipam::IpamSettings {
         node: environment.node_name.clone(),
         families,
+        namespace: environment.pod_namespace.clone(),
+        cluster_network: environment.multus_cluster_network.clone(),
         auto_pool: if auto_pool { AutoPool::Enabled } else { AutoPool::Disabled },
         stateful_set: file.enable_stateful_set,
         release_conflicts: environment.enabled_release_conflict_ips,

@@ -23,6 +23,7 @@ mod request;
 mod resolve;
 mod respond;
 mod service;
+mod surroundings;
 mod sweep;
 mod workloads;
 

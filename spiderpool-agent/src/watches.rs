@@ -6,8 +6,9 @@ mod pods;
 mod pool_specs;
 mod reserved;
 
-pub use namespaces::NamespaceIndex;
-pub(crate) use own_node::{OwnNode, OwnNodeIndex};
+pub use namespaces::{NamespaceChoice, NamespaceIndex};
+pub(crate) use own_node::OwnNode;
+pub use own_node::OwnNodeIndex;
 pub use pods::LocalPodIndex;
 pub use pool_specs::{PoolSpecs, Unreadable};
 pub use reserved::ReservedIndex;

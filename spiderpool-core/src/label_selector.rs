@@ -2,6 +2,7 @@
 //! meaning of its `LabelSelectorAsSelector`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use thiserror::Error;
 
@@ -31,10 +32,26 @@ pub struct ExpressionFields<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelSelector(Vec<Requirement>);
 
+/// One requirement. Displayed as `kubectl -l` takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Requirement {
+pub struct Requirement {
     key: String,
     condition: Condition,
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, condition } = self;
+        let list =
+            |values: &BTreeSet<String>| values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        match condition {
+            Condition::In(values) if values.len() == 1 => write!(f, "{key}={}", list(values)),
+            Condition::In(values) => write!(f, "{key} in ({})", list(values)),
+            Condition::NotIn(values) => write!(f, "{key} notin ({})", list(values)),
+            Condition::Exists => f.write_str(key),
+            Condition::DoesNotExist => write!(f, "!{key}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,15 +126,24 @@ impl LabelSelector {
 
     /// Whether an object with these labels is selected.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.iter().all(|Requirement { key, condition }| {
-            let value = labels.get(key);
-            match condition {
-                Condition::In(values) => value.is_some_and(|value| values.contains(value)),
-                Condition::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
-                Condition::Exists => value.is_some(),
-                Condition::DoesNotExist => value.is_none(),
-            }
-        })
+        self.unmet(labels).is_none()
+    }
+
+    /// The first requirement that an object with these labels does not meet.
+    pub fn unmet(&self, labels: &BTreeMap<String, String>) -> Option<&Requirement> {
+        self.0.iter().find(|requirement| !requirement.is_met(labels))
+    }
+}
+
+impl Requirement {
+    fn is_met(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.key);
+        match &self.condition {
+            Condition::In(values) => value.is_some_and(|value| values.contains(value)),
+            Condition::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Condition::Exists => value.is_some(),
+            Condition::DoesNotExist => value.is_none(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use thiserror::Error;
 
 use crate::ipam::annotations::key::{IPPOOL, SUBNET, SUBNETS};
-use crate::names::{IfName, PoolName};
+use crate::names::IfName;
 
 /// A feature that was asked for and is not there. Its text says what, and what to do instead.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -67,31 +67,6 @@ pub enum Unsupported {
         "the Pod annotation '{SUBNETS}' or '{SUBNET}' is not supported yet: name an IPPool in '{IPPOOL}'"
     )]
     AutoPool,
-    /// Default pools of a namespace.
-    #[error(
-        "the Namespace annotation '{0}' is not supported yet: name the IPPools in the Pod annotation '{IPPOOL}'"
-    )]
-    NamespacePools(&'static str),
-    /// Pools by a pattern.
-    #[error("the wildcard {pattern:?} in {place} is not supported yet: list the IPPools by name")]
-    PoolWildcard {
-        /// In place of a name.
-        pattern: String,
-        /// Where it was found.
-        place: String,
-    },
-    /// `spec.nodeAffinity`.
-    #[error("spec.nodeAffinity of IPPool {0} is not supported yet: {SELECTOR}")]
-    NodeAffinity(PoolName),
-    /// `spec.namespaceAffinity`.
-    #[error("spec.namespaceAffinity of IPPool {0} is not supported yet: {SELECTOR}")]
-    NamespaceAffinity(PoolName),
-    /// `spec.podAffinity`.
-    #[error("spec.podAffinity of IPPool {0} is not supported yet: {SELECTOR}")]
-    PodAffinity(PoolName),
-    /// `spec.multusName`.
-    #[error("spec.multusName of IPPool {0} is not supported yet: {SELECTOR}")]
-    MultusName(PoolName),
     /// SpiderSubnets.
     #[error("enableSpiderSubnet is not supported yet: set it to false and create SpiderIPPools")]
     SpiderSubnet,
@@ -133,8 +108,6 @@ pub enum Unsupported {
     PodResourceInject,
 }
 
-const SELECTOR: &str = "remove it or name another IPPool";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,11 +115,9 @@ mod tests {
     #[test]
     fn each_says_what_and_what_to_do_instead() {
         let nic = || "net1".parse::<IfName>().unwrap();
-        let pool = || "p".parse::<PoolName>().unwrap();
         for (feature, what, advice) in [
             (Unsupported::LinkLayer(nic()), "net1", "leave coordinator out"),
             (Unsupported::AutoPool, "'ipam.spidernet.io/subnet'", "'ipam.spidernet.io/ippool'"),
-            (Unsupported::NodeAffinity(pool()), "spec.nodeAffinity of IPPool p", "remove it"),
         ] {
             let text = feature.to_string();
             let (before, after) = text.split_once(" is not supported yet: ").unwrap();

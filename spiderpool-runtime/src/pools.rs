@@ -181,6 +181,15 @@ impl<T> PoolIndex<T> {
         valid.into_iter().chain(invalid).collect()
     }
 
+    /// All pools, and their families as far as their specs are read.
+    pub fn families(&self) -> impl Iterator<Item = (&PoolName, Option<Family>)> {
+        let family = |pool: &IndexedPool<T>| match pool.spec()? {
+            Ok(pool) => Some(pool.family()),
+            Err(error) => error.family,
+        };
+        self.pools.iter().map(move |(name, pool)| (name, family(pool)))
+    }
+
     /// The pools whose spec is not read.
     pub fn unread(&self) -> BTreeSet<PoolName> {
         let unread = self.pools.iter().filter(|(_, indexed)| !indexed.is_current);

@@ -100,6 +100,6 @@ fn talk(stream: &mut TcpStream, stop: &AtomicBool) -> Result<Summary> {
         if stop.load(Ordering::Relaxed) {
             return Ok(summary);
         }
-        thread::sleep(poll::scaled(PAUSE));
+        thread::sleep(PAUSE);
     }
 }

@@ -48,7 +48,13 @@ async fn annotations_and_pools_that_cannot_serve() {
         ("foreign", format!("unmatched Namespace name of IPPool {}", bench.name("foreign"))),
         ("empty", "all IP addresses used out".to_owned()),
         ("broken", "10.99.0.1 is not inside of spec.subnet 10.54.0.0/24".to_owned()),
-        ("chosen", "podAffinity".to_owned()),
+        (
+            "chosen",
+            format!(
+                "unmatched Pod affinity of IPPool {}: its spec.podAffinity wants a=b",
+                bench.name("chosen")
+            ),
+        ),
         ("upper", format!("overlaps the older IPPool {} in 10.58.0.9: change", bench.name("lower"))),
         ("missing", format!("failed to get original IPPool {}", bench.name("missing"))),
     ];
@@ -59,7 +65,8 @@ async fn annotations_and_pools_that_cannot_serve() {
     agent.ask(Method::POST, path::IP, &older.add("eth0", "c")).await.unwrap().ok().unwrap();
     let more = [
         ("json", ippool, "{", "wrong input, invalid format of Pod annotation 'ipam.spidernet.io/ippool'"),
-        ("wildcard", ippool, r#"{"ipv4": ["in*"]}"#, "is not supported yet"),
+        ("wildcard", ippool, r#"{"ipv4": ["no-*"]}"#, "no IPv4 IPPool has a name like [no-*]"),
+        ("bracket", ippool, r#"{"ipv4": ["a[*"]}"#, "the wildcard \"a[*\" for IPPools is invalid"),
         ("twice", ippool, r#"{"ipv4": ["a", "a"]}"#, "duplicate IPPool a specified for NIC eth0"),
         ("items", "ipam.spidernet.io/ippools", "[]", "value requires at least one item"),
         (
@@ -74,13 +81,12 @@ async fn annotations_and_pools_that_cannot_serve() {
     for (name, key, value, part) in more {
         refused(&bench, &agent, name, (key, value), part).await;
     }
-    bench
-        .annotate_namespace("ipam.spidernet.io/default-ipv4-ippool", &json!([bench.name("off")]).to_string());
+    bench.annotate_namespace("ipam.spidernet.io/default-ipv4-ippool", "junk");
     let chosen = bench.pod("namespace", "n1", &[]);
     bench
         .until("the annotated namespace", async || {
             let answer = agent.ask(Method::POST, path::IP, &chosen.add("eth0", "c")).await.unwrap();
-            answer.failure().contains("the Namespace annotation")
+            answer.failure().contains("'ipam.spidernet.io/default-ipv4-ippool' of Namespace input: expected")
         })
         .await;
     bench.annotate_namespace("ipam.spidernet.io/default-ipv4-ippool", "[]");

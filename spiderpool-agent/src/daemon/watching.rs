@@ -88,25 +88,26 @@ pub(super) fn start(
             shutdown.clone(),
         )),
     ];
-    tasks.extend(keep_node_lease(agent, kube, environment, health, shutdown));
+    tasks.extend(follow_own_node(agent, kube, indexes.own_node.clone(), environment, health, shutdown));
     tasks
 }
 
 /// Follows the agent's own Node, and keeps its Lease.
-fn keep_node_lease(
+fn follow_own_node(
     agent: &Arc<Agent>,
     kube: &Kubernetes,
+    index: Shared<OwnNodeIndex>,
     environment: &Environment,
     health: &Health,
     shutdown: &CancellationToken,
 ) -> [Task; 2] {
     let node = &environment.node_name;
     let name = "watch of the node";
-    // No request needs it.
+    // A request that needs its labels before that reads them itself.
     let synced = health.condition(name, Scope::Readiness);
     let of_itself = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let events = reduced(watcher(nodes(kube.client()), of_itself), OwnNode::from);
-    let (index, (sender, own_node)) = (Shared::<OwnNodeIndex>::default(), tokio::sync::watch::channel(None));
+    let (sender, own_node) = tokio::sync::watch::channel(None);
     let on_change = {
         let index = index.clone();
         move || {

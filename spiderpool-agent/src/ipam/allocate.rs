@@ -73,6 +73,25 @@ impl Ipam {
         self.metrics.allocation_wait.observe(waiting.elapsed());
         let pod = self.live_pod(&args).await?;
         self.pod_events.name_unknown_annotations(&pod);
+        let nic = args.if_name.clone();
+        let outcome = self.allocate_for(Arc::clone(&pod), args, abandoned.clone(), lock).await;
+        if let Err(error @ AllocateError::Ipam(_)) = &outcome
+            && !abandoned.is_cancelled()
+        {
+            self.pod_events.allocation_failed(&pod, &nic, error);
+        }
+        outcome
+    }
+
+    /// For a pod that may have addresses here, while it is locked.
+    async fn allocate_for(
+        &self,
+        pod: Arc<Pod>,
+        args: IpamAddArgs,
+        abandoned: CancellationToken,
+        lock: KeyedGuard<PodName>,
+    ) -> Result<IpamAddResponse, AllocateError> {
+        let name = args.pod.clone();
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
         let request = AllocationRequest::new(args, pod, top, abandoned);

@@ -57,6 +57,22 @@ pub enum AllocateError {
         /// Why.
         source: Arc<ApiFailure>,
     },
+    /// The pod's namespace, which may choose pools, cannot be read.
+    #[error("failed to get Namespace {namespace}: {source}")]
+    ReadNamespace {
+        /// The namespace.
+        namespace: String,
+        /// Why.
+        source: ApiFailure,
+    },
+    /// The agent's node, by whose labels pools are chosen, cannot be read.
+    #[error("failed to get Node {node}: {source}")]
+    ReadNode {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        source: ApiFailure,
+    },
     /// The workload above the pod cannot be read.
     #[error("failed to get pod '{pod}' owner: {source}")]
     Owner {
@@ -100,7 +116,11 @@ impl AllocateError {
     pub fn reason(&self) -> FailureReason {
         match self {
             Self::Ipam(errors) => errors.first().map_or(FailureReason::Internal, IpamError::reason),
-            Self::ReadPool { .. } | Self::Owner { .. } | Self::Adopt { .. } => FailureReason::ApiServer,
+            Self::ReadPool { .. }
+            | Self::ReadNamespace { .. }
+            | Self::ReadNode { .. }
+            | Self::Owner { .. }
+            | Self::Adopt { .. } => FailureReason::ApiServer,
             Self::Starting(_)
             | Self::Pod { .. }
             | Self::Replaced { .. }
@@ -117,7 +137,10 @@ impl AllocateError {
             Self::Starting(_) | Self::Contended(_) => true,
             Self::Pod { source, .. } => source.is_retryable(),
             Self::ReadPool { source, .. } => source.is_retryable(),
-            Self::Owner { source, .. } | Self::Adopt { source, .. } => source.is_retryable(),
+            Self::ReadNamespace { source, .. }
+            | Self::ReadNode { source, .. }
+            | Self::Owner { source, .. }
+            | Self::Adopt { source, .. } => source.is_retryable(),
             Self::Ipam(errors) => errors.iter().any(IpamError::is_retryable),
             Self::Replaced { .. } | Self::OtherNode { .. } | Self::Abandoned(_) | Self::Broken => false,
         }

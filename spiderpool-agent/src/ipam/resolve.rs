@@ -7,15 +7,16 @@ use std::sync::Arc;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::ipam::{
-    AllocationPlan, CandidateRequest, IpamError, PodPlace, Pool, PoolCandidates, PoolEntry, PoolSource,
-    PoolTable, filter_pools, plan_allocation, plan_candidates,
+    AllocationPlan, CandidateRequest, IpamError, Labels, PodNetworks, PodPlace, Pool, PoolCandidates,
+    PoolEntry, PoolSource, PoolTable, filter_pools, plan_allocation, plan_candidates,
 };
 use spiderpool_core::names::{NodeName, PoolName};
 
 use super::allocator::AddressObject;
 use super::error::AllocateError;
 use super::request::AllocationRequest;
-use crate::watches::{NamespaceIndex, PoolIndex, PoolSpecs, Shared};
+use super::surroundings::Surroundings;
+use crate::watches::{NamespaceChoice, PoolIndex, PoolSpecs, Shared};
 
 /// What a request resolves to.
 enum Resolution {
@@ -39,10 +40,13 @@ enum Unresolved {
     Refused(IpamError),
 }
 
-/// Pools that were read for a request.
-#[derive(Default)]
-struct ReadPools {
-    /// As they were read; `None` for one that does not exist.
+/// What was read for a request.
+struct Known {
+    /// The pod's namespace.
+    namespace: NamespaceChoice,
+    /// The labels of its node.
+    node_labels: Arc<Labels>,
+    /// Pools as they were read; `None` for one that does not exist.
     named: BTreeMap<PoolName, Option<PoolEntry>>,
     /// Whether those that could not be read before have been.
     unread: bool,
@@ -52,10 +56,12 @@ struct ReadPools {
 pub(super) struct PoolResolver {
     pub(super) node: NodeName,
     pub(super) families: Vec<Family>,
+    pub(super) namespace: String,
+    pub(super) cluster_network: String,
     pub(super) auto_pool: AutoPool,
     pub(super) pools: Shared<PoolIndex>,
     pub(super) pool_specs: PoolSpecs,
-    pub(super) namespaces: Shared<NamespaceIndex>,
+    pub(super) surroundings: Surroundings,
 }
 
 impl PoolResolver {
@@ -66,20 +72,25 @@ impl PoolResolver {
         held: &[AddressObject],
     ) -> Result<AllocationPlan<AddressObject>, AllocateError> {
         self.pool_specs.wait().await?;
-        let mut read = ReadPools::default();
+        let mut known = Known {
+            namespace: self.surroundings.namespace(request.pod.identity.name.namespace()).await?,
+            node_labels: self.surroundings.node_labels().await?,
+            named: BTreeMap::new(),
+            unread: false,
+        };
         loop {
-            match self.try_resolve(request, held, &read)? {
+            match self.try_resolve(request, held, &known)? {
                 Resolution::Ready(plan) => return Ok(plan),
                 Resolution::Pending(PendingPools::Unread) => {
                     self.pool_specs.get_unread().await?;
-                    read.unread = true;
+                    known.unread = true;
                 }
                 Resolution::Pending(PendingPools::Named(names)) => {
                     for name in names {
                         let entry = self.pool_specs.get(&name).await;
                         let entry =
                             entry.map_err(|source| AllocateError::ReadPool { pool: name.clone(), source })?;
-                        read.named.insert(name, entry);
+                        known.named.insert(name, entry);
                     }
                 }
             }
@@ -90,20 +101,20 @@ impl PoolResolver {
         &self,
         request: &AllocationRequest,
         held: &[AddressObject],
-        read: &ReadPools,
+        known: &Known,
     ) -> Result<Resolution, AllocateError> {
-        let candidates = match self.candidates(request) {
-            Err(IpamError::NoSource | IpamError::NoPoolOfFamily { .. }) if !read.unread => {
+        let candidates = match self.candidates(request, known) {
+            Err(IpamError::NoSource | IpamError::NoPoolOfFamily { .. }) if !known.unread => {
                 return Ok(Resolution::Pending(PendingPools::Unread));
             }
-            Ok(candidates) if !read.unread && self.may_lack_default(&candidates) => {
+            Ok(candidates) if !known.unread && self.may_lack_default(&candidates) => {
                 return Ok(Resolution::Pending(PendingPools::Unread));
             }
             candidates => candidates.map_err(|error| AllocateError::Ipam(vec![error]))?,
         };
         let requested = request.requested.check_families(&request.nic, &candidates);
         requested.map_err(|error| AllocateError::Ipam(vec![error]))?;
-        let find_pools = |candidate: &PoolCandidates| self.pools_of(candidate, request, read);
+        let find_pools = |candidate: &PoolCandidates| self.pools_of(candidate, request, known);
         let unresolved = match plan_allocation(candidates, held, &request.nic, find_pools) {
             Ok(plan) => return Ok(Resolution::Ready(plan)),
             Err(unresolved) => unresolved,
@@ -131,19 +142,29 @@ impl PoolResolver {
     }
 
     /// The addresses that the pod should have.
-    fn candidates(&self, request: &AllocationRequest) -> Result<Vec<PoolCandidates>, IpamError> {
-        let namespace = request.pod.identity.name.namespace();
-        plan_candidates(&CandidateRequest {
+    fn candidates(
+        &self,
+        request: &AllocationRequest,
+        known: &Known,
+    ) -> Result<Vec<PoolCandidates>, IpamError> {
+        let wanted = CandidateRequest {
             nic: &request.nic,
             families: &self.families,
             annotations: &request.annotations,
-            namespace_annotations: &self.namespaces.read(|index| index.annotations(namespace)),
+            namespace: request.pod.identity.name.namespace(),
+            namespace_annotations: &known.namespace.annotations,
             cni_ipv4: &request.configured.ipv4,
             cni_ipv6: &request.configured.ipv6,
             cni_default_route: request.configured.default_route,
             match_master_subnet: request.configured.match_master_subnet,
             auto_pool: self.auto_pool,
             default_pools: &self.pools.read(PoolIndex::defaults),
+        };
+        plan_candidates(&wanted, |wildcard| {
+            self.pools.read(|pools| {
+                let matching = pools.families().filter(|(name, _)| wildcard.matches(name));
+                matching.map(|(name, family)| (name.clone(), family)).collect()
+            })
         })
     }
 
@@ -152,17 +173,29 @@ impl PoolResolver {
         &self,
         candidate: &PoolCandidates,
         request: &AllocationRequest,
-        read: &ReadPools,
+        known: &Known,
     ) -> Result<Vec<Arc<Pool>>, Unresolved> {
         let mut table = PoolTable::new();
         for name in &candidate.pools {
             let entry = self.pools.read(|pools| pools.entry(name)).map(Some);
-            let entry = entry.or_else(|| read.named.get(name).cloned());
+            let entry = entry.or_else(|| known.named.get(name).cloned());
             let Some(entry) = entry else { return Err(Unresolved::Pending(name.clone())) };
             table.extend(entry.map(|entry| (name.clone(), entry)));
         }
         let namespace = request.pod.identity.name.namespace();
-        let place = PodPlace { node: self.node.as_str(), namespace };
+        let place = PodPlace {
+            node: self.node.as_str(),
+            node_labels: &known.node_labels,
+            namespace,
+            namespace_labels: &known.namespace.labels,
+            labels: &request.pod.labels,
+            networks: PodNetworks {
+                annotations: &request.pod.annotations,
+                namespace,
+                own_namespace: &self.namespace,
+                cluster_network: &self.cluster_network,
+            },
+        };
         let pools = filter_pools(candidate, &table, place).map_err(Unresolved::Refused)?;
         let pools: Vec<_> = pools.into_iter().cloned().collect();
         if candidate.nic != request.nic {

@@ -22,10 +22,13 @@ use super::pods::Pods;
 use super::release::Releaser;
 use super::resolve::PoolResolver;
 use super::respond::Responder;
+use super::surroundings::Surroundings;
 use super::sweep::Sweeper;
 use super::workloads::Workloads;
 use crate::start::Start;
-use crate::watches::{LocalPodIndex, NamespaceIndex, Pod, PoolIndex, PoolSpecs, ReservedIndex, Shared};
+use crate::watches::{
+    LocalPodIndex, NamespaceIndex, OwnNodeIndex, Pod, PoolIndex, PoolSpecs, ReservedIndex, Shared,
+};
 
 /// What is configured.
 #[derive(Debug, Clone)]
@@ -34,6 +37,10 @@ pub struct IpamSettings {
     pub node: NodeName,
     /// The families that pods get.
     pub families: Vec<Family>,
+    /// The agent's namespace, where networks without one are.
+    pub namespace: String,
+    /// The network of first NICs, `NAMESPACE/NAME`; empty if Multus has none.
+    pub cluster_network: String,
     /// Whether subnet annotations are served.
     pub auto_pool: AutoPool,
     /// Whether the pods of StatefulSets keep their addresses.
@@ -53,8 +60,10 @@ pub struct Indexes {
     pub pools: Shared<PoolIndex>,
     /// Reserved addresses.
     pub reserved: Shared<ReservedIndex>,
-    /// Annotations of namespaces.
+    /// Labels and annotations of namespaces.
     pub namespaces: Shared<NamespaceIndex>,
+    /// The agent's own Node.
+    pub own_node: Shared<OwnNodeIndex>,
 }
 
 /// Serves the plugins' requests. Each request of a pod waits for the earlier ones of the pod.
@@ -90,6 +99,8 @@ impl Ipam {
         let IpamSettings {
             node,
             families,
+            namespace,
+            cluster_network,
             auto_pool,
             stateful_set,
             release_conflicts,
@@ -103,6 +114,12 @@ impl Ipam {
         let allocator =
             Arc::new(AddressAllocator::new(kube.clone(), indexes.reserved, node.clone(), collisions));
         let pod_events = PodEvents::new(&kube, &node);
+        let surroundings = Surroundings {
+            kube: kube.clone(),
+            node: node.clone(),
+            own_node: indexes.own_node,
+            namespaces: indexes.namespaces,
+        };
         let endpoints = Arc::new(EndpointQueue::new(kube, allocator.holdings().clone()));
         let releaser = Arc::new(Releaser {
             pods: pods.clone(),
@@ -114,10 +131,12 @@ impl Ipam {
             resolver: PoolResolver {
                 node: node.clone(),
                 families,
+                namespace,
+                cluster_network,
                 auto_pool,
                 pools: pools.clone(),
                 pool_specs: pool_specs.clone(),
-                namespaces: indexes.namespaces,
+                surroundings,
             },
             responder: Responder {
                 pool_specs: pool_specs.clone(),

@@ -1,34 +1,63 @@
-//! Annotations of namespaces, as far as they choose pools.
+//! Labels of namespaces, and those of their annotations that choose pools.
 
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::core::PartialObjectMeta;
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use spiderpool_api::annotations::{NAMESPACE_IPV4_POOLS, NAMESPACE_IPV6_POOLS};
 
 use super::Index;
 
-/// Namespaces that carry such an annotation.
+/// What decides about the pools of a namespace's pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamespaceChoice {
+    /// All its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The annotations that choose pools.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl From<ObjectMeta> for NamespaceChoice {
+    fn from(meta: ObjectMeta) -> Self {
+        let mut annotations = meta.annotations.unwrap_or_default();
+        annotations.retain(|key, _| [NAMESPACE_IPV4_POOLS, NAMESPACE_IPV6_POOLS].contains(&key.as_str()));
+        Self { labels: meta.labels.unwrap_or_default(), annotations }
+    }
+}
+
+/// Keys and values in a fraction of a map's memory: every agent keeps all namespaces.
+#[derive(Debug)]
+struct Pairs(Box<[(Box<str>, Box<str>)]>);
+
+impl From<BTreeMap<String, String>> for Pairs {
+    fn from(map: BTreeMap<String, String>) -> Self {
+        Self(map.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+impl From<&Pairs> for BTreeMap<String, String> {
+    fn from(Pairs(pairs): &Pairs) -> Self {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+}
+
+/// All namespaces.
 #[derive(Debug, Default)]
-pub struct NamespaceIndex(HashMap<String, BTreeMap<String, String>>);
+pub struct NamespaceIndex(HashMap<Box<str>, (Pairs, Pairs)>);
 
 impl NamespaceIndex {
-    /// The annotations of a namespace that choose pools.
-    pub fn annotations(&self, namespace: &str) -> BTreeMap<String, String> {
-        self.0.get(namespace).cloned().unwrap_or_default()
+    /// The namespace, if the watch has seen it.
+    pub fn get(&self, namespace: &str) -> Option<NamespaceChoice> {
+        let (labels, annotations) = self.0.get(namespace)?;
+        Some(NamespaceChoice { labels: labels.into(), annotations: annotations.into() })
     }
 }
 
 impl Index<PartialObjectMeta<Namespace>> for NamespaceIndex {
-    fn apply(&mut self, namespace: PartialObjectMeta<Namespace>) {
-        let name = namespace.metadata.name.unwrap_or_default();
-        let mut annotations = namespace.metadata.annotations.unwrap_or_default();
-        annotations.retain(|key, _| [NAMESPACE_IPV4_POOLS, NAMESPACE_IPV6_POOLS].contains(&key.as_str()));
-        if annotations.is_empty() {
-            self.0.remove(&name);
-        } else {
-            self.0.insert(name, annotations);
-        }
+    fn apply(&mut self, mut namespace: PartialObjectMeta<Namespace>) {
+        let name = namespace.metadata.name.take().unwrap_or_default();
+        let NamespaceChoice { labels, annotations } = namespace.metadata.into();
+        self.0.insert(name.into(), (labels.into(), annotations.into()));
     }
 
     fn delete(&mut self, namespace: &PartialObjectMeta<Namespace>) {
@@ -40,5 +69,35 @@ impl Index<PartialObjectMeta<Namespace>> for NamespaceIndex {
         for namespace in namespaces {
             self.apply(namespace);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn namespace(metadata: &Value) -> PartialObjectMeta<Namespace> {
+        let object =
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata});
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn labels_and_the_annotations_that_choose_pools_are_kept_and_one_without_is_known() {
+        let mut index = NamespaceIndex::default();
+        let shop = json!({
+            "name": "shop", "labels": {"team": "a"}, "annotations": {NAMESPACE_IPV4_POOLS: "[]", "other": "x"},
+        });
+        index.reset(vec![namespace(&shop), namespace(&json!({"name": "plain"}))]);
+        let map = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
+        let expected =
+            NamespaceChoice { labels: map("team", "a"), annotations: map(NAMESPACE_IPV4_POOLS, "[]") };
+        assert_eq!(index.get("shop"), Some(expected));
+        assert_eq!(index.get("plain"), Some(NamespaceChoice::default()));
+        assert_eq!(index.get("new"), None);
+        index.delete(&namespace(&json!({"name": "shop"})));
+        assert_eq!(index.get("shop"), None);
     }
 }

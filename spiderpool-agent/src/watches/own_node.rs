@@ -1,6 +1,9 @@
 //! The agent's own Node.
 
+use std::sync::Arc;
+
 use spiderpool_api::node::{NodeObject, NodeReadiness};
+use spiderpool_core::ipam::Labels;
 
 use super::Index;
 
@@ -10,37 +13,53 @@ pub(crate) struct OwnNode {
     pub(crate) uid: String,
     /// Whether its condition `Ready` is true: neither false, nor unknown, nor missing.
     pub(crate) is_ready: bool,
+    /// Its labels.
+    pub(crate) labels: Arc<Labels>,
 }
 
 impl From<NodeObject> for OwnNode {
     fn from(node: NodeObject) -> Self {
         let is_ready = NodeReadiness::from(&node) == NodeReadiness::Ready;
-        Self { uid: node.metadata.uid.unwrap_or_default(), is_ready }
+        let labels = Arc::new(node.metadata.labels.unwrap_or_default());
+        Self { uid: node.metadata.uid.unwrap_or_default(), is_ready, labels }
     }
 }
 
 /// The one Node that is watched, if it exists.
 #[derive(Debug, Default)]
-pub(crate) struct OwnNodeIndex(Option<OwnNode>);
+pub struct OwnNodeIndex {
+    node: Option<OwnNode>,
+    /// Whether the watch has listed.
+    is_listed: bool,
+}
 
 impl OwnNodeIndex {
     /// The Node as the watch knows it.
     pub(crate) fn get(&self) -> Option<OwnNode> {
-        self.0.clone()
+        self.node.clone()
+    }
+
+    /// The Node's labels, none if there is no such Node; `None` before the watch has listed.
+    pub(crate) fn labels(&self) -> Option<Arc<Labels>> {
+        match &self.node {
+            Some(node) => Some(Arc::clone(&node.labels)),
+            None => self.is_listed.then(Arc::default),
+        }
     }
 }
 
 impl Index<OwnNode> for OwnNodeIndex {
     fn apply(&mut self, node: OwnNode) {
-        self.0 = Some(node);
+        self.node = Some(node);
     }
 
     fn delete(&mut self, node: &OwnNode) {
-        self.0.take_if(|known| known.uid == node.uid);
+        self.node.take_if(|known| known.uid == node.uid);
     }
 
     fn reset(&mut self, nodes: Vec<OwnNode>) {
-        self.0 = nodes.into_iter().next();
+        self.node = nodes.into_iter().next();
+        self.is_listed = true;
     }
 }
 
@@ -50,13 +69,16 @@ mod tests {
 
     #[test]
     fn a_late_deletion_leaves_the_node_of_the_same_name() {
-        let node = |uid: &str| OwnNode { uid: uid.to_owned(), is_ready: true };
+        let labels = Arc::new(Labels::from([("zone".to_owned(), "a".to_owned())]));
+        let node = |uid: &str| OwnNode { uid: uid.to_owned(), is_ready: true, labels: Arc::clone(&labels) };
         let mut index = OwnNodeIndex::default();
+        assert_eq!(index.labels(), None);
         index.reset(vec![node("old")]);
         index.apply(node("new"));
         index.delete(&node("old"));
         assert_eq!(index.get(), Some(node("new")));
+        assert_eq!(index.labels(), Some(Arc::clone(&labels)));
         index.delete(&node("new"));
-        assert_eq!(index.get(), None);
+        assert_eq!((index.get(), index.labels()), (None, Some(Arc::default())));
     }
 }

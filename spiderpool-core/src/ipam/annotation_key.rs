@@ -16,5 +16,7 @@ pub const DEFAULT_ROUTE_NIC: &str = "ipam.spidernet.io/default-route-nic";
 pub const NAMESPACE_IPV4_POOLS: &str = "ipam.spidernet.io/default-ipv4-ippool";
 /// On namespaces: IPv6 pools of its pods.
 pub const NAMESPACE_IPV6_POOLS: &str = "ipam.spidernet.io/default-ipv6-ippool";
+/// Multus: the network of the first NIC.
+pub const MULTUS_DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
 /// Multus: the networks of the NICs behind the first, in order.
 pub const MULTUS_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";

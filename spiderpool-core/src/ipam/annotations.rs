@@ -7,12 +7,10 @@ use serde::Deserialize;
 
 use super::default_route::DefaultRoute;
 use super::error::IpamError;
-use super::pool_source::PoolSource;
+use super::pool_list::PoolLists;
 use super::route::{IpamRoute, RouteError};
-use crate::Unsupported;
 use crate::go_json::from_go_json;
-use crate::ip::Family;
-use crate::names::{IfName, PoolName};
+use crate::names::IfName;
 
 pub use super::annotation_key as key;
 
@@ -27,47 +25,6 @@ pub struct PodAnnotations {
     pub ippool: Option<PoolLists>,
     /// `routes`.
     pub routes: Vec<IpamRoute>,
-}
-
-/// Pools by family.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PoolLists {
-    /// IPv4 pools, best first.
-    pub ipv4: Vec<PoolName>,
-    /// IPv6 pools, best first.
-    pub ipv6: Vec<PoolName>,
-}
-
-impl PoolLists {
-    /// The pools of a family.
-    pub fn of(&self, family: Family) -> &[PoolName] {
-        match family {
-            Family::V4 => &self.ipv4,
-            Family::V6 => &self.ipv6,
-        }
-    }
-
-    /// Names as they come; a wildcard is refused as not supported, so that it never means another pool.
-    pub(super) fn parse(
-        ipv4: &[String],
-        ipv6: &[String],
-        named_by: PoolSource,
-        invalid: impl Fn(String) -> IpamError,
-    ) -> Result<Self, IpamError> {
-        let parse = |names: &[String]| {
-            names
-                .iter()
-                .map(|name| {
-                    if has_wildcard(name) {
-                        let (pattern, place) = (name.clone(), named_by.to_string());
-                        return Err(Unsupported::PoolWildcard { pattern, place }.into());
-                    }
-                    name.parse::<PoolName>().map_err(|e| invalid(e.to_string()))
-                })
-                .collect::<Result<Vec<_>, _>>()
-        };
-        Ok(Self { ipv4: parse(ipv4)?, ipv6: parse(ipv6)? })
-    }
 }
 
 /// Pools of one NIC.
@@ -119,11 +76,34 @@ fn invalid(key: &'static str, cause: &impl ToString) -> IpamError {
 
 fn parse_ippool(text: &str) -> Result<PoolLists, IpamError> {
     let item: IppoolsItem = from_go_json(text).map_err(|e| invalid(key::IPPOOL, &e))?;
-    lists(&item, PoolSource::IppoolAnnotation, key::IPPOOL)
+    lists(&item, key::IPPOOL)
 }
 
-fn lists(item: &IppoolsItem, named_by: PoolSource, key: &'static str) -> Result<PoolLists, IpamError> {
-    PoolLists::parse(&item.ipv4, &item.ipv6, named_by, |cause| invalid(key, &cause))
+fn lists(item: &IppoolsItem, key: &'static str) -> Result<PoolLists, IpamError> {
+    PoolLists::parse(&item.ipv4, &item.ipv6, |cause| invalid(key, &cause))
+}
+
+/// The pools that a namespace's annotations list for its pods; empty if they list none.
+pub fn pools_of_namespace(
+    namespace: &str,
+    annotations: &BTreeMap<String, String>,
+) -> Result<PoolLists, IpamError> {
+    let invalid = |key: &'static str, cause: String| IpamError::NamespaceAnnotation {
+        namespace: namespace.to_owned(),
+        key,
+        cause,
+    };
+    let list = |key: &'static str| {
+        let text = annotations.get(key).map_or("null", String::as_str);
+        let list =
+            from_go_json::<Option<Vec<String>>>(text).map_err(|error| invalid(key, error.to_string()))?;
+        Ok::<_, IpamError>(list.unwrap_or_default())
+    };
+    let of =
+        |ipv4: &[String], ipv6: &[String], key| PoolLists::parse(ipv4, ipv6, |cause| invalid(key, cause));
+    let ipv4 = of(&list(key::NAMESPACE_IPV4_POOLS)?, &[], key::NAMESPACE_IPV4_POOLS)?.ipv4;
+    let ipv6 = of(&[], &list(key::NAMESPACE_IPV6_POOLS)?, key::NAMESPACE_IPV6_POOLS)?.ipv6;
+    Ok(PoolLists { ipv4, ipv6 })
 }
 
 fn parse_ippools(text: &str, networks: Option<&str>) -> Result<Vec<NicPools>, IpamError> {
@@ -159,7 +139,7 @@ fn parse_ippools(text: &str, networks: Option<&str>) -> Result<Vec<NicPools>, Ip
             return Err(wrong(&format!("duplicate interface {nic}")));
         }
         let default_route = if item.cleangateway { DefaultRoute::Clean } else { DefaultRoute::Keep };
-        let pools = lists(item, PoolSource::IppoolsAnnotation, key::IPPOOLS)?;
+        let pools = lists(item, key::IPPOOLS)?;
         result.push(NicPools { nic, pools, default_route });
     }
     Ok(result)
@@ -186,11 +166,6 @@ fn parse_routes(text: &str) -> Result<Vec<IpamRoute>, IpamError> {
                 .map_err(|e: RouteError| invalid(key::ROUTES, &format!("invalid route format, {e}")))
         })
         .collect()
-}
-
-/// Whether upstream would take a name in a list of pools for a pattern.
-pub fn has_wildcard(name: &str) -> bool {
-    name.contains(['?', '*']) || (name.contains('[') && name.contains(']'))
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::annotations::{PodAnnotations, PoolLists, key};
+use super::annotations::{PodAnnotations, key, pools_of_namespace};
 use super::default_route::DefaultRoute;
 use super::error::IpamError;
+use super::pool_list::{self, PoolLists, PoolReference, PoolWildcard};
 use super::pool_source::PoolSource;
 use crate::Unsupported;
-use crate::go_json::from_go_json;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
 
@@ -30,6 +30,8 @@ pub struct CandidateRequest<'a> {
     pub families: &'a [Family],
     /// The pod's annotations.
     pub annotations: &'a PodAnnotations,
+    /// Its namespace.
+    pub namespace: &'a str,
     /// The annotations of its namespace.
     pub namespace_annotations: &'a BTreeMap<String, String>,
     /// IPv4 pools of the CNI configuration.
@@ -62,8 +64,12 @@ pub struct PoolCandidates {
 }
 
 /// The addresses that are wanted. The annotation `ippools` speaks of all NICs of the pod, everything else of the
-/// one that is being added.
-pub fn plan_candidates(request: &CandidateRequest<'_>) -> Result<Vec<PoolCandidates>, IpamError> {
+/// one that is being added. `matching` answers with the pools whose names a wildcard matches, and their families as far as
+/// they are known.
+pub fn plan_candidates(
+    request: &CandidateRequest<'_>,
+    matching: impl Fn(&PoolWildcard) -> Vec<(PoolName, Option<Family>)>,
+) -> Result<Vec<PoolCandidates>, IpamError> {
     if request.match_master_subnet {
         return Err(Unsupported::MatchMasterSubnet(request.nic.clone()).into());
     }
@@ -71,10 +77,7 @@ pub fn plan_candidates(request: &CandidateRequest<'_>) -> Result<Vec<PoolCandida
     let mut candidates = Vec::new();
     for (nic, lists, default_route) in nics {
         for &family in request.families {
-            let pools = lists.of(family).to_vec();
-            if let Some(pool) = first_duplicate(&pools) {
-                return Err(IpamError::DuplicatePool { pool, nic });
-            }
+            let pools = pool_list::expand(lists.of(family), family, &nic, named_by, &matching)?;
             if !pools.is_empty() {
                 candidates.push(PoolCandidates { nic: nic.clone(), family, named_by, pools, default_route });
             }
@@ -107,11 +110,14 @@ fn choose_source(request: &CandidateRequest<'_>) -> Result<(PoolSource, Vec<NicP
     if let Some(lists) = &request.annotations.ippool {
         return Ok((PoolSource::IppoolAnnotation, one(lists.clone())));
     }
-    refuse_namespace_pools(request.namespace_annotations)?;
+    let lists = pools_of_namespace(request.namespace, request.namespace_annotations)?;
+    if !lists.is_empty() {
+        return Ok((PoolSource::NamespaceAnnotations, one(lists)));
+    }
     if !request.cni_ipv4.is_empty() || !request.cni_ipv6.is_empty() {
         let invalid = |cause| IpamError::CniPools { nic: request.nic.clone(), cause };
         let named_by = PoolSource::CniConfiguration;
-        let lists = PoolLists::parse(request.cni_ipv4, request.cni_ipv6, named_by, invalid)?;
+        let lists = PoolLists::parse(request.cni_ipv4, request.cni_ipv6, invalid)?;
         return Ok((named_by, one(lists)));
     }
     if request.default_pools.is_empty() {
@@ -126,29 +132,9 @@ fn default_lists(pools: &[(PoolName, Family)]) -> PoolLists {
         let mut names: Vec<_> =
             pools.iter().filter(|(_, f)| *f == family).map(|(name, _)| name.clone()).collect();
         names.sort();
-        names
+        names.into_iter().map(PoolReference::Name).collect()
     };
     PoolLists { ipv4: of(Family::V4), ipv6: of(Family::V6) }
-}
-
-/// A list in either annotation of the namespace would decide; an empty one would not.
-fn refuse_namespace_pools(annotations: &BTreeMap<String, String>) -> Result<(), IpamError> {
-    for key in [key::NAMESPACE_IPV4_POOLS, key::NAMESPACE_IPV6_POOLS] {
-        let Some(text) = annotations.get(key) else { continue };
-        let names: Result<Option<Vec<String>>, _> = from_go_json(text);
-        if !names.is_ok_and(|names| names.is_none_or(|names| names.is_empty())) {
-            return Err(Unsupported::NamespacePools(key).into());
-        }
-    }
-    Ok(())
-}
-
-fn first_duplicate(pools: &[PoolName]) -> Option<PoolName> {
-    pools
-        .iter()
-        .enumerate()
-        .find(|(index, pool)| pools[..*index].contains(pool))
-        .map(|(_, pool)| pool.clone())
 }
 
 #[cfg(test)]

@@ -8,12 +8,14 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::PoolError;
+use super::nic_network::{NetworkName, NetworkUnknown};
 use super::pool::PoolConflict;
 use super::pool_source::PoolSource;
 use super::reserved::ReservedError;
 use crate::Unsupported;
 use crate::error_list::ErrorList;
 use crate::ip::Family;
+use crate::label_selector::Requirement;
 use crate::names::{IfName, PodName, PoolName};
 
 /// The kind of a failure: what dashboards count and tools look at. The text is for people.
@@ -70,6 +72,16 @@ pub enum IpamError {
         /// What is wrong with it.
         cause: String,
     },
+    /// An annotation of the pod's namespace does not parse.
+    #[error("wrong input, invalid format of annotation '{key}' of Namespace {namespace}: {cause}")]
+    NamespaceAnnotation {
+        /// The namespace.
+        namespace: String,
+        /// The annotation.
+        key: &'static str,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// A pool's name in the CNI configuration is not one.
     #[error("wrong input, the CNI configuration of NIC {nic} names an IPPool: {cause}")]
     CniPools {
@@ -111,6 +123,22 @@ pub enum IpamError {
         named_by: PoolSource,
         /// The NIC.
         nic: IfName,
+    },
+    /// Nothing has a name as the source gives it.
+    #[error(
+        "no IPPool available, no {family} IPPool has a name like [{}], which {named_by} gives for NIC {nic}: create one, \
+         or name another one",
+        wildcards.join(" ")
+    )]
+    NoPoolMatches {
+        /// The source that was taken.
+        named_by: PoolSource,
+        /// The family.
+        family: Family,
+        /// The NIC.
+        nic: IfName,
+        /// The wildcards.
+        wildcards: Vec<String>,
     },
     /// A pool that is named does not exist.
     #[error(
@@ -197,6 +225,7 @@ impl IpamError {
     pub fn reason(&self) -> FailureReason {
         match self {
             Self::Annotation { .. }
+            | Self::NamespaceAnnotation { .. }
             | Self::CniPools { .. }
             | Self::DuplicatePool { .. }
             | Self::Requested { .. } => FailureReason::WrongInput,
@@ -204,6 +233,7 @@ impl IpamError {
             Self::Unsupported(_) => FailureReason::NotSupported,
             Self::NoSource
             | Self::NoPoolOfFamily { .. }
+            | Self::NoPoolMatches { .. }
             | Self::HeldPoolInvalid { .. }
             | Self::AllFiltered { .. } => FailureReason::NoAvailablePool,
             Self::PoolMissing { .. } | Self::HeldPoolMissing { .. } => FailureReason::PoolMissing,
@@ -262,9 +292,65 @@ pub enum Rejection {
         /// The pod's.
         namespace: String,
     },
-    /// The pool has a rule that this version cannot decide.
-    #[error(transparent)]
-    Unsupported(#[from] Unsupported),
+    /// `spec.nodeAffinity` does not select the pod's node.
+    #[error(
+        "unmatched Node affinity of IPPool {pool}: its spec.nodeAffinity wants {unmet}, which Node {node} has not"
+    )]
+    NodeAffinity {
+        /// The pool.
+        pool: PoolName,
+        /// The pod's.
+        node: String,
+        /// The first requirement that is not met.
+        unmet: Requirement,
+    },
+    /// `spec.namespaceAffinity` does not select the pod's namespace.
+    #[error(
+        "unmatched Namespace affinity of IPPool {pool}: its spec.namespaceAffinity wants {unmet}, which Namespace \
+         {namespace} has not"
+    )]
+    NamespaceAffinity {
+        /// The pool.
+        pool: PoolName,
+        /// The pod's.
+        namespace: String,
+        /// The first requirement that is not met.
+        unmet: Requirement,
+    },
+    /// `spec.podAffinity` does not select the pod.
+    #[error(
+        "unmatched Pod affinity of IPPool {pool}: its spec.podAffinity wants {unmet}, which the Pod has not"
+    )]
+    PodAffinity {
+        /// The pool.
+        pool: PoolName,
+        /// The first requirement that is not met.
+        unmet: Requirement,
+    },
+    /// `spec.multusName` does not list the NIC's network.
+    #[error(
+        "the spec.multusName [{}] in the IPPool {pool} used by the Pod interface {nic} is not matched with the multusCR \
+         {network} specified by the Pod: add it there, or name another IPPool",
+        multus_names.join(" ")
+    )]
+    MultusName {
+        /// The pool.
+        pool: PoolName,
+        /// What it lists.
+        multus_names: Vec<String>,
+        /// The NIC.
+        nic: IfName,
+        /// Its network.
+        network: NetworkName,
+    },
+    /// It lists networks, and that of the NIC is not known.
+    #[error("IPPool {pool} has spec.multusName, and {cause}")]
+    NetworkUnknown {
+        /// The pool.
+        pool: PoolName,
+        /// Why not.
+        cause: NetworkUnknown,
+    },
     /// The pool's spec does not make sense.
     #[error(transparent)]
     Invalid(Arc<PoolError>),

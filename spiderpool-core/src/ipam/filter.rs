@@ -7,10 +7,9 @@ use std::sync::Arc;
 use super::candidates::PoolCandidates;
 use super::error::{IpamError, Rejection};
 use super::pool::PoolConflict;
-use super::{Pool, PoolError};
-use crate::Unsupported;
-use crate::ip::Family;
-use crate::names::PoolName;
+use super::{NetworkName, PodNetworks, Pool, PoolError};
+use crate::label_selector::LabelSelector;
+use crate::names::{IfName, PoolName};
 
 /// The pools that the candidates name, as far as they exist.
 pub type PoolTable = BTreeMap<PoolName, PoolEntry>;
@@ -26,13 +25,24 @@ pub struct PoolEntry {
     pub conflict: Option<PoolConflict>,
 }
 
-/// Where the pod is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// What pools may ask of a pod that uses them.
+#[derive(Debug, Clone, Copy)]
 pub struct PodPlace<'a> {
     /// `spec.nodeName`.
     pub node: &'a str,
+    /// The labels of that node. They count for pools that [ask for them](Pool::node_selector).
+    pub node_labels: &'a Labels,
     /// `metadata.namespace`.
     pub namespace: &'a str,
+    /// The labels of that namespace. They count for pools that [ask for them](Pool::namespace_selector).
+    pub namespace_labels: &'a Labels,
+    /// The pod's own.
+    pub labels: &'a Labels,
+    /// To which networks its NICs are attached.
+    pub networks: PodNetworks<'a>,
 }
 
 /// The pools that remain, most specific first; among equals the user's order stays.
@@ -47,7 +57,7 @@ pub fn filter_pools<'t>(
         let Some(entry) = pools.get(name) else {
             return Err(IpamError::PoolMissing { pool: name.clone(), nic: candidate.nic.clone() });
         };
-        match check(entry, candidate.family, place) {
+        match check(entry, candidate, place) {
             Ok(pool) => kept.push(pool),
             Err(rejection) => rejections.push(rejection),
         }
@@ -65,44 +75,60 @@ pub fn filter_pools<'t>(
 }
 
 /// The first rule that keeps the pool from serving the pod.
-fn check<'t>(entry: &'t PoolEntry, family: Family, place: PodPlace<'_>) -> Result<&'t Arc<Pool>, Rejection> {
+fn check<'t>(
+    entry: &'t PoolEntry,
+    candidate: &PoolCandidates,
+    place: PodPlace<'_>,
+) -> Result<&'t Arc<Pool>, Rejection> {
     let pool = entry.spec.as_ref().map_err(|error| Rejection::Invalid(Arc::clone(error)))?;
     let name = || pool.name.clone();
-    let lists = |names: &[String], wanted: &str| names.iter().any(|n| n == wanted);
+    let lists = |names: &[String], wanted: &str| names.is_empty() || names.iter().any(|n| n == wanted);
+    let unmet = |selector: Option<&LabelSelector>, labels| selector.and_then(|s| s.unmet(labels)).cloned();
     if entry.terminating {
         return Err(Rejection::Terminating(name()));
     }
     if pool.disabled {
         return Err(Rejection::Disabled(name()));
     }
-    if pool.family() != family {
-        return Err(Rejection::Family { pool: name(), expected: family, found: pool.family() });
+    if pool.family() != candidate.family {
+        return Err(Rejection::Family { pool: name(), expected: candidate.family, found: pool.family() });
     }
-    if !pool.node_names.is_empty() {
-        if !lists(&pool.node_names, place.node) {
-            return Err(Rejection::NodeName { pool: name(), node: place.node.to_owned() });
-        }
-    } else if pool.affinities.node.is_some() {
-        return Err(Unsupported::NodeAffinity(name()).into());
+    if !lists(&pool.node_names, place.node) {
+        return Err(Rejection::NodeName { pool: name(), node: place.node.to_owned() });
     }
-    if !pool.namespace_names.is_empty() {
-        if !lists(&pool.namespace_names, place.namespace) {
-            let namespace = place.namespace.to_owned();
-            return Err(Rejection::NamespaceName { pool: name(), namespace });
-        }
-    } else if pool.affinities.namespace.is_some() {
-        return Err(Unsupported::NamespaceAffinity(name()).into());
+    if let Some(unmet) = unmet(pool.node_selector(), place.node_labels) {
+        return Err(Rejection::NodeAffinity { pool: name(), node: place.node.to_owned(), unmet });
     }
-    if pool.affinities.pod.is_some() {
-        return Err(Unsupported::PodAffinity(name()).into());
+    if !lists(&pool.namespace_names, place.namespace) {
+        return Err(Rejection::NamespaceName { pool: name(), namespace: place.namespace.to_owned() });
     }
-    if !pool.multus_names.is_empty() {
-        return Err(Unsupported::MultusName(name()).into());
+    if let Some(unmet) = unmet(pool.namespace_selector(), place.namespace_labels) {
+        let namespace = place.namespace.to_owned();
+        return Err(Rejection::NamespaceAffinity { pool: name(), namespace, unmet });
     }
+    if let Some(unmet) = unmet(pool.affinities.pod.as_ref(), place.labels) {
+        return Err(Rejection::PodAffinity { pool: name(), unmet });
+    }
+    check_network(pool, &candidate.nic, place.networks)?;
     match &entry.conflict {
         Some(conflict) => Err(Rejection::Conflict(conflict.clone())),
         None => Ok(pool),
     }
+}
+
+/// Whether the NIC is attached to one of the networks that the pool is for. Where a pool lists none, nobody asks.
+fn check_network(pool: &Pool, nic: &IfName, networks: PodNetworks<'_>) -> Result<(), Rejection> {
+    if pool.multus_names.is_empty() {
+        return Ok(());
+    }
+    let network = networks.of_nic(nic);
+    let network = network.map_err(|cause| Rejection::NetworkUnknown { pool: pool.name.clone(), cause })?;
+    let is_listed = |text: &String| NetworkName::new(text, networks.own_namespace) == network;
+    if pool.multus_names.iter().any(is_listed) {
+        return Ok(());
+    }
+    let multus_names = pool.multus_names.clone();
+    Err(Rejection::MultusName { pool: pool.name.clone(), multus_names, nic: nic.clone(), network })
 }
 
 /// The more a pool is reserved for, the earlier it is tried; the first difference decides.
@@ -120,11 +146,13 @@ fn rank(pool: &Pool) -> [bool; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ip::Family;
     use crate::ipam::DefaultRoute;
+    use crate::ipam::annotation_key::MULTUS_NETWORKS;
     use crate::ipam::pool::{Affinities, PoolFields};
-    use crate::label_selector::{LabelSelector, SelectorFields};
+    use crate::label_selector::SelectorFields;
 
-    const PLACE: PodPlace<'_> = PodPlace { node: "n1", namespace: "shop" };
+    const NIC: &str = "net1";
 
     fn entry(spec: Result<Pool, PoolError>) -> PoolEntry {
         PoolEntry { spec: spec.map(Arc::new).map_err(Arc::new), terminating: false, conflict: None }
@@ -137,8 +165,12 @@ mod tests {
         (pool.name.clone(), entry(Ok(pool)))
     }
 
-    fn selector() -> Option<LabelSelector> {
-        let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    fn labels(key: &str) -> Labels {
+        [(key.to_owned(), "yes".to_owned())].into()
+    }
+
+    fn selector(key: &str) -> Option<LabelSelector> {
+        let labels = labels(key);
         let fields = SelectorFields { match_labels: Some(&labels), ..SelectorFields::default() };
         LabelSelector::parse(&fields).unwrap()
     }
@@ -150,12 +182,27 @@ mod tests {
     fn filter(table: &PoolTable, pools: &[&str], family: Family) -> Result<Vec<PoolName>, String> {
         let candidate = PoolCandidates {
             named_by: crate::ipam::PoolSource::ClusterDefault,
-            nic: "eth0".parse().unwrap(),
+            nic: NIC.parse().unwrap(),
             family,
             pools: names(pools),
             default_route: DefaultRoute::Keep,
         };
-        filter_pools(&candidate, table, PLACE)
+        let annotations = [(MULTUS_NETWORKS.to_owned(), "macvlan".to_owned())].into();
+        let (namespace, own_namespace) = ("shop", "spiderpool");
+        let place = PodPlace {
+            node: "n1",
+            node_labels: &labels("node"),
+            namespace,
+            namespace_labels: &labels("namespace"),
+            labels: &labels("pod"),
+            networks: PodNetworks {
+                annotations: &annotations,
+                namespace,
+                own_namespace,
+                cluster_network: "",
+            },
+        };
+        filter_pools(&candidate, table, place)
             .map(|kept| kept.iter().map(|p| p.name.clone()).collect())
             .map_err(|e| e.to_string())
     }
@@ -168,7 +215,7 @@ mod tests {
     #[track_caller]
     fn check_entry_rejected(pool: (PoolName, PoolEntry), family: Family, expect: &str) {
         let error = filter(&[pool].into(), &["p"], family).unwrap_err();
-        let start = format!("no IPPool available, all {family} IPPools [p] of eth0 filtered out: {expect}");
+        let start = format!("no IPPool available, all {family} IPPools [p] of {NIC} filtered out: {expect}");
         assert!(error.starts_with(&start), "{error}");
     }
 
@@ -200,11 +247,27 @@ mod tests {
             V4,
             "unmatched Namespace name of IPPool p: its spec.namespaceName does not list shop",
         );
-        let unsupported = |field: &str| format!("spec.{field} of IPPool p is not supported yet: remove it");
-        check_rejected(|p| p.affinities.node = selector(), V4, &unsupported("nodeAffinity"));
-        check_rejected(|p| p.affinities.namespace = selector(), V4, &unsupported("namespaceAffinity"));
-        check_rejected(|p| p.affinities.pod = selector(), V4, &unsupported("podAffinity"));
-        check_rejected(|p| p.multus_names = vec!["m".into()], V4, &unsupported("multusName"));
+        check_rejected(
+            |p| p.affinities.node = selector("pod"),
+            V4,
+            "unmatched Node affinity of IPPool p: its spec.nodeAffinity wants pod=yes, which Node n1 has not",
+        );
+        check_rejected(
+            |p| p.affinities.namespace = selector("pod"),
+            V4,
+            "unmatched Namespace affinity of IPPool p: its spec.namespaceAffinity wants pod=yes, which Namespace shop has not",
+        );
+        check_rejected(
+            |p| p.affinities.pod = selector("node"),
+            V4,
+            "unmatched Pod affinity of IPPool p: its spec.podAffinity wants node=yes, which the Pod has not",
+        );
+        check_rejected(
+            |p| p.multus_names = vec!["other".into(), "macvlan".into()],
+            V4,
+            "the spec.multusName [other macvlan] in the IPPool p used by the Pod interface net1 is not matched with the \
+             multusCR shop/macvlan specified by the Pod",
+        );
         check_entry_rejected(terminating(|p| p.disabled = true), V4, "terminating IPPool p: ");
         let (name, overlapping) = pool("p", |_| {});
         let conflict = PoolConflict::OlderPool {
@@ -217,15 +280,61 @@ mod tests {
         check_entry_rejected((name, overlapping), V4, expect);
     }
 
+    #[track_caller]
+    fn check_serves(change: impl FnOnce(&mut Pool)) {
+        assert_eq!(filter(&[pool("p", change)].into(), &["p"], Family::V4), Ok(names(&["p"])));
+    }
+
+    #[test]
+    fn selectors_choose_by_the_labels_of_their_objects() {
+        check_serves(|p| {
+            p.affinities =
+                Affinities { pod: selector("pod"), node: selector("node"), namespace: selector("namespace") };
+        });
+        check_serves(|p| p.multus_names = vec!["macvlan".into(), "shop/macvlan".into()]);
+    }
+
     #[test]
     fn names_win_over_selectors() {
-        let table = [pool("p", |p| {
+        check_serves(|p| {
             p.node_names = vec!["n1".into()];
             p.namespace_names = vec!["shop".into()];
-            p.affinities = Affinities { pod: None, node: selector(), namespace: selector() };
-        })]
-        .into();
-        assert_eq!(filter(&table, &["p"], Family::V4), Ok(names(&["p"])));
+            p.affinities = Affinities { pod: None, node: selector("other"), namespace: selector("other") };
+        });
+    }
+
+    /// Upstream rejects every pool where it does not know the network.
+    #[test]
+    fn the_network_counts_for_pools_that_list_networks_alone() {
+        let table: PoolTable =
+            [pool("a", |_| {}), pool("b", |p| p.multus_names = vec!["macvlan".into()])].into();
+        let place = |annotations| PodPlace {
+            node: "n1",
+            node_labels: const { &Labels::new() },
+            namespace: "shop",
+            namespace_labels: const { &Labels::new() },
+            labels: const { &Labels::new() },
+            networks: PodNetworks {
+                annotations,
+                namespace: "shop",
+                own_namespace: "spiderpool",
+                cluster_network: "",
+            },
+        };
+        let candidate = |pools: &[&str]| PoolCandidates {
+            named_by: crate::ipam::PoolSource::ClusterDefault,
+            nic: "eth0".parse().unwrap(),
+            family: Family::V4,
+            pools: names(pools),
+            default_route: DefaultRoute::Keep,
+        };
+        let none = Labels::new();
+        let kept = filter_pools(&candidate(&["a", "b"]), &table, place(&none)).unwrap();
+        assert_eq!(kept.len(), 1);
+        let error = filter_pools(&candidate(&["b"]), &table, place(&none)).unwrap_err().to_string();
+        let expect =
+            "IPPool b has spec.multusName, and cluster-network multus isn't set, so the network of NIC eth0";
+        assert!(error.contains(expect), "{error}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The `k8s.v1.cni.cncf.io/networks` annotation, as far as the order of a pod's NICs needs it.
+//! The annotations by which Multus is told of a pod's networks: `k8s.v1.cni.cncf.io/networks`, and in the same grammar
+//! `v1.multus-cni.io/default-network`.
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -20,18 +21,36 @@ pub enum MultusError {
     Interface(#[from] NameError),
 }
 
+/// A NIC that Multus makes, and its network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// The NIC: as named, or `net1`, `net2` by position.
+    pub nic: IfName,
+    /// The namespace of the network, if the annotation says it.
+    pub namespace: Option<String>,
+    /// The name of the network.
+    pub name: String,
+}
+
+/// A network selection element, as far as it says that.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Selection {
+struct Element {
     name: String,
+    namespace: String,
     interface: String,
 }
 
-/// The NICs that Multus makes beside the first: as named, or `net1`, `net2` by position.
+/// The NICs that Multus makes beside the first.
 pub fn interfaces(text: &str) -> Result<Vec<IfName>, MultusError> {
+    Ok(selections(text)?.into_iter().map(|selection| selection.nic).collect())
+}
+
+/// The networks that the annotation selects, in order.
+pub fn selections(text: &str) -> Result<Vec<Selection>, MultusError> {
     let text = text.trim();
-    let selections = if text.contains(['[', '{', '"']) {
-        from_go_json::<Option<Vec<Selection>>>(text)?.unwrap_or_default()
+    let elements = if text.contains(['[', '{', '"']) {
+        from_go_json::<Option<Vec<Element>>>(text)?.unwrap_or_default()
     } else {
         text.split(',')
             .map(str::trim)
@@ -39,29 +58,33 @@ pub fn interfaces(text: &str) -> Result<Vec<IfName>, MultusError> {
             .map(short_form)
             .collect::<Result<_, _>>()?
     };
-    selections
-        .iter()
+    elements
+        .into_iter()
         .enumerate()
-        .map(|(index, selection)| {
-            if !is_object_name(&selection.name) {
-                return Err(MultusError::Network(selection.name.clone()));
+        .map(|(index, Element { name, namespace, interface })| {
+            if !is_object_name(&name) {
+                return Err(MultusError::Network(name));
             }
-            match selection.interface.as_str() {
-                "" => Ok(format!("net{}", index + 1).parse()?),
-                name => Ok(name.parse()?),
-            }
+            let nic = match interface.as_str() {
+                "" => format!("net{}", index + 1).parse()?,
+                name => name.parse()?,
+            };
+            Ok(Selection { nic, namespace: Some(namespace).filter(|namespace| !namespace.is_empty()), name })
         })
         .collect()
 }
 
 /// `[NAMESPACE/]NAME[@INTERFACE]`.
-fn short_form(part: &str) -> Result<Selection, MultusError> {
+fn short_form(part: &str) -> Result<Element, MultusError> {
     let (path, interface) = part.split_once('@').unwrap_or((part, ""));
-    let (namespace, name) = path.split_once('/').unwrap_or(("default", path));
-    if !is_label(namespace) || !is_object_name(name) || (part.contains('@') && interface.is_empty()) {
+    let (namespace, name) =
+        path.split_once('/').map_or((None, path), |(namespace, name)| (Some(namespace), name));
+    let is_named = namespace.is_none_or(is_label) && is_object_name(name);
+    if !is_named || (part.contains('@') && interface.is_empty()) {
         return Err(MultusError::Network(part.to_owned()));
     }
-    Ok(Selection { name: name.to_owned(), interface: interface.to_owned() })
+    let namespace = namespace.unwrap_or_default();
+    Ok(Element { name: name.to_owned(), namespace: namespace.to_owned(), interface: interface.to_owned() })
 }
 
 /// A NetworkAttachmentDefinition's name is a DNS subdomain: labels with dots between them. Multus itself refuses dots

@@ -63,6 +63,16 @@ impl Pool {
         Family::of_net(&self.subnet)
     }
 
+    /// The nodes that may use it, by labels; where it names nodes, these alone count.
+    pub fn node_selector(&self) -> Option<&LabelSelector> {
+        self.affinities.node.as_ref().filter(|_| self.node_names.is_empty())
+    }
+
+    /// The namespaces that may use it, by labels; where it names namespaces, these alone count.
+    pub fn namespace_selector(&self) -> Option<&LabelSelector> {
+        self.affinities.namespace.as_ref().filter(|_| self.namespace_names.is_empty())
+    }
+
     /// The usable addresses that are no host's.
     pub fn usable_special(&self) -> impl Iterator<Item = SpecialAddress> + '_ {
         SpecialAddress::of_subnet(&self.subnet).into_iter().filter(|one| self.usable.contains(one.address))

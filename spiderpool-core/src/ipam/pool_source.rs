@@ -11,6 +11,8 @@ pub enum PoolSource {
     IppoolsAnnotation,
     /// The pod's annotation `ippool`.
     IppoolAnnotation,
+    /// The annotations `default-ipv4-ippool` and `default-ipv6-ippool` of the pod's namespace.
+    NamespaceAnnotations,
     /// The CNI configuration.
     CniConfiguration,
     /// Pools with `spec.default`.
@@ -22,6 +24,14 @@ impl fmt::Display for PoolSource {
         match self {
             Self::IppoolsAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOLS),
             Self::IppoolAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOL),
+            Self::NamespaceAnnotations => {
+                write!(
+                    f,
+                    "the Namespace annotations '{}' and '{}'",
+                    key::NAMESPACE_IPV4_POOLS,
+                    key::NAMESPACE_IPV6_POOLS
+                )
+            }
             Self::CniConfiguration => f.write_str("the CNI configuration"),
             Self::ClusterDefault => f.write_str("the cluster's default"),
         }

@@ -154,3 +154,19 @@ proptest! {
         drop(LabelSelector::parse(&fields));
     }
 }
+
+#[test]
+fn a_requirement_that_is_not_met_reads_as_kubectl_takes_it() {
+    for (expression, text) in [
+        (("k", "In", &["b", "a"][..]), "k in (a,b)"),
+        (("k", "Exists", &[]), "k"),
+        (("x", "NotIn", &["1"]), "x notin (1)"),
+        (("x", "DoesNotExist", &[]), "!x"),
+    ] {
+        let selector = parse(&[], &[expression]).unwrap().unwrap();
+        let labels = [("x".to_owned(), "1".to_owned())].into();
+        assert_eq!(selector.unmet(&labels).map(ToString::to_string).as_deref(), Some(text));
+    }
+    let selector = parse(&[("k", "v")], &[]).unwrap().unwrap();
+    assert_eq!(selector.unmet(&BTreeMap::new()).map(ToString::to_string).as_deref(), Some("k=v"));
+}

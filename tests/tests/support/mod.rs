@@ -132,9 +132,21 @@ impl<'a> Bench<'a> {
 
     /// A pod bound to a node of this test.
     pub(crate) fn pod(&self, name: &str, node: &str, annotations: &[(&str, &str)]) -> TestPod {
+        self.labelled_pod(name, node, &json!({}), annotations)
+    }
+
+    /// The same with labels.
+    pub(crate) fn labelled_pod(
+        &self,
+        name: &str,
+        node: &str,
+        labels: &Value,
+        annotations: &[(&str, &str)],
+    ) -> TestPod {
         let annotations: Vec<_> =
             annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let object = self.pod_object(name, node, &annotations);
+        let mut object = self.pod_object(name, node, &annotations);
+        object["metadata"]["labels"] = labels.clone();
         self.wait(self.create_pods(vec![object])).remove(0)
     }
 
@@ -184,8 +196,15 @@ impl<'a> Bench<'a> {
 
     /// A node of this test, and whether it says that it is ready.
     pub(crate) fn node(&self, name: &str, is_ready: bool) {
+        self.labelled_node(name, is_ready, &json!({}));
+    }
+
+    /// The same with these labels.
+    pub(crate) fn labelled_node(&self, name: &str, is_ready: bool, labels: &Value) {
         let (name, status) = (self.name(name), if is_ready { "True" } else { "Unknown" });
-        self.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
+        self.apply(
+            &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}),
+        );
         let status = json!({"conditions": [{"type": "Ready", "status": status}]});
         self.plane.patch_status(Kind("v1", "Node"), "", &name, &status).unwrap();
     }
@@ -193,6 +212,10 @@ impl<'a> Bench<'a> {
     /// The test's own namespace.
     pub(crate) fn namespace(&self) -> &str {
         &self.parts.prefix
+    }
+
+    pub(crate) fn label_namespace(&self, label: &str) {
+        self.plane.kubectl(&["label", "namespace", &self.parts.prefix, "--overwrite", label]).unwrap();
     }
 
     pub(crate) fn annotate_namespace(&self, key: &str, value: &str) {

@@ -1,10 +1,18 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::ipam::pool_list::PoolReference;
 
 fn parse(pairs: &[(&str, &str)]) -> Result<PodAnnotations, String> {
     let annotations = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     PodAnnotations::parse(&annotations).map_err(|e| e.to_string())
+}
+
+fn reference(reference: &PoolReference) -> String {
+    match reference {
+        PoolReference::Name(name) => name.to_string(),
+        PoolReference::Wildcard(wildcard) => format!("({wildcard})"),
+    }
 }
 
 /// NIC, pools and default route of `ippools`, one text per NIC.
@@ -14,7 +22,7 @@ fn check_ippools(text: &str, networks: Option<&str>, expect: Result<&[&str], &st
     pairs.extend(networks.map(|n| (key::MULTUS_NETWORKS, n)));
     let got = parse(&pairs).map(|a| {
         let show = |n: NicPools| {
-            let names = |l: Vec<PoolName>| l.iter().map(PoolName::as_str).collect::<Vec<_>>().join("+");
+            let names = |l: Vec<PoolReference>| l.iter().map(reference).collect::<Vec<_>>().join("+");
             format!("{} {}/{} {:?}", n.nic, names(n.pools.ipv4), names(n.pools.ipv6), n.default_route)
         };
         a.ippools.unwrap().into_iter().map(show).collect::<Vec<_>>()
@@ -69,10 +77,43 @@ fn member_names_are_read_as_go_reads_them() {
 }
 
 #[test]
-fn wildcards_are_refused_and_never_another_pool() {
-    for name in ["a*", "a?", "a[0-9]"] {
-        let error = parse(&[(key::IPPOOL, &format!(r#"{{"ipv4":["{name}"]}}"#))]).unwrap_err();
-        assert!(error.contains("is not supported yet: list the IPPools by name"), "{error}");
+fn wildcards_are_told_from_names() {
+    check_ippools(
+        r#"[{"interface":"eth0","ipv4":["a*","b"],"ipv6":["c[0-9]?"]}]"#,
+        None,
+        Ok(&["eth0 (a*)+b/(c[0-9]?) Keep"]),
+    );
+    check_ippools(
+        r#"[{"interface":"eth0","ipv4":["a[*"]}]"#,
+        None,
+        Err("wildcard \"a[*\" for IPPools is invalid"),
+    );
+}
+
+#[test]
+fn a_namespace_lists_pools_by_family() {
+    let parse = |pairs: &[(&str, &str)]| {
+        let annotations = pairs.iter().map(|(key, text)| ((*key).into(), (*text).into())).collect();
+        pools_of_namespace("shop", &annotations).map_err(|error| error.to_string())
+    };
+    let both =
+        parse(&[(key::NAMESPACE_IPV4_POOLS, r#"["a","b*"]"#), (key::NAMESPACE_IPV6_POOLS, r#"["c"]"#)]);
+    let both = both.unwrap();
+    let texts = |list: &[PoolReference]| list.iter().map(reference).collect::<Vec<_>>();
+    assert_eq!(
+        (texts(&both.ipv4), texts(&both.ipv6)),
+        (vec!["a".to_owned(), "(b*)".into()], vec!["c".to_owned()])
+    );
+    for none in ["null", "[]"] {
+        assert!(parse(&[(key::NAMESPACE_IPV4_POOLS, none)]).unwrap().is_empty());
+    }
+    assert!(parse(&[]).unwrap().is_empty());
+    for (text, cause) in
+        [("junk", "expected"), (r#"["A"]"#, "IPPool name \"A\" is invalid"), ("{}", "invalid type")]
+    {
+        let error = parse(&[(key::NAMESPACE_IPV6_POOLS, text)]).unwrap_err();
+        let start = "wrong input, invalid format of annotation 'ipam.spidernet.io/default-ipv6-ippool' of Namespace shop: ";
+        assert!(error.starts_with(start) && error.contains(cause), "{error}");
     }
 }
 
@@ -119,7 +160,7 @@ proptest! {
     fn any_text_is_answered(text in ".{0,40}|[\\[{\"}\\],:a-z0-9 @/]{0,40}", networks in "[a-z0-9,@/\\[{\" ]{0,30}") {
         for key in [key::IPPOOLS, key::IPPOOL, key::ROUTES] {
             if let Err(error) = parse(&[(key, &text), (key::MULTUS_NETWORKS, &networks)]) {
-                prop_assert!(error.starts_with("wrong input, ") || error.contains("not supported yet"), "{}", error);
+                prop_assert!(error.starts_with("wrong input, "), "{}", error);
             }
         }
     }

@@ -14,10 +14,13 @@ fn plan(case: &Case<'_>, nic: &str, families: &[Family], auto_pool: AutoPool) ->
     let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let defaults: Vec<_> = case.defaults.iter().map(|(name, f)| (name.parse().unwrap(), *f)).collect();
-    plan_candidates(&CandidateRequest {
-        nic: &nic.parse().unwrap(),
+    let nic = nic.parse().unwrap();
+    let annotations = PodAnnotations::parse(&map(case.pod)).map_err(|e| e.to_string())?;
+    let request = CandidateRequest {
+        nic: &nic,
         families,
-        annotations: &PodAnnotations::parse(&map(case.pod)).map_err(|e| e.to_string())?,
+        annotations: &annotations,
+        namespace: "shop",
         namespace_annotations: &map(case.namespace),
         cni_ipv4: &list(case.cni.0),
         cni_ipv6: &list(case.cni.1),
@@ -25,17 +28,23 @@ fn plan(case: &Case<'_>, nic: &str, families: &[Family], auto_pool: AutoPool) ->
         match_master_subnet: case.match_master_subnet,
         auto_pool,
         default_pools: &defaults,
-    })
-    .map(|candidates| {
-        candidates
-            .iter()
-            .map(|c| {
-                let pools: Vec<_> = c.pools.iter().map(PoolName::as_str).collect();
-                format!("{} {} {} {:?}", c.nic, c.family, pools.join("+"), c.default_route)
-            })
-            .collect()
-    })
-    .map_err(|e| e.to_string())
+    };
+    let matching = |wildcard: &PoolWildcard| {
+        let all = [("w1", Some(Family::V4)), ("w2", Some(Family::V6)), ("w3", None)];
+        let all = all.map(|(name, family)| (name.parse::<PoolName>().unwrap(), family));
+        all.into_iter().filter(|(name, _)| wildcard.matches(name)).collect()
+    };
+    plan_candidates(&request, matching)
+        .map(|candidates| {
+            candidates
+                .iter()
+                .map(|c| {
+                    let pools: Vec<_> = c.pools.iter().map(PoolName::as_str).collect();
+                    format!("{} {} {} {:?}", c.nic, c.family, pools.join("+"), c.default_route)
+                })
+                .collect()
+        })
+        .map_err(|e| e.to_string())
 }
 
 #[track_caller]
@@ -78,15 +87,21 @@ fn subnet_annotations_come_first_of_all() {
     }
 }
 
+/// Upstream reads wildcards there, too.
 #[test]
-fn a_namespace_with_pools_is_refused_and_never_another_pool() {
+fn pools_of_the_namespace_come_before_those_of_the_network() {
     let with = |text| Case {
         namespace: Box::leak(Box::new([(key::NAMESPACE_IPV6_POOLS, text)])),
         cni: (&["e"], &[]),
+        defaults: DEFAULTS,
         ..Case::default()
     };
-    check(&with(r#"["x"]"#), Err("default-ipv6-ippool' is not supported yet"));
-    check(&with("junk"), Err("is not supported yet"));
+    check(&with(r#"["x"]"#), Ok(&["eth0 IPv6 x Clean"]));
+    check(&with(r#"["w*","x"]"#), Ok(&["eth0 IPv6 w2+w3+x Clean"]));
+    check(
+        &with("junk"),
+        Err("annotation 'ipam.spidernet.io/default-ipv6-ippool' of Namespace shop: expected"),
+    );
     check(&with("[]"), Ok(&["eth0 IPv4 e Clean"]));
     check(&Case { pod: &[IPPOOL], ..with(r#"["x"]"#) }, Ok(&["eth0 IPv4 d Clean"]));
 }
@@ -110,7 +125,9 @@ fn what_is_wrong_is_said() {
     assert!(absent.unwrap_err().ends_with("'ipam.spidernet.io/ippools': interface net2 must be specified"));
     check(
         &Case { cni: (&["a*"], &[]), ..Case::default() },
-        Err("the wildcard \"a*\" in the CNI configuration is not supported yet"),
+        Err(
+            "no IPPool available, no IPv4 IPPool has a name like [a*], which the CNI configuration gives for NIC eth0",
+        ),
     );
     check(
         &Case { cni: (&["A"], &[]), ..Case::default() },

@@ -2,8 +2,8 @@
 
 use crate::Unsupported;
 use crate::field_error::FieldError;
+use crate::ipam::pool_list::{PoolReference, ReferenceError};
 use crate::multus::{CniType, MultusFields};
-use crate::names::is_subdomain;
 
 pub(super) fn faults(fields: &MultusFields<'_>) -> Vec<FieldError> {
     let Some((block, pools)) = fields.pools() else { return Vec::new() };
@@ -23,15 +23,18 @@ pub(super) fn faults(fields: &MultusFields<'_>) -> Vec<FieldError> {
 fn name_faults(path: &str, names: &[String]) -> Vec<FieldError> {
     let fault = |(index, name): (usize, &String)| {
         let path = format!("{path}[{index}]");
-        if name.contains(['*', '?', '[']) {
-            let place = "ippools".to_owned();
-            let refusal = Unsupported::PoolWildcard { pattern: name.clone(), place };
-            return Some(FieldError::forbidden(path, refusal.to_string()));
-        }
         if names[..index].contains(name) {
             return Some(FieldError::duplicate(path, name));
         }
-        (!is_subdomain(name)).then(|| FieldError::invalid(path, name, "is no name of a SpiderIPPool"))
+        match name.parse::<PoolReference>() {
+            Ok(_) => None,
+            Err(ReferenceError::Name(_)) => {
+                Some(FieldError::invalid(path, name, "is no name of a SpiderIPPool"))
+            }
+            Err(error @ ReferenceError::Wildcard { .. }) => {
+                Some(FieldError::invalid(path, name, error.to_string()))
+            }
+        }
     };
     names.iter().enumerate().filter_map(fault).collect()
 }

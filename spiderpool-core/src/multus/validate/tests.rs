@@ -206,14 +206,17 @@ fn trunks_are_vlans_or_ranges() {
 
 #[test]
 fn pools_are_names() {
-    let pools =
-        MultusPools { ipv4: list(&["a", "A", "a", "b*"]), ipv6: list(&["c"]), match_master_subnet: true };
+    let pools = MultusPools {
+        ipv4: list(&["a", "A", "a", "b*", "c[*"]),
+        ipv6: list(&["c"]),
+        match_master_subnet: true,
+    };
     check_macvlan(
         &VlanNicConfig { ippools: Some(pools), ..nic(&["ens192"]) },
         &[
             "spec.macvlan.ippools.ipv4[1]: Invalid value: \"A\"",
             "spec.macvlan.ippools.ipv4[2]: Duplicate value: \"a\"",
-            "spec.macvlan.ippools.ipv4[3]: Forbidden: the wildcard \"b*\" in ippools is not supported yet",
+            "spec.macvlan.ippools.ipv4[4]: Invalid value: \"c[*\": the wildcard \"c[*\" for IPPools is invalid: ",
             "spec.macvlan.ippools.matchMasterSubnet: Forbidden: it is for cniType sriov, and this is macvlan",
         ],
     );
