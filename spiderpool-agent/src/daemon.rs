@@ -49,7 +49,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let families = file.families();
     info!(node = %environment.node_name, ?families, socket = %file.socket().display(), "spiderpool-agent starts");
     for feature in file.without_effect() {
-        warn!(%feature, "configuration has no effect: addresses are not kept for pods that come again");
+        warn!(%feature, "configuration has no effect: addresses are not kept for virtual machines that come again");
     }
     let kube = Kubernetes::connect().await?;
     let shutdown = shutdown::on_signals()?;

@@ -6,7 +6,7 @@ mod pods;
 mod pool_specs;
 mod reserved;
 
-pub use namespaces::{NamespaceChoice, NamespaceIndex};
+pub use namespaces::{NamespaceIndex, NamespaceMeta, WatchedNamespace};
 pub(crate) use own_node::OwnNode;
 pub use own_node::OwnNodeIndex;
 pub use pods::LocalPodIndex;

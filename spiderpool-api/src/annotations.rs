@@ -14,6 +14,10 @@ pub const IPPOOL_RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
 /// reads it.
 pub const ALLOW_DELETION: &str = "spiderpool.spidernet.io/allow-deletion";
 
+/// On a SpiderEndpoint: a JSON array of entries as in `status.current.ips`, with the addresses of NICs that wait for the pod
+/// since an earlier one of its name.
+pub const KEPT_ADDRESSES: &str = "spiderpool.spidernet.io/kept-addresses";
+
 /// On a pool: what has its allocations. A pool without it whose status has allocations is upstream's.
 pub const POOL_ALLOCATIONS: &str = "ipam.spidernet.io/allocations";
 /// The value on pools whose allocations are SpiderIPAddresses.

@@ -10,17 +10,28 @@ use spiderpool_core::ipam::response::{NicRoute, RouteOrigin};
 use spiderpool_core::ipam::{
     AddressState, Allocated, Holding, Owner, PodAnnotations, Pool, Response, Workload, build_response,
 };
-use spiderpool_core::names::{PodIdentity, PoolName};
+use spiderpool_core::names::{PodIdentity, PodUid, PoolName};
 
+use crate::annotations::KEPT_ADDRESSES;
 use crate::crd::{
     EndpointAllocation, EndpointIp, FINALIZER, NoSpec, Route as CrdRoute, SpiderEndpoint,
     SpiderEndpointStatus,
 };
 use crate::pod::Pod;
 
+/// How long an endpoint stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until its pod is gone, which owns it.
+    Pod,
+    /// Until no pod of the name will come: it names the addresses that are kept for the next one.
+    Name,
+}
+
 /// What an endpoint should say of some NICs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    lifetime: Lifetime,
     pod: PodIdentity,
     /// The UID of the pod's object, which is not that of a static pod.
     object_uid: String,
@@ -29,10 +40,11 @@ pub struct Record {
 
 impl Record {
     /// For a pod and the workload at its top.
-    pub fn new(pod: &Pod, top: &Workload, ips: Vec<EndpointIp>) -> Self {
+    pub fn new(pod: &Pod, top: &Workload, ips: Vec<EndpointIp>, lifetime: Lifetime) -> Self {
         let node = pod.node.as_ref().map(ToString::to_string).unwrap_or_default();
         let current = EndpointAllocation { uid: pod.identity.uid.to_string(), node, ips };
         Self {
+            lifetime,
             pod: pod.identity.clone(),
             object_uid: pod.object_uid.clone(),
             status: SpiderEndpointStatus {
@@ -41,6 +53,27 @@ impl Record {
                 owner_controller_name: top.name.as_ref().to_owned(),
             },
         }
+    }
+
+    /// For what a pod that has ended leaves to the next one of its name; `node` is the node that may write it, or none.
+    pub fn kept<H: AsRef<Holding>>(owner: &Owner, node: &str, kept: &[H]) -> Self {
+        let workload = owner.workload.as_ref();
+        let ips = with_kept(Vec::new(), kept);
+        Self {
+            lifetime: Lifetime::Name,
+            pod: owner.pod.clone(),
+            object_uid: owner.pod.uid.to_string(),
+            status: SpiderEndpointStatus {
+                current: EndpointAllocation { uid: owner.pod.uid.to_string(), node: node.to_owned(), ips },
+                owner_controller_type: workload.map(|top| top.kind.to_string()).unwrap_or_default(),
+                owner_controller_name: workload.map(|top| top.name.to_string()).unwrap_or_default(),
+            },
+        }
+    }
+
+    /// How long the endpoint stays.
+    pub fn lifetime(&self) -> Lifetime {
+        self.lifetime
     }
 
     /// The pod.
@@ -79,7 +112,7 @@ impl Record {
                 name: Some(self.pod.name.name().to_owned()),
                 namespace: Some(self.pod.name.namespace().to_owned()),
                 finalizers: Some(vec![FINALIZER.to_owned()]),
-                owner_references: Some(vec![owner]),
+                owner_references: (self.lifetime == Lifetime::Pod).then(|| vec![owner]),
                 ..ObjectMeta::default()
             },
             spec: NoSpec {},
@@ -94,9 +127,117 @@ impl Record {
         if let Some(status) = &mut wanted.status {
             status.current.ips = merge(known.current.ips.clone(), &status.current.ips);
         }
-        let differs = wanted.status.as_ref() != Some(known);
-        differs.then(|| SpiderEndpoint { metadata: found.metadata.clone(), ..wanted })
+        let waiting = self.still_waiting(annotated(found));
+        let desired = SpiderEndpoint { metadata: self.metadata(found, &waiting), ..wanted };
+        (desired != *found).then_some(desired)
     }
+
+    /// What to write over the endpoint of an earlier pod of the name: what that has left for NICs that this record does not
+    /// speak of goes on waiting.
+    pub fn after(&self, found: &SpiderEndpoint) -> SpiderEndpoint {
+        let waiting = self.still_waiting(waiting_for(found, &self.pod.uid));
+        SpiderEndpoint { metadata: self.metadata(found, &waiting), ..self.object() }
+    }
+
+    fn still_waiting(&self, mut waiting: Vec<EndpointIp>) -> Vec<EndpointIp> {
+        let spoken_of =
+            |entry: &EndpointIp| self.status.current.ips.iter().any(|ip| ip.interface == entry.interface);
+        waiting.retain(|entry| !spoken_of(entry));
+        waiting
+    }
+
+    fn metadata(&self, found: &SpiderEndpoint, waiting: &[EndpointIp]) -> ObjectMeta {
+        let mut metadata = found.metadata.clone();
+        if self.lifetime == Lifetime::Name {
+            metadata.owner_references = None;
+        }
+        annotate(&mut metadata, waiting);
+        metadata
+    }
+}
+
+/// What to write over the endpoint of a pod that has ended and leaves `kept` to the next one of its name, on whatever
+/// node. `None`: it says so already, or is that one's. One that no node holds is taken: what it names waits, too.
+pub fn handed_on<H: AsRef<Holding>>(
+    found: &SpiderEndpoint,
+    pod: &PodIdentity,
+    kept: &[H],
+) -> Option<SpiderEndpoint> {
+    let is_of_pod = |status: &&SpiderEndpointStatus| {
+        status.current.uid == pod.uid.as_str() || status.current.node.is_empty()
+    };
+    let known = found.status.as_ref().filter(is_of_pod)?;
+    let ips = with_kept(known.current.ips.clone(), kept);
+    let current = EndpointAllocation { uid: pod.uid.to_string(), node: String::new(), ips };
+    let desired = SpiderEndpoint {
+        metadata: ObjectMeta { owner_references: None, ..found.metadata.clone() },
+        spec: NoSpec {},
+        status: Some(SpiderEndpointStatus { current, ..known.clone() }),
+    };
+    (desired != *found).then_some(desired)
+}
+
+/// Entries that name these addresses, too. An entry that names another one for a NIC and family, which is not kept, gets the
+/// one that is.
+fn with_kept<H: AsRef<Holding>>(mut ips: Vec<EndpointIp>, kept: &[H]) -> Vec<EndpointIp> {
+    for named in restore(kept, &PodAnnotations::default(), |_| None) {
+        let Some(entry) = ips.iter_mut().find(|entry| entry.interface == named.interface) else {
+            ips.push(named);
+            continue;
+        };
+        let is_kept = |text: &Option<String>| {
+            let address = text.as_deref().and_then(|text| text.parse::<ipnet::IpNet>().ok());
+            address.is_some_and(|address| kept.iter().any(|one| one.as_ref().address == address))
+        };
+        if named.ipv4.is_some() && !is_kept(&entry.ipv4) {
+            (entry.ipv4, entry.ipv4_pool, entry.ipv4_gateway) = (named.ipv4, named.ipv4_pool, None);
+        }
+        if named.ipv6.is_some() && !is_kept(&entry.ipv6) {
+            (entry.ipv6, entry.ipv6_pool, entry.ipv6_gateway) = (named.ipv6, named.ipv6_pool, None);
+        }
+    }
+    ips
+}
+
+/// The entries that wait for this pod: those of an earlier one of its name that no node holds, and what was left of them when
+/// this pod's first NICs were written.
+pub fn waiting_for(found: &SpiderEndpoint, pod: &PodUid) -> Vec<EndpointIp> {
+    let status = found.status.iter().filter(|status| status.current.uid != pod.as_str());
+    let of_earlier = status.flat_map(|status| status.current.ips.clone());
+    of_earlier.chain(annotated(found)).collect()
+}
+
+/// The entries of the annotation. One that somebody has written into it and that does not parse is not there.
+fn annotated(found: &SpiderEndpoint) -> Vec<EndpointIp> {
+    let annotations = found.metadata.annotations.as_ref();
+    let text = annotations.and_then(|annotations| annotations.get(KEPT_ADDRESSES));
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// The same with these entries in the annotation.
+fn annotate(meta: &mut ObjectMeta, waiting: &[EndpointIp]) {
+    let annotations = meta.annotations.get_or_insert_default();
+    annotations.remove(KEPT_ADDRESSES);
+    if !waiting.is_empty() {
+        annotations.extend(serde_json::to_string(waiting).ok().map(|text| (KEPT_ADDRESSES.to_owned(), text)));
+    }
+    if annotations.is_empty() {
+        meta.annotations = None;
+    }
+}
+
+/// What is left of an endpoint when nobody claims these addresses of an earlier pod any more: `None` if it says nothing else
+/// and is that pod's.
+pub fn unclaimed(mut found: SpiderEndpoint, freed: &[Holding]) -> Option<SpiderEndpoint> {
+    let waiting = without(annotated(&found), freed);
+    annotate(&mut found.metadata, &waiting);
+    let status = found.status.as_mut()?;
+    let of_status = |holding: &&Holding| holding.owner.pod.uid.as_str() == status.current.uid;
+    let freed: Vec<Holding> = freed.iter().filter(of_status).cloned().collect();
+    let is_of_ended = !freed.is_empty();
+    status.current.ips = without(std::mem::take(&mut status.current.ips), &freed);
+    let is_over = is_of_ended && status.current.ips.is_empty() && waiting.is_empty();
+    (!is_over).then_some(found)
 }
 
 /// The entries of a pod's endpoint, from what the pod holds; `find_pool` gives what is known of a pool.
@@ -287,7 +428,7 @@ mod tests {
         let ips = nics.iter().map(|nic| EndpointIp { interface: (*nic).to_owned(), ..EndpointIp::default() });
         let object = json!({"metadata": {"namespace": "n", "name": "p", "uid": uid}});
         let pod = Pod::try_from(serde_json::from_value::<PodObject>(object).unwrap()).unwrap();
-        Record::new(&pod, &Workload { kind: "Pod".into(), name: "p".into() }, ips.collect())
+        Record::new(&pod, &Workload { kind: "Pod".into(), name: "p".into() }, ips.collect(), Lifetime::Pod)
     }
 
     fn nics(record: &Record) -> Vec<&str> {
@@ -398,5 +539,106 @@ mod tests {
         let other = Holding { address: "10.6.0.9/16".parse().unwrap(), ..lost[0].clone() };
         assert_eq!(lost_holdings(&status, &pod, [&other]), [lost[1].clone()]);
         assert_eq!(lost_holdings(&status, &pod, &lost), []);
+    }
+
+    fn held(nic: &str, address: &str, uid: &str) -> Holding {
+        let address: ipnet::IpNet = address.parse().unwrap();
+        let spec = json!({
+            "address": address, "pool": "p", "interface": nic, "podNamespace": "n", "podName": "p", "podUID": uid,
+            "ownerKind": "StatefulSet", "ownerName": "web",
+        });
+        let object = json!({"metadata": {"name": object_name(address.addr())}, "spec": spec});
+        Holding::try_from(&serde_json::from_value::<SpiderIPAddress>(object).unwrap()).unwrap()
+    }
+
+    /// NIC and addresses of entries.
+    fn texts(ips: &[EndpointIp]) -> Vec<String> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        ips.iter().map(|ip| format!("{} {} {}", ip.interface, text(&ip.ipv4), text(&ip.ipv6))).collect()
+    }
+
+    /// The endpoint of a StatefulSet's pod with these addresses.
+    fn endpoint_of(uid: &str, node: &str, held: &[Holding]) -> SpiderEndpoint {
+        let owner = Owner {
+            pod: PodIdentity { uid: uid.parse().unwrap(), ..held[0].owner.pod.clone() },
+            ..(*held[0].owner).clone()
+        };
+        Record::kept(&owner, node, held).object()
+    }
+
+    #[test]
+    fn what_a_pod_leaves_is_added_address_by_address_and_nobodys_node_holds_it() {
+        let (v4, v6) = (held("eth0", "10.6.0.9/16", "u"), held("eth0", "fd00::9/64", "u"));
+        let mut found = endpoint_of("u", "n1", std::slice::from_ref(&v4));
+        found.status.as_mut().unwrap().current.ips[0].ipv4_gateway = Some("10.6.0.1".to_owned());
+        assert_eq!(found.metadata.owner_references, None);
+        // One family after the other: neither costs the other.
+        let found = handed_on(&found, &v4.owner.pod, std::slice::from_ref(&v6)).unwrap();
+        let status = found.status.as_ref().unwrap();
+        assert_eq!(texts(&status.current.ips), ["eth0 10.6.0.9/16 fd00::9/64"]);
+        assert_eq!(
+            (status.current.ips[0].ipv4_gateway.as_deref(), status.current.node.as_str()),
+            (Some("10.6.0.1"), "")
+        );
+        for kept in [&v4, &v6] {
+            assert_eq!(
+                handed_on(&found, &v4.owner.pod, std::slice::from_ref(kept)),
+                None,
+                "it says so already"
+            );
+        }
+        // That of a pod that has come since stays; one that no node holds is taken.
+        let newer = endpoint_of("next", "n1", &[held("eth0", "10.6.0.10/16", "next")]);
+        assert_eq!(handed_on(&newer, &v4.owner.pod, std::slice::from_ref(&v4)), None);
+        let earlier = endpoint_of("earlier", "", &[held("net1", "10.6.0.11/16", "earlier")]);
+        let taken =
+            handed_on(&earlier, &v4.owner.pod, std::slice::from_ref(&v4)).unwrap().status.unwrap().current;
+        assert_eq!(
+            (taken.uid.as_str(), texts(&taken.ips)),
+            ("u", vec!["net1 10.6.0.11/16 ".to_owned(), "eth0 10.6.0.9/16 ".to_owned()])
+        );
+    }
+
+    #[test]
+    fn what_was_left_for_a_nic_waits_until_the_pod_adds_it() {
+        let nics = [
+            held("eth0", "10.6.0.9/16", "u"),
+            held("net1", "10.6.0.10/16", "u"),
+            held("net2", "10.6.0.11/16", "u"),
+        ];
+        let found = endpoint_of("u", "", &nics);
+        let next: PodUid = "next".parse().unwrap();
+        assert_eq!(texts(&waiting_for(&found, &next)).len(), 3);
+        let of_next = |nics: &[&str]| {
+            let mut record = Record { lifetime: Lifetime::Name, ..record("next", nics) };
+            for ip in &mut record.status.current.ips {
+                ip.ipv4 = Some("10.6.0.99/16".to_owned());
+            }
+            record
+        };
+        let first = of_next(&["eth0"]).after(&found);
+        let own = |endpoint: &SpiderEndpoint| texts(&endpoint.status.as_ref().unwrap().current.ips);
+        // The pod does not hold them yet: nobody must take them for lost addresses of its own.
+        assert_eq!(own(&first), ["eth0 10.6.0.99/16 "]);
+        assert_eq!(texts(&waiting_for(&first, &next)), ["net1 10.6.0.10/16 ", "net2 10.6.0.11/16 "]);
+        let second = of_next(&["net1"]).over(&first, first.status.as_ref().unwrap()).unwrap();
+        assert_eq!(
+            (own(&second).len(), texts(&waiting_for(&second, &next))),
+            (2, vec!["net2 10.6.0.11/16 ".to_owned()])
+        );
+        assert_eq!(of_next(&["net1"]).over(&second, second.status.as_ref().unwrap()), None);
+        let third = of_next(&["net2"]).over(&second, second.status.as_ref().unwrap()).unwrap();
+        assert_eq!((third.metadata.annotations.as_ref(), waiting_for(&third, &next)), (None, vec![]));
+        // Somebody has written into the annotation.
+        let mut broken = second.clone();
+        broken.metadata.annotations.as_mut().unwrap().insert(KEPT_ADDRESSES.to_owned(), "[{".to_owned());
+        assert_eq!(waiting_for(&broken, &next), vec![]);
+
+        // Freed: it is not named any more, and what a newer pod holds stays.
+        let left = unclaimed(second.clone(), &nics[2..]).unwrap();
+        assert_eq!((own(&left).len(), waiting_for(&left, &next)), (2, vec![]));
+        assert_eq!(unclaimed(found.clone(), &nics[1..]).map(|left| own(&left).len()), Some(1));
+        assert_eq!(unclaimed(found, &nics), None);
+        assert_eq!(unclaimed(second.clone(), &nics).map(|left| own(&left)), Some(own(&second)));
     }
 }

@@ -14,3 +14,5 @@ pub mod node;
 pub mod node_lease;
 #[cfg(feature = "crd")]
 pub mod pod;
+#[cfg(feature = "crd")]
+pub mod stateful_set;

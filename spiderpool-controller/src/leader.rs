@@ -31,6 +31,7 @@ use dispatch::Dispatcher;
 use metrics::Metrics;
 use pods::PodReconciler;
 use state::ClusterState;
+use watches::Followed;
 
 /// How often it is checked whether all watches have listed.
 const POLL: Duration = Duration::from_millis(20);
@@ -44,6 +45,8 @@ pub(crate) struct LeaderContext {
     pub(crate) environment: Environment,
     pub(crate) certificate: CertificateSettings,
     pub(crate) metrics: Metrics,
+    /// Whether the pods of StatefulSets keep their addresses.
+    pub(crate) keeps_stateful: bool,
     /// Readiness: met while the leader's watches work.
     pub(crate) watches_synced: Condition,
     /// Liveness: unmet when a task of the leader has panicked, which only a restart repairs.
@@ -57,7 +60,15 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     context.watches_synced.unmet("the leader's watches have not listed yet");
     let (client, namespace) = (context.kube.client(), &context.environment.pod_namespace);
-    watches::spawn_all(&client, namespace, &state, &changed, &watches, &shutdown, &mut tasks);
+    watches::spawn_all(
+        &client,
+        &Followed { namespace, stateful_sets: context.keeps_stateful },
+        &state,
+        &changed,
+        &watches,
+        &shutdown,
+        &mut tasks,
+    );
     let reporter = Reporter {
         controller: "spiderpool".to_owned(),
         instance: Some(context.environment.pod_name.clone()),
@@ -125,7 +136,7 @@ fn spawn_reconcilers(
     tasks: &mut JoinSet<()>,
 ) {
     let (kube, metrics) = (context.kube.clone(), context.metrics.clone());
-    let settings = pods::GcSettings::from(&context.environment.garbage_collection);
+    let settings = pods::GcSettings::new(&context.environment.garbage_collection, context.keeps_stateful);
     let reporter = Reporter {
         controller: "spiderpool".to_owned(),
         instance: Some(context.environment.pod_name.clone()),

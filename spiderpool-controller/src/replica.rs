@@ -42,6 +42,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         environment: environment.clone(),
         certificate: webhooks::certificate(&environment),
         metrics,
+        keeps_stateful: file.enable_stateful_set,
         watches_synced: health.condition("watches", Scope::Readiness),
         tasks_healthy: health.condition("leader's tasks", Scope::Liveness),
     };

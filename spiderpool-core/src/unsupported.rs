@@ -76,12 +76,6 @@ pub enum Unsupported {
          addresses the pool has"
     )]
     DefaultSubnet,
-    /// Fixed addresses of StatefulSets.
-    #[error(
-        "enableStatefulSet is not supported yet: set it to false; for a fixed address, name a pool of that one \
-         address in the pod's annotation"
-    )]
-    StatefulSetAddresses,
     /// Fixed addresses of virtual machines.
     #[error("enableKubevirtStaticIP is not supported yet: set it to false")]
     KubevirtAddresses,

@@ -3,9 +3,9 @@
 use kube::Api;
 use kube::api::{PatchParams, PostParams};
 use spiderpool_api::crd::{FINALIZER, SpiderEndpoint};
-use spiderpool_api::endpoint::{self, Record};
+use spiderpool_api::endpoint::{self, Lifetime, Record};
 use spiderpool_api::pod::{self, PodObject};
-use spiderpool_core::ipam::Holding;
+use spiderpool_core::ipam::{Holding, Owner};
 use spiderpool_core::names::{PodIdentity, PodName};
 use tracing::info;
 
@@ -49,18 +49,25 @@ impl EndpointStore {
                 info!(%pod, "another pod has the name now, no endpoint is written");
                 return Ok(());
             }
+            let meta = &found.metadata;
+            // Of one that was made to outlive its pod, what is left goes on.
+            let outlives = meta.owner_references.as_ref().is_none_or(Vec::is_empty);
+            if record.lifetime() == Lifetime::Name && outlives && meta.deletion_timestamp.is_none() {
+                return self.replace(&pod.name, &record.after(&found)).await;
+            }
             info!(%pod, "removing the endpoint of an older pod with this name");
             self.delete(&found).await?;
             return self.create(record).await;
         };
         match record.over(&found, known) {
-            Some(desired) => self
-                .kube
-                .write(api.replace(record.pod().name.name(), &PostParams::default(), &desired))
-                .await
-                .map(|_| ()),
+            Some(desired) => self.replace(&record.pod().name, &desired).await,
             None => Ok(()),
         }
+    }
+
+    async fn replace(&self, name: &PodName, desired: &SpiderEndpoint) -> Result<(), ApiFailure> {
+        let api = self.api(name.namespace());
+        self.kube.write(api.replace(name.name(), &PostParams::default(), desired)).await.map(|_| ())
     }
 
     /// Has the endpoint of this pod name these addresses no more. Another pod's stays.
@@ -75,8 +82,38 @@ impl EndpointStore {
             return Ok(());
         }
         status.current.ips = left;
-        let api = self.api(pod.name.namespace());
-        self.kube.write(api.replace(pod.name.name(), &PostParams::default(), &found)).await.map(|_| ())
+        self.replace(&pod.name, &found).await
+    }
+
+    /// Has the endpoint of a pod that has ended name what it leaves to the next one of its name, on whatever node. `node` is
+    /// the agent's own; of the leader, which is bound to none, empty.
+    pub async fn hand_on<H: AsRef<Holding>>(
+        &self,
+        owner: &Owner,
+        node: &str,
+        kept: &[H],
+    ) -> Result<(), ApiFailure> {
+        let name = &owner.pod.name;
+        let api = self.api(name.namespace());
+        let found = if let Some(found) = self.get(name).await? {
+            found
+        } else {
+            let object = Record::kept(owner, node, kept).object();
+            self.kube.write(api.create(&PostParams::default(), &object)).await?
+        };
+        let Some(desired) = endpoint::handed_on(&found, &owner.pod, kept) else { return Ok(()) };
+        self.replace(name, &desired).await
+    }
+
+    /// Has the endpoint of a name name these addresses no more, which were kept and nobody claims. It goes if it says nothing
+    /// else, and is not that of a newer pod.
+    pub async fn forget_kept(&self, name: &PodName, freed: &[Holding]) -> Result<(), ApiFailure> {
+        let Some(found) = self.get(name).await? else { return Ok(()) };
+        match endpoint::unclaimed(found.clone(), freed) {
+            None => self.delete(&found).await,
+            Some(desired) if desired == found => Ok(()),
+            Some(desired) => self.replace(name, &desired).await,
+        }
     }
 
     /// Whether the record's pod still has its name: a newer one may live on another node.

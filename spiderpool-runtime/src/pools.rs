@@ -181,9 +181,9 @@ impl<T> PoolIndex<T> {
         valid.into_iter().chain(invalid).collect()
     }
 
-    /// All pools, and their families as far as their specs are read.
+    /// All pools, and their families as far as a spec of them has been read: the webhook lets nobody change it.
     pub fn families(&self) -> impl Iterator<Item = (&PoolName, Option<Family>)> {
-        let family = |pool: &IndexedPool<T>| match pool.spec()? {
+        let family = |pool: &IndexedPool<T>| match pool.spec.as_ref()? {
             Ok(pool) => Some(pool.family()),
             Err(error) => error.family,
         };

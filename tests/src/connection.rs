@@ -100,6 +100,6 @@ fn talk(stream: &mut TcpStream, stop: &AtomicBool) -> Result<Summary> {
         if stop.load(Ordering::Relaxed) {
             return Ok(summary);
         }
-        thread::sleep(PAUSE);
+        thread::sleep(poll::scaled(PAUSE));
     }
 }

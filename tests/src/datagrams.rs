@@ -15,7 +15,7 @@ use crate::namespaces::Namespaces;
 use crate::poll;
 use crate::probe::PORT;
 
-/// The pause between two datagrams.
+/// The pause between two datagrams, on a machine that is not emulated: one that is would lose some of so many.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How long answers may take: a lost one never comes.
@@ -78,12 +78,12 @@ fn count(socket: &UdpSocket, over: &AtomicBool) -> Result<Counted> {
         counted.sent += 1;
         socket.send(&counted.sent.to_be_bytes()).context("a datagram is refused")?;
         take_answers(socket, &mut counted)?;
-        thread::sleep(PAUSE);
+        thread::sleep(poll::scaled(PAUSE));
     }
     let until = Instant::now() + poll::scaled(ANSWERED);
     while counted.answered < counted.sent && Instant::now() < until {
         take_answers(socket, &mut counted)?;
-        thread::sleep(PAUSE);
+        thread::sleep(poll::scaled(PAUSE));
     }
     Ok(counted)
 }

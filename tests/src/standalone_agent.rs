@@ -66,7 +66,7 @@ impl StandaloneAgent {
     fn spawn(folder: &Path, node: &str, kubeconfig: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let (socket, config) = (folder.join("agent.sock"), folder.join("conf.yml"));
-        let content = json!({"ipamUnixSocketPath": socket, "enableIPv4": true, "enableIPv6": true});
+        let content = json!({"ipamUnixSocketPath": socket, "enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true});
         // JSON is YAML.
         fs::write(&config, content.to_string())?;
         let mut command = Command::new(tools::spiderpool("spiderpool-agent")?);

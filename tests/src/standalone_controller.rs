@@ -72,7 +72,10 @@ impl StandaloneController {
         let folder = start.folder.join(start.name);
         fs::create_dir_all(&folder)?;
         let (config, log) = (folder.join("conf.yml"), folder.join("controller.log"));
-        fs::write(&config, json!({"enableIPv4": true, "enableIPv6": true}).to_string())?;
+        fs::write(
+            &config,
+            json!({"enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true}).to_string(),
+        )?;
         drop(fs::remove_file(&log));
         let mut command = Command::new(tools::spiderpool("spiderpool-controller")?);
         command

@@ -1,4 +1,4 @@
-//! Deployments on a cluster whose pods have an underlay NIC by Multus, and what one knows about their pods.
+//! Deployments and StatefulSets on a cluster whose pods have an underlay NIC by Multus, and what one knows about their pods.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,9 +20,20 @@ const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 /// API server that was away, one after the other.
 const START_LIMIT: Duration = Duration::from_mins(2);
 
-/// What a Deployment is made from; its pods are in the namespace `default`.
+/// Which controller makes the pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Controller {
+    /// A Deployment's.
+    Deployment,
+    /// A StatefulSet's: a pod that ends is followed by one of the same name.
+    StatefulSet,
+}
+
+/// What a Deployment, or a StatefulSet, is made from; its pods are in the namespace `default`.
 #[derive(Debug, Clone)]
 pub struct Deployment {
+    /// What it is.
+    pub controller: Controller,
     /// Its name, and the value of its pods' label `app`.
     pub name: String,
     /// How many pods.
@@ -41,6 +52,7 @@ impl Deployment {
     /// One pod with eth0 alone.
     pub fn plain(name: &str) -> Self {
         Self {
+            controller: Controller::Deployment,
             name: name.to_owned(),
             replicas: 1,
             node: None,
@@ -67,6 +79,24 @@ impl Deployment {
         Self { replicas, ..self }
     }
 
+    /// The same as a StatefulSet.
+    #[must_use]
+    pub fn stateful(self) -> Self {
+        Self { controller: Controller::StatefulSet, ..self }
+    }
+
+    /// `KIND/NAME`, as kubectl takes it.
+    pub fn reference(&self) -> String {
+        format!("{}/{}", self.kind().to_lowercase(), self.name)
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.controller {
+            Controller::Deployment => "Deployment",
+            Controller::StatefulSet => "StatefulSet",
+        }
+    }
+
     /// The object as a user writes it.
     pub fn manifest(&self) -> Value {
         let mut annotations: serde_json::Map<String, Value> =
@@ -79,7 +109,7 @@ impl Deployment {
         }
         let node = self.node.as_ref().map(|node| json!({"kubernetes.io/hostname": node}));
         json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": self.name},
+            "apiVersion": "apps/v1", "kind": self.kind(), "metadata": {"name": self.name},
             "spec": {
                 "replicas": self.replicas,
                 "selector": {"matchLabels": {"app": self.name}},
@@ -121,7 +151,7 @@ impl Deployment {
 
     /// Deletes it and waits until its pods are gone.
     pub fn delete(&self, cluster: &Cluster) -> Result<()> {
-        cluster.kubectl(&["delete", "deployment", &self.name, "--wait=false"])?;
+        cluster.kubectl(&["delete", &self.reference(), "--wait=false"])?;
         self.wait_gone(cluster)
     }
 

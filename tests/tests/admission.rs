@@ -214,6 +214,13 @@ fn an_agents_token_writes_endpoints_of_its_own_node() {
     bench.agent(1, &CREATE, &endpoint("foreign", "node-b")).unwrap();
     bench.refused(0, &["delete", "se", "foreign", "-n", "default"], "", "node-b");
     bench.refused(0, &["replace", "-f", "-"], &endpoint("foreign", "node-a"), "node-b");
+    // What a StatefulSet's pod leaves is no node's: any agent completes it, takes it over or removes it, and makes none such.
+    bench.refused(0, &CREATE, &endpoint("nobodys", ""), "may not write");
+    bench.agent(0, &["replace", "-f", "-"], &endpoint("own", "")).unwrap();
+    for (index, node) in [(1, ""), (1, "node-b"), (1, "")] {
+        bench.agent(index, &["replace", "-f", "-"], &endpoint("own", node)).unwrap();
+    }
+    bench.refused(0, &["replace", "-f", "-"], &endpoint("own", "node-b"), "node-b");
     bench.agent(0, &["delete", "se", "own", "-n", "default"], "").unwrap();
 }
 

@@ -65,7 +65,12 @@ async fn annotations_and_pools_that_cannot_serve() {
     agent.ask(Method::POST, path::IP, &older.add("eth0", "c")).await.unwrap().ok().unwrap();
     let more = [
         ("json", ippool, "{", "wrong input, invalid format of Pod annotation 'ipam.spidernet.io/ippool'"),
-        ("wildcard", ippool, r#"{"ipv4": ["no-*"]}"#, "no IPv4 IPPool has a name like [no-*]"),
+        (
+            "wildcard",
+            ippool,
+            r#"{"ipv4": ["input-none-*"]}"#,
+            "no IPv4 IPPool has a name like [input-none-*]",
+        ),
         ("bracket", ippool, r#"{"ipv4": ["a[*"]}"#, "the wildcard \"a[*\" for IPPools is invalid"),
         ("twice", ippool, r#"{"ipv4": ["a", "a"]}"#, "duplicate IPPool a specified for NIC eth0"),
         ("items", "ipam.spidernet.io/ippools", "[]", "value requires at least one item"),

@@ -23,7 +23,7 @@ async fn pools(bench: &Bench<'_>, agent: &StandaloneAgent, add: &Value) -> anyho
     let answer = agent.ask(Method::POST, path::IP, add).await?.ok()?;
     let prefix = bench.name("");
     let ips = answer["ips"].as_array().unwrap().iter().filter(|ip| ip["nic"] == add["ifName"]);
-    let pools = ips.map(|ip| ip["ipPool"].as_str().unwrap().trim_start_matches(&prefix).to_owned());
+    let pools = ips.map(|ip| ip["ipPool"].as_str().unwrap().strip_prefix(&prefix).unwrap().to_owned());
     Ok(pools.collect())
 }
 
@@ -43,6 +43,12 @@ async fn selectors_choose_pods_by_the_labels_of_node_namespace_and_pod() {
     bench.labelled_node("n1", true, &json!({"zone": "a"}));
     bench.label_namespace("team=red");
     let selects = |field: &str, key: &str, value: &str| json!({field: {"matchLabels": {key: value}}});
+    // By the order of the pools below.
+    let subnet = |pool: &str| match pool {
+        "far" => "10.80.1.0/24",
+        "blue" => "10.80.3.0/24",
+        _ => "10.80.4.0/24",
+    };
     for (index, (pool, spec)) in [
         ("node", selects("nodeAffinity", "zone", "a")),
         ("far", selects("nodeAffinity", "zone", "b")),
@@ -73,6 +79,9 @@ async fn selectors_choose_pods_by_the_labels_of_node_namespace_and_pod() {
     let labels = json!({"app": "web"});
     let web = bench.labelled_pod("web", "n1", &labels, &[(IPPOOL, &names(&bench, &["web"]))]);
     check(&bench, &agent, &web, "net1", &["web"]).await;
+    // A pool that is reserved for the pod comes before one that is not, whatever the order.
+    let both = bench.labelled_pod("both", "n1", &labels, &[(IPPOOL, &names(&bench, &["node", "web"]))]);
+    check(&bench, &agent, &both, "net1", &["web"]).await;
     for (pool, why) in [
         ("far", "unmatched Node affinity of IPPool selectors-far: its spec.nodeAffinity wants zone=b"),
         (
@@ -86,10 +95,15 @@ async fn selectors_choose_pods_by_the_labels_of_node_namespace_and_pod() {
         assert!(bench.held(&pod).is_empty());
         let says = |note: &String| note.starts_with("no IP address for NIC net1: ") && note.contains(why);
         bench.until("the Event", async || bench.events(&pod).iter().any(says)).await;
+        // What is wrong next is said, too.
+        bench.pool(pool, subnet(pool), &[], &json!({"disable": true}));
+        bench
+            .until("the next Event", async || {
+                drop(agent.ask(Method::POST, path::IP, &pod.add("net1", "c")).await);
+                bench.events(&pod).iter().any(|note| note.contains("disabled IPPool"))
+            })
+            .await;
     }
-    // A pool that is reserved for the pod comes before one that is not, whatever the order.
-    let both = bench.labelled_pod("both", "n1", &labels, &[(IPPOOL, &names(&bench, &["node", "web"]))]);
-    check(&bench, &agent, &both, "net1", &["web"]).await;
 }
 
 /// L00007: the labels count as they are when the pod comes.
@@ -125,9 +139,9 @@ async fn each_zone_draws_from_its_own_pool_and_a_node_may_move() {
         .await;
 }
 
-/// A00004, A00006, A00007, L00009, and what follows of a namespace that the watch has not seen.
+/// A00004, A00006, A00007 and L00009.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_chooses_pools_before_the_network_and_behind_the_pod() {
+async fn a_namespace_chooses_pools_before_the_network_and_after_the_pod() {
     let bench = Bench::new("ns-pools").await;
     for (index, pool) in ["v4-1", "v4-2", "network", "pod"].iter().enumerate() {
         let size = if *pool == "v4-1" { 2 } else { 9 };
@@ -142,7 +156,7 @@ async fn a_namespace_chooses_pools_before_the_network_and_behind_the_pod() {
         add["defaultIPv4IPPool"] = json!([bench.name("network")]);
         add
     };
-    // By name, the first until it is full. The pool of the other family is not meant.
+    // By name, the first until it is full.
     for (pod, pool) in [("first", "v4-1"), ("second", "v4-2")] {
         let pod = bench.pod(pod, "n1", &[]);
         assert_eq!(pools(&bench, &agent, &by_network(&pod)).await.unwrap(), [pool]);

@@ -3,10 +3,6 @@ What this version does not do. A row: the value, what it may be today, what it w
 Take a row out together with the words "Not supported yet" in values.yaml when the feature is there.
 */}}
 {{- define "spiderpool.notServed" -}}
-- value: ipam.enableStatefulSet
-  may: [false]
-  would: keep the addresses of a StatefulSet's pods for the pods that come again under the same names
-  instead: set it to false; where a pod needs a fixed address, name a pool of that one address in its annotation
 - value: ipam.enableKubevirtStaticIP
   may: [false]
   would: keep the addresses of virtual machines while they restart or migrate

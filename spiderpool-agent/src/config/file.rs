@@ -61,10 +61,7 @@ struct IaasNetworkProvider {
 impl ConfigFile {
     /// Keys that are set and have no effect yet. The chart sets them by default, so they do not prevent the start.
     pub fn without_effect(&self) -> Vec<Unsupported> {
-        let keys = [
-            (self.enable_stateful_set, Unsupported::StatefulSetAddresses),
-            (self.enable_kubevirt_static_ip, Unsupported::KubevirtAddresses),
-        ];
+        let keys = [(self.enable_kubevirt_static_ip, Unsupported::KubevirtAddresses)];
         keys.into_iter().filter_map(|(is_set, feature)| is_set.then_some(feature)).collect()
     }
 
@@ -113,10 +110,8 @@ mod tests {
         assert_eq!(file.socket(), Path::new("/run/x.sock"));
         assert_eq!(file.unsupported(), None);
         assert!(file.enable_duplicate_address_detection);
-        assert_eq!(
-            file.without_effect(),
-            [Unsupported::StatefulSetAddresses, Unsupported::KubevirtAddresses]
-        );
+        assert!(file.enable_stateful_set);
+        assert_eq!(file.without_effect(), [Unsupported::KubevirtAddresses]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::config::Environment;
 use crate::destinations::ClusterCidrs;
 use crate::ipam::Indexes;
 use crate::node_lease::NodeLease;
-use crate::watches::{CoordinatorIndex, Index, OwnNode, OwnNodeIndex, Shared, follow};
+use crate::watches::{CoordinatorIndex, Index, OwnNode, OwnNodeIndex, Shared, WatchedNamespace, follow};
 
 type Task = tokio::task::JoinHandle<()>;
 
@@ -69,7 +69,7 @@ pub(super) fn start(
         watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default());
     let mut tasks = vec![
         pods.start(watcher(Api::<PodObject>::all(client.clone()), of_node), &indexes.pods, on_pods),
-        namespaces.start(namespace_events, &indexes.namespaces, || {}),
+        namespaces.start(reduced(namespace_events, WatchedNamespace::from), &indexes.namespaces, || {}),
         pools.start(pool_events, &indexes.pools, on_pools),
         tokio::spawn(
             agent
@@ -88,7 +88,7 @@ pub(super) fn start(
             shutdown.clone(),
         )),
     ];
-    tasks.extend(follow_own_node(agent, kube, indexes.own_node.clone(), environment, health, shutdown));
+    tasks.extend(follow_own_node(agent, kube, &indexes.own_node, environment, health, shutdown));
     tasks
 }
 
@@ -96,7 +96,7 @@ pub(super) fn start(
 fn follow_own_node(
     agent: &Arc<Agent>,
     kube: &Kubernetes,
-    index: Shared<OwnNodeIndex>,
+    index: &Shared<OwnNodeIndex>,
     environment: &Environment,
     health: &Health,
     shutdown: &CancellationToken,
@@ -125,7 +125,7 @@ fn follow_own_node(
         }
     };
     [
-        Watch { name, synced, shutdown: shutdown.clone() }.start(events, &index, on_change),
+        Watch { name, synced, shutdown: shutdown.clone() }.start(events, index, on_change),
         tokio::spawn(keep.instrument(info_span!("node lease"))),
     ]
 }

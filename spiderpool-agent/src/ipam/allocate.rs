@@ -2,10 +2,11 @@
 //! write per address.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse};
+use spiderpool_api::endpoint::Lifetime;
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::{AllocationStep, IpamError, PoolCandidates};
 use spiderpool_core::names::PodName;
@@ -18,6 +19,11 @@ use super::error::{AllocateError, PodError};
 use super::keyed_mutex::KeyedGuard;
 use super::request::AllocationRequest;
 use crate::watches::Pod;
+
+/// An ADD waits so long for the DEL of an earlier pod of the name, and looks again after such pauses.
+const DEL_WAIT: Duration = Duration::from_secs(10);
+const DEL_PAUSE: Duration = Duration::from_millis(300);
+const LONGEST_DEL_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often a pod's addresses may change under a request before it gives up.
 const ROUNDS: usize = 3;
@@ -65,21 +71,44 @@ impl Ipam {
         abandoned: CancellationToken,
     ) -> Result<IpamAddResponse, AllocateError> {
         self.start.wait().await?;
-        let name = args.pod.clone();
-        let waiting = Instant::now();
-        let Some(lock) = abandoned.run_until_cancelled(self.pod_locks.lock(name.clone())).await else {
-            return Err(AllocateError::Abandoned(name));
-        };
-        self.metrics.allocation_wait.observe(waiting.elapsed());
+        let (name, begun) = (args.pod.clone(), Instant::now());
+        let (mut waiting, mut pause) = (Some(begun), DEL_PAUSE);
+        loop {
+            let Some(lock) = abandoned.run_until_cancelled(self.pod_locks.lock(name.clone())).await else {
+                return Err(AllocateError::Abandoned(name));
+            };
+            if let Some(since) = waiting.take() {
+                self.metrics.allocation_wait.observe(since.elapsed());
+            }
+            match self.allocate_once(args.clone(), abandoned.clone(), lock).await {
+                Err(AllocateError::StillHeld(held)) if begun.elapsed() < DEL_WAIT => {
+                    debug!(address = %held.address, uid = %held.owner.pod.uid, "an earlier pod of the name holds the address, waiting");
+                    // Not locked: the DEL may be one of this node.
+                    let _gone = abandoned.run_until_cancelled(tokio::time::sleep(pause)).await;
+                    pause = (pause * 2).min(LONGEST_DEL_PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn allocate_once(
+        &self,
+        args: IpamAddArgs,
+        abandoned: CancellationToken,
+        lock: KeyedGuard<PodName>,
+    ) -> Result<IpamAddResponse, AllocateError> {
         let pod = self.live_pod(&args).await?;
-        self.pod_events.name_unknown_annotations(&pod);
         let nic = args.if_name.clone();
         let outcome = self.allocate_for(Arc::clone(&pod), args, abandoned.clone(), lock).await;
-        if let Err(error @ AllocateError::Ipam(_)) = &outcome
-            && !abandoned.is_cancelled()
-        {
-            self.pod_events.allocation_failed(&pod, &nic, error);
+        match &outcome {
+            Err(AllocateError::StillHeld(_)) => return outcome,
+            Err(error) if error.is_said() && !abandoned.is_cancelled() => {
+                self.pod_events.allocation_failed(&pod, &nic, error);
+            }
+            _ => {}
         }
+        self.pod_events.name_unknown_annotations(&pod);
         outcome
     }
 
@@ -94,7 +123,13 @@ impl Ipam {
         let name = args.pod.clone();
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
-        let request = AllocationRequest::new(args, pod, top, abandoned);
+        let request = AllocationRequest::new(
+            args,
+            pod,
+            (&top).into(),
+            self.releaser.successors.lifetime(&top),
+            abandoned,
+        );
         let request = request.map_err(|error| AllocateError::Ipam(vec![error]))?;
         for _ in 0..ROUNDS {
             if let Some((answer, surplus)) = self.serve(&request).await? {
@@ -135,9 +170,14 @@ impl Ipam {
         &self,
         request: &AllocationRequest,
     ) -> Result<Option<(IpamAddResponse, Vec<AddressObject>)>, AllocateError> {
+        let kept = match request.lifetime {
+            Lifetime::Name => self.predecessors.kept_for(request).await?,
+            Lifetime::Pod => Vec::new(),
+        };
+        // Looking for what is kept may have found more of what the pod holds.
         let held = self.allocator.holdings().read(|index| index.of_pod(&request.pod.identity.uid));
-        let plan = self.resolver.resolve(request, &held).await?;
-        let served = self.take(request, plan.steps).await?;
+        let plan = self.resolver.resolve(request, &held, &kept).await?;
+        let Some(served) = self.take(request, plan.steps).await? else { return Ok(None) };
         for (candidate, object) in served.iter().filter(|(candidate, _)| candidate.nic == request.nic) {
             let given = request.requested.check_given(candidate, object.holding.ip());
             given.map_err(|error| AllocateError::Ipam(vec![error]))?;
@@ -155,34 +195,51 @@ impl Ipam {
             }
         }
         let answer = self.responder.respond(request, &served).await?;
-        Ok(Some((answer, plan.surplus)))
+        let mut surplus = plan.surplus;
+        for outdated in &plan.outdated {
+            // What cannot be taken over now, the leader frees.
+            let taken = self.allocator.take_over(outdated, &request.claimant, &outdated.holding.nic).await;
+            surplus.extend(taken.ok().flatten());
+        }
+        Ok(Some((answer, surplus)))
     }
 
     /// Takes what the pod lacks, all at once. Everything is awaited: what was taken stays with the pod, also when
-    /// another address failed.
+    /// another address failed. `None` if what was kept for it is so no more.
     async fn take(
         &self,
         request: &AllocationRequest,
         steps: Vec<AllocationStep<AddressObject>>,
-    ) -> Result<Vec<(PoolCandidates, AddressObject)>, AllocateError> {
+    ) -> Result<Option<Vec<(PoolCandidates, AddressObject)>>, AllocateError> {
         let taken = join_all(steps.into_iter().map(|step| async move {
             match step {
-                AllocationStep::Keep { candidate, held } => Ok((candidate, held)),
+                AllocationStep::Keep { candidate, held } => Ok(Some((candidate, held))),
+                AllocationStep::TakeOver { candidate, kept } => {
+                    let taken = self.allocator.take_over(&kept, &request.claimant, &candidate.nic).await;
+                    let taken = taken.map_err(|source| AllocateError::Adopt {
+                        address: kept.holding.address,
+                        container: request.claimant.container_id.clone(),
+                        source,
+                    });
+                    Ok(taken?.map(|object| (candidate, object)))
+                }
                 AllocationStep::Allocate { candidate, pools } => {
                     let taken = self.allocator.take(&request.claimant, &candidate, &pools).await;
                     let explain = |error| match &candidate.nic {
                         nic if *nic == request.nic => request.requested.explain(error),
                         _ => error,
                     };
-                    taken.map_err(explain).map(|object| (candidate, object))
+                    let taken = taken.map_err(explain).map(|object| Some((candidate, object)));
+                    taken.map_err(|error| AllocateError::Ipam(vec![error]))
                 }
             }
         }));
-        let (mut served, mut errors) = (Vec::new(), Vec::new());
+        let (mut served, mut errors) = (Some(Vec::new()), Vec::new());
         for outcome in taken.await {
             match outcome {
-                Ok(one) => served.push(one),
-                Err(error) => errors.push(error),
+                Ok(one) => served = served.zip(one).map(|(served, one)| [served, vec![one]].concat()),
+                Err(AllocateError::Ipam(more)) => errors.extend(more),
+                Err(other) => return Err(other),
             }
         }
         if errors.is_empty() { Ok(served) } else { Err(AllocateError::Ipam(errors)) }

@@ -8,6 +8,7 @@ mod search;
 mod store;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +106,11 @@ impl AddressAllocator {
     /// What the node's pods hold.
     pub(super) fn holdings(&self) -> &Shared<HoldingIndex> {
         &self.holdings
+    }
+
+    /// The agent's node.
+    pub(super) fn node(&self) -> &NodeName {
+        &self.node
     }
 
     /// The pods that hold something, or may, each once.
@@ -354,6 +360,52 @@ impl AddressAllocator {
         }
     }
 
+    /// Writes that the address waits for the next pod of its owner's name, unless its object has become something else
+    /// meanwhile.
+    pub(super) async fn keep(&self, object: &AddressObject) -> Result<(), ApiFailure> {
+        let mut known = object.clone();
+        while let Some(now) = self.store.keep(&known).await? {
+            if now.holding.state != AddressState::Bound {
+                break;
+            }
+            if now.holding.container_id != object.holding.container_id {
+                // A newer sandbox has it.
+                self.holdings.write(|index| index.apply(now));
+                return Ok(());
+            }
+            known = now;
+        }
+        self.holdings.write(|index| index.delete(object.holding.ip()));
+        Ok(())
+    }
+
+    /// Makes an address that was kept the claimant's, for this NIC. `None`: somebody has changed it meanwhile.
+    pub(super) async fn take_over(
+        &self,
+        kept: &AddressObject,
+        claimant: &Claimant,
+        nic: &IfName,
+    ) -> Result<Option<AddressObject>, ApiFailure> {
+        let wanted = self.wanted(claimant, nic, &kept.holding.pool, kept.holding.address);
+        let taken = self.store.take_over(kept, &wanted).await?;
+        if let Some(object) = &taken {
+            self.holdings.write(|index| index.apply(object.clone()));
+        }
+        Ok(taken)
+    }
+
+    /// The object of an address, whoever has it.
+    pub(super) async fn find(&self, ip: IpAddr) -> Result<Option<AddressObject>, ApiFailure> {
+        self.store.find(ip).await
+    }
+
+    /// An address turns out to be that of a pod of this node, which must be locked.
+    pub(super) fn learn(&self, object: AddressObject) {
+        if object.holding.node.as_ref() == Some(&self.node) {
+            self.holdings.write(|index| index.apply(object));
+        }
+    }
+
     /// Frees the address, unless its object has become something else meanwhile.
     pub(super) async fn free(&self, object: &AddressObject) -> Result<Freed, ApiFailure> {
         let mut known = Some(object.clone());
@@ -364,6 +416,8 @@ impl AddressAllocator {
             let is_same_sandbox =
                 |now: &AddressObject| now.holding.container_id == object.holding.container_id;
             known = match self.store.reread(&object).await? {
+                // The leader has kept it.
+                Reread::Same(now) if now.holding.state != AddressState::Bound => None,
                 Reread::Same(now) if is_same_sandbox(&now) => Some(now),
                 // The answer to that was lost, or it has just happened: whoever frees next finds it.
                 Reread::Same(now) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use spiderpool_api::agent::ipam::{IpamBatchDelArgs, IpamDelArgs};
+use spiderpool_api::endpoint::Lifetime;
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::names::{ContainerId, PodIdentity, PodName, PodUid};
 use tracing::{Instrument, info_span, warn};
@@ -86,7 +87,7 @@ impl Ipam {
         };
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| ReleaseError::Owner { pod: name.clone(), source })?;
-        if self.stateful_set && &*top.kind == "StatefulSet" {
+        if self.releaser.successors.lifetime(&top) == Lifetime::Name {
             return Err(ReleaseError::Stateful);
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use spiderpool_api::crd::SpiderEndpoint;
 use spiderpool_api::endpoint::Record;
-use spiderpool_core::ipam::Holding;
+use spiderpool_core::ipam::{Holding, Owner};
 use spiderpool_core::names::{PodIdentity, PodName};
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
@@ -131,6 +131,27 @@ impl EndpointQueue {
             }
         });
         self.store.forget(pod, freed).await
+    }
+
+    /// Has the endpoint of a pod that has ended, written first if that still waits, name what it leaves to the next one of
+    /// its name.
+    pub async fn hand_on<H: AsRef<Holding>>(
+        &self,
+        owner: &Owner,
+        node: &str,
+        kept: &[H],
+    ) -> Result<(), ApiFailure> {
+        let pod = &owner.pod;
+        let _lock = self.locks.lock(pod.name.clone()).await;
+        if let Some(record) = self.with(|waiting| waiting.remove(&pod.name)) {
+            if record.pod() != pod {
+                self.put_back(record);
+            } else if let Err(failure) = self.store.write(&record).await {
+                self.put_back(record);
+                return Err(failure);
+            }
+        }
+        self.store.hand_on(owner, node, kept).await
     }
 
     /// The recorded endpoint of a pod.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use ipnet::IpNet;
-use spiderpool_core::ipam::{FailureReason, IpamError};
+use spiderpool_core::ipam::{FailureReason, Holding, IpamError};
 use spiderpool_core::names::{ContainerId, NameError, NodeName, PodName, PodUid, PoolName};
 use spiderpool_runtime::kubernetes::ApiFailure;
 use thiserror::Error;
@@ -81,6 +81,21 @@ pub enum AllocateError {
         /// Why.
         source: ApiFailure,
     },
+    /// Whether something is kept for the pod is not known.
+    #[error("failed to learn which addresses are kept for Pod {pod}: {source}")]
+    Predecessor {
+        /// The pod.
+        pod: PodName,
+        /// Why.
+        source: ApiFailure,
+    },
+    /// An address that is to become the pod's is not free of an earlier one.
+    #[error(
+        "{} is to be the Pod's, but its earlier Pod of the same name (UID {}) may still use it on node {:?}: it is released \
+         when that Pod's network is taken down there, or its node counts as dead",
+        .0.address, .0.owner.pod.uid, .0.node.as_ref().map_or("", NodeName::as_str)
+    )]
+    StillHeld(Box<Holding>),
     /// No address is given.
     #[error("{}", list(.0))]
     Ipam(Vec<IpamError>),
@@ -112,6 +127,22 @@ impl From<Unreadable> for AllocateError {
 }
 
 impl AllocateError {
+    /// The text for an Event: reasons before names.
+    pub fn causes(&self) -> String {
+        match self {
+            Self::Ipam(errors) => errors.iter().map(IpamError::causes).collect::<Vec<_>>().join("; "),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether the pod's Events should say it: it is neither a matter of this moment nor of the caller.
+    pub fn is_said(&self) -> bool {
+        !matches!(
+            self,
+            Self::Starting(_) | Self::Contended(_) | Self::StillHeld(_) | Self::Abandoned(_) | Self::Broken
+        )
+    }
+
     /// Its kind, for metrics and logs.
     pub fn reason(&self) -> FailureReason {
         match self {
@@ -120,6 +151,7 @@ impl AllocateError {
             | Self::ReadNamespace { .. }
             | Self::ReadNode { .. }
             | Self::Owner { .. }
+            | Self::Predecessor { .. }
             | Self::Adopt { .. } => FailureReason::ApiServer,
             Self::Starting(_)
             | Self::Pod { .. }
@@ -128,18 +160,20 @@ impl AllocateError {
             | Self::Contended(_)
             | Self::Abandoned(_)
             | Self::Broken => FailureReason::Internal,
+            Self::StillHeld(_) => FailureReason::EarlierPod,
         }
     }
 
     /// Whether the same request may succeed later, without anybody's doing.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Starting(_) | Self::Contended(_) => true,
+            Self::Starting(_) | Self::Contended(_) | Self::StillHeld(_) => true,
             Self::Pod { source, .. } => source.is_retryable(),
             Self::ReadPool { source, .. } => source.is_retryable(),
             Self::ReadNamespace { source, .. }
             | Self::ReadNode { source, .. }
             | Self::Owner { source, .. }
+            | Self::Predecessor { source, .. }
             | Self::Adopt { source, .. } => source.is_retryable(),
             Self::Ipam(errors) => errors.iter().any(IpamError::is_retryable),
             Self::Replaced { .. } | Self::OtherNode { .. } | Self::Abandoned(_) | Self::Broken => false,
@@ -207,6 +241,14 @@ pub enum ReleaseError {
     /// The workload above the pod cannot be read.
     #[error("failed to get pod '{pod}' owner: {source}")]
     Owner {
+        /// The pod.
+        pod: PodName,
+        /// Why.
+        source: ApiFailure,
+    },
+    /// Whether another pod of the name will come is not known.
+    #[error("failed to learn whether another Pod comes after Pod {pod}: {source}")]
+    Successor {
         /// The pod.
         pod: PodName,
         /// Why.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use spiderpool_core::gc::{ValidAttachments, is_stale_address, plan_address_gc};
 use spiderpool_core::ipam::Holding;
-use spiderpool_core::ipam::release::{ReleasePolicy, SandboxState, plan_release};
+use spiderpool_core::ipam::release::SandboxState;
 use spiderpool_core::names::PodIdentity;
 use tracing::{Instrument, info_span, warn};
 
 use super::Ipam;
 use super::error::ReleaseError;
-use super::release::{evidence, is_freed};
+use super::release::{evidence, is_freed, plan_unless_kept};
 
 impl Ipam {
     /// Serves POST `/ipam/gc`. The work goes on when the caller is gone.
@@ -49,9 +49,8 @@ impl Ipam {
         let evidence = evidence(found.as_deref(), SandboxState::Unlisted, None, None);
         // A new sandbox of the pod may have taken over what was stale a moment ago.
         let is_chosen = |holding: &Holding| {
-            is_stale_address(holding, valid)
-                && is_freed(plan_release(holding, &evidence, ReleasePolicy::default()))
+            is_stale_address(holding, valid) && is_freed(plan_unless_kept(holding, &evidence))
         };
-        self.releaser.free(pod, is_chosen).await
+        self.releaser.end(pod, is_chosen).await
     }
 }

@@ -98,6 +98,7 @@ impl IpamMetrics {
             FailureReason::WrongInput
             | FailureReason::NotSupported
             | FailureReason::AutoPoolDisabled
+            | FailureReason::EarlierPod
             | FailureReason::DeadPod => return,
         };
         counter.inc();

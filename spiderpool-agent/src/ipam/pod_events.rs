@@ -1,20 +1,34 @@
 //! Events on pods, which `kubectl describe pod` shows.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use spiderpool_api::pod;
 use spiderpool_core::ipam::plan_annotation_warning;
-use spiderpool_core::names::{IfName, NodeName};
+use spiderpool_core::names::{IfName, NodeName, PodUid};
 use spiderpool_runtime::kubernetes::{Kubernetes, publish_event};
-use tracing::{Instrument as _, warn};
+use tokio::sync::Semaphore;
+use tracing::{Instrument as _, debug, warn};
 
 use super::error::AllocateError;
 use crate::watches::Pod;
 
-/// Writes them. An Event that repeats is counted, not written again.
+/// An Event that says the same of the same pod is not written again sooner: kubelets repeat an ADD every few seconds.
+const REPEAT: Duration = Duration::from_mins(1);
+/// So many are remembered for that.
+const REMEMBERED: usize = 1024;
+/// Written at the same time, beside the addresses; further ones are logged only.
+const WRITERS: usize = 4;
+
+/// Writes them.
 pub(super) struct PodEvents {
     recorder: Recorder,
+    writers: Arc<Semaphore>,
+    /// When what was said of which pod, as a hash.
+    said: Mutex<HashMap<(PodUid, u64), Instant>>,
 }
 
 impl PodEvents {
@@ -22,33 +36,61 @@ impl PodEvents {
     pub(super) fn new(kube: &Kubernetes, node: &NodeName) -> Self {
         let reporter =
             Reporter { controller: "spiderpool-agent".to_owned(), instance: Some(node.to_string()) };
-        Self { recorder: Recorder::new(kube.client(), reporter) }
+        let recorder = Recorder::new(kube.client(), reporter);
+        Self { recorder, writers: Arc::new(Semaphore::new(WRITERS)), said: Mutex::default() }
     }
 
     /// Names annotations of the pod that nobody knows. Nobody waits for it.
     pub(super) fn name_unknown_annotations(&self, pod: &Arc<Pod>) {
-        let Some(note) = plan_annotation_warning(&pod.annotations) else { return };
-        warn!(%note, "the pod's annotations have unknown keys");
-        self.publish(pod, "UnknownAnnotation", note);
+        if let Some(note) = plan_annotation_warning(&pod.annotations) {
+            warn!(%note, "the pod's annotations have unknown keys");
+            self.publish(pod, "UnknownAnnotation", note);
+        }
     }
 
     /// Says why a NIC gets no address. The runtime says it too, behind what each plugin on the way has put before it.
     pub(super) fn allocation_failed(&self, pod: &Arc<Pod>, nic: &IfName, error: &AllocateError) {
-        self.publish(pod, "IPAllocationFailed", format!("no IP address for NIC {nic}: {error}"));
+        self.publish(pod, "IPAllocationFailed", format!("no IP address for NIC {nic}: {}", error.causes()));
     }
 
     fn publish(&self, pod: &Arc<Pod>, reason: &str, note: String) {
+        let mut hasher = DefaultHasher::new();
+        note.hash(&mut hasher);
+        let hash = hasher.finish();
+        if self.is_said(&pod.identity.uid, hash) {
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.writers).try_acquire_owned() else {
+            debug!(note, "Event of the pod not written: too many are under way");
+            return;
+        };
         let (recorder, pod) = (self.recorder.clone(), Arc::clone(pod));
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
             note: Some(note),
-            action: "Allocate".to_owned(),
+            // Events that are equal in all but the note count as one that repeats, with the note of the first.
+            action: format!("Allocate-{hash:016x}"),
             secondary: None,
         };
         let publish = async move {
             publish_event(&recorder, &event, &pod::reference(&pod.identity.name, &pod.object_uid)).await;
+            drop(permit);
         };
         tokio::spawn(publish.in_current_span());
+    }
+
+    /// Whether the same has been said of the pod a moment ago.
+    fn is_said(&self, pod: &PodUid, hash: u64) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|_, at| at.elapsed() < REPEAT);
+        if said.len() >= REMEMBERED {
+            said.clear();
+        }
+        let is_known = said.contains_key(&(pod.clone(), hash));
+        if !is_known {
+            said.insert((pod.clone(), hash), Instant::now());
+        }
+        is_known
     }
 }

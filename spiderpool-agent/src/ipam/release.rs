@@ -1,5 +1,6 @@
-//! Freeing what belongs to a pod that is not alive any more. The endpoint goes before the last address:
-//! while there is an endpoint there are addresses, which the sweep finds.
+//! Freeing what belongs to a pod that is not alive any more, or keeping it for the next one of its name. The endpoint goes
+//! before the last address that is freed: while there is an endpoint there are addresses, which the sweep or, of those that are
+//! kept, the leader finds.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,14 +11,15 @@ use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::release::{
     Disposition, Evidence, NodeState, PodEvidence, ReleasePolicy, SandboxState, plan_release,
 };
-use spiderpool_core::ipam::{AddressState, Holding};
+use spiderpool_core::ipam::{AddressState, Holding, Owner, Successor};
 use spiderpool_core::names::PodIdentity;
 use tracing::{debug, info, warn};
 
-use super::allocator::{AddressAllocator, Freed};
+use super::allocator::{AddressAllocator, AddressObject, Freed};
 use super::endpoint_queue::EndpointQueue;
 use super::error::ReleaseError;
 use super::pods::Pods;
+use super::successors::Successors;
 use crate::watches::Pod;
 
 /// Frees addresses of pods, in the order that a crash does not turn into a leak.
@@ -25,26 +27,77 @@ pub(super) struct Releaser {
     pub(super) pods: Pods,
     pub(super) allocator: Arc<AddressAllocator>,
     pub(super) endpoints: Arc<EndpointQueue>,
+    pub(super) successors: Successors,
 }
 
 impl Releaser {
+    /// Of what a pod held that has ended, frees what is chosen, or keeps it for the next pod of its name if one will come.
+    /// The pod must be locked.
+    pub(super) async fn end(
+        &self,
+        pod: &PodIdentity,
+        is_chosen: impl Fn(&Holding) -> bool,
+    ) -> Result<(), ReleaseError> {
+        let (chosen, others) = self.choose(pod, is_chosen).await?;
+        let Some(owner) = chosen.first().map(|object| Arc::clone(&object.holding.owner)) else {
+            return Ok(());
+        };
+        let successor = self.successors.of(&owner).await;
+        match successor.map_err(|source| ReleaseError::Successor { pod: pod.name.clone(), source })? {
+            Successor::Expected => self.keep(&owner, chosen).await,
+            Successor::None => self.free_all(pod, chosen, others.is_empty()).await,
+        }
+    }
+
     /// Frees the addresses of a pod that are chosen, and its endpoint if nothing is left. The pod must be locked.
     pub(super) async fn free(
         &self,
         pod: &PodIdentity,
         is_chosen: impl Fn(&Holding) -> bool,
     ) -> Result<(), ReleaseError> {
-        let name = || pod.name.clone();
+        let (chosen, others) = self.choose(pod, is_chosen).await?;
+        self.free_all(pod, chosen, others.is_empty()).await
+    }
+
+    /// What the pod holds: what is chosen of it, and the others.
+    async fn choose(
+        &self,
+        pod: &PodIdentity,
+        is_chosen: impl Fn(&Holding) -> bool,
+    ) -> Result<(Vec<AddressObject>, Vec<AddressObject>), ReleaseError> {
         let known = self.allocator.finish_pending_of(&pod.uid).await;
-        known.map_err(|source| ReleaseError::Pending { pod: name(), source })?;
+        known.map_err(|source| ReleaseError::Pending { pod: pod.name.clone(), source })?;
         let held = self.allocator.holdings().read(|index| index.of_pod(&pod.uid));
         let (chosen, others): (Vec<_>, Vec<_>) =
             held.into_iter().partition(|object| is_chosen(&object.holding));
         if chosen.is_empty() {
             debug!(uid = %pod.uid, others = others.len(), "nothing to free");
-            return Ok(());
         }
-        if others.is_empty() {
+        Ok((chosen, others))
+    }
+
+    /// Keeps addresses. The endpoint first: by it the next pod finds them.
+    async fn keep(&self, owner: &Owner, kept: Vec<AddressObject>) -> Result<(), ReleaseError> {
+        let name = || owner.pod.name.clone();
+        let handed_on = self.endpoints.hand_on(owner, self.allocator.node().as_str(), &kept).await;
+        handed_on.map_err(|source| ReleaseError::Endpoint { pod: name(), source })?;
+        let keeping = kept.iter().map(|object| async move { (object, self.allocator.keep(object).await) });
+        for (object, outcome) in join_all(keeping).await {
+            let Holding { address, pool, .. } = &*object.holding;
+            outcome.map_err(|source| ReleaseError::Address { address: *address, pod: name(), source })?;
+            info!(%address, %pool, uid = %owner.pod.uid, "kept for the next pod of the name");
+        }
+        Ok(())
+    }
+
+    async fn free_all(
+        &self,
+        pod: &PodIdentity,
+        chosen: Vec<AddressObject>,
+        is_all: bool,
+    ) -> Result<(), ReleaseError> {
+        let name = || pod.name.clone();
+        if is_all && !chosen.is_empty() {
             let removed = self.endpoints.remove(pod).await;
             removed.map_err(|source| ReleaseError::Endpoint { pod: name(), source })?;
         }
@@ -90,11 +143,10 @@ impl Releaser {
             return if alive.has_started { self.detach(pod, is_used).await } else { Ok(()) };
         }
         let evidence = evidence(found.as_deref(), SandboxState::TornDown, None, None);
-        let is_freed =
-            |holding: &Holding| is_freed(plan_release(holding, &evidence, ReleasePolicy::default()));
+        let is_ended = |holding: &Holding| is_freed(plan_unless_kept(holding, &evidence));
         // No sandbox uses what an earlier DEL has detached while the pod was alive.
         let is_detached = |holding: &Holding| holding.is_detached && holding.nic == args.if_name;
-        self.free(pod, |holding| (is_used(holding) || is_detached(holding)) && is_freed(holding)).await
+        self.end(pod, |holding| (is_used(holding) || is_detached(holding)) && is_ended(holding)).await
     }
 
     /// Writes that no sandbox uses the addresses of a pod that are chosen. All are tried; the first failure is answered.
@@ -131,6 +183,15 @@ pub(super) fn evidence(
         grace_end: finishes_at,
     });
     Evidence { now: Instant::now(), pod, sandbox, node: NodeState::Ready, may_run_until }
+}
+
+/// What would become of an address if no other pod of its owner's name came. Whether one does is asked when the pod has
+/// ended.
+pub(super) fn plan_unless_kept(holding: &Holding, evidence: &Evidence<'_, Instant>) -> Disposition<Instant> {
+    match holding.state {
+        AddressState::Kept => Disposition::Keep,
+        _ => plan_release(holding, evidence, ReleasePolicy::default(), Successor::None),
+    }
 }
 
 /// Whether the address is to be freed.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use spiderpool_api::agent::ipam::IpamAddArgs;
+use spiderpool_api::endpoint::Lifetime;
 use spiderpool_core::ipam::DefaultRoute;
 use spiderpool_core::ipam::{IpamError, Owner, PodAnnotations, RequestedAddresses, Workload};
 use spiderpool_core::names::IfName;
@@ -25,6 +26,8 @@ pub(super) struct AllocationRequest {
     pub(super) requested: RequestedAddresses,
     /// For whom addresses are taken.
     pub(super) claimant: Claimant,
+    /// Whether the pod has what an earlier one of its name had, and its own waits for the next one.
+    pub(super) lifetime: Lifetime,
 }
 
 /// What the CNI configuration of a NIC says of its pools.
@@ -40,12 +43,13 @@ pub(super) struct ConfiguredPools {
 }
 
 impl AllocationRequest {
-    /// Of a pod that may have addresses; `workload` is at its top. `abandoned` is cancelled when nobody
-    /// waits for the answer any more.
+    /// Of a pod that may have addresses; `workload` is at its top, and what it holds has this lifetime. `abandoned` is
+    /// cancelled when nobody waits for the answer any more.
     pub(super) fn new(
         args: IpamAddArgs,
         pod: Arc<Pod>,
         workload: Workload,
+        lifetime: Lifetime,
         abandoned: CancellationToken,
     ) -> Result<Self, IpamError> {
         Ok(Self {
@@ -68,6 +72,13 @@ impl AllocationRequest {
                 abandoned,
             },
             pod,
+            lifetime,
         })
+    }
+
+    /// Whether addresses are asked for this NIC, too.
+    pub(super) fn speaks_of(&self, nic: &IfName) -> bool {
+        let named = self.annotations.ippools.iter().flatten();
+        self.nic == *nic || named.into_iter().any(|entry| entry.nic == *nic)
     }
 }

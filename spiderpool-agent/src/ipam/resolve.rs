@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::ipam::{
     AllocationPlan, CandidateRequest, IpamError, Labels, PodNetworks, PodPlace, Pool, PoolCandidates,
-    PoolEntry, PoolSource, PoolTable, filter_pools, plan_allocation, plan_candidates,
+    PoolEntry, PoolSource, PoolTable, filter_pools, may_keep, plan_allocation, plan_candidates,
 };
 use spiderpool_core::names::{NodeName, PoolName};
 
@@ -16,7 +17,7 @@ use super::allocator::AddressObject;
 use super::error::AllocateError;
 use super::request::AllocationRequest;
 use super::surroundings::Surroundings;
-use crate::watches::{NamespaceChoice, PoolIndex, PoolSpecs, Shared};
+use crate::watches::{NamespaceMeta, PoolIndex, PoolSpecs, Shared};
 
 /// What a request resolves to.
 enum Resolution {
@@ -24,6 +25,8 @@ enum Resolution {
     Ready(AllocationPlan<AddressObject>),
     /// Some pools are not. When they are, the request is resolved again.
     Pending(PendingPools),
+    /// So are the labels of the pod's node.
+    NodeLabels,
 }
 
 /// Pools that have to be read before a request can be resolved. A pool that has still to be made is one more.
@@ -34,18 +37,26 @@ enum PendingPools {
     Unread,
 }
 
+/// The labels of the pod's node, where a pool asks for them.
+enum NodeLabels {
+    /// Nobody has asked.
+    Unread,
+    /// `None` if there is no such Node.
+    Read(Option<Arc<Labels>>),
+}
+
 /// Why one NIC and family has no pools now.
 enum Unresolved {
     Pending(PoolName),
+    NodeLabels,
     Refused(IpamError),
 }
 
 /// What was read for a request.
 struct Known {
     /// The pod's namespace.
-    namespace: NamespaceChoice,
-    /// The labels of its node.
-    node_labels: Arc<Labels>,
+    namespace: NamespaceMeta,
+    node_labels: NodeLabels,
     /// Pools as they were read; `None` for one that does not exist.
     named: BTreeMap<PoolName, Option<PoolEntry>>,
     /// Whether those that could not be read before have been.
@@ -65,33 +76,36 @@ pub(super) struct PoolResolver {
 }
 
 impl PoolResolver {
-    /// What is to be done for a request, given what the pod holds. Pools that are not known yet are read.
+    /// What is to be done for a request, given what the pod holds and what is kept for it. Pools that are not known yet are read.
     pub(super) async fn resolve(
         &self,
         request: &AllocationRequest,
         held: &[AddressObject],
+        kept: &[AddressObject],
     ) -> Result<AllocationPlan<AddressObject>, AllocateError> {
         self.pool_specs.wait().await?;
         let mut known = Known {
             namespace: self.surroundings.namespace(request.pod.identity.name.namespace()).await?,
-            node_labels: self.surroundings.node_labels().await?,
+            node_labels: NodeLabels::Unread,
             named: BTreeMap::new(),
             unread: false,
         };
         loop {
-            match self.try_resolve(request, held, &known)? {
+            match self.try_resolve(request, (held, kept), &known)? {
                 Resolution::Ready(plan) => return Ok(plan),
                 Resolution::Pending(PendingPools::Unread) => {
                     self.pool_specs.get_unread().await?;
                     known.unread = true;
                 }
+                Resolution::NodeLabels => {
+                    known.node_labels = NodeLabels::Read(self.surroundings.node_labels().await?);
+                }
                 Resolution::Pending(PendingPools::Named(names)) => {
-                    for name in names {
-                        let entry = self.pool_specs.get(&name).await;
-                        let entry =
-                            entry.map_err(|source| AllocateError::ReadPool { pool: name.clone(), source })?;
-                        known.named.insert(name, entry);
-                    }
+                    let read = names.into_iter().map(async |name| match self.pool_specs.get(&name).await {
+                        Ok(entry) => Ok((name, entry)),
+                        Err(source) => Err(AllocateError::ReadPool { pool: name, source }),
+                    });
+                    known.named.extend(try_join_all(read).await?);
                 }
             }
         }
@@ -100,7 +114,7 @@ impl PoolResolver {
     fn try_resolve(
         &self,
         request: &AllocationRequest,
-        held: &[AddressObject],
+        (held, kept): (&[AddressObject], &[AddressObject]),
         known: &Known,
     ) -> Result<Resolution, AllocateError> {
         let candidates = match self.candidates(request, known) {
@@ -115,13 +129,16 @@ impl PoolResolver {
         let requested = request.requested.check_families(&request.nic, &candidates);
         requested.map_err(|error| AllocateError::Ipam(vec![error]))?;
         let find_pools = |candidate: &PoolCandidates| self.pools_of(candidate, request, known);
-        let unresolved = match plan_allocation(candidates, held, &request.nic, find_pools) {
+        let may_keep =
+            |candidate: &PoolCandidates, kept: &AddressObject| self.may_keep(candidate, kept, request, known);
+        let unresolved = match plan_allocation(candidates, held, kept, &request.nic, may_keep, find_pools) {
             Ok(plan) => return Ok(Resolution::Ready(plan)),
             Err(unresolved) => unresolved,
         };
         let (mut pending, mut refused) = (Vec::new(), Vec::new());
         for cause in unresolved {
             match cause {
+                Unresolved::NodeLabels => return Ok(Resolution::NodeLabels),
                 Unresolved::Pending(name) => pending.push(name),
                 Unresolved::Refused(error) => refused.push(error),
             }
@@ -163,7 +180,13 @@ impl PoolResolver {
         plan_candidates(&wanted, |wildcard| {
             self.pools.read(|pools| {
                 let matching = pools.families().filter(|(name, _)| wildcard.matches(name));
-                matching.map(|(name, family)| (name.clone(), family)).collect()
+                // What was read is newer than the watch.
+                let matching = matching.filter_map(|(name, family)| match known.named.get(name) {
+                    Some(None) => None,
+                    Some(Some(entry)) => Some((name.clone(), entry.family().or(family))),
+                    None => Some((name.clone(), family)),
+                });
+                matching.collect()
             })
         })
     }
@@ -177,15 +200,58 @@ impl PoolResolver {
     ) -> Result<Vec<Arc<Pool>>, Unresolved> {
         let mut table = PoolTable::new();
         for name in &candidate.pools {
-            let entry = self.pools.read(|pools| pools.entry(name)).map(Some);
-            let entry = entry.or_else(|| known.named.get(name).cloned());
-            let Some(entry) = entry else { return Err(Unresolved::Pending(name.clone())) };
+            let entry = self.entry(name, known)?;
             table.extend(entry.map(|entry| (name.clone(), entry)));
         }
+        let place = self.place(table.values(), request, known)?;
+        let pools = filter_pools(candidate, &table, place).map_err(Unresolved::Refused)?;
+        let pools: Vec<_> = pools.into_iter().cloned().collect();
+        if candidate.nic != request.nic {
+            return Ok(pools);
+        }
+        request.requested.narrow(candidate, pools).map_err(Unresolved::Refused)
+    }
+
+    /// Whether the pod is to go on with an address that an earlier one of its name had.
+    fn may_keep(
+        &self,
+        candidate: &PoolCandidates,
+        kept: &AddressObject,
+        request: &AllocationRequest,
+        known: &Known,
+    ) -> Result<bool, Unresolved> {
+        let Some(entry) = self.entry(&kept.holding.pool, known)? else { return Ok(false) };
+        let place = self.place([&entry], request, known)?;
+        let is_requested = candidate.nic != request.nic
+            || request.requested.check_given(candidate, kept.holding.ip()).is_ok();
+        Ok(is_requested && may_keep(candidate, &entry, place))
+    }
+
+    /// A pool, as far as it exists.
+    fn entry(&self, name: &PoolName, known: &Known) -> Result<Option<PoolEntry>, Unresolved> {
+        let entry = self.pools.read(|pools| pools.entry(name)).map(Some);
+        let entry = entry.or_else(|| known.named.get(name).cloned());
+        entry.ok_or_else(|| Unresolved::Pending(name.clone()))
+    }
+
+    /// What these pools may ask of the pod.
+    fn place<'a>(
+        &'a self,
+        pools: impl IntoIterator<Item = &'a PoolEntry>,
+        request: &'a AllocationRequest,
+        known: &'a Known,
+    ) -> Result<PodPlace<'a>, Unresolved> {
+        let selects_nodes =
+            |entry: &PoolEntry| entry.spec.as_ref().is_ok_and(|pool| pool.node_selector().is_some());
+        let node_labels = match &known.node_labels {
+            NodeLabels::Unread if pools.into_iter().any(selects_nodes) => return Err(Unresolved::NodeLabels),
+            NodeLabels::Unread => None,
+            NodeLabels::Read(labels) => labels.as_deref(),
+        };
         let namespace = request.pod.identity.name.namespace();
-        let place = PodPlace {
+        Ok(PodPlace {
             node: self.node.as_str(),
-            node_labels: &known.node_labels,
+            node_labels,
             namespace,
             namespace_labels: &known.namespace.labels,
             labels: &request.pod.labels,
@@ -195,12 +261,6 @@ impl PoolResolver {
                 own_namespace: &self.namespace,
                 cluster_network: &self.cluster_network,
             },
-        };
-        let pools = filter_pools(candidate, &table, place).map_err(Unresolved::Refused)?;
-        let pools: Vec<_> = pools.into_iter().cloned().collect();
-        if candidate.nic != request.nic {
-            return Ok(pools);
-        }
-        request.requested.narrow(candidate, pools).map_err(Unresolved::Refused)
+        })
     }
 }

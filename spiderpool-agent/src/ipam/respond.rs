@@ -60,7 +60,7 @@ impl Responder {
     }
 
     fn record(&self, request: &AllocationRequest, workload: &Workload, response: &Response) {
-        self.endpoints.put(Record::new(&request.pod, workload, endpoint_ips(response)));
+        self.endpoints.put(Record::new(&request.pod, workload, endpoint_ips(response), request.lifetime));
     }
 }
 

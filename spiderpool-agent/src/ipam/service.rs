@@ -19,9 +19,11 @@ use super::keyed_mutex::KeyedMutex;
 use super::metrics::IpamMetrics;
 use super::pod_events::PodEvents;
 use super::pods::Pods;
+use super::predecessors::Predecessors;
 use super::release::Releaser;
 use super::resolve::PoolResolver;
 use super::respond::Responder;
+use super::successors::Successors;
 use super::surroundings::Surroundings;
 use super::sweep::Sweeper;
 use super::workloads::Workloads;
@@ -69,7 +71,6 @@ pub struct Indexes {
 /// Serves the plugins' requests. Each request of a pod waits for the earlier ones of the pod.
 pub struct Ipam {
     pub(super) node: NodeName,
-    pub(super) stateful_set: bool,
     pub(super) release_conflicts: bool,
     pub(super) start: Start,
     pub(super) metrics: IpamMetrics,
@@ -82,6 +83,7 @@ pub struct Ipam {
     pub(super) resolver: PoolResolver,
     pub(super) allocator: Arc<AddressAllocator>,
     pub(super) responder: Responder,
+    pub(super) predecessors: Predecessors,
     pub(super) releaser: Arc<Releaser>,
     pub(super) sweeper: Sweeper,
     pub(super) endpoints: Arc<EndpointQueue>,
@@ -120,12 +122,16 @@ impl Ipam {
             own_node: indexes.own_node,
             namespaces: indexes.namespaces,
         };
+        let successors = Successors::new(kube.clone(), stateful_set);
         let endpoints = Arc::new(EndpointQueue::new(kube, allocator.holdings().clone()));
         let releaser = Arc::new(Releaser {
             pods: pods.clone(),
             allocator: Arc::clone(&allocator),
             endpoints: Arc::clone(&endpoints),
+            successors,
         });
+        let predecessors =
+            Predecessors { endpoints: Arc::clone(&endpoints), allocator: Arc::clone(&allocator) };
         let pod_locks = KeyedMutex::default();
         Arc::new(Self {
             resolver: PoolResolver {
@@ -156,7 +162,6 @@ impl Ipam {
                 has_overdue: watch::Sender::default(),
             },
             node,
-            stateful_set,
             release_conflicts,
             start,
             metrics,
@@ -167,6 +172,7 @@ impl Ipam {
             pool_specs,
             workloads,
             allocator,
+            predecessors,
             releaser,
             endpoints,
         })

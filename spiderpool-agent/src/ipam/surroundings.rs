@@ -10,7 +10,7 @@ use spiderpool_core::names::NodeName;
 use spiderpool_runtime::kubernetes::Kubernetes;
 
 use super::error::AllocateError;
-use crate::watches::{NamespaceChoice, NamespaceIndex, OwnNodeIndex, Shared};
+use crate::watches::{NamespaceIndex, NamespaceMeta, OwnNodeIndex, Shared};
 
 /// Finds them.
 pub(super) struct Surroundings {
@@ -22,7 +22,7 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     /// The namespace; as one without labels and annotations if it is gone.
-    pub(super) async fn namespace(&self, name: &str) -> Result<NamespaceChoice, AllocateError> {
+    pub(super) async fn namespace(&self, name: &str) -> Result<NamespaceMeta, AllocateError> {
         if let Some(known) = self.namespaces.read(|index| index.get(name)) {
             return Ok(known);
         }
@@ -33,14 +33,14 @@ impl Surroundings {
         Ok(read.map(|object| object.metadata.into()).unwrap_or_default())
     }
 
-    /// The labels of the agent's node; none if it is gone.
-    pub(super) async fn node_labels(&self) -> Result<Arc<Labels>, AllocateError> {
-        if let Some(known) = self.own_node.read(OwnNodeIndex::labels) {
-            return Ok(known);
+    /// The labels of the agent's node; `None` if there is no such Node.
+    pub(super) async fn node_labels(&self) -> Result<Option<Arc<Labels>>, AllocateError> {
+        if let Some(known) = self.own_node.read(OwnNodeIndex::get) {
+            return Ok(Some(known.labels));
         }
         let api = Api::<Node>::all(self.kube.client());
         let read = self.kube.read(api.get_metadata_opt(self.node.as_str())).await;
         let read = read.map_err(|source| AllocateError::ReadNode { node: self.node.clone(), source })?;
-        Ok(Arc::new(read.and_then(|object| object.metadata.labels).unwrap_or_default()))
+        Ok(read.map(|object| Arc::new(object.metadata.labels.unwrap_or_default())))
     }
 }

@@ -13,7 +13,6 @@ use spiderpool_api::endpoint::{self, Record};
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::release::{
     Disposition, FreeReason, LeaveReason, REATTACH_TIME, ReleasePolicy, SandboxState, plan_owner_release,
-    plan_release,
 };
 use spiderpool_core::ipam::{AddressState, Holding, Owner, PodAnnotations, PoolTable};
 use spiderpool_core::names::{PodIdentity, PodName, PodUid, PoolName};
@@ -26,7 +25,7 @@ use super::allocator::AddressAllocator;
 use super::endpoint_queue::EndpointQueue;
 use super::keyed_mutex::KeyedMutex;
 use super::pods::Pods;
-use super::release::{Releaser, evidence, is_freed};
+use super::release::{Releaser, evidence, is_freed, plan_unless_kept};
 use super::workloads::Workloads;
 use crate::processes::running_pods;
 use crate::watches::{LocalPodIndex, Pod, PoolIndex, PoolSpecs, Shared};
@@ -193,8 +192,7 @@ impl Sweeper {
             evidence(found.as_deref(), sandbox, may_run_until, finishes_at)
         };
         let policy = ReleasePolicy::default();
-        let plan =
-            |holding: &Holding, unseen| plan_release(holding, &at(self.sandbox(holding, unseen)), policy);
+        let plan = |holding: &Holding, unseen| plan_unless_kept(holding, &at(self.sandbox(holding, unseen)));
         let review = |unseen| {
             let mut plans: Vec<_> = held.iter().map(|object| plan(&object.holding, unseen)).collect();
             // It may hold what a request of unknown outcome has made.
@@ -214,7 +212,7 @@ impl Sweeper {
             _ => None,
         });
         if let Some(reason) = reason {
-            info!(%pod, uid = %pod.uid, reason = reason.as_str(), "the pod does not use what it held any more, addresses are freed");
+            info!(%pod, uid = %pod.uid, reason = reason.as_str(), "the pod does not use what it held any more");
             if reason == FreeReason::Unplugged {
                 // First: what the endpoint of a pod that is alive names, and whose object is missing, the leader writes again.
                 let freed = held.iter().map(|object| (*object.holding).clone());
@@ -222,7 +220,7 @@ impl Sweeper {
                 self.endpoints.forget(pod, &freed).await?;
                 self.releaser.free(pod, |holding| freed.contains(holding)).await?;
             } else {
-                self.releaser.free(pod, |holding| is_freed(plan(holding))).await?;
+                self.releaser.end(pod, |holding| is_freed(plan(holding))).await?;
             }
         }
         let has_left = self.allocator.holdings().read(|index| !index.of_pod(&pod.uid).is_empty());
@@ -292,7 +290,8 @@ impl Sweeper {
         let ips = self.endpoint_ips(found).await?;
         if endpoint::lacks(status.as_ref().map_or(&[], |status| &status.current.ips), &ips) {
             let top = self.workloads.top(found).await?;
-            self.endpoints.put(Record::new(found, &top, ips));
+            let lifetime = self.releaser.successors.lifetime(&top);
+            self.endpoints.put(Record::new(found, &(&top).into(), ips, lifetime));
         }
         Ok(())
     }

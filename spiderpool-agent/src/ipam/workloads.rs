@@ -8,7 +8,6 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use spiderpool_core::ipam::Workload;
 use spiderpool_core::ipam::owner::{OwnerRef, OwnerStep, above, of_pod};
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 
@@ -30,12 +29,7 @@ impl Workloads {
     }
 
     /// The workload at the top of the pod.
-    pub(super) async fn top(&self, pod: &Pod) -> Result<Workload, ApiFailure> {
-        let top = self.top_reference(pod).await?;
-        Ok(Workload { kind: top.kind.into(), name: top.name.into() })
-    }
-
-    async fn top_reference(&self, pod: &Pod) -> Result<OwnerRef, ApiFailure> {
+    pub(super) async fn top(&self, pod: &Pod) -> Result<OwnerRef, ApiFailure> {
         let identity = &pod.identity;
         let owner = match of_pod(identity.name.name(), identity.uid.as_str(), pod.owner.clone()) {
             OwnerStep::Top(top) => return Ok(top),

@@ -10,14 +10,14 @@ use super::Index;
 
 /// What decides about the pools of a namespace's pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NamespaceChoice {
+pub struct NamespaceMeta {
     /// All its labels.
     pub labels: BTreeMap<String, String>,
     /// The annotations that choose pools.
     pub annotations: BTreeMap<String, String>,
 }
 
-impl From<ObjectMeta> for NamespaceChoice {
+impl From<ObjectMeta> for NamespaceMeta {
     fn from(meta: ObjectMeta) -> Self {
         let mut annotations = meta.annotations.unwrap_or_default();
         annotations.retain(|key, _| [NAMESPACE_IPV4_POOLS, NAMESPACE_IPV6_POOLS].contains(&key.as_str()));
@@ -41,30 +41,45 @@ impl From<&Pairs> for BTreeMap<String, String> {
     }
 }
 
-/// All namespaces.
-#[derive(Debug, Default)]
-pub struct NamespaceIndex(HashMap<Box<str>, (Pairs, Pairs)>);
+/// A namespace as it is kept.
+#[derive(Debug)]
+pub struct WatchedNamespace {
+    name: Box<str>,
+    labels: Pairs,
+    annotations: Pairs,
+}
 
-impl NamespaceIndex {
-    /// The namespace, if the watch has seen it.
-    pub fn get(&self, namespace: &str) -> Option<NamespaceChoice> {
-        let (labels, annotations) = self.0.get(namespace)?;
-        Some(NamespaceChoice { labels: labels.into(), annotations: annotations.into() })
+impl From<PartialObjectMeta<Namespace>> for WatchedNamespace {
+    fn from(namespace: PartialObjectMeta<Namespace>) -> Self {
+        let mut meta = namespace.metadata;
+        let name = meta.name.take().unwrap_or_default().into();
+        let NamespaceMeta { labels, annotations } = meta.into();
+        Self { name, labels: labels.into(), annotations: annotations.into() }
     }
 }
 
-impl Index<PartialObjectMeta<Namespace>> for NamespaceIndex {
-    fn apply(&mut self, mut namespace: PartialObjectMeta<Namespace>) {
-        let name = namespace.metadata.name.take().unwrap_or_default();
-        let NamespaceChoice { labels, annotations } = namespace.metadata.into();
-        self.0.insert(name.into(), (labels.into(), annotations.into()));
+/// All namespaces.
+#[derive(Debug, Default)]
+pub struct NamespaceIndex(HashMap<Box<str>, WatchedNamespace>);
+
+impl NamespaceIndex {
+    /// The namespace, if the watch has seen it.
+    pub fn get(&self, namespace: &str) -> Option<NamespaceMeta> {
+        let WatchedNamespace { labels, annotations, .. } = self.0.get(namespace)?;
+        Some(NamespaceMeta { labels: labels.into(), annotations: annotations.into() })
+    }
+}
+
+impl Index<WatchedNamespace> for NamespaceIndex {
+    fn apply(&mut self, namespace: WatchedNamespace) {
+        self.0.insert(namespace.name.clone(), namespace);
     }
 
-    fn delete(&mut self, namespace: &PartialObjectMeta<Namespace>) {
-        self.0.remove(namespace.metadata.name.as_deref().unwrap_or_default());
+    fn delete(&mut self, namespace: &WatchedNamespace) {
+        self.0.remove(&namespace.name);
     }
 
-    fn reset(&mut self, namespaces: Vec<PartialObjectMeta<Namespace>>) {
+    fn reset(&mut self, namespaces: Vec<WatchedNamespace>) {
         self.0.clear();
         for namespace in namespaces {
             self.apply(namespace);
@@ -78,10 +93,10 @@ mod tests {
 
     use super::*;
 
-    fn namespace(metadata: &Value) -> PartialObjectMeta<Namespace> {
+    fn namespace(metadata: &Value) -> WatchedNamespace {
         let object =
             json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata});
-        serde_json::from_value(object).unwrap()
+        serde_json::from_value::<PartialObjectMeta<Namespace>>(object).unwrap().into()
     }
 
     #[test]
@@ -93,9 +108,9 @@ mod tests {
         index.reset(vec![namespace(&shop), namespace(&json!({"name": "plain"}))]);
         let map = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
         let expected =
-            NamespaceChoice { labels: map("team", "a"), annotations: map(NAMESPACE_IPV4_POOLS, "[]") };
+            NamespaceMeta { labels: map("team", "a"), annotations: map(NAMESPACE_IPV4_POOLS, "[]") };
         assert_eq!(index.get("shop"), Some(expected));
-        assert_eq!(index.get("plain"), Some(NamespaceChoice::default()));
+        assert_eq!(index.get("plain"), Some(NamespaceMeta::default()));
         assert_eq!(index.get("new"), None);
         index.delete(&namespace(&json!({"name": "shop"})));
         assert_eq!(index.get("shop"), None);

@@ -27,39 +27,26 @@ impl From<NodeObject> for OwnNode {
 
 /// The one Node that is watched, if it exists.
 #[derive(Debug, Default)]
-pub struct OwnNodeIndex {
-    node: Option<OwnNode>,
-    /// Whether the watch has listed.
-    is_listed: bool,
-}
+pub struct OwnNodeIndex(Option<OwnNode>);
 
 impl OwnNodeIndex {
     /// The Node as the watch knows it.
     pub(crate) fn get(&self) -> Option<OwnNode> {
-        self.node.clone()
-    }
-
-    /// The Node's labels, none if there is no such Node; `None` before the watch has listed.
-    pub(crate) fn labels(&self) -> Option<Arc<Labels>> {
-        match &self.node {
-            Some(node) => Some(Arc::clone(&node.labels)),
-            None => self.is_listed.then(Arc::default),
-        }
+        self.0.clone()
     }
 }
 
 impl Index<OwnNode> for OwnNodeIndex {
     fn apply(&mut self, node: OwnNode) {
-        self.node = Some(node);
+        self.0 = Some(node);
     }
 
     fn delete(&mut self, node: &OwnNode) {
-        self.node.take_if(|known| known.uid == node.uid);
+        self.0.take_if(|known| known.uid == node.uid);
     }
 
     fn reset(&mut self, nodes: Vec<OwnNode>) {
-        self.node = nodes.into_iter().next();
-        self.is_listed = true;
+        self.0 = nodes.into_iter().next();
     }
 }
 
@@ -72,13 +59,11 @@ mod tests {
         let labels = Arc::new(Labels::from([("zone".to_owned(), "a".to_owned())]));
         let node = |uid: &str| OwnNode { uid: uid.to_owned(), is_ready: true, labels: Arc::clone(&labels) };
         let mut index = OwnNodeIndex::default();
-        assert_eq!(index.labels(), None);
         index.reset(vec![node("old")]);
         index.apply(node("new"));
         index.delete(&node("old"));
         assert_eq!(index.get(), Some(node("new")));
-        assert_eq!(index.labels(), Some(Arc::clone(&labels)));
         index.delete(&node("new"));
-        assert_eq!((index.get(), index.labels()), (None, Some(Arc::default())));
+        assert_eq!(index.get(), None);
     }
 }

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 pub use spiderpool_core::ipam::AddressState;
 use spiderpool_core::ipam::address_name::{label_value, object_name};
 use spiderpool_core::ipam::{Holding, Owner, Workload};
@@ -162,6 +163,23 @@ fn parse(name: &str, spec: &SpiderIPAddressSpec) -> Result<Holding, HoldingFault
     })
 }
 
+impl SpiderIPAddress {
+    /// The merge patch that makes an address wait for the next pod of its owner's name, on whatever node, unless the object
+    /// has changed meanwhile.
+    pub fn keeping_patch(&self) -> Value {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        keeping_patch(&text(&self.metadata.uid), &text(&self.metadata.resource_version))
+    }
+}
+
+/// The same for an object of this UID and resourceVersion.
+pub fn keeping_patch(uid: &str, version: &str) -> Value {
+    json!({
+        "metadata": {"uid": uid, "resourceVersion": version, "labels": {labels::NODE: label_value("")}},
+        "spec": {"state": AddressState::Kept, "node": null, "containerID": null, "detached": null},
+    })
+}
+
 /// The object to create: its name is the address, its labels are for selecting.
 impl From<&Holding> for SpiderIPAddress {
     fn from(holding: &Holding) -> Self {
@@ -202,8 +220,6 @@ impl From<&Holding> for SpiderIPAddress {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn spec() -> Value {

@@ -14,6 +14,9 @@ pub struct ConfigFile {
     enable_ipv4: Option<bool>,
     #[serde(rename = "enableIPv6")]
     enable_ipv6: Option<bool>,
+    /// Whether the pods of StatefulSets keep their addresses.
+    #[serde(deserialize_with = "null_as_default")]
+    pub(crate) enable_stateful_set: bool,
     #[serde(deserialize_with = "null_as_default")]
     enable_validating_resources_deleted_webhook: bool,
     #[serde(deserialize_with = "null_as_default")]
@@ -70,6 +73,7 @@ mod tests {
             parse("enableIPv4: false\nenableIPv6: null\nenableValidatingResourcesDeletedWebhook: true");
         assert_eq!(file.families(), Families { v4: false, v6: true });
         assert!(file.guards_deletion() && !parse("").guards_deletion());
+        assert!(parse("enableStatefulSet: true").enable_stateful_set && !parse("").enable_stateful_set);
     }
 
     #[test]

@@ -14,9 +14,11 @@ mod nodes;
 mod pods;
 mod pools;
 pub(crate) mod slim;
+mod stateful_sets;
 
 pub(crate) use cluster_state::ClusterState;
 pub(crate) use evaluate::{ObservedPod, PodAction, Policy};
 pub(crate) use node_leases::SlimLease;
 pub(crate) use pools::{LeaderFields, LeaderPool, StatusDigest};
 pub(crate) use slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
+pub(crate) use stateful_sets::SlimStatefulSet;

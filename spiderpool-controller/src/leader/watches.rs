@@ -10,6 +10,7 @@ use spiderpool_api::crd::{SpiderCoordinator, SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::labels;
 use spiderpool_api::node::nodes;
 use spiderpool_api::pod::PodObject;
+use spiderpool_api::stateful_set::all_stateful_sets;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::pools::PoolObject;
 use spiderpool_runtime::watch::{Index, Shared, follow, reduced};
@@ -18,16 +19,24 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
-use super::state::{ClusterState, SlimAddress, SlimEndpoint, SlimLease, SlimNode, SlimPod};
+use super::state::{ClusterState, SlimAddress, SlimEndpoint, SlimLease, SlimNode, SlimPod, SlimStatefulSet};
 
 /// Objects of a page of the first list: so many are decoded at a time.
 const PAGE: u32 = 200;
+
+/// What depends on the installation.
+pub(super) struct Followed<'a> {
+    /// Where the agents' Leases are.
+    pub(super) namespace: &'a str,
+    /// Whether the pods of StatefulSets keep their addresses.
+    pub(super) stateful_sets: bool,
+}
 
 /// Spawns a task per watch, each of which notifies `changed`. The startup conditions of `health` are met when all
 /// have listed.
 pub(super) fn spawn_all(
     client: &Client,
-    namespace: &str,
+    followed: &Followed<'_>,
     state: &Shared<ClusterState>,
     changed: &Arc<Notify>,
     health: &Health,
@@ -44,7 +53,11 @@ pub(super) fn spawn_all(
     spawner.spawn("watch of endpoints", reduced(endpoints, SlimEndpoint::from));
     let of_nodes = watcher(nodes(client.clone()), config());
     spawner.spawn("watch of nodes", reduced(of_nodes, SlimNode::from));
-    let leases = Api::<Lease>::namespaced(client.clone(), namespace);
+    if followed.stateful_sets {
+        let sets = watcher(all_stateful_sets(client.clone()), config());
+        spawner.spawn("watch of StatefulSets", reduced(sets, SlimStatefulSet::from));
+    }
+    let leases = Api::<Lease>::namespaced(client.clone(), followed.namespace);
     let leases = watcher(leases, config().labels(labels::NODE));
     spawner.spawn("watch of the agents' Leases", reduced(leases, SlimLease::from));
     let coordinators = watcher(Api::<SpiderCoordinator>::all(client.clone()), config());

@@ -57,8 +57,11 @@ pub struct PoolCandidates {
     pub family: Family,
     /// What names the pools.
     pub named_by: PoolSource,
-    /// The pools, best first.
+    /// The pools, best first. None where wildcards are all that is listed and no pool matches: an address that the NIC
+    /// holds stays.
     pub pools: Vec<PoolName>,
+    /// The wildcards that are listed.
+    pub wildcards: Vec<String>,
     /// Whether the NIC gets a default route.
     pub default_route: DefaultRoute,
 }
@@ -77,9 +80,12 @@ pub fn plan_candidates(
     let mut candidates = Vec::new();
     for (nic, lists, default_route) in nics {
         for &family in request.families {
-            let pools = pool_list::expand(lists.of(family), family, &nic, named_by, &matching)?;
-            if !pools.is_empty() {
-                candidates.push(PoolCandidates { nic: nic.clone(), family, named_by, pools, default_route });
+            let list = lists.of(family);
+            let pools = pool_list::expand(list, family, &nic, &matching)?;
+            if !list.is_empty() {
+                let wildcards = pool_list::wildcards(list);
+                let nic = nic.clone();
+                candidates.push(PoolCandidates { nic, family, named_by, pools, wildcards, default_route });
             }
         }
         if !candidates.iter().any(|candidate| candidate.nic == nic) {

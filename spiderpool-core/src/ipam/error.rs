@@ -37,6 +37,8 @@ pub enum FailureReason {
     RetriesExhausted,
     /// The pod may not have addresses (any more).
     DeadPod,
+    /// An earlier pod of the name still holds what is to be the pod's.
+    EarlierPod,
     /// The API server did not do what was asked of it.
     ApiServer,
     /// Anything else.
@@ -55,6 +57,7 @@ impl FailureReason {
             Self::AddressesUsedOut => "ip_used_out",
             Self::RetriesExhausted => "retries_exhausted",
             Self::DeadPod => "dead_pod",
+            Self::EarlierPod => "earlier_pod",
             Self::ApiServer => "api_server",
             Self::Internal => "internal",
         }
@@ -115,7 +118,7 @@ pub enum IpamError {
     NoSource,
     /// Pools are named, but for no enabled address family.
     #[error(
-        "no IPPool available, {named_by} names no IPPool of an enabled address family for NIC {nic}: name one, or \
+        "no IPPool available, no IPPool of an enabled address family is listed for NIC {nic} by {named_by}: list one, or \
          set enableIPv4 or enableIPv6 in the ConfigMap spiderpool-conf"
     )]
     NoPoolOfFamily {
@@ -126,8 +129,8 @@ pub enum IpamError {
     },
     /// Nothing has a name as the source gives it.
     #[error(
-        "no IPPool available, no {family} IPPool has a name like [{}], which {named_by} gives for NIC {nic}: create one, \
-         or name another one",
+        "no IPPool available, no {family} IPPool has a name like [{}], which is listed for NIC {nic} by {named_by}: create one, \
+         or list another one",
         wildcards.join(" ")
     )]
     NoPoolMatches {
@@ -244,6 +247,16 @@ impl IpamError {
         }
     }
 
+    /// Why each pool gave nothing, without the list of all of them that comes first in the whole text: an Event has room for a
+    /// thousand characters.
+    pub fn causes(&self) -> String {
+        match self {
+            Self::AllFiltered { rejections, .. } => ErrorList(rejections).to_string(),
+            Self::AllFailed { failures, .. } => ErrorList(failures).to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether nothing was wrong but that every address is in use.
     pub fn is_used_out(&self) -> bool {
         let is_used_out = |failure: &PoolFailure| matches!(failure, PoolFailure::Exhausted { .. });
@@ -294,7 +307,7 @@ pub enum Rejection {
     },
     /// `spec.nodeAffinity` does not select the pod's node.
     #[error(
-        "unmatched Node affinity of IPPool {pool}: its spec.nodeAffinity wants {unmet}, which Node {node} has not"
+        "unmatched Node affinity of IPPool {pool}: its spec.nodeAffinity wants {unmet}, which Node {node} does not meet"
     )]
     NodeAffinity {
         /// The pool.
@@ -304,10 +317,18 @@ pub enum Rejection {
         /// The first requirement that is not met.
         unmet: Requirement,
     },
+    /// It selects nodes by labels, and there is no such Node.
+    #[error("unmatched Node affinity of IPPool {pool}: there is no Node {node}")]
+    NodeMissing {
+        /// The pool.
+        pool: PoolName,
+        /// The pod's.
+        node: String,
+    },
     /// `spec.namespaceAffinity` does not select the pod's namespace.
     #[error(
         "unmatched Namespace affinity of IPPool {pool}: its spec.namespaceAffinity wants {unmet}, which Namespace \
-         {namespace} has not"
+         {namespace} does not meet"
     )]
     NamespaceAffinity {
         /// The pool.
@@ -319,7 +340,7 @@ pub enum Rejection {
     },
     /// `spec.podAffinity` does not select the pod.
     #[error(
-        "unmatched Pod affinity of IPPool {pool}: its spec.podAffinity wants {unmet}, which the Pod has not"
+        "unmatched Pod affinity of IPPool {pool}: its spec.podAffinity wants {unmet}, which the Pod does not meet"
     )]
     PodAffinity {
         /// The pool.
@@ -344,10 +365,12 @@ pub enum Rejection {
         network: NetworkName,
     },
     /// It lists networks, and that of the NIC is not known.
-    #[error("IPPool {pool} has spec.multusName, and {cause}")]
+    #[error("{cause}; IPPool {pool} is for the networks [{}] of its spec.multusName", multus_names.join(" "))]
     NetworkUnknown {
         /// The pool.
         pool: PoolName,
+        /// What it lists.
+        multus_names: Vec<String>,
         /// Why not.
         cause: NetworkUnknown,
     },

@@ -8,6 +8,7 @@ use super::candidates::PoolCandidates;
 use super::error::{IpamError, Rejection};
 use super::pool::PoolConflict;
 use super::{NetworkName, PodNetworks, Pool, PoolError};
+use crate::ip::Family;
 use crate::label_selector::LabelSelector;
 use crate::names::{IfName, PoolName};
 
@@ -25,6 +26,13 @@ pub struct PoolEntry {
     pub conflict: Option<PoolConflict>,
 }
 
+impl PoolEntry {
+    /// The family of its addresses, as far as its spec says one.
+    pub fn family(&self) -> Option<Family> {
+        self.spec.as_ref().map_or_else(|error| error.family, |pool| Some(pool.family()))
+    }
+}
+
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
@@ -33,8 +41,9 @@ pub type Labels = BTreeMap<String, String>;
 pub struct PodPlace<'a> {
     /// `spec.nodeName`.
     pub node: &'a str,
-    /// The labels of that node. They count for pools that [ask for them](Pool::node_selector).
-    pub node_labels: &'a Labels,
+    /// The labels of that node; `None` if there is no such Node. They count for pools that [ask for
+    /// them](Pool::node_selector).
+    pub node_labels: Option<&'a Labels>,
     /// `metadata.namespace`.
     pub namespace: &'a str,
     /// The labels of that namespace. They count for pools that [ask for them](Pool::namespace_selector).
@@ -51,6 +60,14 @@ pub fn filter_pools<'t>(
     pools: &'t PoolTable,
     place: PodPlace<'_>,
 ) -> Result<Vec<&'t Arc<Pool>>, IpamError> {
+    if candidate.pools.is_empty() {
+        return Err(IpamError::NoPoolMatches {
+            named_by: candidate.named_by,
+            family: candidate.family,
+            nic: candidate.nic.clone(),
+            wildcards: candidate.wildcards.clone(),
+        });
+    }
     let mut kept = Vec::new();
     let mut rejections = Vec::new();
     for name in &candidate.pools {
@@ -74,6 +91,17 @@ pub fn filter_pools<'t>(
     Ok(kept)
 }
 
+/// Whether the pod may go on with an address of the pool that an earlier one of its name had. Whether the pool gives out new
+/// ones is not asked.
+pub fn may_keep(candidate: &PoolCandidates, entry: &PoolEntry, place: PodPlace<'_>) -> bool {
+    let may_use = |pool: &Arc<Pool>| {
+        pool.family() == candidate.family && check_user(pool, &candidate.nic, place).is_ok()
+    };
+    candidate.pools.iter().any(|name| entry.spec.as_ref().is_ok_and(|pool| pool.name == *name))
+        && !entry.terminating
+        && entry.spec.as_ref().is_ok_and(may_use)
+}
+
 /// The first rule that keeps the pool from serving the pod.
 fn check<'t>(
     entry: &'t PoolEntry,
@@ -82,8 +110,6 @@ fn check<'t>(
 ) -> Result<&'t Arc<Pool>, Rejection> {
     let pool = entry.spec.as_ref().map_err(|error| Rejection::Invalid(Arc::clone(error)))?;
     let name = || pool.name.clone();
-    let lists = |names: &[String], wanted: &str| names.is_empty() || names.iter().any(|n| n == wanted);
-    let unmet = |selector: Option<&LabelSelector>, labels| selector.and_then(|s| s.unmet(labels)).cloned();
     if entry.terminating {
         return Err(Rejection::Terminating(name()));
     }
@@ -93,11 +119,29 @@ fn check<'t>(
     if pool.family() != candidate.family {
         return Err(Rejection::Family { pool: name(), expected: candidate.family, found: pool.family() });
     }
+    check_user(pool, &candidate.nic, place)?;
+    match &entry.conflict {
+        Some(conflict) => Err(Rejection::Conflict(conflict.clone())),
+        None => Ok(pool),
+    }
+}
+
+/// The first rule about who may use the pool that the pod or its NIC does not meet.
+fn check_user(pool: &Pool, nic: &IfName, place: PodPlace<'_>) -> Result<(), Rejection> {
+    let name = || pool.name.clone();
+    let lists = |names: &[String], wanted: &str| names.is_empty() || names.iter().any(|n| n == wanted);
+    let unmet = |selector: Option<&LabelSelector>, labels| selector.and_then(|s| s.unmet(labels)).cloned();
     if !lists(&pool.node_names, place.node) {
         return Err(Rejection::NodeName { pool: name(), node: place.node.to_owned() });
     }
-    if let Some(unmet) = unmet(pool.node_selector(), place.node_labels) {
-        return Err(Rejection::NodeAffinity { pool: name(), node: place.node.to_owned(), unmet });
+    if let Some(selector) = pool.node_selector() {
+        let node = || place.node.to_owned();
+        let Some(labels) = place.node_labels else {
+            return Err(Rejection::NodeMissing { pool: name(), node: node() });
+        };
+        if let Some(unmet) = unmet(Some(selector), labels) {
+            return Err(Rejection::NodeAffinity { pool: name(), node: node(), unmet });
+        }
     }
     if !lists(&pool.namespace_names, place.namespace) {
         return Err(Rejection::NamespaceName { pool: name(), namespace: place.namespace.to_owned() });
@@ -109,11 +153,7 @@ fn check<'t>(
     if let Some(unmet) = unmet(pool.affinities.pod.as_ref(), place.labels) {
         return Err(Rejection::PodAffinity { pool: name(), unmet });
     }
-    check_network(pool, &candidate.nic, place.networks)?;
-    match &entry.conflict {
-        Some(conflict) => Err(Rejection::Conflict(conflict.clone())),
-        None => Ok(pool),
-    }
+    check_network(pool, nic, place.networks)
 }
 
 /// Whether the NIC is attached to one of the networks that the pool is for. Where a pool lists none, nobody asks.
@@ -122,7 +162,11 @@ fn check_network(pool: &Pool, nic: &IfName, networks: PodNetworks<'_>) -> Result
         return Ok(());
     }
     let network = networks.of_nic(nic);
-    let network = network.map_err(|cause| Rejection::NetworkUnknown { pool: pool.name.clone(), cause })?;
+    let network = network.map_err(|cause| Rejection::NetworkUnknown {
+        pool: pool.name.clone(),
+        multus_names: pool.multus_names.clone(),
+        cause,
+    })?;
     let is_listed = |text: &String| NetworkName::new(text, networks.own_namespace) == network;
     if pool.multus_names.iter().any(is_listed) {
         return Ok(());
@@ -146,7 +190,6 @@ fn rank(pool: &Pool) -> [bool; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ip::Family;
     use crate::ipam::DefaultRoute;
     use crate::ipam::annotation_key::MULTUS_NETWORKS;
     use crate::ipam::pool::{Affinities, PoolFields};
@@ -179,30 +222,45 @@ mod tests {
         names.iter().map(|n| n.parse().unwrap()).collect()
     }
 
-    fn filter(table: &PoolTable, pools: &[&str], family: Family) -> Result<Vec<PoolName>, String> {
-        let candidate = PoolCandidates {
+    fn candidate(pools: &[&str], family: Family) -> PoolCandidates {
+        PoolCandidates {
             named_by: crate::ipam::PoolSource::ClusterDefault,
             nic: NIC.parse().unwrap(),
             family,
             pools: names(pools),
+            wildcards: Vec::new(),
             default_route: DefaultRoute::Keep,
-        };
-        let annotations = [(MULTUS_NETWORKS.to_owned(), "macvlan".to_owned())].into();
-        let (namespace, own_namespace) = ("shop", "spiderpool");
-        let place = PodPlace {
-            node: "n1",
-            node_labels: &labels("node"),
-            namespace,
-            namespace_labels: &labels("namespace"),
-            labels: &labels("pod"),
-            networks: PodNetworks {
-                annotations: &annotations,
+        }
+    }
+
+    /// A pod on node n1 in namespace shop, with a label each; net1 is on network shop/macvlan.
+    struct TestPod {
+        labels: [Labels; 3],
+        annotations: Labels,
+    }
+
+    impl TestPod {
+        fn new() -> Self {
+            let annotations = [(MULTUS_NETWORKS.to_owned(), "macvlan".to_owned())].into();
+            Self { labels: ["node", "namespace", "pod"].map(labels), annotations }
+        }
+
+        fn place(&self) -> PodPlace<'_> {
+            let ([node_labels, namespace_labels, labels], annotations) = (&self.labels, &self.annotations);
+            let (namespace, own_namespace) = ("shop", "spiderpool");
+            PodPlace {
+                node: "n1",
+                node_labels: Some(node_labels),
                 namespace,
-                own_namespace,
-                cluster_network: "",
-            },
-        };
-        filter_pools(&candidate, table, place)
+                namespace_labels,
+                labels,
+                networks: PodNetworks { annotations, namespace, own_namespace, cluster_network: "" },
+            }
+        }
+    }
+
+    fn filter(table: &PoolTable, pools: &[&str], family: Family) -> Result<Vec<PoolName>, String> {
+        filter_pools(&candidate(pools, family), table, TestPod::new().place())
             .map(|kept| kept.iter().map(|p| p.name.clone()).collect())
             .map_err(|e| e.to_string())
     }
@@ -250,17 +308,17 @@ mod tests {
         check_rejected(
             |p| p.affinities.node = selector("pod"),
             V4,
-            "unmatched Node affinity of IPPool p: its spec.nodeAffinity wants pod=yes, which Node n1 has not",
+            "unmatched Node affinity of IPPool p: its spec.nodeAffinity wants pod=yes, which Node n1 does not meet",
         );
         check_rejected(
             |p| p.affinities.namespace = selector("pod"),
             V4,
-            "unmatched Namespace affinity of IPPool p: its spec.namespaceAffinity wants pod=yes, which Namespace shop has not",
+            "unmatched Namespace affinity of IPPool p: its spec.namespaceAffinity wants pod=yes, which Namespace shop does not meet",
         );
         check_rejected(
             |p| p.affinities.pod = selector("node"),
             V4,
-            "unmatched Pod affinity of IPPool p: its spec.podAffinity wants node=yes, which the Pod has not",
+            "unmatched Pod affinity of IPPool p: its spec.podAffinity wants node=yes, which the Pod does not meet",
         );
         check_rejected(
             |p| p.multus_names = vec!["other".into(), "macvlan".into()],
@@ -294,6 +352,25 @@ mod tests {
         check_serves(|p| p.multus_names = vec!["macvlan".into(), "shop/macvlan".into()]);
     }
 
+    /// A node that a StatefulSet's pod has moved to may be another pool's.
+    #[test]
+    fn an_address_is_taken_over_where_its_pool_is_for_the_pod_though_it_gives_out_no_new_ones() {
+        let may = |change: fn(&mut Pool), terminating: bool| {
+            let (name, entry) = pool("p", change);
+            let entry = PoolEntry { terminating, ..entry };
+            let test_pod = TestPod::new();
+            let keeps =
+                |pools: &[&str], family| may_keep(&candidate(pools, family), &entry, test_pod.place());
+            assert!(!keeps(&["q"], Family::V4), "{name} is not listed");
+            assert!(!keeps(&["p"], Family::V6), "{name} is IPv4");
+            keeps(&["p"], Family::V4)
+        };
+        assert!(may(|_| {}, false) && may(|p| p.disabled = true, false));
+        assert!(!may(|_| {}, true));
+        assert!(!may(|p| p.node_names = vec!["n2".into()], false));
+        assert!(!may(|p| p.affinities.namespace = selector("other"), false));
+    }
+
     #[test]
     fn names_win_over_selectors() {
         check_serves(|p| {
@@ -310,7 +387,7 @@ mod tests {
             [pool("a", |_| {}), pool("b", |p| p.multus_names = vec!["macvlan".into()])].into();
         let place = |annotations| PodPlace {
             node: "n1",
-            node_labels: const { &Labels::new() },
+            node_labels: None,
             namespace: "shop",
             namespace_labels: const { &Labels::new() },
             labels: const { &Labels::new() },
@@ -326,15 +403,28 @@ mod tests {
             nic: "eth0".parse().unwrap(),
             family: Family::V4,
             pools: names(pools),
+            wildcards: Vec::new(),
             default_route: DefaultRoute::Keep,
         };
         let none = Labels::new();
         let kept = filter_pools(&candidate(&["a", "b"]), &table, place(&none)).unwrap();
         assert_eq!(kept.len(), 1);
         let error = filter_pools(&candidate(&["b"]), &table, place(&none)).unwrap_err().to_string();
-        let expect =
-            "IPPool b has spec.multusName, and cluster-network multus isn't set, so the network of NIC eth0";
-        assert!(error.contains(expect), "{error}");
+        let expect = "cluster-network multus isn't set, so the network of NIC eth0 is not known";
+        assert!(
+            error.contains(expect) && error.contains("IPPool b is for the networks [macvlan]"),
+            "{error}"
+        );
+        let table: PoolTable = [pool("c", |p| p.affinities.node = selector("other"))].into();
+        let error = filter_pools(&candidate(&["c"]), &table, place(&none)).unwrap_err().to_string();
+        assert!(error.contains("unmatched Node affinity of IPPool c: there is no Node n1"), "{error}");
+        let unmatched = PoolCandidates { wildcards: vec!["x*".to_owned()], ..candidate(&[]) };
+        let error = filter_pools(&unmatched, &table, place(&none)).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "no IPPool available, no IPv4 IPPool has a name like [x*], which is listed for NIC eth0 by the cluster's default: \
+             create one, or list another one"
+        );
     }
 
     #[test]

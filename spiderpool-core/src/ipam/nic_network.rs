@@ -79,12 +79,11 @@ pub enum NetworkUnknown {
 impl PodNetworks<'_> {
     /// The network that a NIC is attached to.
     pub fn of_nic(&self, nic: &IfName) -> Result<NetworkName, NetworkUnknown> {
-        let further = self.selections(MULTUS_NETWORKS)?.into_iter().find(|selection| selection.nic == *nic);
-        if let Some(selection) = further {
-            return Ok(NetworkName::of_selection(selection, self.namespace));
-        }
         if nic.as_str() != FIRST_NIC {
-            return Err(NetworkUnknown::NotListed(nic.clone()));
+            let mut further = self.selections(MULTUS_NETWORKS)?.into_iter();
+            let selection = further.find(|selection| selection.nic == *nic);
+            let selection = selection.ok_or_else(|| NetworkUnknown::NotListed(nic.clone()))?;
+            return Ok(NetworkName::of_selection(selection, self.namespace));
         }
         match self.selections(MULTUS_DEFAULT_NETWORK)?.into_iter().next() {
             Some(selection) => Ok(NetworkName::of_selection(selection, self.own_namespace)),
@@ -143,5 +142,7 @@ mod tests {
             Err("cluster-network multus isn't set, so the network of NIC eth0 is not known"),
         );
         check(&[default], "", "net1", Err("no matched multus object"));
+        let own = (MULTUS_NETWORKS, r#"[{"name":"a","interface":"eth0"}]"#);
+        check(&[own, default], "", "eth0", Ok("x/macvlan"));
     }
 }

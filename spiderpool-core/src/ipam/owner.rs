@@ -1,5 +1,8 @@
 //! The workload at the top of a pod: Deployment over ReplicaSet, CronJob over Job, or whatever owns it.
 
+use super::holding::Workload;
+use super::stateful_set;
+
 /// An owner reference with `controller: true`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerRef {
@@ -11,6 +14,19 @@ pub struct OwnerRef {
     pub name: String,
     /// Its UID.
     pub uid: String,
+}
+
+impl OwnerRef {
+    /// Whether it is a StatefulSet of Kubernetes: others are called so, too.
+    pub fn is_stateful_set(&self) -> bool {
+        self.api_version.starts_with("apps/") && self.kind == stateful_set::KIND
+    }
+}
+
+impl From<&OwnerRef> for Workload {
+    fn from(owner: &OwnerRef) -> Self {
+        Self { kind: owner.kind.as_str().into(), name: owner.name.as_str().into() }
+    }
 }
 
 /// What is known after looking at one object.
@@ -84,6 +100,13 @@ mod tests {
         ] {
             assert_eq!(step(&top), OwnerStep::Top(top));
         }
+    }
+
+    #[test]
+    fn stateful_sets_are_those_of_kubernetes() {
+        assert!(owner("apps/v1", "StatefulSet").is_stateful_set());
+        assert!(!owner("apps.kruise.io/v1beta1", "StatefulSet").is_stateful_set());
+        assert!(!owner("apps/v1", "DaemonSet").is_stateful_set());
     }
 
     #[test]

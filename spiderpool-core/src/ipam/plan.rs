@@ -18,6 +18,13 @@ pub enum AllocationStep<H> {
         /// What the pod holds.
         held: H,
     },
+    /// An earlier pod of the name had this address, and it was kept; it becomes the pod's.
+    TakeOver {
+        /// What is wanted.
+        candidate: PoolCandidates,
+        /// What was kept.
+        kept: H,
+    },
     /// An address must be found.
     Allocate {
         /// What is wanted.
@@ -35,52 +42,80 @@ pub struct AllocationPlan<H> {
     /// Addresses of the NIC that is being added which nothing wants; to be freed once all steps have succeeded,
     /// never before. Those of another NIC wait for its own ADD: it may be up with any of them.
     pub surplus: Vec<H>,
+    /// Addresses that were kept for the NIC that is being added and that nothing wants any more, as its pools are others
+    /// now; to be taken over and freed then, too.
+    pub outdated: Vec<H>,
 }
 
 /// Compares what is wanted with what the pod holds, while the NIC `adding` is being added.
 ///
 /// An address is kept although its pool is disabled or not named any more: the pod may be using it. Of two for the
 /// same NIC and family (left by an attempt that broke off) the one from the pool that is named first is kept.
-/// Addresses of NICs that no candidate speaks of are left alone.
+/// Addresses of NICs that no candidate speaks of are left alone. Of those in `kept`, which an earlier pod of the name had,
+/// one is taken over for what the pod lacks if `may_keep` says so.
 ///
 /// `find_pools` is asked for the pools of what the pod lacks. If it fails for some, all failures are returned: nothing
 /// is to be allocated before it is known that everything may be.
 pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
     candidates: Vec<PoolCandidates>,
     held: &[H],
+    kept: &[H],
     adding: &IfName,
+    mut may_keep: impl FnMut(&PoolCandidates, &H) -> Result<bool, E>,
     mut find_pools: impl FnMut(&PoolCandidates) -> Result<Vec<Arc<Pool>>, E>,
 ) -> Result<AllocationPlan<H>, Vec<E>> {
     let is_spoken_of = candidates.iter().any(|candidate| candidate.nic == *adding);
-    let mut kept: Vec<IpAddr> = Vec::new();
+    let mut used: Vec<IpAddr> = Vec::new();
     let (mut steps, mut failures) = (Vec::with_capacity(candidates.len()), Vec::new());
     for candidate in candidates {
         let place =
             |h: &Holding| candidate.pools.iter().position(|pool| *pool == h.pool).unwrap_or(usize::MAX);
-        let of_candidate = held.iter().filter(|h| {
-            let holding = h.as_ref();
-            holding.nic == candidate.nic && holding.family() == candidate.family
-        });
-        match of_candidate.min_by_key(|h| (place(h.as_ref()), h.as_ref().ip())) {
-            Some(held) => {
-                kept.push(held.as_ref().ip());
-                steps.push(AllocationStep::Keep { held: held.clone(), candidate });
+        let of_candidate = |all: &[H]| {
+            let same = all.iter().filter(|h| {
+                let holding = h.as_ref();
+                holding.nic == candidate.nic && holding.family() == candidate.family
+            });
+            let mut same: Vec<H> = same.cloned().collect();
+            same.sort_by_key(|h| (place(h.as_ref()), h.as_ref().ip()));
+            same
+        };
+        if let Some(held) = of_candidate(held).into_iter().next() {
+            used.push(held.as_ref().ip());
+            steps.push(AllocationStep::Keep { held, candidate });
+            continue;
+        }
+        let mut again = Ok(None);
+        for one in of_candidate(kept) {
+            match may_keep(&candidate, &one) {
+                Ok(false) => {}
+                Ok(true) => again = Ok(Some(one)),
+                Err(failure) => again = Err(failure),
             }
-            None => match find_pools(&candidate) {
+            if !matches!(again, Ok(None)) {
+                break;
+            }
+        }
+        match again {
+            Ok(Some(kept)) => {
+                used.push(kept.as_ref().ip());
+                steps.push(AllocationStep::TakeOver { kept, candidate });
+            }
+            Ok(None) => match find_pools(&candidate) {
                 Ok(pools) => steps.push(AllocationStep::Allocate { candidate, pools }),
                 Err(failure) => failures.push(failure),
             },
+            Err(failure) => failures.push(failure),
         }
     }
     if !failures.is_empty() {
         return Err(failures);
     }
-    let is_surplus = |h: &&H| {
+    let is_unwanted = |h: &&H| {
         let holding: &Holding = h.as_ref();
-        is_spoken_of && holding.nic == *adding && !kept.contains(&holding.ip())
+        is_spoken_of && holding.nic == *adding && !used.contains(&holding.ip())
     };
-    let surplus = held.iter().filter(is_surplus).cloned().collect();
-    Ok(AllocationPlan { steps, surplus })
+    let unwanted = |all: &[H]| all.iter().filter(is_unwanted).cloned().collect();
+    Ok(AllocationPlan { steps, surplus: unwanted(held), outdated: unwanted(kept) })
 }
 
 /// The pool of an address that a pod holds, from what the API server has of it. Without it the NIC would come up with
@@ -111,6 +146,7 @@ mod tests {
             nic: nic.parse().unwrap(),
             family,
             pools: pools.iter().map(|p| p.parse().unwrap()).collect(),
+            wildcards: Vec::new(),
             default_route: DefaultRoute::Keep,
         }
     }
@@ -122,7 +158,14 @@ mod tests {
 
     fn plan(candidates: &[PoolCandidates], held: &[Holding], adding: &str) -> AllocationPlan<Holding> {
         let adding = adding.parse().unwrap();
-        let plan = plan_allocation(candidates.to_vec(), held, &adding, |_| Ok::<_, ()>(Vec::new()));
+        let plan = plan_allocation(
+            candidates.to_vec(),
+            held,
+            &[],
+            &adding,
+            |_, _| Ok(true),
+            |_| Ok::<_, ()>(Vec::new()),
+        );
         plan.unwrap()
     }
 
@@ -130,6 +173,9 @@ mod tests {
         let step = |step: &AllocationStep<Holding>| match step {
             AllocationStep::Keep { candidate, held } => {
                 format!("{} {} keep {}", candidate.nic, candidate.family, held.ip())
+            }
+            AllocationStep::TakeOver { candidate, kept } => {
+                format!("{} {} again {}", candidate.nic, candidate.family, kept.ip())
             }
             AllocationStep::Allocate { candidate: c, .. } => {
                 format!("{} {} from {}", c.nic, c.family, c.pools[0])
@@ -190,6 +236,45 @@ mod tests {
         check(&wanted, &[held("eth0", "10.6.0.9", "old")], &["eth0 IPv4 keep 10.6.0.9"], &[]);
     }
 
+    #[track_caller]
+    fn check_kept(
+        wanted: &[PoolCandidates],
+        held: &[Holding],
+        kept: &[Holding],
+        steps: &[&str],
+        outdated: &[&str],
+    ) {
+        let adding = "eth0".parse().unwrap();
+        let may_keep = |candidate: &PoolCandidates, kept: &Holding| Ok(candidate.pools.contains(&kept.pool));
+        let plan =
+            plan_allocation(wanted.to_vec(), held, kept, &adding, may_keep, |_| Ok::<_, ()>(Vec::new()))
+                .unwrap();
+        assert_eq!(texts(&plan).0, steps);
+        assert_eq!(plan.outdated.iter().map(|h| h.ip().to_string()).collect::<Vec<_>>(), outdated);
+    }
+
+    /// Upstream's case A00017; where upstream names NICs by numbers, it loses the address at each restart.
+    #[test]
+    fn what_was_kept_is_taken_over_unless_its_pool_is_not_named_any_more() {
+        let wanted = [
+            candidate("eth0", Family::V4, &["a", "b"]),
+            candidate("eth0", Family::V6, &["c"]),
+            candidate("net1", Family::V4, &["a"]),
+        ];
+        let kept = [
+            held("eth0", "10.6.0.9", "b"),
+            held("eth0", "fd06::9", "old"),
+            held("net1", "10.6.0.10", "old"),
+            held("net2", "10.6.0.11", "a"),
+        ];
+        let steps = ["eth0 IPv4 again 10.6.0.9", "eth0 IPv6 from c", "net1 IPv4 from a"];
+        check_kept(&wanted, &[], &kept, &steps, &["fd06::9"]);
+        // An ADD that broke off has taken it, or another one, already.
+        let first = [held("eth0", "10.6.0.12", "a")];
+        let steps = ["eth0 IPv4 keep 10.6.0.12", "eth0 IPv6 from c", "net1 IPv4 from a"];
+        check_kept(&wanted, &first, &kept, &steps, &["10.6.0.9", "fd06::9"]);
+    }
+
     /// Upstream's records have no NIC, so there the second NIC is given the address of the first.
     #[test]
     fn two_nics_drawing_from_one_pool_get_different_addresses() {
@@ -225,9 +310,14 @@ mod tests {
     fn pools_are_asked_for_what_is_lacking_only_and_all_failures_are_said() {
         let wanted = ["eth0", "net1", "net2"].map(|nic| candidate(nic, Family::V4, &["a"]));
         let holds = [held("eth0", "10.6.0.9", "a")];
-        let failures = plan_allocation(wanted.to_vec(), &holds, &"eth0".parse().unwrap(), |candidate| {
-            Err::<Vec<Arc<Pool>>, _>(candidate.nic.to_string())
-        });
+        let failures = plan_allocation(
+            wanted.to_vec(),
+            &holds,
+            &[],
+            &"eth0".parse().unwrap(),
+            |_, _| Ok(true),
+            |candidate| Err::<Vec<Arc<Pool>>, _>(candidate.nic.to_string()),
+        );
         assert_eq!(failures, Err(vec!["net1".to_owned(), "net2".to_owned()]));
     }
 
@@ -274,6 +364,7 @@ mod tests {
             prop_assert_eq!(plan.steps.len(), candidates.len());
             let kept: Vec<_> = plan.steps.iter().filter_map(|step| match step {
                 AllocationStep::Keep { held, .. } => Some(held.clone()),
+                AllocationStep::TakeOver { .. } => panic!("nothing was kept"),
                 AllocationStep::Allocate { candidate: c, .. } => {
                     assert!(!holds.iter().any(|h| h.nic == c.nic && h.family() == c.family));
                     None

@@ -7,7 +7,6 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::IpamError;
-use super::pool_source::PoolSource;
 use crate::ip::Family;
 use crate::names::{IfName, NameError, PoolName};
 
@@ -128,12 +127,11 @@ fn is_wildcard(text: &str) -> bool {
 
 /// The names that a list comes to. `matching` answers with the pools that a wildcard means, and their families as far as
 /// they are known; these come by name in its place. A pool comes once, where it is named first. One that is listed twice by
-/// its name is an error, and so is a list with wildcards that no pool of the family matches.
+/// its name is an error.
 pub(super) fn expand(
     list: &[PoolReference],
     family: Family,
     nic: &IfName,
-    named_by: PoolSource,
     matching: &impl Fn(&PoolWildcard) -> Vec<(PoolName, Option<Family>)>,
 ) -> Result<Vec<PoolName>, IpamError> {
     let (mut names, mut listed, mut known) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
@@ -157,19 +155,16 @@ pub(super) fn expand(
             }
         }
     }
-    if names.is_empty() && !list.is_empty() {
-        let wildcards = list.iter().filter_map(|reference| match reference {
-            PoolReference::Wildcard(wildcard) => Some(wildcard.to_string()),
-            PoolReference::Name(_) => None,
-        });
-        return Err(IpamError::NoPoolMatches {
-            named_by,
-            family,
-            nic: nic.clone(),
-            wildcards: wildcards.collect(),
-        });
-    }
     Ok(names)
+}
+
+/// The wildcards of a list, as they were written.
+pub(super) fn wildcards(list: &[PoolReference]) -> Vec<String> {
+    let wildcards = list.iter().filter_map(|reference| match reference {
+        PoolReference::Wildcard(wildcard) => Some(wildcard.to_string()),
+        PoolReference::Name(_) => None,
+    });
+    wildcards.collect()
 }
 
 #[cfg(test)]
@@ -218,7 +213,7 @@ mod tests {
             pools.iter().filter(|(name, _)| wildcard.matches(name)).cloned().collect::<Vec<_>>()
         };
         let nic = "eth0".parse().unwrap();
-        let names = expand(&list, family, &nic, PoolSource::CniConfiguration, &matching);
+        let names = expand(&list, family, &nic, &matching);
         names.map(|names| names.iter().map(ToString::to_string).collect()).map_err(|error| error.to_string())
     }
 
@@ -246,18 +241,5 @@ mod tests {
         check_expanded(&["a*", "a4", "[ab]4"], Family::V4, Ok(&["a4", "b4"]));
         let duplicate = "wrong input, duplicate IPPool a4 specified for NIC eth0";
         check_expanded(&["a4", "a*", "a4"], Family::V4, Err(duplicate));
-    }
-
-    /// Upstream's answer is then without an address of the family, or empty.
-    #[test]
-    fn a_wildcard_that_nothing_matches_is_an_error_and_never_no_address() {
-        check_expanded(
-            &["x*", "b?"],
-            Family::V6,
-            Err(
-                "no IPPool available, no IPv6 IPPool has a name like [x* b?], which the CNI configuration gives for NIC \
-                 eth0: create one, or name another one",
-            ),
-        );
     }
 }

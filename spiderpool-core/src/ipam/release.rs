@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::holding::{AddressState, Holding, Owner};
 use super::pod_stage::PodStage;
+use super::stateful_set::Successor;
 use crate::names::PodUid;
 
 /// What becomes of an address. `T` is a point of time.
@@ -15,7 +16,7 @@ use crate::names::PodUid;
 pub enum Disposition<T> {
     /// Nothing uses it: its object is deleted.
     Free(FreeReason),
-    /// It waits for the next pod of its owner's name.
+    /// Nothing uses it, and it waits for the next pod of its owner's name.
     Keep,
     /// It stays as it is, for now.
     Leave(LeaveReason<T>),
@@ -34,6 +35,8 @@ pub enum FreeReason {
     Overdue,
     /// The NIC was detached from the pod, which runs on without it.
     Unplugged,
+    /// It was kept for another pod of the name, and none will come, or one has come that runs without it.
+    Unclaimed,
 }
 
 impl FreeReason {
@@ -45,6 +48,7 @@ impl FreeReason {
             Self::TornDown => "torn_down",
             Self::Overdue => "overdue",
             Self::Unplugged => "unplugged",
+            Self::Unclaimed => "unclaimed",
         }
     }
 }
@@ -196,16 +200,32 @@ impl ReleasePolicy {
     }
 }
 
+impl<T> Disposition<T> {
+    /// The same of what a pod holds that has a successor: nothing of a pod that has ended is freed then.
+    #[must_use]
+    pub fn with_successor(self, successor: Successor) -> Self {
+        match (self, successor) {
+            // The pod goes on without the NIC, and so will the next one.
+            (Self::Free(reason), Successor::Expected) if reason != FreeReason::Unplugged => Self::Keep,
+            (disposition, _) => disposition,
+        }
+    }
+}
+
 /// What becomes of an address.
 pub fn plan_release<T: Copy + Ord>(
     holding: &Holding,
     evidence: &Evidence<'_, T>,
     policy: ReleasePolicy,
+    successor: Successor,
 ) -> Disposition<T> {
-    match holding.state {
-        AddressState::Bound => plan_owner_release(&holding.owner, evidence, policy),
-        AddressState::Kept => Disposition::Keep,
-        AddressState::Quarantined => Disposition::Leave(LeaveReason::Quarantined),
+    match (holding.state, successor) {
+        (AddressState::Bound, _) => {
+            plan_owner_release(&holding.owner, evidence, policy).with_successor(successor)
+        }
+        (AddressState::Kept, Successor::Expected) => Disposition::Keep,
+        (AddressState::Kept, Successor::None) => Disposition::Free(FreeReason::Unclaimed),
+        (AddressState::Quarantined, _) => Disposition::Leave(LeaveReason::Quarantined),
     }
 }
 

@@ -125,6 +125,7 @@ mod tests {
             nic: nic(),
             family: Family::V4,
             pools: vec!["a".parse().unwrap(), "b".parse().unwrap()],
+            wildcards: Vec::new(),
             default_route: DefaultRoute::Keep,
         }
     }

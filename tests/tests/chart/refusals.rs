@@ -11,7 +11,6 @@ fn refusal(values: &[&str]) -> String {
 }
 
 const NOT_SERVED: &[&str] = &[
-    "ipam.enableStatefulSet=true",
     "ipam.enableKubevirtStaticIP=true",
     "ipam.enableIPConflictDetection=true",
     "ipam.enableGatewayDetection=true",
@@ -105,7 +104,6 @@ fn of_upstreams_own_values_only_later_capabilities_are_refused() {
     refused.sort_unstable();
     let expected = [
         "ipam.enableKubevirtStaticIP",
-        "ipam.enableStatefulSet",
         "ipam.spiderSubnet.autoPool.enable",
         "ipam.spiderSubnet.enable",
         "plugins.installIpoibCNI",

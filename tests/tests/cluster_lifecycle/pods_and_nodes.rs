@@ -71,6 +71,47 @@ fn a_rolling_update_replaces_pods_and_addresses() {
     });
 }
 
+/// Names and the addresses of the NICs behind the first.
+fn fixed(pods: &[RunningPod]) -> BTreeSet<(String, String)> {
+    pods.iter().map(|pod| (pod.name.clone(), format!("{:?}", pod.underlay))).collect()
+}
+
+/// Upstream's cases E00003, L00008 and G00003 of a StatefulSet.
+#[test]
+fn the_pods_of_a_stateful_set_keep_their_addresses_until_it_is_scaled_down() {
+    lifecycle("the_pods_of_a_stateful_set_keep_their_addresses_until_it_is_scaled_down", |cluster| {
+        let set = Deployment::underlay("ordered", NETWORK).stateful().times(3);
+        let before = set.start(cluster)?;
+        settled(cluster, &before)?;
+        cluster.kubectl(&["rollout", "restart", &set.reference()])?;
+        cluster.kubectl(&["rollout", "status", &set.reference(), "--timeout=120s"])?;
+        let after = set.wait_running(cluster)?;
+        ensure!(fixed(&after) == fixed(&before), "{after:?} are not as {before:?}");
+        ensure!(
+            after.iter().all(|pod| before.iter().all(|old| old.uid != pod.uid)),
+            "a pod was not replaced"
+        );
+        settled(cluster, &after)?;
+        // To the other node.
+        let moved = after.iter().find(|pod| pod.name == "ordered-0").context("ordered-0")?;
+        cluster.kubectl(&["cordon", &moved.node])?;
+        cluster.kubectl(&["delete", "pod", &moved.name, "--wait=true"])?;
+        let there = set.wait_running(cluster);
+        cluster.kubectl(&["uncordon", &moved.node])?;
+        let there = there?;
+        ensure!(there.iter().any(|pod| pod.name == moved.name && pod.node != moved.node), "{there:?}");
+        ensure!(fixed(&there) == fixed(&before), "{there:?} are not as {before:?}");
+        settled(cluster, &there)?;
+        // What does not come again keeps nothing.
+        let left = set.clone().times(1).start(cluster)?;
+        settled(cluster, &left)?;
+        let more = set.start(cluster)?;
+        settled(cluster, &more)?;
+        set.delete(cluster)?;
+        settled(cluster, &[])
+    });
+}
+
 #[test]
 fn a_killed_kubelet_loses_no_address() {
     lifecycle("a_killed_kubelet_loses_no_address", |cluster| {

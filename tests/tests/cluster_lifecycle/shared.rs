@@ -84,6 +84,6 @@ fn set_up() -> Result<Cluster> {
 }
 
 fn tidy(cluster: &Cluster) -> Result<()> {
-    cluster.kubectl(&["delete", "deployments", "--all", "--wait=true"])?;
+    cluster.kubectl(&["delete", "deployments,statefulsets", "--all", "--wait=true"])?;
     cluster.kubectl(&["delete", "pods", "--all", "--wait=true", "--grace-period=1"]).map(drop)
 }

@@ -150,6 +150,65 @@ impl<'a> Bench<'a> {
         self.wait(self.create_pods(vec![object])).remove(0)
     }
 
+    /// A pod that this workload controls.
+    pub(crate) fn pod_of(
+        &self,
+        api_version: &str,
+        kind: &str,
+        workload: &str,
+        name: &str,
+        node: &str,
+        annotations: &[(&str, &str)],
+    ) -> TestPod {
+        let annotations: Vec<_> =
+            annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut object = self.pod_object(name, node, &annotations);
+        // It runs on for long where its kubelet is not heard of.
+        object["spec"]["terminationGracePeriodSeconds"] = json!(600);
+        object["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": api_version, "kind": kind, "name": workload, "uid": workload, "controller": true,
+        }]);
+        self.wait(self.create_pods(vec![object])).remove(0)
+    }
+
+    /// A pod of a StatefulSet, whether that exists or not.
+    pub(crate) fn pod_of_stateful_set(
+        &self,
+        set: &str,
+        ordinal: u32,
+        node: &str,
+        annotations: &[(&str, &str)],
+    ) -> TestPod {
+        self.pod_of("apps/v1", "StatefulSet", set, &format!("{set}-{ordinal}"), node, annotations)
+    }
+
+    /// A StatefulSet with so many pods. No controller makes them.
+    pub(crate) fn stateful_set(&self, name: &str, replicas: u32) {
+        let labels = json!({"app": name});
+        let containers = json!([{"name": "c", "image": "none"}]);
+        let template = json!({"metadata": {"labels": labels}, "spec": {"containers": containers}});
+        self.apply(&json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"namespace": self.parts.prefix, "name": name},
+            "spec": {
+                "replicas": replicas, "serviceName": name, "selector": {"matchLabels": labels}, "template": template,
+            },
+        }));
+    }
+
+    pub(crate) fn delete_stateful_set(&self, name: &str) {
+        self.plane.kubectl(&["delete", "statefulset", "-n", &self.parts.prefix, name]).unwrap();
+    }
+
+    /// The object of an address.
+    pub(crate) fn address(&self, name: &str) -> Option<Value> {
+        self.plane.find(Kind::spiderpool("SpiderIPAddress"), "", name).unwrap()
+    }
+
+    pub(crate) fn delete_address(&self, name: &str) {
+        self.plane.kubectl(&["delete", "spideripaddress", name]).unwrap();
+    }
+
     /// The same, with this grace period.
     pub(crate) fn pod_with_grace(&self, name: &str, node: &str, pool: &str, seconds: u32) -> TestPod {
         let mut object = self.pod_object(name, node, &self.pool_annotation(pool));

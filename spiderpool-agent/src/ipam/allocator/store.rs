@@ -8,7 +8,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spiderpool_api::agent::null_as_default;
-use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPoolUsage};
+use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPoolUsage, keeping_patch};
 use spiderpool_api::labels;
 use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::address_name::{label_value, object_name, parse_object_name};
@@ -164,25 +164,51 @@ impl AddressStore {
             "network": wanted.network.as_deref().unwrap_or_default(),
             "terminationGracePeriodSeconds": wanted.grace.and_then(|grace| i64::try_from(grace.as_secs()).ok()),
         });
-        self.patch_spec(known, spec).await
+        self.patch(known, &patch(known, &spec)).await
     }
 
     /// Writes that no sandbox uses the address now. `None` as for [`Self::adopt`].
     pub(super) async fn detach(&self, known: &AddressObject) -> Result<Option<AddressObject>, ApiFailure> {
-        self.patch_spec(known, json!({"containerID": null, "detached": true})).await
+        self.patch(known, &patch(known, &json!({"containerID": null, "detached": true}))).await
     }
 
-    async fn patch_spec(
+    /// Writes that the address waits for the next pod of its owner's name, on whatever node. `None` as for [`Self::adopt`].
+    pub(super) async fn keep(&self, known: &AddressObject) -> Result<Option<AddressObject>, ApiFailure> {
+        self.patch(known, &keeping_patch(&known.uid, &known.version)).await
+    }
+
+    /// Makes an address that was kept that of another pod of the name. `None`: somebody has changed it meanwhile.
+    pub(super) async fn take_over(
         &self,
-        known: &AddressObject,
-        spec: Value,
+        kept: &AddressObject,
+        wanted: &Holding,
     ) -> Result<Option<AddressObject>, ApiFailure> {
-        let patch = Patch::Merge(json!({
-            "metadata": {"uid": &*known.uid, "resourceVersion": &*known.version},
-            "spec": spec,
-        }));
+        let SpiderIPAddress { metadata, spec } = SpiderIPAddress::from(wanted);
+        let mut spec = serde_json::to_value(spec).unwrap_or_default();
+        // What is not written is left as it was.
+        spec["detached"] = Value::Null;
+        let mut patch = patch(kept, &spec);
+        patch["metadata"]["labels"] = json!(metadata.labels);
+        let failure = match self.write_patch(kept, &patch).await {
+            Ok(object) => return Ok(readable(&object)),
+            Err(failure) => failure,
+        };
+        // One whose outcome is unknown is found by the next ADD.
+        if !failure.is_conflict() && !failure.is_not_found() {
+            return Err(failure);
+        }
+        // A request that was sent again has done it.
+        let found = self.find(wanted.ip()).await?;
+        Ok(found.filter(|found| found.uid == kept.uid && found.holding.serves_as(wanted)))
+    }
+
+    async fn write_patch(&self, known: &AddressObject, patch: &Value) -> Result<SpiderIPAddress, ApiFailure> {
         let (name, parameters) = (object_name(known.holding.ip()), PatchParams::default());
-        match self.kube.write(self.api.patch(&name, &parameters, &patch)).await {
+        self.kube.write(self.api.patch(&name, &parameters, &Patch::Merge(patch))).await
+    }
+
+    async fn patch(&self, known: &AddressObject, patch: &Value) -> Result<Option<AddressObject>, ApiFailure> {
+        match self.write_patch(known, patch).await {
             Ok(object) => Ok(readable(&object)),
             Err(failure) if failure.is_not_found() || failure.is_conflict() => {
                 Ok(match self.reread(known).await? {
@@ -278,6 +304,11 @@ impl AddressStore {
         }
         Ok(used)
     }
+}
+
+/// A merge patch of the spec of an object that has not changed since.
+fn patch(known: &AddressObject, spec: &Value) -> Value {
+    json!({"metadata": {"uid": &*known.uid, "resourceVersion": &*known.version}, "spec": spec})
 }
 
 /// Selects what is labelled with a pool.

@@ -4,17 +4,20 @@ use std::time::Instant;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::Recorder;
 use spiderpool_api::crd::{AddressState, SpiderIPAddress};
-use spiderpool_api::endpoint::{self, Record};
+use spiderpool_api::endpoint::{self, Lifetime, Record};
 use spiderpool_api::node::nodes;
 use spiderpool_api::node_lease;
 use spiderpool_api::pod::{Pod, PodObject};
+use spiderpool_api::stateful_set::{scale, stateful_sets};
 use spiderpool_core::ipam::address_name::object_name;
+use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::release::{FreeReason, NodeState};
-use spiderpool_core::ipam::{Holding, PodAnnotations, Workload};
-use spiderpool_core::names::{NodeName, PodIdentity, PoolName};
+use spiderpool_core::ipam::{Holding, Owner, PodAnnotations, Successor, Workload};
+use spiderpool_core::names::{NodeName, PodIdentity, PodName, PoolName};
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{Deletion, Kubernetes, Preconditions};
 use spiderpool_runtime::watch::Shared;
@@ -42,7 +45,9 @@ impl Actuator {
     /// Does what the indexes call for, if the API server confirms it.
     pub(super) async fn act(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         match self.evaluate(id).0 {
-            PodAction::Free(_) if self.settings.enabled => self.free(id).await,
+            PodAction::Free(_) if self.settings.enabled => self.end(id).await,
+            PodAction::Keep => self.end(id).await,
+            PodAction::FreeKept => self.free_kept(id).await,
             PodAction::WriteEndpoint => self.write_endpoint(id).await,
             PodAction::RestoreAddresses => self.restore_addresses(id).await,
             PodAction::FinalizeEndpoint => self.finalize_endpoint(id).await,
@@ -77,7 +82,27 @@ impl Actuator {
         Ok(self.state.read(|state| state.nodes.state(name.as_str(), readiness, Instant::now())))
     }
 
-    async fn free(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
+    /// Read live: the watch may be behind a StatefulSet that is scaled.
+    async fn successor(&self, owner: &Owner) -> Result<Successor, ReconcileError> {
+        let Some(set) = owner.stateful_set().filter(|_| self.settings.keeps_stateful) else {
+            return Ok(Successor::None);
+        };
+        let name = &owner.pod.name;
+        let found = self.kube.read(stateful_sets(self.kube.client(), name.namespace()).get_opt(set)).await;
+        let stateful_set = || format!("{}/{set}", name.namespace());
+        let found = found
+            .map_err(|source| ReconcileError::ReadStatefulSet { stateful_set: stateful_set(), source })?;
+        let is_expected = found.is_some_and(|found| scale(&found).has_pod(set, name.name()));
+        Ok(if is_expected { Successor::Expected } else { Successor::None })
+    }
+
+    /// Of a pod that has ended: frees what it held, or keeps it for the next one.
+    async fn end(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
+        let owner = self.state.read(|state| state.addresses.owner(id).cloned());
+        let successor = match &owner {
+            Some(owner) => self.successor(owner).await?,
+            None => Successor::None,
+        };
         let found = self.read_pod(id).await?;
         let node = match self.state.read(|state| state.node(id)) {
             Some(node) => self.node_state(&node).await?,
@@ -90,10 +115,13 @@ impl Actuator {
             deletion: pod.deletion,
         });
         let (action, addresses) = self.state.read(|state| {
-            let action = state.evaluate_observed(id, observed, node, self.settings.policy());
+            let action = state.evaluate_observed(id, observed, node, successor, self.settings.policy());
             (action, state.addresses.bound(id).cloned().collect::<Vec<_>>())
         });
-        let PodAction::Free(cause) = action else {
+        if let (PodAction::Keep, Some(owner)) = (action, &owner) {
+            return self.keep(owner, &addresses).await;
+        }
+        let (PodAction::Free(cause), true) = (action, self.settings.enabled) else {
             debug!(pod = %id, uid = %id.uid, ?action, "the API server does not confirm the watches");
             return Ok(());
         };
@@ -103,6 +131,88 @@ impl Actuator {
         removed.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
         for address in addresses {
             self.free_address(id, &address, cause).await?;
+        }
+        Ok(())
+    }
+
+    /// The endpoint first: by it the next pod finds what is kept.
+    async fn keep(&self, owner: &Owner, addresses: &[Holding]) -> Result<(), ReconcileError> {
+        let id = &owner.pod;
+        let handed_on = EndpointStore::new(self.kube.clone()).hand_on(owner, "", addresses).await;
+        handed_on.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
+        let api = Api::<SpiderIPAddress>::all(self.kube.client());
+        for known in addresses {
+            let address = known.ip();
+            let failed = |source| ReconcileError::Address { address, pod: id.to_string(), source };
+            let found = self.kube.read(api.get_opt(&object_name(address))).await.map_err(failed)?;
+            let is_held = |found: &SpiderIPAddress| {
+                found.spec.pod_uid == id.uid.as_str() && found.spec.state == AddressState::Bound
+            };
+            let Some(found) = found.filter(is_held) else { continue };
+            // An ADD has taken it back: the pod may run.
+            if known.is_detached && !Holding::try_from(&found).is_ok_and(|now| now.is_detached) {
+                return Err(ReconcileError::Changed { address, pod: id.to_string() });
+            }
+            let (name, parameters) = (object_name(address), PatchParams::default());
+            let patch = Patch::Merge(found.keeping_patch());
+            match self.kube.write(api.patch(&name, &parameters, &patch)).await {
+                Ok(_) => {
+                    info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, "address kept for the next pod of the name");
+                }
+                Err(failure) if failure.is_conflict() || failure.is_not_found() => {
+                    return Err(ReconcileError::Changed { address, pod: id.to_string() });
+                }
+                Err(failure) => return Err(failed(failure)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees what waits for another pod of the name, if the API server confirms that none will come.
+    async fn free_kept(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
+        let Some(owner) = self.state.read(|state| state.addresses.owner(id).cloned()) else { return Ok(()) };
+        match self.successor(&owner).await? {
+            Successor::Expected => Ok(()),
+            Successor::None => {
+                let kept = self.state.read(|state| state.addresses.kept_by(id).cloned().collect::<Vec<_>>());
+                self.free_unclaimed(&kept).await
+            }
+        }
+    }
+
+    /// Frees what waits for a pod of a name that runs without it: its sandbox has all NICs that it is to have.
+    pub(super) async fn free_kept_for_running(&self, name: &PodName) -> Result<(), ReconcileError> {
+        let kept = self.state.read(|state| state.addresses.kept_for(name).cloned().collect::<Vec<_>>());
+        let Some(first) = kept.first() else { return Ok(()) };
+        let found = self.read_pod(&first.owner.pod).await?;
+        let runs_without = |pod: &Pod| {
+            pod.stage == PodStage::Alive
+                && pod.has_running
+                && kept.iter().all(|holding| holding.owner.pod.uid != pod.identity.uid)
+        };
+        if found.is_some_and(|pod| runs_without(&pod)) { self.free_unclaimed(&kept).await } else { Ok(()) }
+    }
+
+    /// Of these addresses, all of one name, those that still wait.
+    async fn free_unclaimed(&self, kept: &[Holding]) -> Result<(), ReconcileError> {
+        let Some(first) = kept.first() else { return Ok(()) };
+        let name = &first.owner.pod.name;
+        let api = Api::<SpiderIPAddress>::all(self.kube.client());
+        let mut waiting = Vec::new();
+        for holding in kept {
+            let (address, pod) = (holding.ip(), name.to_string());
+            let found = self.kube.read(api.get_opt(&object_name(address))).await;
+            let found = found.map_err(|source| ReconcileError::Address { address, pod, source })?;
+            let found = found.and_then(|found| Holding::try_from(&found).ok());
+            let still_waits =
+                |now: &Holding| now.state == AddressState::Kept && now.owner.pod == holding.owner.pod;
+            waiting.extend(found.filter(still_waits));
+        }
+        // The endpoint first: what it does not name, nobody takes over.
+        let dropped = EndpointStore::new(self.kube.clone()).forget_kept(name, &waiting).await;
+        dropped.map_err(|source| ReconcileError::Endpoint { pod: name.to_string(), source })?;
+        for holding in &waiting {
+            self.free_address(&holding.owner.pod, holding, FreeReason::Unclaimed).await?;
         }
         Ok(())
     }
@@ -118,7 +228,7 @@ impl Actuator {
         let api = Api::<SpiderIPAddress>::all(self.kube.client());
         let found = self.kube.read(api.get_opt(&object_name(address))).await.map_err(failed)?;
         let is_held = |found: &SpiderIPAddress| {
-            found.spec.pod_uid == id.uid.as_str() && found.spec.state == AddressState::Bound
+            found.spec.pod_uid == id.uid.as_str() && found.spec.state == known.state
         };
         let Some(found) = found.filter(is_held) else { return Ok(()) };
         // An ADD has taken it back: what called for freeing it may not be so any more.
@@ -146,6 +256,28 @@ impl Actuator {
         Ok(())
     }
 
+    /// Removes an endpoint that was made to outlive its pod, names nothing that anybody holds, and waits for no pod.
+    pub(super) async fn remove_unused_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
+        let failed = |source| ReconcileError::Endpoint { pod: id.to_string(), source };
+        let store = EndpointStore::new(self.kube.clone());
+        let Some(found) = store.get(&id.name).await.map_err(failed)? else { return Ok(()) };
+        let Some(status) = found.status.as_ref().filter(|status| status.current.uid == id.uid.as_str())
+        else {
+            return Ok(());
+        };
+        let workload = Workload {
+            kind: status.owner_controller_type.as_str().into(),
+            name: status.owner_controller_name.as_str().into(),
+        };
+        let owner = Owner { pod: id.clone(), workload: Some(workload) };
+        if self.successor(&owner).await? == Successor::Expected || self.read_pod(id).await?.is_some() {
+            return Ok(());
+        }
+        store.delete(&found).await.map_err(failed)?;
+        info!(pod = %id, uid = %id.uid, "endpoint that waited for no pod is deleted");
+        Ok(())
+    }
+
     async fn write_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         let is_same = |pod: &Pod| pod.identity == *id && pod.stage == PodStage::Alive;
         let Some(pod) = self.read_pod(id).await?.filter(is_same) else { return Ok(()) };
@@ -162,7 +294,10 @@ impl Actuator {
             let ips = endpoint::restore(state.addresses.bound(id), &annotations, find);
             let bare = || Workload { kind: "Pod".into(), name: id.name.name().into() };
             let top = owner.workload.clone().unwrap_or_else(bare);
-            Some(Record::new(&pod, &top, ips))
+            let is_stateful =
+                self.settings.keeps_stateful && pod.owner.as_ref().is_some_and(OwnerRef::is_stateful_set);
+            let lifetime = if is_stateful { Lifetime::Name } else { Lifetime::Pod };
+            Some(Record::new(&pod, &top, ips, lifetime))
         });
         let Some(record) = record else { return Ok(()) };
         let written = EndpointStore::new(self.kube.clone()).write(&record).await;

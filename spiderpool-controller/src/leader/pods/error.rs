@@ -33,6 +33,14 @@ pub(crate) enum ReconcileError {
         /// Why.
         source: ApiFailure,
     },
+    /// Whether another pod of the name will come is unknown.
+    #[error("failed to get StatefulSet {stateful_set}: {source}")]
+    ReadStatefulSet {
+        /// namespace/name.
+        stateful_set: String,
+        /// Why.
+        source: ApiFailure,
+    },
     /// The endpoint cannot be written or removed.
     #[error("SpiderEndpoint {pod}: {source}")]
     Endpoint {
@@ -77,6 +85,7 @@ impl ReconcileError {
         match self {
             Self::ReadPod { .. } | Self::UnreadablePod { .. } => "ReadPodFailed",
             Self::ReadNode { .. } => "ReadNodeFailed",
+            Self::ReadStatefulSet { .. } => "ReadStatefulSetFailed",
             Self::Endpoint { .. } => "EndpointFailed",
             Self::Address { .. } => "FreeFailed",
             Self::Restore { .. } => "RestoreFailed",

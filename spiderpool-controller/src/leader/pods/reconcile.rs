@@ -69,9 +69,13 @@ impl PodReconciler {
 fn delay(action: PodAction, now: Instant) -> Option<Duration> {
     match action {
         PodAction::None => None,
-        PodAction::Free(FreeReason::Gone) => Some(GONE_DELAY),
-        PodAction::Free(FreeReason::Finished | FreeReason::TornDown) => Some(FINISHED_DELAY),
-        PodAction::Free(FreeReason::Overdue | FreeReason::Unplugged) => Some(Duration::ZERO),
+        PodAction::Free(FreeReason::Gone) | PodAction::FreeKept => Some(GONE_DELAY),
+        PodAction::Free(FreeReason::Finished | FreeReason::TornDown) | PodAction::Keep => {
+            Some(FINISHED_DELAY)
+        }
+        PodAction::Free(FreeReason::Overdue | FreeReason::Unplugged | FreeReason::Unclaimed) => {
+            Some(Duration::ZERO)
+        }
         PodAction::WriteEndpoint | PodAction::FinalizeEndpoint => Some(ENDPOINT_DELAY),
         PodAction::RestoreAddresses => Some(RESTORE_DELAY),
         PodAction::RecheckAt(at) => Some(at.saturating_duration_since(now)),

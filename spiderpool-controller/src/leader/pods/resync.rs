@@ -4,13 +4,16 @@ use kube::Api;
 use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::node::nodes;
 use spiderpool_api::pod::PodObject;
+use spiderpool_api::stateful_set::all_stateful_sets;
 use spiderpool_runtime::kubernetes::ApiFailure;
 use spiderpool_runtime::watch::{Index as _, Shared};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::actuator::Actuator;
-use crate::leader::state::{ClusterState, PodAction, SlimAddress, SlimEndpoint, SlimNode, SlimPod};
+use crate::leader::state::{
+    ClusterState, PodAction, SlimAddress, SlimEndpoint, SlimNode, SlimPod, SlimStatefulSet,
+};
 
 /// Compares at the configured interval until shutdown.
 pub(super) async fn run(actuator: &Actuator, shutdown: &CancellationToken) {
@@ -31,10 +34,18 @@ async fn resync(actuator: &Actuator, shutdown: &CancellationToken) -> Result<usi
         state.mark_all_changed();
         let pods = state.take_changes().pods;
         let deviates = |action| {
-            matches!(action, PodAction::Free(_) | PodAction::WriteEndpoint | PodAction::FinalizeEndpoint)
+            matches!(
+                action,
+                PodAction::Free(_)
+                    | PodAction::Keep
+                    | PodAction::FreeKept
+                    | PodAction::WriteEndpoint
+                    | PodAction::FinalizeEndpoint
+            )
         };
         pods.into_iter().filter(|id| deviates(state.evaluate(id, policy))).collect()
     });
+    let waiting: Vec<_> = state.read(|state| state.addresses.names_with_kept().cloned().collect());
     let listed = Actuator { state, ..actuator.clone() };
     for id in &deviating {
         if shutdown.is_cancelled() {
@@ -42,6 +53,23 @@ async fn resync(actuator: &Actuator, shutdown: &CancellationToken) -> Result<usi
         }
         if let Err(error) = listed.act(id).await {
             warn!(pod = %id, reason = error.reason(), %error, "pod not reconciled by the full resync");
+        }
+    }
+    let unused: Vec<_> = listed.state.read(|state| state.unused_endpoints().collect());
+    for id in &unused {
+        if shutdown.is_cancelled() {
+            break;
+        }
+        if let Err(error) = listed.remove_unused_endpoint(id).await {
+            warn!(pod = %id, reason = error.reason(), %error, "endpoint not reviewed by the full resync");
+        }
+    }
+    for name in &waiting {
+        if shutdown.is_cancelled() {
+            break;
+        }
+        if let Err(error) = listed.free_kept_for_running(name).await {
+            warn!(pod = %name, reason = error.reason(), %error, "what is kept for the pod was not reviewed by the full resync");
         }
     }
     Ok(deviating.len())
@@ -59,7 +87,11 @@ async fn list(actuator: &Actuator) -> Result<ClusterState, ApiFailure> {
     // Since when nodes are not ready, and what their agents have said.
     (state.nodes, state.node_leases) =
         actuator.state.read(|known| (known.nodes.clone(), known.node_leases.clone()));
-    state.reset(actuator.kube.pages(&nodes(client), SlimNode::from).await?);
+    state.reset(actuator.kube.pages(&nodes(client.clone()), SlimNode::from).await?);
+    if actuator.settings.keeps_stateful {
+        let sets = all_stateful_sets(client);
+        state.reset(actuator.kube.pages(&sets, SlimStatefulSet::from).await?);
+    }
     state.pools = actuator.state.read(|known| known.pools.clone());
     Ok(state)
 }

@@ -16,6 +16,8 @@ pub(crate) struct GcSettings {
     pub(super) release: ReleasePolicy,
     /// Added to every grace period.
     pub(super) additional: Duration,
+    /// Whether the pods of StatefulSets keep their addresses.
+    pub(super) keeps_stateful: bool,
     /// How often everything is compared with the API server.
     pub(super) interval: Duration,
 }
@@ -24,10 +26,9 @@ impl GcSettings {
     pub(super) fn policy(&self) -> Policy {
         Policy { now: Instant::now(), additional: self.additional, release: self.release }
     }
-}
 
-impl From<&GarbageCollection> for GcSettings {
-    fn from(configured: &GarbageCollection) -> Self {
+    /// As configured by the environment; `keeps_stateful` is of the configuration file.
+    pub(crate) fn new(configured: &GarbageCollection, keeps_stateful: bool) -> Self {
         Self {
             enabled: configured.enabled,
             release: ReleasePolicy {
@@ -35,6 +36,7 @@ impl From<&GarbageCollection> for GcSettings {
                 overdue_on_not_ready_nodes: configured.terminating_on_not_ready_node,
             },
             additional: configured.additional_grace_delay,
+            keeps_stateful,
             interval: configured.interval,
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use spiderpool_core::ipam::{AddressState, Holding, Owner, Workload};
-use spiderpool_core::names::{NodeName, PodIdentity};
+use spiderpool_core::names::{NodeName, PodIdentity, PodName};
 
 use super::interner::Interner;
 use super::slim::SlimAddress;
@@ -33,6 +33,8 @@ pub(crate) struct AddressIndex {
     pools: HashMap<Arc<str>, BTreeMap<IpAddr, Option<Holding>>>,
     pool_of: HashMap<IpAddr, Arc<str>>,
     holders: HashMap<PodIdentity, Holder>,
+    /// Addresses that wait for the next pod of a name.
+    kept: HashMap<PodName, Vec<IpAddr>>,
 }
 
 impl AddressIndex {
@@ -72,6 +74,27 @@ impl AddressIndex {
         addresses.filter_map(|ip| self.pools.get(self.pool_of.get(ip)?)?.get(ip)?.as_ref())
     }
 
+    /// What is known of all pods that hold addresses.
+    pub(crate) fn all_owners(&self) -> impl Iterator<Item = &Arc<Owner>> {
+        self.holders.values().map(|holder| &holder.owner)
+    }
+
+    /// What waits for the next pod of a name.
+    pub(crate) fn kept_for(&self, name: &PodName) -> impl Iterator<Item = &Holding> {
+        let addresses = self.kept.get(name).into_iter().flatten();
+        addresses.filter_map(|ip| self.pools.get(self.pool_of.get(ip)?)?.get(ip)?.as_ref())
+    }
+
+    /// The names for whose next pod something waits.
+    pub(crate) fn names_with_kept(&self) -> impl Iterator<Item = &PodName> {
+        self.kept.keys()
+    }
+
+    /// What a pod held last that waits for the next one of its name.
+    pub(crate) fn kept_by(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
+        self.of_pod(pod).filter(|holding| holding.state == AddressState::Kept)
+    }
+
     /// The addresses that are bound to a pod.
     pub(crate) fn bound(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
         self.of_pod(pod).filter(|holding| holding.state == AddressState::Bound)
@@ -105,6 +128,14 @@ impl AddressIndex {
         if addresses.is_empty() {
             self.pools.remove(&pool);
         }
+        if let Some(Holding { state: AddressState::Kept, owner, .. }) = &holding
+            && let Some(kept) = self.kept.get_mut(&owner.pod.name)
+        {
+            kept.retain(|other| *other != ip);
+            if kept.is_empty() {
+                self.kept.remove(&owner.pod.name);
+            }
+        }
         let pod = holding.map(|holding| holding.owner.pod.clone());
         if let Some(pod) = &pod
             && let Some(holder) = self.holders.get_mut(pod)
@@ -120,6 +151,9 @@ impl AddressIndex {
     fn insert_holding(&mut self, ip: IpAddr, pool: Arc<str>, mut holding: Option<Holding>) {
         if let Some(holding) = &mut holding {
             let pod = holding.owner.pod.clone();
+            if holding.state == AddressState::Kept {
+                self.kept.entry(pod.name.clone()).or_default().push(ip);
+            }
             let holder = self.holders.entry(pod);
             let holder = holder.or_insert_with(|| Holder {
                 owner: Arc::clone(&holding.owner),

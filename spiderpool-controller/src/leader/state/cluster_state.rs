@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use kube::Resource as _;
 use kube::core::DeserializeGuard;
 use spiderpool_api::crd::{SpiderCoordinator, SpiderIPPool};
+use spiderpool_core::ipam::Owner;
 use spiderpool_core::names::PodIdentity;
 use spiderpool_runtime::coordinators::CoordinatorIndex;
 use spiderpool_runtime::pools::{PoolIndex, PoolObject, pool_name};
@@ -22,6 +23,7 @@ use super::nodes::NodeIndex;
 use super::pods::PodIndex;
 use super::pools::{self, LeaderFields};
 use super::slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
+use super::stateful_sets::{SlimStatefulSet, StatefulSetIndex};
 
 /// Keys of what has changed since [`ClusterState::take_changes`].
 #[derive(Debug, Default)]
@@ -50,6 +52,8 @@ pub(crate) struct ClusterState {
     pub(crate) node_leases: NodeLeaseIndex,
     /// All endpoints.
     pub(crate) endpoints: EndpointIndex,
+    /// StatefulSets, where their pods keep addresses.
+    pub(crate) stateful_sets: StatefulSetIndex,
     /// All pools.
     pub(crate) pools: PoolIndex<LeaderFields>,
     /// The CIDRs of overlay pods.
@@ -86,6 +90,15 @@ impl ClusterState {
             |pod: &&PodIdentity| self.addresses.node(pod).is_some_and(|node| node.as_str() == name);
         let of_node = self.addresses.owners().filter(is_bound_to);
         self.changes.pods.extend(of_node.cloned());
+    }
+
+    /// Marks the pods with addresses that this StatefulSet has made.
+    fn mark_stateful_set_changed(&mut self, set: &SlimStatefulSet) {
+        let is_of_set = |owner: &&Arc<Owner>| {
+            owner.stateful_set() == Some(&*set.name) && owner.pod.name.namespace() == set.namespace
+        };
+        let pods = self.addresses.all_owners().filter(is_of_set).map(|owner| owner.pod.clone());
+        self.changes.pods.extend(pods);
     }
 
     /// Marks the pools that share addresses with this one: it decides whether they may be used.
@@ -182,6 +195,25 @@ impl Index<SlimNode> for ClusterState {
         self.node_cidrs.reset(&nodes);
         self.changes.node_cidrs = true;
         self.nodes.reset(&nodes);
+        self.mark_all_changed();
+    }
+}
+
+impl Index<SlimStatefulSet> for ClusterState {
+    fn apply(&mut self, set: SlimStatefulSet) {
+        // Most updates are of its status.
+        if self.stateful_sets.insert(&set) {
+            self.mark_stateful_set_changed(&set);
+        }
+    }
+
+    fn delete(&mut self, set: &SlimStatefulSet) {
+        self.stateful_sets.remove(set);
+        self.mark_stateful_set_changed(set);
+    }
+
+    fn reset(&mut self, sets: Vec<SlimStatefulSet>) {
+        self.stateful_sets.reset(&sets);
         self.mark_all_changed();
     }
 }

@@ -9,7 +9,7 @@ use spiderpool_core::ipam::release::{
     Disposition, Evidence, FreeReason, LeaveReason, NodeState, PodEvidence, ReleasePolicy, SandboxState,
     plan_owner_release,
 };
-use spiderpool_core::ipam::{Holding, Owner};
+use spiderpool_core::ipam::{Holding, Owner, Successor};
 use spiderpool_core::names::{NodeName, PodIdentity, PodUid};
 
 use super::cluster_state::ClusterState;
@@ -40,6 +40,10 @@ pub(crate) enum PodAction {
     FinalizeEndpoint,
     /// Nothing of the pod runs: free its addresses, remove its endpoint.
     Free(FreeReason),
+    /// Nothing of the pod runs, and another one of its name will come: its addresses wait for that.
+    Keep,
+    /// What waits for another pod of its name waits in vain: free it.
+    FreeKept,
 }
 
 /// A pod as the index or the API server has it.
@@ -71,7 +75,9 @@ impl ClusterState {
             }
             None => NodeState::NotReady { settled: policy.now },
         };
-        let action = match self.evaluate_observed(pod, observed, node, policy) {
+        let successor = self.addresses.owner(pod).map(|owner| self.stateful_sets.successor(owner));
+        let successor = successor.unwrap_or(Successor::None);
+        let action = match self.evaluate_observed(pod, observed, node, successor, policy) {
             PodAction::None if observed.is_some_and(|pod| pod.stage == PodStage::Alive) => {
                 self.evaluate_records(pod)
             }
@@ -89,20 +95,22 @@ impl ClusterState {
         of_pod.or_else(|| self.addresses.node(pod)).cloned()
     }
 
-    /// By what was observed of the pod that has the name now, and of its node. Whether
+    /// By what was observed of the pod that has the name now, of its node, and of what makes another one of the name. Whether
     /// address objects and endpoint agree is not asked.
     pub(crate) fn evaluate_observed(
         &self,
         pod: &PodIdentity,
         found: Option<ObservedPod<'_>>,
         node: NodeState<Instant>,
+        successor: Successor,
         policy: Policy,
     ) -> PodAction {
         let has_bound = self.addresses.bound(pod).next().is_some();
         // An endpoint that was made to outlive its pod (no owner) and has no addresses here stays.
         let has_endpoint = self.endpoints.of_pod(pod).is_some_and(|endpoint| endpoint.is_owned);
         if !has_bound && !has_endpoint {
-            return PodAction::None;
+            let waits_in_vain = successor == Successor::None && self.addresses.kept_by(pod).next().is_some();
+            return if waits_in_vain { PodAction::FreeKept } else { PodAction::None };
         }
         let evidence = Evidence {
             now: policy.now,
@@ -120,15 +128,16 @@ impl ClusterState {
         };
         let unknown = || Owner { pod: pod.clone(), workload: None };
         let owner = self.addresses.owner(pod).map_or_else(unknown, |owner| (**owner).clone());
-        match plan_owner_release(&owner, &evidence, policy.release) {
+        match plan_owner_release(&owner, &evidence, policy.release).with_successor(successor) {
             Disposition::Free(cause) => PodAction::Free(cause),
+            Disposition::Keep => PodAction::Keep,
             Disposition::Leave(LeaveReason::MayRun { until } | LeaveReason::Running { until }) => {
                 PodAction::RecheckAt(until)
             }
             Disposition::Leave(LeaveReason::Terminating { grace_end: Some(end) }) if policy.now < end => {
                 PodAction::RecheckAt(end)
             }
-            Disposition::Leave(_) | Disposition::Keep => PodAction::None,
+            Disposition::Leave(_) => PodAction::None,
         }
     }
 
@@ -179,6 +188,17 @@ impl ClusterState {
         } else {
             PodAction::None
         }
+    }
+
+    /// Endpoints that were made to outlive their pods, of pods that are gone and left nothing.
+    pub(crate) fn unused_endpoints(&self) -> impl Iterator<Item = PodIdentity> + '_ {
+        let is_unused = |pod: &PodIdentity| {
+            self.endpoints.of_pod(pod).is_some_and(|endpoint| !endpoint.is_owned)
+                && self.pods.get(&pod.uid).is_none()
+                && self.addresses.of_pod(pod).next().is_none()
+                && self.addresses.kept_for(&pod.name).next().is_none()
+        };
+        self.endpoints.pods().filter(is_unused)
     }
 
     /// Whether its endpoint is being deleted and waits for nothing but us.

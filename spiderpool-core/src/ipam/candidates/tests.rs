@@ -109,7 +109,12 @@ fn pools_of_the_namespace_come_before_those_of_the_network() {
 #[test]
 fn a_source_without_a_useful_pool_does_not_fall_through() {
     let case = Case { pod: &[(key::IPPOOL, "{}")], defaults: DEFAULTS, ..Case::default() };
-    check(&case, Err("'ipam.spidernet.io/ippool' names no IPPool of an enabled address family for NIC eth0"));
+    check(
+        &case,
+        Err(
+            "no IPPool of an enabled address family is listed for NIC eth0 by the Pod annotation 'ipam.spidernet.io/ippool'",
+        ),
+    );
     let only_v6 =
         plan(&Case { pod: &[IPPOOL], ..Case::default() }, "eth0", &[Family::V6], AutoPool::Disabled);
     assert!(only_v6.unwrap_err().starts_with("no IPPool available, "));
@@ -123,12 +128,8 @@ fn what_is_wrong_is_said() {
     );
     let absent = plan(&Case { pod: &[IPPOOLS], ..Case::default() }, "net2", &Family::ALL, AutoPool::Disabled);
     assert!(absent.unwrap_err().ends_with("'ipam.spidernet.io/ippools': interface net2 must be specified"));
-    check(
-        &Case { cni: (&["a*"], &[]), ..Case::default() },
-        Err(
-            "no IPPool available, no IPv4 IPPool has a name like [a*], which the CNI configuration gives for NIC eth0",
-        ),
-    );
+    // Whether that is an error depends on what the NIC holds.
+    check(&Case { cni: (&["a*"], &[]), ..Case::default() }, Ok(&["eth0 IPv4  Clean"]));
     check(
         &Case { cni: (&["A"], &[]), ..Case::default() },
         Err("wrong input, the CNI configuration of NIC eth0"),

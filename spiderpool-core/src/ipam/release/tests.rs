@@ -289,7 +289,7 @@ fn a_pod_that_was_deleted_by_force_keeps_its_addresses_while_it_may_run() {
 }
 
 #[test]
-fn only_a_bound_address_is_freed() {
+fn an_address_is_freed_unless_it_waits_for_another_pod_or_is_somebody_elses() {
     let bound = holding("eth0", "10.6.0.9/16", "p", "u");
     let evidence = Evidence {
         now: 0,
@@ -298,10 +298,29 @@ fn only_a_bound_address_is_freed() {
         node: NodeState::Ready,
         may_run_until: None,
     };
-    let of = |state| plan_release(&Holding { state, ..bound.clone() }, &evidence, ALL);
-    assert_eq!(of(AddressState::Bound), Disposition::Free(FreeReason::Gone));
-    assert_eq!(of(AddressState::Kept), Disposition::Keep);
-    assert_eq!(of(AddressState::Quarantined), Disposition::Leave(LeaveReason::Quarantined));
+    let of = |state, successor| plan_release(&Holding { state, ..bound.clone() }, &evidence, ALL, successor);
+    assert_eq!(of(AddressState::Bound, Successor::None), Disposition::Free(FreeReason::Gone));
+    assert_eq!(of(AddressState::Kept, Successor::None), Disposition::Free(FreeReason::Unclaimed));
+    for state in [AddressState::Bound, AddressState::Kept] {
+        assert_eq!(of(state, Successor::Expected), Disposition::Keep);
+    }
+    for successor in [Successor::None, Successor::Expected] {
+        assert_eq!(of(AddressState::Quarantined, successor), Disposition::Leave(LeaveReason::Quarantined));
+    }
+}
+
+/// What would not be freed without a successor is not kept with one: the pod may still use it.
+#[test]
+fn only_what_nothing_uses_is_kept_and_nothing_of_an_unplugged_nic() {
+    let keep = |disposition: Disposition<u64>| disposition.with_successor(Successor::Expected);
+    for reason in [FreeReason::Gone, FreeReason::Finished, FreeReason::TornDown, FreeReason::Overdue] {
+        assert_eq!(keep(Disposition::Free(reason)), Disposition::Keep);
+    }
+    let unplugged = Disposition::Free(FreeReason::Unplugged);
+    let terminating = Disposition::Leave(LeaveReason::Terminating { grace_end: Some(3) });
+    for other in [unplugged, Disposition::Leave(LeaveReason::InUse), terminating] {
+        assert_eq!(keep(other), other);
+    }
 }
 
 /// A runtime's list may be older than the sandbox; a pod that is alive keeps what it has.

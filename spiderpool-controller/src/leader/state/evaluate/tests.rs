@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use spiderpool_api::node::NodeReadiness;
-use spiderpool_core::ipam::{AddressState, Workload};
+use spiderpool_core::ipam::{AddressState, StatefulSetScale, Workload};
 use spiderpool_core::names::PodName;
 use spiderpool_runtime::watch::Index;
 
 use super::super::node_leases::tests::lease;
 use super::super::slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
+use super::super::stateful_sets::SlimStatefulSet;
 use super::*;
 
 /// So many seconds from now.
@@ -66,7 +67,7 @@ fn endpoint(uid: &str, nets: &[&str]) -> SlimEndpoint {
 }
 
 fn id(uid: &str) -> PodIdentity {
-    PodIdentity { name: PodName::new("ns", "p").unwrap(), uid: uid.parse().unwrap() }
+    PodIdentity { name: PodName::new("ns", "web-0").unwrap(), uid: uid.parse().unwrap() }
 }
 
 fn node(readiness: NodeReadiness) -> SlimNode {
@@ -242,10 +243,50 @@ fn a_node_that_is_out_of_service_is_not_waited_for() {
     assert_eq!(state.evaluate(&id("u"), policy(0)), PodAction::Free(FreeReason::Gone));
 }
 
+fn stateful_set(name: &str, replicas: u32) -> SlimStatefulSet {
+    let scale = StatefulSetScale { start: 0, replicas, terminating: false };
+    SlimStatefulSet { namespace: "ns".into(), name: name.into(), scale }
+}
+
+fn of_stateful_set(state: AddressState) -> SlimAddress {
+    address_of("10.0.0.1/24", "u", "StatefulSet", state)
+}
+
 #[test]
-fn only_bound_addresses_are_freed() {
-    let kept = address_of("10.0.0.1/24", "u", "StatefulSet", AddressState::Kept);
-    assert_eq!(cluster(vec![], vec![kept]).evaluate(&id("u"), policy(NOW)), PodAction::None);
+fn addresses_wait_for_the_next_pod_of_a_stateful_set_while_it_has_one() {
+    let evaluate = |state: &ClusterState| state.evaluate(&id("u"), policy(NOW));
+    let mut state = cluster(vec![], vec![of_stateful_set(AddressState::Bound)]);
+    assert_eq!(evaluate(&state), PodAction::Free(FreeReason::Gone));
+    state.apply(stateful_set("web", 1));
+    assert!(state.take_changes().pods.contains(&id("u")));
+    assert_eq!(evaluate(&state), PodAction::Keep);
+    state.apply(of_stateful_set(AddressState::Kept));
+    assert_eq!(evaluate(&state), PodAction::None);
+    for (change, is_kept) in [(stateful_set("other", 9), true), (stateful_set("web", 0), false)] {
+        state.take_changes();
+        state.apply(change);
+        assert_eq!(state.take_changes().pods.contains(&id("u")), !is_kept);
+        assert_eq!(evaluate(&state), if is_kept { PodAction::None } else { PodAction::FreeKept });
+    }
+    state.apply(stateful_set("web", 1));
+    state.delete(&stateful_set("web", 1));
+    assert_eq!(evaluate(&state), PodAction::FreeKept);
+    assert_eq!(state.addresses.kept_for(&id("u").name).count(), 1);
+    // Its endpoint, which no pod owns, is of no use without it.
+    state.apply(SlimEndpoint { is_owned: false, ..endpoint("u", &["10.0.0.1/24"]) });
+    assert_eq!(state.unused_endpoints().count(), 0);
+    state.delete(&of_stateful_set(AddressState::Kept));
+    assert_eq!(state.addresses.names_with_kept().count(), 0);
+    assert_eq!(state.unused_endpoints().collect::<Vec<_>>(), [id("u")]);
+    state.apply(pod("u", PodStage::Alive));
+    assert_eq!(state.unused_endpoints().count(), 0);
+}
+
+#[test]
+fn a_stateful_sets_pod_that_runs_loses_nothing() {
+    let mut state = cluster(vec![pod("u", PodStage::Alive)], vec![of_stateful_set(AddressState::Bound)]);
+    state.apply(stateful_set("web", 1));
+    assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::WriteEndpoint);
 }
 
 #[test]
@@ -272,7 +313,8 @@ fn a_terminating_endpoint_without_addresses_loses_its_finalizer() {
     state.delete(&pod("u", PodStage::Alive));
     state.apply(SlimEndpoint { is_owned: false, ..terminating(&["10.0.0.1/24"]) });
     assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::FinalizeEndpoint);
-    state.apply(address_of("10.0.0.1/24", "u", "StatefulSet", AddressState::Kept));
+    state.apply(of_stateful_set(AddressState::Kept));
+    state.apply(stateful_set("web", 1));
     assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::None, "the address waits for the next pod");
 }
 
