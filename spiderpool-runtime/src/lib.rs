@@ -19,5 +19,6 @@ pub mod logging;
 pub mod metrics;
 pub mod pools;
 pub mod shutdown;
+pub mod successors;
 pub mod watch;
 pub mod work_queue;

@@ -1,10 +1,10 @@
 //! Whether another pod of a pod's name will come: of a StatefulSet's pod, by the StatefulSet as it is now.
 
 use spiderpool_api::endpoint::Lifetime;
-use spiderpool_api::stateful_set::{scale, stateful_sets};
 use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::{Owner, Successor};
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
+use spiderpool_runtime::successors::read_successor;
 
 /// Asks for them. Cheap to clone.
 #[derive(Clone)]
@@ -26,11 +26,6 @@ impl Successors {
 
     /// Of the pod that holds something.
     pub(super) async fn of(&self, owner: &Owner) -> Result<Successor, ApiFailure> {
-        let Some(set) = owner.stateful_set().filter(|_| self.is_enabled) else { return Ok(Successor::None) };
-        let name = &owner.pod.name;
-        let api = stateful_sets(self.kube.client(), name.namespace());
-        let found = self.kube.read(api.get_opt(set)).await?;
-        let is_expected = found.is_some_and(|found| scale(&found).has_pod(set, name.name()));
-        Ok(if is_expected { Successor::Expected } else { Successor::None })
+        if self.is_enabled { read_successor(&self.kube, owner).await } else { Ok(Successor::None) }
     }
 }

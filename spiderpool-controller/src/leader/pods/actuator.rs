@@ -11,7 +11,6 @@ use spiderpool_api::endpoint::{self, Lifetime, Record};
 use spiderpool_api::node::nodes;
 use spiderpool_api::node_lease;
 use spiderpool_api::pod::{Pod, PodObject};
-use spiderpool_api::stateful_set::{scale, stateful_sets};
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::pod_stage::PodStage;
@@ -20,6 +19,7 @@ use spiderpool_core::ipam::{Holding, Owner, PodAnnotations, Successor, Workload}
 use spiderpool_core::names::{NodeName, PodIdentity, PodName, PoolName};
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{Deletion, Kubernetes, Preconditions};
+use spiderpool_runtime::successors::read_successor;
 use spiderpool_runtime::watch::Shared;
 use tracing::{debug, info, warn};
 
@@ -84,16 +84,11 @@ impl Actuator {
 
     /// Read live: the watch may be behind a StatefulSet that is scaled.
     async fn successor(&self, owner: &Owner) -> Result<Successor, ReconcileError> {
-        let Some(set) = owner.stateful_set().filter(|_| self.settings.keeps_stateful) else {
+        if !self.settings.keeps_stateful {
             return Ok(Successor::None);
-        };
-        let name = &owner.pod.name;
-        let found = self.kube.read(stateful_sets(self.kube.client(), name.namespace()).get_opt(set)).await;
-        let stateful_set = || format!("{}/{set}", name.namespace());
-        let found = found
-            .map_err(|source| ReconcileError::ReadStatefulSet { stateful_set: stateful_set(), source })?;
-        let is_expected = found.is_some_and(|found| scale(&found).has_pod(set, name.name()));
-        Ok(if is_expected { Successor::Expected } else { Successor::None })
+        }
+        let read = read_successor(&self.kube, owner).await;
+        read.map_err(|source| ReconcileError::ReadStatefulSet { pod: owner.pod.to_string(), source })
     }
 
     /// Of a pod that has ended: frees what it held, or keeps it for the next one.

@@ -34,10 +34,10 @@ pub(crate) enum ReconcileError {
         source: ApiFailure,
     },
     /// Whether another pod of the name will come is unknown.
-    #[error("failed to get StatefulSet {stateful_set}: {source}")]
+    #[error("failed to get the StatefulSet of Pod {pod}: {source}")]
     ReadStatefulSet {
         /// namespace/name.
-        stateful_set: String,
+        pod: String,
         /// Why.
         source: ApiFailure,
     },
