@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::Ipam;
-use super::allocator::{AddressObject, Freed};
+use super::allocator::{AddressObject, Claimant, Freed};
 use super::error::{AllocateError, PodError};
 use super::keyed_mutex::KeyedGuard;
 use super::request::AllocationRequest;
@@ -27,6 +27,14 @@ const LONGEST_DEL_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often a pod's addresses may change under a request before it gives up.
 const ROUNDS: usize = 3;
+
+/// What a pod has beyond what it is to have, to be freed when it has that.
+struct Unwanted {
+    /// It holds these.
+    surplus: Vec<AddressObject>,
+    /// These are kept for it.
+    outdated: Vec<AddressObject>,
+}
 
 impl Ipam {
     /// Serves POST `/ipam/ip`. Requests to the API server are never broken off half-way: an address could be taken that
@@ -132,8 +140,8 @@ impl Ipam {
         );
         let request = request.map_err(|error| AllocateError::Ipam(vec![error]))?;
         for _ in 0..ROUNDS {
-            if let Some((answer, surplus)) = self.serve(&request).await? {
-                self.free_surplus(surplus, lock);
+            if let Some((answer, unwanted)) = self.serve(&request).await? {
+                self.free_unwanted(unwanted, request.claimant, lock);
                 return Ok(answer);
             }
         }
@@ -169,7 +177,7 @@ impl Ipam {
     async fn serve(
         &self,
         request: &AllocationRequest,
-    ) -> Result<Option<(IpamAddResponse, Vec<AddressObject>)>, AllocateError> {
+    ) -> Result<Option<(IpamAddResponse, Unwanted)>, AllocateError> {
         let kept = match request.lifetime {
             Lifetime::Name => self.predecessors.kept_for(request).await?,
             Lifetime::Pod => Vec::new(),
@@ -195,13 +203,7 @@ impl Ipam {
             }
         }
         let answer = self.responder.respond(request, &served).await?;
-        let mut surplus = plan.surplus;
-        for outdated in &plan.outdated {
-            // What cannot be taken over now, the leader frees.
-            let taken = self.allocator.take_over(outdated, &request.claimant, &outdated.holding.nic).await;
-            surplus.extend(taken.ok().flatten());
-        }
-        Ok(Some((answer, surplus)))
+        Ok(Some((answer, Unwanted { surplus: plan.surplus, outdated: plan.outdated })))
     }
 
     /// Takes what the pod lacks, all at once. Everything is awaited: what was taken stays with the pod, also when
@@ -245,14 +247,24 @@ impl Ipam {
         if errors.is_empty() { Ok(served) } else { Err(AllocateError::Ipam(errors)) }
     }
 
-    /// Gives back what attempts that broke off have left, now that one has succeeded, while the pod is locked.
-    fn free_surplus(&self, surplus: Vec<AddressObject>, lock: KeyedGuard<PodName>) {
-        if surplus.is_empty() {
+    /// Gives back what nothing wants, now that an attempt has succeeded, while the pod is locked. The plugin has its answer.
+    fn free_unwanted(&self, unwanted: Unwanted, claimant: Claimant, lock: KeyedGuard<PodName>) {
+        let Unwanted { mut surplus, outdated } = unwanted;
+        if surplus.is_empty() && outdated.is_empty() {
             return;
         }
         let allocator = Arc::clone(&self.allocator);
         let work = async move {
             let _lock = lock;
+            for kept in &outdated {
+                // Only what a node holds may its agent free. What cannot be taken over now, the leader frees.
+                match allocator.take_over(kept, &claimant, &kept.holding.nic).await {
+                    Ok(taken) => surplus.extend(taken),
+                    Err(error) => {
+                        warn!(address = %kept.holding.address, %error, "address that was kept for the pod is not freed yet");
+                    }
+                }
+            }
             for object in surplus {
                 let (address, pool) = (object.holding.address, &object.holding.pool);
                 match allocator.free(&object).await {
