@@ -19,6 +19,17 @@ use crate::{process, test_program::TestProgram, vmtest};
 const AT_A_TIME: usize = 4;
 /// Tests whose file is named so start whole clusters: they have the machine to themselves.
 const ALONE: &str = "cluster_";
+/// How much of each failed program's output is shown once more at the end: what is above may be thousands of lines, and
+/// whoever keeps logs may keep only the last of them.
+const SHOWN_AGAIN: usize = 8 << 10;
+/// Below this line libtest repeats the output of each failed test.
+const FAILURES: &str = "\nfailures:\n";
+
+/// A program with a failed test.
+struct Failed {
+    program: TestProgram,
+    output: Vec<u8>,
+}
 
 /// Runs all, on `other_kernels` beside them, and says at the end which have failed.
 pub(super) fn run(
@@ -31,11 +42,10 @@ pub(super) fn run(
     let failed = Mutex::new(Vec::new());
     let next = || together.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let run = |program: TestProgram| {
-        if !run_one(environment, &program).unwrap_or_else(|error| {
-            eprintln!("{}: {error:#}", program.path.display());
-            false
-        }) {
-            failed.lock().unwrap_or_else(PoisonError::into_inner).push(program);
+        let failure = run_one(environment, &program)
+            .unwrap_or_else(|error| Some(format!("{}: {error:#}\n", program.path.display()).into_bytes()));
+        if let Some(output) = failure {
+            failed.lock().unwrap_or_else(PoisonError::into_inner).push(Failed { program, output });
         }
     };
     let other_kernels = thread::scope(|scope| {
@@ -53,14 +63,29 @@ pub(super) fn run(
     });
     alone.into_iter().for_each(run);
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut stdout = io::stdout().lock();
+    for Failed { program, output } in &failed {
+        writeln!(stdout, "     Failed in {} of {}", program.target, program.package)?;
+        writeln!(stdout, "{}\n", of_failures(&String::from_utf8_lossy(output)))?;
+    }
+    drop(stdout);
     environment.check(report(&failed, other_kernels.err()))
 }
 
-fn report(failed: &[TestProgram], other_kernels: Option<Error>) -> Result<()> {
+/// The part of a test program's output that says what has failed, or the last part of all.
+fn of_failures(output: &str) -> &str {
+    let output = output.split_once(FAILURES).map_or(output, |(_, failures)| failures);
+    let last = output.ceil_char_boundary(output.len().saturating_sub(SHOWN_AGAIN));
+    output[last..].trim()
+}
+
+fn report(failed: &[Failed], other_kernels: Option<Error>) -> Result<()> {
     let mut reports = Vec::new();
     if !failed.is_empty() {
-        let names: Vec<_> =
-            failed.iter().map(|failed| format!("{} of {}", failed.target, failed.package)).collect();
+        let names: Vec<_> = failed
+            .iter()
+            .map(|Failed { program, .. }| format!("{} of {}", program.target, program.package))
+            .collect();
         reports.push(format!(
             "tests failed in {}; their output is above. Run one again with `cargo xtask test NAME`",
             names.join(", ")
@@ -84,10 +109,10 @@ fn in_order(programs: Vec<TestProgram>) -> (Vec<TestProgram>, Vec<TestProgram>) 
     (alone, together)
 }
 
-/// Shows its output when it has ended: that of several at a time could not be read. `false` if a test failed.
-fn run_one(environment: &Environment<'_>, program: &TestProgram) -> Result<bool> {
+/// Shows its output when it has ended: that of several at a time could not be read. The output again if a test failed.
+fn run_one(environment: &Environment<'_>, program: &TestProgram) -> Result<Option<Vec<u8>>> {
     if environment.is_over() {
-        return Ok(false);
+        return Ok(Some(b"not run: the time is over".to_vec()));
     }
     let start = Instant::now();
     let (output, succeeded) = output(&mut environment.of(program.command()))?;
@@ -96,7 +121,7 @@ fn run_one(environment: &Environment<'_>, program: &TestProgram) -> Result<bool>
     writeln!(stdout, "     Running {target} of {package}")?;
     stdout.write_all(&output)?;
     writeln!(stdout, "{target} of {package}: {:.1} s\n", start.elapsed().as_secs_f32())?;
-    Ok(succeeded)
+    Ok((!succeeded).then_some(output))
 }
 
 /// Shows the output when the last kernel has ended.
@@ -132,6 +157,16 @@ mod tests {
         let (output, succeeded) = output(Command::new("sh").args(["-c", script])).unwrap();
         assert_eq!((String::from_utf8(output).unwrap().as_str(), succeeded), ("out\nerr\n", false));
         assert!(start.elapsed().as_secs() < 50);
+    }
+
+    #[test]
+    fn what_has_failed_is_shown_again_and_not_more_than_that() {
+        let one =
+            "running 2 tests\ntest a ... ok\n\nfailures:\n\n---- b stdout ----\nwhy\n\nfailures:\n    b\n";
+        assert_eq!(of_failures(one), "---- b stdout ----\nwhy\n\nfailures:\n    b");
+        let killed = format!("{}end", "ä".repeat(SHOWN_AGAIN));
+        let shown = of_failures(&killed);
+        assert!(shown.ends_with("äend") && (SHOWN_AGAIN - 1..=SHOWN_AGAIN).contains(&shown.len()));
     }
 
     #[test]

@@ -20,8 +20,9 @@ use crate::{
 /// How often a guest that runs is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
 /// `mitigations=off`: emulated processors cannot be attacked so, and are slow enough. A panic ends the guest at once.
+/// `no_timer_check`: an emulated processor that gets no time fails the check of the timer interrupt, and its kernel panics.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic rdinit=/init random.trust_cpu=on \
-                                mitigations=off net.ifnames=0";
+                                mitigations=off net.ifnames=0 no_timer_check";
 
 /// Who executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
