@@ -1,14 +1,9 @@
 //! Annotation keys. What those that IPAM reads mean is decided in `spiderpool_core::ipam::annotations`.
 
 pub use spiderpool_core::ipam::annotations::key::{
-    DEFAULT_ROUTE_NIC, IPPOOL, IPPOOLS, MULTUS_DEFAULT_NETWORK, MULTUS_NETWORKS, NAMESPACE_IPV4_POOLS,
-    NAMESPACE_IPV6_POOLS, ROUTES, SUBNET, SUBNETS,
+    DEFAULT_ROUTE_NIC, IPPOOL, IPPOOL_IP_NUMBER, IPPOOL_RECLAIM, IPPOOLS, MULTUS_DEFAULT_NETWORK,
+    MULTUS_NETWORKS, NAMESPACE_IPV4_POOLS, NAMESPACE_IPV6_POOLS, ROUTES, SUBNET, SUBNETS,
 };
-
-/// On pods: how many addresses an automatic pool has.
-pub const IPPOOL_IP_NUMBER: &str = "ipam.spidernet.io/ippool-ip-number";
-/// On pods: whether an automatic pool goes away with its application.
-pub const IPPOOL_RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
 
 /// On a SpiderIPAddress, `true`: lets somebody other than Spiderpool delete an address in use. The chart's admission policy
 /// reads it.

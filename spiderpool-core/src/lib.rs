@@ -20,6 +20,7 @@ pub mod multus;
 pub mod multus_conf;
 pub mod names;
 pub mod net;
+pub mod subnet;
 pub mod unsupported;
 
 pub use unsupported::Unsupported;

@@ -8,6 +8,10 @@ pub const IPPOOL: &str = "ipam.spidernet.io/ippool";
 pub const SUBNETS: &str = "ipam.spidernet.io/subnets";
 /// Subnets of one NIC, from which pools are made.
 pub const SUBNET: &str = "ipam.spidernet.io/subnet";
+/// How many addresses a pool has that is made from a subnet.
+pub const IPPOOL_IP_NUMBER: &str = "ipam.spidernet.io/ippool-ip-number";
+/// Whether it goes with its application.
+pub const IPPOOL_RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
 /// Further routes.
 pub const ROUTES: &str = "ipam.spidernet.io/routes";
 /// The NIC that keeps the default route.

@@ -14,8 +14,8 @@ const KNOWN: [&str; 8] = [
     key::SUBNET,
     key::ROUTES,
     key::DEFAULT_ROUTE_NIC,
-    "ipam.spidernet.io/ippool-ip-number",
-    "ipam.spidernet.io/ippool-reclaim",
+    key::IPPOOL_IP_NUMBER,
+    key::IPPOOL_RECLAIM,
 ];
 
 /// What is to be said of a pod whose annotations hold keys below `ipam.spidernet.io/` that nobody knows.

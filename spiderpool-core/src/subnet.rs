@@ -1,0 +1,17 @@
+//! SpiderSubnets: addresses of one subnet that are handed to pools, by hand or for applications that ask for a pool of their
+//! own.
+//!
+//! An application's pod template says which subnets it wants ([`request`]); the pool that is made for it is named after it
+//! ([`application`]), has as many addresses as its pods need ([`size`]), and gets them out of what the subnet has left
+//! ([`carve`]). The subnet's status says which pool has what ([`status`]).
+
+pub mod application;
+pub mod carve;
+pub mod request;
+pub mod size;
+pub mod status;
+
+pub use application::{Application, PoolPurpose};
+pub use carve::{CarveError, plan_carve};
+pub use request::{PoolSize, SubnetRequest, parse_request};
+pub use status::{ControlledPool, ControlledPools};
