@@ -27,7 +27,7 @@ pub use ip_address::{
 pub use ip_pool::{IPPoolStatus, SpiderIPPool, SpiderIPPoolSpec};
 pub use ip_pool_usage::{SpiderIPPoolUsage, SpiderIPPoolUsageSpec};
 pub use multus_config::{SpiderMultusConfig, SpiderMultusConfigSpec};
-pub use parsed::pool_fields;
+pub use parsed::{pool_fields, subnet_fields};
 pub use reserved_ip::{SpiderReservedIP, SpiderReservedIPSpec};
 pub use schema::Route;
 pub use subnet::{SpiderSubnet, SpiderSubnetSpec, SubnetStatus};

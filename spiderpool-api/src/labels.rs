@@ -1,12 +1,9 @@
-//! Label keys.
+//! Label keys. Those of an application's pool are read and made in `spiderpool_core::subnet::labels`.
+
+pub use spiderpool_core::subnet::labels::{OWNER_APPLICATION_NAME, OWNER_SUBNET, SUBNET_CIDR};
 
 /// On pools: the subnet, with `.`, `:` and `/` replaced.
 pub const IPPOOL_CIDR: &str = "ipam.spidernet.io/ippool-cidr";
-/// On pools: the SpiderSubnet that they belong to.
-pub const OWNER_SUBNET: &str = "ipam.spidernet.io/owner-spider-subnet";
-/// On pools made for an application: its name. The label alone says that a pool is such a one.
-pub const OWNER_APPLICATION_NAME: &str = "ipam.spidernet.io/owner-application-name";
-
 /// On a SpiderIPAddress: its pool, or the hash of a name that does not fit a label.
 pub const ADDRESS_POOL: &str = "ipam.spidernet.io/ippool";
 /// On a SpiderIPAddress: the pod's UID.

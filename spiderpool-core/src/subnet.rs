@@ -7,11 +7,14 @@
 
 pub mod application;
 pub mod carve;
+pub mod labels;
 pub mod request;
 pub mod size;
+pub mod spec;
 pub mod status;
 
 pub use application::{Application, PoolPurpose};
 pub use carve::{CarveError, plan_carve};
 pub use request::{PoolSize, SubnetRequest, parse_request};
+pub use spec::{Subnet, SubnetError};
 pub use status::{ControlledPool, ControlledPools};

@@ -3,14 +3,38 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use spiderpool_core::ipam::pool::{Pool, PoolError, PoolFields};
 use spiderpool_core::label_selector::{ExpressionFields, SelectorFields};
+use spiderpool_core::subnet::{Subnet, SubnetError};
 
-use super::SpiderIPPool;
+use super::{SpiderIPPool, SpiderSubnet};
 
 impl TryFrom<&SpiderIPPool> for Pool {
     type Error = PoolError;
 
     fn try_from(object: &SpiderIPPool) -> Result<Self, PoolError> {
         Self::parse(&pool_fields(object))
+    }
+}
+
+impl TryFrom<&SpiderSubnet> for Subnet {
+    type Error = SubnetError;
+
+    fn try_from(object: &SpiderSubnet) -> Result<Self, SubnetError> {
+        Self::parse(&subnet_fields(object))
+    }
+}
+
+/// The members of a subnet that decide: some of a pool's.
+pub fn subnet_fields(object: &SpiderSubnet) -> PoolFields<'_> {
+    let (meta, spec) = (&object.metadata, &object.spec);
+    PoolFields {
+        name: meta.name.as_deref().unwrap_or_default(),
+        ip_version: spec.ip_version,
+        subnet: &spec.subnet,
+        ips: &spec.ips,
+        exclude_ips: &spec.exclude_ips,
+        gateway: spec.gateway.as_deref(),
+        routes: spec.routes.iter().map(|route| (route.dst.as_str(), route.gw.as_str())).collect(),
+        ..PoolFields::default()
     }
 }
 
@@ -91,6 +115,21 @@ mod tests {
         assert_eq!(pool.multus_names, ["m"]);
         assert!(pool.default && pool.disabled);
         assert_eq!(pool.gateway, Some("10.6.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn every_field_of_a_subnet_arrives() {
+        let object: SpiderSubnet = serde_json::from_value(json!({
+            "metadata": { "name": "s" },
+            "spec": {
+                "subnet": "10.6.0.0/16", "ips": ["10.6.0.1-10.6.0.9"], "excludeIPs": ["10.6.0.1"],
+                "gateway": "10.6.0.1", "routes": [{ "dst": "10.0.0.0/8", "gw": "10.6.0.2" }],
+            },
+        }))
+        .unwrap();
+        let subnet = Subnet::try_from(&object).unwrap();
+        assert_eq!((subnet.name.as_str(), subnet.usable.len(), subnet.routes.len()), ("s", 8, 1));
+        assert_eq!(subnet.gateway, Some("10.6.0.1".parse().unwrap()));
     }
 
     #[test]

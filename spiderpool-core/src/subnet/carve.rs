@@ -109,10 +109,10 @@ mod tests {
         let got = plan_carve(&Carving { subnet, others, reserved, pool, used, desired });
         match expect {
             Ok(ranges) => {
-                assert_eq!(got.as_ref().map(texts), Ok(ranges.iter().map(ToString::to_string).collect()))
+                assert_eq!(got.as_ref().map(texts), Ok(ranges.iter().map(ToString::to_string).collect()));
             }
             Err(part) => {
-                assert!(got.as_ref().is_err_and(|error| error.to_string().contains(part)), "{got:?}")
+                assert!(got.as_ref().is_err_and(|error| error.to_string().contains(part)), "{got:?}");
             }
         }
     }

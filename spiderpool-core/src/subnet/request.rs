@@ -93,7 +93,7 @@ struct Item {
     ipv6: Vec<String>,
 }
 
-fn invalid(key: &'static str, cause: impl ToString) -> IpamError {
+fn invalid(key: &'static str, cause: impl std::fmt::Display) -> IpamError {
     IpamError::Annotation { key, cause: cause.to_string() }
 }
 

@@ -1,0 +1,147 @@
+//! Labels of an application's pool, and what the pool asks of the pods that use it.
+
+use std::collections::BTreeMap;
+
+use super::application::{Application, PoolPurpose};
+use crate::ip::Family;
+use crate::ipam::address_name::label_value;
+
+/// On pools: the SpiderSubnet that they belong to.
+pub const OWNER_SUBNET: &str = "ipam.spidernet.io/owner-spider-subnet";
+/// On SpiderSubnets: the subnet, with `.`, `:` and `/` replaced.
+pub const SUBNET_CIDR: &str = "ipam.spidernet.io/subnet-cidr";
+/// On pools made for an application: `apps_v1`.
+pub const OWNER_APPLICATION_GV: &str = "ipam.spidernet.io/owner-application-gv";
+/// Its kind.
+pub const OWNER_APPLICATION_KIND: &str = "ipam.spidernet.io/owner-application-kind";
+/// Its namespace.
+pub const OWNER_APPLICATION_NAMESPACE: &str = "ipam.spidernet.io/owner-application-namespace";
+/// Its name. The label alone says that a pool is such a one.
+pub const OWNER_APPLICATION_NAME: &str = "ipam.spidernet.io/owner-application-name";
+/// Its UID.
+pub const OWNER_APPLICATION_UID: &str = "ipam.spidernet.io/owner-application-uid";
+/// The NIC of its pods.
+pub const INTERFACE: &str = "ipam.spidernet.io/interface";
+/// `IPv4` or `IPv6`.
+pub const IP_VERSION: &str = "ipam.spidernet.io/ip-version";
+/// Whether the pool goes with the application: `true` or `false`.
+pub const IPPOOL_RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
+
+/// What an application's pool asks of pods, by the workload at their top: pods have no such labels of their own.
+const APP_GROUP: &str = "ipam.spidernet.io/app-api-group";
+const APP_VERSION: &str = "ipam.spidernet.io/app-api-version";
+const APP_KIND: &str = "ipam.spidernet.io/app-kind";
+const APP_NAMESPACE: &str = "ipam.spidernet.io/app-namespace";
+const APP_NAME: &str = "ipam.spidernet.io/app-name";
+
+/// All of them.
+pub const APP_KEYS: [&str; 5] = [APP_GROUP, APP_VERSION, APP_KIND, APP_NAMESPACE, APP_NAME];
+
+impl Application {
+    /// What its pools ask of pods, and what pods below it have. Values are labels': those that do not fit are cut and end with a
+    /// hash.
+    pub fn pod_labels(&self) -> BTreeMap<String, String> {
+        let Self { group, version, kind, namespace, name } = self;
+        let values = [group, version, kind, namespace, name].map(|value| label_value(value));
+        APP_KEYS.map(str::to_owned).into_iter().zip(values).collect()
+    }
+
+    /// What tells its pools from those of others, whatever its UID.
+    fn pool_labels(&self) -> [(&'static str, String); 4] {
+        [
+            (OWNER_APPLICATION_GV, label_value(&self.group_version())),
+            (OWNER_APPLICATION_KIND, label_value(&self.kind)),
+            (OWNER_APPLICATION_NAMESPACE, label_value(&self.namespace)),
+            (OWNER_APPLICATION_NAME, label_value(&self.name)),
+        ]
+    }
+}
+
+impl PoolPurpose {
+    /// Whether a pool with these labels was made for this: for the application of this name and kind, or an earlier one.
+    pub fn is_of(&self, labels: &BTreeMap<String, String>) -> bool {
+        let nic = self.nic.to_string();
+        let own = [(INTERFACE, nic.as_str()), (IP_VERSION, version_label(self.family))];
+        let has = |key: &str, value: &str| labels.get(key).is_some_and(|found| found == value);
+        own.into_iter().all(|(key, value)| has(key, value))
+            && self.application.pool_labels().iter().all(|(key, value)| has(key, value))
+    }
+
+    /// The labels of its pool.
+    pub fn labels(&self, subnet: &str, reclaim: bool) -> BTreeMap<String, String> {
+        let own = [
+            (OWNER_SUBNET, label_value(subnet)),
+            (OWNER_APPLICATION_UID, self.uid.clone()),
+            (INTERFACE, self.nic.to_string()),
+            (IP_VERSION, version_label(self.family).to_owned()),
+            (IPPOOL_RECLAIM, reclaim.to_string()),
+        ];
+        let all = own.into_iter().chain(self.application.pool_labels());
+        all.map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+fn version_label(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+/// Whether a pool with these labels was made for an application.
+pub fn is_auto_pool(labels: &BTreeMap<String, String>) -> bool {
+    labels.contains_key(OWNER_APPLICATION_NAME)
+}
+
+/// Whether a pool with these labels goes when its application does.
+pub fn is_reclaimed(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(IPPOOL_RECLAIM).is_some_and(|value| value == "true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purpose(name: &str) -> PoolPurpose {
+        let application = Application::new("apps/v1", "Deployment", "ns1", name);
+        PoolPurpose { application, uid: "u1".to_owned(), nic: "net1".parse().unwrap(), family: Family::V6 }
+    }
+
+    #[test]
+    fn labels_are_upstreams_and_tell_pools_apart() {
+        let labels = purpose("web").labels("s1", true);
+        let expect = [
+            ("owner-spider-subnet", "s1"),
+            ("owner-application-gv", "apps_v1"),
+            ("owner-application-kind", "Deployment"),
+            ("owner-application-namespace", "ns1"),
+            ("owner-application-name", "web"),
+            ("owner-application-uid", "u1"),
+            ("interface", "net1"),
+            ("ip-version", "IPv6"),
+            ("ippool-reclaim", "true"),
+        ];
+        let expect = expect.map(|(key, value)| (format!("ipam.spidernet.io/{key}"), value.to_owned()));
+        assert_eq!(labels, expect.into());
+        assert!(is_auto_pool(&labels) && is_reclaimed(&labels));
+        assert!(!is_reclaimed(&purpose("web").labels("s1", false)));
+        let later = PoolPurpose { uid: "u2".to_owned(), ..purpose("web") };
+        assert!(later.is_of(&labels), "of an earlier application of the name");
+        let v4 = PoolPurpose { family: Family::V4, ..purpose("web") };
+        let kind = Application::new("apps/v1", "StatefulSet", "ns1", "web");
+        for other in [purpose("web2"), v4, PoolPurpose { application: kind, ..purpose("web") }] {
+            assert!(!other.is_of(&labels), "{other:?}");
+        }
+        assert!(!purpose("web").is_of(&BTreeMap::new()));
+    }
+
+    #[test]
+    fn names_that_do_not_fit_a_label_are_told_apart() {
+        let [a, b] = ["a", "b"].map(|end| purpose(&format!("{}{end}", "x".repeat(100))));
+        let labels = a.labels("s1", true);
+        assert!(labels.values().all(|value| value.len() <= 63));
+        assert!(a.is_of(&labels) && !b.is_of(&labels));
+        assert_ne!(a.application.pod_labels(), b.application.pod_labels());
+        assert!(a.application.pod_labels().values().all(|value| value.len() <= 63));
+    }
+}
