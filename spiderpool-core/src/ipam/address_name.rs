@@ -30,7 +30,7 @@ pub fn parse_object_name(name: &str) -> Result<IpAddr, AddressNameError> {
 }
 
 /// A label's value ends at 63 characters.
-const LABEL_LIMIT: usize = 63;
+pub const LABEL_LIMIT: usize = 63;
 /// Hash digits behind the beginning of a longer name.
 const HASH_DIGITS: usize = 16;
 

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::ip::Family;
-use crate::names::IfName;
+use crate::ipam::pick::fnv1a;
+use crate::names::{IfName, PoolName};
 
 /// A name of a Kubernetes object has at most so many characters.
 const MAX_NAME: usize = 253;
@@ -33,6 +34,16 @@ impl Application {
         let [group, version, kind, namespace, name] =
             [group, version, kind, namespace, name].map(str::to_owned);
         Self { group, version, kind, namespace, name }
+    }
+
+    /// Whether it is of a kind that is watched: who has no such object knows that there is none.
+    pub fn is_watched(&self) -> bool {
+        let api = (self.group.as_str(), self.version.as_str(), self.kind.as_str());
+        matches!(
+            api,
+            ("apps", "v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
+                | ("batch", "v1", "Job" | "CronJob")
+        )
     }
 
     /// The value of the label `owner-application-gv`.
@@ -89,10 +100,20 @@ impl PoolPurpose {
     /// The name of the pool: `auto4-NAME-NIC-UID`, where of the UID the beginning of its last part is taken, and of the name what
     /// fits.
     pub fn pool_name(&self) -> String {
+        self.named("")
+    }
+
+    /// The name where the other one is taken: the application draws from another subnet than before, and pods still use the
+    /// pool of that one.
+    pub fn pool_name_of(&self, subnet: &PoolName) -> String {
+        self.named(&format!("-{:08x}", fnv1a(subnet.as_str().bytes()) & 0xffff_ffff))
+    }
+
+    fn named(&self, end: &str) -> String {
         let Self { application, uid, nic, family } = self;
         let last = uid.rsplit('-').next().unwrap_or_default();
         let last = last.get(..UID_PART).unwrap_or(last);
-        let (head, tail) = (format!("auto{}-", family.version()), format!("-{nic}-{last}"));
+        let (head, tail) = (format!("auto{}-", family.version()), format!("-{nic}-{last}{end}"));
         let room = MAX_NAME.saturating_sub(head.len() + tail.len());
         let name = application.name.get(..room.min(application.name.len())).unwrap_or_default();
         // A part must end with a letter or digit.
@@ -104,7 +125,6 @@ impl PoolPurpose {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::PoolName;
 
     fn web() -> Application {
         Application::new("apps/v1", "Deployment", "ns1", "web")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::application::{Application, PoolPurpose};
 use crate::ip::Family;
-use crate::ipam::address_name::label_value;
+use crate::ipam::address_name::{LABEL_LIMIT, label_value};
 
 /// On pools: the SpiderSubnet that they belong to.
 pub const OWNER_SUBNET: &str = "ipam.spidernet.io/owner-spider-subnet";
@@ -93,6 +93,19 @@ pub fn is_auto_pool(labels: &BTreeMap<String, String>) -> bool {
     labels.contains_key(OWNER_APPLICATION_NAME)
 }
 
+/// The application that a pool with these labels was made for; `None` also where its name does not fit a label.
+pub fn application_of(labels: &BTreeMap<String, String>) -> Option<Application> {
+    let get = |key: &str| labels.get(key).map(String::as_str);
+    let (group, version) = match get(OWNER_APPLICATION_GV)?.rsplit_once('_') {
+        Some((group, version)) => (group, version),
+        None => ("", get(OWNER_APPLICATION_GV)?),
+    };
+    let api = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let (kind, namespace) = (get(OWNER_APPLICATION_KIND)?, get(OWNER_APPLICATION_NAMESPACE)?);
+    let name = get(OWNER_APPLICATION_NAME).filter(|name| name.len() < LABEL_LIMIT)?;
+    Some(Application::new(&api, kind, namespace, name))
+}
+
 /// Whether a pool with these labels goes when its application does.
 pub fn is_reclaimed(labels: &BTreeMap<String, String>) -> bool {
     labels.get(IPPOOL_RECLAIM).is_some_and(|value| value == "true")
@@ -124,6 +137,7 @@ mod tests {
         let expect = expect.map(|(key, value)| (format!("ipam.spidernet.io/{key}"), value.to_owned()));
         assert_eq!(labels, expect.into());
         assert!(is_auto_pool(&labels) && is_reclaimed(&labels));
+        assert_eq!(application_of(&labels), Some(purpose("web").application));
         assert!(!is_reclaimed(&purpose("web").labels("s1", false)));
         let later = PoolPurpose { uid: "u2".to_owned(), ..purpose("web") };
         assert!(later.is_of(&labels), "of an earlier application of the name");

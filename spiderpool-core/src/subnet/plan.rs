@@ -1,0 +1,348 @@
+//! What is to be done for a subnet: which pools are made, changed and deleted, and what its status says then.
+//!
+//! The status is written first: its resourceVersion makes sure that nobody else has cut pools from the subnet meanwhile. What a
+//! pool has already is its own whatever the status says, so that nothing is lost by a controller that ends in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thiserror::Error;
+
+use super::application::{Application, PoolPurpose};
+use super::carve::{CarveError, Carving, plan_carve};
+use super::labels::{self, is_auto_pool, is_reclaimed};
+use super::request::PoolSize;
+use super::spec::Subnet;
+use super::status::{ControlledPool, ControlledPools};
+use crate::ip::IpSet;
+use crate::ipam::address_name::label_value;
+use crate::names::PoolName;
+
+/// A pool of the subnet's CIDR.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its name.
+    pub name: PoolName,
+    /// Its usable addresses; none of a pool that is invalid.
+    pub usable: IpSet,
+    /// Those that are in use or kept, also by its status alone.
+    pub used: IpSet,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// The annotation with its size.
+    pub size: Option<String>,
+    /// What controls it.
+    pub controller: Controller,
+    /// `metadata.deletionTimestamp` is set.
+    pub terminating: bool,
+}
+
+/// What controls a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Controller {
+    /// Nothing, or a SpiderSubnet that is not there any more.
+    None,
+    /// The subnet.
+    Subnet,
+    /// An object of another kind: it is left alone.
+    Other,
+}
+
+/// A pool that an application wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedPool {
+    /// What it is for.
+    pub purpose: PoolPurpose,
+    /// How many addresses it has.
+    pub size: PoolSize,
+    /// How many pods the application has; `None` where nobody knows.
+    pub pods: Option<u32>,
+    /// Whether it goes with the application.
+    pub reclaim: bool,
+}
+
+/// What is known of a subnet.
+#[derive(Debug, Clone, Copy)]
+pub struct SubnetState<'a> {
+    /// The subnet.
+    pub subnet: &'a Subnet,
+    /// What its status says.
+    pub records: &'a ControlledPools,
+    /// The pools of its CIDR.
+    pub members: &'a [Member],
+    /// What applications want of it.
+    pub wanted: &'a [WantedPool],
+    /// The addresses of SpiderReservedIPs.
+    pub reserved: &'a IpSet,
+    /// Addresses in use, of whatever pool.
+    pub in_use: &'a IpSet,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubnetPlan {
+    /// What the status is to say before the steps.
+    pub records: ControlledPools,
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// Why applications do not have what they want.
+    pub problems: Vec<Problem>,
+    /// Pools for which more can be done when addresses of theirs are free.
+    pub waiting: BTreeSet<PoolName>,
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A pool is made for an application.
+    Create {
+        /// What it is for.
+        purpose: PoolPurpose,
+        /// What it is to be.
+        pool: AutoPool,
+    },
+    /// One that is there is changed.
+    Update(AutoPool),
+    /// One whose application is gone is deleted.
+    Delete(PoolName),
+    /// One is deleted if its application, of which no pod is left, is gone.
+    DeleteUnlessAlive {
+        /// The pool.
+        pool: PoolName,
+        /// The application that it was made for.
+        application: Application,
+        /// Its UID.
+        uid: String,
+    },
+    /// A pool gets the subnet as controller, and what it inherits.
+    Adopt(PoolName),
+}
+
+/// A pool for an application, as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutoPool {
+    /// Its name.
+    pub name: PoolName,
+    /// Its addresses.
+    pub ips: IpSet,
+    /// Labels that it has.
+    pub labels: BTreeMap<String, String>,
+    /// The annotation with its size.
+    pub size: String,
+}
+
+/// Why an application has no pool, or not as many addresses as it is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What the pool is for.
+    pub purpose: PoolPurpose,
+    /// Why.
+    pub cause: ProblemCause,
+}
+
+/// Why a pool is not as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ProblemCause {
+    /// Addresses are missing.
+    #[error(transparent)]
+    Carve(#[from] CarveError),
+    /// Nobody knows how many pods there are.
+    #[error(
+        "a third-party {kind} only supports fixed auto-created IPPool IP Number: set the annotation '{key}' to a number",
+        key = crate::ipam::annotation_key::IPPOOL_IP_NUMBER
+    )]
+    OnlyFixed {
+        /// The kind of the application.
+        kind: String,
+    },
+    /// Both names that the pool may have are taken.
+    #[error(
+        "the name of its SpiderIPPool is taken: delete the SpiderIPPool {name}, or wait until it is gone"
+    )]
+    NameTaken {
+        /// The pool that has it.
+        name: String,
+    },
+}
+
+/// What is to be done. Of other pools `is_taken` says whether one has a name. When all of it is done, nothing more is.
+pub fn plan_subnet(state: &SubnetState<'_>, is_taken: impl Fn(&str) -> bool) -> SubnetPlan {
+    let mut planner = Planner::new(state);
+    for wanted in state.wanted {
+        planner.serve(wanted, &is_taken);
+    }
+    for member in state.members {
+        planner.keep(member);
+    }
+    planner.plan
+}
+
+struct Planner<'a> {
+    state: &'a SubnetState<'a>,
+    carvable: IpSet,
+    /// What no pool may get that has not got it: other pools', in use, or reserved.
+    taken: IpSet,
+    served: BTreeSet<&'a PoolName>,
+    plan: SubnetPlan,
+}
+
+impl<'a> Planner<'a> {
+    fn new(state: &'a SubnetState<'a>) -> Self {
+        let family = state.subnet.family();
+        let members = state.members.iter().fold(IpSet::empty(family), |all, pool| all.union(&pool.usable));
+        // A record of a pool that is not there any more, or not yet, of an application that wants it: it gets the same ones.
+        let taken = members.union(state.in_use);
+        let carvable = state.subnet.carvable();
+        Self { state, carvable, taken, served: BTreeSet::new(), plan: SubnetPlan::default() }
+    }
+
+    fn serve(&mut self, wanted: &WantedPool, is_taken: impl Fn(&str) -> bool) {
+        if let Err(cause) = self.try_serve(wanted, is_taken) {
+            self.plan.problems.push(Problem { purpose: wanted.purpose.clone(), cause });
+        }
+    }
+
+    fn try_serve(
+        &mut self,
+        wanted: &WantedPool,
+        is_taken: impl Fn(&str) -> bool,
+    ) -> Result<(), ProblemCause> {
+        let purpose = &wanted.purpose;
+        let members = self.state.members.iter();
+        let found =
+            members.filter(|pool| may_reuse(pool, purpose)).find(|pool| !self.served.contains(&pool.name));
+        // What it has stays, also if it cannot be as it is to be.
+        self.served.extend(found.map(|pool| &pool.name));
+        let desired = match (wanted.pods, wanted.size) {
+            (None, PoolSize::Flexible(_)) => {
+                if let Some(pool) = found {
+                    self.record(&pool.name, pool.usable.clone(), Some(&purpose.application));
+                }
+                return Err(ProblemCause::OnlyFixed { kind: purpose.application.kind.clone() });
+            }
+            (pods, size) => size.addresses(pods.unwrap_or_default()),
+        };
+        let name = match found {
+            Some(pool) => pool.name.clone(),
+            None => self.new_name(purpose, is_taken)?,
+        };
+        let nothing = IpSet::empty(self.state.subnet.family());
+        let (has, used) = match found {
+            Some(pool) => (pool.usable.clone(), &pool.used),
+            None => (self.recorded(&name, purpose), &nothing),
+        };
+        let carving = Carving {
+            subnet: &self.carvable,
+            others: &self.taken.difference(&has),
+            reserved: self.state.reserved,
+            pool: &has,
+            used,
+            desired,
+        };
+        let ips = match plan_carve(&carving) {
+            Ok(ips) => ips,
+            Err(error) => {
+                if matches!(error, CarveError::InUse { .. }) {
+                    self.plan.waiting.insert(name.clone());
+                }
+                if let Some(pool) = found {
+                    self.record(&name, pool.usable.clone(), Some(&purpose.application));
+                }
+                return Err(error.into());
+            }
+        };
+        self.taken = self.taken.union(&ips);
+        self.record(&name, ips.clone(), Some(&purpose.application));
+        let labels = purpose.labels(self.state.subnet.name.as_str(), wanted.reclaim);
+        let pool = AutoPool { name, ips, labels, size: wanted.size.text() };
+        let step = match found {
+            Some(found) if is_as_planned(found, &pool) => return Ok(()),
+            Some(_) => Step::Update(pool),
+            None => Step::Create { purpose: purpose.clone(), pool },
+        };
+        self.plan.steps.push(step);
+        Ok(())
+    }
+
+    /// What a controller has recorded that ended before it made the pool.
+    fn recorded(&self, name: &PoolName, purpose: &PoolPurpose) -> IpSet {
+        let record = self.state.records.0.get(name.as_str());
+        let record = record.filter(|record| record.application.as_ref() == Some(&purpose.application));
+        let family = self.state.subnet.family();
+        let ips = record.map_or_else(|| IpSet::empty(family), |record| record.ips.clone());
+        ips.difference(&self.taken)
+    }
+
+    fn new_name(
+        &self,
+        purpose: &PoolPurpose,
+        is_taken: impl Fn(&str) -> bool,
+    ) -> Result<PoolName, ProblemCause> {
+        let subnet = &self.state.subnet.name;
+        let [first, second] = [purpose.pool_name(), purpose.pool_name_of(subnet)];
+        let is_free = |name: &&String| !is_taken(name) && !self.plan.records.0.contains_key(*name);
+        let name = [&first, &second].into_iter().find(is_free);
+        let parsed = name.and_then(|name| name.parse().ok());
+        parsed.ok_or(ProblemCause::NameTaken { name: second })
+    }
+
+    /// A pool that nobody has asked for.
+    fn keep(&mut self, member: &Member) {
+        if self.served.contains(&member.name) {
+            self.adopt(member);
+            return;
+        }
+        if !is_auto_pool(&member.labels) {
+            let ips = member.usable.intersection(&self.state.subnet.usable);
+            if !ips.is_empty() {
+                self.record(&member.name, ips, None);
+            }
+            self.adopt(member);
+            return;
+        }
+        let application = self.state.records.0.get(member.name.as_str());
+        let application = application.and_then(|record| record.application.clone());
+        let application = application.or_else(|| labels::application_of(&member.labels));
+        self.record(&member.name, member.usable.clone(), application.as_ref());
+        if member.terminating || !is_reclaimed(&member.labels) {
+            self.adopt(member);
+        } else if !member.used.is_empty() {
+            self.plan.waiting.insert(member.name.clone());
+        } else if let Some(application) = application {
+            let pool = member.name.clone();
+            let uid = member.labels.get(labels::OWNER_APPLICATION_UID).cloned().unwrap_or_default();
+            let is_watched = application.is_watched();
+            let asked = Step::DeleteUnlessAlive { pool: pool.clone(), application, uid };
+            self.plan.steps.push(if is_watched { Step::Delete(pool) } else { asked });
+        }
+    }
+
+    fn adopt(&mut self, member: &Member) {
+        let label = label_value(self.state.subnet.name.as_str());
+        let has_label = member.labels.get(labels::OWNER_SUBNET) == Some(&label);
+        let is_ours = has_label && member.controller == Controller::Subnet;
+        if !is_ours && !member.terminating && member.controller != Controller::Other {
+            self.plan.steps.push(Step::Adopt(member.name.clone()));
+        }
+    }
+
+    fn record(&mut self, name: &PoolName, ips: IpSet, application: Option<&Application>) {
+        let pool = ControlledPool { ips, application: application.cloned() };
+        self.plan.records.0.insert(name.as_str().to_owned(), pool);
+    }
+}
+
+/// One of an earlier application of the name is taken again if it was to stay.
+fn may_reuse(pool: &Member, purpose: &PoolPurpose) -> bool {
+    let is_of_uid = pool.labels.get(labels::OWNER_APPLICATION_UID) == Some(&purpose.uid);
+    purpose.is_of(&pool.labels) && !pool.terminating && (is_of_uid || !is_reclaimed(&pool.labels))
+}
+
+fn is_as_planned(found: &Member, planned: &AutoPool) -> bool {
+    let has = |(key, value): (&String, &String)| found.labels.get(key) == Some(value);
+    found.usable == planned.ips
+        && found.size.as_ref() == Some(&planned.size)
+        && planned.labels.iter().all(has)
+}
+
+#[cfg(test)]
+mod tests;
