@@ -16,3 +16,5 @@ pub mod node_lease;
 pub mod pod;
 #[cfg(feature = "crd")]
 pub mod stateful_set;
+#[cfg(feature = "crd")]
+pub mod workload;

@@ -1,5 +1,5 @@
 //! What Spiderpool's long-running processes share: requests to the API server and what they both write there, watches,
-//! the index of pools, the work queue and back-off of reconcilers, leader election, logging, health and metrics over
+//! the indexes of pools and of reserved addresses, the work queue and back-off of reconcilers, leader election, logging, health and metrics over
 //! HTTP, orderly shutdown.
 //!
 //! It decides nothing about pods and addresses: that is in `spiderpool_core`.
@@ -18,6 +18,7 @@ pub mod leader;
 pub mod logging;
 pub mod metrics;
 pub mod pools;
+pub mod reserved;
 pub mod shutdown;
 pub mod successors;
 pub mod watch;

@@ -71,6 +71,8 @@ pub struct SubnetState<'a> {
     pub members: &'a [Member],
     /// What applications want of it.
     pub wanted: &'a [WantedPool],
+    /// UIDs of applications of which it is not known what they want: their pools stay as they are.
+    pub undecided: &'a BTreeSet<String>,
     /// The addresses of SpiderReservedIPs.
     pub reserved: &'a IpSet,
     /// Addresses in use, of whatever pool.
@@ -303,13 +305,13 @@ impl<'a> Planner<'a> {
         let application = application.and_then(|record| record.application.clone());
         let application = application.or_else(|| labels::application_of(&member.labels));
         self.record(&member.name, member.usable.clone(), application.as_ref());
-        if member.terminating || !is_reclaimed(&member.labels) {
+        let uid = member.labels.get(labels::OWNER_APPLICATION_UID).cloned().unwrap_or_default();
+        if member.terminating || !is_reclaimed(&member.labels) || self.state.undecided.contains(&uid) {
             self.adopt(member);
         } else if !member.used.is_empty() {
             self.plan.waiting.insert(member.name.clone());
         } else if let Some(application) = application {
             let pool = member.name.clone();
-            let uid = member.labels.get(labels::OWNER_APPLICATION_UID).cloned().unwrap_or_default();
             let is_watched = application.is_watched();
             let asked = Step::DeleteUnlessAlive { pool: pool.clone(), application, uid };
             self.plan.steps.push(if is_watched { Step::Delete(pool) } else { asked });

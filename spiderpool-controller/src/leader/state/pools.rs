@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use kube::core::ObjectMeta;
+use spiderpool_api::annotations::IPPOOL_IP_NUMBER;
 use spiderpool_api::crd::{FINALIZER, IPPoolStatus};
 use spiderpool_runtime::pools::{AllocationOwner, IndexedPool, PoolIndex, PoolObject, parse};
 use tracing::warn;
@@ -50,6 +51,10 @@ pub(crate) struct LeaderFields {
     pub(crate) reported: StatusDigest,
     /// `status.conditions`.
     pub(crate) conditions: Vec<Condition>,
+    /// What controls it: kind and UID.
+    pub(crate) controller: Option<(String, String)>,
+    /// The annotation with the size of an application's pool.
+    pub(crate) size: Option<String>,
 }
 
 impl From<&PoolObject> for LeaderFields {
@@ -58,6 +63,8 @@ impl From<&PoolObject> for LeaderFields {
         let has_finalizer = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
         let pool = object.0.as_ref().ok();
         let status = pool.and_then(|pool| pool.status.as_ref());
+        let mut owners = meta.owner_references.iter().flatten();
+        let controller = owners.find(|owner| owner.controller == Some(true));
         Self {
             is_decodable: pool.is_some(),
             has_version: pool.is_none_or(|pool| pool.spec.ip_version.is_some()),
@@ -65,6 +72,8 @@ impl From<&PoolObject> for LeaderFields {
             is_finalizing: meta.deletion_timestamp.is_some() && has_finalizer,
             reported: status.map(StatusDigest::from).unwrap_or_default(),
             conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
+            controller: controller.map(|owner| (owner.kind.clone(), owner.uid.clone())),
+            size: meta.annotations.as_ref().and_then(|all| all.get(IPPOOL_IP_NUMBER)).cloned(),
         }
     }
 }

@@ -73,12 +73,14 @@ struct Cluster {
     records: ControlledPools,
     members: Vec<Member>,
     elsewhere: IpSet,
+    undecided: BTreeSet<String>,
 }
 
 impl Cluster {
     fn new() -> Self {
         let (records, members) = (ControlledPools::default(), Vec::new());
-        Self { subnet: subnet("10.6.0.1-10.6.0.9"), records, members, elsewhere: IpSet::empty(Family::V4) }
+        let (subnet, elsewhere) = (subnet("10.6.0.1-10.6.0.9"), IpSet::empty(Family::V4));
+        Self { subnet, records, members, elsewhere, undecided: BTreeSet::new() }
     }
 
     fn plan(&self, wanted: &[WantedPool]) -> SubnetPlan {
@@ -88,6 +90,7 @@ impl Cluster {
             records: &self.records,
             members: &self.members,
             wanted,
+            undecided: &self.undecided,
             reserved: &set(&["10.6.0.4"]),
             in_use: &in_use,
         };
@@ -136,6 +139,9 @@ fn a_pool_is_made_grows_shrinks_and_goes_with_its_application() {
     let plan = cluster.reconcile(&[]);
     assert!(plan.steps.is_empty() && plan.waiting.len() == 1, "its pods are still there: {plan:?}");
     cluster.uses(0, &[]);
+    cluster.undecided.insert("a-b-11111".to_owned());
+    assert!(cluster.reconcile(&[]).steps.is_empty(), "nobody knows what it wants");
+    cluster.undecided.clear();
     cluster.reconcile(&[]);
     assert_eq!((cluster.has(), cluster.plan(&[]).records.text()), (Vec::new(), None));
 }

@@ -8,7 +8,7 @@ use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::reserved::{ReservedError, parse_reserved};
 use tracing::warn;
 
-use super::Index;
+use crate::watch::Index;
 
 /// The ranges of each object, and what is wrong with it.
 #[derive(Debug, Default)]
