@@ -26,6 +26,17 @@ pub fn uid(meta: &ObjectMeta) -> &str {
     mirror_hash(meta).or(meta.uid.as_ref()).map(String::as_str).unwrap_or_default()
 }
 
+/// What controls an object of whatever kind.
+pub fn controller(meta: &ObjectMeta) -> Option<OwnerRef> {
+    let mut owners = meta.owner_references.iter().flatten();
+    owners.find(|owner| owner.controller == Some(true)).map(|owner| OwnerRef {
+        api_version: owner.api_version.clone(),
+        kind: owner.kind.clone(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+    })
+}
+
 /// The hash of the manifest that a mirror is of.
 fn mirror_hash(meta: &ObjectMeta) -> Option<&String> {
     let mirrored = meta.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR));
@@ -231,8 +242,8 @@ impl TryFrom<PodObject> for Pod {
         let node = Some(pod.node()).filter(|node| !node.is_empty()).map(str::parse).transpose()?;
         let meta = pod.metadata;
         let uid = uid(&meta).parse()?;
+        let owner = controller(&meta);
         let name = PodName::new(meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default())?;
-        let owners = meta.owner_references.unwrap_or_default();
         Ok(Self {
             identity: PodIdentity { name, uid },
             object_uid: meta.uid.unwrap_or_default(),
@@ -247,12 +258,7 @@ impl TryFrom<PodObject> for Pod {
             may_run_for,
             labels: meta.labels.unwrap_or_default(),
             annotations: meta.annotations.unwrap_or_default(),
-            owner: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| OwnerRef {
-                api_version: owner.api_version,
-                kind: owner.kind,
-                name: owner.name,
-                uid: owner.uid,
-            }),
+            owner,
         })
     }
 }

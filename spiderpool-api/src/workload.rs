@@ -6,8 +6,10 @@ use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch};
 use kube::core::{ApiResource, Object, ObjectMeta};
 use kube::{Api, Client};
 use serde::Deserialize;
+use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::IpamError;
 use spiderpool_core::ipam::owner::OwnerRef;
+use spiderpool_core::names::PoolName;
 use spiderpool_core::subnet::size::Pods;
 use spiderpool_core::subnet::{Application, SubnetRequest, parse_request};
 
@@ -174,6 +176,12 @@ impl WorkloadKind {
 }
 
 impl SubnetApplication {
+    /// All subnets that it names; none where that cannot be told.
+    pub fn subnets(&self) -> Vec<PoolName> {
+        let nics = self.request.iter().flat_map(|request| request.nics.all());
+        nics.flat_map(|nic| Family::ALL.into_iter().filter_map(|family| nic.of(family).cloned())).collect()
+    }
+
     /// That of a third party which controls a pod, as the pod's annotations say it; `None` if it is another kind of owner, or
     /// they speak of no subnet.
     pub fn of_third_party(
@@ -240,9 +248,8 @@ mod tests {
     #[test]
     fn what_is_below_another_or_on_the_hosts_network_wants_nothing() {
         let spec = json!({"template": template(false)});
-        let wants = |kind: WorkloadKind, spec: &Value, owner| {
-            kind.application(&object(spec, owner)).is_some()
-        };
+        let wants =
+            |kind: WorkloadKind, spec: &Value, owner| kind.application(&object(spec, owner)).is_some();
         assert!(!wants(WorkloadKind::ReplicaSet, &spec, Some(("apps/v1", "Deployment"))));
         assert!(wants(WorkloadKind::ReplicaSet, &spec, Some(("argoproj.io/v1alpha1", "Rollout"))));
         assert!(!wants(WorkloadKind::Job, &spec, Some(("batch/v1", "CronJob"))));

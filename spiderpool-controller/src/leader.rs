@@ -9,6 +9,7 @@ mod pods;
 mod pools;
 mod reserved;
 mod state;
+mod subnets;
 mod watches;
 
 use std::sync::Arc;
@@ -31,6 +32,8 @@ use dispatch::Dispatcher;
 use metrics::Metrics;
 use pods::PodReconciler;
 use state::ClusterState;
+pub(crate) use subnets::SubnetSettings;
+use subnets::Subnets;
 use watches::Followed;
 
 /// How often it is checked whether all watches have listed.
@@ -47,6 +50,8 @@ pub(crate) struct LeaderContext {
     pub(crate) metrics: Metrics,
     /// Whether the pods of StatefulSets keep their addresses.
     pub(crate) keeps_stateful: bool,
+    /// Whether there are SpiderSubnets, and what is made of them.
+    pub(crate) subnets: Option<SubnetSettings>,
     /// Readiness: met while the leader's watches work.
     pub(crate) watches_synced: Condition,
     /// Liveness: unmet when a task of the leader has panicked, which only a restart repairs.
@@ -160,12 +165,25 @@ fn spawn_reconcilers(
         kube,
         state.clone(),
         metrics,
-        recorder,
+        recorder.clone(),
         (pool_queue.clone(), pool_workers),
         shutdown.clone(),
     );
     tasks.spawn(reconciling.instrument(info_span!("pools")));
-    let dispatcher = Dispatcher { state: state.clone(), pods, pod_queue, pool_queue, coordinator };
+    let subnets = context.subnets.map(|settings| Subnets::new(context.kube.clone(), settings));
+    let subnet_trigger = subnets.as_ref().map(Subnets::trigger);
+    if let Some(subnets) = subnets {
+        let reconciling = subnets.run(state.clone(), recorder, shutdown.clone());
+        tasks.spawn(reconciling.instrument(info_span!("subnets")));
+    }
+    let dispatcher = Dispatcher {
+        state: state.clone(),
+        pods,
+        pod_queue,
+        pool_queue,
+        subnets: subnet_trigger,
+        coordinator,
+    };
     tasks.spawn(dispatcher.run(changed, shutdown.clone()));
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use spiderpool_api::pod::controller;
 use spiderpool_core::ipam::owner::{OwnerRef, OwnerStep, above, of_pod};
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 
@@ -64,13 +65,7 @@ impl Workloads {
     {
         let api = Api::<K>::namespaced(self.kube.client(), pod.identity.name.namespace());
         let object = self.kube.read(api.get_metadata_opt(name)).await?;
-        let owners = object.and_then(|object| object.metadata.owner_references).unwrap_or_default();
-        Ok(owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| OwnerRef {
-            api_version: owner.api_version,
-            kind: owner.kind,
-            name: owner.name,
-            uid: owner.uid,
-        }))
+        Ok(object.and_then(|object| controller(&object.metadata)))
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut HashMap<String, OwnerRef>) -> T) -> T {

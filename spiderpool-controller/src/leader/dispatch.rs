@@ -12,6 +12,7 @@ use super::coordinator::CoordinatorTrigger;
 use super::pods::PodReconciler;
 use super::pools::{self, PoolKey};
 use super::state::ClusterState;
+use super::subnets::SubnetTrigger;
 
 /// The state, and the queues that its changes go to.
 pub(super) struct Dispatcher {
@@ -19,6 +20,8 @@ pub(super) struct Dispatcher {
     pub(super) pods: Arc<PodReconciler>,
     pub(super) pod_queue: WorkQueue<PodIdentity>,
     pub(super) pool_queue: WorkQueue<PoolKey>,
+    /// Absent where there are no SpiderSubnets.
+    pub(super) subnets: Option<SubnetTrigger>,
     /// Absent where no coordinator is reconciled.
     pub(super) coordinator: Option<CoordinatorTrigger>,
 }
@@ -30,6 +33,9 @@ impl Dispatcher {
         loop {
             let changes = self.state.write(ClusterState::take_changes);
             self.pods.enqueue(changes.pods, &self.pod_queue);
+            if let Some(subnets) = &self.subnets {
+                subnets.changed(&self.state, &changes.pools, changes.subnets);
+            }
             pools::enqueue(changes.pools, &self.pool_queue);
             if changes.node_cidrs
                 && let Some(coordinator) = &self.coordinator

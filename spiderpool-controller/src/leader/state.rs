@@ -15,6 +15,7 @@ mod pods;
 mod pools;
 pub(crate) mod slim;
 mod stateful_sets;
+mod third_parties;
 
 pub(crate) use cluster_state::ClusterState;
 pub(crate) use evaluate::{ObservedPod, PodAction, Policy};

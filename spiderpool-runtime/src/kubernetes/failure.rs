@@ -43,6 +43,11 @@ impl ApiFailure {
         self.code() == Some(404)
     }
 
+    /// The service account lacks a right, or something refuses what was asked for.
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
+    }
+
     /// The name is taken.
     pub fn is_already_exists(&self) -> bool {
         matches!(self, Self::Refused(status) if status.is_already_exists())

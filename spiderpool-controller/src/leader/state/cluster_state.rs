@@ -9,7 +9,7 @@ use kube::Resource as _;
 use kube::core::DeserializeGuard;
 use spiderpool_api::crd::{SpiderCoordinator, SpiderIPPool};
 use spiderpool_core::ipam::Owner;
-use spiderpool_core::names::PodIdentity;
+use spiderpool_core::names::{PodIdentity, PoolName};
 use spiderpool_runtime::coordinators::CoordinatorIndex;
 use spiderpool_runtime::pools::{PoolIndex, PoolObject, pool_name};
 use spiderpool_runtime::watch::Index;
@@ -24,6 +24,7 @@ use super::pods::PodIndex;
 use super::pools::{self, LeaderFields};
 use super::slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 use super::stateful_sets::{SlimStatefulSet, StatefulSetIndex};
+use super::third_parties::ThirdParties;
 
 /// Keys of what has changed since [`ClusterState::take_changes`].
 #[derive(Debug, Default)]
@@ -32,6 +33,8 @@ pub(crate) struct Changes {
     pub(crate) pods: HashSet<PodIdentity>,
     /// Pools whose status or bitmaps may be outdated.
     pub(crate) pools: HashSet<Arc<str>>,
+    /// SpiderSubnets of which third parties want something else.
+    pub(crate) subnets: HashSet<PoolName>,
     /// Whether nodes have other pod CIDRs.
     pub(crate) node_cidrs: bool,
 }
@@ -54,6 +57,8 @@ pub(crate) struct ClusterState {
     pub(crate) endpoints: EndpointIndex,
     /// StatefulSets, where their pods keep addresses.
     pub(crate) stateful_sets: StatefulSetIndex,
+    /// Applications of third parties that want pools of SpiderSubnets.
+    pub(crate) third_parties: ThirdParties,
     /// All pools.
     pub(crate) pools: PoolIndex<LeaderFields>,
     /// The CIDRs of overlay pods.
@@ -159,6 +164,7 @@ impl Index<SlimAddress> for ClusterState {
 impl Index<SlimPod> for ClusterState {
     fn apply(&mut self, pod: SlimPod) {
         let Some(identity) = &pod.identity else { return };
+        self.changes.subnets.extend(self.third_parties.insert(&identity.uid, pod.third_party.as_ref()));
         // Most updates change nothing that matters here.
         if self.pods.apply(&pod, &identity.uid, &mut self.interner) {
             self.mark_pod_changed(identity.clone());
@@ -167,12 +173,18 @@ impl Index<SlimPod> for ClusterState {
 
     fn delete(&mut self, pod: &SlimPod) {
         let Some(identity) = &pod.identity else { return };
+        self.changes.subnets.extend(self.third_parties.remove(&identity.uid));
         self.pods.delete(pod, &identity.uid);
         self.mark_pod_changed(identity.clone());
     }
 
     fn reset(&mut self, pods: Vec<SlimPod>) {
         self.pods.reset(&pods, &mut self.interner);
+        self.changes.subnets.extend(self.third_parties.clear());
+        for pod in &pods {
+            let Some(identity) = &pod.identity else { continue };
+            self.changes.subnets.extend(self.third_parties.insert(&identity.uid, pod.third_party.as_ref()));
+        }
         self.mark_all_changed();
     }
 }

@@ -1,6 +1,7 @@
 //! Objects reduced to the fields that the leader keeps, while they are decoded.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -8,6 +9,7 @@ use kube::core::ObjectMeta;
 use spiderpool_api::crd::{FINALIZER, SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::node::{NodeObject, NodeReadiness};
 use spiderpool_api::pod::{self, PodObject};
+use spiderpool_api::workload::SubnetApplication;
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::ipam::address_name::parse_object_name;
 use spiderpool_core::ipam::pod_stage::PodStage;
@@ -29,6 +31,8 @@ pub(crate) struct SlimPod {
     pub(super) stops_within: Duration,
     /// How long its containers may run on after its object is deleted.
     pub(super) may_run_for: Option<Duration>,
+    /// The third party that controls it, if that wants pools of SpiderSubnets.
+    pub(super) third_party: Option<Arc<SubnetApplication>>,
 }
 
 impl From<PodObject> for SlimPod {
@@ -40,9 +44,15 @@ impl From<PodObject> for SlimPod {
             deletion: pod.deletion(),
             stops_within: pod.stops_within(),
             may_run_for: pod.may_run_for(),
+            third_party: third_party(&pod.metadata).map(Arc::new),
             identity: identity(&pod.metadata, pod::uid(&pod.metadata)),
         }
     }
+}
+
+fn third_party(meta: &ObjectMeta) -> Option<SubnetApplication> {
+    let owner = pod::controller(meta)?;
+    SubnetApplication::of_third_party(&owner, meta.namespace.as_deref()?, meta.annotations.as_ref()?)
 }
 
 /// The pod of this metadata's name, whichever it is.

@@ -31,6 +31,7 @@ fn pod(uid: &str, stage: PodStage) -> SlimPod {
         deletion: (stage == PodStage::Terminating).then_some(Duration::from_secs(30)),
         stops_within: Duration::from_secs(35),
         may_run_for: None,
+        third_party: None,
     }
 }
 

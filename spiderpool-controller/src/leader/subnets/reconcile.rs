@@ -1,0 +1,369 @@
+//! Carries out what is planned for a subnet.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{DeleteParams, Patch, PostParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::events::Recorder;
+use kube::{Api, ResourceExt as _};
+use serde_json::Value;
+use spiderpool_api::crd::{FINALIZER, SpiderIPPool, SpiderSubnet};
+use spiderpool_api::workload::SubnetApplication;
+use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::Pool;
+use spiderpool_core::names::PoolName;
+use spiderpool_core::subnet::application::{Application, PoolPurpose};
+use spiderpool_core::subnet::plan::{AutoPool, Controller, Step, WantedPool};
+use spiderpool_core::subnet::{ControlledPools, PoolSize, Subnet, SubnetPlan, SubnetState, plan_subnet};
+use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
+use spiderpool_runtime::watch::Shared;
+use spiderpool_runtime::work_queue::{Action, Reconciler};
+use thiserror::Error;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::SubnetSettings;
+use super::applications::AllApplications;
+use super::events::SubnetEvents;
+use super::known::SubnetIndex;
+use super::objects;
+use super::view::{SeenPool, SubnetView};
+use crate::leader::state::ClusterState;
+use crate::patch_parameters;
+
+/// How often it is asked whether applications are still there of which nobody tells.
+const ASK_AGAIN: Duration = Duration::from_mins(5);
+/// The finalizer with which the API server deletes what an object owns before the object.
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Reconciles subnets.
+pub(super) struct SubnetReconciler {
+    kube: Kubernetes,
+    settings: SubnetSettings,
+    state: Shared<ClusterState>,
+    index: Shared<SubnetIndex>,
+    applications: AllApplications,
+    subnets: Api<SpiderSubnet>,
+    pools: Api<SpiderIPPool>,
+    events: SubnetEvents,
+}
+
+/// Why an attempt has failed.
+#[derive(Debug, Error)]
+pub(super) enum ReconcileError {
+    /// A request was not successful.
+    #[error(transparent)]
+    Api(#[from] ApiFailure),
+    /// Our own object is none for the API server.
+    #[error("SpiderIPPool: {0}")]
+    Object(#[from] serde_json::Error),
+    /// A pool is not as it was when it was decided upon.
+    #[error("SpiderIPPool {0} has changed")]
+    Changed(PoolName),
+}
+
+/// A subnet as it was read, and what its spec means.
+struct Read {
+    object: Arc<SpiderSubnet>,
+    subnet: Subnet,
+}
+
+impl SubnetReconciler {
+    pub(super) fn new(
+        kube: Kubernetes,
+        settings: SubnetSettings,
+        state: Shared<ClusterState>,
+        index: Shared<SubnetIndex>,
+        applications: AllApplications,
+        recorder: Recorder,
+    ) -> Self {
+        let (subnets, pools) = (Api::all(kube.client()), Api::all(kube.client()));
+        let events = SubnetEvents::new(recorder);
+        Self { kube, settings, state, index, applications, subnets, pools, events }
+    }
+
+    async fn reconcile_subnet(
+        &self,
+        name: &PoolName,
+        object: Arc<SpiderSubnet>,
+    ) -> Result<Action, ReconcileError> {
+        let subnet = match Subnet::try_from(&*object) {
+            Ok(subnet) => subnet,
+            Err(error) => {
+                self.events.report_subnet(name, &object, error.to_string()).await;
+                return Ok(Action::await_change());
+            }
+        };
+        let read = Read { object, subnet };
+        if let Some(patch) = objects::completion_patch(&read.object, &read.subnet) {
+            let (patch, parameters) = (Patch::Merge(patch), patch_parameters());
+            let request = self.subnets.patch(name.as_str(), &parameters, &patch);
+            // It comes back by the watch, and with it the rest.
+            self.written(self.kube.write(request).await?);
+            return Ok(Action::await_change());
+        }
+        let family = read.subnet.family();
+        let reserved = match self.index.read(|index| index.reserved(family)) {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                self.events.report_subnet(name, &read.object, error.to_string()).await;
+                return Ok(Action::await_change());
+            }
+        };
+        let is_terminating = read.object.metadata.deletion_timestamp.is_some();
+        let (wanted, undecided) = if is_terminating { Default::default() } else { self.wanted(name, family) };
+        let status = read.object.status.clone().unwrap_or_default();
+        let records = ControlledPools::parse(status.controlled_ip_pools.as_deref(), family);
+        let (plan, view) = self.state.read(|state| {
+            let view = SubnetView::new(state, &read.object, &read.subnet);
+            let subnet_state = SubnetState {
+                subnet: &read.subnet,
+                records: &records,
+                members: &view.members,
+                wanted: &wanted,
+                undecided: &undecided,
+                reserved: &reserved,
+                in_use: &view.in_use,
+            };
+            let plan = plan_subnet(&subnet_state, |pool| state.pools.get(pool).is_some());
+            (plan, view)
+        });
+        self.events.report(name, &plan.problems).await;
+        self.index.write(|index| index.set_waiting(name, plan.waiting.clone()));
+        self.write_status(&read, &plan).await?;
+        let mut is_unanswered = false;
+        for step in &plan.steps {
+            is_unanswered |= self.execute(&read, step, &view).await? == Asked::Alive;
+        }
+        if is_terminating {
+            self.finalize(&read, &view).await?;
+        }
+        Ok(if is_unanswered { Action::requeue(ASK_AGAIN) } else { Action::await_change() })
+    }
+
+    /// What applications want of a subnet, and the UIDs of those of which that is not known.
+    fn wanted(&self, subnet: &PoolName, family: Family) -> (Vec<WantedPool>, BTreeSet<String>) {
+        let mut applications: Vec<Arc<SubnetApplication>> = Vec::new();
+        for kind in self.applications.iter() {
+            applications.extend(kind.read(|kind| kind.iter().cloned().collect::<Vec<_>>()));
+        }
+        if self.settings.auto_pools {
+            applications
+                .extend(self.state.read(|state| state.third_parties.iter().cloned().collect::<Vec<_>>()));
+        }
+        let (mut wanted, mut undecided) = (Vec::new(), BTreeSet::new());
+        for application in applications {
+            let Ok(request) = &application.request else {
+                undecided.insert(application.uid.clone());
+                continue;
+            };
+            let nics = request.nics.all().iter().filter(|nic| nic.of(family) == Some(subnet));
+            wanted.extend(nics.map(|nic| WantedPool {
+                purpose: PoolPurpose {
+                    application: application.application.clone(),
+                    uid: application.uid.clone(),
+                    nic: nic.nic.clone(),
+                    family,
+                },
+                size: request.size.unwrap_or(PoolSize::Flexible(self.settings.redundant_addresses)),
+                pods: application.pods,
+                reclaim: request.reclaim,
+            }));
+        }
+        // Who comes first gets the last addresses: always the same.
+        wanted.sort_by(|a, b| key(a).cmp(&key(b)));
+        (wanted, undecided)
+    }
+
+    async fn write_status(&self, read: &Read, plan: &SubnetPlan) -> Result<(), ReconcileError> {
+        let status = objects::status(&read.subnet, &plan.records);
+        if read.object.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let patch = Patch::Merge(objects::status_patch(&read.object, &status));
+        let (name, parameters) = (read.subnet.name.as_str(), patch_parameters());
+        let request = self.subnets.patch_status(name, &parameters, &patch);
+        self.written(self.kube.write(request).await?);
+        Ok(())
+    }
+
+    /// The next attempt begins with what was written.
+    fn written(&self, object: SpiderSubnet) {
+        self.index.write(|index| index.apply_written(object));
+    }
+
+    async fn execute(&self, read: &Read, step: &Step, view: &SubnetView) -> Result<Asked, ReconcileError> {
+        match step {
+            Step::Create { purpose, pool } => self.create(read, purpose, pool).await?,
+            Step::Update(pool) => self.update(pool, view).await?,
+            Step::Delete(pool) => self.delete(pool, view).await?,
+            Step::DeleteUnlessAlive { pool, application, uid } => {
+                if self.is_alive(pool, application, uid).await? {
+                    return Ok(Asked::Alive);
+                }
+                self.delete(pool, view).await?;
+            }
+            Step::Adopt(pool) => self.adopt(read, pool).await?,
+        }
+        Ok(Asked::Nothing)
+    }
+
+    async fn create(
+        &self,
+        read: &Read,
+        purpose: &PoolPurpose,
+        pool: &AutoPool,
+    ) -> Result<(), ReconcileError> {
+        let object = objects::pool(&read.object, &read.subnet, purpose, pool);
+        let object: SpiderIPPool = serde_json::from_value(object)?;
+        let field_manager = patch_parameters().field_manager;
+        let parameters = PostParams { field_manager, ..PostParams::default() };
+        self.kube.write(self.pools.create(&parameters, &object)).await?;
+        let (application, nic) = (&purpose.application, &purpose.nic);
+        info!(pool = %pool.name, subnet = %read.subnet.name, %application, %nic, addresses = pool.ips.len(), "pool made for an application");
+        Ok(())
+    }
+
+    async fn update(&self, pool: &AutoPool, view: &SubnetView) -> Result<(), ReconcileError> {
+        let name = pool.name.as_str();
+        let read = self.kube.read(self.pools.get_opt(name)).await?;
+        let read = read.filter(|read| {
+            let now = SeenPool { uid: read.uid().unwrap_or_default(), generation: read.metadata.generation };
+            view.seen.get(&pool.name) == Some(&now)
+        });
+        let read = read.ok_or_else(|| ReconcileError::Changed(pool.name.clone()))?;
+        let patch = objects::pool_patch(pool, read.metadata.resource_version.as_deref());
+        self.kube.write(self.pools.patch(name, &patch_parameters(), &Patch::Merge(patch))).await?;
+        info!(pool = name, addresses = pool.ips.len(), "pool of an application changed");
+        Ok(())
+    }
+
+    async fn delete(&self, pool: &PoolName, view: &SubnetView) -> Result<(), ReconcileError> {
+        let Some(seen) = view.seen.get(pool) else { return Ok(()) };
+        let object = Preconditions { name: pool.as_str(), uid: &seen.uid, version: None };
+        match self.kube.delete(&self.pools, &object).await? {
+            Deletion::Done => info!(%pool, "pool of an application that is gone deleted"),
+            Deletion::Changed => debug!(%pool, "another pool has the name"),
+        }
+        Ok(())
+    }
+
+    async fn adopt(&self, read: &Read, pool: &PoolName) -> Result<(), ReconcileError> {
+        let kind = ApiResource::erase::<SpiderIPPool>(&());
+        let pools = Api::<DynamicObject>::all_with(self.kube.client(), &kind);
+        let Some(found) = self.kube.read(pools.get_opt(pool.as_str())).await? else { return Ok(()) };
+        let value = serde_json::to_value(&found)?;
+        let typed: SpiderIPPool = serde_json::from_value(value.clone())?;
+        let Ok(parsed) = Pool::try_from(&typed) else { return Ok(()) };
+        if parsed.subnet != read.subnet.subnet || found.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let patch: Patch<Value> =
+            Patch::Merge(objects::adoption_patch(&read.object, &read.subnet, &value, &parsed));
+        self.kube.write(self.pools.patch(pool.as_str(), &patch_parameters(), &patch)).await?;
+        info!(%pool, subnet = %read.subnet.name, "pool is the subnet's");
+        Ok(())
+    }
+
+    /// Whether an application of a third party is still there. Where that cannot be read, it is.
+    async fn is_alive(
+        &self,
+        pool: &PoolName,
+        application: &Application,
+        uid: &str,
+    ) -> Result<bool, ReconcileError> {
+        match self.find(application).await {
+            Ok(found) => Ok(found.is_some_and(|found| found == uid)),
+            Err(failure) if failure.is_forbidden() => {
+                warn!(%pool, %application, %failure, "cannot see whether the pool's application is still there, the pool stays: let the controller read such objects");
+                Ok(true)
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The UID of an application of whatever kind. Where the API server has no such kind any more, there is none.
+    async fn find(&self, application: &Application) -> Result<Option<String>, ApiFailure> {
+        let Application { group, version, kind, namespace, name } = application;
+        let client = self.kube.client();
+        let listed = if group.is_empty() {
+            self.kube.read(client.list_core_api_resources(version)).await
+        } else {
+            self.kube.read(client.list_api_group_resources(&format!("{group}/{version}"))).await
+        };
+        let resources = match listed {
+            Err(failure) if failure.is_not_found() => return Ok(None),
+            listed => listed?.resources,
+        };
+        // Subresources have a slash in their names.
+        let served = resources.into_iter().find(|one| one.kind == *kind && !one.name.contains('/'));
+        let Some(served) = served else { return Ok(None) };
+        let kind = GroupVersionKind::gvk(group, version, kind);
+        let resource = ApiResource::from_gvk_with_plural(&kind, &served.name);
+        let api = Api::<DynamicObject>::namespaced_with(client, namespace, &resource);
+        let found = self.kube.read(api.get_metadata_opt(name)).await?;
+        Ok(found.and_then(|found| found.metadata.uid))
+    }
+
+    /// A subnet that is deleted takes its pools with it, and goes when they are gone.
+    async fn finalize(&self, read: &Read, view: &SubnetView) -> Result<(), ReconcileError> {
+        let meta = &read.object.metadata;
+        let name = read.subnet.name.as_str();
+        let has = |finalizer: &str| meta.finalizers.iter().flatten().any(|one| one == finalizer);
+        if !has(FINALIZER) {
+            return Ok(());
+        }
+        if !view.members.iter().any(|member| member.controller == Controller::Subnet) {
+            self.kube.remove_finalizer(&self.subnets, meta, FINALIZER, &patch_parameters()).await?;
+            info!(subnet = name, "finalizer removed");
+        } else if !has(FOREGROUND) {
+            let mut parameters = DeleteParams::foreground();
+            parameters.preconditions =
+                Some(kube::api::Preconditions { uid: meta.uid.clone(), resource_version: None });
+            self.kube.write(self.subnets.delete(name, &parameters)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an application was asked for that is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Alive,
+}
+
+fn key(wanted: &WantedPool) -> (String, String, &str) {
+    let purpose = &wanted.purpose;
+    (purpose.application.to_string(), purpose.nic.to_string(), &purpose.uid)
+}
+
+impl Reconciler<PoolName> for SubnetReconciler {
+    type Error = ReconcileError;
+
+    async fn reconcile(&self, name: &PoolName, _since: Instant) -> Result<Action, ReconcileError> {
+        if let Some(object) = self.index.read(|index| index.get(name)) {
+            return self.reconcile_subnet(name, object).await;
+        }
+        self.events.forget(name);
+        self.index.write(|index| index.set_waiting(name, BTreeSet::new()));
+        Ok(Action::await_change())
+    }
+
+    fn failed(&self, name: &PoolName, error: &ReconcileError, pause: Duration) {
+        let is_expected = match error {
+            ReconcileError::Changed(_) => true,
+            ReconcileError::Api(failure) => {
+                failure.is_conflict() || failure.is_already_exists() || failure.is_not_found()
+            }
+            ReconcileError::Object(_) => false,
+        };
+        if is_expected {
+            debug!(subnet = %name, %error, ?pause, "something of the subnet has changed, reconciling again");
+        } else {
+            warn!(subnet = %name, %error, ?pause, "SpiderSubnet not reconciled, trying again");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the leader's state says of a subnet.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use kube::ResourceExt as _;
+use spiderpool_api::crd::SpiderSubnet;
+use spiderpool_core::ip::{IpRange, IpSet};
+use spiderpool_core::names::PoolName;
+use spiderpool_core::subnet::Subnet;
+use spiderpool_core::subnet::plan::{Controller, Member};
+use spiderpool_runtime::pools::AllocationOwner;
+
+use super::known::{PoolTrace, TracedPool};
+use crate::leader::state::{ClusterState, LeaderPool};
+
+/// The kind whose objects control pools.
+const KIND: &str = "SpiderSubnet";
+
+/// Which state of a pool was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SeenPool {
+    pub(super) uid: String,
+    pub(super) generation: Option<i64>,
+}
+
+/// The pools and addresses of a subnet.
+#[derive(Debug)]
+pub(super) struct SubnetView {
+    pub(super) members: Vec<Member>,
+    pub(super) seen: BTreeMap<PoolName, SeenPool>,
+    /// Addresses of the subnet that are in use, also such as no pool has any more.
+    pub(super) in_use: IpSet,
+}
+
+impl SubnetView {
+    pub(super) fn new(state: &ClusterState, object: &SpiderSubnet, subnet: &Subnet) -> Self {
+        let (mut members, mut seen) = (Vec::new(), BTreeMap::new());
+        let mut in_use = IpSet::empty(subnet.family());
+        for name in state.pools.names() {
+            let Some(pool) = state.pools.get(name.as_str()) else { continue };
+            let Some(Ok(spec)) = pool.spec() else { continue };
+            if spec.subnet != subnet.subnet {
+                continue;
+            }
+            let used = match pool.owner() {
+                // Which these are its status says, until they are imported.
+                AllocationOwner::Upstream => spec.usable.clone(),
+                AllocationOwner::Ours | AllocationOwner::Nobody => used(state, name.as_str(), subnet),
+            };
+            in_use = in_use.union(&used);
+            seen.insert(name.clone(), SeenPool { uid: pool.uid.clone(), generation: pool.generation });
+            members.push(Member {
+                name: name.clone(),
+                usable: spec.usable.clone(),
+                used,
+                labels: pool.labels.clone(),
+                size: pool.extra.size.clone(),
+                controller: controller(pool, object),
+                terminating: pool.terminating,
+            });
+        }
+        // Of pools that are gone, or that nobody can read.
+        let is_unseen = |pool: &Arc<str>| {
+            let other = state.pools.get(pool).and_then(LeaderPool::spec);
+            !matches!(other, Some(Ok(_)))
+        };
+        for pool in state.addresses.pools().filter(is_unseen) {
+            in_use = in_use.union(&used(state, &pool, subnet));
+        }
+        Self { members, seen, in_use }
+    }
+}
+
+fn used(state: &ClusterState, pool: &str, subnet: &Subnet) -> IpSet {
+    let addresses = state.addresses.of_pool(pool).map(|(ip, _)| ip);
+    let of_subnet = addresses.filter(|ip| subnet.subnet.contains(ip)).map(IpRange::single);
+    IpSet::from_ranges(subnet.family(), of_subnet)
+}
+
+fn controller(pool: &LeaderPool, subnet: &SpiderSubnet) -> Controller {
+    match &pool.extra.controller {
+        None => Controller::None,
+        Some((_, uid)) if subnet.uid().as_ref() == Some(uid) => Controller::Subnet,
+        // An earlier one.
+        Some((kind, _)) if kind == KIND => Controller::None,
+        Some(_) => Controller::Other,
+    }
+}
+
+/// What subnets see of these pools.
+pub(super) fn trace_all(state: &ClusterState, pools: &HashSet<Arc<str>>) -> Vec<PoolTrace> {
+    let trace = |pool: &LeaderPool| TracedPool {
+        uid: pool.uid.clone(),
+        generation: pool.generation,
+        terminating: pool.terminating,
+        cidr: pool.spec().and_then(|spec| spec.as_ref().ok()).map(|spec| spec.subnet),
+        labels: pool.labels.clone(),
+        controller: pool.extra.controller.as_ref().map(|(_, uid)| uid.clone()),
+    };
+    let all = pools
+        .iter()
+        .map(|pool| PoolTrace { pool: Arc::clone(pool), known: state.pools.get(pool).map(trace) });
+    all.collect()
+}
