@@ -7,4 +7,4 @@ mod file;
 
 pub use certificate_method::CertificateMethod;
 pub use environment::{Coordinator, Daemon, Environment, GarbageCollection};
-pub use file::ConfigFile;
+pub use file::{ConfigFile, SubnetSettings};

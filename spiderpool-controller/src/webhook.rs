@@ -6,18 +6,22 @@
 
 mod body;
 mod certificate;
+mod completion;
 mod coordinator;
 mod in_use;
 mod ip_pool;
 mod kind;
 mod known;
 mod members;
+mod membership;
 mod multus_config;
 mod reserved_ip;
 mod response;
 mod review;
 mod server;
 mod start;
+mod stored_subnet;
+mod subnet;
 mod weight;
 
 pub(crate) use certificate::{CaBundleKeeper, CertificateSettings};

@@ -6,6 +6,7 @@ pub mod network;
 pub mod pool;
 pub mod ranges;
 pub mod reserved;
+pub mod subnet;
 
 use crate::ip::Family;
 

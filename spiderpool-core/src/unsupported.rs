@@ -67,15 +67,6 @@ pub enum Unsupported {
         "the Pod annotation '{SUBNETS}' or '{SUBNET}' is not supported yet: name an IPPool in '{IPPOOL}'"
     )]
     AutoPool,
-    /// SpiderSubnets.
-    #[error("enableSpiderSubnet is not supported yet: set it to false and create SpiderIPPools")]
-    SpiderSubnet,
-    /// The subnet of a default pool.
-    #[error(
-        "a default SpiderSubnet (subnetName) is not supported yet: leave it out; subnet and ipRanges say which \
-         addresses the pool has"
-    )]
-    DefaultSubnet,
     /// Fixed addresses of virtual machines.
     #[error("enableKubevirtStaticIP is not supported yet: set it to false")]
     KubevirtAddresses,

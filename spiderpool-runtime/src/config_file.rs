@@ -78,18 +78,18 @@ mod tests {
         #[serde(deserialize_with = "null_as_default")]
         wanted: String,
         #[serde(deserialize_with = "null_as_default")]
-        subnets: bool,
+        injects: bool,
     }
 
     impl Content for File {
         fn unsupported(&self) -> Option<Unsupported> {
-            self.subnets.then_some(Unsupported::SpiderSubnet)
+            self.injects.then_some(Unsupported::PodResourceInject)
         }
     }
 
     #[test]
     fn missing_and_empty_keys_are_zero_and_those_of_others_ignored() {
-        for text in ["", "wanted:\nsubnets:\n", "another: 1\n"] {
+        for text in ["", "wanted:\ninjects:\n", "another: 1\n"] {
             assert_eq!(File::parse(text).unwrap(), File::default(), "{text}");
         }
     }
@@ -101,7 +101,7 @@ mod tests {
         for (text, part) in [
             (None, "cannot be read"),
             (Some("wanted: [1]"), "wanted"),
-            (Some("subnets: true"), "enableSpiderSubnet is not supported yet: set it to false"),
+            (Some("injects: true"), "podResourceInject.enabled is not supported yet: set it to false"),
         ] {
             if let Some(text) = text {
                 fs::write(&path, text).unwrap();

@@ -87,6 +87,44 @@ async fn an_upgrade_applies_changed_values_except_those_a_user_has_set() {
     assert_eq!(get(plane, &["spiderippool", name])["spec"]["ips"], json!(["10.50.1.1-10.50.1.99"]));
 }
 
+/// Upstream makes subnets before pools.
+#[tokio::test(flavor = "multi_thread")]
+async fn subnets_of_default_pools_are_made_with_them_and_follow_the_values() {
+    let plane = ControlPlane::shared();
+    let file = |range: &str| {
+        json!({
+            "ipv4Pool": {
+                "name": "init-v4-pool", "subnetName": "init-v4-subnet", "subnet": "10.52.0.0/16",
+                "ipRanges": [range], "gateway": "10.52.0.1",
+            },
+            "ipv6Pool": {"subnetName": "init-v6-subnet", "subnet": "fd52::/64", "ipRanges": ["fd52::1-fd52::9"]},
+        })
+    };
+    let first = file("10.52.1.1-10.52.1.9");
+    let output = init(plane, &first, &[]).unwrap();
+    let at =
+        |object: &str| output.find(&format!("\"{object}\"")).unwrap_or_else(|| panic!("{object}: {output}"));
+    assert!(at("SpiderSubnet init-v4-subnet") < at("SpiderIPPool init-v4-pool"), "{output}");
+    let subnet = get(plane, &["spidersubnet", "init-v4-subnet"]);
+    let pool = get(plane, &["spiderippool", "init-v4-pool"]);
+    let expected = json!({
+        "ipVersion": 4, "subnet": "10.52.0.0/16", "ips": ["10.52.1.1-10.52.1.9"], "gateway": "10.52.0.1",
+    });
+    assert_eq!(subnet["spec"], expected);
+    for field in ["ipVersion", "subnet", "ips", "gateway"] {
+        assert_eq!(pool["spec"][field], expected[field], "{field}");
+    }
+    assert_eq!(get(plane, &["spidersubnet", "init-v6-subnet"])["spec"]["ips"], json!(["fd52::1-fd52::9"]));
+
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    init(plane, &first, &[]).unwrap();
+    let again = get(plane, &["spidersubnet", "init-v4-subnet"]);
+    assert_eq!(version(&again), version(&subnet), "the second time changes nothing");
+    init(plane, &file("10.52.1.1-10.52.1.99"), &[]).unwrap();
+    let wider = get(plane, &["spidersubnet", "init-v4-subnet"]);
+    assert_eq!(wider["spec"]["ips"], json!(["10.52.1.1-10.52.1.99"]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_value_fails_at_once_with_the_reason() {
     let plane = ControlPlane::shared();
@@ -102,7 +140,7 @@ async fn an_invalid_value_fails_at_once_with_the_reason() {
     refused(&coordinator(json!({"podRPFilter": 1})), "podRPFilter 1 is strict");
     // What only the API server knows: it is the last to refuse.
     refused(&json!({"coordinator": {"name": "Init_Bad"}}), "is refused");
-    refused(&json!({"ipv4Pool": {"name": "a", "subnetName": "s"}}), "not supported yet");
+    refused(&json!({"ipv4Pool": {"subnetName": "s"}}), "IPv4 pool s needs a subnet");
 }
 
 /// Upstream waits without end.

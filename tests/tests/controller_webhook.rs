@@ -12,3 +12,5 @@ mod certificate;
 mod hooks;
 #[path = "controller_webhook/objects.rs"]
 mod objects;
+#[path = "controller_webhook/subnets.rs"]
+mod subnets;

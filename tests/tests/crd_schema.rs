@@ -45,11 +45,16 @@ fn invalid_objects_are_refused() {
     for ip in ["10.0.0.256", "10.0.0.1/32", "10.0.0.1 - 10.0.0.9", "10.0.0.1-fd00::1", "x", ""] {
         check_refused("SpiderIPPool", &pool("ips", json!([ip])), "spec.ips[0]");
         check_refused("SpiderIPPool", &pool("excludeIPs", json!([ip])), "spec.excludeIPs[0]");
+        check_refused("SpiderSubnet", &pool("ips", json!([ip])), "spec.ips[0]");
+        check_refused("SpiderSubnet", &pool("excludeIPs", json!([ip])), "spec.excludeIPs[0]");
         check_refused("SpiderReservedIP", &json!({ "ips": [ip] }), "spec.ips[0]");
     }
     check_refused("SpiderIPPool", &pool("gateway", json!("10.0.0.1/8")), "spec.gateway");
+    check_refused("SpiderSubnet", &pool("gateway", json!("10.0.0.1/8")), "spec.gateway");
+    check_refused("SpiderSubnet", &pool("routes", json!([{ "dst": "10.1.0.0/16" }])), "gw: Required");
     for subnet in ["10.0.0.0", "10.0.0.0/33", "fd00::/129", "10.0.0/8"] {
         check_refused("SpiderIPPool", &json!({ "subnet": subnet }), "spec.subnet");
+        check_refused("SpiderSubnet", &json!({ "subnet": subnet }), "spec.subnet");
     }
     check_refused("SpiderSubnet", &json!({ "ips": [] }), "spec.subnet: Required value");
     check_refused("SpiderReservedIP", &json!({ "ipVersion": 0 }), "Unsupported value: 0");

@@ -55,6 +55,9 @@ every object, because whichever is rendered first would fail with a nil pointer.
 {{- if and .installIPv4IPPool .installIPv6IPPool (eq .ipv4IPPoolName .ipv6IPPoolName) }}
 - "clusterDefaultPool.ipv4IPPoolName and ipv6IPPoolName are both {{ .ipv4IPPoolName }}: two pools cannot have one name."
 {{- end }}
+{{- if and $.Values.ipam.spiderSubnet.enable .installIPv4IPPool .installIPv6IPPool .ipv4SubnetName (eq .ipv4SubnetName .ipv6SubnetName) }}
+- "clusterDefaultPool.ipv4SubnetName and ipv6SubnetName are both {{ .ipv4SubnetName }}: two SpiderSubnets cannot have one name."
+{{- end }}
 {{- end }}
 {{- with .Values.coordinator }}
 {{- if and .enabled (eq .dataplane "ebpf") (eq (int .podRPFilter) 1) }}

@@ -19,14 +19,6 @@ Take a row out together with the words "Not supported yet" in values.yaml when t
   may: [false]
   would: remove SpiderEndpoints whose addresses no pool knows
   instead: set it to false; endpoints go with the addresses of their pods
-- value: ipam.spiderSubnet.enable
-  may: [false]
-  would: cut pools from SpiderSubnets
-  instead: set it to false, and create SpiderIPPools
-- value: ipam.spiderSubnet.autoPool.enable
-  may: [false]
-  would: make a pool for each application
-  instead: set it to false, and name a pool in the annotation ipam.spidernet.io/ippool
 - value: ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs
   may: [false]
   would: free the addresses of running pods whose status shows none
@@ -44,12 +36,6 @@ Take a row out together with the words "Not supported yet" in values.yaml when t
   may: [false]
   would: install further CNI plugins on the nodes
   instead: set it to false; the projects' archives bring them to {{ $.Values.global.cniBinHostPath }}
-{{- end }}
-{{- range $family := list "4" "6" }}
-- value: clusterDefaultPool.ipv{{ $family }}SubnetName
-  may: [default-v{{ $family }}-subnet, ""]
-  would: name the SpiderSubnet of the default pool
-  instead: leave it out; clusterDefaultPool.ipv{{ $family }}Subnet and ipv{{ $family }}IPRanges say which addresses the pool has
 {{- end }}
 - value: spiderpoolAgent.networkResourcePlugin.enabled
   may: [false]

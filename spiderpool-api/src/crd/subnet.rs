@@ -30,15 +30,19 @@ pub struct SpiderSubnetSpec {
     #[schemars(schema_with = "schema::ip_version")]
     pub ip_version: Option<i64>,
     /// The subnet in network form, `10.6.0.0/16`.
+    #[schemars(schema_with = "schema::subnet")]
     pub subnet: String,
     /// Usable addresses: `A` or `A-B`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::ranges")]
     pub ips: Vec<String>,
     /// Addresses taken out of `ips`.
     #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::ranges")]
     pub exclude_ips: Vec<String>,
     /// Gateway of pools that have none of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::gateway")]
     pub gateway: Option<String>,
     /// Routes of pools that have none of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -22,7 +22,25 @@ pub struct ConfigFile {
     #[serde(deserialize_with = "null_as_default")]
     enable_spider_subnet: bool,
     #[serde(deserialize_with = "null_as_default")]
+    enable_auto_pool_for_application: bool,
+    #[serde(rename = "clusterSubnetAutoPoolDefaultRedundantIPNumber")]
+    redundant_addresses: Option<u32>,
+    /// As upstream's chart writes it, which its programs do not read.
+    #[serde(rename = "clusterSubnetDefaultFlexibleIPNumber")]
+    flexible_addresses: Option<u32>,
+    #[serde(deserialize_with = "null_as_default")]
     pod_resource_inject: PodResourceInject,
+}
+
+/// What the file says of SpiderSubnets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SubnetSettings {
+    /// Whether pools belong to SpiderSubnets.
+    pub enabled: bool,
+    /// Whether applications get pools of their own, which are cut from SpiderSubnets.
+    pub auto_pools: bool,
+    /// How many addresses such a pool has beyond its application's pods, where the application does not say it.
+    pub redundant_addresses: u32,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -37,6 +55,15 @@ impl ConfigFile {
         Families { v4: self.enable_ipv4.unwrap_or(true), v6: self.enable_ipv6.unwrap_or(true) }
     }
 
+    /// SpiderSubnets; applications' pools are made of them alone.
+    pub(crate) fn subnets(&self) -> SubnetSettings {
+        SubnetSettings {
+            enabled: self.enable_spider_subnet,
+            auto_pools: self.enable_spider_subnet && self.enable_auto_pool_for_application,
+            redundant_addresses: self.redundant_addresses.or(self.flexible_addresses).unwrap_or_default(),
+        }
+    }
+
     /// Whether a pool with addresses in use may not be deleted.
     pub(crate) fn guards_deletion(&self) -> bool {
         self.enable_validating_resources_deleted_webhook
@@ -45,11 +72,7 @@ impl ConfigFile {
 
 impl Content for ConfigFile {
     fn unsupported(&self) -> Option<Unsupported> {
-        let keys = [
-            (self.enable_spider_subnet, Unsupported::SpiderSubnet),
-            (self.pod_resource_inject.enabled, Unsupported::PodResourceInject),
-        ];
-        keys.into_iter().find_map(|(is_set, feature)| is_set.then_some(feature))
+        self.pod_resource_inject.enabled.then_some(Unsupported::PodResourceInject)
     }
 }
 
@@ -77,13 +100,28 @@ mod tests {
     }
 
     #[test]
+    fn the_redundant_addresses_have_two_keys_and_pools_of_applications_need_subnets() {
+        let subnets = |text| ConfigFile::parse(text).unwrap().subnets();
+        let settings = |enabled, auto_pools, redundant_addresses| SubnetSettings {
+            enabled,
+            auto_pools,
+            redundant_addresses,
+        };
+        assert_eq!(subnets(""), SubnetSettings::default());
+        assert_eq!(subnets("enableAutoPoolForApplication: true"), settings(false, false, 0));
+        let both = "enableSpiderSubnet: true\nenableAutoPoolForApplication: true\n";
+        let upstreams = format!("{both}clusterSubnetDefaultFlexibleIPNumber: 1\n");
+        assert_eq!(subnets(&upstreams), settings(true, true, 1));
+        let ours = format!("{upstreams}clusterSubnetAutoPoolDefaultRedundantIPNumber: 0\n");
+        assert_eq!(subnets(&ours), settings(true, true, 0), "what the programs read decides");
+        let error = ConfigFile::parse("clusterSubnetAutoPoolDefaultRedundantIPNumber: -1").unwrap_err();
+        assert!(error.to_string().contains("clusterSubnetAutoPoolDefaultRedundantIPNumber"), "{error}");
+    }
+
+    #[test]
     fn unsupported_features_are_refused_by_key() {
-        for (text, key) in [
-            ("enableSpiderSubnet: true", "enableSpiderSubnet"),
-            ("podResourceInject: {enabled: true}", "podResourceInject.enabled"),
-        ] {
-            let refused = ConfigFile::parse(text).unwrap().unsupported().unwrap().to_string();
-            assert!(refused.contains(key), "{refused}");
-        }
+        let file = ConfigFile::parse("podResourceInject: {enabled: true}").unwrap();
+        let refused = file.unsupported().unwrap().to_string();
+        assert!(refused.contains("podResourceInject.enabled"), "{refused}");
     }
 }

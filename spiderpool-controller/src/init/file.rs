@@ -31,11 +31,12 @@ pub struct DefaultCoordinator {
     pub spec: CoordinatorSpec,
 }
 
-/// A SpiderIPPool with `spec.default`.
+/// A SpiderIPPool with `spec.default`, and a SpiderSubnet that has the same addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DefaultPool {
-    /// Its name.
+    /// Its name; empty for a SpiderSubnet alone.
+    #[serde(default, deserialize_with = "null_as_default")]
     pub name: String,
     /// Its subnet.
     #[serde(default, deserialize_with = "null_as_default")]
@@ -46,15 +47,14 @@ pub struct DefaultPool {
     /// Its gateway; empty for none.
     #[serde(default, deserialize_with = "null_as_default")]
     pub gateway: String,
-    /// Its SpiderSubnet; only an empty name is accepted.
+    /// The name of its SpiderSubnet; empty for none.
     #[serde(default, deserialize_with = "null_as_default")]
     pub subnet_name: String,
 }
 
 impl Content for InitFile {
     fn unsupported(&self) -> Option<Unsupported> {
-        let mut pools = self.ipv4_pool.iter().chain(&self.ipv6_pool);
-        pools.any(|pool| !pool.subnet_name.is_empty()).then_some(Unsupported::DefaultSubnet)
+        None
     }
 }
 
@@ -93,12 +93,5 @@ mod tests {
         check_error("coordinator: {name: a, spec: {vethMTU: big}}", "big");
         check_error("coordinator: {name: a, spec: {tunePodRoutes: maybe}}", "maybe");
         check_error("coordinator: {name: a, spec: {podCIDRType: flannel}}", "flannel");
-    }
-
-    #[test]
-    fn unsupported_features_are_refused() {
-        let refused = |text: &str| InitFile::parse(text).unwrap().unsupported();
-        assert_eq!(refused("ipv6Pool: {name: a, subnetName: s}"), Some(Unsupported::DefaultSubnet));
-        assert_eq!(refused("ipv6Pool: {name: a}"), None);
     }
 }

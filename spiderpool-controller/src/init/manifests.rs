@@ -3,10 +3,11 @@
 use kube::Resource;
 use kube::core::ApiResource;
 use serde_json::{Value, json};
-use spiderpool_api::crd::{CoordinatorSpec, SpiderCoordinator, SpiderIPPool};
+use spiderpool_api::crd::{CoordinatorSpec, SpiderCoordinator, SpiderIPPool, SpiderSubnet};
 use spiderpool_core::coordinator::{PolicyRouteText, Settings, SettingsError, check_rp_filter};
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::Pool;
+use spiderpool_core::subnet::Subnet;
 use thiserror::Error;
 
 use super::file::{DefaultCoordinator, DefaultPool, InitFile};
@@ -22,7 +23,7 @@ pub enum ManifestError {
         /// What is wrong.
         source: SettingsError,
     },
-    /// A pool needs a name.
+    /// A pool needs a name, or one of its subnet.
     #[error("the default {0} pool needs a name: it is empty")]
     NoName(Family),
     /// A pool needs a subnet.
@@ -36,7 +37,12 @@ pub enum ManifestError {
     /// Two pools with one name.
     #[error("the IPv4 and the IPv6 default pool are both named {0:?}: give them different names")]
     SameName(String),
-    /// An invalid pool.
+    /// Two subnets with one name.
+    #[error(
+        "the SpiderSubnets of the IPv4 and the IPv6 default pool are both named {0:?}: give them different names"
+    )]
+    SameSubnetName(String),
+    /// An invalid pool, or its subnet.
     #[error("{0}: change the values of the default pool")]
     Pool(String),
 }
@@ -74,15 +80,25 @@ pub fn plan(file: &InitFile) -> Result<Vec<Manifest>, ManifestError> {
     if let Some(default) = &file.coordinator {
         manifests.push(coordinator(default)?);
     }
-    if let (Some(v4), Some(v6)) = (&file.ipv4_pool, &file.ipv6_pool)
-        && v4.name == v6.name
-        && !v4.name.is_empty()
-    {
-        return Err(ManifestError::SameName(v4.name.clone()));
+    if let (Some(v4), Some(v6)) = (&file.ipv4_pool, &file.ipv6_pool) {
+        if v4.name == v6.name && !v4.name.is_empty() {
+            return Err(ManifestError::SameName(v4.name.clone()));
+        }
+        if v4.subnet_name == v6.subnet_name && !v4.subnet_name.is_empty() {
+            return Err(ManifestError::SameSubnetName(v4.subnet_name.clone()));
+        }
     }
-    for (default, family) in [(&file.ipv4_pool, Family::V4), (&file.ipv6_pool, Family::V6)] {
-        if let Some(default) = default {
-            manifests.push(pool(default, family)?);
+    let pools = [(&file.ipv4_pool, Family::V4), (&file.ipv6_pool, Family::V6)];
+    let pools = pools.into_iter().filter_map(|(default, family)| Some((default.as_ref()?, family)));
+    // Both subnets before the pools: as a pool is made, it becomes its subnet's.
+    for (default, family) in pools.clone().filter(|(default, _)| !default.subnet_name.is_empty()) {
+        manifests.push(subnet(default, family)?);
+    }
+    for (default, family) in pools {
+        match (default.name.is_empty(), default.subnet_name.is_empty()) {
+            (true, true) => return Err(ManifestError::NoName(family)),
+            (true, false) => {}
+            (false, _) => manifests.push(pool(default, family)?),
         }
     }
     Ok(manifests)
@@ -109,19 +125,32 @@ fn coordinator(default: &DefaultCoordinator) -> Result<Manifest, ManifestError> 
     Ok(Manifest::new::<SpiderCoordinator>(&default.name, &json!(spec)))
 }
 
-fn pool(default: &DefaultPool, family: Family) -> Result<Manifest, ManifestError> {
-    if default.name.is_empty() {
-        return Err(ManifestError::NoName(family));
-    }
+/// What pool and subnet have both.
+fn addresses(default: &DefaultPool, family: Family) -> Result<Value, ManifestError> {
     if default.subnet.is_empty() {
-        return Err(ManifestError::NoSubnet { family, name: default.name.clone() });
+        let names = [&default.name, &default.subnet_name];
+        let name = names.into_iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
+        return Err(ManifestError::NoSubnet { family, name });
     }
-    let mut spec = json!({
-        "default": true, "ipVersion": family.version(), "subnet": default.subnet, "ips": default.ip_ranges,
-    });
+    let mut spec = json!({"ipVersion": family.version(), "subnet": default.subnet, "ips": default.ip_ranges});
     if !default.gateway.is_empty() {
         spec["gateway"] = json!(default.gateway);
     }
+    Ok(spec)
+}
+
+fn subnet(default: &DefaultPool, family: Family) -> Result<Manifest, ManifestError> {
+    let spec = addresses(default, family)?;
+    let manifest = Manifest::new::<SpiderSubnet>(&default.subnet_name, &spec);
+    let object: SpiderSubnet = serde_json::from_value(manifest.object.clone())
+        .map_err(|error| ManifestError::Pool(error.to_string()))?;
+    Subnet::try_from(&object).map_err(|error| ManifestError::Pool(error.to_string()))?;
+    Ok(manifest)
+}
+
+fn pool(default: &DefaultPool, family: Family) -> Result<Manifest, ManifestError> {
+    let mut spec = addresses(default, family)?;
+    spec["default"] = json!(true);
     let manifest = Manifest::new::<SpiderIPPool>(&default.name, &spec);
     let object: SpiderIPPool = serde_json::from_value(manifest.object.clone())
         .map_err(|error| ManifestError::Pool(error.to_string()))?;
@@ -186,6 +215,31 @@ ipv6Pool: {name: default-v6-ippool, subnet: "fd00::/64"}
         assert_eq!(plan(&InitFile::default()), Ok(vec![]));
     }
 
+    #[test]
+    fn subnets_come_before_pools_and_have_their_addresses() {
+        let mut file = file();
+        v4(&mut file).subnet_name = "default-v4-subnet".into();
+        let v6 = file.ipv6_pool.as_mut().unwrap();
+        (v6.name, v6.subnet_name) = (String::new(), "default-v6-subnet".into());
+        let objects = plan(&file).unwrap();
+        let names: Vec<_> = objects.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            names,
+            [
+                "SpiderCoordinator default",
+                "SpiderSubnet default-v4-subnet",
+                "SpiderSubnet default-v6-subnet",
+                "SpiderIPPool default-v4-ippool",
+            ]
+        );
+        assert_eq!(
+            objects[1].object["spec"],
+            json!({
+                "ipVersion": 4, "subnet": "10.6.0.0/16", "ips": ["10.6.10.1-10.6.10.200"], "gateway": "10.6.0.1",
+            })
+        );
+    }
+
     #[track_caller]
     fn refused(change: impl FnOnce(&mut InitFile), parts: &[&str]) {
         let mut file = file();
@@ -217,6 +271,15 @@ ipv6Pool: {name: default-v6-ippool, subnet: "fd00::/64"}
         refused(|file| v4(file).subnet = String::new(), &["IPv4 pool default-v4-ippool", "needs a subnet"]);
         refused(|file| v4(file).subnet = "fd00::/64".into(), &["default-v4-ippool", "ipVersion"]);
         refused(|file| v4(file).gateway = "10.6.10.1".into(), &["excludeIPs"]);
+        let name_subnets = |file: &mut InitFile| {
+            v4(file).subnet_name = "s".into();
+            file.ipv6_pool.as_mut().unwrap().subnet_name = "s".into();
+        };
+        refused(name_subnets, &["SpiderSubnets", "both named", "\"s\""]);
+        let without_network = |file: &mut InitFile| {
+            *v4(file) = DefaultPool { subnet_name: "s".into(), ..DefaultPool::default() };
+        };
+        refused(without_network, &["IPv4 pool s", "needs a subnet"]);
         refused(|file| settings(file).veth_mtu = Some(0), &["coordinator default", "vethMTU 0"]);
         refused(|file| settings(file).hijack_cidr = Some(vec!["x".into()]), &["hijackCIDR", "\"x\""]);
         refused(

@@ -17,6 +17,7 @@ pub(super) fn configured(
         certificate: certificate(environment),
         families: file.families(),
         guards_deletion: file.guards_deletion(),
+        subnets: file.subnets().enabled,
         networks: environment.multus_config_enabled,
         role,
         pod: environment.pod_name.clone(),

@@ -1,27 +1,54 @@
-//! What a replica knows of other objects: pools, Service CIDRs and names of networks, by watches. A follower has no other index; the leader
-//! has its own beside it. A pool that is created at the same moment is not known: of two that share addresses, the older
+//! What a replica knows of other objects: pools, SpiderSubnets, Service CIDRs and names of networks, by watches. A follower
+//! has no other index; the leader has its own beside it. A pool that is created at the same moment is not known: of two that share addresses, the older
 //! one goes on all the same (`spiderpool_runtime::pools`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use kube::core::ObjectMeta;
-use spiderpool_api::crd::{SpiderCoordinator, SpiderMultusConfig};
+use spiderpool_api::crd::{SpiderCoordinator, SpiderMultusConfig, SpiderSubnet, SpiderSubnetSpec};
+use spiderpool_core::ipam::Pool;
 use spiderpool_core::multus::MultusFields;
+use spiderpool_core::subnet::Subnet;
 use spiderpool_runtime::coordinators::CoordinatorIndex;
 use spiderpool_runtime::pools::{AllocationOwner, ParsedSpec, PoolIndex, PoolObject, parse, pool_name};
 use spiderpool_runtime::watch::Index;
 
-/// Pools, coordinators and networks.
+/// Pools, subnets, coordinators and networks.
 #[derive(Debug, Default)]
 pub(super) struct KnownObjects {
     pub(super) pools: PoolIndex,
+    /// SpiderSubnets by name.
+    subnets: BTreeMap<String, KnownSubnet>,
     pub(super) coordinators: CoordinatorIndex,
     /// Names of NetworkAttachmentDefinitions, by namespace and name of their SpiderMultusConfigs.
     attachments: BTreeMap<(String, String), String>,
 }
 
 impl KnownObjects {
+    /// The pools whose spec is valid, whether they serve or not.
+    pub(super) fn valid_pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        let specs = self.pools.names().filter_map(|name| self.pools.get(name.as_str())?.spec());
+        specs.filter_map(|spec| spec.as_ref().ok())
+    }
+
+    /// The SpiderSubnets whose spec is valid.
+    pub(super) fn valid_subnets(&self) -> impl Iterator<Item = &Subnet> {
+        self.subnets.values().filter_map(|subnet| subnet.parsed.as_ref())
+    }
+
+    /// The SpiderSubnet that a pool of this network belongs to. There is one, unless two were made at the same moment: then
+    /// it is the older one. One that goes gets no pools any more.
+    pub(super) fn subnet_of(&self, network: &str) -> Option<(&KnownSubnet, &Subnet)> {
+        let network: IpNet = network.parse().ok()?;
+        let valid = self.subnets.values().filter_map(|subnet| Some((subnet, subnet.parsed.as_ref()?)));
+        let of_network = valid.filter(|(subnet, parsed)| !subnet.terminating && parsed.subnet == network);
+        of_network.min_by_key(|(subnet, _)| (subnet.created.as_ref().map(|at| at.0), &subnet.name))
+    }
+
     /// A SpiderMultusConfig other than `except` whose NetworkAttachmentDefinition has this name.
     pub(super) fn network_of(&self, namespace: &str, attachment: &str, except: &str) -> Option<String> {
         let mut all = self.attachments.iter();
@@ -42,6 +69,33 @@ impl From<SpiderMultusConfig> for KnownNetwork {
     fn from(object: SpiderMultusConfig) -> Self {
         let attachment = MultusFields::from(&object).attachment_name().to_owned();
         Self { key: (object.namespace().unwrap_or_default(), object.name_any()), attachment }
+    }
+}
+
+/// A SpiderSubnet without its status.
+#[derive(Debug)]
+pub(super) struct KnownSubnet {
+    pub(super) name: String,
+    pub(super) uid: String,
+    /// As it is written: pools inherit gateway and routes of it.
+    pub(super) spec: SpiderSubnetSpec,
+    created: Option<Time>,
+    terminating: bool,
+    parsed: Option<Subnet>,
+}
+
+impl From<SpiderSubnet> for KnownSubnet {
+    fn from(object: SpiderSubnet) -> Self {
+        let parsed = Subnet::try_from(&object).ok();
+        let (name, meta) = (object.name_any(), object.metadata);
+        Self {
+            name,
+            uid: meta.uid.unwrap_or_default(),
+            spec: object.spec,
+            created: meta.creation_timestamp,
+            terminating: meta.deletion_timestamp.is_some(),
+            parsed,
+        }
     }
 }
 
@@ -76,6 +130,20 @@ impl Index<KnownPool> for KnownObjects {
             self.pools.forget_later(&pool.meta);
             self.apply(pool);
         }
+    }
+}
+
+impl Index<KnownSubnet> for KnownObjects {
+    fn apply(&mut self, subnet: KnownSubnet) {
+        self.subnets.insert(subnet.name.clone(), subnet);
+    }
+
+    fn delete(&mut self, subnet: &KnownSubnet) {
+        self.subnets.remove(&subnet.name);
+    }
+
+    fn reset(&mut self, subnets: Vec<KnownSubnet>) {
+        self.subnets = subnets.into_iter().map(|subnet| (subnet.name.clone(), subnet)).collect();
     }
 }
 

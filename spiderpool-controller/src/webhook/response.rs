@@ -32,6 +32,22 @@ pub(super) enum ReviewError {
     /// It could not be read in time.
     #[error("cannot find out which addresses are in use within {0:?}, try again")]
     Late(Duration),
+    /// The subnet of a pool could not be read.
+    #[error("cannot read SpiderSubnet {subnet}, to which the pool belongs, try again: {source}")]
+    Subnet {
+        /// The subnet.
+        subnet: String,
+        /// Why.
+        source: ApiFailure,
+    },
+    /// It could not be read in time.
+    #[error("cannot read SpiderSubnet {subnet}, to which the pool belongs, within {limit:?}, try again")]
+    LateSubnet {
+        /// The subnet.
+        subnet: String,
+        /// The time.
+        limit: Duration,
+    },
     /// It was deleted and created meanwhile, or the review is not the API server's.
     #[error("the stored IPPool of this name is another one, try again")]
     AnotherPool,

@@ -10,30 +10,21 @@ use super::ip_pool::PoolValidator;
 use super::kind::Kind;
 use super::multus_config::NetworkValidator;
 use super::response::{Request, ReviewError, Verdict, of_mutation};
-use super::{coordinator, ip_pool, multus_config, reserved_ip};
+use super::subnet::SubnetValidator;
+use super::{coordinator, ip_pool, multus_config, reserved_ip, subnet};
 
 /// What the decisions need beside the object.
 pub(super) struct Validators {
     pub(super) pools: PoolValidator,
+    pub(super) subnets: SubnetValidator,
     pub(super) networks: NetworkValidator,
 }
 
-/// Never refuses: what cannot be completed is refused when it is validated.
-pub(super) fn mutate(kind: Kind, request: Request) -> AdmissionResponse {
-    let response = AdmissionResponse::from(&request);
-    // The rest of the request, with the old object, is not held any longer.
-    let object = request.object.filter(|object| object.metadata.deletion_timestamp.is_none());
-    let Some(before) = object.and_then(|object| serde_json::to_value(object).ok()) else {
-        return response;
-    };
-    let mut after = before.clone();
-    complete(kind, &mut after);
-    of_mutation(response, &before, &after)
-}
-
+/// What the object alone says.
 fn complete(kind: Kind, object: &mut Value) {
     match kind {
         Kind::IpPool => ip_pool::mutate(object),
+        Kind::Subnet => subnet::mutate(object),
         Kind::ReservedIp => reserved_ip::mutate(object),
         Kind::Coordinator => coordinator::mutate(object),
         Kind::MultusConfig => multus_config::mutate(object),
@@ -41,6 +32,22 @@ fn complete(kind: Kind, object: &mut Value) {
 }
 
 impl Validators {
+    /// Never refuses: what cannot be completed is refused when it is validated.
+    pub(super) fn mutate(&self, kind: Kind, request: Request) -> AdmissionResponse {
+        let response = AdmissionResponse::from(&request);
+        // The rest of the request, with the old object, is not held any longer.
+        let object = request.object.filter(|object| object.metadata.deletion_timestamp.is_none());
+        let Some(before) = object.and_then(|object| serde_json::to_value(object).ok()) else {
+            return response;
+        };
+        let mut after = before.clone();
+        complete(kind, &mut after);
+        if kind == Kind::IpPool {
+            self.pools.complete_membership(&mut after);
+        }
+        of_mutation(response, &before, &after)
+    }
+
     pub(super) async fn validate(&self, kind: Kind, request: &Request) -> Result<Verdict, ReviewError> {
         let old = request.old_object.as_ref();
         if request.operation == Operation::Delete {
@@ -48,6 +55,11 @@ impl Validators {
                 Kind::IpPool => {
                     let uid = old.and_then(|old| old.metadata.uid.as_deref());
                     self.pools.validate_deletion(deleted_name(request), uid).await
+                }
+                Kind::Subnet => {
+                    let subnet = old.and_then(|old| serde_json::to_value(old).ok());
+                    let subnet = of_type(subnet);
+                    Ok(subnet.map(|subnet| self.subnets.validate_deletion(&subnet)).unwrap_or_default())
                 }
                 Kind::ReservedIp | Kind::Coordinator | Kind::MultusConfig => Ok(Verdict::default()),
             };
@@ -72,6 +84,10 @@ impl Validators {
                 Ok(new) => self.pools.validate(&new, old.as_ref()).await,
                 Err(verdict) => Ok(verdict),
             },
+            Kind::Subnet => Ok(match typed(new) {
+                Ok(new) => self.subnets.validate(&new, of_type(old).as_ref()),
+                Err(verdict) => verdict,
+            }),
             Kind::ReservedIp => Ok(match typed(new) {
                 Ok(new) => reserved_ip::validate(&new, of_type(old).as_ref(), self.pools.families),
                 Err(verdict) => verdict,

@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 use super::body::BodyBudget;
 use super::kind::Kind;
 use super::response::{Request, of_error, of_verdict};
-use super::review::{Validators, mutate};
+use super::review::Validators;
 
 /// Less than the API server waits (`timeoutSeconds` of the chart's configurations).
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -102,7 +102,7 @@ impl Server {
             }
         };
         let response = match action {
-            Action::Mutate => mutate(kind, request),
+            Action::Mutate => self.validators.mutate(kind, request),
             Action::Validate => self.validate(kind, &request).await,
         };
         Json(response.into_review()).into_response()

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use kube::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::{self, watcher};
-use spiderpool_api::crd::{SpiderCoordinator, SpiderMultusConfig};
+use spiderpool_api::crd::{SpiderCoordinator, SpiderMultusConfig, SpiderSubnet};
 use spiderpool_core::admission::Families;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::http::{self, Limits, TlsListener};
@@ -22,10 +22,12 @@ use tracing::{Instrument as _, info, info_span};
 use super::certificate::{CertificateKeeper, CertificateReport, CertificateResolver, CertificateSettings};
 use super::in_use::AddressesInUse;
 use super::ip_pool::PoolValidator;
-use super::known::{KnownNetwork, KnownObjects, KnownPool};
+use super::known::{KnownNetwork, KnownObjects, KnownPool, KnownSubnet};
 use super::multus_config::NetworkValidator;
 use super::review::Validators;
 use super::server;
+use super::stored_subnet::StoredSubnets;
+use super::subnet::SubnetValidator;
 
 /// Pools of a page of the first list.
 const PAGE: u32 = 200;
@@ -36,6 +38,8 @@ pub(crate) struct Webhooks {
     pub(crate) certificate: CertificateSettings,
     pub(crate) families: Families,
     pub(crate) guards_deletion: bool,
+    /// Whether pools belong to SpiderSubnets.
+    pub(crate) subnets: bool,
     /// Whether there are SpiderMultusConfigs.
     pub(crate) networks: bool,
     /// Whether this replica leads.
@@ -72,13 +76,20 @@ pub(crate) async fn start(
 
     tasks.extend(spawn_watches(kube, &known, health, webhooks.networks, shutdown));
     let networks = NetworkValidator::new(kube.clone(), known.clone());
+    let subnets = SubnetValidator {
+        known: known.clone(),
+        families: webhooks.families,
+        enabled: webhooks.subnets,
+        guards_deletion: webhooks.guards_deletion,
+    };
     let pools = PoolValidator {
         in_use: AddressesInUse::new(kube.clone()),
+        subnets: webhooks.subnets.then(|| StoredSubnets::new(kube.clone())),
         known,
         families: webhooks.families,
         guards_deletion: webhooks.guards_deletion,
     };
-    let router = server::router(Validators { pools, networks });
+    let router = server::router(Validators { pools, subnets, networks });
     tasks.push(tokio::spawn(http::serve(listener, router, Limits::WEBHOOK, shutdown.clone())));
     Ok(tasks)
 }
@@ -95,11 +106,16 @@ fn spawn_watches(
     let pools = reduced(watcher(Api::<PoolObject>::all(kube.client()), config()), KnownPool::from);
     let synced = health.condition("webhooks' watch of pools", Scope::Readiness);
     let pools = follow(pools, known.clone(), synced, shutdown.clone(), || {});
+    let subnets = watcher(Api::<SpiderSubnet>::all(kube.client()), config());
+    let synced = health.condition("webhooks' watch of SpiderSubnets", Scope::Readiness);
+    let subnets = reduced(subnets, KnownSubnet::from);
+    let subnets = follow(subnets, known.clone(), synced, shutdown.clone(), || {});
     let coordinators = watcher(Api::<SpiderCoordinator>::all(kube.client()), config());
     let synced = health.condition("webhooks' watch of coordinators", Scope::Readiness);
     let coordinators = follow(coordinators, known.clone(), synced, shutdown.clone(), || {});
     let mut tasks = vec![
         tokio::spawn(pools.instrument(info_span!("watch", name = "webhooks' pools"))),
+        tokio::spawn(subnets.instrument(info_span!("watch", name = "webhooks' SpiderSubnets"))),
         tokio::spawn(coordinators.instrument(info_span!("watch", name = "webhooks' coordinators"))),
     ];
     if networks {

@@ -1,8 +1,11 @@
-//! The canonical form of lists of ranges, and of a subnet in a label.
+//! The canonical form of lists of ranges, and of a subnet in a label; ranges in a message.
 
 use ipnet::IpNet;
 
 use crate::ip::{IpRange, IpSet};
+
+/// How many ranges a message has.
+const EXAMPLES: usize = 5;
 
 /// The ranges sorted, joined and each address once, where that differs from what is written. `None` also where one does
 /// not parse or is of another family: validation says so, of what the user wrote.
@@ -24,6 +27,15 @@ pub fn canonical(texts: &[String]) -> Option<Vec<String>> {
 /// dashes.
 pub fn subnet_label(subnet: &IpNet) -> String {
     subnet.to_string().replacen('.', "-", 3).replacen(':', "-", 7).replacen('/', "-", 1)
+}
+
+/// The ranges of a set in a message.
+pub fn listed(set: &IpSet) -> String {
+    let texts: Vec<_> = set.ranges().take(EXAMPLES).map(|range| range.to_string()).collect();
+    match set.ranges().skip(EXAMPLES).count() {
+        0 => texts.join(", "),
+        more => format!("{} and {more} more", texts.join(", ")),
+    }
 }
 
 #[cfg(test)]

@@ -47,6 +47,20 @@ fn pools_are_those_that_are_asked_for() {
     assert_eq!(init_file(&unnamed)["ipv4Pool"], Value::Null);
 }
 
+/// Upstream makes the subnets with the pools, or without.
+#[test]
+fn subnets_are_made_where_pools_belong_to_subnets() {
+    let pool = ["--set=clusterDefaultPool.installIPv4IPPool=true,clusterDefaultPool.ipv4Subnet=10.66.0.0/16"];
+    let file = |more: &str| init_file(&[&pool[..], &[more]].concat())["ipv4Pool"].clone();
+    let of = |name: &str, subnet: &str| json!({"name": name, "subnet": "10.66.0.0/16", "gateway": "", "ipRanges": [], "subnetName": subnet});
+    let on = "--set=ipam.spiderSubnet.enable=true";
+    assert_eq!(file(on), of("default-v4-ippool", "default-v4-subnet"));
+    let alone = format!("{on},clusterDefaultPool.ipv4IPPoolName=,clusterDefaultPool.ipv4SubnetName=s");
+    assert_eq!(file(&alone), of("", "s"));
+    let none = format!("{on},clusterDefaultPool.ipv4SubnetName=");
+    assert_eq!(file(&none)["subnetName"], Value::Null);
+}
+
 /// The agents are started again where their file changes, and they read nothing of this one.
 #[test]
 fn a_changed_default_object_restarts_no_agent() {

@@ -15,13 +15,9 @@ const NOT_SERVED: &[&str] = &[
     "ipam.enableIPConflictDetection=true",
     "ipam.enableGatewayDetection=true",
     "ipam.enableCleanOutdatedEndpoint=true",
-    "ipam.spiderSubnet.enable=true",
-    "ipam.spiderSubnet.autoPool.enable=true",
     "ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs=true",
     "coordinator.detectGateway=true",
     "plugins.installSriovCNI=true",
-    "clusterDefaultPool.ipv4SubnetName=subnet",
-    "clusterDefaultPool.ipv6SubnetName=subnet",
     "spiderpoolAgent.networkResourcePlugin.enabled=true",
     "spiderpoolAgent.prometheus.enabledRdmaMetric=true",
     "spiderpoolAgent.prometheus.prometheusRule.install=true",
@@ -104,8 +100,6 @@ fn of_upstreams_own_values_only_later_capabilities_are_refused() {
     refused.sort_unstable();
     let expected = [
         "ipam.enableKubevirtStaticIP",
-        "ipam.spiderSubnet.autoPool.enable",
-        "ipam.spiderSubnet.enable",
         "plugins.installIpoibCNI",
         "plugins.installOvsCNI",
         "plugins.installRdmaCNI",
@@ -122,7 +116,6 @@ fn defaults_may_be_said_again() {
     template(&[
         "--set=spiderpoolController.webhookPort=5722,spiderpoolController.debug.gopsPort=5724",
         "--set=global.clusterDnsDomain=cluster.local,coordinator.vethLinkAddress=",
-        "--set=clusterDefaultPool.ipv4SubnetName=,clusterDefaultPool.ipv6SubnetName=default-v6-subnet",
     ])
     .unwrap();
 }
@@ -138,6 +131,15 @@ fn contradictions_are_explained() {
                 "--set=ipam.enableIPv4=false",
             ],
             "a family that ipam.enableIPv4 switches off",
+        ),
+        (
+            vec![
+                "--set=clusterDefaultPool.installIPv4IPPool=true,clusterDefaultPool.ipv4Subnet=10.0.0.0/8",
+                "--set=clusterDefaultPool.installIPv6IPPool=true,clusterDefaultPool.ipv6Subnet=fd00::/64",
+                "--set=clusterDefaultPool.ipv4SubnetName=s,clusterDefaultPool.ipv6SubnetName=s",
+                "--set=ipam.spiderSubnet.enable=true",
+            ],
+            "two SpiderSubnets cannot have one name",
         ),
         (vec!["--set=coordinator.podRPFilter=1"], "Set coordinator.podRPFilter to 0, or"),
         (vec!["--set=spiderpoolController.httpPort=5710"], "are both 5710"),
@@ -190,6 +192,10 @@ fn slips_are_found_by_the_schema_and_shown_by_path() {
         ("global.imageRegistyOverride=x", vec!["/global", "imageRegistyOverride"]),
         ("multus.multusCNI.instal=true", vec!["/multus/multusCNI", "instal"]),
         ("multus.multusCNI.log.logLevel=loud", vec!["/multus/multusCNI/log/logLevel", "verbose"]),
+        (
+            "ipam.spiderSubnet.autoPool.thirdPartyWorkloads[0].apiGroups={*}",
+            vec!["/ipam/spiderSubnet/autoPool/thirdPartyWorkloads/0", "resources"],
+        ),
         ("plugins.installCni=true", vec!["/plugins", "installCni"]),
         ("rdma.sharedDevicePlugin.install=true", vec!["/rdma", "sharedDevicePlugin"]),
         ("spiderpoolController.tls.methd=auto", vec!["/spiderpoolController/tls", "methd"]),

@@ -13,6 +13,9 @@ const CONTROLLER_RIGHTS: &str = include_str!("../../src/standalone_controller/ri
 /// Kubernetes 1.30 and later.
 const WITH_POLICIES: &str = "--api-versions=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy";
 
+/// The rights that come with it are in those of the tests.
+const WITH_SUBNETS: &str = "--set=ipam.spiderSubnet.enable=true";
+
 fn roles(objects: &[Value]) -> impl Iterator<Item = &Value> {
     objects.iter().filter(|o| o["kind"] == "ClusterRole" || o["kind"] == "Role")
 }
@@ -93,7 +96,7 @@ fn granted(objects: &[Value], roles: &[(&str, &str)]) -> BTreeSet<String> {
 fn agents_have_the_rights_that_the_tests_give_them() {
     let role = ("ClusterRole", "spiderpool-agent");
     let tested = granted(&parse(AGENT_RIGHTS), &[role]);
-    let rendered = objects(&[WITH_POLICIES]);
+    let rendered = objects(&[WITH_POLICIES, WITH_SUBNETS]);
     assert_eq!(granted(&rendered, &[role, ("Role", "spiderpool-agent")]), tested);
 }
 
@@ -121,8 +124,38 @@ fn controllers_have_the_rights_that_the_tests_give_them() {
     let cluster_role = ("ClusterRole", "spiderpool-controller");
     let tested = granted(&parse(CONTROLLER_RIGHTS), &[cluster_role]);
     let namespaced = [("Role", "spiderpool-controller"), ("Role", "spiderpool-controller-cidrs")];
-    let rendered = granted(&objects(&[]), &[&[cluster_role][..], &namespaced].concat());
+    let rendered = granted(&objects(&[WITH_SUBNETS]), &[&[cluster_role][..], &namespaced].concat());
     assert_eq!(rendered, tested);
+}
+
+/// Who makes no pools sees no workloads but StatefulSets, and writes no SpiderSubnet.
+#[test]
+fn rights_for_subnets_and_workloads_come_with_their_values() {
+    let all = [
+        ("ClusterRole", "spiderpool-controller"),
+        ("ClusterRole", "spiderpool-agent"),
+        ("ClusterRole", "spiderpool-init"),
+    ];
+    let lines = |values: &[&str]| granted(&objects(values), &all);
+    let has = |lines: &BTreeSet<String>, part: &str| lines.iter().any(|line| line.contains(part));
+    let (off, on) = (lines(&[]), lines(&[WITH_SUBNETS]));
+    let subnets_alone = lines(&[WITH_SUBNETS, "--set=ipam.spiderSubnet.autoPool.enable=false"]);
+    for part in ["spidersubnets/status", "spidersubnets/finalizers"] {
+        assert_eq!([&off, &subnets_alone, &on].map(|lines| has(lines, part)), [false, true, true], "{part}");
+    }
+    for part in ["deployments", "cronjobs", "clonesets"] {
+        assert_eq!([&off, &subnets_alone, &on].map(|lines| has(lines, part)), [false, false, true], "{part}");
+    }
+    let of_off: Vec<_> = off.iter().filter(|line| line.contains("spidersubnets")).collect();
+    assert_eq!(of_off.len(), 2, "list and watch, for the webhooks: {of_off:?}");
+    let more = lines(&[
+        WITH_SUBNETS,
+        "--set=ipam.spiderSubnet.autoPool.thirdPartyWorkloads[0].apiGroups={apps.example.com}",
+        "--set=ipam.spiderSubnet.autoPool.thirdPartyWorkloads[0].resources={gamesets,rooms}",
+    ]);
+    let added: Vec<_> = more.difference(&on).cloned().collect();
+    assert_eq!(added.len(), 2, "{added:?}");
+    assert!(added.iter().all(|line| line.contains("apps.example.com") && line.contains("get")), "{added:?}");
 }
 
 /// Of other projects' objects, and of a directory of the node, no more than the coordinator needs.

@@ -60,6 +60,19 @@ pub(crate) const SETS: &[(&str, &[&str])] = &[
             "--set=spiderpoolAgent.serviceAccount.create=false,spiderpoolController.serviceAccount.create=false",
         ],
     ),
+    (
+        "subnets, and pools for applications",
+        &[
+            "--set=ipam.spiderSubnet.enable=true,ipam.spiderSubnet.autoPool.enable=true",
+            "--set=ipam.spiderSubnet.autoPool.thirdPartyWorkloads[0].apiGroups={apps.example.com}",
+            "--set=ipam.spiderSubnet.autoPool.thirdPartyWorkloads[0].resources={gamesets}",
+            "--set=clusterDefaultPool.installIPv4IPPool=true,clusterDefaultPool.ipv4Subnet=10.66.0.0/16",
+        ],
+    ),
+    (
+        "pools of subnets by hand alone",
+        &["--set=ipam.spiderSubnet.enable=true,ipam.spiderSubnet.autoPool.enable=false"],
+    ),
     ("no coordinator", &["--set=coordinator.enabled=false"]),
     ("a certificate that is given", PROVIDED),
     (

@@ -22,6 +22,7 @@ fn a_controller_that_is_away_holds_up_nothing_but_changed_specs_of_our_kinds() {
             // Statuses are others: "spiderippools/status".
             let scopes = [
                 ("spiderippools", "Cluster"),
+                ("spidersubnets", "Cluster"),
                 ("spiderreservedips", "Cluster"),
                 ("spidercoordinators", "Cluster"),
                 ("spidermultusconfigs", "Namespaced"),
@@ -63,7 +64,9 @@ fn deletions_are_asked_for_only_where_they_may_be_refused() {
     let deletes = |webhook: &&Value| webhook["rules"].to_string().contains("DELETE");
     let names: Vec<_> =
         webhooks.iter().filter(deletes).map(|webhook| &webhook["clientConfig"]["service"]["path"]).collect();
-    assert_eq!(names, ["/validate-spiderpool-spidernet-io-v2beta1-spiderippool"]);
+    let paths =
+        ["ippool", "subnet"].map(|kind| format!("/validate-spiderpool-spidernet-io-v2beta1-spider{kind}"));
+    assert_eq!(names, paths);
 }
 
 #[test]

@@ -58,7 +58,7 @@ async fn a_certificate_of_ours_and_its_ca_bundle_are_repaired() {
     hooks.bench.until("the CA is told again", is_told).await;
     // That of another installation, which is no CA of the certificate.
     let others = rcgen::generate_simple_self_signed(["other.test".to_owned()]).unwrap().cert.pem();
-    hooks.configure_with(&json!(ByteString(others.into_bytes())));
+    hooks.configure_with(&json!(ByteString(others.into_bytes())), false);
     hooks.bench.until("the CA is told in place of another", is_told).await;
     // As helm upgrade applies it.
     hooks.configure();
@@ -86,7 +86,7 @@ async fn a_certificate_of_others_is_served_followed_and_never_written() {
     }));
     let controller =
         hooks.controller("a", hooks.port, &[("SPIDERPOOL_WEBHOOK_TLS_METHOD", "provided")]).await;
-    hooks.configure_with(&json!(hooks.certificate("ca.crt")));
+    hooks.configure_with(&json!(hooks.certificate("ca.crt")), false);
     hooks.wait_until_called().await;
 
     let expired = given(&names, Some(2020));
@@ -144,7 +144,7 @@ async fn a_certificate_of_another_ca_waits_until_the_api_server_is_told() {
     }));
     let _controller =
         hooks.controller("a", hooks.port, &[("SPIDERPOOL_WEBHOOK_TLS_METHOD", "provided")]).await;
-    hooks.configure_with(&json!(hooks.certificate("ca.crt")));
+    hooks.configure_with(&json!(hooks.certificate("ca.crt")), false);
     hooks.wait_until_called().await;
     hooks.patch_certificate(&given(&names, None));
     let admitted = |count: u8| {
@@ -157,7 +157,7 @@ async fn a_certificate_of_another_ca_waits_until_the_api_server_is_told() {
         admitted(count).map(drop).map_err(anyhow::Error::msg)
     };
     poll::holds_async("the former one is served", Duration::from_secs(5), write).await.unwrap();
-    hooks.configure_with(&json!(hooks.certificate("ca.crt")));
+    hooks.configure_with(&json!(hooks.certificate("ca.crt")), false);
     hooks.bench.until("the new one is served", async || admitted(250).is_ok()).await;
 }
 

@@ -37,6 +37,17 @@ impl Hooks<'_> {
         port: u16,
         environment: &[(&str, &str)],
     ) -> StandaloneController {
+        self.controller_with(name, port, environment, &json!({})).await
+    }
+
+    /// The same with these keys in its configuration file.
+    pub(crate) async fn controller_with(
+        &self,
+        name: &str,
+        port: u16,
+        environment: &[(&str, &str)],
+        file: &Value,
+    ) -> StandaloneController {
         let port = port.to_string();
         let own = [
             ("SPIDERPOOL_WEBHOOK_PORT", port.as_str()),
@@ -50,18 +61,22 @@ impl Hooks<'_> {
         let environment = [&own, environment].concat();
         let (folder, namespace) = (self.bench.folder("controllers"), self.bench.namespace());
         let start = Start { folder: &folder, namespace, name, environment: &environment };
-        StandaloneController::start(ControlPlane::shared(), start).await.unwrap()
+        StandaloneController::start_with(ControlPlane::shared(), start, file).await.unwrap()
     }
 
     /// The chart's configurations, at this port in place of the Service.
     pub(crate) fn configure(&self) {
-        self.configure_with(&Value::Null);
+        self.configure_with(&Value::Null, false);
     }
 
-    /// The same, with the CA of a certificate that is not ours, base64.
-    pub(crate) fn configure_with(&self, ca_bundle: &Value) {
+    /// The same, with the CA of a certificate that is not ours, base64, and with deletions.
+    pub(crate) fn configure_with(&self, ca_bundle: &Value, deletions: bool) {
         for mut configuration in webhook_configurations(&self.name, self.port).unwrap() {
+            let is_validating = configuration["kind"] == "ValidatingWebhookConfiguration";
             for webhook in configuration["webhooks"].as_array_mut().unwrap() {
+                if deletions && is_validating {
+                    webhook["rules"][0]["operations"] = json!(["CREATE", "UPDATE", "DELETE"]);
+                }
                 if !ca_bundle.is_null() {
                     webhook["clientConfig"]["caBundle"] = ca_bundle.clone();
                 }
@@ -92,6 +107,13 @@ impl Hooks<'_> {
     pub(crate) fn write(object: &Value) -> Result<Value, String> {
         let plane = ControlPlane::shared();
         let written = plane.kubectl_with_input(&["apply", "-o", "json", "-f", "-"], &object.to_string());
+        written.map(|text| serde_json::from_str(&text).unwrap()).map_err(|error| format!("{error:#}"))
+    }
+
+    /// What creating or replacing it would come to.
+    pub(crate) fn dry_run(object: &Value) -> Result<Value, String> {
+        let arguments = ["apply", "--dry-run=server", "-o", "json", "-f", "-"];
+        let written = ControlPlane::shared().kubectl_with_input(&arguments, &object.to_string());
         written.map(|text| serde_json::from_str(&text).unwrap()).map_err(|error| format!("{error:#}"))
     }
 

@@ -17,8 +17,10 @@ use super::*;
 use crate::webhook::body::MAX_BODY;
 use crate::webhook::in_use::AddressesInUse;
 use crate::webhook::ip_pool::PoolValidator;
-use crate::webhook::known::{KnownNetwork, KnownObjects, KnownPool};
+use crate::webhook::known::{KnownNetwork, KnownObjects, KnownPool, KnownSubnet};
 use crate::webhook::multus_config::NetworkValidator;
+use crate::webhook::stored_subnet::StoredSubnets;
+use crate::webhook::subnet::SubnetValidator;
 
 /// A router whose API server never answers.
 fn router() -> (Router, Shared<KnownObjects>) {
@@ -43,13 +45,16 @@ fn router_by(client: kube::Client) -> (Router, Shared<KnownObjects>) {
     let known = Shared::<KnownObjects>::default();
     let kube = Kubernetes::new(client);
     let networks = NetworkValidator::new(kube.clone(), known.clone());
+    let families = Families { v4: true, v6: true };
+    let subnets = SubnetValidator { known: known.clone(), families, enabled: true, guards_deletion: true };
     let pools = PoolValidator {
+        subnets: Some(StoredSubnets::new(kube.clone())),
         in_use: AddressesInUse::new(kube),
         known: known.clone(),
-        families: Families { v4: true, v6: true },
+        families,
         guards_deletion: true,
     };
-    (super::router(Validators { pools, networks }), known)
+    (super::router(Validators { pools, subnets, networks }), known)
 }
 
 fn pool(name: &str, spec: &Value) -> Value {
@@ -321,6 +326,109 @@ async fn all_faults_of_a_network_are_in_one_answer_with_who_has_its_name() {
     renamed["metadata"]["annotations"] = json!({"multus.spidernet.io/cr-name": "new"});
     let message = ask(&renamed, "UPDATE", &free).await;
     assert!(message.contains("metadata.annotations[multus.spidernet.io/cr-name]: Forbidden"), "{message}");
+}
+
+const VALIDATE_SUBNET: &str = "/validate-spiderpool-spidernet-io-v2beta1-spidersubnet";
+
+fn subnet(name: &str, ips: &str, records: &Value) -> Value {
+    json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
+        "metadata": {"name": name, "uid": "u"},
+        "spec": {"subnet": "10.6.0.0/16", "ipVersion": 4, "ips": [ips]},
+        "status": {"controlledIPPools": records.to_string()},
+    })
+}
+
+/// A router whose API server has this subnet, and whose watch has seen another state of it.
+fn router_of_subnet(stored: Value, seen: Value) -> Router {
+    let service = tower::service_fn(move |_: HttpRequest<KubeBody>| {
+        let body = KubeBody::from(stored.to_string().into_bytes());
+        std::future::ready(Ok::<_, std::io::Error>(axum::http::Response::new(body)))
+    });
+    let (router, known) = router_by(kube::Client::new(service, "default"));
+    let seen: spiderpool_api::crd::SpiderSubnet = serde_json::from_value(seen).unwrap();
+    known.write(|known| known.apply(KnownSubnet::from(seen)));
+    router
+}
+
+/// The API server's answer to a pool, what the webhook says.
+async fn refusal_of(router: &Router, new: &Value, old: &Value) -> String {
+    let operation = if old.is_null() { "CREATE" } else { "UPDATE" };
+    let (_, answer) = ask(router, VALIDATE, review("SpiderIPPool", operation, new, old)).await;
+    answer["response"]["status"]["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_pool_is_refused_by_what_is_stored_of_its_subnet_and_not_by_what_a_watch_has_seen() {
+    let narrow = subnet("s", "10.6.0.1-10.6.0.9", &json!({}));
+    let wide = subnet("s", "10.6.0.1-10.6.0.99", &json!({}));
+    let pool = |ips: &[&str]| pool("p", &json!({"subnet": "10.6.0.0/16", "ips": ips}));
+    let router = router_of_subnet(wide, narrow.clone());
+    assert_eq!(refusal_of(&router, &pool(&["10.6.0.1-10.6.0.99"]), &Value::Null).await, "");
+    let message = refusal_of(&router, &pool(&["10.6.0.99-10.6.0.100"]), &Value::Null).await;
+    assert!(message.contains("add some IP ranges [10.6.0.100]"), "{message}");
+    let router = router_of_subnet(json!({"kind": "Status", "code": 500}), narrow);
+    let message = refusal_of(&router, &pool(&["10.6.0.99"]), &Value::Null).await;
+    assert!(
+        message.starts_with("cannot read SpiderSubnet s, to which the pool belongs, try again"),
+        "{message}"
+    );
+}
+
+/// As the leader writes: the status first, then the pool.
+#[tokio::test]
+async fn an_applications_pool_has_the_addresses_that_the_stored_subnet_has_for_it() {
+    let seen = subnet("s", "10.6.0.1-10.6.0.9", &json!({}));
+    let stored = subnet("s", "10.6.0.1-10.6.0.9", &json!({"p": {"ips": ["10.6.0.1-10.6.0.2"]}}));
+    let router = router_of_subnet(stored, seen);
+    let auto = |ips: &[&str], labels: &Value| {
+        let affinity = json!({"matchLabels": {"ipam.spidernet.io/app-name": "web"}});
+        let mut pool = pool("p", &json!({"subnet": "10.6.0.0/16", "ips": ips, "podAffinity": affinity}));
+        pool["metadata"]["labels"] = labels.clone();
+        pool
+    };
+    let label = json!({"ipam.spidernet.io/owner-application-name": "web"});
+    let two = auto(&["10.6.0.1-10.6.0.2"], &label);
+    assert_eq!(refusal_of(&router, &two, &Value::Null).await, "");
+    for new in [auto(&["10.6.0.1-10.6.0.3"], &label), auto(&["10.6.0.1-10.6.0.3"], &json!({}))] {
+        let message = refusal_of(&router, &new, &two).await;
+        assert!(message.contains("illegal to update AutoPool.Spec.IPs"), "{message}");
+    }
+    let mut disabled = two.clone();
+    disabled["spec"]["disable"] = json!(true);
+    assert_eq!(refusal_of(&router, &disabled, &two).await, "");
+}
+
+/// The review of another prefix length, of addresses that pools have, and of a deletion.
+#[tokio::test]
+async fn a_subnet_is_told_of_the_pools_that_it_hits() {
+    let (router, known) = router();
+    for (name, cidr, ips) in [("member", "10.6.0.0/16", "10.6.0.50"), ("narrow", "10.6.9.0/24", "10.6.9.1")] {
+        let pool: PoolObject =
+            serde_json::from_value(pool(name, &json!({"subnet": cidr, "ips": [ips]}))).unwrap();
+        known.write(|known| known.apply(KnownPool::from(pool)));
+    }
+    let records = json!({"auto": {"ips": ["10.6.0.8"], "application": "apps_v1_Deployment_ns_web"}});
+    let old = subnet("s", "10.6.0.1-10.6.0.99", &records);
+    let ask = async |operation: &str, new: &Value, old: &Value| {
+        let review = review("SpiderSubnet", operation, new, old);
+        let (_, answer) = ask(&router, VALIDATE_SUBNET, review).await;
+        answer["response"]["status"]["message"].as_str().unwrap_or_default().to_owned()
+    };
+    let message = ask("CREATE", &subnet("s", "10.6.0.1-10.6.0.9", &json!({})), &Value::Null).await;
+    for part in ["overlap with SpiderIPPool narrow", "SpiderIPPool member owns some IP addresses [10.6.0.50]"]
+    {
+        assert!(message.contains(part), "{part:?} is not in {message}");
+    }
+    let message = ask("UPDATE", &subnet("s", "10.6.0.1-10.6.0.7", &records), &old).await;
+    for part in
+        ["[10.6.0.8] that is being used by IPPool auto", "[10.6.0.50] that is being used by IPPool member"]
+    {
+        assert!(message.contains(part), "{part:?} is not in {message}");
+    }
+    assert!(!message.contains("narrow"), "{message}");
+    let message = ask("DELETE", &Value::Null, &old).await;
+    assert!(message.contains("allocated IPs(2): IPPool auto, member have them"), "{message}");
 }
 
 #[tokio::test]
