@@ -11,7 +11,6 @@ use anyhow::Context;
 use axum::Router;
 use prometheus_client::registry::Registry;
 use spiderpool_core::ip::Family;
-use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::health::{Condition, Health, Scope};
 use spiderpool_runtime::http::{self as server, Limits};
@@ -133,13 +132,12 @@ fn start_multus(
 }
 
 fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>) -> ipam::IpamSettings {
-    let auto_pool = file.enable_spider_subnet && file.enable_auto_pool_for_application;
     ipam::IpamSettings {
         node: environment.node_name.clone(),
         families,
         namespace: environment.pod_namespace.clone(),
         cluster_network: environment.multus_cluster_network.clone(),
-        auto_pool: if auto_pool { AutoPool::Enabled } else { AutoPool::Disabled },
+        auto_pools: file.enable_spider_subnet && file.enable_auto_pool_for_application,
         stateful_set: file.enable_stateful_set,
         release_conflicts: environment.enabled_release_conflict_ips,
         duplicate_address_detection: file.enable_duplicate_address_detection,

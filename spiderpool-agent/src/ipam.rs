@@ -10,6 +10,7 @@
 mod adds_in_progress;
 mod allocate;
 mod allocator;
+mod auto_pools;
 mod delete;
 mod endpoint_queue;
 mod error;

@@ -25,14 +25,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
-use crate::config::Environment;
+use crate::config::{Environment, SubnetSettings};
 use crate::webhook::{CaBundleKeeper, CertificateSettings};
 use coordinator::{CoordinatorContext, CoordinatorTrigger};
 use dispatch::Dispatcher;
 use metrics::Metrics;
 use pods::PodReconciler;
 use state::ClusterState;
-pub(crate) use subnets::SubnetSettings;
 use subnets::Subnets;
 use watches::Followed;
 
@@ -51,7 +50,7 @@ pub(crate) struct LeaderContext {
     /// Whether the pods of StatefulSets keep their addresses.
     pub(crate) keeps_stateful: bool,
     /// Whether there are SpiderSubnets, and what is made of them.
-    pub(crate) subnets: Option<SubnetSettings>,
+    pub(crate) subnets: SubnetSettings,
     /// Readiness: met while the leader's watches work.
     pub(crate) watches_synced: Condition,
     /// Liveness: unmet when a task of the leader has panicked, which only a restart repairs.
@@ -170,7 +169,8 @@ fn spawn_reconcilers(
         shutdown.clone(),
     );
     tasks.spawn(reconciling.instrument(info_span!("pools")));
-    let subnets = context.subnets.map(|settings| Subnets::new(context.kube.clone(), settings));
+    let settings = context.subnets;
+    let subnets = settings.enabled.then(|| Subnets::new(context.kube.clone(), settings));
     let subnet_trigger = subnets.as_ref().map(Subnets::trigger);
     if let Some(subnets) = subnets {
         let reconciling = subnets.run(state.clone(), recorder, shutdown.clone());

@@ -43,7 +43,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         certificate: webhooks::certificate(&environment),
         metrics,
         keeps_stateful: file.enable_stateful_set,
-        subnets: None,
+        subnets: file.subnets(),
         watches_synced: health.condition("watches", Scope::Readiness),
         tasks_healthy: health.condition("leader's tasks", Scope::Liveness),
     };

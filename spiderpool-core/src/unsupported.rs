@@ -5,7 +5,6 @@
 
 use thiserror::Error;
 
-use crate::ipam::annotations::key::{IPPOOL, SUBNET, SUBNETS};
 use crate::names::IfName;
 
 /// A feature that was asked for and is not there. Its text says what, and what to do instead.
@@ -62,11 +61,6 @@ pub enum Unsupported {
          IPPools"
     )]
     MatchMasterSubnet(IfName),
-    /// Pools that are made for an application.
-    #[error(
-        "the Pod annotation '{SUBNETS}' or '{SUBNET}' is not supported yet: name an IPPool in '{IPPOOL}'"
-    )]
-    AutoPool,
     /// Fixed addresses of virtual machines.
     #[error("enableKubevirtStaticIP is not supported yet: set it to false")]
     KubevirtAddresses,
@@ -102,7 +96,7 @@ mod tests {
         let nic = || "net1".parse::<IfName>().unwrap();
         for (feature, what, advice) in [
             (Unsupported::LinkLayer(nic()), "net1", "leave coordinator out"),
-            (Unsupported::AutoPool, "'ipam.spidernet.io/subnet'", "'ipam.spidernet.io/ippool'"),
+            (Unsupported::MatchMasterSubnet(nic()), "match_master_subnet", "set it to false"),
         ] {
             let text = feature.to_string();
             let (before, after) = text.split_once(" is not supported yet: ").unwrap();

@@ -18,6 +18,10 @@ use crate::probe::PORT;
 /// The pause between two datagrams, on a machine that is not emulated: one that is would lose some of so many.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// So many may wait for their answers: on an emulated machine, datagrams that are sent and not served would fill the server's
+/// socket, and whoever else asks it waits for minutes.
+const WINDOW: u64 = 32;
+
 /// How long answers may take: a lost one never comes.
 const ANSWERED: Duration = Duration::from_secs(10);
 /// Room for the answers of some seconds in which this process does not run.
@@ -75,8 +79,10 @@ fn count(socket: &UdpSocket, over: &AtomicBool) -> Result<Counted> {
     socket.set_nonblocking(true)?;
     let mut counted = Counted { sent: 0, answered: 0 };
     while !over.load(Ordering::Relaxed) {
-        counted.sent += 1;
-        socket.send(&counted.sent.to_be_bytes()).context("a datagram is refused")?;
+        if counted.sent < counted.answered + WINDOW {
+            counted.sent += 1;
+            socket.send(&counted.sent.to_be_bytes()).context("a datagram is refused")?;
+        }
         take_answers(socket, &mut counted)?;
         thread::sleep(poll::scaled(PAUSE));
     }

@@ -13,11 +13,11 @@ use spiderpool_core::names::PodName;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use super::Ipam;
 use super::allocator::{AddressObject, Claimant, Freed};
 use super::error::{AllocateError, PodError};
 use super::keyed_mutex::KeyedGuard;
 use super::request::AllocationRequest;
+use super::{Ipam, auto_pools};
 use crate::watches::Pod;
 
 /// An ADD waits so long for the DEL of an earlier pod of the name, and looks again after such pauses.
@@ -131,21 +131,27 @@ impl Ipam {
         let name = args.pod.clone();
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
-        let request = AllocationRequest::new(
-            args,
-            pod,
-            (&top).into(),
-            self.releaser.successors.lifetime(&top),
-            abandoned,
-        );
+        let lifetime = self.releaser.successors.lifetime(&top);
+        let request = AllocationRequest::new(args, pod, top, lifetime, abandoned);
         let request = request.map_err(|error| AllocateError::Ipam(vec![error]))?;
-        for _ in 0..ROUNDS {
-            if let Some((answer, unwanted)) = self.serve(&request).await? {
-                self.free_unwanted(unwanted, request.claimant, lock);
-                return Ok(answer);
+        let begun = tokio::time::Instant::now();
+        let mut more_rounds = 1..ROUNDS;
+        loop {
+            match self.serve(&request).await {
+                Ok(Some((answer, unwanted))) => {
+                    self.free_unwanted(unwanted, request.claimant, lock);
+                    return Ok(answer);
+                }
+                Ok(None) if more_rounds.next().is_some() => {}
+                Ok(None) => return Err(AllocateError::Contended(name)),
+                Err(AllocateError::Ipam(errors)) => {
+                    if auto_pools::await_addresses(&request, begun, &errors).await?.is_none() {
+                        return Err(AllocateError::Ipam(self.resolver.explain(errors).await));
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
-        Err(AllocateError::Contended(name))
     }
 
     /// The pod, if it may have addresses here.

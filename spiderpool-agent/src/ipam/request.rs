@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use spiderpool_api::agent::ipam::IpamAddArgs;
 use spiderpool_api::endpoint::Lifetime;
-use spiderpool_core::ipam::DefaultRoute;
-use spiderpool_core::ipam::{IpamError, Owner, PodAnnotations, RequestedAddresses, Workload};
+use spiderpool_core::ipam::owner::OwnerRef;
+use spiderpool_core::ipam::{DefaultRoute, IpamError, Labels, Owner, PodAnnotations, RequestedAddresses};
 use spiderpool_core::names::IfName;
+use spiderpool_core::subnet::Application;
 use tokio_util::sync::CancellationToken;
 
 use super::allocator::Claimant;
@@ -16,6 +17,10 @@ use crate::watches::Pod;
 pub(super) struct AllocationRequest {
     /// The pod.
     pub(super) pod: Arc<Pod>,
+    /// The workload at its top, or the pod itself.
+    pub(super) top: OwnerRef,
+    /// Its labels, and those that say what its workload is: pools that are made for one ask for them.
+    pub(super) labels: Labels,
     /// What the pod's annotations ask of IPAM.
     pub(super) annotations: PodAnnotations,
     /// The NIC that is being added.
@@ -43,15 +48,17 @@ pub(super) struct ConfiguredPools {
 }
 
 impl AllocationRequest {
-    /// Of a pod that may have addresses; `workload` is at its top, and what it holds has this lifetime. `abandoned` is
+    /// Of a pod that may have addresses; `top` is the workload at its top, and what it holds has this lifetime. `abandoned` is
     /// cancelled when nobody waits for the answer any more.
     pub(super) fn new(
         args: IpamAddArgs,
         pod: Arc<Pod>,
-        workload: Workload,
+        top: OwnerRef,
         lifetime: Lifetime,
         abandoned: CancellationToken,
     ) -> Result<Self, IpamError> {
+        let mut labels = pod.labels.clone();
+        labels.extend(application(&pod, &top).pod_labels());
         Ok(Self {
             annotations: PodAnnotations::parse(&pod.annotations)?,
             requested: RequestedAddresses::new(&args.if_name, &args.requested_ips)?,
@@ -63,7 +70,7 @@ impl AllocationRequest {
                 match_master_subnet: args.match_master_subnet,
             },
             claimant: Claimant {
-                owner: Arc::new(Owner { pod: pod.identity.clone(), workload: Some(workload) }),
+                owner: Arc::new(Owner { pod: pod.identity.clone(), workload: Some((&top).into()) }),
                 container_id: args.container_id,
                 nic: args.if_name,
                 // An object without a network reads as one with an empty one.
@@ -72,8 +79,15 @@ impl AllocationRequest {
                 abandoned,
             },
             pod,
+            top,
+            labels,
             lifetime,
         })
+    }
+
+    /// The workload, as pools name it that are made for one.
+    pub(super) fn application(&self) -> Application {
+        application(&self.pod, &self.top)
     }
 
     /// Whether addresses are asked for this NIC, too.
@@ -81,4 +95,8 @@ impl AllocationRequest {
         let named = self.annotations.ippools.iter().flatten();
         self.nic == *nic || named.into_iter().any(|entry| entry.nic == *nic)
     }
+}
+
+fn application(pod: &Pod, top: &OwnerRef) -> Application {
+    Application::new(&top.api_version, &top.kind, pod.identity.name.namespace(), &top.name)
 }

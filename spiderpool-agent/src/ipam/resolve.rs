@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use spiderpool_core::ip::Family;
-use spiderpool_core::ipam::candidates::AutoPool;
+use spiderpool_core::ipam::candidates;
 use spiderpool_core::ipam::{
     AllocationPlan, CandidateRequest, IpamError, Labels, PodNetworks, PodPlace, Pool, PoolCandidates,
     PoolEntry, PoolSource, PoolTable, filter_pools, may_keep, plan_allocation, plan_candidates,
@@ -14,6 +14,7 @@ use spiderpool_core::ipam::{
 use spiderpool_core::names::{NodeName, PoolName};
 
 use super::allocator::AddressObject;
+use super::auto_pools::AutoPools;
 use super::error::AllocateError;
 use super::request::AllocationRequest;
 use super::surroundings::Surroundings;
@@ -61,6 +62,8 @@ struct Known {
     named: BTreeMap<PoolName, Option<PoolEntry>>,
     /// Whether those that could not be read before have been.
     unread: bool,
+    /// The pools that are made for the workload at the pod's top.
+    auto_pools: Vec<(PoolName, Family)>,
 }
 
 /// Resolves requests.
@@ -69,7 +72,8 @@ pub(super) struct PoolResolver {
     pub(super) families: Vec<Family>,
     pub(super) namespace: String,
     pub(super) cluster_network: String,
-    pub(super) auto_pool: AutoPool,
+    /// Absent where no pools are made for workloads.
+    pub(super) auto_pools: Option<AutoPools>,
     pub(super) pools: Shared<PoolIndex>,
     pub(super) pool_specs: PoolSpecs,
     pub(super) surroundings: Surroundings,
@@ -89,6 +93,10 @@ impl PoolResolver {
             node_labels: NodeLabels::Unread,
             named: BTreeMap::new(),
             unread: false,
+            auto_pools: match &self.auto_pools {
+                Some(auto_pools) if request.annotations.wants_subnet => auto_pools.of_nic(request).await?,
+                _ => Vec::new(),
+            },
         };
         loop {
             match self.try_resolve(request, (held, kept), &known)? {
@@ -109,6 +117,12 @@ impl PoolResolver {
                 }
             }
         }
+    }
+
+    /// The same errors, with what else is known of what is missing.
+    pub(super) async fn explain(&self, errors: Vec<IpamError>) -> Vec<IpamError> {
+        let Some(auto_pools) = &self.auto_pools else { return errors };
+        join_all(errors.into_iter().map(|error| auto_pools.explain(error))).await
     }
 
     fn try_resolve(
@@ -174,7 +188,10 @@ impl PoolResolver {
             cni_ipv6: &request.configured.ipv6,
             cni_default_route: request.configured.default_route,
             match_master_subnet: request.configured.match_master_subnet,
-            auto_pool: self.auto_pool,
+            auto_pools: match &self.auto_pools {
+                Some(_) => candidates::AutoPools::Enabled(&known.auto_pools),
+                None => candidates::AutoPools::Disabled,
+            },
             default_pools: &self.pools.read(PoolIndex::defaults),
         };
         plan_candidates(&wanted, |wildcard| {
@@ -254,7 +271,7 @@ impl PoolResolver {
             node_labels,
             namespace,
             namespace_labels: &known.namespace.labels,
-            labels: &request.pod.labels,
+            labels: &request.labels,
             networks: PodNetworks {
                 annotations: &request.pod.annotations,
                 namespace,

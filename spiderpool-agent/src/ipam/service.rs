@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use spiderpool_core::ip::Family;
-use spiderpool_core::ipam::candidates::AutoPool;
 use spiderpool_core::names::{NodeName, PodName, PodUid, PoolName};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio::sync::{Notify, watch};
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::adds_in_progress::AddsInProgress;
 use super::allocator::AddressAllocator;
+use super::auto_pools::AutoPools;
 use super::endpoint_queue::EndpointQueue;
 use super::error::PodError;
 use super::keyed_mutex::KeyedMutex;
@@ -43,8 +43,8 @@ pub struct IpamSettings {
     pub namespace: String,
     /// The network of first NICs, `NAMESPACE/NAME`; empty if Multus has none.
     pub cluster_network: String,
-    /// Whether subnet annotations are served.
-    pub auto_pool: AutoPool,
+    /// Whether subnet annotations are served: there are SpiderSubnets, and pools are made of them for workloads.
+    pub auto_pools: bool,
     /// Whether the pods of StatefulSets keep their addresses.
     pub stateful_set: bool,
     /// Whether addresses are released because of a conflict.
@@ -103,7 +103,7 @@ impl Ipam {
             families,
             namespace,
             cluster_network,
-            auto_pool,
+            auto_pools,
             stateful_set,
             release_conflicts,
             duplicate_address_detection,
@@ -122,6 +122,11 @@ impl Ipam {
             own_node: indexes.own_node,
             namespaces: indexes.namespaces,
         };
+        let auto_pools = auto_pools.then(|| AutoPools {
+            kube: kube.clone(),
+            families: families.clone(),
+            pools: pools.clone(),
+        });
         let successors = Successors::new(kube.clone(), stateful_set);
         let endpoints = Arc::new(EndpointQueue::new(kube, allocator.holdings().clone()));
         let releaser = Arc::new(Releaser {
@@ -139,7 +144,7 @@ impl Ipam {
                 families,
                 namespace,
                 cluster_network,
-                auto_pool,
+                auto_pools,
                 pools: pools.clone(),
                 pool_specs: pool_specs.clone(),
                 surroundings,

@@ -23,21 +23,13 @@ use spiderpool_runtime::work_queue::{WorkQueue, Workers, work_queue};
 use tokio_util::sync::CancellationToken;
 
 use super::state::ClusterState;
+use crate::config::SubnetSettings;
 use applications::AllApplications;
 use known::SubnetIndex;
 use reconcile::SubnetReconciler;
 
 /// Subnets that are reconciled at a time.
 const WORKERS: usize = 4;
-
-/// Which pools are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SubnetSettings {
-    /// Whether applications get pools of their own.
-    pub(crate) auto_pools: bool,
-    /// How many addresses more than pods a pool has whose application does not say.
-    pub(crate) redundant_addresses: u32,
-}
 
 /// What wakes the reconciler. Cheap to clone.
 #[derive(Clone)]

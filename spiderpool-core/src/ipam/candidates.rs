@@ -12,12 +12,12 @@ use crate::Unsupported;
 use crate::ip::Family;
 use crate::names::{IfName, PoolName};
 
-/// Whether pools are made for applications that name a subnet.
+/// The pools that are made for applications which name a subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AutoPool {
-    /// `enableSpiderSubnet` and `enableAutoPoolForApplication`.
-    Enabled,
-    /// One of them is off.
+pub enum AutoPools<'a> {
+    /// Those of the NIC that is being added, and their families; looked up where the pod's annotations speak of a subnet.
+    Enabled(&'a [(PoolName, Family)]),
+    /// `enableSpiderSubnet` or `enableAutoPoolForApplication` is off.
     Disabled,
 }
 
@@ -42,8 +42,8 @@ pub struct CandidateRequest<'a> {
     pub cni_default_route: DefaultRoute,
     /// `match_master_subnet` of the CNI configuration.
     pub match_master_subnet: bool,
-    /// Whether subnet annotations are served.
-    pub auto_pool: AutoPool,
+    /// What serves subnet annotations.
+    pub auto_pools: AutoPools<'a>,
     /// The pools with `spec.default`, and their families. One that is invalid is among them if it is missed.
     pub default_pools: &'a [(PoolName, Family)],
 }
@@ -100,10 +100,8 @@ type NicPoolLists = (IfName, PoolLists, DefaultRoute);
 fn choose_source(request: &CandidateRequest<'_>) -> Result<(PoolSource, Vec<NicPoolLists>), IpamError> {
     let one = |lists: PoolLists| vec![(request.nic.clone(), lists, request.cni_default_route)];
     if request.annotations.wants_subnet {
-        return Err(match request.auto_pool {
-            AutoPool::Disabled => IpamError::AutoPoolDisabled,
-            AutoPool::Enabled => Unsupported::AutoPool.into(),
-        });
+        let AutoPools::Enabled(pools) = request.auto_pools else { return Err(IpamError::AutoPoolDisabled) };
+        return Ok((PoolSource::SubnetAnnotations, one(lists_by_name(pools))));
     }
     if let Some(nics) = &request.annotations.ippools {
         if !nics.iter().any(|entry| entry.nic == *request.nic) {
@@ -129,11 +127,11 @@ fn choose_source(request: &CandidateRequest<'_>) -> Result<(PoolSource, Vec<NicP
     if request.default_pools.is_empty() {
         return Err(IpamError::NoSource);
     }
-    Ok((PoolSource::ClusterDefault, one(default_lists(request.default_pools))))
+    Ok((PoolSource::ClusterDefault, one(lists_by_name(request.default_pools))))
 }
 
-/// Default pools have no order of their own: by name, so that every agent tries them alike.
-fn default_lists(pools: &[(PoolName, Family)]) -> PoolLists {
+/// Pools that have no order of their own: by name, so that every agent tries them alike.
+fn lists_by_name(pools: &[(PoolName, Family)]) -> PoolLists {
     let of = |family: Family| {
         let mut names: Vec<_> =
             pools.iter().filter(|(_, f)| *f == family).map(|(name, _)| name.clone()).collect();

@@ -107,6 +107,38 @@ pub enum IpamError {
          feature is disabled"
     )]
     AutoPoolDisabled,
+    /// A pool is made for a workload, and the pod has none.
+    #[error(
+        "SpiderSubnet feature doesn't support no-controller pod: name a pool for Pod {0} in its annotation \
+         'ipam.spidernet.io/ippool', or have a workload make it"
+    )]
+    AutoPoolOfBarePod(PodName),
+    /// The leader has not made the pool.
+    #[error(
+        "no IPPool available, no {family} IPPool has been made of SpiderSubnet {subnet} for {workload}, NIC {nic}: the Events of \
+         both and the log of spiderpool-controller say why"
+    )]
+    AutoPoolMissing {
+        /// The subnet.
+        subnet: PoolName,
+        /// The family.
+        family: Family,
+        /// The NIC that the pool is named after.
+        nic: IfName,
+        /// For whom it is made: kind, namespace and name.
+        workload: String,
+    },
+    /// A SpiderSubnet is listed where pools are.
+    #[error(
+        "failed to get original IPPool {subnet} for NIC {nic}: it does not exist, but there is a SpiderSubnet of this name: name \
+         it in the annotation 'ipam.spidernet.io/subnet' of the pod template, or name one of its IPPools"
+    )]
+    SubnetAsPool {
+        /// The subnet.
+        subnet: PoolName,
+        /// The NIC.
+        nic: IfName,
+    },
     /// The request needs a feature that is not there yet.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
@@ -231,6 +263,7 @@ impl IpamError {
             | Self::NamespaceAnnotation { .. }
             | Self::CniPools { .. }
             | Self::DuplicatePool { .. }
+            | Self::AutoPoolOfBarePod(_)
             | Self::Requested { .. } => FailureReason::WrongInput,
             Self::AutoPoolDisabled => FailureReason::AutoPoolDisabled,
             Self::Unsupported(_) => FailureReason::NotSupported,
@@ -238,8 +271,11 @@ impl IpamError {
             | Self::NoPoolOfFamily { .. }
             | Self::NoPoolMatches { .. }
             | Self::HeldPoolInvalid { .. }
+            | Self::AutoPoolMissing { .. }
             | Self::AllFiltered { .. } => FailureReason::NoAvailablePool,
-            Self::PoolMissing { .. } | Self::HeldPoolMissing { .. } => FailureReason::PoolMissing,
+            Self::PoolMissing { .. } | Self::SubnetAsPool { .. } | Self::HeldPoolMissing { .. } => {
+                FailureReason::PoolMissing
+            }
             Self::AllFailed { failures, .. } => {
                 failures.first().map_or(FailureReason::NoAvailablePool, PoolFailure::reason)
             }

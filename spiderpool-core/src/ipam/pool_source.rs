@@ -7,6 +7,8 @@ use super::annotation_key as key;
 /// What names the pools of a NIC, in the order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolSource {
+    /// The pod's annotations `subnets` and `subnet`, by which the pools are made.
+    SubnetAnnotations,
     /// The pod's annotation `ippools`.
     IppoolsAnnotation,
     /// The pod's annotation `ippool`.
@@ -22,6 +24,9 @@ pub enum PoolSource {
 impl fmt::Display for PoolSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::SubnetAnnotations => {
+                write!(f, "the Pod annotation '{}' or '{}'", key::SUBNETS, key::SUBNET)
+            }
             Self::IppoolsAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOLS),
             Self::IppoolAnnotation => write!(f, "the Pod annotation '{}'", key::IPPOOL),
             Self::NamespaceAnnotations => {

@@ -24,12 +24,12 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::SubnetSettings;
 use super::applications::AllApplications;
 use super::events::SubnetEvents;
 use super::known::SubnetIndex;
 use super::objects;
 use super::view::{SeenPool, SubnetView};
+use crate::config::SubnetSettings;
 use crate::leader::state::ClusterState;
 use crate::patch_parameters;
 

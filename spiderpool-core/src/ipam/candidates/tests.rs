@@ -10,7 +10,12 @@ struct Case<'a> {
     match_master_subnet: bool,
 }
 
-fn plan(case: &Case<'_>, nic: &str, families: &[Family], auto_pool: AutoPool) -> Result<Vec<String>, String> {
+fn plan(
+    case: &Case<'_>,
+    nic: &str,
+    families: &[Family],
+    auto_pools: AutoPools<'_>,
+) -> Result<Vec<String>, String> {
     let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let defaults: Vec<_> = case.defaults.iter().map(|(name, f)| (name.parse().unwrap(), *f)).collect();
@@ -26,7 +31,7 @@ fn plan(case: &Case<'_>, nic: &str, families: &[Family], auto_pool: AutoPool) ->
         cni_ipv6: &list(case.cni.1),
         cni_default_route: DefaultRoute::Clean,
         match_master_subnet: case.match_master_subnet,
-        auto_pool,
+        auto_pools,
         default_pools: &defaults,
     };
     let matching = |wildcard: &PoolWildcard| {
@@ -49,7 +54,7 @@ fn plan(case: &Case<'_>, nic: &str, families: &[Family], auto_pool: AutoPool) ->
 
 #[track_caller]
 fn check(case: &Case<'_>, expect: Result<&[&str], &str>) {
-    let got = plan(case, "eth0", &Family::ALL, AutoPool::Disabled);
+    let got = plan(case, "eth0", &Family::ALL, AutoPools::Disabled);
     match expect {
         Ok(lines) => assert_eq!(got, Ok(lines.iter().map(ToString::to_string).collect())),
         Err(part) => assert!(got.as_ref().is_err_and(|e| e.contains(part)), "{got:?}"),
@@ -82,8 +87,10 @@ fn subnet_annotations_come_first_of_all() {
                  Auto-Pool feature is disabled",
             ),
         );
-        let error = plan(&case, "eth0", &Family::ALL, AutoPool::Enabled).unwrap_err();
-        assert!(error.contains("is not supported yet"), "{error}");
+        let made = ["b", "a"].map(|name| (name.parse().unwrap(), Family::V4));
+        let plan = |pools| plan(&case, "eth0", &Family::ALL, AutoPools::Enabled(pools));
+        assert_eq!(plan(&made), Ok(vec!["eth0 IPv4 a+b Clean".to_owned()]));
+        assert!(plan(&[]).unwrap_err().contains("is listed for NIC eth0 by the Pod annotation"));
     }
 }
 
@@ -116,7 +123,7 @@ fn a_source_without_a_useful_pool_does_not_fall_through() {
         ),
     );
     let only_v6 =
-        plan(&Case { pod: &[IPPOOL], ..Case::default() }, "eth0", &[Family::V6], AutoPool::Disabled);
+        plan(&Case { pod: &[IPPOOL], ..Case::default() }, "eth0", &[Family::V6], AutoPools::Disabled);
     assert!(only_v6.unwrap_err().starts_with("no IPPool available, "));
 }
 
@@ -126,7 +133,8 @@ fn what_is_wrong_is_said() {
         &Case { pod: &[(key::IPPOOL, r#"{"ipv4":["a","b","a"]}"#)], ..Case::default() },
         Err("wrong input, duplicate IPPool a specified for NIC eth0"),
     );
-    let absent = plan(&Case { pod: &[IPPOOLS], ..Case::default() }, "net2", &Family::ALL, AutoPool::Disabled);
+    let absent =
+        plan(&Case { pod: &[IPPOOLS], ..Case::default() }, "net2", &Family::ALL, AutoPools::Disabled);
     assert!(absent.unwrap_err().ends_with("'ipam.spidernet.io/ippools': interface net2 must be specified"));
     // Whether that is an error depends on what the NIC holds.
     check(&Case { cni: (&["a*"], &[]), ..Case::default() }, Ok(&["eth0 IPv4  Clean"]));
