@@ -51,7 +51,12 @@ impl Answer {
 impl StandaloneAgent {
     /// Starts the agent of `node` in `folder` with access by `kubeconfig`, and waits for its socket.
     pub async fn start(folder: &Path, node: &str, kubeconfig: &Path) -> Result<Self> {
-        let mut agent = Self::spawn(folder, node, kubeconfig)?;
+        Self::start_with(folder, node, kubeconfig, &json!({})).await
+    }
+
+    /// The same with these keys in its configuration file.
+    pub async fn start_with(folder: &Path, node: &str, kubeconfig: &Path, file: &Value) -> Result<Self> {
+        let mut agent = Self::spawn(folder, node, kubeconfig, file)?;
         poll::until_async(&format!("agent of {node}"), START_LIMIT, async || {
             let answer = agent.ask(Method::GET, "/v1/ipam/healthy", &Value::Null).await?;
             ensure!(answer.status == StatusCode::OK, "{}", answer.status);
@@ -63,10 +68,13 @@ impl StandaloneAgent {
         Ok(agent)
     }
 
-    fn spawn(folder: &Path, node: &str, kubeconfig: &Path) -> Result<Self> {
+    fn spawn(folder: &Path, node: &str, kubeconfig: &Path, file: &Value) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let (socket, config) = (folder.join("agent.sock"), folder.join("conf.yml"));
-        let content = json!({"ipamUnixSocketPath": socket, "enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true});
+        let mut content = json!({"ipamUnixSocketPath": socket, "enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true});
+        for (key, value) in file.as_object().into_iter().flatten() {
+            content[key] = value.clone();
+        }
         // JSON is YAML.
         fs::write(&config, content.to_string())?;
         let mut command = Command::new(tools::spiderpool("spiderpool-agent")?);

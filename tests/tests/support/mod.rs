@@ -321,7 +321,7 @@ impl<'a> Bench<'a> {
     }
 
     #[expect(clippy::unused_self, reason = "reads as the bench's own")]
-    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
     }
 
@@ -336,6 +336,12 @@ impl<'a> Bench<'a> {
 
     pub(crate) async fn agent(&self, node: &str) -> StandaloneAgent {
         self.agent_by(node, self.identity(node)).await
+    }
+
+    /// An agent with these keys in its configuration file.
+    pub(crate) async fn agent_with(&self, node: &str, file: &Value) -> StandaloneAgent {
+        let (folder, name, access) = (self.folder(node), self.name(node), self.identity(node));
+        StandaloneAgent::start_with(&folder, &name, &access, file).await.unwrap()
     }
 
     pub(crate) async fn agent_by(&self, node: &str, kubeconfig: PathBuf) -> StandaloneAgent {

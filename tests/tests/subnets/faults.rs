@@ -1,0 +1,49 @@
+//! Controllers that end at any moment, and two at a time.
+
+use serde_json::json;
+
+use super::*;
+
+/// I00006, I00008 and G00008: whatever was written last, each workload has one pool of its size, and no address is two pools'.
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_are_right_after_controllers_that_were_killed() {
+    const WORKLOADS: u32 = 12;
+    let bench = Bench::new("killed").await;
+    bench.subnet("s", "10.130.0.0/24", &["10.130.0.10-10.130.0.99"], &json!({}));
+    let name = |number: u32| format!("web-{number}");
+    let annotations = [bench.subnet_annotation("s"), (IP_NUMBER.to_owned(), "+0".to_owned())];
+    let sizes = |round: u32| move |number: u32| 1 + (number + round) % 4;
+    for round in 0..3 {
+        let size = sizes(round);
+        let controller = bench.controller("a").await;
+        for number in 0..WORKLOADS {
+            bench.deployment(&name(number), size(number), &annotations);
+        }
+        // Some are made, some are not.
+        bench
+            .until("it has begun", async || {
+                (0..WORKLOADS).any(|number| {
+                    let pools = bench.pools_of(&name(number));
+                    pools.iter().any(|pool| pool.addresses().len() == u128::from(size(number)))
+                })
+            })
+            .await;
+        controller.kill().unwrap();
+    }
+    let controller = bench.controller("b").await;
+    let size = sizes(2);
+    let mut all = IpSet::empty(Family::V4);
+    for number in 0..WORKLOADS {
+        let pool = bench.pool_of(&name(number), size(number).into()).await;
+        assert!(all.intersection(&pool.addresses()).is_empty(), "{pool:?} {all:?}");
+        all = all.union(&pool.addresses());
+    }
+    let sum: u32 = (0..WORKLOADS).map(size).sum();
+    bench.until("the status says so", async || bench.given("s") == json!(sum)).await;
+    assert_eq!(bench.records("s").as_object().unwrap().len(), WORKLOADS as usize);
+    for number in 0..WORKLOADS {
+        bench.kubectl(&["delete", "deployment", &name(number)]);
+    }
+    bench.until("nothing is left", async || bench.given("s") == json!(0)).await;
+    controller.stop().unwrap();
+}
