@@ -87,6 +87,28 @@ mod tests {
 
     use super::*;
 
+    /// Nobody corrects records there.
+    #[test]
+    fn where_pools_belong_to_no_subnet_records_do_not_count_and_the_author_is_told() {
+        let subnet = |ips: &str| -> SpiderSubnet {
+            let records = r#"{"gone": {"ips": ["10.6.0.9"]}}"#;
+            let object = json!({
+                "metadata": {"name": "s"}, "spec": {"subnet": "10.6.0.0/16", "ips": [ips]},
+                "status": {"controlledIPPools": records},
+            });
+            serde_json::from_value(object).unwrap()
+        };
+        let (old, new) = (subnet("10.6.0.1-10.6.0.9"), subnet("10.6.0.1-10.6.0.8"));
+        for (enabled, expected) in [(true, (1, 0, 1)), (false, (0, 1, 0))] {
+            let families = Families { v4: true, v6: true };
+            let validator =
+                SubnetValidator { known: Shared::default(), families, enabled, guards_deletion: true };
+            let verdict = validator.validate(&new, Some(&old));
+            let deletion = validator.validate_deletion(&old).faults.len();
+            assert_eq!((verdict.faults.len(), verdict.warnings.len(), deletion), expected);
+        }
+    }
+
     #[test]
     fn version_label_and_ranges_are_filled_in() {
         let mut subnet = json!({

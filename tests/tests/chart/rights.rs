@@ -140,11 +140,19 @@ fn rights_for_subnets_and_workloads_come_with_their_values() {
     let has = |lines: &BTreeSet<String>, part: &str| lines.iter().any(|line| line.contains(part));
     let (off, on) = (lines(&[]), lines(&[WITH_SUBNETS]));
     let subnets_alone = lines(&[WITH_SUBNETS, "--set=ipam.spiderSubnet.autoPool.enable=false"]);
-    for part in ["spidersubnets/status", "spidersubnets/finalizers"] {
-        assert_eq!([&off, &subnets_alone, &on].map(|lines| has(lines, part)), [false, true, true], "{part}");
-    }
-    for part in ["deployments", "cronjobs", "clonesets"] {
-        assert_eq!([&off, &subnets_alone, &on].map(|lines| has(lines, part)), [false, false, true], "{part}");
+    for (resource, verb, with_subnets_alone) in [
+        ("spidersubnets/status", "patch", true),
+        ("spidersubnets/finalizers", "update", true),
+        ("spiderippools", "delete", true),
+        ("spiderippools", "update", false),
+        ("deployments", "get", true),
+        ("deployments", "watch", false),
+        ("cronjobs", "watch", false),
+        ("clonesets", "get", true),
+    ] {
+        let line = format!("{resource:?} {verb:?}");
+        let found = [&off, &subnets_alone, &on].map(|lines| has(lines, &line));
+        assert_eq!(found, [false, with_subnets_alone, true], "{line}");
     }
     let of_off: Vec<_> = off.iter().filter(|line| line.contains("spidersubnets")).collect();
     assert_eq!(of_off.len(), 2, "list and watch, for the webhooks: {of_off:?}");

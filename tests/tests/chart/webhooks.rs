@@ -62,8 +62,8 @@ fn deletions_are_asked_for_only_where_they_may_be_refused() {
     let value = "--set=spiderpoolController.enableValidatingResourcesDeletedWebhook=true";
     let webhooks = webhooks(&objects(&[value]));
     let deletes = |webhook: &&Value| webhook["rules"].to_string().contains("DELETE");
-    let names: Vec<_> =
-        webhooks.iter().filter(deletes).map(|webhook| &webhook["clientConfig"]["service"]["path"]).collect();
+    let deleting = webhooks.iter().filter(deletes);
+    let names: Vec<_> = deleting.map(|webhook| webhook["clientConfig"]["service"]["path"].clone()).collect();
     let paths =
         ["ippool", "subnet"].map(|kind| format!("/validate-spiderpool-spidernet-io-v2beta1-spider{kind}"));
     assert_eq!(names, paths);
