@@ -7,3 +7,5 @@ mod multus;
 mod pods_and_nodes;
 #[path = "cluster_lifecycle/shared.rs"]
 mod shared;
+#[path = "cluster_lifecycle/subnets.rs"]
+mod subnets;

@@ -24,7 +24,7 @@ use crate::shared::on_cluster;
 /// After a pod is gone its addresses must be free within this.
 const FREED_LIMIT: Duration = Duration::from_secs(30);
 /// For what kubelets and controllers do in their own time.
-const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 /// How long the API server is away.
 const OUTAGE: Duration = Duration::from_secs(30);
 
@@ -33,7 +33,7 @@ fn lifecycle(name: &str, test: impl FnOnce(&mut Cluster) -> Result<()>) {
 }
 
 /// The objects are exactly what these pods have, at the latest when the time for freeing is over.
-fn settled(cluster: &Cluster, pods: &[RunningPod]) -> Result<()> {
+pub(crate) fn settled(cluster: &Cluster, pods: &[RunningPod]) -> Result<()> {
     poll::until("the addresses of running pods and no others", FREED_LIMIT, || check_addresses(cluster, pods))
 }
 
