@@ -57,14 +57,38 @@ impl Application {
     }
 }
 
+/// What a pool was made for by its labels, whichever application of a name and kind: the values of these keys.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PurposeLabels([String; 6]);
+
+impl PurposeLabels {
+    const KEYS: [&str; 6] = [
+        OWNER_APPLICATION_GV,
+        OWNER_APPLICATION_KIND,
+        OWNER_APPLICATION_NAMESPACE,
+        OWNER_APPLICATION_NAME,
+        INTERFACE,
+        IP_VERSION,
+    ];
+
+    /// `None` if one is missing: the pool was made for no application.
+    pub fn of(labels: &BTreeMap<String, String>) -> Option<Self> {
+        let values: Option<Vec<String>> = Self::KEYS.iter().map(|key| labels.get(*key).cloned()).collect();
+        values?.try_into().ok().map(Self)
+    }
+}
+
 impl PoolPurpose {
+    /// What the labels of its pool say, and of those of earlier applications of its name and kind.
+    pub fn purpose_labels(&self) -> PurposeLabels {
+        let [gv, kind, namespace, name] = self.application.pool_labels().map(|(_, value)| value);
+        let (nic, version) = (self.nic.to_string(), version_label(self.family).to_owned());
+        PurposeLabels([gv, kind, namespace, name, nic, version])
+    }
+
     /// Whether a pool with these labels was made for this: for the application of this name and kind, or an earlier one.
     pub fn is_of(&self, labels: &BTreeMap<String, String>) -> bool {
-        let nic = self.nic.to_string();
-        let own = [(INTERFACE, nic.as_str()), (IP_VERSION, version_label(self.family))];
-        let has = |key: &str, value: &str| labels.get(key).is_some_and(|found| found == value);
-        own.into_iter().all(|(key, value)| has(key, value))
-            && self.application.pool_labels().iter().all(|(key, value)| has(key, value))
+        PurposeLabels::of(labels).is_some_and(|found| found == self.purpose_labels())
     }
 
     /// The labels of its pool.

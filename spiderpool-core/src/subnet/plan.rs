@@ -3,13 +3,13 @@
 //! The status is written first: its resourceVersion makes sure that nobody else has cut pools from the subnet meanwhile. What a
 //! pool has already is its own whatever the status says, so that nothing is lost by a controller that ends in between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use thiserror::Error;
 
 use super::application::{Application, PoolPurpose};
 use super::carve::{CarveError, Carving, plan_carve};
-use super::labels::{self, is_auto_pool, is_reclaimed};
+use super::labels::{self, PurposeLabels, is_auto_pool, is_reclaimed};
 use super::request::PoolSize;
 use super::spec::Subnet;
 use super::status::{ControlledPool, ControlledPools};
@@ -180,6 +180,8 @@ pub fn plan_subnet(state: &SubnetState<'_>, is_taken: impl Fn(&str) -> bool) -> 
 
 struct Planner<'a> {
     state: &'a SubnetState<'a>,
+    /// Pools of applications, by what they were made for: there may be thousands.
+    by_purpose: HashMap<PurposeLabels, Vec<&'a Member>>,
     carvable: IpSet,
     /// What no pool may get that has not got it: other pools', in use, or reserved.
     taken: IpSet,
@@ -190,11 +192,17 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(state: &'a SubnetState<'a>) -> Self {
         let family = state.subnet.family();
-        let members = state.members.iter().fold(IpSet::empty(family), |all, pool| all.union(&pool.usable));
-        // A record of a pool that is not there any more, or not yet, of an application that wants it: it gets the same ones.
-        let taken = members.union(state.in_use);
+        let members = state.members.iter().flat_map(|pool| pool.usable.ranges());
+        let taken = IpSet::from_ranges(family, members.chain(state.in_use.ranges()));
         let carvable = state.subnet.carvable();
-        Self { state, carvable, taken, served: BTreeSet::new(), plan: SubnetPlan::default() }
+        let mut by_purpose = HashMap::<_, Vec<_>>::new();
+        for member in state.members {
+            if let Some(purpose) = PurposeLabels::of(&member.labels) {
+                by_purpose.entry(purpose).or_default().push(member);
+            }
+        }
+        let (served, plan) = (BTreeSet::new(), SubnetPlan::default());
+        Self { state, by_purpose, carvable, taken, served, plan }
     }
 
     fn serve(&mut self, wanted: &WantedPool, is_taken: impl Fn(&str) -> bool) {
@@ -209,9 +217,9 @@ impl<'a> Planner<'a> {
         is_taken: impl Fn(&str) -> bool,
     ) -> Result<(), ProblemCause> {
         let purpose = &wanted.purpose;
-        let members = self.state.members.iter();
-        let found =
-            members.filter(|pool| may_reuse(pool, purpose)).find(|pool| !self.served.contains(&pool.name));
+        let candidates = self.by_purpose.get(&purpose.purpose_labels()).into_iter().flatten().copied();
+        let mut candidates = candidates.filter(|pool| may_reuse(pool, purpose));
+        let found = candidates.find(|pool| !self.served.contains(&pool.name));
         // What it has stays, also if it cannot be as it is to be.
         self.served.extend(found.map(|pool| &pool.name));
         let desired = match (wanted.pods, wanted.size) {
@@ -232,15 +240,9 @@ impl<'a> Planner<'a> {
             Some(pool) => (pool.usable.clone(), &pool.used),
             None => (self.recorded(&name, purpose), &nothing),
         };
-        let carving = Carving {
-            subnet: &self.carvable,
-            others: &self.taken.difference(&has),
-            reserved: self.state.reserved,
-            pool: &has,
-            used,
-            desired,
-        };
-        let ips = match plan_carve(&carving) {
+        let is_right = has.len() == u128::from(desired) && has.difference(&self.carvable).is_empty();
+        let carved = if is_right { Ok(has.clone()) } else { self.carve(&has, used, desired) };
+        let ips = match carved {
             Ok(ips) => ips,
             Err(error) => {
                 if matches!(error, CarveError::InUse { .. }) {
@@ -252,7 +254,9 @@ impl<'a> Planner<'a> {
                 return Err(error.into());
             }
         };
-        self.taken = self.taken.union(&ips);
+        if ips != has || found.is_none() {
+            self.taken = self.taken.union(&ips);
+        }
         self.record(&name, ips.clone(), Some(&purpose.application));
         let labels = purpose.labels(self.state.subnet.name.as_str(), wanted.reclaim);
         let pool = AutoPool { name, ips, labels, size: wanted.size.text() };
@@ -263,6 +267,18 @@ impl<'a> Planner<'a> {
         };
         self.plan.steps.push(step);
         Ok(())
+    }
+
+    /// The addresses that a pool with these is to have. It takes time in proportion to all pools.
+    fn carve(&self, has: &IpSet, used: &IpSet, desired: u32) -> Result<IpSet, CarveError> {
+        plan_carve(&Carving {
+            subnet: &self.carvable,
+            others: &self.taken.difference(has),
+            reserved: self.state.reserved,
+            pool: has,
+            used,
+            desired,
+        })
     }
 
     /// What a controller has recorded that ended before it made the pool.
@@ -336,7 +352,7 @@ impl<'a> Planner<'a> {
 /// One of an earlier application of the name is taken again if it was to stay.
 fn may_reuse(pool: &Member, purpose: &PoolPurpose) -> bool {
     let is_of_uid = pool.labels.get(labels::OWNER_APPLICATION_UID) == Some(&purpose.uid);
-    purpose.is_of(&pool.labels) && !pool.terminating && (is_of_uid || !is_reclaimed(&pool.labels))
+    !pool.terminating && (is_of_uid || !is_reclaimed(&pool.labels))
 }
 
 fn is_as_planned(found: &Member, planned: &AutoPool) -> bool {

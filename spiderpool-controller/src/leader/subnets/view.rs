@@ -36,7 +36,7 @@ pub(super) struct SubnetView {
 impl SubnetView {
     pub(super) fn new(state: &ClusterState, object: &SpiderSubnet, subnet: &Subnet) -> Self {
         let (mut members, mut seen) = (Vec::new(), BTreeMap::new());
-        let mut in_use = IpSet::empty(subnet.family());
+        let mut in_use = Vec::new();
         for name in state.pools.names() {
             let Some(pool) = state.pools.get(name.as_str()) else { continue };
             let Some(Ok(spec)) = pool.spec() else { continue };
@@ -48,7 +48,7 @@ impl SubnetView {
                 AllocationOwner::Upstream => spec.usable.clone(),
                 AllocationOwner::Ours | AllocationOwner::Nobody => used(state, name.as_str(), subnet),
             };
-            in_use = in_use.union(&used);
+            in_use.extend(used.ranges());
             seen.insert(name.clone(), SeenPool { uid: pool.uid.clone(), generation: pool.generation });
             members.push(Member {
                 name: name.clone(),
@@ -66,9 +66,9 @@ impl SubnetView {
             !matches!(other, Some(Ok(_)))
         };
         for pool in state.addresses.pools().filter(is_unseen) {
-            in_use = in_use.union(&used(state, &pool, subnet));
+            in_use.extend(used(state, &pool, subnet).ranges());
         }
-        Self { members, seen, in_use }
+        Self { members, seen, in_use: IpSet::from_ranges(subnet.family(), in_use) }
     }
 }
 
