@@ -46,7 +46,7 @@ pub(super) fn adopt(pool: &mut Value, subnet: &KnownSubnet) {
     inherit(pool, subnet);
 }
 
-/// An empty list of routes, and an empty gateway, are answers: the pool has none.
+/// As the leader does it for a pool that was there before its subnet. An empty list of routes is an answer: the pool has none.
 fn inherit(pool: &mut Value, subnet: &KnownSubnet) {
     let gateway = subnet.spec.gateway.as_ref().filter(|gateway| !gateway.is_empty());
     let routes = Some(&subnet.spec.routes).filter(|routes| !routes.is_empty());
@@ -54,8 +54,9 @@ fn inherit(pool: &mut Value, subnet: &KnownSubnet) {
         [("gateway", gateway.map(|value| json!(value))), ("routes", routes.map(|all| json!(all)))];
     let Some(spec) = members_mut(pool, &["spec"]) else { return };
     for (field, value) in inherited {
+        let is_said = spec.get(field).is_some_and(|said| !said.is_null() && said != "");
         if let Some(value) = value
-            && spec.get(field).is_none_or(Value::is_null)
+            && !is_said
         {
             spec.insert(field.to_owned(), value);
         }
@@ -125,14 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pool_says_is_kept_also_where_it_says_that_it_has_none() {
+    fn what_a_pool_says_is_kept_also_that_it_has_no_routes() {
         let spec = |gateway: &str, routes: Value| {
             let pool = json!({"metadata": {}, "spec": {"gateway": gateway, "routes": routes}});
             adopted(pool)["spec"].clone()
         };
-        assert_eq!(spec("", json!([])), json!({"gateway": "", "routes": []}));
-        assert_eq!(spec("10.6.0.9", json!(null))["gateway"], "10.6.0.9");
-        assert_eq!(spec("", json!(null))["routes"][0]["dst"], "10.0.0.0/8");
+        assert_eq!(spec("10.6.0.9", json!([])), json!({"gateway": "10.6.0.9", "routes": []}));
+        let filled = spec("", json!(null));
+        assert_eq!(
+            (&filled["gateway"], &filled["routes"][0]["dst"]),
+            (&json!("10.6.0.1"), &json!("10.0.0.0/8"))
+        );
     }
 
     #[test]
