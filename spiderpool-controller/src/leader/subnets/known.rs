@@ -53,6 +53,21 @@ impl SubnetIndex {
         self.subnets.get(name).cloned()
     }
 
+    /// A subnet with the same CIDR, or one that overlaps it, that was there before: the webhooks admit none, but may be away.
+    pub(super) fn older(&self, name: &PoolName, cidr: &IpNet) -> Option<PoolName> {
+        let age = |name: &PoolName| {
+            let meta = &self.subnets.get(name)?.metadata;
+            Some((meta.creation_timestamp.as_ref().map(|at| at.0), name.clone()))
+        };
+        let overlaps = |other: &SpiderSubnet| {
+            let other = other.spec.subnet.parse::<IpNet>();
+            other.is_ok_and(|other| other.contains(cidr) || cidr.contains(&other))
+        };
+        let others = self.subnets.iter().filter(|(other, subnet)| *other != name && overlaps(subnet));
+        let oldest = others.filter_map(|(other, _)| age(other)).min()?;
+        (Some(&oldest) < age(name).as_ref()).then_some(oldest.1)
+    }
+
     /// The addresses that no pool gets; an error if that cannot be told.
     pub(super) fn reserved(&self, family: Family) -> Result<IpSet, Arc<ReservedError>> {
         self.reserved.of_family(family)
@@ -178,6 +193,26 @@ mod tests {
             controller: None,
         };
         PoolTrace { pool: pool.into(), known: Some(known) }
+    }
+
+    #[test]
+    fn of_two_subnets_that_overlap_the_older_goes_on() {
+        let made = |name: &str, cidr: &str, at: &str| -> SubnetObject {
+            let metadata = json!({"name": name, "creationTimestamp": at});
+            serde_json::from_value(json!({"metadata": metadata, "spec": {"subnet": cidr}})).unwrap()
+        };
+        let mut index = SubnetIndex::default();
+        index.apply(made("b", "10.6.0.0/16", "2026-01-01T00:00:00Z"));
+        index.apply(made("a", "10.6.0.0/16", "2026-01-02T00:00:00Z"));
+        index.apply(made("c", "10.6.8.0/24", "2026-01-02T00:00:00Z"));
+        index.apply(made("d", "10.7.0.0/16", "2026-01-03T00:00:00Z"));
+        let older = |name: &str, cidr: &str| {
+            index.older(&name.parse().unwrap(), &cidr.parse().unwrap()).map(|older| older.to_string())
+        };
+        assert_eq!(older("b", "10.6.0.0/16"), None);
+        assert_eq!(older("a", "10.6.0.0/16").as_deref(), Some("b"));
+        assert_eq!(older("c", "10.6.8.0/24").as_deref(), Some("b"));
+        assert_eq!(older("d", "10.7.0.0/16"), None);
     }
 
     /// Every allocation changes a pool.

@@ -97,6 +97,15 @@ impl SubnetReconciler {
             }
         };
         let read = Read { object, subnet };
+        let is_terminating = read.object.metadata.deletion_timestamp.is_some();
+        let older = self.index.read(|index| index.older(name, &read.subnet.subnet));
+        if let Some(older) = older.filter(|_| !is_terminating) {
+            let text = format!(
+                "spec.subnet overlaps that of the older SpiderSubnet {older}, which has its addresses: delete one of them"
+            );
+            self.events.report_subnet(name, &read.object, text).await;
+            return Ok(Action::await_change());
+        }
         if let Some(patch) = objects::completion_patch(&read.object, &read.subnet) {
             let (patch, parameters) = (Patch::Merge(patch), patch_parameters());
             let request = self.subnets.patch(name.as_str(), &parameters, &patch);
@@ -112,7 +121,6 @@ impl SubnetReconciler {
                 return Ok(Action::await_change());
             }
         };
-        let is_terminating = read.object.metadata.deletion_timestamp.is_some();
         let (wanted, undecided) = if is_terminating { Default::default() } else { self.wanted(name, family) };
         let status = read.object.status.clone().unwrap_or_default();
         let records = ControlledPools::parse(status.controlled_ip_pools.as_deref(), family);
