@@ -125,6 +125,17 @@ impl WorkloadKind {
         }
     }
 
+    /// The kind of an application, if it is one of these.
+    pub fn of(application: &Application) -> Option<Self> {
+        let is_of = |kind: &Self| kind.as_str() == application.kind;
+        Self::ALL.into_iter().find(is_of).filter(|_| application.is_watched())
+    }
+
+    /// Those of a namespace.
+    pub fn namespaced(self, client: Client, namespace: &str) -> Api<WorkloadObject> {
+        Api::namespaced_with(client, namespace, &self.resource())
+    }
+
     /// Those of all namespaces.
     pub fn all(self, client: Client) -> Api<WorkloadObject> {
         Api::all_with(client, &self.resource())
@@ -190,7 +201,7 @@ impl SubnetApplication {
         annotations: &BTreeMap<String, String>,
     ) -> Option<Self> {
         let application = Application::new(&owner.api_version, &owner.kind, namespace, &owner.name);
-        if application.is_watched() || owner.kind == "Node" {
+        if application.is_watched() || owner.kind == "Node" || !application.is_valid(&owner.uid) {
             return None;
         }
         let request = parse_request(annotations).transpose()?;
@@ -276,6 +287,10 @@ mod tests {
         assert!(found.request.is_err() && found.pods.is_none());
         for (api_version, kind) in [("apps/v1", "ReplicaSet"), ("batch/v1", "Job"), ("v1", "Node")] {
             assert!(of(&owner(api_version, kind)).is_none(), "{kind}");
+        }
+        let forged = OwnerRef { uid: "!!-12345".to_owned(), ..owner("apps.kruise.io/v1alpha1", "CloneSet") };
+        for owner in [forged, owner("0/v1", "A B")] {
+            assert!(of(&owner).is_none(), "nobody can label a pool so: {owner:?}");
         }
     }
 }

@@ -185,16 +185,17 @@ fn parse_expression(expression: &ExpressionFields<'_>) -> Result<Requirement, Ve
 /// `IsQualifiedName` of `k8s.io/apimachinery/pkg/util/validation`.
 fn check_key(key: &str) -> Result<(), SelectorProblem> {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let is_key = prefix.is_none_or(is_subdomain) && !name.is_empty() && is_value(name);
+    let is_key = prefix.is_none_or(is_subdomain) && !name.is_empty() && is_label_value(name);
     if is_key { Ok(()) } else { Err(SelectorProblem::Key(key.to_owned())) }
 }
 
 fn check_value(value: &str) -> Result<(), SelectorProblem> {
-    if is_value(value) { Ok(()) } else { Err(SelectorProblem::Value(value.to_owned())) }
+    if is_label_value(value) { Ok(()) } else { Err(SelectorProblem::Value(value.to_owned())) }
 }
 
 /// `IsValidLabelValue`; the empty value is one.
-fn is_value(value: &str) -> bool {
+/// Whether a text may be a label's value.
+pub fn is_label_value(value: &str) -> bool {
     let edge = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
     let bytes = value.as_bytes();
     bytes.len() <= 63

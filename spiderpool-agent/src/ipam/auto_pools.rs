@@ -14,7 +14,7 @@ use spiderpool_core::ipam::annotations::key::{IPPOOL_IP_NUMBER, SUBNETS};
 use spiderpool_core::names::PoolName;
 use spiderpool_core::subnet::application::PoolPurpose;
 use spiderpool_core::subnet::labels::{OWNER_APPLICATION_UID, OWNER_SUBNET};
-use spiderpool_core::subnet::{Application, PoolSize, SubnetRequest, parse_request};
+use spiderpool_core::subnet::{Application, PoolSize, Subnet, SubnetRequest, parse_request};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio::time::Instant;
 use tracing::debug;
@@ -28,8 +28,9 @@ const POOL_LIMIT: Duration = Duration::from_secs(20);
 /// How long it waits for addresses where all of a pool are in use: the pool may grow with its workload, or a pod that is replaced
 /// may give one back.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(8);
-/// How often it looks.
+/// How often it looks, at first and later: there may be thousands of pools, and many pods that wait.
 const POOL_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_POOL_PAUSE: Duration = Duration::from_millis(500);
 const ADDRESS_PAUSE: Duration = Duration::from_millis(300);
 
 /// Finds them.
@@ -46,14 +47,15 @@ impl AutoPools {
         request: &AllocationRequest,
     ) -> Result<Vec<(PoolName, Family)>, AllocateError> {
         let wanted = wanted(request, &self.families).map_err(|error| AllocateError::Ipam(vec![error]))?;
-        let begun = Instant::now();
+        let (begun, mut next_pause) = (Instant::now(), POOL_PAUSE);
         loop {
             let (found, missing) = self.find(&wanted);
             let Some(missing) = missing else { return Ok(found) };
             if begun.elapsed() >= POOL_LIMIT {
                 return Err(AllocateError::Ipam(vec![missing.error()]));
             }
-            pause(request, POOL_PAUSE).await?;
+            pause(request, next_pause).await?;
+            next_pause = (next_pause * 2).min(LONGEST_POOL_PAUSE);
         }
     }
 
@@ -63,9 +65,9 @@ impl AutoPools {
         for one in wanted {
             let is_its = |pools: &PoolIndex, name: &PoolName| {
                 pools.get(name.as_str()).is_some_and(|pool| {
-                    !pool.terminating
+                    pool.labels.get(OWNER_APPLICATION_UID) == Some(&one.purpose.uid)
+                        && !pool.terminating
                         && one.purpose.is_of(&pool.labels)
-                        && pool.labels.get(OWNER_APPLICATION_UID) == Some(&one.purpose.uid)
                         && pool.labels.get(OWNER_SUBNET) == Some(&label_value(one.subnet.as_str()))
                 })
             };
@@ -78,17 +80,30 @@ impl AutoPools {
         (found, None)
     }
 
-    /// Whether a SpiderSubnet has the name that is listed as a pool's.
+    /// What the API server says of SpiderSubnets that a failure is about: whether one has the name that is listed as a pool's, or
+    /// is the one that is to serve the pod.
     pub(super) async fn explain(&self, error: IpamError) -> IpamError {
-        let IpamError::PoolMissing { pool, nic } = &error else { return error };
+        let name = match &error {
+            IpamError::PoolMissing { pool, .. } => pool,
+            IpamError::AutoPoolMissing { subnet, .. } => subnet,
+            _ => return error,
+        };
         let subnets = Api::<SpiderSubnet>::all(self.kube.client());
-        match self.kube.read(subnets.get_metadata_opt(pool.as_str())).await {
-            Ok(Some(_)) => IpamError::SubnetAsPool { subnet: pool.clone(), nic: nic.clone() },
-            Ok(None) => error,
+        let found = match self.kube.read(subnets.get_opt(name.as_str())).await {
+            Ok(found) => found,
             Err(failure) => {
-                debug!(%pool, %failure, "it cannot be read whether there is a SpiderSubnet of the name");
-                error
+                debug!(subnet = %name, %failure, "it cannot be read whether there is a SpiderSubnet of the name");
+                return error;
             }
+        };
+        match (error, found) {
+            (IpamError::PoolMissing { pool, nic }, Some(_)) => IpamError::SubnetAsPool { subnet: pool, nic },
+            (IpamError::AutoPoolMissing { subnet, family, nic, .. }, found)
+                if found.as_ref().is_none_or(|found| !serves(found, family)) =>
+            {
+                IpamError::SubnetMissing { subnet, family, nic }
+            }
+            (error, _) => error,
         }
     }
 }
@@ -110,6 +125,12 @@ async fn pause(request: &AllocationRequest, pause: Duration) -> Result<(), Alloc
     let abandoned = &request.claimant.abandoned;
     let paused = abandoned.run_until_cancelled(tokio::time::sleep(pause)).await;
     paused.ok_or_else(|| AllocateError::Abandoned(request.pod.identity.name.clone()))
+}
+
+/// Whether pools of this family are made of the subnet.
+fn serves(subnet: &SpiderSubnet, family: Family) -> bool {
+    subnet.metadata.deletion_timestamp.is_none()
+        && Subnet::try_from(subnet).is_ok_and(|subnet| subnet.family() == family)
 }
 
 /// A pool that the workload wants.
@@ -137,7 +158,7 @@ fn wanted(request: &AllocationRequest, families: &[Family]) -> Result<Vec<Wanted
     let Some(SubnetRequest { nics, size, .. }) = parse_request(&request.pod.annotations)? else {
         return Ok(Vec::new());
     };
-    if request.top.kind == "Pod" {
+    if matches!(request.top.kind.as_str(), "Pod" | "Node") {
         return Err(IpamError::AutoPoolOfBarePod(request.pod.identity.name.clone()));
     }
     let application = request.application();

@@ -64,7 +64,9 @@ impl SubnetValidator {
 
     /// Why the subnet may not be deleted.
     pub(super) fn validate_deletion(&self, subnet: &SpiderSubnet) -> Verdict {
-        let fault = if self.guards_deletion { deletion_fault(&self.held(subnet)) } else { None };
+        // One that is being deleted is deleted once more by the leader, pools first.
+        let guards = self.guards_deletion && subnet.metadata.deletion_timestamp.is_none();
+        let fault = if guards { deletion_fault(&self.held(subnet)) } else { None };
         fault.into_iter().collect::<Vec<_>>().into()
     }
 

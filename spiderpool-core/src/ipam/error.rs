@@ -128,6 +128,19 @@ pub enum IpamError {
         /// For whom it is made: kind, namespace and name.
         workload: String,
     },
+    /// The subnet is not there, or does not serve.
+    #[error(
+        "no IPPool available, there is no valid {family} SpiderSubnet {subnet}, which is listed for NIC {nic} in the Pod annotation \
+         'ipam.spidernet.io/subnets' or 'ipam.spidernet.io/subnet': create it, or list another one in the pod template"
+    )]
+    SubnetMissing {
+        /// The subnet.
+        subnet: PoolName,
+        /// The family that is wanted of it.
+        family: Family,
+        /// The NIC that it is listed for.
+        nic: IfName,
+    },
     /// A SpiderSubnet is listed where pools are.
     #[error(
         "failed to get original IPPool {subnet} for NIC {nic}: it does not exist, but there is a SpiderSubnet of this name: name \
@@ -272,6 +285,7 @@ impl IpamError {
             | Self::NoPoolMatches { .. }
             | Self::HeldPoolInvalid { .. }
             | Self::AutoPoolMissing { .. }
+            | Self::SubnetMissing { .. }
             | Self::AllFiltered { .. } => FailureReason::NoAvailablePool,
             Self::PoolMissing { .. } | Self::SubnetAsPool { .. } | Self::HeldPoolMissing { .. } => {
                 FailureReason::PoolMissing

@@ -103,16 +103,21 @@ impl PoolPurpose {
         self.named("")
     }
 
-    /// The name where the other one is taken: the application draws from another subnet than before, and pods still use the
-    /// pool of that one.
+    /// The name where the other one is taken: by another application's pool, or because the application draws from another
+    /// subnet than before, and pods still use the pool of that one.
     pub fn pool_name_of(&self, subnet: &PoolName) -> String {
-        self.named(&format!("-{:08x}", fnv1a(subnet.as_str().bytes()) & 0xffff_ffff))
+        let Self { application, uid, nic, family } = self;
+        let all = format!("{subnet} {application} {uid} {nic} {family}");
+        self.named(&format!("-{:08x}", fnv1a(all.bytes()) & 0xffff_ffff))
     }
 
     fn named(&self, end: &str) -> String {
         let Self { application, uid, nic, family } = self;
         let last = uid.rsplit('-').next().unwrap_or_default();
         let last = last.get(..UID_PART).unwrap_or(last);
+        // Names of devices may have other characters than names of objects.
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+        let nic = nic.to_string().replace(|c| !is_of_name(c), "-");
         let (head, tail) = (format!("auto{}-", family.version()), format!("-{nic}-{last}{end}"));
         let room = MAX_NAME.saturating_sub(head.len() + tail.len());
         let name = application.name.get(..room.min(application.name.len())).unwrap_or_default();
@@ -157,6 +162,7 @@ mod tests {
     fn a_pool_is_named_after_its_application_as_far_as_that_fits() {
         assert_eq!(name(web(), "eth0", Family::V4), "auto4-web-eth0-1a2b3");
         assert_eq!(name(web(), "Net1", Family::V6), "auto6-web-net1-1a2b3");
+        assert_eq!(name(web(), "net_1", Family::V4), "auto4-web-net-1-1a2b3");
         for long in ["a".repeat(253), format!("{}.b", "a".repeat(230)), "ab-".repeat(84)] {
             let name = name(Application { name: long, ..web() }, "eth0", Family::V4);
             assert!(name.len() <= 253 && name.ends_with("-eth0-1a2b3"), "{name}");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::application::{Application, PoolPurpose};
 use crate::ip::Family;
 use crate::ipam::address_name::{LABEL_LIMIT, label_value};
+use crate::label_selector::is_label_value;
 
 /// On pools: the SpiderSubnet that they belong to.
 pub const OWNER_SUBNET: &str = "ipam.spidernet.io/owner-spider-subnet";
@@ -44,6 +45,15 @@ impl Application {
         let Self { group, version, kind, namespace, name } = self;
         let values = [group, version, kind, namespace, name].map(|value| label_value(value));
         APP_KEYS.map(str::to_owned).into_iter().zip(values).collect()
+    }
+
+    /// Whether all of it, with a UID, can be in labels: who owns a pod, anybody may write who can make pods.
+    pub fn is_valid(&self, uid: &str) -> bool {
+        let labels = self.pod_labels().into_values().chain([self.group_version(), uid.to_owned()]);
+        labels.map(|value| label_value(&value)).all(|value| is_label_value(&value))
+            && [&self.version, &self.kind, &self.namespace, &self.name].iter().all(|part| !part.is_empty())
+            && !uid.is_empty()
+            && uid.len() <= LABEL_LIMIT
     }
 
     /// What tells its pools from those of others, whatever its UID.
@@ -126,8 +136,11 @@ pub fn application_of(labels: &BTreeMap<String, String>) -> Option<Application> 
     };
     let api = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     let (kind, namespace) = (get(OWNER_APPLICATION_KIND)?, get(OWNER_APPLICATION_NAMESPACE)?);
-    let name = get(OWNER_APPLICATION_NAME).filter(|name| name.len() < LABEL_LIMIT)?;
-    Some(Application::new(&api, kind, namespace, name))
+    let name = get(OWNER_APPLICATION_NAME)?;
+    // One that may have been cut.
+    let is_whole = |value: &&str| value.len() < LABEL_LIMIT;
+    let values = [get(OWNER_APPLICATION_GV)?, kind, namespace, name];
+    values.iter().all(is_whole).then(|| Application::new(&api, kind, namespace, name))
 }
 
 /// Whether a pool with these labels goes when its application does.
@@ -171,6 +184,31 @@ mod tests {
             assert!(!other.is_of(&labels), "{other:?}");
         }
         assert!(!purpose("web").is_of(&BTreeMap::new()));
+    }
+
+    #[test]
+    fn an_owner_that_somebody_has_made_up_is_no_application() {
+        let valid = purpose("web").application;
+        assert!(valid.is_valid("0b6f5a1e-8a4c"));
+        for uid in ["", "!!-12345", "u/v", &"u".repeat(64)] {
+            assert!(!valid.is_valid(uid), "{uid}");
+        }
+        for (api_version, kind, name) in [
+            ("0/v1", "A B", "web"),
+            ("a b/v1", "Kind", "web"),
+            ("v1", "", "web"),
+            ("v1", "Kind", "we$b"),
+            ("", "K", "w"),
+        ] {
+            assert!(
+                !Application::new(api_version, kind, "ns1", name).is_valid("u"),
+                "{api_version} {kind} {name}"
+            );
+        }
+        assert!(
+            Application::new("v1", "ReplicationController", "ns1", "web").is_valid("u"),
+            "of the core group"
+        );
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct SubnetState<'a> {
     pub subnet: &'a Subnet,
     /// What its status says.
     pub records: &'a ControlledPools,
+    /// Whether it is being deleted.
+    pub terminating: bool,
     /// The pools of its CIDR.
     pub members: &'a [Member],
     /// What applications want of it.
@@ -75,7 +77,7 @@ pub struct SubnetState<'a> {
     pub undecided: &'a BTreeSet<String>,
     /// The addresses of SpiderReservedIPs.
     pub reserved: &'a IpSet,
-    /// Addresses in use, of whatever pool.
+    /// Addresses that are in use, or another pool's that is no member.
     pub in_use: &'a IpSet,
 }
 
@@ -104,10 +106,9 @@ pub enum Step {
     },
     /// One that is there is changed.
     Update(AutoPool),
-    /// One whose application is gone is deleted.
-    Delete(PoolName),
-    /// One is deleted if its application, of which no pod is left, is gone.
-    DeleteUnlessAlive {
+    /// One that nothing uses is deleted, unless the API server has its application, and that wants it: what a watch has not
+    /// shown may be there all the same.
+    DeleteUnlessWanted {
         /// The pool.
         pool: PoolName,
         /// The application that it was made for.
@@ -158,12 +159,30 @@ pub enum ProblemCause {
     },
     /// Both names that the pool may have are taken.
     #[error(
-        "the name of its SpiderIPPool is taken: delete the SpiderIPPool {name}, or wait until it is gone"
+        "the SpiderIPPools {first} and {second}, whose names its own may have, are others': wait until one of them is gone"
     )]
     NameTaken {
-        /// The pool that has it.
-        name: String,
+        /// The first name.
+        first: String,
+        /// The other.
+        second: String,
     },
+    /// The API server refuses the pool.
+    #[error("the API server refuses its SpiderIPPool: {0}")]
+    Refused(String),
+}
+
+impl ProblemCause {
+    /// Which one it is, without the numbers and names that change while nothing is done about it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Carve(CarveError::Subnet { .. }) => "subnet",
+            Self::Carve(CarveError::InUse { .. }) => "in use",
+            Self::OnlyFixed { .. } => "only fixed",
+            Self::NameTaken { .. } => "name taken",
+            Self::Refused(_) => "refused",
+        }
+    }
 }
 
 /// What is to be done. Of other pools `is_taken` says whether one has a name. When all of it is done, nothing more is.
@@ -218,8 +237,10 @@ impl<'a> Planner<'a> {
     ) -> Result<(), ProblemCause> {
         let purpose = &wanted.purpose;
         let candidates = self.by_purpose.get(&purpose.purpose_labels()).into_iter().flatten().copied();
-        let mut candidates = candidates.filter(|pool| may_reuse(pool, purpose));
-        let found = candidates.find(|pool| !self.served.contains(&pool.name));
+        let candidates = candidates.filter(|pool| may_reuse(pool, purpose));
+        let candidates = candidates.filter(|pool| !self.served.contains(&pool.name));
+        // Its own before one that an earlier application has left.
+        let found = candidates.min_by_key(|pool| (!is_of_uid(pool, purpose), &pool.name));
         // What it has stays, also if it cannot be as it is to be.
         self.served.extend(found.map(|pool| &pool.name));
         let desired = match (wanted.pods, wanted.size) {
@@ -300,7 +321,7 @@ impl<'a> Planner<'a> {
         let is_free = |name: &&String| !is_taken(name) && !self.plan.records.0.contains_key(*name);
         let name = [&first, &second].into_iter().find(is_free);
         let parsed = name.and_then(|name| name.parse().ok());
-        parsed.ok_or(ProblemCause::NameTaken { name: second })
+        parsed.ok_or(ProblemCause::NameTaken { first, second })
     }
 
     /// A pool that nobody has asked for.
@@ -328,9 +349,7 @@ impl<'a> Planner<'a> {
             self.plan.waiting.insert(member.name.clone());
         } else if let Some(application) = application {
             let pool = member.name.clone();
-            let is_watched = application.is_watched();
-            let asked = Step::DeleteUnlessAlive { pool: pool.clone(), application, uid };
-            self.plan.steps.push(if is_watched { Step::Delete(pool) } else { asked });
+            self.plan.steps.push(Step::DeleteUnlessWanted { pool, application, uid });
         }
     }
 
@@ -338,7 +357,11 @@ impl<'a> Planner<'a> {
         let label = label_value(self.state.subnet.name.as_str());
         let has_label = member.labels.get(labels::OWNER_SUBNET) == Some(&label);
         let is_ours = has_label && member.controller == Controller::Subnet;
-        if !is_ours && !member.terminating && member.controller != Controller::Other {
+        if !is_ours
+            && !self.state.terminating
+            && !member.terminating
+            && member.controller != Controller::Other
+        {
             self.plan.steps.push(Step::Adopt(member.name.clone()));
         }
     }
@@ -349,10 +372,13 @@ impl<'a> Planner<'a> {
     }
 }
 
+fn is_of_uid(pool: &Member, purpose: &PoolPurpose) -> bool {
+    pool.labels.get(labels::OWNER_APPLICATION_UID) == Some(&purpose.uid)
+}
+
 /// One of an earlier application of the name is taken again if it was to stay.
 fn may_reuse(pool: &Member, purpose: &PoolPurpose) -> bool {
-    let is_of_uid = pool.labels.get(labels::OWNER_APPLICATION_UID) == Some(&purpose.uid);
-    !pool.terminating && (is_of_uid || !is_reclaimed(&pool.labels))
+    !pool.terminating && (is_of_uid(pool, purpose) || !is_reclaimed(&pool.labels))
 }
 
 fn is_as_planned(found: &Member, planned: &AutoPool) -> bool {

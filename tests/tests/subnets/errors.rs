@@ -31,7 +31,7 @@ async fn a_pod_that_cannot_have_a_pool_is_told_why() {
     failure(
         &agent,
         &pod.add("eth0", "c"),
-        "no IPv4 IPPool has been made of SpiderSubnet why-absent for Deployment why/web, NIC eth0",
+        "there is no valid IPv4 SpiderSubnet why-absent, which is listed for NIC eth0",
     )
     .await;
     let without = bench.agent("n2").await;

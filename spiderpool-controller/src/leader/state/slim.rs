@@ -16,6 +16,8 @@ use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::names::{NodeName, PodIdentity, PodName, PodUid};
 use tracing::warn;
 
+use super::third_parties::SaidByPod;
+
 /// A pod as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SlimPod {
@@ -32,7 +34,7 @@ pub(crate) struct SlimPod {
     /// How long its containers may run on after its object is deleted.
     pub(super) may_run_for: Option<Duration>,
     /// The third party that controls it, if that wants pools of SpiderSubnets.
-    pub(super) third_party: Option<Arc<SubnetApplication>>,
+    pub(super) third_party: Option<SaidByPod>,
 }
 
 impl From<PodObject> for SlimPod {
@@ -44,15 +46,17 @@ impl From<PodObject> for SlimPod {
             deletion: pod.deletion(),
             stops_within: pod.stops_within(),
             may_run_for: pod.may_run_for(),
-            third_party: third_party(&pod.metadata).map(Arc::new),
+            third_party: third_party(&pod.metadata),
             identity: identity(&pod.metadata, pod::uid(&pod.metadata)),
         }
     }
 }
 
-fn third_party(meta: &ObjectMeta) -> Option<SubnetApplication> {
-    let owner = pod::controller(meta)?;
-    SubnetApplication::of_third_party(&owner, meta.namespace.as_deref()?, meta.annotations.as_ref()?)
+fn third_party(meta: &ObjectMeta) -> Option<SaidByPod> {
+    let (owner, namespace, annotations) =
+        (pod::controller(meta)?, meta.namespace.as_deref()?, meta.annotations.as_ref()?);
+    let application = SubnetApplication::of_third_party(&owner, namespace, annotations).map(Arc::new)?;
+    Some(SaidByPod { application, created: meta.creation_timestamp.as_ref().map(|at| at.0) })
 }
 
 /// The pod of this metadata's name, whichever it is.

@@ -22,6 +22,8 @@ pub(super) struct SubnetEvents {
 /// One thing to say.
 struct Note {
     key: String,
+    /// What is said again only if this has changed: texts have numbers that change with every other pool.
+    kind: String,
     text: String,
     reason: &'static str,
     regarding: ObjectReference,
@@ -40,7 +42,8 @@ impl SubnetEvents {
     /// The subnet cannot be used at all.
     pub(super) async fn report_subnet(&self, name: &PoolName, subnet: &SpiderSubnet, text: String) {
         let regarding = subnet.object_ref(&());
-        let note = Note { key: String::new(), text, reason: "InvalidSpec", regarding };
+        let (key, kind) = (String::new(), text.clone());
+        let note = Note { key, kind, text, reason: "InvalidSpec", regarding };
         self.say(name, vec![note]).await;
     }
 
@@ -52,9 +55,9 @@ impl SubnetEvents {
     async fn say(&self, subnet: &PoolName, notes: Vec<Note>) {
         let unsaid = {
             let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = notes.iter().map(|note| (note.key.clone(), note.text.clone())).collect();
+            let now = notes.iter().map(|note| (note.key.clone(), note.kind.clone())).collect();
             let before = said.insert(subnet.clone(), now).unwrap_or_default();
-            let is_new = |note: &Note| before.get(&note.key) != Some(&note.text);
+            let is_new = |note: &Note| before.get(&note.key) != Some(&note.kind);
             notes.into_iter().filter(is_new).collect::<Vec<_>>()
         };
         for Note { text, reason, regarding, .. } in unsaid {
@@ -90,6 +93,7 @@ fn of_problem(subnet: &PoolName, problem: &Problem) -> Note {
     let (nic, family) = (&purpose.nic, purpose.family);
     Note {
         key: format!("{} {nic} {family} {}", purpose.uid, application),
+        kind: problem.cause.kind().to_owned(),
         text: format!(
             "no {family} SpiderIPPool of SpiderSubnet {subnet} as it is to be for interface {nic}: {}",
             problem.cause

@@ -45,6 +45,8 @@ pub(super) struct SubnetIndex {
     traces: HashMap<Arc<str>, TracedPool>,
     /// Pools that may shrink or go when addresses of theirs are free, by subnet.
     waiting: BTreeMap<PoolName, BTreeSet<PoolName>>,
+    /// Subnets that are being planned: what waits is not known yet, and each change of a pool may be what it waits for.
+    planned: BTreeSet<PoolName>,
     changed: BTreeSet<PoolName>,
 }
 
@@ -88,8 +90,14 @@ impl SubnetIndex {
         std::mem::take(&mut self.changed)
     }
 
+    /// The leader's state is about to be read for a plan.
+    pub(super) fn begin_plan(&mut self, subnet: &PoolName) {
+        self.planned.insert(subnet.clone());
+    }
+
     /// Pools of this subnet wait for addresses to be free.
     pub(super) fn set_waiting(&mut self, subnet: &PoolName, pools: BTreeSet<PoolName>) {
+        self.planned.remove(subnet);
         if pools.is_empty() {
             self.waiting.remove(subnet);
         } else {
@@ -116,6 +124,7 @@ impl SubnetIndex {
             }
             let waits = self.waiting.iter().filter(|(_, pools)| pools.contains(&*pool));
             concerned.extend(waits.map(|(name, _)| name.clone()));
+            concerned.extend(self.planned.iter().cloned());
         }
         concerned
     }
@@ -230,6 +239,13 @@ mod tests {
         let s2: PoolName = "s2".parse().unwrap();
         index.set_waiting(&s2, ["a".parse().unwrap()].into());
         assert_eq!(names(index.changed_by(vec![trace("a", "10.7.0.0/16", 3)])), ["s2"]);
+        index.set_waiting(&s2, BTreeSet::new());
+        index.begin_plan(&s2);
+        assert_eq!(
+            names(index.changed_by(vec![trace("a", "10.7.0.0/16", 3)])),
+            ["s2"],
+            "it is being planned"
+        );
         index.set_waiting(&s2, BTreeSet::new());
         assert_eq!(names(index.changed_by(vec![trace("a", "10.7.0.0/16", 3)])), [""; 0]);
         assert_eq!(names(index.changed_by(vec![PoolTrace { pool: "a".into(), known: None }])), ["s2"]);

@@ -113,7 +113,8 @@ pub(super) fn pool_patch(pool: &AutoPool, resource_version: Option<&str>) -> Val
             "resourceVersion": resource_version, "labels": pool.labels,
             "annotations": {IPPOOL_IP_NUMBER: pool.size},
         },
-        "spec": {"ips": ranges(&pool.ips)},
+        // What is excluded would be no address of it, however often it grows.
+        "spec": {"ips": ranges(&pool.ips), "excludeIPs": null},
     })
 }
 

@@ -10,12 +10,12 @@ use kube::runtime::events::Recorder;
 use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 use spiderpool_api::crd::{FINALIZER, SpiderIPPool, SpiderSubnet};
-use spiderpool_api::workload::SubnetApplication;
+use spiderpool_api::workload::{SubnetApplication, WorkloadKind};
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::Pool;
 use spiderpool_core::names::PoolName;
 use spiderpool_core::subnet::application::{Application, PoolPurpose};
-use spiderpool_core::subnet::plan::{AutoPool, Controller, Step, WantedPool};
+use spiderpool_core::subnet::plan::{AutoPool, Problem, ProblemCause, Step, WantedPool};
 use spiderpool_core::subnet::{ControlledPools, PoolSize, Subnet, SubnetPlan, SubnetState, plan_subnet};
 use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
 use spiderpool_runtime::watch::Shared;
@@ -28,13 +28,17 @@ use super::applications::AllApplications;
 use super::events::SubnetEvents;
 use super::known::SubnetIndex;
 use super::objects;
-use super::view::{SeenPool, SubnetView};
+use super::view::{self, SeenPool, SubnetView};
 use crate::config::SubnetSettings;
 use crate::leader::state::ClusterState;
 use crate::patch_parameters;
 
 /// How often it is asked whether applications are still there of which nobody tells.
 const ASK_AGAIN: Duration = Duration::from_mins(5);
+/// After this time an application that has not what it wants is looked at again, whatever has been seen to change.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// The status of a subnet with more pools would not fit the API server's objects (etcd's limit is 1.5 MiB): bytes.
+const MAX_RECORDS: usize = 1 << 20;
 /// The finalizer with which the API server deletes what an object owns before the object.
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -89,6 +93,10 @@ impl SubnetReconciler {
         name: &PoolName,
         object: Arc<SpiderSubnet>,
     ) -> Result<Action, ReconcileError> {
+        let is_terminating = object.metadata.deletion_timestamp.is_some();
+        if is_terminating && self.finalize(&object).await? {
+            return Ok(Action::await_change());
+        }
         let subnet = match Subnet::try_from(&*object) {
             Ok(subnet) => subnet,
             Err(error) => {
@@ -97,7 +105,6 @@ impl SubnetReconciler {
             }
         };
         let read = Read { object, subnet };
-        let is_terminating = read.object.metadata.deletion_timestamp.is_some();
         let older = self.index.read(|index| index.older(name, &read.subnet.subnet));
         if let Some(older) = older.filter(|_| !is_terminating) {
             let text = format!(
@@ -124,31 +131,59 @@ impl SubnetReconciler {
         let (wanted, undecided) = if is_terminating { Default::default() } else { self.wanted(name, family) };
         let status = read.object.status.clone().unwrap_or_default();
         let records = ControlledPools::parse(status.controlled_ip_pools.as_deref(), family);
-        let (plan, view) = self.state.read(|state| {
-            let view = SubnetView::new(state, &read.object, &read.subnet);
-            let subnet_state = SubnetState {
-                subnet: &read.subnet,
-                records: &records,
-                members: &view.members,
-                wanted: &wanted,
-                undecided: &undecided,
-                reserved: &reserved,
-                in_use: &view.in_use,
-            };
-            let plan = plan_subnet(&subnet_state, |pool| state.pools.get(pool).is_some());
-            (plan, view)
-        });
-        self.events.report(name, &plan.problems).await;
+        self.index.write(|index| index.begin_plan(name));
+        // The plan is made outside of the lock: there may be thousands of pools.
+        let view = self.state.read(|state| SubnetView::new(state, &read.object, &read.subnet));
+        let subnet_state = SubnetState {
+            subnet: &read.subnet,
+            records: &records,
+            terminating: is_terminating,
+            members: &view.members,
+            wanted: &wanted,
+            undecided: &undecided,
+            reserved: &reserved,
+            in_use: &view.in_use,
+        };
+        let is_taken = |pool: &str| self.state.read(|state| state.pools.get(pool).is_some());
+        let mut plan = plan_subnet(&subnet_state, is_taken);
         self.index.write(|index| index.set_waiting(name, plan.waiting.clone()));
+        if plan.records.text().is_some_and(|text| text.len() > MAX_RECORDS) {
+            let text = format!(
+                "its {} pools do not fit its status any more, nothing is changed: make another SpiderSubnet for some of its applications",
+                plan.records.0.len()
+            );
+            self.events.report_subnet(name, &read.object, text).await;
+            return Ok(Action::await_change());
+        }
         self.write_status(&read, &plan).await?;
-        let mut is_unanswered = false;
+        let (mut is_unanswered, mut failed) = (false, None);
         for step in &plan.steps {
-            is_unanswered |= self.execute(&read, step, &view).await? == Asked::Alive;
+            // One that is refused keeps no other application waiting.
+            match self.execute(&read, step, &view).await {
+                Ok(asked) => is_unanswered |= asked == Asked::Alive,
+                Err(ReconcileError::Api(failure @ ApiFailure::Refused(_))) if !is_passing(&failure) => {
+                    match step {
+                        Step::Create { purpose, .. } => {
+                            let cause = ProblemCause::Refused(failure.to_string());
+                            plan.problems.push(Problem { purpose: purpose.clone(), cause });
+                        }
+                        _ => drop(failed.get_or_insert(failure.into())),
+                    }
+                }
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
         }
-        if is_terminating {
-            self.finalize(&read, &view).await?;
+        self.events.report(name, &plan.problems).await;
+        if let Some(error) = failed {
+            return Err(error);
         }
-        Ok(if is_unanswered { Action::requeue(ASK_AGAIN) } else { Action::await_change() })
+        Ok(if !plan.problems.is_empty() || !plan.waiting.is_empty() {
+            Action::requeue(LOOK_AGAIN)
+        } else if is_unanswered {
+            Action::requeue(ASK_AGAIN)
+        } else {
+            Action::await_change()
+        })
     }
 
     /// What applications want of a subnet, and the UIDs of those of which that is not known.
@@ -206,9 +241,8 @@ impl SubnetReconciler {
         match step {
             Step::Create { purpose, pool } => self.create(read, purpose, pool).await?,
             Step::Update(pool) => self.update(pool, view).await?,
-            Step::Delete(pool) => self.delete(pool, view).await?,
-            Step::DeleteUnlessAlive { pool, application, uid } => {
-                if self.is_alive(pool, application, uid).await? {
+            Step::DeleteUnlessWanted { pool, application, uid } => {
+                if self.is_wanted(&read.subnet.name, pool, application, uid).await? {
                     return Ok(Asked::Alive);
                 }
                 self.delete(pool, view).await?;
@@ -275,13 +309,21 @@ impl SubnetReconciler {
         Ok(())
     }
 
-    /// Whether an application of a third party is still there. Where that cannot be read, it is.
-    async fn is_alive(
+    /// Whether an application is still there and wants a pool of the subnet. Where that cannot be read, it does.
+    async fn is_wanted(
         &self,
+        subnet: &PoolName,
         pool: &PoolName,
         application: &Application,
         uid: &str,
     ) -> Result<bool, ReconcileError> {
+        if let Some(kind) = WorkloadKind::of(application) {
+            let api = kind.namespaced(self.kube.client(), &application.namespace);
+            let found = self.kube.read(api.get_opt(&application.name)).await?;
+            let found = found.filter(|found| found.metadata.uid.as_deref() == Some(uid));
+            let wants = found.and_then(|found| kind.application(&found));
+            return Ok(wants.is_some_and(|wants| wants.request.is_err() || wants.subnets().contains(subnet)));
+        }
         match self.find(application).await {
             Ok(found) => Ok(found.is_some_and(|found| found == uid)),
             Err(failure) if failure.is_forbidden() => {
@@ -316,24 +358,28 @@ impl SubnetReconciler {
     }
 
     /// A subnet that is deleted takes its pools with it, and goes when they are gone.
-    async fn finalize(&self, read: &Read, view: &SubnetView) -> Result<(), ReconcileError> {
-        let meta = &read.object.metadata;
-        let name = read.subnet.name.as_str();
+    /// Whether nothing is left to do.
+    async fn finalize(&self, object: &SpiderSubnet) -> Result<bool, ReconcileError> {
+        let meta = &object.metadata;
+        let name = meta.name.as_deref().unwrap_or_default();
         let has = |finalizer: &str| meta.finalizers.iter().flatten().any(|one| one == finalizer);
-        if !has(FINALIZER) {
-            return Ok(());
-        }
-        if !view.members.iter().any(|member| member.controller == Controller::Subnet) {
+        let is_last = !self.state.read(|state| view::owns_pools(state, object));
+        if is_last && has(FINALIZER) {
             self.kube.remove_finalizer(&self.subnets, meta, FINALIZER, &patch_parameters()).await?;
             info!(subnet = name, "finalizer removed");
-        } else if !has(FOREGROUND) {
+        } else if !is_last && has(FINALIZER) && !has(FOREGROUND) {
             let mut parameters = DeleteParams::foreground();
             parameters.preconditions =
                 Some(kube::api::Preconditions { uid: meta.uid.clone(), resource_version: None });
             self.kube.write(self.subnets.delete(name, &parameters)).await?;
         }
-        Ok(())
+        Ok(is_last)
     }
+}
+
+/// Whether the same request may succeed in a moment: what is there has changed, or the API server is busy.
+fn is_passing(failure: &ApiFailure) -> bool {
+    failure.is_conflict() || failure.is_already_exists() || failure.is_retryable()
 }
 
 /// Whether an application was asked for that is still there.

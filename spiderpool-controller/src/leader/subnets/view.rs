@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use kube::ResourceExt as _;
+use kube::{Resource as _, ResourceExt as _};
 use spiderpool_api::crd::SpiderSubnet;
 use spiderpool_core::ip::{IpRange, IpSet};
 use spiderpool_core::names::PoolName;
@@ -13,9 +13,6 @@ use spiderpool_runtime::pools::AllocationOwner;
 
 use super::known::{PoolTrace, TracedPool};
 use crate::leader::state::{ClusterState, LeaderPool};
-
-/// The kind whose objects control pools.
-const KIND: &str = "SpiderSubnet";
 
 /// Which state of a pool was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +38,11 @@ impl SubnetView {
             let Some(pool) = state.pools.get(name.as_str()) else { continue };
             let Some(Ok(spec)) = pool.spec() else { continue };
             if spec.subnet != subnet.subnet {
+                // Of another prefix length: whoever made it, its addresses are not the subnet's to give.
+                if spec.subnet.contains(&subnet.subnet) || subnet.subnet.contains(&spec.subnet) {
+                    let others = spec.usable.union(&used(state, name.as_str(), subnet));
+                    in_use.extend(others.intersection(&subnet.usable).ranges());
+                }
                 continue;
             }
             let used = match pool.owner() {
@@ -83,9 +85,15 @@ fn controller(pool: &LeaderPool, subnet: &SpiderSubnet) -> Controller {
         None => Controller::None,
         Some((_, uid)) if subnet.uid().as_ref() == Some(uid) => Controller::Subnet,
         // An earlier one.
-        Some((kind, _)) if kind == KIND => Controller::None,
+        Some((kind, _)) if *kind == SpiderSubnet::kind(&()) => Controller::None,
         Some(_) => Controller::Other,
     }
+}
+
+/// Whether a pool is the subnet's, whatever its addresses are: it goes with it.
+pub(super) fn owns_pools(state: &ClusterState, subnet: &SpiderSubnet) -> bool {
+    let mut pools = state.pools.names().filter_map(|name| state.pools.get(name.as_str()));
+    pools.any(|pool| controller(pool, subnet) == Controller::Subnet)
 }
 
 /// What subnets see of these pools.
