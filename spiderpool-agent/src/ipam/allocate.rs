@@ -128,7 +128,7 @@ impl Ipam {
         abandoned: CancellationToken,
         lock: KeyedGuard<PodName>,
     ) -> Result<IpamAddResponse, AllocateError> {
-        let name = args.pod.clone();
+        let (name, conflicts) = (args.pod.clone(), args.conflicts.clone());
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
         let request = AllocationRequest::new(
@@ -139,6 +139,7 @@ impl Ipam {
             abandoned,
         );
         let request = request.map_err(|error| AllocateError::Ipam(vec![error]))?;
+        self.exchange(&request, &conflicts).await?;
         for _ in 0..ROUNDS {
             if let Some((answer, unwanted)) = self.serve(&request).await? {
                 self.free_unwanted(unwanted, request.claimant, lock);
