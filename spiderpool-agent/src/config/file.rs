@@ -2,6 +2,7 @@
 //!
 //! Keys that only the controller reads are not listed here.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,21 +70,38 @@ struct IaasNetworkProvider {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct DetectionOptions {
-    #[serde(deserialize_with = "within::<_, 1, 10>")]
+    #[serde(deserialize_with = "probes")]
     probes: Option<u32>,
-    #[serde(deserialize_with = "within::<_, 10, 2000>")]
+    #[serde(deserialize_with = "interval")]
     interval_milliseconds: Option<u32>,
-    #[serde(deserialize_with = "within::<_, 60, 2_592_000>")]
+    #[serde(deserialize_with = "quarantine")]
     quarantine_seconds: Option<u32>,
 }
 
+fn probes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    within(deserializer, "probes", 1..=10)
+}
+
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    within(deserializer, "intervalMilliseconds", 10..=2000)
+}
+
+fn quarantine<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    within(deserializer, "quarantineSeconds", 60..=2_592_000)
+}
+
 /// A number that makes sense, if there is one.
-fn within<'de, D: Deserializer<'de>, const LEAST: u32, const MOST: u32>(
+fn within<'de, D: Deserializer<'de>>(
     deserializer: D,
+    key: &str,
+    range: RangeInclusive<u32>,
 ) -> Result<Option<u32>, D::Error> {
     let number = Option::<u32>::deserialize(deserializer)?;
-    match number.filter(|number| !(LEAST..=MOST).contains(number)) {
-        Some(number) => Err(D::Error::custom(format!("{number} is not within {LEAST} and {MOST}"))),
+    match number.filter(|number| !range.contains(number)) {
+        Some(number) => {
+            let (least, most) = range.into_inner();
+            Err(D::Error::custom(format!("{key} {number} is not within {least} and {most}")))
+        }
         None => Ok(number),
     }
 }
@@ -182,7 +200,7 @@ mod tests {
         assert_eq!(on.detection().timing, Timing { probes: 5, interval: Duration::from_millis(70) });
         assert_eq!((on.quarantine_time(), on.unsupported()), (Duration::from_mins(10), None));
         let error = ConfigFile::parse("detection: {probes: 0}").unwrap_err().to_string();
-        assert!(error.contains("probes") && error.contains("0 is not within 1 and 10"), "{error}");
+        assert!(error.contains("detection: probes 0 is not within 1 and 10"), "{error}");
     }
 
     #[test]

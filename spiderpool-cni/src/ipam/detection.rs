@@ -184,6 +184,10 @@ fn wait_for_carrier(nic: &IfName, index: u32) -> Result<(), PluginError> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use spiderpool_net::netlink::NewVeth;
+
     use super::*;
 
     const ANSWER: &str = r#"{"ips":[
@@ -216,5 +220,52 @@ mod tests {
         assert_eq!((asked.owners.len(), asked.gateways.len()), (1, 0));
         asked.without(&[ip("fd06::9")]);
         assert_eq!(asked, Questions::default());
+    }
+
+    /// Both ends of a pair, down; this one with more settings of ip(8).
+    fn pair(settings: &str) -> (NetNs, NetNs) {
+        let (near, far) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+        let made: Result<(), NetlinkError> = block_on(async {
+            let veth = NewVeth {
+                name: &"net1".parse().unwrap(),
+                mac: "02:00:00:00:00:01".parse().unwrap(),
+                peer_name: &"peer".parse().unwrap(),
+                peer_mac: "02:00:00:00:00:02".parse().unwrap(),
+                peer_netns: &far,
+                mtu: 1500,
+            };
+            near.netlink().unwrap().add_veth(&veth).await
+        });
+        made.unwrap();
+        let arguments = ["link", "set", "net1"].into_iter().chain(settings.split_whitespace());
+        let set = near.run(|| Command::new("ip").args(arguments).status()).unwrap();
+        assert!(set.unwrap().success());
+        (near, far)
+    }
+
+    fn is_up(netns: &NetNs) -> bool {
+        let link: Result<_, NetlinkError> =
+            block_on(async { netns.netlink().unwrap().link_by_name(&"net1".parse().unwrap()).await });
+        link.unwrap().unwrap().up
+    }
+
+    #[test]
+    fn a_nic_that_nobody_can_be_asked_by_is_told_apart_and_left_as_it_was() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let (answer, nic) = (serde_json::from_str(ANSWER).unwrap(), "net1".parse().unwrap());
+        let detect = |netns: &NetNs| Detector::new(netns, &nic).detect(&answer);
+        // The main plugin makes it later.
+        assert_eq!(detect(&NetNs::create().unwrap()).unwrap(), []);
+        let (without_arp, _far) = pair("arp off");
+        assert_eq!(detect(&without_arp).unwrap(), []);
+        let (alone, _far) = pair("mtu 1500");
+        let error = detect(&alone).unwrap_err().to_object("1.0.0");
+        assert_eq!(error.code, 108);
+        assert!(error.details.contains("NIC net1 has no carrier after 5s"), "{error:?}");
+        assert!(!is_up(&alone));
     }
 }
