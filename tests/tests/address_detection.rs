@@ -89,7 +89,8 @@ fn delete_all_addresses(plane: &ControlPlane) {
 
 fn events(plane: &ControlPlane, pod: &str) -> String {
     let events = plane.events("default", &format!("involvedObject.name={pod}")).unwrap();
-    events.iter().map(|event| format!("{} {}\n", event["reason"], event["message"])).collect()
+    let lines = events.iter().map(|event| format!("{} {}", event["reason"], event["message"]));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
