@@ -141,6 +141,8 @@ fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>)
         stateful_set: file.enable_stateful_set,
         release_conflicts: environment.enabled_release_conflict_ips,
         duplicate_address_detection: file.enable_duplicate_address_detection,
+        detection: file.detection(),
+        quarantine_time: file.quarantine_time(),
     }
 }
 

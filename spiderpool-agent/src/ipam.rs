@@ -1,7 +1,8 @@
 //! Address management: one SpiderIPAddress per address, created by ADD, deleted by DEL.
 //!
 //! An ADD passes four stages ([`allocate`]): the [`request`] is parsed, its pools are resolved to a plan ([`resolve`]),
-//! what the pod lacks is taken ([`allocator`]), and the plugin gets its answer ([`respond`]). Addresses are freed by DEL
+//! what the pod lacks is taken ([`allocator`]), and the plugin gets its answer ([`respond`]). What others use of it on the link
+//! is exchanged when the plugin asks again ([`conflicts`]). Addresses are freed by DEL
 //! ([`release`]) and, where none came, by the runtime's [`gc`] and the [`sweep`]. What is decided is in `spiderpool_core::ipam`.
 //!
 //! **Invariant:** a request that may have taken an address is never forgotten: it is finished although the caller has
@@ -11,6 +12,7 @@ mod adds_in_progress;
 mod allocate;
 mod allocator;
 mod auto_pools;
+mod conflicts;
 mod delete;
 mod endpoint_queue;
 mod error;
@@ -33,4 +35,5 @@ mod workloads;
 pub use endpoint_queue::EndpointQueue;
 pub use error::{AllocateError, PodError, ReleaseError};
 pub use metrics::IpamMetrics;
+pub use respond::Detection;
 pub use service::{Indexes, Ipam, IpamSettings};

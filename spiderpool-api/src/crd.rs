@@ -22,7 +22,8 @@ pub use coordinator::{
 pub use endpoint::{EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, SpiderEndpointStatus};
 pub use generate::{crds, file_name};
 pub use ip_address::{
-    AddressState, HoldingError, HoldingFault, Quarantine, SpiderIPAddress, SpiderIPAddressSpec, keeping_patch,
+    AddressState, HoldingError, HoldingFault, Quarantine, SpiderIPAddress, SpiderIPAddressSpec,
+    keeping_patch, quarantining_patch,
 };
 pub use ip_pool::{IPPoolStatus, SpiderIPPool, SpiderIPPoolSpec};
 pub use ip_pool_usage::{SpiderIPPoolUsage, SpiderIPPoolUsageSpec};

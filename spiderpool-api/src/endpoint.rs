@@ -301,6 +301,7 @@ pub fn lost_holdings<H: AsRef<Holding>>(
                 network: None,
                 grace: None,
                 state: AddressState::Bound,
+                quarantine: None,
             })
         })
     });

@@ -8,5 +8,7 @@ pub const IPPOOL_CIDR: &str = "ipam.spidernet.io/ippool-cidr";
 pub const ADDRESS_POOL: &str = "ipam.spidernet.io/ippool";
 /// On a SpiderIPAddress: the pod's UID.
 pub const ADDRESS_POD_UID: &str = "ipam.spidernet.io/pod-uid";
+/// On a SpiderIPAddress: somebody else was seen using it.
+pub const ADDRESS_QUARANTINED: &str = "ipam.spidernet.io/quarantined";
 /// On a SpiderIPAddress and on an agent's Lease: the node, or the hash of a name that does not fit a label.
 pub const NODE: &str = "ipam.spidernet.io/node";

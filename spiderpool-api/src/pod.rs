@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -204,6 +205,8 @@ pub struct Pod {
     pub identity: PodIdentity,
     /// The UID of the object.
     pub object_uid: String,
+    /// When the API server has made it, by its clock.
+    pub created: Option<Timestamp>,
     /// The node that it is bound to.
     pub node: Option<NodeName>,
     /// Whether it may still get and keep addresses, or has ended.
@@ -247,6 +250,7 @@ impl TryFrom<PodObject> for Pod {
         Ok(Self {
             identity: PodIdentity { name, uid },
             object_uid: meta.uid.unwrap_or_default(),
+            created: meta.creation_timestamp.map(|time| time.0),
             node,
             stage,
             deletion,

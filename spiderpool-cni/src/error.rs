@@ -1,16 +1,20 @@
 //! Why a plugin failed, with the CNI error code of each.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use spiderpool_api::agent::ipam::AddressConflict;
 use spiderpool_client::ClientError;
 use spiderpool_core::Unsupported;
 use spiderpool_core::coordinator::{PlanError, SettingsError, Step};
 use spiderpool_core::ifacer::{ConflictError, IfacerSettingsError};
+use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::{IfName, NameError};
 use spiderpool_dataplane::{AttachError, OpenError};
 use spiderpool_net::executor::{ApplyError, StepError};
 use spiderpool_net::netlink::NetlinkError;
 use spiderpool_net::netns::NetNsError;
+use spiderpool_net::probe::ProbeError;
 use thiserror::Error;
 
 use crate::env::EnvError;
@@ -56,6 +60,12 @@ pub enum PluginError {
     /// The agent gave no address for this NIC.
     #[error("spiderpool IP allocation error")]
     Allocation(#[from] AllocationError),
+    /// Others are in the way of the addresses, or the gateway is not there.
+    #[error("the pod's addresses cannot be used")]
+    Detection(#[from] DetectionError),
+    /// The NIC's link cannot be asked.
+    #[error("the NIC's network cannot be asked about the pod's addresses")]
+    Probe(#[from] ProbeError),
     /// The agent has no coordinator configuration.
     #[error("failed to GetCoordinatorConfig")]
     CoordinatorConfig(#[source] ClientError),
@@ -160,6 +170,60 @@ pub enum AllocationError {
     },
 }
 
+/// Why a NIC cannot use its addresses.
+#[derive(Debug, Error)]
+pub enum DetectionError {
+    /// Others have them.
+    #[error(
+        "others use addresses on the network of NIC {nic}: {}; no further ones are tried in this attempt",
+        list_conflicts(conflicts)
+    )]
+    Conflicts {
+        /// The NIC.
+        nic: IfName,
+        /// All that were tried.
+        conflicts: Vec<AddressConflict>,
+    },
+    /// The agent gives the same one again.
+    #[error(
+        "spiderpool-agent gives {address} to NIC {nic} again, which {mac} uses on its network: update the agent"
+    )]
+    SameAgain {
+        /// The NIC.
+        nic: IfName,
+        /// The address.
+        address: IpAddr,
+        /// Who has it.
+        mac: MacAddr,
+    },
+    /// Gateways do not answer.
+    #[error(
+        "no answer from {} on the network of NIC {nic} within {} ms: check spec.gateway of the IPPool and the VLAN of the \
+         network, or set enableGatewayDetection to false",
+        list_gateways(gateways), waited.as_millis()
+    )]
+    Gateway {
+        /// The NIC.
+        nic: IfName,
+        /// The gateways.
+        gateways: Vec<IpAddr>,
+        /// How long one was waited for.
+        waited: Duration,
+    },
+    /// The NIC is not connected to anything.
+    #[error("NIC {0} has no carrier after {1:?}: its network cannot be asked about the pod's addresses")]
+    NoCarrier(IfName, Duration),
+}
+
+fn list_conflicts(conflicts: &[AddressConflict]) -> String {
+    let texts = conflicts.iter().map(|conflict| format!("{} by {}", conflict.address, conflict.mac));
+    texts.collect::<Vec<_>>().join(", ")
+}
+
+fn list_gateways(gateways: &[IpAddr]) -> String {
+    gateways.iter().map(|gateway| format!("gateway {gateway}")).collect::<Vec<_>>().join(" and ")
+}
+
 /// What CHECK found.
 #[derive(Debug, Error)]
 pub enum CheckError {
@@ -210,7 +274,8 @@ impl PluginError {
             Self::Register(_) => Reason::Register,
             Self::Plan(PlanError::Unsupported(_)) | Self::Unsupported(_) => Reason::Unsupported,
             Self::Plan(_) | Self::Interfaces(_) => Reason::Plan,
-            Self::Netlink(_) | Self::NoDevice(_) | Self::Step { .. } => Reason::Kernel,
+            Self::Detection(_) => Reason::Detection,
+            Self::Netlink(_) | Self::NoDevice(_) | Self::Probe(_) | Self::Step { .. } => Reason::Kernel,
             Self::Programs(_) | Self::Attach(_) => Reason::Programs,
             Self::Check(_) => Reason::Check,
             Self::Panic(_) => Reason::Panic,

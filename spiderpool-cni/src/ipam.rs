@@ -1,10 +1,12 @@
 //! The plugin `spiderpool`: asks the agent for a NIC's addresses and hands them to the main plugin.
 
 mod config;
+mod detection;
 mod nic;
 mod result;
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamDelArgs};
@@ -15,13 +17,20 @@ use spiderpool_net::netns::NetNs;
 use tracing::{debug, info, warn};
 
 pub use config::NetConf;
+use detection::Detector;
 
 use crate::env::{Command, Request};
-use crate::error::{AllocationError, CheckError, PluginError};
+use crate::error::{AllocationError, CheckError, DetectionError, PluginError};
 use crate::log::LogOptions;
 use crate::netns::open_netns;
 use crate::run::Plugin;
 use crate::spec::{Version, result_addresses};
+
+/// So many addresses of a family are tried in one ADD: where somebody answers for all of them, no pod takes one after the
+/// other. The last one stays with the pod, and the next ADD finds what is wrong with it.
+const ROUNDS: u32 = 4;
+/// No other addresses are asked for after this time. The runtime's own limit is 2 minutes as a rule.
+const EXCHANGE_LIMIT: Duration = Duration::from_mins(1);
 
 /// The plugin.
 pub struct Ipam;
@@ -51,7 +60,7 @@ impl Plugin for Ipam {
         let netns = NetNs::open(&request.netns)?;
         let (container_id, nic) = (request.container_id.clone(), request.nic.clone());
         let requested_ips = [config.requested_ips()?, request.ips.clone()].concat();
-        let args = IpamAddArgs {
+        let mut args = IpamAddArgs {
             requested_ips,
             net_namespace: request.netns.clone(),
             open_netns: open_netns(&netns),
@@ -62,15 +71,30 @@ impl Plugin for Ipam {
             match_master_subnet: config.ipam.match_master_subnet,
             ..IpamAddArgs::new(container_id, nic, request.pod()?.clone(), request.pod_uid.clone())
         };
-        let answer = Client::new(config.ipam.ipam_unix_socket_path)
-            .allocate(&args)
-            .map_err(|e| PluginError::of_client(e, |e| AllocationError::Agent(e).into()))?;
-        debug!(answer = ?answer, "agent answered");
-        let result = result::of_answer(&answer, &request.nic)?;
-        info!(addresses = ?result.ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(), "addresses allocated");
-        let families = result.families();
-        nic::prepare(&netns, &request.nic, &families, result::duplicate_detection(&answer));
-        Ok(result.to_json(version))
+        let client = Client::new(config.ipam.ipam_unix_socket_path);
+        let mut detector = Detector::new(&netns, &request.nic);
+        let (begun, mut conflicts) = (Instant::now(), Vec::new());
+        for round in 1.. {
+            let answer = client.allocate(&args);
+            let answer =
+                answer.map_err(|e| PluginError::of_client(e, |e| AllocationError::Agent(e).into()))?;
+            debug!(answer = ?answer, "agent answered");
+            let result = result::of_answer(&answer, &request.nic)?;
+            info!(addresses = ?result.ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(), "addresses allocated");
+            result::check_exchanged(&result, &request.nic, &conflicts)?;
+            let families = result.families();
+            nic::prepare(&netns, &request.nic, &families, result::duplicate_detection(&answer));
+            args.conflicts = detector.detect(&answer)?;
+            if args.conflicts.is_empty() {
+                return Ok(result.to_json(version));
+            }
+            warn!(conflicts = ?args.conflicts, "others use addresses of the pod, asking for other ones");
+            conflicts.extend_from_slice(&args.conflicts);
+            if round >= ROUNDS || begun.elapsed() > EXCHANGE_LIMIT {
+                break;
+            }
+        }
+        Err(DetectionError::Conflicts { nic: request.nic.clone(), conflicts }.into())
     }
 
     fn del(request: &Request, config: NetConf) -> Result<(), PluginError> {

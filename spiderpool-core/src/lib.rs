@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod coordinator;
 pub mod dataplane;
+pub mod detection;
 pub mod error_list;
 pub mod field_error;
 pub mod gc;

@@ -10,12 +10,18 @@ use crate::names::IfName;
 /// A feature that was asked for and is not there. Its text says what, and what to do instead.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unsupported {
-    /// Probing for another owner of an address before its use.
-    #[error("IP conflict detection (enableIPConflictDetection) is not supported yet: set it to false")]
-    IpConflictDetection,
-    /// Probing a pool's gateway before an address's use.
-    #[error("gateway detection (enableGatewayDetection) is not supported yet: set it to false")]
-    GatewayDetection,
+    /// Probing for addresses and gateways by ipvlan.
+    #[error(
+        "conflict and gateway detection on {0}, an ipvlan NIC, is not supported yet: use a macvlan network, or set \
+         enableIPConflictDetection and enableGatewayDetection to false"
+    )]
+    DetectionOnIpvlan(IfName),
+    /// The same by something that is not Ethernet.
+    #[error(
+        "conflict and gateway detection on {0}, a NIC that does not carry Ethernet frames, is not supported yet: set \
+         enableIPConflictDetection and enableGatewayDetection to false"
+    )]
+    DetectionLinkLayer(IfName),
     /// A MAC address that comes with an address.
     #[error(
         "a MAC address chosen by the provider of the IP address is not supported yet: leave \

@@ -10,6 +10,7 @@ pub mod executor;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod probe;
 pub mod snapshot;
 pub mod sysctl;
 pub mod tc;

@@ -21,4 +21,4 @@ mod vlan;
 
 pub use connection::Netlink;
 pub use error::NetlinkError;
-pub use link::NewVeth;
+pub use link::{LinkState, NewVeth};

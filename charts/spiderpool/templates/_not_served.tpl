@@ -7,14 +7,6 @@ Take a row out together with the words "Not supported yet" in values.yaml when t
   may: [false]
   would: keep the addresses of virtual machines while they restart or migrate
   instead: set it to false
-- value: ipam.enableIPConflictDetection
-  may: [false]
-  would: probe whether somebody outside the cluster uses an address before a pod gets it
-  instead: set it to false; exclude such addresses with spec.excludeIPs of the pool or with a SpiderReservedIP
-- value: ipam.enableGatewayDetection
-  may: [false]
-  would: refuse to start pods whose gateway does not answer
-  instead: set it to false
 - value: ipam.enableCleanOutdatedEndpoint
   may: [false]
   would: remove SpiderEndpoints whose addresses no pool knows
@@ -25,12 +17,12 @@ Take a row out together with the words "Not supported yet" in values.yaml when t
   instead: set it to false; addresses of pods that are gone or finished are freed
 - value: coordinator.detectGateway
   may: [false]
-  would: be ipam.enableGatewayDetection under its old name, which is not supported yet
-  instead: remove it
+  would: be ipam.enableGatewayDetection under its old name
+  instead: remove it, and set ipam.enableGatewayDetection
 - value: coordinator.detectIPConflict
   may: [false]
-  would: be ipam.enableIPConflictDetection under its old name, which is not supported yet
-  instead: remove it
+  would: be ipam.enableIPConflictDetection under its old name
+  instead: remove it, and set ipam.enableIPConflictDetection
 {{- range $plugins := list "installRdmaCNI" "installOvsCNI" "installSriovCNI" "installibSriovCNI" "installIpoibCNI" "installVlanCNI" }}
 - value: plugins.{{ $plugins }}
   may: [false]

@@ -128,12 +128,13 @@ impl Ipam {
         abandoned: CancellationToken,
         lock: KeyedGuard<PodName>,
     ) -> Result<IpamAddResponse, AllocateError> {
-        let name = args.pod.clone();
+        let (name, conflicts) = (args.pod.clone(), args.conflicts.clone());
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
         let lifetime = self.releaser.successors.lifetime(&top);
         let request = AllocationRequest::new(args, pod, top, lifetime, abandoned);
         let request = request.map_err(|error| AllocateError::Ipam(vec![error]))?;
+        self.exchange(&request, &conflicts).await?;
         let begun = tokio::time::Instant::now();
         let mut more_rounds = 1..ROUNDS;
         loop {

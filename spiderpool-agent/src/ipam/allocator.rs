@@ -16,7 +16,9 @@ use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
 use spiderpool_core::ip::IpSet;
 use spiderpool_core::ipam::pick::PickContext;
-use spiderpool_core::ipam::{AddressState, Holding, IpamError, Owner, Pool, PoolCandidates, PoolFailure};
+use spiderpool_core::ipam::{
+    AddressState, Holding, IpamError, Owner, Pool, PoolCandidates, PoolFailure, Quarantine,
+};
 use spiderpool_core::names::{ContainerId, IfName, NodeName, PodUid, PoolName};
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,7 @@ use tracing::debug;
 use crate::watches::{ReservedIndex, Shared};
 use pending_creates::{PendingCreates, Purpose};
 use search::{FreeAddresses, api_server_failed};
-use store::{AddressStore, Creation, Look, Reread};
+use store::{AddressStore, Creation, Listing, Look, Reread};
 
 pub(crate) use holdings::{AddressObject, HoldingIndex};
 
@@ -211,6 +213,7 @@ impl AddressAllocator {
             network: claimant.network.clone().filter(|_| claimant.nic == *nic),
             grace: Some(claimant.grace),
             state: AddressState::Bound,
+            quarantine: None,
         }
     }
 
@@ -377,6 +380,31 @@ impl AddressAllocator {
         }
         self.holdings.write(|index| index.delete(object.holding.ip()));
         Ok(())
+    }
+
+    /// Writes that nobody gets the address for a while, unless its object has become something else meanwhile. The pod does not
+    /// hold it any more then.
+    pub(super) async fn quarantine(
+        &self,
+        object: &AddressObject,
+        quarantine: &Quarantine,
+    ) -> Result<(), ApiFailure> {
+        let mut known = object.clone();
+        while let Some(now) = self.store.quarantine(&known, quarantine).await? {
+            if now.holding.state != AddressState::Bound {
+                break;
+            }
+            known = now;
+        }
+        let Holding { pool, .. } = &*object.holding;
+        self.holdings.write(|index| index.delete(object.holding.ip()));
+        self.free.collided(pool, object.holding.ip(), Listing::Shown);
+        Ok(())
+    }
+
+    /// How many addresses of a pool are quarantined.
+    pub(super) async fn quarantined(&self, pool: &PoolName) -> Result<u128, ApiFailure> {
+        self.store.quarantined(pool).await
     }
 
     /// Makes an address that was kept the claimant's, for this NIC. `None`: somebody has changed it meanwhile.

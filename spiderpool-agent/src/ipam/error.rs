@@ -109,6 +109,14 @@ pub enum AllocateError {
         /// Why.
         source: ApiFailure,
     },
+    /// An address that somebody else uses cannot be taken from the pod.
+    #[error("failed to quarantine {address}, which somebody else uses: {source}")]
+    Quarantine {
+        /// The address.
+        address: IpNet,
+        /// Why.
+        source: ApiFailure,
+    },
     /// Addresses of the pod were taken away while it was being served.
     #[error("addresses of Pod {0} changed while it was being served: try again")]
     Contended(PodName),
@@ -152,6 +160,7 @@ impl AllocateError {
             | Self::ReadNode { .. }
             | Self::Owner { .. }
             | Self::Predecessor { .. }
+            | Self::Quarantine { .. }
             | Self::Adopt { .. } => FailureReason::ApiServer,
             Self::Starting(_)
             | Self::Pod { .. }
@@ -174,6 +183,7 @@ impl AllocateError {
             | Self::ReadNode { source, .. }
             | Self::Owner { source, .. }
             | Self::Predecessor { source, .. }
+            | Self::Quarantine { source, .. }
             | Self::Adopt { source, .. } => source.is_retryable(),
             Self::Ipam(errors) => errors.iter().any(IpamError::is_retryable),
             Self::Replaced { .. } | Self::OtherNode { .. } | Self::Abandoned(_) | Self::Broken => false,

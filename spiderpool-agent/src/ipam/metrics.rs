@@ -16,6 +16,8 @@ pub struct IpamMetrics {
     used_out: Counter,
     /// Addresses that somebody else had taken first.
     pub collisions: Counter,
+    /// Addresses that somebody else was seen using.
+    pub quarantined: Counter,
     /// Time of an allocation.
     pub allocation_time: Durations,
     /// Time that a request waited for others of its pod.
@@ -49,6 +51,8 @@ impl IpamMetrics {
             "allocation_update_ippool_conflict_counts",
             "Addresses that somebody else had taken first",
         );
+        let quarantined =
+            counter("address_conflict_counts", "Addresses that somebody else used on the wire, quarantined");
         let releases = counter("release_counts", "Requests to release");
         let release_failures = counter("release_failure_counts", "Requests to release that failed");
         let release_internal = counter("release_err_internal_counts", "Releases that failed");
@@ -75,6 +79,7 @@ impl IpamMetrics {
             retries_exhausted,
             used_out,
             collisions,
+            quarantined,
             releases,
             release_failures,
             release_internal,
@@ -99,6 +104,7 @@ impl IpamMetrics {
             | FailureReason::NotSupported
             | FailureReason::AutoPoolDisabled
             | FailureReason::EarlierPod
+            | FailureReason::AddressConflict
             | FailureReason::DeadPod => return,
         };
         counter.inc();

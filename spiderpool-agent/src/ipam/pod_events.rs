@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use spiderpool_api::pod;
-use spiderpool_core::ipam::plan_annotation_warning;
+use spiderpool_core::ipam::{Conflict, plan_annotation_warning};
 use spiderpool_core::names::{IfName, NodeName, PodUid};
 use spiderpool_runtime::kubernetes::{Kubernetes, publish_event};
 use tokio::sync::Semaphore;
@@ -51,6 +51,17 @@ impl PodEvents {
     /// Says why a NIC gets no address. The runtime says it too, behind what each plugin on the way has put before it.
     pub(super) fn allocation_failed(&self, pod: &Arc<Pod>, nic: &IfName, error: &AllocateError) {
         self.publish(pod, "IPAllocationFailed", format!("no IP address for NIC {nic}: {}", error.causes()));
+    }
+
+    /// Says that the pod gets another address, and who has the one before.
+    pub(super) fn address_conflict(&self, pod: &Arc<Pod>, conflict: &Conflict, quarantine: Duration) {
+        let Conflict { address, by, nic, pool } = conflict;
+        let note = format!(
+            "IP address {address} of IPPool {pool} is in use by {by} on the network of NIC {nic}: nobody gets it for {} s, and \
+             the Pod gets another one. Take it out of the IPPool (spec.excludeIPs), or stop that machine from using it",
+            quarantine.as_secs()
+        );
+        self.publish(pod, "AddressQuarantined", note);
     }
 
     fn publish(&self, pod: &Arc<Pod>, reason: &str, note: String) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use spiderpool_api::agent::ipam::{IpConfig, IpamAddResponse, Route as WireRoute};
 use spiderpool_api::endpoint::{Record, endpoint_ips};
+use spiderpool_core::detection::Timing;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::plan::pool_of_held;
 use spiderpool_core::ipam::{Allocated, PoolCandidates, Response, Workload, build_response};
@@ -21,6 +22,18 @@ pub(super) struct Responder {
     pub(super) endpoints: Arc<EndpointQueue>,
     /// Whether the kernel probes for other owners of a pod's IPv6 addresses.
     pub(super) duplicate_address_detection: bool,
+    pub(super) detection: Detection,
+}
+
+/// What the plugin probes for on the link before a pod uses its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detection {
+    /// Others that use an address.
+    pub conflicts: bool,
+    /// The gateway.
+    pub gateways: bool,
+    /// How.
+    pub timing: Timing,
 }
 
 impl Responder {
@@ -55,7 +68,7 @@ impl Responder {
         }
         Ok(IpamAddResponse {
             enable_duplicate_address_detection: Some(self.duplicate_address_detection),
-            ..answer(&response)
+            ..answer(&response, self.detection)
         })
     }
 
@@ -65,13 +78,15 @@ impl Responder {
 }
 
 /// The plugin's answer.
-fn answer(response: &Response) -> IpamAddResponse {
+fn answer(response: &Response, detection: Detection) -> IpamAddResponse {
     let ips = response.addresses.iter().map(|allocated| IpConfig {
         version: Family::of_net(&allocated.address).version(),
         address: allocated.address.to_string(),
         nic: allocated.nic.to_string(),
         ip_pool: allocated.pool.to_string(),
         gateway: allocated.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        enable_ip_conflict_detection: detection.conflicts,
+        enable_gateway_detection: detection.gateways && allocated.gateway.is_some(),
         ..IpConfig::default()
     });
     let routes = response.routes.iter().map(|route| WireRoute {
@@ -79,16 +94,30 @@ fn answer(response: &Response) -> IpamAddResponse {
         dst: route.route.dst.to_string(),
         gw: route.route.gw.to_string(),
     });
-    IpamAddResponse { ips: ips.collect(), routes: routes.collect(), ..IpamAddResponse::default() }
+    let is_on = detection.conflicts || detection.gateways;
+    IpamAddResponse {
+        ips: ips.collect(),
+        routes: routes.collect(),
+        detection: is_on.then(|| detection.timing.into()),
+        ..IpamAddResponse::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use spiderpool_api::endpoint::endpoint_ips;
     use spiderpool_core::ipam::DefaultRoute;
     use spiderpool_core::ipam::{Allocated, IpamRoute, build_response};
 
     use super::*;
+
+    const OFF: Detection = Detection {
+        conflicts: false,
+        gateways: false,
+        timing: Timing { probes: 5, interval: Duration::from_millis(70) },
+    };
 
     fn allocated(nic: &str, address: &str, gateway: Option<&str>, default_route: DefaultRoute) -> Allocated {
         Allocated {
@@ -107,7 +136,7 @@ mod tests {
         let clean = allocated("net1", "10.7.0.9/16", Some("10.7.0.1"), DefaultRoute::Clean);
         let custom = IpamRoute::parse("192.0.2.0/24", "10.7.0.1").unwrap();
         let response = build_response(vec![keep, clean], &[custom]);
-        let routes: Vec<_> = answer(&response)
+        let routes: Vec<_> = answer(&response, OFF)
             .routes
             .iter()
             .map(|route| format!("{} {} {}", route.if_name, route.dst, route.gw))
@@ -115,5 +144,22 @@ mod tests {
         assert_eq!(routes, ["eth0 0.0.0.0/0 10.6.0.1", "net1 192.0.2.0/24 10.7.0.1"]);
         let entries = endpoint_ips(&response);
         assert_eq!((entries[0].routes.len(), entries[1].routes.len()), (0, 1));
+    }
+
+    #[test]
+    fn the_plugin_probes_for_what_is_configured_and_for_gateways_that_there_are() {
+        let with = allocated("eth0", "10.6.0.9/16", Some("10.6.0.1"), DefaultRoute::Clean);
+        let without = allocated("eth0", "fd06::9/64", None, DefaultRoute::Keep);
+        let response = build_response(vec![with, without], &[]);
+        for (conflicts, gateways) in [(false, false), (true, false), (false, true), (true, true)] {
+            let answer = answer(&response, Detection { conflicts, gateways, ..OFF });
+            let flags = |ip: &IpConfig| (ip.enable_ip_conflict_detection, ip.enable_gateway_detection);
+            assert_eq!(
+                (flags(&answer.ips[0]), flags(&answer.ips[1])),
+                ((conflicts, gateways), (conflicts, false))
+            );
+            let timing = answer.detection.map(Timing::from);
+            assert_eq!(timing, (conflicts || gateways).then_some(OFF.timing));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spiderpool_core::ip::Family;
 use spiderpool_core::names::{NodeName, PodName, PodUid, PoolName};
@@ -22,7 +23,7 @@ use super::pods::Pods;
 use super::predecessors::Predecessors;
 use super::release::Releaser;
 use super::resolve::PoolResolver;
-use super::respond::Responder;
+use super::respond::{Detection, Responder};
 use super::successors::Successors;
 use super::surroundings::Surroundings;
 use super::sweep::Sweeper;
@@ -51,6 +52,10 @@ pub struct IpamSettings {
     pub release_conflicts: bool,
     /// Whether the kernel probes for other owners of a pod's IPv6 addresses.
     pub duplicate_address_detection: bool,
+    /// What the plugin probes for before a pod uses its addresses.
+    pub detection: Detection,
+    /// How long nobody gets an address that somebody else was seen using.
+    pub quarantine_time: Duration,
 }
 
 /// What the watches know.
@@ -72,6 +77,7 @@ pub struct Indexes {
 pub struct Ipam {
     pub(super) node: NodeName,
     pub(super) release_conflicts: bool,
+    pub(super) quarantine_time: Duration,
     pub(super) start: Start,
     pub(super) metrics: IpamMetrics,
     pub(super) adds: AddsInProgress,
@@ -107,6 +113,8 @@ impl Ipam {
             stateful_set,
             release_conflicts,
             duplicate_address_detection,
+            detection,
+            quarantine_time,
         } = settings;
         let pods = Pods::new(kube.clone(), indexes.pods);
         let pools = indexes.pools;
@@ -153,6 +161,7 @@ impl Ipam {
                 pool_specs: pool_specs.clone(),
                 endpoints: Arc::clone(&endpoints),
                 duplicate_address_detection,
+                detection,
             },
             sweeper: Sweeper {
                 pods: pods.clone(),
@@ -168,6 +177,7 @@ impl Ipam {
             },
             node,
             release_conflicts,
+            quarantine_time,
             start,
             metrics,
             adds: AddsInProgress::default(),

@@ -1,8 +1,11 @@
 //! Allocate and release: bodies of `/v1/ipam/*`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use spiderpool_core::detection::Timing;
+use spiderpool_core::mac::MacAddr;
 use spiderpool_core::names::{ContainerId, IfName, PodName, PodUid};
 
 use super::OpenNetns;
@@ -42,6 +45,10 @@ pub struct IpamAddArgs {
     /// Addresses that the runtime asks for, at most one of a family. Our addition.
     #[serde(default, rename = "requestedIPs", skip_serializing_if = "Vec::is_empty")]
     pub requested_ips: Vec<IpAddr>,
+    /// Addresses that this request has been given already, and that others use on the NIC's link: it is to get other ones. Our
+    /// addition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<AddressConflict>,
     /// The namespace of `net_namespace`, found where that path is not the agent's. Our addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_netns: Option<OpenNetns>,
@@ -62,8 +69,42 @@ impl IpamAddArgs {
             clean_gateway: false,
             match_master_subnet: false,
             requested_ips: Vec::new(),
+            conflicts: Vec::new(),
             open_netns: None,
         }
+    }
+}
+
+/// An address that somebody else uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressConflict {
+    /// The address.
+    pub address: IpAddr,
+    /// Who answers for it.
+    pub mac: MacAddr,
+}
+
+/// How the link is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DetectionTiming {
+    /// How often.
+    pub probes: u32,
+    /// How long an answer is waited for after each time.
+    pub interval_milliseconds: u32,
+}
+
+impl From<Timing> for DetectionTiming {
+    fn from(timing: Timing) -> Self {
+        let interval = u32::try_from(timing.interval.as_millis()).unwrap_or(u32::MAX);
+        Self { probes: timing.probes, interval_milliseconds: interval }
+    }
+}
+
+impl From<DetectionTiming> for Timing {
+    fn from(timing: DetectionTiming) -> Self {
+        let interval = Duration::from_millis(timing.interval_milliseconds.into());
+        Self { probes: timing.probes, interval }
     }
 }
 
@@ -80,6 +121,10 @@ pub struct IpamAddResponse {
     /// from upstream's agent, leaves that to the node. Our addition.
     #[serde(default, rename = "enableDuplicateAddressDetection", skip_serializing_if = "Option::is_none")]
     pub enable_duplicate_address_detection: Option<bool>,
+    /// How conflicts and gateways are probed for, where addresses ask for that; `None`, as from upstream's agent, is the
+    /// default. Our addition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detection: Option<DetectionTiming>,
 }
 
 /// One address of one NIC.

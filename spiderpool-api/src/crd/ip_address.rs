@@ -2,13 +2,15 @@
 
 use std::ops::Not;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use spiderpool_core::ipam;
 pub use spiderpool_core::ipam::AddressState;
 use spiderpool_core::ipam::address_name::{label_value, object_name};
 use spiderpool_core::ipam::{Holding, Owner, Workload};
@@ -79,7 +81,7 @@ pub struct SpiderIPAddressSpec {
     #[serde(default)]
     #[schemars(schema_with = "state")]
     pub state: AddressState,
-    /// Who was seen using a quarantined address, and until when nobody gets it.
+    /// Who was seen using a quarantined address, and until when nobody gets it; without it, until the object is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Quarantine>,
 }
@@ -117,6 +119,9 @@ pub enum HoldingFault {
     /// Its address is not the one that it is named by.
     #[error("spec.address {0:?} is not the address that it is named by")]
     OtherAddress(String),
+    /// Nobody has such a MAC address.
+    #[error("spec.quarantine.by {0:?} is not a MAC address")]
+    Claimant(String),
     /// A name in it is none.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -160,7 +165,25 @@ fn parse(name: &str, spec: &SpiderIPAddressSpec) -> Result<Holding, HoldingFault
             .and_then(|seconds| u64::try_from(seconds).ok())
             .map(Duration::from_secs),
         state: spec.state,
+        quarantine: read_quarantine(spec)?,
     })
+}
+
+/// Of an address that is quarantined now.
+fn read_quarantine(spec: &SpiderIPAddressSpec) -> Result<Option<Box<ipam::Quarantine>>, HoldingFault> {
+    let quarantine = spec.quarantine.as_ref().filter(|_| spec.state == AddressState::Quarantined);
+    let Some(Quarantine { by, until }) = quarantine else { return Ok(None) };
+    let by = by.parse().map_err(|_| HoldingFault::Claimant(by.clone()))?;
+    Ok(Some(Box::new(ipam::Quarantine { by, until: SystemTime::from(until.0) })))
+}
+
+impl From<&ipam::Quarantine> for Quarantine {
+    fn from(quarantine: &ipam::Quarantine) -> Self {
+        let until = Timestamp::try_from(quarantine.until).unwrap_or(Timestamp::MAX);
+        // It is written in whole seconds; nobody gets the address sooner.
+        let until = Timestamp::from_second(until.as_second().saturating_add(1)).unwrap_or(Timestamp::MAX);
+        Self { by: quarantine.by.to_string(), until: Time(until) }
+    }
 }
 
 impl SpiderIPAddress {
@@ -177,6 +200,21 @@ pub fn keeping_patch(uid: &str, version: &str) -> Value {
     json!({
         "metadata": {"uid": uid, "resourceVersion": version, "labels": {labels::NODE: label_value("")}},
         "spec": {"state": AddressState::Kept, "node": null, "containerID": null, "detached": null},
+    })
+}
+
+/// The merge patch by which nobody gets an address whose object has this UID and resourceVersion: it is no node's and no
+/// sandbox's from then on.
+pub fn quarantining_patch(uid: &str, version: &str, quarantine: &ipam::Quarantine) -> Value {
+    let labels = json!({
+        labels::NODE: label_value(""), labels::ADDRESS_POD_UID: label_value(""), labels::ADDRESS_QUARANTINED: "true",
+    });
+    json!({
+        "metadata": {"uid": uid, "resourceVersion": version, "labels": labels},
+        "spec": {
+            "state": AddressState::Quarantined, "node": null, "containerID": null, "detached": null,
+            "quarantine": Quarantine::from(quarantine),
+        },
     })
 }
 
@@ -210,7 +248,7 @@ impl From<&Holding> for SpiderIPAddress {
                 .grace
                 .and_then(|grace| i64::try_from(grace.as_secs()).ok()),
             state: holding.state,
-            quarantine: None,
+            quarantine: holding.quarantine.as_deref().map(Quarantine::from),
         };
         let mut object = Self::new(&object_name(holding.ip()), spec);
         object.metadata.labels = Some(labels.into());
@@ -280,6 +318,31 @@ mod tests {
         assert_eq!(serde_json::to_value(&SpiderIPAddress::from(&holding).spec).unwrap(), spec);
         spec.as_object_mut().unwrap().remove("detached");
         assert!(!is_detached(&spec), "written again for a running pod");
+    }
+
+    #[test]
+    fn a_quarantined_address_says_by_whom_and_until_when() {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_500);
+        let quarantine = ipam::Quarantine { by: "02:00:00:00:00:07".parse().unwrap(), until };
+        let patch = quarantining_patch("u", "1", &quarantine);
+        assert_eq!(
+            patch["spec"]["quarantine"],
+            json!({"by": "02:00:00:00:00:07", "until": "2027-01-15T08:00:01Z"}),
+            "in whole seconds, and not before the time is over"
+        );
+        let mut object = spec();
+        object["quarantine"] = patch["spec"]["quarantine"].clone();
+        assert_eq!(Holding::try_from(&self::object(&object)).unwrap().quarantine, None, "that is over");
+        object["state"] = json!("quarantined");
+        let holding = Holding::try_from(&self::object(&object)).unwrap();
+        let read = holding.quarantine.as_ref().unwrap();
+        assert!(read.by == quarantine.by && read.until >= until, "{read:?}");
+        assert_eq!(holding.state, AddressState::Quarantined);
+        object.as_object_mut().unwrap().remove("quarantine");
+        assert_eq!(Holding::try_from(&self::object(&object)).unwrap().quarantine, None);
+        object["quarantine"] = json!({"by": "somebody", "until": "2027-01-15T08:00:01Z"});
+        let error = Holding::try_from(&self::object(&object)).unwrap_err().to_string();
+        assert!(error.contains("spec.quarantine.by \"somebody\" is not a MAC address"), "{error}");
     }
 
     #[test]

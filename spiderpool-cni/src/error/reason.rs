@@ -25,6 +25,7 @@ pub enum Reason {
     Programs,
     Check,
     Gc,
+    Detection,
     Panic,
 }
 
@@ -49,6 +50,7 @@ impl Reason {
             Self::Programs => (105, "programs"),
             Self::Check => (106, "check"),
             Self::Gc => (107, "gc"),
+            Self::Detection => (108, "detection"),
             Self::Panic => (199, "panic"),
         }
     }

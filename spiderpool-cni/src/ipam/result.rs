@@ -1,13 +1,15 @@
 //! The agent's answer, which covers all of the pod's NICs, as the result for one of them.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use spiderpool_api::agent::ipam::{IpConfig, IpamAddResponse, Route};
+use ipnet::IpNet;
+use spiderpool_api::agent::ipam::{AddressConflict, IpConfig, IpamAddResponse, Route};
 use spiderpool_core::Unsupported;
 use spiderpool_core::names::IfName;
 
 use super::nic::DuplicateDetection;
-use crate::error::{AllocationError, PluginError};
+use crate::error::{AllocationError, DetectionError, PluginError};
 use crate::spec::{AddResult, IpEntry, RouteEntry};
 
 /// What is `nic`'s of the answer. Addresses of other NICs are neither returned nor announced.
@@ -30,6 +32,22 @@ pub(super) fn of_answer(answer: &IpamAddResponse, nic: &IfName) -> Result<AddRes
     })
 }
 
+/// An agent that does not know of conflicts gives the same address again.
+pub(super) fn check_exchanged(
+    result: &AddResult,
+    nic: &IfName,
+    conflicts: &[AddressConflict],
+) -> Result<(), PluginError> {
+    let is_given =
+        |conflict: &&AddressConflict| result.ips.iter().any(|ip| ip.address.addr() == conflict.address);
+    match conflicts.iter().find(is_given) {
+        None => Ok(()),
+        Some(AddressConflict { address, mac }) => {
+            Err(DetectionError::SameAgain { nic: nic.clone(), address: *address, mac: *mac }.into())
+        }
+    }
+}
+
 /// An agent that does not speak of it, as upstream's, leaves it to the node.
 pub(super) fn duplicate_detection(answer: &IpamAddResponse) -> DuplicateDetection {
     match answer.enable_duplicate_address_detection {
@@ -40,12 +58,6 @@ pub(super) fn duplicate_detection(answer: &IpamAddResponse) -> DuplicateDetectio
 
 /// What was asked for and is not done must not look as if it were.
 fn refuse_unsupported(ip: &IpConfig) -> Result<(), PluginError> {
-    if ip.enable_ip_conflict_detection {
-        return Err(Unsupported::IpConflictDetection.into());
-    }
-    if ip.enable_gateway_detection {
-        return Err(Unsupported::GatewayDetection.into());
-    }
     if !ip.mac.is_empty() {
         return Err(Unsupported::ProviderMac.into());
     }
@@ -53,10 +65,17 @@ fn refuse_unsupported(ip: &IpConfig) -> Result<(), PluginError> {
 }
 
 fn ip_entry(ip: &IpConfig) -> Result<IpEntry, PluginError> {
-    Ok(IpEntry {
-        address: parse("address", &ip.address)?,
-        gateway: (!ip.gateway.is_empty()).then(|| parse("gateway", &ip.gateway)).transpose()?,
-    })
+    Ok(IpEntry { address: address(ip)?, gateway: gateway(ip)? })
+}
+
+/// The address with its prefix length.
+pub(super) fn address(ip: &IpConfig) -> Result<IpNet, PluginError> {
+    parse("address", &ip.address)
+}
+
+/// The gateway of its pool, if that has one.
+pub(super) fn gateway(ip: &IpConfig) -> Result<Option<IpAddr>, PluginError> {
+    (!ip.gateway.is_empty()).then(|| parse("gateway", &ip.gateway)).transpose()
 }
 
 fn route_entry(route: &Route) -> Result<RouteEntry, PluginError> {
@@ -99,6 +118,24 @@ mod tests {
         assert_eq!(said(r#"{"enableDuplicateAddressDetection":false}"#), DuplicateDetection::Off);
     }
 
+    #[test]
+    fn an_agent_that_gives_the_same_address_again_is_named() {
+        let nic = "net1".parse().unwrap();
+        let result = of_answer(&answer(TWO_NICS), &nic).unwrap();
+        let check = |address: &str| {
+            let mac = "02:00:00:00:00:07".parse().unwrap();
+            let conflict = AddressConflict { address: address.parse().unwrap(), mac };
+            check_exchanged(&result, &nic, &[conflict])
+        };
+        assert!(check("10.6.212.144").is_ok());
+        let error = check("10.6.212.145").unwrap_err().to_object("1.0.0");
+        assert_eq!(error.code, 108);
+        assert!(
+            error.details.contains("10.6.212.145 to NIC net1 again, which 02:00:00:00:00:07 uses"),
+            "{error:?}"
+        );
+    }
+
     #[track_caller]
     fn check_error(nic: &str, json: &str, part: &str) {
         let error = of_answer(&answer(json), &nic.parse().unwrap()).unwrap_err();
@@ -110,9 +147,8 @@ mod tests {
     fn answers_that_cannot_be_used() {
         check_error("net3", TWO_NICS, "no Interface net3 IP allocation found");
         check_error("net1", r#"{"ips":null,"routes":null}"#, "no Interface net1");
-        check_error("net2", TWO_NICS, "gateway detection (enableGatewayDetection) is not supported yet");
-        let conflict = r#"{"ips":[{"version":4,"address":"10.6.0.5/16","nic":"net1","enableIPConflictDetection":true}]}"#;
-        check_error("net1", conflict, "is not supported yet");
+        let mac = r#"{"ips":[{"version":4,"address":"10.6.0.5/16","nic":"net1","mac":"02:00:00:00:00:07"}]}"#;
+        check_error("net1", mac, "is not supported yet");
         check_error(
             "net1",
             r#"{"ips":[{"version":4,"address":"10.6.0.5","nic":"net1"}]}"#,

@@ -15,7 +15,7 @@ use kube::api::ListParams;
 use kube::core::DynamicObject;
 use serde::Deserialize;
 use serde_json::Value;
-use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPool};
+use spiderpool_api::crd::{AddressState, SpiderIPAddress, SpiderIPPool};
 use spiderpool_api::labels;
 use spiderpool_core::ipam::address_name::label_value;
 use spiderpool_runtime::kubernetes::Kubernetes;
@@ -83,7 +83,9 @@ impl AddressesInUse {
         let Some(stored) = self.kube.read(pools.get_opt(pool)).await? else { return Ok(Vec::new()) };
         let reduce = |address: SpiderIPAddress| {
             let ip: IpAddr = address.spec.address.split('/').next()?.parse().ok()?;
-            (address.spec.pool == pool && !kept(ip)).then_some(ip)
+            // Who sees that somebody else has an address takes it out of the pool.
+            let is_in_use = address.spec.state != AddressState::Quarantined;
+            (address.spec.pool == pool && is_in_use && !kept(ip)).then_some(ip)
         };
         let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(pool));
         let addresses = Api::<SpiderIPAddress>::all(self.kube.client());

@@ -11,6 +11,7 @@ use super::PoolError;
 use super::nic_network::{NetworkName, NetworkUnknown};
 use super::pool::PoolConflict;
 use super::pool_source::PoolSource;
+use super::quarantine::ConflictError;
 use super::reserved::ReservedError;
 use crate::Unsupported;
 use crate::error_list::ErrorList;
@@ -39,6 +40,8 @@ pub enum FailureReason {
     DeadPod,
     /// An earlier pod of the name still holds what is to be the pod's.
     EarlierPod,
+    /// Somebody else uses the address on the wire.
+    AddressConflict,
     /// The API server did not do what was asked of it.
     ApiServer,
     /// Anything else.
@@ -58,6 +61,7 @@ impl FailureReason {
             Self::RetriesExhausted => "retries_exhausted",
             Self::DeadPod => "dead_pod",
             Self::EarlierPod => "earlier_pod",
+            Self::AddressConflict => "address_conflict",
             Self::ApiServer => "api_server",
             Self::Internal => "internal",
         }
@@ -263,6 +267,9 @@ pub enum IpamError {
         /// Why not.
         cause: String,
     },
+    /// Somebody else uses an address that the pod holds.
+    #[error(transparent)]
+    Conflict(#[from] ConflictError),
     /// The pod is finished, terminating or gone.
     #[error("dead Pod {0}, we cannot allocate IP addresees to it")]
     DeadPod(PodName),
@@ -293,6 +300,7 @@ impl IpamError {
             Self::AllFailed { failures, .. } => {
                 failures.first().map_or(FailureReason::NoAvailablePool, PoolFailure::reason)
             }
+            Self::Conflict(_) => FailureReason::AddressConflict,
             Self::DeadPod(_) => FailureReason::DeadPod,
         }
     }

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::quarantine::Quarantine;
 use crate::ip::Family;
 use crate::names::{ContainerId, IfName, NodeName, PodIdentity, PoolName};
 
@@ -35,6 +36,8 @@ pub struct Holding {
     pub grace: Option<Duration>,
     /// Why it is held.
     pub state: AddressState,
+    /// Of a quarantined address; `None` where nobody has said when that ends: it does not by itself.
+    pub quarantine: Option<Box<Quarantine>>,
 }
 
 impl Holding {
@@ -46,6 +49,11 @@ impl Holding {
     /// The address's family.
     pub fn family(&self) -> Family {
         Family::of_net(&self.address)
+    }
+
+    /// Whether it was quarantined until a time that has passed.
+    pub fn is_quarantine_over(&self, now: SystemTime) -> bool {
+        self.quarantine.as_ref().is_some_and(|quarantine| quarantine.until <= now)
     }
 
     /// Whether this is the same pod's address for the same NIC and family, given by the same node's agent: then it
@@ -119,6 +127,7 @@ pub(crate) mod tests {
             network: None,
             grace: None,
             state: AddressState::Bound,
+            quarantine: None,
         }
     }
 

@@ -37,6 +37,8 @@ pub enum FreeReason {
     Unplugged,
     /// It was kept for another pod of the name, and none will come, or one has come that runs without it.
     Unclaimed,
+    /// Somebody else was seen using it, and the time is over in which nobody was to get it.
+    QuarantineOver,
 }
 
 impl FreeReason {
@@ -49,6 +51,7 @@ impl FreeReason {
             Self::Overdue => "overdue",
             Self::Unplugged => "unplugged",
             Self::Unclaimed => "unclaimed",
+            Self::QuarantineOver => "quarantine_over",
         }
     }
 }

@@ -14,6 +14,17 @@ use spiderpool_core::net::{BondMode, Link, LinkDetail, Medium, Vlan, VlanProtoco
 
 use super::{Netlink, NetlinkError};
 
+/// Whether frames can be sent by a link, which changes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkState {
+    /// IFF_UP.
+    pub up: bool,
+    /// IFF_LOWER_UP: it has a carrier. Only of a link that is up.
+    pub carrier: bool,
+    /// Not IFF_NOARP: its neighbors are asked for their MACs.
+    pub arp: bool,
+}
+
 /// A veth pair to be created: this end where the socket is, the peer in another namespace.
 ///
 /// Both MACs are explicit, otherwise systemd-udevd rewrites the host end's later (`MACAddressPolicy=persistent`)
@@ -69,6 +80,27 @@ impl Netlink {
         };
         let object = format!("of link {index}");
         match self.get("get counters", object, RouteNetlinkMessage::GetLink(message), read).await {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            result => result,
+        }
+    }
+
+    /// Whether frames can be sent by the link, if it is there.
+    pub async fn link_state(&mut self, index: u32) -> Result<Option<LinkState>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let read = |message| {
+            let RouteNetlinkMessage::NewLink(message) = message else { return None };
+            let flags = message.header.flags;
+            Some(LinkState {
+                up: flags.contains(LinkFlags::Up),
+                carrier: flags.contains(LinkFlags::LowerUp),
+                arp: !flags.contains(LinkFlags::Noarp),
+            })
+        };
+        let object = format!("of link {index}");
+        match self.get("get state", object, RouteNetlinkMessage::GetLink(message), read).await {
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
             result => result,
         }

@@ -12,8 +12,6 @@ fn refusal(values: &[&str]) -> String {
 
 const NOT_SERVED: &[&str] = &[
     "ipam.enableKubevirtStaticIP=true",
-    "ipam.enableIPConflictDetection=true",
-    "ipam.enableGatewayDetection=true",
     "ipam.enableCleanOutdatedEndpoint=true",
     "ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs=true",
     "coordinator.detectGateway=true",

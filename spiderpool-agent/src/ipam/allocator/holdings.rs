@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use k8s_openapi::jiff::Timestamp;
 use spiderpool_api::crd::{HoldingError, SpiderIPAddress};
 use spiderpool_core::ipam::{Holding, Owner};
 use spiderpool_core::names::{ContainerId, PodName, PodUid, PoolName};
@@ -18,6 +19,8 @@ pub(crate) struct AddressObject {
     pub(crate) uid: Arc<str>,
     /// The object's resourceVersion.
     pub(crate) version: Arc<str>,
+    /// Since when the address is held, by the API server's clock.
+    pub(crate) created: Option<Timestamp>,
 }
 
 impl TryFrom<&SpiderIPAddress> for AddressObject {
@@ -29,6 +32,7 @@ impl TryFrom<&SpiderIPAddress> for AddressObject {
             holding: Arc::new(Holding::try_from(object)?),
             uid: text(&object.metadata.uid),
             version: text(&object.metadata.resource_version),
+            created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
         })
     }
 }

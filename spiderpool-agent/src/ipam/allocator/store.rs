@@ -8,11 +8,11 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spiderpool_api::agent::null_as_default;
-use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPoolUsage, keeping_patch};
+use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPoolUsage, keeping_patch, quarantining_patch};
 use spiderpool_api::labels;
 use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::address_name::{label_value, object_name, parse_object_name};
-use spiderpool_core::ipam::{Holding, usage};
+use spiderpool_core::ipam::{Holding, Quarantine, usage};
 use spiderpool_core::names::{NodeName, PoolName};
 use spiderpool_runtime::backoff;
 use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
@@ -175,6 +175,28 @@ impl AddressStore {
     /// Writes that the address waits for the next pod of its owner's name, on whatever node. `None` as for [`Self::adopt`].
     pub(super) async fn keep(&self, known: &AddressObject) -> Result<Option<AddressObject>, ApiFailure> {
         self.patch(known, &keeping_patch(&known.uid, &known.version)).await
+    }
+
+    /// Writes that nobody gets the address for a while. `None` as for [`Self::adopt`].
+    pub(super) async fn quarantine(
+        &self,
+        known: &AddressObject,
+        quarantine: &Quarantine,
+    ) -> Result<Option<AddressObject>, ApiFailure> {
+        self.patch(known, &quarantining_patch(&known.uid, &known.version, quarantine)).await
+    }
+
+    /// How many addresses of a pool are quarantined, as the API server remembers it.
+    pub(super) async fn quarantined(&self, pool: &PoolName) -> Result<u128, ApiFailure> {
+        let selector = format!(
+            "{}={},{}",
+            labels::ADDRESS_POOL,
+            label_value(pool.as_str()),
+            labels::ADDRESS_QUARANTINED
+        );
+        let parameters = ListParams::default().labels(&selector).match_any();
+        let names = self.kube.read(self.names(&parameters)).await?;
+        Ok(names.items.len() as u128)
     }
 
     /// Makes an address that was kept that of another pod of the name. `None`: somebody has changed it meanwhile.

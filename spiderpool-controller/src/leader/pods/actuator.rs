@@ -1,6 +1,6 @@
 //! Frees a pod's addresses or writes its endpoint, after the API server has confirmed the watches.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -48,6 +48,7 @@ impl Actuator {
             PodAction::Free(_) if self.settings.enabled => self.end(id).await,
             PodAction::Keep => self.end(id).await,
             PodAction::FreeKept => self.free_kept(id).await,
+            PodAction::FreeQuarantined => self.free_quarantined(id).await,
             PodAction::WriteEndpoint => self.write_endpoint(id).await,
             PodAction::RestoreAddresses => self.restore_addresses(id).await,
             PodAction::FinalizeEndpoint => self.finalize_endpoint(id).await,
@@ -208,6 +209,29 @@ impl Actuator {
         dropped.map_err(|source| ReconcileError::Endpoint { pod: name.to_string(), source })?;
         for holding in &waiting {
             self.free_address(&holding.owner.pod, holding, FreeReason::Unclaimed).await?;
+        }
+        Ok(())
+    }
+
+    /// Frees what the pod was given and somebody else was seen using, if the API server confirms that the time is over.
+    async fn free_quarantined(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
+        let quarantined: Vec<_> = self.state.read(|state| state.addresses.quarantined(id).cloned().collect());
+        let api = Api::<SpiderIPAddress>::all(self.kube.client());
+        for holding in &quarantined {
+            let (address, pod) = (holding.ip(), id.to_string());
+            let found = self.kube.read(api.get_opt(&object_name(address))).await;
+            let found = found.map_err(|source| ReconcileError::Address { address, pod, source })?;
+            let found = found.and_then(|found| Holding::try_from(&found).ok());
+            let now = SystemTime::now();
+            if !found.is_some_and(|found| found.owner.pod == *id && found.is_quarantine_over(now)) {
+                continue;
+            }
+            // First: what the endpoint of a pod that is alive names, and whose object is missing, is written again. The agent
+            // has taken it out, unless it ended before that.
+            let forgotten =
+                EndpointStore::new(self.kube.clone()).forget(id, std::slice::from_ref(holding)).await;
+            forgotten.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
+            self.free_address(id, holding, FreeReason::QuarantineOver).await?;
         }
         Ok(())
     }

@@ -73,9 +73,10 @@ fn delay(action: PodAction, now: Instant) -> Option<Duration> {
         PodAction::Free(FreeReason::Finished | FreeReason::TornDown) | PodAction::Keep => {
             Some(FINISHED_DELAY)
         }
-        PodAction::Free(FreeReason::Overdue | FreeReason::Unplugged | FreeReason::Unclaimed) => {
-            Some(Duration::ZERO)
-        }
+        PodAction::Free(
+            FreeReason::Overdue | FreeReason::Unplugged | FreeReason::Unclaimed | FreeReason::QuarantineOver,
+        )
+        | PodAction::FreeQuarantined => Some(Duration::ZERO),
         PodAction::WriteEndpoint | PodAction::FinalizeEndpoint => Some(ENDPOINT_DELAY),
         PodAction::RestoreAddresses => Some(RESTORE_DELAY),
         PodAction::RecheckAt(at) => Some(at.saturating_duration_since(now)),

@@ -39,6 +39,7 @@ async fn resync(actuator: &Actuator, shutdown: &CancellationToken) -> Result<usi
                 PodAction::Free(_)
                     | PodAction::Keep
                     | PodAction::FreeKept
+                    | PodAction::FreeQuarantined
                     | PodAction::WriteEndpoint
                     | PodAction::FinalizeEndpoint
             )

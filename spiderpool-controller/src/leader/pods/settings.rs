@@ -1,6 +1,6 @@
 //! What is configured of freeing addresses.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use spiderpool_core::ipam::release::ReleasePolicy;
 
@@ -24,7 +24,12 @@ pub(crate) struct GcSettings {
 
 impl GcSettings {
     pub(super) fn policy(&self) -> Policy {
-        Policy { now: Instant::now(), additional: self.additional, release: self.release }
+        Policy {
+            now: Instant::now(),
+            clock: SystemTime::now(),
+            additional: self.additional,
+            release: self.release,
+        }
     }
 
     /// As configured by the environment; `keeps_stateful` is of the configuration file.

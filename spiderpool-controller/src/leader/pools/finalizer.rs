@@ -1,8 +1,9 @@
-//! The end of a pool: our finalizer goes when none of its addresses is in use.
+//! The end of a pool: our finalizer goes when none of its addresses is in use. What is quarantined stays so, also for a pool that
+//! comes after it.
 
 use kube::Api;
 use kube::api::ListParams;
-use spiderpool_api::crd::{FINALIZER, SpiderIPAddress, SpiderIPPool};
+use spiderpool_api::crd::{AddressState, FINALIZER, SpiderIPAddress, SpiderIPPool};
 use spiderpool_api::labels;
 use spiderpool_core::ipam::address_name::label_value;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
@@ -15,7 +16,8 @@ pub(super) async fn remove_when_unused(kube: &Kubernetes, name: &str, uid: &str)
     let selector = format!("{}={}", labels::ADDRESS_POOL, label_value(name));
     let addresses = Api::<SpiderIPAddress>::all(kube.client());
     let list = kube.read(addresses.list(&ListParams::default().labels(&selector))).await?;
-    if list.items.iter().any(|address| address.spec.pool == name) {
+    let is_in_use = |address: &SpiderIPAddress| address.spec.state != AddressState::Quarantined;
+    if list.items.iter().any(|address| address.spec.pool == name && is_in_use(address)) {
         return Ok(());
     }
     let pools = Api::<SpiderIPPool>::all(kube.client());

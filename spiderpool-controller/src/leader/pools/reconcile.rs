@@ -81,7 +81,7 @@ impl PoolReconciler {
         let (status, version, unused, unclaimed) = self.state.read(|state| {
             let Some(known) = state.pools.get(pool) else { return (None, None, None, None) };
             let is_unused = known.extra.is_finalizing
-                && state.addresses.count(pool) == 0
+                && !state.addresses.is_in_use(pool)
                 && known.owner() != AllocationOwner::Upstream;
             let unused = is_unused.then(|| known.uid.clone());
             let unclaimed = Claim::of(known).map(|_| known.uid.clone());

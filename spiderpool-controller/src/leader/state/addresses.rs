@@ -100,6 +100,17 @@ impl AddressIndex {
         self.of_pod(pod).filter(|holding| holding.state == AddressState::Bound)
     }
 
+    /// The addresses that a pod was given and that somebody else was seen using.
+    pub(crate) fn quarantined(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
+        self.of_pod(pod).filter(|holding| holding.state == AddressState::Quarantined)
+    }
+
+    /// Whether pods have addresses of a pool, or wait for them.
+    pub(crate) fn is_in_use(&self, pool: &str) -> bool {
+        let is_quarantined = |holding: &Holding| holding.state == AddressState::Quarantined;
+        self.of_pool(pool).any(|(_, holding)| !holding.is_some_and(is_quarantined))
+    }
+
     /// Whether no sandbox uses any of what is bound to a pod.
     pub(crate) fn is_detached(&self, pod: &PodIdentity) -> bool {
         let mut bound = self.bound(pod).peekable();

@@ -1,7 +1,7 @@
 //! What to do about a pod that holds addresses or has an endpoint. Pure: the rule that the agents go by too
 //! (`spiderpool_core::ipam::release`), with the evidence of an observer outside of the node.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use spiderpool_core::ipam::deleted_pods::{DEFAULT_GRACE, may_run_for};
 use spiderpool_core::ipam::pod_stage::PodStage;
@@ -9,7 +9,7 @@ use spiderpool_core::ipam::release::{
     Disposition, Evidence, FreeReason, LeaveReason, NodeState, PodEvidence, ReleasePolicy, SandboxState,
     plan_owner_release,
 };
-use spiderpool_core::ipam::{Holding, Owner, Successor};
+use spiderpool_core::ipam::{AddressState, Holding, Owner, Successor};
 use spiderpool_core::names::{NodeName, PodIdentity, PodUid};
 
 use super::cluster_state::ClusterState;
@@ -19,6 +19,8 @@ use super::cluster_state::ClusterState;
 pub(crate) struct Policy {
     /// Now.
     pub(crate) now: Instant,
+    /// Now, by the clock of the machine.
+    pub(crate) clock: SystemTime,
     /// Added to every grace period.
     pub(crate) additional: Duration,
     /// Which overdue pods count as ended.
@@ -44,6 +46,8 @@ pub(crate) enum PodAction {
     Keep,
     /// What waits for another pod of its name waits in vain: free it.
     FreeKept,
+    /// The time is over in which nobody was to get what it was given and somebody else was seen using: free that.
+    FreeQuarantined,
 }
 
 /// A pod as the index or the API server has it.
@@ -85,7 +89,21 @@ impl ClusterState {
         };
         match action {
             PodAction::None if self.has_unused_endpoint(pod) => PodAction::FinalizeEndpoint,
-            action => action,
+            action => self.review_quarantined(pod, action, policy),
+        }
+    }
+
+    /// The action, or where nothing is to be done now, what is due of what is quarantined.
+    fn review_quarantined(&self, pod: &PodIdentity, action: PodAction, policy: Policy) -> PodAction {
+        let ends = self.addresses.quarantined(pod).filter_map(|holding| holding.quarantine.as_ref());
+        let Some(end) = ends.map(|quarantine| quarantine.until).min() else { return action };
+        let left = end.duration_since(policy.clock).unwrap_or_default();
+        let due = policy.now.checked_add(left);
+        match (action, due) {
+            (PodAction::None | PodAction::RecheckAt(_), _) if left.is_zero() => PodAction::FreeQuarantined,
+            (PodAction::None, Some(due)) => PodAction::RecheckAt(due),
+            (PodAction::RecheckAt(at), Some(due)) => PodAction::RecheckAt(at.min(due)),
+            (action, _) => action,
         }
     }
 
@@ -203,8 +221,10 @@ impl ClusterState {
 
     /// Whether its endpoint is being deleted and waits for nothing but us.
     fn has_unused_endpoint(&self, pod: &PodIdentity) -> bool {
+        // What is quarantined is not the pod's any more.
+        let is_its_own = |holding: &Holding| holding.state != AddressState::Quarantined;
         self.endpoints.of_pod(pod).is_some_and(|endpoint| endpoint.is_finalizing)
-            && self.addresses.of_pod(pod).next().is_none()
+            && !self.addresses.of_pod(pod).any(is_its_own)
     }
 
     /// Whether the endpoint lacks an address. Of several for one NIC and family it names one.

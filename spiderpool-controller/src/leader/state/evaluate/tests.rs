@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use spiderpool_api::node::NodeReadiness;
-use spiderpool_core::ipam::{AddressState, StatefulSetScale, Workload};
+use spiderpool_core::ipam::{Quarantine, StatefulSetScale, Workload};
 use spiderpool_core::names::PodName;
 use spiderpool_runtime::watch::Index;
 
@@ -14,6 +14,7 @@ use super::*;
 fn policy(seconds: u64) -> Policy {
     Policy {
         now: Instant::now() + Duration::from_secs(seconds),
+        clock: SystemTime::now() + Duration::from_secs(seconds),
         additional: Duration::ZERO,
         release: ReleasePolicy { overdue_on_ready_nodes: true, overdue_on_not_ready_nodes: true },
     }
@@ -53,6 +54,7 @@ fn address_of(net: &str, uid: &str, kind: &str, state: AddressState) -> SlimAddr
         network: None,
         grace: None,
         state,
+        quarantine: None,
     };
     SlimAddress { ip: Some(address.addr()), pool: "pool".into(), holding: Some(holding) }
 }
@@ -402,4 +404,48 @@ fn an_address_that_an_endpoint_names_and_nobody_holds_is_restored() {
     assert!(!matches!(state.evaluate(&id("u"), policy(NOW)), PodAction::RestoreAddresses));
     state.apply(pod("u", PodStage::Finished));
     assert_eq!(state.evaluate(&id("u"), policy(NOW)), PodAction::Free(FreeReason::Finished));
+}
+
+/// Until so many seconds from now.
+fn quarantined(net: &str, seconds: u64) -> SlimAddress {
+    let mut address = address_of(net, "u", "Deployment", AddressState::Quarantined);
+    let holding = address.holding.as_mut().unwrap();
+    let until = SystemTime::now() + Duration::from_secs(seconds);
+    holding.node = None;
+    holding.quarantine = Some(Box::new(Quarantine { by: "02:00:00:00:00:07".parse().unwrap(), until }));
+    address
+}
+
+#[test]
+fn a_quarantined_address_is_freed_when_its_time_is_over_and_never_earlier() {
+    let addresses = vec![quarantined("10.0.0.2/24", 600), quarantined("10.0.0.3/24", 900)];
+    let gone = cluster(vec![], addresses.clone());
+    let mut alive = cluster(vec![pod("u", PodStage::Alive)], addresses);
+    alive.apply(address("10.0.0.1/24", "u"));
+    alive.apply(endpoint("u", &["10.0.0.1/24"]));
+    for state in [&gone, &alive] {
+        let PodAction::RecheckAt(at) = state.evaluate(&id("u"), policy(0)) else { panic!("not now") };
+        let left = at.saturating_duration_since(Instant::now());
+        assert!(left > Duration::from_secs(590) && left <= Duration::from_mins(10), "{left:?}");
+        assert!(matches!(state.evaluate(&id("u"), policy(590)), PodAction::RecheckAt(_)));
+        assert_eq!(state.evaluate(&id("u"), policy(601)), PodAction::FreeQuarantined);
+    }
+    // Whatever else there is to do comes first.
+    alive.apply(address("fd00::1/64", "u"));
+    assert_eq!(alive.evaluate(&id("u"), policy(601)), PodAction::WriteEndpoint);
+    // Nobody has said until when.
+    let mut forever = quarantined("10.0.0.2/24", 0);
+    forever.holding.as_mut().unwrap().quarantine = None;
+    assert_eq!(cluster(vec![], vec![forever]).evaluate(&id("u"), policy(NOW)), PodAction::None);
+}
+
+#[test]
+fn what_is_quarantined_keeps_neither_an_endpoint_nor_a_pool_from_being_deleted() {
+    let mut state = cluster(vec![pod("u", PodStage::Alive)], vec![quarantined("10.0.0.2/24", 600)]);
+    state.apply(SlimEndpoint { is_owned: false, is_finalizing: true, ..endpoint("u", &[]) });
+    assert_eq!(state.evaluate(&id("u"), policy(0)), PodAction::FinalizeEndpoint);
+    assert!(!state.addresses.is_in_use("pool"));
+    assert_eq!(state.addresses.count("pool"), 1, "but nobody gets it");
+    state.apply(address("10.0.0.1/24", "u"));
+    assert!(state.addresses.is_in_use("pool"));
 }
