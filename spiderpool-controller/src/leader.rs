@@ -9,6 +9,7 @@ mod pods;
 mod pools;
 mod reserved;
 mod state;
+mod subnet_gauges;
 mod watches;
 
 use std::sync::Arc;
@@ -89,6 +90,8 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     while watches.started().is_err() && shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some()
     {
     }
+    let subnets = subnet_gauges::run(client, context.metrics.by_subnet.clone(), shutdown.clone());
+    tasks.spawn(subnets.instrument(info_span!("subnets")));
     if !shutdown.is_cancelled() {
         info!("the leader's watches have listed");
         spawn_reconcilers(&context, &state, coordinator, changed, &shutdown, &mut tasks);
@@ -100,6 +103,7 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
             context.tasks_healthy.unmet("a task of the leader has failed: see the log");
         }
     }
+    context.metrics.forget_cluster();
 }
 
 /// The coordinator's reconciler has watches of its own and does not wait for the others, except for that of nodes.
