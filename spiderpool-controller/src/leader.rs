@@ -90,8 +90,10 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     while watches.started().is_err() && shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some()
     {
     }
-    let subnets = subnet_gauges::run(client, context.metrics.by_subnet.clone(), shutdown.clone());
-    tasks.spawn(subnets.instrument(info_span!("subnets")));
+    if context.environment.enabled_metric {
+        let subnets = subnet_gauges::run(client, context.metrics.by_subnet.clone(), shutdown.clone());
+        tasks.spawn(subnets.instrument(info_span!("subnets")));
+    }
     if !shutdown.is_cancelled() {
         info!("the leader's watches have listed");
         spawn_reconcilers(&context, &state, coordinator, changed, &shutdown, &mut tasks);

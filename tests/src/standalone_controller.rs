@@ -17,7 +17,7 @@ use crate::exchange;
 use crate::process::Process;
 use crate::{poll, tools};
 
-pub use webhooks::{LABEL, webhook_configurations};
+pub use webhooks::{LABEL, webhook_configurations, webhook_configurations_with};
 
 /// What a controller may do, for the group of the controllers' identities.
 const RIGHTS: &str = include_str!("standalone_controller/rights.yaml");
@@ -51,12 +51,17 @@ pub struct StandaloneController {
 impl StandaloneController {
     /// Starts a controller and waits until it is ready.
     pub async fn start(plane: &ControlPlane, start: Start<'_>) -> Result<Self> {
+        Self::start_with(plane, start, &json!({})).await
+    }
+
+    /// The same, with more in its configuration file.
+    pub async fn start_with(plane: &ControlPlane, start: Start<'_>, more: &Value) -> Result<Self> {
         plane.apply(RIGHTS)?;
         // As the chart makes it: the controller may not create it.
         let name = json!({"name": CERTIFICATE, "namespace": start.namespace});
         plane.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": name}).to_string())?;
         let kubeconfig = plane.identity(&format!("spiderpool-controller:{}", start.name), Some(GROUP))?;
-        let mut controller = Self::spawn(&kubeconfig, start)?;
+        let mut controller = Self::spawn(&kubeconfig, start, more)?;
         poll::until_async(&format!("controller {}", start.name), START_LIMIT, async || {
             let (status, body) = controller.probe("/v1/runtime/readiness").await?;
             ensure!(status == StatusCode::OK, "{body}");
@@ -68,14 +73,15 @@ impl StandaloneController {
         Ok(controller)
     }
 
-    fn spawn(kubeconfig: &Path, start: Start<'_>) -> Result<Self> {
+    fn spawn(kubeconfig: &Path, start: Start<'_>, more: &Value) -> Result<Self> {
         let folder = start.folder.join(start.name);
         fs::create_dir_all(&folder)?;
         let (config, log) = (folder.join("conf.yml"), folder.join("controller.log"));
-        fs::write(
-            &config,
-            json!({"enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true}).to_string(),
-        )?;
+        let mut content = json!({"enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true});
+        for (key, value) in more.as_object().context("an object")? {
+            content[key] = value.clone();
+        }
+        fs::write(&config, content.to_string())?;
         drop(fs::remove_file(&log));
         let mut command = Command::new(tools::spiderpool("spiderpool-controller")?);
         command

@@ -12,3 +12,5 @@ mod certificate;
 mod hooks;
 #[path = "controller_webhook/objects.rs"]
 mod objects;
+#[path = "controller_webhook/pods.rs"]
+mod pods;

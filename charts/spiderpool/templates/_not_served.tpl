@@ -59,10 +59,6 @@ Take a row out together with the words "Not supported yet" in values.yaml when t
   may: [false]
   would: show the counters of RDMA devices
   instead: set it to false
-- value: spiderpoolController.podResourceInject.enabled
-  may: [false]
-  would: add network resources to pods as they are created
-  instead: set it to false, and write the resources into the pods
 {{- range $component, $port := dict "spiderpoolAgent" 5712 "spiderpoolController" 5724 }}
 - value: {{ $component }}.debug.gopsPort
   may: [{{ $port }}]

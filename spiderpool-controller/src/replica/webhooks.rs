@@ -18,6 +18,7 @@ pub(super) fn configured(
         families: file.families(),
         guards_deletion: file.guards_deletion(),
         networks: environment.multus_config_enabled,
+        injects_resources: file.injects_resources(),
         role,
         pod: environment.pod_name.clone(),
     }

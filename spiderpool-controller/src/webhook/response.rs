@@ -32,6 +32,14 @@ pub(super) enum ReviewError {
     /// It could not be read in time.
     #[error("cannot find out which addresses are in use within {0:?}, try again")]
     Late(Duration),
+    /// What the decision about a pod needs could not be read.
+    #[error("cannot find out which networks the Pod gets, try again: {what} could not be read: {source}")]
+    Networks {
+        /// What of it.
+        what: &'static str,
+        /// Why.
+        source: ApiFailure,
+    },
     /// It was deleted and created meanwhile, or the review is not the API server's.
     #[error("the stored IPPool of this name is another one, try again")]
     AnotherPool,
@@ -56,6 +64,7 @@ pub(super) fn of_verdict(request: &Request, verdict: Verdict) -> AdmissionRespon
 
 fn invalid(request: &Request, faults: &[FieldError]) -> Status {
     let (kind, group, name) = (&request.kind.kind, &request.kind.group, &request.name);
+    let qualified = if group.is_empty() { kind.clone() } else { format!("{kind}.{group}") };
     let causes = faults.iter().map(|fault| StatusCause {
         reason: fault.problem.cause().to_owned(),
         message: fault.problem.to_string(),
@@ -73,7 +82,7 @@ fn invalid(request: &Request, faults: &[FieldError]) -> Status {
         status: Some(StatusSummary::Failure),
         code: 422,
         reason: reason::INVALID.to_owned(),
-        message: format!("{kind}.{group} {name:?} is invalid: {}", ErrorList(faults)),
+        message: format!("{qualified} {name:?} is invalid: {}", ErrorList(faults)),
         details: Some(details),
         metadata: None,
     }

@@ -9,6 +9,7 @@ use spiderpool_core::field_error::FieldError;
 use super::ip_pool::PoolValidator;
 use super::kind::Kind;
 use super::multus_config::NetworkValidator;
+use super::pod::PodInjector;
 use super::response::{Request, ReviewError, Verdict, of_mutation};
 use super::{coordinator, ip_pool, multus_config, reserved_ip};
 
@@ -16,6 +17,8 @@ use super::{coordinator, ip_pool, multus_config, reserved_ip};
 pub(super) struct Validators {
     pub(super) pools: PoolValidator,
     pub(super) networks: NetworkValidator,
+    /// Where pods get networks by an annotation.
+    pub(super) pods: Option<PodInjector>,
 }
 
 /// Never refuses: what cannot be completed is refused when it is validated.

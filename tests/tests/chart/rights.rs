@@ -121,8 +121,13 @@ fn controllers_have_the_rights_that_the_tests_give_them() {
     let cluster_role = ("ClusterRole", "spiderpool-controller");
     let tested = granted(&parse(CONTROLLER_RIGHTS), &[cluster_role]);
     let namespaced = [("Role", "spiderpool-controller"), ("Role", "spiderpool-controller-cidrs")];
-    let rendered = granted(&objects(&[]), &[&[cluster_role][..], &namespaced].concat());
-    assert_eq!(rendered, tested);
+    let roles = [&[cluster_role][..], &namespaced].concat();
+    let all = objects(&["--set=spiderpoolController.podResourceInject.enabled=true"]);
+    assert_eq!(granted(&all, &roles), tested);
+    let by_default = granted(&objects(&[]), &roles);
+    let only_on_request: Vec<_> = tested.difference(&by_default).collect();
+    assert!(only_on_request.iter().all(|right| right.contains("namespaces")), "{only_on_request:?}");
+    assert_eq!(only_on_request.len(), 3);
 }
 
 /// Of other projects' objects, and of a directory of the node, no more than the coordinator needs.

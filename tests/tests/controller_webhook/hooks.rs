@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use spiderpool_tests::control_plane::{ControlPlane, Kind};
 use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::standalone_controller::{
-    CERTIFICATE, LABEL, StandaloneController, Start, webhook_configurations,
+    CERTIFICATE, LABEL, StandaloneController, Start, webhook_configurations, webhook_configurations_with,
 };
 
 use crate::support::{Bench, messages};
@@ -37,6 +37,21 @@ impl Hooks<'_> {
         port: u16,
         environment: &[(&str, &str)],
     ) -> StandaloneController {
+        self.start_controller(name, port, environment, &json!({})).await
+    }
+
+    /// A controller with more in its configuration file.
+    pub(crate) async fn controller_with(&self, name: &str, more: &Value) -> StandaloneController {
+        self.start_controller(name, self.port, &[], more).await
+    }
+
+    async fn start_controller(
+        &self,
+        name: &str,
+        port: u16,
+        environment: &[(&str, &str)],
+        more: &Value,
+    ) -> StandaloneController {
         let port = port.to_string();
         let own = [
             ("SPIDERPOOL_WEBHOOK_PORT", port.as_str()),
@@ -50,7 +65,14 @@ impl Hooks<'_> {
         let environment = [&own, environment].concat();
         let (folder, namespace) = (self.bench.folder("controllers"), self.bench.namespace());
         let start = Start { folder: &folder, namespace, name, environment: &environment };
-        StandaloneController::start(ControlPlane::shared(), start).await.unwrap()
+        StandaloneController::start_with(ControlPlane::shared(), start, more).await.unwrap()
+    }
+
+    /// The chart's configurations with these values, each as `path=value`.
+    pub(crate) fn configure_values(&self, values: &[&str]) {
+        for configuration in webhook_configurations_with(&self.name, self.port, values).unwrap() {
+            self.bench.apply(&configuration);
+        }
     }
 
     /// The chart's configurations, at this port in place of the Service.
