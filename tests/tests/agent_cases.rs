@@ -103,6 +103,64 @@ async fn a_pod_with_many_containers_and_long_annotations_gets_its_address() {
     agent.stop().unwrap();
 }
 
+/// E00002 to E00006, and of G00003 and G00006 that the addresses come back, whatever had made the pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_every_workload_get_addresses_which_their_end_gives_back() {
+    let bench = Bench::new("case-owners").await;
+    bench.pool("p", "10.217.0.0/24", &["10.217.0.2-10.217.0.9"], &json!({}));
+    let pools = json!({"ipv4": [bench.name("p")]}).to_string();
+    let annotations = [(IPPOOL, pools.as_str())];
+    // Owned by a Deployment and by a CronJob.
+    for (version, kind, name, of) in [
+        ("apps/v1", "ReplicaSet", "web-1", ("Deployment", "web")),
+        ("batch/v1", "Job", "clock-1", ("CronJob", "clock")),
+    ] {
+        bench.apply(&owned(&bench, version, kind, name, of));
+    }
+    let agent = bench.agent("n1").await;
+    for (version, kind, name, top) in [
+        ("apps/v1", "ReplicaSet", "web-1", ("Deployment", "web")),
+        ("apps/v1", "ReplicaSet", "alone", ("ReplicaSet", "alone")),
+        ("apps/v1", "StatefulSet", "db", ("StatefulSet", "db")),
+        ("apps/v1", "DaemonSet", "every", ("DaemonSet", "every")),
+        ("batch/v1", "Job", "once", ("Job", "once")),
+        ("batch/v1", "Job", "clock-1", ("CronJob", "clock")),
+    ] {
+        let pod = bench.pod_of(version, kind, name, &format!("{name}-0"), "n1", &annotations);
+        assert_eq!(addresses(&add(&agent, &pod).await).len(), 1, "{kind} {name}");
+        let status = &bench.endpoint(&pod).await["status"];
+        let found = (&status["ownerControllerType"], &status["ownerControllerName"]);
+        assert_eq!(found, (&json!(top.0), &json!(top.1)), "{kind} {name}");
+        // A Job's ends by itself: its pod stays. There is no StatefulSet that would make another one.
+        if kind == "Job" {
+            bench.succeed_pod(&pod);
+        } else {
+            bench.delete_pod(&pod);
+        }
+        del(&agent, &pod).await;
+        assert!(bench.held(&pod).is_empty(), "{kind} {name}");
+        assert!(bench.find_endpoint(&pod).is_none(), "{kind} {name}");
+    }
+    agent.stop().unwrap();
+}
+
+/// A workload that another one controls. No controller makes pods of it.
+fn owned(bench: &Bench<'_>, version: &str, kind: &str, name: &str, (of, of_name): (&str, &str)) -> Value {
+    let labels = json!({"app": name});
+    let spec = json!({"containers": [{"name": "c", "image": "none"}], "restartPolicy": if kind == "Job" { "Never" } else { "Always" }});
+    let owner =
+        json!({"apiVersion": version, "kind": of, "name": of_name, "uid": of_name, "controller": true});
+    let mut object = json!({
+        "apiVersion": version, "kind": kind,
+        "metadata": {"namespace": bench.namespace(), "name": name, "ownerReferences": [owner]},
+        "spec": {"template": {"metadata": {"labels": labels}, "spec": spec}},
+    });
+    if kind != "Job" {
+        object["spec"]["selector"] = json!({"matchLabels": labels});
+    }
+    object
+}
+
 /// E00001.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nic_can_have_ipv6_alone() {
