@@ -53,15 +53,17 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let kube = Kubernetes::connect().await?;
     let shutdown = shutdown::on_signals()?;
 
-    let (health, mut registry) = (Health::default(), Registry::default());
+    let health = Health::default();
+    let mut registry = metrics::registry("spiderpool-agent", &health, &kube);
     let indexes = Indexes::default();
     let settings = settings(&environment, &file, families);
     let metrics = IpamMetrics::register(&mut registry);
     let start = Start::default();
     start.set_health(health.clone());
-    let ipam = Ipam::new(settings, kube.clone(), indexes.clone(), metrics, start.clone());
-    let dataplane_metrics = DataplaneMetrics::register(&mut registry);
     let (node_events, said) = NodeEvents::new();
+    let ipam =
+        Ipam::new(settings, kube.clone(), indexes.clone(), metrics, node_events.clone(), start.clone());
+    let dataplane_metrics = DataplaneMetrics::register(&mut registry);
     let multus = start_multus(&environment, &health, &kube, &node_events, &shutdown);
     let ready = health.condition("dataplane", Scope::Readiness);
     let fallback = Fallback::new(ready, dataplane_metrics.fallback.clone(), node_events.clone());

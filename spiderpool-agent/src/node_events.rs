@@ -1,5 +1,7 @@
 //! Events on the agent's Node, which `kubectl describe node` shows.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use spiderpool_core::names::{IfName, NodeName, PodName};
@@ -10,6 +12,8 @@ use tracing::warn;
 
 /// Events that wait while the API server is slow; further ones are logged only.
 const MAX_WAITING: usize = 100;
+/// So many addresses are named in one Event.
+const MAX_NAMED: usize = 10;
 
 /// What is to be said. Nobody waits for it.
 #[derive(Debug, Clone)]
@@ -101,6 +105,24 @@ impl NodeEvents {
     /// Something keeps Multus from serving the node's pods.
     pub(crate) fn multus(&self, reason: &'static str, note: String) {
         self.send(NodeEvent { reason, action: "Configure".to_owned(), note, related: None });
+    }
+
+    /// Addresses of these pods were freed although no DEL has freed them.
+    pub(crate) fn freed(&self, addresses: &[(IpAddr, PodName)]) {
+        let Some((first, _)) = addresses.first() else { return };
+        let list = addresses.iter().take(MAX_NAMED).map(|(ip, pod)| format!("{ip} (Pod {pod})"));
+        let list = list.collect::<Vec<_>>().join(", ");
+        let more = match addresses.len().saturating_sub(MAX_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let note = format!(
+            "freed without a DEL of the container runtime, or after one that failed: {list}{more}. Did the runtime or the \
+             CNI plugins of this node fail?"
+        );
+        // Another address makes another Event.
+        let action = format!("Free-{first}");
+        self.send(NodeEvent { reason: "AddressesFreed", action, note, related: None });
     }
 
     fn send(&self, event: NodeEvent) {

@@ -9,6 +9,7 @@ mod pods;
 mod pools;
 mod reserved;
 mod state;
+mod subnet_gauges;
 mod subnets;
 mod watches;
 
@@ -93,6 +94,10 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     while watches.started().is_err() && shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some()
     {
     }
+    if context.environment.enabled_metric {
+        let subnets = subnet_gauges::run(client, context.metrics.by_subnet.clone(), shutdown.clone());
+        tasks.spawn(subnets.instrument(info_span!("subnets")));
+    }
     if !shutdown.is_cancelled() {
         info!("the leader's watches have listed");
         spawn_reconcilers(&context, &state, coordinator, changed, &shutdown, &mut tasks);
@@ -104,6 +109,7 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
             context.tasks_healthy.unmet("a task of the leader has failed: see the log");
         }
     }
+    context.metrics.forget_cluster();
 }
 
 /// The coordinator's reconciler has watches of its own and does not wait for the others, except for that of nodes.

@@ -1,24 +1,24 @@
 //! What every replica of the controller does, whether it leads or not: it serves its ports and stands for election.
 //! Here are the order of start and end.
 
+mod counts;
 mod drain;
 mod leadership;
 mod servers;
 mod webhooks;
 
 use anyhow::Context as _;
-use prometheus_client::registry::Registry;
 use spiderpool_runtime::config_file::Content as _;
 use spiderpool_runtime::health::{Health, Scope};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::leader::{Candidate, ElectionConfig};
-use spiderpool_runtime::{file_limit, logging, shutdown};
+use spiderpool_runtime::{file_limit, logging, metrics as exporter, shutdown};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::{ConfigFile, Daemon};
 use crate::leader::LeaderContext;
-use crate::leader::metrics::Metrics;
+use crate::leader::metrics::{Detail, Metrics};
 use crate::webhook;
 
 /// The Lease that the replicas compete for.
@@ -35,8 +35,10 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let kube = Kubernetes::connect().await?;
     let shutdown = shutdown::on_signals()?;
 
-    let (health, mut registry) = (Health::default(), Registry::default());
-    let metrics = Metrics::register(&mut registry);
+    let health = Health::default();
+    let mut registry = exporter::registry("spiderpool-controller", &health, &kube);
+    let detail = if environment.enabled_debug_metric { Detail::Debug } else { Detail::Usual };
+    let metrics = Metrics::register(&mut registry, detail);
     let context = LeaderContext {
         kube: kube.clone(),
         environment: environment.clone(),
@@ -58,6 +60,10 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let (candidate, role) = Candidate::new(kube.clone(), config);
     let drained = drain::after(shutdown.clone(), &health, environment.shutdown_delay);
     let mut servers = servers::start(&environment, &health, registry, &drained).await?;
+    if environment.enabled_metric {
+        let (metrics, period) = (context.metrics.clone(), environment.metric_renew_period);
+        servers.push(tokio::spawn(counts::run(kube.clone(), metrics, period, shutdown.clone())));
+    }
     let hooks = webhooks::configured(&environment, &file, role.clone());
     servers.extend(webhook::start(hooks, &kube, &health, &drained).await?);
     let resign = CancellationToken::new();

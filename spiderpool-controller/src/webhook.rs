@@ -2,7 +2,8 @@
 //!
 //! What is decided is in `spiderpool_core::admission`; here are the server with its certificate, the mapping of requests
 //! and objects, and what is known of other objects. A controller that is away stops nobody but those who write our own
-//! kinds: the chart's configurations name nothing else, and no write that leaves the spec as it is.
+//! kinds: the chart's configurations name nothing else, and no write that leaves the spec as it is; and pods, where it is configured
+//! that they get networks and resources by an annotation.
 
 mod body;
 mod certificate;
@@ -15,6 +16,7 @@ mod known;
 mod members;
 mod membership;
 mod multus_config;
+mod pod;
 mod reserved_ip;
 mod response;
 mod review;

@@ -8,6 +8,7 @@ mod attachment;
 mod block;
 mod chain;
 mod fields;
+mod injection;
 mod render;
 mod validate;
 
@@ -17,4 +18,7 @@ pub use block::{
     VlanConfig, VlanMode, VlanNicConfig,
 };
 pub use fields::MultusFields;
+pub use injection::{
+    INJECTION_KEYS, InjectableNetwork, Injection, InjectionProblem, Wanted, WantedBy, plan_injection,
+};
 pub use validate::{validate, validate_update};

@@ -86,11 +86,6 @@ pub enum Unsupported {
     /// Pools by the subnet of the master NIC, in a SpiderMultusConfig.
     #[error("matchMasterSubnet is not supported yet: set it to false and name the IPPools")]
     SriovMatchMasterSubnet,
-    /// Network resources in pods.
-    #[error(
-        "podResourceInject.enabled is not supported yet: set it to false and write the resources into the pods"
-    )]
-    PodResourceInject,
 }
 
 #[cfg(test)]

@@ -78,18 +78,18 @@ mod tests {
         #[serde(deserialize_with = "null_as_default")]
         wanted: String,
         #[serde(deserialize_with = "null_as_default")]
-        injects: bool,
+        asks: bool,
     }
 
     impl Content for File {
         fn unsupported(&self) -> Option<Unsupported> {
-            self.injects.then_some(Unsupported::PodResourceInject)
+            self.asks.then_some(Unsupported::IaasNetworkProvider)
         }
     }
 
     #[test]
     fn missing_and_empty_keys_are_zero_and_those_of_others_ignored() {
-        for text in ["", "wanted:\ninjects:\n", "another: 1\n"] {
+        for text in ["", "wanted:\nasks:\n", "another: 1\n"] {
             assert_eq!(File::parse(text).unwrap(), File::default(), "{text}");
         }
     }
@@ -101,7 +101,7 @@ mod tests {
         for (text, part) in [
             (None, "cannot be read"),
             (Some("wanted: [1]"), "wanted"),
-            (Some("injects: true"), "podResourceInject.enabled is not supported yet: set it to false"),
+            (Some("asks: true"), "iaasNetworkProvider.serverUrl is not supported yet: leave it empty"),
         ] {
             if let Some(text) = text {
                 fs::write(&path, text).unwrap();

@@ -84,7 +84,15 @@ impl Health {
         })
     }
 
+    /// Each condition, and whether it holds.
+    pub(crate) fn conditions(&self) -> Vec<(&'static str, bool)> {
+        self.with(|conditions| {
+            conditions.iter().map(|(name, state)| (*name, state.missing.is_none())).collect()
+        })
+    }
+
     /// `/v1/runtime/{startup,readiness,liveness}`: 200, with what is to be said nevertheless, or 500 with what is missing.
+    /// The last two also as `/readyz` and `/healthz`, as Kubernetes' own components have them.
     pub fn router(&self) -> Router {
         type Probe = fn(&Health) -> Result<(), Vec<String>>;
         let probe = |probe: Probe| {
@@ -100,6 +108,8 @@ impl Health {
             .route("/v1/runtime/startup", probe(Health::started))
             .route("/v1/runtime/readiness", probe(Health::ready))
             .route("/v1/runtime/liveness", probe(Health::alive))
+            .route("/readyz", probe(Health::ready))
+            .route("/healthz", probe(Health::alive))
             .with_state(self.clone())
     }
 }
@@ -175,8 +185,16 @@ mod tests {
             (StatusCode::INTERNAL_SERVER_ERROR, r#"["API server: connection refused"]"#)
         );
 
+        assert_eq!(ask(&health, "/readyz").await, (status, body));
+        assert_eq!(ask(&health, "/healthz").await.0, StatusCode::OK);
+        assert_eq!(health.conditions(), [("API server", false), ("watches", true)]);
+
         server.met();
         assert_eq!(ask(&health, "/v1/runtime/readiness").await.0, StatusCode::OK);
+        let panicked = health.condition("tasks", Scope::Liveness);
+        assert_eq!(ask(&health, "/healthz").await.1, r#"["tasks: not yet"]"#);
+        panicked.met();
+        assert_eq!(ask(&health, "/healthz").await.0, StatusCode::OK);
     }
 
     #[test]

@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower::retry::RetryLayer;
 
+use crate::api_metrics::{ApiMetrics, Observer};
+
 pub use delete::{Deletion, Preconditions};
 pub use event::publish_event;
 pub use failure::ApiFailure;
@@ -56,6 +58,7 @@ pub enum ConnectError {
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
+    metrics: ApiMetrics,
     writes: Arc<Semaphore>,
     deletions: Arc<Semaphore>,
 }
@@ -64,13 +67,20 @@ impl Kubernetes {
     /// From `KUBECONFIG`, or from the pod's service account.
     pub async fn connect() -> Result<Self, ConnectError> {
         let config = Config::infer().await?;
-        Ok(Self::new(client(config)?))
+        let metrics = ApiMetrics::default();
+        Ok(Self { metrics: metrics.clone(), ..Self::new(client(config, &metrics)?) })
     }
 
-    /// By a client that exists.
+    /// By a client that exists. Its requests are not counted.
     pub fn new(client: Client) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Self { client, writes: semaphore(WRITES), deletions: semaphore(DELETIONS) }
+        let metrics = ApiMetrics::default();
+        Self { client, metrics, writes: semaphore(WRITES), deletions: semaphore(DELETIONS) }
+    }
+
+    /// What its requests take and come to.
+    pub fn metrics(&self) -> &ApiMetrics {
+        &self.metrics
     }
 
     /// For watches and reads.
@@ -90,8 +100,11 @@ impl Kubernetes {
 
     /// One write, within the time limit, after the writes that were requested before it.
     pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, ApiFailure> {
+        let waiting = self.metrics.write_waiting();
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;
+        drop(waiting);
+        let _counted = self.metrics.write_in_flight();
         limited(request).await
     }
 
@@ -101,8 +114,11 @@ impl Kubernetes {
         abandoned: &CancellationToken,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ApiFailure> {
+        let waiting = self.metrics.write_waiting();
         let permit = abandoned.run_until_cancelled(self.writes.acquire()).await;
         let _permit = permit.ok_or(ApiFailure::Abandoned)?;
+        drop(waiting);
+        let _counted = self.metrics.write_in_flight();
         limited(request).await
     }
 
@@ -111,11 +127,14 @@ impl Kubernetes {
         &self,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ApiFailure> {
+        let waiting = self.metrics.write_waiting();
         let _permit = tokio::select! {
             biased;
             permit = self.writes.acquire() => permit,
             permit = self.deletions.acquire() => permit,
         };
+        drop(waiting);
+        let _counted = self.metrics.write_in_flight();
         limited(request).await
     }
 
@@ -124,6 +143,7 @@ impl Kubernetes {
         &self,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ApiFailure> {
+        let _counted = self.metrics.write_in_flight();
         limited(request).await
     }
 
@@ -178,9 +198,10 @@ async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T,
     }
 }
 
-fn client(config: Config) -> kube::Result<Client> {
+fn client(config: Config, metrics: &ApiMetrics) -> kube::Result<Client> {
+    let observer = Observer(metrics.clone());
     if config.proxy_url.is_some() {
-        return Client::try_from(config);
+        return Ok(ClientBuilder::try_from(config)?.with_layer(&observer).build());
     }
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
@@ -195,6 +216,7 @@ fn client(config: Config) -> kube::Result<Client> {
         .layer(config.base_uri_layer())
         // Waits as long as Retry-After says.
         .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .layer(observer)
         .option_layer(config.auth_layer()?)
         .map_err(tower::BoxError::from)
         .service(transport);

@@ -5,6 +5,7 @@
 //! It decides nothing about pods and addresses: that is in `spiderpool_core`.
 #![forbid(unsafe_code)]
 
+pub mod api_metrics;
 pub mod backoff;
 pub mod config_file;
 pub mod coordinators;

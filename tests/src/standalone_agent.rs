@@ -105,6 +105,16 @@ impl StandaloneAgent {
         self.get("health probes are served", path).await
     }
 
+    /// HEAD on the port of the probes.
+    pub async fn head_probe(&self, path: &str) -> Result<StatusCode> {
+        self.head("health probes are served", path).await
+    }
+
+    /// HEAD on the port of the metrics.
+    pub async fn head_metrics(&self) -> Result<StatusCode> {
+        self.head("metrics are served", "/metrics").await
+    }
+
     /// The metrics as text.
     pub async fn metrics(&self) -> Result<String> {
         Ok(self.get("metrics are served", "/metrics").await?.1)
@@ -125,6 +135,13 @@ impl StandaloneAgent {
         let stream = self.connect(message).await?;
         let (status, bytes) = exchange::ask(stream, Method::GET, path, Vec::new()).await?;
         Ok((status, String::from_utf8(bytes.to_vec())?))
+    }
+
+    async fn head(&self, message: &str, path: &str) -> Result<StatusCode> {
+        let (status, body) =
+            exchange::ask(self.connect(message).await?, Method::HEAD, path, Vec::new()).await?;
+        ensure!(body.is_empty(), "an answer to HEAD with a body");
+        Ok(status)
     }
 
     async fn connect(&self, message: &str) -> Result<TcpStream> {

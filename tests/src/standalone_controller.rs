@@ -17,7 +17,7 @@ use crate::exchange;
 use crate::process::Process;
 use crate::{poll, tools};
 
-pub use webhooks::{LABEL, webhook_configurations};
+pub use webhooks::{LABEL, webhook_configurations, webhook_configurations_with};
 
 /// What a controller may do, for the group of the controllers' identities.
 const RIGHTS: &str = include_str!("standalone_controller/rights.yaml");
@@ -108,9 +108,24 @@ impl StandaloneController {
         self.get("health probes are served", path).await
     }
 
+    /// HEAD on the port of the probes.
+    pub async fn head_probe(&self, path: &str) -> Result<StatusCode> {
+        self.head("health probes are served", path).await
+    }
+
+    /// HEAD on the port of the metrics.
+    pub async fn head_metrics(&self) -> Result<StatusCode> {
+        self.head("metrics are served", "/metrics").await
+    }
+
+    /// The metrics as text.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(self.get("metrics are served", "/metrics").await?.1)
+    }
+
     /// The value of a metric.
     pub async fn metric(&self, name: &str) -> Result<f64> {
-        let (_, text) = self.get("metrics are served", "/metrics").await?;
+        let text = self.metrics().await?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(line.with_context(|| format!("{name} in the metrics"))?.parse()?)
     }
@@ -121,6 +136,13 @@ impl StandaloneController {
         let stream = TcpStream::connect(("localhost", port)).await?;
         let (status, bytes) = exchange::ask(stream, Method::GET, path, Vec::new()).await?;
         Ok((status, String::from_utf8(bytes.to_vec())?))
+    }
+
+    async fn head(&self, message: &str, path: &str) -> Result<StatusCode> {
+        let stream = TcpStream::connect(("localhost", self.port(message)?)).await?;
+        let (status, body) = exchange::ask(stream, Method::HEAD, path, Vec::new()).await?;
+        ensure!(body.is_empty(), "an answer to HEAD with a body");
+        Ok(status)
     }
 
     /// The port of its webhooks.

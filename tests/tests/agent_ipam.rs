@@ -347,6 +347,15 @@ async fn without_an_api_server_the_answer_says_so_and_comes_soon() {
     .await
     .unwrap();
     assert_eq!(agent.probe("/v1/runtime/liveness").await.unwrap().0, 200);
+    assert_eq!(agent.probe("/readyz").await.unwrap().0, 500);
+    assert_eq!(agent.probe("/healthz").await.unwrap().0, 200);
+    let metrics = agent.metrics().await.unwrap();
+    for line in ["spiderpool_ready 0", r#"spiderpool_condition{condition="API server"} 0"#] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    let unanswered =
+        |line: &str| line.starts_with("spiderpool_api_requests_total{") && line.contains(r#"code="none""#);
+    assert!(metrics.lines().any(unanswered), "{metrics}");
     plane.start_api_server().unwrap();
     let bench = Bench::from_parts(&plane, parts);
     let again = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c2")).await.unwrap().ok().unwrap();

@@ -12,5 +12,7 @@ mod certificate;
 mod hooks;
 #[path = "controller_webhook/objects.rs"]
 mod objects;
+#[path = "controller_webhook/pods.rs"]
+mod pods;
 #[path = "controller_webhook/subnets.rs"]
 mod subnets;

@@ -194,10 +194,6 @@ impl Bench<'_> {
         ControlPlane::shared().find(Kind::spiderpool("SpiderSubnet"), "", &self.name(name)).unwrap()
     }
 
-    fn found_pool(&self, name: &str) -> Option<Value> {
-        ControlPlane::shared().find(Kind::spiderpool("SpiderIPPool"), "", name).unwrap()
-    }
-
     /// What the subnet's status says that pools have.
     fn records(&self, subnet: &str) -> Value {
         let subnet = self.found_subnet(subnet).unwrap();
@@ -219,6 +215,10 @@ async fn add(agent: &StandaloneAgent, pod: &TestPod, nic: &str) -> anyhow::Resul
 
 async fn del(agent: &StandaloneAgent, pod: &TestPod, nic: &str) {
     agent.ask(Method::DELETE, path::IP, &pod.del(nic, &pod.uid)).await.unwrap().ok().unwrap();
+}
+
+fn found_pool(name: &str) -> Option<Value> {
+    ControlPlane::shared().find(Kind::spiderpool("SpiderIPPool"), "", name).unwrap()
 }
 
 /// Whether a pool has the address.

@@ -79,6 +79,9 @@ every object, because whichever is rendered first would fail with a nil pointer.
 {{- if ne (len (uniq $names)) (len $names) }}
 - "spiderpoolAgent.name, spiderpoolController.name, spiderpoolInit.name and multus.multusCNI.name must differ from each other, from spiderpool-clean-node and from spiderpool-apply-crds: they are {{ join ", " (slice $names 0 4) }}."
 {{- end }}
+{{- if and .Values.spiderpoolController.podResourceInject.enabled (not .Values.multus.enableMultusConfig) }}
+- "spiderpoolController.podResourceInject.enabled=true needs multus.enableMultusConfig=true: what pods get are networks of SpiderMultusConfigs."
+{{- end }}
 {{- with .Values.spiderpoolController.tls }}
 {{- if and (eq .method "certmanager") (not .certmanager.issuerName) }}
 - "spiderpoolController.tls.method=certmanager needs spiderpoolController.tls.certmanager.issuerName: an Issuer in the namespace of the release that is a CA."

@@ -37,23 +37,15 @@ Take a row out together with the words "Not supported yet" in values.yaml when t
   may: [false]
   would: show the counters of RDMA devices
   instead: set it to false
-- value: spiderpoolController.podResourceInject.enabled
-  may: [false]
-  would: add network resources to pods as they are created
-  instead: set it to false, and write the resources into the pods
 {{- range $component, $port := dict "spiderpoolAgent" 5712 "spiderpoolController" 5724 }}
 - value: {{ $component }}.debug.gopsPort
   may: [{{ $port }}]
   would: be the port for gops, a debugger of Go programs
   instead: leave it out; these are no Go programs, and the port is free
-- value: {{ $component }}.prometheus.enabledDebugMetric
-  may: [false]
-  would: show further metrics, for debugging
-  instead: set it to false
 - value: {{ $component }}.prometheus.prometheusRule.install
   may: [false]
   would: install alerts for the Prometheus operator
-  instead: set it to false, and write alerts on the metrics that docs/install.md names
+  instead: set it to false, and write alerts on the metrics that docs/metrics.md names
 {{- end }}
 - value: grafanaDashboard.install
   may: [false]

@@ -9,6 +9,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use spiderpool_dataplane::{FlowsExpired, Reason, Sizes, TableUsage};
 
+/// What is restored, by `kind`.
+const RESTORED: [&str; 5] = ["route", "neighbor", "address", "link", "filter"];
+/// The maps that the agent alone writes.
+const TABLES: [&str; 3] = ["cluster_cidrs", "addresses", "node_devices"];
+/// The maps of flows.
+const FLOWS: [&str; 3] = ["nat", "arrivals", "link_flows"];
+
 type ByReason = Family<[(&'static str, String); 1], Counter>;
 
 /// What is exported.
@@ -30,6 +37,14 @@ impl DataplaneMetrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        // All that can be counted is there from the start.
+        for reason in Reason::ALL {
+            let label = [("reason", reason.name().to_owned())];
+            drop((metrics.packets.get_or_create(&label), metrics.bytes.get_or_create(&label)));
+        }
+        for kind in RESTORED {
+            drop(metrics.restored.get_or_create(&[("kind", kind)]));
+        }
         let registry = registry.sub_registry_with_prefix("spiderpool_dataplane");
         registry.register("packets", "Packets by what the programs decided and why", metrics.packets.clone());
         registry.register("bytes", "Bytes by what the programs decided and why", metrics.bytes.clone());
@@ -64,6 +79,14 @@ pub struct MapMetrics {
 
 impl MapMetrics {
     fn register(&self, registry: &mut Registry) {
+        // Zero until the programs are loaded.
+        for map in FLOWS.iter().chain(&TABLES) {
+            drop((self.entries.get_or_create(&[("map", map)]), self.capacity.get_or_create(&[("map", map)])));
+        }
+        for map in FLOWS {
+            drop((self.fullest.get_or_create(&[("map", map)]), self.share.get_or_create(&[("map", map)])));
+            drop(self.expired.get_or_create(&[("map", map)]));
+        }
         registry.register("map_entries", "Entries of a map", self.entries.clone());
         registry.register(
             "map_entries_of_fullest_pod",

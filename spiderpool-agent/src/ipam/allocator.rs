@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use prometheus_client::metrics::counter::Counter;
 use spiderpool_core::ip::IpSet;
 use spiderpool_core::ipam::pick::PickContext;
 use spiderpool_core::ipam::{
@@ -24,6 +23,7 @@ use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::metrics::{PickMetrics, PickOutcome};
 use crate::watches::{ReservedIndex, Shared};
 use pending_creates::{PendingCreates, Purpose};
 use search::{FreeAddresses, api_server_failed};
@@ -74,16 +74,16 @@ pub(super) struct AddressAllocator {
     pending: PendingCreates,
     reserved: Shared<ReservedIndex>,
     node: NodeName,
-    collisions: Counter,
+    metrics: PickMetrics,
 }
 
 impl AddressAllocator {
-    /// Holds nothing until [`AddressAllocator::load`]. `collisions` counts addresses that somebody else had taken first.
+    /// Holds nothing until [`AddressAllocator::load`].
     pub(super) fn new(
         kube: Kubernetes,
         reserved: Shared<ReservedIndex>,
         node: NodeName,
-        collisions: Counter,
+        metrics: PickMetrics,
     ) -> Self {
         let (store, holdings) = (AddressStore::new(kube), Shared::default());
         Self {
@@ -93,7 +93,7 @@ impl AddressAllocator {
             pending: PendingCreates::default(),
             reserved,
             node,
-            collisions,
+            metrics,
         }
     }
 
@@ -181,8 +181,16 @@ impl AddressAllocator {
                 cause: error.to_string(),
             })?;
             let wanted = self.wanted(claimant, &candidate.nic, &pool.name, address);
+            if let Some(age) = self.free.view_age(&pool.name) {
+                self.metrics.viewed(age);
+            }
             let look = if self.free.is_unlisted(&pool.name, ip) { Look::Always } else { Look::IfItMayBeOurs };
             let created = self.create(wanted, look, &claimant.abandoned).await;
+            self.metrics.picked(match &created {
+                Ok(Some(_)) => PickOutcome::Taken,
+                Ok(None) => PickOutcome::Collided,
+                Err(_) => PickOutcome::Failed,
+            });
             if let Some(object) = created.map_err(|error| api_server_failed(&pool.name, &error))? {
                 return Ok(object);
             }
@@ -232,7 +240,7 @@ impl AddressAllocator {
                 Ok(Some(object))
             }
             Ok(Creation::Theirs(listing)) => {
-                self.collisions.inc();
+                self.metrics.collisions.inc();
                 self.free.collided(&pool, ip, listing);
                 Ok(None)
             }

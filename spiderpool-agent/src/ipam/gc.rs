@@ -51,6 +51,6 @@ impl Ipam {
         let is_chosen = |holding: &Holding| {
             is_stale_address(holding, valid) && is_freed(plan_unless_kept(holding, &evidence))
         };
-        self.releaser.end(pod, is_chosen).await
+        self.releaser.end(pod, is_chosen).await.map(drop)
     }
 }

@@ -1,9 +1,80 @@
 //! Counts and durations of allocation and release, under the names that the dashboards know.
 
+use std::time::Duration;
+
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use spiderpool_core::ipam::FailureReason;
+use spiderpool_core::ipam::release::FreeReason;
 use spiderpool_runtime::metrics::Durations;
+
+/// Upper bounds, in seconds, of the age of what was known of a pool. It is read again only after a collision.
+const AGES: [f64; 8] = [0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 14_400.0, 86_400.0];
+
+/// What comes of a pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PickOutcome {
+    /// The address is ours.
+    Taken,
+    /// Somebody else had it.
+    Collided,
+    /// The API server has not said whose it is.
+    Failed,
+}
+
+impl PickOutcome {
+    const ALL: [Self; 3] = [Self::Taken, Self::Collided, Self::Failed];
+
+    fn label(self) -> [(&'static str, &'static str); 1] {
+        let outcome = match self {
+            Self::Taken => "taken",
+            Self::Collided => "collided",
+            Self::Failed => "failed",
+        };
+        [("outcome", outcome)]
+    }
+}
+
+/// How addresses are picked.
+#[derive(Debug, Clone)]
+pub(super) struct PickMetrics {
+    picks: Family<[(&'static str, &'static str); 1], Counter>,
+    view_age: Histogram,
+    /// Addresses that somebody else had taken first.
+    pub(super) collisions: Counter,
+}
+
+impl PickMetrics {
+    fn register(registry: &mut Registry, collisions: Counter) -> Self {
+        let metrics = Self { picks: Family::default(), view_age: Histogram::new(AGES), collisions };
+        for outcome in PickOutcome::ALL {
+            drop(metrics.picks.get_or_create(&outcome.label()));
+        }
+        registry.register(
+            "spiderpool_ipam_picks",
+            "Addresses that seemed free and were tried, by what came of it",
+            metrics.picks.clone(),
+        );
+        registry.register(
+            "spiderpool_ipam_pick_view_age_seconds",
+            "How old that was what the agent knew of the pool when it picked",
+            metrics.view_age.clone(),
+        );
+        metrics
+    }
+
+    /// What came of a pick.
+    pub(super) fn picked(&self, outcome: PickOutcome) {
+        self.picks.get_or_create(&outcome.label()).inc();
+    }
+
+    /// A pick is made by what was known so long ago.
+    pub(super) fn viewed(&self, age: Duration) {
+        self.view_age.observe(age.as_secs_f64());
+    }
+}
 
 /// What is exported.
 #[derive(Debug, Clone)]
@@ -14,8 +85,9 @@ pub struct IpamMetrics {
     no_available_pool: Counter,
     retries_exhausted: Counter,
     used_out: Counter,
-    /// Addresses that somebody else had taken first.
-    pub collisions: Counter,
+    /// How addresses are picked.
+    pub(super) picks: PickMetrics,
+    swept: Family<[(&'static str, &'static str); 1], Counter>,
     /// Addresses that somebody else was seen using.
     pub quarantined: Counter,
     /// Time of an allocation.
@@ -64,6 +136,16 @@ impl IpamMetrics {
             "Allocations that waited for an automatic pool",
             Counter::<u64>::default(),
         );
+        let picks = PickMetrics::register(registry, collisions);
+        let swept = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        for reason in FreeReason::ALL {
+            drop(swept.get_or_create(&[("reason", reason.as_str())]));
+        }
+        registry.register(
+            "spiderpool_ipam_swept",
+            "Addresses that were freed although no DEL has freed them, by reason",
+            swept.clone(),
+        );
         let mut durations = |operation: &str, suffix: &str, help: &str| {
             Durations::register(registry, &format!("spiderpool_ipam_{operation}"), suffix, help)
         };
@@ -78,7 +160,8 @@ impl IpamMetrics {
             no_available_pool,
             retries_exhausted,
             used_out,
-            collisions,
+            picks,
+            swept,
             quarantined,
             releases,
             release_failures,
@@ -108,6 +191,11 @@ impl IpamMetrics {
             | FailureReason::DeadPod => return,
         };
         counter.inc();
+    }
+
+    /// So many addresses were freed for which no DEL came, or one that failed.
+    pub(super) fn swept(&self, reason: FreeReason, addresses: usize) {
+        self.swept.get_or_create(&[("reason", reason.as_str())]).inc_by(addresses as u64);
     }
 
     /// A request to release has come.

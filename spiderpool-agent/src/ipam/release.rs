@@ -2,6 +2,7 @@
 //! before the last address that is freed: while there is an endpoint there are addresses, which the sweep or, of those that are
 //! kept, the leader finds.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,30 +32,31 @@ pub(super) struct Releaser {
 }
 
 impl Releaser {
-    /// Of what a pod held that has ended, frees what is chosen, or keeps it for the next pod of its name if one will come.
-    /// The pod must be locked.
+    /// Of what a pod held that has ended, frees what is chosen, or keeps it for the next pod of its name if one will come;
+    /// what was freed. The pod must be locked.
     pub(super) async fn end(
         &self,
         pod: &PodIdentity,
         is_chosen: impl Fn(&Holding) -> bool,
-    ) -> Result<(), ReleaseError> {
+    ) -> Result<Vec<IpAddr>, ReleaseError> {
         let (chosen, others) = self.choose(pod, is_chosen).await?;
         let Some(owner) = chosen.first().map(|object| Arc::clone(&object.holding.owner)) else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let successor = self.successors.of(&owner).await;
         match successor.map_err(|source| ReleaseError::Successor { pod: pod.name.clone(), source })? {
-            Successor::Expected => self.keep(&owner, chosen).await,
+            Successor::Expected => self.keep(&owner, chosen).await.map(|()| Vec::new()),
             Successor::None => self.free_all(pod, chosen, others.is_empty()).await,
         }
     }
 
-    /// Frees the addresses of a pod that are chosen, and its endpoint if nothing is left. The pod must be locked.
+    /// Frees the addresses of a pod that are chosen, and its endpoint if nothing is left; what was freed. The pod must be
+    /// locked.
     pub(super) async fn free(
         &self,
         pod: &PodIdentity,
         is_chosen: impl Fn(&Holding) -> bool,
-    ) -> Result<(), ReleaseError> {
+    ) -> Result<Vec<IpAddr>, ReleaseError> {
         let (chosen, others) = self.choose(pod, is_chosen).await?;
         self.free_all(pod, chosen, others.is_empty()).await
     }
@@ -95,26 +97,30 @@ impl Releaser {
         pod: &PodIdentity,
         chosen: Vec<AddressObject>,
         is_all: bool,
-    ) -> Result<(), ReleaseError> {
+    ) -> Result<Vec<IpAddr>, ReleaseError> {
         let name = || pod.name.clone();
         if is_all && !chosen.is_empty() {
             let removed = self.endpoints.remove(pod).await;
             removed.map_err(|source| ReleaseError::Endpoint { pod: name(), source })?;
         }
         let freed = chosen.iter().map(|object| async move { (object, self.allocator.free(object).await) });
+        let mut done = Vec::new();
         for (object, outcome) in join_all(freed).await {
             let Holding { address, pool, .. } = &*object.holding;
             let outcome =
                 outcome.map_err(|source| ReleaseError::Address { address: *address, pod: name(), source })?;
             match outcome {
-                Freed::Yes => info!(%address, %pool, uid = %pod.uid, "freed"),
+                Freed::Yes => {
+                    info!(%address, %pool, uid = %pod.uid, "freed");
+                    done.push(address.addr());
+                }
                 Freed::Adopted => debug!(%address, %pool, uid = %pod.uid, "a newer sandbox has the address"),
                 Freed::Unreadable => {
                     warn!(%address, %pool, uid = %pod.uid, "not freed: the SpiderIPAddress cannot be parsed any more, correct or delete it");
                 }
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// The pod that has the name, for a DEL of the pod with this UID. Nothing comes back to life: the watch is
@@ -146,7 +152,8 @@ impl Releaser {
         let is_ended = |holding: &Holding| is_freed(plan_unless_kept(holding, &evidence));
         // No sandbox uses what an earlier DEL has detached while the pod was alive.
         let is_detached = |holding: &Holding| holding.is_detached && holding.nic == args.if_name;
-        self.end(pod, |holding| (is_used(holding) || is_detached(holding)) && is_ended(holding)).await
+        let ended = |holding: &Holding| (is_used(holding) || is_detached(holding)) && is_ended(holding);
+        self.end(pod, ended).await.map(drop)
     }
 
     /// Writes that no sandbox uses the addresses of a pod that are chosen. All are tried; the first failure is answered.

@@ -28,6 +28,7 @@ use super::successors::Successors;
 use super::surroundings::Surroundings;
 use super::sweep::Sweeper;
 use super::workloads::Workloads;
+use crate::node_events::NodeEvents;
 use crate::start::Start;
 use crate::watches::{
     LocalPodIndex, NamespaceIndex, OwnNodeIndex, Pod, PoolIndex, PoolSpecs, ReservedIndex, Shared,
@@ -102,6 +103,7 @@ impl Ipam {
         kube: Kubernetes,
         indexes: Indexes,
         metrics: IpamMetrics,
+        node_events: NodeEvents,
         start: Start,
     ) -> Arc<Self> {
         let IpamSettings {
@@ -120,9 +122,12 @@ impl Ipam {
         let pools = indexes.pools;
         let pool_specs = PoolSpecs::new(kube.clone(), pools.clone());
         let workloads = Arc::new(Workloads::new(kube.clone()));
-        let collisions = metrics.collisions.clone();
-        let allocator =
-            Arc::new(AddressAllocator::new(kube.clone(), indexes.reserved, node.clone(), collisions));
+        let allocator = Arc::new(AddressAllocator::new(
+            kube.clone(),
+            indexes.reserved,
+            node.clone(),
+            metrics.picks.clone(),
+        ));
         let pod_events = PodEvents::new(&kube, &node);
         let surroundings = Surroundings {
             kube: kube.clone(),
@@ -172,6 +177,8 @@ impl Ipam {
                 releaser: Arc::clone(&releaser),
                 endpoints: Arc::clone(&endpoints),
                 pod_locks: pod_locks.clone(),
+                metrics: metrics.clone(),
+                events: node_events,
                 changed: Notify::new(),
                 has_overdue: watch::Sender::default(),
             },

@@ -3,6 +3,7 @@
 //! address from a pod in its grace period: the runtime's DEL says when that pod's network is down.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,9 +25,11 @@ use tracing::{debug, info, warn};
 use super::allocator::AddressAllocator;
 use super::endpoint_queue::EndpointQueue;
 use super::keyed_mutex::KeyedMutex;
+use super::metrics::IpamMetrics;
 use super::pods::Pods;
 use super::release::{Releaser, evidence, is_freed, plan_unless_kept};
 use super::workloads::Workloads;
+use crate::node_events::NodeEvents;
 use crate::processes::running_pods;
 use crate::watches::{LocalPodIndex, Pod, PoolIndex, PoolSpecs, Shared};
 
@@ -45,6 +48,8 @@ struct SweepOutcome {
     has_overdue: bool,
     /// When the first of what is still waited for is over.
     waits_until: Option<Instant>,
+    /// What was freed, and of which pods.
+    freed: Vec<(IpAddr, PodName)>,
 }
 
 /// What came of sweeping a pod.
@@ -54,6 +59,8 @@ struct Swept {
     until: Option<Instant>,
     /// It should have ended and has processes.
     is_overdue: bool,
+    /// What was freed.
+    freed: Vec<IpAddr>,
 }
 
 /// Compares what the node's pods hold with the pods.
@@ -66,6 +73,8 @@ pub(super) struct Sweeper {
     pub(super) releaser: Arc<Releaser>,
     pub(super) endpoints: Arc<EndpointQueue>,
     pub(super) pod_locks: KeyedMutex<PodName>,
+    pub(super) metrics: IpamMetrics,
+    pub(super) events: NodeEvents,
     pub(super) changed: Notify,
     /// Whether pods that should have ended have processes.
     pub(super) has_overdue: watch::Sender<bool>,
@@ -98,7 +107,9 @@ impl Sweeper {
         let mut detached_until = None;
         let mut pauses = backoff::exponential().build();
         while !shutdown.is_cancelled() {
-            let SweepOutcome { failed, has_overdue, waits_until } = self.sweep_pods(&owners, shutdown).await;
+            let outcome = self.sweep_pods(&owners, shutdown).await;
+            let SweepOutcome { failed, has_overdue, waits_until, freed } = outcome;
+            self.events.freed(&freed);
             // A pod that could not be looked at may be the one.
             self.has_overdue.send_if_modified(|known| {
                 let now = has_overdue || failed && *known;
@@ -162,7 +173,8 @@ impl Sweeper {
                 break;
             }
             match self.sweep_pod(owner, &mut running).await {
-                Ok(Swept { until, is_overdue }) => {
+                Ok(Swept { until, is_overdue, freed }) => {
+                    outcome.freed.extend(freed.into_iter().map(|ip| (ip, owner.pod.name.clone())));
                     outcome.waits_until = until.into_iter().chain(outcome.waits_until).min();
                     outcome.has_overdue |= is_overdue;
                 }
@@ -211,17 +223,19 @@ impl Sweeper {
             Disposition::Free(reason) => Some(*reason),
             _ => None,
         });
+        let mut freed = Vec::new();
         if let Some(reason) = reason {
             info!(%pod, uid = %pod.uid, reason = reason.as_str(), "the pod does not use what it held any more");
             if reason == FreeReason::Unplugged {
                 // First: what the endpoint of a pod that is alive names, and whose object is missing, the leader writes again.
-                let freed = held.iter().map(|object| (*object.holding).clone());
-                let freed: Vec<_> = freed.filter(|holding| is_freed(plan(holding))).collect();
-                self.endpoints.forget(pod, &freed).await?;
-                self.releaser.free(pod, |holding| freed.contains(holding)).await?;
+                let unplugged = held.iter().map(|object| (*object.holding).clone());
+                let unplugged: Vec<_> = unplugged.filter(|holding| is_freed(plan(holding))).collect();
+                self.endpoints.forget(pod, &unplugged).await?;
+                freed = self.releaser.free(pod, |holding| unplugged.contains(holding)).await?;
             } else {
-                self.releaser.end(pod, |holding| is_freed(plan(holding))).await?;
+                freed = self.releaser.end(pod, |holding| is_freed(plan(holding))).await?;
             }
+            self.metrics.swept(reason, freed.len());
         }
         let has_left = self.allocator.holdings().read(|index| !index.of_pod(&pod.uid).is_empty());
         if let Some(found) = found.as_ref().filter(|_| has_left)
@@ -244,7 +258,7 @@ impl Sweeper {
         debug!(%pod, uid = %pod.uid, ?plans, ?until, "what the pod holds was reviewed");
         let is_overdue =
             plans.iter().any(|plan| matches!(plan, Disposition::Leave(LeaveReason::Running { .. })));
-        Ok(Swept { until, is_overdue })
+        Ok(Swept { until, is_overdue, freed })
     }
 
     /// Whether the pod has processes on this node, by a reading for all pods that hold something.

@@ -37,6 +37,12 @@ pub struct Environment {
     /// Port of the metrics.
     #[arg(long, env = "SPIDERPOOL_METRIC_HTTP_PORT", default_value = "5721", value_parser = trimmed::<u16>)]
     pub metric_http_port: u16,
+    /// Whether metrics for debugging are served with the others.
+    #[arg(long, env = "SPIDERPOOL_ENABLED_DEBUG_METRIC", default_value = "false", value_parser = switch, action = ArgAction::Set)]
+    pub enabled_debug_metric: bool,
+    /// Seconds between two counts of pools and subnets for the metrics.
+    #[arg(long, env = "SPIDERPOOL_METRIC_RENEW_PERIOD", default_value = "120", value_parser = seconds)]
+    pub metric_renew_period: Duration,
     /// Port of the health probes.
     #[arg(long, env = "SPIDERPOOL_HEALTH_PORT", default_value = "5720", value_parser = trimmed::<u16>)]
     pub health_port: u16,
@@ -225,6 +231,8 @@ mod tests {
     fn defaults_are_those_of_upstream() {
         let environment = parse(&[]).unwrap();
         assert_eq!((environment.health_port, environment.metric_http_port), (5720, 5721));
+        assert!(!environment.enabled_metric && !environment.enabled_debug_metric);
+        assert_eq!(environment.metric_renew_period.as_secs(), 120);
         assert_eq!(environment.election.timing().unwrap(), Timing::default());
         let gc = environment.garbage_collection;
         assert!(gc.enabled && gc.terminating_on_ready_node && gc.terminating_on_not_ready_node);

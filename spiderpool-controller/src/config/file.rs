@@ -64,6 +64,11 @@ impl ConfigFile {
         }
     }
 
+    /// Whether pods get the networks and resources that they ask for by an annotation.
+    pub(crate) fn injects_resources(&self) -> bool {
+        self.pod_resource_inject.enabled
+    }
+
     /// Whether a pool with addresses in use may not be deleted.
     pub(crate) fn guards_deletion(&self) -> bool {
         self.enable_validating_resources_deleted_webhook
@@ -71,8 +76,9 @@ impl ConfigFile {
 }
 
 impl Content for ConfigFile {
+    /// Whatever the controller reads it serves.
     fn unsupported(&self) -> Option<Unsupported> {
-        self.pod_resource_inject.enabled.then_some(Unsupported::PodResourceInject)
+        None
     }
 }
 
@@ -96,6 +102,8 @@ mod tests {
             parse("enableIPv4: false\nenableIPv6: null\nenableValidatingResourcesDeletedWebhook: true");
         assert_eq!(file.families(), Families { v4: false, v6: true });
         assert!(file.guards_deletion() && !parse("").guards_deletion());
+        assert!(parse("podResourceInject: {enabled: true}").injects_resources());
+        assert!(!parse("podResourceInject: {}").injects_resources() && !parse("").injects_resources());
         assert!(parse("enableStatefulSet: true").enable_stateful_set && !parse("").enable_stateful_set);
     }
 
@@ -116,12 +124,5 @@ mod tests {
         assert_eq!(subnets(&ours), settings(true, true, 0), "what the programs read decides");
         let error = ConfigFile::parse("clusterSubnetAutoPoolDefaultRedundantIPNumber: -1").unwrap_err();
         assert!(error.to_string().contains("clusterSubnetAutoPoolDefaultRedundantIPNumber"), "{error}");
-    }
-
-    #[test]
-    fn unsupported_features_are_refused_by_key() {
-        let file = ConfigFile::parse("podResourceInject: {enabled: true}").unwrap();
-        let refused = file.unsupported().unwrap().to_string();
-        assert!(refused.contains("podResourceInject.enabled"), "{refused}");
     }
 }

@@ -1,5 +1,7 @@
 //! The controller's metrics.
 
+mod gauges;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use spiderpool_core::ipam::release::FreeReason;
+
+pub(crate) use gauges::{Detail, PoolGauges, SubnetCounts, SubnetGauges};
 
 /// Upper bounds of the lag, in seconds.
 const BOUNDS: [f64; 7] = [0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
@@ -35,8 +39,16 @@ pub(crate) struct Metrics {
     addresses_freed: Counter,
     /// Failed attempts to reconcile a pod.
     pub(crate) pod_failures: Counter,
+    /// Frees that met another writer.
+    pub(crate) release_conflicts: Counter,
     /// Pools.
     pub(crate) pools: Gauge,
+    /// Subnets.
+    pub(crate) subnets: Gauge,
+    /// The addresses of each pool.
+    pub(crate) by_pool: PoolGauges,
+    /// The addresses of each subnet.
+    pub(crate) by_subnet: SubnetGauges,
     /// Addresses in use.
     pub(crate) addresses: Gauge,
     /// Known pods.
@@ -64,8 +76,12 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Registers all of them.
-    pub(crate) fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry, detail: Detail) -> Self {
         let metrics = Self {
+            release_conflicts: Counter::default(),
+            subnets: Gauge::default(),
+            by_pool: PoolGauges::register(registry, detail),
+            by_subnet: SubnetGauges::register(registry, detail),
             addresses_freed: Counter::default(),
             pod_failures: Counter::default(),
             pools: Gauge::default(),
@@ -85,6 +101,11 @@ impl Metrics {
         for (name, help, counter) in [
             ("ip_gc_counts", "Addresses freed", &metrics.addresses_freed),
             ("ip_gc_failure_counts", "Attempts to free that failed", &metrics.pod_failures),
+            (
+                "ipam_release_update_ippool_conflict_counts",
+                "Attempts to free that met another writer",
+                &metrics.release_conflicts,
+            ),
             (
                 "controller_endpoints_written",
                 "Endpoints that agents did not write",
@@ -113,11 +134,15 @@ impl Metrics {
         }
         for (name, help, gauge) in [
             ("total_ippool_counts", "Pools", &metrics.pools),
+            ("total_subnet_counts", "Subnets", &metrics.subnets),
             ("controller_addresses", "Addresses in use, as the leader knows them", &metrics.addresses),
             ("controller_pods", "Pods, as the leader knows them", &metrics.pods),
             ("controller_leader", "1 on the leader, 0 elsewhere", &metrics.leader),
         ] {
             registry.register(format!("spiderpool_{name}"), help, gauge.clone());
+        }
+        for reason in FreeReason::ALL {
+            drop(metrics.by_reason.get_or_create(&Reason { reason: reason.as_str() }));
         }
         registry.register(
             "spiderpool_controller_freed",
@@ -130,6 +155,14 @@ impl Metrics {
             metrics.pool_lag.0.clone(),
         );
         metrics
+    }
+
+    /// Another replica leads: what only the leader knows is not kept up to date any more.
+    pub(crate) fn forget_cluster(&self) {
+        self.by_pool.clear();
+        self.by_subnet.clear();
+        self.addresses.set(0);
+        self.pods.set(0);
     }
 
     /// An address was freed.
@@ -148,14 +181,16 @@ mod tests {
     #[test]
     fn names_are_those_of_the_dashboards() {
         let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
+        let metrics = Metrics::register(&mut registry, Detail::Usual);
         metrics.freed(FreeReason::Gone);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
             "spiderpool_ip_gc_counts_total 1",
             "spiderpool_ip_gc_failure_counts_total 0",
+            "spiderpool_ipam_release_update_ippool_conflict_counts_total 0",
             "spiderpool_total_ippool_counts 0",
+            "spiderpool_total_subnet_counts 0",
             "spiderpool_controller_freed_total{reason=\"gone\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");

@@ -3,6 +3,7 @@
 
 mod actuator;
 mod error;
+mod freed;
 mod reconcile;
 mod restore;
 mod resync;
@@ -28,6 +29,7 @@ pub(super) async fn run(
 ) {
     tokio::join!(
         workers.run(WORKERS, &*reconciler, &shutdown),
-        resync::run(reconciler.actuator(), &shutdown)
+        resync::run(reconciler.actuator(), &shutdown),
+        reconciler.actuator().report_freed(&shutdown)
     );
 }

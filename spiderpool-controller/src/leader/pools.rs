@@ -20,6 +20,7 @@ use spiderpool_runtime::work_queue::{WorkQueue, Workers};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub(super) use events::reference;
 pub(super) use reconcile::{PoolKey, enqueue};
 
 use super::metrics::Metrics;

@@ -19,6 +19,7 @@ pub(super) fn configured(
         guards_deletion: file.guards_deletion(),
         subnets: file.subnets().enabled,
         networks: environment.multus_config_enabled,
+        injects_resources: file.injects_resources(),
         role,
         pod: environment.pod_name.clone(),
     }

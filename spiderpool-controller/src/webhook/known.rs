@@ -1,17 +1,19 @@
-//! What a replica knows of other objects: pools, SpiderSubnets, Service CIDRs and names of networks, by watches. A follower
-//! has no other index; the leader has its own beside it. A pool that is created at the same moment is not known: of two that share addresses, the older
+//! What a replica knows of other objects: pools, SpiderSubnets, Service CIDRs, networks and, if pods get networks by an annotation,
+//! annotations of namespaces, by watches. A follower has no other index; the leader
+//! has its own beside it. A pool that is created at the same moment is not known: of two that share addresses, the older
 //! one goes on all the same (`spiderpool_runtime::pools`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
-use kube::core::ObjectMeta;
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use spiderpool_api::crd::{SpiderCoordinator, SpiderMultusConfig, SpiderSubnet, SpiderSubnetSpec};
 use spiderpool_core::ipam::Pool;
-use spiderpool_core::multus::MultusFields;
+use spiderpool_core::multus::{INJECTION_KEYS, InjectableNetwork, MultusFields};
 use spiderpool_core::subnet::Subnet;
 use spiderpool_runtime::coordinators::CoordinatorIndex;
 use spiderpool_runtime::pools::{AllocationOwner, ParsedSpec, PoolIndex, PoolObject, parse, pool_name};
@@ -26,6 +28,10 @@ pub(super) struct KnownObjects {
     pub(super) coordinators: CoordinatorIndex,
     /// Names of NetworkAttachmentDefinitions, by namespace and name of their SpiderMultusConfigs.
     attachments: BTreeMap<(String, String), String>,
+    /// Those of them that pods get by an annotation.
+    injectable: BTreeMap<(String, String), InjectableNetwork>,
+    /// The annotations by which their pods ask for networks, by namespace.
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl KnownObjects {
@@ -56,6 +62,16 @@ impl KnownObjects {
             all.find(|((of, name), known)| of == namespace && name != except && known.as_str() == attachment);
         found.map(|((_, name), _)| name.clone())
     }
+
+    /// The networks that pods get by an annotation.
+    pub(super) fn injectable(&self) -> impl Iterator<Item = &InjectableNetwork> {
+        self.injectable.values()
+    }
+
+    /// The annotations by which the pods of a namespace ask for networks; `None` if the namespace is not known.
+    pub(super) fn annotations_of(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(namespace)
+    }
 }
 
 /// The name of a network, and that of its NetworkAttachmentDefinition.
@@ -63,12 +79,38 @@ impl KnownObjects {
 pub(super) struct KnownNetwork {
     key: (String, String),
     attachment: String,
+    injectable: Option<InjectableNetwork>,
 }
 
 impl From<SpiderMultusConfig> for KnownNetwork {
     fn from(object: SpiderMultusConfig) -> Self {
         let attachment = MultusFields::from(&object).attachment_name().to_owned();
-        Self { key: (object.namespace().unwrap_or_default(), object.name_any()), attachment }
+        let injectable = injectable(&object);
+        Self { key: (object.namespace().unwrap_or_default(), object.name_any()), attachment, injectable }
+    }
+}
+
+/// The network as pods get it by an annotation; `None` if none does.
+pub(super) fn injectable(object: &SpiderMultusConfig) -> Option<InjectableNetwork> {
+    if object.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    InjectableNetwork::new(&namespace, &MultusFields::from(object), object.metadata.labels.as_ref())
+}
+
+/// What a namespace says of its pods' networks.
+#[derive(Debug)]
+pub(super) struct KnownNamespace {
+    name: String,
+    annotations: BTreeMap<String, String>,
+}
+
+impl From<PartialObjectMeta<Namespace>> for KnownNamespace {
+    fn from(object: PartialObjectMeta<Namespace>) -> Self {
+        let mut annotations = object.metadata.annotations.unwrap_or_default();
+        annotations.retain(|key, _| INJECTION_KEYS.contains(&key.as_str()));
+        Self { name: object.metadata.name.unwrap_or_default(), annotations }
     }
 }
 
@@ -163,14 +205,40 @@ impl Index<SpiderCoordinator> for KnownObjects {
 
 impl Index<KnownNetwork> for KnownObjects {
     fn apply(&mut self, network: KnownNetwork) {
+        match network.injectable {
+            Some(injectable) => drop(self.injectable.insert(network.key.clone(), injectable)),
+            None => drop(self.injectable.remove(&network.key)),
+        }
         self.attachments.insert(network.key, network.attachment);
     }
 
     fn delete(&mut self, network: &KnownNetwork) {
         self.attachments.remove(&network.key);
+        self.injectable.remove(&network.key);
     }
 
     fn reset(&mut self, networks: Vec<KnownNetwork>) {
-        self.attachments = networks.into_iter().map(|network| (network.key, network.attachment)).collect();
+        self.attachments.clear();
+        self.injectable.clear();
+        for network in networks {
+            self.apply(network);
+        }
+    }
+}
+
+impl Index<KnownNamespace> for KnownObjects {
+    fn apply(&mut self, namespace: KnownNamespace) {
+        self.namespaces.insert(namespace.name, namespace.annotations);
+    }
+
+    fn delete(&mut self, namespace: &KnownNamespace) {
+        self.namespaces.remove(&namespace.name);
+    }
+
+    fn reset(&mut self, namespaces: Vec<KnownNamespace>) {
+        self.namespaces.clear();
+        for namespace in namespaces {
+            self.apply(namespace);
+        }
     }
 }

@@ -48,6 +48,14 @@ pub(super) enum ReviewError {
         /// The time.
         limit: Duration,
     },
+    /// What the decision about a pod needs could not be read.
+    #[error("cannot find out which networks the Pod gets, try again: {what} could not be read: {source}")]
+    Networks {
+        /// What of it.
+        what: &'static str,
+        /// Why.
+        source: ApiFailure,
+    },
     /// It was deleted and created meanwhile, or the review is not the API server's.
     #[error("the stored IPPool of this name is another one, try again")]
     AnotherPool,
@@ -72,6 +80,7 @@ pub(super) fn of_verdict(request: &Request, verdict: Verdict) -> AdmissionRespon
 
 fn invalid(request: &Request, faults: &[FieldError]) -> Status {
     let (kind, group, name) = (&request.kind.kind, &request.kind.group, &request.name);
+    let qualified = if group.is_empty() { kind.clone() } else { format!("{kind}.{group}") };
     let causes = faults.iter().map(|fault| StatusCause {
         reason: fault.problem.cause().to_owned(),
         message: fault.problem.to_string(),
@@ -89,7 +98,7 @@ fn invalid(request: &Request, faults: &[FieldError]) -> Status {
         status: Some(StatusSummary::Failure),
         code: 422,
         reason: reason::INVALID.to_owned(),
-        message: format!("{kind}.{group} {name:?} is invalid: {}", ErrorList(faults)),
+        message: format!("{qualified} {name:?} is invalid: {}", ErrorList(faults)),
         details: Some(details),
         metadata: None,
     }

@@ -9,6 +9,7 @@ use spiderpool_core::field_error::FieldError;
 use super::ip_pool::PoolValidator;
 use super::kind::Kind;
 use super::multus_config::NetworkValidator;
+use super::pod::PodInjector;
 use super::response::{Request, ReviewError, Verdict, of_mutation};
 use super::subnet::SubnetValidator;
 use super::{coordinator, ip_pool, multus_config, reserved_ip, subnet};
@@ -18,6 +19,8 @@ pub(super) struct Validators {
     pub(super) pools: PoolValidator,
     pub(super) subnets: SubnetValidator,
     pub(super) networks: NetworkValidator,
+    /// Where pods get networks by an annotation.
+    pub(super) pods: Option<PodInjector>,
 }
 
 /// What the object alone says.

@@ -20,8 +20,20 @@ use super::kind::Kind;
 use super::response::{Request, of_error, of_verdict};
 use super::review::Validators;
 
+/// Where pods are completed, as upstream has it.
+const POD_PATH: &str = "/mutate--v1-pod";
+
 /// Less than the API server waits (`timeoutSeconds` of the chart's configurations).
 const DEADLINE: Duration = Duration::from_secs(4);
+
+/// What a path is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    /// An object of ours.
+    Object(Kind, Action),
+    /// A pod, which is completed.
+    Pod,
+}
 
 /// What a review asks for, which its path says.
 #[derive(Debug, Clone, Copy)]
@@ -55,37 +67,41 @@ pub(super) fn router(validators: Validators) -> Router {
         for action in Action::ALL {
             let path = format!("/{}-spiderpool-spidernet-io-v2beta1-{}", action.path(), kind.path());
             let review = move |State(server): State<Server>, body: Body| async move {
-                server.handle(kind, action, body).await
+                server.handle(Purpose::Object(kind, action), body).await
             };
             router = router.route(&path, post(review));
         }
+    }
+    if validators.pods.is_some() {
+        let review = async |State(server): State<Server>, body: Body| server.handle(Purpose::Pod, body).await;
+        router = router.route(POD_PATH, post(review));
     }
     router.with_state(Server { validators: Arc::new(validators), bodies: Arc::default() })
 }
 
 impl Server {
-    async fn handle(self, kind: Kind, action: Action, body: Body) -> Response {
-        let answered = tokio::time::timeout(DEADLINE, self.answer(kind, action, body)).await;
+    async fn handle(self, purpose: Purpose, body: Body) -> Response {
+        let answered = tokio::time::timeout(DEADLINE, self.answer(purpose, body)).await;
         answered.unwrap_or_else(|_| {
-            warn!(?kind, "a review was not answered in time");
+            warn!(?purpose, "a review was not answered in time");
             (StatusCode::SERVICE_UNAVAILABLE, "the controller is busy, try again").into_response()
         })
     }
 
-    async fn answer(self, kind: Kind, action: Action, body: Body) -> Response {
+    async fn answer(self, purpose: Purpose, body: Body) -> Response {
         let body = match self.bodies.read(body).await {
             Ok(body) => body,
             Err(refused) => return refused.into_response(),
         };
         if !body.is_large() {
-            return self.review(kind, action, &body.bytes).await;
+            return self.review(purpose, &body.bytes).await;
         }
         // On a thread of its own: what renews the Lease does not wait for it.
         let handle = Handle::current();
         let reviewing = tokio::task::spawn_blocking(move || {
             // The whole of it, so that its place is taken until its bytes are gone, also after the deadline.
             let body = body;
-            handle.block_on(self.review(kind, action, &body.bytes))
+            handle.block_on(self.review(purpose, &body.bytes))
         });
         reviewing.await.unwrap_or_else(|error| {
             error!(%error, "a review has failed");
@@ -93,7 +109,7 @@ impl Server {
         })
     }
 
-    async fn review(&self, kind: Kind, action: Action, body: &[u8]) -> Response {
+    async fn review(&self, purpose: Purpose, body: &[u8]) -> Response {
         let request = match parse(body) {
             Ok(request) => request,
             Err(error) => {
@@ -101,9 +117,12 @@ impl Server {
                 return (StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}")).into_response();
             }
         };
-        let response = match action {
-            Action::Mutate => self.validators.mutate(kind, request),
-            Action::Validate => self.validate(kind, &request).await,
+        let response = match (purpose, &self.validators.pods) {
+            (Purpose::Object(kind, Action::Mutate), _) => self.validators.mutate(kind, request),
+            (Purpose::Object(kind, Action::Validate), _) => self.validate(kind, &request).await,
+            (Purpose::Pod, Some(pods)) => Box::pin(pods.review(request)).await,
+            // Without them it has no path.
+            (Purpose::Pod, None) => AdmissionResponse::from(&request),
         };
         Json(response.into_review()).into_response()
     }

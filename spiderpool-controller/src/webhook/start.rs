@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
+use kube::core::PartialObjectMeta;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::{self, watcher};
 use spiderpool_api::crd::{SpiderCoordinator, SpiderMultusConfig, SpiderSubnet};
@@ -22,8 +24,9 @@ use tracing::{Instrument as _, info, info_span};
 use super::certificate::{CertificateKeeper, CertificateReport, CertificateResolver, CertificateSettings};
 use super::in_use::AddressesInUse;
 use super::ip_pool::PoolValidator;
-use super::known::{KnownNetwork, KnownObjects, KnownPool, KnownSubnet};
+use super::known::{KnownNamespace, KnownNetwork, KnownObjects, KnownPool, KnownSubnet};
 use super::multus_config::NetworkValidator;
+use super::pod::PodInjector;
 use super::review::Validators;
 use super::server;
 use super::stored_subnet::StoredSubnets;
@@ -42,6 +45,8 @@ pub(crate) struct Webhooks {
     pub(crate) subnets: bool,
     /// Whether there are SpiderMultusConfigs.
     pub(crate) networks: bool,
+    /// Whether pods get networks and resources by an annotation.
+    pub(crate) injects_resources: bool,
     /// Whether this replica leads.
     pub(crate) role: watch::Receiver<Role>,
     /// Our own pod, for Events.
@@ -74,7 +79,17 @@ pub(crate) async fn start(
     };
     tasks.push(tokio::spawn(keeper.run(shutdown.clone()).instrument(info_span!("certificate"))));
 
-    tasks.extend(spawn_watches(kube, &known, health, webhooks.networks, shutdown));
+    tasks.extend(spawn_watches(
+        kube,
+        &known,
+        health,
+        webhooks.networks || webhooks.injects_resources,
+        shutdown,
+    ));
+    if webhooks.injects_resources {
+        tasks.push(watch_namespaces(kube, &known, health, shutdown));
+    }
+    let pods = webhooks.injects_resources.then(|| PodInjector::new(kube.clone(), known.clone()));
     let networks = NetworkValidator::new(kube.clone(), known.clone());
     let subnets = SubnetValidator {
         known: known.clone(),
@@ -89,7 +104,7 @@ pub(crate) async fn start(
         families: webhooks.families,
         guards_deletion: webhooks.guards_deletion,
     };
-    let router = server::router(Validators { pools, subnets, networks });
+    let router = server::router(Validators { pools, subnets, networks, pods });
     tasks.push(tokio::spawn(http::serve(listener, router, Limits::WEBHOOK, shutdown.clone())));
     Ok(tasks)
 }
@@ -126,4 +141,19 @@ fn spawn_watches(
         tasks.push(tokio::spawn(configs.instrument(info_span!("watch", name = "webhooks' networks"))));
     }
     tasks
+}
+
+/// What namespaces say of their pods' networks.
+fn watch_namespaces(
+    kube: &Kubernetes,
+    known: &Shared<KnownObjects>,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> JoinHandle<()> {
+    let config = watcher::Config::default().page_size(PAGE);
+    let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(kube.client()), config);
+    let synced = health.condition("webhooks' watch of namespaces", Scope::Readiness);
+    let following =
+        follow(reduced(namespaces, KnownNamespace::from), known.clone(), synced, shutdown.clone(), || {});
+    tokio::spawn(following.instrument(info_span!("watch", name = "webhooks' namespaces")))
 }

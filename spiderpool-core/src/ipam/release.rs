@@ -42,6 +42,10 @@ pub enum FreeReason {
 }
 
 impl FreeReason {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Gone, Self::Finished, Self::TornDown, Self::Overdue, Self::Unplugged, Self::Unclaimed];
+
     /// The value of a metric's label, and for logs.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::annotations::{CNI_CONFIG_NAME, CNI_VERSION, CR_NAME, DEFAULT_CNI_VERSION};
 use super::block::{
-    CniType, IbSriovConfig, IpoibConfig, MultusPools, OvsConfig, SriovConfig, VlanConfig, VlanNicConfig,
+    Bond, CniType, IbSriovConfig, IpoibConfig, MultusPools, OvsConfig, SriovConfig, VlanConfig, VlanNicConfig,
 };
 use crate::coordinator::Settings;
 
@@ -77,6 +77,21 @@ impl<'a> MultusFields<'a> {
             CniType::Custom => None,
         };
         Some((self.cni_type.block()?, pools?))
+    }
+
+    /// The device that pods of the network share: a bond, the masters, or the resource they are of.
+    pub(super) fn device_name(&self) -> String {
+        let of_masters = |bond: Option<&Bond>, masters: &[String]| {
+            bond.map_or_else(|| masters.join(","), |bond| bond.name.clone())
+        };
+        let of_nic = |nic: Option<&VlanNicConfig>| nic.map(|nic| of_masters(nic.bond.as_ref(), &nic.master));
+        let name = match self.cni_type {
+            CniType::Macvlan => of_nic(self.macvlan),
+            CniType::Ipvlan => of_nic(self.ipvlan),
+            CniType::Vlan => self.vlan.map(|vlan| of_masters(vlan.bond.as_ref(), &vlan.master)),
+            _ => self.resource_name().map(ToOwned::to_owned),
+        };
+        name.unwrap_or_default()
     }
 
     /// The type's own block, or what of the resource pods ask for by it.

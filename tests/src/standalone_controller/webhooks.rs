@@ -14,9 +14,17 @@ pub const LABEL: &str = "bench";
 
 /// Both configurations, called `name`, for objects whose [`LABEL`] is `name`; the webhooks are at `port` of the loopback.
 pub fn webhook_configurations(name: &str, port: u16) -> Result<Vec<Value>> {
+    webhook_configurations_with(name, port, &[])
+}
+
+/// The same with these values, each as `path=value`.
+pub fn webhook_configurations_with(name: &str, port: u16, values: &[&str]) -> Result<Vec<Value>> {
     let mut helm = Command::new(tools::kubernetes("helm")?);
     helm.args(["template", "spiderpool"]).arg(tools::chart()?);
     helm.args(["--show-only", "templates/controller/webhooks.yaml"]);
+    for value in values {
+        helm.args(["--set", value]);
+    }
     let text = process::output(&helm)?;
     let mut configurations = Vec::new();
     for document in serde_norway::Deserializer::from_str(&text) {

@@ -59,6 +59,7 @@ fn controller() {
         "SPIDERPOOL_LEADER_DURATION",
         "SPIDERPOOL_LEADER_RENEW_DEADLINE",
         "SPIDERPOOL_LEADER_RETRY_PERIOD",
+        "SPIDERPOOL_METRIC_RENEW_PERIOD",
         "SPIDERPOOL_SHUTDOWN_DELAY_SECONDS",
     ];
     check("controller", "spiderpool-controller", &["daemon"], &left_out);

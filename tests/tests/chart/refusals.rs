@@ -21,7 +21,6 @@ const NOT_SERVED: &[&str] = &[
     "spiderpoolAgent.prometheus.prometheusRule.install=true",
     "spiderpoolAgent.debug.gopsPort=5713",
     "spiderpoolController.debug.gopsPort=5713",
-    "spiderpoolController.podResourceInject.enabled=true",
     "grafanaDashboard.install=true",
     "rdma.rdmaSharedDevicePlugin.install=true",
     "sriov.install=true",

@@ -124,8 +124,13 @@ fn controllers_have_the_rights_that_the_tests_give_them() {
     let cluster_role = ("ClusterRole", "spiderpool-controller");
     let tested = granted(&parse(CONTROLLER_RIGHTS), &[cluster_role]);
     let namespaced = [("Role", "spiderpool-controller"), ("Role", "spiderpool-controller-cidrs")];
-    let rendered = granted(&objects(&[WITH_SUBNETS]), &[&[cluster_role][..], &namespaced].concat());
-    assert_eq!(rendered, tested);
+    let roles = [&[cluster_role][..], &namespaced].concat();
+    let pods = "--set=spiderpoolController.podResourceInject.enabled=true";
+    assert_eq!(granted(&objects(&[WITH_SUBNETS, pods]), &roles), tested);
+    let without = granted(&objects(&[WITH_SUBNETS]), &roles);
+    let only_on_request: Vec<_> = tested.difference(&without).collect();
+    assert!(only_on_request.iter().all(|right| right.contains("namespaces")), "{only_on_request:?}");
+    assert_eq!(only_on_request.len(), 3);
 }
 
 /// Who makes no pools sees no workloads but StatefulSets, and writes no SpiderSubnet.

@@ -80,6 +80,39 @@ fn a_kind_without_a_controller_has_no_webhook() {
     }
 }
 
+fn pod_webhook(values: &[&str]) -> Option<Value> {
+    let webhooks = webhooks(&objects(values));
+    webhooks.into_iter().find(|webhook| webhook["name"] == "pod.spiderpool.spidernet.io")
+}
+
+#[test]
+fn pods_wait_for_a_controller_only_where_they_may_get_networks_from_it() {
+    assert_eq!(pod_webhook(&[]), None);
+    let enabled = "--set=spiderpoolController.podResourceInject.enabled=true";
+    let webhook = pod_webhook(&[enabled]).unwrap();
+    assert_eq!(webhook["clientConfig"]["service"]["path"], "/mutate--v1-pod");
+    assert_eq!(
+        webhook["rules"],
+        json!([{
+            "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"], "scope": "Namespaced",
+        }])
+    );
+    let excluded = ["kube-system", "spiderpool", "metallb-system", "istio-system"];
+    let is_not_in = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": excluded});
+    assert_eq!(webhook["namespaceSelector"]["matchExpressions"], json!([is_not_in]));
+
+    let inject = "spiderpoolController.podResourceInject";
+    let webhook = pod_webhook(&[
+        enabled,
+        &format!("--set={inject}.namespacesExclude={{a}},{inject}.namespacesInclude={{b,c}}"),
+    ]);
+    // The controllers' own pods never wait for them.
+    let is_not_in =
+        json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["a", "spiderpool"]});
+    let is_in = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["b", "c"]});
+    assert_eq!(webhook.unwrap()["namespaceSelector"]["matchExpressions"], json!([is_not_in, is_in]));
+}
+
 #[test]
 fn cert_manager_names_the_ca_and_makes_the_certificate() {
     let objects = objects(&[

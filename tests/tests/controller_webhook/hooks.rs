@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use spiderpool_tests::control_plane::{ControlPlane, Kind};
 use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::standalone_controller::{
-    CERTIFICATE, LABEL, StandaloneController, Start, webhook_configurations,
+    CERTIFICATE, LABEL, StandaloneController, Start, webhook_configurations, webhook_configurations_with,
 };
 
 use crate::support::{Bench, messages};
@@ -62,6 +62,13 @@ impl Hooks<'_> {
         let (folder, namespace) = (self.bench.folder("controllers"), self.bench.namespace());
         let start = Start { folder: &folder, namespace, name, environment: &environment };
         StandaloneController::start_with(ControlPlane::shared(), start, file).await.unwrap()
+    }
+
+    /// The chart's configurations with these values, each as `path=value`.
+    pub(crate) fn configure_values(&self, values: &[&str]) {
+        for configuration in webhook_configurations_with(&self.name, self.port, values).unwrap() {
+            self.bench.apply(&configuration);
+        }
     }
 
     /// The chart's configurations, at this port in place of the Service.

@@ -70,6 +70,11 @@ async fn an_address_in_use_stays_in_its_pool() {
     let error = Hooks::write(&pool(&["10.132.0.1-10.132.0.6"])).unwrap_err();
     let part = "spec.ips: Forbidden: remove an IP address 10.132.0.7 that is being used by a Pod";
     assert!(error.contains(part), "{error}");
+    // Upstream's case S00003.
+    let spec =
+        json!({"subnet": "10.132.0.0/16", "ips": ["10.132.0.1-10.132.0.9"], "excludeIPs": ["10.132.0.7"]});
+    let error = Hooks::write(&hooks.object("SpiderIPPool", "p", &spec)).unwrap_err();
+    assert!(error.contains("remove an IP address 10.132.0.7 that is being used by a Pod"), "{error}");
     Hooks::write(&pool(&["10.132.0.7-10.132.0.9"])).unwrap();
 }
 

@@ -55,7 +55,7 @@ async fn pools_follow_their_deployment_from_its_first_pod_to_its_end() {
         assert!(pools.iter().any(|pool| has(pool, address)), "{address} {pools:?}");
     }
     assert!(pools.iter().all(|pool| pool.addresses().len() == 3), "{pools:?}");
-    let pool = bench.found_pool(&pools[0].name).unwrap();
+    let pool = found_pool(&pools[0].name).unwrap();
     assert_eq!(pool["metadata"]["annotations"][IP_NUMBER], json!("+1"));
     assert_eq!(pool["spec"]["gateway"], json!("10.120.0.1"));
     assert_eq!(pool["metadata"]["labels"][OWNER_SUBNET], json!("life-v4"));
@@ -132,15 +132,15 @@ async fn a_pool_that_is_not_reclaimed_waits_for_the_next_workload_of_its_name_an
     bench.until("the other kind has its own", async || bench.pools_of("web").len() == 2).await;
     bench.delete_workload(&other);
     bench.until("that one goes", async || bench.pools_of("web").len() == 1).await;
-    assert_eq!(bench.pools_of("web"), [pool.clone()]);
+    assert_eq!(bench.pools_of("web"), std::slice::from_ref(&pool));
     let second = bench.deployment("web", 1, &keeps(true));
-    let uid = || bench.found_pool(&pool.name).unwrap()["metadata"]["labels"][APPLICATION_UID].clone();
+    let uid = || found_pool(&pool.name).unwrap()["metadata"]["labels"][APPLICATION_UID].clone();
     bench.until("it is the next one's", async || uid() == json!(second.uid)).await;
     let agent = bench.subnet_agent("n1").await;
     let address = add(&agent, &bench.pod_of_workload(&second, "web-1"), "eth0").await.unwrap();
     assert!(address.iter().all(|address| has(&pool, address)), "{address:?} {pool:?}");
     bench.deployment("web", 1, &keeps(false));
-    let label = || bench.found_pool(&pool.name).unwrap()["metadata"]["labels"][RECLAIM].clone();
+    let label = || found_pool(&pool.name).unwrap()["metadata"]["labels"][RECLAIM].clone();
     bench.until("it is to be reclaimed", async || label() == json!("true")).await;
     controller.stop().unwrap();
 }
@@ -160,7 +160,7 @@ async fn pools_made_by_hand_become_the_subnets_and_are_no_applications() {
         &["10.123.0.10-10.123.0.20"],
         &json!({"gateway": "10.123.0.1", "routes": routes, "excludeIPs": ["10.123.0.14"]}),
     );
-    let pool = |name: &str| bench.found_pool(&bench.name(name)).unwrap();
+    let pool = |name: &str| found_pool(&bench.name(name)).unwrap();
     let is_subnets = |name: &str| pool(name)["metadata"]["labels"][OWNER_SUBNET] == json!("hand-s");
     bench.until("they are the subnet's", async || is_subnets("plain") && is_subnets("own")).await;
     let [plain, own] = ["plain", "own"].map(pool);
@@ -196,7 +196,7 @@ async fn a_subnet_that_is_deleted_waits_for_its_pools() {
     bench.subnet("s", "10.124.0.0/24", &["10.124.0.10-10.124.0.20"], &json!({}));
     bench.pool("p", "10.124.0.0/24", &["10.124.0.10"], &json!({}));
     let controller = bench.controller("a").await;
-    let pool = || bench.found_pool(&bench.name("p")).unwrap();
+    let pool = || found_pool(&bench.name("p")).unwrap();
     bench
         .until("it is the subnet's", async || {
             pool()["metadata"]["labels"][OWNER_SUBNET] == json!("deleted-s")

@@ -293,6 +293,12 @@ impl<'a> Bench<'a> {
         self.pod_status(pod, &json!({"phase": "Failed", "reason": reason}));
     }
 
+    /// The pod's container has ended well.
+    pub(crate) fn succeed_pod(&self, pod: &TestPod) {
+        let ended = container(&json!({"terminated": {"exitCode": 0}}));
+        self.pod_status(pod, &json!({"phase": "Succeeded", "containerStatuses": ended}));
+    }
+
     fn pod_status(&self, pod: &TestPod, status: &Value) {
         self.plane.patch_status(Kind("v1", "Pod"), &pod.namespace, &pod.name, status).unwrap();
     }

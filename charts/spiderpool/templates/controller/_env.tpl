@@ -9,6 +9,7 @@
   "SPIDERPOOL_LOG_LEVEL" $controller.debug.logLevel
   "SPIDERPOOL_HEALTH_PORT" ($controller.httpPort | int)
   "SPIDERPOOL_ENABLED_METRIC" $controller.prometheus.enabled
+  "SPIDERPOOL_ENABLED_DEBUG_METRIC" $controller.prometheus.enabledDebugMetric
   "SPIDERPOOL_METRIC_HTTP_PORT" ($controller.prometheus.port | int)
   "SPIDERPOOL_WEBHOOK_PORT" ($controller.webhookPort | int)
   "SPIDERPOOL_CONTROLLER_DEPLOYMENT_NAME" $controller.name

@@ -66,6 +66,11 @@ impl PoolUsage {
         self.listed.is_none_or(|listed| self.wrong && now.duration_since(listed) >= FRESH)
     }
 
+    /// How long ago it was read what is known, collisions aside.
+    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
+        Some(now.saturating_duration_since(self.listed?))
+    }
+
     /// Whether the leader had written anything when it was last read.
     pub(super) fn is_written(&self) -> bool {
         self.written
@@ -275,8 +280,9 @@ mod tests {
     #[test]
     fn usage_is_renewed_only_after_a_collision() {
         let (mut usage, now) = new();
-        assert!(usage.is_stale(now));
+        assert!(usage.is_stale(now) && usage.age(now).is_none());
         usage.update_exactly(IpSet::empty(Family::V4), now);
+        assert_eq!(usage.age(now + FRESH * 9), Some(FRESH * 9));
         assert!(!usage.is_stale(now + FRESH * 9));
         usage.mark_collision(ip(1), Listing::Shown, now);
         assert!(!usage.is_stale(now + FRESH / 2));

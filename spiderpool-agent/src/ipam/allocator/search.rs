@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spiderpool_core::ip::IpSet;
 use spiderpool_core::ipam::{Pool, PoolFailure};
@@ -142,6 +142,11 @@ impl FreeAddresses {
     /// The address is somebody else's.
     pub(super) fn collided(&self, pool: &PoolName, ip: IpAddr, listing: Listing) {
         self.if_known(pool, |usage| usage.mark_collision(ip, listing, Instant::now()));
+    }
+
+    /// How old that is what is known of the pool; `None` if nothing is.
+    pub(super) fn view_age(&self, pool: &PoolName) -> Option<Duration> {
+        self.if_known(pool, |usage| usage.age(Instant::now())).flatten()
     }
 
     /// Whether the address was somebody else's a short while ago, and a list since has not shown it.

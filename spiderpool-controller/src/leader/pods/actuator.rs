@@ -21,10 +21,12 @@ use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{Deletion, Kubernetes, Preconditions};
 use spiderpool_runtime::successors::read_successor;
 use spiderpool_runtime::watch::Shared;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::GcSettings;
 use super::error::ReconcileError;
+use super::freed::FreedAddresses;
 use crate::leader::metrics::Metrics;
 use crate::leader::state::slim;
 use crate::leader::state::{ClusterState, ObservedPod, PodAction, SlimNode};
@@ -39,6 +41,7 @@ pub(super) struct Actuator {
     pub(super) settings: GcSettings,
     pub(super) metrics: Metrics,
     pub(super) recorder: Recorder,
+    pub(super) freed: FreedAddresses,
 }
 
 impl Actuator {
@@ -54,6 +57,11 @@ impl Actuator {
             PodAction::FinalizeEndpoint => self.finalize_endpoint(id).await,
             _ => Ok(()),
         }
+    }
+
+    /// Tells of what was freed, until shutdown.
+    pub(super) async fn report_freed(&self, shutdown: &CancellationToken) {
+        self.freed.report(&self.state, &self.recorder, shutdown).await;
     }
 
     /// What the indexes call for, and at what time.
@@ -257,6 +265,7 @@ impl Actuator {
         match self.kube.delete(&api, &Preconditions::from_meta(&found.metadata)).await.map_err(failed)? {
             Deletion::Done => {
                 self.metrics.freed(cause);
+                self.freed.add(known, cause);
                 info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, reason = cause.as_str(), "address freed");
                 Ok(())
             }

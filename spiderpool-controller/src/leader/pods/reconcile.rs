@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::GcSettings;
 use super::actuator::Actuator;
 use super::error::ReconcileError;
+use super::freed::FreedAddresses;
 use crate::leader::metrics::Metrics;
 use crate::leader::state::{ClusterState, PodAction};
 
@@ -43,7 +44,8 @@ impl PodReconciler {
         recorder: Recorder,
     ) -> Self {
         let leases = Api::namespaced(kube.client(), namespace);
-        Self(Actuator { kube, leases, state, settings, metrics, recorder })
+        let freed = FreedAddresses::default();
+        Self(Actuator { kube, leases, state, settings, metrics, recorder, freed })
     }
 
     pub(super) fn actuator(&self) -> &Actuator {
@@ -102,6 +104,7 @@ impl Reconciler<PodIdentity> for PodReconciler {
 
     fn failed(&self, id: &PodIdentity, error: &ReconcileError, pause: Duration) {
         if error.is_conflict() {
+            self.0.metrics.release_conflicts.inc();
             info!(pod = %id, reason = error.reason(), %error, ?pause, "the object has changed, reconciling again");
         } else {
             self.0.metrics.pod_failures.inc();

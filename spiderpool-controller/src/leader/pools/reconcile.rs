@@ -23,7 +23,7 @@ use super::usage_store::UsageStore;
 use super::write_budget::WriteBudget;
 use super::{finalizer, status};
 use crate::leader::metrics::Metrics;
-use crate::leader::state::ClusterState;
+use crate::leader::state::{ClusterState, Occupancy};
 use crate::patch_parameters;
 
 /// Interval between two writes of a pool's bitmaps.
@@ -109,6 +109,18 @@ impl PoolReconciler {
         Ok(turn)
     }
 
+    /// In metrics, and as an Event when no address is left.
+    async fn show_usage(&self, pool: &str) {
+        let found =
+            self.state.read(|state| Some((state.pools.get(pool)?.uid.clone(), Occupancy::of(state, pool)?)));
+        let Some((uid, occupancy)) = found else {
+            self.metrics.by_pool.forget(pool);
+            return self.events.forget(pool);
+        };
+        self.metrics.by_pool.set(pool, &occupancy);
+        self.events.report_usage(pool, &uid, &occupancy).await;
+    }
+
     fn lock_budget(&self) -> MutexGuard<'_, WriteBudget> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,7 +156,10 @@ impl Reconciler<PoolKey> for PoolReconciler {
     async fn reconcile(&self, key: &PoolKey, since: Instant) -> Result<Action, ApiFailure> {
         let interval = self.min_interval(key);
         match key {
-            PoolKey::Usage(pool) => self.usage.write(&self.state, pool).await?,
+            PoolKey::Usage(pool) => {
+                self.show_usage(pool).await;
+                self.usage.write(&self.state, pool).await?;
+            }
             PoolKey::Object(pool) => {
                 if let Some(turn) = self.write_object(pool).await? {
                     return Ok(Action::requeue(turn));

@@ -2,10 +2,13 @@ use axum::body::Body;
 use axum::http::Request as HttpRequest;
 use base64::Engine as _;
 use http_body_util::BodyExt as _;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::client::Body as KubeBody;
+use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
 use spiderpool_api::crd::SpiderMultusConfig;
 use spiderpool_core::admission::Families;
+use spiderpool_core::multus::INJECTION_KEYS;
 use spiderpool_runtime::http::Limits;
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::pools::PoolObject;
@@ -17,8 +20,9 @@ use super::*;
 use crate::webhook::body::MAX_BODY;
 use crate::webhook::in_use::AddressesInUse;
 use crate::webhook::ip_pool::PoolValidator;
-use crate::webhook::known::{KnownNetwork, KnownObjects, KnownPool, KnownSubnet};
+use crate::webhook::known::{KnownNamespace, KnownNetwork, KnownObjects, KnownPool, KnownSubnet};
 use crate::webhook::multus_config::NetworkValidator;
+use crate::webhook::pod::PodInjector;
 use crate::webhook::stored_subnet::StoredSubnets;
 use crate::webhook::subnet::SubnetValidator;
 
@@ -49,12 +53,13 @@ fn router_by(client: kube::Client) -> (Router, Shared<KnownObjects>) {
     let subnets = SubnetValidator { known: known.clone(), families, enabled: true, guards_deletion: true };
     let pools = PoolValidator {
         subnets: Some(StoredSubnets::new(kube.clone())),
-        in_use: AddressesInUse::new(kube),
+        in_use: AddressesInUse::new(kube.clone()),
         known: known.clone(),
         families,
         guards_deletion: true,
     };
-    (super::router(Validators { pools, subnets, networks }), known)
+    let pods = Some(PodInjector::new(kube, known.clone()));
+    (super::router(Validators { pools, subnets, networks, pods }), known)
 }
 
 fn pool(name: &str, spec: &Value) -> Value {
@@ -457,6 +462,55 @@ async fn never_panics_on_arbitrary_input() {
     }
     let large = "x".repeat(MAX_BODY + 1);
     assert_eq!(ask(&router, VALIDATE, large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn pods_of_any_form_are_answered() {
+    let (router, known) = router();
+    let namespace = json!({"metadata": {"name": "", "annotations": {INJECTION_KEYS[0]: "v"}}});
+    let namespace: PartialObjectMeta<Namespace> = serde_json::from_value(namespace).unwrap();
+    let network = json!({
+        "metadata": {"namespace": "ns", "name": "n", "labels": {INJECTION_KEYS[1]: "v", INJECTION_KEYS[0]: "v"}},
+        "spec": {"cniType": "macvlan", "macvlan": {
+            "master": ["eth1"], "rdmaResourceName": "r", "ippools": {"ipv4": ["p"]},
+        }},
+    });
+    let network: SpiderMultusConfig = serde_json::from_value(network).unwrap();
+    known.write(|known| {
+        known.apply(KnownNamespace::from(namespace));
+        known.apply(KnownNetwork::from(network));
+    });
+    let containers = [
+        json!(null),
+        json!(1),
+        json!([]),
+        json!([1]),
+        json!([{"resources": 1}]),
+        json!([{"resources": {"limits": []}}]),
+    ];
+    for containers in containers {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": containers}});
+        let (status, answer) = ask(&router, POD_PATH, review("Pod", "CREATE", &pod, &Value::Null)).await;
+        assert_eq!((status, &answer["response"]["allowed"]), (StatusCode::OK, &json!(true)), "{pod}");
+    }
+    for body in ["", "{", "null"] {
+        assert_eq!(ask(&router, POD_PATH, body.to_owned()).await.0, StatusCode::BAD_REQUEST, "{body}");
+    }
+}
+
+/// It would run without its networks.
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_not_admitted_while_it_is_not_known_what_its_namespace_asks_for() {
+    let (router, _) = router();
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": []}});
+    let (_, answer) = ask(&router, POD_PATH, review("Pod", "CREATE", &pod, &Value::Null)).await;
+    let response = &answer["response"];
+    assert_eq!((&response["allowed"], &response["status"]["code"]), (&json!(false), &json!(503)));
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("which networks the Pod gets, try again: the Namespace could not be read"),
+        "{message}"
+    );
 }
 
 #[tokio::test]

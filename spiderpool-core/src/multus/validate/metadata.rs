@@ -4,7 +4,7 @@ use crate::field_error::FieldError;
 use crate::multus::annotations::{
     CNI_CONFIG_NAME, CNI_VERSION, CNI_VERSIONS, CR_NAME, NETWORK_RESOURCE_INJECT, RDMA_RESOURCE_INJECT,
 };
-use crate::multus::{CniType, MultusFields};
+use crate::multus::{InjectionProblem, MultusFields};
 use crate::names::is_subdomain;
 
 /// Where an annotation is.
@@ -40,18 +40,9 @@ fn is_network_name(name: &str) -> bool {
 /// Pods that get the network by its resource name no pools of their own.
 fn injection_faults(fields: &MultusFields<'_>, key: &str) -> Option<FieldError> {
     let value = fields.annotation(key)?;
-    let fault = |detail: &str| Some(FieldError::invalid(path(key), value, detail));
-    if matches!(fields.cni_type, CniType::Ovs | CniType::Custom) {
-        let detail = format!("networks of cniType {} are not injected: remove it", fields.cni_type);
-        return Some(FieldError::forbidden(path(key), detail));
-    }
-    let has_pools =
-        fields.pools().is_some_and(|(_, pools)| !(pools.ipv4.is_empty() && pools.ipv6.is_empty()));
-    match (fields.resource_name().is_some(), has_pools) {
-        (false, _) if key == RDMA_RESOURCE_INJECT => {
-            fault("the network needs the name of an RDMA resource (rdmaResourceName or resourceName)")
-        }
-        (true, false) => fault("the network needs at least one pool in ippools, because the pods name none"),
-        _ => None,
-    }
+    let problem = InjectionProblem::of(fields, key)?;
+    Some(match problem {
+        InjectionProblem::Type(_) => FieldError::forbidden(path(key), format!("{problem}: remove it")),
+        _ => FieldError::invalid(path(key), value, problem.to_string()),
+    })
 }
