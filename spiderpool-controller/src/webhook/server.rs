@@ -72,10 +72,9 @@ pub(super) fn router(validators: Validators) -> Router {
             router = router.route(&path, post(review));
         }
     }
-    if validators.pods.is_some() {
-        let review = async |State(server): State<Server>, body: Body| server.handle(Purpose::Pod, body).await;
-        router = router.route(POD_PATH, post(review));
-    }
+    // Also while pods are not completed: in a rolling update that turns this on or off, the API server may ask either replica.
+    let review = async |State(server): State<Server>, body: Body| server.handle(Purpose::Pod, body).await;
+    router = router.route(POD_PATH, post(review));
     router.with_state(Server { validators: Arc::new(validators), bodies: Arc::default() })
 }
 
@@ -121,7 +120,7 @@ impl Server {
             (Purpose::Object(kind, Action::Mutate), _) => self.validators.mutate(kind, request),
             (Purpose::Object(kind, Action::Validate), _) => self.validate(kind, &request).await,
             (Purpose::Pod, Some(pods)) => Box::pin(pods.review(request)).await,
-            // Without them it has no path.
+            // They pass as they are.
             (Purpose::Pod, None) => AdmissionResponse::from(&request),
         };
         Json(response.into_review()).into_response()

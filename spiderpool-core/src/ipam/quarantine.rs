@@ -11,10 +11,10 @@ use thiserror::Error;
 use crate::mac::MacAddr;
 use crate::names::{IfName, PoolName};
 
-/// At least so many addresses of a pool may be quarantined, however small it is.
-const LEAST: u128 = 8;
-/// And at most one in so many of those that it may give.
+/// One in so many addresses of a pool may be quarantined.
 const SHARE: u128 = 4;
+/// Of a small pool as many as these, but no more than half of it.
+const FEW: u128 = 8;
 
 /// Who was seen using an address on the wire, and until when nobody gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,11 +93,16 @@ pub fn plan_exchange(
     match claim {
         Claim::Requested => Err(ConflictError::Requested(conflict)),
         Claim::Kept => Err(ConflictError::Kept(conflict)),
-        Claim::Any if quarantined >= LEAST.max(usable / SHARE) => {
+        Claim::Any if quarantined >= limit(usable) => {
             Err(ConflictError::TooMany { conflict, quarantined })
         }
         Claim::Any => Ok(()),
     }
+}
+
+/// How many of so many addresses may be quarantined: at least one, so that a pod with a pool of its own is told who answers.
+fn limit(usable: u128) -> u128 {
+    (usable / 2).clamp(1, FEW).max(usable / SHARE)
 }
 
 #[cfg(test)]
@@ -127,8 +132,9 @@ mod tests {
 
     /// One machine that answers every probe.
     #[test]
-    fn a_pool_loses_at_most_a_quarter_of_its_addresses() {
-        for (usable, limit) in [(1000, 250), (40, 10), (10, 8), (1, 8), (u128::MAX, u128::MAX / 4)] {
+    fn a_pool_loses_at_most_a_quarter_of_its_addresses_and_a_small_one_half() {
+        for (usable, limit) in [(1000, 250), (40, 10), (16, 8), (10, 5), (2, 1), (1, 1), (u128::MAX, u128::MAX / 4)]
+        {
             assert_eq!(planned(Claim::Any, usable, limit - 1), Ok(()), "{usable}");
             let error = planned(Claim::Any, usable, limit).unwrap_err();
             assert!(error.contains(&format!("{limit} addresses of IPPool p are quarantined")), "{error}");
