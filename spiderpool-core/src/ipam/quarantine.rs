@@ -93,9 +93,7 @@ pub fn plan_exchange(
     match claim {
         Claim::Requested => Err(ConflictError::Requested(conflict)),
         Claim::Kept => Err(ConflictError::Kept(conflict)),
-        Claim::Any if quarantined >= limit(usable) => {
-            Err(ConflictError::TooMany { conflict, quarantined })
-        }
+        Claim::Any if quarantined >= limit(usable) => Err(ConflictError::TooMany { conflict, quarantined }),
         Claim::Any => Ok(()),
     }
 }
@@ -133,7 +131,8 @@ mod tests {
     /// One machine that answers every probe.
     #[test]
     fn a_pool_loses_at_most_a_quarter_of_its_addresses_and_a_small_one_half() {
-        for (usable, limit) in [(1000, 250), (40, 10), (16, 8), (10, 5), (2, 1), (1, 1), (u128::MAX, u128::MAX / 4)]
+        for (usable, limit) in
+            [(1000, 250), (40, 10), (16, 8), (10, 5), (2, 1), (1, 1), (u128::MAX, u128::MAX / 4)]
         {
             assert_eq!(planned(Claim::Any, usable, limit - 1), Ok(()), "{usable}");
             let error = planned(Claim::Any, usable, limit).unwrap_err();

@@ -115,7 +115,7 @@ async fn pools_follow_their_deployment_from_its_first_pod_to_its_end() {
     controller.stop().unwrap();
 }
 
-/// I00015, I00016, I00019 and I00021.
+/// I00015, I00016 and I00019; of I00021 one NIC.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_is_not_reclaimed_waits_for_the_next_workload_of_its_name_and_kind() {
     let bench = Bench::new("stays").await;
@@ -145,7 +145,7 @@ async fn a_pool_that_is_not_reclaimed_waits_for_the_next_workload_of_its_name_an
     controller.stop().unwrap();
 }
 
-/// I00002, I00004, I00005, I00022, and pools that were there before the subnet.
+/// I00002 and I00022, of I00004 what applications' pools have, and pools that were there before the subnet.
 #[tokio::test(flavor = "multi_thread")]
 async fn pools_made_by_hand_become_the_subnets_and_are_no_applications() {
     let bench = Bench::new("hand").await;

@@ -99,7 +99,7 @@ spec:
       schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 "#;
 
-/// T00002, T00004 and T00005: the controller learns of them by their pods, and asks for them when no pod is left.
+/// T00002: the controller learns of them by their pods, and asks for them when no pod is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn workloads_of_third_parties_get_pools_of_a_fixed_size() {
     let bench = Bench::new("third").await;

@@ -237,7 +237,7 @@ fn a_name_that_is_taken_gets_an_end_and_two_that_are_taken_are_a_problem() {
     assert!(causes(&plan)[0].contains("whose names its own may have, are others'"), "{:?}", causes(&plan));
 }
 
-/// T00002, T00004: nobody tells of their deletion.
+/// T00002: nobody tells of their deletion.
 #[test]
 fn applications_of_third_parties_have_a_fixed_number_and_are_asked_for() {
     let mut cluster = Cluster::new();
