@@ -8,14 +8,16 @@ use crate::hooks::Hooks;
 
 const LABEL: &str = "ipam.spidernet.io/owner-spider-subnet";
 
-/// Webhooks of a controller whose pools belong to subnets.
-async fn with_subnets(prefix: &str) -> (Hooks<'static>, StandaloneController) {
+/// Webhooks of a controller whose pools belong to subnets. It does not lead: a leader would correct what the tests record. The one
+/// that does has made the certificate.
+async fn with_subnets(prefix: &str) -> (Hooks<'static>, [StandaloneController; 2]) {
     let hooks = Hooks::new(prefix).await;
     let file = json!({"enableSpiderSubnet": true, "enableValidatingResourcesDeletedWebhook": true});
-    let controller = hooks.controller_with("a", hooks.port, &[], &file).await;
+    let leader = hooks.controller("leader", 0, &[]).await;
+    let follower = hooks.controller_with("a", hooks.port, &[], &file).await;
     hooks.configure_with(&Value::Null, true);
     hooks.wait_until_called().await;
-    (hooks, controller)
+    (hooks, [leader, follower])
 }
 
 /// The refusal has all parts.
@@ -58,7 +60,7 @@ impl Hooks<'_> {
 /// Upstream's case I00001.
 #[tokio::test(flavor = "multi_thread")]
 async fn subnets_are_completed_and_all_their_faults_are_in_one_answer() {
-    let (hooks, _controller) = with_subnets("hook-subnets").await;
+    let (hooks, _controllers) = with_subnets("hook-subnets").await;
     let spec = json!({"subnet": "10.140.0.0/16", "ips": ["10.140.0.2", "10.140.0.1"]});
     let subnet = Hooks::write(&hooks.subnet("s", &spec)).unwrap();
     assert_eq!(
@@ -98,7 +100,7 @@ async fn subnets_are_completed_and_all_their_faults_are_in_one_answer() {
 /// Upstream's case D00008.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_becomes_its_subnets_and_inherits_what_it_does_not_say() {
-    let (hooks, _controller) = with_subnets("hook-inherit").await;
+    let (hooks, _controllers) = with_subnets("hook-inherit").await;
     let subnet = |ips: &str, gateway: &str| {
         hooks.subnet(
             "s",
@@ -164,7 +166,7 @@ async fn a_pool_becomes_its_subnets_and_inherits_what_it_does_not_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_pools_have_stays_in_their_subnet() {
-    let (hooks, _controller) = with_subnets("hook-held").await;
+    let (hooks, _controllers) = with_subnets("hook-held").await;
     let subnet = |ips: &[&str]| hooks.subnet("s", &json!({"subnet": "10.142.0.0/16", "ips": ips}));
     let pool = |name: &str, subnet: &str, ips: &str| {
         Hooks::write(&hooks.pool(name, &json!({"subnet": subnet, "ips": [ips]})))
@@ -231,7 +233,7 @@ async fn check_deletion(hooks: &Hooks<'_>, member: &str) {
 /// Upstream's case I00018.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_applications_pool_has_what_its_subnet_records_for_it() {
-    let (hooks, _controller) = with_subnets("hook-auto").await;
+    let (hooks, _controllers) = with_subnets("hook-auto").await;
     let spec = json!({"subnet": "10.143.0.0/16", "ips": ["10.143.0.1-10.143.0.99"]});
     Hooks::write(&hooks.subnet("s", &spec)).unwrap();
     hooks.wait_until_known("s", "10.143.0.0/16").await;
