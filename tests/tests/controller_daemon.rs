@@ -189,7 +189,6 @@ async fn addresses_of_a_deleted_pod_are_freed_without_its_agent() {
     bench.until("an evicted pod's address is free", async || bench.held(&again).is_empty()).await;
     assert_eq!(bench.held(&stays).len(), 1);
     assert!(bench.find_endpoint(&stays).is_some());
-    assert!(controller.metric("spiderpool_ip_gc_counts_total").await.unwrap() > 0.5);
     controller.stop().unwrap();
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use spiderpool_core::coordinator::{NamespaceState, PeerMacs};
@@ -194,9 +194,15 @@ fn what_an_earlier_nic_fell_back_on_is_no_next_hop() {
 fn a_tentative_address_is_waited_for_where_nothing_else_is_known() {
     in_a_node(async || {
         let mut pod = Pod::new([SILENT[0], HOPS[1]], None).await;
-        let state = pod.look().await;
-        let mut own = state.addresses.iter().map(|address| address.net.to_string());
-        let own = own.find(|net| net.starts_with("fe80:")).unwrap();
+        // The kernel gives it in a work queue of its own.
+        let (deadline, mut own) = (Instant::now() + Duration::from_secs(20), None);
+        while own.is_none() && Instant::now() < deadline {
+            let state = pod.look().await;
+            let mut all = state.addresses.iter().map(|address| address.net.to_string());
+            own = all.find(|net| net.starts_with("fe80:"));
+            thread::sleep(Duration::from_millis(10));
+        }
+        let own = own.unwrap();
         let mut found = None;
         // On a machine that stands still, what settles it may come too late.
         for _ in 0..10 {
