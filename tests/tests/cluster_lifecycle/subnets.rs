@@ -80,9 +80,6 @@ fn a_deployments_pool_is_made_scaled_and_gone_with_it() {
         let pods = web.clone().times(2).start(cluster)?;
         check_pool(cluster, "web", 3, &pods)?;
         settled(cluster, &pods)?;
-        for what in ["spidersubnets", "spiderippools", "spideripaddresses"] {
-            eprintln!("$ kubectl get {what}\n{}", cluster.kubectl(&["get", what])?);
-        }
         let pods = web.clone().times(6).start(cluster)?;
         check_pool(cluster, "web", 7, &pods)?;
         cluster.kubectl(&["rollout", "restart", &web.reference()])?;
