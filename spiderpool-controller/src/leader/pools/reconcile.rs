@@ -157,8 +157,9 @@ impl Reconciler<PoolKey> for PoolReconciler {
         let interval = self.min_interval(key);
         match key {
             PoolKey::Usage(pool) => {
-                self.show_usage(pool).await;
+                // First what agents wait for: an Event may take its time.
                 self.usage.write(&self.state, pool).await?;
+                self.show_usage(pool).await;
             }
             PoolKey::Object(pool) => {
                 if let Some(turn) = self.write_object(pool).await? {

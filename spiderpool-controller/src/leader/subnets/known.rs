@@ -153,6 +153,8 @@ impl Index<SubnetObject> for SubnetIndex {
         let Some(name) = name_of(object) else { return };
         self.subnets.remove(&name);
         self.changed.insert(name);
+        // One that it overlapped may go on.
+        self.changed.extend(self.subnets.keys().cloned());
     }
 
     fn reset(&mut self, objects: Vec<SubnetObject>) {
@@ -222,6 +224,9 @@ mod tests {
         assert_eq!(older("a", "10.6.0.0/16").as_deref(), Some("b"));
         assert_eq!(older("c", "10.6.8.0/24").as_deref(), Some("b"));
         assert_eq!(older("d", "10.7.0.0/16"), None);
+        index.take_changed();
+        index.delete(&made("b", "10.6.0.0/16", "2026-01-01T00:00:00Z"));
+        assert!(index.take_changed().contains("a"), "it is the next one");
     }
 
     /// Every allocation changes a pool.

@@ -149,11 +149,15 @@ impl SubnetReconciler {
         self.index.write(|index| index.set_waiting(name, plan.waiting.clone()));
         if plan.records.text().is_some_and(|text| text.len() > MAX_RECORDS) {
             let text = format!(
-                "its {} pools do not fit its status any more, nothing is changed: make another SpiderSubnet for some of its applications",
+                "its {} pools do not fit its status any more, none is made or changed: make another SpiderSubnet for some of its applications",
                 plan.records.0.len()
             );
             self.events.report_subnet(name, &read.object, text).await;
-            return Ok(Action::await_change());
+            // What nobody needs goes all the same.
+            for step in plan.steps.iter().filter(|step| matches!(step, Step::DeleteUnlessWanted { .. })) {
+                self.execute(&read, step, &view).await?;
+            }
+            return Ok(Action::requeue(LOOK_AGAIN));
         }
         self.write_status(&read, &plan).await?;
         let (mut is_unanswered, mut failed) = (false, None);
