@@ -17,4 +17,6 @@ pub mod pod;
 #[cfg(feature = "crd")]
 pub mod stateful_set;
 #[cfg(feature = "crd")]
+pub mod upstream;
+#[cfg(feature = "crd")]
 pub mod workload;

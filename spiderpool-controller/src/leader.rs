@@ -32,6 +32,7 @@ use coordinator::{CoordinatorContext, CoordinatorTrigger};
 use dispatch::Dispatcher;
 use metrics::Metrics;
 use pods::PodReconciler;
+use pools::ServiceAccount;
 use state::ClusterState;
 use subnets::Subnets;
 use watches::Followed;
@@ -171,6 +172,10 @@ fn spawn_reconcilers(
         state.clone(),
         metrics,
         recorder.clone(),
+        ServiceAccount {
+            namespace: context.environment.pod_namespace.clone(),
+            name: context.environment.agent_service_account.clone(),
+        },
         (pool_queue.clone(), pool_workers),
         shutdown.clone(),
     );

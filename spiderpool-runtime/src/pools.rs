@@ -24,7 +24,7 @@ use crate::watch::Index;
 use overlaps::Overlaps;
 
 pub use object::{ParsedSpec, PoolObject, parse};
-pub use owner::{AllocationOwner, is_marked};
+pub use owner::{AllocationOwner, has_ready_condition, is_marked};
 
 /// All pools. `T` is what its user keeps beside each of them.
 #[derive(Debug, Clone)]

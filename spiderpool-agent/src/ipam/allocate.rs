@@ -190,7 +190,14 @@ impl Ipam {
             Lifetime::Pod => Vec::new(),
         };
         // Looking for what is kept may have found more of what the pod holds.
-        let held = self.allocator.holdings().read(|index| index.of_pod(&request.pod.identity.uid));
+        let held = || self.allocator.holdings().read(|index| index.of_pod(&request.pod.identity.uid));
+        // A pod that has run has had addresses.
+        if request.pod.has_started && held().is_empty() {
+            let pod = &request.pod.identity;
+            let learnt = self.predecessors.learn_own(pod).await;
+            learnt.map_err(|source| AllocateError::Predecessor { pod: pod.name.clone(), source })?;
+        }
+        let held = held();
         let plan = self.resolver.resolve(request, &held, &kept).await?;
         let Some(served) = self.take(request, plan.steps).await? else { return Ok(None) };
         for (candidate, object) in served.iter().filter(|(candidate, _)| candidate.nic == request.nic) {

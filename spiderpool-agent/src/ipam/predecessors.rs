@@ -1,4 +1,5 @@
-//! What earlier pods of a StatefulSet pod's name have left for it: their SpiderEndpoint names the addresses, which are kept.
+//! Addresses that a pod's SpiderEndpoint names and this agent does not know: those that earlier pods of a StatefulSet pod's name
+//! have left for it, and those that the leader has written for the pod.
 
 use std::sync::Arc;
 
@@ -6,7 +7,8 @@ use ipnet::IpNet;
 use spiderpool_api::crd::EndpointIp;
 use spiderpool_api::endpoint;
 use spiderpool_core::ipam::AddressState;
-use spiderpool_core::names::IfName;
+use spiderpool_core::names::{IfName, PodIdentity};
+use spiderpool_runtime::kubernetes::ApiFailure;
 use tracing::info;
 
 use super::allocator::{AddressAllocator, AddressObject};
@@ -57,11 +59,39 @@ impl Predecessors {
         }
         Ok(kept)
     }
+
+    /// Learns of what the pod itself holds: the leader has written it since this agent started, because its object was lost or
+    /// upstream's agent had allocated it. How many addresses; the pod must be locked.
+    pub(super) async fn learn_own(&self, pod: &PodIdentity) -> Result<usize, ApiFailure> {
+        let endpoint = self.endpoints.get(&pod.name).await?;
+        let status = endpoint.and_then(|endpoint| endpoint.status);
+        let status = status.filter(|status| status.current.uid == pod.uid.as_str());
+        let mut learnt = 0;
+        let entries = status.map(|status| status.current.ips).unwrap_or_default();
+        let named: Vec<IpNet> = entries.iter().flat_map(nets).collect();
+        for address in named {
+            let found = self.allocator.find(address.addr()).await?;
+            let is_own = |object: &AddressObject| {
+                object.holding.owner.pod == *pod && object.holding.state == AddressState::Bound
+            };
+            if let Some(found) = found.filter(is_own) {
+                info!(%address, "the pod holds an address that the leader has written");
+                self.allocator.learn(found);
+                learnt += 1;
+            }
+        }
+        Ok(learnt)
+    }
 }
 
 /// The addresses of an endpoint's entry, and their NIC. An entry of upstream's that names no NIC is not understood.
 fn addresses(entry: &EndpointIp) -> Vec<(IfName, IpNet)> {
     let Ok(nic) = entry.interface.parse::<IfName>() else { return Vec::new() };
+    nets(entry).map(|net| (nic.clone(), net)).collect()
+}
+
+/// The addresses of an endpoint's entry.
+fn nets(entry: &EndpointIp) -> impl Iterator<Item = IpNet> {
     let texts = [&entry.ipv4, &entry.ipv6].into_iter().flatten();
-    texts.filter_map(|text| Some((nic.clone(), text.parse().ok()?))).collect()
+    texts.filter_map(|text| text.parse().ok())
 }

@@ -52,6 +52,10 @@ pub struct Environment {
     /// Name of the controller's own pod: its identity in the election.
     #[arg(long, env = "SPIDERPOOL_POD_NAME", value_parser = required)]
     pub pod_name: String,
+    /// Name of the agents' service account, in the controller's namespace: upstream's agents have had it before, and pools that they
+    /// have allocated from are imported when it may not write their status any more.
+    #[arg(long, env = "SPIDERPOOL_AGENT_SERVICE_ACCOUNT", default_value = "spiderpool-agent", value_parser = required)]
+    pub agent_service_account: String,
     /// Seconds for which requests are answered after the shutdown was requested, 0 to 20: longer than endpoints take to reach
     /// every node, as a rule.
     #[arg(long, env = "SPIDERPOOL_SHUTDOWN_DELAY_SECONDS", default_value = "5", value_parser = shutdown_delay)]

@@ -60,6 +60,8 @@ pub(crate) struct Metrics {
     pub(crate) endpoints_written: Counter,
     /// Objects of addresses in use that were missing and were written again.
     pub(crate) addresses_restored: Counter,
+    /// Allocations of upstream's agents that became objects.
+    pub(crate) addresses_imported: Counter,
     /// Addresses in use that another pod has been given.
     pub(crate) addresses_lost: Counter,
     /// Writes of a pool's status.
@@ -91,6 +93,7 @@ impl Metrics {
             by_reason: Family::default(),
             endpoints_written: Counter::default(),
             addresses_restored: Counter::default(),
+            addresses_imported: Counter::default(),
             addresses_lost: Counter::default(),
             pool_status_writes: Counter::default(),
             pool_usage_writes: Counter::default(),
@@ -115,6 +118,11 @@ impl Metrics {
                 "controller_addresses_restored",
                 "SpiderIPAddresses of running pods that were missing and were written again",
                 &metrics.addresses_restored,
+            ),
+            (
+                "controller_addresses_imported",
+                "Allocations of upstream's agents that became SpiderIPAddresses",
+                &metrics.addresses_imported,
             ),
             (
                 "controller_addresses_lost",

@@ -5,8 +5,10 @@ mod claim;
 mod conditions;
 mod events;
 mod finalizer;
+mod import;
 mod reconcile;
 mod status;
+mod upstream_agents;
 mod usage;
 mod usage_store;
 mod write_budget;
@@ -22,6 +24,7 @@ use tracing::warn;
 
 pub(super) use events::reference;
 pub(super) use reconcile::{PoolKey, enqueue};
+pub(super) use upstream_agents::ServiceAccount;
 
 use super::metrics::Metrics;
 use super::state::ClusterState;
@@ -37,6 +40,7 @@ pub(super) async fn run(
     state: Shared<ClusterState>,
     metrics: Metrics,
     recorder: Recorder,
+    agents: ServiceAccount,
     (queue, workers): (WorkQueue<PoolKey>, Workers<PoolKey>),
     shutdown: CancellationToken,
 ) {
@@ -47,6 +51,6 @@ pub(super) async fn run(
     let Some(Ok(usage)) = shutdown.run_until_cancelled(load).await else { return };
     // Also of pools that are gone.
     enqueue(usage.stored().read(|stored| stored.pools().collect::<Vec<_>>()), &queue);
-    let reconciler = PoolReconciler::new(kube, state, usage, metrics, recorder);
+    let reconciler = PoolReconciler::new(kube, state, usage, metrics, recorder, agents);
     workers.run(WORKERS, &reconciler, &shutdown).await;
 }

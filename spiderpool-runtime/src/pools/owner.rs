@@ -29,7 +29,7 @@ impl AllocationOwner {
         let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
         let allocated = status.and_then(|status| status.allocated_ips.as_deref());
         // With the records that our leader writes there is always the condition.
-        let is_marked_and_served = is_marked(object.meta()) && conditions.iter().any(is_ready_condition);
+        let is_marked_and_served = is_marked(object.meta()) && has_ready_condition(object);
         if is_marked_and_served || conditions.iter().any(is_of_served_pool) {
             Self::Ours
         } else if allocated.is_some_and(has_records) {
@@ -48,7 +48,12 @@ pub fn is_marked(meta: &ObjectMeta) -> bool {
     mark.is_some_and(|mark| mark == POOL_ALLOCATIONS_ADDRESSES)
 }
 
-/// Upstream writes no conditions.
+/// Whether our leader has written the pool's status: upstream writes no conditions.
+pub fn has_ready_condition(object: &PoolObject) -> bool {
+    let status = object.0.as_ref().ok().and_then(|pool| pool.status.as_ref());
+    status.is_some_and(|status| status.conditions.iter().any(is_ready_condition))
+}
+
 fn is_ready_condition(condition: &Condition) -> bool {
     condition.type_ == PoolConditionKind::Ready.as_str()
 }

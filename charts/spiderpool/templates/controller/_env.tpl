@@ -13,6 +13,7 @@
   "SPIDERPOOL_METRIC_HTTP_PORT" ($controller.prometheus.port | int)
   "SPIDERPOOL_WEBHOOK_PORT" ($controller.webhookPort | int)
   "SPIDERPOOL_CONTROLLER_DEPLOYMENT_NAME" $controller.name
+  "SPIDERPOOL_AGENT_SERVICE_ACCOUNT" .Values.spiderpoolAgent.name
   "SPIDERPOOL_WEBHOOK_TLS_METHOD" $tls.method
   "SPIDERPOOL_WEBHOOK_TLS_SECRET" $tls.secretName
   "SPIDERPOOL_CLUSTER_DNS_DOMAIN" .Values.global.clusterDnsDomain

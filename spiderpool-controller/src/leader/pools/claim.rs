@@ -5,6 +5,7 @@
 use kube::Api;
 use kube::Resource as _;
 use kube::api::Patch;
+use kube::core::ObjectMeta;
 use serde_json::json;
 use spiderpool_api::annotations::{POOL_ALLOCATIONS, POOL_ALLOCATIONS_ADDRESSES};
 use spiderpool_api::crd::{FINALIZER, SpiderIPPool};
@@ -46,20 +47,35 @@ pub(super) async fn write(kube: &Kubernetes, name: &str, uid: &str) -> Result<bo
     let Some(claim) = Claim::new(&LeaderFields::from(&pool), owner, is_marked(meta)) else {
         return Ok(owner != AllocationOwner::Upstream);
     };
-    // Others' finalizers are in the list too, and upstream's agents may begin to allocate: nothing must have changed.
-    let mut patch = json!({"metadata": {"resourceVersion": meta.resource_version}});
-    if claim.finalizer {
-        let mut finalizers = meta.finalizers.clone().unwrap_or_default();
-        finalizers.push(FINALIZER.to_owned());
-        patch["metadata"]["finalizers"] = json!(finalizers);
-    }
-    if claim.mark {
-        patch["metadata"]["annotations"] = json!({POOL_ALLOCATIONS: POOL_ALLOCATIONS_ADDRESSES});
-    }
-    let pools = Api::<SpiderIPPool>::all(kube.client());
-    kube.write(pools.patch_metadata(name, &patch_parameters(), &Patch::Merge(patch))).await?;
-    info!(pool = name, finalizer = claim.finalizer, mark = claim.mark, "pool claimed");
+    claim.write(kube, meta).await?;
     Ok(true)
+}
+
+/// Marks a pool whose allocations by upstream's agents have all become SpiderIPAddresses. Fails if it has changed since it was
+/// read: they may have written another one.
+pub(super) async fn mark_imported(kube: &Kubernetes, pool: &PoolObject) -> Result<(), ApiFailure> {
+    Claim { finalizer: LeaderFields::from(pool).needs_finalizer, mark: true }.write(kube, pool.meta()).await
+}
+
+impl Claim {
+    /// Adds it to the pool as it was read. Others' finalizers are in the list too, and upstream's agents may begin to allocate:
+    /// nothing must have changed.
+    async fn write(self, kube: &Kubernetes, meta: &ObjectMeta) -> Result<(), ApiFailure> {
+        let name = meta.name.as_deref().unwrap_or_default();
+        let mut patch = json!({"metadata": {"resourceVersion": meta.resource_version}});
+        if self.finalizer {
+            let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+            finalizers.push(FINALIZER.to_owned());
+            patch["metadata"]["finalizers"] = json!(finalizers);
+        }
+        if self.mark {
+            patch["metadata"]["annotations"] = json!({POOL_ALLOCATIONS: POOL_ALLOCATIONS_ADDRESSES});
+        }
+        let pools = Api::<SpiderIPPool>::all(kube.client());
+        kube.write(pools.patch_metadata(name, &patch_parameters(), &Patch::Merge(patch))).await?;
+        info!(pool = name, finalizer = self.finalizer, mark = self.mark, "pool claimed");
+        Ok(())
+    }
 }
 
 /// Removes a mark that is not true any more, as the API server has the pool now: upstream's agents have allocated from it

@@ -11,7 +11,9 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_core::ipam::pool_condition::PoolConditionKind;
 use spiderpool_runtime::kubernetes::publish_event;
+use tracing::warn;
 
+use super::import::{ImportReport, Obstacle};
 use crate::leader::state::Occupancy;
 
 /// Reasons that are somebody's will.
@@ -37,6 +39,8 @@ pub(super) struct PoolEvents {
     reported: Mutex<HashMap<String, Condition>>,
     /// When it was last reported that none of a pool's addresses was left.
     used_out: Mutex<HashMap<String, UsedOut>>,
+    /// What was last said to keep a pool from being imported.
+    obstacles: Mutex<HashMap<String, String>>,
 }
 
 /// That none of a pool's addresses is left.
@@ -49,7 +53,7 @@ struct UsedOut {
 
 impl PoolEvents {
     pub(super) fn new(recorder: Recorder) -> Self {
-        Self { recorder, reported: Mutex::default(), used_out: Mutex::default() }
+        Self { recorder, reported: Mutex::default(), used_out: Mutex::default(), obstacles: Mutex::default() }
     }
 
     /// The status of this pool has been written. Failing to write the Event is logged only.
@@ -84,9 +88,37 @@ impl PoolEvents {
         publish_event(&self.recorder, &event, &reference(pool, uid)).await;
     }
 
+    /// What upstream's agents have allocated is imported. Failing to write the Event is logged only.
+    pub(super) async fn report_import(&self, pool: &str, uid: &str, report: &ImportReport) {
+        self.obstacles.lock().unwrap_or_else(PoisonError::into_inner).remove(pool);
+        let (type_, note) = (report.event_type(), report.to_string());
+        self.publish_import(pool, uid, type_, "AllocationsImported", note).await;
+    }
+
+    /// It cannot be imported. Said once; failing to write the Event is logged only.
+    pub(super) async fn report_obstacle(&self, pool: &str, uid: &str, obstacle: &Obstacle) {
+        let note = obstacle.to_string();
+        let before = {
+            let mut obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
+            obstacles.insert(pool.to_owned(), note.clone())
+        };
+        if before.as_ref() == Some(&note) {
+            return;
+        }
+        warn!(pool, %obstacle, "allocations of upstream's agents are not imported yet");
+        self.publish_import(pool, uid, EventType::Warning, "ImportBlocked", note).await;
+    }
+
+    async fn publish_import(&self, pool: &str, uid: &str, type_: EventType, reason: &str, note: String) {
+        let (reason, action) = (reason.to_owned(), "Import".to_owned());
+        let event = Event { type_, reason, note: Some(note), action, secondary: None };
+        publish_event(&self.recorder, &event, &reference(pool, uid)).await;
+    }
+
     /// The pool is gone.
     pub(super) fn forget(&self, pool: &str) {
         self.used_out.lock().unwrap_or_else(PoisonError::into_inner).remove(pool);
+        self.obstacles.lock().unwrap_or_else(PoisonError::into_inner).remove(pool);
     }
 
     /// Whether the last address was taken since the last call, and that was not said a short while ago.

@@ -19,6 +19,8 @@ use tracing::{debug, warn};
 
 use super::claim::{self, Claim};
 use super::events::PoolEvents;
+use super::import::{Import, Importer};
+use super::upstream_agents::ServiceAccount;
 use super::usage_store::UsageStore;
 use super::write_budget::WriteBudget;
 use super::{finalizer, status};
@@ -54,6 +56,7 @@ pub(super) struct PoolReconciler {
     usage: UsageStore,
     metrics: Metrics,
     events: PoolEvents,
+    importer: Importer,
     budget: Mutex<WriteBudget>,
 }
 
@@ -64,10 +67,12 @@ impl PoolReconciler {
         usage: UsageStore,
         metrics: Metrics,
         recorder: Recorder,
+        agents: ServiceAccount,
     ) -> Self {
         let events = PoolEvents::new(recorder);
+        let importer = Importer::new(kube.clone(), metrics.clone(), agents);
         let budget = Mutex::new(WriteBudget::new(Instant::now()));
-        Self { pools: Api::all(kube.client()), kube, state, usage, metrics, events, budget }
+        Self { pools: Api::all(kube.client()), kube, state, usage, metrics, events, importer, budget }
     }
 
     /// Writes what is not right, but the status only when it is the pool's turn; how long that takes.
@@ -106,7 +111,30 @@ impl PoolReconciler {
             // Last, because it fails while no controller answers for the webhook, this one included.
             self.patch(pool, patch, Part::Spec).await?;
         }
-        Ok(turn)
+        let again = self.import(pool).await?;
+        Ok(turn.into_iter().chain(again).min())
+    }
+
+    /// Takes the pool over if upstream's agents have addresses of it; when to look again, if it is not the pool that changes.
+    async fn import(&self, pool: &str) -> Result<Option<Duration>, ApiFailure> {
+        let uid = self.state.read(|state| {
+            let known = state.pools.get(pool)?;
+            (known.owner() == AllocationOwner::Upstream).then(|| known.uid.clone())
+        });
+        let Some(uid) = uid else { return Ok(None) };
+        match self.importer.import(pool, &uid).await? {
+            Import::Unneeded => Ok(None),
+            Import::Done(report) => {
+                self.events.report_import(pool, &uid, &report).await;
+                Ok(None)
+            }
+            Import::Waits { obstacle, again } => {
+                if let Some(obstacle) = obstacle {
+                    self.events.report_obstacle(pool, &uid, &obstacle).await;
+                }
+                Ok(again)
+            }
+        }
     }
 
     /// In metrics, and as an Event when no address is left.

@@ -45,8 +45,8 @@ impl PoolConflict {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotImported { .. } => {
-                "use a new pool with other addresses; when no Pod uses those of status.allocatedIPs any more, set the \
-                 pool's annotation ipam.spidernet.io/allocations to SpiderIPAddress"
+                "the controller imports them when agents of upstream's Spiderpool cannot allocate any more; what keeps it \
+                 from that, an Event of the pool says"
             }
             Self::OlderPool { .. } | Self::ServiceCidr { .. } => "change its spec.ips or spec.excludeIPs",
         }

@@ -1,0 +1,101 @@
+//! What a person is told of an import.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use kube::runtime::events::EventType;
+use spiderpool_api::upstream::RecordsError;
+use spiderpool_core::names::PodName;
+
+use crate::leader::pools::upstream_agents::ServiceAccount;
+
+/// What keeps a pool from being imported.
+#[derive(Debug)]
+pub(in crate::leader::pools) enum Obstacle {
+    /// Agents can still allocate by its status.
+    Agents(ServiceAccount),
+    /// It is not known what is in use.
+    Records(RecordsError),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agents(account) => write!(
+                f,
+                "the ServiceAccount {account} may write the status of IPPools, by which agents of upstream's Spiderpool \
+                 allocate: upgrade that installation to this chart, or remove it; the addresses in use are imported then"
+            ),
+            Self::Records(error) => write!(
+                f,
+                "{error}: correct it, or use a new pool; when no Pod uses an address of this pool any more, set its \
+                 annotation ipam.spidernet.io/allocations to SpiderIPAddress"
+            ),
+        }
+    }
+}
+
+/// What was imported.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::leader::pools) struct ImportReport {
+    /// Addresses that have an object now.
+    pub(in crate::leader::pools) addresses: usize,
+    /// Records that stand for none.
+    pub(in crate::leader::pools) faulty: Vec<String>,
+    /// Addresses that another living pod has, as a SpiderIPAddress says.
+    pub(in crate::leader::pools) conflicts: Vec<ImportConflict>,
+}
+
+/// So many are named in an Event.
+const NAMED: usize = 10;
+
+impl ImportReport {
+    /// A warning if something was left out.
+    pub(in crate::leader::pools) fn event_type(&self) -> EventType {
+        if self.faulty.is_empty() && self.conflicts.is_empty() {
+            EventType::Normal
+        } else {
+            EventType::Warning
+        }
+    }
+}
+
+impl fmt::Display for ImportReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the {} addresses that agents of upstream's Spiderpool had given out are SpiderIPAddresses now, and Pods get \
+             addresses from the pool again",
+            self.addresses
+        )?;
+        let conflicts = self.conflicts.iter().map(ToString::to_string);
+        let problems = conflicts.chain(self.faulty.iter().cloned());
+        problems.take(NAMED).try_for_each(|problem| write!(f, "; {problem}"))?;
+        let more = (self.conflicts.len() + self.faulty.len()).saturating_sub(NAMED);
+        if more > 0 {
+            write!(f, "; and {more} more, see the controller's log")?;
+        }
+        Ok(())
+    }
+}
+
+/// An address that two pods have.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::leader::pools) struct ImportConflict {
+    /// The address.
+    pub(in crate::leader::pools) address: IpAddr,
+    /// The pod of the record.
+    pub(in crate::leader::pools) pod: PodName,
+    /// The pod of the object.
+    pub(in crate::leader::pools) other: String,
+}
+
+impl fmt::Display for ImportConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, pod, other } = self;
+        write!(
+            f,
+            "{address} is used by Pod {pod} and by Pod {other}: delete Pod {pod}, so that it gets another address"
+        )
+    }
+}
