@@ -156,6 +156,12 @@ async fn what_upstream_has_allocated_is_imported_record_by_record() {
         assert_eq!((&first["interface"], &first["state"]), (&json!("eth0"), &json!("bound")));
         assert_eq!((&first["ownerKind"], &first["ownerName"]), (&json!("Deployment"), &json!("web")));
         assert_eq!((&first["podName"], &first["podUID"]), (&json!("web-0"), &json!(pods[0].uid)));
+        // Nothing of it was lost: what endpoints name is not written before its pool is imported.
+        let counted = async |what: &str| {
+            let name = format!("spiderpool_controller_addresses_{what}_total");
+            controller.metric(&name).await.unwrap() as u32
+        };
+        assert_eq!((counted("imported").await, counted("restored").await), (2 * count, 0));
         controller.stop().unwrap();
     }
 }
@@ -189,6 +195,9 @@ async fn nothing_is_imported_while_upstreams_agents_can_allocate() {
     let later = bench.pod_with_pool("later", "n1", "p");
     let given = agents.allocate(&name, &ips, &later).await.unwrap();
     assert_eq!(given, ip("10.74.0.3"));
+    let ips_of = |ip: &str| json!([nic("eth0", (&format!("{ip}/24"), &name), None)]);
+    let endpoint = |ip: &str| Endpoint { node: bench.name("n1"), owner: "Pod", ips: ips_of(ip) };
+    agents.endpoints(&[(&old, endpoint("10.74.0.2")), (&later, endpoint("10.74.0.3"))]).await;
     assert!(plane.list(ADDRESS, "", &Default::default()).unwrap().is_empty());
 
     agents.revoke();

@@ -13,6 +13,7 @@ use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::names::{PodIdentity, PodName};
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::publish_event;
+use spiderpool_runtime::pools::AllocationOwner;
 use tracing::{error, warn};
 
 use super::actuator::Actuator;
@@ -29,7 +30,15 @@ impl Actuator {
         let Some(status) = status.filter(|status| status.current.uid == id.uid.as_str()) else {
             return Ok(());
         };
-        let lost = self.state.read(|state| endpoint::lost_holdings(&status, id, state.addresses.of_pod(id)));
+        let lost = self.state.read(|state| {
+            let mut lost = endpoint::lost_holdings(&status, id, state.addresses.of_pod(id));
+            // What upstream's agents have allocated is not lost: it is imported with its pool.
+            lost.retain(|holding| {
+                let pool = state.pools.get(holding.pool.as_str());
+                pool.is_none_or(|pool| pool.owner() != AllocationOwner::Upstream)
+            });
+            lost
+        });
         for holding in &lost {
             self.restore_address(&pod, holding).await?;
         }
