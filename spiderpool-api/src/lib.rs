@@ -17,4 +17,6 @@ pub mod pod;
 #[cfg(feature = "crd")]
 pub mod stateful_set;
 #[cfg(feature = "crd")]
+pub mod virtual_machine;
+#[cfg(feature = "crd")]
 pub mod workload;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use spiderpool_api::agent::ipam::{IpamBatchDelArgs, IpamDelArgs};
-use spiderpool_api::endpoint::Lifetime;
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::names::{ContainerId, PodIdentity, PodName, PodUid};
 use tracing::{Instrument, info_span, warn};
@@ -87,7 +86,7 @@ impl Ipam {
         };
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| ReleaseError::Owner { pod: name.clone(), source })?;
-        if self.releaser.successors.lifetime(&top) == Lifetime::Name {
+        if self.releaser.successors.keeps_for(&top) {
             return Err(ReleaseError::Stateful);
         }
         Ok(())
