@@ -44,6 +44,11 @@ impl Announcement {
         })
     }
 
+    /// Whether it is of a NIC of the same name.
+    pub(crate) fn is_of_same_nic(&self, other: &Self) -> bool {
+        self.nic == other.nic
+    }
+
     /// Announces them. Blocks; nothing of it is a reason to fail.
     pub(crate) fn send(&self) {
         match block_on(self.try_send()) {

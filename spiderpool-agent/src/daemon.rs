@@ -18,7 +18,7 @@ use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::{file_limit, logging, metrics, shutdown};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::agent::Agent;
 use crate::config::{ConfigFile, Daemon, Environment};
@@ -47,9 +47,6 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let file = ConfigFile::load(&config_path)?;
     let families = file.families();
     info!(node = %environment.node_name, ?families, socket = %file.socket().display(), "spiderpool-agent starts");
-    for feature in file.without_effect() {
-        warn!(%feature, "configuration has no effect: addresses are not kept for virtual machines that come again");
-    }
     let kube = Kubernetes::connect().await?;
     let shutdown = shutdown::on_signals()?;
 
@@ -140,7 +137,7 @@ fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>)
         namespace: environment.pod_namespace.clone(),
         cluster_network: environment.multus_cluster_network.clone(),
         auto_pools: file.enable_spider_subnet && file.enable_auto_pool_for_application,
-        stateful_set: file.enable_stateful_set,
+        kept_workloads: file.kept_workloads(),
         release_conflicts: environment.enabled_release_conflict_ips,
         duplicate_address_detection: file.enable_duplicate_address_detection,
         detection: file.detection(),

@@ -18,6 +18,7 @@ mod endpoint_queue;
 mod error;
 mod gc;
 mod keyed_mutex;
+mod late_announcements;
 mod metrics;
 mod pod_events;
 mod pods;

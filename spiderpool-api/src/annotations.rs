@@ -13,6 +13,12 @@ pub const ALLOW_DELETION: &str = "spiderpool.spidernet.io/allow-deletion";
 /// since an earlier one of its name.
 pub const KEPT_ADDRESSES: &str = "spiderpool.spidernet.io/kept-addresses";
 
+/// On a SpiderEndpoint that does not have its pod's name: that. Such a one is named after a virtual machine.
+pub const ENDPOINT_POD: &str = "spiderpool.spidernet.io/pod";
+
+/// On a pod, by KubeVirt: the VirtualMachineInstanceMigration by which its virtual machine moves, or has moved, to it.
+pub const MIGRATION: &str = "kubevirt.io/migrationJobName";
+
 /// On a pool: what has its allocations. A pool without it whose status has allocations is upstream's.
 pub const POOL_ALLOCATIONS: &str = "ipam.spidernet.io/allocations";
 /// The value on pools whose allocations are SpiderIPAddresses.

@@ -23,7 +23,7 @@ pub use endpoint::{EndpointAllocation, EndpointIp, NoSpec, SpiderEndpoint, Spide
 pub use generate::{crds, file_name};
 pub use ip_address::{
     AddressState, HoldingError, HoldingFault, Quarantine, SpiderIPAddress, SpiderIPAddressSpec,
-    keeping_patch, quarantining_patch,
+    keeping_patch, quarantining_patch, taking_patch,
 };
 pub use ip_pool::{IPPoolStatus, SpiderIPPool, SpiderIPPoolSpec};
 pub use ip_pool_usage::{SpiderIPPoolUsage, SpiderIPPoolUsageSpec};

@@ -10,9 +10,9 @@ use spiderpool_core::ipam::response::{NicRoute, RouteOrigin};
 use spiderpool_core::ipam::{
     AddressState, Allocated, Holding, Owner, PodAnnotations, Pool, Response, Workload, build_response,
 };
-use spiderpool_core::names::{PodIdentity, PodUid, PoolName};
+use spiderpool_core::names::{PodIdentity, PodName, PodUid, PoolName};
 
-use crate::annotations::KEPT_ADDRESSES;
+use crate::annotations::{ENDPOINT_POD, KEPT_ADDRESSES};
 use crate::crd::{
     EndpointAllocation, EndpointIp, FINALIZER, NoSpec, Route as CrdRoute, SpiderEndpoint,
     SpiderEndpointStatus,
@@ -24,7 +24,7 @@ use crate::pod::Pod;
 pub enum Lifetime {
     /// Until its pod is gone, which owns it.
     Pod,
-    /// Until no pod of the name will come: it names the addresses that are kept for the next one.
+    /// Until no other pod will come that is to have the addresses: it names those that are kept for it.
     Name,
 }
 
@@ -32,6 +32,8 @@ pub enum Lifetime {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     lifetime: Lifetime,
+    /// The endpoint's.
+    name: PodName,
     pod: PodIdentity,
     /// The UID of the pod's object, which is not that of a static pod.
     object_uid: String,
@@ -39,28 +41,23 @@ pub struct Record {
 }
 
 impl Record {
-    /// For a pod and the workload at its top.
-    pub fn new(pod: &Pod, top: &Workload, ips: Vec<EndpointIp>, lifetime: Lifetime) -> Self {
+    /// For a pod that has its addresses as this owner.
+    pub fn new(pod: &Pod, owner: &Owner, ips: Vec<EndpointIp>, lifetime: Lifetime) -> Self {
         let node = pod.node.as_ref().map(ToString::to_string).unwrap_or_default();
-        let current = EndpointAllocation { uid: pod.identity.uid.to_string(), node, ips };
-        Self {
-            lifetime,
-            pod: pod.identity.clone(),
-            object_uid: pod.object_uid.clone(),
-            status: SpiderEndpointStatus {
-                current,
-                owner_controller_type: top.kind.as_ref().to_owned(),
-                owner_controller_name: top.name.as_ref().to_owned(),
-            },
-        }
+        let object_uid = pod.object_uid.clone();
+        Self { object_uid, ..Self::of(owner, &node, ips, lifetime) }
     }
 
     /// For what a pod that has ended leaves to the next one of its name; `node` is the node that may write it, or none.
     pub fn kept<H: AsRef<Holding>>(owner: &Owner, node: &str, kept: &[H]) -> Self {
+        Self::of(owner, node, with_kept(Vec::new(), kept), Lifetime::Name)
+    }
+
+    fn of(owner: &Owner, node: &str, ips: Vec<EndpointIp>, lifetime: Lifetime) -> Self {
         let workload = owner.workload.as_ref();
-        let ips = with_kept(Vec::new(), kept);
         Self {
-            lifetime: Lifetime::Name,
+            lifetime,
+            name: owner.endpoint_name(),
             pod: owner.pod.clone(),
             object_uid: owner.pod.uid.to_string(),
             status: SpiderEndpointStatus {
@@ -74,6 +71,11 @@ impl Record {
     /// How long the endpoint stays.
     pub fn lifetime(&self) -> Lifetime {
         self.lifetime
+    }
+
+    /// The endpoint's name.
+    pub fn name(&self) -> &PodName {
+        &self.name
     }
 
     /// The pod.
@@ -107,17 +109,15 @@ impl Record {
             controller: None,
             block_owner_deletion: None,
         };
-        SpiderEndpoint {
-            metadata: ObjectMeta {
-                name: Some(self.pod.name.name().to_owned()),
-                namespace: Some(self.pod.name.namespace().to_owned()),
-                finalizers: Some(vec![FINALIZER.to_owned()]),
-                owner_references: (self.lifetime == Lifetime::Pod).then(|| vec![owner]),
-                ..ObjectMeta::default()
-            },
-            spec: NoSpec {},
-            status: Some(self.status.clone()),
-        }
+        let mut metadata = ObjectMeta {
+            name: Some(self.name.name().to_owned()),
+            namespace: Some(self.name.namespace().to_owned()),
+            finalizers: Some(vec![FINALIZER.to_owned()]),
+            owner_references: (self.lifetime == Lifetime::Pod).then(|| vec![owner]),
+            ..ObjectMeta::default()
+        };
+        name_pod(&mut metadata, &self.pod.name);
+        SpiderEndpoint { metadata, spec: NoSpec {}, status: Some(self.status.clone()) }
     }
 
     /// What to write over the endpoint that is there, if it is the same pod's: it keeps what this record does not
@@ -152,6 +152,7 @@ impl Record {
             metadata.owner_references = None;
         }
         annotate(&mut metadata, waiting);
+        name_pod(&mut metadata, &self.pod.name);
         metadata
     }
 }
@@ -169,8 +170,10 @@ pub fn handed_on<H: AsRef<Holding>>(
     let known = found.status.as_ref().filter(is_of_pod)?;
     let ips = with_kept(known.current.ips.clone(), kept);
     let current = EndpointAllocation { uid: pod.uid.to_string(), node: String::new(), ips };
+    let mut metadata = ObjectMeta { owner_references: None, ..found.metadata.clone() };
+    name_pod(&mut metadata, &pod.name);
     let desired = SpiderEndpoint {
-        metadata: ObjectMeta { owner_references: None, ..found.metadata.clone() },
+        metadata,
         spec: NoSpec {},
         status: Some(SpiderEndpointStatus { current, ..known.clone() }),
     };
@@ -199,6 +202,12 @@ fn with_kept<H: AsRef<Holding>>(mut ips: Vec<EndpointIp>, kept: &[H]) -> Vec<End
     ips
 }
 
+/// Whether another pod holds what the endpoint names, on some node: nothing of it waits yet.
+pub fn is_held_by_another(found: &SpiderEndpoint, pod: &PodUid) -> bool {
+    let current = found.status.as_ref().map(|status| &status.current);
+    current.is_some_and(|current| current.uid != pod.as_str() && !current.node.is_empty())
+}
+
 /// The entries that wait for this pod: those of an earlier one of its name that no node holds, and what was left of them when
 /// this pod's first NICs were written.
 pub fn waiting_for(found: &SpiderEndpoint, pod: &PodUid) -> Vec<EndpointIp> {
@@ -212,6 +221,27 @@ fn annotated(found: &SpiderEndpoint) -> Vec<EndpointIp> {
     let annotations = found.metadata.annotations.as_ref();
     let text = annotations.and_then(|annotations| annotations.get(KEPT_ADDRESSES));
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// The pod whose endpoint this is, by the endpoint's metadata; `None` if that makes no sense.
+pub fn pod_name(meta: &ObjectMeta) -> Option<PodName> {
+    let annotations = meta.annotations.as_ref();
+    let named = annotations.and_then(|annotations| annotations.get(ENDPOINT_POD)).or(meta.name.as_ref());
+    PodName::new(meta.namespace.as_deref()?, named?.as_str()).ok()
+}
+
+/// The same with the name of its pod, if that is not the endpoint's.
+fn name_pod(meta: &mut ObjectMeta, pod: &PodName) {
+    let is_endpoints = meta.name.as_deref() == Some(pod.name());
+    let annotations = meta.annotations.get_or_insert_default();
+    if is_endpoints {
+        annotations.remove(ENDPOINT_POD);
+    } else {
+        annotations.insert(ENDPOINT_POD.to_owned(), pod.name().to_owned());
+    }
+    if annotations.is_empty() {
+        meta.annotations = None;
+    }
 }
 
 /// The same with these entries in the annotation.
@@ -272,10 +302,11 @@ pub fn restore<H: AsRef<Holding>>(
     endpoint_ips(&build_response(allocated, &annotations.routes))
 }
 
-/// The addresses that the endpoint of a running pod names and whose objects were lost: the pod holds none for that NIC
+/// The addresses that the endpoint `name` of a running pod names and whose objects were lost: the pod holds none for that NIC
 /// and family. `held` is what it holds, in whatever state. The sandbox, the network's name and the grace
 /// period are lost with the object.
 pub fn lost_holdings<H: AsRef<Holding>>(
+    name: &PodName,
     endpoint: &SpiderEndpointStatus,
     pod: &PodIdentity,
     held: impl IntoIterator<Item = H>,
@@ -286,7 +317,8 @@ pub fn lost_holdings<H: AsRef<Holding>>(
         kind: owner_controller_type.as_str().into(),
         name: owner_controller_name.as_str().into(),
     });
-    let owner = Arc::new(Owner { pod: pod.clone(), workload });
+    let virtual_machine = (*name != pod.name).then(|| name.name().into());
+    let owner = Arc::new(Owner { pod: pod.clone(), workload, virtual_machine });
     let named = current.ips.iter().flat_map(|ip| {
         let both = [(&ip.ipv4, &ip.ipv4_pool), (&ip.ipv6, &ip.ipv6_pool)];
         both.into_iter().filter_map(|(address, pool)| {
@@ -429,7 +461,9 @@ mod tests {
         let ips = nics.iter().map(|nic| EndpointIp { interface: (*nic).to_owned(), ..EndpointIp::default() });
         let object = json!({"metadata": {"namespace": "n", "name": "p", "uid": uid}});
         let pod = Pod::try_from(serde_json::from_value::<PodObject>(object).unwrap()).unwrap();
-        Record::new(&pod, &Workload { kind: "Pod".into(), name: "p".into() }, ips.collect(), Lifetime::Pod)
+        let workload = Some(Workload { kind: "Pod".into(), name: "p".into() });
+        let owner = Owner { pod: pod.identity.clone(), workload, virtual_machine: None };
+        Record::new(&pod, &owner, ips.collect(), Lifetime::Pod)
     }
 
     fn nics(record: &Record) -> Vec<&str> {
@@ -526,11 +560,8 @@ mod tests {
             "ownerControllerType": "Deployment", "ownerControllerName": "web",
         }))
         .unwrap();
-        let pod = PodIdentity {
-            name: spiderpool_core::names::PodName::new("ns", "web-1").unwrap(),
-            uid: "u".parse().unwrap(),
-        };
-        let lost = lost_holdings(&status, &pod, Vec::<Holding>::new());
+        let pod = PodIdentity { name: PodName::new("ns", "web-1").unwrap(), uid: "u".parse().unwrap() };
+        let lost = lost_holdings(&pod.name, &status, &pod, Vec::<Holding>::new());
         let texts: Vec<_> =
             lost.iter().map(|lost| format!("{} {} {}", lost.address, lost.pool, lost.nic)).collect();
         assert_eq!(texts, ["10.6.0.2/16 p4 net1", "fd00::2/64 p6 net1"]);
@@ -538,8 +569,8 @@ mod tests {
         assert_eq!(&*lost[0].owner.workload.as_ref().unwrap().kind, "Deployment");
         // The next ADD gave another one, and the endpoint is about to be written.
         let other = Holding { address: "10.6.0.9/16".parse().unwrap(), ..lost[0].clone() };
-        assert_eq!(lost_holdings(&status, &pod, [&other]), [lost[1].clone()]);
-        assert_eq!(lost_holdings(&status, &pod, &lost), []);
+        assert_eq!(lost_holdings(&pod.name, &status, &pod, [&other]), [lost[1].clone()]);
+        assert_eq!(lost_holdings(&pod.name, &status, &pod, &lost), []);
     }
 
     fn held(nic: &str, address: &str, uid: &str) -> Holding {
@@ -641,5 +672,26 @@ mod tests {
         assert_eq!(unclaimed(found.clone(), &nics[1..]).map(|left| own(&left).len()), Some(1));
         assert_eq!(unclaimed(found, &nics), None);
         assert_eq!(unclaimed(second.clone(), &nics).map(|left| own(&left)), Some(own(&second)));
+    }
+
+    /// Its pods have other names each time.
+    #[test]
+    fn the_endpoint_of_a_virtual_machine_names_its_pod() {
+        let holding = held("eth0", "10.6.0.9/16", "u");
+        let owner = Owner { virtual_machine: Some("db".into()), ..(*holding.owner).clone() };
+        let found = Record::kept(&owner, "n1", std::slice::from_ref(&holding)).object();
+        let named = |endpoint: &SpiderEndpoint| pod_name(&endpoint.metadata).unwrap().to_string();
+        assert_eq!((found.metadata.name.as_deref(), named(&found).as_str()), (Some("db"), "n/p"));
+        let status = found.status.as_ref().unwrap();
+        let lost = lost_holdings(&owner.endpoint_name(), status, &owner.pod, Vec::<Holding>::new());
+        assert_eq!(lost[0].owner.virtual_machine.as_deref(), Some("db"));
+        let handed_on = handed_on(&found, &owner.pod, std::slice::from_ref(&holding)).unwrap();
+        assert_eq!(named(&handed_on), "n/p");
+        let next = PodIdentity { name: PodName::new("n", "q").unwrap(), uid: "next".parse().unwrap() };
+        let next = Owner { pod: next, ..owner };
+        let after = Record::kept(&next, "n2", &[held("eth0", "10.6.0.9/16", "next")]).after(&handed_on);
+        assert_eq!((named(&after).as_str(), after.metadata.name.as_deref()), ("n/q", Some("db")));
+        // That of any other pod says nothing more.
+        assert_eq!(record("u", &["eth0"]).object().metadata.annotations, None);
     }
 }

@@ -19,4 +19,6 @@ pub mod stateful_set;
 #[cfg(feature = "crd")]
 pub mod upstream;
 #[cfg(feature = "crd")]
+pub mod virtual_machine;
+#[cfg(feature = "crd")]
 pub mod workload;

@@ -7,15 +7,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use spiderpool_core::ipam::{AddressState, Holding, Owner, Pool, Workload};
+use spiderpool_core::ipam::{AddressState, Holding, Owner, Pool, Workload, virtual_machine};
 use spiderpool_core::names::{NameError, PodIdentity, PodName, PodUid};
 use thiserror::Error;
 
 use crate::crd::{EndpointIp, SpiderEndpointStatus};
 use crate::pod::Pod;
 
-/// The kind of a KubeVirt machine that runs: its endpoint and its records have the machine's name, not that of its pod.
-pub const VIRTUAL_MACHINE_INSTANCE: &str = "VirtualMachineInstance";
 /// The NIC of an address whose endpoint was not written: one request takes those of all NICs, most pods have this one alone.
 const FIRST_NIC: &str = "eth0";
 
@@ -108,13 +106,20 @@ impl UpstreamRecord {
             kind: endpoint.owner_controller_type.as_str().into(),
             name: endpoint.owner_controller_name.as_str().into(),
         });
+        // Its endpoint, as the record, has the machine's name.
+        let is_machines = workload.as_ref().is_some_and(|top| *top.kind == *virtual_machine::INSTANCE);
+        let virtual_machine = is_machines.then(|| self.name.name().into());
         let node = endpoint.and_then(|endpoint| endpoint.current.node.parse().ok());
         let nic = endpoint.and_then(|endpoint| self.nic(&endpoint.current.ips));
         Ok(Holding {
             address: self.address,
             pool: pool.name.clone(),
             nic: nic.as_deref().unwrap_or(FIRST_NIC).parse()?,
-            owner: Arc::new(Owner { pod: pod.map_or(identity, |pod| pod.identity.clone()), workload }),
+            owner: Arc::new(Owner {
+                pod: pod.map_or(identity, |pod| pod.identity.clone()),
+                workload,
+                virtual_machine,
+            }),
             node: pod.and_then(|pod| pod.node.clone()).or(node),
             container_id: None,
             is_detached: false,
@@ -209,9 +214,11 @@ mod tests {
             "spec": {"nodeName": "n2", "terminationGracePeriodSeconds": 7},
         });
         let pod = Pod::try_from(serde_json::from_value::<PodObject>(object).unwrap()).unwrap();
-        let endpoint = status("u", &json!([]));
+        let mut endpoint = status("u", &json!([]));
+        endpoint.owner_controller_type = "VirtualMachineInstance".to_owned();
         let holding = record.holding(&pool("10.6.0.0/16"), Some(&endpoint), Some(&pod)).unwrap();
         assert_eq!(holding.owner.pod.to_string(), "ns1/virt-launcher-vm-x");
+        assert_eq!(holding.owner.virtual_machine.as_deref(), Some("vm"));
         assert_eq!(holding.node.unwrap().as_str(), "n2");
         assert_eq!(holding.grace.unwrap().as_secs(), 7);
     }

@@ -83,7 +83,8 @@ impl Plugin for Ipam {
             info!(addresses = ?result.ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(), "addresses allocated");
             result::check_exchanged(&result, &request.nic, &conflicts)?;
             let families = result.families();
-            nic::prepare(&netns, &request.nic, &families, result::duplicate_detection(&answer));
+            let notice = result::notice(&answer);
+            nic::prepare(&netns, &request.nic, &families, result::duplicate_detection(&answer), notice);
             args.conflicts = detector.detect(&answer)?;
             if args.conflicts.is_empty() {
                 return Ok(result.to_json(version));

@@ -11,12 +11,15 @@ mod reserved;
 mod state;
 mod subnet_gauges;
 mod subnets;
+mod virtual_machines;
 mod watches;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::events::{Recorder, Reporter};
+use spiderpool_api::virtual_machine::MachineKind;
+use spiderpool_core::ipam::KeptWorkloads;
 use spiderpool_runtime::health::{Condition, Health};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use spiderpool_runtime::watch::Shared;
@@ -49,8 +52,8 @@ pub(crate) struct LeaderContext {
     pub(crate) environment: Environment,
     pub(crate) certificate: CertificateSettings,
     pub(crate) metrics: Metrics,
-    /// Whether the pods of StatefulSets keep their addresses.
-    pub(crate) keeps_stateful: bool,
+    /// Which workloads' pods leave their addresses to the next one.
+    pub(crate) kept: KeptWorkloads,
     /// Whether there are SpiderSubnets, and what is made of them.
     pub(crate) subnets: SubnetSettings,
     /// Readiness: met while the leader's watches work.
@@ -68,7 +71,7 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     let (client, namespace) = (context.kube.client(), &context.environment.pod_namespace);
     watches::spawn_all(
         &client,
-        &Followed { namespace, stateful_sets: context.keeps_stateful },
+        &Followed { namespace, stateful_sets: context.kept.stateful_sets },
         &state,
         &changed,
         &watches,
@@ -147,7 +150,7 @@ fn spawn_reconcilers(
     tasks: &mut JoinSet<()>,
 ) {
     let (kube, metrics) = (context.kube.clone(), context.metrics.clone());
-    let settings = pods::GcSettings::new(&context.environment.garbage_collection, context.keeps_stateful);
+    let settings = pods::GcSettings::new(&context.environment.garbage_collection, context.kept);
     let reporter = Reporter {
         controller: "spiderpool".to_owned(),
         instance: Some(context.environment.pod_name.clone()),
@@ -186,6 +189,13 @@ fn spawn_reconcilers(
     if let Some(subnets) = subnets {
         let reconciling = subnets.run(state.clone(), recorder, shutdown.clone());
         tasks.spawn(reconciling.instrument(info_span!("subnets")));
+    }
+    if context.kept.virtual_machines {
+        for kind in [MachineKind::Machine, MachineKind::Instance] {
+            let (kube, changed) = (context.kube.clone(), Arc::clone(&changed));
+            let machines = virtual_machines::run(kube, kind, state.clone(), changed, shutdown.clone());
+            tasks.spawn(machines.instrument(info_span!("virtual machines", kind = kind.as_str())));
+        }
     }
     let dispatcher = Dispatcher {
         state: state.clone(),

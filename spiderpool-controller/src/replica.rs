@@ -44,7 +44,7 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         environment: environment.clone(),
         certificate: webhooks::certificate(&environment),
         metrics,
-        keeps_stateful: file.enable_stateful_set,
+        kept: file.kept_workloads(),
         subnets: file.subnets(),
         watches_synced: health.condition("watches", Scope::Readiness),
         tasks_healthy: health.condition("leader's tasks", Scope::Liveness),

@@ -67,9 +67,6 @@ pub enum Unsupported {
          IPPools"
     )]
     MatchMasterSubnet(IfName),
-    /// Fixed addresses of virtual machines.
-    #[error("enableKubevirtStaticIP is not supported yet: set it to false")]
-    KubevirtAddresses,
     /// Freeing what a running pod does not show.
     #[error(
         "freeing addresses of running pods whose status has none is not supported yet: set it to false; addresses \

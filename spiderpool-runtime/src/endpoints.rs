@@ -27,21 +27,18 @@ impl EndpointStore {
         Api::namespaced(self.kube.client(), namespace)
     }
 
-    /// The recorded endpoint of a pod.
-    pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, ApiFailure> {
-        self.kube.read(self.api(pod.namespace()).get_opt(pod.name())).await
+    /// The endpoint of this name.
+    pub async fn get(&self, name: &PodName) -> Result<Option<SpiderEndpoint>, ApiFailure> {
+        self.kube.read(self.api(name.namespace()).get_opt(name.name())).await
     }
 
     /// Creates or updates the endpoint so that it says what the record says. Not concurrently for one pod.
     pub async fn write(&self, record: &Record) -> Result<(), ApiFailure> {
-        let api = self.api(record.pod().name.namespace());
         match self.create(record).await {
             Err(failure) if failure.is_already_exists() => {}
             other => return other,
         }
-        let Some(found) = self.kube.read(api.get_opt(record.pod().name.name())).await? else {
-            return self.create(record).await;
-        };
+        let Some(found) = self.get(record.name()).await? else { return self.create(record).await };
         let known = found.status.as_ref().filter(|status| status.current.uid == record.pod().uid.as_str());
         let Some(known) = known else {
             let pod = record.pod();
@@ -53,14 +50,14 @@ impl EndpointStore {
             // Of one that was made to outlive its pod, what is left goes on.
             let outlives = meta.owner_references.as_ref().is_none_or(Vec::is_empty);
             if record.lifetime() == Lifetime::Name && outlives && meta.deletion_timestamp.is_none() {
-                return self.replace(&pod.name, &record.after(&found)).await;
+                return self.replace(record.name(), &record.after(&found)).await;
             }
             info!(%pod, "removing the endpoint of an older pod with this name");
             self.delete(&found).await?;
             return self.create(record).await;
         };
         match record.over(&found, known) {
-            Some(desired) => self.replace(&record.pod().name, &desired).await,
+            Some(desired) => self.replace(record.name(), &desired).await,
             None => Ok(()),
         }
     }
@@ -70,9 +67,14 @@ impl EndpointStore {
         self.kube.write(api.replace(name.name(), &PostParams::default(), desired)).await.map(|_| ())
     }
 
-    /// Has the endpoint of this pod name these addresses no more. Another pod's stays.
-    pub async fn forget(&self, pod: &PodIdentity, freed: &[Holding]) -> Result<(), ApiFailure> {
-        let Some(mut found) = self.get(&pod.name).await? else { return Ok(()) };
+    /// Has the endpoint of this name say no more of this pod that it has these addresses. Another pod's stays.
+    pub async fn forget(
+        &self,
+        name: &PodName,
+        pod: &PodIdentity,
+        freed: &[Holding],
+    ) -> Result<(), ApiFailure> {
+        let Some(mut found) = self.get(name).await? else { return Ok(()) };
         let Some(status) = found.status.as_mut().filter(|status| status.current.uid == pod.uid.as_str())
         else {
             return Ok(());
@@ -82,7 +84,7 @@ impl EndpointStore {
             return Ok(());
         }
         status.current.ips = left;
-        self.replace(&pod.name, &found).await
+        self.replace(name, &found).await
     }
 
     /// Has the endpoint of a pod that has ended name what it leaves to the next one of its name, on whatever node. `node` is
@@ -93,16 +95,16 @@ impl EndpointStore {
         node: &str,
         kept: &[H],
     ) -> Result<(), ApiFailure> {
-        let name = &owner.pod.name;
+        let name = owner.endpoint_name();
         let api = self.api(name.namespace());
-        let found = if let Some(found) = self.get(name).await? {
+        let found = if let Some(found) = self.get(&name).await? {
             found
         } else {
             let object = Record::kept(owner, node, kept).object();
             self.kube.write(api.create(&PostParams::default(), &object)).await?
         };
         let Some(desired) = endpoint::handed_on(&found, &owner.pod, kept) else { return Ok(()) };
-        self.replace(name, &desired).await
+        self.replace(&name, &desired).await
     }
 
     /// Has the endpoint of a name name these addresses no more, which were kept and nobody claims. It goes if it says nothing
@@ -125,13 +127,13 @@ impl EndpointStore {
     }
 
     async fn create(&self, record: &Record) -> Result<(), ApiFailure> {
-        let api = self.api(record.pod().name.namespace());
+        let api = self.api(record.name().namespace());
         self.kube.write(api.create(&PostParams::default(), &record.object())).await.map(|_| ())
     }
 
-    /// Removes the endpoint of this pod. Another pod's stays.
-    pub async fn remove(&self, pod: &PodIdentity) -> Result<(), ApiFailure> {
-        let found = self.get(&pod.name).await?;
+    /// Removes the endpoint of this name if it is this pod's. Another pod's stays.
+    pub async fn remove(&self, name: &PodName, pod: &PodIdentity) -> Result<(), ApiFailure> {
+        let found = self.get(name).await?;
         let is_of_pod = |found: &SpiderEndpoint| {
             found.status.as_ref().is_some_and(|status| status.current.uid == pod.uid.as_str())
         };

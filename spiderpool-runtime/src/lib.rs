@@ -22,5 +22,6 @@ pub mod pools;
 pub mod reserved;
 pub mod shutdown;
 pub mod successors;
+pub mod virtual_machines;
 pub mod watch;
 pub mod work_queue;

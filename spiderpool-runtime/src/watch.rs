@@ -52,6 +52,19 @@ impl<I> Shared<I> {
     }
 }
 
+/// Whether a watch has failed because its kind is not served, or not any more. One that was broken off begins where it
+/// ended, without a list: then its start fails.
+pub fn is_not_served(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status.code == 404,
+        _ => false,
+    }
+}
+
 /// The events of a watch with their objects reduced as they come, so that no list of whole objects is held.
 pub fn reduced<K, S>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,

@@ -27,6 +27,7 @@ pub mod inside;
 pub mod kernel_state;
 pub mod kernel_version;
 pub mod kubectl;
+pub mod kubevirt;
 pub mod lab;
 pub mod link_kinds;
 pub mod live_flows;

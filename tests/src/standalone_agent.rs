@@ -71,7 +71,10 @@ impl StandaloneAgent {
     fn spawn(folder: &Path, node: &str, kubeconfig: &Path, file: &Value) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let (socket, config) = (folder.join("agent.sock"), folder.join("conf.yml"));
-        let mut content = json!({"ipamUnixSocketPath": socket, "enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true});
+        let mut content = json!({
+            "ipamUnixSocketPath": socket, "enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true,
+            "enableKubevirtStaticIP": true,
+        });
         for (key, value) in file.as_object().into_iter().flatten() {
             content[key] = value.clone();
         }

@@ -77,7 +77,9 @@ impl StandaloneController {
         let folder = start.folder.join(start.name);
         fs::create_dir_all(&folder)?;
         let (config, log) = (folder.join("conf.yml"), folder.join("controller.log"));
-        let mut keys = json!({"enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true});
+        let mut keys = json!({
+            "enableIPv4": true, "enableIPv6": true, "enableStatefulSet": true, "enableKubevirtStaticIP": true,
+        });
         let more = file.as_object().into_iter().flatten();
         for (key, value) in more {
             keys[key] = value.clone();

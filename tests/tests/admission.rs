@@ -201,6 +201,25 @@ fn an_agents_token_writes_what_is_its_own_nodes() {
     bench.agent(0, &["delete", "sip", "198.51.100.10", "198.51.100.11"], "").unwrap();
 }
 
+/// The pods of a virtual machine have other names each time; of two machines neither takes what the other has left.
+#[test]
+fn an_agents_token_takes_over_what_is_kept_for_the_same_virtual_machine() {
+    let bench = Bench::start();
+    let ip = "198.51.100.12";
+    let mut kept: serde_json::Value = serde_json::from_str(&address(ip, "node-b")).unwrap();
+    kept["spec"].as_object_mut().unwrap().remove("node");
+    kept["spec"]["virtualMachine"] = "db".into();
+    bench.plane.kubectl_with_input(&CREATE, &kept.to_string()).unwrap();
+    let patch =
+        |spec: &str| format!(r#"{{"spec":{{"node":"node-a","podName":"other","podUID":"v"{spec}}}}}"#);
+    for machine in [r#","virtualMachine":"web""#, r#","virtualMachine":null"#, r#","podNamespace":"x""#] {
+        let patch = patch(machine);
+        bench.refused(0, &["patch", "sip", ip, "--type=merge", "-p", &patch], "", "may not write");
+    }
+    bench.agent(0, &["patch", "sip", ip, "--type=merge", "-p", &patch("")], "").unwrap();
+    bench.agent(0, &["delete", "sip", ip], "").unwrap();
+}
+
 #[test]
 fn an_agents_token_writes_endpoints_of_its_own_node() {
     let bench = Bench::start();

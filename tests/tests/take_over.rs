@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use http::Method;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use spiderpool_api::agent::path;
 use spiderpool_tests::control_plane::{ControlPlane, Kind, Options};
@@ -122,7 +123,7 @@ async fn what_upstream_has_allocated_is_imported_record_by_record() {
         let agents = UpstreamAgents::new(&plane, &bench).await;
         let pods = fixture(&bench, &agents, *net, *count).await;
         let names = [bench.name("v4"), bench.name("v6")];
-        let before = [agents.records(&names[0]).await, agents.records(&names[1]).await];
+        let before = [agents.records(&names[0]), agents.records(&names[1])];
         agents.revoke();
         let controller = controller(&plane, &bench).await;
         let begun = Instant::now();
@@ -198,7 +199,7 @@ async fn nothing_is_imported_while_upstreams_agents_can_allocate() {
     let ips_of = |ip: &str| json!([nic("eth0", (&format!("{ip}/24"), &name), None)]);
     let endpoint = |ip: &str| Endpoint { node: bench.name("n1"), owner: "Pod", ips: ips_of(ip) };
     agents.endpoints(&[(&old, endpoint("10.74.0.2")), (&later, endpoint("10.74.0.3"))]).await;
-    assert!(plane.list(ADDRESS, "", &Default::default()).unwrap().is_empty());
+    assert!(plane.list(ADDRESS, "", &ListParams::default()).unwrap().is_empty());
 
     agents.revoke();
     bench.until("the pool is imported", async || is_marked(&pool(&plane, &name))).await;
@@ -309,7 +310,7 @@ async fn upstream_goes_on_with_what_we_have_allocated_and_we_with_what_it_has() 
         held.push(ip(bench.held(pod)[0]["metadata"]["name"].as_str().unwrap()));
         bench.endpoint(pod).await;
     }
-    bench.until("the status shows both", async || agents.records(&name).await.len() == 2).await;
+    bench.until("the status shows both", async || agents.records(&name).len() == 2).await;
     agent.stop().unwrap();
     ours.stop().unwrap();
 
@@ -429,12 +430,12 @@ async fn an_import_that_is_cut_off_goes_on() {
     let agents = UpstreamAgents::new(&plane, &bench).await;
     let pods = fixture(&bench, &agents, 80, 150).await;
     let names = [bench.name("v4"), bench.name("v6")];
-    let before = [agents.records(&names[0]).await, agents.records(&names[1]).await];
+    let before = [agents.records(&names[0]), agents.records(&names[1])];
     agents.revoke();
     let mut kills = 0;
     let last = loop {
         let ours = controller(&plane, &bench).await;
-        let count = || plane.list(ADDRESS, "", &Default::default()).unwrap().len();
+        let count = || plane.list(ADDRESS, "", &ListParams::default()).unwrap().len();
         let known = count();
         if names.iter().all(|name| is_marked(&pool(&plane, name))) || kills == 4 {
             break ours;

@@ -3,10 +3,6 @@ What this version does not do. A row: the value, what it may be today, what it w
 Take a row out together with the words "Not supported yet" in values.yaml when the feature is there.
 */}}
 {{- define "spiderpool.notServed" -}}
-- value: ipam.enableKubevirtStaticIP
-  may: [false]
-  would: keep the addresses of virtual machines while they restart or migrate
-  instead: set it to false
 - value: ipam.enableCleanOutdatedEndpoint
   may: [false]
   would: remove SpiderEndpoints whose addresses no pool knows

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use spiderpool_api::agent::DEFAULT_SOCKET;
 use spiderpool_core::Unsupported;
 use spiderpool_core::detection::Timing;
+use spiderpool_core::ipam::KeptWorkloads;
 use spiderpool_runtime::config_file::{Content, null_as_default};
 
 use crate::ipam::Detection;
@@ -30,10 +31,10 @@ pub struct ConfigFile {
     pub enable_ipv6: bool,
     /// Whether the pods of StatefulSets keep their addresses.
     #[serde(deserialize_with = "null_as_default")]
-    pub enable_stateful_set: bool,
+    enable_stateful_set: bool,
     /// Whether virtual machines keep their addresses.
     #[serde(rename = "enableKubevirtStaticIP", deserialize_with = "null_as_default")]
-    pub enable_kubevirt_static_ip: bool,
+    enable_kubevirt_static_ip: bool,
     /// Whether SpiderSubnets are in use.
     #[serde(deserialize_with = "null_as_default")]
     pub enable_spider_subnet: bool,
@@ -129,10 +130,12 @@ impl ConfigFile {
         self.detection.quarantine_seconds.map_or(QUARANTINE, |seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// Keys that are set and have no effect yet. The chart sets them by default, so they do not prevent the start.
-    pub fn without_effect(&self) -> Vec<Unsupported> {
-        let keys = [(self.enable_kubevirt_static_ip, Unsupported::KubevirtAddresses)];
-        keys.into_iter().filter_map(|(is_set, feature)| is_set.then_some(feature)).collect()
+    /// Which workloads' pods leave their addresses to the next one.
+    pub fn kept_workloads(&self) -> KeptWorkloads {
+        KeptWorkloads {
+            stateful_sets: self.enable_stateful_set,
+            virtual_machines: self.enable_kubevirt_static_ip,
+        }
     }
 
     /// Where the agent listens.
@@ -156,7 +159,8 @@ mod tests {
     #[test]
     fn missing_keys_are_zero_and_unknown_ones_ignored() {
         let file = ConfigFile::parse("enableIPv4: true\nclusterSubnetDefaultFlexibleIPNumber: 1\n").unwrap();
-        assert!(file.enable_ipv4 && !file.enable_ipv6 && !file.enable_stateful_set);
+        assert!(file.enable_ipv4 && !file.enable_ipv6);
+        assert_eq!(file.kept_workloads(), KeptWorkloads::default());
         assert!(!file.enable_duplicate_address_detection);
         assert_eq!(file.socket(), Path::new("/var/run/spidernet/spiderpool.sock"));
         assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
@@ -176,8 +180,7 @@ mod tests {
         assert_eq!(file.socket(), Path::new("/run/x.sock"));
         assert_eq!(file.unsupported(), None);
         assert!(file.enable_duplicate_address_detection);
-        assert!(file.enable_stateful_set);
-        assert_eq!(file.without_effect(), [Unsupported::KubevirtAddresses]);
+        assert_eq!(file.kept_workloads(), KeptWorkloads { stateful_sets: true, virtual_machines: true });
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub(super) async fn of_pod(
             return ErrorResponse::new(StatusCode::UNPROCESSABLE_ENTITY, INVALID, message).into_response();
         }
     };
-    match agent.ipam.endpoints().get(&pod).await.map(|found| found?.status) {
+    let name = agent.ipam.endpoint_name(&pod);
+    match agent.ipam.endpoints().get(&name).await.map(|found| found?.status) {
         Ok(Some(status)) => Json(document(&pod, &status)).into_response(),
         Ok(None) => {
             let text = format!("SpiderEndpoint not found for pod {pod}");

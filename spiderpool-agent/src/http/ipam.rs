@@ -24,9 +24,13 @@ pub(super) async fn allocate(
 ) -> Result<Json<IpamAddResponse>, Failed> {
     let answer = agent.ipam.allocate(args.clone()).await;
     let answer = answer.map_err(|error| Failed::with_status(error.status(), error))?;
-    if let Some(announcement) = Announcement::new(&args, &answer.ips) {
+    match Announcement::new(&args, &answer.ips) {
+        Some(announcement) if answer.announce == Some(false) => {
+            agent.ipam.announce_later(args.pod_uid.as_ref(), announcement);
+        }
         // Nobody waits for it.
-        drop(tokio::task::spawn_blocking(move || announcement.send()));
+        Some(announcement) => drop(tokio::task::spawn_blocking(move || announcement.send())),
+        None => {}
     }
     Ok(Json(answer))
 }

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse};
 use spiderpool_api::endpoint::Lifetime;
+use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::pod_stage::PodStage;
-use spiderpool_core::ipam::{AllocationStep, IpamError, PoolCandidates};
+use spiderpool_core::ipam::{AllocationStep, IpamError, Owner, PodAddresses, PoolCandidates};
 use spiderpool_core::names::PodName;
+use spiderpool_runtime::kubernetes::ApiFailure;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::allocator::{AddressObject, Claimant, Freed};
 use super::error::{AllocateError, PodError};
 use super::keyed_mutex::KeyedGuard;
+use super::predecessors::Left;
 use super::request::AllocationRequest;
 use super::{Ipam, auto_pools};
 use crate::watches::Pod;
@@ -131,8 +134,10 @@ impl Ipam {
         let (name, conflicts) = (args.pod.clone(), args.conflicts.clone());
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
-        let lifetime = self.releaser.successors.lifetime(&top);
-        let request = AllocationRequest::new(args, pod, top, lifetime, abandoned);
+        let owner = self.owner(&pod, &top).await;
+        let owner = owner.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
+        let lifetime = self.releaser.successors.lifetime(&top, &owner);
+        let request = AllocationRequest::new(args, pod, top, (owner, lifetime), abandoned);
         let request = request.map_err(|error| AllocateError::Ipam(vec![error]))?;
         self.exchange(&request, &conflicts).await?;
         let begun = tokio::time::Instant::now();
@@ -153,6 +158,16 @@ impl Ipam {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whose addresses the pod has: what it holds already says so.
+    async fn owner(&self, pod: &Pod, top: &OwnerRef) -> Result<Owner, ApiFailure> {
+        let held = self.allocator.holdings().read(|index| index.of_pod(&pod.identity.uid));
+        let virtual_machine = match held.first() {
+            Some(object) => object.holding.owner.virtual_machine.clone(),
+            None => self.releaser.successors.machine(pod, top).await?,
+        };
+        Ok(Owner { pod: pod.identity.clone(), workload: Some(top.into()), virtual_machine })
     }
 
     /// The pod, if it may have addresses here.
@@ -185,28 +200,29 @@ impl Ipam {
         &self,
         request: &AllocationRequest,
     ) -> Result<Option<(IpamAddResponse, Unwanted)>, AllocateError> {
-        let kept = match request.lifetime {
-            Lifetime::Name => self.predecessors.kept_for(request).await?,
-            Lifetime::Pod => Vec::new(),
+        let Left { kept, shared, is_guest } = match request.lifetime {
+            Lifetime::Name => self.predecessors.left_for(request).await?,
+            Lifetime::Pod => Left::default(),
         };
         // Looking for what is kept may have found more of what the pod holds.
         let held = || self.allocator.holdings().read(|index| index.of_pod(&request.pod.identity.uid));
         // A pod that has run has had addresses.
         if request.pod.has_started && held().is_empty() {
-            let pod = &request.pod.identity;
-            let learnt = self.predecessors.learn_own(pod).await;
+            let (pod, endpoint) = (&request.pod.identity, request.claimant.owner.endpoint_name());
+            let learnt = self.predecessors.learn_own(pod, &endpoint).await;
             learnt.map_err(|source| AllocateError::Predecessor { pod: pod.name.clone(), source })?;
         }
         let held = held();
-        let plan = self.resolver.resolve(request, &held, &kept).await?;
+        let plan = self.resolver.resolve(request, &PodAddresses { held, kept, shared }).await?;
         let Some(served) = self.take(request, plan.steps).await? else { return Ok(None) };
         for (candidate, object) in served.iter().filter(|(candidate, _)| candidate.nic == request.nic) {
             let given = request.requested.check_given(candidate, object.holding.ip());
             given.map_err(|error| AllocateError::Ipam(vec![error]))?;
         }
-        let adopted =
-            join_all(served.iter().map(|(_, object)| self.allocator.adopt(object, &request.claimant)));
-        for (adopted, (_, object)) in adopted.await.into_iter().zip(&served) {
+        let (shared, own): (Vec<_>, Vec<_>) = served.iter().partition(|(_, object)| request.shares(object));
+        self.allocator.share(shared.iter().map(|(_, object)| object), &request.claimant);
+        let adopted = join_all(own.iter().map(|(_, object)| self.allocator.adopt(object, &request.claimant)));
+        for (adopted, (_, object)) in adopted.await.into_iter().zip(&own) {
             let adopted = adopted.map_err(|source| AllocateError::Adopt {
                 address: object.holding.address,
                 container: request.claimant.container_id.clone(),
@@ -216,7 +232,7 @@ impl Ipam {
                 return Ok(None);
             }
         }
-        let answer = self.responder.respond(request, &served).await?;
+        let answer = self.responder.respond(request, &served, is_guest).await?;
         Ok(Some((answer, Unwanted { surplus: plan.surplus, outdated: plan.outdated })))
     }
 
@@ -229,7 +245,8 @@ impl Ipam {
     ) -> Result<Option<Vec<(PoolCandidates, AddressObject)>>, AllocateError> {
         let taken = join_all(steps.into_iter().map(|step| async move {
             match step {
-                AllocationStep::Keep { candidate, held } => Ok(Some((candidate, held))),
+                AllocationStep::Keep { candidate, held: object }
+                | AllocationStep::Share { candidate, shared: object } => Ok(Some((candidate, object))),
                 AllocationStep::TakeOver { candidate, kept } => {
                     let taken = self.allocator.take_over(&kept, &request.claimant, &candidate.nic).await;
                     let taken = taken.map_err(|source| AllocateError::Adopt {

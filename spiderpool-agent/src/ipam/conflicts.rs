@@ -67,7 +67,7 @@ impl Ipam {
         self.metrics.quarantined.inc();
         self.pod_events.address_conflict(&request.pod, &conflict, self.quarantine_time);
         // The leader writes again what the endpoint of a pod that is alive names, when the object is gone.
-        let forgotten = self.endpoints.forget(&request.pod.identity, &[(*object.holding).clone()]).await;
+        let forgotten = self.endpoints.forget(&object.holding.owner, &[(*object.holding).clone()]).await;
         forgotten.map_err(|source| AllocateError::Quarantine { address: *address, source })
     }
 }

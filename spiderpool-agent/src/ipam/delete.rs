@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use spiderpool_api::agent::ipam::{IpamBatchDelArgs, IpamDelArgs};
-use spiderpool_api::endpoint::Lifetime;
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::names::{ContainerId, PodIdentity, PodName, PodUid};
 use tracing::{Instrument, debug, info_span, warn};
@@ -63,13 +62,14 @@ impl Ipam {
         Ok(())
     }
 
-    /// Of a pod that holds nothing as far as this agent knows. What it does hold names no sandbox: the sweep frees it when the pod
+    /// Of a pod that holds nothing as far as this agent knows; of a virtual machine's pod the endpoint has another name, and the leader
+    /// frees. What it does hold names no sandbox: the sweep frees it when the pod
     /// is gone, and the leader does so without us.
     async fn learn_own(&self, pod: &PodIdentity) {
         if self.allocator.holdings().read(|index| !index.of_pod(&pod.uid).is_empty()) {
             return;
         }
-        match self.predecessors.learn_own(pod).await {
+        match self.predecessors.learn_own(pod, &pod.name).await {
             Ok(0) => {}
             Ok(_) => self.sweeper.wake(),
             Err(error) => {
@@ -103,7 +103,7 @@ impl Ipam {
         };
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| ReleaseError::Owner { pod: name.clone(), source })?;
-        if self.releaser.successors.lifetime(&top) == Lifetime::Name {
+        if self.releaser.successors.keeps_for(&top) {
             return Err(ReleaseError::Stateful);
         }
         Ok(())

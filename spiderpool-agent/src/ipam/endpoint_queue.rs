@@ -8,7 +8,7 @@ use futures::{StreamExt as _, stream};
 use spiderpool_api::crd::SpiderEndpoint;
 use spiderpool_api::endpoint::Record;
 use spiderpool_core::ipam::{Holding, Owner};
-use spiderpool_core::names::{PodIdentity, PodName};
+use spiderpool_core::names::PodName;
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use spiderpool_runtime::work_queue::{Action, Reconciler, WorkQueue, Workers, work_queue};
@@ -114,23 +114,25 @@ impl EndpointQueue {
     }
 
     /// Removes the endpoint of this pod, and what waits to be written of it. Another pod's stays.
-    pub async fn remove(&self, pod: &PodIdentity) -> Result<(), ApiFailure> {
-        let _lock = self.locks.lock(pod.name.clone()).await;
+    pub async fn remove(&self, owner: &Owner) -> Result<(), ApiFailure> {
+        let (name, pod) = (owner.endpoint_name(), &owner.pod);
+        let _lock = self.locks.lock(name.clone()).await;
         self.with(|waiting| waiting.retain(|_, record| record.pod() != pod));
-        self.store.remove(pod).await
+        self.store.remove(&name, pod).await
     }
 
     /// Has the endpoint of this pod, and what waits to be written of it, name these addresses no more.
-    pub async fn forget(&self, pod: &PodIdentity, freed: &[Holding]) -> Result<(), ApiFailure> {
-        let _lock = self.locks.lock(pod.name.clone()).await;
+    pub async fn forget(&self, owner: &Owner, freed: &[Holding]) -> Result<(), ApiFailure> {
+        let (name, pod) = (owner.endpoint_name(), &owner.pod);
+        let _lock = self.locks.lock(name.clone()).await;
         self.with(|waiting| {
-            if let Some(record) = waiting.remove(&pod.name) {
+            if let Some(record) = waiting.remove(&name) {
                 let is_of_pod = record.pod() == pod;
                 let record = if is_of_pod { record.without(freed) } else { record };
-                waiting.insert(pod.name.clone(), record);
+                waiting.insert(name.clone(), record);
             }
         });
-        self.store.forget(pod, freed).await
+        self.store.forget(&name, pod, freed).await
     }
 
     /// Has the endpoint of a pod that has ended, written first if that still waits, name what it leaves to the next one of
@@ -141,10 +143,10 @@ impl EndpointQueue {
         node: &str,
         kept: &[H],
     ) -> Result<(), ApiFailure> {
-        let pod = &owner.pod;
-        let _lock = self.locks.lock(pod.name.clone()).await;
-        if let Some(record) = self.with(|waiting| waiting.remove(&pod.name)) {
-            if record.pod() != pod {
+        let name = owner.endpoint_name();
+        let _lock = self.locks.lock(name.clone()).await;
+        if let Some(record) = self.with(|waiting| waiting.remove(&name)) {
+            if record.pod() != &owner.pod {
                 self.put_back(record);
             } else if let Err(failure) = self.store.write(&record).await {
                 self.put_back(record);
@@ -154,9 +156,9 @@ impl EndpointQueue {
         self.store.hand_on(owner, node, kept).await
     }
 
-    /// The recorded endpoint of a pod.
-    pub async fn get(&self, pod: &PodName) -> Result<Option<SpiderEndpoint>, ApiFailure> {
-        self.store.get(pod).await
+    /// The recorded endpoint of this name.
+    pub async fn get(&self, name: &PodName) -> Result<Option<SpiderEndpoint>, ApiFailure> {
+        self.store.get(name).await
     }
 }
 
@@ -182,5 +184,5 @@ impl Reconciler<PodName> for EndpointQueue {
 }
 
 fn key(record: &Record) -> PodName {
-    record.pod().name.clone()
+    record.name().clone()
 }

@@ -91,9 +91,9 @@ pub enum AllocateError {
     },
     /// An address that is to become the pod's is not free of an earlier one.
     #[error(
-        "{} is to be the Pod's, but its earlier Pod of the same name (UID {}) may still use it on node {:?}: it is released \
-         when that Pod's network is taken down there, or its node counts as dead",
-        .0.address, .0.owner.pod.uid, .0.node.as_ref().map_or("", NodeName::as_str)
+        "{} is to be the Pod's, but {} (UID {}) may still use it on node {:?}: it is released when that Pod's network is \
+         taken down there, or its node counts as dead",
+        .0.address, earlier(.0), .0.owner.pod.uid, .0.node.as_ref().map_or("", NodeName::as_str)
     )]
     StillHeld(Box<Holding>),
     /// No address is given.
@@ -223,6 +223,14 @@ impl PodError {
     /// The answer's status, as [`AllocateError::status`].
     pub fn status(&self) -> StatusCode {
         status(self.is_retryable())
+    }
+}
+
+/// Which pod of before holds an address.
+fn earlier(holding: &Holding) -> String {
+    match &holding.owner.virtual_machine {
+        Some(machine) => format!("Pod {} of its VirtualMachineInstance {machine}", holding.owner.pod.name),
+        None => "its earlier Pod of the same name".to_owned(),
     }
 }
 

@@ -1,14 +1,18 @@
-//! Addresses that a pod's SpiderEndpoint names and this agent does not know: those that earlier pods of a StatefulSet pod's name
-//! have left for it, and those that the leader has written for the pod.
+//! Addresses that a SpiderEndpoint names and this agent does not know: those that earlier pods of a StatefulSet pod's name, or of
+//! a virtual machine, have left for a pod, which are kept, or which the pod uses that a virtual machine moves from; and those that
+//! the leader has written for the pod.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use spiderpool_api::annotations::MIGRATION;
 use spiderpool_api::crd::EndpointIp;
 use spiderpool_api::endpoint;
+use spiderpool_api::labels::MIGRATION_UID;
 use spiderpool_core::ipam::AddressState;
-use spiderpool_core::names::{IfName, PodIdentity};
-use spiderpool_runtime::kubernetes::ApiFailure;
+use spiderpool_core::names::{IfName, PodIdentity, PodName};
+use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
+use spiderpool_runtime::virtual_machines::read_migration;
 use tracing::info;
 
 use super::allocator::{AddressAllocator, AddressObject};
@@ -18,52 +22,68 @@ use super::request::AllocationRequest;
 
 /// Finds it.
 pub(super) struct Predecessors {
+    pub(super) kube: Kubernetes,
     pub(super) endpoints: Arc<EndpointQueue>,
     pub(super) allocator: Arc<AddressAllocator>,
 }
 
+/// What there is for a pod.
+#[derive(Default)]
+pub(super) struct Left {
+    /// These wait for it.
+    pub(super) kept: Vec<AddressObject>,
+    /// These the pod uses that its virtual machine moves from.
+    pub(super) shared: Vec<AddressObject>,
+    /// Its virtual machine is moving to it: the endpoint is still the other pod's.
+    pub(super) is_guest: bool,
+}
+
 impl Predecessors {
-    /// The addresses that are kept for the pod's NICs. One that an earlier pod still holds is
-    /// an error: the pod is to have it and no other.
-    pub(super) async fn kept_for(
-        &self,
-        request: &AllocationRequest,
-    ) -> Result<Vec<AddressObject>, AllocateError> {
-        let pod = &request.pod.identity;
+    /// What there is for the pod's NICs. An address that an earlier pod still holds is an error, unless that is how a virtual
+    /// machine moves: the pod is to have it and no other.
+    pub(super) async fn left_for(&self, request: &AllocationRequest) -> Result<Left, AllocateError> {
+        let (pod, owner) = (&request.pod.identity, &request.claimant.owner);
         let failed = |source| AllocateError::Predecessor { pod: pod.name.clone(), source };
-        let endpoint = self.endpoints.get(&pod.name).await.map_err(failed)?;
-        let waiting = endpoint.map(|endpoint| endpoint::waiting_for(&endpoint, &pod.uid)).unwrap_or_default();
-        let mut kept = Vec::new();
+        let name = owner.endpoint_name();
+        let Some(endpoint) = self.endpoints.get(&name).await.map_err(failed)? else {
+            return Ok(Left::default());
+        };
+        let is_guest = endpoint::is_held_by_another(&endpoint, &pod.uid)
+            && self.is_moved_to(request).await.map_err(failed)?;
+        let mut left = Left { is_guest, ..Left::default() };
+        let waiting = endpoint::waiting_for(&endpoint, &pod.uid);
         for (nic, address) in waiting.iter().flat_map(addresses) {
             if !request.speaks_of(&nic) {
                 continue;
             }
             let found = self.allocator.find(address.addr()).await.map_err(failed)?;
             let is_of_name = |object: &AddressObject| {
-                object.holding.owner.pod.name == pod.name && object.holding.nic == nic
+                object.holding.owner.endpoint_name() == name && object.holding.nic == nic
             };
             let Some(found) = found.filter(is_of_name) else { continue };
             match found.holding.state {
-                AddressState::Kept => kept.push(found),
-                AddressState::Bound if found.holding.owner.pod.uid != pod.uid => {
+                AddressState::Kept => left.kept.push(found),
+                AddressState::Bound if !request.shares(&found) => self.allocator.learn(found),
+                AddressState::Bound if is_guest => left.shared.push(found),
+                AddressState::Bound => {
                     return Err(AllocateError::StillHeld(Box::new((*found.holding).clone())));
                 }
-                // An ADD whose answer was lost has taken it.
-                AddressState::Bound => self.allocator.learn(found),
                 AddressState::Quarantined => {}
             }
         }
-        if !kept.is_empty() {
-            let addresses: Vec<_> = kept.iter().map(|object| object.holding.ip()).collect();
-            info!(?addresses, "kept for the pod since an earlier one of its name");
+        if !left.kept.is_empty() {
+            info!(addresses = ?ips(&left.kept), "kept for the pod since an earlier one");
         }
-        Ok(kept)
+        if !left.shared.is_empty() {
+            info!(addresses = ?ips(&left.shared), "of the pod that the virtual machine moves from");
+        }
+        Ok(left)
     }
 
     /// Learns of what the pod itself holds: the leader has written it since this agent started, because its object was lost or
-    /// upstream's agent had allocated it. How many addresses; the pod must be locked.
-    pub(super) async fn learn_own(&self, pod: &PodIdentity) -> Result<usize, ApiFailure> {
-        let endpoint = self.endpoints.get(&pod.name).await?;
+    /// upstream's agent had allocated it. `endpoint` is the endpoint's name. How many addresses; the pod must be locked.
+    pub(super) async fn learn_own(&self, pod: &PodIdentity, endpoint: &PodName) -> Result<usize, ApiFailure> {
+        let endpoint = self.endpoints.get(endpoint).await?;
         let status = endpoint.and_then(|endpoint| endpoint.status);
         let status = status.filter(|status| status.current.uid == pod.uid.as_str());
         let mut learnt = 0;
@@ -82,6 +102,18 @@ impl Predecessors {
         }
         Ok(learnt)
     }
+
+    /// Whether KubeVirt is moving the pod's virtual machine to it. Without that, no two pods have one address.
+    async fn is_moved_to(&self, request: &AllocationRequest) -> Result<bool, ApiFailure> {
+        let (pod, machine) = (&request.pod, &request.claimant.owner.virtual_machine);
+        let (Some(machine), Some(name)) = (machine, pod.annotations.get(MIGRATION)) else { return Ok(false) };
+        let migration = read_migration(&self.kube, pod.identity.name.namespace(), name).await?;
+        Ok(migration.is_some_and(|migration| migration.moves(machine, pod.labels.get(MIGRATION_UID))))
+    }
+}
+
+fn ips(objects: &[AddressObject]) -> Vec<std::net::IpAddr> {
+    objects.iter().map(|object| object.holding.ip()).collect()
 }
 
 /// The addresses of an endpoint's entry, and their NIC. An entry of upstream's that names no NIC is not understood.

@@ -46,7 +46,7 @@ impl Releaser {
         let successor = self.successors.of(&owner).await;
         match successor.map_err(|source| ReleaseError::Successor { pod: pod.name.clone(), source })? {
             Successor::Expected => self.keep(&owner, chosen).await.map(|()| Vec::new()),
-            Successor::None => self.free_all(pod, chosen, others.is_empty()).await,
+            Successor::None => self.free_all(&owner, chosen, others.is_empty()).await,
         }
     }
 
@@ -58,7 +58,10 @@ impl Releaser {
         is_chosen: impl Fn(&Holding) -> bool,
     ) -> Result<Vec<IpAddr>, ReleaseError> {
         let (chosen, others) = self.choose(pod, is_chosen).await?;
-        self.free_all(pod, chosen, others.is_empty()).await
+        match chosen.first().map(|object| Arc::clone(&object.holding.owner)) {
+            Some(owner) => self.free_all(&owner, chosen, others.is_empty()).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// What the pod holds: what is chosen of it, and the others.
@@ -94,13 +97,14 @@ impl Releaser {
 
     async fn free_all(
         &self,
-        pod: &PodIdentity,
+        owner: &Owner,
         chosen: Vec<AddressObject>,
         is_all: bool,
     ) -> Result<Vec<IpAddr>, ReleaseError> {
+        let pod = &owner.pod;
         let name = || pod.name.clone();
-        if is_all && !chosen.is_empty() {
-            let removed = self.endpoints.remove(pod).await;
+        if is_all {
+            let removed = self.endpoints.remove(owner).await;
             removed.map_err(|source| ReleaseError::Endpoint { pod: name(), source })?;
         }
         let freed = chosen.iter().map(|object| async move { (object, self.allocator.free(object).await) });

@@ -10,7 +10,7 @@ use spiderpool_core::names::IfName;
 use spiderpool_core::subnet::Application;
 use tokio_util::sync::CancellationToken;
 
-use super::allocator::Claimant;
+use super::allocator::{AddressObject, Claimant};
 use crate::watches::Pod;
 
 /// A request for the addresses of a NIC, or of all NICs if the pod's annotations say so.
@@ -31,7 +31,7 @@ pub(super) struct AllocationRequest {
     pub(super) requested: RequestedAddresses,
     /// For whom addresses are taken.
     pub(super) claimant: Claimant,
-    /// Whether the pod has what an earlier one of its name had, and its own waits for the next one.
+    /// Whether the pod has what an earlier one had, of its name or of its virtual machine, and its own waits for the next one.
     pub(super) lifetime: Lifetime,
 }
 
@@ -48,13 +48,13 @@ pub(super) struct ConfiguredPools {
 }
 
 impl AllocationRequest {
-    /// Of a pod that may have addresses; `top` is the workload at its top, and what it holds has this lifetime. `abandoned` is
-    /// cancelled when nobody waits for the answer any more.
+    /// Of a pod that may have addresses, as this owner; `top` is the workload at its top, and what it holds has this lifetime.
+    /// `abandoned` is cancelled when nobody waits for the answer any more.
     pub(super) fn new(
         args: IpamAddArgs,
         pod: Arc<Pod>,
         top: OwnerRef,
-        lifetime: Lifetime,
+        (owner, lifetime): (Owner, Lifetime),
         abandoned: CancellationToken,
     ) -> Result<Self, IpamError> {
         let mut labels = pod.labels.clone();
@@ -70,7 +70,7 @@ impl AllocationRequest {
                 match_master_subnet: args.match_master_subnet,
             },
             claimant: Claimant {
-                owner: Arc::new(Owner { pod: pod.identity.clone(), workload: Some((&top).into()) }),
+                owner: Arc::new(owner),
                 container_id: args.container_id,
                 nic: args.if_name,
                 // An object without a network reads as one with an empty one.
@@ -88,6 +88,11 @@ impl AllocationRequest {
     /// The workload, as pools name it that are made for one.
     pub(super) fn application(&self) -> Application {
         application(&self.pod, &self.top)
+    }
+
+    /// Whether the object is another pod's, which uses its address while their virtual machine moves.
+    pub(super) fn shares(&self, object: &AddressObject) -> bool {
+        object.holding.owner.pod.uid != self.pod.identity.uid
     }
 
     /// Whether addresses are asked for this NIC, too.

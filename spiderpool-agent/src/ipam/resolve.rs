@@ -8,8 +8,9 @@ use futures::future::{join_all, try_join_all};
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::candidates;
 use spiderpool_core::ipam::{
-    AllocationPlan, CandidateRequest, IpamError, Labels, PodNetworks, PodPlace, Pool, PoolCandidates,
-    PoolEntry, PoolSource, PoolTable, filter_pools, may_keep, plan_allocation, plan_candidates,
+    AllocationPlan, CandidateRequest, IpamError, Labels, PodAddresses, PodNetworks, PodPlace, Pool,
+    PoolCandidates, PoolEntry, PoolSource, PoolTable, filter_pools, may_keep, plan_allocation,
+    plan_candidates,
 };
 use spiderpool_core::names::{NodeName, PoolName};
 
@@ -80,12 +81,11 @@ pub(super) struct PoolResolver {
 }
 
 impl PoolResolver {
-    /// What is to be done for a request, given what the pod holds and what is kept for it. Pools that are not known yet are read.
+    /// What is to be done for a request, given what there is for the pod already. Pools that are not known yet are read.
     pub(super) async fn resolve(
         &self,
         request: &AllocationRequest,
-        held: &[AddressObject],
-        kept: &[AddressObject],
+        addresses: &PodAddresses<AddressObject>,
     ) -> Result<AllocationPlan<AddressObject>, AllocateError> {
         self.pool_specs.wait().await?;
         let mut known = Known {
@@ -99,7 +99,7 @@ impl PoolResolver {
             },
         };
         loop {
-            match self.try_resolve(request, (held, kept), &known)? {
+            match self.try_resolve(request, addresses, &known)? {
                 Resolution::Ready(plan) => return Ok(plan),
                 Resolution::Pending(PendingPools::Unread) => {
                     self.pool_specs.get_unread().await?;
@@ -128,7 +128,7 @@ impl PoolResolver {
     fn try_resolve(
         &self,
         request: &AllocationRequest,
-        (held, kept): (&[AddressObject], &[AddressObject]),
+        addresses: &PodAddresses<AddressObject>,
         known: &Known,
     ) -> Result<Resolution, AllocateError> {
         let candidates = match self.candidates(request, known) {
@@ -145,7 +145,7 @@ impl PoolResolver {
         let find_pools = |candidate: &PoolCandidates| self.pools_of(candidate, request, known);
         let may_keep =
             |candidate: &PoolCandidates, kept: &AddressObject| self.may_keep(candidate, kept, request, known);
-        let unresolved = match plan_allocation(candidates, held, kept, &request.nic, may_keep, find_pools) {
+        let unresolved = match plan_allocation(candidates, addresses, &request.nic, may_keep, find_pools) {
             Ok(plan) => return Ok(Resolution::Ready(plan)),
             Err(unresolved) => unresolved,
         };

@@ -1,5 +1,7 @@
 //! The last stage of an ADD: the pod's addresses, for the plugin's result and the pod's SpiderEndpoint.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use spiderpool_api::agent::ipam::{IpConfig, IpamAddResponse, Route as WireRoute};
@@ -7,7 +9,7 @@ use spiderpool_api::endpoint::{Record, endpoint_ips};
 use spiderpool_core::detection::Timing;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::plan::pool_of_held;
-use spiderpool_core::ipam::{Allocated, PoolCandidates, Response, Workload, build_response};
+use spiderpool_core::ipam::{Allocated, PoolCandidates, Response, build_response};
 use tracing::warn;
 
 use super::allocator::AddressObject;
@@ -37,11 +39,13 @@ pub struct Detection {
 }
 
 impl Responder {
-    /// The answer for a pod that holds these addresses, with what their pools say now. Its endpoint follows.
+    /// The answer for a pod that holds these addresses, with what their pools say now. Its endpoint follows, unless it is
+    /// still that of the pod that its virtual machine moves from.
     pub(super) async fn respond(
         &self,
         request: &AllocationRequest,
         served: &[(PoolCandidates, AddressObject)],
+        is_guest: bool,
     ) -> Result<IpamAddResponse, AllocateError> {
         let mut allocated = Vec::with_capacity(served.len());
         for (candidate, object) in served {
@@ -63,29 +67,32 @@ impl Responder {
         for route in &response.unplaced {
             warn!(%route, "route of the pod's annotation has its next hop in no subnet of the pod and is left out");
         }
-        if let Some(workload) = &request.claimant.owner.workload {
-            self.record(request, workload, &response);
+        if !is_guest {
+            let owner = &request.claimant.owner;
+            self.endpoints.put(Record::new(&request.pod, owner, endpoint_ips(&response), request.lifetime));
         }
+        // The other pod answers for them until the machine has moved.
+        let shared = served.iter().filter(|(_, object)| request.shares(object));
+        let shared: BTreeSet<_> = shared.map(|(_, object)| object.holding.ip()).collect();
+        let of_nic = response.addresses.iter().filter(|allocated| allocated.nic == request.nic);
+        let is_shared = of_nic.into_iter().any(|allocated| shared.contains(&allocated.address.addr()));
         Ok(IpamAddResponse {
-            enable_duplicate_address_detection: Some(self.duplicate_address_detection),
-            ..answer(&response, self.detection)
+            enable_duplicate_address_detection: Some(self.duplicate_address_detection && !is_shared),
+            announce: is_shared.then_some(false),
+            ..answer(&response, self.detection, &shared)
         })
-    }
-
-    fn record(&self, request: &AllocationRequest, workload: &Workload, response: &Response) {
-        self.endpoints.put(Record::new(&request.pod, workload, endpoint_ips(response), request.lifetime));
     }
 }
 
-/// The plugin's answer.
-fn answer(response: &Response, detection: Detection) -> IpamAddResponse {
+/// The plugin's answer. For `shared` addresses, which another pod uses rightly, no others are looked for.
+fn answer(response: &Response, detection: Detection, shared: &BTreeSet<IpAddr>) -> IpamAddResponse {
     let ips = response.addresses.iter().map(|allocated| IpConfig {
         version: Family::of_net(&allocated.address).version(),
         address: allocated.address.to_string(),
         nic: allocated.nic.to_string(),
         ip_pool: allocated.pool.to_string(),
         gateway: allocated.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
-        enable_ip_conflict_detection: detection.conflicts,
+        enable_ip_conflict_detection: detection.conflicts && !shared.contains(&allocated.address.addr()),
         enable_gateway_detection: detection.gateways && allocated.gateway.is_some(),
         ..IpConfig::default()
     });
@@ -136,7 +143,7 @@ mod tests {
         let clean = allocated("net1", "10.7.0.9/16", Some("10.7.0.1"), DefaultRoute::Clean);
         let custom = IpamRoute::parse("192.0.2.0/24", "10.7.0.1").unwrap();
         let response = build_response(vec![keep, clean], &[custom]);
-        let routes: Vec<_> = answer(&response, OFF)
+        let routes: Vec<_> = answer(&response, OFF, &BTreeSet::new())
             .routes
             .iter()
             .map(|route| format!("{} {} {}", route.if_name, route.dst, route.gw))
@@ -152,7 +159,8 @@ mod tests {
         let without = allocated("eth0", "fd06::9/64", None, DefaultRoute::Keep);
         let response = build_response(vec![with, without], &[]);
         for (conflicts, gateways) in [(false, false), (true, false), (false, true), (true, true)] {
-            let answer = answer(&response, Detection { conflicts, gateways, ..OFF });
+            let detection = Detection { conflicts, gateways, ..OFF };
+            let answer = answer(&response, detection, &BTreeSet::new());
             let flags = |ip: &IpConfig| (ip.enable_ip_conflict_detection, ip.enable_gateway_detection);
             assert_eq!(
                 (flags(&answer.ips[0]), flags(&answer.ips[1])),
@@ -161,5 +169,16 @@ mod tests {
             let timing = answer.detection.map(Timing::from);
             assert_eq!(timing, (conflicts || gateways).then_some(OFF.timing));
         }
+    }
+
+    #[test]
+    fn an_address_that_a_virtual_machine_brings_along_is_not_looked_for_elsewhere() {
+        let shared = allocated("net1", "10.6.0.9/16", Some("10.6.0.1"), DefaultRoute::Clean);
+        let own = allocated("net1", "fd06::9/64", None, DefaultRoute::Keep);
+        let others = [shared.address.addr()].into();
+        let detection = Detection { conflicts: true, gateways: true, ..OFF };
+        let answer = answer(&build_response(vec![shared, own], &[]), detection, &others);
+        let flags = |ip: &IpConfig| (ip.enable_ip_conflict_detection, ip.enable_gateway_detection);
+        assert_eq!((flags(&answer.ips[0]), flags(&answer.ips[1])), ((false, true), (true, false)));
     }
 }

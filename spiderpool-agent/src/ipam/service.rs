@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spiderpool_core::ip::Family;
+use spiderpool_core::ipam::KeptWorkloads;
 use spiderpool_core::names::{NodeName, PodName, PodUid, PoolName};
 use spiderpool_runtime::kubernetes::Kubernetes;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::adds_in_progress::AddsInProgress;
-use super::allocator::AddressAllocator;
+use super::allocator::{AddressAllocator, HoldingIndex};
 use super::auto_pools::AutoPools;
 use super::endpoint_queue::EndpointQueue;
 use super::error::PodError;
 use super::keyed_mutex::KeyedMutex;
+use super::late_announcements::LateAnnouncements;
 use super::metrics::IpamMetrics;
 use super::pod_events::PodEvents;
 use super::pods::Pods;
@@ -28,6 +30,7 @@ use super::successors::Successors;
 use super::surroundings::Surroundings;
 use super::sweep::Sweeper;
 use super::workloads::Workloads;
+use crate::announce::Announcement;
 use crate::node_events::NodeEvents;
 use crate::start::Start;
 use crate::watches::{
@@ -47,8 +50,8 @@ pub struct IpamSettings {
     pub cluster_network: String,
     /// Whether subnet annotations are served: there are SpiderSubnets, and pools are made of them for workloads.
     pub auto_pools: bool,
-    /// Whether the pods of StatefulSets keep their addresses.
-    pub stateful_set: bool,
+    /// Which workloads' pods leave their addresses to the next one.
+    pub kept_workloads: KeptWorkloads,
     /// Whether addresses are released because of a conflict.
     pub release_conflicts: bool,
     /// Whether the kernel probes for other owners of a pod's IPv6 addresses.
@@ -112,7 +115,7 @@ impl Ipam {
             namespace,
             cluster_network,
             auto_pools,
-            stateful_set,
+            kept_workloads,
             release_conflicts,
             duplicate_address_detection,
             detection,
@@ -140,8 +143,8 @@ impl Ipam {
             families: families.clone(),
             pools: pools.clone(),
         });
-        let successors = Successors::new(kube.clone(), stateful_set);
-        let endpoints = Arc::new(EndpointQueue::new(kube, allocator.holdings().clone()));
+        let successors = Successors::new(kube.clone(), kept_workloads);
+        let endpoints = Arc::new(EndpointQueue::new(kube.clone(), allocator.holdings().clone()));
         let releaser = Arc::new(Releaser {
             pods: pods.clone(),
             allocator: Arc::clone(&allocator),
@@ -149,7 +152,7 @@ impl Ipam {
             successors,
         });
         let predecessors =
-            Predecessors { endpoints: Arc::clone(&endpoints), allocator: Arc::clone(&allocator) };
+            Predecessors { kube, endpoints: Arc::clone(&endpoints), allocator: Arc::clone(&allocator) };
         let pod_locks = KeyedMutex::default();
         Arc::new(Self {
             resolver: PoolResolver {
@@ -180,6 +183,7 @@ impl Ipam {
                 metrics: metrics.clone(),
                 events: node_events,
                 changed: Notify::new(),
+                announcements: LateAnnouncements::default(),
                 has_overdue: watch::Sender::default(),
             },
             node,
@@ -203,6 +207,20 @@ impl Ipam {
     /// The pod as the watch knows it, else as the API server does.
     pub async fn pod(&self, name: &PodName) -> Result<Arc<Pod>, PodError> {
         self.pods.find(name).await
+    }
+
+    /// Neighbors are told of a pod's addresses when its virtual machine has moved to it.
+    pub(crate) fn announce_later(&self, pod: Option<&PodUid>, announcement: Announcement) {
+        if let Some(pod) = pod {
+            self.sweeper.announcements.add(pod, announcement);
+        }
+    }
+
+    /// The name of the endpoint that says what a pod has.
+    pub fn endpoint_name(&self, pod: &PodName) -> PodName {
+        let owners = self.allocator.holdings().read(HoldingIndex::owners);
+        let owner = owners.iter().find(|owner| owner.pod.name == *pod && owner.virtual_machine.is_some());
+        owner.map_or_else(|| pod.clone(), |owner| owner.endpoint_name())
     }
 
     /// The pools of the addresses that a pod holds.

@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 use super::allocator::AddressAllocator;
 use super::endpoint_queue::EndpointQueue;
 use super::keyed_mutex::KeyedMutex;
+use super::late_announcements::LateAnnouncements;
 use super::metrics::IpamMetrics;
 use super::pods::Pods;
 use super::release::{Releaser, evidence, is_freed, plan_unless_kept};
@@ -39,6 +40,9 @@ const SWEEP_DELAY: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_mins(3);
 /// A pod that has processes although it should have ended is looked at this often.
 const RUNNING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// While virtual machines move to this node it is looked this often whether they have moved.
+const SHARING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What a sweep of several pods left to be done.
 #[derive(Debug, Default)]
@@ -76,6 +80,7 @@ pub(super) struct Sweeper {
     pub(super) metrics: IpamMetrics,
     pub(super) events: NodeEvents,
     pub(super) changed: Notify,
+    pub(super) announcements: LateAnnouncements,
     /// Whether pods that should have ended have processes.
     pub(super) has_overdue: watch::Sender<bool>,
 }
@@ -124,6 +129,8 @@ impl Sweeper {
             let pause = waits_until.into_iter().chain(detached_until).min().map_or(pause, |until| {
                 pause.min(until.saturating_duration_since(Instant::now()).max(backoff::MIN_PAUSE))
             });
+            let is_shared = !self.allocator.sharing().is_empty();
+            let pause = if is_shared { pause.min(SHARING_INTERVAL) } else { pause };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -133,9 +140,32 @@ impl Sweeper {
                     }
                 }
             }
+            self.learn_shared().await;
             owners = self.allocator.owners();
             detached_until = self.retain_ended(&mut owners, Instant::now());
             self.pools.read(|pools| self.allocator.forget_pools(|name| pools.get(name.as_str()).is_some()));
+        }
+    }
+
+    /// Learns what virtual machines have brought along that have moved here: the leader writes whose it is then.
+    async fn learn_shared(&self) {
+        for pod in self.allocator.sharing() {
+            let _lock = self.pod_locks.lock(pod.name.clone()).await;
+            match self.allocator.learn_shared(&pod.uid).await {
+                Ok(0) => {}
+                Ok(addresses) => {
+                    info!(%pod, addresses, "the virtual machine has moved to the pod");
+                    self.announcements.send(&pod.uid);
+                }
+                Err(error) => {
+                    warn!(%pod, %error, "whether the virtual machine has moved is not known, trying again");
+                    continue;
+                }
+            }
+            if self.pods.watched().read(|pods| stage(pods, &pod)) != Some(PodStage::Alive) {
+                self.allocator.stop_sharing(&pod.uid);
+                self.announcements.forget(&pod.uid);
+            }
         }
     }
 
@@ -230,7 +260,7 @@ impl Sweeper {
                 // First: what the endpoint of a pod that is alive names, and whose object is missing, the leader writes again.
                 let unplugged = held.iter().map(|object| (*object.holding).clone());
                 let unplugged: Vec<_> = unplugged.filter(|holding| is_freed(plan(holding))).collect();
-                self.endpoints.forget(pod, &unplugged).await?;
+                self.endpoints.forget(owner, &unplugged).await?;
                 freed = self.releaser.free(pod, |holding| unplugged.contains(holding)).await?;
             } else {
                 freed = self.releaser.end(pod, |holding| is_freed(plan(holding))).await?;
@@ -243,7 +273,7 @@ impl Sweeper {
             && found.stage == PodStage::Alive
         {
             self.record_grace(found).await?;
-            self.restore_endpoint(found).await?;
+            self.restore_endpoint(found, owner).await?;
         }
         let waits = plans.iter().filter_map(|plan| match plan {
             Disposition::Leave(
@@ -297,15 +327,22 @@ impl Sweeper {
     }
 
     /// Has the endpoint of a pod that is alive written if it lacks something.
-    async fn restore_endpoint(&self, found: &Pod) -> anyhow::Result<()> {
-        let PodIdentity { name, uid } = &found.identity;
-        let status = self.endpoints.get(name).await?.and_then(|endpoint| endpoint.status);
-        let status = status.filter(|status| status.current.uid == uid.as_str());
+    async fn restore_endpoint(&self, found: &Pod, owner: &Owner) -> anyhow::Result<()> {
+        let endpoint = self.endpoints.get(&owner.endpoint_name()).await?;
+        let is_anothers =
+            endpoint.as_ref().is_some_and(|found| endpoint::is_held_by_another(found, &owner.pod.uid));
+        // The virtual machine is still moving to this pod.
+        if owner.virtual_machine.is_some() && is_anothers {
+            return Ok(());
+        }
+        let status = endpoint.and_then(|endpoint| endpoint.status);
+        let status = status.filter(|status| status.current.uid == owner.pod.uid.as_str());
         let ips = self.endpoint_ips(found).await?;
         if endpoint::lacks(status.as_ref().map_or(&[], |status| &status.current.ips), &ips) {
             let top = self.workloads.top(found).await?;
-            let lifetime = self.releaser.successors.lifetime(&top);
-            self.endpoints.put(Record::new(found, &(&top).into(), ips, lifetime));
+            let lifetime = self.releaser.successors.lifetime(&top, owner);
+            let workload = Some((&top).into());
+            self.endpoints.put(Record::new(found, &Owner { workload, ..owner.clone() }, ips, lifetime));
         }
         Ok(())
     }

@@ -125,6 +125,10 @@ pub struct IpamAddResponse {
     /// default. Our addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detection: Option<DetectionTiming>,
+    /// Whether neighbors are told of the addresses when the NIC comes up; `None`, as from upstream's agent: they are. They are
+    /// not of those that another pod uses from which a virtual machine is still to move. Our addition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<bool>,
 }
 
 /// One address of one NIC.

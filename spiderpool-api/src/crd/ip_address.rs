@@ -73,6 +73,9 @@ pub struct SpiderIPAddressSpec {
     /// Its name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub owner_name: String,
+    /// The VirtualMachineInstance that the address stays with, in the pod's namespace. Its SpiderEndpoint has this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_machine: Option<String>,
     /// The pod's grace period. While its node answers, nobody frees the address before it is over when the pod's object is gone and nobody has seen
     /// its sandbox end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,11 +148,19 @@ fn parse(name: &str, spec: &SpiderIPAddressSpec) -> Result<Holding, HoldingFault
     let name = PodName::new(spec.pod_namespace.as_str(), spec.pod_name.as_str())?;
     let workload = (!spec.owner_kind.is_empty())
         .then(|| Workload { kind: spec.owner_kind.as_str().into(), name: spec.owner_name.as_str().into() });
+    let virtual_machine = spec.virtual_machine.as_deref().filter(|machine| !machine.is_empty());
+    if let Some(machine) = virtual_machine {
+        name.sibling(machine)?;
+    }
     Ok(Holding {
         address,
         pool: spec.pool.parse()?,
         nic: spec.interface.parse()?,
-        owner: Arc::new(Owner { pod: PodIdentity { name, uid: spec.pod_uid.parse()? }, workload }),
+        owner: Arc::new(Owner {
+            pod: PodIdentity { name, uid: spec.pod_uid.parse()? },
+            workload,
+            virtual_machine: virtual_machine.map(Into::into),
+        }),
         node: spec.node.as_deref().filter(|node| !node.is_empty()).map(str::parse).transpose()?,
         container_id: Some(&spec.container_id)
             .filter(|id| !id.is_empty())
@@ -203,6 +214,16 @@ pub fn keeping_patch(uid: &str, version: &str) -> Value {
     })
 }
 
+/// The merge patch that makes an address which was kept, and whose object has this UID and resourceVersion, that of another pod,
+/// as `holding` says.
+pub fn taking_patch(uid: &str, version: &str, holding: &Holding) -> Value {
+    let SpiderIPAddress { metadata, spec } = SpiderIPAddress::from(holding);
+    let mut spec = serde_json::to_value(spec).unwrap_or_default();
+    // What is not written is left as it was.
+    spec["detached"] = Value::Null;
+    json!({"metadata": {"uid": uid, "resourceVersion": version, "labels": metadata.labels}, "spec": spec})
+}
+
 /// The merge patch by which nobody gets an address whose object has this UID and resourceVersion: it is no node's and no
 /// sandbox's from then on.
 pub fn quarantining_patch(uid: &str, version: &str, quarantine: &ipam::Quarantine) -> Value {
@@ -221,7 +242,7 @@ pub fn quarantining_patch(uid: &str, version: &str, quarantine: &ipam::Quarantin
 /// The object to create: its name is the address, its labels are for selecting.
 impl From<&Holding> for SpiderIPAddress {
     fn from(holding: &Holding) -> Self {
-        let Owner { pod, workload } = &*holding.owner;
+        let Owner { pod, workload, virtual_machine } = &*holding.owner;
         let (owner_kind, owner_name) =
             workload.as_ref().map_or(("", ""), |workload| (&*workload.kind, &*workload.name));
         let node = holding.node.as_ref().map(|node| node.as_str().to_owned());
@@ -244,6 +265,7 @@ impl From<&Holding> for SpiderIPAddress {
             pod_uid: pod.uid.to_string(),
             owner_kind: owner_kind.to_owned(),
             owner_name: owner_name.to_owned(),
+            virtual_machine: virtual_machine.as_deref().map(ToOwned::to_owned),
             termination_grace_period_seconds: holding
                 .grace
                 .and_then(|grace| i64::try_from(grace.as_secs()).ok()),
@@ -284,6 +306,16 @@ mod tests {
             (&"p".into(), &"u".into())
         );
         assert_eq!(labels[labels::NODE], "n1");
+    }
+
+    #[test]
+    fn an_address_says_with_which_virtual_machine_it_stays() {
+        let mut spec = spec();
+        assert_eq!(Holding::try_from(&object(&spec)).unwrap().owner.virtual_machine, None);
+        spec["virtualMachine"] = json!("db");
+        let holding = Holding::try_from(&object(&spec)).unwrap();
+        assert_eq!(holding.owner.endpoint_name().to_string(), "ns/db");
+        assert_eq!(serde_json::to_value(&SpiderIPAddress::from(&holding).spec).unwrap(), spec);
     }
 
     #[test]
@@ -356,6 +388,7 @@ mod tests {
             ("podUID", "", "pod UID"),
             ("containerID", "../a", "container ID"),
             ("node", "Upper", "node name"),
+            ("virtualMachine", "../a", "pod name"),
         ] {
             let mut spec = spec();
             spec[member] = json!(value);

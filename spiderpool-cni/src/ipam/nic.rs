@@ -21,6 +21,15 @@ pub(super) enum DuplicateDetection {
     Off,
 }
 
+/// When the kernel tells neighbors of the NIC's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NeighborNotice {
+    /// As soon as the NIC comes up.
+    WhenUp,
+    /// Not by itself: another pod still uses them.
+    Never,
+}
+
 /// One parameter, and how much it matters.
 #[derive(Debug, PartialEq, Eq)]
 struct Setting {
@@ -35,8 +44,14 @@ struct Setting {
 ///
 /// A NIC that comes up is announced by the kernel as soon as the addresses are on it. One that is up already is
 /// announced by the agent: closing a packet socket takes longer than all the rest here.
-pub(super) fn prepare(netns: &NetNs, nic: &IfName, families: &[Family], detection: DuplicateDetection) {
-    let settings = plan_settings(nic, families, detection);
+pub(super) fn prepare(
+    netns: &NetNs,
+    nic: &IfName,
+    families: &[Family],
+    detection: DuplicateDetection,
+    notice: NeighborNotice,
+) {
+    let settings = plan_settings(nic, families, detection, notice);
     let written = netns.run(|| {
         for setting in &settings {
             write(setting);
@@ -53,7 +68,17 @@ pub(super) fn prepare(netns: &NetNs, nic: &IfName, families: &[Family], detectio
     }
 }
 
-fn plan_settings(nic: &IfName, families: &[Family], detection: DuplicateDetection) -> Vec<Setting> {
+fn plan_settings(
+    nic: &IfName,
+    families: &[Family],
+    detection: DuplicateDetection,
+    notice: NeighborNotice,
+) -> Vec<Setting> {
+    // Written in both cases: the node may have another default.
+    let notify = match notice {
+        NeighborNotice::WhenUp => "1",
+        NeighborNotice::Never => "0",
+    };
     let setting = |family: Family, name: &str, value, without_it| Setting {
         key: format!("net/ipv{}/conf/{nic}/{name}", family.version()),
         value,
@@ -62,9 +87,9 @@ fn plan_settings(nic: &IfName, families: &[Family], detection: DuplicateDetectio
     let mut settings = Vec::new();
     for family in families {
         match family {
-            Family::V4 => settings.push(setting(*family, "arp_notify", "1", None)),
+            Family::V4 => settings.push(setting(*family, "arp_notify", notify, None)),
             Family::V6 => {
-                settings.push(setting(*family, "ndisc_notify", "1", None));
+                settings.push(setting(*family, "ndisc_notify", notify, None));
                 if detection == DuplicateDetection::Off {
                     let without =
                         "the NIC's IPv6 addresses are usable only after duplicate address detection";
@@ -135,7 +160,8 @@ mod tests {
     use super::*;
 
     fn planned(families: &[Family], detection: DuplicateDetection) -> Vec<String> {
-        let settings = plan_settings(&"eth0.100".parse().unwrap(), families, detection);
+        let nic = "eth0.100".parse().unwrap();
+        let settings = plan_settings(&nic, families, detection, NeighborNotice::WhenUp);
         settings.iter().map(|setting| format!("{}={}", setting.key, setting.value)).collect()
     }
 
@@ -156,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn neighbors_are_not_told_of_what_another_pod_still_uses() {
+        let nic = "net1".parse().unwrap();
+        let both = [Family::V4, Family::V6];
+        let settings = plan_settings(&nic, &both, DuplicateDetection::Off, NeighborNotice::Never);
+        let of_notices: Vec<_> = settings.iter().filter(|setting| setting.key.ends_with("_notify")).collect();
+        assert!(of_notices.len() == 2 && of_notices.iter().all(|setting| setting.value == "0"));
+    }
+
+    #[test]
     fn a_nic_that_comes_later_is_no_failure() {
         if !nix::unistd::geteuid().is_root() {
             assert!(std::env::var_os("CI").is_none(), "this test needs root");
@@ -166,9 +201,13 @@ mod tests {
         let read =
             |nic: &str| netns.run(|| sysctl::read(&format!("net/ipv6/conf/{nic}/accept_dad"))).unwrap();
         let before = (read("all").unwrap(), read("default").unwrap());
-        prepare(&netns, &"net1".parse().unwrap(), &[Family::V4, Family::V6], DuplicateDetection::Off);
+        let prepare = |nic: &str, families: &[Family]| {
+            let nic = nic.parse().unwrap();
+            prepare(&netns, &nic, families, DuplicateDetection::Off, NeighborNotice::WhenUp);
+        };
+        prepare("net1", &[Family::V4, Family::V6]);
         assert_eq!((read("all").unwrap(), read("default").unwrap()), before);
-        prepare(&netns, &"lo".parse().unwrap(), &[Family::V6], DuplicateDetection::Off);
+        prepare("lo", &[Family::V6]);
         assert_eq!(read("lo").unwrap(), "0");
     }
 
@@ -204,7 +243,7 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         }
         let before = netlink.addresses(Some(index)).await.unwrap();
-        prepare(&near, &names[0], &[Family::V6], DuplicateDetection::Off);
+        prepare(&near, &names[0], &[Family::V6], DuplicateDetection::Off, NeighborNotice::WhenUp);
         assert_eq!(netlink.tentative_addresses(index).await.unwrap(), []);
         assert_eq!(netlink.addresses(Some(index)).await.unwrap(), before);
     }

@@ -8,7 +8,7 @@ use spiderpool_api::agent::ipam::{AddressConflict, IpConfig, IpamAddResponse, Ro
 use spiderpool_core::Unsupported;
 use spiderpool_core::names::IfName;
 
-use super::nic::DuplicateDetection;
+use super::nic::{DuplicateDetection, NeighborNotice};
 use crate::error::{AllocationError, DetectionError, PluginError};
 use crate::spec::{AddResult, IpEntry, RouteEntry};
 
@@ -54,6 +54,11 @@ pub(super) fn duplicate_detection(answer: &IpamAddResponse) -> DuplicateDetectio
         Some(false) => DuplicateDetection::Off,
         Some(true) | None => DuplicateDetection::AsConfigured,
     }
+}
+
+/// Whether the kernel tells neighbors of the addresses, which is the usual case.
+pub(super) fn notice(answer: &IpamAddResponse) -> NeighborNotice {
+    if answer.announce == Some(false) { NeighborNotice::Never } else { NeighborNotice::WhenUp }
 }
 
 /// What was asked for and is not done must not look as if it were.
@@ -116,6 +121,14 @@ mod tests {
         assert_eq!(said(TWO_NICS), DuplicateDetection::AsConfigured);
         assert_eq!(said(r#"{"enableDuplicateAddressDetection":true}"#), DuplicateDetection::AsConfigured);
         assert_eq!(said(r#"{"enableDuplicateAddressDetection":false}"#), DuplicateDetection::Off);
+    }
+
+    #[test]
+    fn neighbors_are_told_unless_the_agent_says_that_another_pod_uses_the_addresses() {
+        let said = |json: &str| notice(&answer(json));
+        assert_eq!(said(TWO_NICS), NeighborNotice::WhenUp);
+        assert_eq!(said(r#"{"announce":true}"#), NeighborNotice::WhenUp);
+        assert_eq!(said(r#"{"announce":false}"#), NeighborNotice::Never);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use spiderpool_core::Unsupported;
 use spiderpool_core::admission::Families;
+use spiderpool_core::ipam::KeptWorkloads;
 use spiderpool_runtime::config_file::{Content, null_as_default};
 
 /// What the controller reads of the file.
@@ -16,7 +17,10 @@ pub struct ConfigFile {
     enable_ipv6: Option<bool>,
     /// Whether the pods of StatefulSets keep their addresses.
     #[serde(deserialize_with = "null_as_default")]
-    pub(crate) enable_stateful_set: bool,
+    enable_stateful_set: bool,
+    /// Whether virtual machines keep their addresses.
+    #[serde(rename = "enableKubevirtStaticIP", deserialize_with = "null_as_default")]
+    enable_kubevirt_static_ip: bool,
     #[serde(deserialize_with = "null_as_default")]
     enable_validating_resources_deleted_webhook: bool,
     #[serde(deserialize_with = "null_as_default")]
@@ -64,6 +68,14 @@ impl ConfigFile {
         }
     }
 
+    /// Which workloads' pods leave their addresses to the next one.
+    pub(crate) fn kept_workloads(&self) -> KeptWorkloads {
+        KeptWorkloads {
+            stateful_sets: self.enable_stateful_set,
+            virtual_machines: self.enable_kubevirt_static_ip,
+        }
+    }
+
     /// Whether pods get the networks and resources that they ask for by an annotation.
     pub(crate) fn injects_resources(&self) -> bool {
         self.pod_resource_inject.enabled
@@ -104,7 +116,10 @@ mod tests {
         assert!(file.guards_deletion() && !parse("").guards_deletion());
         assert!(parse("podResourceInject: {enabled: true}").injects_resources());
         assert!(!parse("podResourceInject: {}").injects_resources() && !parse("").injects_resources());
-        assert!(parse("enableStatefulSet: true").enable_stateful_set && !parse("").enable_stateful_set);
+        let kept = |stateful_sets, virtual_machines| KeptWorkloads { stateful_sets, virtual_machines };
+        assert_eq!(parse("").kept_workloads(), kept(false, false));
+        assert_eq!(parse("enableStatefulSet: true").kept_workloads(), kept(true, false));
+        assert_eq!(parse("enableKubevirtStaticIP: true").kept_workloads(), kept(false, true));
     }
 
     #[test]

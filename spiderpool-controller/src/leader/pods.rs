@@ -4,6 +4,7 @@
 mod actuator;
 mod error;
 mod freed;
+mod hand_over;
 mod reconcile;
 mod restore;
 mod resync;

@@ -17,6 +17,7 @@ mod pools;
 pub(crate) mod slim;
 mod stateful_sets;
 mod third_parties;
+mod virtual_machines;
 
 pub(crate) use cluster_state::ClusterState;
 pub(crate) use evaluate::{ObservedPod, PodAction, Policy};
@@ -25,3 +26,4 @@ pub(crate) use occupancy::Occupancy;
 pub(crate) use pools::{LeaderFields, LeaderPool, StatusDigest};
 pub(crate) use slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 pub(crate) use stateful_sets::SlimStatefulSet;
+pub(crate) use virtual_machines::SlimMachine;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::quarantine::Quarantine;
 use crate::ip::Family;
-use crate::names::{ContainerId, IfName, NodeName, PodIdentity, PoolName};
+use crate::names::{ContainerId, IfName, NodeName, PodIdentity, PodName, PoolName};
 
 /// One address in use. Its texts, and the owner of several addresses of one pod, may be shared: an index of all
 /// addresses of a cluster holds each once.
@@ -77,6 +77,9 @@ pub struct Owner {
     pub pod: PodIdentity,
     /// The workload at the top of the pod, if the object names one.
     pub workload: Option<Workload>,
+    /// The VirtualMachineInstance, by its name in the pod's namespace, that the pod's addresses stay with. Written by the
+    /// agent that has asked the API server for it: what a pod says of its owner alone does not make it one's.
+    pub virtual_machine: Option<Arc<str>>,
 }
 
 impl Owner {
@@ -84,6 +87,14 @@ impl Owner {
     /// server is a mirror.
     pub fn is_static(&self) -> bool {
         self.workload.as_ref().is_some_and(|workload| &*workload.kind == "Node")
+    }
+
+    /// The name of the SpiderEndpoint that says what the pod has: the pod's, or that of its virtual machine, whose pods
+    /// have other names each time.
+    pub fn endpoint_name(&self) -> PodName {
+        let of_machine = self.virtual_machine.as_ref();
+        let of_machine = of_machine.and_then(|machine| self.pod.name.sibling(Arc::clone(machine)).ok());
+        of_machine.unwrap_or_else(|| self.pod.name.clone())
     }
 }
 
@@ -112,7 +123,6 @@ pub enum AddressState {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::names::PodName;
 
     /// An address of pod `ns/pod`.
     pub(crate) fn holding(nic: &str, address: &str, pool: &str, uid: &str) -> Holding {
@@ -133,7 +143,8 @@ pub(crate) mod tests {
 
     pub(crate) fn owner(uid: &str, kind: &str) -> Owner {
         let pod = PodIdentity { name: PodName::new("ns", "pod").unwrap(), uid: uid.parse().unwrap() };
-        Owner { pod, workload: Some(Workload { kind: kind.into(), name: "web".into() }) }
+        let workload = Some(Workload { kind: kind.into(), name: "web".into() });
+        Owner { pod, workload, virtual_machine: None }
     }
 
     #[test]
@@ -148,6 +159,14 @@ pub(crate) mod tests {
         ] {
             assert!(!ours.serves_as(&other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn the_endpoint_of_a_virtual_machine_has_its_name() {
+        let pod = owner("u", "VirtualMachineInstance");
+        assert_eq!(pod.endpoint_name(), pod.pod.name);
+        let of_machine = Owner { virtual_machine: Some("db".into()), ..pod };
+        assert_eq!(of_machine.endpoint_name().to_string(), "ns/db");
     }
 
     #[test]

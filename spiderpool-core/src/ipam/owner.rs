@@ -1,7 +1,7 @@
 //! The workload at the top of a pod: Deployment over ReplicaSet, CronJob over Job, or whatever owns it.
 
 use super::holding::Workload;
-use super::stateful_set;
+use super::{stateful_set, virtual_machine};
 
 /// An owner reference with `controller: true`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,21 @@ impl OwnerRef {
     /// Whether it is a StatefulSet of Kubernetes: others are called so, too.
     pub fn is_stateful_set(&self) -> bool {
         self.api_version.starts_with("apps/") && self.kind == stateful_set::KIND
+    }
+
+    /// Whether it is a virtual machine of KubeVirt that runs.
+    pub fn is_virtual_machine_instance(&self) -> bool {
+        self.is_of(virtual_machine::INSTANCE)
+    }
+
+    /// Whether it is the definition of one, which makes the instance.
+    pub fn is_virtual_machine(&self) -> bool {
+        self.is_of(virtual_machine::MACHINE)
+    }
+
+    fn is_of(&self, kind: &str) -> bool {
+        self.api_version.split_once('/').is_some_and(|(group, _)| group == virtual_machine::GROUP)
+            && self.kind == kind
     }
 }
 
@@ -107,6 +122,16 @@ mod tests {
         assert!(owner("apps/v1", "StatefulSet").is_stateful_set());
         assert!(!owner("apps.kruise.io/v1beta1", "StatefulSet").is_stateful_set());
         assert!(!owner("apps/v1", "DaemonSet").is_stateful_set());
+    }
+
+    #[test]
+    fn virtual_machines_are_those_of_kubevirt() {
+        assert!(owner("kubevirt.io/v1", "VirtualMachineInstance").is_virtual_machine_instance());
+        assert!(owner("kubevirt.io/v1", "VirtualMachine").is_virtual_machine());
+        assert!(!owner("kubevirt.io/v1", "VirtualMachine").is_virtual_machine_instance());
+        for group in ["clone.kubevirt.io/v1", "kubevirt.io.example.com/v1", "v1"] {
+            assert!(!owner(group, "VirtualMachineInstance").is_virtual_machine_instance(), "{group}");
+        }
     }
 
     #[test]

@@ -25,6 +25,14 @@ pub enum AllocationStep<H> {
         /// What was kept.
         kept: H,
     },
+    /// The pod that the virtual machine comes from has this address, and goes on using it until the machine has moved:
+    /// nothing is written.
+    Share {
+        /// What is wanted.
+        candidate: PoolCandidates,
+        /// What the other pod holds.
+        shared: H,
+    },
     /// An address must be found.
     Allocate {
         /// What is wanted.
@@ -32,6 +40,17 @@ pub enum AllocationStep<H> {
         /// The pools that may serve it, in the order in which they are tried.
         pools: Vec<Arc<Pool>>,
     },
+}
+
+/// What there is for a pod already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodAddresses<H> {
+    /// What the pod holds.
+    pub held: Vec<H>,
+    /// What an earlier pod has left for it.
+    pub kept: Vec<H>,
+    /// What another pod holds and uses, whose virtual machine is moving to this one.
+    pub shared: Vec<H>,
 }
 
 /// What an ADD has to do.
@@ -47,23 +66,24 @@ pub struct AllocationPlan<H> {
     pub outdated: Vec<H>,
 }
 
-/// Compares what is wanted with what the pod holds, while the NIC `adding` is being added.
+/// Compares what is wanted with what there is for the pod, while the NIC `adding` is being added.
 ///
 /// An address is kept although its pool is disabled or not named any more: the pod may be using it. Of two for the
 /// same NIC and family (left by an attempt that broke off) the one from the pool that is named first is kept.
-/// Addresses of NICs that no candidate speaks of are left alone. Of those in `kept`, which an earlier pod of the name had,
-/// one is taken over for what the pod lacks if `may_keep` says so.
+/// Addresses of NICs that no candidate speaks of are left alone. Of those that were kept, which an earlier pod of the name
+/// had, one is taken over for what the pod lacks if `may_keep` says so. Shared ones are not asked about: the machine that
+/// is moving has them.
 ///
 /// `find_pools` is asked for the pools of what the pod lacks. If it fails for some, all failures are returned: nothing
 /// is to be allocated before it is known that everything may be.
 pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
     candidates: Vec<PoolCandidates>,
-    held: &[H],
-    kept: &[H],
+    addresses: &PodAddresses<H>,
     adding: &IfName,
     mut may_keep: impl FnMut(&PoolCandidates, &H) -> Result<bool, E>,
     mut find_pools: impl FnMut(&PoolCandidates) -> Result<Vec<Arc<Pool>>, E>,
 ) -> Result<AllocationPlan<H>, Vec<E>> {
+    let PodAddresses { held, kept, shared } = addresses;
     let is_spoken_of = candidates.iter().any(|candidate| candidate.nic == *adding);
     let mut used: Vec<IpAddr> = Vec::new();
     let (mut steps, mut failures) = (Vec::with_capacity(candidates.len()), Vec::new());
@@ -82,6 +102,10 @@ pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
         if let Some(held) = of_candidate(held).into_iter().next() {
             used.push(held.as_ref().ip());
             steps.push(AllocationStep::Keep { held, candidate });
+            continue;
+        }
+        if let Some(shared) = of_candidate(shared).into_iter().next() {
+            steps.push(AllocationStep::Share { shared, candidate });
             continue;
         }
         let mut again = Ok(None);
@@ -160,13 +184,16 @@ mod tests {
         let adding = adding.parse().unwrap();
         let plan = plan_allocation(
             candidates.to_vec(),
-            held,
-            &[],
+            &holds(held),
             &adding,
             |_, _| Ok(true),
             |_| Ok::<_, ()>(Vec::new()),
         );
         plan.unwrap()
+    }
+
+    fn holds(held: &[Holding]) -> PodAddresses<Holding> {
+        PodAddresses { held: held.to_vec(), kept: Vec::new(), shared: Vec::new() }
     }
 
     fn texts(plan: &AllocationPlan<Holding>) -> (Vec<String>, Vec<String>) {
@@ -176,6 +203,9 @@ mod tests {
             }
             AllocationStep::TakeOver { candidate, kept } => {
                 format!("{} {} again {}", candidate.nic, candidate.family, kept.ip())
+            }
+            AllocationStep::Share { candidate, shared } => {
+                format!("{} {} share {}", candidate.nic, candidate.family, shared.ip())
             }
             AllocationStep::Allocate { candidate: c, .. } => {
                 format!("{} {} from {}", c.nic, c.family, c.pools[0])
@@ -246,8 +276,9 @@ mod tests {
     ) {
         let adding = "eth0".parse().unwrap();
         let may_keep = |candidate: &PoolCandidates, kept: &Holding| Ok(candidate.pools.contains(&kept.pool));
+        let addresses = PodAddresses { kept: kept.to_vec(), ..holds(held) };
         let plan =
-            plan_allocation(wanted.to_vec(), held, kept, &adding, may_keep, |_| Ok::<_, ()>(Vec::new()))
+            plan_allocation(wanted.to_vec(), &addresses, &adding, may_keep, |_| Ok::<_, ()>(Vec::new()))
                 .unwrap();
         assert_eq!(texts(&plan).0, steps);
         assert_eq!(plan.outdated.iter().map(|h| h.ip().to_string()).collect::<Vec<_>>(), outdated);
@@ -273,6 +304,19 @@ mod tests {
         let first = [held("eth0", "10.6.0.12", "a")];
         let steps = ["eth0 IPv4 keep 10.6.0.12", "eth0 IPv6 from c", "net1 IPv4 from a"];
         check_kept(&wanted, &first, &kept, &steps, &["10.6.0.9", "fd06::9"]);
+    }
+
+    #[test]
+    fn what_a_machine_that_is_moving_has_is_shared_and_never_freed() {
+        let wanted = [candidate("eth0", Family::V4, &["a"]), candidate("eth0", Family::V6, &["c"])];
+        let shared = vec![held("eth0", "10.6.0.9", "not-named-any-more"), held("eth0", "10.6.0.10", "a")];
+        let addresses = PodAddresses { shared, ..holds(&[]) };
+        let never = |_: &PoolCandidates, _: &Holding| -> Result<bool, ()> { panic!("nothing is kept") };
+        let plan =
+            plan_allocation(wanted.to_vec(), &addresses, &"eth0".parse().unwrap(), never, |_| Ok(Vec::new()));
+        let plan = plan.unwrap();
+        assert_eq!(texts(&plan).0, ["eth0 IPv4 share 10.6.0.10", "eth0 IPv6 from c"]);
+        assert_eq!((plan.surplus, plan.outdated), (vec![], vec![]));
     }
 
     /// Upstream's records have no NIC, so there the second NIC is given the address of the first.
@@ -312,8 +356,7 @@ mod tests {
         let holds = [held("eth0", "10.6.0.9", "a")];
         let failures = plan_allocation(
             wanted.to_vec(),
-            &holds,
-            &[],
+            &tests::holds(&holds),
             &"eth0".parse().unwrap(),
             |_, _| Ok(true),
             |candidate| Err::<Vec<Arc<Pool>>, _>(candidate.nic.to_string()),
@@ -364,7 +407,7 @@ mod tests {
             prop_assert_eq!(plan.steps.len(), candidates.len());
             let kept: Vec<_> = plan.steps.iter().filter_map(|step| match step {
                 AllocationStep::Keep { held, .. } => Some(held.clone()),
-                AllocationStep::TakeOver { .. } => panic!("nothing was kept"),
+                AllocationStep::TakeOver { .. } | AllocationStep::Share { .. } => panic!("nothing was kept"),
                 AllocationStep::Allocate { candidate: c, .. } => {
                     assert!(!holds.iter().any(|h| h.nic == c.nic && h.family() == c.family));
                     None

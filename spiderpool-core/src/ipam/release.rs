@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::holding::{AddressState, Holding, Owner};
 use super::pod_stage::PodStage;
-use super::stateful_set::Successor;
+use super::successor::Successor;
 use crate::names::PodUid;
 
 /// What becomes of an address. `T` is a point of time.
@@ -16,7 +16,7 @@ use crate::names::PodUid;
 pub enum Disposition<T> {
     /// Nothing uses it: its object is deleted.
     Free(FreeReason),
-    /// Nothing uses it, and it waits for the next pod of its owner's name.
+    /// Nothing uses it, and it waits for its owner's successor.
     Keep,
     /// It stays as it is, for now.
     Leave(LeaveReason<T>),

@@ -6,15 +6,6 @@ use super::holding::Owner;
 /// The kind of the workload, of the group `apps`.
 pub const KIND: &str = "StatefulSet";
 
-/// Whether another pod of a pod's name will come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Successor {
-    /// None that anybody knows of.
-    None,
-    /// The pod's StatefulSet makes one.
-    Expected,
-}
-
 /// What a StatefulSet says of its pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatefulSetScale {

@@ -27,6 +27,11 @@ impl PodName {
         Ok(Self { namespace, name })
     }
 
+    /// Another name in the same namespace.
+    pub fn sibling(&self, name: impl Into<Arc<str>>) -> Result<Self, NameError> {
+        Self::new(Arc::clone(&self.namespace), name)
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace

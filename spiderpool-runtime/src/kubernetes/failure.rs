@@ -43,6 +43,13 @@ impl ApiFailure {
         self.code() == Some(404)
     }
 
+    /// The object of this name does not exist, of a kind that the API server serves: else its response names no object.
+    pub fn is_missing(&self, name: &str) -> bool {
+        let names =
+            |status: &kube::core::Status| status.details.as_ref().is_some_and(|details| details.name == name);
+        matches!(self, Self::Refused(status) if self.is_not_found() && names(status))
+    }
+
     /// The service account lacks a right, or something refuses what was asked for.
     pub fn is_forbidden(&self) -> bool {
         self.code() == Some(403)
@@ -92,6 +99,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use kube::core::Status;
+    use kube::core::response::StatusDetails;
 
     use super::*;
 
@@ -104,6 +112,23 @@ mod tests {
         assert!(refused(409, "AlreadyExists").is_already_exists());
         assert!(!refused(409, "AlreadyExists").is_conflict());
         assert!(refused(409, "Conflict").is_conflict());
+    }
+
+    #[test]
+    fn a_missing_object_is_not_a_missing_kind() {
+        let details = StatusDetails {
+            name: "db".to_owned(),
+            group: "kubevirt.io".to_owned(),
+            kind: "virtualmachines".to_owned(),
+            uid: String::new(),
+            causes: Vec::new(),
+            retry_after_seconds: 0,
+        };
+        let of_object = Status::failure("no", "NotFound").with_code(404).with_details(details);
+        let of_object = ApiFailure::Refused(of_object.boxed());
+        assert!(of_object.is_missing("db") && !of_object.is_missing("web"));
+        let of_kind = refused(404, "NotFound");
+        assert!(of_kind.is_not_found() && !of_kind.is_missing("db"));
     }
 
     #[test]

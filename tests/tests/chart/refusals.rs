@@ -11,7 +11,6 @@ fn refusal(values: &[&str]) -> String {
 }
 
 const NOT_SERVED: &[&str] = &[
-    "ipam.enableKubevirtStaticIP=true",
     "ipam.enableCleanOutdatedEndpoint=true",
     "ipam.gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs=true",
     "coordinator.detectGateway=true",
@@ -96,7 +95,6 @@ fn of_upstreams_own_values_only_later_capabilities_are_refused() {
         message.lines().filter_map(|line| line.strip_prefix("  * ")?.split('=').next()).collect();
     refused.sort_unstable();
     let expected = [
-        "ipam.enableKubevirtStaticIP",
         "plugins.installIpoibCNI",
         "plugins.installOvsCNI",
         "plugins.installRdmaCNI",

@@ -171,6 +171,17 @@ fn rights_for_subnets_and_workloads_come_with_their_values() {
     assert!(added.iter().all(|line| line.contains("apps.example.com") && line.contains("get")), "{added:?}");
 }
 
+#[test]
+fn rights_on_virtual_machines_come_with_their_addresses() {
+    let of = |values: &[&str]| {
+        let all = [("ClusterRole", "spiderpool-controller"), ("ClusterRole", "spiderpool-agent")];
+        let lines = granted(&objects(values), &all);
+        lines.into_iter().filter(|line| line.contains("kubevirt.io")).count()
+    };
+    assert_eq!(of(&["--set=ipam.enableKubevirtStaticIP=false"]), 0);
+    assert_eq!(of(&[]), 2 * 3 + 1, "get, list and watch of two kinds; get of migrations");
+}
+
 /// Of other projects' objects, and of a directory of the node, no more than the coordinator needs.
 #[test]
 fn rights_for_cidrs_go_with_the_coordinator_and_follow_ciliums_config_map() {

@@ -12,6 +12,7 @@ use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use spiderpool_tests::control_plane::{ControlPlane, Kind};
+use spiderpool_tests::kubevirt::{Instance, KubeVirt, Migration};
 use spiderpool_tests::poll;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
 
@@ -180,6 +181,37 @@ impl<'a> Bench<'a> {
         annotations: &[(&str, &str)],
     ) -> TestPod {
         self.pod_of("apps/v1", "StatefulSet", set, &format!("{set}-{ordinal}"), node, annotations)
+    }
+
+    /// KubeVirt's objects in the test's namespace.
+    pub(crate) fn kubevirt(&self) -> KubeVirt<'_> {
+        KubeVirt::install(self.plane, &self.parts.prefix).unwrap()
+    }
+
+    /// The pod that an instance runs in, as KubeVirt makes it; with a migration, the one that it moves to.
+    pub(crate) fn launcher(
+        &self,
+        instance: &Instance,
+        suffix: &str,
+        node: &str,
+        migration: Option<&Migration>,
+        annotations: &[(String, String)],
+    ) -> TestPod {
+        let name = format!("virt-launcher-{}-{suffix}", instance.name);
+        let mut object = self.pod_object(&name, node, annotations);
+        object["spec"]["terminationGracePeriodSeconds"] = json!(600);
+        let meta = &mut object["metadata"];
+        meta["labels"] = json!({"kubevirt.io": "virt-launcher", "kubevirt.io/created-by": instance.uid});
+        meta["annotations"]["kubevirt.io/domain"] = json!(instance.name);
+        if let Some(migration) = migration {
+            meta["labels"]["kubevirt.io/migrationJobUID"] = json!(migration.uid);
+            meta["annotations"]["kubevirt.io/migrationJobName"] = json!(migration.name);
+        }
+        meta["ownerReferences"] = json!([{
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": instance.name,
+            "uid": instance.uid, "controller": true, "blockOwnerDeletion": true,
+        }]);
+        self.wait(self.create_pods(vec![object])).remove(0)
     }
 
     /// A StatefulSet with so many pods. No controller makes them.
@@ -362,6 +394,11 @@ impl<'a> Bench<'a> {
 
     pub(crate) fn find_endpoint(&self, pod: &TestPod) -> Option<Value> {
         self.plane.find(Kind::spiderpool("SpiderEndpoint"), &pod.namespace, &pod.name).unwrap()
+    }
+
+    /// The endpoint of this name.
+    pub(crate) fn endpoint_named(&self, name: &str) -> Option<Value> {
+        self.plane.find(Kind::spiderpool("SpiderEndpoint"), &self.parts.prefix, name).unwrap()
     }
 
     /// What the Events on a pod say.

@@ -90,7 +90,7 @@ impl<'a> UpstreamAgents<'a> {
     }
 
     /// What a pool's status records.
-    pub(crate) async fn records(&self, pool: &str) -> Records {
+    pub(crate) fn records(&self, pool: &str) -> Records {
         let found = self.plane.find(POOL, "", pool).unwrap().unwrap();
         records(&found)
     }
@@ -133,7 +133,7 @@ impl<'a> UpstreamAgents<'a> {
 
     /// The first address of these that the pool's status does not record, for a pod.
     pub(crate) async fn allocate(&self, pool: &str, ips: &[IpAddr], pod: &TestPod) -> kube::Result<IpAddr> {
-        let used = self.records(pool).await;
+        let used = self.records(pool);
         let free = ips.iter().find(|ip| !used.contains_key(&ip.to_string())).copied().unwrap();
         self.record(pool, &[(free, pod)]).await.map(|()| free)
     }

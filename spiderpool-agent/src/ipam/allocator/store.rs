@@ -8,7 +8,9 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spiderpool_api::agent::null_as_default;
-use spiderpool_api::crd::{SpiderIPAddress, SpiderIPPoolUsage, keeping_patch, quarantining_patch};
+use spiderpool_api::crd::{
+    SpiderIPAddress, SpiderIPPoolUsage, keeping_patch, quarantining_patch, taking_patch,
+};
 use spiderpool_api::labels;
 use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::address_name::{label_value, object_name, parse_object_name};
@@ -205,12 +207,7 @@ impl AddressStore {
         kept: &AddressObject,
         wanted: &Holding,
     ) -> Result<Option<AddressObject>, ApiFailure> {
-        let SpiderIPAddress { metadata, spec } = SpiderIPAddress::from(wanted);
-        let mut spec = serde_json::to_value(spec).unwrap_or_default();
-        // What is not written is left as it was.
-        spec["detached"] = Value::Null;
-        let mut patch = patch(kept, &spec);
-        patch["metadata"]["labels"] = json!(metadata.labels);
+        let patch = taking_patch(&kept.uid, &kept.version, wanted);
         let failure = match self.write_patch(kept, &patch).await {
             Ok(object) => return Ok(readable(&object)),
             Err(failure) => failure,

@@ -7,10 +7,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{Event, watcher};
 use kube::{Api, Client};
 use spiderpool_api::crd::PodCidrType;
 use spiderpool_runtime::kubernetes::Kubernetes;
+use spiderpool_runtime::watch::is_not_served;
 use spiderpool_runtime::work_queue::WorkQueue;
 use tokio::sync::watch;
 use tracing::{debug, warn};
@@ -87,17 +88,5 @@ async fn watch_served(api: Api<WatchedObject>, watched: &Watched, changed: &impl
             Err(error) if is_not_served(&error) => return,
             Err(error) => warn!(watch = watched.name, %error, "watch failed, trying again"),
         }
-    }
-}
-
-/// A watch that was broken off begins where it ended, without a list: then its start fails.
-fn is_not_served(error: &watcher::Error) -> bool {
-    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
-    match error {
-        InitialListFailed(kube::Error::Api(status))
-        | WatchStartFailed(kube::Error::Api(status))
-        | WatchFailed(kube::Error::Api(status))
-        | WatchError(status) => status.code == 404,
-        _ => false,
     }
 }

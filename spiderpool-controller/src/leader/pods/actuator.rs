@@ -50,6 +50,7 @@ impl Actuator {
         match self.evaluate(id).0 {
             PodAction::Free(_) if self.settings.enabled => self.end(id).await,
             PodAction::Keep => self.end(id).await,
+            PodAction::HandOver => self.hand_over(id).await,
             PodAction::FreeKept => self.free_kept(id).await,
             PodAction::FreeQuarantined => self.free_quarantined(id).await,
             PodAction::WriteEndpoint => self.write_endpoint(id).await,
@@ -71,11 +72,15 @@ impl Actuator {
     }
 
     pub(super) async fn read_pod(&self, id: &PodIdentity) -> Result<Option<Pod>, ReconcileError> {
-        let api = Api::<PodObject>::namespaced(self.kube.client(), id.name.namespace());
-        let found = self.kube.read(api.get_opt(id.name.name())).await;
-        let found = found.map_err(|source| ReconcileError::ReadPod { pod: id.to_string(), source })?;
+        self.read_pod_of(&id.name).await
+    }
+
+    async fn read_pod_of(&self, name: &PodName) -> Result<Option<Pod>, ReconcileError> {
+        let api = Api::<PodObject>::namespaced(self.kube.client(), name.namespace());
+        let found = self.kube.read(api.get_opt(name.name())).await;
+        let found = found.map_err(|source| ReconcileError::ReadPod { pod: name.to_string(), source })?;
         let found = found.map(Pod::try_from).transpose();
-        found.map_err(|source| ReconcileError::UnreadablePod { pod: id.to_string(), source })
+        found.map_err(|source| ReconcileError::UnreadablePod { pod: name.to_string(), source })
     }
 
     /// Read live: a node that has just come back may still run a pod that is overdue or gone.
@@ -93,11 +98,8 @@ impl Actuator {
 
     /// Read live: the watch may be behind a StatefulSet that is scaled.
     async fn successor(&self, owner: &Owner) -> Result<Successor, ReconcileError> {
-        if !self.settings.keeps_stateful {
-            return Ok(Successor::None);
-        }
-        let read = read_successor(&self.kube, owner).await;
-        read.map_err(|source| ReconcileError::ReadStatefulSet { pod: owner.pod.to_string(), source })
+        let read = read_successor(&self.kube, owner, self.settings.kept).await;
+        read.map_err(|source| ReconcileError::ReadSuccessor { pod: owner.pod.to_string(), source })
     }
 
     /// Of a pod that has ended: frees what it held, or keeps it for the next one.
@@ -131,7 +133,8 @@ impl Actuator {
         };
         // The endpoint goes first: an address that is left makes the pod be evaluated again.
         let store = EndpointStore::new(self.kube.clone());
-        let removed = store.remove(id).await;
+        let name = self.state.read(|state| state.endpoint_name(id));
+        let removed = store.remove(&name, id).await;
         removed.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
         for address in addresses {
             self.free_address(id, &address, cause).await?;
@@ -184,11 +187,20 @@ impl Actuator {
         }
     }
 
-    /// Frees what waits for a pod of a name that runs without it: its sandbox has all NICs that it is to have.
+    /// Frees what waits for a pod that runs without it, by the name of its endpoint: its sandbox has all NICs that it is to
+    /// have. What is to be handed over is in use.
     pub(super) async fn free_kept_for_running(&self, name: &PodName) -> Result<(), ReconcileError> {
-        let kept = self.state.read(|state| state.addresses.kept_for(name).cloned().collect::<Vec<_>>());
+        let kept: Vec<_> = self.state.read(|state| {
+            let kept = state.addresses.kept_for(name).filter(|kept| state.heirs(kept).is_empty());
+            kept.cloned().collect()
+        });
         let Some(first) = kept.first() else { return Ok(()) };
-        let found = self.read_pod(&first.owner.pod).await?;
+        let pod = match first.owner.virtual_machine {
+            Some(_) => self.pod_of_endpoint(name).await?,
+            None => Some(first.owner.pod.name.clone()),
+        };
+        let Some(pod) = pod else { return Ok(()) };
+        let found = self.read_pod_of(&pod).await?;
         let runs_without = |pod: &Pod| {
             pod.stage == PodStage::Alive
                 && pod.has_running
@@ -197,10 +209,17 @@ impl Actuator {
         if found.is_some_and(|pod| runs_without(&pod)) { self.free_unclaimed(&kept).await } else { Ok(()) }
     }
 
+    /// The pod that an endpoint is of, by its name.
+    async fn pod_of_endpoint(&self, name: &PodName) -> Result<Option<PodName>, ReconcileError> {
+        let found = EndpointStore::new(self.kube.clone()).get(name).await;
+        let found = found.map_err(|source| ReconcileError::Endpoint { pod: name.to_string(), source })?;
+        Ok(found.and_then(|found| endpoint::pod_name(&found.metadata)))
+    }
+
     /// Of these addresses, all of one name, those that still wait.
     async fn free_unclaimed(&self, kept: &[Holding]) -> Result<(), ReconcileError> {
         let Some(first) = kept.first() else { return Ok(()) };
-        let name = &first.owner.pod.name;
+        let name = &first.owner.endpoint_name();
         let api = Api::<SpiderIPAddress>::all(self.kube.client());
         let mut waiting = Vec::new();
         for holding in kept {
@@ -236,8 +255,8 @@ impl Actuator {
             }
             // First: what the endpoint of a pod that is alive names, and whose object is missing, is written again. The agent
             // has taken it out, unless it ended before that.
-            let forgotten =
-                EndpointStore::new(self.kube.clone()).forget(id, std::slice::from_ref(holding)).await;
+            let (name, freed) = (holding.owner.endpoint_name(), std::slice::from_ref(holding));
+            let forgotten = EndpointStore::new(self.kube.clone()).forget(&name, id, freed).await;
             forgotten.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
             self.free_address(id, holding, FreeReason::QuarantineOver).await?;
         }
@@ -277,7 +296,8 @@ impl Actuator {
     async fn finalize_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         let failed = |source| ReconcileError::Endpoint { pod: id.to_string(), source };
         let store = EndpointStore::new(self.kube.clone());
-        let found = store.get(&id.name).await.map_err(failed)?;
+        let name = self.state.read(|state| state.endpoint_name(id));
+        let found = store.get(&name).await.map_err(failed)?;
         let Some(found) = found.filter(|found| slim::is_finalizing(&found.metadata)) else { return Ok(()) };
         store.delete(&found).await.map_err(failed)?;
         info!(pod = %id, uid = %id.uid, "endpoint without addresses is deleted");
@@ -288,7 +308,8 @@ impl Actuator {
     pub(super) async fn remove_unused_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         let failed = |source| ReconcileError::Endpoint { pod: id.to_string(), source };
         let store = EndpointStore::new(self.kube.clone());
-        let Some(found) = store.get(&id.name).await.map_err(failed)? else { return Ok(()) };
+        let name = self.state.read(|state| state.endpoint_name(id));
+        let Some(found) = store.get(&name).await.map_err(failed)? else { return Ok(()) };
         let Some(status) = found.status.as_ref().filter(|status| status.current.uid == id.uid.as_str())
         else {
             return Ok(());
@@ -297,7 +318,8 @@ impl Actuator {
             kind: status.owner_controller_type.as_str().into(),
             name: status.owner_controller_name.as_str().into(),
         };
-        let owner = Owner { pod: id.clone(), workload: Some(workload) };
+        let virtual_machine = (name != id.name).then(|| name.name().into());
+        let owner = Owner { pod: id.clone(), workload: Some(workload), virtual_machine };
         if self.successor(&owner).await? == Successor::Expected || self.read_pod(id).await?.is_some() {
             return Ok(());
         }
@@ -321,11 +343,13 @@ impl Actuator {
             let find = |name: &PoolName| state.pools.get(name.as_str())?.spec()?.clone().ok();
             let ips = endpoint::restore(state.addresses.bound(id), &annotations, find);
             let bare = || Workload { kind: "Pod".into(), name: id.name.name().into() };
-            let top = owner.workload.clone().unwrap_or_else(bare);
-            let is_stateful =
-                self.settings.keeps_stateful && pod.owner.as_ref().is_some_and(OwnerRef::is_stateful_set);
-            let lifetime = if is_stateful { Lifetime::Name } else { Lifetime::Pod };
-            Some(Record::new(&pod, &top, ips, lifetime))
+            let owner =
+                Owner { workload: owner.workload.clone().or_else(|| Some(bare())), ..(**owner).clone() };
+            let kept = self.settings.kept;
+            let of_set = kept.stateful_sets && pod.owner.as_ref().is_some_and(OwnerRef::is_stateful_set);
+            let of_machine = kept.virtual_machines && owner.virtual_machine.is_some();
+            let lifetime = if of_set || of_machine { Lifetime::Name } else { Lifetime::Pod };
+            Some(Record::new(&pod, &owner, ips, lifetime))
         });
         let Some(record) = record else { return Ok(()) };
         let written = EndpointStore::new(self.kube.clone()).write(&record).await;

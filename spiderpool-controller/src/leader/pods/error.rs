@@ -33,9 +33,9 @@ pub(crate) enum ReconcileError {
         /// Why.
         source: ApiFailure,
     },
-    /// Whether another pod of the name will come is unknown.
-    #[error("failed to get the StatefulSet of Pod {pod}: {source}")]
-    ReadStatefulSet {
+    /// Whether another pod will come that is to have the addresses is unknown.
+    #[error("failed to learn whether another Pod comes after Pod {pod}: {source}")]
+    ReadSuccessor {
         /// namespace/name.
         pod: String,
         /// Why.
@@ -52,6 +52,16 @@ pub(crate) enum ReconcileError {
     /// An address cannot be freed.
     #[error("failed to free {address} of Pod {pod}: {source}")]
     Address {
+        /// The address.
+        address: IpAddr,
+        /// namespace/name.
+        pod: String,
+        /// Why.
+        source: ApiFailure,
+    },
+    /// An address cannot be given to the pod that its virtual machine has moved to.
+    #[error("failed to hand {address} over to Pod {pod}: {source}")]
+    HandOver {
         /// The address.
         address: IpAddr,
         /// namespace/name.
@@ -85,9 +95,10 @@ impl ReconcileError {
         match self {
             Self::ReadPod { .. } | Self::UnreadablePod { .. } => "ReadPodFailed",
             Self::ReadNode { .. } => "ReadNodeFailed",
-            Self::ReadStatefulSet { .. } => "ReadStatefulSetFailed",
+            Self::ReadSuccessor { .. } => "ReadSuccessorFailed",
             Self::Endpoint { .. } => "EndpointFailed",
             Self::Address { .. } => "FreeFailed",
+            Self::HandOver { .. } => "HandOverFailed",
             Self::Restore { .. } => "RestoreFailed",
             Self::Changed { .. } => "Conflict",
         }

@@ -105,7 +105,11 @@ mod tests {
             address: format!("10.6.0.{last}/24").parse().unwrap(),
             pool: "pool".parse().unwrap(),
             nic: "eth0".parse().unwrap(),
-            owner: Arc::new(Owner { pod: PodIdentity { name, uid: "u".parse().unwrap() }, workload: None }),
+            owner: Arc::new(Owner {
+                pod: PodIdentity { name, uid: "u".parse().unwrap() },
+                workload: None,
+                virtual_machine: None,
+            }),
             node: None,
             container_id: None,
             is_detached: false,

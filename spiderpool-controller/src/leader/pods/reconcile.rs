@@ -27,6 +27,8 @@ const ENDPOINT_DELAY: Duration = Duration::from_secs(2);
 /// The same for an endpoint that names an address which the pod has no more. Longer than the agent's queue needs, and
 /// short, because meanwhile another pod may get the address.
 const RESTORE_DELAY: Duration = Duration::from_secs(3);
+/// How often it is looked whether a virtual machine has moved whose old pod has ended.
+const MOVE_RECHECK: Duration = Duration::from_secs(1);
 /// A pod is not reconciled again sooner than this without a change.
 const MIN_RECHECK: Duration = Duration::from_millis(500);
 
@@ -78,7 +80,8 @@ fn delay(action: PodAction, now: Instant) -> Option<Duration> {
         PodAction::Free(
             FreeReason::Overdue | FreeReason::Unplugged | FreeReason::Unclaimed | FreeReason::QuarantineOver,
         )
-        | PodAction::FreeQuarantined => Some(Duration::ZERO),
+        | PodAction::FreeQuarantined
+        | PodAction::HandOver => Some(Duration::ZERO),
         PodAction::WriteEndpoint | PodAction::FinalizeEndpoint => Some(ENDPOINT_DELAY),
         PodAction::RestoreAddresses => Some(RESTORE_DELAY),
         PodAction::RecheckAt(at) => Some(at.saturating_duration_since(now)),
@@ -98,6 +101,8 @@ impl Reconciler<PodIdentity> for PodReconciler {
             (action @ PodAction::RecheckAt(_), now) => {
                 Action::requeue(delay(action, now).unwrap_or_default().max(MIN_RECHECK))
             }
+            // KubeVirt has not said yet that the machine has moved, which is no change of what is watched.
+            (PodAction::HandOver, _) => Action::requeue(MOVE_RECHECK),
             _ => Action::await_change(),
         })
     }

@@ -24,14 +24,15 @@ impl Actuator {
     pub(super) async fn restore_addresses(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         let is_same = |pod: &Pod| pod.identity == *id && pod.stage == PodStage::Alive;
         let Some(pod) = self.read_pod(id).await?.filter(is_same) else { return Ok(()) };
-        let found = EndpointStore::new(self.kube.clone()).get(&id.name).await;
+        let name = self.state.read(|state| state.endpoint_name(id));
+        let found = EndpointStore::new(self.kube.clone()).get(&name).await;
         let found = found.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
         let status = found.and_then(|endpoint| endpoint.status);
         let Some(status) = status.filter(|status| status.current.uid == id.uid.as_str()) else {
             return Ok(());
         };
         let lost = self.state.read(|state| {
-            let mut lost = endpoint::lost_holdings(&status, id, state.addresses.of_pod(id));
+            let mut lost = endpoint::lost_holdings(&name, &status, id, state.addresses.of_pod(id));
             // What upstream's agents have allocated is not lost: it is imported with its pool.
             lost.retain(|holding| {
                 let pool = state.pools.get(holding.pool.as_str());

@@ -5,6 +5,7 @@ use spiderpool_api::crd::{SpiderEndpoint, SpiderIPAddress};
 use spiderpool_api::node::nodes;
 use spiderpool_api::pod::PodObject;
 use spiderpool_api::stateful_set::all_stateful_sets;
+use spiderpool_api::virtual_machine::MachineKind;
 use spiderpool_runtime::kubernetes::ApiFailure;
 use spiderpool_runtime::watch::{Index as _, Shared};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 
 use super::actuator::Actuator;
 use crate::leader::state::{
-    ClusterState, PodAction, SlimAddress, SlimEndpoint, SlimNode, SlimPod, SlimStatefulSet,
+    ClusterState, PodAction, SlimAddress, SlimEndpoint, SlimMachine, SlimNode, SlimPod, SlimStatefulSet,
 };
 
 /// Compares at the configured interval until shutdown.
@@ -38,6 +39,7 @@ async fn resync(actuator: &Actuator, shutdown: &CancellationToken) -> Result<usi
                 action,
                 PodAction::Free(_)
                     | PodAction::Keep
+                    | PodAction::HandOver
                     | PodAction::FreeKept
                     | PodAction::FreeQuarantined
                     | PodAction::WriteEndpoint
@@ -89,10 +91,25 @@ async fn list(actuator: &Actuator) -> Result<ClusterState, ApiFailure> {
     (state.nodes, state.node_leases) =
         actuator.state.read(|known| (known.nodes.clone(), known.node_leases.clone()));
     state.reset(actuator.kube.pages(&nodes(client.clone()), SlimNode::from).await?);
-    if actuator.settings.keeps_stateful {
+    if actuator.settings.kept.stateful_sets {
         let sets = all_stateful_sets(client);
         state.reset(actuator.kube.pages(&sets, SlimStatefulSet::from).await?);
     }
+    if actuator.settings.kept.virtual_machines && state.addresses.has_virtual_machines() {
+        for kind in [MachineKind::Machine, MachineKind::Instance] {
+            list_machines(actuator, kind, &mut state).await;
+        }
+    }
     state.pools = actuator.state.read(|known| known.pools.clone());
     Ok(state)
+}
+
+/// What cannot be listed is not taken for absent: then nothing of virtual machines is freed.
+async fn list_machines(actuator: &Actuator, kind: MachineKind, state: &mut ClusterState) {
+    match actuator.kube.pages(&kind.all_metadata(actuator.kube.client()), SlimMachine::from).await {
+        Ok(machines) => state.reset_machines(kind, Some(&machines)),
+        Err(error) => {
+            warn!(kind = kind.as_str(), %error, "virtual machines cannot be listed: what is kept for them stays so");
+        }
+    }
 }

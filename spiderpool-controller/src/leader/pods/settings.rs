@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use spiderpool_core::ipam::KeptWorkloads;
 use spiderpool_core::ipam::release::ReleasePolicy;
 
 use crate::config::GarbageCollection;
@@ -16,8 +17,8 @@ pub(crate) struct GcSettings {
     pub(super) release: ReleasePolicy,
     /// Added to every grace period.
     pub(super) additional: Duration,
-    /// Whether the pods of StatefulSets keep their addresses.
-    pub(super) keeps_stateful: bool,
+    /// Which workloads' pods leave their addresses to the next one.
+    pub(super) kept: KeptWorkloads,
     /// How often everything is compared with the API server.
     pub(super) interval: Duration,
 }
@@ -29,11 +30,12 @@ impl GcSettings {
             clock: SystemTime::now(),
             additional: self.additional,
             release: self.release,
+            kept: self.kept,
         }
     }
 
-    /// As configured by the environment; `keeps_stateful` is of the configuration file.
-    pub(crate) fn new(configured: &GarbageCollection, keeps_stateful: bool) -> Self {
+    /// As configured by the environment; `kept` is of the configuration file.
+    pub(crate) fn new(configured: &GarbageCollection, kept: KeptWorkloads) -> Self {
         Self {
             enabled: configured.enabled,
             release: ReleasePolicy {
@@ -41,7 +43,7 @@ impl GcSettings {
                 overdue_on_not_ready_nodes: configured.terminating_on_not_ready_node,
             },
             additional: configured.additional_grace_delay,
-            keeps_stateful,
+            kept,
             interval: configured.interval,
         }
     }

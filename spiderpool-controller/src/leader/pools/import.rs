@@ -12,10 +12,10 @@ use kube::Resource as _;
 use kube::api::{ListParams, PostParams};
 use spiderpool_api::crd::{SpiderEndpointStatus, SpiderIPAddress, SpiderIPAddressSpec};
 use spiderpool_api::pod::{Pod, PodObject};
-use spiderpool_api::upstream::{self, UpstreamRecord, VIRTUAL_MACHINE_INSTANCE};
-use spiderpool_core::ipam::Pool;
+use spiderpool_api::upstream::{self, UpstreamRecord};
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::pod_stage::PodStage;
+use spiderpool_core::ipam::{Pool, virtual_machine};
 use spiderpool_core::names::{PodName, PodUid};
 use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes, Preconditions};
@@ -189,7 +189,7 @@ impl Importer {
         if let Some(pod) = self.read_pod(&record.name, &record.uid).await? {
             return Ok(Some(pod));
         }
-        if endpoint.is_none_or(|one| one.owner_controller_type != VIRTUAL_MACHINE_INSTANCE) {
+        if endpoint.is_none_or(|one| one.owner_controller_type != virtual_machine::INSTANCE) {
             return Ok(None);
         }
         // The record has the name of the machine.

@@ -33,8 +33,10 @@ pub(crate) struct AddressIndex {
     pools: HashMap<Arc<str>, BTreeMap<IpAddr, Option<Holding>>>,
     pool_of: HashMap<IpAddr, Arc<str>>,
     holders: HashMap<PodIdentity, Holder>,
-    /// Addresses that wait for the next pod of a name.
+    /// Addresses that wait for a next pod, by the name of the endpoint that names them.
     kept: HashMap<PodName, Vec<IpAddr>>,
+    /// How many of the holders are pods of virtual machines.
+    of_machines: usize,
 }
 
 impl AddressIndex {
@@ -79,18 +81,23 @@ impl AddressIndex {
         self.holders.values().map(|holder| &holder.owner)
     }
 
-    /// What waits for the next pod of a name.
+    /// Whether pods of virtual machines hold addresses, or have left some.
+    pub(crate) fn has_virtual_machines(&self) -> bool {
+        self.of_machines > 0
+    }
+
+    /// What waits for the next pod whose endpoint has this name.
     pub(crate) fn kept_for(&self, name: &PodName) -> impl Iterator<Item = &Holding> {
         let addresses = self.kept.get(name).into_iter().flatten();
         addresses.filter_map(|ip| self.pools.get(self.pool_of.get(ip)?)?.get(ip)?.as_ref())
     }
 
-    /// The names for whose next pod something waits.
+    /// The names of endpoints for whose next pod something waits.
     pub(crate) fn names_with_kept(&self) -> impl Iterator<Item = &PodName> {
         self.kept.keys()
     }
 
-    /// What a pod held last that waits for the next one of its name.
+    /// What a pod held last that waits for the next one.
     pub(crate) fn kept_by(&self, pod: &PodIdentity) -> impl Iterator<Item = &Holding> {
         self.of_pod(pod).filter(|holding| holding.state == AddressState::Kept)
     }
@@ -139,12 +146,13 @@ impl AddressIndex {
         if addresses.is_empty() {
             self.pools.remove(&pool);
         }
-        if let Some(Holding { state: AddressState::Kept, owner, .. }) = &holding
-            && let Some(kept) = self.kept.get_mut(&owner.pod.name)
-        {
-            kept.retain(|other| *other != ip);
-            if kept.is_empty() {
-                self.kept.remove(&owner.pod.name);
+        if let Some(Holding { state: AddressState::Kept, owner, .. }) = &holding {
+            let name = owner.endpoint_name();
+            if let Some(kept) = self.kept.get_mut(&name) {
+                kept.retain(|other| *other != ip);
+                if kept.is_empty() {
+                    self.kept.remove(&name);
+                }
             }
         }
         let pod = holding.map(|holding| holding.owner.pod.clone());
@@ -153,6 +161,7 @@ impl AddressIndex {
         {
             holder.addresses.retain(|other| *other != ip);
             if holder.addresses.is_empty() {
+                self.of_machines -= usize::from(holder.owner.virtual_machine.is_some());
                 self.holders.remove(pod);
             }
         }
@@ -163,12 +172,12 @@ impl AddressIndex {
         if let Some(holding) = &mut holding {
             let pod = holding.owner.pod.clone();
             if holding.state == AddressState::Kept {
-                self.kept.entry(pod.name.clone()).or_default().push(ip);
+                self.kept.entry(holding.owner.endpoint_name()).or_default().push(ip);
             }
-            let holder = self.holders.entry(pod);
-            let holder = holder.or_insert_with(|| Holder {
-                owner: Arc::clone(&holding.owner),
-                addresses: Vec::with_capacity(1),
+            let of_machines = &mut self.of_machines;
+            let holder = self.holders.entry(pod).or_insert_with(|| {
+                *of_machines += usize::from(holding.owner.virtual_machine.is_some());
+                Holder { owner: Arc::clone(&holding.owner), addresses: Vec::with_capacity(1) }
             });
             holder.addresses.push(ip);
             // Addresses of one pod say the same of it.
@@ -183,13 +192,14 @@ impl AddressIndex {
 
 /// The holding with its texts shared, and without the sandbox, which is of no use here.
 fn compact(interner: &mut Interner, holding: Holding) -> Holding {
-    let Owner { pod, workload } = &*holding.owner;
+    let Owner { pod, workload, virtual_machine } = &*holding.owner;
     let pod = interner.share_identity(pod);
     let workload = workload
         .as_ref()
         .map(|top| Workload { kind: interner.intern(&top.kind), name: interner.intern(&top.name) });
+    let virtual_machine = virtual_machine.as_ref().map(|machine| interner.intern(machine));
     Holding {
-        owner: Arc::new(Owner { pod, workload }),
+        owner: Arc::new(Owner { pod, workload, virtual_machine }),
         pool: interner.share(holding.pool),
         nic: interner.share(holding.nic),
         node: holding.node.map(|node| interner.share(node)),

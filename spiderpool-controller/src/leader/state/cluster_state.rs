@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use kube::Resource as _;
 use kube::core::DeserializeGuard;
 use spiderpool_api::crd::{SpiderCoordinator, SpiderIPPool};
-use spiderpool_core::ipam::Owner;
-use spiderpool_core::names::{PodIdentity, PoolName};
+use spiderpool_api::virtual_machine::MachineKind;
+use spiderpool_core::ipam::{KeptWorkloads, Owner, Successor, SuccessorSource};
+use spiderpool_core::names::{PodIdentity, PodName, PoolName};
 use spiderpool_runtime::coordinators::CoordinatorIndex;
 use spiderpool_runtime::pools::{PoolIndex, PoolObject, pool_name};
 use spiderpool_runtime::watch::Index;
@@ -25,6 +26,7 @@ use super::pools::{self, LeaderFields};
 use super::slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 use super::stateful_sets::{SlimStatefulSet, StatefulSetIndex};
 use super::third_parties::ThirdParties;
+use super::virtual_machines::{MigrationTargets, SlimMachine, VirtualMachineIndex};
 
 /// Keys of what has changed since [`ClusterState::take_changes`].
 #[derive(Debug, Default)]
@@ -57,6 +59,10 @@ pub(crate) struct ClusterState {
     pub(crate) endpoints: EndpointIndex,
     /// StatefulSets, where their pods keep addresses.
     pub(crate) stateful_sets: StatefulSetIndex,
+    /// Virtual machines, once pods of some have addresses that stay with them.
+    pub(crate) virtual_machines: VirtualMachineIndex,
+    /// Pods that virtual machines move to, or have moved to.
+    pub(crate) migration_targets: MigrationTargets,
     /// Applications of third parties that want pools of SpiderSubnets.
     pub(crate) third_parties: ThirdParties,
     /// All pools.
@@ -99,11 +105,70 @@ impl ClusterState {
 
     /// Marks the pods with addresses that this StatefulSet has made.
     fn mark_stateful_set_changed(&mut self, set: &SlimStatefulSet) {
-        let is_of_set = |owner: &&Arc<Owner>| {
+        self.mark_pods_of(|owner| {
             owner.stateful_set() == Some(&*set.name) && owner.pod.name.namespace() == set.namespace
-        };
-        let pods = self.addresses.all_owners().filter(is_of_set).map(|owner| owner.pod.clone());
-        self.changes.pods.extend(pods);
+        });
+    }
+
+    /// Whether another pod that is to have this one's addresses will come.
+    pub(crate) fn successor(&self, owner: &Owner, kept: KeptWorkloads) -> Successor {
+        match kept.source(owner) {
+            None => Successor::None,
+            Some(SuccessorSource::StatefulSet(_)) => self.stateful_sets.successor(owner),
+            Some(SuccessorSource::VirtualMachine(machine)) => {
+                self.virtual_machines.successor(owner.pod.name.namespace(), machine)
+            }
+        }
+    }
+
+    /// The name of a pod's endpoint.
+    pub(crate) fn endpoint_name(&self, pod: &PodIdentity) -> PodName {
+        match self.addresses.owner(pod) {
+            Some(owner) => owner.endpoint_name(),
+            None => self.endpoints.name(pod).clone(),
+        }
+    }
+
+    /// A virtual machine is new or has changed.
+    pub(crate) fn apply_machine(&mut self, kind: MachineKind, machine: &SlimMachine) {
+        // Most updates are of its status.
+        if self.virtual_machines.insert(kind, machine) {
+            self.mark_machine_changed(machine);
+        }
+    }
+
+    /// A virtual machine is gone.
+    pub(crate) fn delete_machine(&mut self, kind: MachineKind, machine: &SlimMachine) {
+        self.virtual_machines.remove(kind, machine);
+        self.mark_machine_changed(machine);
+    }
+
+    /// Exactly these virtual machines exist; `None`: nobody knows which.
+    pub(crate) fn reset_machines(&mut self, kind: MachineKind, machines: Option<&[SlimMachine]>) {
+        match machines {
+            Some(machines) => self.virtual_machines.reset(kind, machines),
+            None => self.virtual_machines.forget(kind),
+        }
+        self.mark_pods_of(|owner| owner.virtual_machine.is_some());
+    }
+
+    fn mark_machine_changed(&mut self, machine: &SlimMachine) {
+        self.mark_pods_of(|owner| {
+            owner.virtual_machine.as_deref() == Some(&*machine.name)
+                && owner.pod.name.namespace() == machine.namespace
+        });
+    }
+
+    /// Marks the pods that hold addresses, or have left some, and of which this is so.
+    fn mark_pods_of(&mut self, is_meant: impl Fn(&Owner) -> bool) {
+        let pods = self.addresses.all_owners().filter(|owner| is_meant(owner));
+        self.changes.pods.extend(pods.map(|owner| owner.pod.clone()));
+    }
+
+    /// Marks the pods that have left addresses for the virtual machine that moves to this one.
+    fn mark_left_changed(&mut self, target: &SlimPod) {
+        let left = target.moved_machine.iter().flat_map(|machine| self.addresses.kept_for(machine));
+        self.changes.pods.extend(left.map(|holding| holding.owner.pod.clone()));
     }
 
     /// Marks the pools that share addresses with this one: it decides whether they may be used.
@@ -165,15 +230,18 @@ impl Index<SlimPod> for ClusterState {
     fn apply(&mut self, pod: SlimPod) {
         let Some(identity) = &pod.identity else { return };
         self.changes.subnets.extend(self.third_parties.insert(&identity.uid, pod.third_party.as_ref()));
+        self.migration_targets.insert(identity, pod.moved_machine.as_ref());
         // Most updates change nothing that matters here.
         if self.pods.apply(&pod, &identity.uid, &mut self.interner) {
             self.mark_pod_changed(identity.clone());
+            self.mark_left_changed(&pod);
         }
     }
 
     fn delete(&mut self, pod: &SlimPod) {
         let Some(identity) = &pod.identity else { return };
         self.changes.subnets.extend(self.third_parties.remove(&identity.uid));
+        self.migration_targets.remove(identity);
         self.pods.delete(pod, &identity.uid);
         self.mark_pod_changed(identity.clone());
     }
@@ -181,8 +249,10 @@ impl Index<SlimPod> for ClusterState {
     fn reset(&mut self, pods: Vec<SlimPod>) {
         self.pods.reset(&pods, &mut self.interner);
         self.changes.subnets.extend(self.third_parties.clear());
+        self.migration_targets.clear();
         for pod in &pods {
             let Some(identity) = &pod.identity else { continue };
+            self.migration_targets.insert(identity, pod.moved_machine.as_ref());
             self.changes.subnets.extend(self.third_parties.insert(&identity.uid, pod.third_party.as_ref()));
         }
         self.mark_all_changed();

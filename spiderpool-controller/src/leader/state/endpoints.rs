@@ -13,6 +13,8 @@ use super::slim::SlimEndpoint;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KnownEndpoint {
     uid: PodUid,
+    /// The pod's name, if it is not the endpoint's.
+    pod: Option<Box<PodName>>,
     /// Whether the pod owns it, so that the garbage collector deletes it with the pod.
     pub(crate) is_owned: bool,
     /// Whether it is being deleted and has our finalizer.
@@ -22,6 +24,11 @@ pub(crate) struct KnownEndpoint {
 }
 
 impl KnownEndpoint {
+    fn pod(&self, name: &PodName) -> PodIdentity {
+        let name = self.pod.as_deref().unwrap_or(name).clone();
+        PodIdentity { name, uid: self.uid.clone() }
+    }
+
     /// Whether it lists this address of this NIC.
     pub(crate) fn lists(&self, interface: &str, net: IpNet) -> bool {
         self.entries.contains(&hash(interface, net))
@@ -34,45 +41,70 @@ impl KnownEndpoint {
     }
 }
 
-/// Endpoints by their pods' names.
+/// Endpoints by their names.
 #[derive(Debug, Default)]
-pub(crate) struct EndpointIndex(HashMap<PodName, KnownEndpoint>);
+pub(crate) struct EndpointIndex {
+    all: HashMap<PodName, KnownEndpoint>,
+    /// The names of those that do not have their pods' names.
+    names: HashMap<PodIdentity, PodName>,
+}
 
 impl EndpointIndex {
+    /// The name of a pod's endpoint.
+    pub(crate) fn name<'a>(&'a self, pod: &'a PodIdentity) -> &'a PodName {
+        self.names.get(pod).unwrap_or(&pod.name)
+    }
+
     /// The endpoint of this pod; not that of another one with its name.
     pub(crate) fn of_pod(&self, pod: &PodIdentity) -> Option<&KnownEndpoint> {
-        self.0.get(&pod.name).filter(|endpoint| endpoint.uid == pod.uid)
+        self.all.get(self.name(pod)).filter(|endpoint| endpoint.uid == pod.uid)
+    }
+
+    /// The UID of the pod that has the endpoint of this name.
+    pub(crate) fn holder(&self, name: &PodName) -> Option<&PodUid> {
+        self.all.get(name).map(|endpoint| &endpoint.uid)
     }
 
     /// The pods that have one.
     pub(crate) fn pods(&self) -> impl Iterator<Item = PodIdentity> + '_ {
-        self.0.iter().map(|(name, endpoint)| PodIdentity { name: name.clone(), uid: endpoint.uid.clone() })
+        self.all.iter().map(|(name, endpoint)| endpoint.pod(name))
     }
 
     /// Adds or replaces an endpoint; returns its pod. One that names none is not kept: then the pod that it named before.
     pub(super) fn insert(&mut self, endpoint: &SlimEndpoint, interner: &mut Interner) -> Option<PodIdentity> {
         let name = endpoint.name.clone()?;
-        let Some(uid) = endpoint.uid.clone() else { return self.remove(&name) };
-        let pod = interner.share_identity(&PodIdentity { name, uid });
+        let before = self.remove(&name);
+        let Some(uid) = endpoint.uid.clone() else { return before };
+        let pod = PodIdentity { name: endpoint.pod.clone().unwrap_or_else(|| name.clone()), uid };
+        let pod = interner.share_identity(&pod);
         let known = KnownEndpoint {
             uid: pod.uid.clone(),
+            pod: endpoint.pod.is_some().then(|| Box::new(pod.name.clone())),
             is_owned: endpoint.is_owned,
             is_finalizing: endpoint.is_finalizing,
             entries: endpoint.entries.iter().map(|(interface, net)| hash(interface, *net)).collect(),
         };
-        self.0.insert(pod.name.clone(), known);
+        if endpoint.pod.is_some() {
+            self.names.insert(pod.clone(), name.clone());
+            self.all.insert(name, known);
+        } else {
+            self.all.insert(pod.name.clone(), known);
+        }
         Some(pod)
     }
 
     /// Removes the endpoint of this name; returns its pod.
     pub(super) fn remove(&mut self, name: &PodName) -> Option<PodIdentity> {
-        let (name, known) = self.0.remove_entry(name)?;
-        Some(PodIdentity { name, uid: known.uid })
+        let known = self.all.remove(name)?;
+        let pod = known.pod(name);
+        self.names.remove(&pod);
+        Some(pod)
     }
 
     /// Removes all.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.all.clear();
+        self.names.clear();
     }
 }
 

@@ -9,7 +9,7 @@ use spiderpool_core::ipam::release::{
     Disposition, Evidence, FreeReason, LeaveReason, NodeState, PodEvidence, ReleasePolicy, SandboxState,
     plan_owner_release,
 };
-use spiderpool_core::ipam::{AddressState, Holding, Owner, Successor};
+use spiderpool_core::ipam::{AddressState, Holding, KeptWorkloads, Owner, Successor};
 use spiderpool_core::names::{NodeName, PodIdentity, PodUid};
 
 use super::cluster_state::ClusterState;
@@ -25,6 +25,8 @@ pub(crate) struct Policy {
     pub(crate) additional: Duration,
     /// Which overdue pods count as ended.
     pub(crate) release: ReleasePolicy,
+    /// Which workloads' pods leave their addresses to the next one.
+    pub(crate) kept: KeptWorkloads,
 }
 
 /// What to do about a pod.
@@ -42,9 +44,11 @@ pub(crate) enum PodAction {
     FinalizeEndpoint,
     /// Nothing of the pod runs: free its addresses, remove its endpoint.
     Free(FreeReason),
-    /// Nothing of the pod runs, and another one of its name will come: its addresses wait for that.
+    /// Nothing of the pod runs, and another one will come that is to have its addresses: they wait for that.
     Keep,
-    /// What waits for another pod of its name waits in vain: free it.
+    /// What the pod has left is used by the one that its virtual machine has moved to: make it that one's.
+    HandOver,
+    /// What waits for another pod waits in vain: free it.
     FreeKept,
     /// The time is over in which nobody was to get what it was given and somebody else was seen using: free that.
     FreeQuarantined,
@@ -79,7 +83,7 @@ impl ClusterState {
             }
             None => NodeState::NotReady { settled: policy.now },
         };
-        let successor = self.addresses.owner(pod).map(|owner| self.stateful_sets.successor(owner));
+        let successor = self.addresses.owner(pod).map(|owner| self.successor(owner, policy.kept));
         let successor = successor.unwrap_or(Successor::None);
         let action = match self.evaluate_observed(pod, observed, node, successor, policy) {
             PodAction::None if observed.is_some_and(|pod| pod.stage == PodStage::Alive) => {
@@ -88,6 +92,9 @@ impl ClusterState {
             action => action,
         };
         match action {
+            PodAction::None if self.addresses.kept_by(pod).any(|left| !self.heirs(left).is_empty()) => {
+                PodAction::HandOver
+            }
             PodAction::None if self.has_unused_endpoint(pod) => PodAction::FinalizeEndpoint,
             action => self.review_quarantined(pod, action, policy),
         }
@@ -144,7 +151,7 @@ impl ClusterState {
             node,
             may_run_until: self.may_run_until(pod, node, policy.now),
         };
-        let unknown = || Owner { pod: pod.clone(), workload: None };
+        let unknown = || Owner { pod: pod.clone(), workload: None, virtual_machine: None };
         let owner = self.addresses.owner(pod).map_or_else(unknown, |owner| (**owner).clone());
         match plan_owner_release(&owner, &evidence, policy.release).with_successor(successor) {
             Disposition::Free(cause) => PodAction::Free(cause),
@@ -157,6 +164,23 @@ impl ClusterState {
             }
             Disposition::Leave(_) => PodAction::None,
         }
+    }
+
+    /// The pods that may use what an earlier one of their virtual machine has left: they say that it has moved to them.
+    pub(crate) fn heirs(&self, left: &Holding) -> Vec<PodIdentity> {
+        if left.owner.virtual_machine.is_none() {
+            return Vec::new();
+        }
+        let may_use = |pod: &&PodIdentity| {
+            let mut bound = self.addresses.bound(pod);
+            let has_own = bound.any(|own| own.nic == left.nic && own.family() == left.family());
+            self.is_alive(&pod.uid) && !has_own
+        };
+        self.migration_targets.of(&left.owner.endpoint_name()).filter(may_use).cloned().collect()
+    }
+
+    fn is_alive(&self, uid: &PodUid) -> bool {
+        self.pods.get(uid).is_some_and(|known| known.stage == PodStage::Alive)
     }
 
     /// Until when a pod may run that the API server has forgotten. A kubelet that was cut off hears of it when its node is
@@ -201,7 +225,7 @@ impl ClusterState {
         let held = || self.addresses.of_pod(pod).map(|held| (held.nic.as_str(), held.address));
         if self.endpoints.of_pod(pod).is_some_and(|endpoint| endpoint.lists_more_than(held())) {
             PodAction::RestoreAddresses
-        } else if self.lacks_endpoint(pod) {
+        } else if self.lacks_endpoint(pod) && !self.is_moved_to(pod) {
             PodAction::WriteEndpoint
         } else {
             PodAction::None
@@ -214,9 +238,16 @@ impl ClusterState {
             self.endpoints.of_pod(pod).is_some_and(|endpoint| !endpoint.is_owned)
                 && self.pods.get(&pod.uid).is_none()
                 && self.addresses.of_pod(pod).next().is_none()
-                && self.addresses.kept_for(&pod.name).next().is_none()
+                && self.addresses.kept_for(self.endpoints.name(pod)).next().is_none()
         };
         self.endpoints.pods().filter(is_unused)
+    }
+
+    /// Whether the endpoint is still that of the pod that a virtual machine moves from to this one.
+    fn is_moved_to(&self, pod: &PodIdentity) -> bool {
+        let owner = self.addresses.owner(pod).filter(|owner| owner.virtual_machine.is_some());
+        let holder = owner.and_then(|owner| self.endpoints.holder(&owner.endpoint_name()));
+        holder.is_some_and(|holder| *holder != pod.uid && self.is_alive(holder))
     }
 
     /// Whether its endpoint is being deleted and waits for nothing but us.

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use kube::core::ObjectMeta;
+use spiderpool_api::annotations::MIGRATION;
 use spiderpool_api::crd::{FINALIZER, SpiderEndpoint, SpiderIPAddress};
+use spiderpool_api::endpoint;
 use spiderpool_api::node::{NodeObject, NodeReadiness};
 use spiderpool_api::pod::{self, PodObject};
 use spiderpool_api::workload::SubnetApplication;
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::ipam::address_name::parse_object_name;
+use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::names::{NodeName, PodIdentity, PodName, PodUid};
 use tracing::warn;
@@ -35,6 +38,8 @@ pub(crate) struct SlimPod {
     pub(super) may_run_for: Option<Duration>,
     /// The third party that controls it, if that wants pools of SpiderSubnets.
     pub(super) third_party: Option<SaidByPod>,
+    /// The virtual machine that it says moves to it, or has moved.
+    pub(super) moved_machine: Option<PodName>,
 }
 
 impl From<PodObject> for SlimPod {
@@ -47,6 +52,7 @@ impl From<PodObject> for SlimPod {
             stops_within: pod.stops_within(),
             may_run_for: pod.may_run_for(),
             third_party: third_party(&pod.metadata),
+            moved_machine: moved_machine(&pod.metadata),
             identity: identity(&pod.metadata, pod::uid(&pod.metadata)),
         }
     }
@@ -59,8 +65,14 @@ fn third_party(meta: &ObjectMeta) -> Option<SaidByPod> {
     Some(SaidByPod { application, created: meta.creation_timestamp.as_ref().map(|at| at.0) })
 }
 
-/// The pod of this metadata's name, whichever it is.
-fn pod_name(meta: &ObjectMeta) -> Option<PodName> {
+fn moved_machine(meta: &ObjectMeta) -> Option<PodName> {
+    meta.annotations.as_ref()?.get(MIGRATION)?;
+    let owner = pod::controller(meta).filter(OwnerRef::is_virtual_machine_instance)?;
+    PodName::new(meta.namespace.as_deref()?, owner.name).ok()
+}
+
+/// The name of this metadata.
+fn object_name(meta: &ObjectMeta) -> Option<PodName> {
     let name = PodName::new(meta.namespace.as_deref()?, meta.name.as_deref()?);
     name.inspect_err(|error| warn!(%error, "object cannot be parsed, ignored")).ok()
 }
@@ -121,8 +133,10 @@ impl From<SpiderIPAddress> for SlimAddress {
 /// An endpoint as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SlimEndpoint {
-    /// The pod's name, which is the endpoint's; `None` if it is invalid.
+    /// Its name: the pod's, or that of its virtual machine; `None` if it is invalid.
     pub(super) name: Option<PodName>,
+    /// The pod's name, if it is another one.
+    pub(super) pod: Option<PodName>,
     /// `None` if it names no pod.
     pub(super) uid: Option<PodUid>,
     /// Whether the pod owns it. One that was made to outlive its pod has no such owner.
@@ -145,7 +159,8 @@ impl From<SpiderEndpoint> for SlimEndpoint {
             entries: entries.collect(),
             is_owned: meta.owner_references.iter().flatten().any(|owner| owner.kind == "Pod"),
             is_finalizing: is_finalizing(&meta),
-            name: pod_name(&meta),
+            pod: endpoint::pod_name(&meta).filter(|pod| Some(pod.name()) != meta.name.as_deref()),
+            name: object_name(&meta),
             uid: current.uid.parse().ok(),
         }
     }

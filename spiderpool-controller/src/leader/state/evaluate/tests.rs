@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use spiderpool_api::node::NodeReadiness;
+use spiderpool_api::virtual_machine::MachineKind;
 use spiderpool_core::ipam::{Quarantine, StatefulSetScale, Workload};
 use spiderpool_core::names::PodName;
 use spiderpool_runtime::watch::Index;
@@ -8,6 +9,7 @@ use spiderpool_runtime::watch::Index;
 use super::super::node_leases::tests::lease;
 use super::super::slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 use super::super::stateful_sets::SlimStatefulSet;
+use super::super::virtual_machines::{MachineLife, SlimMachine};
 use super::*;
 
 /// So many seconds from now.
@@ -17,6 +19,7 @@ fn policy(seconds: u64) -> Policy {
         clock: SystemTime::now() + Duration::from_secs(seconds),
         additional: Duration::ZERO,
         release: ReleasePolicy { overdue_on_ready_nodes: true, overdue_on_not_ready_nodes: true },
+        kept: KeptWorkloads { stateful_sets: true, virtual_machines: true },
     }
 }
 
@@ -33,6 +36,7 @@ fn pod(uid: &str, stage: PodStage) -> SlimPod {
         stops_within: Duration::from_secs(35),
         may_run_for: None,
         third_party: None,
+        moved_machine: None,
     }
 }
 
@@ -47,7 +51,7 @@ fn address_of(net: &str, uid: &str, kind: &str, state: AddressState) -> SlimAddr
         address,
         pool: "pool".parse().unwrap(),
         nic: "net1".parse().unwrap(),
-        owner: Arc::new(Owner { pod: id(uid), workload }),
+        owner: Arc::new(Owner { pod: id(uid), workload, virtual_machine: None }),
         node: Some("n1".parse().unwrap()),
         container_id: None,
         is_detached: false,
@@ -62,6 +66,7 @@ fn address_of(net: &str, uid: &str, kind: &str, state: AddressState) -> SlimAddr
 fn endpoint(uid: &str, nets: &[&str]) -> SlimEndpoint {
     SlimEndpoint {
         name: Some(id(uid).name),
+        pod: None,
         uid: Some(id(uid).uid),
         is_owned: true,
         is_finalizing: false,
@@ -448,4 +453,117 @@ fn what_is_quarantined_keeps_neither_an_endpoint_nor_a_pool_from_being_deleted()
     assert_eq!(state.addresses.count("pool"), 1, "but nobody gets it");
     state.apply(address("10.0.0.1/24", "u"));
     assert!(state.addresses.is_in_use("pool"));
+}
+
+fn machine(name: &str, terminating: bool, of_machine: bool) -> SlimMachine {
+    let life = MachineLife { terminating, of_machine };
+    SlimMachine { namespace: "ns".into(), name: name.into(), life }
+}
+
+/// An address of a pod of the virtual machine `db`, which has another name than the others here.
+fn of_machine(net: &str, uid: &str, state: AddressState) -> SlimAddress {
+    let mut address = address_of(net, uid, "VirtualMachineInstance", state);
+    let holding = address.holding.as_mut().unwrap();
+    holding.owner = Arc::new(Owner {
+        pod: launcher(uid),
+        virtual_machine: Some("db".into()),
+        ..(*holding.owner).clone()
+    });
+    address
+}
+
+fn launcher(uid: &str) -> PodIdentity {
+    let name = PodName::new("ns", format!("virt-launcher-db-{uid}")).unwrap();
+    PodIdentity { name, uid: uid.parse().unwrap() }
+}
+
+fn launcher_pod(uid: &str, stage: PodStage, moved: bool) -> SlimPod {
+    let moved_machine = moved.then(|| PodName::new("ns", "db").unwrap());
+    SlimPod { identity: Some(launcher(uid)), moved_machine, ..pod(uid, stage) }
+}
+
+fn machine_endpoint(uid: &str, nets: &[&str]) -> SlimEndpoint {
+    let name = PodName::new("ns", "db").unwrap();
+    let pod = Some(launcher(uid).name);
+    SlimEndpoint { name: Some(name), pod, is_owned: false, ..endpoint(uid, nets) }
+}
+
+#[test]
+fn addresses_wait_for_the_next_pod_of_a_virtual_machine_while_there_is_the_machine() {
+    use MachineKind::{Instance, Machine};
+    let evaluate = |state: &ClusterState| state.evaluate(&launcher("u"), policy(NOW));
+    let mut state = cluster(vec![], vec![of_machine("10.0.0.1/24", "u", AddressState::Bound)]);
+    assert!(state.addresses.has_virtual_machines());
+    assert_eq!(evaluate(&state), PodAction::Keep, "nobody knows which machines there are");
+    for kind in [Machine, Instance] {
+        state.take_changes();
+        state.reset_machines(kind, Some(&[]));
+        assert!(state.take_changes().pods.contains(&launcher("u")));
+    }
+    assert_eq!(evaluate(&state), PodAction::Free(FreeReason::Gone));
+    state.apply_machine(Instance, &machine("db", false, false));
+    assert!(state.take_changes().pods.contains(&launcher("u")));
+    assert_eq!(evaluate(&state), PodAction::Keep);
+    state.apply_machine(Instance, &machine("db", true, true));
+    assert_eq!(evaluate(&state), PodAction::Free(FreeReason::Gone));
+    // Stopped: there is no instance.
+    state.apply_machine(Machine, &machine("db", false, false));
+    state.delete_machine(Instance, &machine("db", true, true));
+    assert_eq!(evaluate(&state), PodAction::Keep);
+    state.apply(of_machine("10.0.0.1/24", "u", AddressState::Kept));
+    assert_eq!(evaluate(&state), PodAction::None);
+    state.take_changes();
+    state.apply_machine(Machine, &machine("other", true, false));
+    assert!(state.take_changes().pods.is_empty());
+    state.delete_machine(Machine, &machine("db", false, false));
+    assert!(state.take_changes().pods.contains(&launcher("u")));
+    assert_eq!(evaluate(&state), PodAction::FreeKept);
+    state.reset_machines(Machine, None);
+    assert_eq!(evaluate(&state), PodAction::None, "the kind is not served any more");
+    let off = Policy { kept: KeptWorkloads::default(), ..policy(NOW) };
+    assert_eq!(state.evaluate(&launcher("u"), off), PodAction::FreeKept);
+    state.delete(&of_machine("10.0.0.1/24", "u", AddressState::Kept));
+    assert!(!state.addresses.has_virtual_machines());
+}
+
+#[test]
+fn what_a_moved_machine_has_left_is_handed_over_to_a_pod_that_lives_and_lacks_it() {
+    let evaluate = |state: &ClusterState| state.evaluate(&launcher("u"), policy(NOW));
+    let mut state = cluster(vec![], vec![of_machine("10.0.0.1/24", "u", AddressState::Kept)]);
+    state.apply(machine_endpoint("u", &["10.0.0.1/24"]));
+    assert_eq!(evaluate(&state), PodAction::None);
+    state.apply(launcher_pod("next", PodStage::Alive, false));
+    assert_eq!(evaluate(&state), PodAction::None, "it takes over what it is to have by itself");
+    state.take_changes();
+    state.apply(launcher_pod("v", PodStage::Alive, true));
+    assert!(state.take_changes().pods.contains(&launcher("u")));
+    assert_eq!(evaluate(&state), PodAction::HandOver);
+    state.apply(of_machine("10.0.0.2/24", "v", AddressState::Bound));
+    assert_eq!(evaluate(&state), PodAction::None, "it has another one");
+    assert_eq!(state.evaluate(&launcher("v"), policy(NOW)), PodAction::WriteEndpoint, "that of the old pod");
+    state.delete(&of_machine("10.0.0.2/24", "v", AddressState::Bound));
+    state.apply(launcher_pod("v", PodStage::Finished, true));
+    assert_eq!(evaluate(&state), PodAction::None);
+    state.delete(&launcher_pod("v", PodStage::Finished, true));
+    assert_eq!(evaluate(&state), PodAction::None);
+}
+
+/// While both run, the endpoint is the source's: they would write it in turns.
+#[test]
+fn a_pod_that_a_machine_moves_to_has_no_endpoint_yet() {
+    let pods = vec![launcher_pod("u", PodStage::Alive, false), launcher_pod("v", PodStage::Alive, true)];
+    let own = of_machine("10.0.0.2/24", "v", AddressState::Bound);
+    let mut state = cluster(pods, vec![of_machine("10.0.0.1/24", "u", AddressState::Bound), own]);
+    state.apply(machine_endpoint("u", &["10.0.0.1/24"]));
+    for uid in ["u", "v"] {
+        assert_eq!(state.evaluate(&launcher(uid), policy(NOW)), PodAction::None, "{uid}");
+    }
+    assert_eq!(state.endpoints.pods().collect::<Vec<_>>(), [launcher("u")]);
+    state.delete(&of_machine("10.0.0.1/24", "u", AddressState::Bound));
+    assert_eq!(state.evaluate(&launcher("u"), policy(NOW)), PodAction::RestoreAddresses, "it was lost");
+    state.apply(launcher_pod("u", PodStage::Finished, false));
+    assert_eq!(state.evaluate(&launcher("v"), policy(NOW)), PodAction::WriteEndpoint);
+    state.delete(&machine_endpoint("u", &[]));
+    assert_eq!(state.endpoint_name(&launcher("u")), launcher("u").name);
+    assert_eq!(state.endpoint_name(&launcher("v")).to_string(), "ns/db", "by its addresses");
 }

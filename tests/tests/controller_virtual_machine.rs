@@ -1,0 +1,247 @@
+//! The leader and the addresses of KubeVirt's virtual machines: it gives them to the pod that a machine has moved to, and frees them
+//! when the machine is gone.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use http::Method;
+use serde_json::{Value, json};
+use spiderpool_api::agent::path;
+use spiderpool_tests::control_plane::{ControlPlane, Options};
+use spiderpool_tests::standalone_agent::StandaloneAgent;
+use spiderpool_tests::standalone_controller::{StandaloneController, Start};
+use support::{Bench, TestPod, addresses};
+
+async fn controller(bench: &Bench<'_>, plane: &ControlPlane, interval: &str) -> StandaloneController {
+    let (folder, namespace) = (bench.folder("controllers"), bench.namespace());
+    let environment = [("SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", interval)];
+    let start = Start { folder: &folder, namespace, name: "a", environment: &environment };
+    StandaloneController::start(plane, start).await.unwrap()
+}
+
+/// ADD; the name of the address's object.
+async fn add(agent: &StandaloneAgent, pod: &TestPod, nic: &str) -> String {
+    let answer = agent.ask(Method::POST, path::IP, &pod.add(nic, &pod.uid)).await.unwrap().ok().unwrap();
+    let address = addresses(&answer).pop_first().unwrap();
+    address.split_once('/').unwrap().0.to_owned()
+}
+
+async fn del(agent: &StandaloneAgent, pod: &TestPod, nic: &str) {
+    agent.ask(Method::DELETE, path::IP, &pod.del(nic, &pod.uid)).await.unwrap().ok().unwrap();
+}
+
+fn spec(bench: &Bench<'_>, address: &str) -> Value {
+    bench.address(address).map(|object| object["spec"].clone()).unwrap_or_default()
+}
+
+/// F00002.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_has_moved_takes_its_addresses_along() {
+    let bench = Bench::new("lead-move").await;
+    bench.pool("p", "10.106.0.0/24", &["10.106.0.2-10.106.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    let controller = controller(&bench, ControlPlane::shared(), "1").await;
+    let (one, two) = (bench.agent("n1").await, bench.agent("n2").await);
+    let machine = kubevirt.machine("db").unwrap();
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let mut running = bench.launcher(&instance, "p0", "n1", None, &annotations);
+    let mut had = Vec::new();
+    for nic in ["eth0", "net1"] {
+        had.push(add(&one, &running, nic).await);
+    }
+    bench.run_pod(&running);
+    bench.until("the endpoint is there", async || bench.endpoint_named("db").is_some()).await;
+    // There and back: the pod that it leaves the second time is one that it has moved to.
+    for (suffix, from, to, node) in [("p1", &one, &two, "n2"), ("p2", &two, &one, "n1")] {
+        let migration = kubevirt.migration(&format!("to-{suffix}"), &instance).unwrap();
+        let target = bench.launcher(&instance, suffix, node, Some(&migration), &annotations);
+        for (nic, had) in ["eth0", "net1"].iter().zip(&had) {
+            assert_eq!(&add(to, &target, nic).await, had);
+        }
+        bench.run_pod(&target);
+        bench.succeed_pod(&running);
+        for nic in ["net1", "eth0"] {
+            del(from, &running, nic).await;
+        }
+        let compared = || controller.log().unwrap().matches("full resync done").count();
+        let before = compared();
+        bench.until("it was compared twice", async || compared() >= before + 2).await;
+        for address in &had {
+            assert_eq!(spec(&bench, address)["state"], json!("kept"), "nobody has said that it has moved");
+        }
+        kubevirt.place(&instance, &bench.name(node), &[(&target.uid, &bench.name(node))]).unwrap();
+        kubevirt.end_migration(&migration, "Succeeded").unwrap();
+        for address in &had {
+            bench
+                .until("the address is the target's", async || {
+                    let spec = spec(&bench, address);
+                    let node = json!(bench.name(node));
+                    (&spec["state"], &spec["podUID"], &spec["node"])
+                        == (&json!("bound"), &json!(target.uid), &node)
+                })
+                .await;
+        }
+        bench
+            .until("the endpoint is the target's", async || {
+                let endpoint = bench.endpoint_named("db").unwrap();
+                endpoint["status"]["current"]["uid"] == json!(target.uid)
+                    && endpoint["status"]["current"]["ips"].as_array().unwrap().len() == 2
+                    && endpoint["metadata"]["annotations"]["spiderpool.spidernet.io/pod"]
+                        == json!(target.name)
+            })
+            .await;
+        bench.delete_pod(&running);
+        running = target;
+    }
+    // The DEL knows what it has brought along. That the others have ended, nobody says before the instance is gone.
+    kubevirt.delete_machine("db").unwrap();
+    kubevirt.delete_instance(&instance).unwrap();
+    bench.delete_pod(&running);
+    for nic in ["net1", "eth0"] {
+        del(&one, &running, nic).await;
+    }
+    for address in &had {
+        assert_eq!(spec(&bench, address)["state"], json!("kept"));
+    }
+    kubevirt.finish_instance(&instance).unwrap();
+    for address in &had {
+        bench.until("it is free", async || bench.address(address).is_none()).await;
+    }
+    bench.until("the endpoint is gone", async || bench.endpoint_named("db").is_none()).await;
+    controller.stop().unwrap();
+}
+
+/// A migration that fails leaves nothing to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_did_not_move_keeps_its_addresses_where_it_is() {
+    let bench = Bench::new("lead-stay").await;
+    bench.pool("p", "10.107.0.0/24", &["10.107.0.2-10.107.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    let controller = controller(&bench, ControlPlane::shared(), "1").await;
+    let (one, two) = (bench.agent("n1").await, bench.agent("n2").await);
+    let machine = kubevirt.machine("db").unwrap();
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let source = bench.launcher(&instance, "source", "n1", None, &annotations);
+    let address = add(&one, &source, "eth0").await;
+    bench.run_pod(&source);
+    bench.until("the endpoint is there", async || bench.endpoint_named("db").is_some()).await;
+    kubevirt.place(&instance, &bench.name("n1"), &[(&source.uid, &bench.name("n1"))]).unwrap();
+    let objects = || (bench.address(&address), bench.endpoint_named("db"));
+    let before = objects();
+    let migration = kubevirt.migration("fails", &instance).unwrap();
+    let target = bench.launcher(&instance, "target", "n2", Some(&migration), &annotations);
+    assert_eq!(add(&two, &target, "eth0").await, address);
+    bench.run_pod(&target);
+    kubevirt.end_migration(&migration, "Failed").unwrap();
+    bench.delete_pod(&target);
+    del(&two, &target, "eth0").await;
+    let compared = || controller.log().unwrap().matches("full resync done").count();
+    let seen = compared();
+    bench.until("it was compared twice", async || compared() >= seen + 2).await;
+    assert_eq!(objects(), before, "resourceVersions included");
+    controller.stop().unwrap();
+}
+
+/// A machine that is stopped has no instance; its addresses wait for as long as there is the machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_stopped_machine_is_freed_when_that_is_deleted() {
+    let bench = Bench::new("lead-stop").await;
+    bench.pool("p", "10.108.0.0/24", &["10.108.0.2-10.108.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    bench.node("n2", true);
+    let controller = controller(&bench, ControlPlane::shared(), "1").await;
+    let (one, two) = (bench.agent("n1").await, bench.agent("n2").await);
+    let machine = kubevirt.machine("db").unwrap();
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let pod = bench.launcher(&instance, "a", "n1", None, &annotations);
+    let address = add(&one, &pod, "eth0").await;
+    bench.until("the endpoint is there", async || bench.endpoint_named("db").is_some()).await;
+    kubevirt.delete_instance(&instance).unwrap();
+    bench.delete_pod(&pod);
+    del(&one, &pod, "eth0").await;
+    kubevirt.finish_instance(&instance).unwrap();
+    let compared = || controller.log().unwrap().matches("full resync done").count();
+    let before = compared();
+    bench.until("it was compared three times", async || compared() >= before + 3).await;
+    assert_eq!(spec(&bench, &address)["state"], json!("kept"));
+    // Started again on another node, and stopped there without its agent: the leader keeps what it had.
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let pod = bench.launcher(&instance, "b", "n2", None, &annotations);
+    assert_eq!(add(&two, &pod, "eth0").await, address);
+    bench.run_pod(&pod);
+    two.kill().unwrap();
+    kubevirt.delete_instance(&instance).unwrap();
+    bench.delete_pod(&pod);
+    bench.until("it is kept again", async || spec(&bench, &address)["state"] == json!("kept")).await;
+    kubevirt.finish_instance(&instance).unwrap();
+    kubevirt.delete_machine("db").unwrap();
+    bench.until("it is free", async || bench.address(&address).is_none()).await;
+    bench.until("the endpoint is gone", async || bench.endpoint_named("db").is_none()).await;
+    controller.stop().unwrap();
+}
+
+/// An instance without machine that is deleted while it moves: its second pod may use the addresses until the instance is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_deleted_instance_had_is_freed_when_none_of_its_pods_can_use_it() {
+    let bench = Bench::new("lead-gone").await;
+    bench.pool("p", "10.109.0.0/24", &["10.109.0.2-10.109.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    let controller = controller(&bench, ControlPlane::shared(), "600").await;
+    let (one, two) = (bench.agent("n1").await, bench.agent("n2").await);
+    let instance = kubevirt.instance("db", None).unwrap();
+    let source = bench.launcher(&instance, "source", "n1", None, &annotations);
+    let address = add(&one, &source, "eth0").await;
+    bench.until("the endpoint is there", async || bench.endpoint_named("db").is_some()).await;
+    let migration = kubevirt.migration("moves", &instance).unwrap();
+    let target = bench.launcher(&instance, "target", "n2", Some(&migration), &annotations);
+    assert_eq!(add(&two, &target, "eth0").await, address);
+    let pods = [(source.uid.as_str(), "n1"), (target.uid.as_str(), "n2")];
+    kubevirt.place(&instance, &bench.name("n1"), &pods).unwrap();
+    kubevirt.delete_instance(&instance).unwrap();
+    bench.delete_pod(&source);
+    del(&one, &source, "eth0").await;
+    assert_eq!(spec(&bench, &address)["state"], json!("kept"));
+    bench.delete_pod(&target);
+    del(&two, &target, "eth0").await;
+    kubevirt.finish_instance(&instance).unwrap();
+    bench.until("it is free", async || bench.address(&address).is_none()).await;
+    bench.until("the endpoint is gone", async || bench.endpoint_named("db").is_none()).await;
+    controller.stop().unwrap();
+}
+
+/// That KubeVirt's kinds are not served does not say that its machines are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_kubevirts_kinds_what_is_kept_stays() {
+    let plane = tokio::task::block_in_place(|| ControlPlane::start(Options::default())).unwrap();
+    let bench = Bench::on(&plane, "lead-none").await;
+    let kept = |name: &str, machine: &str| {
+        bench.apply(&json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress", "metadata": {"name": name},
+            "spec": {
+                "address": format!("{name}/24"), "pool": bench.name("p"), "interface": "eth0",
+                "podNamespace": bench.namespace(), "podName": format!("virt-launcher-{machine}-x"), "podUID": machine,
+                "ownerKind": "VirtualMachineInstance", "ownerName": machine, "virtualMachine": machine,
+                "state": "kept",
+            },
+        }));
+    };
+    kept("10.110.0.2", "db");
+    kept("10.110.0.3", "web");
+    let controller = controller(&bench, &plane, "1").await;
+    let says = |part: &str| controller.log().unwrap().matches(part).count();
+    bench
+        .until("it was compared, and nobody knows the machines", async || {
+            says("full resync done") >= 3 && says("kubevirt.io/v1 is not served") >= 1
+        })
+        .await;
+    for address in ["10.110.0.2", "10.110.0.3"] {
+        assert_eq!(spec(&bench, address)["state"], json!("kept"), "{address}");
+    }
+    // Once they are served, what is said of machines counts.
+    let kubevirt = bench.kubevirt();
+    kubevirt.machine("db").unwrap();
+    bench.until("nobody claims it", async || bench.address("10.110.0.3").is_none()).await;
+    assert_eq!(spec(&bench, "10.110.0.2")["state"], json!("kept"));
+    controller.stop().unwrap();
+}
