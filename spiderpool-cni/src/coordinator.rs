@@ -15,6 +15,7 @@ mod state;
 mod tests;
 
 use serde_json::Value;
+use spiderpool_core::coordinator::COORDINATOR;
 use spiderpool_core::gc::ValidAttachments;
 use spiderpool_net::block_on;
 
@@ -31,7 +32,7 @@ pub struct Coordinator;
 
 impl Plugin for Coordinator {
     type Config = NetConf;
-    const NAME: &'static str = "coordinator";
+    const NAME: &'static str = COORDINATOR;
 
     fn parse(bytes: &[u8], command: Command) -> Result<NetConf, PluginError> {
         NetConf::parse(bytes, command)

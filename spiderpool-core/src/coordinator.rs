@@ -19,6 +19,7 @@ mod node_link;
 mod normalize;
 mod overlay;
 mod peer_macs;
+mod plugin;
 mod pod_cidr;
 mod policy;
 mod policy_route;
@@ -48,6 +49,7 @@ pub use node_link::{
 };
 pub use overlay::plan_overlay;
 pub use peer_macs::PeerMacs;
+pub use plugin::{COORDINATOR, VETH, VethSettings, second_name};
 pub use pod_cidr::check_pod_cidrs;
 pub use policy::{
     CLUSTER_TABLE, HOST_RULE_PRIORITY, MARK_RULE_PRIORITY, PolicyInputs, RETURN_MARK, SOURCE_RULE_PRIORITY,

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use spiderpool_core::coordinator::{COORDINATOR, VETH};
 
 use crate::namespaces::Namespaces;
 use crate::tools;
@@ -105,7 +106,9 @@ pub fn execute_type(
     config: &[u8],
 ) -> Result<Value> {
     let folders = folders()?;
-    let program = folders.iter().map(|folder| folder.join(plugin)).find(|path| path.exists());
+    // Where agents install it, it is there by both names.
+    let program = if plugin == VETH { COORDINATOR } else { plugin };
+    let program = folders.iter().map(|folder| folder.join(program)).find(|path| path.exists());
     let program = program.with_context(|| format!("CNI plugin {plugin} is in none of {folders:?}"))?;
     let output = namespaces.run(|| {
         let mut child = Command::new(&program)

@@ -50,7 +50,7 @@ pub struct Pod {
     pub attachments: Vec<(Network, Attachment, Value)>,
     sandbox: Attachment,
     /// eth0's network and result, if it is not the default network.
-    first: Option<(Network, Value)>,
+    pub first: Option<(Network, Value)>,
     /// The configuration by which a port of the node leads to eth0.
     port_mapping: Option<Value>,
 }

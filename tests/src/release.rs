@@ -52,11 +52,11 @@ pub fn load_images(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// What a user types for `helm install` or `helm upgrade` as the tests do it.
-pub fn command_line(verb: &str) -> String {
+/// What a user types for `helm install` or `helm upgrade` as the tests do it, with `more` values after the tests' own.
+pub fn command_line(verb: &str, more: &[&str]) -> String {
     let head =
         format!("helm {verb} {RELEASE} charts/spiderpool --namespace {NAMESPACE} --create-namespace --wait");
-    let settings = values().into_iter().map(|value| {
+    let settings = values().into_iter().chain(more.iter().map(|value| (*value).to_owned())).map(|value| {
         // Braces mean something to a shell.
         let quote = if value.contains('{') { "'" } else { "" };
         format!("--set {quote}{value}{quote}")

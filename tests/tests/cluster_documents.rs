@@ -57,6 +57,11 @@ fn cluster_document_calico_cloud() {
 }
 
 #[test]
+fn cluster_document_underlay() {
+    works("underlay", &Options::default(), Cluster::install_calico);
+}
+
+#[test]
 fn every_document_can_be_read_and_is_run() {
     let tests = include_str!("cluster_documents.rs");
     let folder = tools::workspace().join(FOLDER);

@@ -117,9 +117,38 @@ fn a_node_is_not_cleaned_while_pods_may_run() {
         $AGENT install-plugins --from image --to host/opt/cni/bin 2>log
         touch host/var/run/spidernet/spiderpool.sock
         $AGENT clean-node --config-path $CONF --node-name n --plugins image --host host --bpf-dir $PWD/none 2>>log
-        find host -type f
+        find host -type f | sort
         grep -c 'pods with addresses cannot be listed' log
         ",
     );
-    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["host/opt/cni/bin/coordinator", "1"]);
+    let bin = [
+        "host/opt/cni/bin/.spiderpool-plugins.json",
+        "host/opt/cni/bin/coordinator",
+        "host/opt/cni/bin/veth",
+    ];
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), [&bin[..], &["1"]].concat());
+}
+
+/// NetworkAttachmentDefinitions with the plugin veth of another project may rely on what only that one does.
+#[test]
+fn the_second_name_of_a_plugin_is_taken_from_nobody() {
+    if !privilege::root_or_skip("the_second_name_of_a_plugin_is_taken_from_nobody") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let said = on_a_node(
+        folder.path(),
+        r"
+        mkdir image bin
+        install() { echo $1 >image/coordinator; $AGENT install-plugins --from image --to bin 2>>log; cat bin/coordinator bin/veth; }
+        install one
+        install two
+        echo theirs >bin/veth
+        install three
+        rm bin/veth
+        install four
+        ",
+    );
+    let expected = ["one", "one", "two", "two", "three", "theirs", "four", "four"];
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), expected);
 }

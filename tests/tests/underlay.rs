@@ -3,14 +3,17 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use serde_json::{Value, json};
 use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
 use spiderpool_tests::cni::{self, Network};
+use spiderpool_tests::dual::Dual;
 use spiderpool_tests::kernel_state::KernelState;
 use spiderpool_tests::lab::{Lab, macvlan, underlay_spec, wait_for_no_pods};
-use spiderpool_tests::pod::Pod;
+use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::probe::{Probe, Protocol, Server, send};
-use spiderpool_tests::{counters, inside, node_ports, privilege};
+use spiderpool_tests::topology::addresses::SERVICES;
+use spiderpool_tests::{counters, inside, node_ports, privilege, service};
 
 #[test]
 fn an_underlay_pod_goes_and_leaves_nothing() {
@@ -63,7 +66,7 @@ fn check_second_nic(dataplane: Dataplane) {
         ];
         let mut network = Network { version: "1.0.0".into(), ..macvlan("underlay-v4", "underlay-v6") };
         network.name = "second".into();
-        network.plugins[1] = serde_json::json!({"type": "coordinator", "mode": "underlay"});
+        network.plugins[1] = json!({"type": "coordinator", "mode": "underlay"});
         spec.networks = vec![network];
         let mut pod = Pod::add(plane, node, &spec).unwrap();
         let server = Server::start(&pod.namespaces).unwrap();
@@ -87,6 +90,81 @@ fn check_second_nic(dataplane: Dataplane) {
         pod.del(plane, node).unwrap();
         before.wait_for_return(node).unwrap();
     }
+}
+
+/// As documents of older releases print it, of another project's time: they work with coordinator in its place.
+#[test]
+fn a_network_with_the_plugin_veth_makes_an_underlay_pod() {
+    if privilege::root_or_skip("a_network_with_the_plugin_veth_makes_an_underlay_pod") {
+        for dataplane in [Dataplane::Ebpf, Dataplane::Policy] {
+            check_veth_plugin(dataplane);
+        }
+    }
+}
+
+fn check_veth_plugin(dataplane: Dataplane) {
+    let lab = Lab::start_with(1, dataplane, |_| ()).unwrap();
+    let (plane, node) = (&lab.topology.plane, &lab.topology.nodes[0]);
+    let before = KernelState::of(node).unwrap();
+    let backend = Pod::add(plane, node, &underlay_spec("backend")).unwrap();
+    let server = Server::start(&backend.namespaces).unwrap();
+    let cluster_ip = service::create(plane, "backend", &[backend.eth0]).unwrap();
+    service::wait_for_proxy(node, cluster_ip, &[backend.eth0]).unwrap();
+    // The second one is a network that the cluster does not know.
+    for (name, cidrs) in [("printed", vec![SERVICES[0]]), ("more", vec![SERVICES[0], "10.97.0.0/16"])] {
+        let network = Network {
+            name: "macvlan-conf".into(),
+            version: "0.3.1".into(),
+            plugins: vec![
+                json!({"type": "macvlan", "master": "eth1", "mode": "bridge", "ipam": {"type": "spiderpool"}}),
+                json!({"type": "veth", "service_cidr": cidrs}),
+            ],
+        };
+        let pools = json!({"ipv4": ["underlay-v4"], "ipv6": ["underlay-v6"]}).to_string();
+        let spec = PodSpec {
+            name: name.into(),
+            annotations: vec![("ipam.spidernet.io/ippool".into(), pools)],
+            first: Some(network),
+            ..PodSpec::default()
+        };
+        let pod = Pod::add(plane, node, &spec).unwrap();
+        let own = Server::start(&pod.namespaces).unwrap();
+        for family in Family::ALL {
+            let ask = |from, to: Dual| {
+                send(from, Probe { protocol: Protocol::Tcp, to: to.get(family), bound: None })
+            };
+            ask(&pod.namespaces, cluster_ip).unwrap();
+            ask(&pod.namespaces, backend.eth0).unwrap();
+            ask(node, pod.eth0).unwrap();
+        }
+        node_ports::check(&lab, name, pod.eth0, &[Protocol::Tcp]).unwrap();
+        for cidr in &cidrs {
+            let inside = cidr.replace(".0/16", ".9");
+            let route = pod.namespaces.output("ip", &["route", "get", &inside]).unwrap();
+            assert!(route.contains(" dev veth0 "), "{dataplane} {route}");
+        }
+        let (network, result) = pod.first.as_ref().unwrap();
+        let config = network.config(&network.plugins[1], result).unwrap();
+        let attachment = pod.attachment("eth0");
+        let whole = KernelState::of(&pod.namespaces).unwrap();
+        for command in ["CHECK", "ADD"] {
+            cni::execute(node, command, &attachment, &config).unwrap();
+        }
+        assert_eq!(KernelState::of(&pod.namespaces).unwrap().changes(&whole), Vec::<String>::new());
+        let newer = Network { version: "1.1.0".into(), ..network.clone() };
+        let config = newer.config(&network.plugins[1], &Value::Null).unwrap();
+        cni::execute(node, "STATUS", &attachment, &config).unwrap();
+        pod.namespaces.ip("link set veth0 down").unwrap();
+        let config = network.config(&network.plugins[1], result).unwrap();
+        cni::execute(node, "CHECK", &attachment, &config).unwrap_err();
+        pod.del(plane, node).unwrap();
+        drop(own);
+    }
+    plane.kubectl(&["delete", "service", "backend"]).unwrap();
+    backend.del(plane, node).unwrap();
+    drop(server);
+    wait_for_no_pods(node).unwrap();
+    before.wait_for_return(node).unwrap();
 }
 
 /// A pod may do in its namespace what it likes, and take whatever address it likes: the node takes none but its own from it.

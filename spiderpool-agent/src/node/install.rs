@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use spiderpool_core::coordinator::second_name;
 use spiderpool_runtime::logging::{self, Level};
 use tracing::info;
 
@@ -30,15 +31,20 @@ pub fn run(options: &InstallPlugins) -> anyhow::Result<()> {
     Ok(install_all(&options.from, options.others.as_deref(), &options.to)?)
 }
 
-/// Installs the plugins of the folder `from`, and those of other projects in the folder `others`.
+/// Installs the plugins of the folder `from`, and those of other projects in the folder `others`. Their names are not ours, and
+/// neither is the second name of one of ours: what somebody else has there stays.
 pub(super) fn install_all(from: &Path, others: Option<&Path>, to: &Path) -> Result<(), PluginsError> {
     for plugin in list(from)? {
         let outcome = install(&plugin, to)?;
         info!(plugin = %plugin.display(), to = %to.display(), ?outcome, "CNI plugin installed");
+        if let Some(name) = second_name(&plugin) {
+            let outcome = installed::install(name.as_ref(), &plugin, to)?;
+            info!(plugin = %plugin.display(), name, to = %to.display(), ?outcome, "CNI plugin's second name");
+        }
     }
     let Some(others) = others else { return Ok(()) };
     for plugin in list(others)? {
-        let outcome = installed::install(&plugin, to)?;
+        let outcome = installed::install(plugin.file_name().unwrap_or_default(), &plugin, to)?;
         info!(plugin = %plugin.display(), to = %to.display(), ?outcome, "CNI plugin of another project");
     }
     Ok(())

@@ -1,7 +1,8 @@
-//! Plugins of other projects in the node's folder: which of them this chart has installed. Only those are replaced and
-//! removed; what somebody else has put there stays as it is.
+//! Plugins in the node's folder whose names are not ours alone, those of other projects and coordinator as `veth`: which of
+//! them this chart has installed. Only those are replaced and removed; what somebody else has put there stays as it is.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -29,9 +30,9 @@ pub(super) enum Outcome {
     LeftAlone,
 }
 
-/// Installs a plugin unless somebody else's is there.
-pub(super) fn install(plugin: &Path, folder: &Path) -> Result<Outcome, PluginsError> {
-    with_record(folder, |record| record.install(plugin, folder, plugins::install))
+/// Installs a plugin by this name unless somebody else's is there.
+pub(super) fn install(name: &OsStr, plugin: &Path, folder: &Path) -> Result<Outcome, PluginsError> {
+    with_record(folder, |record| record.install(name, plugin, folder, plugins::install_as))
 }
 
 /// Removes a plugin that this chart has installed, and whatever an installation left beside it; the paths that are gone.
@@ -80,28 +81,29 @@ impl Record {
 
     fn install<T>(
         &mut self,
+        name: &OsStr,
         plugin: &Path,
         folder: &Path,
-        write: impl FnOnce(&Path, &Path) -> Result<T, PluginsError>,
+        write: impl FnOnce(&OsStr, &Path, &Path) -> Result<T, PluginsError>,
     ) -> Result<Outcome, PluginsError> {
         let wanted = File::open(plugin).and_then(digest);
         let wanted = wanted.map_err(|error| PluginsError::new(plugin, "read", error))?;
-        let name = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut known = vec![wanted.clone()];
-        match There::read(&folder.join(&name))? {
+        let key = name.to_string_lossy().into_owned();
+        match There::read(&folder.join(name))? {
             There::File(there) if there == wanted => return Ok(Outcome::Unchanged),
-            There::File(there) if self.has(&name, &there) => known.push(there),
+            There::File(there) if self.has(&key, &there) => known.push(there),
             There::File(_) | There::Link => {
-                self.forget(&name)?;
+                self.forget(&key)?;
                 return Ok(Outcome::LeftAlone);
             }
             There::Nothing => {}
         }
         // Recorded first, beside the one that is there: whichever a crash leaves is known for ours.
-        self.digests.insert(name.clone(), known);
+        self.digests.insert(key.clone(), known);
         self.write()?;
-        write(plugin, folder)?;
-        self.digests.insert(name, vec![wanted]);
+        write(name, plugin, folder)?;
+        self.digests.insert(key, vec![wanted]);
         self.write()?;
         Ok(Outcome::Written)
     }
@@ -194,7 +196,7 @@ mod tests {
         fn install(&self, content: &str) -> Outcome {
             let plugin = self.image.path().join("macvlan");
             fs::write(&plugin, content).unwrap();
-            install(&plugin, self.bin.path()).unwrap()
+            install("macvlan".as_ref(), &plugin, self.bin.path()).unwrap()
         }
 
         fn there(&self) -> String {
@@ -254,10 +256,11 @@ mod tests {
         let crash = |content: &str, is_written: bool| {
             let plugin = node.image.path().join("macvlan");
             fs::write(&plugin, content).unwrap();
+            let mut record = Record::read(node.bin.path());
             let crashed =
-                Record::read(node.bin.path()).install(&plugin, node.bin.path(), |plugin, folder| {
+                record.install("macvlan".as_ref(), &plugin, node.bin.path(), |name, plugin, folder| {
                     if is_written {
-                        plugins::install(plugin, folder)?;
+                        plugins::install_as(name, plugin, folder)?;
                     }
                     Err::<(), _>(PluginsError::new(plugin, "write", io::ErrorKind::Interrupted.into()))
                 });

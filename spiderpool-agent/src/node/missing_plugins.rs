@@ -2,6 +2,7 @@
 //! makes another folder of it (k3s). Until then no pod starts, and none ends.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use spiderpool_core::coordinator::second_name;
 use spiderpool_runtime::backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -97,28 +99,30 @@ impl Check {
         let folder = opened.map_err(|error| PluginsError::new(&self.cni_bin, "open", error))?;
         let mut outcome = Ok(());
         for plugin in plugins::list(&self.image)? {
-            let restored = self.restore(&plugin, &folder.path());
+            let mut restored = self.restore(&plugin, &folder.path());
+            if let Some(name) = second_name(&plugin) {
+                restored = restored.and(self.restore_other(name.as_ref(), &plugin, &folder.path()));
+            }
             outcome = outcome.and(restored.map_err(|error| error.in_folder(&self.cni_bin)));
         }
-        outcome.and(self.restore_others(&folder.path()))
-    }
-
-    /// What is there stays, whosever it is.
-    fn restore_others(&self, folder: &Path) -> Result<(), PluginsError> {
-        let Some(others) = &self.others else { return Ok(()) };
-        let mut outcome = Ok(());
-        for plugin in plugins::list(others)? {
-            if fs::symlink_metadata(folder.join(plugin.file_name().unwrap_or_default())).is_ok() {
-                continue;
-            }
-            let restored = installed::install(&plugin, folder);
-            if restored.is_ok() {
-                let folder = self.cni_bin.display();
-                info!(plugin = %plugin.display(), %folder, "CNI plugin was missing and is put back");
-            }
-            outcome = outcome.and(restored.map(drop).map_err(|error| error.in_folder(&self.cni_bin)));
+        let others = self.others.as_ref().map(|others| plugins::list(others)).transpose()?;
+        for plugin in others.unwrap_or_default() {
+            let name = plugin.file_name().unwrap_or_default();
+            let restored = self.restore_other(name, &plugin, &folder.path());
+            outcome = outcome.and(restored.map_err(|error| error.in_folder(&self.cni_bin)));
         }
         outcome
+    }
+
+    /// What is there by this name stays, whosever it is.
+    fn restore_other(&self, name: &OsStr, plugin: &Path, folder: &Path) -> Result<(), PluginsError> {
+        if fs::symlink_metadata(folder.join(name)).is_ok() {
+            return Ok(());
+        }
+        installed::install(name, plugin, folder)?;
+        let (name, folder) = (name.display(), self.cni_bin.display());
+        info!(plugin = %plugin.display(), %name, %folder, "CNI plugin was missing and is put back");
+        Ok(())
     }
 
     fn restore(&mut self, plugin: &Path, folder: &Path) -> Result<(), PluginsError> {
@@ -171,10 +175,12 @@ mod tests {
         (root, Check { host, cni_bin: "/opt/bin".into(), image, ..Check::default() })
     }
 
+    /// Without the record of what is ours.
     fn content(folder: &Path) -> Vec<(String, String)> {
         let mut files: Vec<_> = fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap())
+            .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
             .map(|entry| {
                 (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
             })
@@ -189,10 +195,12 @@ mod tests {
         let bin = root.path().join("host/opt/bin");
         fs::write(bin.join("coordinator"), "newer").unwrap();
         check.run();
-        let expected = [("coordinator", "newer"), ("spiderpool", "spiderpool")];
+        let expected = [("coordinator", "newer"), ("spiderpool", "spiderpool"), ("veth", "coordinator")];
         let expected = expected.map(|(name, text)| (name.to_owned(), text.to_owned()));
         assert_eq!(content(&bin), expected);
-        fs::remove_file(bin.join("spiderpool")).unwrap();
+        for name in ["spiderpool", "veth"] {
+            fs::remove_file(bin.join(name)).unwrap();
+        }
         check.run();
         assert_eq!(content(&bin), expected);
         assert_eq!(check.failure, None);
@@ -228,7 +236,7 @@ mod tests {
             drop(fs::remove_file(data.join("current")));
             symlink(Path::new("/data").join(version), data.join("current")).unwrap();
             check.run();
-            assert_eq!(content(&data.join(version).join("bin")).len(), 2, "{version}: {:?}", check.failure);
+            assert_eq!(content(&data.join(version).join("bin")).len(), 3, "{version}: {:?}", check.failure);
         }
     }
 
@@ -254,7 +262,9 @@ mod tests {
         let failure = check.failure.clone().unwrap();
         assert!(failure.starts_with("CNI plugin /opt/bin/spiderpool: follow link: "), "{failure}");
         assert_eq!(fs::read_link(bin.join("spiderpool")).unwrap(), Path::new("/on/the/node"));
-        assert_eq!(fs::read_dir(&bin).unwrap().count(), 2);
+        let mut names: Vec<_> = fs::read_dir(&bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".spiderpool-plugins.json", "coordinator", "spiderpool", "veth"]);
     }
 
     #[test]
@@ -273,6 +283,6 @@ mod tests {
         assert!(check.failure.as_ref().unwrap().contains("/opt/bin"), "{:?}", check.failure);
         fs::create_dir(&bin).unwrap();
         check.run();
-        assert_eq!((check.failure.as_ref(), content(&bin).len()), (None, 2));
+        assert_eq!((check.failure.as_ref(), content(&bin).len()), (None, 3));
     }
 }

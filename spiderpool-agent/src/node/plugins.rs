@@ -54,7 +54,11 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
 
 /// Installs a plugin atomically: an execution meanwhile gets the old file or the new one.
 pub fn install(plugin: &Path, folder: &Path) -> Result<InstallOutcome, PluginsError> {
-    let name = plugin.file_name().unwrap_or_default();
+    install_as(plugin.file_name().unwrap_or_default(), plugin, folder)
+}
+
+/// The same by another name than it has in its own folder.
+pub(super) fn install_as(name: &OsStr, plugin: &Path, folder: &Path) -> Result<InstallOutcome, PluginsError> {
     let to = folder.join(name);
     if have_same_content(plugin, &to).unwrap_or(false) {
         return Ok(InstallOutcome::Unchanged);

@@ -4,7 +4,7 @@ use serde_json::Value;
 use spiderpool_api::agent::DEFAULT_SOCKET;
 use spiderpool_api::agent::coordinator::{CoordinatorConfig, GetCoordinatorArgs};
 use spiderpool_client::Client;
-use spiderpool_core::coordinator::{Config, Settings};
+use spiderpool_core::coordinator::{COORDINATOR, Config, Settings, VETH, VethSettings};
 use spiderpool_core::go_json::{from_go_value, from_readable_members};
 
 use crate::base::Base;
@@ -19,6 +19,8 @@ pub struct NetConf {
     pub base: Base,
     /// The settings as written.
     pub settings: Settings,
+    /// What a configuration for the plugin's second name has beside them.
+    pub veth: Option<VethSettings>,
 }
 
 impl NetConf {
@@ -31,20 +33,24 @@ impl NetConf {
             return Ok(Self {
                 base: from_readable_members(value.clone()),
                 settings: from_readable_members(value),
+                // A pod ends in the same way in each mode.
+                veth: None,
             });
         }
         let value: Value = serde_json::from_slice(bytes).map_err(PluginError::Decode)?;
         let base = Base::parse(&value)?;
+        let is_veth = value["type"] == VETH;
+        let veth = is_veth.then(|| from_go_value(value.clone())).transpose().map_err(PluginError::Decode)?;
         let settings = from_go_value(value).map_err(PluginError::Decode)?;
         if !command.is_of_network() && !base.prev_result.is_object() {
             return Err(ConfigError::NoPrevResult.into());
         }
-        Ok(Self { base, settings })
+        Ok(Self { base, settings, veth })
     }
 
     /// Where to log.
     pub fn log_options(&self) -> LogOptions {
-        self.base.log_options("coordinator")
+        self.base.log_options(COORDINATOR)
     }
 
     /// The agent of this node.
@@ -59,8 +65,11 @@ impl NetConf {
             .client()
             .coordinator_config(&args)
             .map_err(|e| PluginError::of_client(e, PluginError::CoordinatorConfig))?;
-        let config = Settings::resolve(self.settings.clone(), answer.settings.clone())?;
-        Ok((config, answer))
+        let mut network = self.settings.clone();
+        if let Some(veth) = &self.veth {
+            network = veth.translate(network, &answer.settings)?;
+        }
+        Ok((Settings::resolve(network, answer.settings.clone())?, answer))
     }
 }
 
@@ -87,6 +96,21 @@ mod tests {
         assert_eq!(config.settings.pod_default_route_nic.as_deref(), Some("net1"));
         assert_eq!(config.log_options().path, PathBuf::from("/var/log/c.log"));
         assert_eq!(parse(MINIMAL, Command::Add).unwrap().log_options().level, "debug");
+    }
+
+    /// As documents of older releases print it.
+    #[test]
+    fn a_configuration_for_veth_is_read() {
+        let json = r#"{"cniVersion":"0.3.1","name":"macvlan-conf","type":"veth","service_cidr":["10.96.0.0/16"],
+            "log_options":{"log_level":"debug"},"prevResult":{}}"#;
+        for command in [Command::Add, Command::Check] {
+            assert!(parse(json, command).unwrap().veth.is_some_and(|veth| veth != VethSettings::default()));
+        }
+        assert_eq!(parse(json, Command::Del).unwrap().veth, None);
+        assert_eq!(parse(MINIMAL, Command::Add).unwrap().veth, None);
+        let wrong = json.replace(r#"["10.96.0.0/16"]"#, r#""10.96.0.0/16""#);
+        assert_eq!(parse(&wrong, Command::Add).unwrap_err().to_object("1.0.0").code, 6);
+        assert!(parse(&wrong, Command::Del).is_ok());
     }
 
     #[test]

@@ -35,6 +35,14 @@ pub enum SettingsError {
         /// Its value.
         text: String,
     },
+    /// A member of a configuration of type veth.
+    #[error("plugin veth is served by Spiderpool's coordinator, by which {field} is not served: {remedy}")]
+    Veth {
+        /// The member.
+        field: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// Not a device name.
     #[error("{field} {text:?} is not an interface name")]
     Nic {

@@ -119,6 +119,7 @@ fn is_part(shown: &str, real: &str, ranges: &AddressRanges) -> bool {
         || both(is_host_end)
         || both(is_client_port)
         || is_generated_name(shown, real)
+        || is_pool_of_application(shown, real)
 }
 
 /// With what follows the address: a prefix length, a colon.
@@ -192,6 +193,16 @@ fn is_generated_name(shown: &str, real: &str) -> bool {
     shown.len() > 1 && shown.len() == real.len() && shown.iter().zip(&real).all(alike)
 }
 
+/// `auto4-web-eth0-1a2b3`: it ends with a part of the application's UID.
+fn is_pool_of_application(shown: &str, real: &str) -> bool {
+    let parts = |word: &str| {
+        let (head, uid) = word.rsplit_once('-')?;
+        let is_pool = head.starts_with("auto4-") || head.starts_with("auto6-");
+        (is_pool && uid.len() == 5 && is_hexadecimal(uid)).then(|| head.to_owned())
+    };
+    parts(shown).is_some_and(|head| parts(real) == Some(head))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +228,7 @@ mod tests {
             ("uid: 65262cc2-6ff2-4121-80fa-0d21cc126367", "uid: 75881bdc-9930-4c76-b848-5af0f9188722"),
             ("[::ffff:10.66.10.101]:43210: response:200", "[::ffff:10.66.10.150]:51234: response:200"),
             ("via 10.66.0.7, eth1, weight 1, 00:13:08", "via 10.66.0.9, eth1, weight 1, 00:00:02"),
+            ("auto4-web-eth0-1a2b3 4", "auto4-web-eth0-0f00d 4"),
             ("link/ether a2:99:9d:04:01:80", "link/ether 02:11:22:33:44:55"),
         ] {
             check(shown, real).unwrap();
@@ -228,6 +240,8 @@ mod tests {
         for (shown, real) in [
             ("web-6b66fbbd46-2xjkq 1/1", "web-6b66fbbd46-2xjkq 0/1"),
             ("web-6b66fbbd46-2xjkq", "app-6b66fbbd46-2xjkq"),
+            ("auto4-web-eth0-1a2b3", "auto4-web-net1-1a2b3"),
+            ("auto4-web-eth0-1a2b3", "auto4-web-eth0-1a2bx"),
             ("10.66.10.101/16", "10.66.10.99/16"),
             ("10.66.10.101/16", "10.66.10.101/32"),
             ("10.67.0.1", "10.67.0.2"),

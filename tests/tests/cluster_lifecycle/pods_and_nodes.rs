@@ -390,7 +390,7 @@ fn uninstall_leaves_nothing() {
 fn what_is_left(cluster: &Cluster) -> Result<Vec<String>> {
     // find fails on a folder that is not there, which is as it should be; what it finds it prints all the same.
     const FIND: &str = "find /sys/fs/bpf /run/spidernet /var/log/spidernet /opt/cni/bin /etc/cni/net.d \
-        -name '*spider*' -o -name 'coordinator*' -o -name '*multus*'; true";
+        -name '*spider*' -o -name 'coordinator*' -o -name '*multus*' -o -name veth; true";
     const CLUSTER_WIDE: &str =
         "crds,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations";
     const NAMESPACED: &str = "all,configmaps,secrets,serviceaccounts,leases";

@@ -4,11 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use spiderpool_core::coordinator::second_name;
 use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::info;
 
-use crate::node::plugins;
+use crate::node::{installed, plugins};
 
 /// Where agents have put what on the node, as this container sees it.
 pub(super) struct Installed {
@@ -58,6 +59,10 @@ impl Installed {
         let mut outcomes = Vec::new();
         for name in &names {
             outcomes.extend(plugins::files(&self.cni_bin, name.as_ref()).iter().map(|path| file(path)));
+        }
+        for name in self.plugins.iter().filter_map(|plugin| second_name(plugin)) {
+            let removed = installed::remove(name, &self.cni_bin);
+            outcomes.push(removed.map(drop).map_err(|error| error.to_string()));
         }
         outcomes.push(tree(&self.pins));
         outcomes.push(file(&self.state));
@@ -150,8 +155,12 @@ mod tests {
             fs::create_dir_all(at(file).parent().unwrap()).unwrap();
             fs::write(at(file), "").unwrap();
         }
+        let image = tempfile::tempdir().unwrap();
+        let coordinator = image.path().join("coordinator");
+        fs::write(&coordinator, "ours").unwrap();
+        installed::install("veth".as_ref(), &coordinator, &at("opt/cni/bin")).unwrap();
         let installed = Installed {
-            plugins: vec!["/image/coordinator".into(), "/image/spiderpool".into()],
+            plugins: vec![coordinator, "/image/spiderpool".into()],
             cni_bin: at("opt/cni/bin"),
             logs: at("log/spidernet"),
             pins: at("bpf/spiderpool/v1"),

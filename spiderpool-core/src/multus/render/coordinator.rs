@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::coordinator::{Mode, PolicyRouteText, Settings};
+use crate::coordinator::{COORDINATOR, Mode, PolicyRouteText, Settings};
 
 /// Only what the network's own block says is written, so that the rest is SpiderCoordinator's. Upstream writes what its
 /// webhook fills into each block.
@@ -73,7 +73,7 @@ impl<'a> CoordinatorPlugin<'a> {
             tune_pod_routes: None,
             pod_mac_prefix: None,
             mode: None,
-            r#type: "coordinator",
+            r#type: COORDINATOR,
             pod_default_route_nic: None,
             pod_rp_filter: None,
             host_rule_table: None,

@@ -3,6 +3,7 @@
 //! `cargo xtask demo [--lab] [--keep]` builds everything and starts this.
 #![forbid(unsafe_code)]
 
+mod applications;
 mod report;
 mod show;
 
@@ -21,6 +22,7 @@ use spiderpool_tests::lab::LabFixture;
 use spiderpool_tests::matrix::{DefaultRoute, Host};
 use spiderpool_tests::{privilege, release, teardown};
 
+use applications::Applications;
 use report::{Column, Report};
 
 /// The name of the demo's cluster.
@@ -89,13 +91,14 @@ fn on_cluster(keep: bool, step: impl Fn(&str) + Copy) -> Result<bool> {
     )?;
     release::load_images(&cluster)?;
     step("images of agent, controller and Multus on the nodes");
-    println!("\n$ {}\n", release::command_line("install"));
-    release::install(&cluster, &[])?;
+    println!("\n$ {}\n", release::command_line("install", &applications::VALUES));
+    release::install(&cluster, &applications::VALUES)?;
     step("helm: everything ready");
     print!("\n{}\n", cluster.kubectl(&["get", "pods", "--namespace", release::NAMESPACE, "-o", "wide"])?);
     release::apply_network(&cluster)?;
     let mut fixture = Box::new(ClusterFixture::start(&cluster, step)?);
     let passed = perform(&mut *fixture, step)?;
+    let applications = Applications::show(&cluster, step)?;
     if keep {
         show::how_to_look_around(
             &*fixture,
@@ -104,8 +107,9 @@ fn on_cluster(keep: bool, step: impl Fn(&str) + Copy) -> Result<bool> {
         // Not this process's any more.
         std::process::exit(i32::from(!passed));
     }
+    applications.delete(&cluster)?;
     fixture.finish()?;
-    step("pods deleted, their addresses free");
+    step("pods and SpiderSubnets deleted, all addresses free");
     release::uninstall(&cluster)?;
     step("helm uninstall");
     cluster.down()?;

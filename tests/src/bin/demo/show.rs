@@ -49,7 +49,7 @@ pub(crate) fn all(fixture: &dyn Fixture, pods: &[Host]) -> Result<bool> {
     change_service_cidr(fixture)
 }
 
-fn title(text: &str) {
+pub(crate) fn title(text: &str) {
     println!("\n--- {text}");
 }
 
