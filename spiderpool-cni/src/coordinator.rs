@@ -3,7 +3,7 @@
 mod add;
 mod attach;
 mod check;
-mod config;
+pub mod config;
 mod del;
 mod ebpf;
 mod next_hops;

@@ -5,7 +5,7 @@
 
 mod add;
 mod check;
-mod config;
+pub mod config;
 
 use serde_json::Value;
 use spiderpool_core::gc::ValidAttachments;

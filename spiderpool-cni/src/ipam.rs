@@ -1,6 +1,6 @@
 //! The plugin `spiderpool`: asks the agent for a NIC's addresses and hands them to the main plugin.
 
-mod config;
+pub mod config;
 mod detection;
 mod nic;
 mod result;

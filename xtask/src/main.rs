@@ -15,6 +15,7 @@ mod cluster;
 mod crds;
 mod demo;
 mod elf;
+mod fuzz;
 mod image;
 mod kernel;
 mod lint;
@@ -65,6 +66,8 @@ enum Verb {
     Demo(demo::Options),
     /// Start, show or end a cluster with kubelets on this machine (needs root)
     Cluster(cluster::Options),
+    /// Fuzz everything that parses bytes from outside
+    Fuzz(fuzz::Options),
     /// Measure address allocation, the CNI plugins, the dataplane or a whole cluster
     Bench(bench::Options),
 }
@@ -96,6 +99,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Ci => ci::run(&workspace),
         Verb::Demo(options) => demo::run(&workspace, &options),
         Verb::Cluster(options) => cluster::run(&workspace, &options),
+        Verb::Fuzz(options) => fuzz::run(&workspace, &options),
         Verb::Bench(options) => bench::run(&workspace, &options),
     }
 }

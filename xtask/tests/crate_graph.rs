@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("spiderpool-testbox", &[]),
+    ("spiderpool-fuzz", &["spiderpool-core", "spiderpool-api", "spiderpool-cni"]),
     ("spiderpool-controller", &["spiderpool-core", "spiderpool-api", "spiderpool-runtime"]),
     ("xtask", &[]),
 ];

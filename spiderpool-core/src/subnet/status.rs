@@ -42,7 +42,7 @@ impl ControlledPools {
         Self(parsed.collect())
     }
 
-    /// As it is to be written; `None`, which removes the field, if no pool has an address.
+    /// As it is to be written; `None`, which removes the field, if there is no pool.
     pub fn text(&self) -> Option<String> {
         let records: BTreeMap<&String, Record> = self
             .0
