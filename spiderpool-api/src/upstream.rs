@@ -90,9 +90,39 @@ fn record(key: &str, Fields { pod, pod_uid }: Fields, pool: &Pool) -> Result<Ups
     Ok(UpstreamRecord { address, name, uid })
 }
 
+/// Whether an endpoint is that of a virtual machine, by whose name it is called, and not of the machine's pod: upstream has a switch
+/// for it.
+pub fn is_of_machine(endpoint: &SpiderEndpointStatus, name: &PodName) -> bool {
+    endpoint.owner_controller_type == virtual_machine::INSTANCE
+        && endpoint.owner_controller_name == name.name()
+}
+
+/// What an endpoint has of a pool and no record says: upstream goes on with such an address.
+pub fn unrecorded(
+    pool: &Pool,
+    name: &PodName,
+    endpoint: &SpiderEndpointStatus,
+    is_recorded: impl Fn(IpAddr) -> bool,
+) -> Vec<UpstreamRecord> {
+    let Ok(uid) = endpoint.current.uid.parse::<PodUid>() else { return Vec::new() };
+    let named = endpoint
+        .current
+        .ips
+        .iter()
+        .flat_map(|entry| [(&entry.ipv4, &entry.ipv4_pool), (&entry.ipv6, &entry.ipv6_pool)]);
+    let of_pool = named.filter(|(_, of)| of.as_deref() == Some(pool.name.as_str()));
+    let addresses = of_pool.filter_map(|(text, _)| text.as_deref()?.parse::<IpNet>().ok());
+    let lost = addresses.map(|net| net.addr()).filter(|ip| pool.subnet.contains(ip) && !is_recorded(*ip));
+    let records = lost.filter_map(|ip| {
+        let address = pool.with_prefix(ip).ok()?;
+        Some(UpstreamRecord { address, name: name.clone(), uid: uid.clone() })
+    });
+    records.collect()
+}
+
 impl UpstreamRecord {
-    /// What the record stands for. `endpoint` is the one of its name and `pod` the pod with its UID, where there are such.
-    /// Fails if the endpoint has the address on a NIC with a name that the kernel takes for none.
+    /// What the record stands for. `endpoint` is the one of its name and `pod` the pod with its UID, where there are such. It does
+    /// not fail: the NIC's name that is used where the endpoint has none, or none that a kernel takes, is one.
     pub fn holding(
         &self,
         pool: &Pool,
@@ -107,14 +137,15 @@ impl UpstreamRecord {
             name: endpoint.owner_controller_name.as_str().into(),
         });
         // Its endpoint, as the record, has the machine's name.
-        let is_machines = workload.as_ref().is_some_and(|top| *top.kind == *virtual_machine::INSTANCE);
+        let is_machines = endpoint.is_some_and(|endpoint| is_of_machine(endpoint, &self.name));
         let virtual_machine = is_machines.then(|| self.name.name().into());
         let node = endpoint.and_then(|endpoint| endpoint.current.node.parse().ok());
-        let nic = endpoint.and_then(|endpoint| self.nic(&endpoint.current.ips));
+        let named = endpoint.and_then(|endpoint| self.nic(&endpoint.current.ips));
+        let nic = named.and_then(|name| name.parse().ok());
         Ok(Holding {
             address: self.address,
             pool: pool.name.clone(),
-            nic: nic.as_deref().unwrap_or(FIRST_NIC).parse()?,
+            nic: nic.map_or_else(|| FIRST_NIC.parse(), Ok)?,
             owner: Arc::new(Owner {
                 pod: pod.map_or(identity, |pod| pod.identity.clone()),
                 workload,
@@ -205,6 +236,23 @@ mod tests {
         assert_eq!(nic(json!([])), "eth0");
     }
 
+    #[test]
+    fn what_an_endpoint_alone_says_is_in_use_too() {
+        let name = PodName::new("ns1", "web").unwrap();
+        let ips = json!([
+            {"interface": "eth0", "ipv4": "10.6.0.9/16", "ipv4Pool": "p", "vlan": 0},
+            {"interface": "net1", "ipv4": "10.6.0.8/16", "ipv4Pool": "q", "vlan": 0},
+            {"interface": "net2", "ipv4": "10.7.0.9/16", "ipv4Pool": "p", "vlan": 0},
+        ]);
+        let found = |is_recorded: bool| {
+            let status = status("u", &ips);
+            unrecorded(&pool("10.6.0.0/16"), &name, &status, |_| is_recorded)
+        };
+        let address = "10.6.0.9/16".parse().unwrap();
+        assert_eq!(found(false), [UpstreamRecord { address, name: name.clone(), uid: "u".parse().unwrap() }]);
+        assert_eq!(found(true), []);
+    }
+
     /// The machine has the record, its present pod the address.
     #[test]
     fn the_pod_itself_knows_better() {
@@ -216,9 +264,14 @@ mod tests {
         let pod = Pod::try_from(serde_json::from_value::<PodObject>(object).unwrap()).unwrap();
         let mut endpoint = status("u", &json!([]));
         endpoint.owner_controller_type = "VirtualMachineInstance".to_owned();
+        endpoint.owner_controller_name = "vm".to_owned();
         let holding = record.holding(&pool("10.6.0.0/16"), Some(&endpoint), Some(&pod)).unwrap();
         assert_eq!(holding.owner.pod.to_string(), "ns1/virt-launcher-vm-x");
         assert_eq!(holding.owner.virtual_machine.as_deref(), Some("vm"));
+        // Without the switch for machines upstream names the pod.
+        endpoint.owner_controller_name = "other".to_owned();
+        let holding = record.holding(&pool("10.6.0.0/16"), Some(&endpoint), Some(&pod)).unwrap();
+        assert_eq!(holding.owner.virtual_machine, None);
         assert_eq!(holding.node.unwrap().as_str(), "n2");
         assert_eq!(holding.grace.unwrap().as_secs(), 7);
     }

@@ -229,9 +229,11 @@ async fn pods_of_upstreams_live_on_and_end_with_our_agent() {
     let stateful = bench.pod_of_stateful_set("web", 0, "n1", &annotation);
     // Its ADD was cut off: a record without an endpoint.
     let halved = bench.pod_with_pool("halved", "n1", "p");
-    let all = [&plain, &ended, &stateful, &halved];
-    let ips = [2, 3, 4, 5].map(|last| format!("10.75.0.{last}"));
-    let given: Vec<_> = ips.iter().map(|text| ip(text)).zip(all).collect();
+    // Its record was lost, and upstream goes on with what the endpoint says.
+    let unrecorded = bench.pod_with_pool("unrecorded", "n1", "p");
+    let all = [&plain, &ended, &stateful, &halved, &unrecorded];
+    let ips = [2, 3, 4, 5, 6].map(|last| format!("10.75.0.{last}"));
+    let given: Vec<_> = ips.iter().map(|text| ip(text)).zip([&plain, &ended, &stateful, &halved]).collect();
     agents.record(&name, &given).await.unwrap();
     let endpoint = |owner: &'static str, ip: &str| Endpoint {
         node: bench.name("n1"),
@@ -243,6 +245,7 @@ async fn pods_of_upstreams_live_on_and_end_with_our_agent() {
             (&plain, endpoint("Pod", &ips[0])),
             (&ended, endpoint("Pod", &ips[1])),
             (&stateful, endpoint("StatefulSet", &ips[2])),
+            (&unrecorded, endpoint("Pod", &ips[4])),
         ])
         .await;
     for pod in all {
@@ -252,6 +255,8 @@ async fn pods_of_upstreams_live_on_and_end_with_our_agent() {
     agents.revoke();
     let controller = controller(&plane, &bench).await;
     bench.until("the pool is imported", async || is_marked(&pool(&plane, &name))).await;
+
+    assert_eq!(bench.address(&ips[4]).unwrap()["spec"]["podUID"], json!(unrecorded.uid));
 
     // Its sandbox has died, and another one follows.
     bench
@@ -287,6 +292,44 @@ async fn pods_of_upstreams_live_on_and_end_with_our_agent() {
     bench.delete_pod(&halved);
     bench.until("what nobody named is free", async || bench.address(&ips[3]).is_none()).await;
     agent.stop().unwrap();
+    controller.stop().unwrap();
+}
+
+/// Stopped, it has no pod: that there is a machine its endpoint alone says, which must still be there when the pool is imported.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_machine_of_upstreams_keeps_its_address() {
+    let plane = plane();
+    let bench = Bench::on(&plane, "machine").await;
+    bench.node("n1", true);
+    let agents = UpstreamAgents::new(&plane, &bench).await;
+    bench.pool("p", "10.79.0.0/24", &["10.79.0.2-10.79.0.9"], &json!({}));
+    let name = bench.name("p");
+    bench.kubevirt().machine("web").unwrap();
+    // Record and endpoint have the machine's name, and the UID of its last pod.
+    let namespace = bench.namespace().to_owned();
+    let machine = TestPod { namespace, name: "web".to_owned(), uid: "of-a-pod-that-is-gone".to_owned() };
+    agents.record(&name, &[(ip("10.79.0.2"), &machine)]).await.unwrap();
+    let ips = json!([nic("eth0", ("10.79.0.2/24", &name), None)]);
+    let endpoint = Endpoint { node: bench.name("n1"), owner: "VirtualMachineInstance", ips };
+    agents.endpoints(&[(&machine, endpoint)]).await;
+    let folder = bench.folder("controllers");
+    let environment = [("SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", "1")];
+    let start = Start { folder: &folder, namespace: bench.namespace(), name: "a", environment: &environment };
+    let controller = StandaloneController::start(&plane, start).await.unwrap();
+    bench
+        .until("everything was compared twice", async || {
+            controller.log().unwrap().matches("full resync done").count() >= 2
+        })
+        .await;
+    agents.revoke();
+    bench.until("the pool is imported", async || is_marked(&pool(&plane, &name))).await;
+    bench
+        .until("its address is kept", async || {
+            let spec = bench.address("10.79.0.2").map(|object| object["spec"].clone()).unwrap_or_default();
+            spec["state"] == json!("kept") && spec["virtualMachine"] == json!("web")
+        })
+        .await;
+    assert!(bench.find_endpoint(&machine).is_some());
     controller.stop().unwrap();
 }
 
@@ -382,6 +425,9 @@ async fn an_address_that_two_pods_have_stays_with_the_one_that_has_the_object() 
         .until("an Event says so", async || notes(&plane, &name, "AllocationsImported").contains(&said))
         .await;
     assert_eq!(bench.address("10.77.0.2").unwrap()["spec"]["podUID"], json!(one.uid));
+    for pod in [&one, &two] {
+        bench.until("the pod is told", async || bench.events(pod).join(" ").contains(&said)).await;
+    }
     assert!(is_marked(&pool(&plane, &name)), "the pool's other addresses are not blocked by it");
     agent.stop().unwrap();
     ours.stop().unwrap();

@@ -206,8 +206,13 @@ impl Ipam {
         };
         // Looking for what is kept may have found more of what the pod holds.
         let held = || self.allocator.holdings().read(|index| index.of_pod(&request.pod.identity.uid));
-        // A pod that has run has had addresses.
-        if request.pod.has_started && held().is_empty() {
+        // A pod that was there before this agent, or has run, may have addresses that the leader has written since. What an agent has
+        // given names its sandbox.
+        let is_older = request.pod.created.is_some_and(|created| created < self.started);
+        let is_known = |held: &[AddressObject]| {
+            !held.is_empty() && held.iter().all(|object| object.holding.container_id.is_some())
+        };
+        if (request.pod.has_started || is_older) && !is_known(&held()) {
             let (pod, endpoint) = (&request.pod.identity, request.claimant.owner.endpoint_name());
             let learnt = self.predecessors.learn_own(pod, &endpoint).await;
             learnt.map_err(|source| AllocateError::Predecessor { pod: pod.name.clone(), source })?;

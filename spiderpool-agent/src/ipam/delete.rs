@@ -7,7 +7,7 @@ use std::time::Instant;
 use spiderpool_api::agent::ipam::{IpamBatchDelArgs, IpamDelArgs};
 use spiderpool_core::ipam::Holding;
 use spiderpool_core::names::{ContainerId, PodIdentity, PodName, PodUid};
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, info_span, warn};
 
 use super::Ipam;
 use super::error::ReleaseError;
@@ -53,29 +53,12 @@ impl Ipam {
         self.metrics.release_wait.observe(waiting.elapsed());
         for uid in self.uids(&args.pod, args.pod_uid.as_ref(), &args.container_id) {
             let pod = PodIdentity { name: args.pod.clone(), uid };
-            self.learn_own(&pod).await;
             self.releaser.free_nic(&pod, args).await?;
             if self.allocator.holdings().read(|index| index.has_detached(&pod.uid)) {
                 self.sweeper.wake();
             }
         }
         Ok(())
-    }
-
-    /// Of a pod that holds nothing as far as this agent knows; of a virtual machine's pod the endpoint has another name, and the leader
-    /// frees. What it does hold names no sandbox: the sweep frees it when the pod
-    /// is gone, and the leader does so without us.
-    async fn learn_own(&self, pod: &PodIdentity) {
-        if self.allocator.holdings().read(|index| !index.of_pod(&pod.uid).is_empty()) {
-            return;
-        }
-        match self.predecessors.learn_own(pod, &pod.name).await {
-            Ok(0) => {}
-            Ok(_) => self.sweeper.wake(),
-            Err(error) => {
-                debug!(%error, "the pod's endpoint cannot be read, what it names is left to the leader");
-            }
-        }
     }
 
     async fn release_all_locked(&self, args: &IpamBatchDelArgs) -> Result<(), ReleaseError> {

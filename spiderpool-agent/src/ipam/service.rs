@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::KeptWorkloads;
 use spiderpool_core::names::{NodeName, PodName, PodUid, PoolName};
@@ -83,6 +84,8 @@ pub struct Ipam {
     pub(super) release_conflicts: bool,
     pub(super) quarantine_time: Duration,
     pub(super) start: Start,
+    /// When this agent was started, by its node's clock.
+    pub(super) started: Timestamp,
     pub(super) metrics: IpamMetrics,
     pub(super) adds: AddsInProgress,
     pub(super) pod_locks: KeyedMutex<PodName>,
@@ -190,6 +193,7 @@ impl Ipam {
             release_conflicts,
             quarantine_time,
             start,
+            started: Timestamp::now(),
             metrics,
             adds: AddsInProgress::default(),
             pod_locks,

@@ -147,7 +147,8 @@ impl<'a> UpstreamAgents<'a> {
 
     async fn endpoint(&self, pod: &TestPod, endpoint: &Endpoint) {
         let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid});
-        let owners = if endpoint.owner == "StatefulSet" { json!([]) } else { json!([owner]) };
+        let outlives = ["StatefulSet", "VirtualMachineInstance"].contains(&endpoint.owner);
+        let owners = if outlives { json!([]) } else { json!([owner]) };
         let object = json!({
             "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderEndpoint",
             "metadata": {

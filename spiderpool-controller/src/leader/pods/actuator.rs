@@ -6,11 +6,12 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::Recorder;
-use spiderpool_api::crd::{AddressState, SpiderIPAddress};
+use spiderpool_api::crd::{AddressState, SpiderEndpointStatus, SpiderIPAddress};
 use spiderpool_api::endpoint::{self, Lifetime, Record};
 use spiderpool_api::node::nodes;
 use spiderpool_api::node_lease;
 use spiderpool_api::pod::{Pod, PodObject};
+use spiderpool_api::upstream::is_of_machine;
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::pod_stage::PodStage;
@@ -18,7 +19,8 @@ use spiderpool_core::ipam::release::{FreeReason, NodeState};
 use spiderpool_core::ipam::{Holding, Owner, PodAnnotations, Successor, Workload};
 use spiderpool_core::names::{NodeName, PodIdentity, PodName, PoolName};
 use spiderpool_runtime::endpoints::EndpointStore;
-use spiderpool_runtime::kubernetes::{Deletion, Kubernetes, Preconditions};
+use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
+use spiderpool_runtime::pools::{AllocationOwner, PoolObject};
 use spiderpool_runtime::successors::read_successor;
 use spiderpool_runtime::watch::Shared;
 use tokio_util::sync::CancellationToken;
@@ -318,14 +320,33 @@ impl Actuator {
             kind: status.owner_controller_type.as_str().into(),
             name: status.owner_controller_name.as_str().into(),
         };
-        let virtual_machine = (name != id.name).then(|| name.name().into());
+        // Upstream's is called as the machine, and does not name the pod.
+        let is_machines = name != id.name || is_of_machine(status, &name);
+        let virtual_machine = is_machines.then(|| name.name().into());
         let owner = Owner { pod: id.clone(), workload: Some(workload), virtual_machine };
+        if self.names_upstreams_pool(status).await.map_err(failed)? {
+            return Ok(());
+        }
         if self.successor(&owner).await? == Successor::Expected || self.read_pod(id).await?.is_some() {
             return Ok(());
         }
         store.delete(&found).await.map_err(failed)?;
         info!(pod = %id, uid = %id.uid, "endpoint that waited for no pod is deleted");
         Ok(())
+    }
+
+    /// Whether an endpoint has an address of a pool that is not imported yet: what it says is needed for that.
+    async fn names_upstreams_pool(&self, status: &SpiderEndpointStatus) -> Result<bool, ApiFailure> {
+        let pools = Api::<PoolObject>::all(self.kube.client());
+        for entry in &status.current.ips {
+            for pool in [&entry.ipv4_pool, &entry.ipv6_pool].into_iter().flatten() {
+                let found = self.kube.read(pools.get_opt(pool)).await?;
+                if found.is_some_and(|pool| AllocationOwner::of(&pool) == AllocationOwner::Upstream) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     async fn write_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {

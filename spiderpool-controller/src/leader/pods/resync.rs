@@ -43,6 +43,7 @@ async fn resync(actuator: &Actuator, shutdown: &CancellationToken) -> Result<usi
                     | PodAction::FreeKept
                     | PodAction::FreeQuarantined
                     | PodAction::WriteEndpoint
+                    | PodAction::RestoreAddresses
                     | PodAction::FinalizeEndpoint
             )
         };

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use kube::runtime::events::{Event, EventType, Recorder};
 use spiderpool_api::crd::SpiderIPPool;
+use spiderpool_api::pod;
 use spiderpool_core::ipam::pool_condition::PoolConditionKind;
 use spiderpool_runtime::kubernetes::publish_event;
 use tracing::warn;
@@ -93,6 +94,18 @@ impl PoolEvents {
         self.obstacles.lock().unwrap_or_else(PoisonError::into_inner).remove(pool);
         let (type_, note) = (report.event_type(), report.to_string());
         self.publish_import(pool, uid, type_, "AllocationsImported", note).await;
+        for conflict in &report.conflicts {
+            for (pod, object_uid) in conflict.pods() {
+                let event = Event {
+                    type_: EventType::Warning,
+                    reason: "AddressConflict".to_owned(),
+                    note: Some(conflict.to_string()),
+                    action: "Import".to_owned(),
+                    secondary: None,
+                };
+                publish_event(&self.recorder, &event, &pod::reference(pod, object_uid)).await;
+            }
+        }
     }
 
     /// It cannot be imported. Said once; failing to write the Event is logged only.

@@ -4,20 +4,22 @@
 
 mod report;
 
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::Api;
 use kube::Resource as _;
 use kube::api::{ListParams, PostParams};
-use spiderpool_api::crd::{SpiderEndpointStatus, SpiderIPAddress, SpiderIPAddressSpec};
+use kube::core::DeserializeGuard;
+use spiderpool_api::crd::{SpiderEndpoint, SpiderEndpointStatus, SpiderIPAddress, SpiderIPAddressSpec};
 use spiderpool_api::pod::{Pod, PodObject};
 use spiderpool_api::upstream::{self, UpstreamRecord};
+use spiderpool_core::ipam::Pool;
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_core::ipam::pod_stage::PodStage;
-use spiderpool_core::ipam::{Pool, virtual_machine};
 use spiderpool_core::names::{PodName, PodUid};
-use spiderpool_runtime::endpoints::EndpointStore;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes, Preconditions};
 use spiderpool_runtime::pools::{AllocationOwner, PoolObject, has_ready_condition, parse};
 use tracing::{info, warn};
@@ -100,7 +102,8 @@ impl Importer {
                 return Ok(Import::Waits { obstacle: Some(Obstacle::Records(error)), again: None });
             }
         };
-        let report = self.import_records(&pool, records).await?;
+        let endpoints = self.endpoints(&pool, &records).await?;
+        let report = self.import_records(&pool, records, &endpoints).await?;
         claim::mark_imported(&self.kube, &object).await?;
         info!(
             pool = name,
@@ -112,23 +115,53 @@ impl Importer {
         Ok(Import::Done(report))
     }
 
+    /// The endpoints that records of the pool or addresses of it belong to.
+    async fn endpoints(&self, pool: &Pool, records: &Records) -> Result<Endpoints, ApiFailure> {
+        let recorded: HashSet<&PodName> = records.iter().flatten().map(|record| &record.name).collect();
+        let endpoints = Api::<DeserializeGuard<SpiderEndpoint>>::all(self.kube.client());
+        let of_pool = |endpoint: DeserializeGuard<SpiderEndpoint>| {
+            let endpoint = endpoint.0.inspect_err(|invalid| {
+                warn!(error = %invalid.error, "SpiderEndpoint cannot be decoded, its pod's addresses are imported without it");
+            });
+            let SpiderEndpoint { metadata, status, .. } = endpoint.ok()?;
+            let name = PodName::new(metadata.namespace?, metadata.name?).ok()?;
+            let status = status?;
+            let is_of_pool =
+                recorded.contains(&name) || !upstream::unrecorded(pool, &name, &status, |_| false).is_empty();
+            is_of_pool.then_some((name, status))
+        };
+        let found = self.kube.pages_by(&endpoints, ListParams::default(), of_pool).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
     async fn import_records(
         &self,
         pool: &Pool,
-        records: Vec<Result<UpstreamRecord, upstream::RecordError>>,
+        records: Records,
+        endpoints: &Endpoints,
     ) -> Result<ImportReport, ApiFailure> {
         let mut report = ImportReport::default();
         let (good, faulty): (Vec<_>, Vec<_>) = records.into_iter().partition(Result::is_ok);
         report.faulty.extend(faulty.into_iter().filter_map(Result::err).map(|error| error.to_string()));
         let good: Vec<UpstreamRecord> = good.into_iter().filter_map(Result::ok).collect();
-        let mut imports = Vec::with_capacity(good.len());
+        let recorded: HashSet<IpAddr> = good.iter().map(|record| record.address.addr()).collect();
+        let is_recorded = |ip| recorded.contains(&ip);
+        let unrecorded: Vec<UpstreamRecord> = endpoints
+            .iter()
+            .flat_map(|(name, status)| upstream::unrecorded(pool, name, status, is_recorded))
+            .collect();
+        let mut imports = Vec::with_capacity(good.len() + unrecorded.len());
         for record in &good {
-            imports.push(self.import_record(pool, record));
+            imports.push(self.import_record(pool, record, endpoints, Source::Record));
+        }
+        for record in &unrecorded {
+            imports.push(self.import_record(pool, record, endpoints, Source::Endpoint));
         }
         let mut outcomes = stream::iter(imports).buffer_unordered(PARALLEL);
         while let Some(outcome) = outcomes.try_next().await? {
             match outcome {
                 Imported::Yes => report.addresses += 1,
+                Imported::Unneeded => {}
                 Imported::Faulty(fault) => report.faulty.push(fault),
                 Imported::Conflict(conflict) => report.conflicts.push(conflict),
             }
@@ -139,45 +172,55 @@ impl Importer {
         Ok(report)
     }
 
-    async fn import_record(&self, pool: &Pool, record: &UpstreamRecord) -> Result<Imported, ApiFailure> {
+    async fn import_record(
+        &self,
+        pool: &Pool,
+        record: &UpstreamRecord,
+        endpoints: &Endpoints,
+        source: Source,
+    ) -> Result<Imported, ApiFailure> {
         let ip = record.address.addr();
-        let endpoints = EndpointStore::new(self.kube.clone());
-        let endpoint = endpoints.get(&record.name).await?.and_then(|endpoint| endpoint.status);
-        let pod = self.pod(record, endpoint.as_ref()).await?;
-        let holding = match record.holding(pool, endpoint.as_ref(), pod.as_ref()) {
+        let endpoint = endpoints.get(&record.name);
+        let pod = self.pod(record, endpoint).await?;
+        let lives = pod.as_ref().is_some_and(|pod| pod.stage != PodStage::Finished);
+        if source == Source::Endpoint && !lives {
+            return Ok(Imported::Unneeded);
+        }
+        let holding = match record.holding(pool, endpoint, pod.as_ref()) {
             Ok(holding) => holding,
             Err(error) => return Ok(Imported::Faulty(format!("{ip} of Pod {}: {error}", record.name))),
         };
         let (api, object) = (Api::all(self.kube.client()), SpiderIPAddress::from(&holding));
-        for _ in 0..ATTEMPTS {
-            match self.kube.write(api.create(&PostParams::default(), &object)).await {
-                Ok(_) => {
-                    self.metrics.addresses_imported.inc();
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            let created = self.kube.write(api.create(&PostParams::default(), &object)).await;
+            let Err(failure) = created else {
+                self.metrics.addresses_imported.inc();
+                return Ok(Imported::Yes);
+            };
+            if !failure.is_already_exists() {
+                return Err(failure);
+            }
+            if let Some(found) = self.kube.read(api.get_opt(&object_name(ip))).await? {
+                if found.spec.pod_uid == holding.owner.pod.uid.as_str() {
                     return Ok(Imported::Yes);
                 }
-                Err(failure) if failure.is_already_exists() => {}
-                Err(failure) => return Err(failure),
+                // Nobody uses it by this record.
+                let Some(pod) = pod.as_ref().filter(|_| lives) else { return Ok(Imported::Unneeded) };
+                // Of an earlier time in which the pool was ours: its pod has ended since, or not.
+                if self.is_alive(&found.spec).await? {
+                    self.metrics.addresses_lost.inc();
+                    let conflict = ImportConflict::new(ip, pod, &found.spec);
+                    warn!(%conflict, "two pods have an address, it stays the second one's");
+                    return Ok(Imported::Conflict(conflict));
+                }
+                self.kube.delete(&api, &Preconditions::from_meta(&found.metadata)).await?;
             }
-            let Some(found) = self.kube.read(api.get_opt(&object_name(ip))).await? else { continue };
-            if found.spec.pod_uid == record.uid.as_str() {
-                return Ok(Imported::Yes);
+            // Somebody makes it again and again: the whole pool is tried again.
+            if attempts.next().is_none() {
+                return Err(failure);
             }
-            // Of an earlier time in which the pool was ours: its pod has ended since.
-            if self.is_alive(&found.spec).await? {
-                let other = format!("{}/{}", found.spec.pod_namespace, found.spec.pod_name);
-                warn!(address = %ip, pod = %record.name, other, "two pods have an address, it stays the other one's");
-                return Ok(Imported::Conflict(ImportConflict {
-                    address: ip,
-                    pod: record.name.clone(),
-                    other,
-                }));
-            }
-            self.kube.delete(&api, &Preconditions::from_meta(&found.metadata)).await?;
         }
-        Ok(Imported::Faulty(format!(
-            "{ip} of Pod {}: its SpiderIPAddress changes again and again",
-            record.name
-        )))
     }
 
     /// The pod with the record's UID, if there is one.
@@ -189,12 +232,18 @@ impl Importer {
         if let Some(pod) = self.read_pod(&record.name, &record.uid).await? {
             return Ok(Some(pod));
         }
-        if endpoint.is_none_or(|one| one.owner_controller_type != virtual_machine::INSTANCE) {
+        if !endpoint.is_some_and(|endpoint| upstream::is_of_machine(endpoint, &record.name)) {
             return Ok(None);
         }
-        // The record has the name of the machine.
+        // The record has the name of the machine. A label's value is shorter than a name may be.
         let pods = Api::<PodObject>::namespaced(self.kube.client(), record.name.namespace());
-        let of_machine = ListParams::default().labels("kubevirt.io=virt-launcher");
+        let labels = match record.name.name() {
+            machine if machine.len() <= 63 => {
+                format!("kubevirt.io=virt-launcher,vm.kubevirt.io/name={machine}")
+            }
+            _ => "kubevirt.io=virt-launcher".to_owned(),
+        };
+        let of_machine = ListParams::default().labels(&labels);
         let found = self.kube.pages_by(&pods, of_machine, |pod| Pod::try_from(pod).ok()).await?;
         Ok(found.into_iter().flatten().find(|pod| pod.identity.uid == record.uid))
     }
@@ -203,7 +252,8 @@ impl Importer {
         let pods = Api::<PodObject>::namespaced(self.kube.client(), name.namespace());
         let found = self.kube.read(pods.get_opt(name.name())).await?;
         let found = found.and_then(|pod| Pod::try_from(pod).ok());
-        Ok(found.filter(|pod| pod.identity.uid == *uid))
+        // Upstream knows a static pod by the UID of its mirror.
+        Ok(found.filter(|pod| pod.identity.uid == *uid || pod.object_uid == uid.as_str()))
     }
 
     /// Whether the pod that an object names may use the address. What does not parse may.
@@ -215,9 +265,24 @@ impl Importer {
     }
 }
 
+/// Records of a pool, each with what is wrong with it.
+type Records = Vec<Result<UpstreamRecord, upstream::RecordError>>;
+/// Endpoints by their names.
+type Endpoints = HashMap<PodName, SpiderEndpointStatus>;
+
+/// What says that an address is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The pool's status.
+    Record,
+    /// An endpoint alone: only of a pod that lives.
+    Endpoint,
+}
+
 /// What has come of a record.
 enum Imported {
     Yes,
+    Unneeded,
     Faulty(String),
     Conflict(ImportConflict),
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -14,6 +13,7 @@ use kube::core::Object;
 use serde::Deserialize;
 use spiderpool_api::crd::SpiderIPPool;
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
+use tokio::sync::Mutex;
 
 /// The label of agents' pods, upstream's and ours, and its value.
 const COMPONENT: &str = "app.kubernetes.io/component=spiderpool-agent";
@@ -51,8 +51,16 @@ pub(super) enum Access {
 pub(super) struct UpstreamAgents {
     kube: Kubernetes,
     own: ServiceAccount,
+    known: Mutex<Known>,
+}
+
+/// What was answered.
+#[derive(Debug, Default)]
+struct Known {
+    /// When it was asked last, and who can.
+    last: Option<(Instant, Option<ServiceAccount>)>,
     /// Since when all answers have been that none can.
-    revoked_since: Mutex<Option<Instant>>,
+    revoked_since: Option<Instant>,
 }
 
 /// What is read of an agent's pod.
@@ -65,31 +73,39 @@ struct AgentSpec {
 impl UpstreamAgents {
     /// `own` is the service account of the agents of this installation, which those of upstream have had before.
     pub(super) fn new(kube: Kubernetes, own: ServiceAccount) -> Self {
-        Self { kube, own, revoked_since: Mutex::default() }
+        Self { kube, own, known: Mutex::default() }
     }
 
-    /// What they may do now.
+    /// What they may do now. One answer serves all pools for a few seconds.
     pub(super) async fn access(&self) -> Result<Access, ApiFailure> {
-        for account in self.accounts().await? {
-            for verb in ["update", "patch"] {
-                if self.is_allowed(&account, verb).await? {
-                    self.settle(None);
-                    return Ok(Access::Granted(account));
-                }
-            }
+        let mut known = self.known.lock().await;
+        let recent = known.last.clone().filter(|(asked, _)| asked.elapsed() < SETTLE);
+        let granted = if let Some((_, granted)) = recent {
+            granted
+        } else {
+            let granted = self.granted().await?;
+            known.last = Some((Instant::now(), granted.clone()));
+            granted
+        };
+        if let Some(account) = granted {
+            known.revoked_since = None;
+            return Ok(Access::Granted(account));
         }
-        let waits = SETTLE.saturating_sub(self.settle(Some(Instant::now())));
+        let since = *known.revoked_since.get_or_insert_with(Instant::now);
+        let waits = SETTLE.saturating_sub(since.elapsed());
         Ok(if waits.is_zero() { Access::Revoked } else { Access::Settling(waits) })
     }
 
-    /// For how long it has been so.
-    fn settle(&self, now: Option<Instant>) -> Duration {
-        let mut since = self.revoked_since.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(now) = now else {
-            *since = None;
-            return Duration::ZERO;
-        };
-        now.saturating_duration_since(*since.get_or_insert(now))
+    /// The first one that can.
+    async fn granted(&self) -> Result<Option<ServiceAccount>, ApiFailure> {
+        for account in self.accounts().await? {
+            for verb in ["update", "patch"] {
+                if self.is_allowed(&account, verb).await? {
+                    return Ok(Some(account));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Those of this installation's agents, and of all pods that look like agents: upstream may have been installed into another

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use kube::runtime::events::EventType;
+use spiderpool_api::crd::SpiderIPAddressSpec;
+use spiderpool_api::pod::Pod;
 use spiderpool_api::upstream::RecordsError;
 use spiderpool_core::names::PodName;
 
@@ -82,17 +84,39 @@ impl fmt::Display for ImportReport {
 /// An address that two pods have.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::leader::pools) struct ImportConflict {
-    /// The address.
-    pub(in crate::leader::pools) address: IpAddr,
+    address: IpAddr,
     /// The pod of the record.
-    pub(in crate::leader::pools) pod: PodName,
-    /// The pod of the object.
-    pub(in crate::leader::pools) other: String,
+    pod: PodName,
+    /// The UID of its object.
+    pod_uid: String,
+    /// The pod of the object, and its UID.
+    other: PodName,
+    other_uid: String,
+}
+
+impl ImportConflict {
+    /// The address belongs to `pod` by its record, and by its object to the pod that `held` names. A name that is none is shown as
+    /// that of the first pod: both Events are about it then.
+    pub(super) fn new(address: IpAddr, pod: &Pod, held: &SpiderIPAddressSpec) -> Self {
+        let other = PodName::new(held.pod_namespace.as_str(), held.pod_name.as_str());
+        Self {
+            address,
+            pod: pod.identity.name.clone(),
+            pod_uid: pod.object_uid.clone(),
+            other: other.unwrap_or_else(|_| pod.identity.name.clone()),
+            other_uid: held.pod_uid.clone(),
+        }
+    }
+
+    /// The pods, each with the UID of its object.
+    pub(in crate::leader::pools) fn pods(&self) -> [(&PodName, &str); 2] {
+        [(&self.pod, &self.pod_uid), (&self.other, &self.other_uid)]
+    }
 }
 
 impl fmt::Display for ImportConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, pod, other } = self;
+        let Self { address, pod, other, .. } = self;
         write!(
             f,
             "{address} is used by Pod {pod} and by Pod {other}: delete Pod {pod}, so that it gets another address"
