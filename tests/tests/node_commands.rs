@@ -152,3 +152,28 @@ fn the_second_name_of_a_plugin_is_taken_from_nobody() {
     let expected = ["one", "one", "two", "two", "three", "theirs", "four", "four"];
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), expected);
 }
+
+/// The record is a hidden file, which copies of the folder may lack.
+#[test]
+fn the_second_name_of_a_plugin_is_replaced_also_without_the_record() {
+    if !privilege::root_or_skip("the_second_name_of_a_plugin_is_replaced_also_without_the_record") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let said = on_a_node(
+        folder.path(),
+        r"
+        mkdir image bin
+        install() { echo $1 >image/coordinator; $AGENT install-plugins --from image --to bin 2>>log; cat bin/coordinator bin/veth; }
+        install one
+        rm bin/.spiderpool-plugins.json
+        install two
+        echo theirs >bin/veth
+        rm bin/.spiderpool-plugins.json
+        install three
+        grep -c 'plugin veth is in the folder, leaving it' log
+        ",
+    );
+    let expected = ["one", "one", "two", "two", "three", "theirs", "1"];
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), expected);
+}

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use spiderpool_core::coordinator::second_name;
 use spiderpool_runtime::logging::{self, Level};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::installed;
+use super::installed::{self, Outcome};
 use super::plugins::{IN_IMAGE, PluginsError, install, list};
 
 /// Arguments of `spiderpool-agent install-plugins`.
@@ -35,12 +35,20 @@ pub fn run(options: &InstallPlugins) -> anyhow::Result<()> {
 /// neither is the second name of one of ours: what somebody else has there stays.
 pub(super) fn install_all(from: &Path, others: Option<&Path>, to: &Path) -> Result<(), PluginsError> {
     for plugin in list(from)? {
-        let outcome = install(&plugin, to)?;
-        info!(plugin = %plugin.display(), to = %to.display(), ?outcome, "CNI plugin installed");
+        // First, while the program is there that tells whether this is ours.
         if let Some(name) = second_name(&plugin) {
             let outcome = installed::install(name.as_ref(), &plugin, to)?;
-            info!(plugin = %plugin.display(), name, to = %to.display(), ?outcome, "CNI plugin's second name");
+            if outcome == Outcome::LeftAlone {
+                warn!(to = %to.display(), "another project's plugin {name} is in the folder, leaving it");
+            } else {
+                info!(
+                    plugin = %plugin.display(), name, to = %to.display(), ?outcome,
+                    "CNI plugin's second name"
+                );
+            }
         }
+        let outcome = install(&plugin, to)?;
+        info!(plugin = %plugin.display(), to = %to.display(), ?outcome, "CNI plugin installed");
     }
     let Some(others) = others else { return Ok(()) };
     for plugin in list(others)? {

@@ -1,5 +1,7 @@
 //! Plugins in the node's folder whose names are not ours alone, those of other projects and coordinator as `veth`: which of
 //! them this chart has installed. Only those are replaced and removed; what somebody else has put there stays as it is.
+//!
+//! A second name of one of our programs needs no record while both files are equal: it is installed and removed first.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -37,7 +39,12 @@ pub(super) fn install(name: &OsStr, plugin: &Path, folder: &Path) -> Result<Outc
 
 /// Removes a plugin that this chart has installed, and whatever an installation left beside it; the paths that are gone.
 pub(crate) fn remove(name: &str, folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
-    with_record(folder, |record| record.remove(name, folder))
+    with_record(folder, |record| record.remove(name, Path::new(name), folder))
+}
+
+/// The same for the second name of this plugin.
+pub(super) fn remove_second(name: &str, plugin: &Path, folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
+    with_record(folder, |record| record.remove(name, plugin, folder))
 }
 
 /// Whether this chart has installed a plugin of this name.
@@ -92,7 +99,9 @@ impl Record {
         let key = name.to_string_lossy().into_owned();
         match There::read(&folder.join(name))? {
             There::File(there) if there == wanted => return Ok(Outcome::Unchanged),
-            There::File(there) if self.has(&key, &there) => known.push(there),
+            There::File(there) if self.has(&key, &there) || is_second(name, plugin, &there, folder) => {
+                known.push(there);
+            }
             There::File(_) | There::Link => {
                 self.forget(&key)?;
                 return Ok(Outcome::LeftAlone);
@@ -108,10 +117,10 @@ impl Record {
         Ok(Outcome::Written)
     }
 
-    fn remove(&mut self, name: &str, folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
+    fn remove(&mut self, name: &str, plugin: &Path, folder: &Path) -> Result<Vec<PathBuf>, PluginsError> {
         let mut removed = Vec::new();
         if let There::File(there) = There::read(&folder.join(name))?
-            && self.has(name, &there)
+            && (self.has(name, &there) || is_second(name.as_ref(), plugin, &there, folder))
         {
             for path in plugins::files(folder, name.as_ref()) {
                 match fs::remove_file(&path) {
@@ -159,6 +168,12 @@ impl There {
             found => found.map_err(|error| PluginsError::new(path, "read", error)),
         }
     }
+}
+
+/// Whether what is there by a second name of this plugin of ours, with this digest, is what the folder has by its first one.
+fn is_second(name: &OsStr, plugin: &Path, there: &str, folder: &Path) -> bool {
+    let Some(first) = plugin.file_name().filter(|first| *first != name) else { return false };
+    matches!(There::read(&folder.join(first)), Ok(There::File(known)) if known == there)
 }
 
 /// Piece by piece: Multus has 50 MB.
@@ -272,6 +287,28 @@ mod tests {
         assert_eq!((node.there(), node.install("four")), ("three".to_owned(), Outcome::Written));
         crash("five", true);
         assert_eq!((node.remove(), node.files()), (1, 0));
+    }
+
+    /// Another release would never replace it.
+    #[test]
+    fn a_second_name_is_known_without_the_record_by_the_program_beside_it() {
+        let node = Node::new();
+        let (plugin, bin) = (node.image.path().join("coordinator"), node.bin.path());
+        let (record, veth) = (bin.join(FILE), bin.join("veth"));
+        let install_both = |content: &str| {
+            fs::write(&plugin, content).unwrap();
+            let outcome = install("veth".as_ref(), &plugin, bin).unwrap();
+            plugins::install(&plugin, bin).unwrap();
+            (outcome, fs::read_to_string(&veth).unwrap())
+        };
+        assert_eq!(install_both("one"), (Outcome::Written, "one".to_owned()));
+        fs::remove_file(&record).unwrap();
+        assert_eq!(install_both("two"), (Outcome::Written, "two".to_owned()));
+        fs::remove_file(&record).unwrap();
+        assert_eq!(remove_second("veth", &plugin, bin).unwrap(), [veth.clone()]);
+        fs::write(&veth, "theirs").unwrap();
+        assert_eq!(install_both("three"), (Outcome::LeftAlone, "theirs".to_owned()));
+        assert_eq!(remove_second("veth", &plugin, bin).unwrap(), Vec::<PathBuf>::new());
     }
 
     /// k3s and others have links there, which lead to where this container sees nothing.

@@ -36,7 +36,10 @@ pub enum SettingsError {
         text: String,
     },
     /// A member of a configuration of type veth.
-    #[error("plugin veth is served by Spiderpool's coordinator, by which {field} is not served: {remedy}")]
+    #[error(
+        "network of type veth: {field} is not supported by Spiderpool's coordinator, which serves this type: \
+         {remedy}"
+    )]
     Veth {
         /// The member.
         field: &'static str,

@@ -57,12 +57,15 @@ impl Installed {
         let names: Vec<&str> =
             self.plugins.iter().filter_map(|plugin| plugin.file_name()?.to_str()).collect();
         let mut outcomes = Vec::new();
+        // First, while the program is there that tells whether this is ours.
+        for plugin in &self.plugins {
+            if let Some(name) = second_name(plugin) {
+                let removed = installed::remove_second(name, plugin, &self.cni_bin);
+                outcomes.push(removed.map(drop).map_err(|error| error.to_string()));
+            }
+        }
         for name in &names {
             outcomes.extend(plugins::files(&self.cni_bin, name.as_ref()).iter().map(|path| file(path)));
-        }
-        for name in self.plugins.iter().filter_map(|plugin| second_name(plugin)) {
-            let removed = installed::remove(name, &self.cni_bin);
-            outcomes.push(removed.map(drop).map_err(|error| error.to_string()));
         }
         outcomes.push(tree(&self.pins));
         outcomes.push(file(&self.state));
