@@ -7,6 +7,7 @@ use kube::core::ObjectMeta;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::DefaultRoute;
 use spiderpool_core::ipam::response::{NicRoute, RouteOrigin};
+use spiderpool_core::ipam::virtual_machine;
 use spiderpool_core::ipam::{
     AddressState, Allocated, Holding, Owner, PodAnnotations, Pool, Response, Workload, build_response,
 };
@@ -35,6 +36,8 @@ pub struct Record {
     /// The endpoint's.
     name: PodName,
     pod: PodIdentity,
+    /// Whether it is a virtual machine's, and not the pod's alone.
+    of_machine: bool,
     /// The UID of the pod's object, which is not that of a static pod.
     object_uid: String,
     status: SpiderEndpointStatus,
@@ -59,6 +62,7 @@ impl Record {
             lifetime,
             name: owner.endpoint_name(),
             pod: owner.pod.clone(),
+            of_machine: owner.virtual_machine.is_some(),
             object_uid: owner.pod.uid.to_string(),
             status: SpiderEndpointStatus {
                 current: EndpointAllocation { uid: owner.pod.uid.to_string(), node: node.to_owned(), ips },
@@ -81,6 +85,12 @@ impl Record {
     /// The pod.
     pub fn pod(&self) -> &PodIdentity {
         &self.pod
+    }
+
+    /// Whether the endpoint of this name is another one's that the record may neither replace nor remove: a virtual machine's
+    /// where this is a pod's, or the other way round.
+    pub fn is_barred_by(&self, found: &SpiderEndpoint) -> bool {
+        is_of_other_kind(found, &self.pod.uid, self.of_machine)
     }
 
     /// With what a newer record says of further NICs. One of another pod replaces it.
@@ -221,6 +231,24 @@ fn annotated(found: &SpiderEndpoint) -> Vec<EndpointIp> {
     let annotations = found.metadata.annotations.as_ref();
     let text = annotations.and_then(|annotations| annotations.get(KEPT_ADDRESSES));
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// Whether the endpoint is a virtual machine's: ours then names its pod, and upstream's has the name of its owner.
+pub fn is_of_machine(found: &SpiderEndpoint) -> bool {
+    let mut annotations = found.metadata.annotations.iter();
+    let names_pod = annotations.any(|annotations| annotations.contains_key(ENDPOINT_POD));
+    let has_owners_name = found.status.as_ref().is_some_and(|status| {
+        status.owner_controller_type == virtual_machine::INSTANCE
+            && found.metadata.name.as_ref() == Some(&status.owner_controller_name)
+    });
+    names_pod || has_owners_name
+}
+
+/// Whether the endpoint is not this pod's, and a virtual machine's where the pod's is none (`of_machine`), or the other way
+/// round. Whoever may create pods may give one the name of a machine.
+pub fn is_of_other_kind(found: &SpiderEndpoint, pod: &PodUid, of_machine: bool) -> bool {
+    let is_anothers = found.status.as_ref().is_some_and(|status| status.current.uid != pod.as_str());
+    is_anothers && is_of_machine(found) != of_machine
 }
 
 /// The pod whose endpoint this is, by the endpoint's metadata; `None` if that makes no sense.
@@ -464,6 +492,29 @@ mod tests {
         let workload = Some(Workload { kind: "Pod".into(), name: "p".into() });
         let owner = Owner { pod: pod.identity.clone(), workload, virtual_machine: None };
         Record::new(&pod, &owner, ips.collect(), Lifetime::Pod)
+    }
+
+    #[test]
+    fn a_pod_and_a_virtual_machine_of_one_name_do_not_share_an_endpoint() {
+        let pods = record("u", &["eth0"]);
+        let name = PodName::new("n", "virt-launcher-p-x").unwrap();
+        let pod = PodIdentity { name, uid: "v".parse().unwrap() };
+        let workload = Some(Workload { kind: "VirtualMachineInstance".into(), name: "p".into() });
+        let owner = Owner { pod, workload, virtual_machine: Some("p".into()) };
+        let machines = Record::kept::<Holding>(&owner, "", &[]);
+        let mut upstreams = machines.object();
+        upstreams.metadata.annotations = None;
+        assert!(!is_of_machine(&pods.object()) && is_of_machine(&machines.object()));
+        assert!(is_of_machine(&upstreams));
+        assert!(machines.is_barred_by(&pods.object()));
+        for found in [machines.object(), upstreams] {
+            assert!(pods.is_barred_by(&found) && !machines.is_barred_by(&found));
+        }
+        assert!(!record("w", &["eth0"]).is_barred_by(&pods.object()), "of an earlier pod");
+        // What a pod says of its owner does not make it a machine's.
+        let forged = PodIdentity { name: PodName::new("n", "p").unwrap(), uid: "f".parse().unwrap() };
+        let forged = Owner { pod: forged, virtual_machine: None, ..owner };
+        assert!(Record::kept::<Holding>(&forged, "", &[]).is_barred_by(&machines.object()));
     }
 
     fn nics(record: &Record) -> Vec<&str> {

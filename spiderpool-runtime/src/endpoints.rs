@@ -7,7 +7,7 @@ use spiderpool_api::endpoint::{self, Lifetime, Record};
 use spiderpool_api::pod::{self, PodObject};
 use spiderpool_core::ipam::{Holding, Owner};
 use spiderpool_core::names::{PodIdentity, PodName};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::kubernetes::{ApiFailure, Kubernetes, Preconditions};
 
@@ -32,7 +32,8 @@ impl EndpointStore {
         self.kube.read(self.api(name.namespace()).get_opt(name.name())).await
     }
 
-    /// Creates or updates the endpoint so that it says what the record says. Not concurrently for one pod.
+    /// Creates or updates the endpoint so that it says what the record says. Not concurrently for one pod. A virtual machine's
+    /// and a pod's of the same name stay each what they are: the addresses are right without it.
     pub async fn write(&self, record: &Record) -> Result<(), ApiFailure> {
         match self.create(record).await {
             Err(failure) if failure.is_already_exists() => {}
@@ -42,6 +43,10 @@ impl EndpointStore {
         let known = found.status.as_ref().filter(|status| status.current.uid == record.pod().uid.as_str());
         let Some(known) = known else {
             let pod = record.pod();
+            if record.is_barred_by(&found) {
+                leave(record.name(), pod);
+                return Ok(());
+            }
             if !self.still_has_name(record).await? {
                 info!(%pod, "another pod has the name now, no endpoint is written");
                 return Ok(());
@@ -103,6 +108,10 @@ impl EndpointStore {
             let object = Record::kept(owner, node, kept).object();
             self.kube.write(api.create(&PostParams::default(), &object)).await?
         };
+        if endpoint::is_of_other_kind(&found, &owner.pod.uid, owner.virtual_machine.is_some()) {
+            leave(&name, &owner.pod);
+            return Ok(());
+        }
         let Some(desired) = endpoint::handed_on(&found, &owner.pod, kept) else { return Ok(()) };
         self.replace(&name, &desired).await
     }
@@ -152,4 +161,11 @@ impl EndpointStore {
         self.kube.remove_finalizer(&api, meta, FINALIZER, &PatchParams::default()).await?;
         self.kube.delete(&api, &Preconditions::from_meta(meta).at_any_version()).await.map(|_| ())
     }
+}
+
+fn leave(name: &PodName, pod: &PodIdentity) {
+    warn!(
+        endpoint = %name, %pod, uid = %pod.uid,
+        "a pod and a virtual machine have the same name, and the endpoint is the other one's: none is written; rename one of them"
+    );
 }

@@ -218,6 +218,16 @@ fn an_agents_token_takes_over_what_is_kept_for_the_same_virtual_machine() {
     }
     bench.agent(0, &["patch", "sip", ip, "--type=merge", "-p", &patch("")], "").unwrap();
     bench.agent(0, &["delete", "sip", ip], "").unwrap();
+    // What is no machine's is none of a pod with another name, whatever machine that says to be of.
+    kept["spec"].as_object_mut().unwrap().remove("virtualMachine");
+    bench.plane.kubectl_with_input(&CREATE, &kept.to_string()).unwrap();
+    for machine in ["", r#","virtualMachine":"db""#] {
+        let patch = patch(machine);
+        bench.refused(0, &["patch", "sip", ip, "--type=merge", "-p", &patch], "", "may not write");
+    }
+    let same = r#"{"spec":{"node":"node-a"}}"#;
+    bench.agent(0, &["patch", "sip", ip, "--type=merge", "-p", same], "").unwrap();
+    bench.agent(0, &["delete", "sip", ip], "").unwrap();
 }
 
 #[test]

@@ -199,6 +199,44 @@ async fn a_pod_that_only_says_that_it_is_a_machines_has_none_of_its_addresses() 
     );
 }
 
+/// Whoever may create pods may give one the name of a machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_the_name_of_a_machine_has_neither_its_addresses_nor_its_endpoint() {
+    let bench = Bench::new("vm-name").await;
+    bench.pool("p", "10.111.0.0/24", &["10.111.0.2-10.111.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    let agent = bench.agent("n1").await;
+    let machine = kubevirt.machine("db").unwrap();
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let launcher = bench.launcher(&instance, "a", "n1", None, &annotations);
+    let had = add(&agent, &launcher, "eth0", "c1").await;
+    bench.until("its endpoint is there", async || bench.endpoint_named("db").is_some()).await;
+    kubevirt.delete_instance(&instance).unwrap();
+    bench.delete_pod(&launcher);
+    del(&agent, &launcher, "eth0", "c1").await;
+    kubevirt.finish_instance(&instance).unwrap();
+    assert_eq!(whose(&bench, &had[0]), of("kept", &launcher));
+    let endpoint = bench.endpoint_named("db");
+
+    let pod = bench.pod_with_pool("db", "n1", "p");
+    assert_ne!(add(&agent, &pod, "eth0", "c2").await, had);
+    assert_eq!(bench.held(&pod)[0]["spec"].get("virtualMachine"), None);
+    bench
+        .until("the agent says why the pod has no endpoint", async || {
+            agent.log().unwrap().contains("a pod and a virtual machine have the same name")
+        })
+        .await;
+    bench.delete_pod(&pod);
+    del(&agent, &pod, "eth0", "c2").await;
+    assert!(bench.held(&pod).is_empty());
+    assert_eq!(bench.endpoint_named("db"), endpoint, "resourceVersion included");
+    assert_eq!(whose(&bench, &had[0]), of("kept", &launcher));
+
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let next = bench.launcher(&instance, "b", "n1", None, &annotations);
+    assert_eq!(add(&agent, &next, "eth0", "c3").await, had);
+}
+
 /// As any pod that no workload makes again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_has_another_address_each_time_where_it_is_not_to_keep_it() {
@@ -265,7 +303,7 @@ async fn a_machine_that_moves_has_its_addresses_in_both_pods_and_the_second_writ
         assert_eq!(&addresses, had);
         for ip in ips {
             assert_eq!(ip["enableIPConflictDetection"], json!(false), "the other pod would answer");
-            assert_eq!(ip["enableGatewayDetection"], json!(ip.get("gateway").is_some()));
+            assert_eq!(ip["enableGatewayDetection"], json!(false), "asking it would announce the address");
         }
         // Its sandbox restarts.
         del(&two, &target, nic, "c2").await;

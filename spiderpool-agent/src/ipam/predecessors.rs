@@ -49,7 +49,7 @@ impl Predecessors {
             return Ok(Left::default());
         };
         let is_guest = endpoint::is_held_by_another(&endpoint, &pod.uid)
-            && self.is_moved_to(request).await.map_err(failed)?;
+            && self.is_migration_target(request).await.map_err(failed)?;
         let mut left = Left { is_guest, ..Left::default() };
         let waiting = endpoint::waiting_for(&endpoint, &pod.uid);
         for (nic, address) in waiting.iter().flat_map(addresses) {
@@ -57,10 +57,14 @@ impl Predecessors {
                 continue;
             }
             let found = self.allocator.find(address.addr()).await.map_err(failed)?;
-            let is_of_name = |object: &AddressObject| {
-                object.holding.owner.endpoint_name() == name && object.holding.nic == nic
+            // A pod may have the name of a virtual machine, and so that of its endpoint.
+            let is_left = |object: &AddressObject| {
+                let earlier = &object.holding.owner;
+                earlier.endpoint_name() == name
+                    && earlier.virtual_machine == owner.virtual_machine
+                    && object.holding.nic == nic
             };
-            let Some(found) = found.filter(is_of_name) else { continue };
+            let Some(found) = found.filter(is_left) else { continue };
             match found.holding.state {
                 AddressState::Kept => left.kept.push(found),
                 AddressState::Bound if !request.shares(&found) => self.allocator.learn(found),
@@ -104,7 +108,7 @@ impl Predecessors {
     }
 
     /// Whether KubeVirt is moving the pod's virtual machine to it. Without that, no two pods have one address.
-    async fn is_moved_to(&self, request: &AllocationRequest) -> Result<bool, ApiFailure> {
+    async fn is_migration_target(&self, request: &AllocationRequest) -> Result<bool, ApiFailure> {
         let (pod, machine) = (&request.pod, &request.claimant.owner.virtual_machine);
         let (Some(machine), Some(name)) = (machine, pod.annotations.get(MIGRATION)) else { return Ok(false) };
         let migration = read_migration(&self.kube, pod.identity.name.namespace(), name).await?;

@@ -90,7 +90,7 @@ impl Releaser {
         for (object, outcome) in join_all(keeping).await {
             let Holding { address, pool, .. } = &*object.holding;
             outcome.map_err(|source| ReleaseError::Address { address: *address, pod: name(), source })?;
-            info!(%address, %pool, uid = %owner.pod.uid, "kept for the next pod of the name");
+            info!(%address, %pool, uid = %owner.pod.uid, "kept for the next pod of its StatefulSet or virtual machine");
         }
         Ok(())
     }

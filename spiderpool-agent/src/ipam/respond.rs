@@ -84,17 +84,21 @@ impl Responder {
     }
 }
 
-/// The plugin's answer. For `shared` addresses, which another pod uses rightly, no others are looked for.
+/// The plugin's answer. For `shared` addresses, which another pod uses rightly, nobody is asked: not for others that have them, and
+/// not for their gateway either, as who asks it says that the address is now at his MAC.
 fn answer(response: &Response, detection: Detection, shared: &BTreeSet<IpAddr>) -> IpamAddResponse {
-    let ips = response.addresses.iter().map(|allocated| IpConfig {
-        version: Family::of_net(&allocated.address).version(),
-        address: allocated.address.to_string(),
-        nic: allocated.nic.to_string(),
-        ip_pool: allocated.pool.to_string(),
-        gateway: allocated.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
-        enable_ip_conflict_detection: detection.conflicts && !shared.contains(&allocated.address.addr()),
-        enable_gateway_detection: detection.gateways && allocated.gateway.is_some(),
-        ..IpConfig::default()
+    let ips = response.addresses.iter().map(|allocated| {
+        let is_shared = shared.contains(&allocated.address.addr());
+        IpConfig {
+            version: Family::of_net(&allocated.address).version(),
+            address: allocated.address.to_string(),
+            nic: allocated.nic.to_string(),
+            ip_pool: allocated.pool.to_string(),
+            gateway: allocated.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+            enable_ip_conflict_detection: detection.conflicts && !is_shared,
+            enable_gateway_detection: detection.gateways && allocated.gateway.is_some() && !is_shared,
+            ..IpConfig::default()
+        }
     });
     let routes = response.routes.iter().map(|route| WireRoute {
         if_name: route.nic.to_string(),
@@ -172,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_a_virtual_machine_brings_along_is_not_looked_for_elsewhere() {
+    fn of_an_address_that_a_virtual_machine_brings_along_nobody_is_asked() {
         let shared = allocated("net1", "10.6.0.9/16", Some("10.6.0.1"), DefaultRoute::Clean);
-        let own = allocated("net1", "fd06::9/64", None, DefaultRoute::Keep);
+        let own = allocated("net1", "fd06::9/64", Some("fd06::1"), DefaultRoute::Keep);
         let others = [shared.address.addr()].into();
         let detection = Detection { conflicts: true, gateways: true, ..OFF };
         let answer = answer(&build_response(vec![shared, own], &[]), detection, &others);
         let flags = |ip: &IpConfig| (ip.enable_ip_conflict_detection, ip.enable_gateway_detection);
-        assert_eq!((flags(&answer.ips[0]), flags(&answer.ips[1])), ((false, true), (true, false)));
+        assert_eq!((flags(&answer.ips[0]), flags(&answer.ips[1])), ((false, false), (true, true)));
     }
 }

@@ -221,6 +221,9 @@ pub fn taking_patch(uid: &str, version: &str, holding: &Holding) -> Value {
     let mut spec = serde_json::to_value(spec).unwrap_or_default();
     // What is not written is left as it was.
     spec["detached"] = Value::Null;
+    if holding.owner.virtual_machine.is_none() {
+        spec["virtualMachine"] = Value::Null;
+    }
     json!({"metadata": {"uid": uid, "resourceVersion": version, "labels": metadata.labels}, "spec": spec})
 }
 
@@ -316,6 +319,18 @@ mod tests {
         let holding = Holding::try_from(&object(&spec)).unwrap();
         assert_eq!(holding.owner.endpoint_name().to_string(), "ns/db");
         assert_eq!(serde_json::to_value(&SpiderIPAddress::from(&holding).spec).unwrap(), spec);
+    }
+
+    #[test]
+    fn what_is_taken_over_is_the_takers_virtual_machines_or_none() {
+        let mut spec = spec();
+        let machine = |spec: &Value| {
+            let holding = Holding::try_from(&object(spec)).unwrap();
+            taking_patch("u", "1", &holding)["spec"].get("virtualMachine").cloned()
+        };
+        assert_eq!(machine(&spec), Some(Value::Null), "a merge patch leaves what it does not name");
+        spec["virtualMachine"] = json!("db");
+        assert_eq!(machine(&spec), Some(json!("db")));
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Actuator {
             let patch = Patch::Merge(found.keeping_patch());
             match self.kube.write(api.patch(&name, &parameters, &patch)).await {
                 Ok(_) => {
-                    info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, "address kept for the next pod of the name");
+                    info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, "address kept for the next pod of its StatefulSet or virtual machine");
                 }
                 Err(failure) if failure.is_conflict() || failure.is_not_found() => {
                     return Err(ReconcileError::Changed { address, pod: id.to_string() });
@@ -183,7 +183,11 @@ impl Actuator {
         match self.successor(&owner).await? {
             Successor::Expected => Ok(()),
             Successor::None => {
-                let kept = self.state.read(|state| state.addresses.kept_by(id).cloned().collect::<Vec<_>>());
+                // What another pod of its virtual machine may use is not freed, whether a further one will come or not.
+                let kept: Vec<_> = self.state.read(|state| {
+                    let kept = state.addresses.kept_by(id).filter(|kept| state.heirs(kept).is_empty());
+                    kept.cloned().collect()
+                });
                 self.free_unclaimed(&kept).await
             }
         }
@@ -192,29 +196,42 @@ impl Actuator {
     /// Frees what waits for a pod that runs without it, by the name of its endpoint: its sandbox has all NICs that it is to
     /// have. What is to be handed over is in use.
     pub(super) async fn free_kept_for_running(&self, name: &PodName) -> Result<(), ReconcileError> {
-        let kept: Vec<_> = self.state.read(|state| {
+        let kept: Vec<Holding> = self.state.read(|state| {
             let kept = state.addresses.kept_for(name).filter(|kept| state.heirs(kept).is_empty());
             kept.cloned().collect()
         });
+        // A pod may have the name of a virtual machine: neither says anything of what waits for the other's next one.
+        let (of_machine, of_pod): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|kept| kept.owner.virtual_machine.is_some());
+        self.free_if_it_runs_without(name, &of_pod).await?;
+        self.free_if_it_runs_without(name, &of_machine).await
+    }
+
+    /// The same for what waits for pods of one kind.
+    async fn free_if_it_runs_without(&self, name: &PodName, kept: &[Holding]) -> Result<(), ReconcileError> {
         let Some(first) = kept.first() else { return Ok(()) };
-        let pod = match first.owner.virtual_machine {
-            Some(_) => self.pod_of_endpoint(name).await?,
+        let machine = first.owner.virtual_machine.as_deref();
+        let pod = match machine {
+            Some(_) => self.pod_of_machine(name).await?,
             None => Some(first.owner.pod.name.clone()),
         };
         let Some(pod) = pod else { return Ok(()) };
         let found = self.read_pod_of(&pod).await?;
         let runs_without = |pod: &Pod| {
+            let instance = pod.owner.as_ref().filter(|owner| owner.is_virtual_machine_instance());
             pod.stage == PodStage::Alive
                 && pod.has_running
+                && instance.map(|owner| owner.name.as_str()) == machine
                 && kept.iter().all(|holding| holding.owner.pod.uid != pod.identity.uid)
         };
-        if found.is_some_and(|pod| runs_without(&pod)) { self.free_unclaimed(&kept).await } else { Ok(()) }
+        if found.is_some_and(|pod| runs_without(&pod)) { self.free_unclaimed(kept).await } else { Ok(()) }
     }
 
-    /// The pod that an endpoint is of, by its name.
-    async fn pod_of_endpoint(&self, name: &PodName) -> Result<Option<PodName>, ReconcileError> {
+    /// The pod of a virtual machine that has the endpoint of this name.
+    async fn pod_of_machine(&self, name: &PodName) -> Result<Option<PodName>, ReconcileError> {
         let found = EndpointStore::new(self.kube.clone()).get(name).await;
         let found = found.map_err(|source| ReconcileError::Endpoint { pod: name.to_string(), source })?;
+        let found = found.filter(endpoint::is_of_machine);
         Ok(found.and_then(|found| endpoint::pod_name(&found.metadata)))
     }
 

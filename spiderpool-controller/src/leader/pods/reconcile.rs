@@ -1,5 +1,7 @@
 //! When a pod is reconciled: what the watches report waits until the node's own agent has had time to act.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::Api;
@@ -29,11 +31,19 @@ const ENDPOINT_DELAY: Duration = Duration::from_secs(2);
 const RESTORE_DELAY: Duration = Duration::from_secs(3);
 /// How often it is looked whether a virtual machine has moved whose old pod has ended.
 const MOVE_RECHECK: Duration = Duration::from_secs(1);
+/// After so long it is looked less often: the machine may never be said to have moved, and its pod run on.
+const MOVE_IS_SLOW: Duration = Duration::from_secs(60);
+/// How often it is looked then.
+const SLOW_MOVE_RECHECK: Duration = Duration::from_secs(30);
 /// A pod is not reconciled again sooner than this without a change.
 const MIN_RECHECK: Duration = Duration::from_millis(500);
 
 /// Reconciles pods that hold addresses or have an endpoint.
-pub(crate) struct PodReconciler(Actuator);
+pub(crate) struct PodReconciler {
+    actuator: Actuator,
+    /// Since when it is looked whether virtual machines have moved, by the pods that they move from.
+    moving: Mutex<HashMap<PodIdentity, Instant>>,
+}
 
 impl PodReconciler {
     /// It reads `state` and acts by `kube`. The agents' Leases are in `namespace`.
@@ -47,11 +57,12 @@ impl PodReconciler {
     ) -> Self {
         let leases = Api::namespaced(kube.client(), namespace);
         let freed = FreedAddresses::default();
-        Self(Actuator { kube, leases, state, settings, metrics, recorder, freed })
+        let actuator = Actuator { kube, leases, state, settings, metrics, recorder, freed };
+        Self { actuator, moving: Mutex::default() }
     }
 
     pub(super) fn actuator(&self) -> &Actuator {
-        &self.0
+        &self.actuator
     }
 
     /// Adds those of the changed pods to the queue that something is to be done about, for when it is due.
@@ -61,12 +72,28 @@ impl PodReconciler {
         queue: &WorkQueue<PodIdentity>,
     ) {
         for id in changed {
-            let (action, now) = self.0.evaluate(&id);
+            let (action, now) = self.actuator.evaluate(&id);
             if let Some(delay) = delay(action, now) {
                 queue.add_after(id, delay);
             }
         }
     }
+
+    /// When it is looked again whether the virtual machine of a pod has moved, if that is waited for.
+    fn move_recheck(&self, id: &PodIdentity, action: PodAction, now: Instant) -> Option<Duration> {
+        let mut moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        if action != PodAction::HandOver {
+            moving.remove(id);
+            return None;
+        }
+        let since = *moving.entry(id.clone()).or_insert(now);
+        Some(move_pause(now.saturating_duration_since(since)))
+    }
+}
+
+/// How long it is not looked whether a virtual machine has moved after it was looked for so long.
+fn move_pause(waited: Duration) -> Duration {
+    if waited < MOVE_IS_SLOW { MOVE_RECHECK } else { SLOW_MOVE_RECHECK }
 }
 
 /// After what time an action is due; `None` if there is nothing to do.
@@ -96,23 +123,24 @@ impl Reconciler<PodIdentity> for PodReconciler {
         id: &PodIdentity,
         _since: tokio::time::Instant,
     ) -> Result<Action, ReconcileError> {
-        self.0.act(id).await?;
-        Ok(match self.0.evaluate(id) {
-            (action @ PodAction::RecheckAt(_), now) => {
+        self.actuator.act(id).await?;
+        let (action, now) = self.actuator.evaluate(id);
+        let move_recheck = self.move_recheck(id, action, now);
+        Ok(match action {
+            PodAction::RecheckAt(_) => {
                 Action::requeue(delay(action, now).unwrap_or_default().max(MIN_RECHECK))
             }
             // KubeVirt has not said yet that the machine has moved, which is no change of what is watched.
-            (PodAction::HandOver, _) => Action::requeue(MOVE_RECHECK),
-            _ => Action::await_change(),
+            _ => move_recheck.map_or_else(Action::await_change, Action::requeue),
         })
     }
 
     fn failed(&self, id: &PodIdentity, error: &ReconcileError, pause: Duration) {
         if error.is_conflict() {
-            self.0.metrics.release_conflicts.inc();
+            self.actuator.metrics.release_conflicts.inc();
             info!(pod = %id, reason = error.reason(), %error, ?pause, "the object has changed, reconciling again");
         } else {
-            self.0.metrics.pod_failures.inc();
+            self.actuator.metrics.pod_failures.inc();
             warn!(pod = %id, reason = error.reason(), %error, ?pause, "pod not reconciled, trying again");
         }
     }
@@ -130,5 +158,12 @@ mod tests {
         let later = now + Duration::from_secs(7);
         assert_eq!(delay(PodAction::RecheckAt(later), now), Some(Duration::from_secs(7)));
         assert_eq!(delay(PodAction::RecheckAt(now), later), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_machine_that_does_not_move_for_long_is_looked_at_less_often() {
+        assert_eq!(move_pause(Duration::ZERO), MOVE_RECHECK);
+        assert_eq!(move_pause(Duration::from_secs(59)), MOVE_RECHECK);
+        assert_eq!(move_pause(Duration::from_secs(3600)), SLOW_MOVE_RECHECK);
     }
 }

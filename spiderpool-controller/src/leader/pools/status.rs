@@ -46,12 +46,11 @@ fn status<'a>(
         let records: BTreeMap<String, AllocationRecord<'_>> = in_use
             .map(|(ip, holding)| {
                 // An unreadable object's address is in use by an unknown pod.
-                let pod = holding.map(|holding| &holding.owner.pod);
-                let pod_uid = pod.map_or("", |pod| pod.uid.as_str());
-                (
-                    ip.to_string(),
-                    AllocationRecord { pod: pod.map(ToString::to_string).unwrap_or_default(), pod_uid },
-                )
+                let owner = holding.map(|holding| &holding.owner);
+                let pod_uid = owner.map_or("", |owner| owner.pod.uid.as_str());
+                // Upstream's record of a virtual machine's pod has the machine's name.
+                let pod = owner.map(|owner| owner.endpoint_name().to_string()).unwrap_or_default();
+                (ip.to_string(), AllocationRecord { pod, pod_uid })
             })
             .collect();
         serde_json::to_string(&records).ok()
@@ -148,6 +147,22 @@ mod tests {
             (&json!(2), &json!(29))
         );
         assert_eq!(patch["metadata"]["uid"], "u");
+    }
+
+    #[test]
+    fn the_record_of_a_virtual_machine_has_its_name() {
+        let mut state = state(&json!({"subnet": "10.0.0.0/24", "ips": ["10.0.0.1-10.0.0.9"]}), &Value::Null);
+        let address: SpiderIPAddress = serde_json::from_value(json!({
+            "metadata": {"name": "10.0.0.1"},
+            "spec": {
+                "address": "10.0.0.1/24", "pool": "p", "interface": "net1", "podNamespace": "ns1",
+                "podName": "virt-launcher-db-x", "podUID": "u", "virtualMachine": "db",
+            },
+        }))
+        .unwrap();
+        state.apply(SlimAddress::from(address));
+        let patch = planned(&state).unwrap();
+        assert_eq!(patch["status"]["allocatedIPs"], r#"{"10.0.0.1":{"pod":"ns1/db","podUid":"u"}}"#);
     }
 
     #[test]

@@ -244,6 +244,7 @@ impl Index<SlimPod> for ClusterState {
         self.migration_targets.remove(identity);
         self.pods.delete(pod, &identity.uid);
         self.mark_pod_changed(identity.clone());
+        self.mark_left_changed(pod);
     }
 
     fn reset(&mut self, pods: Vec<SlimPod>) {

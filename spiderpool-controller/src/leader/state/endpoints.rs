@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use ipnet::IpNet;
+use spiderpool_core::ipam::Owner;
 use spiderpool_core::names::{PodIdentity, PodName, PodUid};
 
 use super::interner::Interner;
@@ -15,6 +16,7 @@ pub(crate) struct KnownEndpoint {
     uid: PodUid,
     /// The pod's name, if it is not the endpoint's.
     pod: Option<Box<PodName>>,
+    is_of_machine: bool,
     /// Whether the pod owns it, so that the garbage collector deletes it with the pod.
     pub(crate) is_owned: bool,
     /// Whether it is being deleted and has our finalizer.
@@ -65,6 +67,13 @@ impl EndpointIndex {
         self.all.get(name).map(|endpoint| &endpoint.uid)
     }
 
+    /// Whether the endpoint that this owner's would have the name of is another one's, and a virtual machine's where this is a
+    /// pod's, or the other way round: neither writes over the other.
+    pub(crate) fn is_barred(&self, owner: &Owner) -> bool {
+        let found = self.all.get(&owner.endpoint_name()).filter(|found| found.uid != owner.pod.uid);
+        found.is_some_and(|found| found.is_of_machine != owner.virtual_machine.is_some())
+    }
+
     /// The pods that have one.
     pub(crate) fn pods(&self) -> impl Iterator<Item = PodIdentity> + '_ {
         self.all.iter().map(|(name, endpoint)| endpoint.pod(name))
@@ -80,6 +89,7 @@ impl EndpointIndex {
         let known = KnownEndpoint {
             uid: pod.uid.clone(),
             pod: endpoint.pod.is_some().then(|| Box::new(pod.name.clone())),
+            is_of_machine: endpoint.is_of_machine,
             is_owned: endpoint.is_owned,
             is_finalizing: endpoint.is_finalizing,
             entries: endpoint.entries.iter().map(|(interface, net)| hash(interface, *net)).collect(),

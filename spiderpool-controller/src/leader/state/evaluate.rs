@@ -92,7 +92,10 @@ impl ClusterState {
             action => action,
         };
         match action {
-            PodAction::None if self.addresses.kept_by(pod).any(|left| !self.heirs(left).is_empty()) => {
+            // Before anything is freed: they may use it, whether another pod will come or not.
+            PodAction::None | PodAction::FreeKept
+                if self.addresses.kept_by(pod).any(|left| !self.heirs(left).is_empty()) =>
+            {
                 PodAction::HandOver
             }
             PodAction::None if self.has_unused_endpoint(pod) => PodAction::FinalizeEndpoint,
@@ -225,7 +228,7 @@ impl ClusterState {
         let held = || self.addresses.of_pod(pod).map(|held| (held.nic.as_str(), held.address));
         if self.endpoints.of_pod(pod).is_some_and(|endpoint| endpoint.lists_more_than(held())) {
             PodAction::RestoreAddresses
-        } else if self.lacks_endpoint(pod) && !self.is_moved_to(pod) {
+        } else if self.lacks_endpoint(pod) && !self.waits_for_endpoint(pod) && !self.is_barred(pod) {
             PodAction::WriteEndpoint
         } else {
             PodAction::None
@@ -244,10 +247,15 @@ impl ClusterState {
     }
 
     /// Whether the endpoint is still that of the pod that a virtual machine moves from to this one.
-    fn is_moved_to(&self, pod: &PodIdentity) -> bool {
+    fn waits_for_endpoint(&self, pod: &PodIdentity) -> bool {
         let owner = self.addresses.owner(pod).filter(|owner| owner.virtual_machine.is_some());
         let holder = owner.and_then(|owner| self.endpoints.holder(&owner.endpoint_name()));
         holder.is_some_and(|holder| *holder != pod.uid && self.is_alive(holder))
+    }
+
+    /// Whether the endpoint of the name is not for the pod to have: nothing would be written.
+    fn is_barred(&self, pod: &PodIdentity) -> bool {
+        self.addresses.owner(pod).is_some_and(|owner| self.endpoints.is_barred(owner))
     }
 
     /// Whether its endpoint is being deleted and waits for nothing but us.

@@ -137,6 +137,8 @@ pub(crate) struct SlimEndpoint {
     pub(super) name: Option<PodName>,
     /// The pod's name, if it is another one.
     pub(super) pod: Option<PodName>,
+    /// Whether it is a virtual machine's.
+    pub(super) is_of_machine: bool,
     /// `None` if it names no pod.
     pub(super) uid: Option<PodUid>,
     /// Whether the pod owns it. One that was made to outlive its pod has no such owner.
@@ -149,6 +151,7 @@ pub(crate) struct SlimEndpoint {
 
 impl From<SpiderEndpoint> for SlimEndpoint {
     fn from(endpoint: SpiderEndpoint) -> Self {
+        let is_of_machine = endpoint::is_of_machine(&endpoint);
         let meta = endpoint.metadata;
         let current = endpoint.status.map(|status| status.current).unwrap_or_default();
         let entries = current.ips.iter().flat_map(|ip| {
@@ -159,6 +162,7 @@ impl From<SpiderEndpoint> for SlimEndpoint {
             entries: entries.collect(),
             is_owned: meta.owner_references.iter().flatten().any(|owner| owner.kind == "Pod"),
             is_finalizing: is_finalizing(&meta),
+            is_of_machine,
             pod: endpoint::pod_name(&meta).filter(|pod| Some(pod.name()) != meta.name.as_deref()),
             name: object_name(&meta),
             uid: current.uid.parse().ok(),

@@ -67,6 +67,7 @@ fn endpoint(uid: &str, nets: &[&str]) -> SlimEndpoint {
     SlimEndpoint {
         name: Some(id(uid).name),
         pod: None,
+        is_of_machine: false,
         uid: Some(id(uid).uid),
         is_owned: true,
         is_finalizing: false,
@@ -485,7 +486,7 @@ fn launcher_pod(uid: &str, stage: PodStage, moved: bool) -> SlimPod {
 fn machine_endpoint(uid: &str, nets: &[&str]) -> SlimEndpoint {
     let name = PodName::new("ns", "db").unwrap();
     let pod = Some(launcher(uid).name);
-    SlimEndpoint { name: Some(name), pod, is_owned: false, ..endpoint(uid, nets) }
+    SlimEndpoint { name: Some(name), pod, is_of_machine: true, is_owned: false, ..endpoint(uid, nets) }
 }
 
 #[test]
@@ -538,12 +539,17 @@ fn what_a_moved_machine_has_left_is_handed_over_to_a_pod_that_lives_and_lacks_it
     state.apply(launcher_pod("v", PodStage::Alive, true));
     assert!(state.take_changes().pods.contains(&launcher("u")));
     assert_eq!(evaluate(&state), PodAction::HandOver);
+    let off = Policy { kept: KeptWorkloads::default(), ..policy(NOW) };
+    assert_eq!(state.evaluate(&launcher("u"), off), PodAction::HandOver, "the pod may use it");
     state.apply(of_machine("10.0.0.2/24", "v", AddressState::Bound));
     assert_eq!(evaluate(&state), PodAction::None, "it has another one");
     assert_eq!(state.evaluate(&launcher("v"), policy(NOW)), PodAction::WriteEndpoint, "that of the old pod");
     state.delete(&of_machine("10.0.0.2/24", "v", AddressState::Bound));
+    state.take_changes();
     state.apply(launcher_pod("v", PodStage::Finished, true));
     assert_eq!(evaluate(&state), PodAction::None);
+    assert!(state.take_changes().pods.contains(&launcher("u")));
+    assert_eq!(state.evaluate(&launcher("u"), off), PodAction::FreeKept);
     state.delete(&launcher_pod("v", PodStage::Finished, true));
     assert_eq!(evaluate(&state), PodAction::None);
 }
@@ -566,4 +572,29 @@ fn a_pod_that_a_machine_moves_to_has_no_endpoint_yet() {
     state.delete(&machine_endpoint("u", &[]));
     assert_eq!(state.endpoint_name(&launcher("u")), launcher("u").name);
     assert_eq!(state.endpoint_name(&launcher("v")).to_string(), "ns/db", "by its addresses");
+}
+
+/// Whoever may create pods may give one the name of a machine.
+#[test]
+fn a_pod_and_a_machine_of_one_name_do_not_write_over_each_others_endpoint() {
+    let named = PodIdentity { name: PodName::new("ns", "db").unwrap(), uid: "w".parse().unwrap() };
+    let mut own = address("10.0.0.3/24", "w");
+    let holding = own.holding.as_mut().unwrap();
+    holding.owner = Arc::new(Owner { pod: named.clone(), ..(*holding.owner).clone() });
+    let alive = SlimPod { identity: Some(named.clone()), ..pod("w", PodStage::Alive) };
+    let pods = vec![launcher_pod("u", PodStage::Alive, false), alive];
+    let mut state = cluster(pods, vec![of_machine("10.0.0.1/24", "u", AddressState::Bound), own]);
+    state.apply(machine_endpoint("u", &["10.0.0.1/24"]));
+    for pod in [&launcher("u"), &named] {
+        assert_eq!(state.evaluate(pod, policy(NOW)), PodAction::None, "{}", pod.name);
+    }
+    // The pod was first.
+    state.apply(SlimEndpoint { name: Some(named.name.clone()), ..endpoint("w", &["10.0.0.3/24"]) });
+    for pod in [&launcher("u"), &named] {
+        assert_eq!(state.evaluate(pod, policy(NOW)), PodAction::None, "{}", pod.name);
+    }
+    state.delete(&SlimEndpoint { name: Some(named.name.clone()), ..endpoint("w", &[]) });
+    for pod in [&launcher("u"), &named] {
+        assert_eq!(state.evaluate(pod, policy(NOW)), PodAction::WriteEndpoint, "{}", pod.name);
+    }
 }
