@@ -1,6 +1,5 @@
 //! Every input that was ever worth keeping, and random ones.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::panic::catch_unwind;

@@ -305,7 +305,7 @@ mod tests {
         fs::remove_file(&record).unwrap();
         assert_eq!(install_both("two"), (Outcome::Written, "two".to_owned()));
         fs::remove_file(&record).unwrap();
-        assert_eq!(remove_second("veth", &plugin, bin).unwrap(), [veth.clone()]);
+        assert_eq!(remove_second("veth", &plugin, bin).unwrap(), std::slice::from_ref(&veth));
         fs::write(&veth, "theirs").unwrap();
         assert_eq!(install_both("three"), (Outcome::LeftAlone, "theirs".to_owned()));
         assert_eq!(remove_second("veth", &plugin, bin).unwrap(), Vec::<PathBuf>::new());

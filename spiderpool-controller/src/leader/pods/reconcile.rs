@@ -32,7 +32,7 @@ const RESTORE_DELAY: Duration = Duration::from_secs(3);
 /// How often it is looked whether a virtual machine has moved whose old pod has ended.
 const MOVE_RECHECK: Duration = Duration::from_secs(1);
 /// After so long it is looked less often: the machine may never be said to have moved, and its pod run on.
-const MOVE_IS_SLOW: Duration = Duration::from_secs(60);
+const MOVE_IS_SLOW: Duration = Duration::from_mins(1);
 /// How often it is looked then.
 const SLOW_MOVE_RECHECK: Duration = Duration::from_secs(30);
 /// A pod is not reconciled again sooner than this without a change.
@@ -164,6 +164,6 @@ mod tests {
     fn a_machine_that_does_not_move_for_long_is_looked_at_less_often() {
         assert_eq!(move_pause(Duration::ZERO), MOVE_RECHECK);
         assert_eq!(move_pause(Duration::from_secs(59)), MOVE_RECHECK);
-        assert_eq!(move_pause(Duration::from_secs(3600)), SLOW_MOVE_RECHECK);
+        assert_eq!(move_pause(Duration::from_hours(1)), SLOW_MOVE_RECHECK);
     }
 }
