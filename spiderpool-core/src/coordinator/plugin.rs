@@ -1,7 +1,8 @@
 //! The names that coordinator is installed and configured by, and what a configuration of its second name says.
 //!
 //! Before there was a coordinator, Spiderpool's documents had pods with an underlay eth0 set up by the plugin `veth` of another
-//! project. NetworkAttachmentDefinitions of that time work as they are: the same program serves them, in underlay mode.
+//! project. The same program serves NetworkAttachmentDefinitions of that time, in underlay mode, but for members that it would have
+//! to do otherwise: these are refused.
 
 use std::path::Path;
 

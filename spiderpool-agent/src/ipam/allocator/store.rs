@@ -126,7 +126,8 @@ impl AddressStore {
             let failure = match self.kube.write_unless_abandoned(abandoned, create).await {
                 Ok(created) => return Ok(Creation::of(&created)),
                 Err(failure) if failure.is_already_exists() => {
-                    // What an earlier agent has created for this node is known since the start.
+                    // What an earlier agent has created for this node is known since the start, and what the leader has written
+                    // since is looked for before.
                     if certain && look == Look::IfItMayBeOurs {
                         return Ok(Creation::Theirs(Listing::Shown));
                     }
