@@ -212,10 +212,15 @@ fn with_kept<H: AsRef<Holding>>(mut ips: Vec<EndpointIp>, kept: &[H]) -> Vec<End
     ips
 }
 
+/// Whether the endpoint is another pod's.
+pub fn is_of_another(found: &SpiderEndpoint, pod: &PodUid) -> bool {
+    found.status.as_ref().is_some_and(|status| status.current.uid != pod.as_str())
+}
+
 /// Whether another pod holds what the endpoint names, on some node: nothing of it waits yet.
 pub fn is_held_by_another(found: &SpiderEndpoint, pod: &PodUid) -> bool {
-    let current = found.status.as_ref().map(|status| &status.current);
-    current.is_some_and(|current| current.uid != pod.as_str() && !current.node.is_empty())
+    let has_node = |status: &SpiderEndpointStatus| !status.current.node.is_empty();
+    is_of_another(found, pod) && found.status.as_ref().is_some_and(has_node)
 }
 
 /// The entries that wait for this pod: those of an earlier one of its name that no node holds, and what was left of them when
@@ -247,8 +252,7 @@ pub fn is_of_machine(found: &SpiderEndpoint) -> bool {
 /// Whether the endpoint is not this pod's, and a virtual machine's where the pod's is none (`of_machine`), or the other way
 /// round. Whoever may create pods may give one the name of a machine.
 pub fn is_of_other_kind(found: &SpiderEndpoint, pod: &PodUid, of_machine: bool) -> bool {
-    let is_anothers = found.status.as_ref().is_some_and(|status| status.current.uid != pod.as_str());
-    is_anothers && is_of_machine(found) != of_machine
+    is_of_another(found, pod) && is_of_machine(found) != of_machine
 }
 
 /// The pod whose endpoint this is, by the endpoint's metadata; `None` if that makes no sense.

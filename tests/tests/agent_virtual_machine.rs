@@ -344,6 +344,46 @@ async fn a_machine_that_moves_has_its_addresses_in_both_pods_and_the_second_writ
     }
 }
 
+/// No leader has made the addresses those of the pod that the machine has moved to, and that uses them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_target_of_a_second_migration_shares_what_is_kept_while_the_machine_uses_it() {
+    let bench = Bench::new("vm-twice").await;
+    bench.pool("p", "10.112.0.0/24", &["10.112.0.2-10.112.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    let agents = [bench.agent("n1").await, bench.agent("n2").await, bench.agent("n3").await];
+    let machine = kubevirt.machine("db").unwrap();
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let source = bench.launcher(&instance, "source", "n1", None, &annotations);
+    let had = add(&agents[0], &source, "eth0", "c1").await;
+    bench.run_pod(&source);
+    bench.until("its endpoint is there", async || bench.endpoint_named("db").is_some()).await;
+    let first = kubevirt.migration("first", &instance).unwrap();
+    let target = bench.launcher(&instance, "target", "n2", Some(&first), &annotations);
+    assert_eq!(add(&agents[1], &target, "eth0", "c2").await, had);
+    bench.run_pod(&target);
+    kubevirt.place(&instance, &bench.name("n2"), &[(&target.uid, &bench.name("n2"))]).unwrap();
+    kubevirt.end_migration(&first, "Succeeded").unwrap();
+    bench.succeed_pod(&source);
+    del(&agents[0], &source, "eth0", "c1").await;
+    assert_eq!(whose(&bench, &had[0]), of("kept", &source));
+    let objects = || (object(&bench, &had[0]), bench.endpoint_named("db"));
+    let before = objects();
+
+    let second = kubevirt.migration("second", &instance).unwrap();
+    let next = bench.launcher(&instance, "next", "n3", Some(&second), &annotations);
+    let answer = agents[2].ask(Method::POST, path::IP, &next.add("eth0", "c3")).await.unwrap().ok().unwrap();
+    assert_eq!(answer["ips"][0]["address"], json!(had[0]));
+    assert_eq!(answer["announce"], json!(false), "neighbors go on sending to the first target");
+    assert_eq!(objects(), before, "resourceVersions included");
+    // It fails; the first target goes on using the address.
+    kubevirt.end_migration(&second, "Failed").unwrap();
+    bench.delete_pod(&next);
+    del(&agents[2], &next, "eth0", "c3").await;
+    assert_eq!(objects(), before);
+    assert_eq!(add(&agents[1], &target, "eth0", "c4").await, had);
+    assert_eq!(whose(&bench, &had[0]), of("bound", &target));
+}
+
 /// That KubeVirt's kinds are not served, or not any more, is no reason to take an address from a machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_kubevirt_a_pod_is_as_any_other_and_what_machines_have_stays() {

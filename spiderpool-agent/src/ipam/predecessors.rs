@@ -32,9 +32,9 @@ pub(super) struct Predecessors {
 pub(super) struct Left {
     /// These wait for it.
     pub(super) kept: Vec<AddressObject>,
-    /// These the pod uses that its virtual machine moves from.
+    /// These the pod uses that its virtual machine runs in, or a pod has left that it has moved from before.
     pub(super) shared: Vec<AddressObject>,
-    /// Its virtual machine is moving to it: the endpoint is still the other pod's.
+    /// Its virtual machine is moving to it: the endpoint is still another pod's.
     pub(super) is_guest: bool,
 }
 
@@ -48,10 +48,10 @@ impl Predecessors {
         let Some(endpoint) = self.endpoints.get(&name).await.map_err(failed)? else {
             return Ok(Left::default());
         };
-        let is_guest = endpoint::is_held_by_another(&endpoint, &pod.uid)
+        let waiting = endpoint::waiting_for(&endpoint, &pod.uid);
+        let is_guest = endpoint::is_of_another(&endpoint, &pod.uid)
             && self.is_migration_target(request).await.map_err(failed)?;
         let mut left = Left { is_guest, ..Left::default() };
-        let waiting = endpoint::waiting_for(&endpoint, &pod.uid);
         for (nic, address) in waiting.iter().flat_map(addresses) {
             if !request.speaks_of(&nic) {
                 continue;
@@ -66,6 +66,8 @@ impl Predecessors {
             };
             let Some(found) = found.filter(is_left) else { continue };
             match found.holding.state {
+                // No pod holds it, and one uses it all the same that the machine has moved to before: nobody has made it that one's yet.
+                AddressState::Kept if is_guest => left.shared.push(found),
                 AddressState::Kept => left.kept.push(found),
                 AddressState::Bound if !request.shares(&found) => self.allocator.learn(found),
                 AddressState::Bound if is_guest => left.shared.push(found),
