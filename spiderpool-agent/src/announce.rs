@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use spiderpool_api::agent::OpenNetns;
 use spiderpool_api::agent::ipam::{IpConfig, IpamAddArgs};
 use spiderpool_core::names::IfName;
@@ -19,9 +20,11 @@ use tracing::debug;
 use crate::pod_network::netns;
 
 /// What to announce where.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Announcement {
     netns: PathBuf,
+    /// Its descriptor ends with the plugin; the identity does not.
     open_netns: Option<OpenNetns>,
     nic: IfName,
     addresses: Vec<IpAddr>,

@@ -142,6 +142,7 @@ fn settings(environment: &Environment, file: &ConfigFile, families: Vec<Family>)
         duplicate_address_detection: file.enable_duplicate_address_detection,
         detection: file.detection(),
         quarantine_time: file.quarantine_time(),
+        state_dir: environment.state_dir.clone(),
     }
 }
 

@@ -18,7 +18,6 @@ mod endpoint_queue;
 mod error;
 mod gc;
 mod keyed_mutex;
-mod late_announcements;
 mod metrics;
 mod pod_events;
 mod pods;
@@ -33,6 +32,7 @@ mod surroundings;
 mod sweep;
 mod workloads;
 
+pub(crate) use allocator::state_path;
 pub use endpoint_queue::EndpointQueue;
 pub use error::{AllocateError, PodError, ReleaseError};
 pub use metrics::IpamMetrics;

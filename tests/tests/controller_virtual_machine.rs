@@ -5,10 +5,13 @@
 
 mod support;
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
 use spiderpool_api::agent::path;
 use spiderpool_tests::control_plane::{ControlPlane, Options};
+use spiderpool_tests::poll;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
 use support::{Bench, TestPod, addresses};
@@ -109,6 +112,104 @@ async fn a_machine_that_has_moved_takes_its_addresses_along() {
         bench.until("it is free", async || bench.address(address).is_none()).await;
     }
     bench.until("the endpoint is gone", async || bench.endpoint_named("db").is_none()).await;
+    controller.stop().unwrap();
+}
+
+/// Nothing on the API server says which addresses the pod uses before they are its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_restarts_while_a_machine_moves_learns_what_it_brings_along() {
+    let bench = Bench::new("lead-restart").await;
+    bench.pool("p", "10.113.0.0/24", &["10.113.0.2-10.113.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    let controller = controller(&bench, ControlPlane::shared(), "600").await;
+    let (one, two) = (bench.agent("n1").await, bench.agent("n2").await);
+    let machine = kubevirt.machine("db").unwrap();
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let source = bench.launcher(&instance, "source", "n1", None, &annotations);
+    let address = add(&one, &source, "eth0").await;
+    bench.run_pod(&source);
+    bench.until("the endpoint is there", async || bench.endpoint_named("db").is_some()).await;
+    let migration = kubevirt.migration("moves", &instance).unwrap();
+    let target = bench.launcher(&instance, "target", "n2", Some(&migration), &annotations);
+    assert_eq!(add(&two, &target, "eth0").await, address);
+    bench.run_pod(&target);
+    two.kill().unwrap();
+    let two = bench.agent("n2").await;
+    bench.succeed_pod(&source);
+    del(&one, &source, "eth0").await;
+    kubevirt.place(&instance, &bench.name("n2"), &[(&target.uid, &bench.name("n2"))]).unwrap();
+    kubevirt.end_migration(&migration, "Succeeded").unwrap();
+    bench
+        .until("the address is that of the target's sandbox", async || {
+            let spec = spec(&bench, &address);
+            (&spec["podUID"], &spec["containerID"]) == (&json!(target.uid), &json!(target.uid))
+        })
+        .await;
+    // Its namespace is none.
+    bench
+        .until("neighbors were to be told", async || two.log().unwrap().contains("addresses not announced"))
+        .await;
+    kubevirt.delete_machine("db").unwrap();
+    kubevirt.delete_instance(&instance).unwrap();
+    kubevirt.finish_instance(&instance).unwrap();
+    bench.delete_pod(&target);
+    del(&two, &target, "eth0").await;
+    assert_eq!(bench.address(&address), None, "its DEL frees it");
+    controller.stop().unwrap();
+}
+
+/// The leader does not know which NICs a pod has, and makes all that is left the target's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_had_by_a_nic_that_its_target_lacks_is_freed() {
+    let bench = Bench::new("lead-nic").await;
+    bench.pool("p", "10.114.0.0/24", &["10.114.0.2-10.114.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    let controller = controller(&bench, ControlPlane::shared(), "600").await;
+    let (one, two) = (bench.agent("n1").await, bench.agent("n2").await);
+    let machine = kubevirt.machine("db").unwrap();
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let source = bench.launcher(&instance, "source", "n1", None, &annotations);
+    let stays = add(&one, &source, "eth0").await;
+    let unplugged = add(&one, &source, "net1").await;
+    bench.run_pod(&source);
+    bench
+        .until("the endpoint is complete", async || {
+            bench.endpoint_named("db").is_some_and(|endpoint| {
+                endpoint["status"]["current"]["ips"].as_array().is_some_and(|ips| ips.len() == 2)
+            })
+        })
+        .await;
+    let migration = kubevirt.migration("moves", &instance).unwrap();
+    let target = bench.launcher(&instance, "target", "n2", Some(&migration), &annotations);
+    assert_eq!(add(&two, &target, "eth0").await, stays);
+    bench.run_pod(&target);
+    bench.succeed_pod(&source);
+    for nic in ["net1", "eth0"] {
+        del(&one, &source, nic).await;
+    }
+    kubevirt.place(&instance, &bench.name("n2"), &[(&target.uid, &bench.name("n2"))]).unwrap();
+    kubevirt.end_migration(&migration, "Succeeded").unwrap();
+    bench
+        .until("no sandbox is known to use the address of net1", async || {
+            spec(&bench, &unplugged)["detached"] == json!(true)
+        })
+        .await;
+    // An ADD is waited for for a minute.
+    poll::until_async("the address of net1 is free", Duration::from_secs(100), async || {
+        anyhow::ensure!(bench.address(&unplugged).is_none(), "{}", spec(&bench, &unplugged));
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let spec = spec(&bench, &stays);
+    assert_eq!((&spec["podUID"], &spec["containerID"]), (&json!(target.uid), &json!(target.uid)));
+    bench
+        .until("the endpoint names what is left", async || {
+            let current = bench.endpoint_named("db").unwrap()["status"]["current"].clone();
+            let nics = current["ips"].as_array().unwrap().iter().map(|ip| ip["interface"].clone());
+            current["uid"] == json!(target.uid) && nics.collect::<Vec<_>>() == [json!("eth0")]
+        })
+        .await;
     controller.stop().unwrap();
 }
 

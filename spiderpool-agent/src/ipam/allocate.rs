@@ -200,7 +200,7 @@ impl Ipam {
         &self,
         request: &AllocationRequest,
     ) -> Result<Option<(IpamAddResponse, Unwanted)>, AllocateError> {
-        let Left { kept, shared, is_guest } = match request.lifetime {
+        let Left { kept, shared, guest } = match request.lifetime {
             Lifetime::Name => self.predecessors.left_for(request).await?,
             Lifetime::Pod => Left::default(),
         };
@@ -225,7 +225,9 @@ impl Ipam {
             given.map_err(|error| AllocateError::Ipam(vec![error]))?;
         }
         let (shared, own): (Vec<_>, Vec<_>) = served.iter().partition(|(_, object)| request.shares(object));
-        self.allocator.share(shared.iter().map(|(_, object)| object), &request.claimant);
+        if let Some(of_machine) = &guest {
+            self.allocator.share(shared.iter().map(|(_, object)| object), of_machine, &request.claimant);
+        }
         let adopted = join_all(own.iter().map(|(_, object)| self.allocator.adopt(object, &request.claimant)));
         for (adopted, (_, object)) in adopted.await.into_iter().zip(&own) {
             let adopted = adopted.map_err(|source| AllocateError::Adopt {
@@ -237,7 +239,7 @@ impl Ipam {
                 return Ok(None);
             }
         }
-        let answer = self.responder.respond(request, &served, is_guest).await?;
+        let answer = self.responder.respond(request, &served, guest.is_some()).await?;
         Ok(Some((answer, Unwanted { surplus: plan.surplus, outdated: plan.outdated })))
     }
 

@@ -6,10 +6,12 @@ mod pending_creates;
 mod pool_usage;
 mod search;
 mod shared;
+mod sharing;
 mod store;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use spiderpool_core::ipam::pick::PickContext;
 use spiderpool_core::ipam::{
     AddressState, Holding, IpamError, Owner, Pool, PoolCandidates, PoolFailure, Quarantine,
 };
-use spiderpool_core::names::{ContainerId, IfName, NodeName, PodIdentity, PodUid, PoolName};
+use spiderpool_core::names::{ContainerId, IfName, NodeName, PodUid, PoolName};
 use spiderpool_runtime::kubernetes::{ApiFailure, Kubernetes};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -28,10 +30,12 @@ use super::metrics::{PickMetrics, PickOutcome};
 use crate::watches::{ReservedIndex, Shared};
 use pending_creates::{PendingCreates, Purpose};
 use search::{FreeAddresses, api_server_failed};
-use shared::SharedAddresses;
+use shared::MigrationTargets;
 use store::{AddressStore, Creation, Listing, Look, Reread};
 
 pub(crate) use holdings::{AddressObject, HoldingIndex};
+pub(super) use shared::BroughtAlong;
+pub(crate) use shared::state_path;
 
 /// Addresses that are tried for a NIC and family in one request.
 const ATTEMPTS: u32 = 256;
@@ -74,18 +78,19 @@ pub(super) struct AddressAllocator {
     holdings: Shared<HoldingIndex>,
     free: FreeAddresses,
     pending: PendingCreates,
-    shared: SharedAddresses,
+    migrations: MigrationTargets,
     reserved: Shared<ReservedIndex>,
     node: NodeName,
     metrics: PickMetrics,
 }
 
 impl AddressAllocator {
-    /// Holds nothing until [`AddressAllocator::load`].
+    /// Holds nothing until [`AddressAllocator::load`]. `state_dir` is the folder for what outlives the process.
     pub(super) fn new(
         kube: Kubernetes,
         reserved: Shared<ReservedIndex>,
         node: NodeName,
+        state_dir: &Path,
         metrics: PickMetrics,
     ) -> Self {
         let (store, holdings) = (AddressStore::new(kube), Shared::default());
@@ -94,7 +99,7 @@ impl AddressAllocator {
             store,
             holdings,
             pending: PendingCreates::default(),
-            shared: SharedAddresses::default(),
+            migrations: MigrationTargets::open(state_path(state_dir)),
             reserved,
             node,
             metrics,
@@ -307,43 +312,6 @@ impl AddressAllocator {
             self.read_pending(&pending).await?;
         }
         self.learn_shared(pod_uid).await.map(drop)
-    }
-
-    /// The claimant uses these addresses, which are another pod's.
-    pub(super) fn share<'a>(&self, objects: impl Iterator<Item = &'a AddressObject>, claimant: &Claimant) {
-        for object in objects {
-            let Holding { nic, pool, address, .. } = &*object.holding;
-            self.shared.insert(self.wanted(claimant, nic, pool, *address));
-        }
-    }
-
-    /// The pods that use addresses of others.
-    pub(super) fn sharing(&self) -> Vec<PodIdentity> {
-        self.shared.pods()
-    }
-
-    /// What the pod uses is its own, or nobody's, from now on.
-    pub(super) fn stop_sharing(&self, pod_uid: &PodUid) {
-        self.shared.forget(pod_uid);
-    }
-
-    /// Learns which of the addresses that the pod uses have become its own, and writes its sandbox into them: the leader
-    /// does not know that. How many.
-    pub(super) async fn learn_shared(&self, pod_uid: &PodUid) -> Result<usize, ApiFailure> {
-        let mut learned = 0;
-        for wanted in self.shared.of_pod(pod_uid) {
-            let found = self.store.find(wanted.ip()).await?;
-            let is_own = |object: &AddressObject| {
-                object.holding.state == AddressState::Bound && object.holding.serves_as(&wanted)
-            };
-            let Some(found) = found.filter(is_own) else { continue };
-            if let Some(object) = self.store.adopt(&found, &wanted).await? {
-                self.holdings.write(|index| index.apply(object));
-                self.shared.remove(&wanted);
-                learned += 1;
-            }
-        }
-        Ok(learned)
     }
 
     /// Writes the sandbox and network that use the address now, unless the object says so already. `None`: the pod

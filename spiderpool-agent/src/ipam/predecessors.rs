@@ -2,6 +2,8 @@
 //! a virtual machine, have left for a pod, which are kept, or which the pod uses that a virtual machine moves from; and those that
 //! the leader has written for the pod.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -34,8 +36,8 @@ pub(super) struct Left {
     pub(super) kept: Vec<AddressObject>,
     /// These the pod uses that its virtual machine runs in, or a pod has left that it has moved from before.
     pub(super) shared: Vec<AddressObject>,
-    /// Its virtual machine is moving to it: the endpoint is still another pod's.
-    pub(super) is_guest: bool,
+    /// If its virtual machine is moving to it, and the endpoint is still another pod's: all addresses of the machine.
+    pub(super) guest: Option<BTreeSet<IpAddr>>,
 }
 
 impl Predecessors {
@@ -51,7 +53,8 @@ impl Predecessors {
         let waiting = endpoint::waiting_for(&endpoint, &pod.uid);
         let is_guest = endpoint::is_of_another(&endpoint, &pod.uid)
             && self.is_migration_target(request).await.map_err(failed)?;
-        let mut left = Left { is_guest, ..Left::default() };
+        let of_machine = || waiting.iter().flat_map(nets).map(|net| net.addr()).collect();
+        let mut left = Left { guest: is_guest.then(of_machine), ..Left::default() };
         for (nic, address) in waiting.iter().flat_map(addresses) {
             if !request.speaks_of(&nic) {
                 continue;
@@ -118,7 +121,7 @@ impl Predecessors {
     }
 }
 
-fn ips(objects: &[AddressObject]) -> Vec<std::net::IpAddr> {
+fn ips(objects: &[AddressObject]) -> Vec<IpAddr> {
     objects.iter().map(|object| object.holding.ip()).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ use super::auto_pools::AutoPools;
 use super::endpoint_queue::EndpointQueue;
 use super::error::PodError;
 use super::keyed_mutex::KeyedMutex;
-use super::late_announcements::LateAnnouncements;
 use super::metrics::IpamMetrics;
 use super::pod_events::PodEvents;
 use super::pods::Pods;
@@ -61,6 +61,8 @@ pub struct IpamSettings {
     pub detection: Detection,
     /// How long nobody gets an address that somebody else was seen using.
     pub quarantine_time: Duration,
+    /// The folder for what the next agent is to know.
+    pub state_dir: PathBuf,
 }
 
 /// What the watches know.
@@ -123,6 +125,7 @@ impl Ipam {
             duplicate_address_detection,
             detection,
             quarantine_time,
+            state_dir,
         } = settings;
         let pods = Pods::new(kube.clone(), indexes.pods);
         let pools = indexes.pools;
@@ -132,6 +135,7 @@ impl Ipam {
             kube.clone(),
             indexes.reserved,
             node.clone(),
+            &state_dir,
             metrics.picks.clone(),
         ));
         let pod_events = PodEvents::new(&kube, &node);
@@ -186,7 +190,6 @@ impl Ipam {
                 metrics: metrics.clone(),
                 events: node_events,
                 changed: Notify::new(),
-                announcements: LateAnnouncements::default(),
                 has_overdue: watch::Sender::default(),
             },
             node,
@@ -216,7 +219,7 @@ impl Ipam {
     /// Neighbors are told of a pod's addresses when its virtual machine has moved to it.
     pub(crate) fn announce_later(&self, pod: Option<&PodUid>, announcement: Announcement) {
         if let Some(pod) = pod {
-            self.sweeper.announcements.add(pod, announcement);
+            self.allocator.announce_later(pod, announcement);
         }
     }
 

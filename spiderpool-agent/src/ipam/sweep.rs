@@ -18,18 +18,19 @@ use spiderpool_core::ipam::release::{
 use spiderpool_core::ipam::{AddressState, Holding, Owner, PodAnnotations, PoolTable};
 use spiderpool_core::names::{PodIdentity, PodName, PodUid, PoolName};
 use spiderpool_runtime::backoff;
+use spiderpool_runtime::kubernetes::ApiFailure;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::allocator::AddressAllocator;
+use super::allocator::{AddressAllocator, BroughtAlong};
 use super::endpoint_queue::EndpointQueue;
 use super::keyed_mutex::KeyedMutex;
-use super::late_announcements::LateAnnouncements;
 use super::metrics::IpamMetrics;
 use super::pods::Pods;
 use super::release::{Releaser, evidence, is_freed, plan_unless_kept};
 use super::workloads::Workloads;
+use crate::announce::Announcement;
 use crate::node_events::NodeEvents;
 use crate::processes::running_pods;
 use crate::watches::{LocalPodIndex, Pod, PoolIndex, PoolSpecs, Shared};
@@ -80,7 +81,6 @@ pub(super) struct Sweeper {
     pub(super) metrics: IpamMetrics,
     pub(super) events: NodeEvents,
     pub(super) changed: Notify,
-    pub(super) announcements: LateAnnouncements,
     /// Whether pods that should have ended have processes.
     pub(super) has_overdue: watch::Sender<bool>,
 }
@@ -129,8 +129,8 @@ impl Sweeper {
             let pause = waits_until.into_iter().chain(detached_until).min().map_or(pause, |until| {
                 pause.min(until.saturating_duration_since(Instant::now()).max(backoff::MIN_PAUSE))
             });
-            let is_shared = !self.allocator.sharing().is_empty();
-            let pause = if is_shared { pause.min(SHARING_INTERVAL) } else { pause };
+            let is_moving = !self.allocator.migration_targets().is_empty();
+            let pause = if is_moving { pause.min(SHARING_INTERVAL) } else { pause };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -149,24 +149,30 @@ impl Sweeper {
 
     /// Learns what virtual machines have brought along that have moved here: the leader writes whose it is then.
     async fn learn_shared(&self) {
-        for pod in self.allocator.sharing() {
+        for pod in self.allocator.migration_targets() {
             let _lock = self.pod_locks.lock(pod.name.clone()).await;
-            match self.allocator.learn_shared(&pod.uid).await {
-                Ok(0) => {}
-                Ok(addresses) => {
-                    info!(%pod, addresses, "the virtual machine has moved to the pod");
-                    self.announcements.send(&pod.uid);
-                }
+            let waits = match self.learn_brought_along(&pod).await {
+                Ok(waits) => waits,
                 Err(error) => {
                     warn!(%pod, %error, "whether the virtual machine has moved is not known, trying again");
                     continue;
                 }
-            }
-            if self.pods.watched().read(|pods| stage(pods, &pod)) != Some(PodStage::Alive) {
+            };
+            if !waits || self.pods.watched().read(|pods| stage(pods, &pod)) != Some(PodStage::Alive) {
                 self.allocator.stop_sharing(&pod.uid);
-                self.announcements.forget(&pod.uid);
             }
         }
+    }
+
+    /// Whether there may be more to learn of this pod.
+    async fn learn_brought_along(&self, pod: &PodIdentity) -> Result<bool, ApiFailure> {
+        let BroughtAlong { addresses, announcements } = self.allocator.learn_shared(&pod.uid).await?;
+        if addresses > 0 {
+            info!(%pod, addresses, "the virtual machine has moved to the pod");
+            // Nobody waits for it.
+            drop(tokio::task::spawn_blocking(move || announcements.iter().for_each(Announcement::send)));
+        }
+        self.allocator.detach_unused(&pod.uid).await
     }
 
     /// Leaves out the pods that run, as the watch has them; of those whose NICs are detached it is asked when an ADD

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::plugins::IN_IMAGE;
 use crate::config::{ConfigFile, DEFAULT_CONFIG};
-use crate::pod_network;
+use crate::{ipam, pod_network};
 use plan::{CleanPlan, plan};
 use remove::Installed;
 
@@ -72,7 +72,8 @@ impl CleanNode {
 pub async fn run(options: CleanNode) -> anyhow::Result<()> {
     logging::init(Level::Info);
     let socket = ConfigFile::load(&options.config_path)?.socket().to_owned();
-    let state = pod_network::state_path(&options.on_host(&options.state_dir));
+    let folder = options.on_host(&options.state_dir);
+    let state = pod_network::state_path(&folder);
     let in_kernel = kernel::read(&state).await.map_err(|error| error.to_string());
     let in_api = api::pods_with_addresses(&options.node_name).await;
     let CleanPlan { idle_links, keep } = plan(in_kernel, in_api);
@@ -81,7 +82,7 @@ pub async fn run(options: CleanNode) -> anyhow::Result<()> {
         cni_bin: options.on_host(&options.cni_bin),
         logs: options.on_host(&options.logs),
         pins: options.bpf_dir.clone(),
-        state,
+        state: [state, ipam::state_path(&folder)],
         socket: options.on_host(&socket),
     };
     let mut failures = remove::links(&idle_links).await;

@@ -1,59 +1,307 @@
-//! Addresses that pods of this node use and pods of other nodes hold: virtual machines are moving here. Their objects are
-//! these pods' when the machines have moved, which no watch tells.
+//! Pods of this node that virtual machines are moving to: they use addresses which pods of other nodes hold. That these have become
+//! theirs, no watch tells. It is on disk, too: nothing else says what such a pod uses, and a machine may take minutes to move.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, io};
 
+use serde::{Deserialize, Serialize};
+use spiderpool_api::crd::SpiderIPAddress;
 use spiderpool_core::ipam::Holding;
-use spiderpool_core::names::{PodIdentity, PodUid};
+use spiderpool_core::names::{PodIdentity, PodName, PodUid};
+use tracing::warn;
 
-/// By pod, each address as it is to be written once it is the pod's.
+use crate::announce::Announcement;
+use crate::atomic_file;
+
+/// Where they are kept.
+pub(crate) fn state_path(folder: &Path) -> PathBuf {
+    folder.join("migrations.json")
+}
+
+/// A pod that its virtual machine is moving to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MigrationTarget {
+    pub(super) pod: PodIdentity,
+    /// What it uses and does not hold yet, each address as it is to be written once it is the pod's.
+    pub(super) addresses: Vec<Arc<Holding>>,
+    /// What the machine has altogether, also by NICs that the pod may not have.
+    pub(super) of_machine: BTreeSet<IpAddr>,
+    /// The name of the machine's endpoint.
+    pub(super) endpoint: PodName,
+    /// Until the machine has moved, neighbors are to know the addresses of the pod that it moves from.
+    pub(super) announcements: Vec<Announcement>,
+}
+
+/// What a virtual machine has brought along.
 #[derive(Debug, Default)]
-pub(super) struct SharedAddresses(Mutex<HashMap<PodUid, Vec<Arc<Holding>>>>);
+pub(in crate::ipam) struct BroughtAlong {
+    /// How many addresses.
+    pub(in crate::ipam) addresses: usize,
+    /// What neighbors are to be told now.
+    pub(in crate::ipam) announcements: Vec<Announcement>,
+}
 
-impl SharedAddresses {
-    /// A pod uses this address. The ADD of another NIC does not know the network of this one.
-    pub(super) fn insert(&self, mut wanted: Holding) {
-        self.with(|all| {
-            let of_pod = all.entry(wanted.owner.pod.uid.clone()).or_default();
-            let earlier = of_pod.iter().position(|known| known.address == wanted.address);
-            if let Some(earlier) = earlier.map(|place| of_pod.swap_remove(place))
-                && earlier.container_id == wanted.container_id
-            {
-                wanted.network = wanted.network.or_else(|| earlier.network.clone());
+/// All of the node, in a file.
+#[derive(Debug)]
+pub(super) struct MigrationTargets {
+    path: PathBuf,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    targets: BTreeMap<PodUid, MigrationTarget>,
+    /// The file's content.
+    written: Vec<u8>,
+}
+
+impl MigrationTargets {
+    /// Those that an earlier agent has left in the file. One that cannot be read costs its pods what it says, and nobody else
+    /// anything.
+    pub(super) fn open(path: PathBuf) -> Self {
+        let targets = read(&path).unwrap_or_else(|error| {
+            let path = path.display();
+            warn!(%path, %error, "pods that virtual machines move to cannot be read, and are not followed");
+            BTreeMap::new()
+        });
+        Self { path, known: Mutex::new(Known { targets, written: Vec::new() }) }
+    }
+
+    /// A virtual machine with this endpoint and these addresses is moving to a pod, which uses some of them. The ADD of another
+    /// NIC does not know the network of an earlier one.
+    pub(super) fn insert(
+        &self,
+        pod: &PodIdentity,
+        endpoint: &PodName,
+        wanted: Vec<Holding>,
+        of_machine: &BTreeSet<IpAddr>,
+    ) {
+        self.change(|targets| {
+            let target = targets.entry(pod.uid.clone()).or_insert_with(|| MigrationTarget {
+                pod: pod.clone(),
+                addresses: Vec::new(),
+                of_machine: BTreeSet::new(),
+                endpoint: endpoint.clone(),
+                announcements: Vec::new(),
+            });
+            target.of_machine.clone_from(of_machine);
+            for wanted in wanted {
+                target.insert(wanted);
             }
-            of_pod.push(Arc::new(wanted));
         });
     }
 
-    /// It is the pod's now.
-    pub(super) fn remove(&self, wanted: &Holding) {
-        let uid = &wanted.owner.pod.uid;
-        self.with(|all| {
-            let Some(of_pod) = all.get_mut(uid) else { return };
-            of_pod.retain(|known| known.address != wanted.address);
-            if of_pod.is_empty() {
-                all.remove(uid);
-            }
+    /// What is to be announced when the machine has moved: of another NIC, or of the same one in a newer sandbox.
+    pub(super) fn announce_later(&self, pod: &PodUid, announcement: Announcement) {
+        self.change(|targets| {
+            let Some(target) = targets.get_mut(pod) else { return };
+            target.announcements.retain(|known| !known.is_of_same_nic(&announcement));
+            target.announcements.push(announcement);
         });
     }
 
-    /// All of a pod.
-    pub(super) fn of_pod(&self, uid: &PodUid) -> Vec<Arc<Holding>> {
-        self.with(|all| all.get(uid).cloned().unwrap_or_default())
+    /// The machine has moved: what was to be announced, once.
+    pub(super) fn take_announcements(&self, pod: &PodUid) -> Vec<Announcement> {
+        let take = |target: &mut MigrationTarget| std::mem::take(&mut target.announcements);
+        self.change(|targets| targets.get_mut(pod).map(take).unwrap_or_default())
     }
 
-    /// The pod uses none any more.
-    pub(super) fn forget(&self, uid: &PodUid) {
-        self.with(|all| all.remove(uid));
+    /// The pod holds an address that it uses.
+    pub(super) fn remove(&self, pod: &PodUid, address: IpAddr) {
+        self.change(|targets| {
+            let Some(target) = targets.get_mut(pod) else { return };
+            target.addresses.retain(|known| known.ip() != address);
+        });
     }
 
-    /// The pods that use some.
+    /// What has become of an address of the machine is known.
+    pub(super) fn settle(&self, pod: &PodUid, address: IpAddr) {
+        self.change(|targets| {
+            let Some(target) = targets.get_mut(pod) else { return };
+            target.of_machine.remove(&address);
+        });
+    }
+
+    /// What is known of a pod.
+    pub(super) fn get(&self, pod: &PodUid) -> Option<MigrationTarget> {
+        self.with(|known| known.targets.get(pod).cloned())
+    }
+
+    /// The machine is not moving to the pod any more.
+    pub(super) fn forget(&self, pod: &PodUid) {
+        self.change(|targets| drop(targets.remove(pod)));
+    }
+
+    /// The pods.
     pub(super) fn pods(&self) -> Vec<PodIdentity> {
-        self.with(|all| all.values().filter_map(|of_pod| Some(of_pod.first()?.owner.pod.clone())).collect())
+        self.with(|known| known.targets.values().map(|target| target.pod.clone()).collect())
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut HashMap<PodUid, Vec<Arc<Holding>>>) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, f: impl FnOnce(&mut Known) -> T) -> T {
+        f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes the file if that changes it. It is small, and written when a machine begins to move and when it has moved.
+    fn change<T>(&self, f: impl FnOnce(&mut BTreeMap<PodUid, MigrationTarget>) -> T) -> T {
+        self.with(|Known { targets, written }| {
+            let outcome = f(targets);
+            let stored = serde_json::to_vec(&targets.values().map(Stored::from).collect::<Vec<_>>());
+            let stored = stored.unwrap_or_default();
+            if stored != *written {
+                match write(&self.path, &stored) {
+                    Ok(()) => *written = stored,
+                    Err(error) => {
+                        let path = self.path.display();
+                        warn!(%path, %error, "pods that virtual machines move to cannot be written: the next agent does not follow them");
+                    }
+                }
+            }
+            outcome
+        })
+    }
+}
+
+impl MigrationTarget {
+    fn insert(&mut self, mut wanted: Holding) {
+        let earlier = self.addresses.iter().position(|known| known.address == wanted.address);
+        if let Some(earlier) = earlier.map(|place| self.addresses.swap_remove(place))
+            && earlier.container_id == wanted.container_id
+        {
+            wanted.network = wanted.network.or_else(|| earlier.network.clone());
+        }
+        self.addresses.push(Arc::new(wanted));
+    }
+}
+
+/// One as it is in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    #[serde(flatten)]
+    pod: PodName,
+    #[serde(rename = "podUID")]
+    uid: PodUid,
+    addresses: Vec<SpiderIPAddress>,
+    of_machine: BTreeSet<IpAddr>,
+    endpoint: String,
+    announcements: Vec<Announcement>,
+}
+
+impl From<&MigrationTarget> for Stored {
+    fn from(target: &MigrationTarget) -> Self {
+        Self {
+            pod: target.pod.name.clone(),
+            uid: target.pod.uid.clone(),
+            addresses: target.addresses.iter().map(|wanted| SpiderIPAddress::from(&**wanted)).collect(),
+            of_machine: target.of_machine.clone(),
+            endpoint: target.endpoint.name().to_owned(),
+            announcements: target.announcements.clone(),
+        }
+    }
+}
+
+impl TryFrom<Stored> for MigrationTarget {
+    type Error = io::Error;
+
+    fn try_from(stored: Stored) -> io::Result<Self> {
+        let addresses = stored.addresses.iter().map(|object| Holding::try_from(object).map(Arc::new));
+        let addresses = addresses.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+        let endpoint = stored.pod.sibling(stored.endpoint).map_err(io::Error::other)?;
+        Ok(Self {
+            pod: PodIdentity { name: stored.pod, uid: stored.uid },
+            addresses,
+            of_machine: stored.of_machine,
+            endpoint,
+            announcements: stored.announcements,
+        })
+    }
+}
+
+fn read(path: &Path) -> io::Result<BTreeMap<PodUid, MigrationTarget>> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        bytes => bytes?,
+    };
+    let stored: Vec<Stored> = serde_json::from_slice(&bytes)?;
+    let targets = stored.into_iter().map(MigrationTarget::try_from);
+    targets.map(|target| target.map(|target| (target.pod.uid.clone(), target))).collect()
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    atomic_file::write(path, content, 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use spiderpool_api::agent::ipam::{IpConfig, IpamAddArgs};
+    use spiderpool_core::ipam::address_name::object_name;
+
+    use super::*;
+
+    fn wanted(address: &str, network: &str) -> Holding {
+        let net: ipnet::IpNet = address.parse().unwrap();
+        let spec = json!({
+            "address": address, "pool": "p", "node": "n2", "interface": "net1", "containerID": "c", "network": network,
+            "podNamespace": "ns", "podName": "virt-launcher-db-x", "podUID": "u", "ownerKind": "VirtualMachineInstance",
+            "ownerName": "db", "virtualMachine": "db", "terminationGracePeriodSeconds": 30, "state": "bound",
+        });
+        let object = json!({"metadata": {"name": object_name(net.addr())}, "spec": spec});
+        Holding::try_from(&serde_json::from_value::<SpiderIPAddress>(object).unwrap()).unwrap()
+    }
+
+    fn announcement(pod: &PodIdentity) -> Announcement {
+        let uid = Some(pod.uid.clone());
+        let args = IpamAddArgs::new("c".parse().unwrap(), "net1".parse().unwrap(), pod.name.clone(), uid);
+        let args = IpamAddArgs { net_namespace: "/run/netns/x".into(), ..args };
+        let ip = IpConfig { nic: "net1".into(), address: "10.6.0.9/16".into(), ..IpConfig::default() };
+        Announcement::new(&args, &[ip]).unwrap()
+    }
+
+    #[test]
+    fn the_next_agent_knows_what_pods_use_that_machines_are_moving_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = state_path(&folder.path().join("run"));
+        let targets = MigrationTargets::open(path.clone());
+        let first = wanted("10.6.0.9/16", "macvlan");
+        let (pod, endpoint) = (first.owner.pod.clone(), first.owner.endpoint_name());
+        let of_machine: BTreeSet<IpAddr> =
+            ["10.6.0.9", "10.7.0.9"].iter().map(|ip| ip.parse().unwrap()).collect();
+        targets.insert(&pod, &endpoint, vec![first.clone()], &of_machine);
+        targets.announce_later(&pod.uid, announcement(&pod));
+        let next = MigrationTargets::open(path.clone());
+        assert_eq!(next.pods(), std::slice::from_ref(&pod));
+        let known = next.get(&pod.uid).unwrap();
+        assert_eq!(known, targets.get(&pod.uid).unwrap());
+        assert_eq!((&*known.addresses[0], &known.of_machine), (&first, &of_machine));
+        assert_eq!(next.take_announcements(&pod.uid), [announcement(&pod)]);
+        next.remove(&pod.uid, first.ip());
+        next.settle(&pod.uid, first.ip());
+
+        let last = MigrationTargets::open(path.clone());
+        let known = last.get(&pod.uid).unwrap();
+        assert_eq!((known.addresses.len(), known.of_machine.len(), known.announcements.len()), (0, 1, 0));
+        last.forget(&pod.uid);
+        assert_eq!(MigrationTargets::open(path.clone()).pods(), []);
+        fs::write(&path, "{").unwrap();
+        assert_eq!(MigrationTargets::open(path).pods(), []);
+    }
+
+    #[test]
+    fn an_add_of_another_nic_keeps_the_network_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let targets = MigrationTargets::open(state_path(folder.path()));
+        let first = wanted("10.6.0.9/16", "macvlan");
+        let (pod, endpoint) = (first.owner.pod.clone(), first.owner.endpoint_name());
+        targets.insert(&pod, &endpoint, vec![first], &BTreeSet::new());
+        targets.insert(&pod, &endpoint, vec![wanted("10.6.0.9/16", "")], &BTreeSet::new());
+        let known = targets.get(&pod.uid).unwrap();
+        assert_eq!((known.addresses.len(), known.addresses[0].network.as_deref()), (1, Some("macvlan")));
     }
 }

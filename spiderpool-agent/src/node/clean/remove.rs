@@ -9,6 +9,7 @@ use spiderpool_core::names::IfName;
 use spiderpool_net::netlink::{Netlink, NetlinkError};
 use tracing::info;
 
+use crate::atomic_file;
 use crate::node::{installed, plugins};
 
 /// Where agents have put what on the node, as this container sees it.
@@ -18,7 +19,8 @@ pub(super) struct Installed {
     pub(super) cni_bin: PathBuf,
     pub(super) logs: PathBuf,
     pub(super) pins: PathBuf,
-    pub(super) state: PathBuf,
+    /// The list of pods, and that of pods that virtual machines move to.
+    pub(super) state: [PathBuf; 2],
     pub(super) socket: PathBuf,
 }
 
@@ -68,10 +70,12 @@ impl Installed {
             outcomes.extend(plugins::files(&self.cni_bin, name.as_ref()).iter().map(|path| file(path)));
         }
         outcomes.push(tree(&self.pins));
-        outcomes.push(file(&self.state));
-        outcomes.push(file(&self.state.with_extension("new")));
+        let [pods, migrations] = &self.state;
+        for path in [pods, &pods.with_extension("new"), migrations, &atomic_file::beside(migrations)] {
+            outcomes.push(file(path));
+        }
         outcomes.extend(logs(&self.logs, &names).iter().map(|log| file(log)));
-        for folder in [self.pins.parent(), self.state.parent(), self.socket.parent(), Some(&self.logs)] {
+        for folder in [self.pins.parent(), pods.parent(), self.socket.parent(), Some(&self.logs)] {
             outcomes.extend(folder.map(empty_folder));
         }
         collect(outcomes)
@@ -149,6 +153,8 @@ mod tests {
             "opt/cni/bin/macvlan",
             "bpf/spiderpool/v1/nics",
             "run/spidernet/dataplane.json",
+            "run/spidernet/migrations.json",
+            "run/spidernet/.migrations.json.spiderpool-new",
             "run/spidernet/spiderpool.sock",
             "log/spidernet/coordinator.log",
             "log/spidernet/coordinator-2026-01-02T03-04-05.log",
@@ -167,7 +173,7 @@ mod tests {
             cni_bin: at("opt/cni/bin"),
             logs: at("log/spidernet"),
             pins: at("bpf/spiderpool/v1"),
-            state: at("run/spidernet/dataplane.json"),
+            state: ["dataplane.json", "migrations.json"].map(|file| at("run/spidernet").join(file)),
             socket: at("run/spidernet/spiderpool.sock"),
         };
         assert_eq!(installed.socket(), Vec::<String>::new());
