@@ -4,16 +4,20 @@ use spiderpool_api::stateful_set::{scale, stateful_sets};
 use spiderpool_core::ipam::{KeptWorkloads, Owner, Successor, SuccessorSource};
 
 use crate::kubernetes::{ApiFailure, Kubernetes};
-use crate::virtual_machines::read_machine_successor;
+use crate::virtual_machines::{read_machine_successor, read_migration_successor};
 
-/// Of the pod that holds something, read from the API server: a watch may be behind what is scaled or deleted.
+/// Of the pod that holds something, read from the API server: a watch may be behind what is scaled or deleted. Where virtual
+/// machines do not keep their addresses, or not any more, one that is moving goes on with those that both of its pods use.
 pub async fn read_successor(
     kube: &Kubernetes,
     owner: &Owner,
     kept: KeptWorkloads,
 ) -> Result<Successor, ApiFailure> {
     match kept.source(owner) {
-        None => Ok(Successor::None),
+        None => match &owner.virtual_machine {
+            Some(machine) => read_migration_successor(kube, owner, machine).await,
+            None => Ok(Successor::None),
+        },
         Some(SuccessorSource::VirtualMachine(machine)) => read_machine_successor(kube, owner, machine).await,
         Some(SuccessorSource::StatefulSet(set)) => {
             let name = &owner.pod.name;

@@ -72,6 +72,21 @@ pub(crate) async fn read_machine_successor(
     }
 }
 
+/// Whether another pod of the virtual machine has this one's addresses already, where addresses do not stay with machines. Without the
+/// kinds, or the right to read them, none has: what was kept for machines is freed then.
+pub(crate) async fn read_migration_successor(
+    kube: &Kubernetes,
+    owner: &Owner,
+    machine: &str,
+) -> Result<Successor, ApiFailure> {
+    let found = match read_instance(kube, owner.pod.name.namespace(), machine).await {
+        Err(failure) if failure.is_forbidden() => None,
+        found => found?.found(),
+    };
+    let has_other_pods = found.is_some_and(|instance| state(&instance, &owner.pod.uid).has_other_pods);
+    Ok(if has_other_pods { Successor::Expected } else { Successor::None })
+}
+
 fn unknown(owner: &Owner, machine: &str) -> Successor {
     warn!(pod = %owner.pod, machine, "the API server does not serve kubevirt.io/v1: addresses of the virtual machine stay kept");
     Successor::Expected

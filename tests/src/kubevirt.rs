@@ -76,7 +76,12 @@ impl<'a> KubeVirt<'a> {
         let pods: serde_json::Map<String, Value> =
             pods.iter().map(|(uid, node)| ((*uid).to_owned(), json!(node))).collect();
         let status = json!({"phase": "Running", "nodeName": node, "activePods": pods});
-        self.patch(INSTANCE, &instance.name, &json!({ "status": status }))
+        self.patch_instance(instance, &json!({ "status": status }))
+    }
+
+    /// Changes the instance by a merge patch.
+    pub fn patch_instance(&self, instance: &Instance, patch: &Value) -> Result<()> {
+        self.patch(INSTANCE, &instance.name, patch)
     }
 
     /// The instance is to move.

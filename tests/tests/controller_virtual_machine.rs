@@ -213,6 +213,52 @@ async fn what_a_machine_had_by_a_nic_that_its_target_lacks_is_freed() {
     controller.stop().unwrap();
 }
 
+/// Its target goes on using it, and the next pod of the machine is as any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_target_shares_becomes_its_own_also_where_machines_do_not_keep_addresses_any_more() {
+    let bench = Bench::new("lead-off").await;
+    bench.pool("p", "10.115.0.0/24", &["10.115.0.2-10.115.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    let agents = [bench.agent("n1").await, bench.agent("n2").await];
+    let machine = kubevirt.machine("db").unwrap();
+    let instance = kubevirt.instance("db", Some(&machine)).unwrap();
+    let source = bench.launcher(&instance, "source", "n1", None, &annotations);
+    let address = add(&agents[0], &source, "eth0").await;
+    bench.run_pod(&source);
+    bench.until("the endpoint is there", async || bench.endpoint_named("db").is_some()).await;
+    let migration = kubevirt.migration("moves", &instance).unwrap();
+    let target = bench.launcher(&instance, "target", "n2", Some(&migration), &annotations);
+    assert_eq!(add(&agents[1], &target, "eth0").await, address);
+    bench.run_pod(&target);
+    for agent in agents {
+        agent.stop().unwrap();
+    }
+
+    let off = json!({"enableKubevirtStaticIP": false});
+    let (one, two) = (bench.agent_with("n1", &off).await, bench.agent_with("n2", &off).await);
+    let pods = [(source.uid.as_str(), "n1"), (target.uid.as_str(), "n2")];
+    kubevirt.place(&instance, &bench.name("n1"), &pods).unwrap();
+    bench.succeed_pod(&source);
+    del(&one, &source, "eth0").await;
+    assert_eq!(spec(&bench, &address)["state"], json!("kept"), "the target uses it");
+    let folder = bench.folder("controllers");
+    let start = Start { folder: &folder, namespace: bench.namespace(), name: "a", environment: &[] };
+    let controller = StandaloneController::start_with(ControlPlane::shared(), start, &off).await.unwrap();
+    let patch = json!({"status": {"nodeName": bench.name("n2"), "activePods": {source.uid.clone(): null}}});
+    kubevirt.patch_instance(&instance, &patch).unwrap();
+    kubevirt.end_migration(&migration, "Succeeded").unwrap();
+    bench
+        .until("the address is that of the target's sandbox", async || {
+            let spec = spec(&bench, &address);
+            (&spec["podUID"], &spec["containerID"]) == (&json!(target.uid), &json!(target.uid))
+        })
+        .await;
+    bench.delete_pod(&target);
+    del(&two, &target, "eth0").await;
+    assert_eq!(bench.address(&address), None, "nothing stays with a machine");
+    controller.stop().unwrap();
+}
+
 /// A migration that fails leaves nothing to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_did_not_move_keeps_its_addresses_where_it_is() {
