@@ -13,7 +13,7 @@ use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_tests::control_plane::{ControlPlane, Options};
 use spiderpool_tests::kubevirt::{Instance, Migration};
 use spiderpool_tests::standalone_agent::StandaloneAgent;
-use support::{Bench, TestPod, outage};
+use support::{Bench, TestPod, failure, outage};
 
 /// The answer's addresses of a NIC.
 async fn answered(agent: &StandaloneAgent, pod: &TestPod, nic: &str, container: &str) -> Vec<Value> {
@@ -382,6 +382,43 @@ async fn the_target_of_a_second_migration_shares_what_is_kept_while_the_machine_
     assert_eq!(objects(), before);
     assert_eq!(add(&agents[1], &target, "eth0", "c4").await, had);
     assert_eq!(whose(&bench, &had[0]), of("bound", &target));
+}
+
+/// Whose the pod is, nobody knows then.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_may_not_read_machines_says_which_right_it_lacks_and_what_to_do() {
+    let bench = Bench::new("vm-rights").await;
+    bench.pool("p", "10.116.0.0/24", &["10.116.0.2-10.116.0.200"], &json!({}));
+    let (annotations, kubevirt) = (bench.pool_annotation("p"), bench.kubevirt());
+    let (plane, user) = (ControlPlane::shared(), bench.name("agent"));
+    let role = plane.kubectl(&["get", "clusterrole", "spiderpool-agent", "-o", "json"]).unwrap();
+    let mut role: Value = serde_json::from_str(&role).unwrap();
+    role["rules"].as_array_mut().unwrap().retain(|rule| rule["apiGroups"] != json!(["kubevirt.io"]));
+    role["metadata"] = json!({"name": user});
+    bench.apply(&role);
+    bench.apply(&json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": user},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    }));
+    let agent = bench.agent_by("n1", plane.identity(&user, None).unwrap()).await;
+    let instance = kubevirt.instance("db", None).unwrap();
+    let pod = bench.launcher(&instance, "a", "n1", None, &annotations);
+    let right = "cannot get resource \"virtualmachineinstances\" in API group \"kubevirt.io\"";
+    let advice =
+        "give spiderpool-agent this right, as the chart does, or set ipam.enableKubevirtStaticIP to false";
+    for part in [right, advice] {
+        failure(&agent, &pod.add("eth0", "c1"), part).await;
+    }
+    bench
+        .until("its Events say so", async || {
+            bench.events(&pod).iter().any(|event| event.contains(right) && event.contains(advice))
+        })
+        .await;
+    assert!(bench.held(&pod).is_empty());
+    // A pod of anything else needs none.
+    let other = bench.pod_with_pool("web", "n1", "p");
+    add(&agent, &other, "eth0", "c2").await;
 }
 
 /// That KubeVirt's kinds are not served, or not any more, is no reason to take an address from a machine.

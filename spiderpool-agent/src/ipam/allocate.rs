@@ -135,7 +135,8 @@ impl Ipam {
         let top = self.workloads.top(&pod).await;
         let top = top.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
         let owner = self.owner(&pod, &top).await;
-        let owner = owner.map_err(|source| AllocateError::Owner { pod: name.clone(), source })?;
+        let failed = |source| AllocateError::Machine { pod: name.clone(), machine: top.name.clone(), source };
+        let owner = owner.map_err(failed)?;
         let lifetime = self.releaser.successors.lifetime(&top, &owner);
         let request = AllocationRequest::new(args, pod, top, (owner, lifetime), abandoned);
         let request = request.map_err(|error| AllocateError::Ipam(vec![error]))?;

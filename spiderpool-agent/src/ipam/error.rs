@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use ipnet::IpNet;
-use spiderpool_core::ipam::{FailureReason, Holding, IpamError};
+use spiderpool_core::ipam::{FailureReason, Holding, IpamError, virtual_machine};
 use spiderpool_core::names::{ContainerId, NameError, NodeName, PodName, PodUid, PoolName};
 use spiderpool_runtime::kubernetes::ApiFailure;
 use thiserror::Error;
@@ -81,8 +81,18 @@ pub enum AllocateError {
         /// Why.
         source: ApiFailure,
     },
+    /// Whether the pod is the virtual machine's that it names is not known.
+    #[error("failed to get VirtualMachineInstance {machine} of Pod {pod}: {source}{}", advice(source))]
+    Machine {
+        /// The pod.
+        pod: PodName,
+        /// The machine that it names.
+        machine: String,
+        /// Why.
+        source: ApiFailure,
+    },
     /// Whether something is kept for the pod is not known.
-    #[error("failed to learn which addresses are kept for Pod {pod}: {source}")]
+    #[error("failed to learn which addresses are kept for Pod {pod}: {source}{}", advice(source))]
     Predecessor {
         /// The pod.
         pod: PodName,
@@ -159,6 +169,7 @@ impl AllocateError {
             | Self::ReadNamespace { .. }
             | Self::ReadNode { .. }
             | Self::Owner { .. }
+            | Self::Machine { .. }
             | Self::Predecessor { .. }
             | Self::Quarantine { .. }
             | Self::Adopt { .. } => FailureReason::ApiServer,
@@ -182,6 +193,7 @@ impl AllocateError {
             Self::ReadNamespace { source, .. }
             | Self::ReadNode { source, .. }
             | Self::Owner { source, .. }
+            | Self::Machine { source, .. }
             | Self::Predecessor { source, .. }
             | Self::Quarantine { source, .. }
             | Self::Adopt { source, .. } => source.is_retryable(),
@@ -226,6 +238,16 @@ impl PodError {
     }
 }
 
+/// What to do about a right on virtual machines that is missing; nothing about other failures.
+fn advice(failure: &ApiFailure) -> &'static str {
+    if failure.is_forbidden_in(virtual_machine::GROUP) {
+        ": give spiderpool-agent this right, as the chart does, or set ipam.enableKubevirtStaticIP to false if virtual \
+         machines are not to keep their addresses"
+    } else {
+        ""
+    }
+}
+
 /// Which pod of before holds an address.
 fn earlier(holding: &Holding) -> String {
     match &holding.owner.virtual_machine {
@@ -265,7 +287,7 @@ pub enum ReleaseError {
         source: ApiFailure,
     },
     /// Whether another pod of the name will come is not known.
-    #[error("failed to learn whether another Pod comes after Pod {pod}: {source}")]
+    #[error("failed to learn whether another Pod comes after Pod {pod}: {source}{}", advice(source))]
     Successor {
         /// The pod.
         pod: PodName,

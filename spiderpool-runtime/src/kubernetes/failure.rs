@@ -55,6 +55,14 @@ impl ApiFailure {
         self.code() == Some(403)
     }
 
+    /// The same for an object of this API group.
+    pub fn is_forbidden_in(&self, group: &str) -> bool {
+        let is_of = |status: &kube::core::Status| {
+            status.details.as_ref().is_some_and(|details| details.group == group)
+        };
+        matches!(self, Self::Refused(status) if self.is_forbidden() && is_of(status))
+    }
+
     /// The name is taken.
     pub fn is_already_exists(&self) -> bool {
         matches!(self, Self::Refused(status) if status.is_already_exists())
@@ -114,8 +122,7 @@ mod tests {
         assert!(refused(409, "Conflict").is_conflict());
     }
 
-    #[test]
-    fn a_missing_object_is_not_a_missing_kind() {
+    fn about_machine(code: u16, reason: &str) -> ApiFailure {
         let details = StatusDetails {
             name: "db".to_owned(),
             group: "kubevirt.io".to_owned(),
@@ -124,8 +131,21 @@ mod tests {
             causes: Vec::new(),
             retry_after_seconds: 0,
         };
-        let of_object = Status::failure("no", "NotFound").with_code(404).with_details(details);
-        let of_object = ApiFailure::Refused(of_object.boxed());
+        let status = Status::failure("no", reason).with_code(code).with_details(details);
+        ApiFailure::Refused(status.boxed())
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_one_on_a_group() {
+        let forbidden = about_machine(403, "Forbidden");
+        assert!(forbidden.is_forbidden_in("kubevirt.io") && !forbidden.is_forbidden_in(""));
+        assert!(!about_machine(404, "NotFound").is_forbidden_in("kubevirt.io"));
+        assert!(!refused(403, "Forbidden").is_forbidden_in("kubevirt.io"));
+    }
+
+    #[test]
+    fn a_missing_object_is_not_a_missing_kind() {
+        let of_object = about_machine(404, "NotFound");
         assert!(of_object.is_missing("db") && !of_object.is_missing("web"));
         let of_kind = refused(404, "NotFound");
         assert!(of_kind.is_not_found() && !of_kind.is_missing("db"));
