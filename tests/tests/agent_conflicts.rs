@@ -85,7 +85,7 @@ async fn an_address_that_others_use_is_quarantined_and_another_one_is_given_once
         assert_ne!(add(&agent, &pod.add("net1", "c")).await, first);
     }
     let last = bench.pod_with_pool("last", "n1", "p");
-    failure(&agent, &last.add("net1", "c"), "all IP addresses used out").await;
+    failure(&agent, &last.add("net1", "c"), "(8 usable, 0 of them reserved, 1 quarantined").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

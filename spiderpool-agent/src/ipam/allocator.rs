@@ -208,7 +208,7 @@ impl AddressAllocator {
             let beyond = attempt.saturating_sub(IMMEDIATE_ATTEMPTS);
             tokio::time::sleep((PAUSE * beyond).min(LONGEST_PAUSE)).await;
         }
-        Err(exhausted(pool, &usable))
+        Err(exhausted(pool, &usable, self.free.quarantined(&pool.name)))
     }
 
     /// What the pool may give now.
@@ -488,10 +488,11 @@ impl AddressAllocator {
     }
 }
 
-fn exhausted(pool: &Pool, usable: &IpSet) -> PoolFailure {
+fn exhausted(pool: &Pool, usable: &IpSet, quarantined: u128) -> PoolFailure {
     PoolFailure::Exhausted {
         pool: pool.name.clone(),
         usable: pool.usable.len(),
         reserved: pool.usable.len() - usable.len(),
+        quarantined,
     }
 }

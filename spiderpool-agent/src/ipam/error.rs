@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn an_exhausted_pool_is_not_retryable() {
         let pool = "p".parse().unwrap();
-        let error = failed(PoolFailure::Exhausted { pool, usable: 3, reserved: 1 });
+        let error = failed(PoolFailure::Exhausted { pool, usable: 3, reserved: 1, quarantined: 0 });
         assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(
             error.to_string(),

@@ -445,8 +445,9 @@ pub enum Rejection {
 pub enum PoolFailure {
     /// Nothing is free.
     #[error(
-        "all IP addresses used out of IPPool {pool} ({usable} usable, {reserved} of them reserved): add some to its \
-         spec.ips or name another one"
+        "all IP addresses used out of IPPool {pool} ({usable} usable, {reserved} of them reserved{}): add some to its \
+         spec.ips or name another one",
+        quarantine(*quarantined)
     )]
     Exhausted {
         /// The pool.
@@ -455,6 +456,8 @@ pub enum PoolFailure {
         usable: u128,
         /// Taken out by SpiderReservedIPs.
         reserved: u128,
+        /// Nobody gets these for a while: others were seen using them.
+        quarantined: u128,
     },
     /// The time was over before a free address was found.
     #[error(
@@ -499,6 +502,17 @@ impl PoolFailure {
     }
 }
 
+/// Where some are: how to see who uses them.
+fn quarantine(count: u128) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(
+            ", {count} quarantined because others use them on the network: kubectl get sip -l \
+             ipam.spidernet.io/quarantined=true -o yaml"
+        ),
+    }
+}
+
 fn spaced(names: &[PoolName]) -> String {
     names.iter().map(PoolName::as_str).collect::<Vec<_>>().join(" ")
 }
@@ -512,7 +526,7 @@ mod tests {
     }
 
     fn exhausted(pool: &str) -> PoolFailure {
-        PoolFailure::Exhausted { pool: pool.parse().unwrap(), usable: 3, reserved: 1 }
+        PoolFailure::Exhausted { pool: pool.parse().unwrap(), usable: 3, reserved: 1, quarantined: 0 }
     }
 
     /// What tools and upstream's own tests look for.
@@ -548,6 +562,14 @@ mod tests {
                 .to_string()
                 .starts_with("no IPPool available, no pool selection rules of any type are specified")
         );
+    }
+
+    /// Else nobody sees why so few pods use a pool up.
+    #[test]
+    fn a_pool_that_is_used_out_says_how_many_addresses_are_quarantined() {
+        let pool = "p".parse().unwrap();
+        let text = PoolFailure::Exhausted { pool, usable: 9, reserved: 1, quarantined: 4 }.to_string();
+        assert!(text.contains("(9 usable, 1 of them reserved, 4 quarantined because others use"), "{text}");
     }
 
     #[test]

@@ -173,7 +173,8 @@ mod tests {
             pools: vec![],
             failures: vec![failure],
         };
-        let exhausted = PoolFailure::Exhausted { pool: "b".parse().unwrap(), usable: 1, reserved: 0 };
+        let exhausted =
+            PoolFailure::Exhausted { pool: "b".parse().unwrap(), usable: 1, reserved: 0, quarantined: 0 };
         let error = v4.explain(used_out(exhausted)).to_string();
         assert!(error.contains("10.6.0.7") && error.contains("in use or reserved"), "{error}");
         let refused = used_out(PoolFailure::Refused { pool: "b".parse().unwrap(), cause: "no".into() });

@@ -41,6 +41,8 @@ pub(super) struct PoolUsage {
     exhausted: Option<(Instant, IpSet)>,
     /// When the last exact list began, and whether it succeeded.
     exact: Option<(Instant, Result<(), PoolFailure>)>,
+    /// How many were quarantined by the last one that did.
+    quarantined: u128,
 }
 
 impl PoolUsage {
@@ -58,6 +60,7 @@ impl PoolUsage {
             released: BTreeMap::new(),
             exhausted: None,
             exact: None,
+            quarantined: 0,
         }
     }
 
@@ -107,6 +110,16 @@ impl PoolUsage {
         let unlisted = self.collided.iter().filter(|(ip, seen)| !is_known(seen) && !self.used.contains(**ip));
         self.unlisted.extend(unlisted.map(|(ip, _)| (*ip, begun)));
         self.collided.retain(|_, seen| is_known(seen));
+    }
+
+    /// So many of the pool's addresses are quarantined, by an exact list.
+    pub(super) fn set_quarantined(&mut self, count: u128) {
+        self.quarantined = count;
+    }
+
+    /// How many of the pool's addresses were quarantined.
+    pub(super) fn quarantined(&self) -> u128 {
+        self.quarantined
     }
 
     /// Whether the address was somebody else's a short while ago, and an exact list since has not shown it: it was freed,

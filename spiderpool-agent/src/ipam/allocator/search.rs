@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::holdings::HoldingIndex;
 use super::pool_usage::PoolUsage;
-use super::store::{AddressStore, Freshness, Listing};
+use super::store::{AddressStore, Freshness, Listing, PoolList};
 use crate::ipam::keyed_mutex::KeyedMutex;
 use crate::watches::Shared;
 
@@ -120,10 +120,14 @@ impl FreeAddresses {
 
     async fn list(&self, pool: &Pool, freshness: Freshness) -> Result<(), ApiFailure> {
         let begun = Instant::now();
-        let in_use = self.store.of_pool(&pool.name, pool.family(), freshness).await?;
-        debug!(pool = %pool.name, in_use = in_use.len(), ?freshness, "addresses of the pool listed");
+        let PoolList { in_use, quarantined } =
+            self.store.of_pool(&pool.name, pool.family(), freshness).await?;
+        debug!(pool = %pool.name, in_use = in_use.len(), quarantined, ?freshness, "addresses of the pool listed");
         self.with(pool, |usage| match freshness {
-            Freshness::Exact => usage.update_exactly(in_use, begun),
+            Freshness::Exact => {
+                usage.update_exactly(in_use, begun);
+                usage.set_quarantined(quarantined);
+            }
             Freshness::Cached => usage.update_from_cache(in_use, begun),
         });
         Ok(())
@@ -147,6 +151,11 @@ impl FreeAddresses {
     /// How old that is what is known of the pool; `None` if nothing is.
     pub(super) fn view_age(&self, pool: &PoolName) -> Option<Duration> {
         self.if_known(pool, |usage| usage.age(Instant::now())).flatten()
+    }
+
+    /// How many addresses of the pool were quarantined by the last exact list.
+    pub(super) fn quarantined(&self, pool: &PoolName) -> u128 {
+        self.if_known(pool, |usage| usage.quarantined()).unwrap_or_default()
     }
 
     /// Whether the address was somebody else's a short while ago, and a list since has not shown it.

@@ -6,6 +6,7 @@ use backon::{BackoffBuilder as _, Retryable as _};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use spiderpool_api::agent::null_as_default;
 use spiderpool_api::crd::{
@@ -39,6 +40,23 @@ struct NamedItem {
 #[derive(Debug, Deserialize)]
 struct Named {
     name: String,
+    #[serde(default)]
+    labels: Labels,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Labels {
+    #[serde(rename = "ipam.spidernet.io/quarantined")]
+    quarantined: Option<IgnoredAny>,
+}
+
+/// What a list of a pool says.
+#[derive(Debug)]
+pub(super) struct PoolList {
+    /// The addresses in use.
+    pub(super) in_use: IpSet,
+    /// How many of them are quarantined.
+    pub(super) quarantined: u128,
 }
 
 /// Attempts to create an address: a request whose outcome is unknown is sent again.
@@ -289,17 +307,21 @@ impl AddressStore {
         pool: &PoolName,
         family: Family,
         freshness: Freshness,
-    ) -> Result<IpSet, ApiFailure> {
+    ) -> Result<PoolList, ApiFailure> {
         let parameters = match freshness {
             Freshness::Exact => of_pool(pool),
             Freshness::Cached => of_pool(pool).match_any(),
         };
         let names = self.kube.read(self.names(&parameters)).await?;
         let addresses = names.items.iter().filter_map(|item| parse_object_name(&item.metadata.name).ok());
-        Ok(IpSet::from_ranges(family, addresses.map(IpRange::single)))
+        let quarantined = names.items.iter().filter(|item| item.metadata.labels.quarantined.is_some());
+        Ok(PoolList {
+            quarantined: quarantined.count() as u128,
+            in_use: IpSet::from_ranges(family, addresses.map(IpRange::single)),
+        })
     }
 
-    /// The names alone: the name is the address. Of the rest of thousands of objects nothing is kept while they are
+    /// The names, which are the addresses, and one label. Of the rest of thousands of objects nothing is kept while they are
     /// read.
     async fn names(&self, parameters: &ListParams) -> kube::Result<Names> {
         let request = Request::new(self.api.resource_url()).list_metadata(parameters);
