@@ -66,9 +66,9 @@ impl Client {
         self.exchange(operation, &()).map(drop)
     }
 
-    /// Allocates addresses.
-    pub fn allocate(&self, args: &IpamAddArgs) -> Result<IpamAddResponse, ClientError> {
-        self.request(Operation { method: "POST", path: path::IP, timeout: WRITE_TIMEOUT }, args)
+    /// Allocates addresses, within what is left of the caller's time.
+    pub fn allocate(&self, args: &IpamAddArgs, left: Duration) -> Result<IpamAddResponse, ClientError> {
+        self.request(Operation { method: "POST", path: path::IP, timeout: left.min(WRITE_TIMEOUT) }, args)
     }
 
     /// Releases a NIC's addresses.
@@ -118,8 +118,9 @@ impl Client {
     /// The body of an answer with a status of success.
     fn exchange(&self, operation: Operation, body: &impl Serialize) -> Result<Vec<u8>, ClientError> {
         let deadline = Instant::now() + operation.timeout;
-        let mut stream = connect_within(&self.socket, operation.timeout)
-            .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
+        let connected = time_left(deadline).and_then(|left| connect_within(&self.socket, left));
+        let mut stream =
+            connected.map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
         let failed = |source| operation.failed(source);
         let body = serde_json::to_vec(body).map_err(|error| failed(error.into()))?;
         let request = http::request(operation.method, operation.path, &body);

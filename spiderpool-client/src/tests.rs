@@ -46,7 +46,7 @@ fn an_allocation_on_the_wire() {
     let body = r#"{"ips":[{"version":4,"address":"10.6.0.5/16","nic":"net1"}],"routes":null}"#;
     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).leak();
     let (client, server) = serve(folder.path(), answer);
-    let response = client.allocate(&add()).unwrap();
+    let response = client.allocate(&add(), WRITE_TIMEOUT).unwrap();
     assert_eq!(response.ips[0].address, "10.6.0.5/16");
     let request = server.join().unwrap();
     assert!(request.starts_with("POST /v1/ipam/ip HTTP/1.1\r\nHost: "), "{request}");
@@ -96,9 +96,25 @@ fn an_agent_that_is_down_or_hangs_up_is_retryable() {
     assert_eq!(error.reason(), "agent_unreachable");
     assert!(error.to_string().contains("check that spiderpool-agent runs"), "{error}");
     let (client, server) = serve(folder.path(), "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{");
-    let error = client.allocate(&add()).unwrap_err();
+    let error = client.allocate(&add(), WRITE_TIMEOUT).unwrap_err();
     assert!(matches!(error, ClientError::Io { .. }) && error.is_retryable(), "{error}");
     server.join().unwrap();
+}
+
+#[test]
+fn an_allocation_takes_no_longer_than_its_caller_has_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let _silent = UnixListener::bind(&socket).unwrap();
+    let (said, hears) = mpsc::channel();
+    thread::spawn(move || {
+        let client = Client::new(socket);
+        [Duration::from_millis(100), Duration::ZERO].map(|left| said.send(client.allocate(&add(), left)))
+    });
+    for _ in 0..2 {
+        let outcome = hears.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(outcome.unwrap_err().is_retryable());
+    }
 }
 
 /// As one that is stopped, or waits for its disk: first it does not answer, later it does not even accept.

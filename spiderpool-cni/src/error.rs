@@ -213,6 +213,18 @@ pub enum DetectionError {
     /// The NIC is not connected to anything.
     #[error("NIC {0} has no carrier after {1:?}: its network cannot be asked about the pod's addresses")]
     NoCarrier(IfName, Duration),
+    /// What was waited for before has taken the time of the ADD.
+    #[error(
+        "no time is left to ask the network of NIC {nic}, which takes {} ms: see what spiderpool-agent waits for in its log; the \
+         next attempt begins with the addresses that the Pod has",
+        time.as_millis()
+    )]
+    NoTime {
+        /// The NIC.
+        nic: IfName,
+        /// How long asking takes.
+        time: Duration,
+    },
 }
 
 fn list_conflicts(conflicts: &[AddressConflict]) -> String {

@@ -29,8 +29,11 @@ use crate::spec::{Version, result_addresses};
 /// So many addresses of a family are tried in one ADD: where somebody answers for all of them, no pod takes one after the
 /// other. The last one stays with the pod, and the next ADD finds what is wrong with it.
 const ROUNDS: u32 = 4;
-/// No other addresses are asked for after this time. The runtime's own limit is 2 minutes as a rule.
+/// No other addresses are asked for after this time.
 const EXCHANGE_LIMIT: Duration = Duration::from_mins(1);
+/// An ADD has ended after this time, whatever it waits for: its error says why, which runtimes' own limits do not. These are 2 minutes as a
+/// rule, and 4 for all NICs of a pod (twice the kubelet's `runtimeRequestTimeout`).
+const ADD_LIMIT: Duration = Duration::from_secs(100);
 
 /// The plugin.
 pub struct Ipam;
@@ -74,8 +77,9 @@ impl Plugin for Ipam {
         let client = Client::new(config.ipam.ipam_unix_socket_path);
         let mut detector = Detector::new(&netns, &request.nic);
         let (begun, mut conflicts) = (Instant::now(), Vec::new());
+        let deadline = begun + ADD_LIMIT;
         for round in 1.. {
-            let answer = client.allocate(&args);
+            let answer = client.allocate(&args, deadline.saturating_duration_since(Instant::now()));
             let answer =
                 answer.map_err(|e| PluginError::of_client(e, |e| AllocationError::Agent(e).into()))?;
             debug!(answer = ?answer, "agent answered");
@@ -85,7 +89,7 @@ impl Plugin for Ipam {
             let families = result.families();
             let notice = result::notice(&answer);
             nic::prepare(&netns, &request.nic, &families, result::duplicate_detection(&answer), notice);
-            args.conflicts = detector.detect(&answer)?;
+            args.conflicts = detector.detect(&answer, deadline)?;
             if args.conflicts.is_empty() {
                 return Ok(result.to_json(version));
             }

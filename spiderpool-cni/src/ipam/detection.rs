@@ -46,8 +46,12 @@ impl<'a> Detector<'a> {
     }
 
     /// The addresses of the answer that others have. If there are none, the gateways answer. What was asked before is not
-    /// asked again.
-    pub(super) fn detect(&mut self, answer: &IpamAddResponse) -> Result<Vec<AddressConflict>, PluginError> {
+    /// asked again. Fails at once if `deadline` would be over before all answers.
+    pub(super) fn detect(
+        &mut self,
+        answer: &IpamAddResponse,
+        deadline: Instant,
+    ) -> Result<Vec<AddressConflict>, PluginError> {
         let mut questions = Questions::of(answer, self.nic)?;
         questions.owners.retain(|query| !self.free.contains(&query.target()));
         if questions == Questions::default() {
@@ -57,7 +61,12 @@ impl<'a> Detector<'a> {
         let nic = self.nic;
         let outcome = self.netns.run(|| {
             let Some((link, mac)) = askable(nic, &mut questions)? else { return Ok(None) };
-            while_up(nic, &link, || {
+            let time = questions.time(timing);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let carrier_limit = left.checked_sub(time).filter(|limit| !limit.is_zero());
+            let carrier_limit =
+                carrier_limit.ok_or_else(|| DetectionError::NoTime { nic: nic.clone(), time })?;
+            while_up(nic, &link, carrier_limit.min(CARRIER_LIMIT), || {
                 let owners = ask(link.index, mac, questions.owners.clone(), timing)?;
                 let is_free = owners.iter().all(|(_, owner)| owner.is_none());
                 let gateways = if is_free { questions.gateways.clone() } else { Vec::new() };
@@ -98,6 +107,12 @@ impl Questions {
             }
         }
         Ok(questions)
+    }
+
+    /// How long it takes at most to ask them: gateways come after the addresses.
+    fn time(&self, timing: Timing) -> Duration {
+        let rounds = [&self.owners, &self.gateways].into_iter().filter(|queries| !queries.is_empty());
+        rounds.map(|_| timing.interval * timing.probes).sum()
     }
 
     /// Nothing about what the NIC has already: it is the pod's by an ADD before, and its own kernel would answer.
@@ -149,13 +164,14 @@ fn askable(nic: &IfName, questions: &mut Questions) -> Result<Option<(Link, MacA
 fn while_up<T>(
     nic: &IfName,
     link: &Link,
+    carrier_limit: Duration,
     work: impl FnOnce() -> Result<T, PluginError>,
 ) -> Result<T, PluginError> {
     if link.up {
-        return wait_for_carrier(nic, link.index).and_then(|()| work());
+        return wait_for_carrier(nic, link.index, carrier_limit).and_then(|()| work());
     }
     set(link.index, true)?;
-    let outcome = wait_for_carrier(nic, link.index).and_then(|()| work());
+    let outcome = wait_for_carrier(nic, link.index, carrier_limit).and_then(|()| work());
     let restored = set(link.index, false);
     let value = outcome?;
     restored?;
@@ -169,14 +185,14 @@ fn set(index: u32, up: bool) -> Result<(), NetlinkError> {
     })
 }
 
-fn wait_for_carrier(nic: &IfName, index: u32) -> Result<(), PluginError> {
-    let deadline = Instant::now() + CARRIER_LIMIT;
+fn wait_for_carrier(nic: &IfName, index: u32, limit: Duration) -> Result<(), PluginError> {
+    let deadline = Instant::now() + limit;
     loop {
         let state: Result<_, NetlinkError> = block_on(async { Netlink::open()?.link_state(index).await });
         match state? {
             Some(state) if state.carrier => return Ok(()),
             Some(_) if Instant::now() < deadline => thread::sleep(CARRIER_PAUSE),
-            Some(_) => return Err(DetectionError::NoCarrier(nic.clone(), CARRIER_LIMIT).into()),
+            Some(_) => return Err(DetectionError::NoCarrier(nic.clone(), limit).into()),
             None => return Err(PluginError::NoDevice(nic.clone())),
         }
     }
@@ -211,6 +227,16 @@ mod tests {
         let gateway = Query::Gateway { gateway: ip("10.6.0.1"), own: ip("10.6.0.9") };
         assert_eq!(asked.gateways, [gateway]);
         assert_eq!(questions("net2"), Questions::default());
+    }
+
+    #[test]
+    fn addresses_and_gateways_are_asked_about_one_after_the_other() {
+        let timing = Timing { probes: 3, interval: Duration::from_millis(200) };
+        let mut asked = questions("net1");
+        assert_eq!(asked.time(timing), Duration::from_millis(1200));
+        asked.gateways.clear();
+        assert_eq!(asked.time(timing), Duration::from_millis(600));
+        assert_eq!(Questions::default().time(timing), Duration::ZERO);
     }
 
     #[test]
@@ -257,12 +283,18 @@ mod tests {
             return;
         }
         let (answer, nic) = (serde_json::from_str(ANSWER).unwrap(), "net1".parse().unwrap());
-        let detect = |netns: &NetNs| Detector::new(netns, &nic).detect(&answer);
+        let detect_by = |netns: &NetNs, deadline| Detector::new(netns, &nic).detect(&answer, deadline);
+        let detect = |netns: &NetNs| detect_by(netns, Instant::now() + Duration::from_mins(1));
         // The main plugin makes it later.
         assert_eq!(detect(&NetNs::create().unwrap()).unwrap(), []);
         let (without_arp, _far) = pair("arp off");
         assert_eq!(detect(&without_arp).unwrap(), []);
         let (alone, _far) = pair("mtu 1500");
+        let late = detect_by(&alone, Instant::now() + Duration::from_secs(1)).unwrap_err().to_object("1.0.0");
+        assert!(
+            late.details.contains("no time is left to ask the network of NIC net1, which takes 1200 ms"),
+            "{late:?}"
+        );
         let error = detect(&alone).unwrap_err().to_object("1.0.0");
         assert_eq!(error.code, 108);
         assert!(error.details.contains("NIC net1 has no carrier after 5s"), "{error:?}");
