@@ -9,7 +9,6 @@ mod pods;
 mod pools;
 mod reserved;
 mod state;
-mod subnet_gauges;
 mod subnets;
 mod virtual_machines;
 mod watches;
@@ -98,10 +97,6 @@ pub(crate) async fn run(context: LeaderContext, shutdown: CancellationToken) {
     while watches.started().is_err() && shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some()
     {
     }
-    if context.environment.enabled_metric {
-        let subnets = subnet_gauges::run(client, context.metrics.by_subnet.clone(), shutdown.clone());
-        tasks.spawn(subnets.instrument(info_span!("subnets")));
-    }
     if !shutdown.is_cancelled() {
         info!("the leader's watches have listed");
         spawn_reconcilers(&context, &state, coordinator, changed, &shutdown, &mut tasks);
@@ -183,13 +178,11 @@ fn spawn_reconcilers(
         shutdown.clone(),
     );
     tasks.spawn(reconciling.instrument(info_span!("pools")));
-    let settings = context.subnets;
-    let subnets = settings.enabled.then(|| Subnets::new(context.kube.clone(), settings));
-    let subnet_trigger = subnets.as_ref().map(Subnets::trigger);
-    if let Some(subnets) = subnets {
-        let reconciling = subnets.run(state.clone(), recorder, shutdown.clone());
-        tasks.spawn(reconciling.instrument(info_span!("subnets")));
-    }
+    let gauges = context.environment.enabled_metric.then(|| context.metrics.by_subnet.clone());
+    let subnets = Subnets::new(context.kube.clone(), context.subnets, gauges);
+    let subnet_trigger = subnets.trigger();
+    let reconciling = subnets.run(state.clone(), recorder, shutdown.clone());
+    tasks.spawn(reconciling.instrument(info_span!("subnets")));
     if context.kept.virtual_machines {
         for kind in [MachineKind::Machine, MachineKind::Instance] {
             let (kube, changed) = (context.kube.clone(), Arc::clone(&changed));

@@ -46,6 +46,7 @@ async fn controller_on(
 }
 
 const POOL: Kind = Kind::spiderpool("SpiderIPPool");
+const SUBNET: Kind = Kind::spiderpool("SpiderSubnet");
 const USAGE: Kind = Kind::spiderpool("SpiderIPPoolUsage");
 const ADDRESS: Kind = Kind::spiderpool("SpiderIPAddress");
 
@@ -421,6 +422,37 @@ async fn the_finalizer_of_a_deleted_pool_is_removed_when_no_address_is_in_use() 
         .await;
     bench.delete_pod(&pod);
     bench.until("it is gone", async || object(POOL, &name).is_none()).await;
+    controller.stop().unwrap();
+}
+
+/// Its finalizer is from when they were switched on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subnet_can_be_deleted_after_subnets_were_switched_off() {
+    let bench = Bench::new("retired").await;
+    let (folder, namespace, plane) = (bench.folder("controllers"), bench.namespace(), ControlPlane::shared());
+    let start = Start { folder: &folder, namespace, name: "a", environment: &[] };
+    let on = json!({"enableSpiderSubnet": true});
+    let controller = StandaloneController::start_with(plane, start, &on).await.unwrap();
+    let (subnet, pool) = (bench.name("s"), bench.name("p"));
+    bench.apply(&json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet", "metadata": {"name": subnet},
+        "spec": {"subnet": "10.131.0.0/24", "ips": ["10.131.0.10-10.131.0.20"]},
+    }));
+    bench.pool("p", "10.131.0.0/24", &["10.131.0.10"], &json!({}));
+    let finalizers = || object(SUBNET, &subnet).unwrap()["metadata"]["finalizers"].clone();
+    bench
+        .until("the leader has both", async || {
+            let owners = object(POOL, &pool).unwrap()["metadata"]["ownerReferences"].clone();
+            owners[0]["name"] == json!(subnet) && finalizers() == json!(["spiderpool.spidernet.io"])
+        })
+        .await;
+    controller.stop().unwrap();
+    let controller = controller_on(plane, &bench, "b", &[]).await;
+    for (kind, name) in [("spidersubnet", &subnet), ("spiderippool", &pool)] {
+        plane.kubectl(&["delete", kind, name, "--wait=false"]).unwrap();
+    }
+    bench.until("the subnet is gone", async || object(SUBNET, &subnet).is_none()).await;
+    bench.until("the pool is gone", async || object(POOL, &pool).is_none()).await;
     controller.stop().unwrap();
 }
 

@@ -1,10 +1,13 @@
-//! The reconciler of SpiderSubnets: their status, the pools that are made of them for applications, and pools that become theirs.
+//! The reconciler of SpiderSubnets: their status, the pools that are made of them for applications, and pools that become theirs. Where
+//! they are switched off, those that are there are shown in the metrics, and may be deleted.
 //!
 //! What is to be done for a subnet is decided in `spiderpool_core::subnet`. One subnet is reconciled at a time, so that nobody
 //! else cuts pools from it; another leader that does not know yet that it is none fails at the subnet's resourceVersion.
 
 mod applications;
 mod events;
+mod finalizer;
+mod gauges;
 mod known;
 mod objects;
 mod reconcile;
@@ -22,9 +25,11 @@ use spiderpool_runtime::watch::Shared;
 use spiderpool_runtime::work_queue::{WorkQueue, Workers, work_queue};
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::SubnetGauges;
 use super::state::ClusterState;
 use crate::config::SubnetSettings;
 use applications::AllApplications;
+use finalizer::SubnetFinalizer;
 use known::SubnetIndex;
 use reconcile::SubnetReconciler;
 
@@ -56,19 +61,22 @@ impl SubnetTrigger {
 pub(super) struct Subnets {
     kube: Kubernetes,
     settings: SubnetSettings,
+    /// Where metrics are served.
+    gauges: Option<SubnetGauges>,
     trigger: SubnetTrigger,
     workers: Workers<PoolName>,
 }
 
 impl Subnets {
-    pub(super) fn new(kube: Kubernetes, settings: SubnetSettings) -> Self {
+    pub(super) fn new(kube: Kubernetes, settings: SubnetSettings, gauges: Option<SubnetGauges>) -> Self {
         let (queue, workers) = work_queue();
         let trigger = SubnetTrigger { index: Shared::default(), queue };
-        Self { kube, settings, trigger, workers }
+        Self { kube, settings, gauges, trigger, workers }
     }
 
-    pub(super) fn trigger(&self) -> SubnetTrigger {
-        self.trigger.clone()
+    /// `None` where they are switched off: nobody else's changes concern them.
+    pub(super) fn trigger(&self) -> Option<SubnetTrigger> {
+        self.settings.enabled.then(|| self.trigger.clone())
     }
 
     /// Reconciles until shutdown. The leader's watches have listed.
@@ -78,16 +86,22 @@ impl Subnets {
         recorder: Recorder,
         shutdown: CancellationToken,
     ) {
-        let Self { kube, settings, trigger: SubnetTrigger { index, queue }, workers } = self;
+        let Self { kube, settings, gauges, trigger: SubnetTrigger { index, queue }, workers } = self;
         let applications = AllApplications::default();
         let watches = watches::Watches {
             kube: &kube,
             index: &index,
             applications: &applications,
-            auto_pools: settings.auto_pools,
+            gauges: gauges.as_ref(),
+            settings,
             queue: &queue,
             health: Health::default(),
         };
+        if !settings.enabled {
+            let finalizer = SubnetFinalizer::new(kube.clone(), index.clone());
+            tokio::join!(workers.run(WORKERS, &finalizer, &shutdown), watches.run(&shutdown));
+            return;
+        }
         let reconciler = SubnetReconciler::new(
             kube.clone(),
             settings,

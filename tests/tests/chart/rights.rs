@@ -133,7 +133,7 @@ fn controllers_have_the_rights_that_the_tests_give_them() {
     assert_eq!(only_on_request.len(), 3);
 }
 
-/// Who makes no pools sees no workloads but StatefulSets, and writes no SpiderSubnet.
+/// Who makes no pools sees no workloads but StatefulSets, and writes no SpiderSubnet but for its finalizer.
 #[test]
 fn rights_for_subnets_and_workloads_come_with_their_values() {
     let all = [
@@ -160,7 +160,7 @@ fn rights_for_subnets_and_workloads_come_with_their_values() {
         assert_eq!(found, [false, with_subnets_alone, true], "{line}");
     }
     let of_off: Vec<_> = off.iter().filter(|line| line.contains("spidersubnets")).collect();
-    assert_eq!(of_off.len(), 2, "list and watch, for the webhooks: {of_off:?}");
+    assert_eq!(of_off.len(), 4, "get, list, watch, and patch of one that is being deleted: {of_off:?}");
     let more = lines(&[
         WITH_SUBNETS,
         "--set=ipam.spiderSubnet.autoPool.thirdPartyWorkloads[0].apiGroups={apps.example.com}",

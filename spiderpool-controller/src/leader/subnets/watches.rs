@@ -16,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
 use super::applications::{AllApplications, Applications, SlimWorkload};
+use super::gauges;
 use super::known::{SubnetIndex, SubnetObject};
+use crate::config::SubnetSettings;
+use crate::leader::metrics::SubnetGauges;
 
 /// Objects of a page of the first list.
 const PAGE: u32 = 200;
@@ -28,8 +31,10 @@ pub(super) struct Watches<'a> {
     pub(super) kube: &'a Kubernetes,
     pub(super) index: &'a Shared<SubnetIndex>,
     pub(super) applications: &'a AllApplications,
-    /// Whether applications are followed.
-    pub(super) auto_pools: bool,
+    /// Where metrics are served.
+    pub(super) gauges: Option<&'a SubnetGauges>,
+    /// What is followed beside the subnets.
+    pub(super) settings: SubnetSettings,
     pub(super) queue: &'a WorkQueue<PoolName>,
     pub(super) health: Health,
 }
@@ -43,6 +48,9 @@ impl Watches<'_> {
         let condition = |name: &'static str| self.health.condition(name, Scope::Startup);
         let enqueue = || {
             for subnet in self.index.write(SubnetIndex::take_changed) {
+                if let Some(gauges) = self.gauges {
+                    gauges::show(gauges, &subnet, self.index.read(|index| index.get(&subnet)).as_deref());
+                }
                 self.queue.add(subnet);
             }
         };
@@ -52,7 +60,12 @@ impl Watches<'_> {
         let reserved = watcher(Api::<SpiderReservedIP>::all(client()), config());
         let synced = condition("watch of SpiderReservedIPs");
         let reserved = follow(reserved, self.index.clone(), synced, shutdown.clone(), enqueue);
-        let kinds = if self.auto_pools { &WorkloadKind::ALL[..] } else { &[] };
+        let reserved = async {
+            if self.settings.enabled {
+                reserved.instrument(info_span!("watch", name = "reserved addresses")).await;
+            }
+        };
+        let kinds = if self.settings.auto_pools { &WorkloadKind::ALL[..] } else { &[] };
         let workloads = kinds.iter().zip(self.applications.iter()).map(|(&kind, index)| {
             let events = watcher(kind.all(client()), config());
             let events = reduced(events, move |object| SlimWorkload::new(kind, &object));
@@ -66,11 +79,7 @@ impl Watches<'_> {
             following.instrument(info_span!("watch", name = kind.as_str()))
         });
         let workloads = join_all(workloads);
-        tokio::join!(
-            subnets.instrument(info_span!("watch", name = "subnets")),
-            reserved.instrument(info_span!("watch", name = "reserved addresses")),
-            workloads
-        );
+        tokio::join!(subnets.instrument(info_span!("watch", name = "subnets")), reserved, workloads);
     }
 
     /// Waits until all have listed, or for the shutdown.

@@ -1,37 +1,17 @@
 //! The metrics of SpiderSubnets, as their status has them.
 
-use std::pin::pin;
-
-use futures::StreamExt as _;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client};
 use serde_json::{Map, Value};
 use spiderpool_api::crd::SpiderSubnet;
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use spiderpool_core::names::PoolName;
 
-use super::metrics::{SubnetCounts, SubnetGauges};
+use crate::leader::metrics::{SubnetCounts, SubnetGauges};
 
-/// Follows the objects until shutdown.
-pub(super) async fn run(client: Client, gauges: SubnetGauges, shutdown: CancellationToken) {
-    let objects = watcher(Api::<SpiderSubnet>::all(client), watcher::Config::default());
-    let mut events = pin!(objects.default_backoff());
-    while let Some(Some(event)) = shutdown.run_until_cancelled(events.next()).await {
-        match event {
-            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
-                gauges.set(name(&object), subnet_counts(&object));
-            }
-            Ok(watcher::Event::Delete(object)) => gauges.forget(name(&object)),
-            Ok(watcher::Event::Init) => gauges.clear(),
-            Ok(watcher::Event::InitDone) => {}
-            Err(error) => warn!(%error, "watch of SpiderSubnets failed, trying again"),
-        }
+/// Shows what is known of a subnet now; `None` of one that is gone.
+pub(super) fn show(gauges: &SubnetGauges, name: &PoolName, object: Option<&SpiderSubnet>) {
+    match object {
+        Some(object) => gauges.set(name.as_str(), subnet_counts(object)),
+        None => gauges.forget(name.as_str()),
     }
-}
-
-fn name(object: &SpiderSubnet) -> &str {
-    object.metadata.name.as_deref().unwrap_or_default()
 }
 
 fn subnet_counts(object: &SpiderSubnet) -> SubnetCounts {
