@@ -505,3 +505,57 @@ async fn an_import_that_is_cut_off_goes_on() {
     }
     last.stop().unwrap();
 }
+
+/// The condition alone says that nothing is imported yet, and the log why: neither is looked at by who waits for the pool.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_the_api_server_refuses_says_so_in_an_event() {
+    let plane = plane();
+    let bench = Bench::on(&plane, "refused").await;
+    bench.node("n1", true);
+    bench.pool("p", "10.79.0.0/24", &["10.79.0.2-10.79.0.9"], &json!({}));
+    let name = bench.name("p");
+    let pod = bench.pod_with_pool("web", "n1", "p");
+    let records = json!({"10.79.0.2": {"pod": format!("{}/web", bench.namespace()), "podUid": pod.uid}});
+    let status = json!({"allocatedIPs": records.to_string(), "allocatedIPCount": 1, "totalIPCount": 8});
+    plane.patch_status(POOL, "", &name, &status).unwrap();
+    let api_version = "admissionregistration.k8s.io/v1";
+    let rule = json!({
+        "apiGroups": ["spiderpool.spidernet.io"], "apiVersions": ["*"], "operations": ["CREATE"],
+        "resources": ["spideripaddresses"],
+    });
+    let validation = json!({"expression": "false", "message": "none of these today", "reason": "Forbidden"});
+    bench.apply(&json!({
+        "apiVersion": api_version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "refuse"},
+        "spec": {"matchConstraints": {"resourceRules": [rule]}, "validations": [validation]},
+    }));
+    bench.apply(&json!({
+        "apiVersion": api_version, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "refuse"},
+        "spec": {"policyName": "refuse", "validationActions": ["Deny"]},
+    }));
+    let other = json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress", "metadata": {"name": "10.79.0.9"},
+        "spec": {
+            "address": "10.79.0.9/24", "pool": name, "interface": "eth0", "podNamespace": "n", "podName": "p",
+            "podUID": "u",
+        },
+    });
+    bench.until("the policy is in force", async || plane.try_create(&other).is_err()).await;
+    let ours = controller(&plane, &bench).await;
+    bench
+        .until("an Event says so", async || {
+            let notes = notes(&plane, &name, "ImportBlocked");
+            notes.contains("none of these today")
+                && notes.contains("have admission policies and webhooks admit")
+        })
+        .await;
+    assert!(!is_marked(&pool(&plane, &name)));
+    plane.kubectl(&["delete", "validatingadmissionpolicybinding", "refuse"]).unwrap();
+    poll::until_async("it is imported", BULK_LIMIT, async || {
+        anyhow::ensure!(is_marked(&pool(&plane, &name)), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(bench.address("10.79.0.2").unwrap()["spec"]["podUID"], json!(pod.uid));
+    ours.stop().unwrap();
+}

@@ -41,7 +41,7 @@ pub(super) struct PoolEvents {
     /// When it was last reported that none of a pool's addresses was left.
     used_out: Mutex<HashMap<String, UsedOut>>,
     /// What was last said to keep a pool from being imported.
-    obstacles: Mutex<HashMap<String, String>>,
+    obstacles: Mutex<HashMap<String, Obstacle>>,
 }
 
 /// That none of a pool's addresses is left.
@@ -109,16 +109,18 @@ impl PoolEvents {
     }
 
     /// It cannot be imported. Said once; failing to write the Event is logged only.
-    pub(super) async fn report_obstacle(&self, pool: &str, uid: &str, obstacle: &Obstacle) {
+    pub(super) async fn report_obstacle(&self, pool: &str, uid: &str, obstacle: Obstacle) {
         let note = obstacle.to_string();
-        let before = {
+        let is_said = {
             let mut obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
-            obstacles.insert(pool.to_owned(), note.clone())
+            let is_said = obstacles.get(pool).is_some_and(|before| before.is_like(&obstacle));
+            obstacles.insert(pool.to_owned(), obstacle);
+            is_said
         };
-        if before.as_ref() == Some(&note) {
+        if is_said {
             return;
         }
-        warn!(pool, %obstacle, "allocations of upstream's agents are not imported yet");
+        warn!(pool, obstacle = note, "allocations of upstream's agents are not imported yet");
         self.publish_import(pool, uid, EventType::Warning, "ImportBlocked", note).await;
     }
 

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::claim::{self, Claim};
 use super::events::PoolEvents;
-use super::import::{Import, Importer};
+use super::import::{Import, Importer, Obstacle};
 use super::upstream_agents::ServiceAccount;
 use super::usage_store::UsageStore;
 use super::write_budget::WriteBudget;
@@ -122,7 +122,11 @@ impl PoolReconciler {
             (known.owner() == AllocationOwner::Upstream).then(|| known.uid.clone())
         });
         let Some(uid) = uid else { return Ok(None) };
-        match self.importer.import(pool, &uid).await? {
+        let imported = self.importer.import(pool, &uid).await;
+        if let Some(obstacle) = imported.as_ref().err().and_then(Obstacle::of) {
+            self.events.report_obstacle(pool, &uid, obstacle).await;
+        }
+        match imported? {
             Import::Unneeded => Ok(None),
             Import::Done(report) => {
                 self.events.report_import(pool, &uid, &report).await;
@@ -130,7 +134,7 @@ impl PoolReconciler {
             }
             Import::Waits { obstacle, again } => {
                 if let Some(obstacle) = obstacle {
-                    self.events.report_obstacle(pool, &uid, &obstacle).await;
+                    self.events.report_obstacle(pool, &uid, obstacle).await;
                 }
                 Ok(again)
             }

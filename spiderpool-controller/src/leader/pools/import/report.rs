@@ -8,16 +8,32 @@ use spiderpool_api::crd::SpiderIPAddressSpec;
 use spiderpool_api::pod::Pod;
 use spiderpool_api::upstream::RecordsError;
 use spiderpool_core::names::PodName;
+use spiderpool_runtime::kubernetes::ApiFailure;
 
 use crate::leader::pools::upstream_agents::ServiceAccount;
 
 /// What keeps a pool from being imported.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(in crate::leader::pools) enum Obstacle {
     /// Agents can still allocate by its status.
     Agents(ServiceAccount),
     /// It is not known what is in use.
     Records(RecordsError),
+    /// The API server refuses a request of the import, in its words.
+    Refused(String),
+}
+
+impl Obstacle {
+    /// A request of the import has failed; `None` if that passes by itself.
+    pub(in crate::leader::pools) fn of(failure: &ApiFailure) -> Option<Self> {
+        let passes = failure.is_retryable() || failure.is_conflict() || failure.is_not_found();
+        (!passes).then(|| Self::Refused(failure.to_string()))
+    }
+
+    /// Whether nothing new is to be said after this one: each attempt may be refused another address.
+    pub(in crate::leader::pools) fn is_like(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Refused(_), Self::Refused(_))) || self == other
+    }
 }
 
 impl fmt::Display for Obstacle {
@@ -32,6 +48,11 @@ impl fmt::Display for Obstacle {
                 f,
                 "{error}: correct it, or use a new pool; when no Pod uses an address of this pool any more, set its \
                  annotation ipam.spidernet.io/allocations to SpiderIPAddress"
+            ),
+            Self::Refused(failure) => write!(
+                f,
+                "{failure}: give spiderpool-controller the rights that the chart gives it, and have admission policies and webhooks \
+                 admit what it writes; the import is tried again until it succeeds"
             ),
         }
     }
@@ -121,5 +142,35 @@ impl fmt::Display for ImportConflict {
             f,
             "{address} is used by Pod {pod} and by Pod {other}: delete Pod {pod}, so that it gets another address"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn only_what_does_not_pass_by_itself_is_an_obstacle() {
+        let refused = |code, text: &str| {
+            Obstacle::of(&ApiFailure::Refused(Status::failure(text, "").with_code(code).boxed()))
+        };
+        let forbidden = refused(403, "10.6.0.9 is forbidden").unwrap();
+        let text = forbidden.to_string();
+        assert!(
+            text.contains("10.6.0.9 is forbidden") && text.contains(": give spiderpool-controller"),
+            "{text}"
+        );
+        assert!(forbidden.is_like(&refused(422, "10.6.0.8 is invalid").unwrap()));
+        assert!(
+            !forbidden.is_like(&Obstacle::Agents(ServiceAccount { namespace: "n".into(), name: "a".into() }))
+        );
+        for code in [404, 409, 429, 500] {
+            assert_eq!(refused(code, "no"), None, "{code}");
+        }
+        assert_eq!(Obstacle::of(&ApiFailure::Timeout(Duration::from_secs(10))), None);
     }
 }
