@@ -185,7 +185,7 @@ impl Actuator {
             Successor::None => {
                 // What another pod of its virtual machine may use is not freed, whether a further one will come or not.
                 let kept: Vec<_> = self.state.read(|state| {
-                    let kept = state.addresses.kept_by(id).filter(|kept| state.heirs(kept).is_empty());
+                    let kept = state.addresses.kept_by(id).filter(|kept| state.targets_of(kept).is_empty());
                     kept.cloned().collect()
                 });
                 self.free_unclaimed(&kept).await
@@ -197,7 +197,7 @@ impl Actuator {
     /// have. What is to be handed over is in use.
     pub(super) async fn free_kept_for_running(&self, name: &PodName) -> Result<(), ReconcileError> {
         let kept: Vec<Holding> = self.state.read(|state| {
-            let kept = state.addresses.kept_for(name).filter(|kept| state.heirs(kept).is_empty());
+            let kept = state.addresses.kept_for(name).filter(|kept| state.targets_of(kept).is_empty());
             kept.cloned().collect()
         });
         // A pod may have the name of a virtual machine: neither says anything of what waits for the other's next one.

@@ -26,17 +26,17 @@ impl Actuator {
     /// of a pod which holds addresses and has none is written.
     pub(super) async fn hand_over(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         let left: Vec<(Holding, Vec<PodIdentity>)> = self.state.read(|state| {
-            let kept = state.addresses.kept_by(id).map(|left| (left.clone(), state.heirs(left)));
-            kept.filter(|(_, heirs)| !heirs.is_empty()).collect()
+            let kept = state.addresses.kept_by(id).map(|left| (left.clone(), state.targets_of(left)));
+            kept.filter(|(_, targets)| !targets.is_empty()).collect()
         });
-        let all: BTreeSet<&PodIdentity> = left.iter().flat_map(|(_, heirs)| heirs).collect();
-        for heir in all {
-            let is_alive = |pod: &Pod| pod.identity == *heir && pod.stage == PodStage::Alive;
-            let Some(pod) = self.read_pod(heir).await?.filter(is_alive) else { continue };
-            for (left, _) in left.iter().filter(|(_, heirs)| heirs.contains(heir)) {
+        let all: BTreeSet<&PodIdentity> = left.iter().flat_map(|(_, targets)| targets).collect();
+        for target in all {
+            let is_alive = |pod: &Pod| pod.identity == *target && pod.stage == PodStage::Alive;
+            let Some(pod) = self.read_pod(target).await?.filter(is_alive) else { continue };
+            for (left, _) in left.iter().filter(|(_, targets)| targets.contains(target)) {
                 let Some(machine) = &left.owner.virtual_machine else { continue };
                 if !self.has_moved_to(&pod, machine).await? {
-                    debug!(pod = %heir, machine = &**machine, "the virtual machine is not said to have moved to the pod");
+                    debug!(pod = %target, machine = &**machine, "the virtual machine is not said to have moved to the pod");
                     break;
                 }
                 self.hand_over_address(left, &pod).await?;

@@ -94,7 +94,7 @@ impl ClusterState {
         match action {
             // Before anything is freed: they may use it, whether another pod will come or not.
             PodAction::None | PodAction::FreeKept
-                if self.addresses.kept_by(pod).any(|left| !self.heirs(left).is_empty()) =>
+                if self.addresses.kept_by(pod).any(|left| !self.targets_of(left).is_empty()) =>
             {
                 PodAction::HandOver
             }
@@ -170,7 +170,7 @@ impl ClusterState {
     }
 
     /// The pods that may use what an earlier one of their virtual machine has left: they say that it has moved to them.
-    pub(crate) fn heirs(&self, left: &Holding) -> Vec<PodIdentity> {
+    pub(crate) fn targets_of(&self, left: &Holding) -> Vec<PodIdentity> {
         if left.owner.virtual_machine.is_none() {
             return Vec::new();
         }
