@@ -13,7 +13,7 @@ pub(crate) fn check(bytes: &[u8]) {
         for record in upstream::records(text, &pool).into_iter().flatten().flatten() {
             assert!(pool.subnet.contains(&record.address.addr()), "{record:?}");
             let holding = record.holding(&pool, None, None);
-            assert!(holding.is_ok_and(|holding| holding.owner.pod.uid == record.uid), "{record:?}");
+            assert_eq!(holding.owner.pod.uid, record.uid);
         }
         let pools = ControlledPools::parse(Some(text), family);
         let written = ControlledPools::parse(pools.text().as_deref(), family);

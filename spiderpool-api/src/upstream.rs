@@ -8,14 +8,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Deserialize;
 use spiderpool_core::ipam::{AddressState, Holding, Owner, Pool, Workload, virtual_machine};
-use spiderpool_core::names::{NameError, PodIdentity, PodName, PodUid};
+use spiderpool_core::names::{IfName, PodIdentity, PodName, PodUid};
 use thiserror::Error;
 
 use crate::crd::{EndpointIp, SpiderEndpointStatus};
 use crate::pod::Pod;
-
-/// The NIC of an address whose endpoint was not written: one request takes those of all NICs, most pods have this one alone.
-const FIRST_NIC: &str = "eth0";
 
 /// A record of `status.allocatedIPs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,14 +118,14 @@ pub fn unrecorded(
 }
 
 impl UpstreamRecord {
-    /// What the record stands for. `endpoint` is the one of its name and `pod` the pod with its UID, where there are such. It does
-    /// not fail: the NIC's name that is used where the endpoint has none, or none that a kernel takes, is one.
+    /// What the record stands for. `endpoint` is the one of its name and `pod` the pod with its UID, where there are such. The NIC of an
+    /// address whose endpoint was not written is eth0: one request takes those of all NICs, most pods have this one alone.
     pub fn holding(
         &self,
         pool: &Pool,
         endpoint: Option<&SpiderEndpointStatus>,
         pod: Option<&Pod>,
-    ) -> Result<Holding, NameError> {
+    ) -> Holding {
         let endpoint = endpoint.filter(|endpoint| endpoint.current.uid == self.uid.as_str());
         let identity = PodIdentity { name: self.name.clone(), uid: self.uid.clone() };
         let workload = endpoint.filter(|endpoint| !endpoint.owner_controller_type.is_empty());
@@ -142,10 +139,10 @@ impl UpstreamRecord {
         let node = endpoint.and_then(|endpoint| endpoint.current.node.parse().ok());
         let named = endpoint.and_then(|endpoint| self.nic(&endpoint.current.ips));
         let nic = named.and_then(|name| name.parse().ok());
-        Ok(Holding {
+        Holding {
             address: self.address,
             pool: pool.name.clone(),
-            nic: nic.map_or_else(|| FIRST_NIC.parse(), Ok)?,
+            nic: nic.unwrap_or_else(IfName::eth0),
             owner: Arc::new(Owner {
                 pod: pod.map_or(identity, |pod| pod.identity.clone()),
                 workload,
@@ -158,7 +155,7 @@ impl UpstreamRecord {
             grace: pod.map(|pod| pod.grace),
             state: AddressState::Bound,
             quarantine: None,
-        })
+        }
     }
 
     /// The NIC of the entry with the address. An entry without one is that of a NIC whose ADD has not come yet: such entries
@@ -210,14 +207,14 @@ mod tests {
             {"interface": "eth0", "ipv4": "10.7.0.9/16", "ipv4Pool": "q", "vlan": 0},
             {"interface": "net1", "ipv4": "10.6.0.9/16", "ipv4Pool": "p", "vlan": 0},
         ]);
-        let holding = record.holding(&pool("10.6.0.0/16"), Some(&status("u", &ips)), None).unwrap();
+        let holding = record.holding(&pool("10.6.0.0/16"), Some(&status("u", &ips)), None);
         assert_eq!(holding.address.to_string(), "10.6.0.9/16");
         assert_eq!((holding.nic.as_str(), holding.node.unwrap().as_str()), ("net1", "n1"));
         assert_eq!(holding.owner.pod.to_string(), "ns1/web-1");
         let workload = holding.owner.workload.as_ref().unwrap();
         assert_eq!((&*workload.kind, &*workload.name), ("Deployment", "web"));
         // The endpoint is a later pod's.
-        let other = record.holding(&pool("10.6.0.0/16"), Some(&status("v", &ips)), None).unwrap();
+        let other = record.holding(&pool("10.6.0.0/16"), Some(&status("v", &ips)), None);
         assert_eq!((other.nic.as_str(), other.node, &other.owner.workload), ("eth0", None, &None));
     }
 
@@ -225,7 +222,7 @@ mod tests {
     fn a_nic_that_is_not_named_yet_has_the_name_that_multus_gives_it() {
         let record = only(&json!({"fd00::9": {"pod": "ns1/web", "podUid": "u"}}), "fd00::/64").unwrap();
         let nic = |ips: Value| {
-            let holding = record.holding(&pool("fd00::/64"), Some(&status("u", &ips)), None).unwrap();
+            let holding = record.holding(&pool("fd00::/64"), Some(&status("u", &ips)), None);
             holding.nic.as_str().to_owned()
         };
         let first = json!({"interface": "eth0", "ipv6": "fd00::8/64", "ipv6Pool": "q"});
@@ -265,12 +262,12 @@ mod tests {
         let mut endpoint = status("u", &json!([]));
         endpoint.owner_controller_type = "VirtualMachineInstance".to_owned();
         endpoint.owner_controller_name = "vm".to_owned();
-        let holding = record.holding(&pool("10.6.0.0/16"), Some(&endpoint), Some(&pod)).unwrap();
+        let holding = record.holding(&pool("10.6.0.0/16"), Some(&endpoint), Some(&pod));
         assert_eq!(holding.owner.pod.to_string(), "ns1/virt-launcher-vm-x");
         assert_eq!(holding.owner.virtual_machine.as_deref(), Some("vm"));
         // Without the switch for machines upstream names the pod.
         endpoint.owner_controller_name = "other".to_owned();
-        let holding = record.holding(&pool("10.6.0.0/16"), Some(&endpoint), Some(&pod)).unwrap();
+        let holding = record.holding(&pool("10.6.0.0/16"), Some(&endpoint), Some(&pod));
         assert_eq!(holding.owner.virtual_machine, None);
         assert_eq!(holding.node.unwrap().as_str(), "n2");
         assert_eq!(holding.grace.unwrap().as_secs(), 7);

@@ -182,6 +182,13 @@ name!(
     IfName, "interface name", check_if_name
 );
 
+impl IfName {
+    /// The NIC that container runtimes ask for, unless they are told otherwise.
+    pub fn eth0() -> Self {
+        Self("eth0".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +214,7 @@ mod tests {
     #[test]
     fn interface_names_are_what_the_kernel_takes() {
         check::<IfName>("net1", true);
+        check::<IfName>(IfName::eth0().as_str(), true);
         check::<IfName>("ens192.100", true);
         check::<IfName>("abcdefghijklmnop", false);
         check::<IfName>("a/b", false);

@@ -162,7 +162,6 @@ impl Importer {
             match outcome {
                 Imported::Yes => report.addresses += 1,
                 Imported::Unneeded => {}
-                Imported::Faulty(fault) => report.faulty.push(fault),
                 Imported::Conflict(conflict) => report.conflicts.push(conflict),
             }
         }
@@ -186,10 +185,7 @@ impl Importer {
         if source == Source::Endpoint && !lives {
             return Ok(Imported::Unneeded);
         }
-        let holding = match record.holding(pool, endpoint, pod.as_ref()) {
-            Ok(holding) => holding,
-            Err(error) => return Ok(Imported::Faulty(format!("{ip} of Pod {}: {error}", record.name))),
-        };
+        let holding = record.holding(pool, endpoint, pod.as_ref());
         let (api, object) = (Api::all(self.kube.client()), SpiderIPAddress::from(&holding));
         let mut attempts = 1..ATTEMPTS;
         loop {
@@ -283,6 +279,5 @@ enum Source {
 enum Imported {
     Yes,
     Unneeded,
-    Faulty(String),
     Conflict(ImportConflict),
 }
