@@ -69,15 +69,6 @@ impl Importer {
 
     /// Imports the pool with this UID, as the API server has it now.
     pub(super) async fn import(&self, name: &str, uid: &str) -> Result<Import, ApiFailure> {
-        let pools = Api::<PoolObject>::all(self.kube.client());
-        let read = || self.kube.read(pools.get_opt(name));
-        let is_upstreams = |object: &PoolObject| {
-            object.meta().uid.as_deref() == Some(uid)
-                && AllocationOwner::of(object) == AllocationOwner::Upstream
-        };
-        if !read().await?.is_some_and(|object| is_upstreams(&object)) {
-            return Ok(Import::Unneeded);
-        }
         match self.agents.access().await? {
             Access::Revoked => {}
             Access::Settling(time) => return Ok(Import::Waits { obstacle: None, again: Some(time) }),
@@ -87,7 +78,12 @@ impl Importer {
             }
         }
         // What they have written before is in what is read from now on.
-        let Some(object) = read().await?.filter(is_upstreams) else { return Ok(Import::Unneeded) };
+        let is_upstreams = |object: &PoolObject| {
+            object.meta().uid.as_deref() == Some(uid)
+                && AllocationOwner::of(object) == AllocationOwner::Upstream
+        };
+        let found = self.kube.read(Api::<PoolObject>::all(self.kube.client()).get_opt(name)).await?;
+        let Some(object) = found.filter(is_upstreams) else { return Ok(Import::Unneeded) };
         // A status without a condition of ours would be taken for upstream's after the mark, too. One is being written.
         if !has_ready_condition(&object) {
             return Ok(Import::Waits { obstacle: None, again: None });
