@@ -2,9 +2,11 @@
 //! write. The node's own agent has time to do so first, and the API server is asked before anything is freed.
 
 mod actuator;
+mod endpoints;
 mod error;
 mod freed;
 mod hand_over;
+mod kept;
 mod reconcile;
 mod restore;
 mod resync;

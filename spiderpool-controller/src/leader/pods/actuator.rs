@@ -1,36 +1,29 @@
-//! Frees a pod's addresses or writes its endpoint, after the API server has confirmed the watches.
+//! Acts on a pod after the API server has confirmed the watches; frees its addresses.
 
 use std::time::{Instant, SystemTime};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::events::Recorder;
-use spiderpool_api::crd::{AddressState, SpiderEndpointStatus, SpiderIPAddress};
-use spiderpool_api::endpoint::{self, Lifetime, Record};
+use spiderpool_api::crd::SpiderIPAddress;
 use spiderpool_api::node::nodes;
 use spiderpool_api::node_lease;
 use spiderpool_api::pod::{Pod, PodObject};
-use spiderpool_api::upstream::is_of_machine;
 use spiderpool_core::ipam::address_name::object_name;
-use spiderpool_core::ipam::owner::OwnerRef;
-use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::release::{FreeReason, NodeState};
-use spiderpool_core::ipam::{Holding, Owner, PodAnnotations, Successor, Workload};
-use spiderpool_core::names::{NodeName, PodIdentity, PodName, PoolName};
+use spiderpool_core::ipam::{Holding, Owner, Successor};
+use spiderpool_core::names::{NodeName, PodIdentity, PodName};
 use spiderpool_runtime::endpoints::EndpointStore;
-use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
-use spiderpool_runtime::pools::{AllocationOwner, PoolObject};
+use spiderpool_runtime::kubernetes::{Deletion, Kubernetes, Preconditions};
 use spiderpool_runtime::successors::read_successor;
 use spiderpool_runtime::watch::Shared;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::GcSettings;
 use super::error::ReconcileError;
 use super::freed::FreedAddresses;
 use crate::leader::metrics::Metrics;
-use crate::leader::state::slim;
 use crate::leader::state::{ClusterState, ObservedPod, PodAction, SlimNode};
 
 /// Acts on one pod. Cheap to clone.
@@ -77,7 +70,7 @@ impl Actuator {
         self.read_pod_of(&id.name).await
     }
 
-    async fn read_pod_of(&self, name: &PodName) -> Result<Option<Pod>, ReconcileError> {
+    pub(super) async fn read_pod_of(&self, name: &PodName) -> Result<Option<Pod>, ReconcileError> {
         let api = Api::<PodObject>::namespaced(self.kube.client(), name.namespace());
         let found = self.kube.read(api.get_opt(name.name())).await;
         let found = found.map_err(|source| ReconcileError::ReadPod { pod: name.to_string(), source })?;
@@ -99,7 +92,7 @@ impl Actuator {
     }
 
     /// Read live: the watch may be behind a StatefulSet that is scaled.
-    async fn successor(&self, owner: &Owner) -> Result<Successor, ReconcileError> {
+    pub(super) async fn successor(&self, owner: &Owner) -> Result<Successor, ReconcileError> {
         let read = read_successor(&self.kube, owner, self.settings.kept).await;
         read.map_err(|source| ReconcileError::ReadSuccessor { pod: owner.pod.to_string(), source })
     }
@@ -144,121 +137,6 @@ impl Actuator {
         Ok(())
     }
 
-    /// The endpoint first: by it the next pod finds what is kept.
-    async fn keep(&self, owner: &Owner, addresses: &[Holding]) -> Result<(), ReconcileError> {
-        let id = &owner.pod;
-        let handed_on = EndpointStore::new(self.kube.clone()).hand_on(owner, "", addresses).await;
-        handed_on.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
-        let api = Api::<SpiderIPAddress>::all(self.kube.client());
-        for known in addresses {
-            let address = known.ip();
-            let failed = |source| ReconcileError::Address { address, pod: id.to_string(), source };
-            let found = self.kube.read(api.get_opt(&object_name(address))).await.map_err(failed)?;
-            let is_held = |found: &SpiderIPAddress| {
-                found.spec.pod_uid == id.uid.as_str() && found.spec.state == AddressState::Bound
-            };
-            let Some(found) = found.filter(is_held) else { continue };
-            // An ADD has taken it back: the pod may run.
-            if known.is_detached && !Holding::try_from(&found).is_ok_and(|now| now.is_detached) {
-                return Err(ReconcileError::Changed { address, pod: id.to_string() });
-            }
-            let (name, parameters) = (object_name(address), PatchParams::default());
-            let patch = Patch::Merge(found.keeping_patch());
-            match self.kube.write(api.patch(&name, &parameters, &patch)).await {
-                Ok(_) => {
-                    info!(%address, pool = found.spec.pool, pod = %id, uid = %id.uid, "address kept for the next pod of its StatefulSet or virtual machine");
-                }
-                Err(failure) if failure.is_conflict() || failure.is_not_found() => {
-                    return Err(ReconcileError::Changed { address, pod: id.to_string() });
-                }
-                Err(failure) => return Err(failed(failure)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Frees what waits for another pod of the name, if the API server confirms that none will come.
-    async fn free_kept(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
-        let Some(owner) = self.state.read(|state| state.addresses.owner(id).cloned()) else { return Ok(()) };
-        match self.successor(&owner).await? {
-            Successor::Expected => Ok(()),
-            Successor::None => {
-                // What another pod of its virtual machine may use is not freed, whether a further one will come or not.
-                let kept: Vec<_> = self.state.read(|state| {
-                    let kept = state.addresses.kept_by(id).filter(|kept| state.targets_of(kept).is_empty());
-                    kept.cloned().collect()
-                });
-                self.free_unclaimed(&kept).await
-            }
-        }
-    }
-
-    /// Frees what waits for a pod that runs without it, by the name of its endpoint: its sandbox has all NICs that it is to
-    /// have. What is to be handed over is in use.
-    pub(super) async fn free_kept_for_running(&self, name: &PodName) -> Result<(), ReconcileError> {
-        let kept: Vec<Holding> = self.state.read(|state| {
-            let kept = state.addresses.kept_for(name).filter(|kept| state.targets_of(kept).is_empty());
-            kept.cloned().collect()
-        });
-        // A pod may have the name of a virtual machine: neither says anything of what waits for the other's next one.
-        let (of_machine, of_pod): (Vec<_>, Vec<_>) =
-            kept.into_iter().partition(|kept| kept.owner.virtual_machine.is_some());
-        self.free_if_it_runs_without(name, &of_pod).await?;
-        self.free_if_it_runs_without(name, &of_machine).await
-    }
-
-    /// The same for what waits for pods of one kind.
-    async fn free_if_it_runs_without(&self, name: &PodName, kept: &[Holding]) -> Result<(), ReconcileError> {
-        let Some(first) = kept.first() else { return Ok(()) };
-        let machine = first.owner.virtual_machine.as_deref();
-        let pod = match machine {
-            Some(_) => self.pod_of_machine(name).await?,
-            None => Some(first.owner.pod.name.clone()),
-        };
-        let Some(pod) = pod else { return Ok(()) };
-        let found = self.read_pod_of(&pod).await?;
-        let runs_without = |pod: &Pod| {
-            let instance = pod.owner.as_ref().filter(|owner| owner.is_virtual_machine_instance());
-            pod.stage == PodStage::Alive
-                && pod.has_running
-                && instance.map(|owner| owner.name.as_str()) == machine
-                && kept.iter().all(|holding| holding.owner.pod.uid != pod.identity.uid)
-        };
-        if found.is_some_and(|pod| runs_without(&pod)) { self.free_unclaimed(kept).await } else { Ok(()) }
-    }
-
-    /// The pod of a virtual machine that has the endpoint of this name.
-    async fn pod_of_machine(&self, name: &PodName) -> Result<Option<PodName>, ReconcileError> {
-        let found = EndpointStore::new(self.kube.clone()).get(name).await;
-        let found = found.map_err(|source| ReconcileError::Endpoint { pod: name.to_string(), source })?;
-        let found = found.filter(endpoint::is_of_machine);
-        Ok(found.and_then(|found| endpoint::pod_name(&found.metadata)))
-    }
-
-    /// Of these addresses, all of one name, those that still wait.
-    async fn free_unclaimed(&self, kept: &[Holding]) -> Result<(), ReconcileError> {
-        let Some(first) = kept.first() else { return Ok(()) };
-        let name = &first.owner.endpoint_name();
-        let api = Api::<SpiderIPAddress>::all(self.kube.client());
-        let mut waiting = Vec::new();
-        for holding in kept {
-            let (address, pod) = (holding.ip(), name.to_string());
-            let found = self.kube.read(api.get_opt(&object_name(address))).await;
-            let found = found.map_err(|source| ReconcileError::Address { address, pod, source })?;
-            let found = found.and_then(|found| Holding::try_from(&found).ok());
-            let still_waits =
-                |now: &Holding| now.state == AddressState::Kept && now.owner.pod == holding.owner.pod;
-            waiting.extend(found.filter(still_waits));
-        }
-        // The endpoint first: what it does not name, nobody takes over.
-        let dropped = EndpointStore::new(self.kube.clone()).forget_kept(name, &waiting).await;
-        dropped.map_err(|source| ReconcileError::Endpoint { pod: name.to_string(), source })?;
-        for holding in &waiting {
-            self.free_address(&holding.owner.pod, holding, FreeReason::Unclaimed).await?;
-        }
-        Ok(())
-    }
-
     /// Frees what the pod was given and somebody else was seen using, if the API server confirms that the time is over.
     async fn free_quarantined(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
         let quarantined: Vec<_> = self.state.read(|state| state.addresses.quarantined(id).cloned().collect());
@@ -282,7 +160,7 @@ impl Actuator {
         Ok(())
     }
 
-    async fn free_address(
+    pub(super) async fn free_address(
         &self,
         id: &PodIdentity,
         known: &Holding,
@@ -309,91 +187,5 @@ impl Actuator {
             }
             Deletion::Changed => Err(ReconcileError::Changed { address, pod: id.to_string() }),
         }
-    }
-
-    /// Removes the finalizer of an endpoint that is being deleted, if the API server confirms that.
-    async fn finalize_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
-        let failed = |source| ReconcileError::Endpoint { pod: id.to_string(), source };
-        let store = EndpointStore::new(self.kube.clone());
-        let name = self.state.read(|state| state.endpoint_name(id));
-        let found = store.get(&name).await.map_err(failed)?;
-        let Some(found) = found.filter(|found| slim::is_finalizing(&found.metadata)) else { return Ok(()) };
-        store.delete(&found).await.map_err(failed)?;
-        info!(pod = %id, uid = %id.uid, "endpoint without addresses is deleted");
-        Ok(())
-    }
-
-    /// Removes an endpoint that was made to outlive its pod, names nothing that anybody holds, and waits for no pod.
-    pub(super) async fn remove_unused_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
-        let failed = |source| ReconcileError::Endpoint { pod: id.to_string(), source };
-        let store = EndpointStore::new(self.kube.clone());
-        let name = self.state.read(|state| state.endpoint_name(id));
-        let Some(found) = store.get(&name).await.map_err(failed)? else { return Ok(()) };
-        let Some(status) = found.status.as_ref().filter(|status| status.current.uid == id.uid.as_str())
-        else {
-            return Ok(());
-        };
-        let workload = Workload {
-            kind: status.owner_controller_type.as_str().into(),
-            name: status.owner_controller_name.as_str().into(),
-        };
-        // Upstream's is called as the machine, and does not name the pod.
-        let is_machines = name != id.name || is_of_machine(status, &name);
-        let virtual_machine = is_machines.then(|| name.name().into());
-        let owner = Owner { pod: id.clone(), workload: Some(workload), virtual_machine };
-        if self.names_upstreams_pool(status).await.map_err(failed)? {
-            return Ok(());
-        }
-        if self.successor(&owner).await? == Successor::Expected || self.read_pod(id).await?.is_some() {
-            return Ok(());
-        }
-        store.delete(&found).await.map_err(failed)?;
-        info!(pod = %id, uid = %id.uid, "endpoint that waited for no pod is deleted");
-        Ok(())
-    }
-
-    /// Whether an endpoint has an address of a pool that is not imported yet: what it says is needed for that.
-    async fn names_upstreams_pool(&self, status: &SpiderEndpointStatus) -> Result<bool, ApiFailure> {
-        let pools = Api::<PoolObject>::all(self.kube.client());
-        for entry in &status.current.ips {
-            for pool in [&entry.ipv4_pool, &entry.ipv6_pool].into_iter().flatten() {
-                let found = self.kube.read(pools.get_opt(pool)).await?;
-                if found.is_some_and(|pool| AllocationOwner::of(&pool) == AllocationOwner::Upstream) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    async fn write_endpoint(&self, id: &PodIdentity) -> Result<(), ReconcileError> {
-        let is_same = |pod: &Pod| pod.identity == *id && pod.stage == PodStage::Alive;
-        let Some(pod) = self.read_pod(id).await?.filter(is_same) else { return Ok(()) };
-        let annotations = match PodAnnotations::parse(&pod.annotations) {
-            Ok(annotations) => annotations,
-            Err(error) => {
-                warn!(pod = %id, %error, "invalid annotations, writing the endpoint without what they ask for");
-                PodAnnotations::default()
-            }
-        };
-        let record = self.state.read(|state| {
-            let owner = state.addresses.owner(id)?;
-            let find = |name: &PoolName| state.pools.get(name.as_str())?.spec()?.clone().ok();
-            let ips = endpoint::restore(state.addresses.bound(id), &annotations, find);
-            let bare = || Workload { kind: "Pod".into(), name: id.name.name().into() };
-            let owner =
-                Owner { workload: owner.workload.clone().or_else(|| Some(bare())), ..(**owner).clone() };
-            let kept = self.settings.kept;
-            let of_set = kept.stateful_sets && pod.owner.as_ref().is_some_and(OwnerRef::is_stateful_set);
-            let of_machine = kept.virtual_machines && owner.virtual_machine.is_some();
-            let lifetime = if of_set || of_machine { Lifetime::Name } else { Lifetime::Pod };
-            Some(Record::new(&pod, &owner, ips, lifetime))
-        });
-        let Some(record) = record else { return Ok(()) };
-        let written = EndpointStore::new(self.kube.clone()).write(&record).await;
-        written.map_err(|source| ReconcileError::Endpoint { pod: id.to_string(), source })?;
-        self.metrics.endpoints_written.inc();
-        info!(pod = %id, uid = %id.uid, "missing endpoint written");
-        Ok(())
     }
 }
