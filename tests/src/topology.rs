@@ -26,6 +26,7 @@ use crate::matrix::Gateway;
 use crate::state_dir::StateDir;
 pub use node::{Node, NodeKind, Pair};
 use wiring::plug;
+pub(crate) use wiring::set_gateway_port;
 
 /// The machines and the control plane. Fields drop in order: what runs in a machine before the machine.
 #[derive(Debug)]
@@ -74,8 +75,7 @@ impl Topology {
 
     /// Cuts the gateway off from the underlay, or connects it again.
     pub fn set_underlay_gateway(&self, state: Gateway) -> Result<()> {
-        let state = if state == Gateway::Dead { 0 } else { 3 };
-        self.fabric.ip(&format!("link set gateway-ul type bridge_slave state {state}"))
+        set_gateway_port(&self.fabric, state)
     }
 
     /// Cuts the gateway off from one node and its pods, or connects it again.

@@ -8,6 +8,7 @@ use serde_json::json;
 use spiderpool_core::ip::Family;
 use spiderpool_tests::cni::Network;
 use spiderpool_tests::control_plane::{Crds, Options};
+use spiderpool_tests::matrix::Gateway;
 use spiderpool_tests::namespaces::Namespaces;
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::privilege;
@@ -93,7 +94,12 @@ fn without_a_coordinator_the_pod_reaches_neither_services_nor_its_node_from_net1
         two.namespaces.ip(&format!("route replace {any} via {gateway} dev net1")).unwrap();
         works(&topology.outside, net1, addresses::OUTSIDE.get(family));
         works(&two.namespaces, addresses::OUTSIDE.get(family), net1);
-        send(&two.namespaces, Probe { protocol: Protocol::Ping, to: gateway, bound: None }).unwrap();
+        let ping = || send(&two.namespaces, Probe { protocol: Protocol::Ping, to: gateway, bound: None });
+        ping().unwrap();
+        topology.set_underlay_gateway(Gateway::Dead).unwrap();
+        ping().unwrap_err();
+        topology.set_underlay_gateway(Gateway::Alive).unwrap();
+        ping().unwrap();
         all_fail(&[
             (&two.namespaces, service, None),
             (&two.namespaces, remote, None),

@@ -14,7 +14,7 @@ use super::{Machine, Options};
 use crate::dual::Dual;
 use crate::fixture::Gateway;
 use crate::poll;
-use crate::topology::addresses;
+use crate::topology::{addresses, set_gateway_port};
 
 const PLUG_LIMIT: Duration = Duration::from_mins(1);
 
@@ -66,8 +66,7 @@ impl Network {
     }
 
     pub(super) fn set_underlay_gateway(&self, state: Gateway) -> Result<()> {
-        let state = if state == Gateway::Dead { 0 } else { 3 };
-        self.fabric.namespaces().ip(&format!("link set gateway-ul type bridge_slave state {state}"))
+        set_gateway_port(&self.fabric.namespaces(), state)
     }
 
     fn set_up_fabric(&self, underlays: u8) -> Result<()> {
