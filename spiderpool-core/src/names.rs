@@ -12,6 +12,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::error_list::quoted;
+
 pub use pod::{PodIdentity, PodName};
 
 /// Why a text is not a name of the wanted kind.
@@ -25,7 +27,7 @@ pub struct NameError {
 
 impl NameError {
     fn new(kind: &'static str, text: &str, reason: &'static str) -> Self {
-        Self { kind, text: text.to_owned(), reason }
+        Self { kind, text: quoted(text), reason }
     }
 }
 

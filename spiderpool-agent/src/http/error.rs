@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use spiderpool_core::error_list::{MAX_TEXT, cut};
 
 /// Code of a [`ErrorResponse`]: a required member or parameter is missing.
 pub(super) const REQUIRED: u16 = 602;
@@ -58,7 +59,7 @@ pub(super) struct Failed {
 impl Failed {
     /// With another status than 500.
     pub(super) fn with_status(status: StatusCode, error: impl Display) -> Self {
-        Self { status, text: error.to_string() }
+        Self { status, text: cut(error.to_string(), MAX_TEXT) }
     }
 }
 

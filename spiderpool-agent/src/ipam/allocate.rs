@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use spiderpool_api::agent::ipam::{IpamAddArgs, IpamAddResponse};
 use spiderpool_api::endpoint::Lifetime;
+use spiderpool_core::error_list::{MAX_TEXT, cut};
 use spiderpool_core::ipam::owner::OwnerRef;
 use spiderpool_core::ipam::pod_stage::PodStage;
 use spiderpool_core::ipam::{AllocationStep, IpamError, Owner, PodAddresses, PoolCandidates};
@@ -70,7 +71,8 @@ impl Ipam {
             Err(error) => {
                 let reason = error.reason();
                 self.metrics.allocation_failed(reason);
-                warn!(%error, reason = reason.as_str(), ?elapsed, "allocation failed");
+                let error = cut(error.to_string(), MAX_TEXT);
+                warn!(error, reason = reason.as_str(), ?elapsed, "allocation failed");
             }
         });
         outcome

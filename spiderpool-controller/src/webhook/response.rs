@@ -11,6 +11,9 @@ use spiderpool_core::field_error::FieldError;
 use spiderpool_runtime::kubernetes::ApiFailure;
 use thiserror::Error;
 
+/// How many faults an answer has one by one: kubectl prints a line for each.
+const MAX_CAUSES: usize = 20;
+
 /// What the API server sends.
 pub(super) type Request = AdmissionRequest<DynamicObject>;
 
@@ -81,16 +84,22 @@ pub(super) fn of_verdict(request: &Request, verdict: Verdict) -> AdmissionRespon
 fn invalid(request: &Request, faults: &[FieldError]) -> Status {
     let (kind, group, name) = (&request.kind.kind, &request.kind.group, &request.name);
     let qualified = if group.is_empty() { kind.clone() } else { format!("{kind}.{group}") };
-    let causes = faults.iter().map(|fault| StatusCause {
+    let causes = faults.iter().take(MAX_CAUSES).map(|fault| StatusCause {
         reason: fault.problem.cause().to_owned(),
         message: fault.problem.to_string(),
         field: fault.path.clone(),
+    });
+    let more = faults.len().saturating_sub(MAX_CAUSES);
+    let more = (more > 0).then(|| StatusCause {
+        reason: String::new(),
+        message: format!("and {more} more faults"),
+        field: String::new(),
     });
     let details = StatusDetails {
         name: name.clone(),
         group: group.clone(),
         kind: kind.clone(),
-        causes: causes.collect(),
+        causes: causes.chain(more).collect(),
         uid: String::new(),
         retry_after_seconds: 0,
     };

@@ -2,10 +2,8 @@
 
 use ipnet::IpNet;
 
+use crate::error_list::examples;
 use crate::ip::{IpRange, IpSet};
-
-/// How many ranges a message has.
-const EXAMPLES: usize = 5;
 
 /// The ranges sorted, joined and each address once, where that differs from what is written. `None` also where one does
 /// not parse or is of another family: validation says so, of what the user wrote.
@@ -31,11 +29,7 @@ pub fn subnet_label(subnet: &IpNet) -> String {
 
 /// The ranges of a set in a message.
 pub fn listed(set: &IpSet) -> String {
-    let texts: Vec<_> = set.ranges().take(EXAMPLES).map(|range| range.to_string()).collect();
-    match set.ranges().skip(EXAMPLES).count() {
-        0 => texts.join(", "),
-        more => format!("{} and {more} more", texts.join(", ")),
-    }
+    examples(set.ranges())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::IpamError;
+use crate::error_list::quoted;
 use crate::ip::Family;
 use crate::names::{IfName, NameError, PoolName};
 
@@ -92,8 +93,7 @@ impl FromStr for PoolWildcard {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let invalid =
-            |cause: &str| ReferenceError::Wildcard { text: text.to_owned(), cause: cause.to_owned() };
+        let invalid = |cause: &str| ReferenceError::Wildcard { text: quoted(text), cause: cause.to_owned() };
         // What one of the two languages takes for itself, and the other for a character that no pool's name has.
         if text.contains('\\') || text.contains("[!") {
             return Err(invalid("it may not have '\\' or '[!': other characters are written '[^a-f]'"));

@@ -6,6 +6,7 @@ use std::net::{AddrParseError, IpAddr};
 use ipnet::{AddrParseError as NetParseError, IpNet};
 use thiserror::Error;
 
+use crate::error_list::quoted;
 use crate::ip::Family;
 
 /// A route of a pool or of the pod's annotation.
@@ -34,8 +35,8 @@ pub enum RouteError {
 impl IpamRoute {
     /// Parses both members.
     pub fn parse(dst: &str, gw: &str) -> Result<Self, RouteError> {
-        let dst: IpNet = dst.parse().map_err(|e| RouteError::Destination(dst.to_owned(), e))?;
-        let gw: IpAddr = gw.parse().map_err(|e| RouteError::Gateway(gw.to_owned(), e))?;
+        let dst: IpNet = dst.parse().map_err(|e| RouteError::Destination(quoted(dst), e))?;
+        let gw: IpAddr = gw.parse().map_err(|e| RouteError::Gateway(quoted(gw), e))?;
         if Family::of_net(&dst) == Family::of(gw) {
             Ok(Self { dst: dst.trunc(), gw })
         } else {

@@ -2,14 +2,13 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, Recorder};
+use spiderpool_core::error_list::cut;
 use tracing::warn;
 
 use super::limited;
 
 /// The API server refuses Events with longer notes (Kubernetes, pkg/apis/core/validation/events.go): bytes.
 const MAX_NOTE: usize = 1024;
-/// Ends a note that was cut.
-const ELLIPSIS: char = '\u{2026}';
 
 /// Writes an Event, within the time limit of a request; a note that is too long is cut. Failing to is logged only.
 #[expect(clippy::disallowed_methods, reason = "within the time limit")]
@@ -17,7 +16,7 @@ pub async fn publish_event(recorder: &Recorder, event: &Event, regarding: &Objec
     let event = Event {
         type_: event.type_,
         reason: event.reason.clone(),
-        note: event.note.as_deref().map(cut),
+        note: event.note.clone().map(|note| cut(note, MAX_NOTE)),
         action: event.action.clone(),
         secondary: event.secondary.clone(),
     };
@@ -25,15 +24,6 @@ pub async fn publish_event(recorder: &Recorder, event: &Event, regarding: &Objec
         let (kind, name) = (regarding.kind.as_deref(), regarding.name.as_deref());
         warn!(%error, reason = event.reason, kind, name, "Event not written");
     }
-}
-
-fn cut(note: &str) -> String {
-    if note.len() <= MAX_NOTE {
-        return note.to_owned();
-    }
-    let mut cut = note[..note.floor_char_boundary(MAX_NOTE - ELLIPSIS.len_utf8())].to_owned();
-    cut.push(ELLIPSIS);
-    cut
 }
 
 #[cfg(test)]
@@ -44,17 +34,6 @@ mod tests {
     use kube::runtime::events::{EventType, Reporter};
 
     use super::*;
-
-    /// Where each character has three bytes, 1000 of them are too long.
-    #[test]
-    fn a_note_is_cut_by_bytes_and_between_characters() {
-        for (text, length) in [("\u{7f51}", 1023), ("a", 1024), ("\u{e9}", 1023)] {
-            let note = cut(&text.repeat(1100));
-            assert_eq!((note.len(), note.ends_with(ELLIPSIS)), (length, true), "{text}");
-            let fits = text.repeat(MAX_NOTE / text.len());
-            assert_eq!(cut(&fits), fits);
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn an_event_that_is_not_answered_holds_nobody_up_for_longer_than_a_request() {

@@ -294,6 +294,24 @@ async fn a_large_object_is_reviewed_as_well() {
     assert_eq!(answer["response"]["status"]["code"], 422);
 }
 
+/// Each of an object's ranges may be wrong: there was a line for each, and they were compared with each other.
+#[tokio::test]
+async fn of_very_many_faults_an_answer_has_the_first_and_their_number() {
+    let (router, _) = router();
+    let ips: Vec<_> = (0..50_000).map(|n| format!("10.7.{}.{}", n / 250, n % 250)).collect();
+    let new = pool("p", &json!({"subnet": "10.6.0.0/16", "ips": ips}));
+    let (_, answer) = ask(&router, VALIDATE, review("SpiderIPPool", "CREATE", &new, &Value::Null)).await;
+    let status = &answer["response"]["status"];
+    let message = status["message"].as_str().unwrap();
+    assert!(
+        message.contains("spec.ips[0]: Invalid value: \"10.7.0.0\": 10.7.0.0 is not inside of"),
+        "{message}"
+    );
+    assert!(message.ends_with(", and 49980 more]"), "{message}");
+    let causes = status["details"]["causes"].as_array().unwrap();
+    assert_eq!((causes.len(), &causes[20]["message"]), (21, &json!("and 49980 more faults")));
+}
+
 const VALIDATE_NETWORK: &str = "/validate-spiderpool-spidernet-io-v2beta1-spidermultusconfig";
 
 fn network(name: &str, annotations: &Value, spec: &Value) -> Value {

@@ -4,6 +4,7 @@
 use ipnet::IpNet;
 
 use super::address_fields;
+use crate::error_list::examples;
 use crate::field_error::FieldError;
 use crate::ipam::pool::{Pool, PoolConflict, PoolFields, shared_addresses};
 
@@ -32,8 +33,7 @@ pub fn overlap_faults<'a>(
             faults.push(FieldError::invalid("spec.subnet", pool.subnet, detail));
         }
         if !ranges.is_empty() {
-            let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();
-            let detail = format!("overlap with IPPool {} in IP ranges [{}]", other.name, ranges.join(", "));
+            let detail = format!("overlap with IPPool {} in IP ranges [{}]", other.name, examples(ranges));
             faults.push(FieldError::forbidden("spec.ips", detail));
         }
     }

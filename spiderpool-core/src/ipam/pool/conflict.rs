@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::Pool;
+use crate::error_list::examples;
 use crate::ip::{IpRange, IpSet};
 use crate::names::PoolName;
 
@@ -19,7 +20,7 @@ pub enum PoolConflict {
         pool: PoolName,
     },
     /// An older pool has them. That one goes on: what is new must not stop what has worked.
-    #[error("IPPool {pool} overlaps the older IPPool {older} in {}", join(.ranges))]
+    #[error("IPPool {pool} overlaps the older IPPool {older} in {}", examples(.ranges))]
     OlderPool {
         /// The pool.
         pool: PoolName,
@@ -29,7 +30,7 @@ pub enum PoolConflict {
         ranges: Vec<IpRange>,
     },
     /// They are addresses of Services: what is sent to them does not leave by the pod's NIC.
-    #[error("IPPool {pool} overlaps the Service CIDR {cidr} in {}", join(.ranges))]
+    #[error("IPPool {pool} overlaps the Service CIDR {cidr} in {}", examples(.ranges))]
     ServiceCidr {
         /// The pool.
         pool: PoolName,
@@ -65,7 +66,7 @@ impl PoolConflict {
 #[error(
     "the pool overlaps the pod CIDR {cidr} in {}: use it for the main CNI plugin's NIC only, Pods get no underlay NIC \
      with these addresses",
-    join(.ranges)
+    examples(.ranges)
 )]
 pub struct PodCidrOverlap {
     /// The CIDR.
@@ -87,10 +88,6 @@ fn first_overlap(pool: &Pool, cidrs: &[IpNet]) -> Option<(IpNet, Vec<IpRange>)> 
         let ranges: Vec<_> = pool.usable.intersection(&cidr_set).ranges().collect();
         (!ranges.is_empty()).then_some((*cidr, ranges))
     })
-}
-
-fn join(ranges: &[IpRange]) -> String {
-    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The addresses that both pools hold.
