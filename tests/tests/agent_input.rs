@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use spiderpool_api::agent::path;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
-use support::{Bench, TestPod, failure};
+use support::{Bench, TestPod, addresses, failure, senseless};
 
 /// A pod with this annotation is refused with a text that contains `part`, and holds nothing.
 async fn refused(
@@ -102,6 +102,102 @@ async fn annotations_and_pools_that_cannot_serve() {
             answer.failure().contains("no IPPool available")
         })
         .await;
+}
+
+/// As where the webhooks are away: each is named, and nobody else notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_that_make_no_sense_fail_the_pods_that_name_no_other() {
+    let bench = Bench::new("senseless").await;
+    bench.pool("good", "10.63.0.0/24", &["10.63.0.2-10.63.0.99"], &json!({}));
+    let agent = bench.agent("n1").await;
+    let before = bench.pod_with_pool("before", "n1", "good");
+    let had = agent.ask(Method::POST, path::IP, &before.add("eth0", "c")).await.unwrap().ok().unwrap();
+    let senseless = senseless::pools();
+    for (name, spec, _) in &senseless {
+        bench.apply(&json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+            "metadata": {"name": bench.name(name)}, "spec": spec,
+        }));
+    }
+    let ippool = "ipam.spidernet.io/ippool";
+    for (name, _, part) in &senseless {
+        let pod = bench.pod(name, "n1", &[(ippool, &json!({"ipv4": [bench.name(name)]}).to_string())]);
+        let says = format!("IPPool {} is invalid: ", bench.name(name));
+        bench
+            .until_ok("the pool is known, and what is wrong with it", async || {
+                let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c")).await?;
+                let text = answer.failure();
+                let is_right = answer.status == 500 && text.contains(&says) && text.contains(part);
+                anyhow::ensure!(is_right && text.len() < 10_000, "{name}: {answer:?}");
+                Ok(())
+            })
+            .await;
+        assert!(bench.held(&pod).is_empty(), "{name}");
+    }
+    let names: Vec<_> =
+        senseless.iter().map(|(name, ..)| *name).chain(["good"]).map(|name| bench.name(name)).collect();
+    let all = bench.pod("all", "n1", &[(ippool, &json!({"ipv4": names}).to_string())]);
+    let given = agent.ask(Method::POST, path::IP, &all.add("eth0", "c")).await.unwrap().ok().unwrap();
+    assert_eq!(given["ips"][0]["ipPool"], json!(bench.name("good")));
+    let again = agent.ask(Method::POST, path::IP, &before.add("eth0", "c")).await.unwrap().ok().unwrap();
+    assert_eq!(addresses(&again), addresses(&had));
+    assert!(!agent.log().unwrap().contains("panicked"));
+    agent.stop().unwrap();
+}
+
+/// Kubernetes takes 256 KiB of annotations, and names of 253 characters.
+#[tokio::test(flavor = "multi_thread")]
+async fn annotations_that_are_huge_get_a_short_answer_and_long_names_serve() {
+    let bench = Bench::new("huge").await;
+    let long = |end: char| format!("{}{end}", "a.0123456789.".repeat(18));
+    let full = |end: char| bench.name(&long(end));
+    assert!(full('a').len() > 200 && full('a').len() <= 253);
+    for (index, end) in ['a', 'b'].into_iter().enumerate() {
+        bench.pool(&long(end), &format!("10.64.{index}.0/24"), &[&format!("10.64.{index}.2")], &json!({}));
+    }
+    let agent = bench.agent("n1").await;
+    let ippool = "ipam.spidernet.io/ippool";
+    // Two names that differ in their last character.
+    for (end, address) in [('a', "10.64.0.2/24"), ('b', "10.64.1.2/24")] {
+        let annotation = json!({"ipv4": [full(end)]}).to_string();
+        let pod = bench.pod(&end.to_string(), "n1", &[(ippool, &annotation)]);
+        let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c")).await.unwrap().ok().unwrap();
+        assert_eq!(addresses(&answer), [address.to_owned()].into());
+    }
+    let many: Vec<_> = (0..98).map(|number| bench.name(&format!("none-{number}"))).collect();
+    let many = [many, vec![full('a'), full('b')]].concat();
+    let text = "x".repeat(240_000);
+    let cases = [
+        ("many", ippool, json!({"ipv4": many}).to_string(), "failed to get original IPPool huge-none-0"),
+        ("no-json", ippool, text.clone(), "invalid format of Pod annotation 'ipam.spidernet.io/ippool'"),
+        ("name", ippool, json!({"ipv4": [text]}).to_string(), "it must be a DNS-1123 subdomain"),
+        ("wildcard", ippool, json!({"ipv4": [format!("{text}[*")]}).to_string(), "for IPPools is invalid: "),
+        ("nested", ippool, format!("{}{}", "[".repeat(120_000), "]".repeat(120_000)), "invalid format"),
+        (
+            "nic",
+            "ipam.spidernet.io/ippools",
+            json!([{"interface": text, "ipv4": [bench.name(&long('a'))]}]).to_string(),
+            "a network interface name has 1 to 15 characters",
+        ),
+        (
+            "route",
+            "ipam.spidernet.io/routes",
+            json!([{"dst": text, "gw": "10.64.0.1"}]).to_string(),
+            "invalid route format",
+        ),
+    ];
+    for (name, key, value, part) in &cases {
+        let pod = bench.pod(name, "n1", &[(*key, value.as_str())]);
+        let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c")).await.unwrap();
+        let text = answer.failure();
+        assert!(answer.status == 500 && text.contains(part), "{name}: {answer:?}");
+        assert!(text.len() < 1000, "{name}: {} bytes", text.len());
+        assert!(bench.held(&pod).is_empty(), "{name}");
+    }
+    let log = agent.log().unwrap();
+    let longest = log.lines().map(str::len).max().unwrap_or_default();
+    assert!(longest < 10_000 && !log.contains("panicked"), "a line of {longest} bytes");
+    agent.stop().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

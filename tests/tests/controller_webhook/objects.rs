@@ -1,9 +1,13 @@
 //! What is completed and what is refused, kind by kind.
 
+use http::Method;
 use serde_json::{Value, json};
-use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_api::agent::path;
+use spiderpool_tests::control_plane::{ControlPlane, Kind};
+use spiderpool_tests::standalone_controller::LABEL;
 
 use crate::hooks::{Hooks, MULTUS};
+use crate::support::senseless;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pools_are_completed_and_all_their_faults_are_in_one_answer() {
@@ -76,6 +80,62 @@ async fn an_address_in_use_stays_in_its_pool() {
     let error = Hooks::write(&hooks.object("SpiderIPPool", "p", &spec)).unwrap_err();
     assert!(error.contains("remove an IP address 10.132.0.7 that is being used by a Pod"), "{error}");
     Hooks::write(&pool(&["10.132.0.7-10.132.0.9"])).unwrap();
+}
+
+/// What the schema lets through is refused, and the field is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_make_no_sense_are_refused() {
+    let hooks = Hooks::new("hook-senseless").await;
+    let _controller = hooks.controller("a", hooks.port, &[]).await;
+    hooks.configure();
+    hooks.wait_until_called().await;
+    let check = |object: &Value, parts: &[&str]| {
+        let error = format!("{:#}", ControlPlane::shared().try_create(object).unwrap_err());
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is not in {error}");
+        }
+    };
+    for (name, spec, says) in senseless::pools() {
+        let field = says.split(": ").next().unwrap();
+        check(&hooks.object("SpiderIPPool", name, &spec), &[" is invalid: ", field]);
+    }
+    for (name, spec) in senseless::subnets() {
+        check(&hooks.object("SpiderSubnet", name, &spec), &[" is invalid: ", "spec."]);
+    }
+    for (name, annotations, spec, field) in senseless::networks() {
+        check(&hooks.network(name, &annotations, &spec), &[" is invalid: ", field]);
+    }
+}
+
+/// Upstream's case D00004.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_in_use_is_not_deleted_where_the_guard_is_on() {
+    let hooks = Hooks::new("hook-guard").await;
+    let file = json!({"enableValidatingResourcesDeletedWebhook": true});
+    let _controller = hooks.controller_with("a", hooks.port, &[], &file).await;
+    hooks.configure_with(&Value::Null, true);
+    hooks.wait_until_called().await;
+    let (bench, plane) = (&hooks.bench, ControlPlane::shared());
+    let spec = |net: u8| json!({"subnet": format!("10.146.{net}.0/24"), "ips": [format!("10.146.{net}.2")]});
+    for (name, net) in [("used", 0), ("unused", 1)] {
+        Hooks::write(&hooks.object("SpiderIPPool", name, &spec(net))).unwrap();
+    }
+    let pod = bench.pod_with_pool("p", "n1", "used");
+    let agent = bench.agent("n1").await;
+    agent.ask(Method::POST, path::IP, &pod.add("eth0", "c")).await.unwrap().ok().unwrap();
+    let (used, unused) = (bench.name("used"), bench.name("unused"));
+    let selector = format!("labelSelector={LABEL}%3D{}", hooks.name);
+    let all = format!("/apis/spiderpool.spidernet.io/v2beta1/spiderippools?{selector}");
+    for arguments in [["delete", "spiderippool", &used], ["delete", "--raw", &all]] {
+        let error = format!("{:#}", plane.kubectl(&arguments).unwrap_err());
+        assert!(error.contains("cannot delete an IPPool with allocated IPs(1)"), "{error}");
+    }
+    let found = plane.find(Kind::spiderpool("SpiderIPPool"), "", &used).unwrap().unwrap();
+    assert_eq!(found["metadata"].get("deletionTimestamp"), None);
+    plane.kubectl(&["delete", "spiderippool", &unused, "--ignore-not-found"]).unwrap();
+    bench.delete_pod(&pod);
+    agent.ask(Method::DELETE, path::IP, &pod.del("eth0", "c")).await.unwrap().ok().unwrap();
+    plane.kubectl(&["delete", "spiderippool", &used, "--timeout=20s"]).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,12 @@
 //! What the tests of the agent share: pools, pods and agents with names of their own on the shared control plane.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod senseless;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -80,6 +84,11 @@ impl<'a> Bench<'a> {
         Self { plane, client, parts }
     }
 
+    /// The control plane that it is a part of.
+    pub(crate) fn plane(&self) -> &'a ControlPlane {
+        self.plane
+    }
+
     /// The full name of something that the test calls by a short one.
     pub(crate) fn name(&self, name: &str) -> String {
         format!("{}-{name}", self.parts.prefix)
@@ -151,7 +160,7 @@ impl<'a> Bench<'a> {
         self.wait(self.create_pods(vec![object])).remove(0)
     }
 
-    /// A pod that this workload controls.
+    /// A pod that this workload controls, with the label that its template has in these tests.
     pub(crate) fn pod_of(
         &self,
         api_version: &str,
@@ -166,6 +175,7 @@ impl<'a> Bench<'a> {
         let mut object = self.pod_object(name, node, &annotations);
         // It runs on for long where its kubelet is not heard of.
         object["spec"]["terminationGracePeriodSeconds"] = json!(600);
+        object["metadata"]["labels"] = json!({"app": workload});
         object["metadata"]["ownerReferences"] = json!([{
             "apiVersion": api_version, "kind": kind, "name": workload, "uid": workload, "controller": true,
         }]);
@@ -414,6 +424,19 @@ impl<'a> Bench<'a> {
         .await
         .unwrap()
     }
+}
+
+/// Does `work` for so many numbers at the same moment.
+pub(crate) fn at_once(count: usize, work: impl Fn(usize) + Sync) {
+    let (start, work) = (&Barrier::new(count), &work);
+    thread::scope(|scope| {
+        for number in 0..count {
+            scope.spawn(move || {
+                start.wait();
+                work(number);
+            });
+        }
+    });
 }
 
 /// From now on, processes that this one starts have a lower limit of open files than they may have.
