@@ -5,6 +5,9 @@
 
 mod support;
 
+#[path = "agent_cases/rollouts.rs"]
+mod rollouts;
+
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 

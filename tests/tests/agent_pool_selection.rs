@@ -139,7 +139,7 @@ async fn each_zone_draws_from_its_own_pool_and_a_node_may_move() {
         .await;
 }
 
-/// A00004, A00006, A00007 and L00009.
+/// A00004, A00006 and A00007.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_chooses_pools_before_the_network_and_after_the_pod() {
     let bench = Bench::new("ns-pools").await;
@@ -176,7 +176,40 @@ async fn a_namespace_chooses_pools_before_the_network_and_after_the_pod() {
         .await;
 }
 
-/// A00015 and A00010: without names of NICs, by the order of Multus' annotation.
+/// L00009: each namespace has several pools, and each pool several namespaces.
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_share_the_pools_that_select_their_label() {
+    let (one, other) = (Bench::new("ns-one").await, Bench::new("ns-other").await);
+    let apart = Bench::new("ns-apart").await;
+    let shared = json!({"namespaceAffinity": {"matchLabels": {"team": "shared"}}});
+    for (index, pool) in ["p1", "p2"].iter().enumerate() {
+        let ips = format!("10.85.{index}.2-10.85.{index}.3");
+        one.pool(pool, &format!("10.85.{index}.0/24"), &[&ips], &shared);
+    }
+    for namespace in [&one, &other] {
+        namespace.label_namespace("team=shared");
+    }
+    for namespace in [&one, &other, &apart] {
+        namespace.annotate_namespace(NAMESPACE_IPV4, &json!([one.name("p1"), one.name("p2")]).to_string());
+    }
+    let create = async |namespace: &Bench<'_>, name: &str| {
+        let mut object = namespace.pod_object(name, "n1", &[]);
+        object["spec"]["nodeName"] = json!(one.name("n1"));
+        namespace.create_pods(vec![object]).await.remove(0)
+    };
+    let agent = one.agent("n1").await;
+    for (namespace, name, pool) in
+        [(&one, "a", "p1"), (&other, "a", "p1"), (&one, "b", "p2"), (&other, "b", "p2")]
+    {
+        let pod = create(namespace, name).await;
+        check(&one, &agent, &pod, "eth0", &[pool]).await;
+    }
+    let pod = create(&apart, "a").await;
+    failure(&agent, &pod.add("eth0", "c"), "unmatched Namespace affinity of IPPool ns-one-p1").await;
+    assert!(apart.held(&pod).is_empty());
+}
+
+/// A00015: without names of NICs, by the order of Multus' annotation.
 #[tokio::test(flavor = "multi_thread")]
 async fn wildcards_and_unnamed_nics_in_ippools() {
     let bench = Bench::new("wild").await;

@@ -5,14 +5,19 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use http::Method;
 use serde_json::{Value, json};
 use spiderpool_api::agent::path;
 use spiderpool_core::ipam::address_name::object_name;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
 use support::{Bench, TestPod, addresses, failure, outage};
+
+const IPPOOL: &str = "ipam.spidernet.io/ippool";
+const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
 async fn add(agent: &StandaloneAgent, pod: &TestPod, nic: &str, container: &str) -> Vec<String> {
     let answer = agent.ask(Method::POST, path::IP, &pod.add(nic, container)).await.unwrap();
@@ -49,7 +54,7 @@ async fn the_next_pod_of_the_name_has_the_address_on_another_node_too() {
     bench.pool("p6", "fd90::/64", &["fd90::2-fd90::ff"], &json!({}));
     bench.stateful_set("web", 1);
     let annotation = json!({"ipv4": [bench.name("p4")], "ipv6": [bench.name("p6")]}).to_string();
-    let annotations = [("ipam.spidernet.io/ippool", annotation.as_str())];
+    let annotations = [(IPPOOL, annotation.as_str())];
     let (one, two) = (bench.agent("n1").await, bench.agent("n2").await);
     let first = bench.pod_of_stateful_set("web", 0, "n1", &annotations);
     let had = add(&one, &first, "eth0", "c1").await;
@@ -125,24 +130,114 @@ async fn without_a_next_pod_the_address_is_free() {
     assert_eq!(bench.held(&evicted)[0]["spec"]["state"], json!("kept"));
 }
 
-/// A00009: the pods of a StatefulSet whose template names another pool have an address of that, and the old one is free.
+/// Waits until the endpoint is the pod's, with exactly these NICs, addresses and pools.
+async fn until_recorded(bench: &Bench<'_>, pod: &TestPod, expect: &[(&str, &str, &str)]) {
+    let expect: BTreeSet<_> = expect
+        .iter()
+        .map(|(nic, address, pool)| [*nic, *address, &bench.name(pool)].map(str::to_owned))
+        .collect();
+    bench
+        .until_ok("the endpoint is the pod's", async || {
+            let current = bench.find_endpoint(pod).unwrap()["status"]["current"].clone();
+            let found: BTreeSet<_> = current["ips"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|ip| {
+                    ["interface", "ipv4", "ipv4Pool"]
+                        .map(|field| ip[field].as_str().unwrap_or_default().to_owned())
+                })
+                .collect();
+            ensure!(current["uid"] == json!(pod.uid) && found == expect, "{current}");
+            Ok(())
+        })
+        .await;
+}
+
+/// L00008 and A00009: the pods of a StatefulSet whose template names another pool have an address of that, and the old one is free.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_pool_gives_another_address_and_frees_the_old_one() {
     let bench = Bench::new("sts-pool").await;
-    bench.pool("old", "10.92.0.0/24", &["10.92.0.2-10.92.0.9"], &json!({}));
-    bench.pool("new", "10.92.1.0/24", &["10.92.1.2-10.92.1.9"], &json!({}));
+    let of_web = json!({"podAffinity": {"matchLabels": {"app": "web"}}});
+    bench.pool("old", "10.92.0.0/24", &["10.92.0.2-10.92.0.9"], &of_web);
+    bench.pool("new", "10.92.1.0/24", &["10.92.1.2-10.92.1.9"], &of_web);
     bench.stateful_set("web", 1);
     let agent = bench.agent("n1").await;
-    let ippool = |pool: &str| json!({"ipv4": [bench.name(pool)]}).to_string();
-    let first = bench.pod_of_stateful_set("web", 0, "n1", &[("ipam.spidernet.io/ippool", &ippool("old"))]);
+    let create = |pool: &str| {
+        let ippool = json!({"ipv4": [bench.name(pool)]}).to_string();
+        bench.pod_of_stateful_set("web", 0, "n1", &[(IPPOOL, &ippool)])
+    };
+    let first = create("old");
     let had = add(&agent, &first, "net1", "c1").await;
+    until_recorded(&bench, &first, &[("net1", &had[0], "old")]).await;
     bench.delete_pod(&first);
     del(&agent, &first, "net1", "c1").await;
-    let second = bench.pod_of_stateful_set("web", 0, "n1", &[("ipam.spidernet.io/ippool", &ippool("new"))]);
-    let has = add(&agent, &second, "net1", "c2").await;
+    let second = create("old");
+    assert_eq!(add(&agent, &second, "net1", "c2").await, had);
+    until_recorded(&bench, &second, &[("net1", &had[0], "old")]).await;
+    bench.delete_pod(&second);
+    del(&agent, &second, "net1", "c2").await;
+    let third = create("new");
+    let has = add(&agent, &third, "net1", "c3").await;
     assert!(has[0].starts_with("10.92.1."), "{has:?}");
     bench.until("the old address is free", async || object(&bench, &had[0]).is_none()).await;
-    assert_eq!(bench.held(&second).len(), 1);
+    assert_eq!(bench.held(&third).len(), 1);
+    until_recorded(&bench, &third, &[("net1", &has[0], "new")]).await;
+}
+
+/// A00010, A00017 and A00018: pools of several NICs, by their names and by their order.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_pools_of_several_nics_give_other_addresses_and_free_the_old_ones() {
+    let bench = Bench::new("sts-pools").await;
+    for (index, pool) in ["eth0-old", "net1-old", "eth0-new", "net1-new"].iter().enumerate() {
+        let ips = format!("10.100.{index}.2-10.100.{index}.9");
+        bench.pool(pool, &format!("10.100.{index}.0/24"), &[&ips], &json!({}));
+    }
+    let (one, two) = (bench.agent("n1").await, bench.agent("n2").await);
+    for (set, is_named) in [("named", true), ("ordered", false)] {
+        bench.stateful_set(set, 1);
+        let create = |age: &str, node: &str| {
+            let entries = ["eth0", "net1"].map(|nic| {
+                let mut entry = json!({"ipv4": [bench.name(&format!("{nic}-{age}"))]});
+                if is_named {
+                    entry["interface"] = json!(nic);
+                }
+                entry
+            });
+            let ippools = json!(entries).to_string();
+            let annotations = [("ipam.spidernet.io/ippools", ippools.as_str()), (NETWORKS, "macvlan")];
+            bench.pod_of_stateful_set(set, 0, node, &annotations)
+        };
+        let add_all = async |agent: &StandaloneAgent, pod: &TestPod| {
+            [add(agent, pod, "eth0", &pod.uid).await, add(agent, pod, "net1", &pod.uid).await].concat()
+        };
+        let end = async |agent: &StandaloneAgent, pod: &TestPod| {
+            bench.delete_pod(pod);
+            for nic in ["net1", "eth0"] {
+                del(agent, pod, nic, &pod.uid).await;
+            }
+        };
+        let first = create("old", "n1");
+        let had = add_all(&one, &first).await;
+        assert!(had[0].starts_with("10.100.0.") && had[1].starts_with("10.100.1."), "{set}: {had:?}");
+        until_recorded(&bench, &first, &[("eth0", &had[0], "eth0-old"), ("net1", &had[1], "net1-old")]).await;
+        end(&one, &first).await;
+        let second = create("old", "n2");
+        assert_eq!(add_all(&two, &second).await, had, "{set}");
+        end(&two, &second).await;
+        let third = create("new", "n1");
+        let has = add_all(&one, &third).await;
+        assert!(has[0].starts_with("10.100.2.") && has[1].starts_with("10.100.3."), "{set}: {has:?}");
+        bench
+            .until("the old addresses are free", async || {
+                had.iter().all(|address| object(&bench, address).is_none())
+            })
+            .await;
+        assert_eq!(bench.held(&third).len(), 2, "{set}");
+        until_recorded(&bench, &third, &[("eth0", &has[0], "eth0-new"), ("net1", &has[1], "net1-new")]).await;
+        bench.delete_stateful_set(set);
+        end(&one, &third).await;
+    }
 }
 
 /// The ADDs of a pod's NICs come one after the other, and its endpoint is written in between.
