@@ -14,10 +14,13 @@ use serde_json::{Value, json};
 use spiderpool_api::agent::path;
 use spiderpool_api::node_lease;
 use spiderpool_tests::control_plane::{ControlPlane, Kind, Options};
+use spiderpool_tests::kubectl::Kubectl as _;
 use spiderpool_tests::poll;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
-use support::{Bench, LIMIT, TestPod, addresses, limit_of_files, lower_limit_of_files, messages};
+use support::{
+    Bench, LIMIT, TestPod, addresses, at_once, failure, limit_of_files, lower_limit_of_files, messages,
+};
 
 /// The addresses of a deleted pod must be free after this time.
 const FREED: Duration = Duration::from_secs(30);
@@ -236,6 +239,100 @@ async fn a_new_leader_frees_addresses_of_pods_deleted_before_its_election() {
     soon("the replaced pod's address is free", async || bench.held(&old).is_empty()).await;
     assert!(bench.held(&replaced).is_empty());
     assert_eq!(bench.held(&stays).len(), 1);
+    controller.stop().unwrap();
+}
+
+/// G00001. No test runs the namespace controller of Kubernetes: the test does what it does, which is to delete all kinds of objects
+/// in any order. Meanwhile nothing can be created in the namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_addresses_of_a_deleted_namespace_are_free() {
+    let (bench, doomed) = (Bench::new("home").await, Bench::new("doomed").await);
+    doomed.pool("p", "10.138.0.0/24", &["10.138.0.2-10.138.0.9"], &json!({}));
+    let controller = controller(&bench, "a", &[]).await;
+    let (one, two) = (doomed.agent("n1").await, doomed.agent("n2").await);
+    doomed.stateful_set("db", 1);
+    let annotation = doomed.pool_annotation("p");
+    let annotations = [(annotation[0].0.as_str(), annotation[0].1.as_str())];
+    let stateful = doomed.pod_of_stateful_set("db", 0, "n1", &annotations);
+    let bare = doomed.pod_with_pool("bare", "n1", "p");
+    let unattended = doomed.pod_with_pool("unattended", "n2", "p");
+    for (agent, pod) in [(&one, &stateful), (&one, &bare), (&two, &unattended)] {
+        add(agent, pod).await;
+        doomed.endpoint(pod).await;
+    }
+    two.kill().unwrap();
+    let plane = ControlPlane::shared();
+    let namespace = doomed.namespace();
+    plane.kubectl(&["delete", "namespace", namespace, "--wait=false"]).unwrap();
+    for kind in ["spiderendpoints", "statefulsets"] {
+        plane.kubectl(&["delete", kind, "-n", namespace, "--all", "--wait=false"]).unwrap();
+    }
+    let pods = [&stateful, &bare, &unattended];
+    // Their pods still run.
+    assert!(pods.iter().all(|pod| doomed.held(pod).len() == 1 && doomed.find_endpoint(pod).is_some()));
+    for pod in pods {
+        doomed.delete_pod(pod);
+    }
+    for pod in [&stateful, &bare] {
+        one.ask(Method::DELETE, path::IP, &pod.del("eth0", "c1")).await.unwrap().ok().unwrap();
+    }
+    for pod in pods {
+        let what = format!("nothing of {} is left", pod.name);
+        soon(&what, async || doomed.held(pod).is_empty() && doomed.find_endpoint(pod).is_none()).await;
+    }
+    let name = doomed.name("p");
+    soon("the pool says so", async || object(POOL, &name).unwrap()["status"]["allocatedIPCount"] == json!(0))
+        .await;
+    let mut ended = plane.find(Kind("v1", "Namespace"), "", namespace).unwrap().unwrap();
+    ended["spec"]["finalizers"] = json!([]);
+    let finalize = format!("/api/v1/namespaces/{namespace}/finalize");
+    plane.kubectl_with_input(&["replace", "--raw", &finalize, "-f", "-"], &ended.to_string()).unwrap();
+    assert_eq!(plane.find(Kind("v1", "Namespace"), "", namespace).unwrap(), None);
+    one.stop().unwrap();
+    controller.stop().unwrap();
+}
+
+/// G00005 and G00007: records that are false, in the status and as the object that records are made of.
+#[tokio::test(flavor = "multi_thread")]
+async fn false_records_of_a_running_pod_go_and_the_true_one_stays() {
+    let bench = Bench::new("false").await;
+    bench.pool("p", "10.137.0.0/24", &["10.137.0.2-10.137.0.9"], &json!({}));
+    let pod = bench.pod_with_pool("p", "n1", "p");
+    let agent = bench.agent("n1").await;
+    let ip = addresses(&add(&agent, &pod).await).pop_first().unwrap();
+    let ip = ip.split('/').next().unwrap();
+    let endpoint = bench.endpoint(&pod).await;
+    let controller = controller(&bench, "a", &[("SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", "1")]).await;
+    let (name, namespaced) = (bench.name("p"), format!("{}/{}", pod.namespace, pod.name));
+    let record = |pod: &str, uid: &str| json!({"pod": pod, "podUid": uid});
+    let right = json!({(ip): record(&namespaced, &pod.uid)});
+    let is_right = async || {
+        let status = object(POOL, &name).unwrap()["status"].clone();
+        let records = serde_json::from_str::<Value>(status["allocatedIPs"].as_str().unwrap_or("{}")).unwrap();
+        records == right && status["allocatedIPCount"] == json!(1)
+    };
+    soon("the status names the pod", &is_right).await;
+    let other = if ip == "10.137.0.9" { "10.137.0.8" } else { "10.137.0.9" };
+    for (at, false_record) in
+        [("10.137.9.9", record(&pod.name, &pod.uid)), (other, record(&namespaced, "another"))]
+    {
+        let mut records = right.clone();
+        records[at] = false_record;
+        let status = json!({"allocatedIPs": records.to_string(), "allocatedIPCount": 2});
+        ControlPlane::shared().patch_status(POOL, "", &name, &status).unwrap();
+        soon("the false record is gone", &is_right).await;
+    }
+    let mut spec = object(ADDRESS, ip).unwrap()["spec"].clone();
+    (spec["address"], spec["podUID"]) = (json!(format!("{other}/24")), json!("another"));
+    bench.apply(&json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress",
+        "metadata": {"name": other, "labels": {"ipam.spidernet.io/ippool": name}}, "spec": spec,
+    }));
+    soon("the false object is gone", async || object(ADDRESS, other).is_none()).await;
+    soon("the status is right again", &is_right).await;
+    assert_eq!(bench.held(&pod).len(), 1);
+    assert_eq!(bench.endpoint(&pod).await["status"], endpoint["status"]);
+    agent.stop().unwrap();
     controller.stop().unwrap();
 }
 
@@ -557,6 +654,54 @@ async fn conditions_say_which_pools_serve_nobody_and_why() {
         .await;
     ControlPlane::shared().kubectl(&["delete", "spiderippool", &older]).unwrap();
     bench.until("the other one serves", async || is("upper", "Ready", "True", "Valid", "")).await;
+    controller.stop().unwrap();
+}
+
+/// I00010: nobody has refused one. They are of one second, as a rule, and then their names decide.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_equal_pools_that_come_at_the_same_moment_one_serves() {
+    const POOLS: usize = 10;
+    let bench = Bench::new("equal").await;
+    let controller = controller(&bench, "a", &[]).await;
+    let agent = bench.agent("n1").await;
+    at_once(POOLS, |number| {
+        bench.pool(&format!("p{number}"), "10.139.0.0/24", &["10.139.0.2-10.139.0.9"], &json!({}));
+    });
+    let pool = |number: usize| object(POOL, &bench.name(&format!("p{number}"))).unwrap();
+    let age = |number: &usize| {
+        let meta = &pool(*number)["metadata"];
+        (meta["creationTimestamp"].to_string(), meta["name"].to_string())
+    };
+    let oldest = (0..POOLS).min_by_key(age).unwrap();
+    let winner = bench.name(&format!("p{oldest}"));
+    bench
+        .until_ok("the conditions say which one serves", async || {
+            for number in 0..POOLS {
+                let conditions = pool(number)["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                let ready = conditions.iter().find(|one| one["type"] == "Ready").cloned().unwrap_or_default();
+                let is_right = if number == oldest {
+                    ready["status"] == "True"
+                } else {
+                    ready["reason"] == "OverlapsOlderPool"
+                        && ready["message"].as_str().unwrap_or_default().contains(&winner)
+                };
+                anyhow::ensure!(is_right, "p{number}: {ready}");
+            }
+            Ok(())
+        })
+        .await;
+    for number in 0..POOLS {
+        let name = format!("p{number}");
+        let pod = bench.pod_with_pool(&name, "n1", &name);
+        if number == oldest {
+            add(&agent, &pod).await;
+        } else {
+            let why = format!("overlaps the older IPPool {winner}");
+            failure(&agent, &pod.add("eth0", "c1"), &why).await;
+            assert!(bench.held(&pod).is_empty());
+        }
+    }
+    agent.stop().unwrap();
     controller.stop().unwrap();
 }
 

@@ -4,13 +4,17 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
 use http::Method;
 use serde_json::json;
 use spiderpool_api::agent::path;
 use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::poll;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
-use support::{Bench, TestPod, addresses};
+use support::{Bench, LIMIT, TestPod, addresses};
 
 async fn controller(bench: &Bench<'_>, environment: &[(&str, &str)]) -> StandaloneController {
     let (folder, namespace) = (bench.folder("controllers"), bench.namespace());
@@ -98,6 +102,79 @@ async fn what_waits_for_a_pod_that_never_comes_is_freed() {
         }
         bench.until("it is free", async || bench.address(&address).is_none()).await;
         bench.until("the endpoint is gone", async || bench.find_endpoint(&pod).is_none()).await;
+    }
+    controller.stop().unwrap();
+}
+
+/// G00011: a set that is scaled up again and another one want more addresses than their pool has.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stateful_sets_share_a_pool_that_is_too_small_for_both() {
+    let bench = Bench::new("lead-both").await;
+    bench.pool("p", "10.99.0.0/24", &["10.99.0.2-10.99.0.6"], &json!({}));
+    let controller = controller(&bench, &[("SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", "1")]).await;
+    let agents = [bench.agent("n1").await, bench.agent("n2").await];
+    let annotation = bench.pool_annotation("p");
+    let create = |set: &str, ordinal: u32| {
+        let node = if ordinal.is_multiple_of(2) { "n1" } else { "n2" };
+        let annotations = [(annotation[0].0.as_str(), annotation[0].1.as_str())];
+        (bench.pod_of_stateful_set(set, ordinal, node, &annotations), usize::from(node == "n2"))
+    };
+    bench.stateful_set("a", 5);
+    let mut first: Vec<_> = (0..5).map(|ordinal| create("a", ordinal)).collect();
+    let mut had = Vec::new();
+    for (pod, node) in &first {
+        had.push(add(&agents[*node], pod).await);
+        bench.endpoint(pod).await;
+    }
+    let end = async |(pod, node): &(TestPod, usize)| {
+        bench.delete_pod(pod);
+        del(&agents[*node], pod).await;
+    };
+    bench.stateful_set("a", 0);
+    for ordinal in [4, 3] {
+        end(&first[ordinal]).await;
+        bench.until("its address is free", async || bench.address(&had[ordinal]).is_none()).await;
+    }
+    bench.stateful_set("b", 5);
+    bench.stateful_set("a", 5);
+    // This one was ending when there were to be five again: its address waits for the next one.
+    end(&first[2]).await;
+    first.truncate(2);
+    let next = create("a", 2);
+    let others: Vec<_> = [("a", 3..5), ("b", 0..5)]
+        .into_iter()
+        .flat_map(|(set, ordinals)| ordinals.map(move |ordinal| (set, ordinal)))
+        .map(|(set, ordinal)| create(set, ordinal))
+        .collect();
+
+    let compared = || controller.log().unwrap().matches("full resync done").count();
+    let (enough, mut given) = (compared() + 5, BTreeMap::new());
+    poll::until_async("more rounds of garbage collection", LIMIT, async || {
+        let without = others.iter().filter(|(pod, _)| !given.contains_key(&pod.uid));
+        let asked = without.map(|(pod, node)| {
+            let agent = &agents[*node];
+            async move {
+                let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", &pod.uid)).await.unwrap();
+                let is_full = answer.failure().contains("all IP addresses used out");
+                assert!(is_full || answer.status == 200, "{answer:?}");
+                (!is_full).then(|| (pod.uid.clone(), addresses(&answer.body)))
+            }
+        });
+        let answers = join_all(asked).await;
+        given.extend(answers.into_iter().flatten());
+        anyhow::ensure!(compared() >= enough, "{} of {enough}", compared());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(add(&agents[next.1], &next.0).await, had[2]);
+    let all = [first.clone(), vec![next], others].concat();
+    let held: Vec<_> = all.iter().flat_map(|(pod, _)| bench.held(pod)).collect();
+    let distinct: BTreeSet<_> = held.iter().map(|object| object["metadata"]["name"].to_string()).collect();
+    assert_eq!((held.len(), distinct.len(), given.len()), (5, 5, 2), "{held:?}");
+    assert!(held.iter().all(|object| object["spec"]["state"] == json!("bound")), "{held:?}");
+    for (pod, _) in &first {
+        assert_eq!(bench.held(pod).len(), 1, "{}", pod.name);
     }
     controller.stop().unwrap();
 }
