@@ -59,13 +59,17 @@ struct Workload {
 
 impl Bench<'_> {
     async fn controller(&self, name: &str) -> StandaloneController {
-        let folder = self.folder("controllers");
-        let start = Start { folder: &folder, namespace: self.namespace(), name, environment: &[] };
         let file = json!({
             "enableSpiderSubnet": true, "enableAutoPoolForApplication": true,
             "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,
         });
-        StandaloneController::start_with(ControlPlane::shared(), start, &file).await.unwrap()
+        self.controller_with(name, &file).await
+    }
+
+    async fn controller_with(&self, name: &str, file: &Value) -> StandaloneController {
+        let folder = self.folder("controllers");
+        let start = Start { folder: &folder, namespace: self.namespace(), name, environment: &[] };
+        StandaloneController::start_with(self.plane(), start, file).await.unwrap()
     }
 
     async fn subnet_agent(&self, node: &str) -> StandaloneAgent {
@@ -129,7 +133,8 @@ impl Bench<'_> {
             "apiVersion": api_version, "kind": kind,
             "metadata": {"namespace": self.namespace(), "name": name}, "spec": full,
         }));
-        let uid = self.kubectl(&["get", kind, name, "-o", "jsonpath={.metadata.uid}"]);
+        let qualified = qualified(api_version, kind);
+        let uid = self.kubectl(&["get", &qualified, name, "-o", "jsonpath={.metadata.uid}"]);
         let [api_version, kind, name] = [api_version, kind, name].map(str::to_owned);
         Workload { api_version, kind, name, uid, annotations: annotations.to_owned() }
     }
@@ -140,12 +145,12 @@ impl Bench<'_> {
 
     fn kubectl(&self, arguments: &[&str]) -> String {
         let arguments = [arguments, &["-n", self.namespace()]].concat();
-        ControlPlane::shared().kubectl(&arguments).unwrap()
+        self.plane().kubectl(&arguments).unwrap()
     }
 
     /// Nobody collects its pods here.
     fn delete_workload(&self, workload: &Workload) {
-        self.kubectl(&["delete", &workload.kind, &workload.name]);
+        self.kubectl(&["delete", &qualified(&workload.api_version, &workload.kind), &workload.name]);
     }
 
     /// A pod of the workload, which owns it.
@@ -164,7 +169,8 @@ impl Bench<'_> {
             "{APPLICATION}={workload},ipam.spidernet.io/owner-application-namespace={}",
             self.namespace()
         );
-        let pools = ControlPlane::shared()
+        let pools = self
+            .plane()
             .list(Kind::spiderpool("SpiderIPPool"), "", &ListParams::default().labels(&selector))
             .unwrap();
         let mut found: Vec<_> = pools
@@ -191,7 +197,7 @@ impl Bench<'_> {
     }
 
     fn found_subnet(&self, name: &str) -> Option<Value> {
-        ControlPlane::shared().find(Kind::spiderpool("SpiderSubnet"), "", &self.name(name)).unwrap()
+        self.plane().find(Kind::spiderpool("SpiderSubnet"), "", &self.name(name)).unwrap()
     }
 
     /// What the subnet's status says that pools have.
@@ -204,6 +210,12 @@ impl Bench<'_> {
     fn given(&self, subnet: &str) -> Value {
         self.found_subnet(subnet).unwrap()["status"]["allocatedIPCount"].clone()
     }
+}
+
+/// A kind as kubectl tells it from others of its name.
+fn qualified(api_version: &str, kind: &str) -> String {
+    let (group, version) = api_version.split_once('/').unwrap();
+    format!("{kind}.{version}.{group}")
 }
 
 /// ADD; the addresses of the NIC.

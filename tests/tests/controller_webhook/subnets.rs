@@ -130,6 +130,10 @@ async fn a_pool_becomes_its_subnets_and_inherits_what_it_does_not_say() {
     assert_eq!(plain["spec"]["gateway"], "10.141.0.1");
     assert_eq!(plain["spec"]["routes"], json!([{"dst": "10.0.0.0/8", "gw": "10.141.0.1"}]));
 
+    let heir = json!({"ips": ["10.141.0.11"]});
+    let heir = Hooks::write(&pool("heir", &heir)).unwrap();
+    assert_eq!(heir["spec"]["gateway"], "10.141.0.1");
+
     let own = json!({"ips": ["10.141.0.10"], "gateway": "10.141.255.254", "routes": []});
     let own = Hooks::write(&pool("own", &own)).unwrap();
     assert_eq!(own["spec"]["gateway"], "10.141.255.254");
@@ -142,8 +146,16 @@ async fn a_pool_becomes_its_subnets_and_inherits_what_it_does_not_say() {
     let patched: Value = serde_json::from_str(&plane.kubectl(&arguments).unwrap()).unwrap();
     assert_eq!(patched["spec"]["gateway"], Value::Null);
     Hooks::write(&subnet("10.141.0.2-10.141.0.99", "10.141.255.253")).unwrap();
-    let kept = plane.find(Kind::spiderpool("SpiderIPPool"), "", &hooks.bench.name("own")).unwrap().unwrap();
-    assert_eq!(kept["spec"]["gateway"], "10.141.255.254");
+    let gateway = |name: &str| {
+        let found = plane.find(Kind::spiderpool("SpiderIPPool"), "", &hooks.bench.name(name)).unwrap();
+        found.unwrap()["spec"]["gateway"].clone()
+    };
+    assert_eq!(gateway("own"), "10.141.255.254");
+    // Upstream's case I00005: also where the webhooks see the pool again.
+    assert_eq!(gateway("heir"), "10.141.0.1");
+    let disabled = r#"{"spec": {"disable": true}}"#;
+    plane.kubectl(&["patch", "sp", &hooks.bench.name("heir"), "--type=merge", "-p", disabled]).unwrap();
+    assert_eq!(gateway("heir"), "10.141.0.1");
 
     // Upstream's case S00004 among them.
     let outside = pool("outside", &json!({"ips": ["10.141.0.98-10.141.0.100"]}));
@@ -156,6 +168,14 @@ async fn a_pool_becomes_its_subnets_and_inherits_what_it_does_not_say() {
     // At once: what the watch has not told of yet is read.
     Hooks::write(&subnet("10.141.0.2-10.141.0.200", "10.141.255.253")).unwrap();
     Hooks::write(&pool("later", &json!({"ips": ["10.141.0.101-10.141.0.200"]}))).unwrap();
+    // Upstream's case I00004.
+    let spec = json!({"subnet": "10.141.0.0/16", "ips": ["10.141.0.2-10.141.0.220"], "excludeIPs": ["10.141.0.210"]});
+    Hooks::write(&hooks.subnet("s", &spec)).unwrap();
+    let part =
+        format!("add some IP ranges [10.141.0.210] that are not contained in controller SpiderSubnet {name}");
+    check_refused(Hooks::write(&pool("excluded", &json!({"ips": ["10.141.0.209-10.141.0.211"]}))), &[&part]);
+    let around = json!({"ips": ["10.141.0.209", "10.141.0.211"]});
+    Hooks::write(&pool("around", &around)).unwrap();
 
     let narrow = hooks.pool("narrow", &json!({"subnet": "10.141.9.0/24"}));
     let part = format!("overlap with SpiderSubnet {name} which 'spec.subnet' is 10.141.0.0/16");

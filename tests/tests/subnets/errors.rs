@@ -1,12 +1,12 @@
 //! What a pod's Events and those of its workload say when there is no address.
 
 use serde_json::json;
-use spiderpool_tests::control_plane::ControlPlane;
+use spiderpool_tests::control_plane::{ControlPlane, Options};
 
 use super::*;
 use crate::support::{failure, messages};
 
-/// I00023 and I00024, and an annotation for pools that names a subnet.
+/// I00023, and an annotation for pools that names a subnet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_cannot_have_a_pool_is_told_why() {
     let bench = Bench::new("why").await;
@@ -38,6 +38,30 @@ async fn a_pod_that_cannot_have_a_pool_is_told_why() {
     let pod = bench.pod("off", "n2", &[(subnet.0.as_str(), subnet.1.as_str())]);
     failure(&without, &pod.add("eth0", "c"), "annotation when Auto-Pool feature is disabled").await;
     assert_eq!(bench.records("s"), json!({}));
+}
+
+/// I00024. On a control plane of its own: controllers of other tests make pools for all applications.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_pools_for_applications_none_is_made_and_a_pod_that_asks_is_told() {
+    let plane = ControlPlane::start(Options::default()).unwrap();
+    let bench = Bench::on(&plane, "off").await;
+    let file = json!({"enableSpiderSubnet": true, "enableAutoPoolForApplication": false});
+    let controller = bench.controller_with("a", &file).await;
+    let agent = bench.agent_with("n1", &file).await;
+    bench.subnet("s", "10.131.0.0/24", &["10.131.0.10-10.131.0.19"], &json!({}));
+    let web = bench.deployment("web", 2, &[bench.subnet_annotation("s")]);
+    let pod = bench.pod_of_workload(&web, "web-1");
+    let part = "annotation when Auto-Pool feature is disabled";
+    failure(&agent, &pod.add("eth0", "c"), part).await;
+    bench.until("its Event", async || bench.events(&pod).iter().any(|note| note.contains(part))).await;
+    assert!(bench.held(&pod).is_empty());
+    // Pools that are made by hand are the subnet's: its leader is at work, and has seen the application before.
+    bench.pool("p", "10.131.0.0/24", &["10.131.0.10"], &json!({}));
+    let expect = json!({(bench.name("p")): {"ips": ["10.131.0.10"]}});
+    bench.until("the subnet has the pool", async || bench.records("s") == expect).await;
+    assert!(bench.pools_of("web").is_empty());
+    agent.stop().unwrap();
+    controller.stop().unwrap();
 }
 
 /// The Event is the workload's: there may be no pod yet.

@@ -1,11 +1,13 @@
 //! From the first pod of a workload to its end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
 use spiderpool_tests::control_plane::ControlPlane;
 
 use super::*;
+use crate::support::{at_once, messages};
 
 /// I00003, I00012, I00020 and E00010: both NICs and families; the pool is there in the ADD that comes before it, follows the
 /// replicas, serves no other workload, and goes.
@@ -115,7 +117,51 @@ async fn pools_follow_their_deployment_from_its_first_pod_to_its_end() {
     controller.stop().unwrap();
 }
 
-/// I00015, I00016 and I00019; of I00021 one NIC.
+/// I00021.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kept_pools_of_several_nics_are_those_of_the_next_workload() {
+    let bench = Bench::new("stays-nics").await;
+    bench.subnet("eth0", "10.132.0.0/24", &["10.132.0.10-10.132.0.99"], &json!({}));
+    bench.subnet("net1", "10.133.0.0/24", &["10.133.0.10-10.133.0.99"], &json!({}));
+    let controller = bench.controller("a").await;
+    let agent = bench.subnet_agent("n1").await;
+    let nics = ["eth0", "net1"].map(|nic| {
+        let mut entry = bench.of_subnets(nic, None);
+        entry["interface"] = json!(nic);
+        entry
+    });
+    let annotations = [
+        (SUBNETS.to_owned(), json!(nics).to_string()),
+        (IP_NUMBER.to_owned(), "2".to_owned()),
+        (RECLAIM.to_owned(), "false".to_owned()),
+    ];
+    let add_all = async |pod: &TestPod| {
+        [add(&agent, pod, "eth0").await.unwrap(), add(&agent, pod, "net1").await.unwrap()]
+    };
+    let first = bench.deployment("web", 1, &annotations);
+    let pod = bench.pod_of_workload(&first, "web-1");
+    add_all(&pod).await;
+    let kept = bench.pools_of("web");
+    assert!(kept.len() == 2 && kept.iter().all(|pool| pool.addresses().len() == 2), "{kept:?}");
+    bench.delete_workload(&first);
+    bench.delete_pod(&pod);
+    for nic in ["net1", "eth0"] {
+        del(&agent, &pod, nic).await;
+    }
+    let second = bench.deployment("web", 1, &annotations);
+    let is_seconds = |pool: &FoundPool| {
+        found_pool(&pool.name).unwrap()["metadata"]["labels"][APPLICATION_UID] == json!(second.uid)
+    };
+    bench.until("they are the next one's", async || kept.iter().all(is_seconds)).await;
+    assert_eq!(bench.pools_of("web"), kept);
+    for (given, pool) in add_all(&bench.pod_of_workload(&second, "web-2")).await.iter().zip(&kept) {
+        assert!(given.len() == 1 && given.iter().all(|address| has(pool, address)), "{given:?} {pool:?}");
+    }
+    agent.stop().unwrap();
+    controller.stop().unwrap();
+}
+
+/// I00015, I00016 and I00019.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_is_not_reclaimed_waits_for_the_next_workload_of_its_name_and_kind() {
     let bench = Bench::new("stays").await;
@@ -145,7 +191,7 @@ async fn a_pool_that_is_not_reclaimed_waits_for_the_next_workload_of_its_name_an
     controller.stop().unwrap();
 }
 
-/// I00002 and I00022, of I00004 what applications' pools have, and pools that were there before the subnet.
+/// I00002, I00005 and I00022, of I00004 what applications' pools have, and pools that were there before the subnet.
 #[tokio::test(flavor = "multi_thread")]
 async fn pools_made_by_hand_become_the_subnets_and_are_no_applications() {
     let bench = Bench::new("hand").await;
@@ -173,6 +219,17 @@ async fn pools_made_by_hand_become_the_subnets_and_are_no_applications() {
     });
     bench.until("both are recorded", async || bench.records("s") == expect).await;
 
+    // What the subnet says later is for later pools. With it come more addresses, which the status counts.
+    let later = json!({"gateway": "10.123.0.4", "routes": [], "excludeIPs": ["10.123.0.14"]});
+    bench.subnet("s", cidr, &["10.123.0.10-10.123.0.21"], &later);
+    let total = || bench.found_subnet("s").unwrap()["status"]["totalIPCount"].clone();
+    bench.until("the change is seen", async || total() == json!(11)).await;
+    for (name, before) in [("plain", &plain), ("own", &own)] {
+        for field in ["gateway", "routes"] {
+            assert_eq!(pool(name)["spec"][field], before["spec"][field], "{name}");
+        }
+    }
+
     let status = json!({"controlledIPPools": json!({"nobody": {"ips": ["10.123.0.20"]}}).to_string()});
     ControlPlane::shared()
         .patch_status(Kind::spiderpool("SpiderSubnet"), "", &bench.name("s"), &status)
@@ -186,6 +243,101 @@ async fn pools_made_by_hand_become_the_subnets_and_are_no_applications() {
     bench.deployment("web", 4, &[bench.subnet_annotation("s"), (IP_NUMBER.to_owned(), "+0".to_owned())]);
     let made = bench.pool_of("web", 4).await;
     assert!(has(&made, "10.123.0.12"), "what is free is given: {made:?}");
+    controller.stop().unwrap();
+}
+
+/// D00007 and I00007: all of a kind at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_pools_made_by_hand_come_change_and_go() {
+    const POOLS: usize = 30;
+    let bench = Bench::new("many").await;
+    let cidr = "10.134.0.0/16";
+    bench.subnet("s", cidr, &["10.134.0.1-10.134.255.254"], &json!({}));
+    let controller = bench.controller("a").await;
+    let agent = bench.subnet_agent("n1").await;
+    let name = |number: usize| format!("p{number}");
+    // The addresses of each, which have a third number of their own.
+    let write = |number: usize, last: usize| {
+        bench.pool(&name(number), cidr, &[&format!("10.134.{number}.1-10.134.{number}.{last}")], &json!({}));
+    };
+    let until_recorded = async |last: usize| {
+        let expect: BTreeMap<_, _> = (0..POOLS)
+            .map(|number| {
+                let ips = json!([format!("10.134.{number}.1-10.134.{number}.{last}")]);
+                (bench.name(&name(number)), json!({"ips": ips}))
+            })
+            .collect();
+        bench
+            .until("the subnet has them all", async || {
+                bench.records("s") == json!(expect) && bench.given("s") == json!(POOLS * last)
+            })
+            .await;
+    };
+    at_once(POOLS, |number| write(number, 2));
+    until_recorded(2).await;
+    at_once(POOLS, |number| write(number, 4));
+    until_recorded(4).await;
+    let pods: Vec<_> =
+        (0..POOLS).map(|number| bench.pod_with_pool(&name(number), "n1", &name(number))).collect();
+    for (number, pod) in pods.iter().enumerate() {
+        let given = add(&agent, pod, "eth0").await.unwrap();
+        assert!(given.iter().all(|ip| ip.starts_with(&format!("10.134.{number}."))), "{number}: {given:?}");
+    }
+    at_once(POOLS, |number| {
+        let pool = bench.name(&name(number));
+        ControlPlane::shared().kubectl(&["delete", "spiderippool", &pool, "--wait=false"]).unwrap();
+    });
+    assert!((0..POOLS).all(|number| found_pool(&bench.name(&name(number))).is_some()), "they are in use");
+    for pod in &pods {
+        bench.delete_pod(pod);
+        del(&agent, pod, "eth0").await;
+    }
+    bench
+        .until("all are gone", async || {
+            (0..POOLS).all(|number| found_pool(&bench.name(&name(number))).is_none())
+        })
+        .await;
+    bench.until("nothing is given", async || bench.given("s") == json!(0)).await;
+    assert_eq!(bench.records("s"), json!({}));
+    agent.stop().unwrap();
+    controller.stop().unwrap();
+}
+
+/// I00009: nobody has refused one. They are of one second, as a rule, and then their names decide.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_equal_subnets_that_come_at_the_same_moment_one_serves() {
+    const COUNT: usize = 5;
+    let bench = Bench::new("equal").await;
+    let controller = bench.controller("a").await;
+    let name = |number: usize| format!("s{number}");
+    at_once(COUNT, |number| {
+        bench.subnet(&name(number), "10.135.0.0/24", &["10.135.0.10-10.135.0.99"], &json!({}));
+    });
+    let age = |number: &usize| {
+        let meta = &bench.found_subnet(&name(*number)).unwrap()["metadata"];
+        (meta["creationTimestamp"].to_string(), meta["name"].to_string())
+    };
+    let oldest = (0..COUNT).min_by_key(age).unwrap();
+    let others: Vec<_> = (0..COUNT).filter(|number| *number != oldest).collect();
+    let part = format!("overlaps that of the older SpiderSubnet {}", bench.name(&name(oldest)));
+    for number in &others {
+        let field = format!("involvedObject.name={}", bench.name(&name(*number)));
+        let says = || messages(&ControlPlane::shared().events("", &field).unwrap()).join(" ").contains(&part);
+        bench.until("an Event says which one serves", async || says()).await;
+    }
+    let web = |number: usize| format!("web{number}");
+    let workloads: Vec<_> = (0..COUNT)
+        .map(|number| bench.deployment(&web(number), 1, &[bench.subnet_annotation(&name(number))]))
+        .collect();
+    bench.pool_of(&web(oldest), 2).await;
+    assert!(others.iter().all(|number| bench.pools_of(&web(*number)).is_empty()));
+    // The next one has them when it is gone.
+    bench.delete_workload(&workloads[oldest]);
+    bench.until("its pool goes", async || bench.pools_of(&web(oldest)).is_empty()).await;
+    let gone = bench.name(&name(oldest));
+    ControlPlane::shared().kubectl(&["delete", "spidersubnet", &gone, "--timeout=20s"]).unwrap();
+    let next = others.into_iter().min_by_key(age).unwrap();
+    bench.pool_of(&web(next), 2).await;
     controller.stop().unwrap();
 }
 

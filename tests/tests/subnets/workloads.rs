@@ -84,30 +84,35 @@ fn long_replica_set(bench: &Bench<'_>, name: &str, annotations: &[(String, Strin
     Workload { api_version, kind, name, uid, annotations: annotations.to_owned() }
 }
 
-const CLONE_SETS: &str = r#"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: clonesets.apps.kruise.io, annotations: {api-approved.kubernetes.io: "unapproved, for a test"}}
-spec:
-  group: apps.kruise.io
-  names: {kind: CloneSet, listKind: CloneSetList, plural: clonesets, singular: cloneset}
-  scope: Namespaced
-  versions:
-    - name: v1alpha1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-"#;
+/// OpenKruise's kinds of this name, without its programs.
+fn define_third_parties(kind: &str) {
+    let (plane, singular) = (ControlPlane::shared(), kind.to_lowercase());
+    let name = format!("{singular}s.apps.kruise.io");
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}},
+        "spec": {
+            "group": "apps.kruise.io", "scope": "Namespaced",
+            "names": {
+                "kind": kind, "listKind": format!("{kind}List"), "plural": format!("{singular}s"),
+                "singular": singular,
+            },
+            "versions": [{
+                "name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+            }],
+        },
+    });
+    plane.apply(&definition.to_string()).unwrap();
+    let definition = format!("crd/{name}");
+    plane.kubectl(&["wait", "--for=condition=Established", &definition, "--timeout=20s"]).unwrap();
+}
 
 /// T00002: the controller learns of them by their pods, and asks for them when no pod is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn workloads_of_third_parties_get_pools_of_a_fixed_size() {
     let bench = Bench::new("third").await;
-    let plane = ControlPlane::shared();
-    plane.apply(CLONE_SETS).unwrap();
-    plane
-        .kubectl(&["wait", "--for=condition=Established", "crd/clonesets.apps.kruise.io", "--timeout=20s"])
-        .unwrap();
+    define_third_parties("CloneSet");
     bench.subnet("s", "10.127.0.0/24", &["10.127.0.10-10.127.0.99"], &json!({}));
     let controller = bench.controller("a").await;
     let agent = bench.subnet_agent("n1").await;
@@ -139,5 +144,51 @@ async fn workloads_of_third_parties_get_pools_of_a_fixed_size() {
     let pod = bench.pod_of_workload(&flexible, "flexible-1");
     support::failure(&agent, &pod.add("eth0", "c"), "only supports fixed auto-created IPPool IP Number")
         .await;
+    controller.stop().unwrap();
+}
+
+/// T00004 and T00005.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_pool_of_a_third_partys_waits_for_the_next_workload_of_its_name_and_kind() {
+    let bench = Bench::new("third-stays").await;
+    for kind in ["CloneSet", "StatefulSet"] {
+        define_third_parties(kind);
+    }
+    bench.subnet("s", "10.136.0.0/24", &["10.136.0.10-10.136.0.99"], &json!({}));
+    let controller = bench.controller("a").await;
+    let agent = bench.subnet_agent("n1").await;
+    let start = |kind: &str, reclaim: &str| {
+        let annotations = [
+            bench.subnet_annotation("s"),
+            (IP_NUMBER.to_owned(), "2".to_owned()),
+            (RECLAIM.to_owned(), reclaim.to_owned()),
+        ];
+        bench.workload(("apps.kruise.io/v1alpha1", kind), "web", &json!({}), &annotations)
+    };
+    let end = async |workload: &Workload, pod: &TestPod| {
+        bench.delete_workload(workload);
+        bench.delete_pod(pod);
+        del(&agent, pod, "eth0").await;
+    };
+    let first = start("CloneSet", "false");
+    let pod = bench.pod_of_workload(&first, "web-1");
+    add(&agent, &pod, "eth0").await.unwrap();
+    let kept = bench.pool_of("web", 2).await;
+    end(&first, &pod).await;
+
+    let other = start("StatefulSet", "true");
+    let pod = bench.pod_of_workload(&other, "web-2");
+    let given = add(&agent, &pod, "eth0").await.unwrap();
+    assert!(given.len() == 1 && !given.iter().any(|address| has(&kept, address)), "{given:?} {kept:?}");
+    end(&other, &pod).await;
+    bench.until("its pool goes", async || bench.pools_of("web").len() == 1).await;
+    assert_eq!(bench.pools_of("web"), std::slice::from_ref(&kept));
+
+    let second = start("CloneSet", "false");
+    let pod = bench.pod_of_workload(&second, "web-3");
+    let given = add(&agent, &pod, "eth0").await.unwrap();
+    assert!(given.len() == 1 && given.iter().all(|address| has(&kept, address)), "{given:?} {kept:?}");
+    let label = found_pool(&kept.name).unwrap()["metadata"]["labels"][APPLICATION_UID].clone();
+    assert_eq!(label, json!(second.uid));
     controller.stop().unwrap();
 }
