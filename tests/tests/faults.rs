@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 
 use agents::{Agent, signal};
 use ledger::Ledger;
-use pods::{Cluster, Maker};
+use pods::{Cluster, Maker, Workload};
 
 const NAMESPACE: &str = "faults";
 const POOL: &str = "faults";
@@ -137,6 +137,17 @@ impl Processes {
     }
 }
 
+/// The StatefulSet of the pods that keep their addresses.
+fn stateful_set(replicas: usize) -> Value {
+    let labels = json!({"app": "web"});
+    let template =
+        json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "none"}]}});
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"namespace": NAMESPACE, "name": "web"},
+        "spec": {"replicas": replicas, "serviceName": "web", "selector": {"matchLabels": labels}, "template": template},
+    })
+}
+
 async fn start(folder: tempfile::TempDir) -> Result<Processes> {
     let plane = ControlPlane::start(Options::default())?;
     let object = |value: &Value| plane.apply_object(value);
@@ -145,13 +156,7 @@ async fn start(folder: tempfile::TempDir) -> Result<Processes> {
         "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool", "metadata": {"name": POOL},
         "spec": {"subnet": "10.66.0.0/24", "ips": [ADDRESSES]},
     }))?;
-    let labels = json!({"app": "web"});
-    let template =
-        json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "none"}]}});
-    object(&json!({
-        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"namespace": NAMESPACE, "name": "web"},
-        "spec": {"replicas": STATEFUL, "serviceName": "web", "selector": {"matchLabels": labels}, "template": template},
-    }))?;
+    object(&stateful_set(STATEFUL))?;
     let node = |index: usize| format!("node-{index}");
     for index in 0..NODES {
         object(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node(index)}}))?;
@@ -217,15 +222,17 @@ async fn check(cluster: &Cluster) -> Result<()> {
         live.values().map(|pod| pod.name.clone()).chain(kept.into_values()).collect();
     ensure!(named == wanted, "endpoints {named:?}, pods {wanted:?}");
     let pool = Api::<SpiderIPPool>::all(client.clone()).get(POOL).await?;
-    let count = pool.status.and_then(|status| status.allocated_ip_count);
+    let status = pool.status.unwrap_or_default();
+    let (count, has_records) = (status.allocated_ip_count, status.allocated_ips.is_some());
     ensure!(
-        count == i64::try_from(addresses.len()).ok(),
-        "the status counts {count:?} of {}",
+        count == i64::try_from(addresses.len()).ok() && has_records != addresses.is_empty(),
+        "the status counts {count:?} of {}, and has records: {has_records}",
         addresses.len()
     );
     Ok(())
 }
 
+/// G00012 among others.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_address_is_given_twice_or_lost_whatever_is_killed() {
     let kills = if long_form::is_asked_for() { 300 } else { 30 };
@@ -238,7 +245,11 @@ async fn no_address_is_given_twice_or_lost_whatever_is_killed() {
     let mut makers = JoinSet::new();
     for number in 0..MAKERS {
         let (cluster, random) = (Arc::clone(&cluster), random.fork());
-        makers.spawn(Maker { cluster, number, stateful: number < STATEFUL, random }.run());
+        let workload = match number {
+            ..STATEFUL => Workload::StatefulSet,
+            _ => [Workload::ThirdParty, Workload::ReplicaSet, Workload::Nothing][number % 3],
+        };
+        makers.spawn(Maker { cluster, number, workload, random }.run());
     }
     let begun = Instant::now();
     let mut struck = BTreeMap::<String, usize>::new();
@@ -258,6 +269,12 @@ async fn no_address_is_given_twice_or_lost_whatever_is_killed() {
     let settled =
         poll::until_async("every address is a living pod's or kept", SETTLE, async || check(&cluster).await);
     settled.await.unwrap_or_else(|error| panic!("seed {seed}: {error:#}"));
+    let last = Maker { cluster: Arc::clone(&cluster), number: 0, workload: Workload::Nothing, random };
+    last.end_all().await.unwrap();
+    processes.plane.apply_object(&stateful_set(0)).unwrap();
+    cluster.ledger.expect_none_kept();
+    let emptied = poll::until_async("nothing is in use", SETTLE, async || check(&cluster).await);
+    emptied.await.unwrap_or_else(|error| panic!("seed {seed}: {error:#}"));
     for agent in &cluster.agents {
         agent.kill().await;
     }

@@ -53,6 +53,11 @@ impl Ledger {
         }
     }
 
+    /// No pod of these names will come any more.
+    pub(crate) fn expect_none_kept(&self) {
+        self.lock().kept.clear();
+    }
+
     /// The pod begins to end.
     pub(crate) fn ends(&self, pod: &Live) {
         self.lock().by_address.retain(|_, live| live != pod);

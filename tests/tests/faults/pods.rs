@@ -33,12 +33,36 @@ pub(crate) struct Cluster {
     pub(crate) over: AtomicBool,
 }
 
+/// What pods are made by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Workload {
+    /// All pods of a maker have one name, and keep their address.
+    StatefulSet,
+    /// They have one name, and keep nothing.
+    ThirdParty,
+    /// Each has a name of its own.
+    ReplicaSet,
+    /// So has each of these.
+    Nothing,
+}
+
+impl Workload {
+    fn owner(self) -> Value {
+        let (version, kind, name) = match self {
+            Self::StatefulSet => ("apps/v1", "StatefulSet", "web"),
+            Self::ThirdParty => ("apps.kruise.io/v1beta1", "StatefulSet", "cache"),
+            Self::ReplicaSet => ("apps/v1", "ReplicaSet", "shop-1"),
+            Self::Nothing => return json!([]),
+        };
+        json!([{"apiVersion": version, "kind": kind, "name": name, "uid": name, "controller": true}])
+    }
+}
+
 /// One that makes pods, one after the other; the last one lives on.
 pub(crate) struct Maker {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) number: usize,
-    /// All its pods have one name, that of a StatefulSet's pod.
-    pub(crate) stateful: bool,
+    pub(crate) workload: Workload,
     pub(crate) random: fastrand::Rng,
 }
 
@@ -58,17 +82,18 @@ impl Maker {
     async fn live(&mut self, life: usize) -> Result<()> {
         let cluster = Arc::clone(&self.cluster);
         let agent = &cluster.agents[self.random.usize(..cluster.agents.len())];
-        let name = if self.stateful {
-            format!("web-{}", self.number)
-        } else {
-            format!("pod-{}-{life}", self.number)
+        let name = match self.workload {
+            Workload::StatefulSet => format!("web-{}", self.number),
+            Workload::ThirdParty => format!("cache-{}", self.number),
+            Workload::ReplicaSet => format!("shop-1-{}-{life}", self.number),
+            Workload::Nothing => format!("pod-{}-{life}", self.number),
         };
         let uid = self.create(&name, agent.node()).await?;
         let pod = Live { uid, name };
         let mut sandbox = 0;
         let address = self.add(agent, &pod, &mut sandbox).await?;
         cluster.ledger.given(&pod, &address);
-        if self.stateful {
+        if self.workload == Workload::StatefulSet {
             cluster.ledger.expect_kept(&pod.name, &address);
         }
         tokio::time::sleep(Duration::from_millis(self.random.u64(20..900))).await;
@@ -98,17 +123,23 @@ impl Maker {
         Ok(())
     }
 
+    /// All pods end, whoever has made them. No DEL comes.
+    pub(crate) async fn end_all(&self) -> Result<()> {
+        for pod in self.cluster.ledger.live().into_values() {
+            self.cluster.ledger.ends(&pod);
+            self.end(&pod).await?;
+            self.delete(&pod).await?;
+        }
+        Ok(())
+    }
+
     fn pods(&self) -> Api<core::Pod> {
         Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace)
     }
 
     async fn create(&self, name: &str, node: &str) -> Result<String> {
         let Cluster { namespace, annotation: (key, value), .. } = &*self.cluster;
-        let owners = if self.stateful {
-            json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "web", "controller": true}])
-        } else {
-            json!([])
-        };
+        let owners = self.workload.owner();
         let object: core::Pod = serde_json::from_value(json!({
             "metadata": {"namespace": namespace, "name": name, "annotations": {key: value}, "ownerReferences": owners},
             "spec": {
