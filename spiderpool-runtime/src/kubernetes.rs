@@ -7,24 +7,29 @@ mod delete;
 mod event;
 mod failure;
 mod finalizer;
+mod resumed_watch;
+mod retries;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::api::ListParams;
-use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Api, Client, Config};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
+use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 
 use crate::api_metrics::{ApiMetrics, Observer};
+use resumed_watch::{ResumedWatches, Rewinds};
+use retries::Retries;
 
 pub use delete::{Deletion, Preconditions};
 pub use event::publish_event;
@@ -35,8 +40,15 @@ const WRITES: usize = 8;
 /// Deletions in flight beside them, when other writes take all the places.
 const DELETIONS: usize = 1;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same with the handshake of TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection is closed when its peer has not answered for this long; a watch would wait for ever.
 const PEER_TIMEOUT: Duration = Duration::from_secs(20);
+/// It is closed, too, when nothing has come by it for this long: what is between may acknowledge packets for a server that is
+/// gone. A watch is ended by the API server sooner, after 290 seconds, and by kube's watcher after 295.
+const SILENCE_TIMEOUT: Duration = Duration::from_mins(5);
+/// Requests that wait for a connection by a proxy.
+const PROXY_QUEUE: usize = 1024;
 /// Limit of one request; after it, the outcome is unknown.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -61,21 +73,24 @@ pub struct Kubernetes {
     metrics: ApiMetrics,
     writes: Arc<Semaphore>,
     deletions: Arc<Semaphore>,
+    rewinds: Rewinds,
 }
 
 impl Kubernetes {
     /// From `KUBECONFIG`, or from the pod's service account.
     pub async fn connect() -> Result<Self, ConnectError> {
         let config = Config::infer().await?;
-        let metrics = ApiMetrics::default();
-        Ok(Self { metrics: metrics.clone(), ..Self::new(client(config, &metrics)?) })
+        let (metrics, rewinds) = (ApiMetrics::default(), Rewinds::default());
+        let client = client(config, &metrics, &rewinds)?;
+        Ok(Self { metrics, rewinds, ..Self::new(client) })
     }
 
     /// By a client that exists. Its requests are not counted.
     pub fn new(client: Client) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let metrics = ApiMetrics::default();
-        Self { client, metrics, writes: semaphore(WRITES), deletions: semaphore(DELETIONS) }
+        let rewinds = Rewinds::default();
+        Self { client, metrics, writes: semaphore(WRITES), deletions: semaphore(DELETIONS), rewinds }
     }
 
     /// What its requests take and come to.
@@ -86,6 +101,12 @@ impl Kubernetes {
     /// For watches and reads.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// Changes when a watch has found the API server in a state that it had left before: etcd was restored from an older
+    /// snapshot. Watches list anew by themselves; what else was read of it may never have been so.
+    pub fn rewinds(&self) -> watch::Receiver<u64> {
+        self.rewinds.subscribe()
     }
 
     /// Whether the API server answers.
@@ -192,16 +213,20 @@ impl Kubernetes {
 }
 
 async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, ApiFailure> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-        Ok(outcome) => outcome.map_err(ApiFailure::from),
-        Err(_) => Err(ApiFailure::Timeout(REQUEST_TIMEOUT)),
+    // Requests are large, and what follows would hold several copies.
+    let limited = Box::pin(tokio::time::timeout(REQUEST_TIMEOUT, request));
+    match retries::with_refusal(limited).await {
+        (Ok(outcome), _) => outcome.map_err(ApiFailure::from),
+        (Err(_), Some(status)) => Err(ApiFailure::Busy { status, limit: REQUEST_TIMEOUT }),
+        (Err(_), None) => Err(ApiFailure::Timeout(REQUEST_TIMEOUT)),
     }
 }
 
-fn client(config: Config, metrics: &ApiMetrics) -> kube::Result<Client> {
-    let observer = Observer(metrics.clone());
+fn client(config: Config, metrics: &ApiMetrics, rewinds: &Rewinds) -> kube::Result<Client> {
+    let (observer, resumed) = (Observer(metrics.clone()), ResumedWatches(rewinds.clone()));
     if config.proxy_url.is_some() {
-        return Ok(ClientBuilder::try_from(config)?.with_layer(&observer).build());
+        let builder = ClientBuilder::try_from(config)?.with_layer(&observer);
+        return Ok(builder.with_layer(&BufferLayer::new(PROXY_QUEUE)).with_layer(&resumed).build());
     }
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
@@ -209,13 +234,15 @@ fn client(config: Config, metrics: &ApiMetrics) -> kube::Result<Client> {
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector.set_keepalive(Some(PEER_TIMEOUT / 2));
     connector.set_tcp_user_timeout(Some(PEER_TIMEOUT));
-    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
+    connector.set_connect_timeout(Some(HANDSHAKE_TIMEOUT));
+    connector.set_read_timeout(Some(SILENCE_TIMEOUT));
     let transport: hyper_util::client::legacy::Client<_, Body> =
         hyper_util::client::legacy::Builder::new(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        // Waits as long as Retry-After says.
-        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .layer(RetryLayer::new(Retries::default()))
+        .layer(resumed)
         .layer(observer)
         .option_layer(config.auth_layer()?)
         .map_err(tower::BoxError::from)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper::StatusCode;
 use thiserror::Error;
 
 /// A request that did not succeed.
@@ -16,6 +17,18 @@ pub enum ApiFailure {
     /// There was no response in time: whether the request took effect is unknown.
     #[error("API server did not answer within {0:?}")]
     Timeout(Duration),
+    /// The API server has refused the request again and again, for the time being. Whether an earlier attempt took effect is
+    /// unknown.
+    #[error(
+        "API server answers {status} and nothing else within {limit:?}: it is overloaded or not ready, see its log and \
+         its metrics"
+    )]
+    Busy {
+        /// Its last answer.
+        status: StatusCode,
+        /// How long it was asked.
+        limit: Duration,
+    },
     /// The request was not sent: nobody waits for what comes of it.
     #[error("the request to the API server was not sent: its caller is gone")]
     Abandoned,
@@ -34,7 +47,7 @@ impl ApiFailure {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Refused(status) => Some(status.code),
-            Self::Unreachable(_) | Self::Timeout(_) | Self::Abandoned => None,
+            Self::Unreachable(_) | Self::Timeout(_) | Self::Busy { .. } | Self::Abandoned => None,
         }
     }
 
@@ -153,7 +166,9 @@ mod tests {
 
     #[test]
     fn only_a_response_below_500_is_unambiguous() {
-        assert!(ApiFailure::Timeout(Duration::from_secs(1)).is_ambiguous());
+        let limit = Duration::from_secs(1);
+        assert!(ApiFailure::Timeout(limit).is_ambiguous());
+        assert!(ApiFailure::Busy { status: StatusCode::TOO_MANY_REQUESTS, limit }.is_ambiguous());
         assert!(refused(504, "Timeout").is_ambiguous());
         assert!(!refused(403, "Forbidden").is_ambiguous());
         assert!(

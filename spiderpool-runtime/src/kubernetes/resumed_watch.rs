@@ -1,0 +1,164 @@
+//! Watches that go on from where another one ended.
+//!
+//! kube's watcher lists anew when an event of the watch says that its resourceVersion has expired, and only then. Two more
+//! answers of an API server mean the same and are made such an event here:
+//!
+//! * A response with status 410.
+//! * Silence after etcd was restored from an older snapshot: a watch from a resourceVersion that is still to come is served, and
+//!   gets no event before that is reached (`cacheWatcher.process` in apiserver's `pkg/storage/cacher/cache_watcher.go`, up to
+//!   Kubernetes 1.35 at least). So before a watch goes on, the API server is asked where it is, by a list of one object.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http_body_util::{BodyExt as _, Either, Full};
+use hyper::body::{Body as HttpBody, Bytes};
+use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use kube::client::Body;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::watch;
+use tower::{BoxError, Layer, Service, ServiceExt as _};
+use tracing::warn;
+
+/// The metadata of objects alone.
+const METADATA: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;q=0.9";
+/// A selector that may be what gives the right to list.
+const BY_NAME: &str = "fieldSelector=metadata.name%3D";
+
+/// How often the API server was found in a state that it had left before. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rewinds(watch::Sender<u64>);
+
+impl Rewinds {
+    /// Changes with each.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+}
+
+/// Makes watches list anew that could not go on.
+#[derive(Debug, Clone)]
+pub(super) struct ResumedWatches(pub(super) Rewinds);
+
+impl<S> Layer<S> for ResumedWatches {
+    type Service = Resumable<S>;
+
+    fn layer(&self, inner: S) -> Resumable<S> {
+        Resumable { inner, rewinds: self.0.clone() }
+    }
+}
+
+/// A client with such watches.
+#[derive(Debug, Clone)]
+pub(super) struct Resumable<S> {
+    inner: S,
+    rewinds: Rewinds,
+}
+
+type Answer<R> = Response<Either<R, Full<Bytes>>>;
+
+impl<S, R> Service<Request<Body>> for Resumable<S>
+where
+    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Answer<R>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer<R>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Some(version) = resumed_version(&request) else {
+            let answer = self.inner.call(request);
+            return Box::pin(async { Ok(answer.await.map_err(Into::into)?.map(Either::Left)) });
+        };
+        // The one that is ready.
+        let next = self.inner.clone();
+        let (mut inner, rewinds) = (std::mem::replace(&mut self.inner, next), self.rewinds.clone());
+        Box::pin(async move {
+            let uri = request.uri().clone();
+            let found = inner.call(position_request(&uri)?).await.map_err(Into::into)?;
+            match found.status() {
+                StatusCode::OK => {
+                    let body = found.into_body().collect().await.map_err(Into::into)?.to_bytes();
+                    let now = position(&body);
+                    if let Some(now) = now.filter(|now| *now < version) {
+                        warn!(
+                            path = uri.path(),
+                            version, now, "the API server is behind what it has said before, listing anew"
+                        );
+                        rewinds.0.send_modify(|count| *count += 1);
+                        return Ok(expired("the API server has gone back in time"));
+                    }
+                }
+                // Not a right moment for a watch either.
+                status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                    return Ok(found.map(Either::Left));
+                }
+                // Who may not list may watch.
+                _ => {}
+            }
+            let answer = inner.ready().await.map_err(Into::into)?.call(request).await.map_err(Into::into)?;
+            if answer.status() == StatusCode::GONE {
+                return Ok(expired("the API server has answered 410 Gone"));
+            }
+            Ok(answer.map(Either::Left))
+        })
+    }
+}
+
+/// From where a watch goes on; `None` of everything else, also of one that begins with what there is.
+fn resumed_version(request: &Request<Body>) -> Option<u64> {
+    let parameters = || request.uri().query().unwrap_or_default().split('&');
+    let is_watch = request.method() == Method::GET && parameters().any(|one| one == "watch=true");
+    let version = parameters().find_map(|one| one.strip_prefix("resourceVersion="))?.parse().ok();
+    version.filter(|version| is_watch && *version > 0)
+}
+
+/// The request that tells where the API server is: the most recent list of the watched kind, as short as it can be.
+fn position_request(watched: &Uri) -> Result<Request<Body>, BoxError> {
+    let selector = watched.query().unwrap_or_default().split('&').find(|one| one.starts_with(BY_NAME));
+    let selector = selector.map(|selector| format!("&{selector}")).unwrap_or_default();
+    let mut parts = watched.clone().into_parts();
+    parts.path_and_query = Some(format!("{}?limit=1{selector}", watched.path()).parse()?);
+    Ok(Request::get(Uri::from_parts(parts)?).header(ACCEPT, METADATA).body(Body::empty())?)
+}
+
+/// The resourceVersion of a list. They grow with every write to etcd, whatever the kind.
+fn position(list: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct List {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        resource_version: String,
+    }
+    let list: List = serde_json::from_slice(list).ok()?;
+    list.metadata.resource_version.parse().ok()
+}
+
+/// A watch whose only event says that it cannot go on.
+fn expired<R>(message: &str) -> Answer<R> {
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410,
+        "message": message,
+    });
+    let event = format!("{}\n", json!({"type": "ERROR", "object": status}));
+    let mut response = Response::new(Either::Right(Full::from(event)));
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests;
