@@ -22,6 +22,7 @@ mod metrics;
 mod pod_events;
 mod pods;
 mod predecessors;
+mod reassert;
 mod release;
 mod request;
 mod resolve;

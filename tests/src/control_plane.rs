@@ -6,9 +6,10 @@ pub(crate) mod etcd;
 mod objects;
 mod options;
 pub(crate) mod server;
+mod snapshot;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,6 +24,7 @@ use crate::tools;
 pub(crate) use certificates::{Authority, Identity};
 pub use objects::Kind;
 pub use options::{Crds, Durability, Options};
+pub use snapshot::Snapshot;
 
 const API_SERVER: &str = "kube-apiserver";
 /// How long etcd and the API server may take to become ready.
@@ -38,7 +40,7 @@ pub struct ControlPlane {
     address: String,
     ports: Ports,
     authority: Authority,
-    admin: std::path::PathBuf,
+    admin: PathBuf,
     api_server: Option<Process>,
     etcd: Option<Process>,
     state: Arc<StateDir>,
@@ -137,10 +139,13 @@ impl ControlPlane {
     /// Starts etcd on the data it had, if any.
     pub fn start_etcd(&mut self) -> Result<()> {
         let ports = [self.ports.etcd_client, self.ports.etcd_peer];
-        let data = self.state.path().join("etcd");
-        let arguments = etcd::arguments(&self.address, ports, &data, self.options.durability);
+        let arguments = etcd::arguments(&self.address, ports, &self.etcd_data(), self.options.durability);
         self.etcd = Some(self.start_program("etcd", arguments)?);
         Ok(())
+    }
+
+    fn etcd_data(&self) -> PathBuf {
+        self.state.path().join("etcd")
     }
 
     /// Starts kube-apiserver and waits until it is ready.

@@ -72,6 +72,17 @@ pub(super) enum Freed {
     Unreadable,
 }
 
+/// What the API server says of an address that a pod holds, after it has gone back in time.
+#[derive(Debug)]
+pub(super) enum Reasserted {
+    /// It is the pod's.
+    Known,
+    /// It is the pod's again: it had been nobody's.
+    Again,
+    /// It is somebody else's; whose, if its object parses.
+    Theirs(Option<Arc<Holding>>),
+}
+
 /// Takes and frees the addresses of this node's pods.
 pub(super) struct AddressAllocator {
     store: AddressStore,
@@ -442,6 +453,52 @@ impl AddressAllocator {
     /// The object of an address, whoever has it.
     pub(super) async fn find(&self, ip: IpAddr) -> Result<Option<AddressObject>, ApiFailure> {
         self.store.find(ip).await
+    }
+
+    /// Has the API server say again that a pod has an address, which it may have forgotten. The pod must be locked.
+    pub(super) async fn reassert(&self, known: &AddressObject) -> Result<Reasserted, ApiFailure> {
+        let holding = &known.holding;
+        let Some(found) = self.store.find(holding.ip()).await? else {
+            return match self.store.create(holding, Look::Always, &CancellationToken::new()).await? {
+                Creation::Ours(object) => {
+                    self.holdings.write(|index| index.apply(object));
+                    Ok(Reasserted::Again)
+                }
+                Creation::Theirs(_) => self.give_up(holding).await,
+                Creation::Unknown(failure) => Err(failure),
+            };
+        };
+        let is_for_it = found.holding.owner.endpoint_name() == holding.owner.endpoint_name();
+        let now = match found.holding.state {
+            AddressState::Bound if found.holding.serves_as(holding) => {
+                if found.holding.container_id == holding.container_id {
+                    Some(found)
+                } else if holding.is_detached {
+                    self.store.detach(&found).await?
+                } else {
+                    self.store.adopt(&found, holding).await?
+                }
+            }
+            AddressState::Kept if is_for_it => self.store.take_over(&found, holding).await?,
+            AddressState::Bound | AddressState::Kept | AddressState::Quarantined => None,
+        };
+        let Some(now) = now else { return self.give_up(holding).await };
+        self.holdings.write(|index| index.apply(now));
+        Ok(Reasserted::Known)
+    }
+
+    /// The address is not the pod's any more.
+    async fn give_up(&self, holding: &Holding) -> Result<Reasserted, ApiFailure> {
+        let found = self.store.find(holding.ip()).await?;
+        self.holdings.write(|index| index.delete(holding.ip()));
+        Ok(Reasserted::Theirs(found.map(|found| found.holding)))
+    }
+
+    /// The addresses of this node that are not known, as a list has them.
+    pub(super) async fn unknown(&self) -> Result<Vec<AddressObject>, ApiFailure> {
+        let mut listed = self.store.of_node(&self.node).await?;
+        self.holdings.read(|index| listed.retain(|object| !index.has(object.holding.ip())));
+        Ok(listed)
     }
 
     /// An address turns out to be that of a pod of this node, which must be locked.

@@ -5,10 +5,11 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use spiderpool_api::pod;
 use spiderpool_core::ipam::{Conflict, plan_annotation_warning};
-use spiderpool_core::names::{IfName, NodeName, PodUid};
+use spiderpool_core::names::{IfName, NodeName, PodName, PodUid};
 use spiderpool_runtime::kubernetes::{Kubernetes, publish_event};
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, debug, warn};
@@ -62,6 +63,16 @@ impl PodEvents {
             quarantine.as_secs()
         );
         self.publish(pod, "AddressQuarantined", note);
+    }
+
+    /// Says that two pods use one address.
+    pub(super) fn address_lost(&self, pod: &Arc<Pod>, address: IpNet, other: &PodName) {
+        let identity = &pod.identity;
+        let note = format!(
+            "{address} is used by Pod {identity} and by Pod {other}: the API server has forgotten that the first one has it, \
+             and has given it to the second. Delete Pod {identity}, so that it gets another address"
+        );
+        self.publish(pod, "AddressConflict", note);
     }
 
     fn publish(&self, pod: &Arc<Pod>, reason: &str, note: String) {

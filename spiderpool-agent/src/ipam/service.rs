@@ -92,7 +92,7 @@ pub struct Ipam {
     pub(super) adds: AddsInProgress,
     pub(super) pod_locks: KeyedMutex<PodName>,
     pub(super) pods: Pods,
-    pub(super) pod_events: PodEvents,
+    pub(super) pod_events: Arc<PodEvents>,
     pub(super) pool_specs: PoolSpecs,
     pub(super) workloads: Arc<Workloads>,
     pub(super) resolver: PoolResolver,
@@ -138,7 +138,7 @@ impl Ipam {
             &state_dir,
             metrics.picks.clone(),
         ));
-        let pod_events = PodEvents::new(&kube, &node);
+        let pod_events = Arc::new(PodEvents::new(&kube, &node));
         let surroundings = Surroundings {
             kube: kube.clone(),
             node: node.clone(),
@@ -151,7 +151,8 @@ impl Ipam {
             pools: pools.clone(),
         });
         let successors = Successors::new(kube.clone(), kept_workloads);
-        let endpoints = Arc::new(EndpointQueue::new(kube.clone(), allocator.holdings().clone()));
+        let (rewinds, endpoint_holdings) = (kube.rewinds(), allocator.holdings().clone());
+        let endpoints = Arc::new(EndpointQueue::new(kube.clone(), endpoint_holdings));
         let releaser = Arc::new(Releaser {
             pods: pods.clone(),
             allocator: Arc::clone(&allocator),
@@ -189,6 +190,8 @@ impl Ipam {
                 pod_locks: pod_locks.clone(),
                 metrics: metrics.clone(),
                 events: node_events,
+                pod_events: Arc::clone(&pod_events),
+                rewinds,
                 changed: Notify::new(),
                 has_overdue: watch::Sender::default(),
             },

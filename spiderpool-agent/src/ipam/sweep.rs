@@ -27,6 +27,7 @@ use super::allocator::{AddressAllocator, BroughtAlong};
 use super::endpoint_queue::EndpointQueue;
 use super::keyed_mutex::KeyedMutex;
 use super::metrics::IpamMetrics;
+use super::pod_events::PodEvents;
 use super::pods::Pods;
 use super::release::{Releaser, evidence, is_freed, plan_unless_kept};
 use super::workloads::Workloads;
@@ -80,6 +81,9 @@ pub(super) struct Sweeper {
     pub(super) pod_locks: KeyedMutex<PodName>,
     pub(super) metrics: IpamMetrics,
     pub(super) events: NodeEvents,
+    pub(super) pod_events: Arc<PodEvents>,
+    /// Changes when the API server has gone back in time.
+    pub(super) rewinds: watch::Receiver<u64>,
     pub(super) changed: Notify,
     /// Whether pods that should have ended have processes.
     pub(super) has_overdue: watch::Sender<bool>,
@@ -111,9 +115,16 @@ impl Sweeper {
         let mut owners = self.allocator.owners();
         let mut detached_until = None;
         let mut pauses = backoff::exponential().build();
+        let mut rewinds = self.rewinds.clone();
+        let mut is_forgotten = false;
         while !shutdown.is_cancelled() {
+            if is_forgotten {
+                is_forgotten = !self.reassert(shutdown).await;
+                owners = self.allocator.owners();
+            }
             let outcome = self.sweep_pods(&owners, shutdown).await;
             let SweepOutcome { failed, has_overdue, waits_until, freed } = outcome;
+            let failed = failed || is_forgotten;
             self.events.freed(&freed);
             // A pod that could not be looked at may be the one.
             self.has_overdue.send_if_modified(|known| {
@@ -134,6 +145,7 @@ impl Sweeper {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+                Ok(()) = rewinds.changed() => is_forgotten = true,
                 () = self.changed.notified() => {
                     if shutdown.run_until_cancelled(tokio::time::sleep(SWEEP_DELAY)).await.is_none() {
                         return;
@@ -298,7 +310,7 @@ impl Sweeper {
     }
 
     /// Whether the pod has processes on this node, by a reading for all pods that hold something.
-    async fn has_processes(
+    pub(super) async fn has_processes(
         &self,
         uid: &PodUid,
         running: &mut Option<BTreeSet<PodUid>>,

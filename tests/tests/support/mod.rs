@@ -23,6 +23,9 @@ use spiderpool_tests::standalone_agent::StandaloneAgent;
 /// For everything that follows by itself.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
+/// The same after a fault that is over: whoever tries again waits for half a minute at most.
+const SETTLED: Duration = Duration::from_mins(1);
+
 /// One test's share of the control plane.
 pub(crate) struct Bench<'a> {
     plane: &'a ControlPlane,
@@ -263,6 +266,12 @@ impl<'a> Bench<'a> {
         self.wait(self.create_pods(vec![object])).remove(0)
     }
 
+    /// A pod whose pool the agent has to know by its watch: it is named by a wildcard, and nobody reads it therefore.
+    pub(crate) fn pod_with_watched_pool(&self, name: &str, node: &str, pool: &str) -> TestPod {
+        let pools = json!({"ipv4": [format!("{}*", self.name(pool))]}).to_string();
+        self.pod(name, node, &[("ipam.spidernet.io/ippool", &pools)])
+    }
+
     /// Its kubelet says that its container runs.
     pub(crate) fn run_pod(&self, pod: &TestPod) {
         let running = container(&json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}));
@@ -400,6 +409,25 @@ impl<'a> Bench<'a> {
     pub(crate) fn held(&self, pod: &TestPod) -> Vec<Value> {
         let of_pod = ListParams::default().labels(&format!("ipam.spidernet.io/pod-uid={}", pod.uid));
         self.plane.list(Kind::spiderpool("SpiderIPAddress"), "", &of_pod).unwrap()
+    }
+
+    /// Waits until the addresses of a pool are exactly those that these pods were given: none is lost, and nobody else has one.
+    pub(crate) async fn until_exactly(&self, pool: &str, given: &[(&TestPod, BTreeSet<String>)]) {
+        let of_pool = ListParams::default().labels(&format!("ipam.spidernet.io/ippool={}", self.name(pool)));
+        let given: BTreeSet<(String, String)> = given
+            .iter()
+            .flat_map(|(pod, addresses)| addresses.iter().map(|address| (address.clone(), pod.uid.clone())))
+            .collect();
+        poll::until_async(&format!("the addresses of {pool} are the living pods'"), SETTLED, async || {
+            let listed = self.plane.list(Kind::spiderpool("SpiderIPAddress"), "", &of_pool)?;
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let owner = |object: &Value| (text(&object["spec"]["address"]), text(&object["spec"]["podUID"]));
+            let held: BTreeSet<_> = listed.iter().map(owner).collect();
+            anyhow::ensure!(held == given, "given {given:?}, held {held:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
     }
 
     pub(crate) fn find_endpoint(&self, pod: &TestPod) -> Option<Value> {

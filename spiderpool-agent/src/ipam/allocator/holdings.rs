@@ -94,6 +94,11 @@ impl HoldingIndex {
         self.by_ip.values().cloned().collect()
     }
 
+    /// Whether the address is held.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        self.by_ip.contains_key(&ip)
+    }
+
     /// What the pod holds, over all its NICs, lowest address first.
     pub(crate) fn of_pod(&self, uid: &PodUid) -> Vec<AddressObject> {
         let addresses = self.by_pod.get(uid).into_iter().flatten();
