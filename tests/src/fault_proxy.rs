@@ -1,27 +1,22 @@
 //! A proxy before the API server that counts writes and injects a fault at the n-th: kills the agent before the request
-//! reaches the server or after the server has committed it, or loses the answer.
+//! reaches the server or after the server has committed it, or loses the answer. What befalls all requests for a while is an
+//! [`crate::outage::Outage`].
 
-use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use kube::Client;
-use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+
+use crate::api_proxy::{Answer, ApiProxy, Interference, Server, failure, is_watch, json_answer, whole};
 
 /// Between two looks whether what is held may go on.
 const HOLD_PAUSE: Duration = Duration::from_millis(20);
@@ -52,7 +47,6 @@ pub enum Fault {
 
 #[derive(Debug)]
 struct State {
-    client: DebugClient,
     fault: Fault,
     /// Which write is hit, from 1.
     at: usize,
@@ -65,29 +59,17 @@ struct State {
     lists: AtomicUsize,
 }
 
-struct DebugClient(Client);
-
-impl std::fmt::Debug for DebugClient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
-    }
-}
-
-/// The running proxy: plain HTTP towards the agent, one agent's identity towards the server.
+/// The running proxy.
 #[derive(Debug)]
 pub struct FaultProxy {
     state: Arc<State>,
-    address: SocketAddr,
-    accepting: JoinHandle<()>,
+    proxy: ApiProxy,
 }
 
 impl FaultProxy {
     /// Starts a proxy that injects its fault once, at write number `at`.
     pub async fn start(identity: &Path, fault: Fault, at: usize) -> Result<Self> {
-        let kubeconfig = Kubeconfig::read_from(identity)?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let state = Arc::new(State {
-            client: DebugClient(Client::try_from(config)?),
             fault,
             at,
             writes: AtomicUsize::new(0),
@@ -96,24 +78,13 @@ impl FaultProxy {
             restored: AtomicBool::new(false),
             lists: AtomicUsize::new(0),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
-        Ok(Self { state, address, accepting })
+        let proxy = ApiProxy::start(identity, Arc::clone(&state)).await?;
+        Ok(Self { state, proxy })
     }
 
     /// A kubeconfig that leads to the proxy.
     pub fn kubeconfig(&self, folder: &Path) -> Result<PathBuf> {
-        fs::create_dir_all(folder)?;
-        let path = folder.join("kubeconfig");
-        let content = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
-            "clusters": [{"name": "proxy", "cluster": {"server": format!("http://{}", self.address)}}],
-            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "agent"}}],
-            "users": [{"name": "agent", "user": {}}],
-        });
-        fs::write(&path, content.to_string()).with_context(|| path.display().to_string())?;
-        Ok(path)
+        self.proxy.kubeconfig(folder)
     }
 
     /// The agent that is killed.
@@ -137,72 +108,88 @@ impl FaultProxy {
     }
 }
 
-impl Drop for FaultProxy {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, state: Arc<State>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(stream, Arc::clone(&state)));
-    }
-}
-
-async fn serve(stream: TcpStream, state: Arc<State>) {
-    let answer = service_fn(move |request| {
-        let state = Arc::clone(&state);
-        async move { forward(&state, request).await }
-    });
-    // An error here is the broken connection that the test wants, or the agent's end.
-    drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
-}
-
-async fn forward(state: &State, request: Request<Incoming>) -> Result<Response<Body>> {
-    let is_write = ![Method::GET, Method::HEAD].contains(request.method());
-    let write = if is_write { state.writes.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
-    let hit = is_write && is_hit(state, write);
-    if hit && (state.fault == Fault::Refuse || state.fault == Fault::LoseAnswerThenRefuse && write > state.at)
-    {
-        return refuse(state);
-    }
-    if hit && state.fault == Fault::KillBefore {
-        return strike(state);
-    }
-    if is_exact_list(&request) {
-        state.lists.fetch_add(1, Ordering::SeqCst);
-        while state.fault == Fault::HoldLists && !state.restored.load(Ordering::SeqCst) {
-            tokio::time::sleep(HOLD_PAUSE).await;
+impl Interference for State {
+    async fn answer(&self, server: &Server, request: Request<Incoming>) -> Result<Answer> {
+        let is_write = ![Method::GET, Method::HEAD].contains(request.method());
+        let write = if is_write { self.writes.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
+        let hit = is_write && self.is_hit(write);
+        if hit
+            && (self.fault == Fault::Refuse || self.fault == Fault::LoseAnswerThenRefuse && write > self.at)
+        {
+            return self.refuse();
+        }
+        if hit && self.fault == Fault::KillBefore {
+            return self.strike();
+        }
+        if is_exact_list(&request) {
+            self.lists.fetch_add(1, Ordering::SeqCst);
+            while self.fault == Fault::HoldLists && !self.restored.load(Ordering::SeqCst) {
+                tokio::time::sleep(HOLD_PAUSE).await;
+            }
+        }
+        if self.is_hidden(&request) {
+            anyhow::bail!("nothing to see");
+        }
+        let undecodable = self.undecodable_pool(&request);
+        let answer = server.forward(request).await?;
+        if hit {
+            return self.strike();
+        }
+        match undecodable {
+            Some(name) => spoil_pool(answer, name).await,
+            None => Ok(answer),
         }
     }
-    if is_hidden(state, &request) {
-        anyhow::bail!("nothing to see");
+}
+
+impl State {
+    /// The pool whose spec is not to be decoded, if the request reads pools. A watch has only metadata.
+    fn undecodable_pool(&self, request: &Request<Incoming>) -> Option<&'static str> {
+        let Fault::UndecodablePool(name) = self.fault else { return None };
+        let is_read = request.method() == Method::GET
+            && request.uri().path().contains("/spiderippools")
+            && !is_watch(request);
+        (is_read && !self.restored.load(Ordering::SeqCst)).then_some(name)
     }
-    let undecodable = undecodable_pool(state, &request);
-    let (mut parts, body) = request.into_parts();
-    parts.headers.remove("host");
-    let body = Body::from(body.collect().await?.to_bytes().to_vec());
-    let response = state.client.0.send(Request::from_parts(parts, body)).await?;
-    if hit {
-        return strike(state);
+
+    fn is_hit(&self, write: usize) -> bool {
+        match self.fault {
+            Fault::LoseAnswers | Fault::LoseAnswerThenRefuse | Fault::Refuse => {
+                write >= self.at && !self.restored.load(Ordering::SeqCst)
+            }
+            _ => write == self.at,
+        }
     }
-    match undecodable {
-        Some(name) => spoil_pool(response, name).await,
-        None => Ok(response),
+
+    fn is_hidden(&self, request: &Request<Incoming>) -> bool {
+        self.fault == Fault::LoseAnswerThenSight
+            && self.injected.load(Ordering::SeqCst)
+            && !self.restored.load(Ordering::SeqCst)
+            && request.method() == Method::GET
+            && request.uri().path().contains("/spideripaddresses/")
+    }
+
+    /// The answer of a server that forbids the request.
+    fn refuse(&self) -> Result<Answer> {
+        self.injected.store(true, Ordering::SeqCst);
+        json_answer(403, &failure(403, "Forbidden", "refused by the test"))
+    }
+
+    /// Ends in an error, which closes the connection without an answer.
+    fn strike(&self) -> Result<Answer> {
+        // First: who sees the agent's end must find this said.
+        self.injected.store(true, Ordering::SeqCst);
+        if [Fault::KillBefore, Fault::KillAfter].contains(&self.fault) {
+            let victim = self.victim.load(Ordering::SeqCst);
+            anyhow::ensure!(victim > 0, "nobody to kill");
+            kill(Pid::from_raw(victim), Signal::SIGKILL)?;
+        }
+        anyhow::bail!("injected")
     }
 }
 
-/// The pool whose spec is not to be decoded, if the request reads pools. A watch has only metadata.
-fn undecodable_pool(state: &State, request: &Request<Incoming>) -> Option<&'static str> {
-    let Fault::UndecodablePool(name) = state.fault else { return None };
-    let is_read = request.method() == Method::GET
-        && request.uri().path().contains("/spiderippools")
-        && !request.uri().query().unwrap_or_default().contains("watch=");
-    (is_read && !state.restored.load(Ordering::SeqCst)).then_some(name)
-}
-
-async fn spoil_pool(response: Response<Body>, name: &str) -> Result<Response<Body>> {
-    let (mut parts, body) = response.into_parts();
+async fn spoil_pool(answer: Answer, name: &str) -> Result<Answer> {
+    let (mut parts, body) = answer.into_parts();
     let mut content: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
     let spoil = |pool: &mut Value| {
         if pool["metadata"]["name"] == name && pool["spec"].is_object() {
@@ -213,8 +200,8 @@ async fn spoil_pool(response: Response<Body>, name: &str) -> Result<Response<Bod
         Some(pools) => pools.iter_mut().for_each(spoil),
         None => spoil(&mut content),
     }
-    parts.headers.remove("content-length");
-    Ok(Response::from_parts(parts, Body::from(content.to_string().into_bytes())))
+    parts.headers.remove(CONTENT_LENGTH);
+    Ok(Response::from_parts(parts, whole(content.to_string())))
 }
 
 fn is_exact_list(request: &Request<Incoming>) -> bool {
@@ -223,44 +210,4 @@ fn is_exact_list(request: &Request<Incoming>) -> bool {
         && request.uri().path().ends_with("/spideripaddresses")
         && query.contains("ippool")
         && !query.contains("resourceVersion=0")
-}
-
-fn is_hit(state: &State, write: usize) -> bool {
-    match state.fault {
-        Fault::LoseAnswers | Fault::LoseAnswerThenRefuse | Fault::Refuse => {
-            write >= state.at && !state.restored.load(Ordering::SeqCst)
-        }
-        _ => write == state.at,
-    }
-}
-
-fn is_hidden(state: &State, request: &Request<Incoming>) -> bool {
-    state.fault == Fault::LoseAnswerThenSight
-        && state.injected.load(Ordering::SeqCst)
-        && !state.restored.load(Ordering::SeqCst)
-        && request.method() == Method::GET
-        && request.uri().path().contains("/spideripaddresses/")
-}
-
-/// The answer of a server that forbids the request.
-fn refuse(state: &State) -> Result<Response<Body>> {
-    state.injected.store(true, Ordering::SeqCst);
-    let status = json!({
-        "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
-        "message": "refused by the test",
-    });
-    let response = Response::builder().status(403).header("content-type", "application/json");
-    Ok(response.body(Body::from(status.to_string().into_bytes()))?)
-}
-
-/// Ends in an error, which closes the connection without an answer.
-fn strike(state: &State) -> Result<Response<Body>> {
-    // First: who sees the agent's end must find this said.
-    state.injected.store(true, Ordering::SeqCst);
-    if [Fault::KillBefore, Fault::KillAfter].contains(&state.fault) {
-        let victim = state.victim.load(Ordering::SeqCst);
-        anyhow::ensure!(victim > 0, "nobody to kill");
-        kill(Pid::from_raw(victim), Signal::SIGKILL)?;
-    }
-    anyhow::bail!("injected")
 }

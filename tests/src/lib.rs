@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod api_proxy;
 pub mod both_ends;
 pub mod bulk;
 pub mod capture;
@@ -38,6 +39,7 @@ pub mod namespaces;
 pub mod netkit;
 pub mod node_ports;
 pub mod oci;
+pub mod outage;
 pub mod pod;
 pub mod poll;
 pub mod privilege;

@@ -56,12 +56,26 @@ impl StandaloneController {
 
     /// The same with these keys in its configuration file.
     pub async fn start_with(plane: &ControlPlane, start: Start<'_>, file: &Value) -> Result<Self> {
+        Self::start_by(plane, start, &Self::identity(plane, start.name)?, file).await
+    }
+
+    /// The kubeconfig file with the rights of a controller.
+    pub fn identity(plane: &ControlPlane, name: &str) -> Result<PathBuf> {
+        plane.identity(&format!("spiderpool-controller:{name}"), Some(GROUP))
+    }
+
+    /// As [`Self::start_with`], with access by `kubeconfig`.
+    pub async fn start_by(
+        plane: &ControlPlane,
+        start: Start<'_>,
+        kubeconfig: &Path,
+        file: &Value,
+    ) -> Result<Self> {
         plane.apply(RIGHTS)?;
         // As the chart makes it: the controller may not create it.
         let name = json!({"name": CERTIFICATE, "namespace": start.namespace});
         plane.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": name}).to_string())?;
-        let kubeconfig = plane.identity(&format!("spiderpool-controller:{}", start.name), Some(GROUP))?;
-        let mut controller = Self::spawn(&kubeconfig, start, file)?;
+        let mut controller = Self::spawn(kubeconfig, start, file)?;
         poll::until_async(&format!("controller {}", start.name), START_LIMIT, async || {
             let (status, body) = controller.probe("/v1/runtime/readiness").await?;
             ensure!(status == StatusCode::OK, "{body}");
