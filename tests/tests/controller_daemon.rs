@@ -112,6 +112,34 @@ async fn a_leader_that_loses_its_lease_stops_and_leads_again_when_it_expires() {
     one.stop().unwrap();
 }
 
+/// Clocks of two machines do not compare, and one that is set jumps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_counts_from_when_it_was_seen_renewed_whatever_time_it_names() {
+    let bench = Bench::new("clocks").await;
+    let renew = |time: &str| {
+        bench.apply(&json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"namespace": bench.namespace(), "name": "spiderpool-controller-leases"},
+            "spec": {"holderIdentity": "other", "leaseDurationSeconds": 3, "renewTime": time},
+        }));
+    };
+    renew("2001-01-01T00:00:00.000000Z");
+    let one = controller(&bench, "one", &TERMS).await;
+    let mut renewals = 0;
+    let lives = async || {
+        renewals += 1;
+        renew(&format!("2001-01-01T00:00:00.{renewals:06}Z"));
+        anyhow::ensure!(!one.leads().await?, "it leads, too");
+        Ok(())
+    };
+    poll::holds_async("a holder whose clock is behind leads", Duration::from_secs(8), lives).await.unwrap();
+    renew("2099-01-01T00:00:00.000000Z");
+    bench
+        .until("one whose clock is ahead has its time, and no more", async || one.leads().await.unwrap())
+        .await;
+    one.stop().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn status_and_bitmaps_are_right_after_a_hundred_addresses() {
     let bench = Bench::new("views").await;
