@@ -170,6 +170,16 @@ impl ControlPlane {
         self.api_server.take().context("kube-apiserver is not running")?.kill()
     }
 
+    /// The process id of kube-apiserver.
+    pub fn api_server_id(&self) -> Result<u32> {
+        Ok(self.api_server.as_ref().context("kube-apiserver is not running")?.id())
+    }
+
+    /// The process id of etcd.
+    pub fn etcd_id(&self) -> Result<u32> {
+        Ok(self.etcd.as_ref().context("etcd is not running")?.id())
+    }
+
     /// Kills etcd where it stands.
     pub fn kill_etcd(&mut self) -> Result<()> {
         self.etcd.take().context("etcd is not running")?.kill()

@@ -15,6 +15,7 @@ pub mod cni;
 pub mod connection;
 pub mod control_plane;
 pub mod counters;
+pub mod cpu_time;
 pub mod datagrams;
 pub mod default_network;
 pub mod document;
