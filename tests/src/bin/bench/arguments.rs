@@ -5,31 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 #[derive(Args)]
-pub(crate) struct IpamArguments {
-    /// Another agent with the same socket API, configuration and custom resources, measured in alternating rounds.
-    #[arg(long)]
-    pub(crate) peer_agent: Option<PathBuf>,
-    /// Another IPAM plugin with the same configuration, measured in alternating calls.
-    #[arg(long)]
-    pub(crate) peer_plugin: Option<PathBuf>,
-    /// Rounds of the allocation benchmark.
-    #[arg(long, default_value_t = 3)]
-    pub(crate) rounds: usize,
-    /// Pods that want an address each.
-    #[arg(long, default_value_t = 1000)]
-    pub(crate) pods: usize,
-    /// Agents, each for its own node.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) agents: usize,
-    /// ADDs in flight per agent.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) in_flight: usize,
-    /// Calls of the plugin.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) calls: usize,
-}
-
-#[derive(Args)]
 pub(crate) struct DataplaneArguments {
     /// Rounds; in each, every path is measured with and without programs.
     #[arg(long, default_value_t = 10)]

@@ -4,17 +4,22 @@
 //! machines are shared and noisy: only the ratio is worth quoting.
 #![forbid(unsafe_code)]
 
+mod adds;
 mod agents;
-mod allocation;
 mod arguments;
 mod call;
 mod cluster;
 mod coordinator;
+mod cpu;
 mod dataplane;
-mod instant_agent;
+mod fill;
+mod ipam;
+mod leader;
 mod macvlan;
 mod memory;
-mod plugin;
+mod metrics;
+mod pods;
+mod pool;
 mod requests;
 mod samples;
 mod webhook;
@@ -22,7 +27,7 @@ mod webhook;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use arguments::{DataplaneArguments, IpamArguments};
+use arguments::DataplaneArguments;
 use samples::Report;
 
 #[derive(Parser)]
@@ -38,7 +43,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum What {
     /// The IPAM plugin as a whole process, and allocations from one pool by many agents on a real API server.
-    Ipam(IpamArguments),
+    Ipam(ipam::IpamArguments),
     /// The coordinator plugin as a whole process, programs attached; macvlan with and without address detection.
     Cni(coordinator::CniArguments),
     /// Round trips of packets with and without the programs.
@@ -58,10 +63,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut report = Report::default();
     match &arguments.what {
-        What::Ipam(ipam) => {
-            plugin::measure(ipam, &mut report)?;
-            allocation::measure(ipam, &mut report)?;
-        }
+        What::Ipam(ipam) => ipam::measure(ipam, &mut report)?,
         What::Cni(cni) => coordinator::measure(cni, &mut report)?,
         What::Dataplane(dataplane) => dataplane::measure(dataplane, &mut report)?,
         What::Webhook(webhook) => webhook::measure(webhook, &mut report)?,

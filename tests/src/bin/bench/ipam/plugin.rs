@@ -4,9 +4,9 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use spiderpool_tests::tools;
 
-use crate::arguments::IpamArguments;
+use super::IpamArguments;
+use super::instant_agent;
 use crate::call::Call;
-use crate::instant_agent;
 use crate::samples::{Pair, Report, Side};
 
 /// Calls whose memory is read: it does not vary.
