@@ -48,6 +48,8 @@ enum Subject {
     /// Objects through the controller's webhooks at a steady rate: median and p99 of the API server's answers, with webhooks and
     /// without, and the controller's memory after each round
     Webhook,
+    /// What 100, 250 and 500 agents cost an API server: CPU and p99 as a slope over their number, events, a restart
+    Scale,
 }
 
 /// What something runs in, which says what must be installed for it.

@@ -22,6 +22,7 @@ mod pods;
 mod pool;
 mod requests;
 mod samples;
+mod scale;
 mod webhook;
 
 use anyhow::Result;
@@ -50,6 +51,12 @@ enum What {
     Dataplane(DataplaneArguments),
     /// A whole cluster: installation, the start of many pods, memory.
     Cluster(cluster::ClusterArguments),
+    /// What agents that only watch cost an API server, what pods that come and go cost it then, and its restart.
+    ///
+    /// Agents are started until there are so many, as real processes. After 0 agents and after each number of them it is measured,
+    /// in rounds: nothing happens; pods come, get an address and go at a steady rate; the API server is killed and started again.
+    /// Last are the slopes over the number of agents, and what the same line says of 5000.
+    Scale(scale::ScaleArguments),
     /// Objects through the controller's webhooks at a steady rate: the API server's answers with and without them, memory.
     ///
     /// Printed are the medians and the 99th percentiles, a value for each round, of the API server's answers to creations of
@@ -66,6 +73,7 @@ fn main() -> Result<()> {
         What::Ipam(ipam) => ipam::measure(ipam, &mut report)?,
         What::Cni(cni) => coordinator::measure(cni, &mut report)?,
         What::Dataplane(dataplane) => dataplane::measure(dataplane, &mut report)?,
+        What::Scale(scale) => scale::measure(scale, &mut report)?,
         What::Webhook(webhook) => webhook::measure(webhook, &mut report)?,
         What::Cluster(cluster) => cluster::measure(cluster, &mut report)?,
     }

@@ -18,6 +18,11 @@ impl Memory {
     pub(crate) fn of(pid: u32) -> Result<Self> {
         Ok(Self { resident: read(pid, "VmRSS")?, anonymous: read(pid, "RssAnon")? })
     }
+
+    /// All that is resident.
+    pub(crate) fn resident(self) -> f64 {
+        self.resident
+    }
 }
 
 /// The most that a process has had resident so far, in MiB.

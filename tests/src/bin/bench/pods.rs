@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use spiderpool_core::ipam::annotation_key;
@@ -88,6 +88,13 @@ pub(crate) async fn create_pod(
     let pod = pods(client).create(&PostParams::default(), &object).await?;
     let uid = pod.uid().context("the API server gave no UID")?;
     Ok(PodRequest { node: node_index, name: pod.name_any(), uid })
+}
+
+/// As a kubelet says that a pod runs, in one write where it takes a few.
+pub(crate) async fn set_running(client: &Client, pod: &PodRequest) -> Result<()> {
+    let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    pods(client).patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    Ok(())
 }
 
 /// Deletes the object: its containers have ended.

@@ -1,0 +1,83 @@
+//! Pods that come, get an address, run for a moment and go, at a steady rate: a pod does not wait for the one before.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use kube::Client;
+
+use crate::adds::{add, del};
+use crate::agents::Agents;
+use crate::pods::{create_pod, delete_pod, set_running};
+use crate::pool::Pool;
+use crate::samples::Samples;
+
+/// How long a pod runs.
+const LIFETIME: Duration = Duration::from_secs(1);
+
+/// What pods come and go on.
+#[derive(Clone, Copy)]
+pub(super) struct Churn<'a> {
+    pub(super) client: &'a Client,
+    pub(super) pool: &'a Pool,
+    /// Those of the nodes 0 to `nodes`; without them, pods get no addresses.
+    pub(super) agents: Option<&'a Agents>,
+    pub(super) nodes: usize,
+    /// Pods a second.
+    pub(super) rate: u32,
+}
+
+/// What came of the ADDs.
+#[derive(Debug, Default)]
+pub(super) struct Adds {
+    pub(super) latencies_ms: Samples,
+    pub(super) failed: usize,
+}
+
+impl Churn<'_> {
+    /// So many pods, on all nodes in turn; calls `ended` when the last one was due.
+    pub(super) async fn run<T>(
+        self,
+        pods: u32,
+        prefix: &str,
+        ended: impl FnOnce() -> Result<T>,
+    ) -> Result<(Adds, T)> {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / self.rate);
+        let mut running = Vec::new();
+        for index in 0..pods as usize {
+            ticks.tick().await;
+            let (client, pool, prefix) = (self.client.clone(), self.pool.clone(), prefix.to_owned());
+            let node = index % self.nodes;
+            let socket = self.agents.map(|agents| agents.socket(node).to_owned());
+            running.push(tokio::spawn(async move {
+                let want = create_pod(&client, &prefix, index, node).await?;
+                let added = match &socket {
+                    Some(socket) => {
+                        let begun = Instant::now();
+                        Some(add(socket, &want, &pool).await.map(|_| begun.elapsed()))
+                    }
+                    None => None,
+                };
+                set_running(&client, &want).await?;
+                tokio::time::sleep(LIFETIME).await;
+                delete_pod(&client, &want).await?;
+                if let Some(socket) = &socket {
+                    del(socket, &want).await?;
+                }
+                Ok::<_, anyhow::Error>(added)
+            }));
+        }
+        let at_the_end = ended()?;
+        let mut adds = Adds::default();
+        for pod in running {
+            match pod.await?? {
+                Some(Ok(latency)) => adds.latencies_ms.push(latency.as_secs_f64() * 1000.0),
+                Some(Err(reason)) => {
+                    eprintln!("ADD failed: {reason:#}");
+                    adds.failed += 1;
+                }
+                None => {}
+            }
+        }
+        Ok((adds, at_the_end))
+    }
+}
