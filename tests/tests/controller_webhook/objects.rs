@@ -63,14 +63,12 @@ async fn an_address_in_use_stays_in_its_pool() {
     hooks.wait_until_called().await;
     let pool =
         |ips: &[&str]| hooks.object("SpiderIPPool", "p", &json!({"subnet": "10.132.0.0/16", "ips": ips}));
+    Hooks::write(&pool(&["10.132.0.7"])).unwrap();
+    // A pod that there is: the leader frees what belongs to none.
+    let pod = hooks.bench.pod_with_pool("web", "n1", "p");
+    let agent = hooks.bench.agent("n1").await;
+    agent.ask(Method::POST, path::IP, &pod.add("eth0", "c")).await.unwrap().ok().unwrap();
     Hooks::write(&pool(&["10.132.0.1-10.132.0.9"])).unwrap();
-    let name = hooks.bench.name("p");
-    hooks.bench.apply(&json!({
-        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPAddress",
-        "metadata": {"name": "10.132.0.7", "labels": {"ipam.spidernet.io/ippool": name}},
-        "spec": {"address": "10.132.0.7/16", "pool": name, "node": "n", "interface": "net1",
-            "podNamespace": "default", "podName": "web", "podUID": "u", "state": "bound"},
-    }));
     let error = Hooks::write(&pool(&["10.132.0.1-10.132.0.6"])).unwrap_err();
     let part = "spec.ips: Forbidden: remove an IP address 10.132.0.7 that is being used by a Pod";
     assert!(error.contains(part), "{error}");
