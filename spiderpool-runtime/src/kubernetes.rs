@@ -237,6 +237,8 @@ fn client(config: Config, metrics: &ApiMetrics, rewinds: &Rewinds) -> kube::Resu
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
     connector.set_connect_timeout(Some(HANDSHAKE_TIMEOUT));
     connector.set_read_timeout(Some(SILENCE_TIMEOUT));
+    // How long the connection was idle before a request does not count.
+    connector.set_reset_reader_on_write(true);
     let transport: hyper_util::client::legacy::Client<_, Body> =
         hyper_util::client::legacy::Builder::new(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()

@@ -21,12 +21,17 @@ use support::Bench;
 const RECOVERY: Duration = Duration::from_mins(1);
 /// A watch that delivers nothing is given up after 295 seconds, a request without an answer after 300.
 const SILENCE: Duration = Duration::from_mins(6);
+/// Watches of an agent, whatever its configuration.
+const WATCHES: usize = 6;
 const TROUBLES: [Trouble; 3] = [Trouble::BreakWatches, Trouble::ExpireWatches, Trouble::GoneWatches];
 
 async fn agent(bench: &Bench<'_>, node: &str) -> (StandaloneAgent, Outage) {
     let outage = Outage::start(&bench.identity(node)).await.unwrap();
     let kubeconfig = outage.kubeconfig(&bench.folder(node)).unwrap();
-    (bench.agent_by(node, kubeconfig).await, outage)
+    let agent = bench.agent_by(node, kubeconfig).await;
+    // From now on every request of a watch is one that was begun anew.
+    until_requested(&outage, 0, WATCHES, RECOVERY).await;
+    (agent, outage)
 }
 
 async fn controller(bench: &Bench<'_>) -> (StandaloneController, Outage) {
@@ -42,6 +47,10 @@ async fn controller(bench: &Bench<'_>) -> (StandaloneController, Outage) {
     (controller, outage)
 }
 
+async fn readiness(controller: &StandaloneController) -> bool {
+    controller.probe("/v1/runtime/readiness").await.unwrap().0.is_success()
+}
+
 /// Waits until so many watches were requested since `before`.
 async fn until_requested(outage: &Outage, before: usize, number: usize, limit: Duration) {
     poll::until_async("watches are requested again", limit, async || {
@@ -54,14 +63,19 @@ async fn until_requested(outage: &Outage, before: usize, number: usize, limit: D
 }
 
 /// What happens while nobody is told: a pool is made, and a pod ends whose DEL never comes. Both must be noticed after `end`.
-async fn miss_and_notice(bench: &Bench<'_>, agent: &StandaloneAgent, number: usize, end: impl AsyncFnOnce()) {
+async fn miss_and_notice(
+    bench: &Bench<'_>,
+    (agent, node): (&StandaloneAgent, &str),
+    number: usize,
+    end: impl AsyncFnOnce(),
+) {
     let (missed, new) = (format!("missed-{number}"), format!("new-{number}"));
-    let gone = bench.pod_with_pool(&missed, "n1", "p");
+    let gone = bench.pod_with_pool(&missed, node, "p");
     agent.ask(Method::POST, path::IP, &gone.add("eth0", "c1")).await.unwrap().ok().unwrap();
     bench.endpoint(&gone).await;
     bench.delete_pod(&gone);
     bench.pool(&new, &format!("10.76.{number}.0/24"), &[&format!("10.76.{number}.9")], &json!({}));
-    let served = bench.pod_with_watched_pool(&new, "n1", &new);
+    let served = bench.pod_with_watched_pool(&new, node, &new);
     end().await;
     let add = served.add("eth0", "c1");
     let given = poll::until_async("the new pool serves", RECOVERY, async || {
@@ -89,10 +103,10 @@ async fn an_agent_sees_what_its_watches_have_missed() {
         outage.set(trouble);
         let end = async || {
             // Each of its watches has tried again meanwhile.
-            until_requested(&outage, before, 5, RECOVERY).await;
+            until_requested(&outage, before, WATCHES, RECOVERY).await;
             outage.set(Trouble::None);
         };
-        miss_and_notice(&bench, &agent, number, end).await;
+        miss_and_notice(&bench, (&agent, "n1"), number, end).await;
     }
     bench
         .until("it is ready again", async || {
@@ -108,6 +122,7 @@ async fn a_leader_sees_what_its_watches_have_missed() {
     bench.pool("p", "10.77.0.0/24", &["10.77.0.2-10.77.0.9"], &json!({}));
     bench.node("n1", true);
     let (controller, outage) = controller(&bench).await;
+    bench.until("all it watches is listed", async || readiness(&controller).await).await;
     for (number, trouble) in TROUBLES.into_iter().enumerate() {
         let agent = bench.agent("n1").await;
         let pod = bench.pod_with_pool(&format!("gone-{number}"), "n1", "p");
@@ -138,19 +153,21 @@ async fn a_watch_that_falls_silent_or_is_never_answered_is_given_up() {
     }
     let bench = Bench::new("silent").await;
     bench.pool("p", "10.78.0.0/24", &["10.78.0.2-10.78.0.9"], &json!({}));
-    let (agent, outage) = agent(&bench, "n1").await;
-    for (number, trouble) in [(8, Trouble::SilenceWatches), (9, Trouble::IgnoreWatches)] {
+    let give_up = async |node: &str, trouble: Trouble, number: usize| {
+        let (agent, outage) = agent(&bench, node).await;
+        let before = outage.watches();
         outage.set(trouble);
         if trouble == Trouble::IgnoreWatches {
-            // Those that are ignored are running.
-            until_requested(&outage, outage.watches(), 5, RECOVERY).await;
+            // The watches that are to get no answer.
+            until_requested(&outage, before, WATCHES, RECOVERY).await;
         }
         let before = outage.watches();
         let given_up = async || {
-            until_requested(&outage, before, 5, SILENCE).await;
+            until_requested(&outage, before, WATCHES, SILENCE).await;
             outage.set(Trouble::None);
         };
-        miss_and_notice(&bench, &agent, number, given_up).await;
-    }
-    agent.stop().unwrap();
+        miss_and_notice(&bench, (&agent, node), number, given_up).await;
+        agent.stop().unwrap();
+    };
+    tokio::join!(give_up("n1", Trouble::SilenceWatches, 8), give_up("n2", Trouble::IgnoreWatches, 9));
 }

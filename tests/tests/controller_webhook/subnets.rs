@@ -240,7 +240,8 @@ async fn check_deletion(hooks: &Hooks<'_>, member: &str) {
     let part = format!("cannot delete a SpiderSubnet with allocated IPs(1): IPPool {member} have them");
     assert!(error.contains(&part), "{error}");
     plane.kubectl(&["delete", "sp", member, "--wait=false"]).unwrap();
-    let finalizer = r#"{"metadata": {"finalizers": ["spiderpool.spidernet.io"]}}"#;
+    // The leader removes its own at once.
+    let finalizer = r#"{"metadata": {"finalizers": ["example.com/held"]}}"#;
     plane.kubectl(&["patch", "ss", &subnet, "--type=merge", "-p", finalizer]).unwrap();
     hooks.bench.until("no pool has addresses of it", async || delete().is_ok()).await;
     let changed = hooks.subnet("s", &json!({"subnet": "10.142.0.0/16", "ips": ["10.142.0.1-10.142.0.200"]}));
