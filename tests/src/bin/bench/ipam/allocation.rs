@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use spiderpool_tests::control_plane::ControlPlane;
 use spiderpool_tests::tools;
 
-use super::IpamArguments;
+use super::arguments::IpamArguments;
 use super::burst::{Burst, BurstRows};
 use crate::adds::release_all;
 use crate::agents::Agents;

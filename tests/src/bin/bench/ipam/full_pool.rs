@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use spiderpool_tests::tools;
 
-use super::IpamArguments;
+use super::arguments::IpamArguments;
 use super::burst::{Burst, BurstRows};
 use crate::adds::release_all;
 use crate::agents::Agents;

@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use kube::Client;
 use spiderpool_tests::tools;
 
+use super::arguments::{GrowthPool, IpamArguments};
 use super::burst::SETTLE;
-use super::{GrowthPool, IpamArguments};
 use crate::adds::{add, release_all};
 use crate::agents::Agents;
 use crate::fill::Filled;

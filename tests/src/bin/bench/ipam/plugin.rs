@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use spiderpool_tests::tools;
 
-use super::IpamArguments;
+use super::arguments::IpamArguments;
 use super::instant_agent;
 use crate::call::Call;
 use crate::samples::{Pair, Report, Side};
