@@ -41,6 +41,8 @@ pub enum Trouble {
     GoneWatches,
     /// Watches stay open and deliver nothing, their end neither.
     SilenceWatches,
+    /// Watches of this resource deliver nothing until the trouble is over: then what they have missed.
+    LateWatches(&'static str),
     /// Watches end, and new ones get no answer.
     IgnoreWatches,
 }
@@ -113,6 +115,7 @@ impl Interference for State {
         if is_watch {
             self.watches.fetch_add(1, Ordering::SeqCst);
         }
+        let resource = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
         let trouble = *self.trouble.borrow();
         match trouble {
             Trouble::Refuse { code, retry_after } => {
@@ -132,7 +135,7 @@ impl Interference for State {
         let answer = server.forward(request).await?;
         if is_watch && answer.status().is_success() {
             let changes = self.trouble.subscribe();
-            return Ok(answer.map(|body| suffering(body, changes)));
+            return Ok(answer.map(|body| suffering(body, resource, changes)));
         }
         Ok(answer)
     }
@@ -171,18 +174,19 @@ fn expired() -> serde_json::Value {
 
 type Body = UnsyncBoxBody<Bytes, Error>;
 
-/// The body of a watch under whatever befalls it.
-fn suffering(body: Body, changes: watch::Receiver<Trouble>) -> Body {
-    let frames = stream::unfold(Some((body, changes)), |state| async move {
-        let (mut body, mut changes): (Body, watch::Receiver<Trouble>) = state?;
+/// The body of a watch of a resource under whatever befalls it.
+fn suffering(body: Body, resource: String, changes: watch::Receiver<Trouble>) -> Body {
+    let frames = stream::unfold(Some((body, resource, changes)), |state| async move {
+        let (mut body, resource, mut changes): (Body, String, watch::Receiver<Trouble>) = state?;
         loop {
             let trouble = *changes.borrow_and_update();
             match trouble {
-                Trouble::None | Trouble::Delay(_) => tokio::select! {
-                    frame = body.frame() => return Some((frame?, Some((body, changes)))),
+                Trouble::SilenceWatches => changes.changed().await.ok()?,
+                Trouble::LateWatches(late) if late == resource => changes.changed().await.ok()?,
+                Trouble::None | Trouble::Delay(_) | Trouble::LateWatches(_) => tokio::select! {
+                    frame = body.frame() => return Some((frame?, Some((body, resource, changes)))),
                     Ok(()) = changes.changed() => {}
                 },
-                Trouble::SilenceWatches => changes.changed().await.ok()?,
                 Trouble::Refuse { .. } | Trouble::BreakWatches => {
                     return Some((Err(anyhow!("broken by the test")), None));
                 }

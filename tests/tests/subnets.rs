@@ -59,11 +59,7 @@ struct Workload {
 
 impl Bench<'_> {
     async fn controller(&self, name: &str) -> StandaloneController {
-        let file = json!({
-            "enableSpiderSubnet": true, "enableAutoPoolForApplication": true,
-            "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,
-        });
-        self.controller_with(name, &file).await
+        self.controller_with(name, &subnets_enabled()).await
     }
 
     async fn controller_with(&self, name: &str, file: &Value) -> StandaloneController {
@@ -210,6 +206,14 @@ impl Bench<'_> {
     fn given(&self, subnet: &str) -> Value {
         self.found_subnet(subnet).unwrap()["status"]["allocatedIPCount"].clone()
     }
+}
+
+/// A controller's configuration.
+fn subnets_enabled() -> Value {
+    json!({
+        "enableSpiderSubnet": true, "enableAutoPoolForApplication": true,
+        "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,
+    })
 }
 
 /// A kind as kubectl tells it from others of its name.

@@ -23,7 +23,7 @@ pub(crate) use cluster_state::ClusterState;
 pub(crate) use evaluate::{ObservedPod, PodAction, Policy};
 pub(crate) use node_leases::SlimLease;
 pub(crate) use occupancy::Occupancy;
-pub(crate) use pools::{LeaderFields, LeaderPool, StatusDigest};
+pub(crate) use pools::{LeaderFields, LeaderPool, StatusDigest, insert as insert_pool};
 pub(crate) use slim::{SlimAddress, SlimEndpoint, SlimNode, SlimPod};
 pub(crate) use stateful_sets::SlimStatefulSet;
 pub(crate) use virtual_machines::SlimMachine;

@@ -10,6 +10,7 @@ mod finalizer;
 mod gauges;
 mod known;
 mod objects;
+mod presence;
 mod reconcile;
 mod view;
 mod watches;

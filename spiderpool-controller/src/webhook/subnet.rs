@@ -102,13 +102,36 @@ mod tests {
         };
         let (old, new) = (subnet("10.6.0.1-10.6.0.9"), subnet("10.6.0.1-10.6.0.8"));
         for (enabled, expected) in [(true, (1, 0, 1)), (false, (0, 1, 0))] {
-            let families = Families { v4: true, v6: true };
-            let validator =
-                SubnetValidator { known: Shared::default(), families, enabled, guards_deletion: true };
+            let validator = validator(enabled);
             let verdict = validator.validate(&new, Some(&old));
             let deletion = validator.validate_deletion(&old).faults.len();
             assert_eq!((verdict.faults.len(), verdict.warnings.len(), deletion), expected);
         }
+    }
+
+    fn validator(enabled: bool) -> SubnetValidator {
+        let families = Families { v4: true, v6: true };
+        SubnetValidator { known: Shared::default(), families, enabled, guards_deletion: true }
+    }
+
+    /// Whoever removes the last finalizer writes one, too.
+    #[test]
+    fn one_that_is_being_deleted_cannot_be_changed_until_the_leader_has_let_it_go() {
+        let terminating = |finalizers: &[&str]| -> SpiderSubnet {
+            let object = json!({
+                "metadata": {"name": "s", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": finalizers},
+                "spec": {"subnet": "10.6.0.0/16"},
+            });
+            serde_json::from_value(object).unwrap()
+        };
+        let old = terminating(&[FINALIZER, "example.com/held"]);
+        let verdict = validator(true).validate(&old, Some(&old));
+        assert_eq!(
+            verdict.faults[0].to_string(),
+            "spec: Forbidden: cannot update a terminating SpiderSubnet"
+        );
+        let verdict = validator(true).validate(&terminating(&["example.com/held"]), Some(&old));
+        assert_eq!(verdict.faults.len(), 0);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What is to be done for a subnet: which pools are made, changed and deleted, and what its status says then.
 //!
 //! The status is written first: its resourceVersion makes sure that nobody else has cut pools from the subnet meanwhile. What a
-//! pool has already is its own whatever the status says, so that nothing is lost by a controller that ends in between.
+//! pool has already is its own whatever the status says, and what the status says of an application's pool nobody else gets,
+//! so that nothing is lost, and nothing given twice, by a controller that ends in between or sees its own writes late.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -69,7 +70,8 @@ pub struct SubnetState<'a> {
     pub records: &'a ControlledPools,
     /// Whether it is being deleted.
     pub terminating: bool,
-    /// The pools of its CIDR.
+    /// The pools of its CIDR. One that has less than `records` say must be known as it is now: whether it has been written
+    /// or not decides who has the difference.
     pub members: &'a [Member],
     /// What applications want of it.
     pub wanted: &'a [WantedPool],
@@ -204,6 +206,8 @@ struct Planner<'a> {
     carvable: IpSet,
     /// What no pool may get that has not got it: other pools', in use, or reserved.
     taken: IpSet,
+    /// What is recorded for pools of applications that have not got it: whoever has recorded it may be about to make them.
+    promised: IpSet,
     served: BTreeSet<&'a PoolName>,
     plan: SubnetPlan,
 }
@@ -213,6 +217,13 @@ impl<'a> Planner<'a> {
         let family = state.subnet.family();
         let members = state.members.iter().flat_map(|pool| pool.usable.ranges());
         let taken = IpSet::from_ranges(family, members.chain(state.in_use.ranges()));
+        let wanting: BTreeSet<&Application> =
+            state.wanted.iter().map(|wanted| &wanted.purpose.application).collect();
+        let records = state.records.0.values();
+        let records =
+            records.filter(|record| record.application.as_ref().is_some_and(|of| wanting.contains(of)));
+        let promised =
+            IpSet::from_ranges(family, records.flat_map(|record| record.ips.ranges())).difference(&taken);
         let carvable = state.subnet.carvable();
         let mut by_purpose = HashMap::<_, Vec<_>>::new();
         for member in state.members {
@@ -221,7 +232,7 @@ impl<'a> Planner<'a> {
             }
         }
         let (served, plan) = (BTreeSet::new(), SubnetPlan::default());
-        Self { state, by_purpose, carvable, taken, served, plan }
+        Self { state, by_purpose, carvable, taken, promised, served, plan }
     }
 
     fn serve(&mut self, wanted: &WantedPool, is_taken: impl Fn(&str) -> bool) {
@@ -262,7 +273,7 @@ impl<'a> Planner<'a> {
             None => (self.recorded(&name, purpose), &nothing),
         };
         let is_right = has.len() == u128::from(desired) && has.difference(&self.carvable).is_empty();
-        let carved = if is_right { Ok(has.clone()) } else { self.carve(&has, used, desired) };
+        let carved = if is_right { Ok(has.clone()) } else { self.carve(&name, &has, used, desired) };
         let ips = match carved {
             Ok(ips) => ips,
             Err(error) => {
@@ -291,10 +302,13 @@ impl<'a> Planner<'a> {
     }
 
     /// The addresses that a pool with these is to have. It takes time in proportion to all pools.
-    fn carve(&self, has: &IpSet, used: &IpSet, desired: u32) -> Result<IpSet, CarveError> {
+    fn carve(&self, name: &PoolName, has: &IpSet, used: &IpSet, desired: u32) -> Result<IpSet, CarveError> {
+        let own = self.state.records.0.get(name.as_str());
+        let promised = own.map(|own| self.promised.difference(&own.ips));
+        let others = self.taken.union(promised.as_ref().unwrap_or(&self.promised));
         plan_carve(&Carving {
             subnet: &self.carvable,
-            others: &self.taken.difference(has),
+            others: &others.difference(has),
             reserved: self.state.reserved,
             pool: has,
             used,

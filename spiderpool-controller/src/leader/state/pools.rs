@@ -79,7 +79,7 @@ impl From<&PoolObject> for LeaderFields {
 }
 
 /// Adds or replaces a pool. Its spec is parsed once per generation and owner.
-pub(super) fn insert(pools: &mut PoolIndex<LeaderFields>, object: &PoolObject) {
+pub(crate) fn insert(pools: &mut PoolIndex<LeaderFields>, object: &PoolObject) {
     let meta = object.meta();
     pools.apply_metadata(meta, LeaderFields::from(object));
     let owner = AllocationOwner::of(object);

@@ -4,20 +4,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{DeleteParams, Patch, PostParams};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::events::Recorder;
 use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 use spiderpool_api::crd::{FINALIZER, SpiderIPPool, SpiderSubnet};
-use spiderpool_api::workload::{SubnetApplication, WorkloadKind};
+use spiderpool_api::workload::SubnetApplication;
 use spiderpool_core::ip::Family;
 use spiderpool_core::ipam::Pool;
 use spiderpool_core::names::PoolName;
-use spiderpool_core::subnet::application::{Application, PoolPurpose};
+use spiderpool_core::subnet::application::PoolPurpose;
 use spiderpool_core::subnet::plan::{AutoPool, Problem, ProblemCause, Step, WantedPool};
 use spiderpool_core::subnet::{ControlledPools, PoolSize, Subnet, SubnetPlan, SubnetState, plan_subnet};
 use spiderpool_runtime::kubernetes::{ApiFailure, Deletion, Kubernetes, Preconditions};
+use spiderpool_runtime::pools::{PoolIndex, PoolObject};
 use spiderpool_runtime::watch::Shared;
 use spiderpool_runtime::work_queue::{Action, Reconciler};
 use thiserror::Error;
@@ -28,9 +30,10 @@ use super::applications::AllApplications;
 use super::events::SubnetEvents;
 use super::known::SubnetIndex;
 use super::objects;
+use super::presence;
 use super::view::{self, SeenPool, SubnetView};
 use crate::config::SubnetSettings;
-use crate::leader::state::ClusterState;
+use crate::leader::state::{ClusterState, LeaderFields, insert_pool};
 use crate::patch_parameters;
 
 /// How often it is asked whether applications are still there of which nobody tells.
@@ -39,6 +42,8 @@ const ASK_AGAIN: Duration = Duration::from_mins(5);
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// The status of a subnet with more pools would not fit the API server's objects (etcd's limit is 1.5 MiB): bytes.
 const MAX_RECORDS: usize = 1 << 20;
+/// Pools that are read at a time.
+const READS: usize = 8;
 /// The finalizer with which the API server deletes what an object owns before the object.
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -132,8 +137,9 @@ impl SubnetReconciler {
         let status = read.object.status.clone().unwrap_or_default();
         let records = ControlledPools::parse(status.controlled_ip_pools.as_deref(), family);
         self.index.write(|index| index.begin_plan(name));
+        let unseen = self.unseen(&read, &records).await?;
         // The plan is made outside of the lock: there may be thousands of pools.
-        let view = self.state.read(|state| SubnetView::new(state, &read.object, &read.subnet));
+        let view = self.state.read(|state| SubnetView::new(state, &unseen, &read.object, &read.subnet));
         let subnet_state = SubnetState {
             subnet: &read.subnet,
             records: &records,
@@ -144,7 +150,9 @@ impl SubnetReconciler {
             reserved: &reserved,
             in_use: &view.in_use,
         };
-        let is_taken = |pool: &str| self.state.read(|state| state.pools.get(pool).is_some());
+        let is_taken = |pool: &str| {
+            unseen.get(pool).is_some() || self.state.read(|state| state.pools.get(pool).is_some())
+        };
         let mut plan = plan_subnet(&subnet_state, is_taken);
         self.index.write(|index| index.set_waiting(name, plan.waiting.clone()));
         if plan.records.text().is_some_and(|text| text.len() > MAX_RECORDS) {
@@ -188,6 +196,24 @@ impl SubnetReconciler {
         } else {
             Action::await_change()
         })
+    }
+
+    /// Pools whose addresses the status says and no watch has shown, as the API server has them now: the last plan's
+    /// writes, or those of a leader before. Planned without them, their addresses would be given once more.
+    async fn unseen(
+        &self,
+        read: &Read,
+        records: &ControlledPools,
+    ) -> Result<PoolIndex<LeaderFields>, ReconcileError> {
+        let behind = self.state.read(|state| view::behind(state, &read.subnet, records));
+        let pools: Api<PoolObject> = Api::all(self.kube.client());
+        let reads = behind.iter().map(|name| self.kube.read(pools.get_opt(name)));
+        let mut found = stream::iter(reads).buffer_unordered(READS);
+        let mut unseen = PoolIndex::default();
+        while let Some(pool) = found.try_next().await? {
+            pool.iter().for_each(|pool| insert_pool(&mut unseen, pool));
+        }
+        Ok(unseen)
     }
 
     /// What applications want of a subnet, and the UIDs of those of which that is not known.
@@ -246,7 +272,7 @@ impl SubnetReconciler {
             Step::Create { purpose, pool } => self.create(read, purpose, pool).await?,
             Step::Update(pool) => self.update(pool, view).await?,
             Step::DeleteUnlessWanted { pool, application, uid } => {
-                if self.is_wanted(&read.subnet.name, pool, application, uid).await? {
+                if presence::is_wanted(&self.kube, &read.subnet.name, pool, application, uid).await? {
                     return Ok(Asked::Alive);
                 }
                 self.delete(pool, view).await?;
@@ -311,54 +337,6 @@ impl SubnetReconciler {
         self.kube.write(self.pools.patch(pool.as_str(), &patch_parameters(), &patch)).await?;
         info!(%pool, subnet = %read.subnet.name, "pool is the subnet's");
         Ok(())
-    }
-
-    /// Whether an application is still there and wants a pool of the subnet. Where that cannot be read, it does.
-    async fn is_wanted(
-        &self,
-        subnet: &PoolName,
-        pool: &PoolName,
-        application: &Application,
-        uid: &str,
-    ) -> Result<bool, ReconcileError> {
-        if let Some(kind) = WorkloadKind::of(application) {
-            let api = kind.namespaced(self.kube.client(), &application.namespace);
-            let found = self.kube.read(api.get_opt(&application.name)).await?;
-            let found = found.filter(|found| found.metadata.uid.as_deref() == Some(uid));
-            let wants = found.and_then(|found| kind.application(&found));
-            return Ok(wants.is_some_and(|wants| wants.request.is_err() || wants.subnets().contains(subnet)));
-        }
-        match self.find(application).await {
-            Ok(found) => Ok(found.is_some_and(|found| found == uid)),
-            Err(failure) if failure.is_forbidden() => {
-                warn!(%pool, %application, %failure, "cannot see whether the pool's application is still there, the pool stays: let the controller read such objects");
-                Ok(true)
-            }
-            Err(failure) => Err(failure.into()),
-        }
-    }
-
-    /// The UID of an application of whatever kind. Where the API server has no such kind any more, there is none.
-    async fn find(&self, application: &Application) -> Result<Option<String>, ApiFailure> {
-        let Application { group, version, kind, namespace, name } = application;
-        let client = self.kube.client();
-        let listed = if group.is_empty() {
-            self.kube.read(client.list_core_api_resources(version)).await
-        } else {
-            self.kube.read(client.list_api_group_resources(&format!("{group}/{version}"))).await
-        };
-        let resources = match listed {
-            Err(failure) if failure.is_not_found() => return Ok(None),
-            listed => listed?.resources,
-        };
-        // Subresources have a slash in their names.
-        let served = resources.into_iter().find(|one| one.kind == *kind && !one.name.contains('/'));
-        let Some(served) = served else { return Ok(None) };
-        let kind = GroupVersionKind::gvk(group, version, kind);
-        let resource = ApiResource::from_gvk_with_plural(&kind, &served.name);
-        let api = Api::<DynamicObject>::namespaced_with(client, namespace, &resource);
-        let found = self.kube.read(api.get_metadata_opt(name)).await?;
-        Ok(found.and_then(|found| found.metadata.uid))
     }
 
     /// A subnet that is deleted takes its pools with it, and goes when they are gone.

@@ -1,18 +1,18 @@
 //! What the leader's state says of a subnet.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use kube::{Resource as _, ResourceExt as _};
 use spiderpool_api::crd::SpiderSubnet;
 use spiderpool_core::ip::{IpRange, IpSet};
 use spiderpool_core::names::PoolName;
-use spiderpool_core::subnet::Subnet;
 use spiderpool_core::subnet::plan::{Controller, Member};
-use spiderpool_runtime::pools::AllocationOwner;
+use spiderpool_core::subnet::{ControlledPools, Subnet};
+use spiderpool_runtime::pools::{AllocationOwner, PoolIndex};
 
 use super::known::{PoolTrace, TracedPool};
-use crate::leader::state::{ClusterState, LeaderPool};
+use crate::leader::state::{ClusterState, LeaderFields, LeaderPool};
 
 /// Which state of a pool was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +31,18 @@ pub(super) struct SubnetView {
 }
 
 impl SubnetView {
-    pub(super) fn new(state: &ClusterState, object: &SpiderSubnet, subnet: &Subnet) -> Self {
+    /// `read` has pools that the watch may not have shown.
+    pub(super) fn new(
+        state: &ClusterState,
+        read: &PoolIndex<LeaderFields>,
+        object: &SpiderSubnet,
+        subnet: &Subnet,
+    ) -> Self {
         let (mut members, mut seen) = (Vec::new(), BTreeMap::new());
         let mut in_use = Vec::new();
-        for name in state.pools.names() {
-            let Some(pool) = state.pools.get(name.as_str()) else { continue };
+        let names: BTreeSet<_> = state.pools.names().chain(read.names()).collect();
+        for name in names {
+            let Some(pool) = latest(state, read, name.as_str()) else { continue };
             let Some(Ok(spec)) = pool.spec() else { continue };
             if spec.subnet != subnet.subnet {
                 // Of another prefix length: whoever made it, its addresses are not the subnet's to give.
@@ -64,7 +71,7 @@ impl SubnetView {
         }
         // Of pools that are gone, or that nobody can read.
         let is_unseen = |pool: &Arc<str>| {
-            let other = state.pools.get(pool).and_then(LeaderPool::spec);
+            let other = latest(state, read, pool).and_then(LeaderPool::spec);
             !matches!(other, Some(Ok(_)))
         };
         for pool in state.addresses.pools().filter(is_unseen) {
@@ -72,6 +79,33 @@ impl SubnetView {
         }
         Self { members, seen, in_use: IpSet::from_ranges(subnet.family(), in_use) }
     }
+}
+
+/// A pool as its watch has it, or as it was read since.
+fn latest<'a>(
+    state: &'a ClusterState,
+    read: &'a PoolIndex<LeaderFields>,
+    name: &str,
+) -> Option<&'a LeaderPool> {
+    let (watched, read) = (state.pools.get(name), read.get(name));
+    let is_ahead = |watched: &&LeaderPool| {
+        read.is_none_or(|read| watched.uid == read.uid && watched.generation >= read.generation)
+    };
+    watched.filter(is_ahead).or(read)
+}
+
+/// The pools that have less than a subnet's status says, as far as is known. A write of theirs may be on its way, or be known
+/// to the API server alone.
+pub(super) fn behind(state: &ClusterState, subnet: &Subnet, records: &ControlledPools) -> Vec<String> {
+    let has = |name: &str| {
+        let spec = state.pools.get(name)?.spec()?.as_ref().ok()?;
+        (spec.subnet == subnet.subnet).then_some(&spec.usable)
+    };
+    let behind = records
+        .0
+        .iter()
+        .filter(|(name, record)| has(name).is_none_or(|usable| !record.ips.difference(usable).is_empty()));
+    behind.map(|(name, _)| name.clone()).collect()
 }
 
 fn used(state: &ClusterState, pool: &str, subnet: &Subnet) -> IpSet {

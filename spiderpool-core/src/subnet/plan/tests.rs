@@ -294,7 +294,101 @@ fn a_pool_that_is_recorded_and_not_made_gets_what_is_recorded() {
     );
 }
 
+/// It may be there already, or be made in this moment by a leader that does not know yet that it is none.
+#[test]
+fn what_is_recorded_for_a_pool_is_given_to_no_other() {
+    let mut cluster = Cluster::new();
+    let [a, b] = ["a", "b"].map(|name| wanted(name, PoolSize::Fixed(2), 1));
+    cluster.records = cluster.plan(std::slice::from_ref(&b)).records;
+    let records = |plan: &SubnetPlan| {
+        plan.records.0.iter().map(|(name, pool)| format!("{name} {}", texts(&pool.ips))).collect::<Vec<_>>()
+    };
+    let both = cluster.plan(&[a.clone(), b.clone()]);
+    let [pool_a, pool_b] = ["auto4-a-eth0-11111", "auto4-b-eth0-11111"];
+    assert_eq!(
+        records(&both),
+        [format!("{pool_a} 10.6.0.3,10.6.0.5"), format!("{pool_b} 10.6.0.1-10.6.0.2")]
+    );
+    // It was to grow.
+    cluster.reconcile(std::slice::from_ref(&b));
+    cluster.records = cluster.plan(&[WantedPool { size: PoolSize::Fixed(3), ..b.clone() }]).records;
+    assert_eq!(records(&cluster.plan(&[a.clone(), b.clone()]))[0], format!("{pool_a} 10.6.0.5-10.6.0.6"));
+    // Then it is not, and what was for it is free.
+    cluster.reconcile(std::slice::from_ref(&b));
+    assert_eq!(records(&cluster.plan(&[a, b]))[0], format!("{pool_a} 10.6.0.3,10.6.0.5"));
+}
+
+/// A leader sees its own writes late: pools as its watch has them, and as they are those that have less than the status says.
+struct Lagging {
+    cluster: Cluster,
+    seen: Vec<Member>,
+}
+
+impl Lagging {
+    /// Plans, and carries out the first `steps` of what is planned as the API server does.
+    fn reconcile(&mut self, wanted: &[WantedPool], steps: usize) {
+        let actual = std::mem::take(&mut self.cluster.members);
+        let find = |members: &[Member], name: &str| {
+            members.iter().find(|member| member.name.as_str() == name).cloned()
+        };
+        let mut known = self.seen.clone();
+        for (name, record) in &self.cluster.records.0 {
+            let seen = find(&known, name);
+            let is_behind = seen.is_none_or(|seen| !record.ips.difference(&seen.usable).is_empty());
+            if let Some(now) = find(&actual, name).filter(|_| is_behind) {
+                known.retain(|member| member.name != now.name);
+                known.push(now);
+            }
+        }
+        self.cluster.members = known;
+        let mut plan = self.cluster.plan(wanted);
+        self.cluster.records = plan.records.clone();
+        plan.steps.truncate(steps);
+        let known = std::mem::replace(&mut self.cluster.members, actual);
+        plan.steps.retain(|step| match step {
+            Step::Create { pool, .. } => find(&self.cluster.members, pool.name.as_str()).is_none(),
+            Step::Update(pool) => {
+                let [known, now] =
+                    [&known, &self.cluster.members].map(|members| find(members, pool.name.as_str()));
+                known.zip(now).is_some_and(|(known, now)| known.usable == now.usable)
+            }
+            Step::Adopt(_) => false,
+            Step::DeleteUnlessWanted { pool, .. } => {
+                find(&self.cluster.members, pool.as_str()).is_some()
+                    && !wanted.iter().any(|wanted| wanted.purpose.pool_name() == pool.as_str())
+            }
+        });
+        apply(&mut self.cluster.members, &plan);
+    }
+}
+
 proptest! {
+    /// However late pools are seen, and wherever it ends in between: no address is two pools'.
+    #[test]
+    fn pools_stay_apart_for_a_leader_that_sees_its_own_writes_late(
+        rounds in proptest::collection::vec(
+            (proptest::collection::btree_map(0usize..4, 0u32..4, 1..5), 0usize..6, any::<bool>()),
+            1..10,
+        ),
+    ) {
+        let mut lagging = Lagging { cluster: Cluster::new(), seen: Vec::new() };
+        for (apps, steps, sees) in rounds {
+            let wanted: Vec<_> = apps
+                .iter()
+                .map(|(index, size)| wanted(&format!("app{index}"), PoolSize::Fixed(*size), 1))
+                .collect();
+            if sees {
+                lagging.seen = lagging.cluster.members.clone();
+            }
+            lagging.reconcile(&wanted, steps);
+            let mut all = IpSet::empty(Family::V4);
+            for member in &lagging.cluster.members {
+                prop_assert!(all.intersection(&member.usable).is_empty(), "{:?}", lagging.cluster.has());
+                all = all.union(&member.usable);
+            }
+        }
+    }
+
     /// Whatever is wanted in whatever order, and whatever of it is in use: no address is two pools', what is in use stays its
     /// pool's, and each plan leaves nothing to do.
     #[test]
