@@ -207,8 +207,11 @@ impl SubnetReconciler {
     ) -> Result<PoolIndex<LeaderFields>, ReconcileError> {
         let behind = self.state.read(|state| view::behind(state, &read.subnet, records));
         let pools: Api<PoolObject> = Api::all(self.kube.client());
-        let reads = behind.iter().map(|name| self.kube.read(pools.get_opt(name)));
-        let mut found = stream::iter(reads).buffer_unordered(READS);
+        let get = |name: String| {
+            let pools = pools.clone();
+            async move { self.kube.read(pools.get_opt(&name)).await }
+        };
+        let mut found = stream::iter(behind).map(get).buffer_unordered(READS);
         let mut unseen = PoolIndex::default();
         while let Some(pool) = found.try_next().await? {
             pool.iter().for_each(|pool| insert_pool(&mut unseen, pool));
