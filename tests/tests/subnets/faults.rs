@@ -9,7 +9,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_sees_its_pools_late_gives_no_address_twice() {
     let bench = Bench::new("late").await;
-    bench.subnet("s", "10.132.0.0/24", &["10.132.0.10-10.132.0.99"], &json!({}));
+    bench.subnet("s", "10.165.0.0/24", &["10.165.0.10-10.165.0.99"], &json!({}));
     let identity = StandaloneController::identity(bench.plane(), "a").unwrap();
     let outage = Outage::start(&identity).await.unwrap();
     let folder = bench.folder("controllers");
