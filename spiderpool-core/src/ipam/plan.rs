@@ -1,5 +1,6 @@
 //! What an ADD has to do, given what the pod holds already. Running it twice changes nothing the second time.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -61,8 +62,8 @@ pub struct AllocationPlan<H> {
     /// Addresses of the NIC that is being added which nothing wants; to be freed once all steps have succeeded,
     /// never before. Those of another NIC wait for its own ADD: it may be up with any of them.
     pub surplus: Vec<H>,
-    /// Addresses that were kept for the NIC that is being added and that nothing wants any more, as its pools are others
-    /// now; to be taken over and freed then, too.
+    /// Addresses that were kept for NICs that are served now and that nothing wants any more, as the pools are others; to
+    /// be taken over and freed then, too. Also those of other NICs: the endpoint names them no more when it is written.
     pub outdated: Vec<H>,
 }
 
@@ -84,7 +85,7 @@ pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
     mut find_pools: impl FnMut(&PoolCandidates) -> Result<Vec<Arc<Pool>>, E>,
 ) -> Result<AllocationPlan<H>, Vec<E>> {
     let PodAddresses { held, kept, shared } = addresses;
-    let is_spoken_of = candidates.iter().any(|candidate| candidate.nic == *adding);
+    let served: BTreeSet<IfName> = candidates.iter().map(|candidate| candidate.nic.clone()).collect();
     let mut used: Vec<IpAddr> = Vec::new();
     let (mut steps, mut failures) = (Vec::with_capacity(candidates.len()), Vec::new());
     for candidate in candidates {
@@ -135,11 +136,12 @@ pub fn plan_allocation<H: AsRef<Holding> + Clone, E>(
         return Err(failures);
     }
     let is_unwanted = |h: &&H| {
-        let holding: &Holding = h.as_ref();
-        is_spoken_of && holding.nic == *adding && !used.contains(&holding.ip())
+        let holding: &Holding = (*h).as_ref();
+        served.contains(&holding.nic) && !used.contains(&holding.ip())
     };
-    let unwanted = |all: &[H]| all.iter().filter(is_unwanted).cloned().collect();
-    Ok(AllocationPlan { steps, surplus: unwanted(held), outdated: unwanted(kept) })
+    let is_of_nic = |h: &&H| (*h).as_ref().nic == *adding;
+    let surplus = held.iter().filter(is_of_nic).filter(is_unwanted).cloned().collect();
+    Ok(AllocationPlan { steps, surplus, outdated: kept.iter().filter(is_unwanted).cloned().collect() })
 }
 
 /// The pool of an address that a pod holds, from what the API server has of it. Without it the NIC would come up with
@@ -299,11 +301,11 @@ mod tests {
             held("net2", "10.6.0.11", "a"),
         ];
         let steps = ["eth0 IPv4 again 10.6.0.9", "eth0 IPv6 from c", "net1 IPv4 from a"];
-        check_kept(&wanted, &[], &kept, &steps, &["fd06::9"]);
+        check_kept(&wanted, &[], &kept, &steps, &["fd06::9", "10.6.0.10"]);
         // An ADD that broke off has taken it, or another one, already.
         let first = [held("eth0", "10.6.0.12", "a")];
         let steps = ["eth0 IPv4 keep 10.6.0.12", "eth0 IPv6 from c", "net1 IPv4 from a"];
-        check_kept(&wanted, &first, &kept, &steps, &["10.6.0.9", "fd06::9"]);
+        check_kept(&wanted, &first, &kept, &steps, &["10.6.0.9", "fd06::9", "10.6.0.10"]);
     }
 
     #[test]
