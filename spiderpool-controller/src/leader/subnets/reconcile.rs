@@ -214,7 +214,9 @@ impl SubnetReconciler {
         let mut found = stream::iter(behind).map(get).buffer_unordered(READS);
         let mut unseen = PoolIndex::default();
         while let Some(pool) = found.try_next().await? {
-            pool.iter().for_each(|pool| insert_pool(&mut unseen, pool));
+            if let Some(pool) = pool {
+                insert_pool(&mut unseen, &pool);
+            }
         }
         Ok(unseen)
     }
