@@ -237,13 +237,20 @@ async fn agents_that_start_at_once_all_serve() {
         .collect();
     let serve = async |(node, pods): (&String, &[TestPod])| {
         let agent = bench.agent(node).await;
+        // An agent that is starting says so, and the runtime tries again.
         let add = async |pod: &TestPod| {
-            let answer = agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await.unwrap();
-            addresses(&answer.ok().unwrap())
+            let given = poll::until_async("an address", LIMIT, async || {
+                agent.ask(Method::POST, path::IP, &pod.add("eth0", "c1")).await?.ok()
+            });
+            addresses(&given.await.unwrap())
         };
         let given = join_all(pods.iter().map(add)).await;
-        let (status, missing) = agent.probe("/v1/runtime/readiness").await.unwrap();
-        assert_eq!(status, StatusCode::OK, "{missing}");
+        let ready = poll::until_async("it is ready", LIMIT, async || {
+            let (status, missing) = agent.probe("/v1/runtime/readiness").await?;
+            anyhow::ensure!(status == StatusCode::OK, "{missing}");
+            Ok(())
+        });
+        ready.await.unwrap();
         agent.stop().unwrap();
         given
     };

@@ -18,7 +18,7 @@ use spiderpool_tests::{long_form, poll};
 use support::Bench;
 
 /// The longest pause before a watch that has failed again and again is tried once more, and what follows.
-const RECOVERY: Duration = Duration::from_mins(1);
+const RECOVERY: Duration = Duration::from_secs(90);
 /// A watch that delivers nothing is given up after 295 seconds, a request without an answer after 300.
 const SILENCE: Duration = Duration::from_mins(6);
 /// Watches of an agent, whatever its configuration.

@@ -6,7 +6,9 @@
 //! * A response with status 410.
 //! * Silence after etcd was restored from an older snapshot: a watch from a resourceVersion that is still to come is served, and
 //!   gets no event before that is reached (`cacheWatcher.process` in apiserver's `pkg/storage/cacher/cache_watcher.go`, up to
-//!   Kubernetes 1.35 at least). So before a watch goes on, the API server is asked where it is, by a list of one object.
+//!   Kubernetes 1.35 at least). So before a watch goes on, the API server is asked where it is, by a list of one object. It
+//!   also tells of an etcd that was restored with `etcdutl snapshot restore --bump-revision`, whose watches end as those that
+//!   have been away for long.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -25,6 +27,8 @@ use tracing::warn;
 /// The metadata of objects alone.
 const METADATA: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;q=0.9";
+/// So many writes are not made while a watch is away: after a thousand a second it would take more than a day.
+const LEAP: u64 = 100_000_000;
 /// A selector that may be what gives the right to list.
 const BY_NAME: &str = "fieldSelector=metadata.name%3D";
 
@@ -90,11 +94,10 @@ where
             match found.status() {
                 StatusCode::OK => {
                     let body = found.into_body().collect().await.map_err(Into::into)?.to_bytes();
-                    let now = position(&body);
-                    if let Some(now) = now.filter(|now| *now < version) {
+                    if let Some(now) = position(&body).filter(|now| is_of_another_past(version, *now)) {
                         warn!(
                             path = uri.path(),
-                            version, now, "the API server is behind what it has said before, listing anew"
+                            version, now, "etcd was restored: the API server is not where it was, listing anew"
                         );
                         rewinds.0.send_modify(|count| *count += 1);
                         return Ok(expired("the API server has gone back in time"));
@@ -114,6 +117,11 @@ where
             Ok(answer.map(Either::Left))
         })
     }
+}
+
+/// Whether an API server is where it cannot have come to since it was at `version`.
+fn is_of_another_past(version: u64, now: u64) -> bool {
+    now < version || now - version >= LEAP
 }
 
 /// From where a watch goes on; `None` of everything else, also of one that begins with what there is.

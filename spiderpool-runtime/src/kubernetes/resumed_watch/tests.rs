@@ -62,6 +62,23 @@ async fn a_watch_from_a_version_that_is_still_to_come_lists_anew() {
     assert_eq!(sent.lock().unwrap()[1], asked);
 }
 
+/// `etcdutl snapshot restore --bump-revision 1000000000`: nothing else tells it from a watch that was away for long.
+#[tokio::test]
+async fn an_etcd_restored_with_a_bumped_revision_is_noticed() {
+    for (now, restored) in [(90, 0), (90 + LEAP - 1, 0), (1_000_000_070, 1)] {
+        let (client, rewinds, _) = client(move |uri| match uri {
+            _ if is_watch(uri) => (200, String::new()),
+            _ => list(now),
+        });
+        let uri = "/api/v1/pods?watch=true&resourceVersion=90";
+        let answer = client.send(Request::get(uri).body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(String::from_utf8_lossy(&body).contains("Expired"), restored == 1, "{now}");
+        assert_eq!(*rewinds.subscribe().borrow(), restored, "{now}");
+    }
+}
+
 #[tokio::test]
 async fn a_watch_that_is_refused_with_410_lists_anew() {
     let gone = json!({"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired"}).to_string();

@@ -111,7 +111,10 @@ impl Rows {
 
     /// Through the medians.
     fn line(&self, quantity: Quantity) -> Option<Line> {
-        let of_quantity = self.quantities.iter().filter(|((of, _), _)| *of == quantity);
+        let of_quantity = self.quantities.iter().filter(|((of, agents), _)| {
+            // Without agents pods come and go without addresses: a smaller load.
+            *of == quantity && (*agents > 0 || quantity != Quantity::LoadedCpu)
+        });
         let points: Vec<_> = of_quantity
             .filter_map(|((_, agents), samples)| Some((*agents as f64, samples.quantile(0.5)?)))
             .collect();
@@ -128,6 +131,7 @@ mod tests {
         let mut rows = Rows::default();
         rows.add(Quantity::IdleCpu, 0, [9.0, 1.0, 2.0]);
         rows.add(Quantity::IdleCpu, 100, [12.0]);
+        rows.add(Quantity::LoadedCpu, 0, [9.0]);
         rows.add(Quantity::LoadedCpu, 100, [99.0]);
         let line = rows.line(Quantity::IdleCpu).unwrap();
         assert!((line.slope - 0.1).abs() < 1e-9 && (line.at(0.0) - 2.0).abs() < 1e-9, "{line:?}");
