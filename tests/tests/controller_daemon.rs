@@ -138,7 +138,8 @@ async fn a_lease_counts_from_when_it_was_seen_renewed_whatever_time_it_names() {
         anyhow::ensure!(!one.leads().await?, "it leads, too");
         Ok(())
     };
-    let holds = poll::holds_async("one whose clock is ahead has its time", Duration::from_secs(8), has_its_time);
+    let holds =
+        poll::holds_async("one whose clock is ahead has its time", Duration::from_secs(8), has_its_time);
     holds.await.unwrap();
     bench.until("and no more", async || one.leads().await.unwrap()).await;
     one.stop().unwrap();

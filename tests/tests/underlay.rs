@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use spiderpool_core::coordinator::Dataplane;
 use spiderpool_core::ip::Family;
@@ -13,7 +15,9 @@ use spiderpool_tests::lab::{Lab, macvlan, underlay_spec, wait_for_no_pods};
 use spiderpool_tests::pod::{Pod, PodSpec};
 use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::topology::addresses::SERVICES;
-use spiderpool_tests::{counters, inside, node_ports, privilege, service};
+use spiderpool_tests::{counters, inside, node_ports, poll, privilege, service};
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn an_underlay_pod_goes_and_leaves_nothing() {
@@ -130,12 +134,14 @@ fn check_veth_plugin(dataplane: Dataplane) {
         let pod = Pod::add(plane, node, &spec).unwrap();
         let own = Server::start(&pod.namespaces).unwrap();
         for family in Family::ALL {
-            let ask = |from, to: Dual| {
-                send(from, Probe { protocol: Protocol::Tcp, to: to.get(family), bound: None })
+            // On a busy machine one answer may come too late for a probe.
+            let ask = |what: &str, from, to: Dual| {
+                let probe = Probe { protocol: Protocol::Tcp, to: to.get(family), bound: None };
+                poll::until(&format!("{name}, {dataplane:?}, {family}: {what}"), LIMIT, || send(from, probe))
             };
-            ask(&pod.namespaces, cluster_ip).unwrap();
-            ask(&pod.namespaces, backend.eth0).unwrap();
-            ask(node, pod.eth0).unwrap();
+            ask("pod to ClusterIP", &pod.namespaces, cluster_ip).unwrap();
+            ask("pod to pod", &pod.namespaces, backend.eth0).unwrap();
+            ask("node to pod", node, pod.eth0).unwrap();
         }
         node_ports::check(&lab, name, pod.eth0, &[Protocol::Tcp]).unwrap();
         for cidr in &cidrs {

@@ -44,6 +44,8 @@ const IMMEDIATE_ATTEMPTS: u32 = 16;
 /// Pause after each further one, growing up to the limit.
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// So often it is tried to say again whose an address is while somebody else writes its object.
+const REASSERTIONS: u32 = 3;
 
 /// For whom addresses are taken.
 pub(super) struct Claimant {
@@ -458,13 +460,30 @@ impl AddressAllocator {
     /// Has the API server say again that a pod has an address, which it may have forgotten. The pod must be locked.
     pub(super) async fn reassert(&self, known: &AddressObject) -> Result<Reasserted, ApiFailure> {
         let holding = &known.holding;
+        for _ in 0..REASSERTIONS {
+            if let Some(reasserted) = self.try_reassert(holding).await? {
+                return Ok(reasserted);
+            }
+        }
+        match self.store.find(holding.ip()).await? {
+            Some(found) if found.holding.state == AddressState::Bound && found.holding.serves_as(holding) => {
+                self.holdings.write(|index| index.apply(found));
+                Ok(Reasserted::Known)
+            }
+            // `None`: its object is there and cannot be read.
+            found => Ok(self.give_up(holding, found)),
+        }
+    }
+
+    /// `None`: the leader, which does the same, or somebody else has changed the object meanwhile.
+    async fn try_reassert(&self, holding: &Holding) -> Result<Option<Reasserted>, ApiFailure> {
         let Some(found) = self.store.find(holding.ip()).await? else {
             return match self.store.create(holding, Look::Always, &CancellationToken::new()).await? {
                 Creation::Ours(object) => {
                     self.holdings.write(|index| index.apply(object));
-                    Ok(Reasserted::Again)
+                    Ok(Some(Reasserted::Again))
                 }
-                Creation::Theirs(_) => self.give_up(holding).await,
+                Creation::Theirs(_) => Ok(None),
                 Creation::Unknown(failure) => Err(failure),
             };
         };
@@ -480,18 +499,22 @@ impl AddressAllocator {
                 }
             }
             AddressState::Kept if is_for_it => self.store.take_over(&found, holding).await?,
-            AddressState::Bound | AddressState::Kept | AddressState::Quarantined => None,
+            AddressState::Bound | AddressState::Kept | AddressState::Quarantined => {
+                return Ok(Some(self.give_up(holding, Some(found))));
+            }
         };
-        let Some(now) = now else { return self.give_up(holding).await };
-        self.holdings.write(|index| index.apply(now));
-        Ok(Reasserted::Known)
+        let names_sandbox =
+            |now: &AddressObject| holding.is_detached || now.holding.container_id == holding.container_id;
+        Ok(now.filter(names_sandbox).map(|now| {
+            self.holdings.write(|index| index.apply(now));
+            Reasserted::Known
+        }))
     }
 
     /// The address is not the pod's any more.
-    async fn give_up(&self, holding: &Holding) -> Result<Reasserted, ApiFailure> {
-        let found = self.store.find(holding.ip()).await?;
+    fn give_up(&self, holding: &Holding, found: Option<AddressObject>) -> Reasserted {
         self.holdings.write(|index| index.delete(holding.ip()));
-        Ok(Reasserted::Theirs(found.map(|found| found.holding)))
+        Reasserted::Theirs(found.map(|found| found.holding))
     }
 
     /// The addresses of this node that are not known, as a list has them.

@@ -170,8 +170,22 @@ impl Sweeper {
                     continue;
                 }
             };
-            if !waits || self.pods.watched().read(|pods| stage(pods, &pod)) != Some(PodStage::Alive) {
+            if !waits || self.has_ended(&pod).await {
                 self.allocator.stop_sharing(&pod.uid);
+            }
+        }
+    }
+
+    /// Whether a pod is not alive any more. One that the watch does not have may be newer than what the watch has shown.
+    async fn has_ended(&self, pod: &PodIdentity) -> bool {
+        if let Some(stage) = self.pods.watched().read(|pods| stage(pods, pod)) {
+            return stage != PodStage::Alive;
+        }
+        match self.pods.read(&pod.name).await {
+            Ok(found) => !found.is_some_and(|found| found.identity == *pod && found.stage == PodStage::Alive),
+            Err(error) => {
+                warn!(%pod, %error, "whether the pod has ended is not known, trying again");
+                false
             }
         }
     }

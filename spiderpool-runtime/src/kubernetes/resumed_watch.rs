@@ -10,8 +10,11 @@
 //!   also tells of an etcd that was restored with `etcdutl snapshot restore --bump-revision`, whose watches end as those that
 //!   have been away for long.
 
+use std::collections::HashSet;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::{Body as HttpBody, Bytes};
@@ -32,14 +35,47 @@ const LEAP: u64 = 100_000_000;
 /// A selector that may be what gives the right to list.
 const BY_NAME: &str = "fieldSelector=metadata.name%3D";
 
+/// After this time all watches have been resumed: they pause for a minute at most.
+const RESUMED: Duration = Duration::from_mins(3);
+
 /// How often the API server was found in a state that it had left before. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rewinds(watch::Sender<u64>);
+pub(super) struct Rewinds {
+    count: watch::Sender<u64>,
+    latest: Arc<Mutex<Option<Rewind>>>,
+}
+
+/// One that was found.
+#[derive(Debug)]
+struct Rewind {
+    at: Instant,
+    /// The watches that have listed anew since, or are about to.
+    told: HashSet<String>,
+}
 
 impl Rewinds {
     /// Changes with each.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
+        self.count.subscribe()
+    }
+
+    /// A watch has found one.
+    fn found_by(&self, watched: String) {
+        let told = HashSet::from([watched]);
+        *self.latest() = Some(Rewind { at: Instant::now(), told });
+        self.count.send_modify(|count| *count += 1);
+    }
+
+    /// Whether another watch has found one lately, of which this one is not told yet: by the time that it is resumed the API
+    /// server may have come to where it was before.
+    fn tell(&self, watched: &str) -> bool {
+        let mut latest = self.latest();
+        let latest = latest.as_mut().filter(|latest| latest.at.elapsed() < RESUMED);
+        latest.is_some_and(|latest| latest.told.insert(watched.to_owned()))
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Option<Rewind>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,6 +126,7 @@ where
         let (mut inner, rewinds) = (std::mem::replace(&mut self.inner, next), self.rewinds.clone());
         Box::pin(async move {
             let uri = request.uri().clone();
+            let watched = watched(&uri);
             let found = inner.call(position_request(&uri)?).await.map_err(Into::into)?;
             match found.status() {
                 StatusCode::OK => {
@@ -97,10 +134,17 @@ where
                     if let Some(now) = position(&body).filter(|now| is_of_another_past(version, *now)) {
                         warn!(
                             path = uri.path(),
-                            version, now, "etcd was restored: the API server is not where it was, listing anew"
+                            version,
+                            now,
+                            "etcd was restored: the API server is not where it was, listing anew"
                         );
-                        rewinds.0.send_modify(|count| *count += 1);
+                        rewinds.found_by(watched);
                         return Ok(expired("the API server has gone back in time"));
+                    }
+                    if rewinds.tell(&watched) {
+                        return Ok(expired(
+                            "the API server has gone back in time, as another watch has found",
+                        ));
                     }
                 }
                 // Not a right moment for a watch either.
@@ -122,6 +166,13 @@ where
 /// Whether an API server is where it cannot have come to since it was at `version`.
 fn is_of_another_past(version: u64, now: u64) -> bool {
     now < version || now - version >= LEAP
+}
+
+/// What is watched, from wherever.
+fn watched(uri: &Uri) -> String {
+    let query = uri.query().unwrap_or_default().split('&');
+    let query = query.filter(|one| !one.starts_with("resourceVersion="));
+    query.fold(uri.path().to_owned(), |all, one| format!("{all}&{one}"))
 }
 
 /// From where a watch goes on; `None` of everything else, also of one that begins with what there is.

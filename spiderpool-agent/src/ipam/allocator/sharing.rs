@@ -55,9 +55,12 @@ impl AddressAllocator {
             };
             let Some(found) = found.filter(is_own) else { continue };
             if let Some(object) = self.store.adopt(&found, &wanted).await? {
+                // Somebody else may have written the object first: then it does not name the sandbox yet.
+                if object.holding.container_id == wanted.container_id {
+                    self.migrations.remove(pod, wanted.ip());
+                    learned += 1;
+                }
                 self.holdings.write(|index| index.apply(object));
-                self.migrations.remove(pod, wanted.ip());
-                learned += 1;
             }
         }
         let announcements = if learned > 0 { self.migrations.take_announcements(pod) } else { Vec::new() };

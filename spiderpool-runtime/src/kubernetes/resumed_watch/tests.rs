@@ -79,6 +79,27 @@ async fn an_etcd_restored_with_a_bumped_revision_is_noticed() {
     }
 }
 
+/// The API server has had as many writes again when the second one is resumed. Each lists anew once.
+#[tokio::test]
+async fn what_one_watch_finds_all_are_told() {
+    let (client, rewinds, _) = client(|uri| match uri {
+        _ if is_watch(uri) => (200, String::new()),
+        _ => list(100),
+    });
+    let is_expired = async |kind: &str, version: u64| {
+        let uri = format!("/api/v1/{kind}?watch=true&resourceVersion={version}");
+        let answer = client.send(Request::get(uri).body(Body::empty()).unwrap()).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8_lossy(&body).contains("Expired")
+    };
+    assert!(!is_expired("nodes", 90).await);
+    assert!(is_expired("pods", 110).await);
+    assert!(!is_expired("pods", 100).await);
+    assert!(is_expired("nodes", 90).await);
+    assert!(!is_expired("nodes", 100).await);
+    assert_eq!(*rewinds.subscribe().borrow(), 1);
+}
+
 #[tokio::test]
 async fn a_watch_that_is_refused_with_410_lists_anew() {
     let gone = json!({"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired"}).to_string();
