@@ -17,6 +17,7 @@ use spiderpool_tests::probe::{Probe, Protocol, Server, send};
 use spiderpool_tests::topology::addresses::SERVICES;
 use spiderpool_tests::{counters, inside, node_ports, poll, privilege, service};
 
+/// For an answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[test]

@@ -70,8 +70,8 @@ pub struct SubnetState<'a> {
     pub records: &'a ControlledPools,
     /// Whether it is being deleted.
     pub terminating: bool,
-    /// The pools of its CIDR. One that has less than `records` say must be known as it is now: whether it has been written
-    /// or not decides who has the difference.
+    /// The pools of its CIDR. Those that are [`ControlledPools::behind`] must be known as they are now: whether one has been
+    /// written or not decides who has the difference.
     pub members: &'a [Member],
     /// What applications want of it.
     pub wanted: &'a [WantedPool],

@@ -55,6 +55,16 @@ impl ControlledPools {
         if records.is_empty() { None } else { serde_json::to_string(&records).ok() }
     }
 
+    /// The pools that have less than is recorded, or are not there, by what is known of each: a write of theirs may be on its
+    /// way, or not be seen yet.
+    pub fn behind<'a>(&self, known: impl Fn(&str) -> Option<&'a IpSet>) -> Vec<String> {
+        let is_behind = |name: &str, recorded: &IpSet| {
+            known(name).is_none_or(|usable| !recorded.difference(usable).is_empty())
+        };
+        let behind = self.0.iter().filter(|(name, pool)| is_behind(name, &pool.ips));
+        behind.map(|(name, _)| name.clone()).collect()
+    }
+
     /// All addresses that pools have.
     pub fn addresses(&self, family: Family) -> IpSet {
         self.0.values().fold(IpSet::empty(family), |all, pool| all.union(&pool.ips))

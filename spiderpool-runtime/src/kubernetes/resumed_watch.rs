@@ -30,7 +30,7 @@ use tracing::warn;
 /// The metadata of objects alone.
 const METADATA: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;q=0.9";
-/// So many writes are not made while a watch is away: after a thousand a second it would take more than a day.
+/// So many writes are not made while a watch is away: at a thousand a second they take more than a day.
 const LEAP: u64 = 100_000_000;
 /// A selector that may be what gives the right to list.
 const BY_NAME: &str = "fieldSelector=metadata.name%3D";
@@ -131,7 +131,7 @@ where
             match found.status() {
                 StatusCode::OK => {
                     let body = found.into_body().collect().await.map_err(Into::into)?.to_bytes();
-                    if let Some(now) = position(&body).filter(|now| is_of_another_past(version, *now)) {
+                    if let Some(now) = position(&body).filter(|now| was_restored(version, *now)) {
                         warn!(
                             path = uri.path(),
                             version,
@@ -163,12 +163,12 @@ where
     }
 }
 
-/// Whether an API server is where it cannot have come to since it was at `version`.
-fn is_of_another_past(version: u64, now: u64) -> bool {
+/// Whether etcd's revision cannot have become `now` by writes since it was `version`.
+fn was_restored(version: u64, now: u64) -> bool {
     now < version || now - version >= LEAP
 }
 
-/// What is watched, from wherever.
+/// What is watched, whatever the resourceVersion. Two watches of a process with equal parameters are taken for one.
 fn watched(uri: &Uri) -> String {
     let query = uri.query().unwrap_or_default().split('&');
     let query = query.filter(|one| !one.starts_with("resourceVersion="));

@@ -1,4 +1,5 @@
-//! Requests that the API server refuses for now (429, 503, 504) are sent again, as late as its Retry-After says.
+//! Requests that the API server refuses for now (429, 503, 504) are sent again, as late as its Retry-After says: not those that
+//! would wait for more than a minute, nor a POST after 504, which may have been carried out.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -24,8 +25,8 @@ pub(super) async fn with_refusal<T>(work: impl Future<Output = T>) -> (T, Option
     REFUSAL.scope(Cell::new(None), observed).await
 }
 
-/// Nobody waits longer because of a Retry-After: whoever asked is told of the refusal, and tries again by his own clock. A proxy
-/// under maintenance may name an hour.
+/// A proxy under maintenance may name an hour in Retry-After. If it is longer than this, the caller gets the refusal, and tries
+/// again by its own backoff.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// kube's policy. Whoever gives up waiting can say what he has waited for.
@@ -47,7 +48,7 @@ impl<R> Policy<Request<Body>, Response<R>, BoxError> for Retries {
         outcome: &mut Result<Response<R>, BoxError>,
     ) -> Option<Sleep> {
         let status = outcome.as_ref().ok().map(Response::status);
-        // It may have been created: what follows depends on whether an AlreadyExists is the first answer.
+        // The object may have been created: callers take an AlreadyExists for somebody else's if it is the first answer.
         if status == Some(StatusCode::GATEWAY_TIMEOUT) && request.method() == Method::POST {
             return None;
         }

@@ -94,18 +94,12 @@ fn latest<'a>(
     watched.filter(is_ahead).or(read)
 }
 
-/// The pools that have less than a subnet's status says, as far as is known. A write of theirs may be on its way, or be known
-/// to the API server alone.
+/// The pools that have less than a subnet's status says, as far as their watch has shown.
 pub(super) fn behind(state: &ClusterState, subnet: &Subnet, records: &ControlledPools) -> Vec<String> {
-    let has = |name: &str| {
+    records.behind(|name| {
         let spec = state.pools.get(name)?.spec()?.as_ref().ok()?;
         (spec.subnet == subnet.subnet).then_some(&spec.usable)
-    };
-    let behind = records
-        .0
-        .iter()
-        .filter(|(name, record)| has(name).is_none_or(|usable| !record.ips.difference(usable).is_empty()));
-    behind.map(|(name, _)| name.clone()).collect()
+    })
 }
 
 fn used(state: &ClusterState, pool: &str, subnet: &Subnet) -> IpSet {

@@ -332,10 +332,11 @@ impl Lagging {
             members.iter().find(|member| member.name.as_str() == name).cloned()
         };
         let mut known = self.seen.clone();
-        for (name, record) in &self.cluster.records.0 {
-            let seen = find(&known, name);
-            let is_behind = seen.is_none_or(|seen| !record.ips.difference(&seen.usable).is_empty());
-            if let Some(now) = find(&actual, name).filter(|_| is_behind) {
+        let usable = |name: &str| {
+            self.seen.iter().find(|member| member.name.as_str() == name).map(|member| &member.usable)
+        };
+        for name in self.cluster.records.behind(usable) {
+            if let Some(now) = find(&actual, &name) {
                 known.retain(|member| member.name != now.name);
                 known.push(now);
             }
