@@ -56,6 +56,8 @@ pub struct Refused {
     pub first: Instant,
     /// The last time.
     pub last: Instant,
+    /// The shortest time between two.
+    pub shortest_pause: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -149,9 +151,13 @@ impl State {
     fn count(&self, request: &Request<Incoming>) {
         let (key, now) = (format!("{} {}", request.method(), request.uri().path()), Instant::now());
         let mut refused = self.refused();
-        let entry = refused.entry(key).or_insert(Refused { times: 0, first: now, last: now });
+        let Some(entry) = refused.get_mut(&key) else {
+            refused.insert(key, Refused { times: 1, first: now, last: now, shortest_pause: None });
+            return;
+        };
+        let pause = now - std::mem::replace(&mut entry.last, now);
         entry.times += 1;
-        entry.last = now;
+        entry.shortest_pause = Some(entry.shortest_pause.map_or(pause, |shortest| shortest.min(pause)));
     }
 }
 

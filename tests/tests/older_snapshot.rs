@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use spiderpool_api::agent::path;
-use spiderpool_tests::control_plane::{ControlPlane, Options};
+use spiderpool_tests::control_plane::{ControlPlane, Options, Snapshot};
 use spiderpool_tests::poll;
 use spiderpool_tests::standalone_agent::StandaloneAgent;
 use spiderpool_tests::standalone_controller::{StandaloneController, Start};
@@ -76,8 +76,21 @@ async fn added(agent: &StandaloneAgent, pod: &TestPod) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_from_a_future_version_and_forgotten_addresses_are_repaired() {
+    forgotten_addresses_are_repaired("older", ControlPlane::restore_snapshot).await;
+}
+
+/// No version is from the future then, and watches are listed again as after a long absence.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_forgotten_by_a_restore_with_a_bumped_revision_are_repaired() {
+    forgotten_addresses_are_repaired("bumped", ControlPlane::restore_snapshot_with_bumped_revision).await;
+}
+
+async fn forgotten_addresses_are_repaired(
+    namespace: &str,
+    restore: impl FnOnce(&mut ControlPlane, &Snapshot) -> Result<()>,
+) {
     let mut plane = ControlPlane::start(Options::default()).unwrap();
-    let bench = Bench::on(&plane, "older").await;
+    let bench = Bench::on(&plane, namespace).await;
     // No more addresses than pods that are to have one: what is forgotten would be given to the next one.
     bench.pool("p", "10.71.0.0/24", &["10.71.0.2-10.71.0.4"], &json!({}));
     for node in ["n1", "n2"] {
@@ -114,7 +127,7 @@ async fn watches_from_a_future_version_and_forgotten_addresses_are_repaired() {
     assert!(before.is_some());
 
     let parts = bench.into_parts();
-    plane.restore_snapshot(&snapshot).unwrap();
+    restore(&mut plane, &snapshot).unwrap();
     let bench = Bench::from_parts(&plane, parts);
     // The agent that gave the address says so again, and the leader's view is that of the API server.
     let asserted = poll::until_async("the forgotten address is written again", RECOVERY, async || {

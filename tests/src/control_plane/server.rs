@@ -24,7 +24,6 @@ pub(crate) fn arguments(
         format!("--service-cluster-ip-range={}", service_cidrs.join(",")),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
-        "--profiling=false".to_owned(),
     ]
 }
 

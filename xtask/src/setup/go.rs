@@ -195,6 +195,7 @@ fn existing(pinned: &Pinned<'_>, own: &Path) -> Option<PathBuf> {
         let arguments: &[&str] = match name {
             "kubectl" => &["version", "--client"],
             "helm" => &["version", "--short"],
+            "etcdutl" => &["version"],
             _ => &["--version"],
         };
         let version = Version::find(&process::output(process::command(&program).args(arguments))?)?;
@@ -256,7 +257,11 @@ fn commands(tools: &str) -> Vec<String> {
 
 /// What the program of an import path is called.
 fn program_name(command: &str) -> &str {
-    if command == ETCD.path { "etcd" } else { command.rsplit('/').next().unwrap_or(command) }
+    if command == ETCD.path {
+        return "etcd";
+    }
+    let is_version = |word: &str| word.strip_prefix('v').is_some_and(|rest| rest.parse::<u8>().is_ok());
+    command.rsplit('/').find(|word| !is_version(word)).unwrap_or(command)
 }
 
 #[cfg(test)]
@@ -277,7 +282,7 @@ mod tests {
                 assert!(names.contains(name), "{}: {name} is not in {names:?}", module.folder);
             }
         };
-        check(&ETCD, &["etcd"]);
+        check(&ETCD, &["etcd", "etcdutl"]);
         check(&KUBERNETES, &["kube-apiserver", "kube-proxy", "kubectl"]);
         check(&KUBERNETES_NODE, &["kubelet", "kube-controller-manager", "kube-scheduler"]);
         check(&MULTUS, &["multus"]);
