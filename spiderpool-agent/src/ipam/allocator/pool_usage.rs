@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use spiderpool_core::ip::{Family, IpRange, IpSet};
 use spiderpool_core::ipam::PoolFailure;
-use spiderpool_core::ipam::pick::pick;
+use spiderpool_core::ipam::pick::{pick, sample};
 
 use super::store::Listing;
 
@@ -153,12 +153,24 @@ impl PoolUsage {
         self.collided.retain(|_, (since, _)| now.duration_since(*since) < COLLISION);
         self.unlisted.retain(|_, since| now.saturating_duration_since(*since) < COLLISION);
         self.released.retain(|_, since| now.duration_since(*since) < COOLING);
+        let ip = sample(usable, |ip| self.is_rested(ip) && !own.contains(&ip), seed)
+            .or_else(|| self.pick_of_all(usable, own, seed))?;
+        self.picked.insert(ip);
+        Some(ip)
+    }
+
+    /// Whether the address seems free, and was not released a short while ago.
+    fn is_rested(&self, ip: IpAddr) -> bool {
+        let is_known = self.collided.contains_key(&ip) || self.picked.contains(&ip);
+        !is_known && !self.released.contains_key(&ip) && !self.used.contains(ip)
+    }
+
+    /// One of those that seem free, which takes the longer the more are in use.
+    fn pick_of_all(&self, usable: &IpSet, own: &[IpAddr], seed: u64) -> Option<IpAddr> {
         let family = usable.family();
         let known = set(family, self.collided.keys().chain(&self.picked).chain(own));
         let free = usable.difference(&self.used).difference(&known);
-        let ip = pick(&free, &set(family, self.released.keys()), seed)?;
-        self.picked.insert(ip);
-        Some(ip)
+        pick(&free, &set(family, self.released.keys()), seed)
     }
 
     /// The picked address is ours now.
