@@ -47,6 +47,11 @@ impl Announcement {
         })
     }
 
+    /// The NIC.
+    pub(crate) fn nic(&self) -> &IfName {
+        &self.nic
+    }
+
     /// Whether it is of a NIC of the same name.
     pub(crate) fn is_of_same_nic(&self, other: &Self) -> bool {
         self.nic == other.nic

@@ -229,7 +229,7 @@ impl Ipam {
         }
         let (shared, own): (Vec<_>, Vec<_>) = served.iter().partition(|(_, object)| request.shares(object));
         if let Some(of_machine) = &guest {
-            self.allocator.share(shared.iter().map(|(_, object)| object), of_machine, &request.claimant);
+            self.allocator.share(shared.iter().map(|(_, object)| object), of_machine, &request.claimant)?;
         }
         let adopted = join_all(own.iter().map(|(_, object)| self.allocator.adopt(object, &request.claimant)));
         for (adopted, (_, object)) in adopted.await.into_iter().zip(&own) {

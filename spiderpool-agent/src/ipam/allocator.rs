@@ -1,9 +1,11 @@
 //! The third stage of an ADD: takes addresses out of pools; and gives them back. It knows what the node's pods hold,
 //! what is known of each pool's usage, and which requests have no known outcome. It knows pods by their identity only.
 
+mod creations;
 mod holdings;
 mod pending_creates;
 mod pool_usage;
+mod reassert;
 mod search;
 mod shared;
 mod sharing;
@@ -33,8 +35,10 @@ use search::{FreeAddresses, api_server_failed};
 use shared::MigrationTargets;
 use store::{AddressStore, Creation, Listing, Look, Reread};
 
+pub(super) use creations::Creations;
 pub(crate) use holdings::{AddressObject, HoldingIndex};
-pub(super) use shared::BroughtAlong;
+pub(super) use reassert::Reasserted;
+pub(super) use shared::MigrationError;
 pub(crate) use shared::state_path;
 
 /// Addresses that are tried for a NIC and family in one request.
@@ -44,9 +48,6 @@ const IMMEDIATE_ATTEMPTS: u32 = 16;
 /// Pause after each further one, growing up to the limit.
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// So often it is tried to say again whose an address is while somebody else writes its object.
-const REASSERTIONS: u32 = 3;
-
 /// For whom addresses are taken.
 pub(super) struct Claimant {
     /// The pod and its workload.
@@ -74,17 +75,6 @@ pub(super) enum Freed {
     Unreadable,
 }
 
-/// What the API server says of an address that a pod holds, after it has gone back in time.
-#[derive(Debug)]
-pub(super) enum Reasserted {
-    /// It is the pod's.
-    Known,
-    /// It is the pod's again: it had been nobody's.
-    Again,
-    /// It is somebody else's; whose, if its object parses.
-    Theirs(Option<Arc<Holding>>),
-}
-
 /// Takes and frees the addresses of this node's pods.
 pub(super) struct AddressAllocator {
     store: AddressStore,
@@ -92,6 +82,7 @@ pub(super) struct AddressAllocator {
     free: FreeAddresses,
     pending: PendingCreates,
     migrations: MigrationTargets,
+    creations: Creations,
     reserved: Shared<ReservedIndex>,
     node: NodeName,
     metrics: PickMetrics,
@@ -113,6 +104,7 @@ impl AddressAllocator {
             holdings,
             pending: PendingCreates::default(),
             migrations: MigrationTargets::open(state_path(state_dir)),
+            creations: Creations::default(),
             reserved,
             node,
             metrics,
@@ -130,6 +122,11 @@ impl AddressAllocator {
     /// What the node's pods hold.
     pub(super) fn holdings(&self) -> &Shared<HoldingIndex> {
         &self.holdings
+    }
+
+    /// The addresses that are being created.
+    pub(super) fn creations(&self) -> &Creations {
+        &self.creations
     }
 
     /// The agent's node.
@@ -255,6 +252,7 @@ impl AddressAllocator {
         abandoned: &CancellationToken,
     ) -> Result<Option<AddressObject>, ApiFailure> {
         let (pool, ip) = (wanted.pool.clone(), wanted.ip());
+        let _in_progress = self.creations.begin();
         match self.store.create(&wanted, look, abandoned).await {
             Ok(Creation::Ours(object)) => {
                 self.holdings.write(|index| index.apply(object.clone()));
@@ -455,66 +453,6 @@ impl AddressAllocator {
     /// The object of an address, whoever has it.
     pub(super) async fn find(&self, ip: IpAddr) -> Result<Option<AddressObject>, ApiFailure> {
         self.store.find(ip).await
-    }
-
-    /// Has the API server say again that a pod has an address, which it may have forgotten. The pod must be locked.
-    pub(super) async fn reassert(&self, known: &AddressObject) -> Result<Reasserted, ApiFailure> {
-        let holding = &known.holding;
-        for _ in 0..REASSERTIONS {
-            if let Some(reasserted) = self.try_reassert(holding).await? {
-                return Ok(reasserted);
-            }
-        }
-        match self.store.find(holding.ip()).await? {
-            Some(found) if found.holding.state == AddressState::Bound && found.holding.serves_as(holding) => {
-                self.holdings.write(|index| index.apply(found));
-                Ok(Reasserted::Known)
-            }
-            // `None`: its object is there and cannot be read.
-            found => Ok(self.give_up(holding, found)),
-        }
-    }
-
-    /// `None`: the leader, which does the same, or somebody else has changed the object meanwhile.
-    async fn try_reassert(&self, holding: &Holding) -> Result<Option<Reasserted>, ApiFailure> {
-        let Some(found) = self.store.find(holding.ip()).await? else {
-            return match self.store.create(holding, Look::Always, &CancellationToken::new()).await? {
-                Creation::Ours(object) => {
-                    self.holdings.write(|index| index.apply(object));
-                    Ok(Some(Reasserted::Again))
-                }
-                Creation::Theirs(_) => Ok(None),
-                Creation::Unknown(failure) => Err(failure),
-            };
-        };
-        let is_for_it = found.holding.owner.endpoint_name() == holding.owner.endpoint_name();
-        let now = match found.holding.state {
-            AddressState::Bound if found.holding.serves_as(holding) => {
-                if found.holding.container_id == holding.container_id {
-                    Some(found)
-                } else if holding.is_detached {
-                    self.store.detach(&found).await?
-                } else {
-                    self.store.adopt(&found, holding).await?
-                }
-            }
-            AddressState::Kept if is_for_it => self.store.take_over(&found, holding).await?,
-            AddressState::Bound | AddressState::Kept | AddressState::Quarantined => {
-                return Ok(Some(self.give_up(holding, Some(found))));
-            }
-        };
-        let names_sandbox =
-            |now: &AddressObject| holding.is_detached || now.holding.container_id == holding.container_id;
-        Ok(now.filter(names_sandbox).map(|now| {
-            self.holdings.write(|index| index.apply(now));
-            Reasserted::Known
-        }))
-    }
-
-    /// The address is not the pod's any more.
-    fn give_up(&self, holding: &Holding, found: Option<AddressObject>) -> Reasserted {
-        self.holdings.write(|index| index.delete(holding.ip()));
-        Reasserted::Theirs(found.map(|found| found.holding))
     }
 
     /// The addresses of this node that are not known, as a list has them.

@@ -16,12 +16,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::allocator::HoldingIndex;
+use super::allocator::{Creations, HoldingIndex};
 use super::keyed_mutex::KeyedMutex;
 use crate::watches::Shared;
 
-/// Endpoints written at the same time; the addresses come first.
+/// Endpoints written at the same time.
 pub(super) const WRITERS: usize = 4;
+/// So long an endpoint waits while addresses are created: on a node with many new pods those are what the pods wait for, and each
+/// endpoint costs the API server as much as an address.
+const GIVES_WAY: Duration = Duration::from_secs(5);
 /// Those written at the same time at the end.
 const FLUSHED_AT_ONCE: usize = 32;
 
@@ -29,6 +32,7 @@ const FLUSHED_AT_ONCE: usize = 32;
 pub struct EndpointQueue {
     store: EndpointStore,
     holdings: Shared<HoldingIndex>,
+    creations: Creations,
     waiting: Mutex<HashMap<PodName, Record>>,
     queue: WorkQueue<PodName>,
     /// Taken by [`Self::run`].
@@ -38,11 +42,12 @@ pub struct EndpointQueue {
 
 impl EndpointQueue {
     /// Empty.
-    pub(crate) fn new(kube: Kubernetes, holdings: Shared<HoldingIndex>) -> Self {
+    pub(super) fn new(kube: Kubernetes, holdings: Shared<HoldingIndex>, creations: Creations) -> Self {
         let (queue, workers) = work_queue();
         Self {
             store: EndpointStore::new(kube),
             holdings,
+            creations,
             waiting: Mutex::default(),
             queue,
             workers: Mutex::new(Some(workers)),
@@ -165,7 +170,8 @@ impl EndpointQueue {
 impl Reconciler<PodName> for EndpointQueue {
     type Error = ApiFailure;
 
-    async fn reconcile(&self, name: &PodName, _since: Instant) -> Result<Action, ApiFailure> {
+    async fn reconcile(&self, name: &PodName, since: Instant) -> Result<Action, ApiFailure> {
+        self.creations.give_way(since + GIVES_WAY).await;
         let _lock = self.locks.lock(name.clone()).await;
         // A removal may have taken it out.
         if let Some(record) = self.with(|waiting| waiting.remove(name))

@@ -9,6 +9,7 @@ use spiderpool_core::names::{ContainerId, NameError, NodeName, PodName, PodUid, 
 use spiderpool_runtime::kubernetes::ApiFailure;
 use thiserror::Error;
 
+use super::allocator::MigrationError;
 use crate::start::Starting;
 use crate::watches::Unreadable;
 
@@ -99,6 +100,9 @@ pub enum AllocateError {
         /// Why.
         source: ApiFailure,
     },
+    /// What the pod uses of its virtual machine cannot be written down.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
     /// An address that is to become the pod's is not free of an earlier one.
     #[error(
         "{} is to be the Pod's, but {} (UID {}) may still use it on node {:?}: it is released when that Pod's network is \
@@ -178,6 +182,7 @@ impl AllocateError {
             | Self::Replaced { .. }
             | Self::OtherNode { .. }
             | Self::Contended(_)
+            | Self::Migration(_)
             | Self::Abandoned(_)
             | Self::Broken => FailureReason::Internal,
             Self::StillHeld(_) => FailureReason::EarlierPod,
@@ -198,7 +203,11 @@ impl AllocateError {
             | Self::Quarantine { source, .. }
             | Self::Adopt { source, .. } => source.is_retryable(),
             Self::Ipam(errors) => errors.iter().any(IpamError::is_retryable),
-            Self::Replaced { .. } | Self::OtherNode { .. } | Self::Abandoned(_) | Self::Broken => false,
+            Self::Replaced { .. }
+            | Self::OtherNode { .. }
+            | Self::Migration(_)
+            | Self::Abandoned(_)
+            | Self::Broken => false,
         }
     }
 

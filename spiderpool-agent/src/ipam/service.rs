@@ -152,7 +152,8 @@ impl Ipam {
         });
         let successors = Successors::new(kube.clone(), kept_workloads);
         let (rewinds, endpoint_holdings) = (kube.rewinds(), allocator.holdings().clone());
-        let endpoints = Arc::new(EndpointQueue::new(kube.clone(), endpoint_holdings));
+        let endpoints =
+            Arc::new(EndpointQueue::new(kube.clone(), endpoint_holdings, allocator.creations().clone()));
         let releaser = Arc::new(Releaser {
             pods: pods.clone(),
             allocator: Arc::clone(&allocator),

@@ -23,12 +23,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::allocator::{AddressAllocator, BroughtAlong};
+use super::allocator::AddressAllocator;
 use super::endpoint_queue::EndpointQueue;
 use super::keyed_mutex::KeyedMutex;
 use super::metrics::IpamMetrics;
 use super::pod_events::PodEvents;
 use super::pods::Pods;
+use super::reassert::Reassertion;
 use super::release::{Releaser, evidence, is_freed, plan_unless_kept};
 use super::workloads::Workloads;
 use crate::announce::Announcement;
@@ -116,12 +117,14 @@ impl Sweeper {
         let mut detached_until = None;
         let mut pauses = backoff::exponential().build();
         let mut rewinds = self.rewinds.clone();
-        let mut is_forgotten = false;
+        let mut reassertion: Option<Reassertion> = None;
         while !shutdown.is_cancelled() {
-            if is_forgotten {
-                is_forgotten = !self.reassert(shutdown).await;
+            let mut is_forgotten = false;
+            if let Some(left) = reassertion.as_mut().filter(|left| left.is_due(Instant::now())) {
+                is_forgotten = !self.reassert(left, shutdown).await;
                 owners = self.allocator.owners();
             }
+            reassertion = reassertion.filter(|left| !left.is_done());
             let outcome = self.sweep_pods(&owners, shutdown).await;
             let SweepOutcome { failed, has_overdue, waits_until, freed } = outcome;
             let failed = failed || is_forgotten;
@@ -137,15 +140,22 @@ impl Sweeper {
                 pauses = backoff::exponential().build();
                 INTERVAL
             };
-            let pause = waits_until.into_iter().chain(detached_until).min().map_or(pause, |until| {
-                pause.min(until.saturating_duration_since(Instant::now()).max(backoff::MIN_PAUSE))
-            });
+            // A list that has failed waits like everything that has.
+            let lists_from =
+                reassertion.as_ref().and_then(Reassertion::lists_from).filter(|from| *from > Instant::now());
+            let pause = [waits_until, detached_until, lists_from]
+                .into_iter()
+                .flatten()
+                .min()
+                .map_or(pause, |until| {
+                    pause.min(until.saturating_duration_since(Instant::now()).max(backoff::MIN_PAUSE))
+                });
             let is_moving = !self.allocator.migration_targets().is_empty();
             let pause = if is_moving { pause.min(SHARING_INTERVAL) } else { pause };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                Ok(()) = rewinds.changed() => is_forgotten = true,
+                Ok(()) = rewinds.changed() => reassertion = Some(self.begin_reassertion()),
                 () = self.changed.notified() => {
                     if shutdown.run_until_cancelled(tokio::time::sleep(SWEEP_DELAY)).await.is_none() {
                         return;
@@ -192,11 +202,16 @@ impl Sweeper {
 
     /// Whether there may be more to learn of this pod.
     async fn learn_brought_along(&self, pod: &PodIdentity) -> Result<bool, ApiFailure> {
-        let BroughtAlong { addresses, announcements } = self.allocator.learn_shared(&pod.uid).await?;
+        let addresses = self.allocator.learn_shared(&pod.uid).await?;
         if addresses > 0 {
             info!(%pod, addresses, "the virtual machine has moved to the pod");
-            // Nobody waits for it.
-            drop(tokio::task::spawn_blocking(move || announcements.iter().for_each(Announcement::send)));
+        }
+        let due = self.allocator.due_announcements(&pod.uid);
+        if !due.is_empty() {
+            let sent = due.clone();
+            // Also if that was all in vain: neighbors find the pod when they ask for its address next.
+            drop(tokio::task::spawn_blocking(move || sent.iter().for_each(Announcement::send)).await);
+            self.allocator.announced(&pod.uid, &due);
         }
         self.allocator.detach_unused(&pod.uid).await
     }

@@ -10,7 +10,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 use spiderpool_api::crd::SpiderIPAddress;
 use spiderpool_core::ipam::Holding;
-use spiderpool_core::names::{PodIdentity, PodName, PodUid};
+use spiderpool_core::names::{IfName, PodIdentity, PodName, PodUid};
 use tracing::warn;
 
 use crate::announce::Announcement;
@@ -35,15 +35,6 @@ pub(super) struct MigrationTarget {
     pub(super) announcements: Vec<Announcement>,
 }
 
-/// What a virtual machine has brought along.
-#[derive(Debug, Default)]
-pub(in crate::ipam) struct BroughtAlong {
-    /// How many addresses.
-    pub(in crate::ipam) addresses: usize,
-    /// What neighbors are to be told now.
-    pub(in crate::ipam) announcements: Vec<Announcement>,
-}
-
 /// All of the node, in a file.
 #[derive(Debug)]
 pub(super) struct MigrationTargets {
@@ -56,30 +47,37 @@ struct Known {
     targets: BTreeMap<PodUid, MigrationTarget>,
     /// The file's content.
     written: Vec<u8>,
+    /// The file could not be read: ADDs of other NICs of these pods may have been in it.
+    is_incomplete: bool,
 }
 
 impl MigrationTargets {
-    /// Those that an earlier agent has left in the file. One that cannot be read costs its pods what it says, and nobody else
-    /// anything.
+    /// Those that an earlier agent has left in the file. Of one that cannot be read, the pods do not tell neighbors of their addresses,
+    /// and no address of their machines is taken for unused.
     pub(super) fn open(path: PathBuf) -> Self {
-        let targets = read(&path).unwrap_or_else(|error| {
+        let found = read(&path);
+        let is_incomplete = found.is_err();
+        let targets = found.unwrap_or_else(|error| {
             let path = path.display();
             warn!(%path, %error, "pods that virtual machines move to cannot be read, and are not followed");
             BTreeMap::new()
         });
-        Self { path, known: Mutex::new(Known { targets, written: Vec::new() }) }
+        Self { path, known: Mutex::new(Known { targets, written: Vec::new(), is_incomplete }) }
     }
 
     /// A virtual machine with this endpoint and these addresses is moving to a pod, which uses some of them. The ADD of another
-    /// NIC does not know the network of an earlier one.
+    /// NIC does not know the network of an earlier one. An error if it cannot be written down: an agent that knows of some NICs of the
+    /// pod only would take the addresses of the others for unused.
     pub(super) fn insert(
         &self,
         pod: &PodIdentity,
         endpoint: &PodName,
         wanted: Vec<Holding>,
         of_machine: &BTreeSet<IpAddr>,
-    ) {
-        self.change(|targets| {
+    ) -> Result<(), MigrationError> {
+        let is_incomplete = self.with(|known| known.is_incomplete);
+        let of_machine = if is_incomplete { BTreeSet::new() } else { of_machine.clone() };
+        let ((), written) = self.change(|targets| {
             let target = targets.entry(pod.uid.clone()).or_insert_with(|| MigrationTarget {
                 pod: pod.clone(),
                 addresses: Vec::new(),
@@ -87,31 +85,40 @@ impl MigrationTargets {
                 endpoint: endpoint.clone(),
                 announcements: Vec::new(),
             });
-            target.of_machine.clone_from(of_machine);
+            target.of_machine = of_machine;
             for wanted in wanted {
                 target.insert(wanted);
             }
         });
+        written
     }
 
     /// What is to be announced when the machine has moved: of another NIC, or of the same one in a newer sandbox.
     pub(super) fn announce_later(&self, pod: &PodUid, announcement: Announcement) {
-        self.change(|targets| {
+        self.change_or_warn(|targets| {
             let Some(target) = targets.get_mut(pod) else { return };
             target.announcements.retain(|known| !known.is_of_same_nic(&announcement));
             target.announcements.push(announcement);
         });
     }
 
-    /// The machine has moved: what was to be announced, once.
-    pub(super) fn take_announcements(&self, pod: &PodUid) -> Vec<Announcement> {
-        let take = |target: &mut MigrationTarget| std::mem::take(&mut target.announcements);
-        self.change(|targets| targets.get_mut(pod).map(take).unwrap_or_default())
+    /// What is to be announced of NICs whose addresses are all the pod's.
+    pub(super) fn due_announcements(&self, pod: &PodUid) -> Vec<Announcement> {
+        let due = |target: &MigrationTarget| target.due_announcements().cloned().collect();
+        self.with(|known| known.targets.get(pod).map(due).unwrap_or_default())
+    }
+
+    /// That has been done.
+    pub(super) fn announced(&self, pod: &PodUid, done: &[Announcement]) {
+        self.change_or_warn(|targets| {
+            let Some(target) = targets.get_mut(pod) else { return };
+            target.announcements.retain(|known| !done.contains(known));
+        });
     }
 
     /// The pod holds an address that it uses.
     pub(super) fn remove(&self, pod: &PodUid, address: IpAddr) {
-        self.change(|targets| {
+        self.change_or_warn(|targets| {
             let Some(target) = targets.get_mut(pod) else { return };
             target.addresses.retain(|known| known.ip() != address);
         });
@@ -119,7 +126,7 @@ impl MigrationTargets {
 
     /// What has become of an address of the machine is known.
     pub(super) fn settle(&self, pod: &PodUid, address: IpAddr) {
-        self.change(|targets| {
+        self.change_or_warn(|targets| {
             let Some(target) = targets.get_mut(pod) else { return };
             target.of_machine.remove(&address);
         });
@@ -132,7 +139,7 @@ impl MigrationTargets {
 
     /// The machine is not moving to the pod any more.
     pub(super) fn forget(&self, pod: &PodUid) {
-        self.change(|targets| drop(targets.remove(pod)));
+        self.change_or_warn(|targets| drop(targets.remove(pod)));
     }
 
     /// The pods.
@@ -144,27 +151,49 @@ impl MigrationTargets {
         f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What is not written now is with the next change. Until then the file says more than is so, which costs an announcement or two.
+    fn change_or_warn(&self, f: impl FnOnce(&mut BTreeMap<PodUid, MigrationTarget>)) {
+        if let ((), Err(error)) = self.change(f) {
+            warn!(%error, "trying again with the next change");
+        }
+    }
+
     /// Writes the file if that changes it. It is small, and written when a machine begins to move and when it has moved.
-    fn change<T>(&self, f: impl FnOnce(&mut BTreeMap<PodUid, MigrationTarget>) -> T) -> T {
-        self.with(|Known { targets, written }| {
+    fn change<T>(
+        &self,
+        f: impl FnOnce(&mut BTreeMap<PodUid, MigrationTarget>) -> T,
+    ) -> (T, Result<(), MigrationError>) {
+        self.with(|Known { targets, written, .. }| {
             let outcome = f(targets);
             let stored = serde_json::to_vec(&targets.values().map(Stored::from).collect::<Vec<_>>());
             let stored = stored.unwrap_or_default();
-            if stored != *written {
-                match write(&self.path, &stored) {
-                    Ok(()) => *written = stored,
-                    Err(error) => {
-                        let path = self.path.display();
-                        warn!(%path, %error, "pods that virtual machines move to cannot be written: the next agent does not follow them");
-                    }
-                }
+            if stored == *written {
+                return (outcome, Ok(()));
             }
-            outcome
+            let outcome_of_write = write(&self.path, &stored);
+            if outcome_of_write.is_ok() {
+                *written = stored;
+            }
+            let failed = |source| MigrationError { path: self.path.clone(), source };
+            (outcome, outcome_of_write.map_err(failed))
         })
     }
 }
 
+/// The file cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write {}, which says what pods use that virtual machines move to: {source}", path.display())]
+pub struct MigrationError {
+    path: PathBuf,
+    source: io::Error,
+}
+
 impl MigrationTarget {
+    fn due_announcements(&self) -> impl Iterator<Item = &Announcement> {
+        let waits = |nic: &IfName| self.addresses.iter().any(|address| address.nic == *nic);
+        self.announcements.iter().filter(move |announcement| !waits(announcement.nic()))
+    }
+
     fn insert(&mut self, mut wanted: Holding) {
         let earlier = self.addresses.iter().position(|known| known.address == wanted.address);
         if let Some(earlier) = earlier.map(|place| self.addresses.swap_remove(place))
@@ -273,15 +302,20 @@ mod tests {
         let (pod, endpoint) = (first.owner.pod.clone(), first.owner.endpoint_name());
         let of_machine: BTreeSet<IpAddr> =
             ["10.6.0.9", "10.7.0.9"].iter().map(|ip| ip.parse().unwrap()).collect();
-        targets.insert(&pod, &endpoint, vec![first.clone()], &of_machine);
+        targets.insert(&pod, &endpoint, vec![first.clone()], &of_machine).unwrap();
         targets.announce_later(&pod.uid, announcement(&pod));
         let next = MigrationTargets::open(path.clone());
         assert_eq!(next.pods(), std::slice::from_ref(&pod));
         let known = next.get(&pod.uid).unwrap();
         assert_eq!(known, targets.get(&pod.uid).unwrap());
         assert_eq!((&*known.addresses[0], &known.of_machine), (&first, &of_machine));
-        assert_eq!(next.take_announcements(&pod.uid), [announcement(&pod)]);
+        assert_eq!(next.due_announcements(&pod.uid), [], "the address is another pod's");
         next.remove(&pod.uid, first.ip());
+        // The agent may end before it has announced anything.
+        let next = MigrationTargets::open(path.clone());
+        let due = next.due_announcements(&pod.uid);
+        assert_eq!(due, [announcement(&pod)]);
+        next.announced(&pod.uid, &due);
         next.settle(&pod.uid, first.ip());
 
         let last = MigrationTargets::open(path.clone());
@@ -289,8 +323,35 @@ mod tests {
         assert_eq!((known.addresses.len(), known.of_machine.len(), known.announcements.len()), (0, 1, 0));
         last.forget(&pod.uid);
         assert_eq!(MigrationTargets::open(path.clone()).pods(), []);
+    }
+
+    /// The address of a NIC whose ADD it does not know of would be freed while that NIC uses it.
+    #[test]
+    fn an_agent_that_cannot_read_the_file_knows_nothing_to_be_unused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = state_path(folder.path());
         fs::write(&path, "{").unwrap();
-        assert_eq!(MigrationTargets::open(path).pods(), []);
+        let targets = MigrationTargets::open(path.clone());
+        assert_eq!(targets.pods(), []);
+        let first = wanted("10.6.0.9/16", "macvlan");
+        let (pod, endpoint) = (first.owner.pod.clone(), first.owner.endpoint_name());
+        let of_machine = BTreeSet::from([first.ip(), "10.7.0.9".parse().unwrap()]);
+        targets.insert(&pod, &endpoint, vec![first.clone()], &of_machine).unwrap();
+        assert_eq!(targets.get(&pod.uid).unwrap().of_machine, BTreeSet::new());
+        assert_eq!(MigrationTargets::open(path).get(&pod.uid).unwrap().of_machine, BTreeSet::new());
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let targets = MigrationTargets::open(state_path(folder.path()));
+        let targets = MigrationTargets { path: state_path(&file), ..targets };
+        let first = wanted("10.6.0.9/16", "macvlan");
+        let (pod, endpoint) = (first.owner.pod.clone(), first.owner.endpoint_name());
+        let error = targets.insert(&pod, &endpoint, vec![first], &BTreeSet::new()).unwrap_err();
+        assert!(error.to_string().contains("file/migrations.json"), "{error}");
     }
 
     #[test]
@@ -299,8 +360,8 @@ mod tests {
         let targets = MigrationTargets::open(state_path(folder.path()));
         let first = wanted("10.6.0.9/16", "macvlan");
         let (pod, endpoint) = (first.owner.pod.clone(), first.owner.endpoint_name());
-        targets.insert(&pod, &endpoint, vec![first], &BTreeSet::new());
-        targets.insert(&pod, &endpoint, vec![wanted("10.6.0.9/16", "")], &BTreeSet::new());
+        targets.insert(&pod, &endpoint, vec![first], &BTreeSet::new()).unwrap();
+        targets.insert(&pod, &endpoint, vec![wanted("10.6.0.9/16", "")], &BTreeSet::new()).unwrap();
         let known = targets.get(&pod.uid).unwrap();
         assert_eq!((known.addresses.len(), known.addresses[0].network.as_deref()), (1, Some("macvlan")));
     }

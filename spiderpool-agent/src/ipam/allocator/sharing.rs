@@ -9,7 +9,7 @@ use spiderpool_runtime::kubernetes::ApiFailure;
 use tracing::info;
 
 use super::holdings::AddressObject;
-use super::shared::BroughtAlong;
+use super::shared::MigrationError;
 use super::{AddressAllocator, Claimant};
 use crate::announce::Announcement;
 
@@ -20,18 +20,28 @@ impl AddressAllocator {
         objects: impl Iterator<Item = &'a AddressObject>,
         of_machine: &BTreeSet<IpAddr>,
         claimant: &Claimant,
-    ) {
+    ) -> Result<(), MigrationError> {
         let wanted = objects.map(|object| {
             let Holding { nic, pool, address, .. } = &*object.holding;
             self.wanted(claimant, nic, pool, *address)
         });
         let (wanted, owner) = (wanted.collect(), &claimant.owner);
-        self.migrations.insert(&owner.pod, &owner.endpoint_name(), wanted, of_machine);
+        self.migrations.insert(&owner.pod, &owner.endpoint_name(), wanted, of_machine)
     }
 
     /// Neighbors are told of a pod's addresses when its virtual machine has moved to it.
     pub(in crate::ipam) fn announce_later(&self, pod: &PodUid, announcement: Announcement) {
         self.migrations.announce_later(pod, announcement);
+    }
+
+    /// What neighbors are to be told of the pod now.
+    pub(in crate::ipam) fn due_announcements(&self, pod: &PodUid) -> Vec<Announcement> {
+        self.migrations.due_announcements(pod)
+    }
+
+    /// They have been told.
+    pub(in crate::ipam) fn announced(&self, pod: &PodUid, done: &[Announcement]) {
+        self.migrations.announced(pod, done);
     }
 
     /// The pods that virtual machines are moving to.
@@ -45,8 +55,8 @@ impl AddressAllocator {
     }
 
     /// Learns which of the addresses that the pod uses have become its own, and writes its sandbox into them: the leader
-    /// does not know that.
-    pub(in crate::ipam) async fn learn_shared(&self, pod: &PodUid) -> Result<BroughtAlong, ApiFailure> {
+    /// does not know that. How many they are.
+    pub(in crate::ipam) async fn learn_shared(&self, pod: &PodUid) -> Result<usize, ApiFailure> {
         let mut learned = 0;
         for wanted in self.migrations.get(pod).into_iter().flat_map(|target| target.addresses) {
             let found = self.store.find(wanted.ip()).await?;
@@ -63,8 +73,7 @@ impl AddressAllocator {
                 self.holdings.write(|index| index.apply(object));
             }
         }
-        let announcements = if learned > 0 { self.migrations.take_announcements(pod) } else { Vec::new() };
-        Ok(BroughtAlong { addresses: learned, announcements })
+        Ok(learned)
     }
 
     /// Finds what the machine had by NICs that this pod does not have: it was made the pod's with the others, and no sandbox uses it.

@@ -24,8 +24,11 @@ use crate::leader::state::{ClusterState, PodAction};
 const GONE_DELAY: Duration = Duration::from_secs(2);
 /// The same for a pod that has finished, whose sandbox is removed later.
 const FINISHED_DELAY: Duration = Duration::from_secs(5);
-/// The node's agent has this long to write an endpoint.
-const ENDPOINT_DELAY: Duration = Duration::from_secs(2);
+/// The node's agent has this long to write an endpoint. On a node with many new pods it writes the addresses first; nothing is lost
+/// while it is missing.
+const ENDPOINT_DELAY: Duration = Duration::from_secs(15);
+/// The same to remove the finalizer of one that is being deleted.
+const FINALIZER_DELAY: Duration = Duration::from_secs(2);
 /// The same for an endpoint that names an address which the pod has no more. Longer than the agent's queue needs, and
 /// short, because meanwhile another pod may get the address.
 const RESTORE_DELAY: Duration = Duration::from_secs(3);
@@ -109,7 +112,8 @@ fn delay(action: PodAction, now: Instant) -> Option<Duration> {
         )
         | PodAction::FreeQuarantined
         | PodAction::HandOver => Some(Duration::ZERO),
-        PodAction::WriteEndpoint | PodAction::FinalizeEndpoint => Some(ENDPOINT_DELAY),
+        PodAction::FinalizeEndpoint => Some(FINALIZER_DELAY),
+        PodAction::WriteEndpoint => Some(ENDPOINT_DELAY),
         PodAction::RestoreAddresses => Some(RESTORE_DELAY),
         PodAction::RecheckAt(at) => Some(at.saturating_duration_since(now)),
     }
