@@ -24,7 +24,6 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
-use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 
 use crate::api_metrics::{ApiMetrics, Observer};
@@ -47,8 +46,6 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(20);
 /// It is closed, too, when nothing has come by it for this long: what is between may acknowledge packets for a server that is
 /// gone. A watch is ended by the API server sooner, after 290 seconds, and by kube's watcher after 295.
 const SILENCE_TIMEOUT: Duration = Duration::from_mins(5);
-/// Requests that wait for a connection by a proxy.
-const PROXY_QUEUE: usize = 1024;
 /// Limit of one request; after it, the outcome is unknown.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,6 +61,12 @@ pub enum ConnectError {
     /// The kubeconfig file or service account cannot be used.
     #[error("the access to the API server cannot be used: {0}")]
     Client(#[from] kube::Error),
+    /// The kubeconfig file or the environment names a proxy.
+    #[error(
+        "the API server cannot be reached by the proxy {0}: proxies are not supported, remove proxy-url from the kubeconfig \
+         file, or unset HTTPS_PROXY"
+    )]
+    Proxy(String),
 }
 
 /// A client and the permission to write. Cheap to clone.
@@ -222,11 +225,10 @@ async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T,
     }
 }
 
-fn client(config: Config, metrics: &ApiMetrics, rewinds: &Rewinds) -> kube::Result<Client> {
+fn client(config: Config, metrics: &ApiMetrics, rewinds: &Rewinds) -> Result<Client, ConnectError> {
     let (observer, resumed) = (Observer(metrics.clone()), ResumedWatches(rewinds.clone()));
-    if config.proxy_url.is_some() {
-        let builder = ClientBuilder::try_from(config)?.with_layer(&observer);
-        return Ok(builder.with_layer(&BufferLayer::new(PROXY_QUEUE)).with_layer(&resumed).build());
+    if let Some(proxy) = &config.proxy_url {
+        return Err(ConnectError::Proxy(proxy.to_string()));
     }
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);

@@ -13,7 +13,7 @@ use crate::health::Condition;
 use tokio_util::sync::CancellationToken;
 
 /// A watch that has not failed for this long works again; longer than its longest pause.
-const RECOVERED: Duration = Duration::from_secs(45);
+const RECOVERED: Duration = Duration::from_secs(65);
 
 /// An in-memory index that a watch keeps up to date.
 pub trait Index<K>: Send + Sync + 'static {
