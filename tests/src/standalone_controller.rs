@@ -114,6 +114,8 @@ impl StandaloneController {
             .env("SPIDERPOOL_ENABLED_METRIC", "true")
             .env("SPIDERPOOL_METRIC_HTTP_PORT", "0")
             .env("SPIDERPOOL_SHUTDOWN_DELAY_SECONDS", "0")
+            // As the chart has it.
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
             .envs(start.environment.iter().copied());
         let process = Process::start(&format!("controller {}", start.name), &command, &log)?;
         Ok(Self { process, log })

@@ -32,6 +32,8 @@
   "SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS" $gc.statelessPod.enableGcRunningPodOnEmptyPodStatusIPs
   "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY" ($gc.gcDeletingTimeOutPodDelay | int)
 ) }}
+{{- /* glibc raises this limit by itself; large tables of the leader are not handed back to the kernel then when they have grown. */}}
+{{ include "spiderpool.env.value" (dict "name" "MALLOC_MMAP_THRESHOLD_" "value" "131072") }}
 {{- if include "spiderpool.controller.readsCniConfig" . }}
 {{ include "spiderpool.env.value" (dict "name" "SPIDERPOOL_CNI_CONFIG_DIR" "value" .Values.global.cniConfHostPath) }}
 {{- end }}

@@ -134,7 +134,7 @@ impl PodIndex {
             node: pod.node.clone().map(|node| interner.share(node)),
             may_run_for: pod.may_run_for,
         };
-        self.pods.insert(uid.clone(), known);
+        self.pods.insert(interner.share(uid.clone()), known);
         self.deleted.remove(uid);
     }
 

@@ -30,10 +30,18 @@ impl Obstacle {
         (!passes).then(|| Self::Refused(failure.to_string()))
     }
 
-    /// Whether nothing new is to be said after this one: each attempt may be refused another address.
+    /// Whether nothing new is to be said after this one: each attempt may be refused another address, for the same reason.
     pub(in crate::leader::pools) fn is_like(&self, other: &Self) -> bool {
-        matches!((self, other), (Self::Refused(_), Self::Refused(_))) || self == other
+        match (self, other) {
+            (Self::Refused(one), Self::Refused(other)) => without_addresses(one).eq(without_addresses(other)),
+            _ => self == other,
+        }
     }
+}
+
+/// The words without digits: none of these is an address or the name of its object.
+fn without_addresses(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().filter(|word| !word.contains(|letter: char| letter.is_ascii_digit()))
 }
 
 impl fmt::Display for Obstacle {
@@ -164,7 +172,8 @@ mod tests {
             text.contains("10.6.0.9 is forbidden") && text.contains(": give spiderpool-controller"),
             "{text}"
         );
-        assert!(forbidden.is_like(&refused(422, "10.6.0.8 is invalid").unwrap()));
+        assert!(forbidden.is_like(&refused(403, "10.6.0.8 is forbidden").unwrap()));
+        assert!(!forbidden.is_like(&refused(422, "10.6.0.8 is invalid").unwrap()), "another reason");
         assert!(
             !forbidden.is_like(&Obstacle::Agents(ServiceAccount { namespace: "n".into(), name: "a".into() }))
         );
