@@ -55,11 +55,19 @@ impl Requests {
         Self(self.0.iter().map(new).filter(|(_, count)| *count > 0.0).collect())
     }
 
-    /// Writes, successful or not, that decide who has an address: those of SpiderIPAddresses or, where there is none (upstream's
-    /// agents), of pools.
-    pub(crate) fn deciding_writes(&self) -> f64 {
+    /// Writes, successful or not, of who has an address: those of SpiderIPAddresses or, where there is none (upstream's agents), of
+    /// pools.
+    pub(crate) fn address_writes(&self) -> f64 {
         let addresses = self.writes("spideripaddresses");
         if addresses > 0.0 { addresses } else { self.writes("spiderippools") }
+    }
+
+    /// How many objects of a resource were made.
+    pub(crate) fn created(&self, resource: &str) -> f64 {
+        let is_creation = |request: &Request| {
+            (&*request.verb, &*request.resource, &*request.code) == ("POST", resource, "201")
+        };
+        self.0.iter().filter(|(request, _)| is_creation(request)).map(|(_, count)| count).sum()
     }
 
     fn writes(&self, resource: &str) -> f64 {
@@ -109,16 +117,17 @@ mod tests {
         let expected = [("POST spideripaddresses 201", 3.0), ("POST spideripaddresses 409", 2.0)];
         let found: Vec<_> = new.0.iter().map(|(request, count)| (request.to_string(), *count)).collect();
         assert_eq!(found, expected.map(|(request, count)| (request.to_owned(), count)));
+        assert!((new.created("spideripaddresses") - 3.0).abs() < 1e-9, "not those that were refused");
     }
 
     #[test]
-    fn collisions_are_deciding_writes_and_pools_count_where_no_address_is_written() {
+    fn collisions_are_writes_of_addresses_and_pools_count_where_no_address_is_written() {
         let pools =
             line(GROUP, "PUT", "spiderippools", 409, 4) + &line(GROUP, "GET", "spiderippools", 200, 9);
-        assert!((Requests::parse(&pools).unwrap().deciding_writes() - 4.0).abs() < 1e-9);
+        assert!((Requests::parse(&pools).unwrap().address_writes() - 4.0).abs() < 1e-9);
         let addresses = line(GROUP, "POST", "spideripaddresses", 201, 2)
             + &line(GROUP, "POST", "spideripaddresses", 409, 1)
             + &line(GROUP, "LIST", "spideripaddresses", 200, 7);
-        assert!((Requests::parse(&(pools + &addresses)).unwrap().deciding_writes() - 3.0).abs() < 1e-9);
+        assert!((Requests::parse(&(pools + &addresses)).unwrap().address_writes() - 3.0).abs() < 1e-9);
     }
 }

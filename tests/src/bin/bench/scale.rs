@@ -146,16 +146,17 @@ impl Scale<'_> {
             let cpu = share(cpu::of_api_server(plane)?.saturating_sub(cpu_before), begun);
             Ok((cpu, begun.elapsed(), Watches::read(plane)?))
         };
-        let (adds, (cpu, elapsed, sent)) = churn.run(pods, &prefix, at_the_end).await?;
+        let (outcomes, (cpu, elapsed, sent)) = churn.run(pods, &prefix, at_the_end).await?;
         let memory = Memory::of(plane.api_server_id()?)?;
         self.filled.wait_settled().await?;
         let agents = self.running;
         self.rows.add(Quantity::LoadedCpu, agents, [cpu]);
         self.rows.add(Quantity::Memory, agents, [memory.resident()]);
         if agents > 0 {
-            self.rows.add(Quantity::AddMedian, agents, adds.latencies_ms.quantile(0.5));
-            self.rows.add(Quantity::AddTail, agents, adds.latencies_ms.quantile(0.99));
-            self.rows.add(Quantity::FailedAdds, agents, [adds.failed as f64]);
+            self.rows.add(Quantity::AddMedian, agents, outcomes.latencies_ms.quantile(0.5));
+            self.rows.add(Quantity::AddTail, agents, outcomes.latencies_ms.quantile(0.99));
+            self.rows.add(Quantity::FailedAdds, agents, [outcomes.failed_adds as f64]);
+            self.rows.add(Quantity::FailedDels, agents, [outcomes.failed_dels as f64]);
         }
         let resources = sent.of_agents(&self.without_agents, agents).into_iter();
         let rate =

@@ -58,7 +58,7 @@ async fn measure_all(arguments: &IpamArguments, report: &mut Report) -> Result<(
     Ok(())
 }
 
-/// One round: pool and pods are made, agents started, every pod gets its address; then all is removed.
+/// One round: the pool is made, agents started, then pods, every one of which gets its address; then all is removed.
 async fn run(
     plane: &ControlPlane,
     agent: &Path,
@@ -69,8 +69,8 @@ async fn run(
     let (client, nodes) = (plane.client().await?, 0..arguments.agents);
     pool.create(plane)?;
     create_nodes(&client, nodes.clone()).await?;
-    let wants = create_pods(&client, &pool.name, spread(arguments.pods, nodes.clone())).await?;
-    let agents = Agents::start(plane, agent, nodes).await?;
+    let agents = Agents::start(plane, agent, nodes.clone()).await?;
+    let wants = create_pods(&client, &pool.name, spread(arguments.pods, nodes)).await?;
     let mut burst = Burst::run(plane, &agents, &wants, pool, in_flight).await?;
     burst.failed_releases = release_all(&client, &agents, &wants).await?;
     drop(agents);

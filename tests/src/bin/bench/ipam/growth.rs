@@ -96,10 +96,9 @@ impl<'a> MeasuredNode<'a> {
         let nodes = node..node + 1;
         let client = cluster.plane.client().await?;
         create_nodes(&client, nodes.clone()).await?;
-        let prefix = format!("measured-{in_use}");
-        let wants = create_pods(&client, &prefix, spread(pods, nodes.clone())).await?;
         let program = tools::spiderpool("spiderpool-agent")?;
-        let agents = Agents::start(&cluster.plane, &program, nodes).await?;
+        let agents = Agents::start(&cluster.plane, &program, nodes.clone()).await?;
+        let wants = create_pods(&client, &format!("measured-{in_use}"), spread(pods, nodes)).await?;
         Ok(Self { cluster, node, client, pool, wants, agents })
     }
 
@@ -135,13 +134,13 @@ async fn compare(nodes: &[MeasuredNode<'_>; 2], title: &str, report: &mut Report
     let mut writes = Pair::default();
     for ((side, node), before) in [(Side::Ours, ours), (Side::Peer, peer)].into_iter().zip(before) {
         let since = Requests::read(&node.cluster.plane)?.since(&before);
-        writes.side(side).push(since.deciding_writes() / node.wants.len() as f64);
+        writes.side(side).push(since.address_writes() / node.wants.len() as f64);
     }
     let quantile = |samples: &Samples| samples.quantile(0.99).into_iter().collect();
     let p99 = Pair { ours: quantile(&times.ours), peer: quantile(&times.peer) };
     report.add(format!("one ADD, {title}"), "ms", &times);
     report.add(format!("one ADD, p99, {title}"), "ms", &p99);
-    report.add(format!("writes that decide, per allocation, {title}"), "", &writes);
+    report.add(format!("writes of addresses, per allocation, {title}"), "", &writes);
     report_memory(nodes, title, report).await
 }
 

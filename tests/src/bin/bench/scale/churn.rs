@@ -26,11 +26,20 @@ pub(super) struct Churn<'a> {
     pub(super) rate: u32,
 }
 
-/// What came of the ADDs.
+/// What came of the ADDs and DELs.
 #[derive(Debug, Default)]
-pub(super) struct Adds {
+pub(super) struct Outcomes {
     pub(super) latencies_ms: Samples,
-    pub(super) failed: usize,
+    pub(super) failed_adds: usize,
+    /// The agent finds these pods' addresses itself.
+    pub(super) failed_dels: usize,
+}
+
+/// What came of one pod.
+struct Outcome {
+    /// Without agents there are none.
+    add: Option<Result<Duration>>,
+    del: Result<()>,
 }
 
 impl Churn<'_> {
@@ -40,7 +49,7 @@ impl Churn<'_> {
         pods: u32,
         prefix: &str,
         ended: impl FnOnce() -> Result<T>,
-    ) -> Result<(Adds, T)> {
+    ) -> Result<(Outcomes, T)> {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / self.rate);
         let mut running = Vec::new();
         for index in 0..pods as usize {
@@ -50,7 +59,7 @@ impl Churn<'_> {
             let socket = self.agents.map(|agents| agents.socket(node).to_owned());
             running.push(tokio::spawn(async move {
                 let want = create_pod(&client, &prefix, index, node).await?;
-                let added = match &socket {
+                let add = match &socket {
                     Some(socket) => {
                         let begun = Instant::now();
                         Some(add(socket, &want, &pool).await.map(|_| begun.elapsed()))
@@ -60,24 +69,30 @@ impl Churn<'_> {
                 set_running(&client, &want).await?;
                 tokio::time::sleep(LIFETIME).await;
                 delete_pod(&client, &want).await?;
-                if let Some(socket) = &socket {
-                    del(socket, &want).await?;
-                }
-                Ok::<_, anyhow::Error>(added)
+                let del = match &socket {
+                    Some(socket) => del(socket, &want).await,
+                    None => Ok(()),
+                };
+                Ok::<_, anyhow::Error>(Outcome { add, del })
             }));
         }
         let at_the_end = ended()?;
-        let mut adds = Adds::default();
+        let mut outcomes = Outcomes::default();
         for pod in running {
-            match pod.await?? {
-                Some(Ok(latency)) => adds.latencies_ms.push(latency.as_secs_f64() * 1000.0),
+            let Outcome { add, del } = pod.await??;
+            match add {
+                Some(Ok(latency)) => outcomes.latencies_ms.push(latency.as_secs_f64() * 1000.0),
                 Some(Err(reason)) => {
                     eprintln!("ADD failed: {reason:#}");
-                    adds.failed += 1;
+                    outcomes.failed_adds += 1;
                 }
                 None => {}
             }
+            if let Err(reason) = del {
+                eprintln!("DEL failed: {reason:#}");
+                outcomes.failed_dels += 1;
+            }
         }
-        Ok((adds, at_the_end))
+        Ok((outcomes, at_the_end))
     }
 }

@@ -17,6 +17,7 @@ pub(super) enum Quantity {
     AddMedian,
     AddTail,
     FailedAdds,
+    FailedDels,
     Memory,
     RestartTime,
     RestartCpu,
@@ -31,6 +32,7 @@ impl Quantity {
             Self::AddMedian => (format!("ADD p50, {load}"), "ms"),
             Self::AddTail => (format!("ADD p99, {load}"), "ms"),
             Self::FailedAdds => (format!("failed ADDs, {load}"), ""),
+            Self::FailedDels => (format!("failed DELs, {load}"), ""),
             Self::Memory => ("API server's memory".to_owned(), "MiB"),
             Self::RestartTime => {
                 ("API server killed and started: all watches are open again".to_owned(), "s")
@@ -41,7 +43,7 @@ impl Quantity {
 
     /// Whether a line through it says something.
     fn has_line(self) -> bool {
-        self != Self::FailedAdds
+        !matches!(self, Self::FailedAdds | Self::FailedDels)
     }
 }
 
