@@ -33,6 +33,8 @@ pub struct EndpointQueue {
     store: EndpointStore,
     holdings: Shared<HoldingIndex>,
     creations: Creations,
+    /// No endpoint waits for others any more.
+    closing: CancellationToken,
     waiting: Mutex<HashMap<PodName, Record>>,
     queue: WorkQueue<PodName>,
     /// Taken by [`Self::run`].
@@ -48,6 +50,7 @@ impl EndpointQueue {
             store: EndpointStore::new(kube),
             holdings,
             creations,
+            closing: CancellationToken::new(),
             waiting: Mutex::default(),
             queue,
             workers: Mutex::new(Some(workers)),
@@ -72,7 +75,11 @@ impl EndpointQueue {
     pub async fn run(&self, shutdown: &CancellationToken, grace: Duration) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(workers) = workers {
-            workers.run(WRITERS, self, shutdown).await;
+            let close = async {
+                shutdown.cancelled().await;
+                self.closing.cancel();
+            };
+            tokio::join!(workers.run(WRITERS, self, shutdown), close);
         }
         // One that hangs does not keep the others from being written in the time that is left.
         let records = std::iter::from_fn(|| self.take());
@@ -171,7 +178,8 @@ impl Reconciler<PodName> for EndpointQueue {
     type Error = ApiFailure;
 
     async fn reconcile(&self, name: &PodName, since: Instant) -> Result<Action, ApiFailure> {
-        self.creations.give_way(since + GIVES_WAY).await;
+        let give_way = self.creations.give_way(since + GIVES_WAY);
+        self.closing.run_until_cancelled(give_way).await;
         let _lock = self.locks.lock(name.clone()).await;
         // A removal may have taken it out.
         if let Some(record) = self.with(|waiting| waiting.remove(name))
