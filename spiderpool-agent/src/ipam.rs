@@ -23,6 +23,7 @@ mod pod_events;
 mod pods;
 mod predecessors;
 mod reassert;
+mod reassertion;
 mod release;
 mod request;
 mod resolve;

@@ -2,61 +2,23 @@
 //! is older than an address. The leader writes again what endpoints name; those may be as old.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use spiderpool_core::ipam::Owner;
 use spiderpool_core::ipam::pod_stage::PodStage;
-use spiderpool_core::names::{NodeName, PodUid};
+use spiderpool_core::names::PodUid;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::allocator::Reasserted;
+use super::reassertion::Reassertion;
 use super::sweep::Sweeper;
-
-/// The agents of a cluster, which all learn of it at the same time, list their addresses within so much time: for each of these lists
-/// the API server looks at all addresses.
-const LIST_WINDOW: Duration = Duration::from_secs(30);
-
-/// What is left to be done of it.
-#[derive(Debug)]
-pub(super) struct Reassertion {
-    pods: Vec<Arc<Owner>>,
-    /// From when on the API server is asked for addresses that are not known here; `None` once it has been.
-    lists_from: Option<Instant>,
-}
-
-impl Reassertion {
-    /// Nothing is left.
-    pub(super) fn is_done(&self) -> bool {
-        self.pods.is_empty() && self.lists_from.is_none()
-    }
-
-    /// Something can be done now.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        !self.pods.is_empty() || self.lists_from.is_some_and(|from| from <= now)
-    }
-
-    /// See the field.
-    pub(super) fn lists_from(&self) -> Option<Instant> {
-        self.lists_from
-    }
-}
-
-/// The same for each node, and spread evenly over all.
-fn list_pause(node: &NodeName) -> Duration {
-    let mut hasher = DefaultHasher::new();
-    node.hash(&mut hasher);
-    LIST_WINDOW.mul_f64(hasher.finish() as f64 / u64::MAX as f64)
-}
 
 impl Sweeper {
     /// The API server has gone back in time just now.
     pub(super) fn begin_reassertion(&self) -> Reassertion {
         warn!("the API server has gone back in time, what the node's pods hold is written again");
-        let lists_from = Some(Instant::now() + list_pause(self.allocator.node()));
-        Reassertion { pods: self.allocator.owners(), lists_from }
+        Reassertion::new(self.allocator.owners(), self.allocator.node(), Instant::now())
     }
 
     /// Has the API server say again what the node's pods hold, and learns what it says besides. What fails is left for the next
@@ -129,17 +91,5 @@ impl Sweeper {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_list_at_different_times() {
-        let pauses: BTreeSet<_> =
-            (0..300).map(|index| list_pause(&format!("node{index}").parse().unwrap()).as_secs()).collect();
-        assert!(pauses.len() > 25 && pauses.last() < Some(&LIST_WINDOW.as_secs()), "{pauses:?}");
     }
 }

@@ -29,7 +29,7 @@ use super::keyed_mutex::KeyedMutex;
 use super::metrics::IpamMetrics;
 use super::pod_events::PodEvents;
 use super::pods::Pods;
-use super::reassert::Reassertion;
+use super::reassertion::Reassertion;
 use super::release::{Releaser, evidence, is_freed, plan_unless_kept};
 use super::workloads::Workloads;
 use crate::announce::Announcement;
@@ -142,7 +142,7 @@ impl Sweeper {
             };
             // A list that has failed waits like everything that has.
             let lists_from =
-                reassertion.as_ref().and_then(Reassertion::lists_from).filter(|from| *from > Instant::now());
+                reassertion.as_ref().and_then(|left| left.lists_from).filter(|from| *from > Instant::now());
             let pause = [waits_until, detached_until, lists_from]
                 .into_iter()
                 .flatten()
